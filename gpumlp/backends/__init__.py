@@ -1,0 +1,40 @@
+"""The two rooms and how one is chosen."""
+
+from __future__ import annotations
+
+from gpumlp.backends.base import Array, Backend
+from gpumlp.backends.numpy_backend import NumpyBackend
+
+__all__ = ["Array", "Backend", "get_backend"]
+
+PRECISIONS = ("float64", "float32", "tf32")
+
+
+def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> Backend:
+    """The room called "numpy" or "cupy"; "auto" is "cupy" where a GPU can be used, else "numpy".
+
+    A room itself is returned as it is.
+
+    Raises:
+        ValueError: unknown backend or precision, or one that the room lacks.
+        gpumlp.DeviceError: "cupy" was asked for and no GPU can be used; the message says why.
+    """
+    if not isinstance(backend, str):
+        return backend
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if backend == "numpy":
+        return NumpyBackend(precision)
+    if backend not in ("auto", "cupy"):
+        raise ValueError(f'unknown backend {backend!r}; known: "auto", "numpy", "cupy"')
+    from gpumlp.cuda import DeviceError, open_device
+
+    try:
+        device = open_device()
+    except DeviceError:
+        if backend == "cupy":
+            raise
+        return NumpyBackend(precision)
+    from gpumlp.backends.cuda_backend import CudaBackend
+
+    return CudaBackend(device, precision)

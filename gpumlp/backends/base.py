@@ -1,0 +1,143 @@
+"""The doors: what Algorithms 6.3 and 6.4, and a training step around them, ask of a room.
+
+Both rooms offer them with the same parameters and meaning; this page alone documents them.
+
+Shapes: m examples as rows, n_in and n_out the widths of a layer, n = n_L the width of the output.
+Floating arrays have the room's `dtype`, unless a line says otherwise; all are C-contiguous.  Every
+result is written to a buffer of the caller's (the last parameters), so that a step allocates
+nothing.  The caller has checked shapes, dtypes and values; a door does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+
+Array = Any
+"""An array of the room: numpy.ndarray, or the device's array with the same attributes."""
+
+
+class Backend(Protocol):
+    """One room.  Doors stand in the order of the algorithms."""
+
+    name: str
+    """ "numpy" or "cupy"."""
+    precision: str
+    """ "float64", "float32" or, in the GPU room, "tf32"."""
+    dtype: np.dtype[Any]
+    """of parameters, activations and gradients: float64 or float32."""
+
+    def describe(self) -> str:
+        """The room in words, for `repr` and the command line."""
+
+    def owns(self, a: object) -> bool:
+        """Whether `a` is an array of this room."""
+
+    def asarray(
+        self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
+    ) -> Array:
+        """A new C-contiguous array of the room with a's values, in `dtype` (None: the room's).
+
+        Where `out` is given, of a's shape, the values are written there instead.
+        """
+
+    def to_host(self, a: Array) -> npt.NDArray[Any]:
+        """The values of `a` as a new NumPy array, after all work that writes `a` is done."""
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
+        """An array of undefined values, 256-byte aligned, in `dtype` (None: the room's)."""
+
+    def full(
+        self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
+    ) -> Array:
+        """The same, filled with `value`."""
+
+    # ---- Algorithm 6.3 ------------------------------------------------------------------------
+
+    def affine_activation(
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
+    ) -> None:
+        """z ← h_below Wᵀ + b and h ← f(z): one turn of Algorithm 6.3.
+
+        h_below (m, n_in), W (n_out, n_in), b (n_out,), z and h (m, n_out).  z may be h, and then
+        only h is kept.
+        """
+
+    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
+        """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ).
+
+        y_hat (m, n); y (m, n), or int32 labels (m,); weights (m,); J (1,) float64.
+        """
+
+    # ---- Algorithm 6.4 ------------------------------------------------------------------------
+
+    def output_gradient(
+        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
+        gh: Array, gz: Array, db: Array, J: Array,
+    ) -> None:  # fmt: skip
+        """gh ← ∇_ŷ J, gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz, for the output layer.
+
+        z, h = ŷ, gh, gz (m, n); y, weights and J as in `loss`, which happens in the same pass;
+        db (n,).  gz may be gh, and then only gz is kept.
+        """
+
+    def weight_gradient(self, gz: Array, h_below: Array, dW: Array) -> None:
+        """dW ← gzᵀ h_below.  gz (m, n_out), h_below (m, n_in), dW (n_out, n_in)."""
+
+    def hidden_gradient(
+        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
+        gh: Array, gz: Array, db: Array,
+    ) -> None:  # fmt: skip
+        """gh ← gz_above W_above, gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz.
+
+        gz_above (m, n_above), W_above (n_above, n_out), z, h, gh and gz (m, n_out), db (n_out,).
+        gz may be gh, and then only gz is kept.
+        """
+
+    def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
+        """gx ← gz W, that is ∂J/∂x.  gz (m, n_1), W (n_1, n_0), gx (m, n_0)."""
+
+    def penalty(
+        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
+    ) -> None:
+        """J ← J + λΩ(θ) and, where dtheta is given, dθ ← dθ + λ∇Ω(θ).
+
+        theta, dtheta (p,): flat, weights first, biases from index `split` on; J (1,) float64.
+        """
+
+    # ---- the update ---------------------------------------------------------------------------
+
+    def clip(
+        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
+        max_norm: float, control: Array,
+    ) -> None:  # fmt: skip
+        """control[0] ← min(1, max_norm / ‖dθ + λ∇Ω(θ)‖₂): what `update` scales the gradient by.
+
+        theta, dtheta, split as in `penalty`; control as in `update`.  A norm that is not finite
+        gives NaN, which the next J shows.
+        """
+
+    def update(
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
+        slots: Array, split: int, control: Array,
+    ) -> None:  # fmt: skip
+        """One step of the optimizer with the gradient control[0] (dθ + λ∇Ω(θ)), in place.
+
+        theta, dtheta (p,), split as in `penalty`; slots (number of slots, p); control float64:
+        the gradient's scale, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
+        """
+
+    # ---- minibatches --------------------------------------------------------------------------
+
+    def gather(self, source: Array, index: Array, out: Array) -> None:
+        """out ← source[index]: rows, or entries, of any dtype.  index (m,) int64."""
+
+    def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
+        """out ← weights[index] / Σ weights[index], all zeros where the sum is 0.  Each (m,)."""
+
+    def synchronize(self) -> None:
+        """Wait until all work handed in so far is done."""

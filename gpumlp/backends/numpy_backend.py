@@ -1,0 +1,241 @@
+"""The CPU room: BLAS for the products, NumPy expressions over cache-sized blocks for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.backends.threads import Threads, blas_threads
+from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions.activations import identity
+
+Array = np.ndarray[Any, Any]
+
+BLOCK_BYTES = 128 << 10  # of one operand; a handful of them share a core's L2 cache of 1 MiB
+ALIGNMENT = 256  # bytes
+
+
+class NumpyBackend:
+    """The doors of `gpumlp.backends.base`, on NumPy."""
+
+    name = "numpy"
+
+    def __init__(self, precision: str = "float32") -> None:
+        if precision not in ("float64", "float32"):
+            raise ValueError(
+                f'backend "numpy" has precision "float64" or "float32", got {precision!r}; '
+                "the others need a GPU"
+            )
+        self.precision = precision
+        self.dtype = np.dtype(precision)
+        self._threads = Threads(blas_threads())
+
+    def describe(self) -> str:
+        return f"NumPy {np.__version__} on the CPU, {self._threads.count} threads, {self.precision}"
+
+    def owns(self, a: object) -> bool:
+        return isinstance(a, np.ndarray)
+
+    def asarray(
+        self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            a = np.asarray(a)
+            out = self.empty(a.shape, dtype)
+        np.copyto(out, a, casting="unsafe")
+        return out
+
+    def to_host(self, a: Array) -> Array:
+        return a.copy()
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + size].view(dtype).reshape(shape)
+
+    def full(
+        self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
+    ) -> Array:
+        a = self.empty(shape, dtype)
+        a.fill(value)
+        return a
+
+    # ---- Algorithm 6.3 ------------------------------------------------------------------------
+
+    def affine_activation(
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
+    ) -> None:
+        np.dot(h_below, W.T, out=z)
+
+        def block(rows: slice) -> None:
+            np.add(z[rows], b, out=z[rows])
+            if f is not identity or h is not z:
+                np.copyto(h[rows], f.f(z[rows], **f.params))
+
+        self._over_rows(block, z)
+
+    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
+        def block(rows: slice) -> float:
+            t = _targets(y[rows], y_hat)
+            return float(np.dot(weights[rows], loss.examples(y_hat[rows], t)))
+
+        J += sum(self._over_rows(block, y_hat))
+
+    # ---- Algorithm 6.4 ------------------------------------------------------------------------
+
+    def output_gradient(
+        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
+        gh: Array, gz: Array, db: Array, J: Array,
+    ) -> None:  # fmt: skip
+        scale = h.dtype.type(loss.output_scale(h.shape[1]))
+
+        def block(rows: slice) -> tuple[float, Array]:
+            t = _targets(y[rows], h)
+            value = float(np.dot(weights[rows], loss.examples(h[rows], t)))
+            gradient = loss.gradient(h[rows], t, **loss.params)
+            np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
+            return value, _through_activation(f, z, h, gh, gz, rows)
+
+        values, sums = zip(*self._over_rows(block, h), strict=True)
+        J += sum(values)
+        np.sum(sums, axis=0, out=db)
+
+    def weight_gradient(self, gz: Array, h_below: Array, dW: Array) -> None:
+        np.dot(gz.T, h_below, out=dW)
+
+    def hidden_gradient(
+        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
+        gh: Array, gz: Array, db: Array,
+    ) -> None:  # fmt: skip
+        np.dot(gz_above, W_above, out=gh)
+
+        def block(rows: slice) -> Array:
+            return _through_activation(f, z, h, gh, gz, rows)
+
+        np.sum(self._over_rows(block, gh), axis=0, out=db)
+
+    def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
+        np.dot(gz, W, out=gx)
+
+    def penalty(
+        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
+    ) -> None:
+        arguments = regularizer.arguments()
+
+        def block(part: slice, strength: float) -> float:
+            if dtheta is not None:
+                dtheta[part] += strength * regularizer.gradient(theta[part], **arguments)
+            omega = regularizer.omega(theta[part], **arguments)
+            return strength * float(omega.sum(dtype=np.float64))
+
+        J += sum(self._over_theta(block, theta, split, regularizer))
+
+    # ---- the update ---------------------------------------------------------------------------
+
+    def clip(
+        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
+        max_norm: float, control: Array,
+    ) -> None:  # fmt: skip
+        def block(part: slice, strength: float) -> float:
+            g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
+            return float(np.dot(g, g))
+
+        norm = np.sqrt(np.float64(sum(self._over_theta(block, theta, split, regularizer))))
+        # control[0] is NaN for a norm of NaN or inf: the step must not look like a healthy one
+        control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
+
+    def update(
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
+        slots: Array, split: int, control: Array,
+    ) -> None:  # fmt: skip
+        scale, lr, *rest = (float(number) for number in control)
+        scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
+
+        def block(part: slice, strength: float) -> None:
+            g = _gradient(regularizer, theta[part], dtheta[part], strength)
+            if scale != 1:
+                g *= scale
+            named = {name: slots[i, part] for i, name in enumerate(optimizer.slots)}
+            optimizer.rule(theta[part], g, lr, **named, **scalars, **optimizer.params)
+
+        self._over_theta(block, theta, split, regularizer)
+
+    # ---- minibatches --------------------------------------------------------------------------
+
+    def gather(self, source: Array, index: Array, out: Array) -> None:
+        np.take(source, index, axis=0, out=out, mode="clip")  # "raise" would buffer the output
+
+    def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
+        np.take(weights, index, out=out, mode="clip")
+        total = out.sum(dtype=np.float64)
+        np.divide(out, total, out=out) if total > 0 else out.fill(0)
+
+    def synchronize(self) -> None:
+        pass
+
+    # ---- blocks -------------------------------------------------------------------------------
+
+    def _over_rows(self, block: Callable[[slice], Any], a: Array) -> list[Any]:
+        """block(rows) for blocks of a's rows, on all threads; the results in the rows' order."""
+        rows = max(1, BLOCK_BYTES // max(1, a.shape[1] * a.itemsize))
+        return self._threads.map(block, self._parts(0, len(a), rows))
+
+    def _over_theta(
+        self,
+        block: Callable[[slice, float], Any],
+        theta: Array,
+        split: int,
+        regularizer: Regularizer,
+    ) -> list[Any]:
+        """block(part, strength of λΩ there) for blocks of θ, first weights, then biases."""
+        size = BLOCK_BYTES // theta.itemsize
+        regions = zip(((0, split), (split, len(theta))), regularizer.strengths(), strict=True)
+        work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
+        return self._threads.map(lambda item: block(*item), work)
+
+    def _parts(self, low: int, high: int, size: int) -> list[slice]:
+        """[low, high) cut into parts of at most `size`, and into one a thread where they are few.
+
+        The cuts depend on the sizes and the thread count alone, so that a run repeats bit for bit.
+        """
+        size = min(size, max(1, -(-(high - low) // self._threads.count)))
+        return [slice(i, min(i + size, high)) for i in range(low, high, size)]
+
+
+def _targets(y: Array, y_hat: Array) -> Array:
+    """y as (rows, n) in ŷ's dtype: labels become rows of zeros and a one."""
+    if y.ndim == 2:
+        return y
+    t = np.zeros((len(y), y_hat.shape[1]), y_hat.dtype)
+    t[np.arange(len(y)), y] = 1
+    return t
+
+
+def _through_activation(
+    f: Activation, z: Array, h: Array, gh: Array, gz: Array, rows: slice
+) -> Array:
+    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows; returns their column sums."""
+    if f.df is None:
+        assert f.vjp is not None  # Activation has one of the two
+        np.copyto(gz[rows], f.vjp(z[rows], h[rows], gh[rows], **f.params))
+    elif f is not identity:
+        np.multiply(gh[rows], f.df(z[rows], h[rows], **f.params), out=gz[rows])
+    elif gz is not gh:
+        np.copyto(gz[rows], gh[rows])
+    sums: Array = gz[rows].sum(axis=0)
+    return sums
+
+
+def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:
+    """dθ + strength · λ∇Ω(θ), in dθ's memory or a new block: for `update` alone to overwrite."""
+    if not regularizer.active or strength == 0:
+        return dtheta
+    g: Array = regularizer.gradient(theta, **regularizer.arguments())
+    g *= strength
+    g += dtheta
+    return g

@@ -1,0 +1,58 @@
+"""Threads for the NumPy room's elementwise work: as many as BLAS uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Threads:
+    """`map` over a shared pool; the calling thread works too."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def map(self, call: Callable[[T], Any], items: Sequence[T]) -> list[Any]:
+        """[call(item) for item in items], each thread taking a run of neighbours."""
+        threads = min(self.count, len(items))
+        if threads <= 1:
+            return [call(item) for item in items]
+        cuts = [len(items) * i // threads for i in range(threads + 1)]
+
+        def run(i: int) -> list[Any]:
+            return [call(item) for item in items[cuts[i] : cuts[i + 1]]]
+
+        others = [_pool(self.count, os.getpid()).submit(run, i) for i in range(1, threads)]
+        results = run(0)
+        for other in others:
+            results += other.result()
+        return results
+
+
+@cache
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """One pool a process: a fork's child has none of its parent's threads."""
+    return ThreadPoolExecutor(count - 1, thread_name_prefix="gpumlp")
+
+
+def blas_threads() -> int:
+    """The number of threads that NumPy's BLAS uses, at least 1."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        pass
+    else:
+        counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        if counts:
+            return max(1, *counts)
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(variable, "").isdigit():
+            return max(1, int(os.environ[variable]))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,9 @@
+"""The errors of our own; all others are ValueError and TypeError."""
+
+
+class DeviceError(RuntimeError):
+    """The GPU cannot be used, or failed; the message says why and what to do."""
+
+
+class CheckpointError(ValueError):
+    """A file is not a gpumlp checkpoint, is damaged, or does not fit; nothing was loaded."""

@@ -1,0 +1,14 @@
+"""The mathematics: one entry per function, its NumPy and CUDA expressions side by side."""
+
+from gpumlp.functions.activations import ACTIVATIONS, Activation
+from gpumlp.functions.initializers import INITIALIZERS, Initializer
+from gpumlp.functions.losses import LOSSES, Loss
+from gpumlp.functions.optimizers import OPTIMIZERS, Optimizer
+from gpumlp.functions.regularizers import L1, L2, REGULARIZERS, ElasticNet, Regularizer
+from gpumlp.functions.schedules import SCHEDULES, Schedule
+
+__all__ = [
+    "ACTIVATIONS", "INITIALIZERS", "LOSSES", "OPTIMIZERS", "REGULARIZERS", "SCHEDULES",
+    "L1", "L2", "Activation", "ElasticNet", "Initializer", "Loss", "Optimizer", "Regularizer",
+    "Schedule",
+]  # fmt: skip

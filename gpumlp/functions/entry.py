@@ -1,0 +1,96 @@
+"""One function, one entry: what every table of `gpumlp.functions` is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named function with its parameters; subclasses add the NumPy and CUDA expressions.
+
+    Both expressions see the parameters by name: NumPy as keyword arguments, CUDA as constants of
+    type `real` (double for float64 networks, float for the others).
+
+    Attributes:
+        name: what tables, files and error messages call it.
+        params: the function's parameters and their values.
+        limits: the interval that each parameter must lie in, such as ``"[0, 1)"``.
+    """
+
+    name: str
+    params: Mapping[str, float] = field(default_factory=dict, kw_only=True, hash=False)
+    limits: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False, repr=False)
+
+    def __post_init__(self) -> None:
+        values = {key: self._number(key, value) for key, value in self.params.items()}
+        object.__setattr__(self, "params", MappingProxyType(values))
+
+    def set(self, **params: float) -> Self:
+        """The same function with other parameters, e.g. ``huber.set(delta=2.0)``."""
+        for key in params:
+            if key not in self.params:
+                known = ", ".join(self.params) or "none"
+                raise TypeError(f"{self.name} has no parameter {key!r}; it has: {known}")
+        return dataclasses.replace(self, params={**self.params, **params})
+
+    def spec(self) -> dict[str, Any]:
+        """Name and parameters as JSON can hold them; `lookup` turns them back into the entry."""
+        return {"name": self.name, **self.params}
+
+    def cuda_constants(self, leave_out: Iterable[str] = ()) -> str:
+        """One CUDA definition a parameter, for the top of a device function's body."""
+        return "".join(
+            f"const real {key} = real({value!r}); "
+            for key, value in self.params.items()
+            if key not in leave_out
+        )
+
+    def _number(self, key: str, value: float) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{self.name}: {key} must be a number, got {value!r}")
+        interval = self.limits.get(key, "(-inf, inf)")
+        low, high = (float(bound) for bound in interval[1:-1].split(","))
+        above = value > low or (interval[0] == "[" and value == low)
+        below = value < high or (interval[-1] == "]" and value == high)
+        if not (math.isfinite(value) and above and below):
+            raise ValueError(f"{self.name}: {key} must lie in {interval}, got {value}")
+        return float(value)
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def table(*entries: E) -> Mapping[str, E]:
+    """The read-only table name -> entry."""
+    return MappingProxyType({entry.name: entry for entry in entries})
+
+
+def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E) -> E:
+    """The entry that `asked` stands for: a name, a `spec()`, or an entry, which is returned as is.
+
+    Raises:
+        ValueError: the name is not in the table; the message lists the names.
+        TypeError: `asked` is none of the three, or is another kind of entry.
+    """
+    if isinstance(asked, Mapping):
+        name, params = asked["name"], {k: v for k, v in asked.items() if k != "name"}
+        return lookup(known, what, name).set(**params)
+    if isinstance(asked, str):
+        if asked in known:
+            return known[asked]
+        close = difflib.get_close_matches(asked, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown {what} {asked!r}; {hint}known: {', '.join(known)}")
+    kind = type(next(iter(known.values())))
+    if not isinstance(asked, kind):
+        raise TypeError(
+            f"{what} must be a name or a {kind.__name__} entry, got {type(asked).__name__}"
+        )
+    return asked

@@ -1,0 +1,65 @@
+"""Initialisers of W (n_out, n_in); biases start at zero.  Drawn on the host in float64, so that
+both rooms and all precisions start from the same numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.functions.entry import Entry, table
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Initializer(Entry):
+    """One initialiser.
+
+    Attributes:
+        draw: ``draw(rng, n_out, n_in, **params)``: float64 of shape (n_out, n_in).
+    """
+
+    draw: Callable[..., Array]
+
+    def weights(self, rng: np.random.Generator, n_out: int, n_in: int) -> Array:
+        """W, float64 of shape (n_out, n_in)."""
+        return self.draw(rng, n_out, n_in, **self.params)
+
+
+def _uniform(rng: np.random.Generator, n_out: int, n_in: int, variance: float) -> Array:
+    limit = math.sqrt(3 * variance)
+    return rng.uniform(-limit, limit, (n_out, n_in))
+
+
+def _orthogonal(rng: np.random.Generator, n_out: int, n_in: int, gain: float) -> Array:
+    tall = rng.standard_normal((max(n_out, n_in), min(n_out, n_in)))
+    q, r = np.linalg.qr(tall)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # makes the draw uniform (Mezzadri 2007)
+    return np.ascontiguousarray(gain * (q if n_out >= n_in else q.T))
+
+
+glorot = Initializer(
+    "glorot",  # Glorot & Bengio (2010)
+    draw=lambda rng, n_out, n_in: _uniform(rng, n_out, n_in, 2 / (n_in + n_out)),
+)
+he = Initializer(
+    "he",  # He et al. (2015)
+    draw=lambda rng, n_out, n_in: rng.standard_normal((n_out, n_in)) * math.sqrt(2 / n_in),
+)
+lecun = Initializer(
+    "lecun",  # LeCun et al. (1998)
+    draw=lambda rng, n_out, n_in: rng.standard_normal((n_out, n_in)) * math.sqrt(1 / n_in),
+)
+orthogonal = Initializer(
+    "orthogonal",  # Saxe et al. (2014)
+    draw=_orthogonal,
+    params={"gain": 1.0},
+    limits={"gain": "(0, inf)"},
+)
+zeros = Initializer("zeros", draw=lambda rng, n_out, n_in: np.zeros((n_out, n_in)))
+
+INITIALIZERS = table(glorot, he, lecun, orthogonal, zeros)

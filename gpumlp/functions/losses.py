@@ -1,0 +1,201 @@
+"""Losses L(ŷ, y): the value of each example and the gradient ∇_ŷ L.
+
+An elementwise entry gives both for one output; an example's loss is then the mean (or, where
+`total` is set, the sum) over its outputs.  A row-wise one looks at a whole row of ŷ.  In the NumPy
+expressions y has ŷ's shape: integer labels arrive as rows of zeros and a one.
+
+`link` turns ŷ into what `predict` returns.  Cross-entropies take logits, so Algorithm 6.4 needs no
+pairing of the last activation with the loss.  In the CUDA expressions `real` is the arithmetic
+type, y_hat and y are values of it, and the entry's parameters are constants in scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.functions import activations
+from gpumlp.functions.activations import Activation
+from gpumlp.functions.entry import Entry, table
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Loss(Entry):
+    """One loss, NumPy and CUDA side by side.
+
+    Attributes:
+        value: ``value(y_hat, y, **params)``: elementwise, or (m,) where `cuda_file` is given.
+        gradient: ``gradient(y_hat, y, **params)``: ∇_ŷ of the value, (m, n).
+        cuda_value: the expression of the value in `y_hat` and `y`.
+        cuda_gradient: the expression of the gradient in `y_hat` and `y`.
+        link: what `predict` applies to ŷ.
+        total: an example's loss is the sum over its outputs, not their mean.
+        target: what y holds: "real", "binary" (0 to 1), "count" (0 and up) or "class" (integer
+            labels, or rows of probabilities).
+        cuda_file: for a row-wise loss, the file of `kernels/` with its `loss` and `loss_gradient`.
+    """
+
+    value: Callable[..., Array]
+    gradient: Callable[..., Array]
+    cuda_value: str = ""
+    cuda_gradient: str = ""
+    link: Activation = activations.identity
+    total: bool = False
+    target: str = "real"
+    rowwise: bool = False
+    cuda_file: str = "loss.cu"
+
+    def examples(self, y_hat: Array, y: Array) -> Array:
+        """The loss of each example, (m,), of ŷ (m, n) and y (m, n)."""
+        value = self.value(y_hat, y, **self.params)
+        if self.rowwise:
+            return value
+        return value.sum(axis=1) if self.total else value.mean(axis=1)
+
+    def output_scale(self, n: int) -> float:
+        """What an output's loss counts in its example's: 1, or 1/n for a mean over n outputs."""
+        return 1.0 if self.total or self.rowwise else 1.0 / n
+
+    def cuda(self) -> str:
+        """CUDA source of ``real value(real y_hat, real y)`` and of ``gradient``."""
+        constants = self.cuda_constants()
+        if self.rowwise:
+            return "".join(f"__device__ const {c};\n" for c in constants.split("; ") if c)
+        if not (self.cuda_value and self.cuda_gradient):
+            raise ValueError(
+                f"loss {self.name!r} has no CUDA expression; "
+                'give cuda_value and cuda_gradient, or use backend="numpy"'
+            )
+        return "".join(
+            f"__device__ real {name}(real y_hat, real y) {{ {constants}return {text}; }}\n"
+            for name, text in (("value", self.cuda_value), ("gradient", self.cuda_gradient))
+        )
+
+
+def _log_cosh(y_hat: Array, y: Array) -> Array:
+    d = np.abs(y_hat - y)
+    return d + np.log1p(np.exp(-2 * d)) - LOG_2
+
+
+def _huber(y_hat: Array, y: Array, delta: float) -> Array:
+    d = np.abs(y_hat - y)
+    return np.where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta))
+
+
+def _logistic(y_hat: Array, y: Array) -> Array:
+    return np.maximum(y_hat, 0) - y_hat * y + np.log1p(np.exp(-np.abs(y_hat)))
+
+
+def _smooth(y: Array, smoothing: float) -> Array:
+    return y * (1 - smoothing) + smoothing / y.shape[1]
+
+
+def _cross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
+    t = _smooth(y, smoothing)
+    top = y_hat.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(y_hat - top).sum(axis=1, keepdims=True)) + top
+    loss: Array = (t * (log_sum - y_hat)).sum(axis=1)
+    return loss
+
+
+def _dcross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
+    t = _smooth(y, smoothing)
+    p = activations.softmax.f(y_hat)
+    gradient: Array = p * t.sum(axis=1, keepdims=True) - t
+    return gradient
+
+
+LOG_2 = 0.6931471805599453
+
+squared_error = Loss(
+    "squared_error",
+    value=lambda y_hat, y: np.square(y_hat - y),
+    gradient=lambda y_hat, y: 2 * (y_hat - y),
+    cuda_value="(y_hat - y) * (y_hat - y)",
+    cuda_gradient="real(2) * (y_hat - y)",
+)
+absolute_error = Loss(
+    "absolute_error",
+    value=lambda y_hat, y: np.abs(y_hat - y),
+    gradient=lambda y_hat, y: np.sign(y_hat - y),
+    cuda_value="fabs(y_hat - y)",
+    cuda_gradient="sign(y_hat - y)",
+)
+huber = Loss(
+    "huber",  # Huber (1964)
+    value=_huber,
+    gradient=lambda y_hat, y, delta: np.clip(y_hat - y, -delta, delta),
+    cuda_value=(
+        "fabs(y_hat - y) <= delta ? real(0.5) * (y_hat - y) * (y_hat - y)"
+        " : delta * (fabs(y_hat - y) - real(0.5) * delta)"
+    ),
+    cuda_gradient="y_hat - y > delta ? delta : y_hat - y < -delta ? -delta : y_hat - y",
+    params={"delta": 1.0},
+    limits={"delta": "(0, inf)"},
+)
+log_cosh = Loss(
+    "log_cosh",
+    value=_log_cosh,
+    gradient=lambda y_hat, y: np.tanh(y_hat - y),
+    cuda_value=(f"fabs(y_hat - y) + log1p(exp(real(-2) * fabs(y_hat - y))) - real({LOG_2!r})"),
+    cuda_gradient="tanh(y_hat - y)",
+)
+quantile = Loss(
+    "quantile",  # the pinball loss, Koenker & Bassett (1978)
+    value=lambda y_hat, y, q: np.where(y > y_hat, q * (y - y_hat), (1 - q) * (y_hat - y)),
+    gradient=lambda y_hat, y, q: np.where(y > y_hat, -q, np.where(y < y_hat, 1 - q, 0)).astype(
+        y_hat.dtype
+    ),
+    cuda_value="y > y_hat ? q * (y - y_hat) : (real(1) - q) * (y_hat - y)",
+    cuda_gradient="y > y_hat ? -q : y < y_hat ? real(1) - q : real(0)",
+    params={"q": 0.5},
+    limits={"q": "(0, 1)"},
+)
+poisson = Loss(
+    "poisson",  # on the logarithm of the rate; log y! is left out
+    value=lambda y_hat, y: np.exp(y_hat) - y * y_hat,
+    gradient=lambda y_hat, y: np.exp(y_hat) - y,
+    cuda_value="exp(y_hat) - y * y_hat",
+    cuda_gradient="exp(y_hat) - y",
+    link=activations.exponential,
+    target="count",
+)
+binary_cross_entropy = Loss(
+    "binary_cross_entropy",  # on logits
+    value=_logistic,
+    gradient=lambda y_hat, y: activations.sigmoid.f(y_hat) - y,
+    cuda_value="fmax(y_hat, real(0)) - y_hat * y + log1p(exp(-fabs(y_hat)))",
+    cuda_gradient="real(0.5) + real(0.5) * tanh(real(0.5) * y_hat) - y",
+    link=activations.sigmoid,
+    target="binary",
+)
+softmax_cross_entropy = Loss(
+    "softmax_cross_entropy",  # on logits; label smoothing: Szegedy et al. (2016)
+    value=_cross_entropy,
+    gradient=_dcross_entropy,
+    link=activations.softmax,
+    target="class",
+    rowwise=True,
+    cuda_file="softmax.cu",
+    params={"smoothing": 0.0},
+    limits={"smoothing": "[0, 1)"},
+)
+negative_log_likelihood = Loss(
+    "negative_log_likelihood",  # on probabilities, for a softmax output layer
+    value=lambda y_hat, y: -y * np.log(np.maximum(y_hat, np.finfo(y_hat.dtype).tiny)),
+    gradient=lambda y_hat, y: -y / np.maximum(y_hat, np.finfo(y_hat.dtype).tiny),
+    cuda_value="-y * log(fmax(y_hat, TINY))",
+    cuda_gradient="-y / fmax(y_hat, TINY)",
+    total=True,
+    target="class",
+)
+
+LOSSES = table(
+    squared_error, absolute_error, huber, log_cosh, quantile, poisson, binary_cross_entropy,
+    softmax_cross_entropy, negative_log_likelihood,
+)  # fmt: skip

@@ -1,0 +1,198 @@
+"""Optimizers: rules that move one parameter θ by its gradient g, elementwise over the flat θ.
+
+A rule reads and writes θ and its slots in place.  It must leave θ = 0 with g = 0 and slots 0 as
+it is, since the flat buffer has padding.  Whatever depends on the step number alone, such as
+Adam's bias corrections, is computed once a step on the host by `scalars` and handed in.
+
+The CUDA rule is the same statements over references `theta` and the slots' names, with `g`, `lr`,
+the scalars and the entry's parameters in scope, all of type `real`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.functions.entry import Entry, table
+
+Array = np.ndarray[Any, Any]
+Scalars = dict[str, float]
+
+
+def _no_scalars(t: int, **params: float) -> Scalars:
+    return {}
+
+
+@dataclass(frozen=True)
+class Optimizer(Entry):
+    """One update rule, NumPy and CUDA side by side.
+
+    Attributes:
+        rule: ``rule(theta, g, lr, **slots, **scalars, **params)``, in place; g may be overwritten.
+        cuda_rule: the same as CUDA statements.
+        slots: names of the state kept for each parameter, all zero at first.
+        scalars: ``scalars(t, **params)``: what depends on the step number t = 1, 2, … alone.
+        scalar_names: the names that `scalars` returns, in order.
+        lr: a usual learning rate, the default where none is given.
+    """
+
+    rule: Callable[..., None]
+    cuda_rule: str = ""
+    slots: tuple[str, ...] = ()
+    scalars: Callable[..., Scalars] = _no_scalars
+    scalar_names: tuple[str, ...] = ()
+    lr: float = 1e-3
+
+    def control(self, lr: float, t: int) -> tuple[float, ...]:
+        """The step's numbers in the order that the kernel reads them: lr, then the scalars."""
+        scalars = self.scalars(t, **self.params)
+        return (lr, *(scalars[name] for name in self.scalar_names))
+
+    def cuda(self) -> str:
+        """CUDA source of ``void rule(real& theta, real& slot…, real g, const double* control)``."""
+        if not self.cuda_rule:
+            raise ValueError(
+                f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy room"
+            )
+        slots = "".join(f", real& {slot}" for slot in self.slots)
+        names = ("lr", *self.scalar_names)
+        scalars = " ".join(f"const real {n} = real(control[{i}]);" for i, n in enumerate(names))
+        return (
+            f"__device__ void rule(real& theta{slots}, real g, const double* control) {{\n"
+            f"    {scalars} {self.cuda_constants()}\n    {self.cuda_rule}\n}}\n"
+        )
+
+
+def _sgd(theta: Array, g: Array, lr: float) -> None:
+    g *= lr
+    theta -= g
+
+
+def _momentum(theta: Array, g: Array, lr: float, v: Array, mu: float) -> None:
+    v *= mu
+    v += g
+    theta -= lr * v
+
+
+def _nesterov(theta: Array, g: Array, lr: float, v: Array, mu: float) -> None:
+    v *= mu
+    v += g
+    g += mu * v
+    theta -= lr * g
+
+
+def _rmsprop(theta: Array, g: Array, lr: float, s: Array, rho: float, eps: float) -> None:
+    s *= rho
+    s += (1 - rho) * g * g
+    theta -= lr * g / (np.sqrt(s) + eps)
+
+
+def _adam(
+    theta: Array, g: Array, lr: float, m: Array, v: Array,
+    beta1: float, beta2: float, eps: float, c1: float, c2: float,
+) -> None:  # fmt: skip
+    m *= beta1
+    m += (1 - beta1) * g
+    v *= beta2
+    g *= g
+    g *= 1 - beta2
+    v += g
+    np.multiply(v, c2, out=g)
+    np.sqrt(g, out=g)
+    g += eps
+    np.divide(m, g, out=g)
+    g *= lr * c1
+    theta -= g
+
+
+def _adamw(theta: Array, g: Array, lr: float, weight_decay: float, **adam: Any) -> None:
+    theta *= 1 - lr * weight_decay
+    _adam(theta, g, lr, **adam)
+
+
+def _lion(
+    theta: Array, g: Array, lr: float, m: Array, beta1: float, beta2: float, weight_decay: float
+) -> None:
+    direction = np.sign(beta1 * m + (1 - beta1) * g)
+    m *= beta2
+    m += (1 - beta2) * g
+    theta *= 1 - lr * weight_decay
+    theta -= lr * direction
+
+
+def _corrections(t: int, beta1: float, beta2: float, **rest: float) -> Scalars:
+    return {"c1": 1 / (1 - beta1**t), "c2": 1 / (1 - beta2**t)}
+
+
+ADAM_RULE = (
+    "m = beta1 * m + (real(1) - beta1) * g; v = beta2 * v + (real(1) - beta2) * g * g; "
+    "theta -= lr * c1 * m / (sqrt(v * c2) + eps);"
+)
+ADAM_PARAMS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+ADAM_LIMITS = {"beta1": "[0, 1)", "beta2": "[0, 1)", "eps": "(0, inf)"}
+
+sgd = Optimizer("sgd", rule=_sgd, cuda_rule="theta -= lr * g;", lr=0.1)
+momentum = Optimizer(
+    "momentum",  # Polyak (1964), in torch's form: v ← μv + g
+    rule=_momentum,
+    cuda_rule="v = mu * v + g; theta -= lr * v;",
+    slots=("v",),
+    params={"mu": 0.9},
+    limits={"mu": "[0, 1)"},
+    lr=0.05,
+)
+nesterov = Optimizer(
+    "nesterov",  # Sutskever et al. (2013)
+    rule=_nesterov,
+    cuda_rule="v = mu * v + g; theta -= lr * (g + mu * v);",
+    slots=("v",),
+    params={"mu": 0.9},
+    limits={"mu": "[0, 1)"},
+    lr=0.05,
+)
+rmsprop = Optimizer(
+    "rmsprop",  # Hinton (2012)
+    rule=_rmsprop,
+    cuda_rule=("s = rho * s + (real(1) - rho) * g * g; theta -= lr * g / (sqrt(s) + eps);"),
+    slots=("s",),
+    params={"rho": 0.99, "eps": 1e-8},
+    limits={"rho": "[0, 1)", "eps": "(0, inf)"},
+)
+adam = Optimizer(
+    "adam",  # Kingma & Ba (2015)
+    rule=_adam,
+    cuda_rule=ADAM_RULE,
+    slots=("m", "v"),
+    scalars=_corrections,
+    scalar_names=("c1", "c2"),
+    params=ADAM_PARAMS,
+    limits=ADAM_LIMITS,
+)
+adamw = Optimizer(
+    "adamw",  # Loshchilov & Hutter (2019)
+    rule=_adamw,
+    cuda_rule="theta *= real(1) - lr * weight_decay; " + ADAM_RULE,
+    slots=("m", "v"),
+    scalars=_corrections,
+    scalar_names=("c1", "c2"),
+    params={**ADAM_PARAMS, "weight_decay": 0.01},
+    limits={**ADAM_LIMITS, "weight_decay": "[0, inf)"},
+)
+lion = Optimizer(
+    "lion",  # Chen et al. (2023)
+    rule=_lion,
+    cuda_rule=(
+        "const real direction = sign(beta1 * m + (real(1) - beta1) * g); "
+        "m = beta2 * m + (real(1) - beta2) * g; "
+        "theta = theta * (real(1) - lr * weight_decay) - lr * direction;"
+    ),
+    slots=("m",),
+    params={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0},
+    limits={"beta1": "[0, 1)", "beta2": "[0, 1)", "weight_decay": "[0, inf)"},
+    lr=1e-4,
+)
+
+OPTIMIZERS = table(sgd, momentum, nesterov, rmsprop, adam, adamw, lion)

@@ -1,0 +1,107 @@
+"""Regularisers λΩ(θ): a sum over all parameters, weights and biases.
+
+In the CUDA expressions `real` is the arithmetic type, theta a value of it, and the entry's
+parameters are constants in scope, l1 and l2 already multiplied by the region's strength.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpumlp.functions.entry import Entry, table
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Regularizer(Entry):
+    """One regulariser, NumPy and CUDA side by side.  Ω(0) must be 0, and so its gradient there.
+
+    Attributes:
+        omega: ``omega(theta, **params)``: λΩ of each parameter, elementwise.
+        gradient: ``gradient(theta, **params)``: λΩ's derivative, elementwise.
+        cuda_omega: the expression of λΩ in `theta`.
+        cuda_gradient: the expression of its derivative in `theta`.
+
+    The parameter "biases" is the strength on biases beside that on weights: 1 treats both alike,
+    0 leaves biases free.
+    """
+
+    omega: Callable[..., Array]
+    gradient: Callable[..., Array]
+    cuda_omega: str = "real(0)"
+    cuda_gradient: str = "real(0)"
+
+    @property
+    def active(self) -> bool:
+        """Whether λΩ can differ from 0."""
+        return self.name != "none"
+
+    def strengths(self) -> tuple[float, float]:
+        """What λΩ is multiplied by in the two regions of θ: weights, biases."""
+        return 1.0, self.params.get("biases", 1.0)
+
+    def arguments(self) -> dict[str, float]:
+        """The parameters that the expressions see."""
+        return {key: value for key, value in self.params.items() if key != "biases"}
+
+    def cuda(self) -> str:
+        """CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""
+        constants = self.cuda_constants(leave_out=["biases"])
+        return "".join(
+            f"__device__ real {name}(real theta) {{ {constants}return {text}; }}\n"
+            for name, text in (("omega", self.cuda_omega), ("domega", self.cuda_gradient))
+        )
+
+
+none = Regularizer("none", omega=np.zeros_like, gradient=np.zeros_like)
+elastic_net = Regularizer(
+    "elastic_net",  # l1·Σ|θ| + l2/2·Σθ², Zou & Hastie (2005)
+    omega=lambda theta, l1, l2: l1 * np.abs(theta) + 0.5 * l2 * theta * theta,
+    gradient=lambda theta, l1, l2: l1 * np.sign(theta) + l2 * theta,
+    cuda_omega="l1 * fabs(theta) + real(0.5) * l2 * theta * theta",
+    cuda_gradient="l1 * sign(theta) + l2 * theta",
+    params={"l1": 0.0, "l2": 1e-4, "biases": 1.0},
+    limits={"l1": "[0, inf)", "l2": "[0, inf)", "biases": "[0, inf)"},
+)
+l1 = Regularizer(
+    "l1",
+    omega=lambda theta, lam: lam * np.abs(theta),
+    gradient=lambda theta, lam: lam * np.sign(theta),
+    cuda_omega="lam * fabs(theta)",
+    cuda_gradient="lam * sign(theta)",
+    params={"lam": 1e-4, "biases": 1.0},
+    limits={"lam": "[0, inf)", "biases": "[0, inf)"},
+)
+l2 = Regularizer(
+    "l2",
+    omega=lambda theta, lam: 0.5 * lam * theta * theta,
+    gradient=lambda theta, lam: lam * theta,
+    cuda_omega="real(0.5) * lam * theta * theta",
+    cuda_gradient="lam * theta",
+    params={"lam": 1e-4, "biases": 1.0},
+    limits={"lam": "[0, inf)", "biases": "[0, inf)"},
+)
+
+REGULARIZERS = table(none, l1, l2, elastic_net)
+
+
+def ElasticNet(  # noqa: N802  (public names: L1, L2, ElasticNet)
+    l1: float = 0.0, l2: float = 1e-4, biases: bool | float = True
+) -> Regularizer:
+    """λΩ(θ) = l1·Σ|θ| + l2/2·Σθ²; `biases`: whether, or how strongly, biases count."""
+    return elastic_net.set(l1=l1, l2=l2, biases=float(biases))
+
+
+def L1(lam: float = 1e-4, biases: bool | float = True) -> Regularizer:  # noqa: N802
+    """λΩ(θ) = lam·Σ|θ|."""
+    return l1.set(lam=lam, biases=float(biases))
+
+
+def L2(lam: float = 1e-4, biases: bool | float = True) -> Regularizer:  # noqa: N802
+    """λΩ(θ) = lam/2·Σθ²."""
+    return l2.set(lam=lam, biases=float(biases))

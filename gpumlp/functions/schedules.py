@@ -1,0 +1,81 @@
+"""Learning-rate schedules: the factor on the base learning rate at step t = 0 … steps − 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpumlp.functions.entry import Entry, table
+
+
+@dataclass(frozen=True)
+class Schedule(Entry):
+    """One schedule.
+
+    Attributes:
+        factor: ``factor(t, steps, **params)``: what the base learning rate is multiplied by at
+            step t of `steps`, a function of these alone, so that a resumed run goes on the same.
+    """
+
+    factor: Callable[..., float]
+
+    def lr(self, base: float, t: int, steps: int) -> float:
+        """The learning rate at step t (from 0) of `steps`."""
+        return base * self.factor(t, steps, **self.params)
+
+
+def _cosine(progress: float, start: float, end: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _warmup_cosine(t: int, steps: int, warmup: float, final: float) -> float:
+    rising = warmup * steps
+    if t < rising:
+        return (t + 1) / (rising + 1)
+    return _cosine((t - rising) / max(steps - rising, 1), 1.0, final)
+
+
+def _one_cycle(t: int, steps: int, rise: float, start: float, final: float) -> float:
+    peak = max(rise * (steps - 1), 1e-12)
+    if t <= peak:
+        return _cosine(t / peak, start, 1.0)
+    return _cosine((t - peak) / max(steps - 1 - peak, 1e-12), 1.0, final)
+
+
+def _step(t: int, steps: int, drops: float, gamma: float) -> float:
+    return gamma ** math.floor(t * (drops + 1) / steps)
+
+
+def _inverse_sqrt(t: int, steps: int, warmup: float) -> float:
+    rising = max(warmup * steps, 1.0)
+    return min((t + 1) / rising, math.sqrt(rising / (t + 1)))
+
+
+constant = Schedule("constant", factor=lambda t, steps: 1.0)
+warmup_cosine = Schedule(
+    "warmup_cosine",  # linear rise over the share `warmup` of the steps, then Loshchilov & Hutter
+    factor=_warmup_cosine,  # (2017) without restarts, down to the factor `final`
+    params={"warmup": 0.05, "final": 0.0},
+    limits={"warmup": "[0, 1)", "final": "[0, 1]"},
+)
+one_cycle = Schedule(
+    "one_cycle",  # Smith & Topin (2018), by cosines: start → 1 over the share `rise`, then → final
+    factor=_one_cycle,
+    params={"rise": 0.3, "start": 0.04, "final": 4e-6},
+    limits={"rise": "(0, 1)", "start": "(0, 1]", "final": "[0, 1]"},
+)
+step = Schedule(
+    "step",  # times gamma at each of `drops` evenly spaced steps
+    factor=_step,
+    params={"drops": 3.0, "gamma": 0.1},
+    limits={"drops": "[0, inf)", "gamma": "(0, 1]"},
+)
+inverse_sqrt = Schedule(
+    "inverse_sqrt",  # Vaswani et al. (2017): linear rise, then 1/√t
+    factor=_inverse_sqrt,
+    params={"warmup": 0.05},
+    limits={"warmup": "[0, 1)"},
+)
+
+SCHEDULES = table(constant, warmup_cosine, one_cycle, step, inverse_sqrt)

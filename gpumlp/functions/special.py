@@ -1,0 +1,25 @@
+"""The error function, which NumPy lacks."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+def erf(x: Array) -> Array:
+    """erf(x), elementwise, in x's dtype: by SciPy where it is installed, else by `math.erf`."""
+    return np.asarray(_erf()(x)).astype(x.dtype, copy=False)
+
+
+@cache
+def _erf() -> Any:
+    try:
+        from scipy.special import erf as scipy_erf
+    except ImportError:
+        return np.frompyfunc(math.erf, 1, 1)  # exact, about 100 times slower than SciPy's
+    return scipy_erf

@@ -1,0 +1,352 @@
+"""MLP: a fully connected network, its parameters, and what one asks of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp import backprop, checks, storage
+from gpumlp.backends import Array, Backend, get_backend
+from gpumlp.errors import CheckpointError
+from gpumlp.functions import (
+    ACTIVATIONS, INITIALIZERS, LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer,
+)  # fmt: skip
+from gpumlp.functions.entry import lookup
+from gpumlp.parameters import Layout, Parameters
+from gpumlp.workspace import Workspace
+
+CHUNK = 4096  # rows that predict and cost take at a time, so that memory stays bounded
+ClassWeight = Mapping[int, float] | npt.ArrayLike | str | None
+# He et al.'s variance for the rectifiers, LeCun's for SELU (as its paper wants), else Glorot's.
+INITIALIZER_OF = dict.fromkeys(
+    ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "hard_swish"), "he"
+) | {"selu": "lecun"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Layer k's share of θ: views, assignable in place (``layer.W[...] = value``).
+
+    Attributes:
+        W: (n_out, n_in).
+        b: (n_out,).
+        f: the activation.
+    """
+
+    W: Array
+    b: Array
+    f: Activation
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """∇J, in arrays of the net's room; lists are indexed 0 … L−1 as `MLP.layers` is.
+
+    Attributes:
+        W, b: ∇_W J and ∇_b J, λ∇Ω included.
+        x: ∂J/∂x, (m, n_0), or None where intermediate gradients were not asked for.
+        z, h: gz = ∂J/∂z and gh = ∂J/∂h of each layer, (m, n_k): what its output should have been
+            moved by; empty where they were not asked for.
+    """
+
+    W: list[Array]
+    b: list[Array]
+    x: Array | None
+    z: list[Array]
+    h: list[Array]
+
+
+class MLP:
+    """A multilayer perceptron: ŷ = f_L(b_L + W_L f_{L−1}(… f_1(b_1 + W_1 x))).
+
+    Args:
+        widths: n_0, …, n_L: inputs, hidden layers, outputs.
+        activation: of the hidden layers: a name, an entry, or one of these for each.
+        output_activation: of the last layer.
+        loss: L(ŷ, y); cross-entropies take logits, that is an identity output.
+        regularizer: λΩ(θ); None for none.
+        initializer: of the weights; None picks He's for rectifiers, LeCun's for SELU, else
+            Glorot's.
+        precision: "float64", "float32" or, on a GPU, "tf32".
+        backend: "auto", "numpy", "cupy", or a room.
+        seed: of the initial weights; both rooms start from the same numbers.
+
+    Attributes:
+        layers: L of `Layer`.
+        theta: all parameters in one flat buffer.
+
+    Raises:
+        ValueError, TypeError: an argument is not as said; the message names the remedy.
+        DeviceError: backend "cupy" and no GPU can be used.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
+        loss: str | Loss = "softmax_cross_entropy",
+        regularizer: str | Regularizer | None = None,
+        initializer: str | Initializer | None = None,
+        precision: str = "float32",
+        backend: str | Backend = "auto",
+        seed: int = 0,
+    ) -> None:
+        if isinstance(widths, (str, bytes)) or len(widths) < 2:
+            raise ValueError(f"widths must list inputs and outputs at least, got {widths!r}")
+        self.widths = tuple(checks.positive_int(n, f"widths[{i}]") for i, n in enumerate(widths))
+        self.f = self._activations(activation, output_activation)
+        self.loss = lookup(LOSSES, "loss", loss)
+        self.regularizer = lookup(REGULARIZERS, "regularizer", regularizer or "none")
+        self.initializer = initializer and lookup(INITIALIZERS, "initializer", initializer)
+        self.seed = checks.positive_int(seed, "seed", least=0)
+        self.backend = get_backend(backend, precision)
+        layout = Layout(self.widths, self.backend.dtype.itemsize)
+        self.theta = Parameters.zeros(self.backend, layout)
+        self.layers = [
+            Layer(W, b, f)
+            for W, b, f in zip(self.theta.W[1:], self.theta.b[1:], self.f[1:], strict=True)
+        ]
+        self._initialize()
+        self._spaces: dict[str, Workspace] = {}
+
+    @property
+    def L(self) -> int:  # noqa: N802  (the book's letter)
+        """The depth: the number of layers with parameters."""
+        return len(self.widths) - 1
+
+    @property
+    def precision(self) -> str:
+        """ "float64", "float32" or "tf32"."""
+        return self.backend.precision
+
+    def __repr__(self) -> str:
+        widths = "-".join(map(str, self.widths))
+        names = [f.name for f in self.f[1:]]
+        hidden = names[0] if len(set(names[:-1])) == 1 else ", ".join(names[:-1])
+        return (
+            f"MLP({widths}, {hidden or 'no hidden layer'} → {names[-1]}, {self.loss.name}, "
+            f"{self.theta.layout.count:,} parameters; {self.backend.describe()})"
+        )
+
+    # ---- Algorithm 6.3 ------------------------------------------------------------------------
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """ŷ of x (m, n_0): (m, n_L), a host array for a host x, else an array of the room."""
+        x = checks.examples(self.backend, x, self.widths[0])
+        self.backend.synchronize()
+        y_hat = self.backend.empty((len(x), self.widths[-1]))
+        for rows, s in self._chunks(x):
+            self.backend.asarray(backprop.forward(self, s), out=y_hat[rows])
+        return y_hat if self.backend.owns(x) else self.backend.to_host(y_hat)
+
+    def predict(self, x: npt.ArrayLike) -> Array:
+        """link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself."""
+        link = self.loss.link
+        return link.f(self.forward(x), **link.params)
+
+    def cost(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+    ) -> float:
+        """J = L(ŷ, y) + λΩ(θ), where L is the mean over the examples, weighted if weights are given.
+
+        Args:
+            x: (m, n_0).
+            y: (m, n_L); integer labels (m,) for classification.
+            sample_weight: (m,), 0 and up.
+            class_weight: a weight for each class, as list or mapping, or "balanced".
+        """
+        x, y, weights = self._check(x, y, sample_weight, class_weight)
+        J = 0.0
+        for rows, s in self._chunks(x):
+            self._load_targets(s, y, weights, rows, len(x))
+            backprop.forward(self, s)
+            backprop.loss(self, s)
+            J += float(self.backend.to_host(s.J)[0])
+        return J + self.penalty()
+
+    def penalty(self) -> float:
+        """λΩ(θ)."""
+        theta, J = self.theta, self.backend.full((1,), 0, "float64")
+        self.backend.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
+        return float(self.backend.to_host(J)[0])
+
+    # ---- Algorithm 6.4 ------------------------------------------------------------------------
+
+    def cost_and_gradients(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        *,
+        intermediate: bool = True,
+    ) -> tuple[float, Gradients]:
+        """J and ∇J over all examples at once; arguments as in `cost`.
+
+        intermediate: also give ∂J/∂x and each layer's gz and gh, for one more product and two more
+            arrays (m, n_k) a layer.
+        """
+        x, y, weights = self._check(x, y, sample_weight, class_weight)
+        room, m = self.backend, len(x)
+        s = Workspace(self, m, intermediate=intermediate)
+        room.asarray(x, out=s.h[0])
+        self._load_targets(s, y, weights, slice(0, m), m)
+        d = Parameters.zeros(room, self.theta.layout)
+        room.synchronize()
+        backprop.forward(self, s)
+        backprop.backward(self, s, d)
+        backprop.penalty(self, s, d)
+        gx = None
+        if intermediate:
+            gx = room.empty((m, self.widths[0]))
+            room.input_gradient(s.gz[1], self.theta.W[1], gx)
+        kept = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
+        return float(room.to_host(s.J)[0]), Gradients(d.W[1:], d.b[1:], gx, *kept)
+
+    # ---- files --------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """The settings as JSON can hold them: what `MLP` needs to build the same network."""
+        return {
+            "widths": list(self.widths),
+            "activation": [f.spec() for f in self.f[1:-1]],
+            "output_activation": self.f[-1].spec(),
+            "loss": self.loss.spec(),
+            "regularizer": self.regularizer.spec(),
+            "precision": self.precision,
+            "seed": self.seed,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write θ and the settings as safetensors, whole or not at all.
+
+        Tensors have the names of ``torch.nn.Sequential(Linear, activation, …)``: "0.weight",
+        "0.bias", "2.weight", …  The metadata holds the settings and the tensors' SHA-256.
+        """
+        storage.save_network(path, self.config(), self.tensors())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        backend: str | Backend = "auto",
+        functions: Sequence[Activation | Loss | Regularizer] = (),
+        **settings: Any,
+    ) -> Self:
+        """The network that `save` wrote.
+
+        Args:
+            path: the file.
+            backend: the room to load it into.
+            functions: entries of your own that the network was built with.
+            settings: arguments of `MLP` to use in place of the saved ones; for a file without
+                gpumlp's settings (torch's, say) they are the only source, save the widths.
+
+        Raises:
+            CheckpointError: the file is damaged, foreign or does not fit.
+        """
+        config, tensors = storage.load_network(path, functions)
+        if backend == "numpy" and config.get("precision") == "tf32":
+            config["precision"] = "float32"  # tf32 is a GPU's way of multiplying float32
+        try:
+            net = cls(**{**config, "backend": backend, **settings})
+            net.assign(tensors)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        return net
+
+    def tensors(self) -> dict[str, npt.NDArray[Any]]:
+        """θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", …"""
+        named = {}
+        for i, layer in enumerate(self.layers):
+            named[f"{2 * i}.weight"] = self.backend.to_host(layer.W)
+            named[f"{2 * i}.bias"] = self.backend.to_host(layer.b)
+        return named
+
+    def assign(self, tensors: Mapping[str, npt.ArrayLike]) -> None:
+        """θ ← tensors, named and shaped as `tensors()` gives them; all of them or none.
+
+        Raises:
+            ValueError: a name is missing or too many, or a shape differs.
+        """
+        views = {}
+        for i, layer in enumerate(self.layers):
+            views[f"{2 * i}.weight"], views[f"{2 * i}.bias"] = layer.W, layer.b
+        if set(views) != set(tensors):
+            odd = sorted(set(views) ^ set(tensors))
+            raise ValueError(f"tensor names do not fit this network: {', '.join(odd[:4])}")
+        for name, view in views.items():
+            if np.shape(tensors[name]) != view.shape:
+                raise ValueError(
+                    f"{name} has shape {np.shape(tensors[name])}, this network's is {view.shape}"
+                )
+        for name, view in views.items():
+            self.backend.asarray(tensors[name], out=view)
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _activations(
+        self,
+        hidden: str | Activation | Sequence[str | Activation],
+        output: str | Activation,
+    ) -> list[Activation]:
+        """f[1] … f[L], after a place for f[0], which does not exist."""
+        count = len(self.widths) - 2
+        each = [hidden] * count if isinstance(hidden, (str, Activation)) else list(hidden)
+        if len(each) != count:
+            raise ValueError(
+                f"activation has {len(each)} entries but there are {count} hidden layers; "
+                "give one name for all, or one for each"
+            )
+        entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
+        return [ACTIVATIONS["identity"], *entries, lookup(ACTIVATIONS, "output_activation", output)]
+
+    def _initialize(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        for layer in self.layers:
+            entry = self.initializer or INITIALIZERS[INITIALIZER_OF.get(layer.f.name, "glorot")]
+            self.backend.asarray(entry.weights(rng, *layer.W.shape), out=layer.W)
+
+    def _check(
+        self, x: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None,
+        class_weight: ClassWeight,
+    ) -> tuple[Array, Array, npt.NDArray[Any] | None]:  # fmt: skip
+        x = checks.examples(self.backend, x, self.widths[0])
+        y = checks.targets(self.backend, self.loss, y, len(x), self.widths[-1])
+        host = y if isinstance(y, np.ndarray) or class_weight is None else self.backend.to_host(y)
+        n = self.widths[-1]
+        return x, y, checks.example_weights(self.loss, host, n, sample_weight, class_weight)
+
+    def _chunks(self, x: Array) -> Iterator[tuple[slice, Workspace]]:
+        """The rows of x in chunks, each with a workspace that the chunk has been loaded into."""
+        m = len(x)
+        s = self._spaces.get("forward")
+        if s is None or s.rows < min(m, CHUNK):
+            s = self._spaces["forward"] = Workspace(self, min(m, CHUNK), gradients=False)
+        for start in range(0, m, s.rows):
+            rows = slice(start, min(start + s.rows, m))
+            s.resize(rows.stop - rows.start)
+            self.backend.asarray(x[rows], out=s.h[0])
+            yield rows, s
+
+    def _load_targets(
+        self, s: Workspace, y: Array, weights: npt.NDArray[Any] | None, rows: slice, m: int
+    ) -> None:
+        """The rows' targets and shares of the mean over m examples, and J ← 0."""
+        room = self.backend
+        share = np.full(rows.stop - rows.start, 1 / m)
+        if weights is not None:
+            share = weights[rows] / weights.sum()
+        s.y = room.asarray(y[rows], dtype=np.int32 if y.ndim == 1 else None)
+        s.weights = room.asarray(share)
+        s.J = room.full((1,), 0, "float64")

@@ -1,0 +1,84 @@
+"""θ in one flat buffer: aligned views W[k] and b[k]; gradients and slots share its layout.
+
+All weights come first, then all biases, so that one number, `split`, tells the two regions apart:
+the update, Ω and clipping are then one pass each over memory, whatever the depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from gpumlp.backends import Array, Backend
+
+ALIGNMENT = 256  # bytes: what cublasLt and 16-byte accesses like best
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each W[k] and b[k] of a network with the given widths lies in the flat buffer.
+
+    Attributes:
+        widths: n_0, …, n_L.
+        itemsize: bytes of one parameter.
+    """
+
+    widths: tuple[int, ...]
+    itemsize: int
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of W[1] … W[L], then b[1] … b[L]; W[k] is (n_k, n_{k−1})."""
+        pairs = list(zip(self.widths[1:], self.widths, strict=False))
+        return [*pairs, *((n,) for n in self.widths[1:])]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first entry of each, and the buffer's length last; multiples of 256 bytes."""
+        unit = ALIGNMENT // self.itemsize
+        starts = [0]
+        for shape in self.shapes:
+            starts.append(starts[-1] + -(-prod(shape) // unit) * unit)
+        return starts
+
+    @property
+    def split(self) -> int:
+        """Where the biases' region begins."""
+        return self.starts[len(self.widths) - 1]
+
+    @property
+    def size(self) -> int:
+        """Entries of the flat buffer, padding included."""
+        return self.starts[-1]
+
+    @property
+    def count(self) -> int:
+        """The number of parameters, padding not counted."""
+        return sum(prod(shape) for shape in self.shapes)
+
+
+class Parameters:
+    """One flat buffer in a layout: θ, its gradient dθ, or an optimizer's slot.
+
+    Attributes:
+        layout: shared by θ and all that goes with it.
+        flat: (layout.size,); padding is zero and stays zero.
+        W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
+    """
+
+    def __init__(self, layout: Layout, flat: Array) -> None:
+        self.layout = layout
+        self.flat = flat
+        views = [
+            flat[start : start + prod(shape)].reshape(shape)
+            for start, shape in zip(layout.starts, layout.shapes, strict=False)
+        ]
+        depth = len(layout.widths) - 1
+        self.W: list[Array] = [None, *views[:depth]]
+        self.b: list[Array] = [None, *views[depth:]]
+
+    @classmethod
+    def zeros(cls, backend: Backend, layout: Layout) -> Parameters:
+        """A buffer of zeros in the room."""
+        return cls(layout, backend.full((layout.size,), 0))
