@@ -231,9 +231,9 @@ hard_swish = Activation(
     "hard_swish",
     f=lambda z: z * np.clip(z + 3, 0, 6) / 6,
     df=lambda z, h: np.where(z <= -3, 0, np.where(z >= 3, 1, (2 * z + 3) / 6)).astype(z.dtype),
-    cuda_f="z * fmin(fmax(z + real(3), real(0)), real(6)) / real(6)",
+    cuda_f="z * fmin(fmax(z + real(3), real(0)), real(6)) * (real(1) / real(6))",
     cuda_df=(
-        "z <= real(-3) ? real(0) : z >= real(3) ? real(1) : (real(2) * z + real(3)) / real(6)"
+        "z <= real(-3) ? real(0) : z >= real(3) ? real(1) : (real(2) * z + real(3)) * (real(1) / real(6))"
     ),
     reads="z",
 )

@@ -65,7 +65,7 @@ class Loss(Entry):
         """CUDA source of ``real value(real y_hat, real y)`` and of ``gradient``."""
         constants = self.cuda_constants()
         if self.rowwise:
-            return "".join(f"__device__ const {c};\n" for c in constants.split("; ") if c)
+            return "".join(f"__device__ {c};\n" for c in constants.split("; ") if c)
         if not (self.cuda_value and self.cuda_gradient):
             raise ValueError(
                 f"loss {self.name!r} has no CUDA expression; "
@@ -189,8 +189,8 @@ negative_log_likelihood = Loss(
     "negative_log_likelihood",  # on probabilities, for a softmax output layer
     value=lambda y_hat, y: -y * np.log(np.maximum(y_hat, np.finfo(y_hat.dtype).tiny)),
     gradient=lambda y_hat, y: -y / np.maximum(y_hat, np.finfo(y_hat.dtype).tiny),
-    cuda_value="-y * log(fmax(y_hat, TINY))",
-    cuda_gradient="-y / fmax(y_hat, TINY)",
+    cuda_value="-y * log(fmax(y_hat, tiny()))",
+    cuda_gradient="-y / fmax(y_hat, tiny())",
     total=True,
     target="class",
 )

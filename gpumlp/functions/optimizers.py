@@ -52,17 +52,18 @@ class Optimizer(Entry):
         return (lr, *(scalars[name] for name in self.scalar_names))
 
     def cuda(self) -> str:
-        """CUDA source of ``void rule(real& theta, real& slot…, real g, const double* control)``."""
+        """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control)``."""
         if not self.cuda_rule:
             raise ValueError(
                 f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy room"
             )
-        slots = "".join(f", real& {slot}" for slot in self.slots)
+        slots = " ".join(f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots))
         names = ("lr", *self.scalar_names)
         scalars = " ".join(f"const real {n} = real(control[{i}]);" for i, n in enumerate(names))
         return (
-            f"__device__ void rule(real& theta{slots}, real g, const double* control) {{\n"
-            f"    {scalars} {self.cuda_constants()}\n    {self.cuda_rule}\n}}\n"
+            f"enum {{ SLOTS = {len(self.slots)} }};\n"
+            "__device__ void rule(real& theta, real* slot, real g, const double* control) {\n"
+            f"    {slots} {scalars} {self.cuda_constants()}\n    {self.cuda_rule}\n}}\n"
         )
 
 

@@ -1,0 +1,72 @@
+"""Kernel sources: a file of `kernels/` with types and an entry's device functions put above it.
+
+The text is self-contained: includes are inlined, because CuPy's disk cache hashes the text alone
+and would not notice an edited header.  One text serves NVRTC and, in the tests, a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+# storage type -> its CUDA name, the type of arithmetic, and the toolkit's header it needs
+TYPES = {
+    "float64": ("double", "double", ""),
+    "float32": ("float", "float", ""),
+    "bfloat16": ("__nv_bfloat16", "float", "cuda_bf16.h"),
+    "float16": ("__half", "float", "cuda_fp16.h"),
+    "int32": ("int", "float", ""),
+}
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """What a kernel is compiled from; equal sources are compiled once.
+
+    Attributes:
+        file: in `kernels/`, such as "activation.cu".
+        dtype: the storage type T.
+        functor: CUDA source of the device functions that the file asks for.
+        labels: y holds integer labels, not values of type T.
+    """
+
+    file: str
+    dtype: str
+    functor: str = ""
+    labels: bool = False
+
+    @property
+    def header(self) -> str:
+        """The toolkit's header that the storage type needs, or ""."""
+        return TYPES[self.dtype][2]
+
+    def text(self) -> str:
+        """The whole CUDA C++ source."""
+        storage, arithmetic, header = TYPES[self.dtype]
+        include = f"#include <{header}>\n" if header else ""
+        return (
+            f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
+            f"typedef {'int' if self.labels else 'T'} Y;\n"
+            f"{_inlined('common.cuh')}\n{self.functor}\n"
+            + "".join(_inlined(name) for name in _includes(self.file) if name != "common.cuh")
+            + _inlined(self.file)
+        )
+
+
+@cache
+def _read(name: str) -> str:
+    return (files("gpumlp.kernels") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _includes(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r'^#include "(.+)"$', _read(name), re.MULTILINE))
+
+
+@cache
+def _inlined(name: str) -> str:
+    """A file without its includes of ours and #pragma once; #line keeps messages readable."""
+    text = re.sub(r'^(#include ".+"|#pragma once)$', "", _read(name), flags=re.MULTILINE)
+    return f'#line 1 "{name}"\n{text}'

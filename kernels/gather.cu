@@ -1,0 +1,27 @@
+// A minibatch by index: rows of x and y, and the examples' shares of the mean.
+#include "common.cuh"
+
+template <int N>
+__device__ void gather_tile(const T* source, const int64* index, T* out, int64 rows, int64 cols) {
+    const int64 col = first() * N;
+    if (col >= cols) return;
+    for (int64 row = first_row(); row < rows; row += row_stride())
+        *(Pack<N>*)(out + row * cols + col) = *(const Pack<N>*)(source + index[row] * cols + col);
+}
+
+// out[row] ← source[index[row]]
+GPUMLP_KERNEL(gather, THREADS)
+(const T* source, const int64* index, T* out, int64 rows, int64 cols, int packed) {
+    if (packed) gather_tile<PACK>(source, index, out, rows, cols);
+    else gather_tile<1>(source, index, out, rows, cols);
+}
+
+// out[i] ← weights[index[i]] / Σ weights[index], all zero where the sum is 0; by one block
+GPUMLP_KERNEL(mean_weights, THREADS)
+(const T* weights, const int64* index, T* out, int64 n) {
+    real sum = 0;
+    for (int64 i = threadIdx.x; i < n; i += THREADS) sum += real(weights[index[i]]);
+    sum = block_sum(sum);
+    for (int64 i = threadIdx.x; i < n; i += THREADS)
+        out[i] = T(sum > real(0) ? real(weights[index[i]]) / sum : real(0));
+}

@@ -1,0 +1,21 @@
+// Sums in two passes: blocks leave partial sums, a second launch adds them in a fixed order.
+#include "common.cuh"
+
+// out[c] ← Σ over splits of partial[split, c]
+GPUMLP_KERNEL(column_total, THREADS)
+(const real* partial, T* out, int64 splits, int64 cols) {
+    for (int64 c = first(); c < cols; c += stride()) {
+        real sum = 0;
+        for (int64 split = 0; split < splits; ++split) sum += partial[split * cols + c];
+        out[c] = T(sum);
+    }
+}
+
+// out[0] ← out[0] + Σ partial, by one block
+GPUMLP_KERNEL(total, THREADS)
+(const real* partial, double* out, int64 n) {
+    double sum = 0;
+    for (int64 i = threadIdx.x; i < n; i += THREADS) sum += double(partial[i]);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) out[0] += sum;
+}
