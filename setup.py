@@ -1,4 +1,4 @@
-"""Maps the top-level folder kernels/ into the package as gpumlp.kernels; all else: pyproject.toml."""
+"""Maps the folder kernels/ into the package as gpumlp.kernels; all else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

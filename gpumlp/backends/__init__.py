@@ -16,10 +16,13 @@ def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> 
     A room itself is returned as it is.
 
     Raises:
-        ValueError: unknown backend or precision, or one that the room lacks.
+        ValueError, TypeError: unknown backend or precision, or one that the room lacks.
         gpumlp.DeviceError: "cupy" was asked for and no GPU can be used; the message says why.
     """
     if not isinstance(backend, str):
+        if not hasattr(backend, "affine_activation"):
+            kind = type(backend).__name__
+            raise TypeError(f'backend must be "auto", "numpy", "cupy" or a room, got {kind}')
         return backend
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
@@ -27,7 +30,8 @@ def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> 
         return NumpyBackend(precision)
     if backend not in ("auto", "cupy"):
         raise ValueError(f'unknown backend {backend!r}; known: "auto", "numpy", "cupy"')
-    from gpumlp.cuda import DeviceError, open_device
+    from gpumlp.cuda import open_device
+    from gpumlp.errors import DeviceError
 
     try:
         device = open_device()

@@ -47,7 +47,9 @@ def blas_threads() -> int:
     except ImportError:
         pass
     else:
-        counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        counts = [
+            int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"
+        ]
         if counts:
             return max(1, *counts)
     for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):

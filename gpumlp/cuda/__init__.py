@@ -1,13 +1,5 @@
-"""The metal: the real device behind the GPU room."""
+"""The metal: the device behind the GPU room."""
 
-from __future__ import annotations
+from gpumlp.cuda.device import open_device
 
-from typing import Any
-
-from gpumlp.errors import DeviceError
-
-__all__ = ["DeviceError", "open_device"]
-
-
-def open_device() -> Any:
-    raise DeviceError("not yet")
+__all__ = ["open_device"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpumlp.cuda.source import KernelSource
 
 DeviceArray = Any
-"""An array of the device: shape, dtype, ndim, basic slicing and reshape as NumPy's, C-contiguous."""
+"""An array of the device: shape, dtype, ndim, slices and reshape as NumPy's, C-contiguous."""
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
 """kernel(grid, block, arguments): arrays, and NumPy scalars of exactly the parameters' types."""

@@ -8,7 +8,6 @@ from gpumlp.functions.regularizers import L1, L2, REGULARIZERS, ElasticNet, Regu
 from gpumlp.functions.schedules import SCHEDULES, Schedule
 
 __all__ = [
-    "ACTIVATIONS", "INITIALIZERS", "LOSSES", "OPTIMIZERS", "REGULARIZERS", "SCHEDULES",
-    "L1", "L2", "Activation", "ElasticNet", "Initializer", "Loss", "Optimizer", "Regularizer",
-    "Schedule",
+    "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "OPTIMIZERS", "REGULARIZERS", "SCHEDULES",
+    "Activation", "ElasticNet", "Initializer", "Loss", "Optimizer", "Regularizer", "Schedule",
 ]  # fmt: skip

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from gpumlp.functions.entry import Entry, table
+from gpumlp.functions.entry import Array, Entry, table
 from gpumlp.functions.special import erf
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,9 @@ class Activation(Entry):
         return self.vjp is None
 
     def cuda(self) -> str:
-        """CUDA source of ``real f(real z)`` and ``real df(real z, real h)``."""
+        """CUDA source of ``real f(real z)`` and ``real df(real z, real h)``; none if row-wise."""
+        if not self.elementwise:
+            return ""
         if not (self.cuda_f and self.cuda_df):
             raise ValueError(
                 f"activation {self.name!r} has no CUDA expression; "
@@ -233,7 +232,8 @@ hard_swish = Activation(
     df=lambda z, h: np.where(z <= -3, 0, np.where(z >= 3, 1, (2 * z + 3) / 6)).astype(z.dtype),
     cuda_f="z * fmin(fmax(z + real(3), real(0)), real(6)) * (real(1) / real(6))",
     cuda_df=(
-        "z <= real(-3) ? real(0) : z >= real(3) ? real(1) : (real(2) * z + real(3)) * (real(1) / real(6))"
+        "z <= real(-3) ? real(0) : z >= real(3) ? real(1)"
+        " : (real(2) * z + real(3)) * (real(1) / real(6))"
     ),
     reads="z",
 )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
+
+Array = Any
+"""numpy.ndarray of a floating dtype.  NumPy's own annotations make most arithmetic on one Any."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,16 @@ class Entry:
                 raise TypeError(f"{self.name} has no parameter {key!r}; it has: {known}")
         return dataclasses.replace(self, params={**self.params, **params})
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # nothing in it changes
+
     def spec(self) -> dict[str, Any]:
         """Name and parameters as JSON can hold them; `lookup` turns them back into the entry."""
         return {"name": self.name, **self.params}
+
+    def cuda(self) -> str:
+        """CUDA source of the device functions that the entry's kernels ask for."""
+        return ""
 
     def cuda_constants(self, leave_out: Iterable[str] = ()) -> str:
         """One CUDA definition a parameter, for the top of a device function's body."""
@@ -53,7 +64,7 @@ class Entry:
         )
 
     def _number(self, key: str, value: float) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{self.name}: {key} must be a number, got {value!r}")
         interval = self.limits.get(key, "(-inf, inf)")
         low, high = (float(bound) for bound in interval[1:-1].split(","))
@@ -80,7 +91,8 @@ def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E
         TypeError: `asked` is none of the three, or is another kind of entry.
     """
     if isinstance(asked, Mapping):
-        name, params = asked["name"], {k: v for k, v in asked.items() if k != "name"}
+        params = dict(asked)
+        name: str = params.pop("name", "")
         return lookup(known, what, name).set(**params)
     if isinstance(asked, str):
         if asked in known:
@@ -88,9 +100,10 @@ def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E
         close = difflib.get_close_matches(asked, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown {what} {asked!r}; {hint}known: {', '.join(known)}")
-    kind = type(next(iter(known.values())))
+    kind: type[E] = type(next(iter(known.values())))
     if not isinstance(asked, kind):
         raise TypeError(
-            f"{what} must be a name or a {kind.__name__} entry, got {type(asked).__name__}"
+            f"{what} must be a name or an entry (gpumlp.{kind.__name__}), "
+            f"got {type(asked).__name__}; known names: {', '.join(known)}"
         )
     return asked

@@ -1,18 +1,16 @@
 """Initialisers of W (n_out, n_in); biases start at zero.  Drawn on the host in float64, so that
-both rooms and all precisions start from the same numbers."""
+both rooms and all precisions start from the same numbers.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from gpumlp.functions.entry import Entry, table
-
-Array = np.ndarray[Any, Any]
+from gpumlp.functions.entry import Array, Entry, table
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gpumlp.functions import activations
 from gpumlp.functions.activations import Activation
-from gpumlp.functions.entry import Entry, table
-
-Array = np.ndarray[Any, Any]
+from gpumlp.functions.entry import Array, Entry, table
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ softmax_cross_entropy = Loss(
     link=activations.softmax,
     target="class",
     rowwise=True,
-    cuda_file="softmax.cu",
+    cuda_file="cross_entropy.cu",
     params={"smoothing": 0.0},
     limits={"smoothing": "[0, 1)"},
 )

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.functions.entry import Entry, table
+from gpumlp.functions.entry import Array, Entry, table
 
-Array = np.ndarray[Any, Any]
 Scalars = dict[str, float]
 
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from gpumlp.functions.entry import Entry, table
-
-Array = np.ndarray[Any, Any]
+from gpumlp.functions.entry import Array, Entry, table
 
 
 @dataclass(frozen=True)
@@ -94,14 +91,18 @@ def ElasticNet(  # noqa: N802  (public names: L1, L2, ElasticNet)
     l1: float = 0.0, l2: float = 1e-4, biases: bool | float = True
 ) -> Regularizer:
     """λΩ(θ) = l1·Σ|θ| + l2/2·Σθ²; `biases`: whether, or how strongly, biases count."""
-    return elastic_net.set(l1=l1, l2=l2, biases=float(biases))
+    return elastic_net.set(l1=l1, l2=l2, biases=_strength(biases))
 
 
 def L1(lam: float = 1e-4, biases: bool | float = True) -> Regularizer:  # noqa: N802
     """λΩ(θ) = lam·Σ|θ|."""
-    return l1.set(lam=lam, biases=float(biases))
+    return l1.set(lam=lam, biases=_strength(biases))
 
 
 def L2(lam: float = 1e-4, biases: bool | float = True) -> Regularizer:  # noqa: N802
     """λΩ(θ) = lam/2·Σθ²."""
-    return l2.set(lam=lam, biases=float(biases))
+    return l2.set(lam=lam, biases=_strength(biases))
+
+
+def _strength(biases: bool | float) -> float:
+    return float(biases) if isinstance(biases, bool) else biases

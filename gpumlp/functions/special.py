@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from gpumlp.functions.entry import Array
 
 
 def erf(x: Array) -> Array:
-    """erf(x), elementwise, in x's dtype: by SciPy where it is installed, else by `math.erf`."""
+    """The error function of x, elementwise, in x's dtype: SciPy's where it is installed."""
     return np.asarray(_erf()(x)).astype(x.dtype, copy=False)
 
 

@@ -1,0 +1,37 @@
+# Two commands do all: `make train` and `make test`.  Each sets up what it needs in $(VENV) first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup train test lint types bench clean
+
+train: $(VENV)/cli.stamp
+	$(BIN)/gpumlp train
+
+test: $(VENV)/test.stamp
+	$(BIN)/pytest -n auto -p no:benchmark
+
+setup: $(VENV)/dev.stamp
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.compare_cpu
+	$(BIN)/pytest benchmarks -q
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# one stamp an extra of pyproject.toml: cli, test, dev
+$(VENV)/%.stamp: pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[$*]"
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

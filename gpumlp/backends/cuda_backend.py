@@ -1,0 +1,241 @@
+"""The GPU room: the same doors, written on a device's few calls (`gpumlp.cuda.seam`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.cuda import launch
+from gpumlp.cuda.seam import Device, DeviceArray, Kernel
+from gpumlp.cuda.source import KernelSource
+from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions.activations import identity
+from gpumlp.functions.entry import Entry
+
+i32, i64 = np.int32, np.int64
+
+
+class CudaBackend:
+    """The doors of `gpumlp.backends.base`, on a device."""
+
+    name = "cupy"
+
+    def __init__(self, device: Device, precision: str = "float32") -> None:
+        if precision not in ("float64", "float32", "tf32"):
+            raise ValueError(f'precision must be "float64", "float32" or "tf32", got {precision!r}')
+        self.precision = precision
+        self.dtype = np.dtype("float64" if precision == "float64" else "float32")
+        self._device = device
+        self._real = self.dtype.type
+        self._pack = launch.PACK_BYTES // self.dtype.itemsize
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
+        self._partial = device.empty((self._scratch_size(0),), self.dtype)
+
+    def describe(self) -> str:
+        return f"{self._device.name}, {self.precision}"
+
+    def owns(self, a: object) -> bool:
+        return self._device.owns(a)
+
+    def asarray(
+        self,
+        a: npt.ArrayLike,
+        dtype: npt.DTypeLike | None = None,
+        out: DeviceArray | None = None,
+    ) -> DeviceArray:
+        ours = self.owns(a)
+        source: Any = a if ours else np.asarray(a)
+        if out is None:
+            out = self.empty(source.shape, dtype)
+        move = self._device.copy if ours else self._device.upload
+        move(source, out)
+        return out
+
+    def to_host(self, a: DeviceArray) -> npt.NDArray[Any]:
+        return self._device.download(a)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> DeviceArray:
+        return self._device.empty(shape, self.dtype if dtype is None else np.dtype(dtype))
+
+    def full(
+        self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
+    ) -> DeviceArray:
+        a = self.empty(shape, dtype)
+        self._device.fill(a, value)
+        return a
+
+    # ---- Algorithm 6.3 ------------------------------------------------------------------------
+
+    def affine_activation(
+        self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
+        z: DeviceArray, h: DeviceArray,
+    ) -> None:  # fmt: skip
+        self._device.gemm(h_below, W, z, transpose_b=True, compute=self.precision)
+        rows, cols = z.shape
+        if f.elementwise:
+            packed, grid, block = self._tile(rows, cols, z, b, h)
+            kernel = self._kernel("bias_activation", "activation.cu", f)
+            kernel(grid, block, (z, b, h, i64(rows), i64(cols), i32(packed)))
+        else:
+            grid, block = launch.rows(rows, self._device.multiprocessors)
+            kernel = self._kernel("forward", f.cuda_file, f)
+            kernel(grid, block, (z, b, h, i64(rows), i64(cols)))
+
+    def loss(
+        self, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray, J: DeviceArray
+    ) -> None:
+        self._loss("loss", loss, y_hat, y, weights, (), J)
+
+    # ---- Algorithm 6.4 ------------------------------------------------------------------------
+
+    def output_gradient(
+        self, loss: Loss, f: Activation, z: DeviceArray, h: DeviceArray, y: DeviceArray,
+        weights: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray, J: DeviceArray,
+    ) -> None:  # fmt: skip
+        self._loss("loss_gradient", loss, h, y, weights, (gh,), J)
+        self._through_activation(f, z, h, gh, gz, db)
+
+    def weight_gradient(self, gz: DeviceArray, h_below: DeviceArray, dW: DeviceArray) -> None:
+        self._device.gemm(gz, h_below, dW, transpose_a=True, compute=self.precision)
+
+    def hidden_gradient(
+        self, gz_above: DeviceArray, W_above: DeviceArray, f: Activation, z: DeviceArray,
+        h: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray,
+    ) -> None:  # fmt: skip
+        self._device.gemm(gz_above, W_above, gh, compute=self.precision)
+        self._through_activation(f, z, h, gh, gz, db)
+
+    def input_gradient(self, gz: DeviceArray, W: DeviceArray, gx: DeviceArray) -> None:
+        self._device.gemm(gz, W, gx, compute=self.precision)
+
+    def penalty(
+        self, regularizer: Regularizer, theta: DeviceArray, split: int, J: DeviceArray,
+        dtheta: DeviceArray | None,
+    ) -> None:  # fmt: skip
+        if not regularizer.active:
+            return
+        (blocks, _), block = launch.flat(len(theta), 1, self._device.multiprocessors)
+        add, gradient = (0, theta) if dtheta is None else (1, dtheta)
+        self._kernel("penalty", "penalty.cu", regularizer)(
+            (blocks, 1), block,
+            (theta, gradient, self._partial, *self._regions(regularizer, theta, split), i32(add)),
+        )  # fmt: skip
+        self._total(blocks, J)
+
+    # ---- the update ---------------------------------------------------------------------------
+
+    def clip(
+        self, regularizer: Regularizer, theta: DeviceArray, dtheta: DeviceArray, split: int,
+        max_norm: float, control: DeviceArray,
+    ) -> None:  # fmt: skip
+        (blocks, _), block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
+        self._kernel("squared_norm", "penalty.cu", regularizer)(
+            (blocks, 1), block,
+            (theta, dtheta, self._partial, *self._regions(regularizer, theta, split)),
+        )  # fmt: skip
+        self._kernel("clip", "penalty.cu", regularizer)(
+            *launch.ONE_BLOCK, (self._partial, control, i64(blocks), np.float64(max_norm))
+        )
+
+    def update(
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: DeviceArray,
+        dtheta: DeviceArray, slots: DeviceArray, split: int, control: DeviceArray,
+    ) -> None:  # fmt: skip
+        grid, block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
+        state = slots if optimizer.slots else theta  # which a rule without slots does not touch
+        self._kernel("update", "update.cu", optimizer, regularizer)(
+            grid, block,
+            (theta, dtheta, state, control, *self._regions(regularizer, theta, split)),
+        )  # fmt: skip
+
+    # ---- minibatches --------------------------------------------------------------------------
+
+    def gather(self, source: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
+        rows, cols = len(out), 1 if out.ndim == 1 else out.shape[1]
+        packed, grid, block = self._tile(rows, cols, source, out)
+        kernel = self._kernel("gather", "gather.cu", dtype=out.dtype.name)
+        kernel(grid, block, (source, index, out, i64(rows), i64(cols), i32(packed)))
+
+    def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
+        kernel = self._kernel("mean_weights", "gather.cu")
+        kernel(*launch.ONE_BLOCK, (weights, index, out, i64(len(out))))
+
+    def synchronize(self) -> None:
+        self._device.synchronize()
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _loss(
+        self, name: str, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray,
+        gh: tuple[DeviceArray, ...], J: DeviceArray,
+    ) -> None:  # fmt: skip
+        """The loss, or (gh = one array) the loss and its gradient: one launch, then J's sum."""
+        rows, cols = y_hat.shape
+        arguments = (y_hat, y, weights, *gh, self._partial, i64(rows), i64(cols))
+        if loss.rowwise:
+            grid, block = launch.rows(rows, self._device.multiprocessors)
+        else:
+            grid, block = launch.flat(rows * cols, 1, self._device.multiprocessors)
+            arguments += (self._real(loss.output_scale(cols)),)
+        self._kernel(name, loss.cuda_file, loss, labels=y.ndim == 1)(grid, block, arguments)
+        self._total(grid[0] * grid[1], J)
+
+    def _through_activation(
+        self, f: Activation, z: DeviceArray, h: DeviceArray, gh: DeviceArray, gz: DeviceArray,
+        db: DeviceArray,
+    ) -> None:  # fmt: skip
+        """gz ← gh ⊙ f'(z) or Jᵀ gh, db ← its column sums."""
+        rows, cols = gz.shape
+        if not f.elementwise:
+            grid, block = launch.rows(rows, self._device.multiprocessors)
+            self._kernel("vjp", f.cuda_file, f)(grid, block, (gh, h, gz, i64(rows), i64(cols)))
+            f, gh = identity, gz  # for the column sums
+        packed, grid, block = self._tile(rows, cols, gh, z, h, gz)
+        splits = grid[1]
+        partial = db if splits == 1 else self._scratch(splits * cols)
+        kernel = self._kernel("activation_gradient", "activation.cu", f)
+        kernel(grid, block, (gh, z, h, gz, partial, i64(rows), i64(cols), i32(packed)))
+        if splits > 1:
+            grid, block = launch.flat(cols, 1, self._device.multiprocessors)
+            total = self._kernel("column_total", "reduce.cu")
+            total(grid, block, (partial, db, i64(splits), i64(cols)))
+
+    def _total(self, blocks: int, J: DeviceArray) -> None:
+        """J ← J + Σ of the blocks' partial sums."""
+        kernel = self._kernel("total", "reduce.cu")
+        kernel(*launch.ONE_BLOCK, (self._partial, J, i64(blocks)))
+
+    def _regions(self, regularizer: Regularizer, theta: DeviceArray, split: int) -> tuple[Any, ...]:
+        """What tells a kernel over θ the regions of weights and biases."""
+        _, bias_strength = regularizer.strengths()
+        return i64(len(theta)), i64(split), self._real(bias_strength)
+
+    def _tile(self, rows: int, cols: int, *arrays: DeviceArray) -> tuple[bool, Any, Any]:
+        """Whether 16-byte accesses are possible on all arrays, and the grid and block."""
+        pack = launch.PACK_BYTES // arrays[0].dtype.itemsize
+        packed = cols % pack == 0 and not any(
+            self._device.address(a) % launch.PACK_BYTES for a in arrays
+        )
+        return packed, *launch.tile(rows, cols, pack if packed else 1, self._device.multiprocessors)
+
+    def _scratch_size(self, cols: int) -> int:
+        return launch.scratch_size(cols, self._pack, self._device.multiprocessors)
+
+    def _scratch(self, size: int) -> DeviceArray:
+        """Room for partial sums; grows for a matrix wider than any before, in its first step."""
+        if len(self._partial) < size:
+            self._partial = self._device.empty((size,), self.dtype)
+        return self._partial
+
+    def _kernel(
+        self, name: str, file: str, *entries: Entry, dtype: str | None = None, labels: bool = False
+    ) -> Kernel:
+        """A kernel compiled for the entries' device functions, from the cache after the first."""
+        key = (name, file, entries, dtype, labels)
+        if key not in self._kernels:
+            functor = "".join(entry.cuda() for entry in entries)
+            source = KernelSource(file, dtype or self.dtype.name, functor, labels)
+            self._kernels[key] = self._device.kernel(name, source)
+        return self._kernels[key]

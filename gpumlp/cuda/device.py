@@ -1,0 +1,185 @@
+"""The real device behind the seam: CuPy's memory and kernels on a stream of our own, cublasLt."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.cuda.blas import WORKSPACE_BYTES, Blas, Gemm
+from gpumlp.cuda.headers import include_options
+from gpumlp.cuda.seam import DeviceArray, Kernel
+from gpumlp.cuda.source import KernelSource
+from gpumlp.errors import DeviceError
+
+INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
+OTHERWISE = 'or use backend="numpy"'
+
+
+class CudaDevice:
+    """`gpumlp.cuda.seam.Device` on the current CUDA device.
+
+    The stream is non-blocking, which graph capture needs; so work that the user's own streams do on
+    the same arrays is waited for in `synchronize`.
+    """
+
+    def __init__(self, cupy: Any, lt: Any) -> None:
+        self._cupy = cupy
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.name = properties["name"].decode()
+        self.multiprocessors = int(properties["multiProcessorCount"])
+        self._modules: dict[KernelSource, Any] = {}
+        self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
+        self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace))
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+        with self._errors(), self._stream:
+            return self._cupy.empty(shape, dtype)  # CuPy aligns to 512 bytes
+
+    def owns(self, a: object) -> bool:
+        return isinstance(a, self._cupy.ndarray)
+
+    def address(self, a: DeviceArray) -> int:
+        return int(a.data.ptr)
+
+    def fill(self, a: DeviceArray, value: float) -> None:
+        with self._errors(), self._stream:
+            a.fill(value)
+
+    def upload(self, a: npt.NDArray[Any], out: DeviceArray) -> None:
+        host = np.ascontiguousarray(a, dtype=out.dtype)
+        with self._errors():
+            out.set(host.reshape(out.shape), stream=self._stream)
+            self._stream.synchronize()  # `host` may go now
+
+    def copy(self, a: DeviceArray, out: DeviceArray) -> None:
+        with self._errors(), self._stream:
+            self._cupy.copyto(out, a, casting="unsafe")
+
+    def download(self, a: DeviceArray) -> npt.NDArray[Any]:
+        with self._errors(), self._stream:
+            host: npt.NDArray[Any] = self._cupy.asnumpy(a, stream=self._stream)
+            self._stream.synchronize()
+        return host
+
+    def kernel(self, name: str, source: KernelSource) -> Kernel:
+        with self._errors(f"compiling {source.file} for {source.dtype}"):
+            if source not in self._modules:
+                self._modules[source] = self._cupy.RawModule(
+                    code=source.text(), options=("-std=c++17", *include_options(source.header))
+                )
+            function = self._modules[source].get_function(name).kernel
+
+        def launch(
+            grid: tuple[int, int], block: tuple[int, int], arguments: tuple[Any, ...]
+        ) -> None:
+            function(grid, block, arguments, stream=self._stream)
+
+        return launch
+
+    def gemm(
+        self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *,
+        transpose_a: bool = False, transpose_b: bool = False, compute: str,
+    ) -> None:  # fmt: skip
+        m, n = out.shape
+        k = a.shape[0] if transpose_a else a.shape[1]
+        gemm = Gemm(m, n, k, transpose_a, transpose_b, out.dtype.name, compute)
+        self._blas(gemm, a.data.ptr, b.data.ptr, out.data.ptr)
+
+    def synchronize(self) -> None:
+        with self._errors():
+            self._cupy.cuda.runtime.deviceSynchronize()
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str = "") -> Iterator[None]:
+        """CuPy's many error classes as one `DeviceError`, the original as its cause."""
+        cuda, memory = self._cupy.cuda, self._cupy.cuda.memory
+        before = f"{doing}: " if doing else ""
+        try:
+            yield
+        except memory.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{before}out of GPU memory on {self.name}: {error}; "
+                "use a smaller batch_size or network, or free other programs' memory"
+            ) from error
+        except cuda.compiler.CompileException as error:
+            raise DeviceError(f"{before}{error}") from error
+        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+            raise DeviceError(
+                f"{before}{error}; after such an error the process must be started anew"
+            ) from error
+
+
+def open_device() -> CudaDevice:
+    """The current CUDA device.
+
+    Raises:
+        DeviceError: CuPy, the driver, a device, NVRTC, nvmath-python or cublasLt is missing; the
+            message says which, and what to do.
+    """
+    cupy = _import_cupy()
+    _check_driver(cupy)
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # the loader raises classes of its own, no common base
+        raise DeviceError(
+            f"NVRTC cannot be loaded ({_line(error)}): {INSTALL}, {OTHERWISE}"
+        ) from error
+    return _device(cupy.cuda.Device().id)
+
+
+@cache
+def _device(index: int) -> CudaDevice:
+    """One for each device, so that networks share kernels, plans and workspace."""
+    return CudaDevice(_import_cupy(), _import_cublaslt())
+
+
+def _import_cupy() -> Any:
+    """CuPy: the one place where it is imported."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(f'backend "cupy" needs CuPy: {INSTALL}, {OTHERWISE}') from error
+    return cupy
+
+
+def _import_cublaslt() -> Any:
+    try:
+        from nvmath.bindings import cublasLt
+    except ImportError as error:
+        raise DeviceError(
+            f'backend "cupy" needs nvmath-python for cublasLt: {INSTALL}, {OTHERWISE}'
+        ) from error
+    try:
+        cublasLt.get_version()
+    except Exception as error:  # NotSupportedError, DynamicLibNotFoundError and others
+        raise DeviceError(
+            f"cublasLt cannot be loaded ({_line(error)}): {INSTALL}, {OTHERWISE}"
+        ) from error
+    return cublasLt
+
+
+def _check_driver(cupy: Any) -> None:
+    runtime = cupy.cuda.runtime
+    try:
+        if runtime.getDeviceCount() > 0:
+            return
+        reason = "it reports no device"
+    except runtime.CUDARuntimeError as error:
+        reason = _line(error)
+    if runtime.driverGetVersion() == 0:
+        raise DeviceError(f"no NVIDIA driver is installed: install one, {OTHERWISE}")
+    raise DeviceError(
+        f"the NVIDIA driver offers no GPU ({reason}): look at nvidia-smi and CUDA_VISIBLE_DEVICES, "
+        f"update the driver, {OTHERWISE}"
+    )
+
+
+def _line(error: BaseException) -> str:
+    """The error's first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

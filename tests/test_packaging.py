@@ -1,0 +1,89 @@
+"""The wheel that users get, installed alone and used from another folder."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path.name for path in (ROOT / "kernels").iterdir() if path.suffix in (".cu", ".cuh")
+)
+
+TRY = """
+import sys
+import numpy as np
+import gpumlp
+from gpumlp.cuda.source import KernelSource
+
+text = KernelSource("activation.cu", "float32", gpumlp.ACTIVATIONS["relu"].cuda()).text()
+assert "bias_activation" in text and "#include" not in text
+assert sys.argv[1] not in gpumlp.__file__, gpumlp.__file__
+
+rng = np.random.default_rng(0)
+x = rng.normal(size=(64, 3))
+net = gpumlp.MLP([3, 8, 1], activation="tanh", loss="squared_error", backend="auto")
+before = net.cost(x, x[:, :1])
+gpumlp.Trainer(net, lr=0.01, batch_size=16).fit(x, x[:, :1], epochs=20, progress=False)
+assert net.cost(x, x[:, :1]) < before / 5
+try:
+    net.save("model.safetensors")
+except ImportError as error:
+    print(error)
+"""
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    # a copy, so that no build folder is left in the checkout, nor one of it used
+    for part in ("gpumlp", "kernels"):
+        for path in (ROOT / part).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                target = source / path.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_everything(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert (
+        sorted(Path(n).name for n in names if n.startswith("gpumlp/kernels/") and ".cu" in n)
+        == SOURCES
+    )
+    assert "gpumlp/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gpumlp").rglob("*.py")}
+    assert modules <= set(names)
+    assert not any(name.startswith(("tests", "benchmarks")) for name in names)
+
+
+def test_the_wheel_works_alone(wheel, tmp_path):
+    """With NumPy and nothing else; saving then says what to install."""
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", wheel)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    said = run(python, "-W", "error", "-c", TRY, ROOT, cwd=elsewhere, env=environment)
+    assert 'pip install "gpumlp[files]"' in said
+    assert list(elsewhere.iterdir()) == []
