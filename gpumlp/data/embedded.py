@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.tables import Raw
+from gpumlp.data.raw import Raw
 
 
 def _mnist5k() -> Raw:

@@ -1,0 +1,22 @@
+"""The command line: gpumlp train | evaluate | predict | info."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of the command `gpumlp`."""
+    try:
+        from gpumlp.cli.app import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("gpumlp"):
+            raise
+        print(
+            f'gpumlp: error: the command line needs {error.name}: pip install "gpumlp[cli]"',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    app()

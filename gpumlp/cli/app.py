@@ -1,0 +1,149 @@
+"""The commands; each is the few steps that a Python user would take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import gpumlp
+from gpumlp import data as datasets
+from gpumlp.cli import describe, models, options, outputs
+from gpumlp.cli.errors import reported, show_tracebacks
+from gpumlp.training import Trainer
+
+app = typer.Typer(
+    help="Train multilayer perceptrons on NVIDIA GPUs, or on the CPU where there is none.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gpumlp {gpumlp.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    debug: Annotated[bool, typer.Option(hidden=True, help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    show_tracebacks(debug)
+
+
+@app.command()
+@reported
+def train(
+    data: options.Data = "mnist5k",
+    target: options.Target = None,
+    task: options.Task = None,
+    hidden: options.Hidden = "256,256",
+    activation: options.Activation = "relu",
+    loss: options.Loss = None,
+    label_smoothing: options.LabelSmoothing = None,
+    optimizer: options.Optimizer = "adamw",
+    lr: options.LearningRate = None,
+    schedule: options.Schedule = "warmup_cosine",
+    batch_size: options.BatchSize = 64,
+    epochs: options.Epochs = 20,
+    l1: options.L1 = 0.0,
+    l2: options.L2 = 0.0,
+    weight_decay: options.WeightDecay = None,
+    clip_norm: options.ClipNorm = None,
+    precision: options.Precision = "float32",
+    backend: options.Room = "auto",
+    seed: options.Seed = 0,
+    validation: options.Validation = 0.2,
+    standardize: options.Standardize = None,
+    patience: options.Patience = None,
+    out: options.Folder = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    resume: options.Resume = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a network; write model.safetensors, history.json and history.png.
+
+    Files of those names in the folder are replaced.
+
+    Ctrl-C ends the training and writes them too; --resume goes on from there.
+    """
+    models.require("matplotlib", "safetensors", "sklearn", "tqdm")
+    dataset = datasets.load(data, target, task)
+    net = models.build(
+        dataset, hidden, activation, loss, label_smoothing, l1=l1, l2=l2,
+        precision=precision, backend=backend, seed=seed,
+    )  # fmt: skip
+    rule = models.optimizer(optimizer, weight_decay)
+    trainer = Trainer(net, rule, lr, batch_size, schedule, clip_norm, seed)
+    part, held = datasets.split(dataset, validation, seed)
+    preparation = models.prepare(part, net, standardize)
+
+    def seen(examples: datasets.Dataset) -> tuple[Any, Any]:
+        return preparation.inputs(examples.x), preparation.targets(examples.y)
+
+    if not quiet:
+        describe.start(dataset, part, held, net)
+    with outputs.folder(out or Path("runs") / dataset.name) as folder:
+        checkpoint = folder / "checkpoint.safetensors"
+        if resume and not checkpoint.exists():
+            typer.echo(f"there is no {checkpoint}: starting from the beginning", err=True)
+        history = trainer.fit(
+            *seen(part), epochs, validation=seen(held) if held else None, early_stopping=patience,
+            train_metric=True, progress=not quiet, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every, resume=resume,
+        )  # fmt: skip
+        outputs.write(folder, net, preparation, history, dataset.name)
+    if not quiet:
+        describe.table(history, net)
+    describe.end(history, net, folder)
+    if history.stopped == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
+@reported
+def evaluate(
+    model: options.Model,
+    data: options.DataToUse,
+    target: options.Target = None,
+    backend: options.Room = "auto",
+) -> None:
+    """Show a model's cost and metrics on data, all rows of it, in the data's own unit."""
+    net, preparation = models.load(model, backend)
+    dataset = datasets.load(data, target, like=preparation)
+    x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
+    typer.echo(repr(dataset))
+    typer.echo(repr(net))
+    measured = {"cost": net.cost(x, y)}
+    measured |= models.metrics(dataset, preparation.outputs(net.predict(x)))
+    for name, value in measured.items():
+        typer.echo(f"{name:<10}{value:.6g}")
+
+
+@app.command()
+@reported
+def predict(
+    model: options.Model,
+    data: options.DataToUse,
+    out: options.Predictions = None,
+    backend: options.Room = "auto",
+) -> None:
+    """Write a model's predictions: label and probabilities, or values, a row for each example."""
+    write = outputs.predictions_writer(out)
+    net, preparation = models.load(model, backend)
+    x = preparation.inputs(datasets.load_inputs(data, preparation))
+    write(preparation.outputs(net.predict(x)), preparation.classes)
+
+
+@app.command()
+@reported
+def info() -> None:
+    """Show versions, devices, and why the GPU is or isn't used."""
+    for name, text in describe.installation():
+        typer.echo(f"{name:<14}{text}")

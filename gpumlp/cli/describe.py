@@ -1,0 +1,96 @@
+"""What the commands tell: the data, the network, the course of a training, the installation."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import gpumlp
+from gpumlp.data import Dataset
+from gpumlp.network import MLP
+from gpumlp.training import History
+
+ROWS = 12  # lines of the table
+COLUMNS = {
+    "cost": "training cost", "val_cost": "validation cost", "metric": "training {}",
+    "val_metric": "validation {}", "lr": "learning rate", "seconds": "seconds",
+}  # fmt: skip
+OPTIONAL = (
+    "safetensors", "typer", "rich", "tqdm", "matplotlib", "pyarrow", "scikit-learn", "mlxtend",
+    "ml_dtypes", "torch", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python",
+)  # fmt: skip
+
+
+def metric_name(net: MLP) -> str:
+    """What the history's metric is for this network."""
+    return "accuracy" if net.loss.target in ("class", "binary") else "R²"
+
+
+def start(dataset: Dataset, part: Dataset, held: Dataset | None, net: MLP) -> None:
+    """The data and the network, and so the room it runs in."""
+    typer.echo(f"{dataset!r}; {len(part):,} to train on, {len(held or ()):,} held out")
+    typer.echo(repr(net))
+
+
+def table(history: History, net: MLP) -> None:
+    """The costs and metrics of some epochs, evenly spread, the best and the last among them."""
+    names = [name for name in COLUMNS if name in history]
+    shown = {round(i) for i in np.linspace(0, history.epochs - 1, min(ROWS, history.epochs))}
+    if history.best_epoch is not None:
+        shown.add(history.best_epoch)
+    lines = Table("epoch", box=None, pad_edge=False)
+    for name in names:
+        lines.add_column(COLUMNS[name].format(metric_name(net)), justify="right")
+    for epoch in sorted(shown):
+        row = history.row(epoch)
+        best = " (best)" if epoch == history.best_epoch else ""
+        lines.add_row(f"{epoch + 1}{best}", *(f"{row[name]:.4g}" for name in names))
+    Console().print(lines)
+
+
+def end(history: History, net: MLP, folder: Path) -> None:
+    """How the training ended, and where its files are."""
+    epochs = f"{history.epochs} epoch{'s' * (history.epochs != 1)}"
+    how = {
+        "finished": f"finished after {epochs}",
+        "early": f"stopped early after {epochs}",
+        "interrupted": f"interrupted after {epochs}; --resume goes on",
+    }[history.stopped]
+    epoch = -1 if history.best_epoch is None else history.best_epoch
+    row = history.row(epoch) if history.epochs else {}
+    value = row.get("val_metric", row.get("metric"))
+    part = "validation" if "val_metric" in row else "training"
+    result = "" if value is None else f": {part} {metric_name(net)} {value:.4f}"
+    typer.echo(f"{how}{result}")
+    typer.echo(f"wrote {folder}/model.safetensors, history.json, history.png")
+
+
+def installation() -> Iterator[tuple[str, str]]:
+    """Names and versions of what gpumlp runs on, and its rooms."""
+    yield "gpumlp", gpumlp.__version__
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    yield "NumPy", f"{np.__version__} with {blas['name']} {blas['version']}"
+    for name in OPTIONAL:
+        yield name, _version(name)
+    yield "CPU", gpumlp.get_backend("numpy").describe()
+    try:
+        yield "GPU", gpumlp.get_backend("cupy").describe()
+        yield "default", "the GPU"
+    except gpumlp.DeviceError as error:
+        yield "GPU", f"not used: {error}"
+        yield "default", "the CPU"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,109 @@
+"""The options of the commands: types and help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+import gpumlp
+from gpumlp.data import EMBEDDED
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
+
+Data = Annotated[str, Argument(help=DATA)]
+DataToUse = Annotated[
+    str, Argument(metavar="DATA", help=f"{DATA} Its features must be the model's.")
+]
+Model = Annotated[Path, Argument(metavar="MODEL", help="A model.safetensors of `gpumlp train`.")]
+Target = Annotated[
+    str | None,
+    Option(
+        metavar="COLUMN",
+        help="What to predict: a column of a .csv or .parquet file; an array of an .npz file "
+        "(y if left out); a column's number of an .npy file (the last).",
+    ),
+]
+Task = Annotated[
+    str | None,
+    Option(help="classification or regression; if left out, the target decides."),
+]
+Hidden = Annotated[
+    str, Option(metavar="WIDTHS", help="Widths of the hidden layers, or none for a linear model.")
+]
+Activation = Annotated[str, Option(help=f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")]
+Loss = Annotated[
+    str | None,
+    Option(
+        help=f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
+        "squared_error for values."
+    ),
+]
+LabelSmoothing = Annotated[float | None, Option(help="Of softmax_cross_entropy.  [default: 0.1]")]
+Optimizer = Annotated[str, Option(help=f"{_one_of(gpumlp.OPTIMIZERS)}.")]
+LearningRate = Annotated[
+    float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
+]
+Schedule = Annotated[str, Option(help=f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")]
+BatchSize = Annotated[int, Option(help="Examples a step.")]
+Epochs = Annotated[int, Option(help="Passes over the training data.")]
+L1 = Annotated[float, Option(help="Ω(θ) gets this times Σ|θ|, weights and biases.")]
+L2 = Annotated[float, Option(help="Ω(θ) gets half of this times Σθ².")]
+WeightDecay = Annotated[
+    float | None, Option(help="Of adamw and lion; the optimizer's usual one if left out.")
+]
+ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
+Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32.")]
+Room = Annotated[str, Option(help="auto (the GPU where there is one), numpy or cupy.")]
+Seed = Annotated[int, Option(help="Of the split, the first weights and the shuffles.")]
+Validation = Annotated[
+    float, Option(help="Share of the examples to hold out, or from 1 on their number; 0 for none.")
+]
+Standardize = Annotated[
+    bool | None,
+    Option(
+        "--standardize/--no-standardize",
+        help="Bring each feature to mean 0 and standard deviation 1.  [default: yes, but for the "
+        "embedded pictures]",
+    ),
+]
+Patience = Annotated[
+    int | None,
+    Option(
+        help="Stop when the validation cost has not fallen for so many epochs, and keep the best."
+    ),
+]
+Folder = Annotated[
+    Path | None, Option("--out", help="Folder for what is written.  [default: runs/NAME]")
+]
+CheckpointEvery = Annotated[
+    int | None,
+    Option(
+        metavar="STEPS",
+        help="Write checkpoint.safetensors after so many steps too, not only after each epoch.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    Option(
+        "--resume",
+        help="Go on from the folder's checkpoint, as if the training had never stopped.  Give the "
+        "same options again.",
+    ),
+]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
+Predictions = Annotated[
+    Path | None,
+    Option(
+        "--out",
+        help=".csv: label and probabilities, or values; .npy: the probabilities or values alone.  "
+        "[default: CSV on stdout]",
+    ),
+]

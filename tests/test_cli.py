@@ -1,0 +1,408 @@
+"""The commands, run as a user runs them; numbers against the Python API and NumPy."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+import gpumlp
+from gpumlp import cli
+from gpumlp.cli.app import app
+from gpumlp.data import load, split
+from gpumlp.plots import history_figure
+from gpumlp.training import Trainer
+
+RNG = np.random.default_rng(11)
+M = 150
+CENTRES = np.array([[0.0, 0, 0], [2, 0, 1], [0, 3, -1]])
+LABELS = np.arange(M) % 3
+X = (CENTRES[LABELS] + RNG.normal(size=(M, 3))) * [1, 100, 0.01] + [5, -300, 0]
+NAMES = np.array(["setosa", "virginica", "versicolor"])[LABELS]
+SMALL = ["--hidden", "16", "--epochs", "5", "--batch-size", "32", "--backend", "numpy", "--quiet"]
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    path = tmp_path / "flowers.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["length", "width", "species", "depth"])
+        rows.writerows([a, b, s, c] for (a, b, c), s in zip(X.tolist(), NAMES, strict=True))
+    return path
+
+
+@pytest.fixture
+def model(flowers, tmp_path):
+    run("train", flowers, "--target", "species", "--out", tmp_path / "m", *SMALL)
+    return tmp_path / "m" / "model.safetensors"
+
+
+def by_hand(path, seed=0):
+    """What the command should do, in Python: the network, its history, and mean and deviation."""
+    train, held = split(load(path, "species"), 0.2, seed)
+    mean, std = train.x.mean(0), train.x.std(0)
+    loss = gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1)
+    net = gpumlp.MLP([3, 16, 3], loss=loss, backend="numpy", seed=seed)
+    trainer = Trainer(net, "adamw", batch_size=32, schedule="warmup_cosine", seed=seed)
+    history = trainer.fit(
+        (train.x - mean) / std, train.y, 5, validation=((held.x - mean) / std, held.y),
+        train_metric=True, progress=False,
+    )  # fmt: skip
+    return net, history, mean, std
+
+
+class TestTrain:
+    def test_is_the_python_api(self, flowers, model):
+        net, history, *_ = by_hand(flowers)
+        written = json.loads((model.parent / "history.json").read_text())["columns"]
+        assert set(written) == {
+            "cost", "metric", "val_cost", "val_metric", "lr", "seconds"
+        }  # fmt: skip
+        for name in set(written) - {"seconds"}:
+            np.testing.assert_allclose(written[name], history[name], rtol=1e-6)
+        loaded = gpumlp.MLP.load(model, "numpy")
+        np.testing.assert_array_equal(loaded.theta.flat, net.theta.flat)
+
+    def test_standardises(self, flowers, model):
+        net, _, mean, std = by_hand(flowers)
+        rows = rows_of(run("predict", model, flowers).stdout)
+        columns = [f"probability_{name}" for name in sorted(set(NAMES))]
+        assert list(rows[0]) == ["prediction", *columns]
+        p = np.array([[float(row[name]) for name in columns] for row in rows])
+        np.testing.assert_allclose(p, net.predict((X - mean) / std), rtol=1e-6)
+        names = np.array(sorted(set(NAMES)))[p.argmax(1)]
+        assert [row["prediction"] for row in rows] == names.tolist()
+
+    def test_or_not(self, flowers, tmp_path):
+        run("train", flowers, "--target", "species", "--out", tmp_path, "--no-standardize", *SMALL)
+        run("predict", tmp_path / "model.safetensors", flowers, "--out", tmp_path / "p.npy")
+        net = gpumlp.MLP.load(tmp_path / "model.safetensors", "numpy")
+        np.testing.assert_allclose(np.load(tmp_path / "p.npy"), net.predict(X), rtol=1e-6)
+
+    def test_tells_the_room_and_shows_a_table(self, flowers, tmp_path):
+        result = run(
+            "train", flowers, "--target", "species", "--out", tmp_path / "o", *SMALL[:-1],
+            "--patience", 2,
+        )  # fmt: skip
+        assert "150 examples, 3 features, classification, 3 classes; 120 to train" in result.stdout
+        assert "MLP(3-16-3, relu" in result.stdout
+        assert f"NumPy {np.__version__} on the CPU" in result.stdout
+        history = json.loads((tmp_path / "o" / "history.json").read_text())
+        final = history["columns"]["val_metric"][history["best_epoch"]]
+        assert f"validation accuracy {final:.4f}" in result.stdout
+        assert f"{history['columns']['val_cost'][0]:.4g}" in result.stdout
+        assert "20/20" in result.stderr  # the bar: 5 epochs of 4 steps
+
+    def test_quiet(self, flowers, tmp_path):
+        result = run("train", flowers, "--target", "species", "--out", tmp_path / "o", *SMALL)
+        assert result.stderr == ""
+        assert len(result.stdout.splitlines()) == 2
+
+    def test_resume_without_a_checkpoint_says_so(self, flowers, tmp_path):
+        options = ["--target", "species", "--out", tmp_path / "o", "--resume", *SMALL]
+        assert "starting from the beginning" in run("train", flowers, *options).stderr
+        assert run("train", flowers, *options).stderr == ""
+
+    def test_the_default_data_learns(self, tmp_path):
+        run("train", "--epochs", 5, "--out", tmp_path, "--quiet", "--backend", "numpy")
+        history = json.loads((tmp_path / "history.json").read_text())["columns"]
+        assert history["val_metric"][-1] > 0.92
+        assert gpumlp.MLP.load(tmp_path / "model.safetensors").widths == (784, 256, 256, 10)
+        assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_options_reach_the_network_and_the_trainer(self, flowers, tmp_path):
+        arguments = [
+            "--hidden", "8,4", "--activation", "tanh", "--l1", "0.01", "--l2", "0.1",
+            "--precision", "float64", "--optimizer", "lion", "--weight-decay", "0.2",
+            "--lr", "0.002", "--schedule", "constant", "--clip-norm", "0.5", "--epochs", "3",
+            "--validation", "50", "--batch-size", "25", "--label-smoothing", "0", "--seed", "7",
+        ]  # fmt: skip
+        run("train", flowers, "--target", "species", "--out", tmp_path, "-q", *arguments)
+        train, _ = split(load(flowers, "species"), 50, 7)
+        mean, std = train.x.mean(0), train.x.std(0)
+        net = gpumlp.MLP(
+            [3, 8, 4, 3], "tanh", regularizer=gpumlp.ElasticNet(0.01, 0.1), precision="float64",
+            seed=7, backend="numpy",
+        )  # fmt: skip
+        rule = gpumlp.OPTIMIZERS["lion"].set(weight_decay=0.2)
+        trainer = Trainer(net, rule, 0.002, 25, "constant", clip_norm=0.5, seed=7)
+        trainer.fit((train.x - mean) / std, train.y, 3, progress=False)
+        loaded = gpumlp.MLP.load(tmp_path / "model.safetensors", "numpy")
+        np.testing.assert_array_equal(loaded.theta.flat, net.theta.flat)
+        assert loaded.config() == net.config()
+
+
+class TestEvaluate:
+    def test_accuracy_is_that_of_the_predictions(self, flowers, model):
+        told = dict(
+            line.split() for line in run("evaluate", model, flowers).stdout.splitlines()[2:]
+        )
+        predicted = [row["prediction"] for row in rows_of(run("predict", model, flowers).stdout)]
+        assert float(told["accuracy"]) == pytest.approx(np.mean(predicted == NAMES), abs=1e-6)
+        net, _, mean, std = by_hand(flowers)
+        labels = load(flowers, "species").y
+        assert float(told["cost"]) == pytest.approx(net.cost((X - mean) / std, labels), rel=1e-5)
+
+    def test_regression_is_measured_in_the_targets_unit(self, tmp_path):
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        y = 1000 + 50 * (X - X.mean(0)) @ (1 / X.std(0))
+        columns = {"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "y": y}
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        run(
+            "train", tmp_path / "t.parquet", "--target", "y", "--out", tmp_path, "-q",
+            "--hidden", "none", "--epochs", 60, "--batch-size", 16, "--lr", 0.05,
+        )  # fmt: skip
+        model = tmp_path / "model.safetensors"
+        lines = run("evaluate", model, tmp_path / "t.parquet").stdout.splitlines()[2:]
+        told = {name: float(value) for name, value in map(str.split, lines)}
+        rows = rows_of(run("predict", model, tmp_path / "t.parquet").stdout)
+        p = np.array([float(row["prediction"]) for row in rows])
+        assert told["RMSE"] == pytest.approx(np.sqrt(np.mean((p - y) ** 2)), rel=1e-5)
+        assert told["MAE"] == pytest.approx(np.mean(abs(p - y)), rel=1e-5)
+        assert told["R²"] == pytest.approx(1 - np.mean((p - y) ** 2) / y.var(), rel=1e-5)
+        assert told["R²"] > 0.999  # the target is linear, and so is the model
+
+
+class TestLosses:
+    def test_binary_cross_entropy_gives_two_probabilities(self, tmp_path):
+        np.savez(tmp_path / "t.npz", x=X, y=np.where(LABELS == 1, "yes", "no"))
+        run(
+            "train", tmp_path / "t.npz", "--loss", "binary_cross_entropy", "--out", tmp_path, *SMALL
+        )
+        rows = rows_of(run("predict", tmp_path / "model.safetensors", tmp_path / "t.npz").stdout)
+        yes = np.array([float(row["probability_yes"]) for row in rows])
+        no = np.array([float(row["probability_no"]) for row in rows])
+        np.testing.assert_allclose(yes + no, 1, rtol=1e-6)
+        assert [row["prediction"] for row in rows] == np.where(yes > 0.5, "yes", "no").tolist()
+        train, _ = split(load(tmp_path / "t.npz"))
+        net = gpumlp.MLP.load(tmp_path / "model.safetensors", "numpy")
+        seen = (X - train.x.mean(0)) / train.x.std(0)
+        np.testing.assert_allclose(yes, net.predict(seen)[:, 0], rtol=1e-6)
+
+    def test_counts_stay_counts(self, tmp_path):
+        np.savez(tmp_path / "t.npz", x=X, y=RNG.poisson(np.exp((X[:, 0] - 5) / 2)).astype(float))
+        run("train", tmp_path / "t.npz", "--loss", "poisson", "--out", tmp_path, *SMALL)
+        model = tmp_path / "model.safetensors"
+        run("predict", model, tmp_path / "t.npz", "--out", tmp_path / "p.npy")
+        train, _ = split(load(tmp_path / "t.npz"))
+        seen = (X - train.x.mean(0)) / train.x.std(0)
+        rate = np.exp(gpumlp.MLP.load(model, "numpy").forward(seen))
+        np.testing.assert_allclose(np.load(tmp_path / "p.npy"), rate, rtol=1e-5)
+
+    def test_probabilities_by_a_softmax_layer(self, flowers, tmp_path):
+        loss = "negative_log_likelihood"
+        run("train", flowers, "--target", "species", "--loss", loss, "--out", tmp_path, *SMALL)
+        net = gpumlp.MLP.load(tmp_path / "model.safetensors", "numpy")
+        np.testing.assert_allclose(net.predict(X[:9]).sum(1), 1, rtol=1e-5)
+
+
+def test_predictions_go_to_a_file_as_to_stdout(flowers, model, tmp_path):
+    shown = run("predict", model, flowers).stdout
+    run("predict", model, flowers, "--out", tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == shown
+
+
+BAD = [
+    (["--optimizer", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam'?"),
+    (["--activation", "rellu"], "did you mean 'relu'?"),
+    (["--schedule", "cosine"], "unknown schedule"),
+    (["--loss", "huber"], "loss huber is not for classification, which flowers is; use one of bin"),
+    (["--loss", "binary_cross_entropy"], "is for 2 classes, flowers has 3; use softmax_cross"),
+    (["--loss", "negative_log_likelihood", "--label-smoothing", "0.1"], "is for softmax_cross"),
+    (["--label-smoothing", "1"], "smoothing must lie in [0, 1)"),
+    (["--hidden", "10;10"], "--hidden takes widths such as 256,256 or none, got '10;10'"),
+    (["--hidden", "10,0"], "widths[2] must be at least 1"),
+    (["--optimizer", "sgd", "--weight-decay", "0.1"], "sgd has no weight decay; use --l2"),
+    (["--l2", "-1"], "l2 must lie in [0, inf)"),
+    (["--lr", "-1"], "lr must be finite and more than 0"),
+    (["--lr", "1e30", "--optimizer", "sgd"], "diverged"),
+    (["--batch-size", "0"], "batch_size must be at least 1"),
+    (["--epochs", "0"], "epochs must be at least 1"),
+    (["--patience", "0"], "early_stopping must be at least 1"),
+    (["--patience", "3", "--validation", "0"], "early_stopping watches 'val_cost'"),
+    (["--clip-norm", "0"], "clip_norm must be finite and more than 0"),
+    (["--checkpoint-every", "0"], "checkpoint_every must be at least 1"),
+    (["--seed", "-1"], "seed must be at least 0"),
+    (["--precision", "float8"], "unknown precision 'float8'"),
+    (["--backend", "tpu"], "unknown backend 'tpu'"),
+    (["--validation", "150"], "validation must be a share in [0, 1) or a number"),
+    (["--task", "regression"], "the target holds words"),
+    (["--target", "specis"], "did you mean 'species'?"),
+]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda p: " ".join(p)[:30])
+    def test_bad_options_write_one_line_and_nothing_else(
+        self, flowers, tmp_path, arguments, message
+    ):
+        out = tmp_path / "new" / "folder"
+        options = ["--target", "species", *SMALL, "--out", out, *arguments]
+        error = run("train", flowers, *options, code=2).stderr
+        assert error.startswith("gpumlp: error: ")
+        assert error.count("\n") == 1
+        assert message in error
+        assert not out.parent.exists()
+
+    def test_bad_files(self, flowers, model, tmp_path):
+        damaged = tmp_path / "damaged.safetensors"
+        data = bytearray(model.read_bytes())
+        data[-5] ^= 1
+        damaged.write_bytes(data)
+        gpumlp.MLP([3, 3]).save(tmp_path / "bare.safetensors")
+        for arguments, message in [
+            (["evaluate", tmp_path / "no.safetensors", flowers], "there is no file"),
+            (["evaluate", damaged, flowers], "is damaged: its values do not match its SHA-256"),
+            (["evaluate", tmp_path / "bare.safetensors", flowers], "does not say what data"),
+            (["evaluate", flowers, flowers], "is damaged or no safetensors file"),
+            (["evaluate", model, "digits"], "digits has other features than the model takes"),
+            (["predict", model, flowers, "--out", tmp_path / "p.txt"], "must end in .csv or .npy"),
+            (["predict", model, flowers, "--out", tmp_path / "n" / "p.csv"], "folder"),
+            (["train", flowers, "--target", "species", "--out", flowers, *SMALL], "File exists"),
+        ]:
+            error = run(*arguments, code=2).stderr
+            assert error.startswith("gpumlp: error: ")
+            assert error.count("\n") == 1
+            assert message in error
+
+    def test_no_gpu(self, flowers, tmp_path, monkeypatch):
+        def refuse(*_):
+            raise gpumlp.DeviceError("no CUDA driver; install one")
+
+        monkeypatch.setattr("gpumlp.network.get_backend", refuse)
+        options = ["--target", "species", "--backend", "cupy", "--out", tmp_path / "o"]
+        error = run("train", flowers, *options, code=2).stderr
+        assert error == "gpumlp: error: no CUDA driver; install one\n"
+
+    def test_debug_shows_where(self):
+        result = CliRunner().invoke(app, ["--debug", "train", "mnst5k"])
+        assert isinstance(result.exception, ValueError)
+
+    def test_a_missing_library_is_named_before_the_work(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+        assert run("train", code=2).stderr == (
+            'gpumlp: error: this command needs tqdm: pip install "gpumlp[cli]"\n'
+        )
+
+    def test_without_the_extra(self, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "typer", None)
+        for name in [n for n in sys.modules if n.startswith("gpumlp.cli.")]:
+            monkeypatch.delitem(sys.modules, name)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code == 2
+        assert capsys.readouterr().err == (
+            'gpumlp: error: the command line needs typer: pip install "gpumlp[cli]"\n'
+        )
+
+
+class TestInfo:
+    def test_versions_and_the_reason(self, monkeypatch):
+        real = gpumlp.get_backend
+
+        def without_gpu(name, *precision):
+            if name == "cupy":
+                raise gpumlp.DeviceError("no CUDA driver")
+            return real(name, *precision)
+
+        monkeypatch.setattr(gpumlp, "get_backend", without_gpu)
+        told = dict(line.split(maxsplit=1) for line in run("info").stdout.splitlines())
+        assert told["gpumlp"] == gpumlp.__version__
+        assert told["NumPy"].startswith(f"{np.__version__} with ")
+        assert told["GPU"] == "not used: no CUDA driver"
+        assert told["default"] == "the CPU"
+        assert told["CPU"] == real("numpy").describe()
+
+    def test_version(self):
+        assert run("--version").stdout == f"gpumlp {gpumlp.__version__}\n"
+
+
+def test_ctrl_c_writes_what_there_is_and_resume_ends_as_if_nothing_had_been(flowers, tmp_path):
+    command = [
+        Path(sys.executable).with_name("gpumlp"), "train", flowers, "--target", "species", "--out",
+        tmp_path / "cut", "--epochs", "60", "--hidden", "64", "--batch-size", "8", "--quiet",
+        "--backend", "numpy",
+    ]  # fmt: skip
+    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread
+    ) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "cut" / "checkpoint.safetensors").exists():
+            assert time.monotonic() < until
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        told, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "")
+    assert "interrupted after " in told
+    assert "--resume goes on" in told
+    history = json.loads((tmp_path / "cut" / "history.json").read_text())
+    assert history["stopped"] == "interrupted"
+    assert len(history["columns"]["cost"]) < 60
+    assert run("evaluate", tmp_path / "cut" / "model.safetensors", flowers).stderr == ""
+
+    for folder, more in (("cut", ["--resume"]), ("whole", [])):
+        command[6] = tmp_path / folder
+        subprocess.run([*command, *more], check=True, capture_output=True, env=one_thread)
+    cut, whole = (
+        (
+            gpumlp.MLP.load(tmp_path / folder / "model.safetensors", "numpy").theta.flat.tobytes(),
+            json.loads((tmp_path / folder / "history.json").read_text()),
+        )
+        for folder in ("cut", "whole")
+    )
+    del cut[1]["columns"]["seconds"], whole[1]["columns"]["seconds"]
+    assert cut == whole
+
+
+class TestPlot:
+    HISTORY = {  # noqa: RUF012
+        "cost": [2.0, 0.5, 0.02], "val_cost": [2.1, 0.7, 0.4], "metric": [0.3, 0.8, 1.0],
+        "val_metric": [0.2, 0.7, 0.9], "lr": [1.0, 1.0, 1.0],
+    }  # fmt: skip
+
+    def test_draws_the_history(self):
+        cost, score = history_figure(self.HISTORY, metric="accuracy", title="t").axes
+        for axes, column in ((cost, "cost"), (score, "metric")):
+            lines = {line.get_label(): line.get_xydata().T.tolist() for line in axes.lines}
+            assert lines == {
+                "training": [[1, 2, 3], self.HISTORY[column]],
+                "validation": [[1, 2, 3], self.HISTORY[f"val_{column}"]],
+            }
+            assert axes.get_xlabel() == "epoch"
+        assert (cost.get_ylabel(), score.get_ylabel()) == ("cost J", "accuracy")
+        assert (cost.get_yscale(), score.get_yscale()) == ("log", "linear")
+
+    @pytest.mark.parametrize("cost", [[2.0, 1.0], [2.0, -1.0], [2.0, 0.0]])
+    def test_a_cost_that_stays_near_or_is_negative_has_a_linear_axis(self, cost):
+        axes = history_figure({"cost": cost}).axes[0]
+        assert axes.get_yscale() == "linear"
+        assert len(axes.lines) == 1
+
+    def test_nothing_to_draw(self):
+        figure = history_figure({"cost": [], "metric": []})
+        figure.savefig(io.BytesIO())
+        assert not any(axes.lines for axes in figure.axes)
