@@ -7,6 +7,7 @@ metadata carries a SHA-256 over all tensors (names, dtypes, shapes, bytes) and o
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -25,14 +26,28 @@ from gpumlp.functions import Activation, Loss, Regularizer
 Tensors = Mapping[str, npt.NDArray[Any]]
 PathLike = str | os.PathLike[str]
 FORMAT = "1"
+BESIDE_THETA = ("optimizer.", "best.")  # how the names begin that a training checkpoint adds
 
 
 # ---- a network -----------------------------------------------------------------------------------
 
 
-def save_network(path: PathLike, config: Mapping[str, Any], tensors: Tensors) -> None:
-    """Write θ and the settings of a network."""
-    write(path, tensors, {"gpumlp": FORMAT, "network": json.dumps(config)})
+def save_network(
+    path: PathLike,
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write θ and the settings of a network, and what the caller wants to keep with them."""
+    metadata = {"gpumlp": FORMAT, "network": json.dumps(config)}
+    if extra:
+        metadata["extra"] = json.dumps(extra)
+    write(path, tensors, metadata)
+
+
+def load_extra(path: PathLike) -> dict[str, Any]:
+    """What `save_network` kept for its caller; nothing where it kept nothing."""
+    return _json(path, read(path)[1].get("extra", "{}"))
 
 
 def load_network(
@@ -42,10 +57,15 @@ def load_network(
     tensors, metadata = read(path)
     if "network" in metadata:
         config = _json(path, metadata["network"])
-        return _with_functions(config, functions), tensors
+        return _with_functions(config, functions), theta_of(tensors)
     if "gpumlp" in metadata:
         raise CheckpointError(f"{path} is a gpumlp file but holds no network's settings")
     return {"widths": _widths(path, tensors)}, tensors
+
+
+def theta_of(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+    """The tensors without those that a training checkpoint adds."""
+    return {name: t for name, t in tensors.items() if not name.startswith(BESIDE_THETA)}
 
 
 def _with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
@@ -122,21 +142,33 @@ def atomic_write(path: PathLike, data: bytes) -> None:
     behind is removed.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    _check_place(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
-    for orphan in path.parent.glob(f"{path.name}.????????.tmp"):
+    for orphan in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
         orphan.unlink(missing_ok=True)
+
+
+def check_writable(path: PathLike) -> None:
+    """Raise at once what `write` would raise later, after hours of training perhaps."""
+    _safetensors("write")
+    _check_place(Path(path))
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
 
 
 def _sync_folder(folder: Path) -> None:

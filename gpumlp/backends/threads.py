@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -27,7 +28,9 @@ class Threads:
         def run(i: int) -> list[Any]:
             return [call(item) for item in items[cuts[i] : cuts[i + 1]]]
 
-        others = [_pool(self.count, os.getpid()).submit(run, i) for i in range(1, threads)]
+        pool = _pool(self.count, os.getpid())
+        # in the caller's context, which holds its np.errstate
+        others = [pool.submit(copy_context().run, run, i) for i in range(1, threads)]
         results = run(0)
         for other in others:
             results += other.result()

@@ -1,0 +1,115 @@
+"""The training data in the room, and its minibatches in a seeded order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp import checks
+from gpumlp.backends import Array, Backend
+from gpumlp.network import MLP, ClassWeight
+from gpumlp.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked examples, in the room.
+
+    Attributes:
+        x: (m, n_0) in the room's dtype.
+        y: (m, n_L) in the room's dtype, or labels (m,) int32.
+        weights: (m,) float64 on the host, or None for all alike.
+    """
+
+    x: Array
+    y: Array
+    weights: npt.NDArray[Any] | None
+
+    @classmethod
+    def checked(
+        cls,
+        net: MLP,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
+        class_weight: ClassWeight = None,
+        suffix: str = "",
+    ) -> Examples:
+        """What a public door takes, checked; `suffix` follows the names x and y in the errors.
+
+        An array of the room that already has the right dtype and layout is not copied.
+        """
+        room, n = net.backend, net.widths[-1]
+        x = checks.examples(room, x, net.widths[0], f"x{suffix}")
+        checks.finite(x, f"x{suffix}")
+        _representable(room, x, f"x{suffix}")
+        y = checks.targets(room, net.loss, y, len(x), n, f"y{suffix}")
+        host = y if isinstance(y, np.ndarray) or class_weight is None else room.to_host(y)
+        weights = checks.example_weights(net.loss, host, n, sample_weight, class_weight)
+        return cls(_placed(room, x), _placed(room, y, np.int32 if y.ndim == 1 else None), weights)
+
+
+def _placed(room: Backend, a: Array, dtype: npt.DTypeLike | None = None) -> Array:
+    """`a` in the room, in `dtype` (None: the room's)."""
+    as_is = room.owns(a) and a.dtype == np.dtype(dtype or room.dtype) and a.flags.c_contiguous
+    return a if as_is else room.asarray(a, dtype=dtype)
+
+
+def _representable(room: Backend, x: Array, name: str) -> None:
+    """Raise unless the finite x stays finite in the room's dtype."""
+    largest, limit = max(float(x.max()), -float(x.min())), float(np.finfo(room.dtype).max)
+    if largest > limit:
+        raise ValueError(
+            f"{name} has values up to {largest:g}, beyond the network's {room.dtype}; rescale it"
+        )
+
+
+class Batches:
+    """Minibatches without replacement; an epoch's last may be smaller, and none is dropped.
+
+    Attributes:
+        s: the workspace that `load` fills.
+        steps: minibatches an epoch.
+    """
+
+    def __init__(self, net: MLP, data: Examples, size: int, seed: int) -> None:
+        room, m = net.backend, len(data.x)
+        self._room, self._data, self._seed = room, data, seed
+        self._size = min(size, m)
+        self.steps = -(-m // self._size)
+        self.s = Workspace(net, self._size)
+        self._index = room.empty((m,), np.int64)
+        self._y = room.empty((self._size, *data.y.shape[1:]), data.y.dtype)
+        self._weights = None
+        if data.weights is not None:
+            # only their ratios count, and so scaled they fit any dtype
+            self._weights = room.asarray(data.weights / data.weights.max())
+            self._of_batch = room.empty((self._size,))
+        # both sizes that occur, so that what they need is allocated before the first step
+        self._resize(m - (self.steps - 1) * self._size)
+        self._resize(self._size)
+
+    def shuffle(self, epoch: int) -> None:
+        """Order the examples for an epoch: a function of seed and epoch alone."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._data.x))
+        self._room.asarray(order, dtype=np.int64, out=self._index)
+
+    def load(self, i: int) -> None:
+        """The epoch's minibatch i, from 0: h[0] = x, y, and each example's weight in the mean."""
+        room, s = self._room, self.s
+        index = self._index[i * self._size : (i + 1) * self._size]
+        if len(index) != len(s.h[0]):
+            self._resize(len(index))
+        room.gather(self._data.x, index, s.h[0])
+        room.gather(self._data.y, index, s.y)
+        if self._weights is not None:
+            room.mean_weights(self._weights, index, s.weights)
+
+    def _resize(self, m: int) -> None:
+        self.s.resize(m)
+        self.s.y = self._y[:m]
+        if self._weights is not None:
+            self.s.weights = self._of_batch[:m]

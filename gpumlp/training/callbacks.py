@@ -1,0 +1,180 @@
+"""What may watch a fit and end it: callbacks, early stopping, the progress bar, Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
+
+from gpumlp import checks
+from gpumlp.backends import Array
+from gpumlp.network import MLP
+
+if TYPE_CHECKING:
+    from gpumlp.training.fit import Fit
+    from gpumlp.training.trainer import Trainer
+
+
+class Callback:
+    """Hooks into a fit; override those you want.
+
+    `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
+    epoch by setting ``trainer.stop = True``, at once by raising an error.  A hook that reads
+    arrays of a GPU in `step_end` makes every step wait for the device.
+    """
+
+    def fit_begin(self, trainer: Trainer) -> None:
+        """Before the first step, all arguments checked and a checkpoint loaded."""
+
+    def step_end(self, trainer: Trainer) -> None:
+        """After each update."""
+
+    def epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> bool | None:
+        """After each epoch, before its checkpoint; `row` is what the history got.  True: stop."""
+
+    def fit_end(self, trainer: Trainer) -> None:
+        """When the fit ends, however it does."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a column of the history has not improved for some epochs.
+
+    Args:
+        patience: the number of epochs without improvement after which the fit stops.
+        min_delta: a change must be larger than this to count as one.
+        monitor: the column: costs are to fall, metrics to rise.
+        restore_best: leave the network with the θ of the best epoch, however the fit ends (short
+            of an error).
+    """
+
+    patience: int = 10
+    min_delta: float = 0.0
+    monitor: str = "val_cost"
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        checks.positive_int(self.patience, "patience")
+        if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
+            raise ValueError(f"min_delta must be finite and 0 or more, got {self.min_delta}")
+        if self.monitor not in ("cost", "metric", "val_cost", "val_metric"):
+            raise ValueError(
+                f'monitor must be "cost", "metric", "val_cost" or "val_metric", '
+                f"got {self.monitor!r}"
+            )
+
+
+class Watch:
+    """Early stopping at work in one fit.
+
+    Attributes:
+        best: the monitored column's best value, and `best_epoch` where it stood; None at first.
+        waited: epochs since then.
+        theta: a copy of the flat θ of that epoch, where it is to be restored.
+    """
+
+    def __init__(self, rule: EarlyStopping, net: MLP) -> None:
+        self.rule = rule
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.waited = 0
+        # zeros, since a checkpoint leaves out the padding, which must stay zero in θ
+        self.theta: Array = net.backend.full(net.theta.flat.shape, 0) if rule.restore_best else None
+
+    @property
+    def done(self) -> bool:
+        """Whether patience is at its end."""
+        return self.waited >= self.rule.patience
+
+    def epoch_end(self, net: MLP, epoch: int, value: float) -> None:
+        """Note an epoch's value, and θ where it is the best so far."""
+        sign = -1.0 if self.rule.monitor.endswith("cost") else 1.0
+        least = -math.inf if self.best is None else sign * self.best + self.rule.min_delta
+        if not sign * value > least:  # nor is NaN
+            self.waited += 1
+            return
+        self.best, self.best_epoch, self.waited = value, epoch, 0
+        if self.theta is not None:
+            net.backend.asarray(net.theta.flat, out=self.theta)
+
+    def restore(self, net: MLP) -> None:
+        """θ ← the best epoch's, where it was kept."""
+        if self.theta is not None and self.best is not None:
+            net.backend.asarray(self.theta, out=net.theta.flat)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside `theta`."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+
+class ProgressBar(Callback):
+    """A tqdm bar on stderr that counts steps; the costs stand behind it after each epoch."""
+
+    def __init__(self, tqdm: Any, fit: Fit) -> None:
+        self._tqdm, self._fit = tqdm, fit
+        self._bar: Any = None
+
+    def fit_begin(self, trainer: Trainer) -> None:
+        """Show the bar, from where a resumed fit stands."""
+        self._bar = self._tqdm(total=self._fit.total, initial=self._fit.done, unit="step")
+
+    def step_end(self, trainer: Trainer) -> None:
+        """One step further."""
+        self._bar.update()
+
+    def epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+        """Show the epoch's numbers."""
+        shown = {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}
+        self._bar.set_postfix({"epoch": trainer.history.epochs, **shown})
+
+    def fit_end(self, trainer: Trainer) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def progress_bar(asked: bool | None, fit: Fit) -> list[Callback]:
+    """The bar, or nothing: asked None shows it where tqdm is installed and stderr is a terminal."""
+    if asked is False or (asked is None and not (sys.stderr and sys.stderr.isatty())):
+        return []
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        if asked:
+            raise ImportError('for progress=True: pip install tqdm, or "gpumlp[cli]"') from error
+        return []
+    return [ProgressBar(tqdm, fit)]
+
+
+class Interrupt:
+    """Within it, the first Ctrl-C sets `asked`, so that no step is left half done; the second
+    raises KeyboardInterrupt at once.
+
+    Python handles signals in the main thread alone: elsewhere this does nothing.  Nor does it
+    where Ctrl-C is ignored, as in a shell's background job.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        main = threading.current_thread() is threading.main_thread()
+        # a handler of None was installed outside Python and could not be put back
+        if main and signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN):
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

@@ -1,0 +1,198 @@
+"""Checkpoints: all that a fit needs to go on bit for bit, in one safetensors file.
+
+Tensors: θ by torch's names ("0.weight", …), the optimizer's slots ("optimizer.m.0.weight", …) and,
+where early stopping keeps it, the best θ ("best.0.weight", …).  Metadata: "network" as `MLP.save`
+writes it, so that `MLP.load` reads the network, and "training", the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpumlp import storage
+from gpumlp.backends import Array, Backend
+from gpumlp.errors import CheckpointError
+from gpumlp.parameters import Layout, Parameters
+from gpumlp.training.batches import Examples
+from gpumlp.training.history import History
+
+if TYPE_CHECKING:
+    from gpumlp.training.fit import Fit
+
+CHUNK_BYTES = 16 << 20  # that the fingerprint of data on a device copies to the host at a time
+
+
+class Checkpoint:
+    """The file of one fit.
+
+    Args:
+        path: the file; its folder must exist.
+        every: also save after each so many steps, counted over the fit; None for no more than the
+            ends of epochs.
+        fit: the fit to save, or to put where the file says it stood.
+        data: the training data, and the validation data or None.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int | None,
+        fit: Fit,
+        data: Iterable[Examples | None],
+    ) -> None:
+        storage.check_writable(path)
+        self.path = Path(path)
+        self._every, self._fit = every, fit
+        self._network = fit.trainer.net.config()
+        self._settings = _settings(fit)
+        room = fit.trainer.net.backend
+        self._settings["data"], self._settings["validation"] = (_fingerprint(room, d) for d in data)
+
+    def due(self) -> bool:
+        """Whether the step just done is one to save after, the epoch's last left out."""
+        fit = self._fit
+        if self._every is None or fit.step == fit.batches.steps:
+            return False
+        return fit.done % self._every == 0
+
+    def save(self) -> None:
+        """Replace the file, unless θ or J is not finite.
+
+        Raises:
+            FloatingPointError: one of them is not; the old file is left.
+        """
+        fit, trainer = self._fit, self._fit.trainer
+        room = trainer.net.backend
+        J = float(room.to_host(fit.batches.s.J)[0]) if fit.step else 0.0
+        best = fit.watch is not None and fit.watch.best is not None
+        tensors = {name: room.to_host(view) for name, view in self._views(best).items()}
+        fit.check_finite(storage.theta_of(tensors), J)
+        training = {
+            "settings": self._settings,
+            "position": {
+                "epoch": fit.epoch, "step": fit.step, "J": J,
+                "seconds": fit.seconds() if fit.step else 0.0,
+                "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
+            },
+            "history": fit.history.to_dict(),
+            "watch": fit.watch and fit.watch.state(),
+        }  # fmt: skip
+        metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
+        storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
+
+    def resume(self) -> None:
+        """Put the fit where the file says it stood; nothing where there is no file.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another run; nothing was changed.
+        """
+        if not self.path.exists():
+            return
+        tensors, metadata = storage.read(self.path)
+        if metadata.get("gpumlp") != storage.FORMAT or "training" not in metadata:
+            raise CheckpointError(
+                f"{self.path} is no checkpoint of a training run; pass the path of one, or "
+                "resume=False to write a new one there"
+            )
+        training = json.loads(metadata["training"])
+        self._compare(json.loads(metadata["network"]), training["settings"])
+        state = training["watch"]
+        views = self._views(bool(state) and state["best"] is not None)
+        shapes = {name: view.shape for name, view in views.items()}
+        if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
+            raise CheckpointError(f"{self.path}: its tensors are not those of this network")
+        for name, view in views.items():
+            self._fit.trainer.net.backend.asarray(tensors[name], out=view)
+        self._restore(training)
+
+    def _restore(self, training: dict[str, Any]) -> None:
+        fit, trainer, position = self._fit, self._fit.trainer, training["position"]
+        fit.epoch, fit.step = position["epoch"], position["step"]
+        fit.J, fit.spent = position["J"], position["seconds"]
+        trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
+        fit.history = trainer.history = History.from_dict(training["history"])
+        if fit.watch is not None:
+            for name, value in training["watch"].items():
+                setattr(fit.watch, name, value)
+
+    def _compare(self, network: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Raise unless the file is of this network and these settings."""
+        ours = json.loads(json.dumps(_of_network(self._network) | self._settings))
+        theirs = _of_network(network) | settings
+        for name in {**ours, **theirs}:
+            if ours.get(name) != theirs.get(name):
+                raise CheckpointError(
+                    f"{self.path} is of a run with other {name}: {theirs.get(name)}, here "
+                    f"{ours.get(name)}; pass what that run had, or resume=False to start anew"
+                )
+
+    def _views(self, best: bool) -> dict[str, Array]:
+        """The room's arrays that a file holds, by name; `best`: the best θ among them."""
+        trainer, watch = self._fit.trainer, self._fit.watch
+        flat = {"": trainer.net.theta.flat}
+        for i, slot in enumerate(trainer.optimizer.slots):
+            flat[f"optimizer.{slot}."] = trainer.slots[i]
+        if best and watch is not None and watch.theta is not None:
+            flat["best."] = watch.theta
+        layout = trainer.net.theta.layout
+        return {
+            f"{prefix}{name}": view
+            for prefix, buffer in flat.items()
+            for name, view in _named(layout, buffer).items()
+        }
+
+
+def _named(layout: Layout, flat: Array) -> dict[str, Array]:
+    """The views of a flat buffer by torch's names."""
+    p = Parameters(layout, flat)
+    named = {}
+    for i, (W, b) in enumerate(zip(p.W[1:], p.b[1:], strict=True)):
+        named[f"{2 * i}.weight"], named[f"{2 * i}.bias"] = W, b
+    return named
+
+
+def _of_network(config: dict[str, Any]) -> dict[str, Any]:
+    """A network's settings, but for the seed of the initial θ, which a file replaces."""
+    return {f"network's {name}": value for name, value in config.items() if name != "seed"}
+
+
+def _settings(fit: Fit) -> dict[str, Any]:
+    """What must be the same for a run to go on as if it had not stopped."""
+    trainer, watch = fit.trainer, fit.watch
+    settings = {
+        "optimizer": trainer.optimizer.spec(),
+        "lr": trainer.lr,
+        "batch_size": trainer.batch_size,
+        "schedule": trainer.schedule.spec(),
+        "clip_norm": trainer.clip_norm,
+        "seed": trainer.seed,
+        "early_stopping": watch and dataclasses.asdict(watch.rule),
+        "columns": list(fit.history),
+    }
+    if trainer.schedule.name != "constant":  # the others are stretched over the epochs
+        settings["epochs"] = fit.epochs
+    return settings
+
+
+def _fingerprint(room: Backend, data: Examples | None) -> str | None:
+    """SHA-256 over the shapes and values of data, as the room holds them."""
+    if data is None:
+        return None
+    digest = hashlib.sha256()
+    arrays: tuple[Array | None, ...] = (data.x, data.y, data.weights)
+    for a in arrays:
+        if a is None:
+            continue
+        digest.update(f"{a.shape} {a.dtype.str}".encode())
+        rows = max(1, CHUNK_BYTES // (math.prod(a.shape[1:]) * a.dtype.itemsize))
+        for start in range(0, len(a), rows):
+            part = a[start : start + rows]
+            digest.update((room.to_host(part) if room.owns(part) else part).tobytes())
+    return digest.hexdigest()[:16]

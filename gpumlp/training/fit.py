@@ -1,0 +1,169 @@
+"""One call of `Trainer.fit`: the loop over epochs, and where it stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.training.batches import Batches
+from gpumlp.training.callbacks import Callback, Interrupt, Watch
+from gpumlp.training.history import History
+from gpumlp.training.metrics import Evaluation
+
+if TYPE_CHECKING:
+    from gpumlp.training.checkpoint import Checkpoint
+    from gpumlp.training.trainer import Trainer
+
+
+class Fit:
+    """A fit at work.
+
+    Attributes:
+        epoch, step: this fit's completed epochs, and the steps done of the epoch at work.
+        J: the sum of L over those steps, as it stood when a checkpoint was written; else 0.
+        spent: the seconds that the epoch had taken by then; else 0.
+        total: the steps of the whole fit, which the schedule spans.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        batches: Batches,
+        epochs: int,
+        evaluations: Mapping[str, Evaluation],
+        columns: Sequence[str],
+        watch: Watch | None,
+    ) -> None:
+        self.trainer, self.batches, self.epochs = trainer, batches, epochs
+        self.evaluations, self.watch = evaluations, watch
+        self.history = History(columns)
+        self.callbacks: list[Callback] = []
+        self.checkpoint: Checkpoint | None = None
+        self.epoch = self.step = 0
+        self.J = self.spent = 0.0
+        self.total = epochs * batches.steps
+        numbers = 2 + len(trainer.optimizer.scalar_names)
+        self._controls = trainer.net.backend.empty((batches.steps, numbers), np.float64)
+        self._started = 0.0
+
+    def run(self) -> None:
+        """Train until the epochs are done or something stops it."""
+        try:
+            for hook in self.callbacks:
+                hook.fit_begin(self.trainer)
+            # numbers that overflow are answered once, by `diverged`, not by NumPy's warnings
+            with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
+                stopped = self._loop(interrupt)
+                if self.watch is not None:
+                    self.watch.restore(self.trainer.net)
+            if stopped != "interrupted":
+                self.check_finite(self.trainer.net.tensors())
+            self.history.stopped = stopped
+        finally:
+            for hook in self.callbacks:
+                hook.fit_end(self.trainer)
+
+    @property
+    def done(self) -> int:
+        """The steps of this fit that are done."""
+        return self.epoch * self.batches.steps + self.step
+
+    def seconds(self) -> float:
+        """What the epoch at work has taken."""
+        return self.spent + time.perf_counter() - self._started
+
+    def diverged(self, what: str) -> FloatingPointError:
+        """The error for numbers that are no longer finite."""
+        epoch = self.epoch + (self.step > 0)
+        kept = f"; {self.checkpoint.path} is as it was before" if self.checkpoint else ""
+        return FloatingPointError(
+            f"training diverged: {what} in epoch {epoch} of {self.epochs}, with lr "
+            f"{self.trainer.lr:g}; lower lr, pass clip_norm=1.0, or scale x and y. The network's "
+            f"parameters are of no use now{kept}"
+        )
+
+    def check_finite(self, theta: Mapping[str, npt.NDArray[Any]], J: float = 0.0) -> None:
+        """Raise unless J is finite, and θ, whose last update no cost has seen yet."""
+        odd = [name for name, tensor in theta.items() if not np.isfinite(tensor).all()]
+        if odd or not math.isfinite(J):
+            raise self.diverged(f"{odd[0] if odd else 'the cost'} is not finite")
+
+    # ---- the loop -----------------------------------------------------------------------------
+
+    def _loop(self, interrupt: Interrupt) -> str:
+        """Epoch after epoch; returns how it ended."""
+        while self.epoch < self.epochs:
+            if self.trainer.stop or (self.watch is not None and self.watch.done):
+                return "early"
+            self._start_epoch()
+            if not self._steps(interrupt):
+                if self.checkpoint is not None:
+                    self.checkpoint.save()
+                return "interrupted"
+            self._end_epoch()
+        return "finished"
+
+    def _start_epoch(self) -> None:
+        """The epoch's order, every step's control and J as it stands: the uploads of an epoch."""
+        trainer, room = self.trainer, self.trainer.net.backend
+        self._started = time.perf_counter()
+        self.batches.shuffle(trainer.epochs)
+        first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
+        controls = [
+            (1.0, *trainer.optimizer.control(self._lr(i), first + i))
+            for i in range(self.batches.steps)
+        ]
+        room.asarray(np.array(controls), dtype=np.float64, out=self._controls)
+        room.asarray(np.array([self.J]), dtype=np.float64, out=self.batches.s.J)
+
+    def _steps(self, interrupt: Interrupt) -> bool:
+        """The epoch's steps that are left; False where Ctrl-C came before the last."""
+        for i in range(self.step, self.batches.steps):
+            if interrupt.asked:
+                return False
+            self.trainer.step(self.batches, i, self._controls[i])
+            self.step += 1
+            for hook in self.callbacks:
+                hook.step_end(self.trainer)
+            if self.checkpoint is not None and self.checkpoint.due():
+                self.checkpoint.save()
+        return True
+
+    def _end_epoch(self) -> None:
+        """The epoch's row, who wants to know of it, and its checkpoint."""
+        trainer, watch = self.trainer, self.watch
+        row = self._row()
+        self.history.append(row)
+        trainer.epochs += 1
+        self.epoch, self.step, self.J, self.spent = self.epoch + 1, 0, 0.0, 0.0
+        if watch is not None:
+            watch.epoch_end(trainer.net, self.epoch - 1, row[watch.rule.monitor])
+            self.history.best_epoch = watch.best_epoch
+        for hook in self.callbacks:
+            if hook.epoch_end(trainer, row):
+                trainer.stop = True
+        if self.checkpoint is not None:
+            self.checkpoint.save()
+
+    def _row(self) -> dict[str, float]:
+        """The epoch's numbers, by column of the history."""
+        net, s = self.trainer.net, self.batches.s
+        cost = float(net.backend.to_host(s.J)[0]) / self.batches.steps + net.penalty()
+        if not math.isfinite(cost):
+            raise self.diverged(f"the cost is {cost}")
+        row: dict[str, float] = {}
+        for prefix, evaluation in self.evaluations.items():
+            row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}
+        lr = self._lr(self.batches.steps - 1)
+        row |= {"cost": cost, "lr": lr, "seconds": self.seconds()}
+        return {name: row[name] for name in self.history}
+
+    def _lr(self, i: int) -> float:
+        """The learning rate of the epoch's step i."""
+        trainer, t = self.trainer, self.epoch * self.batches.steps + i
+        return trainer.schedule.lr(trainer.lr, t, self.total)

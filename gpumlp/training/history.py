@@ -1,0 +1,81 @@
+"""History: what a fit wrote down, one row an epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+
+class History(Mapping[str, list[float]]):
+    """Columns by name, each with one number an epoch; only what was computed is there.
+
+    Columns:
+        cost: the mean over the epoch's minibatches of L, each taken just before its update, plus
+            λΩ(θ) at the epoch's end.
+        metric: of the training data at the epoch's end.
+        val_cost, val_metric: of the validation data at the epoch's end; val_cost includes λΩ(θ).
+        lr: the learning rate of the epoch's last step.
+        seconds: what the epoch took, validation included.
+
+    Attributes:
+        stopped: "finished"; "early" where early stopping or a callback ended the fit;
+            "interrupted" where Ctrl-C or an error did.
+        best_epoch: the epoch (from 0) that early stopping found best, else None.
+    """
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self._columns: dict[str, list[float]] = {name: [] for name in columns}
+        self.stopped = "interrupted"
+        self.best_epoch: int | None = None
+
+    def __getitem__(self, column: str) -> list[float]:
+        return self._columns[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {value:.4g}" for name, value in self.row(-1).items())
+        return f"History({self.epochs} epochs, {self.stopped}; last: {last or 'none'})"
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs that were completed."""
+        return min(map(len, self._columns.values()), default=0)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """One epoch's numbers, by column."""
+        for name, column in self._columns.items():
+            column.append(float(row[name]))
+
+    def row(self, epoch: int) -> dict[str, float]:
+        """One epoch's numbers by column; nothing where no epoch was completed."""
+        return {name: column[epoch] for name, column in self._columns.items() if column}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Columns, `stopped` and `best_epoch`: what `from_dict` takes."""
+        return {
+            "columns": {name: list(column) for name, column in self._columns.items()},
+            "stopped": self.stopped,
+            "best_epoch": self.best_epoch,
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """The history that `to_dict` gave."""
+        history = cls(())
+        history._columns = {name: list(column) for name, column in saved["columns"].items()}
+        history.stopped, history.best_epoch = saved["stopped"], saved["best_epoch"]
+        return history
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON; a number that is not finite, which JSON lacks, becomes null."""
+        saved = self.to_dict()
+        for column in saved["columns"].values():
+            column[:] = [value if math.isfinite(value) else None for value in column]
+        return json.dumps(saved, indent=1)

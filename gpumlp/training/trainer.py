@@ -1,0 +1,227 @@
+"""Trainer: minibatch training of a network with an optimizer."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from gpumlp import backprop, checks
+from gpumlp.backends import Array
+from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from gpumlp.functions.entry import lookup
+from gpumlp.network import MLP, ClassWeight
+from gpumlp.parameters import Parameters
+from gpumlp.training.batches import Batches, Examples
+from gpumlp.training.callbacks import Callback, EarlyStopping, Watch, progress_bar
+from gpumlp.training.checkpoint import Checkpoint
+from gpumlp.training.fit import Fit
+from gpumlp.training.history import History
+from gpumlp.training.metrics import Evaluation, Metric
+
+
+class Trainer:
+    """Trains a network: an optimizer with its state, and how minibatches are drawn.
+
+    Args:
+        net: the network; its θ is trained in place.
+        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.
+        lr: the base learning rate; None takes the optimizer's usual one.
+        batch_size: examples a step; all of them where there are fewer.
+        schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.
+        clip_norm: the largest ‖∇J‖₂, λ∇Ω included, that a step uses; longer ones are scaled down.
+        seed: of the shuffles; the order of an epoch depends on it and on `epochs` alone.
+
+    Attributes:
+        slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
+        steps, epochs: done so far, over all fits.  A further `fit` goes on from them, with the
+            optimizer's state as it stands.
+        history: of the last fit, or the one at work.
+        stop: set by a callback, ends the fit after the epoch.
+
+    Raises:
+        ValueError, TypeError: an argument is not as said.
+    """
+
+    def __init__(
+        self,
+        net: MLP,
+        optimizer: str | Optimizer = "adamw",
+        lr: float | None = None,
+        batch_size: int = 256,
+        schedule: str | Schedule = "constant",
+        clip_norm: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(net, MLP):
+            raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
+        self.net = net
+        self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
+        self.lr = _positive(self.optimizer.lr if lr is None else lr, "lr")
+        self.batch_size = checks.positive_int(batch_size, "batch_size")
+        self.schedule = lookup(SCHEDULES, "schedule", schedule)
+        self.clip_norm = None if clip_norm is None else _positive(clip_norm, "clip_norm")
+        self.seed = checks.positive_int(seed, "seed", least=0)
+        layout = net.theta.layout
+        self.slots = net.backend.full((len(self.optimizer.slots), layout.size), 0)
+        self.d = Parameters.zeros(net.backend, layout)
+        self.steps = self.epochs = 0
+        self.history = History(())
+        self.stop = False
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        epochs: int = 10,
+        *,
+        validation: Sequence[Array] | None = None,
+        sample_weight: Array | None = None,
+        class_weight: ClassWeight = None,
+        early_stopping: int | EarlyStopping | None = None,
+        callbacks: Sequence[Callback] = (),
+        metric: str | Metric | None = "auto",
+        train_metric: bool = False,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+    ) -> History:
+        """Train for some epochs; the data is put into the room once.
+
+        Ctrl-C ends the fit between two steps, with `History.stopped` "interrupted" and a network
+        that can be used; a second one raises KeyboardInterrupt at once.
+
+        Args:
+            x: (m, n_0), finite.
+            y: (m, n_L), or integer labels (m,) for classification.
+            epochs: passes over the data.
+            validation: (x_val, y_val) or (x_val, y_val, sample_weight_val), looked at after each
+                epoch; class_weight does not apply to it.
+            sample_weight: (m,), 0 and up: a minibatch's L is the weighted mean over its examples.
+            class_weight: a weight for each class, as list or mapping, or "balanced".
+            early_stopping: the patience in epochs, or an `EarlyStopping`.
+            callbacks: hooks, called in this order.
+            metric: of the validation data: "auto" (accuracy for classes, R² for the rest), None,
+                or ``metric(y, predict(x))``, which gets host arrays.
+            train_metric: also of the training data, after each epoch.
+            progress: a bar on stderr; None shows it where tqdm is installed and stderr is a
+                terminal.
+            checkpoint: a file that is replaced, whole or not at all, after every epoch and where
+                Ctrl-C ended the fit.  `MLP.load` reads the network of its last step from it.
+            checkpoint_every: also after each so many steps.
+            resume: go on from `checkpoint` where it exists.  With the same arguments on the same
+                machine the run ends bit for bit as if it had never stopped.  What callbacks keep
+                for themselves is not in the file.
+
+        Raises:
+            ValueError, TypeError: an argument is not as said; nothing was trained.
+            CheckpointError: the checkpoint is damaged or of another run; nothing was trained.
+            FloatingPointError: the training diverged; θ is then of no use, but a checkpoint,
+                which is always of a finite θ, is as it was.
+        """
+        net = self.net
+        net.backend.synchronize()
+        epochs = checks.positive_int(epochs, "epochs")
+        data = Examples.checked(net, x, y, sample_weight, class_weight)
+        held = _held_out(net, validation)
+        evaluations = self._evaluations(data, held, metric, train_metric)
+        measured = [f"{p}{name}" for p, e in evaluations.items() for name in e.columns]
+        columns = dict.fromkeys(["cost", *measured, "lr", "seconds"])  # "cost" can be there twice
+        watch = self._watch(early_stopping, list(columns))
+        batches = Batches(net, data, self.batch_size, self.seed)
+        fit = Fit(self, batches, epochs, evaluations, list(columns), watch)
+        fit.callbacks = [*_hooks(callbacks), *progress_bar(progress, fit)]
+        fit.checkpoint = _checkpoint(checkpoint, checkpoint_every, resume, fit, data, held)
+        self.history, self.stop = fit.history, False
+        if resume and fit.checkpoint is not None:
+            fit.checkpoint.resume()
+        fit.run()
+        net.backend.synchronize()
+        return self.history
+
+    def step(self, batches: Batches, i: int, control: Array) -> None:
+        """One step on the epoch's minibatch i: gather, forward, backward, clip, update.
+
+        control: the gradient's scale and the optimizer's numbers, as `Backend.update` takes them.
+        """
+        net, room, s, d = self.net, self.net.backend, batches.s, self.d
+        theta, split = net.theta.flat, d.layout.split
+
+        batches.load(i)
+        backprop.forward(net, s)
+        backprop.backward(net, s, d)
+        if self.clip_norm is not None:
+            room.clip(net.regularizer, theta, d.flat, split, self.clip_norm, control)
+        room.update(self.optimizer, net.regularizer, theta, d.flat, self.slots, split, control)
+        self.steps += 1
+
+    def _evaluations(
+        self, data: Examples, held: Examples | None, metric: str | Metric | None, train_metric: bool
+    ) -> dict[str, Evaluation]:
+        """What is measured after each epoch, by the prefix of its columns."""
+        if not (metric is None or metric == "auto" or callable(metric)):
+            raise ValueError(f'metric must be "auto", None or metric(y, p), got {metric!r}')
+        if train_metric and metric is None:
+            raise ValueError('train_metric needs a metric; pass metric="auto"')
+        parts = {"": data if train_metric else None, "val_": held}
+        return {
+            prefix: Evaluation(self.net, part, metric)
+            for prefix, part in parts.items()
+            if part is not None
+        }
+
+    def _watch(self, rule: int | EarlyStopping | None, columns: Sequence[str]) -> Watch | None:
+        if rule is None:
+            return None
+        if not isinstance(rule, EarlyStopping):
+            rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
+        if rule.monitor not in columns:
+            raise ValueError(
+                f"early_stopping watches {rule.monitor!r}, which this fit does not compute; pass "
+                'validation=(x_val, y_val), or EarlyStopping(monitor="cost")'
+            )
+        return Watch(rule, self.net)
+
+
+def _held_out(net: MLP, validation: Any) -> Examples | None:
+    """The validation data, checked and in the room."""
+    if validation is None:
+        return None
+    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+        raise ValueError("validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)")
+    x, y, weights = validation if len(validation) == 3 else (*validation, None)
+    try:
+        return Examples.checked(net, x, y, weights, suffix="_val")
+    except (TypeError, ValueError) as error:  # the weights' errors do not say whose they are
+        raise type(error)(f"validation: {error}") from error
+
+
+def _hooks(callbacks: Sequence[Callback]) -> list[Callback]:
+    for hook in callbacks:
+        if not isinstance(hook, Callback):
+            place = "; pass it as early_stopping" if isinstance(hook, EarlyStopping) else ""
+            raise TypeError(f"callbacks must be Callback objects, got {hook!r}{place}")
+    return list(callbacks)
+
+
+def _checkpoint(
+    path: Any, every: int | None, resume: bool, fit: Fit, data: Examples, held: Examples | None
+) -> Checkpoint | None:
+    if path is None:
+        if every is not None or resume:
+            name = "resume" if resume else "checkpoint_every"
+            raise ValueError(f"{name} needs a file; pass checkpoint=PATH")
+        return None
+    if every is not None:
+        every = checks.positive_int(every, "checkpoint_every")
+    return Checkpoint(path, every, fit, [data, held])
+
+
+def _positive(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and more than 0, got {value}")
+    return float(value)

@@ -1,0 +1,40 @@
+"""Small networks and data that the tests of training share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import gpumlp
+
+RNG = np.random.default_rng(7)
+X = RNG.standard_normal((50, 4))
+Y = np.stack([np.sin(X[:, 0]) + X[:, 1], X[:, 2] * X[:, 3]], axis=1)
+LABELS = (X[:, 0] + X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 1)
+WEIGHTS = RNG.integers(0, 4, 50).astype(float)
+
+
+def regression(**settings):
+    settings = {"activation": "tanh", "loss": "squared_error", "precision": "float64", **settings}
+    return gpumlp.MLP([4, 6, 2], backend="numpy", **settings)
+
+
+def classifier(**settings):
+    settings = {"activation": "tanh", "precision": "float64", "backend": "numpy", **settings}
+    return gpumlp.MLP([4, 6, 3], **settings)
+
+
+def theta(net):
+    return b"".join(tensor.tobytes() for tensor in net.tensors().values())
+
+
+class Hook(gpumlp.Callback):
+    """Calls one function after each step and another after each epoch."""
+
+    def __init__(self, step=lambda trainer: None, epoch=lambda trainer, row: None):
+        self.step, self.epoch = step, epoch
+
+    def step_end(self, trainer):
+        self.step(trainer)
+
+    def epoch_end(self, trainer, row):
+        return self.epoch(trainer, row)
