@@ -5,8 +5,21 @@ from typing import TYPE_CHECKING, Any
 from gpumlp.backends import get_backend
 from gpumlp.errors import CheckpointError, DeviceError
 from gpumlp.functions import (
-    ACTIVATIONS, INITIALIZERS, L1, L2, LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES, Activation,
-    ElasticNet, Initializer, Loss, Optimizer, Regularizer, Schedule,
+    ACTIVATIONS,
+    INITIALIZERS,
+    L1,
+    L2,
+    LOSSES,
+    OPTIMIZERS,
+    REGULARIZERS,
+    SCHEDULES,
+    Activation,
+    ElasticNet,
+    Initializer,
+    Loss,
+    Optimizer,
+    Regularizer,
+    Schedule,
 )  # fmt: skip
 from gpumlp.network import MLP, Gradients, Layer
 

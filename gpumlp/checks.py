@@ -5,7 +5,8 @@ Every message names the argument, what was expected and from where, what came, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,9 @@ from gpumlp.functions import Loss
 HostArray = npt.NDArray[Any]
 
 
-def examples(backend: Backend, x: npt.ArrayLike, n_0: int, name: str = "x") -> Array:
-    """x as the room's or a host array of shape (m, n_0), m ≥ 1, with a real dtype."""
-    x = x if backend.owns(x) else np.asarray(x)
-    if x.dtype == object or x.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} has dtype {x.dtype}; pass real numbers, e.g. {name}.astype('float32')"
-        )
+def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
+    """The examples x as an array of the room or the host: (m, n_0), m ≥ 1, of a real dtype."""
+    x = _array(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
     if x.ndim != 2:
         hint = (
             f"{name}[None, :]" if x.ndim == 1 and len(x) == n_0 else f"{name} of shape (m, {n_0})"
@@ -41,10 +38,11 @@ def examples(backend: Backend, x: npt.ArrayLike, n_0: int, name: str = "x") -> A
 
 def finite(a: Array, name: str) -> None:
     """Raise unless every value is finite; the message names the first that is not."""
-    if a.dtype.kind != "f" or np.isfinite(a.sum(dtype=np.float64)):
-        return
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum alone can overflow
+        if a.dtype.kind != "f" or np.isfinite(a.sum(dtype=np.float64)):
+            return
     bad = np.argwhere(~np.isfinite(a))
-    if len(bad):  # the sum alone can overflow
+    if len(bad):
         place = tuple(int(i) for i in bad[0])
         raise ValueError(
             f"{name}{list(place)} is {float(a[place])} ({len(bad)} such values); "
@@ -52,18 +50,13 @@ def finite(a: Array, name: str) -> None:
         )
 
 
-def targets(
-    backend: Backend, loss: Loss, y: npt.ArrayLike, m: int, n: int, name: str = "y"
-) -> Array:
-    """y as the loss takes it: integer labels (m,) as int32, or values (m, n).
+def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y") -> Array:
+    """The targets y as the loss takes them: integer labels (m,) as int32, or values (m, n).
 
     A column (m,) stands for (m, 1).  Raises where shape, dtype, range or finiteness is wrong.
     """
-    y = y if backend.owns(y) else np.asarray(y)
-    if y.dtype == object or y.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} has dtype {y.dtype}; pass numbers (encode class names as 0 … {n - 1})"
-        )
+    names = f" (encode class names as 0 … {n - 1})" if loss.target == "class" else ""
+    y = _array(backend, y, name, f"pass numbers{names}")
     if len(y.shape) == 0 or len(y) != m:
         raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target a row")
     finite(y, name)
@@ -74,39 +67,58 @@ def targets(
     if y.shape != (m, n):
         shapes = f"({m}, {n})" + (f" or labels of shape ({m},)" if loss.target == "class" else "")
         raise ValueError(
-            f"{name} has shape {y.shape} but the output layer has {n} units; pass {name} of shape {shapes}"
+            f"{name} has shape {y.shape} but the output layer has {n} units; "
+            f"pass {name} of shape {shapes}"
         )
-    low, high = float(y.min()), float(y.max())
-    if loss.target in ("binary", "class") and (low < 0 or high > 1):
-        raise ValueError(
-            f"{name} lies in [{low:g}, {high:g}]; {loss.name} takes values from 0 to 1"
-        )
-    if loss.target == "count" and low < 0:
-        raise ValueError(f"{name} has the value {low:g}; {loss.name} takes counts, 0 and up")
-    if loss.target == "class" and float(abs(y.sum(axis=1) - 1).max()) > 1e-3:
-        raise ValueError(f"the rows of {name} are probabilities but do not all add up to 1")
+    _range(backend, loss, y, name)
     return y
 
 
 def _labels(y: Array, n: int, name: str) -> Array:
     """Integer labels 0 … n−1 as int32."""
     if y.dtype.kind == "f" and bool((y != np.floor(y)).any()):
-        raise ValueError(f"{name} has values that are no whole numbers; labels are 0 … {n - 1}")
-    low, high = int(y.min()), int(y.max())
+        raise ValueError(
+            f"{name} has values that are not whole numbers; pass labels 0 … {n - 1}, "
+            "or use a loss of regression"
+        )
+    low, high = float(y.min()), float(y.max())
     if low < 0 or high >= n:
         raise ValueError(
-            f"{name} has labels from {low} to {high} but the output layer has {n} units; "
-            f"labels must be 0 … {n - 1}"
+            f"{name} has labels from {low:.15g} to {high:.15g} but the output layer has {n} units; "
+            f"pass labels 0 … {n - 1}"
         )
     return y.astype(np.int32)
+
+
+def _range(backend: Backend, loss: Loss, y: Array, name: str) -> None:
+    """Raise unless the values of y (m, n) are such as the loss and the room's dtype can take."""
+    low, high = float(y.min()), float(y.max())
+    if loss.target in ("binary", "class") and (low < 0 or high > 1):
+        raise ValueError(
+            f"{name} lies in [{low:g}, {high:g}] but {loss.name} takes values from 0 to 1; "
+            "encode the classes as 0 and 1"
+        )
+    if loss.target == "count" and low < 0:
+        raise ValueError(
+            f"{name} has the value {low:g} but {loss.name} takes counts; pass values of 0 and up"
+        )
+    if loss.target == "class" and float(abs(y.sum(axis=1, dtype=np.float64) - 1).max()) > 1e-3:
+        raise ValueError(
+            f"the rows of {name} are probabilities but do not all add up to 1; "
+            "divide each row by its sum"
+        )
+    if max(-low, high) > float(np.finfo(backend.dtype).max):
+        raise ValueError(
+            f"{name} lies in [{low:g}, {high:g}], beyond the network's {backend.dtype}; rescale it"
+        )
 
 
 def example_weights(
     loss: Loss,
     y: Array,
     n: int,
-    sample_weight: npt.ArrayLike | None,
-    class_weight: Mapping[int, float] | npt.ArrayLike | str | None,
+    sample_weight: Array | None,
+    class_weight: Mapping[int, float] | Array | str | None,
 ) -> HostArray | None:
     """The weight of each example, float64 (m,), or None for all alike.
 
@@ -116,58 +128,110 @@ def example_weights(
     m = len(y)
     weights = None
     if sample_weight is not None:
-        weights = np.array(sample_weight, np.float64)
-        if weights.shape != (m,):
-            raise ValueError(
-                f"sample_weight has shape {weights.shape}; pass one weight a row, ({m},)"
-            )
-        _nonnegative(weights, "sample_weight")
+        weights = _weights(sample_weight, m, "sample_weight", "row")
     if class_weight is not None:
         of_example = _class_weights(loss, np.asarray(y), n, class_weight)
         weights = of_example if weights is None else weights * of_example
-    if weights is not None and not weights.sum() > 0:
-        raise ValueError("all examples have weight 0; give at least one a positive weight")
+    if weights is not None:
+        with np.errstate(over="ignore"):
+            total = float(weights.sum())
+        if not 0 < total < np.inf:
+            raise ValueError(
+                f"the examples' weights (sample_weight, class_weight) add up to {total}; "
+                "pass weights with a positive, finite sum"
+            )
     return weights
 
 
 def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostArray:
-    if loss.target not in ("class", "binary") or (loss.target == "binary" and y.shape[1:] != (1,)):
-        raise ValueError(f"class_weight needs a classification, and {loss.name} here is none")
+    """The class weight of each example, float64 (m,)."""
+    if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
+        raise ValueError(
+            f"class_weight needs one class an example, which {loss.name} over {n} outputs has not; "
+            "use sample_weight"
+        )
     classes = n if loss.target == "class" else 2
-    rows = y if y.ndim == 2 and loss.target == "class" else None
-    labels = None if rows is not None else np.rint(y).astype(int).reshape(-1)
+    if loss.target == "binary":
+        y = np.hstack([1 - y, y])  # the two classes' probabilities
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f'class_weight must be "balanced" or weights, got {class_weight!r}')
-        count = rows.sum(axis=0) if rows is not None else np.bincount(labels, minlength=classes)
-        weight = len(y) / (classes * np.maximum(count, 1e-300)) * (count > 0)
+        count = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
+        weight = np.where(count > 0, len(y) / (classes * np.where(count > 0, count, 1)), 0.0)
     elif isinstance(class_weight, Mapping):
         unknown = [c for c in class_weight if c not in range(classes)]
         if unknown:
             raise ValueError(
-                f"class_weight has the class {unknown[0]!r}; classes are 0 … {classes - 1}"
+                f"class_weight has the class {unknown[0]!r}; pass classes 0 … {classes - 1}"
             )
-        weight = np.array([class_weight.get(c, 1.0) for c in range(classes)], np.float64)
+        of_class = [class_weight.get(c, 1.0) for c in range(classes)]
+        weight = _weights(of_class, classes, "class_weight", "class")
     else:
-        weight = np.array(class_weight, np.float64)
-    if weight.shape != (classes,):
-        raise ValueError(
-            f"class_weight has shape {weight.shape}; pass one weight a class, ({classes},)"
-        )
-    _nonnegative(weight, "class_weight")
-    result: HostArray = rows @ weight if rows is not None else weight[labels]
+        weight = _weights(class_weight, classes, "class_weight", "class")
+    result: HostArray = weight[y] if y.ndim == 1 else y @ weight
     return result
 
 
-def _nonnegative(weights: HostArray, name: str) -> None:
+def _weights(value: Any, count: int, name: str, one: str) -> HostArray:
+    """`count` finite weights of 0 and up, as new float64 (count,)."""
+    weights = np.array(_numbers(value, name, f"pass one number a {one}"), np.float64)
+    if weights.shape != (count,):
+        raise ValueError(f"{name} has shape {weights.shape}; pass one weight a {one}, ({count},)")
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"{name} has values that are negative or not finite; weights are 0 and up")
+        raise ValueError(
+            f"{name} has values that are negative or not finite; pass weights of 0 and up"
+        )
+    return weights
+
+
+def _array(backend: Backend, a: Any, name: str, remedy: str) -> Array:
+    """`a` as an array of the room or the host, with a real dtype."""
+    if not backend.owns(a) or isinstance(a, np.ndarray):
+        return _numbers(a, name, remedy)
+    _real(a, name, remedy)
+    return a
+
+
+def _numbers(a: Any, name: str, remedy: str) -> HostArray:
+    """`a` as a plain NumPy array with a real dtype."""
+    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
+        raise ValueError(f"{name} is masked in places; fill or remove those")
+    try:
+        array: HostArray = np.asarray(a)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unlike length; a GPU's tensor
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{name} cannot be read as an array ({reason}); pass numbers, rows of equal length"
+        ) from error
+    _real(array, name, remedy)
+    return array
+
+
+def _real(a: Array, name: str, remedy: str) -> None:
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {a.dtype}; {remedy}")
+
+
+def widths(value: Any) -> tuple[int, ...]:
+    """The widths n_0, …, n_L as a tuple of whole numbers from 1 on, two or more."""
+    listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
+    if not listed or len(value) < 2:
+        raise ValueError(
+            f"widths must list inputs, hidden layers and outputs, as [784, 256, 10]; "
+            f"got {_short(value)}"
+        )
+    return tuple(positive_int(n, f"widths[{i}]") for i, n in enumerate(value))
 
 
 def positive_int(value: Any, name: str, least: int = 1) -> int:
     """A whole number from `least` on."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number of {least} or more, got {_short(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def _short(value: Any) -> str:
+    """The value in one short line."""
+    return " ".join(reprlib.repr(value).split())

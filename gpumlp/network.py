@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,21 @@ from gpumlp import backprop, checks, storage
 from gpumlp.backends import Array, Backend, get_backend
 from gpumlp.errors import CheckpointError
 from gpumlp.functions import (
-    ACTIVATIONS, INITIALIZERS, LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer,
+    ACTIVATIONS,
+    INITIALIZERS,
+    LOSSES,
+    REGULARIZERS,
+    Activation,
+    Initializer,
+    Loss,
+    Regularizer,
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.workspace import Workspace
 
 CHUNK = 4096  # rows that predict and cost take at a time, so that memory stays bounded
-ClassWeight = Mapping[int, float] | npt.ArrayLike | str | None
+ClassWeight = Mapping[int, float] | Array | str | None
 # He et al.'s variance for the rectifiers, LeCun's for SELU (as its paper wants), else Glorot's.
 INITIALIZER_OF = dict.fromkeys(
     ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "hard_swish"), "he"
@@ -97,23 +105,20 @@ class MLP:
         backend: str | Backend = "auto",
         seed: int = 0,
     ) -> None:
-        if isinstance(widths, (str, bytes)) or len(widths) < 2:
-            raise ValueError(f"widths must list inputs and outputs at least, got {widths!r}")
-        self.widths = tuple(checks.positive_int(n, f"widths[{i}]") for i, n in enumerate(widths))
+        self.widths = checks.widths(widths)
         self.f = self._activations(activation, output_activation)
         self.loss = lookup(LOSSES, "loss", loss)
-        self.regularizer = lookup(REGULARIZERS, "regularizer", regularizer or "none")
-        self.initializer = initializer and lookup(INITIALIZERS, "initializer", initializer)
+        self.regularizer = lookup(
+            REGULARIZERS, "regularizer", "none" if regularizer is None else regularizer
+        )
+        self.initializer = (
+            None if initializer is None else lookup(INITIALIZERS, "initializer", initializer)
+        )
         self.seed = checks.positive_int(seed, "seed", least=0)
         self.backend = get_backend(backend, precision)
         layout = Layout(self.widths, self.backend.dtype.itemsize)
-        self.theta = Parameters.zeros(self.backend, layout)
-        self.layers = [
-            Layer(W, b, f)
-            for W, b, f in zip(self.theta.W[1:], self.theta.b[1:], self.f[1:], strict=True)
-        ]
+        self._adopt(Parameters.zeros(self.backend, layout))
         self._initialize()
-        self._spaces: dict[str, Workspace] = {}
 
     @property
     def L(self) -> int:  # noqa: N802  (the book's letter)
@@ -122,8 +127,14 @@ class MLP:
 
     @property
     def precision(self) -> str:
-        """ "float64", "float32" or "tf32"."""
+        """The arithmetic: "float64", "float32" or "tf32"."""
         return self.backend.precision
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same network with a θ of its own; layers are views of it, not copies."""
+        twin = copy.copy(self)
+        twin._adopt(Parameters(self.theta.layout, self.backend.asarray(self.theta.flat)))
+        return twin
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, self.widths))
@@ -136,7 +147,7 @@ class MLP:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def forward(self, x: npt.ArrayLike) -> Array:
+    def forward(self, x: Array) -> Array:
         """ŷ of x (m, n_0): (m, n_L), a host array for a host x, else an array of the room."""
         x = checks.examples(self.backend, x, self.widths[0])
         self.backend.synchronize()
@@ -145,19 +156,19 @@ class MLP:
             self.backend.asarray(backprop.forward(self, s), out=y_hat[rows])
         return y_hat if self.backend.owns(x) else self.backend.to_host(y_hat)
 
-    def predict(self, x: npt.ArrayLike) -> Array:
+    def predict(self, x: Array) -> Array:
         """link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself."""
         link = self.loss.link
         return link.f(self.forward(x), **link.params)
 
     def cost(
         self,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None = None,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
         class_weight: ClassWeight = None,
     ) -> float:
-        """J = L(ŷ, y) + λΩ(θ), where L is the mean over the examples, weighted if weights are given.
+        """J = L(ŷ, y) + λΩ(θ), where L is the mean over the examples, weighted where weights are.
 
         Args:
             x: (m, n_0).
@@ -184,9 +195,9 @@ class MLP:
 
     def cost_and_gradients(
         self,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike,
-        sample_weight: npt.ArrayLike | None = None,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
         class_weight: ClassWeight = None,
         *,
         intermediate: bool = True,
@@ -227,13 +238,14 @@ class MLP:
             "seed": self.seed,
         }
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
         """Write θ and the settings as safetensors, whole or not at all.
 
         Tensors have the names of ``torch.nn.Sequential(Linear, activation, …)``: "0.weight",
-        "0.bias", "2.weight", …  The metadata holds the settings and the tensors' SHA-256.
+        "0.bias", "2.weight", …  The metadata holds the settings and the tensors' SHA-256,
+        and `extra`, a mapping that JSON can hold; `gpumlp.storage.load_extra` reads it back.
         """
-        storage.save_network(path, self.config(), self.tensors())
+        storage.save_network(path, self.config(), self.tensors(), extra)
 
     @classmethod
     def load(
@@ -256,7 +268,7 @@ class MLP:
             CheckpointError: the file is damaged, foreign or does not fit.
         """
         config, tensors = storage.load_network(path, functions)
-        if backend == "numpy" and config.get("precision") == "tf32":
+        if config.get("precision") == "tf32" and get_backend(backend).name == "numpy":
             config["precision"] = "float32"  # tf32 is a GPU's way of multiplying float32
         try:
             net = cls(**{**config, "backend": backend, **settings})
@@ -302,14 +314,24 @@ class MLP:
     ) -> list[Activation]:
         """f[1] … f[L], after a place for f[0], which does not exist."""
         count = len(self.widths) - 2
-        each = [hidden] * count if isinstance(hidden, (str, Activation)) else list(hidden)
-        if len(each) != count:
+        each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
+        entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
+        if each is not hidden:
+            entries *= count
+        elif len(each) != count:
             raise ValueError(
                 f"activation has {len(each)} entries but there are {count} hidden layers; "
                 "give one name for all, or one for each"
             )
-        entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
         return [ACTIVATIONS["identity"], *entries, lookup(ACTIVATIONS, "output_activation", output)]
+
+    def _adopt(self, theta: Parameters) -> None:
+        """Make `theta` the network's parameters."""
+        self.theta = theta
+        self.layers = [
+            Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
+        ]
+        self._spaces: dict[str, Workspace] = {}
 
     def _initialize(self) -> None:
         rng = np.random.default_rng(self.seed)
@@ -318,8 +340,7 @@ class MLP:
             self.backend.asarray(entry.weights(rng, *layer.W.shape), out=layer.W)
 
     def _check(
-        self, x: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None,
-        class_weight: ClassWeight,
+        self, x: Array, y: Array, sample_weight: Array | None, class_weight: ClassWeight
     ) -> tuple[Array, Array, npt.NDArray[Any] | None]:  # fmt: skip
         x = checks.examples(self.backend, x, self.widths[0])
         y = checks.targets(self.backend, self.loss, y, len(x), self.widths[-1])
@@ -330,14 +351,17 @@ class MLP:
     def _chunks(self, x: Array) -> Iterator[tuple[slice, Workspace]]:
         """The rows of x in chunks, each with a workspace that the chunk has been loaded into."""
         m = len(x)
-        s = self._spaces.get("forward")
+        s = self._spaces.pop("forward", None)  # None too while another thread has it
         if s is None or s.rows < min(m, CHUNK):
-            s = self._spaces["forward"] = Workspace(self, min(m, CHUNK), gradients=False)
-        for start in range(0, m, s.rows):
-            rows = slice(start, min(start + s.rows, m))
-            s.resize(rows.stop - rows.start)
-            self.backend.asarray(x[rows], out=s.h[0])
-            yield rows, s
+            s = Workspace(self, min(m, CHUNK), gradients=False)
+        try:
+            for start in range(0, m, s.rows):
+                rows = slice(start, min(start + s.rows, m))
+                s.resize(rows.stop - rows.start)
+                self.backend.asarray(x[rows], out=s.h[0])
+                yield rows, s
+        finally:
+            self._spaces["forward"] = s
 
     def _load_targets(
         self, s: Workspace, y: Array, weights: npt.NDArray[Any] | None, rows: slice, m: int

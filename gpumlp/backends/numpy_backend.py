@@ -198,12 +198,12 @@ class NumpyBackend:
         work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
         return self._threads.map(lambda item: block(*item), work)
 
-    def _parts(self, low: int, high: int, size: int) -> list[slice]:
-        """[low, high) cut into parts of at most `size`, and into one a thread where they are few.
+    @staticmethod
+    def _parts(low: int, high: int, size: int) -> list[slice]:
+        """[low, high) cut into parts of at most `size`.
 
-        The cuts depend on the sizes and the thread count alone, so that a run repeats bit for bit.
+        The cuts depend on the sizes alone, so that a run repeats bit for bit on any thread count.
         """
-        size = min(size, max(1, -(-(high - low) // self._threads.count)))
         return [slice(i, min(i + size, high)) for i in range(low, high, size)]
 
 

@@ -186,8 +186,8 @@ negative_log_likelihood = Loss(
     "negative_log_likelihood",  # on probabilities, for a softmax output layer
     value=lambda y_hat, y: -y * np.log(np.maximum(y_hat, np.finfo(y_hat.dtype).tiny)),
     gradient=lambda y_hat, y: -y / np.maximum(y_hat, np.finfo(y_hat.dtype).tiny),
-    cuda_value="-y * log(fmax(y_hat, tiny()))",
-    cuda_gradient="-y / fmax(y_hat, tiny())",
+    cuda_value="-y * log(y_hat < tiny() ? tiny() : y_hat)",  # this way round NaN stays NaN
+    cuda_gradient="-y / (y_hat < tiny() ? tiny() : y_hat)",
     total=True,
     target="class",
 )

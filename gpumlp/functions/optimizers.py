@@ -5,7 +5,7 @@ it is, since the flat buffer has padding.  Whatever depends on the step number a
 Adam's bias corrections, is computed once a step on the host by `scalars` and handed in.
 
 The CUDA rule is the same statements over references `theta` and the slots' names, with `g`, `lr`,
-the scalars and the entry's parameters in scope, all of type `real`.
+the scalars, the entry's parameters and, for a parameter p, one_minus_p in scope, all `real`.
 """
 
 from __future__ import annotations
@@ -59,10 +59,16 @@ class Optimizer(Entry):
         slots = " ".join(f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots))
         names = ("lr", *self.scalar_names)
         scalars = " ".join(f"const real {n} = real(control[{i}]);" for i, n in enumerate(names))
+        # 1 − β loses half of float32's digits if it is taken there
+        rests = " ".join(
+            f"const real one_minus_{key} = real({1 - value!r});"
+            for key, value in self.params.items()
+            if f"one_minus_{key}" in self.cuda_rule
+        )
         return (
             f"enum {{ SLOTS = {len(self.slots)} }};\n"
             "__device__ void rule(real& theta, real* slot, real g, const double* control) {\n"
-            f"    {slots} {scalars} {self.cuda_constants()}\n    {self.cuda_rule}\n}}\n"
+            f"    {slots} {scalars} {self.cuda_constants()}{rests}\n    {self.cuda_rule}\n}}\n"
         )
 
 
@@ -109,7 +115,8 @@ def _adam(
 
 
 def _adamw(theta: Array, g: Array, lr: float, weight_decay: float, **adam: Any) -> None:
-    theta *= 1 - lr * weight_decay
+    # not θ ← (1 − lr·weight_decay) θ: float32 holds that factor to no more than 3e-8
+    theta -= lr * weight_decay * theta
     _adam(theta, g, lr, **adam)
 
 
@@ -119,8 +126,7 @@ def _lion(
     direction = np.sign(beta1 * m + (1 - beta1) * g)
     m *= beta2
     m += (1 - beta2) * g
-    theta *= 1 - lr * weight_decay
-    theta -= lr * direction
+    theta -= lr * (direction + weight_decay * theta)
 
 
 def _corrections(t: int, beta1: float, beta2: float, **rest: float) -> Scalars:
@@ -128,7 +134,7 @@ def _corrections(t: int, beta1: float, beta2: float, **rest: float) -> Scalars:
 
 
 ADAM_RULE = (
-    "m = beta1 * m + (real(1) - beta1) * g; v = beta2 * v + (real(1) - beta2) * g * g; "
+    "m = beta1 * m + one_minus_beta1 * g; v = beta2 * v + one_minus_beta2 * g * g; "
     "theta -= lr * c1 * m / (sqrt(v * c2) + eps);"
 )
 ADAM_PARAMS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
@@ -156,7 +162,7 @@ nesterov = Optimizer(
 rmsprop = Optimizer(
     "rmsprop",  # Hinton (2012)
     rule=_rmsprop,
-    cuda_rule=("s = rho * s + (real(1) - rho) * g * g; theta -= lr * g / (sqrt(s) + eps);"),
+    cuda_rule=("s = rho * s + one_minus_rho * g * g; theta -= lr * g / (sqrt(s) + eps);"),
     slots=("s",),
     params={"rho": 0.99, "eps": 1e-8},
     limits={"rho": "[0, 1)", "eps": "(0, inf)"},
@@ -174,7 +180,7 @@ adam = Optimizer(
 adamw = Optimizer(
     "adamw",  # Loshchilov & Hutter (2019)
     rule=_adamw,
-    cuda_rule="theta *= real(1) - lr * weight_decay; " + ADAM_RULE,
+    cuda_rule="theta -= lr * weight_decay * theta; " + ADAM_RULE,
     slots=("m", "v"),
     scalars=_corrections,
     scalar_names=("c1", "c2"),
@@ -185,9 +191,9 @@ lion = Optimizer(
     "lion",  # Chen et al. (2023)
     rule=_lion,
     cuda_rule=(
-        "const real direction = sign(beta1 * m + (real(1) - beta1) * g); "
-        "m = beta2 * m + (real(1) - beta2) * g; "
-        "theta = theta * (real(1) - lr * weight_decay) - lr * direction;"
+        "const real direction = sign(beta1 * m + one_minus_beta1 * g); "
+        "m = beta2 * m + one_minus_beta2 * g; "
+        "theta -= lr * (direction + weight_decay * theta);"
     ),
     slots=("m",),
     params={"beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0},

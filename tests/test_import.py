@@ -1,0 +1,64 @@
+"""`import gpumlp` costs little beside NumPy, and brings in nothing heavier."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import gpumlp
+
+HEAVY = [
+    "cupy", "sklearn", "torch", "tqdm", "typer", "safetensors", "matplotlib", "scipy", "pandas",
+    "nvmath", "mlxtend", "rich", "pyarrow",
+]  # fmt: skip
+
+# In an interpreter of its own: what the import adds after `import numpy`, in seconds and bytes.
+MEASURE = """
+import json, os, sys, time
+import numpy
+page = os.sysconf("SC_PAGE_SIZE") if os.path.exists("/proc/self/statm") else 0
+rss = lambda: page and int(open("/proc/self/statm").read().split()[1]) * page
+before, start = rss(), time.perf_counter()
+import gpumlp
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, rss() - before, sorted({m.partition(".")[0] for m in sys.modules})]))
+"""
+
+
+def fresh_import():
+    return json.loads(python(MEASURE))
+
+
+def python(code):
+    """What a fresh interpreter prints."""
+    run = [sys.executable, "-c", code]
+    return subprocess.run(run, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def imports():
+    fresh_import()  # writes the .pyc files
+    return [fresh_import() for _ in range(5)]
+
+
+def test_it_adds_at_most_a_tenth_of_a_second_and_10_mb(imports):
+    # other work on the machine only adds to what an import takes, so the least is the measurement
+    assert min(seconds for seconds, _, _ in imports) <= 0.1
+    assert min(size for _, size, _ in imports) <= 10 << 20
+
+
+def test_it_brings_in_nothing_heavy(imports):
+    assert not set(HEAVY) & set(imports[0][2])
+
+
+def test_the_training_room_is_there_when_asked_for():
+    code = "import gpumlp; assert gpumlp.Trainer.__name__ == 'Trainer'; print(gpumlp.__version__)"
+    assert python(code).strip() == gpumlp.__version__
+    with pytest.raises(AttributeError, match="has no attribute 'Trainr'"):
+        gpumlp.Trainr  # noqa: B018  (the access is the test)
+
+
+def test_every_public_name_exists():
+    for name in gpumlp.__all__:
+        assert getattr(gpumlp, name) is not None

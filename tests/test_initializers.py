@@ -1,0 +1,95 @@
+"""First weights: their distribution, that they repeat, and that precisions share them."""
+
+import math
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import INITIALIZERS
+
+N_OUT, N_IN = 300, 400
+
+
+def draw(name, n_out=N_OUT, n_in=N_IN, seed=0, **params):
+    return INITIALIZERS[name].set(**params).weights(np.random.default_rng(seed), n_out, n_in)
+
+
+@pytest.mark.parametrize(
+    ("name", "variance", "kurtosis"),
+    [
+        ("glorot", 2 / (N_IN + N_OUT), 1.8),  # of a uniform distribution
+        ("he", 2 / N_IN, 3.0),  # of a normal one
+        ("lecun", 1 / N_IN, 3.0),
+    ],
+)
+def test_moments(name, variance, kurtosis):
+    W = draw(name)
+    n = W.size
+    assert W.shape == (N_OUT, N_IN)
+    assert abs(W.mean()) < 4 * math.sqrt(variance / n)
+    assert W.var() == pytest.approx(variance, rel=4 * math.sqrt(2 / n))
+    assert (W**4).mean() / variance**2 == pytest.approx(kurtosis, rel=0.05)
+
+
+def test_glorots_bound():
+    W = draw("glorot")
+    bound = math.sqrt(6 / (N_IN + N_OUT))
+    assert 0.999 * bound < np.abs(W).max() <= bound
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (3, 13), (13, 3), (1, 5), (5, 1)])
+def test_orthogonal(shape):
+    W = draw("orthogonal", *shape, gain=1.5)
+    small = W @ W.T if shape[0] <= shape[1] else W.T @ W
+    np.testing.assert_allclose(small, 1.5**2 * np.eye(min(shape)), atol=1e-13)
+    assert W.flags.c_contiguous
+
+
+def test_orthogonal_is_drawn_from_the_uniform_distribution():
+    """QR alone would favour positive diagonals; the mean of a uniform draw is 0."""
+    rng = np.random.default_rng(0)
+    draws = [INITIALIZERS["orthogonal"].weights(rng, 3, 3) for _ in range(2000)]
+    assert np.abs(np.mean(draws, axis=0)).max() < 4 * math.sqrt(1 / 3 / 2000)
+
+
+def test_zeros():
+    assert not draw("zeros").any()
+
+
+@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name != "zeros"])
+def test_a_seed_repeats_and_another_differs(name):
+    np.testing.assert_array_equal(draw(name, 5, 4, seed=1), draw(name, 5, 4, seed=1))
+    assert not np.isclose(draw(name, 5, 4, seed=1), draw(name, 5, 4, seed=2)).any()
+
+
+def first(activation="relu", precision="float64", **settings):
+    settings = {"backend": "numpy", "seed": 5} | settings
+    return gpumlp.MLP([40, 60, 50, 3], activation, precision=precision, **settings)
+
+
+@pytest.mark.parametrize(
+    ("activation", "variances"),
+    [
+        ("relu", [2 / 40, 2 / 60, 2 / (50 + 3)]),  # the last layer is the identity: Glorot's
+        ("selu", [1 / 40, 1 / 60, 2 / (50 + 3)]),
+        ("tanh", [2 / (40 + 60), 2 / (60 + 50), 2 / (50 + 3)]),
+    ],
+)
+def test_the_initializer_suits_the_activation(activation, variances):
+    for layer, variance in zip(first(activation).layers, variances, strict=True):
+        assert layer.W.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / layer.W.size))
+        assert not layer.b.any()
+
+
+def test_a_named_initializer_goes_to_every_layer():
+    for layer in first(initializer="zeros").layers:
+        assert not layer.W.any()
+    gain = INITIALIZERS["orthogonal"].set(gain=2.0)
+    W = first(initializer=gain).layers[1].W
+    np.testing.assert_allclose(W @ W.T, 4 * np.eye(50), atol=1e-13)
+
+
+def test_precisions_start_from_the_same_numbers():
+    for one, other in zip(first().layers, first(precision="float32").layers, strict=True):
+        np.testing.assert_array_equal(one.W.astype("float32"), other.W)

@@ -1,0 +1,207 @@
+"""MLP against the algorithms in plain NumPy and against difference quotients, in any chunks."""
+
+import copy
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import networks
+import numpy as np
+import pytest
+import reference
+from networks import parts
+
+import gpumlp
+from gpumlp import ACTIVATIONS, MLP, backprop
+from gpumlp.backends.threads import Threads
+from gpumlp.parameters import Parameters
+from gpumlp.workspace import Workspace
+
+# ---- the algorithms -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("f", ACTIVATIONS)
+def test_cost_and_gradients_are_the_books(f, rng):
+    """Every loss, depth and output layer, each with another Ω, against plain NumPy."""
+    for number, (loss, depth, output) in enumerate(networks.every(f)):
+        regularizer = networks.REGULARIZERS[number % 4]
+        net = networks.network(f, loss, depth, output, regularizer=regularizer)
+        x, y, weights = networks.batch(loss, rng)
+        J, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
+        J_plain, *plain = networks.plainly(net, x, y, weights)
+        np.testing.assert_allclose(J, J_plain, rtol=1e-13, err_msg=repr(net))
+        for ours, theirs in zip(parts(gradients), plain, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14, err_msg=repr(net))
+
+
+@pytest.mark.parametrize("f", ACTIVATIONS)
+def test_gradients_are_the_slope_along_a_random_direction(f, rng):
+    """Depth × loss × Ω: θ and x move along one direction; J's difference quotient is ∇J's share."""
+    worst, step = (0.0, ""), 1e-6
+    for loss, depth, output in networks.every(f):
+        for regularizer in networks.REGULARIZERS:
+            net = networks.network(f, loss, depth, output, regularizer=regularizer)
+            x, y, weights = networks.batch(loss, rng)
+            _, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
+            theta = [view for layer in net.layers for view in (layer.W, layer.b)]
+            slopes = [g for pair in zip(gradients.W, gradients.b, strict=True) for g in pair]
+            along = [rng.normal(size=view.shape) for view in (*theta, x)]
+            expected = sum(
+                float((g * v).sum()) for g, v in zip([*slopes, gradients.x], along, strict=True)
+            )
+            J, start = [], [view.copy() for view in theta]
+            for t in (step, -step):
+                for view, at, v in zip(theta, start, along, strict=False):
+                    view[...] = at + t * v
+                J.append(net.cost(x + t * along[-1], y, sample_weight=weights))
+            slope = (J[0] - J[1]) / (2 * step)
+            # J itself is known to 1e-16, its difference quotient to 1e-10
+            error = abs(slope - expected) / max(abs(expected), 1e-3 * (1 + abs(J[0])))
+            worst = max(worst, (error, f"{net} {regularizer}"))
+    assert worst[0] < 1e-6, worst
+
+
+@pytest.mark.parametrize("f", ACTIVATIONS)
+@pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy"])
+def test_float32_errs_at_most_twice_as_much_as_plain_numpy_in_float32(f, loss, rng):
+    """The rule: over each gradient of a network, the root mean square of the error against float64
+    is at most twice that of the algorithms in plain NumPy float32, from the same numbers.
+    """
+    net = MLP([40, 64, 48, 10], f, loss=loss, precision="float32", backend="numpy", seed=2)
+    for layer in net.layers:
+        layer.W[...] *= np.float32(0.5)
+        layer.b[...] = rng.normal(size=layer.b.shape) / 4
+    m = 700
+    x = rng.normal(size=(m, 40)).astype("float32")
+    y, weights = reference.targets(loss, rng, m, 10), rng.random(m)
+    y = y.astype("float32")
+    J, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
+    J_exact, *exact = networks.plainly(net, x, y, weights)
+    J_plain, *plain = networks.plainly(net, x, y, weights, "float32")
+    assert abs(J - J_exact) <= 2 * abs(J_plain - J_exact) + reference.EPS32 * abs(J_exact)
+    for name, *three in zip(
+        ("dW", "db", "dx", "gz", "gh"), parts(gradients), plain, exact, strict=True
+    ):
+        for k, (ours, theirs, right) in enumerate(zip(*three, strict=True)):
+            assert ours.dtype == theirs.dtype == np.float32
+            error = np.sqrt(np.mean((ours - right) ** 2))
+            allowed = 2 * np.sqrt(np.mean((theirs - right) ** 2))
+            assert error <= allowed, f"{name}[{k}]: {error:.2e}, twice plain NumPy's {allowed:.2e}"
+
+
+def test_forward_is_the_last_h_and_predict_its_link(rng):
+    x = rng.normal(size=(9, 3))
+    for loss, link in (
+        ("squared_error", lambda a: a),
+        ("poisson", np.exp),
+        ("binary_cross_entropy", reference.sigmoid),
+        ("softmax_cross_entropy", reference.ACTIVATIONS["softmax"]),
+    ):
+        net = networks.network("tanh", loss, 3)
+        h = x
+        for layer in net.layers[:-1]:
+            h = np.tanh(h @ layer.W.T + layer.b)
+        y_hat = h @ net.layers[-1].W.T + net.layers[-1].b
+        np.testing.assert_allclose(net.forward(x), y_hat, rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(net.predict(x), link(y_hat), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("f", ["relu", "gelu", "softmax"])
+def test_chunks_equal_one_pass(f, rng, monkeypatch):
+    net = networks.network(f, "softmax_cross_entropy", 3, regularizer=gpumlp.L2(0.1))
+    x, y, weights = networks.batch("softmax_cross_entropy", rng, m=23)
+    whole = net.forward(x), net.predict(x), net.cost(x, y), net.cost(x, y, weights)
+    monkeypatch.setattr("gpumlp.network.CHUNK", 5)
+    net = copy.deepcopy(net)
+    in_chunks = net.forward(x), net.predict(x), net.cost(x, y), net.cost(x, y, weights)
+    for a, b in zip(whole, in_chunks, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-16)
+    for rows in (1, 4, 5, 6, 23):  # whatever came before
+        np.testing.assert_allclose(net.forward(x[:rows]), whole[0][:rows], rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("f", ACTIVATIONS)
+def test_without_intermediate_gradients_theta_s_are_the_same(f, rng):
+    net = networks.network([f, "tanh", f], "huber", 4, regularizer=gpumlp.L1(0.01))
+    x, y, weights = networks.batch("huber", rng)
+    J, with_all = net.cost_and_gradients(x, y, weights)
+    J_again, without = net.cost_and_gradients(x, y, weights, intermediate=False)
+    assert J_again == J
+    assert net.cost(x, y, weights) == pytest.approx(J, rel=1e-14)
+    assert (without.x, without.z, without.h) == (None, [], [])
+    for k in range(net.L):
+        np.testing.assert_array_equal(without.W[k], with_all.W[k])
+        np.testing.assert_array_equal(without.b[k], with_all.b[k])
+
+
+@pytest.mark.parametrize("f", ACTIVATIONS)
+def test_a_broken_example_breaks_no_other(f, rng):
+    net = networks.network(f, "softmax_cross_entropy", 4)
+    x, y, _ = networks.batch("softmax_cross_entropy", rng)
+    broken = x.copy()
+    broken[4, 1] = np.nan
+    y_hat, others = net.forward(broken), np.arange(len(x)) != 4
+    assert np.isnan(y_hat[4]).all()
+    np.testing.assert_allclose(y_hat[others], net.forward(x)[others], rtol=1e-13, atol=1e-16)
+    assert np.isnan(net.cost(broken, y))
+    assert np.isnan(net.cost_and_gradients(broken, y)[0])
+
+
+# ---- minibatches --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("f", ["tanh", "gelu", "softmax"])
+def test_one_workspace_serves_minibatches_of_any_size(f, rng):
+    """As training does: buffers for 9 rows, loaded with 9, 4, 1 and 9 again."""
+    net = networks.network(f, "squared_error", 4)
+    s, d = Workspace(net, 9), Parameters.zeros(net.backend, net.theta.layout)
+    for m in (9, 4, 1, 9):
+        x, y, _ = networks.batch("squared_error", rng, m)
+        s.resize(m)
+        s.h[0][...], s.y = x, y
+        s.J[...] = 0
+        np.testing.assert_allclose(backprop.forward(net, s), net.forward(x), rtol=1e-14)
+        backprop.backward(net, s, d)
+        J, gradients = net.cost_and_gradients(x, y)
+        assert s.J[0] == pytest.approx(J, rel=1e-14)
+        for k in range(net.L):
+            np.testing.assert_allclose(d.W[k + 1], gradients.W[k], rtol=1e-13, atol=1e-17)
+            np.testing.assert_allclose(d.b[k + 1], gradients.b[k], rtol=1e-13, atol=1e-17)
+
+
+def test_a_training_step_allocates_no_array():
+    """One step on arrays of 2 MB each: temporaries stay those of a few cache-sized blocks."""
+    net = MLP([1024, 512, 512, 512], "gelu", loss="squared_error", backend="numpy", seed=1)
+    rng, m, room = np.random.default_rng(0), 1024, net.backend
+    room._threads = Threads(2)  # each has temporaries of its own
+    s, d = Workspace(net, m), Parameters.zeros(room, net.theta.layout)
+    optimizer = gpumlp.OPTIMIZERS["adam"]
+    slots, split = room.full((2, net.theta.layout.size), 0), net.theta.layout.split
+    s.h[0][...], s.y = rng.normal(size=(m, 1024)), np.zeros((m, 512), "float32")
+
+    def step(t):
+        backprop.forward(net, s)
+        backprop.backward(net, s, d)
+        control = np.array([1.0, *optimizer.control(1e-3, t)])
+        room.clip(net.regularizer, net.theta.flat, d.flat, split, 1.0, control)
+        room.update(optimizer, net.regularizer, net.theta.flat, d.flat, slots, split, control)
+
+    step(1)
+    tracemalloc.start()
+    try:
+        step(2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert s.h[1].nbytes == 2 << 20
+    assert peak < s.h[1].nbytes
+
+
+def test_threads_may_predict_at_the_same_time(rng):
+    net = MLP([50, 200, 200, 3], "tanh", precision="float64", backend="numpy")
+    batches = [rng.normal(size=(m, 50)) for m in (300, 200, 400, 100)]
+    alone = [net.predict(x) for x in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(net.predict, batches * 25))
+    for x_alone, x_together in zip(alone * 25, together, strict=True):
+        np.testing.assert_allclose(x_together, x_alone, rtol=1e-12)
