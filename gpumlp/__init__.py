@@ -21,7 +21,8 @@ from gpumlp.functions import (
     Regularizer,
     Schedule,
 )  # fmt: skip
-from gpumlp.network import MLP, Gradients, Layer
+from gpumlp.network import MLP
+from gpumlp.parameters import Gradients, Layer
 
 if TYPE_CHECKING:
     from gpumlp.training import Callback, EarlyStopping, History, Trainer

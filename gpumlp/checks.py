@@ -18,6 +18,27 @@ from gpumlp.functions import Loss
 HostArray = npt.NDArray[Any]
 
 
+def supervised(
+    backend: Backend,
+    loss: Loss,
+    ends: tuple[int, int],
+    x: Array,
+    y: Array,
+    sample_weight: Array | None,
+    class_weight: Mapping[int, float] | Array | str | None,
+    suffix: str = "",
+) -> tuple[Array, Array, HostArray | None]:
+    """(x, y, weights) as `examples`, `targets` and `example_weights` return them.
+
+    ends: n_0 and n_L; suffix: what follows the names x and y in the errors.
+    """
+    n_0, n = ends
+    x = examples(backend, x, n_0, f"x{suffix}")
+    y = targets(backend, loss, y, len(x), n, f"y{suffix}")
+    host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
+    return x, y, example_weights(loss, host, n, sample_weight, class_weight)
+
+
 def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
     """The examples x as an array of the room or the host: (m, n_0), m ≥ 1, of a real dtype."""
     x = _array(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")

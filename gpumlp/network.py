@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -25,48 +24,12 @@ from gpumlp.functions import (
     Regularizer,
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
-from gpumlp.parameters import Layout, Parameters
+from gpumlp.functions.initializers import usual_for
+from gpumlp.parameters import Gradients, Layer, Layout, Parameters
 from gpumlp.workspace import Workspace
 
 CHUNK = 4096  # rows that predict and cost take at a time, so that memory stays bounded
 ClassWeight = Mapping[int, float] | Array | str | None
-# He et al.'s variance for the rectifiers, LeCun's for SELU (as its paper wants), else Glorot's.
-INITIALIZER_OF = dict.fromkeys(
-    ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "hard_swish"), "he"
-) | {"selu": "lecun"}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Layer k's share of θ: views, assignable in place (``layer.W[...] = value``).
-
-    Attributes:
-        W: (n_out, n_in).
-        b: (n_out,).
-        f: the activation.
-    """
-
-    W: Array
-    b: Array
-    f: Activation
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """∇J, in arrays of the net's room; lists are indexed 0 … L−1 as `MLP.layers` is.
-
-    Attributes:
-        W, b: ∇_W J and ∇_b J, λ∇Ω included.
-        x: ∂J/∂x, (m, n_0), or None where intermediate gradients were not asked for.
-        z, h: gz = ∂J/∂z and gh = ∂J/∂h of each layer, (m, n_k): what its output should have been
-            moved by; empty where they were not asked for.
-    """
-
-    W: list[Array]
-    b: list[Array]
-    x: Array | None
-    z: list[Array]
-    h: list[Array]
 
 
 class MLP:
@@ -81,7 +44,7 @@ class MLP:
         initializer: of the weights; None picks He's for rectifiers, LeCun's for SELU, else
             Glorot's.
         precision: "float64", "float32" or, on a GPU, "tf32".
-        backend: "auto", "numpy", "cupy", or a room.
+        backend: "auto", "numpy", "cupy", or a room, which has its precision already.
         seed: of the initial weights; both rooms start from the same numbers.
 
     Attributes:
@@ -106,7 +69,7 @@ class MLP:
         seed: int = 0,
     ) -> None:
         self.widths = checks.widths(widths)
-        self.f = self._activations(activation, output_activation)
+        self.f = _activations(len(self.widths) - 2, activation, output_activation)
         self.loss = lookup(LOSSES, "loss", loss)
         self.regularizer = lookup(
             REGULARIZERS, "regularizer", "none" if regularizer is None else regularizer
@@ -118,7 +81,10 @@ class MLP:
         self.backend = get_backend(backend, precision)
         layout = Layout(self.widths, self.backend.dtype.itemsize)
         self._adopt(Parameters.zeros(self.backend, layout))
-        self._initialize()
+        rng = np.random.default_rng(self.seed)
+        for layer in self.layers:
+            draw = self.initializer or usual_for(layer.f)
+            self.backend.asarray(draw.weights(rng, *layer.W.shape), out=layer.W)
 
     @property
     def L(self) -> int:  # noqa: N802  (the book's letter)
@@ -154,6 +120,7 @@ class MLP:
         y_hat = self.backend.empty((len(x), self.widths[-1]))
         for rows, s in self._chunks(x):
             self.backend.asarray(backprop.forward(self, s), out=y_hat[rows])
+        self.backend.synchronize()
         return y_hat if self.backend.owns(x) else self.backend.to_host(y_hat)
 
     def predict(self, x: Array) -> Array:
@@ -179,7 +146,7 @@ class MLP:
         x, y, weights = self._check(x, y, sample_weight, class_weight)
         J = 0.0
         for rows, s in self._chunks(x):
-            self._load_targets(s, y, weights, rows, len(x))
+            s.aim(y, weights, rows)
             backprop.forward(self, s)
             backprop.loss(self, s)
             J += float(self.backend.to_host(s.J)[0])
@@ -211,7 +178,7 @@ class MLP:
         room, m = self.backend, len(x)
         s = Workspace(self, m, intermediate=intermediate)
         room.asarray(x, out=s.h[0])
-        self._load_targets(s, y, weights, slice(0, m), m)
+        s.aim(y, weights, slice(0, m))
         d = Parameters.zeros(room, self.theta.layout)
         room.synchronize()
         backprop.forward(self, s)
@@ -279,11 +246,8 @@ class MLP:
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", …"""
-        named = {}
-        for i, layer in enumerate(self.layers):
-            named[f"{2 * i}.weight"] = self.backend.to_host(layer.W)
-            named[f"{2 * i}.bias"] = self.backend.to_host(layer.b)
-        return named
+        self.backend.synchronize()
+        return {name: self.backend.to_host(view) for name, view in self.theta.named().items()}
 
     def assign(self, tensors: Mapping[str, npt.ArrayLike]) -> None:
         """θ ← tensors, named and shaped as `tensors()` gives them; all of them or none.
@@ -291,9 +255,7 @@ class MLP:
         Raises:
             ValueError: a name is missing or too many, or a shape differs.
         """
-        views = {}
-        for i, layer in enumerate(self.layers):
-            views[f"{2 * i}.weight"], views[f"{2 * i}.bias"] = layer.W, layer.b
+        views = self.theta.named()
         if set(views) != set(tensors):
             odd = sorted(set(views) ^ set(tensors))
             raise ValueError(f"tensor names do not fit this network: {', '.join(odd[:4])}")
@@ -307,51 +269,25 @@ class MLP:
 
     # ---- inside -------------------------------------------------------------------------------
 
-    def _activations(
-        self,
-        hidden: str | Activation | Sequence[str | Activation],
-        output: str | Activation,
-    ) -> list[Activation]:
-        """f[1] … f[L], after a place for f[0], which does not exist."""
-        count = len(self.widths) - 2
-        each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
-        entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
-        if each is not hidden:
-            entries *= count
-        elif len(each) != count:
-            raise ValueError(
-                f"activation has {len(each)} entries but there are {count} hidden layers; "
-                "give one name for all, or one for each"
-            )
-        return [ACTIVATIONS["identity"], *entries, lookup(ACTIVATIONS, "output_activation", output)]
-
     def _adopt(self, theta: Parameters) -> None:
         """Make `theta` the network's parameters."""
         self.theta = theta
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
-        self._spaces: dict[str, Workspace] = {}
-
-    def _initialize(self) -> None:
-        rng = np.random.default_rng(self.seed)
-        for layer in self.layers:
-            entry = self.initializer or INITIALIZERS[INITIALIZER_OF.get(layer.f.name, "glorot")]
-            self.backend.asarray(entry.weights(rng, *layer.W.shape), out=layer.W)
+        self._idle: Workspace | None = None
 
     def _check(
         self, x: Array, y: Array, sample_weight: Array | None, class_weight: ClassWeight
-    ) -> tuple[Array, Array, npt.NDArray[Any] | None]:  # fmt: skip
-        x = checks.examples(self.backend, x, self.widths[0])
-        y = checks.targets(self.backend, self.loss, y, len(x), self.widths[-1])
-        host = y if isinstance(y, np.ndarray) or class_weight is None else self.backend.to_host(y)
-        n = self.widths[-1]
-        return x, y, checks.example_weights(self.loss, host, n, sample_weight, class_weight)
+    ) -> tuple[Array, Array, npt.NDArray[Any] | None]:
+        ends = self.widths[0], self.widths[-1]
+        self.backend.synchronize()
+        return checks.supervised(self.backend, self.loss, ends, x, y, sample_weight, class_weight)
 
     def _chunks(self, x: Array) -> Iterator[tuple[slice, Workspace]]:
         """The rows of x in chunks, each with a workspace that the chunk has been loaded into."""
         m = len(x)
-        s = self._spaces.pop("forward", None)  # None too while another thread has it
+        s, self._idle = self._idle, None  # None too while another thread has it
         if s is None or s.rows < min(m, CHUNK):
             s = Workspace(self, min(m, CHUNK), gradients=False)
         try:
@@ -361,16 +297,18 @@ class MLP:
                 self.backend.asarray(x[rows], out=s.h[0])
                 yield rows, s
         finally:
-            self._spaces["forward"] = s
+            self._idle = s
 
-    def _load_targets(
-        self, s: Workspace, y: Array, weights: npt.NDArray[Any] | None, rows: slice, m: int
-    ) -> None:
-        """The rows' targets and shares of the mean over m examples, and J ← 0."""
-        room = self.backend
-        share = np.full(rows.stop - rows.start, 1 / m)
-        if weights is not None:
-            share = weights[rows] / weights.sum()
-        s.y = room.asarray(y[rows], dtype=np.int32 if y.ndim == 1 else None)
-        s.weights = room.asarray(share)
-        s.J = room.full((1,), 0, "float64")
+
+def _activations(count: int, hidden: Any, output: Any) -> list[Activation]:
+    """f[1] … f[L] of `count` hidden layers and the output; f[0], which is none, is identity."""
+    each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
+    entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
+    if each is not hidden:
+        entries *= count
+    elif len(each) != count:
+        raise ValueError(
+            f"activation has {len(each)} entries but there are {count} hidden layers; "
+            "give one name for all, or one for each"
+        )
+    return [ACTIVATIONS["identity"], *entries, lookup(ACTIVATIONS, "output_activation", output)]

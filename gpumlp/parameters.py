@@ -11,6 +11,7 @@ from functools import cached_property
 from math import prod
 
 from gpumlp.backends import Array, Backend
+from gpumlp.functions import Activation
 
 ALIGNMENT = 256  # bytes: what cublasLt and 16-byte accesses like best
 
@@ -82,3 +83,48 @@ class Parameters:
     def zeros(cls, backend: Backend, layout: Layout) -> Parameters:
         """A buffer of zeros in the room."""
         return cls(layout, backend.full((layout.size,), 0))
+
+    def named(self) -> dict[str, Array]:
+        """The views by the names that ``torch.nn.Sequential(Linear, activation, …)`` gives them.
+
+        "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", "2.bias", …
+        """
+        pairs = zip(self.W[1:], self.b[1:], strict=True)
+        return {
+            f"{2 * i}.{name}": view
+            for i, pair in enumerate(pairs)
+            for name, view in zip(("weight", "bias"), pair, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Layer k's share of θ: views, assignable in place (``layer.W[...] = value``).
+
+    Attributes:
+        W: (n_out, n_in).
+        b: (n_out,).
+        f: the activation.
+    """
+
+    W: Array
+    b: Array
+    f: Activation
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """∇J, in arrays of the net's room; lists are indexed 0 … L−1 as `MLP.layers` is.
+
+    Attributes:
+        W, b: ∇_W J and ∇_b J, λ∇Ω included.
+        x: ∂J/∂x, (m, n_0), or None where intermediate gradients were not asked for.
+        z, h: gz = ∂J/∂z and gh = ∂J/∂h of each layer, (m, n_k): what its output should have been
+            moved by; empty where they were not asked for.
+    """
+
+    W: list[Array]
+    b: list[Array]
+    x: Array | None
+    z: list[Array]
+    h: list[Array]

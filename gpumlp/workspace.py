@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from gpumlp.backends import Array
 from gpumlp.backprop import Model
 
@@ -63,3 +68,17 @@ class Workspace:
                 self._uniform.clear()
             self._uniform[m] = self._room.full((m,), 1 / m)
         self.weights = self._uniform[m]
+
+    def aim(self, y: Array, weights: npt.NDArray[Any] | None, rows: slice) -> None:
+        """The targets y[rows], their shares in a mean over all of y, and J ← 0.
+
+        y: (m, n), or labels (m,); weights: (m,) on the host, or None for all alike.
+        """
+        room = self._room
+        if weights is None:
+            share = np.full(rows.stop - rows.start, 1 / len(y))
+        else:
+            share = weights[rows] / weights.sum()
+        self.y = room.asarray(y[rows], dtype=np.int32 if y.ndim == 1 else None)
+        self.weights = room.asarray(share)
+        self.J = room.full((1,), 0, "float64")

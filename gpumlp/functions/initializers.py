@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpumlp.functions.activations import Activation
 from gpumlp.functions.entry import Array, Entry, table
 
 
@@ -61,3 +62,11 @@ orthogonal = Initializer(
 zeros = Initializer("zeros", draw=lambda rng, n_out, n_in: np.zeros((n_out, n_in)))
 
 INITIALIZERS = table(glorot, he, lecun, orthogonal, zeros)
+
+# He et al.'s variance for the rectifiers, LeCun's for SELU (as its paper wants), else Glorot's
+RECTIFIERS = ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "hard_swish")
+
+
+def usual_for(f: Activation) -> Initializer:
+    """The initialiser of a layer with activation f where none is asked for."""
+    return he if f.name in RECTIFIERS else lecun if f.name == "selu" else glorot

@@ -42,13 +42,12 @@ class Examples:
 
         An array of the room that already has the right dtype and layout is not copied.
         """
-        room, n = net.backend, net.widths[-1]
-        x = checks.examples(room, x, net.widths[0], f"x{suffix}")
+        room, ends = net.backend, (net.widths[0], net.widths[-1])
+        x, y, weights = checks.supervised(
+            room, net.loss, ends, x, y, sample_weight, class_weight, suffix
+        )
         checks.finite(x, f"x{suffix}")
         _representable(room, x, f"x{suffix}")
-        y = checks.targets(room, net.loss, y, len(x), n, f"y{suffix}")
-        host = y if isinstance(y, np.ndarray) or class_weight is None else room.to_host(y)
-        weights = checks.example_weights(net.loss, host, n, sample_weight, class_weight)
         return cls(_placed(room, x), _placed(room, y, np.int32 if y.ndim == 1 else None), weights)
 
 
