@@ -8,8 +8,11 @@
 
 typedef long long int64;
 
+// Told no number of blocks, the compiler aims at more on a multiprocessor than registers suffice
+// for, and spills; 4 blocks leave a thread 64 registers, 2 leave 128.
 #ifndef GPUMLP_KERNEL
-#define GPUMLP_KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name
+#define GPUMLP_KERNEL(name, threads) \
+    extern "C" __global__ void __launch_bounds__(threads, sizeof(real) == 8 ? 2 : 4) name
 #endif
 
 // 16-byte accesses: a thread's share of a row where the row's width and address allow it, else 1
@@ -26,7 +29,8 @@ __device__ inline int64 stride() { return gridDim.x * (int64)blockDim.x; }
 __device__ inline int64 first_row() { return blockIdx.y * (int64)blockDim.y + threadIdx.y; }
 __device__ inline int64 row_stride() { return gridDim.y * (int64)blockDim.y; }
 
-__device__ inline real sign(real x) { return real((x > real(0)) - (x < real(0))); }
+// −1, 0 or 1; NaN stays NaN
+__device__ inline real sign(real x) { return x > real(0) ? real(1) : x < real(0) ? real(-1) : x; }
 
 // the smallest normal number: keeps a logarithm finite
 __device__ inline real tiny() {

@@ -1,0 +1,56 @@
+"""Every kernel source that the library can ask for, made from its tables of functions.
+
+A new entry in a table is compiled, measured and executed by the tests with no edit here.
+"""
+
+from __future__ import annotations
+
+from gpumlp.cuda.source import KernelSource
+from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+# For each optimizer's test: a regulariser that pulls at every θ, half as hard at biases.
+PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
+
+
+def activation_source(name: str, dtype: str) -> KernelSource:
+    """Of an activation."""
+    f = ACTIVATIONS[name]
+    return KernelSource(f.cuda_file or "activation.cu", dtype, f.cuda())
+
+
+def loss_source(name: str, dtype: str, labels: bool) -> KernelSource:
+    """Of a loss on rows of values, or on integer labels."""
+    loss = LOSSES[name]
+    return KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
+
+
+def penalty_source(name: str, dtype: str) -> KernelSource:
+    """Of a regulariser's value, gradient and norm."""
+    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda())
+
+
+def update_source(name: str, dtype: str) -> KernelSource:
+    """Of an optimizer's step, with the gradient of `PULL` in it."""
+    return KernelSource("update.cu", dtype, OPTIMIZERS[name].cuda() + PULL.cuda())
+
+
+def sources(dtype: str) -> dict[str, KernelSource]:
+    """Name -> source, of all that can be asked for in one storage type."""
+    named = {"gather": KernelSource("gather.cu", dtype)}
+    if dtype == "int32":  # labels, which are gathered and no more
+        return named
+    named["reduce"] = KernelSource("reduce.cu", dtype)
+    named |= {name: activation_source(name, dtype) for name in ACTIVATIONS}
+    named |= {
+        f"{name} of {kind}": loss_source(name, dtype, kind == "labels")
+        for name in LOSSES
+        for kind in ("values", "labels")
+    }
+    named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
+    named |= {f"penalty {name}": penalty_source(name, dtype) for name in REGULARIZERS}
+    return named
+
+
+CATALOGUE = {dtype: sources(dtype) for dtype in (*DTYPES, "int32")}
+"""dtype -> name -> source."""

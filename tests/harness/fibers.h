@@ -1,0 +1,116 @@
+// Stacks that CUDA threads run on, and the switch between them.  -DWITH_ASAN and -DWITH_TSAN tell
+// the sanitizers of each switch, by the hooks that they have for it.
+#pragma once
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <memory>
+#include <vector>
+
+#if defined(WITH_ASAN)
+#include <sanitizer/common_interface_defs.h>
+#elif defined(WITH_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace cuda_on_cpu {
+
+constexpr size_t STACK = 256 << 10;  // bytes
+
+struct Fiber {
+    ucontext_t context{};
+    jmp_buf place;  // where it stopped last, in builds without a sanitizer
+    bool started = false;
+    std::unique_ptr<char[]> stack;
+    void* fake_stack = nullptr;  // AddressSanitizer's
+    void* tsan = nullptr;        // ThreadSanitizer's
+};
+
+class Fibers {
+public:
+    // main() runs on each fiber, calls entered() first, and never returns
+    explicit Fibers(void (*main)()) : main_(main) { scheduler_.started = true; }
+
+    Fiber* running() const { return running_; }
+    size_t count() const { return all_.size(); }
+
+    // the caller of launch() is the scheduler, which the fibers go back to
+    void launch() {
+        running_ = &scheduler_;
+#if defined(WITH_TSAN)
+        scheduler_.tsan = __tsan_get_current_fiber();
+#endif
+    }
+
+    void entered() {
+#if defined(WITH_ASAN)
+        __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack_, &scheduler_stack_size_);
+#endif
+    }
+
+    // a fiber that has nothing to do: a new one, or one that was given back
+    Fiber* take() {
+        if (idle_.empty()) return make();
+        Fiber* const fiber = idle_.back();
+        idle_.pop_back();
+        return fiber;
+    }
+    void give_back() { idle_.push_back(running_); }
+
+    // forgets all, where they stand
+    void drop() {
+#if defined(WITH_TSAN)
+        for (auto& fiber : all_) __tsan_destroy_fiber(fiber->tsan);
+#endif
+        idle_.clear();
+        all_.clear();
+    }
+
+    void to_scheduler() { switch_to(scheduler_); }
+    void switch_to(Fiber& to) {
+        Fiber& from = *running_;
+        running_ = &to;
+#if defined(WITH_ASAN)
+        const bool back = &to == &scheduler_;
+        __sanitizer_start_switch_fiber(&from.fake_stack, back ? scheduler_stack_ : to.stack.get(),
+                                       back ? scheduler_stack_size_ : STACK);
+        swapcontext(&from.context, &to.context);
+        __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+#elif defined(WITH_TSAN)
+        // towards a fiber: it has seen what the launch saw; back: nothing is learnt
+        const bool back = &to == &scheduler_;
+        __tsan_switch_to_fiber(to.tsan, back ? __tsan_switch_to_fiber_no_sync : 0);
+        swapcontext(&from.context, &to.context);
+#else  // without the two system calls of swapcontext
+        if (_setjmp(from.place)) return;
+        if (to.started) _longjmp(to.place, 1);
+        to.started = true;
+        setcontext(&to.context);
+#endif
+    }
+
+private:
+    Fiber* make() {
+        all_.push_back(std::make_unique<Fiber>());
+        Fiber* const fiber = all_.back().get();
+        fiber->stack.reset(new char[STACK]);
+        getcontext(&fiber->context);
+        fiber->context.uc_stack.ss_sp = fiber->stack.get();
+        fiber->context.uc_stack.ss_size = STACK;
+        makecontext(&fiber->context, main_, 0);
+#if defined(WITH_TSAN)
+        fiber->tsan = __tsan_create_fiber(0);
+#endif
+        return fiber;
+    }
+
+    void (*main_)();
+    Fiber scheduler_;  // with the caller's stack
+    const void* scheduler_stack_ = nullptr;
+    size_t scheduler_stack_size_ = 0;
+    Fiber* running_ = nullptr;
+    std::vector<std::unique_ptr<Fiber>> all_;
+    std::vector<Fiber*> idle_;
+};
+
+}  // namespace cuda_on_cpu

@@ -1,0 +1,121 @@
+"""Every kernel, for every function and storage type, compiled by NVRTC for three GPU generations.
+
+Registers must not pass the committed ceilings: the most over all functions of the tables and all
+generations.  After a change that is worth its registers:
+
+    python tests/test_kernel_resources.py > tests/resources/registers.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+from harness import nvrtc
+from harness.catalogue import CATALOGUE, activation_source, update_source
+from harness.host_module import kernel_names
+
+from gpumlp.cuda.headers import include_options
+from gpumlp.cuda.source import KernelSource
+
+ARCHITECTURES = (80, 90, 100)  # Ampere, Hopper, Blackwell
+CEILINGS = Path(__file__).parent / "resources" / "registers.json"
+SOURCES = [(dtype, name) for dtype, named in CATALOGUE.items() for name in named]
+
+
+@cache
+def everything() -> dict[tuple[str, str, int], dict[str, dict[str, int]]]:
+    """(dtype, name, architecture) -> kernel -> resources."""
+    keys = [(dtype, name, arch) for dtype, name in SOURCES for arch in ARCHITECTURES]
+
+    def one(key: tuple[str, str, int]) -> dict[str, dict[str, int]]:
+        dtype, name, arch = key
+        return nvrtc.resources(CATALOGUE[dtype][name], arch)
+
+    with ThreadPoolExecutor(2) as pool:  # ctypes lets go of the interpreter's lock
+        return dict(zip(keys, pool.map(one, keys), strict=True))
+
+
+def registers() -> dict[str, int]:
+    """File, kernel and dtype -> the most registers over functions and architectures."""
+    most: dict[str, int] = {}
+    for (dtype, name, _), table in everything().items():
+        for kernel, used in table.items():
+            key = f"{CATALOGUE[dtype][name].file} {kernel} {dtype}"
+            most[key] = max(most.get(key, 0), used["registers"])
+    return dict(sorted(most.items()))
+
+
+def test_every_kernel_compiles() -> None:
+    for (dtype, name, _), table in everything().items():
+        assert sorted(table) == sorted(kernel_names(CATALOGUE[dtype][name]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int32"])
+def test_no_toolkit_is_needed(dtype: str) -> None:
+    """These were compiled without an include folder."""
+    for source in CATALOGUE[dtype].values():
+        assert include_options(source.header) == ()
+        assert "#include" not in source.text()
+
+
+def test_nothing_spills() -> None:
+    """A register that spills, or an array with a stack frame, is memory traffic in the loop."""
+    spilled = {
+        (key, kernel): used
+        for key, table in everything().items()
+        for kernel, used in table.items()
+        if used["spilled"] or used["stack"]
+    }
+    assert not spilled
+
+
+def test_registers() -> None:
+    committed, found = json.loads(CEILINGS.read_text()), registers()
+    assert found.keys() == committed.keys()
+    above = {key: (n, committed[key]) for key, n in found.items() if n > committed[key]}
+    assert not above, "more registers than committed (found, committed)"
+
+
+def test_shared_memory_leaves_room_for_eight_blocks() -> None:
+    """On a multiprocessor of sm_80, 164 KiB of which the system takes 1 KiB a block."""
+    shared = {u["shared"] for table in everything().values() for u in table.values()}
+    assert 8 * (max(shared) + 1024) <= 164 * 1024
+
+
+VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("kernel", "loads", "stores"),
+    [("bias_activation", 2, 2), ("activation_gradient", 2, 1), ("gather", 1, 1), ("update", 4, 3)],
+)
+def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> None:
+    source = {
+        "gather": CATALOGUE[dtype]["gather"],
+        "update": update_source("adam", dtype),
+    }.get(kernel, activation_source("silu", dtype))
+    vector = VECTORS.get(dtype, r"v4\.[fbu]32")
+    body = function(nvrtc.ptx(source, 90), kernel)
+    assert len(re.findall(rf"ld\.global\.{vector}", body)) >= loads
+    assert len(re.findall(rf"st\.global\.{vector}", body)) >= stores
+
+
+def function(ptx: str, name: str) -> str:
+    """One kernel's PTX."""
+    return ptx.split(f".entry {name}(")[1].split(".entry")[0]
+
+
+def test_an_error_names_file_and_line() -> None:
+    broken = KernelSource("activation.cu", "float32", "__device__ real f(real z) { return z; }\n")
+    with pytest.raises(nvrtc.CompileError, match=r'activation.cu\(\d+\).*"df" is undefined'):
+        nvrtc.resources(broken, 90)
+
+
+if __name__ == "__main__":
+    print(json.dumps(registers(), indent=2))
