@@ -154,9 +154,10 @@ class MLP:
 
     def penalty(self) -> float:
         """λΩ(θ)."""
-        theta, J = self.theta, self.backend.full((1,), 0, "float64")
-        self.backend.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
-        return float(self.backend.to_host(J)[0])
+        room, theta, J = self.backend, self.theta, self._J
+        room.asarray(np.zeros(1), out=J)
+        room.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
+        return float(room.to_host(J)[0])
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
@@ -275,6 +276,7 @@ class MLP:
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
+        self._J = self.backend.full((1,), 0, "float64")
         self._idle: Workspace | None = None
 
     def _check(

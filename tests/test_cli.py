@@ -333,7 +333,7 @@ class TestInfo:
         assert told["NumPy"].startswith(f"{np.__version__} with ")
         assert told["GPU"] == "not used: no CUDA driver"
         assert told["default"] == "the CPU"
-        assert told["CPU"] == real("numpy").describe()
+        assert told["CPU"].startswith(real("numpy").describe())
 
     def test_version(self):
         assert run("--version").stdout == f"gpumlp {gpumlp.__version__}\n"

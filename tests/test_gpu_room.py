@@ -39,8 +39,13 @@ def device(net: gpumlp.MLP) -> HostDevice:
     return found
 
 
+def on_host(a: Any) -> Any:
+    """An array of the harness, of CuPy or of NumPy as NumPy's."""
+    return a.values if isinstance(a, HostArray) else a.get() if hasattr(a, "get") else a
+
+
 def assert_same(got: Any, want: Any, tolerance: float) -> None:
-    got = got.values if isinstance(got, HostArray) else got
+    got = on_host(got)
     largest = np.abs(want).max(initial=0)
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * largest)
 
@@ -187,10 +192,7 @@ def test_a_gradient_of_nan_shows_in_the_next_cost() -> None:
 
 
 def test_a_full_device_leaves_theta_as_it_was() -> None:
-    """Whichever allocation fails; and the next attempt goes on as if nothing had happened.
-
-    After the last step the network is whole, and has all of the epoch.
-    """
+    """Whichever allocation fails; and the next attempt goes on as if nothing had happened."""
     x, y, weights = problem()
     net = classifier()
 
@@ -209,10 +211,7 @@ def test_a_full_device_leaves_theta_as_it_was() -> None:
             attempt(gpu)
         except gpumlp.DeviceError:
             failed += 1
-            found = gpu.theta.flat.values.tobytes()
-            assert found in (before, after)
-            if found == after:
-                gpu.assign(net.tensors())
+            assert gpu.theta.flat.values.tobytes() == before
             continue
         break
     assert failed >= 10

@@ -14,7 +14,7 @@ from gpumlp.functions.activations import identity
 
 Array = np.ndarray[Any, Any]
 
-BLOCK_BYTES = 128 << 10  # of one operand; a handful of them share a core's L2 cache of 1 MiB
+BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; see `Threads` for why not less
 ALIGNMENT = 256  # bytes
 
 

@@ -13,14 +13,18 @@ T = TypeVar("T")
 
 
 class Threads:
-    """`map` over a shared pool; the calling thread works too."""
+    """`map` over a shared pool; the calling thread works too.
+
+    NumPy gives up the interpreter's lock for each call and then waits to get it back, some 50 µs
+    where threads meet: so a thread takes two items or more, and an item should be long.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def map(self, call: Callable[[T], Any], items: Sequence[T]) -> list[Any]:
         """[call(item) for item in items], each thread taking a run of neighbours."""
-        threads = min(self.count, len(items))
+        threads = min(self.count, len(items) // 2)
         if threads <= 1:
             return [call(item) for item in items]
         cuts = [len(items) * i // threads for i in range(threads + 1)]

@@ -80,7 +80,7 @@ def installation() -> Iterator[tuple[str, str]]:
     yield "NumPy", f"{np.__version__} with {blas['name']} {blas['version']}"
     for name in OPTIONAL:
         yield name, _version(name)
-    yield "CPU", gpumlp.get_backend("numpy").describe()
+    yield "CPU", gpumlp.get_backend("numpy").describe() + _slow_kernels()
     try:
         yield "GPU", gpumlp.get_backend("cupy").describe()
         yield "default", "the GPU"
@@ -94,3 +94,21 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _slow_kernels() -> str:
+    """What to set where OpenBLAS does not know a processor, and so leaves AVX-512 unused."""
+    try:
+        from threadpoolctl import threadpool_info
+
+        flags = Path("/proc/cpuinfo").read_text()
+    except (ImportError, OSError):
+        return ""
+    if "avx512f" not in flags or not any(
+        pool.get("architecture") in ("Haswell", "Zen") for pool in threadpool_info()
+    ):
+        return ""
+    return (
+        "; OpenBLAS leaves AVX-512 unused here: products may be faster with "
+        "OPENBLAS_CORETYPE=SkylakeX set before Python starts"
+    )

@@ -2,7 +2,7 @@
 
 With GPUMLP_SANITIZE set ("address,undefined" or "thread") they carry that sanitizer, and a few
 representatives stand for each table of functions: the loops are watched, not the mathematics.
-"thread" offers float32 alone.
+"thread" offers float32 alone.  With GPUMLP_KERNELS=device they are launched on a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from itertools import groupby
 from gpumlp.cuda.source import KernelSource
 from harness.catalogue import CATALOGUE
 from harness.host_module import HostKernel, HostModule
+from harness.on_device import DeviceKernel
 
+ON_DEVICE = os.environ.get("GPUMLP_KERNELS", "") == "device"
 SANITIZE = os.environ.get("GPUMLP_SANITIZE", "")
 PROCESSES = 2  # of g++ at once
 REPRESENTATIVES = {
@@ -28,8 +30,10 @@ REPRESENTATIVES = {
 _others: dict[KernelSource, HostModule] = {}
 
 
-def kernel(name: str, source: KernelSource) -> HostKernel:
+def kernel(name: str, source: KernelSource) -> HostKernel | DeviceKernel:
     """The kernel `name` of `source`; a source out of the catalogue takes half a second."""
+    if ON_DEVICE:
+        return DeviceKernel(name, source)
     if source in _in_catalogue(source.dtype):
         return _catalogue()[source.dtype].result().get_kernel(name, source)
     precompile([source])

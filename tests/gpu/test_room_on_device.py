@@ -1,0 +1,73 @@
+"""The GPU room's tests, on a device in place of the CPU harness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import test_gpu_room
+from test_gpu_room import (  # noqa: F401  (collected here)
+    classifier,
+    in_gpu_room,
+    on_host,
+    test_a_gradient_of_nan_shows_in_the_next_cost,
+    test_a_layer_of_softmax_below_others,
+    test_every_activation_with_every_loss,
+    test_every_depth_and_regularizer,
+    test_every_optimizer,
+    test_twenty_steps_of_adamw,
+    test_widths_and_minibatches,
+    trained,
+)  # fmt: skip
+
+import gpumlp
+from gpumlp.backends import get_backend
+
+FACTOR = 100  # products of another summation order, a GPU's own elementary functions
+
+
+@pytest.fixture(autouse=True)
+def _on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks go to the device, and are compared a little less strictly."""
+    strictly = test_gpu_room.assert_same
+
+    def to_device(net: gpumlp.MLP, order: int = 0, **changes: Any) -> gpumlp.MLP:
+        precision = changes.pop("precision", net.precision)
+        settings = net.config() | {"precision": precision} | changes
+        twin = gpumlp.MLP(**settings, backend="cupy")
+        twin.assign(net.tensors())
+        return twin
+
+    monkeypatch.setattr(test_gpu_room, "in_gpu_room", to_device)
+    monkeypatch.setattr(
+        test_gpu_room, "assert_same", lambda got, want, t: strictly(got, want, FACTOR * t)
+    )
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    bits = set()
+    for _ in range(2):
+        gpu = test_gpu_room.in_gpu_room(classifier(precision="float32"))
+        trained(gpu, steps=10, clip_norm=0.5)
+        bits.add(on_host(gpu.theta.flat).tobytes())
+    assert len(bits) == 1
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32"])
+def test_a_large_product(precision: str) -> None:
+    """Shapes that tensor cores and split sums are used for, against float64."""
+    room = get_backend("cupy", precision)
+    rng = np.random.default_rng(0)
+    h, W = rng.normal(size=(513, 1000)), rng.normal(size=(2049, 1000))
+    out = room.empty((513, 2049))
+    room.input_gradient(room.asarray(h), room.asarray(np.ascontiguousarray(W.T)), out)
+    error = np.abs(room.to_host(out) - h @ W.T) / (np.abs(h) @ np.abs(W.T))
+    assert error.max() < {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-3}[precision]
+    assert precision != "tf32" or error.max() > 1e-6  # it really is another arithmetic
+
+
+def test_it_says_where_it_runs() -> None:
+    net = gpumlp.MLP([2, 2], backend="auto")
+    assert net.backend.name == "cupy"
+    assert net.backend.describe() in repr(net)
