@@ -9,17 +9,17 @@ template <int N>
 __device__ void bias_activation_tile(T* z, const T* b, T* h, int64 rows, int64 cols) {
     const int64 col = first() * N;
     if (col >= cols) return;
-    const Pack<N> bias = *(const Pack<N>*)(b + col);
+    const Pack<N> bias = pack<N>(b + col);
     for (int64 row = first_row(); row < rows; row += row_stride()) {
         const int64 i = row * cols + col;
-        Pack<N> a = *(const Pack<N>*)(z + i), out;
+        Pack<N> a = pack<N>(z + i), out;
         for (int j = 0; j < N; ++j) {
             const real sum = real(a.at[j]) + real(bias.at[j]);
             a.at[j] = T(sum);
             out.at[j] = T(f(real(a.at[j])));
         }
-        if (z != h) *(Pack<N>*)(z + i) = a;
-        *(Pack<N>*)(h + i) = out;
+        if (z != h) pack<N>(z + i) = a;
+        pack<N>(h + i) = out;
     }
 }
 
@@ -41,14 +41,14 @@ __device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* 
     if (col < cols)
         for (int64 row = first_row(); row < rows; row += row_stride()) {
             const int64 i = row * cols + col;
-            const Pack<N> g = *(const Pack<N>*)(gh + i), a = *(const Pack<N>*)(z + i),
-                          out = *(const Pack<N>*)(h + i);
+            const Pack<N> g = pack<N>(gh + i), a = pack<N>(z + i),
+                          out = pack<N>(h + i);
             Pack<N> result;
             for (int j = 0; j < N; ++j) {
                 result.at[j] = T(real(g.at[j]) * df(real(a.at[j]), real(out.at[j])));
                 sum[j] += real(result.at[j]);
             }
-            *(Pack<N>*)(gz + i) = result;
+            pack<N>(gz + i) = result;
         }
     for (int j = 0; j < N; ++j) mine[j] = sum[j];
     __syncthreads();

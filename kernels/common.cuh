@@ -20,6 +20,8 @@ enum { PACK = 16 / sizeof(T), THREADS = 256 };
 enum : unsigned { ALL_LANES = 0xffffffffu };
 
 template <int N> struct alignas(N * sizeof(T)) Pack { T at[N]; };
+template <int N> __device__ Pack<N>& pack(T* p) { return *(Pack<N>*)p; }
+template <int N> __device__ const Pack<N>& pack(const T* p) { return *(const Pack<N>*)p; }
 
 // the thread's first element of a flat array, and the stride to its next
 __device__ inline int64 first() { return blockIdx.x * (int64)blockDim.x + threadIdx.x; }

@@ -6,29 +6,42 @@
 #include "rows.cuh"
 #include "target.cuh"
 
-template <bool WITH_GRADIENT>
-__device__ void cross_entropy(const T* y_hat, const Y* y, const T* weights, T* gh, real* partial,
-                              int64 rows, int64 cols) {
+// the smoothed targets of N neighbouring outputs
+template <int N>
+__device__ void smoothed(const Y* y, int64 row, int64 col, int64 cols, real* t) {
+    targets<N>(y, row, col, cols, t);
+    for (int j = 0; j < N; ++j) t[j] = t[j] * (real(1) - smoothing) + smoothing / real(cols);
+}
+
+template <int N, bool WITH_GRADIENT>
+__device__ void cross_entropy_rows(const T* y_hat, const Y* y, const T* weights, T* gh,
+                                   real* partial, int64 rows, int64 cols) {
     real all = 0;  // lanes hold equal values: each row's loss counts in lane 0 alone
     for (int64 row = first_row(); row < rows; row += row_stride()) {
         const T* const x = y_hat + row * cols;
-        const real share = real(weights[row]), floor = smoothing / real(cols);
-        real top, sum, loss = 0, mass = 0;
-        max_and_sum(x, cols, top, sum);
+        const real share = real(weights[row]);
+        real top, sum, loss = 0, mass = 0, t[N];
+        max_and_sum<N>(x, cols, top, sum);
         const real log_sum = log(sum) + top;
-        for (int64 c = threadIdx.x; c < cols; c += 32) {
-            const real t = target(y, row, c, cols) * (real(1) - smoothing) + floor;
-            loss += t * (log_sum - real(x[c]));
-            mass += t;
+        for (int64 c = threadIdx.x * N; c < cols; c += 32 * N) {
+            const Pack<N> a = pack<N>(x + c);
+            smoothed<N>(y, row, c, cols, t);
+            for (int j = 0; j < N; ++j) {
+                loss += t[j] * (log_sum - real(a.at[j]));
+                mass += t[j];
+            }
         }
         loss = warp_sum(loss);
         mass = warp_sum(mass);
         if (threadIdx.x == 0) all += share * loss;
         if (WITH_GRADIENT) {
             const real scale = mass / sum;
-            for (int64 c = threadIdx.x; c < cols; c += 32) {
-                const real t = target(y, row, c, cols) * (real(1) - smoothing) + floor;
-                gh[row * cols + c] = T(share * (exp(real(x[c]) - top) * scale - t));
+            for (int64 c = threadIdx.x * N; c < cols; c += 32 * N) {
+                Pack<N> a = pack<N>(x + c);
+                smoothed<N>(y, row, c, cols, t);
+                for (int j = 0; j < N; ++j)
+                    a.at[j] = T(share * (exp(real(a.at[j]) - top) * scale - t[j]));
+                pack<N>(gh + row * cols + c) = a;
             }
         }
     }
@@ -38,12 +51,15 @@ __device__ void cross_entropy(const T* y_hat, const Y* y, const T* weights, T* g
 
 // partial[block] ← Σ weights · cross-entropy of softmax(ŷ) and the smoothed y, over its rows
 GPUMLP_KERNEL(loss, THREADS)
-(const T* y_hat, const Y* y, const T* weights, real* partial, int64 rows, int64 cols) {
-    cross_entropy<false>(y_hat, y, weights, (T*)0, partial, rows, cols);
+(const T* y_hat, const Y* y, const T* weights, real* partial, int64 rows, int64 cols, int packed) {
+    if (packed) cross_entropy_rows<PACK, false>(y_hat, y, weights, (T*)0, partial, rows, cols);
+    else cross_entropy_rows<1, false>(y_hat, y, weights, (T*)0, partial, rows, cols);
 }
 
 // the same, and gh ← ∇_ŷ
 GPUMLP_KERNEL(loss_gradient, THREADS)
-(const T* y_hat, const Y* y, const T* weights, T* gh, real* partial, int64 rows, int64 cols) {
-    cross_entropy<true>(y_hat, y, weights, gh, partial, rows, cols);
+(const T* y_hat, const Y* y, const T* weights, T* gh, real* partial, int64 rows, int64 cols,
+ int packed) {
+    if (packed) cross_entropy_rows<PACK, true>(y_hat, y, weights, gh, partial, rows, cols);
+    else cross_entropy_rows<1, true>(y_hat, y, weights, gh, partial, rows, cols);
 }

@@ -6,7 +6,7 @@ __device__ void gather_tile(const T* source, const int64* index, T* out, int64 r
     const int64 col = first() * N;
     if (col >= cols) return;
     for (int64 row = first_row(); row < rows; row += row_stride())
-        *(Pack<N>*)(out + row * cols + col) = *(const Pack<N>*)(source + index[row] * cols + col);
+        pack<N>(out + row * cols + col) = pack<N>(source + index[row] * cols + col);
 }
 
 // out[row] ← source[index[row]]

@@ -5,16 +5,21 @@
 #include "common.cuh"
 #include "target.cuh"
 
-template <bool WITH_GRADIENT>
+template <int N, bool WITH_GRADIENT>
 __device__ void loss_elements(const T* y_hat, const Y* y, const T* weights, T* gh, real* partial,
                               int64 rows, int64 cols, real scale) {
-    real sum = 0;
-    for (int64 i = first(); i < rows * cols; i += stride()) {
+    real sum = 0, t[N];
+    for (int64 i = first() * N; i < rows * cols; i += stride() * N) {
         const int64 row = i / cols;
-        const real a = real(y_hat[i]), t = target(y, row, i - row * cols, cols);
         const real share = real(weights[row]) * scale;
-        sum += share * value(a, t);
-        if (WITH_GRADIENT) gh[i] = T(share * gradient(a, t));
+        Pack<N> a = pack<N>(y_hat + i);
+        targets<N>(y, row, i - row * cols, cols, t);
+        for (int j = 0; j < N; ++j) {
+            const real output = real(a.at[j]);
+            sum += share * value(output, t[j]);
+            if (WITH_GRADIENT) a.at[j] = T(share * gradient(output, t[j]));
+        }
+        if (WITH_GRADIENT) pack<N>(gh + i) = a;
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
@@ -22,13 +27,16 @@ __device__ void loss_elements(const T* y_hat, const Y* y, const T* weights, T* g
 
 // partial[block] ← the block's share of the loss
 GPUMLP_KERNEL(loss, THREADS)
-(const T* y_hat, const Y* y, const T* weights, real* partial, int64 rows, int64 cols, real scale) {
-    loss_elements<false>(y_hat, y, weights, (T*)0, partial, rows, cols, scale);
+(const T* y_hat, const Y* y, const T* weights, real* partial, int64 rows, int64 cols, int packed,
+ real scale) {
+    if (packed) loss_elements<PACK, false>(y_hat, y, weights, (T*)0, partial, rows, cols, scale);
+    else loss_elements<1, false>(y_hat, y, weights, (T*)0, partial, rows, cols, scale);
 }
 
 // the same, and gh ← ∇_ŷ
 GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const T* weights, T* gh, real* partial, int64 rows, int64 cols,
- real scale) {
-    loss_elements<true>(y_hat, y, weights, gh, partial, rows, cols, scale);
+ int packed, real scale) {
+    if (packed) loss_elements<PACK, true>(y_hat, y, weights, gh, partial, rows, cols, scale);
+    else loss_elements<1, true>(y_hat, y, weights, gh, partial, rows, cols, scale);
 }

@@ -8,10 +8,16 @@
 GPUMLP_KERNEL(penalty, THREADS)
 (const T* theta, T* dtheta, real* partial, int64 n, int64 split, real bias_strength, int add) {
     real sum = 0;
-    for (int64 i = first(); i < n; i += stride()) {
-        const real strength = i < split ? real(1) : bias_strength, x = real(theta[i]);
-        sum += strength * omega(x);
-        if (add) dtheta[i] = T(real(dtheta[i]) + strength * domega(x));
+    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
+        const real strength = i < split ? real(1) : bias_strength;
+        const Pack<PACK> x = pack<PACK>(theta + i);
+        for (int j = 0; j < PACK; ++j) sum += strength * omega(real(x.at[j]));
+        if (add) {
+            Pack<PACK> d = pack<PACK>(dtheta + i);
+            for (int j = 0; j < PACK; ++j)
+                d.at[j] = T(real(d.at[j]) + strength * domega(real(x.at[j])));
+            pack<PACK>(dtheta + i) = d;
+        }
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
@@ -23,7 +29,7 @@ GPUMLP_KERNEL(squared_norm, THREADS)
     real sum = 0;
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
-        const Pack<PACK> x = *(const Pack<PACK>*)(theta + i), d = *(const Pack<PACK>*)(dtheta + i);
+        const Pack<PACK> x = pack<PACK>(theta + i), d = pack<PACK>(dtheta + i);
         for (int j = 0; j < PACK; ++j) {
             const real g = real(d.at[j]) + strength * domega(real(x.at[j]));
             sum += g * g;

@@ -1,17 +1,17 @@
-// A row's statistics by one warp.
+// A row's statistics by one warp, a lane taking N neighbouring entries at a time.
 #pragma once
 
 // the row's maximum, and Σ exp(x − maximum), in one pass: the sum is rescaled when the maximum grows
-__device__ inline void max_and_sum(const T* x, int64 cols, real& top, real& sum) {
+template <int N>
+__device__ void max_and_sum(const T* x, int64 cols, real& top, real& sum) {
     real m = lowest(), s = 0;
-    for (int64 c = threadIdx.x; c < cols; c += 32) {
-        const real v = real(x[c]);
-        if (v > m) {
-            s = s * exp(m - v) + real(1);
-            m = v;
-        } else {
-            s += exp(v - m);
-        }
+    for (int64 c = threadIdx.x * N; c < cols; c += 32 * N) {
+        const Pack<N> v = pack<N>(x + c);
+        real up = m;
+        for (int j = 0; j < N; ++j) up = fmax(up, real(v.at[j]));
+        if (up > m) s *= exp(m - up);
+        m = up;
+        for (int j = 0; j < N; ++j) s += exp(real(v.at[j]) - m);
     }
     top = warp_max(m);
     sum = warp_sum(s * exp(m - top));

@@ -1,10 +1,13 @@
-// The target of one output, from rows of values or from integer labels.
+// The targets of N neighbouring outputs, from rows of values or from integer labels.
 // The loader puts above this:  typedef … Y;  the type of y: T for values, int for labels
 #pragma once
 
-__device__ inline real target(const T* y, int64 row, int64 col, int64 cols) {
-    return real(y[row * cols + col]);
+template <int N>
+__device__ void targets(const T* y, int64 row, int64 col, int64 cols, real* t) {
+    const Pack<N> values = pack<N>(y + row * cols + col);
+    for (int j = 0; j < N; ++j) t[j] = real(values.at[j]);
 }
-__device__ inline real target(const int* label, int64 row, int64 col, int64 cols) {
-    return label[row] == col ? real(1) : real(0);
+template <int N>
+__device__ void targets(const int* label, int64 row, int64 col, int64 cols, real* t) {
+    for (int j = 0; j < N; ++j) t[j] = label[row] == col + j ? real(1) : real(0);
 }

@@ -12,9 +12,9 @@ GPUMLP_KERNEL(update, THREADS)
     const real scale = real(control[0]);
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
-        Pack<PACK> x = *(const Pack<PACK>*)(theta + i), state[SLOTS + 1];
-        const Pack<PACK> d = *(const Pack<PACK>*)(dtheta + i);
-        for (int s = 0; s < SLOTS; ++s) state[s] = *(const Pack<PACK>*)(slots + s * n + i);
+        Pack<PACK> x = pack<PACK>(theta + i), state[SLOTS + 1];
+        const Pack<PACK> d = pack<PACK>(dtheta + i);
+        for (int s = 0; s < SLOTS; ++s) state[s] = pack<PACK>(slots + s * n + i);
         for (int j = 0; j < PACK; ++j) {
             real value = real(x.at[j]), slot[SLOTS + 1];
             for (int s = 0; s < SLOTS; ++s) slot[s] = real(state[s].at[j]);
@@ -22,7 +22,7 @@ GPUMLP_KERNEL(update, THREADS)
             x.at[j] = T(value);
             for (int s = 0; s < SLOTS; ++s) state[s].at[j] = T(slot[s]);
         }
-        *(Pack<PACK>*)(theta + i) = x;
-        for (int s = 0; s < SLOTS; ++s) *(Pack<PACK>*)(slots + s * n + i) = state[s];
+        pack<PACK>(theta + i) = x;
+        for (int s = 0; s < SLOTS; ++s) pack<PACK>(slots + s * n + i) = state[s];
     }
 }

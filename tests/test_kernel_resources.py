@@ -93,15 +93,28 @@ VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(
     ("kernel", "loads", "stores"),
-    [("bias_activation", 2, 2), ("activation_gradient", 2, 1), ("gather", 1, 1), ("update", 4, 3)],
-)
+    [
+        ("bias_activation", 2, 2), ("activation_gradient", 2, 1),
+        ("gather", 1, 1), ("update", 4, 3),
+        ("forward", 4, 2), ("vjp", 4, 1), ("loss", 2, 0), ("loss_gradient", 2, 1),
+        ("cross_entropy loss", 3, 0), ("cross_entropy loss_gradient", 5, 1),
+        ("penalty", 2, 1), ("squared_norm", 2, 0),
+    ],
+)  # fmt: skip
 def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> None:
+    catalogue, softmax = CATALOGUE[dtype], activation_source("softmax", dtype)
+    cross_entropy = catalogue["softmax_cross_entropy of values"]
+    huber, penalty = catalogue["huber of values"], catalogue["penalty elastic_net"]
     source = {
-        "gather": CATALOGUE[dtype]["gather"],
+        "gather": catalogue["gather"],
         "update": update_source("adam", dtype),
-    }.get(kernel, activation_source("silu", dtype))
+        "forward": softmax, "vjp": softmax,
+        "loss": huber, "loss_gradient": huber,
+        "cross_entropy loss": cross_entropy, "cross_entropy loss_gradient": cross_entropy,
+        "penalty": penalty, "squared_norm": penalty,
+    }.get(kernel, activation_source("silu", dtype))  # fmt: skip
     vector = VECTORS.get(dtype, r"v4\.[fbu]32")
-    body = function(nvrtc.ptx(source, 90), kernel)
+    body = function(nvrtc.ptx(source, 90), kernel.split()[-1])
     assert len(re.findall(rf"ld\.global\.{vector}", body)) >= loads
     assert len(re.findall(rf"st\.global\.{vector}", body)) >= stores
 

@@ -190,9 +190,10 @@ def test_softmax(dtype: str, rows: int, cols: int) -> None:
     z_in[rows // 2] *= 40  # a row whose exponentials would overflow
     gh = data((rows, cols), dtype, 7)
     high = 1 + rows // 20
-    sizes = (i64(rows), i64(cols))
+    packings = {0, int(cols % PACK[dtype] == 0)}
 
-    def call(order: int) -> Any:
+    def call(order: int, packed: int) -> Any:
+        sizes = (i64(rows), i64(cols), i32(packed))
         z, h, alone = aligned(z_in), aligned_empty((rows, cols), z_in.dtype), aligned(z_in)
         forward, vjp = kernel("forward", source), kernel("vjp", source)
         forward((1, high), (32, 8), (z, b, h, *sizes), order=order)
@@ -204,13 +205,14 @@ def test_softmax(dtype: str, rows: int, cols: int) -> None:
         assert in_place.tobytes() == gz.tobytes()
         return z, h, gz
 
-    z, h, gz = same_in_every_order(call)
-    z64, h64, gh64, sum64 = as_float64(z, h, gh, z_in)
-    assert_close(z, sum64 + b.astype(np.float64), dtype, np.abs(sum64) + 1)
-    assert_close(h, f.f(z64), dtype, 1e-3 if dtype == "float16" else 0.1)
-    largest = np.abs(gh64).max(axis=1, keepdims=True)
-    assert f.vjp is not None
-    assert_close(gz, f.vjp(z64, h64, gh64), dtype, largest * h64.max(axis=1, keepdims=True))
+    for packed in packings:
+        z, h, gz = same_in_every_order(lambda order, packed=packed: call(order, packed))
+        z64, h64, gh64, sum64 = as_float64(z, h, gh, z_in)
+        assert_close(z, sum64 + b.astype(np.float64), dtype, np.abs(sum64) + 1)
+        assert_close(h, f.f(z64), dtype, 1e-3 if dtype == "float16" else 0.1)
+        largest = np.abs(gh64).max(axis=1, keepdims=True)
+        assert f.vjp is not None
+        assert_close(gz, f.vjp(z64, h64, gh64), dtype, largest * h64.max(axis=1, keepdims=True))
 
 
 def test_tolerances_are_tight() -> None:

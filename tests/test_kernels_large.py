@@ -75,8 +75,9 @@ def test_gather(packed: int) -> None:
     assert out[-1, -1] == 7
 
 
-def test_softmax() -> None:
-    source, sizes = activation_source("softmax", "float16"), (i64(ROWS), i64(COLS))
+@pytest.mark.parametrize("packed", [0, 1])
+def test_softmax(packed: int) -> None:
+    source, sizes = activation_source("softmax", "float16"), (i64(ROWS), i64(COLS), i32(packed))
     last = range((ROWS - 1) // 8 % TALL, (ROWS - 1) // 8 % TALL + 1)
     z, b, gh = sparse(ROWS, COLS), np.zeros(COLS, np.float16), sparse(ROWS, COLS)
     b[-1], gh[-1, -1] = 20, 1
@@ -87,16 +88,19 @@ def test_softmax() -> None:
     assert gh[-1, -1] == 0.25
 
 
+@pytest.mark.parametrize("packed", [0, 1])
 @pytest.mark.parametrize("name", ["squared_error", "softmax_cross_entropy"])
-def test_loss(name: str) -> None:
+def test_loss(name: str, packed: int) -> None:
     """2(ŷ − y) and p − y; both have a row whose first element lies beyond 2³²."""
     y_hat, gh = sparse(ROWS, COLS), sparse(ROWS, COLS)
     y, weights = sparse(ROWS, COLS), np.ones(ROWS, np.float16)
     y_hat[-1, -1], y[-1, -1] = 20, 1
-    source, sizes = loss_source(name, "float16", False), (i64(ROWS), i64(COLS))
+    source, sizes = loss_source(name, "float16", False), (i64(ROWS), i64(COLS), i32(packed))
     if name == "squared_error":
-        blocks = ROWS * COLS // 256 // 4  # the last block reaches the end in its fourth turn
-        grid, block, last, want = (blocks, 1), (256, 1), range(blocks - 1, blocks), 38
+        share = 256 * (8 if packed else 1)
+        blocks = ROWS * COLS // share // 4  # so that the loop takes four turns and more
+        end = (ROWS * COLS - 1) // share % blocks
+        grid, block, last, want = (blocks, 1), (256, 1), range(end, end + 1), 38
         sizes += (f32(1),)
     else:
         high = (ROWS - 1) // 8 % TALL

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, DTYPES, loss_source
-from harness.comparing import NUMPY_TYPE, assert_close, real_of, same_in_every_order
+from harness.comparing import NUMPY_TYPE, PACK, assert_close, real_of, same_in_every_order
 from harness.library import REPRESENTATIVES, SANITIZE, kernel
 from harness.memory import aligned, aligned_empty
 
 from gpumlp.cuda.source import KernelSource
 from gpumlp.functions import LOSSES, Loss
 
-i64 = np.int64
+i32, i64 = np.int32, np.int64
 KINDS = ("values", "labels")
 CASES = [
     (name, kind)
@@ -53,12 +53,13 @@ def targets(loss: Loss, rows: int, cols: int, dtype: str, kind: str) -> tuple[An
 
 
 def launch(
-    loss: Loss, source: KernelSource, y_hat: Any, y: Any, weights: Any, high: int, order: int = 0
-) -> tuple[Any, Any]:
+    loss: Loss, source: KernelSource, y_hat: Any, y: Any, weights: Any, high: int,
+    order: int = 0, packed: bool = False,
+) -> tuple[Any, Any]:  # fmt: skip
     """gh, and J with the loss added to 0.5."""
     real, (rows, cols) = real_of(source.dtype), y_hat.shape
     grid, block = ((1, high), (32, 8)) if loss.rowwise else ((high, 1), (256, 1))
-    sizes: tuple[Any, ...] = (i64(rows), i64(cols))
+    sizes: tuple[Any, ...] = (i64(rows), i64(cols), i32(packed))
     if not loss.rowwise:
         sizes += (real(loss.output_scale(cols)),)
     gh = aligned_empty(y_hat.shape, y_hat.dtype)
@@ -75,12 +76,21 @@ def launch(
 
 
 def check(loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int) -> None:
-    """Loss and gradient against NumPy, with the same bits in every order."""
+    """Loss and gradient against NumPy, with the same bits in every order; packed and not."""
+    for packed in {False, cols % PACK[dtype] == 0}:
+        check_access(loss, dtype, kind, rows, cols, high, packed)
+
+
+def check_access(
+    loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int, packed: bool
+) -> None:
     source = KernelSource(loss.cuda_file, dtype, loss.cuda(), kind == "labels")
     y_hat = outputs(loss, rows, cols, dtype)
     y, y64 = targets(loss, rows, cols, dtype, kind)
     weights = aligned(np.random.default_rng(2).uniform(0.5, 1.5, rows), NUMPY_TYPE[dtype])
-    gh, J = same_in_every_order(lambda order: launch(loss, source, y_hat, y, weights, high, order))
+    gh, J = same_in_every_order(
+        lambda order: launch(loss, source, y_hat, y, weights, high, order, packed)
+    )
     y_hat64, w64 = y_hat.astype(np.float64), weights.astype(np.float64)
     share = w64[:, None] * loss.output_scale(cols)
     size = share * (1 + np.abs(y64) + (0 if loss.rowwise else np.abs(y_hat64)))
@@ -93,7 +103,7 @@ def check(loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int) ->
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize(("rows", "cols"), [(19, 31), (3, 1)])
+@pytest.mark.parametrize(("rows", "cols"), [(19, 31), (3, 1), (19, 40)])
 def test_every_loss(name: str, kind: str, dtype: str, rows: int, cols: int) -> None:
     check(LOSSES[name], dtype, kind, rows, cols, high=2)
 

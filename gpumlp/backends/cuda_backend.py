@@ -74,14 +74,14 @@ class CudaBackend:
     ) -> None:  # fmt: skip
         self._device.gemm(h_below, W, z, transpose_b=True, compute=self.precision)
         rows, cols = z.shape
+        pack = self._pack_of(cols, z, b, h)
         if f.elementwise:
-            packed, grid, block = self._tile(rows, cols, z, b, h)
+            grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
             kernel = self._kernel("bias_activation", "activation.cu", f)
-            kernel(grid, block, (z, b, h, i64(rows), i64(cols), i32(packed)))
         else:
             grid, block = launch.rows(rows, self._device.multiprocessors)
             kernel = self._kernel("forward", f.cuda_file, f)
-            kernel(grid, block, (z, b, h, i64(rows), i64(cols)))
+        kernel(grid, block, (z, b, h, i64(rows), i64(cols), i32(pack > 1)))
 
     def loss(
         self, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray, J: DeviceArray
@@ -116,7 +116,7 @@ class CudaBackend:
     ) -> None:  # fmt: skip
         if not regularizer.active:
             return
-        (blocks, _), block = launch.flat(len(theta), 1, self._device.multiprocessors)
+        (blocks, _), block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         add, gradient = (0, theta) if dtheta is None else (1, dtheta)
         self._kernel("penalty", "penalty.cu", regularizer)(
             (blocks, 1), block,
@@ -154,9 +154,10 @@ class CudaBackend:
 
     def gather(self, source: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
         rows, cols = len(out), 1 if out.ndim == 1 else out.shape[1]
-        packed, grid, block = self._tile(rows, cols, source, out)
+        pack = self._pack_of(cols, source, out)
+        grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
         kernel = self._kernel("gather", "gather.cu", dtype=out.dtype.name)
-        kernel(grid, block, (source, index, out, i64(rows), i64(cols), i32(packed)))
+        kernel(grid, block, (source, index, out, i64(rows), i64(cols), i32(pack > 1)))
 
     def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
         kernel = self._kernel("mean_weights", "gather.cu")
@@ -173,13 +174,15 @@ class CudaBackend:
     ) -> None:  # fmt: skip
         """The loss, or (gh = one array) the loss and its gradient: one launch, then J's sum."""
         rows, cols = y_hat.shape
-        arguments = (y_hat, y, weights, *gh, self._partial, i64(rows), i64(cols))
+        labels = y.ndim == 1
+        pack = self._pack_of(cols, y_hat, *gh, *(() if labels else (y,)))
+        arguments = (y_hat, y, weights, *gh, self._partial, i64(rows), i64(cols), i32(pack > 1))
         if loss.rowwise:
             grid, block = launch.rows(rows, self._device.multiprocessors)
         else:
-            grid, block = launch.flat(rows * cols, 1, self._device.multiprocessors)
+            grid, block = launch.flat(rows * cols, pack, self._device.multiprocessors)
             arguments += (self._real(loss.output_scale(cols)),)
-        self._kernel(name, loss.cuda_file, loss, labels=y.ndim == 1)(grid, block, arguments)
+        self._kernel(name, loss.cuda_file, loss, labels=labels)(grid, block, arguments)
         self._total(grid[0] * grid[1], J)
 
     def _through_activation(
@@ -188,15 +191,17 @@ class CudaBackend:
     ) -> None:  # fmt: skip
         """gz ← gh ⊙ f'(z) or Jᵀ gh, db ← its column sums."""
         rows, cols = gz.shape
+        pack = self._pack_of(cols, gh, z, h, gz)
+        shape = i64(rows), i64(cols), i32(pack > 1)
         if not f.elementwise:
             grid, block = launch.rows(rows, self._device.multiprocessors)
-            self._kernel("vjp", f.cuda_file, f)(grid, block, (gh, h, gz, i64(rows), i64(cols)))
+            self._kernel("vjp", f.cuda_file, f)(grid, block, (gh, h, gz, *shape))
             f, gh = identity, gz  # for the column sums
-        packed, grid, block = self._tile(rows, cols, gh, z, h, gz)
+        grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
         splits = grid[1]
         partial = db if splits == 1 else self._scratch(splits * cols)
         kernel = self._kernel("activation_gradient", "activation.cu", f)
-        kernel(grid, block, (gh, z, h, gz, partial, i64(rows), i64(cols), i32(packed)))
+        kernel(grid, block, (gh, z, h, gz, partial, *shape))
         if splits > 1:
             grid, block = launch.flat(cols, 1, self._device.multiprocessors)
             total = self._kernel("column_total", "reduce.cu")
@@ -212,13 +217,11 @@ class CudaBackend:
         _, bias_strength = regularizer.strengths()
         return i64(len(theta)), i64(split), self._real(bias_strength)
 
-    def _tile(self, rows: int, cols: int, *arrays: DeviceArray) -> tuple[bool, Any, Any]:
-        """Whether 16-byte accesses are possible on all arrays, and the grid and block."""
+    def _pack_of(self, cols: int, *arrays: DeviceArray) -> int:
+        """Entries in one access to these arrays' rows: 16 bytes' where alignment allows, else 1."""
         pack = launch.PACK_BYTES // arrays[0].dtype.itemsize
-        packed = cols % pack == 0 and not any(
-            self._device.address(a) % launch.PACK_BYTES for a in arrays
-        )
-        return packed, *launch.tile(rows, cols, pack if packed else 1, self._device.multiprocessors)
+        aligned = all(self._device.address(a) % launch.PACK_BYTES == 0 for a in arrays)
+        return pack if aligned and cols % pack == 0 else 1
 
     def _scratch_size(self, cols: int) -> int:
         return launch.scratch_size(cols, self._pack, self._device.multiprocessors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 THREADS = 256  # a block's, as in kernels/common.cuh
 WARP = 32
 PACK_BYTES = 16
-BLOCKS = 8  # on a multiprocessor: 8 · 256 threads are all that it can hold
+BLOCKS = 8  # a multiprocessor: 8 · 256 threads are all that it can hold, where registers allow
 
 Geometry = tuple[tuple[int, int], tuple[int, int]]
 """(grid, block), each (x, y)."""
