@@ -4,8 +4,10 @@
 
 A step: forward, backward and SGD update of 784-1024-1024-10 (relu, cross-entropy, minibatch 256,
 float32), against torch eager.  An epoch: the same network on 4,000 MNIST digits, against
-scikit-learn's MLPClassifier.  Peers get as many threads as NumPy's BLAS.  Before anything is
-timed, one step of each must move the parameters alike.  --write keeps the figures in results/.
+scikit-learn's MLPClassifier, which computes in the dtype of its data: float32, and float64, which
+the digits come in.  "products": the epoch's matrix products alone, by the same BLAS.  Peers get
+as many threads as NumPy's BLAS.  Before anything is timed, one step, or epoch, of each must move
+the parameters alike.  --write keeps the figures in results/.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import numpy as np
 import gpumlp
 from benchmarks.timing import Timing, interleaved, write
 from gpumlp.backends.threads import blas_threads
+from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Batches, Examples
+from gpumlp.workspace import Workspace
 
 WIDTHS, BATCH, LR = (784, 1024, 1024, 10), 256, 0.01
 Competitors = dict[str, Callable[[], Any]]
@@ -39,13 +43,13 @@ def main() -> None:
 def report(name: str, timings: dict[str, Timing]) -> dict[str, Any]:
     """Print a table of the competitors; returns it as JSON can hold it."""
     ours = timings["gpumlp"]
-    print(f"{name:14s} {'median ms':>10s} {'quartiles ms':>18s} {'gpumlp takes':>13s}")
+    print(f"{name:22s} {'median ms':>10s} {'quartiles ms':>18s} {'gpumlp takes':>13s}")
     table = {}
     for competitor, timing in timings.items():
         low, high = timing.quartiles
         ratio = ours.ratio(timing)
         print(
-            f"  {competitor:12s} {1e3 * timing.median:10.2f} {1e3 * low:9.2f} {1e3 * high:8.2f}"
+            f"  {competitor:20s} {1e3 * timing.median:10.2f} {1e3 * low:9.2f} {1e3 * high:8.2f}"
             f" {ratio:12.2f}x"
         )
         table[competitor] = {
@@ -104,27 +108,54 @@ def epoch() -> Competitors:
     x, y = (x[order] / 255).astype(np.float32), y[order]
     net = gpumlp.MLP(WIDTHS, backend="numpy")
     trainer = gpumlp.Trainer(net, optimizer="sgd", lr=LR, batch_size=BATCH)
-    peer = MLPClassifier(
-        WIDTHS[1:-1], solver="sgd", momentum=0.0, nesterovs_momentum=False, alpha=0.0,
-        batch_size=BATCH, learning_rate_init=LR, shuffle=False, random_state=0,
-    )  # fmt: skip
-    peer.partial_fit(x, y, classes=np.unique(y))
+    peers = {}
+    for dtype in ("float32", "float64"):
+        data = x.astype(dtype)
+        peer = MLPClassifier(
+            WIDTHS[1:-1], solver="sgd", momentum=0.0, nesterovs_momentum=False, alpha=0.0,
+            batch_size=BATCH, learning_rate_init=LR, random_state=0,
+        )  # fmt: skip
+        peer.partial_fit(data, y, classes=np.unique(y))
+        peers[dtype] = (peer, data)
+    peer, data = peers["float32"]
     for i, layer in enumerate(net.layers):  # both start from the same θ
         layer.W[...], layer.b[...] = peer.coefs_[i].T, peer.intercepts_[i]
 
     def ours() -> None:
         trainer.fit(x, y, epochs=1, metric=None, progress=False)
 
-    def theirs() -> None:
-        peer.partial_fit(x, y)
-
     ours()
-    theirs()
+    peer.partial_fit(data, y)
     cost = net.cost(x, y)
     reached = float(-np.log(peer.predict_proba(x)[np.arange(len(y)), y]).mean())
     if abs(cost - reached) > 0.02 * reached:  # the orders of the examples differ
         raise AssertionError(f"after one epoch the costs differ: {cost} and {reached}")
-    return {"gpumlp": ours, "scikit-learn": theirs}
+    theirs = {
+        f"scikit-learn {dtype}": lambda peer=peer, data=data: peer.partial_fit(data, y)
+        for dtype, (peer, data) in peers.items()
+    }
+    return {"gpumlp": ours, **theirs, "products": _products(net, len(x))}
+
+
+def _products(net: gpumlp.MLP, m: int) -> Callable[[], None]:
+    """The matrix products of one epoch over m examples: what no one can do without."""
+    s, W = Workspace(net, BATCH, intermediate=True), net.theta.W
+    dW = Parameters.zeros(net.backend, net.theta.layout).W
+    s.h[0].fill(0.5)
+    s.gz[net.L].fill(0.5)
+
+    def run() -> None:
+        for start in range(0, m, BATCH):
+            if m - start < len(s.h[0]) or start == 0:
+                s.resize(min(BATCH, m - start))
+            for k in range(1, net.L + 1):
+                np.dot(s.h[k - 1], W[k].T, out=s.h[k])
+            for k in range(net.L, 0, -1):
+                np.dot(s.gz[k].T, s.h[k - 1], out=dW[k])
+                if k > 1:
+                    np.dot(s.gz[k], W[k], out=s.gz[k - 1])
+
+    return run
 
 
 def _torch_network(torch: Any, tensors: dict[str, Any]) -> Any:

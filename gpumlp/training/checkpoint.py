@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gpumlp import storage
 from gpumlp.backends import Array, Backend
 from gpumlp.errors import CheckpointError
-from gpumlp.parameters import Layout, Parameters
+from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Examples
 from gpumlp.training.history import History
 
@@ -145,17 +145,8 @@ class Checkpoint:
         return {
             f"{prefix}{name}": view
             for prefix, buffer in flat.items()
-            for name, view in _named(layout, buffer).items()
+            for name, view in Parameters(layout, buffer).named().items()
         }
-
-
-def _named(layout: Layout, flat: Array) -> dict[str, Array]:
-    """The views of a flat buffer by torch's names."""
-    p = Parameters(layout, flat)
-    named = {}
-    for i, (W, b) in enumerate(zip(p.W[1:], p.b[1:], strict=True)):
-        named[f"{2 * i}.weight"], named[f"{2 * i}.bias"] = W, b
-    return named
 
 
 def _of_network(config: dict[str, Any]) -> dict[str, Any]:
