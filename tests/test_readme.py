@@ -1,5 +1,6 @@
 """The README's Python runs as it stands, and quotes the loops as they are."""
 
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import gpumlp
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_learns(capsys):
@@ -40,3 +42,15 @@ def test_the_loops_are_quoted():
     assert len(loops) == 2
     for loop in loops:
         assert textwrap.indent(loop, "    ") in driver
+
+
+def test_figures_are_those_of_the_committed_results():
+    results = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    committed = {
+        f"{entry['gpumlp_over_this']:.2f}"
+        for part in ("step", "epoch")
+        for name, entry in results[part].items()
+        if name != "gpumlp"
+    }
+    quoted = set(re.findall(r"\| (\d+\.\d+) of (?:its|their) time", README))
+    assert quoted == committed
