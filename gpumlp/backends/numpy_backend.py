@@ -125,6 +125,8 @@ class NumpyBackend:
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
     ) -> None:
+        if not regularizer.active:
+            return
         arguments = regularizer.arguments()
 
         def block(part: slice, strength: float) -> float:
@@ -232,7 +234,7 @@ def _through_activation(
 
 
 def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:
-    """dθ + strength · λ∇Ω(θ), in dθ's memory or a new block: for `update` alone to overwrite."""
+    """dθ + strength · λ∇Ω(θ): dθ itself or a new block, so that only `update` may overwrite it."""
     if not regularizer.active or strength == 0:
         return dtheta
     g: Array = regularizer.gradient(theta, **regularizer.arguments())
