@@ -41,16 +41,22 @@ class Timing:
 
 
 def interleaved(
-    competitors: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 3
+    competitors: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 3, burst: int = 1
 ) -> dict[str, Timing]:
-    """Time each competitor once a round, in turn, after some rounds of warm-up."""
+    """Time each competitor once a round, in turn, after some rounds of warm-up.
+
+    burst: calls in a row that a timing is the mean of.  Threads that wait for work by spinning, as
+    those of OpenBLAS and OpenMP do for some milliseconds, hamper whoever comes next: with bursts
+    each library is timed mostly as it runs by itself.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in competitors}
     for i in range(-warmup, rounds):
         for name, run in competitors.items():
             start = time.perf_counter()
-            run()
+            for _ in range(burst):
+                run()
             if i >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append((time.perf_counter() - start) / burst)
     return {name: Timing(values) for name, values in seconds.items()}
 
 

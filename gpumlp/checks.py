@@ -5,6 +5,7 @@ Every message names the argument, what was expected and from where, what came, a
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +36,10 @@ def supervised(
     n_0, n = ends
     x = examples(backend, x, n_0, f"x{suffix}")
     y = targets(backend, loss, y, len(x), n, f"y{suffix}")
+    backend.synchronize()  # the checks worked on the caller's stream, the doors work on the room's
     host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
+    if sample_weight is not None and backend.owns(sample_weight):
+        sample_weight = backend.to_host(sample_weight)
     return x, y, example_weights(loss, host, n, sample_weight, class_weight)
 
 
@@ -241,7 +245,10 @@ def widths(value: Any) -> tuple[int, ...]:
             f"widths must list inputs, hidden layers and outputs, as [784, 256, 10]; "
             f"got {_short(value)}"
         )
-    return tuple(positive_int(n, f"widths[{i}]") for i, n in enumerate(value))
+    whole = tuple(positive_int(n, f"widths[{i}]") for i, n in enumerate(value))
+    if max(whole) >= 1 << 31:
+        raise ValueError(f"widths has {max(whole)}; a layer has at most {(1 << 31) - 1} units")
+    return whole
 
 
 def positive_int(value: Any, name: str, least: int = 1) -> int:
@@ -256,3 +263,14 @@ def positive_int(value: Any, name: str, least: int = 1) -> int:
 def _short(value: Any) -> str:
     """The value in one short line."""
     return " ".join(reprlib.repr(value).split())
+
+
+def positive_number(value: Any, name: str, least: float | None = None) -> float:
+    """A finite number above 0, or from `least` on."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} must be a number, got {_short(value)}")
+    low = value > 0 if least is None else value >= least
+    if not (math.isfinite(value) and low):
+        bound = "more than 0" if least is None else f"{least:g} or more"
+        raise ValueError(f"{name} must be finite and {bound}, got {value}")
+    return float(value)

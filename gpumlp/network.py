@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -78,7 +78,9 @@ class MLP:
             None if initializer is None else lookup(INITIALIZERS, "initializer", initializer)
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
+        _check_output(self.loss, self.f[-1])
         self.backend = get_backend(backend, precision)
+        self.backend.synchronize()
         layout = Layout(self.widths, self.backend.dtype.itemsize)
         self._adopt(Parameters.zeros(self.backend, layout))
         rng = np.random.default_rng(self.seed)
@@ -98,9 +100,24 @@ class MLP:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The same network with a θ of its own; layers are views of it, not copies."""
-        twin = copy.copy(self)
+        self.backend.synchronize()
+        twin = memo[id(self)] = object.__new__(type(self))
+        vars(twin).update(vars(self))
         twin._adopt(Parameters(self.theta.layout, self.backend.asarray(self.theta.flat)))
+        self.backend.synchronize()
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle keeps: the settings, the room's name and θ on the host."""
+        own = {k: v for k, v in vars(self).items() if k not in ("theta", "layers", "_idle", "_J")}
+        return {**own, "backend": (self.backend.name, self.precision), "theta": self.tensors()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The same network in a room of the same name."""
+        vars(self).update(state, backend=get_backend(*state["backend"]))
+        layout = Layout(self.widths, self.backend.dtype.itemsize)
+        self._adopt(Parameters.zeros(self.backend, layout))
+        self.assign(state["theta"])
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, self.widths))
@@ -126,7 +143,9 @@ class MLP:
     def predict(self, x: Array) -> Array:
         """link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself."""
         link = self.loss.link
-        return link.f(self.forward(x), **link.params)
+        p = link.f(self.forward(x), **link.params)
+        self.backend.synchronize()  # before the memory of ŷ may be used again
+        return p
 
     def cost(
         self,
@@ -154,10 +173,16 @@ class MLP:
 
     def penalty(self) -> float:
         """λΩ(θ)."""
-        room, theta, J = self.backend, self.theta, self._J
+        room, theta = self.backend, self.theta
+        room.synchronize()
+        J = (
+            self._J.pop() if self._J else room.full((1,), 0, "float64")
+        )  # none while a thread has it
         room.asarray(np.zeros(1), out=J)
         room.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
-        return float(room.to_host(J)[0])
+        omega = float(room.to_host(J)[0])
+        self._J.append(J)
+        return omega
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
@@ -202,6 +227,7 @@ class MLP:
             "output_activation": self.f[-1].spec(),
             "loss": self.loss.spec(),
             "regularizer": self.regularizer.spec(),
+            "initializer": self.initializer and self.initializer.spec(),
             "precision": self.precision,
             "seed": self.seed,
         }
@@ -235,8 +261,13 @@ class MLP:
         Raises:
             CheckpointError: the file is damaged, foreign or does not fit.
         """
+        known = inspect.signature(cls).parameters
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"MLP has no argument {name!r}; it has: {', '.join(known)}")
+        room = get_backend(backend).name
         config, tensors = storage.load_network(path, functions)
-        if config.get("precision") == "tf32" and get_backend(backend).name == "numpy":
+        if config.get("precision") == "tf32" and room == "numpy":
             config["precision"] = "float32"  # tf32 is a GPU's way of multiplying float32
         try:
             net = cls(**{**config, "backend": backend, **settings})
@@ -265,8 +296,10 @@ class MLP:
                 raise ValueError(
                     f"{name} has shape {np.shape(tensors[name])}, this network's is {view.shape}"
                 )
+        self.backend.synchronize()
         for name, view in views.items():
             self.backend.asarray(tensors[name], out=view)
+        self.backend.synchronize()  # the caller may free them now
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -276,7 +309,7 @@ class MLP:
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
-        self._J = self.backend.full((1,), 0, "float64")
+        self._J = [self.backend.full((1,), 0, "float64")]
         self._idle: Workspace | None = None
 
     def _check(
@@ -300,6 +333,15 @@ class MLP:
                 yield rows, s
         finally:
             self._idle = s
+
+
+def _check_output(loss: Loss, f: Activation) -> None:
+    """Raise where the loss takes probabilities and the output layer cannot give them."""
+    if loss.probabilities and f.name in ("identity", "relu", "leaky_relu", "tanh"):
+        raise ValueError(
+            f"{loss.name} takes probabilities but the output layer's activation is {f.name}; pass "
+            'output_activation="softmax", or loss="softmax_cross_entropy", which takes logits'
+        )
 
 
 def _activations(count: int, hidden: Any, output: Any) -> list[Activation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from gpumlp.backends import Array, Backend
 from gpumlp.functions import Activation
@@ -79,6 +80,10 @@ class Parameters:
         self.W: list[Array] = [None, *views[:depth]]
         self.b: list[Array] = [None, *views[depth:]]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are of the flat buffer; the views are made anew, of the copy."""
+        return Parameters, (self.layout, self.flat)
+
     @classmethod
     def zeros(cls, backend: Backend, layout: Layout) -> Parameters:
         """A buffer of zeros in the room."""
@@ -100,6 +105,8 @@ class Parameters:
 @dataclass(frozen=True)
 class Layer:
     """Layer k's share of θ: views, assignable in place (``layer.W[...] = value``).
+
+    On a GPU the value is a CuPy array or a number; `MLP.assign` takes host arrays too.
 
     Attributes:
         W: (n_out, n_in).

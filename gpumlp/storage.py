@@ -117,6 +117,8 @@ def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
         CheckpointError: the file is truncated, damaged or no safetensors file.
     """
     load = _safetensors("read").load
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     data = Path(path).read_bytes()
     try:
         metadata = _metadata(data)

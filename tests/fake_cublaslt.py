@@ -27,9 +27,14 @@ class MatmulPreferenceAttribute(enum.IntEnum):
     MAX_WORKSPACE_BYTES = 1
 
 
+class cuBLASLtError(Exception):  # noqa: N801  (nvmath's name)
+    pass
+
+
 class FakeCublasLt:
     """`states`: what the heuristic says of each candidate, 0 for usable."""
 
+    cuBLASLtError = cuBLASLtError  # noqa: N815  (nvmath's name)
     MatmulDescAttribute = MatmulDescAttribute
     MatmulPreferenceAttribute = MatmulPreferenceAttribute
     matmul_heuristic_result_dtype = matmul_heuristic_result_dtype
@@ -78,6 +83,8 @@ class FakeCublasLt:
     ) -> None:  # fmt: skip
         assert self.objects[handle] == "handle"
         self.heuristics += 1
+        if not self.states:
+            raise cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED (15)")
         size = matmul_heuristic_result_dtype.itemsize
         n = min(wanted, len(self.states))
         raw = (ctypes.c_char * (size * n)).from_address(results)

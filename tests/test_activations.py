@@ -158,3 +158,11 @@ def test_an_entry_must_be_whole():
         gpumlp.Activation("mine", f=f, df=f, reads="x")
     with pytest.raises(ValueError, match=r"no CUDA expression; give cuda_f and cuda_df"):
         gpumlp.Activation("mine", f=f, df=f).cuda()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sigmoid_of_rare_events_keeps_its_digits(dtype):
+    """By tanh, float32 would make 0 of σ(−20)."""
+    z = np.array([-80, -50, -20, -17.5, -12, -1, 0, 3, 40], dtype)
+    want = 1 / (1 + np.exp(-z.astype("longdouble")))
+    np.testing.assert_allclose(ACTIVATIONS["sigmoid"].f(z), want, rtol=4 * np.finfo(dtype).eps)

@@ -63,3 +63,12 @@ def test_no_algorithm_is_an_error_that_frees_its_plan():
     with pytest.raises(gpumlp.DeviceError, match="no algorithm for Gemm\\(m=5, n=7, k=3"):
         product(blas, 5, 7, 3, False, False, "float32")
     assert lt.objects == before
+
+
+def test_an_error_of_the_heuristic_frees_the_plan():
+    lt = FakeCublasLt(states=())
+    blas = Blas(lt, 0, 0)
+    before = dict(lt.objects)
+    with pytest.raises(lt.cuBLASLtError, match="NOT_SUPPORTED"):
+        product(blas, 5, 7, 3, False, False, "float32")
+    assert lt.objects == before

@@ -26,6 +26,8 @@ class CompileException(Exception):
 class FakeArray(np.ndarray):
     """CuPy's array: its address is data.ptr, and `set` takes equal shape, dtype and memory."""
 
+    device = types.SimpleNamespace(id=0)
+
     @property
     def data(self):
         return types.SimpleNamespace(ptr=self.ctypes.data)
@@ -59,10 +61,13 @@ class FakeModule:
         if "no such text" in code:
             raise CompileException("error: no such text")
         assert code.startswith("typedef")
+        assert code.isascii()
         FakeCupy.compiled.append((code, options))
 
     def get_function(self, name):
         def function(grid, block, arguments, *, stream):
+            if arguments == ("bad",):
+                raise Error("CUDA_ERROR_INVALID_VALUE: invalid argument")
             FakeCupy.launched.append((name, grid, block, arguments, stream))
 
         return types.SimpleNamespace(kernel=function)
@@ -77,9 +82,10 @@ class FakeCupy:
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
         FakeArray.log = []
         self.limit = 1 << 40
+        self.current_device = 0
         self.cuda = types.SimpleNamespace(
             Stream=FakeStream,
-            Device=lambda: types.SimpleNamespace(id=0),
+            Device=lambda: types.SimpleNamespace(id=self.current_device),
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             compiler=types.SimpleNamespace(CompileException=CompileException),
             driver=types.SimpleNamespace(CUDADriverError=Error),
@@ -184,3 +190,25 @@ def test_errors_are_device_errors(cupy, device):
     with pytest.raises(gpumlp.DeviceError, match="IllegalAddress.*started anew") as caught:
         device.synchronize()
     assert caught.value.__cause__ is cupy.broken
+    kernel = device.kernel("total", KernelSource("reduce.cu", "float32"))
+    with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):
+        kernel((1, 1), (256, 1), ("bad",))
+
+
+def test_cublaslt_errors_are_device_errors(cupy):
+    device = CudaDevice(cupy, FakeCublasLt(states=()))
+    a, b, out = (device.empty((2, 2), "float32") for _ in range(3))
+    with pytest.raises(gpumlp.DeviceError, match="multiplying, Gemm.*NOT_SUPPORTED"):
+        device.gemm(a, b, out, compute="float32")
+
+
+def test_work_on_another_gpu_is_refused(cupy, device):
+    a = device.empty((2,), "float32")
+    a.device = types.SimpleNamespace(id=1)
+    assert not device.owns(a)
+    cupy.current_device = 1
+    for work in (device.synchronize, lambda: device.empty((1,), "float32")):
+        with pytest.raises(
+            gpumlp.DeviceError, match=r"on GPU 0 but the current one is 1; .*Device\(0\)"
+        ):
+            work()

@@ -274,3 +274,9 @@ def test_class_weights_and_log_likelihood_are_torchs(rng):
     module = torch.nn.NLLLoss(weight=torch.tensor(of_class))
     J = module(torch.log(torch.tensor(net.forward(x))), torch.tensor(labels)).item()
     assert net.cost(x, labels, class_weight=of_class) == pytest.approx(J, rel=1e-13)
+
+
+@pytest.mark.parametrize("output", ["identity", "tanh"])
+def test_a_loss_on_probabilities_refuses_other_outputs(output):
+    with pytest.raises(ValueError, match='takes probabilities.*output_activation="softmax"'):
+        gpumlp.MLP([2, 3], output_activation=output, loss="negative_log_likelihood")

@@ -197,6 +197,15 @@ def test_a_training_step_allocates_no_array():
     assert peak < d.W[1].nbytes
 
 
+def test_threads_may_ask_for_the_cost_at_the_same_time(rng):
+    net = MLP([5, 40, 3], "tanh", regularizer="l2", precision="float64", backend="numpy")
+    x, y = rng.normal(size=(30, 5)), rng.integers(0, 3, 30)
+    alone = net.cost(x, y)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: net.cost(x, y), range(400)))
+    assert set(together) == {alone}
+
+
 def test_threads_may_predict_at_the_same_time(rng):
     net = MLP([50, 200, 200, 3], "tanh", precision="float64", backend="numpy")
     batches = [rng.normal(size=(m, 50)) for m in (300, 200, 400, 100)]

@@ -189,6 +189,8 @@ def test_a_tf32_network_loads_where_there_is_no_gpu(backend, tmp_path, monkeypat
 def test_every_entry_survives_its_settings(tmp_path):
     for f in ACTIVATIONS.values():
         for loss in LOSSES.values():
-            net = MLP([2, 3, 2], f, loss=loss, regularizer=REGULARIZERS["l1"], **PLAIN)
+            output = "softmax" if loss.probabilities else "identity"
+            net = MLP([2, 3, 2], f, output, loss, REGULARIZERS["l1"], "lecun", **PLAIN)
             again = MLP(**net.config(), backend="numpy")
             assert (again.f, again.loss, again.regularizer) == (net.f, net.loss, net.regularizer)
+            assert again.initializer == net.initializer

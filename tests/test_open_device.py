@@ -13,6 +13,10 @@ class CudaRuntimeError(RuntimeError):
     pass
 
 
+class LtError(Exception):
+    pass
+
+
 def fake_cupy(*, driver=13000, devices=1, count_error=None, nvrtc_error=None):
     def count():
         if count_error:
@@ -44,7 +48,7 @@ def fake_nvmath(monkeypatch, error=None):
         return 130000
 
     bindings = types.ModuleType("nvmath.bindings")
-    bindings.cublasLt = types.SimpleNamespace(get_version=get_version)
+    bindings.cublasLt = types.SimpleNamespace(get_version=get_version, cuBLASLtError=LtError)
     monkeypatch.setitem(sys.modules, "nvmath", types.ModuleType("nvmath"))
     monkeypatch.setitem(sys.modules, "nvmath.bindings", bindings)
 
@@ -106,3 +110,15 @@ def test_no_cublaslt(monkeypatch):
     fake_nvmath(monkeypatch, error=RuntimeError("libcublasLt.so.13 not found\nand more"))
     message = reason(monkeypatch, fake_cupy())
     assert "cublasLt cannot be loaded (libcublasLt.so.13 not found)" in message
+
+
+def test_a_device_that_fails(monkeypatch):
+    """In exclusive use by another program, say."""
+    fake_nvmath(monkeypatch)
+
+    def busy(*_):
+        raise CudaRuntimeError("cudaErrorDevicesUnavailable: busy\nand more")
+
+    monkeypatch.setattr(device, "CudaDevice", busy)
+    message = reason(monkeypatch, fake_cupy())
+    assert "the GPU cannot be used (cudaErrorDevicesUnavailable: busy)" in message

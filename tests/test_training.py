@@ -24,7 +24,7 @@ def reference(net, x, y, *, weights=None, batch_size, epochs, lr, seed=0, clip=N
             share = weights[rows] / max(weights[rows].sum(), 1e-300)
             h = np.tanh(x[rows] @ W1.T + b1)
             error = h @ W2.T + b2 - y[rows]
-            values.append((share * (error**2).mean(axis=1)).sum())
+            values.append((weights[rows] * (error**2).mean(axis=1)).sum())
             g2 = 2 * error / y.shape[1] * share[:, None]
             g1 = (g2 @ W2) * (1 - h**2)
             gradients = [
@@ -37,7 +37,7 @@ def reference(net, x, y, *, weights=None, batch_size, epochs, lr, seed=0, clip=N
                 p - lr * scale * g for p, g in zip((W1, b1, W2, b2), gradients, strict=True)
             )
         omega = sum((p**2).sum() for p in (W1, b1, W2, b2))
-        costs.append(np.mean(values) + 0.5 * lam * omega)
+        costs.append(sum(values) / weights.sum() + 0.5 * lam * omega)
     return {"0.weight": W1, "0.bias": b1, "2.weight": W2, "2.bias": b2}, costs
 
 

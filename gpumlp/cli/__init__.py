@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -9,6 +10,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the command `gpumlp`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a sign, Σ say, shows ?
+            stream.reconfigure(errors="replace")
     try:
         from gpumlp.cli.app import app
     except ModuleNotFoundError as error:

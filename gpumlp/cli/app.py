@@ -10,14 +10,15 @@ import typer
 import gpumlp
 from gpumlp import data as datasets
 from gpumlp.cli import describe, models, options, outputs
-from gpumlp.cli.errors import reported, show_tracebacks
+from gpumlp.cli.errors import Commands, reported, show_tracebacks
 from gpumlp.training import Trainer
 
 app = typer.Typer(
+    cls=Commands,
     help="Train multilayer perceptrons on NVIDIA GPUs, or on the CPU where there is none.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its columns are so narrow that they cut off names
 )
 
 
@@ -67,19 +68,24 @@ def train(
     resume: options.Resume = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a network; write model.safetensors, history.json and history.png.
+    """Train a network; write it and the history of its training.
 
-    Files of those names in the folder are replaced.
+    The folder gets model.safetensors, checkpoint.safetensors, history.json and history.png; files
+    of those names are replaced.
 
     Ctrl-C ends the training and writes them too; --resume goes on from there.
     """
     models.require("matplotlib", "safetensors", "sklearn", "tqdm")
+    if out is not None:
+        outputs.check_folder(out)
+    if patience is not None and not validation:
+        raise ValueError("--patience watches the validation cost; leave out --validation 0")
+    rule = models.optimizer(optimizer, weight_decay)
     dataset = datasets.load(data, target, task)
     net = models.build(
         dataset, hidden, activation, loss, label_smoothing, l1=l1, l2=l2,
         precision=precision, backend=backend, seed=seed,
     )  # fmt: skip
-    rule = models.optimizer(optimizer, weight_decay)
     trainer = Trainer(net, rule, lr, batch_size, schedule, clip_norm, seed)
     part, held = datasets.split(dataset, validation, seed)
     preparation = models.prepare(part, net, standardize)
@@ -91,8 +97,7 @@ def train(
         describe.start(dataset, part, held, net)
     with outputs.folder(out or Path("runs") / dataset.name) as folder:
         checkpoint = folder / "checkpoint.safetensors"
-        if resume and not checkpoint.exists():
-            typer.echo(f"there is no {checkpoint}: starting from the beginning", err=True)
+        describe.earlier_run(folder, checkpoint, resume)
         history = trainer.fit(
             *seen(part), epochs, validation=seen(held) if held else None, early_stopping=patience,
             train_metric=True, progress=not quiet, checkpoint=checkpoint,
@@ -114,16 +119,21 @@ def evaluate(
     target: options.Target = None,
     backend: options.Room = "auto",
 ) -> None:
-    """Show a model's cost and metrics on data, all rows of it, in the data's own unit."""
+    """Show a model's cost and metrics on data, in the data's own unit.
+
+    All rows of it count, those that the model was trained on too.
+    """
     net, preparation = models.load(model, backend)
     dataset = datasets.load(data, target, like=preparation)
     x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
     typer.echo(repr(dataset))
     typer.echo(repr(net))
-    measured = {"cost": net.cost(x, y)}
+    unit = "" if preparation.y_shift is None else " (of the standardised target)"
+    measured = {f"cost{unit}": net.cost(x, y)}
     measured |= models.metrics(dataset, preparation.outputs(net.predict(x)))
+    width = max(map(len, measured)) + 2
     for name, value in measured.items():
-        typer.echo(f"{name:<10}{value:.6g}")
+        typer.echo(f"{name:<{width}}{value:.6g}")
 
 
 @app.command()
@@ -134,7 +144,10 @@ def predict(
     out: options.Predictions = None,
     backend: options.Room = "auto",
 ) -> None:
-    """Write a model's predictions: label and probabilities, or values, a row for each example."""
+    """Write a model's predictions, a row for each example.
+
+    A row holds the label and the classes' probabilities, or the value.
+    """
     write = outputs.predictions_writer(out)
     net, preparation = models.load(model, backend)
     x = preparation.inputs(datasets.load_inputs(data, preparation))

@@ -17,6 +17,7 @@ from gpumlp.data import Dataset
 from gpumlp.network import MLP
 from gpumlp.training import History
 
+FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png")
 ROWS = 12  # lines of the table
 COLUMNS = {
     "cost": "training cost", "val_cost": "validation cost", "metric": "training {}",
@@ -37,6 +38,14 @@ def start(dataset: Dataset, part: Dataset, held: Dataset | None, net: MLP) -> No
     """The data and the network, and so the room it runs in."""
     typer.echo(f"{dataset!r}; {len(part):,} to train on, {len(held or ()):,} held out")
     typer.echo(repr(net))
+
+
+def earlier_run(folder: Path, checkpoint: Path, resume: bool) -> None:
+    """What becomes of files that are there, on stderr."""
+    if resume and not checkpoint.exists():
+        typer.echo(f"there is no {checkpoint}: starting from the beginning", err=True)
+    elif not resume and any((folder / name).exists() for name in FILES):
+        typer.echo(f"replacing the files of an earlier run in {folder}", err=True)
 
 
 def table(history: History, net: MLP) -> None:
@@ -69,7 +78,7 @@ def end(history: History, net: MLP, folder: Path) -> None:
     part = "validation" if "val_metric" in row else "training"
     result = "" if value is None else f": {part} {metric_name(net)} {value:.4f}"
     typer.echo(f"{how}{result}")
-    typer.echo(f"wrote {folder}/model.safetensors, history.json, history.png")
+    typer.echo(f"wrote {folder}/{', '.join(FILES)}")
 
 
 def installation() -> Iterator[tuple[str, str]]:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import ParamSpec
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
 from gpumlp.errors import DeviceError
 
 P = ParamSpec("P")
 MENDABLE = (ValueError, TypeError, OSError, ImportError, FloatingPointError, DeviceError)
+# typer takes click's, or brings its own
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+IN_OPTIONS = {  # what the Python API's errors advise → the option that does it
+    "resume=False": "leave out --resume",
+    "pass clip_norm=1.0": "pass --clip-norm 1",
+    "lower lr": "lower --lr",
+}
 
 _shown = False  # whether tracebacks are wanted: --debug
 
@@ -34,7 +43,29 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except MENDABLE as error:
             if _shown:
                 raise
-            typer.echo(f"gpumlp: error: {' '.join(str(error).split())}", err=True)
+            told = str(error)
+            for words, option in IN_OPTIONS.items():
+                told = told.replace(words, option)
+            _tell(told)
             raise typer.Exit(2) from None
 
     return run
+
+
+class Commands(TyperGroup):
+    """The commands; wrong usage is one line on stderr, too, and no arguments ask for help."""
+
+    def main(self, args: Sequence[str] | None = None, **settings: Any) -> NoReturn:  # type: ignore[override]
+        """Run a command and exit."""
+        args = list(sys.argv[1:] if args is None else args)
+        settings["standalone_mode"] = False  # errors come here; what is returned is the status
+        try:
+            status = super().main(args or ["--help"], **settings)
+        except USAGE_ERROR as error:
+            _tell(error.format_message())  # type: ignore[attr-defined]
+            sys.exit(2)
+        sys.exit(status or 0)
+
+
+def _tell(error: str) -> None:
+    typer.echo(f"gpumlp: error: {' '.join(error.split())}", err=True)

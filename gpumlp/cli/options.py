@@ -52,8 +52,8 @@ LearningRate = Annotated[
     float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
 ]
 Schedule = Annotated[str, Option(help=f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")]
-BatchSize = Annotated[int, Option(help="Examples a step.")]
-Epochs = Annotated[int, Option(help="Passes over the training data.")]
+BatchSize = Annotated[int, Option(min=1, help="Examples a step.")]
+Epochs = Annotated[int, Option(min=1, help="Passes over the training data.")]
 L1 = Annotated[float, Option(help="Ω(θ) gets this times Σ|θ|, weights and biases.")]
 L2 = Annotated[float, Option(help="Ω(θ) gets half of this times Σθ².")]
 WeightDecay = Annotated[
@@ -62,7 +62,7 @@ WeightDecay = Annotated[
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
 Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32.")]
 Room = Annotated[str, Option(help="auto (the GPU where there is one), numpy or cupy.")]
-Seed = Annotated[int, Option(help="Of the split, the first weights and the shuffles.")]
+Seed = Annotated[int, Option(min=0, help="Of the split, the first weights and the shuffles.")]
 Validation = Annotated[
     float, Option(help="Share of the examples to hold out, or from 1 on their number; 0 for none.")
 ]
@@ -70,14 +70,15 @@ Standardize = Annotated[
     bool | None,
     Option(
         "--standardize/--no-standardize",
-        help="Bring each feature to mean 0 and standard deviation 1.  [default: yes, but for the "
-        "embedded pictures]",
+        help="Bring each feature to mean 0 and standard deviation 1.  A real target is always "
+        "brought there.  [default: yes, but for the embedded pictures]",
     ),
 ]
 Patience = Annotated[
     int | None,
     Option(
-        help="Stop when the validation cost has not fallen for so many epochs, and keep the best."
+        min=1,
+        help="Stop when the validation cost has not fallen for so many epochs, and keep the best.",
     ),
 ]
 Folder = Annotated[
@@ -87,6 +88,7 @@ CheckpointEvery = Annotated[
     int | None,
     Option(
         metavar="STEPS",
+        min=1,
         help="Write checkpoint.safetensors after so many steps too, not only after each epoch.",
     ),
 ]

@@ -24,9 +24,21 @@ HostArray = npt.NDArray[Any]
 Classes = tuple[str, ...] | None
 
 
+def check_folder(path: Path) -> None:
+    """Raise where the path, or what should hold it, is a file."""
+    for each in (path, *path.parents):
+        if each.exists() and not each.is_dir():
+            raise ValueError(f"--out takes a folder, but {each} is a file; name another")
+
+
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """The folder, made where it is missing; what was made and stayed empty is removed again."""
+    """The folder, made where it is missing; what was made and stayed empty is removed again.
+
+    Raises:
+        ValueError: there is a file of that name.
+    """
+    check_folder(path)
     made = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,7 +61,7 @@ def write(path: Path, net: MLP, preparation: Preparation, history: History, name
 def predictions_writer(out: Path | None) -> Callable[[HostArray, Classes], None]:
     """Where predictions go: stdout, or a .csv or .npy file."""
     if out is None:
-        return lambda p, classes: _write_csv(sys.stdout, p, classes)
+        return _write_stdout
     if out.suffix.lower() not in (".csv", ".npy"):
         raise ValueError(f"--out must end in .csv or .npy, got {out}")
 
@@ -65,6 +77,14 @@ def predictions_writer(out: Path | None) -> Callable[[HostArray, Classes], None]
         atomic_write(out, data)
 
     return write_file
+
+
+def _write_stdout(p: HostArray, classes: Classes) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    for name in classes or ():
+        if name.encode(encoding, "replace").decode(encoding) != name:  # a ? would stand for another
+            raise ValueError(f"the class {name!r} cannot be written in {encoding}; use --out FILE")
+    _write_csv(sys.stdout, p, classes)
 
 
 def _write_csv(file: Any, p: HostArray, classes: Classes) -> None:

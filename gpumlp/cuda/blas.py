@@ -108,12 +108,15 @@ class Blas:
         plan = Plan(self._lt, gemm)
         results = np.zeros(CANDIDATES, self._lt.matmul_heuristic_result_dtype)
         count = np.zeros(1, np.int32)
-        self._lt.matmul_algo_get_heuristic(
-            self._handle, plan.operation, plan.a, plan.b, plan.d, plan.d, self._preference,
-            CANDIDATES, results.ctypes.data, count.ctypes.data,
-        )  # fmt: skip
-        usable = [r for r in results[: count[0]] if r["state"] == 0]
-        if not usable:
+        try:
+            self._lt.matmul_algo_get_heuristic(
+                self._handle, plan.operation, plan.a, plan.b, plan.d, plan.d, self._preference,
+                CANDIDATES, results.ctypes.data, count.ctypes.data,
+            )  # fmt: skip
+            usable = [r for r in results[: count[0]] if r["state"] == 0]
+            if not usable:
+                raise DeviceError(f"cublasLt has no algorithm for {gemm}")
+        except BaseException:
             plan.close()
-            raise DeviceError(f"cublasLt has no algorithm for {gemm}")
+            raise
         return plan, np.array(usable[0]["algo"])

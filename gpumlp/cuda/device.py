@@ -23,14 +23,20 @@ OTHERWISE = 'or use backend="numpy"'
 class CudaDevice:
     """`gpumlp.cuda.seam.Device` on the current CUDA device.
 
-    The stream is non-blocking, which graph capture needs; so work that the user's own streams do on
-    the same arrays is waited for in `synchronize`.
+    The stream does not wait for the user's own streams, nor they for it: `synchronize` does both.
     """
 
     def __init__(self, cupy: Any, lt: Any) -> None:
         self._cupy = cupy
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        cuda = cupy.cuda
+        self._index = int(cuda.Device().id)
+        self._foreign = (
+            cuda.runtime.CUDARuntimeError,
+            cuda.driver.CUDADriverError,
+            lt.cuBLASLtError,
+        )
+        self._stream = cuda.Stream(non_blocking=True)
+        properties = cuda.runtime.getDeviceProperties(self._index)
         self.name = properties["name"].decode()
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
@@ -42,7 +48,7 @@ class CudaDevice:
             return self._cupy.empty(shape, dtype)  # CuPy aligns to 512 bytes
 
     def owns(self, a: object) -> bool:
-        return isinstance(a, self._cupy.ndarray)
+        return isinstance(a, self._cupy.ndarray) and int(a.device.id) == self._index
 
     def address(self, a: DeviceArray) -> int:
         return int(a.data.ptr)
@@ -70,15 +76,19 @@ class CudaDevice:
     def kernel(self, name: str, source: KernelSource) -> Kernel:
         with self._errors(f"compiling {source.file} for {source.dtype}"):
             if source not in self._modules:
-                self._modules[source] = self._cupy.RawModule(
-                    code=source.text(), options=("-std=c++17", *include_options(source.header))
-                )
+                # comments have Greek letters, and CuPy may write the text in the locale's encoding
+                text = source.text().encode("ascii", "replace").decode()
+                options = ("-std=c++17", *include_options(source.header))
+                self._modules[source] = self._cupy.RawModule(code=text, options=options)
             function = self._modules[source].get_function(name).kernel
 
         def launch(
             grid: tuple[int, int], block: tuple[int, int], arguments: tuple[Any, ...]
         ) -> None:
-            function(grid, block, arguments, stream=self._stream)
+            try:
+                function(grid, block, arguments, stream=self._stream)
+            except self._foreign as error:
+                raise self._failure(error, f"launching {name}") from error
 
         return launch
 
@@ -89,7 +99,10 @@ class CudaDevice:
         m, n = out.shape
         k = a.shape[0] if transpose_a else a.shape[1]
         gemm = Gemm(m, n, k, transpose_a, transpose_b, out.dtype.name, compute)
-        self._blas(gemm, a.data.ptr, b.data.ptr, out.data.ptr)
+        try:
+            self._blas(gemm, a.data.ptr, b.data.ptr, out.data.ptr)
+        except self._foreign as error:
+            raise self._failure(error, f"multiplying, {gemm}") from error
 
     def synchronize(self) -> None:
         with self._errors():
@@ -97,22 +110,32 @@ class CudaDevice:
 
     @contextlib.contextmanager
     def _errors(self, doing: str = "") -> Iterator[None]:
-        """CuPy's many error classes as one `DeviceError`, the original as its cause."""
-        cuda, memory = self._cupy.cuda, self._cupy.cuda.memory
-        before = f"{doing}: " if doing else ""
+        """CuPy's and cublasLt's error classes as one `DeviceError`, the original as its cause."""
+        cuda = self._cupy.cuda
+        current = int(cuda.Device().id)
+        if current != self._index:
+            raise DeviceError(
+                f"this network is on GPU {self._index} but the current one is {current}; "
+                f"work within `with cupy.cuda.Device({self._index}):`"
+            )
         try:
             yield
-        except memory.OutOfMemoryError as error:
+        except cuda.memory.OutOfMemoryError as error:
             raise DeviceError(
-                f"{before}out of GPU memory on {self.name}: {error}; "
+                f"out of GPU memory on {self.name}: {error}; "
                 "use a smaller batch_size or network, or free other programs' memory"
             ) from error
         except cuda.compiler.CompileException as error:
-            raise DeviceError(f"{before}{error}") from error
-        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
-            raise DeviceError(
-                f"{before}{error}; after such an error the process must be started anew"
-            ) from error
+            raise DeviceError(f"{doing}: {error}") from error
+        except self._foreign as error:
+            raise self._failure(error, doing) from error
+
+    @staticmethod
+    def _failure(error: BaseException, doing: str) -> DeviceError:
+        before = f"{doing}: " if doing else ""
+        return DeviceError(
+            f"{before}{_line(error)}; after such an error the process must be started anew"
+        )
 
 
 def open_device() -> CudaDevice:
@@ -130,7 +153,13 @@ def open_device() -> CudaDevice:
         raise DeviceError(
             f"NVRTC cannot be loaded ({_line(error)}): {INSTALL}, {OTHERWISE}"
         ) from error
-    return _device(cupy.cuda.Device().id)
+    lt = _import_cublaslt()
+    try:
+        return _device(cupy.cuda.Device().id)
+    except (cupy.cuda.runtime.CUDARuntimeError, lt.cuBLASLtError) as error:
+        raise DeviceError(
+            f"the GPU cannot be used ({_line(error)}): free it, {OTHERWISE}"
+        ) from error
 
 
 @cache

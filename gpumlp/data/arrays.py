@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.raw import HostArray, Raw, first_line, listed, missing
+from gpumlp.data.raw import LARGEST_INT, HostArray, Raw, first_line, listed, missing
+from gpumlp.data.remedies import huge_numbers
 
 
 def read_npz(path: Path, target: str | None, features: Sequence[str] | None, labelled: bool) -> Raw:
@@ -94,6 +95,10 @@ def _matrix(path: Path, x: HostArray, name: str) -> HostArray:
     if x.ndim != 2:
         hint = "x.reshape(len(x), -1)" if x.ndim > 2 else "an array of shape (m, n)"
         raise ValueError(f"{path}: {name} has shape {x.shape}, rows were expected; save {hint}")
+    if x.dtype.kind in "iu" and x.size:
+        huge = np.maximum(x.max(axis=0).astype(float), -x.min(axis=0).astype(float)) > LARGEST_INT
+        if huge.any():
+            raise ValueError(f"{path}: {huge_numbers(np.flatnonzero(huge), x.shape[1])}")
     return x.astype(np.result_type(x.dtype, np.float32), copy=False)
 
 

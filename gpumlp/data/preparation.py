@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.data.raw import listed
 from gpumlp.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -45,10 +46,20 @@ class Preparation:
         """Learnt from the training part alone.
 
         x, y: whether to standardise features, targets: mean 0, standard deviation 1.  A constant
-            column is only shifted.
+            column becomes 0.
+
+        Raises:
+            ValueError: a column's moments lie beyond float64.
         """
-        shift, scale = _moments(train.x) if x else (None, None)
-        y_shift, y_scale = _moments(train.y.reshape(len(train.y), -1)) if y else (None, None)
+        shift, scale, y_shift, y_scale = None, None, None, None
+        if x:
+            shift, scale = _moments(train.x, train.features)
+        if y:
+            values = train.y.reshape(len(train.y), -1)
+            name = "the target" if train.target is None else f"the target {train.target}"
+            several = values.shape[1] > 1
+            names = [f"{name}[{j}]" if several else name for j in range(values.shape[1])]
+            y_shift, y_scale = _moments(values, names)
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale
         )
@@ -96,9 +107,18 @@ class Preparation:
         return cls(**settings)
 
 
-def _moments(x: HostArray) -> tuple[Numbers, Numbers]:
-    """Mean and standard deviation of each column, 1 for a constant one."""
-    mean, std = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    # a constant column's deviation is rounding, up to a few units in its mean's last place
-    std[std <= 8 * np.finfo(x.dtype if x.dtype.kind == "f" else float).eps * abs(mean)] = 1
+def _moments(x: HostArray, names: Sequence[str]) -> tuple[Numbers, Numbers]:
+    """Mean and standard deviation of each column; the value and 1 of a constant one."""
+    low, constant = x.min(axis=0), x.min(axis=0) == x.max(axis=0)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        mean = np.where(constant, low, x.mean(axis=0, dtype=np.float64))
+        std = np.where(constant, 1.0, x.std(axis=0, dtype=np.float64))
+    # a deviation whose square is beyond float64 comes out as inf, below it as 0
+    bad = ~(np.isfinite(mean) & np.isfinite(std) & (std > 0))
+    if bad.any():
+        raise ValueError(
+            "values too large or too small to be standardised: "
+            f"{listed(name for name, odd in zip(names, bad.tolist(), strict=True) if odd)}; "
+            "rescale them, or take logarithms"
+        )
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 HostArray = npt.NDArray[Any]
+LARGEST_INT = 2**53  # float64 holds every whole number up to it
 
 
 class Raw(NamedTuple):

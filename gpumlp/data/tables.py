@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.raw import HostArray, Raw, first_line, listed, missing
+from gpumlp.data.csv_files import read_csv
+from gpumlp.data.raw import LARGEST_INT, HostArray, Raw, first_line, listed, missing
+from gpumlp.data.remedies import kind_of, look, oddities, read_call
+
+SEEN = 1000  # rows of a target of words that are looked at for numbers in disguise
 
 
 def read_table(
@@ -28,7 +32,7 @@ def read_table(
     """
     table = _arrow_table(path)
     names = table.column_names
-    _check_names(path, names)
+    _check_names(path, names, {target, *(features or ())})
     if labelled and target is None:
         raise ValueError(
             f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
@@ -52,27 +56,24 @@ def _arrow_table(path: Path) -> Any:
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f'to read .{_kind(path)} files: pip install "gpumlp[cli]"') from error
+        raise ImportError(f'to read .{kind_of(path)} files: pip install "gpumlp[cli]"') from error
     try:
-        if _kind(path) == "parquet":
+        if kind_of(path) == "parquet":
             return pyarrow.parquet.ParquetFile(path).read()
-        with path.open("rb") as file:
-            header = file.readline()
-        return pyarrow.csv.read_csv(
-            path,
-            # types are inferred from the first block: let it be the whole file where it can
-            pyarrow.csv.ReadOptions(block_size=min(path.stat().st_size + (1 << 20), 2**31 - 1)),
-            pyarrow.csv.ParseOptions(delimiter=max(",;\t", key=lambda c: header.count(c.encode()))),
-            pyarrow.csv.ConvertOptions(strings_can_be_null=True),
-        )
+        return read_csv(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} cannot be read: it is no .{_kind(path)} file or not whole "
+            f"{path} cannot be read: it is no .{kind_of(path)} file or not whole "
             f"({first_line(error)})"
         ) from error
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
+    if len(names) == 1 and names[0] not in wanted and kind_of(path) == "csv":
+        raise ValueError(
+            f"{path} has a single column, {names[0]!r}; its columns must be apart by commas, "
+            "semicolons, tabs or |, not by spaces or other signs"
+        )
     double = sorted({name for name in names if names.count(name) > 1})
     if all(_is_number(name) for name in names):
         raise ValueError(f"{path} has no header: its first line must name the columns")
@@ -95,40 +96,22 @@ def _numbers(path: Path, table: Any) -> HostArray:
     kinds = {field.name: field.type for field in table.schema}
     single = all(kind in (pa.float32(), pa.float16()) for kind in kinds.values())
     x = np.empty((table.num_rows, len(kinds)), np.float32 if single else np.float64)
-    words, holes = [], []
+    looks, holes, huge = {}, {}, []
     for j, (name, kind) in enumerate(kinds.items()):
         column = table.column(name)
         empty = column.null_count
         if _is_numeric(kind):
             x[:, j] = column.cast(pa.float64(), safe=False).to_numpy()
             empty = int((~np.isfinite(x[:, j])).sum())
+            if pa.types.is_integer(kind) and np.nanmax(abs(x[:, j]), initial=0) > LARGEST_INT:
+                huge.append(name)
         elif not pa.types.is_null(kind):
-            words.append(name)
+            looks[name] = look(column)
         if empty:
-            holes.append(f"{name} ({empty})")
-    if words or holes:
-        raise ValueError("; ".join(_oddities(path, words, holes, len(kinds))))
+            holes[name] = empty
+    if looks or holes or huge:
+        raise ValueError(oddities(path, len(kinds), looks, holes, huge))
     return x
-
-
-def _oddities(path: Path, words: list[str], holes: list[str], columns: int) -> list[str]:
-    """What is wrong with the columns, and a line of pandas that mends it."""
-    kind, lines = _kind(path), [f"{path} is no table of numbers"]
-    read, write = f'pandas.read_{kind}("{path}")', f'.to_{kind}("new.{kind}", index=False)'
-    if words:
-        example = words if len(words) <= 8 else [*words[:8], "…"]
-        lines.append(
-            f"{len(words)} of {columns} feature columns hold words or dates: {listed(words)}: "
-            f"encode them one-hot, pandas.get_dummies({read}, columns={example}, dtype=float)"
-            f"{write}"
-        )
-    if holes:
-        lines.append(
-            f"{len(holes)} of {columns} feature columns have missing or infinite values: "
-            f"{listed(holes)}: drop such rows, {read}.dropna(){write}, or impute them, "
-            ".fillna(table.median(numeric_only=True))"
-        )
-    return lines
 
 
 def _target_column(path: Path, column: Any, name: str) -> HostArray:
@@ -138,11 +121,17 @@ def _target_column(path: Path, column: Any, name: str) -> HostArray:
     if column.null_count:
         raise ValueError(
             f"{path}: the target {name!r} has {column.null_count} missing values; drop such rows, "
-            f"pandas.read_{_kind(path)}(…).dropna(subset=[{name!r}])"
+            f"{read_call(path)}.dropna(subset=[{name!r}])"
         )
     if _is_numeric(column.type):
         y: HostArray = np.asarray(column.to_numpy())
         return y.astype(np.float64) if y.dtype == object else y  # decimals
+    found = look(column.slice(0, SEEN))
+    if found.kind in ("decimal", "thousands"):
+        remedy = "write 1.5 for 1,5" if found.kind == "decimal" else "write the digits alone"
+        raise ValueError(
+            f"{path}: the target {name!r} has numbers with separators, as {found.odd[0]}; {remedy}"
+        )
     try:
         return np.array(column.cast(pa.string()).to_pylist(), dtype=object)
     except pa.ArrowInvalid:

@@ -72,7 +72,8 @@ class Activation(Entry):
 
 
 def _sigmoid(z: Array) -> Array:
-    return 0.5 + 0.5 * np.tanh(0.5 * z)  # by tanh, which cannot overflow
+    e = np.exp(-np.abs(z))  # ≤ 1; by tanh, σ(−20) would be 0 in float32
+    return np.where(z < 0, e, 1) / (1 + e)
 
 
 def _softplus(z: Array) -> Array:
@@ -104,7 +105,7 @@ GELU_SLOPE, GELU_CUBIC = 0.7978845608028654, 0.044715  # √(2/π); Hendrycks & 
 SQRT_HALF, INV_SQRT_2PI = 0.7071067811865476, 0.3989422804014327
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. (2017)
 
-CUDA_SIGMOID = "(real(0.5) + real(0.5) * tanh(real(0.5) * z))"
+CUDA_SIGMOID = "(real(1) / (real(1) + exp(-z)))"  # exp(−z) = inf gives 0, as it should
 CUDA_SOFTPLUS = "(fmax(z, real(0)) + log1p(exp(-fabs(z))))"
 CUDA_GELU_TANH = f"tanh(real({GELU_SLOPE!r}) * (z + real({GELU_CUBIC!r}) * z * z * z))"
 CUDA_GELU_ERF = f"(real(0.5) * (real(1) + erf(z * real({SQRT_HALF!r}))))"

@@ -47,6 +47,19 @@ class Entry:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # nothing in it changes
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name where a table has it; else whole, which no lambda allows."""
+        if self.stands_in_a_table():
+            return _by_name, (type(self), self.name, dict(self.params))
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields |= {"params": dict(self.params), "limits": dict(self.limits)}
+        return _whole, (type(self), fields)
+
+    def stands_in_a_table(self) -> bool:
+        """Whether this is a table's entry, with these or other parameters."""
+        known = _TABLED.get((type(self), self.name))
+        return known is not None and dataclasses.replace(known, params=self.params) == self
+
     def spec(self) -> dict[str, Any]:
         """Name and parameters as JSON can hold them; `lookup` turns them back into the entry."""
         return {"name": self.name, **self.params}
@@ -78,16 +91,29 @@ class Entry:
 E = TypeVar("E", bound=Entry)
 
 
+_TABLED: dict[tuple[type[Entry], str], Entry] = {}
+
+
 def table(*entries: E) -> Mapping[str, E]:
     """The read-only table name -> entry."""
+    _TABLED.update({(type(entry), entry.name): entry for entry in entries})
     return MappingProxyType({entry.name: entry for entry in entries})
+
+
+def _by_name(kind: type[Entry], name: str, params: dict[str, float]) -> Entry:
+    return _TABLED[kind, name].set(**params)
+
+
+def _whole(kind: type[Entry], fields: dict[str, Any]) -> Entry:
+    return kind(**fields)
 
 
 def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E) -> E:
     """The entry that `asked` stands for: a name, a `spec()`, or an entry, which is returned as is.
 
     Raises:
-        ValueError: the name is not in the table; the message lists the names.
+        ValueError: the name is not in the table, and the message lists the names; or the entry is
+            another function under a table's name, which a saved network could not tell apart.
         TypeError: `asked` is none of the three, or is another kind of entry.
     """
     if isinstance(asked, Mapping):
@@ -105,5 +131,9 @@ def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E
         raise TypeError(
             f"{what} must be a name or an entry (gpumlp.{kind.__name__}), "
             f"got {type(asked).__name__}; known names: {', '.join(known)}"
+        )
+    if asked.name in known and not asked.stands_in_a_table():
+        raise ValueError(
+            f"{what} {asked.name!r} is another function than gpumlp's of that name; rename yours"
         )
     return asked

@@ -32,6 +32,7 @@ class Loss(Entry):
         cuda_gradient: the expression of the gradient in `y_hat` and `y`.
         link: what `predict` applies to ŷ.
         total: an example's loss is the sum over its outputs, not their mean.
+        probabilities: ŷ must be probabilities, or positive at least.
         target: what y holds: "real", "binary" (0 to 1), "count" (0 and up) or "class" (integer
             labels, or rows of probabilities).
         cuda_file: for a row-wise loss, the file of `kernels/` with its `loss` and `loss_gradient`.
@@ -43,6 +44,7 @@ class Loss(Entry):
     cuda_gradient: str = ""
     link: Activation = activations.identity
     total: bool = False
+    probabilities: bool = False
     target: str = "real"
     rowwise: bool = False
     cuda_file: str = "loss.cu"
@@ -167,7 +169,7 @@ binary_cross_entropy = Loss(
     value=_logistic,
     gradient=lambda y_hat, y: activations.sigmoid.f(y_hat) - y,
     cuda_value="fmax(y_hat, real(0)) - y_hat * y + log1p(exp(-fabs(y_hat)))",
-    cuda_gradient="real(0.5) + real(0.5) * tanh(real(0.5) * y_hat) - y",
+    cuda_gradient="real(1) / (real(1) + exp(-y_hat)) - y",
     link=activations.sigmoid,
     target="binary",
 )
@@ -189,6 +191,7 @@ negative_log_likelihood = Loss(
     cuda_value="-y * log(y_hat < tiny() ? tiny() : y_hat)",  # this way round NaN stays NaN
     cuda_gradient="-y / (y_hat < tiny() ? tiny() : y_hat)",
     total=True,
+    probabilities=True,
     target="class",
 )
 

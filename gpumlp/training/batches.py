@@ -72,6 +72,8 @@ class Batches:
     Attributes:
         s: the workspace that `load` fills.
         steps: minibatches an epoch.
+        J: (steps,) float64: where each minibatch's L goes.
+        shares: (steps,) on the host: what each minibatch counts in the mean over the epoch.
     """
 
     def __init__(self, net: MLP, data: Examples, size: int, seed: int) -> None:
@@ -80,6 +82,8 @@ class Batches:
         self._size = min(size, m)
         self.steps = -(-m // self._size)
         self.s = Workspace(net, self._size)
+        self.J = room.full((self.steps,), 0, "float64")
+        self.shares = np.zeros(self.steps)
         self._index = room.empty((m,), np.int64)
         self._y = room.empty((self._size, *data.y.shape[1:]), data.y.dtype)
         self._weights = None
@@ -95,10 +99,15 @@ class Batches:
         """Order the examples for an epoch: a function of seed and epoch alone."""
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._data.x))
         self._room.asarray(order, dtype=np.int64, out=self._index)
+        weights = self._data.weights
+        counted = np.ones(len(order)) if weights is None else weights[order]
+        starts = np.arange(0, len(order), self._size)
+        self.shares = np.add.reduceat(counted, starts) / counted.sum()
 
     def load(self, i: int) -> None:
-        """The epoch's minibatch i, from 0: h[0] = x, y, and each example's weight in the mean."""
+        """The minibatch i of the epoch, from 0: h[0] = x, y, the examples' weights, and J."""
         room, s = self._room, self.s
+        s.J = self.J[i : i + 1]
         index = self._index[i * self._size : (i + 1) * self._size]
         if len(index) != len(s.h[0]):
             self._resize(len(index))

@@ -24,8 +24,10 @@ class Callback:
     """Hooks into a fit; override those you want.
 
     `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
-    epoch by setting ``trainer.stop = True``, at once by raising an error.  A hook that reads
-    arrays of a GPU in `step_end` makes every step wait for the device.
+    epoch by setting ``trainer.stop = True``, at once by raising an error.
+
+    All work on the room's arrays is done when a hook is called, but for `step_end`: one that reads
+    arrays of a GPU calls ``trainer.net.backend.synchronize()`` first, and then every step waits.
     """
 
     def fit_begin(self, trainer: Trainer) -> None:
@@ -60,8 +62,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         checks.positive_int(self.patience, "patience")
-        if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
-            raise ValueError(f"min_delta must be finite and 0 or more, got {self.min_delta}")
+        checks.positive_number(self.min_delta, "min_delta", least=0)
         if self.monitor not in ("cost", "metric", "val_cost", "val_metric"):
             raise ValueError(
                 f'monitor must be "cost", "metric", "val_cost" or "val_metric", '

@@ -70,10 +70,10 @@ class Checkpoint:
         """
         fit, trainer = self._fit, self._fit.trainer
         room = trainer.net.backend
-        J = float(room.to_host(fit.batches.s.J)[0]) if fit.step else 0.0
+        J = room.to_host(fit.batches.J)[: fit.step].tolist() if fit.step else []
         best = fit.watch is not None and fit.watch.best is not None
         tensors = {name: room.to_host(view) for name, view in self._views(best).items()}
-        fit.check_finite(storage.theta_of(tensors), J)
+        fit.check_finite(storage.theta_of(tensors), sum(J))
         training = {
             "settings": self._settings,
             "position": {
@@ -115,7 +115,7 @@ class Checkpoint:
     def _restore(self, training: dict[str, Any]) -> None:
         fit, trainer, position = self._fit, self._fit.trainer, training["position"]
         fit.epoch, fit.step = position["epoch"], position["step"]
-        fit.J, fit.spent = position["J"], position["seconds"]
+        fit.J[: fit.step], fit.spent = position["J"], position["seconds"]
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
         fit.history = trainer.history = History.from_dict(training["history"])
         if fit.watch is not None:

@@ -25,7 +25,7 @@ class Fit:
 
     Attributes:
         epoch, step: this fit's completed epochs, and the steps done of the epoch at work.
-        J: the sum of L over those steps, as it stood when a checkpoint was written; else 0.
+        J: (steps,) L of those steps, as a checkpoint has them; else zeros.
         spent: the seconds that the epoch had taken by then; else 0.
         total: the steps of the whole fit, which the schedule spans.
     """
@@ -45,7 +45,8 @@ class Fit:
         self.callbacks: list[Callback] = []
         self.checkpoint: Checkpoint | None = None
         self.epoch = self.step = 0
-        self.J = self.spent = 0.0
+        self.spent = 0.0
+        self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
         numbers = 2 + len(trainer.optimizer.scalar_names)
         self._controls = trainer.net.backend.empty((batches.steps, numbers), np.float64)
@@ -54,8 +55,7 @@ class Fit:
     def run(self) -> None:
         """Train until the epochs are done or something stops it."""
         try:
-            for hook in self.callbacks:
-                hook.fit_begin(self.trainer)
+            self._call("fit_begin")
             # numbers that overflow are answered once, by `diverged`, not by NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
@@ -65,8 +65,7 @@ class Fit:
                 self.check_finite(self.trainer.net.tensors())
             self.history.stopped = stopped
         finally:
-            for hook in self.callbacks:
-                hook.fit_end(self.trainer)
+            self._call("fit_end")
 
     @property
     def done(self) -> int:
@@ -80,7 +79,8 @@ class Fit:
     def diverged(self, what: str) -> FloatingPointError:
         """The error for numbers that are no longer finite."""
         epoch = self.epoch + (self.step > 0)
-        kept = f"; {self.checkpoint.path} is as it was before" if self.checkpoint else ""
+        file = self.checkpoint and self.checkpoint.path
+        kept = f"; {file} is as it was before" if file and file.exists() else ""
         return FloatingPointError(
             f"training diverged: {what} in epoch {epoch} of {self.epochs}, with lr "
             f"{self.trainer.lr:g}; lower lr, pass clip_norm=1.0, or scale x and y. The network's "
@@ -92,6 +92,14 @@ class Fit:
         odd = [name for name, tensor in theta.items() if not np.isfinite(tensor).all()]
         if odd or not math.isfinite(J):
             raise self.diverged(f"{odd[0] if odd else 'the cost'} is not finite")
+
+    def _call(self, hook: str, *arguments: Any) -> list[Any]:
+        """Every callback's hook, with no work on the room's arrays under way before or after."""
+        room = self.trainer.net.backend
+        room.synchronize()
+        results = [getattr(callback, hook)(self.trainer, *arguments) for callback in self.callbacks]
+        room.synchronize()
+        return results
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -119,7 +127,7 @@ class Fit:
             for i in range(self.batches.steps)
         ]
         room.asarray(np.array(controls), dtype=np.float64, out=self._controls)
-        room.asarray(np.array([self.J]), dtype=np.float64, out=self.batches.s.J)
+        room.asarray(self.J, dtype=np.float64, out=self.batches.J)
 
     def _steps(self, interrupt: Interrupt) -> bool:
         """The epoch's steps that are left; False where Ctrl-C came before the last."""
@@ -140,20 +148,22 @@ class Fit:
         row = self._row()
         self.history.append(row)
         trainer.epochs += 1
-        self.epoch, self.step, self.J, self.spent = self.epoch + 1, 0, 0.0, 0.0
+        self.epoch, self.step, self.spent = self.epoch + 1, 0, 0.0
+        self.J = np.zeros(self.batches.steps)
         if watch is not None:
             watch.epoch_end(trainer.net, self.epoch - 1, row[watch.rule.monitor])
             self.history.best_epoch = watch.best_epoch
-        for hook in self.callbacks:
-            if hook.epoch_end(trainer, row):
-                trainer.stop = True
+        if any(self._call("epoch_end", row)):
+            trainer.stop = True
         if self.checkpoint is not None:
             self.checkpoint.save()
 
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""
-        net, s = self.trainer.net, self.batches.s
-        cost = float(net.backend.to_host(s.J)[0]) / self.batches.steps + net.penalty()
+        net, batches = self.trainer.net, self.batches
+        J = net.backend.to_host(batches.J)
+        # examples count alike, in a smaller last minibatch too
+        cost = float(np.dot(batches.shares, J)) + net.penalty()
         if not math.isfinite(cost):
             raise self.diverged(f"the cost is {cost}")
         row: dict[str, float] = {}

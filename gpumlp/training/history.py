@@ -12,7 +12,7 @@ class History(Mapping[str, list[float]]):
     """Columns by name, each with one number an epoch; only what was computed is there.
 
     Columns:
-        cost: the mean over the epoch's minibatches of L, each taken just before its update, plus
+        cost: the mean of L over the epoch's examples, each taken just before its update, plus
             λΩ(θ) at the epoch's end.
         metric: of the training data at the epoch's end.
         val_cost, val_metric: of the validation data at the epoch's end; val_cost includes λΩ(θ).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -58,11 +57,14 @@ class Trainer:
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
         self.net = net
         self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
-        self.lr = _positive(self.optimizer.lr if lr is None else lr, "lr")
+        self.lr = checks.positive_number(self.optimizer.lr if lr is None else lr, "lr")
         self.batch_size = checks.positive_int(batch_size, "batch_size")
         self.schedule = lookup(SCHEDULES, "schedule", schedule)
-        self.clip_norm = None if clip_norm is None else _positive(clip_norm, "clip_norm")
+        self.clip_norm = (
+            None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
+        )
         self.seed = checks.positive_int(seed, "seed", least=0)
+        net.backend.synchronize()
         layout = net.theta.layout
         self.slots = net.backend.full((len(self.optimizer.slots), layout.size), 0)
         self.d = Parameters.zeros(net.backend, layout)
@@ -137,8 +139,10 @@ class Trainer:
         self.history, self.stop = fit.history, False
         if resume and fit.checkpoint is not None:
             fit.checkpoint.resume()
-        fit.run()
-        net.backend.synchronize()
+        try:
+            fit.run()
+        finally:
+            net.backend.synchronize()  # the caller may free the data now
         return self.history
 
     def step(self, batches: Batches, i: int, control: Array) -> None:
@@ -199,6 +203,8 @@ def _held_out(net: MLP, validation: Any) -> Examples | None:
 
 
 def _hooks(callbacks: Sequence[Callback]) -> list[Callback]:
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
     for hook in callbacks:
         if not isinstance(hook, Callback):
             place = "; pass it as early_stopping" if isinstance(hook, EarlyStopping) else ""
@@ -217,11 +223,3 @@ def _checkpoint(
     if every is not None:
         every = checks.positive_int(every, "checkpoint_every")
     return Checkpoint(path, every, fit, [data, held])
-
-
-def _positive(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be finite and more than 0, got {value}")
-    return float(value)

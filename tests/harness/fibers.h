@@ -1,7 +1,6 @@
 // Stacks that CUDA threads run on, and the switch between them.  -DWITH_ASAN and -DWITH_TSAN tell
 // the sanitizers of each switch, by the hooks that they have for it.
 #pragma once
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <memory>
@@ -19,7 +18,7 @@ constexpr size_t STACK = 256 << 10;  // bytes
 
 struct Fiber {
     ucontext_t context{};
-    jmp_buf place;  // where it stopped last, in builds without a sanitizer
+    void* place[5];  // where it stopped last, but for ThreadSanitizer's build
     bool started = false;
     std::unique_ptr<char[]> stack;
     void* fake_stack = nullptr;  // AddressSanitizer's
@@ -74,22 +73,31 @@ public:
         const bool back = &to == &scheduler_;
         __sanitizer_start_switch_fiber(&from.fake_stack, back ? scheduler_stack_ : to.stack.get(),
                                        back ? scheduler_stack_size_ : STACK);
-        swapcontext(&from.context, &to.context);
+        jump(from, to);
         __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #elif defined(WITH_TSAN)
         // towards a fiber: it has seen what the launch saw; back: nothing is learnt
         const bool back = &to == &scheduler_;
         __tsan_switch_to_fiber(to.tsan, back ? __tsan_switch_to_fiber_no_sync : 0);
         swapcontext(&from.context, &to.context);
-#else  // without the two system calls of swapcontext
-        if (_setjmp(from.place)) return;
-        if (to.started) _longjmp(to.place, 1);
-        to.started = true;
-        setcontext(&to.context);
+#else
+        jump(from, to);
 #endif
     }
 
 private:
+    // swapcontext without its two system calls, and without AddressSanitizer's longjmp, which
+    // takes every jump for the end of a stack's frames and forgets their guards
+    [[gnu::noinline]] static void jump(Fiber& from, Fiber& to) {
+        if (__builtin_setjmp(from.place)) return;
+        go_on(to);
+    }
+    [[gnu::noinline]] static void go_on(Fiber& to) {  // GCC wants it in another function
+        if (to.started) __builtin_longjmp(to.place, 1);
+        to.started = true;
+        setcontext(&to.context);
+    }
+
     Fiber* make() {
         all_.push_back(std::make_unique<Fiber>());
         Fiber* const fiber = all_.back().get();
