@@ -3,11 +3,11 @@
     python -m benchmarks.compare_cpu [--write]
 
 A step: forward, backward and SGD update of 784-1024-1024-10 (relu, cross-entropy, minibatch 256,
-float32), against torch eager, in turn one by one and 25 in a row.  An epoch: the same network on 4,000 MNIST digits, against
-scikit-learn's MLPClassifier, which computes in the dtype of its data: float32, and float64, which
-the digits come in.  "products": the epoch's matrix products alone, by the same BLAS.  Peers get
-as many threads as NumPy's BLAS.  Before anything is timed, one step, or epoch, of each must move
-the parameters alike.  --write keeps the figures in results/.
+float32), against torch eager, in turn one by one and 25 in a row.  An epoch: the same network on
+4,000 MNIST digits, against scikit-learn's MLPClassifier, which computes in the dtype of its data:
+float32, and float64, which the digits come in.  "products": the epoch's matrix products alone, by
+the same BLAS.  Peers get as many threads as NumPy's BLAS.  Before anything is timed, one step, or
+epoch, of each must move the parameters alike.  --write keeps the figures in results/.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """The commands, run as a user runs them; numbers against the Python API and NumPy."""
 
-import csv
-import io
 import json
 import os
 import signal
@@ -15,48 +13,21 @@ import pytest
 
 pytest.importorskip("typer")
 
-from typer.testing import CliRunner
+from cli_cases import LABELS, NAMES, RNG, SMALL, X, rows_of, run, train_flowers, write_flowers
 
 import gpumlp
-from gpumlp import cli
-from gpumlp.cli.app import app
 from gpumlp.data import load, split
-from gpumlp.plots import history_figure
 from gpumlp.training import Trainer
-
-RNG = np.random.default_rng(11)
-M = 150
-CENTRES = np.array([[0.0, 0, 0], [2, 0, 1], [0, 3, -1]])
-LABELS = np.arange(M) % 3
-X = (CENTRES[LABELS] + RNG.normal(size=(M, 3))) * [1, 100, 0.01] + [5, -300, 0]
-NAMES = np.array(["setosa", "virginica", "versicolor"])[LABELS]
-SMALL = ["--hidden", "16", "--epochs", "5", "--batch-size", "32", "--backend", "numpy", "--quiet"]
-
-
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-def rows_of(text):
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 @pytest.fixture
 def flowers(tmp_path):
-    path = tmp_path / "flowers.csv"
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["length", "width", "species", "depth"])
-        rows.writerows([a, b, s, c] for (a, b, c), s in zip(X.tolist(), NAMES, strict=True))
-    return path
+    return write_flowers(tmp_path / "flowers.csv")
 
 
 @pytest.fixture
 def model(flowers, tmp_path):
-    run("train", flowers, "--target", "species", "--out", tmp_path / "m", *SMALL)
-    return tmp_path / "m" / "model.safetensors"
+    return train_flowers(flowers, tmp_path / "m")
 
 
 def by_hand(path, seed=0):
@@ -77,9 +48,7 @@ class TestTrain:
     def test_is_the_python_api(self, flowers, model):
         net, history, *_ = by_hand(flowers)
         written = json.loads((model.parent / "history.json").read_text())["columns"]
-        assert set(written) == {
-            "cost", "metric", "val_cost", "val_metric", "lr", "seconds"
-        }  # fmt: skip
+        assert set(written) == {"cost", "metric", "val_cost", "val_metric", "lr", "seconds"}
         for name in set(written) - {"seconds"}:
             np.testing.assert_allclose(written[name], history[name], rtol=1e-6)
         loaded = gpumlp.MLP.load(model, "numpy")
@@ -114,6 +83,20 @@ class TestTrain:
         assert f"validation accuracy {final:.4f}" in result.stdout
         assert f"{history['columns']['val_cost'][0]:.4g}" in result.stdout
         assert "20/20" in result.stderr  # the bar: 5 epochs of 4 steps
+
+    def test_tells_that_it_replaces_an_earlier_run(self, flowers, tmp_path):
+        options = ["--target", "species", "--out", tmp_path / "o", *SMALL]
+        assert run("train", flowers, *options).stderr == ""
+        for name in ("model.safetensors", "checkpoint.safetensors", "history.json"):
+            (tmp_path / "o" / name).unlink()
+        told = f"replacing the files of an earlier run in {tmp_path / 'o'}\n"
+        assert run("train", flowers, *options).stderr == told  # history.png was left
+        assert run("train", flowers, *options, "--resume").stderr == ""
+
+    def test_names_every_file_that_it_wrote(self, flowers, tmp_path):
+        told = run("train", flowers, "--target", "species", "--out", tmp_path / "o", *SMALL).stdout
+        files = told.splitlines()[-1].removeprefix(f"wrote {tmp_path / 'o'}/").split(", ")
+        assert sorted(files) == sorted(path.name for path in (tmp_path / "o").iterdir())
 
     def test_quiet(self, flowers, tmp_path):
         result = run("train", flowers, "--target", "species", "--out", tmp_path / "o", *SMALL)
@@ -176,13 +159,16 @@ class TestEvaluate:
         )  # fmt: skip
         model = tmp_path / "model.safetensors"
         lines = run("evaluate", model, tmp_path / "t.parquet").stdout.splitlines()[2:]
-        told = {name: float(value) for name, value in map(str.split, lines)}
+        told = {name: float(value) for name, value in (line.rsplit(None, 1) for line in lines)}
         rows = rows_of(run("predict", model, tmp_path / "t.parquet").stdout)
         p = np.array([float(row["prediction"]) for row in rows])
         assert told["RMSE"] == pytest.approx(np.sqrt(np.mean((p - y) ** 2)), rel=1e-5)
         assert told["MAE"] == pytest.approx(np.mean(abs(p - y)), rel=1e-5)
         assert told["R²"] == pytest.approx(1 - np.mean((p - y) ** 2) / y.var(), rel=1e-5)
         assert told["R²"] > 0.999  # the target is linear, and so is the model
+        train, _ = split(load(tmp_path / "t.parquet", "y"))
+        cost = np.mean(((p - y) / train.y.std()) ** 2)
+        assert told["cost (of the standardised target)"] == pytest.approx(cost, rel=1e-4)
 
 
 class TestLosses:
@@ -224,121 +210,6 @@ def test_predictions_go_to_a_file_as_to_stdout(flowers, model, tmp_path):
     assert (tmp_path / "p.csv").read_text() == shown
 
 
-BAD = [
-    (["--optimizer", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam'?"),
-    (["--activation", "rellu"], "did you mean 'relu'?"),
-    (["--schedule", "cosine"], "unknown schedule"),
-    (["--loss", "huber"], "loss huber is not for classification, which flowers is; use one of bin"),
-    (["--loss", "binary_cross_entropy"], "is for 2 classes, flowers has 3; use softmax_cross"),
-    (["--loss", "negative_log_likelihood", "--label-smoothing", "0.1"], "is for softmax_cross"),
-    (["--label-smoothing", "1"], "smoothing must lie in [0, 1)"),
-    (["--hidden", "10;10"], "--hidden takes widths such as 256,256 or none, got '10;10'"),
-    (["--hidden", "10,0"], "widths[2] must be at least 1"),
-    (["--optimizer", "sgd", "--weight-decay", "0.1"], "sgd has no weight decay; use --l2"),
-    (["--l2", "-1"], "l2 must lie in [0, inf)"),
-    (["--lr", "-1"], "lr must be finite and more than 0"),
-    (["--lr", "1e30", "--optimizer", "sgd"], "diverged"),
-    (["--batch-size", "0"], "batch_size must be at least 1"),
-    (["--epochs", "0"], "epochs must be at least 1"),
-    (["--patience", "0"], "early_stopping must be at least 1"),
-    (["--patience", "3", "--validation", "0"], "early_stopping watches 'val_cost'"),
-    (["--clip-norm", "0"], "clip_norm must be finite and more than 0"),
-    (["--checkpoint-every", "0"], "checkpoint_every must be at least 1"),
-    (["--seed", "-1"], "seed must be at least 0"),
-    (["--precision", "float8"], "unknown precision 'float8'"),
-    (["--backend", "tpu"], "unknown backend 'tpu'"),
-    (["--validation", "150"], "validation must be a share in [0, 1) or a number"),
-    (["--task", "regression"], "the target holds words"),
-    (["--target", "specis"], "did you mean 'species'?"),
-]
-
-
-class TestErrors:
-    @pytest.mark.parametrize(("arguments", "message"), BAD, ids=lambda p: " ".join(p)[:30])
-    def test_bad_options_write_one_line_and_nothing_else(
-        self, flowers, tmp_path, arguments, message
-    ):
-        out = tmp_path / "new" / "folder"
-        options = ["--target", "species", *SMALL, "--out", out, *arguments]
-        error = run("train", flowers, *options, code=2).stderr
-        assert error.startswith("gpumlp: error: ")
-        assert error.count("\n") == 1
-        assert message in error
-        assert not out.parent.exists()
-
-    def test_bad_files(self, flowers, model, tmp_path):
-        damaged = tmp_path / "damaged.safetensors"
-        data = bytearray(model.read_bytes())
-        data[-5] ^= 1
-        damaged.write_bytes(data)
-        gpumlp.MLP([3, 3]).save(tmp_path / "bare.safetensors")
-        for arguments, message in [
-            (["evaluate", tmp_path / "no.safetensors", flowers], "there is no file"),
-            (["evaluate", damaged, flowers], "is damaged: its values do not match its SHA-256"),
-            (["evaluate", tmp_path / "bare.safetensors", flowers], "does not say what data"),
-            (["evaluate", flowers, flowers], "is damaged or no safetensors file"),
-            (["evaluate", model, "digits"], "digits has other features than the model takes"),
-            (["predict", model, flowers, "--out", tmp_path / "p.txt"], "must end in .csv or .npy"),
-            (["predict", model, flowers, "--out", tmp_path / "n" / "p.csv"], "folder"),
-            (["train", flowers, "--target", "species", "--out", flowers, *SMALL], "File exists"),
-        ]:
-            error = run(*arguments, code=2).stderr
-            assert error.startswith("gpumlp: error: ")
-            assert error.count("\n") == 1
-            assert message in error
-
-    def test_no_gpu(self, flowers, tmp_path, monkeypatch):
-        def refuse(*_):
-            raise gpumlp.DeviceError("no CUDA driver; install one")
-
-        monkeypatch.setattr("gpumlp.network.get_backend", refuse)
-        options = ["--target", "species", "--backend", "cupy", "--out", tmp_path / "o"]
-        error = run("train", flowers, *options, code=2).stderr
-        assert error == "gpumlp: error: no CUDA driver; install one\n"
-
-    def test_debug_shows_where(self):
-        result = CliRunner().invoke(app, ["--debug", "train", "mnst5k"])
-        assert isinstance(result.exception, ValueError)
-
-    def test_a_missing_library_is_named_before_the_work(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tqdm", None)
-        assert run("train", code=2).stderr == (
-            'gpumlp: error: this command needs tqdm: pip install "gpumlp[cli]"\n'
-        )
-
-    def test_without_the_extra(self, monkeypatch, capsys):
-        monkeypatch.setitem(sys.modules, "typer", None)
-        for name in [n for n in sys.modules if n.startswith("gpumlp.cli.")]:
-            monkeypatch.delitem(sys.modules, name)
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        assert caught.value.code == 2
-        assert capsys.readouterr().err == (
-            'gpumlp: error: the command line needs typer: pip install "gpumlp[cli]"\n'
-        )
-
-
-class TestInfo:
-    def test_versions_and_the_reason(self, monkeypatch):
-        real = gpumlp.get_backend
-
-        def without_gpu(name, *precision):
-            if name == "cupy":
-                raise gpumlp.DeviceError("no CUDA driver")
-            return real(name, *precision)
-
-        monkeypatch.setattr(gpumlp, "get_backend", without_gpu)
-        told = dict(line.split(maxsplit=1) for line in run("info").stdout.splitlines())
-        assert told["gpumlp"] == gpumlp.__version__
-        assert told["NumPy"].startswith(f"{np.__version__} with ")
-        assert told["GPU"] == "not used: no CUDA driver"
-        assert told["default"] == "the CPU"
-        assert told["CPU"].startswith(real("numpy").describe())
-
-    def test_version(self):
-        assert run("--version").stdout == f"gpumlp {gpumlp.__version__}\n"
-
-
 def test_ctrl_c_writes_what_there_is_and_resume_ends_as_if_nothing_had_been(flowers, tmp_path):
     command = [
         Path(sys.executable).with_name("gpumlp"), "train", flowers, "--target", "species", "--out",
@@ -376,33 +247,3 @@ def test_ctrl_c_writes_what_there_is_and_resume_ends_as_if_nothing_had_been(flow
     )
     del cut[1]["columns"]["seconds"], whole[1]["columns"]["seconds"]
     assert cut == whole
-
-
-class TestPlot:
-    HISTORY = {  # noqa: RUF012
-        "cost": [2.0, 0.5, 0.02], "val_cost": [2.1, 0.7, 0.4], "metric": [0.3, 0.8, 1.0],
-        "val_metric": [0.2, 0.7, 0.9], "lr": [1.0, 1.0, 1.0],
-    }  # fmt: skip
-
-    def test_draws_the_history(self):
-        cost, score = history_figure(self.HISTORY, metric="accuracy", title="t").axes
-        for axes, column in ((cost, "cost"), (score, "metric")):
-            lines = {line.get_label(): line.get_xydata().T.tolist() for line in axes.lines}
-            assert lines == {
-                "training": [[1, 2, 3], self.HISTORY[column]],
-                "validation": [[1, 2, 3], self.HISTORY[f"val_{column}"]],
-            }
-            assert axes.get_xlabel() == "epoch"
-        assert (cost.get_ylabel(), score.get_ylabel()) == ("cost J", "accuracy")
-        assert (cost.get_yscale(), score.get_yscale()) == ("log", "linear")
-
-    @pytest.mark.parametrize("cost", [[2.0, 1.0], [2.0, -1.0], [2.0, 0.0]])
-    def test_a_cost_that_stays_near_or_is_negative_has_a_linear_axis(self, cost):
-        axes = history_figure({"cost": cost}).axes[0]
-        assert axes.get_yscale() == "linear"
-        assert len(axes.lines) == 1
-
-    def test_nothing_to_draw(self):
-        figure = history_figure({"cost": [], "metric": []})
-        figure.savefig(io.BytesIO())
-        assert not any(axes.lines for axes in figure.axes)

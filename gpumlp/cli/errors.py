@@ -14,7 +14,7 @@ from gpumlp.errors import DeviceError
 
 P = ParamSpec("P")
 MENDABLE = (ValueError, TypeError, OSError, ImportError, FloatingPointError, DeviceError)
-# typer takes click's, or brings its own
+# UsageError, of click or of the click that newer typers bring with them
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 IN_OPTIONS = {  # what the Python API's errors advise → the option that does it
     "resume=False": "leave out --resume",

@@ -96,7 +96,7 @@ def _matrix(path: Path, x: HostArray, name: str) -> HostArray:
         hint = "x.reshape(len(x), -1)" if x.ndim > 2 else "an array of shape (m, n)"
         raise ValueError(f"{path}: {name} has shape {x.shape}, rows were expected; save {hint}")
     if x.dtype.kind in "iu" and x.size:
-        huge = np.maximum(x.max(axis=0).astype(float), -x.min(axis=0).astype(float)) > LARGEST_INT
+        huge = (x.max(axis=0) > LARGEST_INT) | (x.min(axis=0) < -LARGEST_INT)
         if huge.any():
             raise ValueError(f"{path}: {huge_numbers(np.flatnonzero(huge), x.shape[1])}")
     return x.astype(np.result_type(x.dtype, np.float32), copy=False)

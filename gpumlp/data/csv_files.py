@@ -50,5 +50,5 @@ def delimiter(path: Path) -> str:
 def _not_utf8(path: Path) -> ValueError:
     return ValueError(
         f'{path} is not in UTF-8; save it as UTF-8 (in Excel: "CSV UTF-8"), or convert it, '
-        "iconv -f latin1 -t utf-8"
+        "e.g. iconv -f latin1 -t utf-8"
     )

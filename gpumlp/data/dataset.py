@@ -67,7 +67,8 @@ def load(
 
     Args:
         source: "mnist5k", "digits", "breast_cancer", "diabetes", or a file:
-            .csv, .parquet: columns with names, all numeric but for the target;
+            .csv, .parquet: columns with names, all numeric but for the target; a .csv file is
+            UTF-8, its columns apart by comma, semicolon, tab or |;
             .npz: arrays x (or X) and y (or Y);
             .npy: one table of numbers.
         target: the column to predict; needed for .csv and .parquet; of an .npz file the array's

@@ -18,7 +18,7 @@ SEEN = 1000  # rows of a target of words that are looked at for numbers in disgu
 def read_table(
     path: Path, target: str | None, features: Sequence[str] | None, labelled: bool
 ) -> Raw:
-    """The columns of a .csv file (with a header) or a .parquet file.
+    """The columns of a .csv file (see `csv_files`) or a .parquet file.
 
     Args:
         path: the file.
@@ -103,7 +103,7 @@ def _numbers(path: Path, table: Any) -> HostArray:
         if _is_numeric(kind):
             x[:, j] = column.cast(pa.float64(), safe=False).to_numpy()
             empty = int((~np.isfinite(x[:, j])).sum())
-            if pa.types.is_integer(kind) and np.nanmax(abs(x[:, j]), initial=0) > LARGEST_INT:
+            if pa.types.is_integer(kind) and _is_huge(column):
                 huge.append(name)
         elif not pa.types.is_null(kind):
             looks[name] = look(column)
@@ -112,6 +112,14 @@ def _numbers(path: Path, table: Any) -> HostArray:
     if looks or holes or huge:
         raise ValueError(oddities(path, len(kinds), looks, holes, huge))
     return x
+
+
+def _is_huge(column: Any) -> bool:
+    """Whether whole numbers are beyond those that float64 holds."""
+    import pyarrow.compute
+
+    low, high = pyarrow.compute.min_max(column).as_py().values()
+    return low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
 
 
 def _target_column(path: Path, column: Any, name: str) -> HostArray:
@@ -143,7 +151,3 @@ def _is_numeric(kind: Any) -> bool:
     import pyarrow.types as t
 
     return any(test(kind) for test in (t.is_integer, t.is_floating, t.is_boolean, t.is_decimal))
-
-
-def _kind(path: Path) -> str:
-    return path.suffix.lower()[1:]
