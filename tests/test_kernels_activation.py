@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from harness.comparing import (
     same_in_every_order,
 )  # fmt: skip
 from harness.library import REPRESENTATIVES, SANITIZE, kernel
-from harness.memory import aligned, aligned_empty
+from harness.memory import aligned, aligned_empty, unaligned
 
 from gpumlp.functions import ACTIVATIONS
 
@@ -24,9 +25,8 @@ i32, i64 = np.int32, np.int64
 NAMES = [n for n in ACTIVATIONS if not SANITIZE or n in REPRESENTATIVES]
 ELEMENTWISE = [n for n in NAMES if ACTIVATIONS[n].elementwise]
 ROWS, WIDTHS = (1, 2, 257), (1, 3, 7, 31, 32, 513, 1000)
-SHAPES = [(m, n) for m in ROWS for n in WIDTHS]
-if SANITIZE:
-    SHAPES = SHAPES if SANITIZE != "thread" else [(9, 8)]
+SHAPES = [(m, n) for m in ROWS for n in WIDTHS] if SANITIZE != "thread" else [(9, 8)]
+NAMED_SHAPES = [(name, *shape) for name, shape in zip(cycle(ELEMENTWISE), SHAPES, strict=False)]
 BLOCKS = [(32, 8), (64, 4), (256, 1)]
 
 
@@ -36,13 +36,6 @@ def data(shape: tuple[int, ...], dtype: str, seed: int, spread: float = 2.0) -> 
 
 def as_float64(*arrays: Any) -> list[Any]:
     return [np.asarray(a).astype(np.float64) for a in arrays]
-
-
-def unaligned(a: Any) -> Any:
-    """The same values one element past an aligned address."""
-    out = aligned_empty((a.size + 1,), a.dtype)[1:].reshape(a.shape)
-    out[...] = a
-    return out
 
 
 class Elementwise:
@@ -126,14 +119,14 @@ def test_every_activation(name: str, dtype: str, rows: int, cols: int, packed: b
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "cols"), SHAPES)
-def test_shapes(dtype: str, rows: int, cols: int) -> None:
+@pytest.mark.parametrize(("name", "rows", "cols"), NAMED_SHAPES)
+def test_shapes(name: str, dtype: str, rows: int, cols: int) -> None:
     """Odd widths and heights; blocks of all forms; grids lower and higher than the rows."""
     case = SHAPES.index((rows, cols))
     block = BLOCKS[case % 3] if cols > 7 else (1, 256)
     high = (1, 2, 5)[case % 3]
     for packed in {False, cols % PACK[dtype] == 0}:
-        run = Elementwise("silu", dtype, packed, block, high)
+        run = Elementwise(name, dtype, packed, block, high)
         check_forward(run, rows, cols)
         check_gradient(run, rows, cols)
 
@@ -185,34 +178,43 @@ def test_values_that_are_not_finite(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "cols"), SHAPES)
 def test_softmax(dtype: str, rows: int, cols: int) -> None:
-    f, source = ACTIVATIONS["softmax"], activation_source("softmax", dtype)
-    z_in, b = data((rows, cols), dtype, 5), data((cols,), dtype, 6)
-    z_in[rows // 2] *= 40  # a row whose exponentials would overflow
-    gh = data((rows, cols), dtype, 7)
-    high = 1 + rows // 20
-    packings = {0, int(cols % PACK[dtype] == 0)}
+    for packed in {False, cols % PACK[dtype] == 0}:
+        check_softmax(dtype, rows, cols, packed)
 
-    def call(order: int, packed: int) -> Any:
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_unaligned_pointers(dtype: str) -> None:
+    check_softmax(dtype, 9, 32, False, unaligned)
+
+
+def check_softmax(dtype: str, rows: int, cols: int, packed: bool, change: Any = aligned) -> None:
+    """h and gz against NumPy: in every order, z and gh kept and not kept."""
+    f, source = ACTIVATIONS["softmax"], activation_source("softmax", dtype)
+    z_in, b = data((rows, cols), dtype, 5), change(data((cols,), dtype, 6))
+    z_in[rows // 2] *= 40  # a row whose exponentials would overflow
+    gh = change(data((rows, cols), dtype, 7))
+    high = 1 + rows // 20
+
+    def call(order: int) -> Any:
         sizes = (i64(rows), i64(cols), i32(packed))
-        z, h, alone = aligned(z_in), aligned_empty((rows, cols), z_in.dtype), aligned(z_in)
+        z, h, alone = change(z_in), change(np.zeros_like(z_in)), change(z_in)
         forward, vjp = kernel("forward", source), kernel("vjp", source)
         forward((1, high), (32, 8), (z, b, h, *sizes), order=order)
         forward((1, high), (32, 8), (alone, b, alone, *sizes), order=order)
         assert alone.tobytes() == h.tobytes()
-        gz, in_place = aligned_empty((rows, cols), z_in.dtype), aligned(gh)
+        gz, in_place = change(np.zeros_like(gh)), change(gh)
         vjp((1, high), (32, 8), (gh, h, gz, *sizes), order=order)
         vjp((1, high), (32, 8), (in_place, h, in_place, *sizes), order=order)
         assert in_place.tobytes() == gz.tobytes()
         return z, h, gz
 
-    for packed in packings:
-        z, h, gz = same_in_every_order(lambda order, packed=packed: call(order, packed))
-        z64, h64, gh64, sum64 = as_float64(z, h, gh, z_in)
-        assert_close(z, sum64 + b.astype(np.float64), dtype, np.abs(sum64) + 1)
-        assert_close(h, f.f(z64), dtype, 1e-3 if dtype == "float16" else 0.1)
-        largest = np.abs(gh64).max(axis=1, keepdims=True)
-        assert f.vjp is not None
-        assert_close(gz, f.vjp(z64, h64, gh64), dtype, largest * h64.max(axis=1, keepdims=True))
+    z, h, gz = same_in_every_order(call)
+    z64, h64, gh64, sum64 = as_float64(z, h, gh, z_in)
+    assert_close(z, sum64 + b.astype(np.float64), dtype, np.abs(sum64) + 1)
+    assert_close(h, f.f(z64), dtype, 1e-3 if dtype == "float16" else 0.1)
+    largest = np.abs(gh64).max(axis=1, keepdims=True)
+    assert f.vjp is not None
+    assert_close(gz, f.vjp(z64, h64, gh64), dtype, largest * h64.max(axis=1, keepdims=True))
 
 
 def test_tolerances_are_tight() -> None:

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, DTYPES
 from harness.comparing import NUMPY_TYPE, assert_close, real_of, same_in_every_order
-from harness.library import SANITIZE, kernel
+from harness.library import kernel
 from harness.memory import aligned, aligned_empty
 
 i32, i64 = np.int32, np.int64
 SHAPES = [(m, n) for m in (1, 2, 257) for n in (1, 3, 7, 31, 32, 513, 1000)]
-if SANITIZE:
-    SHAPES = SHAPES if SANITIZE != "thread" else [(9, 31)]
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "int32"])

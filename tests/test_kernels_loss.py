@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from harness.catalogue import CATALOGUE, DTYPES, loss_source
 from harness.comparing import NUMPY_TYPE, PACK, assert_close, real_of, same_in_every_order
 from harness.library import REPRESENTATIVES, SANITIZE, kernel
-from harness.memory import aligned, aligned_empty
+from harness.memory import aligned, aligned_empty, unaligned
 
 from gpumlp.cuda.source import KernelSource
 from gpumlp.functions import LOSSES, Loss
@@ -24,8 +25,19 @@ CASES = [
     if not SANITIZE or f"{name} of {kind}" in REPRESENTATIVES
 ]
 SHAPES = [(m, n) for m in (1, 2, 257) for n in (1, 3, 7, 31, 32, 513, 1000)]
-if SANITIZE:
-    SHAPES = SHAPES if SANITIZE != "thread" else [(9, 33)]
+if SANITIZE == "thread":
+    SHAPES = [(9, 33)]
+
+
+def over_shapes(cases: list[tuple[str, str]]) -> list[tuple[str, str, int, int]]:
+    """Every shape with one of the cases, in turn; under a sanitizer, which has few, with all."""
+    if SANITIZE:
+        return [(*case, *shape) for case in cases for shape in SHAPES]
+    return [(*case, *shape) for case, shape in zip(cycle(cases), SHAPES, strict=False)]
+
+
+ELEMENTWISE = over_shapes([case for case in CASES if not LOSSES[case[0]].rowwise])
+ROWWISE = over_shapes([case for case in CASES if LOSSES[case[0]].rowwise])
 
 
 def outputs(loss: Loss, rows: int, cols: int, dtype: str) -> Any:
@@ -54,7 +66,7 @@ def targets(loss: Loss, rows: int, cols: int, dtype: str, kind: str) -> tuple[An
 
 def launch(
     loss: Loss, source: KernelSource, y_hat: Any, y: Any, weights: Any, high: int,
-    order: int = 0, packed: bool = False,
+    order: int = 0, packed: bool = False, change: Any = aligned,
 ) -> tuple[Any, Any]:  # fmt: skip
     """gh, and J with the loss added to 0.5."""
     real, (rows, cols) = real_of(source.dtype), y_hat.shape
@@ -62,7 +74,7 @@ def launch(
     sizes: tuple[Any, ...] = (i64(rows), i64(cols), i32(packed))
     if not loss.rowwise:
         sizes += (real(loss.output_scale(cols)),)
-    gh = aligned_empty(y_hat.shape, y_hat.dtype)
+    gh = change(np.zeros_like(y_hat))
     partial, alone = aligned_empty((high,), real), aligned_empty((high,), real)
     kernel("loss_gradient", source)(
         grid, block, (y_hat, y, weights, gh, partial, *sizes), order=order
@@ -82,14 +94,17 @@ def check(loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int) ->
 
 
 def check_access(
-    loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int, packed: bool
-) -> None:
+    loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int, packed: bool,
+    change: Any = aligned,
+) -> None:  # fmt: skip
+    """For one kind of access; `change` puts the arrays where they shall lie."""
     source = KernelSource(loss.cuda_file, dtype, loss.cuda(), kind == "labels")
     y_hat = outputs(loss, rows, cols, dtype)
     y, y64 = targets(loss, rows, cols, dtype, kind)
     weights = aligned(np.random.default_rng(2).uniform(0.5, 1.5, rows), NUMPY_TYPE[dtype])
+    given = [change(a) for a in (y_hat, y, weights)]
     gh, J = same_in_every_order(
-        lambda order: launch(loss, source, y_hat, y, weights, high, order, packed)
+        lambda order: launch(loss, source, *given, high, order, packed, change)
     )
     y_hat64, w64 = y_hat.astype(np.float64), weights.astype(np.float64)
     share = w64[:, None] * loss.output_scale(cols)
@@ -109,16 +124,19 @@ def test_every_loss(name: str, kind: str, dtype: str, rows: int, cols: int) -> N
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("name", "kind"), [("huber", "values"), ("softmax_cross_entropy", KINDS)])
-@pytest.mark.parametrize(("rows", "cols"), SHAPES)
-def test_shapes(name: str, kind: Any, dtype: str, rows: int, cols: int) -> None:
+@pytest.mark.parametrize(("name", "kind", "rows", "cols"), ELEMENTWISE + ROWWISE)
+def test_shapes(name: str, kind: str, dtype: str, rows: int, cols: int) -> None:
     """Odd shapes, and grids both smaller and larger than the data."""
-    case = rows + cols
-    kind = kind if isinstance(kind, str) else kind[case % 2]
-    check(LOSSES[name], dtype, kind, rows, cols, high=(1, 2, 9)[case % 3])
+    check(LOSSES[name], dtype, kind, rows, cols, high=(1, 2, 9)[(rows + cols) % 3])
 
 
-@pytest.mark.skipif(bool(SANITIZE), reason="the loops are those of smoothing 0")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["huber", "softmax_cross_entropy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_unaligned_pointers(name: str, kind: str, dtype: str) -> None:
+    check_access(LOSSES[name], dtype, kind, 9, 32, 2, packed=False, change=unaligned)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_label_smoothing(kind: str) -> None:
     check(LOSSES["softmax_cross_entropy"].set(smoothing=0.1), "float64", kind, 19, 7, high=2)

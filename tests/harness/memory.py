@@ -48,3 +48,11 @@ def aligned(a: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> npt.NDArray
     out = aligned_empty(a.shape, a.dtype if dtype is None else dtype)
     np.copyto(out, a, casting="unsafe")
     return out
+
+
+def unaligned(a: npt.ArrayLike) -> npt.NDArray[Any]:
+    """A copy of `a` in such memory, one element past an aligned address."""
+    a = np.asarray(a)
+    out = aligned_empty((a.size + 1,), a.dtype)[1:].reshape(a.shape)
+    np.copyto(out, a)
+    return out
