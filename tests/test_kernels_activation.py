@@ -16,7 +16,7 @@ from harness.comparing import (
     real_of,
     same_in_every_order,
 )  # fmt: skip
-from harness.library import REPRESENTATIVES, SANITIZE, kernel
+from harness.compiled import REPRESENTATIVES, SANITIZE, kernel
 from harness.memory import aligned, aligned_empty, unaligned
 
 from gpumlp.functions import ACTIVATIONS

@@ -13,7 +13,7 @@ import pytest
 from harness.catalogue import CATALOGUE, DTYPES
 from harness.comparing import NUMPY_TYPE, real_of
 from harness.host_module import kernel_names
-from harness.library import kernel
+from harness.compiled import kernel
 from harness.memory import aligned, aligned_empty
 
 i32, i64 = np.int32, np.int64

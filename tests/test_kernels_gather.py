@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, DTYPES
 from harness.comparing import NUMPY_TYPE, assert_close, real_of, same_in_every_order
-from harness.library import kernel
+from harness.compiled import kernel
 from harness.memory import aligned, aligned_empty
 
 i32, i64 = np.int32, np.int64

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, activation_source, loss_source, update_source
-from harness.library import kernel
+from harness.compiled import kernel
 
 from gpumlp.functions import ACTIVATIONS, OPTIMIZERS
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, DTYPES, loss_source
 from harness.comparing import NUMPY_TYPE, PACK, assert_close, real_of, same_in_every_order
-from harness.library import REPRESENTATIVES, SANITIZE, kernel
+from harness.compiled import REPRESENTATIVES, SANITIZE, kernel
 from harness.memory import aligned, aligned_empty, unaligned
 
 from gpumlp.cuda.source import KernelSource

@@ -2,7 +2,7 @@
 
 A sanitizer must be loaded before the interpreter, so the tests run in one of their own.
 AddressSanitizer and UndefinedBehaviorSanitizer watch every shape, storage type and kernel, with
-one or a few functions of each table (see harness/library.py); ThreadSanitizer a small part.
+one or a few functions of each table (see harness/compiled.py); ThreadSanitizer a small part.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from harness.host_module import sanitizer_environment
-from harness.library import SANITIZE
+from harness.compiled import SANITIZE
 
 HERE = Path(__file__).parent
 FILES = [f"test_kernels_{part}.py" for part in ("activation", "loss", "theta", "gather", "empty")]

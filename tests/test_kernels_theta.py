@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, DTYPES, PULL, penalty_source, update_source
 from harness.comparing import NUMPY_TYPE, assert_close, real_of, same_in_every_order
-from harness.library import REPRESENTATIVES, SANITIZE, kernel
+from harness.compiled import REPRESENTATIVES, SANITIZE, kernel
 from harness.memory import aligned, aligned_empty
 
 from gpumlp.functions import OPTIMIZERS, REGULARIZERS

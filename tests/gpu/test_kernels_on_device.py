@@ -1,4 +1,4 @@
-"""The kernels' tests, launched on a device in place of the CPU harness (see harness/library.py)."""
+"""The kernels' tests, launched on a device in place of the CPU harness (see harness/compiled.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("what", ["activation", "loss", "theta", "gather"])
+@pytest.mark.parametrize("what", ["activation", "loss", "theta", "gather", "empty"])
 def test_kernels(what: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist",

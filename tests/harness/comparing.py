@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from harness.library import SANITIZE
+from harness.compiled import SANITIZE
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpumlp.cuda.source import KernelSource
 from gpumlp.errors import DeviceError
-from harness import library
+from harness import compiled
 from harness.host_module import KernelError
 from harness.memory import aligned_empty
 
@@ -111,7 +111,7 @@ class HostDevice:
     # ---- work ---------------------------------------------------------------------------------
 
     def kernel(self, name: str, source: KernelSource) -> Callable[..., None]:
-        kernel = library.kernel(name, source)
+        kernel = compiled.kernel(name, source)
 
         def launch(grid: tuple[int, int], block: tuple[int, int], args: tuple[Any, ...]) -> None:
             sizes = f"grid {grid[0]} {grid[1]}, block {block[0]} {block[1]}"
