@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp import backprop, checks, storage
+from gpumlp import backprop, checks
 from gpumlp.backends import Array, Backend, get_backend
-from gpumlp.errors import CheckpointError
 from gpumlp.functions import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -26,13 +23,14 @@ from gpumlp.functions import (
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import usual_for
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
+from gpumlp.portable import Portable
 from gpumlp.workspace import Workspace
 
 CHUNK = 4096  # rows that predict and cost take at a time, so that memory stays bounded
 ClassWeight = Mapping[int, float] | Array | str | None
 
 
-class MLP:
+class MLP(Portable):
     """A multilayer perceptron: ŷ = f_L(b_L + W_L f_{L−1}(… f_1(b_1 + W_1 x))).
 
     Args:
@@ -97,27 +95,6 @@ class MLP:
     def precision(self) -> str:
         """The arithmetic: "float64", "float32" or "tf32"."""
         return self.backend.precision
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same network with a θ of its own; layers are views of it, not copies."""
-        self.backend.synchronize()
-        twin = memo[id(self)] = object.__new__(type(self))
-        vars(twin).update(vars(self))
-        twin._adopt(Parameters(self.theta.layout, self.backend.asarray(self.theta.flat)))
-        self.backend.synchronize()
-        return twin
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle keeps: the settings, the room's name and θ on the host."""
-        own = {k: v for k, v in vars(self).items() if k not in ("theta", "layers", "_idle", "_J")}
-        return {**own, "backend": (self.backend.name, self.precision), "theta": self.tensors()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The same network in a room of the same name."""
-        vars(self).update(state, backend=get_backend(*state["backend"]))
-        layout = Layout(self.widths, self.backend.dtype.itemsize)
-        self._adopt(Parameters.zeros(self.backend, layout))
-        self.assign(state["theta"])
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, self.widths))
@@ -217,95 +194,10 @@ class MLP:
         kept = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
         return float(room.to_host(s.J)[0]), Gradients(d.W[1:], d.b[1:], gx, *kept)
 
-    # ---- files --------------------------------------------------------------------------------
-
-    def config(self) -> dict[str, Any]:
-        """The settings as JSON can hold them: what `MLP` needs to build the same network."""
-        return {
-            "widths": list(self.widths),
-            "activation": [f.spec() for f in self.f[1:-1]],
-            "output_activation": self.f[-1].spec(),
-            "loss": self.loss.spec(),
-            "regularizer": self.regularizer.spec(),
-            "initializer": self.initializer and self.initializer.spec(),
-            "precision": self.precision,
-            "seed": self.seed,
-        }
-
-    def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
-        """Write θ and the settings as safetensors, whole or not at all.
-
-        Tensors have the names of ``torch.nn.Sequential(Linear, activation, …)``: "0.weight",
-        "0.bias", "2.weight", …  The metadata holds the settings and the tensors' SHA-256,
-        and `extra`, a mapping that JSON can hold; `gpumlp.storage.load_extra` reads it back.
-        """
-        storage.save_network(path, self.config(), self.tensors(), extra)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        backend: str | Backend = "auto",
-        functions: Sequence[Activation | Loss | Regularizer] = (),
-        **settings: Any,
-    ) -> Self:
-        """The network that `save` wrote.
-
-        Args:
-            path: the file.
-            backend: the room to load it into.
-            functions: entries of your own that the network was built with.
-            settings: arguments of `MLP` to use in place of the saved ones; for a file without
-                gpumlp's settings (torch's, say) they are the only source, save the widths.
-
-        Raises:
-            CheckpointError: the file is damaged, foreign or does not fit.
-        """
-        known = inspect.signature(cls).parameters
-        for name in settings:
-            if name not in known:
-                raise TypeError(f"MLP has no argument {name!r}; it has: {', '.join(known)}")
-        room = get_backend(backend).name
-        config, tensors = storage.load_network(path, functions)
-        if config.get("precision") == "tf32" and room == "numpy":
-            config["precision"] = "float32"  # tf32 is a GPU's way of multiplying float32
-        try:
-            net = cls(**{**config, "backend": backend, **settings})
-            net.assign(tensors)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: {error}") from error
-        return net
-
-    def tensors(self) -> dict[str, npt.NDArray[Any]]:
-        """θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", …"""
-        self.backend.synchronize()
-        return {name: self.backend.to_host(view) for name, view in self.theta.named().items()}
-
-    def assign(self, tensors: Mapping[str, npt.ArrayLike]) -> None:
-        """θ ← tensors, named and shaped as `tensors()` gives them; all of them or none.
-
-        Raises:
-            ValueError: a name is missing or too many, or a shape differs.
-        """
-        views = self.theta.named()
-        if set(views) != set(tensors):
-            odd = sorted(set(views) ^ set(tensors))
-            raise ValueError(f"tensor names do not fit this network: {', '.join(odd[:4])}")
-        for name, view in views.items():
-            if np.shape(tensors[name]) != view.shape:
-                raise ValueError(
-                    f"{name} has shape {np.shape(tensors[name])}, this network's is {view.shape}"
-                )
-        self.backend.synchronize()
-        for name, view in views.items():
-            self.backend.asarray(tensors[name], out=view)
-        self.backend.synchronize()  # the caller may free them now
-
     # ---- inside -------------------------------------------------------------------------------
 
     def _adopt(self, theta: Parameters) -> None:
-        """Make `theta` the network's parameters."""
-        self.theta = theta
+        super()._adopt(theta)
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
