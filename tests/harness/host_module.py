@@ -68,7 +68,9 @@ class HostModule:
 
     def __init__(self, sources: Iterable[Source], sanitize: str = "") -> None:
         self.spaces = {source: f"s{i}" for i, source in enumerate(dict.fromkeys(sources))}
-        self.shared_object = ctypes.PyDLL(str(self._build(sanitize)))  # keeps the GIL: one launch a time
+        self.shared_object = ctypes.PyDLL(
+            str(self._build(sanitize))
+        )  # keeps the GIL: one launch a time
 
     def get_kernel(self, name: str, source: Source) -> HostKernel:
         """The kernel `name` of one of the sources."""
