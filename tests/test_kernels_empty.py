@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from harness.catalogue import CATALOGUE, DTYPES
 from harness.comparing import NUMPY_TYPE, real_of
-from harness.host_module import kernel_names
 from harness.compiled import kernel
+from harness.host_module import kernel_names
 from harness.memory import aligned, aligned_empty
 
 i32, i64 = np.int32, np.int64

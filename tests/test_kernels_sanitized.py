@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness.host_module import sanitizer_environment
 from harness.compiled import SANITIZE
+from harness.host_module import sanitizer_environment
 
 HERE = Path(__file__).parent
 FILES = [f"test_kernels_{part}.py" for part in ("activation", "loss", "theta", "gather", "empty")]

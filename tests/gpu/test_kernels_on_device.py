@@ -1,4 +1,4 @@
-"""The kernels' tests, launched on a device in place of the CPU harness (see harness/compiled.py)."""
+"""The kernels' tests, launched on a device in place of the CPU harness: see harness/compiled.py."""
 
 from __future__ import annotations
 
