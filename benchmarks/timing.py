@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from gpumlp.backends.threads import blas_name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -75,7 +75,7 @@ def machine() -> dict[str, Any]:
         else os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names if _version(name)},
-        "blas": _blas(),
+        "blas": blas_name(),
     }
 
 
@@ -84,18 +84,6 @@ def write(name: str, results: Mapping[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")
     return path
-
-
-def _blas() -> str:
-    """NumPy's BLAS, its version and, where that can be told, whose kernels it uses."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return str(np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"])
-    pools = [pool for pool in threadpool_info() if "numpy" in pool["filepath"]]
-    return ", ".join(
-        f"{p['internal_api']} {p['version']} {p.get('architecture', '')}" for p in pools
-    )
 
 
 def _version(distribution: str) -> str:

@@ -9,6 +9,8 @@ from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 
@@ -49,19 +51,37 @@ def _pool(count: int, process: int) -> ThreadPoolExecutor:
 
 def blas_threads() -> int:
     """The number of threads that NumPy's BLAS uses, at least 1."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        pass
-    else:
-        counts = [
-            int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"
-        ]
-        if counts:
-            return max(1, *counts)
+    counts = [int(pool["num_threads"]) for pool in _blas_pools()]
+    if counts:
+        return max(1, *counts)
     for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         if os.environ.get(variable, "").isdigit():
             return max(1, int(os.environ[variable]))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def blas_name() -> str:
+    """NumPy's BLAS: its make, version and, where that can be told, whose kernels it uses and why.
+
+    OpenBLAS takes the kernels that suit the processor, unless OPENBLAS_CORETYPE names others.
+    """
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    name = f"{built['name']} {built['version']}"
+    kernels = [
+        p["architecture"] for p in _blas_pools() if "numpy" in p["filepath"] and "architecture" in p
+    ]
+    if kernels:
+        name += f", {kernels[0]} kernels"
+    asked = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} (OPENBLAS_CORETYPE={asked})" if asked else name
+
+
+def _blas_pools() -> list[dict[str, Any]]:
+    """What threadpoolctl, where it is installed, knows of the BLAS libraries of this process."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return []
+    return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gpumlp
+from gpumlp.backends.threads import blas_name
 from gpumlp.data import Dataset
 from gpumlp.network import MLP
 from gpumlp.training import History
@@ -85,11 +86,10 @@ def installation() -> Iterator[tuple[str, str]]:
     """Names and versions of what gpumlp runs on, and its rooms."""
     yield "gpumlp", gpumlp.__version__
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    yield "NumPy", f"{np.__version__} with {blas['name']} {blas['version']}"
+    yield "NumPy", f"{np.__version__} with {blas_name()}"
     for name in OPTIONAL:
         yield name, _version(name)
-    yield "CPU", gpumlp.get_backend("numpy").describe() + _slow_kernels()
+    yield "CPU", gpumlp.get_backend("numpy").describe()
     try:
         yield "GPU", gpumlp.get_backend("cupy").describe()
         yield "default", "the GPU"
@@ -103,21 +103,3 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _slow_kernels() -> str:
-    """What to set where OpenBLAS does not know a processor, and so leaves AVX-512 unused."""
-    try:
-        from threadpoolctl import threadpool_info
-
-        flags = Path("/proc/cpuinfo").read_text()
-    except (ImportError, OSError):
-        return ""
-    if "avx512f" not in flags or not any(
-        pool.get("architecture") in ("Haswell", "Zen") for pool in threadpool_info()
-    ):
-        return ""
-    return (
-        "; OpenBLAS leaves AVX-512 unused here: products may be faster with "
-        "OPENBLAS_CORETYPE=SkylakeX set before Python starts"
-    )
