@@ -69,7 +69,7 @@ def test_step(benchmark: Any, activation: str, optimizer: str) -> None:
 def test_affine_activation(benchmark: Any, activation: str) -> None:
     """One turn of Algorithm 6.3."""
     step = Step(activation, "sgd")
-    theta, f, s = step.net.theta, step.net.f, step.batches.s
+    theta, f, s = step.net.rounded, step.net.f, step.batches.s
     timed(
         benchmark,
         step,
@@ -81,7 +81,7 @@ def test_affine_activation(benchmark: Any, activation: str) -> None:
 def test_hidden_gradient(benchmark: Any, activation: str) -> None:
     """One turn of Algorithm 6.4, but for the weights' gradient."""
     step = Step(activation, "sgd")
-    theta, f, s, d = step.net.theta, step.net.f, step.batches.s, step.trainer.d
+    theta, f, s, d = step.net.rounded, step.net.f, step.batches.s, step.trainer.d
     timed(
         benchmark,
         step,
@@ -101,7 +101,7 @@ def test_update(benchmark: Any, optimizer: str) -> None:
         benchmark,
         step,
         lambda: step.room.update(
-            trainer.optimizer, net.regularizer, net.theta.flat, trainer.d.flat, trainer.slots,
-            split, step.control,
+            trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, trainer.d.flat,
+            trainer.slots, split, trainer.scaling, step.control,
         ),
     )  # fmt: skip

@@ -26,9 +26,10 @@ from gpumlp.parameters import Parameters
 
 
 class Model(Protocol):
-    """What the loops need of a network."""
+    """What the loops need of a network; `rounded` is θ as the products read it."""
 
     backend: Backend
+    rounded: Parameters
     theta: Parameters
     f: list[Activation]
     loss: Loss
@@ -48,12 +49,13 @@ class State(Protocol):
     gh: list[Array]
     y: Array
     weights: Array
+    scaling: Array
     J: Array
 
 
 def forward(net: Model, s: State) -> Array:
     """Algorithm 6.3 up to its last line: from h[0] = x to ŷ = h[L], (m, n_L), which it returns."""
-    room, W, b, f, z, h = net.backend, net.theta.W, net.theta.b, net.f, s.z, s.h
+    room, W, b, f, z, h = net.backend, net.rounded.W, net.rounded.b, net.f, s.z, s.h
 
     for k in range(1, net.L + 1):
         room.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])
@@ -71,10 +73,12 @@ def backward(net: Model, s: State, d: Parameters) -> None:
     λ∇Ω, which the book adds layer by layer, is one pass over the flat θ: see `penalty`, or let the
     update do it.
     """
-    room, W, f, z, h, gz, gh = net.backend, net.theta.W, net.f, s.z, s.h, s.gz, s.gh
+    room, W, f, z, h, gz, gh = net.backend, net.rounded.W, net.f, s.z, s.h, s.gz, s.gh
     L = net.L
 
-    room.output_gradient(net.loss, f[L], z[L], h[L], s.y, s.weights, gh[L], gz[L], d.b[L], s.J)
+    room.output_gradient(
+        net.loss, f[L], z[L], h[L], s.y, s.weights, s.scaling, gh[L], gz[L], d.b[L], s.J
+    )
     for k in range(L, 1, -1):
         room.weight_gradient(gz[k], h[k - 1], d.W[k])
         room.hidden_gradient(

@@ -41,13 +41,17 @@ class MLP(Portable):
         regularizer: λΩ(θ); None for none.
         initializer: of the weights; None picks He's for rectifiers, LeCun's for SELU, else
             Glorot's.
-        precision: "float64", "float32" or, on a GPU, "tf32".
+        precision: "float64", "float32" or, on a GPU, "tf32", "bfloat16" or "float16".  In the last
+            two the products read θ rounded to 16 bits, and activations and gradients have 16; θ
+            itself and the optimizer's state are float32.
         backend: "auto", "numpy", "cupy", or a room, which has its precision already.
         seed: of the initial weights; both rooms start from the same numbers.
 
     Attributes:
         layers: L of `Layer`.
         theta: all parameters in one flat buffer.
+        rounded: θ as the products read it: `theta` itself, or in 16-bit precisions a copy in
+            16 bits that whatever is asked of the network brings up to date.
 
     Raises:
         ValueError, TypeError: an argument is not as said; the message names the remedy.
@@ -79,7 +83,7 @@ class MLP(Portable):
         _check_output(self.loss, self.f[-1])
         self.backend = get_backend(backend, precision)
         self.backend.synchronize()
-        layout = Layout(self.widths, self.backend.dtype.itemsize)
+        layout = Layout(self.widths, self.backend.storage.itemsize)
         self._adopt(Parameters.zeros(self.backend, layout))
         rng = np.random.default_rng(self.seed)
         for layer in self.layers:
@@ -93,7 +97,7 @@ class MLP(Portable):
 
     @property
     def precision(self) -> str:
-        """The arithmetic: "float64", "float32" or "tf32"."""
+        """The arithmetic: "float64", "float32", "tf32", "bfloat16" or "float16"."""
         return self.backend.precision
 
     def __repr__(self) -> str:
@@ -182,17 +186,22 @@ class MLP(Portable):
         s = Workspace(self, m, intermediate=intermediate)
         room.asarray(x, out=s.h[0])
         s.aim(y, weights, slice(0, m))
-        d = Parameters.zeros(room, self.theta.layout)
+        d = Parameters.zeros(room, self.theta.layout, room.storage)
         room.synchronize()
+        self.round()
         backprop.forward(self, s)
         backprop.backward(self, s, d)
         backprop.penalty(self, s, d)
         gx = None
         if intermediate:
-            gx = room.empty((m, self.widths[0]))
-            room.input_gradient(s.gz[1], self.theta.W[1], gx)
+            gx = room.empty((m, self.widths[0]), room.storage)
+            room.input_gradient(s.gz[1], self.rounded.W[1], gx)
         kept = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
         return float(room.to_host(s.J)[0]), Gradients(d.W[1:], d.b[1:], gx, *kept)
+
+    def round(self) -> None:
+        """Bring `rounded` up to date with a θ that was assigned to."""
+        self.backend.round(self.theta.flat, self.rounded.flat)
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -201,7 +210,11 @@ class MLP(Portable):
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
-        self._J = [self.backend.full((1,), 0, "float64")]
+        room = self.backend
+        self.rounded = theta
+        if room.storage != room.dtype:
+            self.rounded = Parameters.zeros(room, theta.layout, room.storage)
+        self._J = [room.full((1,), 0, "float64")]
         self._idle: Workspace | None = None
 
     def _check(
@@ -217,6 +230,7 @@ class MLP(Portable):
         s, self._idle = self._idle, None  # None too while another thread has it
         if s is None or s.rows < min(m, CHUNK):
             s = Workspace(self, min(m, CHUNK), gradients=False)
+        self.round()
         try:
             for start in range(0, m, s.rows):
                 rows = slice(start, min(start + s.rows, m))

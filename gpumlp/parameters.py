@@ -11,6 +11,8 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+import numpy.typing as npt
+
 from gpumlp.backends import Array, Backend
 from gpumlp.functions import Activation
 
@@ -23,7 +25,7 @@ class Layout:
 
     Attributes:
         widths: n_0, …, n_L.
-        itemsize: bytes of one parameter.
+        itemsize: bytes of one entry in the smallest type that a buffer of this layout has.
     """
 
     widths: tuple[int, ...]
@@ -85,9 +87,11 @@ class Parameters:
         return Parameters, (self.layout, self.flat)
 
     @classmethod
-    def zeros(cls, backend: Backend, layout: Layout) -> Parameters:
-        """A buffer of zeros in the room."""
-        return cls(layout, backend.full((layout.size,), 0))
+    def zeros(
+        cls, backend: Backend, layout: Layout, dtype: npt.DTypeLike | None = None
+    ) -> Parameters:
+        """A buffer of zeros in the room, in `dtype` (None: θ's)."""
+        return cls(layout, backend.full((layout.size,), 0, dtype))
 
     def named(self) -> dict[str, Array]:
         """The views by the names that ``torch.nn.Sequential(Linear, activation, …)`` gives them.

@@ -81,8 +81,8 @@ class Portable:
                 raise TypeError(f"MLP has no argument {name!r}; it has: {', '.join(known)}")
         room = get_backend(backend).name
         config, tensors = storage.load_network(path, functions)
-        if config.get("precision") == "tf32" and room == "numpy":
-            config["precision"] = "float32"  # tf32 is a GPU's way of multiplying float32
+        if config.get("precision") in ("tf32", "bfloat16", "float16") and room == "numpy":
+            config["precision"] = "float32"  # θ's own; the others are a GPU's ways of computing
         try:
             net = cls(**{**config, "backend": backend, **settings})
             net.assign(tensors)
@@ -126,7 +126,11 @@ class Portable:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: the settings, the room's name and θ on the host."""
-        own = {k: v for k, v in vars(self).items() if k not in ("theta", "layers", "_idle", "_J")}
+        own = {
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("theta", "rounded", "layers", "_idle", "_J")
+        }
         return {
             **own,
             "backend": (self.backend.name, self.backend.precision),
@@ -136,6 +140,6 @@ class Portable:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The same network in a room of the same name."""
         vars(self).update(state, backend=get_backend(*state["backend"]))
-        layout = Layout(self.widths, self.backend.dtype.itemsize)
+        layout = Layout(self.widths, self.backend.storage.itemsize)
         self._adopt(Parameters.zeros(self.backend, layout))
         self.assign(state["theta"])

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from gpumlp.backends import Array
 from gpumlp.backprop import Model
 
+UNSCALED = np.array([1.0, 1.0, 0.0, 0.0])  # see `Backend.clip`
+
 
 class Workspace:
     """z, h, gz, gh of every layer for up to `rows` examples, and J.
@@ -24,25 +26,31 @@ class Workspace:
         y: the targets, set by the caller.
         weights: (m,), what each example's loss counts in J; 1/m unless the caller sets others.
         J: (1,) float64, which the doors add to.
+        scaling: (4,) float64: the loss scale, see `Backend.clip`; 1 unless the caller sets another.
     """
 
     def __init__(
         self, net: Model, rows: int, *, gradients: bool = True, intermediate: bool = False
     ) -> None:
         room, widths = net.backend, net.theta.layout.widths
+        kind = room.storage
         self.rows = rows
         self.y: Array = None
         self.weights: Array = None
         self.J = room.full((1,), 0, "float64")
+        self.scaling = room.asarray(UNSCALED, dtype=np.float64)
         full = range(1, net.L + 1)
-        self._h = {k: room.empty((rows, widths[k])) for k in range(net.L + 1)}
+        self._h = {k: room.empty((rows, widths[k]), kind) for k in range(net.L + 1)}
         keeps_z = {k: gradients and "z" in net.f[k].reads for k in full}
-        self._z = {k: room.empty((rows, widths[k])) if keeps_z[k] else self._h[k] for k in full}
+        self._z = {
+            k: room.empty((rows, widths[k]), kind) if keeps_z[k] else self._h[k] for k in full
+        }
         if intermediate:
-            self._gh = {k: room.empty((rows, widths[k])) for k in full}
-            self._gz = {k: room.empty((rows, widths[k])) for k in full}
+            self._gh = {k: room.empty((rows, widths[k]), kind) for k in full}
+            self._gz = {k: room.empty((rows, widths[k]), kind) for k in full}
         elif gradients:
-            turns = [room.empty((rows * max(widths[1 + i :: 2], default=0),)) for i in (0, 1)]
+            sizes = [rows * max(widths[1 + i :: 2], default=0) for i in (0, 1)]
+            turns = [room.empty((size,), kind) for size in sizes]
             self._gz = {
                 k: turns[(k - 1) % 2][: rows * widths[k]].reshape(rows, widths[k]) for k in full
             }

@@ -1,7 +1,8 @@
 // What every kernel stands on.  Plain CUDA C++ for NVRTC: no host code, no toolkit headers.
 //
 // The loader puts above this:  typedef … T;     the storage type: float, double, half or bfloat16
-//                              typedef … real;  of arithmetic: double for double, else float
+//                              typedef … real;  of arithmetic, and of θ: double for double, else
+//                                               float
 // and below it the device functions of the entry that the kernel is compiled for.
 
 #pragma once
@@ -19,9 +20,12 @@ typedef long long int64;
 enum { PACK = 16 / sizeof(T), THREADS = 256 };
 enum : unsigned { ALL_LANES = 0xffffffffu };
 
-template <int N> struct alignas(N * sizeof(T)) Pack { T at[N]; };
-template <int N> __device__ Pack<N>& pack(T* p) { return *(Pack<N>*)p; }
-template <int N> __device__ const Pack<N>& pack(const T* p) { return *(const Pack<N>*)p; }
+template <int N, class S = T>
+struct alignas(N * sizeof(S) < 16 ? N * sizeof(S) : 16) Pack { S at[N]; };
+template <int N, class S> __device__ Pack<N, S>& pack(S* p) { return *(Pack<N, S>*)p; }
+template <int N, class S> __device__ const Pack<N, S>& pack(const S* p) {
+    return *(const Pack<N, S>*)p;
+}
 
 // the thread's first element of a flat array, and the stride to its next
 __device__ inline int64 first() { return blockIdx.x * (int64)blockDim.x + threadIdx.x; }

@@ -1,4 +1,5 @@
-// Cross-entropy of softmax(ŷ) and y, on logits ŷ, with its gradient.
+// Cross-entropy of softmax(ŷ) and y, on logits ŷ, with its gradient times the loss scale
+// S = scaling[0].
 //
 // Blocks are (32, THREADS / 32): a warp works on one row at a time.  The entry supplies the constant
 // smoothing;  y is (rows, cols), or integer labels (rows): see target.cuh.
@@ -14,12 +15,14 @@ __device__ void smoothed(const Y* y, int64 row, int64 col, int64 cols, real* t) 
 }
 
 template <int N, bool WITH_GRADIENT>
-__device__ void cross_entropy_rows(const T* y_hat, const Y* y, const T* weights, T* gh,
-                                   real* partial, int64 rows, int64 cols) {
+__device__ void cross_entropy_rows(const T* y_hat, const Y* y, const real* weights,
+                                   const double* scaling, T* gh, real* partial, int64 rows,
+                                   int64 cols) {
+    const real S = WITH_GRADIENT ? real(scaling[0]) : real(1);
     real all = 0;  // lanes hold equal values: each row's loss counts in lane 0 alone
     for (int64 row = first_row(); row < rows; row += row_stride()) {
         const T* const x = y_hat + row * cols;
-        const real share = real(weights[row]);
+        const real share = weights[row];
         real top, sum, loss = 0, mass = 0, t[N];
         max_and_sum<N>(x, cols, top, sum);
         const real log_sum = log(sum) + top;
@@ -40,7 +43,7 @@ __device__ void cross_entropy_rows(const T* y_hat, const Y* y, const T* weights,
                 Pack<N> a = pack<N>(x + c);
                 smoothed<N>(y, row, c, cols, t);
                 for (int j = 0; j < N; ++j)
-                    a.at[j] = T(share * (exp(real(a.at[j]) - top) * scale - t[j]));
+                    a.at[j] = T(S * share * (exp(real(a.at[j]) - top) * scale - t[j]));
                 pack<N>(gh + row * cols + c) = a;
             }
         }
@@ -51,15 +54,17 @@ __device__ void cross_entropy_rows(const T* y_hat, const Y* y, const T* weights,
 
 // partial[block] ← Σ weights · cross-entropy of softmax(ŷ) and the smoothed y, over its rows
 GPUMLP_KERNEL(loss, THREADS)
-(const T* y_hat, const Y* y, const T* weights, real* partial, int64 rows, int64 cols, int packed) {
-    if (packed) cross_entropy_rows<PACK, false>(y_hat, y, weights, (T*)0, partial, rows, cols);
-    else cross_entropy_rows<1, false>(y_hat, y, weights, (T*)0, partial, rows, cols);
+(const T* y_hat, const Y* y, const real* weights, real* partial, int64 rows, int64 cols,
+ int packed) {
+    if (packed) cross_entropy_rows<PACK, false>(y_hat, y, weights, 0, 0, partial, rows, cols);
+    else cross_entropy_rows<1, false>(y_hat, y, weights, 0, 0, partial, rows, cols);
 }
 
-// the same, and gh ← ∇_ŷ
+// the same, and gh ← S ∇_ŷ
 GPUMLP_KERNEL(loss_gradient, THREADS)
-(const T* y_hat, const Y* y, const T* weights, T* gh, real* partial, int64 rows, int64 cols,
- int packed) {
-    if (packed) cross_entropy_rows<PACK, true>(y_hat, y, weights, gh, partial, rows, cols);
-    else cross_entropy_rows<1, true>(y_hat, y, weights, gh, partial, rows, cols);
+(const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial,
+ int64 rows, int64 cols, int packed) {
+    if (packed)
+        cross_entropy_rows<PACK, true>(y_hat, y, weights, scaling, gh, partial, rows, cols);
+    else cross_entropy_rows<1, true>(y_hat, y, weights, scaling, gh, partial, rows, cols);
 }

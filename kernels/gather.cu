@@ -18,10 +18,10 @@ GPUMLP_KERNEL(gather, THREADS)
 
 // out[i] ← weights[index[i]] / Σ weights[index], all zero where the sum is 0; by one block
 GPUMLP_KERNEL(mean_weights, THREADS)
-(const T* weights, const int64* index, T* out, int64 n) {
+(const real* weights, const int64* index, real* out, int64 n) {
     real sum = 0;
-    for (int64 i = threadIdx.x; i < n; i += THREADS) sum += real(weights[index[i]]);
+    for (int64 i = threadIdx.x; i < n; i += THREADS) sum += weights[index[i]];
     sum = block_sum(sum);
     for (int64 i = threadIdx.x; i < n; i += THREADS)
-        out[i] = T(sum > real(0) ? real(weights[index[i]]) / sum : real(0));
+        out[i] = sum > real(0) ? weights[index[i]] / sum : real(0);
 }

@@ -6,16 +6,16 @@
 
 // partial[block] ← Σ λΩ(θ) and, where add is set, dθ ← dθ + λ∇Ω(θ)
 GPUMLP_KERNEL(penalty, THREADS)
-(const T* theta, T* dtheta, real* partial, int64 n, int64 split, real bias_strength, int add) {
+(const real* theta, T* dtheta, real* partial, int64 n, int64 split, real bias_strength, int add) {
     real sum = 0;
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
-        const Pack<PACK> x = pack<PACK>(theta + i);
-        for (int j = 0; j < PACK; ++j) sum += strength * omega(real(x.at[j]));
+        const Pack<PACK, real> x = pack<PACK>(theta + i);
+        for (int j = 0; j < PACK; ++j) sum += strength * omega(x.at[j]);
         if (add) {
             Pack<PACK> d = pack<PACK>(dtheta + i);
             for (int j = 0; j < PACK; ++j)
-                d.at[j] = T(real(d.at[j]) + strength * domega(real(x.at[j])));
+                d.at[j] = T(real(d.at[j]) + strength * domega(x.at[j]));
             pack<PACK>(dtheta + i) = d;
         }
     }
@@ -23,15 +23,18 @@ GPUMLP_KERNEL(penalty, THREADS)
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// partial[block] ← Σ (dθ + λ∇Ω(θ))²
+// partial[block] ← Σ (dθ / S + λ∇Ω(θ))², S being the loss scale: scaling[0]
 GPUMLP_KERNEL(squared_norm, THREADS)
-(const T* theta, const T* dtheta, real* partial, int64 n, int64 split, real bias_strength) {
+(const real* theta, const T* dtheta, const double* scaling, real* partial, int64 n, int64 split,
+ real bias_strength) {
+    const real unscale = real(1 / scaling[0]);
     real sum = 0;
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
-        const Pack<PACK> x = pack<PACK>(theta + i), d = pack<PACK>(dtheta + i);
+        const Pack<PACK, real> x = pack<PACK>(theta + i);
+        const Pack<PACK> d = pack<PACK>(dtheta + i);
         for (int j = 0; j < PACK; ++j) {
-            const real g = real(d.at[j]) + strength * domega(real(x.at[j]));
+            const real g = unscale * real(d.at[j]) + strength * domega(x.at[j]);
             sum += g * g;
         }
     }
@@ -39,11 +42,26 @@ GPUMLP_KERNEL(squared_norm, THREADS)
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// control[0] ← min(1, max_norm / √Σ partial), by one block; NaN for a norm that is not finite
+// control[0] ← min(1, max_norm / √Σ partial), by one block; scaling[1] ← 1/S.
+// Where the norm is not finite: NaN; or, where the loss scale is dynamic (interval > 0), 0, which
+// tells the update to skip, and S is halved.  After `interval` steps without that S is doubled.
 GPUMLP_KERNEL(clip, THREADS)
-(const real* partial, double* control, int64 n, double max_norm) {
+(const real* partial, double* scaling, double* control, int64 n, double max_norm, int64 interval) {
     double sum = 0;
     for (int64 i = threadIdx.x; i < n; i += THREADS) sum += double(partial[i]);
     const double norm = sqrt(block_sum(sum));
-    if (threadIdx.x == 0) control[0] = norm <= max_norm ? 1.0 : max_norm / norm + 0.0 * norm;
+    if (threadIdx.x != 0) return;
+    const bool finite = norm - norm == 0.0;
+    control[0] = norm <= max_norm && finite ? 1.0 : max_norm / norm + 0.0 * norm;
+    scaling[1] = 1 / scaling[0];
+    if (interval == 0) return;
+    if (!finite) {
+        control[0] = 0;
+        scaling[0] /= 2;
+        scaling[2] = 0;
+        scaling[3] += 1;
+    } else if (++scaling[2] >= double(interval)) {
+        scaling[0] *= 2;
+        scaling[2] = 0;
+    }
 }

@@ -1,11 +1,11 @@
 // The targets of N neighbouring outputs, from rows of values or from integer labels.
-// The loader puts above this:  typedef … Y;  the type of y: T for values, int for labels
+// The loader puts above this:  typedef … Y;  the type of y: real for values, int for labels
 #pragma once
 
 template <int N>
-__device__ void targets(const T* y, int64 row, int64 col, int64 cols, real* t) {
-    const Pack<N> values = pack<N>(y + row * cols + col);
-    for (int j = 0; j < N; ++j) t[j] = real(values.at[j]);
+__device__ void targets(const real* y, int64 row, int64 col, int64 cols, real* t) {
+    const Pack<N, real> values = pack<N>(y + row * cols + col);
+    for (int j = 0; j < N; ++j) t[j] = values.at[j];
 }
 template <int N>
 __device__ void targets(const int* label, int64 row, int64 col, int64 cols, real* t) {

@@ -1,28 +1,59 @@
 // One step of an optimizer over the flat θ, Ω's gradient folded in: one pass over memory.
 //
 // The entries supply  void rule(real& theta, real* slot, real g, const double* control),  SLOTS,
-// and  real domega(real theta).  Weights come first, biases from `split` on, where λ is multiplied
-// by bias_strength.  slots is (SLOTS, n); n and split are multiples of PACK.
+// NUMBERS, how many of control's numbers the rule may read, and  real domega(real theta).
+// The loader puts above this:  typedef … Slot;  the type of the optimizer's state: real, or
+// bfloat16.  Weights come first, biases from `split` on, where λ is multiplied by bias_strength.
+// slots is (SLOTS, n); n and split are multiples of PACK.
 #include "common.cuh"
 
-// g = control[0] (dθ + λ∇Ω(θ)), then the rule on each θ and its slots, with control[1], …
+// 32 bits that look random, of a number: every bit of it moves half of them
+__device__ inline unsigned mix(unsigned x) {
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+// x as it is kept: in 16 bits it is rounded up or down by chance, in the mean to x itself, because
+// β₂ = 0.999 changes a slot by less than half of bfloat16's last digit
+__device__ inline void keep(real x, unsigned, real& slot) { slot = x; }
+template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
+    union { float value; unsigned bits; } in;
+    union { unsigned short bits; S value; } out = {0};
+    in.value = float(x);
+    const bool finite = (in.bits & 0x7f800000u) != 0x7f800000u;
+    out.bits = (unsigned short)((in.bits + (finite ? noise & 0xffffu : 0u)) >> 16);
+    slot = out.value;
+}
+
+// g = control[0] (dθ / S + λ∇Ω(θ)), then the rule on each θ and its slots, with control[1], …
+// S is the loss scale, scaling[1] its reciprocal; rounded is θ's copy in T, where T is not θ's
+// type.  control[0] = 0 skips the step.
 GPUMLP_KERNEL(update, THREADS)
-(T* theta, const T* dtheta, T* slots, const double* control, int64 n, int64 split,
- real bias_strength) {
-    const real scale = real(control[0]);
+(real* theta, T* rounded, const T* dtheta, Slot* slots, const double* control,
+ const double* scaling, int64 n, int64 split, real bias_strength) {
+    const real scale = real(control[0]), unscale = real(scaling[1]);
+    if (scale == real(0)) return;
+    const unsigned step = mix((unsigned)control[1 + NUMBERS]);
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
-        Pack<PACK> x = pack<PACK>(theta + i), state[SLOTS + 1];
+        Pack<PACK, real> x = pack<PACK>(theta + i);
         const Pack<PACK> d = pack<PACK>(dtheta + i);
+        Pack<PACK, Slot> state[SLOTS + 1];
+        Pack<PACK> copy;
         for (int s = 0; s < SLOTS; ++s) state[s] = pack<PACK>(slots + s * n + i);
         for (int j = 0; j < PACK; ++j) {
-            real value = real(x.at[j]), slot[SLOTS + 1];
+            real value = x.at[j], slot[SLOTS + 1];
             for (int s = 0; s < SLOTS; ++s) slot[s] = real(state[s].at[j]);
-            rule(value, slot, scale * (real(d.at[j]) + strength * domega(value)), control + 1);
-            x.at[j] = T(value);
-            for (int s = 0; s < SLOTS; ++s) state[s].at[j] = T(slot[s]);
+            const real g = unscale * real(d.at[j]) + strength * domega(value);
+            rule(value, slot, scale * g, control + 1);
+            x.at[j] = value;
+            copy.at[j] = T(value);
+            unsigned noise = step ^ (unsigned)(i + j) ^ mix((unsigned)((i + j) >> 32));
+            for (int s = 0; s < SLOTS; ++s) keep(slot[s], noise = mix(noise), state[s].at[j]);
         }
         pack<PACK>(theta + i) = x;
+        if (sizeof(T) < sizeof(real)) pack<PACK>(rounded + i) = copy;
         for (int s = 0; s < SLOTS; ++s) pack<PACK>(slots + s * n + i) = state[s];
     }
 }

@@ -56,28 +56,37 @@ def parts(gradients):
     return gradients.W, gradients.b, [gradients.x], gradients.z, gradients.h
 
 
-def plainly(net, x, y, weights, dtype="float64"):
-    """J, dW, db, dx, gz and gh as the book has them: Algorithms 6.3 and 6.4 in plain NumPy."""
-    W = [layer.W.astype(dtype) for layer in net.layers]
-    b = [layer.b.astype(dtype) for layer in net.layers]
+def plainly(net, x, y, weights, dtype="float64", stored=lambda a: a):
+    """J, dW, db, dx, gz and gh as the book has them: Algorithms 6.3 and 6.4 in plain NumPy.
+
+    stored: what becomes of an array of activations or gradients that is kept, and of θ where
+    products read it: rounding, say.
+    """
+    theta = [[getattr(layer, name).astype(dtype) for layer in net.layers] for name in "Wb"]
+    W, b = ([stored(a) for a in part] for part in theta)
     f, L = [layer.f for layer in net.layers], net.L
     share = (weights / weights.sum()).astype(dtype)
-    h, z, y = [x.astype(dtype)], [], y.astype(dtype)
+    h, z, y = [stored(x.astype(dtype))], [], y.astype(dtype)
     for k in range(L):
-        z.append(b[k] + h[k] @ W[k].T)
-        h.append(f[k].f(z[k], **f[k].params))
+        z.append(stored(b[k] + stored(h[k] @ W[k].T)))
+        h.append(stored(f[k].f(z[k], **f[k].params)))
     penalty = net.regularizer
     terms, strength = penalty.arguments(), penalty.strengths()
     J = share @ net.loss.examples(h[L], y)
-    for part, s in zip((W, b), strength, strict=True):
+    for part, s in zip(theta, strength, strict=True):
         J = J + sum(s * penalty.omega(a, **terms).sum() for a in part)
     loss_slope = net.loss.gradient(h[L], y, **net.loss.params)
     gh, gz, dW, db = [None] * L, [None] * L, [None] * L, [None] * L
-    g = share[:, None] * loss_slope * net.loss.output_scale(y.shape[1])
+    g = stored(share[:, None] * loss_slope * net.loss.output_scale(y.shape[1]))
+    pull = [
+        [s * penalty.gradient(a, **terms) for a in part]
+        for part, s in zip(theta, strength, strict=True)
+    ]
     for k in reversed(range(L)):
         gh[k], p = g, f[k].params
         gz[k] = g * f[k].df(z[k], h[k + 1], **p) if f[k].df else f[k].vjp(z[k], h[k + 1], g, **p)
-        dW[k] = gz[k].T @ h[k] + strength[0] * penalty.gradient(W[k], **terms)
-        db[k] = gz[k].sum(axis=0) + strength[1] * penalty.gradient(b[k], **terms)
-        g = gz[k] @ W[k]
+        gz[k] = stored(gz[k])
+        dW[k] = stored(stored(gz[k].T @ h[k]) + pull[0][k])
+        db[k] = stored(stored(gz[k].sum(axis=0)) + pull[1][k])
+        g = stored(gz[k] @ W[k])
     return float(J), dW, db, [g], gz, gh

@@ -11,6 +11,7 @@ from gpumlp.backends import base, numpy_backend
 from gpumlp.backends.cuda_backend import CudaBackend
 from gpumlp.backends.numpy_backend import NumpyBackend
 from gpumlp.backends.threads import Threads
+from gpumlp.workspace import UNSCALED
 
 DOORS = {
     name: door
@@ -132,7 +133,12 @@ def walk(room, f, loss, seed=0):
         a[name] = np.full((M, N_OUT), np.nan, real)
     a |= {"db": np.full(N_OUT, np.nan, real), "db2": np.full(N_OUT, np.nan, real)}
     a |= {"dW": np.full((N_OUT, N_IN), np.nan, real), "gx": np.full((M, N_IN), np.nan, real)}
-    a |= {"J": np.zeros(1), "J2": np.zeros(1), "slots": np.zeros((2, 600), real)}
+    a |= {
+        "J": np.zeros(1),
+        "J2": np.zeros(1),
+        "slots": np.zeros((2, 600), real),
+        "scaling": UNSCALED,
+    }
     f, loss, adam, omega = ACTIVATIONS[f], LOSSES[loss], OPTIMIZERS["adam"], L2(0.1, biases=0.5)
     a["control"] = control = np.array([1.0, *adam.control(0.1, 1)])
 
@@ -141,13 +147,13 @@ def walk(room, f, loss, seed=0):
 
     room.affine_activation(*take("x", "W", "b"), f, *take("z", "h"))
     room.loss(loss, *take("h", "y", "weights", "J"))
-    outputs = take("z", "h", "y", "weights", "gh", "gz", "db", "J2")
+    outputs = take("z", "h", "y", "weights", "scaling", "gh", "gz", "db", "J2")
     room.output_gradient(loss, f, *outputs)
     room.weight_gradient(*take("gz", "x", "dW"))
     room.input_gradient(*take("gz", "W", "gx"))
     room.hidden_gradient(*take("above", "W_above"), f, *take("z", "h", "gh2", "gz2", "db2"))
-    room.clip(omega, *take("theta", "dtheta"), 500, 0.5, control)
-    room.update(adam, omega, *take("theta", "dtheta", "slots"), 500, control)
+    room.clip(omega, *take("theta", "dtheta"), 500, 0.5, UNSCALED, control)
+    room.update(adam, omega, *take("theta", "theta", "dtheta", "slots"), 500, UNSCALED, control)
     del a["dtheta"]  # undefined after the update
     return a
 
@@ -211,7 +217,7 @@ def test_shared_buffers_change_no_bit(f, rng):
         z, gz = (h, gh) if shared else (z, gz)
         db, db2, J = np.empty(N_OUT), np.empty(N_OUT), np.zeros(1)
         room.affine_activation(x, W, b, entry, z, h)
-        room.output_gradient(loss, entry, z, h, y, weights, gh, gz, db, J)
+        room.output_gradient(loss, entry, z, h, y, weights, UNSCALED, gh, gz, db, J)
         first = gz.copy()
         room.hidden_gradient(above, W_above, entry, z, h, gh, gz, db2)
         found.append([h, first, gz, db, db2, J])

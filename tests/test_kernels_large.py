@@ -93,7 +93,7 @@ def test_softmax(packed: int) -> None:
 def test_loss(name: str, packed: int) -> None:
     """2(ŷ − y) and p − y; both have a row whose first element lies beyond 2³²."""
     y_hat, gh = sparse(ROWS, COLS), sparse(ROWS, COLS)
-    y, weights = sparse(ROWS, COLS), np.ones(ROWS, np.float16)
+    y, weights, S = sparse(ROWS, COLS, dtype=f32), np.ones(ROWS, f32), np.ones(4)
     y_hat[-1, -1], y[-1, -1] = 20, 1
     source, sizes = loss_source(name, "float16", False), (i64(ROWS), i64(COLS), i32(packed))
     if name == "squared_error":
@@ -106,7 +106,7 @@ def test_loss(name: str, packed: int) -> None:
         high = (ROWS - 1) // 8 % TALL
         grid, block, last, want = (1, TALL), (32, 8), range(high, high + 1), 0
     partial = sparse(grid[0] * grid[1], dtype=f32)
-    arguments = (y_hat, y, weights, gh, partial, *sizes)
+    arguments = (y_hat, y, weights, S, gh, partial, *sizes)
     kernel("loss_gradient", source)(grid, block, arguments, blocks=last)
     assert abs(gh[-1, -1] - want) < 1e-5
     assert abs(partial[last.start] - (19**2 if want else 0)) < 1e-5
@@ -115,30 +115,32 @@ def test_loss(name: str, packed: int) -> None:
 def test_update() -> None:
     """Beyond 2³² with two slots, of which the second lies beyond 2³³."""
     optimizer, source = OPTIMIZERS["adamw"], update_source("adamw", "float16")
-    theta, dtheta, slots = sparse(N), sparse(N), sparse(2, N)
+    theta, slots = sparse(N, dtype=f32), sparse(2, N, dtype=f32)
+    rounded, dtheta = sparse(N), sparse(N)
     dtheta[-1] = 1
     control = np.array([1.0, *optimizer.control(0.5, 1)])
     kernel("update", source)(
         (BLOCKS, 1), (256, 1),
-        (theta, dtheta, slots, control, i64(N), i64(N - 64), f32(1)), blocks=LAST,
+        (theta, rounded, dtheta, slots, control, np.ones(4), i64(N), i64(N - 64), f32(1)),
+        blocks=LAST,
     )  # fmt: skip
-    assert theta[-1] == -0.5
+    assert theta[-1] == rounded[-1] == -0.5
     np.testing.assert_allclose(slots[:, -1].astype(float), [0.1, 0.001], rtol=1e-3)
 
 
 def test_penalty_and_norm() -> None:
     source = CATALOGUE["float16"]["penalty l2"]
-    theta, partial = sparse(N), np.zeros(BLOCKS, f32)
-    theta[-1] = 100
+    theta, dtheta, partial = sparse(N, dtype=f32), sparse(N), np.zeros(BLOCKS, f32)
+    theta[-1], dtheta[-1] = 100, 7
     sizes = (i64(N), i64(N - 64), f32(0.5))
     kernel("penalty", source)(
-        (BLOCKS, 1), (256, 1), (theta, theta, partial, *sizes, i32(0)), blocks=LAST
+        (BLOCKS, 1), (256, 1), (theta, dtheta, partial, *sizes, i32(0)), blocks=LAST
     )
     np.testing.assert_allclose(partial[-1], 0.5 * 0.5e-4 * 100**2, rtol=1e-5)
     kernel("squared_norm", source)(
-        (BLOCKS, 1), (256, 1), (theta, theta, partial, *sizes), blocks=LAST
+        (BLOCKS, 1), (256, 1), (theta, dtheta, np.ones(4), partial, *sizes), blocks=LAST
     )
-    np.testing.assert_allclose(partial[-1], (100 + 0.5e-4 * 100) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(partial[-1], (7 + 0.5e-4 * 100) ** 2, rtol=1e-5)
 
 
 def test_column_total() -> None:

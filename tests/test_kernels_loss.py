@@ -60,15 +60,15 @@ def targets(loss: Loss, rows: int, cols: int, dtype: str, kind: str) -> tuple[An
         "count": lambda: rng.poisson(3.0, (rows, cols)),
         "class": lambda: rng.dirichlet(np.ones(cols), rows),
     }[loss.target]()
-    given = aligned(y, NUMPY_TYPE[dtype])
+    given = aligned(y, real_of(dtype))
     return given, given.astype(np.float64)
 
 
 def launch(
     loss: Loss, source: KernelSource, y_hat: Any, y: Any, weights: Any, high: int,
-    order: int = 0, packed: bool = False, change: Any = aligned,
+    order: int = 0, packed: bool = False, change: Any = aligned, S: float = 1.0,
 ) -> tuple[Any, Any]:  # fmt: skip
-    """gh, and J with the loss added to 0.5."""
+    """gh, and J with the loss added to 0.5; S: the loss scale."""
     real, (rows, cols) = real_of(source.dtype), y_hat.shape
     grid, block = ((1, high), (32, 8)) if loss.rowwise else ((high, 1), (256, 1))
     sizes: tuple[Any, ...] = (i64(rows), i64(cols), i32(packed))
@@ -77,7 +77,7 @@ def launch(
     gh = change(np.zeros_like(y_hat))
     partial, alone = aligned_empty((high,), real), aligned_empty((high,), real)
     kernel("loss_gradient", source)(
-        grid, block, (y_hat, y, weights, gh, partial, *sizes), order=order
+        grid, block, (y_hat, y, weights, aligned([S]), gh, partial, *sizes), order=order
     )
     kernel("loss", source)(grid, block, (y_hat, y, weights, alone, *sizes), order=order)
     assert alone.tobytes() == partial.tobytes()
@@ -101,7 +101,7 @@ def check_access(
     source = KernelSource(loss.cuda_file, dtype, loss.cuda(), kind == "labels")
     y_hat = outputs(loss, rows, cols, dtype)
     y, y64 = targets(loss, rows, cols, dtype, kind)
-    weights = aligned(np.random.default_rng(2).uniform(0.5, 1.5, rows), NUMPY_TYPE[dtype])
+    weights = aligned(np.random.default_rng(2).uniform(0.5, 1.5, rows), real_of(dtype))
     given = [change(a) for a in (y_hat, y, weights)]
     gh, J = same_in_every_order(
         lambda order: launch(loss, source, *given, high, order, packed, change)
@@ -165,8 +165,23 @@ def test_nan_shows_in_the_loss(name: str, kind: str, dtype: str) -> None:
     y_hat, (y, _) = outputs(loss, 9, 5, dtype), targets(loss, 9, 5, dtype, kind)
     y_hat[8, 4] = np.nan
     source = loss_source(name, dtype, kind == "labels")
-    _, J = launch(loss, source, y_hat, y, aligned(np.ones(9), NUMPY_TYPE[dtype]), 2)
+    _, J = launch(loss, source, y_hat, y, aligned(np.ones(9), real_of(dtype)), 2)
     assert np.isnan(J[0])
+
+
+@pytest.mark.parametrize("name", ["huber", "softmax_cross_entropy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_scale(name: str, kind: str) -> None:
+    """It multiplies the gradient before that is rounded to 16 bits, and J not at all."""
+    loss, dtype = LOSSES[name], "float16"
+    y_hat, (y, _) = outputs(loss, 9, 5, dtype), targets(loss, 9, 5, dtype, kind)
+    source, tiny = loss_source(name, dtype, kind == "labels"), aligned(np.full(9, 1e-8), np.float32)
+    gh, J = launch(loss, source, y_hat, y, tiny, 2, S=2.0**16)
+    gradient, alone = launch(loss, source, y_hat, y, aligned(np.ones(9), np.float32), 2)
+    assert_close(gh, 2.0**16 * 1e-8 * gradient.astype(np.float64), dtype, 1e-3)
+    assert abs(J[0] - 0.5 - 1e-8 * (alone[0] - 0.5)) < 1e-13
+    vanished, _ = launch(loss, source, y_hat, y, tiny, 2)
+    assert np.count_nonzero(vanished) < np.count_nonzero(gh)
 
 
 @pytest.mark.parametrize("n", [1, 31, 256, 257, 1000])

@@ -24,52 +24,68 @@ LR = {"lion": 0.05}
 
 
 def theta_and_gradient(n: int, dtype: str) -> tuple[Any, Any]:
-    """θ and dθ, the last 16 entries padding."""
+    """θ in the type of arithmetic and dθ in `dtype`, the last 16 entries padding."""
     rng = np.random.default_rng(0)
     theta, dtheta = rng.normal(size=(2, n))
     theta[-16:] = dtheta[-16:] = 0
-    return aligned(theta, NUMPY_TYPE[dtype]), aligned(dtheta, NUMPY_TYPE[dtype])
+    return aligned(theta, real_of(dtype)), aligned(dtheta, NUMPY_TYPE[dtype])
 
 
-def regularized(theta: Any, dtheta: Any, split: int, entry: Any) -> Any:
-    """dθ + λ∇Ω(θ) in float64."""
+def regularized(theta: Any, dtheta: Any, split: int, entry: Any, S: float = 1) -> Any:
+    """dθ/S + λ∇Ω(θ) in float64."""
     strength = np.where(np.arange(len(theta)) < split, *entry.strengths())
     pull = strength * entry.gradient(theta.astype(np.float64), **entry.arguments())
-    return dtheta.astype(np.float64) + pull
+    return dtheta.astype(np.float64) / S + pull
+
+
+def slots_of(optimizer: Any, n: int, dtype: Any) -> Any:
+    """Some state, zero in the padding."""
+    slots = np.random.default_rng(1).uniform(0.1, 1, (len(optimizer.slots), n))
+    slots[:, -16:] = 0
+    return aligned(slots, dtype)
+
+
+def by_numpy(optimizer: Any, theta: Any, g: Any, slots: Any, control: Any) -> tuple[Any, Any]:
+    """θ and the slots after the entry's rule in float64."""
+    x, state = theta.astype(np.float64), slots.astype(np.float64)
+    lr, *scalars, _ = control[1:].tolist()
+    optimizer.rule(
+        x, control[0] * g, lr, **dict(zip(optimizer.slots, state, strict=True)),
+        **dict(zip(optimizer.scalar_names, scalars, strict=True)), **optimizer.params,
+    )  # fmt: skip
+    return x, state
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "split", "blocks"), SIZES)
 @pytest.mark.parametrize("name", NAMES)
 def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
-    optimizer, scale = OPTIMIZERS[name], 0.75
+    optimizer, S = OPTIMIZERS[name], 4.0
     theta, dtheta = theta_and_gradient(n, dtype)
-    slots = np.random.default_rng(1).uniform(0.1, 1, (len(optimizer.slots), n))
-    slots[:, -16:] = 0
-    slots = aligned(slots, theta.dtype)
-    control = aligned([scale, *optimizer.control(LR.get(name, 0.1), 3)])
+    slots = slots_of(optimizer, n, theta.dtype)
+    control = aligned([0.75, *optimizer.control(LR.get(name, 0.1), 3)])
     strength = real_of(dtype)(PULL.params["biases"])
 
     def call(order: int) -> Any:
-        x, state = aligned(theta), aligned(slots)
-        arguments = (x, dtheta, state if len(state) else x, control)
+        x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+        arguments = (x, rounded, dtheta, state if len(state) else x, control)
         kernel("update", update_source(name, dtype))(
-            (blocks, 1), (256, 1), (*arguments, i64(n), i64(split), strength), order=order
-        )
-        return x, state
+            (blocks, 1), (256, 1),
+            (*arguments, aligned([7.0, 1 / S]), i64(n), i64(split), strength), order=order,
+        )  # fmt: skip
+        return x, rounded, state
 
-    got, state = same_in_every_order(call)
-    x, want = theta.astype(np.float64), slots.astype(np.float64)
-    g = scale * regularized(theta, dtheta, split, PULL)
-    lr, *scalars = control[1:].tolist()
-    optimizer.rule(
-        x, g, lr, **dict(zip(optimizer.slots, want, strict=True)),
-        **dict(zip(optimizer.scalar_names, scalars, strict=True)), **optimizer.params,
-    )  # fmt: skip
-    assert_close(got, x, dtype)
-    assert_close(state, want, dtype)
+    got, rounded, state = same_in_every_order(call)
+    g = regularized(theta, dtheta, split, PULL, S)
+    x, want = by_numpy(optimizer, theta, g, slots, control)
+    real = np.dtype(real_of(dtype)).name
+    assert_close(got, x, real)
+    assert_close(state, want, real)
     assert not got[-16:].any()
     assert not state[:, -16:].any()
+    # what the products read is θ to the last of its 16 bits; where θ has no copy it is not written
+    untouched = NUMPY_TYPE[dtype] == theta.dtype
+    assert rounded.tobytes() == (dtheta if untouched else got.astype(rounded.dtype)).tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,9 +98,109 @@ def test_update_of_nan(name: str) -> None:
     control = aligned([1.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source(name, "float64"))(
         (1, 1), (256, 1),
-        (theta, dtheta, slots, control, i64(n), i64(n), np.float64(1)),
+        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), i64(n), i64(n), np.float64(1)),
     )  # fmt: skip
     assert np.isnan(theta).tolist() == [i == 5 for i in range(n)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_update_skips_a_step(dtype: str) -> None:
+    """control[0] = 0: neither θ nor its copy nor the slots change, whatever the gradient is."""
+    theta, dtheta = theta_and_gradient(64, dtype)
+    dtheta[5] = np.inf
+    optimizer = OPTIMIZERS["adamw"]
+    arrays = [theta, aligned(dtheta), dtheta, slots_of(optimizer, 64, theta.dtype)]
+    before = [a.tobytes() for a in arrays]
+    control = aligned([0.0, *optimizer.control(0.1, 1)])
+    kernel("update", update_source("adamw", dtype))(
+        (1, 1), (256, 1),
+        (*arrays, control, aligned([1.0, 1.0]), i64(64), i64(64), real_of(dtype)(1)),
+    )  # fmt: skip
+    assert [a.tobytes() for a in arrays] == before
+
+
+# ---- slots of 16 bits ----------------------------------------------------------------------------
+
+
+def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: int) -> Any:
+    """θ and the slots, bfloat16, after the step t, the same bits in every order."""
+    n, optimizer = len(theta), OPTIMIZERS[name]
+    control = aligned([1.0, *optimizer.control(0.1, t)])
+
+    def call(order: int) -> Any:
+        x, state = aligned(theta), aligned(slots)
+        kernel("update", update_source(name, dtype, "bfloat16"))(
+            (2, 1), (256, 1),
+            (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(n),
+             real_of(dtype)(1)), order=order,
+        )  # fmt: skip
+        return x, state
+
+    return same_in_every_order(call)
+
+
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "float64"])
+@pytest.mark.parametrize("name", [n for n in NAMES if OPTIMIZERS[n].slots])
+def test_slots_are_rounded_up_or_down_by_chance(name: str, dtype: str) -> None:
+    """Each to a neighbour in bfloat16 of the exact value, and in the mean to that value."""
+    n, optimizer = 4096, OPTIMIZERS[name]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    slots = slots_of(optimizer, n, NUMPY_TYPE["bfloat16"])
+    g, errors = regularized(theta, dtheta, n, PULL), []
+    for t in (1, 2, 70_000):
+        got, state = updates_of(name, dtype, theta, dtheta, slots, t)
+        control = np.array([1.0, *optimizer.control(0.1, t)])
+        x, want = by_numpy(optimizer, theta, g, slots, control)
+        assert_close(got, x, "float32")
+        spacing = 2.0 ** (np.floor(np.log2(np.abs(want[:, :-16]))) - 7)  # of 8 bits
+        errors.append((state[:, :-16].astype(np.float64) - want[:, :-16]) / spacing)
+        assert (np.abs(errors[-1]) < 1.001).all()
+        assert not state[:, -16:].any()
+    for error in errors:
+        for slot in error:
+            # in spacings; the mean of 4,080 errors of variance 1/4 or less deviates by 0.008
+            assert abs(slot.mean()) < 0.04
+            assert 0.3 < slot.std() < 0.5
+    for one, other in ((0, 1), (1, 2)):  # each step draws anew, and so does each slot
+        assert abs(np.corrcoef(errors[one][0], errors[other][0])[0, 1]) < 0.8
+    flips = [(error > 0) for error in errors]
+    assert (flips[0] != flips[1]).mean() > 0.1
+
+
+def test_small_changes_of_a_slot_add_up() -> None:
+    """v ← 0.999 v + 0.001 g²: rounded to nearest, v would stay where it is."""
+    n, dtype = 512, "float32"
+    theta = aligned(np.zeros(n), np.float32)
+    dtheta = aligned(np.full(n, 1.0), np.float32)
+    slots = aligned(np.full((2, n), 0.5), NUMPY_TYPE["bfloat16"])
+    start = slots[1].astype(np.float64)
+    for t in range(1, 201):
+        _, slots = updates_of("adam", dtype, theta, dtheta, slots, t)
+    want = 1 - 0.5 * 0.999**200  # towards g² = 1
+    assert abs(slots[1].astype(np.float64).mean() - want) < 0.01
+    assert want - start.mean() > 0.05
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_slots_that_are_not_finite_stay_so(value: float) -> None:
+    dtheta = aligned(np.full(64, value), np.float32)
+    slots = aligned(np.zeros((1, 64)), NUMPY_TYPE["bfloat16"])
+    theta = aligned(np.zeros(64), np.float32)
+    _, state = updates_of("momentum", "float32", theta, dtheta, slots, 1)
+    np.testing.assert_array_equal(state.astype(np.float64), np.full((1, 64), value))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_round(dtype: str, blocks: int) -> None:
+    theta, _ = theta_and_gradient(4160, dtype)
+    rounded = aligned_empty((4160,), NUMPY_TYPE[dtype])
+    launch = kernel("round_theta", CATALOGUE[dtype]["round"])
+    launch((blocks, 1), (256, 1), (theta, rounded, i64(4160)))
+    assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+
+# ---- Ω, norm and clipping ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -127,12 +243,13 @@ def test_squared_norm(name: str, n: int, split: int, blocks: int, dtype: str) ->
         partial = aligned_empty((blocks,), real)
         kernel("squared_norm", penalty_source(name, dtype))(
             (blocks, 1), (256, 1),
-            (theta, dtheta, partial, i64(n), i64(split), real(entry.strengths()[1])), order=order,
+            (theta, dtheta, aligned([4.0]), partial, i64(n), i64(split),
+             real(entry.strengths()[1])), order=order,
         )  # fmt: skip
         return (partial,)
 
     (partial,) = same_in_every_order(call)
-    want = np.square(regularized(theta, dtheta, split, entry)).sum()
+    want = np.square(regularized(theta, dtheta, split, entry, S=4)).sum()
     assert_close(partial.sum(dtype=np.float64), want, np.dtype(real).name, want)
 
 
@@ -143,8 +260,34 @@ def test_squared_norm(name: str, n: int, split: int, blocks: int, dtype: str) ->
 )
 def test_clip(square: float, scale: float, count: int) -> None:
     """control[0] ← min(1, max_norm / norm), NaN for a norm that is not finite."""
+    control, scaling = clipped(square, count, [8.0, 7.0, 5.0, 3.0], interval=0)
+    np.testing.assert_array_equal(control, [scale, 7.0])
+    np.testing.assert_array_equal(scaling, [8.0, 1 / 8, 5.0, 3.0])
+
+
+def clipped(square: float, count: int, scaling: Any, interval: int, longest: float = 1.0) -> Any:
+    """control and scaling after `clip`."""
     partial, control = aligned(np.zeros(count), np.float32), aligned([np.nan, 7.0])
     partial[count // 2] = square
+    scaling = aligned(scaling)
     clip = kernel("clip", CATALOGUE["float32"]["penalty elastic_net"])
-    clip((1, 1), (256, 1), (partial, control, i64(count), np.float64(1.0)))
-    np.testing.assert_array_equal(control, [scale, 7.0])
+    sizes = (i64(count), np.float64(longest), i64(interval))
+    clip((1, 1), (256, 1), (partial, scaling, control, *sizes))
+    return control, scaling
+
+
+@pytest.mark.parametrize("longest", [1.0, np.inf])
+def test_dynamic_loss_scale(longest: float) -> None:
+    """Halved and the step skipped on overflow, doubled after an interval without one.
+
+    scaling[1] is 1/S of the gradient at hand in any case: the update that follows needs it.
+    """
+    for square in (np.inf, np.nan):
+        control, scaling = clipped(square, 7, [8.0, 0.5, 2.0, 4.0], 3, longest)
+        assert control[0] == 0
+        assert scaling.tolist() == [4.0, 1 / 8, 0.0, 5.0]
+    control, scaling = clipped(16.0, 7, [8.0, 0.5, 1.0, 4.0], 3, longest)
+    assert control[0] == min(1.0, longest / 4)
+    assert scaling.tolist() == [8.0, 1 / 8, 2.0, 4.0]
+    control, scaling = clipped(16.0, 7, [8.0, 0.5, 2.0, 4.0], 3, longest)
+    assert scaling.tolist() == [16.0, 1 / 8, 0.0, 4.0]

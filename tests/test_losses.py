@@ -7,6 +7,7 @@ import reference
 import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES
 from gpumlp.backends.numpy_backend import NumpyBackend
+from gpumlp.workspace import UNSCALED
 
 OTHER_PARAMS = [
     ("huber", {"delta": 0.3}),
@@ -28,7 +29,8 @@ def cost(room, loss, y_hat, y, weights):
 def gradient(room, loss, y_hat, y, weights, f=IDENTITY, z=None):
     """gh, gz, db and J of the `output_gradient` door."""
     gh, gz, db, J = np.empty_like(y_hat), np.empty_like(y_hat), np.empty_like(y_hat[0]), np.zeros(1)
-    room.output_gradient(loss, f, y_hat if z is None else z, y_hat, y, weights, gh, gz, db, J)
+    z = y_hat if z is None else z
+    room.output_gradient(loss, f, z, y_hat, y, weights, UNSCALED, gh, gz, db, J)
     return gh, gz, db, J[0]
 
 

@@ -183,8 +183,11 @@ def test_a_training_step_allocates_no_array():
         backprop.forward(net, s)
         backprop.backward(net, s, d)
         control = np.array([1.0, *optimizer.control(1e-3, t)])
-        room.clip(net.regularizer, net.theta.flat, d.flat, split, 1.0, control)
-        room.update(optimizer, net.regularizer, net.theta.flat, d.flat, slots, split, control)
+        room.clip(net.regularizer, net.theta.flat, d.flat, split, 1.0, s.scaling, control)
+        theta = net.theta.flat
+        room.update(
+            optimizer, net.regularizer, theta, theta, d.flat, slots, split, s.scaling, control
+        )
 
     step(1)
     tracemalloc.start()

@@ -8,6 +8,7 @@ from gpumlp import L1, L2, OPTIMIZERS, REGULARIZERS, ElasticNet
 from gpumlp.backends.numpy_backend import NumpyBackend
 from gpumlp.backends.threads import Threads
 from gpumlp.parameters import Layout, Parameters
+from gpumlp.workspace import UNSCALED
 
 NONE = REGULARIZERS["none"]
 WIDTHS = (3, 13, 7, 5)
@@ -84,6 +85,11 @@ def start(rng, layout, room):
     return theta
 
 
+def update(room, optimizer, regularizer, theta, g, slots, split, control):
+    """The door, for a θ that the products read as it is."""
+    room.update(optimizer, regularizer, theta, theta, g, slots, split, UNSCALED, control)
+
+
 def run(room, name, params, steps=20, regularizer=NONE, scale=1.0, seed=0):
     """θ, the slots and all the gradients of some steps of `update` with made-up gradients."""
     rng = np.random.default_rng(seed)
@@ -96,7 +102,7 @@ def run(room, name, params, steps=20, regularizer=NONE, scale=1.0, seed=0):
         d = start(rng, layout, room)
         gradients.append(d.flat.copy())
         control = np.array([scale, *optimizer.control(0.01, t)])
-        room.update(optimizer, regularizer, theta.flat, d.flat, slots, layout.split, control)
+        update(room, optimizer, regularizer, theta.flat, d.flat, slots, layout.split, control)
     return first, gradients, theta, slots
 
 
@@ -149,9 +155,8 @@ def test_omega_folded_in_is_omega_added_first(several_blocks, name, rng):
             slots = np.ones((len(optimizer.slots), layout.size))
             if not fold:
                 room.penalty(regularizer, moved, layout.split, np.zeros(1), g)
-            room.update(
-                optimizer, regularizer if fold else NONE, moved, g, slots, layout.split, control
-            )
+            omega = regularizer if fold else NONE
+            update(room, optimizer, omega, moved, g, slots, layout.split, control)
             results.append((moved, slots))
         np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-14, atol=1e-15)
         np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-14, atol=1e-15)
@@ -191,7 +196,7 @@ def test_it_goes_down_a_valley(name):
     slots = np.zeros((len(optimizer.slots), 2))
     for t in range(1, 2001):
         control = np.array([1.0, *optimizer.control(max(optimizer.lr, 2e-3), t)])
-        room.update(optimizer, NONE, theta, steep * theta, slots, 2, control)
+        update(room, optimizer, NONE, theta, steep * theta, slots, 2, control)
     assert (np.abs(theta) < 0.05).all()
 
 
@@ -206,7 +211,7 @@ def test_clip_scales_to_the_norm_of_the_whole_gradient(several_blocks, rng):
         room.penalty(regularizer, theta.flat, layout.split, np.zeros(1), whole)
         norm, control, before = np.linalg.norm(whole), np.full(3, 7.0), d.flat.copy()
         for max_norm, expected in ((norm / 4, 0.25), (norm * 4, 1.0)):
-            room.clip(regularizer, theta.flat, d.flat, layout.split, max_norm, control)
+            room.clip(regularizer, theta.flat, d.flat, layout.split, max_norm, UNSCALED, control)
             assert control[0] == pytest.approx(expected, rel=1e-13)
         np.testing.assert_array_equal(control[1:], 7.0)  # the rest is the schedule's
         np.testing.assert_array_equal(d.flat, before)
@@ -214,23 +219,23 @@ def test_clip_scales_to_the_norm_of_the_whole_gradient(several_blocks, rng):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_norm_that_is_not_finite_ruins_the_step_visibly(several_blocks, value):
-    room, theta, d, control = room_of(), np.ones(500), np.ones(500), np.ones(2)
+    room, theta, d, control = room_of(), np.ones(500), np.ones(500), np.ones(3)
     d[300] = value
-    room.clip(NONE, theta, d, 400, 1.0, control)
+    room.clip(NONE, theta, d, 400, 1.0, UNSCALED, control)
     assert np.isnan(control[0])
-    room.update(OPTIMIZERS["sgd"], NONE, theta, d, np.empty((0, 500)), 400, control)
+    update(room, OPTIMIZERS["sgd"], NONE, theta, d, np.empty((0, 500)), 400, control)
     assert np.isnan(theta).all()
 
 
 def test_a_float32_norm_cannot_overflow():
     room, theta, d, control = room_of("float32"), np.ones(4, "f"), np.full(4, 1e30, "f"), np.ones(2)
-    room.clip(NONE, theta, d, 4, 1.0, control)
+    room.clip(NONE, theta, d, 4, 1.0, UNSCALED, control)
     assert control[0] == pytest.approx(0.5e-30, rel=1e-6)
 
 
 def test_a_zero_gradient_is_not_scaled():
     control = np.zeros(2)
-    room_of().clip(NONE, np.ones(4), np.zeros(4), 4, 1.0, control)
+    room_of().clip(NONE, np.ones(4), np.zeros(4), 4, 1.0, UNSCALED, control)
     assert control[0] == 1
 
 
@@ -246,13 +251,13 @@ def test_a_rule_of_ones_own(several_blocks, rng):
         "own", rule=rule, slots=("last",), scalar_names=("decay",),
         scalars=lambda t, back: {"decay": 1 / t}, params={"back": 0.5},
     )  # fmt: skip
-    assert optimizer.control(0.1, 4) == (0.1, 0.25)
+    assert optimizer.control(0.1, 4) == (0.1, 0.25, 4)
     room, slots = room_of(), np.zeros((1, 500))
     theta, gradients = rng.normal(size=500), rng.normal(size=(3, 500))
     expected, last = theta.copy(), np.zeros(500)
     for t, g in enumerate(gradients, start=1):
         control = np.array([1.0, *optimizer.control(0.1, t)])
-        room.update(optimizer, NONE, theta, g.copy(), slots, 400, control)
+        update(room, optimizer, NONE, theta, g.copy(), slots, 400, control)
         expected, last = expected - 0.1 * (g + 0.5 * last) / t, g
     np.testing.assert_allclose(theta, expected, rtol=1e-13)
     with pytest.raises(ValueError, match="no CUDA rule; give cuda_rule, or use the NumPy room"):

@@ -38,7 +38,9 @@ def our_steps(net, optimizer, lr, batches):
         backprop.forward(net, s)
         backprop.backward(net, s, d)
         control = np.array([1.0, *optimizer.control(lr, t)])
-        room.update(optimizer, net.regularizer, theta, d.flat, slots, split, control)
+        room.update(
+            optimizer, net.regularizer, theta, theta, d.flat, slots, split, s.scaling, control
+        )
     return [layer.W for layer in net.layers], [layer.b for layer in net.layers]
 
 

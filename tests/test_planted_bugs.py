@@ -21,7 +21,7 @@ f32, i32, i64 = np.float32, np.int32, np.int64
 class PlantedBugs:
     """The file as a source."""
 
-    header = ""
+    headers = ()
 
     def text(self) -> str:
         return '#line 1 "planted_bugs.cu"\n' + (HERE / "planted_bugs.cu").read_text()

@@ -7,7 +7,7 @@ from gpumlp.backends.numpy_backend import NumpyBackend
 
 __all__ = ["Array", "Backend", "get_backend"]
 
-PRECISIONS = ("float64", "float32", "tf32")
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
 def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> Backend:

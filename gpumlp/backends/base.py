@@ -3,9 +3,11 @@
 Both rooms offer them with the same parameters and meaning; this page alone documents them.
 
 Shapes: m examples as rows, n_in and n_out the widths of a layer, n = n_L the width of the output.
-Floating arrays have the room's `dtype`, unless a line says otherwise; all are C-contiguous.  Every
-result is written to a buffer of the caller's (the last parameters), so that a step allocates
-nothing.  The caller has checked shapes, dtypes and values; a door does not.
+θ, slots, targets and weights have the room's `dtype`; x, z, h, gh, gz, the gradient dθ with its
+views dW and db, and θ as the products read it, W and b, have its `storage` type, which in 16-bit
+rooms is another.  Arrays are C-contiguous.  Every result is written to a buffer of the caller's
+(the last parameters), so that a step allocates nothing.  The caller has checked shapes, dtypes and
+values; a door does not.
 """
 
 from __future__ import annotations
@@ -27,9 +29,15 @@ class Backend(Protocol):
     name: str
     """ "numpy" or "cupy"."""
     precision: str
-    """ "float64", "float32" or, in the GPU room, "tf32"."""
+    """ "float64", "float32" or, in the GPU room, "tf32", "bfloat16" or "float16"."""
     dtype: np.dtype[Any]
-    """of parameters, activations and gradients: float64 or float32."""
+    """of θ: float64 or float32."""
+    storage: np.dtype[Any]
+    """of activations, gradients and what the products read: θ's, bfloat16 or float16."""
+    scales_loss: bool
+    """Whether the loss is scaled, dynamically, lest gradients vanish: in float16."""
+    rounds_slots: bool
+    """Whether an optimizer's slots may be bfloat16, rounded stochastically."""
 
     def describe(self) -> str:
         """The room in words, for `repr` and the command line."""
@@ -77,12 +85,12 @@ class Backend(Protocol):
 
     def output_gradient(
         self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
-        gh: Array, gz: Array, db: Array, J: Array,
+        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
     ) -> None:  # fmt: skip
-        """gh ← ∇_ŷ J, gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz, for the output layer.
+        """gh ← S ∇_ŷ J, gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz, for the output layer.
 
         z, h = ŷ, gh, gz (m, n); y, weights and J as in `loss`, which happens in the same pass;
-        db (n,).  gz may be gh, and then only gz is kept.
+        db (n,).  gz may be gh, and then only gz is kept.  scaling: see `clip`.
         """
 
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array) -> None:
@@ -113,23 +121,32 @@ class Backend(Protocol):
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, control: Array,
+        max_norm: float, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        """control[0] ← min(1, max_norm / ‖dθ + λ∇Ω(θ)‖₂): what `update` scales the gradient by.
+        """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂): what `update` scales the gradient by.
 
         theta, dtheta, split as in `penalty`; control as in `update`.  A norm that is not finite
         gives NaN, which the next J shows.
+
+        scaling (4,) float64: the loss scale S; 1/S of dθ; the steps since S last changed; the
+        steps skipped.  It is 1, 1, 0, 0 and stays so, but where the room `scales_loss`: there a
+        norm that is not finite gives control[0] = 0 and halves S, and after 2,000 steps without
+        one S is doubled.
         """
 
     def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
-        slots: Array, split: int, control: Array,
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
+        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        """One step of the optimizer with the gradient control[0] (dθ + λ∇Ω(θ)), in place.
+        """One step of the optimizer with the gradient control[0] (dθ/S + λ∇Ω(θ)), in place.
 
-        theta, dtheta (p,), split as in `penalty`; slots (number of slots, p); control float64:
-        the gradient's scale, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
+        theta, dtheta (p,), split as in `penalty`; rounded: as in `round`, kept up to date; slots
+        (number of slots, p); scaling as in `clip`; control float64: the gradient's scale, of which
+        0 skips the step, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
         """
+
+    def round(self, theta: Array, rounded: Array) -> None:
+        """rounded ← θ in the storage type; nothing where `rounded` is θ itself.  Each (p,)."""
 
     # ---- minibatches --------------------------------------------------------------------------
 

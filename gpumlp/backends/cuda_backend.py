@@ -10,11 +10,17 @@ import numpy.typing as npt
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray, Kernel
 from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.types import dtype_of
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import Entry
 
 i32, i64 = np.int32, np.int64
+STORAGE = {  # precision -> the storage type
+    "float64": "float64", "float32": "float32", "tf32": "float32",
+    "bfloat16": "bfloat16", "float16": "float16",
+}  # fmt: skip
+STEADY = 2000  # steps without an overflow after which the loss scale is doubled
 
 
 class CudaBackend:
@@ -23,13 +29,16 @@ class CudaBackend:
     name = "cupy"
 
     def __init__(self, device: Device, precision: str = "float32") -> None:
-        if precision not in ("float64", "float32", "tf32"):
-            raise ValueError(f'precision must be "float64", "float32" or "tf32", got {precision!r}')
+        if precision not in STORAGE:
+            raise ValueError(f"precision must be one of {', '.join(STORAGE)}, got {precision!r}")
         self.precision = precision
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
+        self.storage = dtype_of(STORAGE[precision])
+        self.scales_loss = precision == "float16"
+        self.rounds_slots = precision != "float64"
         self._device = device
         self._real = self.dtype.type
-        self._pack = launch.PACK_BYTES // self.dtype.itemsize
+        self._pack = launch.PACK_BYTES // self.storage.itemsize
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._partial = device.empty((self._scratch_size(0),), self.dtype)
 
@@ -92,9 +101,10 @@ class CudaBackend:
 
     def output_gradient(
         self, loss: Loss, f: Activation, z: DeviceArray, h: DeviceArray, y: DeviceArray,
-        weights: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray, J: DeviceArray,
+        weights: DeviceArray, scaling: DeviceArray, gh: DeviceArray, gz: DeviceArray,
+        db: DeviceArray, J: DeviceArray,
     ) -> None:  # fmt: skip
-        self._loss("loss_gradient", loss, h, y, weights, (gh,), J)
+        self._loss("loss_gradient", loss, h, y, weights, (scaling, gh), J)
         self._through_activation(f, z, h, gh, gz, db)
 
     def weight_gradient(self, gz: DeviceArray, h_below: DeviceArray, dW: DeviceArray) -> None:
@@ -118,7 +128,7 @@ class CudaBackend:
             return
         (blocks, _), block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         add, gradient = (0, theta) if dtheta is None else (1, dtheta)
-        self._kernel("penalty", "penalty.cu", regularizer)(
+        self._kernel("penalty", "penalty.cu", regularizer, dtype=gradient.dtype.name)(
             (blocks, 1), block,
             (theta, gradient, self._partial, *self._regions(regularizer, theta, split), i32(add)),
         )  # fmt: skip
@@ -128,27 +138,38 @@ class CudaBackend:
 
     def clip(
         self, regularizer: Regularizer, theta: DeviceArray, dtheta: DeviceArray, split: int,
-        max_norm: float, control: DeviceArray,
+        max_norm: float, scaling: DeviceArray, control: DeviceArray,
     ) -> None:  # fmt: skip
         (blocks, _), block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         self._kernel("squared_norm", "penalty.cu", regularizer)(
             (blocks, 1), block,
-            (theta, dtheta, self._partial, *self._regions(regularizer, theta, split)),
+            (theta, dtheta, scaling, self._partial, *self._regions(regularizer, theta, split)),
         )  # fmt: skip
+        interval = i64(STEADY if self.scales_loss else 0)
         self._kernel("clip", "penalty.cu", regularizer)(
-            *launch.ONE_BLOCK, (self._partial, control, i64(blocks), np.float64(max_norm))
+            *launch.ONE_BLOCK,
+            (self._partial, scaling, control, i64(blocks), np.float64(max_norm), interval),
         )
 
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: DeviceArray,
-        dtheta: DeviceArray, slots: DeviceArray, split: int, control: DeviceArray,
+        rounded: DeviceArray, dtheta: DeviceArray, slots: DeviceArray, split: int,
+        scaling: DeviceArray, control: DeviceArray,
     ) -> None:  # fmt: skip
         grid, block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         state = slots if optimizer.slots else theta  # which a rule without slots does not touch
-        self._kernel("update", "update.cu", optimizer, regularizer)(
+        kept = "" if state.dtype == self.dtype else state.dtype.name
+        self._kernel("update", "update.cu", optimizer, regularizer, slots=kept)(
             grid, block,
-            (theta, dtheta, state, control, *self._regions(regularizer, theta, split)),
+            (theta, rounded, dtheta, state, control, scaling,
+             *self._regions(regularizer, theta, split)),
         )  # fmt: skip
+
+    def round(self, theta: DeviceArray, rounded: DeviceArray) -> None:
+        if rounded is theta:
+            return
+        grid, block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
+        self._kernel("round_theta", "round.cu")(grid, block, (theta, rounded, i64(len(theta))))
 
     # ---- minibatches --------------------------------------------------------------------------
 
@@ -172,10 +193,10 @@ class CudaBackend:
         self, name: str, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray,
         gh: tuple[DeviceArray, ...], J: DeviceArray,
     ) -> None:  # fmt: skip
-        """The loss, or (gh = one array) the loss and its gradient: one launch, then J's sum."""
+        """The loss, or (gh = scaling, gh) the loss and its gradient: one launch, then J's sum."""
         rows, cols = y_hat.shape
         labels = y.ndim == 1
-        pack = self._pack_of(cols, y_hat, *gh, *(() if labels else (y,)))
+        pack = self._pack_of(cols, y_hat, *gh[1:], *(() if labels else (y,)))
         arguments = (y_hat, y, weights, *gh, self._partial, i64(rows), i64(cols), i32(pack > 1))
         if loss.rowwise:
             grid, block = launch.rows(rows, self._device.multiprocessors)
@@ -199,10 +220,11 @@ class CudaBackend:
             f, gh = identity, gz  # for the column sums
         grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
         splits = grid[1]
-        partial = db if splits == 1 else self._scratch(splits * cols)
+        alone = splits == 1 and db.dtype == self.dtype  # then the block's sums are db itself
+        partial = db if alone else self._scratch(splits * cols)
         kernel = self._kernel("activation_gradient", "activation.cu", f)
         kernel(grid, block, (gh, z, h, gz, partial, *shape))
-        if splits > 1:
+        if not alone:
             grid, block = launch.flat(cols, 1, self._device.multiprocessors)
             total = self._kernel("column_total", "reduce.cu")
             total(grid, block, (partial, db, i64(splits), i64(cols)))
@@ -233,12 +255,13 @@ class CudaBackend:
         return self._partial
 
     def _kernel(
-        self, name: str, file: str, *entries: Entry, dtype: str | None = None, labels: bool = False
-    ) -> Kernel:
+        self, name: str, file: str, *entries: Entry, dtype: str = "", labels: bool = False,
+        slots: str = "",
+    ) -> Kernel:  # fmt: skip
         """A kernel compiled for the entries' device functions, from the cache after the first."""
-        key = (name, file, entries, dtype, labels)
+        key = (name, file, entries, dtype, labels, slots)
         if key not in self._kernels:
             functor = "".join(entry.cuda() for entry in entries)
-            source = KernelSource(file, dtype or self.dtype.name, functor, labels)
+            source = KernelSource(file, dtype or self.storage.name, functor, labels, slots)
             self._kernels[key] = self._device.kernel(name, source)
         return self._kernels[key]

@@ -30,7 +30,8 @@ class NumpyBackend:
                 "the others need a GPU"
             )
         self.precision = precision
-        self.dtype = np.dtype(precision)
+        self.dtype = self.storage = np.dtype(precision)
+        self.scales_loss = self.rounds_slots = False
         self._threads = Threads(blas_threads())
 
     def describe(self) -> str:
@@ -90,7 +91,7 @@ class NumpyBackend:
 
     def output_gradient(
         self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
-        gh: Array, gz: Array, db: Array, J: Array,
+        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
     ) -> None:  # fmt: skip
         scale = h.dtype.type(loss.output_scale(h.shape[1]))
 
@@ -141,7 +142,7 @@ class NumpyBackend:
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, control: Array,
+        max_norm: float, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
         def block(part: slice, strength: float) -> float:
             g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
@@ -152,10 +153,10 @@ class NumpyBackend:
         control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
 
     def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
-        slots: Array, split: int, control: Array,
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
+        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        scale, lr, *rest = (float(number) for number in control)
+        scale, lr, *rest, _ = (float(number) for number in control)
         scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
         def block(part: slice, strength: float) -> None:
@@ -166,6 +167,9 @@ class NumpyBackend:
             optimizer.rule(theta[part], g, lr, **named, **scalars, **optimizer.params)
 
         self._over_theta(block, theta, split, regularizer)
+
+    def round(self, theta: Array, rounded: Array) -> None:
+        pass
 
     # ---- minibatches --------------------------------------------------------------------------
 

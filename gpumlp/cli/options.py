@@ -60,7 +60,7 @@ WeightDecay = Annotated[
     float | None, Option(help="Of adamw and lion; the optimizer's usual one if left out.")
 ]
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
-Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32.")]
+Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32, bfloat16, float16.")]
 Room = Annotated[str, Option(help="auto (the GPU where there is one), numpy or cupy.")]
 Seed = Annotated[int, Option(min=0, help="Of the split, the first weights and the shuffles.")]
 Validation = Annotated[

@@ -78,7 +78,7 @@ class CudaDevice:
             if source not in self._modules:
                 # comments have Greek letters, and CuPy may write the text in the locale's encoding
                 text = source.text().encode("ascii", "replace").decode()
-                options = ("-std=c++17", *include_options(source.header))
+                options = ("-std=c++17", *include_options(source.headers))
                 self._modules[source] = self._cupy.RawModule(code=text, options=options)
             function = self._modules[source].get_function(name).kernel
 

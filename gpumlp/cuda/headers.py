@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpumlp.errors import DeviceError
 
 
-def include_options(header: str) -> tuple[str, ...]:
-    """The compiler's -I options for `header` ("" for none)."""
-    return (f"-I{include_folder(header)}",) if header else ()
+def include_options(headers: Iterable[str]) -> tuple[str, ...]:
+    """The compiler's -I options for `headers`."""
+    return tuple(dict.fromkeys(f"-I{include_folder(header)}" for header in headers))
 
 
 def include_folder(header: str) -> Path:

@@ -29,26 +29,31 @@ class KernelSource:
         file: in `kernels/`, such as "activation.cu".
         dtype: the storage type T.
         functor: CUDA source of the device functions that the file asks for.
-        labels: y holds integer labels, not values of type T.
+        labels: y holds integer labels, not values.
+        slots: the type of an optimizer's state; "" is that of arithmetic.
     """
 
     file: str
     dtype: str
     functor: str = ""
     labels: bool = False
+    slots: str = ""
 
     @property
-    def header(self) -> str:
-        """The toolkit's header that the storage type needs, or ""."""
-        return TYPES[self.dtype][2]
+    def headers(self) -> tuple[str, ...]:
+        """The toolkit's headers that the types need."""
+        named = {TYPES[dtype][2] for dtype in (self.dtype, self.slots) if dtype}
+        return tuple(sorted(named - {""}))
 
     def text(self) -> str:
         """The whole CUDA C++ source."""
-        storage, arithmetic, header = TYPES[self.dtype]
-        include = f"#include <{header}>\n" if header else ""
+        storage, arithmetic, _ = TYPES[self.dtype]
+        slots = TYPES[self.slots][0] if self.slots else "real"
+        include = "".join(f"#include <{header}>\n" for header in self.headers)
         return (
             f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
-            f"typedef {'int' if self.labels else 'T'} Y;\n"
+            f"typedef {'int' if self.labels else 'real'} Y;\n"
+            f"typedef {slots} Slot;\n"
             f"{_inlined('common.cuh')}\n{self.functor}\n"
             + "".join(_inlined(name) for name in _includes(self.file) if name != "common.cuh")
             + _inlined(self.file)

@@ -46,9 +46,9 @@ class Optimizer(Entry):
     lr: float = 1e-3
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
-        """The step's numbers in the order that the kernel reads them: lr, then the scalars."""
+        """The step's numbers in the order that the kernel reads them: lr, the scalars, t."""
         scalars = self.scalars(t, **self.params)
-        return (lr, *(scalars[name] for name in self.scalar_names))
+        return (lr, *(scalars[name] for name in self.scalar_names), t)
 
     def cuda(self) -> str:
         """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control)``."""
@@ -66,7 +66,7 @@ class Optimizer(Entry):
             if f"one_minus_{key}" in self.cuda_rule
         )
         return (
-            f"enum {{ SLOTS = {len(self.slots)} }};\n"
+            f"enum {{ SLOTS = {len(self.slots)}, NUMBERS = {len(names)} }};\n"
             "__device__ void rule(real& theta, real* slot, real g, const double* control) {\n"
             f"    {slots} {scalars} {self.cuda_constants()}{rests}\n    {self.cuda_rule}\n}}\n"
         )

@@ -19,7 +19,7 @@ class Examples:
     """Checked examples, in the room.
 
     Attributes:
-        x: (m, n_0) in the room's dtype.
+        x: (m, n_0) in the room's storage type.
         y: (m, n_L) in the room's dtype, or labels (m,) int32.
         weights: (m,) float64 on the host, or None for all alike.
     """
@@ -48,21 +48,24 @@ class Examples:
         )
         checks.finite(x, f"x{suffix}")
         _representable(room, x, f"x{suffix}")
-        return cls(_placed(room, x), _placed(room, y, np.int32 if y.ndim == 1 else None), weights)
+        kind = np.dtype(np.int32) if y.ndim == 1 else room.dtype
+        return cls(_placed(room, x, room.storage), _placed(room, y, kind), weights)
 
 
-def _placed(room: Backend, a: Array, dtype: npt.DTypeLike | None = None) -> Array:
-    """`a` in the room, in `dtype` (None: the room's)."""
-    as_is = room.owns(a) and a.dtype == np.dtype(dtype or room.dtype) and a.flags.c_contiguous
+def _placed(room: Backend, a: Array, dtype: np.dtype[Any]) -> Array:
+    """`a` in the room, in `dtype`."""
+    as_is = room.owns(a) and a.dtype == dtype and a.flags.c_contiguous
     return a if as_is else room.asarray(a, dtype=dtype)
 
 
 def _representable(room: Backend, x: Array, name: str) -> None:
-    """Raise unless the finite x stays finite in the room's dtype."""
-    largest, limit = max(float(x.max()), -float(x.min())), float(np.finfo(room.dtype).max)
+    """Raise unless the finite x stays finite in the room's storage type."""
+    # bfloat16, of which NumPy knows no limits, reaches as far as float32
+    kind = room.storage if room.storage.kind == "f" else np.dtype(np.float32)
+    largest, limit = max(float(x.max()), -float(x.min())), float(np.finfo(kind).max)
     if largest > limit:
         raise ValueError(
-            f"{name} has values up to {largest:g}, beyond the network's {room.dtype}; rescale it"
+            f"{name} has values up to {largest:g}, beyond the network's {room.storage}; rescale it"
         )
 
 

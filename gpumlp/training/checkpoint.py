@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpumlp import storage
 from gpumlp.backends import Array, Backend
 from gpumlp.errors import CheckpointError
@@ -72,7 +74,10 @@ class Checkpoint:
         room = trainer.net.backend
         J = room.to_host(fit.batches.J)[: fit.step].tolist() if fit.step else []
         best = fit.watch is not None and fit.watch.best is not None
-        tensors = {name: room.to_host(view) for name, view in self._views(best).items()}
+        tensors = {  # float32 holds what slots of 16 bits do, and all readers know it
+            name: np.asarray(room.to_host(view), dtype=room.dtype)
+            for name, view in self._views(best).items()
+        }
         fit.check_finite(storage.theta_of(tensors), sum(J))
         training = {
             "settings": self._settings,
@@ -80,6 +85,7 @@ class Checkpoint:
                 "epoch": fit.epoch, "step": fit.step, "J": J,
                 "seconds": fit.seconds() if fit.step else 0.0,
                 "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
+                "scaling": room.to_host(trainer.scaling).tolist(),
             },
             "history": fit.history.to_dict(),
             "watch": fit.watch and fit.watch.state(),
@@ -116,6 +122,8 @@ class Checkpoint:
         fit, trainer, position = self._fit, self._fit.trainer, training["position"]
         fit.epoch, fit.step = position["epoch"], position["step"]
         fit.J[: fit.step], fit.spent = position["J"], position["seconds"]
+        scaling = np.array(position["scaling"])
+        trainer.net.backend.asarray(scaling, dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
         fit.history = trainer.history = History.from_dict(training["history"])
         if fit.watch is not None:
@@ -164,6 +172,7 @@ def _settings(fit: Fit) -> dict[str, Any]:
         "schedule": trainer.schedule.spec(),
         "clip_norm": trainer.clip_norm,
         "seed": trainer.seed,
+        "slot_precision": str(trainer.slots.dtype),
         "early_stopping": watch and dataclasses.asdict(watch.rule),
         "columns": list(fit.history),
     }

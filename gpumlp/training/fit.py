@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gpumlp.training.checkpoint import Checkpoint
     from gpumlp.training.trainer import Trainer
 
+LEAST_SCALE = 2.0**-14  # 30 overflows after the start: no gradient of use is as large as that
+
 
 class Fit:
     """A fit at work.
@@ -48,7 +50,7 @@ class Fit:
         self.spent = 0.0
         self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
-        numbers = 2 + len(trainer.optimizer.scalar_names)
+        numbers = 1 + len(trainer.optimizer.control(trainer.lr, 1))
         self._controls = trainer.net.backend.empty((batches.steps, numbers), np.float64)
         self._started = 0.0
 
@@ -120,6 +122,7 @@ class Fit:
         """The epoch's order, every step's control and J as it stands: the uploads of an epoch."""
         trainer, room = self.trainer, self.trainer.net.backend
         self._started = time.perf_counter()
+        trainer.net.round()  # a callback may have assigned to θ
         self.batches.shuffle(trainer.epochs)
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
         controls = [
@@ -166,6 +169,8 @@ class Fit:
         cost = float(np.dot(batches.shares, J)) + net.penalty()
         if not math.isfinite(cost):
             raise self.diverged(f"the cost is {cost}")
+        if net.backend.scales_loss and net.backend.to_host(self.trainer.scaling)[0] < LEAST_SCALE:
+            raise self.diverged("gradients overflow float16 at any loss scale")
         row: dict[str, float] = {}
         for prefix, evaluation in self.evaluations.items():
             row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}

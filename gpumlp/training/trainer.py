@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpumlp import backprop, checks
-from gpumlp.backends import Array
+from gpumlp.backends import Array, Backend
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
@@ -18,6 +21,8 @@ from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.fit import Fit
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metric
+
+SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
 
 class Trainer:
@@ -31,9 +36,14 @@ class Trainer:
         schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.
         clip_norm: the largest ‖∇J‖₂, λ∇Ω included, that a step uses; longer ones are scaled down.
         seed: of the shuffles; the order of an epoch depends on it and on `epochs` alone.
+        slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
+            up or down by chance so that small changes add up.
 
     Attributes:
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
+        scaling: (4,) float64: the loss scale S that keeps float16's gradients from vanishing; 1/S;
+            the steps since S last changed; the steps that were skipped because a gradient
+            overflowed.  1, 1, 0, 0 in other precisions.
         steps, epochs: done so far, over all fits.  A further `fit` goes on from them, with the
             optimizer's state as it stands.
         history: of the last fit, or the one at work.
@@ -52,6 +62,7 @@ class Trainer:
         schedule: str | Schedule = "constant",
         clip_norm: float | None = None,
         seed: int = 0,
+        slot_precision: str | None = None,
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
@@ -64,10 +75,13 @@ class Trainer:
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
-        net.backend.synchronize()
-        layout = net.theta.layout
-        self.slots = net.backend.full((len(self.optimizer.slots), layout.size), 0)
-        self.d = Parameters.zeros(net.backend, layout)
+        room, layout = net.backend, net.theta.layout
+        kind = _slot_type(room, slot_precision)
+        room.synchronize()
+        self.slots = room.full((len(self.optimizer.slots), layout.size), 0, kind)
+        self.d = Parameters.zeros(room, layout, room.storage)
+        S = SCALE if room.scales_loss else 1.0
+        self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
@@ -153,12 +167,17 @@ class Trainer:
         net, room, s, d = self.net, self.net.backend, batches.s, self.d
         theta, split = net.theta.flat, d.layout.split
 
+        s.scaling = self.scaling
         batches.load(i)
         backprop.forward(net, s)
         backprop.backward(net, s, d)
-        if self.clip_norm is not None:
-            room.clip(net.regularizer, theta, d.flat, split, self.clip_norm, control)
-        room.update(self.optimizer, net.regularizer, theta, d.flat, self.slots, split, control)
+        if self.clip_norm is not None or room.scales_loss:
+            longest = math.inf if self.clip_norm is None else self.clip_norm
+            room.clip(net.regularizer, theta, d.flat, split, longest, s.scaling, control)
+        room.update(
+            self.optimizer, net.regularizer, theta, net.rounded.flat, d.flat, self.slots, split,
+            s.scaling, control,
+        )  # fmt: skip
         self.steps += 1
 
     def _evaluations(
@@ -187,6 +206,22 @@ class Trainer:
                 'validation=(x_val, y_val), or EarlyStopping(monitor="cost")'
             )
         return Watch(rule, self.net)
+
+
+def _slot_type(room: Backend, precision: str | None) -> np.dtype[Any]:
+    """The type of the optimizer's state."""
+    if precision is None:
+        return room.dtype
+    if precision != "bfloat16":
+        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
+    if not room.rounds_slots:
+        raise ValueError(
+            f'slot_precision="bfloat16" does not go with {room.name} and {room.precision}; '
+            'use backend="cupy" and another precision than float64, or slot_precision=None'
+        )
+    from gpumlp.cuda.types import dtype_of
+
+    return dtype_of(precision)
 
 
 def _held_out(net: MLP, validation: Any) -> Examples | None:

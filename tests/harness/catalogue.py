@@ -30,9 +30,9 @@ def penalty_source(name: str, dtype: str) -> KernelSource:
     return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda())
 
 
-def update_source(name: str, dtype: str) -> KernelSource:
-    """Of an optimizer's step, with the gradient of `PULL` in it."""
-    return KernelSource("update.cu", dtype, OPTIMIZERS[name].cuda() + PULL.cuda())
+def update_source(name: str, dtype: str, slots: str = "") -> KernelSource:
+    """Of an optimizer's step, with the gradient of `PULL` in it; slots: their type."""
+    return KernelSource("update.cu", dtype, OPTIMIZERS[name].cuda() + PULL.cuda(), slots=slots)
 
 
 def sources(dtype: str) -> dict[str, KernelSource]:
@@ -47,7 +47,14 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for name in LOSSES
         for kind in ("values", "labels")
     }
+    named["round"] = KernelSource("round.cu", dtype)
     named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
+    if dtype != "float64":
+        named |= {
+            f"update by {name} with slots of bfloat16": update_source(name, dtype, "bfloat16")
+            for name, optimizer in OPTIMIZERS.items()
+            if optimizer.slots
+        }
     named |= {f"penalty {name}": penalty_source(name, dtype) for name in REGULARIZERS}
     return named
 

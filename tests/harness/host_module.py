@@ -47,8 +47,8 @@ class Source(Protocol):
     """What is compiled: `gpumlp.cuda.source.KernelSource`, or a test's own."""
 
     @property
-    def header(self) -> str:
-        """The toolkit's header that the text includes, or ""."""
+    def headers(self) -> tuple[str, ...]:
+        """The toolkit's headers that the text includes."""
 
     def text(self) -> str:
         """The whole CUDA C++ source."""
@@ -77,7 +77,7 @@ class HostModule:
         return HostKernel(self.shared_object, f"{self.spaces[source]}_{name}", name)
 
     def _build(self, sanitize: str) -> Path:
-        headers = sorted({source.header for source in self.spaces} - {""})
+        headers = sorted({header for source in self.spaces for header in source.headers})
         flags = [*FLAGS, *(f"-isystem{include_folder(header)}" for header in headers)]
         watch = {"": [], "thread": ["-DWITH_TSAN"]}.get(sanitize, ["-DWITH_ASAN"])
         instrument = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []

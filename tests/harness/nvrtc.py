@@ -51,7 +51,7 @@ def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
 def _compile(source: KernelSource, *options: str) -> tuple[str, str]:
     """The log and the PTX.  float64 and float32 get no include folder: they need no header."""
     nvrtc, program = _library(), ctypes.c_void_p()
-    everything = [o.encode() for o in ("-std=c++17", *include_options(source.header), *options)]
+    everything = [o.encode() for o in ("-std=c++17", *include_options(source.headers), *options)]
     text, name = source.text().encode(), source.file.encode()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None)
     try:
