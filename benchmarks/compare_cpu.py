@@ -23,7 +23,7 @@ import gpumlp
 from benchmarks.timing import Timing, interleaved, write
 from gpumlp.backends.threads import blas_threads
 from gpumlp.parameters import Parameters
-from gpumlp.training.batches import Batches, Examples
+from gpumlp.training.batches import Examples
 from gpumlp.workspace import Workspace
 
 WIDTHS, BATCH, LR = (784, 1024, 1024, 10), 256, 0.01
@@ -71,12 +71,12 @@ def step() -> Competitors:
     net = gpumlp.MLP(WIDTHS, backend="numpy")
     start = net.tensors()
     trainer = gpumlp.Trainer(net, optimizer="sgd", lr=LR, batch_size=BATCH)
-    batches = Batches(net, Examples.checked(net, x, y), BATCH, seed=0)
-    batches.shuffle(0)
-    control = np.array([1.0, LR])
+    batches = trainer.batches(Examples.checked(net, x, y))
+    batches.start(0, np.array([trainer.control(LR, 1)]), np.zeros(1), at=0)
 
     def ours() -> None:
-        trainer.step(batches, 0, control)
+        batches.seek(0)
+        trainer.step(batches)
 
     competitors: Competitors = {"gpumlp": ours}
     try:

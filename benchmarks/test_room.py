@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.training.batches import Batches, Examples
+from gpumlp.training.batches import Examples
 
 ROWS, OUTPUTS = 256, 10
 WIDTH = int(os.environ.get("GPUMLP_BENCH_WIDTH", "1024"))
@@ -34,17 +34,16 @@ class Step:
         self.net = gpumlp.MLP([WIDTH, WIDTH, WIDTH, OUTPUTS], activation, backend=BACKEND)
         self.trainer = gpumlp.Trainer(self.net, optimizer, lr=1e-3, batch_size=ROWS)
         self.room = self.net.backend
-        self.batches = Batches(self.net, Examples.checked(self.net, x, y), ROWS, seed=0)
-        self.batches.shuffle(0)
-        control = (1.0, *self.trainer.optimizer.control(1e-3, 1))
-        self.control = self.room.asarray(np.array(control), dtype="float64")
+        self.batches = self.trainer.batches(Examples.checked(self.net, x, y))
+        self.batches.start(0, np.array([self.trainer.control(1e-3, 1)]), np.zeros(1), at=0)
         J, _ = self.net.cost_and_gradients(x, y)
         assert abs(J - np.log(OUTPUTS)) < 2  # the network works before it is timed
         self.run()
 
     def run(self) -> None:
         """One step."""
-        self.trainer.step(self.batches, 0, self.control)
+        self.batches.seek(0)
+        self.trainer.step(self.batches)
         self.room.synchronize()
 
 
@@ -102,6 +101,6 @@ def test_update(benchmark: Any, optimizer: str) -> None:
         step,
         lambda: step.room.update(
             trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, trainer.d.flat,
-            trainer.slots, split, trainer.scaling, step.control,
+            trainer.slots, split, trainer.scaling, step.batches.control,
         ),
     )  # fmt: skip

@@ -55,6 +55,28 @@ class FakeStream:
     def synchronize(self):
         FakeArray.log.append(("synchronize", self))
 
+    def begin_capture(self):
+        assert FakeCupy.capturing is None
+        FakeCupy.capturing = []
+
+    def end_capture(self):
+        recorded, FakeCupy.capturing = FakeCupy.capturing, None
+        return FakeGraph(recorded)
+
+
+class FakeGraph:
+    def __init__(self, recorded):
+        self.recorded, self.uploaded = recorded, False
+
+    def upload(self, stream):
+        self.uploaded = True
+
+    def launch(self, stream):
+        assert self.uploaded
+        if "broken" in str(self.recorded):
+            raise Error("cudaErrorLaunchFailure")
+        FakeCupy.launched += self.recorded
+
 
 class FakeModule:
     def __init__(self, *, code, options):
@@ -68,7 +90,8 @@ class FakeModule:
         def function(grid, block, arguments, *, stream):
             if arguments == ("bad",):
                 raise Error("CUDA_ERROR_INVALID_VALUE: invalid argument")
-            FakeCupy.launched.append((name, grid, block, arguments, stream))
+            where = FakeCupy.launched if FakeCupy.capturing is None else FakeCupy.capturing
+            where.append((name, grid, block, arguments, stream))
 
         return types.SimpleNamespace(kernel=function)
 
@@ -80,7 +103,7 @@ class FakeCupy:
 
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
-        FakeArray.log = []
+        FakeArray.log, FakeCupy.capturing = [], None
         self.limit = 1 << 40
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
@@ -167,6 +190,28 @@ def test_a_kernel_is_compiled_once_and_launched_on_the_stream(device):
     [(name, grid, block, arguments, stream)] = FakeCupy.launched
     assert (name, grid, block, arguments) == ("total", (1, 1), (256, 1), ("arguments",))
     assert stream.ptr == 77
+
+
+def test_a_recorded_step_is_launched_as_a_graph(device):
+    total = device.kernel("total", KernelSource("reduce.cu", "float32"))
+    work = [("first",), ("second",)]
+
+    replay = device.record(lambda: [total((1, 1), (256, 1), each) for each in work] and None)
+    assert not FakeCupy.launched
+    for _ in range(2):
+        replay()
+    assert [arguments for *_, arguments, _ in FakeCupy.launched] == work * 2
+
+
+def test_an_error_while_recording_ends_the_recording(device):
+    total = device.kernel("total", KernelSource("reduce.cu", "float32"))
+    with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):
+        device.record(lambda: total((1, 1), (256, 1), ("bad",)))
+    with pytest.raises(ZeroDivisionError):
+        device.record(lambda: 1 / 0)
+    replay = device.record(lambda: total((1, 1), (256, 1), ("broken",)))
+    with pytest.raises(gpumlp.DeviceError, match="a recorded step: cudaErrorLaunchFailure"):
+        replay()
 
 
 def test_a_product_is_row_major(device):

@@ -22,6 +22,7 @@ COLS = 16  # which every storage type can take packed
 # (name in the catalogue, kernel) -> arrays, by a letter each, and sizes.
 #   arrays without elements: T of the storage type, R of arithmetic's, L labels, I an index
 #   b: a bias of COLS numbers;  c: numbers in float64, which the kernel reads
+#   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0
 #   written: s one sum, S of COLS columns in arithmetic's type, O in the storage type: all become 0
 MATRIX = (i64(0), i64(COLS))
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
@@ -46,6 +47,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("penalty elastic_net", "clip"): ("Rcc", (i64(0), np.float64(2), i64(0))),
     ("update by adamw", "update"): ("RTTRcc", (i64(0), i64(0), "real")),
     ("round", "round_theta"): ("RT", (i64(0),)),
+    ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),
 }
 ROWS_OF_WARPS = ("gather", "softmax", "silu", "softmax_cross")  # blocks of (32, 8)
 CASES = [
@@ -60,7 +62,7 @@ CASES = [
 def test_every_kernel_is_here() -> None:
     there = {(s.file, k) for s in CATALOGUE["float32"].values() for k in kernel_names(s)}
     here = {(CATALOGUE["float32"][name].file, k) for name, k in LAUNCHES}
-    assert here == there
+    assert here == there - {("step.cu", "end")}  # which knows no sizes
 
 
 @pytest.mark.parametrize("room", [0, 48])
@@ -73,7 +75,8 @@ def test_nothing(dtype: str, source: str, name: str, packed: int, room: int) -> 
         "L": lambda: aligned_empty((room,), i32), "I": lambda: aligned_empty((room,), i64),
         "b": lambda: aligned(np.ones(COLS), storage), "c": lambda: aligned(np.ones(5)),
         "s": lambda: aligned_empty((1,), real), "S": lambda: aligned_empty((COLS,), real),
-        "O": lambda: aligned_empty((COLS,), storage),
+        "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
+        "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
     }  # fmt: skip
     arrays = [make[letter]() for letter in letters]
     before = [a.tobytes() for a in arrays]

@@ -12,6 +12,7 @@ values; a door does not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -155,6 +156,28 @@ class Backend(Protocol):
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         """out ← weights[index] / Σ weights[index], all zeros where the sum is 0.  Each (m,)."""
+
+    # ---- a step as a whole --------------------------------------------------------------------
+
+    def begin(
+        self, position: Array, order: Array, controls: Array, size: int, index: Array,
+        control: Array, factors: Array, J: Array,
+    ) -> None:  # fmt: skip
+        """For the step t = position[0]: index ← order[t size …], the rest ← row t, and J ← 0.
+
+        position (1,), order and index (m,) int64; controls (steps, numbers + 2) float64, of which
+        the first numbers go into control (numbers,) and the last two into factors (2,).
+        """
+
+    def end(self, position: Array, J: Array, costs: Array) -> None:
+        """costs[t] ← J, t ← t + 1.  position as in `begin`, J (1,), costs (steps,) float64."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What hands in again, as one, the work on the room's arrays that `work` hands in.
+
+        `work` has been done once before, asks for doors from `affine_activation` to `end` alone,
+        and always for the same ones with the same arrays.  In the GPU room it is not done now.
+        """
 
     def synchronize(self) -> None:
         """Wait until all work handed in so far is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,31 @@ class CudaBackend:
     def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
         kernel = self._kernel("mean_weights", "gather.cu")
         kernel(*launch.ONE_BLOCK, (weights, index, out, i64(len(out))))
+
+    # ---- a step as a whole --------------------------------------------------------------------
+
+    def begin(
+        self, position: DeviceArray, order: DeviceArray, controls: DeviceArray, size: int,
+        index: DeviceArray, control: DeviceArray, factors: DeviceArray, J: DeviceArray,
+    ) -> None:  # fmt: skip
+        rows, numbers = len(index), len(control)
+        self._kernel("begin", "step.cu")(
+            *launch.flat(rows, 1, self._device.multiprocessors),
+            (position, order, controls, index, control, factors, J,
+             i64(size), i64(rows), i64(numbers)),
+        )  # fmt: skip
+
+    def end(self, position: DeviceArray, J: DeviceArray, costs: DeviceArray) -> None:
+        self._kernel("end", "step.cu")(*launch.ONE_BLOCK, (position, J, costs))
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        replay = self._device.record(work)
+
+        # the scratch that it writes must live as long, whatever wider matrix asks for more
+        def again(scratch: DeviceArray = self._partial) -> None:
+            replay()
+
+        return again
 
     def synchronize(self) -> None:
         self._device.synchronize()

@@ -181,6 +181,25 @@ class NumpyBackend:
         total = out.sum(dtype=np.float64)
         np.divide(out, total, out=out) if total > 0 else out.fill(0)
 
+    # ---- a step as a whole --------------------------------------------------------------------
+
+    def begin(
+        self, position: Array, order: Array, controls: Array, size: int, index: Array,
+        control: Array, factors: Array, J: Array,
+    ) -> None:  # fmt: skip
+        t = int(position[0])
+        np.copyto(index, order[t * size : t * size + len(index)])
+        np.copyto(control, controls[t, :-2])
+        np.copyto(factors, controls[t, -2:], casting="same_kind")
+        J.fill(0)
+
+    def end(self, position: Array, J: Array, costs: Array) -> None:
+        costs[position] = J
+        position += 1
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
     def synchronize(self) -> None:
         pass
 

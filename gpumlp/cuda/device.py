@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -103,6 +103,26 @@ class CudaDevice:
             self._blas(gemm, a.data.ptr, b.data.ptr, out.data.ptr)
         except self._foreign as error:
             raise self._failure(error, f"multiplying, {gemm}") from error
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        with self._errors("recording a step"):
+            self._stream.begin_capture()
+            try:
+                work()
+            except BaseException:
+                with contextlib.suppress(*self._foreign):  # the first error tells more
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
+            graph.upload(self._stream)
+
+        def replay() -> None:
+            try:
+                graph.launch(self._stream)
+            except self._foreign as error:
+                raise self._failure(error, "a recorded step") from error
+
+        return replay
 
     def synchronize(self) -> None:
         with self._errors():

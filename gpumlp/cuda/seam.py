@@ -60,5 +60,12 @@ class Device(Protocol):
         compute: "float64", "float32" or "tf32", the arithmetic of the products.
         """
 
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What hands in again, as one graph, the kernels and products that `work` hands in.
+
+        They are recorded, not run.  `work` may ask for nothing else: no memory, no copy, no wait,
+        no kernel or product for the first time.
+        """
+
     def synchronize(self) -> None:
         """Wait for all work of the device, the user's own streams included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,54 +73,103 @@ def _representable(room: Backend, x: Array, name: str) -> None:
 class Batches:
     """Minibatches without replacement; an epoch's last may be smaller, and none is dropped.
 
+    What a step reads lies at fixed places, filled from the epoch's tables by its first launch, so
+    that a step's work can be recorded once and replayed.
+
     Attributes:
         s: the workspace that `load` fills.
         steps: minibatches an epoch.
-        J: (steps,) float64: where each minibatch's L goes.
+        at: the step of the epoch that comes next, from 0.
+        control: (numbers,) float64 and factors (2,) in θ's type: the step's row of `start`'s table.
+        costs: (steps,) float64: where each minibatch's L goes.
         shares: (steps,) on the host: what each minibatch counts in the mean over the epoch.
     """
 
-    def __init__(self, net: MLP, data: Examples, size: int, seed: int) -> None:
+    def __init__(self, net: MLP, data: Examples, size: int, seed: int, numbers: int) -> None:
         room, m = net.backend, len(data.x)
         self._room, self._data, self._seed = room, data, seed
         self._size = min(size, m)
-        self.steps = -(-m // self._size)
+        self.steps, self.at = -(-m // self._size), 0
         self.s = Workspace(net, self._size)
-        self.J = room.full((self.steps,), 0, "float64")
+        self.control = room.full((numbers,), 0, np.float64)
+        self.factors = room.full((2,), 0)
+        self.costs = room.full((self.steps,), 0, np.float64)
         self.shares = np.zeros(self.steps)
-        self._index = room.empty((m,), np.int64)
+        self._position = room.full((1,), 0, np.int64)
+        self._order = room.empty((m,), np.int64)
+        self._controls = room.full((self.steps, numbers + 2), 0, np.float64)
+        self._index = room.empty((self._size,), np.int64)
         self._y = room.empty((self._size, *data.y.shape[1:]), data.y.dtype)
         self._weights = None
         if data.weights is not None:
             # only their ratios count, and so scaled they fit any dtype
             self._weights = room.asarray(data.weights / data.weights.max())
             self._of_batch = room.empty((self._size,))
+        self._recorded: dict[int, Callable[[], None] | None] = {}
         # both sizes that occur, so that what they need is allocated before the first step
         self._resize(m - (self.steps - 1) * self._size)
         self._resize(self._size)
 
-    def shuffle(self, epoch: int) -> None:
-        """Order the examples for an epoch: a function of seed and epoch alone."""
+    def start(
+        self, epoch: int, controls: npt.NDArray[np.float64], costs: npt.NDArray[Any], at: int
+    ) -> None:
+        """The uploads of an epoch: its order, a function of seed and epoch alone, and its tables.
+
+        controls: (steps, numbers + 2) on the host; costs: (steps,), of the steps before `at`.
+        """
+        room, weights = self._room, self._data.weights
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._data.x))
-        self._room.asarray(order, dtype=np.int64, out=self._index)
-        weights = self._data.weights
+        room.asarray(order, dtype=np.int64, out=self._order)
+        room.asarray(controls, dtype=np.float64, out=self._controls)
+        room.asarray(costs, dtype=np.float64, out=self.costs)
+        self.seek(at)
         counted = np.ones(len(order)) if weights is None else weights[order]
         starts = np.arange(0, len(order), self._size)
         self.shares = np.add.reduceat(counted, starts) / counted.sum()
 
-    def load(self, i: int) -> None:
-        """The minibatch i of the epoch, from 0: h[0] = x, y, the examples' weights, and J."""
+    def seek(self, at: int) -> None:
+        """Make `at` the next step."""
+        self.at = at
+        self._room.asarray(np.array([at]), dtype=np.int64, out=self._position)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """`work`, which begins with `load` and ends with `end`, on the next minibatch.
+
+        The first of each size is handed in piece by piece, which compiles kernels and plans
+        products; the second is recorded, and it and all after it are replayed.
+        """
+        rows = min(self._size, len(self._order) - self.at * self._size)
+        self._resize(rows)
+        if rows not in self._recorded:
+            work()
+            self._recorded[rows] = None
+        else:
+            replay = self._recorded[rows]
+            if replay is None:
+                replay = self._recorded[rows] = self._room.record(work)
+            replay()
+        self.at += 1
+
+    def load(self) -> None:
+        """The next minibatch: h[0] = x, y, the examples' weights, control, factors, and J = 0."""
         room, s = self._room, self.s
-        s.J = self.J[i : i + 1]
-        index = self._index[i * self._size : (i + 1) * self._size]
-        if len(index) != len(s.h[0]):
-            self._resize(len(index))
+        index = self._index[: len(s.h[0])]
+        room.begin(
+            self._position, self._order, self._controls, self._size, index, self.control,
+            self.factors, s.J,
+        )  # fmt: skip
         room.gather(self._data.x, index, s.h[0])
         room.gather(self._data.y, index, s.y)
         if self._weights is not None:
             room.mean_weights(self._weights, index, s.weights)
 
+    def end(self) -> None:
+        """Its L goes into `costs`, and the next one's turn it is."""
+        self._room.end(self._position, self.s.J, self.costs)
+
     def _resize(self, m: int) -> None:
+        if m == len(self.s.h[0]) and self.s.y is not None:
+            return
         self.s.resize(m)
         self.s.y = self._y[:m]
         if self._weights is not None:

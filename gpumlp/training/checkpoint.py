@@ -72,7 +72,7 @@ class Checkpoint:
         """
         fit, trainer = self._fit, self._fit.trainer
         room = trainer.net.backend
-        J = room.to_host(fit.batches.J)[: fit.step].tolist() if fit.step else []
+        J = room.to_host(fit.batches.costs)[: fit.step].tolist() if fit.step else []
         best = fit.watch is not None and fit.watch.best is not None
         tensors = {  # float32 holds what slots of 16 bits do, and all readers know it
             name: np.asarray(room.to_host(view), dtype=room.dtype)

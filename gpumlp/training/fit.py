@@ -50,8 +50,6 @@ class Fit:
         self.spent = 0.0
         self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
-        numbers = 1 + len(trainer.optimizer.control(trainer.lr, 1))
-        self._controls = trainer.net.backend.empty((batches.steps, numbers), np.float64)
         self._started = 0.0
 
     def run(self) -> None:
@@ -120,24 +118,19 @@ class Fit:
 
     def _start_epoch(self) -> None:
         """The epoch's order, every step's control and J as it stands: the uploads of an epoch."""
-        trainer, room = self.trainer, self.trainer.net.backend
+        trainer = self.trainer
         self._started = time.perf_counter()
         trainer.net.round()  # a callback may have assigned to θ
-        self.batches.shuffle(trainer.epochs)
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
-        controls = [
-            (1.0, *trainer.optimizer.control(self._lr(i), first + i))
-            for i in range(self.batches.steps)
-        ]
-        room.asarray(np.array(controls), dtype=np.float64, out=self._controls)
-        room.asarray(self.J, dtype=np.float64, out=self.batches.J)
+        controls = [trainer.control(self._lr(i), first + i) for i in range(self.batches.steps)]
+        self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
         """The epoch's steps that are left; False where Ctrl-C came before the last."""
-        for i in range(self.step, self.batches.steps):
+        while self.step < self.batches.steps:
             if interrupt.asked:
                 return False
-            self.trainer.step(self.batches, i, self._controls[i])
+            self.trainer.step(self.batches)
             self.step += 1
             for hook in self.callbacks:
                 hook.step_end(self.trainer)
@@ -164,7 +157,7 @@ class Fit:
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""
         net, batches = self.trainer.net, self.batches
-        J = net.backend.to_host(batches.J)
+        J = net.backend.to_host(batches.costs)
         # examples count alike, in a smaller last minibatch too
         cost = float(np.dot(batches.shares, J)) + net.penalty()
         if not math.isfinite(cost):

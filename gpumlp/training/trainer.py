@@ -146,7 +146,7 @@ class Trainer:
         measured = [f"{p}{name}" for p, e in evaluations.items() for name in e.columns]
         columns = dict.fromkeys(["cost", *measured, "lr", "seconds"])  # "cost" can be there twice
         watch = self._watch(early_stopping, list(columns))
-        batches = Batches(net, data, self.batch_size, self.seed)
+        batches = self.batches(data)
         fit = Fit(self, batches, epochs, evaluations, list(columns), watch)
         fit.callbacks = [*_hooks(callbacks), *progress_bar(progress, fit)]
         fit.checkpoint = _checkpoint(checkpoint, checkpoint_every, resume, fit, data, held)
@@ -159,16 +159,28 @@ class Trainer:
             net.backend.synchronize()  # the caller may free the data now
         return self.history
 
-    def step(self, batches: Batches, i: int, control: Array) -> None:
-        """One step on the epoch's minibatch i: gather, forward, backward, clip, update.
+    def batches(self, data: Examples) -> Batches:
+        """The minibatches of `data` for `step`; `Batches.start` comes before an epoch's first."""
+        numbers = 1 + len(self.optimizer.control(self.lr, 1))
+        return Batches(self.net, data, self.batch_size, self.seed, numbers)
 
-        control: the gradient's scale and the optimizer's numbers, as `Backend.update` takes them.
+    def control(self, lr: float, t: int) -> tuple[float, ...]:
+        """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the
+        optimizer's numbers, and two factors.
         """
+        return (1.0, *self.optimizer.control(lr, t), 1.0, 0.0)
+
+    def step(self, batches: Batches) -> None:
+        """One step on the next minibatch: gather, forward, backward, clip, update."""
+        batches.run(lambda: self._work(batches))
+        self.steps += 1
+
+    def _work(self, batches: Batches) -> None:
         net, room, s, d = self.net, self.net.backend, batches.s, self.d
-        theta, split = net.theta.flat, d.layout.split
+        theta, split, control = net.theta.flat, d.layout.split, batches.control
 
         s.scaling = self.scaling
-        batches.load(i)
+        batches.load()
         backprop.forward(net, s)
         backprop.backward(net, s, d)
         if self.clip_norm is not None or room.scales_loss:
@@ -178,7 +190,7 @@ class Trainer:
             self.optimizer, net.regularizer, theta, net.rounded.flat, d.flat, self.slots, split,
             s.scaling, control,
         )  # fmt: skip
-        self.steps += 1
+        batches.end()
 
     def _evaluations(
         self, data: Examples, held: Examples | None, metric: str | Metric | None, train_metric: bool

@@ -41,6 +41,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     if dtype == "int32":  # labels, which are gathered and no more
         return named
     named["reduce"] = KernelSource("reduce.cu", dtype)
+    named["step"] = KernelSource("step.cu", dtype)
     named |= {name: activation_source(name, dtype) for name in ACTIVATIONS}
     named |= {
         f"{name} of {kind}": loss_source(name, dtype, kind == "labels")

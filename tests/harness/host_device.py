@@ -63,6 +63,7 @@ class HostDevice:
         self.order = order
         self.empties_left: int | None = None
         self.calls: list[str] = []
+        self._recording: list[Callable[[], None]] | None = None
 
     @property
     def launches(self) -> list[str]:
@@ -72,7 +73,7 @@ class HostDevice:
     # ---- memory -------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        self.calls.append(f"empty {shape} {np.dtype(dtype)}")
+        self._asked(f"empty {shape} {np.dtype(dtype)}")
         if self.empties_left == 0:
             raise DeviceError("out of GPU memory")
         if self.empties_left is not None:
@@ -86,34 +87,58 @@ class HostDevice:
         return int(a.values.ctypes.data)
 
     def fill(self, a: HostArray, value: float) -> None:
-        self.calls.append(f"fill {a.shape} {a.dtype}")
+        self._asked(f"fill {a.shape} {a.dtype}")
         a.values.fill(value)
 
     def upload(self, a: npt.NDArray[Any], out: HostArray) -> None:
-        self.calls.append(f"upload {a.shape} {a.dtype} as {out.dtype}")
+        self._asked(f"upload {a.shape} {a.dtype} as {out.dtype}")
         if not isinstance(a, np.ndarray) or a.shape != out.shape:
             raise KernelError(f"upload of {type(a).__name__} {np.shape(a)} into {out.shape}")
         np.copyto(out.values, a, casting="unsafe")
 
     def copy(self, a: HostArray, out: HostArray) -> None:
-        self.calls.append(f"copy {a.shape} {a.dtype} as {out.dtype}")
+        self._asked(f"copy {a.shape} {a.dtype} as {out.dtype}")
         if a.shape != out.shape:
             raise KernelError(f"copy of {a.shape} into {out.shape}")
         np.copyto(out.values, a.values, casting="unsafe")
 
     def download(self, a: HostArray) -> npt.NDArray[Any]:
-        self.calls.append(f"download {a.shape} {a.dtype}")
+        self._asked(f"download {a.shape} {a.dtype}")
         return a.values.copy()
 
     def synchronize(self) -> None:
-        self.calls.append("synchronize")
+        self._asked("synchronize")
 
     # ---- work ---------------------------------------------------------------------------------
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.calls.append("record")
+        self._recording = recorded = []
+        try:
+            work()
+        finally:
+            self._recording = None
+
+        def replay() -> None:
+            self.calls.append(f"replay of {len(recorded)}")
+            for each in recorded:
+                each()
+
+        return replay
+
+    def _asked(self, call: str) -> None:
+        """Note a call that is not to be recorded: while one records, CUDA refuses it."""
+        if self._recording is not None:
+            raise KernelError(f"not while a step is recorded: {call}")
+        self.calls.append(call)
 
     def kernel(self, name: str, source: KernelSource) -> Callable[..., None]:
         kernel = compiled.kernel(name, source)
 
         def launch(grid: tuple[int, int], block: tuple[int, int], args: tuple[Any, ...]) -> None:
+            if self._recording is not None:
+                self._recording.append(lambda: launch(grid, block, args))
+                return
             sizes = f"grid {grid[0]} {grid[1]}, block {block[0]} {block[1]}"
             self.calls.append(f"kernel {name} in {source.file}, {sizes}")
             if any(isinstance(a, np.ndarray) for a in args):
@@ -127,6 +152,10 @@ class HostDevice:
         self, a: HostArray, b: HostArray, out: HostArray, *,
         transpose_a: bool = False, transpose_b: bool = False, compute: str,
     ) -> None:  # fmt: skip
+        if self._recording is not None:
+            again = {"transpose_a": transpose_a, "transpose_b": transpose_b, "compute": compute}
+            self._recording.append(lambda: self.gemm(a, b, out, **again))
+            return
         left, right = a.values, b.values
         arrays = (left, right, out.values)
         letters = "NT"[transpose_a] + "NT"[transpose_b]
