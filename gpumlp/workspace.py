@@ -14,9 +14,10 @@ from gpumlp.backprop import Model
 class Workspace:
     """z, h, gz, gh of every layer for up to `rows` examples, and J.
 
-    What is not read is not kept.  z[k] is h[k] where f'(z[k]) does not read z.  gz[k] is gh[k],
-    and two buffers take turns through the layers, unless `intermediate` asks to keep all of them.
-    Nothing is kept for going back, unless `gradients` asks for it.
+    What is not read is not kept.  z[k] is what `Backend.pre_activation` keeps of it, and h[k] where
+    that is nothing.  gz[k] is gh[k], and two buffers take turns through the layers, unless
+    `intermediate` asks to keep all of them.  Nothing is kept for going back, unless `gradients`
+    asks for it.
 
     Attributes:
         z, h, gz, gh: indexed by layer, 1 … L, each (m, n_k) for the m of the last `resize`;
@@ -36,8 +37,9 @@ class Workspace:
         self.J = room.full((1,), 0, "float64")
         full = range(1, net.L + 1)
         self._h = {k: room.empty((rows, widths[k])) for k in range(net.L + 1)}
-        keeps_z = {k: gradients and "z" in net.f[k].reads for k in full}
-        self._z = {k: room.empty((rows, widths[k])) if keeps_z[k] else self._h[k] for k in full}
+        self._z = {
+            k: room.pre_activation(net.f[k], self._h[k]) if gradients else self._h[k] for k in full
+        }
         if intermediate:
             self._gh = {k: room.empty((rows, widths[k])) for k in full}
             self._gz = {k: room.empty((rows, widths[k])) for k in full}

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.cuda.plans import Gemm
+from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
 from gpumlp.errors import DeviceError
-from harness import compiled
+from harness import compiled, epilogues
 from harness.host_module import KernelError
 from harness.memory import aligned_empty
+
+Host = npt.NDArray[Any]
 
 
 class HostArray:
@@ -50,6 +54,7 @@ class HostDevice:
         multiprocessors: what it calls its own, which grids grow with.
 
     Attributes:
+        fuses: which epilogues it has and finds fast; all.
         empties_left: the calls of `empty` until one finds no memory; None: all find some.
         calls: what was asked of the device, in order, those that failed included:
             "empty (3, 4) float32", "kernel total in reduce.cu, grid 1 1, block 256 1",
@@ -61,6 +66,7 @@ class HostDevice:
     def __init__(self, order: int = 0, multiprocessors: int = 4) -> None:
         self.multiprocessors = multiprocessors
         self.order = order
+        self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
         self.calls: list[str] = []
 
@@ -126,21 +132,66 @@ class HostDevice:
     def gemm(
         self, a: HostArray, b: HostArray, out: HostArray, *,
         transpose_a: bool = False, transpose_b: bool = False, compute: str,
-    ) -> None:  # fmt: skip
-        left, right = a.values, b.values
-        arrays = (left, right, out.values)
-        letters = "NT"[transpose_a] + "NT"[transpose_b]
-        k = left.shape[0 if transpose_a else -1]
-        self.calls.append(f"gemm {letters} {' '.join(map(str, out.shape))} {k} {compute}")
-        if any(x.ndim != 2 or not x.flags.c_contiguous for x in arrays):
-            raise KernelError("gemm takes contiguous matrices")
-        if compute not in {"float64": ("float64",), "float32": ("float32", "tf32")}.get(
-            out.dtype.name, ()
-        ) or {x.dtype for x in arrays} != {out.dtype}:
-            raise KernelError(f"gemm of {[x.dtype.name for x in arrays]} computed in {compute}")
-        if any(np.may_share_memory(x, out.values) for x in (left, right)):
-            raise KernelError("gemm's result overlaps an input")
-        left, right = left.T if transpose_a else left, right.T if transpose_b else right
-        if (left.shape[0], right.shape[1]) != out.shape or left.shape[1] != right.shape[0]:
-            raise KernelError(f"gemm {letters} of {a.shape} and {b.shape} into {out.shape}")
-        np.matmul(left, right, out=out.values)
+        factors: HostArray | None = None, epilogue: Epilogue | None = None,
+        otherwise: Callable[[], None] | None = None,
+    ) -> bool:  # fmt: skip
+        gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
+        if (epilogue is None) != (otherwise is None):
+            raise KernelError("an epilogue and the way without it go together")
+        if otherwise is not None and not self.fuses(gemm.epilogue):
+            otherwise()
+            return False
+        more = [gemm.epilogue] * bool(gemm.epilogue) + ["factors"] * gemm.factors
+        sizes = f"{gemm.letters} {gemm.m} {gemm.n} {gemm.k} {compute}"
+        self.calls.append(" ".join(["gemm", sizes, *more]))
+        _check_product(gemm, a.values, b.values, out.values)
+        wide = np.float64 if compute == "float64" else np.float32
+        left, right = a.values.astype(wide, copy=False), b.values.astype(wide, copy=False)
+        s = (left.T if transpose_a else left) @ (right.T if transpose_b else right)
+        if factors is not None:
+            out.values[...] = _scaled(gemm, factors.values, s, out.values)
+        elif epilogue is not None:
+            out.values[...] = _finished(gemm, epilogue, s, out)
+        else:
+            out.values[...] = s
+        return True
+
+
+def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:
+    """What cublasLt refuses, or answers with rubbish."""
+    if any(x.ndim != 2 or not x.flags.c_contiguous for x in (a, b, out)):
+        raise KernelError("gemm takes contiguous matrices")
+    inputs = "float32" if gemm.compute == "tf32" else gemm.compute
+    results = {inputs, "float32"} if inputs in ("bfloat16", "float16") else {inputs}
+    if {a.dtype.name, b.dtype.name} != {inputs} or out.dtype.name not in results:
+        names = [x.dtype.name for x in (a, b, out)]
+        raise KernelError(f"gemm of {names} computed in {gemm.compute}")
+    if any(np.may_share_memory(x, out) for x in (a, b)):
+        raise KernelError("gemm's result overlaps an input")
+    op_a = a.shape[::-1] if gemm.transpose_a else a.shape
+    op_b = b.shape[::-1] if gemm.transpose_b else b.shape
+    if (op_a[0], op_b[1]) != out.shape or op_a[1] != op_b[0]:
+        raise KernelError(f"gemm {gemm.letters} of {a.shape} and {b.shape} into {out.shape}")
+
+
+def _scaled(gemm: Gemm, factors: Host, s: Host, out: Host) -> Host:
+    if gemm.epilogue or factors.shape != (2,) or factors.dtype.name != gemm.scale:
+        raise KernelError(f"gemm with factors {factors.shape} {factors.dtype}, {gemm}")
+    scaled: Host = factors[0] * s  # where beta is 0, cublasLt does not read out
+    return scaled + factors[1] * out.astype(s.dtype) if factors[1] else scaled
+
+
+def _finished(gemm: Gemm, epilogue: Epilogue, s: Host, out: HostArray) -> Host:
+    bias, aux = epilogue.bias.values, epilogue.aux and epilogue.aux.values
+    needs = "aux" in epilogue.name or epilogue.name.startswith("d")
+    kind = np.dtype("uint8") if "relu" in epilogue.name else out.dtype
+    reason = epilogues.refusal(epilogue.name, gemm.n, gemm.k, out.dtype, gemm.aux)
+    if (aux is not None) != needs or (needs and (len(aux), aux.dtype) != (gemm.m, kind)):
+        reason = "another aux is needed"
+    if bias.shape != (gemm.n,) or bias.dtype != out.dtype:
+        reason = f"bias is {bias.shape} {bias.dtype}"
+    if any(x.ctypes.data % 16 for x in (out.values, bias, *([aux] if needs else []))):
+        reason = "an array is not aligned"
+    if reason:
+        raise KernelError(f"gemm {gemm}: {reason}")
+    return epilogues.apply(epilogue.name, s, bias, aux)
