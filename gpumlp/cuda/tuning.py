@@ -79,14 +79,16 @@ class Tuner:
         measuring: whether products without a winner are measured.
         again: whether those with one are, too.
         choices: all that were made, in order.
+        found: those of them that were on disk.
     """
 
     def __init__(
         self, time: Callable[[Work], float], winners: Winners, failure: type[Exception], fuse: bool
     ) -> None:
-        self._time, self._winners, self._failure, self._fuse = time, winners, failure, fuse
+        self._time, self.winners, self._failure, self._fuse = time, winners, failure, fuse
         self.measuring, self.again = measuring_asked(), False
         self.choices: dict[Gemm, Choice] = {}
+        self.found: set[Gemm] = set()
         self._said: set[tuple[str, str]] = set()
 
     def choose(self, plan: Plan, run: Run, otherwise: Work | None) -> Choice:
@@ -95,13 +97,17 @@ class Tuner:
         run: hands the product with an algorithm to the device.
         otherwise: does the same without the plan's epilogue; None where it has none.
         """
-        choice = self._kept(plan, otherwise) or self._made(plan, run, otherwise)
+        choice = self._kept(plan, otherwise)
+        if choice is None:
+            choice = self._made(plan, run, otherwise)
+        else:
+            self.found.add(plan.gemm)
         self.choices[plan.gemm] = choice
         return choice
 
     def _kept(self, plan: Plan, otherwise: Work | None) -> Choice | None:
         """The winner on disk, if cublasLt still takes it."""
-        record = self._winners.get(str(plan.gemm))
+        record = self.winners.get(str(plan.gemm))
         if record is None or (self.measuring and self.again):
             return None
         try:
@@ -114,7 +120,7 @@ class Tuner:
         if usable:
             return choice
         warnings.warn(
-            f"{self._winners.path}: the winner for {plan.gemm} cannot be used here and is "
+            f"{self.winners.path}: the winner for {plan.gemm} cannot be used here and is "
             "ignored; `gpumlp tune` finds another",
             stacklevel=2,
         )
@@ -127,7 +133,7 @@ class Tuner:
             return Choice(None, 0)
         if self.measuring:
             choice = self._fastest(plan.gemm, offered, run, otherwise)
-            self._winners.put(str(plan.gemm), choice.to_json())
+            self.winners.put(str(plan.gemm), choice.to_json())
             return choice
         fused = self._fuse or otherwise is None
         return Choice(offered[0] if fused else None, len(offered))
