@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -135,7 +134,7 @@ class CudaDevice:
         if gemm.factors and self.tuner.measuring:  # trials must not change what beta multiplies
             trial = self.empty(out.shape, out.dtype)
             self.fill(trial, 0)
-        self._blas.prepare(gemm, replace(at, out=self.address(trial)), otherwise)
+        self._blas.prepare(gemm, at._replace(out=self.address(trial)), otherwise)
 
     def synchronize(self) -> None:
         with self._errors():

@@ -7,7 +7,8 @@ over the rows of its D, and so over the columns of ours: the features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +29,7 @@ POINTERS_ON_DEVICE = 1
 SUMS_IN_COMPUTE_TYPE = 2  # the one reduction of split-K that does not round its partial sums
 
 
-@dataclass(frozen=True)
-class Gemm:
+class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's hash is slower
     """out (m, n) ← op(a) op(b), all row-major; op(a) is (m, k), op(b) is (k, n).
 
     Attributes:
@@ -102,9 +102,13 @@ class Algorithm:
     data: bytes
     workspace: int
 
+    @cached_property
+    def address(self) -> int:
+        """Where the bytes are, for as long as this object lives."""
+        return int(np.frombuffer(self.data, np.uint8).ctypes.data)
 
-@dataclass(frozen=True)
-class Operands:
+
+class Operands(NamedTuple):
     """Addresses of one product's arrays; 0 for those it has not.  All are 16-byte aligned."""
 
     a: int
@@ -135,7 +139,8 @@ class Plan:
             lt.matrix_layout_create(data, *shape)
             for data, shape in zip((inputs, inputs, result), gemm.layouts().values(), strict=True)
         )
-        self._one, self._zero = np.ones((), gemm.scale), np.zeros((), gemm.scale)
+        self._factors = np.array([1, 0], gemm.scale)  # where they do not lie on the device
+        self._alpha = int(self._factors.ctypes.data)
         self._pointers = (0, 0)
 
     def point(self, bias: int, aux: int) -> None:
@@ -166,12 +171,11 @@ class Plan:
 
     def accepts(self, algorithm: Algorithm) -> bool:
         """Whether cublasLt would run an algorithm that an earlier process has chosen."""
-        data = np.frombuffer(algorithm.data, np.uint8).copy()
         result = np.zeros(1, self._lt.matmul_heuristic_result_dtype)
         try:
             self._lt.matmul_algo_check(
                 self._handle, self.operation, self.a, self.b, self.d, self.d,
-                data.ctypes.data, result.ctypes.data,
+                algorithm.address, result.ctypes.data,
             )  # fmt: skip
         except self._lt.cuBLASLtError:
             return False
@@ -180,13 +184,11 @@ class Plan:
     def run(self, algorithm: Algorithm, at: Operands, workspace: int, stream: int) -> None:
         """Hand the product to the stream."""
         self.point(at.bias, at.aux)
-        data = np.frombuffer(algorithm.data, np.uint8)
-        alpha, beta = self._one.ctypes.data, self._zero.ctypes.data
-        if self.gemm.factors:
-            alpha, beta = at.factors, at.factors + self._one.itemsize
+        alpha = at.factors if self.gemm.factors else self._alpha
+        beta = alpha + self._factors.itemsize
         self._lt.matmul(
             self._handle, self.operation, alpha, at.b, self.a, at.a, self.b, beta,
-            at.out, self.d, at.out, self.d, data.ctypes.data, workspace, WORKSPACE_BYTES, stream,
+            at.out, self.d, at.out, self.d, algorithm.address, workspace, WORKSPACE_BYTES, stream,
         )  # fmt: skip
 
     def close(self) -> None:
