@@ -71,10 +71,7 @@ class CudaBackend:
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
     def pre_activation(self, f: Activation, h: DeviceArray) -> DeviceArray:
-        if "z" in f.reads:
-            return self.empty(h.shape)
-        bits = self._products.bits(f, h)
-        return h if bits is None else bits
+        return self._products.pre_activation(f, h)
 
     def affine_activation(
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,

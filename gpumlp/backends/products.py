@@ -25,11 +25,13 @@ class Products:
         self._device, self._precision = device, precision
         self._written: set[int] = set()  # addresses of bits
 
-    def bits(self, f: Activation, h: DeviceArray) -> DeviceArray | None:
-        """Room for relu's bits, where they can serve a layer's derivative; else None."""
-        if f.epilogue != "relu" or not _fit(h):
-            return None
-        return self._device.empty(mask_shape(*h.shape), np.uint8)
+    def pre_activation(self, f: Activation, h: DeviceArray) -> DeviceArray:
+        """An array for z where f' reads it, for relu's bits where they can serve, or h."""
+        if "z" in f.reads:
+            return self._device.empty(h.shape, h.dtype)
+        if f.epilogue == "relu" and _fit(h):
+            return self._device.empty(mask_shape(*h.shape), np.uint8)
+        return h
 
     def upward(
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation, z: DeviceArray,

@@ -51,9 +51,14 @@ class Blas:
         if gemm not in self._plans:
             self.prepare(gemm, at, otherwise)
         plan, choice = self._plans[gemm]
-        if choice.algorithm is None and otherwise is not None:
-            otherwise()
-            return False
-        assert choice.algorithm is not None  # else `otherwise` was there
-        plan.run(choice.algorithm, at, self._workspace, self._stream)
-        return True
+        if choice.algorithm is not None:
+            try:
+                plan.run(choice.algorithm, at, self._workspace, self._stream)
+                return True
+            except self._lt.cuBLASLtError as error:
+                if otherwise is None:
+                    raise
+                self._plans[gemm] = plan, self._tuner.give_up(gemm, error)
+        assert otherwise is not None  # it was there when the choice was made
+        otherwise()
+        return False

@@ -105,6 +105,12 @@ class Tuner:
         self.choices[plan.gemm] = choice
         return choice
 
+    def give_up(self, gemm: Gemm, error: Exception) -> Choice:
+        """The choice after an epilogue's algorithm, unmeasured, has failed at work."""
+        self._say_unfused(gemm, f"cublasLt's algorithm failed ({error})")
+        self.choices[gemm] = Choice(None, self.choices[gemm].candidates)
+        return self.choices[gemm]
+
     def _kept(self, plan: Plan, otherwise: Work | None) -> Choice | None:
         """The winner on disk, if cublasLt still takes it."""
         record = self.winners.get(str(plan.gemm))

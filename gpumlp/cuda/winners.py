@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,7 +67,9 @@ class Winners:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            self._warn(f"{self.path} is damaged, and is ignored ({type(error).__name__}: {error})")
+            self._warn(
+                f"{self.path} cannot be read, and is ignored ({type(error).__name__}: {error})"
+            )
         return {}
 
     def _warn(self, text: str) -> None:
@@ -80,7 +83,10 @@ def cache_folder() -> Path:
     if "GPUMLP_CACHE" in os.environ:
         return Path(os.environ["GPUMLP_CACHE"])
     usual = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
-    return Path(os.environ.get(usual) or Path.home() / ".cache") / "gpumlp"
+    try:
+        return Path(os.environ.get(usual) or Path.home() / ".cache") / "gpumlp"
+    except RuntimeError:  # a user without a home, in a container
+        return Path(tempfile.gettempdir()) / f"gpumlp-{os.getuid()}"
 
 
 @contextlib.contextmanager

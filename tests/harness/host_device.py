@@ -190,8 +190,10 @@ def _finished(gemm: Gemm, epilogue: Epilogue, s: Host, out: HostArray) -> Host:
         reason = "another aux is needed"
     if bias.shape != (gemm.n,) or bias.dtype != out.dtype:
         reason = f"bias is {bias.shape} {bias.dtype}"
-    if any(x.ctypes.data % 16 for x in (out.values, bias, *([aux] if needs else []))):
+    if any(x.ctypes.data % 16 for x in (out.values, bias, *([] if aux is None else [aux]))):
         reason = "an array is not aligned"
+    if any(np.may_share_memory(out.values, x) for x in (bias, aux) if x is not None):
+        reason = "an array overlaps the result"
     if reason:
         raise KernelError(f"gemm {gemm}: {reason}")
     return epilogues.apply(epilogue.name, s, bias, aux)
