@@ -16,9 +16,10 @@ UNSCALED = np.array([1.0, 1.0, 0.0, 0.0])  # see `Backend.clip`
 class Workspace:
     """z, h, gz, gh of every layer for up to `rows` examples, and J.
 
-    What is not read is not kept.  z[k] is h[k] where f'(z[k]) does not read z.  gz[k] is gh[k],
-    and two buffers take turns through the layers, unless `intermediate` asks to keep all of them.
-    Nothing is kept for going back, unless `gradients` asks for it.
+    What is not read is not kept.  z[k] is what `Backend.pre_activation` keeps of it, and h[k] where
+    that is nothing.  gz[k] is gh[k], and two buffers take turns through the layers, unless
+    `intermediate` asks to keep all of them.  Nothing is kept for going back, unless `gradients`
+    asks for it.
 
     Attributes:
         z, h, gz, gh: indexed by layer, 1 … L, each (m, n_k) for the m of the last `resize`;
@@ -41,9 +42,8 @@ class Workspace:
         self.scaling = room.asarray(UNSCALED, dtype=np.float64)
         full = range(1, net.L + 1)
         self._h = {k: room.empty((rows, widths[k]), kind) for k in range(net.L + 1)}
-        keeps_z = {k: gradients and "z" in net.f[k].reads for k in full}
         self._z = {
-            k: room.empty((rows, widths[k]), kind) if keeps_z[k] else self._h[k] for k in full
+            k: room.pre_activation(net.f[k], self._h[k]) if gradients else self._h[k] for k in full
         }
         if intermediate:
             self._gh = {k: room.empty((rows, widths[k]), kind) for k in full}

@@ -1,5 +1,7 @@
 """What every test shares: a seeded generator, and property tests that repeat run for run."""
 
+import secrets
+
 import hypothesis
 import numpy as np
 import pytest
@@ -11,3 +13,10 @@ hypothesis.settings.load_profile("repeatable")
 @pytest.fixture
 def rng():
     return np.random.default_rng(20_16)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("GPUMLP_CACHE", str(tmp_path_factory.getbasetemp() / secrets.token_hex(8)))
+    monkeypatch.delenv("GPUMLP_TUNE", raising=False)

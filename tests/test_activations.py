@@ -5,10 +5,12 @@ import sys
 import numpy as np
 import pytest
 import reference
+from harness import epilogues
 from reference import ELEMENTWISE, EPS32, grid
 
 import gpumlp
 from gpumlp import ACTIVATIONS
+from gpumlp.cuda.seam import mask_shape
 
 OTHER_PARAMS = {
     "leaky_relu": {"slope": 0.3},
@@ -166,3 +168,27 @@ def test_sigmoid_of_rare_events_keeps_its_digits(dtype):
     z = np.array([-80, -50, -20, -17.5, -12, -1, 0, 3, 40], dtype)
     want = 1 / (1 + np.exp(-z.astype("longdouble")))
     np.testing.assert_allclose(ACTIVATIONS["sigmoid"].f(z), want, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", [name for name, f in ACTIVATIONS.items() if f.epilogue])
+def test_the_epilogue_it_names_is_f(name):
+    """cublasLt's f(s + bias), and s ⊙ f'(z), as its manual has them."""
+    f, z = ACTIVATIONS[name], grid(name)[None]
+    s, bias = z - 0.25, np.full(z.shape[1], 0.25)
+    z = s + bias
+    h = f.f(z, **f.params)
+    plain = "bias" if f.epilogue == "bias" else f"{f.epilogue}_bias"
+    np.testing.assert_allclose(epilogues.apply(plain, s, bias, None), h, rtol=1e-14, atol=1e-15)
+    if f.epilogue == "bias":
+        return
+    aux = np.zeros(mask_shape(*z.shape), np.uint8) if f.epilogue == "relu" else np.empty_like(z)
+    epilogues.apply(f"{f.epilogue}_aux_bias", s, bias, aux)
+    gh, db = np.linspace(1, 2, z.size)[None], np.empty(z.shape[1])
+    gz = epilogues.apply(f"d{f.epilogue}_bgrad", gh, db, aux)
+    np.testing.assert_allclose(gz, gh * f.df(z, h, **f.params), rtol=1e-13, atol=1e-14)
+    np.testing.assert_array_equal(db, gz[0])
+
+
+def test_an_epilogue_that_cublaslt_has_not_is_refused():
+    with pytest.raises(ValueError, match="mine: epilogue must be .* got \"?'?silu"):
+        gpumlp.Activation("mine", f=lambda z: z, df=lambda z, h: z, epilogue="silu")

@@ -1,145 +1,16 @@
-"""`CudaDevice` against a stand-in for CuPy that has NumPy's memory and CuPy's strictness."""
+"""`CudaDevice` against stand-ins for CuPy and cublasLt."""
 
 import types
 
 import numpy as np
 import pytest
 from fake_cublaslt import FakeCublasLt
+from fake_cupy import Error, FakeArray, FakeCupy, FakeStream, arrays
 
 import gpumlp
 from gpumlp.cuda.device import CudaDevice
+from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
-
-
-class Error(RuntimeError):
-    pass
-
-
-class OutOfMemoryError(MemoryError):
-    pass
-
-
-class CompileException(Exception):
-    pass
-
-
-class FakeArray(np.ndarray):
-    """CuPy's array: its address is data.ptr, and `set` takes equal shape, dtype and memory."""
-
-    device = types.SimpleNamespace(id=0)
-
-    @property
-    def data(self):
-        return types.SimpleNamespace(ptr=self.ctypes.data)
-
-    def set(self, host, stream=None):
-        assert type(host) is np.ndarray
-        assert (host.shape, host.dtype) == (self.shape, self.dtype)
-        assert host.flags.c_contiguous
-        self.log.append(("set", stream))
-        self[...] = host
-
-
-class FakeStream:
-    ptr = 77
-
-    def __init__(self, non_blocking=False):
-        assert non_blocking  # capture into a graph needs it
-
-    def __enter__(self):
-        FakeCupy.current = self
-
-    def __exit__(self, *_):
-        FakeCupy.current = None
-
-    def synchronize(self):
-        FakeArray.log.append(("synchronize", self))
-
-    def begin_capture(self):
-        assert FakeCupy.capturing is None
-        FakeCupy.capturing = []
-
-    def end_capture(self):
-        recorded, FakeCupy.capturing = FakeCupy.capturing, None
-        return FakeGraph(recorded)
-
-
-class FakeGraph:
-    def __init__(self, recorded):
-        self.recorded, self.uploaded = recorded, False
-
-    def upload(self, stream):
-        self.uploaded = True
-
-    def launch(self, stream):
-        assert self.uploaded
-        if "broken" in str(self.recorded):
-            raise Error("cudaErrorLaunchFailure")
-        FakeCupy.launched += self.recorded
-
-
-class FakeModule:
-    def __init__(self, *, code, options):
-        if "no such text" in code:
-            raise CompileException("error: no such text")
-        assert code.startswith("typedef")
-        assert code.isascii()
-        FakeCupy.compiled.append((code, options))
-
-    def get_function(self, name):
-        def function(grid, block, arguments, *, stream):
-            if arguments == ("bad",):
-                raise Error("CUDA_ERROR_INVALID_VALUE: invalid argument")
-            where = FakeCupy.launched if FakeCupy.capturing is None else FakeCupy.capturing
-            where.append((name, grid, block, arguments, stream))
-
-        return types.SimpleNamespace(kernel=function)
-
-
-class FakeCupy:
-    """The part of the module `cupy` that `CudaDevice` uses."""
-
-    ndarray, RawModule = FakeArray, FakeModule
-
-    def __init__(self):
-        FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
-        FakeArray.log, FakeCupy.capturing = [], None
-        self.limit = 1 << 40
-        self.current_device = 0
-        self.cuda = types.SimpleNamespace(
-            Stream=FakeStream,
-            Device=lambda: types.SimpleNamespace(id=self.current_device),
-            memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-            compiler=types.SimpleNamespace(CompileException=CompileException),
-            driver=types.SimpleNamespace(CUDADriverError=Error),
-            runtime=types.SimpleNamespace(
-                CUDARuntimeError=Error,
-                getDeviceProperties=lambda i: {"name": b"Test GPU", "multiProcessorCount": 3},
-                deviceSynchronize=self._device_synchronize,
-            ),
-        )
-        self.broken = None
-
-    def empty(self, shape, dtype):
-        assert FakeCupy.current  # memory of the pool belongs to the stream that asked for it
-        if np.prod(shape) > self.limit:
-            raise OutOfMemoryError("Out of memory allocating 9 bytes")
-        return np.full(shape, 0x7F, dtype).view(FakeArray)
-
-    def copyto(self, out, a, casting):
-        assert FakeCupy.current
-        assert isinstance(a, FakeArray)
-        np.copyto(out, a, casting=casting)
-
-    def asnumpy(self, a, stream):
-        assert stream is FakeCupy.current
-        FakeArray.log.append(("get", stream))
-        return np.array(a)
-
-    def _device_synchronize(self):
-        if self.broken:
-            raise self.broken
-        FakeArray.log.append(("synchronize", "device"))
 
 
 @pytest.fixture
@@ -225,6 +96,41 @@ def test_a_product_is_row_major(device):
     np.testing.assert_allclose(device.download(out), a @ b.T, rtol=1e-14)
 
 
+def test_a_product_with_an_epilogue_and_one_with_factors(device):
+    a, b, bias, out = arrays(device, (3, 4), (4, 8), (8,), (3, 8))
+    assert device.gemm(
+        a, b, out, compute="float32", epilogue=Epilogue("relu_bias", bias),
+        otherwise=lambda: pytest.fail("not asked for"),
+    )  # fmt: skip
+    np.testing.assert_allclose(out, np.maximum(a @ b + bias, 0), rtol=1e-5, atol=1e-6)
+    factors, before = device.empty((2,), "float32"), np.array(out)
+    device.upload(np.array([-0.5, 0.9]), factors)
+    assert device.gemm(a, b, out, compute="float32", factors=factors)
+    np.testing.assert_allclose(out, -0.5 * (a @ b) + 0.9 * before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("major", "fused"), [(8, False), (9, True), (10, True), (12, False)])
+def test_unmeasured_epilogues_are_used_where_they_are_known_to_be_fast(cupy, major, fused):
+    properties = cupy.cuda.runtime.getDeviceProperties(0) | {"major": major}
+    cupy.cuda.runtime.getDeviceProperties = lambda i: properties
+    device, called = CudaDevice(cupy, FakeCublasLt()), []
+    a, b, bias, out = arrays(device, (3, 4), (4, 8), (8,), (3, 8))
+    epilogue = Epilogue("bias", bias)
+    made = device.gemm(
+        a, b, out, compute="float32", epilogue=epilogue, otherwise=lambda: called.append(1)
+    )
+    assert (made, called) == (fused, [] if fused else [1])
+
+
+def test_nothing_is_planned_under_capture(device, monkeypatch):
+    a, b, out = arrays(device, (3, 4), (4, 8), (3, 8))
+    device.gemm(a, b, out, compute="float32")
+    monkeypatch.setattr(FakeStream, "capturing", True)
+    device.gemm(a, b, out, compute="float32")
+    with pytest.raises(gpumlp.DeviceError, match="NN 2 8 4 .* is new.*before it is captured"):
+        device.gemm(a[:2], b, out[:2], compute="float32")
+
+
 def test_errors_are_device_errors(cupy, device):
     cupy.limit = 10
     with pytest.raises(gpumlp.DeviceError, match="out of GPU memory on Test GPU.*smaller batch"):
@@ -243,7 +149,7 @@ def test_errors_are_device_errors(cupy, device):
 def test_cublaslt_errors_are_device_errors(cupy):
     device = CudaDevice(cupy, FakeCublasLt(states=()))
     a, b, out = (device.empty((2, 2), "float32") for _ in range(3))
-    with pytest.raises(gpumlp.DeviceError, match="multiplying, Gemm.*NOT_SUPPORTED"):
+    with pytest.raises(gpumlp.DeviceError, match="multiplying, NN 2 2 2 .*NOT_SUPPORTED"):
         device.gemm(a, b, out, compute="float32")
 
 

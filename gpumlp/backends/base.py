@@ -67,13 +67,20 @@ class Backend(Protocol):
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
+    def pre_activation(self, f: Activation, h: Array) -> Array:
+        """What the room keeps of z, beside h (m, n), for the way back: a buffer of m rows to be z.
+
+        An array like h where f' reads z; else h itself, or an array of the room's own kind, such as
+        a bit an entry for relu's.
+        """
+
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
         """z ← h_below Wᵀ + b and h ← f(z): one turn of Algorithm 6.3.
 
         h_below (m, n_in), W (n_out, n_in), b (n_out,), z and h (m, n_out).  z may be h, and then
-        only h is kept.
+        only h is kept; or what `pre_activation` gave.
         """
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:

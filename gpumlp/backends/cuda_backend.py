@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.products import Products
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray, Kernel
 from gpumlp.cuda.source import KernelSource
@@ -40,6 +41,7 @@ class CudaBackend:
         self._device = device
         self._real = self.dtype.type
         self._pack = launch.PACK_BYTES // self.storage.itemsize
+        self._products = Products(device, precision)
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._partial = device.empty((self._scratch_size(0),), self.dtype)
 
@@ -78,20 +80,14 @@ class CudaBackend:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
+    def pre_activation(self, f: Activation, h: DeviceArray) -> DeviceArray:
+        return self._products.pre_activation(f, h)
+
     def affine_activation(
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
         z: DeviceArray, h: DeviceArray,
     ) -> None:  # fmt: skip
-        self._device.gemm(h_below, W, z, transpose_b=True, compute=self.precision)
-        rows, cols = z.shape
-        pack = self._pack_of(cols, z, b, h)
-        if f.elementwise:
-            grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
-            kernel = self._kernel("bias_activation", "activation.cu", f)
-        else:
-            grid, block = launch.rows(rows, self._device.multiprocessors)
-            kernel = self._kernel("forward", f.cuda_file, f)
-        kernel(grid, block, (z, b, h, i64(rows), i64(cols), i32(pack > 1)))
+        self._products.upward(h_below, W, b, f, z, h, self._bias_activation)
 
     def loss(
         self, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray, J: DeviceArray
@@ -115,8 +111,7 @@ class CudaBackend:
         self, gz_above: DeviceArray, W_above: DeviceArray, f: Activation, z: DeviceArray,
         h: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray,
     ) -> None:  # fmt: skip
-        self._device.gemm(gz_above, W_above, gh, compute=self.precision)
-        self._through_activation(f, z, h, gh, gz, db)
+        self._products.downward(gz_above, W_above, f, z, h, gh, gz, db, self._through_activation)
 
     def input_gradient(self, gz: DeviceArray, W: DeviceArray, gx: DeviceArray) -> None:
         self._device.gemm(gz, W, gx, compute=self.precision)
@@ -215,6 +210,20 @@ class CudaBackend:
 
     # ---- inside -------------------------------------------------------------------------------
 
+    def _bias_activation(
+        self, b: DeviceArray, f: Activation, z: DeviceArray, h: DeviceArray
+    ) -> None:
+        """z ← z + b, h ← f(z)."""
+        rows, cols = z.shape
+        pack = self._pack_of(cols, z, b, h)
+        if f.elementwise:
+            grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
+            kernel = self._kernel("bias_activation", "activation.cu", f)
+        else:
+            grid, block = launch.rows(rows, self._device.multiprocessors)
+            kernel = self._kernel("forward", f.cuda_file, f)
+        kernel(grid, block, (z, b, h, i64(rows), i64(cols), i32(pack > 1)))
+
     def _loss(
         self, name: str, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray,
         gh: tuple[DeviceArray, ...], J: DeviceArray,
@@ -237,6 +246,7 @@ class CudaBackend:
         db: DeviceArray,
     ) -> None:  # fmt: skip
         """gz ← gh ⊙ f'(z) or Jᵀ gh, db ← its column sums."""
+        z = z if "z" in f.reads else h  # which is not read, but may be bits
         rows, cols = gz.shape
         pack = self._pack_of(cols, gh, z, h, gz)
         shape = i64(rows), i64(cols), i32(pack > 1)

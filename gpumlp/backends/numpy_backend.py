@@ -68,6 +68,9 @@ class NumpyBackend:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
+    def pre_activation(self, f: Activation, h: Array) -> Array:
+        return self.empty(h.shape) if "z" in f.reads else h
+
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:

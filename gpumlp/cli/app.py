@@ -156,6 +156,31 @@ def predict(
 
 @app.command()
 @reported
+def tune(
+    model: options.ModelToTune = None,
+    widths: options.Widths = None,
+    activation: options.ActivationToTune = None,
+    optimizer: options.Optimizer = "adamw",
+    batch_size: options.BatchSize = 256,
+    precision: options.PrecisionToTune = None,
+    again: options.Again = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure the matrix products of a training step on the GPU, and keep the fastest ways.
+
+    Trainings of networks with these widths and this batch size use them from then on.  The file is
+    in $GPUMLP_CACHE, or the user's cache folder.
+    """
+    from gpumlp.cli import tune as tuning
+
+    net = tuning.network(model, widths, activation, precision)
+    if not as_json:
+        typer.echo(repr(net))
+    tuning.show(net, tuning.measure(net, batch_size, optimizer, again), as_json)
+
+
+@app.command()
+@reported
 def info() -> None:
     """Show versions, devices, and why the GPU is or isn't used."""
     for name, text in describe.installation():

@@ -23,6 +23,9 @@ DataToUse = Annotated[
     str, Argument(metavar="DATA", help=f"{DATA} Its features must be the model's.")
 ]
 Model = Annotated[Path, Argument(metavar="MODEL", help="A model.safetensors of `gpumlp train`.")]
+ModelToTune = Annotated[
+    Path | None, Argument(metavar="MODEL", help="A model.safetensors, in place of --widths.")
+]
 Target = Annotated[
     str | None,
     Option(
@@ -100,6 +103,18 @@ Resume = Annotated[
         "same options again.",
     ),
 ]
+Widths = Annotated[
+    str | None, Option(help="Inputs, hidden layers and outputs, such as 784,1024,1024,10.")
+]
+ActivationToTune = Annotated[
+    str | None,
+    Option("--activation", help="Of the hidden layers.  [default: relu, or the model's]"),
+]
+PrecisionToTune = Annotated[
+    str | None, Option("--precision", help="[default: float32, or the model's]")
+]
+Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON in place of a table.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
 Predictions = Annotated[
     Path | None,

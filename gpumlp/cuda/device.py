@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.cuda.blas import WORKSPACE_BYTES, Blas, Gemm
+from gpumlp.cuda.blas import Blas
 from gpumlp.cuda.headers import include_options
-from gpumlp.cuda.seam import DeviceArray, Kernel
+from gpumlp.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
+from gpumlp.cuda.seam import DeviceArray, Epilogue, Kernel
 from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.timing import Timer
+from gpumlp.cuda.tuning import Tuner
+from gpumlp.cuda.winners import Winners
 from gpumlp.errors import DeviceError
 
 INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
 OTHERWISE = 'or use backend="numpy"'
+FUSES_WELL = (9, 10)  # compute capabilities whose epilogues are no second kernel: Hopper, Blackwell
 
 
 class CudaDevice:
@@ -41,7 +46,15 @@ class CudaDevice:
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
-        self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace))
+        major, minor = int(properties["major"]), int(properties["minor"])
+        winners = Winners({
+            "device": self.name, "capability": f"{major}.{minor}",
+            "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
+        })  # fmt: skip
+        self.tuner = Tuner(
+            Timer(cupy, self, self._stream), winners, lt.cuBLASLtError, fuse=major in FUSES_WELL
+        )
+        self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         with self._errors(), self._stream:
@@ -95,14 +108,33 @@ class CudaDevice:
     def gemm(
         self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *,
         transpose_a: bool = False, transpose_b: bool = False, compute: str,
-    ) -> None:  # fmt: skip
-        m, n = out.shape
-        k = a.shape[0] if transpose_a else a.shape[1]
-        gemm = Gemm(m, n, k, transpose_a, transpose_b, out.dtype.name, compute)
+        factors: DeviceArray | None = None, epilogue: Epilogue | None = None,
+        otherwise: Callable[[], None] | None = None,
+    ) -> bool:  # fmt: skip
+        gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
+        arrays = (a, b, out, epilogue and epilogue.bias, epilogue and epilogue.aux, factors)
+        at = Operands(*(0 if each is None else self.address(each) for each in arrays))
         try:
-            self._blas(gemm, a.data.ptr, b.data.ptr, out.data.ptr)
+            if gemm not in self._blas:
+                self._prepare(gemm, at, out, otherwise)
+            return self._blas(gemm, at, otherwise)
         except self._foreign as error:
             raise self._failure(error, f"multiplying, {gemm}") from error
+
+    def _prepare(
+        self, gemm: Gemm, at: Operands, out: DeviceArray, otherwise: Callable[[], None] | None
+    ) -> None:
+        """A plan for a product that was not met before."""
+        if self._stream.is_capturing():
+            raise DeviceError(
+                f"the product {gemm} is new, and a step under capture can plan none: run the step "
+                "once before it is captured"
+            )
+        trial = out
+        if gemm.factors and self.tuner.measuring:  # trials must not change what beta multiplies
+            trial = self.empty(out.shape, out.dtype)
+            self.fill(trial, 0)
+        self._blas.prepare(gemm, at._replace(out=self.address(trial)), otherwise)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         with self._errors("recording a step"):

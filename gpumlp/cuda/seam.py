@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -14,6 +15,35 @@ DeviceArray = Any
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
 """kernel(grid, block, arguments): arrays, and NumPy scalars of exactly the parameters' types."""
+
+
+@dataclass(frozen=True, eq=False)
+class Epilogue:
+    """What a product s = op(a) op(b), (m, n), does before out is written; the names are cublasLt's.
+
+        name               out                           bias (n,)                  aux
+        "bias"             s + bias                      read
+        "relu_bias"        max(s + bias, 0)              read
+        "gelu_bias"        gelu(s + bias), tanh form     read
+        "relu_aux_bias"    max(s + bias, 0)              read                       ← s + bias > 0
+        "gelu_aux_bias"    gelu(s + bias)                read                       ← s + bias
+        "drelu_bgrad"      s where aux, else 0           ← column sums of out       read
+        "dgelu_bgrad"      s ⊙ gelu'(aux)                ← column sums of out       read
+
+    Bias has out's dtype, which is not float64; n is a multiple of 8; for the last two, k > 1.
+
+    Attributes:
+        aux: gelu's (m, n) in out's dtype; relu's a bit an entry, uint8 of `mask_shape(m, n)`.
+    """
+
+    name: str
+    bias: DeviceArray
+    aux: DeviceArray | None = None
+
+
+def mask_shape(rows: int, cols: int) -> tuple[int, int]:
+    """Of the bytes with a bit for each entry; rows are padded to 128 bits, as cublasLt asks."""
+    return rows, -(-cols // 128) * 16
 
 
 class Device(Protocol):
@@ -54,10 +84,22 @@ class Device(Protocol):
     def gemm(
         self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *,
         transpose_a: bool = False, transpose_b: bool = False, compute: str,
-    ) -> None:  # fmt: skip
-        """out ← op(a) op(b), all row-major of one dtype; op(a) (m, k), op(b) (k, n), out (m, n).
+        factors: DeviceArray | None = None, epilogue: Epilogue | None = None,
+        otherwise: Callable[[], None] | None = None,
+    ) -> bool:  # fmt: skip
+        """out ← op(a) op(b), all row-major; op(a) (m, k), op(b) (k, n), out (m, n).
 
-        compute: "float64", "float32" or "tf32", the arithmetic of the products.
+        a and b have one dtype; out has the same, or float32 where theirs is of 16 bits.
+
+        compute: "float64", "float32", "tf32", "bfloat16" or "float16": the arithmetic of the
+            products; 16-bit ones are summed in float32.
+        factors: (2,), float64 where compute is, else float32: out ← factors[0] op(a) op(b) +
+            factors[1] out, with the values that they have when the product runs.
+        epilogue: not with factors.
+        otherwise: goes with an epilogue: does the same without it, and is called in place of the
+            product where the device has no such epilogue or was measured to be faster without it.
+
+        Returns whether the product was made, and not `otherwise` called.
         """
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

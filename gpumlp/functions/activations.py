@@ -31,6 +31,8 @@ class Activation(Entry):
         cuda_f: the expression of f in `z`.
         cuda_df: the expression of f' in `z` and `h`, of which it uses those that `reads` names.
         cuda_file: for a row-wise f, the file of `kernels/` with its `forward` and `vjp`.
+        epilogue: what cublasLt calls f among its products' epilogues: "relu", "gelu", "bias" for
+            the identity, or "" for none.
     """
 
     f: Callable[..., Array]
@@ -40,9 +42,14 @@ class Activation(Entry):
     reads: str = "zh"
     vjp: Callable[..., Array] | None = None
     cuda_file: str = ""
+    epilogue: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.epilogue not in ("", "bias", "relu", "gelu"):
+            raise ValueError(
+                f'{self.name}: epilogue must be "", "bias", "relu" or "gelu", got {self.epilogue!r}'
+            )
         if self.reads not in ("", "z", "h", "zh"):
             raise ValueError(f'{self.name}: reads must be "", "z", "h" or "zh", got {self.reads!r}')
         if (self.df is None) == (self.vjp is None):
@@ -117,6 +124,7 @@ identity = Activation(
     cuda_f="z",
     cuda_df="real(1)",
     reads="",
+    epilogue="bias",
 )
 relu = Activation(
     "relu",
@@ -125,6 +133,7 @@ relu = Activation(
     cuda_f="z < real(0) ? real(0) : z",  # this way round NaN stays NaN
     cuda_df="h > real(0) ? real(1) : real(0)",
     reads="h",
+    epilogue="relu",
 )
 leaky_relu = Activation(
     "leaky_relu",
@@ -207,6 +216,7 @@ gelu = Activation(
         f" * real({GELU_SLOPE!r}) * (real(1) + real({3 * GELU_CUBIC!r}) * z * z)"
     ),
     reads="z",
+    epilogue="gelu",
 )
 gelu_erf = Activation(
     "gelu_erf",

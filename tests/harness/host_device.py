@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.cuda.plans import Gemm
+from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
 from gpumlp.errors import DeviceError
-from harness import compiled
+from harness import compiled, epilogues
 from harness.host_module import KernelError
 from harness.memory import aligned_empty
+
+Host = npt.NDArray[Any]
 
 
 class HostArray:
@@ -50,6 +54,7 @@ class HostDevice:
         multiprocessors: what it calls its own, which grids grow with.
 
     Attributes:
+        fuses: which epilogues it has and finds fast; all.
         empties_left: the calls of `empty` until one finds no memory; None: all find some.
         calls: what was asked of the device, in order, those that failed included:
             "empty (3, 4) float32", "kernel total in reduce.cu, grid 1 1, block 256 1",
@@ -61,6 +66,7 @@ class HostDevice:
     def __init__(self, order: int = 0, multiprocessors: int = 4) -> None:
         self.multiprocessors = multiprocessors
         self.order = order
+        self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
         self.calls: list[str] = []
         self._recording: list[Callable[[], None]] | None = None
@@ -126,6 +132,13 @@ class HostDevice:
 
         return replay
 
+    def _run(self, work: Callable[[], None]) -> None:
+        """A kernel or a product: now, or whenever what is recorded is replayed."""
+        if self._recording is None:
+            work()
+        else:
+            self._recording.append(work)
+
     def _asked(self, call: str) -> None:
         """Note a call that is not to be recorded: while one records, CUDA refuses it."""
         if self._recording is not None:
@@ -136,40 +149,90 @@ class HostDevice:
         kernel = compiled.kernel(name, source)
 
         def launch(grid: tuple[int, int], block: tuple[int, int], args: tuple[Any, ...]) -> None:
-            if self._recording is not None:
-                self._recording.append(lambda: launch(grid, block, args))
-                return
             sizes = f"grid {grid[0]} {grid[1]}, block {block[0]} {block[1]}"
-            self.calls.append(f"kernel {name} in {source.file}, {sizes}")
             if any(isinstance(a, np.ndarray) for a in args):
                 raise KernelError(f"{name}: an argument lies in the host's memory")
             values = [a.values if isinstance(a, HostArray) else a for a in args]
-            kernel(grid, block, values, order=self.order)
+
+            def run() -> None:
+                self.calls.append(f"kernel {name} in {source.file}, {sizes}")
+                kernel(grid, block, values, order=self.order)
+
+            self._run(run)
 
         return launch
 
     def gemm(
         self, a: HostArray, b: HostArray, out: HostArray, *,
         transpose_a: bool = False, transpose_b: bool = False, compute: str,
+        factors: HostArray | None = None, epilogue: Epilogue | None = None,
+        otherwise: Callable[[], None] | None = None,
+    ) -> bool:  # fmt: skip
+        gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
+        if (epilogue is None) != (otherwise is None):
+            raise KernelError("an epilogue and the way without it go together")
+        if otherwise is not None and not self.fuses(gemm.epilogue):
+            otherwise()
+            return False
+        self._run(lambda: self._multiply(gemm, a, b, out, factors, epilogue))
+        return True
+
+    def _multiply(
+        self, gemm: Gemm, a: HostArray, b: HostArray, out: HostArray, factors: HostArray | None,
+        epilogue: Epilogue | None,
     ) -> None:  # fmt: skip
-        if self._recording is not None:
-            again = {"transpose_a": transpose_a, "transpose_b": transpose_b, "compute": compute}
-            self._recording.append(lambda: self.gemm(a, b, out, **again))
-            return
-        left, right = a.values, b.values
-        arrays = (left, right, out.values)
-        letters = "NT"[transpose_a] + "NT"[transpose_b]
-        k = left.shape[0 if transpose_a else -1]
-        self.calls.append(f"gemm {letters} {' '.join(map(str, out.shape))} {k} {compute}")
-        if any(x.ndim != 2 or not x.flags.c_contiguous for x in arrays):
-            raise KernelError("gemm takes contiguous matrices")
-        kinds = {"float32": ("float32", "tf32")}.get(out.dtype.name, (out.dtype.name,))
-        if compute not in kinds or {x.dtype for x in arrays} != {out.dtype}:
-            raise KernelError(f"gemm of {[x.dtype.name for x in arrays]} computed in {compute}")
-        if any(np.may_share_memory(x, out.values) for x in (left, right)):
-            raise KernelError("gemm's result overlaps an input")
-        left, right = left.T if transpose_a else left, right.T if transpose_b else right
-        if (left.shape[0], right.shape[1]) != out.shape or left.shape[1] != right.shape[0]:
-            raise KernelError(f"gemm {letters} of {a.shape} and {b.shape} into {out.shape}")
-        real = np.float64 if compute == "float64" else np.float32
-        out.values[...] = left.astype(real) @ right.astype(real)
+        more = [gemm.epilogue] * bool(gemm.epilogue) + ["factors"] * gemm.factors
+        sizes = f"{gemm.letters} {gemm.m} {gemm.n} {gemm.k} {gemm.compute}"
+        self.calls.append(" ".join(["gemm", sizes, *more]))
+        _check_product(gemm, a.values, b.values, out.values)
+        wide = np.float64 if gemm.compute == "float64" else np.float32
+        left, right = a.values.astype(wide, copy=False), b.values.astype(wide, copy=False)
+        s = (left.T if gemm.transpose_a else left) @ (right.T if gemm.transpose_b else right)
+        if factors is not None:
+            out.values[...] = _scaled(gemm, factors.values, s, out.values)
+        elif epilogue is not None:
+            out.values[...] = _finished(gemm, epilogue, s, out)
+        else:
+            out.values[...] = s
+
+
+def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:
+    """What cublasLt refuses, or answers with rubbish."""
+    if any(x.ndim != 2 or not x.flags.c_contiguous for x in (a, b, out)):
+        raise KernelError("gemm takes contiguous matrices")
+    inputs = "float32" if gemm.compute == "tf32" else gemm.compute
+    results = {inputs, "float32"} if inputs in ("bfloat16", "float16") else {inputs}
+    if {a.dtype.name, b.dtype.name} != {inputs} or out.dtype.name not in results:
+        names = [x.dtype.name for x in (a, b, out)]
+        raise KernelError(f"gemm of {names} computed in {gemm.compute}")
+    if any(np.may_share_memory(x, out) for x in (a, b)):
+        raise KernelError("gemm's result overlaps an input")
+    op_a = a.shape[::-1] if gemm.transpose_a else a.shape
+    op_b = b.shape[::-1] if gemm.transpose_b else b.shape
+    if (op_a[0], op_b[1]) != out.shape or op_a[1] != op_b[0]:
+        raise KernelError(f"gemm {gemm.letters} of {a.shape} and {b.shape} into {out.shape}")
+
+
+def _scaled(gemm: Gemm, factors: Host, s: Host, out: Host) -> Host:
+    if gemm.epilogue or factors.shape != (2,) or factors.dtype.name != gemm.scale:
+        raise KernelError(f"gemm with factors {factors.shape} {factors.dtype}, {gemm}")
+    scaled: Host = factors[0] * s  # where beta is 0, cublasLt does not read out
+    return scaled + factors[1] * out.astype(s.dtype) if factors[1] else scaled
+
+
+def _finished(gemm: Gemm, epilogue: Epilogue, s: Host, out: HostArray) -> Host:
+    bias, aux = epilogue.bias.values, epilogue.aux and epilogue.aux.values
+    needs = "aux" in epilogue.name or epilogue.name.startswith("d")
+    kind = np.dtype("uint8") if "relu" in epilogue.name else out.dtype
+    reason = epilogues.refusal(epilogue.name, gemm.n, gemm.k, out.dtype, gemm.aux)
+    if (aux is not None) != needs or (needs and (len(aux), aux.dtype) != (gemm.m, kind)):
+        reason = "another aux is needed"
+    if bias.shape != (gemm.n,) or bias.dtype != out.dtype:
+        reason = f"bias is {bias.shape} {bias.dtype}"
+    if any(x.ctypes.data % 16 for x in (out.values, bias, *([] if aux is None else [aux]))):
+        reason = "an array is not aligned"
+    if any(np.may_share_memory(out.values, x) for x in (bias, aux) if x is not None):
+        reason = "an array overlaps the result"
+    if reason:
+        raise KernelError(f"gemm {gemm}: {reason}")
+    return epilogues.apply(epilogue.name, s, bias, aux)

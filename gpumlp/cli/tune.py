@@ -1,0 +1,122 @@
+"""gpumlp tune: the products of one training step, measured, and their fastest ways kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gpumlp.cuda import open_device
+from gpumlp.cuda.device import OTHERWISE
+from gpumlp.cuda.plans import Gemm
+from gpumlp.cuda.tuning import Choice, Tuner
+from gpumlp.errors import DeviceError
+from gpumlp.network import MLP
+from gpumlp.training import Trainer
+
+ROLES = {"NT": "forward", "NN": "∂J/∂h", "TN": "∂J/∂W", "TT": ""}
+COLUMNS = ("product", "m × n × k", "epilogue", "algorithms", "µs", "TFLOP/s", "× first")
+
+
+def network(
+    model: Path | None, widths: str | None, activation: str | None, precision: str | None
+) -> MLP:
+    """The network of the file or of the options, on the GPU."""
+    settings = {"activation": activation, "precision": precision}
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if (model is None) == (widths is None):
+        raise ValueError("give a MODEL file, or the widths of one: --widths 784,1024,1024,10")
+    _check_device()
+    if model is not None:
+        return MLP.load(model, "cupy", **given)
+    assert widths is not None
+    try:
+        each = [int(width) for width in widths.split(",")]
+    except ValueError:
+        raise ValueError(f"--widths takes widths such as 784,256,10, got {widths!r}") from None
+    return MLP(each, **given, backend="cupy")
+
+
+def measure(net: MLP, batch_size: int, optimizer: str, again: bool) -> Tuner:
+    """Train for one step on noise; every product that it meets is measured."""
+    tuner = open_device().tuner
+    tuner.measuring, tuner.again = True, again
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch_size, net.widths[0]))
+    Trainer(net, optimizer, batch_size=batch_size).fit(
+        x, _targets(net, batch_size, rng), 1, progress=False
+    )
+    return tuner
+
+
+def row(gemm: Gemm, choice: Choice) -> dict[str, Any]:
+    """What was measured of a product; None for what was not."""
+    taken, first = choice.microseconds, choice.first
+    return {
+        "product": ROLES[gemm.letters],
+        "m": gemm.m,
+        "n": gemm.n,
+        "k": gemm.k,
+        "dtype": gemm.dtype,
+        "out": gemm.out,
+        "precision": gemm.compute,
+        "factors": gemm.factors,
+        "epilogue": gemm.epilogue or None,
+        "fused": bool(gemm.epilogue) and choice.algorithm is not None,
+        "candidates": choice.candidates,
+        "microseconds": taken,
+        "first_microseconds": first,
+        "unfused_microseconds": choice.otherwise,
+        "tflops": taken and 2e-6 * gemm.m * gemm.n * gemm.k / taken,
+        "speedup": taken and first and first / taken,
+    }
+
+
+def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
+    """The table, or the same as JSON."""
+    rows = [row(gemm, choice) for gemm, choice in tuner.choices.items()]
+    if as_json:
+        content = {"room": net.backend.describe(), "file": str(tuner.winners.path)}
+        typer.echo(json.dumps({**content, "found": len(tuner.found), "products": rows}, indent=1))
+        return
+    lines = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        lines.add_column(name, justify="left" if name in COLUMNS[:3] else "right", no_wrap=True)
+    for each in rows:
+        unfused = "" if each["fused"] or not each["epilogue"] else " (not used)"
+        lines.add_row(
+            each["product"], f"{each['m']} × {each['n']} × {each['k']}",
+            f"{each['epilogue'] or ''}{unfused}", str(each["candidates"]),
+            *(_number(each[name]) for name in ("microseconds", "tflops", "speedup")),
+        )  # fmt: skip
+    Console().print(lines)
+    now = len(rows) - len(tuner.found)
+    typer.echo(f"{now} measured now, {len(tuner.found)} before; kept in {tuner.winners.path}")
+
+
+def _check_device() -> None:
+    """Raise where there is no GPU; another room is no remedy here."""
+    try:
+        open_device()
+    except DeviceError as error:
+        told = str(error).removesuffix(f", {OTHERWISE}")
+        raise DeviceError(f"tune measures products on a GPU: {told}") from error
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _targets(net: MLP, m: int, rng: np.random.Generator) -> Any:
+    """Targets that the network's loss takes."""
+    n = net.widths[-1]
+    if net.loss.target == "class":
+        return rng.integers(0, n, m)
+    if net.loss.target == "real":
+        return rng.standard_normal((m, n))
+    return rng.integers(0, 2, (m, n))  # 0 and 1 are counts, too

@@ -1,0 +1,172 @@
+"""The part of the module `cupy` that `CudaDevice` uses: NumPy's memory and CuPy's strictness."""
+
+import types
+
+import numpy as np
+
+
+class Error(RuntimeError):
+    pass
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class CompileException(Exception):
+    pass
+
+
+class FakeArray(np.ndarray):
+    """CuPy's array: its address is data.ptr, and `set` takes equal shape, dtype and memory."""
+
+    device = types.SimpleNamespace(id=0)
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+    def set(self, host, stream=None):
+        assert type(host) is np.ndarray
+        assert (host.shape, host.dtype) == (self.shape, self.dtype)
+        assert host.flags.c_contiguous
+        self.log.append(("set", stream))
+        self[...] = host
+
+
+class FakeStream:
+    ptr = 77
+    capturing = False
+
+    def is_capturing(self):
+        return self.capturing
+
+    def begin_capture(self):
+        assert not self.capturing
+        self.capturing, FakeCupy.recorded = True, []
+
+    def end_capture(self):
+        recorded, FakeCupy.recorded, self.capturing = FakeCupy.recorded, None, False
+        return FakeGraph(recorded)
+
+    def __init__(self, non_blocking=False):
+        assert non_blocking  # capture into a graph needs it
+
+    def __enter__(self):
+        FakeCupy.current = self
+
+    def __exit__(self, *_):
+        FakeCupy.current = None
+
+    def synchronize(self):
+        FakeArray.log.append(("synchronize", self))
+
+
+class FakeGraph:
+    def __init__(self, recorded):
+        self.recorded, self.uploaded = recorded, False
+
+    def upload(self, stream):
+        self.uploaded = True
+
+    def launch(self, stream):
+        assert self.uploaded
+        if "broken" in str(self.recorded):
+            raise Error("cudaErrorLaunchFailure")
+        FakeCupy.launched += self.recorded
+
+
+class FakeEvent:
+    """Notes when it was recorded, by cublasLt's clock, to which a launch adds `launch`."""
+
+    lt, launch = None, 7.0
+
+    def record(self, stream):
+        assert stream.ptr == 77
+        self.at = self.lt.clock
+
+    def synchronize(self):
+        FakeArray.log.append(("synchronize", "event"))
+
+
+class FakeModule:
+    def __init__(self, *, code, options):
+        if "no such text" in code:
+            raise CompileException("error: no such text")
+        assert code.startswith("typedef")
+        assert code.isascii()
+        FakeCupy.compiled.append((code, options))
+
+    def get_function(self, name):
+        def function(grid, block, arguments, *, stream):
+            if isinstance(arguments[0], str) and arguments[0] == "bad":
+                raise Error("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            where = FakeCupy.launched if FakeCupy.recorded is None else FakeCupy.recorded
+            where.append((name, grid, block, arguments, stream))
+            if FakeEvent.lt:
+                FakeEvent.lt.clock += FakeEvent.launch
+
+        return types.SimpleNamespace(kernel=function)
+
+
+class FakeCupy:
+    """The part of the module `cupy` that `CudaDevice` uses."""
+
+    ndarray, RawModule = FakeArray, FakeModule
+
+    def __init__(self):
+        FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
+        FakeArray.log, FakeCupy.recorded = [], None
+        self.limit = 1 << 40
+        self.current_device = 0
+        self.cuda = types.SimpleNamespace(
+            Stream=FakeStream,
+            Event=FakeEvent,
+            get_elapsed_time=lambda start, end: (end.at - start.at) / 1000,
+            Device=lambda: types.SimpleNamespace(id=self.current_device),
+            memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            compiler=types.SimpleNamespace(CompileException=CompileException),
+            driver=types.SimpleNamespace(CUDADriverError=Error),
+            runtime=types.SimpleNamespace(
+                CUDARuntimeError=Error,
+                getDeviceProperties=lambda i: {
+                    "name": b"Test GPU",
+                    "multiProcessorCount": 3,
+                    "major": 9,
+                    "minor": 0,
+                },
+                driverGetVersion=lambda: 13000,
+                deviceSynchronize=self._device_synchronize,
+            ),
+        )
+        self.broken = None
+
+    def empty(self, shape, dtype):
+        assert FakeCupy.current  # memory of the pool belongs to the stream that asked for it
+        if np.prod(shape) > self.limit:
+            raise OutOfMemoryError("Out of memory allocating 9 bytes")
+        return np.full(shape, 0x7F, dtype).view(FakeArray)
+
+    def copyto(self, out, a, casting):
+        assert FakeCupy.current
+        assert isinstance(a, FakeArray)
+        np.copyto(out, a, casting=casting)
+
+    def asnumpy(self, a, stream):
+        assert stream is FakeCupy.current
+        FakeArray.log.append(("get", stream))
+        return np.array(a)
+
+    def _device_synchronize(self):
+        if self.broken:
+            raise self.broken
+        FakeArray.log.append(("synchronize", "device"))
+
+
+def arrays(device, *shapes, dtype="float32"):
+    """Arrays of the device with random numbers."""
+    rng = np.random.default_rng(1)
+    made = [device.empty(shape, dtype) for shape in shapes]
+    for a in made:
+        device.upload(rng.normal(size=a.shape), a)
+    return made
