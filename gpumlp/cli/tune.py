@@ -20,7 +20,7 @@ from gpumlp.network import MLP
 from gpumlp.training import Trainer
 
 ROLES = {"NT": "forward", "NN": "∂J/∂h", "TN": "∂J/∂W", "TT": ""}
-COLUMNS = ("product", "m × n × k", "epilogue", "algorithms", "µs", "TFLOP/s", "× first")
+COLUMNS = ("product", "m × n × k", "epilogue", "algorithms", "µs", "TFLOP/s", "speed-up")
 
 
 def network(
