@@ -20,7 +20,7 @@ from gpumlp.network import MLP
 from gpumlp.training import Trainer
 
 ROLES = {"NT": "forward", "NN": "∂J/∂h", "TN": "∂J/∂W", "TT": ""}
-COLUMNS = ("product", "m × n × k", "epilogue", "algorithms", "µs", "TFLOP/s", "× first")
+COLUMNS = ("product", "m×n×k", "epilogue", "used", "tried", "µs", "TFLOP/s", "speed-up")
 
 
 def network(
@@ -86,12 +86,11 @@ def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
         return
     lines = Table(box=None, pad_edge=False)
     for name in COLUMNS:
-        lines.add_column(name, justify="left" if name in COLUMNS[:3] else "right", no_wrap=True)
+        lines.add_column(name, justify="left" if name in COLUMNS[:4] else "right", overflow="fold")
     for each in rows:
-        unfused = "" if each["fused"] or not each["epilogue"] else " (not used)"
         lines.add_row(
-            each["product"], f"{each['m']} × {each['n']} × {each['k']}",
-            f"{each['epilogue'] or ''}{unfused}", str(each["candidates"]),
+            each["product"], f"{each['m']}×{each['n']}×{each['k']}", each["epilogue"],
+            ("yes" if each["fused"] else "no") if each["epilogue"] else "", str(each["candidates"]),
             *(_number(each[name]) for name in ("microseconds", "tflops", "speedup")),
         )  # fmt: skip
     Console().print(lines)

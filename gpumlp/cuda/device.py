@@ -22,7 +22,7 @@ from gpumlp.errors import DeviceError
 
 INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
 OTHERWISE = 'or use backend="numpy"'
-FUSES_WELL = (9, 10)  # compute capabilities whose epilogues are no second kernel: Hopper, Blackwell
+FUSES_WELL = (9, 10)  # compute capabilities of data centres, whose epilogues are no second kernel
 
 
 class CudaDevice:

@@ -30,6 +30,7 @@ class Epilogue:
         "drelu_bgrad"      s where aux, else 0           ← column sums of out       read
         "dgelu_bgrad"      s ⊙ gelu'(aux)                ← column sums of out       read
 
+    max makes 0 of NaN, so that a network that diverges shows it in θ, perhaps not in h.
     Bias has out's dtype, which is not float64; n is a multiple of 8; for the last two, k > 1.
 
     Attributes:
