@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Examples
 
 ROWS, OUTPUTS = 256, 10
@@ -33,7 +34,8 @@ class Step:
         y = rng.integers(0, OUTPUTS, ROWS)
         self.net = gpumlp.MLP([WIDTH, WIDTH, WIDTH, OUTPUTS], activation, backend=BACKEND)
         self.trainer = gpumlp.Trainer(self.net, optimizer, lr=1e-3, batch_size=ROWS)
-        self.room = self.net.backend
+        self.room, layout = self.net.backend, self.net.theta.layout
+        self.d = Parameters.zeros(self.room, layout, self.room.storage)
         self.batches = self.trainer.batches(Examples.checked(self.net, x, y))
         self.batches.start(0, np.array([self.trainer.control(1e-3, 1)]), np.zeros(1), at=0)
         J, _ = self.net.cost_and_gradients(x, y)
@@ -80,7 +82,7 @@ def test_affine_activation(benchmark: Any, activation: str) -> None:
 def test_hidden_gradient(benchmark: Any, activation: str) -> None:
     """One turn of Algorithm 6.4, but for the weights' gradient."""
     step = Step(activation, "sgd")
-    theta, f, s, d = step.net.rounded, step.net.f, step.batches.s, step.trainer.d
+    theta, f, s, d = step.net.rounded, step.net.f, step.batches.s, step.d
     timed(
         benchmark,
         step,
@@ -100,7 +102,7 @@ def test_update(benchmark: Any, optimizer: str) -> None:
         benchmark,
         step,
         lambda: step.room.update(
-            trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, trainer.d.flat,
+            trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, step.d.flat,
             trainer.slots, split, trainer.scaling, step.batches.control,
         ),
     )  # fmt: skip

@@ -9,7 +9,8 @@ its doors are wider than the book's lines, because one pass over memory can do s
     weight_gradient      ∇W = gz hᵀ
     hidden_gradient      gh = Wᵀ gz,   gz = gh ⊙ f'(z),   ∇b = gz   (one layer further down)
 
-So the backward loop is the book's with its last line joined to the next turn's first two.  Rows are
+So the backward loop is the book's with its last line joined to the next turn's first two, and comes
+before ∇W, which may then be added to W in place: W has been read for the last time.  Rows are
 examples: a minibatch's z is h Wᵀ + b, its ∇W is gzᵀ h, and its ∇b the column sums of gz.
 
 Lists are indexed by layer, 1 … L, and h[0] = x.  The book's two uses of g are kept apart:
@@ -53,6 +54,14 @@ class State(Protocol):
     J: Array
 
 
+class Destination(Protocol):
+    """Where gradients go: lists indexed by layer.  factors: see `Backend.weight_gradient`."""
+
+    W: list[Array]
+    b: list[Array]
+    factors: Array | None
+
+
 def forward(net: Model, s: State) -> Array:
     """Algorithm 6.3 up to its last line: from h[0] = x to ŷ = h[L], (m, n_L), which it returns."""
     room, W, b, f, z, h = net.backend, net.rounded.W, net.rounded.b, net.f, s.z, s.h
@@ -67,7 +76,7 @@ def loss(net: Model, s: State) -> None:
     net.backend.loss(net.loss, s.h[net.L], s.y, s.weights, s.J)
 
 
-def backward(net: Model, s: State, d: Parameters) -> None:
+def backward(net: Model, s: State, d: Destination) -> None:
     """Algorithm 6.4 after a forward pass: d.W[k] ← ∇_W[k] L, d.b[k] ← ∇_b[k] L, J ← J + L(ŷ, y).
 
     λ∇Ω, which the book adds layer by layer, is one pass over the flat θ: see `penalty`, or let the
@@ -80,11 +89,11 @@ def backward(net: Model, s: State, d: Parameters) -> None:
         net.loss, f[L], z[L], h[L], s.y, s.weights, s.scaling, gh[L], gz[L], d.b[L], s.J
     )
     for k in range(L, 1, -1):
-        room.weight_gradient(gz[k], h[k - 1], d.W[k])
         room.hidden_gradient(
             gz[k], W[k], f[k - 1], z[k - 1], h[k - 1], gh[k - 1], gz[k - 1], d.b[k - 1]
         )
-    room.weight_gradient(gz[1], h[0], d.W[1])
+        room.weight_gradient(gz[k], h[k - 1], d.W[k], d.factors)
+    room.weight_gradient(gz[1], h[0], d.W[1], d.factors)
 
 
 def penalty(net: Model, s: State, d: Parameters | None) -> None:

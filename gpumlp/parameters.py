@@ -69,7 +69,10 @@ class Parameters:
         layout: shared by θ and all that goes with it.
         flat: (layout.size,); padding is zero and stays zero.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
+        factors: None: as the destination of gradients it is overwritten.
     """
+
+    factors: Array | None = None
 
     def __init__(self, layout: Layout, flat: Array) -> None:
         self.layout = layout

@@ -3,7 +3,9 @@
 // The entries supply  void rule(real& theta, real* slot, real g, const double* control),  SLOTS,
 // NUMBERS, how many of control's numbers the rule may read, and  real domega(real theta).
 // The loader puts above this:  typedef … Slot;  the type of the optimizer's state: real, or
-// bfloat16.  Weights come first, biases from `split` on, where λ is multiplied by bias_strength.
+//                                               bfloat16
+//                              typedef … Grad;  the type of dθ: T, or real
+// Weights come first, biases from `split` on, where λ is multiplied by bias_strength.
 // slots is (SLOTS, n); n and split are multiples of PACK.
 #include "common.cuh"
 
@@ -30,7 +32,7 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
 // S is the loss scale, scaling[1] its reciprocal; rounded is θ's copy in T, where T is not θ's
 // type.  control[0] = 0 skips the step.
 GPUMLP_KERNEL(update, THREADS)
-(real* theta, T* rounded, const T* dtheta, Slot* slots, const double* control,
+(real* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
  const double* scaling, int64 n, int64 split, real bias_strength) {
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
@@ -38,7 +40,7 @@ GPUMLP_KERNEL(update, THREADS)
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
         Pack<PACK, real> x = pack<PACK>(theta + i);
-        const Pack<PACK> d = pack<PACK>(dtheta + i);
+        const Pack<PACK, Grad> d = pack<PACK>(dtheta + i);
         Pack<PACK, Slot> state[SLOTS + 1];
         Pack<PACK> copy;
         for (int s = 0; s < SLOTS; ++s) state[s] = pack<PACK>(slots + s * n + i);

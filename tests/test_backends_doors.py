@@ -149,7 +149,7 @@ def walk(room, f, loss, seed=0):
     room.loss(loss, *take("h", "y", "weights", "J"))
     outputs = take("z", "h", "y", "weights", "scaling", "gh", "gz", "db", "J2")
     room.output_gradient(loss, f, *outputs)
-    room.weight_gradient(*take("gz", "x", "dW"))
+    room.weight_gradient(*take("gz", "x", "dW"), None)
     room.input_gradient(*take("gz", "W", "gx"))
     room.hidden_gradient(*take("above", "W_above"), f, *take("z", "h", "gh2", "gz2", "db2"))
     room.clip(omega, *take("theta", "dtheta"), 500, 0.5, UNSCALED, control)

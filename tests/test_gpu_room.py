@@ -250,27 +250,31 @@ class Step(gpumlp.Callback):
         self.calls.clear()
 
 
-def launches(f: str) -> list[str]:
+def launches(f: str, optimizer: str) -> list[str]:
     """Of one step of 784-256-256-10 with minibatches of 128, on a device of an H100's size."""
     room = CudaBackend(HostDevice(multiprocessors=132), "float32")
     net = gpumlp.MLP([784, 256, 256, 10], f, regularizer=gpumlp.L2(1e-4), backend=room)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(384, 784)), rng.integers(0, 10, 384)  # the third step is a replay
     step = Step(room._device.calls)
-    gpumlp.Trainer(net, "adamw", batch_size=128).fit(x, y, 1, callbacks=[step], progress=False)
+    gpumlp.Trainer(net, optimizer, batch_size=128).fit(x, y, 1, callbacks=[step], progress=False)
     replay, *calls = step.last
     assert replay == f"replay of {len(calls)}"
     return calls
 
 
-@pytest.mark.parametrize("f", ["relu", "gelu"])
-def test_the_launches_of_a_step(f: str) -> None:
+STEPS = [("relu", "adamw"), ("gelu", "adamw"), ("gelu", "sgd")]
+
+
+@pytest.mark.parametrize(("f", "optimizer"), STEPS)
+def test_the_launches_of_a_step(f: str, optimizer: str) -> None:
     """No more work than committed, and nothing that waits, copies or allocates."""
-    found = launches(f)
-    assert found == (RESOURCES / f"launches_{f}.txt").read_text().splitlines()
+    found = launches(f, optimizer)
+    assert found == (RESOURCES / f"launches_{f}_{optimizer}.txt").read_text().splitlines()
     assert all(call.startswith(("kernel", "gemm")) for call in found)
 
 
 if __name__ == "__main__":
-    for name in ("relu", "gelu"):
-        (RESOURCES / f"launches_{name}.txt").write_text("\n".join(launches(name)) + "\n")
+    for step in STEPS:
+        text = "\n".join(launches(*step)) + "\n"
+        (RESOURCES / f"launches_{'_'.join(step)}.txt").write_text(text)

@@ -37,6 +37,8 @@ class Backend(Protocol):
     """of activations, gradients and what the products read: θ's, bfloat16 or float16."""
     scales_loss: bool
     """Whether the loss is scaled, dynamically, lest gradients vanish: in float16."""
+    folds: bool
+    """Whether `weight_gradient` takes factors."""
     rounds_slots: bool
     """Whether an optimizer's slots may be bfloat16, rounded stochastically."""
 
@@ -101,8 +103,12 @@ class Backend(Protocol):
         db (n,).  gz may be gh, and then only gz is kept.  scaling: see `clip`.
         """
 
-    def weight_gradient(self, gz: Array, h_below: Array, dW: Array) -> None:
-        """dW ← gzᵀ h_below.  gz (m, n_out), h_below (m, n_in), dW (n_out, n_in)."""
+    def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
+        """dW ← gzᵀ h_below, or where there are factors (α, β): dW ← α gzᵀ h_below + β dW.
+
+        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in); factors (2,) in θ's type, and then dW
+        too is in θ's type: it may be W itself, which has been read for the last time.
+        """
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,

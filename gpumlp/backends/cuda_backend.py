@@ -37,7 +37,7 @@ class CudaBackend:
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
         self.storage = dtype_of(STORAGE[precision])
         self.scales_loss = precision == "float16"
-        self.rounds_slots = precision != "float64"
+        self.rounds_slots, self.folds = precision != "float64", True
         self._device = device
         self._real = self.dtype.type
         self._pack = launch.PACK_BYTES // self.storage.itemsize
@@ -104,8 +104,12 @@ class CudaBackend:
         self._loss("loss_gradient", loss, h, y, weights, (scaling, gh), J)
         self._through_activation(f, z, h, gh, gz, db)
 
-    def weight_gradient(self, gz: DeviceArray, h_below: DeviceArray, dW: DeviceArray) -> None:
-        self._device.gemm(gz, h_below, dW, transpose_a=True, compute=self.precision)
+    def weight_gradient(
+        self, gz: DeviceArray, h_below: DeviceArray, dW: DeviceArray, factors: DeviceArray | None
+    ) -> None:
+        self._device.gemm(
+            gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
+        )
 
     def hidden_gradient(
         self, gz_above: DeviceArray, W_above: DeviceArray, f: Activation, z: DeviceArray,
@@ -154,15 +158,19 @@ class CudaBackend:
     ) -> None:  # fmt: skip
         grid, block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         state = slots if optimizer.slots else theta  # which a rule without slots does not touch
-        kept = "" if state.dtype == self.dtype else state.dtype.name
-        self._kernel("update", "update.cu", optimizer, regularizer, slots=kept)(
+        kernel = self._kernel(
+            "update", "update.cu", optimizer, regularizer,
+            slots="" if state.dtype == self.dtype else state.dtype.name,
+            gradient="" if dtheta.dtype == self.storage else dtheta.dtype.name,
+        )  # fmt: skip
+        kernel(
             grid, block,
             (theta, rounded, dtheta, state, control, scaling,
              *self._regions(regularizer, theta, split)),
         )  # fmt: skip
 
     def round(self, theta: DeviceArray, rounded: DeviceArray) -> None:
-        if rounded is theta:
+        if rounded.dtype == theta.dtype:
             return
         grid, block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         self._kernel("round_theta", "round.cu")(grid, block, (theta, rounded, i64(len(theta))))
@@ -292,12 +300,14 @@ class CudaBackend:
 
     def _kernel(
         self, name: str, file: str, *entries: Entry, dtype: str = "", labels: bool = False,
-        slots: str = "",
+        slots: str = "", gradient: str = "",
     ) -> Kernel:  # fmt: skip
         """A kernel compiled for the entries' device functions, from the cache after the first."""
-        key = (name, file, entries, dtype, labels, slots)
+        key = (name, file, entries, dtype, labels, slots, gradient)
         if key not in self._kernels:
             functor = "".join(entry.cuda() for entry in entries)
-            source = KernelSource(file, dtype or self.storage.name, functor, labels, slots)
+            source = KernelSource(
+                file, dtype or self.storage.name, functor, labels, slots, gradient
+            )
             self._kernels[key] = self._device.kernel(name, source)
         return self._kernels[key]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.blas import numpy_blas
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
@@ -32,6 +33,7 @@ class NumpyBackend:
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
         self.scales_loss = self.rounds_slots = False
+        self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 
     def describe(self) -> str:
@@ -109,8 +111,13 @@ class NumpyBackend:
         J += sum(values)
         np.sum(sums, axis=0, out=db)
 
-    def weight_gradient(self, gz: Array, h_below: Array, dW: Array) -> None:
-        np.dot(gz.T, h_below, out=dW)
+    def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
+        if factors is None:
+            np.dot(gz.T, h_below, out=dW)
+        else:
+            blas, (alpha, beta) = numpy_blas(), factors.tolist()
+            assert blas is not None  # the caller has looked at `folds`
+            blas.gemm(gz.T, h_below, dW, alpha, beta)
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,

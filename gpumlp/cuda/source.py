@@ -31,6 +31,7 @@ class KernelSource:
         functor: CUDA source of the device functions that the file asks for.
         labels: y holds integer labels, not values.
         slots: the type of an optimizer's state; "" is that of arithmetic.
+        gradient: the type of dθ; "" is the storage type.
     """
 
     file: str
@@ -38,6 +39,7 @@ class KernelSource:
     functor: str = ""
     labels: bool = False
     slots: str = ""
+    gradient: str = ""
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -54,6 +56,7 @@ class KernelSource:
             f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
             f"typedef {'int' if self.labels else 'real'} Y;\n"
             f"typedef {slots} Slot;\n"
+            f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n"
             f"{_inlined('common.cuh')}\n{self.functor}\n"
             + "".join(_inlined(name) for name in _includes(self.file) if name != "common.cuh")
             + _inlined(self.file)

@@ -25,6 +25,10 @@ def _no_scalars(t: int, **params: float) -> Scalars:
     return {}
 
 
+def _plain(lr: float, decay: float, **params: float) -> tuple[float, float]:
+    return 1.0, 0.0
+
+
 @dataclass(frozen=True)
 class Optimizer(Entry):
     """One update rule, NumPy and CUDA side by side.
@@ -36,6 +40,11 @@ class Optimizer(Entry):
         scalars: ``scalars(t, **params)``: what depends on the step number t = 1, 2, … alone.
         scalar_names: the names that `scalars` returns, in order.
         lr: a usual learning rate, the default where none is given.
+        fold: what g of the weights may be added to within the product that computes it, which is
+            then the whole of the rule for it: "theta", or the slot that the rule is θ ← θ − lr slot
+            of; "" where the rule must see g.
+        factors: ``factors(lr, decay, **params)``: (α, β) of x ← α g + β x for the x that `fold`
+            names; decay: λ of a regulariser whose gradient is λθ.
     """
 
     rule: Callable[..., None]
@@ -44,6 +53,8 @@ class Optimizer(Entry):
     scalars: Callable[..., Scalars] = _no_scalars
     scalar_names: tuple[str, ...] = ()
     lr: float = 1e-3
+    fold: str = ""
+    factors: Callable[..., tuple[float, float]] = _plain
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The step's numbers in the order that the kernel reads them: lr, the scalars, t."""
@@ -140,7 +151,14 @@ ADAM_RULE = (
 ADAM_PARAMS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 ADAM_LIMITS = {"beta1": "[0, 1)", "beta2": "[0, 1)", "eps": "(0, inf)"}
 
-sgd = Optimizer("sgd", rule=_sgd, cuda_rule="theta -= lr * g;", lr=0.1)
+sgd = Optimizer(
+    "sgd",
+    rule=_sgd,
+    cuda_rule="theta -= lr * g;",
+    lr=0.1,
+    fold="theta",
+    factors=lambda lr, decay: (-lr, 1 - lr * decay),
+)
 momentum = Optimizer(
     "momentum",  # Polyak (1964), in torch's form: v ← μv + g
     rule=_momentum,
@@ -149,6 +167,8 @@ momentum = Optimizer(
     params={"mu": 0.9},
     limits={"mu": "[0, 1)"},
     lr=0.05,
+    fold="v",
+    factors=lambda lr, decay, mu: (1.0, mu),
 )
 nesterov = Optimizer(
     "nesterov",  # Sutskever et al. (2013)

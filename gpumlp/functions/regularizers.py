@@ -14,6 +14,10 @@ import numpy as np
 from gpumlp.functions.entry import Array, Entry, table
 
 
+def _no_decay(**params: float) -> float | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Regularizer(Entry):
     """One regulariser, NumPy and CUDA side by side.  Ω(0) must be 0, and so its gradient there.
@@ -23,6 +27,7 @@ class Regularizer(Entry):
         gradient: ``gradient(theta, **params)``: λΩ's derivative, elementwise.
         cuda_omega: the expression of λΩ in `theta`.
         cuda_gradient: the expression of its derivative in `theta`.
+        decay: ``decay(**params)``: the λ of a derivative λθ, or None where it is not of that form.
 
     The parameter "biases" is the strength on biases beside that on weights: 1 treats both alike,
     0 leaves biases free.
@@ -32,6 +37,7 @@ class Regularizer(Entry):
     gradient: Callable[..., Array]
     cuda_omega: str = "real(0)"
     cuda_gradient: str = "real(0)"
+    decay: Callable[..., float | None] = _no_decay
 
     @property
     def active(self) -> bool:
@@ -46,6 +52,10 @@ class Regularizer(Entry):
         """The parameters that the expressions see."""
         return {key: value for key, value in self.params.items() if key != "biases"}
 
+    def weight_decay(self) -> float | None:
+        """The λ of ∇Ω = λθ on the weights, or None where it is not of that form."""
+        return self.decay(**self.arguments())
+
     def cuda(self) -> str:
         """CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""
         constants = self.cuda_constants(leave_out=["biases"])
@@ -55,13 +65,14 @@ class Regularizer(Entry):
         )
 
 
-none = Regularizer("none", omega=np.zeros_like, gradient=np.zeros_like)
+none = Regularizer("none", omega=np.zeros_like, gradient=np.zeros_like, decay=lambda: 0.0)
 elastic_net = Regularizer(
     "elastic_net",  # l1·Σ|θ| + l2/2·Σθ², Zou & Hastie (2005)
     omega=lambda theta, l1, l2: l1 * np.abs(theta) + 0.5 * l2 * theta * theta,
     gradient=lambda theta, l1, l2: l1 * np.sign(theta) + l2 * theta,
     cuda_omega="l1 * fabs(theta) + real(0.5) * l2 * theta * theta",
     cuda_gradient="l1 * sign(theta) + l2 * theta",
+    decay=lambda l1, l2: l2 if l1 == 0 else None,
     params={"l1": 0.0, "l2": 1e-4, "biases": 1.0},
     limits={"l1": "[0, inf)", "l2": "[0, inf)", "biases": "[0, inf)"},
 )
@@ -80,6 +91,7 @@ l2 = Regularizer(
     gradient=lambda theta, lam: lam * theta,
     cuda_omega="real(0.5) * lam * theta * theta",
     cuda_gradient="lam * theta",
+    decay=lambda lam: lam,
     params={"lam": 1e-4, "biases": 1.0},
     limits={"lam": "[0, inf)", "biases": "[0, inf)"},
 )

@@ -80,19 +80,22 @@ class Batches:
         s: the workspace that `load` fills.
         steps: minibatches an epoch.
         at: the step of the epoch that comes next, from 0.
-        control: (numbers,) float64 and factors (2,) in θ's type: the step's row of `start`'s table.
+        control: (numbers,) float64: the step's row of `start`'s table, whose last two numbers go
+            into `factors`, (2,) in θ's type.
         costs: (steps,) float64: where each minibatch's L goes.
         shares: (steps,) on the host: what each minibatch counts in the mean over the epoch.
     """
 
-    def __init__(self, net: MLP, data: Examples, size: int, seed: int, numbers: int) -> None:
+    def __init__(
+        self, net: MLP, data: Examples, size: int, seed: int, numbers: int, factors: Array
+    ) -> None:
         room, m = net.backend, len(data.x)
         self._room, self._data, self._seed = room, data, seed
         self._size = min(size, m)
         self.steps, self.at = -(-m // self._size), 0
         self.s = Workspace(net, self._size)
         self.control = room.full((numbers,), 0, np.float64)
-        self.factors = room.full((2,), 0)
+        self._factors = factors
         self.costs = room.full((self.steps,), 0, np.float64)
         self.shares = np.zeros(self.steps)
         self._position = room.full((1,), 0, np.int64)
@@ -156,7 +159,7 @@ class Batches:
         index = self._index[: len(s.h[0])]
         room.begin(
             self._position, self._order, self._controls, self._size, index, self.control,
-            self.factors, s.J,
+            self._factors, s.J,
         )  # fmt: skip
         room.gather(self._data.x, index, s.h[0])
         room.gather(self._data.y, index, s.y)

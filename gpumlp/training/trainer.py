@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +13,13 @@ from gpumlp.backends import Array, Backend
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Batches, Examples
 from gpumlp.training.callbacks import Callback, EarlyStopping, Watch, progress_bar
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.fit import Fit
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metric
+from gpumlp.training.updating import Folded, updating
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
@@ -36,6 +35,10 @@ class Trainer:
         schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.
         clip_norm: the largest ‖∇J‖₂, λ∇Ω included, that a step uses; longer ones are scaled down.
         seed: of the shuffles; the order of an epoch depends on it and on `epochs` alone.
+        fold: whether the weights' gradient is added to them, or to momentum's velocity, within the
+            product that computes it, and so never stored: the same step but for rounding.  None
+            does so wherever it is possible: for "sgd" and "momentum" without clip_norm, L1 and
+            float16, and for momentum without L2.  True insists, False never does.
         slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
             up or down by chance so that small changes add up.
 
@@ -63,6 +66,7 @@ class Trainer:
         clip_norm: float | None = None,
         seed: int = 0,
         slot_precision: str | None = None,
+        fold: bool | None = None,
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
@@ -79,9 +83,10 @@ class Trainer:
         kind = _slot_type(room, slot_precision)
         room.synchronize()
         self.slots = room.full((len(self.optimizer.slots), layout.size), 0, kind)
-        self.d = Parameters.zeros(room, layout, room.storage)
+        self.factors = room.full((2,), 0)
         S = SCALE if room.scales_loss else 1.0
         self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
+        self._updating = updating(self, fold)
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
@@ -162,13 +167,20 @@ class Trainer:
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; `Batches.start` comes before an epoch's first."""
         numbers = 1 + len(self.optimizer.control(self.lr, 1))
-        return Batches(self.net, data, self.batch_size, self.seed, numbers)
+        return Batches(self.net, data, self.batch_size, self.seed, numbers, self.factors)
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the
-        optimizer's numbers, and two factors.
+        optimizer's numbers, and the factors with which a gradient is folded.
         """
-        return (1.0, *self.optimizer.control(lr, t), 1.0, 0.0)
+        decay, params = self.net.regularizer.weight_decay() or 0.0, self.optimizer.params
+        factors = self.optimizer.factors(lr, decay, **params)
+        return (1.0, *self.optimizer.control(lr, t), *factors)
+
+    @property
+    def folds(self) -> bool:
+        """Whether the weights' gradient is added to them within its product: see `fold`."""
+        return isinstance(self._updating, Folded)
 
     def step(self, batches: Batches) -> None:
         """One step on the next minibatch: gather, forward, backward, clip, update."""
@@ -176,20 +188,12 @@ class Trainer:
         self.steps += 1
 
     def _work(self, batches: Batches) -> None:
-        net, room, s, d = self.net, self.net.backend, batches.s, self.d
-        theta, split, control = net.theta.flat, d.layout.split, batches.control
-
+        net, s = self.net, batches.s
         s.scaling = self.scaling
         batches.load()
         backprop.forward(net, s)
-        backprop.backward(net, s, d)
-        if self.clip_norm is not None or room.scales_loss:
-            longest = math.inf if self.clip_norm is None else self.clip_norm
-            room.clip(net.regularizer, theta, d.flat, split, longest, s.scaling, control)
-        room.update(
-            self.optimizer, net.regularizer, theta, net.rounded.flat, d.flat, self.slots, split,
-            s.scaling, control,
-        )  # fmt: skip
+        backprop.backward(net, s, self._updating.d)
+        self._updating.finish(s, batches.control)
         batches.end()
 
     def _evaluations(

@@ -30,9 +30,10 @@ def penalty_source(name: str, dtype: str) -> KernelSource:
     return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda())
 
 
-def update_source(name: str, dtype: str, slots: str = "") -> KernelSource:
-    """Of an optimizer's step, with the gradient of `PULL` in it; slots: their type."""
-    return KernelSource("update.cu", dtype, OPTIMIZERS[name].cuda() + PULL.cuda(), slots=slots)
+def update_source(name: str, dtype: str, slots: str = "", gradient: str = "") -> KernelSource:
+    """Of an optimizer's step, with the gradient of `PULL` in it; slots, gradient: their types."""
+    functor = OPTIMIZERS[name].cuda() + PULL.cuda()
+    return KernelSource("update.cu", dtype, functor, slots=slots, gradient=gradient)
 
 
 def sources(dtype: str) -> dict[str, KernelSource]:
@@ -50,6 +51,10 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     }
     named["round"] = KernelSource("round.cu", dtype)
     named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
+    if dtype in ("bfloat16", "float16"):  # a velocity that a product has added to, in float32
+        named["update by sgd with a gradient of float32"] = update_source(
+            "sgd", dtype, gradient="float32"
+        )
     if dtype != "float64":
         named |= {
             f"update by {name} with slots of bfloat16": update_source(name, dtype, "bfloat16")

@@ -1,0 +1,139 @@
+"""How a step ends: where the gradients go, and how θ moves by them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpumlp.backends import Array
+from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.parameters import Parameters
+from gpumlp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gpumlp.training.trainer import Trainer
+
+
+def _follow(theta: Array, g: Array, lr: float) -> None:
+    theta -= lr * g
+
+
+# W ← W − η v for a velocity that is still needed: unlike sgd's, the rule leaves it as it is
+FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
+
+
+class Updating(Protocol):
+    """One way.
+
+    Attributes:
+        d: what `backprop.backward` writes.
+    """
+
+    d: Any
+
+    def finish(self, s: Workspace, control: Array) -> None:
+        """θ and the slots after the backward pass."""
+
+
+class Apart(Updating):
+    """All gradients go into a buffer of their own; clipping and the update are a pass each."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        net = trainer.net
+        self._trainer = trainer
+        self.d = Parameters.zeros(net.backend, net.theta.layout, net.backend.storage)
+
+    def finish(self, s: Workspace, control: Array) -> None:  # noqa: D102
+        trainer, net, room = self._trainer, self._trainer.net, self._trainer.net.backend
+        theta, split = net.theta.flat, net.theta.layout.split
+        if trainer.clip_norm is not None or room.scales_loss:
+            longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
+            room.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
+        room.update(
+            trainer.optimizer, net.regularizer, theta, net.rounded.flat, self.d.flat,
+            trainer.slots, split, s.scaling, control,
+        )  # fmt: skip
+
+
+@dataclass
+class Sink:
+    """Where a backward pass puts W[k] ← α ∇W[k] + β W[k], (α, β) = factors, and b[k] ← ∇b[k]."""
+
+    W: list[Array]
+    b: list[Array]
+    factors: Array
+
+
+class Folded(Updating):
+    """The product that computes a layer's ∇W adds it to W, or to the velocity, at once.
+
+    So the weights' gradient is never stored, and "used for the update as soon as it is computed".
+    SGD: W ← (1 − ηλ) W − η gzᵀ h.  Momentum: v ← μ v + gzᵀ h, and then W ← W − η v in one pass.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        self._trainer, name = trainer, trainer.optimizer.fold
+        self._velocity = None
+        into = net.theta
+        if name != "theta":
+            self._velocity = trainer.slots[trainer.optimizer.slots.index(name)]
+            into = Parameters(layout, self._velocity)
+        depth, split = net.L, layout.split
+        self._db = room.full((layout.size - split,), 0, room.storage)
+        starts, shapes = layout.starts[depth:-1], layout.shapes[depth:]
+        b = [
+            self._db[start - split : start - split + prod(shape)]
+            for start, shape in zip(starts, shapes, strict=True)
+        ]
+        self.d = Sink(into.W, [None, *b], trainer.factors)
+
+    def finish(self, s: Workspace, control: Array) -> None:  # noqa: D102
+        trainer, net, room = self._trainer, self._trainer.net, self._trainer.net.backend
+        theta, rounded, slots = net.theta.flat, net.rounded.flat, trainer.slots
+        split = net.theta.layout.split
+        if self._velocity is None:
+            room.round(theta[:split], rounded[:split])
+        else:
+            room.update(
+                FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
+                self._velocity[:split], slots[:0, :split], split, s.scaling, control,
+            )  # fmt: skip
+        room.update(
+            trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
+            slots[:, split:], 0, s.scaling, control,
+        )  # fmt: skip
+
+
+def why_apart(trainer: Trainer) -> str:
+    """Why this trainer's update cannot be folded into the product; "" where it can.
+
+    It must be the same step: nothing may have to know the whole gradient before θ moves.
+    """
+    net, optimizer = trainer.net, trainer.optimizer
+    decay = net.regularizer.weight_decay()
+    if not optimizer.fold:
+        return f"{optimizer.name} needs the gradient beside its state"
+    if trainer.clip_norm is not None:
+        return "clip_norm needs the norm of the whole gradient first"
+    if net.backend.scales_loss:
+        return "float16 skips a step whose gradient overflows"
+    if decay is None:
+        return f"the gradient of {net.regularizer.name} is no multiple of θ"
+    if optimizer.fold != "theta" and decay != 0:
+        return f"with {optimizer.name}, {net.regularizer.name} goes through the velocity"
+    if trainer.slots.dtype != net.backend.dtype:
+        return "slots of 16 bits are rounded by the update"
+    if not net.backend.folds:
+        return "NumPy's BLAS cannot be called directly here"
+    return ""
+
+
+def updating(trainer: Trainer, fold: bool | None) -> Updating:
+    """The way for this trainer; fold: None where it can be, or what the caller insists on."""
+    reason = why_apart(trainer)
+    if fold and reason:
+        raise ValueError(f"fold=True is not possible: {reason}; pass fold=None")
+    return Apart(trainer) if reason or fold is False else Folded(trainer)
