@@ -1,4 +1,4 @@
-"""The command line: gpumlp train | evaluate | predict | info."""
+"""The command line: gpumlp train | evaluate | predict | bench | info."""
 
 from __future__ import annotations
 

@@ -1,0 +1,243 @@
+"""The parts of a benchmark, one after another: each a competitor on a case, and a file."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from gpumlp.bench.cases import Case
+from gpumlp.bench.correct import Change, Different, Unseen, check
+from gpumlp.bench.peers import OURS
+from gpumlp.bench.processes import Ended, Worker, scratch
+from gpumlp.bench.results import FINAL, TIMED, Result, Results
+from gpumlp.bench.timing import gpu, machine
+
+WARM_SECONDS = {"numpy": 0.3, "cupy": 1.0}  # a GPU's clocks settle only under load
+BURST_SECONDS = {"numpy": 0.1, "cupy": 0.05}  # a turn's, so that a clock's grain does not count
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the cases are timed.
+
+    Attributes:
+        backend: "numpy" or "cupy".
+        peers: names, in the table's order; this library itself comes first and is not named.
+        rounds: timed turns of each competitor.
+        cold: also take the first step with nothing compiled.
+        resume: keep the results that are there.
+        minutes: start no part that would not end by then, and end one that has not.
+    """
+
+    backend: str
+    peers: Sequence[str]
+    rounds: int = 15
+    cold: bool = True
+    resume: bool = False
+    minutes: float | None = None
+
+
+def run(cases: Sequence[Case], settings: Settings, results: Results, tell: Tell) -> bool:
+    """Measure every part that has no result yet; True if none is left.
+
+    What is done stays in `results` and its folder, also after KeyboardInterrupt.
+
+    Raises:
+        ValueError: results to go on from are of another machine.
+    """
+    clock = Clock(settings.minutes, results if settings.resume else None)
+    where = {"processor": machine()["processor"]}
+    if settings.backend == "cupy":
+        where["gpu"] = gpu()
+    for case in cases:
+        competitors = [OURS, *(peer for peer in settings.peers if peer != OURS)]
+        with Lane(case, settings, clock) as lane:
+            for competitor in competitors:
+                known = results.of(case, settings.backend, competitor)
+                if settings.resume and known is not None and known.status in FINAL:
+                    _check_machine(known, where)
+                elif not clock.allows(competitor):
+                    tell(f"stopped before {competitor} on {case}: it may not end in time")
+                    return False
+                else:
+                    tell(f"{case}: {competitor} …")
+                    begun = time.monotonic()
+                    known = lane.measure(competitor)
+                    if known.status == "late":
+                        tell(f"stopped in {competitor} on {case}: {known.reason}")
+                        return False
+                    seconds = time.monotonic() - begun
+                    known = replace(known, part_seconds=seconds, machine={**known.machine, **where})
+                    results.add(known)
+                    clock.took(competitor, seconds)
+                    if known.status != TIMED:
+                        tell(f"  {known.status}: {known.reason}")
+                if competitor == OURS and known.status != TIMED:
+                    tell(f"{case}: no other is timed, since there is nothing to compare it with")
+                    break
+    return True
+
+
+class Clock:
+    """The time that is left, and what parts have taken so far."""
+
+    def __init__(self, minutes: float | None, earlier: Results | None) -> None:
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._took: dict[str, float] = {}
+        for result in earlier.all() if earlier else ():
+            self.took(result.competitor, result.part_seconds)
+
+    @property
+    def end(self) -> float:
+        """`time.monotonic()` at the end; a month away if there is none."""
+        return min(self._end, time.monotonic() + 30 * 24 * 3600)
+
+    def took(self, competitor: str, seconds: float) -> None:
+        """Remember the longest part of a competitor."""
+        self._took[competitor] = max(seconds, self._took.get(competitor, 0.0))
+
+    def allows(self, competitor: str) -> bool:
+        """Whether a part as long as this competitor's longest, else as anyone's, would end."""
+        longest = max(self._took.values(), default=0.0)
+        return time.monotonic() + self._took.get(competitor, longest) < self._end
+
+
+class Lane:
+    """One case's workers: this library's lives on, so that each peer's rounds alternate with it."""
+
+    def __init__(self, case: Case, settings: Settings, clock: Clock) -> None:
+        self._case, self._settings, self._clock = case, settings, clock
+        self._open = ExitStack()
+        self._ours: tuple[Worker, float] | None = None
+        self._exact: dict[str, Change] | None = None
+
+    def __enter__(self) -> Self:
+        self._folder = Path(self._open.enter_context(scratch()))
+        (self._folder / "workers").mkdir()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def measure(self, competitor: str) -> Result:
+        """Start it, check it, time it; whatever goes wrong is in the result."""
+        backend = self._settings.backend
+        result = Result(self._case, backend, competitor, TIMED)
+        try:
+            if competitor == OURS:
+                return self._measure(result)
+            self._ours = self._ours or self._ready(Result(self._case, backend, OURS, TIMED))[:2]
+            return self._measure(result)
+        except Ended as end:
+            return replace(result, status=end.status, reason=str(end))
+        except Unseen as reason:
+            return replace(result, status="left out", reason=str(reason))
+        except Different as finding:
+            return replace(result, status="refused", reason=str(finding))
+
+    def _measure(self, result: Result) -> Result:
+        first_step = {}
+        if self._settings.cold:  # the caches that it fills make the next start a warm one
+            with self._worker(result.competitor) as worker:
+                started = worker.started()
+            if started["trains"]:
+                first_step["cold"] = float(started["first_step"])
+        worker, each, result = self._ready(result)
+        result.first_step.update(first_step)
+        if result.competitor == OURS:
+            self._ours = worker, each
+            return self._turns(result, [(worker, each)])
+        assert self._ours is not None
+        try:
+            return self._turns(result, [self._ours, (worker, each)])
+        finally:
+            worker.close()
+
+    def _ready(self, result: Result) -> tuple[Worker, float, Result]:
+        """A worker that is checked and warm, the seconds of its step, and what its start took."""
+        worker = self._worker(result.competitor)
+        self._open.callback(worker.close)
+        started = worker.started()
+        error = None
+        if started["trains"]:
+            error = check(_load(worker.changes), self._reference(), self._case)
+            start = "warm" if self._settings.cold else "cold"
+            result.first_step[start] = float(started["first_step"])
+        known = ("peak_bytes", "peak_of", "machine", "notes")
+        result = replace(result, error=error, **{name: started[name] for name in known})
+        return worker, worker.warm(WARM_SECONDS[result.backend]), result
+
+    def _reference(self) -> dict[str, Change]:
+        """The exact change of θ: this library's in float64; float32 where that does not fit."""
+        if self._exact is None:
+            try:
+                self._exact = self._changes("float64")
+            except Ended as end:
+                if end.status != "failed":
+                    raise
+                self._exact = self._changes("float32")
+        return self._exact
+
+    def _changes(self, precision: str) -> dict[str, Change]:
+        with self._worker(OURS, replace(self._case, precision=precision)) as worker:
+            worker.started()
+            return _load(worker.changes)
+
+    def _worker(self, competitor: str, case: Case | None = None) -> Worker:
+        caches = self._folder / f"caches-{competitor.replace(':', '-')}"
+        caches.mkdir(exist_ok=True)
+        return Worker(
+            competitor, case or self._case, self._settings.backend, self._folder / "workers",
+            caches, self._clock.end,
+        )  # fmt: skip
+
+    def _turns(self, result: Result, workers: Sequence[tuple[Worker, float]]) -> Result:
+        """The rounds: every worker a turn, first and second in turns too."""
+        enough = BURST_SECONDS[result.backend]
+        plans = [(w, max(1, math.ceil(enough / each)), each < enough) for w, each in workers]
+        rounds: list[list[dict[str, Any]]] = [[] for _ in workers]
+        for i in range(self._settings.rounds):
+            order = range(len(plans)) if i % 2 == 0 else reversed(range(len(plans)))
+            for j in order:
+                worker, burst, lead = plans[j]
+                rounds[j].append(worker.turn(burst, lead))
+        seconds = [[turn["seconds"] for turn in turns] for turns in rounds]
+        peak = rounds[-1][-1]["peak_bytes"]
+        return replace(
+            result, seconds=seconds[-1], ours=seconds[0] if len(workers) > 1 else [],
+            peak_bytes=result.peak_bytes if peak is None else peak,
+        )  # fmt: skip
+
+
+def _load(path: Path) -> dict[str, Change]:
+    with np.load(path, allow_pickle=False) as arrays:
+        names = {name.rpartition("/")[0] for name in arrays.files}
+        return {
+            name: (arrays[f"{name}/0"], float(arrays[f"{name}/1"]), float(arrays[f"{name}/2"]))
+            for name in sorted(names)
+        }
+
+
+def _check_machine(known: Result, here: dict[str, Any]) -> None:
+    """Raise where a result that is there was measured elsewhere."""
+    for part in ("processor", "gpu"):
+        if known.machine.get(part) != here.get(part):
+            raise ValueError(
+                f"--out holds results of another machine ({part} {known.machine.get(part)}, here "
+                f"{here.get(part)}); choose another folder"
+            )
