@@ -16,7 +16,7 @@ from gpumlp.bench.cases import Case, HostArray
 from gpumlp.bench.peers import Problem, Step
 
 SAMPLE = 4096  # entries of a tensor
-# ‖change − exact change‖ / ‖exact change‖ that one SGD step of one layer may have; it grows with √L.
+# ‖change − exact change‖ / ‖exact change‖ that one SGD step of one layer may have; it grows as √L.
 # Twice what torch and this library had at 4 to 16 layers; rectifiers that turn make most of it.
 DIRECTION = {"float64": 1e-6, "float32": 2e-3, "tf32": 0.025, "bfloat16": 0.08, "float16": 0.025}
 # the same of the norms alone, which rounding hardly moves: a wrong learning rate, decay or mean

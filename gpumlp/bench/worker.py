@@ -26,7 +26,6 @@ from gpumlp.bench.correct import changes
 from gpumlp.bench.peers import Problem, Step, Unsupported, builder
 from gpumlp.bench.timing import machine
 
-
 SKIPPED = 20  # steps that loss scaling may leave out at first, halving its scale each time
 
 

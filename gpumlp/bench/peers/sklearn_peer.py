@@ -26,7 +26,7 @@ class SklearnStep(Plain):
         lr = case.lr if classifies else 2 * case.lr / case.widths[-1]
         kind = MLPClassifier if classifies else MLPRegressor
         self._peer: Any = kind(
-            case.widths[1:-1], activation=case.activation, solver="sgd", momentum=0.0,
+            hidden_layer_sizes=case.widths[1:-1], activation=case.activation, solver="sgd", momentum=0.0,
             nesterovs_momentum=False, alpha=0.0, batch_size=case.batch_size,
             learning_rate_init=lr, shuffle=False, random_state=0,
         )  # fmt: skip
