@@ -26,8 +26,8 @@ class SklearnStep(Plain):
         lr = case.lr if classifies else 2 * case.lr / case.widths[-1]
         kind = MLPClassifier if classifies else MLPRegressor
         self._peer: Any = kind(
-            hidden_layer_sizes=case.widths[1:-1], activation=case.activation, solver="sgd", momentum=0.0,
-            nesterovs_momentum=False, alpha=0.0, batch_size=case.batch_size,
+            hidden_layer_sizes=case.widths[1:-1], activation=case.activation, solver="sgd",
+            momentum=0.0, nesterovs_momentum=False, alpha=0.0, batch_size=case.batch_size,
             learning_rate_init=lr, shuffle=False, random_state=0,
         )  # fmt: skip
         self._x = problem.x.astype(self.theta_type)
