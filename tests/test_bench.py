@@ -40,7 +40,7 @@ def test_one_table_and_one_file_of_everything(tmp_path):
     pytest.importorskip("sklearn")
     json_file, out = tmp_path / "all.json", tmp_path / "parts"
     told = bench(
-        out, "--case", "small", "--json", json_file, peers="floor; scikit-learn", cold="--cold"
+        out, "--case", "small", "--json", json_file, peers="floor, scikit-learn", cold="--cold"
     ).stdout
     results = {r["competitor"]: r for r in json.loads(json_file.read_text())["results"]}
     assert list(results) == ["gpumlp", "floor", "scikit-learn"]
@@ -75,7 +75,7 @@ def test_what_goes_wrong_is_told_by_name_and_the_others_go_on(tmp_path, monkeypa
     monkeypatch.setenv("BENCH_TIMED", str(timed))
     wrong = ["wrong_rate", "wrong_activation", "wrong_seed"]
     names = ["missing", "unsupported", "failing", "dying", *wrong, "noisy"]
-    told = bench(tmp_path / "parts", peers=";".join(f"{HERE}:{n}" for n in names)).stdout
+    told = bench(tmp_path / "parts", peers=",".join(f"{HERE}:{n}" for n in names)).stdout
     for line in (
         "missing: missing: no_such_library is not installed",
         "unsupported: left out: it is Tuesday",
@@ -102,9 +102,9 @@ def test_the_planted_peers_would_be_timed_but_for_their_numbers(tmp_path, monkey
 
 def test_resuming_keeps_what_is_there(tmp_path):
     first = f"{HERE}:twin"
-    bench(tmp_path, peers=f"{first};{HERE}:missing;{HERE}:failing")
+    bench(tmp_path, peers=f"{first},{HERE}:missing,{HERE}:failing")
     before = {name: part["seconds"] for name, part in parts(tmp_path).items()}
-    told = bench(tmp_path, "--resume", peers=f"{first};{HERE}:missing;{HERE}:failing;floor")
+    told = bench(tmp_path, "--resume", peers=f"{first},{HERE}:missing,{HERE}:failing,floor")
     assert told.stderr.splitlines() == [  # what is missing may have been installed
         f"small, minibatch 64, relu, sgd, float32: {HERE}:missing …",
         "  missing: no_such_library is not installed",
@@ -148,7 +148,7 @@ def test_no_part_is_started_that_may_not_end(tmp_path):
 def test_a_part_that_takes_too_long_is_ended_and_not_written(tmp_path, monkeypatch):
     seconds = property(lambda clock: time.monotonic() + 8)  # for each worker, here
     monkeypatch.setattr(bench_run.Clock, "end", seconds)
-    told = bench(tmp_path, peers=f"{HERE}:twin;{HERE}:sleeping;{HERE}:noisy")
+    told = bench(tmp_path, peers=f"{HERE}:twin,{HERE}:sleeping,{HERE}:noisy")
     assert "the time was over before it was done" in told.stderr
     assert sorted(parts(tmp_path)) == [f"{HERE}:twin", "gpumlp"]
 
@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
 def test_torch_moves_the_parameters_alike(tmp_path):
     pytest.importorskip("torch")
     more = ("--case", "small,tabular", "--optimizer", "adamw", "--batch-size", "16")
-    told = bench(tmp_path, *more, peers="torch eager;products by torch").stdout
+    told = bench(tmp_path, *more, peers="torch eager,products by torch").stdout
     assert not [line for line in told.splitlines() if "torch" in line and ": " in line], told
     timed = [json.loads(p.read_text()) for p in tmp_path.glob("*torch_eager.json")]
     assert [len(part["seconds"]) for part in timed] == [2] * 2

@@ -138,49 +138,51 @@ class Lane:
         """Start it, check it, time it; whatever goes wrong is in the result."""
         backend = self._settings.backend
         result = Result(self._case, backend, competitor, TIMED)
+        beside = ""
         try:
-            if competitor == OURS:
-                return self._measure(result)
-            self._ours = self._ours or self._ready(Result(self._case, backend, OURS, TIMED))[:2]
+            if competitor != OURS and self._ours is None:
+                beside = "gpumlp, which it is timed beside: "
+                self._ours = self._ready(Result(self._case, backend, OURS, TIMED))[:2]
+                beside = ""
             return self._measure(result)
         except Ended as end:
-            return replace(result, status=end.status, reason=str(end))
+            return replace(result, status=end.status, reason=f"{beside}{end}")
         except Unseen as reason:
-            return replace(result, status="left out", reason=str(reason))
+            return replace(result, status="left out", reason=f"{beside}{reason}")
         except Different as finding:
-            return replace(result, status="refused", reason=str(finding))
+            return replace(result, status="refused", reason=f"{beside}{finding}")
 
     def _measure(self, result: Result) -> Result:
-        first_step = {}
+        cold = {}
         if self._settings.cold:  # the caches that it fills make the next start a warm one
             with self._worker(result.competitor) as worker:
                 started = worker.started()
             if started["trains"]:
-                first_step["cold"] = float(started["first_step"])
+                cold["cold"] = float(started["first_step"])
         worker, each, result = self._ready(result)
-        result.first_step.update(first_step)
+        result = replace(result, first_step=cold | result.first_step)
         if result.competitor == OURS:
             self._ours = worker, each
             return self._turns(result, [(worker, each)])
         assert self._ours is not None
-        try:
+        with worker:
             return self._turns(result, [self._ours, (worker, each)])
-        finally:
-            worker.close()
 
     def _ready(self, result: Result) -> tuple[Worker, float, Result]:
         """A worker that is checked and warm, the seconds of its step, and what its start took."""
-        worker = self._worker(result.competitor)
-        self._open.callback(worker.close)
-        started = worker.started()
-        error = None
-        if started["trains"]:
-            error = check(_load(worker.changes), self._reference(), self._case)
-            start = "warm" if self._settings.cold else "cold"
-            result.first_step[start] = float(started["first_step"])
-        known = ("peak_bytes", "peak_of", "machine", "notes")
-        result = replace(result, error=error, **{name: started[name] for name in known})
-        return worker, worker.warm(WARM_SECONDS[result.backend]), result
+        with ExitStack() as failing:
+            worker = failing.enter_context(self._worker(result.competitor))
+            started = worker.started()
+            known = ("peak_bytes", "peak_of", "machine", "notes")
+            result = replace(result, **{name: started[name] for name in known})
+            if started["trains"]:
+                error = check(_load(worker.changes), self._reference(), self._case)
+                start = "warm" if self._settings.cold else "cold"
+                first_step = {start: float(started["first_step"])}
+                result = replace(result, error=error, first_step=first_step)
+            each = worker.warm(WARM_SECONDS[result.backend])
+            self._open.push(failing.pop_all())
+        return worker, each, result
 
     def _reference(self) -> dict[str, Change]:
         """The exact change of θ: this library's in float64; float32 where that does not fit."""

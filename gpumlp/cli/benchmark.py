@@ -33,7 +33,7 @@ Peers = Annotated[
     str | None,
     Option(
         help=f"Who competes: {', '.join(n for n in COMPETITORS if n != OURS)}, or module:function "
-        "of your own; separated by semicolons.  [default: all]"
+        "of your own.  [default: all]"
     ),
 ]
 Cold = Annotated[
@@ -80,7 +80,7 @@ def bench(
         _listed(case), _listed(widths), _listed(batch_size, int), _listed(precision),
         _listed(optimizer), _listed(activation),
     )  # fmt: skip
-    names = known(_listed(peers, separator=";") or [name for name in COMPETITORS if name != OURS])
+    names = known(_listed(peers) or [name for name in COMPETITORS if name != OURS])
     room = get_backend(backend).name
     settings = run.Settings(room, names, rounds, cold, resume, minutes)
     results = Results(out)
@@ -109,6 +109,6 @@ def bench(
         raise typer.Exit(1)
 
 
-def _listed(text: str | None, kind: Callable[[str], T] = str, separator: str = ",") -> list[T]:  # type: ignore[assignment]
+def _listed(text: str | None, kind: Callable[[str], T] = str) -> list[T]:  # type: ignore[assignment]
     """The parts of "a,b"."""
-    return [kind(part.strip()) for part in (text or "").split(separator) if part.strip()]
+    return [kind(part.strip()) for part in (text or "").split(",") if part.strip()]

@@ -24,7 +24,7 @@ COMPETITORS = {
     "products by torch": "gpumlp.bench.peers.torch_peers:products",
     "torch eager": "gpumlp.bench.peers.torch_peers:eager",
     "torch.compile": "gpumlp.bench.peers.torch_peers:compiled",
-    "torch.compile, bf16 parameters": "gpumlp.bench.peers.torch_peers:compiled_bf16_parameters",
+    "torch.compile bf16 parameters": "gpumlp.bench.peers.torch_peers:compiled_bf16_parameters",
     "jax": "gpumlp.bench.peers.jax_peer:step",
     "scikit-learn": "gpumlp.bench.peers.sklearn_peer:step",
 }

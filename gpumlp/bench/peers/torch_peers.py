@@ -50,7 +50,7 @@ class TorchStep(Plain):
         self._optimizer = kind(self.network.parameters(), lr=case.lr, fused=True)
         self._scaler = torch.amp.GradScaler(device) if amp == "float16" else None
 
-    def _forward(self, case: Case, device: str, amp: str | None) -> Callable[[], Any]:
+    def _forward(self, case: Case, device: str, amp: str | None) -> Callable[[Any, Any], Any]:
         """The cost, under autocast where there is AMP."""
         torch = self._torch
         functional = torch.nn.functional
@@ -59,19 +59,19 @@ class TorchStep(Plain):
             "squared_error": functional.mse_loss,
         }[case.loss]
 
-        def cost() -> Any:
+        def cost(x: Any, y: Any) -> Any:
             amp_type = getattr(torch, amp) if amp else None
             with torch.autocast(device, amp_type) if amp else contextlib.nullcontext():
-                return loss(self.network(self._x), self._y)
+                return loss(self.network(x), y)
 
         return cost
 
     def run(self) -> None:
         """One step; gradients are handed over, not zeroed."""
+        self._optimizer.zero_grad(set_to_none=True)  # first: they live in the graph's memory
         if self._compiled and self._on_gpu:
             self._torch.compiler.cudagraph_mark_step_begin()
-        self._optimizer.zero_grad(set_to_none=True)
-        cost = self._cost()
+        cost = self._cost(self._x, self._y)
         if self._scaler is None:
             cost.backward()
             self._optimizer.step()
@@ -88,8 +88,8 @@ class TorchStep(Plain):
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
         """θ, widened from bfloat16, which NumPy lacks."""
         for name, value in self.network.named_parameters():
-            wide = value.detach().float() if value.element_size() == 2 else value.detach()
-            yield name, wide.cpu().numpy()
+            host = value.detach().cpu()
+            yield name, (host.float() if host.element_size() == 2 else host).numpy()
 
     def peak_bytes(self) -> int | None:
         """The most that torch's allocator had handed out."""
