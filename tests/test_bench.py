@@ -20,7 +20,7 @@ TINY = ["--backend", "numpy", "--rounds", "2"]
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    for seconds in (bench_run.WARM_SECONDS, bench_run.BURST_SECONDS):
+    for seconds in (bench_run.WARM_SECONDS, bench_run.BURST_SECONDS, bench_run.REST_SECONDS):
         monkeypatch.setitem(seconds, "numpy", 0.01)
 
 
@@ -32,13 +32,15 @@ def bench(folder, *more, peers="", code=0, cold="--no-cold"):
 
 def parts(folder):
     """competitor → its file's contents."""
-    found = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    found = [json.loads(path.read_text()) for path in folder.glob("*.result.json")]
     return {part["competitor"]: part for part in found}
 
 
 def test_one_table_and_one_file_of_everything(tmp_path):
     pytest.importorskip("sklearn")
-    json_file, out = tmp_path / "all.json", tmp_path / "parts"
+    out = tmp_path / "parts"
+    json_file = out / "all.json"  # which is no part, and in no one's way
+    out.mkdir()
     told = bench(
         out, "--case", "small", "--json", json_file, peers="floor, scikit-learn", cold="--cold"
     ).stdout
@@ -119,7 +121,7 @@ def test_resuming_keeps_what_is_there(tmp_path):
 
 def test_results_of_another_machine_or_of_something_else(tmp_path):
     bench(tmp_path)
-    path = next(p for p in tmp_path.glob("*gpumlp.json"))
+    path = next(p for p in tmp_path.glob("*gpumlp.result.json"))
     part = json.loads(path.read_text())
     part["machine"]["processor"] = "another"
     path.write_text(json.dumps(part))
@@ -174,7 +176,7 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
         env={**os.environ, "PYTHONPATH": path},
     ) as process:  # fmt: skip
         until = time.monotonic() + 60
-        while not list(tmp_path.glob("*gpumlp.json")):
+        while not list(tmp_path.glob("*gpumlp.result.json")):
             assert time.monotonic() < until
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
@@ -192,5 +194,29 @@ def test_torch_moves_the_parameters_alike(tmp_path):
     more = ("--case", "small,tabular", "--optimizer", "adamw", "--batch-size", "16")
     told = bench(tmp_path, *more, peers="torch eager,products by torch").stdout
     assert not [line for line in told.splitlines() if "torch" in line and ": " in line], told
-    timed = [json.loads(p.read_text()) for p in tmp_path.glob("*torch_eager.json")]
+    timed = [json.loads(p.read_text()) for p in tmp_path.glob("*torch_eager.result.json")]
     assert [len(part["seconds"]) for part in timed] == [2] * 2
+
+
+def test_jax_moves_the_parameters_alike(tmp_path):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    bench(tmp_path, "--optimizer", "sgd,adamw", "--activation", "relu,gelu", peers="jax")
+    found = [json.loads(p.read_text()) for p in tmp_path.glob("*jax.result.json")]
+    assert [part["status"] for part in found] == ["timed"] * 4
+
+
+def test_files_that_cannot_be_written_are_told_at_once(tmp_path):
+    for option in ("--json", "--plot"):
+        told = bench(tmp_path / "parts", option, tmp_path / "no" / "file", code=2)
+        assert "no" in told.stderr
+    assert not (tmp_path / "parts").exists()
+
+
+def test_the_command_line_brings_in_no_peer_until_it_is_asked_to():
+    code = (
+        "import sys; from gpumlp.cli.app import app; import gpumlp.bench.run; "
+        "print({'torch', 'jax', 'sklearn', 'cupy', 'matplotlib'} & set(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"

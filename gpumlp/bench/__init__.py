@@ -7,7 +7,8 @@
     correct      that all move the parameters alike, before anything is timed
     timing       medians, quartiles, ratios round by round; the machine
     run          the parts, one file each; a run can be cut off and go on
-    report       the table and the files; `pictures` draws them
+    results      what a part found, as a file
+    report       the table; `pictures` draws them
 
 Each competitor has a process to itself, so that memory, caches and a crash are its own.  Ratios are
 sound all the same: its rounds alternate with rounds of this library, which lives in another process

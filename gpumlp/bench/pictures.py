@@ -82,18 +82,20 @@ def _roofline(
             color=colours[result.competitor], marker=MARKERS[cases.index(str(result.case)) % 8],
             label=result.competitor,
         )  # fmt: skip
+    from matplotlib.ticker import NullFormatter
+
     xs = sorted(intensity(r) for r in timed)
-    left, right = xs[0] / 3, xs[-1] * 3
     floors = [r for r in timed if r.competitor == FLOOR]
     if floors:
         bandwidth = max(r.notes["copy_bytes_per_second"] for r in floors)
         peak = max(product_tflops(r) for r in floors)
         knee = peak * 1e12 / bandwidth
-        grid = sorted({min(left, knee / 3), knee, max(right, knee * 3)})
+        grid = [min(xs[0], knee) / 5, knee, max(xs[-1], knee) * 5]
         roof = [min(peak, x * bandwidth / 1e12) for x in grid]
         axes.plot(grid, roof, color=GREY, linewidth=1.2, label="a copy's speed; bare products")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("FLOPs a byte that the step must move")
     axes.set_ylabel("TFLOP/s")
     axes.grid(alpha=0.25)

@@ -1,4 +1,4 @@
-"""What a benchmark found, for people: one table, and one JSON file of everything."""
+"""What a benchmark found: one table for people, and one JSON file of everything."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from gpumlp.bench.timing import Timing
 from gpumlp.storage import atomic_write
 
 TIMED = "timed"
+SUFFIX = ".result.json"
 # what a further run need not try again; "missing" is tried, since it may be installed by then
 FINAL = (TIMED, "refused", "failed", "left out")
 
@@ -98,7 +99,7 @@ class Results:
 
     def load(self) -> None:
         """Read what is there."""
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -124,7 +125,7 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^\w.-]+", "_", f"{result.case.slug}.{result.backend}.{result.competitor}")
         text = json.dumps(result.to_json(), indent=1)
-        atomic_write(self.folder / f"{name}.json", text.encode())
+        atomic_write(self.folder / f"{name}{SUFFIX}", text.encode())
 
 
 def _key(case: Case, backend: str, competitor: str) -> tuple[str, str, str]:

@@ -22,6 +22,8 @@ from gpumlp.bench.timing import gpu, machine
 
 WARM_SECONDS = {"numpy": 0.3, "cupy": 1.0}  # a GPU's clocks settle only under load
 BURST_SECONDS = {"numpy": 0.1, "cupy": 0.05}  # a turn's, so that a clock's grain does not count
+# before a turn: OpenBLAS's threads of the process before spin for 2²⁶ cycles, some 25 ms
+REST_SECONDS = {"numpy": 0.05, "cupy": 0.0}
 
 Tell = Callable[[str], None]
 
@@ -217,6 +219,7 @@ class Lane:
             order = range(len(plans)) if i % 2 == 0 else reversed(range(len(plans)))
             for j in order:
                 worker, burst, lead = plans[j]
+                time.sleep(REST_SECONDS[result.backend])
                 rounds[j].append(worker.turn(burst, lead))
         seconds = [[turn["seconds"] for turn in turns] for turns in rounds]
         peak = rounds[-1][-1]["peak_bytes"]

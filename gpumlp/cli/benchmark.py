@@ -15,6 +15,7 @@ from gpumlp.bench.peers import COMPETITORS, OURS, known
 from gpumlp.bench.results import TIMED, Results
 from gpumlp.cli import models, options, outputs
 from gpumlp.cli.errors import reported
+from gpumlp.storage import check_writable
 
 T = TypeVar("T")
 
@@ -76,6 +77,9 @@ def bench(
     if plot is not None:
         models.require("matplotlib")
     outputs.check_folder(out)
+    for file in (json, plot):
+        if file is not None:
+            check_writable(file)
     chosen = cases.choose(
         _listed(case), _listed(widths), _listed(batch_size, int), _listed(precision),
         _listed(optimizer), _listed(activation),
