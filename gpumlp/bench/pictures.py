@@ -14,7 +14,7 @@ from gpumlp.storage import atomic_write
 
 # Okabe and Ito's, after the blue that is ours: told apart by all
 COLOURS = ("#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
-MARKERS = "osD^vPX*"
+MARKERS, SIGNS = "osD^vPX*", "●■◆▲▼✚✖★"  # a case's, for matplotlib and for readers
 
 
 def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
@@ -51,15 +51,20 @@ def _bars(axes: Any, timed: Sequence[Result], cases: list[str], colours: dict[st
     """Each competitor's time over ours: longer is slower, 1 is ours."""
     y, ticks = 0.0, []
     for case in cases:
+        sign = SIGNS[cases.index(case) % len(SIGNS)]
         axes.text(
-            0.005, y, case, fontsize=7, va="center", transform=axes.get_yaxis_transform(),
-            bbox={"color": "white", "pad": 0.5},
+            0.005, y, f"{sign} {case}", fontsize=7, va="center",
+            transform=axes.get_yaxis_transform(), bbox={"color": "white", "pad": 0.5},
         )  # fmt: skip
         for result in (r for r in timed if str(r.case) == case and r.competitor != OURS):
             y += 1
             ratio = 1 / result.ours_over_this
             axes.barh(y, ratio, color=colours[result.competitor], height=0.75)
-            axes.text(ratio, y, f" {ratio:.2f}", fontsize=7, va="center")
+            box = {"color": "white", "pad": 0.5, "alpha": 0.8}
+            axes.annotate(
+                f"{ratio:.2f}", (ratio, y), (3, 0), textcoords="offset points", fontsize=7,
+                va="center", bbox=box,
+            )  # fmt: skip
             ticks.append((y, result.competitor))
         y += 1.3
     axes.axvline(1, color=TRAINING, linewidth=1.8)
@@ -79,7 +84,7 @@ def _roofline(
             continue  # it is the roof
         axes.plot(
             intensity(result), result.tflops, linestyle="none",
-            color=colours[result.competitor], marker=MARKERS[cases.index(str(result.case)) % 8],
+            color=colours[result.competitor], marker=MARKERS[cases.index(str(result.case)) % len(MARKERS)],
             label=result.competitor,
         )  # fmt: skip
     from matplotlib.ticker import NullFormatter
