@@ -55,7 +55,11 @@ def stages(out: Path) -> list[Stage]:
             {"GPUMLP_BENCH_BACKEND": "cupy"},
         ),
         short("bench-short", "--case", "small,launch"),
-        short("bench-wide", "--case", "wide", "--batch-size", "1024,8192", "--no-cold"),
+        short("bench-wide", "--case", "wide", "--no-cold"),
+        short(
+            *("bench-sgd", "--case", "wide", "--batch-size", "1024", "--optimizer", "sgd"),
+            *("--peers", "floor,torch.compile", "--no-cold"),
+        ),
     ]
 
 

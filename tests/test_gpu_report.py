@@ -133,7 +133,7 @@ def test_the_stages_name_files_and_options_that_there_are(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     for name in ("activation", "loss", "theta", "gather", "empty"):
         assert f"test_kernels_{name}.py::" in done.stdout
-    for name in ("bench-short", "bench-wide"):
+    for name in ("bench-short", "bench-wide", "bench-sgd"):
         words = list(stages[name].command)
         words[words.index("--minutes") + 1] = "0"  # read the options, then do nothing
         words[words.index("cupy")] = "numpy"

@@ -82,10 +82,10 @@ def _roofline(
     for result in timed:
         if result.competitor == FLOOR:
             continue  # it is the roof
+        marker = MARKERS[cases.index(str(result.case)) % len(MARKERS)]
         axes.plot(
-            intensity(result), result.tflops, linestyle="none",
-            color=colours[result.competitor], marker=MARKERS[cases.index(str(result.case)) % len(MARKERS)],
-            label=result.competitor,
+            intensity(result), result.tflops, linestyle="none", marker=marker,
+            color=colours[result.competitor], label=result.competitor,
         )  # fmt: skip
     from matplotlib.ticker import NullFormatter
 
