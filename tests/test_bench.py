@@ -157,7 +157,7 @@ def test_a_part_that_takes_too_long_is_ended_and_not_written(tmp_path, monkeypat
 
 def test_a_failure_of_our_own_is_an_error(tmp_path, monkeypatch):
     def measure(lane, competitor):
-        return Result(lane._case, "numpy", competitor, "failed", "alas")
+        return Result(lane.case, "numpy", competitor, "failed", "alas")
 
     monkeypatch.setattr(bench_run.Lane, "measure", measure)
     told = bench(tmp_path, code=1)

@@ -62,32 +62,38 @@ def run(cases: Sequence[Case], settings: Settings, results: Results, tell: Tell)
     if settings.backend == "cupy":
         where["gpu"] = gpu()
     for case in cases:
-        competitors = [OURS, *(peer for peer in settings.peers if peer != OURS)]
         with Lane(case, settings, clock) as lane:
-            for competitor in competitors:
+            for competitor in (OURS, *(peer for peer in settings.peers if peer != OURS)):
                 known = results.of(case, settings.backend, competitor)
                 if settings.resume and known is not None and known.status in FINAL:
                     _check_machine(known, where)
-                elif not clock.allows(competitor):
-                    tell(f"stopped before {competitor} on {case}: it may not end in time")
-                    return False
                 else:
-                    tell(f"{case}: {competitor} …")
-                    begun = time.monotonic()
-                    known = lane.measure(competitor)
-                    if known.status == "late":
-                        tell(f"stopped in {competitor} on {case}: {known.reason}")
+                    known = _part(lane, competitor, clock, tell)
+                    if known is None:
                         return False
-                    seconds = time.monotonic() - begun
-                    known = replace(known, part_seconds=seconds, machine={**known.machine, **where})
-                    results.add(known)
-                    clock.took(competitor, seconds)
-                    if known.status != TIMED:
-                        tell(f"  {known.status}: {known.reason}")
+                    results.add(replace(known, machine={**known.machine, **where}))
                 if competitor == OURS and known.status != TIMED:
                     tell(f"{case}: no other is timed, since there is nothing to compare it with")
                     break
     return True
+
+
+def _part(lane: Lane, competitor: str, clock: Clock, tell: Tell) -> Result | None:
+    """A part's result, or None where the time would not do, or did not."""
+    if not clock.allows(competitor):
+        tell(f"stopped before {competitor} on {lane.case}: it may not end in time")
+        return None
+    tell(f"{lane.case}: {competitor} …")
+    begun = time.monotonic()
+    result = lane.measure(competitor)
+    if result.status == "late":
+        tell(f"stopped in {competitor} on {lane.case}: {result.reason}")
+        return None
+    if result.status != TIMED:
+        tell(f"  {result.status}: {result.reason}")
+    seconds = time.monotonic() - begun
+    clock.took(competitor, seconds)
+    return replace(result, part_seconds=seconds)
 
 
 class Clock:
@@ -118,7 +124,7 @@ class Lane:
     """One case's workers: this library's lives on, so that each peer's rounds alternate with it."""
 
     def __init__(self, case: Case, settings: Settings, clock: Clock) -> None:
-        self._case, self._settings, self._clock = case, settings, clock
+        self.case, self._settings, self._clock = case, settings, clock
         self._open = ExitStack()
         self._ours: tuple[Worker, float] | None = None
         self._exact: dict[str, Change] | None = None
@@ -139,12 +145,12 @@ class Lane:
     def measure(self, competitor: str) -> Result:
         """Start it, check it, time it; whatever goes wrong is in the result."""
         backend = self._settings.backend
-        result = Result(self._case, backend, competitor, TIMED)
+        result = Result(self.case, backend, competitor, TIMED)
         beside = ""
         try:
             if competitor != OURS and self._ours is None:
                 beside = "gpumlp, which it is timed beside: "
-                self._ours = self._ready(Result(self._case, backend, OURS, TIMED))[:2]
+                self._ours = self._ready(Result(self.case, backend, OURS, TIMED))[:2]
                 beside = ""
             return self._measure(result)
         except Ended as end:
@@ -178,7 +184,7 @@ class Lane:
             known = ("peak_bytes", "peak_of", "machine", "notes")
             result = replace(result, **{name: started[name] for name in known})
             if started["trains"]:
-                error = check(_load(worker.changes), self._reference(), self._case)
+                error = check(_load(worker.changes), self._reference(), self.case)
                 start = "warm" if self._settings.cold else "cold"
                 first_step = {start: float(started["first_step"])}
                 result = replace(result, error=error, first_step=first_step)
@@ -198,7 +204,7 @@ class Lane:
         return self._exact
 
     def _changes(self, precision: str) -> dict[str, Change]:
-        with self._worker(OURS, replace(self._case, precision=precision)) as worker:
+        with self._worker(OURS, replace(self.case, precision=precision)) as worker:
             worker.started()
             return _load(worker.changes)
 
@@ -206,7 +212,7 @@ class Lane:
         caches = self._folder / f"caches-{competitor.replace(':', '-')}"
         caches.mkdir(exist_ok=True)
         return Worker(
-            competitor, case or self._case, self._settings.backend, self._folder / "workers",
+            competitor, case or self.case, self._settings.backend, self._folder / "workers",
             caches, self._clock.end,
         )  # fmt: skip
 
