@@ -10,6 +10,7 @@ import time
 import pytest
 from cli_cases import run
 
+from gpumlp.bench import lane
 from gpumlp.bench import run as bench_run
 from gpumlp.bench.cases import Case
 from gpumlp.bench.results import Result
@@ -20,7 +21,7 @@ TINY = ["--backend", "numpy", "--rounds", "2"]
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    for seconds in (bench_run.WARM_SECONDS, bench_run.BURST_SECONDS, bench_run.REST_SECONDS):
+    for seconds in (lane.WARM_SECONDS, lane.BURST_SECONDS, lane.REST_SECONDS):
         monkeypatch.setitem(seconds, "numpy", 0.01)
 
 
@@ -97,7 +98,7 @@ def test_what_goes_wrong_is_told_by_name_and_the_others_go_on(tmp_path, monkeypa
 def test_the_planted_peers_would_be_timed_but_for_their_numbers(tmp_path, monkeypatch):
     """So that the test above shows what it says."""
     monkeypatch.setenv("BENCH_TIMED", str(tmp_path / "timed"))
-    monkeypatch.setattr(bench_run, "check", lambda got, want, case: 0.0)
+    monkeypatch.setattr(lane, "check", lambda got, want, case: 0.0)
     bench(tmp_path / "parts", peers=f"{HERE}:wrong_rate")
     assert (tmp_path / "timed").exists()
 
@@ -156,10 +157,10 @@ def test_a_part_that_takes_too_long_is_ended_and_not_written(tmp_path, monkeypat
 
 
 def test_a_failure_of_our_own_is_an_error(tmp_path, monkeypatch):
-    def measure(lane, competitor):
-        return Result(lane.case, "numpy", competitor, "failed", "alas")
+    def measure(self, competitor):
+        return Result(self.case, "numpy", competitor, "failed", "alas")
 
-    monkeypatch.setattr(bench_run.Lane, "measure", measure)
+    monkeypatch.setattr(lane.Lane, "measure", measure)
     told = bench(tmp_path, code=1)
     assert "  gpumlp: failed: alas" in told.stdout
     assert list(parts(tmp_path)) == ["gpumlp"]

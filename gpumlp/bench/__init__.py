@@ -6,6 +6,7 @@
     processes    the other end of a worker's pipe
     correct      that all move the parameters alike, before anything is timed
     timing       medians, quartiles, ratios round by round; the machine
+    lane         one case: our process, and beside it one competitor's after another
     run          the parts, one file each; a run can be cut off and go on
     results      what a part found, as a file
     report       the table; `pictures` draws them
