@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+GPU_OUT ?= gpu-report
 
-.PHONY: setup train test lint types bench clean
+.PHONY: setup train test lint types bench gpu clean
 
 train: $(VENV)/cli.stamp
 	$(BIN)/gpumlp train
@@ -22,7 +23,12 @@ types: $(VENV)/dev.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.compare_cpu
+	$(BIN)/gpumlp bench --case small,tabular,launch --backend numpy
 	$(BIN)/pytest benchmarks -q
+
+# on a machine with a GPU, in any Python that has gpumlp: make gpu PYTHON=.venv/bin/python
+gpu:
+	$(PYTHON) -m benchmarks.gpu_report $(GPU_OUT) $(STAGES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

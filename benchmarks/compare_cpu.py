@@ -75,7 +75,6 @@ def step() -> Competitors:
     batches.start(0, np.array([trainer.control(LR, 1)]), np.zeros(1), at=0)
 
     def ours() -> None:
-        batches.seek(0)
         trainer.step(batches)
 
     competitors: Competitors = {"gpumlp": ours}

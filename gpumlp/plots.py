@@ -40,7 +40,7 @@ def history_figure(
     Raises:
         ImportError: matplotlib is missing.
     """
-    figure = _figure()
+    figure = blank_figure()
     cost, score = figure.subplots(1, 2)
     _panel(cost, history, "cost", "cost J")
     _panel(score, history, "metric", metric)
@@ -74,10 +74,10 @@ def _panel(axes: Any, history: Mapping[str, Sequence[float]], column: str, name:
         axes.legend(frameon=False)
 
 
-def _figure() -> Any:
+def blank_figure(height: float = 3.8) -> Any:
     """A figure that needs no display: the one place where matplotlib is imported."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('for plots: pip install "gpumlp[cli]"') from error
-    return Figure(figsize=(9.6, 3.8), layout="constrained")
+    return Figure(figsize=(9.6, height), layout="constrained")

@@ -18,10 +18,11 @@ GPUMLP_KERNEL(begin, THREADS)
     J[0] = 0;
 }
 
-// costs[t] ← J, t ← t + 1
+// costs[t] ← J, t ← t + 1, and after the last of the steps 0
 GPUMLP_KERNEL(end, THREADS)
-(int64* position, const double* J, double* costs) {
+(int64* position, const double* J, double* costs, int64 steps) {
     if (first() >= 1) return;
-    costs[position[0]] = J[0];
-    ++position[0];
+    const int64 t = position[0];
+    costs[t] = J[0];
+    position[0] = t + 1 < steps ? t + 1 : 0;
 }

@@ -48,9 +48,11 @@ def test_begin(t: int, rows: int, blocks: int, dtype: str) -> None:
 
 def test_end() -> None:
     position, costs = aligned([2], i64), aligned(np.zeros(4))
-    kernel("end", CATALOGUE["float32"]["step"])((1, 1), (256, 1), (position, aligned([0.5]), costs))
-    assert position.tolist() == [3]
-    assert costs.tolist() == [0, 0, 0.5, 0]
+    end = kernel("end", CATALOGUE["float32"]["step"])
+    for J, after in ((0.5, 3), (0.25, 0), (0.125, 1)):
+        end((1, 1), (256, 1), (position, aligned([J]), costs, i64(4)))
+        assert position.tolist() == [after]
+    assert costs.tolist() == [0.125, 0, 0.5, 0.25]
 
 
 # ---- recording -----------------------------------------------------------------------------------

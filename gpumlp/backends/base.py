@@ -183,7 +183,10 @@ class Backend(Protocol):
         """
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
-        """costs[t] ← J, t ← t + 1.  position as in `begin`, J (1,), costs (steps,) float64."""
+        """costs[t] ← J; t ← t + 1, and 0 after the last step.
+
+        position as in `begin`; J (1,), costs (steps,) float64.
+        """
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """What hands in again, as one, the work on the room's arrays that `work` hands in.

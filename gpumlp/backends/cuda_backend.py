@@ -202,7 +202,7 @@ class CudaBackend:
         )  # fmt: skip
 
     def end(self, position: DeviceArray, J: DeviceArray, costs: DeviceArray) -> None:
-        self._kernel("end", "step.cu")(*launch.ONE_BLOCK, (position, J, costs))
+        self._kernel("end", "step.cu")(*launch.ONE_BLOCK, (position, J, costs, i64(len(costs))))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         replay = self._device.record(work)

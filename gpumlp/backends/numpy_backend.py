@@ -205,7 +205,7 @@ class NumpyBackend:
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
         costs[position] = J
-        position += 1
+        np.remainder(position + 1, len(costs), out=position)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         return work

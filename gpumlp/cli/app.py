@@ -10,6 +10,7 @@ import typer
 import gpumlp
 from gpumlp import data as datasets
 from gpumlp.cli import describe, models, options, outputs
+from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
 from gpumlp.training import Trainer
 
@@ -152,6 +153,9 @@ def predict(
     net, preparation = models.load(model, backend)
     x = preparation.inputs(datasets.load_inputs(data, preparation))
     write(preparation.outputs(net.predict(x)), preparation.classes)
+
+
+app.command()(bench)
 
 
 @app.command()

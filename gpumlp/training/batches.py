@@ -151,7 +151,7 @@ class Batches:
             if replay is None:
                 replay = self._recorded[rows] = self._room.record(work)
             replay()
-        self.at += 1
+        self.at = (self.at + 1) % self.steps
 
     def load(self) -> None:
         """The next minibatch: h[0] = x, y, the examples' weights, control, factors, and J = 0."""

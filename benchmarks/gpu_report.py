@@ -1,0 +1,131 @@
+"""Everything that needs a GPU, in one go: its tests, sanitizers, kernels and the short benchmark.
+
+    python -m benchmarks.gpu_report FOLDER [STAGE ...]      # or: make gpu
+
+Goes on past failures.  FOLDER gets a log of each stage, the benchmarks' JSON and pictures, what
+became of each stage in report.json, and summary.md, a page for people.  Exits with 1 if a stage
+failed.  Runs in any Python that has gpumlp with the extras test and cuda13 (or cuda12).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.stages import FAILED, ROOT, Stage, run_all
+
+PYTHON = sys.executable
+MINUTES = 8  # of a benchmark stage: a GPU may be lent for no longer
+
+KERNELS = [f"tests/test_kernels_{n}.py" for n in ("activation", "loss", "theta", "gather", "empty")]
+# Each array is an allocation of its own, so that the sanitizer sees where it ends; CuPy's pool
+# would put it into a larger one.
+UNPOOLED = (
+    "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
+)
+
+
+def stages(out: Path) -> list[Stage]:
+    """All stages, in order: what fails soonest first."""
+    pytest = [PYTHON, "-m", "pytest", "-q", "-ra"]
+    bench = [PYTHON, "-m", "gpumlp", "bench", "--backend", "cupy", "--minutes", str(MINUTES)]
+    limit = 60.0 * (MINUTES + 2)
+
+    def short(name: str, *options: str) -> Stage:
+        files = [
+            "--out", f"{out / name}", "--resume", "--json", f"{out / name}.json",
+            "--plot", f"{out / name}.png",
+        ]  # fmt: skip
+        return Stage(name, [*bench, *options, *files], limit)
+
+    timings = ["benchmarks/test_kernels.py", "benchmarks/test_products.py"]
+    return [
+        Stage("info", [PYTHON, "-m", "gpumlp", "info"], 120),
+        Stage("tests", [*pytest, "-p", "no:benchmark", "tests/gpu"], 1800),
+        sanitizer("memcheck"),
+        sanitizer("racecheck"),
+        Stage(
+            "kernels",
+            [*pytest, *timings, f"--benchmark-json={out / 'kernels.json'}"],
+            limit,
+            {"GPUMLP_BENCH_BACKEND": "cupy"},
+        ),
+        short("bench-short", "--case", "small,launch"),
+        short("bench-wide", "--case", "wide", "--no-cold"),
+        short(
+            *("bench-sgd", "--case", "wide", "--batch-size", "1024", "--optimizer", "sgd"),
+            *("--peers", "floor,torch.compile", "--no-cold"),
+        ),
+    ]
+
+
+def sanitizer(tool: str) -> Stage:
+    """compute-sanitizer over the kernels' tests in float32, on the device, without products."""
+    program = find_sanitizer()
+    return Stage(
+        tool,
+        [
+            program,
+            *f"--tool {tool} --error-exitcode 86".split(),
+            *(PYTHON, "-c", UNPOOLED),
+            *["-q", "-p", "no:benchmark", "-p", "no:xdist", "-k", "float32"],
+            *KERNELS,
+        ],
+        1200,
+        # one entry of each table and one order: the loops are watched, not the mathematics
+        {"GPUMLP_KERNELS": "device", "GPUMLP_SANITIZE": "thread"},
+        "compute-sanitizer: it comes with the CUDA toolkit; put it on the PATH or set CUDA_PATH",
+    )
+
+
+def find_sanitizer() -> str:
+    """compute-sanitizer on the PATH or in CUDA's folder, or ""."""
+    roots = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    places = [Path(r) / f for r in roots if r for f in ("bin", "compute-sanitizer")]
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, places)])
+    return shutil.which("compute-sanitizer", path=path) or ""
+
+
+def no_gpu() -> str:
+    """Why nothing here can run, in one line, or ""."""
+    program = (
+        "import gpumlp, gpumlp.cuda\n"
+        "try: gpumlp.cuda.open_device()\n"
+        "except gpumlp.DeviceError as error: print(error); raise SystemExit(3)"
+    )
+    done = subprocess.run(
+        [PYTHON, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return ""
+    said = (done.stdout if done.returncode == 3 else done.stderr).strip().splitlines()
+    return said[-1] if said else f"opening the GPU ended with status {done.returncode}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all stages, or those named; the exit status."""
+    if not arguments or arguments[0].startswith("-"):
+        print("usage: python -m benchmarks.gpu_report FOLDER [STAGE ...]", file=sys.stderr)
+        return 2
+    out, names = Path(arguments[0]).absolute(), list(arguments[1:])
+    all_stages = {stage.name: stage for stage in stages(out)}
+    unknown = [name for name in names if name not in all_stages]
+    if unknown:
+        print(f"no stage {unknown[0]!r}; there are: {', '.join(all_stages)}", file=sys.stderr)
+        return 2
+    reason = no_gpu()
+    if reason:
+        print(f"make gpu: nothing was run: {reason}", file=sys.stderr)
+        return 1
+    chosen = [all_stages[name] for name in names or all_stages]
+    outcomes = run_all(chosen, out, lambda line: print(line, flush=True))
+    print(f"{out / 'summary.md'}")
+    return int(any(outcome.status == FAILED for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

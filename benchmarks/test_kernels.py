@@ -1,0 +1,115 @@
+"""The kernels that memory bounds, beside a copy of as many bytes: "share_of_copy".
+
+Each is checked on some rows before it is timed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from benchmarks.rooms import MEGABYTES, empty, normal, room, through_activation, timed
+from gpumlp.workspace import UNSCALED
+
+COLS = 4096
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
+
+
+def rows_of(item: int) -> int:
+    """Rows of COLS numbers that make the largest array MEGABYTES large."""
+    return max(64, (MEGABYTES << 20) // (COLS * item))
+
+
+def close(where: Any, got: Any, want: Any) -> None:
+    """Equal to the precision's rounding, beside the largest entry."""
+    atol = TOLERANCE[where.precision] * float(np.abs(want).max())
+    np.testing.assert_allclose(where.to_host(got).astype(np.float64), want, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "mish"])
+def test_activation_gradient_and_bias_sum(benchmark: Any, activation: str) -> None:
+    """gz ← gh ⊙ f'(z), db ← column sums: reads gh and z or h, writes gz."""
+    where, f = room(), gpumlp.ACTIVATIONS[activation]
+    rows = rows_of(where.storage.itemsize)
+    z, gh = normal(where, rows, COLS), normal(where, rows, COLS)
+    h, gz, db = empty(where, *z.shape), empty(where, *z.shape), empty(where, COLS)
+    where.asarray(f.f(where.to_host(z), **f.params), out=h)
+    through_activation(where, f, z, h, gh, gz, db)
+    some = [where.to_host(a[:32]).astype(np.float64) for a in (z, h, gh)]
+    close(where, gz[:32], some[2] * f.df(some[0], some[1], **f.params))
+    close(where, db, where.to_host(gz).sum(axis=0, dtype=np.float64))
+    # gh, gz and what df reads: z, h or both
+    passes = 2 + len(f.reads)
+    timed(
+        benchmark,
+        where,
+        lambda: through_activation(where, f, z, h, gh, gz, db),
+        passes * rows * COLS * where.storage.itemsize,
+    )
+
+
+def test_softmax_cross_entropy(benchmark: Any) -> None:
+    """J, gh and db from ŷ and labels: reads ŷ twice, writes gh, and reads it for the sums."""
+    where, loss = room(), gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.0)
+    rows, identity = rows_of(where.storage.itemsize), gpumlp.ACTIVATIONS["identity"]
+    y_hat, gh = normal(where, rows, COLS), empty(where, rows, COLS)
+    labels = np.random.default_rng(0).integers(0, COLS, rows)
+    y, weights = where.asarray(labels, dtype=np.int32), where.full((rows,), 1 / rows)
+    db, J = empty(where, COLS), where.full((1,), 0, "float64")
+    scaling = where.asarray(UNSCALED, dtype=np.float64)
+
+    def call() -> None:
+        where.output_gradient(loss, identity, y_hat, y_hat, y, weights, scaling, gh, gh, db, J)
+
+    call()
+    e = np.exp(where.to_host(y_hat[:8]).astype(np.float64))
+    want = (e / e.sum(axis=1, keepdims=True) - np.eye(COLS)[labels[:8]]) / rows
+    close(where, gh[:8], want)
+    timed(benchmark, where, call, 3 * rows * COLS * where.storage.itemsize)
+
+
+def test_gather(benchmark: Any) -> None:
+    """A minibatch's rows in a shuffled order: reads and writes each once."""
+    where = room()
+    rows = rows_of(where.storage.itemsize)
+    source, out = normal(where, rows, COLS), empty(where, rows, COLS)
+    order = np.random.default_rng(0).permutation(rows)
+    index = where.asarray(order, dtype=np.int64)
+    where.gather(source, index, out)
+    np.testing.assert_array_equal(where.to_host(out[:4]), where.to_host(source)[order[:4]])
+    moved = 2 * rows * COLS * where.storage.itemsize
+    timed(benchmark, where, lambda: where.gather(source, index, out), moved)
+
+
+@pytest.mark.parametrize("optimizer", gpumlp.OPTIMIZERS)
+def test_update(benchmark: Any, optimizer: str) -> None:
+    """One pass over flat θ: reads dθ, reads and writes θ and each slot."""
+    where, rule = room(), gpumlp.OPTIMIZERS[optimizer]
+    none = gpumlp.REGULARIZERS["none"]
+    n = rows_of(where.dtype.itemsize) * COLS // (2 + len(rule.slots))
+    n -= n % 64
+    d = normal(where, n)
+    theta, scaling = where.asarray(d), where.asarray(UNSCALED, dtype=np.float64)
+    rounded = theta if where.storage == where.dtype else empty(where, n)
+    slots = where.full((len(rule.slots), n), 0)
+    numbers = rule.control(1e-3, 1)
+    control = where.asarray(np.array((1.0, *numbers)), dtype=np.float64)
+    want, g = (where.to_host(a[:999]).astype(np.float64) for a in (theta, d))
+    fresh = {name: np.zeros(999) for name in rule.slots}
+    rest = dict(zip(rule.scalar_names, numbers[1:-1], strict=True))
+    rule.rule(want, g, numbers[0], **fresh, **rest, **rule.params)
+
+    def call() -> None:
+        where.update(rule, none, theta, rounded, d, slots, n, scaling, control)
+
+    kept = where.asarray(
+        d, dtype=where.storage
+    )  # an update may overwrite dθ, and numbers that shrink get slow
+    call()
+    close(where, theta[:999], want)
+    copies = 1 if rounded is theta else 2  # dθ, and θ's copy
+    moved = n * (2 * (1 + len(rule.slots)) * where.dtype.itemsize + copies * where.storage.itemsize)
+    timed(benchmark, where, call, moved, before=lambda: where.asarray(kept, out=d))

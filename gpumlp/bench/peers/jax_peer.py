@@ -1,0 +1,116 @@
+"""JAX: the whole step under one jit, buffers donated, optax's optimizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpumlp.bench.cases import Case, HostArray
+from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+
+Params = list[Any]
+
+
+class JaxStep(Plain):
+    """One jitted step on one minibatch; bfloat16 by casting float32 parameters within it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.theta_type = float_type(problem.case.precision)
+        jax, optax = _jax(problem)
+        case = problem.case
+        tensors = dict(problem.theta())
+        self._names = list(tensors)
+        params = [jax.numpy.asarray(tensors[name], self.theta_type) for name in self._names]
+        del tensors
+        self._jax = jax
+        self._data = (jax.numpy.asarray(problem.x, self.theta_type), jax.numpy.asarray(problem.y))
+        optimizer = {
+            "sgd": lambda: optax.sgd(case.lr),
+            "adamw": lambda: optax.adamw(case.lr, weight_decay=0.01),
+        }[case.optimizer]()
+        cost = _cost(jax, optax, case)
+
+        def step(params: Params, state: Any, x: Any, y: Any) -> tuple[Params, Any]:
+            gradient = jax.grad(cost)(params, x, y)
+            updates, state = optimizer.update(gradient, state, params)
+            return optax.apply_updates(params, updates), state
+
+        self._step = jax.jit(step, donate_argnums=(0, 1))
+        self._params, self._state = params, jax.jit(optimizer.init)(params)
+
+    def run(self) -> None:
+        """One step; θ and the state go in and come out in the same memory."""
+        self._params, self._state = self._step(self._params, self._state, *self._data)
+
+    def synchronize(self) -> None:
+        """Wait for the last step's θ."""
+        self._jax.block_until_ready(self._params)
+
+    def tensors(self) -> Iterator[tuple[str, HostArray]]:
+        """θ."""
+        for name, value in zip(self._names, self._params, strict=True):
+            yield name, np.asarray(value)
+
+    def peak_bytes(self) -> int | None:
+        """The most that XLA's allocator had handed out."""
+        stats = self._jax.devices()[0].memory_stats() or {}
+        return stats.get("peak_bytes_in_use")
+
+
+def step(problem: Problem) -> JaxStep:
+    """JAX and optax."""
+    return JaxStep(problem)
+
+
+def _jax(problem: Problem) -> tuple[Any, Any]:
+    """jax and optax, set to the case's precision and place."""
+    precision = problem.case.precision
+    if precision == "float16":
+        raise Unsupported("float16 needs loss scaling, which neither jax nor optax does by itself")
+    if precision == "tf32" and not problem.on_gpu:
+        raise Unsupported("tf32 needs a GPU")
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    os.environ.setdefault("JAX_PLATFORMS", "cuda" if problem.on_gpu else "cpu")
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", precision == "float64")
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache:  # by itself it keeps none but slow compilations
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if precision in ("tf32", "float32"):
+        arithmetic = "tensorfloat32" if precision == "tf32" else "float32"
+        jax.config.update("jax_default_matmul_precision", arithmetic)
+    return jax, optax
+
+
+def _cost(jax: Any, optax: Any, case: Case) -> Callable[[Params, Any, Any], Any]:
+    """J of the parameters [W_1, b_1, …] and a minibatch."""
+    activations = {
+        "relu": jax.nn.relu,
+        "tanh": jax.numpy.tanh,
+        "silu": jax.nn.silu,
+        "gelu": lambda z: jax.nn.gelu(z, approximate=True),
+    }
+    if case.activation not in activations:
+        listed = ", ".join(activations)
+        raise Unsupported(f"the benchmark knows jax's {listed}, not {case.activation}")
+    f = activations[case.activation]
+    short = jax.numpy.bfloat16 if case.precision == "bfloat16" else None
+
+    def cost(params: Params, x: Any, y: Any) -> Any:
+        h = x.astype(short) if short else x
+        for i in range(0, len(params), 2):
+            W, b = (p.astype(short) if short else p for p in params[i : i + 2])
+            z = h @ W.T + b
+            h = f(z) if i + 2 < len(params) else z
+        y_hat = h.astype(jax.numpy.float32) if short else h
+        if case.loss == "squared_error":
+            return jax.numpy.square(y_hat - y).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(y_hat, y).mean()
+
+    return cost

@@ -1,0 +1,92 @@
+"""What a benchmark found: one table for people, and one JSON file of everything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from gpumlp.bench.peers import FLOOR, OURS
+from gpumlp.bench.results import TIMED, Result
+from gpumlp.storage import atomic_write
+
+HEADER = (
+    "", "median ms", "quartiles ms", "gpumlp takes", "TFLOP/s", "of floor", "peak MB",
+    "first step s", "error",
+)  # fmt: skip
+LEGEND = """\
+gpumlp takes: our time over this one's, round by round.  of floor: the floor's time over this one's;
+the floor is the step's bare products, and its other bytes at the speed of a copy.  peak MB: {peak}.
+first step: after import, cold (nothing compiled) / warm.  error: of the first step's change of the
+parameters, beside float64."""
+
+
+def table(results: Sequence[Result]) -> Iterator[str]:
+    """The lines of one table: each case, its competitors, and who was left out and why."""
+    timed = [r for r in results if r.status == TIMED]
+    rows = {id(r): row(r, share_of_floor(r, timed)) for r in timed}
+    columns = zip(HEADER, *rows.values(), strict=True) if rows else ((name,) for name in HEADER)
+    widths = [max(map(len, column)) for column in columns]
+    for case, group in _by_case(results):
+        yield case
+        yield _line(HEADER, widths)
+        of_case = list(group)
+        yield from (_line(rows[id(r)], widths) for r in of_case if r.status == TIMED)
+        yield from (
+            f"  {r.competitor}: {r.status}: {r.reason}" for r in of_case if r.status != TIMED
+        )
+        yield ""
+    if timed:
+        yield LEGEND.format(peak=" or ".join(sorted({r.peak_of for r in timed})))
+
+
+def row(result: Result, share: float | None) -> tuple[str, ...]:
+    """A line of the table, as text."""
+    low, high = result.timing.quartiles
+    start = result.first_step
+    return (
+        result.competitor,
+        f"{1e3 * result.timing.median:.3f}",
+        f"{1e3 * low:.3f} {1e3 * high:.3f}",
+        "" if result.competitor == OURS else f"{result.ours_over_this:.2f}x",
+        f"{result.tflops:.3g}",
+        "" if share is None else f"{share:.0%}",
+        "" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+        " / ".join(f"{start[name]:.2f}" for name in ("cold", "warm") if name in start),
+        "" if result.error is None else f"{result.error:.1e}",
+    )
+
+
+def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
+    """The floor's time over this one's, by way of our own rounds beside each; None without it."""
+    for floor in timed:
+        if floor.competitor == FLOOR and (floor.case, floor.backend) == (
+            result.case,
+            result.backend,
+        ):
+            return result.ours_over_this / floor.ours_over_this
+    return None
+
+
+def write_json(path: Path, results: Sequence[Result]) -> None:
+    """Everything measured, with each result's machine, versions and case."""
+    parts = [result.to_json() for result in results]
+    atomic_write(path, (json.dumps({"results": parts}, indent=1) + "\n").encode())
+
+
+def _by_case(results: Sequence[Result]) -> Iterator[tuple[str, Iterator[Result]]]:
+    return groupby(results, key=lambda r: f"{r.case}, on the {_place(r)}")
+
+
+def _place(result: Result) -> str:
+    name = result.machine.get("gpu", {}).get("name") or result.machine.get("processor", "")
+    return f"{'GPU' if result.backend == 'cupy' else 'CPU'} ({name})"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = (
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return f"  {first}  {'  '.join(rest)}".rstrip()
