@@ -35,7 +35,6 @@ class FakeArray(np.ndarray):
 
 
 class FakeStream:
-    ptr = 77
     capturing = False
 
     def is_capturing(self):
@@ -51,6 +50,12 @@ class FakeStream:
 
     def __init__(self, non_blocking=False):
         assert non_blocking  # capture into a graph needs it
+        self.ptr = 77 + FakeStream.count
+        FakeStream.count += 1
+        self.waited = []
+
+    def wait_event(self, event):
+        self.waited.append(event.stream.ptr)
 
     def __enter__(self):
         FakeCupy.current = self
@@ -81,9 +86,13 @@ class FakeEvent:
 
     lt, launch = None, 7.0
 
+    def __init__(self, disable_timing=False):
+        self.timing = not disable_timing
+
     def record(self, stream):
-        assert stream.ptr == 77
-        self.at = self.lt.clock
+        self.stream = stream
+        if self.timing:
+            self.at = self.lt.clock
 
     def synchronize(self):
         FakeArray.log.append(("synchronize", "event"))
@@ -116,7 +125,7 @@ class FakeCupy:
 
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
-        FakeArray.log, FakeCupy.recorded = [], None
+        FakeArray.log, FakeCupy.recorded, FakeStream.count = [], None, 0
         self.limit = 1 << 40
         self.current_device = 0
         self.cuda = types.SimpleNamespace(

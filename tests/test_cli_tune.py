@@ -75,10 +75,23 @@ def test_what_was_kept_is_not_measured_again_but_where_that_is_asked_for(lt):
     lt.reopen()
     lt.calls.clear()
     assert by_product(products(*WIDTHS)) == {product: before[product] for product in STEP}
-    assert len(lt.calls) == len(STEP)
+    assert len(lt.calls) == 2 * len(STEP)  # a step in pieces, and one recorded
     lt.reopen()
     again = products(*WIDTHS, "--again")
     assert {row["microseconds"] for row in again} == {1}
+
+
+def test_the_step_is_measured_both_ways(lt):
+    """With the clock of a stand-in whose graphs take no time, and so a tie."""
+    name = "step 5-16-8-3 relu relu identity softmax_cross_entropy adamw float32, minibatch 32"
+    told = json.loads(run("tune", *WIDTHS, "--json").stdout)
+    assert told["steps"] == {name: {"in turn": 0, "branched": 0}}
+    lt.reopen()
+    assert json.loads(run("tune", *WIDTHS, "--json").stdout)["steps"] == {}  # it is kept
+    lt.reopen()
+    assert f"{name}: in turn 0 µs, branched 0 µs" in " ".join(
+        run("tune", *WIDTHS, "--again").stdout.split()
+    )
 
 
 def test_the_table(lt):

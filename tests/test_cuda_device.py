@@ -74,6 +74,35 @@ def test_a_recorded_step_is_launched_as_a_graph(device):
     assert [arguments for *_, arguments, _ in FakeCupy.launched] == work * 2
 
 
+def test_work_beside_other_work_has_a_stream_and_a_workspace_of_its_own(cupy):
+    lt = FakeCublasLt()
+    device = CudaDevice(cupy, lt)
+    total = device.kernel("total", KernelSource("reduce.cu", "float32"))
+    a, b, out = arrays(device, (2, 2), (2, 2), (2, 2))
+    main, side = device._stream, device._side
+
+    def product():
+        device.gemm(a, b, out, compute="float32")
+
+    def work():
+        total((1, 1), (256, 1), ("first",))
+        device.fork()
+        total((1, 1), (256, 1), ("in turn",))
+        device.beside(lambda: (product(), total((1, 1), (256, 1), ("beside",))))
+        device.join()
+        product()
+
+    product()  # plans are made before
+    device.record(work)()
+    assert [(a, stream.ptr) for *_, (a,), stream in FakeCupy.launched] == [
+        ("first", main.ptr), ("in turn", main.ptr), ("beside", side.ptr)
+    ]  # fmt: skip
+    assert (side.waited, main.waited) == ([main.ptr], [side.ptr])
+    _, aside, after = lt.calls
+    assert (aside["stream"], after["stream"]) == (side.ptr, main.ptr)
+    assert aside["workspace"] == device.address(device._side_workspace) != after["workspace"]
+
+
 def test_an_error_while_recording_ends_the_recording(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):

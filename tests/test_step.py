@@ -111,7 +111,7 @@ def test_what_may_not_be_recorded_is_an_error() -> None:
         lambda: room.asarray(np.zeros(len(theta)), out=theta),
     ):
         with pytest.raises(KernelError, match="not while a step is recorded"):
-            room.record(work)
+            room.record(work, "a step")
     room.synchronize()  # and then all is well again
 
 
@@ -132,3 +132,61 @@ def test_theta_that_a_callback_assigns_to_is_what_the_next_epoch_starts_from(bac
     trainer.fit(x, y, 4, callbacks=[hook], progress=False)
     np.testing.assert_allclose(costs[1:], np.log(3), rtol=1e-6)
     assert abs(costs[0] - np.log(3)) > 1e-3
+
+
+# ---- branches ------------------------------------------------------------------------------------
+
+
+def branched_run(precision: str = "float64", late: bool = False, **settings: Any) -> Any:
+    """θ, slots and costs of a run whose weight gradients run beside the next hidden gradients."""
+    gpu = in_gpu_room(classifier("relu", precision="float32"), precision=precision)
+    gpu.backend._device.way, gpu.backend._device.late = "branched", late
+    trainer = trained(gpu, steps=20, **settings)
+    return gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.5}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
+def test_branches_change_no_bit(precision: str, settings: Any) -> None:
+    """Whether what may run beside other work does so as early as it may, or as late."""
+    gpu = in_gpu_room(classifier("relu", precision="float32"), precision=precision)
+    trainer = trained(gpu, steps=20, **settings)
+    want = gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
+    for late in (False, True):
+        assert branched_run(precision, late, **settings) == want
+
+
+def test_a_branch_begins_where_its_gradient_is_there() -> None:
+    """∇W[k] beside the way from gz[k] to gz[k−1], and the first layer's in turn."""
+    orders = []
+    for late in (False, True):
+        gpu = in_gpu_room(classifier("relu", precision="float32"))
+        device(gpu).way, device(gpu).late = "branched", late
+        x, y, _ = problem(48)
+        gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
+        calls = device(gpu).calls
+        last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
+        orders.append(" ".join(call[5:7] for call in calls[last:] if call.startswith("gemm")))
+    assert orders == ["NT NT NT TN NN TN NN TN", "NT NT NT NN TN NN TN TN"]
+
+
+def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    want = branched_run(late=True)
+    monkeypatch.setattr("gpumlp.backends.cuda_backend.CudaBackend._joined", lambda room: None)
+    assert branched_run(late=True) != want
+
+
+def test_the_way_is_asked_for_by_name() -> None:
+    """A step's name has all that its time depends on."""
+    gpu = in_gpu_room(classifier("relu"))
+    trained(gpu, steps=20, clip_norm=1.0)
+    assert device(gpu).asked_for == [
+        "step 5-9-8-3 relu relu identity softmax_cross_entropy adamw float64 clipped, minibatch 16",
+        "step 5-9-8-3 relu relu identity softmax_cross_entropy adamw float64 clipped, minibatch 6",
+    ]
+
+
+@pytest.mark.parametrize("call", ["fork", "join", "beside"])
+def test_branches_are_for_recorded_steps(call: str) -> None:
+    with pytest.raises(KernelError, match=f"{call} is for a step that is recorded"):
+        getattr(HostDevice(), call)(*([lambda: None] if call == "beside" else []))

@@ -225,3 +225,39 @@ def test_a_choice_as_json():
         Choice(Algorithm(bytes(range(64)), 7), 3, 1.5, 2.5, None), Choice(None, 0, 1.0, None, 1.0),
     ):  # fmt: skip
         assert Choice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+def a_tuner(folder, times):
+    """A tuner by whose clock the ways take these times, and what was made."""
+    made = []
+
+    def ways():
+        return {way: lambda way=way: made.append(way) or way for way in times}
+
+    tuner = Tuner(times.__getitem__, Winners(DEVICE, folder), RuntimeError, fuse=True)
+    return tuner, ways, made
+
+
+def test_the_fastest_way_of_a_step_is_kept(folder):
+    tuner, ways, made = a_tuner(folder, {"in turn": 5.0, "branched": 3.0})
+    assert tuner.fastest("a step", ways()) == "in turn"  # unmeasured, the first
+    tuner.steps = True
+    assert tuner.fastest("a step", ways()) == "branched"
+    assert tuner.measured == {"a step": {"in turn": 5.0, "branched": 3.0}}
+    made.clear()
+    later, ways, made = a_tuner(folder, {"in turn": 1.0, "branched": 3.0})
+    assert later.fastest("a step", ways()) == "branched"
+    assert later.fastest("another step", ways()) == "in turn"
+    assert made == ["branched", "in turn"]
+    later.steps = later.again = True
+    assert later.fastest("a step", ways()) == "in turn"
+
+
+@pytest.mark.parametrize("record", [{"way": "sideways"}, {}, {"way": None}, {"way": ["in turn"]}])
+def test_a_way_that_is_none_is_ignored(folder, record):
+    tuner, ways, _ = a_tuner(folder, {"in turn": 5.0, "branched": 3.0})
+    tuner.winners.put("a step", record)
+    assert tuner.fastest("a step", ways()) == "in turn"

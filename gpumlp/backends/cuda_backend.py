@@ -43,6 +43,8 @@ class CudaBackend:
         self._pack = launch.PACK_BYTES // self.storage.itemsize
         self._products = Products(device, precision)
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
+        # while a step is recorded with branches; from a hidden gradient to its weight gradient
+        self._branches = self._forked = False
         self._partial = device.empty((self._scratch_size(0),), self.dtype)
 
     def describe(self) -> str:
@@ -107,14 +109,26 @@ class CudaBackend:
     def weight_gradient(
         self, gz: DeviceArray, h_below: DeviceArray, dW: DeviceArray, factors: DeviceArray | None
     ) -> None:
-        self._device.gemm(
-            gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
-        )
+        def product() -> None:
+            self._device.gemm(
+                gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
+            )
+
+        # W that is added to in place has been read by the product since the fork
+        if self._forked and factors is None:
+            self._device.beside(product)
+        else:
+            product()
+        self._forked = False
 
     def hidden_gradient(
         self, gz_above: DeviceArray, W_above: DeviceArray, f: Activation, z: DeviceArray,
         h: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray,
     ) -> None:  # fmt: skip
+        if self._branches:  # gz_above is there, and with it all that its weight gradient needs
+            self._device.join()  # what reads the buffer that is now to become gz
+            self._device.fork()
+            self._forked = True
         self._products.downward(gz_above, W_above, f, z, h, gh, gz, db, self._through_activation)
 
     def input_gradient(self, gz: DeviceArray, W: DeviceArray, gx: DeviceArray) -> None:
@@ -140,6 +154,7 @@ class CudaBackend:
         self, regularizer: Regularizer, theta: DeviceArray, dtheta: DeviceArray, split: int,
         max_norm: float, scaling: DeviceArray, control: DeviceArray,
     ) -> None:  # fmt: skip
+        self._joined()
         (blocks, _), block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         self._kernel("squared_norm", "penalty.cu", regularizer)(
             (blocks, 1), block,
@@ -156,6 +171,7 @@ class CudaBackend:
         rounded: DeviceArray, dtheta: DeviceArray, slots: DeviceArray, split: int,
         scaling: DeviceArray, control: DeviceArray,
     ) -> None:  # fmt: skip
+        self._joined()
         grid, block = launch.flat(len(theta), self._pack, self._device.multiprocessors)
         state = slots if optimizer.slots else theta  # which a rule without slots does not touch
         kernel = self._kernel(
@@ -204,8 +220,19 @@ class CudaBackend:
     def end(self, position: DeviceArray, J: DeviceArray, costs: DeviceArray) -> None:
         self._kernel("end", "step.cu")(*launch.ONE_BLOCK, (position, J, costs, i64(len(costs))))
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        replay = self._device.record(work)
+    def record(self, work: Callable[[], None], name: str) -> Callable[[], None]:
+        def branched() -> None:
+            self._branches = True
+            try:
+                work()
+            finally:
+                self._branches = self._forked = False
+
+        device = self._device
+        replay = device.fastest(
+            name,
+            {"in turn": lambda: device.record(work), "branched": lambda: device.record(branched)},
+        )
 
         # the scratch that it writes must live as long, whatever wider matrix asks for more
         def again(scratch: DeviceArray = self._partial) -> None:
@@ -277,6 +304,11 @@ class CudaBackend:
         """J ← J + Σ of the blocks' partial sums."""
         kernel = self._kernel("total", "reduce.cu")
         kernel(*launch.ONE_BLOCK, (self._partial, J, i64(blocks)))
+
+    def _joined(self) -> None:
+        """All gradients are there."""
+        if self._branches:
+            self._device.join()
 
     def _regions(self, regularizer: Regularizer, theta: DeviceArray, split: int) -> tuple[Any, ...]:
         """What tells a kernel over θ the regions of weights and biases."""

@@ -207,7 +207,7 @@ class NumpyBackend:
         costs[position] = J
         np.remainder(position + 1, len(costs), out=position)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, work: Callable[[], None], name: str) -> Callable[[], None]:
         return work
 
     def synchronize(self) -> None:

@@ -43,14 +43,14 @@ def network(
 
 
 def measure(net: MLP, batch_size: int, optimizer: str, again: bool) -> Tuner:
-    """Train for one step on noise; every product that it meets is measured."""
+    """Train for two steps on noise: every product that they meet is measured, and then the step."""
     tuner = open_device().tuner
-    tuner.measuring, tuner.again = True, again
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch_size, net.widths[0]))
-    Trainer(net, optimizer, batch_size=batch_size).fit(
-        x, _targets(net, batch_size, rng), 1, progress=False
-    )
+    tuner.measuring = tuner.steps = True
+    tuner.again = again
+    rng, m = np.random.default_rng(0), 2 * batch_size
+    x = rng.standard_normal((m, net.widths[0]))
+    Trainer(net, optimizer, batch_size=batch_size).fit(x, _targets(net, m, rng), 1, progress=False)
+    tuner.steps = False
     return tuner
 
 
@@ -82,7 +82,12 @@ def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
     rows = [row(gemm, choice) for gemm, choice in tuner.choices.items()]
     if as_json:
         content = {"room": net.backend.describe(), "file": str(tuner.winners.path)}
-        typer.echo(json.dumps({**content, "found": len(tuner.found), "products": rows}, indent=1))
+        typer.echo(
+            json.dumps(
+                {**content, "found": len(tuner.found), "products": rows, "steps": tuner.measured},
+                indent=1,
+            )
+        )
         return
     lines = Table(box=None, pad_edge=False)
     for name in COLUMNS:
@@ -94,6 +99,9 @@ def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
             *(_number(each[name]) for name in ("microseconds", "tflops", "speedup")),
         )  # fmt: skip
     Console().print(lines)
+    for step, times in tuner.measured.items():
+        told = ", ".join(f"{way} {time:.3g} µs" for way, time in times.items())
+        typer.echo(f"{step}: {told}")
     now = len(rows) - len(tuner.found)
     typer.echo(f"{now} measured now, {len(tuner.found)} before; kept in {tuner.winners.path}")
 

@@ -13,11 +13,16 @@ from gpumlp.cuda.tuning import Choice, Tuner
 
 
 class Blas:
-    """All products of one device and stream; a plan is made at a shape's first call, then kept."""
+    """All products of one device; a plan is made at a shape's first call, then kept.
+
+    Attributes:
+        lane: (workspace, stream) of the products that follow, addresses; WORKSPACE_BYTES long.
+            Products that may run side by side need workspaces of their own.
+    """
 
     def __init__(self, lt: Any, stream: int, workspace: int, tuner: Tuner) -> None:
-        """Lt: nvmath.bindings.cublasLt; stream, workspace (WORKSPACE_BYTES): addresses."""
-        self._lt, self._stream, self._workspace, self._tuner = lt, stream, workspace, tuner
+        """Lt: nvmath.bindings.cublasLt; stream, workspace: the first lane."""
+        self._lt, self.lane, self._tuner = lt, (workspace, stream), tuner
         self._handle = lt.create()
         self._plans: dict[Gemm, tuple[Plan, Choice]] = {}
 
@@ -31,7 +36,7 @@ class Blas:
         plan = Plan(self._lt, self._handle, gemm)
 
         def run(algorithm: Algorithm) -> None:
-            plan.run(algorithm, at, self._workspace, self._stream)
+            plan.run(algorithm, at, *self.lane)
 
         try:
             plan.point(at.bias, at.aux)
@@ -53,7 +58,7 @@ class Blas:
         plan, choice = self._plans[gemm]
         if choice.algorithm is not None:
             try:
-                plan.run(choice.algorithm, at, self._workspace, self._stream)
+                plan.run(choice.algorithm, at, *self.lane)
                 return True
             except self._lt.cuBLASLtError as error:
                 if otherwise is None:

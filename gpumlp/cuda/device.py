@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -55,6 +55,10 @@ class CudaDevice:
             Timer(cupy, self, self._stream), winners, lt.cuBLASLtError, fuse=major in FUSES_WELL
         )
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
+        # for `beside`: a stream, and a workspace that is there before a step is recorded
+        self._side, self._apart, self._forked = cuda.Stream(non_blocking=True), False, None
+        self._side_workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
+        self._side_lane = self.address(self._side_workspace), self._side.ptr
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         with self._errors(), self._stream:
@@ -136,11 +140,41 @@ class CudaDevice:
             self.fill(trial, 0)
         self._blas.prepare(gemm, at._replace(out=self.address(trial)), otherwise)
 
+    def fork(self) -> None:
+        self._forked = self._mark(self._stream)
+
+    def beside(self, work: Callable[[], None]) -> None:
+        main, lane = self._stream, self._blas.lane
+        self._side.wait_event(self._forked)
+        self._stream, self._blas.lane = self._side, self._side_lane
+        try:
+            work()
+        finally:
+            self._stream, self._blas.lane = main, lane
+        self._apart = True
+
+    def join(self) -> None:
+        if self._apart:
+            self._stream.wait_event(self._mark(self._side))
+            self._apart = False
+
+    def _mark(self, stream: Any) -> Any:
+        """An event: all that the stream was handed in so far."""
+        event = self._cupy.cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event
+
+    def fastest(
+        self, what: str, ways: Mapping[str, Callable[[], Callable[[], None]]]
+    ) -> Callable[[], None]:
+        return self.tuner.fastest(what, ways)
+
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         with self._errors("recording a step"):
             self._stream.begin_capture()
             try:
                 work()
+                self.join()
             except BaseException:
                 with contextlib.suppress(*self._foreign):  # the first error tells more
                     self._stream.end_capture()

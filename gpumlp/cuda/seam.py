@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -102,6 +102,21 @@ class Device(Protocol):
 
         Returns whether the product was made, and not `otherwise` called.
         """
+
+    def fork(self) -> None:
+        """Where `beside` begins: all that was handed in before is done before.
+
+        This, `beside` and `join` are for work that is recorded.
+        """
+
+    def beside(self, work: Callable[[], None]) -> None:
+        """Hand in work that may run beside what is handed in between `fork` and `join`."""
+
+    def join(self) -> None:
+        """What is handed in from now on comes after all that `beside` has handed in."""
+
+    def fastest(self, what: str, ways: Mapping[str, Callable[[], Callable[[], None]]]) -> Any:
+        """What the way makes that was measured to be the fastest for `what`; else the first one."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """What hands in again, as one graph, the kernels and products that `work` hands in.

@@ -87,7 +87,14 @@ class Batches:
     """
 
     def __init__(
-        self, net: MLP, data: Examples, size: int, seed: int, numbers: int, factors: Array
+        self,
+        net: MLP,
+        data: Examples,
+        size: int,
+        seed: int,
+        numbers: int,
+        factors: Array,
+        name: str,
     ) -> None:
         room, m = net.backend, len(data.x)
         self._room, self._data, self._seed = room, data, seed
@@ -95,7 +102,7 @@ class Batches:
         self.steps, self.at = -(-m // self._size), 0
         self.s = Workspace(net, self._size)
         self.control = room.full((numbers,), 0, np.float64)
-        self._factors = factors
+        self._factors, self._name = factors, name
         self.costs = room.full((self.steps,), 0, np.float64)
         self.shares = np.zeros(self.steps)
         self._position = room.full((1,), 0, np.int64)
@@ -149,7 +156,9 @@ class Batches:
         else:
             replay = self._recorded[rows]
             if replay is None:
-                replay = self._recorded[rows] = self._room.record(work)
+                replay = self._recorded[rows] = self._room.record(
+                    work, f"{self._name}, minibatch {rows}"
+                )
             replay()
         self.at = (self.at + 1) % self.steps
 

@@ -167,7 +167,12 @@ class Trainer:
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; `Batches.start` comes before an epoch's first."""
         numbers = 1 + len(self.optimizer.control(self.lr, 1))
-        return Batches(self.net, data, self.batch_size, self.seed, numbers, self.factors)
+        net, widths = self.net, "-".join(map(str, self.net.widths))
+        functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, self.optimizer.name])
+        name = (
+            f"step {widths} {functions} {net.precision}{' clipped' * (self.clip_norm is not None)}"
+        )
+        return Batches(net, data, self.batch_size, self.seed, numbers, self.factors, name)
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the

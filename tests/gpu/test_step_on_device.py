@@ -40,7 +40,7 @@ def test_a_graph_gives_the_bits_of_its_pieces(
     runs = []
     for graph in (True, False):
         if not graph:
-            monkeypatch.setattr(CudaBackend, "record", lambda room, work: work)
+            monkeypatch.setattr(CudaBackend, "record", lambda room, work, name: work)
         net = on_device(classifier(precision="float32"), precision)
         trainer = trained(net, optimizer)
         runs.append((on_host(net.theta.flat).tobytes(), trainer.history["cost"]))
@@ -52,7 +52,7 @@ def test_what_waits_breaks_the_recording() -> None:
     room = get_backend("cupy", "float32")
     a = room.full((4,), 1.0)
     with pytest.raises(Exception, match=r".+"):
-        room.record(lambda: room.to_host(a) and None)
+        room.record(lambda: room.to_host(a) and None, "no step")
     net = on_device(classifier(precision="float32"))
     trained(net)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class HostDevice:
     Args:
         order: of the kernels' blocks, warps and lanes: 0 forward, 1 backward, else a shuffle.
         multiprocessors: what it calls its own, which grids grow with.
+        way: which of the ways `fastest` takes; "" is the first.
+        late: when what is handed in beside other work runs: right after `fork`, or at `join`.
 
     Attributes:
         fuses: which epilogues it has and finds fast; all.
@@ -63,13 +65,18 @@ class HostDevice:
 
     name = "the CPU harness"
 
-    def __init__(self, order: int = 0, multiprocessors: int = 4) -> None:
+    def __init__(
+        self, order: int = 0, multiprocessors: int = 4, way: str = "", late: bool = False
+    ) -> None:
         self.multiprocessors = multiprocessors
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
         self.calls: list[str] = []
+        self.way, self.late, self.asked_for = way, late, []
         self._recording: list[Callable[[], None]] | None = None
+        self._aside: list[Callable[[], None]] = []
+        self._fork = 0
 
     @property
     def launches(self) -> list[str]:
@@ -117,11 +124,40 @@ class HostDevice:
 
     # ---- work ---------------------------------------------------------------------------------
 
+    def fork(self) -> None:
+        self._recorded("fork")
+        self._fork = len(self._recorded("fork"))
+
+    def beside(self, work: Callable[[], None]) -> None:
+        recording, self._recording = self._recorded("beside"), []
+        try:
+            work()
+        finally:
+            aside, self._recording = self._recording, recording
+        if self.late:
+            self._aside += aside
+        else:
+            recording[self._fork : self._fork] = aside
+
+    def join(self) -> None:
+        self._recorded("join").extend(self._aside)
+        self._aside.clear()
+
+    def fastest(self, what: str, ways: Mapping[str, Callable[[], Any]]) -> Any:
+        self.asked_for.append(what)
+        return ways[self.way or next(iter(ways))]()
+
+    def _recorded(self, call: str) -> list[Callable[[], None]]:
+        if self._recording is None:
+            raise KernelError(f"{call} is for a step that is recorded")
+        return self._recording
+
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         self.calls.append("record")
         self._recording = recorded = []
         try:
             work()
+            self.join()
         finally:
             self._recording = None
 
