@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -190,3 +192,22 @@ def test_the_way_is_asked_for_by_name() -> None:
 def test_branches_are_for_recorded_steps(call: str) -> None:
     with pytest.raises(KernelError, match=f"{call} is for a step that is recorded"):
         getattr(HostDevice(), call)(*([lambda: None] if call == "beside" else []))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "harness"])
+def test_a_trainer_that_is_dropped_is_freed_at_once(backend: str) -> None:
+    """Memory of a device must not wait for Python to look for cycles."""
+    net = classifier()
+    net = in_gpu_room(net) if backend == "harness" else net
+    x, y, _ = problem(64)
+    for optimizer in ("sgd", "adamw"):
+        trainer = gpumlp.Trainer(net, optimizer, batch_size=16)
+        trainer.fit(x, y, 1, progress=False)
+        dropped = weakref.ref(trainer)
+        gc.collect()
+        gc.disable()
+        try:
+            del trainer
+            assert dropped() is None
+        finally:
+            gc.enable()

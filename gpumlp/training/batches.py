@@ -151,15 +151,14 @@ class Batches:
         rows = min(self._size, len(self._order) - self.at * self._size)
         self._resize(rows)
         if rows not in self._recorded:
-            work()
             self._recorded[rows] = None
+            work()
         else:
-            replay = self._recorded[rows]
-            if replay is None:
-                replay = self._recorded[rows] = self._room.record(
-                    work, f"{self._name}, minibatch {rows}"
-                )
-            replay()
+            replay = self._recorded[rows] or self._room.record(
+                work, f"{self._name}, minibatch {rows}"
+            )
+            self._recorded[rows] = replay
+            (replay or work)()
         self.at = (self.at + 1) % self.steps
 
     def load(self) -> None:

@@ -198,7 +198,7 @@ class Trainer:
         batches.load()
         backprop.forward(net, s)
         backprop.backward(net, s, self._updating.d)
-        self._updating.finish(s, batches.control)
+        self._updating.finish(self, s, batches.control)
         batches.end()
 
     def _evaluations(

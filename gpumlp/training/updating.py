@@ -33,7 +33,7 @@ class Updating(Protocol):
 
     d: Any
 
-    def finish(self, s: Workspace, control: Array) -> None:
+    def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:
         """θ and the slots after the backward pass."""
 
 
@@ -42,11 +42,10 @@ class Apart(Updating):
 
     def __init__(self, trainer: Trainer) -> None:
         net = trainer.net
-        self._trainer = trainer
         self.d = Parameters.zeros(net.backend, net.theta.layout, net.backend.storage)
 
-    def finish(self, s: Workspace, control: Array) -> None:  # noqa: D102
-        trainer, net, room = self._trainer, self._trainer.net, self._trainer.net.backend
+    def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+        net, room = trainer.net, trainer.net.backend
         theta, split = net.theta.flat, net.theta.layout.split
         if trainer.clip_norm is not None or room.scales_loss:
             longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
@@ -75,9 +74,8 @@ class Folded(Updating):
 
     def __init__(self, trainer: Trainer) -> None:
         net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
-        self._trainer, name = trainer, trainer.optimizer.fold
+        name, into = trainer.optimizer.fold, net.theta
         self._velocity = None
-        into = net.theta
         if name != "theta":
             self._velocity = trainer.slots[trainer.optimizer.slots.index(name)]
             into = Parameters(layout, self._velocity)
@@ -90,8 +88,8 @@ class Folded(Updating):
         ]
         self.d = Sink(into.W, [None, *b], trainer.factors)
 
-    def finish(self, s: Workspace, control: Array) -> None:  # noqa: D102
-        trainer, net, room = self._trainer, self._trainer.net, self._trainer.net.backend
+    def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+        net, room = trainer.net, trainer.net.backend
         theta, rounded, slots = net.theta.flat, net.rounded.flat, trainer.slots
         split = net.theta.layout.split
         if self._velocity is None:
