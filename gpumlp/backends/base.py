@@ -191,7 +191,8 @@ class Backend(Protocol):
     def record(self, work: Callable[[], None], name: str) -> Callable[[], None] | None:
         """What hands in again, as one, the work on the room's arrays that `work` hands in.
 
-        None from a room that gains nothing by it.  name: of the work, by which `gpumlp tune` keeps the fastest way to do it.
+        None from a room that gains nothing by it.  name: of the work, by which `gpumlp tune` keeps
+        the fastest way to do it.
 
         `work` has been done once before, asks for doors from `affine_activation` to `end` alone,
         and always for the same ones with the same arrays.  In the GPU room it is not done now.
