@@ -1,5 +1,6 @@
 """The part of the module `cupy` that `CudaDevice` uses: NumPy's memory and CuPy's strictness."""
 
+import ctypes
 import types
 
 import numpy as np
@@ -35,7 +36,6 @@ class FakeArray(np.ndarray):
 
 
 class FakeStream:
-    ptr = 77
     capturing = False
 
     def is_capturing(self):
@@ -51,6 +51,11 @@ class FakeStream:
 
     def __init__(self, non_blocking=False):
         assert non_blocking  # capture into a graph needs it
+        FakeCupy.streams += 1
+        self.ptr = 76 + FakeCupy.streams  # the device's own is its first
+
+    def wait_event(self, event):
+        FakeArray.log.append(("wait", self.ptr, event))
 
     def __enter__(self):
         FakeCupy.current = self
@@ -81,12 +86,18 @@ class FakeEvent:
 
     lt, launch = None, 7.0
 
+    def __init__(self, block=False, disable_timing=False):
+        self.timed = not disable_timing
+
     def record(self, stream):
-        assert stream.ptr == 77
-        self.at = self.lt.clock
+        if self.timed:
+            assert stream.ptr == 77
+            self.at = self.lt.clock
+        else:
+            FakeArray.log.append(("record", stream.ptr, self))
 
     def synchronize(self):
-        FakeArray.log.append(("synchronize", "event"))
+        FakeArray.log.append(("synchronize", "event" if self.timed else self))
 
 
 class FakeModule:
@@ -116,12 +127,13 @@ class FakeCupy:
 
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
-        FakeArray.log, FakeCupy.recorded = [], None
+        FakeArray.log, FakeCupy.recorded, FakeCupy.streams = [], None, 0
         self.limit = 1 << 40
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
             Stream=FakeStream,
             Event=FakeEvent,
+            alloc_pinned_memory=self._pin,
             get_elapsed_time=lambda start, end: (end.at - start.at) / 1000,
             Device=lambda: types.SimpleNamespace(id=self.current_device),
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
@@ -136,6 +148,9 @@ class FakeCupy:
                     "minor": 0,
                 },
                 driverGetVersion=lambda: 13000,
+                memGetInfo=lambda: (1000, 9000),
+                memcpyHostToDevice=1,
+                memcpyAsync=self._copy,
                 deviceSynchronize=self._device_synchronize,
             ),
         )
@@ -156,6 +171,19 @@ class FakeCupy:
         assert stream is FakeCupy.current
         FakeArray.log.append(("get", stream))
         return np.array(a)
+
+    def _pin(self, size):
+        if size > self.limit:
+            raise Error("cudaErrorMemoryAllocation: out of memory")
+        return bytearray(-(-size // 512) * 512)  # longer than asked for, as a pool's is
+
+    def _copy(self, out, host, size, kind, stream):
+        assert kind == 1
+        FakeArray.log.append(("copy", stream, size))
+        ctypes.memmove(out, host, size)
+
+    def get_default_memory_pool(self):
+        return types.SimpleNamespace(free_bytes=lambda: 23)
 
     def _device_synchronize(self):
         if self.broken:

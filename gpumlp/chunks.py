@@ -1,0 +1,16 @@
+"""Arrays too large to be read, cast or copied as a whole, piece by piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+CHUNK_BYTES = 16 << 20
+
+
+def chunks(a: Any) -> Iterator[slice]:
+    """Slices of a's rows that follow each other, of some 16 MiB each, and no less than one row."""
+    rows = max(1, CHUNK_BYTES // max(1, math.prod(a.shape[1:]) * a.dtype.itemsize))
+    for start in range(0, len(a), rows):
+        yield slice(start, min(start + rows, len(a)))
