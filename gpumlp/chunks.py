@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-CHUNK_BYTES = 16 << 20
+CHUNK_BYTES = 4 << 20
 
 
 def chunks(a: Any) -> Iterator[slice]:
-    """Slices of a's rows that follow each other, of some 16 MiB each, and no less than one row."""
+    """Slices of a's rows, one after the other, of some 4 MiB each and a row at least."""
     rows = max(1, CHUNK_BYTES // max(1, math.prod(a.shape[1:]) * a.dtype.itemsize))
     for start in range(0, len(a), rows):
         yield slice(start, min(start + rows, len(a)))

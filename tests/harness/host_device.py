@@ -54,8 +54,8 @@ class HostDevice:
     Args:
         order: of the kernels' blocks, warps and lanes: 0 forward, 1 backward, else a shuffle.
         multiprocessors: what it calls its own, which grids grow with.
-        late: the stream whose work is done as late as can be, "copies" or "work", while the other's
-            is done as early as can be: what is not ordered by events happens in the wrong order.
+        late: "copies", "work" or "both": the streams whose work is done as late as can be; the
+            others' is done as early as can be.  What no event orders happens in the wrong order.
 
     Attributes:
         fuses: which epilogues it has and finds fast; all.
@@ -76,7 +76,7 @@ class HostDevice:
         self.empties_left: int | None = None
         self.calls: list[str] = []
         self._recording: list[Callable[[], None]] | None = None
-        self._work, copies = Stream(late == "work"), Stream(late == "copies")
+        self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
         self.copies = HostCopies(self._work, copies, self._asked)
 
     @property
