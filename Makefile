@@ -22,6 +22,7 @@ types: $(VENV)/dev.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.compare_cpu
+	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/pytest benchmarks -q
 
 clean:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gpumlp import checks
 from gpumlp.backends import Array, Backend
+from gpumlp.chunks import extent
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training.placement import in_room, placed, streams
 from gpumlp.workspace import Workspace
@@ -67,7 +68,7 @@ def _representable(room: Backend, x: Array, name: str) -> None:
     """Raise unless x is finite, and stays so in the room's storage type."""
     # bfloat16, of which NumPy knows no limits, reaches as far as float32
     kind = room.storage if room.storage.kind == "f" else np.dtype(np.float32)
-    low, high = checks.extent(x, name)
+    low, high = extent(x, name)
     largest, limit = max(high, -low), float(np.finfo(kind).max)
     if largest > limit:
         raise ValueError(
