@@ -3,6 +3,7 @@
 // The loader puts above this:  typedef … Source;  the type that is cast from
 //                              typedef … Wide;    which holds every Source, and is rounded to T as
 //                                                 NumPy rounds: once, and to bfloat16 from float
+// CuPy compiles with -ftz=true: of double only, what lies below float's normal numbers becomes 0.
 #include "common.cuh"
 
 // the wider of the two types takes 16-byte accesses: neighbouring threads then touch neighbouring
