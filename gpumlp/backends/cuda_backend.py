@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from gpumlp.backends.device_feed import DeviceFeed
 from gpumlp.backends.products import Products
-from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray, Kernel
-from gpumlp.cuda.source import CASTS, KernelSource
+from gpumlp.cuda.source import KernelSource
 from gpumlp.cuda.types import dtype_of
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
@@ -182,11 +181,7 @@ class CudaBackend:
         kernel(grid, block, (source, index, out, i64(rows), i64(cols), i32(pack > 1)))
 
     def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> DeviceFeed:
-        out = np.dtype(dtype)
-        own = source.dtype.name in CASTS and source.dtype.isnative
-        kind = source.dtype if own else out
-        threads = Threads(blas_threads())
-        return DeviceFeed(self._device, source, rows, kind, threads, self._cast)
+        return DeviceFeed(self._device, source, rows, np.dtype(dtype), self._cast)
 
     def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
         kernel = self._kernel("mean_weights", "gather.cu")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.host_feed import HostArray, Index, take_rows
-from gpumlp.backends.threads import Threads
+from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.cuda.seam import Copies, Device, DeviceArray, Event
+from gpumlp.cuda.source import CASTS
 
 
 @dataclass
@@ -30,17 +31,20 @@ class DeviceFeed:
     next, and waits where the device is two behind.
 
     Args:
-        kind: the dtype of the buffers: the source's own, or what the host casts to.
+        dtype: what the rows are taken in.  A source that has it, or a type that the device casts
+            from, travels as it is; others the host casts.
         cast: cast(twin, out) on the device.
     """
 
     def __init__(
-        self, device: Device, source: HostArray, rows: int, kind: np.dtype[Any], threads: Threads,
+        self, device: Device, source: HostArray, rows: int, dtype: np.dtype[Any],
         cast: Callable[[DeviceArray, DeviceArray], None],
     ) -> None:  # fmt: skip
         self._copies: Copies = device.copies
-        self._source, self._threads, self._cast = source, threads, cast
-        shape = (rows, *source.shape[1:])
+        self._source, self._cast = source, cast
+        self._threads = Threads(blas_threads())
+        as_it_is = source.dtype.isnative and source.dtype.name in CASTS
+        shape, kind = (rows, *source.shape[1:]), source.dtype if as_it_is else dtype
         buffers = [(self._copies.pinned(shape, kind), device.empty(shape, kind)) for _ in range(2)]
         # fresh memory may be what work still under way reads
         self._pairs = [_Pair(host, twin, self._copies.mark()) for host, twin in buffers]

@@ -22,15 +22,8 @@ TYPES = {
     "int8": ("signed char", "float", ""),
     "uint8": ("unsigned char", "float", ""),
 }
-CASTS = (
-    "uint8",
-    "int8",
-    "int16",
-    "float16",
-    "bfloat16",
-    "float32",
-    "float64",
-)  # that cast.cu takes
+# what cast.cu casts from
+CASTS = ("uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)

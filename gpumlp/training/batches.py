@@ -81,8 +81,8 @@ class Batches:
 
     What a step reads lies at fixed places, filled from the epoch's tables by its first launch, so
     that a step's work can be recorded once and replayed.  Examples that stay on the host come into
-    their places before it: copies from two buffers in turn, and the events that order them, would
-    ask for two recordings of each size, and a cast more or less costs a launch of a few µs.
+    their places before that: they arrive in two buffers in turn, for which a recorded step would
+    need two recordings, to save the launch of a cast.
 
     Attributes:
         s: the workspace that `load` fills.
