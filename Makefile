@@ -24,6 +24,7 @@ types: $(VENV)/dev.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.compare_cpu
 	$(BIN)/gpumlp bench --case small,tabular,launch --backend numpy
+	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/pytest benchmarks -q
 
 # on a machine with a GPU, in any Python that has gpumlp: make gpu PYTHON=.venv/bin/python

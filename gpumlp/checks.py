@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import Array, Backend
+from gpumlp.chunks import extent
 from gpumlp.functions import Loss
 
 HostArray = npt.NDArray[Any]
@@ -61,20 +62,6 @@ def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
     return x
 
 
-def finite(a: Array, name: str) -> None:
-    """Raise unless every value is finite; the message names the first that is not."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the sum alone can overflow
-        if a.dtype.kind != "f" or np.isfinite(a.sum(dtype=np.float64)):
-            return
-    bad = np.argwhere(~np.isfinite(a))
-    if len(bad):
-        place = tuple(int(i) for i in bad[0])
-        raise ValueError(
-            f"{name}{list(place)} is {float(a[place])} ({len(bad)} such values); "
-            f"remove or impute what is missing before training"
-        )
-
-
 def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y") -> Array:
     """The targets y as the loss takes them: integer labels (m,) as int32, or values (m, n).
 
@@ -84,9 +71,9 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
     y = _array(backend, y, name, f"pass numbers{names}")
     if len(y.shape) == 0 or len(y) != m:
         raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target a row")
-    finite(y, name)
+    ends = extent(y, name)
     if loss.target == "class" and y.ndim == 1:
-        return _labels(y, n, name)
+        return _labels(y, n, ends, name)
     if y.ndim == 1 and n == 1:
         y = y.reshape(m, 1)
     if y.shape != (m, n):
@@ -95,18 +82,18 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
             f"{name} has shape {y.shape} but the output layer has {n} units; "
             f"pass {name} of shape {shapes}"
         )
-    _range(backend, loss, y, name)
+    _range(backend, loss, y, ends, name)
     return y
 
 
-def _labels(y: Array, n: int, name: str) -> Array:
+def _labels(y: Array, n: int, ends: tuple[float, float], name: str) -> Array:
     """Integer labels 0 … n−1 as int32."""
-    if y.dtype.kind == "f" and bool((y != np.floor(y)).any()):
+    if y.dtype.kind not in "iub" and bool((y != np.floor(y)).any()):
         raise ValueError(
             f"{name} has values that are not whole numbers; pass labels 0 … {n - 1}, "
             "or use a loss of regression"
         )
-    low, high = float(y.min()), float(y.max())
+    low, high = ends
     if low < 0 or high >= n:
         raise ValueError(
             f"{name} has labels from {low:.15g} to {high:.15g} but the output layer has {n} units; "
@@ -115,9 +102,9 @@ def _labels(y: Array, n: int, name: str) -> Array:
     return y.astype(np.int32)
 
 
-def _range(backend: Backend, loss: Loss, y: Array, name: str) -> None:
+def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], name: str) -> None:
     """Raise unless the values of y (m, n) are such as the loss and the room's dtype can take."""
-    low, high = float(y.min()), float(y.max())
+    low, high = ends
     if loss.target in ("binary", "class") and (low < 0 or high > 1):
         raise ValueError(
             f"{name} lies in [{low:g}, {high:g}] but {loss.name} takes values from 0 to 1; "
@@ -233,7 +220,7 @@ def _numbers(a: Any, name: str, remedy: str) -> HostArray:
 
 
 def _real(a: Array, name: str, remedy: str) -> None:
-    if a.dtype.kind not in "fiub":
+    if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {a.dtype}; {remedy}")
 
 

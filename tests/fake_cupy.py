@@ -1,5 +1,6 @@
 """The part of the module `cupy` that `CudaDevice` uses: NumPy's memory and CuPy's strictness."""
 
+import ctypes
 import types
 
 import numpy as np
@@ -50,11 +51,12 @@ class FakeStream:
 
     def __init__(self, non_blocking=False):
         assert non_blocking  # capture into a graph needs it
-        self.ptr = 77 + FakeStream.count
-        FakeStream.count += 1
+        FakeCupy.streams += 1
+        self.ptr = 76 + FakeCupy.streams  # the device's own is its first
         self.waited = []
 
     def wait_event(self, event):
+        FakeArray.log.append(("wait", self.ptr, event))
         self.waited.append(event.stream.ptr)
 
     def __enter__(self):
@@ -86,16 +88,19 @@ class FakeEvent:
 
     lt, launch = None, 7.0
 
-    def __init__(self, disable_timing=False):
-        self.timing = not disable_timing
+    def __init__(self, block=False, disable_timing=False):
+        self.timed = not disable_timing
 
     def record(self, stream):
         self.stream = stream
-        if self.timing:
+        if self.timed:
+            assert stream.ptr == 77
             self.at = self.lt.clock
+        else:
+            FakeArray.log.append(("record", stream.ptr, self))
 
     def synchronize(self):
-        FakeArray.log.append(("synchronize", "event"))
+        FakeArray.log.append(("synchronize", "event" if self.timed else self))
 
 
 class FakeModule:
@@ -125,12 +130,13 @@ class FakeCupy:
 
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
-        FakeArray.log, FakeCupy.recorded, FakeStream.count = [], None, 0
+        FakeArray.log, FakeCupy.recorded, FakeCupy.streams = [], None, 0
         self.limit = 1 << 40
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
             Stream=FakeStream,
             Event=FakeEvent,
+            alloc_pinned_memory=self._pin,
             get_elapsed_time=lambda start, end: (end.at - start.at) / 1000,
             Device=lambda: types.SimpleNamespace(id=self.current_device),
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
@@ -145,6 +151,9 @@ class FakeCupy:
                     "minor": 0,
                 },
                 driverGetVersion=lambda: 13000,
+                memGetInfo=lambda: (1000, 9000),
+                memcpyHostToDevice=1,
+                memcpyAsync=self._copy,
                 deviceSynchronize=self._device_synchronize,
             ),
         )
@@ -165,6 +174,19 @@ class FakeCupy:
         assert stream is FakeCupy.current
         FakeArray.log.append(("get", stream))
         return np.array(a)
+
+    def _pin(self, size):
+        if size > self.limit:
+            raise Error("cudaErrorMemoryAllocation: out of memory")
+        return bytearray(-(-size // 512) * 512)  # longer than asked for, as a pool's is
+
+    def _copy(self, out, host, size, kind, stream):
+        assert kind == 1
+        FakeArray.log.append(("copy", stream, size))
+        ctypes.memmove(out, host, size)
+
+    def get_default_memory_pool(self):
+        return types.SimpleNamespace(free_bytes=lambda: 23)
 
     def _device_synchronize(self):
         if self.broken:

@@ -2,6 +2,7 @@
 
 import types
 
+import ml_dtypes
 import numpy as np
 import pytest
 from fake_cublaslt import FakeCublasLt
@@ -112,6 +113,37 @@ def test_an_error_while_recording_ends_the_recording(device):
     replay = device.record(lambda: total((1, 1), (256, 1), ("broken",)))
     with pytest.raises(gpumlp.DeviceError, match="a recorded step: cudaErrorLaunchFailure"):
         replay()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float64"])
+def test_copies_run_beside_the_work(device, dtype):
+    dtype, copies = np.dtype(getattr(ml_dtypes, dtype, dtype)), device.copies
+    host, out = copies.pinned((3, 5), dtype), device.empty((3, 5), dtype)
+    assert (host.shape, host.dtype, host.flags.writeable) == ((3, 5), dtype, True)
+    host[...] = np.arange(15).reshape(3, 5)
+    FakeArray.log.clear()
+    free = copies.mark()
+    copied = copies.upload(host[:2], out[:2], free)
+    copies.follow(copied)
+    copies.wait(copied)
+    size = 10 * dtype.itemsize
+    assert FakeArray.log == [
+        ("record", 77, free),
+        ("wait", 78, free), ("copy", 78, size), ("record", 78, copied),
+        ("wait", 77, copied),
+        ("synchronize", copied),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(device.download(out)[:2], host[:2])
+
+
+def test_memory_that_the_pool_has_kept_is_free(device):
+    assert device.free_memory() == 1000 + 23
+
+
+def test_memory_that_cannot_be_pinned_is_a_device_error(cupy, device):
+    cupy.limit = 10
+    with pytest.raises(gpumlp.DeviceError, match="pinning 4,000 bytes of the host's memory: cudaE"):
+        device.copies.pinned((1000,), "float32")
 
 
 def test_a_product_is_row_major(device):

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from harness import nvrtc
-from harness.catalogue import CATALOGUE, activation_source, update_source
+from harness.catalogue import CATALOGUE, DTYPES, activation_source, cast_source, update_source
 from harness.host_module import kernel_names
 
 from gpumlp.cuda.headers import include_options
-from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.source import CASTS, KernelSource
 
 ARCHITECTURES = (80, 90, 100)  # Ampere, Hopper, Blackwell
 CEILINGS = Path(__file__).parent / "resources" / "registers.json"
@@ -59,7 +59,7 @@ def test_every_kernel_compiles() -> None:
 def test_no_toolkit_is_needed(dtype: str) -> None:
     """These were compiled without an include folder."""
     for source in CATALOGUE[dtype].values():
-        if source.slots == "bfloat16":
+        if {source.slots, source.source} & {"bfloat16", "float16"}:
             assert include_options(source.headers)
         else:
             assert include_options(source.headers) == ()
@@ -90,6 +90,8 @@ def test_shared_memory_leaves_room_for_eight_blocks() -> None:
     assert 8 * (max(shared) + 1024) <= 164 * 1024
 
 
+SIZE = {"uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+CAST_PAIRS = [(source, dtype) for source in CASTS for dtype in DTYPES if source != dtype]
 VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
 
 
@@ -120,6 +122,17 @@ def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> N
     body = function(nvrtc.ptx(source, 90), kernel.split()[-1])
     assert len(re.findall(rf"ld\.global\.{vector}", body)) >= loads
     assert len(re.findall(rf"st\.global\.{vector}", body)) >= stores
+
+
+@pytest.mark.parametrize(("source", "dtype"), CAST_PAIRS)
+def test_a_casts_wider_side_takes_16_byte_accesses(source: str, dtype: str) -> None:
+    """And its narrower side as wide ones as go with them; single numbers are for what is left."""
+    body = function(nvrtc.ptx(cast_source(source, dtype), 90), "cast")
+    each = 16 // max(SIZE[source], SIZE[dtype])
+    for way, size in (("ld", SIZE[source]), ("st", SIZE[dtype])):
+        accesses = re.findall(rf"{way}\.global\.(?:v(\d)\.)?[a-z](\d+)", body)
+        widths = {int(count or 1) * int(bits) // 8 for count, bits in accesses}
+        assert widths == {size, each * size}
 
 
 BYTES = {  # of AdamW's step on one parameter: θ, two slots, dθ, and θ's copy in 16 bits

@@ -20,7 +20,8 @@ i32, i64 = np.int32, np.int64
 COLS = 16  # which every storage type can take packed
 
 # (name in the catalogue, kernel) -> arrays, by a letter each, and sizes.
-#   arrays without elements: T of the storage type, R of arithmetic's, L labels, I an index
+#   arrays without elements: T of the storage type, R of arithmetic's, L labels, I an index,
+#   U of uint8
 #   b: a bias of COLS numbers;  c: numbers in float64, which the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0
 #   written: s one sum, S of COLS columns in arithmetic's type, O in the storage type: all become 0
@@ -42,6 +43,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("reduce", "total"): ("Rc", (i64(0),)),
     ("gather", "gather"): ("TIT", (*MATRIX, "packed")),
     ("gather", "mean_weights"): ("RIR", (i64(0),)),
+    ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),
     ("penalty elastic_net", "penalty"): ("RTs", (i64(0), i64(0), "real", i32(1))),
     ("penalty elastic_net", "squared_norm"): ("RTcs", (i64(0), i64(0), "real")),
     ("penalty elastic_net", "clip"): ("Rcc", (i64(0), np.float64(2), i64(0))),
@@ -77,6 +79,7 @@ def test_nothing(dtype: str, source: str, name: str, packed: int, room: int) -> 
         "s": lambda: aligned_empty((1,), real), "S": lambda: aligned_empty((COLS,), real),
         "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
         "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
+        "U": lambda: aligned_empty((room,), np.uint8),
     }  # fmt: skip
     arrays = [make[letter]() for letter in letters]
     before = [a.tobytes() for a in arrays]

@@ -76,6 +76,18 @@ def test_gather(packed: int) -> None:
 
 
 @pytest.mark.parametrize("packed", [0, 1])
+def test_cast(packed: int) -> None:
+    """The last block's last turn ends with N; three more, which fill no pack, are the first's."""
+    n = N + 3
+    source, out = sparse(n, dtype=np.int8), sparse(n)
+    source[-4:] = -3, 4, -5, 6
+    cast = kernel("cast", CATALOGUE["float16"]["cast from int8"])
+    for blocks in (range(1), LAST):
+        cast((BLOCKS, 1), (256, 1), (source, out, i64(n), i32(packed)), blocks=blocks)
+    assert out[-4:].tolist() == [-3, 4, -5, 6]
+
+
+@pytest.mark.parametrize("packed", [0, 1])
 def test_softmax(packed: int) -> None:
     source, sizes = activation_source("softmax", "float16"), (i64(ROWS), i64(COLS), i32(packed))
     last = range((ROWS - 1) // 8 % TALL, (ROWS - 1) // 8 % TALL + 1)

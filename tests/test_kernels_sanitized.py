@@ -18,7 +18,9 @@ from harness.compiled import SANITIZE
 from harness.host_module import sanitizer_environment
 
 HERE = Path(__file__).parent
-FILES = [f"test_kernels_{part}.py" for part in ("activation", "loss", "theta", "gather", "empty")]
+FILES = [
+    f"test_kernels_{part}.py" for part in ("activation", "loss", "theta", "gather", "cast", "empty")
+]
 FILES += [  # the room's launches, on memory that ends where it should
     "test_gpu_room.py::test_twenty_steps_of_adamw",
     "test_gpu_room.py::test_widths_and_minibatches",
@@ -33,7 +35,8 @@ ONLY = {
 PASSED = {
     "address,undefined": {
         "test_kernels_activation": 223, "test_kernels_loss": 422, "test_kernels_theta": 125,
-        "test_kernels_gather": 122, "test_kernels_empty": 285, "test_gpu_room": 13,
+        "test_kernels_gather": 122, "test_kernels_cast": 192, "test_kernels_empty": 301,
+        "test_gpu_room": 13,
     },
     "thread": {
         "test_kernels_activation": 4, "test_kernels_loss": 12, "test_kernels_theta": 6,

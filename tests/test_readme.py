@@ -54,3 +54,13 @@ def test_figures_are_those_of_the_committed_results():
     }
     quoted = set(re.findall(r"\| (\d+\.\d+) of (?:its|their) time", README))
     assert quoted == committed
+
+
+def test_the_figure_of_streaming_is_the_worst_of_the_committed_ones():
+    path = ROOT / "benchmarks" / "results" / "streaming_numpy.json"
+    steps = json.loads(path.read_text())["step"]
+    worst = max(entry["over_the_room"] for entry in steps.values())
+    assert (
+        f"takes at most {worst:.2f} of its time on data in\nmemory (`{path.relative_to(ROOT)}`"
+        in README
+    )

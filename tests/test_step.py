@@ -142,7 +142,7 @@ def test_theta_that_a_callback_assigns_to_is_what_the_next_epoch_starts_from(bac
 def branched_run(precision: str = "float64", late: bool = False, **settings: Any) -> Any:
     """θ, slots and costs of a run whose weight gradients run beside the next hidden gradients."""
     gpu = in_gpu_room(classifier("relu", precision="float32"), precision=precision)
-    gpu.backend._device.way, gpu.backend._device.late = "branched", late
+    device(gpu).way, device(gpu).late_branches = "branched", late
     trainer = trained(gpu, steps=20, **settings)
     return gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
 
@@ -163,7 +163,7 @@ def test_a_branch_begins_where_its_gradient_is_there() -> None:
     orders = []
     for late in (False, True):
         gpu = in_gpu_room(classifier("relu", precision="float32"))
-        device(gpu).way, device(gpu).late = "branched", late
+        device(gpu).way, device(gpu).late_branches = "branched", late
         x, y, _ = problem(48)
         gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
         calls = device(gpu).calls

@@ -24,6 +24,20 @@ Array = Any
 """An array of the room: numpy.ndarray, or the device's array with the same attributes."""
 
 
+class Feed(Protocol):
+    """Rows of an array on the host, on their way into the room.
+
+    In the GPU room the rows travel while it works, and `take` waits for nothing; what is said of a
+    step, that it may be recorded, does not hold for either call.
+    """
+
+    def fetch(self, index: npt.NDArray[np.int64]) -> None:
+        """Start on the rows `index`, for the next `take`; others that were fetched are dropped."""
+
+    def take(self, out: Array) -> None:
+        """out ← the rows that were fetched, cast as NumPy casts.  It has as many."""
+
+
 class Backend(Protocol):
     """One room.  Doors stand in the order of the algorithms."""
 
@@ -66,6 +80,9 @@ class Backend(Protocol):
         self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
     ) -> Array:
         """The same, filled with `value`."""
+
+    def free_memory(self) -> int | None:
+        """The bytes that arrays may still take; None where the host's own are used as they lie."""
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
@@ -166,6 +183,12 @@ class Backend(Protocol):
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
         """out ← source[index]: rows, or entries, of any dtype.  index (m,) int64."""
+
+    def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> Feed:
+        """What brings up to `rows` rows of `source`, on the host, at a time into arrays of `dtype`.
+
+        source (m, …) of any real dtype, order and size; the host may have it on a disk.
+        """
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         """out ← weights[index] / Σ weights[index], all zeros where the sum is 0.  Each (m,)."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.device_feed import DeviceFeed
 from gpumlp.backends.products import Products
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray, Kernel
@@ -79,6 +80,9 @@ class CudaBackend:
         a = self.empty(shape, dtype)
         self._device.fill(a, value)
         return a
+
+    def free_memory(self) -> int | None:
+        return self._device.free_memory()
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
@@ -200,6 +204,9 @@ class CudaBackend:
         kernel = self._kernel("gather", "gather.cu", dtype=out.dtype.name)
         kernel(grid, block, (source, index, out, i64(rows), i64(cols), i32(pack > 1)))
 
+    def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> DeviceFeed:
+        return DeviceFeed(self._device, source, rows, np.dtype(dtype), self._cast)
+
     def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
         kernel = self._kernel("mean_weights", "gather.cu")
         kernel(*launch.ONE_BLOCK, (weights, index, out, i64(len(out))))
@@ -244,6 +251,16 @@ class CudaBackend:
         self._device.synchronize()
 
     # ---- inside -------------------------------------------------------------------------------
+
+    def _cast(self, source: DeviceArray, out: DeviceArray) -> None:
+        """out ← source, contiguous both."""
+        if source.dtype == out.dtype:
+            self._device.copy(source, out)
+            return
+        n, pack = out.size, launch.PACK_BYTES // max(source.dtype.itemsize, out.dtype.itemsize)
+        kernel = self._kernel("cast", "cast.cu", dtype=out.dtype.name, source=source.dtype.name)
+        grid, block = launch.flat(n, pack, self._device.multiprocessors)
+        kernel(grid, block, (source, out, i64(n), i32(self._aligned(source, out))))
 
     def _bias_activation(
         self, b: DeviceArray, f: Activation, z: DeviceArray, h: DeviceArray
@@ -318,8 +335,10 @@ class CudaBackend:
     def _pack_of(self, cols: int, *arrays: DeviceArray) -> int:
         """Entries in one access to these arrays' rows: 16 bytes' where alignment allows, else 1."""
         pack = launch.PACK_BYTES // arrays[0].dtype.itemsize
-        aligned = all(self._device.address(a) % launch.PACK_BYTES == 0 for a in arrays)
-        return pack if aligned and cols % pack == 0 else 1
+        return pack if cols % pack == 0 and self._aligned(*arrays) else 1
+
+    def _aligned(self, *arrays: DeviceArray) -> bool:
+        return all(self._device.address(a) % launch.PACK_BYTES == 0 for a in arrays)
 
     def _scratch_size(self, cols: int) -> int:
         return launch.scratch_size(cols, self._pack, self._device.multiprocessors)
@@ -332,14 +351,14 @@ class CudaBackend:
 
     def _kernel(
         self, name: str, file: str, *entries: Entry, dtype: str = "", labels: bool = False,
-        slots: str = "", gradient: str = "",
+        slots: str = "", gradient: str = "", source: str = "",
     ) -> Kernel:  # fmt: skip
         """A kernel compiled for the entries' device functions, from the cache after the first."""
-        key = (name, file, entries, dtype, labels, slots, gradient)
+        key = (name, file, entries, dtype, labels, slots, gradient, source)
         if key not in self._kernels:
             functor = "".join(entry.cuda() for entry in entries)
-            source = KernelSource(
-                file, dtype or self.storage.name, functor, labels, slots, gradient
+            text = KernelSource(
+                file, dtype or self.storage.name, functor, labels, slots, gradient, source
             )
-            self._kernels[key] = self._device.kernel(name, source)
+            self._kernels[key] = self._device.kernel(name, text)
         return self._kernels[key]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends.blas import numpy_blas
+from gpumlp.backends.host_feed import HostFeed
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
@@ -67,6 +68,9 @@ class NumpyBackend:
         a = self.empty(shape, dtype)
         a.fill(value)
         return a
+
+    def free_memory(self) -> int | None:
+        return None
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
@@ -185,6 +189,9 @@ class NumpyBackend:
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
         np.take(source, index, axis=0, out=out, mode="clip")  # "raise" would buffer the output
+
+    def feed(self, source: Array, rows: int, dtype: npt.DTypeLike) -> HostFeed:
+        return HostFeed(source, self._threads)
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         np.take(weights, index, out=out, mode="clip")

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.cuda.blas import Blas
+from gpumlp.cuda.copies import StreamOfCopies
 from gpumlp.cuda.headers import include_options
 from gpumlp.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
-from gpumlp.cuda.seam import DeviceArray, Epilogue, Kernel
+from gpumlp.cuda.seam import Copies, DeviceArray, Epilogue, Kernel
 from gpumlp.cuda.source import KernelSource
 from gpumlp.cuda.timing import Timer
 from gpumlp.cuda.tuning import Tuner
@@ -41,6 +42,7 @@ class CudaDevice:
             lt.cuBLASLtError,
         )
         self._stream = cuda.Stream(non_blocking=True)
+        self.copies: Copies = StreamOfCopies(cuda, self._stream, self._errors)
         properties = cuda.runtime.getDeviceProperties(self._index)
         self.name = properties["name"].decode()
         self.multiprocessors = int(properties["multiProcessorCount"])
@@ -63,6 +65,11 @@ class CudaDevice:
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         with self._errors(), self._stream:
             return self._cupy.empty(shape, dtype)  # CuPy aligns to 512 bytes
+
+    def free_memory(self) -> int:
+        with self._errors():
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def owns(self, a: object) -> bool:
         return isinstance(a, self._cupy.ndarray) and int(a.device.id) == self._index
@@ -209,7 +216,8 @@ class CudaDevice:
         except cuda.memory.OutOfMemoryError as error:
             raise DeviceError(
                 f"out of GPU memory on {self.name}: {error}; "
-                "use a smaller batch_size or network, or free other programs' memory"
+                'use a smaller batch_size or network, data="stream" for large data, or free other '
+                "programs' memory"
             ) from error
         except cuda.compiler.CompileException as error:
             raise DeviceError(f"{doing}: {error}") from error

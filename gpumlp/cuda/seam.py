@@ -47,11 +47,42 @@ def mask_shape(rows: int, cols: int) -> tuple[int, int]:
     return rows, -(-cols // 128) * 16
 
 
+Event = Any
+"""A point in the device's work, or in its copies."""
+
+
+class Copies(Protocol):
+    """Uploads beside the device's work, on a stream of their own; `wait` alone makes the host wait.
+
+    An array that a copy reads or writes must live until the copy is done.
+    """
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An array of undefined values in the host's memory, which the device reads by itself."""
+
+    def upload(self, host: npt.NDArray[Any], out: DeviceArray, after: Event) -> Event:
+        """out ← host, once `after` is reached; returns the end of it.
+
+        host: pinned, C-contiguous, of out's shape and dtype.
+        """
+
+    def mark(self) -> Event:
+        """The end of all work handed in so far."""
+
+    def follow(self, event: Event) -> None:
+        """Work handed in from now on begins once `event` is reached."""
+
+    def wait(self, event: Event) -> None:
+        """Make the host wait until `event` is reached."""
+
+
 class Device(Protocol):
     """`gpumlp.cuda.device.CudaDevice` answers with CuPy, NVRTC and cublasLt.
 
-    All work is ordered on one stream; `download` and `synchronize` alone wait for it.
+    All work is ordered on one stream; `download`, `upload` and `synchronize` alone wait for it.
     """
+
+    copies: Copies
 
     name: str
     """What the device calls itself."""
@@ -60,6 +91,9 @@ class Device(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
         """An array of undefined values, 256-byte aligned."""
+
+    def free_memory(self) -> int:
+        """The bytes that `empty` could still give."""
 
     def owns(self, a: object) -> bool:
         """Whether `a` is an array of this device."""

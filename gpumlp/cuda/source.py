@@ -18,7 +18,12 @@ TYPES = {
     "bfloat16": ("__nv_bfloat16", "float", "cuda_bf16.h"),
     "float16": ("__half", "float", "cuda_fp16.h"),
     "int32": ("int", "float", ""),
+    "int16": ("short", "float", ""),
+    "int8": ("signed char", "float", ""),
+    "uint8": ("unsigned char", "float", ""),
 }
+# what cast.cu casts from
+CASTS = ("uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class KernelSource:
         labels: y holds integer labels, not values.
         slots: the type of an optimizer's state; "" is that of arithmetic.
         gradient: the type of dθ; "" is the storage type.
+        source: the type that cast.cu casts from.
     """
 
     file: str
@@ -40,11 +46,12 @@ class KernelSource:
     labels: bool = False
     slots: str = ""
     gradient: str = ""
+    source: str = ""
 
     @property
     def headers(self) -> tuple[str, ...]:
         """The toolkit's headers that the types need."""
-        named = {TYPES[dtype][2] for dtype in (self.dtype, self.slots) if dtype}
+        named = {TYPES[dtype][2] for dtype in (self.dtype, self.slots, self.source) if dtype}
         return tuple(sorted(named - {""}))
 
     def text(self) -> str:
@@ -56,11 +63,20 @@ class KernelSource:
             f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
             f"typedef {'int' if self.labels else 'real'} Y;\n"
             f"typedef {slots} Slot;\n"
-            f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n"
+            f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n{self._cast()}"
             f"{_inlined('common.cuh')}\n{self.functor}\n"
             + "".join(_inlined(name) for name in _includes(self.file) if name != "common.cuh")
             + _inlined(self.file)
         )
+
+    def _cast(self) -> str:
+        """The types of cast.cu."""
+        if not self.source:
+            return ""
+        source, wide, _ = TYPES[self.source]
+        if self.dtype == "bfloat16":  # which ml_dtypes reaches from double by way of float
+            wide = "float"
+        return f"typedef {source} Source;\ntypedef {wide} Wide;\n"
 
 
 @cache

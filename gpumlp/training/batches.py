@@ -11,23 +11,27 @@ import numpy.typing as npt
 
 from gpumlp import checks
 from gpumlp.backends import Array, Backend
+from gpumlp.chunks import extent
 from gpumlp.network import MLP, ClassWeight
+from gpumlp.training.placement import in_room, placed, streams
 from gpumlp.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Checked examples, in the room.
+    """Checked examples, in the room or on the host.
 
     Attributes:
-        x: (m, n_0) in the room's storage type.
-        y: (m, n_L) in the room's dtype, or labels (m,) int32.
+        x: (m, n_0) in the room, in its storage type; or on the host, of any real dtype.
+        y: (m, n_L) or labels (m,) in the room, in `target`; or (m, n_L) on the host.
         weights: (m,) float64 on the host, or None for all alike.
+        target: the dtype of y as the loss takes it: the room's, or int32 for labels.
     """
 
     x: Array
     y: Array
     weights: npt.NDArray[Any] | None
+    target: np.dtype[Any]
 
     @classmethod
     def checked(
@@ -38,32 +42,34 @@ class Examples:
         sample_weight: Array | None = None,
         class_weight: ClassWeight = None,
         suffix: str = "",
+        *,
+        data: str = "auto",
+        rows: int = 0,
     ) -> Examples:
         """What a public door takes, checked; `suffix` follows the names x and y in the errors.
 
-        An array of the room that already has the right dtype and layout is not copied.
+        An array of the room that already has the right dtype and layout is not copied.  Where it
+        lies otherwise: see `placement.streams`.  Labels, half as large as their order, are always
+        in the room.
         """
         room, ends = net.backend, (net.widths[0], net.widths[-1])
         x, y, weights = checks.supervised(
             room, net.loss, ends, x, y, sample_weight, class_weight, suffix
         )
-        checks.finite(x, f"x{suffix}")
         _representable(room, x, f"x{suffix}")
-        kind = np.dtype(np.int32) if y.ndim == 1 else room.dtype
-        return cls(_placed(room, x, room.storage), _placed(room, y, kind), weights)
-
-
-def _placed(room: Backend, a: Array, dtype: np.dtype[Any]) -> Array:
-    """`a` in the room, in `dtype`."""
-    as_is = room.owns(a) and a.dtype == dtype and a.flags.c_contiguous
-    return a if as_is else room.asarray(a, dtype=dtype)
+        target = np.dtype(np.int32) if y.ndim == 1 else room.dtype
+        stream = streams(net, [(x, room.storage), (y, target)], data, rows)
+        x = placed(room, x, room.storage, stream)
+        y = placed(room, y, target, stream and y.ndim == 2)
+        return cls(x, y, weights, target)
 
 
 def _representable(room: Backend, x: Array, name: str) -> None:
-    """Raise unless the finite x stays finite in the room's storage type."""
+    """Raise unless x is finite, and stays so in the room's storage type."""
     # bfloat16, of which NumPy knows no limits, reaches as far as float32
     kind = room.storage if room.storage.kind == "f" else np.dtype(np.float32)
-    largest, limit = max(float(x.max()), -float(x.min())), float(np.finfo(kind).max)
+    low, high = extent(x, name)
+    largest, limit = max(high, -low), float(np.finfo(kind).max)
     if largest > limit:
         raise ValueError(
             f"{name} has values up to {largest:g}, beyond the network's {room.storage}; rescale it"
@@ -74,7 +80,9 @@ class Batches:
     """Minibatches without replacement; an epoch's last may be smaller, and none is dropped.
 
     What a step reads lies at fixed places, filled from the epoch's tables by its first launch, so
-    that a step's work can be recorded once and replayed.
+    that a step's work can be recorded once and replayed.  Examples that stay on the host come into
+    their places before that: they arrive in two buffers in turn, for which a recorded step would
+    need two recordings, to save the launch of a cast.
 
     Attributes:
         s: the workspace that `load` fills.
@@ -107,14 +115,20 @@ class Batches:
         self.shares = np.zeros(self.steps)
         self._position = room.full((1,), 0, np.int64)
         self._order = room.empty((m,), np.int64)
+        self._host_order = np.arange(m)
         self._controls = room.full((self.steps, numbers + 2), 0, np.float64)
         self._index = room.empty((self._size,), np.int64)
-        self._y = room.empty((self._size, *data.y.shape[1:]), data.y.dtype)
+        self._y = room.empty((self._size, *data.y.shape[1:]), data.target)
+        self._feeds = [
+            None if in_room(room, a, kind) else room.feed(a, self._size, kind)
+            for a, kind in ((data.x, room.storage), (data.y, data.target))
+        ]
         self._weights = None
         if data.weights is not None:
             # only their ratios count, and so scaled they fit any dtype
             self._weights = room.asarray(data.weights / data.weights.max())
             self._of_batch = room.empty((self._size,))
+        self._fetched = False
         self._recorded: dict[int, Callable[[], None] | None] = {}
         # both sizes that occur, so that what they need is allocated before the first step
         self._resize(m - (self.steps - 1) * self._size)
@@ -129,6 +143,7 @@ class Batches:
         """
         room, weights = self._room, self._data.weights
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._data.x))
+        self._host_order = order
         room.asarray(order, dtype=np.int64, out=self._order)
         room.asarray(controls, dtype=np.float64, out=self._controls)
         room.asarray(costs, dtype=np.float64, out=self.costs)
@@ -141,6 +156,7 @@ class Batches:
         """Make `at` the next step."""
         self.at = at
         self._room.asarray(np.array([at]), dtype=np.int64, out=self._position)
+        self._fetch()
 
     def run(self, work: Callable[[], None]) -> None:
         """`work`, which begins with `load` and ends with `end`, on the next minibatch.
@@ -150,6 +166,11 @@ class Batches:
         """
         rows = min(self._size, len(self._order) - self.at * self._size)
         self._resize(rows)
+        if not self._fetched:
+            self._fetch()
+        for feed, place in zip(self._feeds, (self.s.h[0], self.s.y), strict=True):
+            if feed is not None:
+                feed.take(place)
         if rows not in self._recorded:
             self._recorded[rows] = None
             work()
@@ -159,7 +180,9 @@ class Batches:
             )
             self._recorded[rows] = replay
             (replay or work)()
-        self.at = (self.at + 1) % self.steps
+        self.at, self._fetched = (self.at + 1) % self.steps, False
+        if self.at > 0:  # after the last step `start` comes, with another order
+            self._fetch()  # while the room works
 
     def load(self) -> None:
         """The next minibatch: h[0] = x, y, the examples' weights, control, factors, and J = 0."""
@@ -169,14 +192,25 @@ class Batches:
             self._position, self._order, self._controls, self._size, index, self.control,
             self._factors, s.J,
         )  # fmt: skip
-        room.gather(self._data.x, index, s.h[0])
-        room.gather(self._data.y, index, s.y)
+        sources = (self._data.x, self._data.y)
+        for source, feed, place in zip(sources, self._feeds, (s.h[0], s.y), strict=True):
+            if feed is None:
+                room.gather(source, index, place)
         if self._weights is not None:
             room.mean_weights(self._weights, index, s.weights)
 
     def end(self) -> None:
         """Its L goes into `costs`, and the next one's turn it is."""
         self._room.end(self._position, self.s.J, self.costs)
+
+    def _fetch(self) -> None:
+        """Start on the examples of the next minibatch that are on the host."""
+        start = self.at * self._size
+        index = self._host_order[start : start + self._size]
+        for feed in self._feeds:
+            if feed is not None:
+                feed.fetch(index)
+        self._fetched = True
 
     def _resize(self, m: int) -> None:
         if m == len(self.s.h[0]) and self.s.y is not None:

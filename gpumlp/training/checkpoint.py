@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from gpumlp import storage
 from gpumlp.backends import Array, Backend
+from gpumlp.chunks import chunks
 from gpumlp.errors import CheckpointError
 from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Examples
@@ -27,8 +27,6 @@ from gpumlp.training.history import History
 
 if TYPE_CHECKING:
     from gpumlp.training.fit import Fit
-
-CHUNK_BYTES = 16 << 20  # that the fingerprint of data on a device copies to the host at a time
 
 
 class Checkpoint:
@@ -182,17 +180,17 @@ def _settings(fit: Fit) -> dict[str, Any]:
 
 
 def _fingerprint(room: Backend, data: Examples | None) -> str | None:
-    """SHA-256 over the shapes and values of data, as the room holds them."""
+    """SHA-256 over the shapes and values of data, as the steps see them, wherever they lie."""
     if data is None:
         return None
     digest = hashlib.sha256()
-    arrays: tuple[Array | None, ...] = (data.x, data.y, data.weights)
-    for a in arrays:
+    weights = np.dtype(np.float64)
+    parts = ((data.x, room.storage), (data.y, data.target), (data.weights, weights))
+    for a, kind in parts:
         if a is None:
             continue
-        digest.update(f"{a.shape} {a.dtype.str}".encode())
-        rows = max(1, CHUNK_BYTES // (math.prod(a.shape[1:]) * a.dtype.itemsize))
-        for start in range(0, len(a), rows):
-            part = a[start : start + rows]
-            digest.update((room.to_host(part) if room.owns(part) else part).tobytes())
+        digest.update(f"{a.shape} {kind.str}".encode())
+        for rows in chunks(a):
+            part = a[rows] if isinstance(a, np.ndarray) else room.to_host(a[rows])
+            digest.update(part.astype(kind, copy=False).tobytes())
     return digest.hexdigest()[:16]

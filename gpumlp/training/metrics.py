@@ -12,6 +12,7 @@ from gpumlp import backprop
 from gpumlp.functions import Loss
 from gpumlp.network import CHUNK, MLP
 from gpumlp.training.batches import Examples
+from gpumlp.training.placement import in_room
 from gpumlp.workspace import Workspace
 
 HostArray = npt.NDArray[Any]
@@ -54,7 +55,7 @@ def usual_metric(loss: Loss) -> Callable[..., float]:
 
 
 class Evaluation:
-    """J and a metric of examples that stay in the room; buffers are allocated once.
+    """J and a metric of examples, in the room or on the host; buffers are allocated once.
 
     Args:
         metric: "auto", None, or ``metric(y, predict(x))``, which gets host arrays.  The automatic
@@ -69,8 +70,9 @@ class Evaluation:
         self._share = room.asarray(share)
         self._metric: Callable[[HostArray], float] | None = None
         if metric is not None:
-            self._y_hat = room.empty((m, net.widths[-1]))
-            y = room.to_host(data.y)
+            self._y_hat = np.empty((m, net.widths[-1]), room.dtype)
+            y = data.y if isinstance(data.y, np.ndarray) else room.to_host(data.y)
+            y = y.astype(data.target, copy=False)
             if callable(metric):
                 self._metric = lambda p: float(metric(y, p))
             else:
@@ -91,13 +93,15 @@ class Evaluation:
             rows = slice(start, min(start + s.rows, m))
             s.resize(rows.stop - start)
             room.asarray(data.x[rows], out=s.h[0])
-            s.y, s.weights = data.y[rows], self._share[rows]
+            y = data.y[rows]
+            s.y = y if in_room(room, y, data.target) else room.asarray(y, dtype=data.target)
+            s.weights = self._share[rows]
             y_hat = backprop.forward(net, s)
             backprop.loss(net, s)
             if self._metric:
-                room.asarray(y_hat, out=self._y_hat[rows])
+                self._y_hat[rows] = room.to_host(y_hat)
         measured = {"cost": float(room.to_host(s.J)[0]) + net.penalty()}
         if self._metric:
             link = net.loss.link
-            measured["metric"] = self._metric(link.f(room.to_host(self._y_hat), **link.params))
+            measured["metric"] = self._metric(link.f(self._y_hat, **link.params))
         return measured

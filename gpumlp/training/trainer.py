@@ -108,8 +108,9 @@ class Trainer:
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         resume: bool = False,
+        data: str = "auto",
     ) -> History:
-        """Train for some epochs; the data is put into the room once.
+        """Train for some epochs, with data of any size.
 
         Ctrl-C ends the fit between two steps, with `History.stopped` "interrupted" and a network
         that can be used; a second one raises KeyboardInterrupt at once.
@@ -135,6 +136,11 @@ class Trainer:
             resume: go on from `checkpoint` where it exists.  With the same arguments on the same
                 machine the run ends bit for bit as if it had never stopped.  What callbacks keep
                 for themselves is not in the file.
+            data: "device" casts x and y to the network's precision and keeps them in the room;
+                "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
+                minibatch in its own dtype, such as uint8, while the one before is worked on.
+                "auto" streams what does not fit a GPU's free memory, and on the CPU files that
+                would have to be cast.  θ is bit for bit the same.
 
         Raises:
             ValueError, TypeError: an argument is not as said; nothing was trained.
@@ -145,16 +151,17 @@ class Trainer:
         net = self.net
         net.backend.synchronize()
         epochs = checks.positive_int(epochs, "epochs")
-        data = Examples.checked(net, x, y, sample_weight, class_weight)
-        held = _held_out(net, validation)
-        evaluations = self._evaluations(data, held, metric, train_metric)
+        lie: dict[str, Any] = {"data": data, "rows": self.batch_size}
+        examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
+        held = _held_out(net, validation, **lie)
+        evaluations = self._evaluations(examples, held, metric, train_metric)
         measured = [f"{p}{name}" for p, e in evaluations.items() for name in e.columns]
         columns = dict.fromkeys(["cost", *measured, "lr", "seconds"])  # "cost" can be there twice
         watch = self._watch(early_stopping, list(columns))
-        batches = self.batches(data)
+        batches = self.batches(examples)
         fit = Fit(self, batches, epochs, evaluations, list(columns), watch)
         fit.callbacks = [*_hooks(callbacks), *progress_bar(progress, fit)]
-        fit.checkpoint = _checkpoint(checkpoint, checkpoint_every, resume, fit, data, held)
+        fit.checkpoint = _checkpoint(checkpoint, checkpoint_every, resume, fit, examples, held)
         self.history, self.stop = fit.history, False
         if resume and fit.checkpoint is not None:
             fit.checkpoint.resume()
@@ -245,15 +252,15 @@ def _slot_type(room: Backend, precision: str | None) -> np.dtype[Any]:
     return dtype_of(precision)
 
 
-def _held_out(net: MLP, validation: Any) -> Examples | None:
-    """The validation data, checked and in the room."""
+def _held_out(net: MLP, validation: Any, **lie: Any) -> Examples | None:
+    """The validation data, checked; `lie`: where, as in `Examples.checked`."""
     if validation is None:
         return None
     if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
         raise ValueError("validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)")
     x, y, weights = validation if len(validation) == 3 else (*validation, None)
     try:
-        return Examples.checked(net, x, y, weights, suffix="_val")
+        return Examples.checked(net, x, y, weights, suffix="_val", **lie)
     except (TypeError, ValueError) as error:  # the weights' errors do not say whose they are
         raise type(error)(f"validation: {error}") from error
 

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("what", ["activation", "loss", "theta", "gather", "empty"])
+@pytest.mark.parametrize("what", ["activation", "loss", "theta", "gather", "cast", "empty"])
 def test_kernels(what: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist",

@@ -5,7 +5,7 @@ A new entry in a table is compiled, measured and executed by the tests with no e
 
 from __future__ import annotations
 
-from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -36,6 +36,11 @@ def update_source(name: str, dtype: str, slots: str = "", gradient: str = "") ->
     return KernelSource("update.cu", dtype, functor, slots=slots, gradient=gradient)
 
 
+def cast_source(source: str, dtype: str) -> KernelSource:
+    """Of a cast from another type to the storage type."""
+    return KernelSource("cast.cu", dtype, source=source)
+
+
 def sources(dtype: str) -> dict[str, KernelSource]:
     """Name -> source, of all that can be asked for in one storage type."""
     named = {"gather": KernelSource("gather.cu", dtype)}
@@ -43,6 +48,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         return named
     named["reduce"] = KernelSource("reduce.cu", dtype)
     named["step"] = KernelSource("step.cu", dtype)
+    named |= {f"cast from {kind}": cast_source(kind, dtype) for kind in CASTS if kind != dtype}
     named |= {name: activation_source(name, dtype) for name in ACTIVATIONS}
     named |= {
         f"{name} of {kind}": loss_source(name, dtype, kind == "labels")

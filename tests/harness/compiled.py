@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import groupby
 
-from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.source import CASTS, KernelSource
 from harness.catalogue import CATALOGUE
 from harness.host_module import HostKernel, HostModule
 from harness.on_device import DeviceKernel
@@ -26,7 +26,7 @@ REPRESENTATIVES = {
     "huber of values", "huber of labels",
     "softmax_cross_entropy of values", "softmax_cross_entropy of labels",
     "update by sgd", "update by momentum", "update by adamw",  # 0, 1 and 2 slots
-    "update by adamw with slots of bfloat16",
+    "update by adamw with slots of bfloat16", *(f"cast from {source}" for source in CASTS),
 }  # fmt: skip
 _others: dict[KernelSource, HostModule] = {}
 

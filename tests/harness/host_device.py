@@ -14,6 +14,7 @@ from gpumlp.cuda.source import KernelSource
 from gpumlp.errors import DeviceError
 from harness import compiled, epilogues
 from harness.host_module import KernelError
+from harness.host_streams import HostCopies, Stream
 from harness.memory import aligned_empty
 
 Host = npt.NDArray[Any]
@@ -26,6 +27,7 @@ class HostArray:
         self.values = values  # for tests' eyes alone
         self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
         self.size, self.itemsize, self.nbytes = values.size, values.itemsize, values.nbytes
+        self.flags = values.flags
 
     def __len__(self) -> int:
         return len(self.values)
@@ -53,10 +55,13 @@ class HostDevice:
         order: of the kernels' blocks, warps and lanes: 0 forward, 1 backward, else a shuffle.
         multiprocessors: what it calls its own, which grids grow with.
         way: which of the ways `fastest` takes; "" is the first.
-        late: when what is handed in beside other work runs: right after `fork`, or at `join`.
+        late_branches: what is handed in beside other work runs at `join`, not right after `fork`.
+        late: "copies", "work" or "both": the streams whose work is done as late as can be; the
+            others' is done as early as can be.  What no event orders happens in the wrong order.
 
     Attributes:
         fuses: which epilogues it has and finds fast; all.
+        memory: the bytes that it says are free.
         empties_left: the calls of `empty` until one finds no memory; None: all find some.
         calls: what was asked of the device, in order, those that failed included:
             "empty (3, 4) float32", "kernel total in reduce.cu, grid 1 1, block 256 1",
@@ -66,17 +71,21 @@ class HostDevice:
     name = "the CPU harness"
 
     def __init__(
-        self, order: int = 0, multiprocessors: int = 4, way: str = "", late: bool = False
-    ) -> None:
+        self, order: int = 0, multiprocessors: int = 4, way: str = "", late_branches: bool = False,
+        late: str = "copies",
+    ) -> None:  # fmt: skip
         self.multiprocessors = multiprocessors
+        self.memory = 1 << 40
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
         self.calls: list[str] = []
-        self.way, self.late, self.asked_for = way, late, []
+        self.way, self.late_branches, self.asked_for = way, late_branches, []
         self._recording: list[Callable[[], None]] | None = None
         self._aside: list[Callable[[], None]] = []
         self._fork = 0
+        self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
+        self.copies = HostCopies(self._work, copies, self._asked)
 
     @property
     def launches(self) -> list[str]:
@@ -93,6 +102,9 @@ class HostDevice:
             self.empties_left -= 1
         return HostArray(aligned_empty(shape, dtype))
 
+    def free_memory(self) -> int:
+        return self.memory
+
     def owns(self, a: object) -> bool:
         return isinstance(a, HostArray)
 
@@ -101,26 +113,30 @@ class HostDevice:
 
     def fill(self, a: HostArray, value: float) -> None:
         self._asked(f"fill {a.shape} {a.dtype}")
-        a.values.fill(value)
+        self._work.put(lambda: a.values.fill(value))
 
     def upload(self, a: npt.NDArray[Any], out: HostArray) -> None:
         self._asked(f"upload {a.shape} {a.dtype} as {out.dtype}")
         if not isinstance(a, np.ndarray) or a.shape != out.shape:
             raise KernelError(f"upload of {type(a).__name__} {np.shape(a)} into {out.shape}")
+        self._work.finish()
         np.copyto(out.values, a, casting="unsafe")
 
     def copy(self, a: HostArray, out: HostArray) -> None:
         self._asked(f"copy {a.shape} {a.dtype} as {out.dtype}")
         if a.shape != out.shape:
             raise KernelError(f"copy of {a.shape} into {out.shape}")
-        np.copyto(out.values, a.values, casting="unsafe")
+        self._work.put(lambda: np.copyto(out.values, a.values, casting="unsafe"))
 
     def download(self, a: HostArray) -> npt.NDArray[Any]:
         self._asked(f"download {a.shape} {a.dtype}")
+        self._work.finish()
         return a.values.copy()
 
     def synchronize(self) -> None:
         self._asked("synchronize")
+        self._work.finish()
+        self.copies.finish()
 
     # ---- work ---------------------------------------------------------------------------------
 
@@ -134,7 +150,7 @@ class HostDevice:
             work()
         finally:
             aside, self._recording = self._recording, recording
-        if self.late:
+        if self.late_branches:
             self._aside += aside
         else:
             recording[self._fork : self._fork] = aside
@@ -164,14 +180,14 @@ class HostDevice:
         def replay() -> None:
             self.calls.append(f"replay of {len(recorded)}")
             for each in recorded:
-                each()
+                self._work.put(each)
 
         return replay
 
     def _run(self, work: Callable[[], None]) -> None:
         """A kernel or a product: now, or whenever what is recorded is replayed."""
         if self._recording is None:
-            work()
+            self._work.put(work)
         else:
             self._recording.append(work)
 

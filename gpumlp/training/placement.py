@@ -1,0 +1,69 @@
+"""Where examples lie: in the room, or on the host, from where a minibatch at a time is brought."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends import Array, Backend
+from gpumlp.chunks import chunks
+from gpumlp.network import CHUNK, MLP
+
+DATA = ("auto", "device", "stream")
+SPARE = 1 << 29  # bytes for graphs, and for memory in pieces too small to be of use
+
+
+def in_room(room: Backend, a: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether the room's doors take `a` as it lies."""
+    usable = room.owns(a) and a.dtype == dtype and a.flags.c_contiguous
+    # an array at odd addresses NumPy would copy as a whole for every minibatch
+    return bool(usable and (not isinstance(a, np.ndarray) or a.flags.aligned))
+
+
+def placed(room: Backend, a: Array, dtype: np.dtype[Any], stream: bool) -> Array:
+    """`a` in the room, in `dtype`; or as it is, where it lies so or stays on the host."""
+    if in_room(room, a, dtype) or (stream and isinstance(a, np.ndarray)):
+        return a
+    out = room.empty(a.shape, dtype)
+    for rows in chunks(a):
+        room.asarray(a[rows], dtype=dtype, out=out[rows])
+    return out
+
+
+def streams(net: MLP, arrays: list[tuple[Array, np.dtype[Any]]], data: str, rows: int) -> bool:
+    """Whether arrays on the host stay there, as `data`, one of `DATA`, asks.
+
+    "auto": those that the room has no memory for beside steps of `rows` examples stay there, or,
+    in a room that is the host, those on a disk.
+
+    Raises:
+        ValueError: another word.
+    """
+    if data not in DATA:
+        raise ValueError(f'data must be "auto", "device" or "stream", got {data!r}')
+    if data != "auto":
+        return data == "stream"
+    room = net.backend
+    moved = [(a, kind) for a, kind in arrays if not in_room(room, a, kind)]
+    free = room.free_memory()
+    if free is None:
+        return any(_on_disk(a) for a, _ in moved)
+    asked = sum(a.size * kind.itemsize for a, kind in moved)
+    return bool(asked + _beside(net, rows, len(arrays[0][0])) > free)
+
+
+def _beside(net: MLP, rows: int, m: int) -> int:
+    """No fewer bytes than steps and evaluations need: z, h and gz, order, weights and costs."""
+    widths = 2 * sum(net.widths) + 2 * max(net.widths)
+    return (min(rows, m) + CHUNK) * widths * net.backend.storage.itemsize + 32 * m + SPARE
+
+
+def _on_disk(a: Any) -> bool:
+    """Whether a's memory is a file's."""
+    while isinstance(a, np.ndarray):
+        if isinstance(a, np.memmap):
+            return True
+        a = a.base
+    return isinstance(a, mmap.mmap)
