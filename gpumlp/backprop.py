@@ -52,6 +52,9 @@ class State(Protocol):
     scaling: Array
     J: Array
 
+    def recall(self, k: int) -> Array:
+        """h[k], computed from z[k] again where it was not kept."""
+
 
 def forward(net: Model, s: State) -> Array:
     """Algorithm 6.3 up to its last line: from h[0] = x to ŷ = h[L], (m, n_L), which it returns."""
@@ -80,7 +83,7 @@ def backward(net: Model, s: State, d: Parameters) -> None:
         net.loss, f[L], z[L], h[L], s.y, s.weights, s.scaling, gh[L], gz[L], d.b[L], s.J
     )
     for k in range(L, 1, -1):
-        room.weight_gradient(gz[k], h[k - 1], d.W[k])
+        room.weight_gradient(gz[k], s.recall(k - 1), d.W[k])
         room.hidden_gradient(
             gz[k], W[k], f[k - 1], z[k - 1], h[k - 1], gh[k - 1], gz[k - 1], d.b[k - 1]
         )

@@ -137,6 +137,7 @@ class FakeCupy:
                 },
                 driverGetVersion=lambda: 13000,
                 deviceSynchronize=self._device_synchronize,
+                memGetInfo=lambda: (3000, 8000),
             ),
         )
         self.broken = None
@@ -146,6 +147,9 @@ class FakeCupy:
         if np.prod(shape) > self.limit:
             raise OutOfMemoryError("Out of memory allocating 9 bytes")
         return np.full(shape, 0x7F, dtype).view(FakeArray)
+
+    def get_default_memory_pool(self):
+        return types.SimpleNamespace(free_bytes=lambda: 500)
 
     def copyto(self, out, a, casting):
         assert FakeCupy.current

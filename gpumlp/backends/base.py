@@ -67,11 +67,13 @@ class Backend(Protocol):
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def pre_activation(self, f: Activation, h: Array) -> Array:
-        """What the room keeps of z, beside h (m, n), for the way back: a buffer of m rows to be z.
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """What the room keeps of z beside h (m, n) for the way back: shape and dtype of a buffer.
 
-        An array like h where f' reads z; else h itself, or an array of the room's own kind, such as
-        a bit an entry for relu's.
+        Like h where f' reads z; else None, and h is to be z too, or a buffer of m rows of the
+        room's own kind, such as a bit an entry for relu's.
         """
 
     def affine_activation(
@@ -80,8 +82,11 @@ class Backend(Protocol):
         """z ← h_below Wᵀ + b and h ← f(z): one turn of Algorithm 6.3.
 
         h_below (m, n_in), W (n_out, n_in), b (n_out,), z and h (m, n_out).  z may be h, and then
-        only h is kept; or what `pre_activation` gave.
+        only h is kept; or a buffer such as `pre_activation` says.
         """
+
+    def activation(self, f: Activation, z: Array, h: Array) -> None:
+        """h ← f(z) for an elementwise f: h of `affine_activation` once more.  z and h (m, n)."""
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ).
@@ -188,3 +193,11 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all work handed in so far is done."""
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def free_memory(self) -> int | None:
+        """Bytes that `empty` can still give; None where that is not known."""
+
+    def own_memory(self, widest: int) -> int:
+        """Bytes that the room keeps for itself, where no layer is wider than `widest`."""

@@ -80,14 +80,23 @@ class CudaBackend:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def pre_activation(self, f: Activation, h: DeviceArray) -> DeviceArray:
-        return self._products.pre_activation(f, h)
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return self._products.pre_activation(f, m, n, self.storage)
 
     def affine_activation(
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
         z: DeviceArray, h: DeviceArray,
     ) -> None:  # fmt: skip
         self._products.upward(h_below, W, b, f, z, h, self._bias_activation)
+
+    def activation(self, f: Activation, z: DeviceArray, h: DeviceArray) -> None:
+        rows, cols = z.shape
+        pack = self._pack_of(cols, z, h)
+        grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
+        kernel = self._kernel("activation", "activation.cu", f)
+        kernel(grid, block, (z, h, i64(rows), i64(cols), i32(pack > 1)))
 
     def loss(
         self, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray, J: DeviceArray
@@ -207,6 +216,17 @@ class CudaBackend:
 
     def synchronize(self) -> None:
         self._device.synchronize()
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def free_memory(self) -> int | None:
+        return self._device.free_memory()
+
+    def own_memory(self, widest: int) -> int:
+        # column sums of a wider matrix go to scratch where they are then rounded to 16 bits
+        cols = widest if self.storage != self.dtype else 0
+        entries = max(len(self._partial), self._scratch_size(cols))
+        return self._device.reserved + entries * self.dtype.itemsize
 
     # ---- inside -------------------------------------------------------------------------------
 

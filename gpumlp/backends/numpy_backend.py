@@ -68,8 +68,10 @@ class NumpyBackend:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def pre_activation(self, f: Activation, h: Array) -> Array:
-        return self.empty(h.shape) if "z" in f.reads else h
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return ((m, n), self.storage) if "z" in f.reads else None
 
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
@@ -82,6 +84,9 @@ class NumpyBackend:
                 np.copyto(h[rows], f.f(z[rows], **f.params))
 
         self._over_rows(block, z)
+
+    def activation(self, f: Activation, z: Array, h: Array) -> None:
+        self._over_rows(lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
@@ -205,6 +210,14 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         pass
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def free_memory(self) -> int | None:
+        return None
+
+    def own_memory(self, widest: int) -> int:
+        return 0
 
     # ---- blocks -------------------------------------------------------------------------------
 
