@@ -53,10 +53,14 @@ class Examples:
         return cls(_placed(room, x, room.storage), _placed(room, y, kind), weights)
 
 
+def usable(room: Backend, a: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether `a` can serve as it is for an array of the room in `dtype`."""
+    return room.owns(a) and a.dtype == dtype and bool(a.flags.c_contiguous)
+
+
 def _placed(room: Backend, a: Array, dtype: np.dtype[Any]) -> Array:
     """`a` in the room, in `dtype`."""
-    as_is = room.owns(a) and a.dtype == dtype and a.flags.c_contiguous
-    return a if as_is else room.asarray(a, dtype=dtype)
+    return a if usable(room, a, dtype) else room.asarray(a, dtype=dtype)
 
 
 def _representable(room: Backend, x: Array, name: str) -> None:
@@ -85,12 +89,14 @@ class Batches:
         shares: (steps,) on the host: what each minibatch counts in the mean over the epoch.
     """
 
-    def __init__(self, net: MLP, data: Examples, size: int, seed: int, numbers: int) -> None:
+    def __init__(
+        self, net: MLP, data: Examples, size: int, seed: int, numbers: int, *, low: bool = False
+    ) -> None:
         room, m = net.backend, len(data.x)
         self._room, self._data, self._seed = room, data, seed
         self._size = min(size, m)
         self.steps, self.at = -(-m // self._size), 0
-        self.s = Workspace(net, self._size)
+        self.s = Workspace(net, self._size, low=low)
         self.control = room.full((numbers,), 0, np.float64)
         self.factors = room.full((2,), 0)
         self.costs = room.full((self.steps,), 0, np.float64)
@@ -166,6 +172,10 @@ class Batches:
     def end(self) -> None:
         """Its L goes into `costs`, and the next one's turn it is."""
         self._room.end(self._position, self.s.J, self.costs)
+
+    def forget(self) -> None:
+        """Let go of what was recorded, which may refer back here."""
+        self._recorded.clear()
 
     def _resize(self, m: int) -> None:
         if m == len(self.s.h[0]) and self.s.y is not None:

@@ -1,0 +1,64 @@
+"""A room that allocates nothing and notes what it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.backends import Array, Backend
+from gpumlp.training.batches import usable
+
+
+class Ledger:
+    """A room whose arrays have no memory, and that notes what they would take.
+
+    What is no allocation is the real room's: types, and the rules of what is kept.
+    """
+
+    def __init__(self, room: Backend) -> None:
+        self._room = room
+        self._noted: dict[int, tuple[Array, int]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._room, name)
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
+        """Zeros that all are one entry, which stands for the whole from here on."""
+        entry = np.zeros((), self._room.dtype if dtype is None else dtype)
+        a = np.broadcast_to(entry, shape)
+        self._noted[id(entry)] = entry, a.nbytes
+        return a
+
+    def full(
+        self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
+    ) -> Array:
+        """The same."""
+        return self.empty(shape, dtype)
+
+    def asarray(self, a: Array, dtype: npt.DTypeLike | None = None, out: Array = None) -> Array:
+        """The same, or `out`."""
+        return self.empty(np.shape(a), dtype) if out is None else out
+
+    def to_host(self, a: Array) -> Array:
+        """The array as it is."""
+        return a
+
+    def placed(self, a: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Data of that shape; what the room can use as it is takes nothing."""
+        if usable(self._room, a, dtype):
+            return np.broadcast_to(np.zeros((), dtype), shape)
+        return self.empty(shape, dtype)
+
+    def take(self, arrays: Iterable[Array]) -> int:
+        """The bytes of the buffers that these are views of; no buffer counts again."""
+        entries = [a.base for a in arrays if a is not None]
+        return sum(self._noted.pop(id(entry), (None, 0))[1] for entry in entries)
+
+    def rest(self) -> int:
+        """The bytes of all that was not taken yet."""
+        sizes = [size for _, size in self._noted.values()]
+        self._noted.clear()
+        return sum(sizes)
