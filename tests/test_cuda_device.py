@@ -11,6 +11,7 @@ import gpumlp
 from gpumlp.cuda.device import CudaDevice
 from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
+from gpumlp.errors import OutOfMemoryError
 
 
 @pytest.fixture
@@ -131,9 +132,14 @@ def test_nothing_is_planned_under_capture(device, monkeypatch):
         device.gemm(a[:2], b, out[:2], compute="float32")
 
 
+def test_memory_is_the_drivers_and_the_pools(device):
+    assert device.free_memory() == 3000 + 500
+    assert device.reserved == 32 << 20
+
+
 def test_errors_are_device_errors(cupy, device):
     cupy.limit = 10
-    with pytest.raises(gpumlp.DeviceError, match="out of GPU memory on Test GPU.*smaller batch"):
+    with pytest.raises(OutOfMemoryError, match="out of GPU memory on Test GPU.*smaller batch"):
         device.empty((11,), "float32")
     with pytest.raises(gpumlp.DeviceError, match="compiling loss.cu for float32: error: no such"):
         device.kernel("loss", KernelSource("loss.cu", "float32", "no such text"))
