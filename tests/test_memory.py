@@ -189,7 +189,9 @@ def test_the_plan_by_hand() -> None:
     assert planned.scratch == 8 * 132 * 32 * 8 * 4
     told = str(planned).splitlines()
     assert repr(planned) == str(planned)
-    assert told[0] == "MiB for 1,000 examples, batch_size 128"
+    assert told[0].split("  ")[0] == "1,000 examples, batch_size 128"
+    assert told[0].endswith(" MiB")
+    assert len({len(line) for line in told}) == 1
     assert f"θ in 16 bits {2 * p / 2**20:29,.2f}".split() in [line.split() for line in told]
     assert told[-2].split() == ["total", f"{planned.total / 2**20:,.2f}"]
 

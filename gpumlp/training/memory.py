@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -87,13 +87,12 @@ class Memory:
         return self.total - self.held
 
     def __str__(self) -> str:
-        lines = [(name, getattr(self, field.name)) for field in fields(self)
-                 if (name := NAMES.get(field.name))]  # fmt: skip
-        ends = [("total", self.total), ("allocated already", self.held)]
-        wide = max(len(name) for name, _ in [*lines, *ends])
-        table = [f"{n:<{wide}} {size / MIB:12,.2f}" for n, size in [*lines, *ends] if size]
-        of = f"{self.examples:,} examples, batch_size {self.batch_size}"
-        return "\n".join([f"{f'MiB for {of}':<{wide}}", *table])
+        title = f"{self.examples:,} examples, batch_size {self.batch_size}"
+        sizes = {label: getattr(self, name) for name, label in NAMES.items()}
+        sizes |= {"total": self.total, "allocated already": self.held}
+        wide = max(map(len, [title, *sizes]))
+        lines = [f"{label:<{wide}} {n / MIB:12,.2f}" for label, n in sizes.items() if n]
+        return "\n".join([f"{title:<{wide}} {'MiB':>12}", *lines])
 
     __repr__ = __str__
 
