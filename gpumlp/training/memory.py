@@ -120,7 +120,7 @@ def plan(
     slots = ledger.take([twin.slots])
     gradient = ledger.rest()
     held = theta + rounded + of_net + room.own_memory(0)
-    if hasattr(trainer, "slots"):
+    if hasattr(trainer, "steps"):  # else it is not done with its own allocations
         held += slots + gradient
     weighted = sample_weight is not None or class_weight is not None
     data, held_out = _data(ledger, net, x, y, weighted), _held_out(ledger, net, validation)

@@ -90,7 +90,9 @@ class Trainer:
         try:
             self.allocate()
         except OutOfMemoryError as error:
-            raise outgrown(error, self, free, self.batch_size, None) from error
+            told = outgrown(error, self, free, self.batch_size, None)
+            vars(self).clear()  # the traceback holds self for as long as the error lives
+            raise told from error
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
@@ -98,11 +100,10 @@ class Trainer:
     def allocate(self) -> None:
         """The optimizer's state, the gradient and the loss scale, as before the first step."""
         room, layout = self.net.backend, self.net.theta.layout
-        slots = room.full((len(self.optimizer.slots), layout.size), 0, self.slot_type)
-        d = Parameters.zeros(room, layout, room.storage)
+        self.slots = room.full((len(self.optimizer.slots), layout.size), 0, self.slot_type)
+        self.d = Parameters.zeros(room, layout, room.storage)
         S = SCALE if room.scales_loss else 1.0
         self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
-        self.slots, self.d = slots, d  # all of them or none
 
     def memory(
         self,
