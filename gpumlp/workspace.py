@@ -11,6 +11,9 @@ import numpy.typing as npt
 from gpumlp.backends import Array
 from gpumlp.backprop import Model
 
+Places = dict[tuple[str, int], int]
+"""(name, layer) -> place in the row of arrays that take turns: those whose places differ by the
+number of buffers have the same one."""
 UNSCALED = np.array([1.0, 1.0, 0.0, 0.0])  # see `Backend.clip`
 
 
@@ -50,16 +53,13 @@ class Workspace:
         self.weights: Array = None
         self.J = room.full((1,), 0, "float64")
         self.scaling = room.asarray(UNSCALED, dtype=np.float64)
-        every, full = range(net.L + 1), range(1, net.L + 1)
-        places = {("h", k): k for k in every}
-        if gradients:
-            places = {} if intermediate else {("gz", k): k for k in full}
-        fleeting = _fleeting(net, places) if low and places and gradients else []
-        # h[k], computed again, takes the place of gz[k+2], and gz[k+1] and gz[k] are still there
-        places |= {("h", k): k - 1 for k in fleeting}
-        # the last such h is still there, too, when the way back begins
-        self._again = {k: net.f[k] for k in fleeting if k != net.L - 1}
+        places, fleeting = _places(net, low) if gradients and not intermediate else ({}, [])
+        if not gradients:
+            places = {("h", k): k for k in range(net.L + 1)}
         shared = _taking_turns(net, rows, places, 3 if fleeting else 2)
+        # the last h that is not kept is still there when the way back begins
+        self._again = {k: net.f[k] for k in fleeting if k != net.L - 1}
+        every, full = range(net.L + 1), range(1, net.L + 1)
 
         def kept(name: str, k: int) -> Array:
             found = shared.get((name, k))
@@ -111,19 +111,23 @@ class Workspace:
         self.J = room.full((1,), 0, "float64")
 
 
-def _fleeting(net: Model, places: dict[tuple[str, int], int]) -> list[int]:
-    """The hidden layers whose h is better computed again than kept; none where none saves memory.
+def _places(net: Model, low: bool) -> tuple[Places, list[int]]:
+    """Whose turn is when on the way back, and the hidden layers whose h is not kept.
 
-    places: of gz.
+    There are none of these where they would save no memory.
     """
     widths = net.theta.layout.widths
-    found = [k for k in range(1, net.L) if net.f[k].elementwise and net.f[k].reads == "z"]
-    low = sum(_sizes(widths, places | {("h", k): k - 1 for k in found}, 3))
-    normal = sum(_sizes(widths, places, 2)) + sum(widths[k] for k in found)
-    return found if low < normal else []
+    gz = {("gz", k): k for k in range(1, net.L + 1)}
+    fleeting = [k for k in range(1, net.L) if net.f[k].elementwise and net.f[k].reads == "z"]
+    # h[k] comes again in the place of gz[k+2]; gz[k+1], which it goes with, and gz[k] are there
+    both = gz | {("h", k): k - 1 for k in fleeting}
+    saved = sum(_sizes(widths, gz, 2)) + sum(widths[k] for k in fleeting)
+    if low and sum(_sizes(widths, both, 3)) < saved:
+        return both, fleeting
+    return gz, []
 
 
-def _sizes(widths: Sequence[int], places: dict[tuple[str, int], int], turns: int) -> list[int]:
+def _sizes(widths: Sequence[int], places: Places, turns: int) -> list[int]:
     """The widest array, of layer k each, that takes each turn."""
     return [
         max((widths[k] for (_, k), place in places.items() if place % turns == i), default=0)
@@ -132,7 +136,7 @@ def _sizes(widths: Sequence[int], places: dict[tuple[str, int], int], turns: int
 
 
 def _taking_turns(
-    net: Model, rows: int, places: dict[tuple[str, int], int], turns: int
+    net: Model, rows: int, places: Places, turns: int
 ) -> dict[tuple[str, int], Array]:
     """(rows, n_k) for each name and layer k, in one of `turns` buffers: that of its place."""
     room, widths = net.backend, net.theta.layout.widths

@@ -117,7 +117,7 @@ class FakeCupy:
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
         FakeArray.log, FakeCupy.recorded = [], None
-        self.limit = 1 << 40
+        self.limit, self.pool_limit = 1 << 40, 0
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
             Stream=FakeStream,
@@ -149,7 +149,9 @@ class FakeCupy:
         return np.full(shape, 0x7F, dtype).view(FakeArray)
 
     def get_default_memory_pool(self):
-        return types.SimpleNamespace(free_bytes=lambda: 500)
+        return types.SimpleNamespace(
+            free_bytes=lambda: 500, used_bytes=lambda: 700, get_limit=lambda: self.pool_limit
+        )
 
     def copyto(self, out, a, casting):
         assert FakeCupy.current

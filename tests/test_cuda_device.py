@@ -132,7 +132,11 @@ def test_nothing_is_planned_under_capture(device, monkeypatch):
         device.gemm(a[:2], b, out[:2], compute="float32")
 
 
-def test_memory_is_the_drivers_and_the_pools(device):
+def test_memory_is_the_drivers_and_the_pools(cupy, device):
+    assert device.free_memory() == 3000 + 500
+    cupy.pool_limit = 2000
+    assert device.free_memory() == 2000 - 700
+    cupy.pool_limit = 9000
     assert device.free_memory() == 3000 + 500
     assert device.reserved == 32 << 20
 

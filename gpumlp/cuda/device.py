@@ -63,8 +63,10 @@ class CudaDevice:
 
     def free_memory(self) -> int:
         with self._errors():
-            free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+            pool = self._cupy.get_default_memory_pool()
+            free = int(self._cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+            limit = int(pool.get_limit())  # 0 where the user has set none
+            return min(free, limit - int(pool.used_bytes())) if limit else free
 
     def owns(self, a: object) -> bool:
         return isinstance(a, self._cupy.ndarray) and int(a.device.id) == self._index
