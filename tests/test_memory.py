@@ -183,7 +183,7 @@ def test_the_plan_by_hand() -> None:
     assert (planned.theta, planned.rounded, planned.slots) == (4 * p, 2 * p, 8 * p)
     assert 2 * p < planned.gradient <= 2 * p + 64  # with the loss scale
     assert planned.data == 1000 * (784 * 2 + 4)
-    assert planned.h == 128 * 2 * (784 + 256 + 256 + 10)
+    assert planned.h == 128 * 2 * (784 + 256 + 256 + 10) + 128 * 4
     assert planned.z == 128 * 2 * (256 + 256)
     assert planned.gz == 128 * 2 * (256 + 256)
     assert planned.scratch == 8 * 132 * 32 * 8 * 4

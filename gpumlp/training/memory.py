@@ -32,8 +32,8 @@ NAMES = {
     "slots": "the optimizer's state",
     "best": "best θ, for early stopping",
     "data": "data",
-    "tables": "order, tables, weights",
-    "h": "a step's x and h",
+    "tables": "order and tables",
+    "h": "a step's x, y and h",
     "z": "a step's z",
     "bits": "a step's signs of relu",
     "gz": "a step's gz",
@@ -51,9 +51,9 @@ class Memory:
         theta, rounded, gradient, slots, best: θ, its copy in 16 bits, dθ, the optimizer's state,
             and the copy of the best θ that early stopping keeps.
         data: the training and validation data, but for arrays that the room can use as they are.
-        tables: an epoch's order and tables, weights, costs, and the minibatch's index and y.
-        h, z, bits, gz: of a step: x and every h that is kept; z; relu's signs, a bit an entry; gz,
-            with which an h that is not kept takes turns.
+        tables: an epoch's order, tables, weights and costs, and what of them a step reads.
+        h, z, bits, gz: of a step: x, y and every h that is kept; z; relu's signs, a bit an entry;
+            gz, with which an h that is not kept takes turns.
         evaluation: what looks at validation or training data after an epoch.
         scratch: the room's own: workspace of cublasLt, partial sums.
         held: of all these, what is allocated already.
@@ -133,7 +133,7 @@ def plan(
     s = batches.s
     return Memory(
         len(data.x), min(twin.batch_size, len(data.x)), theta, rounded, gradient, slots, best,
-        of_data, evaluation=evaluation, gz=ledger.take(s.gz), h=ledger.take(s.h),
+        of_data, evaluation=evaluation, gz=ledger.take(s.gz), h=ledger.take([*s.h, s.y]),
         bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
         z=ledger.take(s.z), tables=of_net + ledger.rest(),
         scratch=room.own_memory(max(net.widths)), held=held,
