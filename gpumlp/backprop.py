@@ -53,6 +53,9 @@ class State(Protocol):
     scaling: Array
     J: Array
 
+    def recall(self, k: int) -> Array:
+        """h[k], computed from z[k] again where it was not kept."""
+
 
 class Destination(Protocol):
     """Where gradients go: lists indexed by layer.  factors: see `Backend.weight_gradient`."""
@@ -92,7 +95,7 @@ def backward(net: Model, s: State, d: Destination) -> None:
         room.hidden_gradient(
             gz[k], W[k], f[k - 1], z[k - 1], h[k - 1], gh[k - 1], gz[k - 1], d.b[k - 1]
         )
-        room.weight_gradient(gz[k], h[k - 1], d.W[k], d.factors)
+        room.weight_gradient(gz[k], s.recall(k - 1), d.W[k], d.factors)
     room.weight_gradient(gz[1], h[0], d.W[1], d.factors)
 
 

@@ -124,6 +124,13 @@ class Portable:
         self.backend.synchronize()
         return twin
 
+    def seen_by(self, room: Backend) -> Self:
+        """A network like this one that asks another room for its arrays; θ is not copied."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), backend=room)
+        twin._adopt(Parameters.zeros(room, self.theta.layout))
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: the settings, the room's name and θ on the host."""
         own = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from gpumlp.backends import Array
 from gpumlp.backprop import Model
 
+Places = dict[tuple[str, int], int]
+"""(name, layer) -> place in the row of arrays that take turns: those whose places differ by the
+number of buffers have the same one."""
 UNSCALED = np.array([1.0, 1.0, 0.0, 0.0])  # see `Backend.clip`
 
 
@@ -18,8 +22,11 @@ class Workspace:
 
     What is not read is not kept.  z[k] is what `Backend.pre_activation` keeps of it, and h[k] where
     that is nothing.  gz[k] is gh[k], and two buffers take turns through the layers, unless
-    `intermediate` asks to keep all of them.  Nothing is kept for going back, unless `gradients`
-    asks for it.
+    `intermediate` asks to keep all of them.  Without `gradients` nothing is kept for going back:
+    two buffers take turns for h.
+
+    With `low`, h[k] of a hidden layer whose f' reads z alone is not kept, where that saves memory:
+    three buffers take turns for those h and all gz, and `recall` computes h[k] again from z[k].
 
     Attributes:
         z, h, gz, gh: indexed by layer, 1 … L, each (m, n_k) for the m of the last `resize`;
@@ -31,7 +38,13 @@ class Workspace:
     """
 
     def __init__(
-        self, net: Model, rows: int, *, gradients: bool = True, intermediate: bool = False
+        self,
+        net: Model,
+        rows: int,
+        *,
+        gradients: bool = True,
+        intermediate: bool = False,
+        low: bool = False,
     ) -> None:
         room, widths = net.backend, net.theta.layout.widths
         kind = room.storage
@@ -40,23 +53,23 @@ class Workspace:
         self.weights: Array = None
         self.J = room.full((1,), 0, "float64")
         self.scaling = room.asarray(UNSCALED, dtype=np.float64)
-        full = range(1, net.L + 1)
-        self._h = {k: room.empty((rows, widths[k]), kind) for k in range(net.L + 1)}
-        self._z = {
-            k: room.pre_activation(net.f[k], self._h[k]) if gradients else self._h[k] for k in full
-        }
-        if intermediate:
-            self._gh = {k: room.empty((rows, widths[k]), kind) for k in full}
-            self._gz = {k: room.empty((rows, widths[k]), kind) for k in full}
-        elif gradients:
-            sizes = [rows * max(widths[1 + i :: 2], default=0) for i in (0, 1)]
-            turns = [room.empty((size,), kind) for size in sizes]
-            self._gz = {
-                k: turns[(k - 1) % 2][: rows * widths[k]].reshape(rows, widths[k]) for k in full
-            }
-            self._gh = self._gz
-        else:
-            self._gz = self._gh = {}
+        places, fleeting = _places(net, low) if gradients and not intermediate else ({}, [])
+        if not gradients:
+            places = {("h", k): k for k in range(net.L + 1)}
+        shared = _taking_turns(net, rows, places, 3 if fleeting else 2)
+        # the last h that is not kept is still there when the way back begins
+        self._again = {k: net.f[k] for k in fleeting if k != net.L - 1}
+        every, full = range(net.L + 1), range(1, net.L + 1)
+
+        def kept(name: str, k: int) -> Array:
+            found = shared.get((name, k))
+            return room.empty((rows, widths[k]), kind) if found is None else found
+
+        self._h = {k: kept("h", k) for k in every}
+        beside = {k: room.pre_activation(net.f[k], rows, widths[k]) for k in full if gradients}
+        self._z = {k: self._h[k] if (a := beside.get(k)) is None else room.empty(*a) for k in full}
+        self._gz = {k: kept("gz", k) for k in full if gradients}
+        self._gh = {k: kept("gh", k) for k in full} if intermediate else self._gz
         self._uniform: dict[int, Array] = {}
         self._room = room
         self.resize(rows)
@@ -77,6 +90,12 @@ class Workspace:
             self._uniform[m] = self._room.full((m,), 1 / m)
         self.weights = self._uniform[m]
 
+    def recall(self, k: int) -> Array:
+        """h[k], computed from z[k] again where it was not kept."""
+        if k in self._again:
+            self._room.activation(self._again[k], self.z[k], self.h[k])
+        return self.h[k]
+
     def aim(self, y: Array, weights: npt.NDArray[Any] | None, rows: slice) -> None:
         """The targets y[rows], their shares in a mean over all of y, and J ← 0.
 
@@ -90,3 +109,40 @@ class Workspace:
         self.y = room.asarray(y[rows], dtype=np.int32 if y.ndim == 1 else None)
         self.weights = room.asarray(share)
         self.J = room.full((1,), 0, "float64")
+
+
+def _places(net: Model, low: bool) -> tuple[Places, list[int]]:
+    """Whose turn is when on the way back, and the hidden layers whose h is not kept.
+
+    There are none of these where they would save no memory.
+    """
+    widths = net.theta.layout.widths
+    gz = {("gz", k): k for k in range(1, net.L + 1)}
+    fleeting = [k for k in range(1, net.L) if net.f[k].elementwise and net.f[k].reads == "z"]
+    # h[k] comes again in the place of gz[k+2]; gz[k+1], which it goes with, and gz[k] are there
+    both = gz | {("h", k): k - 1 for k in fleeting}
+    saved = sum(_sizes(widths, gz, 2)) + sum(widths[k] for k in fleeting)
+    if low and sum(_sizes(widths, both, 3)) < saved:
+        return both, fleeting
+    return gz, []
+
+
+def _sizes(widths: Sequence[int], places: Places, turns: int) -> list[int]:
+    """The widest array, of layer k each, that takes each turn."""
+    return [
+        max((widths[k] for (_, k), place in places.items() if place % turns == i), default=0)
+        for i in range(turns)
+    ]
+
+
+def _taking_turns(
+    net: Model, rows: int, places: Places, turns: int
+) -> dict[tuple[str, int], Array]:
+    """(rows, n_k) for each name and layer k, in one of `turns` buffers: that of its place."""
+    room, widths = net.backend, net.theta.layout.widths
+    sizes = _sizes(widths, places, turns) if places else []
+    buffers = [room.empty((rows * n,), room.storage) for n in sizes]
+    return {
+        (name, k): buffers[place % turns][: rows * widths[k]].reshape(rows, widths[k])
+        for (name, k), place in places.items()
+    }

@@ -1,4 +1,5 @@
-// h = f(z + b) on the way up, gz = gh ⊙ f'(z) and its column sums on the way down.
+// h = f(z + b) on the way up; gz = gh ⊙ f'(z) and its column sums on the way down, where h = f(z) is
+// computed again if it was not kept.
 //
 // The entry supplies  real f(real z)  and  real df(real z, real h).  Matrices are (rows, cols),
 // row-major.  A block covers a tile of columns and walks down its share of the rows; a thread keeps
@@ -28,6 +29,26 @@ GPUMLP_KERNEL(bias_activation, THREADS)
 (T* z, const T* b, T* h, int64 rows, int64 cols, int packed) {
     if (packed) bias_activation_tile<PACK>(z, b, h, rows, cols);
     else bias_activation_tile<1>(z, b, h, rows, cols);
+}
+
+template <int N>
+__device__ void activation_tile(const T* z, T* h, int64 rows, int64 cols) {
+    const int64 col = first() * N;
+    if (col >= cols) return;
+    for (int64 row = first_row(); row < rows; row += row_stride()) {
+        const int64 i = row * cols + col;
+        const Pack<N> a = pack<N>(z + i);
+        Pack<N> out;
+        for (int j = 0; j < N; ++j) out.at[j] = T(f(real(a.at[j])));
+        pack<N>(h + i) = out;
+    }
+}
+
+// h ← f(z), from the z that bias_activation left.
+GPUMLP_KERNEL(activation, THREADS)
+(const T* z, T* h, int64 rows, int64 cols, int packed) {
+    if (packed) activation_tile<PACK>(z, h, rows, cols);
+    else activation_tile<1>(z, h, rows, cols);
 }
 
 template <int N>

@@ -131,7 +131,7 @@ class FakeCupy:
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
         FakeArray.log, FakeCupy.recorded, FakeCupy.streams = [], None, 0
-        self.limit = 1 << 40
+        self.limit, self.pool_limit = 1 << 40, 0
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
             Stream=FakeStream,
@@ -151,10 +151,10 @@ class FakeCupy:
                     "minor": 0,
                 },
                 driverGetVersion=lambda: 13000,
-                memGetInfo=lambda: (1000, 9000),
                 memcpyHostToDevice=1,
                 memcpyAsync=self._copy,
                 deviceSynchronize=self._device_synchronize,
+                memGetInfo=lambda: (3000, 8000),
             ),
         )
         self.broken = None
@@ -164,6 +164,11 @@ class FakeCupy:
         if np.prod(shape) > self.limit:
             raise OutOfMemoryError("Out of memory allocating 9 bytes")
         return np.full(shape, 0x7F, dtype).view(FakeArray)
+
+    def get_default_memory_pool(self):
+        return types.SimpleNamespace(
+            free_bytes=lambda: 500, used_bytes=lambda: 700, get_limit=lambda: self.pool_limit
+        )
 
     def copyto(self, out, a, casting):
         assert FakeCupy.current
@@ -184,9 +189,6 @@ class FakeCupy:
         assert kind == 1
         FakeArray.log.append(("copy", stream, size))
         ctypes.memmove(out, host, size)
-
-    def get_default_memory_pool(self):
-        return types.SimpleNamespace(free_bytes=lambda: 23)
 
     def _device_synchronize(self):
         if self.broken:

@@ -136,6 +136,28 @@ class TestTrain:
         np.testing.assert_array_equal(loaded.theta.flat, net.theta.flat)
         assert loaded.config() == net.config()
 
+    def test_plan_shows_the_memory_and_trains_nothing(self, flowers, tmp_path):
+        options = ["--hidden", "16,16,16", "--batch-size", "32", "--backend", "numpy", "--quiet"]
+        arguments = [flowers, "--target", "species", "--out", tmp_path / "o", "--patience", "3"]
+        told = []
+        for memory in ("normal", "low"):
+            more = ["--activation", "silu", "--memory", memory, "--plan"]
+            told.append(run("train", *arguments, *options, *more).stdout)
+            net = gpumlp.MLP([3, 16, 16, 16, 3], "silu", backend="numpy")
+            trainer = Trainer(net, batch_size=32, memory=memory)
+            planned = trainer.memory(120, validation=30, early_stopping=3, train_metric=True)
+            assert told[-1] == f"{planned}\n"
+        assert told[0] != told[1]
+        assert not (tmp_path / "o").exists()
+
+    def test_low_memory_trains_the_same(self, flowers, model, tmp_path):
+        more = ["--memory", "low", "--activation", "gelu", "--hidden", "16,8,8"]
+        for name, options in (("low", more), ("normal", more[2:])):
+            out = ["--out", tmp_path / name]
+            run("train", flowers, "--target", "species", *out, *SMALL, *options)
+        found = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("low", "normal")]
+        assert found[0] == found[1]
+
 
 class TestEvaluate:
     def test_accuracy_is_that_of_the_predictions(self, flowers, model):

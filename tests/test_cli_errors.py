@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import gpumlp
 from gpumlp import cli
 from gpumlp.cli.app import app
+from gpumlp.errors import OutOfMemoryError
 
 
 @pytest.fixture
@@ -49,6 +50,8 @@ BAD = [
     (["--clip-norm", "0"], "clip_norm must be finite and more than 0"),
     (["--checkpoint-every", "0"], "Invalid value for '--checkpoint-every'"),
     (["--seed", "-1"], "Invalid value for '--seed'"),
+    (["--memory", "tiny"], 'memory must be "normal" or "low"'),
+    (["--slot-precision", "bfloat16"], "--slot-precision bfloat16 does not go with numpy"),
     (["--precision", "float8"], "unknown precision 'float8'"),
     (["--backend", "tpu"], "unknown backend 'tpu'"),
     (["--validation", "150"], "validation must be a share in [0, 1) or a number"),
@@ -224,3 +227,20 @@ class TestConsole:
         assert error == "gpumlp: error: the class '?' cannot be written in cp1252; use --out FILE\n"
         code, told, error = self.gpumlp(*arguments, encoding="utf-8")
         assert told.startswith("prediction,probability_α,probability_β\n")
+
+
+def test_out_of_memory_shows_the_plan_and_names_options(flowers, tmp_path, monkeypatch):
+    def fit(*args, **settings):
+        raise OutOfMemoryError(
+            'out of GPU memory\nθ      1.00\nuse batch_size=16, or batch_size=32 and memory="low", '
+            'or precision="bfloat16", slot_precision="bfloat16"'
+        )
+
+    monkeypatch.setattr(gpumlp.Trainer, "fit", fit)
+    arguments = ["--target", "species", "--out", tmp_path / "o", *SMALL]
+    assert run("train", flowers, *arguments, code=2).stderr.splitlines() == [
+        "gpumlp: error: out of GPU memory",
+        "θ      1.00",
+        "use --batch-size 16, or --batch-size 32 and --memory low, "
+        "or --precision bfloat16, --slot-precision bfloat16",
+    ]

@@ -12,6 +12,7 @@ import gpumlp
 from gpumlp.cuda.device import CudaDevice
 from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
+from gpumlp.errors import OutOfMemoryError
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_copies_run_beside_the_work(device, dtype):
 
 
 def test_memory_that_the_pool_has_kept_is_free(device):
-    assert device.free_memory() == 1000 + 23
+    assert device.free_memory() == 3000 + 500
 
 
 def test_memory_that_cannot_be_pinned_is_a_device_error(cupy, device):
@@ -192,9 +193,18 @@ def test_nothing_is_planned_under_capture(device, monkeypatch):
         device.gemm(a[:2], b, out[:2], compute="float32")
 
 
+def test_memory_is_the_drivers_and_the_pools(cupy, device):
+    assert device.free_memory() == 3000 + 500
+    cupy.pool_limit = 2000
+    assert device.free_memory() == 2000 - 700
+    cupy.pool_limit = 9000
+    assert device.free_memory() == 3000 + 500
+    assert device.reserved == 32 << 20
+
+
 def test_errors_are_device_errors(cupy, device):
     cupy.limit = 10
-    with pytest.raises(gpumlp.DeviceError, match="out of GPU memory on Test GPU.*smaller batch"):
+    with pytest.raises(OutOfMemoryError, match="out of GPU memory on Test GPU.*smaller batch"):
         device.empty((11,), "float32")
     with pytest.raises(gpumlp.DeviceError, match="compiling loss.cu for float32: error: no such"):
         device.kernel("loss", KernelSource("loss.cu", "float32", "no such text"))

@@ -114,8 +114,9 @@ def test_the_bits_serve_the_way_back_in_place_of_h() -> None:
     h_below, W, b = (room.asarray(rng.normal(size=s)) for s in [(9, 4), (200, 4), (200,)])
     gz_above, W_above = (room.asarray(rng.normal(size=s)) for s in [(9, 3), (3, 200)])
     h, gz, db = room.empty((9, 200)), room.empty((9, 200)), room.empty((200,))
-    z = room.pre_activation(f, h)
-    assert (z.dtype, z.shape) == (np.uint8, (9, 32))  # 200 bits are padded to 256
+    kept = room.pre_activation(f, 9, 200)
+    assert kept == ((9, 32), np.uint8)  # 200 bits are padded to 256
+    z = room.empty(*kept)
     room.affine_activation(h_below, W, b, f, z, h)
     want = (gz_above.values @ W_above.values) * (h.values > 0)
     h.values[...] = -h.values - 1

@@ -50,6 +50,10 @@ class Elementwise:
         launch = kernel("bias_activation", self.source)
         launch(self.grid(z), self.block, (z, b, h, *self.sizes(z)), order=order)
 
+    def again(self, z: Any, h: Any, order: int = 0) -> None:
+        launch = kernel("activation", self.source)
+        launch(self.grid(z), self.block, (z, h, *self.sizes(z)), order=order)
+
     def gradient(self, gh: Any, z: Any, h: Any, gz: Any, order: int = 0) -> Any:
         """The blocks' column sums, (grid's height, columns)."""
         grid = self.grid(gz)
@@ -67,7 +71,7 @@ class Elementwise:
 
 
 def check_forward(run: Elementwise, rows: int, cols: int, change: Any = aligned) -> None:
-    """Forward, against NumPy: in every order, z kept and not kept."""
+    """Forward, against NumPy: in every order, z kept and not kept, and h from z again."""
     source, b = data((rows, cols), run.dtype, 0), change(data((cols,), run.dtype, 1))
 
     def call(order: int) -> Any:
@@ -76,6 +80,9 @@ def check_forward(run: Elementwise, rows: int, cols: int, change: Any = aligned)
         alone = change(source)
         run.forward(alone, b, alone, order)
         assert alone.tobytes() == h.tobytes()
+        again = change(np.full_like(source, np.nan))
+        run.again(z, again, order)
+        assert again.tobytes() == h.tobytes()
         return z, h
 
     z, h = same_in_every_order(call)

@@ -182,7 +182,7 @@ def test_auto_streams_what_does_not_fit() -> None:
     device = net.backend._device
     beside = placement._beside(net, 16, M)
     for free, streamed in ((beside + M * 16 * 4, False), (beside + M * 16 * 4 - 1, True)):
-        device.memory = free
+        device.limit = device.live + free
         data = Examples.checked(net, x, y, rows=16)
         assert (data.x is x, data.y is y) == (streamed, streamed)
     net = network("softmax_cross_entropy", "float32", "copies")

@@ -62,6 +62,9 @@ class Backend(Protocol):
     def owns(self, a: object) -> bool:
         """Whether `a` is an array of this room."""
 
+    def takes(self, a: object, dtype: np.dtype[Any]) -> bool:
+        """Whether the doors take `a` as it lies for an array of the room in `dtype`."""
+
     def asarray(
         self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
     ) -> Array:
@@ -86,11 +89,13 @@ class Backend(Protocol):
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def pre_activation(self, f: Activation, h: Array) -> Array:
-        """What the room keeps of z, beside h (m, n), for the way back: a buffer of m rows to be z.
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """What the room keeps of z beside h (m, n) for the way back: shape and dtype of a buffer.
 
-        An array like h where f' reads z; else h itself, or an array of the room's own kind, such as
-        a bit an entry for relu's.
+        Like h where f' reads z; else None, and h is to be z too, or a buffer of m rows of the
+        room's own kind, such as a bit an entry for relu's.
         """
 
     def affine_activation(
@@ -99,8 +104,11 @@ class Backend(Protocol):
         """z ← h_below Wᵀ + b and h ← f(z): one turn of Algorithm 6.3.
 
         h_below (m, n_in), W (n_out, n_in), b (n_out,), z and h (m, n_out).  z may be h, and then
-        only h is kept; or what `pre_activation` gave.
+        only h is kept; or a buffer such as `pre_activation` says.
         """
+
+    def activation(self, f: Activation, z: Array, h: Array) -> None:
+        """h ← f(z) for an elementwise f: h of `affine_activation` once more.  z and h (m, n)."""
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ).
@@ -190,6 +198,9 @@ class Backend(Protocol):
         source (m, …) of any real dtype, order and size; the host may have it on a disk.
         """
 
+    def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
+        """The bytes in the room that `feed` takes."""
+
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         """out ← weights[index] / Σ weights[index], all zeros where the sum is 0.  Each (m,)."""
 
@@ -223,3 +234,8 @@ class Backend(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all work handed in so far is done."""
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def own_memory(self, widest: int) -> int:
+        """Bytes that the room keeps for itself, where no layer is wider than `widest`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.device_feed import DeviceFeed
+from gpumlp.backends.device_feed import DeviceFeed, travels_as
 from gpumlp.backends.products import Products
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray, Kernel
@@ -54,6 +55,10 @@ class CudaBackend:
     def owns(self, a: object) -> bool:
         return self._device.owns(a)
 
+    def takes(self, a: object, dtype: np.dtype[Any]) -> bool:
+        array: Any = a
+        return self.owns(a) and array.dtype == dtype and bool(array.flags.c_contiguous)
+
     def asarray(
         self,
         a: npt.ArrayLike,
@@ -86,14 +91,24 @@ class CudaBackend:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def pre_activation(self, f: Activation, h: DeviceArray) -> DeviceArray:
-        return self._products.pre_activation(f, h)
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return self._products.pre_activation(f, m, n, self.storage)
 
     def affine_activation(
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
         z: DeviceArray, h: DeviceArray,
     ) -> None:  # fmt: skip
         self._products.upward(h_below, W, b, f, z, h, self._bias_activation)
+
+    def activation(self, f: Activation, z: DeviceArray, h: DeviceArray) -> None:
+        rows, cols = z.shape
+        pack = self._pack_of(cols, z, h)
+        grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
+        kernel = self._kernel("activation", "activation.cu", f)
+        self._forked = False  # a branch would not wait for this h
+        kernel(grid, block, (z, h, i64(rows), i64(cols), i32(pack > 1)))
 
     def loss(
         self, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray, J: DeviceArray
@@ -207,6 +222,9 @@ class CudaBackend:
     def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> DeviceFeed:
         return DeviceFeed(self._device, source, rows, np.dtype(dtype), self._cast)
 
+    def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
+        return 2 * rows * math.prod(source.shape[1:]) * travels_as(source, dtype).itemsize
+
     def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
         kernel = self._kernel("mean_weights", "gather.cu")
         kernel(*launch.ONE_BLOCK, (weights, index, out, i64(len(out))))
@@ -249,6 +267,14 @@ class CudaBackend:
 
     def synchronize(self) -> None:
         self._device.synchronize()
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def own_memory(self, widest: int) -> int:
+        # column sums of a wider matrix go to scratch where they are then rounded to 16 bits
+        cols = widest if self.storage != self.dtype else 0
+        entries = max(len(self._partial), self._scratch_size(cols))
+        return self._device.reserved + entries * self.dtype.itemsize
 
     # ---- inside -------------------------------------------------------------------------------
 

@@ -14,6 +14,12 @@ from gpumlp.cuda.seam import Copies, Device, DeviceArray, Event
 from gpumlp.cuda.source import CASTS
 
 
+def travels_as(source: HostArray, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that rows of the source have on their way into arrays of `dtype`."""
+    as_it_is = source.dtype.isnative and source.dtype.name in CASTS
+    return source.dtype if as_it_is else dtype
+
+
 @dataclass
 class _Pair:
     """A pinned buffer, its twin on the device, and what each must wait for to be written again."""
@@ -43,8 +49,7 @@ class DeviceFeed:
         self._copies: Copies = device.copies
         self._source, self._cast = source, cast
         self._threads = Threads(blas_threads())
-        as_it_is = source.dtype.isnative and source.dtype.name in CASTS
-        shape, kind = (rows, *source.shape[1:]), source.dtype if as_it_is else dtype
+        shape, kind = (rows, *source.shape[1:]), travels_as(source, dtype)
         buffers = [(self._copies.pinned(shape, kind), device.empty(shape, kind)) for _ in range(2)]
         # fresh memory may be what work still under way reads
         self._pairs = [_Pair(host, twin, self._copies.mark()) for host, twin in buffers]

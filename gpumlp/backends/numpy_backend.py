@@ -43,6 +43,13 @@ class NumpyBackend:
     def owns(self, a: object) -> bool:
         return isinstance(a, np.ndarray)
 
+    def takes(self, a: object, dtype: np.dtype[Any]) -> bool:
+        # an array at odd addresses NumPy would copy as a whole for every minibatch
+        return (
+            isinstance(a, np.ndarray) and a.dtype == dtype
+            and a.flags.c_contiguous and a.flags.aligned
+        )  # fmt: skip
+
     def asarray(
         self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
     ) -> Array:
@@ -74,8 +81,10 @@ class NumpyBackend:
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
-    def pre_activation(self, f: Activation, h: Array) -> Array:
-        return self.empty(h.shape) if "z" in f.reads else h
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return ((m, n), self.storage) if "z" in f.reads else None
 
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
@@ -88,6 +97,9 @@ class NumpyBackend:
                 np.copyto(h[rows], f.f(z[rows], **f.params))
 
         self._over_rows(block, z)
+
+    def activation(self, f: Activation, z: Array, h: Array) -> None:
+        self._over_rows(lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
@@ -193,6 +205,9 @@ class NumpyBackend:
     def feed(self, source: Array, rows: int, dtype: npt.DTypeLike) -> HostFeed:
         return HostFeed(source, self._threads)
 
+    def feed_memory(self, source: Array, rows: int, dtype: np.dtype[Any]) -> int:
+        return 0
+
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         np.take(weights, index, out=out, mode="clip")
         total = out.sum(dtype=np.float64)
@@ -219,6 +234,11 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         pass
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def own_memory(self, widest: int) -> int:
+        return 0
 
     # ---- blocks -------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,15 @@ class Products:
         self._device, self._precision = device, precision
         self._written: set[int] = set()  # addresses of bits
 
-    def pre_activation(self, f: Activation, h: DeviceArray) -> DeviceArray:
-        """An array for z where f' reads it, for relu's bits where they can serve, or h."""
+    def pre_activation(
+        self, f: Activation, m: int, n: int, storage: np.dtype[Any]
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """A buffer for z where f' reads it, for relu's bits where they can serve, or None."""
         if "z" in f.reads:
-            return self._device.empty(h.shape, h.dtype)
-        if f.epilogue == "relu" and _fit(h):
-            return self._device.empty(mask_shape(*h.shape), np.uint8)
-        return h
+            return (m, n), storage
+        if f.epilogue == "relu" and _fits(storage, n):
+            return mask_shape(m, n), np.dtype(np.uint8)
+        return None
 
     def upward(
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation, z: DeviceArray,
@@ -109,6 +112,11 @@ def _is_bits(z: DeviceArray) -> bool:
 
 
 def _fit(*arrays: DeviceArray) -> bool:
-    """Whether cublasLt has epilogues for results and biases like these: one dtype, no float64."""
-    dtypes = {a.dtype for a in arrays}
-    return len(dtypes) == 1 and dtypes != {np.dtype("float64")} and arrays[0].shape[1] % WIDTHS == 0
+    """Whether cublasLt has epilogues for results and biases like these: of one dtype, of rows."""
+    dtype, n = arrays[0].dtype, arrays[0].shape[1]
+    return all(a.dtype == dtype for a in arrays) and _fits(dtype, n)
+
+
+def _fits(dtype: np.dtype[Any], n: int) -> bool:
+    """Whether cublasLt has epilogues for results of n columns in this dtype."""
+    return dtype != np.float64 and n % WIDTHS == 0

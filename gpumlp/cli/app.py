@@ -59,6 +59,8 @@ def train(
     weight_decay: options.WeightDecay = None,
     clip_norm: options.ClipNorm = None,
     precision: options.Precision = "float32",
+    slot_precision: options.SlotPrecision = None,
+    memory: options.Memory = "normal",
     backend: options.Room = "auto",
     seed: options.Seed = 0,
     validation: options.Validation = 0.2,
@@ -67,6 +69,7 @@ def train(
     out: options.Folder = None,
     checkpoint_every: options.CheckpointEvery = None,
     resume: options.Resume = False,
+    plan: options.Plan = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a network; write it and the history of its training.
@@ -87,7 +90,9 @@ def train(
         dataset, hidden, activation, loss, label_smoothing, l1=l1, l2=l2,
         precision=precision, backend=backend, seed=seed,
     )  # fmt: skip
-    trainer = Trainer(net, rule, lr, batch_size, schedule, clip_norm, seed)
+    trainer = Trainer(
+        net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
+    )
     part, held = datasets.split(dataset, validation, seed)
     preparation = models.prepare(part, net, standardize)
 
@@ -96,6 +101,13 @@ def train(
 
     if not quiet:
         describe.start(dataset, part, held, net)
+    if plan:
+        typer.echo(
+            trainer.memory(
+                len(part), validation=len(held or ()), early_stopping=patience, train_metric=True
+            )
+        )
+        return
     with outputs.folder(out or Path("runs") / dataset.name) as folder:
         checkpoint = folder / "checkpoint.safetensors"
         describe.earlier_run(folder, checkpoint, resume)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, ParamSpec
 import typer
 from typer.core import TyperGroup
 
-from gpumlp.errors import DeviceError
+from gpumlp.errors import DeviceError, OutOfMemoryError
 
 P = ParamSpec("P")
 MENDABLE = (ValueError, TypeError, OSError, ImportError, FloatingPointError, DeviceError)
@@ -20,6 +20,10 @@ IN_OPTIONS = {  # what the Python API's errors advise → the option that does i
     "resume=False": "leave out --resume",
     "pass clip_norm=1.0": "pass --clip-norm 1",
     "lower lr": "lower --lr",
+    "batch_size=": "--batch-size ",
+    'memory="low"': "--memory low",
+    'slot_precision="bfloat16"': "--slot-precision bfloat16",
+    'precision="bfloat16"': "--precision bfloat16",
 }
 
 _shown = False  # whether tracebacks are wanted: --debug
@@ -32,7 +36,7 @@ def show_tracebacks(shown: bool) -> None:
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """The command, with its errors as one line on stderr and exit status 2."""
+    """The command, with its errors on stderr and exit status 2."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -46,7 +50,7 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             told = str(error)
             for words, option in IN_OPTIONS.items():
                 told = told.replace(words, option)
-            _tell(told)
+            _tell(told, as_it_is=isinstance(error, OutOfMemoryError))
             raise typer.Exit(2) from None
 
     return run
@@ -67,5 +71,6 @@ class Commands(TyperGroup):
         sys.exit(status or 0)
 
 
-def _tell(error: str) -> None:
-    typer.echo(f"gpumlp: error: {' '.join(error.split())}", err=True)
+def _tell(error: str, as_it_is: bool = False) -> None:
+    """On stderr, in one line unless it comes with a table."""
+    typer.echo(f"gpumlp: error: {error if as_it_is else ' '.join(error.split())}", err=True)

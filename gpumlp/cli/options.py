@@ -64,6 +64,16 @@ WeightDecay = Annotated[
 ]
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
 Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32, bfloat16, float16.")]
+SlotPrecision = Annotated[
+    str | None, Option(help="Of the optimizer's state: bfloat16, on a GPU; θ's own if left out.")
+]
+Memory = Annotated[
+    str,
+    Option(help="normal, or low: compute activations again on the way back where that saves."),
+]
+Plan = Annotated[
+    bool, Option("--plan", help="Show the memory that the training would take, and do not train.")
+]
 Room = Annotated[str, Option(help="auto (the GPU where there is one), numpy or cupy.")]
 Seed = Annotated[int, Option(min=0, help="Of the split, the first weights and the shuffles.")]
 Validation = Annotated[

@@ -19,7 +19,7 @@ from gpumlp.cuda.source import KernelSource
 from gpumlp.cuda.timing import Timer
 from gpumlp.cuda.tuning import Tuner
 from gpumlp.cuda.winners import Winners
-from gpumlp.errors import DeviceError
+from gpumlp.errors import DeviceError, OutOfMemoryError
 
 INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
 OTHERWISE = 'or use backend="numpy"'
@@ -48,6 +48,7 @@ class CudaDevice:
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
+        self.reserved = WORKSPACE_BYTES
         major, minor = int(properties["major"]), int(properties["minor"])
         winners = Winners({
             "device": self.name, "capability": f"{major}.{minor}",
@@ -68,8 +69,10 @@ class CudaDevice:
 
     def free_memory(self) -> int:
         with self._errors():
-            free, _ = self._cupy.cuda.runtime.memGetInfo()
-            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+            pool = self._cupy.get_default_memory_pool()
+            free = int(self._cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+            limit = int(pool.get_limit())  # 0 where the user has set none
+            return min(free, limit - int(pool.used_bytes())) if limit else free
 
     def owns(self, a: object) -> bool:
         return isinstance(a, self._cupy.ndarray) and int(a.device.id) == self._index
@@ -214,7 +217,7 @@ class CudaDevice:
         try:
             yield
         except cuda.memory.OutOfMemoryError as error:
-            raise DeviceError(
+            raise OutOfMemoryError(
                 f"out of GPU memory on {self.name}: {error}; "
                 'use a smaller batch_size or network, data="stream" for large data, or free other '
                 "programs' memory"

@@ -88,9 +88,11 @@ class Device(Protocol):
     """What the device calls itself."""
     multiprocessors: int
     """How many blocks it takes to keep all of it busy."""
+    reserved: int
+    """Bytes of memory that it keeps for itself."""
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
-        """An array of undefined values, 256-byte aligned."""
+        """An array of undefined values, 256-byte aligned; OutOfMemoryError where none is left."""
 
     def free_memory(self) -> int:
         """The bytes that `empty` could still give."""

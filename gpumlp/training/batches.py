@@ -13,7 +13,7 @@ from gpumlp import checks
 from gpumlp.backends import Array, Backend
 from gpumlp.chunks import extent
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training.placement import in_room, placed, streams
+from gpumlp.training.placement import placed, streams
 from gpumlp.workspace import Workspace
 
 
@@ -103,12 +103,14 @@ class Batches:
         numbers: int,
         factors: Array,
         name: str,
+        *,
+        low: bool = False,
     ) -> None:
         room, m = net.backend, len(data.x)
         self._room, self._data, self._seed = room, data, seed
         self._size = min(size, m)
         self.steps, self.at = -(-m // self._size), 0
-        self.s = Workspace(net, self._size)
+        self.s = Workspace(net, self._size, low=low)
         self.control = room.full((numbers,), 0, np.float64)
         self._factors, self._name = factors, name
         self.costs = room.full((self.steps,), 0, np.float64)
@@ -120,7 +122,7 @@ class Batches:
         self._index = room.empty((self._size,), np.int64)
         self._y = room.empty((self._size, *data.y.shape[1:]), data.target)
         self._feeds = [
-            None if in_room(room, a, kind) else room.feed(a, self._size, kind)
+            None if room.takes(a, kind) else room.feed(a, self._size, kind)
             for a, kind in ((data.x, room.storage), (data.y, data.target))
         ]
         self._weights = None
@@ -211,6 +213,10 @@ class Batches:
             if feed is not None:
                 feed.fetch(index)
         self._fetched = True
+
+    def forget(self) -> None:
+        """Let go of what was recorded, which may refer back here."""
+        self._recorded.clear()
 
     def _resize(self, m: int) -> None:
         if m == len(self.s.h[0]) and self.s.y is not None:

@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
@@ -111,6 +111,31 @@ class Watch:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside `theta`."""
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+
+
+def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str]) -> Watch | None:
+    """Early stopping by a rule, or of so much patience, on the history's columns."""
+    if rule is None:
+        return None
+    if not isinstance(rule, EarlyStopping):
+        rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
+    if rule.monitor not in columns:
+        raise ValueError(
+            f"early_stopping watches {rule.monitor!r}, which this fit does not compute; pass "
+            'validation=(x_val, y_val), or EarlyStopping(monitor="cost")'
+        )
+    return Watch(rule, net)
+
+
+def checked(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The hooks as a list, if they are hooks."""
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
+    for hook in callbacks:
+        if not isinstance(hook, Callback):
+            place = "; pass it as early_stopping" if isinstance(hook, EarlyStopping) else ""
+            raise TypeError(f"callbacks must be Callback objects, got {hook!r}{place}")
+    return list(callbacks)
 
 
 class ProgressBar(Callback):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpumlp import storage
+from gpumlp import checks, storage
 from gpumlp.backends import Array, Backend
 from gpumlp.chunks import chunks
 from gpumlp.errors import CheckpointError
@@ -153,6 +153,20 @@ class Checkpoint:
             for prefix, buffer in flat.items()
             for name, view in Parameters(layout, buffer).named().items()
         }
+
+
+def asked_for(
+    path: Any, every: int | None, resume: bool, fit: Fit, data: Examples, held: Examples | None
+) -> Checkpoint | None:
+    """The checkpoint of a fit that was given these arguments, or None."""
+    if path is None:
+        if every is not None or resume:
+            name = "resume" if resume else "checkpoint_every"
+            raise ValueError(f"{name} needs a file; pass checkpoint=PATH")
+        return None
+    if every is not None:
+        every = checks.positive_int(every, "checkpoint_every")
+    return Checkpoint(path, every, fit, [data, held])
 
 
 def _of_network(config: dict[str, Any]) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class Fit:
         finally:
             self._call("fit_end")
 
+    def close(self) -> None:
+        """Let go of what refers back here, so that all arrays are freed with the last user."""
+        self.callbacks, self.checkpoint = [], None
+        self.batches.forget()
+
     @property
     def done(self) -> int:
         """The steps of this fit that are done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from gpumlp import backprop
 from gpumlp.functions import Loss
 from gpumlp.network import CHUNK, MLP
 from gpumlp.training.batches import Examples
-from gpumlp.training.placement import in_room
 from gpumlp.workspace import Workspace
 
 HostArray = npt.NDArray[Any]
@@ -66,6 +65,7 @@ class Evaluation:
         room, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
+        self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
         self._share = room.asarray(share)
         self._metric: Callable[[HostArray], float] | None = None
@@ -94,7 +94,7 @@ class Evaluation:
             s.resize(rows.stop - start)
             room.asarray(data.x[rows], out=s.h[0])
             y = data.y[rows]
-            s.y = y if in_room(room, y, data.target) else room.asarray(y, dtype=data.target)
+            s.y = y if room.takes(y, data.target) else room.asarray(y, dtype=data.target)
             s.weights = self._share[rows]
             y_hat = backprop.forward(net, s)
             backprop.loss(net, s)
@@ -105,3 +105,23 @@ class Evaluation:
             link = net.loss.link
             measured["metric"] = self._metric(link.f(self._y_hat, **link.params))
         return measured
+
+
+def evaluations(
+    net: MLP, data: Examples, held: Examples | None, metric: str | Metric | None, train_metric: bool
+) -> dict[str, Evaluation]:
+    """What is measured after each epoch, by the prefix of its columns."""
+    if not (metric is None or metric == "auto" or callable(metric)):
+        raise ValueError(f'metric must be "auto", None or metric(y, p), got {metric!r}')
+    if train_metric and metric is None:
+        raise ValueError('train_metric needs a metric; pass metric="auto"')
+    parts = {"": data if train_metric else None, "val_": held}
+    return {
+        prefix: Evaluation(net, part, metric) for prefix, part in parts.items() if part is not None
+    }
+
+
+def columns(found: Mapping[str, Evaluation]) -> list[str]:
+    """The columns of the history."""
+    measured = [f"{prefix}{name}" for prefix, e in found.items() for name in e.columns]
+    return list(dict.fromkeys(["cost", *measured, "lr", "seconds"]))  # "cost" can be there twice

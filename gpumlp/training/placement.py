@@ -15,16 +15,9 @@ DATA = ("auto", "device", "stream")
 SPARE = 1 << 29  # bytes for graphs, and for memory in pieces too small to be of use
 
 
-def in_room(room: Backend, a: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether the room's doors take `a` as it lies."""
-    usable = room.owns(a) and a.dtype == dtype and a.flags.c_contiguous
-    # an array at odd addresses NumPy would copy as a whole for every minibatch
-    return bool(usable and (not isinstance(a, np.ndarray) or a.flags.aligned))
-
-
 def placed(room: Backend, a: Array, dtype: np.dtype[Any], stream: bool) -> Array:
     """`a` in the room, in `dtype`; or as it is, where it lies so or stays on the host."""
-    if in_room(room, a, dtype) or (stream and isinstance(a, np.ndarray)):
+    if room.takes(a, dtype) or (stream and isinstance(a, np.ndarray)):
         return a
     out = room.empty(a.shape, dtype)
     for rows in chunks(a):
@@ -46,7 +39,7 @@ def streams(net: MLP, arrays: list[tuple[Array, np.dtype[Any]]], data: str, rows
     if data != "auto":
         return data == "stream"
     room = net.backend
-    moved = [(a, kind) for a, kind in arrays if not in_room(room, a, kind)]
+    moved = [(a, kind) for a, kind in arrays if not room.takes(a, kind)]
     free = room.free_memory()
     if free is None:
         return any(_on_disk(a) for a, _ in moved)

@@ -10,15 +10,17 @@ import numpy as np
 
 from gpumlp import backprop, checks
 from gpumlp.backends import Array, Backend
+from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training.batches import Batches, Examples
-from gpumlp.training.callbacks import Callback, EarlyStopping, Watch, progress_bar
-from gpumlp.training.checkpoint import Checkpoint
+from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
+from gpumlp.training.checkpoint import asked_for
 from gpumlp.training.fit import Fit
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Evaluation, Metric
+from gpumlp.training.memory import Memory, outgrown, plan
+from gpumlp.training.metrics import Metric, columns, evaluations
 from gpumlp.training.updating import Folded, updating
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
@@ -41,6 +43,9 @@ class Trainer:
             float16, and for momentum without L2.  True insists, False never does.
         slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
             up or down by chance so that small changes add up.
+        memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
+            h = f(z) again on the way back: one pass over z more, and the same step, to the bit
+            where no product of cublasLt's computes f.  "normal" keeps both.
 
     Attributes:
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
@@ -67,6 +72,7 @@ class Trainer:
         seed: int = 0,
         slot_precision: str | None = None,
         fold: bool | None = None,
+        memory: str = "normal",
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
@@ -79,17 +85,57 @@ class Trainer:
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
-        room, layout = net.backend, net.theta.layout
-        kind = _slot_type(room, slot_precision)
-        room.synchronize()
-        self.slots = room.full((len(self.optimizer.slots), layout.size), 0, kind)
-        self.factors = room.full((2,), 0)
-        S = SCALE if room.scales_loss else 1.0
-        self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
-        self._updating = updating(self, fold)
+        self._fold = fold
+        self.slot_type = _slot_type(net.backend, slot_precision)
+        if memory not in ("normal", "low"):
+            raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
+        self.low_memory = memory == "low"
+        net.backend.synchronize()
+        free = net.backend.free_memory()
+        try:
+            self.allocate()
+        except OutOfMemoryError as error:
+            told = outgrown(error, self, free, self.batch_size, None)
+            vars(self).clear()  # the traceback holds self for as long as the error lives
+            raise told from error
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
+
+    def allocate(self) -> None:
+        """The optimizer's state, the gradient and the loss scale, as before the first step."""
+        room, layout = self.net.backend, self.net.theta.layout
+        self.slots = room.full((len(self.optimizer.slots), layout.size), 0, self.slot_type)
+        self.factors = room.full((2,), 0)
+        S = SCALE if room.scales_loss else 1.0
+        self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
+        self._updating = updating(self, self._fold)
+
+    def memory(
+        self,
+        x: Array | int,
+        y: Array = None,
+        *,
+        validation: Sequence[Array] | int | None = None,
+        sample_weight: Array = None,
+        class_weight: ClassWeight = None,
+        early_stopping: int | EarlyStopping | None = None,
+        metric: str | Metric | None = "auto",
+        train_metric: bool = False,
+        data: str = "auto",
+    ) -> Memory:
+        """The bytes that `fit` takes in the room with these arguments, as a `Memory`, which prints
+        as a table; nothing is allocated.
+
+        x and validation may also be numbers of examples.  Values are not looked at: any
+        sample_weight stands for all; without y there are labels where the loss takes them, else
+        rows of n_L values.
+        """
+        return plan(
+            self, x, y, validation=validation, sample_weight=sample_weight,
+            class_weight=class_weight, early_stopping=early_stopping, metric=metric,
+            train_metric=train_metric, data=data,
+        )  # fmt: skip
 
     def fit(
         self,
@@ -145,30 +191,46 @@ class Trainer:
         Raises:
             ValueError, TypeError: an argument is not as said; nothing was trained.
             CheckpointError: the checkpoint is damaged or of another run; nothing was trained.
+            DeviceError: out of GPU memory: the plan and what would fit; nothing was trained.
             FloatingPointError: the training diverged; θ is then of no use, but a checkpoint,
                 which is always of a finite θ, is as it was.
         """
+        asked: dict[str, Any] = {
+            "validation": validation, "sample_weight": sample_weight, "class_weight": class_weight,
+            "early_stopping": early_stopping, "metric": metric, "train_metric": train_metric,
+            "data": data,
+        }  # fmt: skip
+        saved = (checkpoint, checkpoint_every, resume)
+        self.net.backend.synchronize()
+        free = self.net.backend.free_memory()
+        try:
+            return self._fit(x, y, epochs, callbacks, progress, saved, **asked)
+        except OutOfMemoryError as error:
+            raise outgrown(error, self, free, x, y, **asked) from error
+
+    def _fit(
+        self, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback], progress: bool | None,
+        saved: tuple[Any, int | None, bool], validation: Any, sample_weight: Any, class_weight: Any,
+        early_stopping: Any, metric: Any, train_metric: bool, data: str,
+    ) -> History:  # fmt: skip
         net = self.net
-        net.backend.synchronize()
         epochs = checks.positive_int(epochs, "epochs")
         lie: dict[str, Any] = {"data": data, "rows": self.batch_size}
         examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
         held = _held_out(net, validation, **lie)
-        evaluations = self._evaluations(examples, held, metric, train_metric)
-        measured = [f"{p}{name}" for p, e in evaluations.items() for name in e.columns]
-        columns = dict.fromkeys(["cost", *measured, "lr", "seconds"])  # "cost" can be there twice
-        watch = self._watch(early_stopping, list(columns))
-        batches = self.batches(examples)
-        fit = Fit(self, batches, epochs, evaluations, list(columns), watch)
-        fit.callbacks = [*_hooks(callbacks), *progress_bar(progress, fit)]
-        fit.checkpoint = _checkpoint(checkpoint, checkpoint_every, resume, fit, examples, held)
-        self.history, self.stop = fit.history, False
-        if resume and fit.checkpoint is not None:
-            fit.checkpoint.resume()
+        found = evaluations(net, examples, held, metric, train_metric)
+        watch = watching(early_stopping, net, columns(found))
+        fit = Fit(self, self.batches(examples), epochs, found, columns(found), watch)
         try:
+            fit.callbacks = [*checked(callbacks), *progress_bar(progress, fit)]
+            fit.checkpoint = asked_for(*saved, fit, examples, held)
+            self.history, self.stop = fit.history, False
+            if fit.checkpoint is not None and saved[-1]:
+                fit.checkpoint.resume()
             fit.run()
         finally:
             net.backend.synchronize()  # the caller may free the data now
+            fit.close()
         return self.history
 
     def batches(self, data: Examples) -> Batches:
@@ -179,7 +241,9 @@ class Trainer:
         name = (
             f"step {widths} {functions} {net.precision}{' clipped' * (self.clip_norm is not None)}"
         )
-        return Batches(net, data, self.batch_size, self.seed, numbers, self.factors, name)
+        return Batches(
+            net, data, self.batch_size, self.seed, numbers, self.factors, name, low=self.low_memory
+        )
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the
@@ -207,33 +271,6 @@ class Trainer:
         backprop.backward(net, s, self._updating.d)
         self._updating.finish(self, s, batches.control)
         batches.end()
-
-    def _evaluations(
-        self, data: Examples, held: Examples | None, metric: str | Metric | None, train_metric: bool
-    ) -> dict[str, Evaluation]:
-        """What is measured after each epoch, by the prefix of its columns."""
-        if not (metric is None or metric == "auto" or callable(metric)):
-            raise ValueError(f'metric must be "auto", None or metric(y, p), got {metric!r}')
-        if train_metric and metric is None:
-            raise ValueError('train_metric needs a metric; pass metric="auto"')
-        parts = {"": data if train_metric else None, "val_": held}
-        return {
-            prefix: Evaluation(self.net, part, metric)
-            for prefix, part in parts.items()
-            if part is not None
-        }
-
-    def _watch(self, rule: int | EarlyStopping | None, columns: Sequence[str]) -> Watch | None:
-        if rule is None:
-            return None
-        if not isinstance(rule, EarlyStopping):
-            rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
-        if rule.monitor not in columns:
-            raise ValueError(
-                f"early_stopping watches {rule.monitor!r}, which this fit does not compute; pass "
-                'validation=(x_val, y_val), or EarlyStopping(monitor="cost")'
-            )
-        return Watch(rule, self.net)
 
 
 def _slot_type(room: Backend, precision: str | None) -> np.dtype[Any]:
@@ -263,26 +300,3 @@ def _held_out(net: MLP, validation: Any, **lie: Any) -> Examples | None:
         return Examples.checked(net, x, y, weights, suffix="_val", **lie)
     except (TypeError, ValueError) as error:  # the weights' errors do not say whose they are
         raise type(error)(f"validation: {error}") from error
-
-
-def _hooks(callbacks: Sequence[Callback]) -> list[Callback]:
-    if not isinstance(callbacks, (list, tuple)):
-        raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
-    for hook in callbacks:
-        if not isinstance(hook, Callback):
-            place = "; pass it as early_stopping" if isinstance(hook, EarlyStopping) else ""
-            raise TypeError(f"callbacks must be Callback objects, got {hook!r}{place}")
-    return list(callbacks)
-
-
-def _checkpoint(
-    path: Any, every: int | None, resume: bool, fit: Fit, data: Examples, held: Examples | None
-) -> Checkpoint | None:
-    if path is None:
-        if every is not None or resume:
-            name = "resume" if resume else "checkpoint_every"
-            raise ValueError(f"{name} needs a file; pass checkpoint=PATH")
-        return None
-    if every is not None:
-        every = checks.positive_int(every, "checkpoint_every")
-    return Checkpoint(path, every, fit, [data, held])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from gpumlp.cuda.plans import Gemm
 from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
-from gpumlp.errors import DeviceError
+from gpumlp.errors import OutOfMemoryError
 from harness import compiled, epilogues
 from harness.host_module import KernelError
 from harness.host_streams import HostCopies, Stream
@@ -61,8 +63,9 @@ class HostDevice:
 
     Attributes:
         fuses: which epilogues it has and finds fast; all.
-        memory: the bytes that it says are free.
         empties_left: the calls of `empty` until one finds no memory; None: all find some.
+        limit: bytes of memory that it has.
+        live, peak: bytes that are in use, and the most that were.
         calls: what was asked of the device, in order, those that failed included:
             "empty (3, 4) float32", "kernel total in reduce.cu, grid 1 1, block 256 1",
             "gemm NT 3 5 4 float32" for (m, n, k), …
@@ -75,10 +78,11 @@ class HostDevice:
         late: str = "copies",
     ) -> None:  # fmt: skip
         self.multiprocessors = multiprocessors
-        self.memory = 1 << 40
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
+        self.limit, self.reserved = 1 << 40, 0
+        self.live = self.peak = 0
         self.calls: list[str] = []
         self.way, self.late_branches, self.asked_for = way, late_branches, []
         self._recording: list[Callable[[], None]] | None = None
@@ -96,14 +100,22 @@ class HostDevice:
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
         self._asked(f"empty {shape} {np.dtype(dtype)}")
-        if self.empties_left == 0:
-            raise DeviceError("out of GPU memory")
+        size = prod(shape) * np.dtype(dtype).itemsize
+        if self.empties_left == 0 or self.live + size > self.limit:
+            raise OutOfMemoryError("out of GPU memory")
         if self.empties_left is not None:
             self.empties_left -= 1
-        return HostArray(aligned_empty(shape, dtype))
+        values = aligned_empty(shape, dtype)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(_owner(values), self._freed, size)
+        return HostArray(values)
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
 
     def free_memory(self) -> int:
-        return self.memory
+        return self.limit - self.live
 
     def owns(self, a: object) -> bool:
         return isinstance(a, HostArray)
@@ -246,6 +258,14 @@ class HostDevice:
             out.values[...] = _finished(gemm, epilogue, s, out)
         else:
             out.values[...] = s
+
+
+def _owner(a: Host) -> Any:
+    """What holds the memory that a is a view of."""
+    found: Any = a
+    while isinstance(found, np.ndarray):
+        found = found.base
+    return found
 
 
 def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:

@@ -1,0 +1,238 @@
+"""The plan of a fit's memory, and what would fit: what allocates is asked, of a `Ledger`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from gpumlp import checks
+from gpumlp.backends import Backend
+from gpumlp.errors import OutOfMemoryError
+from gpumlp.network import MLP
+from gpumlp.training.batches import Examples
+from gpumlp.training.callbacks import watching
+from gpumlp.training.ledger import Ledger
+from gpumlp.training.metrics import columns, evaluations
+from gpumlp.training.placement import streams
+
+if TYPE_CHECKING:
+    from gpumlp.training.trainer import Trainer
+
+MIB = 1 << 20
+INTEGERS = (int, np.integer)
+SPARE = 1 / 32  # of the free memory: allocations are rounded up, and kernels and graphs need some
+NAMES = {
+    "theta": "θ",
+    "rounded": "θ in 16 bits",
+    "gradient": "gradient, loss scale",
+    "slots": "the optimizer's state",
+    "best": "best θ, for early stopping",
+    "data": "data",
+    "tables": "order and tables",
+    "h": "a step's x, y and h",
+    "z": "a step's z",
+    "bits": "a step's signs of relu",
+    "gz": "a step's gz",
+    "evaluation": "evaluation",
+    "scratch": "workspace of products and sums",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Memory:
+    """Bytes that a fit takes in its room, by what they are for; it prints as a table.
+
+    Attributes:
+        examples, batch_size: of which fit: of the training data, and of a step.
+        theta, rounded, gradient, slots, best: θ, its copy in 16 bits, dθ, the optimizer's state,
+            and the copy of the best θ that early stopping keeps.
+        data: the training and validation data, but for arrays that the room can use as they are; of
+            streamed ones, two minibatches.
+        tables: an epoch's order, tables, weights and costs, and what of them a step reads.
+        h, z, bits, gz: of a step: x, y and every h that is kept; z; relu's signs, a bit an entry;
+            gz, with which an h that is not kept takes turns.
+        evaluation: what looks at validation or training data after an epoch.
+        scratch: the room's own: workspace of cublasLt, partial sums.
+        held: of all these, what is allocated already.
+    """
+
+    examples: int
+    batch_size: int
+    theta: int
+    rounded: int
+    gradient: int
+    slots: int
+    best: int
+    data: int
+    tables: int
+    h: int
+    z: int
+    bits: int
+    gz: int
+    evaluation: int
+    scratch: int
+    held: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(getattr(self, name) for name in NAMES)
+
+    @property
+    def missing(self) -> int:
+        """What is still to be allocated."""
+        return self.total - self.held
+
+    def __str__(self) -> str:
+        title = f"{self.examples:,} examples, batch_size {self.batch_size}"
+        sizes = {label: getattr(self, name) for name, label in NAMES.items()}
+        sizes |= {"total": self.total, "allocated already": self.held}
+        wide = max(map(len, [title, *sizes]))
+        lines = [f"{label:<{wide}} {n / MIB:12,.2f}" for label, n in sizes.items() if n]
+        return "\n".join([f"{title:<{wide}} {'MiB':>12}", *lines])
+
+    __repr__ = __str__
+
+
+def plan(
+    trainer: Trainer,
+    x: Any,
+    y: Any = None,
+    *,
+    validation: Any = None,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    early_stopping: Any = None,
+    metric: Any = "auto",
+    train_metric: bool = False,
+    data: str = "auto",
+) -> Memory:
+    """The memory of `trainer.fit` with these arguments; see `Trainer.memory`."""
+    room = trainer.net.backend
+    ledger = Ledger(room)
+    twin = copy.copy(trainer)
+    net = twin.net = trainer.net.seen_by(cast(Backend, ledger))
+    theta, rounded = ledger.take([net.theta.flat]), ledger.take([net.rounded.flat])
+    of_net = ledger.rest()
+    twin.allocate()
+    slots = ledger.take([twin.slots])
+    gradient = ledger.rest()
+    held = theta + rounded + of_net + room.own_memory(0)
+    if hasattr(trainer, "steps"):  # else it is not done with its own allocations
+        held += slots + gradient
+    weighted = sample_weight is not None or class_weight is not None
+    lie = data, twin.batch_size
+    examples = _data(ledger, trainer.net, x, y, weighted, *lie)
+    held_out = _held_out(ledger, trainer.net, validation, *lie)
+    of_data = ledger.rest()
+    measured = evaluations(net, examples, held_out, metric, train_metric)
+    evaluation = ledger.rest()
+    watching(early_stopping, net, columns(measured))
+    best = ledger.rest()
+    batches = twin.batches(examples)
+    s = batches.s
+    return Memory(
+        len(examples.x), min(twin.batch_size, len(examples.x)), theta, rounded, gradient, slots,
+        best, of_data + ledger.fed, evaluation=evaluation, gz=ledger.take(s.gz),
+        h=ledger.take([*s.h, s.y]),
+        bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
+        z=ledger.take(s.z), tables=of_net + ledger.rest(),
+        scratch=room.own_memory(max(net.widths)), held=held,
+    )  # fmt: skip
+
+
+def outgrown(
+    error: OutOfMemoryError, trainer: Trainer, free: int | None, x: Any, y: Any, **asked: Any
+) -> OutOfMemoryError:
+    """The error for a fit, or a trainer's state, that did not fit: the plan, and what would fit.
+
+    free: what was there before anything of it was allocated.  The arrays of the attempt are let go.
+    """
+    each: BaseException | None = error
+    while each is not None:  # their tracebacks hold the arrays for as long as the error lives
+        each = each.with_traceback(None).__context__
+
+    def planned(low: bool, size: int) -> Memory:
+        twin = copy.copy(trainer)
+        twin.batch_size, twin.low_memory = size, low
+        return plan(twin, x, y, **asked)
+
+    wanted = planned(trainer.low_memory, trainer.batch_size)
+    if free is None:
+        return OutOfMemoryError(f"{error}\n{wanted}")
+    room = free - int(SPARE * free)
+    told = f"{wanted.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
+    ways = _ways(trainer, wanted, lambda low, size: planned(low, size).missing <= room)
+    return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{ways}")
+
+
+def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -> str:
+    """What would fit, or what to change where no batch_size does."""
+    if fits(trainer.low_memory, wanted.batch_size):
+        return (
+            "so much was free, but in pieces, or another program has taken it since: free it, or "
+            "use a smaller batch_size"
+        )
+    ways, largest = [], 0
+    for low in sorted({trainer.low_memory, True}):
+        size = _largest(wanted.batch_size, partial(fits, low))
+        if size > largest:
+            ways.append(f"batch_size={size}" + ' and memory="low"' * (low > trainer.low_memory))
+            largest = size
+    if ways:
+        return f"use {', or '.join(ways)}"
+    net, slots = trainer.net, len(trainer.optimizer.slots)
+    if net.backend.storage.itemsize > 2:
+        ways.append('precision="bfloat16"')
+    if slots and net.backend.rounds_slots and trainer.slot_type.itemsize > 2:
+        ways.append('slot_precision="bfloat16"')
+    if slots > 1:
+        ways.append("an optimizer with less state")
+    if wanted.data > wanted.missing // 4:
+        ways.append("fewer examples")
+    return f"no batch_size fits; use {', '.join([*ways, 'a smaller network'])}"
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest size up to `most` that fits, 0 for none."""
+    low, high = most, most + 1
+    while low and not fits(low):
+        low, high = low // 2, low
+    while high - low > 1 and low:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _data(
+    ledger: Ledger, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int
+) -> Examples:
+    """Training or validation data, of given arrays or of a number of examples, as `data` says."""
+    m = checks.positive_int(x, "x") if isinstance(x, INTEGERS) else len(x)
+    room, n_0, n = net.backend, net.widths[0], net.widths[-1]
+    x = np.broadcast_to(np.zeros((), room.storage), (m, n_0)) if isinstance(x, INTEGERS) else x
+    labels = net.loss.target == "class" and (y is None or np.ndim(y) == 1)
+    target = np.dtype(np.int32) if labels else room.dtype
+    if labels or y is None:
+        y = np.broadcast_to(np.zeros((), target), (m,) if labels else (m, n))
+    stream = streams(net, [(x, room.storage), (y, target)], data, rows)
+    if not (stream and isinstance(x, np.ndarray)):
+        x = ledger.placed(x, (m, n_0), room.storage)
+    if labels or not (stream and isinstance(y, np.ndarray)):
+        y = ledger.placed(y, (m,) if labels else (m, n), target)
+    return Examples(x, y, np.broadcast_to(1.0, (m,)) if weighted else None, target)
+
+
+def _held_out(ledger: Ledger, net: MLP, validation: Any, data: str, rows: int) -> Examples | None:
+    """Validation data: as `fit` takes them, or their number."""
+    if validation is None or (isinstance(validation, INTEGERS) and validation == 0):
+        return None
+    if isinstance(validation, INTEGERS):
+        return _data(ledger, net, validation, None, False, data, rows)
+    x, y, *weights = validation
+    return _data(ledger, net, x, y, bool(weights) and weights[0] is not None, data, rows)

@@ -1,0 +1,376 @@
+"""The plan of a fit's memory against what the rooms allocate, and what is said where none is."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from harness.host_device import HostDevice
+from refusal import refusal
+
+import gpumlp
+from gpumlp import ACTIVATIONS
+from gpumlp.backends.cuda_backend import CudaBackend
+from gpumlp.training.memory import NAMES, Memory
+from gpumlp.workspace import Workspace
+
+PRECISIONS = ["float64", "float32", "tf32", "bfloat16", "float16"]
+RNG = np.random.default_rng(2)
+M = 90
+X, LABELS, WEIGHTS = RNG.normal(size=(M, 12)), RNG.integers(0, 3, M), RNG.random(M) + 0.1
+
+
+@pytest.fixture(autouse=True)
+def _by_reference_counts() -> Any:
+    """Memory must go with its last user, not when Python collects garbage."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def network(hidden: tuple[int, ...] = (24, 7, 16), f: Any = "gelu", **settings: Any) -> gpumlp.MLP:
+    settings = {"backend": "numpy"} | settings
+    return gpumlp.MLP([12, *hidden, 3], f, **settings)
+
+
+def on_harness(precision: str = "float32", *shape: Any, **settings: Any) -> Any:
+    device = HostDevice()
+    return device, network(*shape, backend=CudaBackend(device, precision), **settings)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "low": {"memory": "low"},
+    "one minibatch": {"batch_size": 512},
+    "of one example": {"batch_size": 1},
+    "even minibatches": {"batch_size": 45, "f": "relu"},
+    "linear": {"hidden": (), "optimizer": "sgd"},
+    "one layer": {"hidden": (8,), "optimizer": "momentum", "f": "relu"},
+    "deep": {"hidden": (8, 16, 8, 40, 8, 8), "f": ["relu", "silu", "gelu", "tanh", "mish", "gelu"],
+             "memory": "low"},
+    "wide": {"hidden": (9001, 4)},
+    "clipped lion": {"optimizer": "lion", "clip_norm": 1.0},
+    "weighted": {"sample_weight": WEIGHTS},
+    "weighted classes": {"class_weight": "balanced"},
+    "validated": {"validation": (X[:33], LABELS[:33], WEIGHTS[:33]), "early_stopping": 2},
+    "no metric": {"validation": (X[:33], LABELS[:33]), "metric": None},
+    "all": {"sample_weight": WEIGHTS, "validation": (X[:33], LABELS[:33]), "train_metric": True,
+            "early_stopping": gpumlp.EarlyStopping(3, restore_best=False), "memory": "low"},
+    "rows of probabilities": {"y": np.eye(3)[LABELS]},
+}  # fmt: skip
+OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory")
+
+
+def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """A case's settings of the network, of the trainer, and arguments of fit and memory."""
+    net = {name: case[name] for name in ("hidden", "f") if name in case}
+    trainer = {"batch_size": 32} | {name: case[name] for name in OF_TRAINER if name in case}
+    rest = {name: value for name, value in case.items() if name not in net | trainer}
+    return net, trainer, {"x": X, "y": LABELS} | rest
+
+
+def check(device: HostDevice, trainer: gpumlp.Trainer, asked: dict[str, Any]) -> Memory:
+    """The plan, to the byte: before, at most, and after."""
+    planned = trainer.memory(**asked)
+    assert device.live == planned.held
+    device.peak = 0
+    trainer.fit(**asked, epochs=2, progress=False)
+    assert device.peak == planned.total
+    assert trainer.memory(**asked) == planned
+    return planned
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "wide"])
+def test_the_plan_is_what_is_allocated(name: str, precision: str) -> None:
+    """Byte for byte, and all that a fit took is free after it."""
+    net_settings, settings, asked = parts(CASES[name])
+    device, net = on_harness(precision, **net_settings)
+    trainer = gpumlp.Trainer(net, **settings)
+    planned = check(device, trainer, asked)
+    assert device.live == planned.held
+    total = sum(getattr(planned, part) for part in NAMES)
+    assert (planned.total, planned.missing) == (total, total - planned.held)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sums_of_a_wide_layer_need_more_scratch(precision: str) -> None:
+    """That of rooms with 16 bits grows in the first step, and is kept."""
+    net_settings, settings, asked = parts(CASES["wide"])
+    device, net = on_harness(precision, **net_settings)
+    trainer = gpumlp.Trainer(net, **settings)
+    planned, small = trainer.memory(**asked), net.backend.own_memory(0)
+    trainer.fit(**asked, epochs=1, progress=False)
+    large = net.backend.own_memory(0)
+    assert (large > small) == (precision == "bfloat16")
+    assert device.live == planned.held + large - small
+    # while it grows, the small one is still there; the workspace's own loss scale is not any more
+    most = planned.total if large == small else planned.total + small - 4 * 8
+    assert device.peak == most
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
+def test_slots_of_16_bits(precision: str) -> None:
+    planned = []
+    for kind in (None, "bfloat16"):
+        device, net = on_harness(precision)
+        trainer = gpumlp.Trainer(net, slot_precision=kind)
+        planned.append(check(device, trainer, {"x": X, "y": LABELS}))
+    assert planned[0].slots == 2 * planned[1].slots == 8 * net.theta.layout.size
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["plain", "low", "all", "weighted", "even minibatches"])
+def test_the_plan_of_the_numpy_room(name: str, precision: str) -> None:
+    """To 256 bytes an array, which align it, and what Python itself takes."""
+    net_settings, settings, asked = parts(CASES[name])
+    net_settings["hidden"] = (300, 500, 400)
+    asked = {k: np.tile(v, (10, 1)) if k == "x" else v for k, v in asked.items()}
+    asked |= {k: np.tile(v, 10) for k, v in asked.items() if k in ("y", "sample_weight")}
+    net = network(precision=precision, **net_settings)
+    gpumlp.Trainer(network(hidden=(500,))).fit(X, LABELS, 1, progress=False)  # threads, modules
+    settings["batch_size"] = 600
+    tracemalloc.start()
+    try:
+        trainer = gpumlp.Trainer(net, **settings)
+        planned = trainer.memory(**asked)
+        start = tracemalloc.get_traced_memory()[0]
+        seen = []
+        hook = gpumlp.Callback()
+        hook.epoch_end = lambda *_: seen.append(tracemalloc.get_traced_memory()[0])  # type: ignore
+        trainer.fit(**asked, epochs=2, callbacks=[hook], progress=False)
+        end = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # an example's weight is on the host, too
+    weights = 8 * len(asked["x"]) if "sample_weight" in asked else 0
+    assert 0 <= seen[-1] - start - planned.missing - weights < 100_000
+    assert end - start < 60_000
+    assert planned.missing > 2_000_000
+
+
+def test_numbers_of_examples_stand_for_arrays() -> None:
+    _, net = on_harness()
+    trainer = gpumlp.Trainer(net, batch_size=32)
+    arrays = trainer.memory(X, LABELS, validation=(X[:20], LABELS[:20]), sample_weight=WEIGHTS)
+    assert trainer.memory(M, validation=20, sample_weight=True) == arrays
+    assert trainer.memory(np.int64(M), validation=0) == trainer.memory(X)
+    # another minibatch's size is another plan
+    trainer.batch_size = 64
+    assert trainer.memory(M).h == 2 * arrays.h
+    refusal(ValueError, lambda: trainer.memory(0), "x must be at least 1, got 0")
+
+
+def test_data_that_the_room_can_use_as_it_is_takes_nothing() -> None:
+    net = network(precision="float64", loss="squared_error")
+    trainer, y = gpumlp.Trainer(net), np.zeros((M, 3))
+    assert trainer.memory(X, y).data == 0
+    assert trainer.memory(X.astype("float32"), y).data == X.nbytes
+    assert trainer.memory(X[:, ::-1], y.astype(int)).data == X.nbytes + y.nbytes
+    assert trainer.memory(M).data == X.nbytes + y.nbytes
+
+
+def test_the_plan_by_hand() -> None:
+    """784-256-256-10, gelu, adamw in bfloat16; rows of 64 and 128 units, of 256 bytes, fill up."""
+    room = CudaBackend(HostDevice(multiprocessors=132), "bfloat16")
+    net = gpumlp.MLP([784, 256, 256, 10], "gelu", backend=room)
+    planned = gpumlp.Trainer(net, batch_size=128).memory(1000)
+    p = 784 * 256 + 256 * 256 + 256 * 10 + 256 + 256 + 128
+    assert (planned.theta, planned.rounded, planned.slots) == (4 * p, 2 * p, 8 * p)
+    assert 2 * p < planned.gradient <= 2 * p + 64  # with the loss scale
+    assert planned.data == 1000 * (784 * 2 + 4)
+    assert planned.h == 128 * 2 * (784 + 256 + 256 + 10) + 128 * 4
+    assert planned.z == 128 * 2 * (256 + 256)
+    assert planned.gz == 128 * 2 * (256 + 256)
+    assert planned.scratch == 8 * 132 * 32 * 8 * 4
+    told = str(planned).splitlines()
+    assert repr(planned) == str(planned)
+    assert told[0].split("  ")[0] == "1,000 examples, batch_size 128"
+    assert told[0].endswith(" MiB")
+    assert len({len(line) for line in told}) == 1
+    assert f"θ in 16 bits {2 * p / 2**20:29,.2f}".split() in [line.split() for line in told]
+    assert told[-2].split() == ["total", f"{planned.total / 2**20:,.2f}"]
+
+
+# ---- h computed again ----------------------------------------------------------------------------
+
+FROM_Z = [name for name, f in ACTIVATIONS.items() if f.reads == "z"]
+MIXED = ["gelu_erf", "tanh", "silu", "silu", "softmax", "mish", "relu", "hard_swish"]
+
+
+def trained(net: gpumlp.MLP, memory: str, **settings: Any) -> tuple[bytes, list[float], Memory]:
+    """θ, the costs and the plan."""
+    net.assign({name: 0.3 * tensor for name, tensor in net.tensors().items()})  # for exp(exp(z))
+    trainer = gpumlp.Trainer(net, lr=0.01, batch_size=32, memory=memory, **settings)
+    history = trainer.fit(X, LABELS, 3, sample_weight=WEIGHTS, progress=False)
+    theta = b"".join(tensor.tobytes() for tensor in net.tensors().values())
+    return theta, history["cost"], trainer.memory(X, LABELS)
+
+
+@pytest.mark.parametrize("f", [*ACTIVATIONS, MIXED, MIXED[::-1]], ids=str)
+@pytest.mark.parametrize("room", ["numpy", "float64", "float32", "bfloat16"])
+def test_low_memory_changes_no_bit(f: Any, room: str) -> None:
+    """Where no product computes f itself; a smaller last minibatch is among them."""
+    found = []
+    for memory in ("normal", "low"):
+        hidden = (24, 8, 16, 24, 9, 30, 16, 8)
+        if room == "numpy":
+            net = network(hidden, f, precision="float64")
+        else:
+            device, net = on_harness(room, hidden, f)
+            device.fuses = lambda name: "gelu" not in name
+        found.append(trained(net, memory))
+    (theta, costs, normal), (theta_low, costs_low, low) = found
+    assert theta == theta_low
+    assert costs == costs_low
+    names = f if isinstance(f, list) else [f] * 8
+    saves = sum(ACTIVATIONS[name].reads == "z" for name in names) > 1
+    assert (low.total < normal.total) == saves
+    assert low.z == normal.z
+
+
+def test_low_memory_where_a_product_computes_gelu() -> None:
+    """h is then f of the z that was kept: within rounding of what the product gave."""
+    thetas = []
+    for memory in ("normal", "low"):
+        _, net = on_harness("float32", (24, 8, 16, 24))
+        trained(net, memory)
+        thetas.append(np.concatenate([t.ravel() for t in net.tensors().values()]))
+    np.testing.assert_allclose(*thetas, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("f", FROM_Z)
+def test_low_memory_saves_all_but_one(f: str) -> None:
+    """Of h of L − 1 equal hidden layers it keeps one buffer in place of each."""
+    hidden = (64,) * 6
+    net = network(hidden, f, precision="float32")
+    plans = [gpumlp.Trainer(net, batch_size=32, memory=m).memory(M) for m in ("normal", "low")]
+    assert plans[0].total - plans[1].total == 5 * 32 * 64 * 4
+
+
+def test_h_is_computed_again_once_a_layer() -> None:
+    """But not for the last hidden layer, whose h is still there; relu's is kept."""
+    device, net = on_harness("float64", (8, 8, 8, 8), ["silu", "relu", "gelu", "silu"])
+    calls: list[list[str]] = []
+
+    class Step(gpumlp.Callback):
+        def step_end(self, trainer: gpumlp.Trainer) -> None:
+            calls.append([call for call in device.calls if call.startswith("kernel activation ")])
+            device.calls.clear()
+
+    gpumlp.Trainer(net, batch_size=30, memory="low").fit(
+        X, LABELS, 1, callbacks=[Step()], progress=False
+    )
+    assert [len(each) for each in calls] == [2, 2, 2]  # of layers 1 and 3
+
+
+def test_a_narrow_network_is_not_made_to_take_more() -> None:
+    """Three buffers can be more than two and the one h that they save."""
+    for hidden in [(64,), (64, 2), (2, 64), (64, 2, 64), (64, 2, 2, 64), (1, 2, 3, 4, 5)]:
+        for f in (FROM_Z[0], ["silu"] + ["tanh"] * (len(hidden) - 1)):
+            net = network(hidden, f)
+            plans = [gpumlp.Trainer(net, memory=m).memory(M).total for m in ("low", "normal")]
+            assert plans[0] <= plans[1]
+
+
+def test_a_forward_pass_alone_has_two_buffers() -> None:
+    device, net = on_harness("float32", (64,) * 8)
+    before = device.live
+    s = Workspace(net, 32, gradients=False)
+    assert device.live - before == 32 * 4 * 2 * 64 + 32 * 4 + 8 + 4 * 8
+    assert s.z[3] is s.h[3]
+
+
+# ---- out of memory -------------------------------------------------------------------------------
+
+
+def refused(call: Any, device: HostDevice) -> str:
+    """The error's text; when it is caught, all that the attempt took is free again."""
+    before = device.live
+    with pytest.raises(gpumlp.DeviceError) as caught:
+        call()
+    assert device.live == before
+    assert isinstance(caught.value.__cause__, gpumlp.DeviceError)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("memory", ["normal", "low"])
+def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
+    """The size that the error names fits; one that is a little larger does not."""
+    device, net = on_harness(precision, (400, 400, 400))
+    x, y = RNG.normal(size=(300, 12)), RNG.integers(0, 3, 300)
+    asked: dict[str, Any] = {"sample_weight": np.ones(300), "validation": (x[:50], y[:50])}
+    trainer = gpumlp.Trainer(net, batch_size=256, memory=memory)
+    before = net.theta.flat.values.tobytes()
+    planned = trainer.memory(x, y, **asked)
+    device.limit = planned.held + (planned.missing * 2) // 3
+
+    def fit() -> None:
+        trainer.fit(x, y, 1, **asked, progress=False)
+
+    told = refused(fit, device)
+    assert net.theta.flat.values.tobytes() == before
+    assert str(planned) in told
+    assert told.startswith(
+        f"out of GPU memory: {planned.missing / 2**20:,.2f} MiB were to be allocated and "
+        f"{planned.missing * 2 // 3 / 2**20:,.2f} were free\n"
+    )
+    ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    assert len(ways) == (2 if memory == "normal" else 1)
+    assert ways[-1].endswith(' and memory="low"') == (memory == "normal")
+    trainer.batch_size = size = int(ways[0].removeprefix("batch_size="))
+    trainer.batch_size = int(1.04 * size) + 1
+    refused(fit, device)
+    trainer.batch_size = size
+    fit()
+    assert trainer.steps == -(-300 // size)
+
+
+def test_where_no_size_fits() -> None:
+    device, net = on_harness("float32", (400, 400))
+    trainer = gpumlp.Trainer(net)
+    device.limit = device.live + 5_000
+    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert told.splitlines()[-1] == (
+        'no batch_size fits; use precision="bfloat16", slot_precision="bfloat16", an optimizer '
+        "with less state, a smaller network"
+    )
+    device, net = on_harness("bfloat16", (4,))
+    trainer = gpumlp.Trainer(net, "sgd")
+    device.limit = device.live + 50_000
+    x, y = np.zeros((5000, 12)), np.zeros(5000, int)
+    told = refused(lambda: trainer.fit(x, y, 1, progress=False), device)
+    assert told.splitlines()[-1] == "no batch_size fits; use fewer examples, a smaller network"
+
+
+def test_a_trainer_that_does_not_fit() -> None:
+    device, net = on_harness("float32", (400, 400))
+    for floats in (1, 2):
+        device.limit = device.live + floats * 4 * net.theta.layout.size
+        told = refused(lambda: gpumlp.Trainer(net, batch_size=32), device)
+    assert "\n32 examples, batch_size 32 " in told
+    assert 'use precision="bfloat16", slot_precision="bfloat16"' in told
+    gpumlp.Trainer(net, "sgd", batch_size=32)
+
+
+def test_memory_that_another_program_takes_meanwhile() -> None:
+    """The plan fits what was free at first."""
+    device, net = on_harness()
+    trainer = gpumlp.Trainer(net)
+    device.empties_left = 5
+    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert "another program" in told
+    device.empties_left = None
+    trainer.fit(X, LABELS, 1, progress=False)
+
+
+def test_an_unknown_way_with_memory() -> None:
+    refusal(
+        ValueError, lambda: gpumlp.Trainer(network(), memory="tiny"),
+        'memory must be "normal" or "low", got \'tiny\'',
+    )  # fmt: skip
