@@ -28,6 +28,7 @@ COLS = 16  # which every storage type can take packed
 MATRIX = (i64(0), i64(COLS))
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("silu", "bias_activation"): ("TbT", (*MATRIX, "packed")),
+    ("silu", "activation"): ("TT", (*MATRIX, "packed")),
     ("silu", "activation_gradient"): ("TTTTS", (*MATRIX, "packed")),
     ("softmax", "forward"): ("TbT", (*MATRIX, "packed")),
     ("softmax", "vjp"): ("TTT", (*MATRIX, "packed")),

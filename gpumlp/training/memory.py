@@ -175,8 +175,8 @@ def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -
     """What would fit, or what to change where no batch_size does."""
     if fits(trainer.low_memory, wanted.batch_size):
         return (
-            "so much was free, but in pieces, or another program has taken it since: free it, or "
-            "use a smaller batch_size"
+            "so much was free, but in pieces, or something else has taken it since, another "
+            "program or a callback: free it, or use a smaller batch_size"
         )
     ways, largest = [], 0
     for low in sorted({trainer.low_memory, True}):

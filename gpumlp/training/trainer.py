@@ -48,6 +48,7 @@ class Trainer:
             where no product of cublasLt's computes f.  "normal" keeps both.
 
     Attributes:
+        low_memory: whether `memory` was "low".
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
         scaling: (4,) float64: the loss scale S that keeps float16's gradients from vanishing; 1/S;
             the steps since S last changed; the steps that were skipped because a gradient
