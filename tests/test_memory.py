@@ -59,6 +59,11 @@ CASES: dict[str, dict[str, Any]] = {
     "all": {"sample_weight": WEIGHTS, "validation": (X[:33], LABELS[:33]), "train_metric": True,
             "early_stopping": gpumlp.EarlyStopping(3, restore_best=False), "memory": "low"},
     "rows of probabilities": {"y": np.eye(3)[LABELS]},
+    "folded": {"optimizer": "sgd"},
+    "streamed": {"data": "stream"},
+    "streamed bytes": {"data": "stream", "x": (X * 40).astype(np.int8), "batch_size": 45,
+                       "validation": (X[:33], LABELS[:33])},
+    "streamed rows": {"data": "stream", "y": np.eye(3)[LABELS], "sample_weight": WEIGHTS},
 }  # fmt: skip
 OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory")
 
@@ -214,6 +219,7 @@ def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
     device, net = on_harness(precision, (400, 400, 400))
     x, y = RNG.normal(size=(300, 12)), RNG.integers(0, 3, 300)
     asked: dict[str, Any] = {"sample_weight": np.ones(300), "validation": (x[:50], y[:50])}
+    asked["data"] = "device"
     trainer = gpumlp.Trainer(net, batch_size=256, memory=memory)
     before = net.theta.flat.values.tobytes()
     planned = trainer.memory(x, y, **asked)
@@ -254,7 +260,7 @@ def test_where_no_size_fits() -> None:
     device.limit = device.live + 50_000
     x, y = np.zeros((5000, 12)), np.zeros(5000, int)
     told = refused(lambda: trainer.fit(x, y, 1, progress=False), device)
-    assert told.splitlines()[-1] == "no batch_size fits; use fewer examples, a smaller network"
+    assert told.splitlines()[-1] == 'no batch_size fits; use data="stream", a smaller network'
 
 
 def test_a_trainer_that_does_not_fit() -> None:

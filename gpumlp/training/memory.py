@@ -194,7 +194,7 @@ def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -
     if slots > 1:
         ways.append("an optimizer with less state")
     if wanted.data > wanted.missing // 4:
-        ways.append("fewer examples")
+        ways.append('data="stream"')
     return f"no batch_size fits; use {', '.join([*ways, 'a smaller network'])}"
 
 
