@@ -88,9 +88,9 @@ def through_activation(
     where: Backend, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
 ) -> None:
     """gz ← gh ⊙ f'(z) and db ← its column sums: `hidden_gradient` without its product."""
-    kernel = getattr(where, "_through_activation", None)  # no door: both rooms join it to a product
-    if kernel is not None:
-        kernel(f, z, h, gh, gz, db)
+    kernels = getattr(where, "_kernels", None)  # no door: both rooms join it to a product
+    if kernels is not None:
+        kernels.through_activation(f, z, h, gh, gz, db)
         return
     assert isinstance(where, numpy_backend.NumpyBackend)
     sums = where._over_rows(
