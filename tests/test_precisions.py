@@ -322,3 +322,21 @@ def test_a_run_in_float16_resumes_bit_for_bit(slots: str | None, tmp_path: Any) 
 
 
 OTHER = {None: "bfloat16", "bfloat16": None}
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_nothing_is_cast_but_by_our_own_kernels(precision: str) -> None:
+    """CuPy, which copies between arrays of the device, knows little of bfloat16."""
+    gpu = in_gpu_room(classifier(precision="float32"), precision=precision)
+    x, _, _ = problem()
+    on_it = gpu.backend.asarray(x)
+    device(gpu).calls.clear()
+    gpu.predict(x)
+    gpu.forward(on_it)
+    trained(gpu, steps=5)
+    calls = device(gpu).calls
+    assert any(call.startswith("kernel cast in cast.cu") for call in calls)
+    for call in calls:
+        if call.startswith("copy"):
+            source, _, out = call.split(") ")[1].split()
+            assert source == out

@@ -64,8 +64,12 @@ class CudaBackend:
         source: Any = a if ours else np.asarray(a)
         if out is None:
             out = self.empty(source.shape, dtype)
-        move = self._device.copy if ours else self._device.upload
-        move(source, out)
+        if not ours:
+            self._device.upload(source, out)
+        elif self._kernels.casts(source, out):  # CuPy knows too little of bfloat16
+            self._kernels.cast(source, out)
+        else:
+            self._device.copy(source, out)
         return out
 
     def to_host(self, a: DeviceArray) -> npt.NDArray[Any]:

@@ -8,12 +8,13 @@ import numpy as np
 
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray, Kernel
-from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.source import CASTS, KernelSource
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import Entry
 
 i32, i64 = np.int32, np.int64
+STORAGE_TYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 class Kernels:
@@ -29,6 +30,16 @@ class Kernels:
         self.pack = launch.PACK_BYTES // storage.itemsize
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
         self.partial = device.empty((self.scratch_size(0),), dtype)
+
+    def casts(self, source: DeviceArray, out: DeviceArray) -> bool:
+        """Whether `cast` has a kernel for these."""
+        return (
+            source.dtype != out.dtype
+            and {source.dtype.name, out.dtype.name} <= set(CASTS)
+            and out.dtype.name in STORAGE_TYPES
+            and bool(source.flags.c_contiguous and out.flags.c_contiguous)
+            and out.size > 0
+        )
 
     def cast(self, source: DeviceArray, out: DeviceArray) -> None:
         """out ← source, contiguous both."""
