@@ -64,6 +64,9 @@ class Destination(Protocol):
     b: list[Array]
     factors: Array | None
 
+    def arrived(self, k: int) -> None:
+        """∇W[k] is there, W[k] is not read again: the gradient may be used at once."""
+
 
 def forward(net: Model, s: State) -> Array:
     """Algorithm 6.3 up to its last line: from h[0] = x to ŷ = h[L], (m, n_L), which it returns."""
@@ -96,7 +99,9 @@ def backward(net: Model, s: State, d: Destination) -> None:
             gz[k], W[k], f[k - 1], z[k - 1], h[k - 1], gh[k - 1], gz[k - 1], d.b[k - 1]
         )
         room.weight_gradient(gz[k], s.recall(k - 1), d.W[k], d.factors)
+        d.arrived(k)
     room.weight_gradient(gz[1], h[0], d.W[1], d.factors)
+    d.arrived(1)
 
 
 def penalty(net: Model, s: State, d: Parameters | None) -> None:

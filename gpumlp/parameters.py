@@ -6,6 +6,7 @@ the update, Ω and clipping are then one pass each over memory, whatever the dep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -69,10 +70,12 @@ class Parameters:
         layout: shared by θ and all that goes with it.
         flat: (layout.size,); padding is zero and stays zero.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
-        factors: None: as the destination of gradients it is overwritten.
+        factors, then: as the destination of gradients it is overwritten (None), and then(k) is
+            called where there is one, when that of W[k] is there.
     """
 
     factors: Array | None = None
+    then: Callable[[int], None] | None = None
 
     def __init__(self, layout: Layout, flat: Array) -> None:
         self.layout = layout
@@ -84,6 +87,11 @@ class Parameters:
         depth = len(layout.widths) - 1
         self.W: list[Array] = [None, *views[:depth]]
         self.b: list[Array] = [None, *views[depth:]]
+
+    def arrived(self, k: int) -> None:
+        """The gradient of W[k] is there."""
+        if self.then is not None:
+            self.then(k)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of the flat buffer; the views are made anew, of the copy."""

@@ -29,15 +29,15 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
 }
 
 // g = control[0] (dθ / S + λ∇Ω(θ)), then the rule on each θ and its slots, with control[1], …
-// S is the loss scale, scaling[1] its reciprocal; rounded is θ's copy in T, where T is not θ's
+// Only for the entries from `begin` to `end`, multiples of PACK.  S is the loss scale, scaling[1] its reciprocal; rounded is θ's copy in T, where T is not θ's
 // type.  control[0] = 0 skips the step.
 GPUMLP_KERNEL(update, THREADS)
 (real* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
- const double* scaling, int64 n, int64 split, real bias_strength) {
+ const double* scaling, int64 n, int64 split, real bias_strength, int64 begin, int64 end) {
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
     const unsigned step = mix((unsigned)control[1 + NUMBERS]);
-    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
+    for (int64 i = begin + first() * PACK; i < end; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
         Pack<PACK, real> x = pack<PACK>(theta + i);
         const Pack<PACK, Grad> d = pack<PACK>(dtheta + i);

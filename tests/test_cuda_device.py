@@ -81,7 +81,7 @@ def test_work_beside_other_work_has_a_stream_and_a_workspace_of_its_own(cupy):
     device = CudaDevice(cupy, lt)
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     a, b, out = arrays(device, (2, 2), (2, 2), (2, 2))
-    main, side = device._stream, device._side
+    main, side, last = device._stream, device._side, device._last
 
     def product():
         device.gemm(a, b, out, compute="float32")
@@ -91,15 +91,17 @@ def test_work_beside_other_work_has_a_stream_and_a_workspace_of_its_own(cupy):
         device.fork()
         total((1, 1), (256, 1), ("in turn",))
         device.beside(lambda: (product(), total((1, 1), (256, 1), ("beside",))))
+        device.behind(lambda: total((1, 1), (256, 1), ("behind",)))
         device.join()
         product()
 
     product()  # plans are made before
     device.record(work)()
     assert [(a, stream.ptr) for *_, (a,), stream in FakeCupy.launched] == [
-        ("first", main.ptr), ("in turn", main.ptr), ("beside", side.ptr)
+        ("first", main.ptr), ("in turn", main.ptr), ("beside", side.ptr), ("behind", last.ptr)
     ]  # fmt: skip
-    assert (side.waited, main.waited) == ([main.ptr], [side.ptr])
+    assert (side.waited, last.waited) == ([main.ptr], [main.ptr, side.ptr])
+    assert main.waited == [side.ptr, last.ptr]  # by `join`, and at the end
     _, aside, after = lt.calls
     assert (aside["stream"], after["stream"]) == (side.ptr, main.ptr)
     assert aside["workspace"] == device.address(device._side_workspace) != after["workspace"]
@@ -199,7 +201,7 @@ def test_memory_is_the_drivers_and_the_pools(cupy, device):
     assert device.free_memory() == 2000 - 700
     cupy.pool_limit = 9000
     assert device.free_memory() == 3000 + 500
-    assert device.reserved == 32 << 20
+    assert device.reserved == 64 << 20
 
 
 def test_errors_are_device_errors(cupy, device):

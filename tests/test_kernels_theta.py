@@ -71,7 +71,8 @@ def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
         arguments = (x, rounded, dtheta, state if len(state) else x, control)
         kernel("update", update_source(name, dtype))(
             (blocks, 1), (256, 1),
-            (*arguments, aligned([7.0, 1 / S]), i64(n), i64(split), strength), order=order,
+            (*arguments, aligned([7.0, 1 / S]), i64(n), i64(split), strength, i64(0), i64(n)),
+            order=order,
         )  # fmt: skip
         return x, rounded, state
 
@@ -98,7 +99,8 @@ def test_update_of_nan(name: str) -> None:
     control = aligned([1.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source(name, "float64"))(
         (1, 1), (256, 1),
-        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), i64(n), i64(n), np.float64(1)),
+        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), i64(n), i64(n), np.float64(1),
+         i64(0), i64(n)),
     )  # fmt: skip
     assert np.isnan(theta).tolist() == [i == 5 for i in range(n)]
 
@@ -114,9 +116,30 @@ def test_update_skips_a_step(dtype: str) -> None:
     control = aligned([0.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source("adamw", dtype))(
         (1, 1), (256, 1),
-        (*arrays, control, aligned([1.0, 1.0]), i64(64), i64(64), real_of(dtype)(1)),
+        (*arrays, control, aligned([1.0, 1.0]), i64(64), i64(64), real_of(dtype)(1), i64(0),
+         i64(64)),
     )  # fmt: skip
     assert [a.tobytes() for a in arrays] == before
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_update_of_a_part(dtype: str) -> None:
+    """Parts in any order make the whole, bit for bit; slots of 16 bits draw the same noise."""
+    n, split, optimizer = 4160, 4096, OPTIMIZERS["adamw"]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    control = aligned([0.75, *optimizer.control(0.1, 3)])
+    for kind in ("", "bfloat16") if dtype != "float64" else ("",):
+        slots, found = slots_of(optimizer, n, NUMPY_TYPE[kind] if kind else theta.dtype), []
+        for parts in ([(0, n)], [(split, n), (64, 1024), (0, 64), (1024, split)]):
+            x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+            for begin, end in parts:
+                kernel("update", update_source("adamw", dtype, kind))(
+                    (2, 1), (256, 1),
+                    (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(split),
+                     real_of(dtype)(0.5), i64(begin), i64(end)),
+                )  # fmt: skip
+            found.append((x.tobytes(), rounded.tobytes(), state.tobytes()))
+        assert found[0] == found[1]
 
 
 # ---- slots of 16 bits ----------------------------------------------------------------------------
@@ -132,7 +155,7 @@ def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: in
         kernel("update", update_source(name, dtype, "bfloat16"))(
             (2, 1), (256, 1),
             (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(n),
-             real_of(dtype)(1)), order=order,
+             real_of(dtype)(1), i64(0), i64(n)), order=order,
         )  # fmt: skip
         return x, state
 

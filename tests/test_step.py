@@ -139,23 +139,33 @@ def test_theta_that_a_callback_assigns_to_is_what_the_next_epoch_starts_from(bac
 # ---- branches ------------------------------------------------------------------------------------
 
 
-def branched_run(precision: str = "float64", late: bool = False, **settings: Any) -> Any:
+WAYS = ["branched", "branched, updated at once"]
+
+
+def branched_run(
+    precision: str = "float64", late: bool = False, way: str = "branched", **settings: Any
+) -> Any:
     """θ, slots and costs of a run whose weight gradients run beside the next hidden gradients."""
     gpu = in_gpu_room(classifier("relu", precision="float32"), precision=precision)
-    device(gpu).way, device(gpu).late_branches = "branched", late
+    device(gpu).way, device(gpu).late_branches = way, late
     trainer = trained(gpu, steps=20, **settings)
     return gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
 
 
-@pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.5}, {"optimizer": "sgd"}])
-@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
-def test_branches_change_no_bit(precision: str, settings: Any) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"clip_norm": 0.5}, {"optimizer": "sgd"}, {"optimizer": "sgd", "fold": False},
+     {"slot_precision": "bfloat16"}, {"memory": "low"}],
+)  # fmt: skip
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None:
     """Whether what may run beside other work does so as early as it may, or as late."""
     gpu = in_gpu_room(classifier("relu", precision="float32"), precision=precision)
     trainer = trained(gpu, steps=20, **settings)
     want = gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
     for late in (False, True):
-        assert branched_run(precision, late, **settings) == want
+        assert branched_run(precision, late, way, **settings) == want
 
 
 def test_a_branch_begins_where_its_gradient_is_there() -> None:
@@ -170,6 +180,41 @@ def test_a_branch_begins_where_its_gradient_is_there() -> None:
         last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
         orders.append(" ".join(call[5:7] for call in calls[last:] if call.startswith("gemm")))
     assert orders == ["NT NT NT TN NN TN NN TN", "NT NT NT NN TN NN TN TN"]
+
+
+def test_weights_are_updated_as_soon_as_their_gradient_is_there() -> None:
+    """One update a layer, the last layer's first, and one of the biases; early, or at the end."""
+    orders = []
+    for late in (False, True):
+        gpu = in_gpu_room(classifier("relu", precision="float32"))
+        device(gpu).way, device(gpu).late_branches = WAYS[1], late
+        x, y, _ = problem(48)
+        gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
+        calls = device(gpu).calls
+        last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
+        told = {"gemm": lambda call: call[5:7], "kernel update": lambda call: "update"}
+        orders.append(" ".join(
+            tell(call) for call in calls[last:] for what, tell in told.items()
+            if call.startswith(what)
+        ))  # fmt: skip
+    assert orders == [
+        "NT NT NT TN NN update TN NN update TN update update",
+        "NT NT NT NN TN NN TN TN update update update update",
+    ]
+
+
+def test_work_behind_others_that_does_not_wait_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update that ran before its weights were read for the last time."""
+    want = branched_run(way=WAYS[1])
+
+    def at_the_fork(device: Any, work: Any) -> None:
+        recording, device._recording = device._recording, []
+        work()
+        recording[device._fork : device._fork] = device._recording
+        device._recording = recording
+
+    monkeypatch.setattr(HostDevice, "behind", at_the_fork)
+    assert branched_run(way=WAYS[1]) != want
 
 
 def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,10 +233,10 @@ def test_the_way_is_asked_for_by_name() -> None:
     ]
 
 
-@pytest.mark.parametrize("call", ["fork", "join", "beside"])
+@pytest.mark.parametrize("call", ["fork", "join", "beside", "behind"])
 def test_branches_are_for_recorded_steps(call: str) -> None:
     with pytest.raises(KernelError, match=f"{call} is for a step that is recorded"):
-        getattr(HostDevice(), call)(*([lambda: None] if call == "beside" else []))
+        getattr(HostDevice(), call)(*([lambda: None] if call in ("beside", "behind") else []))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])

@@ -176,12 +176,14 @@ class Backend(Protocol):
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
+        part: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         """One step of the optimizer with the gradient control[0] (dθ/S + λ∇Ω(θ)), in place.
 
         theta, dtheta (p,), split as in `penalty`; rounded: as in `round`, kept up to date; slots
         (number of slots, p); scaling as in `clip`; control float64: the gradient's scale, of which
         0 skips the step, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
+        part: only the entries from the one number to the other, starts of W[k] or b[k].
         """
 
     def round(self, theta: Array, rounded: Array) -> None:
@@ -222,11 +224,17 @@ class Backend(Protocol):
         position as in `begin`; J (1,), costs (steps,) float64.
         """
 
-    def record(self, work: Callable[[], None], name: str) -> Callable[[], None] | None:
+    def behind(self, work: Callable[[], None]) -> None:
+        """Work that no door waits for until the step's end, on what is there and not read again."""
+
+    def record(
+        self, work: Callable[[], None], name: str, at_once: Callable[[], None] | None = None
+    ) -> Callable[[], None] | None:
         """What hands in again, as one, the work on the room's arrays that `work` hands in.
 
         None from a room that gains nothing by it.  name: of the work, by which `gpumlp tune` keeps
-        the fastest way to do it.
+        the fastest way to do it.  at_once: the same work, with weights updated `behind` it as soon
+        as their gradient is there.
 
         `work` has been done once before, asks for doors from `affine_activation` to `end` alone,
         and always for the same ones with the same arrays.  In the GPU room it is not done now.

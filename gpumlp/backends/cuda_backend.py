@@ -187,10 +187,11 @@ class CudaBackend:
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: DeviceArray,
         rounded: DeviceArray, dtheta: DeviceArray, slots: DeviceArray, split: int,
-        scaling: DeviceArray, control: DeviceArray,
+        scaling: DeviceArray, control: DeviceArray, part: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         self._joined()
-        grid, block = launch.flat(len(theta), self._kernels.pack, self._device.multiprocessors)
+        begin, end = part or (0, len(theta))
+        grid, block = launch.flat(end - begin, self._kernels.pack, self._device.multiprocessors)
         state = slots if optimizer.slots else theta  # which a rule without slots does not touch
         kernel = self._kernels.kernel(
             "update", "update.cu", optimizer, regularizer,
@@ -200,7 +201,7 @@ class CudaBackend:
         kernel(
             grid, block,
             (theta, rounded, dtheta, state, control, scaling,
-             *self._kernels.regions(regularizer, theta, split)),
+             *self._kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
         )  # fmt: skip
 
     def round(self, theta: DeviceArray, rounded: DeviceArray) -> None:
@@ -248,19 +249,27 @@ class CudaBackend:
             *launch.ONE_BLOCK, (position, J, costs, i64(len(costs)))
         )
 
-    def record(self, work: Callable[[], None], name: str) -> Callable[[], None]:
-        def branched() -> None:
+    def behind(self, work: Callable[[], None]) -> None:
+        branches, self._branches = self._branches, False  # it waits for what was handed in so far
+        try:
+            self._device.behind(work) if branches else work()
+        finally:
+            self._branches = branches
+
+    def record(
+        self, work: Callable[[], None], name: str, at_once: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
+        def branched(work: Callable[[], None]) -> Callable[[], None]:
             self._branches = True
             try:
-                work()
+                return self._device.record(work)
             finally:
                 self._branches = self._forked = False
 
-        device = self._device
-        replay = device.fastest(
-            name,
-            {"in turn": lambda: device.record(work), "branched": lambda: device.record(branched)},
-        )
+        ways = {"in turn": lambda: self._device.record(work), "branched": lambda: branched(work)}
+        if at_once is not None:
+            ways["branched, updated at once"] = lambda: branched(at_once)
+        replay = self._device.fastest(name, ways)
 
         # the scratch that it writes must live as long, whatever wider matrix asks for more
         def again(scratch: DeviceArray = self._kernels.partial) -> None:

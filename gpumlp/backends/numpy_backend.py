@@ -181,18 +181,19 @@ class NumpyBackend:
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
+        part: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         scale, lr, *rest, _ = (float(number) for number in control)
         scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
-        def block(part: slice, strength: float) -> None:
-            g = _gradient(regularizer, theta[part], dtheta[part], strength)
+        def block(at: slice, strength: float) -> None:
+            g = _gradient(regularizer, theta[at], dtheta[at], strength)
             if scale != 1:
                 g *= scale
-            named = {name: slots[i, part] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[part], g, lr, **named, **scalars, **optimizer.params)
+            named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
+            optimizer.rule(theta[at], g, lr, **named, **scalars, **optimizer.params)
 
-        self._over_theta(block, theta, split, regularizer)
+        self._over_theta(block, theta, split, regularizer, part)
 
     def round(self, theta: Array, rounded: Array) -> None:
         pass
@@ -229,7 +230,12 @@ class NumpyBackend:
         costs[position] = J
         np.remainder(position + 1, len(costs), out=position)
 
-    def record(self, work: Callable[[], None], name: str) -> Callable[[], None] | None:
+    def behind(self, work: Callable[[], None]) -> None:
+        work()
+
+    def record(
+        self, work: Callable[[], None], name: str, at_once: Callable[[], None] | None = None
+    ) -> Callable[[], None] | None:
         return None
 
     def synchronize(self) -> None:
@@ -253,10 +259,12 @@ class NumpyBackend:
         theta: Array,
         split: int,
         regularizer: Regularizer,
+        part: tuple[int, int] | None = None,
     ) -> list[Any]:
-        """block(part, strength of λΩ there) for blocks of θ, first weights, then biases."""
-        size = BLOCK_BYTES // theta.itemsize
-        regions = zip(((0, split), (split, len(theta))), regularizer.strengths(), strict=True)
+        """block(entries, strength of λΩ there) for blocks of θ, first weights, then biases."""
+        size, (begin, end) = BLOCK_BYTES // theta.itemsize, part or (0, len(theta))
+        both = (begin, min(split, end)), (max(split, begin), end)
+        regions = zip(both, regularizer.strengths(), strict=True)
         work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
         return self._threads.map(lambda item: block(*item), work)
 

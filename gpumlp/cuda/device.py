@@ -48,7 +48,7 @@ class CudaDevice:
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
-        self.reserved = WORKSPACE_BYTES
+        self.reserved = 2 * WORKSPACE_BYTES  # the second one is for `beside`
         major, minor = int(properties["major"]), int(properties["minor"])
         winners = Winners({
             "device": self.name, "capability": f"{major}.{minor}",
@@ -58,8 +58,10 @@ class CudaDevice:
             Timer(cupy, self, self._stream), winners, lt.cuBLASLtError, fuse=major in FUSES_WELL
         )
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
-        # for `beside`: a stream, and a workspace that is there before a step is recorded
-        self._side, self._apart, self._forked = cuda.Stream(non_blocking=True), False, None
+        # for `beside` and `behind`: streams, and a workspace that is there before one is recorded
+        self._side, self._last = (cuda.Stream(non_blocking=True) for _ in range(2))
+        self._apart = self._trailing = False
+        self._forked: Any = None
         self._side_workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
         self._side_lane = self.address(self._side_workspace), self._side.ptr
 
@@ -163,6 +165,18 @@ class CudaDevice:
             self._stream, self._blas.lane = main, lane
         self._apart = True
 
+    def behind(self, work: Callable[[], None]) -> None:
+        main = self._stream
+        self._last.wait_event(self._mark(main))
+        if self._apart:
+            self._last.wait_event(self._mark(self._side))
+        self._stream = self._last
+        try:
+            work()
+        finally:
+            self._stream = main
+        self._trailing = True
+
     def join(self) -> None:
         if self._apart:
             self._stream.wait_event(self._mark(self._side))
@@ -185,10 +199,14 @@ class CudaDevice:
             try:
                 work()
                 self.join()
+                if self._trailing:
+                    self._stream.wait_event(self._mark(self._last))
             except BaseException:
                 with contextlib.suppress(*self._foreign):  # the first error tells more
                     self._stream.end_capture()
                 raise
+            finally:
+                self._apart = self._trailing = False
             graph = self._stream.end_capture()
             graph.upload(self._stream)
 

@@ -148,6 +148,9 @@ class Device(Protocol):
     def beside(self, work: Callable[[], None]) -> None:
         """Hand in work that may run beside what is handed in between `fork` and `join`."""
 
+    def behind(self, work: Callable[[], None]) -> None:
+        """Hand in work that comes after all that was handed in, and that only the end waits for."""
+
     def join(self) -> None:
         """What is handed in from now on comes after all that `beside` has handed in."""
 

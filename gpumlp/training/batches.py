@@ -160,11 +160,12 @@ class Batches:
         self._room.asarray(np.array([at]), dtype=np.int64, out=self._position)
         self._fetch()
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], None], at_once: Callable[[], None] | None = None) -> None:
         """`work`, which begins with `load` and ends with `end`, on the next minibatch.
 
         The first of each size is handed in piece by piece, which compiles kernels and plans
-        products; the second is recorded, and it and all after it are replayed.
+        products; the second is recorded, and it and all after it are replayed.  at_once: see
+        `Backend.record`.
         """
         rows = min(self._size, len(self._order) - self.at * self._size)
         self._resize(rows)
@@ -178,7 +179,7 @@ class Batches:
             work()
         else:
             replay = self._recorded[rows] or self._room.record(
-                work, f"{self._name}, minibatch {rows}"
+                work, f"{self._name}, minibatch {rows}", at_once
             )
             self._recorded[rows] = replay
             (replay or work)()

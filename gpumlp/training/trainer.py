@@ -261,14 +261,18 @@ class Trainer:
 
     def step(self, batches: Batches) -> None:
         """One step on the next minibatch: gather, forward, backward, clip, update."""
-        batches.run(lambda: self._work(batches))
+        early = self._updating.splits(self)
+        at_once = (lambda: self._work(batches, at_once=True)) if early else None
+        batches.run(lambda: self._work(batches), at_once)
         self.steps += 1
 
-    def _work(self, batches: Batches) -> None:
+    def _work(self, batches: Batches, at_once: bool = False) -> None:
         net, s = self.net, batches.s
         s.scaling = self.scaling
         batches.load()
         backprop.forward(net, s)
+        if at_once:
+            self._updating.at_once(self, s, batches.control)
         backprop.backward(net, s, self._updating.d)
         self._updating.finish(self, s, batches.control)
         batches.end()

@@ -36,6 +36,12 @@ class Updating(Protocol):
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:
         """θ and the slots after the backward pass."""
 
+    def splits(self, trainer: Trainer) -> bool:
+        """Whether each layer's weights can be updated as soon as their gradient is there."""
+
+    def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:
+        """Have the coming backward pass do so."""
+
 
 class Apart(Updating):
     """All gradients go into a buffer of their own; clipping and the update are a pass each."""
@@ -50,9 +56,30 @@ class Apart(Updating):
         if trainer.clip_norm is not None or room.scales_loss:
             longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
             room.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
-        room.update(
-            trainer.optimizer, net.regularizer, theta, net.rounded.flat, self.d.flat,
-            trainer.slots, split, s.scaling, control,
+        biases = None if self.d.then is None else (split, len(theta))  # where weights have moved
+        self._update(trainer, s, control, biases)
+        self.d.then = None
+
+    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
+        # clipping and the loss scale look at the whole gradient first
+        return trainer.clip_norm is None and not trainer.net.backend.scales_loss
+
+    def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+        room, starts = trainer.net.backend, self.d.layout.starts
+
+        def use(k: int) -> None:
+            part = starts[k - 1], starts[k]
+            room.behind(lambda: self._update(trainer, s, control, part))
+
+        self.d.then = use
+
+    def _update(
+        self, trainer: Trainer, s: Workspace, control: Array, part: tuple[int, int] | None
+    ) -> None:
+        net = trainer.net
+        net.backend.update(
+            trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, self.d.flat,
+            trainer.slots, net.theta.layout.split, s.scaling, control, part,
         )  # fmt: skip
 
 
@@ -63,6 +90,9 @@ class Sink:
     W: list[Array]
     b: list[Array]
     factors: Array
+
+    def arrived(self, k: int) -> None:
+        """The gradient of W[k] has been added already."""
 
 
 class Folded(Updating):
@@ -103,6 +133,12 @@ class Folded(Updating):
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
             slots[:, split:], 0, s.scaling, control,
         )  # fmt: skip
+
+    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
+        return False  # nothing of them is left to do
+
+    def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+        pass
 
 
 def why_apart(trainer: Trainer) -> str:

@@ -47,6 +47,26 @@ def test_a_graph_gives_the_bits_of_its_pieces(
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("slots", [None, "bfloat16"])
+def test_every_way_of_a_step_gives_the_same_bits(
+    slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turn, in branches, and with each layer updated as soon as its gradient is there."""
+    found = set()
+    for way in ("in turn", "branched", "branched, updated at once"):
+        net = gpumlp.MLP([64, 512, 512, 8], "gelu", precision=precision, backend="cupy")
+        monkeypatch.setattr(
+            type(net.backend._device), "fastest", lambda device, what, ways, way=way: ways[way]()
+        )
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)
+        trainer = gpumlp.Trainer(net, "adamw", batch_size=256, slot_precision=slots)
+        trainer.fit(x, y, 5, progress=False)
+        found.add(on_host(net.theta.flat).tobytes())
+    assert len(found) == 1
+
+
 def test_what_waits_breaks_the_recording() -> None:
     """So that a stray synchronisation in a step cannot go unseen; and then all is well again."""
     room = get_backend("cupy", "float32")

@@ -87,6 +87,7 @@ class HostDevice:
         self.way, self.late_branches, self.asked_for = way, late_branches, []
         self._recording: list[Callable[[], None]] | None = None
         self._aside: list[Callable[[], None]] = []
+        self._after: list[Callable[[], None]] = []
         self._fork = 0
         self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
         self.copies = HostCopies(self._work, copies, self._asked)
@@ -167,13 +168,21 @@ class HostDevice:
         else:
             recording[self._fork : self._fork] = aside
 
+    def behind(self, work: Callable[[], None]) -> None:
+        recording, self._recording = self._recorded("behind"), []
+        try:
+            work()
+        finally:
+            after, self._recording = self._recording, recording
+        (self._after if self.late_branches else recording).extend(after)
+
     def join(self) -> None:
         self._recorded("join").extend(self._aside)
         self._aside.clear()
 
     def fastest(self, what: str, ways: Mapping[str, Callable[[], Any]]) -> Any:
         self.asked_for.append(what)
-        return ways[self.way or next(iter(ways))]()
+        return ways[self.way if self.way in ways else next(iter(ways))]()
 
     def _recorded(self, call: str) -> list[Callable[[], None]]:
         if self._recording is None:
@@ -186,8 +195,10 @@ class HostDevice:
         try:
             work()
             self.join()
+            recorded += self._after
         finally:
             self._recording = None
+            self._after.clear()
 
         def replay() -> None:
             self.calls.append(f"replay of {len(recorded)}")
