@@ -6,7 +6,7 @@ import types
 import pytest
 
 import gpumlp
-from gpumlp.cuda import device
+from gpumlp.cuda import opening
 
 
 class CudaRuntimeError(RuntimeError):
@@ -55,9 +55,9 @@ def fake_nvmath(monkeypatch, error=None):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    device._device.cache_clear()
+    opening._device.cache_clear()
     yield
-    device._device.cache_clear()
+    opening._device.cache_clear()
 
 
 def reason(monkeypatch, cupy):
@@ -119,6 +119,6 @@ def test_a_device_that_fails(monkeypatch):
     def busy(*_):
         raise CudaRuntimeError("cudaErrorDevicesUnavailable: busy\nand more")
 
-    monkeypatch.setattr(device, "CudaDevice", busy)
+    monkeypatch.setattr(opening, "CudaDevice", busy)
     message = reason(monkeypatch, fake_cupy())
     assert "the GPU cannot be used (cudaErrorDevicesUnavailable: busy)" in message

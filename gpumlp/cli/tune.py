@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpumlp.cuda import open_device
-from gpumlp.cuda.device import OTHERWISE
+from gpumlp.cuda.opening import OTHERWISE
 from gpumlp.cuda.plans import Gemm
 from gpumlp.cuda.tuning import Choice, Tuner
 from gpumlp.errors import DeviceError

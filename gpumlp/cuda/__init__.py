@@ -1,5 +1,5 @@
 """The metal: the device behind the GPU room."""
 
-from gpumlp.cuda.device import open_device
+from gpumlp.cuda.opening import open_device
 
 __all__ = ["open_device"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from gpumlp.cuda.tuning import Tuner
 from gpumlp.cuda.winners import Winners
 from gpumlp.errors import DeviceError, OutOfMemoryError
 
-INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
-OTHERWISE = 'or use backend="numpy"'
 FUSES_WELL = (9, 10)  # compute capabilities of data centres, whose epilogues are no second kernel
 
 
@@ -249,81 +246,10 @@ class CudaDevice:
     def _failure(error: BaseException, doing: str) -> DeviceError:
         before = f"{doing}: " if doing else ""
         return DeviceError(
-            f"{before}{_line(error)}; after such an error the process must be started anew"
+            f"{before}{first_line(error)}; after such an error the process must be started anew"
         )
 
 
-def open_device() -> CudaDevice:
-    """The current CUDA device.
-
-    Raises:
-        DeviceError: CuPy, the driver, a device, NVRTC, nvmath-python or cublasLt is missing; the
-            message says which, and what to do.
-    """
-    cupy = _import_cupy()
-    _check_driver(cupy)
-    try:
-        cupy.cuda.nvrtc.getVersion()
-    except Exception as error:  # the loader raises classes of its own, no common base
-        raise DeviceError(
-            f"NVRTC cannot be loaded ({_line(error)}): {INSTALL}, {OTHERWISE}"
-        ) from error
-    lt = _import_cublaslt()
-    try:
-        return _device(cupy.cuda.Device().id)
-    except (cupy.cuda.runtime.CUDARuntimeError, lt.cuBLASLtError) as error:
-        raise DeviceError(
-            f"the GPU cannot be used ({_line(error)}): free it, {OTHERWISE}"
-        ) from error
-
-
-@cache
-def _device(index: int) -> CudaDevice:
-    """One for each device, so that networks share kernels, plans and workspace."""
-    return CudaDevice(_import_cupy(), _import_cublaslt())
-
-
-def _import_cupy() -> Any:
-    """CuPy: the one place where it is imported."""
-    try:
-        import cupy
-    except ImportError as error:
-        raise DeviceError(f'backend "cupy" needs CuPy: {INSTALL}, {OTHERWISE}') from error
-    return cupy
-
-
-def _import_cublaslt() -> Any:
-    try:
-        from nvmath.bindings import cublasLt
-    except ImportError as error:
-        raise DeviceError(
-            f'backend "cupy" needs nvmath-python for cublasLt: {INSTALL}, {OTHERWISE}'
-        ) from error
-    try:
-        cublasLt.get_version()
-    except Exception as error:  # NotSupportedError, DynamicLibNotFoundError and others
-        raise DeviceError(
-            f"cublasLt cannot be loaded ({_line(error)}): {INSTALL}, {OTHERWISE}"
-        ) from error
-    return cublasLt
-
-
-def _check_driver(cupy: Any) -> None:
-    runtime = cupy.cuda.runtime
-    try:
-        if runtime.getDeviceCount() > 0:
-            return
-        reason = "it reports no device"
-    except runtime.CUDARuntimeError as error:
-        reason = _line(error)
-    if runtime.driverGetVersion() == 0:
-        raise DeviceError(f"no NVIDIA driver is installed: install one, {OTHERWISE}")
-    raise DeviceError(
-        f"the NVIDIA driver offers no GPU ({reason}): look at nvidia-smi and CUDA_VISIBLE_DEVICES, "
-        f"update the driver, {OTHERWISE}"
-    )
-
-
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The error's first line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
