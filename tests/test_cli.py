@@ -13,21 +13,11 @@ import pytest
 
 pytest.importorskip("typer")
 
-from cli_cases import LABELS, NAMES, RNG, SMALL, X, rows_of, run, train_flowers, write_flowers
+from cli_cases import LABELS, NAMES, RNG, SMALL, X, rows_of, run
 
 import gpumlp
 from gpumlp.data import load, split
 from gpumlp.training import Trainer
-
-
-@pytest.fixture
-def flowers(tmp_path):
-    return write_flowers(tmp_path / "flowers.csv")
-
-
-@pytest.fixture
-def model(flowers, tmp_path):
-    return train_flowers(flowers, tmp_path / "m")
 
 
 def by_hand(path, seed=0):

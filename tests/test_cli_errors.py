@@ -10,24 +10,13 @@ import pytest
 
 pytest.importorskip("typer")
 
-from cli_cases import SMALL, X, run, train_flowers, write_flowers
+from cli_cases import SMALL, X, run
 from typer.testing import CliRunner
 
 import gpumlp
 from gpumlp import cli
 from gpumlp.cli.app import app
 from gpumlp.errors import OutOfMemoryError
-
-
-@pytest.fixture
-def flowers(tmp_path):
-    return write_flowers(tmp_path / "flowers.csv")
-
-
-@pytest.fixture
-def model(flowers, tmp_path):
-    return train_flowers(flowers, tmp_path / "m")
-
 
 BAD = [
     (["--optimizer", "adamm"], "unknown optimizer 'adamm'; did you mean 'adam'?"),

@@ -64,6 +64,19 @@ class Examples:
         return cls(x, y, weights, target)
 
 
+def held_out(net: MLP, validation: Any, **lie: Any) -> Examples | None:
+    """The validation data, checked; `lie`: where, as in `Examples.checked`."""
+    if validation is None:
+        return None
+    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+        raise ValueError("validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)")
+    x, y, weights = validation if len(validation) == 3 else (*validation, None)
+    try:
+        return Examples.checked(net, x, y, weights, suffix="_val", **lie)
+    except (TypeError, ValueError) as error:  # the weights' errors do not say whose they are
+        raise type(error)(f"validation: {error}") from error
+
+
 def _representable(room: Backend, x: Array, name: str) -> None:
     """Raise unless x is finite, and stays so in the room's storage type."""
     # bfloat16, of which NumPy knows no limits, reaches as far as float32

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backprop, checks
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training.batches import Batches, Examples
+from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
 from gpumlp.training.fit import Fit
 from gpumlp.training.history import History
 from gpumlp.training.memory import Memory, outgrown, plan
 from gpumlp.training.metrics import Metric, columns, evaluations
-from gpumlp.training.updating import Folded, updating
+from gpumlp.training.updating import Folded, slot_type, updating
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
@@ -87,7 +87,7 @@ class Trainer:
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
         self._fold = fold
-        self.slot_type = _slot_type(net.backend, slot_precision)
+        self.slot_type = slot_type(net.backend, slot_precision)
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
@@ -218,7 +218,7 @@ class Trainer:
         epochs = checks.positive_int(epochs, "epochs")
         lie: dict[str, Any] = {"data": data, "rows": self.batch_size}
         examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
-        held = _held_out(net, validation, **lie)
+        held = held_out(net, validation, **lie)
         found = evaluations(net, examples, held, metric, train_metric)
         watch = watching(early_stopping, net, columns(found))
         fit = Fit(self, self.batches(examples), epochs, found, columns(found), watch)
@@ -276,32 +276,3 @@ class Trainer:
         backprop.backward(net, s, self._updating.d)
         self._updating.finish(self, s, batches.control)
         batches.end()
-
-
-def _slot_type(room: Backend, precision: str | None) -> np.dtype[Any]:
-    """The type of the optimizer's state."""
-    if precision is None:
-        return room.dtype
-    if precision != "bfloat16":
-        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
-    if not room.rounds_slots:
-        raise ValueError(
-            f'slot_precision="bfloat16" does not go with {room.name} and {room.precision}; '
-            'use backend="cupy" and another precision than float64, or slot_precision=None'
-        )
-    from gpumlp.cuda.types import dtype_of
-
-    return dtype_of(precision)
-
-
-def _held_out(net: MLP, validation: Any, **lie: Any) -> Examples | None:
-    """The validation data, checked; `lie`: where, as in `Examples.checked`."""
-    if validation is None:
-        return None
-    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-        raise ValueError("validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)")
-    x, y, weights = validation if len(validation) == 3 else (*validation, None)
-    try:
-        return Examples.checked(net, x, y, weights, suffix="_val", **lie)
-    except (TypeError, ValueError) as error:  # the weights' errors do not say whose they are
-        raise type(error)(f"validation: {error}") from error

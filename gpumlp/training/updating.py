@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpumlp.backends import Array
+import numpy as np
+
+from gpumlp.backends import Array, Backend
 from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.workspace import Workspace
@@ -139,6 +141,22 @@ class Folded(Updating):
 
     def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         pass
+
+
+def slot_type(room: Backend, precision: str | None) -> np.dtype[Any]:
+    """The type of the optimizer's state."""
+    if precision is None:
+        return room.dtype
+    if precision != "bfloat16":
+        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
+    if not room.rounds_slots:
+        raise ValueError(
+            f'slot_precision="bfloat16" does not go with {room.name} and {room.precision}; '
+            'use backend="cupy" and another precision than float64, or slot_precision=None'
+        )
+    from gpumlp.cuda.types import dtype_of
+
+    return dtype_of(precision)
 
 
 def why_apart(trainer: Trainer) -> str:
