@@ -18,10 +18,10 @@ EPOCHS, STEPS = 12, 9  # 60 examples by 7, the last minibatch of 4
 
 
 class Clock(gpumlp.Callback):
-    def fit_begin(self, trainer):
+    def on_fit_begin(self, trainer):
         print(time.perf_counter(), flush=True)
 
-    step_end = fit_begin
+    on_step_end = on_fit_begin
 
 
 def run(checkpoint=None, *, net=None, trainer=None, data_seed=0, label_seed=0, **fit):

@@ -28,11 +28,11 @@ class DieAt(gpumlp.Callback):
     def __init__(self, step=None, epoch=None):
         self.step, self.epoch = step, epoch
 
-    def step_end(self, trainer):
+    def on_step_end(self, trainer):
         if trainer.steps == self.step:
             raise Die
 
-    def epoch_end(self, trainer, row):
+    def on_epoch_end(self, trainer, row):
         if trainer.epochs == self.epoch:
             raise Die
 
@@ -41,7 +41,7 @@ class CtrlCAt(gpumlp.Callback):
     def __init__(self, step):
         self.step = step
 
-    def step_end(self, trainer):
+    def on_step_end(self, trainer):
         if trainer.steps == self.step:
             signal.raise_signal(signal.SIGINT)
 
@@ -52,7 +52,7 @@ class Steps(gpumlp.Callback):
     def __init__(self):
         self.steps = []
 
-    def step_end(self, trainer):
+    def on_step_end(self, trainer):
         self.steps.append(trainer.steps)
 
 

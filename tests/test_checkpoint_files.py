@@ -134,7 +134,7 @@ def test_a_killed_writers_leavings_are_swept_and_nothing_else(path):
 @pytest.mark.parametrize("every", [None, 1])
 def test_a_run_that_diverges_leaves_the_last_finite_checkpoint(path, every):
     class Spoil(gpumlp.Callback):
-        def step_end(self, trainer):
+        def on_step_end(self, trainer):
             if trainer.steps == 2 * STEPS + 3:
                 trainer.net.layers[0].W[0, 0] = np.inf
 

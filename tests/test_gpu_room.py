@@ -245,7 +245,7 @@ class Step(gpumlp.Callback):
     def __init__(self, calls: list[str]) -> None:
         self.calls, self.last = calls, [""]
 
-    def step_end(self, trainer: gpumlp.Trainer) -> None:
+    def on_step_end(self, trainer: gpumlp.Trainer) -> None:
         self.last = list(self.calls)
         self.calls.clear()
 

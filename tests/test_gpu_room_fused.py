@@ -135,7 +135,7 @@ def test_bits_of_an_earlier_pass_are_not_read() -> None:
     turns = iter([True, False, True, False] * 100)
 
     class Turn(gpumlp.Callback):
-        def step_end(self, trainer: gpumlp.Trainer) -> None:
+        def on_step_end(self, trainer: gpumlp.Trainer) -> None:
             upward = next(turns)
             device(gpu).fuses = lambda name: upward or name.startswith("d")
 

@@ -73,7 +73,7 @@ def test_h_is_computed_again_once_a_layer() -> None:
     calls: list[list[str]] = []
 
     class Step(gpumlp.Callback):
-        def step_end(self, trainer: gpumlp.Trainer) -> None:
+        def on_step_end(self, trainer: gpumlp.Trainer) -> None:
             calls.append([call for call in device.calls if call.startswith("kernel activation ")])
             device.calls.clear()
 

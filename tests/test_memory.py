@@ -144,7 +144,7 @@ def test_the_plan_of_the_numpy_room(name: str, precision: str) -> None:
         start = tracemalloc.get_traced_memory()[0]
         seen = []
         hook = gpumlp.Callback()
-        hook.epoch_end = lambda *_: seen.append(tracemalloc.get_traced_memory()[0])  # type: ignore
+        hook.on_epoch_end = lambda *_: seen.append(tracemalloc.get_traced_memory()[0])  # type: ignore
         trainer.fit(**asked, epochs=2, callbacks=[hook], progress=False)
         end = tracemalloc.get_traced_memory()[0]
     finally:

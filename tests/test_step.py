@@ -129,7 +129,7 @@ def test_theta_that_a_callback_assigns_to_is_what_the_next_epoch_starts_from(bac
         trainer.net.assign({name: t * 0 for name, t in trainer.net.tensors().items()})
 
     hook = gpumlp.Callback()
-    hook.epoch_end = end  # type: ignore[method-assign,assignment]
+    hook.on_epoch_end = end  # type: ignore[method-assign,assignment]
     trainer = gpumlp.Trainer(net, "sgd", lr=1e-9, batch_size=16)
     trainer.fit(x, y, 4, callbacks=[hook], progress=False)
     np.testing.assert_allclose(costs[1:], np.log(3), rtol=1e-6)

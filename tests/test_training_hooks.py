@@ -18,16 +18,16 @@ class Recorder(gpumlp.Callback):
     def __init__(self, log):
         self.log = log
 
-    def fit_begin(self, trainer):
+    def on_fit_begin(self, trainer):
         self.log.append("begin")
 
-    def step_end(self, trainer):
+    def on_step_end(self, trainer):
         self.log.append(trainer.steps)
 
-    def epoch_end(self, trainer, row):
+    def on_epoch_end(self, trainer, row):
         self.log.append(row["cost"] == trainer.history["cost"][-1])
 
-    def fit_end(self, trainer):
+    def on_fit_end(self, trainer):
         self.log.append(trainer.history.stopped)
 
 

@@ -33,8 +33,8 @@ class Hook(gpumlp.Callback):
     def __init__(self, step=lambda trainer: None, epoch=lambda trainer, row: None):
         self.step, self.epoch = step, epoch
 
-    def step_end(self, trainer):
+    def on_step_end(self, trainer):
         self.step(trainer)
 
-    def epoch_end(self, trainer, row):
+    def on_epoch_end(self, trainer, row):
         return self.epoch(trainer, row)

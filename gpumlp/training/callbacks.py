@@ -26,20 +26,20 @@ class Callback:
     `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
     epoch by setting ``trainer.stop = True``, at once by raising an error.
 
-    All work on the room's arrays is done when a hook is called, but for `step_end`: one that reads
-    arrays of a GPU calls ``trainer.net.backend.synchronize()`` first, and then every step waits.
+    All work on the room's arrays is done when a hook is called, but for `on_step_end`: one that
+    reads a GPU's arrays calls ``trainer.net.backend.synchronize()`` first, and then steps wait.
     """
 
-    def fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Trainer) -> None:
         """Before the first step, all arguments checked and a checkpoint loaded."""
 
-    def step_end(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Trainer) -> None:
         """After each update."""
 
-    def epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> bool | None:
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> bool | None:
         """After each epoch, before its checkpoint; `row` is what the history got.  True: stop."""
 
-    def fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Trainer) -> None:
         """When the fit ends, however it does."""
 
 
@@ -92,7 +92,7 @@ class Watch:
         """Whether patience is at its end."""
         return self.waited >= self.rule.patience
 
-    def epoch_end(self, net: MLP, epoch: int, value: float) -> None:
+    def note(self, net: MLP, epoch: int, value: float) -> None:
         """Note an epoch's value, and θ where it is the best so far."""
         sign = -1.0 if self.rule.monitor.endswith("cost") else 1.0
         least = -math.inf if self.best is None else sign * self.best + self.rule.min_delta
@@ -145,20 +145,20 @@ class ProgressBar(Callback):
         self._tqdm, self._fit = tqdm, fit
         self._bar: Any = None
 
-    def fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Trainer) -> None:
         """Show the bar, from where a resumed fit stands."""
         self._bar = self._tqdm(total=self._fit.total, initial=self._fit.done, unit="step")
 
-    def step_end(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Trainer) -> None:
         """One step further."""
         self._bar.update()
 
-    def epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         """Show the epoch's numbers."""
         shown = {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}
         self._bar.set_postfix({"epoch": trainer.history.epochs, **shown})
 
-    def fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Trainer) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()

@@ -55,7 +55,7 @@ class Fit:
     def run(self) -> None:
         """Train until the epochs are done or something stops it."""
         try:
-            self._call("fit_begin")
+            self._call("on_fit_begin")
             # numbers that overflow are answered once, by `diverged`, not by NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
@@ -65,7 +65,7 @@ class Fit:
                 self.check_finite(self.trainer.net.tensors())
             self.history.stopped = stopped
         finally:
-            self._call("fit_end")
+            self._call("on_fit_end")
 
     def close(self) -> None:
         """Let go of what refers back here, so that all arrays are freed with the last user."""
@@ -138,7 +138,7 @@ class Fit:
             self.trainer.step(self.batches)
             self.step += 1
             for hook in self.callbacks:
-                hook.step_end(self.trainer)
+                hook.on_step_end(self.trainer)
             if self.checkpoint is not None and self.checkpoint.due():
                 self.checkpoint.save()
         return True
@@ -152,9 +152,9 @@ class Fit:
         self.epoch, self.step, self.spent = self.epoch + 1, 0, 0.0
         self.J = np.zeros(self.batches.steps)
         if watch is not None:
-            watch.epoch_end(trainer.net, self.epoch - 1, row[watch.rule.monitor])
+            watch.note(trainer.net, self.epoch - 1, row[watch.rule.monitor])
             self.history.best_epoch = watch.best_epoch
-        if any(self._call("epoch_end", row)):
+        if any(self._call("on_epoch_end", row)):
             trainer.stop = True
         if self.checkpoint is not None:
             self.checkpoint.save()

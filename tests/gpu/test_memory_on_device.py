@@ -38,7 +38,7 @@ def test_the_plan_is_what_the_pool_gives(pool: Any, precision: str, memory: str)
     planned, before, used = trainer.memory(x, y), pool.used_bytes(), []
 
     class Look(gpumlp.Callback):
-        def step_end(self, trainer: gpumlp.Trainer) -> None:
+        def on_step_end(self, trainer: gpumlp.Trainer) -> None:
             used.append(pool.used_bytes() - before)
 
     trainer.fit(x, y, 2, callbacks=[Look()], progress=False)
