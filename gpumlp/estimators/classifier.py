@@ -253,7 +253,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def _decided(self, p: HostArray) -> HostArray:
         if self._multilabel:
             return (p > 0.5).astype(int)
-        labels: HostArray = self.classes_[self._probabilities(p).argmax(axis=1)]
+        one = p.shape[1] == 1
+        codes = (p[:, 0] > 0.5) * (len(self.classes_) - 1) if one else p.argmax(axis=1)
+        labels: HostArray = self.classes_[codes]
         return labels
 
     def _measure(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:

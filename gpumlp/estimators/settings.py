@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sklearn.metrics import check_scoring
 from sklearn.utils import check_scalar
 
 from gpumlp import checks
@@ -47,6 +48,10 @@ def check(e: Any) -> None:
     for name in ("alpha", "tol", "momentum"):
         checks.positive_number(getattr(e, name), name, least=0)
     checks.positive_number(e.learning_rate_init, "learning_rate_init")
+    if not e.momentum < 1:
+        raise ValueError(f"momentum must be below 1, got {e.momentum}")
+    if e.scoring is not None:
+        check_scoring(e, e.scoring)
     if e.batch_size != "auto":
         checks.positive_int(e.batch_size, "batch_size")
     if e.n_iter_no_change != math.inf:

@@ -14,7 +14,7 @@ from gpumlp.functions.activations import Activation
 from gpumlp.functions.entry import Array, Entry, table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Initializer(Entry):
     """One initialiser.
 
