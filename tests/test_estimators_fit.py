@@ -112,7 +112,7 @@ def test_class_weight_is_a_sample_weight_by_the_users_own_labels():
 
 def test_balanced_gives_every_class_the_same_share_of_the_weights():
     own = RNG.uniform(size=200)
-    total = np.array([own[NAMES == c].sum() for c in ("ash", "birch", "cedar")])
+    total = np.array([own[np.equal(NAMES, c)].sum() for c in ("ash", "birch", "cedar")])
     weights = (own.sum() / 3 / total)[CLASSES] * own
     a = MLPClassifier(class_weight="balanced", **SMALL).fit(X, NAMES, own)
     b = MLPClassifier(**SMALL).fit(X, NAMES, weights)
@@ -238,7 +238,7 @@ def test_partial_fit_takes_parts_without_some_classes():
     e = MLPClassifier((16,), random_state=0, learning_rate_init=0.01)
     for _ in range(60):
         for i in range(3):
-            part = CLASSES == i
+            part = np.equal(CLASSES, i)
             e.partial_fit(X[part], NAMES[part], classes=np.unique(NAMES))
     assert e.score(X, NAMES) > 0.8
     with pytest.raises(ValueError, match="name all of them in the first partial_fit"):
