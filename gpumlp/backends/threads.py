@@ -80,8 +80,16 @@ def blas_name() -> str:
 
 def _blas_pools() -> list[dict[str, Any]]:
     """What threadpoolctl, where it is installed, knows of the BLAS libraries of this process."""
+    controller = _controller()
+    pools: list[dict[str, Any]] = [] if controller is None else controller.info()
+    return [pool for pool in pools if pool["user_api"] == "blas"]
+
+
+@cache
+def _controller() -> Any:
+    """NumPy's library is among those that are loaded; to find them takes some 5 ms."""
     try:
-        from threadpoolctl import threadpool_info
+        from threadpoolctl import ThreadpoolController
     except ImportError:
-        return []
-    return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return None
+    return ThreadpoolController()

@@ -155,7 +155,8 @@ def regularizer(e: Any, counted: float, of: float) -> Regularizer:
 
 def room(e: Any, precision: str = "float32") -> Backend:
     """The room to compute in; `precision`: what "auto" stands for on the CPU."""
-    asked = e.precision
-    if asked == "auto":
-        asked = precision if get_backend(e.backend).name == "numpy" else "float32"
-    return get_backend(e.backend, asked)
+    if e.precision != "auto":
+        return get_backend(e.backend, e.precision)
+    found = get_backend(e.backend)
+    fits = found is e.backend or found.name != "numpy" or found.precision == precision
+    return found if fits else get_backend("numpy", precision)
