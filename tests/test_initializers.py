@@ -21,6 +21,7 @@ def draw(name, n_out=N_OUT, n_in=N_IN, seed=0, **params):
         ("glorot", 2 / (N_IN + N_OUT), 1.8),  # of a uniform distribution
         ("he", 2 / N_IN, 3.0),  # of a normal one
         ("lecun", 1 / N_IN, 3.0),
+        ("fan_in", 1 / (3 * N_IN), 1.8),
     ],
 )
 def test_moments(name, variance, kurtosis):
