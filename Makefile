@@ -25,6 +25,8 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.compare_cpu
 	$(BIN)/gpumlp bench --case small,tabular,launch --backend numpy
 	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.estimators
+	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/pytest benchmarks -q
 
 # on a machine with a GPU, in any Python that has gpumlp: make gpu PYTHON=.venv/bin/python

@@ -243,6 +243,8 @@ def test_partial_fit_takes_parts_without_some_classes():
     assert e.score(X, NAMES) > 0.8
     with pytest.raises(ValueError, match="name all of them in the first partial_fit"):
         e.partial_fit(X, np.where(NAMES == "ash", "oak", NAMES))
+    with pytest.raises(ValueError, match="cannot change; leave them out"):
+        e.partial_fit(X, NAMES, classes=["ash", "oak"])
     with pytest.raises(ValueError, match="classes must be passed to the first call"):
         MLPClassifier().partial_fit(X, NAMES)
     with pytest.raises(ValueError, match="needs all examples at once"):

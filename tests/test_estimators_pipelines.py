@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import pickle
 import subprocess
 import sys
@@ -168,6 +169,17 @@ def test_scikit_learns_own_monitor_in_a_search():
     scores = [row["accuracy"] for row in rows if row["task_name"] == "epoch"]
     assert len(scores) == 3
     assert scores[-1] == e.score(frame, Y)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.filterwarnings("ignore:Training ended")
+def test_the_examples_in_the_docstrings(kind):
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    found = [
+        example for example in finder.find(kind, globs={kind.__name__: kind}) if example.examples
+    ]
+    assert found
+    assert all(runner.run(example).failed == 0 for example in found)
 
 
 # ---- imports -------------------------------------------------------------------------------------

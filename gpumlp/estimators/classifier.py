@@ -159,10 +159,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         classes: all there are, for the first call; all else as in `fit`.
         """
-        if not hasattr(self, "net_") and classes is None:
+        if classes is None and not hasattr(self, "net_"):
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
+        asked = None if classes is None else np.unique(inputs.host(classes, "classes"))
+        if hasattr(self, "net_") and asked is not None and list(asked) != list(self.classes_):
+            raise ValueError(
+                f"classes were {self.classes_.tolist()} in the first call of partial_fit and "
+                "cannot change; leave them out, or take a new estimator"
+            )
         held = (X_val, y_val, sample_weight_val)
-        return self._partial_fit((X, y, sample_weight), held, classes)
+        return self._partial_fit((X, y, sample_weight), held, asked)
 
     def predict_proba(self, X: Any) -> Any:
         """The classes' probabilities, (m, n_classes), or each label's, as X's kind of array."""
@@ -187,8 +193,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._multilabel:
             self.classes_ = np.arange(y.shape[1])
         else:
-            known = y if classes is None else inputs.host(classes, "classes")
-            self.classes_ = np.unique(column_or_1d(known, warn=classes is None))
+            self.classes_ = np.unique(column_or_1d(y, warn=True)) if classes is None else classes
 
     def _targets(self, y: Any) -> tuple[HostArray, HostArray]:
         if self._multilabel:
