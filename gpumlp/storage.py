@@ -26,7 +26,11 @@ from gpumlp.functions import Activation, Loss, Regularizer
 Tensors = Mapping[str, npt.NDArray[Any]]
 PathLike = str | os.PathLike[str]
 FORMAT = "1"
-BESIDE_THETA = ("optimizer.", "best.")  # how the names begin that a training checkpoint adds
+BESIDE_THETA = (
+    "optimizer.",
+    "best.",
+    "iterate.",
+)  # how the names begin that a training checkpoint adds
 
 
 # ---- a network -----------------------------------------------------------------------------------

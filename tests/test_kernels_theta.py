@@ -223,6 +223,32 @@ def test_round(dtype: str, blocks: int) -> None:
     assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("t", "d"), [(1, 0.0), (2, 0.1), (8, 7 / 16), (30, 29 / 38), (1000, 0.95), (7, None)]
+)
+def test_average(t: int, d: float | None, dtype: str) -> None:
+    """With d = min(0.95, (t − 1) / (t + 8)); of t = 1 θ itself; none of a step skipped."""
+    theta, _ = theta_and_gradient(4160, dtype)
+    start = aligned(np.random.default_rng(3).normal(size=4160), theta.dtype)
+    control = aligned([0.0 if d is None else 0.5, 7.0, 7.0, t])
+
+    def call(order: int) -> Any:
+        mean = aligned(start)
+        kernel("average", CATALOGUE[dtype]["average"])(
+            (2, 1), (256, 1), (theta, mean, control, i64(4160), i64(3), np.float64(0.95)),
+            order=order,
+        )  # fmt: skip
+        return (mean,)
+
+    (got,) = same_in_every_order(call)
+    kept = 1 if d is None else d
+    want = kept * start.astype(np.float64) + (1 - kept) * theta.astype(np.float64)
+    assert_close(got, want, np.dtype(real_of(dtype)).name)
+    if kept in (0, 1):
+        assert got.tobytes() == (start if kept else theta).tobytes()
+
+
 # ---- Ω, norm and clipping ------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ CASES: dict[str, dict[str, Any]] = {
     "deep": {"hidden": (8, 16, 8, 40, 8, 8), "f": ["relu", "silu", "gelu", "tanh", "mish", "gelu"],
              "memory": "low"},
     "wide": {"hidden": (9001, 4)},
+    "averaged": {"ema": 0.99, "validation": (X[:33], LABELS[:33]), "early_stopping": 2},
     "clipped lion": {"optimizer": "lion", "clip_norm": 1.0},
     "weighted": {"sample_weight": WEIGHTS},
     "weighted classes": {"class_weight": "balanced"},
@@ -65,7 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
                        "validation": (X[:33], LABELS[:33])},
     "streamed rows": {"data": "stream", "y": np.eye(3)[LABELS], "sample_weight": WEIGHTS},
 }  # fmt: skip
-OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory")
+OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory", "ema")
 
 
 def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:

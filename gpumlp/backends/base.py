@@ -200,6 +200,12 @@ class Backend(Protocol):
         part: only the entries from the one number to the other, starts of W[k] or b[k].
         """
 
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+        """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8)).  Each (p,).
+
+        control as in `update`, its last number the step t = 1, 2, …; nothing in a step skipped.
+        """
+
     def round(self, theta: Array, rounded: Array) -> None:
         """rounded ← θ in the storage type; nothing where `rounded` is θ itself.  Each (p,)."""
 

@@ -213,6 +213,15 @@ class CudaBackend:
              *self._kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
         )  # fmt: skip
 
+    def average(
+        self, theta: DeviceArray, mean: DeviceArray, decay: float, control: DeviceArray
+    ) -> None:
+        n = len(theta)
+        grid, block = launch.flat(n, self._kernels.pack, self._device.multiprocessors)
+        self._kernels.kernel("average", "average.cu")(
+            grid, block, (theta, mean, control, i64(n), i64(len(control) - 1), np.float64(decay))
+        )
+
     def round(self, theta: DeviceArray, rounded: DeviceArray) -> None:
         if rounded.dtype == theta.dtype:
             return

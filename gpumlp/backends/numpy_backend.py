@@ -202,6 +202,22 @@ class NumpyBackend:
 
         self._over_theta(block, theta, split, regularizer, part)
 
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+        scale, t = float(control[0]), float(control[-1])
+        d = min(decay, (t - 1) / (t + 8))
+
+        def block(at: slice) -> None:  # from the nearer end, so that d = 0 gives θ itself
+            way = theta[at] - mean[at]
+            if d > 0.5:
+                way *= 1 - d
+                mean[at] += way
+            else:
+                way *= d
+                np.subtract(theta[at], way, out=mean[at])
+
+        if scale != 0:
+            self._threads.map(block, self._parts(0, len(theta), BLOCK_BYTES // theta.itemsize))
+
     def round(self, theta: Array, rounded: Array) -> None:
         pass
 

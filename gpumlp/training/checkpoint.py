@@ -1,8 +1,9 @@
 """Checkpoints: all that a fit needs to go on bit for bit, in one safetensors file.
 
 Tensors: θ by torch's names ("0.weight", …), the optimizer's slots ("optimizer.m.0.weight", …) and,
-where early stopping keeps it, the best θ ("best.0.weight", …).  Metadata: "network" as `MLP.save`
-writes it, so that `MLP.load` reads the network, and "training", the rest.
+where early stopping keeps it, the best θ ("best.0.weight", …).  Where θ is averaged, the average
+has θ's names, and the training's own θ others ("iterate.0.weight", …).  Metadata: "network" as
+`MLP.save` writes it, so that `MLP.load` reads the network, and "training", the rest.
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ class Checkpoint:
         """The room's arrays that a file holds, by name; `best`: the best θ among them."""
         trainer, watch = self._fit.trainer, self._fit.watch
         flat = {"": trainer.net.theta.flat}
+        if trainer.average is not None:
+            flat[""], flat["iterate."] = trainer.average.both(trainer.net)
         for i, slot in enumerate(trainer.optimizer.slots):
             flat[f"optimizer.{slot}."] = trainer.slots[i]
         if best and watch is not None and watch.theta is not None:
@@ -183,6 +186,7 @@ def _settings(fit: Fit) -> dict[str, Any]:
         "batch_size": trainer.batch_size,
         "schedule": trainer.schedule.spec(),
         "clip_norm": trainer.clip_norm,
+        "ema": trainer.ema,
         "seed": trainer.seed,
         "slot_precision": str(trainer.slots.dtype),
         "early_stopping": watch and dataclasses.asdict(watch.rule),

@@ -59,12 +59,14 @@ class Fit:
             # numbers that overflow are answered once, by `diverged`, not by NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
+                self._show_average(True)
                 if self.watch is not None:
                     self.watch.restore(self.trainer.net)
             if stopped != "interrupted":
                 self.check_finite(self.trainer.net.tensors())
             self.history.stopped = stopped
         finally:
+            self._show_average(True)
             self._call("on_fit_end")
 
     def close(self) -> None:
@@ -125,6 +127,7 @@ class Fit:
         """The epoch's order, every step's control and J as it stands: the uploads of an epoch."""
         trainer = self.trainer
         self._started = time.perf_counter()
+        self._show_average(False)
         trainer.net.round()  # a callback may have assigned to θ
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
         controls = [trainer.control(self._lr(i), first + i) for i in range(self.batches.steps)]
@@ -169,12 +172,21 @@ class Fit:
             raise self.diverged(f"the cost is {cost}")
         if net.backend.scales_loss and net.backend.to_host(self.trainer.scaling)[0] < LEAST_SCALE:
             raise self.diverged("gradients overflow float16 at any loss scale")
+        self._show_average(True)
         row: dict[str, float] = {}
         for prefix, evaluation in self.evaluations.items():
             row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}
         lr = self._lr(self.batches.steps - 1)
         row |= {"cost": cost, "lr": lr, "seconds": self.seconds()}
         return {name: row[name] for name in self.history}
+
+    def _show_average(self, shown: bool) -> None:
+        """Let the network have the average of θ, where there is one, or θ to go on from."""
+        trainer = self.trainer
+        if trainer.average is not None:
+            if trainer.steps == 0:
+                trainer.average.start(trainer.net)
+            trainer.average.show(trainer.net, shown)
 
     def _lr(self, i: int) -> float:
         """The learning rate of the epoch's step i."""

@@ -32,6 +32,7 @@ NAMES = {
     "rounded": "θ in 16 bits",
     "gradient": "gradient, loss scale",
     "slots": "the optimizer's state",
+    "average": "average of θ",
     "best": "best θ, for early stopping",
     "data": "data",
     "tables": "order and tables",
@@ -50,8 +51,8 @@ class Memory:
 
     Attributes:
         examples, batch_size: of which fit: of the training data, and of a step.
-        theta, rounded, gradient, slots, best: θ, its copy in 16 bits, dθ, the optimizer's state,
-            and the copy of the best θ that early stopping keeps.
+        theta, rounded, gradient, slots, average, best: θ, its copy in 16 bits, dθ, the optimizer's
+            state, the average of θ, and the copy of the best θ that early stopping keeps.
         data: the training and validation data, but for arrays that the room can use as they are; of
             streamed ones, two minibatches.
         tables: an epoch's order, tables, weights and costs, and what of them a step reads.
@@ -68,6 +69,7 @@ class Memory:
     rounded: int
     gradient: int
     slots: int
+    average: int
     best: int
     data: int
     tables: int
@@ -122,10 +124,11 @@ def plan(
     of_net = ledger.rest()
     twin.allocate()
     slots = ledger.take([twin.slots])
+    average = ledger.take(twin.average.arrays) if twin.average is not None else 0
     gradient = ledger.rest()
     held = theta + rounded + of_net + room.own_memory(0)
     if hasattr(trainer, "steps"):  # else it is not done with its own allocations
-        held += slots + gradient
+        held += slots + average + gradient
     weighted = sample_weight is not None or class_weight is not None
     lie = data, twin.batch_size
     examples = _data(ledger, trainer.net, x, y, weighted, *lie)
@@ -139,7 +142,7 @@ def plan(
     s = batches.s
     return Memory(
         len(examples.x), min(twin.batch_size, len(examples.x)), theta, rounded, gradient, slots,
-        best, of_data + ledger.fed, evaluation=evaluation, gz=ledger.take(s.gz),
+        average, best, of_data + ledger.fed, evaluation=evaluation, gz=ledger.take(s.gz),
         h=ledger.take([*s.h, s.y]),
         bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
         z=ledger.take(s.z), tables=of_net + ledger.rest(),
@@ -192,6 +195,8 @@ def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -
         ways.append('precision="bfloat16"')
     if slots and net.backend.rounds_slots and trainer.slot_type.itemsize > 2:
         ways.append('slot_precision="bfloat16"')
+    if trainer.ema is not None:
+        ways.append("ema=None")
     if slots > 1:
         ways.append("an optimizer with less state")
     if wanted.data > wanted.missing // 4:

@@ -14,6 +14,7 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
+from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
@@ -46,9 +47,15 @@ class Trainer:
         memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
             h = f(z) again on the way back: one pass over z more, and the same step, to the bit
             where no product of cublasLt's computes f.  "normal" keeps both.
+        ema: between 0 and 1, 0.999 say: after each step t, θ̄ ← d θ̄ + (1 − d) θ, where d =
+            min(ema, (t − 1) / (t + 8)).  The average θ̄ is what is validated, what early stopping
+            looks at and keeps, what `on_epoch_end` sees, and what the network has when a fit ends;
+            the steps, and a further fit, go on from the θ of the last step, whatever the network
+            was assigned in between.  None: no average.
 
     Attributes:
         low_memory: whether `memory` was "low".
+        average: θ̄ with `ema`, else None.
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
         scaling: (4,) float64: the loss scale S that keeps float16's gradients from vanishing; 1/S;
             the steps since S last changed; the steps that were skipped because a gradient
@@ -74,6 +81,7 @@ class Trainer:
         slot_precision: str | None = None,
         fold: bool | None = None,
         memory: str = "normal",
+        ema: float | None = None,
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
@@ -91,6 +99,7 @@ class Trainer:
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
+        self.ema = checked_ema(ema)
         net.backend.synchronize()
         free = net.backend.free_memory()
         try:
@@ -111,6 +120,7 @@ class Trainer:
         S = SCALE if room.scales_loss else 1.0
         self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
         self._updating = updating(self, self._fold)
+        self.average = None if self.ema is None else Average(self.net, self.ema)
 
     def memory(
         self,
@@ -178,7 +188,8 @@ class Trainer:
             progress: a bar on stderr; None shows it where tqdm is installed and stderr is a
                 terminal.
             checkpoint: a file that is replaced, whole or not at all, after every epoch and where
-                Ctrl-C ended the fit.  `MLP.load` reads the network of its last step from it.
+                Ctrl-C ended the fit.  `MLP.load` reads the network of its last step from it,
+                with `ema` the average.
             checkpoint_every: also after each so many steps.
             resume: go on from `checkpoint` where it exists.  With the same arguments on the same
                 machine the run ends bit for bit as if it had never stopped.  What callbacks keep
@@ -275,4 +286,6 @@ class Trainer:
             self._updating.at_once(self, s, batches.control)
         backprop.backward(net, s, self._updating.d)
         self._updating.finish(self, s, batches.control)
+        if (average := self.average) is not None:
+            net.backend.behind(lambda: average.step(net, batches.control))
         batches.end()

@@ -56,6 +56,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for kind in ("values", "labels")
     }
     named["round"] = KernelSource("round.cu", dtype)
+    named["average"] = KernelSource("average.cu", dtype)
     named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
     if dtype in ("bfloat16", "float16"):  # a velocity that a product has added to, in float32
         named["update by sgd with a gradient of float32"] = update_source(
