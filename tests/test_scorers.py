@@ -139,6 +139,18 @@ def test_early_stopping_watches_a_named_metric(mode, pick):
     assert theta(net) == after[best]
 
 
+def test_the_plan_of_memory_knows_names():
+    trainer = gpumlp.Trainer(two(), batch_size=16)
+    rule = gpumlp.EarlyStopping(monitor="val_roc_auc")
+    plans = [
+        trainer.memory(100, validation=20, metric=metric, early_stopping=rule)
+        for metric in (["roc_auc"], {"roc_auc": "auto"})
+    ]
+    assert plans[0] == plans[1]
+    with pytest.raises(ValueError, match="watches 'val_roc_auc'"):
+        trainer.memory(100, validation=20, early_stopping=rule)
+
+
 # ---- what is refused, before anything is trained -----------------------------------------------
 
 ONE_CLASS = (X[:5], np.ones(5, int))

@@ -14,6 +14,7 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
+from gpumlp.training import lr_finder
 from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
@@ -115,6 +116,8 @@ class Trainer:
         S = SCALE if room.scales_loss else 1.0
         self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
         self._updating = updating(self, self._fold)
+
+    find_lr = lr_finder.find_lr
 
     def memory(
         self,
