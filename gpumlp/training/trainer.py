@@ -178,7 +178,7 @@ class Trainer:
             sample_weight: (m,), 0 and up: a minibatch's L is the weighted mean over its examples.
             class_weight: a weight for each class, as list or mapping, or "balanced".
             early_stopping: the patience in epochs, or an `EarlyStopping`.
-            callbacks: hooks, called in this order.
+            callbacks: hooks, called in this order; `gpumlp.callbacks` has ready ones.
             metric: of the validation data: "auto" (accuracy for classes, R² for the rest), None,
                 the name of a scorer of scikit-learn's, such as "roc_auc", or
                 ``metric(y, predict(x))``, which gets host arrays: the column "metric".  A list of
