@@ -42,6 +42,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("softmax_cross_entropy of labels", "loss_gradient"): ("TLRcTs", (*MATRIX, "packed")),
     ("reduce", "column_total"): ("RO", MATRIX),
     ("reduce", "total"): ("Rc", (i64(0),)),
+    ("reduce", "add"): ("TR", (i64(0), i32(0))),
     ("gather", "gather"): ("TIT", (*MATRIX, "packed")),
     ("gather", "mean_weights"): ("RIR", (i64(0),)),
     ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),

@@ -142,6 +142,63 @@ def test_update_of_a_part(dtype: str) -> None:
         assert found[0] == found[1]
 
 
+# ---- what the products of micro-batches have added up, in θ's type -------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gradient_of_float32(dtype: str) -> None:
+    """The update and the norm see all of its digits, beside activations of 16 bits."""
+    n, split, S, optimizer, f32 = 1024, 768, 4.0, OPTIMIZERS["adamw"], np.float32
+    theta, dtheta = theta_and_gradient(n, "float32")
+    assert (dtheta.astype(NUMPY_TYPE[dtype]).astype(f32) != dtheta).mean() > 0.9
+    control = aligned([0.75, *optimizer.control(0.1, 3)])
+    slots = slots_of(optimizer, n, f32)
+    sizes = (i64(n), i64(split), f32(PULL.params["biases"]))
+
+    def call(order: int) -> Any:
+        x, rounded, state = aligned(theta), aligned_empty((n,), NUMPY_TYPE[dtype]), aligned(slots)
+        kernel("update", update_source("adamw", dtype, gradient="float32"))(
+            (2, 1), (256, 1),
+            (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), *sizes, i64(0), i64(n)),
+            order=order,
+        )  # fmt: skip
+        partial = aligned_empty((3,), f32)
+        kernel("squared_norm", penalty_source("elastic_net", dtype, "float32"))(
+            (3, 1), (256, 1),
+            (theta, dtheta, aligned([S]), partial, i64(n), i64(split),
+             f32(REGULARIZERS["elastic_net"].strengths()[1])), order=order,
+        )  # fmt: skip
+        return x, rounded, state, partial
+
+    got, rounded, state, partial = same_in_every_order(call)
+    g = regularized(theta, dtheta, split, PULL, S)
+    x, want = by_numpy(optimizer, theta, g, slots, control)
+    assert_close(got, x, "float32")
+    assert_close(state, want, "float32")
+    assert rounded.tobytes() == got.astype(rounded.dtype).tobytes()
+    square = np.square(regularized(theta, dtheta, split, REGULARIZERS["elastic_net"], S)).sum()
+    assert_close(partial.sum(dtype=np.float64), square, "float32", square)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "blocks"), [(64, 1), (64, 3), (4160, 2)])
+def test_add(n: int, blocks: int, dtype: str) -> None:
+    """total + part in the type of arithmetic; or part, whatever total was."""
+    total, part = theta_and_gradient(n, dtype)
+
+    def call(order: int) -> Any:
+        added, anew = aligned(total), aligned_empty((n,), real_of(dtype))
+        for out, flag in ((added, 0), (anew, 1)):
+            kernel("add", CATALOGUE[dtype]["reduce"])(
+                (blocks, 1), (256, 1), (part, out, i64(n), i32(flag)), order=order
+            )
+        return added, anew
+
+    added, anew = same_in_every_order(call)
+    np.testing.assert_array_equal(anew, part.astype(real_of(dtype)))
+    np.testing.assert_array_equal(added, total + part.astype(real_of(dtype)))
+
+
 # ---- slots of 16 bits ----------------------------------------------------------------------------
 
 

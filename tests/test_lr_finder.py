@@ -63,8 +63,9 @@ def test_nothing_changes(optimizer):
     assert theta(trainers[0].net) == theta(trainers[1].net)
 
 
-def test_it_goes_on_from_the_optimizers_state():
-    trainer = gpumlp.Trainer(regression(), "adam", 0.01, 50)
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"accumulate": 4}])
+def test_it_goes_on_from_the_optimizers_state(settings):
+    trainer = gpumlp.Trainer(regression(), "adam", 0.01, 50, **settings)
     trainer.fit(X, Y, 5)
     found = trainer.find_lr(X, Y, start=0.009999, end=0.01, steps=10)
     same = trainer.fit(X, Y, 10)

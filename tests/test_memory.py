@@ -236,7 +236,8 @@ def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
         f"out of GPU memory: {planned.missing / 2**20:,.2f} MiB were to be allocated and "
         f"{planned.missing * 2 // 3 / 2**20:,.2f} were free\n"
     )
-    ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    first, *ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    assert first.startswith("accumulate=")
     assert len(ways) == (2 if memory == "normal" else 1)
     assert ways[-1].endswith(' and memory="low"') == (memory == "normal")
     trainer.batch_size = size = int(ways[0].removeprefix("batch_size="))

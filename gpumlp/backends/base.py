@@ -52,7 +52,7 @@ class Backend(Protocol):
     scales_loss: bool
     """Whether the loss is scaled, dynamically, lest gradients vanish: in float16."""
     folds: bool
-    """Whether `weight_gradient` takes factors."""
+    """Whether `weight_gradient` with factors takes no memory for it."""
     rounds_slots: bool
     """Whether an optimizer's slots may be bfloat16, rounded stochastically."""
 
@@ -137,8 +137,8 @@ class Backend(Protocol):
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
         """dW ← gzᵀ h_below, or where there are factors (α, β): dW ← α gzᵀ h_below + β dW.
 
-        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in); factors (2,) in θ's type, and then dW
-        too is in θ's type: it may be W itself, which has been read for the last time.
+        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in), which may be in θ's type; factors (2,)
+        in θ's type, and then dW is, too: it may be W itself, which has been read for the last time.
         """
 
     def activation_gradient(
@@ -172,14 +172,20 @@ class Backend(Protocol):
 
     # ---- the update ---------------------------------------------------------------------------
 
+    def add(self, part: Array, total: Array, anew: bool) -> None:
+        """total ← total + part, or part where `anew`.
+
+        part, total (q,): flat, of the biases' region; total in θ's type.
+        """
+
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
         """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂): what `update` scales the gradient by.
 
-        theta, dtheta, split as in `penalty`; control as in `update`.  A norm that is not finite
-        gives NaN, which the next J shows.
+        theta, dtheta, split as in `penalty`, but dtheta may be in θ's type; control as in `update`.
+        A norm that is not finite gives NaN, which the next J shows.
 
         scaling (4,) float64: the loss scale S; 1/S of dθ; the steps since S last changed; the
         steps skipped.  It is 1, 1, 0, 0 and stays so, but where the room `scales_loss`: there a
@@ -194,7 +200,7 @@ class Backend(Protocol):
     ) -> None:  # fmt: skip
         """One step of the optimizer with the gradient control[0] (dθ/S + λ∇Ω(θ)), in place.
 
-        theta, dtheta (p,), split as in `penalty`; rounded: as in `round`, kept up to date; slots
+        theta, dtheta (p,), split as in `clip`; rounded: as in `round`, kept up to date; slots
         (number of slots, p); scaling as in `clip`; control float64: the gradient's scale, of which
         0 skips the step, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
         part: only the entries from the one number to the other, starts of W[k] or b[k].

@@ -102,6 +102,7 @@ class CudaBackend:
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
         z: DeviceArray, h: DeviceArray,
     ) -> None:  # fmt: skip
+        self._joined()  # a further micro-batch writes what the last one's branches read
         self._products.upward(h_below, W, b, f, z, h, self._kernels.bias_activation)
 
     def activation(self, f: Activation, z: DeviceArray, h: DeviceArray) -> None:
@@ -176,6 +177,11 @@ class CudaBackend:
 
     # ---- the update ---------------------------------------------------------------------------
 
+    def add(self, part: DeviceArray, total: DeviceArray, anew: bool) -> None:
+        grid, block = launch.flat(len(part), self._kernels.pack, self._device.multiprocessors)
+        kernel = self._kernels.kernel("add", "reduce.cu")
+        kernel(grid, block, (part, total, i64(len(part)), i32(anew)))
+
     def clip(
         self, regularizer: Regularizer, theta: DeviceArray, dtheta: DeviceArray, split: int,
         max_norm: float, scaling: DeviceArray, control: DeviceArray,
@@ -183,7 +189,8 @@ class CudaBackend:
         self._joined()
         on = self._kernels
         (blocks, _), block = launch.flat(len(theta), on.pack, self._device.multiprocessors)
-        on.kernel("squared_norm", "penalty.cu", regularizer)(
+        gradient = "" if dtheta.dtype == self.storage else dtheta.dtype.name
+        on.kernel("squared_norm", "penalty.cu", regularizer, gradient=gradient)(
             (blocks, 1), block,
             (theta, dtheta, scaling, on.partial, *on.regions(regularizer, theta, split)),
         )  # fmt: skip

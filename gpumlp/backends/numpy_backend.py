@@ -135,8 +135,11 @@ class NumpyBackend:
             np.dot(gz.T, h_below, out=dW)
         else:
             blas, (alpha, beta) = numpy_blas(), factors.tolist()
-            assert blas is not None  # the caller has looked at `folds`
-            blas.gemm(gz.T, h_below, dW, alpha, beta)
+            if blas is not None:
+                blas.gemm(gz.T, h_below, dW, alpha, beta)
+                return
+            dW *= beta
+            dW += alpha * np.dot(gz.T, h_below)
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
@@ -172,6 +175,9 @@ class NumpyBackend:
         J += sum(self._over_theta(block, theta, split, regularizer))
 
     # ---- the update ---------------------------------------------------------------------------
+
+    def add(self, part: Array, total: Array, anew: bool) -> None:
+        np.copyto(total, part) if anew else np.add(total, part, out=total)
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,

@@ -189,6 +189,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "optimizer": trainer.optimizer.spec(),
         "lr": trainer.lr,
         "batch_size": trainer.batch_size,
+        "accumulate": trainer.accumulate,
         "schedule": trainer.schedule.spec(),
         "clip_norm": trainer.clip_norm,
         "ema": trainer.ema,

@@ -133,7 +133,7 @@ def _losses(
     trainer: Trainer, x: Array, y: Array, rates: Numbers, data: str, asked: dict[str, Any]
 ) -> Numbers:
     """L of a minibatch a step, up to where it explodes, or the last that is finite."""
-    examples = Examples.checked(trainer.net, x, y, data=data, rows=trainer.batch_size, **asked)
+    examples = Examples.checked(trainer.net, x, y, data=data, rows=trainer.at_a_time, **asked)
     twin = _twin(trainer)
     batches = twin.batches(examples)
     try:
@@ -149,8 +149,11 @@ def _twin(trainer: Trainer) -> Trainer:
     """A trainer in the same state, with arrays of its own."""
     twin = copy.copy(trainer)
     twin.net = copy.deepcopy(trainer.net)
+    twin.ema = None
     twin.allocate()
     room = twin.net.backend
+    if trainer.average is not None:  # of which the network may show the average
+        room.asarray(trainer.average.both(trainer.net)[1], out=twin.net.theta.flat)
     room.asarray(trainer.slots, out=twin.slots)
     room.asarray(trainer.scaling, out=twin.scaling)
     return twin

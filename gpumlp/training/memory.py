@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -50,7 +49,8 @@ class Memory:
     """Bytes that a fit takes in its room, by what they are for; it prints as a table.
 
     Attributes:
-        examples, batch_size: of which fit: of the training data, and of a step.
+        examples, batch_size, accumulate: of which fit: of the training data, of a step, and the
+            micro-batches that a step is worked in.
         theta, rounded, gradient, slots, average, best: θ, its copy in 16 bits, dθ, the optimizer's
             state, the average of θ, and the copy of the best θ that early stopping keeps.
         data: the training and validation data, but for arrays that the room can use as they are; of
@@ -80,6 +80,7 @@ class Memory:
     evaluation: int
     scratch: int
     held: int
+    accumulate: int = 1
 
     @property
     def total(self) -> int:
@@ -93,6 +94,7 @@ class Memory:
 
     def __str__(self) -> str:
         title = f"{self.examples:,} examples, batch_size {self.batch_size}"
+        title += f", accumulate {self.accumulate}" * (self.accumulate > 1)
         sizes = {label: getattr(self, name) for name, label in NAMES.items()}
         sizes |= {"total": self.total, "allocated already": self.held}
         wide = max(map(len, [title, *sizes]))
@@ -130,7 +132,7 @@ def plan(
     if hasattr(trainer, "steps"):  # else it is not done with its own allocations
         held += slots + average + gradient
     weighted = sample_weight is not None or class_weight is not None
-    lie = data, twin.batch_size
+    lie = data, twin.at_a_time
     examples = _data(ledger, trainer.net, x, y, weighted, *lie)
     held_out = _held_out(ledger, trainer.net, validation, *lie)
     of_data = ledger.rest()
@@ -146,7 +148,7 @@ def plan(
         h=ledger.take([*s.h, s.y]),
         bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
         z=ledger.take(s.z), tables=of_net + ledger.rest(),
-        scratch=room.own_memory(max(net.widths)), held=held,
+        scratch=room.own_memory(max(net.widths)), held=held, accumulate=twin.accumulate,
     )  # fmt: skip
 
 
@@ -159,18 +161,21 @@ def outgrown(
     """
     let_go(error)
 
-    def planned(low: bool, size: int) -> Memory:
+    def planned(**changes: Any) -> Memory:
         twin = copy.copy(trainer)
-        twin.batch_size, twin.low_memory = size, low
+        vars(twin).update(changes)
         return plan(twin, x, y, **asked)
 
-    wanted = planned(trainer.low_memory, trainer.batch_size)
+    wanted = planned()
     if free is None:
         return OutOfMemoryError(f"{error}\n{wanted}")
     room = free - int(SPARE * free)
     told = f"{wanted.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
-    ways = _ways(trainer, wanted, lambda low, size: planned(low, size).missing <= room)
-    return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{ways}")
+
+    def fits(**changes: Any) -> bool:
+        return planned(**changes).total - wanted.held <= room
+
+    return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{_ways(trainer, wanted, fits)}")
 
 
 def let_go(error: BaseException) -> None:
@@ -180,16 +185,19 @@ def let_go(error: BaseException) -> None:
         each = each.with_traceback(None).__context__
 
 
-def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -> str:
+def _ways(trainer: Trainer, wanted: Memory, fits: Callable[..., bool]) -> str:
     """What would fit, or what to change where no batch_size does."""
-    if fits(trainer.low_memory, wanted.batch_size):
+    if fits():
         return (
             "so much was free, but in pieces, or something else has taken it since, another "
             "program or a callback: free it, or use a smaller batch_size"
         )
-    ways, largest = [], 0
+    ways, largest = _parts(trainer, fits), 0
     for low in sorted({trainer.low_memory, True}):
-        size = _largest(wanted.batch_size, partial(fits, low))
+        size = _largest(
+            wanted.batch_size,
+            lambda n, low=low: fits(low_memory=low, batch_size=n),  # type: ignore
+        )
         if size > largest:
             ways.append(f"batch_size={size}" + ' and memory="low"' * (low > trainer.low_memory))
             largest = size
@@ -207,6 +215,13 @@ def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -
     if wanted.data > wanted.missing // 4:
         ways.append('data="stream"')
     return f"no batch_size fits; use {', '.join([*ways, 'a smaller network'])}"
+
+
+def _parts(trainer: Trainer, fits: Callable[..., bool]) -> list[str]:
+    """The fewest micro-batches that fit, which make the same steps; nothing where none do."""
+    size = trainer.batch_size
+    rows = _largest(trainer.at_a_time, lambda n: fits(accumulate=-(-size // n), _fold=None))
+    return [f"accumulate={-(-size // rows)}"] if rows else []
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,9 @@ class Trainer:
             float16, and for momentum without L2.  True insists, False never does.
         slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
             up or down by chance so that small changes add up.
+        accumulate: the micro-batches that a minibatch is worked in, one after the other, their
+            gradients added up in θ's type: the same step but for rounding, and the activations of
+            batch_size / accumulate examples, rounded up, are all that is in memory at a time.
         memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
             h = f(z) again on the way back: one pass over z more, and the same step, to the bit
             where no product of cublasLt's computes f.  "normal" keeps both.
@@ -85,6 +89,7 @@ class Trainer:
         slot_precision: str | None = None,
         fold: bool | None = None,
         memory: str = "normal",
+        accumulate: int = 1,
         ema: float | None = None,
     ) -> None:
         if not isinstance(net, MLP):
@@ -103,6 +108,12 @@ class Trainer:
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
+        self.accumulate = checks.positive_int(accumulate, "accumulate")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate={self.accumulate} micro-batches cannot be made of "
+                f"batch_size={self.batch_size} examples; pass at most as many"
+            )
         self.ema = checked_ema(ema)
         net.backend.synchronize()
         free = net.backend.free_memory()
@@ -237,7 +248,7 @@ class Trainer:
     ) -> History:  # fmt: skip
         net = self.net
         epochs = checks.positive_int(epochs, "epochs")
-        lie: dict[str, Any] = {"data": data, "rows": self.batch_size}
+        lie: dict[str, Any] = {"data": data, "rows": self.at_a_time}
         examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
         held = held_out(net, validation, **lie)
         found = evaluations(net, examples, held, metric, train_metric)
@@ -266,8 +277,9 @@ class Trainer:
             f"step {widths} {functions} {net.precision}{' clipped' * (self.clip_norm is not None)}"
         )
         return Batches(
-            net, data, self.batch_size, self.seed, numbers, self.factors, name, low=self.low_memory
-        )
+            net, data, self.batch_size, self.seed, numbers, self.factors, name,
+            rows=self.at_a_time, low=self.low_memory,
+        )  # fmt: skip
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the
@@ -282,22 +294,31 @@ class Trainer:
         """Whether the weights' gradient is added to them within its product: see `fold`."""
         return isinstance(self._updating, Folded)
 
+    @property
+    def at_a_time(self) -> int:
+        """The examples of a micro-batch; of a minibatch's last one there may be fewer."""
+        return -(-self.batch_size // self.accumulate)
+
     def step(self, batches: Batches) -> None:
         """One step on the next minibatch: gather, forward, backward, clip, update."""
         early = self._updating.splits(self)
-        at_once = (lambda: self._work(batches, at_once=True)) if early else None
-        batches.run(lambda: self._work(batches), at_once)
+        at_once = partial(self._work, batches, at_once=True) if early else None
+        batches.run(partial(self._work, batches), at_once)
         self.steps += 1
 
-    def _work(self, batches: Batches, at_once: bool = False) -> None:
-        net, s = self.net, batches.s
+    def _work(self, batches: Batches, parts: range, at_once: bool = False) -> None:
+        """Some of the micro-batches that a step consists of; after the last one θ moves."""
+        net, s, updating = self.net, batches.s, self._updating
         s.scaling = self.scaling
-        batches.load()
-        backprop.forward(net, s)
-        if at_once:
-            self._updating.at_once(self, s, batches.control)
-        backprop.backward(net, s, self._updating.d)
-        self._updating.finish(self, s, batches.control)
-        if (average := self.average) is not None:
-            net.backend.behind(lambda: average.step(net, batches.control))
-        batches.end()
+        for j in parts:
+            batches.load(j)
+            backprop.forward(net, s)
+            if at_once and j == batches.parts - 1:
+                updating.at_once(self, s, batches.control)
+            backprop.backward(net, s, updating.sums.into(j))
+            updating.sums.add(j)
+        if parts.stop == batches.parts:
+            updating.finish(self, s, batches.control)
+            if (average := self.average) is not None:
+                net.backend.behind(lambda: average.step(net, batches.control))
+            batches.end()

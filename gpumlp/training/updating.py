@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from gpumlp.backends import Array, Backend
 from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.parameters import Parameters
+from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
 from gpumlp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,10 +29,10 @@ class Updating(Protocol):
     """One way.
 
     Attributes:
-        d: what `backprop.backward` writes.
+        sums: what takes the gradients of `backprop.backward`.
     """
 
-    d: Any
+    sums: Sums
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:
         """θ and the slots after the backward pass."""
@@ -49,8 +48,12 @@ class Apart(Updating):
     """All gradients go into a buffer of their own; clipping and the update are a pass each."""
 
     def __init__(self, trainer: Trainer) -> None:
-        net = trainer.net
-        self.d = Parameters.zeros(net.backend, net.theta.layout, net.backend.storage)
+        room, layout = trainer.net.backend, trainer.net.theta.layout
+        several = trainer.accumulate > 1
+        self.d = d = Parameters.zeros(room, layout, room.dtype if several else room.storage)
+        self.sums: Sums = Whole(d)
+        if several:
+            self.sums = Summed(room, layout, d.W, d.flat[layout.split :], None, d.arrived)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         net, room = trainer.net, trainer.net.backend
@@ -85,18 +88,6 @@ class Apart(Updating):
         )  # fmt: skip
 
 
-@dataclass
-class Sink:
-    """Where a backward pass puts W[k] ← α ∇W[k] + β W[k], (α, β) = factors, and b[k] ← ∇b[k]."""
-
-    W: list[Array]
-    b: list[Array]
-    factors: Array
-
-    def arrived(self, k: int) -> None:
-        """The gradient of W[k] has been added already."""
-
-
 class Folded(Updating):
     """The product that computes a layer's ∇W adds it to W, or to the velocity, at once.
 
@@ -111,14 +102,12 @@ class Folded(Updating):
         if name != "theta":
             self._velocity = trainer.slots[trainer.optimizer.slots.index(name)]
             into = Parameters(layout, self._velocity)
-        depth, split = net.L, layout.split
-        self._db = room.full((layout.size - split,), 0, room.storage)
-        starts, shapes = layout.starts[depth:-1], layout.shapes[depth:]
-        b = [
-            self._db[start - split : start - split + prod(shape)]
-            for start, shape in zip(starts, shapes, strict=True)
-        ]
-        self.d = Sink(into.W, [None, *b], trainer.factors)
+        several = trainer.accumulate > 1
+        kind = room.dtype if several else room.storage
+        self._db = room.full((layout.size - layout.split,), 0, kind)
+        self.sums: Sums = Whole(Sink(into.W, biases(layout, self._db), trainer.factors))
+        if several:
+            self.sums = Summed(room, layout, into.W, self._db, trainer.factors)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         net, room = trainer.net, trainer.net.backend
@@ -168,6 +157,8 @@ def why_apart(trainer: Trainer) -> str:
     decay = net.regularizer.weight_decay()
     if not optimizer.fold:
         return f"{optimizer.name} needs the gradient beside its state"
+    if optimizer.fold == "theta" and trainer.accumulate > 1:
+        return "with accumulate, further micro-batches read the weights before they move"
     if trainer.clip_norm is not None:
         return "clip_norm needs the norm of the whole gradient first"
     if net.backend.scales_loss:

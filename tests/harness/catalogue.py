@@ -25,9 +25,9 @@ def loss_source(name: str, dtype: str, labels: bool) -> KernelSource:
     return KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
 
 
-def penalty_source(name: str, dtype: str) -> KernelSource:
-    """Of a regulariser's value, gradient and norm."""
-    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda())
+def penalty_source(name: str, dtype: str, gradient: str = "") -> KernelSource:
+    """Of a regulariser's value, gradient and norm; gradient: dθ's type."""
+    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda(), gradient=gradient)
 
 
 def update_source(name: str, dtype: str, slots: str = "", gradient: str = "") -> KernelSource:
@@ -58,10 +58,17 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     named["round"] = KernelSource("round.cu", dtype)
     named["average"] = KernelSource("average.cu", dtype)
     named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
-    if dtype in ("bfloat16", "float16"):  # a velocity that a product has added to, in float32
-        named["update by sgd with a gradient of float32"] = update_source(
-            "sgd", dtype, gradient="float32"
-        )
+    if dtype in ("bfloat16", "float16"):  # what products have added to is in float32
+        named |= {
+            f"update by {name} with a gradient of float32": update_source(
+                name, dtype, gradient="float32"
+            )
+            for name in OPTIMIZERS
+        }
+        named |= {
+            f"penalty {name} with a gradient of float32": penalty_source(name, dtype, "float32")
+            for name in REGULARIZERS
+        }
     if dtype != "float64":
         named |= {
             f"update by {name} with slots of bfloat16": update_source(name, dtype, "bfloat16")
