@@ -176,6 +176,19 @@ def test_streamed_data_finds_the_same_bits(room):
     np.testing.assert_array_equal(found[0].loss, found[1].loss)
 
 
+@pytest.mark.parametrize(
+    ("precision", "slots"), [("float32", "bfloat16"), ("bfloat16", None), ("float16", None)]
+)
+def test_in_16_bits_it_goes_on_from_there_and_nothing_changes(precision, slots):
+    gpu = in_gpu_room(classifier(precision="float32"), precision=precision)
+    trainer = gpumlp.Trainer(gpu, batch_size=50, slot_precision=slots)
+    trainer.fit(X, LABELS, 2)
+    kept = theta(gpu), trainer.slots.values.tobytes(), trainer.scaling.values.tobytes()
+    found = trainer.find_lr(X, LABELS, steps=10)
+    assert found.loss[0] == pytest.approx(gpu.cost(X, LABELS), rel=1e-5)
+    assert kept == (theta(gpu), trainer.slots.values.tobytes(), trainer.scaling.values.tobytes())
+
+
 def test_a_full_device_changes_nothing():
     gpu = in_gpu_room(classifier())
     trainer = gpumlp.Trainer(gpu, batch_size=16)

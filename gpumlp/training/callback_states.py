@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpumlp.errors import CheckpointError
 from gpumlp.training.callbacks import Callback
 
 
@@ -47,17 +47,18 @@ def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
 def restore_all(
     callbacks: Iterable[Callback], kept: Mapping[str, Any], path: os.PathLike[str]
 ) -> None:
-    """Give each state back; a callback that has none there starts anew.
+    """Give each state back, with a warning where its callback is not there.
 
-    Raises:
-        CheckpointError: a state has no callback here; none was restored.
+    A callback that has none there starts anew.
     """
     named = _named(callbacks)
-    for name in kept:
-        if name not in named:
-            raise CheckpointError(
-                f"{path} is of a run with the callback {name}, which this one lacks; "
-                "pass what that run had, or resume=False to start anew"
-            )
     for name, state in kept.items():
-        named[name].restore(state)
+        if name in named:
+            named[name].restore(state)
+        else:
+            warnings.warn(
+                f"{path} is of a run with the callback {name}, without which this one goes on; "
+                "pass it to go on as that run would have",
+                RuntimeWarning,
+                stacklevel=2,
+            )
