@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -187,19 +189,25 @@ class NumpyBackend:
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
         scale, lr, *rest, _ = (float(number) for number in control)
         scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
+        rows = [[len(theta), 1.0, 1.0]] if groups is None else groups.tolist()
+        ends = [int(end) for end, _, _ in rows]
 
         def block(at: slice, strength: float) -> None:
+            _, rate, decay = rows[bisect_right(ends, at.start)]
+            params = dict(optimizer.params)
+            if "weight_decay" in params:
+                params["weight_decay"] *= decay
             g = _gradient(regularizer, theta[at], dtheta[at], strength)
             if scale != 1:
                 g *= scale
             named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[at], g, lr, **named, **scalars, **optimizer.params)
+            optimizer.rule(theta[at], g, rate * lr, **named, **scalars, **params)
 
-        self._over_theta(block, theta, split, regularizer, part)
+        self._over_theta(block, theta, split, regularizer, part, ends)
 
     def round(self, theta: Array, rounded: Array) -> None:
         pass
@@ -266,12 +274,17 @@ class NumpyBackend:
         split: int,
         regularizer: Regularizer,
         part: tuple[int, int] | None = None,
+        ends: Iterable[int] = (),
     ) -> list[Any]:
-        """block(entries, strength of λΩ there) for blocks of θ, first weights, then biases."""
+        """block(entries, strength of λΩ there) for blocks of θ, in order; none crosses an end."""
         size, (begin, end) = BLOCK_BYTES // theta.itemsize, part or (0, len(theta))
-        both = (begin, min(split, end)), (max(split, begin), end)
-        regions = zip(both, regularizer.strengths(), strict=True)
-        work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
+        cuts = [begin, *sorted({cut for cut in (split, *ends) if begin < cut < end}), end]
+        strengths = regularizer.strengths()
+        work = [
+            (p, strengths[low >= split])
+            for low, high in pairwise(cuts)
+            for p in self._parts(low, high, size)
+        ]
         return self._threads.map(lambda item: block(*item), work)
 
     @staticmethod

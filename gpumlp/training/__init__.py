@@ -1,7 +1,8 @@
 """The training room: minibatches, the loop over epochs, checkpoints and what may watch them."""
 
 from gpumlp.training.callbacks import Callback, EarlyStopping
+from gpumlp.training.groups import Group
 from gpumlp.training.history import History
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["Callback", "EarlyStopping", "History", "Trainer"]
+__all__ = ["Callback", "EarlyStopping", "Group", "History", "Trainer"]

@@ -190,6 +190,8 @@ def _settings(fit: Fit) -> dict[str, Any]:
     }
     if trainer.accumulate > 1:  # θ differs by rounding
         settings["accumulate"] = trainer.accumulate
+    if trainer.groups:
+        settings["groups"] = {name: dataclasses.asdict(g) for name, g in trainer.groups.items()}
     if trainer.schedule.name != "constant":  # the others are stretched over the epochs
         settings["epochs"] = fit.epochs
     return settings
