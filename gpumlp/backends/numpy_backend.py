@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -193,21 +191,22 @@ class NumpyBackend:
     ) -> None:  # fmt: skip
         scale, lr, *rest, _ = (float(number) for number in control)
         scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
-        rows = [[len(theta), 1.0, 1.0]] if groups is None else groups.tolist()
-        ends = [int(end) for end, _, _ in rows]
 
-        def block(at: slice, strength: float) -> None:
-            _, rate, decay = rows[bisect_right(ends, at.start)]
-            params = dict(optimizer.params)
-            if "weight_decay" in params:
-                params["weight_decay"] *= decay
+        def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
             g = _gradient(regularizer, theta[at], dtheta[at], strength)
             if scale != 1:
                 g *= scale
             named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[at], g, rate * lr, **named, **scalars, **params)
+            optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
 
-        self._over_theta(block, theta, split, regularizer, part, ends)
+        def block(at: slice, strength: float) -> None:
+            if groups is None:
+                move(at, strength, lr, optimizer.params)
+                return
+            for own, rate, decay in _by_group(at, groups):
+                move(own, strength, rate * lr, _decayed(optimizer.params, decay))
+
+        self._over_theta(block, theta, split, regularizer, part)
 
     def round(self, theta: Array, rounded: Array) -> None:
         pass
@@ -274,17 +273,12 @@ class NumpyBackend:
         split: int,
         regularizer: Regularizer,
         part: tuple[int, int] | None = None,
-        ends: Iterable[int] = (),
     ) -> list[Any]:
-        """block(entries, strength of λΩ there) for blocks of θ, in order; none crosses an end."""
+        """block(entries, strength of λΩ there) for blocks of θ, first weights, then biases."""
         size, (begin, end) = BLOCK_BYTES // theta.itemsize, part or (0, len(theta))
-        cuts = [begin, *sorted({cut for cut in (split, *ends) if begin < cut < end}), end]
-        strengths = regularizer.strengths()
-        work = [
-            (p, strengths[low >= split])
-            for low, high in pairwise(cuts)
-            for p in self._parts(low, high, size)
-        ]
+        both = (begin, min(split, end)), (max(split, begin), end)
+        regions = zip(both, regularizer.strengths(), strict=True)
+        work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
         return self._threads.map(lambda item: block(*item), work)
 
     @staticmethod
@@ -328,3 +322,19 @@ def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: f
     g *= strength
     g += dtheta
     return g
+
+
+def _by_group(at: slice, groups: Array) -> Iterator[tuple[slice, float, float]]:
+    """A block's parts in the regions of `groups`, each with the two multipliers there."""
+    start = at.start
+    for end, rate, decay in groups.tolist():
+        stop = min(int(end), at.stop)
+        if start < stop:
+            yield slice(start, stop), rate, decay
+            start = stop
+
+
+def _decayed(params: Mapping[str, float], decay: float) -> Mapping[str, float]:
+    """A rule's parameters in a group that multiplies the weight decay."""
+    own = {"weight_decay": decay * params["weight_decay"]} if "weight_decay" in params else {}
+    return {**params, **own}
