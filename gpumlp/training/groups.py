@@ -13,7 +13,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Array, Backend
-from gpumlp.functions import Optimizer
+from gpumlp.functions import OPTIMIZERS, Optimizer
 from gpumlp.parameters import Layout
 
 NAMES = ("weights", "biases", "first", "last")
@@ -25,7 +25,7 @@ class Group:
 
     Args:
         lr: of the learning rate, the schedule's included; 0 leaves the group as it is.
-        decay: of the optimizer's weight_decay, which adamw and lion have.
+        decay: of the optimizer's weight_decay, such as adamw and lion have.
 
     Raises:
         ValueError, TypeError: one of them is no number from 0 up.
@@ -73,9 +73,10 @@ def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
                 "gpumlp.Group(lr=…, decay=…)"
             )
         if group.decay != 1 and "weight_decay" not in optimizer.params:
+            having = " or ".join(n for n, o in OPTIMIZERS.items() if "weight_decay" in o.params)
             raise ValueError(
                 f"groups[{name!r}] multiplies weight_decay, which {optimizer.name} does not have; "
-                "use adamw or lion, or the network's regularizer"
+                f"use {having}, or the network's regularizer"
             )
     return {name: group for name, group in groups.items() if group != Group()}
 
