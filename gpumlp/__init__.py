@@ -27,13 +27,13 @@ from gpumlp.parameters import Gradients, Layer
 
 if TYPE_CHECKING:
     from gpumlp import callbacks
-    from gpumlp.training import Callback, EarlyStopping, History, Trainer, fit_lbfgs
+    from gpumlp.training import Callback, EarlyStopping, Group, History, Trainer, fit_lbfgs
 
 __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "OPTIMIZERS", "REGULARIZERS",
     "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError", "EarlyStopping",
-    "ElasticNet", "Gradients", "History", "Initializer", "Layer", "Loss", "Optimizer",
+    "ElasticNet", "Gradients", "Group", "History", "Initializer", "Layer", "Loss", "Optimizer",
     "Regularizer", "Schedule", "Trainer", "callbacks", "fit_lbfgs", "get_backend",
 ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     """The training room and the callbacks, imported when they are first asked for."""
     if name == "callbacks":
         return importlib.import_module("gpumlp.callbacks")
-    if name in ("Callback", "EarlyStopping", "History", "Trainer", "fit_lbfgs"):
+    if name in ("Callback", "EarlyStopping", "Group", "History", "Trainer", "fit_lbfgs"):
         import gpumlp.training
 
         return getattr(gpumlp.training, name)

@@ -49,7 +49,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("penalty elastic_net", "penalty"): ("RTs", (i64(0), i64(0), "real", i32(1))),
     ("penalty elastic_net", "squared_norm"): ("RTcs", (i64(0), i64(0), "real")),
     ("penalty elastic_net", "clip"): ("Rcc", (i64(0), np.float64(2), i64(0))),
-    ("update by adamw", "update"): ("RTTRcc", (i64(0), i64(0), "real", i64(0), i64(0))),
+    ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
     ("round", "round_theta"): ("RT", (i64(0),)),
     ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
     ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),

@@ -71,7 +71,8 @@ def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
         arguments = (x, rounded, dtheta, state if len(state) else x, control)
         kernel("update", update_source(name, dtype))(
             (blocks, 1), (256, 1),
-            (*arguments, aligned([7.0, 1 / S]), i64(n), i64(split), strength, i64(0), i64(n)),
+            (*arguments, aligned([7.0, 1 / S]), control, i64(n), i64(split), strength, i64(0),
+             i64(n)),
             order=order,
         )  # fmt: skip
         return x, rounded, state
@@ -99,8 +100,8 @@ def test_update_of_nan(name: str) -> None:
     control = aligned([1.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source(name, "float64"))(
         (1, 1), (256, 1),
-        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), i64(n), i64(n), np.float64(1),
-         i64(0), i64(n)),
+        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), control, i64(n), i64(n),
+         np.float64(1), i64(0), i64(n)),
     )  # fmt: skip
     assert np.isnan(theta).tolist() == [i == 5 for i in range(n)]
 
@@ -116,8 +117,8 @@ def test_update_skips_a_step(dtype: str) -> None:
     control = aligned([0.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source("adamw", dtype))(
         (1, 1), (256, 1),
-        (*arrays, control, aligned([1.0, 1.0]), i64(64), i64(64), real_of(dtype)(1), i64(0),
-         i64(64)),
+        (*arrays, control, aligned([1.0, 1.0]), control, i64(64), i64(64), real_of(dtype)(1),
+         i64(0), i64(64)),
     )  # fmt: skip
     assert [a.tobytes() for a in arrays] == before
 
@@ -135,11 +136,50 @@ def test_update_of_a_part(dtype: str) -> None:
             for begin, end in parts:
                 kernel("update", update_source("adamw", dtype, kind))(
                     (2, 1), (256, 1),
-                    (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(split),
-                     real_of(dtype)(0.5), i64(begin), i64(end)),
+                    (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
+                     i64(split), real_of(dtype)(0.5), i64(begin), i64(end)),
                 )  # fmt: skip
             found.append((x.tobytes(), rounded.tobytes(), state.tobytes()))
         assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("blocks", [1, 9])
+@pytest.mark.parametrize("name", [n for n in NAMES if not SANITIZE or n == "adamw"])
+def test_update_of_groups(name: str, blocks: int, dtype: str) -> None:
+    """Each region with its own learning rate and weight decay, in one part or in parts."""
+    n, split, optimizer = 4160, 4096, OPTIMIZERS[name]
+    rows = [(64, 2.0, 0.5), (1024, 1.0, 0.0), (4096, 0.0, 3.0), (4160, 0.25, 1.0)]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    slots = slots_of(optimizer, n, theta.dtype)
+    lr, real = LR.get(name, 0.1), real_of(dtype)
+    control = aligned([0.75, *optimizer.control(lr, 3)])
+    sizes = (i64(n), i64(split), real(PULL.params["biases"]))
+
+    def call(order: int, parts: Any = ((0, n),)) -> Any:
+        x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+        for begin, end in parts:
+            kernel("update", update_source(name, dtype, grouped=True))(
+                (blocks, 1), (256, 1),
+                (x, rounded, dtheta, state if len(state) else x, control, aligned([1.0, 1.0]),
+                 aligned(rows), *sizes, i64(begin), i64(end)), order=order,
+            )  # fmt: skip
+        return x, state
+
+    got, state = same_in_every_order(call)
+    for one, other in zip(call(0, ((4096, n), (64, 4096), (0, 64))), (got, state), strict=True):
+        assert one.tobytes() == other.tobytes()
+    g, begin = regularized(theta, dtheta, split, PULL), 0
+    for end, rate, decay in rows:
+        at = slice(begin, end)
+        own = {k: decay * v for k, v in optimizer.params.items() if k == "weight_decay"}
+        rule = optimizer.set(**own)
+        by = aligned([0.75, *rule.control(rate * lr, 3)])
+        x, want = by_numpy(rule, theta[at], g[at], slots[:, at], by)
+        assert_close(got[at], x, np.dtype(real).name)
+        assert_close(state[:, at], want, np.dtype(real).name)
+        begin = end
+    np.testing.assert_array_equal(got[1024:4096], theta[1024:4096])  # a rate of 0
 
 
 # ---- what the products of micro-batches have added up, in θ's type -------------------------------
@@ -159,8 +199,8 @@ def test_a_gradient_of_float32(dtype: str) -> None:
         x, rounded, state = aligned(theta), aligned_empty((n,), NUMPY_TYPE[dtype]), aligned(slots)
         kernel("update", update_source("adamw", dtype, gradient="float32"))(
             (2, 1), (256, 1),
-            (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), *sizes, i64(0), i64(n)),
-            order=order,
+            (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), control, *sizes, i64(0),
+             i64(n)), order=order,
         )  # fmt: skip
         partial = aligned_empty((3,), f32)
         kernel("squared_norm", penalty_source("elastic_net", dtype, "float32"))(
@@ -211,8 +251,8 @@ def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: in
         x, state = aligned(theta), aligned(slots)
         kernel("update", update_source(name, dtype, "bfloat16"))(
             (2, 1), (256, 1),
-            (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(n),
-             real_of(dtype)(1), i64(0), i64(n)), order=order,
+            (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
+             i64(n), real_of(dtype)(1), i64(0), i64(n)), order=order,
         )  # fmt: skip
         return x, state
 

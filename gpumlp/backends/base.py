@@ -196,7 +196,7 @@ class Backend(Protocol):
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
         """One step of the optimizer with the gradient control[0] (dθ/S + λ∇Ω(θ)), in place.
 
@@ -204,6 +204,8 @@ class Backend(Protocol):
         (number of slots, p); scaling as in `clip`; control float64: the gradient's scale, of which
         0 skips the step, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
         part: only the entries from the one number to the other, starts of W[k] or b[k].
+        groups (regions, 3) float64: of each region of θ, in order, the end, and what the learning
+        rate and the rule's weight_decay are multiplied by there; None: by 1.
         """
 
     def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:

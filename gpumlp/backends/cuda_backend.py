@@ -204,6 +204,7 @@ class CudaBackend:
         self, optimizer: Optimizer, regularizer: Regularizer, theta: DeviceArray,
         rounded: DeviceArray, dtheta: DeviceArray, slots: DeviceArray, split: int,
         scaling: DeviceArray, control: DeviceArray, part: tuple[int, int] | None = None,
+        groups: DeviceArray | None = None,
     ) -> None:  # fmt: skip
         self._joined()
         begin, end = part or (0, len(theta))
@@ -213,10 +214,12 @@ class CudaBackend:
             "update", "update.cu", optimizer, regularizer,
             slots="" if state.dtype == self.dtype else state.dtype.name,
             gradient="" if dtheta.dtype == self.storage else dtheta.dtype.name,
+            grouped=groups is not None,
         )  # fmt: skip
         kernel(
             grid, block,
             (theta, rounded, dtheta, state, control, scaling,
+             control if groups is None else groups,  # which it does not read
              *self._kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
         )  # fmt: skip
 

@@ -145,14 +145,14 @@ class Kernels:
 
     def kernel(
         self, name: str, file: str, *entries: Entry, dtype: str = "", labels: bool = False,
-        slots: str = "", gradient: str = "", source: str = "",
+        slots: str = "", gradient: str = "", source: str = "", grouped: bool = False,
     ) -> Kernel:  # fmt: skip
         """A kernel compiled for the entries' device functions, from the cache after the first."""
-        key = (name, file, entries, dtype, labels, slots, gradient, source)
+        key = (name, file, entries, dtype, labels, slots, gradient, source, grouped)
         if key not in self._compiled:
             functor = "".join(entry.cuda() for entry in entries)
             text = KernelSource(
-                file, dtype or self._storage.name, functor, labels, slots, gradient, source
+                file, dtype or self._storage.name, functor, labels, slots, gradient, source, grouped
             )
             self._compiled[key] = self._device.kernel(name, text)
         return self._compiled[key]

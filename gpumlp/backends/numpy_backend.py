@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -194,17 +194,24 @@ class NumpyBackend:
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
         scale, lr, *rest, _ = (float(number) for number in control)
         scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
-        def block(at: slice, strength: float) -> None:
+        def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
             g = _gradient(regularizer, theta[at], dtheta[at], strength)
             if scale != 1:
                 g *= scale
             named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[at], g, lr, **named, **scalars, **optimizer.params)
+            optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
+
+        def block(at: slice, strength: float) -> None:
+            if groups is None:
+                move(at, strength, lr, optimizer.params)
+                return
+            for own, rate, decay in _by_group(at, groups):
+                move(own, strength, rate * lr, _decayed(optimizer.params, decay))
 
         self._over_theta(block, theta, split, regularizer, part)
 
@@ -338,3 +345,19 @@ def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: f
     g *= strength
     g += dtheta
     return g
+
+
+def _by_group(at: slice, groups: Array) -> Iterator[tuple[slice, float, float]]:
+    """A block's parts in the regions of `groups`, each with the two multipliers there."""
+    start = at.start
+    for end, rate, decay in groups.tolist():
+        stop = min(int(end), at.stop)
+        if start < stop:
+            yield slice(start, stop), rate, decay
+            start = stop
+
+
+def _decayed(params: Mapping[str, float], decay: float) -> Mapping[str, float]:
+    """A rule's parameters in a group that multiplies the weight decay."""
+    own = {"weight_decay": decay * params["weight_decay"]} if "weight_decay" in params else {}
+    return {**params, **own}

@@ -207,8 +207,8 @@ def settings(trainer: Trainer) -> dict[str, Any]:
     of_net = {"network_seed" if k == "seed" else k: v for k, v in net.config().items()}
     flat: dict[str, Any] = {}
     for name, value in {**of_net, **settings_of(trainer)}.items():
-        if isinstance(value, dict):  # an entry: its name and its parameters
-            flat[name] = value["name"]
+        if isinstance(value, dict):  # an entry, its name and its parameters; groups
+            flat |= {name: value["name"]} if "name" in value else {}
             flat |= {f"{name}.{key}": number for key, number in value.items() if key != "name"}
         elif isinstance(value, list):  # widths, or the hidden layers' activations
             texts = [str(v["name"] if isinstance(v, dict) else v) for v in value]

@@ -6,6 +6,8 @@ Adam's bias corrections, is computed once a step on the host by `scalars` and ha
 
 The CUDA rule is the same statements over references `theta` and the slots' names, with `g`, `lr`,
 the scalars, the entry's parameters and, for a parameter p, one_minus_p in scope, all `real`.
+
+In groups of parameters `lr` is the group's own, and so is a parameter of the name weight_decay.
 """
 
 from __future__ import annotations
@@ -62,14 +64,22 @@ class Optimizer(Entry):
         return (lr, *(scalars[name] for name in self.scalar_names), t)
 
     def cuda(self) -> str:
-        """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control)``."""
+        """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control,
+        real lr_factor, real decay_factor)``; the factors are those of a group of parameters.
+        """
         if not self.cuda_rule:
             raise ValueError(
                 f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy room"
             )
         slots = " ".join(f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots))
         names = ("lr", *self.scalar_names)
-        scalars = " ".join(f"const real {n} = real(control[{i}]);" for i, n in enumerate(names))
+        factor = {"lr": "lr_factor * "}
+        scalars = " ".join(
+            f"const real {n} = {factor.get(n, '')}real(control[{i}]);" for i, n in enumerate(names)
+        )
+        constants = self.cuda_constants(leave_out=["weight_decay"])
+        if (decay := self.params.get("weight_decay")) is not None:
+            constants += f"const real weight_decay = decay_factor * real({decay!r}); "
         # 1 − β loses half of float32's digits if it is taken there
         rests = " ".join(
             f"const real one_minus_{key} = real({1 - value!r});"
@@ -78,8 +88,9 @@ class Optimizer(Entry):
         )
         return (
             f"enum {{ SLOTS = {len(self.slots)}, NUMBERS = {len(names)} }};\n"
-            "__device__ void rule(real& theta, real* slot, real g, const double* control) {\n"
-            f"    {slots} {scalars} {self.cuda_constants()}{rests}\n    {self.cuda_rule}\n}}\n"
+            "__device__ void rule(real& theta, real* slot, real g, const double* control,\n"
+            "                     real lr_factor, real decay_factor) {\n"
+            f"    {slots} {scalars} {constants}{rests}\n    {self.cuda_rule}\n}}\n"
         )
 
 

@@ -192,6 +192,11 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "accumulate": trainer.accumulate,
         "schedule": trainer.schedule.spec(),
         "clip_norm": trainer.clip_norm,
+        "groups": {
+            f"{name}.{what}": number
+            for name, group in trainer.groups.items()
+            for what, number in dataclasses.asdict(group).items()
+        },
         "ema": trainer.ema,
         "seed": trainer.seed,
         "slot_precision": str(trainer.slots.dtype),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
 from gpumlp.training.fit import Fit
+from gpumlp.training.groups import Group, rates
+from gpumlp.training.groups import checked as checked_groups
 from gpumlp.training.history import History
 from gpumlp.training.memory import Memory, outgrown, plan
 from gpumlp.training.metrics import Metrics, columns, evaluations
@@ -49,6 +51,11 @@ class Trainer:
         accumulate: the micro-batches that a minibatch is worked in, one after the other, their
             gradients added up in θ's type: the same step but for rounding, and the activations of
             batch_size / accumulate examples, rounded up, are all that is in memory at a time.
+        groups: what the learning rate and the optimizer's weight_decay are multiplied by in
+            "weights", "biases", the "first" and the "last" layer: names to `gpumlp.Group`, e.g.
+            ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``; where two meet, their product.
+            λΩ is the regulariser's own, and strengthened or not on biases by it; clip_norm looks
+            at the gradient before its multiplication.
         memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
             h = f(z) again on the way back: one pass over z more, and the same step, to the bit
             where no product of cublasLt's computes f.  "normal" keeps both.
@@ -61,6 +68,7 @@ class Trainer:
     Attributes:
         low_memory: whether `memory` was "low".
         average: θ̄ with `ema`, else None.
+        rates: what the learning rate of the weights is multiplied by in the groups they are in.
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
         scaling: (4,) float64: the loss scale S that keeps float16's gradients from vanishing; 1/S;
             the steps since S last changed; the steps that were skipped because a gradient
@@ -90,6 +98,7 @@ class Trainer:
         fold: bool | None = None,
         memory: str = "normal",
         accumulate: int = 1,
+        groups: Mapping[str, Group] | None = None,
         ema: float | None = None,
     ) -> None:
         if not isinstance(net, MLP):
@@ -114,6 +123,8 @@ class Trainer:
                 f"accumulate={self.accumulate} micro-batches cannot be made of "
                 f"batch_size={self.batch_size} examples; pass at most as many"
             )
+        self.groups = checked_groups(groups, self.optimizer)
+        self.rates = rates(net.theta.layout, self.groups)
         self.ema = checked_ema(ema)
         net.backend.synchronize()
         free = net.backend.free_memory()
@@ -286,7 +297,8 @@ class Trainer:
         optimizer's numbers, and the factors with which a gradient is folded.
         """
         decay, params = self.net.regularizer.weight_decay() or 0.0, self.optimizer.params
-        factors = self.optimizer.factors(lr, decay, **params)
+        # one rate for all weights, wherever the gradient is added to them
+        factors = self.optimizer.factors(lr * max(self.rates), decay, **params)
         return (1.0, *self.optimizer.control(lr, t), *factors)
 
     @property

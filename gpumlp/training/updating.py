@@ -11,6 +11,7 @@ from gpumlp.backends import Array, Backend
 from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
+from gpumlp.training.groups import regions, table
 from gpumlp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Apart(Updating):
         self.sums: Sums = Whole(d)
         if several:
             self.sums = Summed(room, layout, d.W, d.flat[layout.split :], None, d.arrived)
+        self._groups = table(room, regions(layout, trainer.groups), 0, layout.size)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         net, room = trainer.net, trainer.net.backend
@@ -84,7 +86,7 @@ class Apart(Updating):
         net = trainer.net
         net.backend.update(
             trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, self.d.flat,
-            trainer.slots, net.theta.layout.split, s.scaling, control, part,
+            trainer.slots, net.theta.layout.split, s.scaling, control, part, self._groups,
         )  # fmt: skip
 
 
@@ -108,6 +110,9 @@ class Folded(Updating):
         self.sums: Sums = Whole(Sink(into.W, biases(layout, self._db), trainer.factors))
         if several:
             self.sums = Summed(room, layout, into.W, self._db, trainer.factors)
+        within = regions(layout, trainer.groups)
+        self._of_W = table(room, within, 0, layout.split)
+        self._of_b = table(room, within, layout.split, layout.size)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         net, room = trainer.net, trainer.net.backend
@@ -119,10 +124,11 @@ class Folded(Updating):
             room.update(
                 FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
                 self._velocity[:split], slots[:0, :split], split, s.scaling, control,
+                groups=self._of_W,
             )  # fmt: skip
         room.update(
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
-            slots[:, split:], 0, s.scaling, control,
+            slots[:, split:], 0, s.scaling, control, groups=self._of_b,
         )  # fmt: skip
 
     def splits(self, trainer: Trainer) -> bool:  # noqa: D102
@@ -167,6 +173,8 @@ def why_apart(trainer: Trainer) -> str:
         return f"the gradient of {net.regularizer.name} is no multiple of θ"
     if optimizer.fold != "theta" and decay != 0:
         return f"with {optimizer.name}, {net.regularizer.name} goes through the velocity"
+    if optimizer.fold == "theta" and len(trainer.rates) > 1:
+        return "groups give weights different learning rates"
     if trainer.slots.dtype != net.backend.dtype:
         return "slots of 16 bits are rounded by the update"
     if not net.backend.folds:

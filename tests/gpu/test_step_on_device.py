@@ -40,7 +40,7 @@ def test_a_graph_gives_the_bits_of_its_pieces(
     runs = []
     for graph in (True, False):
         if not graph:
-            monkeypatch.setattr(CudaBackend, "record", lambda room, work, name: work)
+            monkeypatch.setattr(CudaBackend, "record", lambda room, work, *_: work)
         net = on_device(classifier(precision="float32"), precision)
         trainer = trained(net, optimizer)
         runs.append((on_host(net.theta.flat).tobytes(), trainer.history["cost"]))
@@ -49,8 +49,9 @@ def test_a_graph_gives_the_bits_of_its_pieces(
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("slots", [None, "bfloat16"])
+@pytest.mark.parametrize("accumulate", [1, 3])
 def test_every_way_of_a_step_gives_the_same_bits(
-    slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
+    accumulate: int, slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In turn, in branches, and with each layer updated as soon as its gradient is there."""
     found = set()
@@ -61,7 +62,10 @@ def test_every_way_of_a_step_gives_the_same_bits(
         )
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)
-        trainer = gpumlp.Trainer(net, "adamw", batch_size=256, slot_precision=slots)
+        trainer = gpumlp.Trainer(
+            net, "adamw", batch_size=256, slot_precision=slots, accumulate=accumulate,
+            groups={"biases": gpumlp.Group(decay=0.0), "first": gpumlp.Group(lr=0.5)},
+        )  # fmt: skip
         trainer.fit(x, y, 5, progress=False)
         found.add(on_host(net.theta.flat).tobytes())
     assert len(found) == 1
@@ -173,3 +177,16 @@ def test_digits_are_learned_as_in_float32(precision: str) -> None:
         reached.append(np.mean(scores))
     assert reached[0] > 0.93
     assert reached[1] > reached[0] - 0.005
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", *HALF])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_micro_batches_and_groups_make_numpys_steps(optimizer: str, precision: str) -> None:
+    groups = {"biases": gpumlp.Group(lr=2.0), "last": gpumlp.Group(lr=0.5)}
+    settings = {"accumulate": 3, "groups": groups, "lr": 0.01}
+    net = classifier("tanh", precision="float32" if precision != "float64" else precision)
+    gpu, start = on_device(net, precision), net.tensors()
+    for each in (net, gpu):
+        trained(each, optimizer, **settings)
+    eps = EPS.get(precision, 2.0**-20 if precision == "float32" else 2.0**-45)
+    assert relative(moved(gpu, start), moved(net, start)) < SLACK * eps

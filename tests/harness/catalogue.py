@@ -30,10 +30,13 @@ def penalty_source(name: str, dtype: str, gradient: str = "") -> KernelSource:
     return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda(), gradient=gradient)
 
 
-def update_source(name: str, dtype: str, slots: str = "", gradient: str = "") -> KernelSource:
+def update_source(
+    name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False
+) -> KernelSource:
     """Of an optimizer's step, with the gradient of `PULL` in it; slots, gradient: their types."""
     functor = OPTIMIZERS[name].cuda() + PULL.cuda()
-    return KernelSource("update.cu", dtype, functor, slots=slots, gradient=gradient)
+    types = {"slots": slots, "gradient": gradient}
+    return KernelSource("update.cu", dtype, functor, **types, grouped=grouped)
 
 
 def cast_source(source: str, dtype: str) -> KernelSource:
@@ -58,6 +61,10 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     named["round"] = KernelSource("round.cu", dtype)
     named["average"] = KernelSource("average.cu", dtype)
     named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
+    named |= {
+        f"update by {name} with groups": update_source(name, dtype, grouped=True)
+        for name in OPTIMIZERS
+    }
     if dtype in ("bfloat16", "float16"):  # what products have added to is in float32
         named |= {
             f"update by {name} with a gradient of float32": update_source(
@@ -65,6 +72,9 @@ def sources(dtype: str) -> dict[str, KernelSource]:
             )
             for name in OPTIMIZERS
         }
+        named["update by adamw with all"] = update_source(
+            "adamw", dtype, "bfloat16", "float32", grouped=True
+        )
         named |= {
             f"penalty {name} with a gradient of float32": penalty_source(name, dtype, "float32")
             for name in REGULARIZERS

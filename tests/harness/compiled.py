@@ -27,6 +27,7 @@ REPRESENTATIVES = {
     "softmax_cross_entropy of values", "softmax_cross_entropy of labels",
     "update by sgd", "update by momentum", "update by adamw",  # 0, 1 and 2 slots
     "update by adamw with slots of bfloat16", "update by adamw with a gradient of float32",
+    "update by adamw with groups",
     "penalty elastic_net with a gradient of float32", *(f"cast from {source}" for source in CASTS),
 }  # fmt: skip
 _others: dict[KernelSource, HostModule] = {}
