@@ -56,8 +56,16 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for kind in ("values", "labels")
     }
     named["round"] = KernelSource("round.cu", dtype)
+    named["orthogonal"] = KernelSource("orthogonal.cu", dtype)
     named["average"] = KernelSource("average.cu", dtype)
     named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
+    named |= {
+        f"update by {rule.name} of {name}": KernelSource(
+            "update.cu", dtype, rule.cuda() + PULL.cuda()
+        )
+        for name, optimizer in OPTIMIZERS.items()
+        for rule in optimizer.of_matrices()
+    }
     if dtype in ("bfloat16", "float16"):  # a velocity that a product has added to, in float32
         named["update by sgd with a gradient of float32"] = update_source(
             "sgd", dtype, gradient="float32"
