@@ -51,6 +51,9 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("penalty elastic_net", "clip"): ("Rcc", (i64(0), np.float64(2), i64(0))),
     ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
     ("round", "round_theta"): ("RT", (i64(0),)),
+    ("orthogonal", "squares"): ("Rs", (i64(0),)),
+    ("orthogonal", "normalize"): ("RRR", (i64(0), i64(0), np.float64(1))),
+    ("orthogonal", "quintic"): ("RR", (i64(0), "real", "real", "real", "real")),
     ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
     ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),
 }

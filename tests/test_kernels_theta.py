@@ -20,6 +20,7 @@ PENALTIES = [n for n in REGULARIZERS if not SANITIZE or f"penalty {n}" in REPRES
 SIZES = [(64, 64, 1), (320, 0, 2), (4160, 4096, 2), (1024, 768, 9)]
 if SANITIZE == "thread":
     SIZES = [(1024, 768, 2)]
+LENGTHS = [(1, 1), (257, 1), (4999, 3), (5000, 30)] if SANITIZE != "thread" else [(257, 2)]
 LR = {"lion": 0.05}
 
 
@@ -344,6 +345,53 @@ def test_average(t: int, d: float | None, dtype: str) -> None:
     assert_close(got, want, np.dtype(real_of(dtype)).name)
     if kept in (0, 1):
         assert got.tobytes() == (start if kept else theta).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "blocks"), LENGTHS)
+def test_normalize(size: int, blocks: int, dtype: str) -> None:
+    """V / ‖V‖ by two launches; of zeros zeros, and of what is not finite nothing that is."""
+    source, real = CATALOGUE[dtype]["orthogonal"], real_of(dtype)
+    n = i64(size)
+
+    def of(v: Any, order: int = 0) -> Any:
+        partial, x = aligned_empty((blocks,), real), aligned_empty((size,), real)
+        kernel("squares", source)((blocks, 1), (256, 1), (v, partial, n), order=order)
+        kernel("normalize", source)(
+            (blocks, 1), (256, 1), (v, partial, x, n, i64(blocks), np.float64(1e-7)), order=order
+        )
+        return partial, x
+
+    v = aligned(np.random.default_rng(5).normal(size=size), real)
+    partial, x = same_in_every_order(lambda order: of(v, order))
+    exact, name = v.astype(np.float64), np.dtype(real).name
+    assert partial.sum() == pytest.approx((exact**2).sum(), rel=1e-5)
+    assert_close(x, exact / np.sqrt((exact**2).sum()), name)
+    assert not of(aligned(np.zeros(size), real))[1].any()
+    assert_close(of(aligned(v * 1e-9, real))[1][:1], v[:1] * real(1e-2), name)
+    for odd in (np.nan, np.inf):
+        v[-1] = odd
+        assert np.isnan(of(v)[1]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("r", "blocks"), [(1, 1), (7, 1), (40, 3)])
+def test_quintic(r: int, blocks: int, dtype: str) -> None:
+    real, rng = real_of(dtype), np.random.default_rng(6)
+    start, P = (aligned(rng.normal(size=(r, r)), real) for _ in "AP")
+    factors = (1.5, 3.4445, -4.775, 2.0315)
+
+    def call(order: int) -> Any:
+        A = aligned(start)
+        kernel("quintic", CATALOGUE[dtype]["orthogonal"])(
+            (blocks, 1), (256, 1), (A, P, i64(r), *map(real, factors)), order=order
+        )
+        return (A,)
+
+    (got,) = same_in_every_order(call)
+    s, a, b, c = factors
+    want = s * (a * np.eye(r) + b * start.astype(np.float64) + c * P.astype(np.float64))
+    assert_close(got, want, np.dtype(real).name, 30.0)
 
 
 # ---- Ω, norm and clipping ------------------------------------------------------------------------

@@ -51,6 +51,8 @@ CASES: dict[str, dict[str, Any]] = {
     "deep": {"hidden": (8, 16, 8, 40, 8, 8), "f": ["relu", "silu", "gelu", "tanh", "mish", "gelu"],
              "memory": "low"},
     "wide": {"hidden": (9001, 4)},
+    "muon": {"optimizer": "muon"},
+    "muon of one layer": {"optimizer": "muon", "hidden": ()},
     "averaged": {"ema": 0.99, "validation": (X[:33], LABELS[:33]), "early_stopping": 2},
     "clipped lion": {"optimizer": "lion", "clip_norm": 1.0},
     "weighted": {"sample_weight": WEIGHTS},

@@ -16,6 +16,7 @@ from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray
 from gpumlp.cuda.types import dtype_of
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 
 i32, i64 = np.int32, np.int64
 STORAGE = {  # precision -> the storage type
@@ -222,6 +223,20 @@ class CudaBackend:
              control if groups is None else groups,  # which it does not read
              *self._kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
         )  # fmt: skip
+
+    def orthogonalize(
+        self, V: DeviceArray, scale: float, X: DeviceArray, A: DeviceArray, P: DeviceArray
+    ) -> None:
+        tall = len(V) > len(A)
+        compute = "tf32" if self.storage.itemsize == 2 else self.precision
+        self._kernels.normalize(V, X, LEAST_NORM)
+        for i in range(NEWTON_SCHULZ_STEPS):
+            self._device.gemm(X, X, A, transpose_a=tall, transpose_b=not tall, compute=compute)
+            self._device.gemm(A, A, P, compute=compute)
+            last = i == NEWTON_SCHULZ_STEPS - 1
+            self._kernels.quintic(A, P, scale if last else 1.0, NEWTON_SCHULZ)
+            self._device.gemm(*((X, A) if tall else (A, X)), V, compute=compute)
+            X, V = V, X
 
     def average(
         self, theta: DeviceArray, mean: DeviceArray, decay: float, control: DeviceArray

@@ -13,6 +13,7 @@ from gpumlp.backends.host_feed import HostFeed
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
+from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 
 Array = np.ndarray[Any, Any]
 
@@ -214,6 +215,24 @@ class NumpyBackend:
                 move(own, strength, rate * lr, _decayed(optimizer.params, decay))
 
         self._over_theta(block, theta, split, regularizer, part)
+
+    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+        (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
+        norm = float(np.sqrt(np.vdot(V, V)))
+        # as with `clip`, a norm that is not finite must not look like a healthy step's
+        inverse = 1 / max(norm, LEAST_NORM) if norm < np.inf else np.nan
+        np.multiply(V, V.dtype.type(inverse), out=X)
+        for i in range(NEWTON_SCHULZ_STEPS):
+            np.dot(X.T, X, out=A) if tall else np.dot(X, X.T, out=A)
+            np.dot(A, A, out=P)
+            P *= c
+            A *= b
+            A += P
+            A.reshape(-1)[:: r + 1] += a
+            if i == NEWTON_SCHULZ_STEPS - 1:
+                A *= scale
+            np.dot(X, A, out=V) if tall else np.dot(A, X, out=V)
+            X, V = V, X
 
     def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
         scale, t = float(control[0]), float(control[-1])

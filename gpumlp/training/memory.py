@@ -59,7 +59,7 @@ class Memory:
         h, z, bits, gz: of a step: x, y and every h that is kept; z; relu's signs, a bit an entry;
             gz, with which an h that is not kept takes turns.
         evaluation: what looks at validation or training data after an epoch.
-        scratch: the room's own: workspace of cublasLt, partial sums.
+        scratch: the room's own: workspace of cublasLt, partial sums; and what Muon works in.
         held: of all these, what is allocated already.
     """
 
@@ -127,10 +127,11 @@ def plan(
     twin.allocate()
     slots = ledger.take([twin.slots])
     average = ledger.take(twin.average.arrays) if twin.average is not None else 0
+    work = ledger.take(twin._updating.work)
     gradient = ledger.rest()
     held = theta + rounded + of_net + room.own_memory(0)
     if hasattr(trainer, "steps"):  # else it is not done with its own allocations
-        held += slots + average + gradient
+        held += slots + average + work + gradient
     weighted = sample_weight is not None or class_weight is not None
     lie = data, twin.at_a_time
     examples = _data(ledger, trainer.net, x, y, weighted, *lie)
@@ -148,7 +149,7 @@ def plan(
         h=ledger.take([*s.h, s.y]),
         bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
         z=ledger.take(s.z), tables=of_net + ledger.rest(),
-        scratch=room.own_memory(max(net.widths)), held=held, accumulate=twin.accumulate,
+        scratch=work + room.own_memory(max(net.widths)), held=held, accumulate=twin.accumulate,
     )  # fmt: skip
 
 

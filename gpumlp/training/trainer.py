@@ -36,7 +36,8 @@ class Trainer:
 
     Args:
         net: the network; its θ is trained in place.
-        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.
+        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.  "muon" moves every layer's W but the
+            last one's by a matrix near an orthogonal one, and the rest as AdamW does.
         lr: the base learning rate; None takes the optimizer's usual one.
         batch_size: examples a step; all of them where there are fewer.
         schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.

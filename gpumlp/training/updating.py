@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from gpumlp.backends import Array, Backend
-from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
 from gpumlp.parameters import Parameters
 from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
 from gpumlp.training.groups import regions, table
@@ -31,9 +33,11 @@ class Updating(Protocol):
 
     Attributes:
         sums: what takes the gradients of `backprop.backward`.
+        work: arrays that the update works in, beside θ, its gradient and the slots.
     """
 
     sums: Sums
+    work: Sequence[Array] = ()
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:
         """θ and the slots after the backward pass."""
@@ -88,6 +92,58 @@ class Apart(Updating):
             trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, self.d.flat,
             trainer.slots, net.theta.layout.split, s.scaling, control, part, self._groups,
         )  # fmt: skip
+
+
+class Orthogonalized(Apart):
+    """Every layer's W but the last one's moves by its momentum made orthogonal, the rest by a rule.
+
+    m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
+    W ← W − η (√max(1, n_out / n_in) O + λ W): a step's length is the same in all its directions.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer)
+        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        if trainer.slots.dtype != room.dtype:
+            raise ValueError(
+                f"slot_precision={trainer.slots.dtype.name!r} does not go with "
+                f"{trainer.optimizer.name}, whose products are of θ's type; use slot_precision=None"
+            )
+        shapes = layout.shapes[: net.L - 1]
+        most, r = max(map(prod, shapes)), max(min(shape) for shape in shapes)
+        self.work = [room.empty((n,)) for n in (most, r * r, r * r)]
+        self._of = [
+            (V, math.sqrt(max(1, V.shape[0] / V.shape[1])), *self._places(*V.shape))
+            for V in Parameters(layout, trainer.slots[-1]).W[1 : net.L]
+        ]
+
+    def _places(self, n_out: int, n_in: int) -> list[Array]:
+        """X, A and P of `Backend.orthogonalize` for a W of that shape."""
+        r = min(n_out, n_in)
+        shapes = (n_out, n_in), (r, r), (r, r)
+        return [a[: prod(s)].reshape(s) for a, s in zip(self.work, shapes, strict=True)]
+
+    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
+        return False  # a rule for all matrices comes before the first is made orthogonal
+
+    def _update(
+        self, trainer: Trainer, s: Workspace, control: Array, part: tuple[int, int] | None
+    ) -> None:
+        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        matrices = 0, layout.starts[net.L - 1]
+        super()._update(trainer, s, control, (matrices[1], layout.size))
+        collect, turn = trainer.optimizer.of_matrices()
+
+        def move(rule: Optimizer, regularizer: Regularizer) -> None:
+            room.update(
+                rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
+                layout.split, s.scaling, control, matrices, self._groups,
+            )  # fmt: skip
+
+        move(collect, net.regularizer)
+        for V, scale, X, A, P in self._of:
+            room.orthogonalize(V, scale, X, A, P)
+        move(turn, REGULARIZERS["none"])
 
 
 class Folded(Updating):
@@ -187,4 +243,6 @@ def updating(trainer: Trainer, fold: bool | None) -> Updating:
     reason = why_apart(trainer)
     if fold and reason:
         raise ValueError(f"fold=True is not possible: {reason}; pass fold=None")
+    if trainer.optimizer.orthogonal is not None and trainer.net.L > 1:
+        return Orthogonalized(trainer)
     return Apart(trainer) if reason or fold is False else Folded(trainer)

@@ -33,7 +33,7 @@ def trained(net: gpumlp.MLP, optimizer: str = "adamw", **settings: Any) -> gpuml
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", *HALF])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_a_graph_gives_the_bits_of_its_pieces(
     optimizer: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,7 +42,7 @@ def test_a_graph_gives_the_bits_of_its_pieces(
         if not graph:
             monkeypatch.setattr(CudaBackend, "record", lambda room, work, *_: work)
         net = on_device(classifier(precision="float32"), precision)
-        trainer = trained(net, optimizer)
+        trainer = trained(net, optimizer, ema=0.9)
         runs.append((on_host(net.theta.flat).tobytes(), trainer.history["cost"]))
     assert runs[0] == runs[1]
 
@@ -119,6 +119,28 @@ def test_training_follows_float32(optimizer: str, precision: str) -> None:
     rounded, theta = on_host(gpu.rounded.flat), on_host(gpu.theta.flat)
     assert rounded.dtype == KIND[precision]
     assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_the_average_of_theta_is_the_hosts(precision: str, optimizer: str) -> None:
+    net = classifier("tanh", precision=precision)
+    gpu, start = on_device(net, precision), net.tensors()
+    for each in (net, gpu):
+        trained(each, optimizer, ema=0.9)
+    bound = 1e-9 if precision == "float64" else 1e-3
+    assert relative(moved(gpu, start), moved(net, start)) < bound
+
+
+@pytest.mark.parametrize(("precision", "rtol"), [("float64", 1e-8), ("float32", 1e-3)])
+def test_lbfgs_goes_the_hosts_way(precision: str, rtol: float) -> None:
+    net = classifier("tanh", precision=precision)
+    x, y, weights = problem(70)
+    costs = [
+        gpumlp.fit_lbfgs(each, x, y, max_iter=10, sample_weight=weights)["cost"]
+        for each in (on_device(net, precision), net)
+    ]
+    np.testing.assert_allclose(*costs, rtol=rtol)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", *HALF])

@@ -9,6 +9,11 @@ from gpumlp.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
+RULES = dict(OPTIMIZERS) | {
+    f"{rule.name} of {name}": rule
+    for name, optimizer in OPTIMIZERS.items()
+    for rule in optimizer.of_matrices()
+}
 # For each optimizer's test: a regulariser that pulls at every θ, half as hard at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
 
@@ -34,7 +39,7 @@ def update_source(
     name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False
 ) -> KernelSource:
     """Of an optimizer's step, with the gradient of `PULL` in it; slots, gradient: their types."""
-    functor = OPTIMIZERS[name].cuda() + PULL.cuda()
+    functor = RULES[name].cuda() + PULL.cuda()
     types = {"slots": slots, "gradient": gradient}
     return KernelSource("update.cu", dtype, functor, **types, grouped=grouped)
 
@@ -59,18 +64,18 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for kind in ("values", "labels")
     }
     named["round"] = KernelSource("round.cu", dtype)
+    named["orthogonal"] = KernelSource("orthogonal.cu", dtype)
     named["average"] = KernelSource("average.cu", dtype)
-    named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
+    named |= {f"update by {name}": update_source(name, dtype) for name in RULES}
     named |= {
-        f"update by {name} with groups": update_source(name, dtype, grouped=True)
-        for name in OPTIMIZERS
+        f"update by {name} with groups": update_source(name, dtype, grouped=True) for name in RULES
     }
     if dtype in ("bfloat16", "float16"):  # what products have added to is in float32
         named |= {
             f"update by {name} with a gradient of float32": update_source(
                 name, dtype, gradient="float32"
             )
-            for name in OPTIMIZERS
+            for name in RULES
         }
         named["update by adamw with all"] = update_source(
             "adamw", dtype, "bfloat16", "float32", grouped=True

@@ -22,7 +22,8 @@ ON_DEVICE = os.environ.get("GPUMLP_KERNELS", "") == "device"
 SANITIZE = os.environ.get("GPUMLP_SANITIZE", "")
 PROCESSES = 2  # of g++ at once
 REPRESENTATIVES = {
-    "gather", "reduce", "round", "average", "step", "softmax", "silu", "penalty elastic_net",
+    "gather", "reduce", "round", "average", "orthogonal", "step", "softmax", "silu",
+    "penalty elastic_net",
     "huber of values", "huber of labels",
     "softmax_cross_entropy of values", "softmax_cross_entropy of labels",
     "update by sgd", "update by momentum", "update by adamw",  # 0, 1 and 2 slots
