@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import networks
@@ -96,8 +97,17 @@ def test_one_step_is_the_rules_with_the_groups_numbers(
             grads |= {f"{2 * i}.weight": gradients.W[i], f"{2 * i}.bias": gradients.b[i]}
         if room == "harness":
             net = in_gpu_room(net)
+        alone = copy.deepcopy(net)
         gpumlp.Trainer(net, name, lr=0.01, groups=groups).fit(x, y, 1, progress=False)
+        gpumlp.Trainer(alone, name, lr=0.01).fit(x, y, 1, progress=False)
+        matrices = [f"{2 * i}.weight" for i in range(net.L - 1)] if optimizer.orthogonal else []
         for tensor, got in net.tensors().items():
+            if tensor in matrices:  # what their direction is, test_muon says
+                W, kept = start[tensor], optimizer.params["weight_decay"]
+                turned = (W - alone.tensors()[tensor]) / 0.01 - kept * W
+                want = W - 0.01 * lr[tensor] * (turned + kept * decay[tensor] * W)
+                np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-13)
+                continue
             params = dict(optimizer.params)
             if "weight_decay" in params:
                 params["weight_decay"] = params["weight_decay"] * decay[tensor]
@@ -296,7 +306,7 @@ def test_wrong_groups() -> None:
         (TypeError, [Group()], "groups must be a mapping, e.g. groups={\"biases\": gpumlp.Group("),
         (TypeError, {"first": 0.1}, "groups['first'] must be a gpumlp.Group, got float; pass "),
         (ValueError, {"biases": Group(decay=0)}, "groups['biases'] multiplies weight_decay, which "
-         "sgd does not have; use adamw or lion, or the network's regularizer"),
+         "sgd does not have; use one of adamw, lion, muon, or the network's regularizer"),
     ):  # fmt: skip
         refusal(error, lambda groups=groups: gpumlp.Trainer(net, "sgd", groups=groups), said)
     for wrong in (-1, float("nan"), float("inf")):

@@ -73,10 +73,10 @@ def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
                 "gpumlp.Group(lr=…, decay=…)"
             )
         if group.decay != 1 and "weight_decay" not in optimizer.params:
-            having = " or ".join(n for n, o in OPTIMIZERS.items() if "weight_decay" in o.params)
+            having = ", ".join(n for n, o in OPTIMIZERS.items() if "weight_decay" in o.params)
             raise ValueError(
                 f"groups[{name!r}] multiplies weight_decay, which {optimizer.name} does not have; "
-                f"use {having}, or the network's regularizer"
+                f"use one of {having}, or the network's regularizer"
             )
     return {name: group for name, group in groups.items() if group != Group()}
 
