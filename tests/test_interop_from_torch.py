@@ -1,6 +1,8 @@
 """Networks from torch's modules, and torch's modules from networks."""
 
+import importlib
 import pickle
+import sys
 import warnings
 
 import networks
@@ -163,3 +165,13 @@ def test_predict_on_a_tensor_is_the_modules_output():
     want = module(x).softmax(dim=1)
     torch.testing.assert_close(net.predict(x), want.detach(), rtol=1e-12, atol=1e-14)
     assert on_host(net.forward(X)).shape == (9, 4)
+
+
+def test_without_torch_the_error_says_what_to_install(monkeypatch):
+    for name in ("torch", "gpumlp.interop.torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules["gpumlp.interop.torch"]
+    refusal(
+        ImportError, lambda: importlib.import_module("gpumlp.interop.torch"),
+        'gpumlp.interop.torch needs PyTorch: pip install "gpumlp[torch]"',
+    )  # fmt: skip

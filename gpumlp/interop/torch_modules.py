@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, fx, nn
 
-from gpumlp.backends import Backend
+from gpumlp.backends import Backend, get_backend
 from gpumlp.functions import ACTIVATIONS, Activation, Loss
+from gpumlp.interop.torch_room import HALVES, PRECISIONS
 from gpumlp.network import MLP
 
 Known = tuple[str, tuple[float, ...]]
@@ -20,10 +21,6 @@ Known = tuple[str, tuple[float, ...]]
 
 BEYOND = 40.0  # exp(−z) is below float64's rounding of z, and softplus is z; torch's own 20 is not
 SELU = tuple(ACTIVATIONS["selu"].params.values())
-PRECISIONS = {
-    torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}  # fmt: skip
 
 
 class Exponential(nn.Module):
@@ -167,11 +164,9 @@ def from_torch(
     if loss is None:
         last = functions[-1].name == "softmax"
         loss = "negative_log_likelihood" if last else "softmax_cross_entropy"
-    from gpumlp.backends import get_backend
-
-    halved = PRECISIONS[kind] in ("bfloat16", "float16")
-    small = halved and get_backend(backend).name == "numpy"
-    settings.setdefault("precision", "float32" if small else PRECISIONS[kind])
+    if kind in HALVES and get_backend(backend).name == "numpy":
+        kind = torch.float32  # which holds them exactly
+    settings.setdefault("precision", PRECISIONS[kind])
     widths = [linears[0].in_features, *(linear.out_features for linear in linears)]
     *hidden, output = functions
     net = MLP(widths, hidden, output, loss=loss, backend=backend, **settings)

@@ -20,6 +20,16 @@ from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
 from gpumlp.interop.torch_room import Bench, working
 
+# a stream that is new to us wants memory, which a capture of torch's cannot give; older torch has
+# no word for it
+UNSAFE = torch.Tag.cudagraph_unsafe if hasattr(torch.Tag, "cudagraph_unsafe") else None
+
+
+def operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
+    """What makes a function the operator ``gpumlp::name``; it writes to none of its arguments."""
+    tags: dict[str, Any] = {} if UNSAFE is None else {"tags": (UNSAFE,)}
+    return torch.library.custom_op(f"gpumlp::{name}", mutates_args=(), schema=schema, **tags)
+
 
 def second_derivative(name: str) -> Callable[..., Any]:
     """What refuses to differentiate a backward operator."""
@@ -52,9 +62,7 @@ LAYER_BACKWARD = (
 )
 
 
-@torch.library.custom_op(
-    "gpumlp::linear_activation", mutates_args=(), schema=f"{LAYER} -> (Tensor, Tensor)"
-)
+@operator("linear_activation", f"{LAYER} -> (Tensor, Tensor)")
 def layer(
     x: Tensor, weight: Tensor, bias: Tensor, activation: str, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -90,10 +98,7 @@ def _layer_shapes(
     return h, x.new_empty(h.shape if kept else (0,))
 
 
-@torch.library.custom_op(
-    "gpumlp::linear_activation_backward", mutates_args=(),
-    schema=f"{LAYER_BACKWARD} -> (Tensor, Tensor, Tensor)",
-)  # fmt: skip
+@operator("linear_activation_backward", f"{LAYER_BACKWARD} -> (Tensor, Tensor, Tensor)")
 def layer_backward(
     gh: Tensor, x: Tensor, weight: Tensor, z: Tensor, h: Tensor, activation: str,
     params: Sequence[float], needs: Sequence[bool],
@@ -166,7 +171,7 @@ ENTROPY_BACKWARD = (
 )
 
 
-@torch.library.custom_op("gpumlp::softmax_cross_entropy", mutates_args=(), schema=ENTROPY)
+@operator("softmax_cross_entropy", ENTROPY)
 def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     """J = Σᵢ weightsᵢ Lᵢ, () in the logits' dtype.
 
@@ -186,9 +191,7 @@ def _entropy_shape(logits: Tensor, target: Tensor, weights: Tensor, smoothing: f
     return logits.new_empty(())
 
 
-@torch.library.custom_op(
-    "gpumlp::softmax_cross_entropy_backward", mutates_args=(), schema=ENTROPY_BACKWARD
-)
+@operator("softmax_cross_entropy_backward", ENTROPY_BACKWARD)
 def entropy_backward(
     gJ: Tensor, logits: Tensor, target: Tensor, weights: Tensor, smoothing: float
 ) -> Tensor:
