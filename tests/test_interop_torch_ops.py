@@ -1,5 +1,7 @@
 """The operators in torch: registered soundly, and torch's own numbers, on the host."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from refusal import refusal
@@ -12,6 +14,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 
 from gpumlp.interop import torch_ops as ops  # noqa: E402
 from gpumlp.interop.torch import linear_activation, softmax_cross_entropy  # noqa: E402
+from gpumlp.interop.torch_room import working  # noqa: E402
 
 OTHERS = {
     "leaky_relu": (0.3,), "elu": (0.5,), "selu": (1.1, 0.9),
@@ -150,6 +153,32 @@ def test_memory_is_shared_and_left_alone(made):
     assert torch.isfinite(h).all()
     for t, b in zip(tensors, before, strict=True):
         assert torch.equal(t, b)
+
+
+def test_a_room_works_in_the_tensors_memory(made):
+    W, strided = made(4, 5), made(5, 4).T
+    half = torch.zeros(4, 5, dtype=torch.float16)
+    with working(W) as at:
+        assert at.reads(W).ctypes.data == at.writes(W).ctypes.data == W.data_ptr()
+        assert at.reads(strided).ctypes.data != strided.data_ptr()
+        np.testing.assert_array_equal(at.reads(strided), strided.detach().numpy())
+    with working(half) as at:
+        at.writes(half)[...] = 1.25
+        assert not half.any()
+    assert (half == 1.25).all()
+
+
+def test_threads_do_not_disturb_each_other(made):
+    W, b = made(64, 64), made(64)
+    many = [made(50 + i, 64) for i in range(8)]
+
+    def work(x):
+        return with_gradients(linear_activation(x / 8, W, b, "gelu"), x, W, b)
+
+    want = [work(x) for x in many]
+    with ThreadPoolExecutor(4) as pool:
+        for got, one in zip(pool.map(work, many * 5), want * 5, strict=True):
+            assert_same(got, one, 0)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own

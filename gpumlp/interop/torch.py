@@ -1,7 +1,8 @@
 """gpumlp in torch: `FusedMLP`, its layers' function, cross-entropy, and networks to and from torch.
 
 Shape and dtype of results are as torch's own functions give them, gradients too.  There is no
-second derivative.
+second derivative, and `torch.func.grad` finds no way through: ``torch.nn.Sequential(*fused)`` has
+both.
 """
 
 from __future__ import annotations
