@@ -107,6 +107,12 @@ def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None
     atomic_write(path, save(arrays, {**metadata, "sha256": digest}))
 
 
+def write_plain(path: PathLike, tensors: Tensors) -> None:
+    """Write a safetensors file as torch's tools do: the tensors, and no settings and no digest."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    atomic_write(path, _safetensors("write").save(arrays, {"format": "pt"}))
+
+
 def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """The tensors and metadata of a safetensors file.
 
