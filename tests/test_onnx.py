@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 
 import networks
 import numpy as np
@@ -16,7 +17,8 @@ from refusal import refusal
 import gpumlp
 from gpumlp import ACTIVATIONS, MLP
 from gpumlp.data import Dataset, Preparation
-from gpumlp.interop.onnx import NATIVE, OPSET, export_onnx
+from gpumlp.interop.onnx import OPSET, export_onnx
+from gpumlp.interop.operators import NATIVE
 
 OPSETS = (13, OPSET, 20, 24)
 NEEDS = {13: 7, 17: 8, 20: 9, 24: 12}  # opset → IR version
@@ -211,17 +213,34 @@ def test_values_of_raw_numbers_are_in_the_targets_unit(rng):
     check(net, export_onnx(net, preparation=preparation), x, p, "values")
 
 
+@dataclass(frozen=True)
+class Wider(Preparation):
+    """With more to do before a network sees x."""
+
+    fill: tuple[float, ...] | None = None
+    holes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+def test_missing_values_are_filled_and_told(rng):
+    _, x, known = prepared(rng, ("a", "b", "c"))
+    gone = rng.random(x.shape) < 0.2
+    fill, known = (1.7e9, 5.0, -3.0), known.to_json()
+    net = MLP([5, 8, 3], backend="numpy")
+    wider = Wider(**{**known, "fill": fill, "holes": ("when", "naïve")})
+    seen = (np.where(gone, fill, x) - known["shift"]) / known["scale"]
+    seen = np.c_[seen[:, 0], gone[:, 0], seen[:, 1:], gone[:, 2]]
+    model = export_onnx(net, preparation=wider)
+    p = net.predict(seen.astype("float32")).astype(float)
+    check(net, model, np.where(gone, np.nan, x), p, "probabilities")
+
+
 def test_what_the_graph_does_not_do_is_refused(rng):
-    from dataclasses import dataclass
-
-    @dataclass(frozen=True)
-    class Wider(Preparation):
-        imputed: tuple[float, ...] | None = None
-
     net, _, preparation = prepared(rng, ("a", "b", "c"))
-    wider = Wider(**preparation.to_json(), imputed=(1.0,))
-    refusal(ValueError, lambda: export_onnx(net, preparation=wider), "imputed", "preparation=None")
-    assert export_onnx(net, preparation=Wider(**preparation.to_json())).graph.output
+    wider = Wider(**preparation.to_json(), categories=("red",))
+    refusal(
+        ValueError, lambda: export_onnx(net, preparation=wider), "categories", "preparation=None"
+    )
 
 
 # ---- the file ------------------------------------------------------------------------------------
@@ -260,7 +279,7 @@ def test_what_is_too_large_for_one_file_lies_beside_it(rng, tmp_path, monkeypatc
 def test_wrong_uses(tmp_path, rng):
     net = MLP([4, 2], backend="numpy")
     other = prepared(rng, ("a", "b"))[-1]
-    refusal(ValueError, lambda: export_onnx(net, preparation=other), "3 features", "4 inputs")
+    refusal(ValueError, lambda: export_onnx(net, preparation=other), "3 inputs", "has 4")
     newest = onnx.defs.onnx_opset_version()
     for opset, bound in ((12, "at least 13"), (newest + 1, f"at most {newest}")):
         refusal(ValueError, lambda o=opset: export_onnx(net, opset=o), "opset", bound)

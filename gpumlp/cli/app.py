@@ -13,6 +13,7 @@ from gpumlp.cli import config, describe, machine, models, options, outputs
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
 from gpumlp.cli.export import export
+from gpumlp.cli.pictures import Picture
 from gpumlp.training import Trainer
 
 app = typer.Typer(
@@ -120,7 +121,8 @@ def train(
             train_metric=True, progress=not quiet, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, resume=resume,
         )  # fmt: skip
-        outputs.write(folder, net, preparation, history, dataset.name, config.as_toml(context))
+        outputs.write(folder, net, preparation, history, dataset.name)
+        config.write(folder / "run.toml", context)
     if as_json:
         machine.trained(dataset, net, history, folder)
     else:
@@ -145,12 +147,13 @@ def evaluate(
 
     All rows of it count, those that the model was trained on too.
     """
-    draw = outputs.picture(plot)
+    picture = Picture(plot)
     net, preparation = models.load(model, backend)
     dataset = datasets.load(data, target, like=preparation)
     x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
     cost, p = net.cost(x, y), preparation.outputs(net.predict(x))
-    draw(dataset, p)
+    picture.add(dataset, p)
+    picture.draw()
     if as_json:
         machine.evaluated(dataset, net, cost, models.metrics(dataset, p))
         return
@@ -176,7 +179,9 @@ def predict(
 
     A row holds the label and the classes' probabilities, or the value.
     """
-    write = outputs.predictions_writer(out, as_json)
+    write = outputs.predictions_writer(out)
+    if as_json and out is None:
+        write = machine.predicted
     net, preparation = models.load(model, backend)
     x = preparation.inputs(datasets.load_inputs(data, preparation))
     write(preparation.outputs(net.predict(x)), preparation.classes)

@@ -19,6 +19,7 @@ import typer
 
 import gpumlp
 from gpumlp.cli.errors import USAGE_ERROR
+from gpumlp.storage import atomic_write
 
 # how a command is told of its run, and how it tells: nothing that the run itself depends on
 NOT_THE_RUNS = ("json", "plan", "quiet", "resume")
@@ -35,10 +36,10 @@ def apply(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def as_toml(context: typer.Context) -> str:
-    """What the command was asked to do, as a file for --config; options without a value left out.
+def write(path: Path, context: typer.Context) -> None:
+    """Write what the command was asked to do, as a file for --config.
 
-    Defaults are written, too: a later version may have others.
+    Options without a value are left out; defaults are there, since a later version may have others.
     """
     command = context.info_name
     lines = [f"# gpumlp {gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
@@ -46,7 +47,7 @@ def as_toml(context: typer.Context) -> str:
         value = context.params.get(parameter.name)
         if value is not None and key not in NOT_THE_RUNS:
             lines.append(f"{key} = {_literal(value)}")
-    return "\n".join(lines) + "\n"
+    atomic_write(path, "\n".join([*lines, ""]).encode(errors="replace"))
 
 
 def _values(context: typer.Context, path: Path) -> dict[str, Any]:

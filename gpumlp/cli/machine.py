@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import typer
 
 from gpumlp.cli.describe import FILES, metric_name, reported_epoch
@@ -25,12 +26,7 @@ KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # a metric's name for people
 
 def show(content: Mapping[str, Any]) -> None:
     """Print it."""
-    typer.echo(line(content))
-
-
-def line(content: Mapping[str, Any]) -> str:
-    """It as one line of JSON."""
-    return json.dumps(_finite(content), allow_nan=False)
+    typer.echo(json.dumps(_finite(content), allow_nan=False))
 
 
 def about(dataset: Dataset, net: MLP) -> dict[str, Any]:
@@ -79,6 +75,16 @@ def evaluated(dataset: Dataset, net: MLP, cost: float, measured: Mapping[str, fl
     """A model's cost and metrics."""
     metrics = {KEYS.get(name, name): value for name, value in measured.items()}
     show({**about(dataset, net), "result": {"cost": cost, **metrics}})
+
+
+def predicted(p: npt.NDArray[Any], classes: tuple[str, ...] | None) -> None:
+    """A line an example: its label and each class's probability, or its value (or values)."""
+    for row in p.tolist():
+        if classes:
+            label = classes[row.index(max(row))]
+            show({"prediction": label, "probabilities": dict(zip(classes, row, strict=True))})
+        else:
+            show({"prediction": row[0] if len(row) == 1 else row})
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ import numpy.typing as npt
 
 import gpumlp
 from gpumlp.checks import positive_int
-from gpumlp.functions import Activation
-from gpumlp.interop.tracing import KNOWN, Graph
+from gpumlp.interop.operators import activation
+from gpumlp.interop.tracing import Graph
 from gpumlp.network import MLP
 from gpumlp.storage import PathLike, atomic_write, check_place
 
@@ -26,27 +25,9 @@ Outputs = dict[str, tuple[npt.DTypeLike, int | None]]
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
 LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds 2 GiB
-# name → (operator, the opset that has it, whether onnxruntime has it in float64 too, attributes by
-# the entry's parameters).  Attributes are float32: in float64 what has some is written out.
-NATIVE: Mapping[str, tuple[str, int, bool, Mapping[str, Any]]] = {
-    "relu": ("Relu", 13, True, {}),
-    "leaky_relu": ("LeakyRelu", 13, False, {"alpha": "slope"}),
-    "elu": ("Elu", 13, False, {"alpha": "alpha"}),
-    "selu": ("Selu", 13, False, {"alpha": "alpha", "gamma": "scale"}),
-    "sigmoid": ("Sigmoid", 13, True, {}),
-    "tanh": ("Tanh", 13, True, {}),
-    "softplus": ("Softplus", 13, False, {}),
-    "softsign": ("Softsign", 13, False, {}),
-    "silu": ("Swish", 24, False, {}),
-    "gelu": ("Gelu", 20, False, {"approximate": b"tanh"}),
-    "gelu_erf": ("Gelu", 20, False, {"approximate": b"none"}),
-    "mish": ("Mish", 22, False, {}),
-    "hard_swish": ("HardSwish", 14, False, {}),
-    "exponential": ("Exp", 13, True, {}),
-    "softmax": ("Softmax", 13, True, {"axis": -1}),
-}
 BUILT = (  # what of a Preparation the graph does; a model that needs more is refused
-    "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale",
+    "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
+    "holes",
 )  # fmt: skip
 
 
@@ -79,8 +60,9 @@ def export_onnx(
             "PATH.data" beside it.
         opset: of the operators, 13 and up; it decides the IR version.
         link: apply the loss's link to ŷ: softmax, sigmoid or exp; else the logits come out.
-        preparation: what `gpumlp train` kept of the data: builds the standardisation in, and with
-            `link` the labels' names or the target's unit.
+        preparation: what `gpumlp train` kept of the data: builds in what stands for missing values
+            (NaN), the standardisation, and with `link` the labels' names or the target's unit.  One
+            with categories is refused: x is numbers.
 
     Raises:
         ValueError: an activation, the opset or the preparation cannot be exported.
@@ -117,10 +99,10 @@ def _network(
     for k, f in enumerate(net.f[1:]):
         graph.place = f"layer{k + 1}/"
         names = [graph.constant(tensors[n], name=n) for n in (f"{2 * k}.weight", f"{2 * k}.bias")]
-        h = _activation(graph, f, graph.node("Gemm", h, *names, transB=1))
+        h = activation(graph, f, graph.node("Gemm", h, *names, transB=1))
     graph.place = "output/"
     if link:
-        h = _activation(graph, net.loss.link, h)
+        h = activation(graph, net.loss.link, h)
     if preparation is None:
         name, dtype = "predictions" if link else "y_hat", graph.dtype
         graph.node("Identity", h, output=name)
@@ -132,31 +114,8 @@ def _network(
     return graph, {"y_hat": (np.dtype(float), net.widths[-1])}
 
 
-def _activation(graph: Graph, f: Activation, z: str) -> str:
-    """h = f(z): f's own operator, or its NumPy expression."""
-    if f.name == "identity":
-        return z
-    if f.stands_in_a_table() and f.name in NATIVE:
-        op, since, in_float64, given = NATIVE[f.name]
-        if graph.opset >= since and (in_float64 or graph.dtype == np.float32):
-            values: dict[str, Any] = {}
-            values |= {k: f.params[v] if isinstance(v, str) else v for k, v in given.items()}
-            return graph.node(op, z, **values)
-    try:
-        return graph.traced(f.f, z, **f.params)
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"activation {f.name!r} cannot be written in ONNX: {error}; write its f with {KNOWN}"
-        ) from error
-
-
-def _seen(graph: Graph, preparation: Preparation, width: int) -> str:
+def _seen(graph: Graph, preparation: Any, width: int) -> str:
     """What the network sees of raw x, as `Preparation.inputs` and the room's cast have it."""
-    if len(preparation.features) != width:
-        raise ValueError(
-            f"preparation has {len(preparation.features)} features but the network has {width} "
-            "inputs; pass the preparation of this network's file"
-        )
     more = [f.name for f in fields(preparation) if f.name not in BUILT]
     unbuilt = [name for name in more if getattr(preparation, name)]
     if unbuilt:
@@ -164,10 +123,24 @@ def _seen(graph: Graph, preparation: Preparation, width: int) -> str:
             f"the model's preparation has {', '.join(unbuilt)}, which an ONNX graph of gpumlp's "
             "does not do; export the network alone, preparation=None, and prepare x before it"
         )
-    graph.place, x = "inputs/", "x"
+    features, holes = preparation.features, getattr(preparation, "holes", ())
+    if len(features) + len(holes) != width:
+        raise ValueError(
+            f"preparation makes {len(features) + len(holes)} inputs but the network has {width}; "
+            "pass the preparation of this network's file"
+        )
+    graph.place, x, gone = "inputs/", "x", ""
+    if getattr(preparation, "fill", None) is not None:
+        gone = graph.node("IsNaN", x)
+        x = graph.node("Where", gone, graph.constant(preparation.fill, float, "fill"), x)
     if preparation.shift is not None:
         x = graph.node("Sub", x, graph.constant(preparation.shift, float, "shift"))
         x = graph.node("Div", x, graph.constant(preparation.scale, float, "scale"))
+    if holes:  # beside each such feature, whether it was missing
+        both = [(j, j + len(features)) if f in holes else (j,) for j, f in enumerate(features)]
+        order = graph.constant(sum(both, ()), np.int64, "order")
+        x = graph.node("Concat", x, graph.cast(gone, float), axis=1)
+        x = graph.node("Gather", x, order, axis=1)
     return graph.cast(x, graph.dtype)
 
 
@@ -201,7 +174,10 @@ def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | 
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return helper.make_tensor_value_info(name, kind, shape)
 
-    entry = value("x", graph.dtype if preparation is None else float, net.widths[0])
+    if preparation is None:
+        entry = value("x", graph.dtype, net.widths[0])
+    else:
+        entry = value("x", float, len(preparation.features))
     made = helper.make_graph(
         graph.nodes, "gpumlp", [entry], [value(name, *kind) for name, kind in outputs.items()],
         [_onnx().numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
