@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
+pytest.importorskip("typer")
 
+from gpumlp.cli.pictures import Picture
+from gpumlp.data import Dataset
 from gpumlp.plots import save_figure
 from gpumlp.plots_evaluation import confusion_figure, residual_figure
 
@@ -76,6 +79,29 @@ def test_each_output_has_a_row_of_its_own(rng):
     axes = residual_figure(y, y + 1, "y").axes
     assert [panel.get_xlabel() for panel in axes[::2]] == [f"true y[{j}]" for j in range(6)]
     np.testing.assert_allclose(axes[4].collections[0].get_offsets(), np.c_[y[:, 2], y[:, 2] + 1])
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
+    seen = []
+    monkeypatch.setattr("gpumlp.cli.pictures.save_figure", lambda figure, path: seen.append(figure))
+    x, classes = rng.normal(size=(60, 2)), ("a", "b", "c") if task == "classification" else None
+    y = rng.integers(0, 3, 60) if classes else rng.normal(size=60)
+    p = rng.random((60, 3 if classes else 1))
+    for size in (60, 17):
+        picture = Picture(tmp_path / "p.png")
+        for start in range(0, 60, size):
+            rows = slice(start, start + size)
+            picture.add(Dataset("d", task, x[rows], y[rows], ("u", "v"), classes), p[rows])
+        picture.draw()
+    if classes:
+        expected = confusion_figure(y, p.argmax(axis=1), classes, "d")
+        drawn = [figure.axes[0].images[0].get_array() for figure in (expected, *seen)]
+    else:
+        expected = residual_figure(y[:, None], p)
+        drawn = [figure.axes[1].collections[0].get_offsets() for figure in (expected, *seen)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
 
 
 def test_names_are_shown_as_they_are(tmp_path):

@@ -19,22 +19,35 @@ from gpumlp.storage import check_writable
 
 T = TypeVar("T")
 
+ACTIVATIONS = ("relu", "gelu", "tanh", "silu")  # those that all competitors have
 PRESETS = Annotated[
-    str, Option("--case", help=f"One or more of {', '.join(cases.PRESETS)}, with commas.")
+    str,
+    Option(
+        "--case",
+        help=f"One or more of {', '.join(cases.PRESETS)}, with commas.",
+        autocompletion=options.completing(cases.PRESETS),
+    ),
 ]
 Widths = Annotated[
     str | None, Option(help="Networks in place of the case's: 512x4 (width x layers), 64-128-10.")
 ]
 BatchSizes = Annotated[str | None, Option("--batch-size", help="Examples a step.")]
-Precisions = Annotated[str | None, Option("--precision", help=", ".join(cases.ITEM_BYTES))]
-Optimizers = Annotated[str | None, Option("--optimizer", help=", ".join(cases.RATES))]
-Activations = Annotated[str | None, Option("--activation", help="relu, gelu, tanh, silu")]
+Precisions = Annotated[
+    str | None, options.named(cases.ITEM_BYTES, ", ".join(cases.ITEM_BYTES), "--precision")
+]
+Optimizers = Annotated[
+    str | None, options.named(cases.RATES, ", ".join(cases.RATES), "--optimizer")
+]
+Activations = Annotated[
+    str | None, options.named(ACTIVATIONS, ", ".join(ACTIVATIONS), "--activation")
+]
 Rounds = Annotated[int, Option(min=2, help="Timed turns of each.")]
 Peers = Annotated[
     str | None,
     Option(
         help=f"Who competes: {', '.join(n for n in COMPETITORS if n != OURS)}, or module:function "
-        "of your own.  [default: all]"
+        "of your own.  [default: all]",
+        autocompletion=options.completing(n for n in COMPETITORS if n != OURS),
     ),
 ]
 Cold = Annotated[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,7 @@ KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # a metric's name for people
 
 def show(content: Mapping[str, Any]) -> None:
     """Print it."""
-    typer.echo(json.dumps(_finite(content), allow_nan=False))
+    typer.echo(_line(content))
 
 
 def about(dataset: Dataset, net: MLP) -> dict[str, Any]:
@@ -82,9 +83,14 @@ def predicted(p: npt.NDArray[Any], classes: tuple[str, ...] | None) -> None:
     for row in p.tolist():
         if classes:
             label = classes[row.index(max(row))]
-            show({"prediction": label, "probabilities": dict(zip(classes, row, strict=True))})
+            told = {"prediction": label, "probabilities": dict(zip(classes, row, strict=True))}
         else:
-            show({"prediction": row[0] if len(row) == 1 else row})
+            told = {"prediction": row[0] if len(row) == 1 else row}
+        sys.stdout.write(f"{_line(told)}\n")
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(content), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

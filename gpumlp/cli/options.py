@@ -34,7 +34,7 @@ def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-def _named(names: Iterable[str], help: str, *flags: str, **settings: Any) -> Any:
+def named(names: Iterable[str], help: str, *flags: str, **settings: Any) -> Any:
     """An option that takes one of these names."""
     return Option(*flags, help=help, autocompletion=completing(names), **settings)
 
@@ -75,29 +75,29 @@ Target = Annotated[
     ),
 ]
 Task = Annotated[
-    str | None, _named(TASKS, "classification or regression; if left out, the target decides.")
+    str | None, named(TASKS, "classification or regression; if left out, the target decides.")
 ]
 Hidden = Annotated[
     str, Option(metavar="WIDTHS", help="Widths of the hidden layers, or none for a linear model.")
 ]
 Activation = Annotated[
-    str, _named(gpumlp.ACTIVATIONS, f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")
+    str, named(gpumlp.ACTIVATIONS, f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")
 ]
 Loss = Annotated[
     str | None,
-    _named(
+    named(
         gpumlp.LOSSES,
         f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
         "squared_error for values.",
     ),
 ]
 LabelSmoothing = Annotated[float | None, Option(help="Of softmax_cross_entropy.  [default: 0.1]")]
-Optimizer = Annotated[str, _named(gpumlp.OPTIMIZERS, f"{_one_of(gpumlp.OPTIMIZERS)}.")]
+Optimizer = Annotated[str, named(gpumlp.OPTIMIZERS, f"{_one_of(gpumlp.OPTIMIZERS)}.")]
 LearningRate = Annotated[
     float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
 ]
 Schedule = Annotated[
-    str, _named(gpumlp.SCHEDULES, f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")
+    str, named(gpumlp.SCHEDULES, f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")
 ]
 BatchSize = Annotated[int, Option(min=1, help="Examples a step.")]
 Epochs = Annotated[int, Option(min=1, help="Passes over the training data.")]
@@ -108,15 +108,15 @@ WeightDecay = Annotated[
 ]
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
 Precision = Annotated[
-    str, _named(PRECISIONS, "float64, float32, or on a GPU tf32, bfloat16, float16.")
+    str, named(PRECISIONS, "float64, float32, or on a GPU tf32, bfloat16, float16.")
 ]
 SlotPrecision = Annotated[
     str | None,
-    _named(["bfloat16"], "Of the optimizer's state: bfloat16, on a GPU; θ's own if left out."),
+    named(["bfloat16"], "Of the optimizer's state: bfloat16, on a GPU; θ's own if left out."),
 ]
 Memory = Annotated[
     str,
-    _named(
+    named(
         ["normal", "low"],
         "normal, or low: compute activations again on the way back where that saves.",
     ),
@@ -125,7 +125,7 @@ Plan = Annotated[
     bool, Option("--plan", help="Show the memory that the training would take, and do not train.")
 ]
 Room = Annotated[
-    str, _named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
+    str, named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
 ]
 Seed = Annotated[
     int, Option(min=0, max=2**32 - 1, help="Of the split, the first weights and the shuffles.")
@@ -172,12 +172,12 @@ Widths = Annotated[
 ]
 ActivationToTune = Annotated[
     str | None,
-    _named(
+    named(
         gpumlp.ACTIVATIONS, "Of the hidden layers.  [default: relu, or the model's]", "--activation"
     ),
 ]
 PrecisionToTune = Annotated[
-    str | None, _named(PRECISIONS, "[default: float32, or the model's]", "--precision")
+    str | None, named(PRECISIONS, "[default: float32, or the model's]", "--precision")
 ]
 Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on stdout.")]
