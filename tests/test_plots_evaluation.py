@@ -10,7 +10,7 @@ pytest.importorskip("typer")
 
 from gpumlp.cli.pictures import Picture
 from gpumlp.data import Dataset
-from gpumlp.plots import save_figure
+from gpumlp.plots import write_png
 from gpumlp.plots_evaluation import confusion_figure, residual_figure
 
 
@@ -84,7 +84,7 @@ def test_each_output_has_a_row_of_its_own(rng):
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
     seen = []
-    monkeypatch.setattr("gpumlp.cli.pictures.save_figure", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr("gpumlp.cli.pictures.write_png", lambda figure, path: seen.append(figure))
     x, classes = rng.normal(size=(60, 2)), ("a", "b", "c") if task == "classification" else None
     y = rng.integers(0, 3, 60) if classes else rng.normal(size=60)
     p = rng.random((60, 3 if classes else 1))
@@ -107,7 +107,7 @@ def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
 def test_names_are_shown_as_they_are(tmp_path):
     names = [r"$\broken$", "花", "a name that is far too long"]
     figure = confusion_figure(np.array([0, 1, 2]), np.array([0, 1, 1]), names, "$x")
-    save_figure(figure, tmp_path / "c.png")
+    write_png(figure, tmp_path / "c.png")
     shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert shown == [*names[:2], "a name that is far…"]
     residual_figure(np.ones((3, 1)), np.ones((3, 1)), r"$\nothing$").savefig(io.BytesIO())

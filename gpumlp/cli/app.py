@@ -9,6 +9,7 @@ import typer
 
 import gpumlp
 from gpumlp import data as datasets
+from gpumlp.callbacks import TensorBoard
 from gpumlp.cli import config, describe, machine, models, options, outputs
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
@@ -73,6 +74,7 @@ def train(
     out: options.Folder = None,
     checkpoint_every: options.CheckpointEvery = None,
     resume: options.Resume = False,
+    tensorboard: options.TensorBoard = False,
     config_file: options.Config = None,
     plan: options.Plan = False,
     quiet: options.Quiet = False,
@@ -120,6 +122,7 @@ def train(
             *seen(part), epochs, validation=seen(held) if held else None, early_stopping=patience,
             train_metric=True, progress=not quiet, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, resume=resume,
+            callbacks=[TensorBoard(folder / "tensorboard")] if tensorboard else [],
         )  # fmt: skip
         outputs.write(folder, net, preparation, history, dataset.name)
         config.write(folder / "run.toml", context)

@@ -181,6 +181,14 @@ PrecisionToTune = Annotated[
 ]
 Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on stdout.")]
+TensorBoard = Annotated[
+    bool,
+    Option(
+        "--tensorboard",
+        help="Write the history for TensorBoard, too, into the folder's `tensorboard`: "
+        "tensorboard --logdir runs compares all runs.",
+    ),
+]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
 Predictions = Annotated[
     Path | None,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.data import Dataset
-from gpumlp.plots import blank_figure, save_figure
+from gpumlp.plots import blank_figure, write_png
 from gpumlp.plots_evaluation import confusion_figure, residual_figure
 from gpumlp.storage import check_place
 
@@ -53,4 +53,4 @@ class Picture:
             figure = confusion_figure(y, p, self._classes, self._title)
         else:
             figure = residual_figure(y, p, self._target, self._title)
-        save_figure(figure, self._path)
+        write_png(figure, self._path)

@@ -23,10 +23,12 @@ from gpumlp.chunks import chunks
 from gpumlp.errors import CheckpointError
 from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Examples
+from gpumlp.training.callback_states import restore_all, states
 from gpumlp.training.history import History
 
 if TYPE_CHECKING:
     from gpumlp.training.fit import Fit
+    from gpumlp.training.trainer import Trainer
 
 
 class Checkpoint:
@@ -84,9 +86,11 @@ class Checkpoint:
                 "seconds": fit.seconds() if fit.step else 0.0,
                 "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
                 "scaling": room.to_host(trainer.scaling).tolist(),
+                "lr_factor": trainer.lr_factor,
             },
             "history": fit.history.to_dict(),
             "watch": fit.watch and fit.watch.state(),
+            "callbacks": states(fit.callbacks),
         }  # fmt: skip
         metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
         storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
@@ -112,6 +116,7 @@ class Checkpoint:
         shapes = {name: view.shape for name, view in views.items()}
         if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise CheckpointError(f"{self.path}: its tensors are not those of this network")
+        restore_all(self._fit.callbacks, training["callbacks"], self.path)
         for name, view in views.items():
             self._fit.trainer.net.backend.asarray(tensors[name], out=view)
         self._restore(training)
@@ -123,6 +128,7 @@ class Checkpoint:
         scaling = np.array(position["scaling"])
         trainer.net.backend.asarray(scaling, dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
+        trainer.lr_factor = position["lr_factor"]
         fit.history = trainer.history = History.from_dict(training["history"])
         if fit.watch is not None:
             for name, value in training["watch"].items():
@@ -174,10 +180,9 @@ def _of_network(config: dict[str, Any]) -> dict[str, Any]:
     return {f"network's {name}": value for name, value in config.items() if name != "seed"}
 
 
-def _settings(fit: Fit) -> dict[str, Any]:
-    """What must be the same for a run to go on as if it had not stopped."""
-    trainer, watch = fit.trainer, fit.watch
-    settings = {
+def settings_of(trainer: Trainer) -> dict[str, Any]:
+    """A trainer's settings, as JSON can hold them."""
+    return {
         "optimizer": trainer.optimizer.spec(),
         "lr": trainer.lr,
         "batch_size": trainer.batch_size,
@@ -185,6 +190,13 @@ def _settings(fit: Fit) -> dict[str, Any]:
         "clip_norm": trainer.clip_norm,
         "seed": trainer.seed,
         "slot_precision": str(trainer.slots.dtype),
+    }
+
+
+def _settings(fit: Fit) -> dict[str, Any]:
+    """What must be the same for a run to go on as if it had not stopped."""
+    trainer, watch = fit.trainer, fit.watch
+    settings = settings_of(trainer) | {
         "early_stopping": watch and dataclasses.asdict(watch.rule),
         "columns": list(fit.history),
     }

@@ -153,9 +153,7 @@ def outgrown(
 
     free: what was there before anything of it was allocated.  The arrays of the attempt are let go.
     """
-    each: BaseException | None = error
-    while each is not None:  # their tracebacks hold the arrays for as long as the error lives
-        each = each.with_traceback(None).__context__
+    let_go(error)
 
     def planned(low: bool, size: int) -> Memory:
         twin = copy.copy(trainer)
@@ -169,6 +167,13 @@ def outgrown(
     told = f"{wanted.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
     ways = _ways(trainer, wanted, lambda low, size: planned(low, size).missing <= room)
     return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{ways}")
+
+
+def let_go(error: BaseException) -> None:
+    """Free the arrays that tracebacks hold for as long as the error lives."""
+    each: BaseException | None = error
+    while each is not None:
+        each = each.with_traceback(None).__context__
 
 
 def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -> str:

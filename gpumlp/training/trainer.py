@@ -14,13 +14,14 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
+from gpumlp.training import lr_finder
 from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
 from gpumlp.training.fit import Fit
 from gpumlp.training.history import History
 from gpumlp.training.memory import Memory, outgrown, plan
-from gpumlp.training.metrics import Metric, columns, evaluations
+from gpumlp.training.metrics import Metrics, columns, evaluations
 from gpumlp.training.updating import Folded, slot_type, updating
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
@@ -57,6 +58,9 @@ class Trainer:
             optimizer's state as it stands.
         history: of the last fit, or the one at work.
         stop: set by a callback, ends the fit after the epoch.
+        lr_factor: set by a callback after an epoch, multiplies the schedule's learning rate from
+            the next one to the fit's end; 1 at its beginning.
+        last_lr: the learning rate of the last step, 0 before the first.
 
     Raises:
         ValueError, TypeError: an argument is not as said.
@@ -102,6 +106,7 @@ class Trainer:
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
+        self.lr_factor, self.last_lr = 1.0, 0.0
 
     def allocate(self) -> None:
         """The optimizer's state, the gradient and the loss scale, as before the first step."""
@@ -112,6 +117,8 @@ class Trainer:
         self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
         self._updating = updating(self, self._fold)
 
+    find_lr = lr_finder.find_lr
+
     def memory(
         self,
         x: Array | int,
@@ -121,7 +128,7 @@ class Trainer:
         sample_weight: Array = None,
         class_weight: ClassWeight = None,
         early_stopping: int | EarlyStopping | None = None,
-        metric: str | Metric | None = "auto",
+        metric: Metrics = "auto",
         train_metric: bool = False,
         data: str = "auto",
     ) -> Memory:
@@ -149,7 +156,7 @@ class Trainer:
         class_weight: ClassWeight = None,
         early_stopping: int | EarlyStopping | None = None,
         callbacks: Sequence[Callback] = (),
-        metric: str | Metric | None = "auto",
+        metric: Metrics = "auto",
         train_metric: bool = False,
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -171,9 +178,12 @@ class Trainer:
             sample_weight: (m,), 0 and up: a minibatch's L is the weighted mean over its examples.
             class_weight: a weight for each class, as list or mapping, or "balanced".
             early_stopping: the patience in epochs, or an `EarlyStopping`.
-            callbacks: hooks, called in this order.
+            callbacks: hooks, called in this order; `gpumlp.callbacks` has ready ones.
             metric: of the validation data: "auto" (accuracy for classes, R² for the rest), None,
-                or ``metric(y, predict(x))``, which gets host arrays.
+                the name of a scorer of scikit-learn's, such as "roc_auc", or
+                ``metric(y, predict(x))``, which gets host arrays: the column "metric".  A list of
+                these, or a dict with them by name, has a column for each: "roc_auc", …, and
+                "metric" for "auto".  Higher is better to whatever watches one, unless told.
             train_metric: also of the training data, after each epoch.
             progress: a bar on stderr; None shows it where tqdm is installed and stderr is a
                 terminal.
@@ -182,7 +192,7 @@ class Trainer:
             checkpoint_every: also after each so many steps.
             resume: go on from `checkpoint` where it exists.  With the same arguments on the same
                 machine the run ends bit for bit as if it had never stopped.  What callbacks keep
-                for themselves is not in the file.
+                is in the file where they say so, see `Callback.state`.
             data: "device" casts x and y to the network's precision and keeps them in the room;
                 "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
                 minibatch in its own dtype, such as uint8, while the one before is worked on.
@@ -220,12 +230,14 @@ class Trainer:
         examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
         held = held_out(net, validation, **lie)
         found = evaluations(net, examples, held, metric, train_metric)
+        for prefix, evaluation in found.items():
+            evaluation.rehearse("validation" if prefix else "training")
         watch = watching(early_stopping, net, columns(found))
         fit = Fit(self, self.batches(examples), epochs, found, columns(found), watch)
         try:
             fit.callbacks = [*checked(callbacks), *progress_bar(progress, fit)]
             fit.checkpoint = asked_for(*saved, fit, examples, held)
-            self.history, self.stop = fit.history, False
+            self.history, self.stop, self.lr_factor = fit.history, False, 1.0
             if fit.checkpoint is not None and saved[-1]:
                 fit.checkpoint.resume()
             fit.run()
