@@ -48,6 +48,9 @@ def test_one_table_and_one_file_of_everything(tmp_path):
     results = {r["competitor"]: r for r in json.loads(json_file.read_text())["results"]}
     assert list(results) == ["gpumlp", "floor", "scikit-learn"]
     assert results == parts(out)
+    again = ["--case", "small", "--resume", "--json"]  # nothing is timed again
+    shown = bench(out, *again, peers="floor, scikit-learn", cold="--cold").stdout
+    assert json.loads(shown) == json.loads(json_file.read_text())
     case = Case.from_json(results["gpumlp"]["case"])
     for name, result in results.items():
         summary, seconds = result["summary"], result["seconds"]

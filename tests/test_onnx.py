@@ -68,6 +68,12 @@ def test_an_activation_is_its_operator_where_the_opset_has_it(f):
         assert (nodes == ["Gemm", op, "Gemm", "Identity"]) == native, nodes
 
 
+@pytest.mark.parametrize(("f", "nodes"), [("silu", 2), ("mish", 3)])
+def test_few_nodes_where_few_will_do(f, nodes):
+    net = MLP([3, 4, 2], f, loss="squared_error", backend="numpy")
+    assert len(export_onnx(net).graph.node) == 3 + nodes
+
+
 def test_parameters_of_an_activation(rng):
     """Off their defaults, as an operator's attributes and written out."""
     x = rng.normal(size=(30, 3))

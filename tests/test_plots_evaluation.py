@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 
+from refusal import refusal
+
 from gpumlp.cli.pictures import Picture
 from gpumlp.data import Dataset
 from gpumlp.plots import write_png
@@ -102,6 +104,14 @@ def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
         drawn = [figure.axes[1].collections[0].get_offsets() for figure in (expected, *seen)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])
+
+
+def test_predictions_that_are_not_finite_are_not_drawn(tmp_path):
+    picture = Picture(tmp_path / "p.png")
+    x, y = np.zeros((3, 1)), np.zeros(3)
+    picture.add(Dataset("d", "regression", x, y, ("u",)), np.array([[0.0], [np.nan], [np.inf]]))
+    refusal(ValueError, picture.draw, "2 of 3 predictions are not finite")
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_are_shown_as_they_are(tmp_path):

@@ -154,16 +154,16 @@ def evaluate(
     net, preparation = models.load(model, backend)
     dataset = datasets.load(data, target, like=preparation)
     x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
-    cost, p = net.cost(x, y), preparation.outputs(net.predict(x))
+    p = preparation.outputs(net.predict(x))
     picture.add(dataset, p)
     picture.draw()
+    unit = "" if preparation.y_shift is None else " (of the standardised target)"
+    measured = {f"cost{unit}": net.cost(x, y)} | models.metrics(dataset, p)
     if as_json:
-        machine.evaluated(dataset, net, cost, models.metrics(dataset, p))
+        machine.evaluated(dataset.name, len(dataset), preparation, net, measured)
         return
     typer.echo(repr(dataset))
     typer.echo(repr(net))
-    unit = "" if preparation.y_shift is None else " (of the standardised target)"
-    measured = {f"cost{unit}": cost} | models.metrics(dataset, p)
     width = max(map(len, measured)) + 2
     for name, value in measured.items():
         typer.echo(f"{name:<{width}}{value:.6g}")
@@ -226,11 +226,9 @@ def tune(
 @reported
 def info(as_json: options.AsJson = False) -> None:
     """Show versions, devices, and why the GPU is or isn't used."""
+    found = dict(describe.installation())
     if as_json:
-        found = dict(describe.installation())
-        machine.show(
-            {name: text if text != describe.MISSING else None for name, text in found.items()}
-        )
+        machine.show({k: None if text == describe.MISSING else text for k, text in found.items()})
         return
-    for name, text in describe.installation():
+    for name, text in found.items():
         typer.echo(f"{name:<14}{text}")

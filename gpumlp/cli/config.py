@@ -52,7 +52,8 @@ def write(path: Path, context: typer.Context) -> None:
 
 def _values(context: typer.Context, path: Path) -> dict[str, Any]:
     """Parameter's name → the file's value, checked as an option's is."""
-    known, kinds, values = _keys(context), _kinds(context), dict[str, Any]()
+    known, kinds = _keys(context), _kinds(context)
+    values: dict[str, Any] = {}
     for written, value in _read(path).items():
         key = written.replace("_", "-")
         if isinstance(value, dict):

@@ -26,6 +26,7 @@ IN_OPTIONS = {  # what the Python API's errors advise → the option that does i
     'memory="low"': "--memory low",
     'slot_precision="bfloat16"': "--slot-precision bfloat16",
     'precision="bfloat16"': "--precision bfloat16",
+    "preparation=None": "--no-raw",
 }
 
 _shown = False  # whether tracebacks are wanted: --debug
@@ -71,6 +72,11 @@ class Commands(TyperGroup):
             status = super().main(args or ["--help"], **settings)
         except USAGE_ERROR as error:
             _tell(error.format_message())  # type: ignore[attr-defined]
+            sys.exit(2)
+        except MENDABLE as error:  # of values that cannot even be parsed, a path with a NUL say
+            if _shown:
+                raise
+            _tell(str(error))
             sys.exit(2)
         except typer.Abort:  # Ctrl-C, in older typers
             sys.exit(130)

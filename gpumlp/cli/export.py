@@ -74,12 +74,8 @@ def write_onnx(
             "--raw needs a model of `gpumlp train`, which knows its data; use --no-raw"
         )
     used = None if raw is False else known
-    try:
-        made = export_onnx(
-            net, out, opset=OPSET if opset is None else opset, link=link, preparation=used
-        )
-    except ValueError as error:
-        raise ValueError(str(error).replace("preparation=None", "--no-raw")) from error
+    asked = OPSET if opset is None else opset
+    made = export_onnx(net, out, opset=asked, link=link, preparation=used)
     return {
         "opset": made.opset_import[0].version,
         "ir_version": made.ir_version,

@@ -17,12 +17,17 @@ import numpy.typing as npt
 import typer
 
 from gpumlp.cli.describe import FILES, metric_name, reported_epoch
-from gpumlp.data import Dataset
+from gpumlp.data import Dataset, Preparation
 from gpumlp.network import MLP
 from gpumlp.training import History
 from gpumlp.training.memory import Memory
 
-KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # a metric's name for people → for machines
+KEYS = {
+    "cost": "cost",
+    "R²": "r2",
+    "RMSE": "rmse",
+    "MAE": "mae",
+}  # a metric's name for people → for machines
 
 
 def show(content: Mapping[str, Any]) -> None:
@@ -30,15 +35,15 @@ def show(content: Mapping[str, Any]) -> None:
     typer.echo(_line(content))
 
 
-def about(dataset: Dataset, net: MLP) -> dict[str, Any]:
-    """The data and the network."""
+def about(name: str, examples: int, known: Dataset | Preparation, net: MLP) -> dict[str, Any]:
+    """The data, of which `known` says the task, features and classes, and the network."""
     return {
         "data": {
-            "name": dataset.name,
-            "task": dataset.task,
-            "examples": len(dataset),
-            "features": dataset.x.shape[1],
-            "classes": dataset.classes,
+            "name": name,
+            "task": known.task,
+            "examples": examples,
+            "features": len(known.features),
+            "classes": known.classes,
         },
         "network": {
             "widths": net.widths,
@@ -53,7 +58,8 @@ def about(dataset: Dataset, net: MLP) -> dict[str, Any]:
 
 def plan(dataset: Dataset, net: MLP, memory: Memory) -> None:
     """The memory that a training would take, in bytes."""
-    show({**about(dataset, net), "memory": {**asdict(memory), "total": memory.total}})
+    told = about(dataset.name, len(dataset), dataset, net)
+    show({**told, "memory": {**asdict(memory), "total": memory.total}})
 
 
 def trained(dataset: Dataset, net: MLP, history: History, folder: Path) -> None:
@@ -61,7 +67,7 @@ def trained(dataset: Dataset, net: MLP, history: History, folder: Path) -> None:
     epoch = reported_epoch(history)
     show(
         {
-            **about(dataset, net),
+            **about(dataset.name, len(dataset), dataset, net),
             "stopped": history.stopped,
             "epochs": history.epochs,
             "epoch": epoch,  # from 0, as in history.json
@@ -72,10 +78,12 @@ def trained(dataset: Dataset, net: MLP, history: History, folder: Path) -> None:
     )
 
 
-def evaluated(dataset: Dataset, net: MLP, cost: float, measured: Mapping[str, float]) -> None:
-    """A model's cost and metrics."""
-    metrics = {KEYS.get(name, name): value for name, value in measured.items()}
-    show({**about(dataset, net), "result": {"cost": cost, **metrics}})
+def evaluated(
+    name: str, examples: int, known: Preparation, net: MLP, measured: Mapping[str, float]
+) -> None:
+    """A model's cost and metrics; of a standardised target the cost is in its standard units."""
+    metrics = {KEYS.get(each.partition(" ")[0], each): v for each, v in measured.items()}
+    show({**about(name, examples, known, net), "result": metrics})
 
 
 def predicted(p: npt.NDArray[Any], classes: tuple[str, ...] | None) -> None:

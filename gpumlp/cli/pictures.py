@@ -49,6 +49,12 @@ class Picture:
         if self._path is None:
             return
         y, p = np.concatenate(self._y), np.concatenate(self._p)
+        odd = int((~np.isfinite(p)).any(axis=-1).sum())
+        if odd:
+            raise ValueError(
+                f"--plot: {odd} of {len(p)} predictions are not finite and cannot be drawn; leave "
+                "it out, or look for values far from those that the model was trained on"
+            )
         if self._classes:
             figure = confusion_figure(y, p, self._classes, self._title)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,18 @@ NATIVE: Mapping[str, tuple[str, int, bool, Mapping[str, Any]]] = {
     "tanh": ("Tanh", 13, True, {}),
     "softplus": ("Softplus", 13, False, {}),
     "softsign": ("Softsign", 13, False, {}),
-    "silu": ("Swish", 24, False, {}),
     "gelu": ("Gelu", 20, False, {"approximate": b"tanh"}),
     "gelu_erf": ("Gelu", 20, False, {"approximate": b"none"}),
     "mish": ("Mish", 22, False, {}),
     "hard_swish": ("HardSwish", 14, False, {}),
     "exponential": ("Exp", 13, True, {}),
     "softmax": ("Softmax", 13, True, {"axis": -1}),
+}
+# where two or three operators say in float32 what takes a dozen nodes of the NumPy expression.
+# Swish, of opset 24, is in no onnxruntime at opset 25 (1.32)
+SHORT: Mapping[str, Callable[[Graph, str], str]] = {
+    "silu": lambda graph, z: graph.node("Mul", z, graph.node("Sigmoid", z)),
+    "mish": lambda graph, z: graph.node("Mul", z, graph.node("Tanh", graph.node("Softplus", z))),
 }
 
 
@@ -41,6 +46,8 @@ def activation(graph: Graph, f: Activation, z: str) -> str:
             values: dict[str, Any] = {}
             values |= {k: f.params[v] if isinstance(v, str) else v for k, v in given.items()}
             return graph.node(op, z, **values)
+    if f.stands_in_a_table() and f.name in SHORT and graph.dtype == np.float32:
+        return SHORT[f.name](graph, z)
     try:
         return graph.traced(f.f, z, **f.params)
     except (TypeError, AttributeError, ValueError) as error:
