@@ -243,7 +243,7 @@ def test_missing_values_are_filled_and_told(rng):
 
 def test_what_the_graph_does_not_do_is_refused(rng):
     net, _, preparation = prepared(rng, ("a", "b", "c"))
-    wider = Wider(**preparation.to_json(), categories=("red",))
+    wider = Wider(**{**preparation.to_json(), "categories": ("red",)})
     refusal(
         ValueError, lambda: export_onnx(net, preparation=wider), "categories", "preparation=None"
     )
