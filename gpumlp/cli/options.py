@@ -59,7 +59,7 @@ Config = Annotated[
         is_eager=True,
         callback=config.apply,
         help="Options from a TOML file, a key for each, such as batch-size = 128; `data` is DATA.  "
-        "What the command line says goes first.  Paths are those of the command line.",
+        "What the command line says goes first.  Paths are relative to where the command runs.",
     ),
 ]
 Model = Annotated[Path, Argument(metavar="MODEL", help="A model.safetensors of `gpumlp train`.")]
