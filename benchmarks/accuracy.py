@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def _torch(task: Task, x: Array, y: Array, seed: int) -> Callable[[Array], Array
     torch.manual_seed(seed)
     widths = [x.shape[1], *task.hidden, int(y.max()) + 1 if task.classes else 1]
     layers: list[Any] = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
     net = torch.nn.Sequential(*layers[:-1])
     decay = ALPHA / task.batch_size

@@ -72,7 +72,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         class_weight: weights by class, or "balanced": all classes get the same share of the whole.
         output_activation: of the last layer; "auto": none, or softmax for a loss of probabilities.
         regularizer: a name or an entry of `gpumlp.REGULARIZERS`, as it is, in place of alpha.
-        initializer: of the weights, as in `gpumlp.MLP`.
+        initializer: of the weights, as in `gpumlp.MLP`.  The default starts small, which on small
+            data sets generalises better than what None picks; for a deep network pass None.
         clip_norm: the largest norm of the gradient that a step uses.
         scoring: the validation score, by a scorer's name or as ``scorer(estimator, X, y)``; None
             for the share of examples with all labels right.
@@ -135,7 +136,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         class_weight: Mapping[Any, float] | str | None = None,
         output_activation: str | Activation = "auto",
         regularizer: str | Regularizer | None = None,
-        initializer: str | Initializer | None = None,
+        initializer: str | Initializer | None = "fan_in",
         clip_norm: float | None = None,
         scoring: str | Callable[..., float] | None = None,
         callbacks: Sequence[Callback] | None = None,

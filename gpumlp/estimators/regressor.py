@@ -77,7 +77,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         max_fun: int = 15000,
         output_activation: str | Activation = "auto",
         regularizer: str | Regularizer | None = None,
-        initializer: str | Initializer | None = None,
+        initializer: str | Initializer | None = "fan_in",
         clip_norm: float | None = None,
         scoring: str | Callable[..., float] | None = None,
         callbacks: Sequence[Callback] | None = None,
