@@ -19,7 +19,7 @@ from gpumlp.functions.entry import Array, Entry, table
 from gpumlp.functions.special import erf
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Activation(Entry):
     """One activation, NumPy and CUDA side by side.
 

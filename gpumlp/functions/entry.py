@@ -15,7 +15,7 @@ Array = Any
 """numpy.ndarray of a floating dtype.  NumPy's own annotations make most arithmetic on one Any."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """A named function with its parameters; subclasses add the NumPy and CUDA expressions.
 
@@ -30,7 +30,7 @@ class Entry:
 
     name: str
     params: Mapping[str, float] = field(default_factory=dict, kw_only=True, hash=False)
-    limits: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False, repr=False)
+    limits: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
         values = {key: self._number(key, value) for key, value in self.params.items()}
@@ -43,6 +43,10 @@ class Entry:
                 known = ", ".join(self.params) or "none"
                 raise TypeError(f"{self.name} has no parameter {key!r}; it has: {known}")
         return dataclasses.replace(self, params={**self.params, **params})
+
+    def __repr__(self) -> str:
+        values = "".join(f", {key}={value!r}" for key, value in self.params.items())
+        return f"{type(self).__name__}({self.name!r}{values})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # nothing in it changes

@@ -14,7 +14,7 @@ from gpumlp.functions.activations import Activation
 from gpumlp.functions.entry import Array, Entry, table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Initializer(Entry):
     """One initialiser.
 
@@ -59,9 +59,13 @@ orthogonal = Initializer(
     params={"gain": 1.0},
     limits={"gain": "(0, inf)"},
 )
+fan_in = Initializer(
+    "fan_in",  # uniform within ±1/√n_in, what torch's nn.Linear starts from: a third of LeCun's
+    draw=lambda rng, n_out, n_in: _uniform(rng, n_out, n_in, 1 / (3 * n_in)),
+)
 zeros = Initializer("zeros", draw=lambda rng, n_out, n_in: np.zeros((n_out, n_in)))
 
-INITIALIZERS = table(glorot, he, lecun, orthogonal, zeros)
+INITIALIZERS = table(glorot, he, lecun, fan_in, orthogonal, zeros)
 
 # He et al.'s variance for the rectifiers, LeCun's for SELU (as its paper wants), else Glorot's
 RECTIFIERS = ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "hard_swish")

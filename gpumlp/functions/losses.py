@@ -21,7 +21,7 @@ from gpumlp.functions.activations import Activation
 from gpumlp.functions.entry import Array, Entry, table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loss(Entry):
     """One loss, NumPy and CUDA side by side.
 

@@ -33,7 +33,7 @@ def _plain(lr: float, decay: float, **params: float) -> tuple[float, float]:
     return 1.0, 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Optimizer(Entry):
     """One update rule, NumPy and CUDA side by side.
 

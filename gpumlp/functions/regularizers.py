@@ -18,7 +18,7 @@ def _no_decay(**params: float) -> float | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Regularizer(Entry):
     """One regulariser, NumPy and CUDA side by side.  Ω(0) must be 0, and so its gradient there.
 

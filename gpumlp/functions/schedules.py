@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gpumlp.functions.entry import Entry, table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schedule(Entry):
     """One schedule.
 

@@ -199,6 +199,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         },
         "ema": trainer.ema,
         "seed": trainer.seed,
+        "shuffle": trainer.shuffle,
         "slot_precision": str(trainer.slots.dtype),
     }
 

@@ -65,6 +65,7 @@ class Trainer:
             looks at and keeps, what `on_epoch_end` sees, and what the network has when a fit ends;
             the steps, and a further fit, go on from the θ of the last step, whatever the network
             was assigned in between.  None: no average.
+        shuffle: whether each epoch has an order of its own; else that of the data.
 
     Attributes:
         low_memory: whether `memory` was "low".
@@ -101,6 +102,7 @@ class Trainer:
         accumulate: int = 1,
         groups: Mapping[str, Group] | None = None,
         ema: float | None = None,
+        shuffle: bool = True,
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
@@ -113,6 +115,9 @@ class Trainer:
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
+        if not isinstance(shuffle, (bool, np.bool_)):
+            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+        self.shuffle = bool(shuffle)
         self._fold = fold
         self.slot_type = slot_type(net.backend, slot_precision)
         if memory not in ("normal", "low"):
@@ -288,8 +293,9 @@ class Trainer:
         name = (
             f"step {widths} {functions} {net.precision}{' clipped' * (self.clip_norm is not None)}"
         )
+        seed = self.seed if self.shuffle else None
         return Batches(
-            net, data, self.batch_size, self.seed, numbers, self.factors, name,
+            net, data, self.batch_size, seed, numbers, self.factors, name,
             rows=self.at_a_time, low=self.low_memory,
         )  # fmt: skip
 

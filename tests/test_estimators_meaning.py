@@ -1,0 +1,164 @@
+"""Parameters that have scikit-learn's names move θ as scikit-learn's own estimators move it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import neural_network as theirs
+from sklearn.datasets import make_multilabel_classification
+
+from gpumlp import estimators as ours
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(60, 5))
+TARGETS = {
+    "two classes": (X[:, 0] > 0).astype(int),
+    "three classes": np.digitize(X[:, 0], [-0.5, 0.5]),
+    "labels": make_multilabel_classification(60, n_classes=4, random_state=0)[1],
+    "a value": X[:, 0] * X[:, 1] + RNG.normal(size=60),
+    "three values": X[:, :3] * X[:, 1:4],
+}
+SOLVERS = {
+    "adam": {"solver": "adam", "beta_1": 0.8, "beta_2": 0.99},
+    "nesterov": {"solver": "sgd", "momentum": 0.7},
+    "momentum": {"solver": "sgd", "momentum": 0.7, "nesterovs_momentum": False},
+    "sgd": {"solver": "sgd", "momentum": 0.0},
+}
+
+
+def both(target, **settings):
+    """Ours and scikit-learn's, with the same θ after an epoch."""
+    settings = {
+        "hidden_layer_sizes": (7, 6),
+        "activation": "logistic",
+        "alpha": 0.3,
+        "batch_size": 20,
+        "learning_rate_init": 0.02,
+        "random_state": 0,
+        "shuffle": False,
+        "epsilon": 1e-13,
+        **settings,
+    }  # fmt: skip  (scikit-learn adds epsilon to a root that is not corrected yet)
+    kind = "Regressor" if "value" in target else "Classifier"
+    pair = [getattr(room, f"MLP{kind}")(**settings) for room in (ours, theirs)]
+    for e in pair:
+        e.set_params(warm_start=True, max_iter=1).fit(X, TARGETS[target])
+    for mine, its in zip(parameters(pair[0]), parameters(pair[1]), strict=True):
+        its[...] = mine
+    return pair
+
+
+def parameters(e):
+    return [*e.coefs_, *e.intercepts_]
+
+
+def agree(pair, rtol=1e-9):
+    for mine, its in zip(*map(parameters, pair), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_moves_every_kind_of_target_alike(target, solver):
+    pair = both(target, **SOLVERS[solver])
+    start = [p.copy() for p in parameters(pair[1])]
+    for e in pair:
+        e.set_params(max_iter=6).fit(X, TARGETS[target])
+    agree(pair)
+    # by far more than they may differ
+    assert max(abs(p - q).max() for p, q in zip(parameters(pair[1]), start, strict=True)) > 0.01
+    assert pair[0].n_outputs_ == pair[1].n_outputs_
+    assert pair[0].out_activation_ == pair[1].out_activation_
+    assert (pair[0].t_, pair[0].n_layers_) == (pair[1].t_, pair[1].n_layers_)
+
+
+@pytest.mark.parametrize("target", ["two classes", "three classes", "labels", "a value"])
+def test_the_loss_is_scikit_learns(target):
+    pair = both(target, alpha=0.0)
+    for e in pair:
+        e.set_params(max_iter=6).fit(X, TARGETS[target])
+    np.testing.assert_allclose(pair[0].loss_curve_[1:], pair[1].loss_curve_[1:], rtol=1e-9)
+    assert pair[0].loss_ == pair[0].loss_curve_[-1]
+    assert pair[0].best_loss_ == min(pair[0].loss_curve_)
+
+
+def test_poissons_too():
+    y = RNG.poisson(np.exp(X[:, 0]))
+    settings = {"loss": "poisson", "shuffle": False, "random_state": 0, "warm_start": True}
+    settings |= {"solver": "sgd", "learning_rate_init": 0.01}
+    pair = [room.MLPRegressor(max_iter=1, **settings).fit(X, y) for room in (ours, theirs)]
+    for mine, its in zip(*map(parameters, pair), strict=True):
+        its[...] = mine
+    for e in pair:
+        e.set_params(max_iter=20).fit(X, y)
+    agree(pair)
+    np.testing.assert_allclose(pair[0].predict(X), pair[1].predict(X), rtol=1e-9)
+    assert pair[0].out_activation_ == "exp"
+
+
+@pytest.mark.parametrize("target", ["three classes", "labels", "three values"])
+def test_example_weights_too(target):
+    weights = RNG.integers(0, 4, 60).astype(float)
+    pair = both(target, batch_size=60, solver="sgd")
+    for e in pair:
+        e.set_params(max_iter=9).fit(X, TARGETS[target], sample_weight=weights)
+    agree(pair)
+
+
+def test_invscaling_falls_with_the_examples_seen():
+    pair = both("a value", solver="sgd", momentum=0.0, learning_rate="invscaling", power_t=0.3)
+    for e in pair:
+        for _ in range(6):
+            e.partial_fit(X, TARGETS["a value"])
+    agree(pair)
+    assert pair[0].t_ == pair[1].t_ == 7 * 60
+    whole = ours.MLPRegressor(**{**pair[0].get_params(), "warm_start": False, "max_iter": 7})
+    whole.fit(X, TARGETS["a value"])
+    for mine, its in zip(*map(parameters, (whole, pair[0])), strict=True):
+        np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.parametrize("epochs", [12, 100])
+def test_adaptive_falls_where_nothing_improves_and_ends_where_it_is_too_small(epochs):
+    never = {"tol": 1e6, "n_iter_no_change": 1}  # no epoch improves by so much
+    pair = both("a value", solver="sgd", momentum=0.0, learning_rate="adaptive", **never)
+    for e in pair:
+        e.set_params(max_iter=epochs).fit(X, TARGETS["a value"])
+    agree(pair)
+    assert pair[0].n_iter_ == pair[1].n_iter_ == min(epochs, 16)
+    assert pair[0].stopped_ == ("finished" if epochs == 12 else "early")
+
+
+@pytest.mark.parametrize("patience", [1, 4])
+@pytest.mark.parametrize("tol", [1e-4, 1e-2, 3e-2])
+def test_training_ends_with_the_same_epoch(tol, patience):
+    pair = both("three classes", tol=tol, n_iter_no_change=patience, alpha=0.0)
+    for e in pair:
+        e.set_params(max_iter=400).fit(X, TARGETS["three classes"])
+    assert pair[0].n_iter_ == pair[1].n_iter_
+    assert pair[0].stopped_ == ("early" if pair[0].n_iter_ < 400 else "finished")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_lbfgs_finds_a_minimum_as_low(target):
+    y, alpha = TARGETS[target], 3.0
+    pair = both(target, solver="lbfgs", activation="tanh", alpha=alpha, tol=1e-7)
+    for e in pair:
+        e.set_params(max_iter=5000).fit(X, y)
+
+    def cost(e):
+        if "value" in target:
+            L = 0.5 * np.square(e.predict(X) - y).reshape(60, -1).sum(axis=1).mean()
+        else:
+            p = e.predict_proba(X)
+            right = np.where(y == 1, p, 1 - p) if y.ndim == 2 else p[np.arange(60), y]
+            L = -np.log(right).reshape(60, -1).sum(axis=1).mean()
+        return L + 0.5 * alpha * sum((W**2).sum() for W in e.coefs_) / 60
+
+    # of several values scikit-learn's loss and its gradient do not belong together
+    lower = target == "three values" and cost(pair[0]) < cost(pair[1])
+    assert lower or cost(pair[0]) == pytest.approx(cost(pair[1]), rel=1e-6)
+    assert pair[0].loss_ == pytest.approx(cost(pair[0]), rel=1e-12)
+    assert pair[0].stopped_ == "converged"
