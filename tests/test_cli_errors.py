@@ -78,7 +78,10 @@ class TestErrors:
             (["evaluate", tmp_path / "bare.safetensors", flowers], "does not say what data"),
             (["evaluate", flowers, flowers], "is damaged or no safetensors file"),
             (["evaluate", model, "digits"], "digits has other features than the model takes"),
-            (["predict", model, flowers, "--out", tmp_path / "p.txt"], "must end in .csv or .npy"),
+            (
+                ["predict", model, flowers, "--out", tmp_path / "p.txt"],
+                "must end in .csv, .parquet or .npy",
+            ),
             (["predict", model, flowers, "--out", tmp_path / "n" / "p.csv"], "folder"),
             (
                 ["train", flowers, "--target", "species", "--out", flowers, *SMALL],

@@ -9,9 +9,10 @@ import typer
 
 import gpumlp
 from gpumlp import data as datasets
-from gpumlp.cli import describe, models, options, outputs
+from gpumlp.cli import describe, models, options, outputs, predictions
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
+from gpumlp.cli.measures import Measures
 from gpumlp.training import Trainer
 
 app = typer.Typer(
@@ -65,6 +66,12 @@ def train(
     seed: options.Seed = 0,
     validation: options.Validation = 0.2,
     standardize: options.Standardize = None,
+    categorical: options.Categorical = None,
+    max_categories: options.MaxCategories = 100,
+    min_frequency: options.MinFrequency = 5,
+    impute: options.Impute = "mean",
+    stream: options.Stream = None,
+    scratch: options.Scratch = None,
     patience: options.Patience = None,
     out: options.Folder = None,
     checkpoint_every: options.CheckpointEvery = None,
@@ -85,22 +92,31 @@ def train(
     if patience is not None and not validation:
         raise ValueError("--patience watches the validation cost; leave out --validation 0")
     rule = models.optimizer(optimizer, weight_decay)
-    dataset = datasets.load(data, target, task)
+    room = datasets.Scratch(scratch or outputs.nearest(out or Path("runs")), stream)
+    dataset = datasets.load(
+        data, target, task, categorical=options.listed(categorical), scratch=room
+    )
+    part, held = datasets.split(dataset, validation, seed)
+    cost = models.loss_for(dataset, loss, label_smoothing)
+    preparation = models.prepare(
+        part, cost, standardize, impute=impute, max_categories=max_categories,
+        min_frequency=min_frequency,
+    )  # fmt: skip
     net = models.build(
-        dataset, hidden, activation, loss, label_smoothing, l1=l1, l2=l2,
+        dataset, len(preparation.columns), hidden, activation, cost, l1=l1, l2=l2,
         precision=precision, backend=backend, seed=seed,
     )  # fmt: skip
     trainer = Trainer(
         net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
     )
-    part, held = datasets.split(dataset, validation, seed)
-    preparation = models.prepare(part, net, standardize)
 
     def seen(examples: datasets.Dataset) -> tuple[Any, Any]:
-        return preparation.inputs(examples.x), preparation.targets(examples.y)
+        x = preparation.prepared(examples.x, net.backend.dtype, room, examples.categories)
+        return x, preparation.targets(examples.y)
 
     if not quiet:
         describe.start(dataset, part, held, net)
+    describe.preparation(preparation, part)
     if plan:
         typer.echo(
             trainer.memory(
@@ -137,13 +153,12 @@ def evaluate(
     All rows of it count, those that the model was trained on too.
     """
     net, preparation = models.load(model, backend)
-    dataset = datasets.load(data, target, like=preparation)
-    x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
-    typer.echo(repr(dataset))
+    measures = Measures(net, preparation)
+    for part in datasets.pieces(data, preparation, target):
+        measures.add(part)
+    typer.echo(measures.examples())
     typer.echo(repr(net))
-    unit = "" if preparation.y_shift is None else " (of the standardised target)"
-    measured = {f"cost{unit}": net.cost(x, y)}
-    measured |= models.metrics(dataset, preparation.outputs(net.predict(x)))
+    measured = measures.measured()
     width = max(map(len, measured)) + 2
     for name, value in measured.items():
         typer.echo(f"{name:<{width}}{value:.6g}")
@@ -159,12 +174,14 @@ def predict(
 ) -> None:
     """Write a model's predictions, a row for each example.
 
-    A row holds the label and the classes' probabilities, or the value.
+    A row holds the label and the classes' probabilities, or the value.  The data is read, and the
+    predictions are written, piece by piece; a file is there when it is whole.
     """
-    write = outputs.predictions_writer(out)
+    predictions.check(out)
     net, preparation = models.load(model, backend)
-    x = preparation.inputs(datasets.load_inputs(data, preparation))
-    write(preparation.outputs(net.predict(x)), preparation.classes)
+    with predictions.writer(out, preparation.classes) as write:
+        for part in datasets.pieces(data, preparation, labelled=False):
+            write(preparation.outputs(net.predict(preparation.inputs(part.x[:]))))
 
 
 app.command()(bench)

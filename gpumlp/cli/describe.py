@@ -14,7 +14,8 @@ from rich.table import Table
 
 import gpumlp
 from gpumlp.backends.threads import blas_name
-from gpumlp.data import Dataset
+from gpumlp.data import Dataset, Preparation
+from gpumlp.data.raw import listed
 from gpumlp.network import MLP
 from gpumlp.training import History
 
@@ -39,6 +40,17 @@ def start(dataset: Dataset, part: Dataset, held: Dataset | None, net: MLP) -> No
     """The data and the network, and so the room it runs in."""
     typer.echo(f"{dataset!r}; {len(part):,} to train on, {len(held or ()):,} held out")
     typer.echo(repr(net))
+
+
+def preparation(preparation: Preparation, part: Dataset) -> None:
+    """What was encoded and filled, on stderr: nothing is done silently."""
+    for name, words in preparation.categories.items():
+        rare = len(part.categories[name]) - len(words)
+        rest = f", {rare} rare or unseen ones share one" if name in preparation.others else ""
+        typer.echo(f"{name}: categories, {len(words)} inputs{rest}", err=True)
+    if preparation.holes:
+        told = f"missing values, filled and with an input of their own: {listed(preparation.holes)}"
+        typer.echo(told, err=True)
 
 
 def earlier_run(folder: Path, checkpoint: Path, resume: bool) -> None:
