@@ -91,6 +91,7 @@ def train(
         outputs.check_folder(out)
     if patience is not None and not validation:
         raise ValueError("--patience watches the validation cost; leave out --validation 0")
+    datasets.check_impute(impute)
     rule = models.optimizer(optimizer, weight_decay)
     room = datasets.Scratch(scratch or outputs.nearest(out or Path("runs")), stream)
     dataset = datasets.load(
@@ -116,7 +117,7 @@ def train(
 
     if not quiet:
         describe.start(dataset, part, held, net)
-    describe.preparation(preparation, part)
+    describe.preparation(preparation)
     if plan:
         typer.echo(
             trainer.memory(
@@ -154,8 +155,11 @@ def evaluate(
     """
     net, preparation = models.load(model, backend)
     measures = Measures(net, preparation)
+    unmet = describe.Unmet(preparation)
     for part in datasets.pieces(data, preparation, target):
+        unmet.note(part)
         measures.add(part)
+    unmet.tell()
     typer.echo(measures.examples())
     typer.echo(repr(net))
     measured = measures.measured()
@@ -179,9 +183,12 @@ def predict(
     """
     predictions.check(out)
     net, preparation = models.load(model, backend)
+    unmet = describe.Unmet(preparation)
     with predictions.writer(out, preparation.classes) as write:
         for part in datasets.pieces(data, preparation, labelled=False):
+            unmet.note(part)
             write(preparation.outputs(net.predict(preparation.inputs(part.x[:]))))
+    unmet.tell()
 
 
 app.command()(bench)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpumlp.data.raw import Categories
 from gpumlp.data.scratch import HostArray
+
+if TYPE_CHECKING:
+    from gpumlp.data.preparation import Preparation
 
 OTHER = "other"
 
@@ -31,6 +35,19 @@ def kept(
         if len(frequent) < len(met):
             others.append(name)
     return chosen, tuple(others)
+
+
+def unmet(preparation: Preparation, x: HostArray) -> HostArray:
+    """How many values of each column of raw x (m, n) training had none such of: (n,) int64.
+
+    They are missing, or of an unknown category; x as `load` and `pieces` give it for the model.
+    """
+    holes = np.array([name in preparation.holes for name in preparation.features])
+    counts = np.where(holes, 0, np.isnan(x).sum(axis=0))
+    for j, name in enumerate(preparation.features):
+        if name in preparation.categories and name not in preparation.others:
+            counts[j] += int((x[:, j] >= len(preparation.categories[name])).sum())
+    return counts
 
 
 def lookup(words: Sequence[str], known: Sequence[str], other: bool) -> HostArray:

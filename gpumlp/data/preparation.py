@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.checks import positive_int
 from gpumlp.chunks import chunks
 from gpumlp.data.categories import OTHER, kept, lookup
+from gpumlp.data.fitting import check_impute, check_missing, fill_values, target_moments
 from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import HostArray, Matrix, Scratch
-from gpumlp.data.statistics import Numbers, Statistics, median, only, spread, statistics
+from gpumlp.data.statistics import Numbers, only, spread, statistics
 from gpumlp.errors import CheckpointError
 
 if TYPE_CHECKING:
     from gpumlp.data.dataset import Dataset
-
-IMPUTE = ("mean", "median", "refuse")
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ class Preparation:
             ValueError: an argument is not as said, a column has no values, or too many are missing
                 to be refused, or a column's moments lie beyond float64.
         """
-        if impute not in IMPUTE:
-            raise ValueError(f"impute must be one of {', '.join(IMPUTE)}, got {impute!r}")
+        check_impute(impute)
+        positive_int(max_categories, "max_categories")
+        positive_int(min_frequency, "min_frequency")
         found = statistics(train.x, train.features, train.categories)
-        _check_missing(train, found, impute)
+        check_missing(train, found, impute)
         categories, others = kept(train.categories, found.often, max_categories, min_frequency)
         numeric = np.array([name not in train.categories for name in train.features])
         shift = scale = y_shift = y_scale = None
@@ -96,18 +97,9 @@ class Preparation:
             plain = [n for n in train.features if n not in train.categories]
             moments = only(found, numeric).moments(plain)
             shift, scale = (spread(v, numeric, d) for v, d in zip(moments, (0, 1), strict=True))
-        fill = None
-        if impute != "refuse":
-            fill = spread(found.mean[numeric].tolist(), numeric, 0)
-        if impute == "median" and fill is not None:
-            odd = set(np.flatnonzero(numeric & (found.missing > 0)).tolist())
-            fill = tuple(median(train.x, j) if j in odd else v for j, v in enumerate(fill))
+        fill = fill_values(train, found, numeric, impute)
         if y:
-            values = train.y.reshape(len(train.y), -1)
-            name = "the target" if train.target is None else f"the target {train.target}"
-            several = values.shape[1] > 1
-            names = [f"{name}[{j}]" if several else name for j in range(values.shape[1])]
-            y_shift, y_scale = statistics(values).moments(names)
+            y_shift, y_scale = target_moments(train)
         holes = tuple(n for n, c in zip(train.features, found.missing, strict=True) if c)
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale,
@@ -229,21 +221,4 @@ class Preparation:
         raise ValueError(
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling such: drop those rows, or train it again"
-        )
-
-
-def _check_missing(train: Dataset, found: Statistics, impute: str) -> None:
-    """Raise where a column has no value to learn from, or holes are refused."""
-    m = len(train)
-    empty = [n for n, c in zip(train.features, found.missing, strict=True) if c == m]
-    if empty:
-        raise ValueError(
-            f"{train.name}: {len(empty)} of {len(train.features)} feature columns have no values "
-            f"in the training part: {listed(empty)}; leave them out"
-        )
-    holes = [f"{n} ({c})" for n, c in zip(train.features, found.missing, strict=True) if c]
-    if holes and impute == "refuse":
-        raise ValueError(
-            f"{train.name}: {len(holes)} of {len(train.features)} feature columns have missing "
-            f"values: {listed(holes)}; drop such rows, or have them filled, --impute mean"
         )
