@@ -97,9 +97,11 @@ def read_npy(
             f"got {target!r}"
         ) from None
     kind = np.result_type(table.dtype, np.float32)
-    y = np.concatenate([table[rows][:, index] for rows in chunks(table)] or [np.empty(0)])
+    # copies: views would hold what was read
+    parts = [table[rows][:, index].astype(kind) for rows in chunks(table)]
+    y = np.concatenate(parts or [np.empty(0, kind)])
     keep = np.delete(np.arange(columns), index)
-    return _by_position(path, table, keep, y.astype(kind), features, whole=True)
+    return _by_position(path, table, keep, y, features, whole=True)
 
 
 # ---- opening -------------------------------------------------------------------------------------
