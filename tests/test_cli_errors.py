@@ -112,6 +112,13 @@ class TestErrors:
             (["--batch-size", 0], "'--batch-size'"),
             (["--patience", 2, "--validation", 0], "--patience watches"),
             (["--optimizer", "adamm"], "unknown optimizer"),
+            (["--hidden", "10;10"], "--hidden takes widths"),
+            (["--activation", "rellu"], "did you mean 'relu'?"),
+            (["--loss", "hubber"], "did you mean 'huber'?"),
+            (["--lr", "-1"], "lr must be finite and more than 0"),
+            (["--schedule", "cosine"], "unknown schedule"),
+            (["--precision", "float8"], "unknown precision 'float8'"),
+            (["--impute", "zero"], "impute must be one of"),
             ([], f"there is no file {none}"),
         ]:
             result = run("train", none, *arguments, code=2)

@@ -68,7 +68,8 @@ class TestTrain:
         scratch.mkdir()
         more = ["--out", tmp_path / "cut", "--stream", "--scratch", scratch]
         cut = [*options[:-2], "--schedule", "constant"]
-        run("train", path, *cut, *more, "--epochs", "2")
+        told = run("train", path, *cut, *more, "--epochs", "2").stderr.splitlines()[-1]
+        assert told == f"0.00 GB of temporary files in {scratch}"
         run("train", path, *cut, *more, "--resume")
         run("train", path, *cut, "--out", tmp_path / "whole")
         assert list(scratch.iterdir()) == []

@@ -95,7 +95,8 @@ def test_is_what_was_written(tmp_path, kind):
     path = tmp_path / f"t.{kind}"
     target = write(path, classes=False)
     data = load(path, target, scratch=Scratch(tmp_path, True))
-    x = data.x[:]
+    x = np.asarray(data.x)
+    np.testing.assert_array_equal(x[5:9], data.x[5:9])
     at = [data.features.index(n) for n in "abc"] if target else [0, 1, 2]
     np.testing.assert_array_equal(x[:, at], np.column_stack([columns(False)[n] for n in "abc"]))
     np.testing.assert_array_equal(data.y, columns(False)["y"])
@@ -154,6 +155,13 @@ class TestBlocks:
         assert data.features == ("w\nord",)
         assert data.categories["w\nord"] == ("one\nline", 'two, "and"\n\nmore', "plain")
         np.testing.assert_array_equal(data.x[:, 0], np.resize([0, 1, 2], M))
+
+    def test_blank_lines(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text("\n\r\na;y\n" + "1;2\n\n3;4\n" * M + "\n\n")
+        data = load(path, "y")
+        assert data.features == ("a",)
+        np.testing.assert_array_equal(data.x[:, 0], np.resize([1, 3], 2 * M))
 
     def test_no_line_end_at_the_end(self, tmp_path):
         path = tmp_path / "t.csv"

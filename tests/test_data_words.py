@@ -17,7 +17,6 @@ from sklearn.preprocessing import OneHotEncoder
 
 from gpumlp.data import Preparation, load, load_inputs, split
 from gpumlp.data.categories import unmet
-from gpumlp.data.statistics import statistics
 from gpumlp.errors import CheckpointError
 
 M = 300
@@ -69,6 +68,14 @@ class TestCategories:
             {"town=t00", "colour=red"}, {"town other"}, set(), {"town other", "colour=red"},
         ]  # fmt: skip
         np.testing.assert_array_equal(unmet(known, raw), [1, 2])  # two holes, and pink
+
+    def test_all_rare(self, tmp_path):
+        path = write_csv(tmp_path / "t.csv", table(colour=COLOURS, y=X[:, 0]))
+        x, known = seen(load(path, "y"), min_frequency=21)
+        assert known.columns[3:] == ("colour other",)
+        np.testing.assert_array_equal(x[:, 3], 1)
+        data = load(path, like=known)
+        np.testing.assert_array_equal(known.inputs(data.x, data.categories), x)
 
     def test_are_those_of_the_training_part(self, tmp_path):
         colours = COLOURS.copy()
@@ -233,22 +240,3 @@ class TestFiles:
             known.inputs(np.array([[3.0, np.nan]]))
         with pytest.raises(CheckpointError, match="does not say what data"):
             Preparation.from_json("f", {"data": {"task": "regression"}})
-
-
-class TestStatistics:
-    @pytest.mark.parametrize("size", [1, 100, 1 << 20])
-    def test_in_any_pieces(self, monkeypatch, size):
-        monkeypatch.setattr("gpumlp.chunks.CHUNK_BYTES", size)
-        x = holey(share=0.4) + 1e6
-        found = statistics(x)
-        np.testing.assert_array_equal(found.missing, np.isnan(x).sum(axis=0))
-        np.testing.assert_array_equal(found.low, np.nanmin(x, axis=0))
-        np.testing.assert_array_equal(found.high, np.nanmax(x, axis=0))
-        mean, std = found.moments("abc")
-        np.testing.assert_allclose(mean, np.nanmean(x, axis=0), rtol=1e-14)
-        np.testing.assert_allclose(std, np.nanstd(x, axis=0), rtol=1e-9)
-
-    def test_count_categories(self):
-        x = np.array([[0.0, 1], [2, 1], [np.nan, 0], [2, 1]])
-        found = statistics(x, ["a", "b"], {"a": ("p", "q", "r")})
-        np.testing.assert_array_equal(found.often["a"], [1, 0, 2])

@@ -93,6 +93,14 @@ def train(
         raise ValueError("--patience watches the validation cost; leave out --validation 0")
     datasets.check_impute(impute)
     rule = models.optimizer(optimizer, weight_decay)
+
+    def trainer_of(net: gpumlp.MLP) -> Trainer:
+        return Trainer(
+            net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
+        )
+
+    settings: Any = {"precision": precision, "backend": backend, "seed": seed}
+    models.check(hidden, activation, loss, trainer_of, **settings)
     room = datasets.Scratch(scratch or outputs.nearest(out or Path("runs")), stream)
     dataset = datasets.load(
         data, target, task, categorical=options.listed(categorical), scratch=room
@@ -104,12 +112,9 @@ def train(
         min_frequency=min_frequency,
     )  # fmt: skip
     net = models.build(
-        dataset, len(preparation.columns), hidden, activation, cost, l1=l1, l2=l2,
-        precision=precision, backend=backend, seed=seed,
-    )  # fmt: skip
-    trainer = Trainer(
-        net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
+        dataset, len(preparation.columns), hidden, activation, cost, l1=l1, l2=l2, **settings
     )
+    trainer = trainer_of(net)
 
     def seen(examples: datasets.Dataset) -> tuple[Any, Any]:
         x = preparation.prepared(examples.x, net.backend.dtype, room, examples.categories)
@@ -128,8 +133,10 @@ def train(
     with outputs.folder(out or Path("runs") / dataset.name) as folder:
         checkpoint = folder / "checkpoint.safetensors"
         describe.earlier_run(folder, checkpoint, resume)
+        data_to_fit, to_watch = seen(part), seen(held) if held else None
+        describe.scratch(room)
         history = trainer.fit(
-            *seen(part), epochs, validation=seen(held) if held else None, early_stopping=patience,
+            *data_to_fit, epochs, validation=to_watch, early_stopping=patience,
             train_metric=True, progress=not quiet, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, resume=resume,
         )  # fmt: skip
@@ -160,9 +167,10 @@ def evaluate(
         unmet.note(part)
         measures.add(part)
     unmet.tell()
-    typer.echo(measures.examples())
+    typer.echo(repr(measures))
     typer.echo(repr(net))
-    measured = measures.measured()
+    unit = "" if preparation.y_shift is None else " (of the standardised target)"
+    measured = {f"cost{unit}": measures.cost()} | measures.metrics()
     width = max(map(len, measured)) + 2
     for name, value in measured.items():
         typer.echo(f"{name:<{width}}{value:.6g}")

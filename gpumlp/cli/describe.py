@@ -14,7 +14,7 @@ from rich.table import Table
 
 import gpumlp
 from gpumlp.backends.threads import blas_name
-from gpumlp.data import Dataset, Preparation
+from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.categories import unmet
 from gpumlp.data.raw import listed
 from gpumlp.network import MLP
@@ -54,6 +54,12 @@ def preparation(preparation: Preparation) -> None:
     if preparation.holes:
         told = f"missing values, filled and with an input of their own: {listed(preparation.holes)}"
         typer.echo(told, err=True)
+
+
+def scratch(room: Scratch) -> None:
+    """What lies in temporary files, on stderr."""
+    if room.used:
+        typer.echo(f"{room.used / 1e9:.2f} GB of temporary files in {room.folder}", err=True)
 
 
 class Unmet:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data import Dataset, Preparation
+from gpumlp.data.scratch import HostArray
 from gpumlp.network import MLP
 
 
@@ -16,56 +17,61 @@ class Measures:
     Args:
         net: the network.
         preparation: what it knows of its data.
+
+    Attributes:
+        name: of the data.
+        examples: how many were counted.
     """
 
     def __init__(self, net: MLP, preparation: Preparation) -> None:
         self._net, self._preparation = net, preparation
-        self._name, self._m = "", 0
+        self.name, self.examples = "", 0
         self._cost = self._right = 0.0
         # the mean of y, and sums over the examples, an output each
         self._mean: Any = np.zeros(1)
         self._total = self._residual = self._absolute = self._mean
 
-    def add(self, part: Dataset) -> None:
-        """Count these examples too."""
+    def add(self, part: Dataset) -> HostArray:
+        """Count these examples too; returns their `Preparation.outputs`."""
         x, y = self._preparation.inputs(part.x[:]), self._preparation.targets(part.y)
-        self._name, k = part.name, len(part)
+        self.name, k = part.name, len(part)
         self._cost += k * (self._net.cost(x, y) - self._net.penalty())
         p = self._preparation.outputs(self._net.predict(x))
         if part.classes:
             self._right += float((p.argmax(axis=1) == part.y).sum())
         else:
             self._values(part.y.reshape(k, -1), p)
-        self._m += k
+        self.examples += k
+        return p
 
-    def examples(self) -> str:
-        """What was measured."""
+    def __repr__(self) -> str:
         known = self._preparation
         what = f"{len(known.classes)} classes" if known.classes else "real target"
         return (
-            f"{self._name}: {self._m:,} examples, {len(known.features)} features, {known.task}, "
-            f"{what}"
+            f"{self.name}: {self.examples:,} examples, {len(known.features)} features, "
+            f"{known.task}, {what}"
         )
 
-    def measured(self) -> dict[str, float]:
-        """The numbers by their names."""
-        unit = "" if self._preparation.y_shift is None else " (of the standardised target)"
-        found = {f"cost{unit}": self._cost / self._m + self._net.penalty()}
+    def cost(self) -> float:
+        """J = L + λΩ(θ)."""
+        return self._cost / self.examples + self._net.penalty()
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics by their names."""
         if self._preparation.classes:
-            return {**found, "accuracy": self._right / self._m}
+            return {"accuracy": self._right / self.examples}
         # as `training.metrics.r2`: a column of equal values has 1 where p is exact, else 0
         flat = np.where(self._residual == 0, 1.0, 0.0)
         share = self._residual / np.where(self._total > 0, self._total, 1)
         return {
-            **found,
             "R²": float(np.where(self._total > 0, 1 - share, flat).mean()),
-            "RMSE": float(np.sqrt(self._residual.mean() / self._m)),
-            "MAE": float(self._absolute.mean() / self._m),
+            "RMSE": float(np.sqrt(self._residual.mean() / self.examples)),
+            "MAE": float(self._absolute.mean() / self.examples),
         }
 
-    def _values(self, y: Any, p: Any) -> None:
+    def _values(self, y: HostArray, p: HostArray) -> None:
         """Join the sums of a piece with those so far (Chan, Golub and LeVeque, 1983)."""
-        m, k = self._m, len(y)
+        m, k = self.examples, len(y)
         mean = y.mean(axis=0)
         gap = mean - self._mean
         self._total = self._total + np.square(y - mean).sum(axis=0) + gap**2 * (m * k / (m + k))

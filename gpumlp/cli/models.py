@@ -8,7 +8,7 @@ from typing import Any
 
 from gpumlp import storage
 from gpumlp.data import Dataset, Preparation
-from gpumlp.functions import LOSSES, OPTIMIZERS, ElasticNet, Loss, Optimizer
+from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss, Optimizer
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
 
@@ -20,6 +20,18 @@ def require(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise ImportError(f'this command needs {module}: pip install "gpumlp[cli]"')
+
+
+def check(hidden: str, activation: str, loss: str | None, trainer: Any, **settings: Any) -> None:
+    """Raise before the data is read what needs none of it.
+
+    trainer: makes a `Trainer` of a network; settings: of the network.
+    """
+    _widths(hidden)
+    lookup(ACTIVATIONS, "activation", activation)
+    if loss is not None:
+        lookup(LOSSES, "loss", loss)
+    trainer(MLP([1, 1], **settings))
 
 
 def build(

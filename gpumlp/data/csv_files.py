@@ -30,7 +30,8 @@ class CsvFile:
         self._path, self._delimiter = path, delimiter(path)
         with path.open("rb") as file:
             head = file.read(BLOCK)
-        self._header = _row_end(head, first=True) or len(head)
+        blank = len(head) - len(head.lstrip(b"\r\n"))
+        self._header = blank + (_row_end(head[blank:], first=True) or len(head))
         if b"\0" in head[: self._header]:  # UTF-16 without a mark at its start
             raise not_utf8(path)
         table = self._parse(head[: self._header], None, ())
@@ -92,7 +93,9 @@ def delimiter(path: Path) -> str:
         ValueError: the header is not UTF-8.
     """
     with path.open("rb") as file:
-        header = file.readline(BLOCK)
+        header = next(
+            (line for line in iter(lambda: file.readline(BLOCK), b"") if line.strip()), b""
+        )
     try:
         text = header.decode()
     except UnicodeDecodeError:

@@ -17,7 +17,26 @@ LARGE = 128 << 20  # bytes of an array from which on it goes into a file
 SPARE = 64 << 20  # bytes of the disk that are left to others
 
 
-class OnDisk:
+class Sliced:
+    """Rows (m, n) that are read when asked for: ``x[a:b]`` is an array, and so is np.asarray(x)."""
+
+    ndim = 2
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> HostArray:
+        raise NotImplementedError
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> HostArray:
+        if copy is False:
+            raise ValueError("what is on a disk cannot be an array without a copy")
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+
+class OnDisk(Sliced):
     """Rows (m, n) of a file in C order: ``rows[a:b]`` reads a slice, as a new array.
 
     It is read, not mapped: pages that were read this way are no part of the process's memory.
@@ -28,17 +47,12 @@ class OnDisk:
         offset: the byte where they begin.
     """
 
-    ndim = 2
-
     def __init__(
         self, file: BinaryIO, shape: tuple[int, int], dtype: npt.DTypeLike, offset: int = 0
     ) -> None:
         self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
         self._offset = offset
         weakref.finalize(self, file.close)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def __getitem__(self, rows: slice) -> HostArray:
         start, stop, _ = rows.indices(len(self))
@@ -54,7 +68,7 @@ class OnDisk:
         return np.memmap(self.file, self.dtype, "r", self._offset, self.shape)
 
 
-class Selection:
+class Selection(Sliced):
     """Some rows and columns of what is read a slice at a time, and in another dtype.
 
     Args:
@@ -63,8 +77,6 @@ class Selection:
         dtype: what they are cast to.
         index: the rows to keep, ascending; None for all.
     """
-
-    ndim = 2
 
     def __init__(
         self,
@@ -77,9 +89,6 @@ class Selection:
         self.dtype = np.dtype(dtype)
         self.shape = (len(source) if index is None else len(index), len(columns))
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getitem__(self, rows: slice) -> HostArray:
         if self._index is None:
             part = np.asarray(self._source[rows])
@@ -90,7 +99,7 @@ class Selection:
         return np.ascontiguousarray(part[:, self._columns], self.dtype)
 
 
-Matrix = HostArray | OnDisk | Selection
+Matrix = HostArray | Sliced
 """(m, n) numbers with shape, dtype and len, of which ``x[a:b]`` is an array."""
 
 
@@ -109,13 +118,16 @@ class Scratch:
     Args:
         folder: of the files; None for the system's folder of temporary files.
         stream: True for files always, False for never, None for arrays larger than `LARGE`.
+
+    Attributes:
+        used: the bytes that were asked for in files.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str] | None = None, stream: bool | None = None
     ) -> None:
         self.folder = Path(tempfile.gettempdir() if folder is None else folder)
-        self._stream = stream
+        self._stream, self.used = stream, 0.0
 
     def on_disk(self, size: float) -> bool:
         """Whether so many bytes go into a file."""
@@ -133,6 +145,7 @@ class Scratch:
                 f"{self.folder} has {free / 1e9:.2f} GB free, but temporary files need "
                 f"{size / 1e9:.2f} GB; name a folder with more, --scratch DIR"
             )
+        self.used += size
         file: Any = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  (its reader closes it)
         return file  # type: ignore[no-any-return]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.columns import Column
+from gpumlp.data.columns import Column, is_text
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.raw import NONE, Categories, Raw, listed, missing
@@ -95,7 +95,8 @@ class Table:
             x, y = self._gather(scratch)
         self._check()
         words = self.target and tuple(self.target.words)
-        categories = {c.name: tuple(c.words) for c in self.columns if c.words}
+        known = self._settings[1]
+        categories = {c.name: tuple(c.words) for c in self.columns if c.words or c.name in known}
         return Raw(x.rows(), self.features, y, words or None, categories)
 
     def _begin(self) -> None:
@@ -168,8 +169,11 @@ def _is_number(text: str) -> bool:
 
 
 def _dtype(kinds: dict[str, Any] | None, names: Sequence[str]) -> np.dtype[Any]:
-    """float32 where all columns are, else float64."""
+    """float32 where it holds all columns, words' positions among them, else float64."""
     import pyarrow as pa
 
-    single = kinds is not None and all(kinds[n] in (pa.float32(), pa.float16()) for n in names)
-    return np.dtype(np.float32 if single else np.float64)
+    def single(kind: Any) -> bool:
+        return kind in (pa.float32(), pa.float16()) or is_text(kind)
+
+    small = kinds is not None and all(single(kinds[name]) for name in names)
+    return np.dtype(np.float32 if small else np.float64)
