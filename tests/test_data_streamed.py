@@ -141,6 +141,15 @@ class TestBlocks:
         data = load(write_csv(path, {"a": np.arange(M), "y": y}), "y")
         np.testing.assert_array_equal(np.array(data.classes)[data.y], y.astype(str))
 
+    def test_a_target_that_looks_otherwise_in_some_blocks(self, tmp_path):
+        y = np.where(np.arange(M) < 300, "1", np.where(np.arange(M) < 500, "x", "2"))
+        path = write_csv(tmp_path / "t.csv", {"a": np.arange(M), "y": y})
+        data = load(path, "y")
+        assert data.classes == ("1", "2", "x")
+        known = Preparation.of(data, x=True, y=False)
+        labels = np.concatenate([part.y for part in pieces(path, known)])
+        np.testing.assert_array_equal(labels, data.y)
+
     def test_a_text_among_numbers_at_the_end(self, tmp_path):
         a = np.arange(M).astype(object)
         a[-2:] = "?"

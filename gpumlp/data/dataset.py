@@ -137,17 +137,17 @@ def pieces(
     if _suffix(source) in TABLES:
         path = _path(os.fspath(source))
         table = Table(path, target, like.features, labelled, (), like.categories)
-        name, parts = path.stem, table.pieces()
+        name, parts, column = path.stem, table.pieces(), table.target
     else:
         name, raw = _read(source, target, like, labelled, (), Scratch())
-        parts = _slices(raw)
+        parts, column = _slices(raw), None
     empty = True
     for x, y in parts:
         if len(x) == 0:
             continue
         empty = False
-        words = None if _suffix(source) not in TABLES or not table.target else table.target.words
-        part = Raw(x, like.features, y, tuple(words) if words else None)
+        words = tuple(column.words) if column is not None and column.worded else None
+        part = Raw(x, like.features, y, words)
         targets = x[:0, 0] if y is None else _targets(name, part, like.task, like)[1]
         yield Dataset(
             name, like.task, x, targets, like.features, like.classes, target,

@@ -15,7 +15,13 @@ SEEN = 1000  # words that are looked at for numbers in disguise
 
 
 class TargetColumn(Column):
-    """The column to predict."""
+    """The column to predict.
+
+    Attributes:
+        worded: whether the last piece was words, so that its numbers are positions.
+    """
+
+    worded = False
 
     def values(self, column: Any) -> HostArray:
         """An Arrow column as numbers (m,) of their own type, or as the words' positions.
@@ -28,7 +34,8 @@ class TargetColumn(Column):
         self.missing += column.null_count
         if pa.types.is_null(column.type):
             return np.zeros(len(column))
-        if is_numeric(column.type):
+        self.worded = not is_numeric(column.type)
+        if not self.worded:
             self.kinds.add("numbers")
             y: HostArray = np.asarray(column.to_numpy())
             return y.astype(np.float64) if y.dtype == object else y  # decimals
