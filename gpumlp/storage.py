@@ -15,7 +15,7 @@ import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -148,8 +148,16 @@ def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
 
 
 def atomic_write(path: PathLike, data: bytes) -> None:
-    """Put `data` at `path` so that a crash at any moment leaves the old file or the new one, whole.
+    """Put `data` at `path`, whole or not at all: see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
 
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once the block has ended well.
+
+    A crash at any moment leaves the old file or the new one, whole.
     The temporary file is a sibling, "NAME.HEX.tmp".  One that a killed process of the past left
     behind is removed.
     """
@@ -158,7 +166,7 @@ def atomic_write(path: PathLike, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -15,7 +15,9 @@ from rich.table import Table
 
 import gpumlp
 from gpumlp.backends.threads import blas_name
-from gpumlp.data import Dataset
+from gpumlp.data import Dataset, Preparation, Scratch
+from gpumlp.data.categories import unmet
+from gpumlp.data.raw import listed
 from gpumlp.network import MLP
 from gpumlp.training import History
 
@@ -41,6 +43,45 @@ def start(dataset: Dataset, part: Dataset, held: Dataset | None, net: MLP) -> No
     """The data and the network, and so the room it runs in."""
     typer.echo(f"{dataset!r}; {len(part):,} to train on, {len(held or ()):,} held out")
     typer.echo(repr(net))
+
+
+def preparation(preparation: Preparation) -> None:
+    """What was encoded and filled, on stderr: nothing is done silently."""
+    words = [
+        f"{name} ({len(kept)}{' and others' * (name in preparation.others)})"
+        for name, kept in preparation.categories.items()
+    ]
+    if words:
+        typer.echo(f"categories, with an input each: {listed(words)}", err=True)
+    if preparation.holes:
+        told = f"missing values, filled and with an input of their own: {listed(preparation.holes)}"
+        typer.echo(told, err=True)
+
+
+def scratch(room: Scratch) -> None:
+    """What lies in temporary files, on stderr."""
+    if room.used:
+        typer.echo(f"{room.used / 1e9:.2f} GB of temporary files in {room.folder}", err=True)
+
+
+class Unmet:
+    """Values that a model met none of in training, counted column by column."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._preparation = preparation
+        self._counts = np.zeros(len(preparation.features), np.int64)
+
+    def note(self, part: Dataset) -> None:
+        """Count those of these examples."""
+        self._counts += unmet(self._preparation, part.x[:])
+
+    def tell(self) -> None:
+        """On stderr, where there are any: what the model makes of them is a guess."""
+        named = zip(self._preparation.features, self._counts.tolist(), strict=True)
+        odd = [f"{name} ({count})" for name, count in named if count]
+        if odd:
+            told = "columns with missing values or unknown categories, unlike in training"
+            typer.echo(f"{told}: {listed(odd)}", err=True)
 
 
 def earlier_run(folder: Path, checkpoint: Path, resume: bool) -> None:

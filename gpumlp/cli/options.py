@@ -13,11 +13,16 @@ from typer import Argument, Option
 
 import gpumlp
 from gpumlp.cli import config
-from gpumlp.data import EMBEDDED, TASKS
+from gpumlp.data import EMBEDDED, IMPUTE, TASKS
 
 
 def _one_of(names: Iterable[str]) -> str:
     return ", ".join(names)
+
+
+def listed(text: str | None) -> list[str]:
+    """The parts of "a,b"."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
@@ -141,6 +146,37 @@ Standardize = Annotated[
         "brought there.  [default: yes, but for the embedded pictures]",
     ),
 ]
+Categorical = Annotated[
+    str | None,
+    Option(
+        metavar="COLUMNS",
+        help="Columns, with commas, that hold categories though they look like numbers or have "
+        "very many different words.  Columns of words are always taken for categories.",
+    ),
+]
+MaxCategories = Annotated[
+    int,
+    Option(min=1, help="Categories of a column with inputs of their own; rarer ones share one."),
+]
+MinFrequency = Annotated[
+    int, Option(min=1, help="Examples that a category must have for an input of its own.")
+]
+Impute = Annotated[
+    str,
+    Option(help=f"What stands for missing numbers, beside an input that tells: {_one_of(IMPUTE)}."),
+]
+Stream = Annotated[
+    bool | None,
+    Option(
+        "--stream/--no-stream",
+        help="Keep the data in temporary files and read it piece by piece; the result is the "
+        "same.  [default: what is larger than 128 MiB in memory]",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    Option(metavar="DIR", help="Folder for those files.  [default: that of --out]"),
+]
 Patience = Annotated[
     int | None,
     Option(
@@ -194,7 +230,7 @@ Predictions = Annotated[
     Path | None,
     Option(
         "--out",
-        help=".csv: label and probabilities, or values; .npy: the probabilities or values alone.  "
+        help=".csv, .parquet: label and probabilities, or values; .npy: without the label.  "
         "[default: CSV on stdout]",
     ),
 ]
