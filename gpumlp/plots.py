@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,15 @@ def plot_history(
     title: str = "",
 ) -> None:
     """Write `history_figure` as a PNG file, whole or not at all."""
+    save_figure(history_figure(history, metric=metric, title=title), path)
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
     image = io.BytesIO()
-    history_figure(history, metric=metric, title=title).savefig(image, format="png", dpi=144)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
+        figure.savefig(image, format="png", dpi=144)
     atomic_write(path, image.getvalue())
 
 
@@ -47,8 +55,13 @@ def history_figure(
     values = [*history.get("cost", ()), *history.get("val_cost", ())]
     if values and min(values) > 0 and max(values) > LOG_FROM * min(values):
         cost.set_yscale("log")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    entitle(figure, title)
     return figure
+
+
+def entitle(figure: Any, title: str) -> None:
+    """Put the title at the top left."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
 
 
 def _panel(axes: Any, history: Mapping[str, Sequence[float]], column: str, name: str) -> None:
@@ -74,10 +87,10 @@ def _panel(axes: Any, history: Mapping[str, Sequence[float]], column: str, name:
         axes.legend(frameon=False)
 
 
-def blank_figure(height: float = 3.8) -> Any:
+def blank_figure(height: float = 3.8, width: float = 9.6) -> Any:
     """A figure that needs no display: the one place where matplotlib is imported."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('for plots: pip install "gpumlp[cli]"') from error
-    return Figure(figsize=(9.6, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")

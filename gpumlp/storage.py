@@ -107,6 +107,12 @@ def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None
     atomic_write(path, save(arrays, {**metadata, "sha256": digest}))
 
 
+def write_plain(path: PathLike, tensors: Tensors) -> None:
+    """Write a safetensors file as torch's tools do: the tensors, and no settings and no digest."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    atomic_write(path, _safetensors("write").save(arrays, {"format": "pt"}))
+
+
 def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """The tensors and metadata of a safetensors file.
 
@@ -144,7 +150,7 @@ def atomic_write(path: PathLike, data: bytes) -> None:
     behind is removed.
     """
     path = Path(path)
-    _check_place(path)
+    check_place(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -163,10 +169,12 @@ def atomic_write(path: PathLike, data: bytes) -> None:
 def check_writable(path: PathLike) -> None:
     """Raise at once what `write` would raise later, after hours of training perhaps."""
     _safetensors("write")
-    _check_place(Path(path))
+    check_place(Path(path))
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: PathLike) -> None:
+    """Raise where no file can be written at `path`: a folder is there, or there is none for it."""
+    path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
     if not path.parent.is_dir():

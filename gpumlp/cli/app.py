@@ -9,15 +9,17 @@ import typer
 
 import gpumlp
 from gpumlp import data as datasets
-from gpumlp.cli import describe, models, options, outputs
+from gpumlp.cli import config, describe, machine, models, options, outputs
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
+from gpumlp.cli.export import export
 from gpumlp.training import Trainer
 
 app = typer.Typer(
     cls=Commands,
     help="Train multilayer perceptrons on NVIDIA GPUs, or on the CPU where there is none.",
-    add_completion=False,
+    epilog="With --json stdout holds JSON alone.  An error is one line on stderr.  Exit status: 0 "
+    "done; 1 a part of `bench` failed; 2 wrong use, or what its message says to mend; 130 Ctrl-C.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its columns are so narrow that they cut off names
 )
@@ -42,6 +44,7 @@ def _start(
 @app.command()
 @reported
 def train(
+    context: typer.Context,
     data: options.Data = "mnist5k",
     target: options.Target = None,
     task: options.Task = None,
@@ -69,13 +72,15 @@ def train(
     out: options.Folder = None,
     checkpoint_every: options.CheckpointEvery = None,
     resume: options.Resume = False,
+    config_file: options.Config = None,
     plan: options.Plan = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a network; write it and the history of its training.
 
-    The folder gets model.safetensors, checkpoint.safetensors, history.json and history.png; files
-    of those names are replaced.
+    The folder gets model.safetensors, checkpoint.safetensors, history.json, history.png, and
+    run.toml, with which --config repeats the run; files of those names are replaced.
 
     Ctrl-C ends the training and writes them too; --resume goes on from there.
     """
@@ -99,14 +104,13 @@ def train(
     def seen(examples: datasets.Dataset) -> tuple[Any, Any]:
         return preparation.inputs(examples.x), preparation.targets(examples.y)
 
-    if not quiet:
+    if not (quiet or as_json):
         describe.start(dataset, part, held, net)
     if plan:
-        typer.echo(
-            trainer.memory(
-                len(part), validation=len(held or ()), early_stopping=patience, train_metric=True
-            )
+        planned = trainer.memory(
+            len(part), validation=len(held or ()), early_stopping=patience, train_metric=True
         )
+        machine.plan(dataset, net, planned) if as_json else typer.echo(planned)
         return
     with outputs.folder(out or Path("runs") / dataset.name) as folder:
         checkpoint = folder / "checkpoint.safetensors"
@@ -116,10 +120,13 @@ def train(
             train_metric=True, progress=not quiet, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, resume=resume,
         )  # fmt: skip
-        outputs.write(folder, net, preparation, history, dataset.name)
-    if not quiet:
-        describe.table(history, net)
-    describe.end(history, net, folder)
+        outputs.write(folder, net, preparation, history, dataset.name, config.as_toml(context))
+    if as_json:
+        machine.trained(dataset, net, history, folder)
+    else:
+        if not quiet:
+            describe.table(history, net)
+        describe.end(history, net, folder)
     if history.stopped == "interrupted":
         raise typer.Exit(130)
 
@@ -130,20 +137,27 @@ def evaluate(
     model: options.Model,
     data: options.DataToUse,
     target: options.Target = None,
+    plot: options.Picture = None,
     backend: options.Room = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a model's cost and metrics on data, in the data's own unit.
 
     All rows of it count, those that the model was trained on too.
     """
+    draw = outputs.picture(plot)
     net, preparation = models.load(model, backend)
     dataset = datasets.load(data, target, like=preparation)
     x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
+    cost, p = net.cost(x, y), preparation.outputs(net.predict(x))
+    draw(dataset, p)
+    if as_json:
+        machine.evaluated(dataset, net, cost, models.metrics(dataset, p))
+        return
     typer.echo(repr(dataset))
     typer.echo(repr(net))
     unit = "" if preparation.y_shift is None else " (of the standardised target)"
-    measured = {f"cost{unit}": net.cost(x, y)}
-    measured |= models.metrics(dataset, preparation.outputs(net.predict(x)))
+    measured = {f"cost{unit}": cost} | models.metrics(dataset, p)
     width = max(map(len, measured)) + 2
     for name, value in measured.items():
         typer.echo(f"{name:<{width}}{value:.6g}")
@@ -156,17 +170,21 @@ def predict(
     data: options.DataToUse,
     out: options.Predictions = None,
     backend: options.Room = "auto",
+    as_json: options.PredictionsAsJson = False,
 ) -> None:
     """Write a model's predictions, a row for each example.
 
     A row holds the label and the classes' probabilities, or the value.
     """
-    write = outputs.predictions_writer(out)
+    write = outputs.predictions_writer(out, as_json)
     net, preparation = models.load(model, backend)
     x = preparation.inputs(datasets.load_inputs(data, preparation))
     write(preparation.outputs(net.predict(x)), preparation.classes)
+    if as_json and out is not None:
+        machine.show({"file": str(out), "examples": len(x)})
 
 
+app.command()(export)
 app.command()(bench)
 
 
@@ -198,7 +216,13 @@ def tune(
 
 @app.command()
 @reported
-def info() -> None:
+def info(as_json: options.AsJson = False) -> None:
     """Show versions, devices, and why the GPU is or isn't used."""
+    if as_json:
+        found = dict(describe.installation())
+        machine.show(
+            {name: text if text != describe.MISSING else None for name, text in found.items()}
+        )
+        return
     for name, text in describe.installation():
         typer.echo(f"{name:<14}{text}")

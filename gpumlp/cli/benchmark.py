@@ -13,7 +13,7 @@ from gpumlp.backends import get_backend
 from gpumlp.bench import cases, report, run
 from gpumlp.bench.peers import COMPETITORS, OURS, known
 from gpumlp.bench.results import TIMED, Results
-from gpumlp.cli import models, options, outputs
+from gpumlp.cli import machine, models, options, outputs
 from gpumlp.cli.errors import reported
 from gpumlp.storage import check_writable
 
@@ -40,7 +40,7 @@ Peers = Annotated[
 Cold = Annotated[
     bool, Option("--cold/--no-cold", help="Also take a first step with nothing compiled.")
 ]
-Json = Annotated[Path | None, Option("--json", metavar="FILE", help="Write all results there.")]
+Save = Annotated[Path | None, Option(metavar="FILE", help="Write all results there, as JSON.")]
 Plot = Annotated[
     Path | None, Option(metavar="FILE", help="Draw ratios and a roofline there, a PNG.")
 ]
@@ -63,11 +63,12 @@ def bench(
     peers: Peers = None,
     rounds: Rounds = 15,
     cold: Cold = True,
-    json: Json = None,
+    save: Save = None,
     plot: Plot = None,
     out: Out = Path("runs/bench"),
     resume: Resume = False,
     minutes: Minutes = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time a training step beside torch, JAX, scikit-learn and the step's floor.
 
@@ -77,7 +78,7 @@ def bench(
     if plot is not None:
         models.require("matplotlib")
     outputs.check_folder(out)
-    for file in (json, plot):
+    for file in (save, plot):
         if file is not None:
             check_writable(file)
     chosen = cases.choose(
@@ -97,10 +98,13 @@ def bench(
         interrupted = True
     wanted = [results.of(c, room, name) for c in chosen for name in (OURS, *names)]
     found = [result for result in wanted if result is not None]
-    for line in report.table(found):
-        typer.echo(line)
-    if json is not None:
-        report.write_json(json, found)
+    if as_json:
+        machine.show(report.content(found))
+    else:
+        for line in report.table(found):
+            typer.echo(line)
+    if save is not None:
+        report.write_json(save, found)
     if plot is not None and any(result.status == TIMED for result in found):
         from gpumlp.bench.pictures import plot as draw
 

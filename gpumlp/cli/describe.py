@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -18,7 +19,8 @@ from gpumlp.data import Dataset
 from gpumlp.network import MLP
 from gpumlp.training import History
 
-FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png")
+FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
+MISSING = "not installed"
 ROWS = 12  # lines of the table
 COLUMNS = {
     "cost": "training cost", "val_cost": "validation cost", "metric": "training {}",
@@ -73,13 +75,28 @@ def end(history: History, net: MLP, folder: Path) -> None:
         "early": f"stopped early after {epochs}",
         "interrupted": f"interrupted after {epochs}; --resume goes on",
     }[history.stopped]
-    epoch = -1 if history.best_epoch is None else history.best_epoch
-    row = history.row(epoch) if history.epochs else {}
+    epoch = reported_epoch(history)
+    row = {} if epoch is None else history.row(epoch)
     value = row.get("val_metric", row.get("metric"))
     part = "validation" if "val_metric" in row else "training"
     result = "" if value is None else f": {part} {metric_name(net)} {value:.4f}"
     typer.echo(f"{how}{result}")
     typer.echo(f"wrote {folder}/{', '.join(FILES)}")
+
+
+def exported(out: Path, told: Mapping[str, Any]) -> None:
+    """What a file holds that `gpumlp export` wrote."""
+    for way in ("inputs", "outputs"):
+        if way in told:
+            shapes = (f"{name} ({', '.join(map(str, s))})" for name, s in told[way].items())
+            typer.echo(f"{way:<9}{', '.join(shapes)}")
+    typer.echo(f"wrote {out}")
+
+
+def reported_epoch(history: History) -> int | None:
+    """The epoch, from 0, that the network's θ is of: the best where it is known, else the last."""
+    last = history.epochs - 1 if history.epochs else None
+    return last if history.best_epoch is None else history.best_epoch
 
 
 def installation() -> Iterator[tuple[str, str]]:
@@ -102,4 +119,4 @@ def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING

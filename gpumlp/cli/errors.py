@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from gpumlp.errors import DeviceError, OutOfMemoryError
 
 P = ParamSpec("P")
-MENDABLE = (ValueError, TypeError, OSError, ImportError, FloatingPointError, DeviceError)
+MENDABLE = (
+    ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError, DeviceError,
+)  # fmt: skip
 # UsageError, of click or of the click that newer typers bring with them
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 IN_OPTIONS = {  # what the Python API's errors advise → the option that does it
@@ -50,6 +52,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             told = str(error)
             for words, option in IN_OPTIONS.items():
                 told = told.replace(words, option)
+            if isinstance(error, MemoryError):
+                told = f"out of memory ({told.rstrip('.')}); use a smaller network or less data"
             _tell(told, as_it_is=isinstance(error, OutOfMemoryError))
             raise typer.Exit(2) from None
 
@@ -68,6 +72,8 @@ class Commands(TyperGroup):
         except USAGE_ERROR as error:
             _tell(error.format_message())  # type: ignore[attr-defined]
             sys.exit(2)
+        except typer.Abort:  # Ctrl-C, in older typers
+            sys.exit(130)
         sys.exit(status or 0)
 
 

@@ -1,26 +1,66 @@
-"""The options of the commands: types and help."""
+"""The options of the commands: types, help and what a shell completes.
+
+An option is added here and in its command's signature; --config takes it as a key from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 import gpumlp
-from gpumlp.data import EMBEDDED
+from gpumlp.cli import config
+from gpumlp.data import EMBEDDED, TASKS
 
 
 def _one_of(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
+def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What an Option's `autocompletion` takes: the names that go on from what is typed.
 
-Data = Annotated[str, Argument(help=DATA)]
+    Of a list with commas the last part is completed.
+    """
+    known = list(names)
+
+    def complete(incomplete: str) -> list[str]:
+        done, comma, last = incomplete.rpartition(",")
+        return [f"{done}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+def _named(names: Iterable[str], help: str, *flags: str, **settings: Any) -> Any:
+    """An option that takes one of these names."""
+    return Option(*flags, help=help, autocompletion=completing(names), **settings)
+
+
+DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+
+Data = Annotated[str, Argument(help=DATA, autocompletion=completing(EMBEDDED))]
 DataToUse = Annotated[
-    str, Argument(metavar="DATA", help=f"{DATA} Its features must be the model's.")
+    str,
+    Argument(
+        metavar="DATA",
+        help=f"{DATA} Its features must be the model's.",
+        autocompletion=completing(EMBEDDED),
+    ),
+]
+Config = Annotated[
+    Path | None,
+    Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=config.apply,
+        help="Options from a TOML file, a key for each, such as batch-size = 128; `data` is DATA.  "
+        "What the command line says goes first.  Paths are those of the command line.",
+    ),
 ]
 Model = Annotated[Path, Argument(metavar="MODEL", help="A model.safetensors of `gpumlp train`.")]
 ModelToTune = Annotated[
@@ -35,26 +75,30 @@ Target = Annotated[
     ),
 ]
 Task = Annotated[
-    str | None,
-    Option(help="classification or regression; if left out, the target decides."),
+    str | None, _named(TASKS, "classification or regression; if left out, the target decides.")
 ]
 Hidden = Annotated[
     str, Option(metavar="WIDTHS", help="Widths of the hidden layers, or none for a linear model.")
 ]
-Activation = Annotated[str, Option(help=f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")]
+Activation = Annotated[
+    str, _named(gpumlp.ACTIVATIONS, f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")
+]
 Loss = Annotated[
     str | None,
-    Option(
-        help=f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
-        "squared_error for values."
+    _named(
+        gpumlp.LOSSES,
+        f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
+        "squared_error for values.",
     ),
 ]
 LabelSmoothing = Annotated[float | None, Option(help="Of softmax_cross_entropy.  [default: 0.1]")]
-Optimizer = Annotated[str, Option(help=f"{_one_of(gpumlp.OPTIMIZERS)}.")]
+Optimizer = Annotated[str, _named(gpumlp.OPTIMIZERS, f"{_one_of(gpumlp.OPTIMIZERS)}.")]
 LearningRate = Annotated[
     float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
 ]
-Schedule = Annotated[str, Option(help=f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")]
+Schedule = Annotated[
+    str, _named(gpumlp.SCHEDULES, f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")
+]
 BatchSize = Annotated[int, Option(min=1, help="Examples a step.")]
 Epochs = Annotated[int, Option(min=1, help="Passes over the training data.")]
 L1 = Annotated[float, Option(help="Ω(θ) gets this times Σ|θ|, weights and biases.")]
@@ -63,19 +107,29 @@ WeightDecay = Annotated[
     float | None, Option(help="Of adamw and lion; the optimizer's usual one if left out.")
 ]
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
-Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32, bfloat16, float16.")]
+Precision = Annotated[
+    str, _named(PRECISIONS, "float64, float32, or on a GPU tf32, bfloat16, float16.")
+]
 SlotPrecision = Annotated[
-    str | None, Option(help="Of the optimizer's state: bfloat16, on a GPU; θ's own if left out.")
+    str | None,
+    _named(["bfloat16"], "Of the optimizer's state: bfloat16, on a GPU; θ's own if left out."),
 ]
 Memory = Annotated[
     str,
-    Option(help="normal, or low: compute activations again on the way back where that saves."),
+    _named(
+        ["normal", "low"],
+        "normal, or low: compute activations again on the way back where that saves.",
+    ),
 ]
 Plan = Annotated[
     bool, Option("--plan", help="Show the memory that the training would take, and do not train.")
 ]
-Room = Annotated[str, Option(help="auto (the GPU where there is one), numpy or cupy.")]
-Seed = Annotated[int, Option(min=0, help="Of the split, the first weights and the shuffles.")]
+Room = Annotated[
+    str, _named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
+]
+Seed = Annotated[
+    int, Option(min=0, max=2**32 - 1, help="Of the split, the first weights and the shuffles.")
+]
 Validation = Annotated[
     float, Option(help="Share of the examples to hold out, or from 1 on their number; 0 for none.")
 ]
@@ -118,13 +172,15 @@ Widths = Annotated[
 ]
 ActivationToTune = Annotated[
     str | None,
-    Option("--activation", help="Of the hidden layers.  [default: relu, or the model's]"),
+    _named(
+        gpumlp.ACTIVATIONS, "Of the hidden layers.  [default: relu, or the model's]", "--activation"
+    ),
 ]
 PrecisionToTune = Annotated[
-    str | None, Option("--precision", help="[default: float32, or the model's]")
+    str | None, _named(PRECISIONS, "[default: float32, or the model's]", "--precision")
 ]
 Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
-AsJson = Annotated[bool, Option("--json", help="Print JSON in place of a table.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
 Predictions = Annotated[
     Path | None,
@@ -132,5 +188,40 @@ Predictions = Annotated[
         "--out",
         help=".csv: label and probabilities, or values; .npy: the probabilities or values alone.  "
         "[default: CSV on stdout]",
+    ),
+]
+PredictionsAsJson = Annotated[
+    bool, Option("--json", help="Print JSON in place of CSV, a line for each example.")
+]
+Picture = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Draw the confusion matrix, or predicted values and residuals, there, a PNG.",
+    ),
+]
+Exported = Annotated[
+    Path,
+    Argument(
+        metavar="OUT", help=".onnx; .safetensors or .npz: the weights alone, by torch's names."
+    ),
+]
+Opset = Annotated[
+    int | None, Option(metavar="N", help="ONNX operators' version, 13 and up.  [default: 17]")
+]
+Probabilities = Annotated[
+    bool | None,
+    Option(
+        "--probabilities/--logits",
+        help="Apply softmax, sigmoid or exp, as the loss has it, or leave the last layer's output "
+        "as it is.  [default: probabilities]",
+    ),
+]
+Raw = Annotated[
+    bool | None,
+    Option(
+        "--raw/--no-raw",
+        help="Take raw numbers, give labels and probabilities or values in their unit; or the "
+        "network alone.  [default: raw, where the model is `gpumlp train`'s]",
     ),
 ]
