@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gpumlp.backends import Array, Backend
 from gpumlp.chunks import extent
 from gpumlp.functions import Loss
+from gpumlp.interop.arrays import taken
 
 HostArray = npt.NDArray[Any]
 
@@ -39,6 +40,7 @@ def supervised(
     y = targets(backend, loss, y, len(x), n, f"y{suffix}")
     backend.synchronize()  # the checks worked on the caller's stream, the doors work on the room's
     host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
+    sample_weight = taken(sample_weight, backend, "sample_weight")
     if sample_weight is not None and backend.owns(sample_weight):
         sample_weight = backend.to_host(sample_weight)
     return x, y, example_weights(loss, host, n, sample_weight, class_weight)
@@ -198,6 +200,7 @@ def _weights(value: Any, count: int, name: str, one: str) -> HostArray:
 
 def _array(backend: Backend, a: Any, name: str, remedy: str) -> Array:
     """`a` as an array of the room or the host, with a real dtype."""
+    a = taken(a, backend, name)
     if not backend.owns(a) or isinstance(a, np.ndarray):
         return _numbers(a, name, remedy)
     _real(a, name, remedy)

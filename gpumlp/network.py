@@ -22,6 +22,7 @@ from gpumlp.functions import (
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import usual_for
+from gpumlp.interop.arrays import given_back
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
 from gpumlp.portable import Portable
 from gpumlp.workspace import Workspace
@@ -112,7 +113,14 @@ class MLP(Portable):
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """ŷ of x (m, n_0): (m, n_L), a host array for a host x, else an array of the room."""
+        """ŷ of x (m, n_0): (m, n_L), as the kind of array that x is: see `gpumlp.interop.arrays`.
+
+        That is a NumPy array for lists and data frames.  Gradients do not flow through it.
+        """
+        return given_back(self._outputs(x), x)
+
+    def _outputs(self, x: Array) -> Array:
+        """ŷ as a host array for an x on the host, else as an array of the room."""
         x = checks.examples(self.backend, x, self.widths[0])
         self.backend.synchronize()
         y_hat = self.backend.empty((len(x), self.widths[-1]))
@@ -122,11 +130,14 @@ class MLP(Portable):
         return y_hat if self.backend.owns(x) else self.backend.to_host(y_hat)
 
     def predict(self, x: Array) -> Array:
-        """link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself."""
+        """link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself.
+
+        (m, n_L), as the kind of array that x is.
+        """
         link = self.loss.link
-        p = link.f(self.forward(x), **link.params)
+        p = link.f(self._outputs(x), **link.params)
         self.backend.synchronize()  # before the memory of ŷ may be used again
-        return p
+        return given_back(p, x)
 
     def cost(
         self,

@@ -14,6 +14,7 @@ from gpumlp import storage
 from gpumlp.backends import Backend, get_backend
 from gpumlp.errors import CheckpointError
 from gpumlp.functions import Activation, Initializer, Loss, Regularizer
+from gpumlp.interop.arrays import taken
 from gpumlp.parameters import Layout, Parameters
 
 
@@ -98,6 +99,9 @@ class Portable:
     def assign(self, tensors: Mapping[str, npt.ArrayLike]) -> None:
         """θ ← tensors, named and shaped as `tensors()` gives them; all of them or none.
 
+        They may be other libraries' arrays, as a torch module's `state_dict` has them, on any
+        device.
+
         Raises:
             ValueError: a name is missing or too many, or a shape differs.
         """
@@ -105,6 +109,7 @@ class Portable:
         if set(views) != set(tensors):
             odd = sorted(set(views) ^ set(tensors))
             raise ValueError(f"tensor names do not fit this network: {', '.join(odd[:4])}")
+        tensors = {name: taken(tensors[name], self.backend, name, across=True) for name in views}
         for name, view in views.items():
             if np.shape(tensors[name]) != view.shape:
                 raise ValueError(

@@ -80,6 +80,7 @@ def test_a_damaged_checkpoint_changes_nothing(path, files):
         ({"trainer": {"schedule": "step"}}, "schedule"),
         ({"trainer": {"clip_norm": None}}, "clip_norm"),
         ({"trainer": {"seed": 4}}, "seed"),
+        ({"trainer": {"shuffle": False}}, "shuffle"),
         ({"data_seed": 1}, "data"),
         ({"label_seed": 1}, "data"),
         ({"sample_weight": np.arange(60)}, "data"),

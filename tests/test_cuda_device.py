@@ -46,6 +46,20 @@ def test_values_go_up_and_come_down(device, dtype):
     assert (device.download(a) == 2).all()
 
 
+def test_others_arrays_are_taken_over_on_the_stream(cupy, device):
+    """Their library orders its work before the stream that is current, and CuPy shares memory."""
+    by = []
+
+    def taking_over(way):
+        return lambda a: by.append((way, a, FakeCupy.current.ptr)) or a
+
+    cupy.from_dlpack, cupy.asarray = taking_over("dlpack"), taking_over("asarray")
+    tensor, other = np.ones(2), types.SimpleNamespace(__cuda_array_interface__={})
+    assert device.adopt(tensor) is tensor
+    assert device.adopt(other) is other
+    assert by == [("dlpack", tensor, 77), ("asarray", other, 77)]
+
+
 def test_an_upload_is_over_before_its_source_may_go(device):
     FakeArray.log.clear()
     device.upload(np.ones(3), device.empty((3,), "float64"))

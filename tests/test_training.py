@@ -11,13 +11,16 @@ import gpumlp
 # ---- the reference: one hidden layer of tanh, squared error, sgd, in plain NumPy ---------------
 
 
-def reference(net, x, y, *, weights=None, batch_size, epochs, lr, seed=0, clip=None, lam=0.0):
+def reference(
+    net, x, y, *, weights=None, batch_size, epochs, lr, seed=0, clip=None, lam=0.0, shuffle=True
+):  # fmt: skip
     """The θ that sgd ends with, by name, and the cost of each epoch."""
     W1, b1, W2, b2 = (net.tensors()[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))
     weights = np.ones(len(x)) if weights is None else weights
     costs = []
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(x))
+        order = order if shuffle else np.arange(len(x))
         values = []
         for start in range(0, len(x), batch_size):
             rows = order[start : start + batch_size]
@@ -121,6 +124,17 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others():
         gpumlp.Trainer(net, batch_size=16, seed=seed).fit(X, Y, 4)
         runs.append(theta(net))
     assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("batch_size", [16, 1000])
+def test_without_shuffle_every_epoch_has_the_datas_order(batch_size):
+    net = regression()
+    settings = {"batch_size": batch_size, "shuffle": False}
+    expected, costs = reference(net, X, Y, epochs=3, lr=0.1, **settings)
+    history = gpumlp.Trainer(net, "sgd", 0.1, **settings).fit(X, Y, 3)
+    for name, tensor in net.tensors().items():
+        np.testing.assert_allclose(tensor, expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
+    np.testing.assert_allclose(history["cost"], costs, rtol=1e-12)
 
 
 def test_a_second_fit_goes_on_with_the_optimizers_state():

@@ -21,6 +21,7 @@ BAD_TRAINERS = [
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
     ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number"),
     ({"seed": -1}, ValueError, "seed must be at least 0"),
+    ({"shuffle": "yes"}, TypeError, "shuffle must be True or False"),
 ]
 
 

@@ -73,6 +73,12 @@ class Backend(Protocol):
         Where `out` is given, of a's shape, the values are written there instead.
         """
 
+    def adopt(self, a: Any) -> Array:
+        """An array over the memory of another library's `a`, which lies where the room computes.
+
+        It is the room's own unless it lies on another GPU.
+        """
+
     def to_host(self, a: Array) -> npt.NDArray[Any]:
         """The values of `a` as a new NumPy array, after all work that writes `a` is done."""
 
@@ -133,6 +139,14 @@ class Backend(Protocol):
 
         gz (m, n_out), h_below (m, n_in), dW (n_out, n_in); factors (2,) in θ's type, and then dW
         too is in θ's type: it may be W itself, which has been read for the last time.
+        """
+
+    def activation_gradient(
+        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
+    ) -> None:
+        """gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz: `hidden_gradient`'s second half.
+
+        z, h, gh and gz (m, n), db (n,).  gz may be gh.
         """
 
     def hidden_gradient(

@@ -72,6 +72,9 @@ class CudaBackend:
             self._device.copy(source, out)
         return out
 
+    def adopt(self, a: Any) -> DeviceArray:
+        return self._device.adopt(a)
+
     def to_host(self, a: DeviceArray) -> npt.NDArray[Any]:
         return self._device.download(a)
 
@@ -146,6 +149,12 @@ class CudaBackend:
         self._products.downward(
             gz_above, W_above, f, z, h, gh, gz, db, self._kernels.through_activation
         )
+
+    def activation_gradient(
+        self, f: Activation, z: DeviceArray, h: DeviceArray, gh: DeviceArray, gz: DeviceArray,
+        db: DeviceArray,
+    ) -> None:  # fmt: skip
+        self._kernels.through_activation(f, z, h, gh, gz, db)
 
     def input_gradient(self, gz: DeviceArray, W: DeviceArray, gx: DeviceArray) -> None:
         self._device.gemm(gz, W, gx, compute=self.precision)

@@ -59,6 +59,9 @@ class NumpyBackend:
         np.copyto(out, a, casting="unsafe")
         return out
 
+    def adopt(self, a: Any) -> Array:
+        return np.asarray(a)
+
     def to_host(self, a: Array) -> Array:
         return a.copy()
 
@@ -140,7 +143,11 @@ class NumpyBackend:
         gh: Array, gz: Array, db: Array,
     ) -> None:  # fmt: skip
         np.dot(gz_above, W_above, out=gh)
+        self.activation_gradient(f, z, h, gh, gz, db)
 
+    def activation_gradient(
+        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
+    ) -> None:
         def block(rows: slice) -> Array:
             return _through_activation(f, z, h, gh, gz, rows)
 

@@ -76,6 +76,12 @@ class CudaDevice:
     def owns(self, a: object) -> bool:
         return isinstance(a, self._cupy.ndarray) and int(a.device.id) == self._index
 
+    def adopt(self, a: Any) -> DeviceArray:
+        with self._errors(), self._stream:  # which the other library's stream is made to precede
+            if hasattr(a, "__dlpack__"):
+                return self._cupy.from_dlpack(a)
+            return self._cupy.asarray(a)  # by __cuda_array_interface__
+
     def address(self, a: DeviceArray) -> int:
         return int(a.data.ptr)
 

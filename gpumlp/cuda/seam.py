@@ -100,6 +100,12 @@ class Device(Protocol):
     def owns(self, a: object) -> bool:
         """Whether `a` is an array of this device."""
 
+    def adopt(self, a: Any) -> DeviceArray:
+        """An array over the memory of `a`, an array of another library on this or another GPU.
+
+        Work handed in from now on begins after what the other library has handed in on its stream.
+        """
+
     def address(self, a: DeviceArray) -> int:
         """Where a's first byte is."""
 

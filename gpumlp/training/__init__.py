@@ -2,6 +2,7 @@
 
 from gpumlp.training.callbacks import Callback, EarlyStopping
 from gpumlp.training.history import History
+from gpumlp.training.lbfgs import fit_lbfgs
 from gpumlp.training.trainer import Trainer
 
-__all__ = ["Callback", "EarlyStopping", "History", "Trainer"]
+__all__ = ["Callback", "EarlyStopping", "History", "Trainer", "fit_lbfgs"]

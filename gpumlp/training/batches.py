@@ -92,6 +92,8 @@ def _representable(room: Backend, x: Array, name: str) -> None:
 class Batches:
     """Minibatches without replacement; an epoch's last may be smaller, and none is dropped.
 
+    Their order is shuffled by `seed` anew for each epoch, or, for None, that of the data.
+
     What a step reads lies at fixed places, filled from the epoch's tables by its first launch, so
     that a step's work can be recorded once and replayed.  Examples that stay on the host come into
     their places before that: they arrive in two buffers in turn, for which a recorded step would
@@ -112,7 +114,7 @@ class Batches:
         net: MLP,
         data: Examples,
         size: int,
-        seed: int,
+        seed: int | None,
         numbers: int,
         factors: Array,
         name: str,
@@ -157,7 +159,9 @@ class Batches:
         controls: (steps, numbers + 2) on the host; costs: (steps,), of the steps before `at`.
         """
         room, weights = self._room, self._data.weights
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._data.x))
+        order = np.arange(len(self._data.x))
+        if self._seed is not None:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(order))
         self._host_order = order
         room.asarray(order, dtype=np.int64, out=self._order)
         room.asarray(controls, dtype=np.float64, out=self._controls)

@@ -188,6 +188,8 @@ def _settings(fit: Fit) -> dict[str, Any]:
         "early_stopping": watch and dataclasses.asdict(watch.rule),
         "columns": list(fit.history),
     }
+    if not trainer.shuffle:
+        settings["shuffle"] = False
     if trainer.schedule.name != "constant":  # the others are stretched over the epochs
         settings["epochs"] = fit.epochs
     return settings

@@ -21,7 +21,7 @@ class History(Mapping[str, list[float]]):
 
     Attributes:
         stopped: "finished"; "early" where early stopping or a callback ended the fit;
-            "interrupted" where Ctrl-C or an error did.
+            "interrupted" where Ctrl-C or an error did; "converged" where `fit_lbfgs` did.
         best_epoch: the epoch (from 0) that early stopping found best, else None.
     """
 

@@ -13,6 +13,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
+from gpumlp.interop.arrays import taken
 from gpumlp.network import MLP
 from gpumlp.training.batches import Examples
 from gpumlp.training.callbacks import watching
@@ -213,8 +214,9 @@ def _data(
     ledger: Ledger, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int
 ) -> Examples:
     """Training or validation data, of given arrays or of a number of examples, as `data` says."""
-    m = checks.positive_int(x, "x") if isinstance(x, INTEGERS) else len(x)
     room, n_0, n = net.backend, net.widths[0], net.widths[-1]
+    x, y = taken(x, room, "x"), taken(y, room, "y")
+    m = checks.positive_int(x, "x") if isinstance(x, INTEGERS) else len(x)
     x = np.broadcast_to(np.zeros((), room.storage), (m, n_0)) if isinstance(x, INTEGERS) else x
     labels = net.loss.target == "class" and (y is None or np.ndim(y) == 1)
     target = np.dtype(np.int32) if labels else room.dtype

@@ -43,6 +43,7 @@ class Trainer:
             float16, and for momentum without L2.  True insists, False never does.
         slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
             up or down by chance so that small changes add up.
+        shuffle: whether each epoch has an order of its own; else that of the data.
         memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
             h = f(z) again on the way back: one pass over z more, and the same step, to the bit
             where no product of cublasLt's computes f.  "normal" keeps both.
@@ -74,6 +75,7 @@ class Trainer:
         slot_precision: str | None = None,
         fold: bool | None = None,
         memory: str = "normal",
+        shuffle: bool = True,
     ) -> None:
         if not isinstance(net, MLP):
             raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
@@ -86,6 +88,9 @@ class Trainer:
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
+        if not isinstance(shuffle, (bool, np.bool_)):
+            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+        self.shuffle = bool(shuffle)
         self._fold = fold
         self.slot_type = slot_type(net.backend, slot_precision)
         if memory not in ("normal", "low"):
@@ -242,8 +247,9 @@ class Trainer:
         name = (
             f"step {widths} {functions} {net.precision}{' clipped' * (self.clip_norm is not None)}"
         )
+        seed = self.seed if self.shuffle else None
         return Batches(
-            net, data, self.batch_size, self.seed, numbers, self.factors, name, low=self.low_memory
+            net, data, self.batch_size, seed, numbers, self.factors, name, low=self.low_memory
         )
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import weakref
 from collections.abc import Callable, Mapping
 from math import prod
@@ -17,7 +18,7 @@ from gpumlp.errors import OutOfMemoryError
 from harness import compiled, epilogues
 from harness.host_module import KernelError
 from harness.host_streams import HostCopies, Stream
-from harness.memory import aligned_empty
+from harness.memory import aligned, aligned_empty
 
 Host = npt.NDArray[Any]
 
@@ -45,6 +46,15 @@ class HostArray:
         if not np.shares_memory(view, self.values) and view.size:
             raise KernelError("this reshape copies")
         return HostArray(view)
+
+    def min(self) -> Any:
+        return self.values.min()
+
+    def max(self) -> Any:
+        return self.values.max()
+
+    def astype(self, dtype: npt.DTypeLike) -> HostArray:
+        return HostArray(aligned(self.values, dtype))
 
     def __array__(self, *args: Any, **kwargs: Any) -> npt.NDArray[Any]:
         raise TypeError("implicit copy of a device's array to the host")
@@ -120,6 +130,15 @@ class HostDevice:
 
     def owns(self, a: object) -> bool:
         return isinstance(a, HostArray)
+
+    def adopt(self, a: Any) -> HostArray:
+        """Of what says that it is on a GPU, and of torch's tensors, which stand for such here."""
+        self._asked("adopt")
+        self._work.finish()
+        said = getattr(a, "__cuda_array_interface__", None)
+        if said is None:
+            return HostArray(np.asarray(a))
+        return HostArray(np.asarray(types.SimpleNamespace(__array_interface__=said, kept=a)))
 
     def address(self, a: HostArray) -> int:
         return int(a.values.ctypes.data)

@@ -1,1 +1,0 @@
-"""gpumlp beside other libraries: their arrays, modules and files."""
