@@ -1,0 +1,1 @@
+"""gpumlp beside other libraries: their arrays, modules and files."""
