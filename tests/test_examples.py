@@ -79,6 +79,23 @@ def test_a_file_larger_than_its_training(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_grid_search_finds_a_network(tmp_path):
+    lines = run("06", tmp_path).splitlines()
+    areas = [float(line.split()[-1]) for line in lines[1:-1]]
+    assert len(areas) == 8
+    assert areas == sorted(areas, reverse=True)
+    assert areas[0] > 0.98
+    assert float(lines[-1].split()[-1]) > 0.97
+
+
+def test_a_model_is_exported_and_served(tmp_path):
+    said = run("07", tmp_path)
+    assert numbers(said, "asked for ")[0] == 171
+    assert numbers(said, "right: ")[0] > 0.9
+    assert numbers(said, "farthest from net.predict: ")[0] < 1e-5
+    assert (tmp_path / "tumours.onnx").stat().st_size > 4 * (30 * 64 + 64 * 2)
+
+
 def test_burgers_at_unseen_viscosities(tmp_path):
     said = run("08", tmp_path)
     errors = [numbers(line, "ν = ")[-1] for line in said.splitlines()]

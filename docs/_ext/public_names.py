@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from docutils import nodes
@@ -23,20 +23,15 @@ from sphinx.util.docutils import SphinxDirective
 
 from gpumlp.functions.entry import Entry
 
+BESIDE = (  # what stands beside gpumlp and gpumlp.data, as far as it is there
+    "estimators", "callbacks", "plots", "interop.torch", "interop.onnx", "interop.arrays",
+)  # fmt: skip
+
 
 def public_modules() -> list[str]:
-    """The modules whose names users import: gpumlp, its data, and what stands beside them."""
-    import gpumlp.interop
-
-    known = ["gpumlp", "gpumlp.data"]
-    beside = [f"gpumlp.{name}" for name in ("estimators", "callbacks")]
-    found = {module.name for module in pkgutil.iter_modules(gpumlp.__path__, "gpumlp.")}
-    interop = pkgutil.iter_modules(gpumlp.interop.__path__, "gpumlp.interop.")
-    return [
-        *known,
-        *(name for name in beside if name in found),
-        *sorted(m.name for m in interop if not m.name.rpartition(".")[2].startswith("_")),
-    ]
+    """The modules whose names users import."""
+    beside = (f"gpumlp.{name}" for name in BESIDE)
+    return ["gpumlp", "gpumlp.data", *(name for name in beside if find_spec(name))]
 
 
 def public_names(module: str) -> list[str]:
@@ -63,14 +58,17 @@ def members(kind: type) -> list[str]:
     for base in kind.__mro__:
         if base.__module__.startswith("gpumlp"):
             found |= dict.fromkeys(name for name in vars(base) if not name.startswith("_"))
-    kinds = property, classmethod, staticmethod
     if issubclass(kind, Entry):  # what the library asks of entries is left to its sources
         found = dict.fromkeys(["set"])
-    return [
-        name for name in found
-        if isinstance(value := inspect.getattr_static(kind, name, None), kinds)
-        or inspect.isroutine(value)
-    ]  # fmt: skip
+    return [name for name in found if ours(inspect.getattr_static(kind, name, None))]
+
+
+def ours(value: Any) -> bool:
+    """Whether this is a method or a property, and of gpumlp's own: scikit-learn adds some."""
+    function = getattr(value, "fget", value)
+    if not (inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod))):
+        return False
+    return str(getattr(function, "__module__", "")).startswith("gpumlp")
 
 
 def described(module: str, name: str) -> str:
