@@ -18,7 +18,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def run(name: str, folder: Path) -> str:
     """What an example prints; whatever it writes, it writes into `folder`."""
     [path] = EXAMPLES.glob(f"{name}*.py")
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
+    # one thread: beside other tests, threads that wait by spinning take each other's cores
+    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = os.environ | alone | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
         capture_output=True, encoding="utf-8", check=False, cwd=folder, env=environment,
