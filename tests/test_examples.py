@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pytest
 from scipy import special
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -79,6 +80,14 @@ def test_a_file_larger_than_its_training(tmp_path):
     assert peak < 40
     assert accuracy > 0.88
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torch_model_learns_through_fused_layers(tmp_path):
+    pytest.importorskip("torch")
+    said = run("05", tmp_path)
+    assert numbers(said, "accuracy on days that it has not seen: ")[0] > 0.9
+    assert numbers(said, "correlation of the cities' learnt numbers and their warmth: ")[0] > 0.98
+    assert numbers(said, "difference from torch's own layers: ")[0] < 1e-5
 
 
 def test_a_grid_search_finds_a_network(tmp_path):

@@ -24,9 +24,9 @@ def parameters(command: Any, context: Any) -> Iterator[tuple[str, str]]:
 
 
 def as_markdown(text: str) -> str:
-    """Help with its options and names as code."""
+    """Help with its options as code."""
     parts = re.split(r"(`[^`]*`)", text)  # every second one is code already
-    parts[::2] = [re.sub(r"--[a-z][\w-]*|\b\w+_\w+\b|\*+", r"`\g<0>`", p) for p in parts[::2]]
+    parts[::2] = [re.sub(r"--[a-z][\w-]*", r"`\g<0>`", p).replace("*", r"\*") for p in parts[::2]]
     return "".join(parts)
 
 

@@ -24,7 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 from gpumlp.functions.entry import Entry
 
 BESIDE = (  # what stands beside gpumlp and gpumlp.data, as far as it is there
-    "estimators", "callbacks", "plots", "interop.torch", "interop.onnx", "interop.arrays",
+    "estimators", "callbacks", "interop.torch", "interop.onnx",
 )  # fmt: skip
 
 
