@@ -21,6 +21,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import gpumlp
 from gpumlp.functions.entry import Entry
 
 BESIDE = (  # what stands beside gpumlp and gpumlp.data, as far as it is there
@@ -35,14 +36,15 @@ def public_modules() -> list[str]:
 
 
 def public_names(module: str) -> list[str]:
-    """The module's `__all__`, or what it defines itself, without what begins with _."""
+    """The module's `__all__`, or what it defines; without what gpumlp has under that name, too."""
     found = importlib.import_module(module)
-    if hasattr(found, "__all__"):
-        return list(found.__all__)
-    return [
+    names = getattr(found, "__all__", None) or [
         name for name, value in vars(found).items()
         if not name.startswith("_") and getattr(value, "__module__", None) == module
     ]  # fmt: skip
+    if module == "gpumlp":
+        return list(names)
+    return [name for name in names if getattr(found, name) is not getattr(gpumlp, name, found)]
 
 
 def home(value: Any) -> str:
