@@ -45,10 +45,10 @@ def inputs(nu):
 
 
 def draw(path, nus, solved, learnt):
-    """The solver's and the network's u(x) at five times, a panel for each viscosity."""
+    """The solver's and the network's u(x) at six times, a panel for each viscosity."""
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
     for axes, nu, u, v in zip(panels, nus, solved, learnt, strict=True):
-        for i in np.linspace(0, len(TIMES) - 1, 5).astype(int):
+        for i in range(0, len(TIMES), 6):
             colour = plt.get_cmap("viridis")(0.9 * i / len(TIMES))
             axes.plot(X, u[i], color=colour, linewidth=5, alpha=0.35, solid_capstyle="round")
             axes.plot(X, v[i], color=colour, linewidth=1.4, label=f"t = {TIMES[i]:g}")

@@ -41,6 +41,16 @@ def test_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
         )
 
 
+def test_the_doors_of_the_device_page_are_doors():
+    from gpumlp.backends import Backend
+
+    page = (DOCS / "device.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("## The seam")[0], re.MULTILINE)
+    doors = [door for row in rows for door in re.findall(r"`(\w+)`", row)]
+    assert len(doors) > 20
+    assert [door for door in doors if not hasattr(Backend, door)] == []
+
+
 def test_every_example_is_on_its_page():
     shown = re.findall(r"```\{example\} (\w+)", (DOCS / "examples.md").read_text("utf-8"))
     assert shown == sorted(path.stem for path in (ROOT / "examples").glob("*.py"))

@@ -30,7 +30,9 @@ def run(path: Path) -> Path | None:
     if printed.exists() and printed.stat().st_mtime > newest:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
+    # one thread: threads that wait by spinning would take the cores of whatever else runs here
+    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = os.environ | alone | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, str(path)],
         capture_output=True, encoding="utf-8", check=False, cwd=folder, env=environment,
