@@ -104,6 +104,7 @@ def test_a_model_is_exported_and_served(tmp_path):
     assert numbers(said, "asked for ")[0] == 171
     assert numbers(said, "right: ")[0] > 0.9
     assert numbers(said, "farthest from net.predict: ")[0] < 1e-5
+    assert "asked with three numbers: HTTP Error 400: send rows of 30 numbers" in said
     assert (tmp_path / "tumours.onnx").stat().st_size > 4 * (30 * 64 + 64 * 2)
 
 
