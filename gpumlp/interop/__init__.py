@@ -7,5 +7,5 @@ is: see `gpumlp.interop.arrays`.  The other way, ``torch.from_dlpack(net.layers[
 torch's tensor is written to the layer.  On a GPU do so after ``net.backend.synchronize()``.
 
 `gpumlp.interop.torch` has the kernels as operators of torch's, and networks to and from its
-modules.
+modules; `gpumlp.interop.onnx` writes them as ONNX.
 """
