@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
+from gpumlp import checks
 from gpumlp.backends import Array, Backend
 from gpumlp.parameters import Layout
 
@@ -78,6 +79,17 @@ class Summed(Sums):
 
     def add(self, j: int) -> None:  # noqa: D102
         self._room.add(self._part, self._total, j == 0)
+
+
+def checked(accumulate: Any, batch_size: int) -> int:
+    """The number of micro-batches; ValueError or TypeError where a minibatch has fewer examples."""
+    parts = checks.positive_int(accumulate, "accumulate")
+    if parts > batch_size:
+        raise ValueError(
+            f"accumulate={parts} micro-batches cannot be made of batch_size={batch_size} examples; "
+            "pass at most as many"
+        )
+    return parts
 
 
 def biases(layout: Layout, flat: Array) -> list[Array]:

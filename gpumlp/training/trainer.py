@@ -16,6 +16,7 @@ from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training import lr_finder
+from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
@@ -123,12 +124,7 @@ class Trainer:
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
-        self.accumulate = checks.positive_int(accumulate, "accumulate")
-        if self.accumulate > self.batch_size:
-            raise ValueError(
-                f"accumulate={self.accumulate} micro-batches cannot be made of "
-                f"batch_size={self.batch_size} examples; pass at most as many"
-            )
+        self.accumulate = checked_parts(accumulate, self.batch_size)
         self.groups = checked_groups(groups, self.optimizer)
         self.rates = rates(net.theta.layout, self.groups)
         self.ema = checked_ema(ema)
