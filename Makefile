@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU_OUT ?= gpu-report
 
-.PHONY: setup train test lint types bench gpu clean
+.PHONY: setup train test lint types docs bench gpu clean
 
 train: $(VENV)/cli.stamp
 	$(BIN)/gpumlp train
@@ -21,6 +21,9 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs docs/_build/html
+
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.compare_cpu
 	$(BIN)/gpumlp bench --case small,tabular,launch --backend numpy
@@ -34,9 +37,9 @@ gpu:
 	$(PYTHON) -m benchmarks.gpu_report $(GPU_OUT) $(STAGES)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info
 
-# one stamp an extra of pyproject.toml: cli, test, dev
+# one stamp an extra of pyproject.toml: cli, test, docs, dev
 $(VENV)/%.stamp: pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[$*]"

@@ -37,7 +37,7 @@ def stages(out: Path) -> list[Stage]:
 
     def short(name: str, *options: str) -> Stage:
         files = [
-            "--out", f"{out / name}", "--resume", "--json", f"{out / name}.json",
+            "--out", f"{out / name}", "--resume", "--save", f"{out / name}.json",
             "--plot", f"{out / name}.png",
         ]  # fmt: skip
         return Stage(name, [*bench, *options, *files], limit)

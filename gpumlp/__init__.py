@@ -1,5 +1,6 @@
 """gpumlp: train large multilayer perceptrons on NVIDIA GPUs, with the same loop on NumPy."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gpumlp.backends import get_backend
@@ -25,20 +26,23 @@ from gpumlp.network import MLP
 from gpumlp.parameters import Gradients, Layer
 
 if TYPE_CHECKING:
-    from gpumlp.training import Callback, EarlyStopping, History, Trainer, fit_lbfgs
+    from gpumlp import callbacks
+    from gpumlp.training import Callback, EarlyStopping, Group, History, Trainer, fit_lbfgs
 
 __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "OPTIMIZERS", "REGULARIZERS",
     "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError", "EarlyStopping",
-    "ElasticNet", "Gradients", "History", "Initializer", "Layer", "Loss", "Optimizer",
-    "Regularizer", "Schedule", "Trainer", "fit_lbfgs", "get_backend",
+    "ElasticNet", "Gradients", "Group", "History", "Initializer", "Layer", "Loss", "Optimizer",
+    "Regularizer", "Schedule", "Trainer", "callbacks", "fit_lbfgs", "get_backend",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """The training room, imported when it is first asked for."""
-    if name in ("Callback", "EarlyStopping", "History", "Trainer", "fit_lbfgs"):
+    """The training room and the callbacks, imported when they are first asked for."""
+    if name == "callbacks":
+        return importlib.import_module("gpumlp.callbacks")
+    if name in ("Callback", "EarlyStopping", "Group", "History", "Trainer", "fit_lbfgs"):
         import gpumlp.training
 
         return getattr(gpumlp.training, name)

@@ -72,7 +72,7 @@ class MLP(Portable):
         seed: int = 0,
     ) -> None:
         self.widths = checks.widths(widths)
-        self.f = _activations(len(self.widths) - 2, activation, output_activation)
+        self.f = activations(len(self.widths) - 2, activation, output_activation)
         self.loss = lookup(LOSSES, "loss", loss)
         self.regularizer = lookup(
             REGULARIZERS, "regularizer", "none" if regularizer is None else regularizer
@@ -261,7 +261,7 @@ def _check_output(loss: Loss, f: Activation) -> None:
         )
 
 
-def _activations(count: int, hidden: Any, output: Any) -> list[Activation]:
+def activations(count: int, hidden: Any, output: Any) -> list[Activation]:
     """f[1] … f[L] of `count` hidden layers and the output; f[0], which is none, is identity."""
     each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
     entries = [lookup(ACTIVATIONS, "activation", f) for f in each]

@@ -122,6 +122,7 @@ class Layer:
     """Layer k's share of θ: views, assignable in place (``layer.W[...] = value``).
 
     On a GPU the value is a CuPy array or a number; `MLP.assign` takes host arrays too.
+    ``torch.from_dlpack(layer.W)`` is a tensor over the same memory.
 
     Attributes:
         W: (n_out, n_in).

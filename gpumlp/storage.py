@@ -15,7 +15,7 @@ import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,11 @@ from gpumlp.functions import Activation, Loss, Regularizer
 Tensors = Mapping[str, npt.NDArray[Any]]
 PathLike = str | os.PathLike[str]
 FORMAT = "1"
-BESIDE_THETA = ("optimizer.", "best.")  # how the names begin that a training checkpoint adds
+BESIDE_THETA = (
+    "optimizer.",
+    "best.",
+    "iterate.",
+)  # how the names begin that a training checkpoint adds
 
 
 # ---- a network -----------------------------------------------------------------------------------
@@ -107,6 +111,12 @@ def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None
     atomic_write(path, save(arrays, {**metadata, "sha256": digest}))
 
 
+def write_plain(path: PathLike, tensors: Tensors) -> None:
+    """Write a safetensors file as torch's tools do: the tensors, and no settings and no digest."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    atomic_write(path, _safetensors("write").save(arrays, {"format": "pt"}))
+
+
 def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """The tensors and metadata of a safetensors file.
 
@@ -138,17 +148,25 @@ def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
 
 
 def atomic_write(path: PathLike, data: bytes) -> None:
-    """Put `data` at `path` so that a crash at any moment leaves the old file or the new one, whole.
+    """Put `data` at `path`, whole or not at all: see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
 
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once the block has ended well.
+
+    A crash at any moment leaves the old file or the new one, whole.
     The temporary file is a sibling, "NAME.HEX.tmp".  One that a killed process of the past left
     behind is removed.
     """
     path = Path(path)
-    _check_place(path)
+    check_place(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -163,10 +181,12 @@ def atomic_write(path: PathLike, data: bytes) -> None:
 def check_writable(path: PathLike) -> None:
     """Raise at once what `write` would raise later, after hours of training perhaps."""
     _safetensors("write")
-    _check_place(Path(path))
+    check_place(Path(path))
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: PathLike) -> None:
+    """Raise where no file can be written at `path`: a folder is there, or there is none for it."""
+    path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
     if not path.parent.is_dir():

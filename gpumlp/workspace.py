@@ -70,12 +70,12 @@ class Workspace:
         self._z = {k: self._h[k] if (a := beside.get(k)) is None else room.empty(*a) for k in full}
         self._gz = {k: kept("gz", k) for k in full if gradients}
         self._gh = {k: kept("gh", k) for k in full} if intermediate else self._gz
-        self._uniform: dict[int, Array] = {}
+        self._uniform: dict[tuple[int, int], Array] = {}
         self._room = room
         self.resize(rows)
 
-    def resize(self, m: int) -> None:
-        """Make the lists views of the first m ≤ rows rows, and the weights 1/m each."""
+    def resize(self, m: int, of: int | None = None) -> None:
+        """Make the lists views of the first m ≤ rows rows, and the weights 1/m each, or 1/of."""
         # one view for one buffer, so that the doors still see which arrays are the same
         buffers = [a for part in (self._z, self._h, self._gz, self._gh) for a in part.values()]
         first = {id(a): a[:m] for a in buffers}
@@ -84,11 +84,12 @@ class Workspace:
             return [first[id(part[k])] if k in part else None for k in range(len(self._h))]
 
         self.z, self.h, self.gz, self.gh = map(views, (self._z, self._h, self._gz, self._gh))
-        if m not in self._uniform:
+        of = of or m
+        if (m, of) not in self._uniform:
             if len(self._uniform) == 8:
                 self._uniform.clear()
-            self._uniform[m] = self._room.full((m,), 1 / m)
-        self.weights = self._uniform[m]
+            self._uniform[m, of] = self._room.full((m,), 1 / of)
+        self.weights = self._uniform[m, of]
 
     def recall(self, k: int) -> Array:
         """h[k], computed from z[k] again where it was not kept."""

@@ -2,6 +2,7 @@
 //
 // The entry supplies  real omega(real theta)  and  real domega(real theta).  Weights come first,
 // biases from `split` on, where λ is multiplied by bias_strength.  n is a multiple of PACK.
+// The loader puts above this:  typedef … Grad;  the type of dθ in squared_norm: T, or real
 #include "common.cuh"
 
 // partial[block] ← Σ λΩ(θ) and, where add is set, dθ ← dθ + λ∇Ω(θ)
@@ -25,14 +26,14 @@ GPUMLP_KERNEL(penalty, THREADS)
 
 // partial[block] ← Σ (dθ / S + λ∇Ω(θ))², S being the loss scale: scaling[0]
 GPUMLP_KERNEL(squared_norm, THREADS)
-(const real* theta, const T* dtheta, const double* scaling, real* partial, int64 n, int64 split,
+(const real* theta, const Grad* dtheta, const double* scaling, real* partial, int64 n, int64 split,
  real bias_strength) {
     const real unscale = real(1 / scaling[0]);
     real sum = 0;
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const real strength = i < split ? real(1) : bias_strength;
         const Pack<PACK, real> x = pack<PACK>(theta + i);
-        const Pack<PACK> d = pack<PACK>(dtheta + i);
+        const Pack<PACK, Grad> d = pack<PACK>(dtheta + i);
         for (int j = 0; j < PACK; ++j) {
             const real g = unscale * real(d.at[j]) + strength * domega(x.at[j]);
             sum += g * g;

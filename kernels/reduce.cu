@@ -11,6 +11,18 @@ GPUMLP_KERNEL(column_total, THREADS)
     }
 }
 
+// total ← total + part, or part where anew is set; n is a multiple of PACK
+GPUMLP_KERNEL(add, THREADS)
+(const T* part, real* total, int64 n, int anew) {
+    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
+        const Pack<PACK> a = pack<PACK>(part + i);
+        Pack<PACK, real> sum = {};
+        if (!anew) sum = pack<PACK>(total + i);
+        for (int j = 0; j < PACK; ++j) sum.at[j] += real(a.at[j]);
+        pack<PACK>(total + i) = sum;
+    }
+}
+
 // out[0] ← out[0] + Σ partial, by one block
 GPUMLP_KERNEL(total, THREADS)
 (const real* partial, double* out, int64 n) {

@@ -1,10 +1,13 @@
 // One step of an optimizer over the flat θ, Ω's gradient folded in: one pass over memory.
 //
-// The entries supply  void rule(real& theta, real* slot, real g, const double* control),  SLOTS,
-// NUMBERS, how many of control's numbers the rule may read, and  real domega(real theta).
+// The entries supply  void rule(real& theta, real* slot, real g, const double* control,
+// real lr_factor, real decay_factor),  SLOTS, NUMBERS, how many of control's numbers the rule may
+// read, and  real domega(real theta).
 // The loader puts above this:  typedef … Slot;  the type of the optimizer's state: real, or
 //                                               bfloat16
 //                              typedef … Grad;  the type of dθ: T, or real
+//                              enum { GROUPED = … };  whether regions of θ differ in what their
+//                                               learning rate and weight decay are multiplied by
 // Weights come first, biases from `split` on, where λ is multiplied by bias_strength.
 // slots is (SLOTS, n); n and split are multiples of PACK.
 #include "common.cuh"
@@ -29,15 +32,21 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
 }
 
 // g = control[0] (dθ / S + λ∇Ω(θ)), then the rule on each θ and its slots, with control[1], …
-// Only for the entries from `begin` to `end`, multiples of PACK.  S is the loss scale, scaling[1] its reciprocal; rounded is θ's copy in T, where T is not θ's
-// type.  control[0] = 0 skips the step.
+// Only for the entries from `begin` to `end`, multiples of PACK.  S is the loss scale, scaling[1] its
+// reciprocal; rounded is θ's copy in T, where T is not θ's type; control[0] = 0 skips the step.
+// groups: of each region, in order, where it ends, a multiple of PACK, and its two multipliers.
 GPUMLP_KERNEL(update, THREADS)
 (real* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
- const double* scaling, int64 n, int64 split, real bias_strength, int64 begin, int64 end) {
+ const double* scaling, const double* groups, int64 n, int64 split, real bias_strength, int64 begin,
+ int64 end) {
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
     const unsigned step = mix((unsigned)control[1 + NUMBERS]);
     for (int64 i = begin + first() * PACK; i < end; i += stride() * PACK) {
+        const double* group = groups;  // looked up anew: to remember the region would spill
+        if (GROUPED) while (i >= int64(group[0])) group += 3;
+        const real lr_factor = GROUPED ? real(group[1]) : real(1),
+                   decay_factor = GROUPED ? real(group[2]) : real(1);
         const real strength = i < split ? real(1) : bias_strength;
         Pack<PACK, real> x = pack<PACK>(theta + i);
         const Pack<PACK, Grad> d = pack<PACK>(dtheta + i);
@@ -48,7 +57,7 @@ GPUMLP_KERNEL(update, THREADS)
             real value = x.at[j], slot[SLOTS + 1];
             for (int s = 0; s < SLOTS; ++s) slot[s] = real(state[s].at[j]);
             const real g = unscale * real(d.at[j]) + strength * domega(value);
-            rule(value, slot, scale * g, control + 1);
+            rule(value, slot, scale * g, control + 1, lr_factor, decay_factor);
             x.at[j] = value;
             copy.at[j] = T(value);
             unsigned noise = step ^ (unsigned)(i + j) ^ mix((unsigned)((i + j) >> 32));

@@ -129,9 +129,9 @@ def walk(room, f, loss, seed=0):
         "above": (M, 5), "W_above": (5, N_OUT), "theta": (600,), "dtheta": (600,),
     }  # fmt: skip
     a = {name: rng.normal(size=shape).astype(real) for name, shape in shapes.items()}
-    for name in ("z", "h", "gh", "gz", "gh2", "gz2"):
+    for name in ("z", "h", "gh", "gz", "gh2", "gz2", "gz3"):
         a[name] = np.full((M, N_OUT), np.nan, real)
-    a |= {"db": np.full(N_OUT, np.nan, real), "db2": np.full(N_OUT, np.nan, real)}
+    a |= {name: np.full(N_OUT, np.nan, real) for name in ("db", "db2", "db3")}
     a |= {"dW": np.full((N_OUT, N_IN), np.nan, real), "gx": np.full((M, N_IN), np.nan, real)}
     a |= {
         "J": np.zeros(1),
@@ -156,6 +156,7 @@ def walk(room, f, loss, seed=0):
     room.weight_gradient(*take("gz", "x", "dW"), None)
     room.input_gradient(*take("gz", "W", "gx"))
     room.hidden_gradient(*take("above", "W_above"), f, *take("z", "h", "gh2", "gz2", "db2"))
+    room.activation_gradient(f, *take("z", "h", "gh2", "gz3", "db3"))
     room.clip(omega, *take("theta", "dtheta"), 500, 0.5, UNSCALED, control)
     room.update(adam, omega, *take("theta", "theta", "dtheta", "slots"), 500, UNSCALED, control)
     del a["dtheta"]  # undefined after the update
@@ -202,8 +203,8 @@ def test_doors_are_plain_numpys(f, monkeypatch):
     expected["dW"] = expected["gz"].T @ a["x"]
     expected["gx"] = expected["gz"] @ a["W"]
     expected["gh2"] = a["above"] @ a["W_above"]
-    expected["gz2"] = through(expected["gh2"])
-    expected["db2"] = expected["gz2"].sum(axis=0)
+    expected["gz2"] = expected["gz3"] = through(expected["gh2"])
+    expected["db2"] = expected["db3"] = expected["gz2"].sum(axis=0)
     for name, value in expected.items():
         at = np.squeeze(a[name]) if name in ("J", "J2") else a[name]
         np.testing.assert_allclose(at, value, rtol=1e-11, atol=1e-13, err_msg=name)

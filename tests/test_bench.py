@@ -43,11 +43,14 @@ def test_one_table_and_one_file_of_everything(tmp_path):
     json_file = out / "all.json"  # which is no part, and in no one's way
     out.mkdir()
     told = bench(
-        out, "--case", "small", "--json", json_file, peers="floor, scikit-learn", cold="--cold"
+        out, "--case", "small", "--save", json_file, peers="floor, scikit-learn", cold="--cold"
     ).stdout
     results = {r["competitor"]: r for r in json.loads(json_file.read_text())["results"]}
     assert list(results) == ["gpumlp", "floor", "scikit-learn"]
     assert results == parts(out)
+    again = ["--case", "small", "--resume", "--json"]  # nothing is timed again
+    shown = bench(out, *again, peers="floor, scikit-learn", cold="--cold").stdout
+    assert json.loads(shown) == json.loads(json_file.read_text())
     case = Case.from_json(results["gpumlp"]["case"])
     for name, result in results.items():
         summary, seconds = result["summary"], result["seconds"]
@@ -208,7 +211,7 @@ def test_jax_moves_the_parameters_alike(tmp_path):
 
 
 def test_files_that_cannot_be_written_are_told_at_once(tmp_path):
-    for option in ("--json", "--plot"):
+    for option in ("--save", "--plot"):
         told = bench(tmp_path / "parts", option, tmp_path / "no" / "file", code=2)
         assert "no" in told.stderr
     assert not (tmp_path / "parts").exists()

@@ -78,7 +78,10 @@ class TestErrors:
             (["evaluate", tmp_path / "bare.safetensors", flowers], "does not say what data"),
             (["evaluate", flowers, flowers], "is damaged or no safetensors file"),
             (["evaluate", model, "digits"], "digits has other features than the model takes"),
-            (["predict", model, flowers, "--out", tmp_path / "p.txt"], "must end in .csv or .npy"),
+            (
+                ["predict", model, flowers, "--out", tmp_path / "p.txt"],
+                "must end in .csv, .parquet or .npy",
+            ),
             (["predict", model, flowers, "--out", tmp_path / "n" / "p.csv"], "folder"),
             (
                 ["train", flowers, "--target", "species", "--out", flowers, *SMALL],
@@ -109,6 +112,13 @@ class TestErrors:
             (["--batch-size", 0], "'--batch-size'"),
             (["--patience", 2, "--validation", 0], "--patience watches"),
             (["--optimizer", "adamm"], "unknown optimizer"),
+            (["--hidden", "10;10"], "--hidden takes widths"),
+            (["--activation", "rellu"], "did you mean 'relu'?"),
+            (["--loss", "hubber"], "did you mean 'huber'?"),
+            (["--lr", "-1"], "lr must be finite and more than 0"),
+            (["--schedule", "cosine"], "unknown schedule"),
+            (["--precision", "float8"], "unknown precision 'float8'"),
+            (["--impute", "zero"], "impute must be one of"),
             ([], f"there is no file {none}"),
         ]:
             result = run("train", none, *arguments, code=2)

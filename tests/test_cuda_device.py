@@ -60,6 +60,14 @@ def test_others_arrays_are_taken_over_on_the_stream(cupy, device):
     assert by == [("dlpack", tensor, 77), ("asarray", other, 77)]
 
 
+def test_a_given_stream_is_the_one(cupy):
+    stream = FakeStream(non_blocking=True)
+    device = CudaDevice(cupy, FakeCublasLt(), stream)
+    a = device.empty((2, 3), "float32")
+    device.upload(np.ones((2, 3)), a)
+    assert FakeArray.log[-2:] == [("set", stream), ("synchronize", stream)]
+
+
 def test_an_upload_is_over_before_its_source_may_go(device):
     FakeArray.log.clear()
     device.upload(np.ones(3), device.empty((3,), "float64"))

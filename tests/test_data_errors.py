@@ -26,28 +26,29 @@ def hole(column, value):
     return column
 
 
+NAMES = np.array([f"Mr {i}" for i in range(60)])
 BAD_TABLES = {
     "no target": (table(y=COLOURS), None, "which column to predict, --target COLUMN; it has: a, b"),
     "unknown target": (
         table(price=COLOURS), "prise", r"no column 'prise'; did you mean 'price'\? it has: a, b, c",
     ),
-    "words": (
-        table(size=COLOURS, kind=COLOURS, y=X[:, 0]), "y",
-        r"2 of 5 feature columns hold words: size, kind: encode them one-hot, "
-        r"pandas.get_dummies\(pandas.read_csv\(.*columns=\['size', 'kind'\], dtype=float\)",
-    ),
-    "missing": (
-        {**table(y=COLOURS), "a": hole(X[:, 0], ""), "b": hole(X[:, 1], "NaN")}, "y",
-        r"2 of 3 feature columns have missing or infinite values: a \(2\), b \(2\): drop such "
-        r"rows, pandas.read_csv\(.*dropna\(\)",
-    ),
-    "both": (
-        {**table(w=COLOURS, y=COLOURS), "a": hole(X[:, 0], "")}, "y", r"words.*missing or infinite",
+    "many words": (
+        table(name=NAMES, kind=COLOURS, y=X[:, 0]), "y",
+        r"1 of 5 feature columns hold too many different words for categories: name \(60 different"
+        r"\): leave out names and identifiers, pandas.read_csv\(.*drop\(columns=\['name'\]\).*, or "
+        "keep the most frequent as categories, --categorical name",
     ),
     "infinite": (
-        {**table(y=COLOURS), "a": hole(X[:, 0], "inf")}, "y", r"infinite values: a \(2\)",
+        {**table(y=COLOURS), "a": hole(X[:, 0], "inf"), "b": hole(X[:, 0], "-inf")}, "y",
+        r"2 of 3 feature columns have infinite values: a \(2\), b \(2\): mend them, or leave",
     ),
-    "all empty": ({**table(y=COLOURS), "a": hole(X[:, 0], "")}, "y", r"a \(2\)"),
+    "both": (
+        {**table(w=NAMES, y=COLOURS), "a": hole(X[:, 0], "inf")}, "y", r"words.*infinite",
+    ),
+    "all empty": (
+        {**table(y=COLOURS), "a": [""] * 60, "b": ["NaN"] * 60}, "y",
+        r"2 of 3 feature columns have no values: a, b: leave them out, pandas.read_csv",
+    ),
     "dates": (table(d=np.repeat("2024-05-01", 60), y=COLOURS), "y", "dates or times: d: turn them"),
     "target missing": (table(y=hole(COLOURS, "")), "y", "target 'y' has 2 missing values"),
     "target NaN": (table(y=hole(X[:, 0], "nan")), "y", "missing"),
@@ -91,7 +92,8 @@ class TestErrors:
             ({"x": np.float64(3), "y": X[:, 0]}, r"x has shape \(\), rows were expected"),
             ({"x": X.reshape(60, 3, 1), "y": X[:, 0]}, r"save x.reshape\(len\(x\), -1\)"),
             ({"x": X[:, 0], "y": X[:, 0]}, r"shape \(60,\), rows were expected"),
-            ({"x": X * np.array([1, np.nan, 1]), "y": COLOURS}, r"1 of 3 columns.*: 1 \(60\)"),
+            ({"x": X * np.array([1, np.nan, 1]), "y": COLOURS}, r"1 of 3 columns have no.*: 1; l"),
+            ({"x": X * np.array([1, np.inf, 1]), "y": COLOURS}, r"1 of 3 columns.*: 1 \(60\)"),
             ({"x": X, "y": X[:, 0] * np.nan}, "target has 60 missing or infinite"),
             ({"x": X[:0], "y": X[:0, 0]}, "no rows"),
         ],

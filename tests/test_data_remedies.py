@@ -77,7 +77,9 @@ class TestRemedies:
         d[:2] = ["?", "unknown"]
         path = write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS))
         assert "hold numbers but for some texts ('?', 'unknown'): d: mend" in error_of(path)
-        np.testing.assert_array_equal(mended(path).x, np.column_stack([X, X[:, 0]])[2:])
+        x = mended(path).x
+        np.testing.assert_array_equal(x[2:], np.column_stack([X, X[:, 0]])[2:])
+        assert np.isnan(x[:2, 3]).all()
 
     def test_numbers_stored_as_text(self, tmp_path):
         path = tmp_path / "t.parquet"
@@ -85,11 +87,20 @@ class TestRemedies:
         assert "hold numbers stored as text: d: convert" in error_of(path)
         np.testing.assert_array_equal(mended(path).x[:, 3], X[:, 0])
 
-    def test_words(self, tmp_path):
-        path = write_csv(tmp_path / "t.csv", table(d=COLOURS, y=COLOURS), ";")
-        data = mended(path)
-        assert data.features[3:] == ("d_blue", "d_green", "d_red")
-        np.testing.assert_array_equal(data.x[:, 3:].argmax(1), data.y)
+    def test_columns_to_leave_out(self, tmp_path):
+        names = [f"Mr {i}" for i in range(60)]
+        path = write_csv(tmp_path / "t.csv", table(d=names, e=[""] * 60, y=COLOURS), ";")
+        error = error_of(path)
+        assert "hold too many different words for categories: d (60 different): leave" in error
+        assert "have no values: e: leave them out" in error
+        write_csv(path, table(d=names, y=COLOURS), ";")
+        assert mended(path).features == ("a", "b", "c")
+
+    def test_infinite_values(self, tmp_path):
+        d = X[:, 0].astype(object)
+        d[:2] = ["inf", "-inf"]
+        x = mended(write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS))).x
+        np.testing.assert_array_equal(x[:, 3], np.append([np.nan, np.nan], X[2:, 0]))
 
     @pytest.mark.parametrize(
         ("texts", "message"),

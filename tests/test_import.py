@@ -10,7 +10,7 @@ import gpumlp
 
 HEAVY = [
     "cupy", "sklearn", "torch", "tqdm", "typer", "safetensors", "matplotlib", "scipy", "pandas",
-    "nvmath", "mlxtend", "rich", "pyarrow",
+    "nvmath", "mlxtend", "rich", "pyarrow", "mlflow", "tensorboardX",
 ]  # fmt: skip
 
 # In an interpreter of its own: what the import adds after `import numpy`, in seconds and bytes.
@@ -57,6 +57,13 @@ def test_the_training_room_is_there_when_asked_for():
     assert python(code).strip() == gpumlp.__version__
     with pytest.raises(AttributeError, match="has no attribute 'Trainr'"):
         gpumlp.Trainr  # noqa: B018  (the access is the test)
+
+
+def test_the_callbacks_bring_in_nothing_heavy():
+    code = "import sys, gpumlp; gpumlp.callbacks.TensorBoard('t'); gpumlp.callbacks.MLflow(); "
+    loaded = python(code + "print(*(m.partition('.')[0] for m in sys.modules))").split()
+    assert "numpy" in loaded
+    assert not set(HEAVY) & set(loaded)
 
 
 def test_every_public_name_exists():

@@ -144,10 +144,12 @@ BYTES = {  # of AdamW's step on one parameter: θ, two slots, dθ, and θ's copy
 }
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(("dtype", "slots"), BYTES)
-def test_the_update_moves_no_byte_twice(dtype: str, slots: str) -> None:
-    """By the accesses in its one loop, each as wide as they come."""
-    body = function(nvrtc.ptx(update_source("adamw", dtype, slots), 90), "update")
+def test_the_update_moves_no_byte_twice(dtype: str, slots: str, grouped: bool) -> None:
+    """By the accesses in its one loop, each as wide as they come; rows of groups are numbers."""
+    source = update_source("adamw", dtype, slots, grouped=grouped)
+    body = function(nvrtc.ptx(source, 90), "update")
     moved = 0
     for count, bits in re.findall(r"(?:ld|st)\.global\.v(\d)\.[a-z](\d+)", body):
         moved += int(count) * int(bits) // 8

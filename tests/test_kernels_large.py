@@ -133,8 +133,8 @@ def test_update() -> None:
     control = np.array([1.0, *optimizer.control(0.5, 1)])
     kernel("update", source)(
         (BLOCKS, 1), (256, 1),
-        (theta, rounded, dtheta, slots, control, np.ones(4), i64(N), i64(N - 64), f32(1), i64(0),
-         i64(N)), blocks=LAST,
+        (theta, rounded, dtheta, slots, control, np.ones(4), control, i64(N), i64(N - 64), f32(1),
+         i64(0), i64(N)), blocks=LAST,
     )  # fmt: skip
     assert theta[-1] == rounded[-1] == -0.5
     np.testing.assert_allclose(slots[:, -1].astype(float), [0.1, 0.001], rtol=1e-3)

@@ -20,6 +20,7 @@ PENALTIES = [n for n in REGULARIZERS if not SANITIZE or f"penalty {n}" in REPRES
 SIZES = [(64, 64, 1), (320, 0, 2), (4160, 4096, 2), (1024, 768, 9)]
 if SANITIZE == "thread":
     SIZES = [(1024, 768, 2)]
+LENGTHS = [(1, 1), (257, 1), (4999, 3), (5000, 30)] if SANITIZE != "thread" else [(257, 2)]
 LR = {"lion": 0.05}
 
 
@@ -71,7 +72,8 @@ def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
         arguments = (x, rounded, dtheta, state if len(state) else x, control)
         kernel("update", update_source(name, dtype))(
             (blocks, 1), (256, 1),
-            (*arguments, aligned([7.0, 1 / S]), i64(n), i64(split), strength, i64(0), i64(n)),
+            (*arguments, aligned([7.0, 1 / S]), control, i64(n), i64(split), strength, i64(0),
+             i64(n)),
             order=order,
         )  # fmt: skip
         return x, rounded, state
@@ -99,8 +101,8 @@ def test_update_of_nan(name: str) -> None:
     control = aligned([1.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source(name, "float64"))(
         (1, 1), (256, 1),
-        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), i64(n), i64(n), np.float64(1),
-         i64(0), i64(n)),
+        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), control, i64(n), i64(n),
+         np.float64(1), i64(0), i64(n)),
     )  # fmt: skip
     assert np.isnan(theta).tolist() == [i == 5 for i in range(n)]
 
@@ -116,8 +118,8 @@ def test_update_skips_a_step(dtype: str) -> None:
     control = aligned([0.0, *optimizer.control(0.1, 1)])
     kernel("update", update_source("adamw", dtype))(
         (1, 1), (256, 1),
-        (*arrays, control, aligned([1.0, 1.0]), i64(64), i64(64), real_of(dtype)(1), i64(0),
-         i64(64)),
+        (*arrays, control, aligned([1.0, 1.0]), control, i64(64), i64(64), real_of(dtype)(1),
+         i64(0), i64(64)),
     )  # fmt: skip
     assert [a.tobytes() for a in arrays] == before
 
@@ -135,11 +137,107 @@ def test_update_of_a_part(dtype: str) -> None:
             for begin, end in parts:
                 kernel("update", update_source("adamw", dtype, kind))(
                     (2, 1), (256, 1),
-                    (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(split),
-                     real_of(dtype)(0.5), i64(begin), i64(end)),
+                    (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
+                     i64(split), real_of(dtype)(0.5), i64(begin), i64(end)),
                 )  # fmt: skip
             found.append((x.tobytes(), rounded.tobytes(), state.tobytes()))
         assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("blocks", [1, 9])
+@pytest.mark.parametrize("name", [n for n in NAMES if not SANITIZE or n == "adamw"])
+def test_update_of_groups(name: str, blocks: int, dtype: str) -> None:
+    """Each region with its own learning rate and weight decay, in one part or in parts."""
+    n, split, optimizer = 4160, 4096, OPTIMIZERS[name]
+    rows = [(64, 2.0, 0.5), (1024, 1.0, 0.0), (4096, 0.0, 3.0), (4160, 0.25, 1.0)]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    slots = slots_of(optimizer, n, theta.dtype)
+    lr, real = LR.get(name, 0.1), real_of(dtype)
+    control = aligned([0.75, *optimizer.control(lr, 3)])
+    sizes = (i64(n), i64(split), real(PULL.params["biases"]))
+
+    def call(order: int, parts: Any = ((0, n),)) -> Any:
+        x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+        for begin, end in parts:
+            kernel("update", update_source(name, dtype, grouped=True))(
+                (blocks, 1), (256, 1),
+                (x, rounded, dtheta, state if len(state) else x, control, aligned([1.0, 1.0]),
+                 aligned(rows), *sizes, i64(begin), i64(end)), order=order,
+            )  # fmt: skip
+        return x, state
+
+    got, state = same_in_every_order(call)
+    for one, other in zip(call(0, ((4096, n), (64, 4096), (0, 64))), (got, state), strict=True):
+        assert one.tobytes() == other.tobytes()
+    g, begin = regularized(theta, dtheta, split, PULL), 0
+    for end, rate, decay in rows:
+        at = slice(begin, end)
+        own = {k: decay * v for k, v in optimizer.params.items() if k == "weight_decay"}
+        rule = optimizer.set(**own)
+        by = aligned([0.75, *rule.control(rate * lr, 3)])
+        x, want = by_numpy(rule, theta[at], g[at], slots[:, at], by)
+        assert_close(got[at], x, np.dtype(real).name)
+        assert_close(state[:, at], want, np.dtype(real).name)
+        begin = end
+    np.testing.assert_array_equal(got[1024:4096], theta[1024:4096])  # a rate of 0
+
+
+# ---- what the products of micro-batches have added up, in θ's type -------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gradient_of_float32(dtype: str) -> None:
+    """The update and the norm see all of its digits, beside activations of 16 bits."""
+    n, split, S, optimizer, f32 = 1024, 768, 4.0, OPTIMIZERS["adamw"], np.float32
+    theta, dtheta = theta_and_gradient(n, "float32")
+    assert (dtheta.astype(NUMPY_TYPE[dtype]).astype(f32) != dtheta).mean() > 0.9
+    control = aligned([0.75, *optimizer.control(0.1, 3)])
+    slots = slots_of(optimizer, n, f32)
+    sizes = (i64(n), i64(split), f32(PULL.params["biases"]))
+
+    def call(order: int) -> Any:
+        x, rounded, state = aligned(theta), aligned_empty((n,), NUMPY_TYPE[dtype]), aligned(slots)
+        kernel("update", update_source("adamw", dtype, gradient="float32"))(
+            (2, 1), (256, 1),
+            (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), control, *sizes, i64(0),
+             i64(n)), order=order,
+        )  # fmt: skip
+        partial = aligned_empty((3,), f32)
+        kernel("squared_norm", penalty_source("elastic_net", dtype, "float32"))(
+            (3, 1), (256, 1),
+            (theta, dtheta, aligned([S]), partial, i64(n), i64(split),
+             f32(REGULARIZERS["elastic_net"].strengths()[1])), order=order,
+        )  # fmt: skip
+        return x, rounded, state, partial
+
+    got, rounded, state, partial = same_in_every_order(call)
+    g = regularized(theta, dtheta, split, PULL, S)
+    x, want = by_numpy(optimizer, theta, g, slots, control)
+    assert_close(got, x, "float32")
+    assert_close(state, want, "float32")
+    assert rounded.tobytes() == got.astype(rounded.dtype).tobytes()
+    square = np.square(regularized(theta, dtheta, split, REGULARIZERS["elastic_net"], S)).sum()
+    assert_close(partial.sum(dtype=np.float64), square, "float32", square)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "blocks"), [(64, 1), (64, 3), (4160, 2)])
+def test_add(n: int, blocks: int, dtype: str) -> None:
+    """total + part in the type of arithmetic; or part, whatever total was."""
+    total, part = theta_and_gradient(n, dtype)
+
+    def call(order: int) -> Any:
+        added, anew = aligned(total), aligned_empty((n,), real_of(dtype))
+        for out, flag in ((added, 0), (anew, 1)):
+            kernel("add", CATALOGUE[dtype]["reduce"])(
+                (blocks, 1), (256, 1), (part, out, i64(n), i32(flag)), order=order
+            )
+        return added, anew
+
+    added, anew = same_in_every_order(call)
+    np.testing.assert_array_equal(anew, part.astype(real_of(dtype)))
+    np.testing.assert_array_equal(added, total + part.astype(real_of(dtype)))
 
 
 # ---- slots of 16 bits ----------------------------------------------------------------------------
@@ -154,8 +252,8 @@ def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: in
         x, state = aligned(theta), aligned(slots)
         kernel("update", update_source(name, dtype, "bfloat16"))(
             (2, 1), (256, 1),
-            (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), i64(n), i64(n),
-             real_of(dtype)(1), i64(0), i64(n)), order=order,
+            (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
+             i64(n), real_of(dtype)(1), i64(0), i64(n)), order=order,
         )  # fmt: skip
         return x, state
 
@@ -221,6 +319,79 @@ def test_round(dtype: str, blocks: int) -> None:
     launch = kernel("round_theta", CATALOGUE[dtype]["round"])
     launch((blocks, 1), (256, 1), (theta, rounded, i64(4160)))
     assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("t", "d"), [(1, 0.0), (2, 0.1), (8, 7 / 16), (30, 29 / 38), (1000, 0.95), (7, None)]
+)
+def test_average(t: int, d: float | None, dtype: str) -> None:
+    """With d = min(0.95, (t − 1) / (t + 8)); of t = 1 θ itself; none of a step skipped."""
+    theta, _ = theta_and_gradient(4160, dtype)
+    start = aligned(np.random.default_rng(3).normal(size=4160), theta.dtype)
+    control = aligned([0.0 if d is None else 0.5, 7.0, 7.0, t])
+
+    def call(order: int) -> Any:
+        mean = aligned(start)
+        kernel("average", CATALOGUE[dtype]["average"])(
+            (2, 1), (256, 1), (theta, mean, control, i64(4160), i64(3), np.float64(0.95)),
+            order=order,
+        )  # fmt: skip
+        return (mean,)
+
+    (got,) = same_in_every_order(call)
+    kept = 1 if d is None else d
+    want = kept * start.astype(np.float64) + (1 - kept) * theta.astype(np.float64)
+    assert_close(got, want, np.dtype(real_of(dtype)).name)
+    if kept in (0, 1):
+        assert got.tobytes() == (start if kept else theta).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "blocks"), LENGTHS)
+def test_normalize(size: int, blocks: int, dtype: str) -> None:
+    """V / ‖V‖ by two launches; of zeros zeros, and of what is not finite nothing that is."""
+    source, real = CATALOGUE[dtype]["orthogonal"], real_of(dtype)
+    n = i64(size)
+
+    def of(v: Any, order: int = 0) -> Any:
+        partial, x = aligned_empty((blocks,), real), aligned_empty((size,), real)
+        kernel("squares", source)((blocks, 1), (256, 1), (v, partial, n), order=order)
+        kernel("normalize", source)(
+            (blocks, 1), (256, 1), (v, partial, x, n, i64(blocks), np.float64(1e-7)), order=order
+        )
+        return partial, x
+
+    v = aligned(np.random.default_rng(5).normal(size=size), real)
+    partial, x = same_in_every_order(lambda order: of(v, order))
+    exact, name = v.astype(np.float64), np.dtype(real).name
+    assert partial.sum() == pytest.approx((exact**2).sum(), rel=1e-5)
+    assert_close(x, exact / np.sqrt((exact**2).sum()), name)
+    assert not of(aligned(np.zeros(size), real))[1].any()
+    assert_close(of(aligned(v * 1e-9, real))[1][:1], v[:1] * real(1e-2), name)
+    for odd in (np.nan, np.inf):
+        v[-1] = odd
+        assert np.isnan(of(v)[1]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("r", "blocks"), [(1, 1), (7, 1), (40, 3)])
+def test_quintic(r: int, blocks: int, dtype: str) -> None:
+    real, rng = real_of(dtype), np.random.default_rng(6)
+    start, P = (aligned(rng.normal(size=(r, r)), real) for _ in "AP")
+    factors = (1.5, 3.4445, -4.775, 2.0315)
+
+    def call(order: int) -> Any:
+        A = aligned(start)
+        kernel("quintic", CATALOGUE[dtype]["orthogonal"])(
+            (blocks, 1), (256, 1), (A, P, i64(r), *map(real, factors)), order=order
+        )
+        return (A,)
+
+    (got,) = same_in_every_order(call)
+    s, a, b, c = factors
+    want = s * (a * np.eye(r) + b * start.astype(np.float64) + c * P.astype(np.float64))
+    assert_close(got, want, np.dtype(real).name, 30.0)
 
 
 # ---- Ω, norm and clipping ------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def test_a_start_that_is_not_finite_is_an_error():
         ({"max_fun": 2.5}, TypeError, "max_fun must be a whole number"),
         ({"tol": -1}, ValueError, "tol must be finite and 0 or more"),
         ({"callbacks": [3]}, TypeError, "callbacks must be Callback objects"),
-        ({"metric": "r2?"}, ValueError, "metric must be"),
+        ({"metric": "r2?"}, ValueError, "did you mean 'r2'?"),
         ({"validation": (X,)}, ValueError, "validation must be (x_val, y_val)"),
         ({"sample_weight": -WEIGHTS}, ValueError, "sample_weight has values that are negative"),
         ({"net": 3}, TypeError, "net must be a gpumlp.MLP, got int"),

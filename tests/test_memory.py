@@ -51,6 +51,9 @@ CASES: dict[str, dict[str, Any]] = {
     "deep": {"hidden": (8, 16, 8, 40, 8, 8), "f": ["relu", "silu", "gelu", "tanh", "mish", "gelu"],
              "memory": "low"},
     "wide": {"hidden": (9001, 4)},
+    "muon": {"optimizer": "muon"},
+    "muon of one layer": {"optimizer": "muon", "hidden": ()},
+    "averaged": {"ema": 0.99, "validation": (X[:33], LABELS[:33]), "early_stopping": 2},
     "clipped lion": {"optimizer": "lion", "clip_norm": 1.0},
     "weighted": {"sample_weight": WEIGHTS},
     "weighted classes": {"class_weight": "balanced"},
@@ -65,7 +68,7 @@ CASES: dict[str, dict[str, Any]] = {
                        "validation": (X[:33], LABELS[:33])},
     "streamed rows": {"data": "stream", "y": np.eye(3)[LABELS], "sample_weight": WEIGHTS},
 }  # fmt: skip
-OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory")
+OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory", "ema")
 
 
 def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -235,7 +238,8 @@ def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
         f"out of GPU memory: {planned.missing / 2**20:,.2f} MiB were to be allocated and "
         f"{planned.missing * 2 // 3 / 2**20:,.2f} were free\n"
     )
-    ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    first, *ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    assert first.startswith("accumulate=")
     assert len(ways) == (2 if memory == "normal" else 1)
     assert ways[-1].endswith(' and memory="low"') == (memory == "normal")
     trainer.batch_size = size = int(ways[0].removeprefix("batch_size="))

@@ -122,3 +122,18 @@ def test_a_device_that_fails(monkeypatch):
     monkeypatch.setattr(opening, "CudaDevice", busy)
     message = reason(monkeypatch, fake_cupy())
     assert "the GPU cannot be used (cudaErrorDevicesUnavailable: busy)" in message
+
+
+def test_one_device_for_each_stream(monkeypatch):
+    """Another library's stream, by its handle, which CuPy is given as the protocol says."""
+    cupy = fake_cupy()
+    cupy.cuda.Stream = types.SimpleNamespace(from_external=lambda s: ("view", s.__cuda_stream__()))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    fake_nvmath(monkeypatch)
+    monkeypatch.setattr(opening, "CudaDevice", lambda cupy, lt, stream: [stream])
+    own = opening.open_device()
+    assert own == [None]
+    default, other = opening.open_device(0), opening.open_device(77)  # 0: CUDA's default stream
+    assert (default, other) == ([("view", (0, 0))], [("view", (0, 77))])
+    assert opening.open_device(77) is other
+    assert opening.open_device() is own

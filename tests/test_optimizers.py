@@ -51,9 +51,13 @@ def lion(theta, g, lr, t, s, beta1=0.9, beta2=0.99, weight_decay=0.0):
     return theta - lr * (update + weight_decay * theta)
 
 
+def muon(theta, g, lr, t, s, mu=0.95, rest=0.1, **params):
+    return adamw(theta, g, rest * lr, t, s, **{"weight_decay": 0.01, **params})  # of no matrix
+
+
 PAPER = {
     "sgd": sgd, "momentum": momentum, "nesterov": nesterov, "rmsprop": rmsprop, "adam": adam,
-    "adamw": adamw, "lion": lion,
+    "adamw": adamw, "lion": lion, "muon": muon,
 }  # fmt: skip
 OTHER_PARAMS = [
     ("momentum", {"mu": 0.5}),
@@ -62,6 +66,7 @@ OTHER_PARAMS = [
     ("adam", {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}),
     ("adamw", {"beta1": 0.0, "weight_decay": 0.3}),
     ("lion", {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.2}),
+    ("muon", {"beta1": 0.8, "mu": 0.5, "rest": 0.5, "weight_decay": 0.2}),
 ]
 VARIANTS = [(name, {}) for name in OPTIMIZERS] + OTHER_PARAMS
 

@@ -27,6 +27,12 @@ class TestPlot:
         assert (cost.get_ylabel(), score.get_ylabel()) == ("cost J", "accuracy")
         assert (cost.get_yscale(), score.get_yscale()) == ("log", "linear")
 
+    def test_draws_a_metric_by_its_name(self):
+        score = history_figure({"cost": [1.0], "val_f1": [0.5, 0.6]}, metric="f1").axes[1]
+        (line,) = score.lines
+        assert line.get_ydata().tolist() == [0.5, 0.6]
+        assert score.get_ylabel() == "f1"
+
     @pytest.mark.parametrize("cost", [[2.0, 1.0], [2.0, -1.0], [2.0, 0.0]])
     def test_a_cost_that_stays_near_or_is_negative_has_a_linear_axis(self, cost):
         axes = history_figure({"cost": cost}).axes[0]

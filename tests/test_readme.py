@@ -2,15 +2,22 @@
 
 import json
 import re
+import shlex
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
+import typer
+from cli_cases import run
 
 import gpumlp
+from gpumlp.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^gpumlp .*", README, re.MULTILINE)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -34,6 +41,41 @@ def test_an_activation_is_one_entry():
     J, _ = space["net"].cost_and_gradients(np.ones((4, 20)), [0, 1, 0, 1])
     assert np.isfinite(J)
     assert isinstance(space["net"], gpumlp.MLP)
+
+
+def test_the_estimator_scores(capsys):
+    pytest.importorskip("sklearn")
+    [example] = [block for block in BLOCKS if "MLPClassifier" in block]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that 30 epochs were not enough for tol=0
+        exec(example, {})
+    assert 0.95 < float(capsys.readouterr().out) < 1
+
+
+def test_every_python_block_is_run_or_quoted():
+    known = ("Trainer", "squareplus", "MLPClassifier", "room.")
+    assert [[name for name in known if name in block][:1] != [] for block in BLOCKS] == [True] * 5
+
+
+def test_the_commands_run(tmp_path, monkeypatch, rng):
+    """On a table of houses; what is timed for minutes, or needs a GPU, is only read."""
+    monkeypatch.chdir(tmp_path)
+    x = rng.normal(size=(300, 3))
+    rows = np.column_stack([x, x @ [3.0, -2.0, 1.0]])
+    for name in ("housing.csv", "new.csv"):
+        np.savetxt(name, rows, delimiter=",", header="rooms,age,area,price", comments="")
+    for line in COMMANDS:
+        program, command, *arguments = shlex.split(line)
+        assert program == "gpumlp"
+        if command in ("bench", "tune"):
+            known = typer.main.get_command(app).commands[command]
+            known.make_context(command, arguments, resilient_parsing=True)
+        else:
+            run(command, *arguments, *(["--epochs", 20] if command == "train" else []))
+    assert (tmp_path / "predictions.csv").read_text().count("\n") == 301
+    for name in ("residuals.png", "housing.onnx", "runs/housing/run.toml", "runs/again/run.toml"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert "lr = 0.002" in (tmp_path / "runs/again/run.toml").read_text()
 
 
 def test_the_loops_are_quoted():

@@ -38,3 +38,18 @@ class Hook(gpumlp.Callback):
 
     def on_epoch_end(self, trainer, row):
         return self.epoch(trainer, row)
+
+
+class Die(Exception):
+    pass
+
+
+def die_at(step=None, epoch=None):
+    def raise_where(now, wanted):
+        if now == wanted:
+            raise Die
+
+    return Hook(
+        lambda trainer: raise_where(trainer.steps, step),
+        lambda trainer, row: raise_where(trainer.epochs, epoch),
+    )

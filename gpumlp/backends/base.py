@@ -52,7 +52,7 @@ class Backend(Protocol):
     scales_loss: bool
     """Whether the loss is scaled, dynamically, lest gradients vanish: in float16."""
     folds: bool
-    """Whether `weight_gradient` takes factors."""
+    """Whether `weight_gradient` with factors takes no memory for it."""
     rounds_slots: bool
     """Whether an optimizer's slots may be bfloat16, rounded stochastically."""
 
@@ -137,8 +137,8 @@ class Backend(Protocol):
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
         """dW ← gzᵀ h_below, or where there are factors (α, β): dW ← α gzᵀ h_below + β dW.
 
-        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in); factors (2,) in θ's type, and then dW
-        too is in θ's type: it may be W itself, which has been read for the last time.
+        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in), which may be in θ's type; factors (2,)
+        in θ's type, and then dW is, too: it may be W itself, which has been read for the last time.
         """
 
     def activation_gradient(
@@ -172,14 +172,20 @@ class Backend(Protocol):
 
     # ---- the update ---------------------------------------------------------------------------
 
+    def add(self, part: Array, total: Array, anew: bool) -> None:
+        """total ← total + part, or part where `anew`.
+
+        part, total (q,): flat, of the biases' region; total in θ's type.
+        """
+
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
         """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂): what `update` scales the gradient by.
 
-        theta, dtheta, split as in `penalty`; control as in `update`.  A norm that is not finite
-        gives NaN, which the next J shows.
+        theta, dtheta, split as in `penalty`, but dtheta may be in θ's type; control as in `update`.
+        A norm that is not finite gives NaN, which the next J shows.
 
         scaling (4,) float64: the loss scale S; 1/S of dθ; the steps since S last changed; the
         steps skipped.  It is 1, 1, 0, 0 and stays so, but where the room `scales_loss`: there a
@@ -190,14 +196,31 @@ class Backend(Protocol):
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
         """One step of the optimizer with the gradient control[0] (dθ/S + λ∇Ω(θ)), in place.
 
-        theta, dtheta (p,), split as in `penalty`; rounded: as in `round`, kept up to date; slots
+        theta, dtheta (p,), split as in `clip`; rounded: as in `round`, kept up to date; slots
         (number of slots, p); scaling as in `clip`; control float64: the gradient's scale, of which
         0 skips the step, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
         part: only the entries from the one number to the other, starts of W[k] or b[k].
+        groups (regions, 3) float64: of each region of θ, in order, the end, and what the learning
+        rate and the rule's weight_decay are multiplied by there; None: by 1.
+        """
+
+    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+        """V ← scale · O, where O is about the orthogonal matrix nearest to V; zeros stay zeros.
+
+        Five turns of X ← (a + b A + c A²) X with A = X Xᵀ, or of X ← X (a + b A + c A²) with
+        A = Xᵀ X where that is smaller, from X = V / ‖V‖: V's singular values become some 0.7 … 1.2.
+        V (n_out, n_in); what it works in: X like V, A and P (r, r) for r = min(n_out, n_in), all in
+        θ's type.  16-bit rooms have it from tf32 products.
+        """
+
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+        """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8)).  Each (p,).
+
+        control as in `update`, its last number the step t = 1, 2, …; nothing in a step skipped.
         """
 
     def round(self, theta: Array, rounded: Array) -> None:

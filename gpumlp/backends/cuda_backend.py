@@ -16,6 +16,7 @@ from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray
 from gpumlp.cuda.types import dtype_of
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 
 i32, i64 = np.int32, np.int64
 STORAGE = {  # precision -> the storage type
@@ -102,6 +103,7 @@ class CudaBackend:
         self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
         z: DeviceArray, h: DeviceArray,
     ) -> None:  # fmt: skip
+        self._joined()  # a further micro-batch writes what the last one's branches read
         self._products.upward(h_below, W, b, f, z, h, self._kernels.bias_activation)
 
     def activation(self, f: Activation, z: DeviceArray, h: DeviceArray) -> None:
@@ -176,6 +178,11 @@ class CudaBackend:
 
     # ---- the update ---------------------------------------------------------------------------
 
+    def add(self, part: DeviceArray, total: DeviceArray, anew: bool) -> None:
+        grid, block = launch.flat(len(part), self._kernels.pack, self._device.multiprocessors)
+        kernel = self._kernels.kernel("add", "reduce.cu")
+        kernel(grid, block, (part, total, i64(len(part)), i32(anew)))
+
     def clip(
         self, regularizer: Regularizer, theta: DeviceArray, dtheta: DeviceArray, split: int,
         max_norm: float, scaling: DeviceArray, control: DeviceArray,
@@ -183,7 +190,8 @@ class CudaBackend:
         self._joined()
         on = self._kernels
         (blocks, _), block = launch.flat(len(theta), on.pack, self._device.multiprocessors)
-        on.kernel("squared_norm", "penalty.cu", regularizer)(
+        gradient = "" if dtheta.dtype == self.storage else dtheta.dtype.name
+        on.kernel("squared_norm", "penalty.cu", regularizer, gradient=gradient)(
             (blocks, 1), block,
             (theta, dtheta, scaling, on.partial, *on.regions(regularizer, theta, split)),
         )  # fmt: skip
@@ -197,6 +205,7 @@ class CudaBackend:
         self, optimizer: Optimizer, regularizer: Regularizer, theta: DeviceArray,
         rounded: DeviceArray, dtheta: DeviceArray, slots: DeviceArray, split: int,
         scaling: DeviceArray, control: DeviceArray, part: tuple[int, int] | None = None,
+        groups: DeviceArray | None = None,
     ) -> None:  # fmt: skip
         self._joined()
         begin, end = part or (0, len(theta))
@@ -206,12 +215,37 @@ class CudaBackend:
             "update", "update.cu", optimizer, regularizer,
             slots="" if state.dtype == self.dtype else state.dtype.name,
             gradient="" if dtheta.dtype == self.storage else dtheta.dtype.name,
+            grouped=groups is not None,
         )  # fmt: skip
         kernel(
             grid, block,
             (theta, rounded, dtheta, state, control, scaling,
+             control if groups is None else groups,  # which it does not read
              *self._kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
         )  # fmt: skip
+
+    def orthogonalize(
+        self, V: DeviceArray, scale: float, X: DeviceArray, A: DeviceArray, P: DeviceArray
+    ) -> None:
+        tall = len(V) > len(A)
+        compute = "tf32" if self.storage.itemsize == 2 else self.precision
+        self._kernels.normalize(V, X, LEAST_NORM)
+        for i in range(NEWTON_SCHULZ_STEPS):
+            self._device.gemm(X, X, A, transpose_a=tall, transpose_b=not tall, compute=compute)
+            self._device.gemm(A, A, P, compute=compute)
+            last = i == NEWTON_SCHULZ_STEPS - 1
+            self._kernels.quintic(A, P, scale if last else 1.0, NEWTON_SCHULZ)
+            self._device.gemm(*((X, A) if tall else (A, X)), V, compute=compute)
+            X, V = V, X
+
+    def average(
+        self, theta: DeviceArray, mean: DeviceArray, decay: float, control: DeviceArray
+    ) -> None:
+        n = len(theta)
+        grid, block = launch.flat(n, self._kernels.pack, self._device.multiprocessors)
+        self._kernels.kernel("average", "average.cu")(
+            grid, block, (theta, mean, control, i64(n), i64(len(control) - 1), np.float64(decay))
+        )
 
     def round(self, theta: DeviceArray, rounded: DeviceArray) -> None:
         if rounded.dtype == theta.dtype:

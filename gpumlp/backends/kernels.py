@@ -114,6 +114,23 @@ class Kernels:
             total = self.kernel("column_total", "reduce.cu")
             total(grid, block, (partial, db, i64(splits), i64(cols)))
 
+    def normalize(self, V: DeviceArray, X: DeviceArray, least: float) -> None:
+        """X ← V / max(‖V‖, least)."""
+        (blocks, _), block = launch.flat(V.size, 1, self._device.multiprocessors)
+        n = i64(V.size)
+        self.kernel("squares", "orthogonal.cu")((blocks, 1), block, (V, self.partial, n))
+        self.kernel("normalize", "orthogonal.cu")(
+            (blocks, 1), block, (V, self.partial, X, n, i64(blocks), np.float64(least))
+        )
+
+    def quintic(
+        self, A: DeviceArray, P: DeviceArray, scale: float, factors: tuple[float, float, float]
+    ) -> None:
+        """A ← scale (a I + b A + c P)."""
+        grid, block = launch.flat(A.size, 1, self._device.multiprocessors)
+        numbers = (self._dtype.type(x) for x in (scale, *factors))
+        self.kernel("quintic", "orthogonal.cu")(grid, block, (A, P, i64(len(A)), *numbers))
+
     def total(self, blocks: int, J: DeviceArray) -> None:
         """J ← J + Σ of the blocks' partial sums."""
         kernel = self.kernel("total", "reduce.cu")
@@ -145,14 +162,14 @@ class Kernels:
 
     def kernel(
         self, name: str, file: str, *entries: Entry, dtype: str = "", labels: bool = False,
-        slots: str = "", gradient: str = "", source: str = "",
+        slots: str = "", gradient: str = "", source: str = "", grouped: bool = False,
     ) -> Kernel:  # fmt: skip
         """A kernel compiled for the entries' device functions, from the cache after the first."""
-        key = (name, file, entries, dtype, labels, slots, gradient, source)
+        key = (name, file, entries, dtype, labels, slots, gradient, source, grouped)
         if key not in self._compiled:
             functor = "".join(entry.cuda() for entry in entries)
             text = KernelSource(
-                file, dtype or self._storage.name, functor, labels, slots, gradient, source
+                file, dtype or self._storage.name, functor, labels, slots, gradient, source, grouped
             )
             self._compiled[key] = self._device.kernel(name, text)
         return self._compiled[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from gpumlp.backends.host_feed import HostFeed
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
+from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 
 Array = np.ndarray[Any, Any]
 
@@ -135,8 +136,11 @@ class NumpyBackend:
             np.dot(gz.T, h_below, out=dW)
         else:
             blas, (alpha, beta) = numpy_blas(), factors.tolist()
-            assert blas is not None  # the caller has looked at `folds`
-            blas.gemm(gz.T, h_below, dW, alpha, beta)
+            if blas is not None:
+                blas.gemm(gz.T, h_below, dW, alpha, beta)
+                return
+            dW *= beta
+            dW += alpha * np.dot(gz.T, h_below)
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
@@ -173,6 +177,9 @@ class NumpyBackend:
 
     # ---- the update ---------------------------------------------------------------------------
 
+    def add(self, part: Array, total: Array, anew: bool) -> None:
+        np.copyto(total, part) if anew else np.add(total, part, out=total)
+
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array,
@@ -188,19 +195,60 @@ class NumpyBackend:
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
         scale, lr, *rest, _ = (float(number) for number in control)
         scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
-        def block(at: slice, strength: float) -> None:
+        def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
             g = _gradient(regularizer, theta[at], dtheta[at], strength)
             if scale != 1:
                 g *= scale
             named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[at], g, lr, **named, **scalars, **optimizer.params)
+            optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
+
+        def block(at: slice, strength: float) -> None:
+            if groups is None:
+                move(at, strength, lr, optimizer.params)
+                return
+            for own, rate, decay in _by_group(at, groups):
+                move(own, strength, rate * lr, _decayed(optimizer.params, decay))
 
         self._over_theta(block, theta, split, regularizer, part)
+
+    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+        (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
+        norm = float(np.sqrt(np.vdot(V, V)))
+        # as with `clip`, a norm that is not finite must not look like a healthy step's
+        inverse = 1 / max(norm, LEAST_NORM) if norm < np.inf else np.nan
+        np.multiply(V, V.dtype.type(inverse), out=X)
+        for i in range(NEWTON_SCHULZ_STEPS):
+            np.dot(X.T, X, out=A) if tall else np.dot(X, X.T, out=A)
+            np.dot(A, A, out=P)
+            P *= c
+            A *= b
+            A += P
+            A.reshape(-1)[:: r + 1] += a
+            if i == NEWTON_SCHULZ_STEPS - 1:
+                A *= scale
+            np.dot(X, A, out=V) if tall else np.dot(A, X, out=V)
+            X, V = V, X
+
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+        scale, t = float(control[0]), float(control[-1])
+        d = min(decay, (t - 1) / (t + 8))
+
+        def block(at: slice) -> None:  # from the nearer end, so that d = 0 gives θ itself
+            way = theta[at] - mean[at]
+            if d > 0.5:
+                way *= 1 - d
+                mean[at] += way
+            else:
+                way *= d
+                np.subtract(theta[at], way, out=mean[at])
+
+        if scale != 0:
+            self._threads.map(block, self._parts(0, len(theta), BLOCK_BYTES // theta.itemsize))
 
     def round(self, theta: Array, rounded: Array) -> None:
         pass
@@ -316,3 +364,19 @@ def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: f
     g *= strength
     g += dtheta
     return g
+
+
+def _by_group(at: slice, groups: Array) -> Iterator[tuple[slice, float, float]]:
+    """A block's parts in the regions of `groups`, each with the two multipliers there."""
+    start = at.start
+    for end, rate, decay in groups.tolist():
+        stop = min(int(end), at.stop)
+        if start < stop:
+            yield slice(start, stop), rate, decay
+            start = stop
+
+
+def _decayed(params: Mapping[str, float], decay: float) -> Mapping[str, float]:
+    """A rule's parameters in a group that multiplies the weight decay."""
+    own = {"weight_decay": decay * params["weight_decay"]} if "weight_decay" in params else {}
+    return {**params, **own}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from gpumlp.bench.peers import FLOOR, OURS
 from gpumlp.bench.results import TIMED, Result
@@ -69,10 +70,14 @@ def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
     return None
 
 
+def content(results: Sequence[Result]) -> dict[str, Any]:
+    """Everything measured, with each result's machine, versions and case, as JSON can hold it."""
+    return {"results": [result.to_json() for result in results]}
+
+
 def write_json(path: Path, results: Sequence[Result]) -> None:
-    """Everything measured, with each result's machine, versions and case."""
-    parts = [result.to_json() for result in results]
-    atomic_write(path, (json.dumps({"results": parts}, indent=1) + "\n").encode())
+    """Write `content`."""
+    atomic_write(path, (json.dumps(content(results), indent=1) + "\n").encode())
 
 
 def _by_case(results: Sequence[Result]) -> Iterator[tuple[str, Iterator[Result]]]:

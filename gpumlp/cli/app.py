@@ -9,15 +9,20 @@ import typer
 
 import gpumlp
 from gpumlp import data as datasets
-from gpumlp.cli import describe, models, options, outputs
+from gpumlp.callbacks import TensorBoard
+from gpumlp.cli import config, describe, machine, models, options, outputs, predictions
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
+from gpumlp.cli.export import export
+from gpumlp.cli.measures import Measures
+from gpumlp.cli.pictures import Picture
 from gpumlp.training import Trainer
 
 app = typer.Typer(
     cls=Commands,
     help="Train multilayer perceptrons on NVIDIA GPUs, or on the CPU where there is none.",
-    add_completion=False,
+    epilog="With --json stdout holds JSON alone.  An error is one line on stderr.  Exit status: 0 "
+    "done; 1 a part of `bench` failed; 2 wrong use, or what its message says to mend; 130 Ctrl-C.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its columns are so narrow that they cut off names
 )
@@ -42,6 +47,7 @@ def _start(
 @app.command()
 @reported
 def train(
+    context: typer.Context,
     data: options.Data = "mnist5k",
     target: options.Target = None,
     task: options.Task = None,
@@ -65,17 +71,26 @@ def train(
     seed: options.Seed = 0,
     validation: options.Validation = 0.2,
     standardize: options.Standardize = None,
+    categorical: options.Categorical = None,
+    max_categories: options.MaxCategories = 100,
+    min_frequency: options.MinFrequency = 5,
+    impute: options.Impute = "mean",
+    stream: options.Stream = None,
+    scratch: options.Scratch = None,
     patience: options.Patience = None,
     out: options.Folder = None,
     checkpoint_every: options.CheckpointEvery = None,
     resume: options.Resume = False,
+    tensorboard: options.TensorBoard = False,
+    config_file: options.Config = None,
     plan: options.Plan = False,
     quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a network; write it and the history of its training.
 
-    The folder gets model.safetensors, checkpoint.safetensors, history.json and history.png; files
-    of those names are replaced.
+    The folder gets model.safetensors, checkpoint.safetensors, history.json, history.png, and
+    run.toml, with which --config repeats the run; files of those names are replaced.
 
     Ctrl-C ends the training and writes them too; --resume goes on from there.
     """
@@ -84,42 +99,63 @@ def train(
         outputs.check_folder(out)
     if patience is not None and not validation:
         raise ValueError("--patience watches the validation cost; leave out --validation 0")
+    datasets.check_impute(impute)
     rule = models.optimizer(optimizer, weight_decay)
-    dataset = datasets.load(data, target, task)
-    net = models.build(
-        dataset, hidden, activation, loss, label_smoothing, l1=l1, l2=l2,
-        precision=precision, backend=backend, seed=seed,
-    )  # fmt: skip
-    trainer = Trainer(
-        net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
+
+    def trainer_of(net: gpumlp.MLP) -> Trainer:
+        return Trainer(
+            net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
+        )
+
+    settings: Any = {"precision": precision, "backend": backend, "seed": seed}
+    models.check(hidden, activation, loss, trainer_of, **settings)
+    room = datasets.Scratch(scratch or outputs.nearest(out or Path("runs")), stream)
+    dataset = datasets.load(
+        data, target, task, categorical=options.listed(categorical), scratch=room
     )
     part, held = datasets.split(dataset, validation, seed)
-    preparation = models.prepare(part, net, standardize)
+    cost = models.loss_for(dataset, loss, label_smoothing)
+    preparation = models.prepare(
+        part, cost, standardize, impute=impute, max_categories=max_categories,
+        min_frequency=min_frequency,
+    )  # fmt: skip
+    net = models.build(
+        dataset, len(preparation.columns), hidden, activation, cost, l1=l1, l2=l2, **settings
+    )
+    trainer = trainer_of(net)
 
     def seen(examples: datasets.Dataset) -> tuple[Any, Any]:
-        return preparation.inputs(examples.x), preparation.targets(examples.y)
+        x = preparation.prepared(examples.x, net.backend.dtype, room, examples.categories)
+        return x, preparation.targets(examples.y)
 
-    if not quiet:
+    if not (quiet or as_json):
         describe.start(dataset, part, held, net)
+    describe.preparation(preparation)
     if plan:
-        typer.echo(
-            trainer.memory(
-                len(part), validation=len(held or ()), early_stopping=patience, train_metric=True
-            )
+        planned = trainer.memory(
+            len(part), validation=len(held or ()), early_stopping=patience, train_metric=True
         )
+        machine.plan(dataset, net, planned) if as_json else typer.echo(planned)
         return
     with outputs.folder(out or Path("runs") / dataset.name) as folder:
         checkpoint = folder / "checkpoint.safetensors"
         describe.earlier_run(folder, checkpoint, resume)
+        data_to_fit, to_watch = seen(part), seen(held) if held else None
+        describe.scratch(room)
         history = trainer.fit(
-            *seen(part), epochs, validation=seen(held) if held else None, early_stopping=patience,
+            *data_to_fit, epochs, validation=to_watch, early_stopping=patience,
             train_metric=True, progress=not quiet, checkpoint=checkpoint,
             checkpoint_every=checkpoint_every, resume=resume,
+            callbacks=[TensorBoard(folder / "tensorboard")] if tensorboard else [],
         )  # fmt: skip
         outputs.write(folder, net, preparation, history, dataset.name)
-    if not quiet:
-        describe.table(history, net)
-    describe.end(history, net, folder)
+        config.write(folder / "run.toml", context)
+    if as_json:
+        machine.trained(dataset, net, history, folder)
+    else:
+        if not quiet:
+            describe.table(history, net)
+        describe.end(history, net, folder)
     if history.stopped == "interrupted":
         raise typer.Exit(130)
 
@@ -130,20 +166,30 @@ def evaluate(
     model: options.Model,
     data: options.DataToUse,
     target: options.Target = None,
+    plot: options.Picture = None,
     backend: options.Room = "auto",
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a model's cost and metrics on data, in the data's own unit.
 
     All rows of it count, those that the model was trained on too.
     """
+    picture = Picture(plot)
     net, preparation = models.load(model, backend)
-    dataset = datasets.load(data, target, like=preparation)
-    x, y = preparation.inputs(dataset.x), preparation.targets(dataset.y)
-    typer.echo(repr(dataset))
-    typer.echo(repr(net))
+    measures = Measures(net, preparation)
+    unmet = describe.Unmet(preparation)
+    for part in datasets.pieces(data, preparation, target):
+        unmet.note(part)
+        picture.add(part, measures.add(part))
+    unmet.tell()
+    picture.draw()
     unit = "" if preparation.y_shift is None else " (of the standardised target)"
-    measured = {f"cost{unit}": net.cost(x, y)}
-    measured |= models.metrics(dataset, preparation.outputs(net.predict(x)))
+    measured = {f"cost{unit}": measures.cost()} | measures.metrics()
+    if as_json:
+        machine.evaluated(measures.name, measures.examples, preparation, net, measured)
+        return
+    typer.echo(repr(measures))
+    typer.echo(repr(net))
     width = max(map(len, measured)) + 2
     for name, value in measured.items():
         typer.echo(f"{name:<{width}}{value:.6g}")
@@ -156,17 +202,31 @@ def predict(
     data: options.DataToUse,
     out: options.Predictions = None,
     backend: options.Room = "auto",
+    as_json: options.PredictionsAsJson = False,
 ) -> None:
     """Write a model's predictions, a row for each example.
 
-    A row holds the label and the classes' probabilities, or the value.
+    A row holds the label and the classes' probabilities, or the value.  The data is read, and the
+    predictions are written, piece by piece; a file is there when it is whole.
     """
-    write = outputs.predictions_writer(out)
+    predictions.check(out)
     net, preparation = models.load(model, backend)
-    x = preparation.inputs(datasets.load_inputs(data, preparation))
-    write(preparation.outputs(net.predict(x)), preparation.classes)
+    unmet, examples = describe.Unmet(preparation), 0
+    with predictions.writer(out, preparation.classes) as write:
+        for part in datasets.pieces(data, preparation, labelled=False):
+            unmet.note(part)
+            p = preparation.outputs(net.predict(preparation.inputs(part.x[:])))
+            if as_json and out is None:
+                machine.predicted(p, preparation.classes)
+            else:
+                write(p)
+            examples += len(p)
+    unmet.tell()
+    if as_json and out is not None:
+        machine.show({"file": str(out), "examples": examples})
 
 
+app.command()(export)
 app.command()(bench)
 
 
@@ -198,7 +258,11 @@ def tune(
 
 @app.command()
 @reported
-def info() -> None:
+def info(as_json: options.AsJson = False) -> None:
     """Show versions, devices, and why the GPU is or isn't used."""
-    for name, text in describe.installation():
+    found = dict(describe.installation())
+    if as_json:
+        machine.show({k: None if text == describe.MISSING else text for k, text in found.items()})
+        return
+    for name, text in found.items():
         typer.echo(f"{name:<14}{text}")

@@ -13,34 +13,47 @@ from gpumlp.backends import get_backend
 from gpumlp.bench import cases, report, run
 from gpumlp.bench.peers import COMPETITORS, OURS, known
 from gpumlp.bench.results import TIMED, Results
-from gpumlp.cli import models, options, outputs
+from gpumlp.cli import machine, models, options, outputs
 from gpumlp.cli.errors import reported
 from gpumlp.storage import check_writable
 
 T = TypeVar("T")
 
+ACTIVATIONS = ("relu", "gelu", "tanh", "silu")  # those that all competitors have
 PRESETS = Annotated[
-    str, Option("--case", help=f"One or more of {', '.join(cases.PRESETS)}, with commas.")
+    str,
+    Option(
+        "--case",
+        help=f"One or more of {', '.join(cases.PRESETS)}, with commas.",
+        autocompletion=options.completing(cases.PRESETS),
+    ),
 ]
 Widths = Annotated[
     str | None, Option(help="Networks in place of the case's: 512x4 (width x layers), 64-128-10.")
 ]
 BatchSizes = Annotated[str | None, Option("--batch-size", help="Examples a step.")]
-Precisions = Annotated[str | None, Option("--precision", help=", ".join(cases.ITEM_BYTES))]
-Optimizers = Annotated[str | None, Option("--optimizer", help=", ".join(cases.RATES))]
-Activations = Annotated[str | None, Option("--activation", help="relu, gelu, tanh, silu")]
+Precisions = Annotated[
+    str | None, options.named(cases.ITEM_BYTES, ", ".join(cases.ITEM_BYTES), "--precision")
+]
+Optimizers = Annotated[
+    str | None, options.named(cases.RATES, ", ".join(cases.RATES), "--optimizer")
+]
+Activations = Annotated[
+    str | None, options.named(ACTIVATIONS, ", ".join(ACTIVATIONS), "--activation")
+]
 Rounds = Annotated[int, Option(min=2, help="Timed turns of each.")]
 Peers = Annotated[
     str | None,
     Option(
         help=f"Who competes: {', '.join(n for n in COMPETITORS if n != OURS)}, or module:function "
-        "of your own.  [default: all]"
+        "of your own.  [default: all]",
+        autocompletion=options.completing(n for n in COMPETITORS if n != OURS),
     ),
 ]
 Cold = Annotated[
     bool, Option("--cold/--no-cold", help="Also take a first step with nothing compiled.")
 ]
-Json = Annotated[Path | None, Option("--json", metavar="FILE", help="Write all results there.")]
+Save = Annotated[Path | None, Option(metavar="FILE", help="Write all results there, as JSON.")]
 Plot = Annotated[
     Path | None, Option(metavar="FILE", help="Draw ratios and a roofline there, a PNG.")
 ]
@@ -63,11 +76,12 @@ def bench(
     peers: Peers = None,
     rounds: Rounds = 15,
     cold: Cold = True,
-    json: Json = None,
+    save: Save = None,
     plot: Plot = None,
     out: Out = Path("runs/bench"),
     resume: Resume = False,
     minutes: Minutes = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time a training step beside torch, JAX, scikit-learn and the step's floor.
 
@@ -77,7 +91,7 @@ def bench(
     if plot is not None:
         models.require("matplotlib")
     outputs.check_folder(out)
-    for file in (json, plot):
+    for file in (save, plot):
         if file is not None:
             check_writable(file)
     chosen = cases.choose(
@@ -97,10 +111,13 @@ def bench(
         interrupted = True
     wanted = [results.of(c, room, name) for c in chosen for name in (OURS, *names)]
     found = [result for result in wanted if result is not None]
-    for line in report.table(found):
-        typer.echo(line)
-    if json is not None:
-        report.write_json(json, found)
+    if as_json:
+        machine.show(report.content(found))
+    else:
+        for line in report.table(found):
+            typer.echo(line)
+    if save is not None:
+        report.write_json(save, found)
     if plot is not None and any(result.status == TIMED for result in found):
         from gpumlp.bench.pictures import plot as draw
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -14,11 +15,14 @@ from rich.table import Table
 
 import gpumlp
 from gpumlp.backends.threads import blas_name
-from gpumlp.data import Dataset
+from gpumlp.data import Dataset, Preparation, Scratch
+from gpumlp.data.categories import unmet
+from gpumlp.data.raw import listed
 from gpumlp.network import MLP
 from gpumlp.training import History
 
-FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png")
+FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
+MISSING = "not installed"
 ROWS = 12  # lines of the table
 COLUMNS = {
     "cost": "training cost", "val_cost": "validation cost", "metric": "training {}",
@@ -39,6 +43,45 @@ def start(dataset: Dataset, part: Dataset, held: Dataset | None, net: MLP) -> No
     """The data and the network, and so the room it runs in."""
     typer.echo(f"{dataset!r}; {len(part):,} to train on, {len(held or ()):,} held out")
     typer.echo(repr(net))
+
+
+def preparation(preparation: Preparation) -> None:
+    """What was encoded and filled, on stderr: nothing is done silently."""
+    words = [
+        f"{name} ({len(kept)}{' and others' * (name in preparation.others)})"
+        for name, kept in preparation.categories.items()
+    ]
+    if words:
+        typer.echo(f"categories, with an input each: {listed(words)}", err=True)
+    if preparation.holes:
+        told = f"missing values, filled and with an input of their own: {listed(preparation.holes)}"
+        typer.echo(told, err=True)
+
+
+def scratch(room: Scratch) -> None:
+    """What lies in temporary files, on stderr."""
+    if room.used:
+        typer.echo(f"{room.used / 1e9:.2f} GB of temporary files in {room.folder}", err=True)
+
+
+class Unmet:
+    """Values that a model met none of in training, counted column by column."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._preparation = preparation
+        self._counts = np.zeros(len(preparation.features), np.int64)
+
+    def note(self, part: Dataset) -> None:
+        """Count those of these examples."""
+        self._counts += unmet(self._preparation, part.x[:])
+
+    def tell(self) -> None:
+        """On stderr, where there are any: what the model makes of them is a guess."""
+        named = zip(self._preparation.features, self._counts.tolist(), strict=True)
+        odd = [f"{name} ({count})" for name, count in named if count]
+        if odd:
+            told = "columns with missing values or unknown categories, unlike in training"
+            typer.echo(f"{told}: {listed(odd)}", err=True)
 
 
 def earlier_run(folder: Path, checkpoint: Path, resume: bool) -> None:
@@ -73,13 +116,28 @@ def end(history: History, net: MLP, folder: Path) -> None:
         "early": f"stopped early after {epochs}",
         "interrupted": f"interrupted after {epochs}; --resume goes on",
     }[history.stopped]
-    epoch = -1 if history.best_epoch is None else history.best_epoch
-    row = history.row(epoch) if history.epochs else {}
+    epoch = reported_epoch(history)
+    row = {} if epoch is None else history.row(epoch)
     value = row.get("val_metric", row.get("metric"))
     part = "validation" if "val_metric" in row else "training"
     result = "" if value is None else f": {part} {metric_name(net)} {value:.4f}"
     typer.echo(f"{how}{result}")
     typer.echo(f"wrote {folder}/{', '.join(FILES)}")
+
+
+def exported(out: Path, told: Mapping[str, Any]) -> None:
+    """What a file holds that `gpumlp export` wrote."""
+    for way in ("inputs", "outputs"):
+        if way in told:
+            shapes = (f"{name} ({', '.join(map(str, s))})" for name, s in told[way].items())
+            typer.echo(f"{way:<9}{', '.join(shapes)}")
+    typer.echo(f"wrote {out}")
+
+
+def reported_epoch(history: History) -> int | None:
+    """The epoch, from 0, that the network's θ is of: the best where it is known, else the last."""
+    last = history.epochs - 1 if history.epochs else None
+    return last if history.best_epoch is None else history.best_epoch
 
 
 def installation() -> Iterator[tuple[str, str]]:
@@ -102,4 +160,4 @@ def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING

@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from gpumlp.errors import DeviceError, OutOfMemoryError
 
 P = ParamSpec("P")
-MENDABLE = (ValueError, TypeError, OSError, ImportError, FloatingPointError, DeviceError)
+MENDABLE = (
+    ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError, DeviceError,
+)  # fmt: skip
 # UsageError, of click or of the click that newer typers bring with them
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 IN_OPTIONS = {  # what the Python API's errors advise → the option that does it
@@ -24,6 +26,7 @@ IN_OPTIONS = {  # what the Python API's errors advise → the option that does i
     'memory="low"': "--memory low",
     'slot_precision="bfloat16"': "--slot-precision bfloat16",
     'precision="bfloat16"': "--precision bfloat16",
+    "preparation=None": "--no-raw",
 }
 
 _shown = False  # whether tracebacks are wanted: --debug
@@ -50,6 +53,8 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             told = str(error)
             for words, option in IN_OPTIONS.items():
                 told = told.replace(words, option)
+            if isinstance(error, MemoryError):
+                told = f"out of memory ({told.rstrip('.')}); use a smaller network or less data"
             _tell(told, as_it_is=isinstance(error, OutOfMemoryError))
             raise typer.Exit(2) from None
 
@@ -68,6 +73,13 @@ class Commands(TyperGroup):
         except USAGE_ERROR as error:
             _tell(error.format_message())  # type: ignore[attr-defined]
             sys.exit(2)
+        except MENDABLE as error:  # of values that cannot even be parsed, a path with a NUL say
+            if _shown:
+                raise
+            _tell(str(error))
+            sys.exit(2)
+        except typer.Abort:  # Ctrl-C, in older typers
+            sys.exit(130)
         sys.exit(status or 0)
 
 

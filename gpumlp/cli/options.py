@@ -1,26 +1,71 @@
-"""The options of the commands: types and help."""
+"""The options of the commands: types, help and what a shell completes.
+
+An option is added here and in its command's signature; --config takes it as a key from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 import gpumlp
-from gpumlp.data import EMBEDDED
+from gpumlp.cli import config
+from gpumlp.data import EMBEDDED, IMPUTE, TASKS
 
 
 def _one_of(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
+def listed(text: str | None) -> list[str]:
+    """The parts of "a,b"."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
-Data = Annotated[str, Argument(help=DATA)]
+
+def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What an Option's `autocompletion` takes: the names that go on from what is typed.
+
+    Of a list with commas the last part is completed.
+    """
+    known = list(names)
+
+    def complete(incomplete: str) -> list[str]:
+        done, comma, last = incomplete.rpartition(",")
+        return [f"{done}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+def named(names: Iterable[str], help: str, *flags: str, **settings: Any) -> Any:
+    """An option that takes one of these names."""
+    return Option(*flags, help=help, autocompletion=completing(names), **settings)
+
+
+DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+
+Data = Annotated[str, Argument(help=DATA, autocompletion=completing(EMBEDDED))]
 DataToUse = Annotated[
-    str, Argument(metavar="DATA", help=f"{DATA} Its features must be the model's.")
+    str,
+    Argument(
+        metavar="DATA",
+        help=f"{DATA} Its features must be the model's.",
+        autocompletion=completing(EMBEDDED),
+    ),
+]
+Config = Annotated[
+    Path | None,
+    Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=config.apply,
+        help="Options from a TOML file, a key for each, such as batch-size = 128; `data` is DATA.  "
+        "What the command line says goes first.  Paths are relative to where the command runs.",
+    ),
 ]
 Model = Annotated[Path, Argument(metavar="MODEL", help="A model.safetensors of `gpumlp train`.")]
 ModelToTune = Annotated[
@@ -35,26 +80,30 @@ Target = Annotated[
     ),
 ]
 Task = Annotated[
-    str | None,
-    Option(help="classification or regression; if left out, the target decides."),
+    str | None, named(TASKS, "classification or regression; if left out, the target decides.")
 ]
 Hidden = Annotated[
     str, Option(metavar="WIDTHS", help="Widths of the hidden layers, or none for a linear model.")
 ]
-Activation = Annotated[str, Option(help=f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")]
+Activation = Annotated[
+    str, named(gpumlp.ACTIVATIONS, f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")
+]
 Loss = Annotated[
     str | None,
-    Option(
-        help=f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
-        "squared_error for values."
+    named(
+        gpumlp.LOSSES,
+        f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
+        "squared_error for values.",
     ),
 ]
 LabelSmoothing = Annotated[float | None, Option(help="Of softmax_cross_entropy.  [default: 0.1]")]
-Optimizer = Annotated[str, Option(help=f"{_one_of(gpumlp.OPTIMIZERS)}.")]
+Optimizer = Annotated[str, named(gpumlp.OPTIMIZERS, f"{_one_of(gpumlp.OPTIMIZERS)}.")]
 LearningRate = Annotated[
     float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
 ]
-Schedule = Annotated[str, Option(help=f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")]
+Schedule = Annotated[
+    str, named(gpumlp.SCHEDULES, f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")
+]
 BatchSize = Annotated[int, Option(min=1, help="Examples a step.")]
 Epochs = Annotated[int, Option(min=1, help="Passes over the training data.")]
 L1 = Annotated[float, Option(help="Ω(θ) gets this times Σ|θ|, weights and biases.")]
@@ -63,19 +112,29 @@ WeightDecay = Annotated[
     float | None, Option(help="Of adamw and lion; the optimizer's usual one if left out.")
 ]
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
-Precision = Annotated[str, Option(help="float64, float32, or on a GPU tf32, bfloat16, float16.")]
+Precision = Annotated[
+    str, named(PRECISIONS, "float64, float32, or on a GPU tf32, bfloat16, float16.")
+]
 SlotPrecision = Annotated[
-    str | None, Option(help="Of the optimizer's state: bfloat16, on a GPU; θ's own if left out.")
+    str | None,
+    named(["bfloat16"], "Of the optimizer's state: bfloat16, on a GPU; θ's own if left out."),
 ]
 Memory = Annotated[
     str,
-    Option(help="normal, or low: compute activations again on the way back where that saves."),
+    named(
+        ["normal", "low"],
+        "normal, or low: compute activations again on the way back where that saves.",
+    ),
 ]
 Plan = Annotated[
     bool, Option("--plan", help="Show the memory that the training would take, and do not train.")
 ]
-Room = Annotated[str, Option(help="auto (the GPU where there is one), numpy or cupy.")]
-Seed = Annotated[int, Option(min=0, help="Of the split, the first weights and the shuffles.")]
+Room = Annotated[
+    str, named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
+]
+Seed = Annotated[
+    int, Option(min=0, max=2**32 - 1, help="Of the split, the first weights and the shuffles.")
+]
 Validation = Annotated[
     float, Option(help="Share of the examples to hold out, or from 1 on their number; 0 for none.")
 ]
@@ -86,6 +145,37 @@ Standardize = Annotated[
         help="Bring each feature to mean 0 and standard deviation 1.  A real target is always "
         "brought there.  [default: yes, but for the embedded pictures]",
     ),
+]
+Categorical = Annotated[
+    str | None,
+    Option(
+        metavar="COLUMNS",
+        help="Columns, with commas, that hold categories though they look like numbers or have "
+        "very many different words.  Columns of words are always taken for categories.",
+    ),
+]
+MaxCategories = Annotated[
+    int,
+    Option(min=1, help="Categories of a column with inputs of their own; rarer ones share one."),
+]
+MinFrequency = Annotated[
+    int, Option(min=1, help="Examples that a category must have for an input of its own.")
+]
+Impute = Annotated[
+    str,
+    Option(help=f"What stands for missing numbers, beside an input that tells: {_one_of(IMPUTE)}."),
+]
+Stream = Annotated[
+    bool | None,
+    Option(
+        "--stream/--no-stream",
+        help="Keep the data in temporary files and read it piece by piece; the result is the "
+        "same.  [default: what is larger than 128 MiB in memory]",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    Option(metavar="DIR", help="Folder for those files.  [default: that of --out]"),
 ]
 Patience = Annotated[
     int | None,
@@ -118,19 +208,64 @@ Widths = Annotated[
 ]
 ActivationToTune = Annotated[
     str | None,
-    Option("--activation", help="Of the hidden layers.  [default: relu, or the model's]"),
+    named(
+        gpumlp.ACTIVATIONS, "Of the hidden layers.  [default: relu, or the model's]", "--activation"
+    ),
 ]
 PrecisionToTune = Annotated[
-    str | None, Option("--precision", help="[default: float32, or the model's]")
+    str | None, named(PRECISIONS, "[default: float32, or the model's]", "--precision")
 ]
 Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
-AsJson = Annotated[bool, Option("--json", help="Print JSON in place of a table.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on stdout.")]
+TensorBoard = Annotated[
+    bool,
+    Option(
+        "--tensorboard",
+        help="Write the history for TensorBoard, too, into the folder's `tensorboard`: "
+        "tensorboard --logdir runs compares all runs.",
+    ),
+]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
 Predictions = Annotated[
     Path | None,
     Option(
         "--out",
-        help=".csv: label and probabilities, or values; .npy: the probabilities or values alone.  "
+        help=".csv, .parquet: label and probabilities, or values; .npy: without the label.  "
         "[default: CSV on stdout]",
+    ),
+]
+PredictionsAsJson = Annotated[
+    bool, Option("--json", help="Print JSON in place of CSV, a line for each example.")
+]
+Picture = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Draw the confusion matrix, or predicted values and residuals, there, a PNG.",
+    ),
+]
+Exported = Annotated[
+    Path,
+    Argument(
+        metavar="OUT", help=".onnx; .safetensors or .npz: the weights alone, by torch's names."
+    ),
+]
+Opset = Annotated[
+    int | None, Option(metavar="N", help="ONNX operators' version, 13 and up.  [default: 17]")
+]
+Probabilities = Annotated[
+    bool | None,
+    Option(
+        "--probabilities/--logits",
+        help="Apply softmax, sigmoid or exp, as the loss has it, or leave the last layer's output "
+        "as it is.  [default: probabilities]",
+    ),
+]
+Raw = Annotated[
+    bool | None,
+    Option(
+        "--raw/--no-raw",
+        help="Take raw numbers, give labels and probabilities or values in their unit; or the "
+        "network alone.  [default: raw, where the model is `gpumlp train`'s]",
     ),
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gpumlp.cli import machine
 from gpumlp.cuda import open_device
 from gpumlp.cuda.opening import OTHERWISE
 from gpumlp.cuda.plans import Gemm
@@ -82,11 +82,8 @@ def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
     rows = [row(gemm, choice) for gemm, choice in tuner.choices.items()]
     if as_json:
         content = {"room": net.backend.describe(), "file": str(tuner.winners.path)}
-        typer.echo(
-            json.dumps(
-                {**content, "found": len(tuner.found), "products": rows, "steps": tuner.measured},
-                indent=1,
-            )
+        machine.show(
+            {**content, "found": len(tuner.found), "products": rows, "steps": tuner.measured}
         )
         return
     lines = Table(box=None, pad_edge=False)

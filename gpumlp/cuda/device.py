@@ -26,10 +26,11 @@ FUSES_WELL = (9, 10)  # compute capabilities of data centres, whose epilogues ar
 class CudaDevice:
     """`gpumlp.cuda.seam.Device` on the current CUDA device.
 
-    The stream does not wait for the user's own streams, nor they for it: `synchronize` does both.
+    Its own stream does not wait for the user's, nor they for it: `synchronize` does both.  Where
+    one of CuPy's is given, that is the one.
     """
 
-    def __init__(self, cupy: Any, lt: Any) -> None:
+    def __init__(self, cupy: Any, lt: Any, stream: Any = None) -> None:
         self._cupy = cupy
         cuda = cupy.cuda
         self._index = int(cuda.Device().id)
@@ -38,7 +39,7 @@ class CudaDevice:
             cuda.driver.CUDADriverError,
             lt.cuBLASLtError,
         )
-        self._stream = cuda.Stream(non_blocking=True)
+        self._stream = stream or cuda.Stream(non_blocking=True)
         self.copies: Copies = StreamOfCopies(cuda, self._stream, self._errors)
         properties = cuda.runtime.getDeviceProperties(self._index)
         self.name = properties["name"].decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from functools import cache
 from typing import Any
 
@@ -12,8 +13,8 @@ INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older 
 OTHERWISE = 'or use backend="numpy"'
 
 
-def open_device() -> CudaDevice:
-    """The current CUDA device.
+def open_device(stream: int | None = None) -> CudaDevice:
+    """The current CUDA device, at work on a stream of its own, or on another library's handle.
 
     Raises:
         DeviceError: CuPy, the driver, a device, NVRTC, nvmath-python or cublasLt is missing; the
@@ -29,7 +30,7 @@ def open_device() -> CudaDevice:
         ) from error
     lt = _import_cublaslt()
     try:
-        return _device(cupy.cuda.Device().id)
+        return _device(cupy.cuda.Device().id, stream)
     except (cupy.cuda.runtime.CUDARuntimeError, lt.cuBLASLtError) as error:
         raise DeviceError(
             f"the GPU cannot be used ({first_line(error)}): free it, {OTHERWISE}"
@@ -37,9 +38,13 @@ def open_device() -> CudaDevice:
 
 
 @cache
-def _device(index: int) -> CudaDevice:
-    """One for each device, so that networks share kernels, plans and workspace."""
-    return CudaDevice(_import_cupy(), _import_cublaslt())
+def _device(index: int, stream: int | None) -> CudaDevice:
+    """One for each device and stream, so that networks share kernels, plans and workspace."""
+    cupy, given = _import_cupy(), None
+    if stream is not None:  # CuPy's view of it would destroy it, were it not kept here
+        handle = types.SimpleNamespace(__cuda_stream__=lambda: (0, stream))
+        given = cupy.cuda.Stream.from_external(handle)
+    return CudaDevice(cupy, _import_cublaslt(), given)
 
 
 def _import_cupy() -> Any:

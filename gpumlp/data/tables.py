@@ -1,71 +1,150 @@
-"""The .csv and .parquet files: tables of columns with names, read by pyarrow."""
+"""The .csv and .parquet files: tables of columns with names, read by pyarrow, piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpumlp.data.csv_files import read_csv
-from gpumlp.data.raw import LARGEST_INT, HostArray, Raw, first_line, listed, missing
-from gpumlp.data.remedies import kind_of, look, oddities, read_call
+from gpumlp.data.columns import Column, is_text
+from gpumlp.data.csv_files import CsvFile
+from gpumlp.data.parquet_files import ParquetFile
+from gpumlp.data.raw import NONE, Categories, Raw, listed, missing
+from gpumlp.data.remedies import kind_of, oddities
+from gpumlp.data.scratch import HostArray, Scratch, Store
+from gpumlp.data.target_column import TargetColumn
 
-SEEN = 1000  # rows of a target of words that are looked at for numbers in disguise
+Piece = tuple[HostArray, HostArray | None]
 
 
-def read_table(
-    path: Path, target: str | None, features: Sequence[str] | None, labelled: bool
-) -> Raw:
-    """The columns of a .csv file (see `csv_files`) or a .parquet file.
+class Table:
+    """The columns of a .csv or .parquet file.
 
     Args:
         path: the file.
         target: the column of y.
         features: the columns to take as x, in this order; None for all but the target.
         labelled: whether y is wanted.
+        categorical: the columns to take for categories, whatever they look like.
+        categories: those that a model knows, if it is for a model, as `features` then says.
 
     Raises:
-        ValueError, TypeError: the file is damaged, or holds something else.
+        ValueError, TypeError: the file is damaged, or lacks columns.
         ImportError: pyarrow is missing.
     """
-    table = _arrow_table(path)
-    names = table.column_names
-    _check_names(path, names, {target, *(features or ())})
-    if labelled and target is None:
-        raise ValueError(
-            f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
-        )
-    if labelled and target not in names:
-        raise ValueError(missing(path, "column", str(target), names))
-    chosen = list(features or (name for name in names if name != target))
-    lacking = [name for name in chosen if name not in names]
-    if lacking:
-        raise ValueError(
-            f"{path} lacks {len(lacking)} of the {len(chosen)} columns that the model takes: "
-            f"{listed(lacking)}"
-        )
-    x = _numbers(path, table.select(chosen))
-    y = _target_column(path, table.column(target), str(target)) if labelled else None
-    return Raw(x, tuple(chosen), y)
+
+    def __init__(
+        self,
+        path: Path,
+        target: str | None,
+        features: Sequence[str] | None,
+        labelled: bool,
+        categorical: Collection[str] = (),
+        categories: Categories = NONE,
+    ) -> None:
+        _require_pyarrow(path)
+        self.path = path
+        self._file = (ParquetFile if kind_of(path) == "parquet" else CsvFile)(path)
+        names = self._file.names
+        _check_names(path, names, {target, *(features or ())})
+        if labelled and target is None:
+            raise ValueError(
+                f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
+            )
+        if labelled and target not in names:
+            raise ValueError(missing(path, "column", str(target), names))
+        self.features = tuple(features or (name for name in names if name != target))
+        lacking = [name for name in self.features if name not in names]
+        if lacking:
+            raise ValueError(
+                f"{path} lacks {len(lacking)} of the {len(self.features)} columns that the model "
+                f"takes: {listed(lacking)}"
+            )
+        for name in categorical:
+            if name not in self.features:
+                raise ValueError(missing(path, "feature column", name, self.features))
+        self.dtype = _dtype(self._file.kinds, self.features)
+        self._target = target if labelled else None
+        self._settings = set(categorical), categories, features is not None
+        self._text = {*categorical, *categories}
+        self._begin()
+
+    def pieces(self) -> Iterator[Piece]:
+        """x (m, n) and y (m,) of some rows at a time, checked: for a model that knows them.
+
+        Raises:
+            ValueError, TypeError: as `raw`, of the rows so far.
+        """
+        for x, y in self._read():
+            self._check()
+            yield x, y
+
+    def raw(self, scratch: Scratch) -> Raw:
+        """All of it; x in memory or in a file, as `scratch` decides.
+
+        Raises:
+            ValueError, TypeError: it holds something else than numbers and categories.
+        """
+        x, y = self._gather(scratch)
+        mixed = [c.name for c in (*self.columns, self.target) if c is not None and c.mixed]
+        if mixed and isinstance(self._file, CsvFile):  # some blocks looked otherwise than others
+            self._text.update(mixed)
+            self._begin()
+            x, y = self._gather(scratch)
+        self._check()
+        words = self.target and tuple(self.target.words)
+        known = self._settings[1]
+        categories = {c.name: tuple(c.words) for c in self.columns if c.words or c.name in known}
+        return Raw(x.rows(), self.features, y, words or None, categories)
+
+    def _begin(self) -> None:
+        categorical, categories, of_model = self._settings
+        self.columns = [
+            Column(name, name in categorical, categories.get(name), of_model)
+            for name in self.features
+        ]
+        self.target = None if self._target is None else TargetColumn(self._target)
+
+    def _gather(self, scratch: Scratch) -> tuple[Store, HostArray | None]:
+        store, targets = None, list[HostArray]()
+        for x, y in self._read():
+            if store is None:
+                store = scratch.store(self._file.rows(len(x)), x.shape[1], self.dtype)
+            store.append(x)
+            if y is not None:
+                targets.append(y)
+        store = store or Store(len(self.features), self.dtype, None)
+        return store, np.concatenate(targets) if targets else None
+
+    def _read(self) -> Iterator[Piece]:
+        """The pieces, whatever they hold."""
+        wanted = list(dict.fromkeys([*self.features, *([self._target] if self._target else [])]))
+        for table in self._file.pieces(wanted, self._text):
+            x = np.empty((table.num_rows, len(self.columns)), self.dtype)
+            for j, column in enumerate(self.columns):
+                x[:, j] = column.values(table.column(column.name))
+            if self.target is None:
+                yield x, None
+            else:
+                yield x, self.target.values(table.column(self.target.name))
+
+    def _check(self) -> None:
+        """Raise where what was read is no numbers and no categories."""
+        error = oddities(self.path, self.columns)
+        if error is not None:
+            raise ValueError(error)
+        if self.target is not None:
+            self.target.check(self.path)
 
 
-def _arrow_table(path: Path) -> Any:
+def _require_pyarrow(path: Path) -> None:
     try:
         import pyarrow.csv
-        import pyarrow.parquet
+        import pyarrow.parquet  # noqa: F401
     except ImportError as error:
         raise ImportError(f'to read .{kind_of(path)} files: pip install "gpumlp[cli]"') from error
-    try:
-        if kind_of(path) == "parquet":
-            return pyarrow.parquet.ParquetFile(path).read()
-        return read_csv(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read: it is no .{kind_of(path)} file or not whole "
-            f"({first_line(error)})"
-        ) from error
 
 
 def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
@@ -89,65 +168,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _numbers(path: Path, table: Any) -> HostArray:
-    """The columns as float32 (where all are) or float64 (m, n), or one error for all odd ones."""
+def _dtype(kinds: dict[str, Any] | None, names: Sequence[str]) -> np.dtype[Any]:
+    """float32 where it holds all columns, words' positions among them, else float64."""
     import pyarrow as pa
 
-    kinds = {field.name: field.type for field in table.schema}
-    single = all(kind in (pa.float32(), pa.float16()) for kind in kinds.values())
-    x = np.empty((table.num_rows, len(kinds)), np.float32 if single else np.float64)
-    looks, holes, huge = {}, {}, []
-    for j, (name, kind) in enumerate(kinds.items()):
-        column = table.column(name)
-        empty = column.null_count
-        if _is_numeric(kind):
-            x[:, j] = column.cast(pa.float64(), safe=False).to_numpy()
-            empty = int((~np.isfinite(x[:, j])).sum())
-            if pa.types.is_integer(kind) and _is_huge(column):
-                huge.append(name)
-        elif not pa.types.is_null(kind):
-            looks[name] = look(column)
-        if empty:
-            holes[name] = empty
-    if looks or holes or huge:
-        raise ValueError(oddities(path, len(kinds), looks, holes, huge))
-    return x
+    def single(kind: Any) -> bool:
+        return kind in (pa.float32(), pa.float16()) or is_text(kind)
 
-
-def _is_huge(column: Any) -> bool:
-    """Whether whole numbers are beyond those that float64 holds."""
-    import pyarrow.compute
-
-    low, high = pyarrow.compute.min_max(column).as_py().values()
-    return low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
-
-
-def _target_column(path: Path, column: Any, name: str) -> HostArray:
-    """The target as numbers, or as an object array of strings."""
-    import pyarrow as pa
-
-    if column.null_count:
-        raise ValueError(
-            f"{path}: the target {name!r} has {column.null_count} missing values; drop such rows, "
-            f"{read_call(path)}.dropna(subset=[{name!r}])"
-        )
-    if _is_numeric(column.type):
-        y: HostArray = np.asarray(column.to_numpy())
-        return y.astype(np.float64) if y.dtype == object else y  # decimals
-    found = look(column.slice(0, SEEN))
-    if found.kind in ("decimal", "thousands"):
-        remedy = "write 1.5 for 1,5" if found.kind == "decimal" else "write the digits alone"
-        raise ValueError(
-            f"{path}: the target {name!r} has numbers with separators, as {found.odd[0]}; {remedy}"
-        )
-    try:
-        return np.array(column.cast(pa.string()).to_pylist(), dtype=object)
-    except pa.ArrowInvalid:
-        raise TypeError(f"{path}: the target {name!r} holds {column.type}, no labels") from None
-
-
-def _is_numeric(kind: Any) -> bool:
-    """Whether an Arrow type converts to a number as it is."""
-    import pyarrow.types as t
-
-    return any(test(kind) for test in (t.is_integer, t.is_floating, t.is_boolean, t.is_decimal))
+    small = kinds is not None and all(single(kinds[name]) for name in names)
+    return np.dtype(np.float32 if small else np.float64)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpumlp.data.raw import HostArray, Raw, listed
+from gpumlp.chunks import chunks
+from gpumlp.data.raw import Raw, listed
+from gpumlp.data.scratch import HostArray, Matrix
 
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken for quantities
 
@@ -13,7 +15,7 @@ def task_of(raw: Raw) -> str:
     """Classification of words, truth values and few distinct whole numbers, else regression."""
     y = raw.y
     assert y is not None
-    if y.dtype.kind in "OUSb":
+    if raw.words or y.dtype.kind in "OUSb":
         return "classification"
     whole = y.dtype.kind in "iu" or (raw.whole and bool((y == np.floor(y)).all()))
     few = y.ndim == 1 and len(np.unique(y)) <= MAX_CLASSES
@@ -21,9 +23,12 @@ def task_of(raw: Raw) -> str:
 
 
 def labels(
-    name: str, y: HostArray, classes: tuple[str, ...] | None
+    name: str, y: HostArray, words: tuple[str, ...] | None, classes: tuple[str, ...] | None
 ) -> tuple[HostArray, tuple[str, ...]]:
-    """(m,) labels, and the classes' names: those given, else the distinct values in order."""
+    """(m,) labels, and the classes' names: those given, else the distinct values in order.
+
+    words: what the numbers in y stand for; None where they are the labels' names themselves.
+    """
     if y.ndim != 1:
         raise ValueError(
             f"{name}: the target has shape {y.shape}; a classification takes labels of shape "
@@ -36,10 +41,14 @@ def labels(
             f"{name}: the target has values that are no whole numbers; it cannot be classified, "
             "say --task regression"
         )
-    y = y.astype(str) if y.dtype.kind == "S" else y
-    distinct, index = np.unique(y, return_inverse=True)
-    names = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
-    label = {c: i for i, c in enumerate(classes or names)}
+    if words is not None:
+        names, index = list(words), y
+    else:
+        y = y.astype(str) if y.dtype.kind == "S" else y
+        distinct, index = np.unique(y, return_inverse=True)
+        names = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
+    ordered = names if words is None else sorted(names)
+    label = {c: i for i, c in enumerate(classes or ordered)}
     unknown = [c for c in names if c not in label]
     if unknown:
         raise ValueError(
@@ -49,11 +58,12 @@ def labels(
     return np.array([label[c] for c in names], np.int64)[index], tuple(label)
 
 
-def values(name: str, y: HostArray) -> HostArray:
+def values(name: str, y: HostArray, words: tuple[str, ...] | None) -> HostArray:
     """(m,) or (m, k) float64."""
-    if y.dtype.kind not in "fiub":
+    if words or y.dtype.kind not in "fiub":
+        some = listed(sorted(words)[:3] if words else np.unique(y)[:3])
         raise TypeError(
-            f"{name}: the target holds words ({listed(np.unique(y)[:3])}, …), no numbers; "
+            f"{name}: the target holds words ({some}, …), no numbers; "
             "it cannot be regressed, say --task classification"
         )
     return y.astype(np.float64)
@@ -68,9 +78,10 @@ def check_finite(name: str, y: HostArray) -> None:
         )
 
 
-def check_varies(name: str, x: HostArray, y: HostArray) -> None:
+def check_varies(name: str, x: Matrix, y: HostArray) -> None:
     """Raise where there is nothing to learn."""
     if bool((y == y[:1]).all()):
         raise ValueError(f"{name}: the target is the same for all {len(y)} rows: nothing to learn")
-    if bool((x == x[:1]).all()):
+    first = x[:1]
+    if all(bool(((x[rows] == first) | np.isnan(first)).all()) for rows in chunks(x)):
         raise ValueError(f"{name}: all features are constant: nothing to learn from")

@@ -6,10 +6,14 @@ Adam's bias corrections, is computed once a step on the host by `scalars` and ha
 
 The CUDA rule is the same statements over references `theta` and the slots' names, with `g`, `lr`,
 the scalars, the entry's parameters and, for a parameter p, one_minus_p in scope, all `real`.
+
+In groups of parameters `lr` is the group's own, and so is a parameter of the name weight_decay.
+Muon is two rules in one entry: its own moves what is no hidden layer's matrix, `orthogonal` these.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +49,10 @@ class Optimizer(Entry):
             of; "" where the rule must see g.
         factors: ``factors(lr, decay, **params)``: (α, β) of x ← α g + β x for the x that `fold`
             names; decay: λ of a regulariser whose gradient is λθ.
+        orthogonal: None where the rule moves all of θ.  Else two rules that move the hidden layers'
+            W in its place: the first leaves a direction in the last slot, which
+            `Backend.orthogonalize` makes orthogonal and the second moves W by.  They have these
+            slots, by names of their own, these scalars, and of these parameters what they name.
     """
 
     rule: Callable[..., None]
@@ -55,6 +63,12 @@ class Optimizer(Entry):
     lr: float = 1e-3
     fold: str = ""
     factors: Callable[..., tuple[float, float]] = _plain
+    orthogonal: tuple[Optimizer, Optimizer] | None = None
+
+    def of_matrices(self) -> list[Optimizer]:
+        """The two rules of `orthogonal`, with this entry's parameters."""
+        rules = self.orthogonal or ()
+        return [rule.set(**{key: self.params[key] for key in rule.params}) for rule in rules]
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The step's numbers in the order that the kernel reads them: lr, the scalars, t."""
@@ -62,24 +76,40 @@ class Optimizer(Entry):
         return (lr, *(scalars[name] for name in self.scalar_names), t)
 
     def cuda(self) -> str:
-        """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control)``."""
+        """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control,
+        real lr_factor, real decay_factor)``; the factors are those of a group of parameters.
+        """
         if not self.cuda_rule:
             raise ValueError(
                 f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy room"
             )
-        slots = " ".join(f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots))
+        words = set(re.findall(r"\w+", self.cuda_rule))  # a name that none reads is a warning
+        slots = " ".join(
+            f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots) if name in words
+        )
         names = ("lr", *self.scalar_names)
-        scalars = " ".join(f"const real {n} = real(control[{i}]);" for i, n in enumerate(names))
+        factor = {"lr": "lr_factor * "}
+        scalars = " ".join(
+            f"const real {name} = {factor.get(name, '')}real(control[{i}]);"
+            for i, name in enumerate(names)
+            if name in words
+        )
+        unread = {key for key in self.params if key not in words}
+        constants = self.cuda_constants(leave_out=[*unread, "weight_decay"])
+        if "weight_decay" in words:
+            decay = self.params["weight_decay"]
+            constants += f"const real weight_decay = decay_factor * real({decay!r}); "
         # 1 − β loses half of float32's digits if it is taken there
         rests = " ".join(
             f"const real one_minus_{key} = real({1 - value!r});"
             for key, value in self.params.items()
-            if f"one_minus_{key}" in self.cuda_rule
+            if f"one_minus_{key}" in words
         )
         return (
             f"enum {{ SLOTS = {len(self.slots)}, NUMBERS = {len(names)} }};\n"
-            "__device__ void rule(real& theta, real* slot, real g, const double* control) {\n"
-            f"    {slots} {scalars} {self.cuda_constants()}{rests}\n    {self.cuda_rule}\n}}\n"
+            "__device__ void rule(real& theta, real* slot, real g, const double* control,\n"
+            "                     real lr_factor, real decay_factor) {\n"
+            f"    {slots} {scalars} {constants}{rests}\n    {self.cuda_rule}\n}}\n"
         )
 
 
@@ -140,6 +170,23 @@ def _lion(
     theta -= lr * (direction + weight_decay * theta)
 
 
+def _muon(theta: Array, g: Array, lr: float, rest: float, mu: float, **adamw: Any) -> None:
+    _adamw(theta, g, rest * lr, **adamw)
+
+
+def _collect(theta: Array, g: Array, lr: float, m: Array, o: Array, mu: float, **c: float) -> None:
+    m *= mu
+    m += g
+    np.multiply(m, mu, out=o)
+    o += g
+
+
+def _turn(
+    theta: Array, g: Array, lr: float, m: Array, o: Array, weight_decay: float, **c: float
+) -> None:
+    theta -= lr * (o + weight_decay * theta)
+
+
 def _corrections(t: int, beta1: float, beta2: float, **rest: float) -> Scalars:
     return {"c1": 1 / (1 - beta1**t), "c2": 1 / (1 - beta2**t)}
 
@@ -148,6 +195,7 @@ ADAM_RULE = (
     "m = beta1 * m + one_minus_beta1 * g; v = beta2 * v + one_minus_beta2 * g * g; "
     "theta -= lr * c1 * m / (sqrt(v * c2) + eps);"
 )
+ADAMW_RULE = "theta -= lr * weight_decay * theta; " + ADAM_RULE
 ADAM_PARAMS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 ADAM_LIMITS = {"beta1": "[0, 1)", "beta2": "[0, 1)", "eps": "(0, inf)"}
 
@@ -200,7 +248,7 @@ adam = Optimizer(
 adamw = Optimizer(
     "adamw",  # Loshchilov & Hutter (2019)
     rule=_adamw,
-    cuda_rule="theta -= lr * weight_decay * theta; " + ADAM_RULE,
+    cuda_rule=ADAMW_RULE,
     slots=("m", "v"),
     scalars=_corrections,
     scalar_names=("c1", "c2"),
@@ -220,5 +268,39 @@ lion = Optimizer(
     limits={"beta1": "[0, 1)", "beta2": "[0, 1)", "weight_decay": "[0, inf)"},
     lr=1e-4,
 )
+COUNTED: dict[str, Any] = {"scalars": _corrections, "scalar_names": ("c1", "c2")}
+muon = Optimizer(
+    # Jordan (2024), https://kellerjordan.github.io/posts/muon: every layer's W but the last one's
+    # moves by O · lr · √max(1, n_out / n_in), O orthogonal; the rest as by AdamW with rest · lr
+    "muon",
+    rule=_muon,
+    cuda_rule=ADAMW_RULE.replace("lr *", "lr * rest *"),
+    slots=("m", "v"),
+    params={"mu": 0.95, **ADAM_PARAMS, "weight_decay": 0.01, "rest": 0.1},
+    limits={"mu": "[0, 1)", **ADAM_LIMITS, "weight_decay": "[0, inf)", "rest": "[0, inf)"},
+    lr=0.02,
+    orthogonal=(
+        Optimizer(
+            "collect",  # Nesterov's direction, o
+            rule=_collect,
+            cuda_rule="m = mu * m + g; o = g + mu * m;",
+            slots=("m", "o"),
+            params={"mu": 0.95},
+            **COUNTED,
+        ),
+        Optimizer(
+            "turn",
+            rule=_turn,
+            cuda_rule="theta -= lr * (o + weight_decay * theta);",
+            slots=("m", "o"),
+            params={"weight_decay": 0.01},
+            **COUNTED,
+        ),
+    ),
+    **COUNTED,
+)
 
-OPTIMIZERS = table(sgd, momentum, nesterov, rmsprop, adam, adamw, lion)
+OPTIMIZERS = table(sgd, momentum, nesterov, rmsprop, adam, adamw, lion, muon)
+NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # Jordan's: σ ← aσ + bσ³ + cσ⁵, steepest at 0
+NEWTON_SCHULZ_STEPS = 5  # odd, so that the result is where the matrix was
+LEAST_NORM = 1e-7  # of a matrix that is made orthogonal, as in torch

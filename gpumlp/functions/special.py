@@ -13,7 +13,9 @@ from gpumlp.functions.entry import Array
 
 def erf(x: Array) -> Array:
     """The error function of x, elementwise, in x's dtype: SciPy's where it is installed."""
-    return np.asarray(_erf()(x)).astype(x.dtype, copy=False)
+    value = _erf()(x)  # not through np.asarray: what is no array, but calls ufuncs, may come
+    value = np.asarray(value) if isinstance(value, float) else value
+    return value.astype(x.dtype, copy=False)
 
 
 @cache

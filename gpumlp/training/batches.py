@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from gpumlp.chunks import extent
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training.placement import placed, streams
 from gpumlp.workspace import Workspace
+
+Work = Callable[[range], None]
+"""What is done with some of a minibatch's micro-batches."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,12 @@ class Batches:
     their places before that: they arrive in two buffers in turn, for which a recorded step would
     need two recordings, to save the launch of a cast.
 
+    A minibatch is worked in micro-batches of up to `rows` examples.  A step is one recording where
+    all examples are in the room, and one for each of them where they are brought.
+
     Attributes:
-        s: the workspace that `load` fills.
+        s: the workspace that `load` fills, of a micro-batch.
+        parts: the micro-batches of the step at work.
         steps: minibatches an epoch.
         at: the step of the epoch that comes next, from 0.
         control: (numbers,) float64: the step's row of `start`'s table, whose last two numbers go
@@ -119,13 +127,14 @@ class Batches:
         factors: Array,
         name: str,
         *,
+        rows: int,
         low: bool = False,
     ) -> None:
         room, m = net.backend, len(data.x)
         self._room, self._data, self._seed = room, data, seed
-        self._size = min(size, m)
+        self._size, self._rows = min(size, m), min(rows, m)
         self.steps, self.at = -(-m // self._size), 0
-        self.s = Workspace(net, self._size, low=low)
+        self.s = Workspace(net, self._rows, low=low)
         self.control = room.full((numbers,), 0, np.float64)
         self._factors, self._name = factors, name
         self.costs = room.full((self.steps,), 0, np.float64)
@@ -135,21 +144,24 @@ class Batches:
         self._host_order = np.arange(m)
         self._controls = room.full((self.steps, numbers + 2), 0, np.float64)
         self._index = room.empty((self._size,), np.int64)
-        self._y = room.empty((self._size, *data.y.shape[1:]), data.target)
+        self._y = room.empty((self._rows, *data.y.shape[1:]), data.target)
         self._feeds = [
-            None if room.takes(a, kind) else room.feed(a, self._size, kind)
+            None if room.takes(a, kind) else room.feed(a, self._rows, kind)
             for a, kind in ((data.x, room.storage), (data.y, data.target))
         ]
+        self._streamed = any(feed is not None for feed in self._feeds)
         self._weights = None
         if data.weights is not None:
             # only their ratios count, and so scaled they fit any dtype
             self._weights = room.asarray(data.weights / data.weights.max())
             self._of_batch = room.empty((self._size,))
-        self._fetched = False
-        self._recorded: dict[int, Callable[[], None] | None] = {}
-        # both sizes that occur, so that what they need is allocated before the first step
-        self._resize(m - (self.steps - 1) * self._size)
-        self._resize(self._size)
+        self._fetched, self._at_work = False, (0, 0)
+        self._recorded: dict[tuple[int, int], Callable[[], None] | None] = {}
+        # all sizes that occur, so that what they need is allocated before the first step
+        for of in (m - (self.steps - 1) * self._size, self._size):
+            self._begin(of)
+            self._turn(self.parts - 1)
+            self._turn(0)
 
     def start(
         self, epoch: int, controls: npt.NDArray[np.float64], costs: npt.NDArray[Any], at: int
@@ -175,58 +187,80 @@ class Batches:
         """Make `at` the next step."""
         self.at = at
         self._room.asarray(np.array([at]), dtype=np.int64, out=self._position)
-        self._fetch()
+        self._fetch(0)
 
-    def run(self, work: Callable[[], None], at_once: Callable[[], None] | None = None) -> None:
-        """`work`, which begins with `load` and ends with `end`, on the next minibatch.
+    def run(self, work: Work, at_once: Work | None = None) -> None:
+        """`work` on the next minibatch, on all of its micro-batches or on one after the other.
 
-        The first of each size is handed in piece by piece, which compiles kernels and plans
-        products; the second is recorded, and it and all after it are replayed.  at_once: see
-        `Backend.record`.
+        work: of a range of them, which begins each with `load` and the last with `end`.  The first
+        of each size is handed in piece by piece, which compiles kernels and plans products; the
+        second is recorded, and it and all after it are replayed.  at_once: see `Backend.record`.
         """
-        rows = min(self._size, len(self._order) - self.at * self._size)
-        self._resize(rows)
-        if not self._fetched:
-            self._fetch()
-        for feed, place in zip(self._feeds, (self.s.h[0], self.s.y), strict=True):
-            if feed is not None:
-                feed.take(place)
-        if rows not in self._recorded:
-            self._recorded[rows] = None
-            work()
-        else:
-            replay = self._recorded[rows] or self._room.record(
-                work, f"{self._name}, minibatch {rows}", at_once
-            )
-            self._recorded[rows] = replay
-            (replay or work)()
-        self.at, self._fetched = (self.at + 1) % self.steps, False
+        self._begin(min(self._size, len(self._order) - self.at * self._size))
+        whole = range(self.parts)
+        for parts in [range(j, j + 1) for j in whole] if self._streamed else [whole]:
+            self._turn(parts.start)
+            if not self._fetched:
+                self._fetch(parts.start)
+            for feed, place in zip(self._feeds, (self.s.h[0], self.s.y), strict=True):
+                if feed is not None:
+                    feed.take(place)
+            self._hand_in(parts, work, at_once)
+            self._fetched = False
+            if parts.stop < self.parts:
+                self._fetch(parts.stop)  # while the room works
+        self.at = (self.at + 1) % self.steps
         if self.at > 0:  # after the last step `start` comes, with another order
-            self._fetch()  # while the room works
+            self._fetch(0)
 
-    def load(self) -> None:
-        """The next minibatch: h[0] = x, y, the examples' weights, control, factors, and J = 0."""
-        room, s = self._room, self.s
-        index = self._index[: len(s.h[0])]
-        room.begin(
-            self._position, self._order, self._controls, self._size, index, self.control,
-            self._factors, s.J,
-        )  # fmt: skip
+    def _hand_in(self, parts: range, work: Work, at_once: Work | None) -> None:
+        """work(parts), or what was recorded of it."""
+        key, do = (self._of, parts.start), partial(work, parts)
+        if key not in self._recorded:
+            self._recorded[key] = None
+            do()
+        else:
+            early = partial(at_once, parts) if at_once and parts.stop == self.parts else None
+            replay = self._recorded[key] or self._room.record(do, self._named(parts), early)
+            self._recorded[key] = replay
+            (replay or do)()
+
+    def _named(self, parts: range) -> str:
+        """Of what recording `gpumlp tune` keeps the fastest way."""
+        name = f"{self._name}, minibatch {self._of}"
+        if self.parts == 1:
+            return name
+        one = f", part {parts.start + 1} of {self.parts}"
+        return name + (one if self._streamed else f" in {self.parts} parts")
+
+    def load(self, j: int) -> None:
+        """Micro-batch j: h[0] = x, y, the examples' weights; before the first also control, factors
+        and J = 0.  The weights are shares in the mean over the whole minibatch.
+        """
+        room, s, whole = self._room, self.s, self._index[: self._of]
+        if j == 0:
+            room.begin(
+                self._position, self._order, self._controls, self._size, whole, self.control,
+                self._factors, s.J,
+            )  # fmt: skip
+            if self._weights is not None:
+                room.mean_weights(self._weights, whole, self._of_batch[: self._of])
+        self._turn(j)
+        index = whole[j * self._rows :][: len(s.h[0])]
         sources = (self._data.x, self._data.y)
         for source, feed, place in zip(sources, self._feeds, (s.h[0], s.y), strict=True):
             if feed is None:
                 room.gather(source, index, place)
-        if self._weights is not None:
-            room.mean_weights(self._weights, index, s.weights)
 
     def end(self) -> None:
         """Its L goes into `costs`, and the next one's turn it is."""
         self._room.end(self._position, self.s.J, self.costs)
 
-    def _fetch(self) -> None:
-        """Start on the examples of the next minibatch that are on the host."""
-        start = self.at * self._size
-        index = self._host_order[start : start + self._size]
+    def _fetch(self, j: int) -> None:
+        """Start on the examples of the next minibatch's micro-batch j that are on the host."""
+        end = (self.at + 1) * self._size
+        start = self.at * self._size + j * self._rows
+        index = self._host_order[start : min(start + self._rows, end)]
         for feed in self._feeds:
             if feed is not None:
                 feed.fetch(index)
@@ -236,10 +270,18 @@ class Batches:
         """Let go of what was recorded, which may refer back here."""
         self._recorded.clear()
 
-    def _resize(self, m: int) -> None:
-        if m == len(self.s.h[0]) and self.s.y is not None:
+    def _begin(self, of: int) -> None:
+        """A minibatch of so many examples."""
+        self._of, self.parts = of, -(-of // self._rows)
+
+    def _turn(self, j: int) -> None:
+        """Make the workspace that of micro-batch j."""
+        if self._at_work == (self._of, j):
             return
-        self.s.resize(m)
+        self._at_work = self._of, j
+        start = j * self._rows
+        m = min(self._rows, self._of - start)
+        self.s.resize(m, self._of)
         self.s.y = self._y[:m]
         if self._weights is not None:
-            self.s.weights = self._of_batch[:m]
+            self.s.weights = self._of_batch[start : start + m]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from gpumlp import checks
 from gpumlp.backends import Array
 from gpumlp.network import MLP
+from gpumlp.training.monitor import Monitor
 
 if TYPE_CHECKING:
     from gpumlp.training.fit import Fit
@@ -28,6 +28,8 @@ class Callback:
 
     All work on the room's arrays is done when a hook is called, but for `on_step_end`: one that
     reads a GPU's arrays calls ``trainer.net.backend.synchronize()`` first, and then steps wait.
+
+    From one epoch to the next a hook may change the learning rate by ``trainer.lr_factor``.
     """
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -40,7 +42,14 @@ class Callback:
         """After each epoch, before its checkpoint; `row` is what the history got.  True: stop."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """When the fit ends, however it does."""
+        """When the fit ends, however it does; perhaps before this callback's `on_fit_begin`."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What a checkpoint keeps for the callback, as JSON can hold it; nothing: it needs none."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, before `on_fit_begin`, where a checkpoint is resumed."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +59,27 @@ class EarlyStopping:
     Args:
         patience: the number of epochs without improvement after which the fit stops.
         min_delta: a change must be larger than this to count as one.
-        monitor: the column: costs are to fall, metrics to rise.
+        monitor: the column.
         restore_best: leave the network with the θ of the best epoch, however the fit ends (short
             of an error).
+        mode: "min" where the column is to fall, "max" where it is to rise; "auto": costs fall,
+            metrics rise.
     """
 
     patience: int = 10
     min_delta: float = 0.0
     monitor: str = "val_cost"
     restore_best: bool = True
+    mode: str = "auto"
 
     def __post_init__(self) -> None:
         checks.positive_int(self.patience, "patience")
-        checks.positive_number(self.min_delta, "min_delta", least=0)
-        if self.monitor not in ("cost", "metric", "val_cost", "val_metric"):
-            raise ValueError(
-                f'monitor must be "cost", "metric", "val_cost" or "val_metric", '
-                f"got {self.monitor!r}"
-            )
+        _ = self.watched
+
+    @property
+    def watched(self) -> Monitor:
+        """The column, and which way is better."""
+        return Monitor(self.monitor, self.mode, self.min_delta)
 
 
 class Watch:
@@ -94,9 +106,7 @@ class Watch:
 
     def note(self, net: MLP, epoch: int, value: float) -> None:
         """Note an epoch's value, and θ where it is the best so far."""
-        sign = -1.0 if self.rule.monitor.endswith("cost") else 1.0
-        least = -math.inf if self.best is None else sign * self.best + self.rule.min_delta
-        if not sign * value > least:  # nor is NaN
+        if not self.rule.watched.improves(value, self.best):
             self.waited += 1
             return
         self.best, self.best_epoch, self.waited = value, epoch, 0
@@ -119,11 +129,7 @@ def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str])
         return None
     if not isinstance(rule, EarlyStopping):
         rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
-    if rule.monitor not in columns:
-        raise ValueError(
-            f"early_stopping watches {rule.monitor!r}, which this fit does not compute; pass "
-            'validation=(x_val, y_val), or EarlyStopping(monitor="cost")'
-        )
+    rule.watched.check("early_stopping", columns)
     return Watch(rule, net)
 
 

@@ -1,8 +1,9 @@
 """Checkpoints: all that a fit needs to go on bit for bit, in one safetensors file.
 
 Tensors: θ by torch's names ("0.weight", …), the optimizer's slots ("optimizer.m.0.weight", …) and,
-where early stopping keeps it, the best θ ("best.0.weight", …).  Metadata: "network" as `MLP.save`
-writes it, so that `MLP.load` reads the network, and "training", the rest.
+where early stopping keeps it, the best θ ("best.0.weight", …).  Where θ is averaged, the average
+has θ's names, and the training's own θ others ("iterate.0.weight", …).  Metadata: "network" as
+`MLP.save` writes it, so that `MLP.load` reads the network, and "training", the rest.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from gpumlp.chunks import chunks
 from gpumlp.errors import CheckpointError
 from gpumlp.parameters import Parameters
 from gpumlp.training.batches import Examples
+from gpumlp.training.callback_states import restore_all, states
 from gpumlp.training.history import History
 
 if TYPE_CHECKING:
     from gpumlp.training.fit import Fit
+    from gpumlp.training.trainer import Trainer
 
 
 class Checkpoint:
@@ -84,9 +87,11 @@ class Checkpoint:
                 "seconds": fit.seconds() if fit.step else 0.0,
                 "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
                 "scaling": room.to_host(trainer.scaling).tolist(),
+                "lr_factor": trainer.lr_factor,
             },
             "history": fit.history.to_dict(),
             "watch": fit.watch and fit.watch.state(),
+            "callbacks": states(fit.callbacks),
         }  # fmt: skip
         metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
         storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
@@ -112,6 +117,7 @@ class Checkpoint:
         shapes = {name: view.shape for name, view in views.items()}
         if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise CheckpointError(f"{self.path}: its tensors are not those of this network")
+        restore_all(self._fit.callbacks, training["callbacks"], self.path)
         for name, view in views.items():
             self._fit.trainer.net.backend.asarray(tensors[name], out=view)
         self._restore(training)
@@ -123,6 +129,7 @@ class Checkpoint:
         scaling = np.array(position["scaling"])
         trainer.net.backend.asarray(scaling, dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
+        trainer.lr_factor = position["lr_factor"]
         fit.history = trainer.history = History.from_dict(training["history"])
         if fit.watch is not None:
             for name, value in training["watch"].items():
@@ -143,6 +150,8 @@ class Checkpoint:
         """The room's arrays that a file holds, by name; `best`: the best θ among them."""
         trainer, watch = self._fit.trainer, self._fit.watch
         flat = {"": trainer.net.theta.flat}
+        if trainer.average is not None:
+            flat[""], flat["iterate."] = trainer.average.both(trainer.net)
         for i, slot in enumerate(trainer.optimizer.slots):
             flat[f"optimizer.{slot}."] = trainer.slots[i]
         if best and watch is not None and watch.theta is not None:
@@ -174,22 +183,34 @@ def _of_network(config: dict[str, Any]) -> dict[str, Any]:
     return {f"network's {name}": value for name, value in config.items() if name != "seed"}
 
 
-def _settings(fit: Fit) -> dict[str, Any]:
-    """What must be the same for a run to go on as if it had not stopped."""
-    trainer, watch = fit.trainer, fit.watch
-    settings = {
+def settings_of(trainer: Trainer) -> dict[str, Any]:
+    """A trainer's settings, as JSON can hold them."""
+    return {
         "optimizer": trainer.optimizer.spec(),
         "lr": trainer.lr,
         "batch_size": trainer.batch_size,
+        "accumulate": trainer.accumulate,
         "schedule": trainer.schedule.spec(),
         "clip_norm": trainer.clip_norm,
+        "groups": {
+            f"{name}.{what}": number
+            for name, group in trainer.groups.items()
+            for what, number in dataclasses.asdict(group).items()
+        },
+        "ema": trainer.ema,
         "seed": trainer.seed,
+        "shuffle": trainer.shuffle,
         "slot_precision": str(trainer.slots.dtype),
+    }
+
+
+def _settings(fit: Fit) -> dict[str, Any]:
+    """What must be the same for a run to go on as if it had not stopped."""
+    trainer, watch = fit.trainer, fit.watch
+    settings = settings_of(trainer) | {
         "early_stopping": watch and dataclasses.asdict(watch.rule),
         "columns": list(fit.history),
     }
-    if not trainer.shuffle:
-        settings["shuffle"] = False
     if trainer.schedule.name != "constant":  # the others are stretched over the epochs
         settings["epochs"] = fit.epochs
     return settings

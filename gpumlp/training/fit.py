@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Fit:
         self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
         self._started = 0.0
+        self._lrs: list[float] = []  # of the epoch's steps
 
     def run(self) -> None:
         """Train until the epochs are done or something stops it."""
@@ -59,13 +61,22 @@ class Fit:
             # numbers that overflow are answered once, by `diverged`, not by NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
+                self._show_average(True)
                 if self.watch is not None:
                     self.watch.restore(self.trainer.net)
             if stopped != "interrupted":
                 self.check_finite(self.trainer.net.tensors())
             self.history.stopped = stopped
         finally:
-            self._call("on_fit_end")
+            self._show_average(True)
+            self._end()
+
+    def _end(self) -> None:
+        """Every callback's `on_fit_end`, so that each closes its files, though another fails."""
+        with ExitStack() as rest:
+            for callback in reversed(self.callbacks):
+                rest.callback(callback.on_fit_end, self.trainer)
+            self.trainer.net.backend.synchronize()
 
     def close(self) -> None:
         """Let go of what refers back here, so that all arrays are freed with the last user."""
@@ -125,9 +136,11 @@ class Fit:
         """The epoch's order, every step's control and J as it stands: the uploads of an epoch."""
         trainer = self.trainer
         self._started = time.perf_counter()
+        self._show_average(False)
         trainer.net.round()  # a callback may have assigned to θ
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
-        controls = [trainer.control(self._lr(i), first + i) for i in range(self.batches.steps)]
+        self._lrs = [self._lr(i) for i in range(self.batches.steps)]
+        controls = [trainer.control(lr, first + i) for i, lr in enumerate(self._lrs)]
         self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
@@ -136,6 +149,7 @@ class Fit:
             if interrupt.asked:
                 return False
             self.trainer.step(self.batches)
+            self.trainer.last_lr = self._lrs[self.step]
             self.step += 1
             for hook in self.callbacks:
                 hook.on_step_end(self.trainer)
@@ -169,14 +183,22 @@ class Fit:
             raise self.diverged(f"the cost is {cost}")
         if net.backend.scales_loss and net.backend.to_host(self.trainer.scaling)[0] < LEAST_SCALE:
             raise self.diverged("gradients overflow float16 at any loss scale")
+        self._show_average(True)
         row: dict[str, float] = {}
         for prefix, evaluation in self.evaluations.items():
             row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}
-        lr = self._lr(self.batches.steps - 1)
-        row |= {"cost": cost, "lr": lr, "seconds": self.seconds()}
+        row |= {"cost": cost, "lr": self._lrs[-1], "seconds": self.seconds()}
         return {name: row[name] for name in self.history}
+
+    def _show_average(self, shown: bool) -> None:
+        """Let the network have the average of θ, where there is one, or θ to go on from."""
+        trainer = self.trainer
+        if trainer.average is not None:
+            if trainer.steps == 0:
+                trainer.average.start(trainer.net)
+            trainer.average.show(trainer.net, shown)
 
     def _lr(self, i: int) -> float:
         """The learning rate of the epoch's step i."""
         trainer, t = self.trainer, self.epoch * self.batches.steps + i
-        return trainer.schedule.lr(trainer.lr, t, self.total)
+        return trainer.lr_factor * trainer.schedule.lr(trainer.lr, t, self.total)

@@ -14,7 +14,7 @@ class History(Mapping[str, list[float]]):
     Columns:
         cost: the mean of L over the epoch's examples, each taken just before its update, plus
             λΩ(θ) at the epoch's end.
-        metric: of the training data at the epoch's end.
+        metric: of the training data at the epoch's end; of several metrics each has its own name.
         val_cost, val_metric: of the validation data at the epoch's end; val_cost includes λΩ(θ).
         lr: the learning rate of the epoch's last step.
         seconds: what the epoch took, validation included.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,6 +31,7 @@ NAMES = {
     "rounded": "θ in 16 bits",
     "gradient": "gradient, loss scale",
     "slots": "the optimizer's state",
+    "average": "average of θ",
     "best": "best θ, for early stopping",
     "data": "data",
     "tables": "order and tables",
@@ -49,16 +49,17 @@ class Memory:
     """Bytes that a fit takes in its room, by what they are for; it prints as a table.
 
     Attributes:
-        examples, batch_size: of which fit: of the training data, and of a step.
-        theta, rounded, gradient, slots, best: θ, its copy in 16 bits, dθ, the optimizer's state,
-            and the copy of the best θ that early stopping keeps.
+        examples, batch_size, accumulate: of which fit: of the training data, of a step, and the
+            micro-batches that a step is worked in.
+        theta, rounded, gradient, slots, average, best: θ, its copy in 16 bits, dθ, the optimizer's
+            state, the average of θ, and the copy of the best θ that early stopping keeps.
         data: the training and validation data, but for arrays that the room can use as they are; of
             streamed ones, two minibatches.
         tables: an epoch's order, tables, weights and costs, and what of them a step reads.
         h, z, bits, gz: of a step: x, y and every h that is kept; z; relu's signs, a bit an entry;
             gz, with which an h that is not kept takes turns.
         evaluation: what looks at validation or training data after an epoch.
-        scratch: the room's own: workspace of cublasLt, partial sums.
+        scratch: the room's own: workspace of cublasLt, partial sums; and what Muon works in.
         held: of all these, what is allocated already.
     """
 
@@ -68,6 +69,7 @@ class Memory:
     rounded: int
     gradient: int
     slots: int
+    average: int
     best: int
     data: int
     tables: int
@@ -78,6 +80,7 @@ class Memory:
     evaluation: int
     scratch: int
     held: int
+    accumulate: int = 1
 
     @property
     def total(self) -> int:
@@ -91,6 +94,7 @@ class Memory:
 
     def __str__(self) -> str:
         title = f"{self.examples:,} examples, batch_size {self.batch_size}"
+        title += f", accumulate {self.accumulate}" * (self.accumulate > 1)
         sizes = {label: getattr(self, name) for name, label in NAMES.items()}
         sizes |= {"total": self.total, "allocated already": self.held}
         wide = max(map(len, [title, *sizes]))
@@ -122,12 +126,14 @@ def plan(
     of_net = ledger.rest()
     twin.allocate()
     slots = ledger.take([twin.slots])
+    average = ledger.take(twin.average.arrays) if twin.average is not None else 0
+    work = ledger.take(twin._updating.work)
     gradient = ledger.rest()
     held = theta + rounded + of_net + room.own_memory(0)
     if hasattr(trainer, "steps"):  # else it is not done with its own allocations
-        held += slots + gradient
+        held += slots + average + work + gradient
     weighted = sample_weight is not None or class_weight is not None
-    lie = data, twin.batch_size
+    lie = data, twin.at_a_time
     examples = _data(ledger, trainer.net, x, y, weighted, *lie)
     held_out = _held_out(ledger, trainer.net, validation, *lie)
     of_data = ledger.rest()
@@ -139,11 +145,11 @@ def plan(
     s = batches.s
     return Memory(
         len(examples.x), min(twin.batch_size, len(examples.x)), theta, rounded, gradient, slots,
-        best, of_data + ledger.fed, evaluation=evaluation, gz=ledger.take(s.gz),
+        average, best, of_data + ledger.fed, evaluation=evaluation, gz=ledger.take(s.gz),
         h=ledger.take([*s.h, s.y]),
         bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
         z=ledger.take(s.z), tables=of_net + ledger.rest(),
-        scratch=room.own_memory(max(net.widths)), held=held,
+        scratch=work + room.own_memory(max(net.widths)), held=held, accumulate=twin.accumulate,
     )  # fmt: skip
 
 
@@ -154,34 +160,45 @@ def outgrown(
 
     free: what was there before anything of it was allocated.  The arrays of the attempt are let go.
     """
-    each: BaseException | None = error
-    while each is not None:  # their tracebacks hold the arrays for as long as the error lives
-        each = each.with_traceback(None).__context__
+    let_go(error)
 
-    def planned(low: bool, size: int) -> Memory:
+    def planned(**changes: Any) -> Memory:
         twin = copy.copy(trainer)
-        twin.batch_size, twin.low_memory = size, low
+        vars(twin).update(changes)
         return plan(twin, x, y, **asked)
 
-    wanted = planned(trainer.low_memory, trainer.batch_size)
+    wanted = planned()
     if free is None:
         return OutOfMemoryError(f"{error}\n{wanted}")
     room = free - int(SPARE * free)
     told = f"{wanted.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
-    ways = _ways(trainer, wanted, lambda low, size: planned(low, size).missing <= room)
-    return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{ways}")
+
+    def fits(**changes: Any) -> bool:
+        return planned(**changes).total - wanted.held <= room
+
+    return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{_ways(trainer, wanted, fits)}")
 
 
-def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -> str:
+def let_go(error: BaseException) -> None:
+    """Free the arrays that tracebacks hold for as long as the error lives."""
+    each: BaseException | None = error
+    while each is not None:
+        each = each.with_traceback(None).__context__
+
+
+def _ways(trainer: Trainer, wanted: Memory, fits: Callable[..., bool]) -> str:
     """What would fit, or what to change where no batch_size does."""
-    if fits(trainer.low_memory, wanted.batch_size):
+    if fits():
         return (
             "so much was free, but in pieces, or something else has taken it since, another "
             "program or a callback: free it, or use a smaller batch_size"
         )
-    ways, largest = [], 0
+    ways, largest = _parts(trainer, fits), 0
     for low in sorted({trainer.low_memory, True}):
-        size = _largest(wanted.batch_size, partial(fits, low))
+        size = _largest(
+            wanted.batch_size,
+            lambda n, low=low: fits(low_memory=low, batch_size=n),  # type: ignore
+        )
         if size > largest:
             ways.append(f"batch_size={size}" + ' and memory="low"' * (low > trainer.low_memory))
             largest = size
@@ -192,11 +209,20 @@ def _ways(trainer: Trainer, wanted: Memory, fits: Callable[[bool, int], bool]) -
         ways.append('precision="bfloat16"')
     if slots and net.backend.rounds_slots and trainer.slot_type.itemsize > 2:
         ways.append('slot_precision="bfloat16"')
+    if trainer.ema is not None:
+        ways.append("ema=None")
     if slots > 1:
         ways.append("an optimizer with less state")
     if wanted.data > wanted.missing // 4:
         ways.append('data="stream"')
     return f"no batch_size fits; use {', '.join([*ways, 'a smaller network'])}"
+
+
+def _parts(trainer: Trainer, fits: Callable[..., bool]) -> list[str]:
+    """The fewest micro-batches that fit, which make the same steps; nothing where none do."""
+    size = trainer.batch_size
+    rows = _largest(trainer.at_a_time, lambda n: fits(accumulate=-(-size // n), _fold=None))
+    return [f"accumulate={-(-size // rows)}"] if rows else []
 
 
 def _largest(most: int, fits: Callable[[int], bool]) -> int:

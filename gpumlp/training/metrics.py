@@ -1,8 +1,9 @@
-"""The cost and a metric of data that is only looked at."""
+"""The cost and metrics of data that is only looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,17 @@ from gpumlp import backprop
 from gpumlp.functions import Loss
 from gpumlp.network import CHUNK, MLP
 from gpumlp.training.batches import Examples
+from gpumlp.training.monitor import COSTS, UNRANKED
+from gpumlp.training.scorers import Scorer, is_scorer, scorer
 from gpumlp.workspace import Workspace
 
 HostArray = npt.NDArray[Any]
 Metric = Callable[[HostArray, HostArray], float]
 """``metric(y, predict(x))`` on host arrays."""
+Metrics = str | Metric | Sequence[str | Metric] | Mapping[str, str | Metric] | None
+"""One or several: "auto", names of scikit-learn's scorers, or callables; see `Trainer.fit`."""
+Measure = Callable[[HostArray, HostArray, HostArray | None], float]
+"""measure(y, p, weights)."""
 
 
 def accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
@@ -53,39 +60,85 @@ def usual_metric(loss: Loss) -> Callable[..., float]:
     return {"class": accuracy, "binary": binary_accuracy}.get(loss.target, r2)
 
 
+def measures(loss: Loss, metric: Metrics) -> dict[str, Measure]:
+    """What is measured, by the column of the history."""
+    if metric is None:
+        return {}
+    asked: list[tuple[Any, Any]]
+    if isinstance(metric, Mapping):
+        asked = list(metric.items())
+    elif isinstance(metric, (list, tuple)):
+        asked = [(_column(one), one) for one in metric]
+    else:
+        asked = [("metric", metric)]
+    twice = [name for name, n in Counter(name for name, _ in asked).items() if n > 1]
+    if twice:
+        raise ValueError(f"metric has {twice[0]!r} twice; pass a dict with a name for each")
+    for name, _ in asked:
+        if not isinstance(name, str) or not name or name.startswith("val_"):
+            raise ValueError(f"metric has the name {name!r}; pass one that does not begin val_")
+        if name in (*COSTS, *UNRANKED):
+            raise ValueError(f"metric has the name {name!r}, a column of the history already")
+    return {name: _measure(loss, one) for name, one in asked}
+
+
+def _column(metric: Any) -> str:
+    """The column of one of several metrics."""
+    if isinstance(metric, str):
+        return "metric" if metric == "auto" else metric
+    name = getattr(getattr(metric, "_score_func", metric), "__name__", "<lambda>")
+    if callable(metric) and name == "<lambda>":
+        raise ValueError("metric has a function without a name; pass a dict, name → function")
+    return str(name)
+
+
+def _measure(loss: Loss, metric: Any) -> Measure:
+    if metric == "auto":
+        return usual_metric(loss)
+    if isinstance(metric, str) or is_scorer(metric):
+        return scorer(metric, loss)
+    if not callable(metric):
+        raise ValueError(
+            f'metric must be "auto", None, the name of a scorer of scikit-learn\'s, metric(y, p), '
+            f"or a list or dict of these, got {metric!r}"
+        )
+    return lambda y, p, weights: float(metric(y, p))
+
+
 class Evaluation:
-    """J and a metric of examples, in the room or on the host; buffers are allocated once.
+    """J and metrics of examples, in the room or on the host; buffers are allocated once.
 
     Args:
-        metric: "auto", None, or ``metric(y, predict(x))``, which gets host arrays.  The automatic
-            ones are weighted as the cost is, a callable of the caller's own is not.
+        metric: as `Trainer.fit` takes it.  The automatic ones and scikit-learn's are weighted as
+            the cost is, a callable of the caller's own is not.
     """
 
-    def __init__(self, net: MLP, data: Examples, metric: str | Metric | None) -> None:
+    def __init__(self, net: MLP, data: Examples, metric: Metrics) -> None:
         room, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
         self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
         self._share = room.asarray(share)
-        self._metric: Callable[[HostArray], float] | None = None
-        if metric is not None:
+        self._measures = measures(net.loss, metric)
+        if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), room.dtype)
             y = data.y if isinstance(data.y, np.ndarray) else room.to_host(data.y)
-            y = y.astype(data.target, copy=False)
-            if callable(metric):
-                self._metric = lambda p: float(metric(y, p))
-            else:
-                usual = usual_metric(net.loss)
-                self._metric = lambda p: usual(y, p, data.weights)
+            self._y = y.astype(data.target, copy=False)
 
     @property
     def columns(self) -> list[str]:
         """What `measure` gives."""
-        return ["cost", "metric"] if self._metric else ["cost"]
+        return ["cost", *self._measures]
+
+    def rehearse(self, whose: str) -> None:
+        """Raise where a scorer has no score for these targets, whatever is predicted."""
+        for measure in self._measures.values():
+            if isinstance(measure, Scorer):
+                measure.rehearse(self._y, self._net.widths[-1], self._data.weights, whose)
 
     def measure(self) -> dict[str, float]:
-        """J = L + λΩ(θ) as "cost", and "metric" where there is one."""
+        """J = L + λΩ(θ) as "cost", and the metrics by their names."""
         net, s, data = self._net, self._s, self._data
         room, m = net.backend, len(data.x)
         room.asarray(np.zeros(1), dtype="float64", out=s.J)
@@ -98,22 +151,23 @@ class Evaluation:
             s.weights = self._share[rows]
             y_hat = backprop.forward(net, s)
             backprop.loss(net, s)
-            if self._metric:
+            if self._measures:
                 self._y_hat[rows] = room.to_host(y_hat)
         measured = {"cost": float(room.to_host(s.J)[0]) + net.penalty()}
-        if self._metric:
+        if self._measures:
             link = net.loss.link
-            measured["metric"] = self._metric(link.f(self._y_hat, **link.params))
+            p = link.f(self._y_hat, **link.params)
+            for name, of in self._measures.items():
+                measured[name] = of(self._y, p, data.weights)
         return measured
 
 
 def evaluations(
-    net: MLP, data: Examples, held: Examples | None, metric: str | Metric | None, train_metric: bool
+    net: MLP, data: Examples, held: Examples | None, metric: Metrics, train_metric: bool
 ) -> dict[str, Evaluation]:
     """What is measured after each epoch, by the prefix of its columns."""
-    if not (metric is None or metric == "auto" or callable(metric)):
-        raise ValueError(f'metric must be "auto", None or metric(y, p), got {metric!r}')
-    if train_metric and metric is None:
+    found = measures(net.loss, metric)  # which errors must not wait for data to look at
+    if train_metric and not found:
         raise ValueError('train_metric needs a metric; pass metric="auto"')
     parts = {"": data if train_metric else None, "val_": held}
     return {

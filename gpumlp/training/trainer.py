@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,18 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
+from gpumlp.training import lr_finder
+from gpumlp.training.accumulating import checked as checked_parts
+from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
 from gpumlp.training.fit import Fit
+from gpumlp.training.groups import Group, rates
+from gpumlp.training.groups import checked as checked_groups
 from gpumlp.training.history import History
 from gpumlp.training.memory import Memory, outgrown, plan
-from gpumlp.training.metrics import Metric, columns, evaluations
+from gpumlp.training.metrics import Metrics, columns, evaluations
 from gpumlp.training.updating import Folded, slot_type, updating
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
@@ -31,7 +37,8 @@ class Trainer:
 
     Args:
         net: the network; its θ is trained in place.
-        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.
+        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.  "muon" moves every layer's W but the
+            last one's by a matrix near an orthogonal one, and the rest as AdamW does.
         lr: the base learning rate; None takes the optimizer's usual one.
         batch_size: examples a step; all of them where there are fewer.
         schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.
@@ -43,13 +50,28 @@ class Trainer:
             float16, and for momentum without L2.  True insists, False never does.
         slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
             up or down by chance so that small changes add up.
-        shuffle: whether each epoch has an order of its own; else that of the data.
+        accumulate: the micro-batches that a minibatch is worked in, one after the other, their
+            gradients added up in θ's type: the same step but for rounding, and the activations of
+            batch_size / accumulate examples, rounded up, are all that is in memory at a time.
+        groups: what the learning rate and the optimizer's weight_decay are multiplied by in
+            "weights", "biases", the "first" and the "last" layer: names to `gpumlp.Group`, e.g.
+            ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``; where two meet, their product.
+            λΩ is the regulariser's own, and strengthened or not on biases by it; clip_norm looks
+            at the gradient before its multiplication.
         memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
             h = f(z) again on the way back: one pass over z more, and the same step, to the bit
             where no product of cublasLt's computes f.  "normal" keeps both.
+        ema: between 0 and 1, 0.999 say: after each step t, θ̄ ← d θ̄ + (1 − d) θ, where d =
+            min(ema, (t − 1) / (t + 8)).  The average θ̄ is what is validated, what early stopping
+            looks at and keeps, what `on_epoch_end` sees, and what the network has when a fit ends;
+            the steps, and a further fit, go on from the θ of the last step, whatever the network
+            was assigned in between.  None: no average.
+        shuffle: whether each epoch has an order of its own; else that of the data.
 
     Attributes:
         low_memory: whether `memory` was "low".
+        average: θ̄ with `ema`, else None.
+        rates: what the learning rate of the weights is multiplied by in the groups they are in.
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
         scaling: (4,) float64: the loss scale S that keeps float16's gradients from vanishing; 1/S;
             the steps since S last changed; the steps that were skipped because a gradient
@@ -58,6 +80,9 @@ class Trainer:
             optimizer's state as it stands.
         history: of the last fit, or the one at work.
         stop: set by a callback, ends the fit after the epoch.
+        lr_factor: set by a callback after an epoch, multiplies the schedule's learning rate from
+            the next one to the fit's end; 1 at its beginning.
+        last_lr: the learning rate of the last step, 0 before the first.
 
     Raises:
         ValueError, TypeError: an argument is not as said.
@@ -75,6 +100,9 @@ class Trainer:
         slot_precision: str | None = None,
         fold: bool | None = None,
         memory: str = "normal",
+        accumulate: int = 1,
+        groups: Mapping[str, Group] | None = None,
+        ema: float | None = None,
         shuffle: bool = True,
     ) -> None:
         if not isinstance(net, MLP):
@@ -96,6 +124,10 @@ class Trainer:
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
+        self.accumulate = checked_parts(accumulate, self.batch_size)
+        self.groups = checked_groups(groups, self.optimizer)
+        self.rates = rates(net.theta.layout, self.groups)
+        self.ema = checked_ema(ema)
         net.backend.synchronize()
         free = net.backend.free_memory()
         try:
@@ -107,6 +139,7 @@ class Trainer:
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
+        self.lr_factor, self.last_lr = 1.0, 0.0
 
     def allocate(self) -> None:
         """The optimizer's state, the gradient and the loss scale, as before the first step."""
@@ -116,6 +149,9 @@ class Trainer:
         S = SCALE if room.scales_loss else 1.0
         self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
         self._updating = updating(self, self._fold)
+        self.average = None if self.ema is None else Average(self.net, self.ema)
+
+    find_lr = lr_finder.find_lr
 
     def memory(
         self,
@@ -126,7 +162,7 @@ class Trainer:
         sample_weight: Array = None,
         class_weight: ClassWeight = None,
         early_stopping: int | EarlyStopping | None = None,
-        metric: str | Metric | None = "auto",
+        metric: Metrics = "auto",
         train_metric: bool = False,
         data: str = "auto",
     ) -> Memory:
@@ -154,7 +190,7 @@ class Trainer:
         class_weight: ClassWeight = None,
         early_stopping: int | EarlyStopping | None = None,
         callbacks: Sequence[Callback] = (),
-        metric: str | Metric | None = "auto",
+        metric: Metrics = "auto",
         train_metric: bool = False,
         progress: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -176,18 +212,22 @@ class Trainer:
             sample_weight: (m,), 0 and up: a minibatch's L is the weighted mean over its examples.
             class_weight: a weight for each class, as list or mapping, or "balanced".
             early_stopping: the patience in epochs, or an `EarlyStopping`.
-            callbacks: hooks, called in this order.
+            callbacks: hooks, called in this order; `gpumlp.callbacks` has ready ones.
             metric: of the validation data: "auto" (accuracy for classes, R² for the rest), None,
-                or ``metric(y, predict(x))``, which gets host arrays.
+                the name of a scorer of scikit-learn's, such as "roc_auc", or
+                ``metric(y, predict(x))``, which gets host arrays: the column "metric".  A list of
+                these, or a dict with them by name, has a column for each: "roc_auc", …, and
+                "metric" for "auto".  Higher is better to whatever watches one, unless told.
             train_metric: also of the training data, after each epoch.
             progress: a bar on stderr; None shows it where tqdm is installed and stderr is a
                 terminal.
             checkpoint: a file that is replaced, whole or not at all, after every epoch and where
-                Ctrl-C ended the fit.  `MLP.load` reads the network of its last step from it.
+                Ctrl-C ended the fit.  `MLP.load` reads the network of its last step from it,
+                with `ema` the average.
             checkpoint_every: also after each so many steps.
             resume: go on from `checkpoint` where it exists.  With the same arguments on the same
                 machine the run ends bit for bit as if it had never stopped.  What callbacks keep
-                for themselves is not in the file.
+                is in the file where they say so, see `Callback.state`.
             data: "device" casts x and y to the network's precision and keeps them in the room;
                 "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
                 minibatch in its own dtype, such as uint8, while the one before is worked on.
@@ -221,16 +261,18 @@ class Trainer:
     ) -> History:  # fmt: skip
         net = self.net
         epochs = checks.positive_int(epochs, "epochs")
-        lie: dict[str, Any] = {"data": data, "rows": self.batch_size}
+        lie: dict[str, Any] = {"data": data, "rows": self.at_a_time}
         examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
         held = held_out(net, validation, **lie)
         found = evaluations(net, examples, held, metric, train_metric)
+        for prefix, evaluation in found.items():
+            evaluation.rehearse("validation" if prefix else "training")
         watch = watching(early_stopping, net, columns(found))
         fit = Fit(self, self.batches(examples), epochs, found, columns(found), watch)
         try:
             fit.callbacks = [*checked(callbacks), *progress_bar(progress, fit)]
             fit.checkpoint = asked_for(*saved, fit, examples, held)
-            self.history, self.stop = fit.history, False
+            self.history, self.stop, self.lr_factor = fit.history, False, 1.0
             if fit.checkpoint is not None and saved[-1]:
                 fit.checkpoint.resume()
             fit.run()
@@ -249,15 +291,17 @@ class Trainer:
         )
         seed = self.seed if self.shuffle else None
         return Batches(
-            net, data, self.batch_size, seed, numbers, self.factors, name, low=self.low_memory
-        )
+            net, data, self.batch_size, seed, numbers, self.factors, name,
+            rows=self.at_a_time, low=self.low_memory,
+        )  # fmt: skip
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
         """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the
         optimizer's numbers, and the factors with which a gradient is folded.
         """
         decay, params = self.net.regularizer.weight_decay() or 0.0, self.optimizer.params
-        factors = self.optimizer.factors(lr, decay, **params)
+        # one rate for all weights, wherever the gradient is added to them
+        factors = self.optimizer.factors(lr * max(self.rates), decay, **params)
         return (1.0, *self.optimizer.control(lr, t), *factors)
 
     @property
@@ -265,20 +309,31 @@ class Trainer:
         """Whether the weights' gradient is added to them within its product: see `fold`."""
         return isinstance(self._updating, Folded)
 
+    @property
+    def at_a_time(self) -> int:
+        """The examples of a micro-batch; of a minibatch's last one there may be fewer."""
+        return -(-self.batch_size // self.accumulate)
+
     def step(self, batches: Batches) -> None:
         """One step on the next minibatch: gather, forward, backward, clip, update."""
         early = self._updating.splits(self)
-        at_once = (lambda: self._work(batches, at_once=True)) if early else None
-        batches.run(lambda: self._work(batches), at_once)
+        at_once = partial(self._work, batches, at_once=True) if early else None
+        batches.run(partial(self._work, batches), at_once)
         self.steps += 1
 
-    def _work(self, batches: Batches, at_once: bool = False) -> None:
-        net, s = self.net, batches.s
+    def _work(self, batches: Batches, parts: range, at_once: bool = False) -> None:
+        """Some of the micro-batches that a step consists of; after the last one θ moves."""
+        net, s, updating = self.net, batches.s, self._updating
         s.scaling = self.scaling
-        batches.load()
-        backprop.forward(net, s)
-        if at_once:
-            self._updating.at_once(self, s, batches.control)
-        backprop.backward(net, s, self._updating.d)
-        self._updating.finish(self, s, batches.control)
-        batches.end()
+        for j in parts:
+            batches.load(j)
+            backprop.forward(net, s)
+            if at_once and j == batches.parts - 1:
+                updating.at_once(self, s, batches.control)
+            backprop.backward(net, s, updating.sums.into(j))
+            updating.sums.add(j)
+        if parts.stop == batches.parts:
+            updating.finish(self, s, batches.control)
+            if (average := self.average) is not None:
+                net.backend.behind(lambda: average.step(net, batches.control))
+            batches.end()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from gpumlp.backends import Array, Backend
-from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
 from gpumlp.parameters import Parameters
+from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
+from gpumlp.training.groups import regions, table
 from gpumlp.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,10 +32,12 @@ class Updating(Protocol):
     """One way.
 
     Attributes:
-        d: what `backprop.backward` writes.
+        sums: what takes the gradients of `backprop.backward`.
+        work: arrays that the update works in, beside θ, its gradient and the slots.
     """
 
-    d: Any
+    sums: Sums
+    work: Sequence[Array] = ()
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:
         """θ and the slots after the backward pass."""
@@ -49,8 +53,13 @@ class Apart(Updating):
     """All gradients go into a buffer of their own; clipping and the update are a pass each."""
 
     def __init__(self, trainer: Trainer) -> None:
-        net = trainer.net
-        self.d = Parameters.zeros(net.backend, net.theta.layout, net.backend.storage)
+        room, layout = trainer.net.backend, trainer.net.theta.layout
+        several = trainer.accumulate > 1
+        self.d = d = Parameters.zeros(room, layout, room.dtype if several else room.storage)
+        self.sums: Sums = Whole(d)
+        if several:
+            self.sums = Summed(room, layout, d.W, d.flat[layout.split :], None, d.arrived)
+        self._groups = table(room, regions(layout, trainer.groups), 0, layout.size)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         net, room = trainer.net, trainer.net.backend
@@ -81,20 +90,60 @@ class Apart(Updating):
         net = trainer.net
         net.backend.update(
             trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, self.d.flat,
-            trainer.slots, net.theta.layout.split, s.scaling, control, part,
+            trainer.slots, net.theta.layout.split, s.scaling, control, part, self._groups,
         )  # fmt: skip
 
 
-@dataclass
-class Sink:
-    """Where a backward pass puts W[k] ← α ∇W[k] + β W[k], (α, β) = factors, and b[k] ← ∇b[k]."""
+class Orthogonalized(Apart):
+    """Every layer's W but the last one's moves by its momentum made orthogonal, the rest by a rule.
 
-    W: list[Array]
-    b: list[Array]
-    factors: Array
+    m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
+    W ← W − η (√max(1, n_out / n_in) O + λ W): a step's length is the same in all its directions.
+    """
 
-    def arrived(self, k: int) -> None:
-        """The gradient of W[k] has been added already."""
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer)
+        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        if trainer.slots.dtype != room.dtype:
+            raise ValueError(
+                f"slot_precision={trainer.slots.dtype.name!r} does not go with "
+                f"{trainer.optimizer.name}, whose products are of θ's type; use slot_precision=None"
+            )
+        shapes = layout.shapes[: net.L - 1]
+        most, r = max(map(prod, shapes)), max(min(shape) for shape in shapes)
+        self.work = [room.empty((n,)) for n in (most, r * r, r * r)]
+        self._of = [
+            (V, math.sqrt(max(1, V.shape[0] / V.shape[1])), *self._places(*V.shape))
+            for V in Parameters(layout, trainer.slots[-1]).W[1 : net.L]
+        ]
+
+    def _places(self, n_out: int, n_in: int) -> list[Array]:
+        """X, A and P of `Backend.orthogonalize` for a W of that shape."""
+        r = min(n_out, n_in)
+        shapes = (n_out, n_in), (r, r), (r, r)
+        return [a[: prod(s)].reshape(s) for a, s in zip(self.work, shapes, strict=True)]
+
+    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
+        return False  # a rule for all matrices comes before the first is made orthogonal
+
+    def _update(
+        self, trainer: Trainer, s: Workspace, control: Array, part: tuple[int, int] | None
+    ) -> None:
+        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        matrices = 0, layout.starts[net.L - 1]
+        super()._update(trainer, s, control, (matrices[1], layout.size))
+        collect, turn = trainer.optimizer.of_matrices()
+
+        def move(rule: Optimizer, regularizer: Regularizer) -> None:
+            room.update(
+                rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
+                layout.split, s.scaling, control, matrices, self._groups,
+            )  # fmt: skip
+
+        move(collect, net.regularizer)
+        for V, scale, X, A, P in self._of:
+            room.orthogonalize(V, scale, X, A, P)
+        move(turn, REGULARIZERS["none"])
 
 
 class Folded(Updating):
@@ -111,14 +160,15 @@ class Folded(Updating):
         if name != "theta":
             self._velocity = trainer.slots[trainer.optimizer.slots.index(name)]
             into = Parameters(layout, self._velocity)
-        depth, split = net.L, layout.split
-        self._db = room.full((layout.size - split,), 0, room.storage)
-        starts, shapes = layout.starts[depth:-1], layout.shapes[depth:]
-        b = [
-            self._db[start - split : start - split + prod(shape)]
-            for start, shape in zip(starts, shapes, strict=True)
-        ]
-        self.d = Sink(into.W, [None, *b], trainer.factors)
+        several = trainer.accumulate > 1
+        kind = room.dtype if several else room.storage
+        self._db = room.full((layout.size - layout.split,), 0, kind)
+        self.sums: Sums = Whole(Sink(into.W, biases(layout, self._db), trainer.factors))
+        if several:
+            self.sums = Summed(room, layout, into.W, self._db, trainer.factors)
+        within = regions(layout, trainer.groups)
+        self._of_W = table(room, within, 0, layout.split)
+        self._of_b = table(room, within, layout.split, layout.size)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         net, room = trainer.net, trainer.net.backend
@@ -130,10 +180,11 @@ class Folded(Updating):
             room.update(
                 FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
                 self._velocity[:split], slots[:0, :split], split, s.scaling, control,
+                groups=self._of_W,
             )  # fmt: skip
         room.update(
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
-            slots[:, split:], 0, s.scaling, control,
+            slots[:, split:], 0, s.scaling, control, groups=self._of_b,
         )  # fmt: skip
 
     def splits(self, trainer: Trainer) -> bool:  # noqa: D102
@@ -168,6 +219,8 @@ def why_apart(trainer: Trainer) -> str:
     decay = net.regularizer.weight_decay()
     if not optimizer.fold:
         return f"{optimizer.name} needs the gradient beside its state"
+    if optimizer.fold == "theta" and trainer.accumulate > 1:
+        return "with accumulate, further micro-batches read the weights before they move"
     if trainer.clip_norm is not None:
         return "clip_norm needs the norm of the whole gradient first"
     if net.backend.scales_loss:
@@ -176,6 +229,8 @@ def why_apart(trainer: Trainer) -> str:
         return f"the gradient of {net.regularizer.name} is no multiple of θ"
     if optimizer.fold != "theta" and decay != 0:
         return f"with {optimizer.name}, {net.regularizer.name} goes through the velocity"
+    if optimizer.fold == "theta" and len(trainer.rates) > 1:
+        return "groups give weights different learning rates"
     if trainer.slots.dtype != net.backend.dtype:
         return "slots of 16 bits are rounded by the update"
     if not net.backend.folds:
@@ -188,4 +243,6 @@ def updating(trainer: Trainer, fold: bool | None) -> Updating:
     reason = why_apart(trainer)
     if fold and reason:
         raise ValueError(f"fold=True is not possible: {reason}; pass fold=None")
+    if trainer.optimizer.orthogonal is not None and trainer.net.L > 1:
+        return Orthogonalized(trainer)
     return Apart(trainer) if reason or fold is False else Folded(trainer)

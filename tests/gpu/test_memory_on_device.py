@@ -57,8 +57,12 @@ def test_the_size_that_the_error_names_fits(pool: Any) -> None:
         trainer.fit(x, y, 1, progress=False)
     for name, tensor in net.tensors().items():
         np.testing.assert_array_equal(tensor, before[name])
-    found = re.search(r"use batch_size=(\d+)", str(caught.value))
+    found = re.search(r"use accumulate=(\d+), or batch_size=(\d+)", str(caught.value))
     assert found
-    trainer.batch_size = int(found[1])
+    trainer.batch_size = int(found[2])
     trainer.fit(x, y, 1, progress=False)
     assert trainer.steps == -(-8192 // trainer.batch_size)
+    del trainer, caught
+    parts = gpumlp.Trainer(net, batch_size=8192, accumulate=int(found[1]))
+    parts.fit(x, y, 1, progress=False)
+    assert parts.steps == 1

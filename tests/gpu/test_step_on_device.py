@@ -33,24 +33,25 @@ def trained(net: gpumlp.MLP, optimizer: str = "adamw", **settings: Any) -> gpuml
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", *HALF])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_a_graph_gives_the_bits_of_its_pieces(
     optimizer: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
     for graph in (True, False):
         if not graph:
-            monkeypatch.setattr(CudaBackend, "record", lambda room, work, name: work)
+            monkeypatch.setattr(CudaBackend, "record", lambda room, work, *_: work)
         net = on_device(classifier(precision="float32"), precision)
-        trainer = trained(net, optimizer)
+        trainer = trained(net, optimizer, ema=0.9)
         runs.append((on_host(net.theta.flat).tobytes(), trainer.history["cost"]))
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("slots", [None, "bfloat16"])
+@pytest.mark.parametrize("accumulate", [1, 3])
 def test_every_way_of_a_step_gives_the_same_bits(
-    slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
+    accumulate: int, slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In turn, in branches, and with each layer updated as soon as its gradient is there."""
     found = set()
@@ -61,7 +62,10 @@ def test_every_way_of_a_step_gives_the_same_bits(
         )
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)
-        trainer = gpumlp.Trainer(net, "adamw", batch_size=256, slot_precision=slots)
+        trainer = gpumlp.Trainer(
+            net, "adamw", batch_size=256, slot_precision=slots, accumulate=accumulate,
+            groups={"biases": gpumlp.Group(decay=0.0), "first": gpumlp.Group(lr=0.5)},
+        )  # fmt: skip
         trainer.fit(x, y, 5, progress=False)
         found.add(on_host(net.theta.flat).tobytes())
     assert len(found) == 1
@@ -115,6 +119,28 @@ def test_training_follows_float32(optimizer: str, precision: str) -> None:
     rounded, theta = on_host(gpu.rounded.flat), on_host(gpu.theta.flat)
     assert rounded.dtype == KIND[precision]
     assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_the_average_of_theta_is_the_hosts(precision: str, optimizer: str) -> None:
+    net = classifier("tanh", precision=precision)
+    gpu, start = on_device(net, precision), net.tensors()
+    for each in (net, gpu):
+        trained(each, optimizer, ema=0.9)
+    bound = 1e-9 if precision == "float64" else 1e-3
+    assert relative(moved(gpu, start), moved(net, start)) < bound
+
+
+@pytest.mark.parametrize(("precision", "rtol"), [("float64", 1e-8), ("float32", 1e-3)])
+def test_lbfgs_goes_the_hosts_way(precision: str, rtol: float) -> None:
+    net = classifier("tanh", precision=precision)
+    x, y, weights = problem(70)
+    costs = [
+        gpumlp.fit_lbfgs(each, x, y, max_iter=10, sample_weight=weights)["cost"]
+        for each in (on_device(net, precision), net)
+    ]
+    np.testing.assert_allclose(*costs, rtol=rtol)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", *HALF])
@@ -173,3 +199,16 @@ def test_digits_are_learned_as_in_float32(precision: str) -> None:
         reached.append(np.mean(scores))
     assert reached[0] > 0.93
     assert reached[1] > reached[0] - 0.005
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", *HALF])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_micro_batches_and_groups_make_numpys_steps(optimizer: str, precision: str) -> None:
+    groups = {"biases": gpumlp.Group(lr=2.0), "last": gpumlp.Group(lr=0.5)}
+    settings = {"accumulate": 3, "groups": groups, "lr": 0.01}
+    net = classifier("tanh", precision="float32" if precision != "float64" else precision)
+    gpu, start = on_device(net, precision), net.tensors()
+    for each in (net, gpu):
+        trained(each, optimizer, **settings)
+    eps = EPS.get(precision, 2.0**-20 if precision == "float32" else 2.0**-45)
+    assert relative(moved(gpu, start), moved(net, start)) < SLACK * eps

@@ -9,6 +9,11 @@ from gpumlp.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
+RULES = dict(OPTIMIZERS) | {
+    f"{rule.name} of {name}": rule
+    for name, optimizer in OPTIMIZERS.items()
+    for rule in optimizer.of_matrices()
+}
 # For each optimizer's test: a regulariser that pulls at every θ, half as hard at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
 
@@ -25,15 +30,18 @@ def loss_source(name: str, dtype: str, labels: bool) -> KernelSource:
     return KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
 
 
-def penalty_source(name: str, dtype: str) -> KernelSource:
-    """Of a regulariser's value, gradient and norm."""
-    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda())
+def penalty_source(name: str, dtype: str, gradient: str = "") -> KernelSource:
+    """Of a regulariser's value, gradient and norm; gradient: dθ's type."""
+    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda(), gradient=gradient)
 
 
-def update_source(name: str, dtype: str, slots: str = "", gradient: str = "") -> KernelSource:
+def update_source(
+    name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False
+) -> KernelSource:
     """Of an optimizer's step, with the gradient of `PULL` in it; slots, gradient: their types."""
-    functor = OPTIMIZERS[name].cuda() + PULL.cuda()
-    return KernelSource("update.cu", dtype, functor, slots=slots, gradient=gradient)
+    functor = RULES[name].cuda() + PULL.cuda()
+    types = {"slots": slots, "gradient": gradient}
+    return KernelSource("update.cu", dtype, functor, **types, grouped=grouped)
 
 
 def cast_source(source: str, dtype: str) -> KernelSource:
@@ -56,11 +64,26 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for kind in ("values", "labels")
     }
     named["round"] = KernelSource("round.cu", dtype)
-    named |= {f"update by {name}": update_source(name, dtype) for name in OPTIMIZERS}
-    if dtype in ("bfloat16", "float16"):  # a velocity that a product has added to, in float32
-        named["update by sgd with a gradient of float32"] = update_source(
-            "sgd", dtype, gradient="float32"
+    named["orthogonal"] = KernelSource("orthogonal.cu", dtype)
+    named["average"] = KernelSource("average.cu", dtype)
+    named |= {f"update by {name}": update_source(name, dtype) for name in RULES}
+    named |= {
+        f"update by {name} with groups": update_source(name, dtype, grouped=True) for name in RULES
+    }
+    if dtype in ("bfloat16", "float16"):  # what products have added to is in float32
+        named |= {
+            f"update by {name} with a gradient of float32": update_source(
+                name, dtype, gradient="float32"
+            )
+            for name in RULES
+        }
+        named["update by adamw with all"] = update_source(
+            "adamw", dtype, "bfloat16", "float32", grouped=True
         )
+        named |= {
+            f"penalty {name} with a gradient of float32": penalty_source(name, dtype, "float32")
+            for name in REGULARIZERS
+        }
     if dtype != "float64":
         named |= {
             f"update by {name} with slots of bfloat16": update_source(name, dtype, "bfloat16")

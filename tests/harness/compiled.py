@@ -22,11 +22,14 @@ ON_DEVICE = os.environ.get("GPUMLP_KERNELS", "") == "device"
 SANITIZE = os.environ.get("GPUMLP_SANITIZE", "")
 PROCESSES = 2  # of g++ at once
 REPRESENTATIVES = {
-    "gather", "reduce", "round", "step", "softmax", "silu", "penalty elastic_net",
+    "gather", "reduce", "round", "average", "orthogonal", "step", "softmax", "silu",
+    "penalty elastic_net",
     "huber of values", "huber of labels",
     "softmax_cross_entropy of values", "softmax_cross_entropy of labels",
     "update by sgd", "update by momentum", "update by adamw",  # 0, 1 and 2 slots
-    "update by adamw with slots of bfloat16", *(f"cast from {source}" for source in CASTS),
+    "update by adamw with slots of bfloat16", "update by adamw with a gradient of float32",
+    "update by adamw with groups",
+    "penalty elastic_net with a gradient of float32", *(f"cast from {source}" for source in CASTS),
 }  # fmt: skip
 _others: dict[KernelSource, HostModule] = {}
 

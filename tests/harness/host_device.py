@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from gpumlp.cuda.plans import Gemm
 from gpumlp.cuda.seam import Epilogue
 from gpumlp.cuda.source import KernelSource
+from gpumlp.cuda.types import dtype_of
 from gpumlp.errors import OutOfMemoryError
 from harness import compiled, epilogues
 from harness.host_module import KernelError
@@ -136,6 +138,10 @@ class HostDevice:
         self._asked("adopt")
         self._work.finish()
         said = getattr(a, "__cuda_array_interface__", None)
+        if str(a.dtype) == "torch.bfloat16":  # which NumPy does not read
+            return HostArray(
+                np.asarray(a.view(dtype=sys.modules["torch"].int16)).view(dtype_of("bfloat16"))
+            )
         if said is None:
             return HostArray(np.asarray(a))
         return HostArray(np.asarray(types.SimpleNamespace(__array_interface__=said, kept=a)))

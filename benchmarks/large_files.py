@@ -1,0 +1,174 @@
+"""What memory `gpumlp train` takes for files larger than it should hold, and that it is the same.
+
+    python -m benchmarks.large_files [--gigabytes 2] [--columns 120] [--kinds csv,parquet,npy]
+        [--folder DIR] [--write]
+
+First a file of 50 MB of each kind is trained on both ways, --stream and --no-stream: θ must be the
+same, bit for bit.  Then a file of 2 GB of each kind is written, trained on for an epoch, predicted
+from and deleted again.  A child's memory is sampled from /proc twenty times a second:
+
+    anonymous: what only the process can free (RssAnon), less that of a process that has imported
+        what the command imports: the figure of the bar, under 1 GB;
+    resident: all of VmHWM, pages of the mapped temporary file among it, which the system takes back
+        whenever another process needs the memory.
+
+--write keeps the figures in results/.  Linux alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+import gpumlp
+from benchmarks.timing import write
+
+ROWS = 20_000  # of a piece that is written
+WORDS = np.array(["red", "green", "blue", "grey"])
+IMPORTS = (
+    "import gpumlp.cli.app, gpumlp.plots, pyarrow.csv, pyarrow.parquet, safetensors.numpy, tqdm, "
+    "matplotlib.pyplot, sklearn.model_selection, time; time.sleep(1)"
+)
+COMMAND = Path(sys.executable).with_name("gpumlp")
+
+
+def pieces(columns: int, seed: int = 0) -> Any:
+    """Pieces of a table without end: numbers, words, holes, and a target that they explain."""
+    rng = np.random.default_rng(seed)
+    slope = rng.normal(size=columns - 2) / np.sqrt(columns)
+    while True:
+        x = rng.normal(size=(ROWS, columns - 2)).astype(np.float32)
+        word = rng.integers(0, len(WORDS), ROWS)
+        y = (x @ slope + 0.3 * word + 0.1 * rng.normal(size=ROWS)).astype(np.float32)
+        hole = rng.random(ROWS) < 0.01
+        yield x, word, y, hole
+
+
+def table(x: Any, word: Any, y: Any, hole: Any) -> pa.Table:
+    """A piece as a table, the first column with holes."""
+    numbers = {f"x{j}": pa.array(x[:, j].astype(np.float64)) for j in range(1, x.shape[1])}
+    first = pa.array(x[:, 0].astype(np.float64), mask=hole)
+    return pa.table({"x0": first, **numbers, "word": pa.array(WORDS[word]), "y": pa.array(y)})
+
+
+def write_file(path: Path, size: float, columns: int) -> int:
+    """A file of about `size` bytes; returns its rows."""
+    rows = 0
+    with path.open("wb") as file:
+        writer: Any = None
+        for x, word, y, hole in pieces(columns):
+            if path.suffix == ".npy":
+                if rows == 0:
+                    m = int(size // (4 * columns)) // ROWS * ROWS
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (m, columns)}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.column_stack([x, word, y]).astype("<f4").tobytes())
+            else:
+                piece = table(x, word, y, hole)
+                if writer is None and path.suffix == ".csv":
+                    writer = pyarrow.csv.CSVWriter(file, piece.schema)
+                elif writer is None:
+                    writer = pyarrow.parquet.ParquetWriter(file, piece.schema)
+                writer.write_table(piece)
+            rows += ROWS
+            if path.suffix == ".npy" and rows == m:
+                break
+            if path.suffix != ".npy" and file.tell() >= size:
+                writer.close()
+                break
+    return rows
+
+
+def watched(command: list[Any]) -> dict[str, float]:
+    """Seconds and the most memory of a command, in MB."""
+    anonymous = resident = 0.0
+    start = time.perf_counter()
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            found = dict(re.findall(r"^(\w+):\s+(\d+) kB", status.read_text(), re.MULTILINE))
+            anonymous = max(anonymous, float(found.get("RssAnon", 0)))
+            resident = max(resident, float(found.get("VmHWM", 0)))
+            time.sleep(0.05)
+    if process.returncode:
+        raise RuntimeError(f"{command} ended with {process.returncode}")
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "anonymous_mb": anonymous / 1e3, "resident_mb": resident / 1e3}
+
+
+def train(path: Path, out: Path, *more: str) -> list[Any]:
+    """The command that trains on a file."""
+    target = [] if path.suffix == ".npy" else ["--target", "y"]
+    options = ["--hidden", "32", "--epochs", "1", "--batch-size", "256", "--quiet"]
+    return [COMMAND, "train", path, *target, *options, "--backend", "numpy", "--out", out, *more]
+
+
+def same(folder: Path, kind: str, size: float, columns: int) -> bool:
+    """Whether θ is the same, streamed and in memory."""
+    path = folder / f"small.{kind}"
+    write_file(path, size, columns)
+    thetas = []
+    for way in ("--stream", "--no-stream"):
+        subprocess.run(train(path, folder / way, way), check=True, stdout=subprocess.DEVNULL)
+        net = gpumlp.MLP.load(folder / way / "model.safetensors", "numpy")
+        thetas.append(net.theta.flat.tobytes())
+    path.unlink()
+    return thetas[0] == thetas[1]
+
+
+def measure(folder: Path, kind: str, size: float, columns: int, base: float) -> dict[str, Any]:
+    """Memory and seconds of a training on, and predictions from, a large file."""
+    path, out = folder / f"large.{kind}", folder / "out"
+    rows = write_file(path, size, columns)
+    found: dict[str, Any] = {"rows": rows, "columns": columns, "bytes": path.stat().st_size}
+    found["train"] = watched(train(path, out))
+    predict = [COMMAND, "predict", out / "model.safetensors", path, "--out", out / "p.parquet"]
+    found["predict"] = watched([*predict, "--backend", "numpy"])
+    path.unlink()
+    for step in ("train", "predict"):
+        found[step]["anonymous_over_imports_mb"] = found[step]["anonymous_mb"] - base
+    return found
+
+
+def main() -> None:
+    """Compare, measure, tell, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--columns", type=int, default=120)
+    parser.add_argument("--kinds", default="csv,parquet,npy")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    base = watched([sys.executable, "-c", IMPORTS])["anonymous_mb"]
+    results: dict[str, Any] = {"imports_anonymous_mb": base, "files": {}}
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        folder = Path(name)
+        for kind in asked.kinds.split(","):
+            equal = same(folder, kind, min(50e6, asked.gigabytes * 1e9), asked.columns)
+            if not equal:
+                raise RuntimeError(f"{kind}: θ streamed is not θ in memory")
+            found = measure(folder, kind, asked.gigabytes * 1e9, asked.columns, base)
+            results["files"][kind] = {"same_theta_at_50_mb": equal, **found}
+            told = ", ".join(
+                f"{step} {found[step]['anonymous_over_imports_mb']:.0f} MB over the imports, "
+                f"{found[step]['resident_mb']:.0f} MB resident, {found[step]['seconds']:.0f} s"
+                for step in ("train", "predict")
+            )
+            print(f"{kind}, {found['bytes'] / 1e9:.2f} GB, {found['rows']:,} rows: {told}")
+    if asked.write:
+        write("large_files", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""```{example} 01_digits```: an example as it stands, what it prints, and the picture it draws.
+
+Examples run while the site is built, in _build/examples, and again when they or the library have
+changed.  `-D run_examples=0` leaves their output out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[2]
+RUNS = ROOT / "docs" / "_build" / "examples"
+logger = logging.getLogger(__name__)
+
+
+def run(path: Path) -> Path | None:
+    """The folder of what an example wrote, `printed.txt` among it; None where a library lacks."""
+    folder = RUNS / path.stem
+    printed = folder / "printed.txt"
+    sources = [path, *(ROOT / "gpumlp").rglob("*.py")]
+    newest = max(source.stat().st_mtime for source in sources)
+    if printed.exists() and printed.stat().st_mtime > newest:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    # one thread: threads that wait by spinning would take the cores of whatever else runs here
+    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = os.environ | alone | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True, encoding="utf-8", check=False, cwd=folder, env=environment,
+    )  # fmt: skip
+    if "ImportError" in done.stderr or "ModuleNotFoundError" in done.stderr:
+        return None
+    if done.returncode:
+        logger.warning("%s failed:\n%s", path.name, done.stderr)
+        return None
+    printed.write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+class Example(SphinxDirective):
+    """One example."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The source, and where it was run, its output."""
+        path = ROOT / "examples" / f"{self.arguments[0]}.py"
+        text = f"```{{literalinclude}} /../examples/{path.name}\n:language: python\n```\n"
+        folder = run(path) if self.config.run_examples else None
+        if folder is not None:
+            printed = folder.relative_to(ROOT / "docs") / "printed.txt"
+            text += f"It prints\n\n```{{literalinclude}} /{printed}\n:language: text\n```\n"
+            for picture in sorted(folder.glob("*.png")):
+                text += f"\n![{path.stem}](/{picture.relative_to(ROOT / 'docs')})\n"
+        self.env.note_dependency(str(path))
+        return self.parse_text_to_nodes(text)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx asks for this."""
+    app.add_config_value("run_examples", True, "env")
+    app.add_directive("example", Example)
+    return {"parallel_read_safe": True}

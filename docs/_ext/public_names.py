@@ -1,0 +1,162 @@
+"""```{public} MODULE: what the documentation says of a module's public names, none left out.
+
+    ```{public} gpumlp.data
+    ```
+
+documents all of `gpumlp.data.__all__`.  Of a module whose names come from several rooms, ``:of:``
+takes those that are defined in the modules it lists, and ``:but:`` those that are not.
+```{modules}``` does the same for every public module beside gpumlp and gpumlp.data, a section each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+import gpumlp
+from gpumlp.functions.entry import Entry
+
+BESIDE = (  # what stands beside gpumlp and gpumlp.data, as far as it is there
+    "estimators", "callbacks", "interop.torch", "interop.onnx",
+)  # fmt: skip
+
+
+def public_modules() -> list[str]:
+    """The modules whose names users import."""
+    beside = (f"gpumlp.{name}" for name in BESIDE)
+    return ["gpumlp", "gpumlp.data", *(name for name in beside if find_spec(name))]
+
+
+def public_names(module: str) -> list[str]:
+    """The module's `__all__`, or what it defines; without what gpumlp has under that name, too."""
+    found = importlib.import_module(module)
+    names = getattr(found, "__all__", None) or [
+        name for name, value in vars(found).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module
+    ]  # fmt: skip
+    if module == "gpumlp":
+        return list(names)
+    return [name for name in names if getattr(found, name) is not getattr(gpumlp, name, found)]
+
+
+def home(value: Any) -> str:
+    """The module where a public value is defined; of a table, that of its entries."""
+    if isinstance(value, Mapping):
+        return home(next(iter(value.values()), None))
+    return getattr(value, "__module__", None) or type(value).__module__
+
+
+def members(kind: type) -> list[str]:
+    """The public methods and properties that a class gets from gpumlp, not from other libraries."""
+    found: dict[str, None] = {}
+    for base in kind.__mro__:
+        if base.__module__.startswith("gpumlp"):
+            found |= dict.fromkeys(name for name in vars(base) if not name.startswith("_"))
+    if issubclass(kind, Entry):  # what the library asks of entries is left to its sources
+        found = dict.fromkeys(["set"])
+    return [name for name in found if ours(inspect.getattr_static(kind, name, None))]
+
+
+def ours(value: Any) -> bool:
+    """Whether this is a method or a property, and of gpumlp's own: scikit-learn adds some."""
+    function = getattr(value, "fget", value)
+    if not (inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod))):
+        return False
+    return str(getattr(function, "__module__", "")).startswith("gpumlp")
+
+
+def described(module: str, name: str) -> str:
+    """The Markdown that documents one name."""
+    value = getattr(importlib.import_module(module), name)
+    if isinstance(value, Mapping) and home(value).startswith("gpumlp.functions"):
+        return f"```{{entries}} {name}\n```\n"
+    options = ""
+    if inspect.isclass(value):
+        kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
+        if found := members(value):
+            options = f"   :members: {', '.join(found)}\n   :member-order: bysource\n"
+    else:
+        kind = "autofunction" if callable(value) else "autodata"
+        options = "" if callable(value) else "   :no-value:\n"
+    return f"```{{eval-rst}}\n.. {kind}:: {module}.{name}\n{options}```\n"
+
+
+def among(path: str, modules: str) -> bool:
+    """Whether a module is one of those in a list, or within one."""
+    return any(path == module or path.startswith(f"{module}.") for module in modules.split())
+
+
+class Public(SphinxDirective):
+    """The names of one module."""
+
+    required_arguments = 1
+    option_spec = {"of": str, "but": str}  # noqa: RUF012  (docutils' way)
+
+    def run(self) -> list[nodes.Node]:
+        """The nodes that document them."""
+        module, parts = self.arguments[0], []
+        for name in public_names(module):
+            at = home(getattr(importlib.import_module(module), name))
+            if among(at, self.options.get("of", at)) and not among(at, self.options.get("but", "")):
+                parts.append(described(module, name))
+        return self.parse_text_to_nodes("\n".join(parts))
+
+
+class Modules(SphinxDirective):
+    """A section for each public module but gpumlp and gpumlp.data, which have pages."""
+
+    def run(self) -> list[nodes.Node]:
+        """The sections."""
+        return list(self._sections())
+
+    def _sections(self) -> Iterator[nodes.Node]:
+        for module in public_modules()[2:]:
+            section = nodes.section(ids=[nodes.make_id(module)], names=[module])
+            section += nodes.title(text=module)
+            try:
+                doc = inspect.getdoc(importlib.import_module(module)) or ""
+            except ImportError as error:  # the site is also built where torch is not installed
+                section += nodes.paragraph(text=f"Not shown here, since it needs more: {error}.")
+                yield section
+                continue
+            text = f"```{{eval-rst}}\n{doc}\n```\n\n```{{public}} {module}\n```\n"
+            section += self.parse_text_to_nodes(text)
+            yield section
+
+
+def docstring(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """What napoleon makes of a docstring, mended."""
+    if what == "property" and lines[-1].startswith(":type: "):
+        # it takes "The arithmetic: float64 or float32" for a type and what is said of it
+        lines[0] = f"{lines.pop().removeprefix(':type: ')}: {lines[0]}"
+    for i, line in enumerate(lines):  # |x| and classes_ in the text are no markup
+        parts = re.split(r"(`+[^`]*`+)", line)  # every second one is in backticks
+        parts[::2] = [re.sub(r"\||(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+        lines[i] = "".join(parts)
+
+
+def signature(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, written: str | None, gives: Any
+) -> tuple[str | None, Any]:
+    """A signature without what Sphinx does not read or writes as it should not."""
+    written = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", written or "")
+    return written.replace("<factory>", "...") or None, gives
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx asks for this."""
+    app.connect("autodoc-process-docstring", docstring, priority=600)  # after napoleon
+    app.connect("autodoc-process-signature", signature)
+    app.add_directive("public", Public)
+    app.add_directive("modules", Modules)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,69 @@
+"""The documentation's settings; `make docs` builds it."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+import gpumlp  # noqa: E402
+
+project, author = "gpumlp", "The gpumlp authors"
+project_copyright = author
+version = release = gpumlp.__version__
+
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode",
+    "public_names", "entry_tables", "command_line", "example_runs",
+]  # fmt: skip
+exclude_patterns = ["_build"]
+nitpicky = True
+nitpick_ignore_regex = [
+    # what docstrings have in backticks is linked where it is a public name, and is code elsewhere
+    ("py:obj", r".*"),
+    # no inventories of other projects are fetched: the site is built without a network
+    ("py:class", r"(?!gpumlp\.[A-Z]).*"),
+    ("py:exc", r"(?!gpumlp\.).*"),
+    ("py:data", r".*"),
+]
+
+# ---- Python --------------------------------------------------------------------------------------
+
+# napoleon, not numpydoc: the docstrings have sections with "Args:", which numpydoc does not read
+default_role = "py:obj"
+smartquotes_action = "D"  # dashes; quotes are Python's
+add_module_names = False
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {"Array": "Array", "ArrayLike": "ArrayLike"}
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+# attributes as a list: an entry each would come again from a property's own docstring
+napoleon_custom_sections = [("Attributes", "params_style"), ("Columns", "params_style")]
+toc_object_entries_show_parents = "hide"
+
+# ---- Markdown ------------------------------------------------------------------------------------
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+# ---- the site ------------------------------------------------------------------------------------
+
+html_theme = "pydata_sphinx_theme"
+html_title = "gpumlp"
+html_static_path = ["_static"]
+html_css_files = ["gpumlp.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_show_sphinx = False
+html_sidebars = {"[!r]*": [], "reference/*": ["sidebar-nav-bs"]}
+html_theme_options = {
+    "header_links_before_dropdown": 8,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_toc_level": 2,
+}

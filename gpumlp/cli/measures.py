@@ -1,0 +1,80 @@
+"""A model's cost and metrics on data of any size, gathered piece by piece."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.data import Dataset, Preparation
+from gpumlp.data.scratch import HostArray
+from gpumlp.network import MLP
+
+
+class Measures:
+    """The cost, and accuracy, or R² and errors in the target's unit.
+
+    Args:
+        net: the network.
+        preparation: what it knows of its data.
+
+    Attributes:
+        name: of the data.
+        examples: how many were counted.
+    """
+
+    def __init__(self, net: MLP, preparation: Preparation) -> None:
+        self._net, self._preparation = net, preparation
+        self.name, self.examples = "", 0
+        self._cost = self._right = 0.0
+        # the mean of y, and sums over the examples, an output each
+        self._mean: Any = np.zeros(1)
+        self._total = self._residual = self._absolute = self._mean
+
+    def add(self, part: Dataset) -> HostArray:
+        """Count these examples too; returns their `Preparation.outputs`."""
+        x, y = self._preparation.inputs(part.x[:]), self._preparation.targets(part.y)
+        self.name, k = part.name, len(part)
+        self._cost += k * (self._net.cost(x, y) - self._net.penalty())
+        p = self._preparation.outputs(self._net.predict(x))
+        if part.classes:
+            self._right += float((p.argmax(axis=1) == part.y).sum())
+        else:
+            self._values(part.y.reshape(k, -1), p)
+        self.examples += k
+        return p
+
+    def __repr__(self) -> str:
+        known = self._preparation
+        what = f"{len(known.classes)} classes" if known.classes else "real target"
+        return (
+            f"{self.name}: {self.examples:,} examples, {len(known.features)} features, "
+            f"{known.task}, {what}"
+        )
+
+    def cost(self) -> float:
+        """J = L + λΩ(θ)."""
+        return self._cost / self.examples + self._net.penalty()
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics by their names."""
+        if self._preparation.classes:
+            return {"accuracy": self._right / self.examples}
+        # as `training.metrics.r2`: a column of equal values has 1 where p is exact, else 0
+        flat = np.where(self._residual == 0, 1.0, 0.0)
+        share = self._residual / np.where(self._total > 0, self._total, 1)
+        return {
+            "R²": float(np.where(self._total > 0, 1 - share, flat).mean()),
+            "RMSE": float(np.sqrt(self._residual.mean() / self.examples)),
+            "MAE": float(self._absolute.mean() / self.examples),
+        }
+
+    def _values(self, y: HostArray, p: HostArray) -> None:
+        """Join the sums of a piece with those so far (Chan, Golub and LeVeque, 1983)."""
+        m, k = self.examples, len(y)
+        mean = y.mean(axis=0)
+        gap = mean - self._mean
+        self._total = self._total + np.square(y - mean).sum(axis=0) + gap**2 * (m * k / (m + k))
+        self._mean = self._mean + gap * (k / (m + k))
+        self._residual = self._residual + np.square(y - p).sum(axis=0)
+        self._absolute = self._absolute + np.abs(y - p).sum(axis=0)

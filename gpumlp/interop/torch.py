@@ -1,0 +1,225 @@
+"""gpumlp in torch: `FusedMLP`, its layers' function, cross-entropy, and networks to and from torch.
+
+Shape and dtype of results are as torch's own functions give them, gradients too.  There is no
+second derivative, and `torch.func.grad` finds no way through: ``torch.nn.Sequential(*fused)`` has
+both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError('gpumlp.interop.torch needs PyTorch: pip install "gpumlp[torch]"') from error
+from torch import Tensor, nn
+
+from gpumlp import checks
+from gpumlp.functions import Activation
+from gpumlp.interop import torch_ops
+from gpumlp.interop.torch_modules import Known, activation_of, from_torch, module_of, to_torch
+from gpumlp.network import activations
+
+__all__ = ["FusedMLP", "from_torch", "linear_activation", "softmax_cross_entropy", "to_torch"]
+
+
+def linear_activation(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "relu", *params: float
+) -> Tensor:
+    """f(x Wᵀ + b), as one operator with a backward of its own, ``gpumlp::linear_activation``.
+
+    Under autocast x, W and b are cast as `torch.nn.functional.linear` casts them, float64 excepted.
+
+    Args:
+        x: (…, n_in) of float64, float32, bfloat16 or float16, on the CPU or a GPU.
+        weight: (n_out, n_in), of x's dtype and device.
+        bias: (n_out,), likewise, or None.
+        activation: a name of `gpumlp.ACTIVATIONS`.
+        params: the activation's parameters, in their order; none for its own.
+
+    Returns:
+        (…, n_out), of x's dtype.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or the name is unknown.
+    """
+    if bias is None:
+        bias = weight.new_zeros(weight.shape[0])
+    if _autocasts(x):
+        kind = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = (t if t.dtype == torch.float64 else t.to(kind) for t in (x, weight, bias))
+    asked = x.requires_grad or weight.requires_grad or bias.requires_grad
+    keep = torch.is_grad_enabled() and asked
+    h: Tensor = torch_ops.layer(x, weight, bias, activation, params, keep)[0]
+    return h
+
+
+def softmax_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+) -> Tensor:
+    """`torch.nn.functional.cross_entropy` of rows, by ``gpumlp::softmax_cross_entropy``.
+
+    Under autocast it is computed in float32, as torch's is.
+
+    Args:
+        logits: (m, n).
+        target: labels (m,), or probabilities (m, n), which get no gradient.
+        label_smoothing: 0 and up, below 1.
+        weight: of the classes, (n,).
+        reduction: "mean", over the examples' weights, or "sum".
+        ignore_index: the label of examples that count nothing.
+
+    Returns:
+        (), of the logits' dtype.
+
+    Raises:
+        ValueError, TypeError: shapes do not fit, or, on the CPU, labels; a GPU, where to look would
+            be to wait, gives NaN for a label that is no class.
+    """
+    _check_entropy(logits, target, weight, reduction)
+    if _autocasts(logits):
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+    m, n = logits.shape
+    kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    share = torch.ones(m, dtype=kind, device=logits.device)
+    labels, of_class = target.ndim == 1, None if weight is None else weight.detach().to(kind)
+    if labels:
+        counted = target != ignore_index
+        target, share = torch.where(counted, target, 0), share * counted
+        if of_class is not None:
+            # a label that is no class is the operator's to refuse
+            share = share * of_class[target.clamp(0, n - 1)]
+    total = share.sum() if labels else m
+    if of_class is not None and (label_smoothing > 0 or not labels):
+        # smoothed rows, weighted class by class, are targets that need not add up to 1
+        rows = nn.functional.one_hot(target.long(), n).to(kind) if labels else target.to(kind)
+        target = (rows * (1 - label_smoothing) + label_smoothing / n) * of_class
+        label_smoothing, share = 0.0, counted.to(kind) if labels else share
+    if reduction == "mean":
+        share = share / total
+    J: Tensor = torch_ops.entropy(logits, target, share, label_smoothing)
+    return J / m if m == 0 and reduction == "mean" else J  # NaN, torch's mean of nothing
+
+
+def _autocasts(t: Tensor) -> bool:
+    return t.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(t.device.type)
+
+
+def _check_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(
+            f'reduction must be "mean" or "sum", got {reduction!r}; '
+            "torch.nn.functional.cross_entropy gives each example's"
+        )
+    if logits.ndim != 2 or target.shape not in (logits.shape[:1], logits.shape):
+        raise ValueError(
+            f"logits has shape {tuple(logits.shape)} and target {tuple(target.shape)}; "
+            "pass logits (m, n) and labels (m,) or probabilities (m, n)"
+        )
+    if target.ndim == 1 and target.is_floating_point():
+        raise TypeError(f"target has labels of {target.dtype}; pass whole numbers, target.long()")
+    if target.requires_grad:
+        raise ValueError("target requires grad, and gets none here; pass target.detach()")
+    if weight is not None and weight.shape != logits.shape[1:]:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)} but logits has {logits.shape[1]} classes"
+        )
+
+
+class FusedMLP(nn.Sequential):
+    """``torch.nn.Sequential(Linear, activation, …, Linear)`` whose layers are one operator each.
+
+    Parameters, `state_dict`, initial weights and result are those of the Sequential; optimizers,
+    deepcopy, pickle, `to`, `torch.compile` and `torch.export` work as with it.  A Linear and the
+    activation behind it, where it is one of `gpumlp.ACTIVATIONS`, are computed as one; any other
+    module, and a Linear with hooks or a parametrization, is called as it is.
+
+    On the CPU the products are NumPy's.  On a GPU the kernels run on torch's current stream, with
+    64 MiB of workspace for each stream that was ever used, in tf32 where
+    ``torch.set_float32_matmul_precision`` allows it.
+
+    Args:
+        widths: n_0, …, n_L: inputs, hidden layers, outputs.
+        activation: of the hidden layers: a name or entry of `gpumlp.ACTIVATIONS`, or one for each.
+        output_activation: of the last layer.
+        device, dtype: of the parameters, as `torch.nn.Linear` takes them.
+
+    Raises:
+        ValueError, TypeError: an argument is not as said.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
+        *,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        checked = checks.widths(widths)
+        functions = activations(len(checked) - 2, activation, output_activation)[1:]
+        modules: list[nn.Module] = []
+        for n_in, n_out, f in zip(checked, checked[1:], functions, strict=False):
+            modules += [nn.Linear(n_in, n_out, device=device, dtype=dtype), module_of(f)]
+        if isinstance(modules[-1], nn.Identity):
+            modules.pop()
+        super().__init__(*modules)
+
+    @classmethod
+    def from_sequential(cls, module: nn.Sequential) -> Self:
+        """The same modules, not copies, under the same names, computed as `FusedMLP` does."""
+        if not isinstance(module, nn.Sequential):
+            raise TypeError(f"module must be a torch.nn.Sequential, got {type(module).__name__}")
+        fused = cls.__new__(cls)
+        nn.Sequential.__init__(fused)
+        for name, part in module._modules.items():  # children() names one in two places once
+            fused.add_module(name, part)
+        return fused.train(module.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """ŷ (…, n_L) of x (…, n_0)."""
+        for part, f in self._steps():
+            if f is None:
+                input = part(input)
+            else:
+                input = linear_activation(input, part.weight, part.bias, f[0], *f[1])
+        return input
+
+    def __getitem__(self, index: Any) -> Any:
+        """A module, or a FusedMLP of the modules in a slice."""
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        return self.from_sequential(nn.Sequential(*list(self)[index]))
+
+    def _steps(self) -> list[tuple[Any, Known | None]]:
+        """Each Linear with the activation behind it; None behind what is to be called as it is."""
+        parts: list[Any] = list(self._modules.values())
+        steps: list[tuple[Any, Known | None]] = []
+        while parts:
+            part = parts.pop(0)
+            if type(part) is not nn.Linear or _hooked(part):
+                steps.append((part, None))
+                continue
+            f = activation_of(parts[0]) if parts and not _hooked(parts[0]) else None
+            if f is not None:
+                parts.pop(0)
+            steps.append((part, f or ("identity", ())))
+        return steps
+
+
+def _hooked(module: Any) -> bool:
+    """Whether a call of the module does more than its forward."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )

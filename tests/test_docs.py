@@ -1,0 +1,110 @@
+"""The documentation's blocks run and print what they say; the site is built without a warning."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpumlp
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+# a block of Python, and the block of output that may follow it
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text("utf-8"))],
+                         ids=lambda page: page.stem)  # fmt: skip
+def test_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": "__main__"}
+    checker = doctest.OutputChecker()
+    for found in BLOCK.finditer(page.read_text("utf-8")):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(found["code"], page.name, "exec"), space)
+        expected = found["printed"] or ""
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        assert checker.check_output(expected, out.getvalue(), flags), (
+            f"{found['code']}\nis to print\n\n{expected}\nand prints\n\n{out.getvalue()}"
+        )
+
+
+def test_the_doors_of_the_device_page_are_doors():
+    from gpumlp.backends import Backend
+
+    page = (DOCS / "device.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("## The seam")[0], re.MULTILINE)
+    doors = [door for row in rows for door in re.findall(r"`(\w+)`", row)]
+    assert len(doors) > 20
+    assert [door for door in doors if not hasattr(Backend, door)] == []
+
+
+def test_every_example_is_on_its_page():
+    shown = re.findall(r"```\{example\} (\w+)", (DOCS / "examples.md").read_text("utf-8"))
+    assert shown == sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built with warnings as errors; the examples have tests of their own."""
+    pytest.importorskip("myst_parser")
+    pytest.importorskip("pydata_sphinx_theme")
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-E", "-b", "html"]
+    done = subprocess.run(
+        [*build, "-d", folder / "doctrees", "-D", "run_examples=0", DOCS, folder / "html"],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "html"
+
+
+def public_names():
+    """module.name of all that the reference must have."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        names = importlib.import_module("public_names")
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+    for module in names.public_modules():
+        with contextlib.suppress(ImportError):  # of a library that is not installed
+            yield from (f"{module}.{name}" for name in names.public_names(module))
+
+
+def test_every_public_name_is_in_the_reference(site):
+    from sphinx.util.inventory import InventoryFile
+
+    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
+    documented = {name for kind, names in inventory.data.items() if kind.startswith("py:")
+                  for name in names}  # fmt: skip
+    wanted = set(public_names())
+    assert {f"gpumlp.{name}" for name in gpumlp.__all__} <= wanted
+    assert wanted - documented == set()
+
+
+def test_the_command_line_is_that_of_the_app(site):
+    page = (site / "command_line.html").read_text("utf-8")
+    for command in ("train", "evaluate", "predict", "bench", "tune", "info"):
+        assert f'id="gpumlp-{command}"' in page
+    for option in ("--clip-norm", "--checkpoint-every", "--peers", "--again"):
+        assert option in page
+
+
+def test_the_loops_are_quoted_beside_the_book(site):
+    page = re.sub(r"<[^>]+>", "", (site / "algorithms.html").read_text("utf-8"))
+    for line in ("room.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])",
+                 "room.weight_gradient(gz[k], s.recall(k - 1), d.W[k], d.factors)"):  # fmt: skip
+        assert line in (ROOT / "gpumlp" / "backprop.py").read_text("utf-8")
+        assert page.count(line) == 2  # beside the book's line, and in the whole file
