@@ -98,6 +98,14 @@ def test_an_output_activation_bounds_what_is_predicted():
     assert e.out_activation_ == "softplus"
 
 
+@pytest.mark.parametrize("solver", [*gpumlp.OPTIMIZERS, gpumlp.OPTIMIZERS["adam"].set(beta1=0.5)])
+def test_every_optimizer_is_a_solver(solver):
+    e = MLPClassifier((16,), solver=solver, max_iter=120, random_state=0, learning_rate_init=0.005)
+    if solver in ("sgd", "momentum", "nesterov", "muon"):
+        e.set_params(learning_rate_init=0.05)
+    assert e.fit(X, NAMES).loss_ < 0.5 * e.loss_curve_[0]
+
+
 # ---- weights -------------------------------------------------------------------------------------
 
 
