@@ -8,7 +8,7 @@ same, bit for bit.  Then a file of 2 GB of each kind is written, trained on for 
 from and deleted again.  A child's memory is sampled from /proc twenty times a second:
 
     anonymous: what only the process can free (RssAnon), less that of a process that has imported
-        what the command imports: the figure of the bar, under 1 GB;
+        what training imports (predicting imports less): the figure to keep under 1 GB;
     resident: all of VmHWM, pages of the mapped temporary file among it, which the system takes back
         whenever another process needs the memory.
 
