@@ -138,13 +138,12 @@ class HostDevice:
         self._asked("adopt")
         self._work.finish()
         said = getattr(a, "__cuda_array_interface__", None)
+        if said is not None:
+            return HostArray(np.asarray(types.SimpleNamespace(__array_interface__=said, kept=a)))
         if str(a.dtype) == "torch.bfloat16":  # which NumPy does not read
-            return HostArray(
-                np.asarray(a.view(dtype=sys.modules["torch"].int16)).view(dtype_of("bfloat16"))
-            )
-        if said is None:
-            return HostArray(np.asarray(a))
-        return HostArray(np.asarray(types.SimpleNamespace(__array_interface__=said, kept=a)))
+            bits = np.asarray(a.view(dtype=sys.modules["torch"].int16))
+            return HostArray(bits.view(dtype_of("bfloat16")))
+        return HostArray(np.asarray(a))
 
     def address(self, a: HostArray) -> int:
         return int(a.values.ctypes.data)
