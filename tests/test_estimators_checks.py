@@ -10,11 +10,11 @@ from gpumlp.estimators import MLPClassifier, MLPRegressor
 # the checks' settings leave no time to converge
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-DOUBLE = [MLPClassifier(backend="numpy"), MLPRegressor(backend="numpy")]
-SINGLE = [
-    MLPClassifier(backend="numpy", precision="float32"),
-    MLPRegressor(backend="numpy", precision="float32"),
+DOUBLE = [
+    MLPClassifier(backend="numpy", precision="auto"),
+    MLPRegressor(backend="numpy", precision="float64"),
 ]
+SINGLE = [MLPClassifier(backend="numpy"), MLPRegressor(backend="numpy")]
 
 
 @parametrize_with_checks(DOUBLE, expected_failed_checks=lambda e: {}, xfail_strict=True)

@@ -24,6 +24,7 @@ X, CLASSES = make_classification(
 NAMES = np.array(["ash", "birch", "cedar"])[CLASSES]
 VALUES = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
 SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "backend": "numpy"}
+SMALL |= {"precision": "auto"}  # X's own, float64
 
 
 def same(a, b):
@@ -53,7 +54,7 @@ def test_predictions_are_the_networks_by_numpy():
 )  # fmt: skip
 def test_losses_of_three_classes_learn(loss, units, out):
     e = MLPClassifier((16,), loss=loss, max_iter=60, learning_rate_init=0.02, random_state=0)
-    e.fit(X, NAMES)
+    e.set_params(precision="float64").fit(X, NAMES)
     assert (e.n_outputs_, e.out_activation_) == (units, out)
     assert e.score(X, NAMES) > 0.85
     np.testing.assert_allclose(e.predict_proba(X).sum(axis=1), 1, rtol=1e-12)
@@ -63,7 +64,7 @@ def test_losses_of_three_classes_learn(loss, units, out):
 def test_two_classes_have_one_logit_or_two(loss, units):
     y = NAMES == "birch"
     e = MLPClassifier((16,), loss=loss, max_iter=60, learning_rate_init=0.02, random_state=0)
-    p = e.fit(X, y).predict_proba(X)
+    p = e.set_params(precision="float64").fit(X, y).predict_proba(X)
     z = np.maximum(X @ e.coefs_[0] + e.intercepts_[0], 0) @ e.coefs_[1] + e.intercepts_[1]
     expected = expit(z[:, 0]) if units == 1 else softmax(z, axis=1)[:, 1]
     np.testing.assert_allclose(p[:, 1], expected, rtol=1e-9)
@@ -327,7 +328,8 @@ def test_verbose_prints_every_epoch(capsys):
     assert "score" in lines[2]
 
 
-def test_precision_is_the_datas_unless_asked_for():
+def test_precision_is_float32_or_the_datas_own():
+    assert MLPRegressor(max_iter=5).fit(X, VALUES).predict(X).dtype == np.float32
     e = MLPRegressor(**SMALL)
     assert e.fit(X.astype(np.float32), VALUES).predict(X).dtype == np.float32
     assert e.fit(X, VALUES).predict(X).dtype == np.float64

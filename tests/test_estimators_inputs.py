@@ -19,6 +19,7 @@ X = RNG.normal(size=(90, 4))
 LABELS = np.where(X[:, 0] > 0, "up", "down")
 VALUES = X[:, 0] - X[:, 1]
 SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "backend": "numpy"}
+SMALL |= {"precision": "auto"}  # X's own, float64
 COLUMNS = ["a", "b", "c", "d"]
 
 

@@ -42,7 +42,10 @@ def both(target, **settings):
         **settings,
     }  # fmt: skip  (scikit-learn adds epsilon to a root that is not corrected yet)
     kind = "Regressor" if "value" in target else "Classifier"
-    pair = [getattr(room, f"MLP{kind}")(**settings) for room in (ours, theirs)]
+    pair = [
+        getattr(ours, f"MLP{kind}")(**settings, precision="float64"),
+        getattr(theirs, f"MLP{kind}")(**settings),
+    ]
     for e in pair:
         e.set_params(warm_start=True, max_iter=1).fit(X, TARGETS[target])
     for mine, its in zip(parameters(pair[0]), parameters(pair[1]), strict=True):
@@ -88,7 +91,10 @@ def test_poissons_too():
     y = RNG.poisson(np.exp(X[:, 0]))
     settings = {"loss": "poisson", "shuffle": False, "random_state": 0, "warm_start": True}
     settings |= {"solver": "sgd", "learning_rate_init": 0.01}
-    pair = [room.MLPRegressor(max_iter=1, **settings).fit(X, y) for room in (ours, theirs)]
+    pair = [
+        ours.MLPRegressor(max_iter=1, **settings, precision="float64").fit(X, y),
+        theirs.MLPRegressor(max_iter=1, **settings).fit(X, y),
+    ]
     for mine, its in zip(*map(parameters, pair), strict=True):
         its[...] = mine
     for e in pair:

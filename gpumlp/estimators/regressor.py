@@ -82,7 +82,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         scoring: str | Callable[..., float] | None = None,
         callbacks: Sequence[Callback] | None = None,
         backend: str | Backend = "auto",
-        precision: str = "auto",
+        precision: str = "float32",
     ) -> None:
         stored(self, locals())
 
