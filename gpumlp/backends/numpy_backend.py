@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends.blas import numpy_blas
+from gpumlp.backends.blocks import over_flat, over_rows, over_theta
 from gpumlp.backends.host_feed import HostFeed
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
@@ -17,7 +18,6 @@ from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ
 
 Array = np.ndarray[Any, Any]
 
-BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; see `Threads` for why not less
 ALIGNMENT = 256  # bytes
 
 
@@ -100,17 +100,17 @@ class NumpyBackend:
             if f is not identity or h is not z:
                 np.copyto(h[rows], f.f(z[rows], **f.params))
 
-        self._over_rows(block, z)
+        over_rows(self._threads, block, z)
 
     def activation(self, f: Activation, z: Array, h: Array) -> None:
-        self._over_rows(lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
+        over_rows(self._threads, lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
             t = _targets(y[rows], y_hat)
             return float(np.dot(weights[rows], loss.examples(y_hat[rows], t)))
 
-        J += sum(self._over_rows(block, y_hat))
+        J += sum(over_rows(self._threads, block, y_hat))
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class NumpyBackend:
             np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
             return value, _through_activation(f, z, h, gh, gz, rows)
 
-        values, sums = zip(*self._over_rows(block, h), strict=True)
+        values, sums = zip(*over_rows(self._threads, block, h), strict=True)
         J += sum(values)
         np.sum(sums, axis=0, out=db)
 
@@ -155,7 +155,7 @@ class NumpyBackend:
         def block(rows: slice) -> Array:
             return _through_activation(f, z, h, gh, gz, rows)
 
-        np.sum(self._over_rows(block, gh), axis=0, out=db)
+        np.sum(over_rows(self._threads, block, gh), axis=0, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         np.dot(gz, W, out=gx)
@@ -173,7 +173,7 @@ class NumpyBackend:
             omega = regularizer.omega(theta[part], **arguments)
             return strength * float(omega.sum(dtype=np.float64))
 
-        J += sum(self._over_theta(block, theta, split, regularizer))
+        J += sum(over_theta(self._threads, block, theta, split, regularizer))
 
     # ---- the update ---------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class NumpyBackend:
             g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
             return float(np.dot(g, g))
 
-        norm = np.sqrt(np.float64(sum(self._over_theta(block, theta, split, regularizer))))
+        norm = np.sqrt(np.float64(sum(over_theta(self._threads, block, theta, split, regularizer))))
         # control[0] is NaN for a norm of NaN or inf: the step must not look like a healthy one
         control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
 
@@ -214,7 +214,7 @@ class NumpyBackend:
             for own, rate, decay in _by_group(at, groups):
                 move(own, strength, rate * lr, _decayed(optimizer.params, decay))
 
-        self._over_theta(block, theta, split, regularizer, part)
+        over_theta(self._threads, block, theta, split, regularizer, part)
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
@@ -248,7 +248,7 @@ class NumpyBackend:
                 np.subtract(theta[at], way, out=mean[at])
 
         if scale != 0:
-            self._threads.map(block, self._parts(0, len(theta), BLOCK_BYTES // theta.itemsize))
+            over_flat(self._threads, block, theta)
 
     def round(self, theta: Array, rounded: Array) -> None:
         pass
@@ -300,36 +300,6 @@ class NumpyBackend:
 
     def own_memory(self, widest: int) -> int:
         return 0
-
-    # ---- blocks -------------------------------------------------------------------------------
-
-    def _over_rows(self, block: Callable[[slice], Any], a: Array) -> list[Any]:
-        """block(rows) for blocks of a's rows, on all threads; the results in the rows' order."""
-        rows = max(1, BLOCK_BYTES // max(1, a.shape[1] * a.itemsize))
-        return self._threads.map(block, self._parts(0, len(a), rows))
-
-    def _over_theta(
-        self,
-        block: Callable[[slice, float], Any],
-        theta: Array,
-        split: int,
-        regularizer: Regularizer,
-        part: tuple[int, int] | None = None,
-    ) -> list[Any]:
-        """block(entries, strength of λΩ there) for blocks of θ, first weights, then biases."""
-        size, (begin, end) = BLOCK_BYTES // theta.itemsize, part or (0, len(theta))
-        both = (begin, min(split, end)), (max(split, begin), end)
-        regions = zip(both, regularizer.strengths(), strict=True)
-        work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
-        return self._threads.map(lambda item: block(*item), work)
-
-    @staticmethod
-    def _parts(low: int, high: int, size: int) -> list[slice]:
-        """[low, high) cut into parts of at most `size`.
-
-        The cuts depend on the sizes alone, so that a run repeats bit for bit on any thread count.
-        """
-        return [slice(i, min(i + size, high)) for i in range(low, high, size)]
 
 
 def _targets(y: Array, y_hat: Array) -> Array:
