@@ -31,7 +31,7 @@ def test_there_are_doors():
 @pytest.mark.parametrize("room", [NumpyBackend, CudaBackend])
 def test_a_room_has_the_doors_and_no_others(room):
     public = {
-        name for name, value in vars(room).items() if callable(value) and not name.startswith("_")
+        name for name in dir(room) if callable(getattr(room, name)) and not name.startswith("_")
     }
     assert public == set(DOORS)
     for name, door in DOORS.items():
