@@ -16,7 +16,8 @@ from gpumlp import checks
 from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.network import ClassWeight
-from gpumlp.training.batches import Batches, Examples
+from gpumlp.training.batches import Batches
+from gpumlp.training.examples import Examples
 from gpumlp.training.memory import let_go
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.interop.arrays import taken
 from gpumlp.network import MLP
-from gpumlp.training.batches import Examples
 from gpumlp.training.callbacks import watching
+from gpumlp.training.examples import Examples
 from gpumlp.training.ledger import Ledger
 from gpumlp.training.metrics import columns, evaluations
 from gpumlp.training.placement import streams

@@ -18,9 +18,10 @@ from gpumlp.network import MLP, ClassWeight
 from gpumlp.training import lr_finder
 from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
-from gpumlp.training.batches import Batches, Examples, held_out
+from gpumlp.training.batches import Batches
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
+from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
 from gpumlp.training.groups import checked as checked_groups
