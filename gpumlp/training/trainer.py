@@ -15,7 +15,7 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training import lr_finder
+from gpumlp.training import lr_finder, planning
 from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.batches import Batches
@@ -26,7 +26,6 @@ from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
 from gpumlp.training.groups import checked as checked_groups
 from gpumlp.training.history import History
-from gpumlp.training.memory import Memory, outgrown, plan
 from gpumlp.training.metrics import Metrics, columns, evaluations
 from gpumlp.training.updating import Folded, slot_type, updating
 
@@ -134,7 +133,7 @@ class Trainer:
         try:
             self.allocate()
         except OutOfMemoryError as error:
-            told = outgrown(error, self, free, self.batch_size, None)
+            told = planning.outgrown(error, self, free, self.batch_size, None)
             vars(self).clear()  # the traceback holds self for as long as the error lives
             raise told from error
         self.steps = self.epochs = 0
@@ -153,32 +152,7 @@ class Trainer:
         self.average = None if self.ema is None else Average(self.net, self.ema)
 
     find_lr = lr_finder.find_lr
-
-    def memory(
-        self,
-        x: Array | int,
-        y: Array = None,
-        *,
-        validation: Sequence[Array] | int | None = None,
-        sample_weight: Array = None,
-        class_weight: ClassWeight = None,
-        early_stopping: int | EarlyStopping | None = None,
-        metric: Metrics = "auto",
-        train_metric: bool = False,
-        data: str = "auto",
-    ) -> Memory:
-        """The bytes that `fit` takes in the room with these arguments, as a `Memory`, which prints
-        as a table; nothing is allocated.
-
-        x and validation may also be numbers of examples.  Values are not looked at: any
-        sample_weight stands for all; without y there are labels where the loss takes them, else
-        rows of n_L values.
-        """
-        return plan(
-            self, x, y, validation=validation, sample_weight=sample_weight,
-            class_weight=class_weight, early_stopping=early_stopping, metric=metric,
-            train_metric=train_metric, data=data,
-        )  # fmt: skip
+    memory = planning.memory
 
     def fit(
         self,
@@ -253,7 +227,7 @@ class Trainer:
         try:
             return self._fit(x, y, epochs, callbacks, progress, saved, **asked)
         except OutOfMemoryError as error:
-            raise outgrown(error, self, free, x, y, **asked) from error
+            raise planning.outgrown(error, self, free, x, y, **asked) from error
 
     def _fit(
         self, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback], progress: bool | None,
