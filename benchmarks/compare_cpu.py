@@ -23,7 +23,7 @@ import gpumlp
 from benchmarks.timing import Timing, interleaved, write
 from gpumlp.backends.threads import blas_threads
 from gpumlp.parameters import Parameters
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 from gpumlp.workspace import Workspace
 
 WIDTHS, BATCH, LR = (784, 1024, 1024, 10), 256, 0.01

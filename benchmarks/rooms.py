@@ -17,7 +17,7 @@ import gpumlp
 from gpumlp.backends import Array, Backend, get_backend, numpy_backend
 from gpumlp.bench.peers.ours import copy_bandwidth
 from gpumlp.functions import Activation
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 
 BACKEND = os.environ.get("GPUMLP_BENCH_BACKEND", "numpy")
 PRECISION = os.environ.get("GPUMLP_BENCH_PRECISION", "float32")

@@ -20,7 +20,7 @@ import numpy as np
 
 import gpumlp
 from benchmarks.timing import interleaved, write
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 
 EXAMPLES, ROWS, WIDTHS = 12_800, 256, (784, 1024, 1024, 10)
 BURST, ROUNDS = 5, 24

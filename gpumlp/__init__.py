@@ -39,11 +39,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The training room and the callbacks, imported when they are first asked for."""
+    """What is in `__all__` and not imported above: the training room and the callbacks."""
     if name == "callbacks":
         return importlib.import_module("gpumlp.callbacks")
-    if name in ("Callback", "EarlyStopping", "Group", "History", "Trainer", "fit_lbfgs"):
-        import gpumlp.training
-
-        return getattr(gpumlp.training, name)
+    if name in __all__:
+        return getattr(importlib.import_module("gpumlp.training"), name)
     raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Also what is not imported yet."""
+    return sorted({*globals(), *__all__})

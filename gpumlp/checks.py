@@ -1,4 +1,4 @@
-"""What the public doors check of x, y and weights: once, on the host or as the room holds them.
+"""What the public doors check of x, y and numbers: once, on the host or as the room holds them.
 
 Every message names the argument, what was expected and from where, what came, and the remedy.
 """
@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp.backends import Array, Backend
 from gpumlp.chunks import extent
+from gpumlp.example_weights import example_weights
 from gpumlp.functions import Loss
-from gpumlp.interop.arrays import taken
-
-HostArray = npt.NDArray[Any]
+from gpumlp.interop.arrays import HostArray, readable, taken
 
 
 def supervised(
@@ -48,7 +46,7 @@ def supervised(
 
 def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
     """The examples x as an array of the room or the host: (m, n_0), m ≥ 1, of a real dtype."""
-    x = _array(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
+    x = readable(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
     if x.ndim != 2:
         hint = (
             f"{name}[None, :]" if x.ndim == 1 and len(x) == n_0 else f"{name} of shape (m, {n_0})"
@@ -70,7 +68,7 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
     A column (m,) stands for (m, 1).  Raises where shape, dtype, range or finiteness is wrong.
     """
     names = f" (encode class names as 0 … {n - 1})" if loss.target == "class" else ""
-    y = _array(backend, y, name, f"pass numbers{names}")
+    y = readable(backend, y, name, f"pass numbers{names}")
     if len(y.shape) == 0 or len(y) != m:
         raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target a row")
     ends = extent(y, name)
@@ -125,106 +123,6 @@ def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], na
         raise ValueError(
             f"{name} lies in [{low:g}, {high:g}], beyond the network's {backend.dtype}; rescale it"
         )
-
-
-def example_weights(
-    loss: Loss,
-    y: Array,
-    n: int,
-    sample_weight: Array | None,
-    class_weight: Mapping[int, float] | Array | str | None,
-) -> HostArray | None:
-    """The weight of each example, float64 (m,), or None for all alike.
-
-    An example's class weight (its labels' mean, where its target is a row of probabilities)
-    multiplies its sample weight.  "balanced" gives class c the weight m / (n · m_c).
-    """
-    m = len(y)
-    weights = None
-    if sample_weight is not None:
-        weights = _weights(sample_weight, m, "sample_weight", "row")
-    if class_weight is not None:
-        of_example = _class_weights(loss, np.asarray(y), n, class_weight)
-        weights = of_example if weights is None else weights * of_example
-    if weights is not None:
-        with np.errstate(over="ignore"):
-            total = float(weights.sum())
-        if not 0 < total < np.inf:
-            raise ValueError(
-                f"the examples' weights (sample_weight, class_weight) add up to {total}; "
-                "pass weights with a positive, finite sum"
-            )
-    return weights
-
-
-def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostArray:
-    """The class weight of each example, float64 (m,)."""
-    if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
-        raise ValueError(
-            f"class_weight needs one class an example, which {loss.name} over {n} outputs has not; "
-            "use sample_weight"
-        )
-    classes = n if loss.target == "class" else 2
-    if loss.target == "binary":
-        y = np.hstack([1 - y, y])  # the two classes' probabilities
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(f'class_weight must be "balanced" or weights, got {class_weight!r}')
-        count = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
-        weight = np.where(count > 0, len(y) / (classes * np.where(count > 0, count, 1)), 0.0)
-    elif isinstance(class_weight, Mapping):
-        unknown = [c for c in class_weight if c not in range(classes)]
-        if unknown:
-            raise ValueError(
-                f"class_weight has the class {unknown[0]!r}; pass classes 0 … {classes - 1}"
-            )
-        of_class = [class_weight.get(c, 1.0) for c in range(classes)]
-        weight = _weights(of_class, classes, "class_weight", "class")
-    else:
-        weight = _weights(class_weight, classes, "class_weight", "class")
-    result: HostArray = weight[y] if y.ndim == 1 else y @ weight
-    return result
-
-
-def _weights(value: Any, count: int, name: str, one: str) -> HostArray:
-    """`count` finite weights of 0 and up, as new float64 (count,)."""
-    weights = np.array(_numbers(value, name, f"pass one number a {one}"), np.float64)
-    if weights.shape != (count,):
-        raise ValueError(f"{name} has shape {weights.shape}; pass one weight a {one}, ({count},)")
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(
-            f"{name} has values that are negative or not finite; pass weights of 0 and up"
-        )
-    return weights
-
-
-def _array(backend: Backend, a: Any, name: str, remedy: str) -> Array:
-    """`a` as an array of the room or the host, with a real dtype."""
-    a = taken(a, backend, name)
-    if not backend.owns(a) or isinstance(a, np.ndarray):
-        return _numbers(a, name, remedy)
-    _real(a, name, remedy)
-    return a
-
-
-def _numbers(a: Any, name: str, remedy: str) -> HostArray:
-    """`a` as a plain NumPy array with a real dtype."""
-    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
-        raise ValueError(f"{name} is masked in places; fill or remove those")
-    try:
-        array: HostArray = np.asarray(a)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of unlike length; a GPU's tensor
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(
-            f"{name} cannot be read as an array ({reason}); pass numbers, rows of equal length"
-        ) from error
-    _real(array, name, remedy)
-    return array
-
-
-def _real(a: Array, name: str, remedy: str) -> None:
-    if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
-        raise TypeError(f"{name} has dtype {a.dtype}; {remedy}")
 
 
 def widths(value: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 import gpumlp
 from gpumlp import ACTIVATIONS, L2, LOSSES, OPTIMIZERS, get_backend
-from gpumlp.backends import base, numpy_backend
+from gpumlp.backends import base, blocks
 from gpumlp.backends.cuda_backend import CudaBackend
 from gpumlp.backends.numpy_backend import NumpyBackend
 from gpumlp.backends.threads import Threads
@@ -31,7 +31,7 @@ def test_there_are_doors():
 @pytest.mark.parametrize("room", [NumpyBackend, CudaBackend])
 def test_a_room_has_the_doors_and_no_others(room):
     public = {
-        name for name, value in vars(room).items() if callable(value) and not name.startswith("_")
+        name for name in dir(room) if callable(getattr(room, name)) and not name.startswith("_")
     }
     assert public == set(DOORS)
     for name, door in DOORS.items():
@@ -175,7 +175,7 @@ def test_blocks_change_nothing_but_rounding_and_threads_no_bit(dtype, f, monkeyp
     whole = walk(room_of(dtype, 1), f, "huber")
     eps = float(np.finfo(dtype).eps)
     for block_bytes in (64, 1000):
-        monkeypatch.setattr(numpy_backend, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         runs = [walk(room_of(dtype, threads), f, "huber") for threads in (1, 2, 5, 5)]
         for name, a in whole.items():
             scale = np.abs(a).max()
@@ -186,7 +186,7 @@ def test_blocks_change_nothing_but_rounding_and_threads_no_bit(dtype, f, monkeyp
 
 @pytest.mark.parametrize("f", ["relu", "gelu", "softmax", "identity"])
 def test_doors_are_plain_numpys(f, monkeypatch):
-    monkeypatch.setattr(numpy_backend, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)
     a = walk(room_of("float64", 3), f, "squared_error")
     entry = ACTIVATIONS[f]
 

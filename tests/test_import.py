@@ -59,6 +59,13 @@ def test_the_training_room_is_there_when_asked_for():
         gpumlp.Trainr  # noqa: B018  (the access is the test)
 
 
+def test_what_is_not_imported_yet_is_listed():
+    names = python("import sys, gpumlp; print(*dir(gpumlp), 'gpumlp.training' in sys.modules)")
+    *listed, loaded = names.split()
+    assert set(gpumlp.__all__) <= set(listed)
+    assert loaded == "False"
+
+
 def test_the_callbacks_bring_in_nothing_heavy():
     code = "import sys, gpumlp; gpumlp.callbacks.TensorBoard('t'); gpumlp.callbacks.MLflow(); "
     loaded = python(code + "print(*(m.partition('.')[0] for m in sys.modules))").split()

@@ -37,7 +37,7 @@ def gradient(room, loss, y_hat, y, weights, f=IDENTITY, z=None):
 @pytest.fixture
 def room(monkeypatch):
     """A room that cuts even small arrays into several blocks."""
-    monkeypatch.setattr("gpumlp.backends.numpy_backend.BLOCK_BYTES", 100)
+    monkeypatch.setattr("gpumlp.backends.blocks.BLOCK_BYTES", 100)
     return NumpyBackend("float64")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import gpumlp
 from gpumlp.training import metrics
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 from gpumlp.training.metrics import Evaluation, accuracy, binary_accuracy, r2
 
 RNG = np.random.default_rng(3)

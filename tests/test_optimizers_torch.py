@@ -65,7 +65,7 @@ def torchs_steps(net, kind, params, lr, batches):
 @pytest.mark.parametrize("penalty", PENALTIES, ids=["none", "l2", "l2 on half the biases"])
 @pytest.mark.parametrize(("name", "params", "lr", "kind", "torchs_params"), CASES)
 def test_theta_is_torchs(monkeypatch, rng, name, params, lr, kind, torchs_params, penalty):
-    monkeypatch.setattr("gpumlp.backends.numpy_backend.BLOCK_BYTES", 512)
+    monkeypatch.setattr("gpumlp.backends.blocks.BLOCK_BYTES", 512)
     net = networks.network("tanh", "softmax_cross_entropy", 4, regularizer=penalty)
     net.backend._threads = Threads(3)
     batches = [

@@ -16,7 +16,7 @@ import gpumlp
 from gpumlp.backends.cuda_backend import CudaBackend
 from gpumlp.backends.device_feed import DeviceFeed
 from gpumlp.training import placement
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 
 M, WIDTHS = 70, [13, 8, 3]  # minibatches of 16, and one of 6
 DTYPES = ["uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64"]

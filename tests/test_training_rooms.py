@@ -14,7 +14,7 @@ import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cuda_backend import CudaBackend
 from gpumlp.backends.threads import blas_threads
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 
 
 def test_a_step_allocates_no_array():

@@ -9,25 +9,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.cuda_update import CudaUpdate
 from gpumlp.backends.device_feed import DeviceFeed, travels_as
-from gpumlp.backends.kernels import Kernels
+from gpumlp.backends.kernels import Kernels, i32, i64
 from gpumlp.backends.products import Products
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray
 from gpumlp.cuda.types import dtype_of
-from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
-from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
+from gpumlp.functions import Activation, Loss, Regularizer
 
-i32, i64 = np.int32, np.int64
 STORAGE = {  # precision -> the storage type
     "float64": "float64", "float32": "float32", "tf32": "float32",
     "bfloat16": "bfloat16", "float16": "float16",
 }  # fmt: skip
-STEADY = 2000  # steps without an overflow after which the loss scale is doubled
 
 
-class CudaBackend:
-    """The doors of `gpumlp.backends.base`, on a device."""
+class CudaBackend(CudaUpdate):
+    """The doors of `gpumlp.backends.base`, on a device; `CudaUpdate` has those of the update."""
 
     name = "cupy"
 
@@ -56,10 +54,7 @@ class CudaBackend:
         return self.owns(a) and array.dtype == dtype and bool(array.flags.c_contiguous)
 
     def asarray(
-        self,
-        a: npt.ArrayLike,
-        dtype: npt.DTypeLike | None = None,
-        out: DeviceArray | None = None,
+        self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: DeviceArray | None = None
     ) -> DeviceArray:
         ours = self.owns(a)
         source: Any = a if ours else np.asarray(a)
@@ -176,85 +171,6 @@ class CudaBackend:
         )  # fmt: skip
         on.total(blocks, J)
 
-    # ---- the update ---------------------------------------------------------------------------
-
-    def add(self, part: DeviceArray, total: DeviceArray, anew: bool) -> None:
-        grid, block = launch.flat(len(part), self._kernels.pack, self._device.multiprocessors)
-        kernel = self._kernels.kernel("add", "reduce.cu")
-        kernel(grid, block, (part, total, i64(len(part)), i32(anew)))
-
-    def clip(
-        self, regularizer: Regularizer, theta: DeviceArray, dtheta: DeviceArray, split: int,
-        max_norm: float, scaling: DeviceArray, control: DeviceArray,
-    ) -> None:  # fmt: skip
-        self._joined()
-        on = self._kernels
-        (blocks, _), block = launch.flat(len(theta), on.pack, self._device.multiprocessors)
-        gradient = "" if dtheta.dtype == self.storage else dtheta.dtype.name
-        on.kernel("squared_norm", "penalty.cu", regularizer, gradient=gradient)(
-            (blocks, 1), block,
-            (theta, dtheta, scaling, on.partial, *on.regions(regularizer, theta, split)),
-        )  # fmt: skip
-        interval = i64(STEADY if self.scales_loss else 0)
-        on.kernel("clip", "penalty.cu", regularizer)(
-            *launch.ONE_BLOCK,
-            (on.partial, scaling, control, i64(blocks), np.float64(max_norm), interval),
-        )
-
-    def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: DeviceArray,
-        rounded: DeviceArray, dtheta: DeviceArray, slots: DeviceArray, split: int,
-        scaling: DeviceArray, control: DeviceArray, part: tuple[int, int] | None = None,
-        groups: DeviceArray | None = None,
-    ) -> None:  # fmt: skip
-        self._joined()
-        begin, end = part or (0, len(theta))
-        grid, block = launch.flat(end - begin, self._kernels.pack, self._device.multiprocessors)
-        state = slots if optimizer.slots else theta  # which a rule without slots does not touch
-        kernel = self._kernels.kernel(
-            "update", "update.cu", optimizer, regularizer,
-            slots="" if state.dtype == self.dtype else state.dtype.name,
-            gradient="" if dtheta.dtype == self.storage else dtheta.dtype.name,
-            grouped=groups is not None,
-        )  # fmt: skip
-        kernel(
-            grid, block,
-            (theta, rounded, dtheta, state, control, scaling,
-             control if groups is None else groups,  # which it does not read
-             *self._kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
-        )  # fmt: skip
-
-    def orthogonalize(
-        self, V: DeviceArray, scale: float, X: DeviceArray, A: DeviceArray, P: DeviceArray
-    ) -> None:
-        tall = len(V) > len(A)
-        compute = "tf32" if self.storage.itemsize == 2 else self.precision
-        self._kernels.normalize(V, X, LEAST_NORM)
-        for i in range(NEWTON_SCHULZ_STEPS):
-            self._device.gemm(X, X, A, transpose_a=tall, transpose_b=not tall, compute=compute)
-            self._device.gemm(A, A, P, compute=compute)
-            last = i == NEWTON_SCHULZ_STEPS - 1
-            self._kernels.quintic(A, P, scale if last else 1.0, NEWTON_SCHULZ)
-            self._device.gemm(*((X, A) if tall else (A, X)), V, compute=compute)
-            X, V = V, X
-
-    def average(
-        self, theta: DeviceArray, mean: DeviceArray, decay: float, control: DeviceArray
-    ) -> None:
-        n = len(theta)
-        grid, block = launch.flat(n, self._kernels.pack, self._device.multiprocessors)
-        self._kernels.kernel("average", "average.cu")(
-            grid, block, (theta, mean, control, i64(n), i64(len(control) - 1), np.float64(decay))
-        )
-
-    def round(self, theta: DeviceArray, rounded: DeviceArray) -> None:
-        if rounded.dtype == theta.dtype:
-            return
-        grid, block = launch.flat(len(theta), self._kernels.pack, self._device.multiprocessors)
-        self._kernels.kernel("round_theta", "round.cu")(
-            grid, block, (theta, rounded, i64(len(theta)))
-        )
-
     # ---- minibatches --------------------------------------------------------------------------
 
     def gather(self, source: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
@@ -330,8 +246,3 @@ class CudaBackend:
         cols = widest if self.storage != self.dtype else 0
         entries = max(len(self._kernels.partial), self._kernels.scratch_size(cols))
         return self._device.reserved + entries * self.dtype.itemsize
-
-    def _joined(self) -> None:
-        """All gradients are there."""
-        if self._branches:
-            self._device.join()

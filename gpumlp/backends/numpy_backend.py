@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends.blas import numpy_blas
+from gpumlp.backends.blocks import Array, over_rows, over_theta
 from gpumlp.backends.host_feed import HostFeed
+from gpumlp.backends.numpy_update import NumpyUpdate
 from gpumlp.backends.threads import Threads, blas_threads
-from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.functions.activations import identity
-from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 
-Array = np.ndarray[Any, Any]
-
-BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; see `Threads` for why not less
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend:
-    """The doors of `gpumlp.backends.base`, on NumPy."""
+class NumpyBackend(NumpyUpdate):
+    """The doors of `gpumlp.backends.base`, on NumPy; `NumpyUpdate` has those of the update."""
 
     name = "numpy"
 
@@ -100,17 +98,17 @@ class NumpyBackend:
             if f is not identity or h is not z:
                 np.copyto(h[rows], f.f(z[rows], **f.params))
 
-        self._over_rows(block, z)
+        over_rows(self._threads, block, z)
 
     def activation(self, f: Activation, z: Array, h: Array) -> None:
-        self._over_rows(lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
+        over_rows(self._threads, lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
             t = _targets(y[rows], y_hat)
             return float(np.dot(weights[rows], loss.examples(y_hat[rows], t)))
 
-        J += sum(self._over_rows(block, y_hat))
+        J += sum(over_rows(self._threads, block, y_hat))
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
@@ -127,7 +125,7 @@ class NumpyBackend:
             np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
             return value, _through_activation(f, z, h, gh, gz, rows)
 
-        values, sums = zip(*self._over_rows(block, h), strict=True)
+        values, sums = zip(*over_rows(self._threads, block, h), strict=True)
         J += sum(values)
         np.sum(sums, axis=0, out=db)
 
@@ -155,7 +153,7 @@ class NumpyBackend:
         def block(rows: slice) -> Array:
             return _through_activation(f, z, h, gh, gz, rows)
 
-        np.sum(self._over_rows(block, gh), axis=0, out=db)
+        np.sum(over_rows(self._threads, block, gh), axis=0, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         np.dot(gz, W, out=gx)
@@ -173,85 +171,7 @@ class NumpyBackend:
             omega = regularizer.omega(theta[part], **arguments)
             return strength * float(omega.sum(dtype=np.float64))
 
-        J += sum(self._over_theta(block, theta, split, regularizer))
-
-    # ---- the update ---------------------------------------------------------------------------
-
-    def add(self, part: Array, total: Array, anew: bool) -> None:
-        np.copyto(total, part) if anew else np.add(total, part, out=total)
-
-    def clip(
-        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, scaling: Array, control: Array,
-    ) -> None:  # fmt: skip
-        def block(part: slice, strength: float) -> float:
-            g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
-            return float(np.dot(g, g))
-
-        norm = np.sqrt(np.float64(sum(self._over_theta(block, theta, split, regularizer))))
-        # control[0] is NaN for a norm of NaN or inf: the step must not look like a healthy one
-        control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
-
-    def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
-        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None,
-    ) -> None:  # fmt: skip
-        scale, lr, *rest, _ = (float(number) for number in control)
-        scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
-
-        def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
-            g = _gradient(regularizer, theta[at], dtheta[at], strength)
-            if scale != 1:
-                g *= scale
-            named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
-
-        def block(at: slice, strength: float) -> None:
-            if groups is None:
-                move(at, strength, lr, optimizer.params)
-                return
-            for own, rate, decay in _by_group(at, groups):
-                move(own, strength, rate * lr, _decayed(optimizer.params, decay))
-
-        self._over_theta(block, theta, split, regularizer, part)
-
-    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-        (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
-        norm = float(np.sqrt(np.vdot(V, V)))
-        # as with `clip`, a norm that is not finite must not look like a healthy step's
-        inverse = 1 / max(norm, LEAST_NORM) if norm < np.inf else np.nan
-        np.multiply(V, V.dtype.type(inverse), out=X)
-        for i in range(NEWTON_SCHULZ_STEPS):
-            np.dot(X.T, X, out=A) if tall else np.dot(X, X.T, out=A)
-            np.dot(A, A, out=P)
-            P *= c
-            A *= b
-            A += P
-            A.reshape(-1)[:: r + 1] += a
-            if i == NEWTON_SCHULZ_STEPS - 1:
-                A *= scale
-            np.dot(X, A, out=V) if tall else np.dot(A, X, out=V)
-            X, V = V, X
-
-    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
-        scale, t = float(control[0]), float(control[-1])
-        d = min(decay, (t - 1) / (t + 8))
-
-        def block(at: slice) -> None:  # from the nearer end, so that d = 0 gives θ itself
-            way = theta[at] - mean[at]
-            if d > 0.5:
-                way *= 1 - d
-                mean[at] += way
-            else:
-                way *= d
-                np.subtract(theta[at], way, out=mean[at])
-
-        if scale != 0:
-            self._threads.map(block, self._parts(0, len(theta), BLOCK_BYTES // theta.itemsize))
-
-    def round(self, theta: Array, rounded: Array) -> None:
-        pass
+        J += sum(over_theta(self._threads, block, theta, split, regularizer))
 
     # ---- minibatches --------------------------------------------------------------------------
 
@@ -301,36 +221,6 @@ class NumpyBackend:
     def own_memory(self, widest: int) -> int:
         return 0
 
-    # ---- blocks -------------------------------------------------------------------------------
-
-    def _over_rows(self, block: Callable[[slice], Any], a: Array) -> list[Any]:
-        """block(rows) for blocks of a's rows, on all threads; the results in the rows' order."""
-        rows = max(1, BLOCK_BYTES // max(1, a.shape[1] * a.itemsize))
-        return self._threads.map(block, self._parts(0, len(a), rows))
-
-    def _over_theta(
-        self,
-        block: Callable[[slice, float], Any],
-        theta: Array,
-        split: int,
-        regularizer: Regularizer,
-        part: tuple[int, int] | None = None,
-    ) -> list[Any]:
-        """block(entries, strength of λΩ there) for blocks of θ, first weights, then biases."""
-        size, (begin, end) = BLOCK_BYTES // theta.itemsize, part or (0, len(theta))
-        both = (begin, min(split, end)), (max(split, begin), end)
-        regions = zip(both, regularizer.strengths(), strict=True)
-        work = [(p, s) for (low, high), s in regions for p in self._parts(low, high, size)]
-        return self._threads.map(lambda item: block(*item), work)
-
-    @staticmethod
-    def _parts(low: int, high: int, size: int) -> list[slice]:
-        """[low, high) cut into parts of at most `size`.
-
-        The cuts depend on the sizes alone, so that a run repeats bit for bit on any thread count.
-        """
-        return [slice(i, min(i + size, high)) for i in range(low, high, size)]
-
 
 def _targets(y: Array, y_hat: Array) -> Array:
     """y as (rows, n) in ŷ's dtype: labels become rows of zeros and a one."""
@@ -354,29 +244,3 @@ def _through_activation(
         np.copyto(gz[rows], gh[rows])
     sums: Array = gz[rows].sum(axis=0)
     return sums
-
-
-def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:
-    """dθ + strength · λ∇Ω(θ): dθ itself or a new block, so that only `update` may overwrite it."""
-    if not regularizer.active or strength == 0:
-        return dtheta
-    g: Array = regularizer.gradient(theta, **regularizer.arguments())
-    g *= strength
-    g += dtheta
-    return g
-
-
-def _by_group(at: slice, groups: Array) -> Iterator[tuple[slice, float, float]]:
-    """A block's parts in the regions of `groups`, each with the two multipliers there."""
-    start = at.start
-    for end, rate, decay in groups.tolist():
-        stop = min(int(end), at.stop)
-        if start < stop:
-            yield slice(start, stop), rate, decay
-            start = stop
-
-
-def _decayed(params: Mapping[str, float], decay: float) -> Mapping[str, float]:
-    """A rule's parameters in a group that multiplies the weight decay."""
-    own = {"weight_decay": decay * params["weight_decay"]} if "weight_decay" in params else {}
-    return {**params, **own}

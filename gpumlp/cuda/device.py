@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gpumlp.cuda.blas import Blas
 from gpumlp.cuda.copies import StreamOfCopies
+from gpumlp.cuda.failures import Errors
 from gpumlp.cuda.headers import include_options
 from gpumlp.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.cuda.seam import Copies, DeviceArray, Epilogue, Kernel
@@ -18,7 +19,7 @@ from gpumlp.cuda.source import KernelSource
 from gpumlp.cuda.timing import Timer
 from gpumlp.cuda.tuning import Tuner
 from gpumlp.cuda.winners import Winners
-from gpumlp.errors import DeviceError, OutOfMemoryError
+from gpumlp.errors import DeviceError
 
 FUSES_WELL = (9, 10)  # compute capabilities of data centres, whose epilogues are no second kernel
 
@@ -34,15 +35,11 @@ class CudaDevice:
         self._cupy = cupy
         cuda = cupy.cuda
         self._index = int(cuda.Device().id)
-        self._foreign = (
-            cuda.runtime.CUDARuntimeError,
-            cuda.driver.CUDADriverError,
-            lt.cuBLASLtError,
-        )
-        self._stream = stream or cuda.Stream(non_blocking=True)
-        self.copies: Copies = StreamOfCopies(cuda, self._stream, self._errors)
         properties = cuda.runtime.getDeviceProperties(self._index)
         self.name = properties["name"].decode()
+        self._errors = Errors(cuda, lt, self._index, self.name)
+        self._stream = stream or cuda.Stream(non_blocking=True)
+        self.copies: Copies = StreamOfCopies(cuda, self._stream, self._errors)
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
@@ -120,8 +117,8 @@ class CudaDevice:
         ) -> None:
             try:
                 function(grid, block, arguments, stream=self._stream)
-            except self._foreign as error:
-                raise self._failure(error, f"launching {name}") from error
+            except self._errors.foreign as error:
+                raise self._errors.failure(error, f"launching {name}") from error
 
         return launch
 
@@ -138,8 +135,8 @@ class CudaDevice:
             if gemm not in self._blas:
                 self._prepare(gemm, at, out, otherwise)
             return self._blas(gemm, at, otherwise)
-        except self._foreign as error:
-            raise self._failure(error, f"multiplying, {gemm}") from error
+        except self._errors.foreign as error:
+            raise self._errors.failure(error, f"multiplying, {gemm}") from error
 
     def _prepare(
         self, gemm: Gemm, at: Operands, out: DeviceArray, otherwise: Callable[[], None] | None
@@ -206,7 +203,7 @@ class CudaDevice:
                 if self._trailing:
                     self._stream.wait_event(self._mark(self._last))
             except BaseException:
-                with contextlib.suppress(*self._foreign):  # the first error tells more
+                with contextlib.suppress(*self._errors.foreign):  # the first error tells more
                     self._stream.end_capture()
                 raise
             finally:
@@ -217,46 +214,11 @@ class CudaDevice:
         def replay() -> None:
             try:
                 graph.launch(self._stream)
-            except self._foreign as error:
-                raise self._failure(error, "a recorded step") from error
+            except self._errors.foreign as error:
+                raise self._errors.failure(error, "a recorded step") from error
 
         return replay
 
     def synchronize(self) -> None:
         with self._errors():
             self._cupy.cuda.runtime.deviceSynchronize()
-
-    @contextlib.contextmanager
-    def _errors(self, doing: str = "") -> Iterator[None]:
-        """CuPy's and cublasLt's error classes as one `DeviceError`, the original as its cause."""
-        cuda = self._cupy.cuda
-        current = int(cuda.Device().id)
-        if current != self._index:
-            raise DeviceError(
-                f"this network is on GPU {self._index} but the current one is {current}; "
-                f"work within `with cupy.cuda.Device({self._index}):`"
-            )
-        try:
-            yield
-        except cuda.memory.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"out of GPU memory on {self.name}: {error}; "
-                'use a smaller batch_size or network, data="stream" for large data, or free other '
-                "programs' memory"
-            ) from error
-        except cuda.compiler.CompileException as error:
-            raise DeviceError(f"{doing}: {error}") from error
-        except self._foreign as error:
-            raise self._failure(error, doing) from error
-
-    @staticmethod
-    def _failure(error: BaseException, doing: str) -> DeviceError:
-        before = f"{doing}: " if doing else ""
-        return DeviceError(
-            f"{before}{first_line(error)}; after such an error the process must be started anew"
-        )
-
-
-def first_line(error: BaseException) -> str:
-    """The error's first line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,7 +6,8 @@ import types
 from functools import cache
 from typing import Any
 
-from gpumlp.cuda.device import CudaDevice, first_line
+from gpumlp.cuda.device import CudaDevice
+from gpumlp.cuda.failures import first_line
 from gpumlp.errors import DeviceError
 
 INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'

@@ -250,17 +250,3 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         parts = [net.predict(part) for part in inputs.dense_parts(X, room.dtype)]
         hosts = [p if isinstance(p, np.ndarray) else room.to_host(p) for p in parts]
         return hosts[0] if len(hosts) == 1 else np.concatenate(hosts)
-
-
-def stored(e: BaseMLP, arguments: dict[str, Any]) -> None:
-    """The constructor's arguments as attributes of the same names, as they are."""
-    for name, value in arguments.items():
-        if name != "self":
-            setattr(e, name, value)
-
-
-def goes_on(e: BaseMLP) -> bool:
-    """Whether the solver can go on with other examples."""
-    if e.solver == "lbfgs":
-        raise AttributeError('partial_fit needs a solver of minibatches; pass solver="adam", say')
-    return True

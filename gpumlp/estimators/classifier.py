@@ -15,9 +15,10 @@ from sklearn.utils.validation import column_or_1d
 
 from gpumlp.backends import Backend
 from gpumlp.estimators import inputs
-from gpumlp.estimators.base import BaseMLP, goes_on, stored
+from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.inputs import Examples, HostArray
 from gpumlp.estimators.labels import encoded, of_classes
+from gpumlp.estimators.settings import goes_on, stored
 from gpumlp.functions import (
     LOSSES,
     Activation,

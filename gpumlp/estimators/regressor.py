@@ -11,8 +11,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from gpumlp.backends import Backend
-from gpumlp.estimators.base import BaseMLP, goes_on, stored
+from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.inputs import HostArray
+from gpumlp.estimators.settings import goes_on, stored
 from gpumlp.functions import (
     LOSSES,
     Activation,

@@ -41,6 +41,20 @@ adaptive = Schedule("adaptive", factor=lambda t, steps: 1.0)  # `Watch` lowers t
 PACES: Mapping[str, Schedule] = {**SCHEDULES, "invscaling": invscaling, "adaptive": adaptive}
 
 
+def stored(e: Any, arguments: dict[str, Any]) -> None:
+    """The constructor's arguments as attributes of the same names, as they are."""
+    for name, value in arguments.items():
+        if name != "self":
+            setattr(e, name, value)
+
+
+def goes_on(e: Any) -> bool:
+    """Whether the solver can go on with other examples."""
+    if e.solver == "lbfgs":
+        raise AttributeError('partial_fit needs a solver of minibatches; pass solver="adam", say')
+    return True
+
+
 def check(e: Any) -> None:
     """Raise where a parameter of the estimator `e` that nobody else checks is not as said."""
     for name in ("max_iter", "max_fun"):

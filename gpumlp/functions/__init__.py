@@ -3,9 +3,10 @@
 from gpumlp.functions.activations import ACTIVATIONS, Activation
 from gpumlp.functions.initializers import INITIALIZERS, Initializer
 from gpumlp.functions.losses import LOSSES, Loss
-from gpumlp.functions.optimizers import OPTIMIZERS, Optimizer
+from gpumlp.functions.optimizers import OPTIMIZERS
 from gpumlp.functions.regularizers import L1, L2, REGULARIZERS, ElasticNet, Regularizer
 from gpumlp.functions.schedules import SCHEDULES, Schedule
+from gpumlp.functions.update_rule import Optimizer
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "OPTIMIZERS", "REGULARIZERS", "SCHEDULES",

@@ -9,8 +9,11 @@ import sys
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpumlp.backends import Array, Backend
+
+HostArray = npt.NDArray[Any]
 
 ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types: the host's memory and CUDA's
 
@@ -64,6 +67,35 @@ def taken(a: Any, room: Backend, name: str = "x", *, across: bool = False) -> An
         )
     room.synchronize()
     return ours
+
+
+def readable(backend: Backend, a: Any, name: str, remedy: str) -> Array:
+    """`a` as an array of the room or the host, with a real dtype."""
+    a = taken(a, backend, name)
+    if not backend.owns(a) or isinstance(a, np.ndarray):
+        return numbers(a, name, remedy)
+    _real(a, name, remedy)
+    return a
+
+
+def numbers(a: Any, name: str, remedy: str) -> HostArray:
+    """`a` as a plain NumPy array with a real dtype."""
+    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
+        raise ValueError(f"{name} is masked in places; fill or remove those")
+    try:
+        array: HostArray = np.asarray(a)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unlike length; a GPU's tensor
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{name} cannot be read as an array ({reason}); pass numbers, rows of equal length"
+        ) from error
+    _real(array, name, remedy)
+    return array
+
+
+def _real(a: Array, name: str, remedy: str) -> None:
+    if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
+        raise TypeError(f"{name} has dtype {a.dtype}; {remedy}")
 
 
 def given_back(result: Array, like: Any) -> Array:

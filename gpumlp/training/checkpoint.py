@@ -23,8 +23,8 @@ from gpumlp.backends import Array, Backend
 from gpumlp.chunks import chunks
 from gpumlp.errors import CheckpointError
 from gpumlp.parameters import Parameters
-from gpumlp.training.batches import Examples
 from gpumlp.training.callback_states import restore_all, states
+from gpumlp.training.examples import Examples
 from gpumlp.training.history import History
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from gpumlp import backprop, checks
 from gpumlp.backends import Array
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
-from gpumlp.training.batches import Examples, held_out
 from gpumlp.training.callbacks import Callback, Interrupt, checked
+from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metric, columns, evaluations
 from gpumlp.workspace import Workspace

@@ -16,8 +16,9 @@ from gpumlp import checks
 from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.network import ClassWeight
-from gpumlp.training.batches import Batches, Examples
-from gpumlp.training.memory import let_go
+from gpumlp.training.batches import Batches
+from gpumlp.training.examples import Examples
+from gpumlp.training.planning import let_go
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gpumlp import backprop
 from gpumlp.functions import Loss
 from gpumlp.network import CHUNK, MLP
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 from gpumlp.training.monitor import COSTS, UNRANKED
 from gpumlp.training.scorers import Scorer, is_scorer, scorer
 from gpumlp.workspace import Workspace

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gpumlp import backprop, checks
+from gpumlp import checks
 from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training import lr_finder
+from gpumlp.training import lr_finder, planning, stepping
 from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
-from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
+from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
 from gpumlp.training.groups import checked as checked_groups
 from gpumlp.training.history import History
-from gpumlp.training.memory import Memory, outgrown, plan
 from gpumlp.training.metrics import Metrics, columns, evaluations
 from gpumlp.training.updating import Folded, slot_type, updating
 
@@ -133,7 +131,7 @@ class Trainer:
         try:
             self.allocate()
         except OutOfMemoryError as error:
-            told = outgrown(error, self, free, self.batch_size, None)
+            told = planning.outgrown(error, self, free, self.batch_size, None)
             vars(self).clear()  # the traceback holds self for as long as the error lives
             raise told from error
         self.steps = self.epochs = 0
@@ -151,33 +149,8 @@ class Trainer:
         self._updating = updating(self, self._fold)
         self.average = None if self.ema is None else Average(self.net, self.ema)
 
-    find_lr = lr_finder.find_lr
-
-    def memory(
-        self,
-        x: Array | int,
-        y: Array = None,
-        *,
-        validation: Sequence[Array] | int | None = None,
-        sample_weight: Array = None,
-        class_weight: ClassWeight = None,
-        early_stopping: int | EarlyStopping | None = None,
-        metric: Metrics = "auto",
-        train_metric: bool = False,
-        data: str = "auto",
-    ) -> Memory:
-        """The bytes that `fit` takes in the room with these arguments, as a `Memory`, which prints
-        as a table; nothing is allocated.
-
-        x and validation may also be numbers of examples.  Values are not looked at: any
-        sample_weight stands for all; without y there are labels where the loss takes them, else
-        rows of n_L values.
-        """
-        return plan(
-            self, x, y, validation=validation, sample_weight=sample_weight,
-            class_weight=class_weight, early_stopping=early_stopping, metric=metric,
-            train_metric=train_metric, data=data,
-        )  # fmt: skip
+    batches, control, step = stepping.batches, stepping.control, stepping.step
+    find_lr, memory = lr_finder.find_lr, planning.memory
 
     def fit(
         self,
@@ -252,7 +225,7 @@ class Trainer:
         try:
             return self._fit(x, y, epochs, callbacks, progress, saved, **asked)
         except OutOfMemoryError as error:
-            raise outgrown(error, self, free, x, y, **asked) from error
+            raise planning.outgrown(error, self, free, x, y, **asked) from error
 
     def _fit(
         self, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback], progress: bool | None,
@@ -281,29 +254,6 @@ class Trainer:
             fit.close()
         return self.history
 
-    def batches(self, data: Examples) -> Batches:
-        """The minibatches of `data` for `step`; `Batches.start` comes before an epoch's first."""
-        numbers = 1 + len(self.optimizer.control(self.lr, 1))
-        net, widths = self.net, "-".join(map(str, self.net.widths))
-        functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, self.optimizer.name])
-        name = (
-            f"step {widths} {functions} {net.precision}{' clipped' * (self.clip_norm is not None)}"
-        )
-        seed = self.seed if self.shuffle else None
-        return Batches(
-            net, data, self.batch_size, seed, numbers, self.factors, name,
-            rows=self.at_a_time, low=self.low_memory,
-        )  # fmt: skip
-
-    def control(self, lr: float, t: int) -> tuple[float, ...]:
-        """The row of step t = 1, 2, … in `Batches.start`'s table: the gradient's scale, the
-        optimizer's numbers, and the factors with which a gradient is folded.
-        """
-        decay, params = self.net.regularizer.weight_decay() or 0.0, self.optimizer.params
-        # one rate for all weights, wherever the gradient is added to them
-        factors = self.optimizer.factors(lr * max(self.rates), decay, **params)
-        return (1.0, *self.optimizer.control(lr, t), *factors)
-
     @property
     def folds(self) -> bool:
         """Whether the weights' gradient is added to them within its product: see `fold`."""
@@ -313,27 +263,3 @@ class Trainer:
     def at_a_time(self) -> int:
         """The examples of a micro-batch; of a minibatch's last one there may be fewer."""
         return -(-self.batch_size // self.accumulate)
-
-    def step(self, batches: Batches) -> None:
-        """One step on the next minibatch: gather, forward, backward, clip, update."""
-        early = self._updating.splits(self)
-        at_once = partial(self._work, batches, at_once=True) if early else None
-        batches.run(partial(self._work, batches), at_once)
-        self.steps += 1
-
-    def _work(self, batches: Batches, parts: range, at_once: bool = False) -> None:
-        """Some of the micro-batches that a step consists of; after the last one θ moves."""
-        net, s, updating = self.net, batches.s, self._updating
-        s.scaling = self.scaling
-        for j in parts:
-            batches.load(j)
-            backprop.forward(net, s)
-            if at_once and j == batches.parts - 1:
-                updating.at_once(self, s, batches.control)
-            backprop.backward(net, s, updating.sums.into(j))
-            updating.sums.add(j)
-        if parts.stop == batches.parts:
-            updating.finish(self, s, batches.control)
-            if (average := self.average) is not None:
-                net.backend.behind(lambda: average.step(net, batches.control))
-            batches.end()

@@ -16,7 +16,7 @@ from gpumlp.backends import Array, Backend, get_backend
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.bench.cases import HostArray
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
-from gpumlp.training.batches import Examples
+from gpumlp.training.examples import Examples
 
 COPY_BYTES = {"numpy": 128 << 20, "cupy": 1 << 30}  # far more than any cache holds
 COPIES = 9
