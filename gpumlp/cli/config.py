@@ -25,7 +25,7 @@ from gpumlp.storage import atomic_write
 NOT_THE_RUNS = ("json", "plan", "quiet", "resume")
 EXPECTED = {
     bool: "true or false", int: "a whole number", float: "a number",
-    str: "text, a number, or a list of these",
+    str: "text, a number, or a list of these", list: "text, or a list of texts",
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def write(path: Path, context: typer.Context) -> None:
     lines = [f"# gpumlp {gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
     for key, parameter in _keys(context).items():
         value = context.params.get(parameter.name)
-        if value is not None and key not in NOT_THE_RUNS:
+        if value not in (None, ()) and key not in NOT_THE_RUNS:
             lines.append(f"{key} = {_literal(value)}")
     atomic_write(path, "\n".join([*lines, ""]).encode(errors="replace"))
 
@@ -79,8 +79,12 @@ def _values(context: typer.Context, path: Path) -> dict[str, Any]:
 def _typed(kind: type, value: Any) -> Any:
     """The value as the command line would bring it, or None where it is of another kind.
 
-    A list stands for its items with commas: hidden = [256, 256].
+    A list stands for its items with commas, hidden = [256, 256], or for an option that may be there
+    several times.
     """
+    if kind is list:
+        texts = value if isinstance(value, list) else [value]
+        return texts if all(isinstance(text, str) for text in texts) else None
     if kind is str and isinstance(value, list):
         items = [_typed(str, item) for item in value]
         return None if None in items else ",".join(items)
@@ -114,12 +118,13 @@ def _names(parameter: Any) -> Iterator[str]:
 
 
 def _kinds(context: typer.Context) -> Mapping[str, type]:
-    """Parameter's name → bool, int, float or str, which a path is, too, by the annotations."""
+    """Parameter's name → bool, int, float, list, or str for the rest, by the annotations."""
     assert context.command.callback is not None
     hints = typing.get_type_hints(inspect.unwrap(context.command.callback))
     kinds: dict[str, type] = {}
     for name, hint in hints.items():
         kind = next((each for each in typing.get_args(hint) if each is not type(None)), hint)
+        kind = typing.get_origin(kind) or kind
         kinds[name] = kind if kind in EXPECTED else str
     return kinds
 
@@ -130,7 +135,7 @@ def _literal(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_literal, value))}]"
     # JSON's escapes are TOML's, but for DEL
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
