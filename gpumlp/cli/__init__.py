@@ -1,4 +1,4 @@
-"""The command line: gpumlp train | evaluate | predict | export | tune | bench | info."""
+"""The command line: gpumlp train | find-lr | evaluate | predict | export | tune | bench | info."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from gpumlp.cli import describe, machine, models, options, predictions
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
 from gpumlp.cli.export import export
+from gpumlp.cli.find_lr import find_lr
 from gpumlp.cli.measures import Measures
 from gpumlp.cli.pictures import Picture
 from gpumlp.cli.train import train
@@ -43,6 +44,7 @@ def _start(
 
 
 app.command()(train)
+app.command("find-lr")(find_lr)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Options in a TOML file: `gpumlp train --config` reads one, and each run leaves one, run.toml.
+"""Options in a TOML file: train and find-lr --config read one, and each run leaves one, run.toml.
 
 A key is an option's long name, with - or _, or DATA's, `data`; the command's own signature and
 options say which there are, what they hold and what is refused.
@@ -52,12 +52,14 @@ def write(path: Path, context: typer.Context) -> None:
 
 def _values(context: typer.Context, path: Path) -> dict[str, Any]:
     """Parameter's name → the file's value, checked as an option's is."""
-    known, kinds = _keys(context), _kinds(context)
+    known, kinds, trains = _keys(context), _kinds(context), _of_train(context)
     values: dict[str, Any] = {}
     for written, value in _read(path).items():
         key = written.replace("_", "-")
         if isinstance(value, dict):
             raise _error(f"{path}: [{written}] is a table; write its keys at the top, without it")
+        if key in trains:
+            continue
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
@@ -106,7 +108,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _keys(context: typer.Context) -> dict[str, Any]:
     """Key → parameter, in the order of the command's signature."""
-    keys = {key: each for each in context.command.params for key in _names(each)}
+    return _of(context.command)
+
+
+def _of_train(context: typer.Context) -> set[str]:
+    """Keys of train that another command lacks, which reads train's files, too."""
+    if context.parent is None:
+        return set()
+    train = context.parent.command.commands["train"]  # type: ignore[attr-defined]
+    return set(_of(train)) - set(_keys(context))
+
+
+def _of(command: Any) -> dict[str, Any]:
+    keys = {key: each for each in command.params for key in _names(each)}
     return {key: each for key, each in keys.items() if key not in ("config", "help")}
 
 

@@ -20,6 +20,7 @@ from gpumlp.data.categories import unmet
 from gpumlp.data.raw import listed
 from gpumlp.network import MLP
 from gpumlp.training import History
+from gpumlp.training.lr_finder import LRCurve
 from gpumlp.training.monitor import COSTS, UNRANKED
 
 FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
@@ -141,6 +142,17 @@ def _told(column: str, net: MLP) -> str:
     name = column.removeprefix("val_")
     part = "training" if name == column else "validation"
     return f"{part} {metric_name(net) if name == 'metric' else name}"
+
+
+def learning_rates(curve: LRCurve) -> None:
+    """What a range test found, a line each."""
+    best = "none: the cost never falls"
+    if curve.suggestion is not None:
+        best = f"{curve.suggestion:.2g}, where the cost falls most steeply"
+    typer.echo(f"suggestion  {best}")
+    typer.echo(f"minimum     {curve.minimum:.2g}, where the cost is least")
+    end = ", where the cost explodes" if curve.exploded else ""
+    typer.echo(f"steps       {len(curve.lr)}, from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}{end}")
 
 
 def exported(out: Path, told: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ IN_OPTIONS = {  # what the Python API's errors advise → the option that does i
     "resume=False": "leave out --resume",
     "pass clip_norm=1.0": "pass --clip-norm 1",
     "lower lr": "lower --lr",
+    "lower start": "lower --start",
     "batch_size=": "--batch-size ",
     'smaller batch_size, or data="stream"': "smaller --batch-size",
     "smaller batch_size": "smaller --batch-size",

@@ -20,6 +20,7 @@ from gpumlp.cli.describe import metric_name, metrics, reported_epoch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.network import MLP
 from gpumlp.training import History
+from gpumlp.training.lr_finder import LRCurve
 from gpumlp.training.memory import Memory
 
 KEYS = {
@@ -78,6 +79,14 @@ def trained(
             "files": {name: str(folder / name) for name in written},
         }
     )
+
+
+def learning_rates(dataset: Dataset, net: MLP, curve: LRCurve) -> None:
+    """What a range test found, and its curve."""
+    told = about(dataset.name, len(dataset), dataset, net)
+    found = {name: getattr(curve, name) for name in ("suggestion", "minimum", "exploded")}
+    lines = {name: getattr(curve, name).tolist() for name in ("lr", "loss", "smoothed")}
+    show({**told, **found, "curve": lines})
 
 
 def evaluated(

@@ -190,7 +190,7 @@ Stream = Annotated[
 ]
 Scratch = Annotated[
     Path | None,
-    Option(metavar="DIR", help="Folder for those files.  [default: that of --out]"),
+    Option(metavar="DIR", help="Folder for those files.  [default: that of --out, or runs]"),
 ]
 Widths = Annotated[
     str | None, Option(help="Inputs, hidden layers and outputs, such as 784,1024,1024,10.")
