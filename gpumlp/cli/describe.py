@@ -160,7 +160,7 @@ def exported(out: Path, told: Mapping[str, Any]) -> None:
     for way in ("inputs", "outputs"):
         if way in told:
             shapes = (f"{name} ({', '.join(map(str, s))})" for name, s in told[way].items())
-            typer.echo(f"{way:<9}{', '.join(shapes)}")
+            typer.echo(f"{way:<9}{listed(shapes)}")
     typer.echo(f"wrote {out}")
 
 

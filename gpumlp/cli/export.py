@@ -39,8 +39,8 @@ Raw = Annotated[
     bool | None,
     Option(
         "--raw/--no-raw",
-        help="Take raw numbers, give labels and probabilities or values in their unit; or the "
-        "network alone.  [default: raw, where the model is `gpumlp train`'s]",
+        help="Take raw numbers and words, give labels and probabilities or values in their unit; "
+        "or the network alone.  [default: raw, where the model is `gpumlp train`'s]",
     ),
 ]
 
