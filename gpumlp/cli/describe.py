@@ -26,7 +26,7 @@ from gpumlp.training.monitor import COSTS, UNRANKED
 FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
 EVENTS = "tensorboard"  # the folder that --tensorboard adds to them
 MISSING = "not installed"
-ROWS = 12  # lines of the table
+ROWS, WIDEST = 12, 1000  # of the table: its lines, and their length, so that no number is cut
 OPTIONAL = (
     "safetensors", "typer", "rich", "tqdm", "matplotlib", "pyarrow", "scikit-learn", "mlxtend",
     "ml_dtypes", "torch", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python",
@@ -98,20 +98,25 @@ def earlier_run(folder: Path, checkpoint: Path, resume: bool, tensorboard: bool)
 
 
 def table(history: History, net: MLP) -> None:
-    """The costs and metrics of some epochs, evenly spread, the best and the last among them."""
-    names = [column for name in ("cost", *metrics(history)) for column in (name, f"val_{name}")]
+    """The costs and metrics of some epochs, evenly spread, the best and the last among them.
+
+    Of several metrics those of the validation data alone, where there is some: more would not fit.
+    """
+    measured = metrics(history)
+    names = [column for name in ("cost", *measured) for column in (name, f"val_{name}")]
+    if len(measured) > 1 and "val_cost" in history:
+        names = [name for name in names if name not in measured]
     names = [name for name in (*names, "lr", "seconds") if name in history]
     shown = {round(i) for i in np.linspace(0, history.epochs - 1, min(ROWS, history.epochs))}
     if history.best_epoch is not None:
         shown.add(history.best_epoch)
     lines = Table("epoch", box=None, pad_edge=False)
+    cells = {name: [f"{history[name][epoch]:.4g}" for epoch in sorted(shown)] for name in names}
     for name in names:
-        lines.add_column(_told(name, net), justify="right")
-    for epoch in sorted(shown):
-        row = history.row(epoch)
-        best = " (best)" if epoch == history.best_epoch else ""
-        lines.add_row(f"{epoch + 1}{best}", *(f"{row[name]:.4g}" for name in names))
-    Console().print(lines)
+        lines.add_column(_told(name, net).replace(" ", "\n"), justify="right", vertical="bottom")
+    for epoch, *row in zip(sorted(shown), *cells.values(), strict=True):
+        lines.add_row(f"{epoch + 1}{' (best)' * (epoch == history.best_epoch)}", *row)
+    Console(width=WIDEST).print(lines)
 
 
 def end(history: History, net: MLP, folder: Path, written: Iterable[str]) -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 from gpumlp.callbacks import ReduceOnPlateau
 from gpumlp.cli.options import completing, listed
 from gpumlp.functions import LOSSES
 from gpumlp.functions.entry import lookup
-from gpumlp.training import EarlyStopping
+from gpumlp.training import EarlyStopping, scorers
 from gpumlp.training.callbacks import Callback
 from gpumlp.training.metrics import measures
 from gpumlp.training.monitor import Monitor
 
-FACTOR = 0.1  # of ReduceOnPlateau's own default
-
 
 def complete(incomplete: str) -> list[str]:
-    """Scorers' names, of which scikit-learn knows when it is asked."""
-    try:
-        from sklearn.metrics import get_scorer_names
-    except ImportError:
-        return completing(["auto"])(incomplete)
-    return completing(["auto", *get_scorer_names()])(incomplete)
+    """Metrics that go on from what is typed; only now is scikit-learn asked for their names."""
+    with contextlib.suppress(ImportError):
+        return completing(["auto", *scorers.names()])(incomplete)
+    return completing(["auto"])(incomplete)
 
 
 def metrics(asked: str | None, loss: str | None) -> str | list[str]:
@@ -66,7 +64,8 @@ def rules(
     stopping = None if patience is None else EarlyStopping(patience, monitor=column)
     if plateau is None:
         return stopping, []
-    return stopping, [ReduceOnPlateau(column, FACTOR if factor is None else factor, plateau)]
+    given: Any = {} if factor is None else {"factor": factor}
+    return stopping, [ReduceOnPlateau(column, patience=plateau, **given)]
 
 
 def _check(column: str, usual: bool, who: str, names: Sequence[str], validation: float) -> None:
