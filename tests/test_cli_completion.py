@@ -10,6 +10,8 @@ import gpumlp
 from gpumlp.cli.app import app
 from gpumlp.data import EMBEDDED
 
+ROC = ("ovo", "ovo_weighted", "ovr", "ovr_weighted")
+
 
 def offered(words):
     """The completions of the last word."""
@@ -26,7 +28,7 @@ def offered(words):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", ["train", "evaluate", "predict", "export", "bench", "tune", "info"]),
+        ("", ["train", "find-lr", "evaluate", "predict", "export", "bench", "tune", "info"]),
         ("ev", ["evaluate"]),
         ("train --activation ge", ["gelu", "gelu_erf"]),
         ("train --activation ", list(gpumlp.ACTIVATIONS)),
@@ -39,6 +41,10 @@ def offered(words):
         ("train --confi", ["--config"]),
         ("train di", [name for name in EMBEDDED if name.startswith("di")]),
         ("evaluate model.safetensors mni", ["mnist5k"]),
+        ("find-lr --loss hu", ["huber"]),
+        ("train --group fi", ["first:"]),
+        ("train --metric f1_macro,roc_auc_ov", [f"f1_macro,roc_auc_{k}" for k in ROC]),
+        ("train --metric au", ["auto"]),
         ("tune --activation mi", ["mish"]),
         ("bench --case small,gr", ["small,grid"]),
         ("bench --peers jax,scik", ["jax,scikit-learn"]),
@@ -55,7 +61,7 @@ def test_each_option_that_takes_a_name_of_a_table_completes_it():
         "activation": gpumlp.ACTIVATIONS, "loss": gpumlp.LOSSES, "optimizer": gpumlp.OPTIMIZERS,
         "schedule": gpumlp.SCHEDULES,
     }  # fmt: skip
-    for command in ("train", "tune", "bench"):
+    for command in ("train", "find-lr", "tune", "bench"):
         for option, names in tables.items():
             if f"--{option}" in offered(f"{command} --{option}"):
                 found = offered(f"{command} --{option} ")

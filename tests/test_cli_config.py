@@ -16,7 +16,8 @@ from gpumlp.cli.app import app
 
 TRAIN = typer.main.get_command(app).commands["train"]
 WITHOUT_KEY = {"config_file"}
-SAMPLES = {bool: True, int: 3, float: 0.25, str: "word"}
+SAMPLES = {int: 3, float: 0.25, str: "word", list: ["word", "words"]}
+OTHERS = {int: 5, float: 0.75, str: "other", list: "other"}
 FLOWERS = {"target": "species", "hidden": "8", "epochs": 3, "batch-size": 32, "backend": "numpy"}
 
 
@@ -45,15 +46,20 @@ def tensors(folder):
 def test_every_option_is_a_key_and_the_command_line_goes_first(key, tmp_path):
     defaults, context = parsed()
     parameter, kind = keys()[key], config._kinds(context)[keys()[key].name]
-    value, file = SAMPLES[kind], tmp_path / "run.toml"
-    flag = [value] if parameter.param_type_name == "argument" else [f"--{key}", value]
-    by_flag, _ = parsed(*(flag[:1] if kind is bool else flag))
+    value, file = SAMPLES.get(kind, not parameter.default), tmp_path / "run.toml"
+    if kind is bool:
+        flag = [f"--{key}" if value else f"--no-{key}"]
+    else:
+        texts = value if kind is list else [value]
+        name = [] if parameter.param_type_name == "argument" else [f"--{key}"]
+        flag = [word for text in texts for word in (*name, text)]
+    by_flag, _ = parsed(*flag)
     for written in (key, key.replace("-", "_")):
         by_file, _ = parsed("--config", write(file, **{written: value}))
         assert by_file == by_flag
         assert by_file != defaults
     if kind is not bool:
-        other = write(file, **{key: {int: 5, float: 0.75, str: "other"}[kind]})
+        other = write(file, **{key: OTHERS[kind]})
         assert parsed("--config", other, *flag)[0] == by_flag
 
 
@@ -124,6 +130,8 @@ BAD = [
     ("lr = '0.1'", 'lr takes a number, got "0.1"'),
     ("lr = 2020-01-01", 'lr takes a number, got "2020-01-01"'),
     ("standardize = 'no'", 'standardize takes true or false, got "no"'),
+    ("group = ['biases:lr=2', 3]", 'group takes text, or a list of texts, got ["biases:lr=2", 3]'),
+    ("metric = 0.5", "metric takes text"),
     ("resume = 1", "resume takes true or false, got 1"),
     ("hidden = [8, true]", "hidden takes text, a number, or a list of these, got [8, true]"),
     ("hidden = 2.5", "hidden takes text, a number, or a list of these, got 2.5"),

@@ -36,6 +36,11 @@ WRONG = {  # of the commands that have no table of wrong uses of their own
         (["{model}", "{flowers}", "--out", "{folder}/p.txt"], "must end in .csv"),
         (["{flowers}", "{flowers}"], "is damaged or no safetensors file"),
     ],
+    "find-lr": [
+        (["{folder}/none.csv"], "there is no file"),
+        (["{flowers}", "--target", "specis"], "did you mean 'species'?"),
+        (["{flowers}", "--target", "species", "--plot", "{folder}"], "--plot must end in .png"),
+    ],
     "tune": [
         ([], "give a MODEL file, or the widths of one: --widths 784,1024,1024,10"),
         (["{model}", "more"], "more"),
@@ -111,7 +116,7 @@ def test_no_words_in_any_order_show_a_traceback(flowers, model, tmp_path):
     ]
     rng = np.random.default_rng(5)
     many = [list(some) for n in (1, 2, 3) for some in itertools.permutations(words, n)]
-    for command in ("train", "evaluate", "predict", "export", "tune", "info"):
+    for command in ("train", "evaluate", "predict", "export", "find-lr", "tune", "info"):
         for choice in rng.choice(len(many), 12, replace=False):
             arguments = [command, *many[choice]]
             if command == "train":

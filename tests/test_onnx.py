@@ -223,9 +223,7 @@ def test_values_of_raw_numbers_are_in_the_targets_unit(rng):
 class Wider(Preparation):
     """With more to do before a network sees x."""
 
-    fill: tuple[float, ...] | None = None
-    holes: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
 
 
 def test_missing_values_are_filled_and_told(rng):
@@ -233,7 +231,7 @@ def test_missing_values_are_filled_and_told(rng):
     gone = rng.random(x.shape) < 0.2
     fill, known = (1.7e9, 5.0, -3.0), known.to_json()
     net = MLP([5, 8, 3], backend="numpy")
-    wider = Wider(**{**known, "fill": fill, "holes": ("when", "naïve")})
+    wider = Preparation(**{**known, "fill": fill, "holes": ("when", "naïve")})
     seen = (np.where(gone, fill, x) - known["shift"]) / known["scale"]
     seen = np.c_[seen[:, 0], gone[:, 0], seen[:, 1:], gone[:, 2]]
     model = export_onnx(net, preparation=wider)
@@ -243,9 +241,9 @@ def test_missing_values_are_filled_and_told(rng):
 
 def test_what_the_graph_does_not_do_is_refused(rng):
     net, _, preparation = prepared(rng, ("a", "b", "c"))
-    wider = Wider(**{**preparation.to_json(), "categories": ("red",)})
+    wider = Wider(**{**preparation.to_json(), "embeddings": ("red",)})
     refusal(
-        ValueError, lambda: export_onnx(net, preparation=wider), "categories", "preparation=None"
+        ValueError, lambda: export_onnx(net, preparation=wider), "embeddings", "preparation=None"
     )
 
 

@@ -1,9 +1,10 @@
-"""The command line: gpumlp train | evaluate | predict | export | tune | bench | info."""
+"""The command line: gpumlp train | find-lr | evaluate | predict | export | tune | bench | info."""
 
 from __future__ import annotations
 
 import io
 import sys
+import warnings
 
 __all__ = ["main"]
 
@@ -13,6 +14,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a sign, Σ say, shows ?
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = _warned  # type: ignore[assignment]
     try:
         from gpumlp.cli.app import app
     except ModuleNotFoundError as error:
@@ -24,3 +26,8 @@ def main() -> None:
         )
         sys.exit(2)
     app()
+
+
+def _warned(message: Warning | str, *_: object) -> str:
+    """A warning as errors are told: a line, without the file that gave it."""
+    return f"gpumlp: warning: {' '.join(str(message).split())}\n"

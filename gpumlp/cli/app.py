@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import gpumlp
 from gpumlp import data as datasets
-from gpumlp.callbacks import TensorBoard
-from gpumlp.cli import config, describe, machine, models, options, outputs, predictions
+from gpumlp.cli import describe, machine, models, options, predictions
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.errors import Commands, reported, show_tracebacks
 from gpumlp.cli.export import export
+from gpumlp.cli.find_lr import find_lr
 from gpumlp.cli.measures import Measures
 from gpumlp.cli.pictures import Picture
-from gpumlp.training import Trainer
+from gpumlp.cli.train import train
 
 app = typer.Typer(
     cls=Commands,
@@ -44,120 +43,8 @@ def _start(
     show_tracebacks(debug)
 
 
-@app.command()
-@reported
-def train(
-    context: typer.Context,
-    data: options.Data = "mnist5k",
-    target: options.Target = None,
-    task: options.Task = None,
-    hidden: options.Hidden = "256,256",
-    activation: options.Activation = "relu",
-    loss: options.Loss = None,
-    label_smoothing: options.LabelSmoothing = None,
-    optimizer: options.Optimizer = "adamw",
-    lr: options.LearningRate = None,
-    schedule: options.Schedule = "warmup_cosine",
-    batch_size: options.BatchSize = 64,
-    epochs: options.Epochs = 20,
-    l1: options.L1 = 0.0,
-    l2: options.L2 = 0.0,
-    weight_decay: options.WeightDecay = None,
-    clip_norm: options.ClipNorm = None,
-    precision: options.Precision = "float32",
-    slot_precision: options.SlotPrecision = None,
-    memory: options.Memory = "normal",
-    backend: options.Room = "auto",
-    seed: options.Seed = 0,
-    validation: options.Validation = 0.2,
-    standardize: options.Standardize = None,
-    categorical: options.Categorical = None,
-    max_categories: options.MaxCategories = 100,
-    min_frequency: options.MinFrequency = 5,
-    impute: options.Impute = "mean",
-    stream: options.Stream = None,
-    scratch: options.Scratch = None,
-    patience: options.Patience = None,
-    out: options.Folder = None,
-    checkpoint_every: options.CheckpointEvery = None,
-    resume: options.Resume = False,
-    tensorboard: options.TensorBoard = False,
-    config_file: options.Config = None,
-    plan: options.Plan = False,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Train a network; write it and the history of its training.
-
-    The folder gets model.safetensors, checkpoint.safetensors, history.json, history.png, and
-    run.toml, with which --config repeats the run; files of those names are replaced.
-
-    Ctrl-C ends the training and writes them too; --resume goes on from there.
-    """
-    models.require("matplotlib", "safetensors", "sklearn", "tqdm")
-    if out is not None:
-        outputs.check_folder(out)
-    if patience is not None and not validation:
-        raise ValueError("--patience watches the validation cost; leave out --validation 0")
-    datasets.check_impute(impute)
-    rule = models.optimizer(optimizer, weight_decay)
-
-    def trainer_of(net: gpumlp.MLP) -> Trainer:
-        return Trainer(
-            net, rule, lr, batch_size, schedule, clip_norm, seed, slot_precision, memory=memory
-        )
-
-    settings: Any = {"precision": precision, "backend": backend, "seed": seed}
-    models.check(hidden, activation, loss, trainer_of, **settings)
-    room = datasets.Scratch(scratch or outputs.nearest(out or Path("runs")), stream)
-    dataset = datasets.load(
-        data, target, task, categorical=options.listed(categorical), scratch=room
-    )
-    part, held = datasets.split(dataset, validation, seed)
-    cost = models.loss_for(dataset, loss, label_smoothing)
-    preparation = models.prepare(
-        part, cost, standardize, impute=impute, max_categories=max_categories,
-        min_frequency=min_frequency,
-    )  # fmt: skip
-    net = models.build(
-        dataset, len(preparation.columns), hidden, activation, cost, l1=l1, l2=l2, **settings
-    )
-    trainer = trainer_of(net)
-
-    def seen(examples: datasets.Dataset) -> tuple[Any, Any]:
-        x = preparation.prepared(examples.x, net.backend.dtype, room, examples.categories)
-        return x, preparation.targets(examples.y)
-
-    if not (quiet or as_json):
-        describe.start(dataset, part, held, net)
-    describe.preparation(preparation)
-    if plan:
-        planned = trainer.memory(
-            len(part), validation=len(held or ()), early_stopping=patience, train_metric=True
-        )
-        machine.plan(dataset, net, planned) if as_json else typer.echo(planned)
-        return
-    with outputs.folder(out or Path("runs") / dataset.name) as folder:
-        checkpoint = folder / "checkpoint.safetensors"
-        describe.earlier_run(folder, checkpoint, resume)
-        data_to_fit, to_watch = seen(part), seen(held) if held else None
-        describe.scratch(room)
-        history = trainer.fit(
-            *data_to_fit, epochs, validation=to_watch, early_stopping=patience,
-            train_metric=True, progress=not quiet, checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every, resume=resume,
-            callbacks=[TensorBoard(folder / "tensorboard")] if tensorboard else [],
-        )  # fmt: skip
-        outputs.write(folder, net, preparation, history, dataset.name)
-        config.write(folder / "run.toml", context)
-    if as_json:
-        machine.trained(dataset, net, history, folder)
-    else:
-        if not quiet:
-            describe.table(history, net)
-        describe.end(history, net, folder)
-    if history.stopped == "interrupted":
-        raise typer.Exit(130)
+app.command()(train)
+app.command("find-lr")(find_lr)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Options in a TOML file: `gpumlp train --config` reads one, and each run leaves one, run.toml.
+"""Options in a TOML file: train and find-lr --config read one, and each run leaves one, run.toml.
 
 A key is an option's long name, with - or _, or DATA's, `data`; the command's own signature and
 options say which there are, what they hold and what is refused.
@@ -25,7 +25,7 @@ from gpumlp.storage import atomic_write
 NOT_THE_RUNS = ("json", "plan", "quiet", "resume")
 EXPECTED = {
     bool: "true or false", int: "a whole number", float: "a number",
-    str: "text, a number, or a list of these",
+    str: "text, a number, or a list of these", list: "text, or a list of texts",
 }  # fmt: skip
 
 
@@ -45,19 +45,21 @@ def write(path: Path, context: typer.Context) -> None:
     lines = [f"# gpumlp {gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
     for key, parameter in _keys(context).items():
         value = context.params.get(parameter.name)
-        if value is not None and key not in NOT_THE_RUNS:
+        if value not in (None, ()) and key not in NOT_THE_RUNS:
             lines.append(f"{key} = {_literal(value)}")
     atomic_write(path, "\n".join([*lines, ""]).encode(errors="replace"))
 
 
 def _values(context: typer.Context, path: Path) -> dict[str, Any]:
     """Parameter's name → the file's value, checked as an option's is."""
-    known, kinds = _keys(context), _kinds(context)
+    known, kinds, trains = _keys(context), _kinds(context), _of_train(context)
     values: dict[str, Any] = {}
     for written, value in _read(path).items():
         key = written.replace("_", "-")
         if isinstance(value, dict):
             raise _error(f"{path}: [{written}] is a table; write its keys at the top, without it")
+        if key in trains:
+            continue
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
@@ -79,8 +81,12 @@ def _values(context: typer.Context, path: Path) -> dict[str, Any]:
 def _typed(kind: type, value: Any) -> Any:
     """The value as the command line would bring it, or None where it is of another kind.
 
-    A list stands for its items with commas: hidden = [256, 256].
+    A list stands for its items with commas, hidden = [256, 256], or for an option that may be there
+    several times.
     """
+    if kind is list:
+        texts = value if isinstance(value, list) else [value]
+        return texts if all(isinstance(text, str) for text in texts) else None
     if kind is str and isinstance(value, list):
         items = [_typed(str, item) for item in value]
         return None if None in items else ",".join(items)
@@ -102,7 +108,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _keys(context: typer.Context) -> dict[str, Any]:
     """Key → parameter, in the order of the command's signature."""
-    keys = {key: each for each in context.command.params for key in _names(each)}
+    return _of(context.command)
+
+
+def _of_train(context: typer.Context) -> set[str]:
+    """Keys of train that another command lacks, which reads train's files, too."""
+    if context.parent is None:
+        return set()
+    train = context.parent.command.commands["train"]  # type: ignore[attr-defined]
+    return set(_of(train)) - set(_keys(context))
+
+
+def _of(command: Any) -> dict[str, Any]:
+    keys = {key: each for each in command.params for key in _names(each)}
     return {key: each for key, each in keys.items() if key not in ("config", "help")}
 
 
@@ -114,12 +132,13 @@ def _names(parameter: Any) -> Iterator[str]:
 
 
 def _kinds(context: typer.Context) -> Mapping[str, type]:
-    """Parameter's name → bool, int, float or str, which a path is, too, by the annotations."""
+    """Parameter's name → bool, int, float, list, or str for the rest, by the annotations."""
     assert context.command.callback is not None
     hints = typing.get_type_hints(inspect.unwrap(context.command.callback))
     kinds: dict[str, type] = {}
     for name, hint in hints.items():
         kind = next((each for each in typing.get_args(hint) if each is not type(None)), hint)
+        kind = typing.get_origin(kind) or kind
         kinds[name] = kind if kind in EXPECTED else str
     return kinds
 
@@ -130,7 +149,7 @@ def _literal(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_literal, value))}]"
     # JSON's escapes are TOML's, but for DEL
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from gpumlp.data.categories import unmet
 from gpumlp.data.raw import listed
 from gpumlp.network import MLP
 from gpumlp.training import History
+from gpumlp.training.lr_finder import LRCurve
+from gpumlp.training.monitor import COSTS, UNRANKED
 
 FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
+EVENTS = "tensorboard"  # the folder that --tensorboard adds to them
 MISSING = "not installed"
-ROWS = 12  # lines of the table
-COLUMNS = {
-    "cost": "training cost", "val_cost": "validation cost", "metric": "training {}",
-    "val_metric": "validation {}", "lr": "learning rate", "seconds": "seconds",
-}  # fmt: skip
+ROWS, WIDEST = 12, 1000  # of the table: its lines, and their length, so that no number is cut
 OPTIONAL = (
     "safetensors", "typer", "rich", "tqdm", "matplotlib", "pyarrow", "scikit-learn", "mlxtend",
     "ml_dtypes", "torch", "cupy-cuda12x", "cupy-cuda13x", "nvmath-python",
@@ -84,31 +83,43 @@ class Unmet:
             typer.echo(f"{told}: {listed(odd)}", err=True)
 
 
-def earlier_run(folder: Path, checkpoint: Path, resume: bool) -> None:
+def files(tensorboard: bool) -> tuple[str, ...]:
+    """What a training writes into its folder."""
+    return (*FILES, *[EVENTS] * tensorboard)
+
+
+def earlier_run(folder: Path, checkpoint: Path, resume: bool, tensorboard: bool) -> None:
     """What becomes of files that are there, on stderr."""
     if resume and not checkpoint.exists():
         typer.echo(f"there is no {checkpoint}: starting from the beginning", err=True)
-    elif not resume and any((folder / name).exists() for name in FILES):
-        typer.echo(f"replacing the files of an earlier run in {folder}", err=True)
+    elif not resume and any((folder / name).exists() for name in files(tensorboard)):
+        kept = "" if tensorboard or not (folder / EVENTS).exists() else f"; {EVENTS} stays as it is"
+        typer.echo(f"replacing the files of an earlier run in {folder}{kept}", err=True)
 
 
 def table(history: History, net: MLP) -> None:
-    """The costs and metrics of some epochs, evenly spread, the best and the last among them."""
-    names = [name for name in COLUMNS if name in history]
+    """The costs and metrics of some epochs, evenly spread, the best and the last among them.
+
+    Of several metrics those of the validation data alone, where there is some: more would not fit.
+    """
+    measured = metrics(history)
+    names = [column for name in ("cost", *measured) for column in (name, f"val_{name}")]
+    if len(measured) > 1 and "val_cost" in history:
+        names = [name for name in names if name not in measured]
+    names = [name for name in (*names, "lr", "seconds") if name in history]
     shown = {round(i) for i in np.linspace(0, history.epochs - 1, min(ROWS, history.epochs))}
     if history.best_epoch is not None:
         shown.add(history.best_epoch)
     lines = Table("epoch", box=None, pad_edge=False)
+    cells = {name: [f"{history[name][epoch]:.4g}" for epoch in sorted(shown)] for name in names}
     for name in names:
-        lines.add_column(COLUMNS[name].format(metric_name(net)), justify="right")
-    for epoch in sorted(shown):
-        row = history.row(epoch)
-        best = " (best)" if epoch == history.best_epoch else ""
-        lines.add_row(f"{epoch + 1}{best}", *(f"{row[name]:.4g}" for name in names))
-    Console().print(lines)
+        lines.add_column(_told(name, net).replace(" ", "\n"), justify="right", vertical="bottom")
+    for epoch, *row in zip(sorted(shown), *cells.values(), strict=True):
+        lines.add_row(f"{epoch + 1}{' (best)' * (epoch == history.best_epoch)}", *row)
+    Console(width=WIDEST).print(lines)
 
 
-def end(history: History, net: MLP, folder: Path) -> None:
+def end(history: History, net: MLP, folder: Path, written: Iterable[str]) -> None:
     """How the training ended, and where its files are."""
     epochs = f"{history.epochs} epoch{'s' * (history.epochs != 1)}"
     how = {
@@ -118,11 +129,35 @@ def end(history: History, net: MLP, folder: Path) -> None:
     }[history.stopped]
     epoch = reported_epoch(history)
     row = {} if epoch is None else history.row(epoch)
-    value = row.get("val_metric", row.get("metric"))
-    part = "validation" if "val_metric" in row else "training"
-    result = "" if value is None else f": {part} {metric_name(net)} {value:.4f}"
-    typer.echo(f"{how}{result}")
-    typer.echo(f"wrote {folder}/{', '.join(FILES)}")
+    columns = (f"val_{n}" if f"val_{n}" in row else n for n in metrics(history))
+    found = ", ".join(f"{_told(name, net)} {row[name]:.4f}" for name in columns if row)
+    typer.echo(f"{how}{': ' * bool(found)}{found}")
+    typer.echo(f"wrote {folder}/{', '.join(written)}")
+
+
+def metrics(history: History) -> list[str]:
+    """The metrics' columns, those of the validation data left out."""
+    return [name for name in history if name not in (*COSTS, *UNRANKED) and name[:4] != "val_"]
+
+
+def _told(column: str, net: MLP) -> str:
+    """How people call a column: "validation accuracy" for "val_metric"."""
+    if column in ("lr", "seconds"):
+        return {"lr": "learning rate"}.get(column, column)
+    name = column.removeprefix("val_")
+    part = "training" if name == column else "validation"
+    return f"{part} {metric_name(net) if name == 'metric' else name}"
+
+
+def learning_rates(curve: LRCurve) -> None:
+    """What a range test found, a line each."""
+    best = "none: the cost never falls"
+    if curve.suggestion is not None:
+        best = f"{curve.suggestion:.2g}, where the cost falls most steeply"
+    typer.echo(f"suggestion  {best}")
+    typer.echo(f"minimum     {curve.minimum:.2g}, where the cost is least")
+    end = ", where the cost explodes" if curve.exploded else ""
+    typer.echo(f"steps       {len(curve.lr)}, from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}{end}")
 
 
 def exported(out: Path, told: Mapping[str, Any]) -> None:
@@ -130,7 +165,7 @@ def exported(out: Path, told: Mapping[str, Any]) -> None:
     for way in ("inputs", "outputs"):
         if way in told:
             shapes = (f"{name} ({', '.join(map(str, s))})" for name, s in told[way].items())
-            typer.echo(f"{way:<9}{', '.join(shapes)}")
+            typer.echo(f"{way:<9}{listed(shapes)}")
     typer.echo(f"wrote {out}")
 
 

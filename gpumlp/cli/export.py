@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from typer import Argument, Option
 
 from gpumlp import storage
 from gpumlp.cli import describe, machine, options
@@ -17,15 +18,40 @@ from gpumlp.errors import CheckpointError
 from gpumlp.network import MLP
 
 SUFFIXES = (".onnx", ".safetensors", ".npz")
+Exported = Annotated[
+    Path,
+    Argument(
+        metavar="OUT", help=".onnx; .safetensors or .npz: the weights alone, by torch's names."
+    ),
+]
+Opset = Annotated[
+    int | None, Option(metavar="N", help="ONNX operators' version, 13 and up.  [default: 17]")
+]
+Probabilities = Annotated[
+    bool | None,
+    Option(
+        "--probabilities/--logits",
+        help="Apply softmax, sigmoid or exp, as the loss has it, or leave the last layer's output "
+        "as it is.  [default: probabilities]",
+    ),
+]
+Raw = Annotated[
+    bool | None,
+    Option(
+        "--raw/--no-raw",
+        help="Take raw numbers and words, give labels and probabilities or values in their unit; "
+        "or the network alone.  [default: raw, where the model is `gpumlp train`'s]",
+    ),
+]
 
 
 @reported
 def export(
     model: options.Model,
-    out: options.Exported,
-    opset: options.Opset = None,
-    probabilities: options.Probabilities = None,
-    raw: options.Raw = None,
+    out: Exported,
+    opset: Opset = None,
+    probabilities: Probabilities = None,
+    raw: Raw = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a model for other programs: ONNX, or its weights alone."""

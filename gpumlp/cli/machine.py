@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy.typing as npt
 import typer
 
-from gpumlp.cli.describe import FILES, metric_name, reported_epoch
+from gpumlp.cli.describe import metric_name, metrics, reported_epoch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.network import MLP
 from gpumlp.training import History
+from gpumlp.training.lr_finder import LRCurve
 from gpumlp.training.memory import Memory
 
 KEYS = {
@@ -62,20 +63,30 @@ def plan(dataset: Dataset, net: MLP, memory: Memory) -> None:
     show({**told, "memory": {**asdict(memory), "total": memory.total}})
 
 
-def trained(dataset: Dataset, net: MLP, history: History, folder: Path) -> None:
+def trained(
+    dataset: Dataset, net: MLP, history: History, folder: Path, written: Iterable[str]
+) -> None:
     """How a training ended: the row of the history that the model's θ is of, and the files."""
-    epoch = reported_epoch(history)
+    epoch, usual = reported_epoch(history), KEYS.get(metric_name(net), metric_name(net))
     show(
         {
             **about(dataset.name, len(dataset), dataset, net),
             "stopped": history.stopped,
             "epochs": history.epochs,
             "epoch": epoch,  # from 0, as in history.json
-            "metric": KEYS.get(metric_name(net), metric_name(net)),
+            "metric": usual if "metric" in history else next(iter(metrics(history)), None),
             "result": {} if epoch is None else history.row(epoch),
-            "files": {name: str(folder / name) for name in FILES},
+            "files": {name: str(folder / name) for name in written},
         }
     )
+
+
+def learning_rates(dataset: Dataset, net: MLP, curve: LRCurve) -> None:
+    """What a range test found, and its curve."""
+    told = about(dataset.name, len(dataset), dataset, net)
+    found = {name: getattr(curve, name) for name in ("suggestion", "minimum", "exploded")}
+    lines = {name: getattr(curve, name).tolist() for name in ("lr", "loss", "smoothed")}
+    show({**told, **found, "curve": lines})
 
 
 def evaluated(

@@ -67,7 +67,10 @@ def optimizer(name: str, weight_decay: float | None) -> Optimizer:
     if weight_decay is None:
         return rule
     if "weight_decay" not in rule.params:
-        raise ValueError(f"{name} has no weight decay; use --l2, or --optimizer adamw or lion")
+        known = [n for n, entry in OPTIMIZERS.items() if "weight_decay" in entry.params]
+        raise ValueError(
+            f"{name} has no weight decay; use --l2, or --optimizer {' or '.join(known)}"
+        )
     return rule.set(weight_decay=weight_decay)
 
 

@@ -1,6 +1,7 @@
-"""The options of the commands: types, help and what a shell completes.
+"""The options that commands share: types, help and what a shell completes.
 
-An option is added here and in its command's signature; --config takes it as a key from there.
+An option of one command alone stands in its file.  It is added there and in the signature; --config
+takes it as a key from there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typer import Argument, Option
 import gpumlp
 from gpumlp.cli import config
 from gpumlp.data import EMBEDDED, IMPUTE, TASKS
+from gpumlp.training.groups import NAMES as GROUPS
 
 
 def _one_of(names: Iterable[str]) -> str:
@@ -45,6 +47,7 @@ def named(names: Iterable[str], help: str, *flags: str, **settings: Any) -> Any:
 
 
 DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
+DECAYING = [name for name, rule in gpumlp.OPTIMIZERS.items() if "weight_decay" in rule.params]
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 Data = Annotated[str, Argument(help=DATA, autocompletion=completing(EMBEDDED))]
@@ -98,18 +101,33 @@ Loss = Annotated[
 ]
 LabelSmoothing = Annotated[float | None, Option(help="Of softmax_cross_entropy.  [default: 0.1]")]
 Optimizer = Annotated[str, named(gpumlp.OPTIMIZERS, f"{_one_of(gpumlp.OPTIMIZERS)}.")]
-LearningRate = Annotated[
-    float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
-]
-Schedule = Annotated[
-    str, named(gpumlp.SCHEDULES, f"Of the learning rate: {_one_of(gpumlp.SCHEDULES)}.")
-]
 BatchSize = Annotated[int, Option(min=1, help="Examples a step.")]
-Epochs = Annotated[int, Option(min=1, help="Passes over the training data.")]
+Accumulate = Annotated[
+    int,
+    Option(
+        metavar="PARTS",
+        min=1,
+        help="Work each minibatch in so many micro-batches, one after the other: the same step "
+        "with less memory.",
+    ),
+]
+Shuffle = Annotated[
+    bool, Option("--shuffle/--no-shuffle", help="Give each epoch an order of its own.")
+]
 L1 = Annotated[float, Option(help="Ω(θ) gets this times Σ|θ|, weights and biases.")]
 L2 = Annotated[float, Option(help="Ω(θ) gets half of this times Σθ².")]
 WeightDecay = Annotated[
-    float | None, Option(help="Of adamw and lion; the optimizer's usual one if left out.")
+    float | None,
+    Option(help=f"Of {_one_of(DECAYING)}; the optimizer's usual one if left out."),
+]
+Group = Annotated[
+    list[str] | None,
+    Option(
+        metavar="NAME:lr=X,decay=Y",
+        help="What learning rate and weight decay are multiplied by in a group of parameters: "
+        f"{_one_of(GROUPS)}; biases:decay=0, or first:lr=0.1.  May be there several times.",
+        autocompletion=completing(f"{name}:" for name in GROUPS),
+    ),
 ]
 ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
 Precision = Annotated[
@@ -125,9 +143,6 @@ Memory = Annotated[
         ["normal", "low"],
         "normal, or low: compute activations again on the way back where that saves.",
     ),
-]
-Plan = Annotated[
-    bool, Option("--plan", help="Show the memory that the training would take, and do not train.")
 ]
 Room = Annotated[
     str, named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
@@ -175,33 +190,7 @@ Stream = Annotated[
 ]
 Scratch = Annotated[
     Path | None,
-    Option(metavar="DIR", help="Folder for those files.  [default: that of --out]"),
-]
-Patience = Annotated[
-    int | None,
-    Option(
-        min=1,
-        help="Stop when the validation cost has not fallen for so many epochs, and keep the best.",
-    ),
-]
-Folder = Annotated[
-    Path | None, Option("--out", help="Folder for what is written.  [default: runs/NAME]")
-]
-CheckpointEvery = Annotated[
-    int | None,
-    Option(
-        metavar="STEPS",
-        min=1,
-        help="Write checkpoint.safetensors after so many steps too, not only after each epoch.",
-    ),
-]
-Resume = Annotated[
-    bool,
-    Option(
-        "--resume",
-        help="Go on from the folder's checkpoint, as if the training had never stopped.  Give the "
-        "same options again.",
-    ),
+    Option(metavar="DIR", help="Folder for those files.  [default: that of --out, or runs]"),
 ]
 Widths = Annotated[
     str | None, Option(help="Inputs, hidden layers and outputs, such as 784,1024,1024,10.")
@@ -217,15 +206,6 @@ PrecisionToTune = Annotated[
 ]
 Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
 AsJson = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on stdout.")]
-TensorBoard = Annotated[
-    bool,
-    Option(
-        "--tensorboard",
-        help="Write the history for TensorBoard, too, into the folder's `tensorboard`: "
-        "tensorboard --logdir runs compares all runs.",
-    ),
-]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
 Predictions = Annotated[
     Path | None,
     Option(
@@ -242,30 +222,5 @@ Picture = Annotated[
     Option(
         metavar="FILE",
         help="Draw the confusion matrix, or predicted values and residuals, there, a PNG.",
-    ),
-]
-Exported = Annotated[
-    Path,
-    Argument(
-        metavar="OUT", help=".onnx; .safetensors or .npz: the weights alone, by torch's names."
-    ),
-]
-Opset = Annotated[
-    int | None, Option(metavar="N", help="ONNX operators' version, 13 and up.  [default: 17]")
-]
-Probabilities = Annotated[
-    bool | None,
-    Option(
-        "--probabilities/--logits",
-        help="Apply softmax, sigmoid or exp, as the loss has it, or leave the last layer's output "
-        "as it is.  [default: probabilities]",
-    ),
-]
-Raw = Annotated[
-    bool | None,
-    Option(
-        "--raw/--no-raw",
-        help="Take raw numbers, give labels and probabilities or values in their unit; or the "
-        "network alone.  [default: raw, where the model is `gpumlp train`'s]",
     ),
 ]

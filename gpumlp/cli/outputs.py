@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpumlp.cli.describe import metric_name
+from gpumlp.cli.describe import metric_name, metrics
 from gpumlp.data import Preparation
 from gpumlp.network import MLP
 from gpumlp.plots import plot_history
@@ -50,4 +50,5 @@ def write(path: Path, net: MLP, preparation: Preparation, history: History, name
     atomic_write(path / "history.json", history.to_json().encode())
     widths = "-".join(map(str, net.widths))
     title = f"{name}: {widths}, {net.precision}"
-    plot_history(history, path / "history.png", metric=metric_name(net), title=title)
+    names = [metric_name(net) if name == "metric" else name for name in metrics(history)]
+    plot_history(history, path / "history.png", metric=names[0], title=title)

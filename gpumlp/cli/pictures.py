@@ -14,6 +14,15 @@ from gpumlp.plots_evaluation import confusion_figure, residual_figure
 from gpumlp.storage import check_place
 
 
+def check(path: Path | None) -> None:
+    """Raise before the work begins where --plot could not be written; None is no picture."""
+    if path is not None:
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"--plot must end in .png, got {path}")
+        check_place(path)
+        blank_figure()
+
+
 class Picture:
     """What is drawn of a model's predictions, gathered part by part.
 
@@ -30,11 +39,7 @@ class Picture:
         self._target = "target"
         self._y: list[npt.NDArray[Any]] = []
         self._p: list[npt.NDArray[Any]] = []
-        if path is not None:
-            if path.suffix.lower() != ".png":
-                raise ValueError(f"--plot must end in .png, got {path}")
-            check_place(path)
-            blank_figure()
+        check(path)
 
     def add(self, part: Dataset, p: npt.NDArray[Any]) -> None:
         """Take these examples, too, with what `Preparation.outputs` gave of them."""

@@ -1,9 +1,8 @@
-"""MLP → ONNX: Gemm and activation, layer by layer; with a Preparation, raw numbers → labels."""
+"""MLP → ONNX: Gemm and activation, layer by layer; with a Preparation, raw columns → labels."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 import gpumlp
 from gpumlp.checks import positive_int
+from gpumlp.interop.onnx_inputs import WORDS, check_names, entries, seen
 from gpumlp.interop.operators import activation
 from gpumlp.interop.tracing import Graph
 from gpumlp.network import MLP
@@ -25,10 +25,6 @@ Outputs = dict[str, tuple[npt.DTypeLike, int | None]]
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
 LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds 2 GiB
-BUILT = (  # what of a Preparation the graph does; a model that needs more is refused
-    "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
-    "holes",
-)  # fmt: skip
 
 
 def export_onnx(
@@ -46,7 +42,9 @@ def export_onnx(
     or "y_hat", what `net.forward` gives, (batch, n_L).
 
     With a preparation x is raw, float64, and so is the output: "probabilities" (batch, classes)
-    with their "label" (batch,), strings, or "values" (batch, k) in the target's unit.
+    with their "label" (batch,), strings, or "values" (batch, k) in the target's unit.  Where there
+    are columns of categories, each column is an input of its name in x's place, (batch, 1):
+    float64, or strings, without blanks around them, "" where the value is missing.
 
     θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", …  The metadata say gpumlp's version,
     the network's settings, and of a preparation the features, the target and the classes, as JSON.
@@ -61,8 +59,8 @@ def export_onnx(
         opset: of the operators, 13 and up; it decides the IR version.
         link: apply the loss's link to ŷ: softmax, sigmoid or exp; else the logits come out.
         preparation: what `gpumlp train` kept of the data: builds in what stands for missing values
-            (NaN), the standardisation, and with `link` the labels' names or the target's unit.  One
-            with categories is refused: x is numbers.
+            (NaN), the categories' inputs, the standardisation, and with `link` the labels' names
+            or the target's unit.
 
     Raises:
         ValueError: an activation, the opset or the preparation cannot be exported.
@@ -95,7 +93,7 @@ def _network(
     """The graph and what it gives."""
     tensors = net.tensors()
     graph = Graph(tensors["0.weight"].dtype, opset)
-    h = "x" if preparation is None else _seen(graph, preparation, net.widths[0])
+    h = "x" if preparation is None else seen(graph, preparation, net.widths[0])
     for k, f in enumerate(net.f[1:]):
         graph.place = f"layer{k + 1}/"
         names = [graph.constant(tensors[n], name=n) for n in (f"{2 * k}.weight", f"{2 * k}.bias")]
@@ -109,39 +107,12 @@ def _network(
         return graph, {name: (dtype, net.widths[-1])}
     h = graph.cast(h, float)
     if link:
-        return graph, _told(graph, preparation, h, net.widths[-1])
-    graph.node("Identity", h, output="y_hat")
-    return graph, {"y_hat": (np.dtype(float), net.widths[-1])}
-
-
-def _seen(graph: Graph, preparation: Any, width: int) -> str:
-    """What the network sees of raw x, as `Preparation.inputs` and the room's cast have it."""
-    more = [f.name for f in fields(preparation) if f.name not in BUILT]
-    unbuilt = [name for name in more if getattr(preparation, name)]
-    if unbuilt:
-        raise ValueError(
-            f"the model's preparation has {', '.join(unbuilt)}, which an ONNX graph of gpumlp's "
-            "does not do; export the network alone, preparation=None, and prepare x before it"
-        )
-    features, holes = preparation.features, getattr(preparation, "holes", ())
-    if len(features) + len(holes) != width:
-        raise ValueError(
-            f"preparation makes {len(features) + len(holes)} inputs but the network has {width}; "
-            "pass the preparation of this network's file"
-        )
-    graph.place, x, gone = "inputs/", "x", ""
-    if getattr(preparation, "fill", None) is not None:
-        gone = graph.node("IsNaN", x)
-        x = graph.node("Where", gone, graph.constant(preparation.fill, float, "fill"), x)
-    if preparation.shift is not None:
-        x = graph.node("Sub", x, graph.constant(preparation.shift, float, "shift"))
-        x = graph.node("Div", x, graph.constant(preparation.scale, float, "scale"))
-    if holes:  # beside each such feature, whether it was missing
-        both = [(j, j + len(features)) if f in holes else (j,) for j, f in enumerate(features)]
-        order = graph.constant(sum(both, ()), np.int64, "order")
-        x = graph.node("Concat", x, graph.cast(gone, float), axis=1)
-        x = graph.node("Gather", x, order, axis=1)
-    return graph.cast(x, graph.dtype)
+        outputs = _told(graph, preparation, h, net.widths[-1])
+    else:
+        graph.node("Identity", h, output="y_hat")
+        outputs = {"y_hat": (np.dtype(float), net.widths[-1])}
+    check_names(graph, preparation)
+    return graph, outputs
 
 
 def _told(graph: Graph, preparation: Preparation, p: str, width: int) -> Outputs:
@@ -149,15 +120,15 @@ def _told(graph: Graph, preparation: Preparation, p: str, width: int) -> Outputs
     number, classes = np.dtype(float), preparation.classes
     if classes is None:
         if preparation.y_shift is not None:
-            p = graph.node("Mul", p, graph.constant(preparation.y_scale, float, "y_scale"))
-            p = graph.node("Add", p, graph.constant(preparation.y_shift, float, "y_shift"))
+            p = graph.node("Mul", p, graph.constant(preparation.y_scale, float, "output/y_scale"))
+            p = graph.node("Add", p, graph.constant(preparation.y_shift, float, "output/y_shift"))
         graph.node("Identity", p, output="values")
         return {"values": (number, width)}
     if width == 1:
         p = graph.node("Concat", graph.node("Sub", graph.constant(1, float), p), p, axis=1)
     graph.node("Identity", p, output="probabilities")
     best = graph.node("ArgMax", p, axis=1, keepdims=0)
-    names = graph.constant(classes, object, "classes")
+    names = graph.constant(classes, object, "output/classes")
     graph.node("Gather", names, best, output="label")
     return {"probabilities": (number, len(classes)), "label": (np.dtype(object), None)}
 
@@ -174,22 +145,26 @@ def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | 
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return helper.make_tensor_value_info(name, kind, shape)
 
-    if preparation is None:
-        entry = value("x", graph.dtype, net.widths[0])
-    else:
-        entry = value("x", float, len(preparation.features))
+    inputs: Outputs = {"x": (graph.dtype, net.widths[0])}
+    if preparation is not None:
+        inputs = {**entries(preparation)}
     made = helper.make_graph(
-        graph.nodes, "gpumlp", [entry], [value(name, *kind) for name, kind in outputs.items()],
+        graph.nodes, "gpumlp", [value(name, *kind) for name, kind in inputs.items()],
+        [value(name, *kind) for name, kind in outputs.items()],
         [_onnx().numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
     )  # fmt: skip
     opsets = [helper.make_opsetid("", graph.opset)]
+    if any(node.domain for node in graph.nodes):
+        opsets.append(helper.make_opsetid(*WORDS))
     model = helper.make_model(
         made, producer_name="gpumlp", producer_version=gpumlp.__version__, opset_imports=opsets,
         ir_version=helper.find_min_ir_version_for(opsets),
     )  # fmt: skip
     about = {"gpumlp": gpumlp.__version__, "network": json.dumps(net.config())}
     if preparation is not None:
-        told = ("task", "features", "target", "classes")
+        told = ["task", "features", "target", "classes"] + ["categories"] * bool(
+            preparation.categories
+        )
         about |= {name: json.dumps(getattr(preparation, name)) for name in told}
     helper.set_model_props(model, about)
     return model

@@ -203,7 +203,9 @@ def _curve(lr: Numbers, loss: Numbers, exploded: bool) -> LRCurve:
     reach = math.ceil(4 * WIDTH / apart)
     near = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * apart / WIDTH))
     within = slice(reach, reach + len(lr))
-    smoothed = np.convolve(loss, near)[within] / np.convolve(np.ones(len(lr)), near)[within]
+    # its differences from the first, so that rounding makes no fall of a cost that stays
+    change = np.convolve(loss - loss[0], near)[within]
+    smoothed = loss[0] + change / np.convolve(np.ones(len(lr)), near)[within]
     least = int(smoothed.argmin())
     # from where the curve last was high: what lies before is the minibatches' noise
     high = smoothed[least] + (1 - FALLING) * (smoothed[0] - smoothed[least])

@@ -55,7 +55,7 @@ class Scorer:
         reason = self._trouble(y, n, weights)
         if not reason:
             return
-        kin = [_of_name(name, self.loss) for name in _names() if name.startswith(f"{self.name}_")]
+        kin = [_of_name(name, self.loss) for name in names() if name.startswith(f"{self.name}_")]
         fit = [one.name for one in kin if not one._trouble(y, n, weights)]
         raise ValueError(
             f"metric {self.name!r} does not go with {self.loss.name} and the {whose} data: "
@@ -108,7 +108,7 @@ def scorer(asked: Any, loss: Loss) -> Scorer:
     if not isinstance(asked, str):
         return Scorer(str(asked), loss, asked)
     try:
-        known = _names()
+        known = names()
     except ImportError as error:
         raise ImportError(f'for metric={asked!r}: pip install "gpumlp[sklearn]"') from error
     if asked not in known:
@@ -121,7 +121,8 @@ def scorer(asked: Any, loss: Loss) -> Scorer:
     return _of_name(asked, loss)
 
 
-def _names() -> list[str]:
+def names() -> list[str]:
+    """All of scikit-learn's scorers."""
     from sklearn.metrics import get_scorer_names
 
     return list(get_scorer_names())
