@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.base import Shared
 from gpumlp.backends.device_feed import DeviceFeed, travels_as
 from gpumlp.backends.kernels import Kernels
 from gpumlp.backends.products import Products
@@ -26,7 +27,7 @@ STORAGE = {  # precision -> the storage type
 STEADY = 2000  # steps without an overflow after which the loss scale is doubled
 
 
-class CudaBackend:
+class CudaBackend(Shared):
     """The doors of `gpumlp.backends.base`, on a device."""
 
     name = "cupy"

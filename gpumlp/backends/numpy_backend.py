@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.base import Shared
 from gpumlp.backends.blas import numpy_blas
 from gpumlp.backends.host_feed import HostFeed
 from gpumlp.backends.threads import Threads, blas_threads
@@ -21,7 +22,7 @@ BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; see `Threa
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend:
+class NumpyBackend(Shared):
     """The doors of `gpumlp.backends.base`, on NumPy."""
 
     name = "numpy"

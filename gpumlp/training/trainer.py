@@ -21,6 +21,7 @@ from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.batches import Batches, Examples, held_out
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
+from gpumlp.training.copying import Copied
 from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
 from gpumlp.training.groups import checked as checked_groups
@@ -32,7 +33,7 @@ from gpumlp.training.updating import Folded, slot_type, updating
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
 
-class Trainer:
+class Trainer(Copied):
     """Trains a network: an optimizer with its state, and how minibatches are drawn.
 
     Args:
