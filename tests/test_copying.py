@@ -92,7 +92,7 @@ def test_before_the_first_step() -> None:
 def test_a_room_is_no_part_of_its_users() -> None:
     """A copy of it would open the device a second time; a pickle cannot hold one."""
     for room in (CudaBackend(HostDevice()), gpumlp.get_backend("numpy", "float64")):
-        assert copy.deepcopy(room) is room
+        assert copy.deepcopy(room) is copy.copy(room) is room
         assert copy.deepcopy([room, {"backend": room}])[1] == {"backend": room}
     numpy = pickle.loads(pickle.dumps(room))
     assert (numpy.name, numpy.precision) == ("numpy", "float64")

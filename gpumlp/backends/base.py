@@ -44,6 +44,10 @@ class Shared:
     name: str
     precision: str
 
+    def __copy__(self) -> Self:
+        """The room itself."""
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The room itself."""
         return self
