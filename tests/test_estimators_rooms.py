@@ -89,3 +89,12 @@ def test_muon_learns_with_the_estimators_settings() -> None:
             hidden_layer_sizes=(16, 16), batch_size=16, max_iter=40, backend=backend, **settings
         ).fit(X, y)
         assert e.score(X, y) > 0.9
+
+
+def test_a_room_of_another_precision_is_refused() -> None:
+    """Not left to compute in its own, as if nothing had been said."""
+    room = CudaBackend(HostDevice(), "float32")
+    e = MLPClassifier(**SETTINGS, backend=room, precision="float64")
+    with pytest.raises(ValueError, match=r"precision='float64', but .* in float32; pass .*auto"):
+        e.fit(X, Y)
+    assert e.set_params(precision="auto").fit(X, Y).net_.precision == "float32"
