@@ -345,6 +345,7 @@ def test_a_copied_trainer_is_a_trainer_of_its_own() -> None:
 
 @pytest.mark.parametrize("ema", [0, 1, -0.5, 2, True, "0.9", float("nan"), [0.9]])
 def test_a_decay_that_is_none_is_an_error(ema: Any) -> None:
+    assert gpumlp.Trainer(regression(), ema=np.float32(0.5)).ema == 0.5
     refusal(
         ValueError, lambda: gpumlp.Trainer(regression(), ema=ema),
         "ema must be a number between 0 and 1", "0.999", repr(ema),

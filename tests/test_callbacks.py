@@ -194,3 +194,23 @@ def test_every_callback_ends_though_another_fails():
     with pytest.raises(OSError, match="disk full"):
         gpumlp.Trainer(regression()).fit(X, Y, 1, callbacks=[Ends(name) for name in "abc"])
     assert log == ["a", "b", "c"]
+
+
+def test_a_run_that_a_callback_ended_goes_on_unless_it_says_so_again(path):
+    """As one that kept to a limit of hours does in its next job."""
+
+    class Limit(gpumlp.Callback):
+        def on_fit_begin(self, trainer):
+            trainer.stop = trainer.history.epochs >= 4
+
+        def on_epoch_end(self, trainer, row):
+            return trainer.history.epochs % 2 == 0
+
+    constant = {"trainer": {"schedule": "constant"}}
+    ends = []
+    for _ in range(3):
+        trainer = run(path, resume=True, callbacks=[Limit()], **constant)
+        ends.append((trainer.history.epochs, trainer.history.stopped))
+    assert ends == [(2, "early"), (4, "early"), (4, "early")]
+    whole = outcome(run(epochs=4, **constant))
+    assert outcome(trainer)[:3] == whole[:3]

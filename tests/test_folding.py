@@ -198,3 +198,11 @@ def test_nan_and_infinity_show() -> None:
     net = classifier("relu", precision="float32", regularizer=None)
     with warnings.catch_warnings(), pytest.raises(FloatingPointError, match="training diverged"):
         gpumlp.Trainer(net, "sgd", lr=1e30, fold=True).fit(x, y, 3, progress=False)
+
+
+@pytest.mark.parametrize("fold", ["yes", 1, "no"])
+def test_a_fold_that_is_no_answer(fold: Any) -> None:
+    """A word would pass for True."""
+    with pytest.raises(TypeError, match="fold must be True, False or None, got"):
+        gpumlp.Trainer(classifier(), "sgd", fold=fold)
+    assert not gpumlp.Trainer(classifier(regularizer=None), "sgd", fold=np.False_).folds

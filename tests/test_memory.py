@@ -259,6 +259,13 @@ def test_where_no_size_fits() -> None:
         'no batch_size fits; use precision="bfloat16", slot_precision="bfloat16", an optimizer '
         "with less state, a smaller network"
     )
+    device, net = on_harness("bfloat16", (400, 400))
+    trainer = gpumlp.Trainer(net, "muon", ema=0.9)  # whose slots cannot be of 16 bits
+    device.limit = device.live + 5_000
+    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert told.splitlines()[-1] == (
+        "no batch_size fits; use ema=None, an optimizer with less state, a smaller network"
+    )
     device, net = on_harness("bfloat16", (4,))
     trainer = gpumlp.Trainer(net, "sgd")
     device.limit = device.live + 50_000

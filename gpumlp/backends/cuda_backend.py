@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.base import Shared
 from gpumlp.backends.cuda_update import CudaUpdate
 from gpumlp.backends.device_feed import DeviceFeed, travels_as
 from gpumlp.backends.kernels import Kernels, i32, i64
@@ -24,7 +25,7 @@ STORAGE = {  # precision -> the storage type
 }  # fmt: skip
 
 
-class CudaBackend(CudaUpdate):
+class CudaBackend(CudaUpdate, Shared):
     """The doors of `gpumlp.backends.base`, on a device; `CudaUpdate` has those of the update."""
 
     name = "cupy"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.base import Shared
 from gpumlp.backends.blas import numpy_blas
 from gpumlp.backends.blocks import Array, over_rows, over_theta
 from gpumlp.backends.host_feed import HostFeed
@@ -19,7 +20,7 @@ from gpumlp.functions.activations import identity
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpyUpdate):
+class NumpyBackend(NumpyUpdate, Shared):
     """The doors of `gpumlp.backends.base`, on NumPy; `NumpyUpdate` has those of the update."""
 
     name = "numpy"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.storage import atomic_write
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.callbacks import Callback, check_rate
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
@@ -78,6 +78,7 @@ class LearningRateLogger(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start anew, but where a fit goes on."""
+        check_rate("LearningRateLogger", trainer)
         if not self._resumed:
             self._lr = []
         self._resumed = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpumlp import checks
 from gpumlp.errors import CheckpointError
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.callbacks import Callback, check_rate
 from gpumlp.training.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class ReduceOnPlateau(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Start anew, but where a fit goes on that has done epochs."""
+        check_rate("ReduceOnPlateau", trainer)
         self._monitor.check("ReduceOnPlateau", trainer.history)
         if trainer.history.epochs == 0:
             self._start()

@@ -15,8 +15,9 @@ import numpy as np
 
 import gpumlp
 from gpumlp import checks
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.callbacks import Callback, check_rate
 from gpumlp.training.checkpoint import settings_of
+from gpumlp.training.lbfgs import Lbfgs
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
@@ -55,6 +56,8 @@ class TensorBoard(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Open an event file."""
+        if self.lr_every:
+            check_rate("TensorBoard(lr_every=…)", trainer)
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
@@ -201,12 +204,13 @@ class MLflow(Callback):
         self.run_id, self._resumed = state["run_id"], True
 
 
-def settings(trainer: Trainer) -> dict[str, Any]:
+def settings(trainer: Trainer | Lbfgs) -> dict[str, Any]:
     """A network's and its trainer's settings as names with one number or string each."""
     net = trainer.net
     of_net = {"network_seed" if k == "seed" else k: v for k, v in net.config().items()}
     flat: dict[str, Any] = {}
-    for name, value in {**of_net, **settings_of(trainer)}.items():
+    of_trainer = trainer.settings if isinstance(trainer, Lbfgs) else settings_of(trainer)
+    for name, value in {**of_net, **of_trainer}.items():
         if isinstance(value, dict):  # an entry, its name and its parameters; groups
             flat |= {name: value["name"]} if "name" in value else {}
             flat |= {f"{name}.{key}": number for key, number in value.items() if key != "name"}

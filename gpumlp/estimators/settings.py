@@ -170,7 +170,13 @@ def regularizer(e: Any, counted: float, of: float) -> Regularizer:
 def room(e: Any, precision: str = "float32") -> Backend:
     """The room to compute in; `precision`: what "auto" stands for on the CPU."""
     if e.precision != "auto":
-        return get_backend(e.backend, e.precision)
+        found = get_backend(e.backend, e.precision)
+        if found.precision != e.precision:
+            raise ValueError(
+                f"precision={e.precision!r}, but the room passed as backend computes in "
+                f'{found.precision}; pass precision="auto", or another room'
+            )
+        return found
     found = get_backend(e.backend)
     fits = found is e.backend or found.name != "numpy" or found.precision == precision
     return found if fits else get_backend("numpy", precision)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpumlp.backends import Array
 from gpumlp.network import MLP
 
@@ -65,7 +67,7 @@ def checked_ema(value: Any) -> float | None:
     Raises:
         ValueError: it is no number between 0 and 1.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
     if value is not None and not (number and 0 < value < 1):
         raise ValueError(f"ema must be a number between 0 and 1, as 0.999, or None; got {value!r}")
     return None if value is None else float(value)

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
@@ -142,6 +143,23 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
             place = "; pass it as early_stopping" if isinstance(hook, EarlyStopping) else ""
             raise TypeError(f"callbacks must be Callback objects, got {hook!r}{place}")
     return list(callbacks)
+
+
+def check_rate(who: str, trainer: Trainer) -> None:
+    """Raise where a callback wants the learning rate and there is none: in `fit_lbfgs`."""
+    if not hasattr(trainer, "lr_factor"):
+        raise ValueError(
+            f"{who} needs a learning rate, which L-BFGS does not have; leave it out, or train by "
+            "gpumlp.Trainer, an estimator by another solver"
+        )
+
+
+def end(callbacks: Sequence[Callback], trainer: Trainer) -> None:
+    """Every callback's `on_fit_end`, so that each closes its files, though another fails."""
+    with ExitStack() as rest:
+        for callback in reversed(callbacks):
+            rest.callback(callback.on_fit_end, trainer)
+        trainer.net.backend.synchronize()
 
 
 class ProgressBar(Callback):

@@ -87,7 +87,7 @@ class Checkpoint:
                 "seconds": fit.seconds() if fit.step else 0.0,
                 "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
                 "scaling": room.to_host(trainer.scaling).tolist(),
-                "lr_factor": trainer.lr_factor,
+                "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
             },
             "history": fit.history.to_dict(),
             "watch": fit.watch and fit.watch.state(),
@@ -129,7 +129,7 @@ class Checkpoint:
         scaling = np.array(position["scaling"])
         trainer.net.backend.asarray(scaling, dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
-        trainer.lr_factor = position["lr_factor"]
+        trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
         fit.history = trainer.history = History.from_dict(training["history"])
         if fit.watch is not None:
             for name, value in training["watch"].items():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.training.batches import Batches
-from gpumlp.training.callbacks import Callback, Interrupt, Watch
+from gpumlp.training.callbacks import Callback, Interrupt, Watch, end
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation
 
@@ -69,14 +68,7 @@ class Fit:
             self.history.stopped = stopped
         finally:
             self._show_average(True)
-            self._end()
-
-    def _end(self) -> None:
-        """Every callback's `on_fit_end`, so that each closes its files, though another fails."""
-        with ExitStack() as rest:
-            for callback in reversed(self.callbacks):
-                rest.callback(callback.on_fit_end, self.trainer)
-            self.trainer.net.backend.synchronize()
+            end(self.callbacks, self.trainer)
 
     def close(self) -> None:
         """Let go of what refers back here, so that all arrays are freed with the last user."""

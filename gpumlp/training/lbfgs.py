@@ -14,10 +14,10 @@ from gpumlp import backprop, checks
 from gpumlp.backends import Array
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
-from gpumlp.training.callbacks import Callback, Interrupt, checked
+from gpumlp.training.callbacks import Callback, Interrupt, checked, end
 from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Evaluation, Metric, columns, evaluations
+from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
 from gpumlp.workspace import Workspace
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
@@ -36,7 +36,7 @@ def fit_lbfgs(
     sample_weight: Array | None = None,
     class_weight: ClassWeight = None,
     callbacks: Sequence[Callback] = (),
-    metric: str | Metric | None = "auto",
+    metric: Metrics = "auto",
 ) -> History:
     """θ ← a minimum of J = L(ŷ, y) + λΩ(θ) over all examples at once, from θ as it stands.
 
@@ -60,7 +60,8 @@ def fit_lbfgs(
         sample_weight: (m,), 0 and up: L is the weighted mean.
         class_weight: a weight for each class, as list or mapping, or "balanced".
         callbacks: their hooks get, for a trainer, an object with `net`, `history`, `steps`,
-            `epochs` and `stop`; `on_step_end` and `on_epoch_end` come with each iteration.
+            `epochs`, `stop` and `settings`; `on_step_end` and `on_epoch_end` come with each
+            iteration.  There is no learning rate to lower or to log.
         metric: of the validation data, as in `Trainer.fit`.
 
     Returns:
@@ -94,7 +95,11 @@ def fit_lbfgs(
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
     held = held_out(net, validation, rows=CHUNK)
-    run = Lbfgs(net, Objective(net, data), evaluations(net, data, held, metric, False), hooks)
+    found = evaluations(net, data, held, metric, False)
+    for evaluation in found.values():
+        evaluation.rehearse("validation")
+    run = Lbfgs(net, Objective(net, data), found, hooks)
+    run.settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
     run.minimize(minimize, limits)
     return run.history
 
@@ -142,6 +147,7 @@ class Lbfgs:
         net, history: what is trained, and its rows so far.
         steps, epochs: the iterations done.
         stop: set by a callback, ends the fit after the iteration.
+        settings: of the minimisation, by name.
     """
 
     def __init__(
@@ -155,6 +161,7 @@ class Lbfgs:
         self.history = History(name for name in columns(measured) if name != "lr")
         self.steps = self.epochs = 0
         self.stop = False
+        self.settings: dict[str, Any] = {}
         self._objective, self._measured, self._callbacks = objective, measured, callbacks
         self._interrupt, self._since = Interrupt(), 0.0
         self._J = self._looked = self._least = math.inf
@@ -180,7 +187,7 @@ class Lbfgs:
         finally:
             if self._since:
                 self._assign(self._best)
-            self._call("on_fit_end")
+            end(self._callbacks, cast(Any, self))
 
     def _look(self, theta: HostVector) -> tuple[float, HostVector]:
         """J and ∇J at a θ of SciPy's; where they are not finite, a slope up from the last one."""

@@ -120,6 +120,8 @@ class Evaluation:
         self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
         self._share = room.asarray(share)
+        taken = room.takes(data.y, data.target)  # else a chunk's, one after the other
+        self._chunk = None if taken else room.empty((self._s.rows, *data.y.shape[1:]), data.target)
         self._measures = measures(net.loss, metric)
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), room.dtype)
@@ -146,8 +148,9 @@ class Evaluation:
             rows = slice(start, min(start + s.rows, m))
             s.resize(rows.stop - start)
             room.asarray(data.x[rows], out=s.h[0])
-            y = data.y[rows]
-            s.y = y if room.takes(y, data.target) else room.asarray(y, dtype=data.target)
+            s.y = data.y[rows]
+            if self._chunk is not None:
+                s.y = room.asarray(s.y, out=self._chunk[: len(s.y)])
             s.weights = self._share[rows]
             y_hat = backprop.forward(net, s)
             backprop.loss(net, s)

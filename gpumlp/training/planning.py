@@ -136,7 +136,8 @@ def _ways(trainer: Trainer, wanted: Memory, fits: Callable[..., bool]) -> str:
     net, slots = trainer.net, len(trainer.optimizer.slots)
     if net.backend.storage.itemsize > 2:
         ways.append('precision="bfloat16"')
-    if slots and net.backend.rounds_slots and trainer.slot_type.itemsize > 2:
+    rounds = net.backend.rounds_slots and trainer.optimizer.orthogonal is None
+    if slots and rounds and trainer.slot_type.itemsize > 2:
         ways.append('slot_precision="bfloat16"')
     if trainer.ema is not None:
         ways.append("ema=None")

@@ -19,6 +19,7 @@ from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
+from gpumlp.training.copying import Copied
 from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
@@ -30,7 +31,7 @@ from gpumlp.training.updating import Folded, slot_type, updating
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
 
-class Trainer:
+class Trainer(Copied):
     """Trains a network: an optimizer with its state, and how minibatches are drawn.
 
     Args:
@@ -44,8 +45,9 @@ class Trainer:
         seed: of the shuffles; the order of an epoch depends on it and on `epochs` alone.
         fold: whether the weights' gradient is added to them, or to momentum's velocity, within the
             product that computes it, and so never stored: the same step but for rounding.  None
-            does so wherever it is possible: for "sgd" and "momentum" without clip_norm, L1 and
-            float16, and for momentum without L2.  True insists, False never does.
+            does so wherever it is possible: for "sgd" and "momentum" without clip_norm, L1, float16
+            and 16-bit slots; for sgd without accumulate, and with one learning rate for all
+            weights; for momentum without L2.  True insists, False never does.
         slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
             up or down by chance so that small changes add up.
         accumulate: the micro-batches that a minibatch is worked in, one after the other, their
@@ -200,7 +202,8 @@ class Trainer:
             checkpoint_every: also after each so many steps.
             resume: go on from `checkpoint` where it exists.  With the same arguments on the same
                 machine the run ends bit for bit as if it had never stopped.  What callbacks keep
-                is in the file where they say so, see `Callback.state`.
+                is in the file where they say so, see `Callback.state`; a run that one of them ended
+                goes on, unless its `on_fit_begin` sets `stop` again.
             data: "device" casts x and y to the network's precision and keeps them in the room;
                 "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
                 minibatch in its own dtype, such as uint8, while the one before is worked on.

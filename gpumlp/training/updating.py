@@ -240,9 +240,11 @@ def why_apart(trainer: Trainer) -> str:
 
 def updating(trainer: Trainer, fold: bool | None) -> Updating:
     """The way for this trainer; fold: None where it can be, or what the caller insists on."""
+    if fold is not None and not isinstance(fold, (bool, np.bool_)):
+        raise TypeError(f"fold must be True, False or None, got {fold!r}")
     reason = why_apart(trainer)
     if fold and reason:
         raise ValueError(f"fold=True is not possible: {reason}; pass fold=None")
     if trainer.optimizer.orthogonal is not None and trainer.net.L > 1:
         return Orthogonalized(trainer)
-    return Apart(trainer) if reason or fold is False else Folded(trainer)
+    return Folded(trainer) if not reason and (fold is None or fold) else Apart(trainer)
