@@ -1,11 +1,7 @@
 """train's options of the steps, the metrics and what watches them, against the Python API."""
 
 import json
-import signal
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,6 @@ import pytest
 pytest.importorskip("typer")
 
 from cli_cases import SMALL, run
-from test_tracking import scalars
 
 import gpumlp
 from gpumlp import plots
@@ -134,64 +129,6 @@ def test_plateau_lowers_the_learning_rate(flowers, tmp_path):
     assert history["lr"] != by_hand(flowers, 12, lr=0.03)[1]["lr"]
 
 
-def test_resume_after_ctrl_c_goes_on_with_all_of_it(flowers, tmp_path, monkeypatch):
-    """In the middle of an epoch: the plateau's state, θ̄ and the events of TensorBoard."""
-    options = [
-        *FLOWERS, *LONGER, "--plateau", 1, "--ema", 0.9, "--tensorboard", "--metric", "f1_macro",
-        "--patience", 9, "--accumulate", 2,
-    ]  # fmt: skip
-    run("train", flowers, *options, "--out", tmp_path / "whole")
-    step, out = Trainer.step, ["--out", tmp_path / "cut"]
-
-    def pressed(trainer, batches):
-        step(trainer, batches)
-        if trainer.steps == 26:  # of 48, in the seventh epoch
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", pressed)
-        told = run("train", flowers, *options, *out, code=130).stdout
-    assert "interrupted after 6 epochs; --resume goes on" in told
-    result = run("train", flowers, *options, *out, "--resume")
-    assert result.stderr == ""
-    np.testing.assert_array_equal(theta(tmp_path / "cut"), theta(tmp_path / "whole"))
-    cut, whole = columns(tmp_path / "cut"), columns(tmp_path / "whole")
-    for name in set(whole) - {"seconds"}:
-        assert cut[name] == whole[name]
-    assert min(whole["lr"]) < 1e-4 < max(whole["lr"])
-    cut, whole = (scalars(tmp_path / name / "tensorboard") for name in ("cut", "whole"))
-    for tag in set(whole) - {"seconds"}:
-        assert cut[tag] == whole[tag], tag
-
-
-def test_resume_with_another_rule_is_refused(flowers, tmp_path):
-    options = [*FLOWERS, "--out", tmp_path / "o", "--plateau", 2]
-    run("train", flowers, *options)
-    error = run("train", flowers, *options, "--plateau", 3, "--resume", code=2).stderr
-    assert "another ReduceOnPlateau: patience 2, here 3; pass what that run had" in error
-    assert error.endswith("or leave out --resume\n")
-
-
-def test_what_becomes_of_an_earlier_runs_events_is_told(flowers, tmp_path):
-    options, folder = [*FLOWERS, "--out", tmp_path / "o"], tmp_path / "o" / "tensorboard"
-    told = f"replacing the files of an earlier run in {tmp_path / 'o'}"
-    assert run("train", flowers, *options, "--tensorboard").stderr == ""
-    assert run("train", flowers, *options).stderr == f"{told}; tensorboard stays as it is\n"
-    for file in set((tmp_path / "o").iterdir()) - {folder}:
-        file.unlink()
-    assert run("train", flowers, *options, "--tensorboard").stderr == f"{told}\n"
-    found = scalars(folder)["cost/training"]  # the earlier run's are hidden
-    np.testing.assert_allclose(list(found.values()), columns(tmp_path / "o")["cost"], rtol=1e-6)
-
-
-def test_every_file_is_named_the_events_too(flowers, tmp_path):
-    options = [*FLOWERS, "--out", tmp_path / "o", "--tensorboard"]
-    last = run("train", flowers, *options).stdout.splitlines()[-1]
-    written = sorted(path.name for path in (tmp_path / "o").iterdir())
-    assert sorted(last.removeprefix(f"wrote {tmp_path / 'o'}/").split(", ")) == written
-    assert sorted(json.loads(run("train", flowers, *options, "--json").stdout)["files"]) == written
-
-
 WRONG = [
     (["--ema", "1"], "ema must be a number between 0 and 1, as 0.999; got 1.0"),
     (["--ema", "nan"], "ema must be a number between 0 and 1"),
@@ -255,14 +192,3 @@ def test_they_are_told_before_the_data_is_read(tmp_path):
         if arguments != ["--metric", "roc_auc"]:  # which other data may have
             error = run("train", tmp_path / "none.csv", "--batch-size", 32, *arguments, code=2)
             assert message in error.stderr
-
-
-def test_a_rule_that_is_left_out_on_resuming_is_told_in_a_line(flowers, tmp_path):
-    options = [*FLOWERS, "--out", tmp_path / "o"]
-    run("train", flowers, *options, "--plateau", 2)
-    command = [Path(sys.executable).with_name("gpumlp"), "train", flowers, *options, "--resume"]
-    result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    assert result.returncode == 0
-    assert result.stderr.startswith("gpumlp: warning: ")
-    assert "is of a run with the callback ReduceOnPlateau, without which" in result.stderr
-    assert result.stderr.count("\n") == 1

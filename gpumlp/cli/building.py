@@ -44,7 +44,7 @@ class Built:
 
 
 def build(asked: Mapping[str, Any], near: Path) -> Built:
-    """Data, network and trainer by the options, of which there are some that all commands lack.
+    """Data, network and trainer, as a command's options say; those of train alone may be missing.
 
     Args:
         asked: the options' values by the names of the command's parameters.
