@@ -166,7 +166,10 @@ def fitted(case: Case, room: Any, **fit: Any) -> Any:
     for _ in range(case["fits before"]):
         trainer.fit(**asked(case), epochs=1, progress=False)
     log = LearningRateLogger()
-    hooks = [log, *([ReduceOnPlateau(factor=0.5, patience=1)] if case["plateau"] else [])]
+    hooks = [
+        log,
+        *([ReduceOnPlateau(factor=0.5, patience=1, min_delta=9)] if case["plateau"] else []),
+    ]
     hooks += fit.pop("callbacks", [])
     history = trainer.fit(**asked(case), epochs=EPOCHS, callbacks=hooks, progress=False, **fit)
     ended = history.to_dict()
@@ -208,11 +211,11 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dying(case: Case) -> gpumlp.Callback:
-    """Ends the run in the second epoch."""
+    """Ends the run in its third and last epoch."""
     steps, before = -(-M // min(case["batch_size"], M)), case["fits before"]
-    last = (1 + before) * steps + (steps + 1) // 2
+    last = (2 + before) * steps + (steps + 1) // 2
     if case["died"] == "at an epoch":
-        return die_at(epoch=2 + before)
+        return die_at(epoch=3 + before)
     if case["died"] == "in a step":
         return die_at(step=last)
 
@@ -230,8 +233,9 @@ def test_a_run_that_died_goes_on_bit_for_bit(row: int, room: str, tmp_path: Any)
     saved = {"checkpoint": tmp_path / "c.safetensors", "checkpoint_every": case["checkpoint_every"]}
     _, whole = fitted(case, opened(case, room))
     try:
-        stopped, _ = fitted(case, opened(case, room), callbacks=[dying(case)], **saved)
-        assert stopped.history.stopped == "interrupted"
+        stopped, end = fitted(case, opened(case, room), callbacks=[dying(case)], **saved)
+        # or early stopping came before, or Ctrl-C within the last step of all
+        assert stopped.history.stopped == "interrupted" or end == whole
     except Die:
         assert case["died"] != "by Ctrl-C"
     assert fitted(case, opened(case, room), resume=True, **saved)[1] == whole
