@@ -110,9 +110,17 @@ def test_every_public_name_is_in_the_reference(site):
     assert wanted - documented == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_names_on_pages_lead_to_the_reference(site, page):
+    """Sphinx warns of none that begins like another library's or a module's."""
+    html = (site / page.relative_to(DOCS)).with_suffix(".html").read_text("utf-8")
+    names = re.findall(r"\{py:\w+\}`~?([\w.]+)`", page.read_text("utf-8"))
+    assert [name for name in names if not re.search(rf'#(module-)?{name}"', html)] == []
+
+
 def test_the_command_line_is_that_of_the_app(site):
     page = (site / "command_line.html").read_text("utf-8")
-    sections = dict(re.findall(r'<section id="gpumlp-(\w+)">(.*?)</section>', page, re.DOTALL))
+    sections = dict(re.findall(r'<section id="gpumlp-([\w-]+)">(.*?)</section>', page, re.DOTALL))
     commands = typer.main.get_command(app).commands
     assert sections.keys() == commands.keys() >= {"train", "predict", "export", "bench"}
     for name, command in commands.items():
