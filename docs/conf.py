@@ -14,7 +14,7 @@ version = release = gpumlp.__version__
 
 extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode",
-    "public_names", "entry_tables", "command_line", "example_runs",
+    "public_names", "entry_tables", "command_line", "example_runs", "measured",
 ]  # fmt: skip
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -34,7 +34,13 @@ default_role = "py:obj"
 smartquotes_action = "D"  # dashes; quotes are Python's
 add_module_names = False
 autodoc_typehints_format = "short"
-autodoc_type_aliases = {"Array": "Array", "ArrayLike": "ArrayLike"}
+autodoc_type_aliases = {
+    name: name.removeprefix("npt.")
+    for name in (
+        "Array", "ArrayLike", "ClassWeight", "HostArray", "Matrix", "Metric", "Metrics", "Numbers",
+        "npt.ArrayLike", "npt.DTypeLike",
+    )
+}  # fmt: skip
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
@@ -56,9 +62,9 @@ html_css_files = ["gpumlp.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_sphinx = False
-html_sidebars = {"[!r]*": [], "reference/*": ["sidebar-nav-bs"]}
+html_sidebars = {"[!r]*": [], "guide/*": [], "reference/*": ["sidebar-nav-bs"]}
 html_theme_options = {
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 9,
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],

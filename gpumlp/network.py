@@ -189,8 +189,8 @@ class MLP(Portable):
     ) -> tuple[float, Gradients]:
         """J and ∇J over all examples at once; arguments as in `cost`.
 
-        intermediate: also give ∂J/∂x and each layer's gz and gh, for one more product and two more
-            arrays (m, n_k) a layer.
+        With `intermediate` also ∂J/∂x and each layer's gz and gh, for one more product and two more
+        arrays (m, n_k) a layer.
         """
         x, y, weights = self._check(x, y, sample_weight, class_weight)
         room, m = self.backend, len(x)

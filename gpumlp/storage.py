@@ -50,7 +50,12 @@ def save_network(
 
 
 def load_extra(path: PathLike) -> dict[str, Any]:
-    """What `save_network` kept for its caller; nothing where it kept nothing."""
+    """What `MLP.save` was given as `extra`; an empty mapping where that was nothing.
+
+    Raises:
+        CheckpointError: the file is damaged or foreign.
+        FileNotFoundError: there is no such file.
+    """
     return _json(path, read(path)[1].get("extra", "{}"))
 
 

@@ -10,6 +10,7 @@ from data_cases import COLOURS, X, table, write_csv
 pytest.importorskip("pyarrow")
 pytest.importorskip("sklearn")
 
+import gpumlp
 from gpumlp.data import Preparation, load, load_inputs, split
 
 
@@ -154,3 +155,23 @@ class TestLike:
             load_inputs(tmp_path / "w.npz", like)
         with pytest.raises(ValueError, match="diabetes has other features than the model takes"):
             load("diabetes", like=Preparation("regression", ("a",)))
+
+
+def test_a_model_file_has_its_preparation(csv, tmp_path):
+    train, _ = split(load(csv, "y"), 0.2)
+    prepared = Preparation.of(train, x=True, y=False, impute="median")
+    net = gpumlp.MLP([len(prepared.columns), 3], backend="numpy")
+    net.save(tmp_path / "with.safetensors", {"data": prepared.to_json()})
+    assert Preparation.load(tmp_path / "with.safetensors") == prepared
+    net.save(tmp_path / "without.safetensors")
+    with pytest.raises(
+        gpumlp.CheckpointError, match=r"without\.safetensors does not say what data"
+    ):
+        Preparation.load(tmp_path / "without.safetensors")
+    with pytest.raises(FileNotFoundError):
+        Preparation.load(tmp_path / "none.safetensors")
+    damaged = bytearray((tmp_path / "with.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "with.safetensors").write_bytes(damaged)
+    with pytest.raises(gpumlp.CheckpointError, match=r"with\.safetensors"):
+        Preparation.load(tmp_path / "with.safetensors")

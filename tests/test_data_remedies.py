@@ -70,7 +70,7 @@ class TestRemedies:
     def test_dates_and_times(self, tmp_path, text):
         path = write_csv(tmp_path / "t.csv", table(d=[text] * 60, y=COLOURS))
         assert "1 of 4 feature columns hold dates or times: d: turn them" in error_of(path)
-        assert "one-hot" not in error_of(path)
+        assert "no values" not in error_of(path)
 
     def test_numbers_with_gaps_by_another_name(self, tmp_path):
         d = X[:, 0].astype(object)

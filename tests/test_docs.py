@@ -6,23 +6,30 @@ import contextlib
 import doctest
 import importlib
 import io
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from cli_cases import run
 
 import gpumlp
+from gpumlp.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-# a block of Python, and the block of output that may follow it
+# a block of Python, and the block of output that may follow it; or of commands with their output
 BLOCK = re.compile(
-    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?",
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?"
+    r"|^```console\n(?P<commands>.*?)^```\n",
     re.MULTILINE | re.DOTALL,
 )
+COMMAND = re.compile(r"^\$ gpumlp (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text("utf-8"))],
@@ -30,15 +37,24 @@ BLOCK = re.compile(
 def test_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {"__name__": "__main__"}
-    checker = doctest.OutputChecker()
     for found in BLOCK.finditer(page.read_text("utf-8")):
+        for line, expected in COMMAND.findall(found["commands"] or ""):
+            refused = expected.startswith("gpumlp: error: ")
+            check(line, expected, run(*shlex.split(line), code=2 * refused).output)
+        if found["code"] is None:
+            continue
+        for library in re.findall(r"^(?:import|from) (torch|jax)\b", found["code"], re.MULTILINE):
+            pytest.importorskip(library)
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(found["code"], page.name, "exec"), space)
-        expected = found["printed"] or ""
-        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        assert checker.check_output(expected, out.getvalue(), flags), (
-            f"{found['code']}\nis to print\n\n{expected}\nand prints\n\n{out.getvalue()}"
-        )
+        check(found["code"], found["printed"] or "", out.getvalue())
+
+
+def check(code, expected, printed):
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(expected, printed, flags), (
+        f"{code}\nis to print\n\n{expected}\nand prints\n\n{printed}"
+    )
 
 
 def test_the_doors_of_the_device_page_are_doors():
@@ -94,12 +110,39 @@ def test_every_public_name_is_in_the_reference(site):
     assert wanted - documented == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_names_on_pages_lead_to_the_reference(site, page):
+    """Sphinx warns of none that begins like another library's or a module's."""
+    html = (site / page.relative_to(DOCS)).with_suffix(".html").read_text("utf-8")
+    names = re.findall(r"\{py:\w+\}`~?([\w.]+)`", page.read_text("utf-8"))
+    assert [name for name in names if not re.search(rf'#(module-)?{name}"', html)] == []
+
+
 def test_the_command_line_is_that_of_the_app(site):
     page = (site / "command_line.html").read_text("utf-8")
-    for command in ("train", "evaluate", "predict", "bench", "tune", "info"):
-        assert f'id="gpumlp-{command}"' in page
-    for option in ("--clip-norm", "--checkpoint-every", "--peers", "--again"):
-        assert option in page
+    sections = dict(re.findall(r'<section id="gpumlp-([\w-]+)">(.*?)</section>', page, re.DOTALL))
+    commands = typer.main.get_command(app).commands
+    assert sections.keys() == commands.keys() >= {"train", "predict", "export", "bench"}
+    for name, command in commands.items():
+        options = [flag for parameter in command.params for flag in parameter.opts]
+        assert [flag for flag in options if flag[0] == "-" and flag not in sections[name]] == []
+
+
+def test_the_accuracies_are_those_of_the_committed_results(site):
+    page = re.sub(r"<[^>]+>", " ", (site / "guide" / "sklearn.html").read_text("utf-8"))
+    results = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text("utf-8"))
+    for name, by in results["sets"].items():
+        unit = 100 if by["metric"] == "accuracy" else 1
+        means = [f"{unit * by[who]['mean']:.1f} " for who in ("gpumlp", "scikit-learn", "torch")]
+        assert re.search(rf"\b{name}\b.*?{'.*?'.join(means)}", page, re.DOTALL)
+
+
+def test_lists_of_arguments_are_read_as_such(site):
+    """Not as definitions, which a list without its heading "Args:" becomes."""
+    pages = [page.read_text("utf-8") for page in (site / "reference").glob("*.html")]
+    terms = {re.sub(r"<[^>]+>", "", term) for page in pages
+             for term in re.findall(r'<dl class="simple">\s*<dt>(.*?)</dt>', page)}  # fmt: skip
+    assert terms <= {"Source:"}
 
 
 def test_the_loops_are_quoted_beside_the_book(site):

@@ -1,12 +1,14 @@
 """```{example} 01_digits```: an example as it stands, what it prints, and the picture it draws.
+```{picture} lr.png```: what a page's own blocks of Python have drawn, as one program.
 
-Examples run while the site is built, in _build/examples, and again when they or the library have
-changed.  `-D run_examples=0` leaves their output out.
+Both run while the site is built, in _build/examples, and again when they or the library have
+changed.  `-D run_examples=0` leaves out what comes of it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +19,17 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[2]
-RUNS = ROOT / "docs" / "_build" / "examples"
+DOCS = ROOT / "docs"
+RUNS = DOCS / "_build" / "examples"
+BLOCK = re.compile(r"^```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 logger = logging.getLogger(__name__)
 
 
 def run(path: Path) -> Path | None:
-    """The folder of what an example wrote, `printed.txt` among it; None where a library lacks."""
+    """The folder of what a program, or a page's blocks, wrote, `printed.txt` among it.
+
+    None where a library lacks.
+    """
     folder = RUNS / path.stem
     printed = folder / "printed.txt"
     sources = [path, *(ROOT / "gpumlp").rglob("*.py")]
@@ -30,11 +37,15 @@ def run(path: Path) -> Path | None:
     if printed.exists() and printed.stat().st_mtime > newest:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
+    program = path
+    if path.suffix == ".md":
+        program = folder / "blocks.py"
+        program.write_text("\n".join(BLOCK.findall(path.read_text("utf-8"))), encoding="utf-8")
     # one thread: threads that wait by spinning would take the cores of whatever else runs here
     alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = os.environ | alone | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(program)],
         capture_output=True, encoding="utf-8", check=False, cwd=folder, env=environment,
     )  # fmt: skip
     if "ImportError" in done.stderr or "ModuleNotFoundError" in done.stderr:
@@ -57,16 +68,33 @@ class Example(SphinxDirective):
         text = f"```{{literalinclude}} /../examples/{path.name}\n:language: python\n```\n"
         folder = run(path) if self.config.run_examples else None
         if folder is not None:
-            printed = folder.relative_to(ROOT / "docs") / "printed.txt"
+            printed = folder.relative_to(DOCS) / "printed.txt"
             text += f"It prints\n\n```{{literalinclude}} /{printed}\n:language: text\n```\n"
             for picture in sorted(folder.glob("*.png")):
-                text += f"\n![{path.stem}](/{picture.relative_to(ROOT / 'docs')})\n"
+                text += f"\n![{path.stem}](/{picture.relative_to(DOCS)})\n"
         self.env.note_dependency(str(path))
         return self.parse_text_to_nodes(text)
+
+
+class Picture(SphinxDirective):
+    """One picture that this page's blocks draw; its content is what is said of it."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The picture, where the page was run."""
+        page = Path(self.env.doc2path(self.env.docname))
+        folder = run(page) if self.config.run_examples else None
+        if folder is None:
+            return []
+        at = (folder / self.arguments[0]).relative_to(DOCS)
+        return self.parse_text_to_nodes(f"![{' '.join(self.content)}](/{at})\n")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx asks for this."""
     app.add_config_value("run_examples", True, "env")
     app.add_directive("example", Example)
+    app.add_directive("picture", Picture)
     return {"parallel_read_safe": True}

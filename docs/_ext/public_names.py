@@ -19,6 +19,7 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.ext.autodoc.mock import mock
 from sphinx.util.docutils import SphinxDirective
 
 import gpumlp
@@ -62,6 +63,8 @@ def members(kind: type) -> list[str]:
             found |= dict.fromkeys(name for name in vars(base) if not name.startswith("_"))
     if issubclass(kind, Entry):  # what the library asks of entries is left to its sources
         found = dict.fromkeys(["set"])
+    if issubclass(kind, gpumlp.Callback) and kind is not gpumlp.Callback:  # and of callbacks
+        found = {name: None for name in found if name not in vars(gpumlp.Callback)}
     return [name for name in found if ours(inspect.getattr_static(kind, name, None))]
 
 
@@ -78,6 +81,9 @@ def described(module: str, name: str) -> str:
     value = getattr(importlib.import_module(module), name)
     if isinstance(value, Mapping) and home(value).startswith("gpumlp.functions"):
         return f"```{{entries}} {name}\n```\n"
+    if isinstance(value, (tuple, Mapping)):
+        listed = ", ".join(f"``{one}``" for one in value)
+        return f"```{{eval-rst}}\n.. py:data:: {name}\n   :module: {module}\n\n   {listed}.\n```\n"
     options = ""
     if inspect.isclass(value):
         kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
@@ -121,12 +127,7 @@ class Modules(SphinxDirective):
         for module in public_modules()[2:]:
             section = nodes.section(ids=[nodes.make_id(module)], names=[module])
             section += nodes.title(text=module)
-            try:
-                doc = inspect.getdoc(importlib.import_module(module)) or ""
-            except ImportError as error:  # the site is also built where torch is not installed
-                section += nodes.paragraph(text=f"Not shown here, since it needs more: {error}.")
-                yield section
-                continue
+            doc = inspect.getdoc(importlib.import_module(module)) or ""
             text = f"```{{eval-rst}}\n{doc}\n```\n\n```{{public}} {module}\n```\n"
             section += self.parse_text_to_nodes(text)
             yield section
@@ -155,6 +156,9 @@ def signature(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx asks for this."""
+    if find_spec("torch") is None:  # 2 GB that a page with its names can do without
+        with mock(["torch"]):
+            importlib.import_module("gpumlp.interop.torch")
     app.connect("autodoc-process-docstring", docstring, priority=600)  # after napoleon
     app.connect("autodoc-process-signature", signature)
     app.add_directive("public", Public)

@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from gpumlp import storage
 from gpumlp.data import Dataset, Preparation
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss, Optimizer
 from gpumlp.functions.entry import lookup
@@ -85,7 +84,7 @@ def load(path: Path, backend: str) -> tuple[MLP, Preparation]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     net = MLP.load(path, backend)
-    return net, Preparation.from_json(path, storage.load_extra(path))
+    return net, Preparation.load(path)
 
 
 def _smoothed(loss: Loss, smoothing: float | None) -> Loss:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.chunks import chunks
 from gpumlp.data.categories import OTHER, kept, lookup
@@ -192,6 +193,16 @@ class Preparation:
     def to_json(self) -> dict[str, Any]:
         """A mapping that JSON can hold."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def load(cls, path: storage.PathLike) -> Self:
+        """What `gpumlp train` kept in a model's file.
+
+        Raises:
+            CheckpointError: the file is damaged, or says nothing of its data.
+            OSError: it cannot be read.
+        """
+        return cls.from_json(path, storage.load_extra(path))
 
     @classmethod
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:

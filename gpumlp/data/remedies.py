@@ -64,7 +64,7 @@ def kind_of(path: Path) -> str:
 def oddities(path: Path, columns: Sequence[Column]) -> str | None:
     """The error for columns that are neither numbers nor categories, or None."""
     looks = {c.name: found for c in columns if (found := c.oddity) is not None}
-    empty = [c.name for c in columns if c.empty]
+    empty = [c.name for c in columns if c.empty and c.name not in looks]
     endless = [f"{c.name} ({c.infinite})" for c in columns if c.infinite]
     huge = [c.name for c in columns if c.huge]
     lines = []

@@ -159,7 +159,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         n_iter_no_change calls, the best call's parameters are restored, `stopped_` is "early", and
         later calls change nothing.
 
-        classes: all there are, for the first call; all else as in `fit`.
+        `classes` are all there are, for the first call; all else is as in `fit`.
         """
         if classes is None and not hasattr(self, "net_"):
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
