@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gpumlp import checks
 from gpumlp.backends import Array, Backend
+from gpumlp.backends.mapped import large
 from gpumlp.chunks import extent
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training.placement import placed, streams
@@ -146,7 +147,7 @@ class Batches:
         self._index = room.empty((self._size,), np.int64)
         self._y = room.empty((self._rows, *data.y.shape[1:]), data.target)
         self._feeds = [
-            None if room.takes(a, kind) else room.feed(a, self._rows, kind)
+            None if room.takes(a, kind) and not large(a) else room.feed(a, self._rows, kind)
             for a, kind in ((data.x, room.storage), (data.y, data.target))
         ]
         self._streamed = any(feed is not None for feed in self._feeds)
