@@ -15,6 +15,7 @@ import numpy.typing as npt
 HostArray = npt.NDArray[Any]
 
 HELD = 256 << 20  # bytes of a map whose rows are gathered from it: all may become resident
+AROUND = 2 << 20  # bytes that Linux may map around one that is read: its largest folio
 DONTNEED: Any = getattr(mmap, "MADV_DONTNEED", None)  # Windows has none
 SHARED = ("r", "r+", "w+")  # of np.memmap's modes those that show the file as it is
 
@@ -46,16 +47,16 @@ def can_let_go(a: Any) -> bool:
 
 
 def let_go(part: HostArray) -> None:
-    """Unmap the pages of `part`, which has been read, for an array that `can_let_go`.
+    """Unmap the pages of `part`, which has been read, and around it; of what `can_let_go`.
 
     The system's page cache keeps them, and reading maps them again.
     """
     file, (low, high) = map_of(part), np.lib.array_utils.byte_bounds(part)
     assert file is not None
     origin = np.frombuffer(file, np.uint8).ctypes.data
-    start = (low - origin) // mmap.PAGESIZE * mmap.PAGESIZE
+    start = max(low - origin - AROUND, 0) // mmap.PAGESIZE * mmap.PAGESIZE
     with contextlib.suppress(OSError):  # pages that are locked in memory stay there
-        file.madvise(DONTNEED, start, high - origin - start)
+        file.madvise(DONTNEED, start, high + AROUND - origin - start)
 
 
 # ---- in any order --------------------------------------------------------------------------------
