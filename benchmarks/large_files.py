@@ -1,16 +1,19 @@
 """What memory `gpumlp train` takes for files larger than it should hold, and that it is the same.
 
-    python -m benchmarks.large_files [--gigabytes 2] [--columns 120] [--kinds csv,parquet,npy]
+    python -m benchmarks.large_files [--gigabytes 2] [--columns 120] [--kinds csv,parquet,npy,npz]
         [--folder DIR] [--write]
 
 First a file of 50 MB of each kind is trained on both ways, --stream and --no-stream: θ must be the
-same, bit for bit.  Then a file of 2 GB of each kind is written, trained on for an epoch, predicted
-from and deleted again.  A child's memory is sampled from /proc twenty times a second:
+same, bit for bit.  Then a file of 2 GB of each kind is written, trained on for an epoch, evaluated,
+predicted from and deleted again.  Of a child's memory, /proc has, and is asked twenty times a
+second:
 
-    anonymous: what only the process can free (RssAnon), less that of a process that has imported
-        what training imports (predicting imports less): the figure to keep under 1 GB;
-    resident: all of VmHWM, pages of the mapped temporary file among it, which the system takes back
-        whenever another process needs the memory.
+    resident: all that is in memory (VmHWM), pages of files that it has mapped among it, which the
+        system can take back: what `/usr/bin/time -v` calls its maximum;
+    anonymous: what only the process can free (RssAnon).
+
+Both also less those of a process that has imported what training imports (the others import less):
+resident, over the imports, is the figure to keep under 1 GB.
 
 --write keeps the figures in results/.  Linux alone.
 """
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,7 @@ IMPORTS = (
     "import gpumlp.cli.app, gpumlp.plots, pyarrow.csv, pyarrow.parquet, safetensors.numpy, tqdm, "
     "matplotlib.pyplot, sklearn.model_selection, time; time.sleep(1)"
 )
+STEPS = ("train", "evaluate", "predict")
 COMMAND = Path(sys.executable).with_name("gpumlp")
 
 
@@ -62,8 +67,26 @@ def table(x: Any, word: Any, y: Any, hole: Any) -> pa.Table:
     return pa.table({"x0": first, **numbers, "word": pa.array(WORDS[word]), "y": pa.array(y)})
 
 
+def write_npz(path: Path, size: float, columns: int) -> int:
+    """An .npz file of about `size` bytes; returns its rows."""
+    m = int(size // (4 * columns)) // ROWS * ROWS
+    y = np.empty(m, np.float32)
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (m, columns - 2)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start, (x, _, target, _) in zip(range(0, m, ROWS), pieces(columns), strict=False):
+                file.write(x.data)
+                y[start : start + ROWS] = target
+        with archive.open("y.npy", "w") as file:
+            np.lib.format.write_array(file, y)
+    return m
+
+
 def write_file(path: Path, size: float, columns: int) -> int:
     """A file of about `size` bytes; returns its rows."""
+    if path.suffix == ".npz":
+        return write_npz(path, size, columns)
     rows = 0
     with path.open("wb") as file:
         writer: Any = None
@@ -109,7 +132,7 @@ def watched(command: list[Any]) -> dict[str, float]:
 
 def train(path: Path, out: Path, *more: str) -> list[Any]:
     """The command that trains on a file."""
-    target = [] if path.suffix == ".npy" else ["--target", "y"]
+    target = ["--target", "y"] if path.suffix in (".csv", ".parquet") else []
     options = ["--hidden", "32", "--epochs", "1", "--batch-size", "256", "--quiet"]
     return [COMMAND, "train", path, *target, *options, "--backend", "numpy", "--out", out, *more]
 
@@ -127,17 +150,21 @@ def same(folder: Path, kind: str, size: float, columns: int) -> bool:
     return thetas[0] == thetas[1]
 
 
-def measure(folder: Path, kind: str, size: float, columns: int, base: float) -> dict[str, Any]:
-    """Memory and seconds of a training on, and predictions from, a large file."""
+def measure(
+    folder: Path, kind: str, size: float, columns: int, base: dict[str, float]
+) -> dict[str, Any]:
+    """Memory and seconds of a training on, a measurement on, and predictions from, a large file."""
     path, out = folder / f"large.{kind}", folder / "out"
     rows = write_file(path, size, columns)
     found: dict[str, Any] = {"rows": rows, "columns": columns, "bytes": path.stat().st_size}
     found["train"] = watched(train(path, out))
-    predict = [COMMAND, "predict", out / "model.safetensors", path, "--out", out / "p.parquet"]
-    found["predict"] = watched([*predict, "--backend", "numpy"])
+    for step, more in (("evaluate", []), ("predict", ["--out", out / "p.parquet"])):
+        command = [COMMAND, step, out / "model.safetensors", path, *more, "--backend", "numpy"]
+        found[step] = watched(command)
     path.unlink()
-    for step in ("train", "predict"):
-        found[step]["anonymous_over_imports_mb"] = found[step]["anonymous_mb"] - base
+    for step in STEPS:
+        for what in ("resident", "anonymous"):
+            found[step][f"{what}_over_imports_mb"] = found[step][f"{what}_mb"] - base[f"{what}_mb"]
     return found
 
 
@@ -146,12 +173,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--columns", type=int, default=120)
-    parser.add_argument("--kinds", default="csv,parquet,npy")
+    parser.add_argument("--kinds", default="csv,parquet,npy,npz")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    base = watched([sys.executable, "-c", IMPORTS])["anonymous_mb"]
-    results: dict[str, Any] = {"imports_anonymous_mb": base, "files": {}}
+    base = watched([sys.executable, "-c", IMPORTS])
+    results: dict[str, Any] = {"imports": base, "files": {}}
     with tempfile.TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         for kind in asked.kinds.split(","):
@@ -161,11 +188,14 @@ def main() -> None:
             found = measure(folder, kind, asked.gigabytes * 1e9, asked.columns, base)
             results["files"][kind] = {"same_theta_at_50_mb": equal, **found}
             told = ", ".join(
-                f"{step} {found[step]['anonymous_over_imports_mb']:.0f} MB over the imports, "
-                f"{found[step]['resident_mb']:.0f} MB resident, {found[step]['seconds']:.0f} s"
-                for step in ("train", "predict")
+                f"{step} {found[step]['resident_over_imports_mb']:.0f} MB over the imports, "
+                f"{found[step]['anonymous_over_imports_mb']:.0f} MB of it anonymous, "
+                f"{found[step]['seconds']:.0f} s"
+                for step in STEPS
             )
-            print(f"{kind}, {found['bytes'] / 1e9:.2f} GB, {found['rows']:,} rows: {told}")
+            print(
+                f"{kind}, {found['bytes'] / 1e9:.2f} GB, {found['rows']:,} rows: {told}", flush=True
+            )
     if asked.write:
         write("large_files", results)
 

@@ -8,15 +8,26 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpumlp.backends import Array
+from gpumlp.backends.mapped import can_let_go, let_go
 
 CHUNK_BYTES = 4 << 20
 
 
-def chunks(a: Array) -> Iterator[slice]:
-    """Slices of a's rows, one after the other, of some 4 MiB each and a row at least."""
-    rows = max(1, CHUNK_BYTES // max(1, math.prod(a.shape[1:]) * a.dtype.itemsize))
+def chunks(a: Array, *others: Array, rows: int | None = None) -> Iterator[slice]:
+    """Slices of a's rows, one after the other, of some 4 MiB each and a row at least.
+
+    What files hold of a slice, of `a` and of `others` with as many rows, is let go of after it.
+
+    rows: of a slice; None for some 4 MiB.
+    """
+    if rows is None:
+        rows = max(1, CHUNK_BYTES // max(1, math.prod(a.shape[1:]) * a.dtype.itemsize))
+    files = [each for each in (a, *others) if can_let_go(each)]
     for start in range(0, len(a), rows):
-        yield slice(start, min(start + rows, len(a)))
+        part = slice(start, min(start + rows, len(a)))
+        yield part
+        for each in files:
+            let_go(each[part])
 
 
 def extent(a: Array, name: str) -> tuple[float, float]:

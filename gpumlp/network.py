@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gpumlp import backprop, checks
 from gpumlp.backends import Array, Backend, get_backend
+from gpumlp.chunks import chunks
 from gpumlp.functions import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -237,14 +238,12 @@ class MLP(Portable):
 
     def _chunks(self, x: Array) -> Iterator[tuple[slice, Workspace]]:
         """The rows of x in chunks, each with a workspace that the chunk has been loaded into."""
-        m = len(x)
         s, self._idle = self._idle, None  # None too while another thread has it
-        if s is None or s.rows < min(m, CHUNK):
-            s = Workspace(self, min(m, CHUNK), gradients=False)
+        if s is None or s.rows < min(len(x), CHUNK):
+            s = Workspace(self, min(len(x), CHUNK), gradients=False)
         self.round()
         try:
-            for start in range(0, m, s.rows):
-                rows = slice(start, min(start + s.rows, m))
+            for rows in chunks(x, rows=s.rows):
                 s.resize(rows.stop - rows.start)
                 self.backend.asarray(x[rows], out=s.h[0])
                 yield rows, s

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.host_feed import HostArray, Index, take_rows
+from gpumlp.backends.mapped import rows_of
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.cuda.seam import Copies, Device, DeviceArray, Event
 from gpumlp.cuda.source import CASTS
@@ -47,7 +48,7 @@ class DeviceFeed:
         cast: Callable[[DeviceArray, DeviceArray], None],
     ) -> None:  # fmt: skip
         self._copies: Copies = device.copies
-        self._source, self._cast = source, cast
+        self._source, self._cast = rows_of(source), cast
         self._threads = Threads(blas_threads())
         shape, kind = (rows, *source.shape[1:]), travels_as(source, dtype)
         buffers = [(self._copies.pinned(shape, kind), device.empty(shape, kind)) for _ in range(2)]

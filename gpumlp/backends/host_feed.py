@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.mapped import FileRows, rows_of
 from gpumlp.backends.threads import Threads
 
 HostArray = npt.NDArray[Any]
@@ -15,21 +16,25 @@ Index = npt.NDArray[np.int64]
 BLOCK_BYTES = 512 << 10  # of the wider side, for one thread at a time: see `Threads`
 
 
-def take_rows(threads: Threads, source: HostArray, index: Index, out: HostArray) -> None:
+def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out: HostArray) -> None:
     """out ← source[index], cast as NumPy casts; no more of the source is read, copied or cast."""
     # of an array with gaps or odd addresses np.take would make a copy first
-    takes = source.flags.c_contiguous and source.flags.aligned
+    takes = isinstance(source, np.ndarray) and source.flags.c_contiguous and source.flags.aligned
 
     def block(part: slice) -> None:
-        if takes and source.dtype == out.dtype:  # "raise" would buffer the output
+        if isinstance(source, FileRows):
+            source.take(index[part], out[part])
+        elif takes and source.dtype == out.dtype:  # "raise" would buffer the output
             np.take(source, index[part], axis=0, out=out[part], mode="clip")
         else:
             rows = source.take(index[part], axis=0) if takes else source[index[part]]
             np.copyto(out[part], rows, casting="unsafe")
 
-    width = max(source.itemsize, out.itemsize) * out[0].size
+    width = max(source.dtype.itemsize, out.itemsize) * out[0].size
     size = max(1, BLOCK_BYTES // max(1, width))
     parts = [slice(i, min(i + size, len(index))) for i in range(0, len(index), size)]
+    if isinstance(source, FileRows):  # whose many short calls the interpreter's lock would hamper
+        threads = Threads(1)
     threads.map(block, parts)
 
 
@@ -37,7 +42,7 @@ class HostFeed:
     """Rows straight from the source into the workspace, when they are taken."""
 
     def __init__(self, source: HostArray, threads: Threads) -> None:
-        self._source, self._threads = source, threads
+        self._source, self._threads = rows_of(source), threads
         self._index = np.empty(0, np.int64)
 
     def fetch(self, index: Index) -> None:

@@ -135,7 +135,7 @@ def _opened(file: BinaryIO) -> Matrix:
             raise ValueError("pickle")
         if size < offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
             raise ValueError("it ends before its array does")
-        if columns_first or len(shape) != 2:
+        if len(shape) != 2:  # which is told by who looks at it
             order: Any = "F" if columns_first else "C"
             mapped = np.memmap(file, dtype, "r", offset, shape, order=order)
             file.close()
@@ -143,7 +143,7 @@ def _opened(file: BinaryIO) -> Matrix:
     except BaseException:
         file.close()
         raise
-    return OnDisk(file, shape, dtype, offset)
+    return OnDisk(file, shape, dtype, offset, columns_first)
 
 
 def _unreadable(path: Path, error: BaseException) -> ValueError:
@@ -179,7 +179,7 @@ def _by_position(
         raise ValueError(f"{path} has {len(keep)} feature columns but the model takes {len(names)}")
     x: Matrix = Selection(source, keep, np.result_type(source.dtype, np.float32))
     _check_values(path, source, keep, features is None)
-    if isinstance(source, np.ndarray) and not isinstance(source, np.memmap):
+    if isinstance(source, np.ndarray):
         x = x[:]
     return Raw(x, names, y, whole=whole)
 

@@ -37,7 +37,7 @@ class Sliced:
 
 
 class OnDisk(Sliced):
-    """Rows (m, n) of a file in C order: ``rows[a:b]`` reads a slice, as a new array.
+    """Rows (m, n) of a file: ``rows[a:b]`` reads a slice, as a new array.
 
     It is read, not mapped: pages that were read this way are no part of the process's memory.
 
@@ -45,27 +45,43 @@ class OnDisk(Sliced):
         file: open for reading; closed with the last user of this object.
         shape, dtype: of the rows.
         offset: the byte where they begin.
+        columns_first: whether the file has one column after the other.
     """
 
     def __init__(
-        self, file: BinaryIO, shape: tuple[int, int], dtype: npt.DTypeLike, offset: int = 0
-    ) -> None:
+        self, file: BinaryIO, shape: tuple[int, int], dtype: npt.DTypeLike, offset: int = 0,
+        columns_first: bool = False,
+    ) -> None:  # fmt: skip
         self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
-        self._offset = offset
+        self._offset, self._columns_first = offset, columns_first
         weakref.finalize(self, file.close)
 
     def __getitem__(self, rows: slice) -> HostArray:
         start, stop, _ = rows.indices(len(self))
-        out = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
-        self.file.seek(self._offset + start * self.shape[1] * self.dtype.itemsize)
-        if out.size and self.file.readinto(out.view(np.uint8)) < out.nbytes:  # type: ignore[attr-defined]
-            raise ValueError(f"row {stop - 1} is beyond the file's end: it has been cut since")
+        (m, n), count = self.shape, max(stop - start, 0)
+        if self._columns_first:
+            columns = [self._read(j * m + start, count) for j in range(n)]
+            return np.stack(columns, axis=1)
+        return self._read(start * n, count * n).reshape(count, n)
+
+    def _read(self, start: int, count: int) -> HostArray:
+        """So many numbers of the file, from one on."""
+        out = np.empty(count, self.dtype)
+        self.file.seek(self._offset + start * self.dtype.itemsize)
+        if count and self.file.readinto(out.view(np.uint8)) < out.nbytes:  # type: ignore[attr-defined]
+            raise ValueError("rows are beyond the file's end: it has been cut since")
         return out
+
+    def fileno(self) -> int:
+        """The file's number, to read it by."""
+        return self.file.fileno()
 
     def mapped(self) -> HostArray:
         """All rows, mapped: for reading them in any order."""
         self.file.flush()
-        return np.memmap(self.file, self.dtype, "r", self._offset, self.shape)
+        array = np.memmap(self.file, self.dtype, "r", self._offset, self.shape)
+        array.file = self  # type: ignore[attr-defined]  # which has no name: see `rows_of`
+        return array
 
 
 class Selection(Sliced):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import Array
+from gpumlp.backends.mapped import large
 from gpumlp.network import MLP
 from gpumlp.training.examples import Examples
 from gpumlp.workspace import Workspace
@@ -71,7 +72,7 @@ class Batches:
         self._index = room.empty((self._size,), np.int64)
         self._y = room.empty((self._rows, *data.y.shape[1:]), data.target)
         self._feeds = [
-            None if room.takes(a, kind) else room.feed(a, self._rows, kind)
+            None if room.takes(a, kind) and not large(a) else room.feed(a, self._rows, kind)
             for a, kind in ((data.x, room.storage), (data.y, data.target))
         ]
         self._streamed = any(feed is not None for feed in self._feeds)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gpumlp import backprop, checks
 from gpumlp.backends import Array
+from gpumlp.chunks import chunks
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
 from gpumlp.training.callbacks import Callback, Interrupt, checked, end
@@ -121,9 +122,8 @@ class Objective:
         room, m = net.backend, len(data.x)
         room.asarray(np.zeros(1), dtype=np.float64, out=s.J)
         total: HostVector = np.zeros(d.layout.size)
-        for start in range(0, m, s.rows):
-            rows = slice(start, min(start + s.rows, m))
-            s.resize(rows.stop - start)
+        for rows in chunks(data.x, data.y, rows=s.rows):
+            s.resize(rows.stop - rows.start)
             room.asarray(data.x[rows], out=s.h[0])
             y = data.y[rows]
             s.y = y if room.takes(y, data.target) else room.asarray(y, dtype=data.target)

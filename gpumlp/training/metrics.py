@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp import backprop
+from gpumlp.chunks import chunks
 from gpumlp.functions import Loss
 from gpumlp.network import CHUNK, MLP
 from gpumlp.training.examples import Examples
@@ -142,11 +143,10 @@ class Evaluation:
     def measure(self) -> dict[str, float]:
         """J = L + λΩ(θ) as "cost", and the metrics by their names."""
         net, s, data = self._net, self._s, self._data
-        room, m = net.backend, len(data.x)
+        room = net.backend
         room.asarray(np.zeros(1), dtype="float64", out=s.J)
-        for start in range(0, m, s.rows):
-            rows = slice(start, min(start + s.rows, m))
-            s.resize(rows.stop - start)
+        for rows in chunks(data.x, data.y, rows=s.rows):
+            s.resize(rows.stop - rows.start)
             room.asarray(data.x[rows], out=s.h[0])
             s.y = data.y[rows]
             if self._chunk is not None:

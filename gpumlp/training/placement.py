@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends import Array, Backend
+from gpumlp.backends.mapped import map_of
 from gpumlp.chunks import chunks
 from gpumlp.network import CHUNK, MLP
 
@@ -42,7 +42,7 @@ def streams(net: MLP, arrays: list[tuple[Array, np.dtype[Any]]], data: str, rows
     moved = [(a, kind) for a, kind in arrays if not room.takes(a, kind)]
     free = room.free_memory()
     if free is None:
-        return any(_on_disk(a) for a, _ in moved)
+        return any(map_of(a) is not None for a, _ in moved)
     asked = sum(a.size * kind.itemsize for a, kind in moved)
     return bool(asked + _beside(net, rows, len(arrays[0][0])) > free)
 
@@ -51,12 +51,3 @@ def _beside(net: MLP, rows: int, m: int) -> int:
     """No fewer bytes than steps and evaluations need: z, h and gz, order, weights and costs."""
     widths = 2 * sum(net.widths) + 2 * max(net.widths)
     return (min(rows, m) + CHUNK) * widths * net.backend.storage.itemsize + 32 * m + SPARE
-
-
-def _on_disk(a: Any) -> bool:
-    """Whether a's memory is a file's."""
-    while isinstance(a, np.ndarray):
-        if isinstance(a, np.memmap):
-            return True
-        a = a.base
-    return isinstance(a, mmap.mmap)
