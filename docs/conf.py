@@ -13,7 +13,7 @@ project_copyright = author
 version = release = gpumlp.__version__
 
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode",
+    "myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.viewcode",
     "public_names", "entry_tables", "command_line", "example_runs", "measured",
 ]  # fmt: skip
 exclude_patterns = ["_build"]
@@ -29,7 +29,6 @@ nitpick_ignore_regex = [
 
 # ---- Python --------------------------------------------------------------------------------------
 
-# napoleon, not numpydoc: the docstrings have sections with "Args:", which numpydoc does not read
 default_role = "py:obj"
 smartquotes_action = "D"  # dashes; quotes are Python's
 add_module_names = False
@@ -44,8 +43,7 @@ autodoc_type_aliases = {
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-# attributes as a list: an entry each would come again from a property's own docstring
-napoleon_custom_sections = [("Attributes", "params_style"), ("Columns", "params_style")]
+numpydoc_show_class_members = False  # autodoc shows them
 toc_object_entries_show_parents = "hide"
 
 # ---- Markdown ------------------------------------------------------------------------------------

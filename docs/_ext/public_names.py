@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from docutils import nodes
+from sections import numpydoc_sections
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import mock
 from sphinx.util.docutils import SphinxDirective
@@ -136,10 +137,8 @@ class Modules(SphinxDirective):
 def docstring(
     app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
 ) -> None:
-    """What napoleon makes of a docstring, mended."""
-    if what == "property" and lines[-1].startswith(":type: "):
-        # it takes "The arithmetic: float64 or float32" for a type and what is said of it
-        lines[0] = f"{lines.pop().removeprefix(':type: ')}: {lines[0]}"
+    """A docstring as numpydoc reads it."""
+    lines[:] = numpydoc_sections(lines)
     for i, line in enumerate(lines):  # |x| and classes_ in the text are no markup
         parts = re.split(r"(`+[^`]*`+)", line)  # every second one is in backticks
         parts[::2] = [re.sub(r"\||(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
@@ -159,7 +158,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if find_spec("torch") is None:  # 2 GB that a page with its names can do without
         with mock(["torch"]):
             importlib.import_module("gpumlp.interop.torch")
-    app.connect("autodoc-process-docstring", docstring, priority=600)  # after napoleon
+    app.connect("autodoc-process-docstring", docstring, priority=400)  # before numpydoc
     app.connect("autodoc-process-signature", signature)
     app.add_directive("public", Public)
     app.add_directive("modules", Modules)

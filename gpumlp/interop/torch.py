@@ -40,7 +40,7 @@ def linear_activation(
         params: the activation's parameters, in their order; none for its own.
 
     Returns:
-        (…, n_out), of x's dtype.
+        torch.Tensor: (…, n_out), of x's dtype.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit, or the name is unknown.
@@ -77,7 +77,7 @@ def softmax_cross_entropy(
         ignore_index: the label of examples that count nothing.
 
     Returns:
-        (), of the logits' dtype.
+        torch.Tensor: (), of the logits' dtype.
 
     Raises:
         ValueError, TypeError: shapes do not fit, or, on the CPU, labels; a GPU, where to look would

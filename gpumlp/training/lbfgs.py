@@ -66,9 +66,9 @@ def fit_lbfgs(
         metric: of the validation data, as in `Trainer.fit`.
 
     Returns:
-        A `History` with cost, the J that the iteration ended with, val_cost and val_metric, and
-        seconds; `stopped` is "converged", "finished" where max_iter, max_fun or the arithmetic's
-        digits were at their end, "early" where a callback ended it, or "interrupted".
+        History: cost, the J that the iteration ended with, val_cost and val_metric, and seconds;
+            `stopped` is "converged", "finished" where max_iter, max_fun or the arithmetic's digits
+            were at their end, "early" where a callback ended it, or "interrupted".
 
     Raises:
         ValueError, TypeError: an argument is not as said; nothing was changed.

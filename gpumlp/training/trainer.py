@@ -43,13 +43,16 @@ class Trainer(Copied):
         schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.
         clip_norm: the largest ‖∇J‖₂, λ∇Ω included, that a step uses; longer ones are scaled down.
         seed: of the shuffles; the order of an epoch depends on it and on `epochs` alone.
+        slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
+            up or down by chance so that small changes add up.
         fold: whether the weights' gradient is added to them, or to momentum's velocity, within the
             product that computes it, and so never stored: the same step but for rounding.  None
             does so wherever it is possible: for "sgd" and "momentum" without clip_norm, L1, float16
             and 16-bit slots; for sgd without accumulate, and with one learning rate for all
             weights; for momentum without L2.  True insists, False never does.
-        slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
-            up or down by chance so that small changes add up.
+        memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
+            h = f(z) again on the way back: one pass over z more, and the same step, to the bit
+            where no product of cublasLt's computes f.  "normal" keeps both.
         accumulate: the micro-batches that a minibatch is worked in, one after the other, their
             gradients added up in θ's type: the same step but for rounding, and the activations of
             batch_size / accumulate examples, rounded up, are all that is in memory at a time.
@@ -58,9 +61,6 @@ class Trainer(Copied):
             ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``; where two meet, their product.
             λΩ is the regulariser's own, and strengthened or not on biases by it; clip_norm looks
             at the gradient before its multiplication.
-        memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
-            h = f(z) again on the way back: one pass over z more, and the same step, to the bit
-            where no product of cublasLt's computes f.  "normal" keeps both.
         ema: between 0 and 1, 0.999 say: after each step t, θ̄ ← d θ̄ + (1 − d) θ, where d =
             min(ema, (t − 1) / (t + 8)).  The average θ̄ is what is validated, what early stopping
             looks at and keeps, what `on_epoch_end` sees, and what the network has when a fit ends;
