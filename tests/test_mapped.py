@@ -134,6 +134,7 @@ class TestRows:
         for gaps in (a[:, 3:], a[::2], a[::-1], a.T):
             assert rows_of(gaps) is gaps
 
+    @pytest.mark.skipif(not hasattr(os, "preadv"), reason="reads by preadv")
     def test_of_a_temporary_file(self, tmp_path: Path) -> None:
         with (tmp_path / "t").open("w+b") as file:
             store = Store(40, np.float32, file)
@@ -145,6 +146,15 @@ class TestRows:
             del a
             rows.take(np.array([0, 4997, 5]), out)
             np.testing.assert_array_equal(out, VALUES[[2, 4999, 7]])
+
+    @on_linux
+    def test_with_changes_that_were_just_made(self, path: Path) -> None:
+        a = np.load(path, mmap_mode="r+")
+        rows, out = rows_of(a), np.empty((2, 40), np.float32)
+        a[4999] = np.arange(40)
+        assert not isinstance(rows, np.ndarray)
+        rows.take(np.array([4999, 0]), out)
+        np.testing.assert_array_equal(out, [np.arange(40), VALUES[0]])
 
     def test_of_another_file_of_that_name_are_not_taken(self, path: Path) -> None:
         a = np.load(path, mmap_mode="r")

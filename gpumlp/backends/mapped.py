@@ -72,8 +72,8 @@ class File(Protocol):
 class FileRows:
     """Rows (k, …) that are read from a file, by their index, without mapping it.
 
-    A row takes about 1 µs.  Through a map it takes as long the first time, and from Linux 6.18 on
-    leaves up to 2 MiB mapped, the page cache's folio that it is in.
+    A row takes about 1 µs.  Through a map the first time takes longer, and leaves up to 2 MiB
+    mapped, the folio of the page cache that it is in (measured on Linux 6.18).
 
     Args:
         file: open for reading.

@@ -208,7 +208,8 @@ class Trainer(Copied):
                 "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
                 minibatch in its own dtype, such as uint8, while the one before is worked on.
                 "auto" streams what does not fit a GPU's free memory, and on the CPU files that
-                would have to be cast.  θ is bit for bit the same.
+                would have to be cast.  θ is bit for bit the same.  Of a mapped file larger than
+                256 MiB rows are read, not mapped, so that it does not fill the memory.
 
         Raises:
             ValueError, TypeError: an argument is not as said; nothing was trained.
