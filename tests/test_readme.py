@@ -94,6 +94,11 @@ def test_figures_are_those_of_the_committed_results():
         for name, entry in results[part].items()
         if name != "gpumlp"
     }
+    fits = json.loads((ROOT / "benchmarks" / "results" / "estimators.json").read_text())
+    committed |= {
+        f"{fits[part]['scikit-learn']['gpumlp_over_this']:.2f}"
+        for part in ("fit, float64", "fit, float32")
+    }
     quoted = set(re.findall(r"\| (\d+\.\d+) of (?:its|their) time", README))
     assert quoted == committed
 
@@ -106,3 +111,12 @@ def test_the_figure_of_streaming_is_the_worst_of_the_committed_ones():
         f"takes at most {worst:.2f} of its time on data in\nmemory (`{path.relative_to(ROOT)}`"
         in README
     )
+
+
+def test_the_memory_of_large_files_is_the_committed_one():
+    path = ROOT / "benchmarks" / "results" / "large_files.json"
+    kinds = json.loads(path.read_text())["files"]
+    worst = max(kind["train"]["resident_over_imports_mb"] for kind in kinds.values())
+    assert 300 < worst < 350
+    assert min(kind["bytes"] for kind in kinds.values()) > 1.9e9
+    assert f"train in under 350 MB over the\nimports (`{path.relative_to(ROOT)}`)" in README
