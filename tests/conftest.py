@@ -1,5 +1,6 @@
 """What every test shares: a seeded generator, and property tests that repeat run for run."""
 
+import os
 import secrets
 
 import hypothesis
@@ -20,6 +21,18 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("GPUMLP_CACHE", str(tmp_path_factory.getbasetemp() / secrets.token_hex(8)))
     monkeypatch.delenv("GPUMLP_TUNE", raising=False)
+
+
+@pytest.fixture
+def no_waiting_for_the_disk(monkeypatch):
+    """An fsync takes up to 40 ms; processes that get killed do it, and so does one test."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of a checkpoint."""
+    return tmp_path / "run.safetensors"
 
 
 @pytest.fixture

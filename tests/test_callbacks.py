@@ -11,19 +11,10 @@ from kill_worker import EPOCHS, STEPS, outcome, run
 from training_cases import Die, Hook, X, Y, die_at, regression, theta
 
 import gpumlp
-from gpumlp import storage
 from gpumlp.backends.cuda_backend import CudaBackend
 from gpumlp.callbacks import LearningRateLogger, ReduceOnPlateau
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.safetensors"
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 # ---- reduce on plateau -------------------------------------------------------------------------

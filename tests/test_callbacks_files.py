@@ -14,15 +14,7 @@ import gpumlp
 from gpumlp import storage
 from gpumlp.callbacks import CSVLogger, LearningRateLogger, ModelCheckpoint, ReduceOnPlateau
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.safetensors"
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 # ---- the table ---------------------------------------------------------------------------------

@@ -56,21 +56,13 @@ class Steps(gpumlp.Callback):
         self.steps.append(trainer.steps)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    """An fsync takes up to 40 ms; the processes that get killed do it, and so does one test."""
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")
 def whole():
     """What the run ends with when nothing stops it."""
     return outcome(run())
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.safetensors"
 
 
 def test_writing_checkpoints_changes_nothing(path, whole):

@@ -12,11 +12,6 @@ import gpumlp
 from gpumlp import CheckpointError, storage
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.safetensors"
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """The bytes of a checkpoint and of a saved network, in a file of each kind."""

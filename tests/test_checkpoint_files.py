@@ -15,11 +15,6 @@ import gpumlp
 from gpumlp import storage
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.safetensors"
-
-
 def test_a_checkpoint_is_readable_and_loads_as_the_network(path):
     trainer = run(path, early_stopping=gpumlp.EarlyStopping(restore_best=False), epochs=3)
     net = gpumlp.MLP.load(path, backend="numpy")

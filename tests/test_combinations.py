@@ -20,7 +20,7 @@ from test_gpu_room import on_host
 from training_cases import Die, Hook, die_at
 
 import gpumlp
-from gpumlp import Group, storage
+from gpumlp import Group
 from gpumlp.backends.cuda_backend import CudaBackend
 from gpumlp.callbacks import LearningRateLogger, ReduceOnPlateau
 
@@ -205,9 +205,7 @@ def in_room(case: Case, room: str) -> Case:
     return allowed(case, opened(case, room))
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def dying(case: Case) -> gpumlp.Callback:

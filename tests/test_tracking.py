@@ -13,18 +13,9 @@ from kill_worker import STEPS, run
 from training_cases import Die, Hook, die_at
 
 import gpumlp
-from gpumlp import storage
 from gpumlp.callbacks import MLflow, TensorBoard
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.safetensors"
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 # ---- TensorBoard -------------------------------------------------------------------------------
