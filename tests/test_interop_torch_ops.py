@@ -11,6 +11,7 @@ from gpumlp import ACTIVATIONS
 torch = pytest.importorskip("torch")
 import in_torch  # noqa: E402  (needs torch)
 import torch.nn.functional as F  # noqa: E402, N812
+from torch import library  # noqa: E402
 
 from gpumlp.interop import torch_ops as ops  # noqa: E402
 from gpumlp.interop.torch import linear_activation, softmax_cross_entropy  # noqa: E402
@@ -75,13 +76,13 @@ def test_gradcheck(name, params, made):
 @pytest.mark.parametrize(("name", "params"), CASES)
 def test_opcheck_of_a_layer(name, params, made):
     args = (name, list(params or ACTIVATIONS[name].params.values()))
-    torch.library.opcheck(ops.layer, (made(3, 4), made(2, 4), made(2), *args, True))
+    library.opcheck(ops.layer, (made(3, 4), made(2, 4), made(2), *args, True))
     of = made(3, 4, grad=False), made(2, 4, grad=False), made(2, grad=False)
     h, z = ops.layer(*of, *args, True)
     assert ops.layer(*of, *args, False)[1].shape == (0,)
     for needs in ([True] * 3, [False, True, False]):
         given = (made(3, 2, grad=False), *of[:2], z, h, *args, needs)
-        torch.library.opcheck(ops.layer_backward, given)
+        library.opcheck(ops.layer_backward, given)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +272,9 @@ def test_cross_entropy_is_registered_soundly(made):
     p = made(6, 4, grad=False).softmax(dim=1)
     for y in (LABELS, p):
         assert torch.autograd.gradcheck(lambda a, y=y: ops.entropy(a, y, share, 0.1), (logits,))
-        torch.library.opcheck(ops.entropy, (logits, y, share, 0.1))
+        library.opcheck(ops.entropy, (logits, y, share, 0.1))
         given = (torch.tensor(2.0, dtype=torch.float64), logits.detach(), y, share, 0.1)
-        torch.library.opcheck(ops.entropy_backward, given)
+        library.opcheck(ops.entropy_backward, given)
 
 
 def test_cross_entropy_of_no_rows_and_of_ignored_rows_is_torchs(made):

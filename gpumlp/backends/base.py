@@ -13,7 +13,7 @@ values; a door does not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,27 +36,6 @@ class Feed(Protocol):
 
     def take(self, out: Array) -> None:
         """out ← the rows that were fetched, cast as NumPy casts.  It has as many."""
-
-
-class Shared:
-    """A room is a device's, and no part of what uses it: copies are itself, pickles its name."""
-
-    name: str
-    precision: str
-
-    def __copy__(self) -> Self:
-        """The room itself."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The room itself."""
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """The room of the same name, where it is unpickled."""
-        from gpumlp.backends import get_backend
-
-        return get_backend, (self.name, self.precision)
 
 
 class Backend(Protocol):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.base import Shared
 from gpumlp.backends.cuda_update import CudaUpdate
 from gpumlp.backends.device_feed import DeviceFeed, travels_as
 from gpumlp.backends.kernels import Kernels, i32, i64
 from gpumlp.backends.products import Products
+from gpumlp.backends.shared import Shared
 from gpumlp.cuda import launch
 from gpumlp.cuda.seam import Device, DeviceArray
 from gpumlp.cuda.types import dtype_of

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.base import Shared
 from gpumlp.backends.blas import numpy_blas
 from gpumlp.backends.blocks import Array, over_rows, over_theta
 from gpumlp.backends.host_feed import HostFeed
 from gpumlp.backends.numpy_update import NumpyUpdate
+from gpumlp.backends.shared import Shared
 from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.functions.activations import identity

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ LARGE = 128 << 20  # bytes of an array from which on it goes into a file
 SPARE = 64 << 20  # bytes of the disk that are left to others
 
 
-class Sliced:
+class Sliced(ABC):
     """Rows (m, n) that are read when asked for: ``x[a:b]`` is an array, and so is np.asarray(x)."""
 
     ndim = 2
@@ -27,8 +28,9 @@ class Sliced:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @abstractmethod
     def __getitem__(self, rows: slice) -> HostArray:
-        raise NotImplementedError
+        """The rows, as a new array."""
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> HostArray:
         if copy is False:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from gpumlp.network import MLP
 from gpumlp.training import History
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """A multilayer perceptron with scikit-learn's methods.
 
     A subclass knows what y may hold: `_learn` notes it, `_targets` turns it into the network's
@@ -108,33 +109,33 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     # ---- what a subclass knows of y -----------------------------------------------------------
 
+    @abstractmethod
     def _learn(self, y: HostArray, classes: Any) -> None:
         """Note what y holds, at the first fit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _targets(self, y: Any) -> tuple[HostArray, HostArray]:
         """(y, t): as scorers and as the network take it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _entry(self) -> Loss:
         """The loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _units(self, loss: Loss) -> int:
         """n_L, the width of the output layer."""
-        raise NotImplementedError
 
     def _weights(self, data: Examples, incremental: bool) -> HostArray | None:
         """The examples' weights in the training loss."""
         return data.weights
 
+    @abstractmethod
     def _decided(self, p: HostArray) -> HostArray:
         """What `predict` returns for the network's output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _measure(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
         """The score of the network's output."""
-        raise NotImplementedError
 
     # ---- one fit ------------------------------------------------------------------------------
 

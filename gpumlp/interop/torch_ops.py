@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from gpumlp.backends import Array
 from gpumlp.functions import ACTIVATIONS, LOSSES, Activation
@@ -28,7 +28,7 @@ UNSAFE = torch.Tag.cudagraph_unsafe if hasattr(torch.Tag, "cudagraph_unsafe") el
 def operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
     """What makes a function the operator ``gpumlp::name``; it writes to none of its arguments."""
     tags: dict[str, Any] = {} if UNSAFE is None else {"tags": (UNSAFE,)}
-    return torch.library.custom_op(f"gpumlp::{name}", mutates_args=(), schema=schema, **tags)
+    return library.custom_op(f"gpumlp::{name}", mutates_args=(), schema=schema, **tags)
 
 
 def second_derivative(name: str) -> Callable[..., Any]:

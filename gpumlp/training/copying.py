@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from gpumlp.backends import Array
@@ -12,7 +13,7 @@ from gpumlp.training.averaging import Average
 MADE = ("slots", "factors", "scaling", "average", "_updating")  # by `allocate`
 
 
-class Copied:
+class Copied(ABC):
     """The part of `Trainer` that copies it.  `copy.copy` shares the network and the state."""
 
     net: MLP
@@ -20,9 +21,9 @@ class Copied:
     scaling: Array
     average: Average | None
 
+    @abstractmethod
     def allocate(self) -> None:
         """What is named in `MADE`, as before the first step."""
-        raise NotImplementedError
 
     def __copy__(self) -> Self:
         """Another trainer of the same network, with the same arrays."""

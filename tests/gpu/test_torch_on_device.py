@@ -21,7 +21,7 @@ from test_interop_torch_ops import (  # noqa: E402
     plain,
     with_gradients,
 )
-from torch import nn  # noqa: E402
+from torch import library, nn  # noqa: E402
 
 from gpumlp.interop import torch_ops  # noqa: E402
 from gpumlp.interop.torch import FusedMLP, linear_activation, softmax_cross_entropy  # noqa: E402
@@ -53,11 +53,11 @@ def test_a_layer(name: str, dtype: Any, stream: str, made: Any) -> None:  # noqa
 
 def test_operators_are_registered_soundly(made: Any) -> None:  # noqa: F811
     x, W, b = there(made(3, 4), made(2, 4), made(2))
-    torch.library.opcheck(torch_ops.layer, (x, W, b, "gelu", [], True))
+    library.opcheck(torch_ops.layer, (x, W, b, "gelu", [], True))
     assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, "gelu"), (x, W, b))
     (logits,) = there(made(6, 4))
     share = torch.full((6,), 1 / 6, dtype=torch.float64, device="cuda")
-    torch.library.opcheck(torch_ops.entropy, (logits, LABELS.cuda(), share, 0.1))
+    library.opcheck(torch_ops.entropy, (logits, LABELS.cuda(), share, 0.1))
 
 
 def test_cross_entropy(made: Any) -> None:  # noqa: F811

@@ -1,0 +1,26 @@
+"""What copies and pickles make of a room."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+
+class Shared:
+    """A room is a device's, and no part of what uses it: copies are itself, pickles its name."""
+
+    name: str
+    precision: str
+
+    def __copy__(self) -> Self:
+        """The room itself."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The room itself."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The room of the same name, where it is unpickled."""
+        from gpumlp.backends import get_backend
+
+        return get_backend, (self.name, self.precision)
