@@ -108,9 +108,9 @@ def run(task: Task, fit: Callable[..., Callable[[Array], Array]], seed: int) -> 
 # ---- the three -----------------------------------------------------------------------------------
 
 
-def _estimator(room: Any, **ours: Any) -> Callable[..., Callable[[Array], Array]]:
+def _estimator(backend: Any, **ours: Any) -> Callable[..., Callable[[Array], Array]]:
     def fit(task: Task, x: Array, y: Array, seed: int) -> Callable[[Array], Array]:
-        kind = room.MLPClassifier if task.classes else room.MLPRegressor
+        kind = backend.MLPClassifier if task.classes else backend.MLPRegressor
         e = kind(
             hidden_layer_sizes=task.hidden, batch_size=task.batch_size, max_iter=task.epochs,
             alpha=ALPHA, learning_rate_init=LR, n_iter_no_change=np.inf, random_state=seed, **ours,

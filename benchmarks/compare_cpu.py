@@ -1,4 +1,4 @@
-"""The NumPy room beside torch eager and scikit-learn on the CPU.
+"""The NumPy backend beside torch eager and scikit-learn on the CPU.
 
     python -m benchmarks.compare_cpu [--write]
 
@@ -21,9 +21,9 @@ import numpy as np
 
 import gpumlp
 from benchmarks.timing import Timing, interleaved, write
-from gpumlp.backends.threads import blas_threads
+from gpumlp.io.threads import blas_threads
+from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
-from gpumlp.training.examples import Examples
 from gpumlp.workspace import Workspace
 
 WIDTHS, BATCH, LR = (784, 1024, 1024, 10), 256, 0.01

@@ -46,9 +46,9 @@ def competitors(dtype: str) -> dict[str, Callable[[], Any]]:
     settings = {"hidden_layer_sizes": HIDDEN, "batch_size": BATCH, "max_iter": EPOCHS}
     settings |= {"random_state": 0, "n_iter_no_change": np.inf}
 
-    def estimator(room: Any, **ours: Any) -> Callable[[], float]:
+    def estimator(backend: Any, **ours: Any) -> Callable[[], float]:
         def fit() -> float:
-            e = room.MLPClassifier(**settings, **ours).fit(x, y)
+            e = backend.MLPClassifier(**settings, **ours).fit(x, y)
             return float(e.loss_)
 
         return fit

@@ -21,7 +21,7 @@ from benchmarks.stages import FAILED, ROOT, Stage, run_all
 PYTHON = sys.executable
 MINUTES = 8  # of a benchmark stage: a GPU may be lent for no longer
 
-KERNELS = [f"tests/test_kernels_{n}.py" for n in ("activation", "loss", "theta", "gather", "empty")]
+KERNELS = [f"tests/kernels/test_{n}.py" for n in ("activation", "loss", "theta", "gather", "empty")]
 # Each array is an allocation of its own, so that the sanitizer sees where it ends; CuPy's pool
 # would put it into a larger one.
 UNPOOLED = (
@@ -93,8 +93,8 @@ def find_sanitizer() -> str:
 def no_gpu() -> str:
     """Why nothing here can run, in one line, or ""."""
     program = (
-        "import gpumlp, gpumlp.cuda\n"
-        "try: gpumlp.cuda.open_device()\n"
+        "import gpumlp, gpumlp.backends.cuda\n"
+        "try: gpumlp.backends.cuda.open_device()\n"
         "except gpumlp.DeviceError as error: print(error); raise SystemExit(3)"
     )
     done = subprocess.run(

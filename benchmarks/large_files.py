@@ -41,7 +41,7 @@ from benchmarks.timing import write
 ROWS = 20_000  # of a piece that is written
 WORDS = np.array(["red", "green", "blue", "grey"])
 IMPORTS = (
-    "import gpumlp.cli.app, gpumlp.plots, pyarrow.csv, pyarrow.parquet, safetensors.numpy, tqdm, "
+    "import gpumlp.cli.app, gpumlp.plots.training, pyarrow.csv, pyarrow.parquet, safetensors.numpy, tqdm, "
     "matplotlib.pyplot, sklearn.model_selection, time; time.sleep(1)"
 )
 STEPS = ("train", "evaluate", "predict")

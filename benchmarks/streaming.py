@@ -4,7 +4,7 @@
 
 Steps of 784-1024-1024-10 (relu, cross-entropy, minibatch 256, SGD), five in a row, in turn.  Before
 they are timed, an epoch of each must end with the same θ, bit for bit.  --write keeps the figures
-in results/; GPUMLP_BENCH_BACKEND chooses the room (numpy).  The files, just written, are in the
+in results/; GPUMLP_BENCH_BACKEND chooses the backend (numpy).  The files, just written, are in the
 system's page cache: a disk that is slower than training is not what is timed.  "A large file" is
 one whose rows are read, as those of files above `mapped.HELD` bytes are, not mapped.
 """
@@ -22,7 +22,7 @@ import numpy as np
 import gpumlp
 from benchmarks.timing import interleaved, write
 from gpumlp.backends import mapped
-from gpumlp.training.examples import Examples
+from gpumlp.loader.examples import Examples
 
 EXAMPLES, ROWS, WIDTHS = 12_800, 256, (784, 1024, 1024, 10)
 BURST, ROUNDS = 5, 24
@@ -56,11 +56,11 @@ class Training:
 
 
 def competitors(folder: Path) -> dict[str, Training]:
-    """The same values as an array in the room, as one that is streamed, and as files."""
+    """The same values as an array in the backend, as one that is streamed, and as files."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (EXAMPLES, WIDTHS[0])).astype(np.uint8)
     y = rng.integers(0, WIDTHS[-1], EXAMPLES)
-    made = {"in the room": Training(x, y, "device"), "uint8 in memory": Training(x, y, "stream")}
+    made = {"in the backend": Training(x, y, "device"), "uint8 in memory": Training(x, y, "stream")}
     for dtype in ("uint8", "float16", "float32", "float64"):
         path = folder / f"{dtype}.npy"
         np.save(path, x.astype(dtype))
@@ -80,17 +80,19 @@ def main() -> None:
         if len({training.theta() for training in each.values()}) > 1:
             raise SystemExit("they do not train alike: nothing was timed")
         timings = interleaved({name: t.run for name, t in each.items()}, ROUNDS, warmup=1)
-        room = each["in the room"].net.backend.describe()
+        backend = each["in the backend"].net.backend.describe()
         del each  # before the files
-    base, table = timings["in the room"], {}
-    print(f"{'a step, data':24s} {'median ms':>10s} {'quartiles ms':>18s} {'over the room':>14s}")
+    base, table = timings["in the backend"], {}
+    print(
+        f"{'a step, data':24s} {'median ms':>10s} {'quartiles ms':>18s} {'over the backend':>14s}"
+    )
     for name, timing in timings.items():
         median, low, high = (1e3 * t / BURST for t in (timing.median, *timing.quartiles))
         ratio = timing.ratio(base)
         print(f"{name:24s} {median:10.2f} {low:9.2f} {high:8.2f} {ratio:13.3f}x")
-        table[name] = {"median_ms": median, "quartiles_ms": [low, high], "over_the_room": ratio}
+        table[name] = {"median_ms": median, "quartiles_ms": [low, high], "over_the_backend": ratio}
     if "--write" in sys.argv[1:]:
-        print(f"written: {write(f'streaming_{BACKEND}', {'room': room, 'step': table})}")
+        print(f"written: {write(f'streaming_{BACKEND}', {'backend': backend, 'step': table})}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from benchmarks.rooms import MEGABYTES, empty, normal, room, through_activation, timed
+from benchmarks.suite import MEGABYTES, backend, empty, normal, timed
 from gpumlp.workspace import UNSCALED
 
 COLS = 4096
@@ -32,12 +32,12 @@ def close(where: Any, got: Any, want: Any) -> None:
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "mish"])
 def test_activation_gradient_and_bias_sum(benchmark: Any, activation: str) -> None:
     """gz ← gh ⊙ f'(z), db ← column sums: reads gh and z or h, writes gz."""
-    where, f = room(), gpumlp.ACTIVATIONS[activation]
+    where, f = backend(), gpumlp.ACTIVATIONS[activation]
     rows = rows_of(where.storage.itemsize)
     z, gh = normal(where, rows, COLS), normal(where, rows, COLS)
     h, gz, db = empty(where, *z.shape), empty(where, *z.shape), empty(where, COLS)
     where.asarray(f.f(where.to_host(z), **f.params), out=h)
-    through_activation(where, f, z, h, gh, gz, db)
+    where.activation_gradient(f, z, h, gh, gz, db)
     some = [where.to_host(a[:32]).astype(np.float64) for a in (z, h, gh)]
     close(where, gz[:32], some[2] * f.df(some[0], some[1], **f.params))
     close(where, db, where.to_host(gz).sum(axis=0, dtype=np.float64))
@@ -46,14 +46,14 @@ def test_activation_gradient_and_bias_sum(benchmark: Any, activation: str) -> No
     timed(
         benchmark,
         where,
-        lambda: through_activation(where, f, z, h, gh, gz, db),
+        lambda: where.activation_gradient(f, z, h, gh, gz, db),
         passes * rows * COLS * where.storage.itemsize,
     )
 
 
 def test_softmax_cross_entropy(benchmark: Any) -> None:
     """J, gh and db from ŷ and labels: reads ŷ twice, writes gh, and reads it for the sums."""
-    where, loss = room(), gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.0)
+    where, loss = backend(), gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.0)
     rows, identity = rows_of(where.storage.itemsize), gpumlp.ACTIVATIONS["identity"]
     y_hat, gh = normal(where, rows, COLS), empty(where, rows, COLS)
     labels = np.random.default_rng(0).integers(0, COLS, rows)
@@ -73,7 +73,7 @@ def test_softmax_cross_entropy(benchmark: Any) -> None:
 
 def test_gather(benchmark: Any) -> None:
     """A minibatch's rows in a shuffled order: reads and writes each once."""
-    where = room()
+    where = backend()
     rows = rows_of(where.storage.itemsize)
     source, out = normal(where, rows, COLS), empty(where, rows, COLS)
     order = np.random.default_rng(0).permutation(rows)
@@ -87,7 +87,7 @@ def test_gather(benchmark: Any) -> None:
 @pytest.mark.parametrize("optimizer", gpumlp.OPTIMIZERS)
 def test_update(benchmark: Any, optimizer: str) -> None:
     """One pass over flat θ: reads dθ, reads and writes θ and each slot."""
-    where, rule = room(), gpumlp.OPTIMIZERS[optimizer]
+    where, rule = backend(), gpumlp.OPTIMIZERS[optimizer]
     none = gpumlp.REGULARIZERS["none"]
     n = rows_of(where.dtype.itemsize) * COLS // (2 + len(rule.slots))
     n -= n % 64

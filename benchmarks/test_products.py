@@ -1,4 +1,4 @@
-"""The doors with a product in them, bare and with what is fused to it: GEMM plans, in TFLOP/s."""
+"""The operations with a product in them, bare and with what is fused to it: GEMM plans, in TFLOP/s."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from benchmarks.rooms import ROWS, WIDTH, empty, normal, room, timed
+from benchmarks.suite import ROWS, WIDTH, backend, empty, normal, timed
 
 FLOPS = 2 * ROWS * WIDTH * WIDTH
 ERROR = {"float64": 1e-12, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 5e-2, "float16": 1e-2}
@@ -28,7 +28,7 @@ def on_host(where: Any, *arrays: Any) -> list[Any]:
 @pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "gelu", "mish"])
 def test_forward(benchmark: Any, activation: str) -> None:
     """z = h Wᵀ + b and h = f(z): one turn of Algorithm 6.3."""
-    where, f = room(), gpumlp.ACTIVATIONS[activation]
+    where, f = backend(), gpumlp.ACTIVATIONS[activation]
     below, W, b = normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH), normal(where, WIDTH)
     z, h = empty(where, ROWS, WIDTH), empty(where, ROWS, WIDTH)
     where.affine_activation(below, W, b, f, z, h)
@@ -42,7 +42,7 @@ def test_forward(benchmark: Any, activation: str) -> None:
 @pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "gelu", "mish"])
 def test_backward(benchmark: Any, activation: str) -> None:
     """gh = gz W, gz = gh ⊙ f'(z), db: one turn of Algorithm 6.4, but for the weights' gradient."""
-    where, f = room(), gpumlp.ACTIVATIONS[activation]
+    where, f = backend(), gpumlp.ACTIVATIONS[activation]
     above, W, z = (
         normal(where, ROWS, WIDTH),
         normal(where, WIDTH, WIDTH),
@@ -61,7 +61,7 @@ def test_backward(benchmark: Any, activation: str) -> None:
 
 def test_weight_gradient(benchmark: Any) -> None:
     """dW = gzᵀ h, bare."""
-    where = room()
+    where = backend()
     gz, h, dW = normal(where, ROWS, WIDTH), normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH)
     where.weight_gradient(gz, h, dW, None)
     gz64, h64 = on_host(where, gz, h)
@@ -71,7 +71,7 @@ def test_weight_gradient(benchmark: Any) -> None:
 
 def test_input_gradient(benchmark: Any) -> None:
     """gx = gz W, bare."""
-    where = room()
+    where = backend()
     gz, W, gx = normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH), normal(where, ROWS, WIDTH)
     where.input_gradient(gz, W, gx)
     gz64, W64 = on_host(where, gz, W)

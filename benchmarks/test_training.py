@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from benchmarks.rooms import OUTPUTS, ROWS, WIDTH, Training, timed
+from benchmarks.suite import OUTPUTS, ROWS, WIDTH, Training, timed
 
 PRODUCTS = 2 * ROWS * (3 * 2 * WIDTH * WIDTH + 3 * WIDTH * OUTPUTS - WIDTH * WIDTH)
 
@@ -22,7 +22,7 @@ PRODUCTS = 2 * ROWS * (3 * 2 * WIDTH * WIDTH + 3 * WIDTH * OUTPUTS - WIDTH * WID
 def test_step(benchmark: Any, activation: str, optimizer: str) -> None:
     """Gather, forward, backward, update."""
     training = Training(activation, optimizer)
-    timed(benchmark, training.room, training.step, flops=PRODUCTS)
+    timed(benchmark, training.backend, training.step, flops=PRODUCTS)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -36,7 +36,7 @@ def test_epoch(benchmark: Any, optimizer: str) -> None:
     before = training.net.cost(x, y)
     assert trainer.fit(x, y, 3, metric=None, progress=False)["cost"][-1] < before
     timed(
-        benchmark, training.room,
+        benchmark, training.backend,
         lambda: trainer.fit(x, y, 1, metric=None, progress=False), flops=PRODUCTS * m // ROWS,
     )  # fmt: skip
 
@@ -48,4 +48,4 @@ def test_inference(benchmark: Any, m: int) -> None:
     x = np.random.default_rng(1).standard_normal((m, WIDTH), np.float32)
     np.testing.assert_allclose(training.net.predict(x).sum(axis=1), 1, rtol=1e-2)
     flops = 2 * m * (2 * WIDTH * WIDTH + WIDTH * OUTPUTS)
-    timed(benchmark, training.room, lambda: training.net.predict(x), flops=flops)
+    timed(benchmark, training.backend, lambda: training.net.predict(x), flops=flops)

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is in `__all__` and not imported above: the training room and the callbacks."""
+    """What is in `__all__` and not imported above: the training package and the callbacks."""
     if name == "callbacks":
         return importlib.import_module("gpumlp.callbacks")
     if name in __all__:

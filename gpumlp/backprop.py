@@ -1,9 +1,9 @@
 """Algorithms 6.3 and 6.4 of Goodfellow, Bengio and Courville, "Deep Learning" (2016).
 
-The book's two loops and nothing else.  A room (`gpumlp.backends`) does each line on its own device;
-its doors are wider than the book's lines, because one pass over memory can do several of them:
+The book's two loops and nothing else.  A backend (`gpumlp.backends`) does each line on its own device;
+its operations are wider than the book's lines, because one pass over memory can do several of them:
 
-    door                 lines of the algorithm
+    operation                 lines of the algorithm
     affine_activation    z = b + W h,  h = f(z)
     output_gradient      gh = ∇_ŷ L,   gz = gh ⊙ f'(z),   ∇b = gz   (and the value of L, for free)
     weight_gradient      ∇W = gz hᵀ
@@ -53,7 +53,7 @@ class State(Protocol):
     scaling: Array
     J: Array
 
-    def recall(self, k: int) -> Array:
+    def recompute(self, k: int) -> Array:
         """h[k], computed from z[k] again where it was not kept."""
 
 
@@ -64,16 +64,16 @@ class Destination(Protocol):
     b: list[Array]
     factors: Array | None
 
-    def arrived(self, k: int) -> None:
+    def on_weight_gradient(self, k: int) -> None:
         """∇W[k] is there, W[k] is not read again: the gradient may be used at once."""
 
 
 def forward(net: Model, s: State) -> Array:
     """Algorithm 6.3 up to its last line: from h[0] = x to ŷ = h[L], (m, n_L), which it returns."""
-    room, W, b, f, z, h = net.backend, net.rounded.W, net.rounded.b, net.f, s.z, s.h
+    backend, W, b, f, z, h = net.backend, net.rounded.W, net.rounded.b, net.f, s.z, s.h
 
     for k in range(1, net.L + 1):
-        room.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])
+        backend.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])
     return h[net.L]
 
 
@@ -88,20 +88,20 @@ def backward(net: Model, s: State, d: Destination) -> None:
     λ∇Ω, which the book adds layer by layer, is one pass over the flat θ: see `penalty`, or let the
     update do it.
     """
-    room, W, f, z, h, gz, gh = net.backend, net.rounded.W, net.f, s.z, s.h, s.gz, s.gh
+    backend, W, f, z, h, gz, gh = net.backend, net.rounded.W, net.f, s.z, s.h, s.gz, s.gh
     L = net.L
 
-    room.output_gradient(
+    backend.output_gradient(
         net.loss, f[L], z[L], h[L], s.y, s.weights, s.scaling, gh[L], gz[L], d.b[L], s.J
     )
     for k in range(L, 1, -1):
-        room.hidden_gradient(
+        backend.hidden_gradient(
             gz[k], W[k], f[k - 1], z[k - 1], h[k - 1], gh[k - 1], gz[k - 1], d.b[k - 1]
         )
-        room.weight_gradient(gz[k], s.recall(k - 1), d.W[k], d.factors)
-        d.arrived(k)
-    room.weight_gradient(gz[1], h[0], d.W[1], d.factors)
-    d.arrived(1)
+        backend.weight_gradient(gz[k], s.recompute(k - 1), d.W[k], d.factors)
+        d.on_weight_gradient(k)
+    backend.weight_gradient(gz[1], h[0], d.W[1], d.factors)
+    d.on_weight_gradient(1)
 
 
 def penalty(net: Model, s: State, d: Parameters | None) -> None:

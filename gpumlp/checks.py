@@ -1,4 +1,4 @@
-"""What the public doors check of x, y and numbers: once, on the host or as the room holds them.
+"""What the public functions check of x, y and numbers: once, on the host or as the backend holds them.
 
 Every message names the argument, what was expected and from where, what came, and the remedy.
 """
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.arrays import HostArray, as_backend_array, readable
 from gpumlp.backends import Array, Backend
-from gpumlp.chunks import chunks, extent
 from gpumlp.example_weights import example_weights
 from gpumlp.functions import Loss
-from gpumlp.interop.arrays import HostArray, readable, taken
+from gpumlp.io.chunks import chunks, extent
 
 
 def supervised(
@@ -36,16 +36,16 @@ def supervised(
     n_0, n = ends
     x = examples(backend, x, n_0, f"x{suffix}")
     y = targets(backend, loss, y, len(x), n, f"y{suffix}")
-    backend.synchronize()  # the checks worked on the caller's stream, the doors work on the room's
+    backend.synchronize()  # the checks worked on the caller's stream, the operations work on the backend's
     host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
-    sample_weight = taken(sample_weight, backend, "sample_weight")
+    sample_weight = as_backend_array(sample_weight, backend, "sample_weight")
     if sample_weight is not None and backend.owns(sample_weight):
         sample_weight = backend.to_host(sample_weight)
     return x, y, example_weights(loss, host, n, sample_weight, class_weight)
 
 
 def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
-    """The examples x as an array of the room or the host: (m, n_0), m ≥ 1, of a real dtype."""
+    """The examples x as an array of the backend or the host: (m, n_0), m ≥ 1, of a real dtype."""
     x = readable(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
     if x.ndim != 2:
         hint = (
@@ -103,7 +103,7 @@ def _labels(y: Array, n: int, ends: tuple[float, float], name: str) -> Array:
 
 
 def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], name: str) -> None:
-    """Raise unless the values of y (m, n) are such as the loss and the room's dtype can take."""
+    """Raise unless the values of y (m, n) are such as the loss and the backend's dtype can take."""
     low, high = ends
     if loss.target in ("binary", "class") and (low < 0 or high > 1):
         raise ValueError(

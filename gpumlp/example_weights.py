@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.arrays import HostArray, numbers
 from gpumlp.backends import Array
 from gpumlp.functions import Loss
-from gpumlp.interop.arrays import HostArray, numbers
 
 
 def example_weights(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp import backprop, checks
+from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Array, Backend, get_backend
-from gpumlp.chunks import chunks
 from gpumlp.functions import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -23,7 +23,7 @@ from gpumlp.functions import (
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import usual_for
-from gpumlp.interop.arrays import given_back
+from gpumlp.io.chunks import chunks
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
 from gpumlp.portable import Portable
 from gpumlp.workspace import Workspace
@@ -46,8 +46,8 @@ class MLP(Portable):
         precision: "float64", "float32" or, on a GPU, "tf32", "bfloat16" or "float16".  In the last
             two the products read θ rounded to 16 bits, and activations and gradients have 16; θ
             itself and the optimizer's state are float32.
-        backend: "auto", "numpy", "cupy", or a room, which has its precision already.
-        seed: of the initial weights; both rooms start from the same numbers.
+        backend: "auto", "numpy", "cupy", or a backend, which has its precision already.
+        seed: of the initial weights; both backends start from the same numbers.
 
     Attributes:
         layers: L of `Layer`.
@@ -114,14 +114,14 @@ class MLP(Portable):
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """ŷ of x (m, n_0): (m, n_L), as the kind of array that x is: see `gpumlp.interop.arrays`.
+        """ŷ of x (m, n_0): (m, n_L), as the kind of array that x is: see `gpumlp.arrays`.
 
         That is a NumPy array for lists and data frames.  Gradients do not flow through it.
         """
-        return given_back(self._outputs(x), x)
+        return as_kind_of(self._outputs(x), x)
 
     def _outputs(self, x: Array) -> Array:
-        """ŷ as a host array for an x on the host, else as an array of the room."""
+        """ŷ as a host array for an x on the host, else as an array of the backend."""
         x = checks.examples(self.backend, x, self.widths[0])
         self.backend.synchronize()
         y_hat = self.backend.empty((len(x), self.widths[-1]))
@@ -138,7 +138,7 @@ class MLP(Portable):
         link = self.loss.link
         p = link.f(self._outputs(x), **link.params)
         self.backend.synchronize()  # before the memory of ŷ may be used again
-        return given_back(p, x)
+        return as_kind_of(p, x)
 
     def cost(
         self,
@@ -158,7 +158,7 @@ class MLP(Portable):
         x, y, weights = self._check(x, y, sample_weight, class_weight)
         J = 0.0
         for rows, s in self._chunks(x):
-            s.aim(y, weights, rows)
+            s.set_targets(y, weights, rows)
             backprop.forward(self, s)
             backprop.loss(self, s)
             J += float(self.backend.to_host(s.J)[0])
@@ -166,14 +166,14 @@ class MLP(Portable):
 
     def penalty(self) -> float:
         """λΩ(θ)."""
-        room, theta = self.backend, self.theta
-        room.synchronize()
+        backend, theta = self.backend, self.theta
+        backend.synchronize()
         J = (
-            self._J.pop() if self._J else room.full((1,), 0, "float64")
+            self._J.pop() if self._J else backend.full((1,), 0, "float64")
         )  # none while a thread has it
-        room.asarray(np.zeros(1), out=J)
-        room.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
-        omega = float(room.to_host(J)[0])
+        backend.asarray(np.zeros(1), out=J)
+        backend.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
+        omega = float(backend.to_host(J)[0])
         self._J.append(J)
         return omega
 
@@ -194,22 +194,22 @@ class MLP(Portable):
         arrays (m, n_k) a layer.
         """
         x, y, weights = self._check(x, y, sample_weight, class_weight)
-        room, m = self.backend, len(x)
+        backend, m = self.backend, len(x)
         s = Workspace(self, m, intermediate=intermediate)
-        room.asarray(x, out=s.h[0])
-        s.aim(y, weights, slice(0, m))
-        d = Parameters.zeros(room, self.theta.layout, room.storage)
-        room.synchronize()
+        backend.asarray(x, out=s.h[0])
+        s.set_targets(y, weights, slice(0, m))
+        d = Parameters.zeros(backend, self.theta.layout, backend.storage)
+        backend.synchronize()
         self.round()
         backprop.forward(self, s)
         backprop.backward(self, s, d)
         backprop.penalty(self, s, d)
         gx = None
         if intermediate:
-            gx = room.empty((m, self.widths[0]), room.storage)
-            room.input_gradient(s.gz[1], self.rounded.W[1], gx)
+            gx = backend.empty((m, self.widths[0]), backend.storage)
+            backend.input_gradient(s.gz[1], self.rounded.W[1], gx)
         kept = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
-        return float(room.to_host(s.J)[0]), Gradients(d.W[1:], d.b[1:], gx, *kept)
+        return float(backend.to_host(s.J)[0]), Gradients(d.W[1:], d.b[1:], gx, *kept)
 
     def round(self) -> None:
         """Bring `rounded` up to date with a θ that was assigned to."""
@@ -222,11 +222,11 @@ class MLP(Portable):
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
-        room = self.backend
+        backend = self.backend
         self.rounded = theta
-        if room.storage != room.dtype:
-            self.rounded = Parameters.zeros(room, theta.layout, room.storage)
-        self._J = [room.full((1,), 0, "float64")]
+        if backend.storage != backend.dtype:
+            self.rounded = Parameters.zeros(backend, theta.layout, backend.storage)
+        self._J = [backend.full((1,), 0, "float64")]
         self._idle: Workspace | None = None
 
     def _check(

@@ -88,7 +88,7 @@ class Parameters:
         self.W: list[Array] = [None, *views[:depth]]
         self.b: list[Array] = [None, *views[depth:]]
 
-    def arrived(self, k: int) -> None:
+    def on_weight_gradient(self, k: int) -> None:
         """The gradient of W[k] is there."""
         if self.then is not None:
             self.then(k)
@@ -101,7 +101,7 @@ class Parameters:
     def zeros(
         cls, backend: Backend, layout: Layout, dtype: npt.DTypeLike | None = None
     ) -> Parameters:
-        """A buffer of zeros in the room, in `dtype` (None: θ's)."""
+        """A buffer of zeros in the backend, in `dtype` (None: θ's)."""
         return cls(layout, backend.full((layout.size,), 0, dtype))
 
     def named(self) -> dict[str, Array]:
@@ -137,7 +137,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Gradients:
-    """∇J, in arrays of the net's room; lists are indexed 0 … L−1 as `MLP.layers` is.
+    """∇J, in arrays of the net's backend; lists are indexed 0 … L−1 as `MLP.layers` is.
 
     Attributes:
         W, b: ∇_W J and ∇_b J, λ∇Ω included.

@@ -1,4 +1,4 @@
-"""What of a network leaves its room: settings, named tensors, files, copies and pickles."""
+"""What of a network leaves its backend: settings, named tensors, files, copies and pickles."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp import storage
+from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Backend, get_backend
 from gpumlp.errors import CheckpointError
 from gpumlp.functions import Activation, Initializer, Loss, Regularizer
-from gpumlp.interop.arrays import taken
 from gpumlp.parameters import Layout, Parameters
 
 
@@ -68,7 +68,7 @@ class Portable:
 
         Args:
             path: the file.
-            backend: the room to load it into.
+            backend: the backend to load it into.
             functions: entries of your own that the network was built with.
             settings: arguments of `MLP` to use in place of the saved ones; for a file without
                 gpumlp's settings (torch's, say) they are the only source, save the widths.
@@ -80,9 +80,9 @@ class Portable:
         for name in settings:
             if name not in known:
                 raise TypeError(f"MLP has no argument {name!r}; it has: {', '.join(known)}")
-        room = get_backend(backend).name
+        chosen = get_backend(backend).name
         config, tensors = storage.load_network(path, functions)
-        if config.get("precision") in ("tf32", "bfloat16", "float16") and room == "numpy":
+        if config.get("precision") in ("tf32", "bfloat16", "float16") and chosen == "numpy":
             config["precision"] = "float32"  # θ's own; the others are a GPU's ways of computing
         try:
             net = cls(**{**config, "backend": backend, **settings})
@@ -109,7 +109,9 @@ class Portable:
         if set(views) != set(tensors):
             odd = sorted(set(views) ^ set(tensors))
             raise ValueError(f"tensor names do not fit this network: {', '.join(odd[:4])}")
-        tensors = {name: taken(tensors[name], self.backend, name, across=True) for name in views}
+        tensors = {
+            name: as_backend_array(tensors[name], self.backend, name, across=True) for name in views
+        }
         for name, view in views.items():
             if np.shape(tensors[name]) != view.shape:
                 raise ValueError(
@@ -129,15 +131,15 @@ class Portable:
         self.backend.synchronize()
         return twin
 
-    def seen_by(self, room: Backend) -> Self:
-        """A network like this one that asks another room for its arrays; θ is not copied."""
+    def on_other_backend(self, backend: Backend) -> Self:
+        """A network like this one that asks another backend for its arrays; θ is not copied."""
         twin = object.__new__(type(self))
-        vars(twin).update(vars(self), backend=room)
-        twin._adopt(Parameters.zeros(room, self.theta.layout))
+        vars(twin).update(vars(self), backend=backend)
+        twin._adopt(Parameters.zeros(backend, self.theta.layout))
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle keeps: the settings, the room's name and θ on the host."""
+        """What pickle keeps: the settings, the backend's name and θ on the host."""
         own = {
             k: v
             for k, v in vars(self).items()
@@ -150,7 +152,7 @@ class Portable:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """The same network in a room of the same name."""
+        """The same network in a backend of the same name."""
         vars(self).update(state, backend=get_backend(*state["backend"]))
         layout = Layout(self.widths, self.backend.storage.itemsize)
         self._adopt(Parameters.zeros(self.backend, layout))

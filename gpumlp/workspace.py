@@ -33,7 +33,7 @@ class Workspace:
             h[0] = x, (m, n_0).
         y: the targets, set by the caller.
         weights: (m,), what each example's loss counts in J; 1/m unless the caller sets others.
-        J: (1,) float64, which the doors add to.
+        J: (1,) float64, which the operations add to.
         scaling: (4,) float64: the loss scale, see `Backend.clip`; 1 unless the caller sets another.
     """
 
@@ -46,13 +46,13 @@ class Workspace:
         intermediate: bool = False,
         low: bool = False,
     ) -> None:
-        room, widths = net.backend, net.theta.layout.widths
-        kind = room.storage
+        backend, widths = net.backend, net.theta.layout.widths
+        kind = backend.storage
         self.rows = rows
         self.y: Array = None
         self.weights: Array = None
-        self.J = room.full((1,), 0, "float64")
-        self.scaling = room.asarray(UNSCALED, dtype=np.float64)
+        self.J = backend.full((1,), 0, "float64")
+        self.scaling = backend.asarray(UNSCALED, dtype=np.float64)
         places, fleeting = _places(net, low) if gradients and not intermediate else ({}, [])
         if not gradients:
             places = {("h", k): k for k in range(net.L + 1)}
@@ -63,20 +63,22 @@ class Workspace:
 
         def kept(name: str, k: int) -> Array:
             found = shared.get((name, k))
-            return room.empty((rows, widths[k]), kind) if found is None else found
+            return backend.empty((rows, widths[k]), kind) if found is None else found
 
         self._h = {k: kept("h", k) for k in every}
-        beside = {k: room.pre_activation(net.f[k], rows, widths[k]) for k in full if gradients}
-        self._z = {k: self._h[k] if (a := beside.get(k)) is None else room.empty(*a) for k in full}
+        beside = {k: backend.pre_activation(net.f[k], rows, widths[k]) for k in full if gradients}
+        self._z = {
+            k: self._h[k] if (a := beside.get(k)) is None else backend.empty(*a) for k in full
+        }
         self._gz = {k: kept("gz", k) for k in full if gradients}
         self._gh = {k: kept("gh", k) for k in full} if intermediate else self._gz
         self._uniform: dict[tuple[int, int], Array] = {}
-        self._room = room
+        self._backend = backend
         self.resize(rows)
 
     def resize(self, m: int, of: int | None = None) -> None:
         """Make the lists views of the first m ≤ rows rows, and the weights 1/m each, or 1/of."""
-        # one view for one buffer, so that the doors still see which arrays are the same
+        # one view for one buffer, so that the operations still see which arrays are the same
         buffers = [a for part in (self._z, self._h, self._gz, self._gh) for a in part.values()]
         first = {id(a): a[:m] for a in buffers}
 
@@ -88,28 +90,28 @@ class Workspace:
         if (m, of) not in self._uniform:
             if len(self._uniform) == 8:
                 self._uniform.clear()
-            self._uniform[m, of] = self._room.full((m,), 1 / of)
+            self._uniform[m, of] = self._backend.full((m,), 1 / of)
         self.weights = self._uniform[m, of]
 
-    def recall(self, k: int) -> Array:
+    def recompute(self, k: int) -> Array:
         """h[k], computed from z[k] again where it was not kept."""
         if k in self._again:
-            self._room.activation(self._again[k], self.z[k], self.h[k])
+            self._backend.activation(self._again[k], self.z[k], self.h[k])
         return self.h[k]
 
-    def aim(self, y: Array, weights: npt.NDArray[Any] | None, rows: slice) -> None:
+    def set_targets(self, y: Array, weights: npt.NDArray[Any] | None, rows: slice) -> None:
         """The targets y[rows], their shares in a mean over all of y, and J ← 0.
 
         y: (m, n), or labels (m,); weights: (m,) on the host, or None for all alike.
         """
-        room = self._room
+        backend = self._backend
         if weights is None:
             share = np.full(rows.stop - rows.start, 1 / len(y))
         else:
             share = weights[rows] / weights.sum()
-        self.y = room.asarray(y[rows], dtype=np.int32 if y.ndim == 1 else None)
-        self.weights = room.asarray(share)
-        self.J = room.full((1,), 0, "float64")
+        self.y = backend.asarray(y[rows], dtype=np.int32 if y.ndim == 1 else None)
+        self.weights = backend.asarray(share)
+        self.J = backend.full((1,), 0, "float64")
 
 
 def _places(net: Model, low: bool) -> tuple[Places, list[int]]:
@@ -140,9 +142,9 @@ def _taking_turns(
     net: Model, rows: int, places: Places, turns: int
 ) -> dict[tuple[str, int], Array]:
     """(rows, n_k) for each name and layer k, in one of `turns` buffers: that of its place."""
-    room, widths = net.backend, net.theta.layout.widths
+    backend, widths = net.backend, net.theta.layout.widths
     sizes = _sizes(widths, places, turns) if places else []
-    buffers = [room.empty((rows * n,), room.storage) for n in sizes]
+    buffers = [backend.empty((rows * n,), backend.storage) for n in sizes]
     return {
         (name, k): buffers[place % turns][: rows * widths[k]].reshape(rows, widths[k])
         for (name, k), place in places.items()

@@ -1,1 +1,1 @@
-"""CUDA C++ sources, read by gpumlp.cuda.source; a package so that every install finds them."""
+"""CUDA C++ sources, read by gpumlp.backends.cuda.source; a package so that every install finds them."""

@@ -38,7 +38,7 @@ def path(tmp_path):
 @pytest.fixture
 def flowers(tmp_path):
     """A table of flowers as CSV."""
-    from cli_cases import write_flowers
+    from tests.support.cli_cases import write_flowers
 
     return write_flowers(tmp_path / "flowers.csv")
 
@@ -46,6 +46,6 @@ def flowers(tmp_path):
 @pytest.fixture
 def model(flowers, tmp_path):
     """A network that the command line has trained on it."""
-    from cli_cases import train_flowers
+    from tests.support.cli_cases import train_flowers
 
     return train_flowers(flowers, tmp_path / "m")

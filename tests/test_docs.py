@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from cli_cases import run
 
 import gpumlp
 from gpumlp.cli.app import app
+from tests.support.cli_cases import run
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -58,14 +58,14 @@ def check(code, expected, printed):
     )
 
 
-def test_the_doors_of_the_device_page_are_doors():
+def test_the_operations_of_the_device_page_are_operations():
     from gpumlp.backends import Backend
 
     page = (DOCS / "device.md").read_text("utf-8")
     rows = re.findall(r"^\| (`.*?) \|", page.partition("## The seam")[0], re.MULTILINE)
-    doors = [door for row in rows for door in re.findall(r"`(\w+)`", row)]
-    assert len(doors) > 20
-    assert [door for door in doors if not hasattr(Backend, door)] == []
+    operations = [operation for row in rows for operation in re.findall(r"`(\w+)`", row)]
+    assert len(operations) > 20
+    assert [operation for operation in operations if not hasattr(Backend, operation)] == []
 
 
 def test_every_example_is_on_its_page():
@@ -182,7 +182,7 @@ def public_callables(names):
 
 def test_the_loops_are_quoted_beside_the_book(site):
     page = re.sub(r"<[^>]+>", "", (site / "algorithms.html").read_text("utf-8"))
-    for line in ("room.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])",
-                 "room.weight_gradient(gz[k], s.recall(k - 1), d.W[k], d.factors)"):  # fmt: skip
+    for line in ("backend.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])",
+                 "backend.weight_gradient(gz[k], s.recompute(k - 1), d.W[k], d.factors)"):  # fmt: skip
         assert line in (ROOT / "gpumlp" / "backprop.py").read_text("utf-8")
         assert page.count(line) == 2  # beside the book's line, and in the whole file

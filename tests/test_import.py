@@ -52,7 +52,7 @@ def test_it_brings_in_nothing_heavy(imports):
     assert not set(HEAVY) & set(imports[0][2])
 
 
-def test_the_training_room_is_there_when_asked_for():
+def test_the_training_package_is_there_when_asked_for():
     code = "import gpumlp; assert gpumlp.Trainer.__name__ == 'Trainer'; print(gpumlp.__version__)"
     assert python(code).strip() == gpumlp.__version__
     with pytest.raises(AttributeError, match="has no attribute 'Trainr'"):

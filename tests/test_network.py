@@ -4,17 +4,16 @@ import copy
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
-import networks
 import numpy as np
 import pytest
-import reference
-from networks import parts
 
 import gpumlp
 from gpumlp import ACTIVATIONS, MLP, backprop
-from gpumlp.backends.threads import Threads
+from gpumlp.io.threads import Threads
 from gpumlp.parameters import Parameters
 from gpumlp.workspace import Workspace
+from tests.support import networks, reference
+from tests.support.networks import parts
 
 # ---- the algorithms -----------------------------------------------------------------------------
 
@@ -172,20 +171,20 @@ def test_one_workspace_serves_minibatches_of_any_size(f, rng):
 def test_a_training_step_allocates_no_array():
     """One step on arrays of 8 MB and more: temporaries are those of a few cache-sized blocks."""
     net = MLP([1024, 2048, 1024, 512], "gelu", loss="squared_error", backend="numpy", seed=1)
-    rng, m, room = np.random.default_rng(0), 2048, net.backend
-    room._threads = Threads(2)  # each has temporaries of its own
-    s, d = Workspace(net, m), Parameters.zeros(room, net.theta.layout)
+    rng, m, backend = np.random.default_rng(0), 2048, net.backend
+    backend._threads = Threads(2)  # each has temporaries of its own
+    s, d = Workspace(net, m), Parameters.zeros(backend, net.theta.layout)
     optimizer = gpumlp.OPTIMIZERS["adam"]
-    slots, split = room.full((2, net.theta.layout.size), 0), net.theta.layout.split
+    slots, split = backend.full((2, net.theta.layout.size), 0), net.theta.layout.split
     s.h[0][...], s.y = rng.normal(size=(m, 1024)), np.zeros((m, 512), "float32")
 
     def step(t):
         backprop.forward(net, s)
         backprop.backward(net, s, d)
         control = np.array([1.0, *optimizer.control(1e-3, t)])
-        room.clip(net.regularizer, net.theta.flat, d.flat, split, 1.0, s.scaling, control)
+        backend.clip(net.regularizer, net.theta.flat, d.flat, split, 1.0, s.scaling, control)
         theta = net.theta.flat
-        room.update(
+        backend.update(
             optimizer, net.regularizer, theta, theta, d.flat, slots, split, s.scaling, control
         )
 

@@ -3,14 +3,13 @@
 import copy
 import itertools
 
-import networks
 import numpy as np
 import pytest
-import reference
-from networks import parts
 
 import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, MLP, REGULARIZERS, storage
+from tests.support import networks, reference
+from tests.support.networks import parts
 
 PLAIN = {"precision": "float64", "backend": "numpy"}
 
@@ -64,7 +63,7 @@ def test_each_layer_has_its_activation(rng):
     np.testing.assert_allclose(net.forward(x), h, rtol=1e-13)
 
 
-def test_repr_says_layers_loss_size_and_room():
+def test_repr_says_layers_loss_size_and_backend():
     net = MLP([784, 256, 10], loss="softmax_cross_entropy", backend="numpy")
     text = repr(net)
     assert text.startswith("MLP(784-256-10, relu → identity, softmax_cross_entropy, 203,530 par")
@@ -177,7 +176,7 @@ def test_a_tf32_network_loads_where_there_is_no_gpu(backend, tmp_path, monkeypat
     def no_device():
         raise gpumlp.DeviceError("none")
 
-    monkeypatch.setattr("gpumlp.cuda.open_device", no_device)
+    monkeypatch.setattr("gpumlp.backends.cuda.open_device", no_device)
     net = MLP([3, 5, 2], backend="numpy")
     path = tmp_path / "net.safetensors"
     storage.save_network(path, net.config() | {"precision": "tf32"}, net.tensors())

@@ -18,7 +18,7 @@ TRY = """
 import sys
 import numpy as np
 import gpumlp
-from gpumlp.cuda.source import KernelSource
+from gpumlp.backends.cuda.source import KernelSource
 
 text = KernelSource("activation.cu", "float32", gpumlp.ACTIVATIONS["relu"].cuda()).text()
 assert "bias_activation" in text and "#include" not in text

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_cases import run
 
 import gpumlp
+from tests.support.cli_cases import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_the_estimator_scores(capsys):
 
 
 def test_every_python_block_is_run_or_quoted():
-    known = ("Trainer", "squareplus", "MLPClassifier", "room.")
+    known = ("Trainer", "squareplus", "MLPClassifier", "backend.")
     assert [[name for name in known if name in block][:1] != [] for block in BLOCKS] == [True] * 5
 
 
@@ -61,7 +61,7 @@ def test_the_commands_run(tmp_path, monkeypatch, rng):
     x = rng.normal(size=(300, 3))
     rows = np.column_stack([x, x @ [3.0, -2.0, 1.0]])
     for name in ("housing.csv", "new.csv"):
-        np.savetxt(name, rows, delimiter=",", header="rooms,age,area,price", comments="")
+        np.savetxt(name, rows, delimiter=",", header="backends,age,area,price", comments="")
     for line in COMMANDS:
         program, command, *arguments = shlex.split(line, comments=True)
         assert program == "gpumlp"
@@ -77,7 +77,7 @@ def test_the_commands_run(tmp_path, monkeypatch, rng):
 
 def test_the_loops_are_quoted():
     driver = (ROOT / "gpumlp" / "backprop.py").read_text()
-    loops = [block for block in BLOCKS if block.startswith(("for k", "room."))]
+    loops = [block for block in BLOCKS if block.startswith(("for k", "backend."))]
     assert len(loops) == 2
     for loop in loops:
         assert textwrap.indent(loop, "    ") in driver
@@ -103,7 +103,7 @@ def test_figures_are_those_of_the_committed_results():
 def test_the_figure_of_streaming_is_the_worst_of_the_committed_ones():
     path = ROOT / "benchmarks" / "results" / "streaming_numpy.json"
     steps = json.loads(path.read_text())["step"]
-    worst = max(entry["over_the_room"] for entry in steps.values())
+    worst = max(entry["over_the_backend"] for entry in steps.values())
     assert (
         f"takes at most {worst:.2f} of its time on data in\nmemory (`{path.relative_to(ROOT)}`"
         in README

@@ -3,7 +3,7 @@
     ```{public} gpumlp.data
     ```
 
-documents all of `gpumlp.data.__all__`.  Of a module whose names come from several rooms, ``:of:``
+documents all of `gpumlp.data.__all__`.  Of a module whose names come from several backends, ``:of:``
 takes those that are defined in the modules it lists, and ``:but:`` those that are not.
 ```{modules}``` does the same for every public module beside gpumlp and gpumlp.data, a section each.
 """

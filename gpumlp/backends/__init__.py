@@ -1,9 +1,9 @@
-"""The two rooms and how one is chosen."""
+"""The two backends and how one is chosen."""
 
 from __future__ import annotations
 
-from gpumlp.backends.base import Array, Backend
-from gpumlp.backends.numpy_backend import NumpyBackend
+from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.backends.operations import Array, Backend
 
 __all__ = ["Array", "Backend", "get_backend"]
 
@@ -11,18 +11,18 @@ PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
 def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> Backend:
-    """The room called "numpy" or "cupy"; "auto" is "cupy" where a GPU can be used, else "numpy".
+    """The backend called "numpy" or "cupy"; "auto" is "cupy" where a GPU can be used, else "numpy".
 
-    A room itself is returned as it is.
+    A backend itself is returned as it is.
 
     Raises:
-        ValueError, TypeError: unknown backend or precision, or one that the room lacks.
+        ValueError, TypeError: unknown backend or precision, or one that the backend lacks.
         gpumlp.DeviceError: "cupy" was asked for and no GPU can be used; the message says why.
     """
     if not isinstance(backend, str):
         if not hasattr(backend, "affine_activation"):
             kind = type(backend).__name__
-            raise TypeError(f'backend must be "auto", "numpy", "cupy" or a room, got {kind}')
+            raise TypeError(f'backend must be "auto", "numpy", "cupy" or a backend, got {kind}')
         return backend
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
@@ -30,7 +30,7 @@ def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> 
         return NumpyBackend(precision)
     if backend not in ("auto", "cupy"):
         raise ValueError(f'unknown backend {backend!r}; known: "auto", "numpy", "cupy"')
-    from gpumlp.cuda import open_device
+    from gpumlp.backends.cuda import open_device
     from gpumlp.errors import DeviceError
 
     try:
@@ -39,6 +39,6 @@ def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> 
         if backend == "cupy":
             raise
         return NumpyBackend(precision)
-    from gpumlp.backends.cuda_backend import CudaBackend
+    from gpumlp.backends.cuda.backend import CudaBackend
 
     return CudaBackend(device, precision)

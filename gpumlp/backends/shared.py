@@ -1,4 +1,4 @@
-"""What copies and pickles make of a room."""
+"""What copies and pickles make of a backend."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any, Self
 
 
 class Shared:
-    """A room is a device's, and no part of what uses it: copies are itself, pickles its name."""
+    """A backend is a device's, and no part of what uses it: copies are itself, pickles its name."""
 
     name: str
     precision: str
 
     def __copy__(self) -> Self:
-        """The room itself."""
+        """The backend itself."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The room itself."""
+        """The backend itself."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The room of the same name, where it is unpickled."""
+        """The backend of the same name, where it is unpickled."""
         from gpumlp.backends import get_backend
 
         return get_backend, (self.name, self.precision)

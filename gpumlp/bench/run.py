@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpumlp.bench.case_runner import CaseRunner
 from gpumlp.bench.cases import Case
-from gpumlp.bench.lane import Lane
 from gpumlp.bench.peers import OURS
 from gpumlp.bench.results import FINAL, TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
@@ -51,7 +51,7 @@ def run(cases: Sequence[Case], settings: Settings, results: Results, tell: Tell)
     if settings.backend == "cupy":
         where["gpu"] = gpu()
     for case in cases:
-        with Lane(case, settings, clock) as lane:
+        with CaseRunner(case, settings, clock) as lane:
             for competitor in (OURS, *(peer for peer in settings.peers if peer != OURS)):
                 known = results.of(case, settings.backend, competitor)
                 if settings.resume and known is not None and known.status in FINAL:
@@ -67,7 +67,7 @@ def run(cases: Sequence[Case], settings: Settings, results: Results, tell: Tell)
     return True
 
 
-def _part(lane: Lane, competitor: str, clock: Clock, tell: Tell) -> Result | None:
+def _part(lane: CaseRunner, competitor: str, clock: Clock, tell: Tell) -> Result | None:
     """A part's result, or None where the time would not do, or did not."""
     if not clock.allows(competitor):
         tell(f"stopped before {competitor} on {lane.case}: it may not end in time")

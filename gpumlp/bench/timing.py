@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpumlp.backends.threads import blas_name
+from gpumlp.io.threads import blas_name
 
 VERSIONS = (
     "gpumlp", "numpy", "torch", "triton", "jax", "jaxlib", "optax", "scikit-learn", "cupy-cuda12x",

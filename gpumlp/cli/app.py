@@ -54,7 +54,7 @@ def evaluate(
     data: options.DataToUse,
     target: options.Target = None,
     plot: options.Picture = None,
-    backend: options.Room = "auto",
+    backend: options.BackendName = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Show a model's cost and metrics on data, in the data's own unit.
@@ -88,7 +88,7 @@ def predict(
     model: options.Model,
     data: options.DataToUse,
     out: options.Predictions = None,
-    backend: options.Room = "auto",
+    backend: options.BackendName = "auto",
     as_json: options.PredictionsAsJson = False,
 ) -> None:
     """Write a model's predictions, a row for each example.

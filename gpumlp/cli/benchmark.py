@@ -72,7 +72,7 @@ def bench(
     precision: Precisions = None,
     optimizer: Optimizers = None,
     activation: Activations = None,
-    backend: options.Room = "auto",
+    backend: options.BackendName = "auto",
     peers: Peers = None,
     rounds: Rounds = 15,
     cold: Cold = True,
@@ -99,8 +99,8 @@ def bench(
         _listed(optimizer), _listed(activation),
     )  # fmt: skip
     names = known(_listed(peers) or [name for name in COMPETITORS if name != OURS])
-    room = get_backend(backend).name
-    settings = run.Settings(room, names, rounds, cold, resume, minutes)
+    name = get_backend(backend).name
+    settings = run.Settings(name, names, rounds, cold, resume, minutes)
     results = Results(out)
     if resume:
         results.load()
@@ -109,7 +109,7 @@ def bench(
         complete = run.run(chosen, settings, results, lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         interrupted = True
-    wanted = [results.of(c, room, name) for c in chosen for name in (OURS, *names)]
+    wanted = [results.of(c, name, one) for c in chosen for one in (OURS, *names)]
     found = [result for result in wanted if result is not None]
     if as_json:
         machine.show(report.content(found))
@@ -119,7 +119,7 @@ def bench(
     if save is not None:
         report.write_json(save, found)
     if plot is not None and any(result.status == TIMED for result in found):
-        from gpumlp.bench.pictures import plot as draw
+        from gpumlp.plots.benchmark import plot as draw
 
         draw(found, plot)
     if not complete:

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 import gpumlp
-from gpumlp.backends.threads import blas_name
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.categories import unmet
 from gpumlp.data.raw import listed
+from gpumlp.io.threads import blas_name
 from gpumlp.network import MLP
 from gpumlp.training import History
-from gpumlp.training.lr_finder import LRCurve
+from gpumlp.training.lr_range import LRCurve
 from gpumlp.training.monitor import COSTS, UNRANKED
 
 FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
@@ -39,7 +39,7 @@ def metric_name(net: MLP) -> str:
 
 
 def start(dataset: Dataset, part: Dataset, held: Dataset | None, net: MLP) -> None:
-    """The data and the network, and so the room it runs in."""
+    """The data and the network, and so the backend it runs in."""
     typer.echo(f"{dataset!r}; {len(part):,} to train on, {len(held or ()):,} held out")
     typer.echo(repr(net))
 
@@ -57,10 +57,10 @@ def preparation(preparation: Preparation) -> None:
         typer.echo(told, err=True)
 
 
-def scratch(room: Scratch) -> None:
+def scratch(backend: Scratch) -> None:
     """What lies in temporary files, on stderr."""
-    if room.used:
-        typer.echo(f"{room.used / 1e9:.2f} GB of temporary files in {room.folder}", err=True)
+    if backend.used:
+        typer.echo(f"{backend.used / 1e9:.2f} GB of temporary files in {backend.folder}", err=True)
 
 
 class Unmet:
@@ -176,7 +176,7 @@ def reported_epoch(history: History) -> int | None:
 
 
 def installation() -> Iterator[tuple[str, str]]:
-    """Names and versions of what gpumlp runs on, and its rooms."""
+    """Names and versions of what gpumlp runs on, and its backends."""
     yield "gpumlp", gpumlp.__version__
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     yield "NumPy", f"{np.__version__} with {blas_name()}"

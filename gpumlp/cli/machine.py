@@ -20,7 +20,7 @@ from gpumlp.cli.describe import metric_name, metrics, reported_epoch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.network import MLP
 from gpumlp.training import History
-from gpumlp.training.lr_finder import LRCurve
+from gpumlp.training.lr_range import LRCurve
 from gpumlp.training.memory import Memory
 
 KEYS = {
@@ -52,7 +52,7 @@ def about(name: str, examples: int, known: Dataset | Preparation, net: MLP) -> d
             "loss": net.loss.name,
             "parameters": net.theta.layout.count,
             "precision": net.precision,
-            "room": net.backend.describe(),
+            "backend": net.backend.describe(),
         },
     }
 

@@ -144,7 +144,7 @@ Memory = Annotated[
         "normal, or low: compute activations again on the way back where that saves.",
     ),
 ]
-Room = Annotated[
+BackendName = Annotated[
     str, named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
 ]
 Seed = Annotated[

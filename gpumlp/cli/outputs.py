@@ -9,7 +9,7 @@ from pathlib import Path
 from gpumlp.cli.describe import metric_name, metrics
 from gpumlp.data import Preparation
 from gpumlp.network import MLP
-from gpumlp.plots import plot_history
+from gpumlp.plots.training import plot_history
 from gpumlp.storage import atomic_write
 from gpumlp.training import History
 

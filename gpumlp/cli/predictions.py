@@ -101,7 +101,7 @@ def _parquet(file: BinaryIO, classes: Classes) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _npy(file: BinaryIO, classes: Classes) -> Iterator[Write]:
-    """The header leaves room for the number of rows, which is known at the end."""
+    """The header leaves space for the number of rows, which is known at the end."""
     shape: list[int] = []
 
     def header() -> None:

@@ -130,7 +130,7 @@ def train(
     precision: options.Precision = "float32",
     slot_precision: options.SlotPrecision = None,
     memory: options.Memory = "normal",
-    backend: options.Room = "auto",
+    backend: options.BackendName = "auto",
     seed: options.Seed = 0,
     validation: options.Validation = 0.2,
     standardize: options.Standardize = None,

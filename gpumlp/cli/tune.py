@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gpumlp.backends.cuda import open_device
+from gpumlp.backends.cuda.opening import OTHERWISE
+from gpumlp.backends.cuda.plans import Gemm
+from gpumlp.backends.cuda.tuning import Choice, Tuner
 from gpumlp.cli import machine
-from gpumlp.cuda import open_device
-from gpumlp.cuda.opening import OTHERWISE
-from gpumlp.cuda.plans import Gemm
-from gpumlp.cuda.tuning import Choice, Tuner
 from gpumlp.errors import DeviceError
 from gpumlp.network import MLP
 from gpumlp.training import Trainer
@@ -81,7 +81,7 @@ def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
     """The table, or the same as JSON."""
     rows = [row(gemm, choice) for gemm, choice in tuner.choices.items()]
     if as_json:
-        content = {"room": net.backend.describe(), "file": str(tuner.winners.path)}
+        content = {"backend": net.backend.describe(), "file": str(tuner.cache.path)}
         machine.show(
             {**content, "found": len(tuner.found), "products": rows, "steps": tuner.measured}
         )
@@ -100,11 +100,11 @@ def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
         told = ", ".join(f"{way} {time:.3g} µs" for way, time in times.items())
         typer.echo(f"{step}: {told}")
     now = len(rows) - len(tuner.found)
-    typer.echo(f"{now} measured now, {len(tuner.found)} before; kept in {tuner.winners.path}")
+    typer.echo(f"{now} measured now, {len(tuner.found)} before; kept in {tuner.cache.path}")
 
 
 def _check_device() -> None:
-    """Raise where there is no GPU; another room is no remedy here."""
+    """Raise where there is no GPU; another backend is no remedy here."""
     try:
         open_device()
     except DeviceError as error:

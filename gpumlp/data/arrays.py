@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpumlp.chunks import chunks
+from gpumlp.data.diagnosis import huge_numbers
 from gpumlp.data.raw import LARGEST_INT, Raw, first_line, listed, missing
-from gpumlp.data.remedies import huge_numbers
 from gpumlp.data.scratch import HostArray, Matrix, OnDisk, Scratch, Selection
+from gpumlp.io.chunks import chunks
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

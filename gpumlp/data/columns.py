@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.data.diagnosis import Look, look
 from gpumlp.data.raw import LARGEST_INT
-from gpumlp.data.remedies import Look, look
 from gpumlp.data.scratch import HostArray
 
 MOST_WORDS = 100_000  # different ones that a column's list takes

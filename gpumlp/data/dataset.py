@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from gpumlp.chunks import chunks
 from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
@@ -17,6 +16,7 @@ from gpumlp.data.raw import NONE, Categories, Raw, listed
 from gpumlp.data.scratch import HostArray, Matrix, Scratch
 from gpumlp.data.tables import Piece, Table
 from gpumlp.data.targets import check_finite, check_varies, labels, task_of, values
+from gpumlp.io.chunks import chunks
 
 Source = str | os.PathLike[str]
 
@@ -96,7 +96,7 @@ def load(
         FileNotFoundError: there is no such file.
         ValueError, TypeError: it cannot be used; the message says why and what to do.
         ImportError: a library is missing; the message says what to install.
-        OSError: there is no room for temporary files.
+        OSError: the disk is full.
     """
     if task not in (None, *TASKS):
         raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")

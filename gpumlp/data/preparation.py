@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from gpumlp import storage
 from gpumlp.checks import positive_int
-from gpumlp.chunks import chunks
 from gpumlp.data.categories import OTHER, kept, lookup
 from gpumlp.data.fitting import check_impute, check_missing, fill_values, target_moments
 from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import HostArray, Matrix, Scratch
 from gpumlp.data.statistics import Numbers, only, spread, statistics
 from gpumlp.errors import CheckpointError
+from gpumlp.io.chunks import chunks
 
 if TYPE_CHECKING:
     from gpumlp.data.dataset import Dataset
@@ -160,7 +160,7 @@ class Preparation:
 
         Raises:
             ValueError: values beyond the dtype, or missing and not to be filled.
-            OSError: there is no room for the file.
+            OSError: the disk is full.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
         for rows in chunks(x):

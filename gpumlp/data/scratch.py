@@ -1,4 +1,4 @@
-"""What is larger than memory: rows in files, read a slice at a time, and room for such files."""
+"""What is larger than memory: rows in files, read a slice at a time, and the temporary files that hold them."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Scratch:
         """A new file for so many bytes.
 
         Raises:
-            OSError: the folder is not there, or has no room for them.
+            OSError: the folder does not exist, or its disk is full.
         """
         free = shutil.disk_usage(self._existing()).free
         if size + SPARE > free:

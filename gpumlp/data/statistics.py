@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from gpumlp.chunks import chunks
 from gpumlp.data.raw import NONE, Categories, listed
 from gpumlp.data.scratch import HostArray, Matrix
+from gpumlp.io.chunks import chunks
 
 Numbers = tuple[float, ...]
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from gpumlp.data.columns import Column, is_text
 from gpumlp.data.csv_files import CsvFile
+from gpumlp.data.diagnosis import kind_of, oddities
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.raw import NONE, Categories, Raw, listed, missing
-from gpumlp.data.remedies import kind_of, oddities
 from gpumlp.data.scratch import HostArray, Scratch, Store
 from gpumlp.data.target_column import TargetColumn
 

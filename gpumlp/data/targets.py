@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpumlp.chunks import chunks
 from gpumlp.data.raw import Raw, listed
 from gpumlp.data.scratch import HostArray, Matrix
+from gpumlp.io.chunks import chunks
 
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken for quantities
 

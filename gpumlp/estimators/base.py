@@ -13,13 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Array, Backend
 from gpumlp.estimators import inputs, settings
 from gpumlp.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from gpumlp.estimators.fitting import Given, train
 from gpumlp.estimators.inputs import Examples, HostArray
 from gpumlp.functions import Loss
-from gpumlp.interop.arrays import given_back
 from gpumlp.network import MLP
 from gpumlp.training import History
 
@@ -77,7 +77,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Any:
         """ŷ of X (m, n_0), as the kind of array that X is where that can hold it."""
-        return given_back(self._decided(self._linked(X)), X)
+        return as_kind_of(self._decided(self._linked(X)), X)
 
     @property
     def coefs_(self) -> list[HostArray]:
@@ -93,12 +93,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """What pickle keeps: all, the optimizer's state on the host."""
         state = dict(super().__getstate__())
         if self.__dict__.get("net_") is not None:
-            room = self.net_.backend
+            backend = self.net_.backend
             state["_optimizer"] = {
-                name: room.to_host(value) if room.owns(value) else value
+                name: backend.to_host(value) if backend.owns(value) else value
                 for name, value in self._optimizer.items()
             }
-            state["_best"] = room.to_host(self._best) if room.owns(self._best) else self._best
+            state["_best"] = backend.to_host(self._best) if backend.owns(self._best) else self._best
         return state
 
     def __sklearn_tags__(self) -> Any:
@@ -145,36 +145,36 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """`fit`, or with `incremental` an epoch of `partial_fit`."""
         settings.check(self)
         first = not hasattr(self, "net_") or not (incremental or self.warm_start)
-        room = settings.room(self) if first else self.net_.backend
-        X, y = inputs.supervised(self, *given[:2], room, reset=first, numeric=self._numeric)
+        backend = settings.backend(self) if first else self.net_.backend
+        X, y = inputs.supervised(self, *given[:2], backend, reset=first, numeric=self._numeric)
         if first:
             self._learn(y, classes)
-            room = settings.room(self, inputs.precision_of(X))
+            backend = settings.backend(self, inputs.precision_of(X))
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data = self._examples(X, y, given[2], room)
-        data, validation = self._validation(data, held, room)
-        net = self._network(room, first)
+        data = self._examples(X, y, given[2], backend)
+        data, validation = self._validation(data, held, backend)
+        net = self._network(backend, first)
         self._start(first, incremental, validation)
         history = train(self, net, data, validation, given, incremental)
         self.net_ = net
         self._end(history, len(data), incremental)
         return self
 
-    def _examples(self, X: Any, y: Any, sample_weight: Any, room: Backend) -> Examples:
+    def _examples(self, X: Any, y: Any, sample_weight: Any, backend: Backend) -> Examples:
         y, t = self._targets(y)
         if sample_weight is not None:
             sample_weight = inputs.host(sample_weight, "sample_weight")
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        return Examples(inputs.dense(X, room.dtype), y, t, sample_weight)
+        return Examples(inputs.dense(X, backend.dtype), y, t, sample_weight)
 
     def _validation(
-        self, data: Examples, held: Given, room: Backend
+        self, data: Examples, held: Given, backend: Backend
     ) -> tuple[Examples, Examples | None]:
         """What is trained on, and what validates: what was given, or a share held out."""
         X, y, sample_weight = held
         if X is not None and y is not None:
-            X, y = inputs.supervised(self, X, y, room, reset=False, numeric=self._numeric)
-            return data, self._examples(X, y, sample_weight, room)
+            X, y = inputs.supervised(self, X, y, backend, reset=False, numeric=self._numeric)
+            return data, self._examples(X, y, sample_weight, backend)
         if any(part is not None for part in held):
             raise ValueError("X_val and y_val belong together; pass both, or none")
         if not self.early_stopping:
@@ -185,12 +185,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """The classes of which a held-out share should have all."""
         return None
 
-    def _network(self, room: Backend, first: bool) -> MLP:
+    def _network(self, backend: Backend, first: bool) -> MLP:
         """A new network, or the one that is there if it is still what was asked for."""
         loss = self._entry()
         asked = settings.network(self, loss, self._units(loss))
         if first:
-            return MLP(**asked, initializer=self.initializer, backend=room, seed=self._seed)
+            return MLP(**asked, initializer=self.initializer, backend=backend, seed=self._seed)
         net = self.net_
         there = {
             "hidden_layer_sizes": list(net.widths), "activation": net.f[1:-1],
@@ -246,8 +246,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _linked(self, X: Any) -> HostArray:
         """The network's predictions of X, (m, n_L), on the host."""
         check_is_fitted(self, "net_")
-        net, room = self.net_, self.net_.backend
-        X = inputs.features(self, X, room)
-        parts = [net.predict(part) for part in inputs.dense_parts(X, room.dtype)]
-        hosts = [p if isinstance(p, np.ndarray) else room.to_host(p) for p in parts]
+        net, backend = self.net_, self.net_.backend
+        X = inputs.features(self, X, backend)
+        parts = [net.predict(part) for part in inputs.dense_parts(X, backend.dtype)]
+        hosts = [p if isinstance(p, np.ndarray) else backend.to_host(p) for p in parts]
         return hosts[0] if len(hosts) == 1 else np.concatenate(hosts)

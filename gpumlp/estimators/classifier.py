@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
 from gpumlp.estimators import inputs
 from gpumlp.estimators.base import BaseMLP
@@ -29,7 +30,6 @@ from gpumlp.functions import (
     Schedule,
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
-from gpumlp.interop.arrays import given_back
 from gpumlp.training import Callback
 
 
@@ -79,7 +79,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         scoring: the validation score, by a scorer's name or as ``scorer(estimator, X, y)``; None
             for the share of examples with all labels right.
         callbacks: `gpumlp.Callback` objects.  scikit-learn's own go by `set_callbacks`.
-        backend: "auto", "numpy", "cupy", or a room.
+        backend: "auto", "numpy", "cupy", or a backend.
         precision: as in `gpumlp.MLP`; with "float64" all of scikit-learn's checks pass, in float32
             all but two, which ask for more digits.  "auto": float32 for X of that type and on a
             GPU, else float64, as scikit-learn's own.
@@ -174,12 +174,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> Any:
         """The classes' probabilities, (m, n_classes), or each label's, as X's kind of array."""
-        return given_back(self._probabilities(self._linked(X)), X)
+        return as_kind_of(self._probabilities(self._linked(X)), X)
 
     def predict_log_proba(self, X: Any) -> Any:
         """log p, as `predict_proba`."""
         with np.errstate(divide="ignore"):
-            return given_back(np.log(self._probabilities(self._linked(X))), X)
+            return as_kind_of(np.log(self._probabilities(self._linked(X))), X)
 
     def __sklearn_tags__(self) -> Any:
         """Several labels an example are taken."""

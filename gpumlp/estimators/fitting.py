@@ -69,9 +69,9 @@ def _trainer(e: Any, net: MLP, m: int, rows: int, of: float, incremental: bool) 
     trainer = Trainer(net, rule, lr, rows, pace, clip, e._seed, shuffle=e.shuffle)
     trainer.epochs = len(e.loss_curve_)  # another order for every epoch, over all fits
     if e._optimizer.get("rule") == rule:
-        room = net.backend
-        room.asarray(e._optimizer["slots"], out=trainer.slots)
-        room.asarray(e._optimizer["scaling"], dtype=np.float64, out=trainer.scaling)
+        backend = net.backend
+        backend.asarray(e._optimizer["slots"], out=trainer.slots)
+        backend.asarray(e._optimizer["scaling"], dtype=np.float64, out=trainer.scaling)
         trainer.steps = e._optimizer["steps"]
     return trainer
 

@@ -1,4 +1,4 @@
-"""X and y as the training room takes them: arrays, data frames and sparse matrices, checked."""
+"""X and y as the training package takes them: arrays, data frames and sparse matrices, checked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
 
+from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Array, Backend, get_backend
-from gpumlp.interop.arrays import taken
 from gpumlp.network import CHUNK
 
 HostArray = npt.NDArray[Any]
@@ -27,7 +27,7 @@ class Examples:
     """Checked examples.
 
     Attributes:
-        x: (m, n_0) in the room or on the host, of any real dtype.
+        x: (m, n_0) in the backend or on the host, of any real dtype.
         y: (m,) or (m, k) as scorers take it, on the host.
         t: what the network is to give: labels (m,), or values (m,) or (m, n_L).
         weights: (m,) float64, or None for all alike.
@@ -70,15 +70,15 @@ class Examples:
 
 
 def supervised(
-    e: Any, X: Any, y: Any, room: Backend, *, reset: bool, numeric: bool
+    e: Any, X: Any, y: Any, backend: Backend, *, reset: bool, numeric: bool
 ) -> tuple[Any, Any]:
-    """(X, y) checked as scikit-learn does: X an array of the room or the host, or sparse rows.
+    """(X, y) checked as scikit-learn does: X an array of the backend or the host, or sparse rows.
 
     reset: note the number and the names of the features, else compare them; numeric: y holds
     numbers.
     """
-    X, y = taken(X, room, "X"), host(y, "y")
-    if not _on_device(X, room):
+    X, y = as_backend_array(X, backend, "X"), host(y, "y")
+    if not _on_device(X, backend):
         how = {"accept_sparse": "csr", "multi_output": True, "y_numeric": numeric}
         X, y = validate_data(e, X, y, reset=reset, **how)
         return X, y
@@ -88,16 +88,16 @@ def supervised(
     return X, y
 
 
-def features(e: Any, X: Any, room: Backend) -> Any:
-    """X to predict from, checked: an array of the room or the host, or sparse rows."""
-    X = taken(X, room, "X")
-    how = {"skip_check_array": True} if _on_device(X, room) else {"accept_sparse": "csr"}
+def features(e: Any, X: Any, backend: Backend) -> Any:
+    """X to predict from, checked: an array of the backend or the host, or sparse rows."""
+    X = as_backend_array(X, backend, "X")
+    how = {"skip_check_array": True} if _on_device(X, backend) else {"accept_sparse": "csr"}
     return validate_data(e, X, reset=False, **how)
 
 
 def host(a: Any, name: str) -> Any:
     """`a` where scikit-learn can look at it."""
-    return taken(a, HOST, name, across=True)
+    return as_backend_array(a, HOST, name, across=True)
 
 
 def precision_of(X: Any) -> str:
@@ -132,9 +132,9 @@ def dense_parts(X: Any, dtype: npt.DTypeLike) -> Iterator[Array]:
         yield X[start : start + CHUNK].astype(dtype).toarray()
 
 
-def _on_device(X: Any, room: Backend) -> bool:
-    """Whether the room has it already, where scikit-learn cannot look at it."""
-    return room.owns(X) and not isinstance(X, np.ndarray)
+def _on_device(X: Any, backend: Backend) -> bool:
+    """Whether the backend has it already, where scikit-learn cannot look at it."""
+    return backend.owns(X) and not isinstance(X, np.ndarray)
 
 
 def _memory() -> float:

@@ -167,14 +167,14 @@ def regularizer(e: Any, counted: float, of: float) -> Regularizer:
     return L2(lam, biases=False) if lam > 0 else REGULARIZERS["none"]
 
 
-def room(e: Any, precision: str = "float32") -> Backend:
-    """The room to compute in; `precision`: what "auto" stands for on the CPU."""
+def backend(e: Any, precision: str = "float32") -> Backend:
+    """The backend to compute in; `precision`: what "auto" stands for on the CPU."""
     if e.precision != "auto":
         found = get_backend(e.backend, e.precision)
         if found.precision != e.precision:
             raise ValueError(
-                f"precision={e.precision!r}, but the room passed as backend computes in "
-                f'{found.precision}; pass precision="auto", or another room'
+                f"precision={e.precision!r}, but the backend passed as backend computes in "
+                f'{found.precision}; pass precision="auto", or another backend'
             )
         return found
     found = get_backend(e.backend)

@@ -64,9 +64,9 @@ class Watch(Callback):
         if score > e.best_validation_score_:
             e.best_validation_score_ = score
             if e.early_stopping:
-                room = self._net.backend
-                out = e._best if room.owns(e._best) else None  # a copy's lies on the host
-                e._best = room.asarray(self._net.theta.flat, out=out)
+                backend = self._net.backend
+                out = e._best if backend.owns(e._best) else None  # a copy's lies on the host
+                e._best = backend.asarray(self._net.theta.flat, out=out)
         return bool(better)
 
     def _slower(self, trainer: Any) -> bool:

@@ -1,5 +1,5 @@
 """Initialisers of W (n_out, n_in); biases start at zero.  Drawn on the host in float64, so that
-both rooms and all precisions start from the same numbers.
+both backends and all precisions start from the same numbers.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Optimizer(Entry):
         """
         if not self.cuda_rule:
             raise ValueError(
-                f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy room"
+                f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy backend"
             )
         words = set(re.findall(r"\w+", self.cuda_rule))  # a name that none reads is a warning
         slots = " ".join(

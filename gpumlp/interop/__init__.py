@@ -2,7 +2,7 @@
 
 `MLP`'s and `Trainer`'s methods take arrays of NumPy, CuPy, torch, JAX, RAPIDS, or of any library
 with DLPack or ``__cuda_array_interface__``, and `forward` and `predict` give back the kind that x
-is: see `gpumlp.interop.arrays`.  The other way, ``torch.from_dlpack(net.layers[0].W)`` and
+is: see `gpumlp.arrays`.  The other way, ``torch.from_dlpack(net.layers[0].W)`` and
 ``jax.numpy.from_dlpack(net.layers[0].W)`` look at the memory of a layer; what is written to
 torch's tensor is written to the layer.  On a GPU do so after ``net.backend.synchronize()``.
 

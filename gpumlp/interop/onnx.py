@@ -53,7 +53,7 @@ def export_onnx(
     no other.
 
     Args:
-        net: the network, in any room.
+        net: the network, in any backend.
         path: the file, whole or not at all; where θ is larger than a protobuf may be, it lies in
             "PATH.data" beside it.
         opset: of the operators, 13 and up; it decides the IR version.

@@ -34,7 +34,7 @@ def entries(preparation: Preparation) -> dict[str, tuple[npt.DTypeLike, int]]:
 
 
 def seen(graph: Graph, preparation: Preparation, width: int) -> str:
-    """What the network sees, as `Preparation.inputs` and the room's cast have it: (m, width)."""
+    """What the network sees, as `Preparation.inputs` and the backend's cast have it: (m, width)."""
     _check(preparation, width)
     graph.place = "inputs/"
     features, words, holes = preparation.features, preparation.categories, preparation.holes

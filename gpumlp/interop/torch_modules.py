@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from gpumlp.backends import Backend, get_backend
 from gpumlp.functions import ACTIVATIONS, Activation, Loss
-from gpumlp.interop.torch_room import HALVES, PRECISIONS
+from gpumlp.interop.torch_backend import HALVES, PRECISIONS
 from gpumlp.network import MLP
 
 Known = tuple[str, tuple[float, ...]]
@@ -144,7 +144,7 @@ def from_torch(
         backend: as `MLP` takes it.
         loss: None for "softmax_cross_entropy", or "negative_log_likelihood" after a Softmax.
         settings: further arguments of `MLP`: regularizer, seed, or a precision other than the
-            parameters' own.  16-bit parameters are float32 where the room has no 16 bits.
+            parameters' own.  16-bit parameters are float32 where the backend has no 16 bits.
 
     Warns:
         UserWarning: a Linear without bias gets one of zeros, which a training then moves.

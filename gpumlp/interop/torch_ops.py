@@ -1,8 +1,8 @@
-"""The rooms' doors as torch operators: a layer and cross-entropy, each with its backward.
+"""The backends' operations as torch operators: a layer and cross-entropy, each with its backward.
 
-An operator works where its tensors lie: on the host in the NumPy room, on a GPU in the GPU room on
+An operator works where its tensors lie: on the host in the NumPy backend, on a GPU in the CUDA backend on
 torch's current stream.  Tensors are read and written where they are, by DLPack.  16 bits on the
-host, which the NumPy room has not, are computed in float32 and rounded.
+host, which the NumPy backend has not, are computed in float32 and rounded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gpumlp.backends import Array
 from gpumlp.functions import ACTIVATIONS, LOSSES, Activation
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
-from gpumlp.interop.torch_room import Bench, working
+from gpumlp.interop.torch_backend import Bench, working
 
 # a stream that is new to us wants memory, which a capture of torch's cannot give; older torch has
 # no word for it
@@ -74,7 +74,7 @@ def layer(
             out = at.writes(h, n)
             pre = at.writes(z, n) if z.numel() else out
             inputs = at.reads(x, x.shape[-1]), at.reads(weight), at.reads(bias)
-            at.doors.affine_activation(*inputs, f, pre, out)
+            at.operations.affine_activation(*inputs, f, pre, out)
     return h, z
 
 
@@ -117,11 +117,11 @@ def layer_backward(
         pre, out = (at.reads(a, n_out) if a.numel() else slope for a in (z, h))
         gz = at.scratch(gh.numel() // n_out, n_out)
         sums = at.writes(db) if needs[2] else at.scratch(n_out)
-        at.doors.activation_gradient(f, pre, out, slope, gz, sums)
+        at.operations.activation_gradient(f, pre, out, slope, gz, sums)
         if needs[1]:
-            at.doors.weight_gradient(gz, at.reads(x, n_in), at.writes(dW), None)
+            at.operations.weight_gradient(gz, at.reads(x, n_in), at.writes(dW), None)
         if needs[0]:
-            at.doors.input_gradient(gz, at.reads(weight), at.writes(gx, n_in))
+            at.operations.input_gradient(gz, at.reads(weight), at.writes(gx, n_in))
     return gx, dW, db
 
 
@@ -182,7 +182,7 @@ def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -
         with working(logits) as at:
             loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
             y, share = _targets(at, logits, target, weights)
-            at.doors.loss(loss, at.reads(logits), y, share, at.doors.adopt(J))
+            at.operations.loss(loss, at.reads(logits), y, share, at.operations.adopt(J))
     return J.to(logits.dtype).reshape(())
 
 
@@ -203,7 +203,9 @@ def entropy_backward(
             y, share = _targets(at, logits, target, weights * gJ.to(weights.dtype))
             J, db = at.scratch(1, dtype=torch.float64), at.scratch(logits.shape[1])
             h, gz = at.reads(logits), at.writes(gradient)
-            at.doors.output_gradient(loss, identity, h, h, y, share, at.unscaled, gz, gz, db, J)
+            at.operations.output_gradient(
+                loss, identity, h, h, y, share, at.unscaled, gz, gz, db, J
+            )
     return gradient
 
 
@@ -215,7 +217,7 @@ def _entropy_gradient(
 
 
 def _targets(at: Bench, logits: Tensor, target: Tensor, weights: Tensor) -> tuple[Array, Array]:
-    """Labels or probabilities, and weights, in the doors' types."""
+    """Labels or probabilities, and weights, in the operations' types."""
     theta = torch.float64 if at.kind == torch.float64 else torch.float32
     weights = weights.to(theta)
     if target.ndim == 2:
@@ -231,7 +233,7 @@ def _targets(at: Bench, logits: Tensor, target: Tensor, weights: Tensor) -> tupl
         y = target.to(torch.int32)  # on a GPU, where to look would be to wait, J becomes NaN
         weights = weights.masked_fill(odd, torch.nan)
     y, weights = y.contiguous(), weights.contiguous()
-    return at.doors.adopt(y), at.doors.adopt(weights)
+    return at.operations.adopt(y), at.operations.adopt(weights)
 
 
 def _entropy_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

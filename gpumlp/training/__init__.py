@@ -1,10 +1,10 @@
-"""The training room: minibatches, the loop over epochs, checkpoints and what may watch them."""
+"""The training package: minibatches, the loop over epochs, checkpoints and what may watch them."""
 
 from gpumlp.training.callbacks import Callback, EarlyStopping
 from gpumlp.training.groups import Group
 from gpumlp.training.history import History
 from gpumlp.training.lbfgs import fit_lbfgs
-from gpumlp.training.lr_finder import LRCurve
+from gpumlp.training.lr_range import LRCurve
 from gpumlp.training.trainer import Trainer
 
 __all__ = ["Callback", "EarlyStopping", "Group", "History", "LRCurve", "Trainer", "fit_lbfgs"]

@@ -21,14 +21,14 @@ class Sink:
     """Where ∇W[k] goes, or α ∇W[k] + β W[k] for (α, β) = factors, and ∇b[k]; indexed by layer.
 
     Attributes:
-        arrived: called with k when ∇W[k] is there; nothing is left to do where it was added to W
+        on_weight_gradient: called with k when ∇W[k] is there; nothing is left to do where it was added to W
             itself.
     """
 
     W: list[Array]
     b: list[Array]
     factors: Array | None
-    arrived: Callable[[int], None] = _nothing
+    on_weight_gradient: Callable[[int], None] = _nothing
 
 
 class Sums(Protocol):
@@ -61,24 +61,24 @@ class Summed(Sums):
         W: what all ∇W are added to, in θ's type, indexed by layer.
         total: (p − split,), in θ's type: what all ∇b are added to.
         factors: of the products of a step's first micro-batch, see `Backend.weight_gradient`.
-        arrived: of `Sink`.
+        on_weight_gradient: of `Sink`.
     """
 
     def __init__(
-        self, room: Backend, layout: Layout, W: list[Array], total: Array,
-        factors: Array | None, arrived: Callable[[int], None] = _nothing,
+        self, backend: Backend, layout: Layout, W: list[Array], total: Array,
+        factors: Array | None, on_weight_gradient: Callable[[int], None] = _nothing,
     ) -> None:  # fmt: skip
-        self._room, self._total = room, total
-        self._part = room.full(total.shape, 0, room.storage)
+        self._backend, self._total = backend, total
+        self._part = backend.full(total.shape, 0, backend.storage)
         b = biases(layout, self._part)
-        self._first = Sink(W, b, factors, arrived)
-        self._further = Sink(W, b, room.full((2,), 1), arrived)
+        self._first = Sink(W, b, factors, on_weight_gradient)
+        self._further = Sink(W, b, backend.full((2,), 1), on_weight_gradient)
 
     def into(self, j: int) -> Sink:  # noqa: D102
         return self._further if j else self._first
 
     def add(self, j: int) -> None:  # noqa: D102
-        self._room.add(self._part, self._total, j == 0)
+        self._backend.add(self._part, self._total, j == 0)
 
 
 def checked(accumulate: Any, batch_size: int) -> int:

@@ -24,10 +24,10 @@ class Average:
     """
 
     def __init__(self, net: MLP, ema: float) -> None:
-        room, theta = net.backend, net.theta.flat
+        backend, theta = net.backend, net.theta.flat
         self.shown = False
-        self._ema, self._other = ema, room.asarray(theta)
-        self._spare = room.empty((min(SPARE, len(theta)),))
+        self._ema, self._other = ema, backend.asarray(theta)
+        self._spare = backend.empty((min(SPARE, len(theta)),))
 
     def step(self, net: MLP, control: Array) -> None:
         """θ̄ after the step whose control this is; θ is in the network."""
@@ -41,12 +41,12 @@ class Average:
         """The network gets θ̄ where `shown`, else θ."""
         if shown == self.shown:
             return
-        room, theta = net.backend, net.theta.flat
+        backend, theta = net.backend, net.theta.flat
         for start in range(0, len(theta), SPARE):
             ours, theirs = (a[start : start + SPARE] for a in (self._other, theta))
-            spare = room.asarray(ours, out=self._spare[: len(ours)])
-            room.asarray(theirs, out=ours)
-            room.asarray(spare, out=theirs)
+            spare = backend.asarray(ours, out=self._spare[: len(ours)])
+            backend.asarray(theirs, out=ours)
+            backend.asarray(spare, out=theirs)
         self.shown = shown
         net.round()
 

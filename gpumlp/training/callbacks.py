@@ -27,7 +27,7 @@ class Callback:
     `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
     epoch by setting ``trainer.stop = True``, at once by raising an error.
 
-    All work on the room's arrays is done when a hook is called, but for `on_step_end`: one that
+    All work on the backend's arrays is done when a hook is called, but for `on_step_end`: one that
     reads a GPU's arrays calls ``trainer.net.backend.synchronize()`` first, and then steps wait.
 
     From one epoch to the next a hook may change the learning rate by ``trainer.lr_factor``.

@@ -20,11 +20,11 @@ import numpy as np
 
 from gpumlp import checks, storage
 from gpumlp.backends import Array, Backend
-from gpumlp.chunks import chunks
 from gpumlp.errors import CheckpointError
+from gpumlp.io.chunks import chunks
+from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
 from gpumlp.training.callback_states import restore_all, states
-from gpumlp.training.examples import Examples
 from gpumlp.training.history import History
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ class Checkpoint:
         self._every, self._fit = every, fit
         self._network = fit.trainer.net.config()
         self._settings = _settings(fit)
-        room = fit.trainer.net.backend
-        self._settings["data"], self._settings["validation"] = (_fingerprint(room, d) for d in data)
+        backend = fit.trainer.net.backend
+        self._settings["data"], self._settings["validation"] = (
+            _fingerprint(backend, d) for d in data
+        )
 
     def due(self) -> bool:
         """Whether the step just done is one to save after, the epoch's last left out."""
@@ -72,11 +74,11 @@ class Checkpoint:
             FloatingPointError: one of them is not; the old file is left.
         """
         fit, trainer = self._fit, self._fit.trainer
-        room = trainer.net.backend
-        J = room.to_host(fit.batches.costs)[: fit.step].tolist() if fit.step else []
+        backend = trainer.net.backend
+        J = backend.to_host(fit.batches.costs)[: fit.step].tolist() if fit.step else []
         best = fit.watch is not None and fit.watch.best is not None
         tensors = {  # float32 holds what slots of 16 bits do, and all readers know it
-            name: np.asarray(room.to_host(view), dtype=room.dtype)
+            name: np.asarray(backend.to_host(view), dtype=backend.dtype)
             for name, view in self._views(best).items()
         }
         fit.check_finite(storage.theta_of(tensors), sum(J))
@@ -86,7 +88,7 @@ class Checkpoint:
                 "epoch": fit.epoch, "step": fit.step, "J": J,
                 "seconds": fit.seconds() if fit.step else 0.0,
                 "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
-                "scaling": room.to_host(trainer.scaling).tolist(),
+                "scaling": backend.to_host(trainer.scaling).tolist(),
                 "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
             },
             "history": fit.history.to_dict(),
@@ -147,7 +149,7 @@ class Checkpoint:
                 )
 
     def _views(self, best: bool) -> dict[str, Array]:
-        """The room's arrays that a file holds, by name; `best`: the best θ among them."""
+        """The backend's arrays that a file holds, by name; `best`: the best θ among them."""
         trainer, watch = self._fit.trainer, self._fit.watch
         flat = {"": trainer.net.theta.flat}
         if trainer.average is not None:
@@ -216,18 +218,18 @@ def _settings(fit: Fit) -> dict[str, Any]:
     return settings
 
 
-def _fingerprint(room: Backend, data: Examples | None) -> str | None:
+def _fingerprint(backend: Backend, data: Examples | None) -> str | None:
     """SHA-256 over the shapes and values of data, as the steps see them, wherever they lie."""
     if data is None:
         return None
     digest = hashlib.sha256()
     weights = np.dtype(np.float64)
-    parts = ((data.x, room.storage), (data.y, data.target), (data.weights, weights))
+    parts = ((data.x, backend.storage), (data.y, data.target), (data.weights, weights))
     for a, kind in parts:
         if a is None:
             continue
         digest.update(f"{a.shape} {kind.str}".encode())
         for rows in chunks(a):
-            part = a[rows] if isinstance(a, np.ndarray) else room.to_host(a[rows])
+            part = a[rows] if isinstance(a, np.ndarray) else backend.to_host(a[rows])
             digest.update(part.astype(kind, copy=False).tobytes())
     return digest.hexdigest()[:16]

@@ -42,13 +42,13 @@ class Copied(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps: the settings, the network, and the state on the host."""
-        room = self.net.backend
-        room.synchronize()
+        backend = self.net.backend
+        backend.synchronize()
         shown = self.average is not None and self.average.shown
-        return {**self._settings(), "state": [*map(room.to_host, self._state())], "shown": shown}
+        return {**self._settings(), "state": [*map(backend.to_host, self._state())], "shown": shown}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """The trainer that goes on as that one would, in a room of the same name."""
+        """The trainer that goes on as that one would, in a backend of the same name."""
         arrays, shown = state.pop("state"), state.pop("shown")
         vars(self).update(state)
         self.allocate()
@@ -67,9 +67,9 @@ class Copied(ABC):
 
     def _take(self, arrays: list[Array], shown: bool) -> None:
         """The state ← arrays of another trainer's."""
-        room = self.net.backend
+        backend = self.net.backend
         for ours, theirs in zip(self._state(), arrays, strict=True):
-            room.asarray(theirs, out=ours)
-        room.synchronize()
+            backend.asarray(theirs, out=ours)
+        backend.synchronize()
         if self.average is not None:
             self.average.shown = shown

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.training.batches import Batches
+from gpumlp.loader.batches import Batches
 from gpumlp.training.callbacks import Callback, Interrupt, Watch, end
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation
@@ -102,11 +102,11 @@ class Fit:
             raise self.diverged(f"{odd[0] if odd else 'the cost'} is not finite")
 
     def _call(self, hook: str, *arguments: Any) -> list[Any]:
-        """Every callback's hook, with no work on the room's arrays under way before or after."""
-        room = self.trainer.net.backend
-        room.synchronize()
+        """Every callback's hook, with no work on the backend's arrays under way before or after."""
+        backend = self.trainer.net.backend
+        backend.synchronize()
         results = [getattr(callback, hook)(self.trainer, *arguments) for callback in self.callbacks]
-        room.synchronize()
+        backend.synchronize()
         return results
 
     # ---- the loop -----------------------------------------------------------------------------

@@ -101,11 +101,11 @@ def rates(layout: Layout, groups: Mapping[str, Group]) -> set[float]:
     return {region.lr for region in regions(layout, groups) if region.begin < layout.split}
 
 
-def table(room: Backend, within: list[Region], begin: int, end: int) -> Array | None:
+def table(backend: Backend, within: list[Region], begin: int, end: int) -> Array | None:
     """What `Backend.update` takes for θ[begin:end]: rows of (end, lr, decay), or None for all 1."""
     rows = [
         (min(r.end, end) - begin, r.lr, r.decay) for r in within if begin < r.end and r.begin < end
     ]
     if all(row[1:] == (1.0, 1.0) for row in rows):
         return None
-    return room.asarray(np.array(rows), dtype=np.float64)
+    return backend.asarray(np.array(rows), dtype=np.float64)

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from gpumlp import backprop, checks
 from gpumlp.backends import Array
-from gpumlp.chunks import chunks
+from gpumlp.io.chunks import chunks
+from gpumlp.loader.examples import Examples, held_out
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
 from gpumlp.training.callbacks import Callback, Interrupt, checked, end
-from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
 from gpumlp.workspace import Workspace
@@ -42,7 +42,7 @@ def fit_lbfgs(
     """θ ← a minimum of J = L(ŷ, y) + λΩ(θ) over all examples at once, from θ as it stands.
 
     For data and networks so small that minibatches gain nothing.  Each turn looks at all of x, some
-    thousand rows at a time; SciPy's L-BFGS-B, in float64 whatever the room computes in, draws on
+    thousand rows at a time; SciPy's L-BFGS-B, in float64 whatever the backend computes in, draws on
     the last ten turns for the next direction.  An iteration is an epoch to callbacks and history.
 
     Ctrl-C ends it before the next look at the data, with `History.stopped` "interrupted".  However
@@ -98,7 +98,7 @@ def fit_lbfgs(
     held = held_out(net, validation, rows=CHUNK)
     found = evaluations(net, data, held, metric, False)
     for evaluation in found.values():
-        evaluation.rehearse("validation")
+        evaluation.validate("validation")
     run = Lbfgs(net, Objective(net, data), found, hooks)
     run.settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
     run.minimize(minimize, limits)
@@ -109,31 +109,31 @@ class Objective:
     """J and ∇J over all examples, in memory that does not grow with them."""
 
     def __init__(self, net: MLP, data: Examples) -> None:
-        room, m = net.backend, len(data.x)
+        backend, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK))
-        self._d = Parameters.zeros(room, net.theta.layout, room.storage)
+        self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
-        self._share = room.asarray(share)
+        self._share = backend.asarray(share)
 
     def __call__(self) -> tuple[float, HostVector]:
         """J, and ∇J in θ's layout, its padding zero."""
         net, s, d, data = self._net, self._s, self._d, self._data
-        room, m = net.backend, len(data.x)
-        room.asarray(np.zeros(1), dtype=np.float64, out=s.J)
+        backend, m = net.backend, len(data.x)
+        backend.asarray(np.zeros(1), dtype=np.float64, out=s.J)
         total: HostVector = np.zeros(d.layout.size)
         for rows in chunks(data.x, data.y, rows=s.rows):
             s.resize(rows.stop - rows.start)
-            room.asarray(data.x[rows], out=s.h[0])
+            backend.asarray(data.x[rows], out=s.h[0])
             y = data.y[rows]
-            s.y = y if room.takes(y, data.target) else room.asarray(y, dtype=data.target)
+            s.y = y if backend.accepts(y, data.target) else backend.asarray(y, dtype=data.target)
             s.weights = self._share[rows]
             backprop.forward(net, s)
             backprop.backward(net, s, d)
             if rows.stop == m:
                 backprop.penalty(net, s, d)
-            total += room.to_host(d.flat)
-        return float(room.to_host(s.J)[0]), total
+            total += backend.to_host(d.flat)
+        return float(backend.to_host(s.J)[0]), total
 
 
 class Ended(Exception):  # noqa: N818  (an end, not an error)
@@ -168,11 +168,11 @@ class Lbfgs:
 
     def minimize(self, minimize: Any, limits: dict[str, Any]) -> None:
         """From θ as it stands to the end, by `scipy.optimize.minimize`."""
-        room = self.net.backend
+        backend = self.net.backend
         try:
             self._call("on_fit_begin")  # which may assign to θ
             # the θ of the history's last row, what was looked at last, and the best of the rows'
-            self._theta = room.to_host(self.net.theta.flat).astype(np.float64)
+            self._theta = backend.to_host(self.net.theta.flat).astype(np.float64)
             self._tried = self._best = self._theta
             self._since = time.perf_counter()
             # numbers that overflow are answered by `_look`, not by NumPy's warnings
@@ -229,16 +229,16 @@ class Lbfgs:
             raise Ended("early")
 
     def _assign(self, theta: HostVector) -> None:
-        room = self.net.backend
-        room.asarray(theta, out=self.net.theta.flat)
-        room.synchronize()
+        backend = self.net.backend
+        backend.asarray(theta, out=self.net.theta.flat)
+        backend.synchronize()
 
     def _call(self, hook: str, *arguments: Any) -> list[Any]:
-        """Every callback's hook, with no work on the room's arrays under way before or after."""
-        room, trainer = self.net.backend, cast(Any, self)
-        room.synchronize()
+        """Every callback's hook, with no work on the backend's arrays under way before or after."""
+        backend, trainer = self.net.backend, cast(Any, self)
+        backend.synchronize()
         results = [getattr(each, hook)(trainer, *arguments) for each in self._callbacks]
-        room.synchronize()
+        backend.synchronize()
         return results
 
 

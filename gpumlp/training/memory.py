@@ -25,20 +25,20 @@ NAMES = {
 
 @dataclass(frozen=True, repr=False)
 class Memory:
-    """Bytes that a fit takes in its room, by what they are for; it prints as a table.
+    """Bytes that a fit takes in its backend, by what they are for; it prints as a table.
 
     Attributes:
         examples, batch_size, accumulate: of which fit: of the training data, of a step, and the
             micro-batches that a step is worked in.
         theta, rounded, gradient, slots, average, best: θ, its copy in 16 bits, dθ, the optimizer's
             state, the average of θ, and the copy of the best θ that early stopping keeps.
-        data: the training and validation data, but for arrays that the room can use as they are; of
+        data: the training and validation data, but for arrays that the backend can use as they are; of
             streamed ones, two minibatches.
         tables: an epoch's order, tables, weights and costs, and what of them a step reads.
         h, z, bits, gz: of a step: x, y and every h that is kept; z; relu's signs, a bit an entry;
             gz, with which an h that is not kept takes turns.
         evaluation: what looks at validation or training data after an epoch.
-        scratch: the room's own: workspace of cublasLt, partial sums; and what Muon works in.
+        scratch: the backend's own: workspace of cublasLt, partial sums; and what Muon works in.
         held: of all these, what is allocated already.
     """
 

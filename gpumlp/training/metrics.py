@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp import backprop
-from gpumlp.chunks import chunks
 from gpumlp.functions import Loss
+from gpumlp.io.chunks import chunks
+from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
-from gpumlp.training.examples import Examples
 from gpumlp.training.monitor import COSTS, UNRANKED
 from gpumlp.training.scorers import Scorer, is_scorer, scorer
 from gpumlp.workspace import Workspace
@@ -107,7 +107,7 @@ def _measure(loss: Loss, metric: Any) -> Measure:
 
 
 class Evaluation:
-    """J and metrics of examples, in the room or on the host; buffers are allocated once.
+    """J and metrics of examples, in the backend or on the host; buffers are allocated once.
 
     Args:
         metric: as `Trainer.fit` takes it.  The automatic ones and scikit-learn's are weighted as
@@ -115,18 +115,20 @@ class Evaluation:
     """
 
     def __init__(self, net: MLP, data: Examples, metric: Metrics) -> None:
-        room, m = net.backend, len(data.x)
+        backend, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
         self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
-        self._share = room.asarray(share)
-        taken = room.takes(data.y, data.target)  # else a chunk's, one after the other
-        self._chunk = None if taken else room.empty((self._s.rows, *data.y.shape[1:]), data.target)
+        self._share = backend.asarray(share)
+        taken = backend.accepts(data.y, data.target)  # else a chunk's, one after the other
+        self._chunk = (
+            None if taken else backend.empty((self._s.rows, *data.y.shape[1:]), data.target)
+        )
         self._measures = measures(net.loss, metric)
         if self._measures:
-            self._y_hat = np.empty((m, net.widths[-1]), room.dtype)
-            y = data.y if isinstance(data.y, np.ndarray) else room.to_host(data.y)
+            self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
+            y = data.y if isinstance(data.y, np.ndarray) else backend.to_host(data.y)
             self._y = y.astype(data.target, copy=False)
 
     @property
@@ -134,29 +136,29 @@ class Evaluation:
         """What `measure` gives."""
         return ["cost", *self._measures]
 
-    def rehearse(self, whose: str) -> None:
+    def validate(self, whose: str) -> None:
         """Raise where a scorer has no score for these targets, whatever is predicted."""
         for measure in self._measures.values():
             if isinstance(measure, Scorer):
-                measure.rehearse(self._y, self._net.widths[-1], self._data.weights, whose)
+                measure.validate(self._y, self._net.widths[-1], self._data.weights, whose)
 
     def measure(self) -> dict[str, float]:
         """J = L + λΩ(θ) as "cost", and the metrics by their names."""
         net, s, data = self._net, self._s, self._data
-        room = net.backend
-        room.asarray(np.zeros(1), dtype="float64", out=s.J)
+        backend = net.backend
+        backend.asarray(np.zeros(1), dtype="float64", out=s.J)
         for rows in chunks(data.x, data.y, rows=s.rows):
             s.resize(rows.stop - rows.start)
-            room.asarray(data.x[rows], out=s.h[0])
+            backend.asarray(data.x[rows], out=s.h[0])
             s.y = data.y[rows]
             if self._chunk is not None:
-                s.y = room.asarray(s.y, out=self._chunk[: len(s.y)])
+                s.y = backend.asarray(s.y, out=self._chunk[: len(s.y)])
             s.weights = self._share[rows]
             y_hat = backprop.forward(net, s)
             backprop.loss(net, s)
             if self._measures:
-                self._y_hat[rows] = room.to_host(y_hat)
-        measured = {"cost": float(room.to_host(s.J)[0]) + net.penalty()}
+                self._y_hat[rows] = backend.to_host(y_hat)
+        measured = {"cost": float(backend.to_host(s.J)[0]) + net.penalty()}
         if self._measures:
             link = net.loss.link
             p = link.f(self._y_hat, **link.params)

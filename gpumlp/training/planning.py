@@ -1,4 +1,4 @@
-"""The plan of a fit's memory, and what would fit: what allocates is asked, of a `Ledger`."""
+"""The plan of a fit's memory, and what would fit: what allocates is asked, of a `DryRunBackend`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Array, Backend
 from gpumlp.errors import OutOfMemoryError
-from gpumlp.interop.arrays import taken
+from gpumlp.loader.examples import Examples
+from gpumlp.loader.placement import streams
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training.callbacks import EarlyStopping, watching
-from gpumlp.training.examples import Examples
-from gpumlp.training.ledger import Ledger
+from gpumlp.training.dry_run import DryRunBackend
 from gpumlp.training.memory import MIB, Memory
 from gpumlp.training.metrics import Metrics, columns, evaluations
-from gpumlp.training.placement import streams
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
@@ -40,45 +40,45 @@ def memory(
     train_metric: bool = False,
     data: str = "auto",
 ) -> Memory:
-    """The bytes that `fit` takes in the room with these arguments, as a `Memory`, which prints
+    """The bytes that `fit` takes in the backend with these arguments, as a `Memory`, which prints
     as a table; nothing is allocated.
 
     x and validation may also be numbers of examples.  Values are not looked at: any
     sample_weight stands for all; without y there are labels where the loss takes them, else
     rows of n_L values.
     """
-    room = trainer.net.backend
-    ledger = Ledger(room)
+    backend = trainer.net.backend
+    dry_run = DryRunBackend(backend)
     twin = copy.copy(trainer)
-    net = twin.net = trainer.net.seen_by(cast(Backend, ledger))
-    theta, rounded = ledger.take([net.theta.flat]), ledger.take([net.rounded.flat])
-    of_net = ledger.rest()
+    net = twin.net = trainer.net.on_other_backend(cast(Backend, dry_run))
+    theta, rounded = dry_run.take([net.theta.flat]), dry_run.take([net.rounded.flat])
+    of_net = dry_run.rest()
     twin.allocate()
-    slots = ledger.take([twin.slots])
-    average = ledger.take(twin.average.arrays) if twin.average is not None else 0
-    work = ledger.take(twin._updating.work)
-    gradient = ledger.rest()
-    held = theta + rounded + of_net + room.own_memory(0)
+    slots = dry_run.take([twin.slots])
+    average = dry_run.take(twin.average.arrays) if twin.average is not None else 0
+    work = dry_run.take(twin._updating.work)
+    gradient = dry_run.rest()
+    held = theta + rounded + of_net + backend.own_memory(0)
     if hasattr(trainer, "steps"):  # else it is not done with its own allocations
         held += slots + average + work + gradient
     weighted = sample_weight is not None or class_weight is not None
-    lie = data, twin.at_a_time
-    examples = _data(ledger, trainer.net, x, y, weighted, *lie)
-    held_out = _held_out(ledger, trainer.net, validation, *lie)
-    of_data = ledger.rest()
+    placement = data, twin.at_a_time
+    examples = _data(dry_run, trainer.net, x, y, weighted, *placement)
+    held_out = _held_out(dry_run, trainer.net, validation, *placement)
+    of_data = dry_run.rest()
     measured = evaluations(net, examples, held_out, metric, train_metric)
-    evaluation = ledger.rest()
+    evaluation = dry_run.rest()
     watching(early_stopping, net, columns(measured))
-    best = ledger.rest()
+    best = dry_run.rest()
     batches = twin.batches(examples)
     s = batches.s
     return Memory(
         len(examples.x), min(twin.batch_size, len(examples.x)), theta, rounded, gradient, slots,
-        average, best, of_data + ledger.fed, evaluation=evaluation, gz=ledger.take(s.gz),
-        h=ledger.take([*s.h, s.y]),
-        bits=ledger.take(z for z in s.z if z is not None and z.dtype == np.uint8),
-        z=ledger.take(s.z), tables=of_net + ledger.rest(),
-        scratch=work + room.own_memory(max(net.widths)), held=held, accumulate=twin.accumulate,
+        average, best, of_data + dry_run.fed, evaluation=evaluation, gz=dry_run.take(s.gz),
+        h=dry_run.take([*s.h, s.y]),
+        bits=dry_run.take(z for z in s.z if z is not None and z.dtype == np.uint8),
+        z=dry_run.take(s.z), tables=of_net + dry_run.rest(),
+        scratch=work + backend.own_memory(max(net.widths)), held=held, accumulate=twin.accumulate,
     )  # fmt: skip
 
 
@@ -99,11 +99,11 @@ def outgrown(
     wanted = planned()
     if free is None:
         return OutOfMemoryError(f"{error}\n{wanted}")
-    room = free - int(SPARE * free)
+    backend = free - int(SPARE * free)
     told = f"{wanted.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
 
     def fits(**changes: Any) -> bool:
-        return planned(**changes).total - wanted.held <= room
+        return planned(**changes).total - wanted.held <= backend
 
     return OutOfMemoryError(f"out of GPU memory: {told}\n{wanted}\n{_ways(trainer, wanted, fits)}")
 
@@ -167,30 +167,32 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
 
 
 def _data(
-    ledger: Ledger, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int
+    dry_run: DryRunBackend, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int
 ) -> Examples:
     """Training or validation data, of given arrays or of a number of examples, as `data` says."""
-    room, n_0, n = net.backend, net.widths[0], net.widths[-1]
-    x, y = taken(x, room, "x"), taken(y, room, "y")
+    backend, n_0, n = net.backend, net.widths[0], net.widths[-1]
+    x, y = as_backend_array(x, backend, "x"), as_backend_array(y, backend, "y")
     m = checks.positive_int(x, "x") if isinstance(x, INTEGERS) else len(x)
-    x = np.broadcast_to(np.zeros((), room.storage), (m, n_0)) if isinstance(x, INTEGERS) else x
+    x = np.broadcast_to(np.zeros((), backend.storage), (m, n_0)) if isinstance(x, INTEGERS) else x
     labels = net.loss.target == "class" and (y is None or np.ndim(y) == 1)
-    target = np.dtype(np.int32) if labels else room.dtype
+    target = np.dtype(np.int32) if labels else backend.dtype
     if labels or y is None:
         y = np.broadcast_to(np.zeros((), target), (m,) if labels else (m, n))
-    stream = streams(net, [(x, room.storage), (y, target)], data, rows)
+    stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
     if not (stream and isinstance(x, np.ndarray)):
-        x = ledger.placed(x, (m, n_0), room.storage)
+        x = dry_run.placed(x, (m, n_0), backend.storage)
     if labels or not (stream and isinstance(y, np.ndarray)):
-        y = ledger.placed(y, (m,) if labels else (m, n), target)
+        y = dry_run.placed(y, (m,) if labels else (m, n), target)
     return Examples(x, y, np.broadcast_to(1.0, (m,)) if weighted else None, target)
 
 
-def _held_out(ledger: Ledger, net: MLP, validation: Any, data: str, rows: int) -> Examples | None:
+def _held_out(
+    dry_run: DryRunBackend, net: MLP, validation: Any, data: str, rows: int
+) -> Examples | None:
     """Validation data: as `fit` takes them, or their number."""
     if validation is None or (isinstance(validation, INTEGERS) and validation == 0):
         return None
     if isinstance(validation, INTEGERS):
-        return _data(ledger, net, validation, None, False, data, rows)
+        return _data(dry_run, net, validation, None, False, data, rows)
     x, y, *weights = validation
-    return _data(ledger, net, x, y, bool(weights) and weights[0] is not None, data, rows)
+    return _data(dry_run, net, x, y, bool(weights) and weights[0] is not None, data, rows)

@@ -50,7 +50,7 @@ class Scorer:
         warnings.warn(f"metric {self.name!r} is NaN: {reason}", RuntimeWarning, stacklevel=2)
         return math.nan
 
-    def rehearse(self, y: HostArray, n: int, weights: HostArray | None, whose: str) -> None:
+    def validate(self, y: HostArray, n: int, weights: HostArray | None, whose: str) -> None:
         """Raise ValueError where these targets have no score, whatever is predicted for them."""
         reason = self._trouble(y, n, weights)
         if not reason:

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gpumlp import backprop
-from gpumlp.training.batches import Batches
-from gpumlp.training.examples import Examples
+from gpumlp.loader.batches import Batches
+from gpumlp.loader.examples import Examples
 
 if TYPE_CHECKING:
     from gpumlp.training.trainer import Trainer
@@ -41,24 +41,24 @@ def control(trainer: Trainer, lr: float, t: int) -> tuple[float, ...]:
 def step(trainer: Trainer, batches: Batches) -> None:
     """One step on the next minibatch: gather, forward, backward, clip, update."""
     early = trainer._updating.splits(trainer)
-    at_once = partial(_work, trainer, batches, at_once=True) if early else None
-    batches.run(partial(_work, trainer, batches), at_once)
+    early_update = partial(_work, trainer, batches, early_update=True) if early else None
+    batches.run(partial(_work, trainer, batches), early_update)
     trainer.steps += 1
 
 
-def _work(trainer: Trainer, batches: Batches, parts: range, at_once: bool = False) -> None:
+def _work(trainer: Trainer, batches: Batches, parts: range, early_update: bool = False) -> None:
     """Some of the micro-batches that a step consists of; after the last one θ moves."""
     net, s, updating = trainer.net, batches.s, trainer._updating
     s.scaling = trainer.scaling
     for j in parts:
         batches.load(j)
         backprop.forward(net, s)
-        if at_once and j == batches.parts - 1:
-            updating.at_once(trainer, s, batches.control)
+        if early_update and j == batches.parts - 1:
+            updating.early_update(trainer, s, batches.control)
         backprop.backward(net, s, updating.sums.into(j))
         updating.sums.add(j)
     if parts.stop == batches.parts:
         updating.finish(trainer, s, batches.control)
         if (average := trainer.average) is not None:
-            net.backend.behind(lambda: average.step(net, batches.control))
+            net.backend.defer(lambda: average.step(net, batches.control))
         batches.end()

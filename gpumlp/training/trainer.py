@@ -13,14 +13,14 @@ from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
+from gpumlp.loader.examples import Examples, held_out
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training import lr_finder, planning, stepping
+from gpumlp.training import lr_range, planning, stepping
 from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
 from gpumlp.training.checkpoint import asked_for
 from gpumlp.training.copying import Copied
-from gpumlp.training.examples import Examples, held_out
 from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
 from gpumlp.training.groups import checked as checked_groups
@@ -143,16 +143,16 @@ class Trainer(Copied):
 
     def allocate(self) -> None:
         """The optimizer's state, the gradient and the loss scale, as before the first step."""
-        room, layout = self.net.backend, self.net.theta.layout
-        self.slots = room.full((len(self.optimizer.slots), layout.size), 0, self.slot_type)
-        self.factors = room.full((2,), 0)
-        S = SCALE if room.scales_loss else 1.0
-        self.scaling = room.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
+        backend, layout = self.net.backend, self.net.theta.layout
+        self.slots = backend.full((len(self.optimizer.slots), layout.size), 0, self.slot_type)
+        self.factors = backend.full((2,), 0)
+        S = SCALE if backend.scales_loss else 1.0
+        self.scaling = backend.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
         self._updating = updating(self, self._fold)
         self.average = None if self.ema is None else Average(self.net, self.ema)
 
     batches, control, step = stepping.batches, stepping.control, stepping.step
-    find_lr, memory = lr_finder.find_lr, planning.memory
+    find_lr, memory = lr_range.find_lr, planning.memory
 
     def fit(
         self,
@@ -204,7 +204,7 @@ class Trainer(Copied):
                 machine the run ends bit for bit as if it had never stopped.  What callbacks keep
                 is in the file where they say so, see `Callback.state`; a run that one of them ended
                 goes on, unless its `on_fit_begin` sets `stop` again.
-            data: "device" casts x and y to the network's precision and keeps them in the room;
+            data: "device" casts x and y to the network's precision and keeps them in the backend;
                 "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
                 minibatch in its own dtype, such as uint8, while the one before is worked on.
                 "auto" streams what does not fit a GPU's free memory, and on the CPU files that
@@ -238,12 +238,12 @@ class Trainer(Copied):
     ) -> History:  # fmt: skip
         net = self.net
         epochs = checks.positive_int(epochs, "epochs")
-        lie: dict[str, Any] = {"data": data, "rows": self.at_a_time}
-        examples = Examples.checked(net, x, y, sample_weight, class_weight, **lie)
-        held = held_out(net, validation, **lie)
+        placement: dict[str, Any] = {"data": data, "rows": self.at_a_time}
+        examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
+        held = held_out(net, validation, **placement)
         found = evaluations(net, examples, held, metric, train_metric)
         for prefix, evaluation in found.items():
-            evaluation.rehearse("validation" if prefix else "training")
+            evaluation.validate("validation" if prefix else "training")
         watch = watching(early_stopping, net, columns(found))
         fit = Fit(self, self.batches(examples), epochs, found, columns(found), watch)
         try:

@@ -45,7 +45,7 @@ class Updating(Protocol):
     def splits(self, trainer: Trainer) -> bool:
         """Whether each layer's weights can be updated as soon as their gradient is there."""
 
-    def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:
+    def early_update(self, trainer: Trainer, s: Workspace, control: Array) -> None:
         """Have the coming backward pass do so."""
 
 
@@ -53,20 +53,24 @@ class Apart(Updating):
     """All gradients go into a buffer of their own; clipping and the update are a pass each."""
 
     def __init__(self, trainer: Trainer) -> None:
-        room, layout = trainer.net.backend, trainer.net.theta.layout
+        backend, layout = trainer.net.backend, trainer.net.theta.layout
         several = trainer.accumulate > 1
-        self.d = d = Parameters.zeros(room, layout, room.dtype if several else room.storage)
+        self.d = d = Parameters.zeros(
+            backend, layout, backend.dtype if several else backend.storage
+        )
         self.sums: Sums = Whole(d)
         if several:
-            self.sums = Summed(room, layout, d.W, d.flat[layout.split :], None, d.arrived)
-        self._groups = table(room, regions(layout, trainer.groups), 0, layout.size)
+            self.sums = Summed(
+                backend, layout, d.W, d.flat[layout.split :], None, d.on_weight_gradient
+            )
+        self._groups = table(backend, regions(layout, trainer.groups), 0, layout.size)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
-        net, room = trainer.net, trainer.net.backend
+        net, backend = trainer.net, trainer.net.backend
         theta, split = net.theta.flat, net.theta.layout.split
-        if trainer.clip_norm is not None or room.scales_loss:
+        if trainer.clip_norm is not None or backend.scales_loss:
             longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
-            room.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
+            backend.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
         biases = None if self.d.then is None else (split, len(theta))  # where weights have moved
         self._update(trainer, s, control, biases)
         self.d.then = None
@@ -75,12 +79,12 @@ class Apart(Updating):
         # clipping and the loss scale look at the whole gradient first
         return trainer.clip_norm is None and not trainer.net.backend.scales_loss
 
-    def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
-        room, starts = trainer.net.backend, self.d.layout.starts
+    def early_update(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+        backend, starts = trainer.net.backend, self.d.layout.starts
 
         def use(k: int) -> None:
             part = starts[k - 1], starts[k]
-            room.behind(lambda: self._update(trainer, s, control, part))
+            backend.defer(lambda: self._update(trainer, s, control, part))
 
         self.d.then = use
 
@@ -103,15 +107,15 @@ class Orthogonalized(Apart):
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__(trainer)
-        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
-        if trainer.slots.dtype != room.dtype:
+        net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        if trainer.slots.dtype != backend.dtype:
             raise ValueError(
                 f"slot_precision={trainer.slots.dtype.name!r} does not go with "
                 f"{trainer.optimizer.name}, whose products are of θ's type; use slot_precision=None"
             )
         shapes = layout.shapes[: net.L - 1]
         most, r = max(map(prod, shapes)), max(min(shape) for shape in shapes)
-        self.work = [room.empty((n,)) for n in (most, r * r, r * r)]
+        self.work = [backend.empty((n,)) for n in (most, r * r, r * r)]
         self._of = [
             (V, math.sqrt(max(1, V.shape[0] / V.shape[1])), *self._places(*V.shape))
             for V in Parameters(layout, trainer.slots[-1]).W[1 : net.L]
@@ -129,20 +133,20 @@ class Orthogonalized(Apart):
     def _update(
         self, trainer: Trainer, s: Workspace, control: Array, part: tuple[int, int] | None
     ) -> None:
-        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
         matrices = 0, layout.starts[net.L - 1]
         super()._update(trainer, s, control, (matrices[1], layout.size))
         collect, turn = trainer.optimizer.of_matrices()
 
         def move(rule: Optimizer, regularizer: Regularizer) -> None:
-            room.update(
+            backend.update(
                 rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
                 layout.split, s.scaling, control, matrices, self._groups,
             )  # fmt: skip
 
         move(collect, net.regularizer)
         for V, scale, X, A, P in self._of:
-            room.orthogonalize(V, scale, X, A, P)
+            backend.orthogonalize(V, scale, X, A, P)
         move(turn, REGULARIZERS["none"])
 
 
@@ -154,35 +158,35 @@ class Folded(Updating):
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        net, room, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
+        net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
         name, into = trainer.optimizer.fold, net.theta
         self._velocity = None
         if name != "theta":
             self._velocity = trainer.slots[trainer.optimizer.slots.index(name)]
             into = Parameters(layout, self._velocity)
         several = trainer.accumulate > 1
-        kind = room.dtype if several else room.storage
-        self._db = room.full((layout.size - layout.split,), 0, kind)
+        kind = backend.dtype if several else backend.storage
+        self._db = backend.full((layout.size - layout.split,), 0, kind)
         self.sums: Sums = Whole(Sink(into.W, biases(layout, self._db), trainer.factors))
         if several:
-            self.sums = Summed(room, layout, into.W, self._db, trainer.factors)
+            self.sums = Summed(backend, layout, into.W, self._db, trainer.factors)
         within = regions(layout, trainer.groups)
-        self._of_W = table(room, within, 0, layout.split)
-        self._of_b = table(room, within, layout.split, layout.size)
+        self._of_W = table(backend, within, 0, layout.split)
+        self._of_b = table(backend, within, layout.split, layout.size)
 
     def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
-        net, room = trainer.net, trainer.net.backend
+        net, backend = trainer.net, trainer.net.backend
         theta, rounded, slots = net.theta.flat, net.rounded.flat, trainer.slots
         split = net.theta.layout.split
         if self._velocity is None:
-            room.round(theta[:split], rounded[:split])
+            backend.round(theta[:split], rounded[:split])
         else:
-            room.update(
+            backend.update(
                 FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
                 self._velocity[:split], slots[:0, :split], split, s.scaling, control,
                 groups=self._of_W,
             )  # fmt: skip
-        room.update(
+        backend.update(
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
             slots[:, split:], 0, s.scaling, control, groups=self._of_b,
         )  # fmt: skip
@@ -190,22 +194,22 @@ class Folded(Updating):
     def splits(self, trainer: Trainer) -> bool:  # noqa: D102
         return False  # nothing of them is left to do
 
-    def at_once(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+    def early_update(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
         pass
 
 
-def slot_type(room: Backend, precision: str | None) -> np.dtype[Any]:
+def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
     """The type of the optimizer's state."""
     if precision is None:
-        return room.dtype
+        return backend.dtype
     if precision != "bfloat16":
         raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
-    if not room.rounds_slots:
+    if not backend.rounds_slots:
         raise ValueError(
-            f'slot_precision="bfloat16" does not go with {room.name} and {room.precision}; '
+            f'slot_precision="bfloat16" does not go with {backend.name} and {backend.precision}; '
             'use backend="cupy" and another precision than float64, or slot_precision=None'
         )
-    from gpumlp.cuda.types import dtype_of
+    from gpumlp.backends.cuda.types import dtype_of
 
     return dtype_of(precision)
 

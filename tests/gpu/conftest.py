@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import gpumlp
-from gpumlp.cuda import open_device
+from gpumlp.backends.cuda import open_device
 
 
 def _reason() -> str:

@@ -13,10 +13,10 @@ import numpy as np
 
 import gpumlp
 from gpumlp.backends import Array, Backend, get_backend
-from gpumlp.backends.threads import Threads, blas_threads
 from gpumlp.bench.cases import HostArray
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
-from gpumlp.training.examples import Examples
+from gpumlp.io.threads import Threads, blas_threads
+from gpumlp.loader.examples import Examples
 
 COPY_BYTES = {"numpy": 128 << 20, "cupy": 1 << 30}  # far more than any cache holds
 COPIES = 9
@@ -28,9 +28,9 @@ class OurStep(Plain):
     def __init__(self, problem: Problem) -> None:
         super().__init__()
         case = problem.case
-        room = _room(problem)
+        backend = _backend(problem)
         self.net = gpumlp.MLP(
-            case.widths, case.activation, loss=case.loss, initializer=_undrawn, backend=room
+            case.widths, case.activation, loss=case.loss, initializer=_undrawn, backend=backend
         )
         self.net.assign(dict(problem.theta()))
         self._trainer = gpumlp.Trainer(
@@ -39,7 +39,7 @@ class OurStep(Plain):
         self._batches = self._trainer.batches(Examples.checked(self.net, problem.x, problem.y))
         self.start(case.lr)
         self.theta_type = float_type(case.precision)
-        self.notes["room"] = room.describe()
+        self.notes["backend"] = backend.describe()
 
     def start(self, lr: float) -> None:
         """Every step from now on is the first one of an optimizer with this learning rate."""
@@ -70,36 +70,38 @@ class Floor(Plain):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
-        case, self._room = problem.case, _room(problem)
-        room, widths, m = self._room, case.widths, case.batch_size
+        case, self._backend = problem.case, _backend(problem)
+        backend, widths, m = self._backend, case.widths, case.batch_size
         rng = np.random.default_rng(0)
 
         def normal(rows: int, cols: int) -> Array:  # zeros would draw less power, and run faster
-            return room.asarray(rng.standard_normal((rows, cols), np.float32), dtype=room.storage)
+            return backend.asarray(
+                rng.standard_normal((rows, cols), np.float32), dtype=backend.storage
+            )
 
         self._h = [normal(m, n) for n in widths]
         self._gz = [normal(m, n) for n in widths]
         self._W = [normal(n_out, n_in) for n_in, n_out in pairwise(widths)]
-        # the doors have no product with the transpose of W, so it is laid out transposed
+        # the operations have no product with the transpose of W, so it is laid out transposed
         self._WT = [normal(n_in, n_out) for n_in, n_out in pairwise(widths)]
-        bandwidth = copy_bandwidth(room, COPY_BYTES[room.name])
+        bandwidth = copy_bandwidth(backend, COPY_BYTES[backend.name])
         self.extra_seconds = case.rest_bytes() / bandwidth
-        self.notes = {"copy_bytes_per_second": bandwidth, "room": room.describe()}
+        self.notes = {"copy_bytes_per_second": bandwidth, "backend": backend.describe()}
 
     def run(self) -> None:
         """As many products, of the same shapes, as a step has."""
-        room, h, gz = self._room, self._h, self._gz
+        backend, h, gz = self._backend, self._h, self._gz
         layers = range(len(self._W))
         for k in layers:
-            room.input_gradient(h[k], self._WT[k], h[k + 1])
+            backend.input_gradient(h[k], self._WT[k], h[k + 1])
         for k in reversed(layers):
-            room.weight_gradient(gz[k + 1], h[k], self._W[k], None)
+            backend.weight_gradient(gz[k + 1], h[k], self._W[k], None)
             if k > 0:
-                room.input_gradient(gz[k + 1], self._W[k], gz[k])
+                backend.input_gradient(gz[k + 1], self._W[k], gz[k])
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        self._room.synchronize()
+        self._backend.synchronize()
 
     def peak_bytes(self) -> int | None:
         """As for a step; of no interest."""
@@ -116,10 +118,10 @@ def floor(problem: Problem) -> Floor:
     return Floor(problem)
 
 
-def copy_bandwidth(room: Backend, size: int) -> float:
-    """Bytes read and written a second by a copy of `size` bytes within the room."""
-    count = size // room.dtype.itemsize
-    a, b = room.full((count,), 1.0), room.full((count,), 0.0)
+def copy_bandwidth(backend: Backend, size: int) -> float:
+    """Bytes read and written a second by a copy of `size` bytes within the backend."""
+    count = size // backend.dtype.itemsize
+    a, b = backend.full((count,), 1.0), backend.full((count,), 0.0)
     threads = Threads(blas_threads())
     cuts = [count * i // (4 * threads.count) for i in range(4 * threads.count + 1)]
 
@@ -128,18 +130,18 @@ def copy_bandwidth(room: Backend, size: int) -> float:
 
     seconds = []
     for _ in range(COPIES + 1):
-        room.synchronize()
+        backend.synchronize()
         start = time.perf_counter()
-        if room.name == "numpy":  # one thread does not fill a CPU's memory bus
+        if backend.name == "numpy":  # one thread does not fill a CPU's memory bus
             threads.map(on_cpu, range(4 * threads.count))
         else:
-            room.asarray(a, out=b)
-        room.synchronize()
+            backend.asarray(a, out=b)
+        backend.synchronize()
         seconds.append(time.perf_counter() - start)
-    return 2 * count * room.dtype.itemsize / statistics.median(seconds[1:])
+    return 2 * count * backend.dtype.itemsize / statistics.median(seconds[1:])
 
 
-def _room(problem: Problem) -> Backend:
+def _backend(problem: Problem) -> Backend:
     try:
         return get_backend(problem.backend, problem.case.precision)
     except ValueError as error:

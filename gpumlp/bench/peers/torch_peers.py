@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from gpumlp.backends.threads import blas_threads
 from gpumlp.bench.cases import Case, HostArray
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+from gpumlp.io.threads import blas_threads
 
 AMP = ("bfloat16", "float16")
 

@@ -1,0 +1,218 @@
+"""A product's description, and cublasLt's descriptors for it.
+
+Row-major (m, n) arrays are column-major (n, m) ones to cublasLt.  Its bias vectors and sums run
+over the rows of its D, and so over the columns of ours: the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp.backends.cuda.protocol import DeviceArray, Epilogue
+
+WORKSPACE_BYTES = 32 << 20  # what Hopper's algorithms want; smaller ones lose up to a third
+CANDIDATES = 32
+
+# dtype -> cudaDataType_t; precision -> cublasComputeType_t; epilogue -> cublasLtEpilogue_t
+# (CUDA's library_types.h, cublas_api.h, cublasLt.h)
+DATA_TYPE = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+COMPUTE_TYPE = {"float64": 70, "float32": 68, "tf32": 77, "bfloat16": 68, "float16": 68}
+EPILOGUE = {
+    "": 1, "bias": 4, "relu_bias": 6, "gelu_bias": 36, "relu_aux_bias": 134, "gelu_aux_bias": 164,
+    "drelu_bgrad": 152, "dgelu_bgrad": 208,
+}  # fmt: skip
+POINTERS_ON_DEVICE = 1
+SUMS_IN_COMPUTE_TYPE = 2  # the one reduction of split-K that does not round its partial sums
+
+
+class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's hash is slower
+    """out (m, n) ← op(a) op(b), all row-major; op(a) is (m, k), op(b) is (k, n).
+
+    Attributes:
+        dtype, out: of a and b, and of the result.
+        compute: the backend's precision.
+        epilogue, aux: its name, and the entries (of a bit mask: bits) between aux's rows.
+        factors: alpha and beta lie in the device's memory; else they are 1 and 0.
+    """
+
+    m: int
+    n: int
+    k: int
+    transpose_a: bool
+    transpose_b: bool
+    dtype: str
+    out: str
+    compute: str
+    epilogue: str = ""
+    aux: int = 0
+    factors: bool = False
+
+    @classmethod
+    def of(
+        cls, a: DeviceArray, b: DeviceArray, out: DeviceArray, transpose_a: bool, transpose_b: bool,
+        compute: str, factors: DeviceArray | None, epilogue: Epilogue | None,
+    ) -> Gemm:  # fmt: skip
+        """The description of a product of these arrays."""
+        m, n = out.shape
+        k = a.shape[0] if transpose_a else a.shape[1]
+        name, aux = (epilogue.name, epilogue.aux) if epilogue else ("", None)
+        row = 0 if aux is None else aux.shape[1] * (8 if aux.dtype == np.uint8 else 1)
+        return cls(
+            m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute, name, row,
+            factors is not None,
+        )  # fmt: skip
+
+    @property
+    def scale(self) -> str:
+        """The dtype of alpha and beta."""
+        return "float64" if self.compute == "float64" else "float32"
+
+    @property
+    def letters(self) -> str:
+        """BLAS's letters of a and b: NN, NT, TN or TT."""
+        return "NT"[self.transpose_a] + "NT"[self.transpose_b]
+
+    def __str__(self) -> str:
+        types = self.dtype + (f"->{self.out}" if self.out != self.dtype else "")
+        more = [self.epilogue, f"aux {self.aux}" * bool(self.aux), "factors" * self.factors]
+        parts = [self.letters, f"{self.m} {self.n} {self.k}", types, f"in {self.compute}", *more]
+        return " ".join(part for part in parts if part)
+
+    def layouts(self) -> dict[str, tuple[int, int, int]]:
+        """(rows, columns, leading dimension) of cublasLt's A, B and D, which are column-major.
+
+        A row-major (r, c) array is a column-major (c, r) one, so outᵀ = op(b)ᵀ op(a)ᵀ: cublasLt's
+        A is b and its B is a, each transposed exactly where the caller's is.
+        """
+        return {
+            "A": (self.k, self.n, self.k) if self.transpose_b else (self.n, self.k, self.n),
+            "B": (self.m, self.k, self.m) if self.transpose_a else (self.k, self.m, self.k),
+            "D": (self.n, self.m, self.n),
+        }
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """cublasLt's 64 bytes of one algorithm, and the workspace that it needs."""
+
+    data: bytes
+    workspace: int
+
+    @cached_property
+    def address(self) -> int:
+        """Where the bytes are, for as long as this object lives."""
+        return int(np.frombuffer(self.data, np.uint8).ctypes.data)
+
+
+class Operands(NamedTuple):
+    """Addresses of one product's arrays; 0 for those it has not.  All are 16-byte aligned."""
+
+    a: int
+    b: int
+    out: int
+    bias: int = 0
+    aux: int = 0
+    factors: int = 0
+
+
+class Plan:
+    """cublasLt's descriptors for one `Gemm`; making them needs the driver's library, no device."""
+
+    def __init__(self, lt: Any, handle: int, gemm: Gemm) -> None:
+        """Lt: nvmath.bindings.cublasLt."""
+        self._lt, self._handle, self.gemm = lt, handle, gemm
+        self._attributes = attribute = lt.MatmulDescAttribute
+        inputs, result = DATA_TYPE[gemm.dtype], DATA_TYPE[gemm.out]
+        self.operation = lt.matmul_desc_create(COMPUTE_TYPE[gemm.compute], DATA_TYPE[gemm.scale])
+        self._set(attribute.TRANSA, np.int32(gemm.transpose_b))
+        self._set(attribute.TRANSB, np.int32(gemm.transpose_a))
+        self._set(attribute.EPILOGUE, np.uint32(EPILOGUE[gemm.epilogue]))
+        if gemm.factors:
+            self._set(attribute.POINTER_MODE, np.int32(POINTERS_ON_DEVICE))
+        if gemm.aux:
+            self._set(attribute.EPILOGUE_AUX_LD, np.int64(gemm.aux))
+        self.a, self.b, self.d = (
+            lt.matrix_layout_create(data, *shape)
+            for data, shape in zip((inputs, inputs, result), gemm.layouts().values(), strict=True)
+        )
+        self._factors = np.array([1, 0], gemm.scale)  # where they do not lie on the device
+        self._alpha = int(self._factors.ctypes.data)
+        self._pointers = (0, 0)
+
+    def point(self, bias: int, aux: int) -> None:
+        """Tell the descriptor where the epilogue's arrays are; the heuristic looks at it, too."""
+        if (bias, aux) == self._pointers:
+            return
+        self._set(self._attributes.BIAS_POINTER, np.uint64(bias))
+        self._set(self._attributes.EPILOGUE_AUX_POINTER, np.uint64(aux))
+        self._pointers = bias, aux
+
+    def candidates(self) -> list[Algorithm]:
+        """Usable algorithms, the heuristic's favourite first."""
+        results = np.zeros(CANDIDATES, self._lt.matmul_heuristic_result_dtype)
+        count = np.zeros(1, np.int32)
+        preference = self._preference()
+        try:
+            self._lt.matmul_algo_get_heuristic(
+                self._handle, self.operation, self.a, self.b, self.d, self.d, preference,
+                CANDIDATES, results.ctypes.data, count.ctypes.data,
+            )  # fmt: skip
+        finally:
+            self._lt.matmul_preference_destroy(preference)
+        return [
+            Algorithm(r["algo"].tobytes(), int(r["workspace_size"]))
+            for r in results[: count[0]]
+            if r["state"] == 0
+        ]
+
+    def accepts(self, algorithm: Algorithm) -> bool:
+        """Whether cublasLt would run an algorithm that an earlier process has chosen."""
+        result = np.zeros(1, self._lt.matmul_heuristic_result_dtype)
+        try:
+            self._lt.matmul_algo_check(
+                self._handle, self.operation, self.a, self.b, self.d, self.d,
+                algorithm.address, result.ctypes.data,
+            )  # fmt: skip
+        except self._lt.cuBLASLtError:
+            return False
+        return bool(result[0]["state"] == 0 and result[0]["workspace_size"] <= WORKSPACE_BYTES)
+
+    def run(self, algorithm: Algorithm, at: Operands, workspace: int, stream: int) -> None:
+        """Hand the product to the stream."""
+        self.point(at.bias, at.aux)
+        alpha = at.factors if self.gemm.factors else self._alpha
+        beta = alpha + self._factors.itemsize
+        self._lt.matmul(
+            self._handle, self.operation, alpha, at.b, self.a, at.a, self.b, beta,
+            at.out, self.d, at.out, self.d, algorithm.address, workspace, WORKSPACE_BYTES, stream,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Free the descriptors."""
+        self._lt.matmul_desc_destroy(self.operation)
+        for layout in (self.a, self.b, self.d):
+            self._lt.matrix_layout_destroy(layout)
+
+    def _preference(self) -> int:
+        """What algorithms may take, and, where a result is rounded to 16 bits, how they sum."""
+        preference: int = self._lt.matmul_preference_create()
+        attribute = self._lt.MatmulPreferenceAttribute
+        wanted: dict[int, np.generic] = {attribute.MAX_WORKSPACE_BYTES: np.uint64(WORKSPACE_BYTES)}
+        if self.gemm.out in ("float16", "bfloat16"):
+            wanted[attribute.REDUCTION_SCHEME_MASK] = np.uint32(SUMS_IN_COMPUTE_TYPE)
+        for name, value in wanted.items():
+            cell = np.array(value)
+            self._lt.matmul_preference_set_attribute(
+                preference, int(name), cell.ctypes.data, cell.nbytes
+            )
+        return preference
+
+    def _set(self, attribute: int, value: np.generic) -> None:
+        cell = np.array(value)
+        self._lt.matmul_desc_set_attribute(
+            self.operation, int(attribute), cell.ctypes.data, cell.nbytes
+        )

@@ -1,0 +1,52 @@
+"""Rows of the host's arrays, one minibatch after the other: the operation `feed` of the NumPy backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.io.mapped import FileRows, rows_of
+from gpumlp.io.threads import Threads
+
+HostArray = npt.NDArray[Any]
+Index = npt.NDArray[np.int64]
+
+BLOCK_BYTES = 512 << 10  # of the wider side, for one thread at a time: see `Threads`
+
+
+def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out: HostArray) -> None:
+    """out ← source[index], cast as NumPy casts; no more of the source is read, copied or cast."""
+    # of an array with gaps or odd addresses np.take would make a copy first
+    takes = isinstance(source, np.ndarray) and source.flags.c_contiguous and source.flags.aligned
+
+    def block(part: slice) -> None:
+        if isinstance(source, FileRows):
+            source.take(index[part], out[part])
+        elif takes and source.dtype == out.dtype:  # "raise" would buffer the output
+            np.take(source, index[part], axis=0, out=out[part], mode="clip")
+        else:
+            rows = source.take(index[part], axis=0) if takes else source[index[part]]
+            np.copyto(out[part], rows, casting="unsafe")
+
+    width = max(source.dtype.itemsize, out.itemsize) * out[0].size
+    size = max(1, BLOCK_BYTES // max(1, width))
+    parts = [slice(i, min(i + size, len(index))) for i in range(0, len(index), size)]
+    if isinstance(source, FileRows):  # whose many short calls the interpreter's lock would hamper
+        threads = Threads(1)
+    threads.map(block, parts)
+
+
+class HostFeed:
+    """Rows straight from the source into the workspace, when they are taken."""
+
+    def __init__(self, source: HostArray, threads: Threads) -> None:
+        self._source, self._threads = rows_of(source), threads
+        self._index = np.empty(0, np.int64)
+
+    def fetch(self, index: Index) -> None:
+        self._index = index
+
+    def take(self, out: HostArray) -> None:
+        take_rows(self._threads, self._source, self._index, out)

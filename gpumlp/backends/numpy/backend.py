@@ -1,0 +1,247 @@
+"""The NumPy backend: BLAS for the products, NumPy expressions over cache-sized blocks for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.backends.feed import HostFeed
+from gpumlp.backends.numpy.blas import numpy_blas
+from gpumlp.backends.numpy.blocks import Array, over_rows, over_theta
+from gpumlp.backends.numpy.update import NumpyUpdate
+from gpumlp.backends.shared import Shared
+from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.functions.activations import identity
+from gpumlp.io.threads import Threads, blas_threads
+
+ALIGNMENT = 256  # bytes
+
+
+class NumpyBackend(NumpyUpdate, Shared):
+    """The operations of `gpumlp.backends.operations`, on NumPy; `NumpyUpdate` has those of the update."""
+
+    name = "numpy"
+
+    def __init__(self, precision: str = "float32") -> None:
+        if precision not in ("float64", "float32"):
+            raise ValueError(
+                f'backend "numpy" has precision "float64" or "float32", got {precision!r}; '
+                "the others need a GPU"
+            )
+        self.precision = precision
+        self.dtype = self.storage = np.dtype(precision)
+        self.scales_loss = self.rounds_slots = False
+        self.folds = numpy_blas() is not None
+        self._threads = Threads(blas_threads())
+
+    def describe(self) -> str:
+        return f"NumPy {np.__version__} on the CPU, {self._threads.count} threads, {self.precision}"
+
+    def owns(self, a: object) -> bool:
+        return isinstance(a, np.ndarray)
+
+    def accepts(self, a: object, dtype: np.dtype[Any]) -> bool:
+        # an array at odd addresses NumPy would copy as a whole for every minibatch
+        return (
+            isinstance(a, np.ndarray) and a.dtype == dtype
+            and a.flags.c_contiguous and a.flags.aligned
+        )  # fmt: skip
+
+    def asarray(
+        self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            a = np.asarray(a)
+            out = self.empty(a.shape, dtype)
+        np.copyto(out, a, casting="unsafe")
+        return out
+
+    def adopt(self, a: Any) -> Array:
+        return np.asarray(a)
+
+    def to_host(self, a: Array) -> Array:
+        return a.copy()
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + size].view(dtype).reshape(shape)
+
+    def full(
+        self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
+    ) -> Array:
+        a = self.empty(shape, dtype)
+        a.fill(value)
+        return a
+
+    def free_memory(self) -> int | None:
+        return None
+
+    # ---- Algorithm 6.3 ------------------------------------------------------------------------
+
+    def pre_activation(
+        self, f: Activation, m: int, n: int
+    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return ((m, n), self.storage) if "z" in f.reads else None
+
+    def affine_activation(
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
+    ) -> None:
+        np.dot(h_below, W.T, out=z)
+
+        def block(rows: slice) -> None:
+            np.add(z[rows], b, out=z[rows])
+            if f is not identity or h is not z:
+                np.copyto(h[rows], f.f(z[rows], **f.params))
+
+        over_rows(self._threads, block, z)
+
+    def activation(self, f: Activation, z: Array, h: Array) -> None:
+        over_rows(self._threads, lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
+
+    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
+        def block(rows: slice) -> float:
+            t = _targets(y[rows], y_hat)
+            return float(np.dot(weights[rows], loss.examples(y_hat[rows], t)))
+
+        J += sum(over_rows(self._threads, block, y_hat))
+
+    # ---- Algorithm 6.4 ------------------------------------------------------------------------
+
+    def output_gradient(
+        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
+        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
+    ) -> None:  # fmt: skip
+        scale = h.dtype.type(loss.output_scale(h.shape[1]))
+
+        def block(rows: slice) -> tuple[float, Array]:
+            t = _targets(y[rows], h)
+            value = float(np.dot(weights[rows], loss.examples(h[rows], t)))
+            gradient = loss.gradient(h[rows], t, **loss.params)
+            np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
+            return value, _through_activation(f, z, h, gh, gz, rows)
+
+        values, sums = zip(*over_rows(self._threads, block, h), strict=True)
+        J += sum(values)
+        np.sum(sums, axis=0, out=db)
+
+    def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
+        if factors is None:
+            np.dot(gz.T, h_below, out=dW)
+        else:
+            blas, (alpha, beta) = numpy_blas(), factors.tolist()
+            if blas is not None:
+                blas.gemm(gz.T, h_below, dW, alpha, beta)
+                return
+            dW *= beta
+            dW += alpha * np.dot(gz.T, h_below)
+
+    def hidden_gradient(
+        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
+        gh: Array, gz: Array, db: Array,
+    ) -> None:  # fmt: skip
+        np.dot(gz_above, W_above, out=gh)
+        self.activation_gradient(f, z, h, gh, gz, db)
+
+    def activation_gradient(
+        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
+    ) -> None:
+        def block(rows: slice) -> Array:
+            return _through_activation(f, z, h, gh, gz, rows)
+
+        np.sum(over_rows(self._threads, block, gh), axis=0, out=db)
+
+    def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
+        np.dot(gz, W, out=gx)
+
+    def penalty(
+        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
+    ) -> None:
+        if not regularizer.active:
+            return
+        arguments = regularizer.arguments()
+
+        def block(part: slice, strength: float) -> float:
+            if dtheta is not None:
+                dtheta[part] += strength * regularizer.gradient(theta[part], **arguments)
+            omega = regularizer.omega(theta[part], **arguments)
+            return strength * float(omega.sum(dtype=np.float64))
+
+        J += sum(over_theta(self._threads, block, theta, split, regularizer))
+
+    # ---- minibatches --------------------------------------------------------------------------
+
+    def gather(self, source: Array, index: Array, out: Array) -> None:
+        np.take(source, index, axis=0, out=out, mode="clip")  # "raise" would buffer the output
+
+    def feed(self, source: Array, rows: int, dtype: npt.DTypeLike) -> HostFeed:
+        return HostFeed(source, self._threads)
+
+    def feed_memory(self, source: Array, rows: int, dtype: np.dtype[Any]) -> int:
+        return 0
+
+    def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
+        np.take(weights, index, out=out, mode="clip")
+        total = out.sum(dtype=np.float64)
+        np.divide(out, total, out=out) if total > 0 else out.fill(0)
+
+    # ---- a step as a whole --------------------------------------------------------------------
+
+    def begin(
+        self, position: Array, order: Array, controls: Array, size: int, index: Array,
+        control: Array, factors: Array, J: Array,
+    ) -> None:  # fmt: skip
+        t = int(position[0])
+        np.copyto(index, order[t * size : t * size + len(index)])
+        np.copyto(control, controls[t, :-2])
+        np.copyto(factors, controls[t, -2:], casting="same_kind")
+        J.fill(0)
+
+    def end(self, position: Array, J: Array, costs: Array) -> None:
+        costs[position] = J
+        np.remainder(position + 1, len(costs), out=position)
+
+    def defer(self, work: Callable[[], None]) -> None:
+        work()
+
+    def record(
+        self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
+    ) -> Callable[[], None] | None:
+        return None
+
+    def synchronize(self) -> None:
+        pass
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def own_memory(self, widest: int) -> int:
+        return 0
+
+
+def _targets(y: Array, y_hat: Array) -> Array:
+    """y as (rows, n) in ŷ's dtype: labels become rows of zeros and a one."""
+    if y.ndim == 2:
+        return y
+    t = np.zeros((len(y), y_hat.shape[1]), y_hat.dtype)
+    t[np.arange(len(y)), y] = 1
+    return t
+
+
+def _through_activation(
+    f: Activation, z: Array, h: Array, gh: Array, gz: Array, rows: slice
+) -> Array:
+    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows; returns their column sums."""
+    if f.df is None:
+        assert f.vjp is not None  # Activation has one of the two
+        np.copyto(gz[rows], f.vjp(z[rows], h[rows], gh[rows], **f.params))
+    elif f is not identity:
+        np.multiply(gh[rows], f.df(z[rows], h[rows], **f.params), out=gz[rows])
+    elif gz is not gh:
+        np.copyto(gz[rows], gh[rows])
+    sums: Array = gz[rows].sum(axis=0)
+    return sums

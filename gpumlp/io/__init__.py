@@ -1,0 +1,1 @@
+"""Arrays too large for memory: chunks of rows, mapped files, threads."""

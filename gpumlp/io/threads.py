@@ -1,0 +1,95 @@
+"""Threads for the NumPy backend's elementwise work: as many as BLAS uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Threads:
+    """`map` over a shared pool; the calling thread works too.
+
+    NumPy gives up the interpreter's lock for each call and then waits to get it back, some 50 µs
+    where threads meet: so a thread takes two items or more, and an item should be long.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def map(self, call: Callable[[T], Any], items: Sequence[T]) -> list[Any]:
+        """[call(item) for item in items], each thread taking a run of neighbours."""
+        threads = min(self.count, len(items) // 2)
+        if threads <= 1:
+            return [call(item) for item in items]
+        cuts = [len(items) * i // threads for i in range(threads + 1)]
+
+        def run(i: int) -> list[Any]:
+            return [call(item) for item in items[cuts[i] : cuts[i + 1]]]
+
+        pool = _pool(self.count, os.getpid())
+        # in the caller's context, which holds its np.errstate
+        others = [pool.submit(copy_context().run, run, i) for i in range(1, threads)]
+        results = run(0)
+        for other in others:
+            results += other.result()
+        return results
+
+
+@cache
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """One pool a process: a fork's child has none of its parent's threads."""
+    return ThreadPoolExecutor(count - 1, thread_name_prefix="gpumlp")
+
+
+def blas_threads() -> int:
+    """The number of threads that NumPy's BLAS uses, at least 1."""
+    counts = [int(pool["num_threads"]) for pool in _blas_pools()]
+    if counts:
+        return max(1, *counts)
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(variable, "").isdigit():
+            return max(1, int(os.environ[variable]))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def blas_name() -> str:
+    """NumPy's BLAS: its make, version and, where that can be told, whose kernels it uses and why.
+
+    OpenBLAS takes the kernels that suit the processor, unless OPENBLAS_CORETYPE names others.
+    """
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    name = f"{built['name']} {built['version']}"
+    kernels = [
+        p["architecture"] for p in _blas_pools() if "numpy" in p["filepath"] and "architecture" in p
+    ]
+    if kernels:
+        name += f", {kernels[0]} kernels"
+    asked = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} (OPENBLAS_CORETYPE={asked})" if asked else name
+
+
+def _blas_pools() -> list[dict[str, Any]]:
+    """What threadpoolctl, where it is installed, knows of the BLAS libraries of this process."""
+    controller = _controller()
+    pools: list[dict[str, Any]] = [] if controller is None else controller.info()
+    return [pool for pool in pools if pool["user_api"] == "blas"]
+
+
+@cache
+def _controller() -> Any:
+    """NumPy's library is among those that are loaded; to find them takes some 5 ms."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()

@@ -1,0 +1,1 @@
+"""Minibatches: examples checked and placed, shuffled, gathered or streamed."""

@@ -1,0 +1,1 @@
+"""Tests: the folders mirror gpumlp/; helpers are in `tests.support`."""

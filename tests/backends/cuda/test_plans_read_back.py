@@ -1,0 +1,100 @@
+"""Plans as the real cublasLt understands them: what was set, read back.
+
+Needs nvmath-python, cuBLAS and a driver's library (libcuda.so.1, or a stub of it), but no device.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from gpumlp.backends.cuda.plans import (
+    COMPUTE_TYPE,
+    DATA_TYPE,
+    EPILOGUE,
+    WORKSPACE_BYTES,
+    Gemm,
+    Plan,
+)
+
+
+@pytest.fixture(scope="module")
+def lt():
+    cublaslt = pytest.importorskip("nvmath.bindings.cublasLt", exc_type=ImportError)
+    try:
+        cublaslt.get_version()
+    except Exception as error:  # NotSupportedError, DynamicLibNotFoundError and others
+        pytest.skip(f"cublasLt cannot be loaded: {error}")
+    return cublaslt
+
+
+def read(getter, descriptor, attribute, dtype):
+    cell, written = np.zeros(1, dtype), np.zeros(1, np.uint64)
+    getter(descriptor, int(attribute), cell.ctypes.data, cell.nbytes, written.ctypes.data)
+    assert written[0] == cell.nbytes  # the attribute is as wide as we set it
+    return int(cell[0])
+
+
+KINDS = [
+    (dtype, out, compute)
+    for compute in COMPUTE_TYPE
+    for dtype in ["float32" if compute == "tf32" else compute]
+    for out in sorted({dtype, "float64" if compute == "float64" else "float32"})
+]
+
+
+def gemms():
+    for (dtype, out, compute), name, ta, tb in product(
+        KINDS, EPILOGUE, (False, True), (False, True)
+    ):
+        aux = 256 if "relu_aux" in name or "drelu" in name else 200
+        aux *= "aux" in name or name.startswith("d")
+        yield Gemm(7, 200, 33, ta, tb, dtype, out, compute, name, aux, name == "")
+
+
+def test_epilogues_have_cublaslts_numbers(lt):
+    for name, number in EPILOGUE.items():
+        assert lt.Epilogue[name.upper() or "DEFAULT"] == number
+
+
+@pytest.mark.parametrize("gemm", list(gemms()), ids=str)
+def test_a_plan_read_back(lt, gemm):
+    plan, attribute = Plan(lt, 0, gemm), lt.MatmulDescAttribute
+    plan.point(4096, 8192)
+    try:
+        found = [
+            read(lt.matmul_desc_get_attribute, plan.operation, attribute[name], dtype)
+            for name, dtype in {
+                "COMPUTE_TYPE": "i4", "SCALE_TYPE": "i4", "POINTER_MODE": "i4", "TRANSA": "i4",
+                "TRANSB": "i4", "EPILOGUE": "u4", "BIAS_POINTER": "u8",
+                "EPILOGUE_AUX_POINTER": "u8", "EPILOGUE_AUX_LD": "i8",
+            }.items()
+        ]  # fmt: skip
+        assert found == [
+            COMPUTE_TYPE[gemm.compute], DATA_TYPE[gemm.scale], gemm.factors, gemm.transpose_b,
+            gemm.transpose_a, EPILOGUE[gemm.epilogue], 4096, 8192, gemm.aux,
+        ]  # fmt: skip
+        layouts = zip((gemm.dtype, gemm.dtype, gemm.out), gemm.layouts().values(), strict=True)
+        for descriptor, (dtype, shape) in zip((plan.a, plan.b, plan.d), layouts, strict=True):
+            found = [
+                read(lt.matrix_layout_get_attribute, descriptor, lt.MatrixLayoutAttribute[n], kind)
+                for n, kind in {
+                    "TYPE": "u4", "ORDER": "i4", "ROWS": "u8", "COLS": "u8", "LD": "i8"
+                }.items()
+            ]  # fmt: skip
+            assert found == [DATA_TYPE[dtype], 0, *shape]  # order 0 is column-major
+    finally:
+        plan.close()
+
+
+@pytest.mark.parametrize(("dtype", "out", "compute"), KINDS)
+def test_what_the_heuristic_is_asked_for(lt, dtype, out, compute):
+    plan = Plan(lt, 0, Gemm(7, 200, 33, False, True, dtype, out, compute))
+    preference, attribute = plan._preference(), lt.MatmulPreferenceAttribute
+    getter = lt.matmul_preference_get_attribute
+    assert read(getter, preference, attribute.MAX_WORKSPACE_BYTES, "u8") == WORKSPACE_BYTES
+    schemes = lt.ReductionScheme
+    expected = schemes.COMPUTE_TYPE if out in ("float16", "bfloat16") else schemes.MASK
+    assert read(getter, preference, attribute.REDUCTION_SCHEME_MASK, "u4") == expected
+    lt.matmul_preference_destroy(preference)
+    plan.close()

@@ -1,0 +1,349 @@
+"""The CUDA backend's 16-bit precisions over the harness, against the NumPy backend's float32.
+
+What the products read and leave has 16 bits, and so results agree to the storage type's accuracy,
+carried through a few layers; θ, the slots and J are kept in more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS
+from gpumlp.backends.cuda.backend import CudaBackend
+from tests.backends.cuda.test_networks import (
+    classifier,
+    device,
+    on_cuda_backend,
+    on_host,
+    problem,
+    trained,
+)
+from tests.support import networks
+from tests.support.harness.catalogue import PULL
+from tests.support.harness.host_device import HostDevice
+
+HALF = ["bfloat16", "float16"]
+EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # of one rounding, relative
+KIND = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype("float16")}
+
+
+def relative(got: Any, want: Any) -> float:
+    """‖got − want‖ / ‖want‖."""
+    got, want = (np.asarray(on_host(a), np.float64) for a in (got, want))
+    return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
+
+
+def rounding(precision: str) -> Any:
+    """To the storage type and back."""
+    return lambda a: a.astype(KIND[precision]).astype(np.float32)
+
+
+def moved(net: gpumlp.MLP, start: Any) -> Any:
+    """What training has added to `start`, all tensors in a row."""
+    return np.concatenate([(t - start[name]).ravel() for name, t in net.tensors().items()])
+
+
+def reference(net: gpumlp.MLP) -> gpumlp.MLP:
+    """The same network in float64."""
+    twin = gpumlp.MLP(**{**net.config(), "precision": "float64"}, backend="numpy")
+    twin.assign(net.tensors())
+    return twin
+
+
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize("f", ACTIVATIONS)
+def test_every_activation(f: str, precision: str) -> None:
+    """J and every gradient are those of plain NumPy with each kept array rounded to 16 bits.
+
+    The sums' order can move a result to the neighbouring number, and what follows with it.
+    """
+    for loss in ("squared_error", "softmax_cross_entropy"):
+        net = networks.network(f, loss, 3, precision="float32", regularizer=PULL)
+        gpu = on_cuda_backend(net, precision=precision)
+        x, y, weights = networks.batch(loss, np.random.default_rng(3), 33)
+        J, *want = networks.plainly(
+            net, x, np.eye(7)[y] if y.ndim == 1 else y, weights, "float32", rounding(precision)
+        )
+        J_gpu, gradients = gpu.cost_and_gradients(x, y, weights)
+        assert abs(J_gpu - J) < 2 * EPS[precision] * abs(J)
+        assert abs(gpu.cost(x, y, weights) - J_gpu) < 1e-6 * abs(J)
+        for ours, theirs in zip(networks.parts(gradients), want, strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.dtype == KIND[precision]
+                assert relative(one, other) < 4 * EPS[precision]
+
+
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize("f", ["tanh", "gelu", "softmax"])
+def test_outputs_and_gradients_are_float64s(f: str, precision: str) -> None:
+    """To a few roundings of the storage type."""
+    net = networks.network(f, "squared_error", 3, precision="float32")
+    exact, gpu = reference(net), on_cuda_backend(net, precision=precision)
+    x, y, weights = networks.batch("squared_error", np.random.default_rng(3), 33)
+    assert relative(gpu.forward(x), exact.forward(x)) < 2 * EPS[precision]
+    _, want = exact.cost_and_gradients(x, y, weights)
+    _, got = gpu.cost_and_gradients(x, y, weights)
+    for ours, theirs in zip(networks.parts(got), networks.parts(want), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert relative(one, other) < 8 * EPS[precision]
+
+
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss(loss: str, precision: str) -> None:
+    """J and gh from ŷ of 16 bits: the loss itself computes in float32, with targets in float32."""
+    for output in networks.output_activations("tanh", loss):
+        net = networks.network("tanh", loss, 2, output, precision="float32")
+        exact, gpu = reference(net), on_cuda_backend(net, precision=precision)
+        x, y, weights = networks.batch(loss, np.random.default_rng(5), 33)
+        J, want = exact.cost_and_gradients(x, y, weights)
+        J_gpu, got = gpu.cost_and_gradients(x, y, weights)
+        assert abs(J_gpu - J) < 12 * EPS[precision] * (abs(J) + 1)
+        for one, other in zip(got.W, want.W, strict=True):
+            assert relative(one, other) < 80 * EPS[precision]
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_targets_and_weights_are_not_rounded(precision: str) -> None:
+    """A target of 1001 is no number of bfloat16; its square error from ŷ = 1000 is 1."""
+    net = on_cuda_backend(
+        gpumlp.MLP([1, 1], loss="squared_error", backend="numpy"), precision=precision
+    )
+    net.assign({"0.weight": [[0.0]], "0.bias": [1000.0]})
+    assert net.cost([[1.0]], [[1001.0]]) == 1.0
+    # weights of 1/3 and 2/3, in float32
+    assert abs(net.cost([[1.0], [1.0]], [[1001.0], [1002.0]], [1, 2]) - 3) < 1e-6
+
+
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_training_follows_float32(name: str, clip_norm: float | None, precision: str) -> None:
+    """After ten steps θ has moved as float32's has, to the accuracy of 16-bit gradients."""
+    net = classifier("tanh", precision="float32")
+    gpu = on_cuda_backend(net, precision=precision)
+    start = net.tensors()
+    lr = 0.01 if name != "lion" else 0.001
+    for each in (net, gpu):
+        trained(each, name, steps=10, lr=lr, clip_norm=clip_norm)
+    # rules that take the gradient's sign turn a rounding of a small gradient into a whole step
+    slack = {"adam": 12, "adamw": 12, "rmsprop": 30, "lion": 60}.get(name, 8)
+    assert relative(moved(gpu, start), moved(net, start)) < slack * EPS[precision]
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_what_the_products_read_is_theta_rounded(precision: str) -> None:
+    """After training, after an assignment, after a load: always the same bits."""
+    gpu = on_cuda_backend(classifier(precision="float32"), precision=precision)
+
+    def fresh() -> bool:
+        rounded, theta = gpu.rounded.flat.values, gpu.theta.flat.values
+        assert rounded.dtype == KIND[precision]
+        assert theta.dtype == np.float32
+        return rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+    trained(gpu, steps=5)
+    assert fresh()
+    x, _, _ = problem()
+    before = gpu.predict(x)
+    gpu.layers[0].W[...] = 0.125
+    assert not fresh()
+    assert not np.array_equal(gpu.predict(x), before)
+    assert fresh()
+    gpu.layers[0].W[...] = 0.25
+    trained(gpu, steps=5)
+    assert fresh()
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_a_step_casts_nothing(precision: str) -> None:
+    """28 bytes a parameter in the update, and no launch beside those of float32."""
+    launches = []
+    for each in ("float32", precision):
+        gpu = on_cuda_backend(classifier(precision="float32"), precision=each)
+        trainer = gpumlp.Trainer(gpu, "adamw", batch_size=16, clip_norm=1.0)
+        x, y, _ = problem(64)
+        trainer.fit(x, y, 1, progress=False)
+        device(gpu).calls.clear()
+        trainer.fit(x, y, 1, progress=False, metric=None)
+        names = [" ".join(call.split()[:2]) for call in device(gpu).launches]
+        # 16-bit db is summed in float32 first, which float32 leaves out on such small matrices
+        launches.append([name for name in names if "round" not in name and "column" not in name])
+    assert launches[0] == launches[1]
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_every_order_gives_the_same_bits(precision: str) -> None:
+    net, bits = classifier(precision="float32"), set()
+    for order in (0, 1, 2, 3):
+        gpu = on_cuda_backend(net, order, precision=precision)
+        trained(gpu, steps=10, clip_norm=0.5, slot_precision="bfloat16")
+        bits.add(gpu.theta.flat.values.tobytes())
+    assert len(bits) == 1
+
+
+# ---- the loss scale ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("S", [1.0, 2.0**15])
+def test_gradients_below_float16_are_not_lost(S: float) -> None:
+    """∂J/∂z of the first layer is 1e-8, of which float16 knows nothing unless J is scaled."""
+    net = gpumlp.MLP([5, 9, 1], "tanh", loss="absolute_error", backend="numpy", seed=1)
+    net.layers[1].W[...] *= 1e-5
+    gpu = on_cuda_backend(net, precision="float16")
+    x, y = np.random.default_rng(0).normal(size=(1024, 5)), np.full((1024, 1), 100.0)
+    start = net.tensors()
+    for each in (net, gpu):
+        trainer = gpumlp.Trainer(each, "sgd", lr=0.1, batch_size=1024)
+        if each is gpu:
+            trainer.scaling.values[:2] = S, 1 / S
+        trainer.fit(x, y, 1, progress=False)
+    moved = gpu.tensors()["0.bias"] - start["0.bias"]
+    want = net.tensors()["0.bias"] - start["0.bias"]
+    assert np.abs(want).max() > 0
+    if S == 1:
+        assert not moved.any()
+    else:
+        assert relative(moved, want) < 0.01
+
+
+def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
+    gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
+    x, y, _ = problem(16)
+    trainer = gpumlp.Trainer(gpu, "adamw", batch_size=16)
+    start = 2.0**40  # at which the loss's gradient is inf
+    trainer.scaling.values[:2] = start, 1 / start
+    theta = gpu.theta.flat.values.copy()
+    trainer.fit(x, y, 1, progress=False)
+    np.testing.assert_array_equal(gpu.theta.flat.values, theta)
+    assert not trainer.slots.values.any()
+    assert trainer.scaling.values.tolist() == [start / 2, 1 / start, 0, 1]
+    trainer.fit(x, y, 40, progress=False)
+    S, _, steady, skipped = trainer.scaling.values.tolist()
+    assert start * 2.0**-skipped == S
+    assert steady == 41 - skipped
+    assert (gpu.theta.flat.values != theta).any()
+
+
+def test_the_scale_changes_no_step() -> None:
+    """A power of two: the same bits whether it is 1 or 2⁸, where nothing over- or underflows."""
+    results = []
+    for S in (1.0, 256.0):
+        gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
+        x, y, _ = problem(64)
+        trainer = gpumlp.Trainer(gpu, "sgd", lr=0.1, batch_size=16)
+        trainer.scaling.values[:2] = S, 1 / S
+        trainer.fit(x, y, 2, progress=False)
+        results.append(gpu.theta.flat.values.copy())
+    assert relative(results[1], results[0]) < 1e-6
+
+
+def test_gradients_that_always_overflow_are_a_divergence() -> None:
+    gpu = on_cuda_backend(
+        gpumlp.MLP([2, 1], loss="squared_error", backend="numpy"), precision="float16"
+    )
+    x, y = np.full((8, 2), 6e4), np.full((8, 1), -1e38)
+    with pytest.raises(FloatingPointError, match="overflow float16 at any loss scale|the cost is"):
+        gpumlp.Trainer(gpu, batch_size=1).fit(x, y, 20, progress=False)
+
+
+def test_x_that_float16_cannot_hold() -> None:
+    gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
+    x, y, _ = problem(16)
+    x[3, 2] = 70_000
+    with pytest.raises(ValueError, match="x has values up to 70000, beyond the network's float16"):
+        gpumlp.Trainer(gpu).fit(x, y, 1, progress=False)
+
+
+# ---- slots of 16 bits ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", *HALF])
+def test_slots_of_16_bits_train_as_float32s(precision: str) -> None:
+    net = classifier("tanh", precision="float32")
+    gpu = on_cuda_backend(net, precision=precision)
+    start = net.tensors()
+    trained(net, steps=10, lr=0.01)
+    trainer = trained(gpu, steps=10, lr=0.01, slot_precision="bfloat16")
+    assert trainer.slots.dtype == KIND["bfloat16"]
+    assert relative(moved(gpu, start), moved(net, start)) < 0.06
+
+
+@pytest.mark.parametrize(("precision", "backend"), [("float32", "numpy"), ("float64", "harness")])
+def test_slots_of_16_bits_where_there_are_none(precision: str, backend: str) -> None:
+    net = classifier(precision=precision)
+    net = on_cuda_backend(net) if backend == "harness" else net
+    with pytest.raises(ValueError, match='slot_precision="bfloat16" does not go with'):
+        gpumlp.Trainer(net, slot_precision="bfloat16")
+    with pytest.raises(ValueError, match='must be None or "bfloat16", got "float16"|float16'):
+        gpumlp.Trainer(net, slot_precision="float16")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_a_network_of_16_bits_is_loaded_by_numpy(precision: str, tmp_path: Any) -> None:
+    gpu = on_cuda_backend(classifier(precision="float32"), precision=precision)
+    trained(gpu, steps=5)
+    gpu.save(tmp_path / "m.safetensors")
+    net = gpumlp.MLP.load(tmp_path / "m.safetensors", backend="numpy")
+    assert net.precision == "float32"
+    for name, tensor in net.tensors().items():
+        assert tensor.tobytes() == gpu.tensors()[name].tobytes()
+    again = gpumlp.MLP.load(
+        tmp_path / "m.safetensors", backend=CudaBackend(HostDevice(), precision)
+    )
+    x, _, _ = problem()
+    np.testing.assert_array_equal(again.predict(x), gpu.predict(x))
+
+
+@pytest.mark.parametrize("slots", [None, "bfloat16"])
+def test_a_run_in_float16_resumes_bit_for_bit(slots: str | None, tmp_path: Any) -> None:
+    """The loss scale and the slots are in the file."""
+
+    def run(epochs: int, **fit: Any) -> gpumlp.Trainer:
+        gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
+        trainer = gpumlp.Trainer(gpu, "adam", batch_size=16, slot_precision=slots)
+        trainer.scaling.values[:2] = 2.0**22, 2.0**-22  # some steps are skipped
+        x, y, _ = problem()
+        trainer.fit(x, y, epochs, progress=False, **fit)
+        return trainer
+
+    path = tmp_path / "run.safetensors"
+    run(2, checkpoint=path)
+    resumed, whole = run(4, checkpoint=path, resume=True), run(4)
+    assert resumed.net.theta.flat.values.tobytes() == whole.net.theta.flat.values.tobytes()
+    assert resumed.slots.values.tobytes() == whole.slots.values.tobytes()
+    assert resumed.scaling.values.tolist() == whole.scaling.values.tolist()
+    assert whole.scaling.values[3] > 0
+    gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
+    other = gpumlp.Trainer(gpu, "adam", batch_size=16, slot_precision=OTHER[slots])
+    with pytest.raises(gpumlp.CheckpointError, match="other slot_precision"):
+        other.fit(*problem()[:2], 4, progress=False, checkpoint=path, resume=True)
+
+
+OTHER = {None: "bfloat16", "bfloat16": None}
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_nothing_is_cast_but_by_our_own_kernels(precision: str) -> None:
+    """CuPy, which copies between arrays of the device, knows little of bfloat16."""
+    gpu = on_cuda_backend(classifier(precision="float32"), precision=precision)
+    x, _, _ = problem()
+    on_it = gpu.backend.asarray(x)
+    device(gpu).calls.clear()
+    gpu.predict(x)
+    gpu.forward(on_it)
+    trained(gpu, steps=5)
+    calls = device(gpu).calls
+    assert any(call.startswith("kernel cast in cast.cu") for call in calls)
+    for call in calls:
+        if call.startswith("copy"):
+            source, _, out = call.split(") ")[1].split()
+            assert source == out

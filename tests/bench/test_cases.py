@@ -1,0 +1,155 @@
+"""What the benchmark counts and chooses: FLOPs and bytes by hand, names, presets."""
+
+import itertools
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gpumlp.backends import get_backend
+from gpumlp.bench.cases import PRESETS, Case, choose, network_name, parse_widths
+from gpumlp.bench.correct import ROUNDING, Different, Unseen, bfloat16, changes, check
+from gpumlp.bench.peers import COMPETITORS, Problem, builder, known, ours
+from gpumlp.bench.peers.ours import OurStep, copy_bandwidth
+from gpumlp.bench.timing import Timing
+from tests.support.refusal import refusal
+
+CASE = Case("three", (5, 7, 3), 4)
+
+
+class TestCounts:
+    def test_flops_by_hand(self):
+        """The first layer has no product for ∂J/∂x."""
+        forward = 2 * 4 * 5 * 7 + 2 * 4 * 7 * 3
+        weights = 2 * 7 * 5 * 4 + 2 * 3 * 7 * 4
+        below = 2 * 4 * 3 * 7
+        assert CASE.flops() == forward + weights + below
+
+    def test_a_deep_step_has_one_product_less_than_three_a_layer(self):
+        wide = PRESETS["wide"][-1]
+        assert (wide.batch_size, len(wide.products())) == (8192, 23)
+        assert wide.flops() == 23 * 2 * 8192**3
+        assert wide.parameters == 8 * (8192**2 + 8192)
+
+    @pytest.mark.parametrize(
+        ("precision", "optimizer", "bytes_a_parameter"),
+        [
+            ("float32", "sgd", 12), ("float32", "adamw", 28), ("float64", "adamw", 56),
+            ("bfloat16", "sgd", 2 + 8 + 2), ("bfloat16", "adamw", 2 + 24 + 2),
+        ],
+    )  # fmt: skip
+    def test_bytes_besides_the_products(self, precision, optimizer, bytes_a_parameter):
+        case = replace(CASE, precision=precision, optimizer=optimizer)
+        item = {"float64": 8, "float32": 4, "bfloat16": 2}[precision]
+        edges = 2 * 4 * (5 + 3) * item  # x gathered; ŷ read and its gradient written
+        assert case.rest_bytes() == (5 * 7 + 7 + 7 * 3 + 3) * bytes_a_parameter + edges
+
+    def test_bytes_of_the_products(self):
+        sizes = [4 * 5 + 5 * 7 + 4 * 7, 4 * 7 + 7 * 3 + 4 * 3]  # h Wᵀ; gzᵀ h has the same arrays
+        assert CASE.product_bytes() == 4 * (2 * sum(sizes) + sizes[1])
+
+
+class TestChoosing:
+    def test_every_combination(self):
+        found = choose(["small"], ["512x2", "64-10"], [64, 256], ["float32"], ["sgd", "adamw"])
+        assert {(c.widths, c.batch_size, c.optimizer) for c in found} == {
+            (w, m, o) for w in ((512,) * 3, (64, 10)) for m in (64, 256) for o in ("sgd", "adamw")
+        }
+        assert len({c.slug for c in found}) == len(found) == 8
+
+    def test_the_grid_spans_what_it_says(self):
+        grid = choose(["grid"])
+        assert {c.widths[0] for c in grid} == {512, 1024, 2048, 4096, 8192, 16384}
+        assert {len(c.widths) - 1 for c in grid} == {2, 4, 8, 16}
+        assert {c.batch_size for c in grid} == {64, 256, 1024, 4096, 16384}
+        assert len({c.slug for c in grid}) == len(grid) == 6 * 4 * 5 * 2 * 2
+
+    @pytest.mark.parametrize("text", ["512x4", "64-128-128-10", "3-1"])
+    def test_names_are_read_back(self, text):
+        assert network_name(parse_widths(text)) == text
+
+    def test_what_is_unknown(self):
+        refusal(ValueError, lambda: choose(["smal"]), "'smal'", "small, tabular, wide, launch")
+        refusal(ValueError, lambda: choose(["small"], ["512×4"]), "512x4", "'512×4'")
+        refusal(ValueError, lambda: choose(["small"], ["512"]), "512x4 (width x layers)")
+        refusal(ValueError, lambda: choose(["small"], optimizers=["lion"]), "'lion'", "sgd, adamw")
+        refusal(ValueError, lambda: choose(["small"], precisions=["int8"]), "'int8'", "bfloat16")
+        refusal(ValueError, lambda: choose(["small"], activations=["rely"]), "did you mean 'relu'")
+        refusal(ValueError, lambda: choose(["small"], batch_sizes=[0]), "batch_size")
+        refusal(ValueError, lambda: known(["torhc"]), "'torhc'", "torch eager", "module:function")
+
+    def test_json(self):
+        assert Case.from_json(CASE.to_json()) == CASE
+
+
+class TestCorrectness:
+    """One step of our own, float32 beside float64; and steps that are a little off."""
+
+    CASE = Case("c", (12, 24, 24, 5), 32)
+
+    @staticmethod
+    def stepped(case, spoil=lambda step: None):
+        problem = Problem(case, "numpy")
+        step = OurStep(problem)
+        spoil(step)
+        step.run()
+        return changes(problem, step)
+
+    @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+    @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+    def test_float32_passes_and_float64_is_exact(self, optimizer, loss):
+        case = replace(self.CASE, optimizer=optimizer, loss=loss)
+        exact = self.stepped(replace(case, precision="float64"))
+        error = check(self.stepped(case), exact, case)
+        assert 0 < error < 1e-3
+
+    @pytest.mark.parametrize("factor", [0.99, 1.01, 0.0, -1.0, np.nan])
+    def test_another_rate(self, factor):
+        def spoil(step):
+            step.start(self.CASE.lr * factor)
+
+        exact = self.stepped(replace(self.CASE, precision="float64"))
+        with pytest.raises(Different, match="its change"):
+            check(self.stepped(self.CASE, spoil), exact, self.CASE)
+
+    def test_a_bias_that_is_left_out(self):
+        exact = self.stepped(replace(self.CASE, precision="float64"))
+        got = self.stepped(self.CASE)
+        sample, norm, rounding = got["2.bias"]
+        got["2.bias"] = (0 * sample, 0 * norm, rounding)
+        with pytest.raises(Different, match=r"2\.bias: its change differs from the exact one by 1"):
+            check(got, exact, self.CASE)
+
+    def test_a_step_that_bfloat16_cannot_hold(self):
+        exact = self.stepped(replace(self.CASE, precision="float64"))
+        got = {
+            name: (sample, norm, rounding * ROUNDING["bfloat16"] / ROUNDING["float32"])
+            for name, (sample, norm, rounding) in self.stepped(self.CASE).items()
+        }
+        with pytest.raises(Unseen, match="rounds a step's change away"):
+            check(got, exact, replace(self.CASE, precision="bfloat16"))
+
+    def test_bfloat16_rounds_as_the_type_does(self, rng):
+        a = rng.standard_normal(10_000, np.float32)
+        a[:4] = [1 + 2**-8, 1 + 3 * 2**-8, 0, -(1 + 2**-8)]  # halves go to even
+        np.testing.assert_array_equal(bfloat16(a), a.astype(ml_dtypes.bfloat16).astype("float32"))
+
+
+def test_ratios_are_round_by_round():
+    slow, fast = Timing([2.0, 12.0, 9.0]), Timing([1.0, 3.0, 9.0])
+    assert slow.ratio(fast) == 2.0  # of 2, 4, 1; the medians' is 3, the means' 23 / 13
+    assert fast.ratio(slow) == 0.5
+    assert Timing([1.0, 2.0, 3.0, 4.0, 5.0]).quartiles == (2.0, 4.0)
+    assert Timing([4.0]).quartiles == (4.0, 4.0)
+
+
+def test_every_name_of_the_table_is_a_function():
+    for name in COMPETITORS:
+        assert callable(builder(name))
+
+
+def test_bandwidth_counts_reads_and_writes(monkeypatch):
+    """Of a copy that takes two seconds, by a clock of its own."""
+    monkeypatch.setattr(ours.time, "perf_counter", itertools.count(0, 2).__next__)
+    assert copy_bandwidth(get_backend("numpy"), 1 << 20) == 2 * (1 << 20) / 2

@@ -1,0 +1,124 @@
+"""The benchmark's own steps and suites on the CUDA backend, over the CPU harness.
+
+No time is measured here: that every call is one that a device can answer, and the numbers.
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import suite, test_kernels, test_products, test_training
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.bench.cases import Case
+from gpumlp.bench.correct import changes, check
+from gpumlp.bench.peers import Problem, ours
+from tests.support.harness.host_device import HostDevice
+
+CASE = Case("c", (12, 24, 24, 5), 32)
+
+
+@pytest.fixture(autouse=True)
+def _harness(monkeypatch):
+    def get_backend(backend, precision):
+        return CudaBackend(HostDevice(), precision)
+
+    monkeypatch.setattr(ours, "get_backend", get_backend)
+    monkeypatch.setattr(suite, "get_backend", get_backend)
+    monkeypatch.setattr(ours, "COPIES", 2)
+    monkeypatch.setitem(ours.COPY_BYTES, "cupy", 4096)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+def test_a_step_moves_the_parameters_as_numpy_does(optimizer, loss, monkeypatch):
+    case = replace(CASE, optimizer=optimizer, loss=loss, activation="gelu")
+
+    def stepped(one):
+        problem = Problem(one, "cupy")
+        step = ours.step(problem)
+        step.run()
+        step.synchronize()
+        return changes(problem, step)
+
+    got = stepped(case)
+    with monkeypatch.context() as numpy_backend:
+        from gpumlp.backends import get_backend
+
+        numpy_backend.setattr(ours, "get_backend", lambda b, p: get_backend("numpy", p))
+        exact = stepped(replace(case, precision="float64"))
+    assert check(got, exact, case) < 1e-3
+
+
+def test_the_floor_is_the_steps_products_and_no_more():
+    floor = ours.floor(Problem(CASE, "cupy"))
+    device = floor._backend._device
+    device.calls.clear()
+    floor.run()
+    floor.synchronize()
+    *calls, last = device.calls
+    assert last == "synchronize"
+    shapes = []
+    for call in calls:
+        kind, _, *sizes, _ = call.split()
+        assert kind == "gemm"
+        shapes.append(tuple(map(int, sizes)))
+    assert sorted(shapes) == sorted(CASE.products())
+    assert floor.extra_seconds == CASE.rest_bytes() / floor.notes["copy_bytes_per_second"]
+
+
+def benchmark(function=None, **settings):
+    """In place of pytest-benchmark's fixture: calls once."""
+    function()
+
+
+benchmark.stats = None
+benchmark.pedantic = lambda function, setup, **settings: (setup(), function())
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    monkeypatch.setattr(test_kernels, "COLS", 64)
+    monkeypatch.setattr(test_kernels, "rows_of", lambda item: 72)
+    for module in (suite, test_products, test_training):
+        monkeypatch.setattr(module, "WIDTH", 24)
+        monkeypatch.setattr(module, "ROWS", 8)
+
+
+@pytest.mark.usefixtures("_small")
+class TestSuites:
+    @pytest.mark.parametrize("activation", ["relu", "mish"])
+    def test_kernels(self, activation):
+        test_kernels.test_activation_gradient_and_bias_sum(benchmark, activation)
+        test_kernels.test_softmax_cross_entropy(benchmark)
+        test_kernels.test_gather(benchmark)
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw"])
+    def test_update(self, optimizer):
+        test_kernels.test_update(benchmark, optimizer)
+
+    @pytest.mark.parametrize("activation", ["identity", "gelu"])
+    def test_products(self, activation):
+        test_products.test_forward(benchmark, activation)
+        test_products.test_backward(benchmark, activation)
+        test_products.test_weight_gradient(benchmark)
+        test_products.test_input_gradient(benchmark)
+
+    def test_training(self):
+        test_training.test_step(benchmark, "relu", "sgd")
+        test_training.test_epoch(benchmark, "sgd")
+        test_training.test_inference(benchmark, 9)
+
+    def test_figures(self):
+        """GB/s, the share of a copy's speed, and TFLOP/s, of a median that is known."""
+        stats = SimpleNamespace(stats=SimpleNamespace(median=0.5))
+
+        def timed(function):
+            function()
+
+        timed.stats, timed.extra_info = stats, {}
+        where = suite.backend()
+        suite.timed(timed, where, lambda: None, moved=10**6, flops=10**12)
+        assert timed.extra_info["tflops"] == 2.0
+        assert timed.extra_info["gigabytes_per_second"] == 10**6 / 0.5 / 1e9
+        assert timed.extra_info["share_of_copy"] > 0

@@ -1,0 +1,158 @@
+"""`make gpu` goes on past failures, and says what became of each stage."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_report
+from benchmarks.stages import Stage, kernel_table, run_all, summary
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code, name="stage", seconds=60.0, **environment):
+    return Stage(name, [sys.executable, "-c", code], seconds, environment)
+
+
+def test_it_goes_on_past_failures(tmp_path):
+    out, said = tmp_path / "report", []
+    chosen = [
+        python("print('fine')", "first"),
+        python("import sys; print('why'); sys.exit(3)", "second"),
+        Stage("third", ["", "--tool", "memcheck"], 60, {}, "compute-sanitizer: not here"),
+        python("import time; print('slow', flush=True); time.sleep(600)", "fourth", 1.0),
+        python("import os; print(os.environ['BACKEND'])", "fifth", BACKEND="cupy"),
+    ]
+    begun = time.monotonic()
+    outcomes = run_all(chosen, out, said.append)
+    assert time.monotonic() - begun < 60
+    assert [(o.name, o.status, o.detail) for o in outcomes] == [
+        ("first", "passed", ""),
+        ("second", "FAILED", "exit status 3: why"),
+        ("third", "missing", "compute-sanitizer: not here"),
+        ("fourth", "FAILED", "ended after 1 s"),
+        ("fifth", "passed", ""),
+    ]
+    logs = {path.stem: path.read_text() for path in out.glob("*.log")}
+    assert logs == {
+        "first": "fine\n", "second": "why\n", "fourth": "slow\n", "fifth": "cupy\n",
+    }  # fmt: skip
+    told = json.loads((out / "report.json").read_text())
+    assert [o["status"] for o in told] == [o.status for o in outcomes]
+    page = (out / "summary.md").read_text()
+    assert "| second | FAILED | 0 | exit status 3: why |" in page
+    assert "## fourth\n\n```\nslow\n```" in page
+    assert "## first" not in page
+
+
+def test_a_stage_that_is_ended_takes_its_children_with_it(tmp_path):
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    run_all([python(code, "parent", 2.0)], tmp_path, lambda line: None)
+    child = int((tmp_path / "parent.log").read_text())
+    until = time.monotonic() + 20
+    while _alive(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _alive(pid):
+    """Whether it runs; a zombie, whose parent has gone and whom no one waits for, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_ctrl_c_says_what_was_left_out(tmp_path, monkeypatch):
+    def interrupted(stage, out):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.stages.run_one", interrupted)
+    outcomes = run_all([python("", "a"), python("", "b")], tmp_path, lambda line: None)
+    assert [(o.name, o.status, o.detail) for o in outcomes] == [
+        ("a", "FAILED", "interrupted"), ("b", "FAILED", "interrupted"),
+    ]  # fmt: skip
+    assert len(json.loads((tmp_path / "report.json").read_text())) == 2
+
+
+def test_kernels_stand_on_the_page(tmp_path):
+    path = tmp_path / "kernels.json"
+    path.write_text(
+        json.dumps(
+            {
+                "benchmarks": [
+                    {"name": "k", "extra_info": {"share_of_copy": 0.934}, "stats": {"median": 0.2}},
+                    {"name": "p", "extra_info": {"tflops": 1.25}, "stats": {"median": 0.001}},
+                ]
+            }
+        )
+    )
+    assert kernel_table(path)[-2:] == ["| k | 200.000 | 0.93 |  |", "| p | 1.000 |  | 1.2 |"]
+    assert kernel_table(tmp_path / "none.json") == []
+    assert "| k | 200.000 | 0.93 |" in summary([], tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for the program")
+def test_the_sanitizer_is_found_in_cudas_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path / "cuda"))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    if not Path("/usr/local/cuda").exists():
+        assert gpu_report.find_sanitizer() == ""
+        assert gpu_report.sanitizer("racecheck").command[0] == ""
+    program = tmp_path / "cuda" / "bin" / "compute-sanitizer"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert gpu_report.find_sanitizer() == str(program)
+    command = gpu_report.sanitizer("racecheck").command
+    assert list(command[:3]) == [str(program), "--tool", "racecheck"]
+
+
+def test_the_stages_name_files_and_options_that_there_are(tmp_path):
+    """What a machine without a GPU can check of commands that need one."""
+    stages = {stage.name: stage for stage in gpu_report.stages(tmp_path)}
+    for stage in stages.values():
+        files = [word for word in stage.command if word.startswith(("tests/", "benchmarks/"))]
+        assert all((ROOT / word).exists() for word in files)
+    kernels = stages["memcheck"].command
+    collect = [sys.executable, "-m", "pytest", "--collect-only", *kernels[kernels.index("-q") :]]
+    done = subprocess.run(
+        collect, cwd=ROOT, env={**os.environ, **stages["memcheck"].environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    for name in ("activation", "loss", "theta", "gather", "empty"):
+        assert f"test_kernels_{name}.py::" in done.stdout
+    for name in ("bench-short", "bench-wide", "bench-sgd"):
+        words = list(stages[name].command)
+        words[words.index("--minutes") + 1] = "0"  # read the options, then do nothing
+        words[words.index("cupy")] = "numpy"
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "stopped before gpumlp" in done.stderr
+
+
+@pytest.mark.skipif(not gpu_report.no_gpu(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path, capsys):
+    out = tmp_path / "report"
+    assert gpu_report.main([str(out)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("make gpu: nothing was run: ")
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_names_of_stages(tmp_path, capsys):
+    assert gpu_report.main([]) == 2
+    assert gpu_report.main([str(tmp_path), "memchek"]) == 2
+    assert "no stage 'memchek'; there are: info, tests, memcheck" in capsys.readouterr().err

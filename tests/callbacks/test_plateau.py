@@ -1,0 +1,207 @@
+"""The learning rate on a plateau, and what a checkpoint keeps of callbacks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.callbacks import LearningRateLogger, ReduceOnPlateau
+from tests.support.harness.host_device import HostDevice
+from tests.support.kill_worker import EPOCHS, STEPS, outcome, run
+from tests.support.training_cases import Die, Hook, X, Y, die_at, regression, theta
+
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
+
+# ---- reduce on plateau -------------------------------------------------------------------------
+
+
+def factors(values, schedule="constant", **rule):
+    """The history's lr over that of the schedule, for a metric that takes these values."""
+    script = iter(values)
+    trainer = gpumlp.Trainer(regression(), "sgd", 0.5, batch_size=50, schedule=schedule)
+    hook = ReduceOnPlateau("val_metric", **rule)
+    history = trainer.fit(
+        X, Y, len(values), validation=(X, Y), metric=lambda y, p: next(script), callbacks=[hook]
+    )
+    plain = [trainer.schedule.lr(0.5, t, len(values)) for t in range(len(values))]
+    return [lr / base for lr, base in zip(history["lr"], plain, strict=True)]
+
+
+NAN = math.nan
+PLATEAUS = [
+    ([1, 1, 1, 1, 1, 1, 1], {"patience": 2}, [1, 1, 1, 0.5, 0.5, 0.25, 0.25]),
+    ([1, 0, 2, 0, 3, 3, 3], {"patience": 2}, [1, 1, 1, 1, 1, 1, 1]),
+    ([1, 2, 3, 3.05, 3.1, 9, 9], {"patience": 2, "min_delta": 0.2}, [1, 1, 1, 1, 1, 0.5, 0.5]),
+    ([NAN, NAN, 1, NAN, NAN, 2, 2], {"patience": 2}, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]),
+    ([3, 2, 1, 1, 0, 0, 0], {"patience": 2, "mode": "min"}, [1] * 7),
+    ([1, 1, 1, 1, 1, 1, 1], {"patience": 1, "cooldown": 2}, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]),
+    ([1] * 7, {"patience": 1, "min_lr": 0.2}, [1, 1, 0.5, 0.4, 0.4, 0.4, 0.4]),
+    ([1] * 7, {"patience": 1, "min_lr": 9.0}, [1] * 7),
+    ([2, 2, 1, 2, 3, 3, 3], {"patience": 3}, [1, 1, 1, 1, 0.5, 0.5, 0.5]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt"])
+@pytest.mark.parametrize(("values", "rule", "expected"), PLATEAUS)
+def test_the_learning_rate_falls_where_nothing_improves(values, rule, expected, schedule):
+    assert factors(values, schedule, factor=0.5, **rule) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_step_has_the_reduced_learning_rate():
+    """Plain sgd moves θ by lr · ∇L, so that lr can be read off."""
+    net, seen = regression(), []
+
+    def step(trainer):
+        _, gradients = net.cost_and_gradients(X, Y, intermediate=False)
+        seen.append((net.layers[0].W.copy(), gradients.W[0].copy()))
+
+    rule = ReduceOnPlateau("cost", 0.1, 1, min_delta=1e9)
+    trainer = gpumlp.Trainer(net, "sgd", 0.1, batch_size=50)
+    history = trainer.fit(X, Y, 4, callbacks=[rule, Hook(step)])
+    assert history["lr"] == pytest.approx([0.1, 0.1, 0.01, 0.001], rel=1e-12)
+    for t in (1, 2, 3):
+        moved = seen[t - 1][0] - seen[t][0]
+        np.testing.assert_allclose(moved, history["lr"][t] * seen[t - 1][1], rtol=1e-9, atol=1e-15)
+    again = trainer.fit(X, Y, 1, callbacks=[rule])
+    assert again["lr"] == [0.1]  # the factor is of one fit, and the rule starts anew
+
+
+def plateau():
+    return ReduceOnPlateau(factor=0.5, patience=1, min_delta=0.05, cooldown=1)
+
+
+KEPT = {"early_stopping": None, "trainer": {"lr": 0.3}}
+
+
+@pytest.mark.parametrize("every", [None, 5])
+def test_a_run_on_a_plateau_resumes_bit_for_bit(path, every):
+    whole = run(callbacks=[plateau()], **KEPT)
+    assert whole.history["lr"][-1] <= run(**KEPT).history["lr"][-1] / 8
+    for step in (5, 24, 43, 7 * STEPS, 81, 100):
+        hooks = [plateau(), die_at(step)]
+        with pytest.raises(Die):
+            run(path, checkpoint_every=every, callbacks=hooks, resume=True, **KEPT)
+    assert outcome(run(path, resume=True, callbacks=[plateau()], **KEPT)) == outcome(whole)
+
+
+def test_a_plateau_on_the_cuda_backend():
+    """The factor reaches the table that a replayed step reads."""
+    settings = {"epochs": 6, **KEPT}
+    expected = run(net={"precision": "float64"}, callbacks=[plateau()], **settings)
+    backend, rates = CudaBackend(HostDevice(), "float64"), LearningRateLogger()
+    trainer = run(net={"backend": backend}, callbacks=[plateau(), rates], **settings)
+    assert trainer.history["lr"] == expected.history["lr"]
+    assert trainer.lr_factor < 1
+    assert rates.lr[STEPS - 1 :: STEPS].tolist() == trainer.history["lr"]
+    for name, tensor in trainer.net.tensors().items():
+        wanted = expected.net.tensors()[name]
+        np.testing.assert_allclose(tensor, wanted, rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [({"factor": 1.0}, ValueError), ({"factor": 0}, ValueError), ({"patience": 0}, ValueError),
+     ({"cooldown": -1}, ValueError), ({"min_lr": -1}, ValueError), ({"mode": "up"}, ValueError),
+     ({"monitor": "lr"}, ValueError), ({"factor": "half"}, TypeError)],
+)  # fmt: skip
+def test_a_rule_that_cannot_be_is_refused(arguments, error):
+    with pytest.raises(error, match=next(iter(arguments))):
+        ReduceOnPlateau(**arguments)
+
+
+# ---- what a checkpoint keeps of callbacks ------------------------------------------------------
+
+
+class Counter(gpumlp.Callback):
+    def __init__(self, start=0):
+        self.n = start
+
+    def on_step_end(self, trainer):
+        self.n += 1
+
+    def state(self):
+        return {"n": self.n}
+
+    def restore(self, state):
+        self.n = state["n"]
+
+
+def test_states_come_back_to_those_that_gave_them(path):
+    first, second = Counter(), Counter(100)
+    with pytest.raises(Die):
+        run(path, checkpoint_every=4, callbacks=[first, second, die_at(14)])
+    again, other = Counter(), Counter()
+    run(path, resume=True, callbacks=[gpumlp.Callback(), again, other])
+    assert (again.n, other.n) == (EPOCHS * STEPS, 100 + EPOCHS * STEPS)
+
+
+def test_a_run_goes_on_without_a_callback_but_says_so(path):
+    run(path, epochs=1, callbacks=[Counter(), Hook()], trainer={"schedule": "constant"})
+    kept = {"resume": True, "trainer": {"schedule": "constant"}}
+    assert run(path, epochs=2, callbacks=[Counter()], **kept).epochs == 2  # and none for the hook
+    with pytest.warns(RuntimeWarning, match="of a run with the callback Counter, without which"):
+        assert run(path, epochs=3, callbacks=[Hook()], **kept).epochs == 3
+
+
+def test_another_rule_is_refused_and_nothing_changed(path):
+    def fit(net, rule, **named):
+        trainer = gpumlp.Trainer(net, batch_size=16)
+        return trainer.fit(X, Y, 3, validation=(X, Y), checkpoint=path, callbacks=[rule], **named)
+
+    fit(regression(), plateau())
+    net = regression()
+    before = theta(net)
+    with pytest.raises(gpumlp.CheckpointError, match="another ReduceOnPlateau: min_delta 0.05"):
+        fit(net, ReduceOnPlateau(factor=0.5, patience=1), resume=True)
+    assert theta(net) == before
+
+
+def test_a_state_that_json_cannot_hold_is_named(path):
+    class Odd(gpumlp.Callback):
+        def state(self):
+            return {"theta": np.zeros(3)}
+
+    with pytest.raises(TypeError, match=r"Odd.state\(\) gave what JSON cannot hold"):
+        run(path, epochs=1, callbacks=[Odd()])
+
+
+def test_every_callback_ends_though_another_fails():
+    log = []
+
+    class Ends(gpumlp.Callback):
+        def __init__(self, name):
+            self.name = name
+
+        def on_fit_end(self, trainer):
+            log.append(self.name)
+            if self.name == "b":
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        gpumlp.Trainer(regression()).fit(X, Y, 1, callbacks=[Ends(name) for name in "abc"])
+    assert log == ["a", "b", "c"]
+
+
+def test_a_run_that_a_callback_ended_goes_on_unless_it_says_so_again(path):
+    """As one that kept to a limit of hours does in its next job."""
+
+    class Limit(gpumlp.Callback):
+        def on_fit_begin(self, trainer):
+            trainer.stop = trainer.history.epochs >= 4
+
+        def on_epoch_end(self, trainer, row):
+            return trainer.history.epochs % 2 == 0
+
+    constant = {"trainer": {"schedule": "constant"}}
+    ends = []
+    for _ in range(3):
+        trainer = run(path, resume=True, callbacks=[Limit()], **constant)
+        ends.append((trainer.history.epochs, trainer.history.stopped))
+    assert ends == [(2, "early"), (4, "early"), (4, "early")]
+    whole = outcome(run(epochs=4, **constant))
+    assert outcome(trainer)[:3] == whole[:3]

@@ -1,0 +1,193 @@
+"""train's options of the steps, the metrics and what watches them, against the Python API."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+
+import gpumlp
+from gpumlp import plots
+from gpumlp.callbacks import EarlyStopping, ReduceOnPlateau
+from gpumlp.data import load, split
+from gpumlp.training import Trainer
+from tests.support.cli_cases import SMALL, run
+
+FLOWERS = ["--target", "species", *SMALL]
+LONGER = ["--epochs", "12", "--lr", "0.03"]
+
+
+def columns(folder):
+    return json.loads((folder / "history.json").read_text())["columns"]
+
+
+def theta(folder):
+    return gpumlp.MLP.load(folder / "model.safetensors", "numpy").theta.flat
+
+
+def by_hand(path, epochs=5, metric="auto", early_stopping=None, callbacks=(), **settings):
+    """What the command should do, in Python: θ and the history."""
+    train, held = split(load(path, "species"), 0.2, 0)
+    mean, std = train.x.mean(0), train.x.std(0)
+    loss = gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1)
+    net = gpumlp.MLP([3, 16, 3], loss=loss, backend="numpy", seed=0)
+    trainer = Trainer(net, batch_size=32, schedule="warmup_cosine", seed=0, **settings)
+    history = trainer.fit(
+        (train.x - mean) / std, train.y, epochs, validation=((held.x - mean) / std, held.y),
+        train_metric=True, progress=False, metric=metric, early_stopping=early_stopping,
+        callbacks=list(callbacks),
+    )  # fmt: skip
+    return net.theta.flat, history
+
+
+STEPS = [
+    (["--ema", "0.9"], {"ema": 0.9}),
+    (["--accumulate", "3"], {"accumulate": 3}),
+    (["--no-shuffle"], {"shuffle": False}),
+    (
+        ["--group", "biases:decay=0,lr=2", "--group", " first : lr = 0.1 "],
+        {"groups": {"biases": gpumlp.Group(2, 0), "first": gpumlp.Group(0.1)}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "settings"), STEPS, ids=lambda p: str(p)[:20])
+def test_of_the_steps(options, settings, flowers, tmp_path):
+    run("train", flowers, *FLOWERS, *options, "--out", tmp_path / "o")
+    expected, history = by_hand(flowers, **settings)
+    np.testing.assert_array_equal(theta(tmp_path / "o"), expected)
+    np.testing.assert_array_equal(columns(tmp_path / "o")["val_cost"], history["val_cost"])
+    assert (expected != by_hand(flowers)[0]).any()  # it makes a difference
+
+
+def test_run_toml_has_a_list_of_groups(flowers, tmp_path):
+    groups = ["--group", "biases:decay=0", "--group", "first:lr=0.1"]
+    run("train", flowers, *FLOWERS, *groups, "--out", tmp_path / "a")
+    file = tmp_path / "a" / "run.toml"
+    assert tomllib.loads(file.read_text())["group"] == ["biases:decay=0", "first:lr=0.1"]
+    run("train", "--config", file, "--out", tmp_path / "b", "-q")
+    np.testing.assert_array_equal(theta(tmp_path / "a"), theta(tmp_path / "b"))
+    file.write_text(file.read_text().replace('["biases:decay=0", "first:lr=0.1"]', '"first:lr=0"'))
+    run("train", "--config", file, "--out", tmp_path / "c", "-q")
+    expected, _ = by_hand(flowers, groups={"first": gpumlp.Group(0)})
+    np.testing.assert_array_equal(theta(tmp_path / "c"), expected)
+
+
+def test_metrics_are_columns_in_the_table_the_json_and_the_picture(flowers, tmp_path, monkeypatch):
+    drawn = []
+    figure = plots.history_figure
+    monkeypatch.setattr(
+        plots, "history_figure", lambda h, **k: (drawn.append(k["metric"]), figure(h, **k))[1]
+    )
+    options = [*FLOWERS[:-1], "--metric", "roc_auc_ovr, auto"]
+    told = run("train", flowers, *options, "--out", tmp_path / "o").stdout
+    _, history = by_hand(flowers, metric=["roc_auc_ovr", "auto"])
+    found = columns(tmp_path / "o")
+    for name in ("roc_auc_ovr", "val_roc_auc_ovr", "metric", "val_metric"):
+        np.testing.assert_array_equal(found[name], history[name])
+    end = [f"{found[f'val_{name}'][-1]:.4f}" for name in ("roc_auc_ovr", "metric")]
+    assert f"5 epochs: validation roc_auc_ovr {end[0]}, validation accuracy {end[1]}" in told
+    words = " ".join(told.split())  # the table folds long heads
+    assert f"{found['val_roc_auc_ovr'][-1]:.4g}" in words
+    assert "…" not in told
+    as_json = [*FLOWERS, "--metric", "f1_macro", "--out", tmp_path / "p", "--json"]
+    told = json.loads(run("train", flowers, *as_json).stdout)
+    assert told["metric"] == "f1_macro"
+    assert told["result"]["val_f1_macro"] == columns(tmp_path / "p")["val_f1_macro"][-1]
+    assert drawn == ["roc_auc_ovr", "f1_macro"]
+
+
+def test_monitor_is_what_early_stopping_watches(flowers, tmp_path):
+    options = ["--metric", "f1_macro", "--patience", 2, "--monitor", "val_f1_macro", *LONGER]
+    run("train", flowers, *FLOWERS, *options, "--out", tmp_path / "o")
+    expected, history = by_hand(
+        flowers, 12, ["f1_macro"], EarlyStopping(2, monitor="val_f1_macro"), lr=0.03
+    )
+    np.testing.assert_array_equal(theta(tmp_path / "o"), expected)
+    written = json.loads((tmp_path / "o" / "history.json").read_text())
+    assert (written["stopped"], written["best_epoch"]) == ("early", history.best_epoch)
+
+
+def test_monitor_without_held_out_examples(flowers, tmp_path):
+    options = ["--validation", 0, "--patience", 2, "--monitor", "metric", *LONGER]
+    run("train", flowers, *FLOWERS, *options, "--out", tmp_path / "o")
+    found = json.loads((tmp_path / "o" / "history.json").read_text())
+    best = found["columns"]["metric"]
+    assert found["best_epoch"] == best.index(max(best))
+
+
+def test_plateau_lowers_the_learning_rate(flowers, tmp_path):
+    options = ["--plateau", 1, "--plateau-factor", 0.5, "--monitor", "metric", *LONGER]
+    run("train", flowers, *FLOWERS, *options, "--out", tmp_path / "o")
+    hook = ReduceOnPlateau("metric", 0.5, 1)
+    expected, history = by_hand(flowers, 12, callbacks=[hook], lr=0.03)
+    np.testing.assert_array_equal(theta(tmp_path / "o"), expected)
+    assert columns(tmp_path / "o")["lr"] == history["lr"]
+    assert history["lr"] != by_hand(flowers, 12, lr=0.03)[1]["lr"]
+
+
+WRONG = [
+    (["--ema", "1"], "ema must be a number between 0 and 1, as 0.999; got 1.0"),
+    (["--ema", "nan"], "ema must be a number between 0 and 1"),
+    (["--ema", "much"], "Invalid value for '--ema'"),
+    (["--accumulate", "0"], "Invalid value for '--accumulate'"),
+    (["--accumulate", "2.5"], "Invalid value for '--accumulate'"),
+    (["--accumulate", "64"], "--accumulate 64 micro-batches cannot be made of --batch-size 32"),
+    (["--group", "bias:lr=2"], "unknown group 'bias'; did you mean 'biases'? known: weights"),
+    (
+        ["--group", "biases"],
+        "--group takes NAME:lr=X,decay=Y, such as biases:decay=0, got 'biases'",
+    ),
+    (["--group", "biases:rate=2"], "--group takes NAME:lr=X,decay=Y"),
+    (["--group", "biases:lr=two"], "--group takes NAME:lr=X,decay=Y"),
+    (["--group", "biases:lr=2,"], "--group takes NAME:lr=X,decay=Y"),
+    (["--group", "biases:lr=-1"], "--group biases:lr=-1: lr must"),
+    (["--group", "biases:lr=1,lr=2"], "biases is there twice; write biases:lr=X,decay=Y"),
+    (["--group", "biases:lr=1", "--group", "biases:decay=2"], "biases is there twice"),
+    (
+        ["--group", "biases:decay=0", "--optimizer", "sgd"],
+        "--group 'biases' multiplies weight_decay, which sgd does not have; use one of adamw",
+    ),
+    (["--no-shuffle", "no"], "no"),
+    (["--shufle"], "No such option: --shufle"),
+    (["--shuffle=yes"], "--shuffle"),
+    (["--metric", "roc_auc_over"], "unknown metric 'roc_auc_over'; did you mean 'roc_auc_ovr'"),
+    (["--metric", ","], "--metric takes names such as f1_macro,roc_auc_ovr, got ','"),
+    (["--metric", "f1_macro,f1_macro"], "metric has 'f1_macro' twice; name it once"),
+    (["--metric", "roc_auc"], "metric 'roc_auc' does not go with softmax_cross_entropy"),
+    (["--monitor", "val_cost"], "--monitor is for --patience and --plateau; add one of them"),
+    (
+        ["--monitor", "val_f1", "--patience", "2"],
+        "--monitor watches 'val_f1', which this fit does not compute; monitor one of: cost, metric",
+    ),
+    (["--monitor", "lr", "--plateau", "2"], "--monitor must be a column of costs or metrics"),
+    (
+        ["--monitor", "val_metric", "--plateau", "2", "--validation", "0"],
+        "leave out --validation 0, or monitor one of: cost, metric",
+    ),
+    (["--plateau", "0"], "Invalid value for '--plateau'"),
+    (["--plateau", "2", "--validation", "0"], "--plateau watches the validation cost; leave out"),
+    (["--plateau-factor", "0.5"], "--plateau-factor is for --plateau; add --plateau EPOCHS"),
+    (["--plateau", "2", "--plateau-factor", "1"], "--plateau-factor must be less than 1"),
+    (["--plateau", "2", "--plateau-factor", "0"], "--plateau-factor must be finite and more than"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=lambda p: "" if isinstance(p, str) else " ".join(p)
+)
+def test_wrong_uses_write_one_line_and_nothing_else(arguments, message, flowers, tmp_path):
+    result = run("train", flowers, *FLOWERS, "--out", tmp_path / "o", *arguments, code=2)
+    assert result.stderr.startswith("gpumlp: error: ")
+    assert (result.stderr.count("\n"), result.stdout) == (1, "")
+    assert message in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_they_are_told_before_the_data_is_read(tmp_path):
+    for arguments, message in WRONG:
+        if arguments != ["--metric", "roc_auc"]:  # which other data may have
+            error = run("train", tmp_path / "none.csv", "--batch-size", 32, *arguments, code=2)
+            assert message in error.stderr

@@ -1,0 +1,158 @@
+"""Data that cannot be used: what is wrong and what to do, in one line."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from tests.support.data_cases import COLOURS, X, table, write_csv
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("sklearn")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpumlp.data import load
+
+
+@pytest.fixture
+def csv(tmp_path):
+    return write_csv(tmp_path / "t.csv", {"y": COLOURS, **table()})
+
+
+def hole(column, value):
+    column = column.astype(object).copy()
+    column[:2] = value
+    return column
+
+
+NAMES = np.array([f"Mr {i}" for i in range(60)])
+BAD_TABLES = {
+    "no target": (table(y=COLOURS), None, "which column to predict, --target COLUMN; it has: a, b"),
+    "unknown target": (
+        table(price=COLOURS), "prise", r"no column 'prise'; did you mean 'price'\? it has: a, b, c",
+    ),
+    "many words": (
+        table(name=NAMES, kind=COLOURS, y=X[:, 0]), "y",
+        r"1 of 5 feature columns hold too many different words for categories: name \(60 different"
+        r"\): leave out names and identifiers, pandas.read_csv\(.*drop\(columns=\['name'\]\).*, or "
+        "keep the most frequent as categories, --categorical name",
+    ),
+    "infinite": (
+        {**table(y=COLOURS), "a": hole(X[:, 0], "inf"), "b": hole(X[:, 0], "-inf")}, "y",
+        r"2 of 3 feature columns have infinite values: a \(2\), b \(2\): mend them, or leave",
+    ),
+    "both": (
+        {**table(w=NAMES, y=COLOURS), "a": hole(X[:, 0], "inf")}, "y", r"words.*infinite",
+    ),
+    "all empty": (
+        {**table(y=COLOURS), "a": [""] * 60, "b": ["NaN"] * 60}, "y",
+        r"2 of 3 feature columns have no values: a, b: leave them out, pandas.read_csv",
+    ),
+    "dates": (table(d=np.repeat("2024-05-01", 60), y=COLOURS), "y", "dates or times: d: turn them"),
+    "target missing": (table(y=hole(COLOURS, "")), "y", "target 'y' has 2 missing values"),
+    "target NaN": (table(y=hole(X[:, 0], "nan")), "y", "missing"),
+    "constant target": (table(y=np.ones(60)), "y", "the same for all 60 rows"),
+    "constant data": ({"a": np.ones(60), "y": X[:, 0]}, "y", "all features are constant"),
+    "no features": ({"y": X[:, 0]}, "y", "no feature columns"),
+    "no header": (dict(zip(["1.5", "2", "3e4"], X.T, strict=True)), "2", "has no header"),
+}  # fmt: skip
+
+
+class TestErrors:
+    @pytest.mark.parametrize("case", BAD_TABLES)
+    def test_of_tables(self, tmp_path, case):
+        columns, target, message = BAD_TABLES[case]
+        path = write_csv(tmp_path / "t.csv", columns)
+        with pytest.raises(ValueError, match=message) as caught:
+            load(path, target)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a,b,a,y\n1,2,3,4\n2,3,4,5\n", "several columns of one name: a"),
+            ("a,y\n", "no rows"),
+            ("", "cannot be read.*Empty CSV"),
+            ("a,b,y\n1,2,3\n4,5\n", "cannot be read.*Expected 3 columns, got 2"),
+        ],
+    )
+    def test_of_csv_text(self, tmp_path, text, message):
+        (tmp_path / "t.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "t.csv", "y")
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"z": X, "y": X}, "no array x or X; it has: z, y"),
+            ({"x": X, "t": X}, "no array 'y'.* it has: x, t"),
+            ({"x": X, "y": X[:5, 0]}, r"y has shape \(5,\) and x \(60, 3\)"),
+            ({"x": X, "y": np.float64(3)}, r"y has shape \(\) and x"),
+            ({"x": np.float64(3), "y": X[:, 0]}, r"x has shape \(\), rows were expected"),
+            ({"x": X.reshape(60, 3, 1), "y": X[:, 0]}, r"save x.reshape\(len\(x\), -1\)"),
+            ({"x": X[:, 0], "y": X[:, 0]}, r"shape \(60,\), rows were expected"),
+            ({"x": X * np.array([1, np.nan, 1]), "y": COLOURS}, r"1 of 3 columns have no.*: 1; l"),
+            ({"x": X * np.array([1, np.inf, 1]), "y": COLOURS}, r"1 of 3 columns.*: 1 \(60\)"),
+            ({"x": X, "y": X[:, 0] * np.nan}, "target has 60 missing or infinite"),
+            ({"x": X[:0], "y": X[:0, 0]}, "no rows"),
+        ],
+    )
+    def test_of_npz(self, tmp_path, arrays, message):
+        np.savez(tmp_path / "t.npz", **arrays)
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "t.npz")
+
+    def test_of_dtype(self, tmp_path):
+        np.savez(tmp_path / "t.npz", x=X.astype(complex), y=COLOURS)
+        with pytest.raises(TypeError, match="x has dtype complex128; save real numbers"):
+            load(tmp_path / "t.npz")
+
+    def test_of_npy(self, tmp_path):
+        np.save(tmp_path / "t.npy", X)
+        for target in ("3", "-4", "price"):
+            with pytest.raises(ValueError, match=rf"-3 to 2, got '{target}'"):
+                load(tmp_path / "t.npy", target)
+        np.save(tmp_path / "t.npy", X[:, 0])
+        with pytest.raises(ValueError, match="rows were expected"):
+            load(tmp_path / "t.npy")
+
+    def test_of_names(self, tmp_path):
+        with pytest.raises(ValueError, match=r"unknown data 'mnst5k'; did you mean 'mnist5k'\?"):
+            load("mnst5k")
+        with pytest.raises(ValueError, match=r"or a file \.csv, \.parquet, \.npz, \.npy"):
+            load(tmp_path / "t.xlsx")
+        with pytest.raises(FileNotFoundError, match=r"there is no file .*t\.csv"):
+            load(tmp_path / "t.csv")
+        with pytest.raises(ValueError, match="unknown task 'ranking'"):
+            load("digits", task="ranking")
+
+    def test_of_tasks(self, csv, tmp_path):
+        with pytest.raises(TypeError, match=r"the target holds words \(blue, green, red"):
+            load(csv, "y", task="regression")
+        with pytest.raises(ValueError, match="no whole numbers; it cannot be classified"):
+            load(write_csv(tmp_path / "u.csv", table()), "a", task="classification")
+
+    @pytest.mark.parametrize("suffix", [".npz", ".npy", ".parquet"])
+    def test_of_truncation(self, tmp_path, suffix):
+        whole = tmp_path / f"whole{suffix}"
+        if suffix == ".npz":
+            np.savez(whole, x=X, y=COLOURS)
+        elif suffix == ".npy":
+            np.save(whole, X)
+        else:
+            pq.write_table(pa.table(table()), whole)
+        data = whole.read_bytes()
+        load(whole, "a" if suffix == ".parquet" else None)
+        for cut in np.linspace(0, len(data) - 1, 25).astype(int):
+            (tmp_path / f"t{suffix}").write_bytes(data[:cut])
+            with pytest.raises(ValueError, match="cannot be read: it is no .*not whole") as caught:
+                load(tmp_path / f"t{suffix}", "a" if suffix == ".parquet" else None)
+            assert "\n" not in str(caught.value)
+
+    def test_pickles_are_never_loaded(self, tmp_path):
+        with warnings.catch_warnings(action="ignore"):
+            np.savez(tmp_path / "t.npz", x=X, y=np.array([{}] * 60, object), allow_pickle=True)
+        with pytest.raises(ValueError, match="Python objects in it are never loaded"):
+            load(tmp_path / "t.npz")

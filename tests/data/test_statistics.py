@@ -1,0 +1,27 @@
+"""Statistics of columns in pieces of any size, against NumPy's of the whole."""
+
+import numpy as np
+import pytest
+
+from gpumlp.data.statistics import statistics
+
+
+class TestStatistics:
+    @pytest.mark.parametrize("size", [1, 100, 1 << 20])
+    def test_in_any_pieces(self, monkeypatch, size):
+        monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", size)
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(300, 3)) * [1, 50, 0.1] + 1e6
+        x[rng.random(x.shape) < [0.4, 0, 0.4]] = np.nan
+        found = statistics(x)
+        np.testing.assert_array_equal(found.missing, np.isnan(x).sum(axis=0))
+        np.testing.assert_array_equal(found.low, np.nanmin(x, axis=0))
+        np.testing.assert_array_equal(found.high, np.nanmax(x, axis=0))
+        mean, std = found.moments("abc")
+        np.testing.assert_allclose(mean, np.nanmean(x, axis=0), rtol=1e-14)
+        np.testing.assert_allclose(std, np.nanstd(x, axis=0), rtol=1e-9)
+
+    def test_count_categories(self):
+        x = np.array([[0.0, 1], [2, 1], [np.nan, 0], [2, 1]])
+        found = statistics(x, ["a", "b"], {"a": ("p", "q", "r")})
+        np.testing.assert_array_equal(found.often["a"], [1, 0, 2])

@@ -1,0 +1,337 @@
+"""What the estimators have beyond scikit-learn's: weights, losses, validation, going on, ending."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score, r2_score
+
+import gpumlp
+from gpumlp.estimators import MLPClassifier, MLPRegressor
+from tests.support.training_cases import Hook
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(5)
+X, CLASSES = make_classification(
+    200, 6, n_informative=4, n_classes=3, n_clusters_per_class=1, random_state=1
+)
+NAMES = np.array(["ash", "birch", "cedar"])[CLASSES]
+VALUES = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
+SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "backend": "numpy"}
+SMALL |= {"precision": "auto"}  # X's own, float64
+
+
+def same(a, b):
+    for p, q in zip([*a.coefs_, *a.intercepts_], [*b.coefs_, *b.intercepts_], strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
+# ---- outputs -------------------------------------------------------------------------------------
+
+
+def test_predictions_are_the_networks_by_numpy():
+    e = MLPClassifier(**SMALL, activation=["gelu"]).fit(X, NAMES)
+    h = gpumlp.ACTIVATIONS["gelu"].f(X @ e.coefs_[0] + e.intercepts_[0])
+    p = softmax(h @ e.coefs_[1] + e.intercepts_[1], axis=1)
+    np.testing.assert_allclose(e.predict_proba(X), p, rtol=1e-12)
+    np.testing.assert_allclose(e.predict_log_proba(X), np.log(p), rtol=1e-9)
+    assert list(e.predict(X)) == [("ash", "birch", "cedar")[i] for i in p.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "units", "out"),
+    [
+        ("auto", 3, "softmax"), ("softmax_cross_entropy", 3, "softmax"),
+        (gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1), 3, "softmax"),
+        ("negative_log_likelihood", 3, "softmax"), ("binary_cross_entropy", 3, "logistic"),
+    ],
+)  # fmt: skip
+def test_losses_of_three_classes_learn(loss, units, out):
+    e = MLPClassifier((16,), loss=loss, max_iter=60, learning_rate_init=0.02, random_state=0)
+    e.set_params(precision="float64").fit(X, NAMES)
+    assert (e.n_outputs_, e.out_activation_) == (units, out)
+    assert e.score(X, NAMES) > 0.85
+    np.testing.assert_allclose(e.predict_proba(X).sum(axis=1), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "units"), [("auto", 1), ("softmax_cross_entropy", 2)])
+def test_two_classes_have_one_logit_or_two(loss, units):
+    y = NAMES == "birch"
+    e = MLPClassifier((16,), loss=loss, max_iter=60, learning_rate_init=0.02, random_state=0)
+    p = e.set_params(precision="float64").fit(X, y).predict_proba(X)
+    z = np.maximum(X @ e.coefs_[0] + e.intercepts_[0], 0) @ e.coefs_[1] + e.intercepts_[1]
+    expected = expit(z[:, 0]) if units == 1 else softmax(z, axis=1)[:, 1]
+    np.testing.assert_allclose(p[:, 1], expected, rtol=1e-9)
+    assert e.n_outputs_ == units
+    assert (e.predict(X) == (p[:, 1] > 0.5)).all()
+    assert e.score(X, y) > 0.9
+
+
+def test_labels_are_predicted_each_for_itself():
+    y = np.stack([CLASSES == 0, CLASSES != 1, X[:, 0] > 0], axis=1).astype(int)
+    e = MLPClassifier((32,), max_iter=100, learning_rate_init=0.02, random_state=0).fit(X, y)
+    p = e.predict_proba(X)
+    assert p.shape == y.shape
+    assert not np.allclose(p.sum(axis=1), 1)
+    np.testing.assert_array_equal(e.predict(X), (p > 0.5).astype(int))
+    assert e.score(X, y) > 0.9
+    np.testing.assert_array_equal(e.classes_, [0, 1, 2])
+
+
+@pytest.mark.parametrize("q", [0.1, 0.9])
+def test_a_quantile_is_learned(q):
+    x = RNG.uniform(-1, 1, (600, 1))
+    y = x[:, 0] + RNG.exponential(size=600)
+    loss = gpumlp.LOSSES["quantile"].set(q=q)
+    e = MLPRegressor(loss, (16,), max_iter=150, learning_rate_init=0.01, random_state=0)
+    assert np.mean(y <= e.fit(x, y).predict(x)) == pytest.approx(q, abs=0.04)
+
+
+def test_an_output_activation_bounds_what_is_predicted():
+    e = MLPRegressor(output_activation="softplus", **SMALL).fit(X, np.abs(VALUES))
+    assert e.predict(100 * X).min() >= 0
+    assert e.out_activation_ == "softplus"
+
+
+@pytest.mark.parametrize("solver", [*gpumlp.OPTIMIZERS, gpumlp.OPTIMIZERS["adam"].set(beta1=0.5)])
+def test_every_optimizer_is_a_solver(solver):
+    e = MLPClassifier((16,), solver=solver, max_iter=120, random_state=0, learning_rate_init=0.005)
+    if solver in ("sgd", "momentum", "nesterov", "muon"):
+        e.set_params(learning_rate_init=0.05)
+    assert e.fit(X, NAMES).loss_ < 0.5 * e.loss_curve_[0]
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
+def test_class_weight_is_a_sample_weight_by_the_users_own_labels():
+    by_name = {"ash": 0.5, "cedar": 3.0}
+    weights = np.select([NAMES == "ash", NAMES == "cedar"], [0.5, 3.0], 1.0)
+    own = RNG.uniform(size=200)
+    a = MLPClassifier(class_weight=by_name, **SMALL).fit(X, NAMES, own)
+    b = MLPClassifier(**SMALL).fit(X, NAMES, weights * own)
+    same(a, b)
+
+
+def test_balanced_gives_every_class_the_same_share_of_the_weights():
+    own = RNG.uniform(size=200)
+    total = np.array([own[np.equal(NAMES, c)].sum() for c in ("ash", "birch", "cedar")])
+    weights = (own.sum() / 3 / total)[CLASSES] * own
+    a = MLPClassifier(class_weight="balanced", **SMALL).fit(X, NAMES, own)
+    b = MLPClassifier(**SMALL).fit(X, NAMES, weights)
+    for p, q in zip(a.coefs_, b.coefs_, strict=True):
+        np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-14)
+
+
+def test_the_penalty_is_alpha_over_the_weights_of_a_minibatch():
+    weights = RNG.uniform(0, 4, 200)
+    e = MLPRegressor(alpha=0.3, batch_size=50, **SMALL).fit(X, VALUES, weights)
+    lam = 0.3 / (50 * weights.mean()) / 0.5  # beside the mean of (ŷ − y)², twice scikit-learn's
+    assert e.net_.regularizer.name == "l2"
+    assert dict(e.net_.regularizer.params) == pytest.approx({"lam": lam, "biases": 0}, rel=1e-12)
+    given = MLPRegressor(regularizer=gpumlp.L1(0.01), **SMALL).fit(X, VALUES)
+    assert given.net_.regularizer == gpumlp.L1(0.01)
+
+
+# ---- validation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["classes", "values"])
+def test_validation_data_of_ones_own_are_scored_after_every_epoch(kind):
+    y = NAMES if kind == "classes" else VALUES
+    est = (MLPClassifier if kind == "classes" else MLPRegressor)(**SMALL, alpha=0.0)
+    weights = RNG.uniform(size=80)
+    scores, losses = [], []
+    for epochs in (1, 2, 3):
+        est.set_params(max_iter=epochs).fit(X[80:], y[80:], None, X[:80], y[:80], weights)
+        p, metric = est.predict(X[:80]), accuracy_score if kind == "classes" else r2_score
+        scores.append(metric(y[:80], p, sample_weight=weights))
+        if kind == "classes":
+            right = est.predict_proba(X[:80])[np.arange(80), CLASSES[:80]]
+            losses.append(np.average(-np.log(right), weights=weights))
+        else:
+            losses.append(np.average(0.5 * np.square(p - y[:80]), weights=weights))
+    np.testing.assert_allclose(est.validation_scores_, scores, rtol=1e-12)
+    np.testing.assert_allclose(est.validation_loss_curve_, losses, rtol=1e-9)
+    assert est.best_validation_score_ == max(est.validation_scores_)
+    plain = type(est)(**{**SMALL, "max_iter": 3}, alpha=0.0).fit(X[80:], y[80:])
+    same(est, plain)  # looking changes nothing
+    assert plain.validation_scores_ is plain.best_validation_score_ is None
+
+
+class Scripted:
+    """A scorer of given scores, which keeps θ as it finds it."""
+
+    def __init__(self, scores):
+        self.scores, self.seen = list(scores), []
+
+    def __call__(self, estimator, x, y):
+        self.seen.append((estimator.coefs_, x, y))
+        return self.scores[len(self.seen) - 1]
+
+
+@pytest.mark.parametrize(
+    ("scores", "epochs", "best"),
+    [
+        ([0.5, 0.6, 0.6, 0.6, 0.6, 0.9], 5, 1),  # three without an improvement, one more than asked
+        ([0.5, 0.505, 0.51, 0.515, 0.9], 4, 3),  # by less than tol, and yet the best
+        ([0.5, 0.4, 0.4, 0.6, 0.5, 0.5, 0.5, 0.9], 7, 3),
+    ],
+)
+def test_early_stopping_follows_the_scorer_and_restores_its_best(scores, epochs, best):
+    scoring = Scripted(scores)
+    settings = {**SMALL, "max_iter": 20, "tol": 0.05, "n_iter_no_change": 2}
+    e = MLPClassifier(**settings, early_stopping=True, scoring=scoring).fit(X, NAMES)
+    assert (e.n_iter_, e.stopped_) == (epochs, "early")
+    assert e.validation_scores_ == scores[:epochs]
+    for kept, found in zip(scoring.seen[best][0], e.coefs_, strict=True):
+        np.testing.assert_array_equal(kept, found)
+    assert np.array_equal(scoring.seen[-1][0][0], e.coefs_[0]) == (best == epochs - 1)
+    assert set(scoring.seen[0][2]) == set(NAMES)  # labels as the user has them
+    assert len(scoring.seen[0][1]) == 20
+
+
+@pytest.mark.parametrize("name", ["neg_log_loss", "f1_macro", "accuracy"])
+def test_scorers_by_name(name):
+    from sklearn.metrics import get_scorer
+
+    e = MLPClassifier(scoring=name, **SMALL).fit(X, NAMES, X_val=X[:50], y_val=NAMES[:50])
+    assert e.validation_scores_[-1] == pytest.approx(get_scorer(name)(e, X[:50], NAMES[:50]))
+
+
+def test_the_held_out_share_has_every_class_and_is_not_trained_on():
+    seen = Scripted([1.0] * 5)
+    rare = np.where(np.arange(200) < 6, "rare", "common")
+    e = MLPClassifier(**SMALL, early_stopping=True, scoring=seen, validation_fraction=0.2)
+    e.fit(X, rare)
+    x, y = seen.seen[0][1:]
+    assert len(x) == 40
+    assert (y == "rare").sum() in (1, 2)
+    assert e.t_ == 5 * 160
+
+
+# ---- going on ------------------------------------------------------------------------------------
+
+
+def test_warm_start_goes_on_from_the_parameters():
+    e = MLPRegressor(**SMALL, warm_start=True, solver="sgd", momentum=0.0).fit(X, VALUES)
+    e.fit(X, VALUES)
+    once = MLPRegressor(**{**SMALL, "max_iter": 10}, solver="sgd", momentum=0.0).fit(X, VALUES)
+    same(e, once)
+    assert e.loss_curve_ == once.loss_curve_
+    assert (e.n_iter_, once.n_iter_, e.t_, once.t_) == (5, 10, 2000, 2000)
+    with pytest.raises(ValueError, match="activation was changed since the network was built"):
+        e.set_params(activation="tanh").fit(X, VALUES)
+    with pytest.raises(ValueError, match="previously unseen labels"):
+        MLPClassifier(**SMALL, warm_start=True).fit(X, NAMES).fit(X, CLASSES.astype(str))
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "rmsprop", "lion"])
+def test_epochs_of_partial_fit_are_the_epochs_of_fit(solver):
+    e, once = (MLPClassifier(**SMALL, solver=solver, batch_size=64) for _ in range(2))
+    for i in range(5):
+        e.partial_fit(X, NAMES, classes=["cedar", "ash", "birch"] if i == 0 else None)
+    same(e, once.fit(X, NAMES))
+    assert e.loss_curve_ == once.loss_curve_
+    assert (e.n_iter_, e.t_) == (1, 1000)
+    assert list(e.classes_) == ["ash", "birch", "cedar"]
+
+
+def test_partial_fit_takes_parts_without_some_classes():
+    e = MLPClassifier((16,), random_state=0, learning_rate_init=0.01)
+    for _ in range(60):
+        for i in range(3):
+            part = np.equal(CLASSES, i)
+            e.partial_fit(X[part], NAMES[part], classes=np.unique(NAMES))
+    assert e.score(X, NAMES) > 0.8
+    with pytest.raises(ValueError, match="name all of them in the first partial_fit"):
+        e.partial_fit(X, np.where(NAMES == "ash", "oak", NAMES))
+    with pytest.raises(ValueError, match="cannot change; leave them out"):
+        e.partial_fit(X, NAMES, classes=["ash", "oak"])
+    with pytest.raises(ValueError, match="classes must be passed to the first call"):
+        MLPClassifier().partial_fit(X, NAMES)
+    with pytest.raises(ValueError, match="needs all examples at once"):
+        MLPClassifier(class_weight="balanced").partial_fit(X, NAMES, np.unique(NAMES))
+
+
+def test_early_stopping_works_with_partial_fit():
+    scoring = Scripted([0.5, 0.7, 0.6, 0.6, 0.6])
+    e = MLPClassifier(**SMALL, early_stopping=True, n_iter_no_change=2, scoring=scoring)
+    ends = [e.partial_fit(X, NAMES, np.unique(NAMES)).stopped_ for _ in range(5)]
+    assert ends == ["finished"] * 4 + ["early"]
+    for kept, found in zip(scoring.seen[1][0], e.coefs_, strict=True):
+        np.testing.assert_array_equal(kept, found)
+    for x, y in zip(scoring.seen[0][1:], scoring.seen[4][1:], strict=True):
+        np.testing.assert_array_equal(x, y)  # the same examples each time
+    before = e.coefs_[0]
+    with pytest.warns(UserWarning, match="early stopping has ended this training"):
+        e.partial_fit(X, NAMES)
+    np.testing.assert_array_equal(before, e.coefs_[0])
+    e.set_params(early_stopping=False).partial_fit(X, NAMES)
+    assert not np.array_equal(before, e.coefs_[0])
+
+
+def test_partial_fit_is_scored_on_ones_own_validation_data():
+    e = MLPRegressor(**SMALL, early_stopping=True)
+    for _ in range(3):
+        e.partial_fit(X[50:], VALUES[50:], X_val=X[:50], y_val=VALUES[:50])
+    assert e.validation_scores_[-1] == pytest.approx(e.score(X[:50], VALUES[:50]))
+    assert (len(e.validation_scores_), e.t_) == (3, 450)
+
+
+def test_a_learning_rate_over_a_whole_fit_does_not_go_with_partial_fit():
+    e = MLPRegressor(learning_rate="one_cycle")
+    with pytest.raises(ValueError, match="spans a whole fit"):
+        e.partial_fit(X, VALUES)
+    assert not hasattr(MLPRegressor(solver="lbfgs"), "partial_fit")
+
+
+# ---- ending --------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_an_estimator_that_can_be_used():
+    def interrupt(trainer):
+        if trainer.steps == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    e = MLPClassifier(**SMALL, batch_size=50, callbacks=[Hook(interrupt)])
+    with pytest.warns(UserWarning, match="interrupted after 1 epochs"):
+        e.fit(X, NAMES)
+    assert (e.stopped_, e.n_iter_, len(e.loss_curve_)) == ("interrupted", 1, 1)
+    assert e.predict(X).shape == (200,)
+
+
+def test_too_few_epochs_are_said():
+    with pytest.warns(ConvergenceWarning, match="raise max_iter=5 or tol=0.0001"):
+        MLPClassifier(**SMALL).fit(X, NAMES)
+
+
+def test_a_diverged_training_says_so_and_leaves_no_model():
+    e = MLPRegressor(solver="sgd", learning_rate_init=1e9, **SMALL)
+    with pytest.raises(FloatingPointError, match=r"learning_rate_init=1e\+09; lower it"):
+        e.fit(X, VALUES)
+    assert not hasattr(e, "net_")
+
+
+def test_verbose_prints_every_epoch(capsys):
+    settings = {**SMALL, "max_iter": 3, "verbose": True}
+    MLPRegressor(**settings).fit(X, VALUES, X_val=X, y_val=VALUES)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("Epoch 3: loss ")
+    assert "score" in lines[2]
+
+
+def test_precision_is_float32_or_the_datas_own():
+    assert MLPRegressor(max_iter=5).fit(X, VALUES).predict(X).dtype == np.float32
+    e = MLPRegressor(**SMALL)
+    assert e.fit(X.astype(np.float32), VALUES).predict(X).dtype == np.float32
+    assert e.fit(X, VALUES).predict(X).dtype == np.float64
+    assert e.set_params(precision="float32").fit(X, VALUES).net_.precision == "float32"
+    assert e.fit((100 * X).astype(np.int16), VALUES).net_.precision == "float32"

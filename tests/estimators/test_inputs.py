@@ -1,0 +1,194 @@
+"""What X and y may be: data frames, sparse matrices, other libraries' arrays; and what not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+
+import gpumlp
+from gpumlp.estimators import MLPClassifier, MLPRegressor, inputs
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+RNG = np.random.default_rng(8)
+X = RNG.normal(size=(90, 4))
+LABELS = np.where(X[:, 0] > 0, "up", "down")
+VALUES = X[:, 0] - X[:, 1]
+SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "backend": "numpy"}
+SMALL |= {"precision": "auto"}  # X's own, float64
+COLUMNS = ["a", "b", "c", "d"]
+
+
+# ---- data frames ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_data_frames_are_their_values_and_leave_their_names(kind):
+    make = {
+        "pandas": lambda table: pd.DataFrame(table),
+        "polars": lambda table: pl.DataFrame(table),
+        "pyarrow": lambda table: pa.table(table),
+    }[kind]
+    frame = make({name: X[:, i] for i, name in enumerate(COLUMNS)})
+    y = {"pandas": pd.Series, "polars": pl.Series, "pyarrow": pa.array}[kind](LABELS.tolist())
+    e, plain = MLPClassifier(**SMALL).fit(frame, y), MLPClassifier(**SMALL).fit(X, LABELS)
+    assert list(e.feature_names_in_) == COLUMNS
+    assert not hasattr(plain, "feature_names_in_")
+    np.testing.assert_array_equal(e.predict_proba(frame), plain.predict_proba(X))
+    assert set(e.predict(frame)) <= {"up", "down"}
+    other = make({name: X[:, i] for i, name in enumerate("abdc")})
+    with pytest.raises(ValueError, match="feature names"):
+        e.predict(other)
+
+
+def test_validation_and_scorers_take_frames_without_a_warning():
+    frame = pd.DataFrame(X, columns=COLUMNS)
+    e = MLPClassifier(**SMALL, scoring="neg_log_loss", early_stopping=True)
+    e.fit(frame, pd.Series(LABELS, dtype="category"), X_val=frame[:30], y_val=LABELS[:30])
+    assert len(e.validation_scores_) == 5
+
+
+# ---- sparse matrices -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [sp.csr_array, sp.csc_matrix, sp.coo_array])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_sparse_rows_are_the_dense_ones(kind, precision, monkeypatch):
+    monkeypatch.setattr(inputs, "CHUNK", 32)  # so that prediction takes several parts
+    x = np.where(RNG.uniform(size=X.shape) < 0.3, X, 0)
+    seen = []
+    dense = inputs.dense
+    monkeypatch.setattr(inputs, "dense", lambda *a: seen.append(dense(*a)) or seen[-1])
+    settings = {**SMALL, "precision": precision}
+    e, plain = (
+        MLPRegressor(**settings).fit(kind(x), VALUES),
+        MLPRegressor(**settings).fit(x, VALUES),
+    )
+    assert seen[0].dtype == precision  # nothing wider in between
+    np.testing.assert_allclose(e.predict(kind(x)), plain.predict(x), rtol=1e-5, atol=1e-6)
+
+
+def test_sparse_rows_larger_than_the_memory_are_refused():
+    x = sp.random_array((10**6, 10**8), density=1e-14, format="csr", rng=0)
+    with pytest.raises(ValueError, match=r"dense it takes 800,000\.0 GB.*partial_fit"):
+        MLPRegressor(**SMALL).fit(x, np.zeros(10**6))
+
+
+def test_sparse_labels():
+    y = np.stack([X[:, 0] > 0, X[:, 1] > 0], axis=1).astype(int)
+    e, plain = MLPClassifier(**SMALL).fit(X, sp.csr_array(y)), MLPClassifier(**SMALL).fit(X, y)
+    np.testing.assert_array_equal(e.predict_proba(X), plain.predict_proba(X))
+
+
+# ---- other libraries' arrays ---------------------------------------------------------------------
+
+
+def test_torch_in_torch_out():
+    torch = pytest.importorskip("torch")
+    x, y = torch.tensor(X, dtype=torch.float32), torch.tensor(VALUES, dtype=torch.float32)
+    e = MLPRegressor(**SMALL).fit(x, y, sample_weight=torch.ones(90))
+    out = e.predict(x.requires_grad_())
+    assert isinstance(out, torch.Tensor)
+    assert out.dtype == torch.float32
+    plain = MLPRegressor(**SMALL).fit(x.detach().numpy(), y.numpy(), np.ones(90))
+    np.testing.assert_array_equal(out.numpy(), plain.predict(x.detach().numpy()))
+    codes = torch.tensor(LABELS == "up").long()
+    c = MLPClassifier(**SMALL).fit(x, codes)
+    assert isinstance(c.predict(x), torch.Tensor)
+    assert isinstance(c.predict_proba(x), torch.Tensor)
+    assert c.score(x.detach(), codes) == (c.predict(x) == codes).double().mean()
+    names = MLPClassifier(**SMALL).fit(x, LABELS).predict(x)
+    assert isinstance(names, np.ndarray)  # torch has no words
+
+
+def test_jax_in_jax_out():
+    jax = pytest.importorskip("jax")
+    x = jax.numpy.asarray(X, dtype="float32")
+    e = MLPRegressor(**SMALL).fit(x, jax.numpy.asarray(VALUES, dtype="float32"))
+    out = e.predict(x)
+    assert isinstance(out, jax.Array)
+    np.testing.assert_array_equal(np.asarray(out), e.predict(np.asarray(x)))
+
+
+def test_arrays_of_the_cuda_backend_stay_there():
+    from gpumlp.backends.cuda.backend import CudaBackend
+    from tests.support.harness.host_device import HostDevice
+
+    backend = CudaBackend(HostDevice(), "float32")
+    x, rows = X.astype(np.float32), LABELS == "up"
+    e = MLPClassifier(**{**SMALL, "backend": backend, "max_iter": 2}, early_stopping=True)
+    e.fit(backend.asarray(x), rows)
+    plain = MLPClassifier(**{**SMALL, "max_iter": 2}, early_stopping=True).fit(x, rows)
+    np.testing.assert_allclose(e.predict_proba(x), plain.predict_proba(x), rtol=1e-4)
+    assert e.n_features_in_ == 4
+    with pytest.raises(ValueError, match="5 features"):
+        e.predict(backend.asarray(np.ones((3, 5))))
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+BAD = [
+    ({"hidden_layer_sizes": (8, 0)}, ValueError, r"hidden_layer_sizes\[1\] must be at least 1"),
+    ({"hidden_layer_sizes": 2.5}, TypeError, r"hidden_layer_sizes\[0\] must be a whole number"),
+    ({"activation": "rleu"}, ValueError, "unknown activation 'rleu'; did you mean 'relu'"),
+    ({"activation": ["relu", "tanh"]}, ValueError, "2 entries but there are 1 hidden layers"),
+    ({"solver": "adm"}, ValueError, "unknown solver 'adm'; did you mean 'adam'.*lbfgs"),
+    ({"alpha": -1}, ValueError, "alpha must be finite and 0 or more"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+    ({"learning_rate": "cosine"}, ValueError, "unknown learning_rate.*invscaling, adaptive"),
+    ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be finite and more than 0"),
+    ({"max_iter": 0}, ValueError, "max_iter must be at least 1"),
+    ({"tol": "small"}, TypeError, "tol must be a number"),
+    ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change must be at least 1"),
+    ({"early_stopping": True, "validation_fraction": 1.0}, ValueError, "validation_fraction"),
+    ({"early_stopping": True, "validation_fraction": 1e-3}, ValueError, "leaves 1 to validate on"),
+    ({"loss": "huber"}, ValueError, "huber is no loss of classes.*MLPRegressor"),
+    ({"class_weight": {"left": 2}}, ValueError, "class_weight has the class 'left'.*'down', 'up'"),
+    ({"class_weight": "even"}, ValueError, 'class_weight must be "balanced" or a dict'),
+    ({"scoring": "acuracy"}, ValueError, "acuracy"),
+    ({"shuffle": 3}, TypeError, "shuffle must be True or False"),
+    ({"callbacks": [print]}, TypeError, "callbacks must be Callback objects"),
+    ({"backend": "gpu"}, ValueError, "unknown backend 'gpu'"),
+    ({"precision": "float16"}, ValueError, 'backend "numpy" has precision'),
+    ({"clip_norm": -1}, ValueError, "clip_norm must be finite"),
+    ({"momentum": 1.5, "solver": "sgd"}, ValueError, "momentum must be below 1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "message"), BAD)
+def test_parameters_that_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        MLPClassifier(**{**SMALL, **settings}).fit(X, LABELS)
+
+
+def test_regression_refuses_losses_of_classes_and_counts_below_zero():
+    with pytest.raises(ValueError, match="softmax_cross_entropy is a loss of classes"):
+        MLPRegressor("softmax_cross_entropy").fit(X, VALUES)
+    with pytest.raises(ValueError, match="poisson takes counts"):
+        MLPRegressor("poisson").fit(X, VALUES)
+
+
+def test_half_a_validation_set_is_refused():
+    with pytest.raises(ValueError, match="X_val and y_val belong together"):
+        MLPRegressor(**SMALL).fit(X, VALUES, X_val=X)
+    with pytest.raises(ValueError, match="3 features"):
+        MLPRegressor(**SMALL).fit(X, VALUES, X_val=X[:, :3], y_val=VALUES)
+
+
+def test_a_model_is_there_still_where_the_next_fits_arguments_are_refused():
+    e = MLPClassifier(**SMALL).fit(X, LABELS)
+    before = e.predict_proba(X)
+    with pytest.raises(ValueError, match="NaN"):
+        e.fit(np.where(X > 2, np.nan, X), LABELS)
+    np.testing.assert_array_equal(e.predict_proba(X), before)
+
+
+def test_a_network_goes_to_a_file_and_back(tmp_path):
+    e = MLPClassifier(**SMALL).fit(X, LABELS)
+    e.net_.save(tmp_path / "m.safetensors")
+    net = gpumlp.MLP.load(tmp_path / "m.safetensors", backend="numpy")
+    np.testing.assert_array_equal(net.predict(X)[:, 0], e.predict_proba(X)[:, 1])

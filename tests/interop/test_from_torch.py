@@ -1,0 +1,177 @@
+"""Networks from torch's modules, and torch's modules from networks."""
+
+import importlib
+import pickle
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import ACTIVATIONS
+from tests.backends.cuda.test_networks import on_host
+from tests.support import networks
+from tests.support.refusal import refusal
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from gpumlp.interop.torch import FusedMLP, from_torch, to_torch  # noqa: E402
+
+X = np.random.default_rng(7).normal(size=(9, 3))
+KNOWN = [
+    nn.ReLU(inplace=True), nn.LeakyReLU(0.2), nn.ELU(0.5), nn.SELU(), nn.Sigmoid(), nn.Tanh(),
+    nn.Softplus(), nn.Softsign(), nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Mish(), nn.Hardswish(),
+    nn.Identity(), nn.Softmax(dim=-1), None,
+]  # fmt: skip
+
+
+def sequential(*hidden, widths=(3, 7, 5, 4), bias=True):
+    torch.manual_seed(1)
+    modules = []
+    for n_in, n_out, f in zip(widths, widths[1:], hidden, strict=False):
+        modules += [nn.Linear(n_in, n_out, bias=bias), *([] if f is None else [f])]
+    return nn.Sequential(*modules).double()
+
+
+def outputs(module, x=X):
+    return module(torch.tensor(x)).detach().numpy()
+
+
+@pytest.mark.parametrize("f", KNOWN, ids=repr)
+def test_from_torch_keeps_the_outputs(f):
+    module = sequential(f, nn.Tanh(), f)
+    net = from_torch(module, backend="numpy")
+    assert net.precision == "float64"
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12, atol=1e-15)
+    assert net.forward(X).std() > 0
+
+
+@pytest.mark.parametrize("f", ACTIVATIONS)
+def test_to_torch_keeps_the_outputs(f):
+    """And the module goes by itself: it is pickled without a word of gpumlp."""
+    for output in networks.output_activations(f, "squared_error"):
+        net = networks.network(f, "squared_error", 3, output)
+        module = to_torch(net)
+        assert type(module) is nn.Sequential
+        np.testing.assert_allclose(outputs(module), net.forward(X), rtol=1e-12, atol=1e-15)
+        saved = pickle.dumps(module)
+        assert b"gpumlp" not in saved
+        np.testing.assert_array_equal(outputs(pickle.loads(saved)), outputs(module))
+        back = from_torch(module, backend="numpy", loss="squared_error")
+        assert back.config()["activation"] == net.config()["activation"]
+        assert back.config()["output_activation"] == net.config()["output_activation"]
+        np.testing.assert_array_equal(back.forward(X), net.forward(X))
+
+
+def test_to_torch_keeps_parameters_of_activations_and_trains():
+    f = [ACTIVATIONS["selu"].set(alpha=1.3, scale=0.9), ACTIVATIONS["elu"].set(alpha=0.4)]
+    net = gpumlp.MLP([3, 6, 5, 2], f, precision="float32", backend="numpy")
+    module = to_torch(net)
+    x = X.astype("float32")
+    np.testing.assert_allclose(outputs(module, x), net.forward(x), rtol=1e-5, atol=1e-6)
+    assert from_torch(module, backend="numpy").config()["activation"] == net.config()["activation"]
+    before = net.theta.flat.copy()
+    module(torch.tensor(x)).sum().backward()
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    np.testing.assert_array_equal(net.theta.flat, before)  # a copy, not a view
+    assert np.abs(outputs(module, x) - net.forward(x)).max() > 0.1
+
+
+def test_gradients_of_a_network_from_torch_are_torchs():
+    module, y = sequential(nn.GELU(), nn.Mish(), None), np.arange(9) % 4
+    net = from_torch(module, backend="numpy")
+    _, gradients = net.cost_and_gradients(X, y)
+    nn.functional.cross_entropy(module(torch.tensor(X)), torch.tensor(y)).backward()
+    for k, linear in enumerate(m for m in module if isinstance(m, nn.Linear)):
+        np.testing.assert_allclose(gradients.W[k], linear.weight.grad, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(gradients.b[k], linear.bias.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_settings_dtypes_and_the_loss():
+    module = sequential(nn.ReLU(), nn.ReLU(), None)
+    net = from_torch(module.float(), backend="numpy", loss="huber", regularizer="l2", seed=4)
+    assert (net.precision, net.loss.name, net.regularizer.name) == ("float32", "huber", "l2")
+    wide = from_torch(module, backend="numpy", precision="float64")
+    np.testing.assert_allclose(wide.forward(X), net.forward(X), rtol=1e-4, atol=1e-5)
+    half = from_torch(module.bfloat16(), backend="numpy")
+    assert half.precision == "float32"  # holds them exactly
+    np.testing.assert_array_equal(half.layers[0].W, module[0].weight.float().detach().numpy())
+    assert from_torch(sequential(nn.ReLU(), nn.Softmax(dim=-1)), "numpy").loss.probabilities
+    assert from_torch(FusedMLP([3, 4, 2], "silu"), "numpy").f[1].name == "silu"
+
+
+def test_nested_modules_and_one_layer():
+    module = nn.Sequential(
+        nn.Sequential(nn.Linear(3, 6), nn.Tanh()), nn.Sequential(nn.Linear(6, 2))
+    ).double()
+    net = from_torch(module, backend="numpy")
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+    one = nn.Sequential(nn.Linear(3, 2)).double()
+    np.testing.assert_allclose(from_torch(one, "numpy").forward(X), outputs(one), rtol=1e-12)
+
+
+def test_a_missing_bias_is_zero_and_said():
+    module = sequential(nn.ReLU(), nn.ReLU(), None, bias=False)
+    with pytest.warns(
+        UserWarning, match="has no bias; it gets one of zeros, which a training moves"
+    ) as said:
+        net = from_torch(module, backend="numpy")
+    assert len(said) == 3
+    assert said[0].filename == __file__
+    assert not any(layer.b.any() for layer in net.layers)
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+
+
+LINEAR = nn.Linear(3, 3)
+REFUSED = [
+    (nn.Sequential(nn.Flatten(), LINEAR), TypeError, "0 is a Flatten", "x.reshape(len(x), -1)"),
+    (nn.Sequential(LINEAR, nn.Dropout()), TypeError, "1 is a Dropout", "in eval mode it does"),
+    (nn.Sequential(LINEAR, nn.Softmax(dim=0)), TypeError, "1 is a Softmax", "Softmax(dim=-1)"),
+    (
+        nn.Sequential(LINEAR, nn.Sequential(nn.LayerNorm(3), LINEAR)), TypeError,
+        "1.0 is a LayerNorm, which is not known here", "known: ELU, Exponential, GELU, Hardswish",
+    ),
+    (nn.Sequential(LINEAR, nn.Softplus(beta=2)), TypeError, "1 is a Softplus", "these settings"),
+    (nn.Sequential(nn.ReLU(), LINEAR), ValueError, "0, ReLU, is first; an activation follows"),
+    (nn.Sequential(LINEAR, nn.ReLU(), nn.Tanh()), ValueError, "2, Tanh, is behind another"),
+    (nn.Sequential(LINEAR, nn.Linear(4, 2)), ValueError, "1 has 4 inputs but the Linear before"),
+    (nn.Sequential(), ValueError, "module has no Linear; pass torch.nn.Sequential("),
+    (LINEAR, TypeError, "module must be a torch.nn.Sequential, got Linear", "pass its layers as"),
+    (
+        nn.Sequential(LINEAR, torch.fx.symbolic_trace(lambda z: torch.sin(z))), TypeError,
+        "1 is a <lambda>, which is not known here",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "error", "said"), [(m, e, s) for m, e, *s in REFUSED])
+def test_what_is_not_known_is_named(module, error, said):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refusal(error, lambda: from_torch(module, backend="numpy"), *said)
+
+
+def test_an_own_activation_has_no_module():
+    own = gpumlp.Activation("mine", f=lambda z: z, df=lambda z, h: np.ones_like(h))
+    net = gpumlp.MLP([3, 4, 2], own, backend="numpy")
+    refusal(ValueError, lambda: to_torch(net), "activation 'mine' is none of gpumlp's and torch")
+
+
+def test_predict_on_a_tensor_is_the_modules_output():
+    module = sequential(nn.SiLU(), nn.SiLU(), None)
+    net, x = from_torch(module, backend="numpy"), torch.tensor(X)
+    want = module(x).softmax(dim=1)
+    torch.testing.assert_close(net.predict(x), want.detach(), rtol=1e-12, atol=1e-14)
+    assert on_host(net.forward(X)).shape == (9, 4)
+
+
+def test_without_torch_the_error_says_what_to_install(monkeypatch):
+    for name in ("torch", "gpumlp.interop.torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules["gpumlp.interop.torch"]
+    refusal(
+        ImportError, lambda: importlib.import_module("gpumlp.interop.torch"),
+        'gpumlp.interop.torch needs PyTorch: pip install "gpumlp[torch]"',
+    )  # fmt: skip

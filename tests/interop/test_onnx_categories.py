@@ -1,0 +1,176 @@
+"""Exported models of columns of words: what Preparation.inputs makes of them, in both runtimes."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from gpumlp import MLP
+from gpumlp.data import Preparation
+from gpumlp.interop.onnx import export_onnx
+from tests.support.cli_cases import SMALL, rows_of, run
+from tests.support.data_cases import write_csv
+from tests.support.refusal import refusal
+
+WORDS = {"town": ("bonn", "köln", "x y"), "colour": ("blue", "red"), "fill": ("a", "b")}
+M = 240
+
+
+def known(**more):
+    """Columns of all kinds: numbers with and without holes; words with others, with holes, bare."""
+    settings = {
+        "task": "classification",
+        "features": ("town", "age", "colour", "size", "fill", "area"), "target": "kind",
+        "classes": ("no", "yes", "perhaps"), "categories": WORDS, "others": ("town",),
+        "holes": ("age", "colour"), "fill": (0.0, 41.0, 0.0, 3.0, 0.0, 7.0),
+        "shift": (0.0, 40.0, 0.0, 2.5, 0.0, 1.7e9), "scale": (1.0, 9.0, 1.0, 0.1, 1.0, 100.0),
+    }  # fmt: skip
+    return Preparation(**{**settings, **more})
+
+
+def raw(preparation, rng, m=40):
+    """The inputs of a graph, and the same as `Preparation.inputs` takes them."""
+    inputs, x = {}, np.empty((m, len(preparation.features)))
+    for j, name in enumerate(preparation.features):
+        words = preparation.categories.get(name)
+        if words is None:
+            x[:, j] = rng.normal(size=m) * 10 + (preparation.shift or [0] * 9)[j]
+            x[rng.random(m) < 0.2, j] = np.nan
+            inputs[name] = x[:, j : j + 1]
+        else:
+            many = np.array([*words, "unknown", ""], object)
+            at = rng.integers(0, len(many), m)
+            x[:, j] = np.where(at == len(words) + 1, np.nan, at)
+            inputs[name] = many[at][:, None]
+    return inputs, x
+
+
+def outputs(model, inputs):
+    """By name, of both implementations."""
+    names = [output.name for output in model.graph.output]
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for runtime in (session, ReferenceEvaluator(model)):
+        yield dict(zip(names, runtime.run(None, inputs), strict=True))
+
+
+CASES = [
+    {},
+    {"holes": (), "others": ()},
+    {"holes": ("colour", "fill"), "others": ("colour", "fill")},
+    {"shift": None, "scale": None},
+    {"features": ("colour", "town"), "categories": {k: WORDS[k] for k in ("colour", "town")},
+     "fill": (0.0, 0.0), "shift": None, "scale": None, "holes": ("town",)},
+    {"categories": {**WORDS, "town": ()}},  # all of them rare
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("opset", [13, 17, 24])
+@pytest.mark.parametrize("more", CASES, ids=lambda p: ",".join(p) or "all")
+def test_the_graph_does_what_the_preparation_does(more, opset, precision, rng):
+    preparation = known(**more)
+    width = len(preparation.columns)
+    net = MLP([width, 7, 3], "tanh", precision=precision, backend="numpy", seed=4)
+    model = export_onnx(net, opset=opset, preparation=preparation)
+    inputs, x = raw(preparation, rng)
+    p = preparation.outputs(net.predict(preparation.inputs(x)))
+    exact = 1e-12 if precision == "float64" else 1e-5
+    for found in outputs(model, inputs):
+        np.testing.assert_allclose(found["probabilities"], p, rtol=exact)
+        assert found["label"].tolist() == [preparation.classes[i] for i in p.argmax(axis=1)]
+
+
+def test_every_input_of_the_network_has_its_column(rng):
+    """A network that is the identity shows what it sees, column by column."""
+    preparation = known(task="regression", classes=None)
+    n = len(preparation.columns)
+    net = MLP([n, n], loss="squared_error", precision="float64", backend="numpy")
+    net.layers[0].W[...], net.layers[0].b[...] = np.eye(n), 0
+    inputs, x = raw(preparation, rng)
+    for found in outputs(export_onnx(net, preparation=preparation), inputs):
+        np.testing.assert_allclose(found["values"], preparation.inputs(x), rtol=1e-12)
+
+
+def test_inputs_and_metadata(tmp_path):
+    preparation = known()
+    net = MLP([len(preparation.columns), 3], backend="numpy")
+    export_onnx(net, tmp_path / "m.onnx", preparation=preparation, link=False)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    kinds = {entry.name: (entry.type, entry.shape) for entry in session.get_inputs()}
+    assert list(kinds) == list(preparation.features)
+    for name, kind in kinds.items():
+        words = name in WORDS
+        assert kind == ("tensor(string)" if words else "tensor(double)", ["batch", 1])
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17), ("ai.onnx.ml", 2)]
+    told = {prop.key: prop.value for prop in model.metadata_props}
+    assert json.loads(told["categories"]) == {name: list(words) for name, words in WORDS.items()}
+
+
+def test_a_column_whose_name_the_graph_needs_is_refused():
+    for name in ("label", "probabilities", "0.weight", "", "inputs/fill"):
+        preparation = known(features=("town", "age", "colour", "size", "fill", name))
+        net = MLP([len(preparation.columns), 3], backend="numpy")
+        refusal(
+            ValueError, lambda p=preparation, n=net: export_onnx(n, preparation=p),
+            f"the column {name!r} cannot be", "preparation=None",
+        )  # fmt: skip
+
+
+@pytest.fixture
+def houses(tmp_path, rng):
+    """A table with words, holes and numbers that are categories, and a model of it."""
+    town = np.array(["bonn", "köln", "ulm", "rare", ""])[
+        rng.choice(5, M, p=[0.4, 0.3, 0.2, 0.01, 0.09])
+    ]
+    zone = rng.integers(1, 5, M)
+    age = np.where(rng.random(M) < 0.1, "", rng.normal(40, 9, M).round(2).astype(str))
+    price = 100 * zone + 50 * (town == "bonn") + rng.normal(size=M)
+    columns = {"town": town, "age": age, "zone": zone, "price": price}
+    path = write_csv(tmp_path / "houses.csv", columns)
+    options = ["--target", "price", "--categorical", "zone", "--out", tmp_path / "o"]
+    run("train", path, *options, *SMALL)
+    return path, columns, tmp_path / "o" / "model.safetensors"
+
+
+def test_gpumlp_export_gives_what_gpumlp_predict_does(houses, tmp_path):
+    path, columns, model = houses
+    told = run("export", model, tmp_path / "m.onnx").stdout
+    assert "inputs   town (batch, 1), age (batch, 1), zone (batch, 1)\n" in told
+    new = {name: values[:9].copy() for name, values in columns.items() if name != "price"}
+    new["town"][:2], new["zone"][1:3] = ["paris", ""], 77
+    write_csv(path, new)
+    rows = rows_of(run("predict", model, path).stdout)
+    ages = [float(text or "nan") for text in new["age"]]
+    inputs = {name: np.array(new[name]).astype(str).astype(object)[:, None] for name in new}
+    inputs["age"] = np.array(ages)[:, None]
+    for found in outputs(onnx.load(tmp_path / "m.onnx"), inputs):
+        values = [float(row["prediction"]) for row in rows]
+        np.testing.assert_allclose(found["values"][:, 0], values, rtol=1e-6)
+
+
+def test_wrong_uses(houses, tmp_path):
+    path, columns, model = houses
+    out = tmp_path / "m.onnx"
+    write_csv(path, {"label" if name == "town" else name: v for name, v in columns.items()})
+    run("train", path, "--target", "price", "--out", tmp_path / "p", "--task", "regression", *SMALL)
+    run("export", tmp_path / "p" / "model.safetensors", out)  # a regression's graph has no label
+    out.unlink()
+    write_csv(path, {"values" if name == "town" else name: v for name, v in columns.items()})
+    run("train", path, "--target", "price", "--out", tmp_path / "p", *SMALL)
+    error = run("export", tmp_path / "p" / "model.safetensors", out, code=2).stderr
+    assert "the column 'values' cannot be an input of that name" in error
+    assert error.endswith("rename it and train again, or export the network alone, --no-raw\n")
+    for arguments, message in [
+        ([model, out, "--opset", 12], "opset must be at least 13"),
+        ([model, tmp_path / "m.npz", "--raw"], "are for .onnx files"),
+    ]:
+        assert message in run("export", *arguments, code=2).stderr
+    assert not out.exists()
+    run("export", tmp_path / "p" / "model.safetensors", out, "--no-raw")
+    assert [entry.name for entry in onnxruntime.InferenceSession(out).get_inputs()] == ["x"]

@@ -1,0 +1,310 @@
+"""The operators in torch: registered soundly, and torch's own numbers, on the host."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from gpumlp import ACTIVATIONS
+from tests.support.refusal import refusal
+
+torch = pytest.importorskip("torch")
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import library  # noqa: E402
+
+from gpumlp.interop import torch_ops as ops  # noqa: E402
+from gpumlp.interop.torch import linear_activation, softmax_cross_entropy  # noqa: E402
+from gpumlp.interop.torch_backend import working  # noqa: E402
+from tests.support import in_torch  # noqa: E402  (needs torch)
+
+OTHERS = {
+    "leaky_relu": (0.3,), "elu": (0.5,), "selu": (1.1, 0.9),
+}  # fmt: skip
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
+
+
+@pytest.fixture
+def made():
+    """Random tensors of a shape, off the kinks of most activations."""
+    generator = torch.Generator().manual_seed(5)
+
+    def make(*shape, dtype=torch.float64, grad=True):
+        a = torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+        return a.requires_grad_(grad)
+
+    return make
+
+
+def plain(x, W, b, name, params):
+    entry = ACTIVATIONS[name]
+    named = dict(zip(entry.params, params, strict=True)) if params else entry.params
+    return in_torch.ACTIVATIONS[name](F.linear(x, W, b), **named)
+
+
+def assert_same(got, want, tolerance):
+    """Shape, dtype and values, to a share of the largest."""
+    for a, b in zip(got, want, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        scale = float(b.detach().abs().max()) if b.numel() else 0
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
+def with_gradients(h, *of):
+    return [h.detach(), *torch.autograd.grad((h.double() ** 2).sum(), of)]
+
+
+CASES = [(name, ()) for name in ACTIVATIONS] + list(OTHERS.items())
+
+
+# ---- a layer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_a_layer_is_torchs(name, params, made):
+    x, W, b = made(6, 5), made(4, 5), made(4)
+    got = with_gradients(linear_activation(x, W, b, name, *params), x, W, b)
+    assert_same(got, with_gradients(plain(x, W, b, name, params), x, W, b), 1e-12)
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_gradcheck(name, params, made):
+    of = made(3, 4), made(2, 4), made(2)
+    assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, name, *params), of)
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_opcheck_of_a_layer(name, params, made):
+    args = (name, list(params or ACTIVATIONS[name].params.values()))
+    library.opcheck(ops.layer, (made(3, 4), made(2, 4), made(2), *args, True))
+    of = made(3, 4, grad=False), made(2, 4, grad=False), made(2, grad=False)
+    h, z = ops.layer(*of, *args, True)
+    assert ops.layer(*of, *args, False)[1].shape == (0,)
+    for needs in ([True] * 3, [False, True, False]):
+        given = (made(3, 2, grad=False), *of[:2], z, h, *args, needs)
+        library.opcheck(ops.layer_backward, given)
+
+
+@pytest.mark.parametrize(
+    "shape", [(7, 5), (5,), (2, 3, 5), (1, 5), (2, 1, 3, 5), (0, 5), (3, 0, 5)]
+)
+@pytest.mark.parametrize("name", ["relu", "gelu", "softmax", "identity"])
+def test_leading_axes(shape, name, made):
+    x, W, b = made(*shape), made(4, 5), made(4)
+    got = with_gradients(linear_activation(x, W, b, name), x, W, b)
+    assert_same(got, with_gradients(plain(x, W, b, name, ()), x, W, b), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["tanh", "silu"])
+def test_other_dtypes(dtype, name, made):
+    x, W, b = made(6, 5, dtype=dtype), made(4, 5, dtype=dtype), made(4, dtype=dtype)
+    got = with_gradients(linear_activation(x, W, b, name), x, W, b)
+    wide = [t.detach().double().requires_grad_() for t in (x, W, b)]
+    want = [t.to(dtype) for t in with_gradients(plain(*wide, name, ()), *wide)]
+    assert_same(got, want, TOLERANCE[dtype])
+
+
+def test_strided_and_expanded_tensors(made):
+    wide = made(5, 12)
+    x, W = wide.T[::2], made(5, 8).T[::2]
+    b = made(1).expand(4)
+    for f in ("relu", "mish"):
+        got = with_gradients(linear_activation(x, W, b, f), wide, W, b)
+        assert_same(got, with_gradients(plain(x, W, b, f, ()), wide, W, b), 1e-12)
+        # a gradient that is one number, expanded, as sum().backward() makes it
+        (gW,) = torch.autograd.grad(linear_activation(x, W, b, f).sum(), W)
+        (want,) = torch.autograd.grad(plain(x, W, b, f, ()).sum(), W)
+        assert_same([gW], [want], 1e-12)
+
+
+def noting(op, last):
+    """The operator, which notes the last argument of its calls."""
+
+    def call(*args):
+        last.append(args[-1])
+        return op(*args)
+
+    return call
+
+
+def test_what_is_not_asked_for_is_not_computed(made, monkeypatch):
+    """Nor is z kept where no gradient is asked for."""
+    kept, needs, of = [], [], (made(6, 5), made(4, 5), made(4))
+    want = with_gradients(plain(*of, "gelu", ()), *of)
+    monkeypatch.setattr(ops, "layer", noting(ops.layer, kept))
+    monkeypatch.setattr(ops, "layer_backward", noting(ops.layer_backward, needs))
+    with torch.no_grad():
+        assert not linear_activation(*of, "gelu").requires_grad
+    linear_activation(*(t.detach() for t in of), "gelu")
+    for t in of:
+        alone = [each if each is t else each.detach() for each in of]
+        got = with_gradients(linear_activation(*alone, "gelu"), t)
+        assert_same(got, [want[0], want[1 + len(needs) - 1]], 1e-12)
+    assert kept == [False, False, True, True, True]
+    assert needs == [[True, False, False], [False, True, False], [False, False, True]]
+
+
+def test_memory_is_shared_and_left_alone(made):
+    """What is read is not written, and the result is a new tensor."""
+    tensors = made(6, 5, grad=False), made(4, 5, grad=False), made(4, grad=False)
+    before = [t.clone() for t in tensors]
+    h = linear_activation(*tensors, "relu")
+    linear_activation(*tensors, "relu").fill_(torch.nan)
+    assert torch.isfinite(h).all()
+    for t, b in zip(tensors, before, strict=True):
+        assert torch.equal(t, b)
+
+
+def test_a_backend_works_in_the_tensors_memory(made):
+    W, strided = made(4, 5), made(5, 4).T
+    half = torch.zeros(4, 5, dtype=torch.float16)
+    with working(W) as at:
+        assert at.reads(W).ctypes.data == at.writes(W).ctypes.data == W.data_ptr()
+        assert at.reads(strided).ctypes.data != strided.data_ptr()
+        np.testing.assert_array_equal(at.reads(strided), strided.detach().numpy())
+    with working(half) as at:
+        at.writes(half)[...] = 1.25
+        assert not half.any()
+    assert (half == 1.25).all()
+
+
+def test_threads_do_not_disturb_each_other(made):
+    W, b = made(64, 64), made(64)
+    many = [made(50 + i, 64) for i in range(8)]
+
+    def work(x):
+        return with_gradients(linear_activation(x / 8, W, b, "gelu"), x, W, b)
+
+    want = [work(x) for x in many]
+    with ThreadPoolExecutor(4) as pool:
+        for got, one in zip(pool.map(work, many * 5), want * 5, strict=True):
+            assert_same(got, one, 0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_whole(backend, made):
+    def net(x, W, b, V, c, y):
+        return softmax_cross_entropy(linear_activation(linear_activation(x, W, b, "gelu"), V, c), y)
+
+    of = made(6, 5), made(4, 5), made(4), made(3, 4), made(3)
+    y = torch.tensor([0, 1, 2, 2, -100, 0])
+    compiled = torch.compile(net, fullgraph=True, backend=backend)
+    got, want = compiled(*of, y), net(*of, y)
+    assert_same(with_gradients(got, *of), with_gradients(want, *of), 1e-12)
+    with torch.no_grad():
+        assert_same([compiled(*of, y)], [want], 1e-12)
+
+
+def test_the_second_derivative_is_refused(made):
+    x, W, b = made(6, 5), made(4, 5), made(4)
+    (gx,) = torch.autograd.grad(linear_activation(x, W, b, "tanh").sum(), x, create_graph=True)
+    refusal(
+        NotImplementedError, lambda: gx.sum().backward(),
+        "gpumlp::linear_activation has no second derivative", "torch.nn.Sequential(*fused)",
+    )  # fmt: skip
+    logits = made(3, 4)
+    J = softmax_cross_entropy(logits, torch.tensor([0, 1, 3]))
+    (g,) = torch.autograd.grad(J, logits, create_graph=True)
+    refusal(NotImplementedError, lambda: g.sum().backward(), "gpumlp::softmax_cross_entropy has no")
+
+
+def test_what_does_not_fit_is_refused(made):
+    x, W, b = made(6, 5), made(4, 5), made(4)
+    for bad, error, *said in (
+        (
+            (x[:, :4], W, b),
+            ValueError,
+            "x has shape (6, 4) but the layer's weight has (4, 5)",
+            "(…, 5)",
+        ),
+        ((x.float(), W, b), TypeError, "x is torch.float32 on cpu but", "pass x.to(weight)"),
+        ((x, W, b, "rleu"), ValueError, "unknown activation 'rleu'; did you mean 'relu'?"),
+        ((x, W, b, "elu", 1.0, 2.0), ValueError, "elu has the parameters alpha; got 2 numbers"),
+        ((x, W, b, "elu", -1.0), ValueError, "elu: alpha must lie in [0, inf)"),
+        (
+            [t.detach().long() for t in (x, W, b)],
+            TypeError,
+            "gpumlp computes in float64",
+            "move or cast",
+        ),
+    ):
+        refusal(error, lambda bad=bad: linear_activation(*bad), *said)
+    refusal(
+        RuntimeError, lambda: ops.layer(x, W, b, "relu", [], False)[0].sum().backward(),
+        "call it with keep=True",
+    )  # fmt: skip
+
+
+# ---- cross-entropy ------------------------------------------------------------------------------
+
+LABELS = torch.tensor([0, 3, 2, 2, 1, 0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("kind", ["labels", "ignoring", "probabilities"])
+def test_cross_entropy_is_torchs(smoothing, weighted, reduction, kind, made):
+    logits, weight = made(6, 4), made(4, grad=False).abs() + 0.1 if weighted else None
+    y = {
+        "labels": LABELS, "ignoring": LABELS.masked_fill(LABELS == 2, -100),
+        "probabilities": made(6, 4, grad=False).softmax(dim=1),
+    }[kind]  # fmt: skip
+    how = {"label_smoothing": smoothing, "weight": weight, "reduction": reduction}
+    got = with_gradients(softmax_cross_entropy(logits, y, **how), logits)
+    assert_same(got, with_gradients(F.cross_entropy(logits, y, **how), logits), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("labels", [torch.int64, torch.uint8])
+def test_cross_entropy_in_other_dtypes(dtype, labels, made):
+    logits = made(6, 4, dtype=dtype)
+    got = with_gradients(softmax_cross_entropy(logits, LABELS.to(labels)), logits)
+    wide = logits.detach().double().requires_grad_()
+    want = [t.to(dtype) for t in with_gradients(F.cross_entropy(wide, LABELS), wide)]
+    assert_same(got, want, TOLERANCE[dtype])
+
+
+def test_cross_entropy_is_registered_soundly(made):
+    logits, share = made(6, 4), torch.full((6,), 1 / 6, dtype=torch.float64)
+    p = made(6, 4, grad=False).softmax(dim=1)
+    for y in (LABELS, p):
+        assert torch.autograd.gradcheck(lambda a, y=y: ops.entropy(a, y, share, 0.1), (logits,))
+        library.opcheck(ops.entropy, (logits, y, share, 0.1))
+        given = (torch.tensor(2.0, dtype=torch.float64), logits.detach(), y, share, 0.1)
+        library.opcheck(ops.entropy_backward, given)
+
+
+def test_cross_entropy_of_no_rows_and_of_ignored_rows_is_torchs(made):
+    for rows in (0, 3):
+        logits, y = made(rows, 4), torch.full((rows,), -100)
+        for reduction in ("mean", "sum"):
+            ours = softmax_cross_entropy(logits, y, reduction=reduction)
+            theirs = F.cross_entropy(logits, y, reduction=reduction)
+            np.testing.assert_equal(ours.item(), theirs.item())
+            if reduction == "sum":
+                got = torch.autograd.grad(ours, logits)
+                assert_same(got, torch.autograd.grad(theirs, logits), 1e-12)
+
+
+def test_cross_entropy_refuses_what_does_not_fit(made):
+    logits = made(6, 4)
+    for change, error, *said in (
+        (
+            {"target": LABELS + 1},
+            ValueError,
+            "target has labels from 1 to 4 but logits has 4 columns",
+        ),
+        ({"target": LABELS - 1}, ValueError, "labels from -1 to 2", "pass labels 0 … 3"),
+        ({"target": LABELS + 1, "weight": torch.ones(4)}, ValueError, "labels from 1 to 4"),
+        ({"target": LABELS[:5]}, ValueError, "logits has shape (6, 4) and target (5,)"),
+        ({"target": LABELS.double()}, TypeError, "labels of torch.float64", "target.long()"),
+        ({"target": logits}, ValueError, "target requires grad", "target.detach()"),
+        ({"reduction": "none"}, ValueError, "reduction must be", "gives each example's"),
+        ({"weight": torch.ones(3)}, ValueError, "weight has shape (3,) but logits has 4 classes"),
+        ({"label_smoothing": 1.5}, ValueError, "smoothing must lie in [0, 1)"),
+    ):
+        given = {"target": LABELS} | change
+        refusal(error, lambda given=given: softmax_cross_entropy(logits, **given), *said)

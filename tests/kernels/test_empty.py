@@ -1,0 +1,99 @@
+"""Launches of one block over nothing: no rows, or n = 0.  Nothing is written but sums of 0.
+
+The arrays without elements are of no bytes, where AddressSanitizer sees every access, and of some,
+which must come back as they were.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.harness.catalogue import CATALOGUE, DTYPES
+from tests.support.harness.comparing import NUMPY_TYPE, real_of
+from tests.support.harness.compiled import kernel
+from tests.support.harness.host_module import kernel_names
+from tests.support.harness.memory import aligned, aligned_empty
+
+i32, i64 = np.int32, np.int64
+COLS = 16  # which every storage type can take packed
+
+# (name in the catalogue, kernel) -> arrays, by a letter each, and sizes.
+#   arrays without elements: T of the storage type, R of arithmetic's, L labels, I an index,
+#   U of uint8
+#   b: a bias of COLS numbers;  c: numbers in float64, which the kernel reads
+#   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0
+#   written: s one sum, S of COLS columns in arithmetic's type, O in the storage type: all become 0
+MATRIX = (i64(0), i64(COLS))
+LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
+    ("silu", "bias_activation"): ("TbT", (*MATRIX, "packed")),
+    ("silu", "activation"): ("TT", (*MATRIX, "packed")),
+    ("silu", "activation_gradient"): ("TTTTS", (*MATRIX, "packed")),
+    ("softmax", "forward"): ("TbT", (*MATRIX, "packed")),
+    ("softmax", "vjp"): ("TTT", (*MATRIX, "packed")),
+    ("huber of values", "loss"): ("TRRs", (*MATRIX, "packed", "real")),
+    ("huber of values", "loss_gradient"): ("TRRcTs", (*MATRIX, "packed", "real")),
+    ("huber of labels", "loss"): ("TLRs", (*MATRIX, "packed", "real")),
+    ("huber of labels", "loss_gradient"): ("TLRcTs", (*MATRIX, "packed", "real")),
+    ("softmax_cross_entropy of values", "loss"): ("TRRs", (*MATRIX, "packed")),
+    ("softmax_cross_entropy of values", "loss_gradient"): ("TRRcTs", (*MATRIX, "packed")),
+    ("softmax_cross_entropy of labels", "loss"): ("TLRs", (*MATRIX, "packed")),
+    ("softmax_cross_entropy of labels", "loss_gradient"): ("TLRcTs", (*MATRIX, "packed")),
+    ("reduce", "column_total"): ("RO", MATRIX),
+    ("reduce", "total"): ("Rc", (i64(0),)),
+    ("reduce", "add"): ("TR", (i64(0), i32(0))),
+    ("gather", "gather"): ("TIT", (*MATRIX, "packed")),
+    ("gather", "mean_weights"): ("RIR", (i64(0),)),
+    ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),
+    ("penalty elastic_net", "penalty"): ("RTs", (i64(0), i64(0), "real", i32(1))),
+    ("penalty elastic_net", "squared_norm"): ("RTcs", (i64(0), i64(0), "real")),
+    ("penalty elastic_net", "clip"): ("Rcc", (i64(0), np.float64(2), i64(0))),
+    ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
+    ("round", "round_theta"): ("RT", (i64(0),)),
+    ("orthogonal", "squares"): ("Rs", (i64(0),)),
+    ("orthogonal", "normalize"): ("RRR", (i64(0), i64(0), np.float64(1))),
+    ("orthogonal", "quintic"): ("RR", (i64(0), "real", "real", "real", "real")),
+    ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
+    ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),
+}
+ROWS_OF_WARPS = ("gather", "softmax", "silu", "softmax_cross")  # blocks of (32, 8)
+CASES = [
+    (dtype, *key, packed)
+    for dtype in (*DTYPES, "int32")
+    for key, (_, sizes) in LAUNCHES.items()
+    for packed in ((0, 1) if "packed" in sizes else (0,))
+    if dtype != "int32" or key == ("gather", "gather")
+]
+
+
+def test_every_kernel_is_here() -> None:
+    there = {(s.file, k) for s in CATALOGUE["float32"].values() for k in kernel_names(s)}
+    here = {(CATALOGUE["float32"][name].file, k) for name, k in LAUNCHES}
+    assert here == there - {("step.cu", "end")}  # which knows no sizes
+
+
+@pytest.mark.parametrize("backend", [0, 48])
+@pytest.mark.parametrize(("dtype", "source", "name", "packed"), CASES)
+def test_nothing(dtype: str, source: str, name: str, packed: int, backend: int) -> None:
+    storage, real = NUMPY_TYPE.get(dtype, np.dtype(dtype)), real_of(dtype)
+    letters, sizes = LAUNCHES[source, name]
+    make = {
+        "T": lambda: aligned_empty((backend,), storage), "R": lambda: aligned_empty((backend,), real),
+        "L": lambda: aligned_empty((backend,), i32), "I": lambda: aligned_empty((backend,), i64),
+        "b": lambda: aligned(np.ones(COLS), storage), "c": lambda: aligned(np.ones(5)),
+        "s": lambda: aligned_empty((1,), real), "S": lambda: aligned_empty((COLS,), real),
+        "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
+        "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
+        "U": lambda: aligned_empty((backend,), np.uint8),
+    }  # fmt: skip
+    arrays = [make[letter]() for letter in letters]
+    before = [a.tobytes() for a in arrays]
+    scalars = {"packed": i32(packed), "real": real(0.5)}
+    block = (32, 8) if source.startswith(ROWS_OF_WARPS) and name != "mean_weights" else (256, 1)
+    kernel(name, CATALOGUE[dtype][source])(
+        (1, 1), block, (*arrays, *(scalars[s] if isinstance(s, str) else s for s in sizes))
+    )
+    for letter, a, old in zip(letters, arrays, before, strict=True):
+        assert a.tobytes() == (bytes(a.nbytes) if letter in "sSO" else old)

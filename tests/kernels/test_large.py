@@ -1,0 +1,167 @@
+"""Arrays of more than 2³¹ elements: address space without memory, of which few pages are touched.
+
+The grids are as large as the launcher's would be, or so that the last block's last turn reaches
+the arrays' end; only the last blocks run.
+"""
+
+from __future__ import annotations
+
+import mmap
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpumlp.functions import ACTIVATIONS, OPTIMIZERS
+from tests.support.harness.catalogue import CATALOGUE, activation_source, loss_source, update_source
+from tests.support.harness.compiled import kernel
+
+i32, i64, f32 = np.int32, np.int64, np.float32
+MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.11 lacks the name
+ROWS, COLS = (1 << 22) + 5, 1024  # 2³² elements and more
+TALL = 65535  # the highest grid
+N = 1 << 32
+BLOCKS = 1 << 13
+LAST = range(BLOCKS - 1, BLOCKS)
+
+
+def sparse(*shape: int, dtype: Any = np.float16) -> Any:
+    """An array of zeros that takes memory only where it is touched."""
+    size = prod(shape) * np.dtype(dtype).itemsize
+    try:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        memory = mmap.mmap(-1, size, flags=flags)
+    except OSError:
+        pytest.skip(f"this system gives no {size >> 30} GiB of address space")
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+def tile(packed: int) -> tuple[tuple[int, int], range]:
+    """The grid over (ROWS, COLS) with blocks of (32, 8), and the blocks that reach the end."""
+    across = COLS // (32 * (8 if packed else 1))
+    # which block row has the last row in its last turn
+    high = (ROWS - 1) // 8 % TALL
+    return (across, TALL), range((high + 1) * across - 1, (high + 1) * across)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_activation(packed: int) -> None:
+    grid, last = tile(packed)
+    source, sizes = activation_source("silu", "float16"), (i64(ROWS), i64(COLS), i32(packed))
+    z, b = sparse(ROWS, COLS), np.zeros(COLS, np.float16)
+    z[-1, -1], b[-2] = 3, 2
+    h = ACTIVATIONS["silu"].f(np.array([2.0, 3.0]))
+    df = ACTIVATIONS["silu"].df
+    assert df is not None
+    kernel("bias_activation", source)(grid, (32, 8), (z, b, z, *sizes), blocks=last)
+    np.testing.assert_allclose(z[-1, -3:].astype(float), [0, *h], rtol=1e-3)
+    z, partial = sparse(ROWS, COLS), sparse(TALL, COLS, dtype=f32)
+    z[-1, -2:] = 2, 3
+    kernel("activation_gradient", source)(grid, (32, 8), (z, z, z, z, partial, *sizes), blocks=last)
+    gz = np.array([2.0, 3.0]) * df(np.array([2.0, 3.0]), h)
+    np.testing.assert_allclose(z[-1, -3:].astype(float), [0, *gz], rtol=1e-3)
+    np.testing.assert_allclose(partial[last.start // grid[0], -3:], [0, *gz], rtol=1e-3)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_gather(packed: int) -> None:
+    grid, last = tile(packed)
+    a, index, out = sparse(ROWS, COLS), sparse(ROWS, dtype=i64), sparse(ROWS, COLS)
+    a[-2, -1], index[-1] = 7, ROWS - 2
+    arguments = (a, index, out, i64(ROWS), i64(COLS), i32(packed))
+    kernel("gather", CATALOGUE["float16"]["gather"])(grid, (32, 8), arguments, blocks=last)
+    assert out[-1, -1] == 7
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_cast(packed: int) -> None:
+    """The last block's last turn ends with N; three more, which fill no pack, are the first's."""
+    n = N + 3
+    source, out = sparse(n, dtype=np.int8), sparse(n)
+    source[-4:] = -3, 4, -5, 6
+    cast = kernel("cast", CATALOGUE["float16"]["cast from int8"])
+    for blocks in (range(1), LAST):
+        cast((BLOCKS, 1), (256, 1), (source, out, i64(n), i32(packed)), blocks=blocks)
+    assert out[-4:].tolist() == [-3, 4, -5, 6]
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_softmax(packed: int) -> None:
+    source, sizes = activation_source("softmax", "float16"), (i64(ROWS), i64(COLS), i32(packed))
+    last = range((ROWS - 1) // 8 % TALL, (ROWS - 1) // 8 % TALL + 1)
+    z, b, gh = sparse(ROWS, COLS), np.zeros(COLS, np.float16), sparse(ROWS, COLS)
+    b[-1], gh[-1, -1] = 20, 1
+    kernel("forward", source)((1, TALL), (32, 8), (z, b, z, *sizes), blocks=last)
+    assert z[-1, -1] == 1
+    z[-1, -1] = 0.5
+    kernel("vjp", source)((1, TALL), (32, 8), (gh, z, gh, *sizes), blocks=last)
+    assert gh[-1, -1] == 0.25
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+@pytest.mark.parametrize("name", ["squared_error", "softmax_cross_entropy"])
+def test_loss(name: str, packed: int) -> None:
+    """2(ŷ − y) and p − y; both have a row whose first element lies beyond 2³²."""
+    y_hat, gh = sparse(ROWS, COLS), sparse(ROWS, COLS)
+    y, weights, S = sparse(ROWS, COLS, dtype=f32), np.ones(ROWS, f32), np.ones(4)
+    y_hat[-1, -1], y[-1, -1] = 20, 1
+    source, sizes = loss_source(name, "float16", False), (i64(ROWS), i64(COLS), i32(packed))
+    if name == "squared_error":
+        share = 256 * (8 if packed else 1)
+        blocks = ROWS * COLS // share // 4  # so that the loop takes four turns and more
+        end = (ROWS * COLS - 1) // share % blocks
+        grid, block, last, want = (blocks, 1), (256, 1), range(end, end + 1), 38
+        sizes += (f32(1),)
+    else:
+        high = (ROWS - 1) // 8 % TALL
+        grid, block, last, want = (1, TALL), (32, 8), range(high, high + 1), 0
+    partial = sparse(grid[0] * grid[1], dtype=f32)
+    arguments = (y_hat, y, weights, S, gh, partial, *sizes)
+    kernel("loss_gradient", source)(grid, block, arguments, blocks=last)
+    assert abs(gh[-1, -1] - want) < 1e-5
+    assert abs(partial[last.start] - (19**2 if want else 0)) < 1e-5
+
+
+def test_update() -> None:
+    """Beyond 2³² with two slots, of which the second lies beyond 2³³."""
+    optimizer, source = OPTIMIZERS["adamw"], update_source("adamw", "float16")
+    theta, slots = sparse(N, dtype=f32), sparse(2, N, dtype=f32)
+    rounded, dtheta = sparse(N), sparse(N)
+    dtheta[-1] = 1
+    control = np.array([1.0, *optimizer.control(0.5, 1)])
+    kernel("update", source)(
+        (BLOCKS, 1), (256, 1),
+        (theta, rounded, dtheta, slots, control, np.ones(4), control, i64(N), i64(N - 64), f32(1),
+         i64(0), i64(N)), blocks=LAST,
+    )  # fmt: skip
+    assert theta[-1] == rounded[-1] == -0.5
+    np.testing.assert_allclose(slots[:, -1].astype(float), [0.1, 0.001], rtol=1e-3)
+
+
+def test_penalty_and_norm() -> None:
+    source = CATALOGUE["float16"]["penalty l2"]
+    theta, dtheta, partial = sparse(N, dtype=f32), sparse(N), np.zeros(BLOCKS, f32)
+    theta[-1], dtheta[-1] = 100, 7
+    sizes = (i64(N), i64(N - 64), f32(0.5))
+    kernel("penalty", source)(
+        (BLOCKS, 1), (256, 1), (theta, dtheta, partial, *sizes, i32(0)), blocks=LAST
+    )
+    np.testing.assert_allclose(partial[-1], 0.5 * 0.5e-4 * 100**2, rtol=1e-5)
+    kernel("squared_norm", source)(
+        (BLOCKS, 1), (256, 1), (theta, dtheta, np.ones(4), partial, *sizes), blocks=LAST
+    )
+    np.testing.assert_allclose(partial[-1], (7 + 0.5e-4 * 100) ** 2, rtol=1e-5)
+
+
+def test_column_total() -> None:
+    """Of so many columns that the number of a thread does not fit an int."""
+    splits, cols = 3, (1 << 31) + 256
+    partial, out = sparse(splits, cols, dtype=f32), sparse(cols)
+    partial[:, -1] = 1, 2, 3
+    grid = (cols // 256, 1)
+    kernel("column_total", CATALOGUE["float16"]["reduce"])(
+        grid, (256, 1), (partial, out, i64(splits), i64(cols)), blocks=range(grid[0] - 1, grid[0])
+    )
+    assert out[-1] == 6

@@ -1,0 +1,178 @@
+"""Every kernel, for every function and storage type, compiled by NVRTC for three GPU generations.
+
+Registers must not pass the committed ceilings: the most over all functions of the tables and all
+generations.  After a change that is worth its registers:
+
+    python -m tests.kernels.test_resources > tests/resources/registers.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gpumlp.backends.cuda.headers import include_options
+from gpumlp.backends.cuda.source import CASTS, KernelSource
+from tests.support.harness import nvrtc
+from tests.support.harness.catalogue import (
+    CATALOGUE,
+    DTYPES,
+    activation_source,
+    cast_source,
+    update_source,
+)
+from tests.support.harness.host_module import kernel_names
+
+ARCHITECTURES = (80, 90, 100)  # Ampere, Hopper, Blackwell
+CEILINGS = Path(__file__).parents[1] / "resources" / "registers.json"
+SOURCES = [(dtype, name) for dtype, named in CATALOGUE.items() for name in named]
+
+
+@cache
+def everything() -> dict[tuple[str, str, int], dict[str, dict[str, int]]]:
+    """(dtype, name, architecture) -> kernel -> resources."""
+    keys = [(dtype, name, arch) for dtype, name in SOURCES for arch in ARCHITECTURES]
+
+    def one(key: tuple[str, str, int]) -> dict[str, dict[str, int]]:
+        dtype, name, arch = key
+        return nvrtc.resources(CATALOGUE[dtype][name], arch)
+
+    with ThreadPoolExecutor(2) as pool:  # ctypes lets go of the interpreter's lock
+        return dict(zip(keys, pool.map(one, keys), strict=True))
+
+
+def registers() -> dict[str, int]:
+    """File, kernel and dtype -> the most registers over functions and architectures."""
+    most: dict[str, int] = {}
+    for (dtype, name, _), table in everything().items():
+        for kernel, used in table.items():
+            key = f"{CATALOGUE[dtype][name].file} {kernel} {dtype}"
+            most[key] = max(most.get(key, 0), used["registers"])
+    return dict(sorted(most.items()))
+
+
+def test_every_kernel_compiles() -> None:
+    for (dtype, name, _), table in everything().items():
+        assert sorted(table) == sorted(kernel_names(CATALOGUE[dtype][name]))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int32"])
+def test_no_toolkit_is_needed(dtype: str) -> None:
+    """These were compiled without an include folder, but for what meets a 16-bit type."""
+    for source in CATALOGUE[dtype].values():
+        if {source.slots, source.source} & {"bfloat16", "float16"}:
+            assert include_options(source.headers)
+        else:
+            assert include_options(source.headers) == ()
+            assert "#include" not in source.text()
+
+
+def test_nothing_spills() -> None:
+    """A register that spills, or an array with a stack frame, is memory traffic in the loop."""
+    spilled = {
+        (key, kernel): used
+        for key, table in everything().items()
+        for kernel, used in table.items()
+        if used["spilled"] or used["stack"]
+    }
+    assert not spilled
+
+
+def test_registers() -> None:
+    committed, found = json.loads(CEILINGS.read_text()), registers()
+    assert found.keys() == committed.keys()
+    above = {key: (n, committed[key]) for key, n in found.items() if n > committed[key]}
+    assert not above, "more registers than committed (found, committed)"
+
+
+def test_shared_memory_leaves_space_for_eight_blocks() -> None:
+    """On a multiprocessor of sm_80, 164 KiB of which the system takes 1 KiB a block."""
+    shared = {u["shared"] for table in everything().values() for u in table.values()}
+    assert 8 * (max(shared) + 1024) <= 164 * 1024
+
+
+SIZE = {"uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+CAST_PAIRS = [(source, dtype) for source in CASTS for dtype in DTYPES if source != dtype]
+VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("kernel", "loads", "stores"),
+    [
+        ("bias_activation", 2, 2), ("activation_gradient", 2, 1),
+        ("gather", 1, 1), ("update", 4, 3),
+        ("forward", 4, 2), ("vjp", 4, 1), ("loss", 2, 0), ("loss_gradient", 2, 1),
+        ("cross_entropy loss", 3, 0), ("cross_entropy loss_gradient", 5, 1),
+        ("penalty", 2, 1), ("squared_norm", 2, 0),
+    ],
+)  # fmt: skip
+def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> None:
+    catalogue, softmax = CATALOGUE[dtype], activation_source("softmax", dtype)
+    cross_entropy = catalogue["softmax_cross_entropy of values"]
+    huber, penalty = catalogue["huber of values"], catalogue["penalty elastic_net"]
+    source = {
+        "gather": catalogue["gather"],
+        "update": update_source("adam", dtype),
+        "forward": softmax, "vjp": softmax,
+        "loss": huber, "loss_gradient": huber,
+        "cross_entropy loss": cross_entropy, "cross_entropy loss_gradient": cross_entropy,
+        "penalty": penalty, "squared_norm": penalty,
+    }.get(kernel, activation_source("silu", dtype))  # fmt: skip
+    vector = VECTORS.get(dtype, r"v4\.[fbu]32")
+    body = function(nvrtc.ptx(source, 90), kernel.split()[-1])
+    assert len(re.findall(rf"ld\.global\.{vector}", body)) >= loads
+    assert len(re.findall(rf"st\.global\.{vector}", body)) >= stores
+
+
+@pytest.mark.parametrize(("source", "dtype"), CAST_PAIRS)
+def test_a_casts_wider_side_takes_16_byte_accesses(source: str, dtype: str) -> None:
+    """And its narrower side as wide ones as go with them; single numbers are for what is left."""
+    body = function(nvrtc.ptx(cast_source(source, dtype), 90), "cast")
+    each = 16 // max(SIZE[source], SIZE[dtype])
+    for way, size in (("ld", SIZE[source]), ("st", SIZE[dtype])):
+        accesses = re.findall(rf"{way}\.global\.(?:v(\d)\.)?[a-z](\d+)", body)
+        widths = {int(count or 1) * int(bits) // 8 for count, bits in accesses}
+        assert widths == {size, each * size}
+
+
+BYTES = {  # of AdamW's step on one parameter: θ, two slots, dθ, and θ's copy in 16 bits
+    ("float64", ""): 3 * 16 + 8,
+    ("float32", ""): 3 * 8 + 4,
+    ("bfloat16", ""): 3 * 8 + 2 + 2,
+    ("float16", ""): 3 * 8 + 2 + 2,
+    ("bfloat16", "bfloat16"): 8 + 2 * 4 + 2 + 2,
+}
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(("dtype", "slots"), BYTES)
+def test_the_update_moves_no_byte_twice(dtype: str, slots: str, grouped: bool) -> None:
+    """By the accesses in its one loop, each as wide as they come; rows of groups are numbers."""
+    source = update_source("adamw", dtype, slots, grouped=grouped)
+    body = function(nvrtc.ptx(source, 90), "update")
+    moved = 0
+    for count, bits in re.findall(r"(?:ld|st)\.global\.v(\d)\.[a-z](\d+)", body):
+        moved += int(count) * int(bits) // 8
+    pack = 16 // {"float64": 8, "float32": 4}.get(dtype, 2)
+    assert moved == pack * BYTES[dtype, slots]
+
+
+def function(ptx: str, name: str) -> str:
+    """One kernel's PTX."""
+    return ptx.split(f".entry {name}(")[1].split(".entry")[0]
+
+
+def test_an_error_names_file_and_line() -> None:
+    broken = KernelSource("activation.cu", "float32", "__device__ real f(real z) { return z; }\n")
+    with pytest.raises(nvrtc.CompileError, match=r'activation.cu\(\d+\).*"df" is undefined'):
+        nvrtc.resources(broken, 90)
+
+
+if __name__ == "__main__":
+    print(json.dumps(registers(), indent=2))

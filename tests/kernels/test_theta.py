@@ -1,0 +1,487 @@
+"""update.cu and penalty.cu, executed on the CPU, against the entries' NumPy rules in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpumlp.functions import OPTIMIZERS, REGULARIZERS
+from tests.support.harness.catalogue import CATALOGUE, DTYPES, PULL, penalty_source, update_source
+from tests.support.harness.comparing import NUMPY_TYPE, assert_close, real_of, same_in_every_order
+from tests.support.harness.compiled import REPRESENTATIVES, SANITIZE, kernel
+from tests.support.harness.memory import aligned, aligned_empty
+
+i32, i64 = np.int32, np.int64
+NAMES = [n for n in OPTIMIZERS if not SANITIZE or f"update by {n}" in REPRESENTATIVES]
+PENALTIES = [n for n in REGULARIZERS if not SANITIZE or f"penalty {n}" in REPRESENTATIVES]
+# (entries, the first bias, blocks): no biases, all biases, one block for all, more than needed
+SIZES = [(64, 64, 1), (320, 0, 2), (4160, 4096, 2), (1024, 768, 9)]
+if SANITIZE == "thread":
+    SIZES = [(1024, 768, 2)]
+LENGTHS = [(1, 1), (257, 1), (4999, 3), (5000, 30)] if SANITIZE != "thread" else [(257, 2)]
+LR = {"lion": 0.05}
+
+
+def theta_and_gradient(n: int, dtype: str) -> tuple[Any, Any]:
+    """θ in the type of arithmetic and dθ in `dtype`, the last 16 entries padding."""
+    rng = np.random.default_rng(0)
+    theta, dtheta = rng.normal(size=(2, n))
+    theta[-16:] = dtheta[-16:] = 0
+    return aligned(theta, real_of(dtype)), aligned(dtheta, NUMPY_TYPE[dtype])
+
+
+def regularized(theta: Any, dtheta: Any, split: int, entry: Any, S: float = 1) -> Any:
+    """dθ/S + λ∇Ω(θ) in float64."""
+    strength = np.where(np.arange(len(theta)) < split, *entry.strengths())
+    pull = strength * entry.gradient(theta.astype(np.float64), **entry.arguments())
+    return dtheta.astype(np.float64) / S + pull
+
+
+def slots_of(optimizer: Any, n: int, dtype: Any) -> Any:
+    """Some state, zero in the padding."""
+    slots = np.random.default_rng(1).uniform(0.1, 1, (len(optimizer.slots), n))
+    slots[:, -16:] = 0
+    return aligned(slots, dtype)
+
+
+def by_numpy(optimizer: Any, theta: Any, g: Any, slots: Any, control: Any) -> tuple[Any, Any]:
+    """θ and the slots after the entry's rule in float64."""
+    x, state = theta.astype(np.float64), slots.astype(np.float64)
+    lr, *scalars, _ = control[1:].tolist()
+    optimizer.rule(
+        x, control[0] * g, lr, **dict(zip(optimizer.slots, state, strict=True)),
+        **dict(zip(optimizer.scalar_names, scalars, strict=True)), **optimizer.params,
+    )  # fmt: skip
+    return x, state
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "split", "blocks"), SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
+    optimizer, S = OPTIMIZERS[name], 4.0
+    theta, dtheta = theta_and_gradient(n, dtype)
+    slots = slots_of(optimizer, n, theta.dtype)
+    control = aligned([0.75, *optimizer.control(LR.get(name, 0.1), 3)])
+    strength = real_of(dtype)(PULL.params["biases"])
+
+    def call(order: int) -> Any:
+        x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+        arguments = (x, rounded, dtheta, state if len(state) else x, control)
+        kernel("update", update_source(name, dtype))(
+            (blocks, 1), (256, 1),
+            (*arguments, aligned([7.0, 1 / S]), control, i64(n), i64(split), strength, i64(0),
+             i64(n)),
+            order=order,
+        )  # fmt: skip
+        return x, rounded, state
+
+    got, rounded, state = same_in_every_order(call)
+    g = regularized(theta, dtheta, split, PULL, S)
+    x, want = by_numpy(optimizer, theta, g, slots, control)
+    real = np.dtype(real_of(dtype)).name
+    assert_close(got, x, real)
+    assert_close(state, want, real)
+    assert not got[-16:].any()
+    assert not state[:, -16:].any()
+    # what the products read is θ to the last of its 16 bits; where θ has no copy it is not written
+    untouched = NUMPY_TYPE[dtype] == theta.dtype
+    assert rounded.tobytes() == (dtheta if untouched else got.astype(rounded.dtype)).tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_update_of_nan(name: str) -> None:
+    """A gradient of NaN spoils its own θ and no other."""
+    n, optimizer = 64, OPTIMIZERS[name]
+    theta, dtheta = theta_and_gradient(n, "float64")
+    dtheta[5] = np.nan
+    slots = aligned(np.zeros((max(1, len(optimizer.slots)), n)))
+    control = aligned([1.0, *optimizer.control(0.1, 1)])
+    kernel("update", update_source(name, "float64"))(
+        (1, 1), (256, 1),
+        (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), control, i64(n), i64(n),
+         np.float64(1), i64(0), i64(n)),
+    )  # fmt: skip
+    assert np.isnan(theta).tolist() == [i == 5 for i in range(n)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_update_skips_a_step(dtype: str) -> None:
+    """control[0] = 0: neither θ nor its copy nor the slots change, whatever the gradient is."""
+    theta, dtheta = theta_and_gradient(64, dtype)
+    dtheta[5] = np.inf
+    optimizer = OPTIMIZERS["adamw"]
+    arrays = [theta, aligned(dtheta), dtheta, slots_of(optimizer, 64, theta.dtype)]
+    before = [a.tobytes() for a in arrays]
+    control = aligned([0.0, *optimizer.control(0.1, 1)])
+    kernel("update", update_source("adamw", dtype))(
+        (1, 1), (256, 1),
+        (*arrays, control, aligned([1.0, 1.0]), control, i64(64), i64(64), real_of(dtype)(1),
+         i64(0), i64(64)),
+    )  # fmt: skip
+    assert [a.tobytes() for a in arrays] == before
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_update_of_a_part(dtype: str) -> None:
+    """Parts in any order make the whole, bit for bit; slots of 16 bits draw the same noise."""
+    n, split, optimizer = 4160, 4096, OPTIMIZERS["adamw"]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    control = aligned([0.75, *optimizer.control(0.1, 3)])
+    for kind in ("", "bfloat16") if dtype != "float64" else ("",):
+        slots, found = slots_of(optimizer, n, NUMPY_TYPE[kind] if kind else theta.dtype), []
+        for parts in ([(0, n)], [(split, n), (64, 1024), (0, 64), (1024, split)]):
+            x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+            for begin, end in parts:
+                kernel("update", update_source("adamw", dtype, kind))(
+                    (2, 1), (256, 1),
+                    (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
+                     i64(split), real_of(dtype)(0.5), i64(begin), i64(end)),
+                )  # fmt: skip
+            found.append((x.tobytes(), rounded.tobytes(), state.tobytes()))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("blocks", [1, 9])
+@pytest.mark.parametrize("name", [n for n in NAMES if not SANITIZE or n == "adamw"])
+def test_update_of_groups(name: str, blocks: int, dtype: str) -> None:
+    """Each region with its own learning rate and weight decay, in one part or in parts."""
+    n, split, optimizer = 4160, 4096, OPTIMIZERS[name]
+    rows = [(64, 2.0, 0.5), (1024, 1.0, 0.0), (4096, 0.0, 3.0), (4160, 0.25, 1.0)]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    slots = slots_of(optimizer, n, theta.dtype)
+    lr, real = LR.get(name, 0.1), real_of(dtype)
+    control = aligned([0.75, *optimizer.control(lr, 3)])
+    sizes = (i64(n), i64(split), real(PULL.params["biases"]))
+
+    def call(order: int, parts: Any = ((0, n),)) -> Any:
+        x, rounded, state = aligned(theta), aligned(dtheta), aligned(slots)
+        for begin, end in parts:
+            kernel("update", update_source(name, dtype, grouped=True))(
+                (blocks, 1), (256, 1),
+                (x, rounded, dtheta, state if len(state) else x, control, aligned([1.0, 1.0]),
+                 aligned(rows), *sizes, i64(begin), i64(end)), order=order,
+            )  # fmt: skip
+        return x, state
+
+    got, state = same_in_every_order(call)
+    for one, other in zip(call(0, ((4096, n), (64, 4096), (0, 64))), (got, state), strict=True):
+        assert one.tobytes() == other.tobytes()
+    g, begin = regularized(theta, dtheta, split, PULL), 0
+    for end, rate, decay in rows:
+        at = slice(begin, end)
+        own = {k: decay * v for k, v in optimizer.params.items() if k == "weight_decay"}
+        rule = optimizer.set(**own)
+        by = aligned([0.75, *rule.control(rate * lr, 3)])
+        x, want = by_numpy(rule, theta[at], g[at], slots[:, at], by)
+        assert_close(got[at], x, np.dtype(real).name)
+        assert_close(state[:, at], want, np.dtype(real).name)
+        begin = end
+    np.testing.assert_array_equal(got[1024:4096], theta[1024:4096])  # a rate of 0
+
+
+# ---- what the products of micro-batches have added up, in θ's type -------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gradient_of_float32(dtype: str) -> None:
+    """The update and the norm see all of its digits, beside activations of 16 bits."""
+    n, split, S, optimizer, f32 = 1024, 768, 4.0, OPTIMIZERS["adamw"], np.float32
+    theta, dtheta = theta_and_gradient(n, "float32")
+    assert (dtheta.astype(NUMPY_TYPE[dtype]).astype(f32) != dtheta).mean() > 0.9
+    control = aligned([0.75, *optimizer.control(0.1, 3)])
+    slots = slots_of(optimizer, n, f32)
+    sizes = (i64(n), i64(split), f32(PULL.params["biases"]))
+
+    def call(order: int) -> Any:
+        x, rounded, state = aligned(theta), aligned_empty((n,), NUMPY_TYPE[dtype]), aligned(slots)
+        kernel("update", update_source("adamw", dtype, gradient="float32"))(
+            (2, 1), (256, 1),
+            (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), control, *sizes, i64(0),
+             i64(n)), order=order,
+        )  # fmt: skip
+        partial = aligned_empty((3,), f32)
+        kernel("squared_norm", penalty_source("elastic_net", dtype, "float32"))(
+            (3, 1), (256, 1),
+            (theta, dtheta, aligned([S]), partial, i64(n), i64(split),
+             f32(REGULARIZERS["elastic_net"].strengths()[1])), order=order,
+        )  # fmt: skip
+        return x, rounded, state, partial
+
+    got, rounded, state, partial = same_in_every_order(call)
+    g = regularized(theta, dtheta, split, PULL, S)
+    x, want = by_numpy(optimizer, theta, g, slots, control)
+    assert_close(got, x, "float32")
+    assert_close(state, want, "float32")
+    assert rounded.tobytes() == got.astype(rounded.dtype).tobytes()
+    square = np.square(regularized(theta, dtheta, split, REGULARIZERS["elastic_net"], S)).sum()
+    assert_close(partial.sum(dtype=np.float64), square, "float32", square)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "blocks"), [(64, 1), (64, 3), (4160, 2)])
+def test_add(n: int, blocks: int, dtype: str) -> None:
+    """total + part in the type of arithmetic; or part, whatever total was."""
+    total, part = theta_and_gradient(n, dtype)
+
+    def call(order: int) -> Any:
+        added, anew = aligned(total), aligned_empty((n,), real_of(dtype))
+        for out, flag in ((added, 0), (anew, 1)):
+            kernel("add", CATALOGUE[dtype]["reduce"])(
+                (blocks, 1), (256, 1), (part, out, i64(n), i32(flag)), order=order
+            )
+        return added, anew
+
+    added, anew = same_in_every_order(call)
+    np.testing.assert_array_equal(anew, part.astype(real_of(dtype)))
+    np.testing.assert_array_equal(added, total + part.astype(real_of(dtype)))
+
+
+# ---- slots of 16 bits ----------------------------------------------------------------------------
+
+
+def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: int) -> Any:
+    """θ and the slots, bfloat16, after the step t, the same bits in every order."""
+    n, optimizer = len(theta), OPTIMIZERS[name]
+    control = aligned([1.0, *optimizer.control(0.1, t)])
+
+    def call(order: int) -> Any:
+        x, state = aligned(theta), aligned(slots)
+        kernel("update", update_source(name, dtype, "bfloat16"))(
+            (2, 1), (256, 1),
+            (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
+             i64(n), real_of(dtype)(1), i64(0), i64(n)), order=order,
+        )  # fmt: skip
+        return x, state
+
+    return same_in_every_order(call)
+
+
+@pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "float64"])
+@pytest.mark.parametrize("name", [n for n in NAMES if OPTIMIZERS[n].slots])
+def test_slots_are_rounded_up_or_down_by_chance(name: str, dtype: str) -> None:
+    """Each to a neighbour in bfloat16 of the exact value, and in the mean to that value."""
+    n, optimizer = 4096, OPTIMIZERS[name]
+    theta, dtheta = theta_and_gradient(n, dtype)
+    slots = slots_of(optimizer, n, NUMPY_TYPE["bfloat16"])
+    g, errors = regularized(theta, dtheta, n, PULL), []
+    for t in (1, 2, 70_000):
+        got, state = updates_of(name, dtype, theta, dtheta, slots, t)
+        control = np.array([1.0, *optimizer.control(0.1, t)])
+        x, want = by_numpy(optimizer, theta, g, slots, control)
+        assert_close(got, x, "float32")
+        spacing = 2.0 ** (np.floor(np.log2(np.abs(want[:, :-16]))) - 7)  # of 8 bits
+        errors.append((state[:, :-16].astype(np.float64) - want[:, :-16]) / spacing)
+        assert (np.abs(errors[-1]) < 1.001).all()
+        assert not state[:, -16:].any()
+    for error in errors:
+        for slot in error:
+            # in spacings; the mean of 4,080 errors of variance 1/4 or less deviates by 0.008
+            assert abs(slot.mean()) < 0.04
+            assert 0.3 < slot.std() < 0.5
+    for one, other in ((0, 1), (1, 2)):  # each step draws anew, and so does each slot
+        assert abs(np.corrcoef(errors[one][0], errors[other][0])[0, 1]) < 0.8
+    flips = [(error > 0) for error in errors]
+    assert (flips[0] != flips[1]).mean() > 0.1
+
+
+def test_small_changes_of_a_slot_add_up() -> None:
+    """v ← 0.999 v + 0.001 g²: rounded to nearest, v would stay where it is."""
+    n, dtype = 512, "float32"
+    theta = aligned(np.zeros(n), np.float32)
+    dtheta = aligned(np.full(n, 1.0), np.float32)
+    slots = aligned(np.full((2, n), 0.5), NUMPY_TYPE["bfloat16"])
+    start = slots[1].astype(np.float64)
+    for t in range(1, 201):
+        _, slots = updates_of("adam", dtype, theta, dtheta, slots, t)
+    want = 1 - 0.5 * 0.999**200  # towards g² = 1
+    assert abs(slots[1].astype(np.float64).mean() - want) < 0.01
+    assert want - start.mean() > 0.05
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_slots_that_are_not_finite_stay_so(value: float) -> None:
+    dtheta = aligned(np.full(64, value), np.float32)
+    slots = aligned(np.zeros((1, 64)), NUMPY_TYPE["bfloat16"])
+    theta = aligned(np.zeros(64), np.float32)
+    _, state = updates_of("momentum", "float32", theta, dtheta, slots, 1)
+    np.testing.assert_array_equal(state.astype(np.float64), np.full((1, 64), value))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_round(dtype: str, blocks: int) -> None:
+    theta, _ = theta_and_gradient(4160, dtype)
+    rounded = aligned_empty((4160,), NUMPY_TYPE[dtype])
+    launch = kernel("round_theta", CATALOGUE[dtype]["round"])
+    launch((blocks, 1), (256, 1), (theta, rounded, i64(4160)))
+    assert rounded.tobytes() == theta.astype(rounded.dtype).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("t", "d"), [(1, 0.0), (2, 0.1), (8, 7 / 16), (30, 29 / 38), (1000, 0.95), (7, None)]
+)
+def test_average(t: int, d: float | None, dtype: str) -> None:
+    """With d = min(0.95, (t − 1) / (t + 8)); of t = 1 θ itself; none of a step skipped."""
+    theta, _ = theta_and_gradient(4160, dtype)
+    start = aligned(np.random.default_rng(3).normal(size=4160), theta.dtype)
+    control = aligned([0.0 if d is None else 0.5, 7.0, 7.0, t])
+
+    def call(order: int) -> Any:
+        mean = aligned(start)
+        kernel("average", CATALOGUE[dtype]["average"])(
+            (2, 1), (256, 1), (theta, mean, control, i64(4160), i64(3), np.float64(0.95)),
+            order=order,
+        )  # fmt: skip
+        return (mean,)
+
+    (got,) = same_in_every_order(call)
+    kept = 1 if d is None else d
+    want = kept * start.astype(np.float64) + (1 - kept) * theta.astype(np.float64)
+    assert_close(got, want, np.dtype(real_of(dtype)).name)
+    if kept in (0, 1):
+        assert got.tobytes() == (start if kept else theta).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "blocks"), LENGTHS)
+def test_normalize(size: int, blocks: int, dtype: str) -> None:
+    """V / ‖V‖ by two launches; of zeros zeros, and of what is not finite nothing that is."""
+    source, real = CATALOGUE[dtype]["orthogonal"], real_of(dtype)
+    n = i64(size)
+
+    def of(v: Any, order: int = 0) -> Any:
+        partial, x = aligned_empty((blocks,), real), aligned_empty((size,), real)
+        kernel("squares", source)((blocks, 1), (256, 1), (v, partial, n), order=order)
+        kernel("normalize", source)(
+            (blocks, 1), (256, 1), (v, partial, x, n, i64(blocks), np.float64(1e-7)), order=order
+        )
+        return partial, x
+
+    v = aligned(np.random.default_rng(5).normal(size=size), real)
+    partial, x = same_in_every_order(lambda order: of(v, order))
+    exact, name = v.astype(np.float64), np.dtype(real).name
+    assert partial.sum() == pytest.approx((exact**2).sum(), rel=1e-5)
+    assert_close(x, exact / np.sqrt((exact**2).sum()), name)
+    assert not of(aligned(np.zeros(size), real))[1].any()
+    assert_close(of(aligned(v * 1e-9, real))[1][:1], v[:1] * real(1e-2), name)
+    for odd in (np.nan, np.inf):
+        v[-1] = odd
+        assert np.isnan(of(v)[1]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("r", "blocks"), [(1, 1), (7, 1), (40, 3)])
+def test_quintic(r: int, blocks: int, dtype: str) -> None:
+    real, rng = real_of(dtype), np.random.default_rng(6)
+    start, P = (aligned(rng.normal(size=(r, r)), real) for _ in "AP")
+    factors = (1.5, 3.4445, -4.775, 2.0315)
+
+    def call(order: int) -> Any:
+        A = aligned(start)
+        kernel("quintic", CATALOGUE[dtype]["orthogonal"])(
+            (blocks, 1), (256, 1), (A, P, i64(r), *map(real, factors)), order=order
+        )
+        return (A,)
+
+    (got,) = same_in_every_order(call)
+    s, a, b, c = factors
+    want = s * (a * np.eye(r) + b * start.astype(np.float64) + c * P.astype(np.float64))
+    assert_close(got, want, np.dtype(real).name, 30.0)
+
+
+# ---- Ω, norm and clipping ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "split", "blocks"), SIZES)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalty(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
+    entry, real = REGULARIZERS[name], real_of(dtype)
+    theta, dtheta = theta_and_gradient(n, dtype)
+    strength = 0.5
+    sizes = (i64(n), i64(split), real(strength))
+
+    def call(order: int) -> Any:
+        added, kept = aligned(dtheta), aligned(dtheta)
+        partial, alone = aligned_empty((blocks,), real), aligned_empty((blocks,), real)
+        launch = kernel("penalty", penalty_source(name, dtype))
+        launch((blocks, 1), (256, 1), (theta, added, partial, *sizes, i32(1)), order=order)
+        launch((blocks, 1), (256, 1), (theta, kept, alone, *sizes, i32(0)), order=order)
+        assert alone.tobytes() == partial.tobytes()
+        assert kept.tobytes() == dtheta.tobytes()
+        return added, partial
+
+    added, partial = same_in_every_order(call)
+    strengths = np.where(np.arange(n) < split, 1, strength)
+    theta64, arguments = theta.astype(np.float64), entry.arguments()
+    omega = strengths * entry.omega(theta64, **arguments)
+    want = dtheta.astype(np.float64) + strengths * entry.gradient(theta64, **arguments)
+    assert_close(added, want, dtype)
+    real_name = np.dtype(real).name
+    assert_close(partial.sum(dtype=np.float64), omega.sum(), real_name, omega.sum())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "split", "blocks"), SIZES)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_squared_norm(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
+    entry, real = REGULARIZERS[name], real_of(dtype)
+    theta, dtheta = theta_and_gradient(n, dtype)
+
+    def call(order: int) -> Any:
+        partial = aligned_empty((blocks,), real)
+        kernel("squared_norm", penalty_source(name, dtype))(
+            (blocks, 1), (256, 1),
+            (theta, dtheta, aligned([4.0]), partial, i64(n), i64(split),
+             real(entry.strengths()[1])), order=order,
+        )  # fmt: skip
+        return (partial,)
+
+    (partial,) = same_in_every_order(call)
+    want = np.square(regularized(theta, dtheta, split, entry, S=4)).sum()
+    assert_close(partial.sum(dtype=np.float64), want, np.dtype(real).name, want)
+
+
+@pytest.mark.parametrize("count", [1, 7, 300])
+@pytest.mark.parametrize(
+    ("square", "scale"),
+    [(0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (16.0, 0.25), (np.inf, np.nan), (np.nan, np.nan)],
+)
+def test_clip(square: float, scale: float, count: int) -> None:
+    """control[0] ← min(1, max_norm / norm), NaN for a norm that is not finite."""
+    control, scaling = clipped(square, count, [8.0, 7.0, 5.0, 3.0], interval=0)
+    np.testing.assert_array_equal(control, [scale, 7.0])
+    np.testing.assert_array_equal(scaling, [8.0, 1 / 8, 5.0, 3.0])
+
+
+def clipped(square: float, count: int, scaling: Any, interval: int, longest: float = 1.0) -> Any:
+    """control and scaling after `clip`."""
+    partial, control = aligned(np.zeros(count), np.float32), aligned([np.nan, 7.0])
+    partial[count // 2] = square
+    scaling = aligned(scaling)
+    clip = kernel("clip", CATALOGUE["float32"]["penalty elastic_net"])
+    sizes = (i64(count), np.float64(longest), i64(interval))
+    clip((1, 1), (256, 1), (partial, scaling, control, *sizes))
+    return control, scaling
+
+
+@pytest.mark.parametrize("longest", [1.0, np.inf])
+def test_dynamic_loss_scale(longest: float) -> None:
+    """Halved and the step skipped on overflow, doubled after an interval without one.
+
+    scaling[1] is 1/S of the gradient at hand in any case: the update that follows needs it.
+    """
+    for square in (np.inf, np.nan):
+        control, scaling = clipped(square, 7, [8.0, 0.5, 2.0, 4.0], 3, longest)
+        assert control[0] == 0
+        assert scaling.tolist() == [4.0, 1 / 8, 0.0, 5.0]
+    control, scaling = clipped(16.0, 7, [8.0, 0.5, 1.0, 4.0], 3, longest)
+    assert control[0] == min(1.0, longest / 4)
+    assert scaling.tolist() == [8.0, 1 / 8, 2.0, 4.0]
+    control, scaling = clipped(16.0, 7, [8.0, 0.5, 2.0, 4.0], 3, longest)
+    assert scaling.tolist() == [16.0, 1 / 8, 0.0, 4.0]

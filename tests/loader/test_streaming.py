@@ -1,0 +1,230 @@
+"""Data that stays on the host: the same θ, bit for bit, in both backends, whatever runs ahead."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.cuda.feed import DeviceFeed
+from gpumlp.loader import placement
+from gpumlp.loader.examples import Examples
+from tests.support.harness.host_device import HostDevice
+from tests.support.harness.host_streams import HostCopies
+from tests.support.training_cases import Hook
+
+M, WIDTHS = 70, [13, 8, 3]  # minibatches of 16, and one of 6
+DTYPES = ["uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64"]
+
+
+def kind(dtype: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def problem(dtype: str, loss: str) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 5, (M, WIDTHS[0])) / (1 if "int" in dtype else 3)
+    y = rng.integers(0, 3, (M, 3)) if loss == "squared_error" else rng.integers(0, 3, M)
+    return x.astype(kind(dtype)), y.astype(kind(dtype))
+
+
+def network(loss: str, precision: str, late: str = "") -> gpumlp.MLP:
+    """In the NumPy backend, or on the harness with these streams late."""
+    backend = CudaBackend(HostDevice(late=late), precision) if late else "numpy"
+    return gpumlp.MLP(WIDTHS, "tanh", loss=loss, precision=precision, backend=backend)
+
+
+def trained(net: gpumlp.MLP, x: Any, y: Any, data: str, **fit: Any) -> tuple[bytes, Any]:
+    """θ and the history of three epochs with all that reads the examples."""
+    trainer = gpumlp.Trainer(net, "adamw", lr=0.01, batch_size=16, clip_norm=1.0)
+    settings = {"validation": (x[:20], y[:20]), "train_metric": True, **fit}
+    weights = np.arange(M) % 4
+    history = trainer.fit(x, y, 3, sample_weight=weights, data=data, progress=False, **settings)
+    columns = {name: values for name, values in history.items() if name != "seconds"}
+    return b"".join(t.tobytes() for t in net.tensors().values()), columns
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [*DTYPES, "int64", "bool", ">f4"])
+def test_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
+    x, y = problem(dtype, loss)
+    expected = trained(network(loss, precision), x, y, "device")
+    assert trained(network(loss, precision), x, y, "stream") == expected
+
+
+@pytest.mark.parametrize("late", ["copies", "work", "both"])
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [*DTYPES, "int64", ">f4"])
+def test_the_cuda_backend(dtype: str, precision: str, late: str) -> None:
+    loss = {"copies": "softmax_cross_entropy"}.get(late, "squared_error")
+    x, y = problem(dtype, loss)
+    expected = trained(network(loss, precision, "copies"), x, y, "device")
+    assert trained(network(loss, precision, late), x, y, "stream") == expected
+
+
+def test_a_file_is_trained_on_as_its_values_are(tmp_path: Any) -> None:
+    x, y = problem("uint8", "squared_error")
+    files = []
+    for name, a in (("x", x), ("y", y)):
+        np.save(tmp_path / name, a)
+        files.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    for late in ("", "both"):
+        nets = [network("squared_error", "float32", late) for _ in range(3)]
+        expected = trained(nets[0], x.astype(np.float32), y.astype(np.float32), "auto")
+        assert trained(nets[1], *files, "auto") == expected
+        assert trained(nets[2], *files, "device") == expected
+
+
+# ---- planted bugs: events left out, or in the wrong place ----------------------------------------
+
+
+def no_follow(copies: HostCopies, event: Any) -> None:
+    """The cast does not wait for its upload."""
+
+
+def no_wait(copies: HostCopies, event: Any) -> None:
+    """The host does not wait for the upload out of the buffer that it fills again."""
+
+
+def upload_at_once(copies: HostCopies, host: Any, out: Any, after: Any) -> Any:
+    """The upload does not wait for the cast out of the buffer that it fills again."""
+    return copies._copies.put(lambda: np.copyto(out.values, host))
+
+
+def mark_too_early(feed: DeviceFeed, out: Any) -> None:
+    """The buffer is called read before it is."""
+    pair = feed._pairs[feed._turn]
+    pair.read = feed._copies.mark()
+    feed._copies.follow(pair.copied)
+    feed._cast(pair.twin[: len(out)], out)
+    feed._turn = 1 - feed._turn
+
+
+BUGS = {
+    "follow": (HostCopies, no_follow, "copies"),
+    "wait": (HostCopies, no_wait, "both"),
+    "upload": (HostCopies, upload_at_once, "work"),
+    "take": (DeviceFeed, mark_too_early, "work"),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_work_out_of_order_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, bug, late = BUGS[name]
+    x, y = problem("uint8", "squared_error")
+
+    def fitted() -> tuple[bytes, Any]:
+        return trained(network("squared_error", "float32", late), x, y, "stream")
+
+    expected = fitted()
+    monkeypatch.setattr(owner, name, bug)
+    with contextlib.suppress(FloatingPointError):  # NaN from memory that was not written yet
+        assert fitted() != expected
+
+
+# ---- what a step asks for ------------------------------------------------------------------------
+
+
+def test_a_step_waits_for_nothing_but_a_free_buffer() -> None:
+    x, y = problem("uint8", "squared_error")
+    net = network("squared_error", "float32", "copies")
+    calls, steps = net.backend._device.calls, []
+
+    def step(trainer: gpumlp.Trainer) -> None:
+        steps.append([c for c in calls if not c.startswith("gemm")])
+        calls.clear()
+
+    trained(net, x, y, "stream", callbacks=[Hook(step)], validation=None, train_metric=False)
+    assert [sum(call == "record" for call in calls) for calls in steps] == [0, 1, 0, 0, 0] + [
+        0, 0, 0, 0, 1,
+    ] + [0] * 5  # one graph a size  # fmt: skip
+    cast = ["follow", "kernel cast in cast.cu, grid 1 1, block 256 1", "mark"]
+    for i in (2, 6, 7, 11, 12):
+        assert steps[i][:6] == cast * 2
+        fetch = ["wait", "upload beside (16, 13) uint8", "wait", "upload beside (16, 3) uint8"]
+        assert steps[i][-4:] == fetch
+        between = steps[i][6:-4]
+        assert between[0].startswith("replay of")
+        assert all(call.startswith("kernel") for call in between[1:])
+        assert not any("gather.cu" in call and "mean_weights" not in call for call in between)
+    assert steps[3][-4:] == [c.replace("16,", "6,") for c in fetch]
+    assert steps[4][-1].startswith("kernel end")  # nothing is fetched beyond the epoch
+
+
+def test_an_epoch_goes_on_from_any_step() -> None:
+    """What was fetched for another step is dropped."""
+    x, y = problem("int8", "squared_error")
+    net = network("squared_error", "float32", "both")
+    trainer = gpumlp.Trainer(net, "sgd", batch_size=16)
+    batches = trainer.batches(Examples.checked(net, x, y, data="stream"))
+    controls = np.array([trainer.control(1e-3, t) for t in range(1, batches.steps + 1)])
+    batches.start(0, controls, np.zeros(batches.steps), 0)
+    order = np.random.default_rng([0, 0]).permutation(M)
+    for at in (0, 3, 1, 2, 0):
+        batches.seek(at)
+        trainer.step(batches)
+        got = net.backend.to_host(batches.s.h[0])
+        np.testing.assert_array_equal(got, x[order[16 * at : 16 * at + 16]].astype(np.float32))
+
+
+# ---- where data goes -----------------------------------------------------------------------------
+
+
+def test_auto_streams_what_does_not_fit() -> None:
+    x, y = problem("uint8", "squared_error")
+    net = network("squared_error", "float32", "copies")
+    device = net.backend._device
+    beside = placement._beside(net, 16, M)
+    for free, streamed in ((beside + M * 16 * 4, False), (beside + M * 16 * 4 - 1, True)):
+        device.limit = device.live + free
+        data = Examples.checked(net, x, y, rows=16)
+        assert (data.x is x, data.y is y) == (streamed, streamed)
+    net = network("softmax_cross_entropy", "float32", "copies")
+    data = Examples.checked(net, x, y[:, 0], data="stream")  # labels
+    assert data.x is x
+    assert net.backend.owns(data.y)
+
+
+def test_auto_on_the_cpu_casts_what_is_in_memory_and_leaves_files_alone(tmp_path: Any) -> None:
+    net = network("squared_error", "float32")
+    for dtype in ("float32", "uint8"):
+        x, y = problem(dtype, "squared_error")
+        np.save(tmp_path / "x", x)
+        file = np.load(tmp_path / "x.npy", mmap_mode="r")
+        assert np.shares_memory(Examples.checked(net, file, y).x, file)
+        assert (Examples.checked(net, x, y).x is x) == (dtype == "float32")
+        cast = Examples.checked(net, file, y, data="device").x
+        assert cast.dtype == np.float32
+        np.testing.assert_array_equal(cast, x)
+
+
+def test_another_word_is_refused() -> None:
+    x, y = problem("uint8", "squared_error")
+    with pytest.raises(ValueError, match='data must be "auto", "device" or "stream", got \'disk\''):
+        trained(network("squared_error", "float32"), x, y, "disk")
+
+
+@pytest.mark.parametrize("late", ["", "both"])
+def test_a_run_resumes_wherever_its_data_lies(late: str, tmp_path: Any) -> None:
+    x, y = problem("float64", "squared_error")
+    file = tmp_path / "run.safetensors"
+
+    def fail(trainer: gpumlp.Trainer) -> None:
+        if trainer.steps == 8:
+            raise StopIteration
+
+    def net() -> gpumlp.MLP:
+        return network("squared_error", "float32", late)
+
+    with pytest.raises(StopIteration):
+        trained(net(), x, y, "device", checkpoint=file, checkpoint_every=3, callbacks=[Hook(fail)])
+    whole = trained(net(), x, y, "stream")
+    assert trained(net(), x, y, "stream", checkpoint=file, resume=True) == whole
+    with pytest.raises(gpumlp.CheckpointError, match="other data"):
+        trained(net(), x + 1, y, "stream", checkpoint=file, resume=True)

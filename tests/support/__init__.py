@@ -1,0 +1,1 @@
+"""Helpers of the tests: networks, reference values, stand-ins and the CPU harness."""

@@ -1,0 +1,98 @@
+"""Every kernel source that the library can ask for, made from its tables of functions.
+
+A new entry in a table is compiled, measured and executed by the tests with no edit here.
+"""
+
+from __future__ import annotations
+
+from gpumlp.backends.cuda.source import CASTS, KernelSource
+from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+RULES = dict(OPTIMIZERS) | {
+    f"{rule.name} of {name}": rule
+    for name, optimizer in OPTIMIZERS.items()
+    for rule in optimizer.of_matrices()
+}
+# For each optimizer's test: a regulariser that pulls at every θ, half as hard at biases.
+PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
+
+
+def activation_source(name: str, dtype: str) -> KernelSource:
+    """Of an activation."""
+    f = ACTIVATIONS[name]
+    return KernelSource(f.cuda_file or "activation.cu", dtype, f.cuda())
+
+
+def loss_source(name: str, dtype: str, labels: bool) -> KernelSource:
+    """Of a loss on rows of values, or on integer labels."""
+    loss = LOSSES[name]
+    return KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
+
+
+def penalty_source(name: str, dtype: str, gradient: str = "") -> KernelSource:
+    """Of a regulariser's value, gradient and norm; gradient: dθ's type."""
+    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda(), gradient=gradient)
+
+
+def update_source(
+    name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False
+) -> KernelSource:
+    """Of an optimizer's step, with the gradient of `PULL` in it; slots, gradient: their types."""
+    functor = RULES[name].cuda() + PULL.cuda()
+    types = {"slots": slots, "gradient": gradient}
+    return KernelSource("update.cu", dtype, functor, **types, grouped=grouped)
+
+
+def cast_source(source: str, dtype: str) -> KernelSource:
+    """Of a cast from another type to the storage type."""
+    return KernelSource("cast.cu", dtype, source=source)
+
+
+def sources(dtype: str) -> dict[str, KernelSource]:
+    """Name -> source, of all that can be asked for in one storage type."""
+    named = {"gather": KernelSource("gather.cu", dtype)}
+    if dtype == "int32":  # labels, which are gathered and no more
+        return named
+    named["reduce"] = KernelSource("reduce.cu", dtype)
+    named["step"] = KernelSource("step.cu", dtype)
+    named |= {f"cast from {kind}": cast_source(kind, dtype) for kind in CASTS if kind != dtype}
+    named |= {name: activation_source(name, dtype) for name in ACTIVATIONS}
+    named |= {
+        f"{name} of {kind}": loss_source(name, dtype, kind == "labels")
+        for name in LOSSES
+        for kind in ("values", "labels")
+    }
+    named["round"] = KernelSource("round.cu", dtype)
+    named["orthogonal"] = KernelSource("orthogonal.cu", dtype)
+    named["average"] = KernelSource("average.cu", dtype)
+    named |= {f"update by {name}": update_source(name, dtype) for name in RULES}
+    named |= {
+        f"update by {name} with groups": update_source(name, dtype, grouped=True) for name in RULES
+    }
+    if dtype in ("bfloat16", "float16"):  # what products have added to is in float32
+        named |= {
+            f"update by {name} with a gradient of float32": update_source(
+                name, dtype, gradient="float32"
+            )
+            for name in RULES
+        }
+        named["update by adamw with all"] = update_source(
+            "adamw", dtype, "bfloat16", "float32", grouped=True
+        )
+        named |= {
+            f"penalty {name} with a gradient of float32": penalty_source(name, dtype, "float32")
+            for name in REGULARIZERS
+        }
+    if dtype != "float64":
+        named |= {
+            f"update by {name} with slots of bfloat16": update_source(name, dtype, "bfloat16")
+            for name, optimizer in OPTIMIZERS.items()
+            if optimizer.slots
+        }
+    named |= {f"penalty {name}": penalty_source(name, dtype) for name in REGULARIZERS}
+    return named
+
+
+CATALOGUE = {dtype: sources(dtype) for dtype in (*DTYPES, "int32")}
+"""dtype -> name -> source."""

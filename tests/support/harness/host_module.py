@@ -1,0 +1,250 @@
+"""Compile CUDA sources of the library with g++ and call their kernels on NumPy arrays.
+
+    module = HostModule([source, …])
+    module.get_kernel("gather", source)((1, 1), (64, 4), (x, index, out, rows, cols, packed))
+
+The call has the shape of a kernel's behind `gpumlp.backends.cuda.protocol`.  Unlike the CUDA driver it checks
+number, type and memory order of the arguments.  With sanitize="address,undefined" or "thread" the
+interpreter must have been started with the sanitizer preloaded: see `sanitizer_environment`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpumlp.backends.cuda.headers import include_folder
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(
+    os.environ.get("GPUMLP_HARNESS_CACHE")
+    or Path(tempfile.gettempdir()) / f"gpumlp-harness-{os.getuid()}"
+)
+# -O1: a storage type's whole catalogue compiles in 2 s (3 s with -O2), and runs as fast
+FLAGS = (
+    "-std=c++17", "-O1", "-g1", "-fPIC", "-fno-strict-aliasing", "-fdata-sections",
+    "-fvisibility=hidden", "-U_FORTIFY_SOURCE", f"-I{HERE}",
+    "-Wall", "-Werror", "-Wno-unused-function",
+)  # fmt: skip
+
+
+class KernelError(RuntimeError):
+    """The kernel broke a rule that the harness watches, or the call did."""
+
+
+class Source(Protocol):
+    """What is compiled: `gpumlp.backends.cuda.source.KernelSource`, or a test's own."""
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The toolkit's headers that the text includes."""
+
+    def text(self) -> str:
+        """The whole CUDA C++ source."""
+
+
+def kernel_names(source: Source) -> list[str]:
+    """The kernels in a source's text."""
+    return re.findall(r"^GPUMLP_KERNEL\((\w+),", source.text(), re.MULTILINE)
+
+
+class HostModule:
+    """Sources compiled together, each in a namespace of its own.
+
+    Raises:
+        KernelError: g++ refuses them; the message is g++'s.
+    """
+
+    def __init__(self, sources: Iterable[Source], sanitize: str = "") -> None:
+        self.spaces = {source: f"s{i}" for i, source in enumerate(dict.fromkeys(sources))}
+        self.shared_object = ctypes.PyDLL(
+            str(self._build(sanitize))
+        )  # keeps the GIL: one launch a time
+
+    def get_kernel(self, name: str, source: Source) -> HostKernel:
+        """The kernel `name` of one of the sources."""
+        return HostKernel(self.shared_object, f"{self.spaces[source]}_{name}", name)
+
+    def _build(self, sanitize: str) -> Path:
+        headers = sorted({header for source in self.spaces for header in source.headers})
+        flags = [*FLAGS, *(f"-isystem{include_folder(header)}" for header in headers)]
+        watch = {"": [], "thread": ["-DWITH_TSAN"]}.get(sanitize, ["-DWITH_ASAN"])
+        instrument = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"] if sanitize else []
+        scheduler, header, fibers = (
+            HERE / name for name in ("cuda_on_cpu.cpp", "cuda_on_cpu.h", "fibers.h")
+        )
+        compile_it = [*FLAGS, *watch, "-c", str(scheduler)]
+        runtime = _compiled([scheduler, header, fibers], compile_it, ".o")
+        text, layout = self._translation_unit(headers), self._linker_script()
+        unit, script = cached(text, ".cpp", lambda: text), cached(layout, ".ld", lambda: layout)
+        link = ["-shared", str(unit), str(runtime), f"-Wl,-T,{script}"]
+        return _compiled([unit, script, runtime, header], [*flags, *instrument, *link], ".so")
+
+    def _translation_unit(self, headers: Sequence[str]) -> str:
+        text = "".join(f"#include <{header}>\n" for header in headers)
+        text += '#include "cuda_on_cpu.h"\n'
+        for source, space in self.spaces.items():
+            for name in (f"shared_begin_{space}", f"shared_end_{space}"):
+                text += f'extern "C" __attribute__((visibility("hidden"))) char {name}[];\n'
+            text += f"namespace gpumlp {{ namespace {{ namespace {space} {{\n"
+            text += f"{source.text()}\n}}}}}}\n"
+        for source, space in self.spaces.items():
+            text += "".join(f"CUDA_ON_CPU_EXPORT({space}, {k})\n" for k in kernel_names(source))
+        return text
+
+    def _linker_script(self) -> str:
+        """Gathers each source's __shared__ variables: g++ ignores section attributes in templates.
+
+        Whole pages, because ThreadSanitizer's build maps them anew for each block.
+        """
+        sections = ""
+        for space in self.spaces.values():
+            mangled = f"_ZZN6gpumlp12_GLOBAL__N_1{len(space)}{space}"
+            sections += (
+                f"shared_{space} : ALIGN(4096) {{ shared_begin_{space} = .; *(.bss.{mangled}*) "
+                f". = ALIGN(4096); shared_end_{space} = .; }}\n"
+            )
+        return f"SECTIONS {{\n{sections}}} INSERT AFTER .bss;\n"
+
+
+class _Launch(ctypes.Structure):
+    """As in cuda_on_cpu.h."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3),
+        ("first_block", ctypes.c_uint64), ("blocks", ctypes.c_uint64),
+        ("dynamic_bytes", ctypes.c_uint64), ("order", ctypes.c_int),
+    )  # fmt: skip
+
+
+class HostKernel:
+    """One kernel, to be called as on a device."""
+
+    def __init__(self, library: ctypes.PyDLL, symbol: str, name: str) -> None:
+        self.name = name
+        self._launch = getattr(library, f"launch_{symbol}")
+        self._launch.restype = ctypes.c_char_p
+        signature = getattr(library, f"signature_{symbol}")
+        signature.restype = ctypes.c_char_p
+        self.parameters = signature().decode().split()
+
+    def __call__(
+        self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *,
+        order: int = 0, blocks: range = range(0), shared_mem: int = 0,
+    ) -> None:  # fmt: skip
+        """Run it.
+
+        Args:
+            grid: its size, x first.
+            block: its size, x first.
+            args: arrays, and NumPy scalars of exactly the parameters' types.
+            order: of blocks, warps and lanes: 0 forward, 1 backward, others seed a shuffle.
+            blocks: those of the grid to run, by number with x fastest; none: all of them.
+            shared_mem: bytes of dynamic shared memory.
+
+        Raises:
+            KernelError: an argument or the launch is not as the kernel wants it, or the threads
+                wait for each other in a way that never ends.
+        """
+        if len(args) != len(self.parameters):
+            raise KernelError(
+                f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}"
+            )
+        cells = [self._cell(i, a) for i, a in enumerate(args)]
+        pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
+        sizes = (((*size, 1, 1)[:3]) for size in (grid, block))
+        asked = _Launch(*sizes, blocks.start, len(blocks), shared_mem, order)
+        error = self._launch(ctypes.byref(asked), pointers)
+        if error:
+            raise KernelError(f"{self.name}: {error.decode()}")
+
+    def _cell(self, i: int, value: Any) -> np.ndarray[Any, Any]:
+        """The memory that cuLaunchKernel would copy argument i from."""
+        match = re.fullmatch(r"(\w+)(\*?)(const)?", self.parameters[i])
+        assert match
+        wanted, pointer, constant = match.groups()
+        if not pointer:
+            if not isinstance(value, np.generic) or _type_of(value) != wanted:
+                raise KernelError(
+                    f"{self.name}: argument {i} is {type(value).__name__}, "
+                    f"the kernel wants a NumPy scalar {wanted}"
+                )
+            return np.array([value])
+        if not isinstance(value, np.ndarray):
+            raise KernelError(f"{self.name}: argument {i} must be an array")
+        if _type_of(value) != wanted:
+            raise KernelError(
+                f"{self.name}: argument {i} is {_type_of(value)}, the kernel wants {wanted}"
+            )
+        if not value.flags.c_contiguous:
+            raise KernelError(f"{self.name}: argument {i} is not contiguous")
+        if not constant and not value.flags.writeable:
+            raise KernelError(f"{self.name}: argument {i} is read-only")
+        return np.array([value.ctypes.data], np.uint64)
+
+
+def _type_of(value: Any) -> str:
+    """The type as the kernels' signatures spell it: "f4", "i8", …; "b2" is bfloat16."""
+    return "b2" if value.dtype.name == "bfloat16" else value.dtype.str[1:]
+
+
+# ---- compiling -----------------------------------------------------------------------------------
+
+
+def sanitizer_environment(sanitize: str) -> dict[str, str]:
+    """The variables under which a new interpreter can load a sanitized module."""
+    name = "libtsan.so" if sanitize == "thread" else "libasan.so"
+    found = subprocess.run(
+        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    )
+    return {
+        **os.environ,
+        "LD_PRELOAD": os.path.realpath(found.stdout.strip()),
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE.parents[2]),
+    }
+
+
+def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:
+    """The file in the cache that make()'s text was written to when `key` was first asked for."""
+    path = CACHE / (hashlib.sha256(key.encode()).hexdigest()[:20] + suffix)
+    if not path.exists():
+        text = make()
+        CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        partial.write_text(text)
+        partial.replace(path)
+    return path
+
+
+def _compiled(inputs: Sequence[Path], arguments: Sequence[str], suffix: str) -> Path:
+    """What g++ makes of the inputs, by one process at a time, and not twice."""
+    key = hashlib.sha256(repr(arguments).encode())
+    for path in inputs:
+        key.update(path.read_bytes())
+    CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = CACHE / (key.hexdigest()[:20] + suffix)
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            partial = f"{target}.partial"
+            command = ["g++", *arguments, "-o", partial]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise KernelError(f"g++ failed:\n{done.stderr[:4000]}")
+            Path(partial).replace(target)
+    return target

@@ -1,0 +1,95 @@
+"""Two streams of a device on a CPU, one of which is as late as the events between them allow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.support.harness.host_module import KernelError
+from tests.support.harness.memory import aligned_empty
+
+
+class Stream:
+    """Work done in order: at once, or where it is late not before something waits for it."""
+
+    def __init__(self, late: bool) -> None:
+        self._late = late
+        self._todo: deque[Callable[[], None]] = deque()
+        self._done = self._asked = 0
+
+    def put(self, work: Callable[[], None]) -> Event:
+        self._todo.append(work)
+        self._asked += 1
+        if not self._late:
+            self.finish()
+        return self.end()
+
+    def end(self) -> Event:
+        return Event(self, self._asked)
+
+    def finish(self) -> None:
+        self.until(self._asked)
+
+    def until(self, number: int) -> None:
+        """Do the work up to the piece of this number, from 1."""
+        while self._done < number:
+            work = self._todo.popleft()
+            work()
+            self._done += 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """The end of a piece of a stream's work."""
+
+    stream: Stream
+    number: int
+
+    def reach(self) -> None:
+        self.stream.until(self.number)
+
+
+class HostCopies:
+    """`gpumlp.backends.cuda.protocol.Copies`.
+
+    Args:
+        asked: notes a call of the device, which a recording step may not make.
+    """
+
+    def __init__(self, work: Stream, copies: Stream, asked: Callable[[str], None]) -> None:
+        self._work, self._copies, self._asked = work, copies, asked
+        self._pinned: list[npt.NDArray[Any]] = []
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        self._asked(f"pinned {shape} {np.dtype(dtype)}")
+        self._pinned.append(aligned_empty(shape, dtype))
+        return self._pinned[-1]
+
+    def upload(self, host: npt.NDArray[Any], out: Any, after: Event) -> Event:
+        self._asked(f"upload beside {host.shape} {host.dtype}")
+        if not any(np.may_share_memory(host, a) for a in self._pinned):
+            raise KernelError("an upload from memory that is not pinned")
+        if (host.shape, host.dtype) != (out.shape, out.dtype) or not host.flags.c_contiguous:
+            raise KernelError(f"upload of {host.shape} {host.dtype} into {out.shape} {out.dtype}")
+        self._copies.put(after.reach)
+        return self._copies.put(lambda: np.copyto(out.values, host))
+
+    def mark(self) -> Event:
+        self._asked("mark")
+        return self._work.end()
+
+    def follow(self, event: Event) -> None:
+        self._asked("follow")
+        self._work.put(event.reach)
+
+    def wait(self, event: Event) -> None:
+        self._asked("wait")
+        event.reach()
+
+    def finish(self) -> None:
+        self._copies.finish()

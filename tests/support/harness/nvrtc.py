@@ -1,0 +1,89 @@
+"""NVRTC, the compiler that users run, from PyPI's nvidia-cuda-nvrtc: it needs no GPU or driver."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpumlp.backends.cuda.headers import include_options
+from gpumlp.backends.cuda.source import KernelSource
+from tests.support.harness.host_module import cached
+
+
+class CompileError(RuntimeError):
+    """NVRTC refuses the source; the message is its log."""
+
+
+def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
+    """Kernel -> registers, spilled bytes, bytes of stack and of shared memory, for sm_`arch`."""
+    key = f"{version()} sm_{arch}\n{source.text()}"
+    path = cached(key, ".json", lambda: json.dumps(_report(source, arch)))
+    found: dict[str, dict[str, int]] = json.loads(path.read_text())
+    return found
+
+
+def ptx(source: KernelSource, arch: int) -> str:
+    """The source in NVIDIA's intermediate language."""
+    return _compile(source, f"-arch=compute_{arch}")[1]
+
+
+def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
+    log, _ = _compile(source, f"-arch=sm_{arch}", "--ptxas-options=-v")
+    if "warning" in log:
+        raise CompileError(log)
+    patterns = {
+        "registers": r"Used (\d+) registers", "spilled": r"(\d+) bytes spill stores",
+        "stack": r"(\d+) bytes stack frame", "shared": r"(\d+) bytes smem",
+    }  # fmt: skip
+    table = {}
+    for part in re.split(r"Compiling entry function ", log)[1:]:
+        numbers = {what: re.search(pattern, part) for what, pattern in patterns.items()}
+        name = part.split("'")[1]
+        table[name] = {what: int(match[1]) if match else 0 for what, match in numbers.items()}
+    return table
+
+
+def _compile(source: KernelSource, *options: str) -> tuple[str, str]:
+    """The log and the PTX.  float64 and float32 get no include folder: they need no header."""
+    nvrtc, program = _library(), ctypes.c_void_p()
+    everything = [o.encode() for o in ("-std=c++17", *include_options(source.headers), *options)]
+    text, name = source.text().encode(), source.file.encode()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None)
+    try:
+        arguments = (ctypes.c_char_p * len(everything))(*everything)
+        failed = nvrtc.nvrtcCompileProgram(program, len(everything), arguments)
+        log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+        if failed:
+            raise CompileError(f"{source.file} for {source.dtype}:\n{log}")
+        return log, _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _text(get_size: Any, get: Any, program: ctypes.c_void_p) -> str:
+    size = ctypes.c_size_t()
+    get_size(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    get(program, buffer)
+    return buffer.value.decode()
+
+
+@cache
+def version() -> str:
+    """NVRTC's, such as "13.5"."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    for entry in sys.path:
+        for path in sorted(Path(entry).glob("nvidia/*/lib/libnvrtc.so.*")):
+            return ctypes.CDLL(str(path))
+    raise FileNotFoundError('no NVRTC: pip install "gpumlp[test]"')

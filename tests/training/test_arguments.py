@@ -1,0 +1,92 @@
+"""Arguments that are not as said: one error each, and nothing trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpumlp
+from tests.support.training_cases import WEIGHTS, X, Y, regression, theta
+
+BAD_TRAINERS = [
+    ({"net": "mlp"}, TypeError, "net must be a gpumlp.MLP"),
+    ({"optimizer": "adm"}, ValueError, "did you mean 'adam'"),
+    ({"optimizer": 3}, TypeError, "optimizer must be a name or an entry"),
+    ({"schedule": "cosine"}, ValueError, "unknown schedule"),
+    ({"lr": 0}, ValueError, "lr must be finite and more than 0, got 0"),
+    ({"lr": -1e-3}, ValueError, "lr must be finite"),
+    ({"lr": float("nan")}, ValueError, "lr must be finite"),
+    ({"lr": "fast"}, TypeError, "lr must be a number, got 'fast'"),
+    ({"clip_norm": 0.0}, ValueError, "clip_norm must be finite and more than 0"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+    ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number"),
+    ({"seed": -1}, ValueError, "seed must be at least 0"),
+    ({"shuffle": "yes"}, TypeError, "shuffle must be True or False"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD_TRAINERS)
+def test_trainer_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        gpumlp.Trainer(**{"net": regression(), **arguments})
+
+
+NAN = np.where(np.arange(200).reshape(50, 4) == 17, np.nan, X)
+BAD_FITS = [
+    ({"x": X[:, :3]}, ValueError, "x has 3 columns"),
+    ({"x": X[:0], "y": Y[:0]}, ValueError, "x has no rows"),
+    ({"x": NAN}, ValueError, r"x\[4, 1\] is nan"),
+    ({"x": X.astype(str)}, TypeError, "x has dtype"),
+    ({"y": Y[:9]}, ValueError, "y has shape"),
+    ({"y": NAN[:, :2]}, ValueError, r"y\[4, 1\] is nan"),
+    ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+    ({"epochs": 1.5}, TypeError, "epochs must be a whole number"),
+    ({"sample_weight": -WEIGHTS}, ValueError, "sample_weight has values that are negative"),
+    ({"sample_weight": WEIGHTS[:3]}, ValueError, "sample_weight has shape"),
+    ({"class_weight": "balanced"}, ValueError, "class_weight needs"),
+    ({"validation": X}, ValueError, r"validation must be \(x_val, y_val\)"),
+    ({"validation": (X, Y, WEIGHTS, 1)}, ValueError, r"validation must be \(x_val, y_val\)"),
+    ({"validation": (X[:, :2], Y)}, ValueError, "x_val has 2 columns"),
+    ({"validation": (X, Y[:3])}, ValueError, "y_val has shape"),
+    ({"validation": (NAN, Y)}, ValueError, r"x_val\[4, 1\] is nan"),
+    ({"validation": (X, Y, WEIGHTS[:3])}, ValueError, "validation: sample_weight has shape"),
+    ({"early_stopping": 3}, ValueError, "early_stopping watches 'val_cost'.*pass validation="),
+    ({"early_stopping": 0}, ValueError, "early_stopping must be at least 1"),
+    ({"early_stopping": "yes"}, TypeError, "early_stopping must be a whole number"),
+    ({"early_stopping": gpumlp.EarlyStopping(monitor="metric")}, ValueError, "watches 'metric'"),
+    ({"callbacks": [print]}, TypeError, "callbacks must be Callback objects"),
+    ({"callbacks": [gpumlp.EarlyStopping()]}, TypeError, "pass it as early_stopping"),
+    ({"metric": 3}, ValueError, "metric must be"),
+    ({"metric": None, "train_metric": True}, ValueError, "train_metric needs a metric"),
+    ({"resume": True}, ValueError, "resume needs a file"),
+    ({"checkpoint_every": 3}, ValueError, "checkpoint_every needs a file"),
+    ({"checkpoint": "no/such/folder/c"}, FileNotFoundError, "the folder no/such/folder does not"),
+    ({"checkpoint": "."}, IsADirectoryError, "it is a folder"),
+    ({"checkpoint": "c", "checkpoint_every": 0}, ValueError, "checkpoint_every must be at least"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), BAD_FITS)
+def test_fit_refuses_before_anything_is_trained(arguments, error, message):
+    net = regression()
+    before = theta(net)
+    trainer = gpumlp.Trainer(net)
+    with pytest.raises(error, match=message):
+        trainer.fit(**{"x": X, "y": Y, **arguments})
+    assert theta(net) == before
+    assert trainer.steps == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"patience": 0}, {"min_delta": -1.0}, {"monitor": "lr"}, {"monitor": 3}, {"mode": "up"}],
+)
+def test_early_stopping_refuses(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        gpumlp.EarlyStopping(**arguments)
+
+
+def test_values_beyond_the_networks_dtype_are_refused():
+    net = regression(precision="float32")
+    with pytest.raises(ValueError, match="x has values up to 1e\\+300, beyond the network's float"):
+        gpumlp.Trainer(net).fit(np.full((3, 4), 1e300), Y[:3])

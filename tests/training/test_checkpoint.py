@@ -1,0 +1,182 @@
+"""Checkpoints: runs that died, stopped or were killed end bit for bit as if they had not."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import storage
+from tests.support.kill_worker import EPOCHS, STEPS, outcome, run
+
+
+class Die(Exception):
+    pass
+
+
+class DieAt(gpumlp.Callback):
+    """Raises after a step, or where `epoch` is given at that epoch's end."""
+
+    def __init__(self, step=None, epoch=None):
+        self.step, self.epoch = step, epoch
+
+    def on_step_end(self, trainer):
+        if trainer.steps == self.step:
+            raise Die
+
+    def on_epoch_end(self, trainer, row):
+        if trainer.epochs == self.epoch:
+            raise Die
+
+
+class CtrlCAt(gpumlp.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, trainer):
+        if trainer.steps == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+class Steps(gpumlp.Callback):
+    """The numbers of the steps it saw."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_step_end(self, trainer):
+        self.steps.append(trainer.steps)
+
+
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """What the run ends with when nothing stops it."""
+    return outcome(run())
+
+
+def test_writing_checkpoints_changes_nothing(path, whole):
+    assert outcome(run(path, checkpoint_every=2)) == whole
+
+
+@pytest.mark.parametrize("every", [None, 1, 5])
+@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, 6 * STEPS + 4, EPOCHS * STEPS])
+def test_a_run_that_died_resumes_bit_for_bit(path, whole, step, every):
+    with pytest.raises(Die):
+        run(path, checkpoint_every=every, callbacks=[DieAt(step)])
+    assert outcome(run(path, checkpoint_every=every, resume=True)) == whole
+
+
+def test_a_run_that_dies_again_and_again_resumes_bit_for_bit(path, whole):
+    for step in range(3, EPOCHS * STEPS, 7):
+        with pytest.raises(Die):
+            run(path, checkpoint_every=2, callbacks=[DieAt(step)], resume=True)
+    assert outcome(run(path, resume=True)) == whole
+
+
+@pytest.mark.parametrize("step", [1, 2 * STEPS, 2 * STEPS + 5])
+def test_after_ctrl_c_the_run_resumes_at_that_very_step(path, whole, step):
+    stopped = run(path, callbacks=[CtrlCAt(step)])
+    assert (stopped.history.stopped, stopped.steps) == ("interrupted", step)
+    seen = Steps()
+    assert outcome(run(path, resume=True, callbacks=[seen])) == whole
+    assert seen.steps == list(range(step + 1, EPOCHS * STEPS + 1))
+
+
+@pytest.mark.parametrize(("every", "last"), [(None, 2 * STEPS), (20, 20), (7, 21), (8, 16 + 2)])
+def test_checkpoints_are_written_each_so_many_steps_and_each_epoch(path, every, last):
+    with pytest.raises(Die):
+        run(path, checkpoint_every=every, callbacks=[DieAt(2 * STEPS + 4)])
+    seen = Steps()
+    run(path, resume=True, callbacks=[seen])
+    assert seen.steps[0] == last + 1
+
+
+def test_no_step_is_written_twice(path, monkeypatch):
+    write, times = storage.write, []
+    monkeypatch.setattr(storage, "write", lambda *a: times.append(write(*a)))
+    run(path, checkpoint_every=3, epochs=2)
+    assert len(times) == 2 * STEPS // 3
+
+
+@pytest.mark.parametrize("name", gpumlp.OPTIMIZERS)
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_every_optimizer_resumes_bit_for_bit(path, name, precision):
+    kept = {"net": {"precision": precision}, "trainer": {"optimizer": name, "lr": 1e-3}}
+    kept |= {"epochs": 3, "class_weight": "balanced", "early_stopping": None, "validation": None}
+    expected = outcome(run(**kept))
+    with pytest.raises(Die):
+        run(path, checkpoint_every=4, callbacks=[DieAt(STEPS + 6)], **kept)
+    assert outcome(run(path, resume=True, **kept)) == expected
+
+
+def test_early_stopping_resumes_with_its_patience_and_its_best(path):
+    rule = gpumlp.EarlyStopping(patience=3)
+    kept = {"trainer": {"lr": 0.3}, "early_stopping": rule, "epochs": 60}
+    expected = outcome(run(**kept))
+    assert expected[3][0] == "early"
+    last = expected[3][3]
+    for epoch in range(1, last + 1):
+        with pytest.raises(Die):
+            run(path, callbacks=[DieAt(epoch=epoch)], resume=True, **kept)
+    assert outcome(run(path, resume=True, **kept)) == expected
+    assert outcome(run(path, resume=True, **kept)) == expected  # what has stopped stays so
+
+
+def test_a_finished_run_is_given_back_and_can_be_made_longer(path):
+    constant = {"trainer": {"schedule": "constant"}}
+    longer = outcome(run(epochs=9, **constant))
+    done = outcome(run(path, epochs=5, **constant))
+    assert outcome(run(path, epochs=5, resume=True, **constant)) == done
+    assert outcome(run(path, epochs=9, resume=True, **constant)) == longer
+
+
+def test_without_a_file_resume_starts_anew_and_without_resume_a_file_is_replaced(path, whole):
+    assert outcome(run(path, resume=True)) == whole
+    run(path, data_seed=1)
+    assert outcome(run(path)) == whole
+
+
+def test_a_second_fit_resumes_with_the_first_ones_steps(path):
+    def second(checkpoint=None, **fit):
+        trainer = run(epochs=2)
+        rng = np.random.default_rng(5)
+        x, y = rng.standard_normal((30, 5)), rng.integers(0, 3, 30)
+        trainer.fit(x, y, 4, checkpoint=checkpoint, **fit)
+        return trainer
+
+    expected = outcome(second())
+    with pytest.raises(Die):
+        second(path, checkpoint_every=1, callbacks=[DieAt(2 * STEPS + 7)])
+    assert outcome(second(path, resume=True)) == expected
+
+
+def test_killed_at_twenty_moments_every_checkpoint_loads_and_resumes(tmp_path, whole):
+    rng, killed, found = random.Random(4), 0, set()
+    for i in range(20):
+        path = tmp_path / f"{i}.safetensors"
+        worker = [sys.executable, "-m", "tests.support.kill_worker", str(path)]
+        with subprocess.Popen(worker, stdout=subprocess.PIPE, text=True) as child:
+            steps = rng.randrange(1, 40)
+            times = [float(child.stdout.readline()) for _ in range(1 + steps)]
+            # anywhere in the next two steps and the writing of their checkpoints
+            time.sleep(rng.uniform(0, 2) * (times[-1] - times[0]) / steps)
+            child.kill()
+        killed += child.returncode == -signal.SIGKILL
+        if path.exists():
+            gpumlp.MLP.load(path, backend="numpy")
+            found.add(json.loads(storage.read(path)[1]["training"])["position"]["steps_ever"])
+        assert outcome(run(path, resume=True)) == whole
+        assert [file.name for file in tmp_path.glob(f"{i}.*")] == [path.name]
+    # the kills did fall into the training, all over it
+    assert killed >= 18
+    assert len(found) >= 8

@@ -1,0 +1,163 @@
+"""What may watch a fit or end it: callbacks, the progress bar, Ctrl-C, divergence."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+import pytest
+
+import gpumlp
+from tests.support.training_cases import Hook, X, Y, regression, theta
+
+# ---- callbacks ---------------------------------------------------------------------------------
+
+
+class Recorder(gpumlp.Callback):
+    def __init__(self, log):
+        self.log = log
+
+    def on_fit_begin(self, trainer):
+        self.log.append("begin")
+
+    def on_step_end(self, trainer):
+        self.log.append(trainer.steps)
+
+    def on_epoch_end(self, trainer, row):
+        self.log.append(row["cost"] == trainer.history["cost"][-1])
+
+    def on_fit_end(self, trainer):
+        self.log.append(trainer.history.stopped)
+
+
+def test_hooks_are_called_in_order():
+    log = []
+    gpumlp.Trainer(regression(), batch_size=25).fit(X, Y, 2, callbacks=[Recorder(log)])
+    assert log == ["begin", 1, 2, True, 3, 4, True, "finished"]
+
+
+def test_a_callback_stops_the_fit_by_its_answer_or_by_the_trainers_flag():
+    trainer = gpumlp.Trainer(regression(), batch_size=25)
+    history = trainer.fit(X, Y, 9, callbacks=[Hook(epoch=lambda t, row: t.epochs == 3)])
+    assert (history.epochs, history.stopped) == (3, "early")
+    hook = Hook(lambda trainer: setattr(trainer, "stop", True))
+    history = trainer.fit(X, Y, 9, callbacks=[hook])
+    assert (history.epochs, trainer.steps) == (1, 8)
+    assert trainer.fit(X, Y, 2).epochs == 2  # the flag is of one fit
+
+
+def test_fit_end_comes_after_an_error_too():
+    log = []
+
+    def fail(trainer):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[Recorder(log), Hook(fail)])
+    assert log == ["begin", 1, "interrupted"]
+
+
+def test_progress_bar_is_shown_when_asked_for_alone(capsys):
+    fit = gpumlp.Trainer(regression(), batch_size=25).fit
+    fit(X, Y, 2)  # stderr is no terminal here
+    fit(X, Y, 2, progress=False)
+    assert capsys.readouterr().err == ""
+    pytest.importorskip("tqdm")
+    history = fit(X, Y, 2, progress=True)
+    shown = capsys.readouterr().err
+    assert "4/4" in shown
+    assert f"cost={history['cost'][-1]:.4g}" in shown
+
+
+def test_the_progress_bar_of_a_resumed_fit_starts_where_it_stands(capsys, tmp_path):
+    pytest.importorskip("tqdm")
+    kept = {"checkpoint": tmp_path / "c", "progress": True}
+    stop = Hook(epoch=lambda trainer, row: True)
+    gpumlp.Trainer(regression(), batch_size=25).fit(X, Y, 2, callbacks=[stop], **kept)
+    assert "2/4" in capsys.readouterr().err.split("\r")[-1]
+    gpumlp.Trainer(regression(), batch_size=25).fit(X, Y, 2, resume=True, **kept)
+    shown = capsys.readouterr().err.strip("\r").split("\r")
+    assert "2/4" in shown[0]
+    assert "4/4" in shown[-1]
+
+
+def test_without_tqdm_only_an_asked_for_bar_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    fit = gpumlp.Trainer(regression()).fit
+    with pytest.raises(ImportError, match="pip install tqdm"):
+        fit(X, Y, 1, progress=True)
+    assert fit(X, Y, 1).stopped == "finished"
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------
+
+
+def ctrl_c_at(step, times=1):
+    def press(trainer):
+        if trainer.steps == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    return Hook(press)
+
+
+def test_ctrl_c_leaves_a_network_between_two_steps():
+    before = signal.getsignal(signal.SIGINT)
+    net, same = regression(), regression()
+    trainer = gpumlp.Trainer(net, batch_size=16)
+    history = trainer.fit(X, Y, 50, callbacks=[ctrl_c_at(10)])
+    assert (history.stopped, history.epochs, trainer.steps) == ("interrupted", 2, 10)
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def stop(trainer):
+        if trainer.steps == 10:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        gpumlp.Trainer(same, batch_size=16).fit(X, Y, 50, callbacks=[Hook(stop)])
+    assert theta(net) == theta(same)
+
+
+def test_a_second_ctrl_c_raises():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        gpumlp.Trainer(regression(), batch_size=16).fit(X, Y, 5, callbacks=[ctrl_c_at(3, times=2)])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_restores_the_best():
+    net, after = regression(), []
+    hooks = [Hook(epoch=lambda trainer, row: after.append(theta(net))), ctrl_c_at(10)]
+    history = gpumlp.Trainer(net, "sgd", 1e-3, batch_size=16).fit(
+        X, Y, 50, early_stopping=gpumlp.EarlyStopping(monitor="cost"), callbacks=hooks
+    )
+    assert history.stopped == "interrupted"
+    assert theta(net) == after[history.best_epoch]
+
+
+def test_a_fit_in_another_thread_leaves_the_handler_alone():
+    seen = []
+
+    def work():
+        hook = Hook(lambda trainer: seen.append(signal.getsignal(signal.SIGINT)))
+        seen.append(gpumlp.Trainer(regression()).fit(X, Y, 1, callbacks=[hook]).stopped)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGINT), "finished"]
+
+
+# ---- divergence --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("epochs", "what"),
+    [(1, "0.weight is not finite in epoch 1 of 1"), (50, "the cost is (inf|nan) in epoch 2 of 50")],
+)  # after one step only θ shows it, no cost
+def test_divergence_is_one_error_that_says_what_to_do(epochs, what):
+    net = gpumlp.MLP([4, 2], loss="squared_error", backend="numpy")
+    message = rf"diverged: {what}, with lr 1e\+38; lower lr, pass clip_norm=1.0, or scale x and y"
+    with pytest.raises(FloatingPointError, match=message):
+        gpumlp.Trainer(net, "sgd", 1e38, batch_size=50).fit(10 * X, 10 * Y, epochs)

@@ -1,0 +1,100 @@
+"""h computed again from z on the way back: the same bits, in less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import ACTIVATIONS
+from gpumlp.training.memory import Memory
+from gpumlp.workspace import Workspace
+from tests.training.test_memory import LABELS, WEIGHTS, M, X, network, on_harness
+
+FROM_Z = [name for name, f in ACTIVATIONS.items() if f.reads == "z"]
+MIXED = ["gelu_erf", "tanh", "silu", "silu", "softmax", "mish", "relu", "hard_swish"]
+
+
+def trained(net: gpumlp.MLP, memory: str, **settings: Any) -> tuple[bytes, list[float], Memory]:
+    """θ, the costs and the plan."""
+    net.assign({name: 0.3 * tensor for name, tensor in net.tensors().items()})  # for exp(exp(z))
+    trainer = gpumlp.Trainer(net, lr=0.01, batch_size=32, memory=memory, **settings)
+    history = trainer.fit(X, LABELS, 3, sample_weight=WEIGHTS, progress=False)
+    theta = b"".join(tensor.tobytes() for tensor in net.tensors().values())
+    return theta, history["cost"], trainer.memory(X, LABELS)
+
+
+@pytest.mark.parametrize("f", [*ACTIVATIONS, MIXED, MIXED[::-1]], ids=str)
+@pytest.mark.parametrize("backend", ["numpy", "float64", "float32", "bfloat16"])
+def test_low_memory_changes_no_bit(f: Any, backend: str) -> None:
+    """Where no product computes f itself; a smaller last minibatch is among them."""
+    found = []
+    for memory in ("normal", "low"):
+        hidden = (24, 8, 16, 24, 9, 30, 16, 8)
+        if backend == "numpy":
+            net = network(hidden, f, precision="float64")
+        else:
+            device, net = on_harness(backend, hidden, f)
+            device.fuses = lambda name: "gelu" not in name
+        found.append(trained(net, memory))
+    (theta, costs, normal), (theta_low, costs_low, low) = found
+    assert theta == theta_low
+    assert costs == costs_low
+    names = f if isinstance(f, list) else [f] * 8
+    saves = sum(ACTIVATIONS[name].reads == "z" for name in names) > 1
+    assert (low.total < normal.total) == saves
+    assert low.z == normal.z
+
+
+def test_low_memory_where_a_product_computes_gelu() -> None:
+    """h is then f of the z that was kept: within rounding of what the product gave."""
+    thetas = []
+    for memory in ("normal", "low"):
+        _, net = on_harness("float32", (24, 8, 16, 24))
+        trained(net, memory)
+        thetas.append(np.concatenate([t.ravel() for t in net.tensors().values()]))
+    np.testing.assert_allclose(*thetas, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("f", FROM_Z)
+def test_low_memory_saves_all_but_one(f: str) -> None:
+    """Of h of L − 1 equal hidden layers it keeps one buffer in place of each."""
+    hidden = (64,) * 6
+    net = network(hidden, f, precision="float32")
+    plans = [gpumlp.Trainer(net, batch_size=32, memory=m).memory(M) for m in ("normal", "low")]
+    assert plans[0].total - plans[1].total == 5 * 32 * 64 * 4
+
+
+def test_h_is_computed_again_once_a_layer() -> None:
+    """But not for the last hidden layer, whose h is still there; relu's is kept."""
+    device, net = on_harness("float64", (8, 8, 8, 8), ["silu", "relu", "gelu", "silu"])
+    calls: list[list[str]] = []
+
+    class Step(gpumlp.Callback):
+        def on_step_end(self, trainer: gpumlp.Trainer) -> None:
+            calls.append([call for call in device.calls if call.startswith("kernel activation ")])
+            device.calls.clear()
+
+    gpumlp.Trainer(net, batch_size=30, memory="low").fit(
+        X, LABELS, 1, callbacks=[Step()], progress=False
+    )
+    assert [len(each) for each in calls] == [2, 2, 2]  # of layers 1 and 3
+
+
+def test_a_narrow_network_is_not_made_to_take_more() -> None:
+    """Three buffers can be more than two and the one h that they save."""
+    for hidden in [(64,), (64, 2), (2, 64), (64, 2, 64), (64, 2, 2, 64), (1, 2, 3, 4, 5)]:
+        for f in (FROM_Z[0], ["silu"] + ["tanh"] * (len(hidden) - 1)):
+            net = network(hidden, f)
+            plans = [gpumlp.Trainer(net, memory=m).memory(M).total for m in ("low", "normal")]
+            assert plans[0] <= plans[1]
+
+
+def test_a_forward_pass_alone_has_two_buffers() -> None:
+    device, net = on_harness("float32", (64,) * 8)
+    before = device.live
+    s = Workspace(net, 32, gradients=False)
+    assert device.live - before == 32 * 4 * 2 * 64 + 32 * 4 + 8 + 4 * 8
+    assert s.z[3] is s.h[3]

@@ -1,0 +1,302 @@
+"""The plan of a fit's memory against what the backends allocate, and what is said where none is."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.training.memory import NAMES, Memory
+from tests.support.harness.host_device import HostDevice
+from tests.support.refusal import refusal
+
+PRECISIONS = ["float64", "float32", "tf32", "bfloat16", "float16"]
+RNG = np.random.default_rng(2)
+M = 90
+X, LABELS, WEIGHTS = RNG.normal(size=(M, 12)), RNG.integers(0, 3, M), RNG.random(M) + 0.1
+
+
+@pytest.fixture(autouse=True)
+def _by_reference_counts() -> Any:
+    """Memory must go with its last user, not when Python collects garbage."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def network(hidden: tuple[int, ...] = (24, 7, 16), f: Any = "gelu", **settings: Any) -> gpumlp.MLP:
+    settings = {"backend": "numpy"} | settings
+    return gpumlp.MLP([12, *hidden, 3], f, **settings)
+
+
+def on_harness(precision: str = "float32", *shape: Any, **settings: Any) -> Any:
+    device = HostDevice()
+    return device, network(*shape, backend=CudaBackend(device, precision), **settings)
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "low": {"memory": "low"},
+    "one minibatch": {"batch_size": 512},
+    "of one example": {"batch_size": 1},
+    "even minibatches": {"batch_size": 45, "f": "relu"},
+    "linear": {"hidden": (), "optimizer": "sgd"},
+    "one layer": {"hidden": (8,), "optimizer": "momentum", "f": "relu"},
+    "deep": {"hidden": (8, 16, 8, 40, 8, 8), "f": ["relu", "silu", "gelu", "tanh", "mish", "gelu"],
+             "memory": "low"},
+    "wide": {"hidden": (9001, 4)},
+    "muon": {"optimizer": "muon"},
+    "muon of one layer": {"optimizer": "muon", "hidden": ()},
+    "averaged": {"ema": 0.99, "validation": (X[:33], LABELS[:33]), "early_stopping": 2},
+    "clipped lion": {"optimizer": "lion", "clip_norm": 1.0},
+    "weighted": {"sample_weight": WEIGHTS},
+    "weighted classes": {"class_weight": "balanced"},
+    "validated": {"validation": (X[:33], LABELS[:33], WEIGHTS[:33]), "early_stopping": 2},
+    "no metric": {"validation": (X[:33], LABELS[:33]), "metric": None},
+    "all": {"sample_weight": WEIGHTS, "validation": (X[:33], LABELS[:33]), "train_metric": True,
+            "early_stopping": gpumlp.EarlyStopping(3, restore_best=False), "memory": "low"},
+    "rows of probabilities": {"y": np.eye(3)[LABELS]},
+    "folded": {"optimizer": "sgd"},
+    "streamed": {"data": "stream"},
+    "streamed bytes": {"data": "stream", "x": (X * 40).astype(np.int8), "batch_size": 45,
+                       "validation": (X[:33], LABELS[:33])},
+    "streamed rows": {"data": "stream", "y": np.eye(3)[LABELS], "sample_weight": WEIGHTS},
+}  # fmt: skip
+OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory", "ema")
+
+
+def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """A case's settings of the network, of the trainer, and arguments of fit and memory."""
+    net = {name: case[name] for name in ("hidden", "f") if name in case}
+    trainer = {"batch_size": 32} | {name: case[name] for name in OF_TRAINER if name in case}
+    rest = {name: value for name, value in case.items() if name not in net | trainer}
+    return net, trainer, {"x": X, "y": LABELS} | rest
+
+
+def check(device: HostDevice, trainer: gpumlp.Trainer, asked: dict[str, Any]) -> Memory:
+    """The plan, to the byte: before, at most, and after."""
+    planned = trainer.memory(**asked)
+    assert device.live == planned.held
+    device.peak = 0
+    trainer.fit(**asked, epochs=2, progress=False)
+    assert device.peak == planned.total
+    assert trainer.memory(**asked) == planned
+    return planned
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "wide"])
+def test_the_plan_is_what_is_allocated(name: str, precision: str) -> None:
+    """Byte for byte, and all that a fit took is free after it."""
+    net_settings, settings, asked = parts(CASES[name])
+    device, net = on_harness(precision, **net_settings)
+    trainer = gpumlp.Trainer(net, **settings)
+    planned = check(device, trainer, asked)
+    assert device.live == planned.held
+    total = sum(getattr(planned, part) for part in NAMES)
+    assert (planned.total, planned.missing) == (total, total - planned.held)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sums_of_a_wide_layer_need_more_scratch(precision: str) -> None:
+    """That of backends with 16 bits grows in the first step, and is kept."""
+    net_settings, settings, asked = parts(CASES["wide"])
+    device, net = on_harness(precision, **net_settings)
+    trainer = gpumlp.Trainer(net, **settings)
+    planned, small = trainer.memory(**asked), net.backend.own_memory(0)
+    trainer.fit(**asked, epochs=1, progress=False)
+    large = net.backend.own_memory(0)
+    assert (large > small) == (precision == "bfloat16")
+    assert device.live == planned.held + large - small
+    # while it grows, the small one is still there; the workspace's own loss scale is not any more
+    most = planned.total if large == small else planned.total + small - 4 * 8
+    assert device.peak == most
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
+def test_slots_of_16_bits(precision: str) -> None:
+    planned = []
+    for kind in (None, "bfloat16"):
+        device, net = on_harness(precision)
+        trainer = gpumlp.Trainer(net, slot_precision=kind)
+        planned.append(check(device, trainer, {"x": X, "y": LABELS}))
+    assert planned[0].slots == 2 * planned[1].slots == 8 * net.theta.layout.size
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["plain", "low", "all", "weighted", "even minibatches"])
+def test_the_plan_of_the_numpy_backend(name: str, precision: str) -> None:
+    """To 256 bytes an array, which align it, and what Python itself takes."""
+    net_settings, settings, asked = parts(CASES[name])
+    net_settings["hidden"] = (300, 500, 400)
+    asked = {k: np.tile(v, (10, 1)) if k == "x" else v for k, v in asked.items()}
+    asked |= {k: np.tile(v, 10) for k, v in asked.items() if k in ("y", "sample_weight")}
+    net = network(precision=precision, **net_settings)
+    gpumlp.Trainer(network(hidden=(500,))).fit(X, LABELS, 1, progress=False)  # threads, modules
+    settings["batch_size"] = 600
+    tracemalloc.start()
+    try:
+        trainer = gpumlp.Trainer(net, **settings)
+        planned = trainer.memory(**asked)
+        start = tracemalloc.get_traced_memory()[0]
+        seen = []
+        hook = gpumlp.Callback()
+        hook.on_epoch_end = lambda *_: seen.append(tracemalloc.get_traced_memory()[0])  # type: ignore
+        trainer.fit(**asked, epochs=2, callbacks=[hook], progress=False)
+        end = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # an example's weight is on the host, too
+    weights = 8 * len(asked["x"]) if "sample_weight" in asked else 0
+    assert 0 <= seen[-1] - start - planned.missing - weights < 100_000
+    assert end - start < 60_000
+    assert planned.missing > 2_000_000
+
+
+def test_numbers_of_examples_stand_for_arrays() -> None:
+    _, net = on_harness()
+    trainer = gpumlp.Trainer(net, batch_size=32)
+    arrays = trainer.memory(X, LABELS, validation=(X[:20], LABELS[:20]), sample_weight=WEIGHTS)
+    assert trainer.memory(M, validation=20, sample_weight=True) == arrays
+    assert trainer.memory(np.int64(M), validation=0) == trainer.memory(X)
+    # another minibatch's size is another plan
+    trainer.batch_size = 64
+    assert trainer.memory(M).h == 2 * arrays.h
+    refusal(ValueError, lambda: trainer.memory(0), "x must be at least 1, got 0")
+
+
+def test_data_that_the_backend_can_use_as_it_is_takes_nothing() -> None:
+    net = network(precision="float64", loss="squared_error")
+    trainer, y = gpumlp.Trainer(net), np.zeros((M, 3))
+    assert trainer.memory(X, y).data == 0
+    assert trainer.memory(X.astype("float32"), y).data == X.nbytes
+    assert trainer.memory(X[:, ::-1], y.astype(int)).data == X.nbytes + y.nbytes
+    assert trainer.memory(M).data == X.nbytes + y.nbytes
+
+
+def test_the_plan_by_hand() -> None:
+    """784-256-256-10, gelu, adamw in bfloat16; rows of 64 and 128 units, of 256 bytes, fill up."""
+    backend = CudaBackend(HostDevice(multiprocessors=132), "bfloat16")
+    net = gpumlp.MLP([784, 256, 256, 10], "gelu", backend=backend)
+    planned = gpumlp.Trainer(net, batch_size=128).memory(1000)
+    p = 784 * 256 + 256 * 256 + 256 * 10 + 256 + 256 + 128
+    assert (planned.theta, planned.rounded, planned.slots) == (4 * p, 2 * p, 8 * p)
+    assert 2 * p < planned.gradient <= 2 * p + 64  # with the loss scale
+    assert planned.data == 1000 * (784 * 2 + 4)
+    assert planned.h == 128 * 2 * (784 + 256 + 256 + 10) + 128 * 4
+    assert planned.z == 128 * 2 * (256 + 256)
+    assert planned.gz == 128 * 2 * (256 + 256)
+    assert planned.scratch == 8 * 132 * 32 * 8 * 4
+    told = str(planned).splitlines()
+    assert repr(planned) == str(planned)
+    assert told[0].split("  ")[0] == "1,000 examples, batch_size 128"
+    assert told[0].endswith(" MiB")
+    assert len({len(line) for line in told}) == 1
+    assert f"θ in 16 bits {2 * p / 2**20:29,.2f}".split() in [line.split() for line in told]
+    assert told[-2].split() == ["total", f"{planned.total / 2**20:,.2f}"]
+
+
+# ---- out of memory -------------------------------------------------------------------------------
+
+
+def refused(call: Any, device: HostDevice) -> str:
+    """The error's text; when it is caught, all that the attempt took is free again."""
+    before = device.live
+    with pytest.raises(gpumlp.DeviceError) as caught:
+        call()
+    assert device.live == before
+    assert isinstance(caught.value.__cause__, gpumlp.DeviceError)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("memory", ["normal", "low"])
+def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
+    """The size that the error names fits; one that is a little larger does not."""
+    device, net = on_harness(precision, (400, 400, 400))
+    x, y = RNG.normal(size=(300, 12)), RNG.integers(0, 3, 300)
+    asked: dict[str, Any] = {"sample_weight": np.ones(300), "validation": (x[:50], y[:50])}
+    asked["data"] = "device"
+    trainer = gpumlp.Trainer(net, batch_size=256, memory=memory)
+    before = net.theta.flat.values.tobytes()
+    planned = trainer.memory(x, y, **asked)
+    device.limit = planned.held + (planned.missing * 2) // 3
+
+    def fit() -> None:
+        trainer.fit(x, y, 1, **asked, progress=False)
+
+    told = refused(fit, device)
+    assert net.theta.flat.values.tobytes() == before
+    assert str(planned) in told
+    assert told.startswith(
+        f"out of GPU memory: {planned.missing / 2**20:,.2f} MiB were to be allocated and "
+        f"{planned.missing * 2 // 3 / 2**20:,.2f} were free\n"
+    )
+    first, *ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    assert first.startswith("accumulate=")
+    assert len(ways) == (2 if memory == "normal" else 1)
+    assert ways[-1].endswith(' and memory="low"') == (memory == "normal")
+    trainer.batch_size = size = int(ways[0].removeprefix("batch_size="))
+    trainer.batch_size = int(1.04 * size) + 1
+    refused(fit, device)
+    trainer.batch_size = size
+    fit()
+    assert trainer.steps == -(-300 // size)
+
+
+def test_where_no_size_fits() -> None:
+    device, net = on_harness("float32", (400, 400))
+    trainer = gpumlp.Trainer(net)
+    device.limit = device.live + 5_000
+    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert told.splitlines()[-1] == (
+        'no batch_size fits; use precision="bfloat16", slot_precision="bfloat16", an optimizer '
+        "with less state, a smaller network"
+    )
+    device, net = on_harness("bfloat16", (400, 400))
+    trainer = gpumlp.Trainer(net, "muon", ema=0.9)  # whose slots cannot be of 16 bits
+    device.limit = device.live + 5_000
+    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert told.splitlines()[-1] == (
+        "no batch_size fits; use ema=None, an optimizer with less state, a smaller network"
+    )
+    device, net = on_harness("bfloat16", (4,))
+    trainer = gpumlp.Trainer(net, "sgd")
+    device.limit = device.live + 50_000
+    x, y = np.zeros((5000, 12)), np.zeros(5000, int)
+    told = refused(lambda: trainer.fit(x, y, 1, progress=False), device)
+    assert told.splitlines()[-1] == 'no batch_size fits; use data="stream", a smaller network'
+
+
+def test_a_trainer_that_does_not_fit() -> None:
+    device, net = on_harness("float32", (400, 400))
+    for floats in (1, 2):
+        device.limit = device.live + floats * 4 * net.theta.layout.size
+        told = refused(lambda: gpumlp.Trainer(net, batch_size=32), device)
+    assert "\n32 examples, batch_size 32 " in told
+    assert 'use precision="bfloat16", slot_precision="bfloat16"' in told
+    gpumlp.Trainer(net, "sgd", batch_size=32)
+
+
+def test_memory_that_another_program_takes_meanwhile() -> None:
+    """The plan fits what was free at first."""
+    device, net = on_harness()
+    trainer = gpumlp.Trainer(net)
+    device.empties_left = 5
+    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert "another program" in told
+    device.empties_left = None
+    trainer.fit(X, LABELS, 1, progress=False)
+
+
+def test_an_unknown_way_with_memory() -> None:
+    refusal(
+        ValueError, lambda: gpumlp.Trainer(network(), memory="tiny"),
+        'memory must be "normal" or "low", got \'tiny\'',
+    )  # fmt: skip

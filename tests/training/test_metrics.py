@@ -1,0 +1,68 @@
+"""The metrics against scikit-learn's and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.loader.examples import Examples
+from gpumlp.training import metrics
+from gpumlp.training.metrics import Evaluation, accuracy, binary_accuracy, r2
+
+RNG = np.random.default_rng(3)
+P = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.1, 0.8, 0.1], [0.2, 0.5, 0.3]])
+
+
+def test_accuracy_of_labels_and_of_rows_of_probabilities():
+    assert accuracy(np.array([0, 2, 1, 2]), P) == 0.75
+    assert accuracy(np.eye(3)[[0, 2, 1, 2]], P) == 0.75
+    assert accuracy(np.array([0, 2, 1, 2]), P, np.array([1, 1, 0, 2])) == 0.5
+
+
+def test_binary_accuracy_counts_entries():
+    y = np.array([[1, 0], [1, 1], [0, 0]])
+    p = np.array([[0.9, 0.5], [0.4, 0.6], [0.1, 0.49]])
+    assert binary_accuracy(y, p) == pytest.approx(4 / 6)
+    assert binary_accuracy(y, p, np.array([0, 1, 1])) == 0.75
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_r2_is_scikit_learns(weighted):
+    score = pytest.importorskip("sklearn.metrics").r2_score
+    y = RNG.standard_normal((40, 3)) + np.array([0, 100, -5])
+    p = y + RNG.standard_normal((40, 3)) * [0.1, 1, 3]
+    weights = RNG.random(40) if weighted else None
+    assert r2(y, p, weights) == pytest.approx(score(y, p, sample_weight=weights), rel=1e-12)
+
+
+def test_r2_of_a_constant_column():
+    y, p = np.ones((5, 2)), np.ones((5, 2))
+    assert r2(y, p) == 1.0
+    p[0, 0] = 2
+    assert r2(y, p) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("loss", "usual"),
+    [("softmax_cross_entropy", accuracy), ("negative_log_likelihood", accuracy),
+     ("binary_cross_entropy", binary_accuracy), ("squared_error", r2), ("poisson", r2)],
+)  # fmt: skip
+def test_the_usual_metric_of_a_loss(loss, usual):
+    assert metrics.usual_metric(gpumlp.LOSSES[loss]) is usual
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 20, 4096])
+@pytest.mark.parametrize("weights", [None, RNG.random(20)])
+def test_an_evaluation_in_chunks_is_the_networks_cost(monkeypatch, chunk, weights):
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    net = gpumlp.MLP([4, 5, 2], loss="binary_cross_entropy", precision="float64",
+                     regularizer=gpumlp.L1(0.01), backend="numpy")  # fmt: skip
+    x, y = RNG.standard_normal((20, 4)), RNG.random((20, 2))
+    data = Examples.checked(net, x, y, weights)
+    evaluation = Evaluation(net, data, lambda y, p: float((y * p).sum()))
+    for _ in range(2):  # and again, in the same buffers
+        measured = evaluation.measure()
+        assert measured["cost"] == pytest.approx(net.cost(x, y, weights), rel=1e-12)
+        assert measured["metric"] == pytest.approx((y * net.predict(x)).sum(), rel=1e-12)
+    assert Evaluation(net, data, None).measure() == {"cost": measured["cost"]}

@@ -1,0 +1,258 @@
+"""Muon: torch's own, in both backends; what it moves and what not; and that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends import get_backend
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.functions.optimizers import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
+from tests.backends.cuda.test_networks import (
+    assert_same,
+    classifier,
+    device,
+    on_cuda_backend,
+    on_host,
+    problem,
+    trained,
+)
+from tests.support.harness.host_device import HostDevice
+
+MUON = gpumlp.OPTIMIZERS["muon"]
+SHAPES = [(8, 8), (5, 17), (17, 5), (1, 9), (9, 1), (1, 1), (64, 33), (70, 130)]
+
+
+def by_the_book(V: Any, scale: float) -> Any:
+    """The iteration as it is written, on singular values: V = Q diag(σ) Rᵀ."""
+    Q, sigma, R = np.linalg.svd(V.astype(np.float64), full_matrices=False)
+    sigma = sigma / max(np.sqrt((sigma**2).sum()), 1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        sigma = a * sigma + b * sigma**3 + c * sigma**5
+    return scale * (Q * sigma) @ R
+
+
+def orthogonalized(backend: Any, V: Any, scale: float = 1.0) -> Any:
+    ours, r = backend.asarray(V), min(V.shape)
+    backend.orthogonalize(
+        ours, scale, backend.empty(V.shape), backend.empty((r, r)), backend.empty((r, r))
+    )
+    return backend.to_host(ours)
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """torch, whose iteration does not round to bfloat16."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.clone())
+    return torch
+
+
+# ---- the operation ------------------------------------------------------------------------------------
+
+
+BACKENDS: dict[str, tuple[Callable[[], Any], float]] = {
+    "numpy float64": (lambda: get_backend("numpy", "float64"), 1e-11),
+    "numpy float32": (lambda: get_backend("numpy", "float32"), 1e-3),
+    **{
+        f"harness {precision}": (
+            lambda precision=precision: CudaBackend(HostDevice(), precision),
+            1e-11 if precision == "float64" else 1e-3,
+        )
+        for precision in ("float64", "float32", "tf32", "bfloat16", "float16")
+    },
+}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orthogonalize_is_the_iteration_on_singular_values(
+    shape: tuple[int, int], name: str
+) -> None:
+    open_backend, tolerance = BACKENDS[name]
+    V = np.random.default_rng(0).normal(size=shape)
+    got = orthogonalized(open_backend(), V, 1.5)
+    np.testing.assert_allclose(got, by_the_book(V, 1.5), rtol=0, atol=tolerance)
+    sigma = np.linalg.svd(got / 1.5, compute_uv=False)
+    assert 0.5 < sigma.min() <= sigma.max() < 1.25
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orthogonalize_is_torchs(exact: Any, shape: tuple[int, int]) -> None:
+    from torch.optim._muon import _zeropower_via_newtonschulz
+
+    V = np.random.default_rng(1).normal(size=shape)
+    theirs = _zeropower_via_newtonschulz(exact.tensor(V), NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, 1e-7)
+    got = orthogonalized(get_backend("numpy", "float64"), V)
+    np.testing.assert_allclose(got, theirs.numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_of_zeros_small_and_large_numbers(name: str) -> None:
+    backend, V = BACKENDS[name][0](), np.random.default_rng(2).normal(size=(6, 4))
+    assert not orthogonalized(backend, 0 * V).any()
+    for size in (1e-4, 1e15):
+        np.testing.assert_allclose(
+            orthogonalized(backend, size * V), orthogonalized(backend, V), rtol=0, atol=1e-3
+        )
+    for odd in (np.nan, np.inf, -np.inf):
+        V[3, 2] = odd
+        assert np.isnan(orthogonalized(backend, V)).all()
+
+
+def test_products_of_16_bit_backends_are_of_float32() -> None:
+    gpu = HostDevice()
+    orthogonalized(CudaBackend(gpu, "bfloat16"), np.ones((3, 5)))
+    products = [call for call in gpu.calls if call.startswith("gemm")]
+    assert products == 5 * ["gemm NT 3 3 5 tf32", "gemm NN 3 3 3 tf32", "gemm NN 3 5 3 tf32"]
+
+
+# ---- the step ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"mu": 0.8, "weight_decay": 0.3, "rest": 0.02}])
+@pytest.mark.parametrize("widths", [[5, 9, 8, 3], [5, 4, 2], [5, 7, 7, 7, 1]])
+def test_theta_is_torchs(exact: Any, widths: list[int], params: Any) -> None:
+    """Every W but the last by torch.optim.Muon, the rest by its AdamW, after 30 steps."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(60, 5)), rng.normal(size=(60, widths[-1]))
+    settings = {"loss": "squared_error", "precision": "float64", "backend": "numpy"}
+    net = gpumlp.MLP(widths, "tanh", regularizer=gpumlp.L2(0.01), **settings)
+    rule, lr, start = MUON.set(**params), 0.03, net.tensors()
+    layers = [exact.nn.Linear(i, o).double() for i, o in pairwise(widths)]
+    for k, layer in enumerate(layers):
+        layer.weight.data = exact.tensor(start[f"{2 * k}.weight"])
+        layer.bias.data = exact.tensor(start[f"{2 * k}.bias"])
+    hidden = [layer.weight for layer in layers[:-1]]
+    rest = [layers[-1].weight, *(layer.bias for layer in layers)]
+    p = rule.params
+    optimizers = [
+        exact.optim.Muon(hidden, lr=lr, weight_decay=p["weight_decay"], momentum=p["mu"]),
+        exact.optim.AdamW(rest, lr=p["rest"] * lr, weight_decay=p["weight_decay"]),
+    ]
+    for _ in range(30):
+        h = exact.tensor(x)
+        for layer in layers[:-1]:
+            h = exact.tanh(layer(h))
+        omega = sum((q**2).sum() for q in [*hidden, *rest])
+        J = ((layers[-1](h) - exact.tensor(y)) ** 2).mean() + 0.005 * omega
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        J.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    gpumlp.Trainer(net, rule, lr, batch_size=60).fit(x, y, 30, progress=False)
+    for ours, theirs in zip(net.layers, layers, strict=True):
+        for got, want in ((ours.W, theirs.weight), (ours.b, theirs.bias)):
+            np.testing.assert_allclose(got, want.detach().numpy(), rtol=0, atol=1e-9)
+    moved = np.abs(net.tensors()["0.weight"] - start["0.weight"])
+    assert moved.mean() > 0.05
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-3)])
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.5}, {"memory": "low"}, {"ema": 0.9}])
+def test_both_backends_agree(settings: Any, precision: str, tolerance: float) -> None:
+    net = classifier(precision=precision)
+    gpu = on_cuda_backend(net)
+    for each in (net, gpu):
+        trained(each, "muon", steps=10, **settings)
+    assert_same(gpu.theta.flat, net.theta.flat, tolerance)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_branches_and_the_order_of_threads_change_no_bit(precision: str) -> None:
+    ends = []
+    for order, way, late in ((0, "", False), (1, "branched", False), (2, "branched", True)):
+        net = classifier("relu", precision="float32")
+        gpu = on_cuda_backend(net, order, precision=precision)
+        device(gpu).way, device(gpu).late_branches = way, late
+        trainer = trained(gpu, "muon")
+        ends.append((on_host(gpu.theta.flat).tobytes(), on_host(trainer.slots).tobytes()))
+        rounded = on_host(gpu.rounded.flat)
+        assert rounded.tobytes() == on_host(gpu.theta.flat).astype(rounded.dtype).tobytes()
+    assert ends[1:] == [ends[0]] * 2
+
+
+@pytest.mark.parametrize("backend", ["numpy", "harness"])
+def test_padding_stays_zero(backend: str) -> None:
+    net = classifier()
+    net = on_cuda_backend(net) if backend == "harness" else net
+    trainer = trained(net, "muon", steps=10)
+    inside = sum(np.abs(tensor).sum() for tensor in net.tensors().values())
+    assert np.abs(on_host(net.theta.flat)).sum() == pytest.approx(inside, rel=1e-12)
+    used, layout = np.zeros(net.theta.layout.size, bool), net.theta.layout
+    for start, shape in zip(layout.starts, layout.shapes, strict=False):
+        used[start : start + np.prod(shape)] = True
+    assert not on_host(trainer.slots)[:, ~used].any()
+
+
+def test_a_linear_network_is_adamws() -> None:
+    """It has no W but the last one's."""
+    x, y, _ = problem()
+    ends = []
+    for name, lr in (("muon", 0.02), ("adamw", 0.1 * 0.02)):
+        net = gpumlp.MLP([5, 3], precision="float64", backend="numpy")
+        gpumlp.Trainer(net, name, lr, batch_size=16).fit(x, y, 5, progress=False)
+        ends.append(net.theta.flat.copy())
+    np.testing.assert_array_equal(*ends)
+
+
+def test_a_step_that_overflows_is_skipped() -> None:
+    gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
+    trainer = gpumlp.Trainer(gpu, "muon", batch_size=70)
+    trainer.scaling.values[:2] = 2.0**40, 2.0**-40
+    x, y, _ = problem()
+    before = on_host(gpu.theta.flat).copy()
+    trainer.fit(x, y, 1, progress=False)
+    assert trainer.scaling.values[3] == 1
+    assert on_host(gpu.theta.flat).tobytes() == before.tobytes()
+
+
+def test_the_launches_of_its_update() -> None:
+    """A rule for the rest, one before and one after, and 2 + 5 · 4 launches a matrix."""
+    gpu = on_cuda_backend(classifier(precision="float32"))
+    x, y, _ = problem(48)
+    gpumlp.Trainer(gpu, "muon", batch_size=16).fit(x, y, 1, metric=None, progress=False)
+    calls = device(gpu).calls
+    last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
+    launches = [call for call in calls[last:] if call.startswith(("kernel", "gemm"))]
+    names = [call.split()[1] for call in launches]
+    update = names[names.index("update") : names.index("end")]
+    turn = ["NT", "NN", "quintic", "NN"]
+    tall = ["TN", "NN", "quintic", "NN"]
+    one, other = (["squares", "normalize", *5 * part] for part in (tall, turn))
+    assert update == ["update", "update", *one, *other, "update"]
+
+
+def test_16_bit_slots_are_refused() -> None:
+    gpu = on_cuda_backend(classifier(precision="float32"))
+    with pytest.raises(ValueError, match=r"'bfloat16' does not go with muon.*slot_precision=None"):
+        gpumlp.Trainer(gpu, "muon", slot_precision="bfloat16")
+
+
+def test_it_cannot_be_folded() -> None:
+    with pytest.raises(ValueError, match="muon needs the gradient beside its state"):
+        gpumlp.Trainer(classifier(), "muon", fold=True)
+
+
+# ---- that it learns ------------------------------------------------------------------------------
+
+
+def test_it_learns_digits_in_fewer_steps_than_adamw() -> None:
+    """As it comes, against AdamW as it comes and at twice that rate: J of the training data."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    x = ((x - x.mean(0)) / (x.std(0) + 1e-9)).astype(np.float32)
+    costs = {}
+    for optimizer, lr in (("muon", None), ("adamw", 1e-3), ("adamw", 2e-3)):
+        net = gpumlp.MLP([64, 128, 128, 10], "relu", backend="numpy")
+        gpumlp.Trainer(net, optimizer, lr, batch_size=64).fit(x, y, 5, progress=False)
+        costs[optimizer, lr] = net.cost(x, y)
+    assert costs["muon", None] < 0.8 * min(costs["adamw", 1e-3], costs["adamw", 2e-3]), costs

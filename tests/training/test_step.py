@@ -1,0 +1,258 @@
+"""A step as a whole: its first and last launch, and that it is recorded once and replayed."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, problem, trained
+from tests.support.harness.catalogue import CATALOGUE, DTYPES
+from tests.support.harness.comparing import real_of, same_in_every_order
+from tests.support.harness.compiled import kernel
+from tests.support.harness.host_device import HostDevice
+from tests.support.harness.host_module import KernelError
+from tests.support.harness.memory import aligned, aligned_empty
+from tests.support.training_cases import Hook
+
+i64 = np.int64
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("t", "rows", "blocks"), [(0, 1, 1), (3, 300, 1), (3, 300, 2), (4, 7, 3)])
+def test_begin(t: int, rows: int, blocks: int, dtype: str) -> None:
+    """Row t of every table; a last minibatch takes fewer rows of the order."""
+    size, numbers, steps = 300, 5, 5
+    rng = np.random.default_rng(0)
+    order = aligned(rng.permutation(size * steps), i64)
+    controls = aligned(rng.normal(size=(steps, numbers + 2)))
+
+    def call(seed: int) -> Any:
+        index, control = aligned_empty((rows,), i64), aligned_empty((numbers,), np.float64)
+        factors, J = aligned_empty((2,), real_of(dtype)), aligned([7.0])
+        kernel("begin", CATALOGUE[dtype]["step"])(
+            (blocks, 1), (256, 1),
+            (aligned([t], i64), order, controls, index, control, factors, J,
+             i64(size), i64(rows), i64(numbers)), order=seed,
+        )  # fmt: skip
+        return index, control, factors, J
+
+    index, control, factors, J = same_in_every_order(call)
+    np.testing.assert_array_equal(index, order[t * size : t * size + rows])
+    np.testing.assert_array_equal(control, controls[t, :numbers])
+    np.testing.assert_array_equal(factors, controls[t, numbers:].astype(real_of(dtype)))
+    assert J[0] == 0
+
+
+def test_end() -> None:
+    position, costs = aligned([2], i64), aligned(np.zeros(4))
+    end = kernel("end", CATALOGUE["float32"]["step"])
+    for J, after in ((0.5, 3), (0.25, 0), (0.125, 1)):
+        end((1, 1), (256, 1), (position, aligned([J]), costs, i64(4)))
+        assert position.tolist() == [after]
+    assert costs.tolist() == [0.125, 0, 0.5, 0.25]
+
+
+# ---- recording -----------------------------------------------------------------------------------
+
+
+def calls_of_steps(epochs: int, **settings: Any) -> list[list[str]]:
+    """What each step of a fit asks of the device: four of 16 examples and one of 6 an epoch."""
+    gpu, steps = on_cuda_backend(classifier()), []
+    calls = device(gpu).calls
+
+    def step(trainer: gpumlp.Trainer) -> None:
+        steps.append(list(calls))
+        calls.clear()
+
+    x, y, _ = problem(70)
+    trainer = gpumlp.Trainer(gpu, "adamw", batch_size=16, **settings)
+    trainer.fit(x, y, epochs, metric=None, callbacks=[Hook(step)], progress=False)
+    return steps
+
+
+def test_the_second_step_of_a_size_is_recorded_and_all_after_it_replayed() -> None:
+    steps = calls_of_steps(3, clip_norm=1.0)
+    launches = [[call for call in calls if call.startswith(("kernel", "gemm"))] for calls in steps]
+    for i, calls in enumerate(steps):
+        size = 6 if i % 5 == 4 else 16
+        seen = {16: i, 6: i // 5}[size]
+        assert ("record" in calls) == (seen == 1)
+        assert any(call.startswith("replay") for call in calls) == (seen >= 1)
+        assert launches[i][-1].startswith("kernel end in step.cu")
+    for i in range(5, 15):  # what is replayed is what was handed in piece by piece
+        expected = launches[4] if i % 5 == 4 else launches[1]
+        assert launches[i][-len(expected) :] == expected
+    # between the steps of an epoch nothing is uploaded, downloaded, allocated or waited for
+    for i in (6, 7, 8, 11, 12, 13):
+        assert steps[i] == [f"replay of {len(launches[1])}", *launches[1]]
+
+
+def test_recording_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = []
+    for record in (HostDevice.record, lambda device, work: work):
+        monkeypatch.setattr(HostDevice, "record", record)
+        gpu = on_cuda_backend(classifier())
+        trainer = trained(gpu, steps=20, clip_norm=0.5)
+        bits.append((gpu.theta.flat.values.tobytes(), trainer.history["cost"]))
+    assert bits[0] == bits[1]
+
+
+def test_what_may_not_be_recorded_is_an_error() -> None:
+    """A stray wait, upload or allocation in a step shows at once."""
+    gpu = on_cuda_backend(classifier())
+    backend, theta = gpu.backend, gpu.theta.flat
+    for work in (
+        backend.synchronize,
+        lambda: backend.to_host(theta),
+        lambda: backend.empty((3,)),
+        lambda: backend.asarray(np.zeros(len(theta)), out=theta),
+    ):
+        with pytest.raises(KernelError, match="not while a step is recorded"):
+            backend.record(work, "a step")
+    backend.synchronize()  # and then all is well again
+
+
+@pytest.mark.parametrize("backend", ["numpy", "harness"])
+def test_theta_that_a_callback_assigns_to_is_what_the_next_epoch_starts_from(backend: str) -> None:
+    net = classifier()
+    net = on_cuda_backend(net) if backend == "harness" else net
+    x, y, _ = problem(64)
+    costs = []
+
+    def end(trainer: gpumlp.Trainer, row: Any) -> None:
+        costs.append(row["cost"])
+        trainer.net.assign({name: t * 0 for name, t in trainer.net.tensors().items()})
+
+    hook = gpumlp.Callback()
+    hook.on_epoch_end = end  # type: ignore[method-assign,assignment]
+    trainer = gpumlp.Trainer(net, "sgd", lr=1e-9, batch_size=16)
+    trainer.fit(x, y, 4, callbacks=[hook], progress=False)
+    np.testing.assert_allclose(costs[1:], np.log(3), rtol=1e-6)
+    assert abs(costs[0] - np.log(3)) > 1e-3
+
+
+# ---- branches ------------------------------------------------------------------------------------
+
+
+WAYS = ["branched", "branched, updated at once"]
+
+
+def branched_run(
+    precision: str = "float64", late: bool = False, way: str = "branched", **settings: Any
+) -> Any:
+    """θ, slots and costs of a run whose weight gradients run beside the next hidden gradients."""
+    gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
+    device(gpu).way, device(gpu).late_branches = way, late
+    trainer = trained(gpu, steps=20, **settings)
+    return gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"clip_norm": 0.5}, {"optimizer": "sgd"}, {"optimizer": "sgd", "fold": False},
+     {"slot_precision": "bfloat16"}, {"memory": "low"}],
+)  # fmt: skip
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None:
+    """Whether what may run beside other work does so as early as it may, or as late."""
+    gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
+    trainer = trained(gpu, steps=20, **settings)
+    want = gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
+    for late in (False, True):
+        assert branched_run(precision, late, way, **settings) == want
+
+
+def test_a_branch_begins_where_its_gradient_is_there() -> None:
+    """∇W[k] beside the way from gz[k] to gz[k−1], and the first layer's in turn."""
+    orders = []
+    for late in (False, True):
+        gpu = on_cuda_backend(classifier("relu", precision="float32"))
+        device(gpu).way, device(gpu).late_branches = "branched", late
+        x, y, _ = problem(48)
+        gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
+        calls = device(gpu).calls
+        last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
+        orders.append(" ".join(call[5:7] for call in calls[last:] if call.startswith("gemm")))
+    assert orders == ["NT NT NT TN NN TN NN TN", "NT NT NT NN TN NN TN TN"]
+
+
+def test_weights_are_updated_as_soon_as_their_gradient_is_there() -> None:
+    """One update a layer, the last layer's first, and one of the biases; early, or at the end."""
+    orders = []
+    for late in (False, True):
+        gpu = on_cuda_backend(classifier("relu", precision="float32"))
+        device(gpu).way, device(gpu).late_branches = WAYS[1], late
+        x, y, _ = problem(48)
+        gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
+        calls = device(gpu).calls
+        last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
+        told = {"gemm": lambda call: call[5:7], "kernel update": lambda call: "update"}
+        orders.append(" ".join(
+            tell(call) for call in calls[last:] for what, tell in told.items()
+            if call.startswith(what)
+        ))  # fmt: skip
+    assert orders == [
+        "NT NT NT TN NN update TN NN update TN update update",
+        "NT NT NT NN TN NN TN TN update update update update",
+    ]
+
+
+def test_work_behind_others_that_does_not_wait_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update that ran before its weights were read for the last time."""
+    want = branched_run(way=WAYS[1])
+
+    def at_the_fork(device: Any, work: Any) -> None:
+        recording, device._recording = device._recording, []
+        work()
+        recording[device._fork : device._fork] = device._recording
+        device._recording = recording
+
+    monkeypatch.setattr(HostDevice, "behind", at_the_fork)
+    assert branched_run(way=WAYS[1]) != want
+
+
+def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    want = branched_run(late=True)
+    monkeypatch.setattr("gpumlp.backends.cuda.backend.CudaBackend._joined", lambda backend: None)
+    assert branched_run(late=True) != want
+
+
+def test_the_way_is_asked_for_by_name() -> None:
+    """A step's name has all that its time depends on."""
+    gpu = on_cuda_backend(classifier("relu"))
+    trained(gpu, steps=20, clip_norm=1.0)
+    assert device(gpu).asked_for == [
+        "step 5-9-8-3 relu relu identity softmax_cross_entropy adamw float64 clipped, minibatch 16",
+        "step 5-9-8-3 relu relu identity softmax_cross_entropy adamw float64 clipped, minibatch 6",
+    ]
+
+
+@pytest.mark.parametrize("call", ["fork", "join", "beside", "behind"])
+def test_branches_are_for_recorded_steps(call: str) -> None:
+    with pytest.raises(KernelError, match=f"{call} is for a step that is recorded"):
+        getattr(HostDevice(), call)(*([lambda: None] if call in ("beside", "behind") else []))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "harness"])
+def test_a_trainer_that_is_dropped_is_freed_at_once(backend: str) -> None:
+    """Memory of a device must not wait for Python to look for cycles."""
+    net = classifier()
+    net = on_cuda_backend(net) if backend == "harness" else net
+    x, y, _ = problem(64)
+    for optimizer in ("sgd", "adamw"):
+        trainer = gpumlp.Trainer(net, optimizer, batch_size=16)
+        trainer.fit(x, y, 1, progress=False)
+        dropped = weakref.ref(trainer)
+        gc.collect()
+        gc.disable()
+        try:
+            del trainer
+            assert dropped() is None
+        finally:
+            gc.enable()
