@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 import gpumlp
-from gpumlp.backends import Array, Backend, get_backend
+from gpumlp.backends import Backend, get_backend
 from gpumlp.bench.peers.ours import copy_bandwidth
+from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 
 BACKEND = os.environ.get("GPUMLP_BENCH_BACKEND", "numpy")

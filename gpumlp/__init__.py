@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gpumlp._version import __version__ as __version__
 from gpumlp.backends import get_backend
 from gpumlp.errors import CheckpointError, DeviceError
 from gpumlp.functions import (
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from gpumlp import callbacks
     from gpumlp.training import Callback, EarlyStopping, Group, History, Trainer, fit_lbfgs
 
-__version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "OPTIMIZERS", "REGULARIZERS",
     "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError", "EarlyStopping",

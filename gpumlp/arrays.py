@@ -9,11 +9,9 @@ import sys
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpumlp.backends import Array, Backend
-
-HostArray = npt.NDArray[Any]
+from gpumlp.backends import Backend
+from gpumlp.io.types import Array, HostArray
 
 ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types: the host's memory and CUDA's
 

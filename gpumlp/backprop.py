@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.arrays import HostArray, as_backend_array, readable
-from gpumlp.backends import Array, Backend
+from gpumlp.arrays import as_backend_array, readable
+from gpumlp.backends import Backend
 from gpumlp.example_weights import example_weights
 from gpumlp.functions import Loss
 from gpumlp.io.chunks import chunks, extent
+from gpumlp.io.types import Array, HostArray
 
 
 def supervised(

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.arrays import HostArray, numbers
-from gpumlp.backends import Array
+from gpumlp.arrays import numbers
 from gpumlp.functions import Loss
+from gpumlp.io.types import Array, HostArray
 
 
 def example_weights(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpumlp import backprop, checks
 from gpumlp.arrays import as_kind_of
-from gpumlp.backends import Array, Backend, get_backend
+from gpumlp.backends import Backend, get_backend
 from gpumlp.functions import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -24,6 +24,7 @@ from gpumlp.functions import (
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import usual_for
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import Array
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
 from gpumlp.portable import Portable
 from gpumlp.workspace import Workspace

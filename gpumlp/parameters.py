@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.functions import Activation
+from gpumlp.io.types import Array
 
 ALIGNMENT = 256  # bytes: what cublasLt and 16-byte accesses like best
 

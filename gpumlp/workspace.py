@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends import Array
 from gpumlp.backprop import Model
+from gpumlp.io.types import Array
 
 Places = dict[tuple[str, int], int]
 """(name, layer) -> place in the row of arrays that take turns: those whose places differ by the

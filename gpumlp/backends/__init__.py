@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gpumlp.backends.numpy.backend import NumpyBackend
-from gpumlp.backends.operations import Array, Backend
+from gpumlp.backends.operations import Backend
+from gpumlp.io.types import Array
 
 __all__ = ["Array", "Backend", "get_backend"]
 

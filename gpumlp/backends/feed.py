@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.io.mapped import FileRows, rows_of
 from gpumlp.io.threads import Threads
+from gpumlp.io.types import HostArray
 
-HostArray = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
 BLOCK_BYTES = 512 << 10  # of the wider side, for one thread at a time: see `Threads`

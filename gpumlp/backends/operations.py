@@ -19,9 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
-
-Array = Any
-"""An array of the backend: numpy.ndarray, or the device's array with the same attributes."""
+from gpumlp.io.types import Array
 
 
 class Feed(Protocol):

@@ -9,13 +9,11 @@ from itertools import pairwise, product
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp import checks
 from gpumlp.functions import ACTIVATIONS, OPTIMIZERS
 from gpumlp.functions.entry import lookup
-
-HostArray = npt.NDArray[Any]
+from gpumlp.io.types import HostArray
 
 SEED = 20_16
 RATES = {"sgd": 0.01, "adamw": 1e-3}  # learning rates; no time depends on them

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gpumlp.bench.cases import Case, HostArray
+from gpumlp.bench.cases import Case
 from gpumlp.bench.peers import Problem, Step
+from gpumlp.io.types import HostArray
 
 SAMPLE = 4096  # entries of a tensor
 # ‖change − exact change‖ / ‖exact change‖ that one SGD step of one layer may have; it grows as √L.

@@ -8,7 +8,8 @@ from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger
 from gpumlp.callbacks.models import ModelCheckpoint
 from gpumlp.callbacks.plateau import ReduceOnPlateau
 from gpumlp.callbacks.tracking import MLflow, TensorBoard
-from gpumlp.training.callbacks import Callback, EarlyStopping
+from gpumlp.training.callbacks import EarlyStopping
+from gpumlp.training.events import Callback
 
 __all__ = [
     "CSVLogger", "Callback", "EarlyStopping", "LearningRateLogger", "MLflow", "ModelCheckpoint",

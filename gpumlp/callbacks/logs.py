@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.storage import atomic_write
-from gpumlp.training.callbacks import Callback, check_rate
+from gpumlp.training.callbacks import check_rate
+from gpumlp.training.events import Callback
 
 if TYPE_CHECKING:
-    from gpumlp.training.trainer import Trainer
+    from gpumlp.training.events import Training
 
 
 class CSVLogger(Callback):
@@ -34,20 +35,20 @@ class CSVLogger(Callback):
         self.path = Path(path)
         self._file: TextIO | None = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Write the header, and the epochs of a fit that goes on."""
         history = trainer.history
         done = ([i + 1, *history.row(i).values()] for i in range(history.epochs))
         atomic_write(self.path, _lines([["epoch", *history], *done]).encode())
         self._file = self.path.open("a", encoding="utf-8", newline="")
 
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Write a line."""
         if self._file is not None:
             self._file.write(_lines([[trainer.history.epochs, *row.values()]]))
             self._file.flush()
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
@@ -76,14 +77,14 @@ class LearningRateLogger(Callback):
         """(steps,) float64."""
         return np.array(self._lr, np.float64)
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Start anew, but where a fit goes on."""
         check_rate("LearningRateLogger", trainer)
         if not self._resumed:
             self._lr = []
         self._resumed = False
 
-    def on_step_end(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Training) -> None:
         """Note the step's."""
         self._lr.append(trainer.last_lr)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp import checks, storage
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.events import Callback
 from gpumlp.training.monitor import Monitor
 
 if TYPE_CHECKING:
-    from gpumlp.training.trainer import Trainer
+    from gpumlp.training.events import Training
 
 
 class ModelCheckpoint(Callback):
@@ -60,7 +60,7 @@ class ModelCheckpoint(Callback):
         self.best: float | None = None
         self.saved: str | None = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Check monitor and path; start anew, but where a fit goes on that has done epochs."""
         if self._monitor is not None:
             self._monitor.check("ModelCheckpoint", trainer.history)
@@ -69,7 +69,7 @@ class ModelCheckpoint(Callback):
         if trainer.history.epochs == 0:
             self.best = None
 
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Save the network where it is its turn, and θ is finite: a fit raises where it is not."""
         epoch, value = trainer.history.epochs, None
         if epoch % self.every:

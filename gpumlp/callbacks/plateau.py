@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpumlp import checks
 from gpumlp.errors import CheckpointError
-from gpumlp.training.callbacks import Callback, check_rate
+from gpumlp.training.callbacks import check_rate
+from gpumlp.training.events import Callback
 from gpumlp.training.monitor import Monitor
 
 if TYPE_CHECKING:
-    from gpumlp.training.trainer import Trainer
+    from gpumlp.training.events import Training
 
 
 class ReduceOnPlateau(Callback):
@@ -65,14 +66,14 @@ class ReduceOnPlateau(Callback):
         self.best: float | None = None
         self.waited = self.cooling = 0
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Start anew, but where a fit goes on that has done epochs."""
         check_rate("ReduceOnPlateau", trainer)
         self._monitor.check("ReduceOnPlateau", trainer.history)
         if trainer.history.epochs == 0:
             self._start()
 
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Lower the learning rate where patience is at its end."""
         value = row[self._monitor.column]
         if self._monitor.improves(value, self.best):

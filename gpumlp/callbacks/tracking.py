@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import gpumlp
 from gpumlp import checks
-from gpumlp.training.callbacks import Callback, check_rate
-from gpumlp.training.checkpoint import settings_of
-from gpumlp.training.lbfgs import Lbfgs
+from gpumlp._version import __version__
+from gpumlp.training.callbacks import check_rate
+from gpumlp.training.events import Callback
 
 if TYPE_CHECKING:
-    from gpumlp.training.trainer import Trainer
+    from gpumlp.training.events import Training
 
 
 class TensorBoard(Callback):
@@ -54,7 +53,7 @@ class TensorBoard(Callback):
         )
         self._writer: Any = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Open an event file."""
         if self.lr_every:
             check_rate("TensorBoard(lr_every=…)", trainer)
@@ -68,12 +67,12 @@ class TensorBoard(Callback):
             str(self.folder), purge_step=trainer.steps + 1, filename_suffix=within
         )
 
-    def on_step_end(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Training) -> None:
         """The learning rate, where it is asked for."""
         if self.lr_every and trainer.steps % self.lr_every == 0:
             self._writer.add_scalar("lr/step", trainer.last_lr, trainer.steps)
 
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """The epoch's numbers."""
         for column, value in row.items():
             self._writer.add_scalar(_tag(column), value, trainer.steps)
@@ -83,7 +82,7 @@ class TensorBoard(Callback):
                     self._writer.add_histogram(name, tensor.astype(np.float64), trainer.steps)
         self._writer.flush()
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """The settings; then close the file."""
         if self._writer is None:
             return
@@ -141,7 +140,7 @@ class MLflow(Callback):
         self._client: Any = None
         self._resumed = False
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Start a run, or go on with it, and note the settings."""
         try:
             from mlflow import MlflowClient
@@ -162,13 +161,13 @@ class MLflow(Callback):
         if self._resumed and self.run_id is not None:
             client.update_run(self.run_id, status="RUNNING")
         else:
-            tags = {"gpumlp.version": gpumlp.__version__}
+            tags = {"gpumlp.version": __version__}
             self.run_id = client.create_run(where, tags=tags, run_name=self.run_name).info.run_id
             known = [Param(name, str(value)) for name, value in settings(trainer).items()]
             client.log_batch(self.run_id, params=known)
         self._client, self._resumed = client, False
 
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """The epoch's numbers, all in one call; other characters than MLflow's become _."""
         from mlflow.entities import Metric
 
@@ -177,7 +176,7 @@ class MLflow(Callback):
         metrics = [Metric(names[column], value, now, epoch) for column, value in row.items()]
         self._client.log_batch(self.run_id, metrics=metrics)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """The model, and how the fit ended."""
         if self._client is None:
             return
@@ -204,12 +203,12 @@ class MLflow(Callback):
         self.run_id, self._resumed = state["run_id"], True
 
 
-def settings(trainer: Trainer | Lbfgs) -> dict[str, Any]:
+def settings(trainer: Training) -> dict[str, Any]:
     """A network's and its trainer's settings as names with one number or string each."""
     net = trainer.net
     of_net = {"network_seed" if k == "seed" else k: v for k, v in net.config().items()}
     flat: dict[str, Any] = {}
-    of_trainer = trainer.settings if isinstance(trainer, Lbfgs) else settings_of(trainer)
+    of_trainer = trainer.settings
     for name, value in {**of_net, **of_trainer}.items():
         if isinstance(value, dict):  # an entry, its name and its parameters; groups
             flat |= {name: value["name"]} if "name" in value else {}

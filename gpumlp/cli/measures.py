@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data import Dataset, Preparation
-from gpumlp.data.scratch import HostArray
+from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 
 

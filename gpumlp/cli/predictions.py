@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from gpumlp.io.types import HostArray
 from gpumlp.storage import replacing
 
-HostArray = npt.NDArray[Any]
 Classes = tuple[str, ...] | None
 Write = Callable[[HostArray], None]
 ENDINGS = (".csv", ".parquet", ".npy")

@@ -11,7 +11,7 @@ from gpumlp.cli.options import completing, listed
 from gpumlp.functions import LOSSES
 from gpumlp.functions.entry import lookup
 from gpumlp.training import EarlyStopping, scorers
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.events import Callback
 from gpumlp.training.metrics import measures
 from gpumlp.training.monitor import Monitor
 

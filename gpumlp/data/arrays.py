@@ -12,8 +12,9 @@ import numpy as np
 
 from gpumlp.data.diagnosis import huge_numbers
 from gpumlp.data.raw import LARGEST_INT, Raw, first_line, listed, missing
-from gpumlp.data.scratch import HostArray, Matrix, OnDisk, Scratch, Selection
+from gpumlp.data.scratch import Matrix, OnDisk, Scratch, Selection
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpumlp.data.raw import Categories
-from gpumlp.data.scratch import HostArray
+from gpumlp.io.types import HostArray
 
 if TYPE_CHECKING:
     from gpumlp.data.preparation import Preparation

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpumlp.data.diagnosis import Look, look
 from gpumlp.data.raw import LARGEST_INT
-from gpumlp.data.scratch import HostArray
+from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # different ones that a column's list takes
 MOST_CATEGORIES = 1000  # different words that are taken for categories without being asked

@@ -13,10 +13,11 @@ from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.raw import NONE, Categories, Raw, listed
-from gpumlp.data.scratch import HostArray, Matrix, Scratch
+from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.data.tables import Piece, Table
 from gpumlp.data.targets import check_finite, check_varies, labels, task_of, values
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
 
 Source = str | os.PathLike[str]
 

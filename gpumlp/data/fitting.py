@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpumlp.data.raw import listed
-from gpumlp.data.scratch import HostArray
 from gpumlp.data.statistics import Numbers, Statistics, median, spread, statistics
+from gpumlp.io.types import HostArray
 
 if TYPE_CHECKING:
     from gpumlp.data.dataset import Dataset

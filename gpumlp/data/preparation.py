@@ -15,10 +15,11 @@ from gpumlp.checks import positive_int
 from gpumlp.data.categories import OTHER, kept, lookup
 from gpumlp.data.fitting import check_impute, check_missing, fill_values, target_moments
 from gpumlp.data.raw import Categories, listed
-from gpumlp.data.scratch import HostArray, Matrix, Scratch
+from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.data.statistics import Numbers, only, spread, statistics
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
 
 if TYPE_CHECKING:
     from gpumlp.data.dataset import Dataset

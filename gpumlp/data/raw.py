@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gpumlp.data.scratch import HostArray, Matrix
+from gpumlp.data.scratch import Matrix
+from gpumlp.io.types import HostArray
 
 LARGEST_INT = 2**53  # float64 holds every whole number up to it
 Categories = Mapping[str, tuple[str, ...]]

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-HostArray = npt.NDArray[Any]
+from gpumlp.io.types import HostArray
+
 LARGE = 128 << 20  # bytes of an array from which on it goes into a file
 SPARE = 64 << 20  # bytes of the disk that are left to others
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from gpumlp.data.raw import NONE, Categories, listed
-from gpumlp.data.scratch import HostArray, Matrix
+from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
 
 Numbers = tuple[float, ...]
 

@@ -13,8 +13,9 @@ from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.diagnosis import kind_of, oddities
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.raw import NONE, Categories, Raw, listed, missing
-from gpumlp.data.scratch import HostArray, Scratch, Store
+from gpumlp.data.scratch import Scratch, Store
 from gpumlp.data.target_column import TargetColumn
+from gpumlp.io.types import HostArray
 
 Piece = tuple[HostArray, HostArray | None]
 

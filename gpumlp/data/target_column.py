@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.data.columns import MOST_WORDS, Column, is_numeric, texts
 from gpumlp.data.diagnosis import look, read_call
-from gpumlp.data.scratch import HostArray
+from gpumlp.io.types import HostArray
 
 SEEN = 1000  # words that are looked at for numbers in disguise
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp.data.raw import Raw, listed
-from gpumlp.data.scratch import HostArray, Matrix
+from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
 
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken for quantities
 

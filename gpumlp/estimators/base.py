@@ -14,12 +14,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from gpumlp.arrays import as_kind_of
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.estimators import inputs, settings
 from gpumlp.estimators.callbacks import CallbackSupportMixin, with_callbacks
 from gpumlp.estimators.fitting import Given, train
-from gpumlp.estimators.inputs import Examples, HostArray
+from gpumlp.estimators.inputs import Examples
 from gpumlp.functions import Loss
+from gpumlp.io.types import Array, HostArray
 from gpumlp.network import MLP
 from gpumlp.training import History
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpumlp.network import MLP
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.events import Callback
 
 __all__ = ["CallbackSupportMixin", "Tasks", "tasks", "with_callbacks"]
 

@@ -17,7 +17,7 @@ from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
 from gpumlp.estimators import inputs
 from gpumlp.estimators.base import BaseMLP
-from gpumlp.estimators.inputs import Examples, HostArray
+from gpumlp.estimators.inputs import Examples
 from gpumlp.estimators.labels import encoded, of_classes
 from gpumlp.estimators.settings import goes_on, stored
 from gpumlp.functions import (
@@ -30,6 +30,7 @@ from gpumlp.functions import (
     Schedule,
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
+from gpumlp.io.types import HostArray
 from gpumlp.training import Callback
 
 

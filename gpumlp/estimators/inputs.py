@@ -15,10 +15,10 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from gpumlp.arrays import as_backend_array
-from gpumlp.backends import Array, Backend, get_backend
+from gpumlp.backends import Backend, get_backend
+from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK
 
-HostArray = npt.NDArray[Any]
 HOST = get_backend("numpy")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import LabelEncoder
 
-from gpumlp.estimators.inputs import HostArray
+from gpumlp.io.types import HostArray
 
 
 def encoded(y: HostArray, classes: HostArray) -> HostArray:

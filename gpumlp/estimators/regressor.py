@@ -12,7 +12,6 @@ from sklearn.utils.validation import column_or_1d
 
 from gpumlp.backends import Backend
 from gpumlp.estimators.base import BaseMLP
-from gpumlp.estimators.inputs import HostArray
 from gpumlp.estimators.settings import goes_on, stored
 from gpumlp.functions import (
     LOSSES,
@@ -24,6 +23,7 @@ from gpumlp.functions import (
     Schedule,
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
+from gpumlp.io.types import HostArray
 from gpumlp.training import Callback
 
 

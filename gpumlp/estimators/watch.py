@@ -11,7 +11,7 @@ from sklearn.metrics import check_scoring
 
 from gpumlp.estimators.inputs import Examples
 from gpumlp.network import MLP
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.events import Callback
 
 LEAST_STEP = 1e-6  # "adaptive" does not go on below it, as in scikit-learn
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.io.types import Array
 from gpumlp.workspace import UNSCALED
 
 HALVES = (torch.bfloat16, torch.float16)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from gpumlp.backends import Array
 from gpumlp.functions import ACTIVATIONS, LOSSES, Activation
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
 from gpumlp.interop.torch_backend import Bench, working
+from gpumlp.io.types import Array
 
 # a stream that is new to us wants memory, which a capture of torch's cannot give; older torch has
 # no word for it

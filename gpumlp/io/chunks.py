@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpumlp.backends import Array
 from gpumlp.io.mapped import can_let_go, let_go
+from gpumlp.io.types import Array
 
 CHUNK_BYTES = 4 << 20
 

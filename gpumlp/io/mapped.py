@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-HostArray = npt.NDArray[Any]
+from gpumlp.io.types import HostArray
 
 HELD = 256 << 20  # bytes of a map whose rows are gathered from it: all may become resident
 AROUND = 2 << 20  # bytes that Linux may map around one that is read: its largest folio

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends import Array
 from gpumlp.io.mapped import large
+from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP
 from gpumlp.workspace import Workspace

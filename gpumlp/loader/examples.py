@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp import checks
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.io.chunks import extent
+from gpumlp.io.types import Array
 from gpumlp.loader.placement import placed, streams
 from gpumlp.network import MLP, ClassWeight
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.mapped import map_of
+from gpumlp.io.types import Array
 from gpumlp.network import CHUNK, MLP
 
 DATA = ("auto", "device", "stream")

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gpumlp.io.types import HostArray
 from gpumlp.plots.training import GREY, TRAINING, VALIDATION, blank_figure, entitle
 
-HostArray = npt.NDArray[Any]
 COUNTED = 20  # classes up to which each field shows its count
 NAMED = 40  # class names that an axis has space for
 SHORT = 18  # signs of a class's name

@@ -1,6 +1,7 @@
 """The training package: minibatches, the loop over epochs, checkpoints and what may watch them."""
 
-from gpumlp.training.callbacks import Callback, EarlyStopping
+from gpumlp.training.callbacks import EarlyStopping
+from gpumlp.training.events import Callback
 from gpumlp.training.groups import Group
 from gpumlp.training.history import History
 from gpumlp.training.lbfgs import fit_lbfgs

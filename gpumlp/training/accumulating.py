@@ -8,7 +8,8 @@ from math import prod
 from typing import Any, Protocol
 
 from gpumlp import checks
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
+from gpumlp.io.types import Array
 from gpumlp.parameters import Layout
 
 

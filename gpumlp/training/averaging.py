@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends import Array
+from gpumlp.io.types import Array
 from gpumlp.network import MLP
 
 SPARE = 1 << 20  # entries that change places at a time

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpumlp.training.callbacks import Callback
+from gpumlp.training.events import Callback
 
 
 def _named(callbacks: Iterable[Callback]) -> dict[str, Callback]:

@@ -12,45 +12,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from gpumlp import checks
-from gpumlp.backends import Array
+from gpumlp.io.types import Array
 from gpumlp.network import MLP
+from gpumlp.training.events import Callback, Training
 from gpumlp.training.monitor import Monitor
 
 if TYPE_CHECKING:
     from gpumlp.training.fit import Fit
-    from gpumlp.training.trainer import Trainer
-
-
-class Callback:
-    """Hooks into a fit; override those you want.
-
-    `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
-    epoch by setting ``trainer.stop = True``, at once by raising an error.
-
-    All work on the backend's arrays is done when a hook is called, but for `on_step_end`: one that
-    reads a GPU's arrays calls ``trainer.net.backend.synchronize()`` first, and then steps wait.
-
-    From one epoch to the next a hook may change the learning rate by ``trainer.lr_factor``.
-    """
-
-    def on_fit_begin(self, trainer: Trainer) -> None:
-        """Before the first step, all arguments checked and a checkpoint loaded."""
-
-    def on_step_end(self, trainer: Trainer) -> None:
-        """After each update."""
-
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> bool | None:
-        """After each epoch, before its checkpoint; `row` is what the history got.  True: stop."""
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """When the fit ends, however it does; perhaps before this callback's `on_fit_begin`."""
-
-    def state(self) -> Mapping[str, Any]:
-        """What a checkpoint keeps for the callback, as JSON can hold it; nothing: it needs none."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave, before `on_fit_begin`, where a checkpoint is resumed."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +113,7 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
     return list(callbacks)
 
 
-def check_rate(who: str, trainer: Trainer) -> None:
+def check_rate(who: str, trainer: Training) -> None:
     """Raise where a callback wants the learning rate and there is none: in `fit_lbfgs`."""
     if not hasattr(trainer, "lr_factor"):
         raise ValueError(
@@ -154,7 +122,7 @@ def check_rate(who: str, trainer: Trainer) -> None:
         )
 
 
-def end(callbacks: Sequence[Callback], trainer: Trainer) -> None:
+def end(callbacks: Sequence[Callback], trainer: Training) -> None:
     """Every callback's `on_fit_end`, so that each closes its files, though another fails."""
     with ExitStack() as rest:
         for callback in reversed(callbacks):
@@ -169,20 +137,20 @@ class ProgressBar(Callback):
         self._tqdm, self._fit = tqdm, fit
         self._bar: Any = None
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Show the bar, from where a resumed fit stands."""
         self._bar = self._tqdm(total=self._fit.total, initial=self._fit.done, unit="step")
 
-    def on_step_end(self, trainer: Trainer) -> None:
+    def on_step_end(self, trainer: Training) -> None:
         """One step further."""
         self._bar.update()
 
-    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Show the epoch's numbers."""
         shown = {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}
         self._bar.set_postfix({"epoch": trainer.history.epochs, **shown})
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp import checks, storage
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
 from gpumlp.training.callback_states import restore_all, states

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
-from gpumlp.backends import Array
+from gpumlp.io.types import Array
 from gpumlp.network import MLP
 from gpumlp.training.averaging import Average
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
+from gpumlp.io.types import Array
 
 
 class DryRunBackend:

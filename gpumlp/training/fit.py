@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.loader.batches import Batches
-from gpumlp.training.callbacks import Callback, Interrupt, Watch, end
+from gpumlp.training.callbacks import Interrupt, Watch, end
+from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.functions import OPTIMIZERS, Optimizer
+from gpumlp.io.types import Array
 from gpumlp.parameters import Layout
 
 NAMES = ("weights", "biases", "first", "last")

@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp import backprop, checks
-from gpumlp.backends import Array
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples, held_out
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
-from gpumlp.training.callbacks import Callback, Interrupt, checked, end
+from gpumlp.training.callbacks import Interrupt, checked, end
+from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
 from gpumlp.workspace import Workspace
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
-HostVector = npt.NDArray[np.float64]
 
 
 def fit_lbfgs(

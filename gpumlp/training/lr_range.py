@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp import checks
-from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
+from gpumlp.io.types import Array
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.network import ClassWeight

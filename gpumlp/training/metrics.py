@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp import backprop
 from gpumlp.functions import Loss
 from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
 from gpumlp.training.monitor import COSTS, UNRANKED
 from gpumlp.training.scorers import Scorer, is_scorer, scorer
 from gpumlp.workspace import Workspace
 
-HostArray = npt.NDArray[Any]
 Metric = Callable[[HostArray, HostArray], float]
 """``metric(y, predict(x))`` on host arrays."""
 Metrics = str | Metric | Sequence[str | Metric] | Mapping[str, str | Metric] | None

@@ -10,8 +10,9 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.arrays import as_backend_array
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
+from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 from gpumlp.loader.placement import streams
 from gpumlp.network import MLP, ClassWeight

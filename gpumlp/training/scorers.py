@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp.functions import Loss
-
-HostArray = npt.NDArray[Any]
+from gpumlp.io.types import HostArray
 
 
 @dataclass(frozen=True)

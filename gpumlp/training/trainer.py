@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.backends import Array
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
+from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples, held_out
 from gpumlp.network import MLP, ClassWeight
 from gpumlp.training import lr_range, planning, stepping
 from gpumlp.training.accumulating import checked as checked_parts
 from gpumlp.training.averaging import Average, checked_ema
-from gpumlp.training.callbacks import Callback, EarlyStopping, checked, progress_bar, watching
-from gpumlp.training.checkpoint import asked_for
+from gpumlp.training.callbacks import EarlyStopping, checked, progress_bar, watching
+from gpumlp.training.checkpoint import asked_for, settings_of
 from gpumlp.training.copying import Copied
+from gpumlp.training.events import Callback
 from gpumlp.training.fit import Fit
 from gpumlp.training.groups import Group, rates
 from gpumlp.training.groups import checked as checked_groups
@@ -257,6 +258,11 @@ class Trainer(Copied):
             net.backend.synchronize()  # the caller may free the data now
             fit.close()
         return self.history
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the trainer, as JSON can hold them."""
+        return settings_of(self)
 
     @property
     def folds(self) -> bool:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from gpumlp.backends import Array, Backend
+from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
+from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
 from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
 from gpumlp.training.groups import regions, table

@@ -10,9 +10,10 @@ import numpy as np
 
 from gpumlp.backends.cuda.protocol import Copies, Device, DeviceArray, Event
 from gpumlp.backends.cuda.source import CASTS
-from gpumlp.backends.feed import HostArray, Index, take_rows
+from gpumlp.backends.feed import Index, take_rows
 from gpumlp.io.mapped import rows_of
 from gpumlp.io.threads import Threads, blas_threads
+from gpumlp.io.types import HostArray
 
 
 def travels_as(source: HostArray, dtype: np.dtype[Any]) -> np.dtype[Any]:

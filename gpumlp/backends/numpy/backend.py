@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy.blas import numpy_blas
-from gpumlp.backends.numpy.blocks import Array, over_rows, over_theta
+from gpumlp.backends.numpy.blocks import over_rows, over_theta
 from gpumlp.backends.numpy.update import NumpyUpdate
 from gpumlp.backends.shared import Shared
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.functions.activations import identity
 from gpumlp.io.threads import Threads, blas_threads
+from gpumlp.io.types import HostArray as Array
 
 ALIGNMENT = 256  # bytes
 

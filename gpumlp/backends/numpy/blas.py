@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from gpumlp.io.types import HostArray as Array
 
 ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112  # of CBLAS
 # What CBLAS's gemm is called in the libraries that NumPy is built with, {} being s or d, and the

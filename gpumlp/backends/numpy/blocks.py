@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from gpumlp.functions import Regularizer
 from gpumlp.io.threads import Threads
-
-Array = np.ndarray[Any, Any]
+from gpumlp.io.types import HostArray as Array
 
 BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; see `Threads` for why not less
 

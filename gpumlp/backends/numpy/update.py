@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from gpumlp.backends.numpy.blocks import Array, over_flat, over_theta
+from gpumlp.backends.numpy.blocks import over_flat, over_theta
 from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.io.threads import Threads
+from gpumlp.io.types import HostArray as Array
 
 
 class NumpyUpdate:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gpumlp.bench.cases import Case, HostArray
+from gpumlp.bench.cases import Case
+from gpumlp.io.types import HostArray
 
 OURS, FLOOR = "gpumlp", "floor"
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.bench.cases import Case, HostArray
+from gpumlp.bench.cases import Case
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+from gpumlp.io.types import HostArray
 
 Params = list[Any]
 

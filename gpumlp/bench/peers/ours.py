@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 import gpumlp
-from gpumlp.backends import Array, Backend, get_backend
-from gpumlp.bench.cases import HostArray
+from gpumlp.backends import Backend, get_backend
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
 from gpumlp.io.threads import Threads, blas_threads
+from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
 
 COPY_BYTES = {"numpy": 128 << 20, "cupy": 1 << 30}  # far more than any cache holds

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.bench.cases import HostArray
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+from gpumlp.io.types import HostArray
 
 
 class SklearnStep(Plain):

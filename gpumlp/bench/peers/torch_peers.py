@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from gpumlp.bench.cases import Case, HostArray
+from gpumlp.bench.cases import Case
 from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
 from gpumlp.io.threads import blas_threads
+from gpumlp.io.types import HostArray
 
 AMP = ("bfloat16", "float16")
 

@@ -1,0 +1,70 @@
+"""What watches a training: the hooks of a callback, and what a hook sees of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from gpumlp.network import MLP
+from gpumlp.training.history import History
+
+
+class Training(Protocol):
+    """What a callback sees of a training: a `Trainer`, or the run of `fit_lbfgs`."""
+
+    net: MLP
+    """The network that is trained."""
+    history: History
+    """Of the fit at work."""
+    steps: int
+    """Steps done so far, over all fits."""
+    epochs: int
+    """Epochs done so far, over all fits."""
+    lr: float
+    """The base learning rate."""
+    stop: bool
+    """Set by a callback, ends the fit after the epoch."""
+    lr_factor: float
+    """Set by a callback, multiplies the schedule's learning rate from the next epoch on."""
+    last_lr: float
+    """The learning rate of the last step."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the training, as JSON can hold them."""
+
+
+class Callback:
+    """Hooks into a fit.  Override those that you want.
+
+    `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
+    epoch by setting ``trainer.stop = True``, or at once by raising an error.
+
+    All work on the backend's arrays is done when a hook is called.  `on_step_end` is the exception:
+    a hook that reads arrays on a GPU calls ``trainer.net.backend.synchronize()`` first, and then
+    each step waits for the GPU.
+
+    A hook may change the learning rate of the following epochs by setting ``trainer.lr_factor``.
+    """
+
+    def on_fit_begin(self, trainer: Training) -> None:
+        """Called before the first step, after arguments are checked and a checkpoint is loaded."""
+
+    def on_step_end(self, trainer: Training) -> None:
+        """Called after each update."""
+
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> bool | None:
+        """Called after each epoch, before its checkpoint is written.
+
+        `row` is the epoch's row of the history.  Return True to stop the fit.
+        """
+
+    def on_fit_end(self, trainer: Training) -> None:
+        """Called when the fit ends, however it ends, even before this `on_fit_begin` was called."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what a checkpoint keeps for the callback, as JSON can hold it."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned, before `on_fit_begin`, when a checkpoint is resumed."""
