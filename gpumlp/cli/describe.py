@@ -15,7 +15,6 @@ from rich.table import Table
 
 import gpumlp
 from gpumlp.data import Dataset, Preparation, Scratch
-from gpumlp.data.categories import unmet
 from gpumlp.data.raw import listed
 from gpumlp.io.threads import blas_name
 from gpumlp.network import MLP
@@ -72,7 +71,7 @@ class Unmet:
 
     def note(self, part: Dataset) -> None:
         """Count those of these examples."""
-        self._counts += unmet(self._preparation, part.x[:])
+        self._counts += self._preparation.unseen_counts(part.x[:])
 
     def tell(self) -> None:
         """On stderr, where there are any: what the model makes of them is a guess."""

@@ -1,47 +1,76 @@
-"""Columns of tables, piece by piece: numbers as they are, words as positions in a list."""
+"""Columns of a table, read in pieces: numbers stay numbers, words become positions in a list."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.diagnosis import Look, look
 from gpumlp.data.raw import LARGEST_INT
 from gpumlp.io.types import HostArray
 
-MOST_WORDS = 100_000  # different ones that a column's list takes
-MOST_CATEGORIES = 1000  # different words that are taken for categories without being asked
+MOST_WORDS = 100_000  # the longest list of different words in a column
+MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf"
+PATTERNS = {  # the first one that fits all texts of a column that are not numbers
+    "thousands": r"[+-]?[1-9]\d{0,2}([,.'_\s])\d{3}(\1\d{3})*((?!\1)\.\d+)?",
+    "decimal": r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?",
+    "dates": r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d\d(:\d\d.*)?",
+}
+
+
+class Problem(NamedTuple):
+    """Why a column cannot be used.
+
+    Attributes:
+        kind: "decimal" or "thousands" (numbers with separators), "dates", "gaps" (most texts are
+            numbers), "text" (all texts are numbers), "words", "many" (too many different words for
+            categories), "other" (another type).
+        examples: the texts that are not numbers, sorted; or the names of the types.
+    """
+
+    kind: str
+    examples: list[str]
+
+
+def problem_of(counts: Mapping[str, int]) -> Problem:
+    """The problem of texts where numbers are expected; counts: the frequency of each text."""
+    others = sorted(text for text in counts if not re.fullmatch(NUMBER, text, re.IGNORECASE))
+    if not others:
+        return Problem("text" if counts else "words", others)
+    for kind, pattern in PATTERNS.items():
+        if all(re.fullmatch(pattern, text) for text in others):
+            return Problem(kind, others)
+    rows = sum(counts[text] for text in others)
+    return Problem("gaps" if 2 * rows < sum(counts.values()) else "words", others)
 
 
 class Column:
-    """A column as it comes piece by piece, and what was met on the way.
+    """A feature column that is read in pieces, and statistics of the pieces so far.
 
     Args:
         name: of the column.
-        declared: it holds categories, whatever they look like.
-        known: the categories of a model, to which it must keep; None to gather them.
-        numbers: it must hold numbers, as a model takes them.
+        declared: the column holds categories, whatever its values look like.
+        known: the categories of a model, which no word can be added to; None to collect them.
+        for_model: a trained model reads the column; without `known` it must hold numbers.
 
     Attributes:
-        words: its different words and their positions, in order of appearance.
-        counts: how often each was met; for `known` ones, those beyond them last.
-        kinds: what its pieces were: "numbers", "words", "dates", or the name of another type.
+        words: the different words and their positions, in order of appearance.
+        counts: the frequency of each word; with `known`, that of all unknown words comes last.
+        kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
-        huge: whether whole numbers were met that float64 does not hold.
+        huge: whether there were whole numbers that float64 cannot represent.
     """
 
     def __init__(
-        self,
-        name: str,
-        declared: bool = False,
-        known: Sequence[str] | None = None,
-        numbers: bool = False,
-    ) -> None:
+        self, name: str, declared: bool = False, known: Sequence[str] | None = None,
+        for_model: bool = False,
+    ) -> None:  # fmt: skip
         self.name, self.declared, self._known = name, declared or known is not None, known
-        self._numeric = numbers
+        self._for_model = for_model
         self.words = {word: i for i, word in enumerate(known or ())}
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
         self.kinds: set[str] = set()
@@ -59,7 +88,7 @@ class Column:
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
         elif is_numeric(kind):
-            out = self._cast(column)
+            out = self._numbers(column)
         else:
             self.kinds.add("dates" if pa.types.is_temporal(kind) else str(kind))
             out = np.full(len(column), np.nan)
@@ -69,31 +98,32 @@ class Column:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to learn from."""
-        of_model = self._numeric or self._known is not None
-        return not of_model and self.missing == self.total > 0
+        """Whether a model that is trained on the column finds no value in it."""
+        return not self._for_model and self.missing == self.total > 0
 
     @property
     def mixed(self) -> bool:
-        """Whether some pieces look like words and others do not, so that all must be read so."""
+        """Whether some pieces held words and others did not, so that all must be read as words."""
         return len(self.kinds) > 1 and not self.declared
 
     @property
-    def oddity(self) -> Look | None:
-        """What is wrong with a column that holds no numbers and no categories."""
+    def problem(self) -> Problem | None:
+        """Why the column holds neither numbers nor categories; None if it does."""
         other = sorted(self.kinds - {"numbers", "words", "dates"})
         if other or "dates" in self.kinds:
-            return Look("other" if other else "dates", other)
+            return Problem("other" if other else "dates", other)
         counts = dict(zip(self.words, self.counts.tolist(), strict=False))
         if not counts or self._known is not None:
             return None
-        if self._numeric:
-            return look(counts)
-        if self.declared:
-            return Look("many", []) if len(counts) >= MOST_WORDS else None
-        return _told(counts)
+        if self.declared and not self._for_model:
+            return Problem("many", []) if len(counts) >= MOST_WORDS else None
+        found = problem_of(counts)
+        if self._for_model or found.kind != "words":
+            return found
+        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
+        return Problem("many", []) if many else None
 
-    def _cast(self, column: Any) -> HostArray:
+    def _numbers(self, column: Any) -> HostArray:
         import pyarrow as pa
         import pyarrow.compute
 
@@ -106,9 +136,9 @@ class Column:
         return out
 
     def _positions(self, column: Any) -> HostArray:
-        """The words' positions; one beyond the known ones for all others."""
+        """The positions of the words; all words that are not `known` share the next position."""
         self.kinds.add("words")
-        encoded = texts(column).combine_chunks().dictionary_encode()
+        encoded = as_text(column).combine_chunks().dictionary_encode()
         index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         words = encoded.dictionary.to_pylist()
         at = np.array([*map(self._position, words), np.nan])
@@ -116,9 +146,9 @@ class Column:
             self.counts = np.append(
                 self.counts, np.zeros(len(self.words) + 1 - len(self.counts), np.int64)
             )
-        met = np.isfinite(at[:-1])
-        often = np.bincount(index[index >= 0], minlength=len(words))
-        np.add.at(self.counts, at[:-1][met].astype(int), often[met])
+        present = np.isfinite(at[:-1])
+        frequency = np.bincount(index[index >= 0], minlength=len(words))
+        np.add.at(self.counts, at[:-1][present].astype(int), frequency[present])
         out: HostArray = at[index]
         return out
 
@@ -131,8 +161,44 @@ class Column:
         return self.words.get(word, len(self.words) if self._known is not None else np.nan)
 
 
-def texts(column: Any) -> Any:
-    """The Arrow column as strings: whole numbers without a point, whatever their type."""
+class TargetColumn(Column):
+    """The column to predict.
+
+    Attributes:
+        has_words: whether the last piece held words, so that its numbers are positions.
+    """
+
+    has_words = False
+
+    def values(self, column: Any) -> HostArray:
+        """An Arrow column as numbers (m,) of their own type, or as the positions of its words.
+
+        Raises:
+            TypeError: the column holds neither numbers nor words.
+        """
+        import pyarrow as pa
+
+        self.missing += column.null_count
+        if pa.types.is_null(column.type):
+            return np.zeros(len(column))
+        self.has_words = not is_numeric(column.type)
+        if not self.has_words:
+            self.kinds.add("numbers")
+            y: HostArray = np.asarray(column.to_numpy())
+            return y.astype(np.float64) if y.dtype == object else y  # decimals
+        try:
+            y = self._positions(as_text(column))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise TypeError(
+                f"the target {self.name!r} holds {column.type}, which cannot be labels"
+            ) from None
+        blank = np.isnan(y)
+        self.missing += int(blank.sum()) - column.null_count
+        return np.where(blank, 0, y).astype(np.int64)
+
+
+def as_text(column: Any) -> Any:
+    """The Arrow column as strings. Whole numbers of any type are written without a point."""
     import pyarrow as pa
 
     kind = column.type
@@ -140,29 +206,20 @@ def texts(column: Any) -> Any:
         kind = kind.value_type
         column = column.cast(kind)
     if pa.types.is_floating(kind):
-        with contextlib.suppress(pa.ArrowInvalid):  # with fractions
+        with contextlib.suppress(pa.ArrowInvalid):  # it has fractions
             column = column.cast(pa.int64())
     return column.cast(pa.string())
 
 
 def is_numeric(kind: Any) -> bool:
-    """Whether an Arrow type converts to a number as it is."""
+    """Whether values of an Arrow type can be cast to numbers."""
     import pyarrow.types as t
 
     return any(test(kind) for test in (t.is_integer, t.is_floating, t.is_boolean, t.is_decimal))
 
 
 def is_text(kind: Any) -> bool:
-    """Whether an Arrow type is one of strings."""
+    """Whether an Arrow type is a type of strings."""
     import pyarrow.types as t
 
     return any(test(kind) for test in (t.is_string, t.is_large_string, t.is_string_view))
-
-
-def _told(counts: dict[str, int]) -> Look | None:
-    """What words are that are no categories."""
-    found = look(counts)
-    if found.kind != "words":
-        return found
-    many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
-    return Look("many", []) if many else None

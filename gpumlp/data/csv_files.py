@@ -1,4 +1,4 @@
-"""The .csv files: UTF-8, a header of names, columns apart by comma, semicolon, tab or |."""
+"""Read .csv files: UTF-8, names in the first line, columns separated by comma, ;, tab or |."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from gpumlp.data.raw import first_line
 
 DELIMITERS = ",;\t|"
-BLOCK = 16 << 20  # bytes that are parsed at once, and whose types are inferred together
+BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
 
 
 class CsvFile:
-    """A .csv file as Arrow tables, one a block of the file.
+    """A .csv file as Arrow tables, one for each block of the file.
 
     Attributes:
-        names: the columns' names, without the spaces around them.
-        kinds: no types: they are found block by block.
+        names: the column names, without surrounding spaces.
+        kinds: None, as the column types are inferred block by block.
 
     Raises:
-        ValueError: it cannot be read, or is not UTF-8.
+        ValueError: the file cannot be read, or is not UTF-8.
     """
 
     kinds: dict[str, Any] | None = None
@@ -32,18 +32,18 @@ class CsvFile:
             head = file.read(BLOCK)
         blank = len(head) - len(head.lstrip(b"\r\n"))
         self._header = blank + (_row_end(head[blank:], first=True) or len(head))
-        if b"\0" in head[: self._header]:  # UTF-16 without a mark at its start
+        if b"\0" in head[: self._header]:  # UTF-16 without a byte order mark
             raise not_utf8(path)
         table = self._parse(head[: self._header], None, ())
         self.names = [name.strip() for name in table.column_names]
 
     def pieces(self, columns: Collection[str], text: Collection[str]) -> Iterator[Any]:
-        """Tables of these columns; `text`: those that are words, whatever they look like."""
+        """Tables of these columns. Columns in `text` are read as text even if they are numbers."""
         for block in self._blocks():
             yield self._parse(block, self.names, text).select(list(columns))
 
     def rows(self, first: int) -> int:
-        """About how many there are, where the first block has so many."""
+        """The approximate number of rows, given the number in the first block."""
         return int(first * max(1.0, self._path.stat().st_size / BLOCK))
 
     def _blocks(self) -> Iterator[bytes]:
@@ -67,7 +67,7 @@ class CsvFile:
         try:
             table = pyarrow.csv.read_csv(
                 pa.BufferReader(block),
-                # types are inferred from the first block of the reader: let it have but one
+                # the reader infers types from its first block, so it gets only one
                 pyarrow.csv.ReadOptions(block_size=len(block) + 1, column_names=names),
                 pyarrow.csv.ParseOptions(delimiter=self._delimiter),
                 pyarrow.csv.ConvertOptions(
@@ -78,7 +78,7 @@ class CsvFile:
             if "invalid UTF8" in str(error):
                 raise not_utf8(self._path) from None
             raise ValueError(
-                f"{self._path} cannot be read: it is no .csv file or not whole "
+                f"{self._path} cannot be read: it is not a .csv file or not complete "
                 f"({first_line(error)})"
             ) from error
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
@@ -87,7 +87,7 @@ class CsvFile:
 
 
 def delimiter(path: Path) -> str:
-    """The one of `DELIMITERS` that the header has most of, outside quotes.
+    """The character of `DELIMITERS` that is most frequent in the header, outside quotes.
 
     Raises:
         ValueError: the header is not UTF-8.
@@ -104,7 +104,7 @@ def delimiter(path: Path) -> str:
 
 
 def not_utf8(path: Path) -> ValueError:
-    """The error for another encoding."""
+    """The error for a file in another encoding."""
     return ValueError(
         f'{path} is not in UTF-8; save it as UTF-8 (in Excel: "CSV UTF-8"), or convert it, '
         "e.g. iconv -f latin1 -t utf-8"
@@ -112,13 +112,13 @@ def not_utf8(path: Path) -> ValueError:
 
 
 def _row_end(data: bytes, first: bool = False) -> int:
-    """Where the last row (or the first) of `data` ends, 0 where none does.
+    """The position after the last (or the first) row of `data`; 0 if no row ends there.
 
-    A line's end within quotes is none of a row's: an odd number of quotes is before it.
+    A line break within quotes does not end a row: an odd number of quotes precedes it.
     """
     find = data.find if first else data.rfind
     at = find(b"\n")
     last = at
     while at >= 0 and data.count(b'"', 0, at) % 2:
         at = data.find(b"\n", at + 1) if first else data.rfind(b"\n", 0, at)
-    return (last if at < 0 else at) + 1  # where all are odd a quote is not closed: let Arrow say so
+    return (last if at < 0 else at) + 1  # if a quote is never closed, Arrow reports it

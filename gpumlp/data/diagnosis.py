@@ -1,51 +1,69 @@
-"""What is wrong with a table's columns, and a line of pandas that mends it."""
+"""Errors for columns that cannot be used, each with a line of pandas that corrects the file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from gpumlp.data.columns import MOST_WORDS, Column, TargetColumn, problem_of
 from gpumlp.data.csv_files import delimiter
-from gpumlp.data.raw import listed
+from gpumlp.data.raw import huge_numbers, listed
 
-if TYPE_CHECKING:
-    from gpumlp.data.columns import Column
-
-NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf"
-LOOKS = {  # the first that fits all of a column's texts, numbers left out
-    "thousands": r"[+-]?[1-9]\d{0,2}([,.'_\s])\d{3}(\1\d{3})*((?!\1)\.\d+)?",
-    "decimal": r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?",
-    "dates": r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d\d(:\d\d.*)?",
-}
-MORE = 8  # columns or texts that a line names
+MORE = 8  # the most columns or texts that a line of pandas names
+CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
 
 
-class Look(NamedTuple):
-    """What a column that holds no numbers looks like.
+def check_columns(path: Path, columns: Sequence[Column]) -> None:
+    """Raise if a feature column holds neither numbers nor categories."""
+    problems = {c.name: found for c in columns if (found := c.problem) is not None}
+    empty = [c.name for c in columns if c.empty and c.name not in problems]
+    infinite = [f"{c.name} ({c.infinite})" for c in columns if c.infinite]
+    huge = [c.name for c in columns if c.huge]
+    of_all = f"of {len(columns)} feature columns"
+    lines = []
+    for kind in dict.fromkeys(found.kind for found in problems.values()):
+        affected = [c for c in columns if c.name in problems and problems[c.name].kind == kind]
+        examples = sorted({text for c in affected for text in problems[c.name].examples})
+        lines.append(f"{len(affected)} {of_all} {_advice(path, kind, affected, examples)}")
+    if empty:
+        lines.append(
+            f"{len(empty)} {of_all} have no values: {listed(empty)}: "
+            f"leave them out, {read_call(path)}.drop(columns={_first(empty)}){_write(path)}"
+        )
+    if infinite:
+        lines.append(
+            f"{len(infinite)} {of_all} have infinite values: "
+            f"{listed(infinite)}: correct them, or leave them empty to have them filled, "
+            f'{read_call(path)}.replace([float("inf"), -float("inf")], None){_write(path)}'
+        )
+    if huge:
+        lines.append(huge_numbers(huge, len(columns)))
+    if lines:
+        raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
 
-    Attributes:
-        kind: "thousands", "decimal", "dates", "gaps" (most are numbers), "text" (all are), "words";
-            "many" (too many words), "other" (another type).
-        odd: the texts that are no numbers, or the types.
-    """
 
-    kind: str
-    odd: list[str]
-
-
-def look(counts: Mapping[str, int]) -> Look:
-    """The look of a column of texts, of which each was met so many times."""
-    odd = [text for text in counts if not re.fullmatch(NUMBER, text, re.IGNORECASE)]
-    distinct = sorted(odd)
-    if not odd:
-        return Look("text" if counts else "words", distinct)
-    for kind, pattern in LOOKS.items():
-        if all(re.fullmatch(pattern, text) for text in distinct):
-            return Look(kind, distinct)
-    rows = sum(counts[text] for text in odd)
-    return Look("gaps" if 2 * rows < sum(counts.values()) else "words", distinct)
+def check_target(path: Path, target: TargetColumn) -> None:
+    """Raise if a target is missing, or if its words cannot be classes."""
+    about = f"{path}: the target {target.name!r}"
+    if target.missing:
+        raise ValueError(
+            f"{about} has {target.missing} missing values; drop those "
+            f"rows, {read_call(path)}.dropna(subset=[{target.name!r}])"
+        )
+    if not target.words:
+        return
+    if len(target.words) >= MOST_WORDS:
+        raise ValueError(
+            f"{about} holds {MOST_WORDS:,} different words or more, too many for classes"
+        )
+    found = problem_of(dict.fromkeys([*target.words][:CHECKED_WORDS], 1))
+    if found.kind in ("decimal", "thousands"):
+        advice = "write 1.5 for 1,5" if found.kind == "decimal" else "write only the digits"
+        raise ValueError(
+            f"{about} has numbers with separators, such as {found.examples[0]}; {advice}"
+        )
 
 
 def read_call(path: Path, **options: Any) -> str:
@@ -57,62 +75,25 @@ def read_call(path: Path, **options: Any) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """The file's ending, "csv" or "parquet"."""
+    """The ending of the file's name, "csv" or "parquet"."""
     return path.suffix.lower()[1:]
 
 
-def oddities(path: Path, columns: Sequence[Column]) -> str | None:
-    """The error for columns that are neither numbers nor categories, or None."""
-    looks = {c.name: found for c in columns if (found := c.oddity) is not None}
-    empty = [c.name for c in columns if c.empty and c.name not in looks]
-    endless = [f"{c.name} ({c.infinite})" for c in columns if c.infinite]
-    huge = [c.name for c in columns if c.huge]
-    lines = []
-    for kind in dict.fromkeys(found.kind for found in looks.values()):
-        of_kind = [c for c in columns if c.name in looks and looks[c.name].kind == kind]
-        odd = sorted({text for c in of_kind for text in looks[c.name].odd})
-        told = _remedy(path, kind, of_kind, odd)
-        lines.append(f"{len(of_kind)} of {len(columns)} feature columns {told}")
-    if empty:
-        lines.append(
-            f"{len(empty)} of {len(columns)} feature columns have no values: {listed(empty)}: "
-            f"leave them out, {read_call(path)}.drop(columns={_example(empty)}){_write(path)}"
-        )
-    if endless:
-        lines.append(
-            f"{len(endless)} of {len(columns)} feature columns have infinite values: "
-            f"{listed(endless)}: mend them, or leave them empty to have them filled, "
-            f'{read_call(path)}.replace([float("inf"), -float("inf")], None){_write(path)}'
-        )
-    if huge:
-        lines.append(huge_numbers(huge, len(columns)))
-    return "; ".join([f"{path} is no table of numbers and categories", *lines]) if lines else None
-
-
-def huge_numbers(names: Iterable[Any], columns: int) -> str:
-    """What to do about whole numbers that float64 cannot hold."""
-    names = list(names)
-    return (
-        f"{len(names)} of {columns} feature columns have whole numbers beyond 2**53, which would "
-        f"lose digits: {listed(names)}: drop what is an identifier, or subtract an offset"
-    )
-
-
-def _remedy(path: Path, kind: str, columns: Sequence[Column], odd: list[str]) -> str:
-    """What the columns hold and what to do, as the end of a sentence."""
+def _advice(path: Path, kind: str, columns: Sequence[Column], examples: list[str]) -> str:
+    """What the columns hold and how to correct it, as the end of a sentence."""
     names = [c.name for c in columns]
     write = _write(path)
     if kind == "decimal":
-        points = {"thousands": "."} if any("." in text for text in odd) else {}
+        points = {"thousands": "."} if any("." in text for text in examples) else {}
         return (
             f"have decimal commas: {listed(names)}: write 1.5 for 1,5, "
             f"{read_call(path, decimal=',', **points)}{write}"
         )
     if kind == "thousands":
-        mark = re.sub(r"[\d+-]", "", odd[0])[0]
+        mark = re.sub(r"[\d+-]", "", examples[0])[0]
         return (
-            f"have thousands separators, as {odd[0]}: {listed(names)}: write the digits alone, "
-            f"{read_call(path, thousands=mark)}{write}"
+            f"have thousands separators, such as {examples[0]}: {listed(names)}: write only the "
+            f"digits, {read_call(path, thousands=mark)}{write}"
         )
     if kind == "dates":
         column = f"pandas.to_datetime(table[{names[0]!r}])"
@@ -122,31 +103,31 @@ def _remedy(path: Path, kind: str, columns: Sequence[Column], odd: list[str]) ->
         )
     if kind == "gaps":
         return (
-            f"hold numbers but for some texts ({listed(map(repr, odd))}): {listed(names)}: mend "
-            f"those, or leave them empty to have them filled, "
-            f"{read_call(path, na_values=odd[:MORE])}{write}"
+            f"hold numbers except for some texts ({listed(map(repr, examples))}): {listed(names)}: "
+            f"correct these texts, or leave them empty to have them filled, "
+            f"{read_call(path, na_values=examples[:MORE])}{write}"
         )
     if kind == "text":
         return (
             f"hold numbers stored as text: {listed(names)}: convert them, {read_call(path)}"
-            f".astype(dict.fromkeys({_example(names)}, float)){write}"
+            f".astype(dict.fromkeys({_first(names)}, float)){write}"
         )
     if kind == "words":
-        return f"hold words where the model takes numbers: {listed(names)}: mend them"
+        return f"hold words where the model takes numbers: {listed(names)}: correct them"
     if kind == "other":
         return (
-            f"hold neither numbers nor words but {listed(odd)}: {listed(names)}: leave them out, "
-            f"or turn them into numbers"
+            f"hold neither numbers nor words but {listed(examples)}: {listed(names)}: leave them "
+            "out, or turn them into numbers"
         )
     counts = [f"{c.name} ({len(c.words):,} different)" for c in columns]
     return (
         f"hold too many different words for categories: {listed(counts)}: leave out names and "
-        f"identifiers, {read_call(path)}.drop(columns={_example(names)}){write}, or keep the most "
-        f"frequent as categories, --categorical {','.join(names[:MORE])}"
+        f"identifiers, {read_call(path)}.drop(columns={_first(names)}){write}, or use the most "
+        f"frequent words as categories, --categorical {','.join(names[:MORE])}"
     )
 
 
-def _example(names: list[str]) -> list[str]:
+def _first(names: list[str]) -> list[str]:
     return names if len(names) <= MORE else [*names[:MORE], "…"]
 
 

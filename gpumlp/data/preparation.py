@@ -1,49 +1,49 @@
-"""Preparation: raw data → what a network sees, and its output → labels or values in their unit."""
+"""Preparation: source data → inputs of a network, and its outputs → labels or values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp import storage
 from gpumlp.checks import positive_int
-from gpumlp.data.categories import OTHER, kept, lookup
-from gpumlp.data.fitting import check_impute, check_missing, fill_values, target_moments
+from gpumlp.data import fitting
+from gpumlp.data.dataset import Dataset
 from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import Matrix, Scratch
-from gpumlp.data.statistics import Numbers, only, spread, statistics
+from gpumlp.data.statistics import Numbers, statistics
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
-if TYPE_CHECKING:
-    from gpumlp.data.dataset import Dataset
+OTHER = "other"
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a model must know of its data; kept in the model's file, as JSON.
+    """How a model's data is prepared. A model's file stores it as JSON.
 
-    A column of categories becomes one input a category, 1 where it is the example's and else 0:
-    the first layer's weights times it are an embedding of width n_1.  Unknown categories go to the
-    column's other input where it has one, else all its inputs are 0.
+    A column of categories becomes one input for each category: 1 in the examples of that category,
+    0 elsewhere. The first layer's weights for these inputs are an embedding of width n_1. Unknown
+    categories set the column's input for other categories, if it has one, else none.
 
     Attributes:
         task: "classification" or "regression".
-        features: names of the columns of x, in order.
-        target: the column to predict, as it was asked for; None for the source's own.
-        classes: names of the labels 0, 1, …; None for regression.
-        shift, scale: x is seen as (x − shift) / scale, a number a column; None for x as it is.
-        y_shift, y_scale: the same for the target, a number an output.
-        fill: what stands for a missing value, a number a column; None where none may be missing.
-        holes: the columns that lacked values in training; each has an input more, 1 where the
-            value is missing and else 0.
-        categories: the categories of columns that hold such, sorted, by the columns' names.
+        features: the names of x's columns, in order.
+        target: the column to predict, as requested; None for the source's own target.
+        classes: the names of the labels 0, 1, …; None for regression.
+        shift, scale: the inputs are (x − shift) / scale, with a number for each column; None for x
+            itself.
+        y_shift, y_scale: the same for the target, with a number for each output.
+        fill: a number for each column that replaces missing values; None if none may be missing.
+        holes: the columns with missing values in training. Each has one more input: 1 where the
+            value is missing, 0 elsewhere.
+        categories: for each column of categories, by name, its categories, sorted.
         others: the columns whose rare categories share one input.
     """
 
@@ -71,37 +71,38 @@ class Preparation:
         max_categories: int = 100,
         min_frequency: int = 5,
     ) -> Self:
-        """Learnt from the training part alone.
+        """Learn a preparation from the training part only.
 
         Args:
             train: the training part.
-            x: whether to standardise features: mean 0, standard deviation 1.  A constant column
+            x: whether to standardise features to mean 0 and standard deviation 1. A constant column
                 becomes 0; categories stay 0 and 1.
             y: whether to standardise targets.
-            impute: what fills holes: the "mean" or "median" of the column's other values; or
-                "refuse" them.
-            max_categories: of a column, the other inputs aside: its most frequent ones.
-            min_frequency: how often a category must be met to have an input of its own.
+            impute: what replaces missing values: the "mean" or "median" of the column's other
+                values; or "refuse" to raise an error.
+            max_categories: the largest number of categories of a column with an input of their own,
+                chosen by frequency.
+            min_frequency: the smallest frequency of a category with an input of its own.
 
         Raises:
-            ValueError: an argument is not as said, a column has no values, or too many are missing
-                to be refused, or a column's moments lie beyond float64.
+            ValueError: an argument is invalid, a column has no values, values are missing and
+                refused, or float64 cannot represent the moments of a column.
         """
-        check_impute(impute)
+        fitting.check_impute(impute)
         positive_int(max_categories, "max_categories")
         positive_int(min_frequency, "min_frequency")
         found = statistics(train.x, train.features, train.categories)
-        check_missing(train, found, impute)
-        categories, others = kept(train.categories, found.often, max_categories, min_frequency)
+        fitting.check_missing(train, found, impute)
+        categories, others = fitting.select_categories(train, found, max_categories, min_frequency)
         numeric = np.array([name not in train.categories for name in train.features])
         shift = scale = y_shift = y_scale = None
         if x:
-            plain = [n for n in train.features if n not in train.categories]
-            moments = only(found, numeric).moments(plain)
-            shift, scale = (spread(v, numeric, d) for v, d in zip(moments, (0, 1), strict=True))
-        fill = fill_values(train, found, numeric, impute)
+            names = [n for n in train.features if n not in train.categories]
+            mean, std = found.of_columns(numeric).moments(names)
+            shift, scale = fitting.place(mean, numeric, 0), fitting.place(std, numeric, 1)
+        fill = fitting.fill_values(train, found, numeric, impute)
         if y:
-            y_shift, y_scale = target_moments(train)
+            y_shift, y_scale = fitting.target_moments(train)
         holes = tuple(n for n, c in zip(train.features, found.missing, strict=True) if c)
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale,
@@ -120,12 +121,12 @@ class Preparation:
         return tuple(names)
 
     def inputs(self, x: HostArray, categories: Categories | None = None) -> HostArray:
-        """What the network sees of raw features x (m, n), NaN where missing: (m, len(columns)).
+        """The inputs (m, len(columns)) of the network for features x (m, n), NaN where missing.
 
         categories: what the positions in x stand for, `Dataset.categories`; None for the model's.
 
         Raises:
-            ValueError: a value is missing, and the model was trained without such.
+            ValueError: a value is missing, and the model was trained without filling.
         """
         gone = np.isnan(x)
         if gone.any():
@@ -143,9 +144,9 @@ class Preparation:
                 at += 1
             else:
                 words = (categories or self.categories)[name]
-                where = lookup(words, known, name in self.others)
-                position = np.where(gone[:, j], len(words), x[:, j]).astype(np.int64)
-                chosen = np.where(gone[:, j], -1, where[position])
+                positions = fitting.input_positions(words, known, name in self.others)
+                code = np.where(gone[:, j], len(words), x[:, j]).astype(np.int64)
+                chosen = np.where(gone[:, j], -1, positions[code])
                 hot = np.flatnonzero(chosen >= 0)
                 out[hot, at + chosen[hot]] = 1
                 at += len(known) + (name in self.others)
@@ -154,22 +155,36 @@ class Preparation:
                 at += 1
         return out
 
+    def unseen_counts(self, x: HostArray) -> HostArray:
+        """For each column of x (m, n), the number of values such as training never saw: (n,) int64.
+
+        These are missing values, if training had none in that column, and unknown categories.
+
+        x: features as `load_inputs` and `pieces` give them for this model.
+        """
+        holes = np.array([name in self.holes for name in self.features])
+        counts: HostArray = np.where(holes, 0, np.isnan(x).sum(axis=0))
+        for j, name in enumerate(self.features):
+            if name in self.categories and name not in self.others:
+                counts[j] += int((x[:, j] >= len(self.categories[name])).sum())
+        return counts
+
     def prepared(
         self, x: Matrix, dtype: npt.DTypeLike, scratch: Scratch, categories: Categories
     ) -> HostArray:
-        """`inputs` of x (m, n) of any size in the network's dtype, mapped where `scratch` says so.
+        """`inputs` for x (m, n) of any size, in the network's dtype; in a mapped file if large.
 
         Raises:
-            ValueError: values beyond the dtype, or missing and not to be filled.
+            ValueError: values exceed the dtype, or are missing and not filled.
             OSError: the disk is full.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
         for rows in chunks(x):
-            seen = self.inputs(x[rows], categories)
+            inputs = self.inputs(x[rows], categories)
             with np.errstate(over="ignore"):
-                part = seen.astype(dtype)
+                part = inputs.astype(dtype)
             if not np.isfinite(part).all():
-                largest = np.abs(seen).max()
+                largest = np.abs(inputs).max()
                 raise ValueError(
                     f"x has values up to {largest:g}, beyond the network's {np.dtype(dtype)}; "
                     "rescale it"
@@ -178,39 +193,41 @@ class Preparation:
         return store.array()
 
     def targets(self, y: HostArray) -> HostArray:
-        """What the network is trained towards: labels as they are, values as (m, k) float64."""
+        """The targets of training: labels unchanged, values standardised as (m, k) float64."""
         if self.task == "classification":
             return y
         y = y.reshape(len(y), -1).astype(np.float64)
         return y if self.y_shift is None else (y - np.array(self.y_shift)) / np.array(self.y_scale)
 
     def outputs(self, p: HostArray) -> HostArray:
-        """From ``net.predict``: probabilities (m, classes), or values (m, k) in its unit."""
+        """Probabilities (m, classes) or values (m, k) in their unit, for p from `MLP.predict`."""
         p = p.astype(np.float64)
         if self.classes is not None:
             return np.hstack([1 - p, p]) if p.shape[1] == 1 else p
         return p if self.y_shift is None else p * np.array(self.y_scale) + np.array(self.y_shift)
 
     def to_json(self) -> dict[str, Any]:
-        """A mapping that JSON can hold."""
+        """The settings as a mapping that JSON can store."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def load(cls, path: storage.PathLike) -> Self:
-        """What `gpumlp train` kept in a model's file.
+        """The preparation that `gpumlp train` stored in a model's file.
 
         Raises:
-            CheckpointError: the file is damaged, or says nothing of its data.
-            OSError: it cannot be read.
+            CheckpointError: the file is damaged, or does not describe its data.
+            OSError: the file cannot be read.
         """
         return cls.from_json(path, storage.load_extra(path))
 
     @classmethod
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:
-        """What `to_json` gave, out of the file `path`; older files say nothing of holes and words.
+        """The inverse of `to_json`, for the contents `extra` of the file `path`.
+
+        Older files have no holes and no categories.
 
         Raises:
-            CheckpointError: the file says nothing of its data.
+            CheckpointError: the file does not describe its data.
         """
         try:
             data = extra["data"]
@@ -232,5 +249,5 @@ class Preparation:
         names = [f"{n} ({c})" for n, c in zip(self.features, gone.sum(axis=0), strict=True) if c]
         raise ValueError(
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
-            "the model was trained without filling such: drop those rows, or train it again"
+            "the model was trained without filling them: drop those rows, or train it again"
         )

@@ -1,4 +1,4 @@
-"""Raw: what a source holds, and the words that its errors share."""
+"""Raw: the contents of a file or an embedded data set; and wordings that several errors share."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import Any, NamedTuple
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.types import HostArray
 
-LARGEST_INT = 2**53  # float64 holds every whole number up to it
+LARGEST_INT = 2**53  # float64 represents every whole number up to this one
 Categories = Mapping[str, tuple[str, ...]]
 NONE: Categories = MappingProxyType({})
 
 
 class Raw(NamedTuple):
-    """What a source holds, as it is.
+    """The contents of a source, before a task is chosen.
 
     Attributes:
-        x: (m, n), float32 or float64, NaN where a value is missing, else finite; of a column of
-            categories the position among its `categories`.
-        features: the columns' names, n of them.
-        y: (m,) of any dtype, or (m, k) numbers; None where no target was asked for.
-        words: what the numbers in y stand for, where the target is words.
-        categories: the categories of columns that hold such, by the columns' names.
-        standardize: whether the features differ in unit, so that training should standardise them.
-        whole: the file has one dtype for all columns, so that labels may come as 1.0, 2.0, …
-        ordered: whether a split keeps the rows' order, so that a file is read from front to end.
+        x: (m, n), float32 or float64. A missing value is NaN, all others are finite. A column of
+            categories holds positions in its list in `categories`.
+        features: the n column names.
+        y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
+        words: if the target holds words, the words; y then holds positions in this list.
+        categories: for each column of categories, by name, the list of its categories.
+        standardize: whether training should standardise the features, as their units differ.
+        one_dtype: the file has one dtype for all columns, so labels may be stored as 1.0, 2.0, …
+        ordered: whether a split keeps the order of the rows, so that a file is read from its start
+            to its end.
     """
 
     x: Matrix
@@ -37,25 +38,34 @@ class Raw(NamedTuple):
     words: tuple[str, ...] | None = None
     categories: Categories = NONE
     standardize: bool = True
-    whole: bool = False
+    one_dtype: bool = False
     ordered: bool = True
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     return str(error).partition("\n")[0].strip() or type(error).__name__
 
 
 def listed(names: Iterable[Any], most: int = 8) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of all names if there are more."""
     names = [str(name) for name in names]
     rest = f", … ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + rest if names else "none"
 
 
-def missing(path: Path | str, what: str, name: str, names: Iterable[Any]) -> str:
+def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -> str:
     """FILE has no column 'prise'; did you mean 'price'? It has: …"""
     names = [str(n) for n in names]
     close = difflib.get_close_matches(name, names, n=2)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{path} has no {what} {name!r}; {hint}it has: {listed(names)}"
+
+
+def huge_numbers(names: Iterable[Any], columns: int) -> str:
+    """The error for columns of whole numbers that float64 cannot represent."""
+    names = list(names)
+    return (
+        f"{len(names)} of {columns} feature columns have whole numbers beyond 2**53, which would "
+        f"lose digits: {listed(names)}: drop columns of identifiers, or subtract an offset"
+    )

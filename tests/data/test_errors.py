@@ -1,4 +1,4 @@
-"""Data that cannot be used: what is wrong and what to do, in one line."""
+"""Errors for data that cannot be used say in one line what is wrong and what to do."""
 
 import warnings
 
@@ -37,11 +37,11 @@ BAD_TABLES = {
         table(name=NAMES, kind=COLOURS, y=X[:, 0]), "y",
         r"1 of 5 feature columns hold too many different words for categories: name \(60 different"
         r"\): leave out names and identifiers, pandas.read_csv\(.*drop\(columns=\['name'\]\).*, or "
-        "keep the most frequent as categories, --categorical name",
+        "use the most frequent words as categories, --categorical name",
     ),
     "infinite": (
         {**table(y=COLOURS), "a": hole(X[:, 0], "inf"), "b": hole(X[:, 0], "-inf")}, "y",
-        r"2 of 3 feature columns have infinite values: a \(2\), b \(2\): mend them, or leave",
+        r"2 of 3 feature columns have infinite values: a \(2\), b \(2\): correct them, or leave",
     ),
     "both": (
         {**table(w=NAMES, y=COLOURS), "a": hole(X[:, 0], "inf")}, "y", r"words.*infinite",
@@ -62,7 +62,7 @@ BAD_TABLES = {
 
 class TestErrors:
     @pytest.mark.parametrize("case", BAD_TABLES)
-    def test_of_tables(self, tmp_path, case):
+    def test_tables(self, tmp_path, case):
         columns, target, message = BAD_TABLES[case]
         path = write_csv(tmp_path / "t.csv", columns)
         with pytest.raises(ValueError, match=message) as caught:
@@ -78,7 +78,7 @@ class TestErrors:
             ("a,b,y\n1,2,3\n4,5\n", "cannot be read.*Expected 3 columns, got 2"),
         ],
     )
-    def test_of_csv_text(self, tmp_path, text, message):
+    def test_csv_text(self, tmp_path, text, message):
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
             load(tmp_path / "t.csv", "y")
@@ -99,17 +99,17 @@ class TestErrors:
             ({"x": X[:0], "y": X[:0, 0]}, "no rows"),
         ],
     )
-    def test_of_npz(self, tmp_path, arrays, message):
+    def test_npz(self, tmp_path, arrays, message):
         np.savez(tmp_path / "t.npz", **arrays)
         with pytest.raises(ValueError, match=message):
             load(tmp_path / "t.npz")
 
-    def test_of_dtype(self, tmp_path):
+    def test_complex_numbers(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=X.astype(complex), y=COLOURS)
         with pytest.raises(TypeError, match="x has dtype complex128; save real numbers"):
             load(tmp_path / "t.npz")
 
-    def test_of_npy(self, tmp_path):
+    def test_npy(self, tmp_path):
         np.save(tmp_path / "t.npy", X)
         for target in ("3", "-4", "price"):
             with pytest.raises(ValueError, match=rf"-3 to 2, got '{target}'"):
@@ -118,7 +118,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="rows were expected"):
             load(tmp_path / "t.npy")
 
-    def test_of_names(self, tmp_path):
+    def test_unknown_names(self, tmp_path):
         with pytest.raises(ValueError, match=r"unknown data 'mnst5k'; did you mean 'mnist5k'\?"):
             load("mnst5k")
         with pytest.raises(ValueError, match=r"or a file \.csv, \.parquet, \.npz, \.npy"):
@@ -128,14 +128,14 @@ class TestErrors:
         with pytest.raises(ValueError, match="unknown task 'ranking'"):
             load("digits", task="ranking")
 
-    def test_of_tasks(self, csv, tmp_path):
+    def test_task_that_the_target_does_not_support(self, csv, tmp_path):
         with pytest.raises(TypeError, match=r"the target holds words \(blue, green, red"):
             load(csv, "y", task="regression")
-        with pytest.raises(ValueError, match="no whole numbers; it cannot be classified"):
+        with pytest.raises(ValueError, match="not whole numbers; they cannot be labels"):
             load(write_csv(tmp_path / "u.csv", table()), "a", task="classification")
 
     @pytest.mark.parametrize("suffix", [".npz", ".npy", ".parquet"])
-    def test_of_truncation(self, tmp_path, suffix):
+    def test_truncated_files(self, tmp_path, suffix):
         whole = tmp_path / f"whole{suffix}"
         if suffix == ".npz":
             np.savez(whole, x=X, y=COLOURS)
@@ -147,12 +147,14 @@ class TestErrors:
         load(whole, "a" if suffix == ".parquet" else None)
         for cut in np.linspace(0, len(data) - 1, 25).astype(int):
             (tmp_path / f"t{suffix}").write_bytes(data[:cut])
-            with pytest.raises(ValueError, match="cannot be read: it is no .*not whole") as caught:
+            with pytest.raises(
+                ValueError, match="cannot be read: it is not a .*not complete"
+            ) as caught:
                 load(tmp_path / f"t{suffix}", "a" if suffix == ".parquet" else None)
             assert "\n" not in str(caught.value)
 
     def test_pickles_are_never_loaded(self, tmp_path):
         with warnings.catch_warnings(action="ignore"):
             np.savez(tmp_path / "t.npz", x=X, y=np.array([{}] * 60, object), allow_pickle=True)
-        with pytest.raises(ValueError, match="Python objects in it are never loaded"):
+        with pytest.raises(ValueError, match="Python objects, which are never loaded"):
             load(tmp_path / "t.npz")

@@ -1,4 +1,4 @@
-"""Splits and preparations, against NumPy's numbers."""
+"""Splits and preparations agree with NumPy."""
 
 import json
 import re
@@ -21,17 +21,17 @@ def csv(tmp_path):
 
 
 class TestSplit:
-    def test_parts_are_disjoint_whole_and_stratified(self, csv):
+    def test_parts_are_disjoint_complete_and_stratified(self, csv):
         data = load(csv, "y")
-        train, held = split(data, 0.2, seed=3)
-        rows = np.vstack([train.x, held.x])
+        train, val = split(data, 0.2, seed=3)
+        rows = np.vstack([train.x, val.x])
         np.testing.assert_array_equal(rows[np.lexsort(rows.T)], X[np.lexsort(X.T)])
         np.testing.assert_array_equal(np.bincount(train.y), [16, 16, 16])
-        np.testing.assert_array_equal(np.bincount(held.y), [4, 4, 4])
+        np.testing.assert_array_equal(np.bincount(val.y), [4, 4, 4])
         row = {tuple(x): y for x, y in zip(data.x, data.y, strict=True)}
-        assert [row[tuple(x)] for x in held.x] == held.y.tolist()
+        assert [row[tuple(x)] for x in val.x] == val.y.tolist()
 
-    def test_the_seed_decides(self, csv):
+    def test_seed_determines_the_split(self, csv):
         data = load(csv, "y")
         first, again, other = (split(data, 12, seed)[1].x for seed in (1, 1, 2))
         np.testing.assert_array_equal(first, again)
@@ -39,20 +39,20 @@ class TestSplit:
 
     @pytest.mark.parametrize(("validation", "count"), [(0.25, 110), (1, 1), (441, 441)])
     def test_shares_and_numbers(self, validation, count):
-        train, held = split(load("diabetes"), validation)
-        assert (len(train), len(held)) == (442 - count, count)
+        train, val = split(load("diabetes"), validation)
+        assert (len(train), len(val)) == (442 - count, count)
 
-    def test_none(self, csv):
-        train, held = split(load(csv, "y"), 0)
+    def test_no_validation_part(self, csv):
+        train, val = split(load(csv, "y"), 0)
         np.testing.assert_array_equal(train.x, X)
-        assert held is None
+        assert val is None
 
     @pytest.mark.parametrize("validation", [-0.1, 60, 1.5, float("nan"), float("inf"), 0.001])
-    def test_impossible_parts(self, csv, validation):
+    def test_impossible_sizes_raise(self, csv, validation):
         with pytest.raises(ValueError, match="validation"):
             split(load(csv, "y"), validation)
 
-    def test_rare_classes(self, tmp_path):
+    def test_rare_classes_raise(self, tmp_path):
         labels = COLOURS.copy()
         labels[0] = "red!"
         data = load(write_csv(tmp_path / "t.csv", table(y=labels)), "y")
@@ -63,26 +63,26 @@ class TestSplit:
 
 
 class TestPreparation:
-    def test_standardises_with_the_training_parts_moments(self, tmp_path):
+    def test_standardises_by_moments_of_the_training_part(self, tmp_path):
         x = np.column_stack([1e9 + X[:, 0], 5 * X[:, 1] - 3, np.full(60, 0.1)])
         np.savez(tmp_path / "t.npz", x=x, y=100 + 7 * X[:, 2])
-        train, held = split(load(tmp_path / "t.npz"), 0.2)
+        train, val = split(load(tmp_path / "t.npz"), 0.2)
         prepared = Preparation.of(train, x=True, y=True)
         seen = prepared.inputs(train.x)
         np.testing.assert_allclose(seen.mean(0), 0, atol=1e-6)
         np.testing.assert_allclose(seen.std(0), [1, 1, 0], atol=1e-6)
         mean, std = train.x.mean(0), train.x.std(0)
         np.testing.assert_allclose(
-            prepared.inputs(held.x)[:, :2], ((held.x - mean) / std)[:, :2], rtol=1e-6
+            prepared.inputs(val.x)[:, :2], ((val.x - mean) / std)[:, :2], rtol=1e-6
         )
         np.testing.assert_allclose(
-            prepared.targets(held.y)[:, 0], (held.y - train.y.mean()) / train.y.std(), rtol=1e-10
+            prepared.targets(val.y)[:, 0], (val.y - train.y.mean()) / train.y.std(), rtol=1e-10
         )
         np.testing.assert_allclose(
-            prepared.outputs(prepared.targets(held.y))[:, 0], held.y, rtol=1e-12
+            prepared.outputs(prepared.targets(val.y))[:, 0], val.y, rtol=1e-12
         )
 
-    def test_a_column_is_constant_where_all_its_values_are_equal(self, tmp_path):
+    def test_column_of_equal_values_is_constant(self, tmp_path):
         near = np.where(X[:, 0] > 0, 1e15, 1e15 + 2)
         x = np.column_stack([near, np.full(60, 0.1), np.full(60, 1e300)])
         np.savez(tmp_path / "t.npz", x=x, y=X[:, 2])
@@ -94,7 +94,7 @@ class TestPreparation:
         np.testing.assert_array_equal(seen[:, 1:], 0)
 
     @pytest.mark.parametrize("factor", [1e302, 1e200, 1e-200])
-    def test_values_whose_moments_float64_cannot_hold(self, tmp_path, factor):
+    def test_moments_beyond_float64_raise(self, tmp_path, factor):
         np.savez(tmp_path / "t.npz", x=X * [1, factor, 1], y=X[:, 2])
         message = "too large or too small to be standardised: x1; rescale them, or take log"
         with pytest.raises(ValueError, match=message):
@@ -119,13 +119,13 @@ class TestPreparation:
 
 
 class TestLike:
-    """Data for a model that exists."""
+    """Data for a trained model."""
 
     @pytest.fixture
     def like(self, csv):
         return Preparation.of(load(csv, "y"), x=True, y=False)
 
-    def test_columns_are_found_by_name(self, tmp_path, like):
+    def test_table_columns_are_found_by_name(self, tmp_path, like):
         some = {"c": X[:5, 2], "spare": COLOURS[:5], "b": X[:5, 1], "a": X[:5, 0]}
         path = write_csv(tmp_path / "u.csv", {**some, "y": ["red", "green", "red", "red", "green"]})
         data = load(path, like=like)
@@ -133,18 +133,18 @@ class TestLike:
         np.testing.assert_array_equal(data.y, [2, 1, 2, 2, 1])  # the model's labels
         np.testing.assert_array_equal(load_inputs(write_csv(tmp_path / "v.csv", some), like), X[:5])
 
-    def test_arrays_go_by_position(self, tmp_path, like):
+    def test_array_columns_are_found_by_position(self, tmp_path, like):
         np.savez(tmp_path / "u.npz", x=X[:4])
         np.testing.assert_array_equal(load_inputs(tmp_path / "u.npz", like), X[:4])
 
-    def test_a_table_with_or_without_its_target(self, tmp_path):
+    def test_npy_with_and_without_target(self, tmp_path):
         np.save(tmp_path / "t.npy", X)
         like = Preparation.of(load(tmp_path / "t.npy"), x=True, y=True)
         np.save(tmp_path / "u.npy", X[:, :2])
         for name in ("t.npy", "u.npy"):
             np.testing.assert_array_equal(load_inputs(tmp_path / name, like), X[:, :2])
 
-    def test_errors(self, tmp_path, like):
+    def test_other_classes_and_columns_raise(self, tmp_path, like):
         unknown = write_csv(tmp_path / "u.csv", table(y=np.where(COLOURS == "red", "pink", "blue")))
         with pytest.raises(ValueError, match=re.escape("not trained on: pink; it knows: blue, ")):
             load(unknown, like=like)
@@ -158,7 +158,7 @@ class TestLike:
             load("diabetes", like=Preparation("regression", ("a",)))
 
 
-def test_a_model_file_has_its_preparation(csv, tmp_path):
+def test_preparation_in_a_model_file(csv, tmp_path):
     train, _ = split(load(csv, "y"), 0.2)
     prepared = Preparation.of(train, x=True, y=False, impute="median")
     net = gpumlp.MLP([len(prepared.columns), 3], backend="numpy")

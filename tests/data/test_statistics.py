@@ -1,4 +1,4 @@
-"""Statistics of columns in pieces of any size, against NumPy's of the whole."""
+"""Statistics of columns that are read in pieces of any size agree with NumPy's."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from gpumlp.data.statistics import statistics
 
 class TestStatistics:
     @pytest.mark.parametrize("size", [1, 100, 1 << 20])
-    def test_in_any_pieces(self, monkeypatch, size):
+    def test_pieces_of_any_size_agree_with_numpy(self, monkeypatch, size):
         monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", size)
         rng = np.random.default_rng(0)
         x = rng.normal(size=(300, 3)) * [1, 50, 0.1] + 1e6
@@ -21,7 +21,7 @@ class TestStatistics:
         np.testing.assert_allclose(mean, np.nanmean(x, axis=0), rtol=1e-14)
         np.testing.assert_allclose(std, np.nanstd(x, axis=0), rtol=1e-9)
 
-    def test_count_categories(self):
+    def test_categories_are_counted(self):
         x = np.array([[0.0, 1], [2, 1], [np.nan, 0], [2, 1]])
         found = statistics(x, ["a", "b"], {"a": ("p", "q", "r")})
-        np.testing.assert_array_equal(found.often["a"], [1, 0, 2])
+        np.testing.assert_array_equal(found.category_counts["a"], [1, 0, 2])

@@ -1,4 +1,4 @@
-"""Data read piece by piece: the same to the last bit, in temporary files that are gone with it."""
+"""Data read in pieces equals data in memory to the last bit; its temporary files disappear."""
 
 import shutil
 import tracemalloc
@@ -39,7 +39,7 @@ def columns(classes=True):
 
 
 def write(path, classes=True, words=True):
-    """A file of that kind; returns the target to ask for."""
+    """Write a file of that kind; return the target to request."""
     table, kind = columns(classes), path.name.partition(".")[2]
     if kind in ("csv", "parquet"):
         towns = np.random.default_rng(4).choice(["Ulm", "Bonn", "Trier", "Ahlen"], M)
@@ -61,7 +61,7 @@ def write(path, classes=True, words=True):
 
 
 def prepared(path, target, stream, folder):
-    """What the network sees of both parts, and the preparation."""
+    """The inputs and targets of both parts, and the preparation."""
     scratch = Scratch(folder, stream)
     data = load(path, target, scratch=scratch)
     parts = split(data)
@@ -72,7 +72,7 @@ def prepared(path, target, stream, folder):
 
 @pytest.mark.parametrize("classes", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_is_the_same_to_the_last_bit(tmp_path, kind, classes):
+def test_streamed_data_equals_data_in_memory(tmp_path, kind, classes):
     path, folder = tmp_path / f"t.{kind}", tmp_path / "scratch"
     folder.mkdir()
     target = write(path, classes)
@@ -88,11 +88,11 @@ def test_is_the_same_to_the_last_bit(tmp_path, kind, classes):
     for disk, memory in zip(on_disk[1], in_memory[1], strict=True):
         np.testing.assert_array_equal(disk, memory)
     assert on_disk[2] == in_memory[2]
-    assert list(folder.iterdir()) == []  # while they are in use, too
+    assert list(folder.iterdir()) == []  # even while the files are in use
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_is_what_was_written(tmp_path, kind):
+def test_streamed_data_is_what_was_written(tmp_path, kind):
     path = tmp_path / f"t.{kind}"
     target = write(path, classes=False)
     data = load(path, target, scratch=Scratch(tmp_path, True))
@@ -108,7 +108,7 @@ def test_is_what_was_written(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pieces_are_the_whole(tmp_path, kind):
+def test_pieces_together_equal_the_whole(tmp_path, kind):
     path = tmp_path / f"t.{kind}"
     target = write(path)
     data = load(path, target, task="classification")
@@ -123,9 +123,9 @@ def test_pieces_are_the_whole(tmp_path, kind):
 
 
 class TestBlocks:
-    """Of CSV, whose types are inferred block by block."""
+    """The types of a .csv file are inferred block by block."""
 
-    def test_a_column_that_turns_out_to_be_words(self, tmp_path):
+    def test_column_with_words_in_later_blocks(self, tmp_path):
         codes = np.array(["1", "2", "3"])[np.arange(M) % 3].astype(object)
         codes[-400:] = "x"
         path = write_csv(tmp_path / "t.csv", {"code": codes, "y": np.arange(M) * 0.5})
@@ -133,7 +133,7 @@ class TestBlocks:
         names = np.array(data.categories["code"])[data.x[:, 0].astype(int)]
         np.testing.assert_array_equal(names, codes)
 
-    def test_a_target_that_turns_real_or_words_late(self, tmp_path):
+    def test_target_with_fraction_or_word_in_last_row(self, tmp_path):
         y = (np.arange(M) % 30).astype(object)
         y[-1] = 0.5
         path = write_csv(tmp_path / "t.csv", {"a": np.arange(M), "y": y})
@@ -142,7 +142,7 @@ class TestBlocks:
         data = load(write_csv(path, {"a": np.arange(M), "y": y}), "y")
         np.testing.assert_array_equal(np.array(data.classes)[data.y], y.astype(str))
 
-    def test_a_target_that_looks_otherwise_in_some_blocks(self, tmp_path):
+    def test_target_with_words_in_some_blocks(self, tmp_path):
         y = np.where(np.arange(M) < 300, "1", np.where(np.arange(M) < 500, "x", "2"))
         path = write_csv(tmp_path / "t.csv", {"a": np.arange(M), "y": y})
         data = load(path, "y")
@@ -151,14 +151,16 @@ class TestBlocks:
         labels = np.concatenate([part.y for part in pieces(path, known)])
         np.testing.assert_array_equal(labels, data.y)
 
-    def test_a_text_among_numbers_at_the_end(self, tmp_path):
+    def test_texts_among_numbers_at_the_end_raise(self, tmp_path):
         a = np.arange(M).astype(object)
         a[-2:] = "?"
         path = write_csv(tmp_path / "t.csv", {"a": a, "y": np.arange(M)})
-        with pytest.raises(ValueError, match=r"hold numbers but for some texts \('\?'\): a: mend"):
+        with pytest.raises(
+            ValueError, match=r"hold numbers except for some texts \('\?'\): a: corr"
+        ):
             load(path, "y")
 
-    def test_line_ends_within_quotes(self, tmp_path):
+    def test_line_breaks_within_quotes(self, tmp_path):
         words = ['"one\nline"', '"two, ""and""\n\nmore"', "plain"]
         path = write_csv(tmp_path / "t.csv", {'"w\nord"': np.resize(words, M), "y": np.arange(M)})
         data = load(path, "y")
@@ -173,22 +175,22 @@ class TestBlocks:
         assert data.features == ("a",)
         np.testing.assert_array_equal(data.x[:, 0], np.resize([1, 3], 2 * M))
 
-    def test_no_line_end_at_the_end(self, tmp_path):
+    def test_no_line_break_at_the_end(self, tmp_path):
         path = tmp_path / "t.csv"
         path.write_text("a,y\n" + "\n".join(f"{i},{i % 2}" for i in range(M)))
         np.testing.assert_array_equal(load(path, "y").x[:, 0], np.arange(M))
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
         np.testing.assert_array_equal(load(path, "y").x[:, 0], np.arange(M))
 
-    def test_a_bad_row_far_down(self, tmp_path):
+    def test_bad_row_in_a_later_block(self, tmp_path):
         path = tmp_path / "t.csv"
         path.write_text("a,y\n" + "1,2\n" * M + "3\n")
         with pytest.raises(ValueError, match="cannot be read.*Expected 2 columns, got 1"):
             load(path, "y")
 
 
-class TestRoom:
-    def test_is_checked_first(self, tmp_path, monkeypatch):
+class TestDisk:
+    def test_full_disk_raises_before_writing(self, tmp_path, monkeypatch):
         write(tmp_path / "t.npz")
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1e9, 9e8, 6.5e7))
@@ -206,21 +208,21 @@ class TestRoom:
             assert isinstance(data.x, np.ndarray) == (kind is np.ndarray)
 
     @pytest.mark.parametrize("kind", ["npy", "packed.npz"])
-    def test_damage(self, tmp_path, kind):
+    def test_damaged_files_raise(self, tmp_path, kind):
         path = tmp_path / f"t.{kind}"
         write(path)
         whole = bytearray(path.read_bytes())
         path.write_bytes(whole[: len(whole) * 2 // 3])
-        with pytest.raises(ValueError, match="cannot be read: it is no .*not whole"):
+        with pytest.raises(ValueError, match="cannot be read: it is not a .*not complete"):
             load(path, scratch=Scratch(tmp_path, True))
         if kind == "packed.npz":
             with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
                 archive.writestr("x.npy", b"not one")
                 archive.writestr("y.npy", b"nor this")
-            with pytest.raises(ValueError, match="cannot be read: it is no .*not whole"):
+            with pytest.raises(ValueError, match="cannot be read: it is not a .*not complete"):
                 load(tmp_path / "t.npz", scratch=Scratch(tmp_path, True))
 
-    def test_memory_is_that_of_a_few_pieces(self, tmp_path, monkeypatch):
+    def test_memory_holds_a_few_pieces(self, tmp_path, monkeypatch):
         monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 1 << 18)
         rows = np.lib.format.open_memmap(tmp_path / "t.npy", "w+", np.float32, (200_000, 50))
         rows[:] = np.random.default_rng(0).normal(size=50)

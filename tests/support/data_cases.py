@@ -1,4 +1,4 @@
-"""The table that the tests of data write in all formats."""
+"""A small table that tests of data write in all formats."""
 
 import numpy as np
 

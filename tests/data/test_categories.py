@@ -1,4 +1,4 @@
-"""Categories and holes: inputs as pandas and scikit-learn have it, of the training part."""
+"""Inputs for categories and missing values equal those of pandas and scikit-learn."""
 
 import json
 
@@ -17,7 +17,6 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 
 from gpumlp.data import Preparation, load, load_inputs, split
-from gpumlp.data.categories import unmet
 from gpumlp.errors import CheckpointError
 
 M = 300
@@ -31,13 +30,13 @@ def holey(rng=RNG, share=0.2):
 
 
 def seen(data, **settings):
-    """What the network sees, and the preparation."""
+    """The inputs of the network, and the preparation."""
     known = Preparation.of(data, x=False, y=False, **settings)
     return known.inputs(data.x[:], data.categories), known
 
 
 class TestCategories:
-    def test_are_one_hot_as_pandas_has_it(self, tmp_path):
+    def test_one_hot_inputs_equal_pandas(self, tmp_path):
         path = write_csv(tmp_path / "t.csv", table(colour=COLOURS, y=X[:, 0]))
         x, known = seen(load(path, "y"))
         expected = pandas.get_dummies(pandas.read_csv(path).drop(columns="y"), dtype=float)
@@ -46,17 +45,17 @@ class TestCategories:
         assert [c.replace("=", "_") for c in known.columns] == list(expected)
 
     @pytest.mark.parametrize(("most", "least"), [(100, 1), (100, 8), (5, 1), (12, 10)])
-    def test_rare_ones_share_an_input_as_scikit_learn_has_it(self, tmp_path, most, least):
+    def test_rare_categories_share_an_input_as_in_scikit_learn(self, tmp_path, most, least):
         path = write_csv(tmp_path / "t.csv", {"town": TOWNS, "y": RNG.normal(size=M)})
         x, known = seen(load(path, "y"), max_categories=most, min_frequency=least)
         encoder = OneHotEncoder(
             min_frequency=least, max_categories=most + 1, sparse_output=False
-        )  # which counts the shared one
+        )  # it counts the shared one
         np.testing.assert_array_equal(x, encoder.fit_transform(TOWNS[:, None]))
         rare = encoder.infrequent_categories_[0]
         assert known.others == (() if rare is None else ("town",))
 
-    def test_unknown_ones_are_others_or_nothing(self, tmp_path):
+    def test_unknown_categories_set_the_shared_input_or_none(self, tmp_path):
         columns = {"town": TOWNS, "colour": np.resize(COLOURS, M), "y": RNG.normal(size=M)}
         _, known = seen(load(write_csv(tmp_path / "t.csv", columns), "y"), min_frequency=12)
         assert known.others == ("town",)
@@ -68,9 +67,9 @@ class TestCategories:
         assert rows == [
             {"town=t00", "colour=red"}, {"town other"}, set(), {"town other", "colour=red"},
         ]  # fmt: skip
-        np.testing.assert_array_equal(unmet(known, raw), [1, 2])  # two holes, and pink
+        np.testing.assert_array_equal(known.unseen_counts(raw), [1, 2])  # 2 missing, and pink
 
-    def test_all_rare(self, tmp_path):
+    def test_all_categories_rare(self, tmp_path):
         path = write_csv(tmp_path / "t.csv", table(colour=COLOURS, y=X[:, 0]))
         x, known = seen(load(path, "y"), min_frequency=21)
         assert known.columns[3:] == ("colour other",)
@@ -78,21 +77,21 @@ class TestCategories:
         data = load(path, like=known)
         np.testing.assert_array_equal(known.inputs(data.x, data.categories), x)
 
-    def test_are_those_of_the_training_part(self, tmp_path):
+    def test_categories_come_from_the_training_part(self, tmp_path):
         colours = COLOURS.copy()
         path = write_csv(tmp_path / "t.csv", table(colour=colours, y=X[:, 0]))
-        _, held = split(load(path, "y"), 1)
-        row = int(np.flatnonzero((held.x[0, :3] == X).all(axis=1))[0])
+        _, val = split(load(path, "y"), 1)
+        row = int(np.flatnonzero((val.x[0, :3] == X).all(axis=1))[0])
         colours[row] = "pink"
         write_csv(path, table(colour=colours, y=X[:, 0]))
-        train, held = split(load(path, "y"), 1)
+        train, val = split(load(path, "y"), 1)
         x, known = seen(train, min_frequency=1)
         assert known.categories == {"colour": ("blue", "green", "red")}
         assert known.others == ()
         np.testing.assert_array_equal(x[:, 3:].sum(axis=1), 1)
-        np.testing.assert_array_equal(known.inputs(held.x[:], held.categories)[0, 3:], 0)
+        np.testing.assert_array_equal(known.inputs(val.x[:], val.categories)[0, 3:], 0)
 
-    def test_of_any_type_by_name(self, tmp_path):
+    def test_categories_of_any_type(self, tmp_path):
         codes = np.arange(60) % 4
         path = tmp_path / "t.parquet"
         columns = table(
@@ -111,14 +110,14 @@ class TestCategories:
             np.testing.assert_array_equal(x[:, first : first + 4].argmax(axis=1), codes)
         np.testing.assert_array_equal(x[:, -1], codes > 1)
 
-    def test_keep_their_zeros_in_csv(self, tmp_path):
+    def test_csv_codes_keep_their_zeros(self, tmp_path):
         codes = [f"{i % 3:02}" for i in range(60)]
         path = write_csv(tmp_path / "t.csv", {"code": codes, "b": X[:, 1], "y": X[:, 0]})
         x, known = seen(load(path, "y", categorical=["code"]))
         assert known.columns[:3] == ("code=00", "code=01", "code=02")
         np.testing.assert_array_equal(known.inputs(load_inputs(path, known)), x)
 
-    def test_many_words_when_asked(self, tmp_path):
+    def test_many_words_need_categorical(self, tmp_path):
         names = [f"Mr {i // 2}" if i < 20 else f"Ms {i}" for i in range(60)]
         path = write_csv(tmp_path / "t.csv", table(name=names, y=X[:, 0]))
         with pytest.raises(ValueError, match=r"name \(50 different\)"):
@@ -127,19 +126,19 @@ class TestCategories:
         assert known.columns[3:] == (*(f"name=Mr {i}" for i in range(10)), "name other")
         np.testing.assert_array_equal(x[:, 3:].argmax(axis=1), np.minimum(np.arange(60) // 2, 10))
 
-    def test_words_where_a_model_takes_numbers(self, tmp_path):
+    def test_words_where_the_model_takes_numbers_raise(self, tmp_path):
         known = Preparation.of(load(write_csv(tmp_path / "t.csv", table()), "c"), x=True, y=True)
         path = write_csv(tmp_path / "n.csv", {"a": COLOURS, "b": X[:, 1]})
-        with pytest.raises(ValueError, match="hold words where the model takes numbers: a: mend"):
+        with pytest.raises(ValueError, match="hold words where the model takes numbers: a: corr"):
             load_inputs(path, known)
 
     @pytest.mark.parametrize("setting", ["max_categories", "min_frequency"])
-    def test_bad_settings(self, tmp_path, setting):
+    def test_invalid_settings_raise(self, tmp_path, setting):
         data = load(write_csv(tmp_path / "t.csv", table()), "c")
         with pytest.raises(ValueError, match=f"{setting} must be at least 1, got 0"):
             Preparation.of(data, x=True, y=True, **{setting: 0})
 
-    def test_bad_names(self, tmp_path):
+    def test_unknown_names_raise(self, tmp_path):
         path = write_csv(tmp_path / "t.csv", table(colour=COLOURS))
         with pytest.raises(ValueError, match=r"no feature column 'color'; did you mean 'colour'\?"):
             load(path, "a", categorical=["color"])
@@ -147,21 +146,21 @@ class TestCategories:
             load("digits", categorical=["a"])
 
 
-class TestHoles:
+class TestMissingValues:
     @pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
     @pytest.mark.parametrize("impute", ["mean", "median"])
-    def test_are_filled_and_told_as_scikit_learn_has_it(self, tmp_path, kind, impute):
+    def test_filled_and_indicated_as_in_scikit_learn(self, tmp_path, kind, impute):
         x, path = holey(), tmp_path / f"t.{kind}"
         frame = pandas.DataFrame(x, columns=["a", "b", "c"]).assign(y=RNG.normal(size=M))
         if kind == "npz":
             np.savez(path, x=x, y=frame["y"])
         else:
             getattr(frame, f"to_{kind}")(path, index=False)
-        train, held = split(load(path, None if kind == "npz" else "y"), 0.2)
+        train, val = split(load(path, None if kind == "npz" else "y"), 0.2)
         known = Preparation.of(train, x=False, y=True, impute=impute)
         imputer = SimpleImputer(strategy=impute, add_indicator=True).fit(train.x)
-        order = [0, 3, 1, 2, 4]  # the indicator is beside its column
-        for part in (train, held):
+        order = [0, 3, 1, 2, 4]  # the indicator follows its column
+        for part in (train, val):
             expected = imputer.transform(part.x)[:, order]
             np.testing.assert_allclose(known.inputs(part.x), expected, rtol=1e-12)
         names = known.features
@@ -169,7 +168,7 @@ class TestHoles:
             names[0], f"{names[0]} missing", names[1], names[2], f"{names[2]} missing",
         )  # fmt: skip
 
-    def test_are_the_mean_when_standardised(self, tmp_path):
+    def test_filled_with_0_when_standardised(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=holey(), y=RNG.normal(size=M))
         data = load(tmp_path / "t.npz")
         known = Preparation.of(data, x=True, y=True)
@@ -179,7 +178,7 @@ class TestHoles:
             x[:, [0, 2, 3]], np.where(np.isnan(data.x), 0, expected), atol=1e-12
         )
 
-    def test_of_categories_have_an_input_too(self, tmp_path):
+    def test_missing_category_has_an_input(self, tmp_path):
         colours = COLOURS.astype(object)
         colours[::5] = ""
         path = write_csv(tmp_path / "t.csv", table(colour=colours, y=X[:, 0]))
@@ -188,29 +187,31 @@ class TestHoles:
         np.testing.assert_array_equal(x[::5, 3:], [[0, 0, 0, 1]] * 12)
         np.testing.assert_array_equal(x[:, 3:].sum(axis=1), 1)
 
-    def test_that_training_had_none_of_are_filled(self, tmp_path):
+    def test_filled_where_training_had_no_missing_value(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=X, y=X[:, 0])
         known = Preparation.of(load(tmp_path / "t.npz"), x=True, y=True)
         x = X.copy()
         x[3, 1] = np.nan
         np.testing.assert_allclose(known.inputs(x)[3, 1], 0, atol=1e-15)
-        np.testing.assert_array_equal(unmet(known, x), [0, 1, 0])
+        np.testing.assert_array_equal(known.unseen_counts(x), [0, 1, 0])
 
-    def test_refused(self, tmp_path):
+    def test_refuse_raises(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=holey(), y=RNG.normal(size=M))
         data = load(tmp_path / "t.npz")
         first, last = np.isnan(data.x[:, [0, 2]]).sum(axis=0)
-        told = rf"2 of 3 feature columns have missing values: x0 \({first}\), x2 \({last}\); drop"
-        with pytest.raises(ValueError, match=told):
+        message = (
+            rf"2 of 3 feature columns have missing values: x0 \({first}\), x2 \({last}\); drop"
+        )
+        with pytest.raises(ValueError, match=message):
             Preparation.of(data, x=True, y=True, impute="refuse")
         with pytest.raises(ValueError, match="impute must be one of mean, median, refuse, got 0"):
             Preparation.of(data, x=True, y=True, impute=0)
 
-    def test_alone_in_the_training_part(self, tmp_path):
+    def test_column_empty_in_the_training_part_raises(self, tmp_path):
         path = tmp_path / "t.npz"
         np.savez(path, x=X, y=X[:, 0])
-        _, held = split(load(path), 1)
-        x = np.where((held.x[0] == X).all(axis=1)[:, None], X, X * [1, np.nan, 1])
+        _, val = split(load(path), 1)
+        x = np.where((val.x[0] == X).all(axis=1)[:, None], X, X * [1, np.nan, 1])
         np.savez(path, x=x, y=X[:, 0])
         train, _ = split(load(path), 1)
         with pytest.raises(ValueError, match="1 of 3 feature columns have no values in the train"):
@@ -228,7 +229,7 @@ class TestFiles:
         assert Preparation.from_json("f", json.loads(text)) == known
 
     def test_older_files(self, tmp_path):
-        """Of models from before holes and categories."""
+        """Files of models from before missing values and categories."""
         old = {
             "task": "regression", "features": ["a", "b"], "target": "y", "classes": None,
             "shift": [1.0, 2.0], "scale": [2.0, 4.0], "y_shift": [0.0], "y_scale": [1.0],

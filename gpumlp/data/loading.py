@@ -1,0 +1,254 @@
+"""Load data sets: the whole, only its features, or piece by piece."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from gpumlp.data.arrays import read_npy, read_npz
+from gpumlp.data.dataset import Dataset
+from gpumlp.data.embedded import EMBEDDED
+from gpumlp.data.preparation import Preparation
+from gpumlp.data.raw import NONE, Raw, listed
+from gpumlp.data.scratch import Matrix, Scratch
+from gpumlp.data.tables import Table
+from gpumlp.io.chunks import chunks
+from gpumlp.io.types import HostArray
+
+Source = str | os.PathLike[str]
+
+TASKS = ("classification", "regression")
+TABLES = (".csv", ".parquet")
+ARRAYS: Mapping[str, Callable[..., Raw]] = MappingProxyType({".npz": read_npz, ".npy": read_npy})
+MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
+
+
+def load(
+    source: Source = "mnist5k",
+    target: str | None = None,
+    task: str | None = None,
+    like: Preparation | None = None,
+    *,
+    categorical: Collection[str] = (),
+    scratch: Scratch | None = None,
+) -> Dataset:
+    """Load a data set with targets.
+
+    Args:
+        source: "mnist5k", "digits", "breast_cancer", "diabetes", or a file:
+            .csv, .parquet: named columns of numbers, truth values or words; a .csv file is UTF-8,
+            its columns are separated by comma, semicolon, tab or |;
+            .npz: arrays x (or X) and y (or Y);
+            .npy: one table of numbers.
+        target: the column to predict, required for .csv and .parquet; for .npz the name of the
+            array (default: y), for .npy the number of the column (default: the last).
+        task: "classification" or "regression"; None to decide by the target: words, truth values
+            and up to 20 distinct whole numbers are classes, everything else is a value.
+        like: the preparation of a trained model. Its features are read, by name from .csv and
+            .parquet files and by position from arrays, and its labels are used for the classes.
+        categorical: columns of .csv and .parquet files that hold categories although they look like
+            numbers, or although they have many different words.
+        scratch: where large arrays are stored; None for memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError, TypeError: the data cannot be used; the message says why and what to do.
+        ImportError: a library is missing; the message says what to install.
+        OSError: the disk is full.
+    """
+    if task not in (None, *TASKS):
+        raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+    if like is not None:
+        task, target = like.task, target or like.target
+    scratch = scratch or Scratch(stream=False)
+    name, raw = _read(source, target, like, True, categorical, scratch)
+    task, y, classes = _targets(name, raw, task, like)
+    if like is None:
+        _check_varies(name, raw.x, y)
+    return Dataset(
+        name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
+        raw.ordered,
+    )  # fmt: skip
+
+
+def load_inputs(source: Source, like: Preparation) -> HostArray:
+    """Load the features (m, n) that a model takes, from a source as in `load`, without a target.
+
+    A column of categories holds positions in the model's list; unknown categories have the position
+    after the last.
+    """
+    return _read(source, like.target, like, False, (), Scratch(stream=False))[1].x[:]
+
+
+def pieces(
+    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True
+) -> Iterator[Dataset]:
+    """The data set of `load` with a model's preparation, some rows at a time.
+
+    labelled: whether targets are wanted; otherwise y is empty.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError, ImportError, OSError: as `load`, when the piece
+            is reached.
+    """
+    target = target or like.target
+    if _suffix(source) in TABLES:
+        path = _path(os.fspath(source))
+        table = Table(path, target, like.features, labelled, (), like.categories)
+        name, parts, column = path.stem, table.pieces(), table.target
+    else:
+        name, raw = _read(source, target, like, labelled, (), Scratch())
+        parts = ((raw.x[i], None if raw.y is None else raw.y[i]) for i in chunks(raw.x))
+        column = None
+    empty = True
+    for x, y in parts:
+        if len(x) == 0:
+            continue
+        empty = False
+        words = tuple(column.words) if column is not None and column.has_words else None
+        part = Raw(x, like.features, y, words)
+        targets = x[:0, 0] if y is None else _targets(name, part, like.task, like)[1]
+        yield Dataset(
+            name, like.task, x, targets, like.features, like.classes, target,
+            categories=like.categories,
+        )  # fmt: skip
+    if empty:
+        raise ValueError(f"{source} has no rows")
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def _read(
+    source: Source, target: str | None, like: Preparation | None, labelled: bool,
+    categorical: Collection[str], scratch: Scratch,
+) -> tuple[str, Raw]:  # fmt: skip
+    """The name of the data set and its contents."""
+    features = None if like is None else like.features
+    name = os.fspath(source)
+    if _suffix(source) in TABLES:
+        path = _path(name)
+        name = path.stem
+        known = NONE if like is None else like.categories
+        raw = Table(path, target, features, labelled, categorical, known).raw(scratch)
+    elif categorical:
+        raise ValueError(f"{name} has no columns with names; leave out --categorical")
+    elif name in EMBEDDED:
+        raw = EMBEDDED[name]()
+        if target is not None and like is None:
+            raise ValueError(f"{name} has a target of its own; leave out --target")
+        if features is not None and features != raw.features:
+            raise ValueError(
+                f"{name} has other features than the model takes: {listed(raw.features, 4)}; "
+                f"the model's: {listed(features, 4)}"
+            )
+    else:
+        path = _path(name)
+        name = path.stem
+        raw = ARRAYS[path.suffix.lower()](path, target, features, labelled, scratch)
+    for count, what in zip(raw.x.shape, ("rows", "feature columns"), strict=True):
+        if count == 0:
+            raise ValueError(f"{source} has no {what}")
+    return name, raw
+
+
+def _suffix(source: Source) -> str:
+    return Path(source).suffix.lower()
+
+
+def _path(name: str) -> Path:
+    path = Path(name)
+    if path.suffix.lower() not in (*TABLES, *ARRAYS):
+        close = difflib.get_close_matches(name, EMBEDDED, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"unknown data {name!r}; {hint}known: {', '.join(EMBEDDED)}, "
+            f"or a file {', '.join((*TABLES, *ARRAYS))}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {name}")
+    return path
+
+
+# ---- targets -------------------------------------------------------------------------------------
+
+
+def _targets(
+    name: str, raw: Raw, task: str | None, like: Preparation | None
+) -> tuple[str, HostArray, tuple[str, ...] | None]:
+    """The task, the labels or values, and the names of the classes."""
+    y = raw.y
+    assert y is not None  # it was requested
+    count = int((~np.isfinite(y)).sum()) if y.dtype.kind == "f" else 0
+    if count:
+        raise ValueError(
+            f"{name}: the target has {count} missing or infinite values; drop those rows"
+        )
+    task = task or _task(raw, y)
+    if task == "classification":
+        return task, *_labels(name, y, raw.words, like.classes if like is not None else None)
+    if raw.words or y.dtype.kind not in "fiub":
+        some = listed(sorted(raw.words)[:3] if raw.words else np.unique(y)[:3])
+        raise TypeError(
+            f"{name}: the target holds words ({some}, …), not numbers; "
+            "regression needs numbers, say --task classification"
+        )
+    return task, y.astype(np.float64), None
+
+
+def _task(raw: Raw, y: HostArray) -> str:
+    """Classification for words, truth values and few distinct whole numbers, else regression."""
+    if raw.words or y.dtype.kind in "OUSb":
+        return "classification"
+    whole = y.dtype.kind in "iu" or (raw.one_dtype and bool((y == np.floor(y)).all()))
+    few = y.ndim == 1 and len(np.unique(y)) <= MAX_CLASSES
+    return "classification" if whole and few else "regression"
+
+
+def _labels(
+    name: str, y: HostArray, words: tuple[str, ...] | None, classes: tuple[str, ...] | None
+) -> tuple[HostArray, tuple[str, ...]]:
+    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order.
+
+    words: what the numbers in y stand for; None if y itself holds the names.
+    """
+    if y.ndim != 1:
+        raise ValueError(
+            f"{name}: the target has shape {y.shape}; a classification takes labels of shape "
+            f"({len(y)},), e.g. y.argmax(axis=1), else say --task regression"
+        )
+    if y.dtype.kind not in "OUSbiuf":
+        raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
+    if y.dtype.kind == "f" and not bool((y == np.floor(y)).all()):
+        raise ValueError(
+            f"{name}: the target has values that are not whole numbers; they cannot be labels, "
+            "say --task regression"
+        )
+    if words is not None:
+        names, index = list(words), y
+    else:
+        y = y.astype(str) if y.dtype.kind == "S" else y
+        distinct, index = np.unique(y, return_inverse=True)
+        names = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
+    label = {c: i for i, c in enumerate(classes or (names if words is None else sorted(names)))}
+    unknown = [c for c in names if c not in label]
+    if unknown:
+        raise ValueError(
+            f"{name} has classes that the model was not trained on: {listed(unknown)}; "
+            f"it knows: {listed(label)}"
+        )
+    return np.array([label[c] for c in names], np.int64)[index], tuple(label)
+
+
+def _check_varies(name: str, x: Matrix, y: HostArray) -> None:
+    """Raise if there is nothing to learn."""
+    if bool((y == y[:1]).all()):
+        raise ValueError(f"{name}: the target is the same for all {len(y)} rows: nothing to learn")
+    first = x[:1]
+    if all(bool(((x[rows] == first) | np.isnan(first)).all()) for rows in chunks(x)):
+        raise ValueError(f"{name}: all features are constant: nothing to learn from")
