@@ -49,3 +49,11 @@ def model(flowers, tmp_path):
     from tests.support.cli_cases import train_flowers
 
     return train_flowers(flowers, tmp_path / "m")
+
+
+@pytest.fixture
+def tensor():
+    """A function that makes random torch tensors."""
+    from tests.support.torch_cases import tensor_maker
+
+    return tensor_maker()

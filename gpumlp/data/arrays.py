@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpumlp.data.raw import LARGEST_INT, Raw, first_line, huge_numbers, listed, unknown_name
+from gpumlp.data.raw import LARGEST_INT, Raw, huge_numbers, listed, unknown_name, unreadable
 from gpumlp.data.scratch import FileMatrix, Matrix, Scratch, SelectedMatrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -51,7 +51,7 @@ def read_npz(
     except OSError:
         raise
     except Exception as error:  # BadZipFile, zlib.error, ValueError, EOFError, … for a damaged file
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     _check_rows(path, x, "x")
     if y is not None and y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -84,7 +84,7 @@ def read_npy(
             with path.open("rb") as file:
                 table = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # ValueError, EOFError, … for a damaged file
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     _check_rows(path, table, "the table")
     columns = table.shape[1]
     if not labelled and features is not None and columns == len(features):
@@ -144,14 +144,6 @@ def _open(file: BinaryIO) -> Matrix:
         file.close()
         raise
     return FileMatrix(file, shape, dtype, offset, columns_first)
-
-
-def _unreadable(path: Path, error: BaseException) -> ValueError:
-    pickled = "pickle" in str(error) or "Object arrays" in str(error)
-    reason = "it contains Python objects, which are never loaded" if pickled else first_line(error)
-    return ValueError(
-        f"{path} cannot be read: it is not a {path.suffix.lower()} file or not complete ({reason})"
-    )
 
 
 # ---- checking ------------------------------------------------------------------------------------

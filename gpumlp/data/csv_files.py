@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.raw import first_line
+from gpumlp.data.raw import unreadable
 
 DELIMITERS = ",;\t|"
 BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
@@ -77,10 +77,7 @@ class CsvFile:
         except pa.ArrowException as error:
             if "invalid UTF8" in str(error):
                 raise not_utf8(self._path) from None
-            raise ValueError(
-                f"{self._path} cannot be read: it is not a .csv file or not complete "
-                f"({first_line(error)})"
-            ) from error
+            raise unreadable(self._path, error) from error
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
             raise not_utf8(self._path)
         return table

@@ -18,26 +18,27 @@ CHECKED_WORDS = 1000  # the most words of a target that are checked for being nu
 def check_columns(path: Path, columns: Sequence[Column]) -> None:
     """Raise if a feature column holds neither numbers nor categories."""
     problems = {c.name: found for c in columns if (found := c.problem) is not None}
-    empty = [c.name for c in columns if c.empty and c.name not in problems]
-    infinite = [f"{c.name} ({c.infinite})" for c in columns if c.infinite]
-    huge = [c.name for c in columns if c.huge]
-    of_all = f"of {len(columns)} feature columns"
+    groups: dict[str, list[Column]] = {}
+    for column in columns:
+        if column.name in problems:
+            groups.setdefault(problems[column.name].kind, []).append(column)
+    groups["empty"] = [c for c in columns if c.empty and c.name not in problems]
+    groups["infinite"] = [c for c in columns if c.infinite]
     lines = []
-    for kind in dict.fromkeys(found.kind for found in problems.values()):
-        affected = [c for c in columns if c.name in problems and problems[c.name].kind == kind]
-        examples = sorted({text for c in affected for text in problems[c.name].examples})
-        lines.append(f"{len(affected)} {of_all} {_advice(path, kind, affected, examples)}")
-    if empty:
-        lines.append(
-            f"{len(empty)} {of_all} have no values: {listed(empty)}: "
-            f"leave them out, {read_call(path)}.drop(columns={_first(empty)}){_write(path)}"
-        )
-    if infinite:
-        lines.append(
-            f"{len(infinite)} {of_all} have infinite values: "
-            f"{listed(infinite)}: correct them, or leave them empty to have them filled, "
-            f'{read_call(path)}.replace([float("inf"), -float("inf")], None){_write(path)}'
-        )
+    for kind, affected in groups.items():
+        if affected:
+            found = [problems[c.name].examples for c in affected if c.name in problems]
+            examples = sorted({text for texts in found for text in texts})
+            names = [c.name for c in affected]
+            what, correction = _corrections(path, names, examples)[kind]
+            labels = names
+            if kind == "many":
+                labels = [f"{c.name} ({len(c.words):,} different)" for c in affected]
+            elif kind == "infinite":
+                labels = [f"{c.name} ({c.infinite})" for c in affected]
+            share = f"{len(names)} of {len(columns)} feature columns"
+            lines.append(f"{share} {what}: {listed(labels)}: {correction}")
+    huge = [c.name for c in columns if c.huge]
     if huge:
         lines.append(huge_numbers(huge, len(columns)))
     if lines:
@@ -79,57 +80,51 @@ def kind_of(path: Path) -> str:
     return path.suffix.lower()[1:]
 
 
-def _advice(path: Path, kind: str, columns: Sequence[Column], examples: list[str]) -> str:
-    """What the columns hold and how to correct it, as the end of a sentence."""
-    names = [c.name for c in columns]
-    write = _write(path)
-    if kind == "decimal":
-        points = {"thousands": "."} if any("." in text for text in examples) else {}
-        return (
-            f"have decimal commas: {listed(names)}: write 1.5 for 1,5, "
-            f"{read_call(path, decimal=',', **points)}{write}"
-        )
-    if kind == "thousands":
-        mark = re.sub(r"[\d+-]", "", examples[0])[0]
-        return (
-            f"have thousands separators, such as {examples[0]}: {listed(names)}: write only the "
-            f"digits, {read_call(path, thousands=mark)}{write}"
-        )
-    if kind == "dates":
-        column = f"pandas.to_datetime(table[{names[0]!r}])"
-        return (
-            f"hold dates or times: {listed(names)}: turn them into numbers, e.g. days since 2000, "
-            f"({column} - pandas.Timestamp(2000, 1, 1)).dt.days"
-        )
-    if kind == "gaps":
-        return (
-            f"hold numbers except for some texts ({listed(map(repr, examples))}): {listed(names)}: "
-            f"correct these texts, or leave them empty to have them filled, "
-            f"{read_call(path, na_values=examples[:MORE])}{write}"
-        )
-    if kind == "text":
-        return (
-            f"hold numbers stored as text: {listed(names)}: convert them, {read_call(path)}"
-            f".astype(dict.fromkeys({_first(names)}, float)){write}"
-        )
-    if kind == "words":
-        return f"hold words where the model takes numbers: {listed(names)}: correct them"
-    if kind == "other":
-        return (
-            f"hold neither numbers nor words but {listed(examples)}: {listed(names)}: leave them "
-            "out, or turn them into numbers"
-        )
-    counts = [f"{c.name} ({len(c.words):,} different)" for c in columns]
-    return (
-        f"hold too many different words for categories: {listed(counts)}: leave out names and "
-        f"identifiers, {read_call(path)}.drop(columns={_first(names)}){write}, or use the most "
-        f"frequent words as categories, --categorical {','.join(names[:MORE])}"
-    )
-
-
-def _first(names: list[str]) -> list[str]:
-    return names if len(names) <= MORE else [*names[:MORE], "…"]
-
-
-def _write(path: Path) -> str:
-    return f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
+def _corrections(path: Path, names: list[str], examples: list[str]) -> dict[str, tuple[str, str]]:
+    """For each kind of problem, what the columns hold and how to correct it."""
+    end = f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
+    first, shown = (examples or [""])[0], names if len(names) <= MORE else [*names[:MORE], "…"]
+    points = {"thousands": "."} if any("." in text for text in examples) else {}
+    mark = re.sub(r"[\d+-]", "", first)[:1]
+    drop = f"{read_call(path)}.drop(columns={shown}){end}"
+    dates = f"pandas.to_datetime(table[{names[0]!r}])"
+    return {
+        "decimal": (
+            "have decimal commas",
+            f"write 1.5 for 1,5, {read_call(path, decimal=',', **points)}{end}",
+        ),
+        "thousands": (
+            f"have thousands separators, such as {first}",
+            f"write only the digits, {read_call(path, thousands=mark)}{end}",
+        ),
+        "dates": (
+            "hold dates or times",
+            "turn them into numbers, e.g. days since 2000, "
+            f"({dates} - pandas.Timestamp(2000, 1, 1)).dt.days",
+        ),
+        "gaps": (
+            f"hold numbers except for some texts ({listed(map(repr, examples))})",
+            "correct these texts, or leave them empty to have them filled, "
+            f"{read_call(path, na_values=examples[:MORE])}{end}",
+        ),
+        "text": (
+            "hold numbers stored as text",
+            f"convert them, {read_call(path)}.astype(dict.fromkeys({shown}, float)){end}",
+        ),
+        "words": ("hold words where the model takes numbers", "correct them"),
+        "other": (
+            f"hold neither numbers nor words but {listed(examples)}",
+            "leave them out, or turn them into numbers",
+        ),
+        "many": (
+            "hold too many different words for categories",
+            f"leave out names and identifiers, {drop}, or use the most frequent words as "
+            f"categories, --categorical {','.join(names[:MORE])}",
+        ),
+        "empty": ("have no values", f"leave them out, {drop}"),
+        "infinite": (
+            "have infinite values",
+            "correct them, or leave them empty to have them filled, "
+            f'{read_call(path)}.replace([float("inf"), -float("inf")], None){end}',
+        ),
+    }

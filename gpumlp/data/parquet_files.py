@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.raw import first_line
+from gpumlp.data.raw import unreadable
 
 PIECE = 8 << 20  # bytes of a piece, at 8 for each number
 BUFFER = 1 << 20  # bytes of the file that are read ahead for each column
@@ -33,7 +33,7 @@ class ParquetFile:
             self._file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
             schema = self._file.schema_arrow
         except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
+            raise unreadable(path, error) from error
         self.names: list[str] = schema.names
         self.kinds = {field.name: field.type for field in schema}
 
@@ -47,14 +47,8 @@ class ParquetFile:
             for batch in self._file.iter_batches(rows, columns=columns):
                 yield pa.Table.from_batches([batch]).select(columns)
         except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
+            raise unreadable(self._path, error) from error
 
     def rows(self, first: int) -> int:
         """The number of rows."""
         return int(self._file.metadata.num_rows)
-
-    def _unreadable(self, error: BaseException) -> ValueError:
-        return ValueError(
-            f"{self._path} cannot be read: it is not a .parquet file or not complete "
-            f"({first_line(error)})"
-        )

@@ -156,9 +156,9 @@ class Preparation:
         return out
 
     def unseen_counts(self, x: HostArray) -> HostArray:
-        """For each column of x (m, n), the number of values such as training never saw: (n,) int64.
+        """The number of values in each column of x (m, n) that training never saw: (n,) int64.
 
-        These are missing values, if training had none in that column, and unknown categories.
+        These are unknown categories, and missing values if training had none in the column.
 
         x: features as `load_inputs` and `pieces` give them for this model.
         """

@@ -47,6 +47,14 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].strip() or type(error).__name__
 
 
+def unreadable(path: Path, error: BaseException) -> ValueError:
+    """The error for a damaged file, which another error revealed."""
+    kind, reason = path.suffix.lower(), first_line(error)
+    if kind.startswith(".np") and ("pickle" in reason or "Object arrays" in reason):
+        reason = "it contains Python objects, which are never loaded"
+    return ValueError(f"{path} cannot be read: it is not a {kind} file or not complete ({reason})")
+
+
 def listed(names: Iterable[Any], most: int = 8) -> str:
     """The first names, and the number of all names if there are more."""
     names = [str(name) for name in names]

@@ -1,11 +1,11 @@
-"""gpumlp beside other libraries: their arrays, modules and files.
+"""gpumlp with other libraries: their arrays, modules and files.
 
-`MLP`'s and `Trainer`'s methods take arrays of NumPy, CuPy, torch, JAX, RAPIDS, or of any library
-with DLPack or ``__cuda_array_interface__``, and `forward` and `predict` give back the kind that x
-is: see `gpumlp.arrays`.  The other way, ``torch.from_dlpack(net.layers[0].W)`` and
-``jax.numpy.from_dlpack(net.layers[0].W)`` look at the memory of a layer; what is written to
-torch's tensor is written to the layer.  On a GPU do so after ``net.backend.synchronize()``.
+The methods of `MLP` and `Trainer` accept arrays of NumPy, CuPy, torch, JAX, RAPIDS, or of any
+library with DLPack or ``__cuda_array_interface__``. `forward` and `predict` return the same kind of
+array as x: see `gpumlp.arrays`. In the other direction, ``torch.from_dlpack(net.layers[0].W)`` and
+``jax.numpy.from_dlpack(net.layers[0].W)`` share the memory of a layer; writing to torch's tensor
+writes to the layer. On a GPU, call ``net.backend.synchronize()`` first.
 
-`gpumlp.interop.torch` has the kernels as operators of torch's, and networks to and from its
-modules; `gpumlp.interop.onnx` writes them as ONNX.
+`gpumlp.interop.torch` offers the kernels as torch operators and converts networks from and to torch
+modules; `gpumlp.interop.onnx` exports networks to ONNX.
 """

@@ -1,30 +1,27 @@
-"""MLP → ONNX: Gemm and activation, layer by layer; with a Preparation, raw columns → labels."""
+"""Export to ONNX: Gemm and activation for each layer; with a Preparation, columns → labels."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import gpumlp
+from gpumlp._version import __version__
 from gpumlp.checks import positive_int
-from gpumlp.interop.onnx_inputs import WORDS, check_names, entries, seen
-from gpumlp.interop.operators import activation
-from gpumlp.interop.tracing import Graph
+from gpumlp.data import Preparation
+from gpumlp.interop.onnx_graph import Graph
+from gpumlp.interop.onnx_inputs import ML_DOMAIN, check_names, graph_inputs, network_inputs
 from gpumlp.network import MLP
 from gpumlp.storage import PathLike, atomic_write, check_place
-
-if TYPE_CHECKING:
-    from gpumlp.data import Preparation
 
 Outputs = dict[str, tuple[npt.DTypeLike, int | None]]
 """Name → dtype and width; None for a vector."""
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
-LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds 2 GiB
+LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds at most 2 GiB
 
 
 def export_onnx(
@@ -35,32 +32,32 @@ def export_onnx(
     link: bool = True,
     preparation: Preparation | None = None,
 ) -> Any:
-    """The network as an onnx.ModelProto, checked, and written to `path` where one is given.
+    """The network as an onnx.ModelProto, checked, and written to `path` if one is given.
 
-    Its input "x" (batch, n_0) and its output have the network's dtype, float64 or float32 (of the
-    16-bit precisions, too: θ is float32).  The output is "predictions", what `net.predict` gives,
-    or "y_hat", what `net.forward` gives, (batch, n_L).
+    The input "x" (batch, n_0) and the output have the network's dtype, float64 or float32. The
+    16-bit precisions have float32, the dtype of θ. The output is "predictions", equal to
+    `net.predict`, or "y_hat", equal to `net.forward`, (batch, n_L).
 
-    With a preparation x is raw, float64, and so is the output: "probabilities" (batch, classes)
-    with their "label" (batch,), strings, or "values" (batch, k) in the target's unit.  Where there
-    are columns of categories, each column is an input of its name in x's place, (batch, 1):
-    float64, or strings, without blanks around them, "" where the value is missing.
+    With a preparation, x holds the columns of the data set in float64, and so does the output:
+    "probabilities" (batch, classes) with their "label" (batch,), strings; or "values" (batch, k) in
+    the target's unit. If there are columns of categories, each column is an input of its own in
+    place of x, (batch, 1): float64 or strings, without surrounding spaces; "" is a missing value.
 
-    θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", …  The metadata say gpumlp's version,
-    the network's settings, and of a preparation the features, the target and the classes, as JSON.
-    An activation is the operator of its name where the opset and the dtype have it, else its NumPy
-    expression node by node: an entry of your own, too.  erf is of float32, since onnxruntime has
-    no other.
+    θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
+    the network's settings, and with a preparation the features, the target and the classes, as
+    JSON. An activation becomes the operator of its name if the opset and the dtype have it. All
+    others, the user's own too, become their NumPy expression, node by node. erf is computed in
+    float32, as onnxruntime has no other.
 
     Args:
-        net: the network, in any backend.
-        path: the file, whole or not at all; where θ is larger than a protobuf may be, it lies in
-            "PATH.data" beside it.
-        opset: of the operators, 13 and up; it decides the IR version.
-        link: apply the loss's link to ŷ: softmax, sigmoid or exp; else the logits come out.
-        preparation: what `gpumlp train` kept of the data: builds in what stands for missing values
-            (NaN), the categories' inputs, the standardisation, and with `link` the labels' names
-            or the target's unit.
+        net: the network, on any backend.
+        path: the file, written completely or not at all. If θ is too large for a protobuf, it is
+            written to "PATH.data".
+        opset: the version of the operators, at least 13; it determines the IR version.
+        link: apply the loss's link to ŷ: softmax, sigmoid or exp; otherwise the output is ŷ.
+        preparation: how `gpumlp train` prepared the data. The graph then fills missing values
+            (NaN), makes the inputs for categories, standardises, and with `link` returns the names
+            of the labels, or values in the target's unit.
 
     Raises:
         ValueError: an activation, the opset or the preparation cannot be exported.
@@ -76,11 +73,10 @@ def export_onnx(
         check_place(path)
     graph, output = _network(net, opset, link, preparation)
     model = _model(graph, output, net, preparation)
-    if path is None:
-        if sum(array.nbytes for array in graph.constants.values()) < LIMIT:
-            onnx.checker.check_model(model, full_check=True)
-    else:
+    if path is not None:
         _write(model, Path(path))
+    elif sum(array.nbytes for array in graph.constants.values()) < LIMIT:
+        onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -90,33 +86,33 @@ def export_onnx(
 def _network(
     net: MLP, opset: int, link: bool, preparation: Preparation | None
 ) -> tuple[Graph, Outputs]:
-    """The graph and what it gives."""
+    """The graph and its outputs."""
     tensors = net.tensors()
     graph = Graph(tensors["0.weight"].dtype, opset)
-    h = "x" if preparation is None else seen(graph, preparation, net.widths[0])
+    h = "x" if preparation is None else network_inputs(graph, preparation, net.widths[0])
     for k, f in enumerate(net.f[1:]):
         graph.place = f"layer{k + 1}/"
         names = [graph.constant(tensors[n], name=n) for n in (f"{2 * k}.weight", f"{2 * k}.bias")]
-        h = activation(graph, f, graph.node("Gemm", h, *names, transB=1))
+        h = graph.activation(f, graph.node("Gemm", h, *names, transB=1))
     graph.place = "output/"
     if link:
-        h = activation(graph, net.loss.link, h)
-    if preparation is None:
-        name, dtype = "predictions" if link else "y_hat", graph.dtype
-        graph.node("Identity", h, output=name)
-        return graph, {name: (dtype, net.widths[-1])}
-    h = graph.cast(h, float)
-    if link:
-        outputs = _told(graph, preparation, h, net.widths[-1])
+        h = graph.activation(net.loss.link, h)
+    if preparation is not None:
+        h = graph.cast(h, float)
+    if link and preparation is not None:
+        outputs = _results(graph, preparation, h, net.widths[-1])
     else:
-        graph.node("Identity", h, output="y_hat")
-        outputs = {"y_hat": (np.dtype(float), net.widths[-1])}
-    check_names(graph, preparation)
+        name = "predictions" if link else "y_hat"
+        graph.node("Identity", h, output=name)
+        dtype = graph.dtype if preparation is None else np.dtype(float)
+        outputs = {name: (dtype, net.widths[-1])}
+    if preparation is not None:
+        check_names(graph, preparation)
     return graph, outputs
 
 
-def _told(graph: Graph, preparation: Preparation, p: str, width: int) -> Outputs:
-    """Probabilities and labels, or values, as `Preparation.outputs` has them."""
+def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Outputs:
+    """Probabilities and labels, or values, as `Preparation.outputs` computes them."""
     number, classes = np.dtype(float), preparation.classes
     if classes is None:
         if preparation.y_shift is not None:
@@ -137,7 +133,7 @@ def _told(graph: Graph, preparation: Preparation, p: str, width: int) -> Outputs
 
 
 def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | None) -> Any:
-    """The ModelProto, its versions set by hand: onnx's own defaults are its newest."""
+    """The ModelProto. Its versions are set here, as onnx's defaults are its newest ones."""
     helper = _onnx().helper
 
     def value(name: str, dtype: npt.DTypeLike, width: int | None) -> Any:
@@ -146,8 +142,12 @@ def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | 
         return helper.make_tensor_value_info(name, kind, shape)
 
     inputs: Outputs = {"x": (graph.dtype, net.widths[0])}
+    about = {"gpumlp": __version__, "network": json.dumps(net.config())}
     if preparation is not None:
-        inputs = {**entries(preparation)}
+        inputs = {**graph_inputs(preparation)}
+        names = ["task", "features", "target", "classes"]
+        names += ["categories"] if preparation.categories else []
+        about |= {name: json.dumps(getattr(preparation, name)) for name in names}
     made = helper.make_graph(
         graph.nodes, "gpumlp", [value(name, *kind) for name, kind in inputs.items()],
         [value(name, *kind) for name, kind in outputs.items()],
@@ -155,23 +155,17 @@ def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | 
     )  # fmt: skip
     opsets = [helper.make_opsetid("", graph.opset)]
     if any(node.domain for node in graph.nodes):
-        opsets.append(helper.make_opsetid(*WORDS))
+        opsets.append(helper.make_opsetid(*ML_DOMAIN))
     model = helper.make_model(
-        made, producer_name="gpumlp", producer_version=gpumlp.__version__, opset_imports=opsets,
+        made, producer_name="gpumlp", producer_version=__version__, opset_imports=opsets,
         ir_version=helper.find_min_ir_version_for(opsets),
     )  # fmt: skip
-    about = {"gpumlp": gpumlp.__version__, "network": json.dumps(net.config())}
-    if preparation is not None:
-        told = ["task", "features", "target", "classes"] + ["categories"] * bool(
-            preparation.categories
-        )
-        about |= {name: json.dumps(getattr(preparation, name)) for name in told}
     helper.set_model_props(model, about)
     return model
 
 
 def _write(model: Any, path: Path) -> None:
-    """Check the model and put it at `path`; θ beside it where it is too large."""
+    """Check the model and write it to `path`; if θ is too large, write θ to a second file."""
     onnx = _onnx()
     tensors = [tensor for tensor in model.graph.initializer if tensor.raw_data]
     data = [tensor.raw_data for tensor in tensors]
@@ -179,18 +173,18 @@ def _write(model: Any, path: Path) -> None:
         onnx.checker.check_model(model, full_check=True)
         atomic_write(path, model.SerializeToString())
         return
-    beside, start = path.with_name(f"{path.name}.data"), 0
+    second, start = path.with_name(f"{path.name}.data"), 0
     for tensor, values in zip(tensors, data, strict=True):
-        onnx.external_data_helper.set_external_data(tensor, beside.name, start, len(values))
+        onnx.external_data_helper.set_external_data(tensor, second.name, start, len(values))
         tensor.ClearField("raw_data")
         start += len(values)
-    atomic_write(beside, b"".join(data))
+    atomic_write(second, b"".join(data))
     atomic_write(path, model.SerializeToString())
     onnx.checker.check_model(str(path), full_check=True)
 
 
 def _onnx() -> Any:
-    """The one place where onnx is imported."""
+    """The onnx library."""
     try:
         import onnx
         import onnx.external_data_helper

@@ -1,29 +1,26 @@
-"""Preparation.inputs as ONNX nodes: raw columns → what the network sees."""
+"""`Preparation.inputs` as ONNX nodes: columns of a table → inputs of the network."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.interop.tracing import Graph
+from gpumlp.data import Preparation
+from gpumlp.interop.onnx_graph import Graph
 
-if TYPE_CHECKING:
-    from gpumlp.data import Preparation
-
-BUILT = (  # what of a Preparation the graph does; a model that needs more is refused
+SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
     "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
     "holes", "categories", "others",
 )  # fmt: skip
-WORDS = "ai.onnx.ml", 2  # the domain of LabelEncoder, and the oldest version that has its tables
+ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
 
-def entries(preparation: Preparation) -> dict[str, tuple[npt.DTypeLike, int]]:
-    """The graph's inputs: dtype and width by name.
+def graph_inputs(preparation: Preparation) -> dict[str, tuple[npt.DTypeLike, int]]:
+    """The dtype and width of each input of the graph, by name.
 
-    One matrix "x" of numbers; or where there are categories, each column by its name.
+    There is one matrix "x" of numbers; or, if there are categories, one input for each column.
     """
     if not preparation.categories:
         return {"x": (np.dtype(float), len(preparation.features))}
@@ -33,23 +30,24 @@ def entries(preparation: Preparation) -> dict[str, tuple[npt.DTypeLike, int]]:
     }
 
 
-def seen(graph: Graph, preparation: Preparation, width: int) -> str:
-    """What the network sees, as `Preparation.inputs` and the backend's cast have it: (m, width)."""
+def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
+    """The inputs (m, width) of the network, as `Preparation.inputs` computes them, cast."""
     _check(preparation, width)
     graph.place = "inputs/"
     features, words, holes = preparation.features, preparation.categories, preparation.holes
     numeric = [j for j, name in enumerate(features) if name not in words]
     blocks: list[str] = []
-    keys: list[tuple[int, int] | None] = []  # of the blocks' columns: the feature, its how-manieth
+    # for each column of the blocks: its feature and its place among the inputs of this feature
+    keys: list[tuple[int, int] | None] = []
     if numeric:
         x, gone = _numbers(graph, preparation, numeric)
         blocks, keys = [x], [(j, 0) for j in numeric]
-        if any(features[j] in holes for j in numeric):  # beside each, whether it was missing
+        if any(features[j] in holes for j in numeric):  # a block that says which are missing
             blocks.append(graph.cast(gone, float))
             keys += [(j, 1) if features[j] in holes else None for j in numeric]
     for j, name in enumerate(features):
         if name in words:
-            block, n = _hot(graph, preparation, name)
+            block, n = _one_hot(graph, preparation, name)
             blocks.append(block)
             keys += [(j, i) for i in range(n)]
     order = [keys.index(key) for key in sorted(key for key in keys if key is not None)]
@@ -60,15 +58,14 @@ def seen(graph: Graph, preparation: Preparation, width: int) -> str:
 
 
 def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tuple[str, str]:
-    """The numeric columns, filled and standardised, and where they were missing."""
+    """The numeric columns, filled and standardised, and whether their values are missing."""
     x, gone = "x", ""
     if preparation.categories:
         x = graph.node("Concat", *(preparation.features[j] for j in numeric), axis=1)
 
     def constant(name: str) -> str:
-        return graph.constant(
-            [getattr(preparation, name)[j] for j in numeric], float, f"inputs/{name}"
-        )
+        values = getattr(preparation, name)
+        return graph.constant([values[j] for j in numeric], float, f"inputs/{name}")
 
     if preparation.fill is not None:
         gone = graph.node("IsNaN", x)
@@ -79,10 +76,11 @@ def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tupl
     return x, gone
 
 
-def _hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, int]:
-    """A column of words as its inputs, (m, n), and n: a row of a table for each word.
+def _one_hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, int]:
+    """The inputs (m, n) for a column of categories, and n.
 
-    Of unknown words the row of all others, or zeros; of "", a missing one, whether it is.
+    Each word selects a row of a table. An unknown word selects the row of the shared input, or
+    zeros; "", a missing value, selects the row with the input for missing values, if there is one.
     """
     known, other = preparation.categories[name], name in preparation.others
     n, hole = len(known) + other, name in preparation.holes
@@ -90,7 +88,7 @@ def _hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, int]:
     np.fill_diagonal(table[:n, :n], 1)
     table[n, n:] = 1
     row = graph.node(
-        "LabelEncoder", name, domain=WORDS[0], keys_strings=[*known, ""],
+        "LabelEncoder", name, domain=ML_DOMAIN[0], keys_strings=[*known, ""],
         values_int64s=[*range(len(known)), n], default_int64=len(known) if other else n + 1,
     )  # fmt: skip
     rows = graph.node("Gather", graph.constant(table, float, f"inputs/words/{name}"), row)
@@ -98,13 +96,13 @@ def _hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, int]:
 
 
 def _check(preparation: Preparation, width: int) -> None:
-    """Raise where the graph would do other than the preparation."""
-    more = [field.name for field in fields(preparation) if field.name not in BUILT]
-    unbuilt = [name for name in more if getattr(preparation, name)]
-    if unbuilt:
+    """Raise if the graph would differ from the preparation."""
+    more = [field.name for field in fields(preparation) if field.name not in SUPPORTED]
+    missing = [name for name in more if getattr(preparation, name)]
+    if missing:
         raise ValueError(
-            f"the model's preparation has {', '.join(unbuilt)}, which an ONNX graph of gpumlp's "
-            "does not do; export the network alone, preparation=None, and prepare x before it"
+            f"the model's preparation has {', '.join(missing)}, which cannot be written in ONNX; "
+            "export the network alone, preparation=None, and prepare x before it"
         )
     if len(preparation.columns) != width:
         raise ValueError(
@@ -114,10 +112,10 @@ def _check(preparation: Preparation, width: int) -> None:
 
 
 def check_names(graph: Graph, preparation: Preparation) -> None:
-    """Raise where a column's name is none that an input of the graph can have."""
-    taken = {"", *graph.constants, *(name for node in graph.nodes for name in node.output)}
-    for name in taken.intersection(entries(preparation)):
+    """Raise if an input of the graph cannot have the name of its column."""
+    used = {"", *graph.constants, *(name for node in graph.nodes for name in node.output)}
+    for name in used.intersection(graph_inputs(preparation)):
         raise ValueError(
-            f"the column {name!r} cannot be an input of that name, which the graph needs itself; "
-            "rename it and train again, or export the network alone, preparation=None"
+            f"the column {name!r} cannot be an input of the same name, as the graph uses this name "
+            "itself; rename it and train again, or export the network alone, preparation=None"
         )

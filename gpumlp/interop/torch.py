@@ -1,7 +1,7 @@
-"""gpumlp in torch: `FusedMLP`, its layers' function, cross-entropy, and networks to and from torch.
+"""gpumlp in torch: `FusedMLP`, one layer, cross-entropy, and networks from and to torch.
 
-Shape and dtype of results are as torch's own functions give them, gradients too.  There is no
-second derivative, and `torch.func.grad` finds no way through: ``torch.nn.Sequential(*fused)`` has
+Results and gradients have the shape and dtype that torch's own functions give them. There is no
+second derivative, and `torch.func.grad` is not supported: use ``torch.nn.Sequential(*fused)`` for
 both.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gpumlp import checks
 from gpumlp.functions import Activation
 from gpumlp.interop import torch_ops
-from gpumlp.interop.torch_modules import Known, activation_of, from_torch, module_of, to_torch
+from gpumlp.interop.torch_modules import Known, from_torch, known_activation, module_of, to_torch
 from gpumlp.network import activations
 
 __all__ = ["FusedMLP", "from_torch", "linear_activation", "softmax_cross_entropy", "to_torch"]
@@ -28,16 +28,17 @@ __all__ = ["FusedMLP", "from_torch", "linear_activation", "softmax_cross_entropy
 def linear_activation(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "relu", *params: float
 ) -> Tensor:
-    """f(x Wᵀ + b), as one operator with a backward of its own, ``gpumlp::linear_activation``.
+    """f(x Wᵀ + b), computed by one operator with its own backward, ``gpumlp::linear_activation``.
 
-    Under autocast x, W and b are cast as `torch.nn.functional.linear` casts them, float64 excepted.
+    Under autocast x, W and b are cast as `torch.nn.functional.linear` casts them; float64 is not
+    cast.
 
     Args:
         x: (…, n_in) of float64, float32, bfloat16 or float16, on the CPU or a GPU.
         weight: (n_out, n_in), of x's dtype and device.
-        bias: (n_out,), likewise, or None.
+        bias: (n_out,), of x's dtype and device, or None.
         activation: a name of `gpumlp.ACTIVATIONS`.
-        params: the activation's parameters, in their order; none for its own.
+        params: the activation's parameters, in their order; none for their default values.
 
     Returns:
         torch.Tensor: (…, n_out), of x's dtype.
@@ -50,8 +51,8 @@ def linear_activation(
     if _autocasts(x):
         kind = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t.dtype == torch.float64 else t.to(kind) for t in (x, weight, bias))
-    asked = x.requires_grad or weight.requires_grad or bias.requires_grad
-    keep = torch.is_grad_enabled() and asked
+    trained = x.requires_grad or weight.requires_grad or bias.requires_grad
+    keep = torch.is_grad_enabled() and trained
     h: Tensor = torch_ops.layer(x, weight, bias, activation, params, keep)[0]
     return h
 
@@ -64,24 +65,24 @@ def softmax_cross_entropy(
     reduction: str = "mean",
     ignore_index: int = -100,
 ) -> Tensor:
-    """`torch.nn.functional.cross_entropy` of rows, by ``gpumlp::softmax_cross_entropy``.
+    """`torch.nn.functional.cross_entropy` of rows, computed by ``gpumlp::softmax_cross_entropy``.
 
-    Under autocast it is computed in float32, as torch's is.
+    Under autocast it is computed in float32, as in torch.
 
     Args:
         logits: (m, n).
-        target: labels (m,), or probabilities (m, n), which get no gradient.
-        label_smoothing: 0 and up, below 1.
-        weight: of the classes, (n,).
-        reduction: "mean", over the examples' weights, or "sum".
-        ignore_index: the label of examples that count nothing.
+        target: labels (m,), or probabilities (m, n), for which no gradient is computed.
+        label_smoothing: at least 0, less than 1.
+        weight: the weights of the classes, (n,).
+        reduction: "mean", weighted by the examples' weights, or "sum".
+        ignore_index: the label of examples that are left out.
 
     Returns:
         torch.Tensor: (), of the logits' dtype.
 
     Raises:
-        ValueError, TypeError: shapes do not fit, or, on the CPU, labels; a GPU, where to look would
-            be to wait, gives NaN for a label that is no class.
+        ValueError, TypeError: shapes do not fit; or a label is not a class, which is checked only
+            on a CPU. On a GPU, where the check would wait for the device, the result is NaN.
     """
     _check_entropy(logits, target, weight, reduction)
     if _autocasts(logits):
@@ -94,18 +95,18 @@ def softmax_cross_entropy(
         counted = target != ignore_index
         target, share = torch.where(counted, target, 0), share * counted
         if of_class is not None:
-            # a label that is no class is the operator's to refuse
+            # the operator reports a label that is not a class
             share = share * of_class[target.clamp(0, n - 1)]
     total = share.sum() if labels else m
     if of_class is not None and (label_smoothing > 0 or not labels):
-        # smoothed rows, weighted class by class, are targets that need not add up to 1
+        # smoothed rows times the weights of the classes are targets that need not add up to 1
         rows = nn.functional.one_hot(target.long(), n).to(kind) if labels else target.to(kind)
         target = (rows * (1 - label_smoothing) + label_smoothing / n) * of_class
         label_smoothing, share = 0.0, counted.to(kind) if labels else share
     if reduction == "mean":
         share = share / total
     J: Tensor = torch_ops.entropy(logits, target, share, label_smoothing)
-    return J / m if m == 0 and reduction == "mean" else J  # NaN, torch's mean of nothing
+    return J / m if m == 0 and reduction == "mean" else J  # NaN, as torch's mean of nothing
 
 
 def _autocasts(t: Tensor) -> bool:
@@ -126,7 +127,9 @@ def _check_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, reduct
     if target.ndim == 1 and target.is_floating_point():
         raise TypeError(f"target has labels of {target.dtype}; pass whole numbers, target.long()")
     if target.requires_grad:
-        raise ValueError("target requires grad, and gets none here; pass target.detach()")
+        raise ValueError(
+            "target requires grad, but no gradient is computed for it; pass target.detach()"
+        )
     if weight is not None and weight.shape != logits.shape[1:]:
         raise ValueError(
             f"weight has shape {tuple(weight.shape)} but logits has {logits.shape[1]} classes"
@@ -134,25 +137,25 @@ def _check_entropy(logits: Tensor, target: Tensor, weight: Tensor | None, reduct
 
 
 class FusedMLP(nn.Sequential):
-    """``torch.nn.Sequential(Linear, activation, …, Linear)`` whose layers are one operator each.
+    """``torch.nn.Sequential(Linear, activation, …, Linear)`` with one operator for each layer.
 
-    Parameters, `state_dict`, initial weights and result are those of the Sequential; optimizers,
-    deepcopy, pickle, `to`, `torch.compile` and `torch.export` work as with it.  A Linear and the
-    activation behind it, where it is one of `gpumlp.ACTIVATIONS`, are computed as one; any other
-    module, and a Linear with hooks or a parametrization, is called as it is.
+    Parameters, `state_dict`, initial weights and results are those of the Sequential; optimizers,
+    deepcopy, pickle, `to`, `torch.compile` and `torch.export` work in the same way. A Linear and
+    the activation after it are computed together if the activation is in `gpumlp.ACTIVATIONS`. Any
+    other module, and a Linear with hooks or a parametrization, is called unchanged.
 
-    On the CPU the products are NumPy's.  On a GPU the kernels run on torch's current stream, with
-    64 MiB of workspace for each stream that was ever used, in tf32 where
-    ``torch.set_float32_matmul_precision`` allows it.
+    On a CPU, NumPy computes the matrix products. On a GPU the kernels run on torch's current
+    stream, in tf32 if ``torch.set_float32_matmul_precision`` allows it. Every stream that was ever
+    used needs 64 MiB of workspace.
 
     Args:
         widths: n_0, …, n_L: inputs, hidden layers, outputs.
         activation: of the hidden layers: a name or entry of `gpumlp.ACTIVATIONS`, or one for each.
         output_activation: of the last layer.
-        device, dtype: of the parameters, as `torch.nn.Linear` takes them.
+        device, dtype: of the parameters, as for `torch.nn.Linear`.
 
     Raises:
-        ValueError, TypeError: an argument is not as said.
+        ValueError, TypeError: an argument is invalid.
     """
 
     def __init__(
@@ -175,17 +178,17 @@ class FusedMLP(nn.Sequential):
 
     @classmethod
     def from_sequential(cls, module: nn.Sequential) -> Self:
-        """The same modules, not copies, under the same names, computed as `FusedMLP` does."""
+        """A FusedMLP of the same modules (not copies), under the same names."""
         if not isinstance(module, nn.Sequential):
             raise TypeError(f"module must be a torch.nn.Sequential, got {type(module).__name__}")
         fused = cls.__new__(cls)
         nn.Sequential.__init__(fused)
-        for name, part in module._modules.items():  # children() names one in two places once
+        for name, part in module._modules.items():  # children() gives a repeated module only once
             fused.add_module(name, part)
         return fused.train(module.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        """ŷ (…, n_L) of x (…, n_0)."""
+        """ŷ (…, n_L) for x (…, n_0)."""
         for part, f in self._steps():
             if f is None:
                 input = part(input)
@@ -200,22 +203,22 @@ class FusedMLP(nn.Sequential):
         return self.from_sequential(nn.Sequential(*list(self)[index]))
 
     def _steps(self) -> list[tuple[Any, Known | None]]:
-        """Each Linear with the activation behind it; None behind what is to be called as it is."""
+        """Each Linear with the activation that follows it; other modules with None."""
         parts: list[Any] = list(self._modules.values())
         steps: list[tuple[Any, Known | None]] = []
         while parts:
             part = parts.pop(0)
-            if type(part) is not nn.Linear or _hooked(part):
+            if type(part) is not nn.Linear or _has_hooks(part):
                 steps.append((part, None))
                 continue
-            f = activation_of(parts[0]) if parts and not _hooked(parts[0]) else None
+            f = known_activation(parts[0]) if parts and not _has_hooks(parts[0]) else None
             if f is not None:
                 parts.pop(0)
             steps.append((part, f or ("identity", ())))
         return steps
 
 
-def _hooked(module: Any) -> bool:
+def _has_hooks(module: Any) -> bool:
     """Whether a call of the module does more than its forward."""
     return bool(
         module._forward_hooks

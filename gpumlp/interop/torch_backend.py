@@ -1,4 +1,4 @@
-"""Tensors of torch's as the arrays of a backend, the one that their device asks for."""
+"""Torch tensors as arrays of the backend for their device and dtype."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,16 +25,51 @@ PRECISIONS = {
 
 
 class TorchBackend:
-    """A backend, and what its operations want beside tensors.  One thread at a time has its scratch."""
+    """A backend that computes on the memory of torch's tensors.
+
+    Attributes:
+        backend: the backend.
+        dtype: the dtype of its arithmetic.
+        unscaled: its array that turns loss scaling off.
+        lock: a thread acquires it to use the backend, whose scratch memory serves one thread.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.lock = backend, threading.RLock()
+        self.dtype: torch.dtype = getattr(torch, backend.storage.name)
         self.unscaled = backend.asarray(UNSCALED, dtype=np.float64)
+        self._converted: list[tuple[Tensor, Tensor]] = []
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Self]:
+        """Reserve the backend for this thread; after the block the outputs are complete."""
+        with self.lock:
+            self._converted = []
+            yield self
+            for t, written in self._converted:
+                t.copy_(written)  # rounds to the dtype of t
+
+    def input(self, t: Tensor, cols: int | None = None) -> Array:
+        """t as an array, or as rows of `cols` numbers; copied if strided or of another dtype."""
+        t = t.detach().to(self.dtype).contiguous()
+        return self.backend.adopt(t if cols is None else t.reshape(-1, cols))
+
+    def output(self, t: Tensor, cols: int | None = None) -> Array:
+        """The array to write t's values to; t is contiguous."""
+        written = t.detach()
+        if t.dtype != self.dtype:
+            written = torch.empty_like(written, dtype=self.dtype)
+            self._converted.append((t, written))
+        return self.backend.adopt(written if cols is None else written.view(-1, cols))
+
+    def empty(self, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Array:
+        """An array of undefined values on the device of `like`."""
+        return self.backend.adopt(like.new_empty(shape, dtype=dtype or self.dtype))
 
 
 @cache
 def backend_for(precision: str, gpu: int | None = None, stream: int = 0) -> TorchBackend:
-    """The backend for tensors of a precision on the host, or on a GPU and a stream of torch's."""
+    """The backend for a precision, on the host or on a GPU and one of torch's streams."""
     if gpu is None:
         return TorchBackend(NumpyBackend(precision))
     from gpumlp.backends.cuda import open_device
@@ -42,58 +78,22 @@ def backend_for(precision: str, gpu: int | None = None, stream: int = 0) -> Torc
     return TorchBackend(CudaBackend(open_device(stream), precision))
 
 
-class Bench:
-    """A backend with tensors laid out as its arrays."""
-
-    def __init__(self, backend: TorchBackend, kind: torch.dtype, device: torch.device) -> None:
-        self.operations, self.unscaled = backend.backend, backend.unscaled
-        self.kind, self._device = kind, device
-        self._rounded: list[tuple[Tensor, Tensor]] = []
-
-    def reads(self, t: Tensor, cols: int | None = None) -> Array:
-        """The values of t, (…, cols) as rows; a copy only where t is strided or of another type."""
-        t = t.detach().to(self.kind).contiguous()
-        return self.operations.adopt(t if cols is None else t.reshape(-1, cols))
-
-    def writes(self, t: Tensor, cols: int | None = None) -> Array:
-        """The array whose values t has afterwards; t is contiguous."""
-        there = t.detach()
-        if t.dtype != self.kind:
-            there = torch.empty_like(there, dtype=self.kind)
-            self._rounded.append((t, there))
-        return self.operations.adopt(there if cols is None else there.view(-1, cols))
-
-    def scratch(self, *shape: int, dtype: torch.dtype | None = None) -> Array:
-        """An array of undefined values."""
-        return self.operations.adopt(
-            torch.empty(shape, dtype=dtype or self.kind, device=self._device)
-        )
-
-    def round(self) -> None:
-        """What was computed in float32 becomes what `writes` was given."""
-        for t, there in self._rounded:
-            t.copy_(there)
-
-
 @contextmanager
-def working(t: Tensor) -> Iterator[Bench]:
-    """The backend of t's device and dtype, for one operator."""
+def backend_of(t: Tensor) -> Iterator[TorchBackend]:
+    """The backend for t's device and dtype, for this thread alone."""
     if t.dtype not in PRECISIONS or t.device.type not in ("cpu", "cuda"):
         raise TypeError(
             f"gpumlp computes in {', '.join(PRECISIONS.values())} on the CPU and on CUDA GPUs, got "
             f"{t.dtype} on {t.device}; move or cast the module and its inputs"
         )
     on_host = t.device.type == "cpu"
-    kind = torch.float32 if on_host and t.dtype in HALVES else t.dtype
-    precision, here = PRECISIONS[kind], nullcontext() if on_host else torch.cuda.device(t.device)
-    with here:
-        where: tuple[int, ...] = ()
+    dtype = torch.float32 if on_host and t.dtype in HALVES else t.dtype
+    precision = PRECISIONS[dtype]
+    with nullcontext() if on_host else torch.cuda.device(t.device):
+        place: tuple[int, ...] = ()
         if not on_host:
-            where = (t.device.index, torch.cuda.current_stream(t.device).cuda_stream)
-            if kind == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+            place = (t.device.index, torch.cuda.current_stream(t.device).cuda_stream)
+            if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
                 precision = "tf32"
-        found = backend_for(precision, *where)
-        with found.lock:
-            bench = Bench(found, kind, t.device)
-            yield bench
-            bench.round()
+        with backend_for(precision, *place).exclusive() as backend:
+            yield backend

@@ -1,4 +1,4 @@
-"""Activations as torch's modules and back, and whole networks: `from_torch`, `to_torch`."""
+"""Activations as torch modules and back, and whole networks: `from_torch`, `to_torch`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gpumlp.interop.torch_backend import HALVES, PRECISIONS
 from gpumlp.network import MLP
 
 Known = tuple[str, tuple[float, ...]]
-"""An activation's name and parameters, in their order."""
+"""The name of an activation and its parameters, in their order."""
 
-BEYOND = 40.0  # exp(−z) is below float64's rounding of z, and softplus is z; torch's own 20 is not
+THRESHOLD = 40.0  # from here on softplus(z) is z in float64; torch's default of 20 is less exact
 SELU = tuple(ACTIVATIONS["selu"].params.values())
 
 
@@ -32,7 +32,7 @@ class Exponential(nn.Module):
 
 
 class ScaledELU(nn.Module):
-    """scale · elu(z), α and scale being SELU's (1.67…, 1.05…) or others."""
+    """scale · elu(z), for parameters other than those of torch.nn.SELU (1.67…, 1.05…)."""
 
     def __init__(self, alpha: float, scale: float) -> None:
         super().__init__()
@@ -54,34 +54,33 @@ def _selu(alpha: float, scale: float) -> nn.Module:
 MODULES: Mapping[str, Callable[..., nn.Module]] = {
     "identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU,
     "selu": _selu, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh,
-    "softplus": lambda: nn.Softplus(threshold=BEYOND), "softsign": nn.Softsign, "silu": nn.SiLU,
+    "softplus": lambda: nn.Softplus(threshold=THRESHOLD), "softsign": nn.Softsign, "silu": nn.SiLU,
     "gelu": lambda: nn.GELU("tanh"), "gelu_erf": nn.GELU, "mish": nn.Mish,
     "hard_swish": nn.Hardswish, "exponential": Exponential, "softmax": lambda: nn.Softmax(dim=-1),
 }  # fmt: skip
-
-PLAIN = {
-    nn.Identity: "identity", nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh",
-    nn.Softsign: "softsign", nn.SiLU: "silu", nn.Mish: "mish", nn.Hardswish: "hard_swish",
-    Exponential: "exponential",
-}  # fmt: skip
+WITHOUT_SETTINGS: Mapping[Any, str] = {
+    module: name
+    for name, module in MODULES.items()
+    if isinstance(module, type) and name not in ("leaky_relu", "elu", "gelu_erf")
+}
 
 
 def module_of(f: Activation) -> nn.Module:
-    """The module that computes f; of torch's own where it has one."""
+    """The module that computes f; torch's own if there is one."""
     if f.name not in MODULES or not f.stands_in_a_table():
         raise ValueError(
-            f"activation {f.name!r} is none of gpumlp's and torch does not know it; "
+            f"activation {f.name!r} is not one of gpumlp's, and torch does not know it; "
             f"use one of {', '.join(ACTIVATIONS)}"
         )
     return MODULES[f.name](*f.params.values())
 
 
-def activation_of(module: nn.Module) -> Known | None:
-    """The activation that a module computes over the last axis; None where it is none of ours."""
+def known_activation(module: nn.Module) -> Known | None:
+    """The activation that a module computes over the last axis; None if gpumlp does not have it."""
     kind: Any = type(module)
     m: Any = module
-    if kind in PLAIN:
-        return PLAIN[kind], ()
+    if kind in WITHOUT_SETTINGS:
+        return WITHOUT_SETTINGS[kind], ()
     if kind is nn.GELU:
         return ("gelu" if m.approximate == "tanh" else "gelu_erf"), ()
     if kind is nn.SELU:
@@ -99,14 +98,18 @@ def activation_of(module: nn.Module) -> Known | None:
     return None
 
 
-def to_torch(net: MLP) -> nn.Sequential:
-    """ŷ of a network as ``torch.nn.Sequential(Linear, activation, …, Linear)`` on the CPU.
+# ---- to torch ------------------------------------------------------------------------------------
 
-    Its outputs are `MLP.forward`'s, before the loss's link.  It is made of torch's own modules (a
-    traced `torch.fx.GraphModule` where torch has none, as for exp) and does not need gpumlp.
+
+def to_torch(net: MLP) -> nn.Sequential:
+    """A network as ``torch.nn.Sequential(Linear, activation, …, Linear)`` on the CPU.
+
+    Its outputs ŷ are those of `MLP.forward`, before the loss's link. It consists of torch's own
+    modules and does not need gpumlp. A function for which torch has no module, such as exp, becomes
+    a traced `torch.fx.GraphModule`.
 
     Raises:
-        ValueError: an activation is an entry of your own.
+        ValueError: an activation is the user's own.
     """
     modules: list[nn.Module] = []
     tensors = net.tensors()
@@ -115,7 +118,7 @@ def to_torch(net: MLP) -> nn.Sequential:
         n_out, n_in = layer.W.shape
         f = module_of(layer.f)
         modules.append(nn.Linear(n_in, n_out, dtype=kind))
-        modules.append(_freed(f) if isinstance(f, (Exponential, ScaledELU)) else f)
+        modules.append(_as_graph(f) if isinstance(f, (Exponential, ScaledELU)) else f)
     if isinstance(modules[-1], nn.Identity):
         modules.pop()
     module = nn.Sequential(*modules)
@@ -123,10 +126,25 @@ def to_torch(net: MLP) -> nn.Sequential:
     return module
 
 
-def _freed(module: nn.Module) -> nn.Module:
-    """The same function without our class."""
+def _as_graph(module: nn.Module) -> nn.Module:
+    """The same function as a GraphModule, which does not need gpumlp's class."""
     graph = fx.Tracer().trace(lambda z: module.forward(z))
     return fx.GraphModule(nn.Module(), graph, type(module).__name__)
+
+
+def _of_graph(module: nn.Module) -> Known | None:
+    """The activation of a GraphModule that `_as_graph` made."""
+    if not isinstance(module, fx.GraphModule):
+        return None
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    if [node.target for node in calls] == [torch.exp]:
+        return "exponential", ()
+    if [node.target for node in calls] == [F.elu, operator.mul]:
+        return "selu", (float(calls[0].kwargs["alpha"]), float(calls[1].args[1]))
+    return None
+
+
+# ---- from torch ----------------------------------------------------------------------------------
 
 
 def from_torch(
@@ -135,22 +153,22 @@ def from_torch(
     loss: str | Loss | None = None,
     **settings: Any,
 ) -> MLP:
-    """A network with the outputs of a ``torch.nn.Sequential(Linear, activation, …)``.
+    """A network with the same outputs as a ``torch.nn.Sequential(Linear, activation, …)``.
 
     Args:
-        module: of Linear and activations, parameters of the activations included; nested or not.
-            What is not ours is refused.  torch's Softplus is linear from its threshold on, ours
-            nowhere: they differ by 2e-9 at most.
-        backend: as `MLP` takes it.
+        module: consists of Linear and activations with their parameters, nested or not. Other
+            modules raise an error. torch's Softplus is linear above its threshold, gpumlp's is
+            not: they differ by 2e-9 at most.
+        backend: as for `MLP`.
         loss: None for "softmax_cross_entropy", or "negative_log_likelihood" after a Softmax.
-        settings: further arguments of `MLP`: regularizer, seed, or a precision other than the
-            parameters' own.  16-bit parameters are float32 where the backend has no 16 bits.
+        settings: further arguments of `MLP`: regularizer, seed, or a precision other than that of
+            the parameters. 16-bit parameters become float32 if the backend has no 16-bit precision.
 
     Warns:
-        UserWarning: a Linear without bias gets one of zeros, which a training then moves.
+        UserWarning: a Linear without bias gets a bias of zeros, which training then changes.
 
     Raises:
-        TypeError, ValueError: a module is not known or not where it could be; the message names it.
+        TypeError, ValueError: a module is not known or in the wrong place; the message names it.
     """
     if not isinstance(module, nn.Sequential):
         raise TypeError(
@@ -165,17 +183,15 @@ def from_torch(
         last = functions[-1].name == "softmax"
         loss = "negative_log_likelihood" if last else "softmax_cross_entropy"
     if kind in HALVES and get_backend(backend).name == "numpy":
-        kind = torch.float32  # which holds them exactly
+        kind = torch.float32  # it represents the parameters exactly
     settings.setdefault("precision", PRECISIONS[kind])
     widths = [linears[0].in_features, *(linear.out_features for linear in linears)]
     *hidden, output = functions
     net = MLP(widths, hidden, output, loss=loss, backend=backend, **settings)
     tensors: dict[str, Any] = {}
     for i, linear in enumerate(linears):
-        tensors[f"{2 * i}.weight"] = linear.weight
-        tensors[f"{2 * i}.bias"] = (
-            torch.zeros(len(linear.weight)) if linear.bias is None else linear.bias
-        )
+        bias = torch.zeros(len(linear.weight)) if linear.bias is None else linear.bias
+        tensors |= {f"{2 * i}.weight": linear.weight, f"{2 * i}.bias": bias}
     net.assign(tensors)
     return net
 
@@ -193,17 +209,17 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
                 )
             if part.bias is None:
                 warnings.warn(
-                    f"{name} has no bias; it gets one of zeros, which a training moves",
+                    f"{name} has no bias; it gets a bias of zeros, which training changes",
                     stacklevel=3,
                 )
             linears.append(part)
             functions.append(None)
             continue
-        found = _traced(part) or activation_of(part)
+        found = _of_graph(part) or known_activation(part)
         if found is None:
-            raise TypeError(f"{name} is a {type(part).__name__}, {_remedy(part)}")
+            raise TypeError(f"{name} is a {type(part).__name__}, {_advice(part)}")
         if not linears or functions[-1] is not None:
-            where = "first" if not linears else "behind another activation"
+            where = "first" if not linears else "after another activation"
             raise ValueError(
                 f"{name}, {type(part).__name__}, is {where}; an activation follows a Linear"
             )
@@ -214,34 +230,22 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     return linears, [f or ACTIVATIONS["identity"] for f in functions]
 
 
-def _parts(module: nn.Sequential, before: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """What it is made of, with names as `state_dict` has them."""
-    for name, part in module._modules.items():  # children() names a module in two places once
+def _parts(module: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a nested Sequential, with their names in its `state_dict`."""
+    for name, part in module._modules.items():  # children() gives a repeated module only once
         if isinstance(part, nn.Sequential):
-            yield from _parts(part, f"{before}{name}.")
+            yield from _parts(part, f"{prefix}{name}.")
         else:
-            yield f"{before}{name}", part
+            yield f"{prefix}{name}", part
 
 
-def _traced(module: nn.Module) -> Known | None:
-    """The activation of a `GraphModule` such as `to_torch` makes."""
-    if not isinstance(module, fx.GraphModule):
-        return None
-    calls = [node for node in module.graph.nodes if node.op == "call_function"]
-    if [node.target for node in calls] == [torch.exp]:
-        return "exponential", ()
-    if [node.target for node in calls] == [F.elu, operator.mul]:
-        return "selu", (float(calls[0].kwargs["alpha"]), float(calls[1].args[1]))
-    return None
-
-
-def _remedy(module: nn.Module) -> str:
+def _advice(module: nn.Module) -> str:
     if isinstance(module, nn.Flatten):
-        return "which gpumlp has not; leave it out and pass rows, x.reshape(len(x), -1)"
+        return "which gpumlp does not have; leave it out and pass rows, x.reshape(len(x), -1)"
     if isinstance(module, nn.Dropout):
-        return "which gpumlp has not; leave it out: in eval mode it does nothing"
+        return "which gpumlp does not have; leave it out: in eval mode it does nothing"
     if isinstance(module, nn.Softmax):
-        return "over an axis other than the last; make it Softmax(dim=-1)"
+        return "over an axis other than the last; use Softmax(dim=-1)"
     known = sorted({"Linear", "GELU", "SELU", "LeakyReLU", "ELU", "Softplus", "Softmax",
-                    *(kind.__name__ for kind in PLAIN)})  # fmt: skip
-    return f"which is not known here, or not with these settings; known: {', '.join(known)}"
+                    *(kind.__name__ for kind in WITHOUT_SETTINGS)})  # fmt: skip
+    return f"which is not known, or not with these settings; known: {', '.join(known)}"

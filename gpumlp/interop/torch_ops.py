@@ -1,8 +1,9 @@
-"""The backends' operations as torch operators: a layer and cross-entropy, each with its backward.
+"""Backend operations as torch operators: a layer and cross-entropy, each with its backward.
 
-An operator works where its tensors lie: on the host in the NumPy backend, on a GPU in the CUDA backend on
-torch's current stream.  Tensors are read and written where they are, by DLPack.  16 bits on the
-host, which the NumPy backend has not, are computed in float32 and rounded.
+An operator computes on the device of its tensors: on a CPU with the NumPy backend, on a GPU with
+the CUDA backend on torch's current stream. DLPack shares the tensors' memory, so that they are not
+copied. The NumPy backend has no 16-bit arithmetic: on a CPU 16-bit tensors are computed in float32,
+and the results are rounded.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from torch import Tensor, library
 from gpumlp.functions import ACTIVATIONS, LOSSES, Activation
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
-from gpumlp.interop.torch_backend import Bench, working
+from gpumlp.interop.torch_backend import TorchBackend, backend_of
 from gpumlp.io.types import Array
 
-# a stream that is new to us wants memory, which a capture of torch's cannot give; older torch has
-# no word for it
-UNSAFE = torch.Tag.cudagraph_unsafe if hasattr(torch.Tag, "cudagraph_unsafe") else None
+# the first use of a stream allocates memory, which a graph capture of torch's does not allow; older
+# versions of torch have no tag for this
+UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)
+TAGS: dict[str, Any] = {} if UNSAFE is None else {"tags": (UNSAFE,)}
 
 
 def operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
-    """What makes a function the operator ``gpumlp::name``; it writes to none of its arguments."""
-    tags: dict[str, Any] = {} if UNSAFE is None else {"tags": (UNSAFE,)}
-    return library.custom_op(f"gpumlp::{name}", mutates_args=(), schema=schema, **tags)
+    """Register a function, which writes to none of its arguments, as ``gpumlp::name``."""
+    return library.custom_op(f"gpumlp::{name}", mutates_args=(), schema=schema, **TAGS)
 
 
-def second_derivative(name: str) -> Callable[..., Any]:
-    """What refuses to differentiate a backward operator."""
+def no_second_derivative(name: str) -> Callable[..., Any]:
+    """The derivative of a backward operator: an error."""
 
     def backward(ctx: Any, *gradients: Any) -> None:
         raise NotImplementedError(
-            f"{name} has no second derivative; differentiate twice through a module of torch's: "
+            f"{name} has no second derivative; differentiate twice through torch's own module: "
             "torch.nn.Sequential(*fused)"
         )
 
@@ -44,12 +45,12 @@ def second_derivative(name: str) -> Callable[..., Any]:
 
 
 @cache
-def function(name: str, params: tuple[float, ...]) -> Activation:
-    """The activation `name` of `ACTIVATIONS`, with its parameters in their order."""
+def activation_of(name: str, params: tuple[float, ...]) -> Activation:
+    """The entry `name` of `ACTIVATIONS` with these parameters, in their order; none for its own."""
     entry = lookup(ACTIVATIONS, "activation", name)
     if len(params) not in (0, len(entry.params)):
-        asked = ", ".join(entry.params) or "none"
-        raise ValueError(f"{name} has the parameters {asked}; got {len(params)} numbers")
+        expected = ", ".join(entry.params) or "none"
+        raise ValueError(f"{name} has the parameters {expected}; got {len(params)} numbers")
     return entry.set(**dict(zip(entry.params, params, strict=True))) if params else entry
 
 
@@ -66,15 +67,15 @@ LAYER_BACKWARD = (
 def layer(
     x: Tensor, weight: Tensor, bias: Tensor, activation: str, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, Tensor]:
-    """h = f(z), z = x Wᵀ + b; and z, or nothing (0,) where f' does not read it or not `keep`."""
+    """h = f(z), z = x Wᵀ + b. Returns h, and z if `keep` and f' reads it, else an empty tensor."""
     h, z = _layer_shapes(x, weight, bias, activation, params, keep)
-    n, f = len(weight), function(activation, tuple(params))
+    n, f = len(weight), activation_of(activation, tuple(params))
     if h.numel():
-        with working(x) as at:
-            out = at.writes(h, n)
-            pre = at.writes(z, n) if z.numel() else out
-            inputs = at.reads(x, x.shape[-1]), at.reads(weight), at.reads(bias)
-            at.operations.affine_activation(*inputs, f, pre, out)
+        with backend_of(x) as at:
+            out = at.output(h, n)
+            pre = at.output(z, n) if z.numel() else out
+            inputs = at.input(x, x.shape[-1]), at.input(weight), at.input(bias)
+            at.backend.affine_activation(*inputs, f, pre, out)
     return h, z
 
 
@@ -94,8 +95,8 @@ def _layer_shapes(
             "pass x.to(weight)"
         )
     h = x.new_empty((*x.shape[:-1], n_out))
-    kept = keep and "z" in function(activation, tuple(params)).reads
-    return h, x.new_empty(h.shape if kept else (0,))
+    keep_z = keep and "z" in activation_of(activation, tuple(params)).reads
+    return h, x.new_empty(h.shape if keep_z else (0,))
 
 
 @operator("linear_activation_backward", f"{LAYER_BACKWARD} -> (Tensor, Tensor, Tensor)")
@@ -105,23 +106,23 @@ def layer_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """gx = gz W, dW = gzᵀ x and db, the column sums of gz = gh ⊙ f'(z) or Jᵀ gh.
 
-    Of x, W and b only what `needs` says; the others are (0,).  z and h are (0,) where f' does not
+    `needs` says which of the three to compute; the others are (0,). z and h are (0,) if f' does not
     read them.
     """
     gx, dW, db = _layer_gradients(gh, x, weight, z, h, activation, params, needs)
-    (n_out, n_in), f = weight.shape, function(activation, tuple(params))
+    (n_out, n_in), f = weight.shape, activation_of(activation, tuple(params))
     if not gh.numel():
         return gx, dW.zero_(), db.zero_()
-    with working(gh) as at:
-        slope = at.reads(gh, n_out)
-        pre, out = (at.reads(a, n_out) if a.numel() else slope for a in (z, h))
-        gz = at.scratch(gh.numel() // n_out, n_out)
-        sums = at.writes(db) if needs[2] else at.scratch(n_out)
-        at.operations.activation_gradient(f, pre, out, slope, gz, sums)
+    with backend_of(gh) as at:
+        slope = at.input(gh, n_out)
+        pre, out = (at.input(a, n_out) if a.numel() else slope for a in (z, h))
+        gz = at.empty(gh, gh.numel() // n_out, n_out)
+        sums = at.output(db) if needs[2] else at.empty(gh, n_out)
+        at.backend.activation_gradient(f, pre, out, slope, gz, sums)
         if needs[1]:
-            at.operations.weight_gradient(gz, at.reads(x, n_in), at.writes(dW), None)
+            at.backend.weight_gradient(gz, at.input(x, n_in), at.output(dW), None)
         if needs[0]:
-            at.operations.input_gradient(gz, at.reads(weight), at.writes(gx, n_in))
+            at.backend.input_gradient(gz, at.input(weight), at.output(gx, n_in))
     return gx, dW, db
 
 
@@ -133,7 +134,7 @@ def _layer_gradients(
     n_out, n_in = weight.shape
     shapes = (*gh.shape[:-1], n_in), (n_out, n_in), (n_out,)
     gx, dW, db = (
-        gh.new_empty(shape if asked else (0,)) for shape, asked in zip(shapes, needs, strict=True)
+        gh.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True)
     )
     return gx, dW, db
 
@@ -149,18 +150,18 @@ def _layer_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 def _layer_autograd(ctx: Any, gh: Tensor | None, _: None) -> tuple[Any, ...]:
     if not ctx.keep:
         raise RuntimeError(
-            "gpumlp::linear_activation kept nothing for its gradient; call it with keep=True"
+            "gpumlp::linear_activation stored nothing for its gradient; call it with keep=True"
         )
     if gh is None:
         return (None,) * 6
     needs = list(ctx.needs_input_grad[:3])
     gradients = layer_backward(gh, *ctx.saved_tensors, ctx.activation, ctx.params, needs)
-    each = (g if asked else None for g, asked in zip(gradients, needs, strict=True))
+    each = (g if needed else None for g, needed in zip(gradients, needs, strict=True))
     return (*each, None, None, None)
 
 
 layer.register_autograd(_layer_autograd, setup_context=_layer_setup)
-layer_backward.register_autograd(second_derivative("gpumlp::linear_activation"))
+layer_backward.register_autograd(no_second_derivative("gpumlp::linear_activation"))
 
 
 # ---- cross-entropy ------------------------------------------------------------------------------
@@ -175,14 +176,14 @@ ENTROPY_BACKWARD = (
 def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     """J = Σᵢ weightsᵢ Lᵢ, () in the logits' dtype.
 
-    logits (m, n); target (m,) of labels, or (m, n) of probabilities; weights (m,).
+    logits (m, n); target: labels (m,) or probabilities (m, n); weights (m,).
     """
     J = torch.zeros(1, dtype=torch.float64, device=logits.device)
     if logits.numel():
-        with working(logits) as at:
+        with backend_of(logits) as at:
             loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
             y, share = _targets(at, logits, target, weights)
-            at.operations.loss(loss, at.reads(logits), y, share, at.operations.adopt(J))
+            at.backend.loss(loss, at.input(logits), y, share, at.backend.adopt(J))
     return J.to(logits.dtype).reshape(())
 
 
@@ -195,17 +196,15 @@ def _entropy_shape(logits: Tensor, target: Tensor, weights: Tensor, smoothing: f
 def entropy_backward(
     gJ: Tensor, logits: Tensor, target: Tensor, weights: Tensor, smoothing: float
 ) -> Tensor:
-    """gJ ∇J of the logits, (m, n)."""
+    """gJ ∇J with respect to the logits, (m, n)."""
     gradient = logits.new_empty(logits.shape)
     if logits.numel():
-        with working(logits) as at:
+        with backend_of(logits) as at:
             loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
             y, share = _targets(at, logits, target, weights * gJ.to(weights.dtype))
-            J, db = at.scratch(1, dtype=torch.float64), at.scratch(logits.shape[1])
-            h, gz = at.reads(logits), at.writes(gradient)
-            at.operations.output_gradient(
-                loss, identity, h, h, y, share, at.unscaled, gz, gz, db, J
-            )
+            J, db = at.empty(logits, 1, dtype=torch.float64), at.empty(logits, logits.shape[1])
+            h, gz = at.input(logits), at.output(gradient)
+            at.backend.output_gradient(loss, identity, h, h, y, share, at.unscaled, gz, gz, db, J)
     return gradient
 
 
@@ -216,24 +215,26 @@ def _entropy_gradient(
     return logits.new_empty(logits.shape)
 
 
-def _targets(at: Bench, logits: Tensor, target: Tensor, weights: Tensor) -> tuple[Array, Array]:
-    """Labels or probabilities, and weights, in the operations' types."""
-    theta = torch.float64 if at.kind == torch.float64 else torch.float32
+def _targets(
+    at: TorchBackend, logits: Tensor, target: Tensor, weights: Tensor
+) -> tuple[Array, Array]:
+    """Labels or probabilities, and weights, in the dtypes that the operations take."""
+    theta = torch.float64 if at.dtype == torch.float64 else torch.float32
     weights = weights.to(theta)
     if target.ndim == 2:
         y = target.to(theta)
     else:
         n = logits.shape[1]
-        odd = (target < 0) | (target >= n)
-        if logits.device.type == "cpu" and bool(odd.any()):
+        outside = (target < 0) | (target >= n)
+        if logits.device.type == "cpu" and bool(outside.any()):
             raise ValueError(
                 f"target has labels from {int(target.min())} to {int(target.max())} but logits "
                 f"has {n} columns; pass labels 0 … {n - 1}"
             )
-        y = target.to(torch.int32)  # on a GPU, where to look would be to wait, J becomes NaN
-        weights = weights.masked_fill(odd, torch.nan)
-    y, weights = y.contiguous(), weights.contiguous()
-    return at.operations.adopt(y), at.operations.adopt(weights)
+        y = target.to(torch.int32)
+        # on a GPU, where a check would wait for the device, J becomes NaN
+        weights = weights.masked_fill(outside, torch.nan)
+    return at.backend.adopt(y.contiguous()), at.backend.adopt(weights.contiguous())
 
 
 def _entropy_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -246,4 +247,4 @@ def _entropy_autograd(ctx: Any, gJ: Tensor) -> tuple[Any, ...]:
 
 
 entropy.register_autograd(_entropy_autograd, setup_context=_entropy_setup)
-entropy_backward.register_autograd(second_derivative("gpumlp::softmax_cross_entropy"))
+entropy_backward.register_autograd(no_second_derivative("gpumlp::softmax_cross_entropy"))

@@ -135,7 +135,7 @@ class TestPredict:
         with flowers.open("a") as file:
             file.write("1,2,setosa,inf\n")
         error = run("predict", model, flowers, "--out", out, code=2).stderr
-        assert "1 of 3 feature columns have infinite values: depth (1): mend" in error
+        assert "1 of 3 feature columns have infinite values: depth (1): correct" in error
         assert out.read_bytes() == old
         assert [p.name for p in tmp_path.glob("p.*")] == [out.name]
 

@@ -1,4 +1,4 @@
-"""torch's tensors and operators on a device."""
+"""Tensors and operators in torch on a GPU."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from torch import library, nn  # noqa: E402
 
 from gpumlp.interop import torch_ops  # noqa: E402
 from gpumlp.interop.torch import FusedMLP, linear_activation, softmax_cross_entropy  # noqa: E402
-from tests.interop.test_torch_ops import (  # noqa: E402
+from tests.support.torch_cases import (  # noqa: E402
     LABELS,
     TOLERANCE,
     assert_same,
-    made,  # noqa: F401  (a fixture)
-    plain,
+    torch_layer,
     with_gradients,
 )
 
 if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU", allow_module_level=True)
 
-FACTOR = 100  # products of another summation order, a GPU's own elementary functions
+FACTOR = 100  # products sum in another order, elementary functions differ
 
 
 def there(*tensors: Any) -> list[Any]:
@@ -39,10 +38,10 @@ def there(*tensors: Any) -> list[Any]:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("stream", ["default", "another"])
-def test_a_layer(name: str, dtype: Any, stream: str, made: Any) -> None:  # noqa: F811
+def test_a_layer(name: str, dtype: Any, stream: str, tensor: Any) -> None:
     for n_out in (8, 7):
-        of = there(made(33, 16), made(n_out, 16), made(n_out))
-        want = [t.to(dtype) for t in with_gradients(plain(*of, name, ()), *of)]
+        of = there(tensor(33, 16), tensor(n_out, 16), tensor(n_out))
+        want = [t.to(dtype) for t in with_gradients(torch_layer(*of, name, ()), *of)]
         of = [t.detach().to(dtype).requires_grad_() for t in of]
         with torch.cuda.stream(torch.cuda.Stream() if stream == "another" else None):
             torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
@@ -51,23 +50,23 @@ def test_a_layer(name: str, dtype: Any, stream: str, made: Any) -> None:  # noqa
         assert_same(got, want, max(FACTOR * TOLERANCE[torch.float64], 10 * TOLERANCE[dtype]))
 
 
-def test_operators_are_registered_soundly(made: Any) -> None:  # noqa: F811
-    x, W, b = there(made(3, 4), made(2, 4), made(2))
+def test_operators_pass_opcheck_and_gradcheck(tensor: Any) -> None:
+    x, W, b = there(tensor(3, 4), tensor(2, 4), tensor(2))
     library.opcheck(torch_ops.layer, (x, W, b, "gelu", [], True))
     assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, "gelu"), (x, W, b))
-    (logits,) = there(made(6, 4))
+    (logits,) = there(tensor(6, 4))
     share = torch.full((6,), 1 / 6, dtype=torch.float64, device="cuda")
     library.opcheck(torch_ops.entropy, (logits, LABELS.cuda(), share, 0.1))
 
 
-def test_cross_entropy(made: Any) -> None:  # noqa: F811
-    (logits,) = there(made(6, 4))
+def test_cross_entropy(tensor: Any) -> None:
+    (logits,) = there(tensor(6, 4))
     labels = LABELS.masked_fill(LABELS == 2, -100).cuda()
     got = with_gradients(softmax_cross_entropy(logits, labels, 0.1), logits)
     assert_same(
         got, with_gradients(F.cross_entropy(logits, labels, label_smoothing=0.1), logits), 1e-10
     )
-    assert torch.isnan(softmax_cross_entropy(logits, labels + 3))  # a label that is no class
+    assert torch.isnan(softmax_cross_entropy(logits, labels + 3))  # a label that is not a class
 
 
 @pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
@@ -91,10 +90,10 @@ def test_a_network_trains_as_sequential_does(mode: str | None) -> None:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_autocast(kind: Any) -> None:
     fused = FusedMLP([20, 64, 4], "silu", device="cuda")
-    twin = nn.Sequential(*copy.deepcopy(list(fused)))
+    plain = nn.Sequential(*copy.deepcopy(list(fused)))
     x = torch.randn(64, 20, device="cuda")
     with torch.autocast("cuda", kind):
-        got, want = fused(x), twin(x)
+        got, want = fused(x), plain(x)
     assert got.dtype == want.dtype == kind
     assert_same([got], [want], 0.05)
 

@@ -1,4 +1,4 @@
-"""Networks from torch's modules, and torch's modules from networks."""
+"""Networks from torch modules, and torch modules from networks."""
 
 import importlib
 import pickle
@@ -50,7 +50,7 @@ def test_from_torch_keeps_the_outputs(f):
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
 def test_to_torch_keeps_the_outputs(f):
-    """And the module goes by itself: it is pickled without a word of gpumlp."""
+    """The module does not depend on gpumlp: its pickle does not name it."""
     for output in networks.output_activations(f, "squared_error"):
         net = networks.network(f, "squared_error", 3, output)
         module = to_torch(net)
@@ -79,7 +79,7 @@ def test_to_torch_keeps_parameters_of_activations_and_trains():
     assert np.abs(outputs(module, x) - net.forward(x)).max() > 0.1
 
 
-def test_gradients_of_a_network_from_torch_are_torchs():
+def test_gradients_of_a_network_from_torch():
     module, y = sequential(nn.GELU(), nn.Mish(), None), np.arange(9) % 4
     net = from_torch(module, backend="numpy")
     _, gradients = net.cost_and_gradients(X, y)
@@ -96,7 +96,7 @@ def test_settings_dtypes_and_the_loss():
     wide = from_torch(module, backend="numpy", precision="float64")
     np.testing.assert_allclose(wide.forward(X), net.forward(X), rtol=1e-4, atol=1e-5)
     half = from_torch(module.bfloat16(), backend="numpy")
-    assert half.precision == "float32"  # holds them exactly
+    assert half.precision == "float32"  # float32 represents them exactly
     np.testing.assert_array_equal(half.layers[0].W, module[0].weight.float().detach().numpy())
     assert from_torch(sequential(nn.ReLU(), nn.Softmax(dim=-1)), "numpy").loss.probabilities
     assert from_torch(FusedMLP([3, 4, 2], "silu"), "numpy").f[1].name == "silu"
@@ -112,54 +112,56 @@ def test_nested_modules_and_one_layer():
     np.testing.assert_allclose(from_torch(one, "numpy").forward(X), outputs(one), rtol=1e-12)
 
 
-def test_a_missing_bias_is_zero_and_said():
+def test_missing_bias_becomes_zeros_with_a_warning():
     module = sequential(nn.ReLU(), nn.ReLU(), None, bias=False)
     with pytest.warns(
-        UserWarning, match="has no bias; it gets one of zeros, which a training moves"
-    ) as said:
+        UserWarning, match="has no bias; it gets a bias of zeros, which training changes"
+    ) as warned:
         net = from_torch(module, backend="numpy")
-    assert len(said) == 3
-    assert said[0].filename == __file__
+    assert len(warned) == 3
+    assert warned[0].filename == __file__
     assert not any(layer.b.any() for layer in net.layers)
     np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
 
 
 LINEAR = nn.Linear(3, 3)
-REFUSED = [
+INVALID = [
     (nn.Sequential(nn.Flatten(), LINEAR), TypeError, "0 is a Flatten", "x.reshape(len(x), -1)"),
     (nn.Sequential(LINEAR, nn.Dropout()), TypeError, "1 is a Dropout", "in eval mode it does"),
     (nn.Sequential(LINEAR, nn.Softmax(dim=0)), TypeError, "1 is a Softmax", "Softmax(dim=-1)"),
     (
         nn.Sequential(LINEAR, nn.Sequential(nn.LayerNorm(3), LINEAR)), TypeError,
-        "1.0 is a LayerNorm, which is not known here", "known: ELU, Exponential, GELU, Hardswish",
+        "1.0 is a LayerNorm, which is not known", "known: ELU, Exponential, GELU, Hardswish",
     ),
     (nn.Sequential(LINEAR, nn.Softplus(beta=2)), TypeError, "1 is a Softplus", "these settings"),
     (nn.Sequential(nn.ReLU(), LINEAR), ValueError, "0, ReLU, is first; an activation follows"),
-    (nn.Sequential(LINEAR, nn.ReLU(), nn.Tanh()), ValueError, "2, Tanh, is behind another"),
+    (nn.Sequential(LINEAR, nn.ReLU(), nn.Tanh()), ValueError, "2, Tanh, is after another"),
     (nn.Sequential(LINEAR, nn.Linear(4, 2)), ValueError, "1 has 4 inputs but the Linear before"),
     (nn.Sequential(), ValueError, "module has no Linear; pass torch.nn.Sequential("),
     (LINEAR, TypeError, "module must be a torch.nn.Sequential, got Linear", "pass its layers as"),
     (
         nn.Sequential(LINEAR, torch.fx.symbolic_trace(lambda z: torch.sin(z))), TypeError,
-        "1 is a <lambda>, which is not known here",
+        "1 is a <lambda>, which is not known",
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "error", "said"), [(m, e, s) for m, e, *s in REFUSED])
-def test_what_is_not_known_is_named(module, error, said):
+@pytest.mark.parametrize(("module", "error", "message"), [(m, e, s) for m, e, *s in INVALID])
+def test_unknown_module_raises(module, error, message):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        refusal(error, lambda: from_torch(module, backend="numpy"), *said)
+        refusal(error, lambda: from_torch(module, backend="numpy"), *message)
 
 
-def test_an_own_activation_has_no_module():
+def test_users_own_activation_raises():
     own = gpumlp.Activation("mine", f=lambda z: z, df=lambda z, h: np.ones_like(h))
     net = gpumlp.MLP([3, 4, 2], own, backend="numpy")
-    refusal(ValueError, lambda: to_torch(net), "activation 'mine' is none of gpumlp's and torch")
+    refusal(
+        ValueError, lambda: to_torch(net), "activation 'mine' is not one of gpumlp's, and torch"
+    )
 
 
-def test_predict_on_a_tensor_is_the_modules_output():
+def test_predict_on_a_tensor():
     module = sequential(nn.SiLU(), nn.SiLU(), None)
     net, x = from_torch(module, backend="numpy"), torch.tensor(X)
     want = module(x).softmax(dim=1)
@@ -167,7 +169,7 @@ def test_predict_on_a_tensor_is_the_modules_output():
     assert on_host(net.forward(X)).shape == (9, 4)
 
 
-def test_without_torch_the_error_says_what_to_install(monkeypatch):
+def test_missing_torch_raises(monkeypatch):
     for name in ("torch", "gpumlp.interop.torch"):
         monkeypatch.setitem(sys.modules, name, None)
     del sys.modules["gpumlp.interop.torch"]

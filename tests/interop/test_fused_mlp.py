@@ -1,4 +1,4 @@
-"""FusedMLP is torch.nn.Sequential(Linear, activation, …), to the user, to autograd and to files."""
+"""FusedMLP behaves as torch.nn.Sequential(Linear, activation, …): results, gradients, files."""
 
 import copy
 import io
@@ -40,7 +40,7 @@ def results(module, x):
 
 
 def error(got, want):
-    """The largest deviation over the largest entry, of the worst tensor."""
+    """The largest deviation, relative to the largest entry, of all tensors."""
     assert [(a.shape, a.dtype) for a in got] == [(b.shape, b.dtype) for b in want]
     return max(
         float((a - b).abs().max() / b.abs().max().clamp(min=1e-6))
@@ -49,7 +49,7 @@ def error(got, want):
 
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
-def test_it_is_sequential_in_float64(f):
+def test_agrees_with_sequential_in_float64(f):
     output = "identity" if f in ("relu", "exponential") else f
     hidden = [f, "tanh" if f == "exponential" else f]  # exp(exp(z)) is beyond any bar
     fused, plain = pair(hidden, output)
@@ -58,7 +58,7 @@ def test_it_is_sequential_in_float64(f):
         assert error(results(fused, x), results(plain, x)) < BAR
 
 
-def test_an_entry_with_other_parameters():
+def test_entry_with_other_parameters():
     f = [ACTIVATIONS["leaky_relu"].set(slope=0.3), ACTIVATIONS["selu"].set(alpha=1.2)]
     fused, plain = pair(f)
     assert error(results(fused, x_of(9, 5)), results(plain, x_of(9, 5))) < BAR
@@ -66,7 +66,7 @@ def test_an_entry_with_other_parameters():
     assert "alpha=1.2" in repr(fused)
 
 
-def test_its_names_and_first_weights_are_sequentials():
+def test_names_and_initial_weights_are_those_of_sequential():
     torch.manual_seed(0)
     fused = FusedMLP([5, 6, 2])
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def test_its_names_and_first_weights_are_sequentials():
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("SGD", 0.5), ("AdamW", 0.03), ("LBFGS", 0.3)])
-def test_torchs_optimizers_train_it(optimizer, lr):
+def test_torch_optimizers(optimizer, lr):
     both, x = pair("gelu"), x_of(30, 5).detach()
     y = torch.arange(30) % 4
     for module in both:
@@ -108,21 +108,21 @@ def test_copies_and_pickles():
     saved = io.BytesIO()
     torch.save(fused, saved)
     saved.seek(0)
-    twins = [
+    copies = [
         copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)),
         torch.load(saved, weights_only=False),
     ]  # fmt: skip
     with torch.no_grad():
         fused[0].weight.zero_()
-    for twin in twins:
-        assert isinstance(twin, FusedMLP)
-        assert error(results(twin, x), want) == 0
+    for other in copies:
+        assert isinstance(other, FusedMLP)
+        assert error(results(other, x), want) == 0
 
 
 @pytest.mark.parametrize(
     ("dtype", "bar"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)]
 )
-def test_to_another_dtype(dtype, bar):
+def test_cast_to_another_dtype(dtype, bar):
     fused, plain = pair("tanh")
     x = x_of(9, 5)
     want = [a.to(dtype) for a in results(plain, x)]
@@ -133,7 +133,7 @@ def test_to_another_dtype(dtype, bar):
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_autocast_gives_sequentials_dtypes(kind):
+def test_autocast_dtypes_are_those_of_sequential(kind):
     fused, plain = pair("silu", dtype=torch.float32)
     x = x_of(9, 5, dtype=torch.float32)
     with torch.autocast("cpu", kind):
@@ -145,7 +145,7 @@ def test_autocast_gives_sequentials_dtypes(kind):
         assert fused(x).dtype == torch.float32
     double = pair("silu")[0]
     with torch.autocast("cpu", kind):
-        assert double(x_of(9, 5)).dtype == torch.float64  # as torch's Linear leaves it
+        assert double(x_of(9, 5)).dtype == torch.float64  # as with torch's Linear
 
 
 def test_no_grad_and_frozen_layers():
@@ -167,7 +167,7 @@ def test_no_grad_and_frozen_layers():
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_whole(backend):
+def test_compiles_as_one_graph(backend):
     fused, plain = pair(["gelu", "leaky_relu"], "softmax")
     compiled = torch.compile(fused, fullgraph=True, backend=backend)
     for rows in (9, 4, 1):
@@ -177,7 +177,7 @@ def test_compiled_whole(backend):
         assert error([compiled(x)], [plain(x)]) < BAR
 
 
-def test_exported_with_any_number_of_rows():
+def test_exports_with_any_number_of_rows():
     fused, plain = pair("gelu")
     rows = torch.export.Dim("rows")
     program = torch.export.export(fused, (x_of(9, 5).detach(),), dynamic_shapes=({0: rows},))
@@ -189,8 +189,8 @@ def test_exported_with_any_number_of_rows():
 # ---- any Sequential -----------------------------------------------------------------------------
 
 
-def odd():
-    """What FusedMLP fuses in part: no bias, modules that are not ours, settings that are not."""
+def mixed_sequential():
+    """A Sequential with layers that cannot be fused: no bias, foreign modules, other settings."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(6, 8, bias=False), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 8),
         nn.Softplus(beta=2.0), nn.Linear(8, 4), nn.Linear(4, 4), nn.Softmax(dim=0),
@@ -199,7 +199,7 @@ def odd():
 
 
 def test_from_any_sequential(monkeypatch):
-    plain = odd().eval()
+    plain = mixed_sequential().eval()
     fused = FusedMLP.from_sequential(plain)
     assert list(fused.state_dict()) == list(plain.state_dict())
     assert fused[1].weight is plain[1].weight
@@ -211,7 +211,7 @@ def test_from_any_sequential(monkeypatch):
     assert calls == ["gelu_erf", "identity", "identity", "identity", "identity"]
 
 
-def test_one_module_in_several_places():
+def test_repeated_module():
     f, x = nn.ReLU(), x_of(9, 5)
     plain = nn.Sequential(nn.Linear(5, 6), f, nn.Linear(6, 4), f).double()
     fused = FusedMLP.from_sequential(plain)
@@ -219,7 +219,7 @@ def test_one_module_in_several_places():
     assert error(results(fused, x), results(plain, x)) < BAR
 
 
-def test_changes_of_the_sequence_are_seen():
+def test_changed_sequence():
     fused, plain = pair()
     x = x_of(9, 5)
     for module in (fused, plain):
@@ -242,7 +242,7 @@ def test_hooks_and_parametrizations_are_called():
     assert seen == [(9, 7)] * 2
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_arguments_raise():
     fused = FusedMLP([5, 4])
     x = torch.ones(3, 6)
     refusal(ValueError, lambda: fused(x), "x has shape (3, 6) but the layer's weight has (4, 5)")
@@ -250,7 +250,9 @@ def test_what_does_not_fit_is_refused():
     refusal(ValueError, lambda: FusedMLP([5, 4, 2], "geloo"), "unknown activation 'geloo'; did you")
     refusal(ValueError, lambda: FusedMLP([5, 4, 2], ["relu"] * 2), "activation has 2 entries but")
     own = Activation("mine", f=lambda z: z, df=lambda z, h: 1.0)
-    refusal(ValueError, lambda: FusedMLP([5, 4, 2], own), "activation 'mine' is none of gpumlp's")
+    refusal(
+        ValueError, lambda: FusedMLP([5, 4, 2], own), "activation 'mine' is not one of gpumlp's"
+    )
     refusal(
         TypeError, lambda: FusedMLP.from_sequential(nn.Linear(2, 3)),
         "module must be a torch.nn.Sequential, got Linear",
@@ -259,7 +261,7 @@ def test_what_does_not_fit_is_refused():
     assert meta(torch.ones(3, 5, device="meta")).shape == (3, 4)
 
 
-def test_a_function_alone():
+def test_linear_activation_without_bias():
     x, linear = x_of(9, 5), nn.Linear(5, 4, bias=False).double()
     got = linear_activation(x, linear.weight, None, "elu", 0.5)
     torch.testing.assert_close(got, F.elu(linear(x), 0.5), rtol=1e-12, atol=1e-14)

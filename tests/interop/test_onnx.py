@@ -1,4 +1,4 @@
-"""Exported networks run in onnxruntime and in onnx's own reference, and give our numbers."""
+"""Exported networks agree with gpumlp in onnxruntime and in onnx's reference implementation."""
 
 import json
 import re
@@ -16,7 +16,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS, MLP
 from gpumlp.data import Dataset, Preparation
 from gpumlp.interop.onnx import OPSET, export_onnx
-from gpumlp.interop.operators import NATIVE
+from gpumlp.interop.onnx_graph import NATIVE
 from tests.support import networks
 from tests.support.refusal import refusal
 
@@ -25,7 +25,7 @@ NEEDS = {13: 7, 17: 8, 20: 9, 24: 12}  # opset → IR version
 
 
 def run(model, x):
-    """The outputs by name of both implementations."""
+    """The outputs of both implementations, by name."""
     serial = model.SerializeToString()
     session = onnxruntime.InferenceSession(serial, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -34,7 +34,7 @@ def run(model, x):
 
 
 def check(net, model, x, expected, name):
-    """Both give what was expected, to 1e-5 of the largest in float32, 1e-12 in float64."""
+    """Both agree with `expected`, to 1e-5 of the largest in float32, 1e-12 in float64."""
     erf = any(node.op_type == "Erf" for node in model.graph.node)
     tolerance = 1e-12 if net.precision == "float64" and not erf else 1e-5
     for outputs in run(model, x):
@@ -57,7 +57,7 @@ def test_every_activation(f, opset, precision, rng):
 
 
 @pytest.mark.parametrize("f", NATIVE)
-def test_an_activation_is_its_operator_where_the_opset_has_it(f):
+def test_activation_is_its_operator_if_the_opset_has_it(f):
     op, since, in_float64, _ = NATIVE[f]
     for precision, opset in (("float32", since), ("float32", since - 1), ("float64", 24)):
         if opset < 13:
@@ -69,13 +69,13 @@ def test_an_activation_is_its_operator_where_the_opset_has_it(f):
 
 
 @pytest.mark.parametrize(("f", "nodes"), [("silu", 2), ("mish", 3)])
-def test_few_nodes_where_few_will_do(f, nodes):
+def test_short_forms_of_activations(f, nodes):
     net = MLP([3, 4, 2], f, loss="squared_error", backend="numpy")
     assert len(export_onnx(net).graph.node) == 3 + nodes
 
 
 def test_parameters_of_an_activation(rng):
-    """Off their defaults, as an operator's attributes and written out."""
+    """Other than their defaults, as attributes of an operator and as NumPy expressions."""
     x = rng.normal(size=(30, 3))
     for f in (
         ACTIVATIONS["leaky_relu"].set(slope=0.3),
@@ -111,12 +111,12 @@ def test_random_architectures(data):
     rng = np.random.default_rng(seed)
     for layer in net.layers:
         layer.b[...] = rng.normal(size=layer.b.shape)
-    for rows in (1, 7):  # the batch is free
+    for rows in (1, 7):  # the batch size is variable
         x = rng.normal(size=(rows, widths[0])).astype(precision)
         check(net, export_onnx(net, opset=opset), x, net.predict(x), "predictions")
 
 
-# ---- entries of one's own ------------------------------------------------------------------------
+# ---- the user's own entries ----------------------------------------------------------------------
 
 
 def own(f, **params):
@@ -142,13 +142,13 @@ def tempered(z, t):
 )
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("opset", [13, 20])
-def test_an_entry_of_ones_own_goes_by_its_numpy_expression(f, precision, opset, rng):
+def test_own_entry_is_exported_by_its_numpy_expression(f, precision, opset, rng):
     net = networks.network(f, "squared_error", 3, precision=precision)
     x = (2 * rng.normal(size=(60, 3))).astype(precision)
     check(net, export_onnx(net, opset=opset), x, net.predict(x), "predictions")
 
 
-def test_what_overwrites_z_overwrites_it_in_the_graph_too(rng):
+def test_writing_to_out_is_exported(rng):
     def f(z):
         h = z + 0
         np.maximum(h, 0, out=h)
@@ -173,17 +173,17 @@ def test_what_overwrites_z_overwrites_it_in_the_graph_too(rng):
         (lambda z: np.add.reduce(z), "it uses numpy.add with reduce"),
     ],
 )
-def test_what_no_operator_stands_for_is_named(f, reason):
+def test_unsupported_numpy_code_raises(f, reason):
     net = MLP([3, 4, 2], own(f), backend="numpy")
-    remedy = "write its f with + - * / **, comparisons, NumPy's where, clip, absolute, "
-    refusal(ValueError, lambda: export_onnx(net), "activation 'mine'", reason, remedy)
+    advice = "write its f with + - * / **, comparisons, NumPy's where, clip, absolute, "
+    refusal(ValueError, lambda: export_onnx(net), "activation 'mine'", reason, advice)
 
 
-# ---- raw numbers in, labels out ------------------------------------------------------------------
+# ---- with a preparation --------------------------------------------------------------------------
 
 
 def prepared(rng, classes, loss="softmax_cross_entropy", n=3):
-    """A network in float32, and a preparation with offsets that float32 would not bear."""
+    """A network in float32, and a preparation with offsets that float32 cannot represent."""
     x = rng.normal(size=(50, 3)) * [1, 1e3, 1e-3] + [1.7e9, 0, 5]
     y = rng.integers(0, len(classes), 50) if classes else 1e4 + rng.normal(size=(50, n))
     task = "classification" if classes else "regression"
@@ -200,7 +200,7 @@ def prepared(rng, classes, loss="softmax_cross_entropy", n=3):
         (("no", "yes"), "binary_cross_entropy", 1),
     ],
 )
-def test_labels_of_raw_numbers(classes, loss, n, rng):
+def test_labels_of_columns(classes, loss, n, rng):
     net, x, preparation = prepared(rng, classes, loss, n)
     model = export_onnx(net, preparation=preparation)
     p = preparation.outputs(net.predict(preparation.inputs(x)))
@@ -213,7 +213,7 @@ def test_labels_of_raw_numbers(classes, loss, n, rng):
     )  # fmt: skip
 
 
-def test_values_of_raw_numbers_are_in_the_targets_unit(rng):
+def test_values_are_in_the_targets_unit(rng):
     net, x, preparation = prepared(rng, None, "squared_error", 2)
     p = preparation.outputs(net.predict(preparation.inputs(x)))
     check(net, export_onnx(net, preparation=preparation), x, p, "values")
@@ -221,12 +221,12 @@ def test_values_of_raw_numbers_are_in_the_targets_unit(rng):
 
 @dataclass(frozen=True)
 class Wider(Preparation):
-    """With more to do before a network sees x."""
+    """A preparation that does more."""
 
     embeddings: tuple[str, ...] = ()
 
 
-def test_missing_values_are_filled_and_told(rng):
+def test_missing_values_are_filled_and_indicated(rng):
     _, x, known = prepared(rng, ("a", "b", "c"))
     gone = rng.random(x.shape) < 0.2
     fill, known = (1.7e9, 5.0, -3.0), known.to_json()
@@ -239,7 +239,7 @@ def test_missing_values_are_filled_and_told(rng):
     check(net, model, np.where(gone, np.nan, x), p, "probabilities")
 
 
-def test_what_the_graph_does_not_do_is_refused(rng):
+def test_unsupported_preparation_raises(rng):
     net, _, preparation = prepared(rng, ("a", "b", "c"))
     wider = Wider(**{**preparation.to_json(), "embeddings": ("red",)})
     refusal(
@@ -257,10 +257,10 @@ def test_names_and_metadata(rng, tmp_path):
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     for name, tensor in net.tensors().items():
         np.testing.assert_array_equal(stored[name], tensor)  # (out, in), as torch has them
-    told = {prop.key: prop.value for prop in model.metadata_props}
-    assert told.pop("gpumlp") == model.producer_version == gpumlp.__version__
-    told = {key: json.loads(value) for key, value in told.items()}
-    assert told == {
+    properties = {prop.key: prop.value for prop in model.metadata_props}
+    assert properties.pop("gpumlp") == model.producer_version == gpumlp.__version__
+    properties = {key: json.loads(value) for key, value in properties.items()}
+    assert properties == {
         "network": net.config(), "task": "classification", "target": "kind",
         "features": ["when", "width", "naïve"], "classes": ["a", "b", "c"],
     }  # fmt: skip
@@ -269,7 +269,7 @@ def test_names_and_metadata(rng, tmp_path):
     assert [output.shape for output in session.get_outputs()] == [["batch", 3], ["batch"]]
 
 
-def test_what_is_too_large_for_one_file_lies_beside_it(rng, tmp_path, monkeypatch):
+def test_large_tensors_go_into_a_second_file(rng, tmp_path, monkeypatch):
     monkeypatch.setattr("gpumlp.interop.onnx.LIMIT", 100)
     net = networks.network("gelu", "squared_error", 3)
     x = rng.normal(size=(5, 3))
@@ -280,7 +280,7 @@ def test_what_is_too_large_for_one_file_lies_beside_it(rng, tmp_path, monkeypatc
     np.testing.assert_allclose(session.run(None, {"x": x})[0], net.predict(x), rtol=1e-12)
 
 
-def test_wrong_uses(tmp_path, rng):
+def test_invalid_arguments_raise(tmp_path, rng):
     net = MLP([4, 2], backend="numpy")
     other = prepared(rng, ("a", "b"))[-1]
     refusal(ValueError, lambda: export_onnx(net, preparation=other), "3 inputs", "has 4")
@@ -292,7 +292,7 @@ def test_wrong_uses(tmp_path, rng):
     refusal(IsADirectoryError, lambda: export_onnx(net, tmp_path), "it is a folder")
 
 
-def test_without_onnx(monkeypatch):
+def test_missing_onnx_raises(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -1,4 +1,4 @@
-"""Exported models of columns of words: what Preparation.inputs makes of them, in both runtimes."""
+"""Exported models of columns of categories compute Preparation.inputs, in both runtimes."""
 
 import json
 
@@ -20,7 +20,7 @@ M = 240
 
 
 def known(**more):
-    """Columns of all kinds: numbers with and without holes; words with others, with holes, bare."""
+    """Numbers with and without missing values; categories with others, with gaps, plain."""
     settings = {
         "task": "classification",
         "features": ("town", "age", "colour", "size", "fill", "area"), "target": "kind",
@@ -32,7 +32,7 @@ def known(**more):
 
 
 def raw(preparation, rng, m=40):
-    """The inputs of a graph, and the same as `Preparation.inputs` takes them."""
+    """The inputs of a graph, and the same as x of `Preparation.inputs`."""
     inputs, x = {}, np.empty((m, len(preparation.features)))
     for j, name in enumerate(preparation.features):
         words = preparation.categories.get(name)
@@ -49,7 +49,7 @@ def raw(preparation, rng, m=40):
 
 
 def outputs(model, inputs):
-    """By name, of both implementations."""
+    """The outputs of both implementations, by name."""
     names = [output.name for output in model.graph.output]
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -65,14 +65,14 @@ CASES = [
     {"shift": None, "scale": None},
     {"features": ("colour", "town"), "categories": {k: WORDS[k] for k in ("colour", "town")},
      "fill": (0.0, 0.0), "shift": None, "scale": None, "holes": ("town",)},
-    {"categories": {**WORDS, "town": ()}},  # all of them rare
+    {"categories": {**WORDS, "town": ()}},  # all are rare
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("opset", [13, 17, 24])
 @pytest.mark.parametrize("more", CASES, ids=lambda p: ",".join(p) or "all")
-def test_the_graph_does_what_the_preparation_does(more, opset, precision, rng):
+def test_graph_agrees_with_preparation(more, opset, precision, rng):
     preparation = known(**more)
     width = len(preparation.columns)
     net = MLP([width, 7, 3], "tanh", precision=precision, backend="numpy", seed=4)
@@ -85,8 +85,8 @@ def test_the_graph_does_what_the_preparation_does(more, opset, precision, rng):
         assert found["label"].tolist() == [preparation.classes[i] for i in p.argmax(axis=1)]
 
 
-def test_every_input_of_the_network_has_its_column(rng):
-    """A network that is the identity shows what it sees, column by column."""
+def test_network_inputs_are_in_order(rng):
+    """A network that is the identity returns its inputs."""
     preparation = known(task="regression", classes=None)
     n = len(preparation.columns)
     net = MLP([n, n], loss="squared_error", precision="float64", backend="numpy")
@@ -108,11 +108,13 @@ def test_inputs_and_metadata(tmp_path):
         assert kind == ("tensor(string)" if words else "tensor(double)", ["batch", 1])
     model = onnx.load(tmp_path / "m.onnx")
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 17), ("ai.onnx.ml", 2)]
-    told = {prop.key: prop.value for prop in model.metadata_props}
-    assert json.loads(told["categories"]) == {name: list(words) for name, words in WORDS.items()}
+    properties = {prop.key: prop.value for prop in model.metadata_props}
+    assert json.loads(properties["categories"]) == {
+        name: list(words) for name, words in WORDS.items()
+    }
 
 
-def test_a_column_whose_name_the_graph_needs_is_refused():
+def test_column_name_that_the_graph_uses_raises():
     for name in ("label", "probabilities", "0.weight", "", "inputs/fill"):
         preparation = known(features=("town", "age", "colour", "size", "fill", name))
         net = MLP([len(preparation.columns), 3], backend="numpy")
@@ -124,7 +126,7 @@ def test_a_column_whose_name_the_graph_needs_is_refused():
 
 @pytest.fixture
 def houses(tmp_path, rng):
-    """A table with words, holes and numbers that are categories, and a model of it."""
+    """A table with categories, missing values and numbers that are categories; and its model."""
     town = np.array(["bonn", "köln", "ulm", "rare", ""])[
         rng.choice(5, M, p=[0.4, 0.3, 0.2, 0.01, 0.09])
     ]
@@ -138,10 +140,10 @@ def houses(tmp_path, rng):
     return path, columns, tmp_path / "o" / "model.safetensors"
 
 
-def test_gpumlp_export_gives_what_gpumlp_predict_does(houses, tmp_path):
+def test_gpumlp_export_agrees_with_gpumlp_predict(houses, tmp_path):
     path, columns, model = houses
-    told = run("export", model, tmp_path / "m.onnx").stdout
-    assert "inputs   town (batch, 1), age (batch, 1), zone (batch, 1)\n" in told
+    output = run("export", model, tmp_path / "m.onnx").stdout
+    assert "inputs   town (batch, 1), age (batch, 1), zone (batch, 1)\n" in output
     new = {name: values[:9].copy() for name, values in columns.items() if name != "price"}
     new["town"][:2], new["zone"][1:3] = ["paris", ""], 77
     write_csv(path, new)
@@ -154,7 +156,7 @@ def test_gpumlp_export_gives_what_gpumlp_predict_does(houses, tmp_path):
         np.testing.assert_allclose(found["values"][:, 0], values, rtol=1e-6)
 
 
-def test_wrong_uses(houses, tmp_path):
+def test_wrong_uses_raise(houses, tmp_path):
     path, columns, model = houses
     out = tmp_path / "m.onnx"
     write_csv(path, {"label" if name == "town" else name: v for name, v in columns.items()})
@@ -164,7 +166,7 @@ def test_wrong_uses(houses, tmp_path):
     write_csv(path, {"values" if name == "town" else name: v for name, v in columns.items()})
     run("train", path, "--target", "price", "--out", tmp_path / "p", *SMALL)
     error = run("export", tmp_path / "p" / "model.safetensors", out, code=2).stderr
-    assert "the column 'values' cannot be an input of that name" in error
+    assert "the column 'values' cannot be an input of the same name" in error
     assert error.endswith("rename it and train again, or export the network alone, --no-raw\n")
     for arguments, message in [
         ([model, out, "--opset", 12], "opset must be at least 13"),

@@ -1,4 +1,4 @@
-"""Files between gpumlp and torch.nn.Sequential(Linear, activation, …), there and back."""
+"""torch.nn.Sequential(Linear, activation, …) reads files of gpumlp, and gpumlp reads its files."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from tests.support import in_torch  # noqa: E402
 
 
 class Function(torch.nn.Module):
-    """An activation without parameters, as torch.nn.ReLU is."""
+    """An activation as a module without parameters."""
 
     def __init__(self, entry):
         super().__init__()
@@ -23,7 +23,7 @@ class Function(torch.nn.Module):
 
 
 def sequential(net):
-    """torch's network of the same layers, with weights of its own."""
+    """A torch network of the same layers with other weights."""
     modules = []
     for layer in net.layers:
         outputs, inputs = layer.W.shape
@@ -32,8 +32,8 @@ def sequential(net):
     return torch.nn.Sequential(*modules[: None if layer.f.name != "identity" else -1])
 
 
-def check_there_and_back(net, x, path):
-    """Outputs are equal to 1e-5 of the largest in float32; tensors to the bit, both ways."""
+def check_both_directions(net, x, path):
+    """In both directions tensors agree to the bit, outputs to 1e-5 of the largest in float32."""
     tolerance = 1e-12 if net.precision == "float64" else 1e-5
     net.save(path)
     theirs = sequential(net)
@@ -64,7 +64,7 @@ def check_there_and_back(net, x, path):
 def test_every_activation(f, precision, rng, tmp_path):
     net = networks.network(f, "squared_error", 4, f, precision=precision)
     x = rng.normal(size=(20, 3)).astype(precision)
-    check_there_and_back(net, x, tmp_path / "m.safetensors")
+    check_both_directions(net, x, tmp_path / "m.safetensors")
 
 
 @given(st.data())
@@ -79,4 +79,4 @@ def test_random_architectures(tmp_path_factory, data):
     for layer in net.layers:
         layer.b[...] = rng.normal(size=layer.b.shape)
     x = rng.normal(size=(7, widths[0])).astype(precision)
-    check_there_and_back(net, x, tmp_path_factory.mktemp("files") / "m.safetensors")
+    check_both_directions(net, x, tmp_path_factory.mktemp("files") / "m.safetensors")

@@ -1,4 +1,4 @@
-"""torch's operators in the CUDA backend, its real kernels on the CPU; tensors stand for a GPU's."""
+"""The operators in torch on the CUDA backend, whose kernels run on the CPU on CPU tensors."""
 
 from functools import cache, partial
 
@@ -12,12 +12,17 @@ torch = pytest.importorskip("torch")
 
 from gpumlp.interop import torch_backend  # noqa: E402
 from gpumlp.interop.torch import FusedMLP, linear_activation, softmax_cross_entropy  # noqa: E402
-from tests.interop.test_torch_ops import LABELS, TOLERANCE, assert_same, made, with_gradients  # noqa: E402, F401
+from tests.support.torch_cases import (  # noqa: E402  (needs torch)
+    LABELS,
+    TOLERANCE,
+    assert_same,
+    with_gradients,
+)
 
 
 @pytest.fixture
 def devices(monkeypatch):
-    """The devices of the CUDA backend that takes the NumPy backend's place, by precision."""
+    """The devices of the CUDA backend, by precision; it replaces the NumPy backend."""
     found = {}
 
     @cache
@@ -32,7 +37,7 @@ def devices(monkeypatch):
 
 @pytest.fixture
 def both(devices, monkeypatch):
-    """What a function gives in the CUDA backend, and in the NumPy backend."""
+    """The results of a function on the CUDA backend and on the NumPy backend."""
     gpu = torch_backend.backend_for
 
     def call(work):
@@ -56,24 +61,24 @@ def layer(x, W, b, name):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_a_layer(name, dtype, both, made, devices):  # noqa: F811
+def test_layer(name, dtype, both, tensor, devices):
     for rows in (1, 9, 40):
-        x, W, b = made(rows, 16, dtype=dtype), made(8, 16, dtype=dtype), made(8, dtype=dtype)
+        x, W, b = tensor(rows, 16, dtype=dtype), tensor(8, 16, dtype=dtype), tensor(8, dtype=dtype)
         got, want = both(partial(layer, x, W, b, name))
         assert_same(got, want, 4 * TOLERANCE[dtype])
     (device,) = devices.values()
     assert sum(call.startswith("gemm") for call in device.calls) == 9
 
 
-def test_odd_widths_and_leading_axes(both, made):  # noqa: F811
-    x, W, b = made(2, 3, 5), made(7, 5), made(7)
+def test_odd_widths_and_leading_axes(both, tensor):
+    x, W, b = tensor(2, 3, 5), tensor(7, 5), tensor(7)
     for name in ("relu", "gelu", "softmax"):
         got, want = both(partial(layer, x, W, b, name))
         assert_same(got, want, 1e-12)
 
 
-def test_an_empty_batch_launches_nothing(devices, made):  # noqa: F811
-    x, W, b = made(0, 5), made(7, 5), made(7)
+def test_empty_batch_launches_nothing(devices, tensor):
+    x, W, b = tensor(0, 5), tensor(7, 5), tensor(7)
     h, gx, gW, gb = with_gradients(linear_activation(x, W, b, "relu"), x, W, b)
     assert (h.shape, gx.shape) == ((0, 7), (0, 5))
     assert not gW.any()
@@ -82,14 +87,14 @@ def test_an_empty_batch_launches_nothing(devices, made):  # noqa: F811
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_cross_entropy(dtype, both, made):  # noqa: F811
-    logits, p = made(6, 4, dtype=dtype), made(6, 4, dtype=dtype, grad=False).softmax(dim=1)
+def test_cross_entropy(dtype, both, tensor):
+    logits, p = tensor(6, 4, dtype=dtype), tensor(6, 4, dtype=dtype, grad=False).softmax(dim=1)
     for y in (LABELS, LABELS.masked_fill(LABELS == 2, -100), p):
         got, want = both(lambda y=y: with_gradients(softmax_cross_entropy(logits, y, 0.1), logits))
         assert_same(got, want, TOLERANCE[dtype])
 
 
-def test_a_network_trains_as_in_the_numpy_backend(both):
+def test_network_trains_as_on_the_numpy_backend(both):
     def trained():
         torch.manual_seed(2)
         net = FusedMLP([6, 24, 16, 4], ["gelu", "relu"])
@@ -109,9 +114,9 @@ def test_a_network_trains_as_in_the_numpy_backend(both):
     assert want[0][-1] < want[0][0]
 
 
-def test_tensors_are_neither_copied_nor_waited_for(devices, made):  # noqa: F811
-    """No upload, no download and no synchronisation in a layer's way up and down."""
-    x, W, b = made(9, 16), made(8, 16), made(8)
+def test_tensors_are_not_copied(devices, tensor):
+    """Forward and backward of a layer need no upload, no download and no synchronisation."""
+    x, W, b = tensor(9, 16), tensor(8, 16), tensor(8)
     linear_activation(x, W, b, "silu").sum().backward()
     (device,) = devices.values()
     device.calls.clear()

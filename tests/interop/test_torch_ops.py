@@ -1,4 +1,4 @@
-"""The operators in torch: registered soundly, and torch's own numbers, on the host."""
+"""The operators in torch, on a CPU: their registration, and agreement with torch's functions."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,74 +14,45 @@ from torch import library  # noqa: E402
 
 from gpumlp.interop import torch_ops as ops  # noqa: E402
 from gpumlp.interop.torch import linear_activation, softmax_cross_entropy  # noqa: E402
-from gpumlp.interop.torch_backend import working  # noqa: E402
-from tests.support import in_torch  # noqa: E402  (needs torch)
+from gpumlp.interop.torch_backend import backend_of  # noqa: E402
+from tests.support.torch_cases import (  # noqa: E402  (needs torch)
+    LABELS,
+    TOLERANCE,
+    assert_same,
+    torch_layer,
+    with_gradients,
+)
 
-OTHERS = {
-    "leaky_relu": (0.3,), "elu": (0.5,), "selu": (1.1, 0.9),
-}  # fmt: skip
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
+OTHER_PARAMETERS = {"leaky_relu": (0.3,), "elu": (0.5,), "selu": (1.1, 0.9)}
 
-
-@pytest.fixture
-def made():
-    """Random tensors of a shape, off the kinks of most activations."""
-    generator = torch.Generator().manual_seed(5)
-
-    def make(*shape, dtype=torch.float64, grad=True):
-        a = torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-        return a.requires_grad_(grad)
-
-    return make
-
-
-def plain(x, W, b, name, params):
-    entry = ACTIVATIONS[name]
-    named = dict(zip(entry.params, params, strict=True)) if params else entry.params
-    return in_torch.ACTIVATIONS[name](F.linear(x, W, b), **named)
-
-
-def assert_same(got, want, tolerance):
-    """Shape, dtype and values, to a share of the largest."""
-    for a, b in zip(got, want, strict=True):
-        assert a.shape == b.shape
-        assert a.dtype == b.dtype
-        scale = float(b.detach().abs().max()) if b.numel() else 0
-        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
-
-
-def with_gradients(h, *of):
-    return [h.detach(), *torch.autograd.grad((h.double() ** 2).sum(), of)]
-
-
-CASES = [(name, ()) for name in ACTIVATIONS] + list(OTHERS.items())
+CASES = [(name, ()) for name in ACTIVATIONS] + list(OTHER_PARAMETERS.items())
 
 
 # ---- a layer ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_a_layer_is_torchs(name, params, made):
-    x, W, b = made(6, 5), made(4, 5), made(4)
+def test_layer_agrees_with_torch(name, params, tensor):
+    x, W, b = tensor(6, 5), tensor(4, 5), tensor(4)
     got = with_gradients(linear_activation(x, W, b, name, *params), x, W, b)
-    assert_same(got, with_gradients(plain(x, W, b, name, params), x, W, b), 1e-12)
+    assert_same(got, with_gradients(torch_layer(x, W, b, name, params), x, W, b), 1e-12)
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_gradcheck(name, params, made):
-    of = made(3, 4), made(2, 4), made(2)
+def test_layer_passes_gradcheck(name, params, tensor):
+    of = tensor(3, 4), tensor(2, 4), tensor(2)
     assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, name, *params), of)
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
-def test_opcheck_of_a_layer(name, params, made):
+def test_layer_passes_opcheck(name, params, tensor):
     args = (name, list(params or ACTIVATIONS[name].params.values()))
-    library.opcheck(ops.layer, (made(3, 4), made(2, 4), made(2), *args, True))
-    of = made(3, 4, grad=False), made(2, 4, grad=False), made(2, grad=False)
+    library.opcheck(ops.layer, (tensor(3, 4), tensor(2, 4), tensor(2), *args, True))
+    of = tensor(3, 4, grad=False), tensor(2, 4, grad=False), tensor(2, grad=False)
     h, z = ops.layer(*of, *args, True)
     assert ops.layer(*of, *args, False)[1].shape == (0,)
     for needs in ([True] * 3, [False, True, False]):
-        given = (made(3, 2, grad=False), *of[:2], z, h, *args, needs)
+        given = (tensor(3, 2, grad=False), *of[:2], z, h, *args, needs)
         library.opcheck(ops.layer_backward, given)
 
 
@@ -89,37 +60,37 @@ def test_opcheck_of_a_layer(name, params, made):
     "shape", [(7, 5), (5,), (2, 3, 5), (1, 5), (2, 1, 3, 5), (0, 5), (3, 0, 5)]
 )
 @pytest.mark.parametrize("name", ["relu", "gelu", "softmax", "identity"])
-def test_leading_axes(shape, name, made):
-    x, W, b = made(*shape), made(4, 5), made(4)
+def test_leading_axes(shape, name, tensor):
+    x, W, b = tensor(*shape), tensor(4, 5), tensor(4)
     got = with_gradients(linear_activation(x, W, b, name), x, W, b)
-    assert_same(got, with_gradients(plain(x, W, b, name, ()), x, W, b), 1e-12)
+    assert_same(got, with_gradients(torch_layer(x, W, b, name, ()), x, W, b), 1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["tanh", "silu"])
-def test_other_dtypes(dtype, name, made):
-    x, W, b = made(6, 5, dtype=dtype), made(4, 5, dtype=dtype), made(4, dtype=dtype)
+def test_other_dtypes(dtype, name, tensor):
+    x, W, b = tensor(6, 5, dtype=dtype), tensor(4, 5, dtype=dtype), tensor(4, dtype=dtype)
     got = with_gradients(linear_activation(x, W, b, name), x, W, b)
     wide = [t.detach().double().requires_grad_() for t in (x, W, b)]
-    want = [t.to(dtype) for t in with_gradients(plain(*wide, name, ()), *wide)]
+    want = [t.to(dtype) for t in with_gradients(torch_layer(*wide, name, ()), *wide)]
     assert_same(got, want, TOLERANCE[dtype])
 
 
-def test_strided_and_expanded_tensors(made):
-    wide = made(5, 12)
-    x, W = wide.T[::2], made(5, 8).T[::2]
-    b = made(1).expand(4)
+def test_strided_and_expanded_tensors(tensor):
+    wide = tensor(5, 12)
+    x, W = wide.T[::2], tensor(5, 8).T[::2]
+    b = tensor(1).expand(4)
     for f in ("relu", "mish"):
         got = with_gradients(linear_activation(x, W, b, f), wide, W, b)
-        assert_same(got, with_gradients(plain(x, W, b, f, ()), wide, W, b), 1e-12)
+        assert_same(got, with_gradients(torch_layer(x, W, b, f, ()), wide, W, b), 1e-12)
         # a gradient that is one number, expanded, as sum().backward() makes it
         (gW,) = torch.autograd.grad(linear_activation(x, W, b, f).sum(), W)
-        (want,) = torch.autograd.grad(plain(x, W, b, f, ()).sum(), W)
+        (want,) = torch.autograd.grad(torch_layer(x, W, b, f, ()).sum(), W)
         assert_same([gW], [want], 1e-12)
 
 
-def noting(op, last):
-    """The operator, which notes the last argument of its calls."""
+def recording(op, last):
+    """The operator; it appends the last argument of each call to `last`."""
 
     def call(*args):
         last.append(args[-1])
@@ -128,12 +99,12 @@ def noting(op, last):
     return call
 
 
-def test_what_is_not_asked_for_is_not_computed(made, monkeypatch):
-    """Nor is z kept where no gradient is asked for."""
-    kept, needs, of = [], [], (made(6, 5), made(4, 5), made(4))
-    want = with_gradients(plain(*of, "gelu", ()), *of)
-    monkeypatch.setattr(ops, "layer", noting(ops.layer, kept))
-    monkeypatch.setattr(ops, "layer_backward", noting(ops.layer_backward, needs))
+def test_only_requested_gradients_are_computed(tensor, monkeypatch):
+    """z is not stored either if no gradient is requested."""
+    keep, needs, of = [], [], (tensor(6, 5), tensor(4, 5), tensor(4))
+    want = with_gradients(torch_layer(*of, "gelu", ()), *of)
+    monkeypatch.setattr(ops, "layer", recording(ops.layer, keep))
+    monkeypatch.setattr(ops, "layer_backward", recording(ops.layer_backward, needs))
     with torch.no_grad():
         assert not linear_activation(*of, "gelu").requires_grad
     linear_activation(*(t.detach() for t in of), "gelu")
@@ -141,13 +112,13 @@ def test_what_is_not_asked_for_is_not_computed(made, monkeypatch):
         alone = [each if each is t else each.detach() for each in of]
         got = with_gradients(linear_activation(*alone, "gelu"), t)
         assert_same(got, [want[0], want[1 + len(needs) - 1]], 1e-12)
-    assert kept == [False, False, True, True, True]
+    assert keep == [False, False, True, True, True]
     assert needs == [[True, False, False], [False, True, False], [False, False, True]]
 
 
-def test_memory_is_shared_and_left_alone(made):
-    """What is read is not written, and the result is a new tensor."""
-    tensors = made(6, 5, grad=False), made(4, 5, grad=False), made(4, grad=False)
+def test_inputs_are_not_changed(tensor):
+    """The result is a new tensor."""
+    tensors = tensor(6, 5, grad=False), tensor(4, 5, grad=False), tensor(4, grad=False)
     before = [t.clone() for t in tensors]
     h = linear_activation(*tensors, "relu")
     linear_activation(*tensors, "relu").fill_(torch.nan)
@@ -156,22 +127,22 @@ def test_memory_is_shared_and_left_alone(made):
         assert torch.equal(t, b)
 
 
-def test_a_backend_works_in_the_tensors_memory(made):
-    W, strided = made(4, 5), made(5, 4).T
+def test_backend_shares_the_tensors_memory(tensor):
+    W, strided = tensor(4, 5), tensor(5, 4).T
     half = torch.zeros(4, 5, dtype=torch.float16)
-    with working(W) as at:
-        assert at.reads(W).ctypes.data == at.writes(W).ctypes.data == W.data_ptr()
-        assert at.reads(strided).ctypes.data != strided.data_ptr()
-        np.testing.assert_array_equal(at.reads(strided), strided.detach().numpy())
-    with working(half) as at:
-        at.writes(half)[...] = 1.25
+    with backend_of(W) as at:
+        assert at.input(W).ctypes.data == at.output(W).ctypes.data == W.data_ptr()
+        assert at.input(strided).ctypes.data != strided.data_ptr()
+        np.testing.assert_array_equal(at.input(strided), strided.detach().numpy())
+    with backend_of(half) as at:
+        at.output(half)[...] = 1.25
         assert not half.any()
     assert (half == 1.25).all()
 
 
-def test_threads_do_not_disturb_each_other(made):
-    W, b = made(64, 64), made(64)
-    many = [made(50 + i, 64) for i in range(8)]
+def test_threads_do_not_disturb_each_other(tensor):
+    W, b = tensor(64, 64), tensor(64)
+    many = [tensor(50 + i, 64) for i in range(8)]
 
     def work(x):
         return with_gradients(linear_activation(x / 8, W, b, "gelu"), x, W, b)
@@ -184,11 +155,11 @@ def test_threads_do_not_disturb_each_other(made):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_whole(backend, made):
+def test_compiles_as_one_graph(backend, tensor):
     def net(x, W, b, V, c, y):
         return softmax_cross_entropy(linear_activation(linear_activation(x, W, b, "gelu"), V, c), y)
 
-    of = made(6, 5), made(4, 5), made(4), made(3, 4), made(3)
+    of = tensor(6, 5), tensor(4, 5), tensor(4), tensor(3, 4), tensor(3)
     y = torch.tensor([0, 1, 2, 2, -100, 0])
     compiled = torch.compile(net, fullgraph=True, backend=backend)
     got, want = compiled(*of, y), net(*of, y)
@@ -197,22 +168,22 @@ def test_compiled_whole(backend, made):
         assert_same([compiled(*of, y)], [want], 1e-12)
 
 
-def test_the_second_derivative_is_refused(made):
-    x, W, b = made(6, 5), made(4, 5), made(4)
+def test_second_derivative_raises(tensor):
+    x, W, b = tensor(6, 5), tensor(4, 5), tensor(4)
     (gx,) = torch.autograd.grad(linear_activation(x, W, b, "tanh").sum(), x, create_graph=True)
     refusal(
         NotImplementedError, lambda: gx.sum().backward(),
         "gpumlp::linear_activation has no second derivative", "torch.nn.Sequential(*fused)",
     )  # fmt: skip
-    logits = made(3, 4)
+    logits = tensor(3, 4)
     J = softmax_cross_entropy(logits, torch.tensor([0, 1, 3]))
     (g,) = torch.autograd.grad(J, logits, create_graph=True)
     refusal(NotImplementedError, lambda: g.sum().backward(), "gpumlp::softmax_cross_entropy has no")
 
 
-def test_what_does_not_fit_is_refused(made):
-    x, W, b = made(6, 5), made(4, 5), made(4)
-    for bad, error, *said in (
+def test_invalid_layer_arguments_raise(tensor):
+    x, W, b = tensor(6, 5), tensor(4, 5), tensor(4)
+    for bad, error, *texts in (
         (
             (x[:, :4], W, b),
             ValueError,
@@ -230,7 +201,7 @@ def test_what_does_not_fit_is_refused(made):
             "move or cast",
         ),
     ):
-        refusal(error, lambda bad=bad: linear_activation(*bad), *said)
+        refusal(error, lambda bad=bad: linear_activation(*bad), *texts)
     refusal(
         RuntimeError, lambda: ops.layer(x, W, b, "relu", [], False)[0].sum().backward(),
         "call it with keep=True",
@@ -239,18 +210,16 @@ def test_what_does_not_fit_is_refused(made):
 
 # ---- cross-entropy ------------------------------------------------------------------------------
 
-LABELS = torch.tensor([0, 3, 2, 2, 1, 0])
-
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("kind", ["labels", "ignoring", "probabilities"])
-def test_cross_entropy_is_torchs(smoothing, weighted, reduction, kind, made):
-    logits, weight = made(6, 4), made(4, grad=False).abs() + 0.1 if weighted else None
+def test_cross_entropy_agrees_with_torch(smoothing, weighted, reduction, kind, tensor):
+    logits, weight = tensor(6, 4), tensor(4, grad=False).abs() + 0.1 if weighted else None
     y = {
         "labels": LABELS, "ignoring": LABELS.masked_fill(LABELS == 2, -100),
-        "probabilities": made(6, 4, grad=False).softmax(dim=1),
+        "probabilities": tensor(6, 4, grad=False).softmax(dim=1),
     }[kind]  # fmt: skip
     how = {"label_smoothing": smoothing, "weight": weight, "reduction": reduction}
     got = with_gradients(softmax_cross_entropy(logits, y, **how), logits)
@@ -259,17 +228,17 @@ def test_cross_entropy_is_torchs(smoothing, weighted, reduction, kind, made):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("labels", [torch.int64, torch.uint8])
-def test_cross_entropy_in_other_dtypes(dtype, labels, made):
-    logits = made(6, 4, dtype=dtype)
+def test_cross_entropy_in_other_dtypes(dtype, labels, tensor):
+    logits = tensor(6, 4, dtype=dtype)
     got = with_gradients(softmax_cross_entropy(logits, LABELS.to(labels)), logits)
     wide = logits.detach().double().requires_grad_()
     want = [t.to(dtype) for t in with_gradients(F.cross_entropy(wide, LABELS), wide)]
     assert_same(got, want, TOLERANCE[dtype])
 
 
-def test_cross_entropy_is_registered_soundly(made):
-    logits, share = made(6, 4), torch.full((6,), 1 / 6, dtype=torch.float64)
-    p = made(6, 4, grad=False).softmax(dim=1)
+def test_cross_entropy_passes_gradcheck_and_opcheck(tensor):
+    logits, share = tensor(6, 4), torch.full((6,), 1 / 6, dtype=torch.float64)
+    p = tensor(6, 4, grad=False).softmax(dim=1)
     for y in (LABELS, p):
         assert torch.autograd.gradcheck(lambda a, y=y: ops.entropy(a, y, share, 0.1), (logits,))
         library.opcheck(ops.entropy, (logits, y, share, 0.1))
@@ -277,9 +246,9 @@ def test_cross_entropy_is_registered_soundly(made):
         library.opcheck(ops.entropy_backward, given)
 
 
-def test_cross_entropy_of_no_rows_and_of_ignored_rows_is_torchs(made):
+def test_cross_entropy_of_no_rows_and_of_ignored_rows(tensor):
     for rows in (0, 3):
-        logits, y = made(rows, 4), torch.full((rows,), -100)
+        logits, y = tensor(rows, 4), torch.full((rows,), -100)
         for reduction in ("mean", "sum"):
             ours = softmax_cross_entropy(logits, y, reduction=reduction)
             theirs = F.cross_entropy(logits, y, reduction=reduction)
@@ -289,9 +258,9 @@ def test_cross_entropy_of_no_rows_and_of_ignored_rows_is_torchs(made):
                 assert_same(got, torch.autograd.grad(theirs, logits), 1e-12)
 
 
-def test_cross_entropy_refuses_what_does_not_fit(made):
-    logits = made(6, 4)
-    for change, error, *said in (
+def test_invalid_cross_entropy_arguments_raise(tensor):
+    logits = tensor(6, 4)
+    for change, error, *texts in (
         (
             {"target": LABELS + 1},
             ValueError,
@@ -307,4 +276,4 @@ def test_cross_entropy_refuses_what_does_not_fit(made):
         ({"label_smoothing": 1.5}, ValueError, "smoothing must lie in [0, 1)"),
     ):
         given = {"target": LABELS} | change
-        refusal(error, lambda given=given: softmax_cross_entropy(logits, **given), *said)
+        refusal(error, lambda given=given: softmax_cross_entropy(logits, **given), *texts)

@@ -1,4 +1,4 @@
-"""Activations and losses in torch's words, for tests that have torch at hand."""
+"""Activations and losses by torch's functions, as references for tests."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
@@ -11,7 +11,7 @@ ACTIVATIONS = {
     "selu": lambda z, alpha, scale: scale * F.elu(z, alpha),
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
-    "softplus": lambda z: F.softplus(z, threshold=100),  # from there on torch's is the identity
+    "softplus": lambda z: F.softplus(z, threshold=100),  # above it torch's is the identity
     "softsign": F.softsign,
     "silu": F.silu,
     "gelu": lambda z: F.gelu(z, approximate="tanh"),
@@ -30,19 +30,19 @@ ELEMENTWISE_LOSSES = {
     "binary_cross_entropy": lambda y_hat, y: F.binary_cross_entropy_with_logits(
         y_hat, y, reduction="none"
     ),
-    # torch has no name for these two
+    # torch has no function for these two
     "log_cosh": lambda y_hat, y: torch.log(torch.cosh(y_hat - y)),
     "quantile": lambda y_hat, y, q: torch.maximum(q * (y - y_hat), (q - 1) * (y - y_hat)),
 }
 
 
 def activation(entry):
-    """h = f(z) for an entry of ours."""
+    """h = f(z) for an entry of gpumlp's."""
     return lambda z: ACTIVATIONS[entry.name](z, **entry.params)
 
 
 def loss(entry):
-    """The loss of each example, (m,), of ŷ (m, n) and y, labels (m,) or values (m, n)."""
+    """The loss of each example, (m,), for ŷ (m, n) and y: labels (m,) or values (m, n)."""
     if entry.name == "softmax_cross_entropy":
         smoothing = entry.params["smoothing"]
         return lambda y_hat, y: F.cross_entropy(

@@ -1,17 +1,47 @@
-"""NumPy expression → ONNX nodes: an activation's own f is called with a symbol for its array.
+"""ONNX graphs: nodes, constants, and activations as ONNX operators or as their NumPy expressions.
 
-So every entry that is written with NumPy's elementwise functions can be exported, a user's too.
+An activation without an operator of its own is traced: its NumPy function f is called with a symbol
+in place of an array, and each NumPy function that f calls adds a node. So every activation that is
+written with NumPy's elementwise functions can be exported, a user's own too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from gpumlp.functions import Activation
+from gpumlp.io.types import HostArray
+
+# name → (operator, its first opset, whether onnxruntime has it in float64 too, its attributes as
+# names of the entry's parameters). Attributes are float32: operators with attributes are used in
+# float32 only.
+NATIVE: Mapping[str, tuple[str, int, bool, Mapping[str, Any]]] = {
+    "relu": ("Relu", 13, True, {}),
+    "leaky_relu": ("LeakyRelu", 13, False, {"alpha": "slope"}),
+    "elu": ("Elu", 13, False, {"alpha": "alpha"}),
+    "selu": ("Selu", 13, False, {"alpha": "alpha", "gamma": "scale"}),
+    "sigmoid": ("Sigmoid", 13, True, {}),
+    "tanh": ("Tanh", 13, True, {}),
+    "softplus": ("Softplus", 13, False, {}),
+    "softsign": ("Softsign", 13, False, {}),
+    "gelu": ("Gelu", 20, False, {"approximate": b"tanh"}),
+    "gelu_erf": ("Gelu", 20, False, {"approximate": b"none"}),
+    "mish": ("Mish", 22, False, {}),
+    "hard_swish": ("HardSwish", 14, False, {}),
+    "exponential": ("Exp", 13, True, {}),
+    "softmax": ("Softmax", 13, True, {"axis": -1}),
+}
+# two or three operators in float32 in place of a dozen nodes of the NumPy expression. Swish, of
+# opset 24, is in no onnxruntime at opset 25 (1.32)
+SHORT: Mapping[str, Callable[[Graph, str], str]] = {
+    "silu": lambda graph, z: graph.node("Mul", z, graph.node("Sigmoid", z)),
+    "mish": lambda graph, z: graph.node("Mul", z, graph.node("Tanh", graph.node("Softplus", z))),
+}
 UFUNCS = {
     np.add: "Add", np.subtract: "Sub", np.multiply: "Mul", np.divide: "Div", np.power: "Pow",
     np.negative: "Neg", np.absolute: "Abs", np.fabs: "Abs", np.sqrt: "Sqrt", np.exp: "Exp",
@@ -22,15 +52,19 @@ UFUNCS = {
     np.logical_or: "Or", np.logical_not: "Not", np.bitwise_and: "And", np.bitwise_or: "Or",
     np.invert: "Not",
 }  # fmt: skip
-TRUTHS = ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal", "And", "Or", "Not")
+LOGICAL = ("And", "Or", "Not")
+BOOLEAN = ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal", *LOGICAL)
 
 
 class Graph:
-    """Nodes and constants in the making.
+    """The nodes and constants of a graph.
 
     Args:
-        dtype: of its arithmetic, float32 or float64.
-        opset: whose operators it has.
+        dtype: the dtype of its arithmetic, float32 or float64.
+        opset: the version of ONNX's operators.
+
+    Attributes:
+        place: the prefix of the names of new nodes.
     """
 
     def __init__(self, dtype: npt.DTypeLike, opset: int) -> None:
@@ -38,12 +72,12 @@ class Graph:
 
         self.dtype, self.opset = np.dtype(dtype), opset
         self.nodes: list[Any] = []
-        self.constants: dict[str, npt.NDArray[Any]] = {}
-        self.place = ""  # what the names of its nodes begin with
+        self.constants: dict[str, HostArray] = {}
+        self.place = ""
         self._helper = helper
 
     def node(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node of one output, and return that output's name."""
+        """Add a node with one output, and return the output's name."""
         name = f"{self.place}{op}_{len(self.nodes)}"
         made = self._helper.make_node(op, inputs, [output or name], name, **attributes)
         self.nodes.append(made)
@@ -63,27 +97,40 @@ class Graph:
         """The array in another dtype."""
         return self.node("Cast", name, to=self._helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def traced(self, f: Callable[..., Any], z: str, **params: float) -> str:
-        """f(z, **params), by the nodes that f's NumPy expression stands for.
-
-        Raises:
-            TypeError: f does with z what no node can.
-        """
-        result = f(Symbol(self, z), **params)
-        if not isinstance(result, Symbol):
-            raise TypeError(f"its f returns {type(result).__name__}, whatever z is")
-        return result.as_number()
+    def activation(self, f: Activation, z: str) -> str:
+        """h = f(z), by f's own operator or by its NumPy expression."""
+        if f.name == "identity":
+            return z
+        ours, single = f.stands_in_a_table(), self.dtype == np.float32
+        if ours and f.name in NATIVE:
+            op, since, in_float64, given = NATIVE[f.name]
+            if self.opset >= since and (in_float64 or single):
+                values: dict[str, Any] = dict(given)
+                values |= {k: f.params[v] for k, v in given.items() if isinstance(v, str)}
+                return self.node(op, z, **values)
+        if ours and f.name in SHORT and single:
+            return SHORT[f.name](self, z)
+        try:
+            h = f.f(Symbol(self, z), **f.params)
+            if not isinstance(h, Symbol):
+                raise TypeError(f"its f returns {type(h).__name__}, whatever z is")
+            return h.as_number()
+        except (TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"activation {f.name!r} cannot be written in ONNX: {error}; "
+                f"write its f with {SUPPORTED}"
+            ) from error
 
 
 class Symbol(NDArrayOperatorsMixin):
-    """An array of which only the name in a graph is known."""
+    """Stands for an array in a NumPy expression; only its name in a graph is known."""
 
-    def __init__(self, graph: Graph, name: str, truth: bool = False) -> None:
-        self.graph, self.name, self.truth = graph, name, truth
-        self.dtype = np.dtype(bool) if truth else graph.dtype
+    def __init__(self, graph: Graph, name: str, boolean: bool = False) -> None:
+        self.graph, self.name, self.boolean = graph, name, boolean
+        self.dtype = np.dtype(bool) if boolean else graph.dtype
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **settings: Any) -> Any:
-        """The node that stands for a ufunc's call; what it writes into becomes its result."""
+        """The result of a ufunc's call, as a node. `out`, if there is one, becomes the result."""
         name = ufunc.__name__.partition(" ")[0]
         if method != "__call__" or set(settings) - {"out"}:
             raise TypeError(f"it uses numpy.{name} with {method}, {', '.join(settings)}")
@@ -97,24 +144,24 @@ class Symbol(NDArrayOperatorsMixin):
             return result
         (out,) = settings["out"]
         if not isinstance(out, Symbol):
-            raise TypeError(f"it has numpy.{name} write into an array of its own")
+            raise TypeError(f"numpy.{name} writes into an array that is not part of the graph")
         vars(out).update(vars(result))
         return out
 
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], settings: dict[str, Any]
     ) -> Any:
-        """numpy.where, clip, sum and max as nodes."""
+        """The result of numpy.where, clip, sum or max, as a node."""
         if function.__name__ not in FUNCTIONS:
             raise TypeError(f"it uses numpy.{function.__name__}")
         first, *rest = args
         return FUNCTIONS[function.__name__](self._symbol(first), *rest, **settings)
 
     def __array__(self, *args: Any, **settings: Any) -> Any:
-        raise TypeError("it turns z into an array of its own, numpy.asarray(z)")
+        raise TypeError("it turns z into a NumPy array, as numpy.asarray(z) does")
 
     def __bool__(self) -> bool:
-        raise TypeError('it asks "if z …"; numpy.where(z > 0, a, b) asks for each entry')
+        raise TypeError('it asks "if z …"; numpy.where(z > 0, a, b) decides for each entry')
 
     def __getitem__(self, key: Any) -> Any:
         raise TypeError("it takes parts of z")
@@ -124,7 +171,7 @@ class Symbol(NDArrayOperatorsMixin):
         raise error(f"it uses z.{name}")
 
     def astype(self, dtype: Any, **settings: Any) -> Symbol:
-        """Itself as a number: the graph has one dtype."""
+        """The symbol as a number; the dtype is always the graph's."""
         return Symbol(self.graph, self.as_number())
 
     def sum(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
@@ -132,7 +179,7 @@ class Symbol(NDArrayOperatorsMixin):
         return self._reduced("ReduceSum", axis, keepdims)
 
     def max(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
-        """The largest over the last axis."""
+        """The maximum over the last axis."""
         return self._reduced("ReduceMax", axis, keepdims)
 
     def clip(self, min: Any = None, max: Any = None) -> Symbol:
@@ -141,20 +188,19 @@ class Symbol(NDArrayOperatorsMixin):
         return clipped if max is None else self._call("Min", clipped, max)
 
     def as_number(self) -> str:
-        """The name of it as numbers: truth values become 0 and 1."""
-        return self.graph.cast(self.name, self.graph.dtype) if self.truth else self.name
+        """The name of the symbol as a number: booleans become 0 and 1."""
+        return self.graph.cast(self.name, self.graph.dtype) if self.boolean else self.name
 
     def where(self, yes: Any, no: Any) -> Symbol:
-        """`yes` where it is true, else `no`."""
-        condition = self.name if self.truth else self.graph.cast(self.name, bool)
+        """`yes` where the symbol is true, `no` elsewhere."""
+        condition = self.name if self.boolean else self.graph.cast(self.name, bool)
         a, b = self._symbol(yes).as_number(), self._symbol(no).as_number()
         return Symbol(self.graph, self.graph.node("Where", condition, a, b))
 
     def _call(self, op: str, *inputs: Any) -> Symbol:
         symbols = [self._symbol(value) for value in inputs]
-        logical = op in ("And", "Or", "Not")
-        names = [s.name if logical else s.as_number() for s in symbols]
-        return Symbol(self.graph, self.graph.node(op, *names), truth=op in TRUTHS)
+        names = [s.name if op in LOGICAL else s.as_number() for s in symbols]
+        return Symbol(self.graph, self.graph.node(op, *names), boolean=op in BOOLEAN)
 
     def _symbol(self, value: Any) -> Symbol:
         if isinstance(value, Symbol):
@@ -165,23 +211,23 @@ class Symbol(NDArrayOperatorsMixin):
         if axis not in (-1, 1) or not keepdims:
             raise TypeError("it reduces z other than by axis=-1, keepdims=True")
         name = self.as_number()
-        if op == "ReduceSum" or self.graph.opset >= 18:  # from then on axes are an input
+        if op == "ReduceSum" or self.graph.opset >= 18:  # here the axes are an input
             axes = self.graph.constant([-1], np.int64)
             return Symbol(self.graph, self.graph.node(op, name, axes, keepdims=1))
         return Symbol(self.graph, self.graph.node(op, name, axes=[-1], keepdims=1))
 
 
 def _expm1(z: Symbol) -> Any:
-    return np.tanh(z / 2) * (np.exp(z) + 1)  # exp(z) − 1 would lose the digits of a small z
+    return np.tanh(z / 2) * (np.exp(z) + 1)  # exp(z) − 1 would lose digits for small z
 
 
 def _log1p(z: Symbol) -> Any:
-    u = 1 + z  # whose rounding cancels in log(u) / (u − 1): Goldberg (1991), theorem 4
+    u = 1 + z  # its rounding error cancels in log(u) / (u − 1): Goldberg (1991), theorem 4
     return np.where(u == 1, z, np.log(u) * z / np.where(u == 1, 1, u - 1))
 
 
 def _erf(z: Symbol) -> Symbol:
-    """In float32 also for float64: onnxruntime has no other."""
+    """erf in float32, also for float64: onnxruntime has no other."""
     graph = z.graph
     if graph.dtype == np.float32:
         return Symbol(graph, graph.node("Erf", z.as_number()))
@@ -208,7 +254,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "amax": Symbol.max,
 }
 SIGNS = ("Add", "Sub", "Mul", "Div", "Pow", "Neg")
-NAMED = [f.__name__ for f, op in UFUNCS.items() if op not in (*TRUTHS, *SIGNS)]
-KNOWN = "+ - * / **, comparisons, NumPy's " + ", ".join(
+NAMED = [f.__name__ for f, op in UFUNCS.items() if op not in (*BOOLEAN, *SIGNS)]
+SUPPORTED = "+ - * / **, comparisons, NumPy's " + ", ".join(
     ["where", "clip", *NAMED, *COMPOSED, "sum and max over the last axis"]
 )
