@@ -27,8 +27,8 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
     lines = []
     for kind, affected in groups.items():
         if affected:
-            found = [problems[c.name].examples for c in affected if c.name in problems]
-            examples = sorted({text for texts in found for text in texts})
+            lists = [problems[c.name].examples for c in affected if c.name in problems]
+            examples = sorted({text for texts in lists for text in texts})
             names = [c.name for c in affected]
             what, correction = _corrections(path, names, examples)[kind]
             labels = names

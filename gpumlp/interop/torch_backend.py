@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import Self
 
 import numpy as np
 import torch
@@ -40,15 +39,6 @@ class TorchBackend:
         self.unscaled = backend.asarray(UNSCALED, dtype=np.float64)
         self._converted: list[tuple[Tensor, Tensor]] = []
 
-    @contextmanager
-    def exclusive(self) -> Iterator[Self]:
-        """Reserve the backend for this thread; after the block the outputs are complete."""
-        with self.lock:
-            self._converted = []
-            yield self
-            for t, written in self._converted:
-                t.copy_(written)  # rounds to the dtype of t
-
     def input(self, t: Tensor, cols: int | None = None) -> Array:
         """t as an array, or as rows of `cols` numbers; copied if strided or of another dtype."""
         t = t.detach().to(self.dtype).contiguous()
@@ -66,6 +56,12 @@ class TorchBackend:
         """An array of undefined values on the device of `like`."""
         return self.backend.adopt(like.new_empty(shape, dtype=dtype or self.dtype))
 
+    def round_outputs(self) -> None:
+        """Round to the outputs' dtype what was computed in another dtype."""
+        for t, written in self._converted:
+            t.copy_(written)
+        self._converted.clear()
+
 
 @cache
 def backend_for(precision: str, gpu: int | None = None, stream: int = 0) -> TorchBackend:
@@ -80,7 +76,7 @@ def backend_for(precision: str, gpu: int | None = None, stream: int = 0) -> Torc
 
 @contextmanager
 def backend_of(t: Tensor) -> Iterator[TorchBackend]:
-    """The backend for t's device and dtype, for this thread alone."""
+    """The backend for t's device and dtype, for this thread alone; then outputs are complete."""
     if t.dtype not in PRECISIONS or t.device.type not in ("cpu", "cuda"):
         raise TypeError(
             f"gpumlp computes in {', '.join(PRECISIONS.values())} on the CPU and on CUDA GPUs, got "
@@ -95,5 +91,9 @@ def backend_of(t: Tensor) -> Iterator[TorchBackend]:
             place = (t.device.index, torch.cuda.current_stream(t.device).cuda_stream)
             if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
                 precision = "tf32"
-        with backend_for(precision, *place).exclusive() as backend:
-            yield backend
+        backend = backend_for(precision, *place)
+        with backend.lock:
+            try:
+                yield backend
+            finally:
+                backend.round_outputs()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from gpumlp.functions import ACTIVATIONS, LOSSES, Activation
+from gpumlp.functions import ACTIVATIONS, LOSSES, Activation, Loss
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
 from gpumlp.interop.torch_backend import TorchBackend, backend_of
@@ -181,8 +181,7 @@ def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -
     J = torch.zeros(1, dtype=torch.float64, device=logits.device)
     if logits.numel():
         with backend_of(logits) as at:
-            loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
-            y, share = _targets(at, logits, target, weights)
+            loss, y, share = _loss_inputs(at, logits, target, weights, smoothing)
             at.backend.loss(loss, at.input(logits), y, share, at.backend.adopt(J))
     return J.to(logits.dtype).reshape(())
 
@@ -200,8 +199,8 @@ def entropy_backward(
     gradient = logits.new_empty(logits.shape)
     if logits.numel():
         with backend_of(logits) as at:
-            loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
-            y, share = _targets(at, logits, target, weights * gJ.to(weights.dtype))
+            share = weights * gJ.to(weights.dtype)
+            loss, y, share = _loss_inputs(at, logits, target, share, smoothing)
             J, db = at.empty(logits, 1, dtype=torch.float64), at.empty(logits, logits.shape[1])
             h, gz = at.input(logits), at.output(gradient)
             at.backend.output_gradient(loss, identity, h, h, y, share, at.unscaled, gz, gz, db, J)
@@ -215,10 +214,10 @@ def _entropy_gradient(
     return logits.new_empty(logits.shape)
 
 
-def _targets(
-    at: TorchBackend, logits: Tensor, target: Tensor, weights: Tensor
-) -> tuple[Array, Array]:
-    """Labels or probabilities, and weights, in the dtypes that the operations take."""
+def _loss_inputs(
+    at: TorchBackend, logits: Tensor, target: Tensor, weights: Tensor, smoothing: float
+) -> tuple[Loss, Array, Array]:
+    """The loss, and labels or probabilities and weights in the dtypes that the operations take."""
     theta = torch.float64 if at.dtype == torch.float64 else torch.float32
     weights = weights.to(theta)
     if target.ndim == 2:
@@ -234,7 +233,8 @@ def _targets(
         y = target.to(torch.int32)
         # on a GPU, where a check would wait for the device, J becomes NaN
         weights = weights.masked_fill(outside, torch.nan)
-    return at.backend.adopt(y.contiguous()), at.backend.adopt(weights.contiguous())
+    loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
+    return loss, at.backend.adopt(y.contiguous()), at.backend.adopt(weights.contiguous())
 
 
 def _entropy_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
