@@ -13,6 +13,18 @@ from gpumlp.data.raw import huge_numbers, listed
 
 MORE = 8  # the most columns or texts that a line of pandas names
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
+PROBLEMS = {  # what columns hold, for each kind of `Problem`, and for two more
+    "decimal": "have decimal commas",
+    "thousands": "have thousands separators, such as {first}",
+    "dates": "hold dates or times",
+    "gaps": "hold numbers except for some texts ({texts})",
+    "text": "hold numbers stored as text",
+    "words": "hold words where the model takes numbers",
+    "many": "hold too many different words for categories",
+    "other": "hold neither numbers nor words but {texts}",
+    "empty": "have no values",
+    "infinite": "have infinite values",
+}
 
 
 def check_columns(path: Path, columns: Sequence[Column]) -> None:
@@ -28,15 +40,17 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
     for kind, affected in groups.items():
         if affected:
             lists = [problems[c.name].examples for c in affected if c.name in problems]
-            examples = sorted({text for texts in lists for text in texts})
+            examples = sorted(set().union(*lists))
             names = [c.name for c in affected]
-            what, correction = _corrections(path, names, examples)[kind]
+            texts = listed(examples if kind == "other" else map(repr, examples))
+            what = PROBLEMS[kind].format(first=examples[0] if examples else "", texts=texts)
             labels = names
             if kind == "many":
                 labels = [f"{c.name} ({len(c.words):,} different)" for c in affected]
             elif kind == "infinite":
                 labels = [f"{c.name} ({c.infinite})" for c in affected]
             share = f"{len(names)} of {len(columns)} feature columns"
+            correction = _correction(path, kind, names, examples)
             lines.append(f"{share} {what}: {listed(labels)}: {correction}")
     huge = [c.name for c in columns if c.huge]
     if huge:
@@ -80,51 +94,37 @@ def kind_of(path: Path) -> str:
     return path.suffix.lower()[1:]
 
 
-def _corrections(path: Path, names: list[str], examples: list[str]) -> dict[str, tuple[str, str]]:
-    """For each kind of problem, what the columns hold and how to correct it."""
+def _correction(path: Path, kind: str, names: list[str], examples: list[str]) -> str:
+    """How to correct columns with a problem of `PROBLEMS`."""
     end = f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
-    first, shown = (examples or [""])[0], names if len(names) <= MORE else [*names[:MORE], "…"]
-    points = {"thousands": "."} if any("." in text for text in examples) else {}
-    mark = re.sub(r"[\d+-]", "", first)[:1]
+    shown = names if len(names) <= MORE else [*names[:MORE], "…"]
     drop = f"{read_call(path)}.drop(columns={shown}){end}"
-    dates = f"pandas.to_datetime(table[{names[0]!r}])"
+    if kind == "decimal":
+        points = {"thousands": "."} if any("." in text for text in examples) else {}
+        return f"write 1.5 for 1,5, {read_call(path, decimal=',', **points)}{end}"
+    if kind == "thousands":
+        mark = re.sub(r"[\d+-]", "", examples[0])[0]
+        return f"write only the digits, {read_call(path, thousands=mark)}{end}"
+    if kind == "dates":
+        dates = f"pandas.to_datetime(table[{names[0]!r}])"
+        days = f"({dates} - pandas.Timestamp(2000, 1, 1)).dt.days"
+        return f"turn them into numbers, e.g. days since 2000, {days}"
+    if kind == "gaps":
+        call = f"{read_call(path, na_values=examples[:MORE])}{end}"
+        return f"correct these texts, or leave them empty to have them filled, {call}"
+    if kind == "text":
+        return f"convert them, {read_call(path)}.astype(dict.fromkeys({shown}, float)){end}"
+    if kind == "infinite":
+        call = f'{read_call(path)}.replace([float("inf"), -float("inf")], None){end}'
+        return f"correct them, or leave them empty to have them filled, {call}"
+    if kind == "many":
+        option = f"--categorical {','.join(names[:MORE])}"
+        return (
+            f"leave out names and identifiers, {drop}, "
+            f"or use the most frequent words as categories, {option}"
+        )
     return {
-        "decimal": (
-            "have decimal commas",
-            f"write 1.5 for 1,5, {read_call(path, decimal=',', **points)}{end}",
-        ),
-        "thousands": (
-            f"have thousands separators, such as {first}",
-            f"write only the digits, {read_call(path, thousands=mark)}{end}",
-        ),
-        "dates": (
-            "hold dates or times",
-            "turn them into numbers, e.g. days since 2000, "
-            f"({dates} - pandas.Timestamp(2000, 1, 1)).dt.days",
-        ),
-        "gaps": (
-            f"hold numbers except for some texts ({listed(map(repr, examples))})",
-            "correct these texts, or leave them empty to have them filled, "
-            f"{read_call(path, na_values=examples[:MORE])}{end}",
-        ),
-        "text": (
-            "hold numbers stored as text",
-            f"convert them, {read_call(path)}.astype(dict.fromkeys({shown}, float)){end}",
-        ),
-        "words": ("hold words where the model takes numbers", "correct them"),
-        "other": (
-            f"hold neither numbers nor words but {listed(examples)}",
-            "leave them out, or turn them into numbers",
-        ),
-        "many": (
-            "hold too many different words for categories",
-            f"leave out names and identifiers, {drop}, or use the most frequent words as "
-            f"categories, --categorical {','.join(names[:MORE])}",
-        ),
-        "empty": ("have no values", f"leave them out, {drop}"),
-        "infinite": (
-            "have infinite values",
-            "correct them, or leave them empty to have them filled, "
-            f'{read_call(path)}.replace([float("inf"), -float("inf")], None){end}',
-        ),
-    }
+        "words": "correct them",
+        "other": "leave them out, or turn them into numbers",
+        "empty": f"leave them out, {drop}",
+    }[kind]
