@@ -65,9 +65,7 @@ def members(kind: type) -> list[str]:
             found |= dict.fromkeys(name for name in vars(base) if not name.startswith("_"))
     if issubclass(kind, Entry):  # the other methods of entries are for the library
         found = dict.fromkeys(["set"])
-    if (
-        issubclass(kind, gpumlp.Callback) and kind is not gpumlp.Callback
-    ):  # as are those of callbacks
+    if issubclass(kind, gpumlp.Callback) and kind is not gpumlp.Callback:  # so are the hooks
         found = {name: None for name in found if name not in vars(gpumlp.Callback)}
     return [name for name in found if ours(inspect.getattr_static(kind, name, None))]
 
