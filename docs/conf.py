@@ -1,4 +1,4 @@
-"""The documentation's settings; `make docs` builds it."""
+"""Settings of the documentation, which `make docs` builds."""
 
 import sys
 from pathlib import Path
@@ -19,9 +19,9 @@ extensions = [
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
-    # what docstrings have in backticks is linked where it is a public name, and is code elsewhere
+    # text in backticks becomes a link where it is a public name, and is code everywhere else
     ("py:obj", r".*"),
-    # no inventories of other projects are fetched: the site is built without a network
+    # the site is built without a network, so the inventories of other projects are missing
     ("py:class", r"(?!gpumlp\.[A-Z]).*"),
     ("py:exc", r"(?!gpumlp\.).*"),
     ("py:data", r".*"),

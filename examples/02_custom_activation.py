@@ -1,4 +1,4 @@
-"""A new activation is one entry: snake, z + sin²(az)/a, which goes on where the data ends.
+"""A new activation is one entry: snake, z + sin²(az)/a, which extrapolates periodic functions.
 
 Snake is of Ziyin, Hartwig and Ueda, "Neural Networks Fail to Learn Periodic Functions and How to
 Fix It" (2020).
@@ -14,18 +14,18 @@ snake = gpumlp.Activation(
     df=lambda z, h, a: 1 + np.sin(2 * a * z),
     cuda_f="z + sin(a * z) * sin(a * z) / a",
     cuda_df="real(1) + sin(real(2) * a * z)",
-    reads="z",  # what df is computed from; the rest is not kept
+    reads="z",  # df is computed from z; h need not be stored
     params={"a": 1.0},
 )
 
 
 def season(t):
-    """A trend and a season."""
+    """Return a trend plus a season."""
     return 0.1 * t + np.sin(t)
 
 
 def errors(activation):
-    """Root mean squared errors of a network trained on [−7, 7]: there, and on [7, 14]."""
+    """Train a network on [−7, 7]; return its root mean squared errors there and on [7, 14]."""
     t = np.random.default_rng(0).uniform(-7, 7, (1000, 1))
     net = gpumlp.MLP([1, 128, 1], activation, loss="squared_error")
     trainer = gpumlp.Trainer(net, lr=3e-3, batch_size=64, schedule="warmup_cosine")
@@ -36,7 +36,8 @@ def errors(activation):
 
 z, e = np.linspace(-4, 4, 101), 1e-6
 slope = (snake.f(z + e, a=1.0) - snake.f(z - e, a=1.0)) / (2 * e)
-print(f"f' beside central differences: within {abs(snake.df(z, None, a=1.0) - slope).max():.0e}")
+error = abs(snake.df(z, None, a=1.0) - slope).max()
+print(f"f' and central differences differ by at most {error:.0e}")
 
 print(f"{'activation':<14}{'on the data':>12}{'beyond it':>12}")
 for activation in ("relu", "tanh", snake, snake.set(a=2.0)):

@@ -1,8 +1,8 @@
-"""Train on a file that need not fit into memory: a np.memmap goes in as it is, in its own dtype.
+"""Train on a file that need not fit in memory: `fit` accepts an np.memmap, in its own dtype.
 
-The file has, for 100,000 people, how many copies (0, 1, 2) of 1,000 gene variants each carries.
-As uint8 it is a quarter of what it would be as float32.  `fit` leaves it on the disk, and reads and
-casts a minibatch when its turn comes.
+For each of 100,000 people, the file contains the number of copies (0, 1 or 2) of 1,000 gene
+variants.  As uint8 it needs a quarter of the space that float32 would need.  `fit` leaves it on the
+disk, and reads and casts one minibatch after the other.
 """
 
 import tracemalloc
@@ -16,10 +16,10 @@ PEOPLE, VARIANTS, FILE = 100_000, 1000, "variants.npy"
 
 rng = np.random.default_rng(0)
 x = np.lib.format.open_memmap(FILE, "w+", np.uint8, (PEOPLE, VARIANTS))
-for rows in np.array_split(np.arange(PEOPLE), 50):  # written in pieces, as a sequencer would
+for rows in np.array_split(np.arange(PEOPLE), 50):  # in pieces, as a sequencer writes it
     x[rows] = rng.binomial(2, 0.3, (len(rows), VARIANTS))
 effect = rng.normal(size=20)
-score = x[:, :20] @ effect + 2.0 * (x[:, 20] > 0) * (x[:, 21] > 0)  # a pair that acts together
+score = x[:, :20] @ effect + 2.0 * (x[:, 20] > 0) * (x[:, 21] > 0)  # two variants that act together
 y = (score > np.median(score)).astype(np.int64)
 
 x = np.load(FILE, mmap_mode="r")
@@ -27,12 +27,12 @@ test = slice(PEOPLE - 5000, PEOPLE)
 net = gpumlp.MLP([VARIANTS, 32, 2], activation="relu", regularizer=gpumlp.L1(1e-4))
 trainer = gpumlp.Trainer(net, lr=1e-3, batch_size=256)
 
-tracemalloc.start()  # counts what is allocated; a file's pages are the system's to drop
+tracemalloc.start()  # counts allocations; pages of the file are the system's cache
 history = trainer.fit(x[:-5000], y[:-5000], epochs=2, validation=(x[test], y[test]))
 peak = tracemalloc.get_traced_memory()[1]
 
 print(f"on disk, as uint8    {x.nbytes / 1e6:6.0f} MB")
-print(f"cast to float32      {x.nbytes * 4 / 1e6:6.0f} MB, if it were")
+print(f"cast to float32      {x.nbytes * 4 / 1e6:6.0f} MB, for comparison")
 print(f"arrays at the peak   {peak / 1e6:6.1f} MB")
 print(f"accuracy             {history['val_metric'][-1]:6.3f}")
 

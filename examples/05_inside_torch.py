@@ -1,7 +1,7 @@
-"""Inside a torch model: FusedMLP stands where a Sequential of Linear and activation stood.
+"""Inside a torch model: FusedMLP replaces a Sequential of Linear and activation.
 
-Each of 40 cities has a warmth that nobody tells the model: it gets the city's index and the day of
-the year, and has to find a number for each city, through FusedMLP's gradients and torch's AdamW.
+Each of 40 cities has a warmth that the model does not see.  Its inputs are the city's index and the
+day of the year.  It must learn a number for each city, by FusedMLP's gradients and torch's AdamW.
 """
 
 import torch
@@ -13,7 +13,7 @@ CITIES, KINDS = 40, 3  # of weather: cold, mild, hot
 
 
 class Weather(nn.Module):
-    """City and day → the weather's logits."""
+    """Computes the logits of the weather from a city and a day."""
 
     def __init__(self):
         super().__init__()
@@ -21,7 +21,7 @@ class Weather(nn.Module):
         self.mlp = FusedMLP([3, 64, 64, KINDS], activation="gelu")
 
     def forward(self, city, day):
-        """Logits (m, KINDS) of city (m,), from 0, and day (m,), in years."""
+        """Return logits (m, KINDS) for city (m,), from 0, and day (m,), in years."""
         season = torch.stack([torch.sin(2 * torch.pi * day), torch.cos(2 * torch.pi * day)], dim=1)
         return self.mlp(torch.cat([self.city(city), season], dim=1))
 
@@ -42,10 +42,10 @@ for _ in range(8):
 
 with torch.no_grad():
     right = model(city[7000:], day[7000:]).argmax(dim=1) == y[7000:]
-    print(f"accuracy on days that it has not seen: {right.float().mean():.3f}")
+    print(f"accuracy on new days: {right.float().mean():.3f}")
 
     r = torch.corrcoef(torch.stack([model.city.weight[:, 0], warmth]))[0, 1].abs()
-    print(f"correlation of the cities' learnt numbers and their warmth: {r:.3f}")
+    print(f"correlation of the learnt numbers with the warmth: {r:.3f}")
 
     linear, act = nn.Linear, lambda: nn.GELU(approximate="tanh")
     plain = nn.Sequential(linear(3, 64), act(), linear(64, 64), act(), linear(64, KINDS))

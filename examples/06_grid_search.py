@@ -1,4 +1,4 @@
-"""Inside scikit-learn: GridSearchCV chooses how columns are scaled and how the network is built."""
+"""Inside scikit-learn: GridSearchCV chooses the scaling of the columns and the network."""
 
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -27,11 +27,11 @@ search.fit(x, y)
 print(f"{'scaling':<10}{'hidden layers':<15}{'activation':<12}{'area under the curve':>20}")
 found = search.cv_results_
 for i in found["rank_test_score"].argsort():
-    how = found["params"][i]
-    name = next(name for name, value in scaler.items() if value is how["scale"])
+    chosen = found["params"][i]
+    name = next(name for name, value in scaler.items() if value is chosen["scale"])
     print(
-        f"{name:<10}{how['net__hidden_layer_sizes']!s:<15}{how['net__activation']:<12}"
+        f"{name:<10}{chosen['net__hidden_layer_sizes']!s:<15}{chosen['net__activation']:<12}"
         f"{found['mean_test_score'][i]:>20.4f}"
     )
 score = search.score(x_test, y_test)
-print(f"the best on {len(x_test)} patients that it has not seen: {score:.4f}")
+print(f"the best network on {len(x_test)} new patients: {score:.4f}")

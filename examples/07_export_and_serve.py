@@ -1,7 +1,7 @@
-"""From training to serving: an ONNX file that takes raw numbers and gives labels, behind HTTP.
+"""From training to serving: an ONNX file that turns raw numbers into labels, served over HTTP.
 
-What serves it needs onnxruntime and nothing of gpumlp's: the standardisation and the classes' names
-are in the file.
+The server needs onnxruntime, and gpumlp is not involved: the standardisation and the names of the
+classes are in the file.
 """
 
 import json
@@ -28,7 +28,7 @@ FEATURES = session.get_inputs()[0].shape[1]
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """POST rows of numbers as JSON; get each row's label and probabilities."""
+    """Answers a POST of rows of numbers, as JSON, with the label and probabilities of each row."""
 
     def do_POST(self):
         """Answer one request."""
@@ -46,7 +46,7 @@ class Endpoint(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
 
 with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
@@ -63,7 +63,8 @@ with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
 
 truth = np.array(test.classes)[test.y]
 p = net.predict(preparation.inputs(test.x))
-print(f"asked for {len(truth)} tumours, first {answer['label'][0]}, {answer['probabilities'][0]}")
-print(f"right: {np.mean(np.array(answer['label']) == truth):.3f}")
-print(f"farthest from net.predict: {np.abs(np.array(answer['probabilities']) - p).max():.0e}")
-print(f"asked with three numbers: {refused}")
+print(f"sent {len(truth)} tumours; the first is {answer['label'][0]}, {answer['probabilities'][0]}")
+print(f"accuracy: {np.mean(np.array(answer['label']) == truth):.3f}")
+difference = np.abs(np.array(answer["probabilities"]) - p).max()
+print(f"largest difference from net.predict: {difference:.0e}")
+print(f"a row of three numbers is refused: {refused}")

@@ -2,8 +2,8 @@
 
     u_t + u u_x = ν u_xx,   u(x, 0) = sin x,   x periodic in [0, 2π)
 
-A spectral solver (Fourier in x, fourth-order Runge-Kutta in t) runs for 16 viscosities; a network
-learns all of them at once, and is asked for viscosities between those.  Writes burgers.png.
+A spectral solver (Fourier in x, fourth-order Runge-Kutta in t) runs for 16 viscosities.  A network
+learns all of these solutions, and predicts those for viscosities in between.  Writes burgers.png.
 """
 
 import matplotlib.pyplot as plt
@@ -14,16 +14,16 @@ import gpumlp
 N, TIMES = 128, np.linspace(0, 3, 31)
 X = np.arange(N) * 2 * np.pi / N
 K = np.fft.rfftfreq(N, 1 / N)  # wave numbers
-KEPT = K < N / 3  # the rest would be aliases of the products' (Orszag, 1971)
+RESOLVED = K < N / 3  # products of higher wave numbers would be aliases (Orszag, 1971)
 
 
 def solve(nu, steps=10):
-    """u (times, N), with so many steps from one time to the next."""
+    """Return u (times, N), with `steps` steps from one time to the next."""
     dt = (TIMES[1] - TIMES[0]) / steps
     half = np.exp(-nu * K**2 * dt / 2)  # viscosity over half a step, exactly
 
     def convection(v):
-        return -0.5j * dt * K * KEPT * np.fft.rfft(np.fft.irfft(v) ** 2)
+        return -0.5j * dt * K * RESOLVED * np.fft.rfft(np.fft.irfft(v) ** 2)
 
     v, found = np.fft.rfft(np.sin(X)), [np.sin(X)]
     for _ in TIMES[1:]:
@@ -38,14 +38,14 @@ def solve(nu, steps=10):
 
 
 def inputs(nu):
-    """A row (sin x, cos x, t, log ν) for each time and place: periodic in x, as u is."""
+    """Return a row (sin x, cos x, t, log ν) for each time and place: periodic in x, as u is."""
     t, x = np.meshgrid(TIMES, X, indexing="ij")
     columns = np.sin(x), np.cos(x), t - 1.5, np.full_like(x, np.log10(nu) + 1)
     return np.stack([column.ravel() for column in columns], axis=1)
 
 
 def draw(path, nus, solved, learnt):
-    """The solver's and the network's u(x) at six times, a panel for each viscosity."""
+    """Draw the solver's and the network's u(x) at six times, in a panel for each viscosity."""
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
     for axes, nu, u, v in zip(panels, nus, solved, learnt, strict=True):
         for i in range(0, len(TIMES), 6):

@@ -1,68 +1,75 @@
-"""The documentation's blocks run and print what they say; the site is built without a warning."""
+"""The documentation's blocks run and print what they say; Sphinx builds it without warnings."""
 
 from __future__ import annotations
 
 import contextlib
-import doctest
 import importlib
 import inspect
-import io
 import json
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
 import gpumlp
+from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.cli.app import app
-from tests.support.cli_cases import run
+from tests.support.harness.host_device import HostDevice
+from tests.support.pages import BLOCK, ROOT, run_blocks
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-# a block of Python, and the block of output that may follow it; or of commands with their output
-BLOCK = re.compile(
-    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?"
-    r"|^```console\n(?P<commands>.*?)^```\n",
-    re.MULTILINE | re.DOTALL,
-)
-COMMAND = re.compile(r"^\$ gpumlp (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text("utf-8"))],
-                         ids=lambda page: page.stem)  # fmt: skip
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if BLOCK.search(page.read_text("utf-8"))],
+    ids=lambda page: page.stem,
+)  # fmt: skip
 def test_blocks_run_and_print_what_they_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {"__name__": "__main__"}
-    for found in BLOCK.finditer(page.read_text("utf-8")):
-        for line, expected in COMMAND.findall(found["commands"] or ""):
-            refused = expected.startswith("gpumlp: error: ")
-            check(line, expected, run(*shlex.split(line), code=2 * refused).output)
-        if found["code"] is None:
-            continue
-        for library in re.findall(r"^(?:import|from) (torch|jax)\b", found["code"], re.MULTILINE):
-            pytest.importorskip(library)
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            exec(compile(found["code"], page.name, "exec"), space)
-        check(found["code"], found["printed"] or "", out.getvalue())
+    run_blocks(page)
 
 
-def check(code, expected, printed):
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    assert doctest.OutputChecker().check_output(expected, printed, flags), (
-        f"{code}\nis to print\n\n{expected}\nand prints\n\n{printed}"
-    )
+@pytest.fixture(scope="module")
+def own_functions(tmp_path_factory):
+    """The entries that the page on own functions defines."""
+    with contextlib.chdir(tmp_path_factory.mktemp("own")):
+        return run_blocks(DOCS / "guide" / "functions.md")
 
 
-def test_the_operations_of_the_device_page_are_operations():
+def test_own_activation_has_the_right_derivative(own_functions):
+    f, z = own_functions["squareplus"], np.linspace(-3, 3, 61)
+    e = 1e-6
+    slope = (f.f(z + e, **f.params) - f.f(z - e, **f.params)) / (2 * e)
+    np.testing.assert_allclose(f.df(z, None, **f.params), slope, rtol=1e-8)
+    net = gpumlp.MLP([20, 64, 2], activation=f.set(b=2.0))
+    J, _ = net.cost_and_gradients(np.ones((4, 20)), [0, 1, 0, 1])
+    assert np.isfinite(J)
+
+
+def test_own_functions_are_the_same_on_both_backends(own_functions):
+    """Their CUDA expressions run on the CPU."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    theta = []
+    for backend in ("numpy", CudaBackend(HostDevice(), "float64")):
+        net = gpumlp.MLP(
+            [3, 9, 2], own_functions["squareplus"], loss=own_functions["pseudo_huber"],
+            regularizer=own_functions["cauchy"].set(lam=0.1), precision="float64", backend=backend,
+        )  # fmt: skip
+        trainer = gpumlp.Trainer(net, own_functions["signum"], lr=0.01, batch_size=8)
+        trainer.fit(x, x[:, :2] * x[:, 1:], epochs=2, progress=False)
+        theta.append(np.concatenate([tensor.ravel() for tensor in net.tensors().values()]))
+    np.testing.assert_allclose(theta[1], theta[0], rtol=1e-9)
+
+
+def test_device_page_lists_operations():
     from gpumlp.backends import Backend
 
     page = (DOCS / "device.md").read_text("utf-8")
-    rows = re.findall(r"^\| (`.*?) \|", page.partition("## The seam")[0], re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("## The device protocol")[0], re.MULTILINE)
     operations = [operation for row in rows for operation in re.findall(r"`(\w+)`", row)]
     assert len(operations) > 20
     assert [operation for operation in operations if not hasattr(Backend, operation)] == []
@@ -75,7 +82,7 @@ def test_every_example_is_on_its_page():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built with warnings as errors; the examples have tests of their own."""
+    """Build the site with warnings as errors; the examples have tests of their own."""
     pytest.importorskip("myst_parser")
     pytest.importorskip("pydata_sphinx_theme")
     folder = tmp_path_factory.mktemp("site")
@@ -89,7 +96,7 @@ def site(tmp_path_factory):
 
 
 def in_docs(name):
-    """A module of the site's own."""
+    """Import a module of docs/_ext."""
     sys.path.insert(0, str(DOCS / "_ext"))
     try:
         return importlib.import_module(name)
@@ -98,10 +105,10 @@ def in_docs(name):
 
 
 def public_names():
-    """module.name of all that the reference must have."""
+    """Yield module.name for every name that the reference must contain."""
     names = in_docs("public_names")
     for module in names.public_modules():
-        with contextlib.suppress(ImportError):  # of a library that is not installed
+        with contextlib.suppress(ImportError):  # a library is not installed
             yield from (f"{module}.{name}" for name in names.public_names(module))
 
 
@@ -117,14 +124,14 @@ def test_every_public_name_is_in_the_reference(site):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_names_on_pages_lead_to_the_reference(site, page):
-    """Sphinx warns of none that begins like another library's or a module's."""
+def test_names_on_pages_link_to_the_reference(site, page):
+    """Sphinx does not warn of names that begin like those of another library or a module."""
     html = (site / page.relative_to(DOCS)).with_suffix(".html").read_text("utf-8")
     names = re.findall(r"\{py:\w+\}`~?([\w.]+)`", page.read_text("utf-8"))
     assert [name for name in names if not re.search(rf'#(module-)?{name}"', html)] == []
 
 
-def test_the_command_line_is_that_of_the_app(site):
+def test_command_line_page_has_every_option(site):
     page = (site / "command_line.html").read_text("utf-8")
     sections = dict(re.findall(r'<section id="gpumlp-([\w-]+)">(.*?)</section>', page, re.DOTALL))
     commands = typer.main.get_command(app).commands
@@ -134,7 +141,7 @@ def test_the_command_line_is_that_of_the_app(site):
         assert [flag for flag in options if flag[0] == "-" and flag not in sections[name]] == []
 
 
-def test_the_accuracies_are_those_of_the_committed_results(site):
+def test_accuracies_are_those_of_the_committed_results(site):
     page = re.sub(r"<[^>]+>", " ", (site / "guide" / "sklearn.html").read_text("utf-8"))
     results = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text("utf-8"))
     for name, by in results["sets"].items():
@@ -143,14 +150,14 @@ def test_the_accuracies_are_those_of_the_committed_results(site):
         assert re.search(rf"\b{name}\b.*?{'.*?'.join(means)}", page, re.DOTALL)
 
 
-def test_no_section_of_a_docstring_is_left_as_it_was(site):
+def test_every_section_of_a_docstring_is_converted(site):
     for page in (site / "reference").glob("*.html"):
         text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))
         assert re.findall(r"^(?:Args|Source|Columns):$", text, re.MULTILINE) == []
 
 
 def test_documented_arguments_are_those_of_the_signature():
-    """All of them and in their order, where a docstring lists any."""
+    """A docstring that lists arguments lists all of them, in their order."""
     docscrape = pytest.importorskip("numpydoc.docscrape")
     names, sections = in_docs("public_names"), in_docs("sections")
     checked = 0
@@ -166,9 +173,9 @@ def test_documented_arguments_are_those_of_the_signature():
 
 
 def public_callables(names):
-    """(name, object) of public functions, classes, and the classes' methods."""
+    """Yield (name, object) of public functions, classes, and methods of classes."""
     for module in names.public_modules():
-        with contextlib.suppress(ImportError):  # of a library that is not installed
+        with contextlib.suppress(ImportError):  # a library is not installed
             for name in names.public_names(module):
                 value = getattr(importlib.import_module(module), name)
                 if callable(value):
@@ -180,9 +187,11 @@ def public_callables(names):
                         yield f"{name}.{method}", found
 
 
-def test_the_loops_are_quoted_beside_the_book(site):
+def test_loops_are_quoted_next_to_the_book(site):
     page = re.sub(r"<[^>]+>", "", (site / "algorithms.html").read_text("utf-8"))
-    for line in ("backend.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])",
-                 "backend.weight_gradient(gz[k], s.recompute(k - 1), d.W[k], d.factors)"):  # fmt: skip
+    for line in (
+        "backend.affine_activation(h[k - 1], W[k], b[k], f[k], z[k], h[k])",
+        "backend.weight_gradient(gz[k], s.recompute(k - 1), d.W[k], d.factors)",
+    ):
         assert line in (ROOT / "gpumlp" / "backprop.py").read_text("utf-8")
-        assert page.count(line) == 2  # beside the book's line, and in the whole file
+        assert page.count(line) == 2  # next to the book's line, and in the whole file

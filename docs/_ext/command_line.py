@@ -1,4 +1,4 @@
-"""```{commands}```: the command line's help, from the commands themselves, a section each."""
+"""The directive `commands`: the help of each command, in a section of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpumlp.cli.app import app as gpumlp_app
 
 
 def parameters(command: Any, context: Any) -> Iterator[tuple[str, str]]:
-    """How each argument and option is written, and its help."""
+    """Yield each argument and option as the user writes it, and its help."""
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and "--help" not in parameter.opts:
@@ -24,29 +24,29 @@ def parameters(command: Any, context: Any) -> Iterator[tuple[str, str]]:
 
 
 def as_markdown(text: str) -> str:
-    """Help with its options as code."""
+    """Return a help text with its options marked as code."""
     parts = re.split(r"(`[^`]*`)", text)  # every second one is code already
     parts[::2] = [re.sub(r"--[a-z][\w-]*", r"`\g<0>`", p).replace("*", r"\*") for p in parts[::2]]
     return "".join(parts)
 
 
 def described(command: Any, context: Any) -> str:
-    """A command's usage, help, arguments and options, as Markdown."""
+    """Return a command's usage, help, arguments and options as Markdown."""
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    said = textwrap.dedent(command.help or "").strip()
-    parts = [f"```text\n{usage}\n```", as_markdown(said)]
+    text = textwrap.dedent(command.help or "").strip()
+    parts = [f"```text\n{usage}\n```", as_markdown(text)]
     parts += [
-        f"`{written.strip()}`\n: {as_markdown(' '.join(said.split())) or '…'}"
-        for written, said in parameters(command, context)
+        f"`{written.strip()}`\n: {as_markdown(' '.join(text.split())) or '…'}"
+        for written, text in parameters(command, context)
     ]
     return "\n\n".join(parts) + "\n"
 
 
 class Commands(SphinxDirective):
-    """All commands."""
+    """The directive `commands`."""
 
     def run(self) -> list[nodes.Node]:
-        """A section each."""
+        """Return a section for each command."""
         group: Any = typer.main.get_command(gpumlp_app)
         above = group.make_context("gpumlp", [], resilient_parsing=True)
         sections: list[nodes.Node] = []
@@ -61,6 +61,6 @@ class Commands(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Sphinx asks for this."""
+    """Register the directive."""
     app.add_directive("commands", Commands)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""```{entries} TABLE: the table of one kind of function, from the entries themselves."""
+"""The directive `entries`: the table of one kind of function, made from its entries."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import gpumlp
 from gpumlp.functions.entry import Entry
 
 WORDS = {
-    "ACTIVATIONS": "Hidden and output layers' f, by name.",
-    "LOSSES": "L(ŷ, y), by name.",
-    "REGULARIZERS": "Ω(θ), by name.",
+    "ACTIVATIONS": "Activations f of hidden and output layers, by name.",
+    "LOSSES": "Losses L(ŷ, y), by name.",
+    "REGULARIZERS": "Regularisers Ω(θ), by name.",
     "OPTIMIZERS": "Update rules, by name.",
-    "SCHEDULES": "The learning rate over a fit, by name.",
-    "INITIALIZERS": "The first weights, by name.",
+    "SCHEDULES": "Learning-rate schedules over a fit, by name.",
+    "INITIALIZERS": "Initialisers of the weights, by name.",
 }
 
 
 def facts(entry: Entry) -> dict[str, str]:
-    """What a row says of an entry beside its name."""
+    """Return the facts about an entry that its row of the table shows."""
     params = ", ".join(
         f"{name} = {value:g}" + (f" in {entry.limits[name]}" if name in entry.limits else "")
         for name, value in entry.params.items()
@@ -40,12 +40,12 @@ def facts(entry: Entry) -> dict[str, str]:
 
 
 class Entries(SphinxDirective):
-    """One table."""
+    """The directive `entries`."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The table as nodes, under the name of the Python object."""
+        """Return the table as nodes, under the name of the Python object."""
         name = self.arguments[0]
         rows = {key: facts(entry) for key, entry in getattr(gpumlp, name).items()}
         columns = ["name", *next(iter(rows.values()))]
@@ -60,6 +60,6 @@ class Entries(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Sphinx asks for this."""
+    """Register the directive."""
     app.add_directive("entries", Entries)
     return {"parallel_read_safe": True}

@@ -1,8 +1,10 @@
-"""```{example} 01_digits```: an example as it stands, what it prints, and the picture it draws.
-```{picture} lr.png```: what a page's own blocks of Python have drawn, as one program.
+"""Two directives that run programs while the site is built.
 
-Both run while the site is built, in _build/examples, and again when they or the library have
-changed.  `-D run_examples=0` leaves out what comes of it.
+```{example} 01_digits```    shows an example, its output, and the pictures that it draws
+```{picture} lr.png```       shows a picture that the page's own blocks of Python draw
+
+Programs run in _build/examples.  They run again when they or the library have changed.
+`-D run_examples=0` shows the sources alone.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 def run(path: Path) -> Path | None:
-    """The folder of what a program, or a page's blocks, wrote, `printed.txt` among it.
+    """Run a program, or a page's blocks, and return the folder of its files and of `printed.txt`.
 
-    None where a library lacks.
+    Returns None where a library is missing.
     """
     folder = RUNS / path.stem
     printed = folder / "printed.txt"
@@ -41,9 +43,11 @@ def run(path: Path) -> Path | None:
     if path.suffix == ".md":
         program = folder / "blocks.py"
         program.write_text("\n".join(BLOCK.findall(path.read_text("utf-8"))), encoding="utf-8")
-    # one thread: threads that wait by spinning would take the cores of whatever else runs here
-    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    environment = os.environ | alone | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
+    # one thread: spinning threads would slow down every other process of this machine
+    single_thread = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+    )
+    environment = os.environ | single_thread | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, str(program)],
         capture_output=True, encoding="utf-8", check=False, cwd=folder, env=environment,
@@ -58,12 +62,12 @@ def run(path: Path) -> Path | None:
 
 
 class Example(SphinxDirective):
-    """One example."""
+    """The directive `example`."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The source, and where it was run, its output."""
+        """Return the source, and the output where the example was run."""
         path = ROOT / "examples" / f"{self.arguments[0]}.py"
         text = f"```{{literalinclude}} /../examples/{path.name}\n:language: python\n```\n"
         folder = run(path) if self.config.run_examples else None
@@ -77,13 +81,13 @@ class Example(SphinxDirective):
 
 
 class Picture(SphinxDirective):
-    """One picture that this page's blocks draw; its content is what is said of it."""
+    """The directive `picture`; its content is the text for readers who cannot see it."""
 
     required_arguments = 1
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """The picture, where the page was run."""
+        """Return the picture, where the page's blocks were run."""
         page = Path(self.env.doc2path(self.env.docname))
         folder = run(page) if self.config.run_examples else None
         if folder is None:
@@ -93,7 +97,7 @@ class Picture(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Sphinx asks for this."""
+    """Register the directives."""
     app.add_config_value("run_examples", True, "env")
     app.add_directive("example", Example)
     app.add_directive("picture", Picture)

@@ -1,11 +1,12 @@
-"""```{public} MODULE: what the documentation says of a module's public names, none left out.
+"""Two directives that document every public name of a module.
 
     ```{public} gpumlp.data
     ```
 
-documents all of `gpumlp.data.__all__`.  Of a module whose names come from several backends, ``:of:``
-takes those that are defined in the modules it lists, and ``:but:`` those that are not.
-```{modules}``` does the same for every public module beside gpumlp and gpumlp.data, a section each.
+documents all of `gpumlp.data.__all__`.  Where a module has names of several other modules, ``:of:``
+selects those that are defined in the modules it lists, and ``:but:`` those that are not.
+```{modules}``` does the same for every other public module than gpumlp and gpumlp.data, with a
+section for each.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from sphinx.util.docutils import SphinxDirective
 import gpumlp
 from gpumlp.functions.entry import Entry
 
-BESIDE = (  # what stands beside gpumlp and gpumlp.data, as far as it is there
+OTHERS = (  # the public modules next to gpumlp and gpumlp.data, some of them optional
     "estimators", "callbacks", "interop.torch", "interop.onnx",
 )  # fmt: skip
 
 
 def public_modules() -> list[str]:
-    """The modules whose names users import."""
-    beside = (f"gpumlp.{name}" for name in BESIDE)
-    return ["gpumlp", "gpumlp.data", *(name for name in beside if find_spec(name))]
+    """Return the modules whose names users import."""
+    others = (f"gpumlp.{name}" for name in OTHERS)
+    return ["gpumlp", "gpumlp.data", *(name for name in others if find_spec(name))]
 
 
 def public_names(module: str) -> list[str]:
-    """The module's `__all__`, or what it defines; without what gpumlp has under that name, too."""
+    """Return the names of `__all__`, or those that the module defines, without gpumlp's own."""
     found = importlib.import_module(module)
     names = getattr(found, "__all__", None) or [
         name for name, value in vars(found).items()
@@ -50,27 +51,27 @@ def public_names(module: str) -> list[str]:
 
 
 def home(value: Any) -> str:
-    """The module where a public value is defined; of a table, that of its entries."""
+    """Return the module that defines a public value, or the entries of a table."""
     if isinstance(value, Mapping):
         return home(next(iter(value.values()), None))
     return getattr(value, "__module__", None) or type(value).__module__
 
 
 def members(kind: type) -> list[str]:
-    """The public methods and properties that a class gets from gpumlp, not from other libraries."""
+    """Return the public methods and properties of a class that gpumlp defines."""
     found: dict[str, None] = {}
     for base in kind.__mro__:
         if base.__module__.startswith("gpumlp"):
             found |= dict.fromkeys(name for name in vars(base) if not name.startswith("_"))
-    if issubclass(kind, Entry):  # what the library asks of entries is left to its sources
+    if issubclass(kind, Entry):  # the other methods of entries are for the library
         found = dict.fromkeys(["set"])
-    if issubclass(kind, gpumlp.Callback) and kind is not gpumlp.Callback:  # and of callbacks
+    if issubclass(kind, gpumlp.Callback) and kind is not gpumlp.Callback:  # so are the hooks
         found = {name: None for name in found if name not in vars(gpumlp.Callback)}
     return [name for name in found if ours(inspect.getattr_static(kind, name, None))]
 
 
 def ours(value: Any) -> bool:
-    """Whether this is a method or a property, and of gpumlp's own: scikit-learn adds some."""
+    """Whether this is a method or a property of gpumlp; scikit-learn adds some of its own."""
     function = getattr(value, "fget", value)
     if not (inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod))):
         return False
@@ -78,7 +79,7 @@ def ours(value: Any) -> bool:
 
 
 def described(module: str, name: str) -> str:
-    """The Markdown that documents one name."""
+    """Return the Markdown that documents one name."""
     value = getattr(importlib.import_module(module), name)
     if isinstance(value, Mapping) and home(value).startswith("gpumlp.functions"):
         return f"```{{entries}} {name}\n```\n"
@@ -97,18 +98,18 @@ def described(module: str, name: str) -> str:
 
 
 def among(path: str, modules: str) -> bool:
-    """Whether a module is one of those in a list, or within one."""
+    """Whether a module is in a list of modules, or within one of them."""
     return any(path == module or path.startswith(f"{module}.") for module in modules.split())
 
 
 class Public(SphinxDirective):
-    """The names of one module."""
+    """The directive `public`."""
 
     required_arguments = 1
-    option_spec = {"of": str, "but": str}  # noqa: RUF012  (docutils' way)
+    option_spec = {"of": str, "but": str}  # noqa: RUF012  (docutils needs a dict)
 
     def run(self) -> list[nodes.Node]:
-        """The nodes that document them."""
+        """Return the nodes that document the names."""
         module, parts = self.arguments[0], []
         for name in public_names(module):
             at = home(getattr(importlib.import_module(module), name))
@@ -118,10 +119,10 @@ class Public(SphinxDirective):
 
 
 class Modules(SphinxDirective):
-    """A section for each public module but gpumlp and gpumlp.data, which have pages."""
+    """The directive `modules`; gpumlp and gpumlp.data have pages of their own."""
 
     def run(self) -> list[nodes.Node]:
-        """The sections."""
+        """Return the sections."""
         return list(self._sections())
 
     def _sections(self) -> Iterator[nodes.Node]:
@@ -137,9 +138,9 @@ class Modules(SphinxDirective):
 def docstring(
     app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]
 ) -> None:
-    """A docstring as numpydoc reads it."""
+    """Convert a docstring to the form that numpydoc reads."""
     lines[:] = numpydoc_sections(lines)
-    for i, line in enumerate(lines):  # |x| and classes_ in the text are no markup
+    for i, line in enumerate(lines):  # |x| and classes_ in the text are not markup
         parts = re.split(r"(`+[^`]*`+)", line)  # every second one is in backticks
         parts[::2] = [re.sub(r"\||(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
         lines[i] = "".join(parts)
@@ -148,14 +149,14 @@ def docstring(
 def signature(
     app: Sphinx, what: str, name: str, value: Any, options: Any, written: str | None, gives: Any
 ) -> tuple[str | None, Any]:
-    """A signature without what Sphinx does not read or writes as it should not."""
+    """Remove from a signature what Sphinx cannot read or writes wrongly."""
     written = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", written or "")
     return written.replace("<factory>", "...") or None, gives
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Sphinx asks for this."""
-    if find_spec("torch") is None:  # 2 GB that a page with its names can do without
+    """Register the directives and the conversions."""
+    if find_spec("torch") is None:  # 2 GB, and the page needs its names alone
         with mock(["torch"]):
             importlib.import_module("gpumlp.interop.torch")
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before numpydoc

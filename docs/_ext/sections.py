@@ -1,11 +1,11 @@
-"""A docstring's sections as numpydoc reads them.
+"""Convert the sections of a docstring to the form that numpydoc reads.
 
     Args:                               Parameters
         x: (m, n_0), finite.            ----------
                                         x
                                             (m, n_0), finite.
 
-The left form, in which gpumlp's docstrings are written, is half as long.
+gpumlp's docstrings have the left form, which is half as long.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-TITLES = {"Args": "Parameters", "Source": "References"}  # where numpydoc has another word for it
+TITLES = {"Args": "Parameters", "Source": "References"}  # titles that differ in numpydoc
 LISTS = ("Args", "Attributes", "Columns", "Raises", "Returns", "Warns")
 HEAD = re.compile(rf"({'|'.join(LISTS)}|Source|Examples):(?: (.*))?")
 ITEM = re.compile(r"([\w*.]+(?:, [\w*.]+)*): (.*)")
 
 
 def numpydoc_sections(lines: list[str]) -> list[str]:
-    """The lines of a docstring, its sections in the right form."""
+    """Return the lines of a docstring with its sections in the right form."""
     return list(_converted(lines))
 
 
