@@ -9,11 +9,9 @@ import pytest
 
 import gpumlp
 from gpumlp.backends import get_backend
-from tests.backends.cuda import test_networks
-from tests.backends.cuda.test_networks import (  # noqa: F401  (collected here)
-    classifier,
-    on_cuda_backend,
-    on_host,
+from tests.support import network_tests
+from tests.support.cuda_networks import classifier, on_host, trained
+from tests.support.network_tests import (  # noqa: F401  (collected here)
     test_a_gradient_of_nan_shows_in_the_next_cost,
     test_a_layer_of_softmax_below_others,
     test_every_activation_with_every_loss,
@@ -21,8 +19,7 @@ from tests.backends.cuda.test_networks import (  # noqa: F401  (collected here)
     test_every_optimizer,
     test_twenty_steps_of_adamw,
     test_widths_and_minibatches,
-    trained,
-)  # fmt: skip
+)
 
 FACTOR = 100  # products of another summation order, a GPU's own elementary functions
 
@@ -30,7 +27,7 @@ FACTOR = 100  # products of another summation order, a GPU's own elementary func
 @pytest.fixture(autouse=True)
 def _on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks go to the device, and are compared a little less strictly."""
-    strictly = test_networks.assert_same
+    strictly = network_tests.assert_same
 
     def to_device(net: gpumlp.MLP, order: int = 0, **changes: Any) -> gpumlp.MLP:
         precision = changes.pop("precision", net.precision)
@@ -39,16 +36,16 @@ def _on_device(monkeypatch: pytest.MonkeyPatch) -> None:
         twin.assign(net.tensors())
         return twin
 
-    monkeypatch.setattr(test_networks, "on_cuda_backend", to_device)
+    monkeypatch.setattr(network_tests, "on_cuda_backend", to_device)
     monkeypatch.setattr(
-        test_networks, "assert_same", lambda got, want, t: strictly(got, want, FACTOR * t)
+        network_tests, "assert_same", lambda got, want, t: strictly(got, want, FACTOR * t)
     )
 
 
 def test_two_runs_give_the_same_bits() -> None:
     bits = set()
     for _ in range(2):
-        gpu = test_networks.on_cuda_backend(classifier(precision="float32"))
+        gpu = network_tests.on_cuda_backend(classifier(precision="float32"))
         trained(gpu, steps=10, clip_norm=0.5)
         bits.add(on_host(gpu.theta.flat).tobytes())
     assert len(bits) == 1

@@ -10,7 +10,7 @@ import pytest
 import gpumlp
 from gpumlp.backends.cuda import open_device
 from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
-from tests.backends.cuda.test_epilogues import assert_same, network, problem
+from tests.support.cuda_networks import assert_same, fusible_network, random_labels
 from tests.support.harness import epilogues
 
 TOLERANCE = {"float32": 1e-5, "tf32": 3e-3, "float16": 3e-3, "bfloat16": 2e-2}  # of the largest
@@ -127,10 +127,10 @@ def test_measured_products_are_the_same_products(measuring: Any) -> None:
 @pytest.mark.parametrize("f", ["relu", "gelu"])
 def test_measured_training(measuring: Any, f: str) -> None:
     """Whichever ways the measurement chooses."""
-    net = network(f, (5, 40, 24, 8, 3))
+    net = fusible_network(f, (5, 40, 24, 8, 3))
     gpu = gpumlp.MLP(**net.config(), backend="cupy")
     gpu.assign(net.tensors())
-    x, y = problem(net, 50)
+    x, y = random_labels(net, 50)
     for each in (net, gpu):
         gpumlp.Trainer(each, "momentum", lr=0.05, batch_size=16).fit(x, y, 5, progress=False)
     assert_same(gpu.theta.flat, net.theta.flat, 2e-3)

@@ -10,8 +10,16 @@ import pytest
 import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import classifier, on_host, problem
-from tests.backends.cuda.test_precisions import EPS, HALF, KIND, moved, relative
+from tests.support.cuda_networks import (
+    EPS,
+    HALF,
+    KIND,
+    classifier,
+    moved,
+    on_host,
+    problem,
+    relative,
+)
 from tests.support.training_cases import Hook
 
 SLACK = 20  # roundings of the storage type, for gradients summed in another order

@@ -10,9 +10,17 @@ import pytest
 import gpumlp
 from gpumlp import LOSSES
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, on_host, problem
-from tests.backends.cuda.test_precisions import EPS, moved, relative
 from tests.support import networks
+from tests.support.cuda_networks import (
+    EPS,
+    classifier,
+    device,
+    moved,
+    on_cuda_backend,
+    on_host,
+    problem,
+    relative,
+)
 from tests.support.harness.host_device import HostDevice
 from tests.support.refusal import refusal
 from tests.training.test_memory import OF_TRAINER, check, on_harness, parts

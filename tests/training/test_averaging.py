@@ -12,7 +12,7 @@ import pytest
 import gpumlp
 from gpumlp.errors import CheckpointError
 from gpumlp.training import averaging
-from tests.backends.cuda.test_networks import (
+from tests.support.cuda_networks import (
     classifier,
     device,
     on_cuda_backend,

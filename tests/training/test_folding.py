@@ -11,15 +11,17 @@ import pytest
 import gpumlp
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.training.updating import Apart, Folded
-from tests.backends.cuda.test_networks import (
+from tests.support.cuda_networks import (
+    EPS,
     TOLERANCE,
     classifier,
     device,
+    moved,
     on_cuda_backend,
     on_host,
     problem,
+    relative,
 )
-from tests.backends.cuda.test_precisions import EPS, moved, relative
 
 FOLDABLE = [
     ("sgd", {}, None), ("sgd", {}, gpumlp.L2(0.1, biases=0.5)), ("sgd", {}, gpumlp.L2(0.1)),

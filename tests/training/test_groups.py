@@ -12,9 +12,17 @@ import gpumlp
 from gpumlp import OPTIMIZERS, Group
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.training.groups import Region, regions
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, on_host, problem
-from tests.backends.cuda.test_precisions import EPS, moved, relative
 from tests.support import networks
+from tests.support.cuda_networks import (
+    EPS,
+    classifier,
+    device,
+    moved,
+    on_cuda_backend,
+    on_host,
+    problem,
+    relative,
+)
 from tests.support.refusal import refusal
 from tests.training.test_folding import FOLDABLE
 from tests.training.test_memory import LABELS, X, check, on_harness

@@ -13,7 +13,7 @@ import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.functions.optimizers import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
-from tests.backends.cuda.test_networks import (
+from tests.support.cuda_networks import (
     assert_same,
     classifier,
     device,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, problem, trained
+from tests.support.cuda_networks import classifier, device, on_cuda_backend, problem, trained
 from tests.support.harness.catalogue import CATALOGUE, DTYPES
 from tests.support.harness.comparing import real_of, same_in_every_order
 from tests.support.harness.compiled import kernel

@@ -1,70 +1,27 @@
 """GEMM plans: descriptors, layouts and arguments, against NumPy's product."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.plans import COMPUTE_TYPE, EPILOGUE, WORKSPACE_BYTES, Gemm, Operands, Plan
+from gpumlp.backends.cuda.plans import COMPUTE_TYPE, EPILOGUE, WORKSPACE_BYTES, Gemm, Plan
 from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
 from gpumlp.backends.cuda.tuning import Tuner
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness import epilogues
-from tests.support.harness.memory import aligned, aligned_empty
+from tests.support.harness.memory import aligned
+from tests.support.products import Product, dtype
 
 SHAPES = [(1, 1, 1), (5, 7, 3), (256, 10, 784), (1, 33, 2), (31, 1, 8)]
-TOLERANCE = {"float64": 1e-14, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
-TYPES = {"tf32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 NARROW = ("bfloat16", "float16")
-
-
-def dtype(compute):
-    return np.dtype(TYPES.get(compute, compute))
 
 
 def blas(lt, stream=0, workspace=0, fuse=True):
     return Blas(
         lt, stream, workspace, Tuner(None, TuningCache({"device": "test"}), lt.cuBLASLtError, fuse)
     )
-
-
-class Product:
-    """Operands of one product, and what comes out."""
-
-    def __init__(self, m, n, k, transpose_a=False, transpose_b=False, compute="float32", **more):
-        self.rng = np.random.default_rng([m, n, k])
-        kind, self.letters = dtype(compute), (transpose_a, transpose_b)
-        self.a = self.normal((k, m) if transpose_a else (m, k), kind)
-        self.b = self.normal((n, k) if transpose_b else (k, n), kind)
-        self.out = aligned_empty((m, n), more.pop("out", kind))
-        self.compute, self.epilogue, self.factors = compute, more.pop("epilogue", None), None
-        assert not more
-
-    def normal(self, shape, kind):
-        return aligned(self.rng.standard_normal(shape), kind)
-
-    @property
-    def exact(self):
-        """The product in float64, of the operands as they are rounded."""
-        a, b = self.a.astype(np.float64), self.b.astype(np.float64)
-        return (a.T if self.letters[0] else a) @ (b.T if self.letters[1] else b)
-
-    def on(self, blas, otherwise=None):
-        arrays = [self.a, self.b, self.out, None, None, self.factors]
-        if self.epilogue:
-            arrays[3:5] = self.epilogue.bias, self.epilogue.aux
-        gemm = Gemm.of(
-            self.a, self.b, self.out, *self.letters, self.compute, self.factors, self.epilogue
-        )
-        at = Operands(*(0 if each is None else each.ctypes.data for each in arrays))
-        return blas(gemm, at, otherwise)
-
-    def check(self, want, got=None):
-        got = self.out if got is None else got
-        tolerance = TOLERANCE[got.dtype.name] * np.abs(want).max()
-        np.testing.assert_allclose(got.astype(np.float64), want, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("compute", COMPUTE_TYPE)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import assert_same, device, on_cuda_backend, on_host
+from tests.support.cuda_networks import (
+    assert_same,
+    device,
+    fusible_network,
+    on_cuda_backend,
+    on_host,
+    random_labels,
+)
 from tests.support.harness.host_device import HostDevice
 
 WAYS: dict[str, Callable[[str], bool]] = {
@@ -21,15 +27,6 @@ WAYS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def network(f: str, widths: Any = (5, 16, 24, 8, 3), **settings: Any) -> gpumlp.MLP:
-    return gpumlp.MLP(widths, f, precision="float32", backend="numpy", **settings)
-
-
-def problem(net: gpumlp.MLP, m: int = 21) -> tuple[Any, Any]:
-    rng = np.random.default_rng(m)
-    return rng.normal(size=(m, net.widths[0])), rng.integers(0, net.widths[-1], m)
-
-
 def fused(gpu: gpumlp.MLP) -> list[str]:
     """The epilogues so far, in order."""
     products = [call.split() for call in device(gpu).calls if call.startswith("gemm")]
@@ -37,7 +34,7 @@ def fused(gpu: gpumlp.MLP) -> list[str]:
 
 
 def check(net: gpumlp.MLP, gpu: gpumlp.MLP, m: int = 21) -> None:
-    x, y = problem(net, m)
+    x, y = random_labels(net, m)
     assert_same(gpu.forward(x), net.forward(x), 2e-5)
     for intermediate in (False, True):
         J, want = net.cost_and_gradients(x, y, intermediate=intermediate)
@@ -51,7 +48,7 @@ def check(net: gpumlp.MLP, gpu: gpumlp.MLP, m: int = 21) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("f", ["relu", "gelu", "identity", "tanh"])
 def test_every_way_gives_the_same_gradients(f: str, way: str) -> None:
-    net = network(f)
+    net = fusible_network(f)
     gpu = on_cuda_backend(net)
     device(gpu).fuses = WAYS[way]
     check(net, gpu)
@@ -60,8 +57,8 @@ def test_every_way_gives_the_same_gradients(f: str, way: str) -> None:
 @pytest.mark.parametrize("f", ["relu", "gelu"])
 def test_what_is_fused(f: str) -> None:
     """Up and down where gz alone is kept, without aux where nothing is, never below one output."""
-    gpu = on_cuda_backend(network(f, output_activation="identity"))
-    x, y = problem(gpu)
+    gpu = on_cuda_backend(fusible_network(f, output_activation="identity"))
+    x, y = random_labels(gpu)
     gpu.forward(x)
     assert fused(gpu) == 3 * [f"{f}_bias"]
     device(gpu).calls.clear()
@@ -73,8 +70,8 @@ def test_what_is_fused(f: str) -> None:
 
 
 def test_the_identity_of_an_output_is_a_bias() -> None:
-    gpu = on_cuda_backend(network("tanh", (5, 8, 16)))
-    gpu.cost_and_gradients(*problem(gpu), intermediate=False)
+    gpu = on_cuda_backend(fusible_network("tanh", (5, 8, 16)))
+    gpu.cost_and_gradients(*random_labels(gpu), intermediate=False)
     assert fused(gpu) == ["bias"]
 
 
@@ -88,7 +85,7 @@ def test_the_identity_of_an_output_is_a_bias() -> None:
 )
 @pytest.mark.parametrize("f", ["relu", "gelu"])
 def test_widths(f: str, widths: tuple[int, ...], expected: list[str]) -> None:
-    net = network(f, widths, loss="squared_error")
+    net = fusible_network(f, widths, loss="squared_error")
     gpu = on_cuda_backend(net)
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(7, widths[0])), rng.normal(size=(7, widths[-1]))
@@ -102,7 +99,7 @@ def test_widths(f: str, widths: tuple[int, ...], expected: list[str]) -> None:
 
 def test_no_epilogue_in_float64() -> None:
     gpu = on_cuda_backend(gpumlp.MLP([5, 8, 8], "relu", precision="float64", backend="numpy"))
-    gpu.cost_and_gradients(*problem(gpu), intermediate=False)
+    gpu.cost_and_gradients(*random_labels(gpu), intermediate=False)
     assert fused(gpu) == []
 
 
@@ -127,11 +124,11 @@ def test_the_bits_serve_the_way_back_in_place_of_h() -> None:
 
 def test_bits_of_an_earlier_pass_are_not_read() -> None:
     """A forward pass that writes no bits makes them stale."""
-    net = network("relu")
+    net = fusible_network("relu")
     gpu = on_cuda_backend(net)
     trainer = gpumlp.Trainer(gpu, "sgd", lr=0.1, batch_size=7)
     twin = gpumlp.Trainer(net, "sgd", lr=0.1, batch_size=7)
-    x, y = problem(net)
+    x, y = random_labels(net)
     turns = iter([True, False, True, False] * 100)
 
     class Turn(gpumlp.Callback):
@@ -149,10 +146,10 @@ def test_bits_of_an_earlier_pass_are_not_read() -> None:
 @pytest.mark.parametrize("f", ["relu", "gelu"])
 def test_training(f: str, way: str) -> None:
     """With a smaller last minibatch, which has plans of its own."""
-    net = network(f)
+    net = fusible_network(f)
     gpu = on_cuda_backend(net)
     device(gpu).fuses = WAYS[way]
-    x, y = problem(net, 50)
+    x, y = random_labels(net, 50)
     for each in (net, gpu):
         gpumlp.Trainer(each, "momentum", lr=0.05, batch_size=16).fit(x, y, 5, progress=False)
     assert_same(gpu.theta.flat, net.theta.flat, 1e-4)
@@ -160,9 +157,9 @@ def test_training(f: str, way: str) -> None:
 
 def test_nan_in_a_weight_is_still_found() -> None:
     """relu's epilogue makes 0 of NaN, so that J stays finite; θ is looked at, too."""
-    gpu = on_cuda_backend(network("relu"))
+    gpu = on_cuda_backend(fusible_network("relu"))
     gpu.layers[1].W[0] = np.nan
-    x, y = problem(gpu)
+    x, y = random_labels(gpu)
     assert np.isfinite(on_host(gpu.forward(x))).all()
     with pytest.raises(FloatingPointError, match="diverged"):
         gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 2, progress=False)

@@ -8,44 +8,32 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import (
+from tests.support import networks
+from tests.support.cuda_networks import (
+    EPS,
+    HALF,
+    KIND,
     classifier,
     device,
+    moved,
     on_cuda_backend,
-    on_host,
     problem,
+    relative,
     trained,
 )
-from tests.support import networks
 from tests.support.harness.catalogue import PULL
 from tests.support.harness.host_device import HostDevice
-
-HALF = ["bfloat16", "float16"]
-EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # of one rounding, relative
-KIND = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype("float16")}
-
-
-def relative(got: Any, want: Any) -> float:
-    """‖got − want‖ / ‖want‖."""
-    got, want = (np.asarray(on_host(a), np.float64) for a in (got, want))
-    return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
 
 
 def rounding(precision: str) -> Any:
     """To the storage type and back."""
     return lambda a: a.astype(KIND[precision]).astype(np.float32)
-
-
-def moved(net: gpumlp.MLP, start: Any) -> Any:
-    """What training has added to `start`, all tensors in a row."""
-    return np.concatenate([(t - start[name]).ravel() for name, t in net.tensors().items()])
 
 
 def reference(net: gpumlp.MLP) -> gpumlp.MLP:

@@ -10,9 +10,9 @@ from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.plans import Algorithm
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.tuning import Choice, Tuner, measuring_asked
-from tests.backends.cuda.test_cublaslt import Product
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness.memory import aligned
+from tests.support.products import Product
 
 DEVICE = {"device": "Test GPU", "capability": "9.0", "cublasLt": 130100, "driver": 13000}
 
