@@ -1,4 +1,4 @@
-// Sums in two passes: blocks leave partial sums, a second launch adds them in a fixed order.
+// Sums in two passes: blocks write partial sums, and a second launch adds them in a fixed order.
 #include "common.cuh"
 
 // out[c] ← Σ over splits of partial[split, c]
@@ -11,7 +11,7 @@ GPUMLP_KERNEL(column_total, THREADS)
     }
 }
 
-// total ← total + part, or part where anew is set; n is a multiple of PACK
+// total ← total + part, or total ← part if anew is set; n is a multiple of PACK
 GPUMLP_KERNEL(add, THREADS)
 (const T* part, real* total, int64 n, int anew) {
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
@@ -23,7 +23,7 @@ GPUMLP_KERNEL(add, THREADS)
     }
 }
 
-// out[0] ← out[0] + Σ partial, by one block
+// out[0] ← out[0] + Σ partial, in one block
 GPUMLP_KERNEL(total, THREADS)
 (const real* partial, double* out, int64 n) {
     double sum = 0;

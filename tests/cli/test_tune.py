@@ -84,11 +84,11 @@ def test_the_step_is_measured_both_ways(lt):
     """With the clock of a stand-in whose graphs take no time, and so a tie."""
     name = "step 5-16-8-3 relu relu identity softmax_cross_entropy adamw float32, minibatch 32"
     told = json.loads(run("tune", *WIDTHS, "--json").stdout)
-    assert told["steps"] == {name: {"in turn": 0, "branched": 0, "branched, updated at once": 0}}
+    assert told["steps"] == {name: {"sequential": 0, "branched": 0, "branched, early update": 0}}
     lt.reopen()
     assert json.loads(run("tune", *WIDTHS, "--json").stdout)["steps"] == {}  # it is kept
     lt.reopen()
-    assert f"{name}: in turn 0 µs, branched 0 µs" in " ".join(
+    assert f"{name}: sequential 0 µs, branched 0 µs" in " ".join(
         run("tune", *WIDTHS, "--again").stdout.split()
     )
 

@@ -1,4 +1,4 @@
-"""torch's tensors and operators on a device."""
+"""Tensors and operators of torch on a GPU."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from tests.interop.test_torch_ops import (  # noqa: E402
 if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU", allow_module_level=True)
 
-FACTOR = 100  # products of another summation order, a GPU's own elementary functions
+FACTOR = 100  # products sum in another order, and a GPU has its own elementary functions
 
 
-def there(*tensors: Any) -> list[Any]:
+def on_gpu(*tensors: Any) -> list[Any]:
     return [t.detach().cuda().requires_grad_(t.requires_grad) for t in tensors]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("stream", ["default", "another"])
-def test_a_layer(name: str, dtype: Any, stream: str, made: Any) -> None:  # noqa: F811
+def test_layer(name: str, dtype: Any, stream: str, made: Any) -> None:  # noqa: F811
     for n_out in (8, 7):
-        of = there(made(33, 16), made(n_out, 16), made(n_out))
+        of = on_gpu(made(33, 16), made(n_out, 16), made(n_out))
         want = [t.to(dtype) for t in with_gradients(plain(*of, name, ()), *of)]
         of = [t.detach().to(dtype).requires_grad_() for t in of]
         with torch.cuda.stream(torch.cuda.Stream() if stream == "another" else None):
@@ -51,27 +51,27 @@ def test_a_layer(name: str, dtype: Any, stream: str, made: Any) -> None:  # noqa
         assert_same(got, want, max(FACTOR * TOLERANCE[torch.float64], 10 * TOLERANCE[dtype]))
 
 
-def test_operators_are_registered_soundly(made: Any) -> None:  # noqa: F811
-    x, W, b = there(made(3, 4), made(2, 4), made(2))
+def test_operators_are_registered_correctly(made: Any) -> None:  # noqa: F811
+    x, W, b = on_gpu(made(3, 4), made(2, 4), made(2))
     library.opcheck(torch_ops.layer, (x, W, b, "gelu", [], True))
     assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, "gelu"), (x, W, b))
-    (logits,) = there(made(6, 4))
+    (logits,) = on_gpu(made(6, 4))
     share = torch.full((6,), 1 / 6, dtype=torch.float64, device="cuda")
     library.opcheck(torch_ops.entropy, (logits, LABELS.cuda(), share, 0.1))
 
 
 def test_cross_entropy(made: Any) -> None:  # noqa: F811
-    (logits,) = there(made(6, 4))
+    (logits,) = on_gpu(made(6, 4))
     labels = LABELS.masked_fill(LABELS == 2, -100).cuda()
     got = with_gradients(softmax_cross_entropy(logits, labels, 0.1), logits)
     assert_same(
         got, with_gradients(F.cross_entropy(logits, labels, label_smoothing=0.1), logits), 1e-10
     )
-    assert torch.isnan(softmax_cross_entropy(logits, labels + 3))  # a label that is no class
+    assert torch.isnan(softmax_cross_entropy(logits, labels + 3))  # a label that is not a class
 
 
 @pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
-def test_a_network_trains_as_sequential_does(mode: str | None) -> None:
+def test_network_trains_like_sequential(mode: str | None) -> None:
     torch.manual_seed(0)
     fused = FusedMLP([20, 64, 48, 4], ["gelu", "relu"], device="cuda", dtype=torch.float64)
     both = fused, nn.Sequential(*copy.deepcopy(list(fused)))
@@ -91,22 +91,22 @@ def test_a_network_trains_as_sequential_does(mode: str | None) -> None:
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_autocast(kind: Any) -> None:
     fused = FusedMLP([20, 64, 4], "silu", device="cuda")
-    twin = nn.Sequential(*copy.deepcopy(list(fused)))
+    plain_torch = nn.Sequential(*copy.deepcopy(list(fused)))
     x = torch.randn(64, 20, device="cuda")
     with torch.autocast("cuda", kind):
-        got, want = fused(x), twin(x)
+        got, want = fused(x), plain_torch(x)
     assert got.dtype == want.dtype == kind
     assert_same([got], [want], 0.05)
 
 
-def test_a_networks_operations_take_tensors() -> None:
-    """Right after torch has begun to make them, and what comes back is torch's, on its device."""
+def test_network_accepts_tensors() -> None:
+    """Tensors that torch is still computing.  The result is a tensor on the same device."""
     net = gpumlp.MLP([64, 32, 3], "tanh", precision="float32", backend="cupy")
     with torch.cuda.stream(torch.cuda.Stream()):
         a = torch.randn(2000, 2000, device="cuda")
         for _ in range(20):
             a = torch.tanh(a @ a)
-        x = a[:512, 128:192]  # strided, and not there yet
+        x = a[:512, 128:192]  # strided, and not computed yet
         p = net.predict(x)
         assert p.is_cuda
         np.testing.assert_allclose(p.cpu(), net.predict(x.cpu()), rtol=1e-4, atol=1e-5)
@@ -119,7 +119,7 @@ def test_a_networks_operations_take_tensors() -> None:
         host.predict(x)
 
 
-def test_a_view_of_a_layer_writes_through() -> None:
+def test_view_of_layer_writes_through() -> None:
     net = gpumlp.MLP([4, 3], precision="float64", backend="cupy")
     net.backend.synchronize()
     W = torch.from_dlpack(net.layers[0].W)

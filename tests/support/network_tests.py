@@ -26,7 +26,7 @@ from tests.support.harness.catalogue import PULL
 
 
 def check(net: gpumlp.MLP, gpu: gpumlp.MLP, loss: str, m: int = 9) -> None:
-    """ŷ, J and every gradient."""
+    """Compare ŷ, J and every gradient of the two networks."""
     x, y, weights = networks.batch(loss, np.random.default_rng(m), m)
     tolerance = TOLERANCE[net.precision]
     assert_same(gpu.forward(x), net.forward(x), tolerance)
@@ -60,7 +60,7 @@ def test_every_depth_and_regularizer(depth: int, regularizer: Any) -> None:
 @pytest.mark.parametrize("widths", [(1, 1, 1), (8, 16, 4), (3, 65, 2), (129, 257, 33)])
 @pytest.mark.parametrize("m", [1, 2, 257])
 def test_widths_and_minibatches(widths: tuple[int, ...], m: int) -> None:
-    """Widths that allow 16-byte accesses, and widths that do not; labels; no bias penalty."""
+    """Widths that allow 16-byte accesses and widths that do not; labels; no penalty of biases."""
     rng = np.random.default_rng(m)
     net = gpumlp.MLP(
         widths, "tanh", regularizer=gpumlp.L2(0.1, biases=False), precision="float64",
@@ -76,7 +76,7 @@ def test_widths_and_minibatches(widths: tuple[int, ...], m: int) -> None:
             assert_same(one, other, 1e-12)
 
 
-def test_a_layer_of_softmax_below_others() -> None:
+def test_hidden_softmax_layer() -> None:
     net = networks.network(["softmax", "tanh", "softmax"], "squared_error", 4)
     check(net, on_cuda_backend(net), "squared_error", m=40)
 
@@ -101,8 +101,8 @@ def test_every_optimizer(name: str, clip_norm: float | None) -> None:
     assert_same(gpu.theta.flat, net.theta.flat, 1e-12)
 
 
-def test_a_gradient_of_nan_shows_in_the_next_cost() -> None:
-    """Clipping does not hide it: the norm is not finite, and then θ is NaN."""
+def test_nan_gradient_shows_in_next_cost() -> None:
+    """Clipping does not hide it: the norm is not finite, and then θ becomes NaN."""
     x, y, _ = problem(16)
     gpu = on_cuda_backend(classifier())
     gpu.layers[1].W[0] = np.nan

@@ -36,7 +36,7 @@ class Product:
         a, b = self.a.astype(np.float64), self.b.astype(np.float64)
         return (a.T if self.letters[0] else a) @ (b.T if self.letters[1] else b)
 
-    def on(self, blas, otherwise=None):
+    def on(self, blas, fallback=None):
         arrays = [self.a, self.b, self.out, None, None, self.factors]
         if self.epilogue:
             arrays[3:5] = self.epilogue.bias, self.epilogue.aux
@@ -44,7 +44,7 @@ class Product:
             self.a, self.b, self.out, *self.letters, self.compute, self.factors, self.epilogue
         )
         at = Operands(*(0 if each is None else each.ctypes.data for each in arrays))
-        return blas(gemm, at, otherwise)
+        return blas(gemm, at, fallback)
 
     def check(self, want, got=None):
         got = self.out if got is None else got

@@ -150,9 +150,9 @@ def test_the_cuda_backend_is_the_numpy_backend(
 def test_each_layer_updated_at_once(precision: str, slots: str | None, late: bool) -> None:
     """Part by part: the same bits."""
     found = []
-    for way in ("", "branched, updated at once"):
+    for way in ("", "branched, early update"):
         gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
-        device(gpu).way, device(gpu).late_branches = way, late
+        device(gpu).variant, device(gpu).late_branches = way, late
         trainer = fitted(gpu, ALL, "adamw", slot_precision=slots)
         found.append((gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes()))
     assert found[0] == found[1]

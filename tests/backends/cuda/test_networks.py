@@ -1,7 +1,7 @@
-"""Whole networks on the CUDA backend, its real kernels executed on the CPU, against the NumPy backend.
+"""Whole networks on the CUDA backend, with its real kernels executed on the CPU, against NumPy.
 
-The device gives memory full of NaN, so that a buffer read before it is written shows.  The launches
-of one training step are compared with committed lists.  After a change that is meant:
+New memory of the device is full of NaN, so that a buffer that is read before it is written shows.
+The launches of one training step are compared with committed lists.  To update the lists, run
 
     python -m tests.backends.cuda.test_networks
 """
@@ -20,11 +20,11 @@ from tests.support.cuda_networks import classifier, device, on_cuda_backend, pro
 from tests.support.harness.host_device import HostDevice
 from tests.support.network_tests import (  # noqa: F401  (collected here)
     check,
-    test_a_gradient_of_nan_shows_in_the_next_cost,
-    test_a_layer_of_softmax_below_others,
     test_every_activation_with_every_loss,
     test_every_depth_and_regularizer,
     test_every_optimizer,
+    test_hidden_softmax_layer,
+    test_nan_gradient_shows_in_next_cost,
     test_twenty_steps_of_adamw,
     test_widths_and_minibatches,
 )
@@ -33,8 +33,8 @@ RESOURCES = Path(__file__).parents[2] / "resources"
 
 
 @pytest.mark.parametrize("ask", ["forward", "predict"])
-def test_no_kernel_is_launched_on_no_rows(ask: str) -> None:
-    """A grid of no blocks is an error of the driver; the public function answers first."""
+def test_no_rows_raise_before_any_launch(ask: str) -> None:
+    """A grid without blocks is an error of the driver, so the public function must raise first."""
     gpu = on_cuda_backend(networks.network("tanh", "huber", 2))
     device(gpu).calls.clear()
     with pytest.raises(ValueError, match="x"):
@@ -42,7 +42,7 @@ def test_no_kernel_is_launched_on_no_rows(ask: str) -> None:
     assert not device(gpu).launches
 
 
-def test_tf32_is_float32_with_another_product() -> None:
+def test_tf32_uses_tf32_products() -> None:
     net = networks.network("relu", "huber", 3, precision="float32")
     gpu = on_cuda_backend(net, precision="tf32")
     check(net, gpu, "huber")
@@ -55,7 +55,7 @@ def test_tf32_is_float32_with_another_product() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_every_order_gives_the_same_bits(precision: str) -> None:
+def test_every_order_gives_same_bits(precision: str) -> None:
     net, bits = classifier(precision=precision), set()
     for order in (0, 1, 2, 3):
         gpu = on_cuda_backend(net, order)
@@ -67,8 +67,8 @@ def test_every_order_gives_the_same_bits(precision: str) -> None:
 # ---- memory --------------------------------------------------------------------------------------
 
 
-def test_a_full_device_leaves_theta_as_it_was() -> None:
-    """Whichever allocation fails; and the next attempt goes on as if nothing had happened."""
+def test_out_of_memory_keeps_theta() -> None:
+    """Whichever allocation fails, the next attempt gives the result of a run without failures."""
     x, y, weights = problem()
     net = classifier()
 
@@ -94,7 +94,7 @@ def test_a_full_device_leaves_theta_as_it_was() -> None:
     assert gpu.theta.flat.values.tobytes() == after
 
 
-def test_gradients_on_a_full_device() -> None:
+def test_gradients_after_out_of_memory() -> None:
     x, y, weights = problem()
     gpu = on_cuda_backend(classifier())
     want, gradients = gpu.cost_and_gradients(x, y, weights)
@@ -115,8 +115,8 @@ def test_gradients_on_a_full_device() -> None:
 # ---- the launches of one step --------------------------------------------------------------------
 
 
-class Step(gpumlp.Callback):
-    """Keeps what the last step asked of the device: the first compiles, the second records."""
+class RecordCalls(gpumlp.Callback):
+    """Keeps the device calls of the last step.  The first step compiles, the second records."""
 
     def __init__(self, calls: list[str]) -> None:
         self.calls, self.last = calls, [""]
@@ -127,14 +127,16 @@ class Step(gpumlp.Callback):
 
 
 def launches(f: str, optimizer: str) -> list[str]:
-    """Of one step of 784-256-256-10 with minibatches of 128, on a device of an H100's size."""
+    """The launches of one step of 784-256-256-10 on minibatches of 128, on a GPU like an H100."""
     backend = CudaBackend(HostDevice(multiprocessors=132), "float32")
     net = gpumlp.MLP([784, 256, 256, 10], f, regularizer=gpumlp.L2(1e-4), backend=backend)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(384, 784)), rng.integers(0, 10, 384)  # the third step is a replay
-    step = Step(backend._device.calls)
-    gpumlp.Trainer(net, optimizer, batch_size=128).fit(x, y, 1, callbacks=[step], progress=False)
-    replay, *calls = step.last
+    recorder = RecordCalls(backend._device.calls)
+    gpumlp.Trainer(net, optimizer, batch_size=128).fit(
+        x, y, 1, callbacks=[recorder], progress=False
+    )
+    replay, *calls = recorder.last
     assert replay == f"replay of {len(calls)}"
     return calls
 
@@ -143,8 +145,8 @@ STEPS = [("relu", "adamw"), ("gelu", "adamw"), ("gelu", "sgd")]
 
 
 @pytest.mark.parametrize(("f", "optimizer"), STEPS)
-def test_the_launches_of_a_step(f: str, optimizer: str) -> None:
-    """No more work than committed, and nothing that waits, copies or allocates."""
+def test_launches_of_a_step(f: str, optimizer: str) -> None:
+    """A step makes the committed launches, and it does not wait, copy or allocate."""
     found = launches(f, optimizer)
     assert found == (RESOURCES / f"launches_{f}_{optimizer}.txt").read_text().splitlines()
     assert all(call.startswith(("kernel", "gemm")) for call in found)

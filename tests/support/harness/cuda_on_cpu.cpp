@@ -1,13 +1,13 @@
-// The scheduler behind cuda_on_cpu.h.  Compiled without sanitizers, so that they watch the kernels
+// The scheduler of cuda_on_cpu.h.  It is compiled without sanitizers, so that they check the kernels
 // and not this file.
 //
 // Every CUDA thread of a block is a fiber on one OS thread.  A fiber runs until its thread ends or
-// waits at a barrier or a warp operation.  A warp runs on until all of it waits at a block barrier
-// or has ended; only then comes the next warp.  The caller picks the order of blocks, warps and
-// lanes.  So:
-//   * a run repeats exactly, and running it in other orders shows races;
-//   * a wait that can never end is found at once and named by file and line.
-// Threads that never wait need one fiber for all of their warp.
+// waits at a barrier or a warp operation.  A warp runs until all its threads wait at a block barrier
+// or have ended; then the next warp runs.  The caller chooses the order of blocks, warps and lanes.
+// So:
+//   * a run repeats exactly, and runs in other orders show races;
+//   * a wait that can never end is found immediately and reported with file and line.
+// Threads that never wait need only one fiber for their whole warp.
 #include "cuda_on_cpu.h"
 
 #include <sys/mman.h>
@@ -23,7 +23,7 @@
 namespace cuda_on_cpu {
 namespace {
 
-constexpr int MOST_WAITS = 1000000;  // of one block; then it counts as endless
+constexpr int MOST_WAITS = 1000000;  // of one block; more count as an endless loop
 
 enum State { NEW, READY, WAITING, DONE };
 
@@ -31,17 +31,17 @@ struct Thread {
     Index index{};
     int number = 0;  // in the block, x fastest
     State state = NEW;
-    Fiber* fiber = nullptr;  // that it is parked on
-    Kind kind = BLOCK;       // what it waits for, and where
+    Fiber* fiber = nullptr;  // the fiber on which the thread waits
+    Kind kind = BLOCK;       // what the thread waits for, and where
     Site site{};
     unsigned mask = 0;    // of the warp operation
     int source = 0;       // the lane that the shuffle reads
-    uint64_t value = 0;   // what it gives to the shuffle
-    uint64_t result = 0;  // what it gets
+    uint64_t value = 0;   // the input of the shuffle
+    uint64_t result = 0;  // the output of the shuffle
 };
 
-// Where threads meet, for ThreadSanitizer.  Two points in turn: a thread may come to the next
-// barrier before another has left this one.
+// A point where threads meet, for ThreadSanitizer.  Two points alternate, because a thread may come
+// to the next barrier before another thread has left this one.
 struct Meeting {
     unsigned count = 0;
     char point[2];
@@ -71,7 +71,7 @@ void fiber_main() {
     for (;;) {
         m.body(m.argument);
         m.now->state = DONE;
-#if defined(WITH_TSAN)  // wants a fiber of its own for every thread
+#if defined(WITH_TSAN)  // it needs one fiber for each thread
         __tsan_release(&m);
 #else
         while (m.next < m.warp->size() && m.threads[(*m.warp)[m.next]].state != NEW) ++m.next;
@@ -117,7 +117,7 @@ std::string deadlock() {
 
 // ---- barriers and warp operations ------------------------------------------------------------
 
-// Lets the threads go on if all that have not ended stand at the same __syncthreads.
+// Let the threads continue if all that have not ended wait at the same __syncthreads.
 bool release_block() {
     const Thread* first = nullptr;
     for (const Thread& t : m.threads) {
@@ -135,8 +135,8 @@ bool release_block() {
     return first != nullptr;
 }
 
-// Lets the lanes at the operation that `model` waits at go on, if all of its mask that have not
-// ended stand there.
+// Let the lanes at the operation of `model` continue, if all lanes of its mask that have not ended
+// wait there.
 bool release_warp_operation(const Thread& model) {
     const int first = model.number / 32 * 32;
     const int lanes = std::min(32, int(m.threads.size()) - first);
@@ -155,7 +155,7 @@ bool release_warp_operation(const Thread& model) {
                       ", which takes no part";
             return false;
         }
-        t.result = warp[t.source].value;  // of no meaning after __syncwarp
+        t.result = warp[t.source].value;  // has no meaning after __syncwarp
     }
     for (int i = 0; i < lanes; ++i)
         if (here >> i & 1) warp[i].state = READY;
@@ -169,7 +169,7 @@ Index at(uint64_t i, const Index& size) {
     return {unsigned(i % size.x), unsigned(i / size.x % size.y), unsigned(i / size.x / size.y)};
 }
 
-// Runs one warp until all its threads have ended or wait for another warp.
+// Run one warp until all its threads have ended or wait for another warp.
 void run_warp(const std::vector<int>& warp) {
     m.warp = &warp;
     for (bool more = true; more;) {
@@ -193,14 +193,14 @@ void run_warp(const std::vector<int>& warp) {
     }
 }
 
-// Shared memory of 0xff bytes, which are NaN as float, half and bfloat16.
+// Fill shared memory with 0xff bytes, which are NaN as float, half and bfloat16.
 void new_shared_memory(char* begin, char* end, size_t dynamic_bytes) {
-#if defined(WITH_TSAN)  // other memory, or the block before would count as racing
+#if defined(WITH_TSAN)  // new memory, or accesses of the block before would count as races
     if (begin != end)
         mmap(begin, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
              -1, 0);
 #else
-    m.dynamic.clear();  // under ThreadSanitizer freeing it would count as a race
+    m.dynamic.clear();  // under ThreadSanitizer, freeing it there would count as a race
 #endif
     for (char* p = begin; p < end; ++p) *p = char(0xff);
     m.dynamic.emplace_back(new char[dynamic_bytes]);
@@ -229,7 +229,7 @@ void run_block() {
 
 uint64_t count(const unsigned* size) { return uint64_t(size[0]) * size[1] * size[2]; }
 
-// why the driver would refuse the launch, or ""
+// the reason why the driver would refuse the launch, or ""
 std::string refusal(const Launch& asked, unsigned most_threads) {
     const uint64_t threads = count(asked.block), blocks = count(asked.grid);
     if (threads > most_threads)
@@ -242,7 +242,7 @@ std::string refusal(const Launch& asked, unsigned most_threads) {
     return "";
 }
 
-// Runs the blocks in this order, each with its warps shuffled anew where the order is a shuffle.
+// Run the blocks in this order.  If the order is a shuffle, each block shuffles its warps again.
 template <class Arrange>
 void run_blocks(const std::vector<uint64_t>& sequence, const Launch& asked, char* shared_begin,
                 char* shared_end, const Arrange& arrange) {
@@ -252,7 +252,7 @@ void run_blocks(const std::vector<uint64_t>& sequence, const Launch& asked, char
         new_shared_memory(shared_begin, shared_end, asked.dynamic_bytes);
         run_block();
         if (!m.error.empty()) return;
-#if defined(WITH_TSAN)  // it knows at most 8128; a dropped one's races are lost
+#if defined(WITH_TSAN)  // it supports at most 8128 fibers; races of a dropped fiber are lost
         if (m.fibers.count() + m.threads.size() > 8000) m.fibers.drop();
 #endif
     }
@@ -316,11 +316,11 @@ const char* run(const Launch& asked, unsigned most_threads, char* shared_begin, 
     arrange(sequence);
     run_blocks(sequence, asked, shared_begin, shared_end, arrange);
     if (!m.error.empty()) {
-        m.fibers.drop();  // some of them stand inside the kernel
+        m.fibers.drop();  // some of them are still inside the kernel
         return m.error.c_str();
     }
 #if defined(WITH_TSAN)
-    __tsan_acquire(&m);  // the launch has ended: all of it is seen
+    __tsan_acquire(&m);  // the launch has ended, and all its writes are visible
     m.dynamic.clear();
     m.fibers.drop();
 #endif

@@ -1,4 +1,4 @@
-"""Two streams of a device on a CPU, one of which is as late as the events between them allow."""
+"""Two streams of a device on a CPU.  One of them works as late as the events allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.harness.memory import aligned_empty
 
 
 class Stream:
-    """Work done in order: at once, or where it is late not before something waits for it."""
+    """Work done in order: immediately, or, if `late`, only when something waits for it."""
 
     def __init__(self, late: bool) -> None:
         self._late = late
@@ -58,7 +58,7 @@ class HostCopies:
     """`gpumlp.backends.cuda.protocol.Copies`.
 
     Args:
-        asked: notes a call of the device, which a recording step may not make.
+        asked: notes a call that is not allowed while a step is recorded.
     """
 
     def __init__(self, work: Stream, copies: Stream, asked: Callable[[str], None]) -> None:
@@ -71,7 +71,7 @@ class HostCopies:
         return self._pinned[-1]
 
     def upload(self, host: npt.NDArray[Any], out: Any, after: Event) -> Event:
-        self._asked(f"upload beside {host.shape} {host.dtype}")
+        self._asked(f"async upload {host.shape} {host.dtype}")
         if not any(np.may_share_memory(host, a) for a in self._pinned):
             raise KernelError("an upload from memory that is not pinned")
         if (host.shape, host.dtype) != (out.shape, out.dtype) or not host.flags.c_contiguous:
