@@ -233,7 +233,7 @@ class CudaBackend:
     ) -> None:  # fmt: skip
         rows, numbers = len(index), len(control)
         self._kernels.kernel("begin", "step.cu")(
-            *self._kernels.flat(rows, 1),
+            *self._kernels.flat(rows, pack=1),
             (position, order, controls, index, control, factors, J,
              i64(size), i64(rows), i64(numbers)),
         )  # fmt: skip

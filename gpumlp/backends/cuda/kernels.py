@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,17 @@ class Kernels:
     Attributes:
         dtype, storage: the two types.
         pack: the number of entries of the storage type in one memory access.
+        tile, rows, flat: the functions of `launch` for this device; `flat` has `pack` by default.
         partial: scratch memory for partial sums, in θ's type.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], storage: np.dtype[Any]) -> None:
         self._device, self.dtype, self.storage = device, dtype, storage
         self.pack = launch.PACK_BYTES // storage.itemsize
+        size = device.multiprocessors
+        self.tile = partial(launch.tile, multiprocessors=size)
+        self.rows = partial(launch.rows, multiprocessors=size)
+        self.flat = partial(launch.flat, pack=self.pack, multiprocessors=size)
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
         self.partial = device.empty((self.scratch_size(0),), dtype)
 
@@ -50,7 +56,7 @@ class Kernels:
             return
         n, pack = out.size, launch.PACK_BYTES // max(source.dtype.itemsize, out.dtype.itemsize)
         kernel = self.kernel("cast", "cast.cu", dtype=out.dtype.name, source=source.dtype.name)
-        kernel(*self.flat(n, pack), (source, out, i64(n), i32(self.aligned(source, out))))
+        kernel(*self.flat(n, pack=pack), (source, out, i64(n), i32(self.aligned(source, out))))
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
         """out ← source[index]."""
@@ -90,7 +96,7 @@ class Kernels:
         if loss.rowwise:
             grid, block = self.rows(rows)
         else:
-            grid, block = self.flat(rows * cols, pack)
+            grid, block = self.flat(rows * cols, pack=pack)
             arguments += (self.dtype.type(loss.output_scale(cols)),)
         self.kernel(name, loss.cuda_file, loss, labels=labels)(grid, block, arguments)
         self.total(grid[0] * grid[1], J)
@@ -109,12 +115,12 @@ class Kernels:
         grid, block = self.tile(rows, cols, pack)
         splits = grid[1]
         complete = splits == 1 and db.dtype == self.dtype  # the sums of the blocks are db itself
-        partial = db if complete else self.scratch(splits * cols)
+        sums = db if complete else self.scratch(splits * cols)
         kernel = self.kernel("activation_gradient", "activation.cu", f)
-        kernel(grid, block, (gh, z, h, gz, partial, *shape))
+        kernel(grid, block, (gh, z, h, gz, sums, *shape))
         if not complete:
             total = self.kernel("column_total", "reduce.cu")
-            total(*self.flat(cols, 1), (partial, db, i64(splits), i64(cols)))
+            total(*self.flat(cols, pack=1), (sums, db, i64(splits), i64(cols)))
 
     def total(self, blocks: int, J: Array) -> None:
         """J ← J + Σ of the partial sums of the blocks."""
@@ -122,18 +128,6 @@ class Kernels:
         kernel(*launch.ONE_BLOCK, (self.partial, J, i64(blocks)))
 
     # ---- geometry, memory and sources ---------------------------------------------------------
-
-    def tile(self, rows: int, cols: int, pack: int) -> launch.Geometry:
-        """Grid and block for a matrix: see `launch.tile`."""
-        return launch.tile(rows, cols, pack, self._device.multiprocessors)
-
-    def rows(self, count: int) -> launch.Geometry:
-        """Grid and block for one warp for each row: see `launch.rows`."""
-        return launch.rows(count, self._device.multiprocessors)
-
-    def flat(self, n: int, pack: int | None = None) -> launch.Geometry:
-        """Grid and block for a flat array: see `launch.flat`.  None: the storage type's pack."""
-        return launch.flat(n, self.pack if pack is None else pack, self._device.multiprocessors)
 
     def regions(self, regularizer: Regularizer, theta: Array, split: int) -> tuple[Any, ...]:
         """The arguments that describe the weights and biases in θ to a kernel."""

@@ -97,7 +97,7 @@ def average(kernels: Kernels, theta: Array, mean: Array, decay: float, control: 
 
 def _normalize(kernels: Kernels, V: Array, X: Array) -> None:
     """X ← V / max(‖V‖, LEAST_NORM)."""
-    grid, block = kernels.flat(V.size, 1)
+    grid, block = kernels.flat(V.size, pack=1)
     n, partial = i64(V.size), kernels.partial
     kernels.kernel("squares", "orthogonal.cu")(grid, block, (V, partial, n))
     kernels.kernel("normalize", "orthogonal.cu")(
@@ -109,4 +109,4 @@ def _quintic(kernels: Kernels, A: Array, P: Array, scale: float) -> None:
     """A ← scale (a I + b A + c P)."""
     numbers = (kernels.dtype.type(x) for x in (scale, *NEWTON_SCHULZ))
     kernel = kernels.kernel("quintic", "orthogonal.cu")
-    kernel(*kernels.flat(A.size, 1), (A, P, i64(len(A)), *numbers))
+    kernel(*kernels.flat(A.size, pack=1), (A, P, i64(len(A)), *numbers))
