@@ -11,13 +11,13 @@ GPUMLP_KERNEL(column_total, THREADS)
     }
 }
 
-// total ← total + part, or total ← part if anew is set; n is a multiple of PACK
+// total ← total + part, or total ← part if overwrite is set; n is a multiple of PACK
 GPUMLP_KERNEL(add, THREADS)
-(const T* part, real* total, int64 n, int anew) {
+(const T* part, real* total, int64 n, int overwrite) {
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const Pack<PACK> a = pack<PACK>(part + i);
         Pack<PACK, real> sum = {};
-        if (!anew) sum = pack<PACK>(total + i);
+        if (!overwrite) sum = pack<PACK>(total + i);
         for (int j = 0; j < PACK; ++j) sum.at[j] += real(a.at[j]);
         pack<PACK>(total + i) = sum;
     }

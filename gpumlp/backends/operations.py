@@ -176,8 +176,8 @@ class Backend(Protocol):
 
     # ---- the update ---------------------------------------------------------------------------
 
-    def add(self, part: Array, total: Array, anew: bool) -> None:
-        """total ← total + part, or total ← part if `anew` is true.
+    def add(self, part: Array, total: Array, overwrite: bool) -> None:
+        """total ← total + part, or total ← part if `overwrite` is true.
 
         part and total (q,), for the biases of one micro-batch; total has θ's type.
         """

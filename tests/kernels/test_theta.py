@@ -228,15 +228,15 @@ def test_add(n: int, blocks: int, dtype: str) -> None:
     total, part = theta_and_gradient(n, dtype)
 
     def call(order: int) -> Any:
-        added, anew = aligned(total), aligned_empty((n,), real_of(dtype))
-        for out, flag in ((added, 0), (anew, 1)):
+        added, overwritten = aligned(total), aligned_empty((n,), real_of(dtype))
+        for out, flag in ((added, 0), (overwritten, 1)):
             kernel("add", CATALOGUE[dtype]["reduce"])(
                 (blocks, 1), (256, 1), (part, out, i64(n), i32(flag)), order=order
             )
-        return added, anew
+        return added, overwritten
 
-    added, anew = same_in_every_order(call)
-    np.testing.assert_array_equal(anew, part.astype(real_of(dtype)))
+    added, overwritten = same_in_every_order(call)
+    np.testing.assert_array_equal(overwritten, part.astype(real_of(dtype)))
     np.testing.assert_array_equal(added, total + part.astype(real_of(dtype)))
 
 

@@ -172,9 +172,9 @@ class CudaBackend:
 
     # ---- the update ---------------------------------------------------------------------------
 
-    def add(self, part: Array, total: Array, anew: bool) -> None:
+    def add(self, part: Array, total: Array, overwrite: bool) -> None:
         kernel = self._kernels.kernel("add", "reduce.cu")
-        kernel(*self._kernels.flat(len(part)), (part, total, i64(len(part)), i32(anew)))
+        kernel(*self._kernels.flat(len(part)), (part, total, i64(len(part)), i32(overwrite)))
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, max_norm: float,

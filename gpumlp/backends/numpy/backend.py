@@ -189,8 +189,8 @@ class NumpyBackend:
 
     # ---- the update ---------------------------------------------------------------------------
 
-    def add(self, part: Array, total: Array, anew: bool) -> None:
-        np.copyto(total, part) if anew else np.add(total, part, out=total)
+    def add(self, part: Array, total: Array, overwrite: bool) -> None:
+        np.copyto(total, part) if overwrite else np.add(total, part, out=total)
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,

@@ -1,10 +1,10 @@
-// The scheduler of cuda_on_cpu.h.  It is compiled without sanitizers, so that they check the kernels
-// and not this file.
+// The scheduler of cuda_on_cpu.h.  It is compiled without sanitizers, so that they check only the
+// kernels.
 //
 // Every CUDA thread of a block is a fiber on one OS thread.  A fiber runs until its thread ends or
-// waits at a barrier or a warp operation.  A warp runs until all its threads wait at a block barrier
-// or have ended; then the next warp runs.  The caller chooses the order of blocks, warps and lanes.
-// So:
+// waits at a barrier or a warp operation.  A warp runs until all its threads wait at a block
+// barrier or have ended; then the next warp runs.  The caller chooses the order of blocks, warps
+// and lanes.  So:
 //   * a run repeats exactly, and runs in other orders show races;
 //   * a wait that can never end is found immediately and reported with file and line.
 // Threads that never wait need only one fiber for their whole warp.
@@ -176,7 +176,7 @@ void run_warp(const std::vector<int>& warp) {
         for (size_t k = 0; k < warp.size(); ++k) {
             Thread& t = m.threads[warp[k]];
             if (t.state != NEW && t.state != READY) continue;
-            Fiber* const fiber = t.state == NEW ? m.fibers.take() : t.fiber;
+            Fiber* const fiber = t.state == NEW ? m.fibers.acquire() : t.fiber;
             t.state = READY;
             m.next = k + 1;
             m.now = &t;
@@ -230,26 +230,26 @@ void run_block() {
 uint64_t count(const unsigned* size) { return uint64_t(size[0]) * size[1] * size[2]; }
 
 // the reason why the driver would refuse the launch, or ""
-std::string refusal(const Launch& asked, unsigned most_threads) {
-    const uint64_t threads = count(asked.block), blocks = count(asked.grid);
+std::string refusal(const Launch& request, unsigned most_threads) {
+    const uint64_t threads = count(request.block), blocks = count(request.grid);
     if (threads > most_threads)
         return std::to_string(threads) + " threads a block, but its launch bound is " +
                std::to_string(most_threads);
-    if (threads == 0 || threads > 1024 || asked.block[2] > 64 || blocks == 0 ||
-        asked.grid[0] > 0x7fffffffu || asked.grid[1] > 65535 || asked.grid[2] > 65535 ||
-        asked.dynamic_bytes > 227 * 1024 || asked.first_block + asked.blocks > blocks)
+    if (threads == 0 || threads > 1024 || request.block[2] > 64 || blocks == 0 ||
+        request.grid[0] > 0x7fffffffu || request.grid[1] > 65535 || request.grid[2] > 65535 ||
+        request.dynamic_bytes > 227 * 1024 || request.first_block + request.blocks > blocks)
         return "invalid launch configuration";
     return "";
 }
 
 // Run the blocks in this order.  If the order is a shuffle, each block shuffles its warps again.
 template <class Arrange>
-void run_blocks(const std::vector<uint64_t>& sequence, const Launch& asked, char* shared_begin,
+void run_blocks(const std::vector<uint64_t>& sequence, const Launch& request, char* shared_begin,
                 char* shared_end, const Arrange& arrange) {
     for (const uint64_t b : sequence) {
-        if (asked.order > 1) arrange(m.warps);
+        if (request.order > 1) arrange(m.warps);
         m.block_index = at(b, m.grid);
-        new_shared_memory(shared_begin, shared_end, asked.dynamic_bytes);
+        new_shared_memory(shared_begin, shared_end, request.dynamic_bytes);
         run_block();
         if (!m.error.empty()) return;
 #if defined(WITH_TSAN)  // it supports at most 8128 fibers; races of a dropped fiber are lost
@@ -291,30 +291,30 @@ uint64_t wait(Kind kind, Site site, unsigned mask, uint64_t value, int source) {
     return t.result;
 }
 
-const char* run(const Launch& asked, unsigned most_threads, char* shared_begin, char* shared_end,
+const char* run(const Launch& request, unsigned most_threads, char* shared_begin, char* shared_end,
                 void (*body)(void*), void* argument) {
-    m.error = refusal(asked, most_threads);
+    m.error = refusal(request, most_threads);
     if (!m.error.empty()) return m.error.c_str();
-    m.grid = Index{asked.grid[0], asked.grid[1], asked.grid[2]};
-    m.block = Index{asked.block[0], asked.block[1], asked.block[2]};
+    m.grid = Index{request.grid[0], request.grid[1], request.grid[2]};
+    m.block = Index{request.block[0], request.block[1], request.block[2]};
     m.body = body;
     m.argument = argument;
     m.fibers.launch();
-    std::mt19937 random(asked.order);
+    std::mt19937 random(request.order);
     const auto arrange = [&](auto& list) {
-        if (asked.order == 1) std::reverse(list.begin(), list.end());
-        if (asked.order > 1) std::shuffle(list.begin(), list.end(), random);
+        if (request.order == 1) std::reverse(list.begin(), list.end());
+        if (request.order > 1) std::shuffle(list.begin(), list.end(), random);
     };
-    const uint64_t threads = count(asked.block);
+    const uint64_t threads = count(request.block);
     m.threads.resize(threads);
     m.warps.assign((threads + 31) / 32, {});
     for (uint64_t i = 0; i < threads; ++i) m.warps[i / 32].push_back(int(i));
     for (auto& warp : m.warps) arrange(warp);
     arrange(m.warps);
-    std::vector<uint64_t> sequence(asked.blocks ? asked.blocks : count(asked.grid));
-    std::iota(sequence.begin(), sequence.end(), asked.first_block);
+    std::vector<uint64_t> sequence(request.blocks ? request.blocks : count(request.grid));
+    std::iota(sequence.begin(), sequence.end(), request.first_block);
     arrange(sequence);
-    run_blocks(sequence, asked, shared_begin, shared_end, arrange);
+    run_blocks(sequence, request, shared_begin, shared_end, arrange);
     if (!m.error.empty()) {
         m.fibers.drop();  // some of them are still inside the kernel
         return m.error.c_str();

@@ -1,9 +1,9 @@
 // Runs CUDA C++ kernels on the CPU, for tests only (g++ on Linux).
 //
 // host_module.py writes a file that includes this header, then many sources of the library, each in
-// its own namespace, then one CUDA_ON_CPU_EXPORT for each kernel.  cuda_on_cpu.cpp holds the scheduler
-// and explains how it works.  Kernels that use what is missing here (cooperative groups, textures,
-// mma, other warp operations and atomics) do not compile.
+// its own namespace, then one CUDA_ON_CPU_EXPORT for each kernel.  cuda_on_cpu.cpp holds the
+// scheduler and explains how it works.  Kernels that use what is missing here (cooperative groups,
+// textures, mma, other warp operations and atomics) do not compile.
 #pragma once
 #include <math.h>  // besides <cmath>: ::tanh(float) and similar functions return float, as in CUDA
 #include <stddef.h>
@@ -85,10 +85,10 @@ template <class... P> const char* signature(void (*)(P...)) {
     return s.c_str();
 }
 template <class... P>
-const char* launch(void (*kernel)(P...), const Launch& asked, unsigned most_threads,
+const char* launch(void (*kernel)(P...), const Launch& request, unsigned most_threads,
                    char* shared_begin, char* shared_end, void** arguments) {
     Call<P...> call{kernel, arguments};
-    return run(asked, most_threads, shared_begin, shared_end, Call<P...>::body, &call);
+    return run(request, most_threads, shared_begin, shared_end, Call<P...>::body, &call);
 }
 
 }  // namespace cuda_on_cpu
@@ -103,8 +103,8 @@ const char* launch(void (*kernel)(P...), const Launch& asked, unsigned most_thre
 #define GPUMLP_KERNEL(name, threads)                \
     enum : unsigned { name##_threads = (threads) }; \
     static void name
-// One block runs at a time, so a static variable serves as a shared variable of the block.  A linker
-// script puts those of one source together, so that they can be filled with NaN before each block.
+// One block runs at a time, so a static variable serves as a shared variable of the block.  A
+// linker script puts those of one source together, to fill them with NaN before each block.
 #define __shared__ static
 #define GPUMLP_DYNAMIC_SHARED(T, name) \
     T* const name = static_cast<T*>(cuda_on_cpu::dynamic_shared())
@@ -152,8 +152,8 @@ template <class T> T atomicAdd(T* p, T v) {  // compare-and-swap of the bits, be
 #define CUDA_ON_CPU_EXPORT(space, name)                                                            \
     extern "C" {                                                                                   \
     __attribute__((visibility("default"))) const char* launch_##space##_##name(                    \
-        const cuda_on_cpu::Launch* asked, void** arguments) {                                      \
-        return cuda_on_cpu::launch(&gpumlp::space::name, *asked, gpumlp::space::name##_threads,    \
+        const cuda_on_cpu::Launch* request, void** arguments) {                                    \
+        return cuda_on_cpu::launch(&gpumlp::space::name, *request, gpumlp::space::name##_threads,  \
                                    shared_begin_##space, shared_end_##space, arguments);           \
     }                                                                                              \
     __attribute__((visibility("default"))) const char* signature_##space##_##name() {              \

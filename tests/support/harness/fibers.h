@@ -48,7 +48,7 @@ public:
     }
 
     // an unused fiber: a new one, or one that was returned
-    Fiber* take() {
+    Fiber* acquire() {
         if (idle_.empty()) return make();
         Fiber* const fiber = idle_.back();
         idle_.pop_back();
@@ -76,7 +76,7 @@ public:
         jump(from, to);
         __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #elif defined(WITH_TSAN)
-        // a fiber sees the memory that the launch saw; the way back transfers nothing
+        // a fiber sees the memory that the launch saw; the switch back transfers nothing
         const bool back = &to == &scheduler_;
         __tsan_switch_to_fiber(to.tsan, back ? __tsan_switch_to_fiber_no_sync : 0);
         swapcontext(&from.context, &to.context);
@@ -87,7 +87,7 @@ public:
 
 private:
     // swapcontext without its two system calls, and without AddressSanitizer's longjmp, which
-    // takes each jump for the end of the stack's frames and forgets their guards
+    // treats each jump as the end of the stack's frames and forgets their guards
     [[gnu::noinline]] static void jump(Fiber& from, Fiber& to) {
         if (__builtin_setjmp(from.place)) return;
         go_on(to);

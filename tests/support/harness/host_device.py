@@ -100,7 +100,7 @@ class HostDevice:
         self._deferred: list[Callable[[], None]] = []
         self._fork = 0
         self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
-        self.copies = HostCopies(self._work, copies, self._asked)
+        self.copies = HostCopies(self._work, copies, self._note_call)
 
     @property
     def launches(self) -> list[str]:
@@ -110,7 +110,7 @@ class HostDevice:
     # ---- memory -------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        self._asked(f"empty {shape} {np.dtype(dtype)}")
+        self._note_call(f"empty {shape} {np.dtype(dtype)}")
         size = prod(shape) * np.dtype(dtype).itemsize
         if self.empties_left == 0 or self.live + size > self.limit:
             raise OutOfMemoryError("out of GPU memory")
@@ -133,7 +133,7 @@ class HostDevice:
 
     def adopt(self, a: Any) -> HostArray:
         """Also accepts torch's CPU tensors, which stand for tensors on a GPU here."""
-        self._asked("adopt")
+        self._note_call("adopt")
         self._work.finish()
         interface = getattr(a, "__cuda_array_interface__", None)
         if interface is not None:
@@ -148,29 +148,29 @@ class HostDevice:
         return int(a.values.ctypes.data)
 
     def fill(self, a: HostArray, value: float) -> None:
-        self._asked(f"fill {a.shape} {a.dtype}")
+        self._note_call(f"fill {a.shape} {a.dtype}")
         self._work.put(lambda: a.values.fill(value))
 
     def upload(self, a: npt.NDArray[Any], out: HostArray) -> None:
-        self._asked(f"upload {a.shape} {a.dtype} as {out.dtype}")
+        self._note_call(f"upload {a.shape} {a.dtype} as {out.dtype}")
         if not isinstance(a, np.ndarray) or a.shape != out.shape:
             raise KernelError(f"upload of {type(a).__name__} {np.shape(a)} into {out.shape}")
         self._work.finish()
         np.copyto(out.values, a, casting="unsafe")
 
     def copy(self, a: HostArray, out: HostArray) -> None:
-        self._asked(f"copy {a.shape} {a.dtype} as {out.dtype}")
+        self._note_call(f"copy {a.shape} {a.dtype} as {out.dtype}")
         if a.shape != out.shape:
             raise KernelError(f"copy of {a.shape} into {out.shape}")
         self._work.put(lambda: np.copyto(out.values, a.values, casting="unsafe"))
 
     def download(self, a: HostArray) -> npt.NDArray[Any]:
-        self._asked(f"download {a.shape} {a.dtype}")
+        self._note_call(f"download {a.shape} {a.dtype}")
         self._work.finish()
         return a.values.copy()
 
     def synchronize(self) -> None:
-        self._asked("synchronize")
+        self._note_call("synchronize")
         self._work.finish()
         self.copies.finish()
 
@@ -240,7 +240,7 @@ class HostDevice:
         else:
             self._recording.append(work)
 
-    def _asked(self, call: str) -> None:
+    def _note_call(self, call: str) -> None:
         """Note a call that CUDA does not allow while a step is recorded."""
         if self._recording is not None:
             raise KernelError(f"this call is not allowed while a step is recorded: {call}")

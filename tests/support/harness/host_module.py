@@ -164,8 +164,8 @@ class HostKernel:
         cells = [self._cell(i, a) for i, a in enumerate(args)]
         pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
         sizes = (((*size, 1, 1)[:3]) for size in (grid, block))
-        asked = _Launch(*sizes, blocks.start, len(blocks), shared_mem, order)
-        error = self._launch(ctypes.byref(asked), pointers)
+        request = _Launch(*sizes, blocks.start, len(blocks), shared_mem, order)
+        error = self._launch(ctypes.byref(request), pointers)
         if error:
             raise KernelError(f"{self.name}: {error.decode()}")
 

@@ -27,11 +27,11 @@ class DeviceKernel:
         """`order` has no effect: a GPU has its own order."""
         arrays = {id(a): a for a in args if isinstance(a, np.ndarray)}
         first = {a.ctypes.data: key for key, a in reversed(arrays.items())}  # aliases share one
-        there = {key: self._up(arrays[key]) for key in first.values()}
-        shared = {key: there[first[a.ctypes.data]] for key, a in arrays.items()}
+        uploaded = {key: self._up(arrays[key]) for key in first.values()}
+        shared = {key: uploaded[first[a.ctypes.data]] for key, a in arrays.items()}
         values = [shared[id(a)][1] if id(a) in shared else a for a in args]
         self._launch(grid, block, tuple(values))
-        for key, (whole, part) in there.items():
+        for key, (whole, part) in uploaded.items():
             self._down(arrays[key], whole, part)
 
     def _up(self, a: np.ndarray[Any, Any]) -> tuple[Any, Any]:
