@@ -1,1 +1,1 @@
-"""CUDA C++ sources, read by gpumlp.backends.cuda.source; a package so that every install finds them."""
+"""CUDA C++ sources for `gpumlp.backends.cuda.source`.  As a package, every install has them."""

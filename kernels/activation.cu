@@ -1,9 +1,9 @@
-// h = f(z + b) on the way up; gz = gh ⊙ f'(z) and its column sums on the way down, where h = f(z) is
-// computed again if it was not kept.
+// Forward pass: h = f(z + b).  Backward pass: gz = gh ⊙ f'(z) and its column sums, and h = f(z)
+// again if h was not kept.
 //
 // The entry supplies  real f(real z)  and  real df(real z, real h).  Matrices are (rows, cols),
-// row-major.  A block covers a tile of columns and walks down its share of the rows; a thread keeps
-// to its own columns, so that its bias, or its share of the column sums, stays in registers.
+// row-major.  A block covers a tile of columns and walks down its share of the rows.  Each thread
+// stays in its own columns, so that its bias, or its share of the column sums, stays in registers.
 #include "common.cuh"
 
 template <int N>
@@ -44,7 +44,7 @@ __device__ void activation_tile(const T* z, T* h, int64 rows, int64 cols) {
     }
 }
 
-// h ← f(z), from the z that bias_activation left.
+// h ← f(z), from the z that bias_activation has written.
 GPUMLP_KERNEL(activation, THREADS)
 (const T* z, T* h, int64 rows, int64 cols, int packed) {
     if (packed) activation_tile<PACK>(z, h, rows, cols);
@@ -73,7 +73,7 @@ __device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* 
         }
     for (int j = 0; j < N; ++j) mine[j] = sum[j];
     __syncthreads();
-    // one thread a column adds the block's rows, in their order
+    // for each column, one thread adds the rows of the block in order
     for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < width; c += THREADS) {
         const int64 column = blockIdx.x * (int64)width + c;
         real total = 0;
@@ -83,7 +83,7 @@ __device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* 
 }
 
 // gz ← gh ⊙ f'(z); partial[block row] ← the column sums of gz over the block's rows.
-// gz may be gh.  What f' does not read is passed as any array of that shape, and not read.
+// gz may be gh.  If f' does not read z or h, any array of that shape can be passed for it.
 GPUMLP_KERNEL(activation_gradient, THREADS)
 (const T* gh, const T* z, const T* h, T* gz, real* partial, int64 rows, int64 cols, int packed) {
     if (packed) gradient_tile<PACK>(gh, z, h, gz, partial, rows, cols);

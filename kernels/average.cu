@@ -1,20 +1,20 @@
 // θ̄, the moving average of θ.
 #include "common.cuh"
 
-// mean ← d mean + (1 − d) θ for d = min(decay, (t − 1) / (t + 8)), t = control[last]; n is a
-// multiple of PACK.  control[0] = 0: the update has skipped this step.
+// mean ← d mean + (1 − d) θ for d = min(decay, (t − 1) / (t + 8)), t = control[last].  n is a
+// multiple of PACK.  control[0] is 0 if the update has skipped this step.
 GPUMLP_KERNEL(average, THREADS)
 (const real* theta, real* mean, const double* control, int64 n, int64 last, double decay) {
     if (control[0] == 0) return;
     const double t = control[last], slow = (t - 1) / (t + 8);
     const double d = decay < slow ? decay : slow;
-    const real stay = real(d), move = real(1 - d);  // 1 − d in float32 would have lost its digits
+    const real stay = real(d), move = real(1 - d);  // in float32, 1 − d would lose its digits
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const Pack<PACK, real> x = pack<PACK>(theta + i);
         Pack<PACK, real> m = pack<PACK>(mean + i);
-        for (int j = 0; j < PACK; ++j) {  // from the nearer end, so that d = 0 gives θ itself
-            const real way = x.at[j] - m.at[j];
-            m.at[j] = d > 0.5 ? m.at[j] + move * way : x.at[j] - stay * way;
+        for (int j = 0; j < PACK; ++j) {  // start from the nearer end, so that d = 0 gives θ itself
+            const real difference = x.at[j] - m.at[j];
+            m.at[j] = d > 0.5 ? m.at[j] + move * difference : x.at[j] - stay * difference;
         }
         pack<PACK>(mean + i) = m;
     }

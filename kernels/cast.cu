@@ -1,16 +1,17 @@
-// Examples as they come from the host, in a type of their own, cast to the storage type.
+// Cast examples from the type that they have on the host to the storage type.
 //
 // The loader puts above this:  typedef … Source;  the type that is cast from
-//                              typedef … Wide;    which holds every Source, and is rounded to T as
-//                                                 NumPy rounds: once, and to bfloat16 from float
-// CuPy compiles with -ftz=true: of double only, what lies below float's normal numbers becomes 0.
+//                              typedef … Wide;    a type that holds every Source and that is
+//                                                 rounded to T as NumPy rounds: once, and to
+//                                                 bfloat16 from float
+// CuPy compiles with -ftz=true: a double that is smaller than float's normal numbers becomes 0.
 #include "common.cuh"
 
-// the wider of the two types takes 16-byte accesses: neighbouring threads then touch neighbouring
-// bytes on both sides
+// the wider of the two types has 16-byte accesses, so that neighbouring threads access neighbouring
+// bytes of both arrays
 enum { EACH = 16 / (sizeof(T) > sizeof(Source) ? sizeof(T) : sizeof(Source)) };
 
-// out ← source, n of them; packed: both arrays are aligned to 16 bytes
+// out ← source, n entries; packed: both arrays are aligned to 16 bytes
 GPUMLP_KERNEL(cast, THREADS)
 (const Source* source, T* out, int64 n, int packed) {
     const int64 whole = packed ? n / EACH * EACH : 0;

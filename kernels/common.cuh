@@ -1,22 +1,22 @@
-// What every kernel stands on.  Plain CUDA C++ for NVRTC: no host code, no toolkit headers.
+// Common definitions of all kernels.  Plain CUDA C++ for NVRTC: no host code, no toolkit headers.
 //
 // The loader puts above this:  typedef … T;     the storage type: float, double, half or bfloat16
-//                              typedef … real;  of arithmetic, and of θ: double for double, else
-//                                               float
-// and below it the device functions of the entry that the kernel is compiled for.
+//                              typedef … real;  the type of arithmetic and of θ: double for
+//                                               double, else float
+// and puts below it the device functions of the entry that the kernel is compiled for.
 
 #pragma once
 
 typedef long long int64;
 
-// Told no number of blocks, the compiler aims at more on a multiprocessor than registers suffice
-// for, and spills; 4 blocks leave a thread 64 registers, 2 leave 128.
+// Without a number of blocks, the compiler plans for more blocks on a multiprocessor than its
+// registers allow, and spills.  4 blocks leave 64 registers for a thread, 2 blocks leave 128.
 #ifndef GPUMLP_KERNEL
 #define GPUMLP_KERNEL(name, threads) \
     extern "C" __global__ void __launch_bounds__(threads, sizeof(real) == 8 ? 2 : 4) name
 #endif
 
-// 16-byte accesses: a thread's share of a row where the row's width and address allow it, else 1
+// entries of one 16-byte access, which a thread makes if the width and address of the row allow it
 enum { PACK = 16 / sizeof(T), THREADS = 256 };
 enum : unsigned { ALL_LANES = 0xffffffffu };
 
@@ -48,7 +48,7 @@ __device__ inline real lowest() {
     return sizeof(real) == 8 ? real(-1.7976931348623157e308) : real(-3.40282347e38f);
 }
 
-// sums over a warp; every lane gets the result, always added in the same order
+// sum over a warp, always in the same order; every lane gets the result
 template <class R> __device__ R warp_sum(R x) {
     for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(ALL_LANES, x, lanes);
     return x;
@@ -63,7 +63,7 @@ template <class R> __device__ R block_sum(R x) {
     __shared__ R part[THREADS / 32];
     const int thread = threadIdx.y * blockDim.x + threadIdx.x;
     x = warp_sum(x);
-    __syncthreads();  // of an earlier call, all have read part
+    __syncthreads();  // all threads have read the part of an earlier call
     if (thread % 32 == 0) part[thread / 32] = x;
     __syncthreads();
     x = part[0];

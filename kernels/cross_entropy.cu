@@ -1,8 +1,8 @@
-// Cross-entropy of softmax(ŷ) and y, on logits ŷ, with its gradient times the loss scale
+// Cross-entropy of softmax(ŷ) and y, for logits ŷ, and its gradient times the loss scale
 // S = scaling[0].
 //
-// Blocks are (32, THREADS / 32): a warp works on one row at a time.  The entry supplies the constant
-// smoothing;  y is (rows, cols), or integer labels (rows): see target.cuh.
+// Blocks are (32, THREADS / 32): a warp works on one row at a time.  The entry supplies the
+// constant smoothing.  y is (rows, cols), or integer labels (rows): see target.cuh.
 #include "common.cuh"
 #include "rows.cuh"
 #include "target.cuh"
@@ -19,7 +19,7 @@ __device__ void cross_entropy_rows(const T* y_hat, const Y* y, const real* weigh
                                    const double* scaling, T* gh, real* partial, int64 rows,
                                    int64 cols) {
     const real S = WITH_GRADIENT ? real(scaling[0]) : real(1);
-    real all = 0;  // lanes hold equal values: each row's loss counts in lane 0 alone
+    real all = 0;  // all lanes have equal values: only lane 0 counts the loss of a row
     for (int64 row = first_row(); row < rows; row += row_stride()) {
         const T* const x = y_hat + row * cols;
         const real share = weights[row];
@@ -60,7 +60,7 @@ GPUMLP_KERNEL(loss, THREADS)
     else cross_entropy_rows<1, false>(y_hat, y, weights, 0, 0, partial, rows, cols);
 }
 
-// the same, and gh ← S ∇_ŷ
+// the same, and gh ← S ∇_ŷ L
 GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial,
  int64 rows, int64 cols, int packed) {

@@ -1,4 +1,4 @@
-// A minibatch by index: rows of x and y, and the examples' shares of the mean.
+// Gather a minibatch by index: rows of x and y, and the weights of the examples in the mean.
 #include "common.cuh"
 
 template <int N>
@@ -16,7 +16,7 @@ GPUMLP_KERNEL(gather, THREADS)
     else gather_tile<1>(source, index, out, rows, cols);
 }
 
-// out[i] ← weights[index[i]] / Σ weights[index], all zero where the sum is 0; by one block
+// out[i] ← weights[index[i]] / Σ weights[index], or 0 if the sum is 0; in one block
 GPUMLP_KERNEL(mean_weights, THREADS)
 (const real* weights, const int64* index, real* out, int64 n) {
     real sum = 0;

@@ -1,5 +1,5 @@
-// Elementwise losses: J += Σ weights[row] · share · value(ŷ, y), and gh = its gradient by ŷ, times
-// the loss scale S = scaling[0].
+// Elementwise losses: J += Σ weights[row] · share · value(ŷ, y), and gh = its gradient with respect
+// to ŷ, times the loss scale S = scaling[0].
 //
 // The entry supplies  real value(real y_hat, real y)  and  real gradient(real y_hat, real y).
 // y is (rows, cols), or integer labels (rows): see target.cuh.
@@ -28,7 +28,7 @@ __device__ void loss_elements(const T* y_hat, const Y* y, const real* weights,
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// partial[block] ← the block's share of the loss
+// partial[block] ← the part of the loss that the block has computed
 GPUMLP_KERNEL(loss, THREADS)
 (const T* y_hat, const Y* y, const real* weights, real* partial, int64 rows, int64 cols, int packed,
  real share) {
@@ -36,7 +36,7 @@ GPUMLP_KERNEL(loss, THREADS)
     else loss_elements<1, false>(y_hat, y, weights, 0, 0, partial, rows, cols, share);
 }
 
-// the same, and gh ← S ∇_ŷ
+// the same, and gh ← S ∇_ŷ L
 GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial,
  int64 rows, int64 cols, int packed, real share) {

@@ -1,7 +1,7 @@
-// Newton's and Schulz's iteration towards an orthogonal matrix, but for its products.
+// The Newton-Schulz iteration towards an orthogonal matrix, except for its matrix products.
 #include "common.cuh"
 
-// partial[block] ← Σ v², of n numbers
+// partial[block] ← Σ v² of n numbers
 GPUMLP_KERNEL(squares, THREADS)
 (const real* v, real* partial, int64 n) {
     real sum = 0;
@@ -11,7 +11,7 @@ GPUMLP_KERNEL(squares, THREADS)
 }
 
 // x ← v / max(‖v‖, least), where ‖v‖² is the sum of the blocks' partial sums.  A norm that is not
-// finite gives NaN: the step must not look like a healthy one.
+// finite gives NaN, so that the step cannot look like a healthy one.
 GPUMLP_KERNEL(normalize, THREADS)
 (const real* v, const real* partial, real* x, int64 n, int64 blocks, double least) {
     double sum = 0;

@@ -1,11 +1,11 @@
 // λΩ(θ), its gradient, and the norm of the whole gradient, over the flat θ.
 //
-// The entry supplies  real omega(real theta)  and  real domega(real theta).  Weights come first,
-// biases from `split` on, where λ is multiplied by bias_strength.  n is a multiple of PACK.
+// The entry supplies  real omega(real theta)  and  real domega(real theta).  Weights come first.
+// Biases start at `split`; there, λ is multiplied by bias_strength.  n is a multiple of PACK.
 // The loader puts above this:  typedef … Grad;  the type of dθ in squared_norm: T, or real
 #include "common.cuh"
 
-// partial[block] ← Σ λΩ(θ) and, where add is set, dθ ← dθ + λ∇Ω(θ)
+// partial[block] ← Σ λΩ(θ) and, if add is set, dθ ← dθ + λ∇Ω(θ)
 GPUMLP_KERNEL(penalty, THREADS)
 (const real* theta, T* dtheta, real* partial, int64 n, int64 split, real bias_strength, int add) {
     real sum = 0;
@@ -43,9 +43,10 @@ GPUMLP_KERNEL(squared_norm, THREADS)
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// control[0] ← min(1, max_norm / √Σ partial), by one block; scaling[1] ← 1/S.
-// Where the norm is not finite: NaN; or, where the loss scale is dynamic (interval > 0), 0, which
-// tells the update to skip, and S is halved.  After `interval` steps without that S is doubled.
+// control[0] ← min(1, max_norm / √Σ partial), in one block; scaling[1] ← 1/S.
+// If the norm is not finite, control[0] becomes NaN.  If the loss scale is dynamic (interval > 0),
+// control[0] becomes 0 instead, which makes the update skip the step, and S is halved.  After
+// `interval` steps without such a norm, S is doubled.
 GPUMLP_KERNEL(clip, THREADS)
 (const real* partial, double* scaling, double* control, int64 n, double max_norm, int64 interval) {
     double sum = 0;

@@ -1,4 +1,4 @@
-// Sums in two passes: blocks leave partial sums, a second launch adds them in a fixed order.
+// Sums in two passes: blocks write partial sums, and a second launch adds them in a fixed order.
 #include "common.cuh"
 
 // out[c] ← Σ over splits of partial[split, c]
@@ -11,19 +11,19 @@ GPUMLP_KERNEL(column_total, THREADS)
     }
 }
 
-// total ← total + part, or part where anew is set; n is a multiple of PACK
+// total ← total + part, or total ← part if overwrite is set; n is a multiple of PACK
 GPUMLP_KERNEL(add, THREADS)
-(const T* part, real* total, int64 n, int anew) {
+(const T* part, real* total, int64 n, int overwrite) {
     for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
         const Pack<PACK> a = pack<PACK>(part + i);
         Pack<PACK, real> sum = {};
-        if (!anew) sum = pack<PACK>(total + i);
+        if (!overwrite) sum = pack<PACK>(total + i);
         for (int j = 0; j < PACK; ++j) sum.at[j] += real(a.at[j]);
         pack<PACK>(total + i) = sum;
     }
 }
 
-// out[0] ← out[0] + Σ partial, by one block
+// out[0] ← out[0] + Σ partial, in one block
 GPUMLP_KERNEL(total, THREADS)
 (const real* partial, double* out, int64 n) {
     double sum = 0;

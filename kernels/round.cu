@@ -1,4 +1,4 @@
-// θ's copy in the storage type, which the products read.
+// The copy of θ in the storage type, which the products read.
 #include "common.cuh"
 
 // rounded ← θ; n is a multiple of PACK

@@ -1,7 +1,7 @@
-// A row's statistics by one warp, a lane taking N neighbouring entries at a time.
+// Statistics of a row, computed by one warp.  A lane takes N neighbouring entries at a time.
 #pragma once
 
-// the row's maximum, and Σ exp(x − maximum), in one pass: the sum is rescaled when the maximum grows
+// the maximum of the row and Σ exp(x − maximum) in one pass: a larger maximum rescales the sum
 template <int N>
 __device__ void max_and_sum(const T* x, int64 cols, real& top, real& sum) {
     real m = lowest(), s = 0;

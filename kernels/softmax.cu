@@ -1,4 +1,4 @@
-// Softmax of each row, and the product with its Jacobian.
+// Softmax of each row, and the product with its Jacobian (vjp).
 //
 // Blocks are (32, THREADS / 32): a warp works on one row at a time.
 #include "common.cuh"

@@ -1,10 +1,10 @@
-// The first and the last launch of a training step: what differs from step to step lies in tables
-// on the device, one row a step, so that the launches themselves are always the same and can be
-// recorded once.
+// The first and the last launch of a training step.  Everything that differs between steps is in
+// tables on the device, with one row for each step.  So the launches are the same in every step and
+// can be recorded once.
 #include "common.cuh"
 
-// For the step t = position[0]: index ← order[t size …], rows of them; control and factors ← row t
-// of controls, (steps, numbers + 2); J ← 0.
+// For the step t = position[0]: index ← `rows` entries from order[t size] on; control and factors ←
+// row t of controls, (steps, numbers + 2); J ← 0.
 GPUMLP_KERNEL(begin, THREADS)
 (const int64* position, const int64* order, const double* controls, int64* index, double* control,
  real* factors, double* J, int64 size, int64 rows, int64 numbers) {
@@ -18,7 +18,7 @@ GPUMLP_KERNEL(begin, THREADS)
     J[0] = 0;
 }
 
-// costs[t] ← J, t ← t + 1, and after the last of the steps 0
+// costs[t] ← J; then t ← t + 1, or t ← 0 after the last step
 GPUMLP_KERNEL(end, THREADS)
 (int64* position, const double* J, double* costs, int64 steps) {
     if (first() >= 1) return;

@@ -1,26 +1,26 @@
-// One step of an optimizer over the flat θ, Ω's gradient folded in: one pass over memory.
+// One optimizer step over the flat θ, with the gradient of Ω, in one pass over memory.
 //
 // The entries supply  void rule(real& theta, real* slot, real g, const double* control,
-// real lr_factor, real decay_factor),  SLOTS, NUMBERS, how many of control's numbers the rule may
-// read, and  real domega(real theta).
+// real lr_factor, real decay_factor),  SLOTS,  NUMBERS (how many numbers of control the rule may
+// read)  and  real domega(real theta).
 // The loader puts above this:  typedef … Slot;  the type of the optimizer's state: real, or
 //                                               bfloat16
 //                              typedef … Grad;  the type of dθ: T, or real
-//                              enum { GROUPED = … };  whether regions of θ differ in what their
-//                                               learning rate and weight decay are multiplied by
-// Weights come first, biases from `split` on, where λ is multiplied by bias_strength.
+//                              enum { GROUPED = … };  whether regions of θ have their own factors
+//                                               of the learning rate and the weight decay
+// Weights come first.  Biases start at `split`; there, λ is multiplied by bias_strength.
 // slots is (SLOTS, n); n and split are multiples of PACK.
 #include "common.cuh"
 
-// 32 bits that look random, of a number: every bit of it moves half of them
+// hash a number to 32 bits that look random: each bit of x changes half of them
 __device__ inline unsigned mix(unsigned x) {
     x = (x ^ x >> 16) * 0x7feb352du;
     x = (x ^ x >> 15) * 0x846ca68bu;
     return x ^ x >> 16;
 }
 
-// x as it is kept: in 16 bits it is rounded up or down by chance, in the mean to x itself, because
-// β₂ = 0.999 changes a slot by less than half of bfloat16's last digit
+// slot ← x.  16-bit slots use stochastic rounding, whose mean is x itself, because β₂ = 0.999
+// changes a slot by less than half of bfloat16's last digit
 __device__ inline void keep(real x, unsigned, real& slot) { slot = x; }
 template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
     union { float value; unsigned bits; } in;
@@ -31,10 +31,10 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
     slot = out.value;
 }
 
-// g = control[0] (dθ / S + λ∇Ω(θ)), then the rule on each θ and its slots, with control[1], …
-// Only for the entries from `begin` to `end`, multiples of PACK.  S is the loss scale, scaling[1] its
-// reciprocal; rounded is θ's copy in T, where T is not θ's type; control[0] = 0 skips the step.
-// groups: of each region, in order, where it ends, a multiple of PACK, and its two multipliers.
+// g = control[0] (dθ / S + λ∇Ω(θ)), then the rule for each θ and its slots, with control[1], …
+// Only for the entries from `begin` to `end`, which are multiples of PACK.  S is the loss scale,
+// and scaling[1] is 1/S.  rounded is the copy of θ in T, if T is not θ's type.  control[0] = 0
+// skips the step.  groups: for each region, in order, its end (a multiple of PACK) and its factors.
 GPUMLP_KERNEL(update, THREADS)
 (real* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
  const double* scaling, const double* groups, int64 n, int64 split, real bias_strength, int64 begin,
@@ -43,7 +43,7 @@ GPUMLP_KERNEL(update, THREADS)
     if (scale == real(0)) return;
     const unsigned step = mix((unsigned)control[1 + NUMBERS]);
     for (int64 i = begin + first() * PACK; i < end; i += stride() * PACK) {
-        const double* group = groups;  // looked up anew: to remember the region would spill
+        const double* group = groups;  // searched again for each i: to remember the region spills
         if (GROUPED) while (i >= int64(group[0])) group += 3;
         const real lr_factor = GROUPED ? real(group[1]) : real(1),
                    decay_factor = GROUPED ? real(group[2]) : real(1);

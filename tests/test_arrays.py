@@ -10,7 +10,7 @@ import pytest
 import gpumlp
 from gpumlp.arrays import as_backend_array, as_kind_of
 from gpumlp.backends import get_backend
-from tests.backends.cuda.test_networks import assert_same, on_cuda_backend
+from tests.support.cuda_networks import assert_same, on_cuda_backend
 from tests.support.harness.host_device import HostArray
 from tests.support.refusal import refusal
 

@@ -1,4 +1,4 @@
-"""The two backends and how one is chosen."""
+"""The two backends, and the function that chooses one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
 def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> Backend:
-    """The backend called "numpy" or "cupy"; "auto" is "cupy" where a GPU can be used, else "numpy".
+    """The backend called "numpy" or "cupy".
 
-    A backend itself is returned as it is.
+    "auto" is "cupy" if a GPU can be used, else "numpy".  A backend itself is returned as it is.
 
     Raises:
-        ValueError, TypeError: unknown backend or precision, or one that the backend lacks.
-        gpumlp.DeviceError: "cupy" was asked for and no GPU can be used; the message says why.
+        ValueError, TypeError: the backend or the precision is unknown, or the backend does not have
+            the precision.
+        gpumlp.DeviceError: the backend is "cupy" and no GPU can be used; the message says why.
     """
     if not isinstance(backend, str):
         if not hasattr(backend, "affine_activation"):

@@ -1,4 +1,4 @@
-"""Rows of the host's arrays, one minibatch after the other: the operation `feed` of the NumPy backend."""
+"""Copies of rows from host memory: what the `feed` operations of both backends share."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from gpumlp.io.types import HostArray
 
 Index = npt.NDArray[np.int64]
 
-BLOCK_BYTES = 512 << 10  # of the wider side, for one thread at a time: see `Threads`
+BLOCK_BYTES = 512 << 10  # of the wider of source and output, for one item of `Threads.map`
 
 
 def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out: HostArray) -> None:
-    """out ← source[index], cast as NumPy casts; no more of the source is read, copied or cast."""
-    # of an array with gaps or odd addresses np.take would make a copy first
-    takes = isinstance(source, np.ndarray) and source.flags.c_contiguous and source.flags.aligned
+    """out ← source[index], cast as NumPy casts.  Only these rows are read, copied and cast."""
+    # np.take copies the whole array first if its memory has gaps or is not aligned
+    direct = isinstance(source, np.ndarray) and source.flags.c_contiguous and source.flags.aligned
 
     def block(part: slice) -> None:
         if isinstance(source, FileRows):
             source.take(index[part], out[part])
-        elif takes and source.dtype == out.dtype:  # "raise" would buffer the output
+        elif direct and source.dtype == out.dtype:  # mode "raise" would buffer the output
             np.take(source, index[part], axis=0, out=out[part], mode="clip")
         else:
-            rows = source.take(index[part], axis=0) if takes else source[index[part]]
+            rows = source.take(index[part], axis=0) if direct else source[index[part]]
             np.copyto(out[part], rows, casting="unsafe")
 
     width = max(source.dtype.itemsize, out.itemsize) * out[0].size
     size = max(1, BLOCK_BYTES // max(1, width))
     parts = [slice(i, min(i + size, len(index))) for i in range(0, len(index), size)]
-    if isinstance(source, FileRows):  # whose many short calls the interpreter's lock would hamper
+    if isinstance(source, FileRows):  # many short calls: the interpreter's lock makes threads slow
         threads = Threads(1)
     threads.map(block, parts)
 
 
 class HostFeed:
-    """Rows straight from the source into the workspace, when they are taken."""
+    """The `Feed` of the NumPy backend: `copy_into` reads the rows from the source."""
 
     def __init__(self, source: HostArray, threads: Threads) -> None:
         self._source, self._threads = rows_of(source), threads
@@ -46,5 +46,5 @@ class HostFeed:
     def fetch(self, index: Index) -> None:
         self._index = index
 
-    def take(self, out: HostArray) -> None:
+    def copy_into(self, out: HostArray) -> None:
         take_rows(self._threads, self._source, self._index, out)

@@ -1,13 +1,15 @@
-"""The operations: what Algorithms 6.3 and 6.4, and a training step around them, ask of a backend.
+"""The operations that Algorithms 6.3 and 6.4 and a training step ask of a backend.
 
-Both backends offer them with the same parameters and meaning; this page alone documents them.
+Both backends offer the same operations with the same parameters.  Only this page documents them.
 
-Shapes: m examples as rows, n_in and n_out the widths of a layer, n = n_L the width of the output.
-θ, slots, targets and weights have the backend's `dtype`; x, z, h, gh, gz, the gradient dθ with its
-views dW and db, and θ as the products read it, W and b, have its `storage` type, which in 16-bit
-backends is another.  Arrays are C-contiguous.  Every result is written to a buffer of the caller's
-(the last parameters), so that a step allocates nothing.  The caller has checked shapes, dtypes and
-values; an operation does not.
+Shapes: a minibatch has m examples, one in each row.  n_in and n_out are the widths of a layer, and
+n = n_L is the width of the output.  θ has p entries.
+Dtypes: θ, optimizer slots, targets and weights of examples have the backend's `dtype`.  x, z, h,
+gh, gz, the gradient dθ with its views dW and db, and the W and b that products read have the
+backend's `storage` type, which differs from `dtype` in the 16-bit precisions.
+All arrays are C-contiguous.  Each operation writes its results to buffers of the caller, which are
+the last parameters, so that a training step allocates nothing.  The caller has checked shapes,
+dtypes and values; the operations do not check them.
 """
 
 from __future__ import annotations
@@ -23,96 +25,98 @@ from gpumlp.io.types import Array
 
 
 class Feed(Protocol):
-    """Rows of an array on the host, on their way into the backend.
+    """Copies rows of an array in host memory to the backend, one minibatch after the other.
 
-    In the CUDA backend the rows travel while it works, and `take` waits for nothing; what is said of a
-    step, that it may be recorded, does not hold for either call.
+    The CUDA backend copies the rows while the GPU computes.  Neither call may be part of a recorded
+    step.
     """
 
     def fetch(self, index: npt.NDArray[np.int64]) -> None:
-        """Start on the rows `index`, for the next `take`; others that were fetched are dropped."""
+        """Start to copy the rows `index`.  Unused rows of an earlier `fetch` are lost."""
 
-    def take(self, out: Array) -> None:
-        """out ← the rows that were fetched, cast as NumPy casts.  It has as many."""
+    def copy_into(self, out: Array) -> None:
+        """out ← the fetched rows, cast as NumPy casts.  `out` has as many rows as were fetched."""
 
 
 class Backend(Protocol):
-    """One backend.  Operations stand in the order of the algorithms."""
+    """One backend.  The operations stand in the order of the algorithms."""
 
     name: str
     """ "numpy" or "cupy"."""
     precision: str
-    """ "float64", "float32" or, in the CUDA backend, "tf32", "bfloat16" or "float16"."""
+    """ "float64" or "float32"; the CUDA backend also has "tf32", "bfloat16" and "float16"."""
     dtype: np.dtype[Any]
-    """of θ: float64 or float32."""
+    """The type of θ: float64 or float32."""
     storage: np.dtype[Any]
-    """of activations, gradients and what the products read: θ's, bfloat16 or float16."""
+    """The type of activations, gradients and the θ that products read: `dtype` or a 16-bit type."""
     scales_loss: bool
-    """Whether the loss is scaled, dynamically, lest gradients vanish: in float16."""
+    """Whether the loss is scaled dynamically so that gradients do not vanish (in float16)."""
     folds: bool
-    """Whether `weight_gradient` with factors takes no memory for it."""
+    """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
     rounds_slots: bool
-    """Whether an optimizer's slots may be bfloat16, rounded stochastically."""
+    """Whether optimizer slots may be bfloat16 with stochastic rounding."""
 
     def describe(self) -> str:
-        """The backend in words, for `repr` and the command line."""
+        """A description of the backend for `repr` and the command line."""
 
     def owns(self, a: object) -> bool:
         """Whether `a` is an array of this backend."""
 
     def accepts(self, a: object, dtype: np.dtype[Any]) -> bool:
-        """Whether the operations take `a` as it lies for an array of the backend in `dtype`."""
+        """Whether the operations can use `a` without a copy as an array of `dtype`."""
 
     def asarray(
         self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
     ) -> Array:
-        """A new C-contiguous array of the backend with a's values, in `dtype` (None: the backend's).
+        """A new C-contiguous array of the backend with the values of `a`.
 
-        Where `out` is given, of a's shape, the values are written there instead.
+        Its type is `dtype`; None means the backend's `dtype`.  If `out` is given, which has the
+        shape of `a`, the values are written to `out` instead.
         """
 
     def adopt(self, a: Any) -> Array:
-        """An array over the memory of another library's `a`, which lies where the backend computes.
+        """An array over the memory of `a`, an array of another library in the backend's memory.
 
-        It is the backend's own unless it lies on another GPU.
+        The backend owns the result unless `a` is on another GPU.
         """
 
     def to_host(self, a: Array) -> npt.NDArray[Any]:
-        """The values of `a` as a new NumPy array, after all work that writes `a` is done."""
+        """The values of `a` as a new NumPy array, after all work that writes `a` has finished."""
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
-        """An array of undefined values, 256-byte aligned, in `dtype` (None: the backend's)."""
+        """An array of undefined values, 256-byte aligned.  None: the backend's `dtype`."""
 
     def full(
         self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
     ) -> Array:
-        """The same, filled with `value`."""
+        """An array as `empty` returns, filled with `value`."""
 
     def free_memory(self) -> int | None:
-        """The bytes that arrays may still take; None where the host's own are used as they lie."""
+        """The bytes that new arrays may still use; None if arrays use the host's own memory."""
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
     def pre_activation(
         self, f: Activation, m: int, n: int
     ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        """What the backend keeps of z beside h (m, n) for the way back: shape and dtype of a buffer.
+        """Shape and dtype of the buffer that keeps z beside h (m, n) for the backward pass.
 
-        Like h where f' reads z; else None, and h is to be z too, or a buffer of m rows of the
-        backend's own kind, such as a bit an entry for relu's.
+        If f' reads z, the buffer is like h.  Otherwise the result is None, and then h also serves
+        as z, or it is a buffer of m rows of the backend's own kind, such as one bit for each entry
+        for relu.
         """
 
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
-        """z ← h_below Wᵀ + b and h ← f(z): one turn of Algorithm 6.3.
+        """z ← h_below Wᵀ + b and h ← f(z): one iteration of Algorithm 6.3.
 
         h_below (m, n_in), W (n_out, n_in), b (n_out,), z and h (m, n_out).  z may be h, and then
-        only h is kept; or a buffer such as `pre_activation` says.
+        only h is kept.  z may also be a buffer as `pre_activation` describes it.
         """
 
     def activation(self, f: Activation, z: Array, h: Array) -> None:
-        """h ← f(z) for an elementwise f: h of `affine_activation` once more.  z and h (m, n)."""
+        """h ← f(z) for an elementwise f: the h of `affine_activation` again.  z and h (m, n)."""
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ).
@@ -128,21 +132,22 @@ class Backend(Protocol):
     ) -> None:  # fmt: skip
         """gh ← S ∇_ŷ J, gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz, for the output layer.
 
-        z, h = ŷ, gh, gz (m, n); y, weights and J as in `loss`, which happens in the same pass;
-        db (n,).  gz may be gh, and then only gz is kept.  scaling: see `clip`.
+        z, h = ŷ, gh, gz (m, n); db (n,).  y, weights and J as in `loss`: the same pass also adds
+        the loss to J.  gz may be gh, and then only gz is kept.  scaling holds S: see `clip`.
         """
 
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
-        """dW ← gzᵀ h_below, or where there are factors (α, β): dW ← α gzᵀ h_below + β dW.
+        """dW ← gzᵀ h_below, or dW ← α gzᵀ h_below + β dW if factors = (α, β) are given.
 
-        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in), which may be in θ's type; factors (2,)
-        in θ's type, and then dW is, too: it may be W itself, which has been read for the last time.
+        gz (m, n_out), h_below (m, n_in), dW (n_out, n_in) in the storage type or in θ's type.
+        factors (2,) in θ's type, and then dW has θ's type too.  With factors, dW may be W itself
+        (the update is *folded* into the product): no later operation of the step reads that W.
         """
 
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> None:
-        """gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz: `hidden_gradient`'s second half.
+        """gz ← gh ⊙ f'(z) (or Jᵀ gh), db ← column sums of gz: the second half of `hidden_gradient`.
 
         z, h, gh and gz (m, n), db (n,).  gz may be gh.
         """
@@ -158,37 +163,38 @@ class Backend(Protocol):
         """
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        """gx ← gz W, that is ∂J/∂x.  gz (m, n_1), W (n_1, n_0), gx (m, n_0)."""
+        """gx ← gz W, which is ∂J/∂x.  gz (m, n_1), W (n_1, n_0), gx (m, n_0)."""
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
     ) -> None:
-        """J ← J + λΩ(θ) and, where dtheta is given, dθ ← dθ + λ∇Ω(θ).
+        """J ← J + λΩ(θ) and, if dtheta is given, dθ ← dθ + λ∇Ω(θ).
 
-        theta, dtheta (p,): flat, weights first, biases from index `split` on; J (1,) float64.
+        theta, dtheta (p,): flat, all weights before all biases, which start at index `split`.
+        J (1,) float64.
         """
 
     # ---- the update ---------------------------------------------------------------------------
 
-    def add(self, part: Array, total: Array, anew: bool) -> None:
-        """total ← total + part, or part where `anew`.
+    def add(self, part: Array, total: Array, overwrite: bool) -> None:
+        """total ← total + part, or total ← part if `overwrite` is true.
 
-        part, total (q,): flat, of the biases' region; total in θ's type.
+        part and total (q,), for the biases of one micro-batch; total has θ's type.
         """
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂): what `update` scales the gradient by.
+        """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂), by which `update` scales the gradient.
 
-        theta, dtheta, split as in `penalty`, but dtheta may be in θ's type; control as in `update`.
-        A norm that is not finite gives NaN, which the next J shows.
+        theta, dtheta and split as in `penalty`, but dtheta may have θ's type; control as in
+        `update`.  If the norm is not finite, control[0] becomes NaN, and the next J shows it.
 
-        scaling (4,) float64: the loss scale S; 1/S of dθ; the steps since S last changed; the
-        steps skipped.  It is 1, 1, 0, 0 and stays so, but where the backend `scales_loss`: there a
-        norm that is not finite gives control[0] = 0 and halves S, and after 2,000 steps without
-        one S is doubled.
+        scaling (4,) float64: the loss scale S, the factor 1/S of dθ, the number of steps since S
+        last changed, the number of skipped steps.  The values stay 1, 1, 0, 0 unless the backend
+        has `scales_loss`.  Then a norm that is not finite sets control[0] = 0 and halves S, and S
+        is doubled after 2,000 steps without such a norm.
         """
 
     def update(
@@ -196,50 +202,53 @@ class Backend(Protocol):
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
         part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
-        """One step of the optimizer with the gradient control[0] (dθ/S + λ∇Ω(θ)), in place.
+        """Make one optimizer step in place with the gradient control[0] (dθ/S + λ∇Ω(θ)).
 
-        theta, dtheta (p,), split as in `clip`; rounded: as in `round`, kept up to date; slots
-        (number of slots, p); scaling as in `clip`; control float64: the gradient's scale, of which
-        0 skips the step, then `Optimizer.control`'s numbers.  dtheta is undefined afterwards.
-        part: only the entries from the one number to the other, starts of W[k] or b[k].
-        groups (regions, 3) float64: of each region of θ, in order, the end, and what the learning
-        rate and the rule's weight_decay are multiplied by there; None: by 1.
+        theta, dtheta (p,), split and scaling as in `clip`; slots (number of slots, p).  `rounded`
+        is updated as `round` does it.  dtheta is undefined afterwards.
+        control, float64: the factor of the gradient, where 0 skips the step, and then the numbers
+        of `Optimizer.control`.
+        part: (first, end), to update only these entries of θ; both are starts of a W[k] or b[k].
+        groups (regions, 3) float64: for each region of θ, in order, its end, the factor of the
+        learning rate and the factor of the rule's weight_decay.  None: all factors are 1.
         """
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-        """V ← scale · O, where O is about the orthogonal matrix nearest to V; zeros stay zeros.
+        """V ← scale · O, where O is close to the orthogonal matrix nearest to V; zeros stay zeros.
 
-        Five turns of X ← (a + b A + c A²) X with A = X Xᵀ, or of X ← X (a + b A + c A²) with
-        A = Xᵀ X where that is smaller, from X = V / ‖V‖: V's singular values become some 0.7 … 1.2.
-        V (n_out, n_in); what it works in: X like V, A and P (r, r) for r = min(n_out, n_in), all in
-        θ's type.  16-bit backends have it from tf32 products.
+        Starts from X = V / ‖V‖ and makes five iterations X ← (a + b A + c A²) X with A = X Xᵀ, or
+        X ← X (a + b A + c A²) with A = Xᵀ X if that A is smaller.  The singular values of O are
+        between about 0.7 and 1.2.
+        V (n_out, n_in).  Buffers: X like V, A and P (r, r) with r = min(n_out, n_in).  All have θ's
+        type.  The 16-bit precisions use tf32 products here.
         """
 
     def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
-        """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8)).  Each (p,).
+        """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8)).
 
-        control as in `update`, its last number the step t = 1, 2, …; nothing in a step skipped.
+        theta, mean (p,).  control as in `update`; its last number is the step t = 1, 2, ….  A
+        skipped step changes nothing.
         """
 
     def round(self, theta: Array, rounded: Array) -> None:
-        """rounded ← θ in the storage type; nothing where `rounded` is θ itself.  Each (p,)."""
+        """rounded ← θ in the storage type.  Does nothing if `rounded` is θ itself.  Both (p,)."""
 
     # ---- minibatches --------------------------------------------------------------------------
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
-        """out ← source[index]: rows, or entries, of any dtype.  index (m,) int64."""
+        """out ← source[index]: rows, or entries of a vector, of any dtype.  index (m,) int64."""
 
     def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> Feed:
-        """What brings up to `rows` rows of `source`, on the host, at a time into arrays of `dtype`.
+        """A `Feed` that copies up to `rows` rows of `source` at a time to arrays of `dtype`.
 
-        source (m, …) of any real dtype, order and size; the host may have it on a disk.
+        source (m, …), in host memory or in a mapped file: any real dtype, memory order and size.
         """
 
     def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
-        """The bytes in the backend that `feed` takes."""
+        """The bytes of the backend's memory that `feed` allocates."""
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
-        """out ← weights[index] / Σ weights[index], all zeros where the sum is 0.  Each (m,)."""
+        """out ← weights[index] / Σ weights[index], or zeros if the sum is 0.  index, out (m,)."""
 
     # ---- a step as a whole --------------------------------------------------------------------
 
@@ -247,38 +256,43 @@ class Backend(Protocol):
         self, position: Array, order: Array, controls: Array, size: int, index: Array,
         control: Array, factors: Array, J: Array,
     ) -> None:  # fmt: skip
-        """For the step t = position[0]: index ← order[t size …], the rest ← row t, and J ← 0.
+        """Prepare step t = position[0]: index ← order[t size …], read row t of controls, J ← 0.
 
-        position (1,), order and index (m,) int64; controls (steps, numbers + 2) float64, of which
-        the first numbers go into control (numbers,) and the last two into factors (2,).
+        position (1,), order (examples,) and index (m,) int64.  controls (steps, numbers + 2)
+        float64: the first numbers of a row go to control (numbers,), the last two to factors (2,).
         """
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
-        """costs[t] ← J; t ← t + 1, and 0 after the last step.
+        """costs[t] ← J; then t ← t + 1, or t ← 0 after the last step.
 
         position as in `begin`; J (1,), costs (steps,) float64.
         """
 
     def defer(self, work: Callable[[], None]) -> None:
-        """Work that no operation waits for until the step's end, on what is there and not read again."""
+        """Enqueue `work` after everything enqueued so far.  Only the end of the step waits for it.
+
+        No later operation of the step may write what `work` reads, or read what it writes.
+        """
 
     def record(
         self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
     ) -> Callable[[], None] | None:
-        """What hands in again, as one, the work on the backend's arrays that `work` hands in.
+        """Record the operations that `work` calls; return a function that runs them all again.
 
-        None from a backend that gains nothing by it.  name: of the work, by which `gpumlp tune` keeps
-        the fastest way to do it.  early_update: the same work, with weights updated `defer` it as soon
-        as their gradient is there.
+        Returns None if the backend gains nothing from recording.  The CUDA backend only records the
+        operations here; it does not run them.
 
-        `work` has been done once before, asks for operations from `affine_activation` to `end` alone,
-        and always for the same ones with the same arrays.  In the CUDA backend it is not done now.
+        work: it has run once before, calls only operations from `affine_activation` to `end`, and
+            always calls the same ones with the same arrays.
+        name: the key in the tuning cache, where `gpumlp tune` keeps the fastest variant.
+        early_update: an alternative to `work` with the same result.  It updates the weights of each
+            layer as soon as their gradient is complete, with `defer`.
         """
 
     def synchronize(self) -> None:
-        """Wait until all work handed in so far is done."""
+        """Wait until all enqueued work has finished."""
 
     # ---- memory -------------------------------------------------------------------------------
 
     def own_memory(self, widest: int) -> int:
-        """Bytes that the backend keeps for itself, where no layer is wider than `widest`."""
+        """The bytes that the backend allocates for itself if no layer is wider than `widest`."""

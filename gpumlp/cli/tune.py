@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpumlp.backends.cuda import open_device
-from gpumlp.backends.cuda.opening import OTHERWISE
+from gpumlp.backends.cuda.opening import OR_NUMPY
 from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.cuda.tuning import Choice, Tuner
 from gpumlp.cli import machine
@@ -71,7 +71,7 @@ def row(gemm: Gemm, choice: Choice) -> dict[str, Any]:
         "candidates": choice.candidates,
         "microseconds": taken,
         "first_microseconds": first,
-        "unfused_microseconds": choice.otherwise,
+        "unfused_microseconds": choice.unfused,
         "tflops": taken and 2e-6 * gemm.m * gemm.n * gemm.k / taken,
         "speedup": taken and first and first / taken,
     }
@@ -108,7 +108,7 @@ def _check_device() -> None:
     try:
         open_device()
     except DeviceError as error:
-        told = str(error).removesuffix(f", {OTHERWISE}")
+        told = str(error).removesuffix(f", {OR_NUMPY}")
         raise DeviceError(f"tune measures products on a GPU: {told}") from error
 
 

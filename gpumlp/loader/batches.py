@@ -130,7 +130,7 @@ class Batches:
                 self._fetch(parts.start)
             for feed, place in zip(self._feeds, (self.s.h[0], self.s.y), strict=True):
                 if feed is not None:
-                    feed.take(place)
+                    feed.copy_into(place)
             self._hand_in(parts, work, early_update)
             self._fetched = False
             if parts.stop < self.parts:

@@ -210,7 +210,7 @@ def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
             f'slot_precision="bfloat16" does not go with {backend.name} and {backend.precision}; '
             'use backend="cupy" and another precision than float64, or slot_precision=None'
         )
-    from gpumlp.backends.cuda.types import dtype_of
+    from gpumlp.backends.cuda.source import dtype_of
 
     return dtype_of(precision)
 

@@ -1,4 +1,4 @@
-"""Both backends have the same operations, and each operation of the NumPy backend against plain NumPy."""
+"""Both backends have the same operations; those of the NumPy backend against plain NumPy."""
 
 import inspect
 
@@ -25,12 +25,12 @@ def parameters(operation):
     return [(p.name, p.kind, p.default) for p in inspect.signature(operation).parameters.values()]
 
 
-def test_there_are_operations():
+def test_operations_are_found():
     assert {"affine_activation", "output_gradient", "hidden_gradient", "update"} < set(OPERATIONS)
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])
-def test_a_backend_has_the_operations_and_no_others(backend):
+def test_backends_have_exactly_the_operations(backend):
     public = {
         name
         for name in dir(backend)
@@ -41,7 +41,7 @@ def test_a_backend_has_the_operations_and_no_others(backend):
         assert parameters(getattr(backend, name)) == parameters(operation), name
 
 
-def test_a_backend_says_what_it_is():
+def test_numpy_backend_attributes():
     assert (NumpyBackend.name, CudaBackend.name) == ("numpy", "cupy")
     backend = NumpyBackend("float32")
     assert (backend.precision, backend.dtype) == ("float32", np.float32)
@@ -52,7 +52,7 @@ def test_a_backend_says_what_it_is():
     assert get_backend(backend) is backend
 
 
-def test_auto_is_numpy_where_no_gpu_can_be_used(monkeypatch):
+def test_auto_is_numpy_without_gpu(monkeypatch):
     def no_device():
         raise gpumlp.DeviceError("none")
 
@@ -66,22 +66,22 @@ def test_auto_is_numpy_where_no_gpu_can_be_used(monkeypatch):
 
 def test_empty_is_aligned_and_contiguous():
     backend = NumpyBackend("float32")
-    kept = []  # so that each gets memory of its own
+    arrays = []  # keeps them alive, so that each array gets new memory
     for shape in [(1,), (3, 5), (0, 4), (257, 13), (2, 3, 4), ()]:
         for dtype in (None, "float64", "int32", "int64"):
             a = backend.empty(shape, dtype)
-            kept.append(a)
+            arrays.append(a)
             assert a.ctypes.data % 256 == 0 or a.size == 0
             assert a.flags.c_contiguous
             assert (a.shape, a.dtype) == (shape, np.dtype(dtype or "float32"))
 
 
-def test_full_and_asarray_and_to_host():
+def test_full_asarray_and_to_host():
     backend = NumpyBackend("float32")
     np.testing.assert_array_equal(backend.full((2, 3), 7, "int32"), np.full((2, 3), 7))
     values = np.arange(12.0).reshape(3, 4)
-    odd = [values, np.asfortranarray(values), values[::-1, ::2], values.astype(">f8"), [[1, 2]]]
-    for a in odd:
+    inputs = [values, np.asfortranarray(values), values[::-1, ::2], values.astype(">f8"), [[1, 2]]]
+    for a in inputs:
         copied = backend.asarray(a)
         np.testing.assert_array_equal(copied, a)
         assert copied.dtype == np.float32
@@ -96,7 +96,7 @@ def test_full_and_asarray_and_to_host():
     np.testing.assert_array_equal(host, values)
 
 
-def test_gather_takes_rows_and_entries_of_any_dtype(rng):
+def test_gather_rows_and_entries_of_any_dtype(rng):
     backend, index = NumpyBackend("float64"), np.array([4, 0, 4, 2])
     for source in (
         rng.normal(size=(5, 3)),
@@ -108,7 +108,7 @@ def test_gather_takes_rows_and_entries_of_any_dtype(rng):
         np.testing.assert_array_equal(out, source[index])
 
 
-def test_mean_weights_add_up_to_one(rng):
+def test_mean_weights_sum_to_one(rng):
     for dtype, rtol in (("float32", 1e-6), ("float64", 1e-14)):
         backend, weights = NumpyBackend(dtype), rng.random(9).astype(dtype)
         index, out = np.array([3, 3, 8, 0]), np.full(4, np.nan, dtype)
@@ -124,8 +124,8 @@ def test_mean_weights_add_up_to_one(rng):
 M, N_IN, N_OUT = 57, 13, 7
 
 
-def walk(backend, f, loss, seed=0):
-    """Every operation of a step once, on fresh data: what went in and what was written, by name."""
+def run_operations(backend, f, loss, seed=0):
+    """Call every operation of a step once on new data.  Returns inputs and results by name."""
     rng, real = np.random.default_rng(seed), backend.dtype
     shapes = {
         "x": (M, N_IN), "W": (N_OUT, N_IN), "b": (N_OUT,), "y": (M, N_OUT), "weights": (M,),
@@ -145,23 +145,25 @@ def walk(backend, f, loss, seed=0):
     f, loss, adam, omega = ACTIVATIONS[f], LOSSES[loss], OPTIMIZERS["adam"], L2(0.1, biases=0.5)
     a["control"] = control = np.array([1.0, *adam.control(0.1, 1)])
 
-    def take(*names):
+    def arrays(*names):
         return [a[name] for name in names]
 
-    backend.affine_activation(*take("x", "W", "b"), f, *take("z", "h"))
+    backend.affine_activation(*arrays("x", "W", "b"), f, *arrays("z", "h"))
     if f.elementwise:
         a["again"] = np.full((M, N_OUT), np.nan, real)
-        backend.activation(f, *take("z", "again"))
+        backend.activation(f, *arrays("z", "again"))
         np.testing.assert_array_equal(a["again"], a["h"])
-    backend.loss(loss, *take("h", "y", "weights", "J"))
-    outputs = take("z", "h", "y", "weights", "scaling", "gh", "gz", "db", "J2")
+    backend.loss(loss, *arrays("h", "y", "weights", "J"))
+    outputs = arrays("z", "h", "y", "weights", "scaling", "gh", "gz", "db", "J2")
     backend.output_gradient(loss, f, *outputs)
-    backend.weight_gradient(*take("gz", "x", "dW"), None)
-    backend.input_gradient(*take("gz", "W", "gx"))
-    backend.hidden_gradient(*take("above", "W_above"), f, *take("z", "h", "gh2", "gz2", "db2"))
-    backend.activation_gradient(f, *take("z", "h", "gh2", "gz3", "db3"))
-    backend.clip(omega, *take("theta", "dtheta"), 500, 0.5, UNSCALED, control)
-    backend.update(adam, omega, *take("theta", "theta", "dtheta", "slots"), 500, UNSCALED, control)
+    backend.weight_gradient(*arrays("gz", "x", "dW"), None)
+    backend.input_gradient(*arrays("gz", "W", "gx"))
+    backend.hidden_gradient(*arrays("above", "W_above"), f, *arrays("z", "h", "gh2", "gz2", "db2"))
+    backend.activation_gradient(f, *arrays("z", "h", "gh2", "gz3", "db3"))
+    backend.clip(omega, *arrays("theta", "dtheta"), 500, 0.5, UNSCALED, control)
+    backend.update(
+        adam, omega, *arrays("theta", "theta", "dtheta", "slots"), 500, UNSCALED, control
+    )
     del a["dtheta"]  # undefined after the update
     return a
 
@@ -174,12 +176,12 @@ def backend_of(dtype, threads):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("f", ["relu", "gelu", "softmax", "identity"])
-def test_blocks_change_nothing_but_rounding_and_threads_no_bit(dtype, f, monkeypatch):
-    whole = walk(backend_of(dtype, 1), f, "huber")
+def test_blocks_change_only_rounding_and_threads_change_nothing(dtype, f, monkeypatch):
+    whole = run_operations(backend_of(dtype, 1), f, "huber")
     eps = float(np.finfo(dtype).eps)
     for block_bytes in (64, 1000):
         monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
-        runs = [walk(backend_of(dtype, threads), f, "huber") for threads in (1, 2, 5, 5)]
+        runs = [run_operations(backend_of(dtype, threads), f, "huber") for threads in (1, 2, 5, 5)]
         for name, a in whole.items():
             scale = np.abs(a).max()
             np.testing.assert_allclose(runs[0][name], a, rtol=0, atol=60 * eps * scale)
@@ -188,12 +190,12 @@ def test_blocks_change_nothing_but_rounding_and_threads_no_bit(dtype, f, monkeyp
 
 
 @pytest.mark.parametrize("f", ["relu", "gelu", "softmax", "identity"])
-def test_operations_are_plain_numpys(f, monkeypatch):
+def test_operations_match_plain_numpy(f, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)
-    a = walk(backend_of("float64", 3), f, "squared_error")
+    a = run_operations(backend_of("float64", 3), f, "squared_error")
     entry = ACTIVATIONS[f]
 
-    def through(gh):
+    def times_derivative(gh):
         return gh * entry.df(a["z"], a["h"]) if entry.df else entry.vjp(a["z"], a["h"], gh)
 
     expected = {"z": a["x"] @ a["W"].T + a["b"]}
@@ -201,12 +203,12 @@ def test_operations_are_plain_numpys(f, monkeypatch):
     expected["J"] = a["weights"] @ ((a["h"] - a["y"]) ** 2).mean(axis=1)
     expected["J2"] = expected["J"]
     expected["gh"] = a["weights"][:, None] * 2 / N_OUT * (a["h"] - a["y"])
-    expected["gz"] = through(expected["gh"])
+    expected["gz"] = times_derivative(expected["gh"])
     expected["db"] = expected["gz"].sum(axis=0)
     expected["dW"] = expected["gz"].T @ a["x"]
     expected["gx"] = expected["gz"] @ a["W"]
     expected["gh2"] = a["above"] @ a["W_above"]
-    expected["gz2"] = expected["gz3"] = through(expected["gh2"])
+    expected["gz2"] = expected["gz3"] = times_derivative(expected["gh2"])
     expected["db2"] = expected["db3"] = expected["gz2"].sum(axis=0)
     for name, value in expected.items():
         at = np.squeeze(a[name]) if name in ("J", "J2") else a[name]
@@ -214,8 +216,8 @@ def test_operations_are_plain_numpys(f, monkeypatch):
 
 
 @pytest.mark.parametrize("f", [name for name, f in ACTIVATIONS.items() if "z" not in f.reads])
-def test_shared_buffers_change_no_bit(f, rng):
-    """z may be h where f' does not read z, and gz may be gh."""
+def test_shared_buffers_give_same_bits(f, rng):
+    """z may be h if f' does not read z, and gz may be gh."""
     backend, entry, loss = NumpyBackend("float64"), ACTIVATIONS[f], LOSSES["squared_error"]
     x, W, b = rng.normal(size=(M, N_IN)), rng.normal(size=(N_OUT, N_IN)) / 4, rng.normal(size=N_OUT)
     y, weights, above = rng.normal(size=(M, N_OUT)), rng.random(M), rng.normal(size=(M, 5))
@@ -233,7 +235,7 @@ def test_shared_buffers_change_no_bit(f, rng):
         np.testing.assert_array_equal(a, b)
 
 
-def test_threads_keep_the_order_and_pass_errors_on():
+def test_threads_keep_order_and_raise_errors():
     for count in (1, 2, 5):
         assert Threads(count).map(lambda i: i * i, range(11)) == [i * i for i in range(11)]
         assert Threads(count).map(lambda i: i, []) == []

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
-from gpumlp.backends.cuda import timing
+from gpumlp.backends.cuda import tuning
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.cli_cases import run
 from tests.support.fake_cublaslt import FakeCublasLt
@@ -32,7 +32,7 @@ def lt(monkeypatch):
     """Algorithms of 9, 3 and 5 µs, kernels of 7, on a device that opens anew with each command."""
     lt = FakeCublasLt(states=(0, 0, 0))
     lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
-    monkeypatch.setattr(timing, "FLUSH_BYTES", 64)
+    monkeypatch.setattr(tuning, "FLUSH_BYTES", 64)
     monkeypatch.setattr(FakeEvent, "lt", lt)
     device = []
     monkeypatch.setattr("gpumlp.backends.cuda.open_device", lambda: device[0])
@@ -84,11 +84,11 @@ def test_the_step_is_measured_both_ways(lt):
     """With the clock of a stand-in whose graphs take no time, and so a tie."""
     name = "step 5-16-8-3 relu relu identity softmax_cross_entropy adamw float32, minibatch 32"
     told = json.loads(run("tune", *WIDTHS, "--json").stdout)
-    assert told["steps"] == {name: {"in turn": 0, "branched": 0, "branched, updated at once": 0}}
+    assert told["steps"] == {name: {"sequential": 0, "branched": 0, "branched, early update": 0}}
     lt.reopen()
     assert json.loads(run("tune", *WIDTHS, "--json").stdout)["steps"] == {}  # it is kept
     lt.reopen()
-    assert f"{name}: in turn 0 µs, branched 0 µs" in " ".join(
+    assert f"{name}: sequential 0 µs, branched 0 µs" in " ".join(
         run("tune", *WIDTHS, "--again").stdout.split()
     )
 

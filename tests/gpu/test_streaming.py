@@ -1,4 +1,4 @@
-"""Streamed data on a device: the bits of data that lies there, whichever stream is behind."""
+"""Streamed data on a GPU gives the bits of data in GPU memory, whichever stream is slower."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def trained(x: Any, y: Any, data: str, hidden: int, precision: str) -> bytes:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float16", "float32", "float64", "int64"])
-@pytest.mark.parametrize("hidden", [8, 4096])  # copies behind the work, work behind the copies
-def test_streamed_or_not_the_bits_are_the_same(hidden: int, dtype: str, precision: str) -> None:
+@pytest.mark.parametrize("hidden", [8, 4096])  # copies are slower, work is slower
+def test_streaming_gives_same_bits(hidden: int, dtype: str, precision: str) -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 9, (20_500, 1001)).astype(dtype)  # a last minibatch of 500
     y = x[:, :7]
@@ -33,16 +33,16 @@ def test_streamed_or_not_the_bits_are_the_same(hidden: int, dtype: str, precisio
     assert trained(x, y, "stream", hidden, precision) == expected
 
 
-def test_free_memory_is_the_devices() -> None:
+def test_free_memory() -> None:
     device = open_device()
     before = device.free_memory()
-    kept = device.empty((1 << 28,), np.uint8)
+    array = device.empty((1 << 28,), np.uint8)
     assert (1 << 27) < before - device.free_memory() < (1 << 29)
-    del kept
+    del array
 
 
-def test_auto_streams_what_the_device_cannot_hold(tmp_path: Any) -> None:
-    """A file with holes, of more bytes than the device has."""
+def test_auto_streams_large_data(tmp_path: Any) -> None:
+    """A sparse file with more bytes than the GPU has."""
     device, n = open_device(), 4096
     m = device.free_memory() // (4 * n) + 1
     x = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(m, n))

@@ -31,7 +31,7 @@ if not torch.cuda.is_available():
 FACTOR = 100  # products sum in another order, elementary functions differ
 
 
-def there(*tensors: Any) -> list[Any]:
+def on_gpu(*tensors: Any) -> list[Any]:
     return [t.detach().cuda().requires_grad_(t.requires_grad) for t in tensors]
 
 
@@ -40,7 +40,7 @@ def there(*tensors: Any) -> list[Any]:
 @pytest.mark.parametrize("stream", ["default", "another"])
 def test_a_layer(name: str, dtype: Any, stream: str, tensor: Any) -> None:
     for n_out in (8, 7):
-        of = there(tensor(33, 16), tensor(n_out, 16), tensor(n_out))
+        of = on_gpu(tensor(33, 16), tensor(n_out, 16), tensor(n_out))
         want = [t.to(dtype) for t in with_gradients(torch_layer(*of, name, ()), *of)]
         of = [t.detach().to(dtype).requires_grad_() for t in of]
         with torch.cuda.stream(torch.cuda.Stream() if stream == "another" else None):
@@ -51,16 +51,16 @@ def test_a_layer(name: str, dtype: Any, stream: str, tensor: Any) -> None:
 
 
 def test_operators_pass_opcheck_and_gradcheck(tensor: Any) -> None:
-    x, W, b = there(tensor(3, 4), tensor(2, 4), tensor(2))
+    x, W, b = on_gpu(tensor(3, 4), tensor(2, 4), tensor(2))
     library.opcheck(torch_ops.layer, (x, W, b, "gelu", [], True))
     assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, "gelu"), (x, W, b))
-    (logits,) = there(tensor(6, 4))
+    (logits,) = on_gpu(tensor(6, 4))
     share = torch.full((6,), 1 / 6, dtype=torch.float64, device="cuda")
     library.opcheck(torch_ops.entropy, (logits, LABELS.cuda(), share, 0.1))
 
 
 def test_cross_entropy(tensor: Any) -> None:
-    (logits,) = there(tensor(6, 4))
+    (logits,) = on_gpu(tensor(6, 4))
     labels = LABELS.masked_fill(LABELS == 2, -100).cuda()
     got = with_gradients(softmax_cross_entropy(logits, labels, 0.1), logits)
     assert_same(
@@ -70,7 +70,7 @@ def test_cross_entropy(tensor: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
-def test_a_network_trains_as_sequential_does(mode: str | None) -> None:
+def test_network_trains_like_sequential(mode: str | None) -> None:
     torch.manual_seed(0)
     fused = FusedMLP([20, 64, 48, 4], ["gelu", "relu"], device="cuda", dtype=torch.float64)
     both = fused, nn.Sequential(*copy.deepcopy(list(fused)))
@@ -98,14 +98,14 @@ def test_autocast(kind: Any) -> None:
     assert_same([got], [want], 0.05)
 
 
-def test_a_networks_operations_take_tensors() -> None:
-    """Right after torch has begun to make them, and what comes back is torch's, on its device."""
+def test_network_accepts_tensors() -> None:
+    """Tensors that torch is still computing.  The result is a tensor on the same device."""
     net = gpumlp.MLP([64, 32, 3], "tanh", precision="float32", backend="cupy")
     with torch.cuda.stream(torch.cuda.Stream()):
         a = torch.randn(2000, 2000, device="cuda")
         for _ in range(20):
             a = torch.tanh(a @ a)
-        x = a[:512, 128:192]  # strided, and not there yet
+        x = a[:512, 128:192]  # strided, and not computed yet
         p = net.predict(x)
         assert p.is_cuda
         np.testing.assert_allclose(p.cpu(), net.predict(x.cpu()), rtol=1e-4, atol=1e-5)
@@ -118,7 +118,7 @@ def test_a_networks_operations_take_tensors() -> None:
         host.predict(x)
 
 
-def test_a_view_of_a_layer_writes_through() -> None:
+def test_view_of_layer_writes_through() -> None:
     net = gpumlp.MLP([4, 3], precision="float64", backend="cupy")
     net.backend.synchronize()
     W = torch.from_dlpack(net.layers[0].W)

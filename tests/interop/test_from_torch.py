@@ -10,8 +10,8 @@ import pytest
 
 import gpumlp
 from gpumlp import ACTIVATIONS
-from tests.backends.cuda.test_networks import on_host
 from tests.support import networks
+from tests.support.cuda_networks import on_host
 from tests.support.refusal import refusal
 
 torch = pytest.importorskip("torch")

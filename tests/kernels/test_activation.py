@@ -50,12 +50,12 @@ class Elementwise:
         launch = kernel("bias_activation", self.source)
         launch(self.grid(z), self.block, (z, b, h, *self.sizes(z)), order=order)
 
-    def again(self, z: Any, h: Any, order: int = 0) -> None:
+    def recompute(self, z: Any, h: Any, order: int = 0) -> None:
         launch = kernel("activation", self.source)
         launch(self.grid(z), self.block, (z, h, *self.sizes(z)), order=order)
 
     def gradient(self, gh: Any, z: Any, h: Any, gz: Any, order: int = 0) -> Any:
-        """The blocks' column sums, (grid's height, columns)."""
+        """The column sums of the blocks, (height of the grid, columns)."""
         grid = self.grid(gz)
         partial = aligned_empty((grid[1], gz.shape[1]), real_of(self.dtype))
         launch = kernel("activation_gradient", self.source)
@@ -71,7 +71,7 @@ class Elementwise:
 
 
 def check_forward(run: Elementwise, rows: int, cols: int, change: Any = aligned) -> None:
-    """Forward, against NumPy: in every order, z kept and not kept, and h from z again."""
+    """Forward against NumPy: in every order, z kept and not kept, h computed from z again."""
     source, b = data((rows, cols), run.dtype, 0), change(data((cols,), run.dtype, 1))
 
     def call(order: int) -> Any:
@@ -81,7 +81,7 @@ def check_forward(run: Elementwise, rows: int, cols: int, change: Any = aligned)
         run.forward(alone, b, alone, order)
         assert alone.tobytes() == h.tobytes()
         again = change(np.full_like(source, np.nan))
-        run.again(z, again, order)
+        run.recompute(z, again, order)
         assert again.tobytes() == h.tobytes()
         return z, h
 
@@ -96,15 +96,15 @@ def check_gradient(run: Elementwise, rows: int, cols: int, change: Any = aligned
     z, gh = data((rows, cols), run.dtype, 2), change(data((rows, cols), run.dtype, 3))
     h = change(run.f.f(np.asarray(z, np.float64), **run.f.params).astype(z.dtype))
     z = change(z)
-    # what f' does not read is NaN here
+    # arrays that f' does not read are NaN
     unread = change(np.full_like(z, np.nan))
-    given = [a if letter in run.f.reads else unread for letter, a in (("z", z), ("h", h))]
+    inputs = [a if letter in run.f.reads else unread for letter, a in (("z", z), ("h", h))]
 
     def call(order: int) -> Any:
         gz = change(np.zeros_like(gh))
-        partial = run.gradient(gh, *given, gz, order)
+        partial = run.gradient(gh, *inputs, gz, order)
         alone = change(gh)
-        run.gradient(alone, *given, alone, order)
+        run.gradient(alone, *inputs, alone, order)
         assert alone.tobytes() == gz.tobytes()
         return gz, partial
 
@@ -128,7 +128,7 @@ def test_every_activation(name: str, dtype: str, rows: int, cols: int, packed: b
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "rows", "cols"), NAMED_SHAPES)
 def test_shapes(name: str, dtype: str, rows: int, cols: int) -> None:
-    """Odd widths and heights; blocks of all forms; grids lower and higher than the rows."""
+    """Odd widths and heights, blocks of all shapes, grids lower and higher than the rows."""
     case = SHAPES.index((rows, cols))
     block = BLOCKS[case % 3] if cols > 7 else (1, 256)
     high = (1, 2, 5)[case % 3]
@@ -164,8 +164,8 @@ def test_column_total(dtype: str, splits: int, cols: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_values_that_are_not_finite(name: str, dtype: str) -> None:
-    """NaN stays NaN, and infinities become what they become in the NumPy backend."""
+def test_infinities_and_nan(name: str, dtype: str) -> None:
+    """NaN stays NaN, and infinities give the same result as in the NumPy backend."""
     run = Elementwise(name, dtype, False, (32, 8), 1)
     real = real_of(dtype)
     z = aligned([[np.nan, np.inf, -np.inf, 0.0, -0.0, 80.0, -80.0]], real)
@@ -225,7 +225,7 @@ def check_softmax(dtype: str, rows: int, cols: int, packed: bool, change: Any = 
 
 
 def test_tolerances_are_tight() -> None:
-    """A result off by two roundings of its storage type, or a NaN, does not pass."""
+    """A result with an error of two roundings of its storage type, or NaN, does not pass."""
     for dtype, tolerance in TOLERANCE.items():
         assert_close(np.ones(1), np.ones(1), dtype, 0)
         for wrong in (1 + 2 * tolerance, np.nan, np.inf):

@@ -18,7 +18,7 @@ PAIRS = [(source, dtype) for dtype in DTYPES for source in CASTS if source != dt
 
 
 def values(kind: np.dtype[Any], out: np.dtype[Any], n: int) -> Any:
-    """Whole numbers from end to end; floating ones of all sizes that `out` holds."""
+    """Integers over their whole range; floating-point numbers of all sizes that `out` can hold."""
     rng = np.random.default_rng(n)
     if kind.kind in "iu":
         info = np.iinfo(kind)
@@ -26,11 +26,11 @@ def values(kind: np.dtype[Any], out: np.dtype[Any], n: int) -> Any:
         a[: min(n, 2)] = (info.min, info.max)[: min(n, 2)]
         return a.astype(kind)
     if out.name == "float16" or kind.name == "float16":
-        low, high = -9, 15  # float16's normal numbers, and a few below them
+        low, high = -9, 15  # float16's normal numbers, and a few subnormal ones
     else:
-        low, high = -100, 120  # a device flushes float's subnormal numbers
+        low, high = -100, 120  # a GPU flushes float's subnormal numbers to 0
     a = rng.normal(size=n) * 2.0 ** rng.uniform(low, high, n)
-    # just above the middle of two bfloat16, of two float16, and of two float32
+    # just above the middle between two neighbours in bfloat16, float16 and float32
     middles = 1 + np.array([2.0**-8, 2.0**-11, 2.0**-24]) + 2.0**-45
     a[: min(n, 3)] = middles[: min(n, 3)]
     a[-1] = 0

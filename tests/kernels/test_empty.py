@@ -1,7 +1,7 @@
-"""Launches of one block over nothing: no rows, or n = 0.  Nothing is written but sums of 0.
+"""Launches of one block on empty arrays: no rows, or n = 0.  Kernels may write only sums of 0.
 
-The arrays without elements are of no bytes, where AddressSanitizer sees every access, and of some,
-which must come back as they were.
+Arrays have no bytes, so that AddressSanitizer sees every access, or spare bytes, which must not
+change.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from tests.support.harness.host_module import kernel_names
 from tests.support.harness.memory import aligned, aligned_empty
 
 i32, i64 = np.int32, np.int64
-COLS = 16  # which every storage type can take packed
+COLS = 16  # packed accesses are possible for every storage type
 
-# (name in the catalogue, kernel) -> arrays, by a letter each, and sizes.
-#   arrays without elements: T of the storage type, R of arithmetic's, L labels, I an index,
-#   U of uint8
-#   b: a bias of COLS numbers;  c: numbers in float64, which the kernel reads
+# (name in the catalogue, kernel) -> one letter for each array, and sizes.
+#   arrays without elements: T in the storage type, R in the type of arithmetic, L labels, I an
+#   index, U uint8
+#   b: a bias of COLS numbers;  c: float64 numbers that the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0
-#   written: s one sum, S of COLS columns in arithmetic's type, O in the storage type: all become 0
+#   written, all become 0: s one sum, S sums of COLS columns in the type of arithmetic, O the same
+#   in the storage type
 MATRIX = (i64(0), i64(COLS))
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("silu", "bias_activation"): ("TbT", (*MATRIX, "packed")),
@@ -68,25 +69,25 @@ CASES = [
 ]
 
 
-def test_every_kernel_is_here() -> None:
-    there = {(s.file, k) for s in CATALOGUE["float32"].values() for k in kernel_names(s)}
-    here = {(CATALOGUE["float32"][name].file, k) for name, k in LAUNCHES}
-    assert here == there - {("step.cu", "end")}  # which knows no sizes
+def test_every_kernel_has_a_case() -> None:
+    existing = {(s.file, k) for s in CATALOGUE["float32"].values() for k in kernel_names(s)}
+    tested = {(CATALOGUE["float32"][name].file, k) for name, k in LAUNCHES}
+    assert tested == existing - {("step.cu", "end")}  # it has no sizes
 
 
-@pytest.mark.parametrize("backend", [0, 48])
+@pytest.mark.parametrize("spare", [0, 48])
 @pytest.mark.parametrize(("dtype", "source", "name", "packed"), CASES)
-def test_nothing(dtype: str, source: str, name: str, packed: int, backend: int) -> None:
+def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: int) -> None:
     storage, real = NUMPY_TYPE.get(dtype, np.dtype(dtype)), real_of(dtype)
     letters, sizes = LAUNCHES[source, name]
     make = {
-        "T": lambda: aligned_empty((backend,), storage), "R": lambda: aligned_empty((backend,), real),
-        "L": lambda: aligned_empty((backend,), i32), "I": lambda: aligned_empty((backend,), i64),
+        "T": lambda: aligned_empty((spare,), storage), "R": lambda: aligned_empty((spare,), real),
+        "L": lambda: aligned_empty((spare,), i32), "I": lambda: aligned_empty((spare,), i64),
         "b": lambda: aligned(np.ones(COLS), storage), "c": lambda: aligned(np.ones(5)),
         "s": lambda: aligned_empty((1,), real), "S": lambda: aligned_empty((COLS,), real),
         "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
         "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
-        "U": lambda: aligned_empty((backend,), np.uint8),
+        "U": lambda: aligned_empty((spare,), np.uint8),
     }  # fmt: skip
     arrays = [make[letter]() for letter in letters]
     before = [a.tobytes() for a in arrays]

@@ -62,8 +62,8 @@ def test_mean_weights(dtype: str, n: int) -> None:
     assert_close(out.sum(), np.float64(1), real.name)
 
 
-def test_weights_that_sum_to_zero() -> None:
-    """All shares are 0 then, not NaN; one weight above 0 takes the whole mean."""
+def test_zero_sum_of_weights() -> None:
+    """Then all shares are 0, not NaN.  A single weight above 0 gets the whole mean."""
     weights, index = aligned(np.zeros(9), np.float32), aligned(np.arange(9), i64)
     for last, share in ((0.0, 0.0), (2.0, 1.0)):
         weights[8] = last

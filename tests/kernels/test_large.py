@@ -1,7 +1,7 @@
-"""Arrays of more than 2³¹ elements: address space without memory, of which few pages are touched.
+"""Arrays of more than 2³¹ elements: reserved address space, of which only few pages are used.
 
-The grids are as large as the launcher's would be, or so that the last block's last turn reaches
-the arrays' end; only the last blocks run.
+Grids are as large as in real launches, or they are chosen so that the last iteration of the last
+block reaches the end of the arrays.  Only the last blocks run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LAST = range(BLOCKS - 1, BLOCKS)
 
 
 def sparse(*shape: int, dtype: Any = np.float16) -> Any:
-    """An array of zeros that takes memory only where it is touched."""
+    """An array of zeros that uses memory only for the pages that are accessed."""
     size = prod(shape) * np.dtype(dtype).itemsize
     try:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         memory = mmap.mmap(-1, size, flags=flags)
     except OSError:
-        pytest.skip(f"this system gives no {size >> 30} GiB of address space")
+        pytest.skip(f"this system cannot reserve {size >> 30} GiB of address space")
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, dtype).reshape(shape)
 
@@ -41,7 +41,7 @@ def sparse(*shape: int, dtype: Any = np.float16) -> Any:
 def tile(packed: int) -> tuple[tuple[int, int], range]:
     """The grid over (ROWS, COLS) with blocks of (32, 8), and the blocks that reach the end."""
     across = COLS // (32 * (8 if packed else 1))
-    # which block row has the last row in its last turn
+    # the block row that has the last row in its last iteration
     high = (ROWS - 1) // 8 % TALL
     return (across, TALL), range((high + 1) * across - 1, (high + 1) * across)
 
@@ -77,7 +77,7 @@ def test_gather(packed: int) -> None:
 
 @pytest.mark.parametrize("packed", [0, 1])
 def test_cast(packed: int) -> None:
-    """The last block's last turn ends with N; three more, which fill no pack, are the first's."""
+    """The last iteration of the last block ends at N.  The first block casts the last three."""
     n = N + 3
     source, out = sparse(n, dtype=np.int8), sparse(n)
     source[-4:] = -3, 4, -5, 6
@@ -103,14 +103,14 @@ def test_softmax(packed: int) -> None:
 @pytest.mark.parametrize("packed", [0, 1])
 @pytest.mark.parametrize("name", ["squared_error", "softmax_cross_entropy"])
 def test_loss(name: str, packed: int) -> None:
-    """2(ŷ − y) and p − y; both have a row whose first element lies beyond 2³²."""
+    """2(ŷ − y) and p − y, with a row whose first element is beyond 2³²."""
     y_hat, gh = sparse(ROWS, COLS), sparse(ROWS, COLS)
     y, weights, S = sparse(ROWS, COLS, dtype=f32), np.ones(ROWS, f32), np.ones(4)
     y_hat[-1, -1], y[-1, -1] = 20, 1
     source, sizes = loss_source(name, "float16", False), (i64(ROWS), i64(COLS), i32(packed))
     if name == "squared_error":
         share = 256 * (8 if packed else 1)
-        blocks = ROWS * COLS // share // 4  # so that the loop takes four turns and more
+        blocks = ROWS * COLS // share // 4  # so that the loop has four iterations or more
         end = (ROWS * COLS - 1) // share % blocks
         grid, block, last, want = (blocks, 1), (256, 1), range(end, end + 1), 38
         sizes += (f32(1),)
@@ -125,7 +125,7 @@ def test_loss(name: str, packed: int) -> None:
 
 
 def test_update() -> None:
-    """Beyond 2³² with two slots, of which the second lies beyond 2³³."""
+    """Entries beyond 2³², and a second slot beyond 2³³."""
     optimizer, source = OPTIMIZERS["adamw"], update_source("adamw", "float16")
     theta, slots = sparse(N, dtype=f32), sparse(2, N, dtype=f32)
     rounded, dtheta = sparse(N), sparse(N)
@@ -156,7 +156,7 @@ def test_penalty_and_norm() -> None:
 
 
 def test_column_total() -> None:
-    """Of so many columns that the number of a thread does not fit an int."""
+    """With so many columns that the number of a thread does not fit into an int."""
     splits, cols = 3, (1 << 31) + 256
     partial, out = sparse(splits, cols, dtype=f32), sparse(cols)
     partial[:, -1] = 1, 2, 3

@@ -36,7 +36,7 @@ if SANITIZE == "thread":
 
 
 def over_shapes(cases: list[tuple[str, str]]) -> list[tuple[str, str, int, int]]:
-    """Every shape with one of the cases, in turn; under a sanitizer, which has few, with all."""
+    """Every shape with one of the cases; under a sanitizer, which has few cases, with all."""
     if SANITIZE:
         return [(*case, *shape) for case in cases for shape in SHAPES]
     return [(*case, *shape) for case, shape in zip(cycle(cases), SHAPES, strict=False)]
@@ -55,7 +55,7 @@ def outputs(loss: Loss, rows: int, cols: int, dtype: str) -> Any:
 
 
 def targets(loss: Loss, rows: int, cols: int, dtype: str, kind: str) -> tuple[Any, Any]:
-    """y as the kernel takes it, and as rows in float64."""
+    """y as the kernel reads it, and as rows in float64."""
     rng = np.random.default_rng(1)
     if kind == "labels":
         labels = aligned(rng.integers(0, cols, rows), np.int32)
@@ -66,8 +66,8 @@ def targets(loss: Loss, rows: int, cols: int, dtype: str, kind: str) -> tuple[An
         "count": lambda: rng.poisson(3.0, (rows, cols)),
         "class": lambda: rng.dirichlet(np.ones(cols), rows),
     }[loss.target]()
-    given = aligned(y, real_of(dtype))
-    return given, given.astype(np.float64)
+    values = aligned(y, real_of(dtype))
+    return values, values.astype(np.float64)
 
 
 def launch(
@@ -94,7 +94,7 @@ def launch(
 
 
 def check(loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int) -> None:
-    """Loss and gradient against NumPy, with the same bits in every order; packed and not."""
+    """Loss and gradient against NumPy, with the same bits in every order, packed and not packed."""
     for packed in {False, cols % PACK[dtype] == 0}:
         check_access(loss, dtype, kind, rows, cols, high, packed)
 
@@ -103,14 +103,14 @@ def check_access(
     loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int, packed: bool,
     change: Any = aligned,
 ) -> None:  # fmt: skip
-    """For one kind of access; `change` puts the arrays where they shall lie."""
+    """For one kind of access; `change` copies the arrays to aligned or unaligned memory."""
     source = KernelSource(loss.cuda_file, dtype, loss.cuda(), kind == "labels")
     y_hat = outputs(loss, rows, cols, dtype)
     y, y64 = targets(loss, rows, cols, dtype, kind)
     weights = aligned(np.random.default_rng(2).uniform(0.5, 1.5, rows), real_of(dtype))
-    given = [change(a) for a in (y_hat, y, weights)]
+    inputs = [change(a) for a in (y_hat, y, weights)]
     gh, J = same_in_every_order(
-        lambda order: launch(loss, source, *given, high, order, packed, change)
+        lambda order: launch(loss, source, *inputs, high, order, packed, change)
     )
     y_hat64, w64 = y_hat.astype(np.float64), weights.astype(np.float64)
     share = w64[:, None] * loss.output_scale(cols)
@@ -150,7 +150,7 @@ def test_label_smoothing(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_logits(kind: str) -> None:
-    """Exponentials that would overflow, or all vanish but one."""
+    """Exponentials that would overflow, or of which all but one vanish."""
     loss, dtype = LOSSES["softmax_cross_entropy"], "float32"
     y_hat = aligned([[1000.0, -1000.0, 0.0], [-5e4, -6e4, -7e4], [1e38, -1e38, 0]], np.float32)
     y, y64 = targets(loss, 3, 3, dtype, kind)
@@ -178,7 +178,7 @@ def test_nan_shows_in_the_loss(name: str, kind: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", ["huber", "softmax_cross_entropy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_scale(name: str, kind: str) -> None:
-    """It multiplies the gradient before that is rounded to 16 bits, and J not at all."""
+    """It multiplies the gradient before the rounding to 16 bits, and it does not multiply J."""
     loss, dtype = LOSSES[name], "float16"
     y_hat, (y, _) = outputs(loss, 9, 5, dtype), targets(loss, 9, 5, dtype, kind)
     source, tiny = loss_source(name, dtype, kind == "labels"), aligned(np.full(9, 1e-8), np.float32)
@@ -204,8 +204,8 @@ def test_total(n: int) -> None:
     assert abs(J[0] - 2 - partial.sum(dtype=np.float64)) < 1e-12 * n
 
 
-def test_a_users_own_loss() -> None:
-    """An entry that is in no table."""
+def test_custom_loss() -> None:
+    """An entry that is not in a table."""
     cube = replace(
         LOSSES["squared_error"], name="cube",
         value=lambda y_hat, y: np.abs(y_hat - y) ** 3,

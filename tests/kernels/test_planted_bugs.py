@@ -1,4 +1,4 @@
-"""Every planted bug in harness/planted_bugs.cu is caught, and by the named watcher."""
+"""The harness finds every bug in harness/planted_bugs.cu, each with the expected tool."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def module(sanitize: str = "") -> HostModule:
 
 
 def call(name: str, sanitize: str = "", order: int = 0) -> Any:
-    """The last array argument after the launch."""
+    """The last array argument, after the launch."""
     grid, block, make, dynamic = CALLS.get(name, (1, 64, lambda: (zeros(),), 0))
     arguments = make()
     launch = module(sanitize).get_kernel(name, BUGS)
@@ -78,7 +78,7 @@ def call(name: str, sanitize: str = "", order: int = 0) -> Any:
         ("endless", r"endless loop\? .*planted_bugs.cu:\d+"),
     ],
 )
-def test_caught_by_the_scheduler(name: str, message: str) -> None:
+def test_scheduler_finds_bug(name: str, message: str) -> None:
     with pytest.raises(KernelError, match=message):
         call(name)
 
@@ -90,15 +90,15 @@ def test_caught_by_the_scheduler(name: str, message: str) -> None:
         "order_of_atomics",
     ],
 )  # fmt: skip
-def test_caught_by_another_order(name: str) -> None:
+def test_other_order_finds_bug(name: str) -> None:
     assert len({call(name, order=order).tobytes() for order in (0, 1, 2, 3)}) > 1
 
 
-def test_caught_by_the_fill_with_nan() -> None:
+def test_nan_fill_finds_bug() -> None:
     assert np.isnan(call("uninitialised_shared")).all()
 
 
-def test_what_is_right_is_not_caught() -> None:
+def test_correct_kernel_passes() -> None:
     sums = np.arange(128.0).reshape(2, 64).sum(axis=1)
     for order in (0, 1, 2, 3):
         np.testing.assert_array_equal(call("right", order=order), np.repeat(sums, 64))
@@ -119,7 +119,7 @@ SANITIZED = [
 
 
 @pytest.mark.parametrize(("sanitize", "name", "message"), SANITIZED)
-def test_caught_by_a_sanitizer(sanitize: str, name: str, message: str) -> None:
+def test_sanitizer_finds_bug(sanitize: str, name: str, message: str) -> None:
     done = under_sanitizer(sanitize, name)
     assert done.returncode
     assert re.search(message, done.stderr), done.stderr[-3000:]
@@ -127,7 +127,7 @@ def test_caught_by_a_sanitizer(sanitize: str, name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("sanitize", [ADDRESS, "thread"])
-def test_what_is_right_passes_a_sanitizer(sanitize: str) -> None:
+def test_correct_kernel_passes_sanitizer(sanitize: str) -> None:
     done = under_sanitizer(sanitize, "right")
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -141,13 +141,13 @@ def under_sanitizer(sanitize: str, name: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-# ---- calls that no device would check ------------------------------------------------------------
+# ---- calls that a device does not check ----------------------------------------------------------
 
-GOOD = (zeros(100), i64(64))
-WRONG = {
-    "too few": ((zeros(100),), "takes 2 arguments, got 1"),
-    "too many": ((*GOOD, i64(1)), "takes 2 arguments, got 3"),
-    "another type of array": ((aligned(np.zeros(9)), i64(9)), "argument 0 is f8, .* wants f4"),
+VALID = (zeros(100), i64(64))
+INVALID = {
+    "too few": ((zeros(100),), "has 2 parameters, got 1"),
+    "too many": ((*VALID, i64(1)), "has 2 parameters, got 3"),
+    "another type of array": ((aligned(np.zeros(9)), i64(9)), "argument 0 is f8, .* needs f4"),
     "a Python number": ((zeros(), 64), "argument 1 is int, .* NumPy scalar i8"),
     "another type of number": ((zeros(), i32(64)), "argument 1 is int32, .* NumPy scalar i8"),
     "a float": ((zeros(), f32(64)), "argument 1 is float32"),
@@ -158,9 +158,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("case", INVALID)
 def test_wrong_arguments(case: str) -> None:
-    arguments, message = WRONG[case]
+    arguments, message = INVALID[case]
     with pytest.raises(KernelError, match=message):
         module().get_kernel("write_past_end", BUGS)((1,), (64,), arguments)
 
@@ -170,7 +170,7 @@ def test_read_only_argument() -> None:
     x.setflags(write=False)
     with pytest.raises(KernelError, match="argument 0 is read-only"):
         module().get_kernel("write_past_end", BUGS)((1,), (64,), (x, i64(64)))
-    # a parameter that is const takes it
+    # a const parameter accepts it
     module().get_kernel("right", BUGS)((1,), (64,), (x, zeros()), shared_mem=256)
 
 
@@ -185,10 +185,10 @@ def test_read_only_argument() -> None:
 )
 def test_wrong_launch(grid: tuple[int, int], block: tuple[int, int], message: str) -> None:
     with pytest.raises(KernelError, match=message):
-        module().get_kernel("write_past_end", BUGS)(grid, block, GOOD)
+        module().get_kernel("write_past_end", BUGS)(grid, block, VALID)
 
 
-def test_what_does_not_compile() -> None:
+def test_compile_error() -> None:
     class Broken(PlantedBugs):
         def text(self) -> str:
             return '#line 7 "broken.cu"\nGPUMLP_KERNEL(broken, 256)(float* x) { x = y; }\n'

@@ -1,7 +1,7 @@
-"""Every kernel, for every function and storage type, compiled by NVRTC for three GPU generations.
+"""NVRTC compiles every kernel, for every function and storage type, for three GPU generations.
 
-Registers must not pass the committed ceilings: the most over all functions of the tables and all
-generations.  After a change that is worth its registers:
+Register counts must not exceed the committed ceilings, which are the largest counts over all
+functions of the tables and all generations.  After a change that is worth its registers, run
 
     python -m tests.kernels.test_resources > tests/resources/registers.json
 """
@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gpumlp.backends.cuda.headers import include_options
-from gpumlp.backends.cuda.source import CASTS, KernelSource
+from gpumlp.backends.cuda.source import CASTS, KernelSource, include_options
 from tests.support.harness import nvrtc
 from tests.support.harness.catalogue import (
     CATALOGUE,
@@ -42,12 +41,12 @@ def everything() -> dict[tuple[str, str, int], dict[str, dict[str, int]]]:
         dtype, name, arch = key
         return nvrtc.resources(CATALOGUE[dtype][name], arch)
 
-    with ThreadPoolExecutor(2) as pool:  # ctypes lets go of the interpreter's lock
+    with ThreadPoolExecutor(2) as pool:  # ctypes releases the interpreter's lock
         return dict(zip(keys, pool.map(one, keys), strict=True))
 
 
 def registers() -> dict[str, int]:
-    """File, kernel and dtype -> the most registers over functions and architectures."""
+    """File, kernel and dtype -> the largest register count over functions and architectures."""
     most: dict[str, int] = {}
     for (dtype, name, _), table in everything().items():
         for kernel, used in table.items():
@@ -62,8 +61,8 @@ def test_every_kernel_compiles() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int32"])
-def test_no_toolkit_is_needed(dtype: str) -> None:
-    """These were compiled without an include folder, but for what meets a 16-bit type."""
+def test_toolkit_headers_only_for_16_bit_types(dtype: str) -> None:
+    """Sources without 16-bit types need no include folder."""
     for source in CATALOGUE[dtype].values():
         if {source.slots, source.source} & {"bfloat16", "float16"}:
             assert include_options(source.headers)
@@ -72,8 +71,8 @@ def test_no_toolkit_is_needed(dtype: str) -> None:
             assert "#include" not in source.text()
 
 
-def test_nothing_spills() -> None:
-    """A register that spills, or an array with a stack frame, is memory traffic in the loop."""
+def test_no_register_spills() -> None:
+    """Spilled registers and stack frames cause memory traffic in the loops."""
     spilled = {
         (key, kernel): used
         for key, table in everything().items()
@@ -90,8 +89,8 @@ def test_registers() -> None:
     assert not above, "more registers than committed (found, committed)"
 
 
-def test_shared_memory_leaves_space_for_eight_blocks() -> None:
-    """On a multiprocessor of sm_80, 164 KiB of which the system takes 1 KiB a block."""
+def test_shared_memory_allows_eight_blocks() -> None:
+    """A multiprocessor of sm_80 has 164 KiB, and the system uses 1 KiB of it for each block."""
     shared = {u["shared"] for table in everything().values() for u in table.values()}
     assert 8 * (max(shared) + 1024) <= 164 * 1024
 
@@ -131,17 +130,17 @@ def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> N
 
 
 @pytest.mark.parametrize(("source", "dtype"), CAST_PAIRS)
-def test_a_casts_wider_side_takes_16_byte_accesses(source: str, dtype: str) -> None:
-    """And its narrower side as wide ones as go with them; single numbers are for what is left."""
+def test_16_byte_accesses_of_casts(source: str, dtype: str) -> None:
+    """The wider type has 16-byte accesses.  Single accesses are only for the rest."""
     body = function(nvrtc.ptx(cast_source(source, dtype), 90), "cast")
     each = 16 // max(SIZE[source], SIZE[dtype])
-    for way, size in (("ld", SIZE[source]), ("st", SIZE[dtype])):
-        accesses = re.findall(rf"{way}\.global\.(?:v(\d)\.)?[a-z](\d+)", body)
+    for access, size in (("ld", SIZE[source]), ("st", SIZE[dtype])):
+        accesses = re.findall(rf"{access}\.global\.(?:v(\d)\.)?[a-z](\d+)", body)
         widths = {int(count or 1) * int(bits) // 8 for count, bits in accesses}
         assert widths == {size, each * size}
 
 
-BYTES = {  # of AdamW's step on one parameter: θ, two slots, dθ, and θ's copy in 16 bits
+BYTES = {  # of an AdamW step for one parameter: θ, two slots, dθ, and the 16-bit copy of θ
     ("float64", ""): 3 * 16 + 8,
     ("float32", ""): 3 * 8 + 4,
     ("bfloat16", ""): 3 * 8 + 2 + 2,
@@ -152,8 +151,8 @@ BYTES = {  # of AdamW's step on one parameter: θ, two slots, dθ, and θ's copy
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize(("dtype", "slots"), BYTES)
-def test_the_update_moves_no_byte_twice(dtype: str, slots: str, grouped: bool) -> None:
-    """By the accesses in its one loop, each as wide as they come; rows of groups are numbers."""
+def test_update_accesses_each_byte_once(dtype: str, slots: str, grouped: bool) -> None:
+    """Counts the vector accesses in its only loop.  Rows of groups are scalar accesses."""
     source = update_source("adamw", dtype, slots, grouped=grouped)
     body = function(nvrtc.ptx(source, 90), "update")
     moved = 0
@@ -164,11 +163,11 @@ def test_the_update_moves_no_byte_twice(dtype: str, slots: str, grouped: bool) -
 
 
 def function(ptx: str, name: str) -> str:
-    """One kernel's PTX."""
+    """The PTX of one kernel."""
     return ptx.split(f".entry {name}(")[1].split(".entry")[0]
 
 
-def test_an_error_names_file_and_line() -> None:
+def test_compile_error_names_file_and_line() -> None:
     broken = KernelSource("activation.cu", "float32", "__device__ real f(real z) { return z; }\n")
     with pytest.raises(nvrtc.CompileError, match=r'activation.cu\(\d+\).*"df" is undefined'):
         nvrtc.resources(broken, 90)

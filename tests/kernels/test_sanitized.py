@@ -1,8 +1,9 @@
-"""The kernel tests once more, with the kernels under sanitizers.
+"""The kernel tests again, with the kernels under sanitizers.
 
-A sanitizer must be loaded before the interpreter, so the tests run in one of their own.
-AddressSanitizer and UndefinedBehaviorSanitizer watch every shape, storage type and kernel, with
-one or a few functions of each table (see harness/compiled.py); ThreadSanitizer a small part.
+A sanitizer must be loaded before the interpreter, so the tests run in an interpreter of their own.
+AddressSanitizer and UndefinedBehaviorSanitizer check every shape, storage type and kernel, with a
+few functions of each table (see tests/support/harness/compiled.py).  ThreadSanitizer checks a small
+part.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ FILES = [
     f"tests/kernels/test_{part}.py"
     for part in ("activation", "loss", "theta", "gather", "cast", "empty")
 ]
-FILES += [  # the backend's launches, on memory that ends where it should
+FILES += [  # launches of the backend, on memory without spare bytes at its end
     "tests/backends/cuda/test_networks.py::test_twenty_steps_of_adamw",
     "tests/backends/cuda/test_networks.py::test_widths_and_minibatches",
 ]
-# ThreadSanitizer takes 0.6 ms a CUDA thread: one storage type and the kernels with barriers
+# ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type, and kernels with barriers
 ONLY = {
     "address,undefined": "",
     "thread": "float32 and (every or update or penalty or norm or mean_weights or test_softmax)",
 }
-# All tests of each file that pass, exactly: none may be skipped, left out or lost unseen.
-# After a change to those files, what the failing comparison shows, if it is meant.
+# The exact number of passing tests in each file, so that no test is skipped or lost unnoticed.
+# After a change of those files, copy the numbers that the failing comparison shows.
 PASSED = {
     "address,undefined": {
         "test_activation": 223, "test_loss": 422, "test_theta": 203,
@@ -47,7 +48,7 @@ PASSED = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(bool(SANITIZE), reason="runs itself")
+@pytest.mark.skipif(bool(SANITIZE), reason="would run itself")
 @pytest.mark.parametrize("sanitize", ONLY)
 def test_under_sanitizer(sanitize: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rp"]

@@ -16,7 +16,7 @@ from tests.support.harness.memory import aligned, aligned_empty
 i32, i64 = np.int32, np.int64
 NAMES = [n for n in OPTIMIZERS if not SANITIZE or f"update by {n}" in REPRESENTATIVES]
 PENALTIES = [n for n in REGULARIZERS if not SANITIZE or f"penalty {n}" in REPRESENTATIVES]
-# (entries, the first bias, blocks): no biases, all biases, one block for all, more than needed
+# (entries, first bias, blocks): no biases, all biases, one block for all, more blocks than needed
 SIZES = [(64, 64, 1), (320, 0, 2), (4160, 4096, 2), (1024, 768, 9)]
 if SANITIZE == "thread":
     SIZES = [(1024, 768, 2)]
@@ -25,7 +25,7 @@ LR = {"lion": 0.05}
 
 
 def theta_and_gradient(n: int, dtype: str) -> tuple[Any, Any]:
-    """θ in the type of arithmetic and dθ in `dtype`, the last 16 entries padding."""
+    """θ in the type of arithmetic and dθ in `dtype`; the last 16 entries are padding."""
     rng = np.random.default_rng(0)
     theta, dtheta = rng.normal(size=(2, n))
     theta[-16:] = dtheta[-16:] = 0
@@ -40,7 +40,7 @@ def regularized(theta: Any, dtheta: Any, split: int, entry: Any, S: float = 1) -
 
 
 def slots_of(optimizer: Any, n: int, dtype: Any) -> Any:
-    """Some state, zero in the padding."""
+    """Slots with random values, and zeros in the padding."""
     slots = np.random.default_rng(1).uniform(0.1, 1, (len(optimizer.slots), n))
     slots[:, -16:] = 0
     return aligned(slots, dtype)
@@ -86,14 +86,14 @@ def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
     assert_close(state, want, real)
     assert not got[-16:].any()
     assert not state[:, -16:].any()
-    # what the products read is θ to the last of its 16 bits; where θ has no copy it is not written
+    # products read θ rounded to 16 bits; if θ has no copy, the copy is not written
     untouched = NUMPY_TYPE[dtype] == theta.dtype
     assert rounded.tobytes() == (dtheta if untouched else got.astype(rounded.dtype)).tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_update_of_nan(name: str) -> None:
-    """A gradient of NaN spoils its own θ and no other."""
+    """NaN in the gradient changes only its own entry of θ to NaN."""
     n, optimizer = 64, OPTIMIZERS[name]
     theta, dtheta = theta_and_gradient(n, "float64")
     dtheta[5] = np.nan
@@ -109,7 +109,7 @@ def test_update_of_nan(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_update_skips_a_step(dtype: str) -> None:
-    """control[0] = 0: neither θ nor its copy nor the slots change, whatever the gradient is."""
+    """control[0] = 0: θ, its copy and the slots do not change, whatever the gradient is."""
     theta, dtheta = theta_and_gradient(64, dtype)
     dtheta[5] = np.inf
     optimizer = OPTIMIZERS["adamw"]
@@ -126,7 +126,7 @@ def test_update_skips_a_step(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_update_of_a_part(dtype: str) -> None:
-    """Parts in any order make the whole, bit for bit; slots of 16 bits draw the same noise."""
+    """Parts in any order give the bits of the whole; 16-bit slots use the same noise."""
     n, split, optimizer = 4160, 4096, OPTIMIZERS["adamw"]
     theta, dtheta = theta_and_gradient(n, dtype)
     control = aligned([0.75, *optimizer.control(0.1, 3)])
@@ -148,7 +148,7 @@ def test_update_of_a_part(dtype: str) -> None:
 @pytest.mark.parametrize("blocks", [1, 9])
 @pytest.mark.parametrize("name", [n for n in NAMES if not SANITIZE or n == "adamw"])
 def test_update_of_groups(name: str, blocks: int, dtype: str) -> None:
-    """Each region with its own learning rate and weight decay, in one part or in parts."""
+    """Each region has its own learning rate and weight decay, in one part or in several."""
     n, split, optimizer = 4160, 4096, OPTIMIZERS[name]
     rows = [(64, 2.0, 0.5), (1024, 1.0, 0.0), (4096, 0.0, 3.0), (4160, 0.25, 1.0)]
     theta, dtheta = theta_and_gradient(n, dtype)
@@ -183,12 +183,12 @@ def test_update_of_groups(name: str, blocks: int, dtype: str) -> None:
     np.testing.assert_array_equal(got[1024:4096], theta[1024:4096])  # a rate of 0
 
 
-# ---- what the products of micro-batches have added up, in θ's type -------------------------------
+# ---- gradients that products of micro-batches have added up, in θ's type -------------------------
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_gradient_of_float32(dtype: str) -> None:
-    """The update and the norm see all of its digits, beside activations of 16 bits."""
+def test_float32_gradient_with_16_bit_storage(dtype: str) -> None:
+    """The update and the norm use all its digits, while activations have 16 bits."""
     n, split, S, optimizer, f32 = 1024, 768, 4.0, OPTIMIZERS["adamw"], np.float32
     theta, dtheta = theta_and_gradient(n, "float32")
     assert (dtheta.astype(NUMPY_TYPE[dtype]).astype(f32) != dtheta).mean() > 0.9
@@ -224,27 +224,27 @@ def test_a_gradient_of_float32(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "blocks"), [(64, 1), (64, 3), (4160, 2)])
 def test_add(n: int, blocks: int, dtype: str) -> None:
-    """total + part in the type of arithmetic; or part, whatever total was."""
+    """total + part in the type of arithmetic, or part, whatever total was."""
     total, part = theta_and_gradient(n, dtype)
 
     def call(order: int) -> Any:
-        added, anew = aligned(total), aligned_empty((n,), real_of(dtype))
-        for out, flag in ((added, 0), (anew, 1)):
+        added, overwritten = aligned(total), aligned_empty((n,), real_of(dtype))
+        for out, flag in ((added, 0), (overwritten, 1)):
             kernel("add", CATALOGUE[dtype]["reduce"])(
                 (blocks, 1), (256, 1), (part, out, i64(n), i32(flag)), order=order
             )
-        return added, anew
+        return added, overwritten
 
-    added, anew = same_in_every_order(call)
-    np.testing.assert_array_equal(anew, part.astype(real_of(dtype)))
+    added, overwritten = same_in_every_order(call)
+    np.testing.assert_array_equal(overwritten, part.astype(real_of(dtype)))
     np.testing.assert_array_equal(added, total + part.astype(real_of(dtype)))
 
 
-# ---- slots of 16 bits ----------------------------------------------------------------------------
+# ---- 16-bit slots ------------------------------------------------------------------------------
 
 
 def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: int) -> Any:
-    """θ and the slots, bfloat16, after the step t, the same bits in every order."""
+    """θ and the bfloat16 slots after step t, which have the same bits in every order."""
     n, optimizer = len(theta), OPTIMIZERS[name]
     control = aligned([1.0, *optimizer.control(0.1, t)])
 
@@ -262,8 +262,8 @@ def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: in
 
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d != "float64"])
 @pytest.mark.parametrize("name", [n for n in NAMES if OPTIMIZERS[n].slots])
-def test_slots_are_rounded_up_or_down_by_chance(name: str, dtype: str) -> None:
-    """Each to a neighbour in bfloat16 of the exact value, and in the mean to that value."""
+def test_stochastic_rounding_of_slots(name: str, dtype: str) -> None:
+    """Each slot becomes a neighbour of the exact value in bfloat16; the mean is the exact value."""
     n, optimizer = 4096, OPTIMIZERS[name]
     theta, dtheta = theta_and_gradient(n, dtype)
     slots = slots_of(optimizer, n, NUMPY_TYPE["bfloat16"])
@@ -282,14 +282,14 @@ def test_slots_are_rounded_up_or_down_by_chance(name: str, dtype: str) -> None:
             # in spacings; the mean of 4,080 errors of variance 1/4 or less deviates by 0.008
             assert abs(slot.mean()) < 0.04
             assert 0.3 < slot.std() < 0.5
-    for one, other in ((0, 1), (1, 2)):  # each step draws anew, and so does each slot
+    for one, other in ((0, 1), (1, 2)):  # each step and each slot draw new noise
         assert abs(np.corrcoef(errors[one][0], errors[other][0])[0, 1]) < 0.8
     flips = [(error > 0) for error in errors]
     assert (flips[0] != flips[1]).mean() > 0.1
 
 
-def test_small_changes_of_a_slot_add_up() -> None:
-    """v ← 0.999 v + 0.001 g²: rounded to nearest, v would stay where it is."""
+def test_small_changes_of_slots_add_up() -> None:
+    """v ← 0.999 v + 0.001 g²: with rounding to nearest, v would not change."""
     n, dtype = 512, "float32"
     theta = aligned(np.zeros(n), np.float32)
     dtheta = aligned(np.full(n, 1.0), np.float32)
@@ -303,7 +303,7 @@ def test_small_changes_of_a_slot_add_up() -> None:
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_slots_that_are_not_finite_stay_so(value: float) -> None:
+def test_infinite_and_nan_slots_stay(value: float) -> None:
     dtheta = aligned(np.full(64, value), np.float32)
     slots = aligned(np.zeros((1, 64)), NUMPY_TYPE["bfloat16"])
     theta = aligned(np.zeros(64), np.float32)
@@ -326,7 +326,7 @@ def test_round(dtype: str, blocks: int) -> None:
     ("t", "d"), [(1, 0.0), (2, 0.1), (8, 7 / 16), (30, 29 / 38), (1000, 0.95), (7, None)]
 )
 def test_average(t: int, d: float | None, dtype: str) -> None:
-    """With d = min(0.95, (t − 1) / (t + 8)); of t = 1 θ itself; none of a step skipped."""
+    """d = min(0.95, (t − 1) / (t + 8)); θ itself for t = 1; no change in a skipped step."""
     theta, _ = theta_and_gradient(4160, dtype)
     start = aligned(np.random.default_rng(3).normal(size=4160), theta.dtype)
     control = aligned([0.0 if d is None else 0.5, 7.0, 7.0, t])
@@ -340,17 +340,17 @@ def test_average(t: int, d: float | None, dtype: str) -> None:
         return (mean,)
 
     (got,) = same_in_every_order(call)
-    kept = 1 if d is None else d
-    want = kept * start.astype(np.float64) + (1 - kept) * theta.astype(np.float64)
+    weight = 1 if d is None else d
+    want = weight * start.astype(np.float64) + (1 - weight) * theta.astype(np.float64)
     assert_close(got, want, np.dtype(real_of(dtype)).name)
-    if kept in (0, 1):
-        assert got.tobytes() == (start if kept else theta).tobytes()
+    if weight in (0, 1):
+        assert got.tobytes() == (start if weight else theta).tobytes()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "blocks"), LENGTHS)
 def test_normalize(size: int, blocks: int, dtype: str) -> None:
-    """V / ‖V‖ by two launches; of zeros zeros, and of what is not finite nothing that is."""
+    """V / ‖V‖ in two launches; zeros stay zeros, and a norm that is not finite gives NaN."""
     source, real = CATALOGUE[dtype]["orthogonal"], real_of(dtype)
     n = i64(size)
 
@@ -407,13 +407,13 @@ def test_penalty(name: str, n: int, split: int, blocks: int, dtype: str) -> None
     sizes = (i64(n), i64(split), real(strength))
 
     def call(order: int) -> Any:
-        added, kept = aligned(dtheta), aligned(dtheta)
+        added, unchanged = aligned(dtheta), aligned(dtheta)
         partial, alone = aligned_empty((blocks,), real), aligned_empty((blocks,), real)
         launch = kernel("penalty", penalty_source(name, dtype))
         launch((blocks, 1), (256, 1), (theta, added, partial, *sizes, i32(1)), order=order)
-        launch((blocks, 1), (256, 1), (theta, kept, alone, *sizes, i32(0)), order=order)
+        launch((blocks, 1), (256, 1), (theta, unchanged, alone, *sizes, i32(0)), order=order)
         assert alone.tobytes() == partial.tobytes()
-        assert kept.tobytes() == dtheta.tobytes()
+        assert unchanged.tobytes() == dtheta.tobytes()
         return added, partial
 
     added, partial = same_in_every_order(call)
@@ -459,29 +459,29 @@ def test_clip(square: float, scale: float, count: int) -> None:
     np.testing.assert_array_equal(scaling, [8.0, 1 / 8, 5.0, 3.0])
 
 
-def clipped(square: float, count: int, scaling: Any, interval: int, longest: float = 1.0) -> Any:
+def clipped(square: float, count: int, scaling: Any, interval: int, max_norm: float = 1.0) -> Any:
     """control and scaling after `clip`."""
     partial, control = aligned(np.zeros(count), np.float32), aligned([np.nan, 7.0])
     partial[count // 2] = square
     scaling = aligned(scaling)
     clip = kernel("clip", CATALOGUE["float32"]["penalty elastic_net"])
-    sizes = (i64(count), np.float64(longest), i64(interval))
+    sizes = (i64(count), np.float64(max_norm), i64(interval))
     clip((1, 1), (256, 1), (partial, scaling, control, *sizes))
     return control, scaling
 
 
-@pytest.mark.parametrize("longest", [1.0, np.inf])
-def test_dynamic_loss_scale(longest: float) -> None:
-    """Halved and the step skipped on overflow, doubled after an interval without one.
+@pytest.mark.parametrize("max_norm", [1.0, np.inf])
+def test_dynamic_loss_scale(max_norm: float) -> None:
+    """An overflow halves S and skips the step; an interval without an overflow doubles S.
 
-    scaling[1] is 1/S of the gradient at hand in any case: the update that follows needs it.
+    scaling[1] is always the 1/S of the current gradient, because the following update needs it.
     """
     for square in (np.inf, np.nan):
-        control, scaling = clipped(square, 7, [8.0, 0.5, 2.0, 4.0], 3, longest)
+        control, scaling = clipped(square, 7, [8.0, 0.5, 2.0, 4.0], 3, max_norm)
         assert control[0] == 0
         assert scaling.tolist() == [4.0, 1 / 8, 0.0, 5.0]
-    control, scaling = clipped(16.0, 7, [8.0, 0.5, 1.0, 4.0], 3, longest)
-    assert control[0] == min(1.0, longest / 4)
+    control, scaling = clipped(16.0, 7, [8.0, 0.5, 1.0, 4.0], 3, max_norm)
+    assert control[0] == min(1.0, max_norm / 4)
     assert scaling.tolist() == [8.0, 1 / 8, 2.0, 4.0]
-    control, scaling = clipped(16.0, 7, [8.0, 0.5, 2.0, 4.0], 3, longest)
+    control, scaling = clipped(16.0, 7, [8.0, 0.5, 2.0, 4.0], 3, max_norm)
     assert scaling.tolist() == [16.0, 1 / 8, 0.0, 4.0]

@@ -99,18 +99,18 @@ def upload_at_once(copies: HostCopies, host: Any, out: Any, after: Any) -> Any:
 
 def mark_too_early(feed: DeviceFeed, out: Any) -> None:
     """The buffer is called read before it is."""
-    pair = feed._pairs[feed._turn]
+    pair = feed._pairs[feed._next]
     pair.read = feed._copies.mark()
     feed._copies.follow(pair.copied)
-    feed._cast(pair.twin[: len(out)], out)
-    feed._turn = 1 - feed._turn
+    feed._cast(pair.on_device[: len(out)], out)
+    feed._next = 1 - feed._next
 
 
 BUGS = {
     "follow": (HostCopies, no_follow, "copies"),
     "wait": (HostCopies, no_wait, "both"),
     "upload": (HostCopies, upload_at_once, "work"),
-    "take": (DeviceFeed, mark_too_early, "work"),
+    "copy_into": (DeviceFeed, mark_too_early, "work"),
 }
 
 
@@ -147,7 +147,7 @@ def test_a_step_waits_for_nothing_but_a_free_buffer() -> None:
     cast = ["follow", "kernel cast in cast.cu, grid 1 1, block 256 1", "mark"]
     for i in (2, 6, 7, 11, 12):
         assert steps[i][:6] == cast * 2
-        fetch = ["wait", "upload beside (16, 13) uint8", "wait", "upload beside (16, 3) uint8"]
+        fetch = ["wait", "async upload (16, 13) uint8", "wait", "async upload (16, 3) uint8"]
         assert steps[i][-4:] == fetch
         between = steps[i][6:-4]
         assert between[0].startswith("replay of")

@@ -1,8 +1,8 @@
-"""A stand-in for `nvmath.bindings.cublasLt` that multiplies host memory as cublasLt's manual says.
+"""A fake of `nvmath.bindings.cublasLt` that multiplies arrays in host memory.
 
-Column-major layouts, transposes, leading dimensions, dtypes, epilogues and where alpha, beta, bias
-and aux lie are taken from the descriptors alone, so a plan that describes the wrong product gives
-wrong numbers.
+It follows cublasLt's manual.  It reads column-major layouts, transposes, leading dimensions,
+dtypes, epilogues and the addresses of alpha, beta, bias and aux only from the descriptors.  So a
+plan that describes the wrong product gives wrong numbers.
 """
 
 from __future__ import annotations
@@ -55,14 +55,15 @@ class FakeCublasLt:
     """cublasLt with one algorithm for each entry of `states`, which are numbered from 70.
 
     Attributes:
-        states: what the heuristic says of each candidate, 0 for usable.
-        lacks: epilogues, by number, that it has no algorithm for.
-        broken: algorithms that fail when they are run.
-        refused: algorithms that a check finds unfit.
-        preferences: what the heuristic was asked for, in order.
-        calls: the products made.
-        clock: the time by now, in µs.
-        microseconds, epilogue: what each algorithm takes, else 10, and an epilogue on top.
+        states: the state of each candidate of the heuristic; 0 is usable.
+        lacks: numbers of epilogues for which it has no algorithm.
+        broken: algorithms that fail when they run.
+        refused: algorithms that `matmul_algo_check` refuses.
+        preferences: the preferences that the heuristic received, in order.
+        calls: the products, in order.
+        clock: the current time in µs.
+        microseconds, epilogue: the time of each algorithm (10 if missing), and the additional time
+            of an epilogue.
     """
 
     cuBLASLtError = cuBLASLtError  # noqa: N815  (nvmath's name)
@@ -178,7 +179,7 @@ class FakeCublasLt:
         out[...] = self._finished(operation, s, out)
 
     def _check(self, desc: int, a: int, b: int, c: int, d: int) -> None:
-        """What cublasLt answers with INVALID_VALUE or NOT_SUPPORTED."""
+        """Raise the error INVALID_VALUE where cublasLt does."""
         operation = self.objects[desc]
         types = [self.objects[layout][0] for layout in (a, b, c, d)]
         accumulates, inputs = COMPUTES[operation["compute"]]
@@ -206,7 +207,7 @@ class FakeCublasLt:
             raise cuBLASLtError(f"CUBLAS_STATUS_INVALID_VALUE (7): {reason}")
 
     def _finished(self, operation: dict[Any, int], s: Any, out: Any) -> Any:
-        """The epilogue's result, whose maths are written for row-major arrays."""
+        """The result of the epilogue, which is written for row-major arrays."""
         if operation[A.EPILOGUE] == 1:
             return s
         name, (rows, cols) = EPILOGUES[operation[A.EPILOGUE]], out.shape
@@ -225,7 +226,7 @@ class FakeCublasLt:
 
     @staticmethod
     def _matrix(address: int, shape: tuple[int, int, int], dtype: Any) -> np.ndarray[Any, Any]:
-        """The column-major (rows, cols) matrix with a leading dimension, as a view."""
+        """A view of the column-major (rows, cols) matrix with a leading dimension."""
         rows, cols, ld = shape
         size = np.dtype(dtype).itemsize
         raw = (ctypes.c_char * (size * (ld * (cols - 1) + rows))).from_address(address)

@@ -1,4 +1,4 @@
-"""The part of the module `cupy` that `CudaDevice` uses: NumPy's memory and CuPy's strictness."""
+"""A fake of the parts of `cupy` that `CudaDevice` uses: NumPy's memory, CuPy's strict checks."""
 
 import ctypes
 import types
@@ -19,7 +19,7 @@ class CompileException(Exception):
 
 
 class FakeArray(np.ndarray):
-    """CuPy's array: its address is data.ptr, and `set` takes equal shape, dtype and memory."""
+    """An array like CuPy's: its address is data.ptr, and `set` needs equal shapes and dtypes."""
 
     device = types.SimpleNamespace(id=0)
 
@@ -50,9 +50,9 @@ class FakeStream:
         return FakeGraph(recorded)
 
     def __init__(self, non_blocking=False):
-        assert non_blocking  # capture into a graph needs it
+        assert non_blocking  # capturing into a graph needs it
         FakeCupy.streams += 1
-        self.ptr = 76 + FakeCupy.streams  # the device's own is its first
+        self.ptr = 76 + FakeCupy.streams  # the first stream is the device's own
         self.waited = []
 
     def wait_event(self, event):
@@ -84,7 +84,7 @@ class FakeGraph:
 
 
 class FakeEvent:
-    """Notes when it was recorded, by cublasLt's clock, to which a launch adds `launch`."""
+    """Records the time on the clock of the fake cublasLt; each launch adds `launch` µs."""
 
     lt, launch = None, 7.0
 
@@ -124,7 +124,7 @@ class FakeModule:
 
 
 class FakeCupy:
-    """The part of the module `cupy` that `CudaDevice` uses."""
+    """The module `cupy`."""
 
     ndarray, RawModule = FakeArray, FakeModule
 
@@ -160,7 +160,7 @@ class FakeCupy:
         self.broken = None
 
     def empty(self, shape, dtype):
-        assert FakeCupy.current  # memory of the pool belongs to the stream that asked for it
+        assert FakeCupy.current  # memory of the pool belongs to the current stream
         if np.prod(shape) > self.limit:
             raise OutOfMemoryError("Out of memory allocating 9 bytes")
         return np.full(shape, 0x7F, dtype).view(FakeArray)
@@ -183,7 +183,7 @@ class FakeCupy:
     def _pin(self, size):
         if size > self.limit:
             raise Error("cudaErrorMemoryAllocation: out of memory")
-        return bytearray(-(-size // 512) * 512)  # longer than asked for, as a pool's is
+        return bytearray(-(-size // 512) * 512)  # longer than requested, as in a memory pool
 
     def _copy(self, out, host, size, kind, stream):
         assert kind == 1
@@ -197,7 +197,7 @@ class FakeCupy:
 
 
 def arrays(device, *shapes, dtype="float32"):
-    """Arrays of the device with random numbers."""
+    """Arrays of the device with random values."""
     rng = np.random.default_rng(1)
     made = [device.empty(shape, dtype) for shape in shapes]
     for a in made:

@@ -10,15 +10,23 @@ import pytest
 import gpumlp
 from gpumlp import LOSSES
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, on_host, problem
-from tests.backends.cuda.test_precisions import EPS, moved, relative
 from tests.support import networks
+from tests.support.cuda_networks import (
+    EPS,
+    classifier,
+    device,
+    moved,
+    on_cuda_backend,
+    on_host,
+    problem,
+    relative,
+)
 from tests.support.harness.host_device import HostDevice
 from tests.support.refusal import refusal
 from tests.training.test_memory import OF_TRAINER, check, on_harness, parts
 
 M = 45  # minibatches of 20 and one of 5
-WAYS = ["", "branched", "branched, updated at once"]
+WAYS = ["", "branched", "branched, early update"]
 
 
 def fitted(
@@ -183,7 +191,7 @@ def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None
         net = classifier("silu", precision="float32", regularizer=None)
         gpu = on_cuda_backend(net, precision=precision)
         if late is not None:
-            device(gpu).way, device(gpu).late_branches = way, late
+            device(gpu).variant, device(gpu).late_branches = way, late
         trainer = fitted(gpu, 3, problem(100), **settings)
         found.add((gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes()))
     assert len(found) == 1
@@ -194,7 +202,7 @@ def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run() -> bytes:
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
-        device(gpu).way, device(gpu).late_branches = "branched", True
+        device(gpu).variant, device(gpu).late_branches = "branched", True
         fitted(gpu, 3, problem(100), clip_norm=1.0)
         return bytes(gpu.theta.flat.values.tobytes())
 
@@ -203,7 +211,7 @@ def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def affine_activation(backend: CudaBackend, *args: Any) -> None:
         skipped.append("join")
-        backend._products.upward(*args, backend._kernels.bias_activation)
+        backend._products.forward(*args, backend._kernels.bias_activation)
 
     monkeypatch.setattr(CudaBackend, "affine_activation", affine_activation)
     assert run() != want
@@ -255,7 +263,7 @@ def test_streamed_micro_batches_are_recordings_of_their_own() -> None:
         assert sum(call.startswith("replay") for call in calls) == k
         assert sum(call.startswith("kernel begin") for call in calls) == 1
         assert sum(call.startswith("kernel update") for call in calls) == 1
-        brought = [call for call in calls if call.startswith("upload beside")]
+        brought = [call for call in calls if call.startswith("async upload")]
         assert all("(5, 5)" in call for call in brought)
 
 

@@ -12,7 +12,7 @@ import pytest
 import gpumlp
 from gpumlp.errors import CheckpointError
 from gpumlp.training import averaging
-from tests.backends.cuda.test_networks import (
+from tests.support.cuda_networks import (
     classifier,
     device,
     on_cuda_backend,
@@ -128,13 +128,13 @@ def test_both_backends_agree(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("way", ["branched", "branched, updated at once"])
+@pytest.mark.parametrize("way", ["branched", "branched, early update"])
 def test_branches_change_no_bit(way: str, precision: str) -> None:
     """The average comes after the last update, however late that is."""
     ends = []
     for name, late in (("", False), (way, False), (way, True)):
         gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
-        device(gpu).way, device(gpu).late_branches = name, late
+        device(gpu).variant, device(gpu).late_branches = name, late
         ends.append([a.tobytes() for a in of(trained(gpu, ema=0.9, lr=0.05))])
     assert ends[1:] == [ends[0]] * 2
 

@@ -20,7 +20,7 @@ import gpumlp
 from gpumlp import Group
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.callbacks import LearningRateLogger, ReduceOnPlateau
-from tests.backends.cuda.test_networks import on_host
+from tests.support.cuda_networks import on_host
 from tests.support.harness.host_device import HostDevice
 from tests.support.training_cases import Die, Hook, die_at
 

@@ -12,7 +12,7 @@ import pytest
 import gpumlp
 from gpumlp import Group
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, on_host, problem
+from tests.support.cuda_networks import classifier, device, on_cuda_backend, on_host, problem
 from tests.support.harness.host_device import HostDevice
 
 COPIES: dict[str, Callable[[Any], Any]] = {

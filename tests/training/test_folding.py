@@ -11,15 +11,17 @@ import pytest
 import gpumlp
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.training.updating import Apart, Folded
-from tests.backends.cuda.test_networks import (
+from tests.support.cuda_networks import (
+    EPS,
     TOLERANCE,
     classifier,
     device,
+    moved,
     on_cuda_backend,
     on_host,
     problem,
+    relative,
 )
-from tests.backends.cuda.test_precisions import EPS, moved, relative
 
 FOLDABLE = [
     ("sgd", {}, None), ("sgd", {}, gpumlp.L2(0.1, biases=0.5)), ("sgd", {}, gpumlp.L2(0.1)),
@@ -186,7 +188,7 @@ def test_products_that_it_cannot_do_are_errors() -> None:
         (a.astype(int), np.ones((6, 4), int), np.ones((4, 4), int)),
     ):  # fmt: skip
         before = wrong[2].copy()
-        with pytest.raises(ValueError, match=r"no product of arrays like these: \(4, "):
+        with pytest.raises(ValueError, match=r"BLAS cannot multiply arrays like these: \(4, "):
             blas.gemm(*wrong, 1.0, 0.0)
         np.testing.assert_array_equal(wrong[2], before)
 

@@ -12,9 +12,17 @@ import gpumlp
 from gpumlp import OPTIMIZERS, Group
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.training.groups import Region, regions
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, on_host, problem
-from tests.backends.cuda.test_precisions import EPS, moved, relative
 from tests.support import networks
+from tests.support.cuda_networks import (
+    EPS,
+    classifier,
+    device,
+    moved,
+    on_cuda_backend,
+    on_host,
+    problem,
+    relative,
+)
 from tests.support.refusal import refusal
 from tests.training.test_folding import FOLDABLE
 from tests.training.test_memory import LABELS, X, check, on_harness
@@ -142,9 +150,9 @@ def test_the_cuda_backend_is_the_numpy_backend(
 def test_each_layer_updated_at_once(precision: str, slots: str | None, late: bool) -> None:
     """Part by part: the same bits."""
     found = []
-    for way in ("", "branched, updated at once"):
+    for way in ("", "branched, early update"):
         gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
-        device(gpu).way, device(gpu).late_branches = way, late
+        device(gpu).variant, device(gpu).late_branches = way, late
         trainer = fitted(gpu, ALL, "adamw", slot_precision=slots)
         found.append((gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes()))
     assert found[0] == found[1]

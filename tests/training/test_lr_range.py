@@ -10,7 +10,7 @@ import pytest
 import gpumlp
 from gpumlp.training import lr_range
 from gpumlp.training.lr_range import LRCurve
-from tests.backends.cuda.test_networks import device, on_cuda_backend
+from tests.support.cuda_networks import device, on_cuda_backend
 from tests.support.training_cases import LABELS, WEIGHTS, X, Y, classifier, regression, theta
 
 

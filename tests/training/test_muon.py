@@ -13,7 +13,7 @@ import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.functions.optimizers import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
-from tests.backends.cuda.test_networks import (
+from tests.support.cuda_networks import (
     assert_same,
     classifier,
     device,
@@ -171,7 +171,7 @@ def test_branches_and_the_order_of_threads_change_no_bit(precision: str) -> None
     for order, way, late in ((0, "", False), (1, "branched", False), (2, "branched", True)):
         net = classifier("relu", precision="float32")
         gpu = on_cuda_backend(net, order, precision=precision)
-        device(gpu).way, device(gpu).late_branches = way, late
+        device(gpu).variant, device(gpu).late_branches = way, late
         trainer = trained(gpu, "muon")
         ends.append((on_host(gpu.theta.flat).tobytes(), on_host(trainer.slots).tobytes()))
         rounded = on_host(gpu.rounded.flat)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from tests.backends.cuda.test_networks import classifier, device, on_cuda_backend, problem, trained
+from tests.support.cuda_networks import classifier, device, on_cuda_backend, problem, trained
 from tests.support.harness.catalogue import CATALOGUE, DTYPES
 from tests.support.harness.comparing import real_of, same_in_every_order
 from tests.support.harness.compiled import kernel
@@ -112,7 +112,7 @@ def test_what_may_not_be_recorded_is_an_error() -> None:
         lambda: backend.empty((3,)),
         lambda: backend.asarray(np.zeros(len(theta)), out=theta),
     ):
-        with pytest.raises(KernelError, match="not while a step is recorded"):
+        with pytest.raises(KernelError, match="not allowed while a step is recorded"):
             backend.record(work, "a step")
     backend.synchronize()  # and then all is well again
 
@@ -139,7 +139,7 @@ def test_theta_that_a_callback_assigns_to_is_what_the_next_epoch_starts_from(bac
 # ---- branches ------------------------------------------------------------------------------------
 
 
-WAYS = ["branched", "branched, updated at once"]
+WAYS = ["branched", "branched, early update"]
 
 
 def branched_run(
@@ -147,7 +147,7 @@ def branched_run(
 ) -> Any:
     """θ, slots and costs of a run whose weight gradients run beside the next hidden gradients."""
     gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
-    device(gpu).way, device(gpu).late_branches = way, late
+    device(gpu).variant, device(gpu).late_branches = way, late
     trainer = trained(gpu, steps=20, **settings)
     return gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
 
@@ -173,7 +173,7 @@ def test_a_branch_begins_where_its_gradient_is_there() -> None:
     orders = []
     for late in (False, True):
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
-        device(gpu).way, device(gpu).late_branches = "branched", late
+        device(gpu).variant, device(gpu).late_branches = "branched", late
         x, y, _ = problem(48)
         gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
         calls = device(gpu).calls
@@ -187,7 +187,7 @@ def test_weights_are_updated_as_soon_as_their_gradient_is_there() -> None:
     orders = []
     for late in (False, True):
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
-        device(gpu).way, device(gpu).late_branches = WAYS[1], late
+        device(gpu).variant, device(gpu).late_branches = WAYS[1], late
         x, y, _ = problem(48)
         gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
         calls = device(gpu).calls
@@ -213,13 +213,13 @@ def test_work_behind_others_that_does_not_wait_shows(monkeypatch: pytest.MonkeyP
         recording[device._fork : device._fork] = device._recording
         device._recording = recording
 
-    monkeypatch.setattr(HostDevice, "behind", at_the_fork)
+    monkeypatch.setattr(HostDevice, "defer", at_the_fork)
     assert branched_run(way=WAYS[1]) != want
 
 
 def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     want = branched_run(late=True)
-    monkeypatch.setattr("gpumlp.backends.cuda.backend.CudaBackend._joined", lambda backend: None)
+    monkeypatch.setattr("gpumlp.backends.cuda.backend.CudaBackend._join", lambda backend: None)
     assert branched_run(late=True) != want
 
 
@@ -233,10 +233,10 @@ def test_the_way_is_asked_for_by_name() -> None:
     ]
 
 
-@pytest.mark.parametrize("call", ["fork", "join", "beside", "behind"])
+@pytest.mark.parametrize("call", ["fork", "join", "on_side_stream", "defer"])
 def test_branches_are_for_recorded_steps(call: str) -> None:
-    with pytest.raises(KernelError, match=f"{call} is for a step that is recorded"):
-        getattr(HostDevice(), call)(*([lambda: None] if call in ("beside", "behind") else []))
+    with pytest.raises(KernelError, match=f"{call} is only for a step that is recorded"):
+        getattr(HostDevice(), call)(*([lambda: None] if call in ("on_side_stream", "defer") else []))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])

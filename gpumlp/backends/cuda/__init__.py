@@ -1,4 +1,4 @@
-"""The metal: the device behind the CUDA backend."""
+"""The CUDA backend and the GPU device that it runs on."""
 
 from gpumlp.backends.cuda.opening import open_device
 

@@ -1,23 +1,24 @@
-"""The CUDA backend: the same operations, written on a device's few calls (`gpumlp.backends.cuda.protocol`)."""
+"""The CUDA backend: the operations, written with the calls of `gpumlp.backends.cuda.protocol`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.cuda import launch
-from gpumlp.backends.cuda.epilogues import Products
-from gpumlp.backends.cuda.feed import DeviceFeed, travels_as
+from gpumlp.backends import cuda
+from gpumlp.backends.cuda import launch, update
+from gpumlp.backends.cuda.epilogues import LayerProducts
+from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
 from gpumlp.backends.cuda.kernels import Kernels, i32, i64
-from gpumlp.backends.cuda.protocol import Device, DeviceArray
-from gpumlp.backends.cuda.types import dtype_of
-from gpumlp.backends.cuda.update import CudaUpdate
-from gpumlp.backends.shared import Shared
-from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.backends.cuda.protocol import Device
+from gpumlp.backends.cuda.source import dtype_of
+from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.io.types import Array
 
 STORAGE = {  # precision -> the storage type
     "float64": "float64", "float32": "float32", "tf32": "float32",
@@ -25,8 +26,12 @@ STORAGE = {  # precision -> the storage type
 }  # fmt: skip
 
 
-class CudaBackend(CudaUpdate, Shared):
-    """The operations of `gpumlp.backends.operations`, on a device; `CudaUpdate` has those of the update."""
+class CudaBackend:
+    """The operations of `gpumlp.backends.operations` on a GPU.
+
+    A backend stands for a device and is no part of the objects that use it.  So a copy of a backend
+    is the backend itself, and a pickle becomes a backend of the GPU where it is loaded.
+    """
 
     name = "cupy"
 
@@ -39,10 +44,19 @@ class CudaBackend(CudaUpdate, Shared):
         self.scales_loss = precision == "float16"
         self.rounds_slots, self.folds = precision != "float64", True
         self._device = device
-        self._products = Products(device, precision)
+        self._products = LayerProducts(device, precision)
         self._kernels = Kernels(device, self.dtype, self.storage)
-        # while a step is recorded with branches; from a hidden gradient to its weight gradient
-        self._branches = self._forked = False
+        self._branches = False  # while a step is recorded that may use the side stream
+        self._forked = False  # between a hidden gradient and the weight gradient of the same gz
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _on_current_gpu, (self.precision,)
 
     def describe(self) -> str:
         return f"{self._device.name}, {self.precision}"
@@ -55,32 +69,32 @@ class CudaBackend(CudaUpdate, Shared):
         return self.owns(a) and array.dtype == dtype and bool(array.flags.c_contiguous)
 
     def asarray(
-        self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: DeviceArray | None = None
-    ) -> DeviceArray:
-        ours = self.owns(a)
-        source: Any = a if ours else np.asarray(a)
+        self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
+    ) -> Array:
+        on_device = self.owns(a)
+        source: Any = a if on_device else np.asarray(a)
         if out is None:
             out = self.empty(source.shape, dtype)
-        if not ours:
+        if not on_device:
             self._device.upload(source, out)
-        elif self._kernels.casts(source, out):  # CuPy knows too little of bfloat16
+        elif self._kernels.can_cast(source, out):  # CuPy cannot cast bfloat16
             self._kernels.cast(source, out)
         else:
             self._device.copy(source, out)
         return out
 
-    def adopt(self, a: Any) -> DeviceArray:
+    def adopt(self, a: Any) -> Array:
         return self._device.adopt(a)
 
-    def to_host(self, a: DeviceArray) -> npt.NDArray[Any]:
+    def to_host(self, a: Array) -> npt.NDArray[Any]:
         return self._device.download(a)
 
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> DeviceArray:
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
         return self._device.empty(shape, self.dtype if dtype is None else np.dtype(dtype))
 
     def full(
         self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
-    ) -> DeviceArray:
+    ) -> Array:
         a = self.empty(shape, dtype)
         self._device.fill(a, value)
         return a
@@ -96,40 +110,34 @@ class CudaBackend(CudaUpdate, Shared):
         return self._products.pre_activation(f, m, n, self.storage)
 
     def affine_activation(
-        self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation,
-        z: DeviceArray, h: DeviceArray,
-    ) -> None:  # fmt: skip
-        self._joined()  # a further micro-batch writes what the last one's branches read
-        self._products.upward(h_below, W, b, f, z, h, self._kernels.bias_activation)
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
+    ) -> None:
+        self._join()  # a further micro-batch writes what the side stream still reads for the last
+        self._products.forward(h_below, W, b, f, z, h, self._kernels.bias_activation)
 
-    def activation(self, f: Activation, z: DeviceArray, h: DeviceArray) -> None:
-        self._forked = False  # a branch would not wait for this h
+    def activation(self, f: Activation, z: Array, h: Array) -> None:
+        self._forked = False  # the side stream would not wait for this h
         self._kernels.activation(f, z, h)
 
-    def loss(
-        self, loss: Loss, y_hat: DeviceArray, y: DeviceArray, weights: DeviceArray, J: DeviceArray
-    ) -> None:
+    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         self._kernels.loss("loss", loss, y_hat, y, weights, (), J)
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
     def output_gradient(
-        self, loss: Loss, f: Activation, z: DeviceArray, h: DeviceArray, y: DeviceArray,
-        weights: DeviceArray, scaling: DeviceArray, gh: DeviceArray, gz: DeviceArray,
-        db: DeviceArray, J: DeviceArray,
+        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
+        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
     ) -> None:  # fmt: skip
         self._kernels.loss("loss_gradient", loss, h, y, weights, (scaling, gh), J)
-        self._kernels.through_activation(f, z, h, gh, gz, db)
+        self._kernels.activation_gradient(f, z, h, gh, gz, db)
 
-    def weight_gradient(
-        self, gz: DeviceArray, h_below: DeviceArray, dW: DeviceArray, factors: DeviceArray | None
-    ) -> None:
+    def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
         def product() -> None:
             self._device.gemm(
                 gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
             )
 
-        # W that is added to in place has been read by the product since the fork
+        # with factors, the product writes W, which the hidden gradient has read since the fork
         if self._forked and factors is None:
             self._device.on_side_stream(product)
         else:
@@ -137,105 +145,143 @@ class CudaBackend(CudaUpdate, Shared):
         self._forked = False
 
     def hidden_gradient(
-        self, gz_above: DeviceArray, W_above: DeviceArray, f: Activation, z: DeviceArray,
-        h: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray,
+        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array, gh: Array,
+        gz: Array, db: Array,
     ) -> None:  # fmt: skip
-        if self._branches:  # gz_above is there, and with it all that its weight gradient needs
-            self._device.join()  # what reads the buffer that is now to become gz
-            self._device.fork()
+        if self._branches:
+            self._device.join()  # the side stream may still read the buffer that now becomes gz
+            self._device.fork()  # gz_above is complete: its weight gradient may start
             self._forked = True
-        self._products.downward(
-            gz_above, W_above, f, z, h, gh, gz, db, self._kernels.through_activation
+        self._products.backward(
+            gz_above, W_above, f, z, h, gh, gz, db, self._kernels.activation_gradient
         )
 
     def activation_gradient(
-        self, f: Activation, z: DeviceArray, h: DeviceArray, gh: DeviceArray, gz: DeviceArray,
-        db: DeviceArray,
-    ) -> None:  # fmt: skip
-        self._kernels.through_activation(f, z, h, gh, gz, db)
+        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
+    ) -> None:
+        self._kernels.activation_gradient(f, z, h, gh, gz, db)
 
-    def input_gradient(self, gz: DeviceArray, W: DeviceArray, gx: DeviceArray) -> None:
+    def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         self._device.gemm(gz, W, gx, compute=self.precision)
 
     def penalty(
-        self, regularizer: Regularizer, theta: DeviceArray, split: int, J: DeviceArray,
-        dtheta: DeviceArray | None,
+        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
+    ) -> None:
+        if regularizer.active:
+            update.penalty(self._kernels, regularizer, theta, split, J, dtheta)
+
+    # ---- the update ---------------------------------------------------------------------------
+
+    def add(self, part: Array, total: Array, overwrite: bool) -> None:
+        kernel = self._kernels.kernel("add", "reduce.cu")
+        kernel(*self._kernels.flat(len(part)), (part, total, i64(len(part)), i32(overwrite)))
+
+    def clip(
+        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, max_norm: float,
+        scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        if not regularizer.active:
-            return
-        on = self._kernels
-        (blocks, _), block = launch.flat(len(theta), on.pack, self._device.multiprocessors)
-        add, gradient = (0, theta) if dtheta is None else (1, dtheta)
-        on.kernel("penalty", "penalty.cu", regularizer, dtype=gradient.dtype.name)(
-            (blocks, 1), block,
-            (theta, gradient, on.partial, *on.regions(regularizer, theta, split), i32(add)),
+        self._join()
+        update.clip(
+            self._kernels, regularizer, theta, dtheta, split, max_norm, scaling, control,
+            self.scales_loss,
         )  # fmt: skip
-        on.total(blocks, J)
+
+    def update(
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
+        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
+    ) -> None:  # fmt: skip
+        self._join()
+        update.optimizer_step(
+            self._kernels, optimizer, regularizer, theta, rounded, dtheta, slots, split, scaling,
+            control, part, groups,
+        )  # fmt: skip
+
+    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+        compute = "tf32" if self.storage.itemsize == 2 else self.precision
+        multiply = partial(self._device.gemm, compute=compute)
+        update.orthogonalize(self._kernels, multiply, V, scale, X, A, P)
+
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+        update.average(self._kernels, theta, mean, decay, control)
+
+    def round(self, theta: Array, rounded: Array) -> None:
+        if rounded.dtype != theta.dtype:
+            kernel = self._kernels.kernel("round_theta", "round.cu")
+            kernel(*self._kernels.flat(len(theta)), (theta, rounded, i64(len(theta))))
 
     # ---- minibatches --------------------------------------------------------------------------
 
-    def gather(self, source: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
-        rows, cols = len(out), 1 if out.ndim == 1 else out.shape[1]
-        pack = self._kernels.pack_of(cols, source, out)
-        grid, block = launch.tile(rows, cols, pack, self._device.multiprocessors)
-        kernel = self._kernels.kernel("gather", "gather.cu", dtype=out.dtype.name)
-        kernel(grid, block, (source, index, out, i64(rows), i64(cols), i32(pack > 1)))
+    def gather(self, source: Array, index: Array, out: Array) -> None:
+        self._kernels.gather(source, index, out)
 
     def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> DeviceFeed:
         return DeviceFeed(self._device, source, rows, np.dtype(dtype), self._kernels.cast)
 
     def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
-        return 2 * rows * math.prod(source.shape[1:]) * travels_as(source, dtype).itemsize
+        return 2 * rows * math.prod(source.shape[1:]) * transfer_dtype(source, dtype).itemsize
 
-    def mean_weights(self, weights: DeviceArray, index: DeviceArray, out: DeviceArray) -> None:
+    def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         kernel = self._kernels.kernel("mean_weights", "gather.cu")
         kernel(*launch.ONE_BLOCK, (weights, index, out, i64(len(out))))
 
     # ---- a step as a whole --------------------------------------------------------------------
 
     def begin(
-        self, position: DeviceArray, order: DeviceArray, controls: DeviceArray, size: int,
-        index: DeviceArray, control: DeviceArray, factors: DeviceArray, J: DeviceArray,
+        self, position: Array, order: Array, controls: Array, size: int, index: Array,
+        control: Array, factors: Array, J: Array,
     ) -> None:  # fmt: skip
         rows, numbers = len(index), len(control)
         self._kernels.kernel("begin", "step.cu")(
-            *launch.flat(rows, 1, self._device.multiprocessors),
+            *self._kernels.flat(rows, pack=1),
             (position, order, controls, index, control, factors, J,
              i64(size), i64(rows), i64(numbers)),
         )  # fmt: skip
 
-    def end(self, position: DeviceArray, J: DeviceArray, costs: DeviceArray) -> None:
+    def end(self, position: Array, J: Array, costs: Array) -> None:
         self._kernels.kernel("end", "step.cu")(
             *launch.ONE_BLOCK, (position, J, costs, i64(len(costs)))
         )
 
     def defer(self, work: Callable[[], None]) -> None:
-        branches, self._branches = self._branches, False  # it waits for what was handed in so far
+        if not self._branches:
+            work()
+            return
+        self._branches = False  # deferred work has no side stream of its own
         try:
-            self._device.defer(work) if branches else work()
+            self._device.defer(work)
         finally:
-            self._branches = branches
+            self._branches = True
 
     def record(
         self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
     ) -> Callable[[], None]:
-        def branched(work: Callable[[], None]) -> Callable[[], None]:
-            self._branches = True
-            try:
-                return self._device.record(work)
-            finally:
-                self._branches = self._forked = False
-
-        ways = {"in turn": lambda: self._device.record(work), "branched": lambda: branched(work)}
+        variants = {
+            "sequential": partial(self._device.record, work),
+            "branched": partial(self._record_branched, work),
+        }
         if early_update is not None:
-            ways["branched, updated at once"] = lambda: branched(early_update)
-        replay = self._device.fastest(name, ways)
+            variants["branched, early update"] = partial(self._record_branched, early_update)
+        replay = self._device.fastest(name, variants)
 
-        # the scratch that it writes must live as long, whatever wider matrix asks for more
-        def again(scratch: DeviceArray = self._kernels.partial) -> None:
+        # the default keeps the recorded scratch memory alive after `Kernels.scratch` has grown
+        def run_again(scratch: Array = self._kernels.partial) -> None:
             replay()
 
-        return again
+        return run_again
+
+    def _record_branched(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record `work` so that weight gradients may run in parallel with hidden gradients."""
+        self._branches = True
+        try:
+            return self._device.record(work)
+        finally:
+            self._branches = self._forked = False
+
+    def _join(self) -> None:
+        """Wait for all weight gradients on the side stream."""
+        if self._branches:
+            self._device.join()
 
     def synchronize(self) -> None:
         self._device.synchronize()
@@ -243,7 +289,12 @@ class CudaBackend(CudaUpdate, Shared):
     # ---- memory -------------------------------------------------------------------------------
 
     def own_memory(self, widest: int) -> int:
-        # column sums of a wider matrix go to scratch where they are then rounded to 16 bits
+        # with 16-bit storage, column sums of wide matrices go to scratch before they are rounded
         cols = widest if self.storage != self.dtype else 0
         entries = max(len(self._kernels.partial), self._kernels.scratch_size(cols))
         return self._device.reserved + entries * self.dtype.itemsize
+
+
+def _on_current_gpu(precision: str) -> CudaBackend:
+    """What a pickle of a CUDA backend becomes."""
+    return CudaBackend(cuda.open_device(), precision)

@@ -1,6 +1,6 @@
-"""The fastest way of each product, on disk: one JSON file a device, driver and cublasLt.
+"""The tuning cache: measured products on disk, one JSON file for each device, driver and cublasLt.
 
-The file is a cache: one that is damaged, or that cannot be written, costs a warning, no more.
+The file is only a cache.  If it is damaged or cannot be written, a warning says so.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FORMAT = 1
 
 
 class TuningCache:
-    """Records of measured products, by the product's description.
+    """Records of measurements; the key is the description of the product or of the step.
 
     Args:
-        device: what the measurements hold for: names and versions.
-        folder: where the file is; None: `cache_folder`.
+        device: the names and versions for which the measurements are valid.
+        folder: the folder of the file; None: `cache_folder`.
     """
 
     def __init__(self, device: Mapping[str, str | int], folder: Path | None = None) -> None:
@@ -42,33 +42,33 @@ class TuningCache:
         return self._records.get(product)
 
     def put(self, product: str, record: Mapping[str, Any]) -> None:
-        """Keep a record, beside those that other processes have written meanwhile."""
+        """Write a record.  Records that other processes have written meanwhile are kept."""
         if self._records is None:
             self._records = self._read()
         self._records[product] = dict(record)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self.path):
+            with _exclusive(self.path):
                 self._records = self._read() | self._records
                 content = {"format": FORMAT, "device": self._device, "plans": self._records}
                 atomic_write(self.path, json.dumps(content, indent=1).encode())
         except OSError as error:
-            self._warn(f"the fastest products cannot be kept ({error}); set GPUMLP_CACHE")
+            self._warn(f"the tuning cache cannot be written ({error}); set GPUMLP_CACHE")
 
     def _read(self) -> dict[str, Any]:
-        """The file's records; none where there is no file, or where it is not ours."""
+        """The records of the file; none if it is missing, unreadable or of another device."""
         try:
             content = json.loads(self.path.read_bytes())
-            ours = content["format"] == FORMAT and content["device"] == self._device
+            valid = content["format"] == FORMAT and content["device"] == self._device
             plans = content["plans"]
-            if ours and isinstance(plans, dict):
+            if valid and isinstance(plans, dict):
                 return plans
-            self._warn(f"{self.path} is of another device or version, and is ignored")
+            self._warn(f"{self.path} is for another device or version and is ignored")
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             self._warn(
-                f"{self.path} cannot be read, and is ignored ({type(error).__name__}: {error})"
+                f"{self.path} cannot be read and is ignored ({type(error).__name__}: {error})"
             )
         return {}
 
@@ -79,19 +79,19 @@ class TuningCache:
 
 
 def cache_folder() -> Path:
-    """$GPUMLP_CACHE, or gpumlp's folder in the user's cache folder."""
+    """$GPUMLP_CACHE, or the folder of gpumlp in the user's cache folder."""
     if "GPUMLP_CACHE" in os.environ:
         return Path(os.environ["GPUMLP_CACHE"])
-    usual = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
+    variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
     try:
-        return Path(os.environ.get(usual) or Path.home() / ".cache") / "gpumlp"
-    except RuntimeError:  # a user without a home, in a container
+        return Path(os.environ.get(variable) or Path.home() / ".cache") / "gpumlp"
+    except RuntimeError:  # a user without a home folder, in a container
         return Path(tempfile.gettempdir()) / f"gpumlp-{os.getuid()}"
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """No other process is here at the same time; where there is no flock, that is left to luck."""
+def _exclusive(path: Path) -> Iterator[None]:
+    """Keep other processes out while the file is written.  Without flock, they are not kept out."""
     try:
         import fcntl
     except ImportError:

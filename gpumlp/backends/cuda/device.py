@@ -1,34 +1,38 @@
-"""The real device behind the seam: CuPy's memory and kernels on a stream of our own, cublasLt."""
+"""The GPU behind the device protocol: CuPy's memory and kernels on our own stream, and cublasLt."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends.cuda.cache import TuningCache
-from gpumlp.backends.cuda.copies import StreamOfCopies
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.failures import Errors
-from gpumlp.backends.cuda.headers import include_options
+from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
-from gpumlp.backends.cuda.protocol import Copies, DeviceArray, Epilogue, Kernel
-from gpumlp.backends.cuda.source import KernelSource
-from gpumlp.backends.cuda.timing import Timer
-from gpumlp.backends.cuda.tuning import Tuner
+from gpumlp.backends.cuda.protocol import Copies, Epilogue, Event, Kernel
+from gpumlp.backends.cuda.source import KernelSource, include_options
+from gpumlp.backends.cuda.tuning import Timer, Tuner
 from gpumlp.errors import DeviceError
+from gpumlp.io.types import Array
 
-FUSES_WELL = (9, 10)  # compute capabilities of data centres, whose epilogues are no second kernel
+FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for them
 
 
 class CudaDevice:
     """`gpumlp.backends.cuda.protocol.Device` on the current CUDA device.
 
-    Its own stream does not wait for the user's, nor they for it: `synchronize` does both.  Where
-    one of CuPy's is given, that is the one.
+    Without `stream`, its stream neither waits for the user's streams nor makes them wait, except in
+    `synchronize`.
+
+    Args:
+        cupy: the module.
+        lt: the module `nvmath.bindings.cublasLt`.
+        stream: a stream of CuPy to work on; None: a new one.
     """
 
     def __init__(self, cupy: Any, lt: Any, stream: Any = None) -> None:
@@ -37,30 +41,30 @@ class CudaDevice:
         self._index = int(cuda.Device().id)
         properties = cuda.runtime.getDeviceProperties(self._index)
         self.name = properties["name"].decode()
-        self._errors = Errors(cuda, lt, self._index, self.name)
+        self._errors = ErrorTranslator(cuda, lt, self._index, self.name)
         self._stream = stream or cuda.Stream(non_blocking=True)
-        self.copies: Copies = StreamOfCopies(cuda, self._stream, self._errors)
+        self.copies: Copies = PinnedUploads(cuda, self._stream, self._errors)
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
-        self.reserved = 2 * WORKSPACE_BYTES  # the second one is for `beside`
+        self.reserved = 2 * WORKSPACE_BYTES  # the second one is for the side stream
         major, minor = int(properties["major"]), int(properties["minor"])
         cache = TuningCache({
             "device": self.name, "capability": f"{major}.{minor}",
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
         self.tuner = Tuner(
-            Timer(cupy, self, self._stream), cache, lt.cuBLASLtError, fuse=major in FUSES_WELL
+            Timer(cupy, self, self._stream), cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES
         )
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
-        # for `beside` and `defer`: streams, and a workspace that is there before one is recorded
-        self._side, self._last = (cuda.Stream(non_blocking=True) for _ in range(2))
-        self._apart = self._trailing = False
-        self._forked: Any = None
+        # Streams of `on_side_stream` and `defer`, and whether a recorded step has used them.  The
+        # side stream's workspace exists before a step is recorded, which cannot allocate.
+        self._side, self._deferred = (cuda.Stream(non_blocking=True) for _ in range(2))
+        self._side_used = self._deferred_used = False
+        self._fork_event: Any = None
         self._side_workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
-        self._side_lane = self.address(self._side_workspace), self._side.ptr
 
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         with self._errors(), self._stream:
             return self._cupy.empty(shape, dtype)  # CuPy aligns to 512 bytes
 
@@ -68,36 +72,36 @@ class CudaDevice:
         with self._errors():
             pool = self._cupy.get_default_memory_pool()
             free = int(self._cupy.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
-            limit = int(pool.get_limit())  # 0 where the user has set none
+            limit = int(pool.get_limit())  # 0 if the user has set none
             return min(free, limit - int(pool.used_bytes())) if limit else free
 
     def owns(self, a: object) -> bool:
         return isinstance(a, self._cupy.ndarray) and int(a.device.id) == self._index
 
-    def adopt(self, a: Any) -> DeviceArray:
-        with self._errors(), self._stream:  # which the other library's stream is made to precede
+    def adopt(self, a: Any) -> Array:
+        with self._errors(), self._stream:  # the other library orders its stream before this one
             if hasattr(a, "__dlpack__"):
                 return self._cupy.from_dlpack(a)
             return self._cupy.asarray(a)  # by __cuda_array_interface__
 
-    def address(self, a: DeviceArray) -> int:
+    def address(self, a: Array) -> int:
         return int(a.data.ptr)
 
-    def fill(self, a: DeviceArray, value: float) -> None:
+    def fill(self, a: Array, value: float) -> None:
         with self._errors(), self._stream:
             a.fill(value)
 
-    def upload(self, a: npt.NDArray[Any], out: DeviceArray) -> None:
+    def upload(self, a: npt.NDArray[Any], out: Array) -> None:
         host = np.ascontiguousarray(a, dtype=out.dtype)
         with self._errors():
             out.set(host.reshape(out.shape), stream=self._stream)
-            self._stream.synchronize()  # `host` may go now
+            self._stream.synchronize()  # `host` must live until the copy has finished
 
-    def copy(self, a: DeviceArray, out: DeviceArray) -> None:
+    def copy(self, a: Array, out: Array) -> None:
         with self._errors(), self._stream:
             self._cupy.copyto(out, a, casting="unsafe")
 
-    def download(self, a: DeviceArray) -> npt.NDArray[Any]:
+    def download(self, a: Array) -> npt.NDArray[Any]:
         with self._errors(), self._stream:
             host: npt.NDArray[Any] = self._cupy.asnumpy(a, stream=self._stream)
             self._stream.synchronize()
@@ -123,76 +127,72 @@ class CudaDevice:
         return launch
 
     def gemm(
-        self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *,
-        transpose_a: bool = False, transpose_b: bool = False, compute: str,
-        factors: DeviceArray | None = None, epilogue: Epilogue | None = None,
-        otherwise: Callable[[], None] | None = None,
+        self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,
+        transpose_b: bool = False, compute: str, factors: Array | None = None,
+        epilogue: Epilogue | None = None, fallback: Callable[[], None] | None = None,
     ) -> bool:  # fmt: skip
         gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
         arrays = (a, b, out, epilogue and epilogue.bias, epilogue and epilogue.aux, factors)
         at = Operands(*(0 if each is None else self.address(each) for each in arrays))
         try:
             if gemm not in self._blas:
-                self._prepare(gemm, at, out, otherwise)
-            return self._blas(gemm, at, otherwise)
+                self._prepare(gemm, at, out, fallback)
+            return self._blas(gemm, at, fallback)
         except self._errors.foreign as error:
             raise self._errors.failure(error, f"multiplying, {gemm}") from error
 
     def _prepare(
-        self, gemm: Gemm, at: Operands, out: DeviceArray, otherwise: Callable[[], None] | None
+        self, gemm: Gemm, at: Operands, out: Array, fallback: Callable[[], None] | None
     ) -> None:
-        """A plan for a product that was not met before."""
+        """Make the plan of a new product."""
         if self._stream.is_capturing():
             raise DeviceError(
-                f"the product {gemm} is new, and a step under capture can plan none: run the step "
-                "once before it is captured"
+                f"the product {gemm} is new and cannot be planned while a step is captured; run "
+                "the step once before you capture it"
             )
         trial = out
         if gemm.factors and self.tuner.measuring:  # trials must not change what beta multiplies
             trial = self.empty(out.shape, out.dtype)
             self.fill(trial, 0)
-        self._blas.prepare(gemm, at._replace(out=self.address(trial)), otherwise)
+        self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
+
+    # ---- recorded steps -----------------------------------------------------------------------
 
     def fork(self) -> None:
-        self._forked = self._mark(self._stream)
+        self._fork_event = _end_of(self._cupy.cuda, self._stream)
 
     def on_side_stream(self, work: Callable[[], None]) -> None:
-        main, lane = self._stream, self._blas.lane
-        self._side.wait_event(self._forked)
-        self._stream, self._blas.lane = self._side, self._side_lane
+        main, resources = self._stream, self._blas.stream_and_workspace
+        self._side.wait_event(self._fork_event)
+        self._stream = self._side  # the methods above enqueue on self._stream
+        self._blas.stream_and_workspace = self._side.ptr, self.address(self._side_workspace)
         try:
             work()
         finally:
-            self._stream, self._blas.lane = main, lane
-        self._apart = True
+            self._stream, self._blas.stream_and_workspace = main, resources
+        self._side_used = True
 
     def defer(self, work: Callable[[], None]) -> None:
         main = self._stream
-        self._last.wait_event(self._mark(main))
-        if self._apart:
-            self._last.wait_event(self._mark(self._side))
-        self._stream = self._last
+        self._deferred.wait_event(_end_of(self._cupy.cuda, main))
+        if self._side_used:
+            self._deferred.wait_event(_end_of(self._cupy.cuda, self._side))
+        self._stream = self._deferred
         try:
             work()
         finally:
             self._stream = main
-        self._trailing = True
+        self._deferred_used = True
 
     def join(self) -> None:
-        if self._apart:
-            self._stream.wait_event(self._mark(self._side))
-            self._apart = False
-
-    def _mark(self, stream: Any) -> Any:
-        """An event: all that the stream was handed in so far."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event
+        if self._side_used:
+            self._stream.wait_event(_end_of(self._cupy.cuda, self._side))
+            self._side_used = False
 
     def fastest(
-        self, what: str, ways: Mapping[str, Callable[[], Callable[[], None]]]
+        self, name: str, variants: Mapping[str, Callable[[], Callable[[], None]]]
     ) -> Callable[[], None]:
-        return self.tuner.fastest(what, ways)
+        return self.tuner.fastest(name, variants)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         with self._errors("recording a step"):
@@ -200,14 +200,14 @@ class CudaDevice:
             try:
                 work()
                 self.join()
-                if self._trailing:
-                    self._stream.wait_event(self._mark(self._last))
+                if self._deferred_used:
+                    self._stream.wait_event(_end_of(self._cupy.cuda, self._deferred))
             except BaseException:
-                with contextlib.suppress(*self._errors.foreign):  # the first error tells more
+                with contextlib.suppress(*self._errors.foreign):  # the first error says more
                     self._stream.end_capture()
                 raise
             finally:
-                self._apart = self._trailing = False
+                self._side_used = self._deferred_used = False
             graph = self._stream.end_capture()
             graph.upload(self._stream)
 
@@ -222,3 +222,53 @@ class CudaDevice:
     def synchronize(self) -> None:
         with self._errors():
             self._cupy.cuda.runtime.deviceSynchronize()
+
+
+class PinnedUploads:
+    """`gpumlp.backends.cuda.protocol.Copies` with CuPy: uploads from pinned memory on a stream.
+
+    Args:
+        cuda: the module `cupy.cuda`.
+        work: the stream of the device's work.
+        errors: translates CuPy's errors.
+    """
+
+    def __init__(self, cuda: Any, work: Any, errors: ErrorTranslator) -> None:
+        self._cuda, self._work, self._errors = cuda, work, errors
+        self._stream = cuda.Stream(non_blocking=True)
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        dtype = np.dtype(dtype)
+        size = prod(shape) * dtype.itemsize
+        with self._errors(f"pinning {size:,} bytes of host memory"):
+            memory = self._cuda.alloc_pinned_memory(size)
+        return np.frombuffer(memory, np.uint8, size).view(dtype).reshape(shape)
+
+    def upload(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
+        runtime = self._cuda.runtime
+        with self._errors("an upload"):
+            self._stream.wait_event(after)
+            runtime.memcpyAsync(
+                int(out.data.ptr), host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice,
+                self._stream.ptr,
+            )  # fmt: skip
+            return _end_of(self._cuda, self._stream)
+
+    def mark(self) -> Event:
+        with self._errors():
+            return _end_of(self._cuda, self._work)
+
+    def follow(self, event: Event) -> None:
+        with self._errors():
+            self._work.wait_event(event)
+
+    def wait(self, event: Event) -> None:
+        with self._errors():
+            event.synchronize()
+
+
+def _end_of(cuda: Any, stream: Any) -> Event:
+    """An event at the end of all work enqueued on the stream so far."""
+    event = cuda.Event(disable_timing=True)
+    event.record(stream)
+    return event

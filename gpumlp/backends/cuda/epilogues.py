@@ -1,4 +1,4 @@
-"""A layer's product and its activation: one call of cublasLt where it has f, else two steps."""
+"""The product and the activation of a layer: one call of cublasLt, or two launches."""
 
 from __future__ import annotations
 
@@ -8,115 +8,121 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.cuda.launch import PACK_BYTES
-from gpumlp.backends.cuda.protocol import Device, DeviceArray, Epilogue, mask_shape
+from gpumlp.backends.cuda.protocol import Device, Epilogue, mask_shape
 from gpumlp.functions import Activation
+from gpumlp.io.types import Array
 
-WIDTHS = 8  # n must be a multiple: gelu's aux asks for it, and so do all fast kernels' rows
+WIDTH_MULTIPLE = 8  # n must be a multiple: gelu's aux and all fast kernels need it
 
 
-class Products:
-    """The products of the operations `affine_activation` and `hidden_gradient`.
+class LayerProducts:
+    """The products of `affine_activation` and `hidden_gradient`, with an epilogue where possible.
 
-    In z's place can stand relu's bits, an array of uint8.  A product's epilogue writes them and a
-    product's epilogue reads them; the kernels of our own read h.  The device may choose the one way
-    up and the other down, so it is remembered which bits are of the last forward pass.
+    For relu, z may be a bit mask, an array of uint8.  The epilogue of one product writes the mask
+    and the epilogue of another reads it; our own kernels read h instead.  The device may use the
+    epilogue in the forward pass and not in the backward pass, or the reverse.  So this class
+    remembers which masks the last forward pass has written.
     """
 
     def __init__(self, device: Device, precision: str) -> None:
         self._device, self._precision = device, precision
-        self._written: set[int] = set()  # addresses of bits
+        self._written_masks: set[int] = set()  # addresses
 
     def pre_activation(
         self, f: Activation, m: int, n: int, storage: np.dtype[Any]
     ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        """A buffer for z where f' reads it, for relu's bits where they can serve, or None."""
+        """The buffer for z if f' reads z, of a mask for relu if it fits, else None."""
         if "z" in f.reads:
             return (m, n), storage
-        if f.epilogue == "relu" and _fits(storage, n):
+        if f.epilogue == "relu" and _has_epilogues(storage, n):
             return mask_shape(m, n), np.dtype(np.uint8)
         return None
 
-    def upward(
-        self, h_below: DeviceArray, W: DeviceArray, b: DeviceArray, f: Activation, z: DeviceArray,
-        h: DeviceArray, activate: Callable[..., None],
+    def forward(
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array,
+        activate: Callable[..., None],
     ) -> None:  # fmt: skip
-        """s ← h_below Wᵀ, z ← s + b, h ← f(z); activate(b, f, z, h) does it from s in z."""
-        s = h if _is_bits(z) else z
+        """s ← h_below Wᵀ, z ← s + b, h ← f(z).
+
+        activate(b, f, z, h) computes z and h from the s in z, for when no epilogue does it.
+        """
+        s = h if _is_mask(z) else z
 
         def unfused() -> None:
             self._device.gemm(h_below, W, s, transpose_b=True, compute=self._precision)
             activate(b, f, s, h)
 
-        fused, epilogue = False, self._upward(b, f, z, h)
+        fused, epilogue = False, self._forward_epilogue(b, f, z, h)
         if epilogue is None:
             unfused()
         else:
             fused = self._device.gemm(
                 h_below, W, h, transpose_b=True, compute=self._precision, epilogue=epilogue,
-                otherwise=unfused,
+                fallback=unfused,
             )  # fmt: skip
-        if _is_bits(z):
-            (self._written.add if fused else self._written.discard)(self._device.address(z))
+        if _is_mask(z):
+            address = self._device.address(z)
+            (self._written_masks.add if fused else self._written_masks.discard)(address)
 
-    def downward(
-        self, gz_above: DeviceArray, W_above: DeviceArray, f: Activation, z: DeviceArray,
-        h: DeviceArray, gh: DeviceArray, gz: DeviceArray, db: DeviceArray,
-        through: Callable[..., None],
+    def backward(
+        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array, gh: Array,
+        gz: Array, db: Array, activation_gradient: Callable[..., None],
     ) -> None:  # fmt: skip
-        """gh ← gz_above W_above, and gz and db by through(f, z, h, gh, gz, db)."""
+        """gh ← gz_above W_above, gz ← gh ⊙ f'(z), db ← column sums of gz.
+
+        activation_gradient(f, z, h, gh, gz, db) computes gz and db from gh, for when no epilogue
+        does it.
+        """
 
         def unfused() -> None:
             self._device.gemm(gz_above, W_above, gh, compute=self._precision)
-            through(f, z, h, gh, gz, db)
+            activation_gradient(f, z, h, gh, gz, db)
 
-        epilogue = self._downward(len(W_above), f, z, h, gz, db)
-        if epilogue is None or gz is not gh:  # a product with an epilogue leaves no gh
+        epilogue = self._backward_epilogue(len(W_above), f, z, h, gz, db)
+        if epilogue is None or gz is not gh:  # a product with an epilogue does not write gh
             unfused()
         else:
             self._device.gemm(
                 gz_above, W_above, gz, compute=self._precision, epilogue=epilogue,
-                otherwise=unfused,
+                fallback=unfused,
             )  # fmt: skip
 
-    def _upward(
-        self, b: DeviceArray, f: Activation, z: DeviceArray, h: DeviceArray
-    ) -> Epilogue | None:
-        """The epilogue for h ← f(s + b), and for z where it is kept."""
+    def _forward_epilogue(self, b: Array, f: Activation, z: Array, h: Array) -> Epilogue | None:
+        """The epilogue that computes h ← f(s + b), and z if z is kept."""
         if not f.epilogue or not _fit(h, b) or not self._aligned(b, z, h):
             return None
         if z is h:
             return Epilogue("bias" if f.epilogue == "bias" else f"{f.epilogue}_bias", b)
-        if f.epilogue == ("relu" if _is_bits(z) else "gelu"):
+        if f.epilogue == ("relu" if _is_mask(z) else "gelu"):
             return Epilogue(f"{f.epilogue}_aux_bias", b, z)
         return None
 
-    def _downward(
-        self, k: int, f: Activation, z: DeviceArray, h: DeviceArray, gz: DeviceArray,
-        db: DeviceArray,
-    ) -> Epilogue | None:  # fmt: skip
-        """The epilogue for gz ← s ⊙ f'(z) and db, where s sums over k."""
+    def _backward_epilogue(
+        self, k: int, f: Activation, z: Array, h: Array, gz: Array, db: Array
+    ) -> Epilogue | None:
+        """The epilogue that computes gz ← s ⊙ f'(z) and db, where s is a sum of k terms."""
         if k == 1 or not _fit(gz, db) or not self._aligned(db, z, gz):
             return None
-        if f.epilogue == "relu" and _is_bits(z) and self._device.address(z) in self._written:
+        if f.epilogue == "relu" and _is_mask(z) and self._device.address(z) in self._written_masks:
             return Epilogue("drelu_bgrad", db, z)
         if f.epilogue == "gelu" and z is not h:
             return Epilogue("dgelu_bgrad", db, z)
         return None
 
-    def _aligned(self, *arrays: DeviceArray) -> bool:
+    def _aligned(self, *arrays: Array) -> bool:
         return all(self._device.address(a) % PACK_BYTES == 0 for a in arrays)
 
 
-def _is_bits(z: DeviceArray) -> bool:
+def _is_mask(z: Array) -> bool:
     return bool(z.dtype == np.uint8)
 
 
-def _fit(*arrays: DeviceArray) -> bool:
-    """Whether cublasLt has epilogues for results and biases like these: of one dtype, of rows."""
+def _fit(*arrays: Array) -> bool:
+    """Whether cublasLt has epilogues for this result and this bias (or sums)."""
     dtype, n = arrays[0].dtype, arrays[0].shape[1]
-    return all(a.dtype == dtype for a in arrays) and _fits(dtype, n)
+    return all(a.dtype == dtype for a in arrays) and _has_epilogues(dtype, n)
 
 
-def _fits(dtype: np.dtype[Any], n: int) -> bool:
-    """Whether cublasLt has epilogues for results of n columns in this dtype."""
-    return dtype != np.float64 and n % WIDTHS == 0
+def _has_epilogues(dtype: np.dtype[Any], n: int) -> bool:
+    """Whether cublasLt has epilogues for results of this dtype with n columns."""
+    return dtype != np.float64 and n % WIDTH_MULTIPLE == 0

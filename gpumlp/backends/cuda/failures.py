@@ -1,4 +1,4 @@
-"""Other libraries' errors as ours."""
+"""Turn errors of CuPy and cublasLt into errors of gpumlp."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 from gpumlp.errors import DeviceError, OutOfMemoryError
 
 
-class Errors:
-    """CuPy's and cublasLt's error classes as one `DeviceError`, the original as its cause.
+class ErrorTranslator:
+    """Raises CuPy's and cublasLt's errors again as `DeviceError`, with the original as the cause.
 
-    ``with errors(doing):`` turns them, and refuses to work while another device is current.  What
-    every step does goes without the latter: ``except errors.foreign``, and `failure`.
+    ``with translate(doing):`` translates errors and raises an error if another GPU is current.
+    Calls that every step makes skip the check of the current GPU, which takes time: they use
+    ``except translate.foreign`` and `failure`.
 
     Args:
         cuda: the module `cupy.cuda`.
-        lt: that of cublasLt.
-        index, name: the device's.
+        lt: the module `nvmath.bindings.cublasLt`.
+        index, name: of the GPU.
 
     Attributes:
-        foreign: the classes.
+        foreign: the error classes that are translated.
     """
 
     def __init__(self, cuda: Any, lt: Any, index: int, name: str) -> None:
@@ -34,7 +35,7 @@ class Errors:
 
     @contextlib.contextmanager
     def __call__(self, doing: str = "") -> Iterator[None]:
-        """`doing`, "compiling x" say, is what a message begins with."""
+        """Translate errors.  A message starts with `doing`, such as "compiling x"."""
         cuda = self._cuda
         current = int(cuda.Device().id)
         if current != self._index:
@@ -56,13 +57,13 @@ class Errors:
             raise self.failure(error, doing) from error
 
     def failure(self, error: BaseException, doing: str) -> DeviceError:
-        """The error to raise for a foreign one."""
+        """The `DeviceError` for an error of another library."""
         before = f"{doing}: " if doing else ""
         return DeviceError(
-            f"{before}{first_line(error)}; after such an error the process must be started anew"
+            f"{before}{first_line(error)}; after such an error the process must be restarted"
         )
 
 
 def first_line(error: BaseException) -> str:
-    """The error's first line."""
+    """The first line of the error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

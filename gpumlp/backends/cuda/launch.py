@@ -1,21 +1,22 @@
-"""Grids and blocks: one function for matrices, one for rows, one for flat arrays."""
+"""Grids and blocks of kernel launches: for matrices, for rows and for flat arrays."""
 
 from __future__ import annotations
 
-THREADS = 256  # a block's, as in kernels/common.cuh
+THREADS = 256  # in a block, as in kernels/common.cuh
 WARP = 32
-PACK_BYTES = 16
-BLOCKS = 8  # a multiprocessor: 8 · 256 threads are all that it can hold, where registers allow
+PACK_BYTES = 16  # of one memory access
+BLOCKS = 8  # for each multiprocessor: 8 · 256 threads are the most that it can hold
 
 Geometry = tuple[tuple[int, int], tuple[int, int]]
 """(grid, block), each (x, y)."""
 
 
 def tile(rows: int, cols: int, pack: int, multiprocessors: int) -> Geometry:
-    """For a kernel whose blocks cover a tile of columns and walk down a share of the rows.
+    """For a kernel whose blocks each cover some columns and walk down a share of the rows.
 
-    A thread takes `pack` neighbouring columns.  The block is as wide as the matrix needs, up to a
-    warp, and a power of two; the grid is as high as fills the device, but no higher than the rows.
+    Each thread takes `pack` neighbouring columns.  A block is as wide as the matrix needs, a power
+    of two and at most a warp.  The grid is as high as fills the device, but not higher than the
+    rows.
     """
     threads = -(-cols // pack)
     x = min(WARP, 1 << (threads - 1).bit_length())
@@ -32,7 +33,7 @@ def rows(count: int, multiprocessors: int) -> Geometry:
 
 
 def flat(n: int, pack: int, multiprocessors: int) -> Geometry:
-    """For a kernel over n elements in any order, `pack` of them at a time."""
+    """For a kernel over n elements in any order, `pack` elements at a time."""
     blocks = -(-n // (THREADS * pack))
     return (max(1, min(blocks, BLOCKS * multiprocessors)), 1), (THREADS, 1)
 
@@ -41,5 +42,5 @@ ONE_BLOCK: Geometry = ((1, 1), (THREADS, 1))
 
 
 def scratch_size(cols: int, pack: int, multiprocessors: int) -> int:
-    """The most partial sums that any launch above leaves on matrices up to `cols` wide."""
+    """The largest number of partial sums of any launch on matrices up to `cols` wide."""
     return max(cols, BLOCKS * multiprocessors * WARP * pack)

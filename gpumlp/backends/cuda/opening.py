@@ -1,8 +1,10 @@
-"""The device, or one clear error for whatever it lacks; the one place where CuPy is imported."""
+"""Open the GPU, or raise one clear error for what is missing.  CuPy is imported only here."""
 
 from __future__ import annotations
 
+import contextlib
 import types
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -11,49 +13,47 @@ from gpumlp.backends.cuda.failures import first_line
 from gpumlp.errors import DeviceError
 
 INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
-OTHERWISE = 'or use backend="numpy"'
+OR_NUMPY = 'or use backend="numpy"'
 
 
 def open_device(stream: int | None = None) -> CudaDevice:
-    """The current CUDA device, at work on a stream of its own, or on another library's handle.
+    """The current CUDA device.
+
+    stream: the handle of another library's stream, on which the device is to work; None: a stream
+        of its own.
 
     Raises:
-        DeviceError: CuPy, the driver, a device, NVRTC, nvmath-python or cublasLt is missing; the
-            message says which, and what to do.
+        DeviceError: CuPy, the driver, a GPU, NVRTC, nvmath-python or cublasLt is missing.  The
+            message says which one, and what to do.
     """
     cupy = _import_cupy()
     _check_driver(cupy)
-    try:
+    with _install_hint("NVRTC cannot be loaded"):
         cupy.cuda.nvrtc.getVersion()
-    except Exception as error:  # the loader raises classes of its own, no common base
-        raise DeviceError(
-            f"NVRTC cannot be loaded ({first_line(error)}): {INSTALL}, {OTHERWISE}"
-        ) from error
     lt = _import_cublaslt()
     try:
         return _device(cupy.cuda.Device().id, stream)
     except (cupy.cuda.runtime.CUDARuntimeError, lt.cuBLASLtError) as error:
         raise DeviceError(
-            f"the GPU cannot be used ({first_line(error)}): free it, {OTHERWISE}"
+            f"the GPU cannot be used ({first_line(error)}): free it, {OR_NUMPY}"
         ) from error
 
 
 @cache
 def _device(index: int, stream: int | None) -> CudaDevice:
-    """One for each device and stream, so that networks share kernels, plans and workspace."""
-    cupy, given = _import_cupy(), None
-    if stream is not None:  # CuPy's view of it would destroy it, were it not kept here
+    """One object for each GPU and stream, so that networks share kernels, plans and workspace."""
+    cupy, external = _import_cupy(), None
+    if stream is not None:  # the cache keeps this object: without it, CuPy destroys the stream
         handle = types.SimpleNamespace(__cuda_stream__=lambda: (0, stream))
-        given = cupy.cuda.Stream.from_external(handle)
-    return CudaDevice(cupy, _import_cublaslt(), given)
+        external = cupy.cuda.Stream.from_external(handle)
+    return CudaDevice(cupy, _import_cublaslt(), external)
 
 
 def _import_cupy() -> Any:
-    """CuPy: the one place where it is imported."""
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(f'backend "cupy" needs CuPy: {INSTALL}, {OTHERWISE}') from error
+        raise DeviceError(f'backend "cupy" needs CuPy: {INSTALL}, {OR_NUMPY}') from error
     return cupy
 
 
@@ -62,15 +62,20 @@ def _import_cublaslt() -> Any:
         from nvmath.bindings import cublasLt
     except ImportError as error:
         raise DeviceError(
-            f'backend "cupy" needs nvmath-python for cublasLt: {INSTALL}, {OTHERWISE}'
+            f'backend "cupy" needs nvmath-python for cublasLt: {INSTALL}, {OR_NUMPY}'
         ) from error
-    try:
+    with _install_hint("cublasLt cannot be loaded"):
         cublasLt.get_version()
-    except Exception as error:  # NotSupportedError, DynamicLibNotFoundError and others
-        raise DeviceError(
-            f"cublasLt cannot be loaded ({first_line(error)}): {INSTALL}, {OTHERWISE}"
-        ) from error
     return cublasLt
+
+
+@contextlib.contextmanager
+def _install_hint(problem: str) -> Iterator[None]:
+    """Turn any error into a `DeviceError`: the loaders' error classes have no common base."""
+    try:
+        yield
+    except Exception as error:
+        raise DeviceError(f"{problem} ({first_line(error)}): {INSTALL}, {OR_NUMPY}") from error
 
 
 def _check_driver(cupy: Any) -> None:
@@ -82,8 +87,8 @@ def _check_driver(cupy: Any) -> None:
     except runtime.CUDARuntimeError as error:
         reason = first_line(error)
     if runtime.driverGetVersion() == 0:
-        raise DeviceError(f"no NVIDIA driver is installed: install one, {OTHERWISE}")
+        raise DeviceError(f"no NVIDIA driver is installed: install one, {OR_NUMPY}")
     raise DeviceError(
         f"the NVIDIA driver offers no GPU ({reason}): look at nvidia-smi and CUDA_VISIBLE_DEVICES, "
-        f"update the driver, {OTHERWISE}"
+        f"update the driver, {OR_NUMPY}"
     )

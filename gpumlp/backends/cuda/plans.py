@@ -1,7 +1,7 @@
-"""A product's description, and cublasLt's descriptors for it.
+"""The description of a product, and cublasLt's descriptors for it.
 
-Row-major (m, n) arrays are column-major (n, m) ones to cublasLt.  Its bias vectors and sums run
-over the rows of its D, and so over the columns of ours: the features.
+cublasLt sees a row-major (m, n) array as a column-major (n, m) one.  Its bias vectors and its sums
+run over the rows of its D, which are the columns of our array: the features.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.backends.cuda.protocol import DeviceArray, Epilogue
+from gpumlp.backends.cuda.protocol import Epilogue
+from gpumlp.io.types import Array
 
-WORKSPACE_BYTES = 32 << 20  # what Hopper's algorithms want; smaller ones lose up to a third
-CANDIDATES = 32
+WORKSPACE_BYTES = 32 << 20  # Hopper's algorithms want as much; with less, they lose up to a third
+CANDIDATES = 32  # asked of the heuristic
 
 # dtype -> cudaDataType_t; precision -> cublasComputeType_t; epilogue -> cublasLtEpilogue_t
 # (CUDA's library_types.h, cublas_api.h, cublasLt.h)
@@ -26,17 +27,18 @@ EPILOGUE = {
     "drelu_bgrad": 152, "dgelu_bgrad": 208,
 }  # fmt: skip
 POINTERS_ON_DEVICE = 1
-SUMS_IN_COMPUTE_TYPE = 2  # the one reduction of split-K that does not round its partial sums
+SUMS_IN_COMPUTE_TYPE = 2  # the only reduction of split-K that does not round its partial sums
 
 
-class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's hash is slower
+class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass hashes slower
     """out (m, n) ← op(a) op(b), all row-major; op(a) is (m, k), op(b) is (k, n).
 
     Attributes:
-        dtype, out: of a and b, and of the result.
+        dtype, out: the dtypes of a and b, and of the result.
         compute: the backend's precision.
-        epilogue, aux: its name, and the entries (of a bit mask: bits) between aux's rows.
-        factors: alpha and beta lie in the device's memory; else they are 1 and 0.
+        epilogue: its name, or "".
+        aux: the entries between two rows of the epilogue's aux; for a bit mask, the bits.
+        factors: whether alpha and beta are in device memory; if not, they are 1 and 0.
     """
 
     m: int
@@ -53,8 +55,8 @@ class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's ha
 
     @classmethod
     def of(
-        cls, a: DeviceArray, b: DeviceArray, out: DeviceArray, transpose_a: bool, transpose_b: bool,
-        compute: str, factors: DeviceArray | None, epilogue: Epilogue | None,
+        cls, a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, compute: str,
+        factors: Array | None, epilogue: Epilogue | None,
     ) -> Gemm:  # fmt: skip
         """The description of a product of these arrays."""
         m, n = out.shape
@@ -73,7 +75,7 @@ class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's ha
 
     @property
     def letters(self) -> str:
-        """BLAS's letters of a and b: NN, NT, TN or TT."""
+        """BLAS's letters for a and b: NN, NT, TN or TT."""
         return "NT"[self.transpose_a] + "NT"[self.transpose_b]
 
     def __str__(self) -> str:
@@ -85,8 +87,8 @@ class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's ha
     def layouts(self) -> dict[str, tuple[int, int, int]]:
         """(rows, columns, leading dimension) of cublasLt's A, B and D, which are column-major.
 
-        A row-major (r, c) array is a column-major (c, r) one, so outᵀ = op(b)ᵀ op(a)ᵀ: cublasLt's
-        A is b and its B is a, each transposed exactly where the caller's is.
+        A row-major (r, c) array is a column-major (c, r) one, so outᵀ = op(b)ᵀ op(a)ᵀ.  cublasLt's
+        A is our b and its B is our a, and each is transposed exactly if ours is.
         """
         return {
             "A": (self.k, self.n, self.k) if self.transpose_b else (self.n, self.k, self.n),
@@ -97,19 +99,19 @@ class Gemm(NamedTuple):  # a dictionary's key at every product: a dataclass's ha
 
 @dataclass(frozen=True)
 class Algorithm:
-    """cublasLt's 64 bytes of one algorithm, and the workspace that it needs."""
+    """The 64 bytes that describe one algorithm of cublasLt, and the workspace it needs in bytes."""
 
     data: bytes
     workspace: int
 
     @cached_property
     def address(self) -> int:
-        """Where the bytes are, for as long as this object lives."""
+        """The address of the bytes, valid while this object lives."""
         return int(np.frombuffer(self.data, np.uint8).ctypes.data)
 
 
 class Operands(NamedTuple):
-    """Addresses of one product's arrays; 0 for those it has not.  All are 16-byte aligned."""
+    """Addresses of the arrays of one product, 16-byte aligned; 0 for an array that it lacks."""
 
     a: int
     b: int
@@ -120,10 +122,10 @@ class Operands(NamedTuple):
 
 
 class Plan:
-    """cublasLt's descriptors for one `Gemm`; making them needs the driver's library, no device."""
+    """cublasLt's descriptors for one `Gemm`.  They need the driver's library but no device."""
 
     def __init__(self, lt: Any, handle: int, gemm: Gemm) -> None:
-        """Lt: nvmath.bindings.cublasLt."""
+        """Lt: the module `nvmath.bindings.cublasLt`."""
         self._lt, self._handle, self.gemm = lt, handle, gemm
         self._attributes = attribute = lt.MatmulDescAttribute
         inputs, result = DATA_TYPE[gemm.dtype], DATA_TYPE[gemm.out]
@@ -139,12 +141,12 @@ class Plan:
             lt.matrix_layout_create(data, *shape)
             for data, shape in zip((inputs, inputs, result), gemm.layouts().values(), strict=True)
         )
-        self._factors = np.array([1, 0], gemm.scale)  # where they do not lie on the device
+        self._factors = np.array([1, 0], gemm.scale)  # if they are not in device memory
         self._alpha = int(self._factors.ctypes.data)
         self._pointers = (0, 0)
 
     def point(self, bias: int, aux: int) -> None:
-        """Tell the descriptor where the epilogue's arrays are; the heuristic looks at it, too."""
+        """Set the addresses of the epilogue's arrays.  The heuristic reads them too."""
         if (bias, aux) == self._pointers:
             return
         self._set(self._attributes.BIAS_POINTER, np.uint64(bias))
@@ -152,7 +154,7 @@ class Plan:
         self._pointers = bias, aux
 
     def candidates(self) -> list[Algorithm]:
-        """Usable algorithms, the heuristic's favourite first."""
+        """The usable algorithms, in the heuristic's order, best first."""
         results = np.zeros(CANDIDATES, self._lt.matmul_heuristic_result_dtype)
         count = np.zeros(1, np.int32)
         preference = self._preference()
@@ -170,7 +172,7 @@ class Plan:
         ]
 
     def accepts(self, algorithm: Algorithm) -> bool:
-        """Whether cublasLt would run an algorithm that an earlier process has chosen."""
+        """Whether cublasLt can run an algorithm that an earlier process has chosen."""
         result = np.zeros(1, self._lt.matmul_heuristic_result_dtype)
         try:
             self._lt.matmul_algo_check(
@@ -181,8 +183,8 @@ class Plan:
             return False
         return bool(result[0]["state"] == 0 and result[0]["workspace_size"] <= WORKSPACE_BYTES)
 
-    def run(self, algorithm: Algorithm, at: Operands, workspace: int, stream: int) -> None:
-        """Hand the product to the stream."""
+    def run(self, algorithm: Algorithm, at: Operands, stream: int, workspace: int) -> None:
+        """Enqueue the product on the stream."""
         self.point(at.bias, at.aux)
         alpha = at.factors if self.gemm.factors else self._alpha
         beta = alpha + self._factors.itemsize
@@ -198,7 +200,7 @@ class Plan:
             self._lt.matrix_layout_destroy(layout)
 
     def _preference(self) -> int:
-        """What algorithms may take, and, where a result is rounded to 16 bits, how they sum."""
+        """The workspace that algorithms may use, and how they sum if the result has 16 bits."""
         preference: int = self._lt.matmul_preference_create()
         attribute = self._lt.MatmulPreferenceAttribute
         wanted: dict[int, np.generic] = {attribute.MAX_WORKSPACE_BYTES: np.uint64(WORKSPACE_BYTES)}

@@ -1,4 +1,4 @@
-"""The device as the CUDA backend meets it: a few calls, so that tests can answer them on a CPU."""
+"""The device protocol: the calls that the CUDA backend makes.  In tests, a CPU answers them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from gpumlp.backends.cuda.source import KernelSource
-
-DeviceArray = Any
-"""An array of the device: shape, dtype, ndim, slices and reshape as NumPy's, C-contiguous."""
+from gpumlp.io.types import Array
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
 """kernel(grid, block, arguments): arrays, and NumPy scalars of exactly the parameters' types."""
@@ -19,7 +17,9 @@ Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
 
 @dataclass(frozen=True, eq=False)
 class Epilogue:
-    """What a product s = op(a) op(b), (m, n), does before out is written; the names are cublasLt's.
+    """What a product s = op(a) op(b), (m, n), computes before it writes out.
+
+    The names are cublasLt's:
 
         name               out                           bias (n,)                  aux
         "bias"             s + bias                      read
@@ -30,144 +30,150 @@ class Epilogue:
         "drelu_bgrad"      s where aux, else 0           ← column sums of out       read
         "dgelu_bgrad"      s ⊙ gelu'(aux)                ← column sums of out       read
 
-    max makes 0 of NaN, so that a network that diverges shows it in θ, perhaps not in h.
-    Bias has out's dtype, which is not float64; n is a multiple of 8; for the last two, k > 1.
+    The maximum turns NaN into 0, so a network that diverges may show it in θ but not in h.
+    bias has the dtype of out, which is not float64; n is a multiple of 8; for the last two, k > 1.
 
     Attributes:
-        aux: gelu's (m, n) in out's dtype; relu's a bit an entry, uint8 of `mask_shape(m, n)`.
+        aux: for gelu (m, n) in the dtype of out; for relu one bit for each entry, uint8 of
+            `mask_shape(m, n)`.
     """
 
     name: str
-    bias: DeviceArray
-    aux: DeviceArray | None = None
+    bias: Array
+    aux: Array | None = None
 
 
 def mask_shape(rows: int, cols: int) -> tuple[int, int]:
-    """Of the bytes with a bit for each entry; rows are padded to 128 bits, as cublasLt asks."""
+    """The shape, in bytes, of a mask of one bit for each entry.
+
+    cublasLt wants rows that are padded to 128 bits.
+    """
     return rows, -(-cols // 128) * 16
 
 
 Event = Any
-"""A point in the device's work, or in its copies."""
+"""A point in the device's work or in its copies, which other work can wait for."""
 
 
 class Copies(Protocol):
-    """Uploads beside the device's work, on a stream of their own; `wait` alone makes the host wait.
+    """Uploads on a stream of their own, while the device computes.  Only `wait` blocks the host.
 
-    An array that a copy reads or writes must live until the copy is done.
+    An array that a copy reads or writes must live until the copy has finished.
     """
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """An array of undefined values in the host's memory, which the device reads by itself."""
+        """An array of undefined values in host memory that the device can read by itself."""
 
-    def upload(self, host: npt.NDArray[Any], out: DeviceArray, after: Event) -> Event:
-        """out ← host, once `after` is reached; returns the end of it.
+    def upload(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
+        """Enqueue out ← host, after the event `after`.  Returns the event of its end.
 
-        host: pinned, C-contiguous, of out's shape and dtype.
+        host: pinned, C-contiguous, with the shape and dtype of out.
         """
 
     def mark(self) -> Event:
-        """The end of all work handed in so far."""
+        """The event of the end of all work enqueued so far."""
 
     def follow(self, event: Event) -> None:
-        """Work handed in from now on begins once `event` is reached."""
+        """Work that is enqueued from now on starts after `event`."""
 
     def wait(self, event: Event) -> None:
-        """Make the host wait until `event` is reached."""
+        """Block the host until `event` has happened."""
 
 
 class Device(Protocol):
-    """`gpumlp.backends.cuda.device.CudaDevice` answers with CuPy, NVRTC and cublasLt.
+    """A GPU.  `gpumlp.backends.cuda.device.CudaDevice` uses CuPy, NVRTC and cublasLt.
 
-    All work is ordered on one stream; `download`, `upload` and `synchronize` alone wait for it.
+    All work is ordered on one stream.  Only `download`, `upload` and `synchronize` wait for it.
     """
 
     copies: Copies
 
     name: str
-    """What the device calls itself."""
+    """The name that the driver reports."""
     multiprocessors: int
-    """How many blocks it takes to keep all of it busy."""
+    """The number of multiprocessors, which sets the size of grids."""
     reserved: int
-    """Bytes of memory that it keeps for itself."""
+    """The bytes of memory that the device object keeps for itself."""
 
-    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
-        """An array of undefined values, 256-byte aligned; OutOfMemoryError where none is left."""
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """An array of undefined values, 256-byte aligned.  Raises OutOfMemoryError."""
 
     def free_memory(self) -> int:
-        """The bytes that `empty` could still give."""
+        """The bytes that `empty` can still allocate."""
 
     def owns(self, a: object) -> bool:
         """Whether `a` is an array of this device."""
 
-    def adopt(self, a: Any) -> DeviceArray:
+    def adopt(self, a: Any) -> Array:
         """An array over the memory of `a`, an array of another library on this or another GPU.
 
-        Work handed in from now on begins after what the other library has handed in on its stream.
+        Work that is enqueued from now on starts after the work that the other library has enqueued.
         """
 
-    def address(self, a: DeviceArray) -> int:
-        """Where a's first byte is."""
+    def address(self, a: Array) -> int:
+        """The address of the first byte of `a`."""
 
-    def fill(self, a: DeviceArray, value: float) -> None:
+    def fill(self, a: Array, value: float) -> None:
         """Every entry of a ← value."""
 
-    def upload(self, a: npt.NDArray[Any], out: DeviceArray) -> None:
-        """out ← a, from the host, cast to out's dtype; shapes are equal."""
+    def upload(self, a: npt.NDArray[Any], out: Array) -> None:
+        """out ← a, from the host, cast to the dtype of out.  The shapes are equal."""
 
-    def copy(self, a: DeviceArray, out: DeviceArray) -> None:
-        """out ← a, on the device, cast to out's dtype; shapes are equal, a may be strided."""
+    def copy(self, a: Array, out: Array) -> None:
+        """out ← a, on the device, cast to the dtype of out.  Shapes are equal, a may be strided."""
 
-    def download(self, a: DeviceArray) -> npt.NDArray[Any]:
-        """a on the host, after all work that writes it."""
+    def download(self, a: Array) -> npt.NDArray[Any]:
+        """The values of `a` on the host, after all work that writes `a`."""
 
     def kernel(self, name: str, source: KernelSource) -> Kernel:
-        """The kernel `name` compiled from `source`, from a cache where it was asked for before."""
+        """The kernel `name` of `source`, compiled at the first request and cached."""
 
     def gemm(
-        self, a: DeviceArray, b: DeviceArray, out: DeviceArray, *,
-        transpose_a: bool = False, transpose_b: bool = False, compute: str,
-        factors: DeviceArray | None = None, epilogue: Epilogue | None = None,
-        otherwise: Callable[[], None] | None = None,
+        self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,
+        transpose_b: bool = False, compute: str, factors: Array | None = None,
+        epilogue: Epilogue | None = None, fallback: Callable[[], None] | None = None,
     ) -> bool:  # fmt: skip
-        """out ← op(a) op(b), all row-major; op(a) (m, k), op(b) (k, n), out (m, n).
+        """out ← op(a) op(b), all row-major: op(a) (m, k), op(b) (k, n), out (m, n).
 
-        a and b have one dtype; out has the same, or float32 where theirs is of 16 bits.
+        a and b have one dtype.  out has the same dtype, or float32 if theirs has 16 bits.
 
-        compute: "float64", "float32", "tf32", "bfloat16" or "float16": the arithmetic of the
-            products; 16-bit ones are summed in float32.
-        factors: (2,), float64 where compute is, else float32: out ← factors[0] op(a) op(b) +
-            factors[1] out, with the values that they have when the product runs.
-        epilogue: not with factors.
-        otherwise: goes with an epilogue: does the same without it, and is called in place of the
-            product where the device has no such epilogue or was measured to be faster without it.
+        compute: the arithmetic, "float64", "float32", "tf32", "bfloat16" or "float16".  16-bit
+            products are summed in float32.
+        factors: (2,), float64 if compute is float64, else float32: out ← factors[0] op(a) op(b) +
+            factors[1] out, with the values of the moment when the product runs.
+        epilogue: not together with factors.
+        fallback: is given with an epilogue and computes the same without it.  The device calls it
+            if it has no such epilogue, or if a measurement found the fallback to be faster.
 
-        Returns whether the product was made, and not `otherwise` called.
+        Returns False if `fallback` was called, else True.
         """
 
     def fork(self) -> None:
-        """Where `beside` begins: all that was handed in before is done before.
+        """Mark the point after which work of `on_side_stream` may start.
 
-        This, `beside` and `join` are for work that is recorded.
+        `fork`, `on_side_stream`, `defer` and `join` are only for work that is recorded.
         """
 
     def on_side_stream(self, work: Callable[[], None]) -> None:
-        """Hand in work that may run beside what is handed in between `fork` and `join`."""
+        """Enqueue `work` so that it may run in parallel with work between `fork` and `join`."""
 
     def defer(self, work: Callable[[], None]) -> None:
-        """Hand in work that comes after all that was handed in, and that only the end waits for."""
+        """Enqueue `work` after everything enqueued so far.  Only the end of the record waits."""
 
     def join(self) -> None:
-        """What is handed in from now on comes after all that `beside` has handed in."""
+        """Work that is enqueued from now on waits for all work of `on_side_stream`."""
 
-    def fastest(self, what: str, ways: Mapping[str, Callable[[], Callable[[], None]]]) -> Any:
-        """What the way makes that was measured to be the fastest for `what`; else the first one."""
+    def fastest(self, name: str, variants: Mapping[str, Callable[[], Callable[[], None]]]) -> Any:
+        """Make and return the variant that was measured as the fastest for `name`, else the first.
+
+        variants: name of the variant -> function that makes it.
+        """
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What hands in again, as one graph, the kernels and products that `work` hands in.
+        """Record the kernels and products that `work` enqueues.  The result replays them.
 
-        They are recorded, not run.  `work` may ask for nothing else: no memory, no copy, no wait,
-        no kernel or product for the first time.
+        Recording does not run them.  `work` may not allocate, copy or wait, and it may not use a
+        kernel or a product for the first time.
         """
 
     def synchronize(self) -> None:

@@ -1,17 +1,27 @@
-"""Kernel sources: a file of `kernels/` with types and an entry's device functions put above it.
+"""The source text of CUDA kernels: types, device functions of an entry, and a file of `kernels/`.
 
-The text is self-contained: includes are inlined, because CuPy's disk cache hashes the text alone
-and would not notice an edited header.  One text serves NVRTC and, in the tests, a C++ compiler.
+The text is self-contained.  Includes of our own are inlined, because CuPy's disk cache hashes only
+the text and would not notice an edited header.  NVRTC compiles the text; in tests, a C++ compiler
+does.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-# storage type -> its CUDA name, the type of arithmetic, and the toolkit's header it needs
+import numpy as np
+
+from gpumlp.errors import DeviceError
+
+# storage type -> its CUDA name, the type of arithmetic, and the CUDA toolkit's header it needs
 TYPES = {
     "float64": ("double", "double", ""),
     "float32": ("float", "float", ""),
@@ -22,23 +32,23 @@ TYPES = {
     "int8": ("signed char", "float", ""),
     "uint8": ("unsigned char", "float", ""),
 }
-# what cast.cu casts from
+# the types that cast.cu can read
 CASTS = ("uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class KernelSource:
-    """What a kernel is compiled from; equal sources are compiled once.
+    """The source of one or more kernels.  Equal sources are compiled once.
 
     Attributes:
-        file: in `kernels/`, such as "activation.cu".
+        file: a file of `kernels/`, such as "activation.cu".
         dtype: the storage type T.
-        functor: CUDA source of the device functions that the file asks for.
-        labels: y holds integer labels, not values.
-        slots: the type of an optimizer's state; "" is that of arithmetic.
+        functor: CUDA source of the device functions that the file calls.
+        labels: y holds integer labels instead of values.
+        slots: the type of the optimizer's slots; "" is the type of arithmetic.
         gradient: the type of dθ; "" is the storage type.
-        source: the type that cast.cu casts from.
-        grouped: update.cu's learning rate and weight decay differ from region to region of θ.
+        source: the type that cast.cu reads.
+        grouped: in update.cu, the learning rate and the weight decay depend on the region of θ.
     """
 
     file: str
@@ -52,12 +62,12 @@ class KernelSource:
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The toolkit's headers that the types need."""
+        """The headers of the CUDA toolkit that the types need."""
         named = {TYPES[dtype][2] for dtype in (self.dtype, self.slots, self.source) if dtype}
         return tuple(sorted(named - {""}))
 
     def text(self) -> str:
-        """The whole CUDA C++ source."""
+        """The complete CUDA C++ source."""
         storage, arithmetic, _ = TYPES[self.dtype]
         slots = TYPES[self.slots][0] if self.slots else "real"
         include = "".join(f"#include <{header}>\n" for header in self.headers)
@@ -76,7 +86,7 @@ class KernelSource:
         if not self.source:
             return ""
         source, wide, _ = TYPES[self.source]
-        if self.dtype == "bfloat16":  # which ml_dtypes reaches from double by way of float
+        if self.dtype == "bfloat16":  # ml_dtypes casts double to bfloat16 by way of float
             wide = "float"
         return f"typedef {source} Source;\ntypedef {wide} Wide;\n"
 
@@ -93,6 +103,45 @@ def _includes(name: str) -> tuple[str, ...]:
 
 @cache
 def _inlined(name: str) -> str:
-    """A file without its includes of ours and #pragma once; #line keeps messages readable."""
+    """A file without #pragma once and our own includes.  #line keeps compiler messages readable."""
     text = re.sub(r'^(#include ".+"|#pragma once)$', "", _read(name), flags=re.MULTILINE)
     return f'#line 1 "{name}"\n{text}'
+
+
+def include_options(headers: Iterable[str]) -> tuple[str, ...]:
+    """The compiler's -I options for `headers`.  Only the 16-bit types need headers."""
+    return tuple(dict.fromkeys(f"-I{include_folder(header)}" for header in headers))
+
+
+def include_folder(header: str) -> Path:
+    """The folder of `header` in PyPI's packages or in an installed CUDA toolkit.
+
+    Raises:
+        DeviceError: no such folder exists.
+    """
+    folders = [p for entry in sys.path for p in Path(entry).glob("nvidia/*/include")]
+    roots = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    folders += [Path(root) / "include" for root in roots if root]
+    for folder in folders:
+        if (folder / header).exists() and (folder / "nv" / "target").exists():
+            return folder
+    raise DeviceError(
+        f"{header} was not found; pip install nvidia-cuda-runtime nvidia-cuda-crt "
+        "nvidia-cuda-cccl, or set CUDA_PATH to a CUDA toolkit"
+    )
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The NumPy dtype called `name`.  bfloat16 comes from ml_dtypes, because NumPy lacks it.
+
+    Raises:
+        DeviceError: `name` is bfloat16 and ml_dtypes is not installed.
+    """
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError as error:
+        raise DeviceError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from error
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype

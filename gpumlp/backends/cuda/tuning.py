@@ -1,9 +1,9 @@
-"""Which algorithm does a product: a winner from the disk, the fastest measured, or the first.
+"""Choose the algorithm of each product: from the tuning cache, by measuring, or by heuristic.
 
-Nothing is measured unless `gpumlp tune` or GPUMLP_TUNE=1 asks for it.  Thirty-two algorithms a
-shape take seconds that a short training never earns back, and near ties fall one way today and the
-other tomorrow, which changes the last bits of a result.  Measured once and kept on disk, the
-cache are the same in every run.
+Nothing is measured unless `gpumlp tune` or GPUMLP_TUNE=1 asks for it.  To measure 32 algorithms for
+each shape takes seconds, which a short training does not earn back.  Algorithms of nearly equal
+speed would also be chosen differently from run to run, which changes the last bits of results.
+Measurements in the cache give the same choice in every run.
 """
 
 from __future__ import annotations
@@ -15,34 +15,68 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.plans import Algorithm, Gemm, Plan
+from gpumlp.backends.cuda.protocol import Device
 from gpumlp.errors import DeviceError
 
 Run = Callable[[Algorithm], None]
 Work = Callable[[], None]
 
+FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
+TRIALS = 5
+# variants of a step, as earlier versions named them in the cache file
+OLD_NAMES = {"in turn": "sequential", "branched, updated at once": "branched, early update"}
+
+
+class Timer:
+    """Measures the time that the device needs for work on one stream.
+
+    The L2 cache is overwritten before each trial, because other work would also overwrite it in a
+    large network.  Meanwhile the host enqueues all of the work, so the host's time does not count.
+    """
+
+    def __init__(self, cupy: Any, device: Device, stream: Any) -> None:
+        self._cuda, self._device, self._stream = cupy.cuda, device, stream
+
+    def __call__(self, work: Work) -> float:
+        """The median time in µs that the stream needs for what `work` enqueues."""
+        flush = self._device.empty((FLUSH_BYTES,), np.uint8)
+        work()  # once before, so that kernels and plans exist
+        times = []
+        for trial in range(TRIALS):
+            start, end = self._cuda.Event(), self._cuda.Event()
+            self._device.fill(flush, trial)
+            start.record(self._stream)
+            work()
+            end.record(self._stream)
+            end.synchronize()
+            times.append(1000 * self._cuda.get_elapsed_time(start, end))
+        return float(np.median(times))
+
 
 @dataclass(frozen=True)
 class Choice:
-    """How a product is done, and what was measured to decide it, in µs.
+    """How a product is computed, and the measured times in µs behind the decision.
 
     Attributes:
-        algorithm: None where the way without the epilogue is taken.
-        candidates: algorithms that were to choose from.
-        microseconds: of the choice; None where nothing was measured.
-        first: of the heuristic's favourite; None also where it failed.
-        otherwise: of the way without the epilogue; None also where there is none.
+        algorithm: None if the product is computed without its epilogue.
+        candidates: the number of algorithms that cublasLt offered.
+        microseconds: of the choice; None if nothing was measured.
+        first: of the heuristic's first algorithm; None also if that algorithm failed.
+        unfused: without the epilogue; None also if the product has no epilogue.
     """
 
     algorithm: Algorithm | None
     candidates: int
     microseconds: float | None = None
     first: float | None = None
-    otherwise: float | None = None
+    unfused: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes."""
+        """A record that `from_json` reads."""
         chosen = self.algorithm
         return {
             "algorithm": chosen and chosen.data.hex(),
@@ -50,12 +84,12 @@ class Choice:
             "candidates": self.candidates,
             "microseconds": self.microseconds,
             "first": self.first,
-            "otherwise": self.otherwise,
+            "otherwise": self.unfused,
         }
 
     @classmethod
     def from_json(cls, record: Any) -> Choice:
-        """The choice of a record; ValueError, TypeError or KeyError for what is none."""
+        """The choice in a record.  Raises ValueError, TypeError or KeyError for other content."""
         chosen, times = None, [record[name] for name in ("microseconds", "first", "otherwise")]
         if record["algorithm"] is not None:
             chosen = Algorithm(bytes.fromhex(record["algorithm"]), int(record["workspace"]))
@@ -67,72 +101,74 @@ class Choice:
 
 
 class Tuner:
-    """Chooses how each product is done.
+    """Chooses how each product is computed.
 
     Args:
-        time: ``time(work)``: µs that the device takes for what `work` hands it.
-        cache: of earlier measurements, on disk.
-        failure: cublasLt's class of errors.
-        fuse: whether an epilogue is used where nothing was measured.
+        time: time(work) returns the µs that the device needs for what `work` enqueues.
+        cache: earlier measurements, on disk.
+        failure: cublasLt's error class.
+        fuse: whether to use epilogues where nothing was measured.
 
     Attributes:
-        measuring: whether products without a winner are measured.
-        steps: whether whole steps are, too, which trains: only what is thrown away may be.
-        again: whether those with one are, too.
-        choices: all that were made, in order.
-        found: those of them that were on disk.
-        measured: the µs of each way of a step that `fastest` has measured.
+        measuring: whether products that are not in the cache are measured.
+        steps: whether whole steps are measured too.  That trains the network, which must be one
+            that nobody needs afterwards.
+        again: whether products and steps in the cache are measured again.
+        choices: all choices so far, in order.
+        found: the products whose choice was in the cache.
+        measured: for each measured step, the µs of each variant.
     """
 
     def __init__(
-        self,
-        time: Callable[[Work], float],
-        cache: TuningCache,
-        failure: type[Exception],
+        self, time: Callable[[Work], float], cache: TuningCache, failure: type[Exception],
         fuse: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._time, self.cache, self._failure, self._fuse = time, cache, failure, fuse
         self.measuring, self.again, self.steps = measuring_asked(), False, False
         self.choices: dict[Gemm, Choice] = {}
         self.found: set[Gemm] = set()
         self.measured: dict[str, dict[str, float]] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
 
-    def choose(self, plan: Plan, run: Run, otherwise: Work | None) -> Choice:
+    def choose(self, plan: Plan, run: Run, fallback: Work | None) -> Choice:
         """The choice for a plan.
 
-        run: hands the product with an algorithm to the device.
-        otherwise: does the same without the plan's epilogue; None where it has none.
+        run: enqueues the product with an algorithm.
+        fallback: computes the same without the plan's epilogue; None if the plan has no epilogue.
         """
-        choice = self._kept(plan, otherwise)
+        choice = self._cached(plan, fallback)
         if choice is None:
-            choice = self._made(plan, run, otherwise)
+            choice = self._new(plan, run, fallback)
         else:
             self.found.add(plan.gemm)
         self.choices[plan.gemm] = choice
         return choice
 
-    def fastest(self, what: str, ways: Mapping[str, Callable[[], Work]]) -> Work:
-        """What the way makes that is the winner for `what`, else the first; see `steps`."""
-        record = self.cache.get(what)
-        kept = str(record.get("way")) if isinstance(record, dict) else ""
-        if self.steps and (kept not in ways or self.again):
-            made = {way: make() for way, make in ways.items()}
-            times = {way: self._time(work) for way, work in made.items()}
+    def fastest(self, name: str, variants: Mapping[str, Callable[[], Work]]) -> Work:
+        """Make the variant that is the fastest for `name` in the cache, else the first one.
+
+        If `steps` asks for it, all variants are made and measured.
+        """
+        record = self.cache.get(name)
+        cached = str(record.get("way")) if isinstance(record, dict) else ""
+        cached = OLD_NAMES.get(cached, cached)
+        if self.steps and (cached not in variants or self.again):
+            made = {variant: make() for variant, make in variants.items()}
+            times = {variant: self._time(work) for variant, work in made.items()}
             best = min(times, key=times.__getitem__)
-            self.measured[what] = times
-            self.cache.put(what, {"way": best, "microseconds": times})
+            self.measured[name] = times
+            self.cache.put(name, {"way": best, "microseconds": times})
             return made[best]
-        return ways[kept if kept in ways else next(iter(ways))]()
+        return variants[cached if cached in variants else next(iter(variants))]()
 
     def give_up(self, gemm: Gemm, error: Exception) -> Choice:
-        """The choice after an epilogue's algorithm, unmeasured, has failed at work."""
-        self._say_unfused(gemm, f"cublasLt's algorithm failed ({error})")
+        """The choice after the unmeasured algorithm of an epilogue has failed."""
+        self._warn_unfused(gemm, f"cublasLt's algorithm failed ({error})")
         self.choices[gemm] = Choice(None, self.choices[gemm].candidates)
         return self.choices[gemm]
 
-    def _kept(self, plan: Plan, otherwise: Work | None) -> Choice | None:
-        """The winner on disk, if cublasLt still takes it."""
+    def _cached(self, plan: Plan, fallback: Work | None) -> Choice | None:
+        """The choice in the cache, if cublasLt still accepts it."""
         record = self.cache.get(str(plan.gemm))
         if record is None or (self.measuring and self.again):
             return None
@@ -142,44 +178,45 @@ class Tuner:
             usable = False
         else:
             chosen = choice.algorithm
-            usable = otherwise is not None if chosen is None else plan.accepts(chosen)
+            usable = fallback is not None if chosen is None else plan.accepts(chosen)
         if usable:
             return choice
         warnings.warn(
-            f"{self.cache.path}: the winner for {plan.gemm} cannot be used here and is "
+            f"{self.cache.path}: the algorithm for {plan.gemm} cannot be used here and is "
             "ignored; `gpumlp tune` finds another",
             stacklevel=2,
         )
         return None
 
-    def _made(self, plan: Plan, run: Run, otherwise: Work | None) -> Choice:
-        offered = self._offered(plan, otherwise)
+    def _new(self, plan: Plan, run: Run, fallback: Work | None) -> Choice:
+        """A choice by measuring, if that is asked for, else by the heuristic."""
+        offered = self._offered(plan, fallback)
         if not offered:
-            self._say_unfused(plan.gemm, "cublasLt has no algorithm")
+            self._warn_unfused(plan.gemm, "cublasLt has no algorithm")
             return Choice(None, 0)
         if self.measuring:
-            choice = self._fastest(plan.gemm, offered, run, otherwise)
+            choice = self._measure(plan.gemm, offered, run, fallback)
             self.cache.put(str(plan.gemm), choice.to_json())
             return choice
-        fused = self._fuse or otherwise is None
+        fused = self._fuse or fallback is None
         return Choice(offered[0] if fused else None, len(offered))
 
-    def _offered(self, plan: Plan, otherwise: Work | None) -> list[Algorithm]:
-        """The candidates; none for an epilogue that cublasLt has not, which is no error."""
+    def _offered(self, plan: Plan, fallback: Work | None) -> list[Algorithm]:
+        """The candidates.  An empty list if cublasLt lacks the epilogue, which is no error."""
         try:
             offered = plan.candidates()
         except self._failure:
-            if otherwise is None:
+            if fallback is None:
                 raise
             return []
-        if not offered and otherwise is None:
+        if not offered and fallback is None:
             raise DeviceError(f"cublasLt has no algorithm for {plan.gemm}")
         return offered
 
-    def _fastest(
-        self, gemm: Gemm, offered: Sequence[Algorithm], run: Run, otherwise: Work | None
+    def _measure(
+        self, gemm: Gemm, offered: Sequence[Algorithm], run: Run, fallback: Work | None
     ) -> Choice:
-        """The fastest of the candidates and the way without the epilogue; in a tie the earliest."""
+        """The fastest of the candidates and the fallback; of equally fast ones, the first."""
         times: dict[Algorithm, float] = {}
         failed: list[Exception] = []
         for algorithm in offered:
@@ -191,34 +228,35 @@ class Tuner:
         first = times.get(offered[0])
         if failed and best is not None:
             warnings.warn(
-                f"{len(failed)} of {len(offered)} algorithms failed for {gemm} and are left out "
+                f"{len(failed)} of {len(offered)} algorithms failed for {gemm} and are not used "
                 f"({failed[0]})",
                 stacklevel=2,
             )
-        if otherwise is None:
+        if fallback is None:
             if best is None:
                 raise failed[0]
             return Choice(best, len(offered), times[best], first)
         if best is None:
-            self._say_unfused(gemm, f"every algorithm failed ({failed[0]})")
-        unfused = self._time(otherwise)
+            self._warn_unfused(gemm, f"every algorithm failed ({failed[0]})")
+        unfused = self._time(fallback)
         if best is None or unfused < times[best]:
             return Choice(None, len(offered), unfused, first, unfused)
         return Choice(best, len(offered), times[best], first, unfused)
 
-    def _say_unfused(self, gemm: Gemm, why: str) -> None:
-        """One warning for each epilogue and precision."""
-        about = gemm.epilogue, gemm.compute
-        if about in self._said:
+    def _warn_unfused(self, gemm: Gemm, reason: str) -> None:
+        """Warn once for each epilogue and precision."""
+        kind = gemm.epilogue, gemm.compute
+        if kind in self._warned:
             return
-        self._said.add(about)
+        self._warned.add(kind)
         warnings.warn(
-            f"{why} for {gemm}: kernels of gpumlp's own do without the epilogue", stacklevel=2
+            f"{reason} for {gemm}: gpumlp's own kernels compute it without the epilogue",
+            stacklevel=2,
         )
 
 
 def measuring_asked() -> bool:
-    """Whether the environment asks that products be measured at their first use."""
+    """Whether GPUMLP_TUNE asks to measure each product at its first use."""
     asked = os.environ.get("GPUMLP_TUNE", "0")
     if asked not in ("0", "1"):
         raise ValueError(f"GPUMLP_TUNE must be 0 or 1, got {asked!r}")

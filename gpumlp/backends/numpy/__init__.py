@@ -1,1 +1,1 @@
-"""The NumPy backend: the plain reference, and the fallback where there is no GPU."""
+"""The NumPy backend."""

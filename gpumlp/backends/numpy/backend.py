@@ -1,19 +1,18 @@
-"""The NumPy backend: BLAS for the products, NumPy expressions over cache-sized blocks for the rest."""
+"""The NumPy backend: BLAS for products, NumPy expressions on cache-sized blocks for the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends.feed import HostFeed
+from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.backends.numpy.blocks import over_rows, over_theta
-from gpumlp.backends.numpy.update import NumpyUpdate
-from gpumlp.backends.shared import Shared
-from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
 from gpumlp.io.threads import Threads, blas_threads
 from gpumlp.io.types import HostArray as Array
@@ -21,8 +20,12 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpyUpdate, Shared):
-    """The operations of `gpumlp.backends.operations`, on NumPy; `NumpyUpdate` has those of the update."""
+class NumpyBackend:
+    """The operations of `gpumlp.backends.operations` in NumPy.
+
+    A backend stands for a device and is no part of the objects that use it.  So a copy of a backend
+    is the backend itself, and a pickle holds only its precision.
+    """
 
     name = "numpy"
 
@@ -38,6 +41,15 @@ class NumpyBackend(NumpyUpdate, Shared):
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NumpyBackend, (self.precision,)
+
     def describe(self) -> str:
         return f"NumPy {np.__version__} on the CPU, {self._threads.count} threads, {self.precision}"
 
@@ -45,7 +57,7 @@ class NumpyBackend(NumpyUpdate, Shared):
         return isinstance(a, np.ndarray)
 
     def accepts(self, a: object, dtype: np.dtype[Any]) -> bool:
-        # an array at odd addresses NumPy would copy as a whole for every minibatch
+        # NumPy would copy an unaligned array as a whole for every minibatch
         return (
             isinstance(a, np.ndarray) and a.dtype == dtype
             and a.flags.c_contiguous and a.flags.aligned
@@ -175,6 +187,37 @@ class NumpyBackend(NumpyUpdate, Shared):
 
         J += sum(over_theta(self._threads, block, theta, split, regularizer))
 
+    # ---- the update ---------------------------------------------------------------------------
+
+    def add(self, part: Array, total: Array, overwrite: bool) -> None:
+        np.copyto(total, part) if overwrite else np.add(total, part, out=total)
+
+    def clip(
+        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
+        max_norm: float, scaling: Array, control: Array,
+    ) -> None:  # fmt: skip
+        norm = update.gradient_norm(self._threads, regularizer, theta, dtheta, split)
+        # NaN for a norm of NaN or inf, so that the step cannot look like a healthy one
+        control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
+
+    def update(
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
+        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
+    ) -> None:  # fmt: skip
+        regions = split, control, part, groups
+        update.optimizer_step(self._threads, optimizer, regularizer, theta, dtheta, slots, *regions)
+
+    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+        update.orthogonalize(V, scale, X, A, P)
+
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+        if control[0] != 0:
+            update.average(self._threads, theta, mean, decay, float(control[-1]))
+
+    def round(self, theta: Array, rounded: Array) -> None:
+        pass
+
     # ---- minibatches --------------------------------------------------------------------------
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
@@ -225,7 +268,7 @@ class NumpyBackend(NumpyUpdate, Shared):
 
 
 def _targets(y: Array, y_hat: Array) -> Array:
-    """y as (rows, n) in ŷ's dtype: labels become rows of zeros and a one."""
+    """y (rows, n) in the dtype of ŷ: a label becomes a row of zeros with a single one."""
     if y.ndim == 2:
         return y
     t = np.zeros((len(y), y_hat.shape[1]), y_hat.dtype)
@@ -236,7 +279,7 @@ def _targets(y: Array, y_hat: Array) -> Array:
 def _through_activation(
     f: Activation, z: Array, h: Array, gh: Array, gz: Array, rows: slice
 ) -> Array:
-    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows; returns their column sums."""
+    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows.  Returns their column sums."""
     if f.df is None:
         assert f.vjp is not None  # Activation has one of the two
         np.copyto(gz[rows], f.vjp(z[rows], h[rows], gh[rows], **f.params))

@@ -1,4 +1,4 @@
-"""NumPy's own BLAS, called for a product that NumPy does not offer: out ← α a b + β out."""
+"""Call NumPy's BLAS directly for a product that NumPy does not offer: out ← α a b + β out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from gpumlp.io.types import HostArray as Array
 
-ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112  # of CBLAS
-# What CBLAS's gemm is called in the libraries that NumPy is built with, {} being s or d, and the
-# type of its sizes: OpenBLAS of NumPy's wheels, of others, Accelerate, and plain CBLAS
+ROW_MAJOR, NOT_TRANSPOSED, TRANSPOSED = 101, 111, 112  # of CBLAS
+# The name of CBLAS's gemm and its integer type in the libraries that NumPy is built with; {} is s
+# or d.  In order: OpenBLAS of NumPy's wheels, other OpenBLAS, Accelerate, plain CBLAS
 NAMES = (
     ("scipy_cblas_{}gemm64_", ctypes.c_int64),
     ("cblas_{}gemm64_", ctypes.c_int64),
@@ -26,7 +26,7 @@ NAMES = (
 
 
 class Blas:
-    """The products of one library, float32 and float64."""
+    """The float32 and float64 products of one library."""
 
     def __init__(self, library: ctypes.CDLL, name: str, size: Any) -> None:
         self._largest = 2 ** (8 * ctypes.sizeof(size) - 1) - 1
@@ -45,36 +45,39 @@ class Blas:
             self._gemm[np.dtype(dtype)] = gemm
 
     def gemm(self, a: Array, b: Array, out: Array, alpha: float, beta: float) -> None:
-        """out ← α a b + β out, in place; where β is 0, out is not read.
+        """out ← α a b + β out, in place.  If β is 0, out is not read.
 
-        a (m, k), b (k, n), C-contiguous or the transpose of such; out (m, n), C-contiguous; all of
-        one dtype, float32 or float64, and overlapping nowhere.
+        a (m, k) and b (k, n) are C-contiguous or transposes of C-contiguous arrays; out (m, n) is
+        C-contiguous.  All have one dtype, float32 or float64, and no two overlap.
 
         Raises:
-            ValueError: they are not.
+            ValueError: shapes, dtypes or memory layouts are different from these.
         """
         (m, k), n = a.shape, b.shape[1]
-        ways = [_layout(x) for x in (a, b)]
+        layouts = [_layout(x) for x in (a, b)]
         if (
-            not all(ways) or not out.flags.c_contiguous
+            not all(layouts) or not out.flags.c_contiguous
             or len(b) != k or out.shape != (m, n) or max(m, n, k) > self._largest
             or {a.dtype, b.dtype, out.dtype} - {out.dtype} or out.dtype not in self._gemm
         ):  # fmt: skip
             described = ", ".join(f"{x.shape} {x.dtype}" for x in (a, b, out))
-            raise ValueError(f"no product of arrays like these: {described}")
-        leading = [max(1, x.shape[way == AS_IT_IS]) for x, way in zip((a, b), ways, strict=True)]
+            raise ValueError(f"BLAS cannot multiply arrays like these: {described}")
+        leading = [
+            max(1, x.shape[layout == NOT_TRANSPOSED])
+            for x, layout in zip((a, b), layouts, strict=True)
+        ]
         self._gemm[out.dtype](
-            ROW_MAJOR, *ways, m, n, k, alpha, a.ctypes.data, leading[0],
+            ROW_MAJOR, *layouts, m, n, k, alpha, a.ctypes.data, leading[0],
             b.ctypes.data, leading[1], beta, out.ctypes.data, max(1, n),
         )  # fmt: skip
 
 
 @cache
 def numpy_blas() -> Blas | None:
-    """The library that NumPy's products come from; None where it cannot be called directly."""
+    """The library that computes NumPy's products, or None if it cannot be called directly."""
     try:
         extension = import_module("numpy._core._multiarray_umath")
-        library = ctypes.CDLL(extension.__file__)  # and so what it was linked to
+        library = ctypes.CDLL(extension.__file__)  # also finds the libraries that it is linked to
     except (ImportError, OSError):
         return None
     for name, size in NAMES:
@@ -87,7 +90,7 @@ def numpy_blas() -> Blas | None:
 
 
 def _works(blas: Blas) -> bool:
-    """Whether it multiplies as it should: a name alone does not tell the sizes' type for sure."""
+    """Whether it multiplies correctly: the name alone does not prove the integer type."""
     a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(4, 3)
     for dtype in (np.float32, np.float64):
         out = np.ones((2, 4), dtype)
@@ -98,5 +101,5 @@ def _works(blas: Blas) -> bool:
 
 
 def _layout(a: Array) -> int:
-    """How CBLAS can read it: as it is, transposed, or not at all (0)."""
-    return AS_IT_IS if a.flags.c_contiguous else TRANSPOSED if a.flags.f_contiguous else 0
+    """CBLAS's flag for the memory layout of `a`, or 0 if CBLAS cannot read it."""
+    return NOT_TRANSPOSED if a.flags.c_contiguous else TRANSPOSED if a.flags.f_contiguous else 0

@@ -1,6 +1,7 @@
-"""The NumPy backend's passes over memory: by blocks that the cache holds, on all threads.
+"""Elementwise work of the NumPy backend: in blocks that fit into the cache, on all threads.
 
-The cuts depend on the sizes alone, so that a run repeats bit for bit on any thread count.
+The blocks depend on the sizes of the arrays alone, so a run repeats bit for bit with any number of
+threads.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from gpumlp.functions import Regularizer
 from gpumlp.io.threads import Threads
 from gpumlp.io.types import HostArray as Array
 
-BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; see `Threads` for why not less
+BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; `Threads` says why not less
 
 
 def over_rows(threads: Threads, block: Callable[[slice], Any], a: Array) -> list[Any]:
-    """block(rows) for blocks of a's rows, on all threads; the results in the rows' order."""
+    """The results of block(rows) for blocks of rows of `a`, in the order of the rows."""
     rows = max(1, BLOCK_BYTES // max(1, a.shape[1] * a.itemsize))
     return threads.map(block, _parts(0, len(a), rows))
 
 
 def over_flat(threads: Threads, block: Callable[[slice], Any], theta: Array) -> list[Any]:
-    """block(entries) for blocks of θ."""
+    """The results of block(entries) for blocks of θ."""
     return threads.map(block, _parts(0, len(theta), BLOCK_BYTES // theta.itemsize))
 
 
@@ -34,7 +35,11 @@ def over_theta(
     regularizer: Regularizer,
     part: tuple[int, int] | None = None,
 ) -> list[Any]:
-    """block(entries, strength of λΩ there) for blocks of θ, first weights, then biases."""
+    """The results of block(entries, strength) for blocks of θ, first of weights, then of biases.
+
+    strength: the factor of λΩ for weights or for biases.
+    part: (first, end), to visit only these entries of θ.
+    """
     size, (begin, end) = BLOCK_BYTES // theta.itemsize, part or (0, len(theta))
     both = (begin, min(split, end)), (max(split, begin), end)
     regions = zip(both, regularizer.strengths(), strict=True)
@@ -43,5 +48,5 @@ def over_theta(
 
 
 def _parts(low: int, high: int, size: int) -> list[slice]:
-    """[low, high) cut into parts of at most `size`."""
+    """Slices of at most `size` entries that cover [low, high)."""
     return [slice(i, min(i + size, high)) for i in range(low, high, size)]

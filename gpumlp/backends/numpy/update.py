@@ -1,4 +1,7 @@
-"""The NumPy backend's operations of the update: how θ moves, and what looks at all of it."""
+"""The arithmetic of the update in NumPy: functions of arrays, in blocks and on threads.
+
+`gpumlp.backends.operations` describes the arrays and numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,90 +16,81 @@ from gpumlp.io.threads import Threads
 from gpumlp.io.types import HostArray as Array
 
 
-class NumpyUpdate:
-    """The operations of `gpumlp.backends.operations` from `add` to `round`, on NumPy."""
+def gradient_norm(
+    threads: Threads, regularizer: Regularizer, theta: Array, dtheta: Array, split: int
+) -> float:
+    """‖dθ + λ∇Ω(θ)‖₂, summed in float64."""
 
-    _threads: Threads
+    def block(part: slice, strength: float) -> float:
+        g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
+        return float(np.dot(g, g))
 
-    def add(self, part: Array, total: Array, anew: bool) -> None:
-        np.copyto(total, part) if anew else np.add(total, part, out=total)
+    return float(np.sqrt(np.float64(sum(over_theta(threads, block, theta, split, regularizer)))))
 
-    def clip(
-        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, scaling: Array, control: Array,
-    ) -> None:  # fmt: skip
-        def block(part: slice, strength: float) -> float:
-            g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
-            return float(np.dot(g, g))
 
-        norm = np.sqrt(np.float64(sum(over_theta(self._threads, block, theta, split, regularizer))))
-        # control[0] is NaN for a norm of NaN or inf: the step must not look like a healthy one
-        control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
+def optimizer_step(
+    threads: Threads, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
+    slots: Array, split: int, control: Array, part: tuple[int, int] | None, groups: Array | None,
+) -> None:  # fmt: skip
+    """θ and slots ← one step of the optimizer's rule."""
+    scale, lr, *rest, _ = (float(number) for number in control)
+    scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
-    def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
-        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None,
-    ) -> None:  # fmt: skip
-        scale, lr, *rest, _ = (float(number) for number in control)
-        scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
+    def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
+        g = _gradient(regularizer, theta[at], dtheta[at], strength)
+        if scale != 1:
+            g *= scale
+        named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
+        optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
 
-        def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
-            g = _gradient(regularizer, theta[at], dtheta[at], strength)
-            if scale != 1:
-                g *= scale
-            named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-            optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
+    def block(at: slice, strength: float) -> None:
+        if groups is None:
+            move(at, strength, lr, optimizer.params)
+            return
+        for own, rate, decay in _by_group(at, groups):
+            move(own, strength, rate * lr, _decayed(optimizer.params, decay))
 
-        def block(at: slice, strength: float) -> None:
-            if groups is None:
-                move(at, strength, lr, optimizer.params)
-                return
-            for own, rate, decay in _by_group(at, groups):
-                move(own, strength, rate * lr, _decayed(optimizer.params, decay))
+    over_theta(threads, block, theta, split, regularizer, part)
 
-        over_theta(self._threads, block, theta, split, regularizer, part)
 
-    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-        (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
-        norm = float(np.sqrt(np.vdot(V, V)))
-        # as with `clip`, a norm that is not finite must not look like a healthy step's
-        inverse = 1 / max(norm, LEAST_NORM) if norm < np.inf else np.nan
-        np.multiply(V, V.dtype.type(inverse), out=X)
-        for i in range(NEWTON_SCHULZ_STEPS):
-            np.dot(X.T, X, out=A) if tall else np.dot(X, X.T, out=A)
-            np.dot(A, A, out=P)
-            P *= c
-            A *= b
-            A += P
-            A.reshape(-1)[:: r + 1] += a
-            if i == NEWTON_SCHULZ_STEPS - 1:
-                A *= scale
-            np.dot(X, A, out=V) if tall else np.dot(A, X, out=V)
-            X, V = V, X
+def orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+    """V ← scale · O, where O is close to the orthogonal matrix nearest to V."""
+    (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
+    norm = float(np.sqrt(np.vdot(V, V)))
+    # a norm that is not finite gives NaN, so that the step cannot look like a healthy one
+    inverse = 1 / max(norm, LEAST_NORM) if norm < np.inf else np.nan
+    np.multiply(V, V.dtype.type(inverse), out=X)
+    for i in range(NEWTON_SCHULZ_STEPS):
+        np.dot(X.T, X, out=A) if tall else np.dot(X, X.T, out=A)
+        np.dot(A, A, out=P)
+        P *= c
+        A *= b
+        A += P
+        A.reshape(-1)[:: r + 1] += a
+        if i == NEWTON_SCHULZ_STEPS - 1:
+            A *= scale
+        np.dot(X, A, out=V) if tall else np.dot(A, X, out=V)
+        X, V = V, X
 
-    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
-        scale, t = float(control[0]), float(control[-1])
-        d = min(decay, (t - 1) / (t + 8))
 
-        def block(at: slice) -> None:  # from the nearer end, so that d = 0 gives θ itself
-            way = theta[at] - mean[at]
-            if d > 0.5:
-                way *= 1 - d
-                mean[at] += way
-            else:
-                way *= d
-                np.subtract(theta[at], way, out=mean[at])
+def average(threads: Threads, theta: Array, mean: Array, decay: float, t: float) -> None:
+    """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8))."""
+    d = min(decay, (t - 1) / (t + 8))
 
-        if scale != 0:
-            over_flat(self._threads, block, theta)
+    def block(at: slice) -> None:  # starts from the nearer end, so that d = 0 gives θ itself
+        difference = theta[at] - mean[at]
+        if d > 0.5:
+            difference *= 1 - d
+            mean[at] += difference
+        else:
+            difference *= d
+            np.subtract(theta[at], difference, out=mean[at])
 
-    def round(self, theta: Array, rounded: Array) -> None:
-        pass
+    over_flat(threads, block, theta)
 
 
 def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:
-    """dθ + strength · λ∇Ω(θ): dθ itself or a new block, so that only `update` may overwrite it."""
+    """dθ + strength · λ∇Ω(θ): dθ itself or a new block, so only `update` may overwrite it."""
     if not regularizer.active or strength == 0:
         return dtheta
     g: Array = regularizer.gradient(theta, **regularizer.arguments())
@@ -106,7 +100,7 @@ def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: f
 
 
 def _by_group(at: slice, groups: Array) -> Iterator[tuple[slice, float, float]]:
-    """A block's parts in the regions of `groups`, each with the two multipliers there."""
+    """The parts of a block in each region of `groups`, with the two factors of the region."""
     start = at.start
     for end, rate, decay in groups.tolist():
         stop = min(int(end), at.stop)
@@ -116,6 +110,6 @@ def _by_group(at: slice, groups: Array) -> Iterator[tuple[slice, float, float]]:
 
 
 def _decayed(params: Mapping[str, float], decay: float) -> Mapping[str, float]:
-    """A rule's parameters in a group that multiplies the weight decay."""
+    """A rule's parameters for a group that multiplies the weight decay."""
     own = {"weight_decay": decay * params["weight_decay"]} if "weight_decay" in params else {}
     return {**params, **own}

@@ -1,4 +1,4 @@
-"""The fastest products on disk: whose file it is, what damages it, who writes at the same time."""
+"""The tuning cache: one file for each device, invalid files, concurrent writers."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_each_device_and_version_has_a_file_of_its_own(folder):
+def test_each_device_and_version_has_its_own_file(folder):
     for change in ({}, {"device": "Other/GPU"}, {"driver": 13010}, {"cublasLt": 130200}):
         cache = TuningCache(DEVICE | change)
         assert cache.get("p") is None
@@ -38,25 +38,25 @@ def test_each_device_and_version_has_a_file_of_its_own(folder):
         json.dumps({"format": 1, "device": DEVICE, "plans": ["p"]}).encode(),
     ],
 )  # fmt: skip
-def test_a_file_that_is_damaged_or_not_ours_costs_one_warning(folder, content):
+def test_invalid_file_warns_once(folder, content):
     folder.mkdir()
     path = TuningCache(DEVICE).path
     path.write_bytes(content)
     cache = TuningCache(DEVICE)
-    with pytest.warns(UserWarning, match="ignored") as told:
+    with pytest.warns(UserWarning, match="ignored") as warned:
         found = cache.get("p"), cache.put("p", {"a": 1})
-    assert (found, len(told)) == ((None, None), 1)
+    assert (found, len(warned)) == ((None, None), 1)
     assert TuningCache(DEVICE).get("p") == {"a": 1}
 
 
-def test_a_folder_that_cannot_be_written_costs_one_warning(folder):
+def test_unwritable_folder_warns_once(folder):
     folder.write_text("a file where the folder should be")
     cache = TuningCache(DEVICE)
     with pytest.warns(
-        UserWarning, match="cannot be kept .*set GPUMLP_CACHE|cannot be read"
-    ) as told:
+        UserWarning, match="cannot be written .*set GPUMLP_CACHE|cannot be read"
+    ) as warned:
         cache.put("p", {"a": 1}), cache.put("q", {"a": 2})
-    assert len(told) == 1
+    assert len(warned) == 1
     assert cache.get("q") == {"a": 2}
 
 
@@ -73,7 +73,7 @@ for i in range(10):
 """
 
 
-def test_writers_at_the_same_time_lose_nothing(folder):
+def test_concurrent_writers_lose_nothing(folder):
     command = [sys.executable, "-c", PUT_MANY, str(folder)]
     workers = [subprocess.Popen([*command, str(who), json.dumps(DEVICE)]) for who in range(4)]
     assert [worker.wait(100) for worker in workers] == [0] * 4
@@ -81,13 +81,13 @@ def test_writers_at_the_same_time_lose_nothing(folder):
     assert all(cache.get(f"{who} {i}") == {"i": i} for who in range(4) for i in range(10))
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path):
+def test_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("GPUMLP_CACHE")
-    usual = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
-    monkeypatch.setenv(usual, str(tmp_path))
+    variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
+    monkeypatch.setenv(variable, str(tmp_path))
     assert cache_folder() == tmp_path / "gpumlp"
-    monkeypatch.delenv(usual)
+    monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert os.name == "nt" or cache_folder() == tmp_path / ".cache" / "gpumlp"
 

@@ -1,27 +1,21 @@
-"""GEMM plans: descriptors, layouts and arguments, against NumPy's product."""
+"""Plans of products: descriptors, layouts and arguments, against NumPy's product."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.plans import COMPUTE_TYPE, EPILOGUE, WORKSPACE_BYTES, Gemm, Operands, Plan
+from gpumlp.backends.cuda.plans import COMPUTE_TYPE, EPILOGUE, WORKSPACE_BYTES, Gemm, Plan
 from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
 from gpumlp.backends.cuda.tuning import Tuner
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness import epilogues
-from tests.support.harness.memory import aligned, aligned_empty
+from tests.support.harness.memory import aligned
+from tests.support.products import Product, dtype
 
 SHAPES = [(1, 1, 1), (5, 7, 3), (256, 10, 784), (1, 33, 2), (31, 1, 8)]
-TOLERANCE = {"float64": 1e-14, "float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}
-TYPES = {"tf32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 NARROW = ("bfloat16", "float16")
-
-
-def dtype(compute):
-    return np.dtype(TYPES.get(compute, compute))
 
 
 def blas(lt, stream=0, workspace=0, fuse=True):
@@ -30,48 +24,11 @@ def blas(lt, stream=0, workspace=0, fuse=True):
     )
 
 
-class Product:
-    """Operands of one product, and what comes out."""
-
-    def __init__(self, m, n, k, transpose_a=False, transpose_b=False, compute="float32", **more):
-        self.rng = np.random.default_rng([m, n, k])
-        kind, self.letters = dtype(compute), (transpose_a, transpose_b)
-        self.a = self.normal((k, m) if transpose_a else (m, k), kind)
-        self.b = self.normal((n, k) if transpose_b else (k, n), kind)
-        self.out = aligned_empty((m, n), more.pop("out", kind))
-        self.compute, self.epilogue, self.factors = compute, more.pop("epilogue", None), None
-        assert not more
-
-    def normal(self, shape, kind):
-        return aligned(self.rng.standard_normal(shape), kind)
-
-    @property
-    def exact(self):
-        """The product in float64, of the operands as they are rounded."""
-        a, b = self.a.astype(np.float64), self.b.astype(np.float64)
-        return (a.T if self.letters[0] else a) @ (b.T if self.letters[1] else b)
-
-    def on(self, blas, otherwise=None):
-        arrays = [self.a, self.b, self.out, None, None, self.factors]
-        if self.epilogue:
-            arrays[3:5] = self.epilogue.bias, self.epilogue.aux
-        gemm = Gemm.of(
-            self.a, self.b, self.out, *self.letters, self.compute, self.factors, self.epilogue
-        )
-        at = Operands(*(0 if each is None else each.ctypes.data for each in arrays))
-        return blas(gemm, at, otherwise)
-
-    def check(self, want, got=None):
-        got = self.out if got is None else got
-        tolerance = TOLERANCE[got.dtype.name] * np.abs(want).max()
-        np.testing.assert_allclose(got.astype(np.float64), want, rtol=0, atol=tolerance)
-
-
 @pytest.mark.parametrize("compute", COMPUTE_TYPE)
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
-def test_a_plan_describes_the_product(m, n, k, transpose_a, transpose_b, compute):
+def test_plan_describes_product(m, n, k, transpose_a, transpose_b, compute):
     lt = FakeCublasLt()
     product = Product(m, n, k, transpose_a, transpose_b, compute)
     assert product.on(blas(lt, 5, 4096))
@@ -85,15 +42,15 @@ def test_a_plan_describes_the_product(m, n, k, transpose_a, transpose_b, compute
 
 
 @pytest.mark.parametrize("compute", NARROW)
-def test_narrow_inputs_and_a_wide_result(compute):
+def test_16_bit_inputs_with_float32_result(compute):
     product = Product(6, 5, 300, compute=compute, out="float32")
     product.on(blas(FakeCublasLt()))
-    product.check(product.exact)  # to float32's precision, though the inputs have 8 bits or 11
+    product.check(product.exact)  # accurate to float32, although the inputs have only 8 or 11 bits
 
 
 @pytest.mark.parametrize("compute", COMPUTE_TYPE)
-def test_factors_are_read_when_the_product_runs(compute):
-    """One plan, one address, and the values of the moment, as a captured graph needs them."""
+def test_factors_are_read_when_product_runs(compute):
+    """One plan and one address, but the current values, as a captured graph needs it."""
     lt = FakeCublasLt()
     on, product = blas(lt), Product(6, 5, 40, True, compute=compute)
     product.factors = aligned([0, 0], "float64" if compute == "float64" else "float32")
@@ -108,7 +65,7 @@ def test_factors_are_read_when_the_product_runs(compute):
     assert len(lt.preferences) == 1
 
 
-def test_a_factor_of_zero_does_not_read_the_result():
+def test_beta_of_zero_does_not_read_result():
     product = Product(6, 5, 40)
     product.factors = aligned([2, 0], "float32")
     product.on(blas(FakeCublasLt()))  # out is NaN
@@ -119,12 +76,12 @@ def test_a_factor_of_zero_does_not_read_the_result():
 @pytest.mark.parametrize("name", epilogues.NAMES)
 @pytest.mark.parametrize("n", [8, 136])
 def test_epilogues(name, n, compute):
-    """Bias and sums over features, aux row by row, whatever cublasLt's own order."""
+    """Bias and sums are over features, and aux is row-major, although cublasLt is column-major."""
     m, k = 7, 5
     product = Product(m, n, k, compute=compute)
-    kind, down = product.out.dtype, name.startswith("d")
+    kind, backward = product.out.dtype, name.startswith("d")
     bias, aux = product.normal((n,), kind), None
-    if "aux" in name or down:
+    if "aux" in name or backward:
         aux = product.normal((m, n), kind)
         if "relu" in name:
             aux = product.rng.integers(0, 256, mask_shape(m, n)).astype(np.uint8)
@@ -133,7 +90,7 @@ def test_epilogues(name, n, compute):
         want_aux = want_aux.astype(np.float64)
     want = epilogues.apply(name, product.exact, want_bias, want_aux)
     product.epilogue = Epilogue(name, bias, aux)
-    assert product.on(blas(FakeCublasLt()), lambda: pytest.fail("not asked for"))
+    assert product.on(blas(FakeCublasLt()), lambda: pytest.fail("unexpected fallback"))
     product.check(want)
     product.check(want_bias, bias)
     if aux is not None and aux.dtype == np.uint8:
@@ -142,7 +99,7 @@ def test_epilogues(name, n, compute):
         product.check(want_aux, aux)
 
 
-def test_layers_of_one_shape_share_a_plan_but_not_a_bias():
+def test_layers_of_one_shape_share_plan_but_not_bias():
     lt = FakeCublasLt()
     on, biases = blas(lt), [aligned(np.full(8, value), "float32") for value in (1.0, 2.0, 1.0)]
     for bias in biases:
@@ -164,8 +121,8 @@ def test_layers_of_one_shape_share_a_plan_but_not_a_bias():
         ("bias", (3, 8), 4, None),  # unaligned
     ],
 )
-def test_what_cublaslt_refuses_is_done_otherwise(name, shape, k, aux):
-    """The stand-in refuses what the manual does, and the product says so once."""
+def test_refused_epilogue_uses_fallback(name, shape, k, aux):
+    """The fake cublasLt refuses what the manual excludes, and the product warns once."""
     product, called = Product(*shape, k), []
     bias = aligned(np.zeros(shape[1] + 1), "float32")
     bias = bias[1:] if name == "bias" else bias[:-1]
@@ -177,7 +134,7 @@ def test_what_cublaslt_refuses_is_done_otherwise(name, shape, k, aux):
     assert called == [1, 2]
 
 
-def test_a_result_of_another_type_than_its_addend_is_refused():
+def test_different_types_of_c_and_d_raise():
     lt = FakeCublasLt()
     plan = Plan(lt, lt.create(), Gemm(4, 8, 4, False, False, "bfloat16", "float32", "bfloat16"))
     lt.objects[plan.a] = (0, *lt.objects[plan.a][1:])
@@ -189,15 +146,15 @@ def test_a_result_of_another_type_than_its_addend_is_refused():
     ("compute", "out"),
     [*((c, dtype(c)) for c in COMPUTE_TYPE), *((c, np.dtype("float32")) for c in NARROW)],
 )
-def test_partial_sums_of_16_bits_are_forbidden(compute, out):
-    """Split-K may round nothing but the result: reduction scheme COMPUTE_TYPE alone."""
+def test_split_k_never_rounds_partial_sums_to_16_bits(compute, out):
+    """Split-K may only round the result: COMPUTE_TYPE is the only reduction scheme."""
     lt = FakeCublasLt()
     Product(5, 7, 3, compute=compute, out=out).on(blas(lt))
     masked = {3: 2} if out.itemsize == 2 else {}
     assert lt.preferences == [{1: WORKSPACE_BYTES, **masked}]
 
 
-def test_a_plan_is_made_once_a_shape():
+def test_plan_is_made_once_per_shape():
     lt = FakeCublasLt()
     on = blas(lt)
     for _ in range(3):
@@ -208,7 +165,7 @@ def test_a_plan_is_made_once_a_shape():
     assert "handle" in lt.objects.values()
 
 
-def test_every_kind_of_product_has_a_description_of_its_own():
+def test_descriptions_of_products_are_unique():
     kinds = [
         Gemm(m, n, 3, ta, tb, "bfloat16", out, compute, epilogue, aux, factors)
         for m, n in ((1, 23), (12, 3)) for ta in (False, True) for tb in (False, True)
@@ -218,13 +175,13 @@ def test_every_kind_of_product_has_a_description_of_its_own():
     assert len(set(map(str, kinds))) == len(kinds)
 
 
-def test_the_first_usable_algorithm_is_taken():
+def test_first_usable_algorithm_is_used():
     lt = FakeCublasLt(states=(15, 0, 0))
     Product(5, 7, 3).on(blas(lt))
     assert lt.calls[0]["algo"] == 71
 
 
-def test_no_algorithm_is_an_error_that_frees_its_plan():
+def test_no_algorithm_raises_and_frees_plan():
     lt = FakeCublasLt(states=(15,))
     on = blas(lt)
     before = dict(lt.objects)
@@ -233,7 +190,7 @@ def test_no_algorithm_is_an_error_that_frees_its_plan():
     assert lt.objects == before
 
 
-def test_an_error_of_the_heuristic_frees_the_plan():
+def test_heuristic_error_frees_plan():
     lt = FakeCublasLt(states=())
     on = blas(lt)
     before = dict(lt.objects)

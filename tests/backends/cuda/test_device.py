@@ -1,4 +1,4 @@
-"""`CudaDevice` against stand-ins for CuPy and cublasLt."""
+"""`CudaDevice` with fakes for CuPy and cublasLt."""
 
 import types
 
@@ -25,12 +25,12 @@ def device(cupy):
     return CudaDevice(cupy, FakeCublasLt())
 
 
-def test_it_says_what_it_is(device):
+def test_device_attributes(device):
     assert (device.name, device.multiprocessors) == ("Test GPU", 3)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int32"])
-def test_values_go_up_and_come_down(device, dtype):
+def test_upload_copy_and_download(device, dtype):
     host = np.asfortranarray(np.arange(12, dtype=">f8").reshape(3, 4))
     a = device.empty((3, 4), dtype)
     assert device.owns(a)
@@ -46,21 +46,21 @@ def test_values_go_up_and_come_down(device, dtype):
     assert (device.download(a) == 2).all()
 
 
-def test_others_arrays_are_taken_over_on_the_stream(cupy, device):
-    """Their library orders its work before the stream that is current, and CuPy shares memory."""
-    by = []
+def test_adopt_works_on_device_stream(cupy, device):
+    """The other library orders its work before the current stream, and CuPy shares memory."""
+    calls = []
 
-    def taking_over(way):
-        return lambda a: by.append((way, a, FakeCupy.current.ptr)) or a
+    def recorded(name):
+        return lambda a: calls.append((name, a, FakeCupy.current.ptr)) or a
 
-    cupy.from_dlpack, cupy.asarray = taking_over("dlpack"), taking_over("asarray")
+    cupy.from_dlpack, cupy.asarray = recorded("dlpack"), recorded("asarray")
     tensor, other = np.ones(2), types.SimpleNamespace(__cuda_array_interface__={})
     assert device.adopt(tensor) is tensor
     assert device.adopt(other) is other
-    assert by == [("dlpack", tensor, 77), ("asarray", other, 77)]
+    assert calls == [("dlpack", tensor, 77), ("asarray", other, 77)]
 
 
-def test_a_given_stream_is_the_one(cupy):
+def test_given_stream_is_used(cupy):
     stream = FakeStream(non_blocking=True)
     device = CudaDevice(cupy, FakeCublasLt(), stream)
     a = device.empty((2, 3), "float32")
@@ -68,13 +68,13 @@ def test_a_given_stream_is_the_one(cupy):
     assert FakeArray.log[-2:] == [("set", stream), ("synchronize", stream)]
 
 
-def test_an_upload_is_over_before_its_source_may_go(device):
+def test_upload_waits_for_copy(device):
     FakeArray.log.clear()
     device.upload(np.ones(3), device.empty((3,), "float64"))
     assert [what for what, _ in FakeArray.log] == ["set", "synchronize"]
 
 
-def test_a_kernel_is_compiled_once_and_launched_on_the_stream(device):
+def test_kernel_is_compiled_once_and_launched_on_stream(device):
     source = KernelSource("reduce.cu", "float32")
     total = device.kernel("total", source)
     device.kernel("column_total", source)
@@ -87,7 +87,7 @@ def test_a_kernel_is_compiled_once_and_launched_on_the_stream(device):
     assert stream.ptr == 77
 
 
-def test_a_recorded_step_is_launched_as_a_graph(device):
+def test_recorded_step_is_launched_as_graph(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     work = [("first",), ("second",)]
 
@@ -98,12 +98,12 @@ def test_a_recorded_step_is_launched_as_a_graph(device):
     assert [arguments for *_, arguments, _ in FakeCupy.launched] == work * 2
 
 
-def test_work_beside_other_work_has_a_stream_and_a_workspace_of_its_own(cupy):
+def test_side_stream_has_its_own_workspace(cupy):
     lt = FakeCublasLt()
     device = CudaDevice(cupy, lt)
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     a, b, out = arrays(device, (2, 2), (2, 2), (2, 2))
-    main, side, last = device._stream, device._side, device._last
+    main, side, deferred = device._stream, device._side, device._deferred
 
     def product():
         device.gemm(a, b, out, compute="float32")
@@ -111,25 +111,25 @@ def test_work_beside_other_work_has_a_stream_and_a_workspace_of_its_own(cupy):
     def work():
         total((1, 1), (256, 1), ("first",))
         device.fork()
-        total((1, 1), (256, 1), ("in turn",))
-        device.on_side_stream(lambda: (product(), total((1, 1), (256, 1), ("beside",))))
-        device.defer(lambda: total((1, 1), (256, 1), ("behind",)))
+        total((1, 1), (256, 1), ("main",))
+        device.on_side_stream(lambda: (product(), total((1, 1), (256, 1), ("side",))))
+        device.defer(lambda: total((1, 1), (256, 1), ("deferred",)))
         device.join()
         product()
 
-    product()  # plans are made before
+    product()  # makes the plan before the recording
     device.record(work)()
     assert [(a, stream.ptr) for *_, (a,), stream in FakeCupy.launched] == [
-        ("first", main.ptr), ("in turn", main.ptr), ("beside", side.ptr), ("behind", last.ptr)
+        ("first", main.ptr), ("main", main.ptr), ("side", side.ptr), ("deferred", deferred.ptr)
     ]  # fmt: skip
-    assert (side.waited, last.waited) == ([main.ptr], [main.ptr, side.ptr])
-    assert main.waited == [side.ptr, last.ptr]  # by `join`, and at the end
-    _, aside, after = lt.calls
-    assert (aside["stream"], after["stream"]) == (side.ptr, main.ptr)
-    assert aside["workspace"] == device.address(device._side_workspace) != after["workspace"]
+    assert (side.waited, deferred.waited) == ([main.ptr], [main.ptr, side.ptr])
+    assert main.waited == [side.ptr, deferred.ptr]  # in `join`, and at the end
+    _, on_side, after = lt.calls
+    assert (on_side["stream"], after["stream"]) == (side.ptr, main.ptr)
+    assert on_side["workspace"] == device.address(device._side_workspace) != after["workspace"]
 
 
-def test_an_error_while_recording_ends_the_recording(device):
+def test_error_while_recording_ends_recording(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):
         device.record(lambda: total((1, 1), (256, 1), ("bad",)))
@@ -141,7 +141,7 @@ def test_an_error_while_recording_ends_the_recording(device):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float64"])
-def test_copies_run_beside_the_work(device, dtype):
+def test_copies_have_their_own_stream(device, dtype):
     dtype, copies = np.dtype(getattr(ml_dtypes, dtype, dtype)), device.copies
     host, out = copies.pinned((3, 5), dtype), device.empty((3, 5), dtype)
     assert (host.shape, host.dtype, host.flags.writeable) == ((3, 5), dtype, True)
@@ -161,32 +161,28 @@ def test_copies_run_beside_the_work(device, dtype):
     np.testing.assert_array_equal(device.download(out)[:2], host[:2])
 
 
-def test_memory_that_the_pool_has_kept_is_free(device):
-    assert device.free_memory() == 3000 + 500
-
-
-def test_memory_that_cannot_be_pinned_is_a_device_error(cupy, device):
+def test_pinning_failure_raises_device_error(cupy, device):
     cupy.limit = 10
-    with pytest.raises(gpumlp.DeviceError, match="pinning 4,000 bytes of the host's memory: cudaE"):
+    with pytest.raises(gpumlp.DeviceError, match="pinning 4,000 bytes of host memory: cudaE"):
         device.copies.pinned((1000,), "float32")
 
 
-def test_a_product_is_row_major(device):
+def test_product_is_row_major(device):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
     on = [device.empty(m.shape, "float64") for m in (a, b)]
-    for host, there in zip((a, b), on, strict=True):
-        device.upload(host, there)
+    for host, out in zip((a, b), on, strict=True):
+        device.upload(host, out)
     out = device.empty((4, 5), "float64")
     device.gemm(*on, out, transpose_b=True, compute="float64")
     np.testing.assert_allclose(device.download(out), a @ b.T, rtol=1e-14)
 
 
-def test_a_product_with_an_epilogue_and_one_with_factors(device):
+def test_products_with_epilogue_and_with_factors(device):
     a, b, bias, out = arrays(device, (3, 4), (4, 8), (8,), (3, 8))
     assert device.gemm(
         a, b, out, compute="float32", epilogue=Epilogue("relu_bias", bias),
-        otherwise=lambda: pytest.fail("not asked for"),
+        fallback=lambda: pytest.fail("unexpected fallback"),
     )  # fmt: skip
     np.testing.assert_allclose(out, np.maximum(a @ b + bias, 0), rtol=1e-5, atol=1e-6)
     factors, before = device.empty((2,), "float32"), np.array(out)
@@ -196,28 +192,28 @@ def test_a_product_with_an_epilogue_and_one_with_factors(device):
 
 
 @pytest.mark.parametrize(("major", "fused"), [(8, False), (9, True), (10, True), (12, False)])
-def test_unmeasured_epilogues_are_used_where_they_are_known_to_be_fast(cupy, major, fused):
+def test_unmeasured_epilogues_are_used_only_on_data_centre_gpus(cupy, major, fused):
     properties = cupy.cuda.runtime.getDeviceProperties(0) | {"major": major}
     cupy.cuda.runtime.getDeviceProperties = lambda i: properties
     device, called = CudaDevice(cupy, FakeCublasLt()), []
     a, b, bias, out = arrays(device, (3, 4), (4, 8), (8,), (3, 8))
     epilogue = Epilogue("bias", bias)
-    made = device.gemm(
-        a, b, out, compute="float32", epilogue=epilogue, otherwise=lambda: called.append(1)
+    enqueued = device.gemm(
+        a, b, out, compute="float32", epilogue=epilogue, fallback=lambda: called.append(1)
     )
-    assert (made, called) == (fused, [] if fused else [1])
+    assert (enqueued, called) == (fused, [] if fused else [1])
 
 
-def test_nothing_is_planned_under_capture(device, monkeypatch):
+def test_new_product_during_capture_raises(device, monkeypatch):
     a, b, out = arrays(device, (3, 4), (4, 8), (3, 8))
     device.gemm(a, b, out, compute="float32")
     monkeypatch.setattr(FakeStream, "capturing", True)
     device.gemm(a, b, out, compute="float32")
-    with pytest.raises(gpumlp.DeviceError, match="NN 2 8 4 .* is new.*before it is captured"):
+    with pytest.raises(gpumlp.DeviceError, match="NN 2 8 4 .* is new.*before you capture it"):
         device.gemm(a[:2], b, out[:2], compute="float32")
 
 
-def test_memory_is_the_drivers_and_the_pools(cupy, device):
+def test_free_memory_counts_driver_and_pool(cupy, device):
     assert device.free_memory() == 3000 + 500
     cupy.pool_limit = 2000
     assert device.free_memory() == 2000 - 700
@@ -226,14 +222,14 @@ def test_memory_is_the_drivers_and_the_pools(cupy, device):
     assert device.reserved == 64 << 20
 
 
-def test_errors_are_device_errors(cupy, device):
+def test_cupy_errors_become_device_errors(cupy, device):
     cupy.limit = 10
     with pytest.raises(OutOfMemoryError, match="out of GPU memory on Test GPU.*smaller batch"):
         device.empty((11,), "float32")
     with pytest.raises(gpumlp.DeviceError, match="compiling loss.cu for float32: error: no such"):
         device.kernel("loss", KernelSource("loss.cu", "float32", "no such text"))
     cupy.broken = Error("cudaErrorIllegalAddress: an illegal memory access")
-    with pytest.raises(gpumlp.DeviceError, match="IllegalAddress.*started anew") as caught:
+    with pytest.raises(gpumlp.DeviceError, match="IllegalAddress.*must be restarted") as caught:
         device.synchronize()
     assert caught.value.__cause__ is cupy.broken
     kernel = device.kernel("total", KernelSource("reduce.cu", "float32"))
@@ -241,14 +237,14 @@ def test_errors_are_device_errors(cupy, device):
         kernel((1, 1), (256, 1), ("bad",))
 
 
-def test_cublaslt_errors_are_device_errors(cupy):
+def test_cublaslt_errors_become_device_errors(cupy):
     device = CudaDevice(cupy, FakeCublasLt(states=()))
     a, b, out = (device.empty((2, 2), "float32") for _ in range(3))
     with pytest.raises(gpumlp.DeviceError, match="multiplying, NN 2 2 2 .*NOT_SUPPORTED"):
         device.gemm(a, b, out, compute="float32")
 
 
-def test_work_on_another_gpu_is_refused(cupy, device):
+def test_other_current_gpu_raises(cupy, device):
     a = device.empty((2,), "float32")
     a.device = types.SimpleNamespace(id=1)
     assert not device.owns(a)

@@ -1,4 +1,4 @@
-"""Why a GPU cannot be used: one clear error for each reason."""
+"""Each reason why a GPU cannot be used gives one clear error."""
 
 import sys
 import types
@@ -61,7 +61,7 @@ def _fresh():
 
 
 def reason(monkeypatch, cupy):
-    """The message of the error that backend="cupy" gives with this CuPy; "auto" takes NumPy."""
+    """The error message of backend="cupy" with this CuPy; "auto" uses NumPy."""
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     with pytest.raises(gpumlp.DeviceError) as caught:
         gpumlp.MLP([2, 1], loss="squared_error", backend="cupy")
@@ -112,8 +112,8 @@ def test_no_cublaslt(monkeypatch):
     assert "cublasLt cannot be loaded (libcublasLt.so.13 not found)" in message
 
 
-def test_a_device_that_fails(monkeypatch):
-    """In exclusive use by another program, say."""
+def test_busy_device(monkeypatch):
+    """For example, another program uses the GPU exclusively."""
     fake_nvmath(monkeypatch)
 
     def busy(*_):
@@ -125,7 +125,7 @@ def test_a_device_that_fails(monkeypatch):
 
 
 def test_one_device_for_each_stream(monkeypatch):
-    """Another library's stream, by its handle, which CuPy is given as the protocol says."""
+    """CuPy gets the handle of another library's stream by the stream protocol."""
     cupy = fake_cupy()
     cupy.cuda.Stream = types.SimpleNamespace(from_external=lambda s: ("view", s.__cuda_stream__()))
     monkeypatch.setitem(sys.modules, "cupy", cupy)

@@ -1,6 +1,6 @@
-"""Plans as the real cublasLt understands them: what was set, read back.
+"""Read back the descriptors of plans from the real cublasLt.
 
-Needs nvmath-python, cuBLAS and a driver's library (libcuda.so.1, or a stub of it), but no device.
+The tests need nvmath-python, cuBLAS and the driver's library (libcuda.so.1, or a stub), but no GPU.
 """
 
 from itertools import product
@@ -52,13 +52,13 @@ def gemms():
         yield Gemm(7, 200, 33, ta, tb, dtype, out, compute, name, aux, name == "")
 
 
-def test_epilogues_have_cublaslts_numbers(lt):
+def test_epilogue_numbers_match_cublaslt(lt):
     for name, number in EPILOGUE.items():
         assert lt.Epilogue[name.upper() or "DEFAULT"] == number
 
 
 @pytest.mark.parametrize("gemm", list(gemms()), ids=str)
-def test_a_plan_read_back(lt, gemm):
+def test_plan_read_back(lt, gemm):
     plan, attribute = Plan(lt, 0, gemm), lt.MatmulDescAttribute
     plan.point(4096, 8192)
     try:
@@ -88,7 +88,7 @@ def test_a_plan_read_back(lt, gemm):
 
 
 @pytest.mark.parametrize(("dtype", "out", "compute"), KINDS)
-def test_what_the_heuristic_is_asked_for(lt, dtype, out, compute):
+def test_heuristic_preference_read_back(lt, dtype, out, compute):
     plan = Plan(lt, 0, Gemm(7, 200, 33, False, True, dtype, out, compute))
     preference, attribute = plan._preference(), lt.MatmulPreferenceAttribute
     getter = lt.matmul_preference_get_attribute

@@ -1,66 +1,54 @@
-"""The CUDA backend's 16-bit precisions over the harness, against the NumPy backend's float32.
+"""The 16-bit precisions of the CUDA backend on the CPU harness, against NumPy's float32.
 
-What the products read and leave has 16 bits, and so results agree to the storage type's accuracy,
-carried through a few layers; θ, the slots and J are kept in more.
+Products read and write 16 bits, so results agree to the accuracy of the storage type, after a few
+layers.  θ, the slots and J have more bits.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS
 from gpumlp.backends.cuda.backend import CudaBackend
-from tests.backends.cuda.test_networks import (
+from tests.support import networks
+from tests.support.cuda_networks import (
+    EPS,
+    HALF,
+    KIND,
     classifier,
     device,
+    moved,
     on_cuda_backend,
-    on_host,
     problem,
+    relative,
     trained,
 )
-from tests.support import networks
 from tests.support.harness.catalogue import PULL
 from tests.support.harness.host_device import HostDevice
 
-HALF = ["bfloat16", "float16"]
-EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # of one rounding, relative
-KIND = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype("float16")}
-
-
-def relative(got: Any, want: Any) -> float:
-    """‖got − want‖ / ‖want‖."""
-    got, want = (np.asarray(on_host(a), np.float64) for a in (got, want))
-    return float(np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-30))
-
 
 def rounding(precision: str) -> Any:
-    """To the storage type and back."""
+    """A function that rounds an array to the storage type and casts it back."""
     return lambda a: a.astype(KIND[precision]).astype(np.float32)
-
-
-def moved(net: gpumlp.MLP, start: Any) -> Any:
-    """What training has added to `start`, all tensors in a row."""
-    return np.concatenate([(t - start[name]).ravel() for name, t in net.tensors().items()])
 
 
 def reference(net: gpumlp.MLP) -> gpumlp.MLP:
     """The same network in float64."""
-    twin = gpumlp.MLP(**{**net.config(), "precision": "float64"}, backend="numpy")
-    twin.assign(net.tensors())
-    return twin
+    exact = gpumlp.MLP(**{**net.config(), "precision": "float64"}, backend="numpy")
+    exact.assign(net.tensors())
+    return exact
 
 
 @pytest.mark.parametrize("precision", HALF)
 @pytest.mark.parametrize("f", ACTIVATIONS)
 def test_every_activation(f: str, precision: str) -> None:
-    """J and every gradient are those of plain NumPy with each kept array rounded to 16 bits.
+    """J and every gradient are those of plain NumPy with each stored array rounded to 16 bits.
 
-    The sums' order can move a result to the neighbouring number, and what follows with it.
+    Another order of sums can change a result to its neighbour, and with it later results.
     """
     for loss in ("squared_error", "softmax_cross_entropy"):
         net = networks.network(f, loss, 3, precision="float32", regularizer=PULL)
@@ -80,8 +68,8 @@ def test_every_activation(f: str, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", HALF)
 @pytest.mark.parametrize("f", ["tanh", "gelu", "softmax"])
-def test_outputs_and_gradients_are_float64s(f: str, precision: str) -> None:
-    """To a few roundings of the storage type."""
+def test_outputs_and_gradients_are_close_to_float64(f: str, precision: str) -> None:
+    """The error is a few roundings of the storage type."""
     net = networks.network(f, "squared_error", 3, precision="float32")
     exact, gpu = reference(net), on_cuda_backend(net, precision=precision)
     x, y, weights = networks.batch("squared_error", np.random.default_rng(3), 33)
@@ -96,7 +84,7 @@ def test_outputs_and_gradients_are_float64s(f: str, precision: str) -> None:
 @pytest.mark.parametrize("precision", HALF)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss(loss: str, precision: str) -> None:
-    """J and gh from ŷ of 16 bits: the loss itself computes in float32, with targets in float32."""
+    """J and gh of a 16-bit ŷ: the loss computes in float32, with float32 targets."""
     for output in networks.output_activations("tanh", loss):
         net = networks.network("tanh", loss, 2, output, precision="float32")
         exact, gpu = reference(net), on_cuda_backend(net, precision=precision)
@@ -110,13 +98,13 @@ def test_every_loss(loss: str, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", HALF)
 def test_targets_and_weights_are_not_rounded(precision: str) -> None:
-    """A target of 1001 is no number of bfloat16; its square error from ŷ = 1000 is 1."""
+    """bfloat16 cannot represent a target of 1001, whose squared error for ŷ = 1000 is 1."""
     net = on_cuda_backend(
         gpumlp.MLP([1, 1], loss="squared_error", backend="numpy"), precision=precision
     )
     net.assign({"0.weight": [[0.0]], "0.bias": [1000.0]})
     assert net.cost([[1.0]], [[1001.0]]) == 1.0
-    # weights of 1/3 and 2/3, in float32
+    # the weights are 1/3 and 2/3 in float32
     assert abs(net.cost([[1.0], [1.0]], [[1001.0], [1002.0]], [1, 2]) - 3) < 1e-6
 
 
@@ -124,21 +112,21 @@ def test_targets_and_weights_are_not_rounded(precision: str) -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
 def test_training_follows_float32(name: str, clip_norm: float | None, precision: str) -> None:
-    """After ten steps θ has moved as float32's has, to the accuracy of 16-bit gradients."""
+    """After ten steps θ has changed as in float32, to the accuracy of 16-bit gradients."""
     net = classifier("tanh", precision="float32")
     gpu = on_cuda_backend(net, precision=precision)
     start = net.tensors()
     lr = 0.01 if name != "lion" else 0.001
     for each in (net, gpu):
         trained(each, name, steps=10, lr=lr, clip_norm=clip_norm)
-    # rules that take the gradient's sign turn a rounding of a small gradient into a whole step
+    # in rules that use the gradient's sign, rounding a small gradient can change a whole step
     slack = {"adam": 12, "adamw": 12, "rmsprop": 30, "lion": 60}.get(name, 8)
     assert relative(moved(gpu, start), moved(net, start)) < slack * EPS[precision]
 
 
 @pytest.mark.parametrize("precision", HALF)
-def test_what_the_products_read_is_theta_rounded(precision: str) -> None:
-    """After training, after an assignment, after a load: always the same bits."""
+def test_products_read_rounded_theta(precision: str) -> None:
+    """The copy has the bits of the rounded θ after training and after an assignment."""
     gpu = on_cuda_backend(classifier(precision="float32"), precision=precision)
 
     def fresh() -> bool:
@@ -161,8 +149,8 @@ def test_what_the_products_read_is_theta_rounded(precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", HALF)
-def test_a_step_casts_nothing(precision: str) -> None:
-    """28 bytes a parameter in the update, and no launch beside those of float32."""
+def test_step_needs_no_casts(precision: str) -> None:
+    """A step has the same launches as in float32."""
     launches = []
     for each in ("float32", precision):
         gpu = on_cuda_backend(classifier(precision="float32"), precision=each)
@@ -172,13 +160,13 @@ def test_a_step_casts_nothing(precision: str) -> None:
         device(gpu).calls.clear()
         trainer.fit(x, y, 1, progress=False, metric=None)
         names = [" ".join(call.split()[:2]) for call in device(gpu).launches]
-        # 16-bit db is summed in float32 first, which float32 leaves out on such small matrices
+        # 16-bit db is summed in float32 first; float32 does not need that for such small matrices
         launches.append([name for name in names if "round" not in name and "column" not in name])
     assert launches[0] == launches[1]
 
 
 @pytest.mark.parametrize("precision", HALF)
-def test_every_order_gives_the_same_bits(precision: str) -> None:
+def test_every_order_gives_same_bits(precision: str) -> None:
     net, bits = classifier(precision="float32"), set()
     for order in (0, 1, 2, 3):
         gpu = on_cuda_backend(net, order, precision=precision)
@@ -191,8 +179,8 @@ def test_every_order_gives_the_same_bits(precision: str) -> None:
 
 
 @pytest.mark.parametrize("S", [1.0, 2.0**15])
-def test_gradients_below_float16_are_not_lost(S: float) -> None:
-    """∂J/∂z of the first layer is 1e-8, of which float16 knows nothing unless J is scaled."""
+def test_loss_scale_keeps_small_gradients(S: float) -> None:
+    """∂J/∂z of the first layer is 1e-8, which float16 can represent only if J is scaled."""
     net = gpumlp.MLP([5, 9, 1], "tanh", loss="absolute_error", backend="numpy", seed=1)
     net.layers[1].W[...] *= 1e-5
     gpu = on_cuda_backend(net, precision="float16")
@@ -203,20 +191,20 @@ def test_gradients_below_float16_are_not_lost(S: float) -> None:
         if each is gpu:
             trainer.scaling.values[:2] = S, 1 / S
         trainer.fit(x, y, 1, progress=False)
-    moved = gpu.tensors()["0.bias"] - start["0.bias"]
+    change = gpu.tensors()["0.bias"] - start["0.bias"]
     want = net.tensors()["0.bias"] - start["0.bias"]
     assert np.abs(want).max() > 0
     if S == 1:
-        assert not moved.any()
+        assert not change.any()
     else:
-        assert relative(moved, want) < 0.01
+        assert relative(change, want) < 0.01
 
 
-def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
+def test_overflow_skips_step_and_halves_scale() -> None:
     gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
     x, y, _ = problem(16)
     trainer = gpumlp.Trainer(gpu, "adamw", batch_size=16)
-    start = 2.0**40  # at which the loss's gradient is inf
+    start = 2.0**40  # makes the gradient of the loss infinite
     trainer.scaling.values[:2] = start, 1 / start
     theta = gpu.theta.flat.values.copy()
     trainer.fit(x, y, 1, progress=False)
@@ -230,8 +218,8 @@ def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
     assert (gpu.theta.flat.values != theta).any()
 
 
-def test_the_scale_changes_no_step() -> None:
-    """A power of two: the same bits whether it is 1 or 2⁸, where nothing over- or underflows."""
+def test_loss_scale_does_not_change_steps() -> None:
+    """A scale of 1 or 2⁸ gives the same steps if nothing overflows or underflows."""
     results = []
     for S in (1.0, 256.0):
         gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
@@ -243,7 +231,7 @@ def test_the_scale_changes_no_step() -> None:
     assert relative(results[1], results[0]) < 1e-6
 
 
-def test_gradients_that_always_overflow_are_a_divergence() -> None:
+def test_permanent_overflow_is_divergence() -> None:
     gpu = on_cuda_backend(
         gpumlp.MLP([2, 1], loss="squared_error", backend="numpy"), precision="float16"
     )
@@ -252,7 +240,7 @@ def test_gradients_that_always_overflow_are_a_divergence() -> None:
         gpumlp.Trainer(gpu, batch_size=1).fit(x, y, 20, progress=False)
 
 
-def test_x_that_float16_cannot_hold() -> None:
+def test_x_beyond_float16_raises() -> None:
     gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
     x, y, _ = problem(16)
     x[3, 2] = 70_000
@@ -260,11 +248,11 @@ def test_x_that_float16_cannot_hold() -> None:
         gpumlp.Trainer(gpu).fit(x, y, 1, progress=False)
 
 
-# ---- slots of 16 bits ----------------------------------------------------------------------------
+# ---- 16-bit slots ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", *HALF])
-def test_slots_of_16_bits_train_as_float32s(precision: str) -> None:
+def test_16_bit_slots_train_like_float32(precision: str) -> None:
     net = classifier("tanh", precision="float32")
     gpu = on_cuda_backend(net, precision=precision)
     start = net.tensors()
@@ -275,7 +263,7 @@ def test_slots_of_16_bits_train_as_float32s(precision: str) -> None:
 
 
 @pytest.mark.parametrize(("precision", "backend"), [("float32", "numpy"), ("float64", "harness")])
-def test_slots_of_16_bits_where_there_are_none(precision: str, backend: str) -> None:
+def test_unsupported_16_bit_slots_raise(precision: str, backend: str) -> None:
     net = classifier(precision=precision)
     net = on_cuda_backend(net) if backend == "harness" else net
     with pytest.raises(ValueError, match='slot_precision="bfloat16" does not go with'):
@@ -288,7 +276,7 @@ def test_slots_of_16_bits_where_there_are_none(precision: str, backend: str) -> 
 
 
 @pytest.mark.parametrize("precision", HALF)
-def test_a_network_of_16_bits_is_loaded_by_numpy(precision: str, tmp_path: Any) -> None:
+def test_numpy_loads_16_bit_network(precision: str, tmp_path: Any) -> None:
     gpu = on_cuda_backend(classifier(precision="float32"), precision=precision)
     trained(gpu, steps=5)
     gpu.save(tmp_path / "m.safetensors")
@@ -304,8 +292,8 @@ def test_a_network_of_16_bits_is_loaded_by_numpy(precision: str, tmp_path: Any) 
 
 
 @pytest.mark.parametrize("slots", [None, "bfloat16"])
-def test_a_run_in_float16_resumes_bit_for_bit(slots: str | None, tmp_path: Any) -> None:
-    """The loss scale and the slots are in the file."""
+def test_float16_run_resumes_bit_for_bit(slots: str | None, tmp_path: Any) -> None:
+    """The checkpoint has the loss scale and the slots."""
 
     def run(epochs: int, **fit: Any) -> gpumlp.Trainer:
         gpu = on_cuda_backend(classifier(precision="float32"), precision="float16")
@@ -332,14 +320,14 @@ OTHER = {None: "bfloat16", "bfloat16": None}
 
 
 @pytest.mark.parametrize("precision", HALF)
-def test_nothing_is_cast_but_by_our_own_kernels(precision: str) -> None:
-    """CuPy, which copies between arrays of the device, knows little of bfloat16."""
+def test_only_our_own_kernels_cast(precision: str) -> None:
+    """CuPy copies between arrays of the device, but it cannot cast bfloat16."""
     gpu = on_cuda_backend(classifier(precision="float32"), precision=precision)
     x, _, _ = problem()
-    on_it = gpu.backend.asarray(x)
+    on_device = gpu.backend.asarray(x)
     device(gpu).calls.clear()
     gpu.predict(x)
-    gpu.forward(on_it)
+    gpu.forward(on_device)
     trained(gpu, steps=5)
     calls = device(gpu).calls
     assert any(call.startswith("kernel cast in cast.cu") for call in calls)

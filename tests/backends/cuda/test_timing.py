@@ -1,10 +1,10 @@
-"""Products measured by a device's clock, which stand-ins for CuPy and cublasLt move."""
+"""Measured products; the fakes for CuPy and cublasLt advance the clock."""
 
 import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda import timing
+from gpumlp.backends.cuda import tuning
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.fake_cublaslt import FakeCublasLt
@@ -18,20 +18,20 @@ def cupy():
 
 @pytest.fixture
 def clocked(cupy, monkeypatch):
-    """A device that measures its products, by a clock of the test's."""
+    """A device that measures its products with a fake clock."""
     monkeypatch.setenv("GPUMLP_TUNE", "1")
-    monkeypatch.setattr(timing, "FLUSH_BYTES", 64)
+    monkeypatch.setattr(tuning, "FLUSH_BYTES", 64)
     lt = FakeCublasLt(states=(0, 0, 0))
     lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
     monkeypatch.setattr(FakeEvent, "lt", lt)
     return CudaDevice(cupy, lt), lt
 
 
-def test_products_are_measured_once_where_that_is_asked_for(clocked):
+def test_products_are_measured_once(clocked):
     device, lt = clocked
     a, b, out = arrays(device, (3, 4), (4, 8), (3, 8))
     device.gemm(a, b, out, compute="float32")
-    assert len(lt.calls) == 3 * (1 + timing.TRIALS) + 1
+    assert len(lt.calls) == 3 * (1 + tuning.TRIALS) + 1
     device.gemm(a, b, out, compute="float32")
     assert [call["algo"] for call in lt.calls[-2:]] == [71, 71]
     [choice] = device.tuner.choices.values()
@@ -39,7 +39,7 @@ def test_products_are_measured_once_where_that_is_asked_for(clocked):
     np.testing.assert_allclose(out, a @ b, rtol=1e-5)
 
 
-def test_the_cache_is_flushed_before_a_trial_and_outside_of_its_time(clocked, monkeypatch):
+def test_timer_flushes_cache_outside_measured_time(clocked, monkeypatch):
     device, _ = clocked
     order = []
     monkeypatch.setattr(device, "fill", lambda a, value: order.append(("flush", a.nbytes)))
@@ -47,12 +47,12 @@ def test_the_cache_is_flushed_before_a_trial_and_outside_of_its_time(clocked, mo
     monkeypatch.setattr(FakeEvent, "synchronize", lambda self: order.append("wait"))
     times = iter([0.004, 0.001, 0.003, 0.009, 0.002])
     monkeypatch.setattr(device._cupy.cuda, "get_elapsed_time", lambda start, end: next(times))
-    timer = timing.Timer(device._cupy, device, device._stream)
-    assert timer(lambda: order.append("work")) == pytest.approx(3)  # the median, in µs
+    timer = tuning.Timer(device._cupy, device, device._stream)
+    assert timer(lambda: order.append("work")) == pytest.approx(3)  # the median in µs
     assert order == ["work"] + 5 * [("flush", 64), "record", "work", "record", "wait"]
 
 
-def test_trials_do_not_change_what_a_factor_multiplies(clocked):
+def test_trials_do_not_change_accumulated_result(clocked):
     device, _ = clocked
     a, b, out, factors = arrays(device, (3, 4), (4, 8), (3, 8), (2,))
     before = np.array(out)
@@ -61,8 +61,8 @@ def test_trials_do_not_change_what_a_factor_multiplies(clocked):
 
 
 @pytest.mark.parametrize(("launch", "fused"), [(7.0, True), (2.0, True), (1.5, False)])
-def test_the_backend_takes_the_faster_of_both_ways(clocked, monkeypatch, launch, fused):
-    """A product of 3 + 2 µs against one of 3 µs and a kernel."""
+def test_backend_uses_faster_of_fused_and_unfused(clocked, monkeypatch, launch, fused):
+    """A fused product of 3 + 2 µs, or a product of 3 µs and a kernel."""
     device, lt = clocked
     lt.epilogue = 2.0
     monkeypatch.setattr(FakeEvent, "launch", launch)
@@ -75,4 +75,4 @@ def test_the_backend_takes_the_faster_of_both_ways(clocked, monkeypatch, launch,
     assert [name for name, *_ in FakeCupy.launched] == ([] if fused else ["bias_activation"])
     plain, with_gelu = device.tuner.choices.values()
     assert (plain.algorithm is not None, with_gelu.algorithm is not None) == (True, fused)
-    assert with_gelu.otherwise == pytest.approx(3 + launch)
+    assert with_gelu.unfused == pytest.approx(3 + launch)

@@ -1,4 +1,4 @@
-"""Which algorithm a product gets, by a clock of the test's, and what is kept on disk."""
+"""The choice of algorithms, measured with a fake clock, and its records in the tuning cache."""
 
 import json
 
@@ -10,9 +10,9 @@ from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.plans import Algorithm
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.tuning import Choice, Tuner, measuring_asked
-from tests.backends.cuda.test_cublaslt import Product
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness.memory import aligned
+from tests.support.products import Product
 
 DEVICE = {"device": "Test GPU", "capability": "9.0", "cublasLt": 130100, "driver": 13000}
 
@@ -23,8 +23,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-class Bench:
-    """A blas with cublasLt's stand-in and its clock, as one process would have it."""
+class FakeProcess:
+    """The products of one process, with a fake cublasLt and its clock."""
 
     def __init__(self, times=(9, 3, 5), measuring=True, fuse=True):
         self.lt = FakeCublasLt(states=(0,) * len(times))
@@ -41,21 +41,21 @@ class Bench:
         self.timed += 1
         return self.lt.clock - start
 
-    def multiply(self, epilogue=False, otherwise=None, n=8):
-        """The algorithm that does it, or what `otherwise` cost."""
+    def multiply(self, epilogue=False, unfused=None, n=8):
+        """The algorithm that computed the product, or "fallback", which takes `unfused` µs."""
         product = Product(3, n, 4)
         if epilogue:
             product.epilogue = Epilogue("bias", aligned(np.zeros(n), "float32"))
 
-        def unfused():
-            self.lt.clock += otherwise
+        def fallback():
+            self.lt.clock += unfused
 
         before = len(self.lt.calls)
-        made = product.on(self.blas, unfused if epilogue else None)
-        if made:
+        enqueued = product.on(self.blas, fallback if epilogue else None)
+        if enqueued:
             assert len(self.lt.calls) > before
             product.check(product.exact)
-        return self.lt.calls[-1]["algo"] if made else "otherwise"
+        return self.lt.calls[-1]["algo"] if enqueued else "fallback"
 
     @property
     def choice(self):
@@ -66,96 +66,100 @@ class Bench:
 # ---- selection -----------------------------------------------------------------------------------
 
 
-def test_the_fastest_is_taken():
-    bench = Bench((9, 3, 5))
-    assert bench.multiply() == 71
-    choice = bench.choice
+def test_fastest_algorithm_is_used():
+    process = FakeProcess((9, 3, 5))
+    assert process.multiply() == 71
+    choice = process.choice
     assert (choice.candidates, choice.microseconds, choice.first) == (3, 3, 9)
-    assert (choice.otherwise, choice.algorithm.workspace) == (None, 2)
-    assert bench.timed == 3
-    assert bench.multiply() == 71
-    assert bench.timed == 3
+    assert (choice.unfused, choice.algorithm.workspace) == (None, 2)
+    assert process.timed == 3
+    assert process.multiply() == 71
+    assert process.timed == 3
 
 
 @pytest.mark.parametrize(("times", "expected"), [((4, 4, 4), 70), ((5, 4, 4), 71)])
-def test_a_tie_goes_to_the_heuristics_first(times, expected):
-    assert Bench(times).multiply() == expected
-    assert Bench(times).multiply(epilogue=True, otherwise=4) == expected
+def test_tie_goes_to_first_candidate(times, expected):
+    assert FakeProcess(times).multiply() == expected
+    assert FakeProcess(times).multiply(epilogue=True, unfused=4) == expected
 
 
-def test_an_algorithm_that_fails_is_left_out_and_named_once():
-    bench = Bench((9, 3, 5))
-    bench.lt.broken = {71}
-    with pytest.warns(UserWarning, match="1 of 3 algorithms failed for NN 3 8 4.*INTERNAL") as told:
-        assert bench.multiply() == 72
-    assert len(told) == 1
-    assert (bench.choice.microseconds, bench.choice.first) == (5, 9)
+def test_failing_algorithm_warns_once():
+    process = FakeProcess((9, 3, 5))
+    process.lt.broken = {71}
+    with pytest.warns(
+        UserWarning, match="1 of 3 algorithms failed for NN 3 8 4.*INTERNAL"
+    ) as warned:
+        assert process.multiply() == 72
+    assert len(warned) == 1
+    assert (process.choice.microseconds, process.choice.first) == (5, 9)
 
 
-def test_where_the_first_fails_there_is_no_time_of_it():
-    bench = Bench((9, 3, 5))
-    bench.lt.broken = {70}
+def test_failing_first_algorithm_has_no_time():
+    process = FakeProcess((9, 3, 5))
+    process.lt.broken = {70}
     with pytest.warns(UserWarning, match="1 of 3"):
-        assert bench.multiply() == 71
-    assert bench.choice.first is None
+        assert process.multiply() == 71
+    assert process.choice.first is None
 
 
-def test_where_all_fail_the_error_is_cublaslts():
-    bench = Bench()
-    bench.lt.broken = {70, 71, 72}
-    before = dict(bench.lt.objects)
-    with pytest.raises(bench.lt.cuBLASLtError, match="INTERNAL_ERROR"):
-        bench.multiply()
-    assert bench.lt.objects == before
+def test_all_algorithms_failing_raises():
+    process = FakeProcess()
+    process.lt.broken = {70, 71, 72}
+    before = dict(process.lt.objects)
+    with pytest.raises(process.lt.cuBLASLtError, match="INTERNAL_ERROR"):
+        process.multiply()
+    assert process.lt.objects == before
 
 
-@pytest.mark.parametrize(("otherwise", "expected"), [(2, "otherwise"), (3, 71), (4, 71)])
-def test_the_way_without_the_epilogue_competes(otherwise, expected):
-    bench = Bench((9, 3, 5))
-    assert bench.multiply(epilogue=True, otherwise=otherwise) == expected
-    choice = bench.choice
-    assert (choice.microseconds, choice.otherwise) == (min(3, otherwise), otherwise)
-    assert (choice.algorithm is None) == (expected == "otherwise")
+@pytest.mark.parametrize(("unfused", "expected"), [(2, "fallback"), (3, 71), (4, 71)])
+def test_fallback_is_used_if_faster(unfused, expected):
+    process = FakeProcess((9, 3, 5))
+    assert process.multiply(epilogue=True, unfused=unfused) == expected
+    choice = process.choice
+    assert (choice.microseconds, choice.unfused) == (min(3, unfused), unfused)
+    assert (choice.algorithm is None) == (expected == "fallback")
 
 
-def test_an_epilogue_whose_algorithms_all_fail_is_done_without_and_told_once():
-    bench = Bench()
-    bench.lt.broken = {70, 71, 72}
-    with pytest.warns(UserWarning, match="every algorithm failed .*without the epilogue") as told:
-        done = [bench.multiply(epilogue=True, otherwise=50, n=n) for n in (8, 16)]
-    assert (done, len(told)) == (["otherwise", "otherwise"], 1)
+def test_failing_epilogue_warns_once_and_uses_fallback():
+    process = FakeProcess()
+    process.lt.broken = {70, 71, 72}
+    with pytest.warns(UserWarning, match="every algorithm failed .*without the epilogue") as warned:
+        done = [process.multiply(epilogue=True, unfused=50, n=n) for n in (8, 16)]
+    assert (done, len(warned)) == (["fallback", "fallback"], 1)
 
 
-def test_an_epilogue_that_cublaslt_lacks_is_done_without_and_told_once():
-    bench = Bench(measuring=False)
-    bench.lt.lacks = {4}
-    with pytest.warns(UserWarning, match="no algorithm for .* bias: kernels of gpumlp's") as told:
-        done = [bench.multiply(epilogue=True, otherwise=50, n=n) for n in (8, 16)]
-    assert (done, len(told)) == (["otherwise", "otherwise"], 1)
+def test_missing_epilogue_warns_once_and_uses_fallback():
+    process = FakeProcess(measuring=False)
+    process.lt.lacks = {4}
+    with pytest.warns(
+        UserWarning, match="no algorithm for .* bias: gpumlp's own kernels"
+    ) as warned:
+        done = [process.multiply(epilogue=True, unfused=50, n=n) for n in (8, 16)]
+    assert (done, len(warned)) == (["fallback", "fallback"], 1)
 
 
-def test_an_unmeasured_epilogue_that_fails_at_work_is_done_without_from_then_on():
-    bench = Bench(measuring=False)
-    bench.multiply(epilogue=True, otherwise=50)
-    bench.lt.broken = {70}
-    with pytest.warns(UserWarning, match="algorithm failed .INTERNAL|INTERNAL_ERROR") as told:
-        done = [bench.multiply(epilogue=True, otherwise=50) for _ in range(2)]
-    assert (done, len(told)) == (["otherwise", "otherwise"], 1)
-    assert len(bench.lt.calls) == 2  # the one that worked, and the one that did not
-    with pytest.raises(bench.lt.cuBLASLtError, match="INTERNAL_ERROR"):
-        bench.multiply()  # a plain product has no other way
+def test_unmeasured_epilogue_that_fails_later_uses_fallback():
+    process = FakeProcess(measuring=False)
+    process.multiply(epilogue=True, unfused=50)
+    process.lt.broken = {70}
+    with pytest.warns(UserWarning, match="algorithm failed .INTERNAL|INTERNAL_ERROR") as warned:
+        done = [process.multiply(epilogue=True, unfused=50) for _ in range(2)]
+    assert (done, len(warned)) == (["fallback", "fallback"], 1)
+    assert len(process.lt.calls) == 2  # the successful call and the failed one
+    with pytest.raises(process.lt.cuBLASLtError, match="INTERNAL_ERROR"):
+        process.multiply()  # a product without an epilogue has no fallback
 
 
-@pytest.mark.parametrize(("fuse", "expected"), [(True, 70), (False, "otherwise")])
-def test_nothing_is_measured_unless_asked_for(fuse, expected):
-    bench = Bench(measuring=False, fuse=fuse)
-    assert bench.multiply() == 70
-    assert bench.multiply(epilogue=True, otherwise=1) == expected
-    assert bench.timed == 0
-    assert {choice.microseconds for choice in bench.tuner.choices.values()} == {None}
+@pytest.mark.parametrize(("fuse", "expected"), [(True, 70), (False, "fallback")])
+def test_nothing_is_measured_by_default(fuse, expected):
+    process = FakeProcess(measuring=False, fuse=fuse)
+    assert process.multiply() == 70
+    assert process.multiply(epilogue=True, unfused=1) == expected
+    assert process.timed == 0
+    assert {choice.microseconds for choice in process.tuner.choices.values()} == {None}
 
 
-def test_the_environment_asks(monkeypatch):
+def test_environment_variable_gpumlp_tune(monkeypatch):
     assert not measuring_asked()
     for value, expected in (("0", False), ("1", True)):
         monkeypatch.setenv("GPUMLP_TUNE", value)
@@ -165,37 +169,37 @@ def test_the_environment_asks(monkeypatch):
         measuring_asked()
 
 
-# ---- kept on disk --------------------------------------------------------------------------------
+# ---- the tuning cache ----------------------------------------------------------------------------
 
 
-def test_a_winner_is_found_again():
-    first = Bench((9, 3, 5))
+def test_cached_choice_is_used():
+    first = FakeProcess((9, 3, 5))
     first.multiply()
-    first.multiply(epilogue=True, otherwise=2)
+    first.multiply(epilogue=True, unfused=2)
     for measuring in (False, True):
-        later = Bench((1, 3, 5), measuring)
+        later = FakeProcess((1, 3, 5), measuring)
         assert later.multiply() == 71
-        assert later.multiply(epilogue=True, otherwise=2) == "otherwise"
+        assert later.multiply(epilogue=True, unfused=2) == "fallback"
         assert later.timed == 0
         assert later.tuner.choices == first.tuner.choices
 
 
-def test_and_measured_again_where_that_is_asked_for():
-    Bench((9, 3, 5)).multiply()
-    again = Bench((1, 3, 5))
+def test_again_measures_cached_products():
+    FakeProcess((9, 3, 5)).multiply()
+    again = FakeProcess((1, 3, 5))
     again.tuner.again = True
     assert again.multiply() == 70
-    assert Bench((1, 3, 5), measuring=False).multiply() == 70
+    assert FakeProcess((1, 3, 5), measuring=False).multiply() == 70
 
 
-def test_nothing_unmeasured_is_kept(folder):
-    Bench(measuring=False).multiply()
+def test_unmeasured_choice_is_not_cached(folder):
+    FakeProcess(measuring=False).multiply()
     assert not folder.exists()
 
 
-def test_a_winner_that_cublaslt_no_longer_takes_is_ignored():
-    Bench((9, 3, 5)).multiply()
-    later = Bench((9, 3, 5), measuring=False)
+def test_refused_cached_algorithm_is_ignored():
+    FakeProcess((9, 3, 5)).multiply()
+    later = FakeProcess((9, 3, 5), measuring=False)
     later.lt.refused = {71}
     with pytest.warns(UserWarning, match="NN 3 8 4 .* cannot be used here and is ignored"):
         assert later.multiply() == 70
@@ -208,19 +212,19 @@ def test_a_winner_that_cublaslt_no_longer_takes_is_ignored():
         {"workspace": "x"}, {"candidates": None}, {"microseconds": "fast"},
     ],
 )  # fmt: skip
-def test_a_record_that_makes_no_sense_is_ignored(folder, change):
-    Bench((9, 3, 5)).multiply()
+def test_invalid_record_is_ignored(folder, change):
+    FakeProcess((9, 3, 5)).multiply()
     [path] = folder.glob("*.json")
     content = json.loads(path.read_text())
     for record in content["plans"].values():
         record.update(change)
     path.write_text(json.dumps(content))
-    later = Bench((9, 3, 5), measuring=False)
+    later = FakeProcess((9, 3, 5), measuring=False)
     with pytest.warns(UserWarning, match="is ignored"):
         assert later.multiply() == 70
 
 
-def test_a_choice_as_json():
+def test_choice_round_trips_through_json():
     for choice in (
         Choice(Algorithm(bytes(range(64)), 7), 3, 1.5, 2.5, None), Choice(None, 0, 1.0, None, 1.0),
     ):  # fmt: skip
@@ -230,34 +234,50 @@ def test_a_choice_as_json():
 # ---- steps ---------------------------------------------------------------------------------------
 
 
-def a_tuner(folder, times):
-    """A tuner by whose clock the ways take these times, and what was made."""
+def tuner_of(folder, times):
+    """A tuner for which the variants take these times, and the list of variants it made."""
     made = []
 
-    def ways():
-        return {way: lambda way=way: made.append(way) or way for way in times}
+    def variants():
+        return {name: lambda name=name: made.append(name) or name for name in times}
 
     tuner = Tuner(times.__getitem__, TuningCache(DEVICE, folder), RuntimeError, fuse=True)
-    return tuner, ways, made
+    return tuner, variants, made
 
 
-def test_the_fastest_way_of_a_step_is_kept(folder):
-    tuner, ways, made = a_tuner(folder, {"in turn": 5.0, "branched": 3.0})
-    assert tuner.fastest("a step", ways()) == "in turn"  # unmeasured, the first
+def test_fastest_variant_of_step_is_cached(folder):
+    tuner, variants, made = tuner_of(folder, {"sequential": 5.0, "branched": 3.0})
+    assert tuner.fastest("a step", variants()) == "sequential"  # not measured: the first one
     tuner.steps = True
-    assert tuner.fastest("a step", ways()) == "branched"
-    assert tuner.measured == {"a step": {"in turn": 5.0, "branched": 3.0}}
+    assert tuner.fastest("a step", variants()) == "branched"
+    assert tuner.measured == {"a step": {"sequential": 5.0, "branched": 3.0}}
     made.clear()
-    later, ways, made = a_tuner(folder, {"in turn": 1.0, "branched": 3.0})
-    assert later.fastest("a step", ways()) == "branched"
-    assert later.fastest("another step", ways()) == "in turn"
-    assert made == ["branched", "in turn"]
+    later, variants, made = tuner_of(folder, {"sequential": 1.0, "branched": 3.0})
+    assert later.fastest("a step", variants()) == "branched"
+    assert later.fastest("another step", variants()) == "sequential"
+    assert made == ["branched", "sequential"]
     later.steps = later.again = True
-    assert later.fastest("a step", ways()) == "in turn"
+    assert later.fastest("a step", variants()) == "sequential"
 
 
-@pytest.mark.parametrize("record", [{"way": "sideways"}, {}, {"way": None}, {"way": ["in turn"]}])
-def test_a_way_that_is_none_is_ignored(folder, record):
-    tuner, ways, _ = a_tuner(folder, {"in turn": 5.0, "branched": 3.0})
+@pytest.mark.parametrize(
+    "record", [{"way": "sideways"}, {}, {"way": None}, {"way": ["sequential"]}]
+)
+def test_unknown_variant_is_ignored(folder, record):
+    tuner, variants, _ = tuner_of(folder, {"sequential": 5.0, "branched": 3.0})
     tuner.cache.put("a step", record)
-    assert tuner.fastest("a step", ways()) == "in turn"
+    assert tuner.fastest("a step", variants()) == "sequential"
+
+
+@pytest.mark.parametrize(
+    ("old", "variant"),
+    [("in turn", "sequential"), ("branched, updated at once", "branched, early update")],
+)
+def test_variants_in_older_cache_files_are_known(folder, old, variant):
+    times = {"branched": 1.0, "sequential": 5.0, "branched, early update": 3.0}
+    tuner, variants, made = tuner_of(folder, times)
+    tuner.cache.put("a step", {"way": old, "microseconds": {old: 3.0}})
+    assert tuner.fastest("a step", variants()) == variant
+    tuner.steps = True
+    assert tuner.fastest("a step", variants()) == variant
+    assert made == [variant, variant]

@@ -1,6 +1,6 @@
-"""Every kernel source that the library can ask for, made from its tables of functions.
+"""Every kernel source that the library can request, made from its tables of functions.
 
-A new entry in a table is compiled, measured and executed by the tests with no edit here.
+Tests compile, measure and execute a new entry of a table without a change here.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ RULES = dict(OPTIMIZERS) | {
     for name, optimizer in OPTIMIZERS.items()
     for rule in optimizer.of_matrices()
 }
-# For each optimizer's test: a regulariser that pulls at every θ, half as hard at biases.
+# For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
 
 
 def activation_source(name: str, dtype: str) -> KernelSource:
-    """Of an activation."""
+    """The source of an activation."""
     f = ACTIVATIONS[name]
     return KernelSource(f.cuda_file or "activation.cu", dtype, f.cuda())
 
 
 def loss_source(name: str, dtype: str, labels: bool) -> KernelSource:
-    """Of a loss on rows of values, or on integer labels."""
+    """The source of a loss on rows of values, or on integer labels."""
     loss = LOSSES[name]
     return KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
 
 
 def penalty_source(name: str, dtype: str, gradient: str = "") -> KernelSource:
-    """Of a regulariser's value, gradient and norm; gradient: dθ's type."""
+    """The source of a regulariser's value, gradient and norm.  gradient: the type of dθ."""
     return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda(), gradient=gradient)
 
 
 def update_source(
     name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False
 ) -> KernelSource:
-    """Of an optimizer's step, with the gradient of `PULL` in it; slots, gradient: their types."""
+    """The source of an optimizer's step with the gradient of `PULL`.  slots, gradient: types."""
     functor = RULES[name].cuda() + PULL.cuda()
     types = {"slots": slots, "gradient": gradient}
     return KernelSource("update.cu", dtype, functor, **types, grouped=grouped)
 
 
 def cast_source(source: str, dtype: str) -> KernelSource:
-    """Of a cast from another type to the storage type."""
+    """The source of a cast from another type to the storage type."""
     return KernelSource("cast.cu", dtype, source=source)
 
 
 def sources(dtype: str) -> dict[str, KernelSource]:
-    """Name -> source, of all that can be asked for in one storage type."""
+    """Name -> source, for all sources of one storage type."""
     named = {"gather": KernelSource("gather.cu", dtype)}
-    if dtype == "int32":  # labels, which are gathered and no more
+    if dtype == "int32":  # labels, which are only gathered
         return named
     named["reduce"] = KernelSource("reduce.cu", dtype)
     named["step"] = KernelSource("step.cu", dtype)
@@ -70,7 +70,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     named |= {
         f"update by {name} with groups": update_source(name, dtype, grouped=True) for name in RULES
     }
-    if dtype in ("bfloat16", "float16"):  # what products have added to is in float32
+    if dtype in ("bfloat16", "float16"):  # gradients that products add to are float32
         named |= {
             f"update by {name} with a gradient of float32": update_source(
                 name, dtype, gradient="float32"

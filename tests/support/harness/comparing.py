@@ -1,4 +1,4 @@
-"""How a kernel's results are compared with the entries' NumPy expressions in float64."""
+"""Compare the results of a kernel with the entries' NumPy expressions in float64."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from tests.support.harness.compiled import SANITIZE
 
 Array = npt.NDArray[Any]
 
-# of blocks, warps and lanes: forward, backward, two shuffles.  ThreadSanitizer needs but one.
+# of blocks, warps and lanes: forward, backward, two shuffles.  ThreadSanitizer needs only one.
 ORDERS = {"": (0, 1, 2, 3), "thread": (2,)}.get(SANITIZE, (0, 1, 2))
 NUMPY_TYPE = {
     "float64": np.dtype("float64"), "float32": np.dtype("float32"),
     "float16": np.dtype("float16"), "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }  # fmt: skip
-# A few units in the last place of the storage type; the elementary functions of a GPU and of the C
+# A few units in the last place of the storage type.  The elementary functions of a GPU and of the C
 # library differ by as much.
 TOLERANCE = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
-# The smallest number above 0: near 0 a storage type's numbers lie this far apart.
+# The smallest number above 0, which is the distance of a type's numbers near 0.
 FINEST = {d: float(ml_dtypes.finfo(t).smallest_subnormal) for d, t in NUMPY_TYPE.items()}
 PACK = {"float64": 2, "float32": 4, "float16": 8, "bfloat16": 8}  # in 16 bytes
 
 
 def real_of(dtype: str) -> type[np.floating[Any]]:
-    """The kernels' type of arithmetic for a storage type."""
+    """The type of arithmetic that kernels use for a storage type."""
     return np.float64 if dtype == "float64" else np.float32
 
 
 def assert_close(got: Array, want: Array, dtype: str, magnitude: npt.ArrayLike = 1.0) -> None:
-    """|got − want| ≤ tolerance · (|want| + magnitude) + finest, and NaN where NaN is wanted.
+    """Check |got − want| ≤ tolerance · (|want| + magnitude) + finest, and NaN where `want` is NaN.
 
-    magnitude: of the terms that `want` is made of, which may cancel: 1 for functions of numbers
-    of that size, |gh| for gh ⊙ f', Σ|terms| for sums.
+    magnitude: the size of the terms of `want`, which may cancel: 1 for functions of numbers of that
+        size, |gh| for gh ⊙ f', Σ|terms| for sums.
     """
     got, want = np.asarray(got).astype(np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape
@@ -50,7 +50,7 @@ def assert_close(got: Array, want: Array, dtype: str, magnitude: npt.ArrayLike =
 
 
 def same_in_every_order(call: Callable[[int], Sequence[Array]]) -> Sequence[Array]:
-    """call(order)'s results, which must have the same bits in every order."""
+    """The results of call(order).  They must have the same bits in every order."""
     first, *others = [call(order) for order in ORDERS]
     for other in others:
         for a, b in zip(first, other, strict=True):

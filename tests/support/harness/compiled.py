@@ -1,8 +1,9 @@
-"""The library's kernels, compiled when first asked for: each storage type's catalogue at one go.
+"""The library's kernels, compiled at the first request: all kernels of a storage type together.
 
-With GPUMLP_SANITIZE set ("address,undefined" or "thread") they carry that sanitizer, and a few
-representatives stand for each table of functions: the loops are watched, not the mathematics.
-"thread" offers float32 alone.  With GPUMLP_KERNELS=device they are launched on a GPU.
+GPUMLP_SANITIZE ("address,undefined" or "thread") compiles them with that sanitizer.  Then a few
+representatives stand for each table of functions, because the sanitizer checks the loops and not
+the mathematics, and "thread" has only float32.  With GPUMLP_KERNELS=device the kernels are launched
+on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.support.harness.on_device import DeviceKernel
 
 ON_DEVICE = os.environ.get("GPUMLP_KERNELS", "") == "device"
 SANITIZE = os.environ.get("GPUMLP_SANITIZE", "")
-PROCESSES = 2  # of g++ at once
+PROCESSES = 2  # of g++ in parallel
 REPRESENTATIVES = {
     "gather", "reduce", "round", "average", "orthogonal", "step", "softmax", "silu",
     "penalty elastic_net",
@@ -35,7 +36,7 @@ _others: dict[KernelSource, HostModule] = {}
 
 
 def kernel(name: str, source: KernelSource) -> HostKernel | DeviceKernel:
-    """The kernel `name` of `source`; a source out of the catalogue takes half a second."""
+    """The kernel `name` of `source`.  A source that is not in the catalogue compiles in 0.5 s."""
     if ON_DEVICE:
         return DeviceKernel(name, source)
     if source in _in_catalogue(source.dtype):
@@ -45,7 +46,7 @@ def kernel(name: str, source: KernelSource) -> HostKernel | DeviceKernel:
 
 
 def precompile(sources: Iterable[KernelSource]) -> None:
-    """Compile sources out of the catalogue together, those of a storage type at one go."""
+    """Compile sources that are not in the catalogue, those of one storage type together."""
     missing = {s for s in sources if s not in _others and s not in _in_catalogue(s.dtype)}
     ordered = sorted(missing, key=lambda s: (s.dtype, s.text()))
     batches = [list(group) for _, group in groupby(ordered, key=lambda s: s.dtype)]
@@ -62,7 +63,7 @@ def _in_catalogue(dtype: str) -> frozenset[KernelSource]:
 
 @cache
 def _catalogue() -> dict[str, Future[HostModule]]:
-    """Each storage type's module; while a test uses one the others are compiled."""
+    """The module of each storage type.  While a test uses one, the others are compiled."""
     dtypes = ["float32"] if SANITIZE == "thread" else list(CATALOGUE)
     pool = ThreadPoolExecutor(PROCESSES)
     return {dtype: pool.submit(_compile, _in_catalogue(dtype)) for dtype in dtypes}

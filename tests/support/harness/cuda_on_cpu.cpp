@@ -1,13 +1,13 @@
-// The scheduler behind cuda_on_cpu.h.  Compiled without sanitizers, so that they watch the kernels
-// and not this file.
+// The scheduler of cuda_on_cpu.h.  It is compiled without sanitizers, so that they check only the
+// kernels.
 //
 // Every CUDA thread of a block is a fiber on one OS thread.  A fiber runs until its thread ends or
-// waits at a barrier or a warp operation.  A warp runs on until all of it waits at a block barrier
-// or has ended; only then comes the next warp.  The caller picks the order of blocks, warps and
-// lanes.  So:
-//   * a run repeats exactly, and running it in other orders shows races;
-//   * a wait that can never end is found at once and named by file and line.
-// Threads that never wait need one fiber for all of their warp.
+// waits at a barrier or a warp operation.  A warp runs until all its threads wait at a block
+// barrier or have ended; then the next warp runs.  The caller chooses the order of blocks, warps
+// and lanes.  So:
+//   * a run repeats exactly, and runs in other orders show races;
+//   * a wait that can never end is found immediately and reported with file and line.
+// Threads that never wait need only one fiber for their whole warp.
 #include "cuda_on_cpu.h"
 
 #include <sys/mman.h>
@@ -23,7 +23,7 @@
 namespace cuda_on_cpu {
 namespace {
 
-constexpr int MOST_WAITS = 1000000;  // of one block; then it counts as endless
+constexpr int MOST_WAITS = 1000000;  // of one block; more count as an endless loop
 
 enum State { NEW, READY, WAITING, DONE };
 
@@ -31,17 +31,17 @@ struct Thread {
     Index index{};
     int number = 0;  // in the block, x fastest
     State state = NEW;
-    Fiber* fiber = nullptr;  // that it is parked on
-    Kind kind = BLOCK;       // what it waits for, and where
+    Fiber* fiber = nullptr;  // the fiber on which the thread waits
+    Kind kind = BLOCK;       // what the thread waits for, and where
     Site site{};
     unsigned mask = 0;    // of the warp operation
     int source = 0;       // the lane that the shuffle reads
-    uint64_t value = 0;   // what it gives to the shuffle
-    uint64_t result = 0;  // what it gets
+    uint64_t value = 0;   // the input of the shuffle
+    uint64_t result = 0;  // the output of the shuffle
 };
 
-// Where threads meet, for ThreadSanitizer.  Two points in turn: a thread may come to the next
-// barrier before another has left this one.
+// A point where threads meet, for ThreadSanitizer.  Two points alternate, because a thread may come
+// to the next barrier before another thread has left this one.
 struct Meeting {
     unsigned count = 0;
     char point[2];
@@ -71,7 +71,7 @@ void fiber_main() {
     for (;;) {
         m.body(m.argument);
         m.now->state = DONE;
-#if defined(WITH_TSAN)  // wants a fiber of its own for every thread
+#if defined(WITH_TSAN)  // it needs one fiber for each thread
         __tsan_release(&m);
 #else
         while (m.next < m.warp->size() && m.threads[(*m.warp)[m.next]].state != NEW) ++m.next;
@@ -117,7 +117,7 @@ std::string deadlock() {
 
 // ---- barriers and warp operations ------------------------------------------------------------
 
-// Lets the threads go on if all that have not ended stand at the same __syncthreads.
+// Let the threads continue if all that have not ended wait at the same __syncthreads.
 bool release_block() {
     const Thread* first = nullptr;
     for (const Thread& t : m.threads) {
@@ -135,8 +135,8 @@ bool release_block() {
     return first != nullptr;
 }
 
-// Lets the lanes at the operation that `model` waits at go on, if all of its mask that have not
-// ended stand there.
+// Let the lanes at the operation of `model` continue, if all lanes of its mask that have not ended
+// wait there.
 bool release_warp_operation(const Thread& model) {
     const int first = model.number / 32 * 32;
     const int lanes = std::min(32, int(m.threads.size()) - first);
@@ -155,7 +155,7 @@ bool release_warp_operation(const Thread& model) {
                       ", which takes no part";
             return false;
         }
-        t.result = warp[t.source].value;  // of no meaning after __syncwarp
+        t.result = warp[t.source].value;  // has no meaning after __syncwarp
     }
     for (int i = 0; i < lanes; ++i)
         if (here >> i & 1) warp[i].state = READY;
@@ -169,14 +169,14 @@ Index at(uint64_t i, const Index& size) {
     return {unsigned(i % size.x), unsigned(i / size.x % size.y), unsigned(i / size.x / size.y)};
 }
 
-// Runs one warp until all its threads have ended or wait for another warp.
+// Run one warp until all its threads have ended or wait for another warp.
 void run_warp(const std::vector<int>& warp) {
     m.warp = &warp;
     for (bool more = true; more;) {
         for (size_t k = 0; k < warp.size(); ++k) {
             Thread& t = m.threads[warp[k]];
             if (t.state != NEW && t.state != READY) continue;
-            Fiber* const fiber = t.state == NEW ? m.fibers.take() : t.fiber;
+            Fiber* const fiber = t.state == NEW ? m.fibers.acquire() : t.fiber;
             t.state = READY;
             m.next = k + 1;
             m.now = &t;
@@ -193,14 +193,14 @@ void run_warp(const std::vector<int>& warp) {
     }
 }
 
-// Shared memory of 0xff bytes, which are NaN as float, half and bfloat16.
+// Fill shared memory with 0xff bytes, which are NaN as float, half and bfloat16.
 void new_shared_memory(char* begin, char* end, size_t dynamic_bytes) {
-#if defined(WITH_TSAN)  // other memory, or the block before would count as racing
+#if defined(WITH_TSAN)  // new memory, or accesses of the block before would count as races
     if (begin != end)
         mmap(begin, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
              -1, 0);
 #else
-    m.dynamic.clear();  // under ThreadSanitizer freeing it would count as a race
+    m.dynamic.clear();  // under ThreadSanitizer, freeing it there would count as a race
 #endif
     for (char* p = begin; p < end; ++p) *p = char(0xff);
     m.dynamic.emplace_back(new char[dynamic_bytes]);
@@ -229,30 +229,30 @@ void run_block() {
 
 uint64_t count(const unsigned* size) { return uint64_t(size[0]) * size[1] * size[2]; }
 
-// why the driver would refuse the launch, or ""
-std::string refusal(const Launch& asked, unsigned most_threads) {
-    const uint64_t threads = count(asked.block), blocks = count(asked.grid);
+// the reason why the driver would refuse the launch, or ""
+std::string refusal(const Launch& request, unsigned most_threads) {
+    const uint64_t threads = count(request.block), blocks = count(request.grid);
     if (threads > most_threads)
         return std::to_string(threads) + " threads a block, but its launch bound is " +
                std::to_string(most_threads);
-    if (threads == 0 || threads > 1024 || asked.block[2] > 64 || blocks == 0 ||
-        asked.grid[0] > 0x7fffffffu || asked.grid[1] > 65535 || asked.grid[2] > 65535 ||
-        asked.dynamic_bytes > 227 * 1024 || asked.first_block + asked.blocks > blocks)
+    if (threads == 0 || threads > 1024 || request.block[2] > 64 || blocks == 0 ||
+        request.grid[0] > 0x7fffffffu || request.grid[1] > 65535 || request.grid[2] > 65535 ||
+        request.dynamic_bytes > 227 * 1024 || request.first_block + request.blocks > blocks)
         return "invalid launch configuration";
     return "";
 }
 
-// Runs the blocks in this order, each with its warps shuffled anew where the order is a shuffle.
+// Run the blocks in this order.  If the order is a shuffle, each block shuffles its warps again.
 template <class Arrange>
-void run_blocks(const std::vector<uint64_t>& sequence, const Launch& asked, char* shared_begin,
+void run_blocks(const std::vector<uint64_t>& sequence, const Launch& request, char* shared_begin,
                 char* shared_end, const Arrange& arrange) {
     for (const uint64_t b : sequence) {
-        if (asked.order > 1) arrange(m.warps);
+        if (request.order > 1) arrange(m.warps);
         m.block_index = at(b, m.grid);
-        new_shared_memory(shared_begin, shared_end, asked.dynamic_bytes);
+        new_shared_memory(shared_begin, shared_end, request.dynamic_bytes);
         run_block();
         if (!m.error.empty()) return;
-#if defined(WITH_TSAN)  // it knows at most 8128; a dropped one's races are lost
+#if defined(WITH_TSAN)  // it supports at most 8128 fibers; races of a dropped fiber are lost
         if (m.fibers.count() + m.threads.size() > 8000) m.fibers.drop();
 #endif
     }
@@ -291,36 +291,36 @@ uint64_t wait(Kind kind, Site site, unsigned mask, uint64_t value, int source) {
     return t.result;
 }
 
-const char* run(const Launch& asked, unsigned most_threads, char* shared_begin, char* shared_end,
+const char* run(const Launch& request, unsigned most_threads, char* shared_begin, char* shared_end,
                 void (*body)(void*), void* argument) {
-    m.error = refusal(asked, most_threads);
+    m.error = refusal(request, most_threads);
     if (!m.error.empty()) return m.error.c_str();
-    m.grid = Index{asked.grid[0], asked.grid[1], asked.grid[2]};
-    m.block = Index{asked.block[0], asked.block[1], asked.block[2]};
+    m.grid = Index{request.grid[0], request.grid[1], request.grid[2]};
+    m.block = Index{request.block[0], request.block[1], request.block[2]};
     m.body = body;
     m.argument = argument;
     m.fibers.launch();
-    std::mt19937 random(asked.order);
+    std::mt19937 random(request.order);
     const auto arrange = [&](auto& list) {
-        if (asked.order == 1) std::reverse(list.begin(), list.end());
-        if (asked.order > 1) std::shuffle(list.begin(), list.end(), random);
+        if (request.order == 1) std::reverse(list.begin(), list.end());
+        if (request.order > 1) std::shuffle(list.begin(), list.end(), random);
     };
-    const uint64_t threads = count(asked.block);
+    const uint64_t threads = count(request.block);
     m.threads.resize(threads);
     m.warps.assign((threads + 31) / 32, {});
     for (uint64_t i = 0; i < threads; ++i) m.warps[i / 32].push_back(int(i));
     for (auto& warp : m.warps) arrange(warp);
     arrange(m.warps);
-    std::vector<uint64_t> sequence(asked.blocks ? asked.blocks : count(asked.grid));
-    std::iota(sequence.begin(), sequence.end(), asked.first_block);
+    std::vector<uint64_t> sequence(request.blocks ? request.blocks : count(request.grid));
+    std::iota(sequence.begin(), sequence.end(), request.first_block);
     arrange(sequence);
-    run_blocks(sequence, asked, shared_begin, shared_end, arrange);
+    run_blocks(sequence, request, shared_begin, shared_end, arrange);
     if (!m.error.empty()) {
-        m.fibers.drop();  // some of them stand inside the kernel
+        m.fibers.drop();  // some of them are still inside the kernel
         return m.error.c_str();
     }
 #if defined(WITH_TSAN)
-    __tsan_acquire(&m);  // the launch has ended: all of it is seen
+    __tsan_acquire(&m);  // the launch has ended, and all its writes are visible
     m.dynamic.clear();
     m.fibers.drop();
 #endif

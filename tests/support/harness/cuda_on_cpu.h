@@ -1,11 +1,11 @@
 // Runs CUDA C++ kernels on the CPU, for tests only (g++ on Linux).
 //
-// host_module.py writes a file that includes this, then many sources of the library, each in a
-// namespace of its own, then one CUDA_ON_CPU_EXPORT a kernel.  cuda_on_cpu.cpp holds the scheduler
-// and says how it works.  What is missing here (cooperative groups, textures, mma, other warp
-// operations and atomics) does not compile.
+// host_module.py writes a file that includes this header, then many sources of the library, each in
+// its own namespace, then one CUDA_ON_CPU_EXPORT for each kernel.  cuda_on_cpu.cpp holds the
+// scheduler and explains how it works.  Kernels that use what is missing here (cooperative groups,
+// textures, mma, other warp operations and atomics) do not compile.
 #pragma once
-#include <math.h>  // not <cmath> alone: ::tanh(float) and its kin are float's, as in CUDA
+#include <math.h>  // besides <cmath>: ::tanh(float) and similar functions return float, as in CUDA
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -20,15 +20,15 @@ enum Kind { BLOCK, SYNCWARP, SHUFFLE };
 struct Site { const char* file; int line; };
 struct Index { unsigned x, y, z; };
 
-// what a test asks of a launch
+// the parameters of a launch
 struct Launch {
     unsigned grid[3], block[3];
-    uint64_t first_block, blocks;  // those of the grid that run; 0 blocks: all
+    uint64_t first_block, blocks;  // the blocks of the grid that run; 0 blocks: all
     uint64_t dynamic_bytes;
-    int order;                     // 0 forward, 1 backward, else the seed of a shuffle
+    int order;                     // 0 forward, 1 backward, other numbers seed a shuffle
 };
 
-// all in cuda_on_cpu.cpp
+// defined in cuda_on_cpu.cpp
 const Index& thread_index();
 const Index& block_index();
 const Index& block_size();
@@ -60,8 +60,8 @@ template <class... P> struct Call {
     static void body(void* c) { static_cast<Call*>(c)->go(std::index_sequence_for<P...>()); }
 };
 
-// The parameter list as text, "f4*const i8 ", so that the caller's types can be checked, which
-// the CUDA driver never does.
+// The parameter list as text, "f4*const i8 ", so that the types of the caller can be checked.  The
+// CUDA driver does not check them.
 template <class T> std::string type_name() {
     using U = std::remove_cv_t<T>;
     if constexpr (std::is_pointer_v<U>) {
@@ -85,10 +85,10 @@ template <class... P> const char* signature(void (*)(P...)) {
     return s.c_str();
 }
 template <class... P>
-const char* launch(void (*kernel)(P...), const Launch& asked, unsigned most_threads,
+const char* launch(void (*kernel)(P...), const Launch& request, unsigned most_threads,
                    char* shared_begin, char* shared_end, void** arguments) {
     Call<P...> call{kernel, arguments};
-    return run(asked, most_threads, shared_begin, shared_end, Call<P...>::body, &call);
+    return run(request, most_threads, shared_begin, shared_end, Call<P...>::body, &call);
 }
 
 }  // namespace cuda_on_cpu
@@ -103,8 +103,8 @@ const char* launch(void (*kernel)(P...), const Launch& asked, unsigned most_thre
 #define GPUMLP_KERNEL(name, threads)                \
     enum : unsigned { name##_threads = (threads) }; \
     static void name
-// One block runs at a time, so a static variable is a block's shared variable.  A linker script
-// puts those of one source side by side: every block finds them full of NaN.
+// One block runs at a time, so a static variable serves as a shared variable of the block.  A
+// linker script puts those of one source together, to fill them with NaN before each block.
 #define __shared__ static
 #define GPUMLP_DYNAMIC_SHARED(T, name) \
     T* const name = static_cast<T*>(cuda_on_cpu::dynamic_shared())
@@ -132,7 +132,7 @@ template <class T>
 T __shfl_xor_sync(unsigned mask, T v, int lanes, CUDA_ON_CPU_SITE) {
     return cuda_on_cpu::shuffle(mask, v, cuda_on_cpu::lane() ^ lanes, file, line);
 }
-template <class T> T atomicAdd(T* p, T v) {  // as compare-and-swap on the bits, for float's sake
+template <class T> T atomicAdd(T* p, T v) {  // compare-and-swap of the bits, because T may be float
     using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
     static_assert(sizeof(T) == sizeof(Bits));
     Bits* const bits = reinterpret_cast<Bits*>(p);
@@ -148,12 +148,12 @@ template <class T> T atomicAdd(T* p, T v) {  // as compare-and-swap on the bits,
     return sum;
 }
 
-// one line for every kernel of a source in namespace gpumlp::(anonymous)::space
+// one line for each kernel of a source in namespace gpumlp::(anonymous)::space
 #define CUDA_ON_CPU_EXPORT(space, name)                                                            \
     extern "C" {                                                                                   \
     __attribute__((visibility("default"))) const char* launch_##space##_##name(                    \
-        const cuda_on_cpu::Launch* asked, void** arguments) {                                      \
-        return cuda_on_cpu::launch(&gpumlp::space::name, *asked, gpumlp::space::name##_threads,    \
+        const cuda_on_cpu::Launch* request, void** arguments) {                                    \
+        return cuda_on_cpu::launch(&gpumlp::space::name, *request, gpumlp::space::name##_threads,  \
                                    shared_begin_##space, shared_end_##space, arguments);           \
     }                                                                                              \
     __attribute__((visibility("default"))) const char* signature_##space##_##name() {              \

@@ -1,4 +1,4 @@
-"""cublasLt's epilogues, written out in NumPy as its manual has them: see gpumlp/backends/cuda/protocol.py."""
+"""cublasLt's epilogues in NumPy, as its manual describes them: see `protocol.Epilogue`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SLOPE, CUBIC = np.sqrt(2 / np.pi), 0.044715
 
 
 def apply(name: str, s: Array, bias: Array, aux: Array | None) -> Array:
-    """The result for the products s (m, n); writes bias or aux where the epilogue does.
+    """The result for the products s (m, n).  Writes bias or aux if the epilogue does.
 
-    aux: gelu's (m, n or more), relu's bits (m, bytes), padded rows.
+    aux: for gelu (m, at least n); for relu the bits (m, bytes), with padded rows.
     """
     if name.endswith("bgrad"):
         out = s * (
@@ -39,7 +39,7 @@ def apply(name: str, s: Array, bias: Array, aux: Array | None) -> Array:
 
 
 def refusal(name: str, n: int, k: int, dtype: Any, row: int) -> str:
-    """Why cublasLt would not do it, or ""; row: from one of aux's rows to the next, in entries."""
+    """Why cublasLt refuses the epilogue, or "".  row: the entries between two rows of aux."""
     if np.dtype(dtype) == np.float64:
         return "no epilogue computes in float64"
     if name.startswith("d") and k == 1:

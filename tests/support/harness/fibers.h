@@ -1,5 +1,5 @@
-// Stacks that CUDA threads run on, and the switch between them.  -DWITH_ASAN and -DWITH_TSAN tell
-// the sanitizers of each switch, by the hooks that they have for it.
+// The stacks of CUDA threads, and the switch between them.  With -DWITH_ASAN and -DWITH_TSAN, each
+// switch is announced to the sanitizer.
 #pragma once
 #include <ucontext.h>
 
@@ -18,7 +18,7 @@ constexpr size_t STACK = 256 << 10;  // bytes
 
 struct Fiber {
     ucontext_t context{};
-    void* place[5];  // where it stopped last, but for ThreadSanitizer's build
+    void* place[5];  // where it stopped last; not used with ThreadSanitizer
     bool started = false;
     std::unique_ptr<char[]> stack;
     void* fake_stack = nullptr;  // AddressSanitizer's
@@ -27,13 +27,13 @@ struct Fiber {
 
 class Fibers {
 public:
-    // main() runs on each fiber, calls entered() first, and never returns
+    // main() runs on each fiber; it calls entered() first and never returns
     explicit Fibers(void (*main)()) : main_(main) { scheduler_.started = true; }
 
     Fiber* running() const { return running_; }
     size_t count() const { return all_.size(); }
 
-    // the caller of launch() is the scheduler, which the fibers go back to
+    // the caller of launch() is the scheduler, to which the fibers return
     void launch() {
         running_ = &scheduler_;
 #if defined(WITH_TSAN)
@@ -47,8 +47,8 @@ public:
 #endif
     }
 
-    // a fiber that has nothing to do: a new one, or one that was given back
-    Fiber* take() {
+    // an unused fiber: a new one, or one that was returned
+    Fiber* acquire() {
         if (idle_.empty()) return make();
         Fiber* const fiber = idle_.back();
         idle_.pop_back();
@@ -56,7 +56,7 @@ public:
     }
     void give_back() { idle_.push_back(running_); }
 
-    // forgets all, where they stand
+    // forget all fibers, wherever they are
     void drop() {
 #if defined(WITH_TSAN)
         for (auto& fiber : all_) __tsan_destroy_fiber(fiber->tsan);
@@ -76,7 +76,7 @@ public:
         jump(from, to);
         __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #elif defined(WITH_TSAN)
-        // towards a fiber: it has seen what the launch saw; back: nothing is learnt
+        // a fiber sees the memory that the launch saw; the switch back transfers nothing
         const bool back = &to == &scheduler_;
         __tsan_switch_to_fiber(to.tsan, back ? __tsan_switch_to_fiber_no_sync : 0);
         swapcontext(&from.context, &to.context);
@@ -87,12 +87,12 @@ public:
 
 private:
     // swapcontext without its two system calls, and without AddressSanitizer's longjmp, which
-    // takes every jump for the end of a stack's frames and forgets their guards
+    // treats each jump as the end of the stack's frames and forgets their guards
     [[gnu::noinline]] static void jump(Fiber& from, Fiber& to) {
         if (__builtin_setjmp(from.place)) return;
         go_on(to);
     }
-    [[gnu::noinline]] static void go_on(Fiber& to) {  // GCC wants it in another function
+    [[gnu::noinline]] static void go_on(Fiber& to) {  // GCC needs it in another function
         if (to.started) __builtin_longjmp(to.place, 1);
         to.started = true;
         setcontext(&to.context);
@@ -113,7 +113,7 @@ private:
     }
 
     void (*main_)();
-    Fiber scheduler_;  // with the caller's stack
+    Fiber scheduler_;  // uses the caller's stack
     const void* scheduler_stack_ = nullptr;
     size_t scheduler_stack_size_ = 0;
     Fiber* running_ = nullptr;

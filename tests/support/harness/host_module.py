@@ -3,8 +3,8 @@
     module = HostModule([source, …])
     module.get_kernel("gather", source)((1, 1), (64, 4), (x, index, out, rows, cols, packed))
 
-The call has the shape of a kernel's behind `gpumlp.backends.cuda.protocol`.  Unlike the CUDA driver it checks
-number, type and memory order of the arguments.  With sanitize="address,undefined" or "thread" the
+The call is that of a kernel of `gpumlp.backends.cuda.protocol`.  Unlike the CUDA driver, it checks
+number, type and memory order of the arguments.  With sanitize="address,undefined" or "thread", the
 interpreter must have been started with the sanitizer preloaded: see `sanitizer_environment`.
 """
 
@@ -24,14 +24,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpumlp.backends.cuda.headers import include_folder
+from gpumlp.backends.cuda.source import include_folder
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(
     os.environ.get("GPUMLP_HARNESS_CACHE")
     or Path(tempfile.gettempdir()) / f"gpumlp-harness-{os.getuid()}"
 )
-# -O1: a storage type's whole catalogue compiles in 2 s (3 s with -O2), and runs as fast
+# -O1: the catalogue of a storage type compiles in 2 s (3 s with -O2), and runs as fast
 FLAGS = (
     "-std=c++17", "-O1", "-g1", "-fPIC", "-fno-strict-aliasing", "-fdata-sections",
     "-fvisibility=hidden", "-U_FORTIFY_SOURCE", f"-I{HERE}",
@@ -40,22 +40,22 @@ FLAGS = (
 
 
 class KernelError(RuntimeError):
-    """The kernel broke a rule that the harness watches, or the call did."""
+    """The kernel or its call broke a rule that the harness checks."""
 
 
 class Source(Protocol):
-    """What is compiled: `gpumlp.backends.cuda.source.KernelSource`, or a test's own."""
+    """A source to compile: `gpumlp.backends.cuda.source.KernelSource`, or a test's own."""
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """The toolkit's headers that the text includes."""
+        """The headers of the CUDA toolkit that the text includes."""
 
     def text(self) -> str:
-        """The whole CUDA C++ source."""
+        """The complete CUDA C++ source."""
 
 
 def kernel_names(source: Source) -> list[str]:
-    """The kernels in a source's text."""
+    """The names of the kernels in a source."""
     return re.findall(r"^GPUMLP_KERNEL\((\w+),", source.text(), re.MULTILINE)
 
 
@@ -63,14 +63,13 @@ class HostModule:
     """Sources compiled together, each in a namespace of its own.
 
     Raises:
-        KernelError: g++ refuses them; the message is g++'s.
+        KernelError: g++ cannot compile them; the message is that of g++.
     """
 
     def __init__(self, sources: Iterable[Source], sanitize: str = "") -> None:
         self.spaces = {source: f"s{i}" for i, source in enumerate(dict.fromkeys(sources))}
-        self.shared_object = ctypes.PyDLL(
-            str(self._build(sanitize))
-        )  # keeps the GIL: one launch a time
+        # PyDLL keeps the GIL, so that only one launch runs at a time
+        self.shared_object = ctypes.PyDLL(str(self._build(sanitize)))
 
     def get_kernel(self, name: str, source: Source) -> HostKernel:
         """The kernel `name` of one of the sources."""
@@ -104,9 +103,9 @@ class HostModule:
         return text
 
     def _linker_script(self) -> str:
-        """Gathers each source's __shared__ variables: g++ ignores section attributes in templates.
+        """Gather __shared__ variables of each source: g++ ignores section attributes in templates.
 
-        Whole pages, because ThreadSanitizer's build maps them anew for each block.
+        They fill whole pages, because with ThreadSanitizer each block maps them again.
         """
         sections = ""
         for space in self.spaces.values():
@@ -119,7 +118,7 @@ class HostModule:
 
 
 class _Launch(ctypes.Structure):
-    """As in cuda_on_cpu.h."""
+    """The struct of the same name in cuda_on_cpu.h."""
 
     _fields_ = (
         ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3),
@@ -129,7 +128,7 @@ class _Launch(ctypes.Structure):
 
 
 class HostKernel:
-    """One kernel, to be called as on a device."""
+    """One kernel, which is called as on a device."""
 
     def __init__(self, library: ctypes.PyDLL, symbol: str, name: str) -> None:
         self.name = name
@@ -143,34 +142,35 @@ class HostKernel:
         self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *,
         order: int = 0, blocks: range = range(0), shared_mem: int = 0,
     ) -> None:  # fmt: skip
-        """Run it.
+        """Run the kernel.
 
         Args:
-            grid: its size, x first.
-            block: its size, x first.
+            grid: size of the grid, x first.
+            block: size of a block, x first.
             args: arrays, and NumPy scalars of exactly the parameters' types.
-            order: of blocks, warps and lanes: 0 forward, 1 backward, others seed a shuffle.
-            blocks: those of the grid to run, by number with x fastest; none: all of them.
+            order: the order of blocks, warps and lanes: 0 forward, 1 backward, other numbers seed a
+                shuffle.
+            blocks: the numbers of the blocks to run, x fastest; empty: all blocks.
             shared_mem: bytes of dynamic shared memory.
 
         Raises:
-            KernelError: an argument or the launch is not as the kernel wants it, or the threads
-                wait for each other in a way that never ends.
+            KernelError: an argument or the launch is wrong for the kernel, or its threads wait for
+                each other forever.
         """
         if len(args) != len(self.parameters):
             raise KernelError(
-                f"{self.name} takes {len(self.parameters)} arguments, got {len(args)}"
+                f"{self.name} has {len(self.parameters)} parameters, got {len(args)} arguments"
             )
         cells = [self._cell(i, a) for i, a in enumerate(args)]
         pointers = (ctypes.c_void_p * len(cells))(*(cell.ctypes.data for cell in cells))
         sizes = (((*size, 1, 1)[:3]) for size in (grid, block))
-        asked = _Launch(*sizes, blocks.start, len(blocks), shared_mem, order)
-        error = self._launch(ctypes.byref(asked), pointers)
+        request = _Launch(*sizes, blocks.start, len(blocks), shared_mem, order)
+        error = self._launch(ctypes.byref(request), pointers)
         if error:
             raise KernelError(f"{self.name}: {error.decode()}")
 
     def _cell(self, i: int, value: Any) -> np.ndarray[Any, Any]:
-        """The memory that cuLaunchKernel would copy argument i from."""
+        """The memory from which cuLaunchKernel would copy argument i."""
         match = re.fullmatch(r"(\w+)(\*?)(const)?", self.parameters[i])
         assert match
         wanted, pointer, constant = match.groups()
@@ -178,14 +178,14 @@ class HostKernel:
             if not isinstance(value, np.generic) or _type_of(value) != wanted:
                 raise KernelError(
                     f"{self.name}: argument {i} is {type(value).__name__}, "
-                    f"the kernel wants a NumPy scalar {wanted}"
+                    f"the kernel needs a NumPy scalar {wanted}"
                 )
             return np.array([value])
         if not isinstance(value, np.ndarray):
             raise KernelError(f"{self.name}: argument {i} must be an array")
         if _type_of(value) != wanted:
             raise KernelError(
-                f"{self.name}: argument {i} is {_type_of(value)}, the kernel wants {wanted}"
+                f"{self.name}: argument {i} is {_type_of(value)}, the kernel needs {wanted}"
             )
         if not value.flags.c_contiguous:
             raise KernelError(f"{self.name}: argument {i} is not contiguous")
@@ -195,7 +195,7 @@ class HostKernel:
 
 
 def _type_of(value: Any) -> str:
-    """The type as the kernels' signatures spell it: "f4", "i8", …; "b2" is bfloat16."""
+    """The type as the signatures of kernels write it: "f4", "i8", …; "b2" is bfloat16."""
     return "b2" if value.dtype.name == "bfloat16" else value.dtype.str[1:]
 
 
@@ -203,7 +203,7 @@ def _type_of(value: Any) -> str:
 
 
 def sanitizer_environment(sanitize: str) -> dict[str, str]:
-    """The variables under which a new interpreter can load a sanitized module."""
+    """The environment in which a new interpreter can load a sanitized module."""
     name = "libtsan.so" if sanitize == "thread" else "libasan.so"
     found = subprocess.run(
         ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
@@ -220,7 +220,7 @@ def sanitizer_environment(sanitize: str) -> dict[str, str]:
 
 
 def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:
-    """The file in the cache that make()'s text was written to when `key` was first asked for."""
+    """The cache file of `key`.  At the first request, the text of make() is written to it."""
     path = CACHE / (hashlib.sha256(key.encode()).hexdigest()[:20] + suffix)
     if not path.exists():
         text = make()
@@ -232,7 +232,7 @@ def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:
 
 
 def _compiled(inputs: Sequence[Path], arguments: Sequence[str], suffix: str) -> Path:
-    """What g++ makes of the inputs, by one process at a time, and not twice."""
+    """The file that g++ makes of the inputs, once, and by one process at a time."""
     key = hashlib.sha256(repr(arguments).encode())
     for path in inputs:
         key.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Memory as a device gives it: aligned, exactly as long as asked, and full of NaN."""
+"""Memory as a device allocates it: aligned, exactly as long as requested, and full of NaN."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ libc.free.argtypes = [ctypes.c_void_p]
 
 
 class _Memory:
-    """`size` bytes of 0xff, freed with the last array that looks at them.
+    """`size` bytes of 0xff, freed with the last array that uses them.
 
-    Straight from the C library, whose functions AddressSanitizer replaces: it then sees the first
-    byte past the end, where NumPy's own allocator would keep slack.
+    They come from the C library, whose functions AddressSanitizer replaces.  So AddressSanitizer
+    sees an access to the first byte past the end.  NumPy's own allocator has spare bytes there.
     """
 
     def __init__(self, size: int) -> None:
         self.address = ctypes.c_void_p()
         if libc.posix_memalign(ctypes.byref(self.address), ALIGNMENT, ctypes.c_size_t(size)):
-            raise MemoryError(f"no {size} bytes")
+            raise MemoryError(f"cannot allocate {size} bytes")
         ctypes.memset(self.address, 0xFF, size)
         self.__array_interface__ = {
             "data": (self.address.value, False), "shape": (size,), "typestr": "|u1", "version": 3,
@@ -43,7 +43,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
 
 
 def aligned(a: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-    """A copy of `a` in such memory, cast to `dtype` where one is given."""
+    """A copy of `a` in such memory, cast to `dtype` if it is given."""
     a = np.asarray(a)
     out = aligned_empty(a.shape, a.dtype if dtype is None else dtype)
     np.copyto(out, a, casting="unsafe")

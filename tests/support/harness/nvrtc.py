@@ -1,4 +1,4 @@
-"""NVRTC, the compiler that users run, from PyPI's nvidia-cuda-nvrtc: it needs no GPU or driver."""
+"""NVRTC, the compiler on users' machines, from PyPI's nvidia-cuda-nvrtc.  It needs no GPU."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpumlp.backends.cuda.headers import include_options
-from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.cuda.source import KernelSource, include_options
 from tests.support.harness.host_module import cached
 
 
 class CompileError(RuntimeError):
-    """NVRTC refuses the source; the message is its log."""
+    """NVRTC cannot compile the source; the message is its log."""
 
 
 def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
-    """Kernel -> registers, spilled bytes, bytes of stack and of shared memory, for sm_`arch`."""
+    """Kernel -> registers, spilled bytes, bytes of stack and of shared memory, on sm_`arch`."""
     key = f"{version()} sm_{arch}\n{source.text()}"
     path = cached(key, ".json", lambda: json.dumps(_report(source, arch)))
     found: dict[str, dict[str, int]] = json.loads(path.read_text())
@@ -28,7 +27,7 @@ def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
 
 
 def ptx(source: KernelSource, arch: int) -> str:
-    """The source in NVIDIA's intermediate language."""
+    """The source compiled to PTX, NVIDIA's intermediate language."""
     return _compile(source, f"-arch=compute_{arch}")[1]
 
 
@@ -49,7 +48,7 @@ def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
 
 
 def _compile(source: KernelSource, *options: str) -> tuple[str, str]:
-    """The log and the PTX.  float64 and float32 get no include folder: they need no header."""
+    """The log and the PTX.  float64 and float32 need no header and so no include folder."""
     nvrtc, program = _library(), ctypes.c_void_p()
     everything = [o.encode() for o in ("-std=c++17", *include_options(source.headers), *options)]
     text, name = source.text().encode(), source.file.encode()
@@ -75,7 +74,7 @@ def _text(get_size: Any, get: Any, program: ctypes.c_void_p) -> str:
 
 @cache
 def version() -> str:
-    """NVRTC's, such as "13.5"."""
+    """The version of NVRTC, such as "13.5"."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     _library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return f"{major.value}.{minor.value}"
@@ -86,4 +85,4 @@ def _library() -> ctypes.CDLL:
     for entry in sys.path:
         for path in sorted(Path(entry).glob("nvidia/*/lib/libnvrtc.so.*")):
             return ctypes.CDLL(str(path))
-    raise FileNotFoundError('no NVRTC: pip install "gpumlp[test]"')
+    raise FileNotFoundError('NVRTC is not installed: pip install "gpumlp[test]"')

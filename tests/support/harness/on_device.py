@@ -1,4 +1,4 @@
-"""A kernel launched on a real device with the arguments that the harness's kernels take."""
+"""Launch a kernel on a real GPU with the same arguments as a kernel of the harness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILL = 0xA5
 
 
 class DeviceKernel:
-    """kernel(grid, block, args): host arrays go up at their alignment, and come down changed."""
+    """kernel(grid, block, args): uploads host arrays with their alignment, downloads results."""
 
     def __init__(self, name: str, source: KernelSource) -> None:
         self.name = name
@@ -24,18 +24,18 @@ class DeviceKernel:
     def __call__(
         self, grid: tuple[int, int], block: tuple[int, int], args: Any, *, order: int = 0
     ) -> None:
-        """`order` is the device's own."""
+        """`order` has no effect: a GPU has its own order."""
         arrays = {id(a): a for a in args if isinstance(a, np.ndarray)}
-        first = {a.ctypes.data: key for key, a in reversed(arrays.items())}  # one for an alias
-        there = {key: self._up(arrays[key]) for key in first.values()}
-        shared = {key: there[first[a.ctypes.data]] for key, a in arrays.items()}
+        first = {a.ctypes.data: key for key, a in reversed(arrays.items())}  # aliases share one
+        uploaded = {key: self._up(arrays[key]) for key in first.values()}
+        shared = {key: uploaded[first[a.ctypes.data]] for key, a in arrays.items()}
         values = [shared[id(a)][1] if id(a) in shared else a for a in args]
         self._launch(grid, block, tuple(values))
-        for key, (whole, part) in there.items():
+        for key, (whole, part) in uploaded.items():
             self._down(arrays[key], whole, part)
 
     def _up(self, a: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-        """The guarded bytes on the device, and the array's part of them."""
+        """The bytes on the device with guards around them, and the array's part of them."""
         start = GUARD + a.ctypes.data % GUARD
         host = np.full(start + a.nbytes + GUARD, FILL, np.uint8)
         host[start : start + a.nbytes] = np.frombuffer(a.tobytes(), np.uint8)

@@ -1,5 +1,5 @@
-// Kernels with one planted bug each.  The harness must catch every one of them.
-// The last kernel is right: what the harness says of it must be right too.
+// Kernels with one planted bug each.  The harness must find every bug.
+// The last kernel is correct: the harness must not report it.
 typedef long long int64;
 
 // off by one: no bound check at the end of the array

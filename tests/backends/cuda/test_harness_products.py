@@ -1,4 +1,4 @@
-"""The harness's products: what they compute, and that they refuse what cublasLt refuses."""
+"""Products of the CPU harness: their results, and errors where cublasLt refuses."""
 
 import ml_dtypes
 import numpy as np
@@ -48,7 +48,7 @@ def epilogue(name, bias=None, aux=None, n=16):
     return Epilogue(name, zeros(n) if bias is None else bias, aux)
 
 
-REFUSED = {
+INVALID = {
     "k of 1": (1, epilogue("drelu_bgrad", aux=zeros(mask_shape(3, 16), np.uint8))),
     "k of 1 for gelu": (1, epilogue("dgelu_bgrad", aux=zeros((3, 16)))),
     "a mask's rows": (4, epilogue("relu_aux_bias", aux=zeros((3, 2), np.uint8))),
@@ -56,7 +56,7 @@ REFUSED = {
     "a mask of fewer rows": (4, epilogue("relu_aux_bias", aux=zeros((2, 16), np.uint8))),
     "gelu's aux in other bits": (4, epilogue("gelu_aux_bias", aux=zeros((3, 16), np.float16))),
     "no aux": (4, epilogue("gelu_aux_bias")),
-    "an aux too many": (4, epilogue("gelu_bias", aux=zeros((3, 16)))),
+    "an unneeded aux": (4, epilogue("gelu_bias", aux=zeros((3, 16)))),
     "the bias's dtype": (4, epilogue("bias", zeros(16, np.float16))),
     "the bias's length": (4, epilogue("bias", zeros(15))),
     "the bias's address": (4, epilogue("bias", zeros(16, place=unaligned))),
@@ -64,19 +64,19 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_epilogues_that_are_refused(rng, what):
-    k, wrong = REFUSED[what]
+@pytest.mark.parametrize("what", INVALID)
+def test_invalid_epilogues_raise(rng, what):
+    k, wrong = INVALID[what]
     a, b, out = placed(rng, (3, k)), placed(rng, (k, 16)), zeros((3, 16))
     with pytest.raises(KernelError, match=f"gemm NN 3 16 {k} float32"):
-        HostDevice().gemm(a, b, out, compute="float32", epilogue=wrong, otherwise=lambda: None)
+        HostDevice().gemm(a, b, out, compute="float32", epilogue=wrong, fallback=lambda: None)
 
 
-def test_what_overlaps_the_result_is_refused(rng):
+def test_aux_overlapping_result_raises(rng):
     a, b, out = placed(rng, (3, 4)), placed(rng, (4, 16)), zeros((3, 16))
     wrong = epilogue("gelu_aux_bias", aux=out)
     with pytest.raises(KernelError, match="overlaps the result"):
-        HostDevice().gemm(a, b, out, compute="float32", epilogue=wrong, otherwise=lambda: None)
+        HostDevice().gemm(a, b, out, compute="float32", epilogue=wrong, fallback=lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_what_overlaps_the_result_is_refused(rng):
         (("float64", "float64", "float64"), "tf32"),
     ],
 )
-def test_types_that_are_refused(rng, kinds, compute):
+def test_invalid_types_raise(rng, kinds, compute):
     arrays = [placed(rng, s, kind) for s, kind in zip([(3, 4), (4, 8), (3, 8)], kinds, strict=True)]
     with pytest.raises(KernelError, match="computed in"):
         HostDevice().gemm(*arrays, compute=compute)
@@ -101,13 +101,13 @@ def test_no_epilogue_in_float64(rng):
     with pytest.raises(KernelError, match="no epilogue computes in float64"):
         HostDevice().gemm(
             a, b, out, compute="float64", epilogue=epilogue("bias", zeros(16, "float64")),
-            otherwise=lambda: None,
+            fallback=lambda: None,
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["float64", "float32"])
-def test_factors_of_another_dtype_or_with_an_epilogue(rng, kind):
+def test_invalid_factors_raise(rng, kind):
     a, b, out = placed(rng, (3, 4)), placed(rng, (4, 16)), zeros((3, 16))
-    more = {"epilogue": epilogue("bias"), "otherwise": lambda: None} if kind == "float32" else {}
+    more = {"epilogue": epilogue("bias"), "fallback": lambda: None} if kind == "float32" else {}
     with pytest.raises(KernelError, match="with factors"):
         HostDevice().gemm(a, b, out, compute="float32", factors=zeros(2, kind), **more)

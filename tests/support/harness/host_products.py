@@ -1,0 +1,73 @@
+"""Products of `HostDevice`: NumPy's, with the epilogues and the refusals of cublasLt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.backends.cuda.plans import Gemm
+from gpumlp.backends.cuda.protocol import Epilogue
+from tests.support.harness import epilogues
+from tests.support.harness.host_module import KernelError
+
+Host = npt.NDArray[Any]
+
+
+def multiply(
+    gemm: Gemm, a: Host, b: Host, out: Host, factors: Host | None, epilogue: Epilogue | None
+) -> None:
+    """out ← op(a) op(b), with factors or an epilogue.  Raises KernelError where cublasLt would."""
+    _check_product(gemm, a, b, out)
+    wide = np.float64 if gemm.compute == "float64" else np.float32
+    left, right = a.astype(wide, copy=False), b.astype(wide, copy=False)
+    s = (left.T if gemm.transpose_a else left) @ (right.T if gemm.transpose_b else right)
+    if factors is not None:
+        out[...] = _scaled(gemm, factors, s, out)
+    elif epilogue is not None:
+        out[...] = _with_epilogue(gemm, epilogue, s, out)
+    else:
+        out[...] = s
+
+
+def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:
+    """Raise for operands that cublasLt refuses, or for which its result is undefined."""
+    if any(x.ndim != 2 or not x.flags.c_contiguous for x in (a, b, out)):
+        raise KernelError("gemm needs contiguous matrices")
+    inputs = "float32" if gemm.compute == "tf32" else gemm.compute
+    results = {inputs, "float32"} if inputs in ("bfloat16", "float16") else {inputs}
+    if {a.dtype.name, b.dtype.name} != {inputs} or out.dtype.name not in results:
+        names = [x.dtype.name for x in (a, b, out)]
+        raise KernelError(f"gemm of {names} computed in {gemm.compute}")
+    if any(np.may_share_memory(x, out) for x in (a, b)):
+        raise KernelError("gemm's result overlaps an input")
+    op_a = a.shape[::-1] if gemm.transpose_a else a.shape
+    op_b = b.shape[::-1] if gemm.transpose_b else b.shape
+    if (op_a[0], op_b[1]) != out.shape or op_a[1] != op_b[0]:
+        raise KernelError(f"gemm {gemm.letters} of {a.shape} and {b.shape} into {out.shape}")
+
+
+def _scaled(gemm: Gemm, factors: Host, s: Host, out: Host) -> Host:
+    if gemm.epilogue or factors.shape != (2,) or factors.dtype.name != gemm.scale:
+        raise KernelError(f"gemm with factors {factors.shape} {factors.dtype}, {gemm}")
+    scaled: Host = factors[0] * s  # if beta is 0, cublasLt does not read out
+    return scaled + factors[1] * out.astype(s.dtype) if factors[1] else scaled
+
+
+def _with_epilogue(gemm: Gemm, epilogue: Epilogue, s: Host, out: Host) -> Host:
+    bias, aux = epilogue.bias.values, epilogue.aux and epilogue.aux.values
+    needs = "aux" in epilogue.name or epilogue.name.startswith("d")
+    kind = np.dtype("uint8") if "relu" in epilogue.name else out.dtype
+    reason = epilogues.refusal(epilogue.name, gemm.n, gemm.k, out.dtype, gemm.aux)
+    if (aux is not None) != needs or (needs and (len(aux), aux.dtype) != (gemm.m, kind)):
+        reason = "aux is missing, not needed, or of the wrong shape or dtype"
+    if bias.shape != (gemm.n,) or bias.dtype != out.dtype:
+        reason = f"bias is {bias.shape} {bias.dtype}"
+    if any(x.ctypes.data % 16 for x in (out, bias, *([] if aux is None else [aux]))):
+        reason = "an array is not aligned"
+    if any(np.may_share_memory(out, x) for x in (bias, aux) if x is not None):
+        reason = "an array overlaps the result"
+    if reason:
+        raise KernelError(f"gemm {gemm}: {reason}")
+    return epilogues.apply(epilogue.name, s, bias, aux)
