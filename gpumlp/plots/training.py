@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -79,35 +79,24 @@ def _draw_column(axes: Any, history: Mapping[str, Sequence[float]], column: str,
         axes.legend(frameon=False)
 
 
-class RangeTest(Protocol):
-    """What `range_figure` draws: the result of a learning-rate range test of n steps."""
-
-    @property
-    def lr(self) -> HostVector:
-        """(n,) the learning rates, ascending."""
-
-    @property
-    def loss(self) -> HostVector:
-        """(n,) the loss of each step's minibatch."""
-
-    @property
-    def smoothed(self) -> HostVector:
-        """(n,) the smoothed losses."""
-
-    @property
-    def suggestion(self) -> float | None:
-        """The learning rate where `smoothed` falls most steeply; None where it never falls."""
-
-    @property
-    def minimum(self) -> float:
-        """The learning rate where `smoothed` is smallest."""
-
-
-def range_figure(curve: RangeTest) -> Any:
-    """Draw the loss over the learning rate, with the suggestion and the minimum.
+def range_figure(
+    lr: HostVector,
+    loss: HostVector,
+    smoothed: HostVector,
+    suggestion: float | None,
+    minimum: float,
+) -> Any:
+    """Draw the result of a learning-rate range test: the loss over the learning rate.
 
     The axis of the loss ends a little above the plateau, so that a loss that explodes does not
     compress the rest of the curve.
+
+    Args:
+        lr: (n,) the learning rates, ascending.
+        loss: (n,) the loss of each minibatch.
+        smoothed: (n,) the smoothed losses.
+        suggestion: the learning rate where `smoothed` falls most steeply, or None.
+        minimum: the learning rate where `smoothed` is smallest.
 
     Returns:
         A matplotlib Figure.
@@ -117,22 +106,22 @@ def range_figure(curve: RangeTest) -> Any:
     """
     figure = blank_figure()
     axes = figure.subplots()
-    axes.plot(curve.lr, curve.loss, color=TRAINING, alpha=0.3, linewidth=1, label="minibatch")
-    axes.plot(curve.lr, curve.smoothed, color=TRAINING, linewidth=1.8, label="smoothed")
-    for label, lr, colour, style in (
-        ("steepest descent", curve.suggestion, VALIDATION, "-"),
-        ("least cost", curve.minimum, GREY, ":"),
+    axes.plot(lr, loss, color=TRAINING, alpha=0.3, linewidth=1, label="minibatch")
+    axes.plot(lr, smoothed, color=TRAINING, linewidth=1.8, label="smoothed")
+    for label, x, colour, style in (
+        ("steepest descent", suggestion, VALIDATION, "-"),
+        ("least cost", minimum, GREY, ":"),
     ):
-        if lr is not None:
-            at = float(np.interp(np.log(lr), np.log(curve.lr), curve.smoothed))
-            axes.axvline(lr, color=colour, linewidth=1.2, linestyle=style)
-            axes.plot([lr], [at], "o", color=colour, label=f"{label}: {lr:.2g}")
+        if x is not None:
+            y = float(np.interp(np.log(x), np.log(lr), smoothed))
+            axes.axvline(x, color=colour, linewidth=1.2, linestyle=style)
+            axes.plot([x], [y], "o", color=colour, label=f"{label}: {x:.2g}")
     axes.set_xscale("log")
-    least = int(curve.smoothed.argmin())
-    low, high = float(curve.smoothed[least]), float(curve.smoothed[: least + 1].max())
+    least = int(smoothed.argmin())
+    low, high = float(smoothed[least]), float(smoothed[: least + 1].max())
     fall = high - low or abs(high) or 1.0
     axes.set_ylim(low - 0.1 * fall, high + 0.35 * fall)
-    axes.set_xlim(curve.lr[0], curve.lr[-1])
+    axes.set_xlim(lr[0], lr[-1])
     set_axes(axes, "learning rate", "cost L of a minibatch")
     axes.legend(frameon=False, loc="lower left")
     return figure
