@@ -60,11 +60,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         beta_1, beta_2, epsilon: constants of adam and adamw.
         n_iter_no_change: see tol.
         max_fun: the largest number of evaluations of loss and gradient by lbfgs.
-        loss: "auto" is binary cross-entropy for two classes and for several labels, else softmax
-            cross-entropy; or a name or an entry of `gpumlp.LOSSES` for classes.  With more than two
-            classes, binary_cross_entropy is one class against the rest.
-        class_weight: a weight for each class, or "balanced", which gives all classes the same share
-            of the total weight.
         output_activation: activation of the last layer; "auto" is the identity, or softmax for a
             loss of probabilities.
         regularizer: a name or an entry of `gpumlp.REGULARIZERS`, which replaces alpha.
@@ -79,6 +74,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         precision: as in `gpumlp.MLP`.  With "float64" all of scikit-learn's checks pass, with
             "float32" all but two, which ask for more digits.  "auto" is float32 for X of that type
             and on a GPU, else float64, as scikit-learn's own.
+        loss: "auto" is binary cross-entropy for two classes and for several labels, else softmax
+            cross-entropy; or a name or an entry of `gpumlp.LOSSES` for classes.  With more than two
+            classes, binary_cross_entropy is one class against the rest.
+        class_weight: a weight for each class, or "balanced", which gives all classes the same share
+            of the total weight.
 
     Attributes:
         classes_: (n_classes,) the classes, or the column numbers of the labels.
