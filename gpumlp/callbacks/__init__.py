@@ -1,7 +1,7 @@
-"""Ready callbacks for ``Trainer.fit(callbacks=[…])``, and the class that one's own derive from.
+"""Ready callbacks for ``Trainer.fit(callbacks=[…])``, and the base class for your own.
 
-What one of them writes is whole after each epoch, however the fit ends: finished, stopped,
-interrupted or failed.  With ``fit(checkpoint=…, resume=True)`` all of them go on where they stood.
+Their files are complete after each epoch, however the fit ends: finished, stopped, interrupted or
+with an error.  With ``fit(checkpoint=…, resume=True)`` all callbacks continue where they stopped.
 """
 
 from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger

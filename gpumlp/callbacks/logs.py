@@ -1,4 +1,4 @@
-"""The course of a fit as a table in a file, and the learning rate of each step."""
+"""Callbacks that log numbers: the history as a CSV file, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
-import numpy.typing as npt
 
+from gpumlp.io.types import HostVector
 from gpumlp.storage import atomic_write
 from gpumlp.training.callbacks import check_rate
-from gpumlp.training.events import Callback
-
-if TYPE_CHECKING:
-    from gpumlp.training.events import Training
+from gpumlp.training.events import Callback, Training
 
 
 class CSVLogger(Callback):
-    """A CSV file with the history's columns, a line an epoch, on the disk after each.
+    """Write the history as a CSV file; each epoch's line is on disk when the epoch ends.
 
-    A fit replaces the file, and one that resumes writes the epochs that were done again: what a
-    killed run left half done, or had written after its checkpoint, is not left behind.
+    The file is replaced when a fit starts.  A fit that resumes writes the epochs of its checkpoint
+    again, so no line remains that a killed run left half written or wrote after its checkpoint.
 
     Args:
-        path: the file; its folder must exist.  The first column is "epoch", from 1; numbers have
+        path: the file; its folder must exist.  The first column is "epoch", from 1.  Numbers have
             all their digits.
     """
 
@@ -36,14 +33,14 @@ class CSVLogger(Callback):
         self._file: TextIO | None = None
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Write the header, and the epochs of a fit that goes on."""
+        """Write the header, and the epochs of a resumed fit."""
         history = trainer.history
         done = ([i + 1, *history.row(i).values()] for i in range(history.epochs))
         atomic_write(self.path, _lines([["epoch", *history], *done]).encode())
         self._file = self.path.open("a", encoding="utf-8", newline="")
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
-        """Write a line."""
+        """Write the epoch's line."""
         if self._file is not None:
             self._file.write(_lines([[trainer.history.epochs, *row.values()]]))
             self._file.flush()
@@ -62,7 +59,7 @@ def _lines(rows: Iterable[Iterable[Any]]) -> str:
 
 
 class LearningRateLogger(Callback):
-    """The learning rate of each step of a fit, those before a resumed checkpoint included.
+    """Keep the learning rate of each step of a fit, also of the steps before a checkpoint.
 
     Attributes:
         lr: (steps,) float64.
@@ -73,25 +70,25 @@ class LearningRateLogger(Callback):
         self._resumed = False
 
     @property
-    def lr(self) -> npt.NDArray[np.float64]:
+    def lr(self) -> HostVector:
         """(steps,) float64."""
         return np.array(self._lr, np.float64)
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Start anew, but where a fit goes on."""
+        """Start with an empty list, unless a fit resumes."""
         check_rate("LearningRateLogger", trainer)
         if not self._resumed:
             self._lr = []
         self._resumed = False
 
     def on_step_end(self, trainer: Training) -> None:
-        """Note the step's."""
+        """Append the step's learning rate."""
         self._lr.append(trainer.last_lr)
 
     def state(self) -> dict[str, Any]:
-        """The learning rates so far."""
+        """Return the learning rates so far."""
         return {"lr": self._lr} if self._lr else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on after them."""
+        """Continue after the learning rates of `state`."""
         self._lr, self._resumed = list(state["lr"]), True

@@ -1,46 +1,44 @@
-"""The network saved as the fit goes on: the best, or every few epochs."""
+"""Save the network during a fit: the best one, or one every few epochs."""
 
 from __future__ import annotations
 
 import os
 import string
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpumlp import checks, storage
-from gpumlp.training.events import Callback
+from gpumlp.training.events import Callback, Training
 from gpumlp.training.monitor import Monitor
-
-if TYPE_CHECKING:
-    from gpumlp.training.events import Training
 
 
 class ModelCheckpoint(Callback):
-    """The network as a model file after an epoch, whole or not at all, for `MLP.load`.
+    """Save the network as a model file, for `MLP.load`, after some of the epochs.
 
-    With `monitor`, after the epochs that are better than all before; so a path without fields holds
-    the best network.  To resume a training, use ``fit(checkpoint=…)`` instead.
+    With `monitor` it is saved after each epoch that is better than all epochs before.  A path
+    without fields then holds the best network.  An error leaves no partial file.  To resume a
+    training, use ``fit(checkpoint=…)`` instead.
 
     Args:
         path: the file; its folder must exist.  ``{epoch}``, from 1, and the history's columns are
             filled in, as in "epoch-{epoch:03d}-{val_cost:.4f}.safetensors".
-        monitor: a column of the history; None: every `every` epochs, whatever their numbers.
-        every: look at each so many epochs alone.
-        min_delta: a change of the column must be larger than this to count as one.
-        mode: "min" where the column is to fall, "max" where it is to rise; "auto": costs fall,
-            metrics rise.
-        extra: what `MLP.save` keeps with the network, a mapping that JSON can hold.
+        monitor: a column of the history; None saves the network every `every` epochs.
+        every: only consider every so many epochs.
+        min_delta: a change of the column must be larger than this to be an improvement.
+        mode: "min" where smaller is better, "max" where larger is better; "auto" is "min" for costs
+            and "max" for metrics.
+        extra: what `MLP.save` stores with the network, a mapping that JSON can hold.
 
     Attributes:
         best: the column's value in the last file; None without `monitor`, and before the first.
-        saved: the path of the last file of this process, or None.
+        saved: the path of the last file that this process wrote, or None.
 
     Raises:
-        ValueError, TypeError: an argument is not as said; at the start of a fit, `monitor` or a
-            field of `path` is no column of its history.
-        FileNotFoundError: at the start of a fit, the folder does not exist.
+        ValueError, TypeError: an argument is not valid.  At the start of a fit: `monitor` or a
+            field of `path` is not a column of the fit's history.
+        FileNotFoundError: at the start of a fit: the folder does not exist.
     """
 
     def __init__(
@@ -57,31 +55,33 @@ class ModelCheckpoint(Callback):
         self._monitor = None if monitor is None else Monitor(monitor, mode, min_delta)
         self.every = checks.positive_int(every, "every")
         self.extra = extra
-        self.best: float | None = None
         self.saved: str | None = None
 
+    @property
+    def best(self) -> float | None:
+        """The column's value in the last file, or None."""
+        return None if self._monitor is None else self._monitor.best
+
     def on_fit_begin(self, trainer: Training) -> None:
-        """Check monitor and path; start anew, but where a fit goes on that has done epochs."""
+        """Check monitor and path; forget the best value, unless a fit resumes after an epoch."""
         if self._monitor is not None:
             self._monitor.check("ModelCheckpoint", trainer.history)
+            if trainer.history.epochs == 0:
+                self._monitor.reset()
         _check_fields(self.path, ["epoch", *trainer.history])
         storage.check_writable(self._filled(1, dict.fromkeys(trainer.history, 0.0)))
-        if trainer.history.epochs == 0:
-            self.best = None
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
-        """Save the network where it is its turn, and θ is finite: a fit raises where it is not."""
-        epoch, value = trainer.history.epochs, None
-        if epoch % self.every:
+        """Save the network, unless it is not better, or θ is not finite: then the fit raises."""
+        epoch, monitor = trainer.history.epochs, self._monitor
+        if epoch % self.every or (monitor and not monitor.improves(row[monitor.column])):
             return
-        if self._monitor is not None:
-            value = row[self._monitor.column]
-            if not self._monitor.improves(value, self.best):
-                return
         if all(np.isfinite(tensor).all() for tensor in trainer.net.tensors().values()):
             path = self._filled(epoch, row)
             trainer.net.save(path, self.extra)
-            self.best, self.saved = value, path
+            self.saved = path
+            if monitor:
+                monitor.update(row[monitor.column])
 
     def _filled(self, epoch: int, row: Mapping[str, float]) -> str:
         try:
@@ -90,12 +90,13 @@ class ModelCheckpoint(Callback):
             raise ValueError(f"path {self.path!r} cannot be filled in: {error}") from error
 
     def state(self) -> dict[str, Any]:
-        """`best`, where there is one."""
+        """Return `best`, if there is one."""
         return {} if self.best is None else {"best": self.best}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self.best = state["best"]
+        """Continue with the `best` of `state`."""
+        if self._monitor is not None:
+            self._monitor.best = state["best"]
 
 
 def _check_fields(path: str, known: Iterable[str]) -> None:
@@ -103,6 +104,8 @@ def _check_fields(path: str, known: Iterable[str]) -> None:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
     except ValueError as error:
-        raise ValueError(f"path {path!r} cannot be read: {error}; write {{{{ for a {{") from error
+        raise ValueError(f"path {path!r} is not valid: {error}; write {{{{ for a {{") from error
     for name in sorted(fields - set(known)):
-        raise ValueError(f"path has the field {name!r}; it can have: {', '.join(known)}")
+        raise ValueError(
+            f"path has the field {name!r}, which is unknown; use one of: {', '.join(known)}"
+        )

@@ -1,4 +1,4 @@
-"""A fit told to TensorBoard and MLflow."""
+"""Send the numbers of a fit to TensorBoard or MLflow."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
 from gpumlp._version import __version__
 from gpumlp.training.callbacks import check_rate
-from gpumlp.training.events import Callback
-
-if TYPE_CHECKING:
-    from gpumlp.training.events import Training
+from gpumlp.training.events import Callback, Training
 
 
 class TensorBoard(Callback):
-    """The history's numbers as TensorBoard's event files; the axis is the trainer's steps.
+    """Write the history as TensorBoard event files; the axis is the number of steps.
 
-    Scalars are "cost/training", "cost/validation" and so on for each metric, "lr" and "seconds",
-    after each epoch.  The settings and the last epoch's numbers go into the HPARAMS page when the
-    fit ends.  Of a folder that is used again, TensorBoard hides what lies after the fit's start.
+    The scalars are "cost/training" and "cost/validation", the same for each metric, "lr" and
+    "seconds", after each epoch.  When the fit ends, the settings and the last epoch's numbers are
+    added to the HPARAMS page.  If the folder has events of an earlier fit, TensorBoard hides those
+    at later steps than where this fit starts.
 
     Args:
-        folder: of the event files, made where it is missing.
-        lr_every: also the learning rate after each so many steps, as "lr/step".
-        histograms: also weights and biases of each layer, as histograms, each so many epochs; θ is
+        folder: the folder of the event files; it is created if it does not exist.
+        lr_every: write the learning rate after every so many steps too, as "lr/step".
+        histograms: write histograms of each layer's weights and biases every so many epochs; θ is
             copied to the host for them.
 
     Raises:
-        ImportError: at the start of a fit, tensorboardX is missing.
+        ImportError: at the start of a fit: tensorboardX is not installed.
     """
 
     def __init__(
@@ -46,11 +44,10 @@ class TensorBoard(Callback):
         lr_every: int | None = None,
         histograms: int | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        self.lr_every = None if lr_every is None else checks.positive_int(lr_every, "lr_every")
-        self.histograms = (
-            None if histograms is None else checks.positive_int(histograms, "histograms")
-        )
+        for name, number in (("lr_every", lr_every), ("histograms", histograms)):
+            if number is not None:
+                checks.positive_int(number, name)
+        self.folder, self.lr_every, self.histograms = Path(folder), lr_every, histograms
         self._writer: Any = None
 
     def on_fit_begin(self, trainer: Training) -> None:
@@ -61,19 +58,19 @@ class TensorBoard(Callback):
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError('for TensorBoard: pip install "gpumlp[tracking]"') from error
-        # files are named by the second, and one of the same second would be overwritten
-        within = f".{time.time_ns() % 10**9:09d}"
+        # the file's name has the time in seconds: a second fit in this second would overwrite it
+        suffix = f".{time.time_ns() % 10**9:09d}"
         self._writer = SummaryWriter(
-            str(self.folder), purge_step=trainer.steps + 1, filename_suffix=within
+            str(self.folder), purge_step=trainer.steps + 1, filename_suffix=suffix
         )
 
     def on_step_end(self, trainer: Training) -> None:
-        """The learning rate, where it is asked for."""
+        """Write the learning rate every `lr_every` steps."""
         if self.lr_every and trainer.steps % self.lr_every == 0:
             self._writer.add_scalar("lr/step", trainer.last_lr, trainer.steps)
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
-        """The epoch's numbers."""
+        """Write the epoch's numbers."""
         for column, value in row.items():
             self._writer.add_scalar(_tag(column), value, trainer.steps)
         if self.histograms and trainer.history.epochs % self.histograms == 0:
@@ -83,7 +80,7 @@ class TensorBoard(Callback):
         self._writer.flush()
 
     def on_fit_end(self, trainer: Training) -> None:
-        """The settings; then close the file."""
+        """Write the settings and close the file."""
         if self._writer is None:
             return
         try:
@@ -104,26 +101,26 @@ def _tag(column: str) -> str:
 
 
 class MLflow(Callback):
-    """A fit as a run of MLflow: its settings as parameters, the history's columns as metrics.
+    """Log a fit as a run of MLflow: its settings as parameters, the history as metrics.
 
     The run ends as FINISHED, after Ctrl-C as KILLED, after an error as FAILED.  A fit that resumes
-    goes on with its run.  MLflow's global state (the active run, the tracking URI) is left alone.
+    continues its run.  MLflow's global state (the active run, the tracking URI) is not changed.
 
     Args:
-        experiment: its name; made where it is missing.
-        run_name: None lets MLflow choose one.
-        uri: of the tracking server or store; None takes what MLflow is set to.  mlflow-skinny alone
-            takes servers, and folders where MLFLOW_ALLOW_FILE_STORE=true is set; for
-            "sqlite:///…" there must be the whole mlflow.
-        model: also the network as the artifact "model.safetensors", when the fit ends without an
+        experiment: the name of the experiment; it is created if it does not exist.
+        run_name: the name of the run; None lets MLflow choose one.
+        uri: the tracking server or store; None uses MLflow's own setting.  mlflow-skinny supports
+            servers only, and folders where MLFLOW_ALLOW_FILE_STORE=true is set; "sqlite:///…" needs
+            the full mlflow.
+        model: save the network as the artifact "model.safetensors", unless the fit ends with an
             error.
 
     Attributes:
-        run_id: of the last run, or None.
+        run_id: the id of the last run, or None.
 
     Raises:
-        ImportError: at the start of a fit, mlflow is missing.
-        ValueError: MLflow cannot use the store.
+        ImportError: at the start of a fit: mlflow is not installed.
+        ValueError: at the start of a fit: MLflow cannot use the store.
     """
 
     def __init__(
@@ -141,7 +138,7 @@ class MLflow(Callback):
         self._resumed = False
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Start a run, or go on with it, and note the settings."""
+        """Start a run and log the settings, or continue the run of a resumed fit."""
         try:
             from mlflow import MlflowClient
             from mlflow.entities import Param
@@ -151,39 +148,45 @@ class MLflow(Callback):
         try:
             client = MlflowClient(self.uri)
             found = client.get_experiment_by_name(self.experiment)
-            where = found.experiment_id if found else client.create_experiment(self.experiment)
+            experiment = found.experiment_id if found else client.create_experiment(self.experiment)
         except MlflowException as error:
             raise ValueError(
                 f"MLflow cannot use {self.uri or 'its store'} ({str(error).partition('. ')[0]}); "
-                "pass uri= a server's address, set MLFLOW_ALLOW_FILE_STORE=true for a folder, "
-                "or pip install mlflow for sqlite:///…"
+                "pass the address of a server as uri, set MLFLOW_ALLOW_FILE_STORE=true for a "
+                "folder, or pip install mlflow for sqlite:///…"
             ) from error
         if self._resumed and self.run_id is not None:
             client.update_run(self.run_id, status="RUNNING")
         else:
             tags = {"gpumlp.version": __version__}
-            self.run_id = client.create_run(where, tags=tags, run_name=self.run_name).info.run_id
-            known = [Param(name, str(value)) for name, value in settings(trainer).items()]
-            client.log_batch(self.run_id, params=known)
+            run = client.create_run(experiment, tags=tags, run_name=self.run_name)
+            self.run_id = run.info.run_id
+            params = [Param(name, str(value)) for name, value in settings(trainer).items()]
+            client.log_batch(self.run_id, params=params)
         self._client, self._resumed = client, False
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
-        """The epoch's numbers, all in one call; other characters than MLflow's become _."""
+        """Log the epoch's numbers in one call.
+
+        In the names, a character that MLflow does not allow becomes _.
+        """
         from mlflow.entities import Metric
 
         now, epoch = int(1000 * time.time()), trainer.history.epochs
-        names = {column: re.sub(r"[^\w\-. :/]", "_", column) for column in row}
-        metrics = [Metric(names[column], value, now, epoch) for column, value in row.items()]
+        metrics = [
+            Metric(re.sub(r"[^\w\-. :/]", "_", column), value, now, epoch)
+            for column, value in row.items()
+        ]
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def on_fit_end(self, trainer: Training) -> None:
-        """The model, and how the fit ended."""
+        """Save the model, and log how the fit ended."""
         if self._client is None:
             return
         client, self._client = self._client, None
         error, interrupted = sys.exception(), trainer.history.stopped == "interrupted"
         status = "FINISHED"
-        if interrupted:  # also where an error did it, short of a second Ctrl-C
+        if interrupted:  # by Ctrl-C, whose second press raises, or by an error
             status = "KILLED" if error is None or isinstance(error, KeyboardInterrupt) else "FAILED"
         try:
             if self.model and not (interrupted and error):
@@ -195,25 +198,24 @@ class MLflow(Callback):
             client.set_terminated(self.run_id, status)
 
     def state(self) -> dict[str, Any]:
-        """The run, while there is one."""
+        """Return the id of the run, if there is one."""
         return {} if self.run_id is None else {"run_id": self.run_id}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on with it."""
+        """Continue the run of `state`."""
         self.run_id, self._resumed = state["run_id"], True
 
 
 def settings(trainer: Training) -> dict[str, Any]:
-    """A network's and its trainer's settings as names with one number or string each."""
+    """Return the settings of a network and its training: one number or string for each name."""
     net = trainer.net
     of_net = {"network_seed" if k == "seed" else k: v for k, v in net.config().items()}
     flat: dict[str, Any] = {}
-    of_trainer = trainer.settings
-    for name, value in {**of_net, **of_trainer}.items():
-        if isinstance(value, dict):  # an entry, its name and its parameters; groups
+    for name, value in {**of_net, **trainer.settings}.items():
+        if isinstance(value, dict):  # a function with its parameters, or the groups
             flat |= {name: value["name"]} if "name" in value else {}
             flat |= {f"{name}.{key}": number for key, number in value.items() if key != "name"}
-        elif isinstance(value, list):  # widths, or the hidden layers' activations
+        elif isinstance(value, list):  # the widths, or the hidden layers' activations
             texts = [str(v["name"] if isinstance(v, dict) else v) for v in value]
             same = len(set(texts)) == 1 and name == "activation"
             flat[name] = texts[0] if same else "-".join(texts)

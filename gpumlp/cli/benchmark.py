@@ -119,7 +119,7 @@ def bench(
     if save is not None:
         report.write_json(save, found)
     if plot is not None and any(result.status == TIMED for result in found):
-        from gpumlp.plots.benchmark import plot as draw
+        from gpumlp.bench.figure import plot as draw
 
         draw(found, plot)
     if not complete:

@@ -9,6 +9,7 @@ import numpy as np
 from gpumlp.data import Dataset, Preparation
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
+from gpumlp.training.metrics import r2_of_sums
 
 
 class Measures:
@@ -60,11 +61,8 @@ class Measures:
         """The metrics by their names."""
         if self._preparation.classes:
             return {"accuracy": self._right / self.examples}
-        # as `training.metrics.r2`: a column of equal values has 1 where p is exact, else 0
-        flat = np.where(self._residual == 0, 1.0, 0.0)
-        share = self._residual / np.where(self._total > 0, self._total, 1)
         return {
-            "R²": float(np.where(self._total > 0, 1 - share, flat).mean()),
+            "R²": r2_of_sums(self._residual, self._total),
             "RMSE": float(np.sqrt(self._residual.mean() / self.examples)),
             "MAE": float(self._absolute.mean() / self.examples),
         }

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.data import Dataset
-from gpumlp.plots.evaluation import confusion_figure, residual_figure
-from gpumlp.plots.training import blank_figure, write_png
+from gpumlp.plots import blank_figure, confusion_figure, residual_figure, write_png
 from gpumlp.storage import check_place
 
 

@@ -1,7 +1,7 @@
-"""scikit-learn's conventions: `MLPClassifier` and `MLPRegressor`, trained by `gpumlp.Trainer`."""
+"""Estimators with scikit-learn's conventions: `MLPClassifier` and `MLPRegressor`."""
 
 try:
-    import sklearn  # noqa: F401  (said here, once, for all that follows)
+    import sklearn  # noqa: F401  (raises here, once, for all modules of this folder)
 except ImportError as error:
     raise ImportError(
         'gpumlp.estimators needs scikit-learn: pip install "gpumlp[sklearn]"'

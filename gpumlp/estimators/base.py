@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -17,25 +19,53 @@ from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
 from gpumlp.estimators import inputs, settings
 from gpumlp.estimators.callbacks import CallbackSupportMixin, with_callbacks
-from gpumlp.estimators.fitting import Given, train
-from gpumlp.estimators.inputs import Examples
-from gpumlp.functions import Loss
+from gpumlp.estimators.fitting import UserData, train
+from gpumlp.estimators.inputs import FitData
+from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import MLP
-from gpumlp.training import History
+from gpumlp.training import Callback, History
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """A multilayer perceptron with scikit-learn's methods.
 
-    A subclass knows what y may hold: `_learn` notes it, `_targets` turns it into the network's
-    targets, `_entry` gives the loss and `_units` its width, `_weights` the examples' weights in it,
-    `_decided` what is predicted, and `_measure` how good that is.
+    The fields are the parameters that both estimators have; `MLPClassifier` documents them.  What
+    depends on y is left to the abstract methods.
     """
 
-    _numeric: bool  # whether y holds numbers, or labels of any kind
-    n_outputs_: int
-    net_: MLP
+    solver: str | Optimizer = "adam"
+    alpha: float = 0.0001
+    batch_size: int | str = "auto"
+    learning_rate: str | Schedule = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    output_activation: str | Activation = "auto"
+    regularizer: str | Regularizer | None = None
+    initializer: str | Initializer | None = "fan_in"
+    clip_norm: float | None = None
+    scoring: str | Callable[..., float] | None = None
+    callbacks: Sequence[Callback] | None = None
+    backend: str | Backend = "auto"
+    precision: str = "float32"
+
+    _numeric: ClassVar[bool]  # whether y must hold numbers
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
@@ -49,49 +79,49 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     ) -> Self:
         """Train from new parameters or, with warm_start, from those of the last fit.
 
-        Ctrl-C ends it with a warning and an estimator that can be used.
+        Ctrl-C ends the training with a warning; the estimator can be used.
 
         Args:
             X: (m, n_0): an array of NumPy, CuPy, torch or JAX, a data frame, or a sparse matrix,
-                which is made dense.
+                which is converted to a dense one.
             y: (m,) or (m, k): labels, rows of 0 and 1, or values.
-            sample_weight: (m,), 0 and up: a minibatch's loss is the weighted mean.
-            X_val: what the training is validated on, in place of a share of X.
+            sample_weight: (m,), 0 or more; the loss of a minibatch is the weighted mean.
+            X_val: data to validate on, instead of a share of X.
             y_val: its y.
             sample_weight_val: its weights.
 
         Raises:
-            ValueError, TypeError: an argument or a parameter is not as said; nothing was trained.
+            ValueError, TypeError: an argument or a parameter is not valid; nothing was trained.
             FloatingPointError: the training diverged.
         """
         return self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val))
 
-    def _partial_fit(self, given: Given, held: Given, classes: Any = None) -> Self:
-        """An epoch on these examples, unless early stopping has ended the training."""
+    def _partial_fit(self, data: UserData, validation: UserData, classes: Any = None) -> Self:
+        """Train for an epoch on these examples, unless early stopping has ended the training."""
         if getattr(self, "_over", False) and self.early_stopping:
             warnings.warn(
-                "early stopping has ended this training, and partial_fit changes nothing any more:"
-                " look at stopped_, or pass early_stopping=False", stacklevel=3,
+                "early stopping has ended this training, so partial_fit changes nothing:"
+                " see stopped_, or pass early_stopping=False", stacklevel=3,
             )  # fmt: skip
             return self
-        return self._fit(given, held, classes, incremental=True)
+        return self._fit(data, validation, classes, incremental=True)
 
     def predict(self, X: Any) -> Any:
-        """ŷ of X (m, n_0), as the kind of array that X is where that can hold it."""
-        return as_kind_of(self._decided(self._linked(X)), X)
+        """Return ŷ of X (m, n_0), as the same kind of array as X if that kind can hold it."""
+        return as_kind_of(self._decide(self._predicted(X)), X)
 
     @property
     def coefs_(self) -> list[HostArray]:
-        """Each layer's weights as scikit-learn has them, (n_in, n_out): copies on the host."""
+        """The weights of each layer, (n_in, n_out) as in scikit-learn: copies on the host."""
         return [self.net_.backend.to_host(layer.W).T for layer in self.net_.layers]
 
     @property
     def intercepts_(self) -> list[HostArray]:
-        """Each layer's biases, (n_out,): copies on the host."""
+        """The biases of each layer, (n_out,): copies on the host."""
         return [self.net_.backend.to_host(layer.b) for layer in self.net_.layers]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle keeps: all, the optimizer's state on the host."""
+        """Return the state for pickle, with the optimizer's state copied to the host."""
         state = dict(super().__getstate__())
         if self.__dict__.get("net_") is not None:
             backend = self.net_.backend
@@ -103,128 +133,128 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return state
 
     def __sklearn_tags__(self) -> Any:
-        """Sparse X and y of several columns are taken."""
+        """Declare that X may be sparse."""
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
 
-    # ---- what a subclass knows of y -----------------------------------------------------------
+    # ---- what depends on y --------------------------------------------------------------------
 
     @abstractmethod
-    def _learn(self, y: HostArray, classes: Any) -> None:
+    def _inspect_targets(self, y: HostArray, classes: Any) -> None:
         """Note what y holds, at the first fit."""
 
     @abstractmethod
-    def _targets(self, y: Any) -> tuple[HostArray, HostArray]:
-        """(y, t): as scorers and as the network take it."""
+    def _encode_targets(self, y: Any) -> tuple[HostArray, HostArray]:
+        """Return y as scorers take it, and the targets of the network."""
 
     @abstractmethod
-    def _entry(self) -> Loss:
-        """The loss."""
+    def _loss_entry(self) -> Loss:
+        """Return the loss."""
 
     @abstractmethod
-    def _units(self, loss: Loss) -> int:
-        """n_L, the width of the output layer."""
+    def _output_width(self, loss: Loss) -> int:
+        """Return n_L, the width of the output layer."""
 
-    def _weights(self, data: Examples, incremental: bool) -> HostArray | None:
-        """The examples' weights in the training loss."""
+    def _loss_weights(self, data: FitData, incremental: bool) -> HostArray | None:
+        """Return the weights of the examples in the training loss."""
         return data.weights
 
-    @abstractmethod
-    def _decided(self, p: HostArray) -> HostArray:
-        """What `predict` returns for the network's output."""
+    def _strata(self, data: FitData) -> HostArray | None:
+        """Return the classes that must all occur in the validation share, or None."""
+        return None
 
     @abstractmethod
-    def _measure(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """The score of the network's output."""
+    def _decide(self, p: HostArray) -> HostArray:
+        """Return what `predict` returns, for the network's predictions p (m, n_L)."""
+
+    @abstractmethod
+    def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
+        """Return the score of the network's predictions p (m, n_L)."""
 
     # ---- one fit ------------------------------------------------------------------------------
 
     def _fit(
-        self, given: Given, held: Given, classes: Any = None, incremental: bool = False
+        self, data: UserData, validation: UserData, classes: Any = None, incremental: bool = False
     ) -> Self:
-        """`fit`, or with `incremental` an epoch of `partial_fit`."""
+        """Train as `fit` does or, with `incremental`, for an epoch as `partial_fit` does."""
         settings.check(self)
         first = not hasattr(self, "net_") or not (incremental or self.warm_start)
         backend = settings.backend(self) if first else self.net_.backend
-        X, y = inputs.supervised(self, *given[:2], backend, reset=first, numeric=self._numeric)
+        X, y = inputs.supervised(self, *data[:2], backend, reset=first, numeric=self._numeric)
         if first:
-            self._learn(y, classes)
+            self._inspect_targets(y, classes)
             backend = settings.backend(self, inputs.precision_of(X))
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        data = self._examples(X, y, given[2], backend)
-        data, validation = self._validation(data, held, backend)
+        train_data = self._fit_data(X, y, data[2], backend)
+        train_data, val_data = self._split(train_data, validation, backend)
         net = self._network(backend, first)
-        self._start(first, incremental, validation)
-        history = train(self, net, data, validation, given, incremental)
-        self.net_ = net
-        self._end(history, len(data), incremental)
+        self._begin_fit(first, incremental, val_data is not None)
+        history = train(self, net, train_data, val_data, data, incremental)
+        self.net_: MLP = net
+        self._end_fit(history, len(train_data), incremental)
         return self
 
-    def _examples(self, X: Any, y: Any, sample_weight: Any, backend: Backend) -> Examples:
-        y, t = self._targets(y)
+    def _fit_data(self, X: Any, y: Any, sample_weight: Any, backend: Backend) -> FitData:
+        y, targets = self._encode_targets(y)
         if sample_weight is not None:
             sample_weight = inputs.host(sample_weight, "sample_weight")
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
-        return Examples(inputs.dense(X, backend.dtype), y, t, sample_weight)
+        return FitData(inputs.dense(X, backend.dtype), y, targets, sample_weight)
 
-    def _validation(
-        self, data: Examples, held: Given, backend: Backend
-    ) -> tuple[Examples, Examples | None]:
-        """What is trained on, and what validates: what was given, or a share held out."""
-        X, y, sample_weight = held
+    def _split(
+        self, data: FitData, validation: UserData, backend: Backend
+    ) -> tuple[FitData, FitData | None]:
+        """Return the training data, and the validation data: the user's, or a share of `data`."""
+        X, y, sample_weight = validation
         if X is not None and y is not None:
             X, y = inputs.supervised(self, X, y, backend, reset=False, numeric=self._numeric)
-            return data, self._examples(X, y, sample_weight, backend)
-        if any(part is not None for part in held):
+            return data, self._fit_data(X, y, sample_weight, backend)
+        if any(part is not None for part in validation):
             raise ValueError("X_val and y_val belong together; pass both, or none")
         if not self.early_stopping:
             return data, None
         return data.split(self.validation_fraction, self._seed, self._strata(data))
 
-    def _strata(self, data: Examples) -> HostArray | None:
-        """The classes of which a held-out share should have all."""
-        return None
-
     def _network(self, backend: Backend, first: bool) -> MLP:
-        """A new network, or the one that is there if it is still what was asked for."""
-        loss = self._entry()
-        asked = settings.network(self, loss, self._units(loss))
+        """Return a new network, or the existing one if the parameters still describe it."""
+        loss = self._loss_entry()
+        wanted = settings.network(self, loss, self._output_width(loss))
         if first:
-            return MLP(**asked, initializer=self.initializer, backend=backend, seed=self._seed)
+            return MLP(**wanted, initializer=self.initializer, backend=backend, seed=self._seed)
         net = self.net_
-        there = {
+        existing = {
             "hidden_layer_sizes": list(net.widths), "activation": net.f[1:-1],
             "output_activation": net.f[-1], "loss": net.loss,
         }  # fmt: skip
-        for (name, found), wanted in zip(there.items(), asked.values(), strict=True):
-            if found != wanted:
+        for (name, value), new in zip(existing.items(), wanted.values(), strict=True):
+            if value != new:
                 raise ValueError(
                     f"{name} was changed since the network was built; set it back, or call fit "
                     "with warm_start=False for a new network"
                 )
         return net
 
-    def _start(self, first: bool, incremental: bool, validation: Examples | None) -> None:
-        """The attributes of a fit as it begins."""
+    def _begin_fit(self, first: bool, incremental: bool, validates: bool) -> None:
+        """Set the attributes of a fit that begins."""
         if first:
-            self.__dict__.pop("net_", None)  # is of other data now
+            self.__dict__.pop("net_", None)  # it was trained on other data
             self.loss_curve_: list[float] = []
             self.best_loss_, self._waited, self.t_ = math.inf, 0, 0
             self.validation_loss_curve_: list[float] | None = None
             self.validation_scores_: list[float] | None = None
             self.best_validation_score_: float | None = None
-            self._best: Array = None
+            self._best: Array = None  # θ of the best validation score
         if first or not incremental:
             self._optimizer: dict[str, Any] = {}
-            self._slowed = self.learning_rate_init
-        if validation is not None and self.validation_scores_ is None:
+            self._slowed = self.learning_rate_init  # "adaptive" lowers it
+        if validates and self.validation_scores_ is None:
             self.validation_loss_curve_, self.validation_scores_ = [], []
             self.best_validation_score_ = -math.inf
         self.n_iter_, self.loss_ = 0, self.loss_curve_[-1] if self.loss_curve_ else math.nan
 
-    def _end(self, history: History, rows: int, incremental: bool) -> None:
-        """The attributes of a fit as it ends, and what its user should know."""
+    def _end_fit(self, history: History, rows: int, incremental: bool) -> None:
+        """Set the attributes of a fit that has ended, and warn where it ended too soon."""
         net = self.net_
         self.t_ += rows * self.n_iter_
         self.n_layers_, self.n_outputs_ = len(net.widths), net.widths[-1]
@@ -244,8 +274,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 stacklevel=4,
             )
 
-    def _linked(self, X: Any) -> HostArray:
-        """The network's predictions of X, (m, n_L), on the host."""
+    def _predicted(self, X: Any) -> HostArray:
+        """Return the network's predictions of X, (m, n_L), on the host."""
         check_is_fitted(self, "net_")
         net, backend = self.net_, self.net_.backend
         X = inputs.features(self, X, backend)

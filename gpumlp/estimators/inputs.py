@@ -1,4 +1,4 @@
-"""X and y as the training package takes them: arrays, data frames and sparse matrices, checked."""
+"""Check X and y, and convert them for training: arrays, data frames and sparse matrices."""
 
 from __future__ import annotations
 
@@ -23,35 +23,28 @@ HOST = get_backend("numpy")
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Checked examples.
+class FitData:
+    """Checked examples, before there is a network: `loader.Examples` is checked against one.
 
     Attributes:
-        x: (m, n_0) in the backend or on the host, of any real dtype.
+        x: (m, n_0) an array of the backend or on the host, of any real dtype.
         y: (m,) or (m, k) as scorers take it, on the host.
-        t: what the network is to give: labels (m,), or values (m,) or (m, n_L).
-        weights: (m,) float64, or None for all alike.
+        targets: the targets of the network: labels (m,), or values (m,) or (m, n_L).
+        weights: (m,) float64, or None where all weigh the same.
     """
 
     x: Array
     y: HostArray
-    t: HostArray
+    targets: HostArray
     weights: HostArray | None
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: HostArray) -> Examples:
-        """Some of them."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Examples(self.x[rows], self.y[rows], self.t[rows], weights)
+    def split(self, share: float, seed: int, classes: HostArray | None) -> tuple[FitData, FitData]:
+        """Return the training data and a random share of the examples for validation.
 
-    def split(
-        self, share: float, seed: int, classes: HostArray | None
-    ) -> tuple[Examples, Examples]:
-        """The rest and a share of them, drawn at random, with all classes in both if that goes.
-
-        classes: (m,), or None for no such care.
+        Both have examples of all `classes` (m,), where that is possible; None ignores classes.
         """
         m, few = len(self), int(np.ceil(share * len(self)))
         if not 2 <= few < m:
@@ -63,19 +56,27 @@ class Examples:
             count = np.unique(classes, return_counts=True)[1]
             if count.min() < 2 or min(few, m - few) < len(count):
                 classes = None
-        kept, held = train_test_split(
-            np.arange(m), test_size=few, random_state=seed, stratify=classes
-        )
-        return self.take(kept), self.take(held)
+        parts = train_test_split(np.arange(m), test_size=few, random_state=seed, stratify=classes)
+        train, validation = (self._rows(rows) for rows in parts)
+        return train, validation
+
+    def _rows(self, rows: HostArray) -> FitData:
+        weights = None if self.weights is None else self.weights[rows]
+        return FitData(self.x[rows], self.y[rows], self.targets[rows], weights)
 
 
 def supervised(
     e: Any, X: Any, y: Any, backend: Backend, *, reset: bool, numeric: bool
 ) -> tuple[Any, Any]:
-    """(X, y) checked as scikit-learn does: X an array of the backend or the host, or sparse rows.
+    """Return X and y, checked as scikit-learn does; X may be the backend's array, or sparse.
 
-    reset: note the number and the names of the features, else compare them; numeric: y holds
-    numbers.
+    Args:
+        e: the estimator.
+        X: as `fit` takes it.
+        y: as `fit` takes it.
+        backend: the backend of the network.
+        reset: note the number and the names of the features; else compare them.
+        numeric: y must hold numbers.
     """
     X, y = as_backend_array(X, backend, "X"), host(y, "y")
     if not _on_device(X, backend):
@@ -89,42 +90,42 @@ def supervised(
 
 
 def features(e: Any, X: Any, backend: Backend) -> Any:
-    """X to predict from, checked: an array of the backend or the host, or sparse rows."""
+    """Return X to predict from, checked; it may be the backend's array, or sparse."""
     X = as_backend_array(X, backend, "X")
     how = {"skip_check_array": True} if _on_device(X, backend) else {"accept_sparse": "csr"}
     return validate_data(e, X, reset=False, **how)
 
 
 def host(a: Any, name: str) -> Any:
-    """`a` where scikit-learn can look at it."""
+    """Return `a` on the host, where scikit-learn can read it."""
     return as_backend_array(a, HOST, name, across=True)
 
 
 def precision_of(X: Any) -> str:
-    """scikit-learn's choice: float32 for X of that type, else float64."""
+    """Return scikit-learn's choice: float32 for X of that type, else float64."""
     return "float32" if X.dtype == np.float32 else "float64"
 
 
 def dense(X: Any, dtype: npt.DTypeLike) -> Array:
-    """X, where it is sparse as an array of `dtype`.
+    """Return X; a sparse X as a dense array of `dtype`.
 
     Raises:
-        ValueError: that would be larger than the machine's memory.
+        ValueError: the dense array is larger than the machine's memory.
     """
     if not sp.issparse(X):
         return X
     size, memory = X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize, _memory()
     if size > memory:
         raise ValueError(
-            f"X is sparse, and dense it takes {size / 1e9:,.1f} GB of this machine's "
+            f"X is sparse; as a dense array it takes {size / 1e9:,.1f} GB, and this machine has "
             f"{memory / 1e9:,.1f} GB; call partial_fit with some rows at a time, or reduce the "
-            "columns, by sklearn.decomposition.TruncatedSVD say"
+            "number of columns, for example with sklearn.decomposition.TruncatedSVD"
         )
     return X.astype(dtype).toarray()
 
 
 def dense_parts(X: Any, dtype: npt.DTypeLike) -> Iterator[Array]:
-    """X as it is, or sparse rows as dense ones, some at a time."""
+    """Yield X as it is; a sparse X as dense arrays of some rows each."""
     if not sp.issparse(X):
         yield X
         return
@@ -133,12 +134,12 @@ def dense_parts(X: Any, dtype: npt.DTypeLike) -> Iterator[Array]:
 
 
 def _on_device(X: Any, backend: Backend) -> bool:
-    """Whether the backend has it already, where scikit-learn cannot look at it."""
+    """Return whether X is an array of the backend that scikit-learn cannot read."""
     return backend.owns(X) and not isinstance(X, np.ndarray)
 
 
 def _memory() -> float:
-    """The bytes of the machine's memory, infinite where it does not say."""
+    """Return the bytes of the machine's memory; infinity where they are unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""From an estimator's parameters to what `gpumlp.MLP` and `gpumlp.Trainer` take."""
+"""Translate an estimator's parameters into the arguments of `gpumlp.MLP` and `gpumlp.Trainer`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from gpumlp.functions import (
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
 
-THEIRS = {"sigmoid": "logistic", "exponential": "exp"}  # scikit-learn's names where ours differ
-# their step grows with the gradient; the others' does not
+SCIKIT_LEARN = {"sigmoid": "logistic", "exponential": "exp"}  # its names where ours differ
+# the step of these optimizers is proportional to the gradient
 PROPORTIONAL = ("sgd", "momentum", "nesterov")
 
 invscaling = Schedule(
@@ -37,33 +37,30 @@ invscaling = Schedule(
     params={"power_t": 0.5, "seen": 0.0, "rows": 1.0, "per_epoch": 1.0},
     limits={"power_t": "[0, inf)"},
 )
-adaptive = Schedule("adaptive", factor=lambda t, steps: 1.0)  # `Watch` lowers the base itself
-PACES: Mapping[str, Schedule] = {**SCHEDULES, "invscaling": invscaling, "adaptive": adaptive}
+adaptive = Schedule("adaptive", factor=lambda t, steps: 1.0)  # `EpochLog` lowers the base itself
+LEARNING_RATES: Mapping[str, Schedule] = {
+    **SCHEDULES, "invscaling": invscaling, "adaptive": adaptive,
+}  # fmt: skip
 
 
-def stored(e: Any, arguments: dict[str, Any]) -> None:
-    """The constructor's arguments as attributes of the same names, as they are."""
-    for name, value in arguments.items():
-        if name != "self":
-            setattr(e, name, value)
-
-
-def goes_on(e: Any) -> bool:
-    """Whether the solver can go on with other examples."""
+def has_partial_fit(e: Any) -> bool:
+    """Return whether the solver of the estimator e can train on a part of the data."""
     if e.solver == "lbfgs":
-        raise AttributeError('partial_fit needs a solver of minibatches; pass solver="adam", say')
+        raise AttributeError(
+            'partial_fit needs a solver that uses minibatches; pass one, such as solver="adam"'
+        )
     return True
 
 
 def check(e: Any) -> None:
-    """Raise where a parameter of the estimator `e` that nobody else checks is not as said."""
+    """Raise if a parameter of the estimator e is invalid that no other function checks."""
     for name in ("max_iter", "max_fun"):
         checks.positive_int(getattr(e, name), name)
     for name in ("alpha", "tol", "momentum"):
         checks.positive_number(getattr(e, name), name, least=0)
     checks.positive_number(e.learning_rate_init, "learning_rate_init")
     if not e.momentum < 1:
-        raise ValueError(f"momentum must be below 1, got {e.momentum}")
+        raise ValueError(f"momentum must be less than 1, got {e.momentum}")
     if e.scoring is not None:
         check_scoring(e, e.scoring)
     if e.batch_size != "auto":
@@ -78,10 +75,10 @@ def check(e: Any) -> None:
 
 
 def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
-    """The arguments of `MLP` that the estimator's parameters stand for; n: its outputs."""
+    """Return the arguments of `MLP` for the estimator's parameters; n is the number of outputs."""
     hidden = e.hidden_layer_sizes
-    listed = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
-    widths = [checks.positive_int(w, f"hidden_layer_sizes[{i}]") for i, w in enumerate(listed)]
+    hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
+    widths = [checks.positive_int(w, f"hidden_layer_sizes[{i}]") for i, w in enumerate(hidden)]
     each = e.activation if isinstance(e.activation, (list, tuple)) else [e.activation] * len(widths)
     last = e.output_activation
     if last == "auto":
@@ -94,40 +91,41 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
     }
 
 
-def _activation(asked: Any) -> Activation:
-    """The entry; scikit-learn's "logistic" is our "sigmoid"."""
-    ours = {theirs: name for name, theirs in THEIRS.items()}
-    name = ours.get(asked, asked) if isinstance(asked, str) else asked
+def _activation(f: Any) -> Activation:
+    """Return the entry; scikit-learn's "logistic" is our "sigmoid"."""
+    ours = {theirs: name for name, theirs in SCIKIT_LEARN.items()}
+    name = ours.get(f, f) if isinstance(f, str) else f
     found: Activation = lookup(ACTIVATIONS, "activation", name)
     return found
 
 
+def out_activation(loss: Loss, f: Activation) -> str:
+    """Return scikit-learn's name of the last function that `predict` applies."""
+    last = f if loss.link.name == "identity" else loss.link
+    return SCIKIT_LEARN.get(last.name, last.name)
+
+
 def batch_size(e: Any, m: int) -> int:
-    """The examples of a minibatch: all of them for L-BFGS."""
+    """Return the number of examples of a minibatch; L-BFGS uses all of them."""
     if e.solver == "lbfgs":
         return m
     return min(200 if e.batch_size == "auto" else int(e.batch_size), m)
 
 
-def out_activation(loss: Loss, f: Activation) -> str:
-    """scikit-learn's name of what `predict` applies last."""
-    last = f if loss.link.name == "identity" else loss.link
-    return THEIRS.get(last.name, last.name)
+def loss_unit(loss: Loss, n: int) -> float:
+    """Return scikit-learn's loss of an example over ours.
 
-
-def unit(loss: Loss, n: int) -> float:
-    """scikit-learn's loss of an example over ours: it adds up n outputs, and halves squares.
-
-    With J in its unit alpha, tol, epsilon, sgd's learning rate and loss_ mean what they do there.
+    scikit-learn adds up the losses of the n outputs and halves squared errors.  With J in this
+    unit, alpha, tol, epsilon, sgd's learning rate and loss_ mean the same as there.
     """
     return (0.5 if loss.name == "squared_error" else 1.0) / loss.output_scale(n)
 
 
-def optimizer(e: Any, of: float) -> Optimizer:
-    """The rule that `solver` names; `of`: the `unit` of the loss."""
+def optimizer(e: Any, unit: float) -> Optimizer:
+    """Return the optimizer that `solver` names; `unit` is the loss's `loss_unit`."""
     solver = e.solver
     if solver in ("adam", "adamw"):
-        moments = {"beta1": e.beta_1, "beta2": e.beta_2, "eps": e.epsilon / of}
+        moments = {"beta1": e.beta_1, "beta2": e.beta_2, "eps": e.epsilon / unit}
         return OPTIMIZERS[solver].set(**moments)
     if solver == "sgd" and e.momentum > 0:
         solver = "nesterov" if e.nesterovs_momentum else "momentum"
@@ -140,35 +138,35 @@ def optimizer(e: Any, of: float) -> Optimizer:
     return found
 
 
-def step_length(e: Any, rule: Optimizer, of: float) -> float:
-    """The learning rate that moves θ as scikit-learn's does."""
-    return float(e.learning_rate_init * (of if rule.name in PROPORTIONAL else 1.0))
+def step_length(e: Any, rule: Optimizer, unit: float) -> float:
+    """Return the learning rate with which θ changes as in scikit-learn."""
+    return float(e.learning_rate_init * (unit if rule.name in PROPORTIONAL else 1.0))
 
 
 def schedule(e: Any, m: int, rows: int, incremental: bool) -> Schedule:
-    """The learning rate's course over a fit of m examples in minibatches of so many rows."""
-    found: Schedule = lookup(PACES, "learning_rate", e.learning_rate)
+    """Return the learning-rate schedule of a fit of m examples, `rows` in a minibatch."""
+    found: Schedule = lookup(LEARNING_RATES, "learning_rate", e.learning_rate)
     if found is invscaling:
         return found.set(power_t=e.power_t, seen=e.t_, rows=m, per_epoch=-(-m // rows))
     if incremental and found.name not in ("constant", "adaptive"):
         raise ValueError(
-            f'learning_rate="{found.name}" spans a whole fit, of which partial_fit does not know '
-            'the length; pass "constant", "invscaling" or "adaptive"'
+            f'learning_rate="{found.name}" spans a whole fit, and partial_fit does not know its '
+            'length; pass "constant", "invscaling" or "adaptive"'
         )
     return found
 
 
-def regularizer(e: Any, counted: float, of: float) -> Regularizer:
-    """λΩ(θ): the estimator's own, or ½·alpha·Σ‖W‖² over the weight `counted` of a minibatch."""
+def regularizer(e: Any, weight: float, unit: float) -> Regularizer:
+    """λΩ(θ): the estimator's `regularizer`, or ½·alpha·Σ‖W‖² over the weight of a minibatch."""
     if e.regularizer is not None:
         found: Regularizer = lookup(REGULARIZERS, "regularizer", e.regularizer)
         return found
-    lam = e.alpha / (counted * of)
+    lam = e.alpha / (weight * unit)
     return L2(lam, biases=False) if lam > 0 else REGULARIZERS["none"]
 
 
 def backend(e: Any, precision: str = "float32") -> Backend:
-    """The backend to compute in; `precision`: what "auto" stands for on the CPU."""
+    """Return the backend; `precision` is what the precision "auto" means on the CPU."""
     if e.precision != "auto":
         found = get_backend(e.backend, e.precision)
         if found.precision != e.precision:
@@ -178,5 +176,5 @@ def backend(e: Any, precision: str = "float32") -> Backend:
             )
         return found
     found = get_backend(e.backend)
-    fits = found is e.backend or found.name != "numpy" or found.precision == precision
-    return found if fits else get_backend("numpy", precision)
+    suits = found is e.backend or found.name != "numpy" or found.precision == precision
+    return found if suits else get_backend("numpy", precision)

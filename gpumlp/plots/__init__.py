@@ -1,13 +1,8 @@
-"""Figures drawn from arrays, with matplotlib."""
+"""Figures from arrays, drawn with matplotlib."""
 
 from gpumlp.plots.evaluation import confusion_figure, residual_figure
-from gpumlp.plots.training import (
-    blank_figure,
-    history_figure,
-    plot_history,
-    range_figure,
-    write_png,
-)
+from gpumlp.plots.figure import blank_figure, write_png
+from gpumlp.plots.training import history_figure, plot_history, range_figure
 
 __all__ = [
     "blank_figure", "confusion_figure", "history_figure", "plot_history", "range_figure",

@@ -1,4 +1,4 @@
-"""How a model's predictions compare with the truth, as a picture: confusions, residuals."""
+"""Figures that compare predictions with true values: a confusion matrix, and residuals."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from typing import Any
 import numpy as np
 
 from gpumlp.io.types import HostArray
-from gpumlp.plots.training import GREY, TRAINING, VALIDATION, blank_figure, entitle
+from gpumlp.plots.figure import GREY, TRAINING, VALIDATION, blank_figure, set_axes, set_title
 
-COUNTED = 20  # classes up to which each field shows its count
-NAMED = 40  # class names that an axis has space for
-SHORT = 18  # signs of a class's name
+COUNTED = 20  # with more classes than this, the cells show no counts
+NAMED = 40  # the class names that an axis has space for
+NAME_LENGTH = 18  # the characters of a class name that are shown
 DENSITY = ("#C6DDED", TRAINING, "#00263D")
-POINTS = 4000  # points up to which each is drawn; above, their density
-OUTPUTS = 6  # of a regression; there is no space for more
+POINTS = 4000  # with more points than this, their density is drawn
+OUTPUTS = 6  # the outputs of a regression that the figure has space for
 
 
 def confusion_figure(
     y: HostArray, predicted: HostArray, classes: Sequence[str], title: str = ""
 ) -> Any:
-    """The confusion matrix: a row for each true class, a column for each predicted one.
+    """Draw the confusion matrix: one row per true class, one column per predicted class.
 
-    A field's shade is its share of the row, so that classes of unlike size compare; where there is
-    no space for counts, small shares are darkened to be seen.
+    The shade of a cell is its share of the row, so that classes of different sizes can be compared.
+    Where there is no space for counts, small shares are drawn darker, so that they can be seen.
 
     Args:
-        y: true labels (m,), 0 … n − 1.
-        predicted: labels (m,), too.
-        classes: the n names.
-        title: above it, with the accuracy.
+        y: (m,) the true labels, 0 … n − 1.
+        predicted: (m,) the predicted labels.
+        classes: the n class names.
+        title: the title; the accuracy is added to it.
+
+    Returns:
+        A matplotlib Figure.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     from matplotlib.colors import PowerNorm
 
@@ -58,21 +61,40 @@ def confusion_figure(
         format="{x:.0%}",
     )  # fmt: skip
     right = np.trace(counts)
-    entitle(figure, f"{title}: {right:,} of {len(y):,} right, accuracy {right / len(y):.4f}")
+    set_title(figure, f"{title}: {right:,} of {len(y):,} right, accuracy {right / len(y):.4f}")
     return figure
 
 
+def _name_classes(axes: Any, classes: Sequence[str]) -> None:
+    """Write as many class names as there is space for, evenly spaced."""
+    every = -(-len(classes) // NAMED)
+    places = range(0, len(classes), every)
+    names = [
+        name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH]}…" for name in classes[::every]
+    ]
+    rotation = 90 if max(map(len, names)) > 3 and len(classes) > 3 else 0
+    size = 9 if len(classes) <= 10 else 7
+    axes.set_xticks(places, names, rotation=rotation, fontsize=size, parse_math=False)
+    axes.set_yticks(places, names, fontsize=size, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+
+
 def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str = "") -> Any:
-    """Predicted over true values, and residuals y − p over predicted ones: a row for each output.
+    """Draw predicted over true values, and residuals y − p over predicted values.
+
+    Each output has a row of two panels.
 
     Args:
-        y: true values (m, k); of more than six outputs the first six are drawn.
-        p: predicted values (m, k).
-        name: of the target.
-        title: above all panels.
+        y: (m, k) the true values. With more than six outputs, the first six are drawn.
+        p: (m, k) the predicted values.
+        name: the name of the target.
+        title: the title above all panels.
+
+    Returns:
+        A matplotlib Figure.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     k = min(y.shape[1], OUTPUTS)
     figure = blank_figure(3.8 * k)
@@ -82,45 +104,29 @@ def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str
         _scatter(fit, y[:, j], p[:, j])
         ends = [min(y[:, j].min(), p[:, j].min()), max(y[:, j].max(), p[:, j].max())]
         fit.plot(ends, ends, color=VALIDATION, linewidth=1.2, label="predicted = true")
-        fit.set_xlabel(f"true {label}", parse_math=False)  # a $ in a name is a $
-        fit.set_ylabel(f"predicted {label}", parse_math=False)
+        set_axes(fit, f"true {label}", f"predicted {label}")
         _scatter(rest, p[:, j], residuals)
         rest.axhline(0, color=VALIDATION, linewidth=1.2)
         for q in np.quantile(residuals, [0.05, 0.95]):
             line = rest.axhline(q, color=GREY, linewidth=1, linestyle=":")
         line.set_label("5 % and 95 % of the residuals")
-        rest.set_xlabel(f"predicted {label}", parse_math=False)
-        rest.set_ylabel("residual, true − predicted")
+        set_axes(rest, f"predicted {label}", "residual, true − predicted")
         for axes in (fit, rest):
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
-    entitle(figure, title)
+    set_title(figure, title)
     return figure
 
 
 def _scatter(axes: Any, x: HostArray, y: HostArray) -> None:
-    """The points, fainter the more there are; of very many their density."""
+    """Draw the points, fainter the more there are. Above `POINTS` points draw their density."""
     if len(x) <= POINTS:
-        faint = float(np.clip(30 / np.sqrt(len(x)), 0.25, 0.8))
-        axes.scatter(x, y, s=12, color=TRAINING, alpha=faint, linewidths=0)
+        alpha = float(np.clip(30 / np.sqrt(len(x)), 0.25, 0.8))
+        axes.scatter(x, y, s=12, color=TRAINING, alpha=alpha, linewidths=0)
     else:
         axes.hexbin(x, y, gridsize=60, mincnt=1, bins="log", linewidths=0, cmap=_shades(*DENSITY))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _shades(*colours: str) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shades", colours)
-
-
-def _name_classes(axes: Any, classes: Sequence[str]) -> None:
-    """As many of the names as there is space for, evenly spread."""
-    every = -(-len(classes) // NAMED)
-    places = range(0, len(classes), every)
-    names = [classes[i] if len(classes[i]) <= SHORT else f"{classes[i][:SHORT]}…" for i in places]
-    turned = 90 if max(map(len, names)) > 3 and len(classes) > 3 else 0
-    size = 9 if len(classes) <= 10 else 7
-    axes.set_xticks(places, names, rotation=turned, fontsize=size, parse_math=False)
-    axes.set_yticks(places, names, fontsize=size, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true")

@@ -1,23 +1,25 @@
-"""The course of a training, and of a range test, as pictures."""
+"""Figures of a training: its history, and a learning-rate range test."""
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from gpumlp.storage import atomic_write
+from gpumlp.io.types import HostVector
+from gpumlp.plots.figure import (
+    GREY,
+    TRAINING,
+    VALIDATION,
+    blank_figure,
+    set_axes,
+    set_title,
+    write_png,
+)
 
-if TYPE_CHECKING:
-    from gpumlp.training.lr_range import LRCurve
-
-TRAINING, VALIDATION = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion: told apart by all
-GREY = "#666666"
-LOG_FROM = 30  # a cost that falls by more than this factor is drawn on a logarithmic axis
+LOG_FROM = 30  # a cost that falls by more than this factor gets a logarithmic axis
 
 
 def plot_history(
@@ -27,110 +29,99 @@ def plot_history(
     metric: str = "metric",
     title: str = "",
 ) -> None:
-    """Write `history_figure` as a PNG file, whole or not at all."""
+    """Write `history_figure` as a PNG file; an error leaves no partial file."""
     write_png(history_figure(history, metric=metric, title=title), path)
 
 
 def history_figure(
     history: Mapping[str, Sequence[float]], *, metric: str = "metric", title: str = ""
 ) -> Any:
-    """Cost and metric over the epochs: a matplotlib Figure of two panels.
+    """Draw cost and metric over the epochs. Return a matplotlib Figure with two panels.
 
     Args:
-        history: what `Trainer.fit` returned; columns that it lacks are left out.
-        metric: the metric's name; where the history has a column of it, that is drawn.
-        title: above both panels.
+        history: what `Trainer.fit` returned. A column that it lacks is not drawn.
+        metric: the name of the metric. Where the history has no column of this name, its column
+            "metric" is drawn and labelled with the name.
+        title: the title above both panels.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     figure = blank_figure()
     cost, score = figure.subplots(1, 2)
-    _panel(cost, history, "cost", "cost J")
+    _draw_column(cost, history, "cost", "cost J")
     named = metric in history or f"val_{metric}" in history
-    _panel(score, history, metric if named else "metric", metric)
+    _draw_column(score, history, metric if named else "metric", metric)
     values = [*history.get("cost", ()), *history.get("val_cost", ())]
     if values and min(values) > 0 and max(values) > LOG_FROM * min(values):
         cost.set_yscale("log")
-    entitle(figure, title)
+    set_title(figure, title)
     return figure
 
 
-def entitle(figure: Any, title: str) -> None:
-    """Put the title at the top left."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
-
-
-def _panel(axes: Any, history: Mapping[str, Sequence[float]], column: str, name: str) -> None:
-    """One quantity of the training and the validation data."""
+def _draw_column(axes: Any, history: Mapping[str, Sequence[float]], column: str, name: str) -> None:
+    """Draw a column for the training data and for the validation data."""
     from matplotlib.ticker import MaxNLocator
 
     parts = (("training", column, TRAINING), ("validation", f"val_{column}", VALIDATION))
     for label, key, colour in parts:
         values = history.get(key, ())
         if len(values):
-            marker = "o" if len(values) < 3 else None  # a line of one point is invisible
+            marker = "o" if len(values) < 3 else None  # a line through one point is invisible
             epochs = range(1, len(values) + 1)
             axes.plot(epochs, values, color=colour, label=label, linewidth=1.8, marker=marker)
     best = getattr(history, "best_epoch", None)
     if best is not None:
         axes.axvline(best + 1, color=GREY, linewidth=1, linestyle=":", label="best epoch")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(name)
+    set_axes(axes, "epoch", name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     if axes.has_data():
         axes.legend(frameon=False)
 
 
-def range_figure(curve: LRCurve) -> Any:
-    """Cost over learning rate, with the suggestion and the minimum: a matplotlib Figure.
+def range_figure(
+    lr: HostVector,
+    loss: HostVector,
+    smoothed: HostVector,
+    suggestion: float | None,
+    minimum: float,
+) -> Any:
+    """Draw the result of a learning-rate range test: the loss over the learning rate.
 
-    The axis of the cost ends a little above its plateau: what explodes leaves the picture.
+    The axis of the loss ends a little above the plateau, so that a loss that explodes does not
+    compress the rest of the curve.
+
+    Args:
+        lr: (n,) the learning rates, ascending.
+        loss: (n,) the loss of each minibatch.
+        smoothed: (n,) the smoothed losses.
+        suggestion: the learning rate where `smoothed` falls most steeply, or None.
+        minimum: the learning rate where `smoothed` is smallest.
+
+    Returns:
+        A matplotlib Figure.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     figure = blank_figure()
     axes = figure.subplots()
-    axes.plot(curve.lr, curve.loss, color=TRAINING, alpha=0.3, linewidth=1, label="minibatch")
-    axes.plot(curve.lr, curve.smoothed, color=TRAINING, linewidth=1.8, label="smoothed")
-    for label, lr, colour, style in (
-        ("steepest descent", curve.suggestion, VALIDATION, "-"),
-        ("least cost", curve.minimum, GREY, ":"),
+    axes.plot(lr, loss, color=TRAINING, alpha=0.3, linewidth=1, label="minibatch")
+    axes.plot(lr, smoothed, color=TRAINING, linewidth=1.8, label="smoothed")
+    for label, x, colour, style in (
+        ("steepest descent", suggestion, VALIDATION, "-"),
+        ("least cost", minimum, GREY, ":"),
     ):
-        if lr is not None:
-            at = float(np.interp(np.log(lr), np.log(curve.lr), curve.smoothed))
-            axes.axvline(lr, color=colour, linewidth=1.2, linestyle=style)
-            axes.plot([lr], [at], "o", color=colour, label=f"{label}: {lr:.2g}")
+        if x is not None:
+            y = float(np.interp(np.log(x), np.log(lr), smoothed))
+            axes.axvline(x, color=colour, linewidth=1.2, linestyle=style)
+            axes.plot([x], [y], "o", color=colour, label=f"{label}: {x:.2g}")
     axes.set_xscale("log")
-    least = int(curve.smoothed.argmin())
-    low, high = float(curve.smoothed[least]), float(curve.smoothed[: least + 1].max())
+    least = int(smoothed.argmin())
+    low, high = float(smoothed[least]), float(smoothed[: least + 1].max())
     fall = high - low or abs(high) or 1.0
     axes.set_ylim(low - 0.1 * fall, high + 0.35 * fall)
-    axes.set_xlim(curve.lr[0], curve.lr[-1])
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("cost L of a minibatch")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlim(lr[0], lr[-1])
+    set_axes(axes, "learning rate", "cost L of a minibatch")
     axes.legend(frameon=False, loc="lower left")
     return figure
-
-
-def write_png(figure: Any, path: str | os.PathLike[str]) -> None:
-    """The figure as a PNG file, whole or not at all."""
-    image = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
-        figure.savefig(image, format="png", dpi=144)
-    atomic_write(path, image.getvalue())
-
-
-def blank_figure(height: float = 3.8, width: float = 9.6) -> Any:
-    """A figure that needs no display: the one place where matplotlib is imported."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('for plots: pip install "gpumlp[cli]"') from error
-    return Figure(figsize=(width, height), layout="constrained")

@@ -26,13 +26,13 @@ class EarlyStopping:
     """Stop when a column of the history has not improved for some epochs.
 
     Args:
-        patience: the number of epochs without improvement after which the fit stops.
-        min_delta: a change must be larger than this to count as one.
+        patience: the fit stops after this number of epochs without improvement.
+        min_delta: a change must be larger than this to be an improvement.
         monitor: the column.
-        restore_best: leave the network with the θ of the best epoch, however the fit ends (short
-            of an error).
-        mode: "min" where the column is to fall, "max" where it is to rise; "auto": costs fall,
-            metrics rise.
+        restore_best: leave the network with the θ of the best epoch, however the fit ends (but
+            not where it ends with an error).
+        mode: "min" where smaller is better, "max" where larger is better; "auto" is "min" for costs
+            and "max" for metrics.
     """
 
     patience: int = 10
@@ -43,63 +43,55 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         checks.positive_int(self.patience, "patience")
-        _ = self.watched
-
-    @property
-    def watched(self) -> Monitor:
-        """The column, and which way is better."""
-        return Monitor(self.monitor, self.mode, self.min_delta)
+        Monitor(self.monitor, self.mode, self.min_delta)
 
 
-class Watch:
-    """Early stopping at work in one fit.
+class Watch(Monitor):
+    """Early stopping in one fit: the monitored column, and θ of its best epoch.
 
     Attributes:
-        best: the monitored column's best value, and `best_epoch` where it stood; None at first.
-        waited: epochs since then.
-        theta: a copy of the flat θ of that epoch, where it is to be restored.
+        best_epoch: the epoch of the best value, from 0; None before the first.
+        theta: a copy of the flat θ of that epoch, where it is to be restored; else None.
     """
 
     def __init__(self, rule: EarlyStopping, net: MLP) -> None:
+        super().__init__(rule.monitor, rule.mode, rule.min_delta)
         self.rule = rule
-        self.best: float | None = None
         self.best_epoch: int | None = None
-        self.waited = 0
         # zeros, since a checkpoint leaves out the padding, which must stay zero in θ
         self.theta: Array = net.backend.full(net.theta.flat.shape, 0) if rule.restore_best else None
 
     @property
     def done(self) -> bool:
-        """Whether patience is at its end."""
+        """Whether there were `patience` epochs without improvement."""
         return self.waited >= self.rule.patience
 
     def note(self, net: MLP, epoch: int, value: float) -> None:
-        """Note an epoch's value, and θ where it is the best so far."""
-        if not self.rule.watched.improves(value, self.best):
-            self.waited += 1
-            return
-        self.best, self.best_epoch, self.waited = value, epoch, 0
-        if self.theta is not None:
-            net.backend.asarray(net.theta.flat, out=self.theta)
+        """Note the value of an epoch, and copy θ where the value is the best so far."""
+        if self.update(value):
+            self.best_epoch = epoch
+            if self.theta is not None:
+                net.backend.asarray(net.theta.flat, out=self.theta)
 
     def restore(self, net: MLP) -> None:
-        """θ ← the best epoch's, where it was kept."""
+        """θ ← θ of the best epoch, where there is a copy of it."""
         if self.theta is not None and self.best is not None:
             net.backend.asarray(self.theta, out=net.theta.flat)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside `theta`."""
+        """Return what a checkpoint holds besides `theta`."""
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
 
 
 def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str]) -> Watch | None:
-    """Early stopping by a rule, or of so much patience, on the history's columns."""
+    """Return the `Watch` of a rule, or of a patience, if the history has its column."""
     if rule is None:
         return None
     if not isinstance(rule, EarlyStopping):
         rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
-    rule.watched.check("early_stopping", columns)
-    return Watch(rule, net)
+    watch = Watch(rule, net)
+    watch.check("early_stopping", columns)
+    return watch
 
 
 def checked(callbacks: Sequence[Callback]) -> list[Callback]:

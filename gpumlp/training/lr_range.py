@@ -67,7 +67,9 @@ class LRCurve:
         """
         from gpumlp import plots
 
-        figure = plots.range_figure(self)
+        figure = plots.range_figure(
+            self.lr, self.loss, self.smoothed, self.suggestion, self.minimum
+        )
         if path is not None:
             plots.write_png(figure, path)
         return figure

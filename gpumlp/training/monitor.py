@@ -1,34 +1,43 @@
-"""A column of the history that something watches: which way is better, and what counts as more."""
+"""Track the best value of one column of the history, and how long ago it was."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpumlp import checks
 
 COSTS = ("cost", "val_cost")
-UNRANKED = ("epoch", "lr", "seconds")  # neither of their ways is better
+UNRANKED = ("epoch", "lr", "seconds")  # columns of which neither direction is better
 
 
-@dataclass(frozen=True)
+@dataclass
 class Monitor:
-    """The column, and when a value of it is better than another.
+    """The best value of a column so far, and the number of epochs since then.
 
     Args:
-        column: of the history.
-        mode: "min" where it is to fall, "max" where it is to rise; "auto": costs fall, and metrics,
-            as scikit-learn's scorers do, rise.
-        min_delta: a change must be larger than this to count as one.
+        column: the name of the column.
+        mode: "min" where smaller is better, "max" where larger is better; "auto" is "min" for
+            costs, and "max" for metrics, as of scikit-learn's scorers.
+        min_delta: a value is an improvement only if it is better than `best` by more than this.
+        scikit_learn: apply scikit-learn's rule instead: a change by exactly `min_delta` is an
+            improvement, and `best` follows smaller changes too.
+
+    Attributes:
+        best: the best value; None before the first.
+        waited: the epochs since the last improvement.
 
     Raises:
-        ValueError, TypeError: an argument is not as said.
+        ValueError, TypeError: an argument is not valid.
     """
 
     column: str
     mode: str = "auto"
     min_delta: float = 0.0
+    scikit_learn: bool = False
+    best: float | None = field(default=None, init=False)
+    waited: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or self.column in UNRANKED:
@@ -40,20 +49,38 @@ class Monitor:
             raise ValueError(f'mode must be "auto", "min" or "max", got {self.mode!r}')
         checks.positive_number(self.min_delta, "min_delta", least=0)
 
-    def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than `best`, or the first; NaN never is."""
-        falls = self.mode == "min" or (self.mode == "auto" and self.column in COSTS)
-        sign = -1.0 if falls else 1.0
-        return sign * value > (-math.inf if best is None else sign * best + self.min_delta)
-
-    def check(self, who: str, columns: Iterable[str]) -> None:
-        """Raise unless the fit's history has the column."""
+    def check(self, user: str, columns: Iterable[str]) -> None:
+        """Raise ValueError unless the column is one of `columns`; `user` is named in the error."""
         known = [name for name in columns if name not in UNRANKED]
         if self.column in known:
             return
-        unseen = self.column.startswith("val_") and "val_cost" not in known
-        data = "pass validation=(x_val, y_val), or " if unseen else ""
+        no_validation = self.column.startswith("val_") and "val_cost" not in known
+        data = "pass validation=(x_val, y_val), or " if no_validation else ""
         raise ValueError(
-            f"{who} watches {self.column!r}, which this fit does not compute; "
+            f"{user} watches {self.column!r}, which this fit does not compute; "
             f"{data}monitor one of: {', '.join(known)}"
         )
+
+    def reset(self) -> None:
+        """Forget all values."""
+        self.best, self.waited = None, 0
+
+    def improves(self, value: float) -> bool:
+        """Return whether `value` is an improvement. The first value is; NaN never is."""
+        score, least = self._score(value), self._score(self.best) + self.min_delta
+        return score > least or (self.scikit_learn and score == least)
+
+    def update(self, value: float) -> bool:
+        """Note the value of an epoch. Return whether it is an improvement."""
+        improved = self.improves(value)
+        self.waited = 0 if improved else self.waited + 1
+        if improved or (self.scikit_learn and self._score(value) > self._score(self.best)):
+            self.best = value
+        return improved
+
+    def _score(self, value: float | None) -> float:
+        """Return `value` with its sign such that larger is better."""
+        if value is None:
+            return -math.inf
+        smaller_is_better = self.mode == "min" or (self.mode == "auto" and self.column in COSTS)
+        return -value if smaller_is_better else value

@@ -1,4 +1,4 @@
-"""Callbacks that write: the table of a fit, its models, the learning rate of each step."""
+"""CSVLogger, LearningRateLogger and ModelCheckpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.training_cases import Die, Hook, X, Y, die_at, regression, th
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
-# ---- the table ---------------------------------------------------------------------------------
+# ---- CSVLogger ---------------------------------------------------------------------------------
 
 
 def table(path):
@@ -27,32 +27,32 @@ def table(path):
     return dict(zip(names, columns, strict=True))
 
 
-def of(history):
+def with_epochs(history):
     return {"epoch": [i + 1 for i in range(history.epochs)], **history}
 
 
-def test_the_table_is_the_history(tmp_path):
+def test_csv_file_is_the_history(tmp_path):
     file, lines = tmp_path / "log.csv", []
     file.write_text("of an earlier run\n")
     hooks = [CSVLogger(file), Hook(epoch=lambda t, row: lines.append(len(table(file)["cost"])))]
     trainer = run(epochs=3, callbacks=hooks)
-    assert table(file) == of(trainer.history)
-    assert lines == [1, 2, 3]  # on the disk after each
+    assert table(file) == with_epochs(trainer.history)
+    assert lines == [1, 2, 3]  # on disk after each epoch
 
 
 @pytest.mark.parametrize("half", ["", "4,0.12,0.0", "4,0.1,0.2,0.3,0.4,0.5\n5,7"])
-def test_the_table_of_a_run_that_died_is_that_of_one_that_did_not(tmp_path, path, half):
+def test_csv_file_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path, path, half):
     file = tmp_path / "log.csv"
     with pytest.raises(Die):  # after the callback's line and before the epoch's checkpoint
         run(path, callbacks=[CSVLogger(file), die_at(epoch=4)])
     assert len(table(file)["epoch"]) == 4
     file.write_text(file.read_text() + half)
     resumed = run(path, resume=True, callbacks=[CSVLogger(file)])
-    assert table(file) == of(resumed.history)
+    assert table(file) == with_epochs(resumed.history)
     assert len(table(file)["epoch"]) == EPOCHS
 
 
-def test_the_table_is_closed_after_an_error(tmp_path):
+def test_csv_file_is_closed_after_an_error(tmp_path):
     log = CSVLogger(tmp_path / "log.csv")
     with pytest.raises(Die):
         run(callbacks=[log, die_at(2 * STEPS + 1)])
@@ -60,7 +60,7 @@ def test_the_table_is_closed_after_an_error(tmp_path):
     assert len(table(log.path)["epoch"]) == 2
 
 
-def test_a_table_without_a_folder_is_refused_before_anything_is_trained(tmp_path):
+def test_csv_file_in_a_missing_folder_raises_before_training(tmp_path):
     net = regression()
     before = theta(net)
     with pytest.raises(FileNotFoundError, match="no/such does not exist"):
@@ -68,10 +68,10 @@ def test_a_table_without_a_folder_is_refused_before_anything_is_trained(tmp_path
     assert theta(net) == before
 
 
-# ---- the learning rates ------------------------------------------------------------------------
+# ---- LearningRateLogger ------------------------------------------------------------------------
 
 
-def test_the_learning_rate_of_each_step(path):
+def test_learning_rate_of_each_step_is_logged(path):
     rates = LearningRateLogger()
     trainer = run(callbacks=[rates])
     total = EPOCHS * STEPS
@@ -84,25 +84,25 @@ def test_the_learning_rate_of_each_step(path):
     assert again.lr.tolist() == expected
 
 
-# ---- models ------------------------------------------------------------------------------------
+# ---- ModelCheckpoint ---------------------------------------------------------------------------
 
 
-def test_the_best_model_is_kept(tmp_path):
+def test_best_model_is_saved(tmp_path):
     file, after = tmp_path / "best.safetensors", []
-    keep = ModelCheckpoint(file, "val_cost", extra={"unit": "m"})
+    checkpoint = ModelCheckpoint(file, "val_cost", extra={"unit": "m"})
     net = regression()
     history = gpumlp.Trainer(net, "adam", 0.05, batch_size=16).fit(
         X[:30], Y[:30], 20, validation=(X[30:], -Y[30:]),
-        callbacks=[keep, Hook(epoch=lambda trainer, row: after.append(theta(net)))],
+        callbacks=[checkpoint, Hook(epoch=lambda trainer, row: after.append(theta(net)))],
     )  # fmt: skip
     best = int(np.argmin(history["val_cost"]))
     assert best < 19
     assert theta(gpumlp.MLP.load(file, backend="numpy")) == after[best] != after[-1]
-    assert (keep.best, keep.saved) == (history["val_cost"][best], str(file))
+    assert (checkpoint.best, checkpoint.saved) == (history["val_cost"][best], str(file))
     assert storage.load_extra(file) == {"unit": "m"}
 
 
-def test_models_every_few_epochs_by_a_pattern(tmp_path):
+def test_models_are_saved_every_few_epochs(tmp_path):
     pattern = tmp_path / "{epoch:03d}-{val_cost:.6f}.safetensors"
     trainer = run(epochs=7, callbacks=[ModelCheckpoint(pattern, every=3)])
     cost = trainer.history["val_cost"]
@@ -110,11 +110,11 @@ def test_models_every_few_epochs_by_a_pattern(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == expected
 
 
-def test_the_best_survives_a_resume(tmp_path, path):
+def test_best_value_survives_a_resume(tmp_path, path):
     def files(folder, *arguments, **named):
         folder.mkdir(exist_ok=True)
-        keep = ModelCheckpoint(folder / "{epoch}", "val_metric")
-        trainer = run(*arguments, callbacks=[keep, *named.pop("more", [])], **named)
+        checkpoint = ModelCheckpoint(folder / "{epoch}", "val_metric")
+        trainer = run(*arguments, callbacks=[checkpoint, *named.pop("more", [])], **named)
         return trainer, {f.name: storage.read(f)[0]["0.weight"].tobytes() for f in folder.iterdir()}
 
     _, whole = files(tmp_path / "whole")
@@ -126,13 +126,11 @@ def test_the_best_survives_a_resume(tmp_path, path):
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
-    [("{epok}", ValueError, "has the field 'epok'; it can have: epoch, cost"),
-     ("{epoch:q}", ValueError, "cannot be filled in"), ("{", ValueError, "cannot be read"),
+    [("{epok}", ValueError, "has the field 'epok', which is unknown; use one of: epoch, cost"),
+     ("{epoch:q}", ValueError, "cannot be filled in"), ("{", ValueError, "is not valid"),
      ("{}", ValueError, "has the field ''"), ("no/{epoch}", FileNotFoundError, "does not exist")],
 )  # fmt: skip
-def test_a_pattern_that_cannot_be_is_refused_before_anything_is_trained(
-    tmp_path, name, error, message
-):
+def test_invalid_path_raises_before_training(tmp_path, name, error, message):
     net = regression()
     before = theta(net)
     with pytest.raises(error, match=message):
@@ -141,12 +139,12 @@ def test_a_pattern_that_cannot_be_is_refused_before_anything_is_trained(
 
 
 @pytest.mark.parametrize("hook", [ModelCheckpoint("m", "val_f1"), ReduceOnPlateau("val_f1")])
-def test_a_column_that_is_not_there_is_named(hook):
+def test_missing_column_raises(hook):
     with pytest.raises(ValueError, match=f"{type(hook).__name__} watches 'val_f1'.*validation="):
         gpumlp.Trainer(regression()).fit(X, Y, 1, callbacks=[hook])
 
 
-def test_a_theta_that_is_not_finite_replaces_no_model(tmp_path):
+def test_nonfinite_parameters_replace_no_model(tmp_path):
     file = tmp_path / "last.safetensors"
     file.write_text(json.dumps("the last good one"))
     net = gpumlp.MLP([4, 2], loss="squared_error", backend="numpy")

@@ -1,4 +1,4 @@
-"""The learning rate on a plateau, and what a checkpoint keeps of callbacks."""
+"""ReduceOnPlateau, and the states of callbacks in a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.support.training_cases import Die, Hook, X, Y, die_at, regression, th
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
-# ---- reduce on plateau -------------------------------------------------------------------------
+# ---- ReduceOnPlateau ---------------------------------------------------------------------------
 
 
 def factors(values, schedule="constant", **rule):
-    """The history's lr over that of the schedule, for a metric that takes these values."""
+    """The learning rate over that of the schedule, for a metric with these values."""
     script = iter(values)
     trainer = gpumlp.Trainer(regression(), "sgd", 0.5, batch_size=50, schedule=schedule)
     hook = ReduceOnPlateau("val_metric", **rule)
@@ -48,12 +48,12 @@ PLATEAUS = [
 
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt"])
 @pytest.mark.parametrize(("values", "rule", "expected"), PLATEAUS)
-def test_the_learning_rate_falls_where_nothing_improves(values, rule, expected, schedule):
+def test_learning_rate_falls_without_improvement(values, rule, expected, schedule):
     assert factors(values, schedule, factor=0.5, **rule) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_step_has_the_reduced_learning_rate():
-    """Plain sgd moves θ by lr · ∇L, so that lr can be read off."""
+def test_steps_have_the_reduced_learning_rate():
+    """Plain SGD changes θ by lr · ∇L, which shows lr."""
     net, seen = regression(), []
 
     def step(trainer):
@@ -68,30 +68,30 @@ def test_the_step_has_the_reduced_learning_rate():
         moved = seen[t - 1][0] - seen[t][0]
         np.testing.assert_allclose(moved, history["lr"][t] * seen[t - 1][1], rtol=1e-9, atol=1e-15)
     again = trainer.fit(X, Y, 1, callbacks=[rule])
-    assert again["lr"] == [0.1]  # the factor is of one fit, and the rule starts anew
+    assert again["lr"] == [0.1]  # a new fit starts with factor 1
 
 
 def plateau():
     return ReduceOnPlateau(factor=0.5, patience=1, min_delta=0.05, cooldown=1)
 
 
-KEPT = {"early_stopping": None, "trainer": {"lr": 0.3}}
+SETTINGS = {"early_stopping": None, "trainer": {"lr": 0.3}}
 
 
 @pytest.mark.parametrize("every", [None, 5])
-def test_a_run_on_a_plateau_resumes_bit_for_bit(path, every):
-    whole = run(callbacks=[plateau()], **KEPT)
-    assert whole.history["lr"][-1] <= run(**KEPT).history["lr"][-1] / 8
+def test_resumed_run_is_bit_identical(path, every):
+    whole = run(callbacks=[plateau()], **SETTINGS)
+    assert whole.history["lr"][-1] <= run(**SETTINGS).history["lr"][-1] / 8
     for step in (5, 24, 43, 7 * STEPS, 81, 100):
         hooks = [plateau(), die_at(step)]
         with pytest.raises(Die):
-            run(path, checkpoint_every=every, callbacks=hooks, resume=True, **KEPT)
-    assert outcome(run(path, resume=True, callbacks=[plateau()], **KEPT)) == outcome(whole)
+            run(path, checkpoint_every=every, callbacks=hooks, resume=True, **SETTINGS)
+    assert outcome(run(path, resume=True, callbacks=[plateau()], **SETTINGS)) == outcome(whole)
 
 
-def test_a_plateau_on_the_cuda_backend():
-    """The factor reaches the table that a replayed step reads."""
-    settings = {"epochs": 6, **KEPT}
+def test_reduced_learning_rate_on_the_cuda_backend():
+    """The factor reaches the table of learning rates that a replayed step reads."""
+    settings = {"epochs": 6, **SETTINGS}
     expected = run(net={"precision": "float64"}, callbacks=[plateau()], **settings)
     backend, rates = CudaBackend(HostDevice(), "float64"), LearningRateLogger()
     trainer = run(net={"backend": backend}, callbacks=[plateau(), rates], **settings)
@@ -109,12 +109,12 @@ def test_a_plateau_on_the_cuda_backend():
      ({"cooldown": -1}, ValueError), ({"min_lr": -1}, ValueError), ({"mode": "up"}, ValueError),
      ({"monitor": "lr"}, ValueError), ({"factor": "half"}, TypeError)],
 )  # fmt: skip
-def test_a_rule_that_cannot_be_is_refused(arguments, error):
+def test_invalid_argument_raises(arguments, error):
     with pytest.raises(error, match=next(iter(arguments))):
         ReduceOnPlateau(**arguments)
 
 
-# ---- what a checkpoint keeps of callbacks ------------------------------------------------------
+# ---- states in a checkpoint --------------------------------------------------------------------
 
 
 class Counter(gpumlp.Callback):
@@ -131,7 +131,7 @@ class Counter(gpumlp.Callback):
         self.n = state["n"]
 
 
-def test_states_come_back_to_those_that_gave_them(path):
+def test_each_callback_gets_its_own_state_back(path):
     first, second = Counter(), Counter(100)
     with pytest.raises(Die):
         run(path, checkpoint_every=4, callbacks=[first, second, die_at(14)])
@@ -140,15 +140,15 @@ def test_states_come_back_to_those_that_gave_them(path):
     assert (again.n, other.n) == (EPOCHS * STEPS, 100 + EPOCHS * STEPS)
 
 
-def test_a_run_goes_on_without_a_callback_but_says_so(path):
+def test_resume_without_a_callback_warns(path):
     run(path, epochs=1, callbacks=[Counter(), Hook()], trainer={"schedule": "constant"})
-    kept = {"resume": True, "trainer": {"schedule": "constant"}}
-    assert run(path, epochs=2, callbacks=[Counter()], **kept).epochs == 2  # and none for the hook
+    named = {"resume": True, "trainer": {"schedule": "constant"}}
+    assert run(path, epochs=2, callbacks=[Counter()], **named).epochs == 2  # the hook has no state
     with pytest.warns(RuntimeWarning, match="of a run with the callback Counter, without which"):
-        assert run(path, epochs=3, callbacks=[Hook()], **kept).epochs == 3
+        assert run(path, epochs=3, callbacks=[Hook()], **named).epochs == 3
 
 
-def test_another_rule_is_refused_and_nothing_changed(path):
+def test_other_settings_raise_and_change_nothing(path):
     def fit(net, rule, **named):
         trainer = gpumlp.Trainer(net, batch_size=16)
         return trainer.fit(X, Y, 3, validation=(X, Y), checkpoint=path, callbacks=[rule], **named)
@@ -161,16 +161,16 @@ def test_another_rule_is_refused_and_nothing_changed(path):
     assert theta(net) == before
 
 
-def test_a_state_that_json_cannot_hold_is_named(path):
-    class Odd(gpumlp.Callback):
+def test_state_that_json_cannot_hold_raises(path):
+    class Unserializable(gpumlp.Callback):
         def state(self):
             return {"theta": np.zeros(3)}
 
-    with pytest.raises(TypeError, match=r"Odd.state\(\) gave what JSON cannot hold"):
-        run(path, epochs=1, callbacks=[Odd()])
+    with pytest.raises(TypeError, match=r"Unserializable.state\(\) gave what JSON cannot hold"):
+        run(path, epochs=1, callbacks=[Unserializable()])
 
 
-def test_every_callback_ends_though_another_fails():
+def test_every_callback_ends_even_if_another_raises():
     log = []
 
     class Ends(gpumlp.Callback):
@@ -187,8 +187,8 @@ def test_every_callback_ends_though_another_fails():
     assert log == ["a", "b", "c"]
 
 
-def test_a_run_that_a_callback_ended_goes_on_unless_it_says_so_again(path):
-    """As one that kept to a limit of hours does in its next job."""
+def test_resumed_run_continues_unless_a_callback_stops_it_again(path):
+    """For example, a callback that limits the hours of each job."""
 
     class Limit(gpumlp.Callback):
         def on_fit_begin(self, trainer):

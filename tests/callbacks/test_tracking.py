@@ -1,10 +1,9 @@
-"""What TensorBoard and MLflow are told, read back from their files."""
+"""The files that the callbacks TensorBoard and MLflow write, read again."""
 
 from __future__ import annotations
 
 import math
 import signal
-import struct
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import gpumlp
 from gpumlp.callbacks import MLflow, TensorBoard
 from tests.support.kill_worker import STEPS, run
+from tests.support.tracking_files import events, mlflow_run, scalars
 from tests.support.training_cases import Die, Hook, die_at
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
@@ -21,42 +21,13 @@ pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 # ---- TensorBoard -------------------------------------------------------------------------------
 
 
-def events(folder):
-    """The events of a folder's files, in the order of their names, as TensorBoard reads them.
-
-    A record: its length (8 bytes), a checksum of that (4), the event, a checksum of it (4).
-    """
-    from tensorboardX.proto.event_pb2 import Event
-
-    for file in sorted(folder.glob("events.*")):
-        data, at = file.read_bytes(), 0
-        while at < len(data):
-            (length,) = struct.unpack_from("<Q", data, at)
-            yield Event.FromString(data[at + 12 : at + 12 + length])
-            at += 16 + length
-
-
-def scalars(folder):
-    """{tag: {step: value}} as TensorBoard shows it: a start hides what had got further."""
-    found = {}
-    for event in events(folder):
-        if event.session_log.status == 1:  # START
-            for points in found.values():
-                for step in [step for step in points if step >= event.step]:
-                    del points[step]
-        for value in event.summary.value:
-            if value.WhichOneof("value") == "simple_value":
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
-    return found
-
-
 TAGS = {
     "cost": "cost/training", "val_cost": "cost/validation", "metric": "metric/training",
     "val_metric": "metric/validation", "lr": "lr", "seconds": "seconds",
 }  # fmt: skip
 
 
-def assert_told(folder, trainer):
+def assert_scalars_are_history(folder, trainer):
     found, history = scalars(folder), trainer.history
     assert set(found) >= {TAGS[name] for name in history}
     steps = [STEPS * (i + 1) for i in range(history.epochs)]
@@ -70,12 +41,12 @@ def assert_told(folder, trainer):
 
 def test_scalars_are_the_history(tmp_path):
     trainer = run(epochs=4, train_metric=True, callbacks=[TensorBoard(tmp_path, lr_every=2)])
-    found = assert_told(tmp_path, trainer)
+    found = assert_scalars_are_history(tmp_path, trainer)
     expected = {t: trainer.schedule.lr(0.05, t - 1, 4 * STEPS) for t in range(2, 4 * STEPS + 1, 2)}
     assert found["lr/step"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_settings_and_last_numbers_are_on_the_hparams_page(tmp_path):
+def test_hparams_page_has_settings_and_last_numbers(tmp_path):
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
     trainer = run(epochs=2, callbacks=[TensorBoard(tmp_path)])
@@ -112,19 +83,19 @@ def test_histograms_of_the_parameters(tmp_path):
         assert last.sum == pytest.approx(tensor.sum(dtype=np.float64))
 
 
-def test_the_board_of_a_run_that_died_goes_on(tmp_path, path):
+def test_resumed_run_continues_its_events(tmp_path, path):
     with pytest.raises(Die):
         run(path, epochs=5, callbacks=[TensorBoard(tmp_path, lr_every=1), die_at(epoch=3)])
-    assert len(scalars(tmp_path)["lr"]) == 3  # one more than the checkpoint knows
+    assert len(scalars(tmp_path)["lr"]) == 3  # one epoch more than in the checkpoint
     hooks = [TensorBoard(tmp_path, lr_every=1)]
-    found = assert_told(tmp_path, run(path, epochs=5, resume=True, callbacks=hooks))
+    found = assert_scalars_are_history(tmp_path, run(path, epochs=5, resume=True, callbacks=hooks))
     assert list(found["lr/step"]) == list(range(1, 5 * STEPS + 1))
-    again = run(epochs=2, callbacks=[TensorBoard(tmp_path)])  # anew, in the same folder
-    assert_told(tmp_path, again)
+    again = run(epochs=2, callbacks=[TensorBoard(tmp_path)])  # a new run in the same folder
+    assert_scalars_are_history(tmp_path, again)
 
 
 @pytest.mark.parametrize("arguments", [{"lr_every": 0}, {"lr_every": -1}, {"histograms": 0}])
-def test_a_board_that_cannot_be_is_refused(tmp_path, arguments):
+def test_invalid_argument_raises(tmp_path, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         TensorBoard(tmp_path, **arguments)
 
@@ -139,23 +110,10 @@ def store(tmp_path, monkeypatch):
     return tmp_path / "mlruns"
 
 
-def told(hook):
-    """The run, and its metrics as {name: {epoch: value}}."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(hook.uri)
-    made = client.get_run(hook.run_id)
-    metrics = {
-        name: {point.step: point.value for point in client.get_metric_history(hook.run_id, name)}
-        for name in made.data.metrics
-    }
-    return client, made, metrics
-
-
-def test_a_run_has_settings_metrics_and_the_model(store, tmp_path):
+def test_run_has_settings_metrics_and_model(store, tmp_path):
     hook = MLflow("mine", "first", uri=store, model=True)
     trainer = run(epochs=3, callbacks=[hook], metric={"F1 (macro)": "f1_macro"})
-    client, made, metrics = told(hook)
+    client, made, metrics = mlflow_run(hook)
     assert client.get_experiment(made.info.experiment_id).name == "mine"
     assert (made.info.run_name, made.info.status) == ("first", "FINISHED")
     assert {"lr": "0.05", "widths": "5-8-3", "optimizer.beta1": "0.9"}.items() <= (
@@ -166,17 +124,17 @@ def test_a_run_has_settings_metrics_and_the_model(store, tmp_path):
         points = metrics["val_F1 _macro_" if "F1" in name else name]
         assert points == {i + 1: value for i, value in enumerate(column)}
     file = client.download_artifacts(hook.run_id, "model.safetensors", str(tmp_path))
-    twin = gpumlp.MLP.load(file, backend="numpy")
-    assert twin.theta.flat.tobytes() == trainer.net.theta.flat.tobytes()
+    loaded = gpumlp.MLP.load(file, backend="numpy")
+    assert loaded.theta.flat.tobytes() == trainer.net.theta.flat.tobytes()
 
 
-def test_a_run_that_died_goes_on(store, path):
+def test_resumed_fit_continues_its_run(store, path):
     first, hook = MLflow(uri=store), MLflow(uri=store)
     with pytest.raises(Die):
         run(path, epochs=4, callbacks=[first, die_at(2 * STEPS + 3)])
-    assert told(first)[1].info.status == "FAILED"
+    assert mlflow_run(first)[1].info.status == "FAILED"
     trainer = run(path, epochs=4, resume=True, callbacks=[hook])
-    _, made, metrics = told(hook)
+    _, made, metrics = mlflow_run(hook)
     assert (hook.run_id, made.info.status) == (first.run_id, "FINISHED")
     assert metrics["cost"] == {i + 1: value for i, value in enumerate(trainer.history["cost"])}
     again = MLflow(uri=store)
@@ -184,22 +142,22 @@ def test_a_run_that_died_goes_on(store, path):
     assert again.run_id != first.run_id
 
 
-def test_ctrl_c_is_told(store):
+def test_ctrl_c_ends_the_run_as_killed(store):
     hook = MLflow(uri=store, model=True)
     press = Hook(lambda trainer: trainer.steps == 3 and signal.raise_signal(signal.SIGINT))
     run(epochs=2, callbacks=[hook, press])
-    client, made, _ = told(hook)
+    client, made, _ = mlflow_run(hook)
     assert made.info.status == "KILLED"
     assert [file.path for file in client.list_artifacts(hook.run_id)] == ["model.safetensors"]
 
 
-def test_no_number_is_told_too(store):
+def test_nan_is_logged(store):
     hook = MLflow(uri=store)
     run(epochs=1, callbacks=[hook], metric=lambda y, p: math.nan)
-    assert math.isnan(told(hook)[2]["val_metric"][1])
+    assert math.isnan(mlflow_run(hook)[2]["val_metric"][1])
 
 
-def test_a_store_that_mlflow_cannot_use_is_one_error(tmp_path, monkeypatch):
+def test_unusable_store_raises(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     with pytest.raises(ValueError, match="MLflow cannot use .*maintenance mode.*ALLOW_FILE_STORE"):
         run(epochs=1, callbacks=[MLflow(uri=tmp_path)])
@@ -208,7 +166,7 @@ def test_a_store_that_mlflow_cannot_use_is_one_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("hook", "module"), [(TensorBoard("t"), "tensorboardX"), (MLflow(), "mlflow")]
 )
-def test_without_the_library_the_extra_is_named(hook, module, monkeypatch):
+def test_missing_library_raises_with_the_extra(hook, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=r'pip install "gpumlp\[tracking\]"'):
         run(epochs=1, callbacks=[hook])

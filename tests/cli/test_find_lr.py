@@ -74,10 +74,10 @@ def test_takes_the_file_of_a_run(flowers, tmp_path):
 def test_the_picture_is_of_the_curve(flowers, tmp_path, monkeypatch):
     drawn = []
     figure = plots.range_figure
-    monkeypatch.setattr(plots, "range_figure", lambda c: (drawn.append(c), figure(c))[1])
+    monkeypatch.setattr(plots, "range_figure", lambda *c: (drawn.append(c), figure(*c))[1])
     found = told(flowers, *OPTIONS, "--plot", tmp_path / "lr.png")
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
-    assert [curve.suggestion for curve in drawn] == [found["suggestion"]]
+    assert [suggestion for _, _, _, suggestion, _ in drawn] == [found["suggestion"]]
 
 
 def test_no_suggestion_where_the_cost_never_falls(flowers):

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("typer")
 
 from gpumlp.training import Trainer
-from tests.callbacks.test_tracking import scalars
 from tests.cli.test_training import FLOWERS, LONGER, columns, theta
 from tests.support.cli_cases import run
+from tests.support.tracking_files import scalars
 
 
 def test_resume_after_ctrl_c_goes_on_with_all_of_it(flowers, tmp_path, monkeypatch):

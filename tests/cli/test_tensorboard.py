@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("typer")
 
-from tests.callbacks.test_tracking import scalars
 from tests.support.cli_cases import SMALL, run
+from tests.support.tracking_files import scalars
 
 OPTIONS = ["--target", "species", *SMALL, "--tensorboard"]
 

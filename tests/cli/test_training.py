@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
-from gpumlp import plots
 from gpumlp.callbacks import EarlyStopping, ReduceOnPlateau
 from gpumlp.data import load, split
+from gpumlp.plots import training as plots
 from gpumlp.training import Trainer
 from tests.support.cli_cases import SMALL, run
 

@@ -1,4 +1,4 @@
-"""The estimators in the CUDA backend, its kernels run on the CPU: as in the NumPy backend, and copied."""
+"""Estimators on the CUDA backend, whose kernels run on the CPU: the same results, and copies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "muon", "lbfgs"])
-def test_as_in_the_numpy_backend(solver: str) -> None:
+def test_cuda_backend_equals_numpy_backend(solver: str) -> None:
     gpu = on_harness(solver).fit(X, Y, sample_weight=WEIGHTS)
     settings = SETTINGS | {"solver": solver, "precision": "float64", "backend": "numpy"}
     cpu = MLPClassifier(**settings).fit(X, Y, sample_weight=WEIGHTS)
@@ -49,39 +49,39 @@ def test_as_in_the_numpy_backend(solver: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("solver", ["adam", "sgd", "muon"])
-def test_a_copy_goes_on_as_the_original(solver: str, precision: str) -> None:
-    """With the optimizer's state and the best parameters so far, which a copy has on the host."""
+def test_copy_continues_like_the_original(solver: str, precision: str) -> None:
+    """A copy has the optimizer's state and the best parameters so far on the host."""
     e = on_harness(solver, precision)
     for _ in range(3):
         e.partial_fit(X, Y, classes=[0, 1, 2])
-    twin = copy.deepcopy(e)
+    copied = copy.deepcopy(e)
     for _ in range(2):
         e.partial_fit(X, Y)
-        twin.partial_fit(X[:, ::-1][:, ::-1], Y)
-    assert same(twin, e)
-    assert twin.validation_scores_ == e.validation_scores_
+        copied.partial_fit(X[:, ::-1][:, ::-1], Y)
+    assert same(copied, e)
+    assert copied.validation_scores_ == e.validation_scores_
     e.set_params(warm_start=True).fit(X, Y)
     assert len(e.loss_curve_) == 5 + e.n_iter_
 
 
-def test_a_clone_computes_in_the_same_backend() -> None:
+def test_clone_uses_the_same_backend() -> None:
     e = on_harness()
-    twin = clone(e)
-    assert twin.backend is e.backend
-    assert same(twin.fit(X, Y), e.fit(X, Y))
+    copied = clone(e)
+    assert copied.backend is e.backend
+    assert same(copied.fit(X, Y), e.fit(X, Y))
 
 
-def test_a_pickle_asks_for_the_backend_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a search fits in other processes."""
+def test_pickle_finds_the_backend_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, a search fits in other processes."""
     e = on_harness("muon", "bfloat16").partial_fit(X, Y, classes=[0, 1, 2])
     monkeypatch.setattr("gpumlp.backends.cuda.open_device", lambda: HostDevice())
-    twin = pickle.loads(pickle.dumps(e))
-    assert twin.net_.precision == twin.backend.precision == "bfloat16"
-    assert same(twin.partial_fit(X, Y), e.partial_fit(X, Y))
+    copied = pickle.loads(pickle.dumps(e))
+    assert copied.net_.precision == copied.backend.precision == "bfloat16"
+    assert same(copied.partial_fit(X, Y), e.partial_fit(X, Y))
 
 
-def test_muon_learns_with_the_estimators_settings() -> None:
-    """A regression that its start is far from, in both backends."""
+def test_muon_learns_a_regression() -> None:
+    """A regression that is far from its start, on both backends."""
     y = np.sin(2 * X[:, 0]) + X[:, 1] * X[:, 2]
     settings = {"solver": "muon", "learning_rate_init": 0.02, "random_state": 0, "tol": 0}
     for backend in ("numpy", CudaBackend(HostDevice(), "float32")):
@@ -91,8 +91,8 @@ def test_muon_learns_with_the_estimators_settings() -> None:
         assert e.score(X, y) > 0.9
 
 
-def test_a_backend_of_another_precision_is_refused() -> None:
-    """Not left to compute in its own, as if nothing had been said."""
+def test_backend_of_another_precision_raises() -> None:
+    """The backend does not silently compute in its own precision."""
     backend = CudaBackend(HostDevice(), "float32")
     e = MLPClassifier(**SETTINGS, backend=backend, precision="float64")
     with pytest.raises(ValueError, match=r"precision='float64', but .* in float32; pass .*auto"):

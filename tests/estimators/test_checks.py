@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of an estimator, in float64 without exception, and in float32."""
+"""scikit-learn's own checks of an estimator: all in float64, all but two in float32."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_float64(estimator, check):
     check(estimator)
 
 
-# a weight and a row repeated differ by rounding, and the check allows float64's: 1e-7
+# a weight and a repeated row give results that differ by rounding; the check allows 1e-7
 ROUNDED = {
     f"check_sample_weight_equivalence_on_{kind}_data": "asks float32 for a relative 1e-7"
     for kind in ("dense", "sparse")

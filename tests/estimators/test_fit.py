@@ -1,4 +1,4 @@
-"""What the estimators have beyond scikit-learn's: weights, losses, validation, going on, ending."""
+"""What the estimators add to scikit-learn's: losses, weights, validation, partial_fit, stopping."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ X, CLASSES = make_classification(
 NAMES = np.array(["ash", "birch", "cedar"])[CLASSES]
 VALUES = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
 SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "backend": "numpy"}
-SMALL |= {"precision": "auto"}  # X's own, float64
+SMALL |= {"precision": "auto"}  # that of X: float64
 
 
 def same(a, b):
@@ -35,7 +35,7 @@ def same(a, b):
 # ---- outputs -------------------------------------------------------------------------------------
 
 
-def test_predictions_are_the_networks_by_numpy():
+def test_predictions_equal_numpy():
     e = MLPClassifier(**SMALL, activation=["gelu"]).fit(X, NAMES)
     h = gpumlp.ACTIVATIONS["gelu"].f(X @ e.coefs_[0] + e.intercepts_[0])
     p = softmax(h @ e.coefs_[1] + e.intercepts_[1], axis=1)
@@ -52,7 +52,7 @@ def test_predictions_are_the_networks_by_numpy():
         ("negative_log_likelihood", 3, "softmax"), ("binary_cross_entropy", 3, "logistic"),
     ],
 )  # fmt: skip
-def test_losses_of_three_classes_learn(loss, units, out):
+def test_every_loss_learns_three_classes(loss, units, out):
     e = MLPClassifier((16,), loss=loss, max_iter=60, learning_rate_init=0.02, random_state=0)
     e.set_params(precision="float64").fit(X, NAMES)
     assert (e.n_outputs_, e.out_activation_) == (units, out)
@@ -73,7 +73,7 @@ def test_two_classes_have_one_logit_or_two(loss, units):
     assert e.score(X, y) > 0.9
 
 
-def test_labels_are_predicted_each_for_itself():
+def test_several_labels_are_predicted_independently():
     y = np.stack([CLASSES == 0, CLASSES != 1, X[:, 0] > 0], axis=1).astype(int)
     e = MLPClassifier((32,), max_iter=100, learning_rate_init=0.02, random_state=0).fit(X, y)
     p = e.predict_proba(X)
@@ -85,7 +85,7 @@ def test_labels_are_predicted_each_for_itself():
 
 
 @pytest.mark.parametrize("q", [0.1, 0.9])
-def test_a_quantile_is_learned(q):
+def test_quantile_loss_learns_the_quantile(q):
     x = RNG.uniform(-1, 1, (600, 1))
     y = x[:, 0] + RNG.exponential(size=600)
     loss = gpumlp.LOSSES["quantile"].set(q=q)
@@ -93,7 +93,7 @@ def test_a_quantile_is_learned(q):
     assert np.mean(y <= e.fit(x, y).predict(x)) == pytest.approx(q, abs=0.04)
 
 
-def test_an_output_activation_bounds_what_is_predicted():
+def test_output_activation_bounds_predictions():
     e = MLPRegressor(output_activation="softplus", **SMALL).fit(X, np.abs(VALUES))
     assert e.predict(100 * X).min() >= 0
     assert e.out_activation_ == "softplus"
@@ -110,7 +110,7 @@ def test_every_optimizer_is_a_solver(solver):
 # ---- weights -------------------------------------------------------------------------------------
 
 
-def test_class_weight_is_a_sample_weight_by_the_users_own_labels():
+def test_class_weight_multiplies_sample_weight():
     by_name = {"ash": 0.5, "cedar": 3.0}
     weights = np.select([NAMES == "ash", NAMES == "cedar"], [0.5, 3.0], 1.0)
     own = RNG.uniform(size=200)
@@ -119,7 +119,7 @@ def test_class_weight_is_a_sample_weight_by_the_users_own_labels():
     same(a, b)
 
 
-def test_balanced_gives_every_class_the_same_share_of_the_weights():
+def test_balanced_gives_every_class_the_same_share():
     own = RNG.uniform(size=200)
     total = np.array([own[np.equal(NAMES, c)].sum() for c in ("ash", "birch", "cedar")])
     weights = (own.sum() / 3 / total)[CLASSES] * own
@@ -129,10 +129,10 @@ def test_balanced_gives_every_class_the_same_share_of_the_weights():
         np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-14)
 
 
-def test_the_penalty_is_alpha_over_the_weights_of_a_minibatch():
+def test_penalty_is_alpha_over_the_weight_of_a_minibatch():
     weights = RNG.uniform(0, 4, 200)
     e = MLPRegressor(alpha=0.3, batch_size=50, **SMALL).fit(X, VALUES, weights)
-    lam = 0.3 / (50 * weights.mean()) / 0.5  # beside the mean of (ŷ − y)², twice scikit-learn's
+    lam = 0.3 / (50 * weights.mean()) / 0.5  # our mean of (ŷ − y)² is twice scikit-learn's
     assert e.net_.regularizer.name == "l2"
     assert dict(e.net_.regularizer.params) == pytest.approx({"lam": lam, "biases": 0}, rel=1e-12)
     given = MLPRegressor(regularizer=gpumlp.L1(0.01), **SMALL).fit(X, VALUES)
@@ -143,7 +143,7 @@ def test_the_penalty_is_alpha_over_the_weights_of_a_minibatch():
 
 
 @pytest.mark.parametrize("kind", ["classes", "values"])
-def test_validation_data_of_ones_own_are_scored_after_every_epoch(kind):
+def test_validation_data_is_scored_after_every_epoch(kind):
     y = NAMES if kind == "classes" else VALUES
     est = (MLPClassifier if kind == "classes" else MLPRegressor)(**SMALL, alpha=0.0)
     weights = RNG.uniform(size=80)
@@ -161,12 +161,12 @@ def test_validation_data_of_ones_own_are_scored_after_every_epoch(kind):
     np.testing.assert_allclose(est.validation_loss_curve_, losses, rtol=1e-9)
     assert est.best_validation_score_ == max(est.validation_scores_)
     plain = type(est)(**{**SMALL, "max_iter": 3}, alpha=0.0).fit(X[80:], y[80:])
-    same(est, plain)  # looking changes nothing
+    same(est, plain)  # validation does not change the training
     assert plain.validation_scores_ is plain.best_validation_score_ is None
 
 
 class Scripted:
-    """A scorer of given scores, which keeps θ as it finds it."""
+    """A scorer that returns given scores and records θ."""
 
     def __init__(self, scores):
         self.scores, self.seen = list(scores), []
@@ -179,33 +179,37 @@ class Scripted:
 @pytest.mark.parametrize(
     ("scores", "epochs", "best"),
     [
-        ([0.5, 0.6, 0.6, 0.6, 0.6, 0.9], 5, 1),  # three without an improvement, one more than asked
-        ([0.5, 0.505, 0.51, 0.515, 0.9], 4, 3),  # by less than tol, and yet the best
+        (
+            [0.5, 0.6, 0.6, 0.6, 0.6, 0.9],
+            5,
+            1,
+        ),  # three without improvement: one more than allowed
+        ([0.5, 0.505, 0.51, 0.515, 0.9], 4, 3),  # better by less than tol, and still the best
         ([0.5, 0.4, 0.4, 0.6, 0.5, 0.5, 0.5, 0.9], 7, 3),
     ],
 )
-def test_early_stopping_follows_the_scorer_and_restores_its_best(scores, epochs, best):
+def test_early_stopping_restores_the_best_score(scores, epochs, best):
     scoring = Scripted(scores)
     settings = {**SMALL, "max_iter": 20, "tol": 0.05, "n_iter_no_change": 2}
     e = MLPClassifier(**settings, early_stopping=True, scoring=scoring).fit(X, NAMES)
     assert (e.n_iter_, e.stopped_) == (epochs, "early")
     assert e.validation_scores_ == scores[:epochs]
-    for kept, found in zip(scoring.seen[best][0], e.coefs_, strict=True):
-        np.testing.assert_array_equal(kept, found)
+    for expected, found in zip(scoring.seen[best][0], e.coefs_, strict=True):
+        np.testing.assert_array_equal(expected, found)
     assert np.array_equal(scoring.seen[-1][0][0], e.coefs_[0]) == (best == epochs - 1)
-    assert set(scoring.seen[0][2]) == set(NAMES)  # labels as the user has them
+    assert set(scoring.seen[0][2]) == set(NAMES)  # labels as the user passed them
     assert len(scoring.seen[0][1]) == 20
 
 
 @pytest.mark.parametrize("name", ["neg_log_loss", "f1_macro", "accuracy"])
-def test_scorers_by_name(name):
+def test_scorer_by_name(name):
     from sklearn.metrics import get_scorer
 
     e = MLPClassifier(scoring=name, **SMALL).fit(X, NAMES, X_val=X[:50], y_val=NAMES[:50])
     assert e.validation_scores_[-1] == pytest.approx(get_scorer(name)(e, X[:50], NAMES[:50]))
 
 
-def test_the_held_out_share_has_every_class_and_is_not_trained_on():
+def test_validation_share_has_every_class_and_is_not_trained_on():
     seen = Scripted([1.0] * 5)
     rare = np.where(np.arange(200) < 6, "rare", "common")
     e = MLPClassifier(**SMALL, early_stopping=True, scoring=seen, validation_fraction=0.2)
@@ -216,10 +220,10 @@ def test_the_held_out_share_has_every_class_and_is_not_trained_on():
     assert e.t_ == 5 * 160
 
 
-# ---- going on ------------------------------------------------------------------------------------
+# ---- warm_start and partial_fit ------------------------------------------------------------------
 
 
-def test_warm_start_goes_on_from_the_parameters():
+def test_warm_start_continues_from_the_parameters():
     e = MLPRegressor(**SMALL, warm_start=True, solver="sgd", momentum=0.0).fit(X, VALUES)
     e.fit(X, VALUES)
     once = MLPRegressor(**{**SMALL, "max_iter": 10}, solver="sgd", momentum=0.0).fit(X, VALUES)
@@ -233,7 +237,7 @@ def test_warm_start_goes_on_from_the_parameters():
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "rmsprop", "lion"])
-def test_epochs_of_partial_fit_are_the_epochs_of_fit(solver):
+def test_partial_fit_epochs_equal_fit_epochs(solver):
     e, once = (MLPClassifier(**SMALL, solver=solver, batch_size=64) for _ in range(2))
     for i in range(5):
         e.partial_fit(X, NAMES, classes=["cedar", "ash", "birch"] if i == 0 else None)
@@ -243,7 +247,7 @@ def test_epochs_of_partial_fit_are_the_epochs_of_fit(solver):
     assert list(e.classes_) == ["ash", "birch", "cedar"]
 
 
-def test_partial_fit_takes_parts_without_some_classes():
+def test_partial_fit_accepts_parts_without_some_classes():
     e = MLPClassifier((16,), random_state=0, learning_rate_init=0.01)
     for _ in range(60):
         for i in range(3):
@@ -265,10 +269,10 @@ def test_early_stopping_works_with_partial_fit():
     e = MLPClassifier(**SMALL, early_stopping=True, n_iter_no_change=2, scoring=scoring)
     ends = [e.partial_fit(X, NAMES, np.unique(NAMES)).stopped_ for _ in range(5)]
     assert ends == ["finished"] * 4 + ["early"]
-    for kept, found in zip(scoring.seen[1][0], e.coefs_, strict=True):
-        np.testing.assert_array_equal(kept, found)
+    for expected, found in zip(scoring.seen[1][0], e.coefs_, strict=True):
+        np.testing.assert_array_equal(expected, found)
     for x, y in zip(scoring.seen[0][1:], scoring.seen[4][1:], strict=True):
-        np.testing.assert_array_equal(x, y)  # the same examples each time
+        np.testing.assert_array_equal(x, y)  # the same examples in each call
     before = e.coefs_[0]
     with pytest.warns(UserWarning, match="early stopping has ended this training"):
         e.partial_fit(X, NAMES)
@@ -277,7 +281,7 @@ def test_early_stopping_works_with_partial_fit():
     assert not np.array_equal(before, e.coefs_[0])
 
 
-def test_partial_fit_is_scored_on_ones_own_validation_data():
+def test_partial_fit_is_scored_on_given_validation_data():
     e = MLPRegressor(**SMALL, early_stopping=True)
     for _ in range(3):
         e.partial_fit(X[50:], VALUES[50:], X_val=X[:50], y_val=VALUES[:50])
@@ -285,17 +289,17 @@ def test_partial_fit_is_scored_on_ones_own_validation_data():
     assert (len(e.validation_scores_), e.t_) == (3, 450)
 
 
-def test_a_learning_rate_over_a_whole_fit_does_not_go_with_partial_fit():
+def test_partial_fit_with_a_schedule_over_the_whole_fit_raises():
     e = MLPRegressor(learning_rate="one_cycle")
     with pytest.raises(ValueError, match="spans a whole fit"):
         e.partial_fit(X, VALUES)
     assert not hasattr(MLPRegressor(solver="lbfgs"), "partial_fit")
 
 
-# ---- ending --------------------------------------------------------------------------------------
+# ---- the end of a fit ----------------------------------------------------------------------------
 
 
-def test_ctrl_c_leaves_an_estimator_that_can_be_used():
+def test_ctrl_c_leaves_a_usable_estimator():
     def interrupt(trainer):
         if trainer.steps == 7:
             signal.raise_signal(signal.SIGINT)
@@ -307,12 +311,12 @@ def test_ctrl_c_leaves_an_estimator_that_can_be_used():
     assert e.predict(X).shape == (200,)
 
 
-def test_too_few_epochs_are_said():
+def test_too_few_epochs_warn():
     with pytest.warns(ConvergenceWarning, match="raise max_iter=5 or tol=0.0001"):
         MLPClassifier(**SMALL).fit(X, NAMES)
 
 
-def test_a_diverged_training_says_so_and_leaves_no_model():
+def test_diverged_training_raises_and_leaves_no_model():
     e = MLPRegressor(solver="sgd", learning_rate_init=1e9, **SMALL)
     with pytest.raises(FloatingPointError, match=r"learning_rate_init=1e\+09; lower it"):
         e.fit(X, VALUES)
@@ -328,7 +332,7 @@ def test_verbose_prints_every_epoch(capsys):
     assert "score" in lines[2]
 
 
-def test_precision_is_float32_or_the_datas_own():
+def test_precision_auto_is_that_of_the_data():
     assert MLPRegressor(max_iter=5).fit(X, VALUES).predict(X).dtype == np.float32
     e = MLPRegressor(**SMALL)
     assert e.fit(X.astype(np.float32), VALUES).predict(X).dtype == np.float32

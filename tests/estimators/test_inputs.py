@@ -1,4 +1,4 @@
-"""What X and y may be: data frames, sparse matrices, other libraries' arrays; and what not."""
+"""Types of X and y: data frames, sparse matrices, other libraries' arrays; invalid arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ X = RNG.normal(size=(90, 4))
 LABELS = np.where(X[:, 0] > 0, "up", "down")
 VALUES = X[:, 0] - X[:, 1]
 SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0, "backend": "numpy"}
-SMALL |= {"precision": "auto"}  # X's own, float64
+SMALL |= {"precision": "auto"}  # that of X: float64
 COLUMNS = ["a", "b", "c", "d"]
 
 
@@ -27,7 +27,7 @@ COLUMNS = ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
-def test_data_frames_are_their_values_and_leave_their_names(kind):
+def test_data_frames_equal_arrays_and_set_feature_names(kind):
     make = {
         "pandas": lambda table: pd.DataFrame(table),
         "polars": lambda table: pl.DataFrame(table),
@@ -45,7 +45,7 @@ def test_data_frames_are_their_values_and_leave_their_names(kind):
         e.predict(other)
 
 
-def test_validation_and_scorers_take_frames_without_a_warning():
+def test_validation_and_scorers_accept_frames_without_a_warning():
     frame = pd.DataFrame(X, columns=COLUMNS)
     e = MLPClassifier(**SMALL, scoring="neg_log_loss", early_stopping=True)
     e.fit(frame, pd.Series(LABELS, dtype="category"), X_val=frame[:30], y_val=LABELS[:30])
@@ -57,8 +57,8 @@ def test_validation_and_scorers_take_frames_without_a_warning():
 
 @pytest.mark.parametrize("kind", [sp.csr_array, sp.csc_matrix, sp.coo_array])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_sparse_rows_are_the_dense_ones(kind, precision, monkeypatch):
-    monkeypatch.setattr(inputs, "CHUNK", 32)  # so that prediction takes several parts
+def test_sparse_rows_equal_dense_rows(kind, precision, monkeypatch):
+    monkeypatch.setattr(inputs, "CHUNK", 32)  # so that prediction has several parts
     x = np.where(RNG.uniform(size=X.shape) < 0.3, X, 0)
     seen = []
     dense = inputs.dense
@@ -68,17 +68,17 @@ def test_sparse_rows_are_the_dense_ones(kind, precision, monkeypatch):
         MLPRegressor(**settings).fit(kind(x), VALUES),
         MLPRegressor(**settings).fit(x, VALUES),
     )
-    assert seen[0].dtype == precision  # nothing wider in between
+    assert seen[0].dtype == precision  # no wider array in between
     np.testing.assert_allclose(e.predict(kind(x)), plain.predict(x), rtol=1e-5, atol=1e-6)
 
 
-def test_sparse_rows_larger_than_the_memory_are_refused():
+def test_sparse_rows_larger_than_memory_raise():
     x = sp.random_array((10**6, 10**8), density=1e-14, format="csr", rng=0)
-    with pytest.raises(ValueError, match=r"dense it takes 800,000\.0 GB.*partial_fit"):
+    with pytest.raises(ValueError, match=r"as a dense array it takes 800,000\.0 GB.*partial_fit"):
         MLPRegressor(**SMALL).fit(x, np.zeros(10**6))
 
 
-def test_sparse_labels():
+def test_sparse_labels_equal_dense_labels():
     y = np.stack([X[:, 0] > 0, X[:, 1] > 0], axis=1).astype(int)
     e, plain = MLPClassifier(**SMALL).fit(X, sp.csr_array(y)), MLPClassifier(**SMALL).fit(X, y)
     np.testing.assert_array_equal(e.predict_proba(X), plain.predict_proba(X))
@@ -87,7 +87,7 @@ def test_sparse_labels():
 # ---- other libraries' arrays ---------------------------------------------------------------------
 
 
-def test_torch_in_torch_out():
+def test_torch_tensors_return_torch_tensors():
     torch = pytest.importorskip("torch")
     x, y = torch.tensor(X, dtype=torch.float32), torch.tensor(VALUES, dtype=torch.float32)
     e = MLPRegressor(**SMALL).fit(x, y, sample_weight=torch.ones(90))
@@ -102,10 +102,10 @@ def test_torch_in_torch_out():
     assert isinstance(c.predict_proba(x), torch.Tensor)
     assert c.score(x.detach(), codes) == (c.predict(x) == codes).double().mean()
     names = MLPClassifier(**SMALL).fit(x, LABELS).predict(x)
-    assert isinstance(names, np.ndarray)  # torch has no words
+    assert isinstance(names, np.ndarray)  # torch has no strings
 
 
-def test_jax_in_jax_out():
+def test_jax_arrays_return_jax_arrays():
     jax = pytest.importorskip("jax")
     x = jax.numpy.asarray(X, dtype="float32")
     e = MLPRegressor(**SMALL).fit(x, jax.numpy.asarray(VALUES, dtype="float32"))
@@ -114,7 +114,7 @@ def test_jax_in_jax_out():
     np.testing.assert_array_equal(np.asarray(out), e.predict(np.asarray(x)))
 
 
-def test_arrays_of_the_cuda_backend_stay_there():
+def test_device_arrays_stay_on_the_device():
     from gpumlp.backends.cuda.backend import CudaBackend
     from tests.support.harness.host_device import HostDevice
 
@@ -129,7 +129,7 @@ def test_arrays_of_the_cuda_backend_stay_there():
         e.predict(backend.asarray(np.ones((3, 5))))
 
 
-# ---- what is refused -----------------------------------------------------------------------------
+# ---- invalid arguments ---------------------------------------------------------------------------
 
 BAD = [
     ({"hidden_layer_sizes": (8, 0)}, ValueError, r"hidden_layer_sizes\[1\] must be at least 1"),
@@ -146,7 +146,7 @@ BAD = [
     ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change must be at least 1"),
     ({"early_stopping": True, "validation_fraction": 1.0}, ValueError, "validation_fraction"),
     ({"early_stopping": True, "validation_fraction": 1e-3}, ValueError, "leaves 1 to validate on"),
-    ({"loss": "huber"}, ValueError, "huber is no loss of classes.*MLPRegressor"),
+    ({"loss": "huber"}, ValueError, "'huber' does not support classification.*MLPRegressor"),
     ({"class_weight": {"left": 2}}, ValueError, "class_weight has the class 'left'.*'down', 'up'"),
     ({"class_weight": "even"}, ValueError, 'class_weight must be "balanced" or a dict'),
     ({"scoring": "acuracy"}, ValueError, "acuracy"),
@@ -155,31 +155,31 @@ BAD = [
     ({"backend": "gpu"}, ValueError, "unknown backend 'gpu'"),
     ({"precision": "float16"}, ValueError, 'backend "numpy" has precision'),
     ({"clip_norm": -1}, ValueError, "clip_norm must be finite"),
-    ({"momentum": 1.5, "solver": "sgd"}, ValueError, "momentum must be below 1"),
+    ({"momentum": 1.5, "solver": "sgd"}, ValueError, "momentum must be less than 1"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "error", "message"), BAD)
-def test_parameters_that_are_refused(settings, error, message):
+def test_invalid_parameter_raises(settings, error, message):
     with pytest.raises(error, match=message):
         MLPClassifier(**{**SMALL, **settings}).fit(X, LABELS)
 
 
-def test_regression_refuses_losses_of_classes_and_counts_below_zero():
-    with pytest.raises(ValueError, match="softmax_cross_entropy is a loss of classes"):
+def test_regression_with_unsuitable_loss_raises():
+    with pytest.raises(ValueError, match="'softmax_cross_entropy' does not support regression"):
         MLPRegressor("softmax_cross_entropy").fit(X, VALUES)
     with pytest.raises(ValueError, match="poisson takes counts"):
         MLPRegressor("poisson").fit(X, VALUES)
 
 
-def test_half_a_validation_set_is_refused():
+def test_incomplete_validation_data_raises():
     with pytest.raises(ValueError, match="X_val and y_val belong together"):
         MLPRegressor(**SMALL).fit(X, VALUES, X_val=X)
     with pytest.raises(ValueError, match="3 features"):
         MLPRegressor(**SMALL).fit(X, VALUES, X_val=X[:, :3], y_val=VALUES)
 
 
-def test_a_model_is_there_still_where_the_next_fits_arguments_are_refused():
+def test_model_remains_after_a_fit_with_invalid_arguments():
     e = MLPClassifier(**SMALL).fit(X, LABELS)
     before = e.predict_proba(X)
     with pytest.raises(ValueError, match="NaN"):
@@ -187,7 +187,7 @@ def test_a_model_is_there_still_where_the_next_fits_arguments_are_refused():
     np.testing.assert_array_equal(e.predict_proba(X), before)
 
 
-def test_a_network_goes_to_a_file_and_back(tmp_path):
+def test_network_is_saved_and_loaded(tmp_path):
     e = MLPClassifier(**SMALL).fit(X, LABELS)
     e.net_.save(tmp_path / "m.safetensors")
     net = gpumlp.MLP.load(tmp_path / "m.safetensors", backend="numpy")

@@ -1,4 +1,4 @@
-"""Parameters that have scikit-learn's names move θ as scikit-learn's own estimators move it."""
+"""Parameters with scikit-learn's names change θ as in scikit-learn's own estimators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOLVERS = {
 
 
 def both(target, **settings):
-    """Ours and scikit-learn's, with the same θ after an epoch."""
+    """Our estimator and scikit-learn's, with the same θ after an epoch."""
     settings = {
         "hidden_layer_sizes": (7, 6),
         "activation": "logistic",
@@ -40,7 +40,7 @@ def both(target, **settings):
         "shuffle": False,
         "epsilon": 1e-13,
         **settings,
-    }  # fmt: skip  (scikit-learn adds epsilon to a root that is not corrected yet)
+    }  # fmt: skip  (scikit-learn adds epsilon to a root before the bias correction)
     kind = "Regressor" if "value" in target else "Classifier"
     pair = [
         getattr(ours, f"MLP{kind}")(**settings, precision="float64"),
@@ -64,13 +64,13 @@ def agree(pair, rtol=1e-9):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_moves_every_kind_of_target_alike(target, solver):
+def test_every_solver_changes_parameters_as_scikit_learn(target, solver):
     pair = both(target, **SOLVERS[solver])
     start = [p.copy() for p in parameters(pair[1])]
     for e in pair:
         e.set_params(max_iter=6).fit(X, TARGETS[target])
     agree(pair)
-    # by far more than they may differ
+    # by far more than the tolerance
     assert max(abs(p - q).max() for p, q in zip(parameters(pair[1]), start, strict=True)) > 0.01
     assert pair[0].n_outputs_ == pair[1].n_outputs_
     assert pair[0].out_activation_ == pair[1].out_activation_
@@ -78,7 +78,7 @@ def test_every_solver_moves_every_kind_of_target_alike(target, solver):
 
 
 @pytest.mark.parametrize("target", ["two classes", "three classes", "labels", "a value"])
-def test_the_loss_is_scikit_learns(target):
+def test_loss_is_that_of_scikit_learn(target):
     pair = both(target, alpha=0.0)
     for e in pair:
         e.set_params(max_iter=6).fit(X, TARGETS[target])
@@ -87,7 +87,7 @@ def test_the_loss_is_scikit_learns(target):
     assert pair[0].best_loss_ == min(pair[0].loss_curve_)
 
 
-def test_poissons_too():
+def test_poisson_loss_is_that_of_scikit_learn():
     y = RNG.poisson(np.exp(X[:, 0]))
     settings = {"loss": "poisson", "shuffle": False, "random_state": 0, "warm_start": True}
     settings |= {"solver": "sgd", "learning_rate_init": 0.01}
@@ -105,7 +105,7 @@ def test_poissons_too():
 
 
 @pytest.mark.parametrize("target", ["three classes", "labels", "three values"])
-def test_example_weights_too(target):
+def test_sample_weights_act_as_in_scikit_learn(target):
     weights = RNG.integers(0, 4, 60).astype(float)
     pair = both(target, batch_size=60, solver="sgd")
     for e in pair:
@@ -113,7 +113,7 @@ def test_example_weights_too(target):
     agree(pair)
 
 
-def test_invscaling_falls_with_the_examples_seen():
+def test_invscaling_learning_rate_falls_with_examples_seen():
     pair = both("a value", solver="sgd", momentum=0.0, learning_rate="invscaling", power_t=0.3)
     for e in pair:
         for _ in range(6):
@@ -127,8 +127,8 @@ def test_invscaling_falls_with_the_examples_seen():
 
 
 @pytest.mark.parametrize("epochs", [12, 100])
-def test_adaptive_falls_where_nothing_improves_and_ends_where_it_is_too_small(epochs):
-    never = {"tol": 1e6, "n_iter_no_change": 1}  # no epoch improves by so much
+def test_adaptive_learning_rate_falls_without_improvement_and_ends(epochs):
+    never = {"tol": 1e6, "n_iter_no_change": 1}  # no epoch improves by that much
     pair = both("a value", solver="sgd", momentum=0.0, learning_rate="adaptive", **never)
     for e in pair:
         e.set_params(max_iter=epochs).fit(X, TARGETS["a value"])
@@ -139,7 +139,7 @@ def test_adaptive_falls_where_nothing_improves_and_ends_where_it_is_too_small(ep
 
 @pytest.mark.parametrize("patience", [1, 4])
 @pytest.mark.parametrize("tol", [1e-4, 1e-2, 3e-2])
-def test_training_ends_with_the_same_epoch(tol, patience):
+def test_training_stops_after_the_same_epoch(tol, patience):
     pair = both("three classes", tol=tol, n_iter_no_change=patience, alpha=0.0)
     for e in pair:
         e.set_params(max_iter=400).fit(X, TARGETS["three classes"])
@@ -148,7 +148,7 @@ def test_training_ends_with_the_same_epoch(tol, patience):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_lbfgs_finds_a_minimum_as_low(target):
+def test_lbfgs_minimum_is_as_low(target):
     y, alpha = TARGETS[target], 3.0
     pair = both(target, solver="lbfgs", activation="tanh", alpha=alpha, tol=1e-7)
     for e in pair:
@@ -163,7 +163,7 @@ def test_lbfgs_finds_a_minimum_as_low(target):
             L = -np.log(right).reshape(60, -1).sum(axis=1).mean()
         return L + 0.5 * alpha * sum((W**2).sum() for W in e.coefs_) / 60
 
-    # of several values scikit-learn's loss and its gradient do not belong together
+    # for several values, scikit-learn's gradient is not that of its loss
     lower = target == "three values" and cost(pair[0]) < cost(pair[1])
     assert lower or cost(pair[0]) == pytest.approx(cost(pair[1]), rel=1e-6)
     assert pair[0].loss_ == pytest.approx(cost(pair[0]), rel=1e-12)

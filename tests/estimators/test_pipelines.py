@@ -1,4 +1,4 @@
-"""The estimators within scikit-learn: copies, searches, pipelines, routing and its callbacks."""
+"""Estimators in scikit-learn: copies, searches, pipelines, metadata routing, callbacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAST |= {"backend": "numpy"}
 # ---- copies --------------------------------------------------------------------------------------
 
 
-def test_parameters_go_in_and_come_out_as_they_are():
+def test_parameters_are_stored_unchanged():
     settings = {
         "activation": [gpumlp.ACTIVATIONS["elu"].set(alpha=2.0)],
         "loss": gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1),
@@ -43,29 +43,29 @@ def test_parameters_go_in_and_come_out_as_they_are():
     }  # fmt: skip
     e = MLPClassifier(**settings)
     assert {name: e.get_params()[name] for name in settings} == settings
-    twin = clone(e)
-    assert twin.get_params() == e.get_params()
+    copied = clone(e)
+    assert copied.get_params() == e.get_params()
     assert clone(e.set_params(**FAST)).fit(X, Y).score(X, Y) > 0.9
     assert "Activation('elu', alpha=2.0)" in repr(e)
 
 
-@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+@pytest.mark.parametrize("method", ["pickle", "deepcopy"])
 @pytest.mark.parametrize("stopping", [False, True])
-def test_a_copy_goes_on_with_partial_fit_to_the_bit(way, stopping):
+def test_copy_continues_partial_fit_bit_for_bit(method, stopping):
     e = MLPClassifier(**FAST, early_stopping=stopping)
     for _ in range(3):
         e.partial_fit(X, Y, classes=[0, 1, 2])
-    twin = pickle.loads(pickle.dumps(e)) if way == "pickle" else copy.deepcopy(e)
+    copied = pickle.loads(pickle.dumps(e)) if method == "pickle" else copy.deepcopy(e)
     for _ in range(3):
         e.partial_fit(X, Y)
-    assert twin.t_ < e.t_
+    assert copied.t_ < e.t_
     for _ in range(3):
-        twin.partial_fit(X, Y)
-    np.testing.assert_array_equal(twin.predict_proba(X), e.predict_proba(X))
-    assert twin.loss_curve_ == e.loss_curve_
+        copied.partial_fit(X, Y)
+    np.testing.assert_array_equal(copied.predict_proba(X), e.predict_proba(X))
+    assert copied.loss_curve_ == e.loss_curve_
 
 
-def test_the_pickle_of_a_fit_holds_no_more_than_its_parameters():
+def test_pickle_is_not_much_larger_than_the_parameters():
     e = MLPClassifier((300, 300), max_iter=2, backend="numpy", early_stopping=False).fit(X, Y)
     count = sum(p.size for p in [*e.coefs_, *e.intercepts_])
     assert len(pickle.dumps(e)) < 8 * count + 20_000
@@ -75,7 +75,7 @@ def test_the_pickle_of_a_fit_holds_no_more_than_its_parameters():
 
 
 @pytest.mark.parametrize("jobs", [None, 2])
-def test_a_grid_search(jobs):
+def test_grid_search(jobs):
     grid = {
         "mlpclassifier__activation": ["tanh", gpumlp.ACTIVATIONS["leaky_relu"].set(slope=0.2)],
         "mlpclassifier__alpha": [1e-4, 1e3],
@@ -97,7 +97,7 @@ def test_cross_validation_and_meta_estimators():
     assert scaled.fit(X, 1e4 * X[:, 0] ** 2).score(X, 1e4 * X[:, 0] ** 2) > 0.8
 
 
-def test_a_column_transformer_and_frames_between_the_steps():
+def test_column_transformer_passes_frames():
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
     frame["kind"] = np.where(X[:, 0] > 0, "long", "short")
     columns = ColumnTransformer(
@@ -127,7 +127,7 @@ def test_metadata_is_routed():
 
 
 class Recorder:
-    """A callback of scikit-learn's, which stops after some epochs."""
+    """A callback of scikit-learn that stops the fit after some epochs."""
 
     def __init__(self, after):
         self.after, self.log = after, []
@@ -147,7 +147,7 @@ class Recorder:
         return context.task_name == "epoch" and context.task_id + 1 == self.after
 
 
-def test_scikit_learns_callbacks_see_every_epoch_and_may_end_it():
+def test_scikit_learn_callback_sees_every_epoch_and_can_stop():
     pytest.importorskip("sklearn.callback")
     recorder = Recorder(after=2)
     e = MLPClassifier(**FAST).set_callbacks(recorder).fit(X, Y)
@@ -159,7 +159,7 @@ def test_scikit_learns_callbacks_see_every_epoch_and_may_end_it():
     assert recorder.score == e.score(X, Y)
 
 
-def test_scikit_learns_own_monitor_in_a_search():
+def test_scoring_monitor_of_scikit_learn():
     callback = pytest.importorskip("sklearn.callback")
     frame = pd.DataFrame(X, columns=list("abcd"))
     monitor = callback.ScoringMonitor(scoring="accuracy")
@@ -173,7 +173,7 @@ def test_scikit_learns_own_monitor_in_a_search():
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
 @pytest.mark.filterwarnings("ignore:Training ended")
-def test_the_examples_in_the_docstrings(kind):
+def test_docstring_examples(kind):
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
     found = [
         example for example in finder.find(kind, globs={kind.__name__: kind}) if example.examples
@@ -185,7 +185,7 @@ def test_the_examples_in_the_docstrings(kind):
 # ---- imports -------------------------------------------------------------------------------------
 
 
-def test_without_scikit_learn_the_error_says_what_to_install():
+def test_missing_scikit_learn_raises_with_the_extra():
     code = "import sys; sys.modules['sklearn'] = None; import gpumlp; import gpumlp.estimators"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 'pip install "gpumlp[sklearn]"' in run.stderr.splitlines()[-1]

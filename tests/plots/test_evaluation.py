@@ -1,4 +1,4 @@
-"""The pictures of an evaluation hold its numbers, with few classes and many."""
+"""Confusion matrices and residuals are drawn from the numbers they were given."""
 
 import io
 
@@ -10,8 +10,7 @@ pytest.importorskip("typer")
 
 from gpumlp.cli.pictures import Picture
 from gpumlp.data import Dataset
-from gpumlp.plots.evaluation import confusion_figure, residual_figure
-from gpumlp.plots.training import write_png
+from gpumlp.plots import confusion_figure, residual_figure, write_png
 from tests.support.refusal import refusal
 
 
@@ -21,11 +20,11 @@ def labels(rng, n, m=500):
 
 
 @pytest.mark.parametrize("n", [2, 10, 20])
-def test_fields_show_counts_and_shades_shares_of_the_row(n, rng):
+def test_confusion_cells_show_counts_and_shares_of_the_row(n, rng):
     from sklearn.metrics import confusion_matrix
 
     y, p = labels(rng, n)
-    y[y == n - 1], names = 0, [f"class {i}" for i in range(n)]  # a class that there is none of
+    y[y == n - 1], names = 0, [f"class {i}" for i in range(n)]  # a class without examples
     axes = confusion_figure(y, p, names, "iris").axes[0]
     counts = confusion_matrix(y, p, labels=range(n))
     shown = np.zeros_like(counts)
@@ -43,7 +42,7 @@ def test_fields_show_counts_and_shades_shares_of_the_row(n, rng):
     )
 
 
-def test_many_classes_are_shades_and_some_names(rng):
+def test_many_classes_have_shades_and_some_names(rng):
     figure = confusion_figure(*labels(rng, 100), [f"class {i}" for i in range(100)])
     axes = figure.axes[0]
     assert not axes.texts
@@ -57,7 +56,7 @@ def test_many_classes_are_shades_and_some_names(rng):
 
 
 @pytest.mark.parametrize("m", [1, 200, 10_000])
-def test_points_are_the_values_and_their_residuals(m, rng):
+def test_residual_points_are_values_and_residuals(m, rng):
     y = 100 * rng.normal(size=(m, 1))
     p = y + rng.normal(size=y.shape)
     fit, rest = residual_figure(y, p, "price", "houses").axes
@@ -69,13 +68,13 @@ def test_points_are_the_values_and_their_residuals(m, rng):
         if m <= 4000:
             np.testing.assert_allclose(offsets, expected)
         else:
-            assert axes.collections[0].get_array().sum() == m  # each in one hexagon
+            assert axes.collections[0].get_array().sum() == m  # each point is in one hexagon
     lines = [line.get_ydata()[0] for line in rest.lines]
     np.testing.assert_allclose(lines, [0, *np.quantile(y - p, [0.05, 0.95])])
     np.testing.assert_allclose(fit.lines[0].get_xdata(), [points.min(), points.max()])
 
 
-def test_each_output_has_a_row_of_its_own(rng):
+def test_each_output_has_its_own_row(rng):
     y = rng.normal(size=(30, 9))
     axes = residual_figure(y, y + 1, "y").axes
     assert [panel.get_xlabel() for panel in axes[::2]] == [f"true y[{j}]" for j in range(6)]
@@ -83,7 +82,7 @@ def test_each_output_has_a_row_of_its_own(rng):
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
+def test_picture_from_parts_equals_picture_of_the_whole(task, tmp_path, rng, monkeypatch):
     seen = []
     monkeypatch.setattr("gpumlp.cli.pictures.write_png", lambda figure, path: seen.append(figure))
     x, classes = rng.normal(size=(60, 2)), ("a", "b", "c") if task == "classification" else None
@@ -105,7 +104,7 @@ def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
     np.testing.assert_array_equal(drawn[0], drawn[2])
 
 
-def test_predictions_that_are_not_finite_are_not_drawn(tmp_path):
+def test_nonfinite_predictions_raise(tmp_path):
     picture = Picture(tmp_path / "p.png")
     x, y = np.zeros((3, 1)), np.zeros(3)
     picture.add(Dataset("d", "regression", x, y, ("u",)), np.array([[0.0], [np.nan], [np.inf]]))
@@ -113,7 +112,7 @@ def test_predictions_that_are_not_finite_are_not_drawn(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_names_are_shown_as_they_are(tmp_path):
+def test_class_names_are_drawn_literally(tmp_path):
     names = [r"$\broken$", "花", "a name that is far too long"]
     figure = confusion_figure(np.array([0, 1, 2]), np.array([0, 1, 1]), names, "$x")
     write_png(figure, tmp_path / "c.png")

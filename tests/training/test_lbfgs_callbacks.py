@@ -10,8 +10,8 @@ import pytest
 import gpumlp
 from gpumlp import callbacks as ready
 from gpumlp.estimators import MLPRegressor
-from tests.callbacks.test_tracking import scalars, told
 from tests.support.refusal import refusal
+from tests.support.tracking_files import mlflow_run, scalars
 from tests.support.training_cases import LABELS, Hook, X, Y, classifier, regression, theta
 
 
@@ -55,7 +55,7 @@ def test_mlflow_is_told_too(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     hook = ready.MLflow(uri=tmp_path / "runs", model=True)
     _, history = fitted(hook)
-    _, made, metrics = told(hook)
+    _, made, metrics = mlflow_run(hook)
     assert made.info.status == "FINISHED"
     known = {"optimizer": "lbfgs", "max_iter": "6", "tol": "0.0001", "widths": "4-6-2"}
     assert known.items() <= made.data.params.items()
