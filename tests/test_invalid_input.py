@@ -39,7 +39,7 @@ BAD_X = [
     (None, TypeError, "x has dtype object", "pass real numbers"),
     ("x", TypeError, "x has dtype <U1", "pass real numbers"),
     (np.zeros((4, 3), "datetime64[s]"), TypeError, "x has dtype datetime64[s]", "pass real"),
-    (np.ma.masked_less(X, 0), ValueError, "x is masked in places; fill or remove those"),
+    (np.ma.masked_less(X, 0), ValueError, "x has masked values; fill or remove them"),
 ]
 OPERATIONS = {
     "forward": lambda net, x, y: net.forward(x),
@@ -147,7 +147,7 @@ BAD_Y = [
     ),
     (CE, [0, np.nan, 1, 0], ValueError, "y[1] is nan (1 such values)", "remove or impute"),
     (CE, [0, 1, 1, np.inf], ValueError, "y[3] is inf", "remove or impute"),
-    (CE, LABELS[:3], ValueError, "y has shape (3,) but x has 4 rows; pass one target a row"),
+    (CE, LABELS[:3], ValueError, "y has shape (3,) but x has 4 rows; pass one target per row"),
     (CE, LABELS[:, None], ValueError, "y has shape (4, 1)", "pass y of shape (4, 2) or labels"),
     (CE, ROWS.T, ValueError, "y has shape (2, 4) but x has 4 rows"),
     (CE, 1, ValueError, "y has shape () but x has 4 rows"),
@@ -160,12 +160,12 @@ BAD_Y = [
     (CE, 2 * ROWS - 0.5, ValueError, "y lies in [-0.5, 1.5]", "takes values from 0 to 1"),
     (BCE, 2 * ROWS - 1, ValueError, "y lies in [-1, 1]", "encode the classes as 0 and 1"),
     (BCE, LABELS, ValueError, "y has shape (4,) but the output layer has 2 units; pass y of shape"),
-    ("poisson", -ROWS, ValueError, "y has the value -1", "pass values of 0 and up"),
+    ("poisson", -ROWS, ValueError, "y has the value -1", "pass values of 0 or more"),
     (MSE, NAN, ValueError, "y[1, 0] is nan (3 such values)", "remove or impute"),
     (MSE, NAN.astype("float16"), ValueError, "y[1, 0] is nan (3 such values)"),
     (MSE, ROWS[:, :1], ValueError, "y has shape (4, 1)", "pass y of shape (4, 2)"),
     (MSE, ROWS[..., None], ValueError, "y has shape (4, 2, 1)", "pass y of shape (4, 2)"),
-    (MSE, np.ma.masked_equal(ROWS, 1), ValueError, "y is masked in places; fill or remove those"),
+    (MSE, np.ma.masked_equal(ROWS, 1), ValueError, "y has masked values; fill or remove them"),
 ]
 
 
@@ -191,22 +191,32 @@ def test_one_column_of_targets_may_be_flat():
 # ---- weights ------------------------------------------------------------------------------------
 
 BAD_WEIGHTS = [
-    ({"sample_weight": [1, 1, 1]}, ValueError, "sample_weight has shape (3,)", "a row, (4,)"),
-    ({"sample_weight": np.ones((4, 1))}, ValueError, "sample_weight has shape (4, 1)", "a row"),
-    ({"sample_weight": 2.0}, ValueError, "sample_weight has shape ()", "pass one weight a row"),
-    ({"sample_weight": [1, -1, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 and up"),
-    ({"sample_weight": [1, np.nan, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 and up"),
-    ({"sample_weight": [1, np.inf, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 and up"),
+    ({"sample_weight": [1, 1, 1]}, ValueError, "sample_weight has shape (3,)", "per row, (4,)"),
+    ({"sample_weight": np.ones((4, 1))}, ValueError, "sample_weight has shape (4, 1)", "per row"),
+    ({"sample_weight": 2.0}, ValueError, "sample_weight has shape ()", "pass one weight per row"),
+    ({"sample_weight": [1, -1, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 or more"),
+    (
+        {"sample_weight": [1, np.nan, 1, 1]},
+        ValueError,
+        "sample_weight",
+        "pass weights of 0 or more",
+    ),
+    (
+        {"sample_weight": [1, np.inf, 1, 1]},
+        ValueError,
+        "sample_weight",
+        "pass weights of 0 or more",
+    ),
     ({"sample_weight": [0, 0, 0, 0]}, ValueError, "sample_weight", "with a positive, finite sum"),
     ({"sample_weight": [1e308] * 4}, ValueError, "sample_weight", "with a positive, finite sum"),
     ({"sample_weight": list("abcd")}, TypeError, "sample_weight has dtype <U1", "pass one number"),
     ({"sample_weight": [1j] * 4}, TypeError, "sample_weight has dtype complex128", "one number"),
     ({"sample_weight": [[1], [1, 2]]}, ValueError, "sample_weight cannot be read as an array"),
-    ({"class_weight": [1, 2, 3]}, ValueError, "class_weight has shape (3,)", "a class, (2,)"),
-    ({"class_weight": [1, -2]}, ValueError, "class_weight", "pass weights of 0 and up"),
+    ({"class_weight": [1, 2, 3]}, ValueError, "class_weight has shape (3,)", "per class, (2,)"),
+    ({"class_weight": [1, -2]}, ValueError, "class_weight", "pass weights of 0 or more"),
     ({"class_weight": {2: 1.0}}, ValueError, "class_weight has the class 2; pass classes 0 … 1"),
     ({"class_weight": {"0": 1.0}}, ValueError, "class_weight has the class '0'; pass classes"),
-    ({"class_weight": {0: "a"}}, TypeError, "class_weight has dtype", "pass one number a class"),
+    ({"class_weight": {0: "a"}}, TypeError, "class_weight has dtype", "pass one number per class"),
     ({"class_weight": {0: 0, 1: 0}}, ValueError, "class_weight", "with a positive, finite sum"),
     ({"class_weight": "balance"}, ValueError, 'class_weight must be "balanced" or weights'),
 ]
@@ -220,7 +230,7 @@ def test_weights_are_refused(weights, error, said):
 
 @pytest.mark.parametrize("loss", [MSE, "poisson", BCE])
 def test_class_weights_need_one_class_an_example(loss):
-    said = ("class_weight needs one class an example", loss, "use sample_weight")
+    said = ("class_weight needs one class per example", loss, "use sample_weight")
     refusal(ValueError, lambda: network(loss).cost(X, ROWS, class_weight=[1, 2]), *said)
 
 

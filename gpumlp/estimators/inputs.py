@@ -97,7 +97,7 @@ def features(e: Any, X: Any, backend: Backend) -> Any:
 
 def host(a: Any, name: str) -> Any:
     """`a` where scikit-learn can look at it."""
-    return as_backend_array(a, HOST, name, across=True)
+    return as_backend_array(a, HOST, name, to_host=True)
 
 
 def precision_of(X: Any) -> str:

@@ -40,13 +40,13 @@ def activation(graph: Graph, f: Activation, z: str) -> str:
     """h = f(z): f's own operator, or its NumPy expression."""
     if f.name == "identity":
         return z
-    if f.stands_in_a_table() and f.name in NATIVE:
+    if f.is_built_in() and f.name in NATIVE:
         op, since, in_float64, given = NATIVE[f.name]
         if graph.opset >= since and (in_float64 or graph.dtype == np.float32):
             values: dict[str, Any] = {}
             values |= {k: f.params[v] if isinstance(v, str) else v for k, v in given.items()}
             return graph.node(op, z, **values)
-    if f.stands_in_a_table() and f.name in SHORT and graph.dtype == np.float32:
+    if f.is_built_in() and f.name in SHORT and graph.dtype == np.float32:
         return SHORT[f.name](graph, z)
     try:
         return graph.traced(f.f, z, **f.params)

@@ -68,7 +68,7 @@ PLAIN = {
 
 def module_of(f: Activation) -> nn.Module:
     """The module that computes f; of torch's own where it has one."""
-    if f.name not in MODULES or not f.stands_in_a_table():
+    if f.name not in MODULES or not f.is_built_in():
         raise ValueError(
             f"activation {f.name!r} is none of gpumlp's and torch does not know it; "
             f"use one of {', '.join(ACTIVATIONS)}"

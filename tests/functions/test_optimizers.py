@@ -270,5 +270,5 @@ def test_a_rule_of_ones_own(several_blocks, rng):
         update(backend, optimizer, NONE, theta, g.copy(), slots, 400, control)
         expected, last = expected - 0.1 * (g + 0.5 * last) / t, g
     np.testing.assert_allclose(theta, expected, rtol=1e-13)
-    with pytest.raises(ValueError, match="no CUDA rule; give cuda_rule, or use the NumPy backend"):
+    with pytest.raises(ValueError, match='no CUDA rule; give cuda_rule, or use backend="numpy"'):
         optimizer.cuda()

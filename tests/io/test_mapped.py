@@ -16,7 +16,7 @@ import pytest
 from gpumlp.data.scratch import Store
 from gpumlp.io import mapped
 from gpumlp.io.chunks import chunks, extent
-from gpumlp.io.mapped import FileRows, can_let_go, let_go, rows_of
+from gpumlp.io.mapped import FileRows, can_unmap, rows_of, unmap_pages
 from tests.loader.test_streaming import network, problem, trained
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "HELD", 0)
+    monkeypatch.setattr(mapped, "LARGE_MAP", 0)
 
 
 def resident(a: Any) -> int:
@@ -81,7 +81,7 @@ def test_changes_of_ones_own_are_kept(path: Path) -> None:
     frozen.flags.writeable = False  # of the array, not the map
     for view in (a, frozen, a[1:]):
         extent(view, "x")
-        assert not can_let_go(view)
+        assert not can_unmap(view)
         assert rows_of(view) is view
     np.testing.assert_array_equal(a, expected)
     np.testing.assert_array_equal(np.load(path), VALUES)
@@ -91,8 +91,8 @@ def test_changes_of_the_file_reach_it(path: Path) -> None:
     a = np.load(path, mmap_mode="r+")
     a[::3] = -1
     expected = np.array(a)
-    assert can_let_go(a)
-    let_go(a)
+    assert can_unmap(a)
+    unmap_pages(a)
     np.testing.assert_array_equal(a, expected)
     np.testing.assert_array_equal(np.load(path), expected)
 
@@ -103,12 +103,12 @@ def test_a_map_without_its_memmap(path: Path) -> None:
             access: np.frombuffer(mmap.mmap(file.fileno(), 0, access=access), np.uint8)
             for access in (mmap.ACCESS_READ, mmap.ACCESS_WRITE, mmap.ACCESS_COPY)
         }
-    assert [can_let_go(a) for a in maps.values()] == [True, False, False]
+    assert [can_unmap(a) for a in maps.values()] == [True, False, False]
     for a in maps.values():
         extent(a, "x")
         assert a.tobytes() == path.read_bytes()
-    assert not can_let_go(VALUES)
-    assert not can_let_go(None)
+    assert not can_unmap(VALUES)
+    assert not can_unmap(None)
 
 
 # ---- in any order --------------------------------------------------------------------------------
@@ -125,10 +125,10 @@ class TestRows:
             rows = rows_of(view)
             assert isinstance(rows, FileRows)
             out = np.full((300, *view.shape[1:]), 7, dtype)
-            rows.take(index, out)
+            rows.read(index, out)
             np.testing.assert_array_equal(out, view[index].astype(dtype))
             odd = np.full((300, *view.shape[1:], 2), 7, dtype)[..., 0]
-            rows.take(index, odd)
+            rows.read(index, odd)
             np.testing.assert_array_equal(odd, out)
         assert rows_of(a[:, 3:]) is not a
         for gaps in (a[:, 3:], a[::2], a[::-1], a.T):
@@ -144,7 +144,7 @@ class TestRows:
             rows, out = rows_of(a[2:]), np.empty((3, 40), np.float32)
             assert isinstance(rows, FileRows)
             del a
-            rows.take(np.array([0, 4997, 5]), out)
+            rows.read(np.array([0, 4997, 5]), out)
             np.testing.assert_array_equal(out, VALUES[[2, 4999, 7]])
 
     @on_linux
@@ -153,7 +153,7 @@ class TestRows:
         rows, out = rows_of(a), np.empty((2, 40), np.float32)
         a[4999] = np.arange(40)
         assert not isinstance(rows, np.ndarray)
-        rows.take(np.array([4999, 0]), out)
+        rows.read(np.array([4999, 0]), out)
         np.testing.assert_array_equal(out, [np.arange(40), VALUES[0]])
 
     def test_of_another_file_of_that_name_are_not_taken(self, path: Path) -> None:
@@ -168,8 +168,8 @@ class TestRows:
     def test_of_a_file_that_was_cut(self, path: Path) -> None:
         rows = rows_of(np.load(path, mmap_mode="r"))
         os.truncate(path, 1000)
-        with pytest.raises(OSError, match="rows are beyond the file's end: it has been cut"):
-            rows.take(np.array([4000]), np.empty((1, 40), np.float32))
+        with pytest.raises(OSError, match="rows are beyond the end of the file: it was truncated"):
+            rows.read(np.array([4000]), np.empty((1, 40), np.float32))
 
     @pytest.mark.parametrize("late", ["", "both"])
     @pytest.mark.parametrize("dtype", ["float32", "uint8", "bfloat16"])
