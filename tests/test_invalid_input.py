@@ -1,4 +1,4 @@
-"""What is not as said is refused in one line that names the argument and the remedy: data."""
+"""Invalid data raise an error of one line that names the argument and what to pass instead."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("x", "error", "said"), [(x, e, m) for x, e, *m in BAD_X])
-def test_x_is_refused_at_every_operation(operation, x, error, said):
+def test_invalid_x_raises(operation, x, error, said):
     refusal(error, lambda: OPERATIONS[operation](network(), x, LABELS), *said)
 
 
@@ -68,7 +68,7 @@ def read_only(a):
 
 
 class Table:
-    """An object that is no array but gives one, as data frames and other libraries' arrays do."""
+    """An object that converts itself to an array, as data frames do."""
 
     def __init__(self, values):
         self.values = values
@@ -113,17 +113,17 @@ def test_any_real_dtype_gives_the_same_result(dtype, precision):
 def test_pandas_frames_and_series_work():
     pandas = pytest.importorskip("pandas")
     net, frame = network(), pandas.DataFrame(X, columns=list("abc"))
-    series = pandas.Series(LABELS, index=[7, 5, 3, 1])  # the index plays no part
+    series = pandas.Series(LABELS, index=[7, 5, 3, 1])  # the index is not used
     assert net.cost(frame, series) == net.cost(X, LABELS)
     np.testing.assert_array_equal(net.forward(frame), net.forward(X))
     frame["c"] = ["low", "low", "high", None]
     refusal(TypeError, lambda: net.forward(frame), "x has dtype object", "x.astype('float32')")
 
 
-def test_what_is_passed_in_is_left_alone():
+def test_arguments_are_not_changed():
     net, x, y, w = network("squared_error"), X.copy(), ROWS.copy(), np.ones(4)
     net.cost_and_gradients(x, y, sample_weight=w)
-    net.forward(x)[...] = np.nan  # and what comes back is nobody's buffer
+    net.forward(x)[...] = np.nan  # the result is no buffer of the network
     np.testing.assert_array_equal(x, X)
     np.testing.assert_array_equal(y, ROWS)
     np.testing.assert_array_equal(w, np.ones(4))
@@ -171,18 +171,18 @@ BAD_Y = [
 
 @pytest.mark.parametrize("operation", ["cost", "cost_and_gradients"])
 @pytest.mark.parametrize(("loss", "y", "error", "said"), [(n, y, e, m) for n, y, e, *m in BAD_Y])
-def test_y_is_refused(operation, loss, y, error, said):
+def test_invalid_y_raises(operation, loss, y, error, said):
     refusal(error, lambda: OPERATIONS[operation](network(loss), X, y), *said)
 
 
-def test_y_beyond_the_networks_precision_is_refused():
+def test_y_beyond_the_precision_raises():
     y = np.array([[1e300, 0]] * 4)
     assert network("absolute_error").cost(X, y) > 1e299
     net = network("absolute_error", precision="float32")
     refusal(ValueError, lambda: net.cost(X, y), "y lies in [0, 1e+300], beyond", "float32; rescale")
 
 
-def test_one_column_of_targets_may_be_flat():
+def test_one_column_of_targets_may_be_one_dimensional():
     for loss in (MSE, BCE, "poisson"):
         net = network(loss, 1)
         assert net.cost(X, LABELS) == net.cost(X, LABELS[:, None]) == net.cost(X, LABELS > 0)
@@ -223,13 +223,13 @@ BAD_WEIGHTS = [
 
 
 @pytest.mark.parametrize(("weights", "error", "said"), [(w, e, m) for w, e, *m in BAD_WEIGHTS])
-def test_weights_are_refused(weights, error, said):
+def test_invalid_weights_raise(weights, error, said):
     refusal(error, lambda: network().cost(X, LABELS, **weights), *said)
     refusal(error, lambda: network().cost_and_gradients(X, LABELS, **weights), *said)
 
 
 @pytest.mark.parametrize("loss", [MSE, "poisson", BCE])
-def test_class_weights_need_one_class_an_example(loss):
+def test_class_weights_without_classes_raise(loss):
     said = ("class_weight needs one class per example", loss, "use sample_weight")
     refusal(ValueError, lambda: network(loss).cost(X, ROWS, class_weight=[1, 2]), *said)
 
@@ -256,9 +256,9 @@ def assert_one_line(error, *starts):
         hnp.arrays(ANY_DTYPE, st.tuples(st.integers(0, 9), st.just(3))),
     )
 )
-def test_any_x_gives_outputs_or_one_line(x):
+def test_any_x_gives_outputs_or_an_error_of_one_line(x):
     try:
-        with np.errstate(all="ignore"):  # values of x are not looked at
+        with np.errstate(all="ignore"):  # values of x are not checked
             y_hat = network().forward(x)
     except (ValueError, TypeError) as error:
         assert_one_line(error, "x ")
@@ -277,7 +277,7 @@ def test_any_x_gives_outputs_or_one_line(x):
     ),
     loss=st.sampled_from(list(LOSSES)),
 )
-def test_any_y_gives_a_cost_or_one_line(y, loss):
+def test_any_y_gives_a_cost_or_an_error_of_one_line(y, loss):
     net = network(loss, output_activation="softmax")
     try:
         with np.errstate(over="ignore"):
