@@ -6,7 +6,7 @@ Steps of 784-1024-1024-10 (relu, cross-entropy, minibatch 256, SGD), five in a r
 they are timed, an epoch of each must end with the same θ, bit for bit.  --write keeps the figures
 in results/; GPUMLP_BENCH_BACKEND chooses the backend (numpy).  The files, just written, are in the
 system's page cache: a disk that is slower than training is not what is timed.  "A large file" is
-one whose rows are read, as those of files above `mapped.HELD` bytes are, not mapped.
+one whose rows are read, as those of files above `mapped.LARGE_MAP` bytes are, not mapped.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def competitors(folder: Path) -> dict[str, Training]:
         path = folder / f"{dtype}.npy"
         np.save(path, x.astype(dtype))
         made[f"a file of {dtype}"] = Training(np.load(path, mmap_mode="r"), y, "stream")
-        mapped.HELD, held = 0, mapped.HELD
+        mapped.LARGE_MAP, held = 0, mapped.LARGE_MAP
         made[f"a large file of {dtype}"] = Training(np.load(path, mmap_mode="r"), y, "stream")
-        mapped.HELD = held
+        mapped.LARGE_MAP = held
     return made
 
 

@@ -1,4 +1,4 @@
-"""gpumlp: train large multilayer perceptrons on NVIDIA GPUs, with the same loop on NumPy."""
+"""gpumlp: train large multilayer perceptrons on NVIDIA GPUs, or with the same code on NumPy."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What is in `__all__` and not imported above: the training package and the callbacks."""
+    """Import the training package and the callbacks when one of their names is first used."""
     if name == "callbacks":
         return importlib.import_module("gpumlp.callbacks")
     if name in __all__:
@@ -48,5 +48,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Also what is not imported yet."""
+    """Return all public names, also those that are not imported yet."""
     return sorted({*globals(), *__all__})

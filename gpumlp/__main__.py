@@ -1,4 +1,4 @@
-"""``python -m gpumlp``: the command line, for a Python whose scripts are not on the PATH."""
+"""``python -m gpumlp``: the command line, if the scripts of this Python are not on the PATH."""
 
 from gpumlp.cli import main
 

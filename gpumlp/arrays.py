@@ -1,6 +1,6 @@
-"""Other libraries' arrays: taken as they lie, and results given back as the same kind.
+"""Arrays of other libraries: read without a copy where possible, and returned as the same kind.
 
-NumPy alone is imported: whoever passes a tensor has its library at hand already.
+This module imports NumPy alone.  A caller who passes a tensor has already imported its library.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ import numpy as np
 from gpumlp.backends import Backend
 from gpumlp.io.types import Array, HostArray
 
-ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types: the host's memory and CUDA's
+ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types for host memory and CUDA memory
 
 
-def as_backend_array(a: Any, backend: Backend, name: str = "x", *, across: bool = False) -> Any:
-    """`a` as an array of the backend or of the host, over the same memory where that can be.
+def as_backend_array(a: Any, backend: Backend, name: str = "x", *, to_host: bool = False) -> Any:
+    """Return `a` as an array of the backend or of the host, over the same memory if possible.
 
-    The producer's work on a GPU, on torch's current stream say, is done before it is read.  A
-    tensor that requires grad is detached.  What gives no memory away, lists and data frames, is
-    returned as it is.
+    The work that writes `a` on a GPU, for example on torch's current stream, is finished when this
+    function returns.  A tensor that requires grad is detached.  Objects without array memory, such
+    as lists and data frames, are returned unchanged.
 
     Args:
-        a: an array of NumPy, CuPy, torch, JAX or cuDF, or of any library that has DLPack or
-            ``__cuda_array_interface__``; of any shape, strides and dtype.  bfloat16 of torch's on
-            the host becomes float32, which holds it exactly.
-        backend: an array on a GPU is taken over by the CUDA backend alone, and on its own GPU.
-        name: what the errors call it.
-        across: copy from a GPU to the host where the backend needs it, in place of the error.
+        a: an array of NumPy, CuPy, torch, JAX or cuDF, or of any library that supports DLPack or
+            ``__cuda_array_interface__``; of any shape, strides and dtype.  A bfloat16 tensor of
+            torch on the host becomes float32, which represents its values exactly.
+        backend: only the CUDA backend reads an array on a GPU, and only on its own GPU.
+        name: what the errors call `a`.
+        to_host: copy an array on a GPU to the host if the backend computes there, instead of
+            raising ValueError.
 
     Raises:
-        ValueError: it lies on a GPU and the backend does not, or on another one.
-        TypeError: it cannot be read: sparse, say, or of a dtype that NumPy has not.
+        ValueError: `a` is on a GPU and the backend is not, or is on another one.
+        TypeError: `a` cannot be read: it is sparse, for example, or NumPy lacks its dtype.
     """
     if backend.owns(a) or isinstance(a, np.ndarray):
         return a
@@ -42,73 +43,43 @@ def as_backend_array(a: Any, backend: Backend, name: str = "x", *, across: bool 
             a = a.to_cupy()
         gpu = _gpu(a)
         if gpu is None:
-            return _on_host(a)
+            return _host_array(a)
         if backend.name != "numpy":
-            ours = backend.adopt(a.detach() if is_tensor(a) else a)
-        elif across:
-            return a.get() if hasattr(a, "get") else _on_host(a)
+            adopted = backend.adopt(a.detach() if is_tensor(a) else a)
+        elif to_host:
+            return a.get() if hasattr(a, "get") else _host_array(a)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
         raise TypeError(
-            f"{name}, a {_kind(a)}, cannot be read as an array ({reason}); "
+            f"{name}, a {_kind(a)}, cannot be read as an array ({_reason(error)}); "
             "pass a dense array of real numbers"
         ) from error
     if backend.name == "numpy":
         raise ValueError(
             f"{name}, a {_kind(a)}, is on {gpu} but this network computes on the host; "
-            f'pass {_downloaded(a, name)}, or build the network with backend="cupy"'
+            f'pass {_host_copy(a, name)}, or build the network with backend="cupy"'
         )
-    if not backend.owns(ours):
+    if not backend.owns(adopted):
         raise ValueError(
             f"{name}, a {_kind(a)}, is on {gpu} but this network is on {backend.describe()}; "
             "move one to the other's GPU"
         )
     backend.synchronize()
-    return ours
-
-
-def readable(backend: Backend, a: Any, name: str, remedy: str) -> Array:
-    """`a` as an array of the backend or the host, with a real dtype."""
-    a = as_backend_array(a, backend, name)
-    if not backend.owns(a) or isinstance(a, np.ndarray):
-        return numbers(a, name, remedy)
-    _real(a, name, remedy)
-    return a
-
-
-def numbers(a: Any, name: str, remedy: str) -> HostArray:
-    """`a` as a plain NumPy array with a real dtype."""
-    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
-        raise ValueError(f"{name} is masked in places; fill or remove those")
-    try:
-        array: HostArray = np.asarray(a)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of unlike length; a GPU's tensor
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(
-            f"{name} cannot be read as an array ({reason}); pass numbers, rows of equal length"
-        ) from error
-    _real(array, name, remedy)
-    return array
-
-
-def _real(a: Array, name: str, remedy: str) -> None:
-    if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
-        raise TypeError(f"{name} has dtype {a.dtype}; {remedy}")
+    return adopted
 
 
 def as_kind_of(result: Array, like: Any) -> Array:
-    """`result`, of the backend or the host, as the kind of array that `like` is, on its device.
+    """Return `result`, of the backend or the host, as the kind of array that `like` is.
 
-    It shares memory where the device is the same.  Where `like` is of no other library's kind, or
-    the result is no array of numbers, `result` itself.  JAX's keep float32 unless it was told to
-    use 64 bits.
+    The new array is on the device of `like`, and shares memory if the result is there too.  The
+    result itself is returned if `like` is of no other library, or if the result has no numbers.
+    JAX makes float32 of float64 unless it is configured for 64 bits.
     """
     if isinstance(like, np.ndarray) or not hasattr(result, "__dlpack__"):
         return result
-    if result.dtype.kind not in "fiubc" and result.dtype.name != "bfloat16":
+    if not _is_number(result, "fiubc"):
         return result
     if isinstance(result, np.ndarray):
-        result = np.require(result, requirements=["C", "W", "A"])  # as the others can share it
+        result = np.require(result, requirements=["C", "W", "A"])  # other libraries need these
     if is_tensor(like):
         return sys.modules["torch"].from_dlpack(result).to(like.device)
     if _library(like) in ("cupy", "cudf"):
@@ -118,14 +89,54 @@ def as_kind_of(result: Array, like: Any) -> Array:
     return like.__array_namespace__().from_dlpack(result, device=like.device)
 
 
+def real_array(backend: Backend, a: Any, name: str, hint: str) -> Array:
+    """Return `a` as an array of the backend or the host; raise TypeError unless its dtype is real.
+
+    hint: what the error says to pass instead.
+    """
+    a = as_backend_array(a, backend, name)
+    if not backend.owns(a) or isinstance(a, np.ndarray):
+        return real_host_array(a, name, hint)
+    _check_real(a, name, hint)
+    return a
+
+
+def real_host_array(a: Any, name: str, hint: str) -> HostArray:
+    """Return `a` as a plain NumPy array; raise TypeError unless its dtype is real."""
+    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
+        raise ValueError(f"{name} has masked values; fill or remove them")
+    try:
+        array: HostArray = np.asarray(a)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different length, for example
+        raise ValueError(
+            f"{name} cannot be read as an array ({_reason(error)}); "
+            "pass numbers, rows of equal length"
+        ) from error
+    _check_real(array, name, hint)
+    return array
+
+
 def is_tensor(a: Any) -> bool:
-    """Whether it is torch's."""
+    """Whether `a` is a tensor of torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(a, torch.Tensor)
 
 
-def _on_host(a: Any) -> Any:
-    """The NumPy array over the memory of one on the host; a copy of one that is not."""
+def _check_real(a: Array, name: str, hint: str) -> None:
+    if not _is_number(a, "fiub"):
+        raise TypeError(f"{name} has dtype {a.dtype}; {hint}")
+
+
+def _is_number(a: Array, kinds: str) -> bool:
+    return a.dtype.kind in kinds or a.dtype.name == "bfloat16"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
+
+
+def _host_array(a: Any) -> Any:
+    """Return a NumPy array over the memory of `a` if that is on the host, else over a copy."""
     if is_tensor(a):
         torch = sys.modules["torch"]
         return (a.float() if a.dtype == torch.bfloat16 else a).numpy(force=True)
@@ -135,7 +146,7 @@ def _on_host(a: Any) -> Any:
 
 
 def _gpu(a: Any) -> str | None:
-    """Where `a` is, in words, unless it is on the host."""
+    """Return the device of `a` in words, or None if `a` is on the host."""
     if is_tensor(a):
         return None if a.device.type == "cpu" else str(a.device)
     if hasattr(a, "__dlpack_device__"):
@@ -154,7 +165,7 @@ def _kind(a: Any) -> str:
     return f"{_library(a)} {type(a).__name__}"
 
 
-def _downloaded(a: Any, name: str) -> str:
-    """How its user copies it to the host."""
-    ways = {"torch": f"{name}.cpu()", "cupy": f"{name}.get()"}
-    return ways.get("torch" if is_tensor(a) else _library(a), f"numpy.asarray({name})")
+def _host_copy(a: Any, name: str) -> str:
+    """Return the expression that copies `a` to the host in its own library."""
+    calls = {"torch": f"{name}.cpu()", "cupy": f"{name}.get()"}
+    return calls.get("torch" if is_tensor(a) else _library(a), f"numpy.asarray({name})")

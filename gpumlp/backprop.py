@@ -1,20 +1,22 @@
 """Algorithms 6.3 and 6.4 of Goodfellow, Bengio and Courville, "Deep Learning" (2016).
 
-The book's two loops and nothing else.  A backend (`gpumlp.backends`) does each line on its own device;
-its operations are wider than the book's lines, because one pass over memory can do several of them:
+This file holds the book's two loops and nothing else.  A backend (`gpumlp.backends`) computes each
+line on its device.  Its operations are wider than the book's lines, because one pass over memory
+can do the work of several lines:
 
-    operation                 lines of the algorithm
+    operation            lines of the algorithm
     affine_activation    z = b + W h,  h = f(z)
-    output_gradient      gh = ∇_ŷ L,   gz = gh ⊙ f'(z),   ∇b = gz   (and the value of L, for free)
+    output_gradient      gh = ∇_ŷ L,   gz = gh ⊙ f'(z),   ∇b = gz   (and the value of L)
     weight_gradient      ∇W = gz hᵀ
     hidden_gradient      gh = Wᵀ gz,   gz = gh ⊙ f'(z),   ∇b = gz   (one layer further down)
 
-So the backward loop is the book's with its last line joined to the next turn's first two, and comes
-before ∇W, which may then be added to W in place: W has been read for the last time.  Rows are
-examples: a minibatch's z is h Wᵀ + b, its ∇W is gzᵀ h, and its ∇b the column sums of gz.
+The backward loop is therefore the book's loop with its last line joined to the first two lines of
+the next iteration.  That line comes before ∇W, so W has been read for the last time when ∇W is
+computed, and ∇W may be added to W in place.  Rows are examples: for a minibatch, z is h Wᵀ + b,
+∇W is gzᵀ h, and ∇b is the column sums of gz.
 
-Lists are indexed by layer, 1 … L, and h[0] = x.  The book's two uses of g are kept apart:
-gh = ∂J/∂h and gz = ∂J/∂z.
+Lists are indexed by layer, 1 … L, and h[0] = x.  The book uses g for two gradients, which have two
+names here: gh = ∂J/∂h and gz = ∂J/∂z.
 """
 
 from __future__ import annotations
@@ -24,15 +26,22 @@ from typing import Protocol
 from gpumlp.backends import Backend
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import Array
-from gpumlp.parameters import Parameters
+
+
+class Theta(Protocol):
+    """θ or its gradient: a flat buffer, with the biases from `split` on, and its views."""
+
+    flat: Array
+    split: int
+    W: list[Array]
+    b: list[Array]
 
 
 class Model(Protocol):
-    """What the loops need of a network; `rounded` is θ as the products read it."""
+    """A network as the loops see it."""
 
     backend: Backend
-    rounded: Parameters
-    theta: Parameters
+    widths: tuple[int, ...]
     f: list[Activation]
     loss: Loss
     regularizer: Regularizer
@@ -41,9 +50,17 @@ class Model(Protocol):
     def L(self) -> int:  # noqa: N802
         """The depth."""
 
+    @property
+    def theta(self) -> Theta:
+        """The parameters."""
+
+    @property
+    def rounded(self) -> Theta:
+        """θ as the matrix products read it: `theta` itself, or a copy in 16 bits."""
+
 
 class State(Protocol):
-    """What the loops leave for each other: one minibatch's arrays, (m, n_k) for layer k."""
+    """The arrays of one minibatch: (m, n_k) for layer k.  Each loop fills them for the next."""
 
     z: list[Array]
     h: list[Array]
@@ -55,22 +72,22 @@ class State(Protocol):
     J: Array
 
     def recompute(self, k: int) -> Array:
-        """h[k], computed from z[k] again where it was not kept."""
+        """Return h[k], computed again from z[k] if h[k] was not stored."""
 
 
 class Destination(Protocol):
-    """Where gradients go: lists indexed by layer.  factors: see `Backend.weight_gradient`."""
+    """The arrays that receive the gradients.  For `factors` see `Backend.weight_gradient`."""
 
     W: list[Array]
     b: list[Array]
     factors: Array | None
 
     def on_weight_gradient(self, k: int) -> None:
-        """∇W[k] is there, W[k] is not read again: the gradient may be used at once."""
+        """Use ∇W[k], which is complete.  W[k] is not read again in this pass."""
 
 
 def forward(net: Model, s: State) -> Array:
-    """Algorithm 6.3 up to its last line: from h[0] = x to ŷ = h[L], (m, n_L), which it returns."""
+    """Compute Algorithm 6.3 up to its last line, from h[0] = x; return ŷ = h[L], (m, n_L)."""
     backend, W, b, f, z, h = net.backend, net.rounded.W, net.rounded.b, net.f, s.z, s.h
 
     for k in range(1, net.L + 1):
@@ -79,15 +96,15 @@ def forward(net: Model, s: State) -> Array:
 
 
 def loss(net: Model, s: State) -> None:
-    """Algorithm 6.3's last line, but for the regulariser: J ← J + L(ŷ, y)."""
+    """Compute the last line of Algorithm 6.3 without the regulariser: J ← J + L(ŷ, y)."""
     net.backend.loss(net.loss, s.h[net.L], s.y, s.weights, s.J)
 
 
 def backward(net: Model, s: State, d: Destination) -> None:
-    """Algorithm 6.4 after a forward pass: d.W[k] ← ∇_W[k] L, d.b[k] ← ∇_b[k] L, J ← J + L(ŷ, y).
+    """Algorithm 6.4, after `forward`: d.W[k] ← ∇_W[k] L, d.b[k] ← ∇_b[k] L, J ← J + L(ŷ, y).
 
-    λ∇Ω, which the book adds layer by layer, is one pass over the flat θ: see `penalty`, or let the
-    update do it.
+    The book adds λ∇Ω layer by layer.  Here it is one pass over the flat θ: `penalty`, or a part of
+    the update.
     """
     backend, W, f, z, h, gz, gh = net.backend, net.rounded.W, net.f, s.z, s.h, s.gz, s.gh
     L = net.L
@@ -105,10 +122,7 @@ def backward(net: Model, s: State, d: Destination) -> None:
     d.on_weight_gradient(1)
 
 
-def penalty(net: Model, s: State, d: Parameters | None) -> None:
-    """The terms of Ω: J ← J + λΩ(θ) and, where d is given, d ← d + λ∇Ω(θ)."""
-    theta = net.theta
-
-    net.backend.penalty(
-        net.regularizer, theta.flat, theta.layout.split, s.J, None if d is None else d.flat
-    )
+def penalty(net: Model, s: State, d: Theta | None) -> None:
+    """Add the regulariser's terms: J ← J + λΩ(θ) and, if d is given, d ← d + λ∇Ω(θ)."""
+    theta, gradient = net.theta, None if d is None else d.flat
+    net.backend.penalty(net.regularizer, theta.flat, theta.split, s.J, gradient)

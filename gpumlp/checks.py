@@ -1,20 +1,20 @@
-"""What the public functions check of x, y and numbers: once, on the host or as the backend holds them.
+"""What the public functions check, once: examples, targets, weights, tensors and numbers.
 
-Every message names the argument, what was expected and from where, what came, and the remedy.
+Every message names the argument, what was expected and why, what came, and what to pass instead.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from gpumlp.arrays import as_backend_array, readable
+from gpumlp.arrays import as_backend_array, real_array, real_host_array
 from gpumlp.backends import Backend
-from gpumlp.example_weights import example_weights
 from gpumlp.functions import Loss
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.types import Array, HostArray
@@ -26,18 +26,18 @@ def supervised(
     ends: tuple[int, int],
     x: Array,
     y: Array,
-    sample_weight: Array | None,
-    class_weight: Mapping[int, float] | Array | str | None,
+    sample_weight: Array = None,
+    class_weight: Mapping[int, float] | Array | str | None = None,
     suffix: str = "",
 ) -> tuple[Array, Array, HostArray | None]:
-    """(x, y, weights) as `examples`, `targets` and `example_weights` return them.
+    """Return x, y and the weights, as `examples`, `targets` and `example_weights` return them.
 
-    ends: n_0 and n_L; suffix: what follows the names x and y in the errors.
+    ends: n_0 and n_L; suffix: follows the names x and y in the errors.
     """
     n_0, n = ends
     x = examples(backend, x, n_0, f"x{suffix}")
     y = targets(backend, loss, y, len(x), n, f"y{suffix}")
-    backend.synchronize()  # the checks worked on the caller's stream, the operations work on the backend's
+    backend.synchronize()  # the checks ran on the caller's stream, operations run on the backend's
     host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
     sample_weight = as_backend_array(sample_weight, backend, "sample_weight")
     if sample_weight is not None and backend.owns(sample_weight):
@@ -46,12 +46,11 @@ def supervised(
 
 
 def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
-    """The examples x as an array of the backend or the host: (m, n_0), m ≥ 1, of a real dtype."""
-    x = readable(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
+    """Return x (m, n_0), m ≥ 1, as an array of the backend or of the host, of a real dtype."""
+    x = real_array(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
     if x.ndim != 2:
-        hint = (
-            f"{name}[None, :]" if x.ndim == 1 and len(x) == n_0 else f"{name} of shape (m, {n_0})"
-        )
+        one_row = x.ndim == 1 and len(x) == n_0
+        hint = f"{name}[None, :]" if one_row else f"{name} of shape (m, {n_0})"
         raise ValueError(f"{name} has shape {x.shape}, rows of {n_0} were expected; pass {hint}")
     if x.shape[1] != n_0:
         raise ValueError(
@@ -64,14 +63,15 @@ def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
 
 
 def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y") -> Array:
-    """The targets y as the loss takes them: integer labels (m,) as int32, or values (m, n).
+    """Return the targets y as the loss reads them: integer labels (m,) as int32, or values (m, n).
 
-    A column (m,) stands for (m, 1).  Raises where shape, dtype, range or finiteness is wrong.
+    A column (m,) becomes (m, 1).  Raises if the shape, dtype or range is wrong, or a value is not
+    finite.
     """
     names = f" (encode class names as 0 … {n - 1})" if loss.target == "class" else ""
-    y = readable(backend, y, name, f"pass numbers{names}")
+    y = real_array(backend, y, name, f"pass numbers{names}")
     if len(y.shape) == 0 or len(y) != m:
-        raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target a row")
+        raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target per row")
     ends = extent(y, name)
     if loss.target == "class" and y.ndim == 1:
         return _labels(y, n, ends, name)
@@ -88,11 +88,11 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
 
 
 def _labels(y: Array, n: int, ends: tuple[float, float], name: str) -> Array:
-    """Integer labels 0 … n−1 as int32."""
+    """Return integer labels 0 … n−1 as int32."""
     if y.dtype.kind not in "iub" and bool((y != np.floor(y)).any()):
         raise ValueError(
             f"{name} has values that are not whole numbers; pass labels 0 … {n - 1}, "
-            "or use a loss of regression"
+            "or use a loss for regression"
         )
     low, high = ends
     if low < 0 or high >= n:
@@ -104,7 +104,7 @@ def _labels(y: Array, n: int, ends: tuple[float, float], name: str) -> Array:
 
 
 def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], name: str) -> None:
-    """Raise unless the values of y (m, n) are such as the loss and the backend's dtype can take."""
+    """Raise if values of y (m, n) are outside the range of the loss or of the backend's dtype."""
     low, high = ends
     if loss.target in ("binary", "class") and (low < 0 or high > 1):
         raise ValueError(
@@ -113,7 +113,7 @@ def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], na
         )
     if loss.target == "count" and low < 0:
         raise ValueError(
-            f"{name} has the value {low:g} but {loss.name} takes counts; pass values of 0 and up"
+            f"{name} has the value {low:g} but {loss.name} takes counts; pass values of 0 or more"
         )
     if loss.target == "class" and any(
         float(abs(y[rows].sum(axis=1, dtype=np.float64) - 1).max()) > 1e-3 for rows in chunks(y)
@@ -128,8 +128,88 @@ def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], na
         )
 
 
+# ---- weights of examples -------------------------------------------------------------------------
+
+
+def example_weights(
+    loss: Loss,
+    y: Array,
+    n: int,
+    sample_weight: Array | None,
+    class_weight: Mapping[int, float] | Array | str | None,
+) -> HostArray | None:
+    """Return the weight of each example, float64 (m,), or None if all are equal.
+
+    It is the sample weight times the weight of the example's class.  If the target is a row of
+    probabilities, the class weight is the mean under them.  "balanced" gives class c the weight
+    m / (n · m_c).
+    """
+    m = len(y)
+    weights = None
+    if sample_weight is not None:
+        weights = _weights(sample_weight, m, "sample_weight", "row")
+    if class_weight is not None:
+        of_class = _class_weights(loss, np.asarray(y), n, class_weight)
+        weights = of_class if weights is None else weights * of_class
+    if weights is not None:
+        with np.errstate(over="ignore"):
+            total = float(weights.sum())
+        if not 0 < total < np.inf:
+            raise ValueError(
+                f"the examples' weights (sample_weight, class_weight) add up to {total}; "
+                "pass weights with a positive, finite sum"
+            )
+    return weights
+
+
+def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostArray:
+    """Return the class weight of each example, float64 (m,)."""
+    if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
+        raise ValueError(
+            f"class_weight needs one class per example, but {loss.name} with {n} outputs has "
+            "several values per example; use sample_weight"
+        )
+    classes = n if loss.target == "class" else 2
+    if loss.target == "binary":
+        y = np.hstack([1 - y, y])  # the probabilities of both classes
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f'class_weight must be "balanced" or weights, got {class_weight!r}')
+        count = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
+        weight = np.where(count > 0, len(y) / (classes * np.where(count > 0, count, 1)), 0.0)
+    elif isinstance(class_weight, Mapping):
+        unknown = [c for c in class_weight if c not in range(classes)]
+        if unknown:
+            raise ValueError(
+                f"class_weight has the class {unknown[0]!r}; pass classes 0 … {classes - 1}"
+            )
+        listed = [class_weight.get(c, 1.0) for c in range(classes)]
+        weight = _weights(listed, classes, "class_weight", "class")
+    else:
+        weight = _weights(class_weight, classes, "class_weight", "class")
+    result: HostArray = weight[y] if y.ndim == 1 else y @ weight
+    return result
+
+
+def _weights(value: Any, count: int, name: str, each: str) -> HostArray:
+    """Return `count` finite weights that are not negative, as new float64 (count,)."""
+    weights = np.array(real_host_array(value, name, f"pass one number per {each}"), np.float64)
+    if weights.shape != (count,):
+        raise ValueError(
+            f"{name} has shape {weights.shape}; pass one weight per {each}, ({count},)"
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(
+            f"{name} has values that are negative or not finite; pass weights of 0 or more"
+        )
+    return weights
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+
 def widths(value: Any) -> tuple[int, ...]:
-    """The widths n_0, …, n_L as a tuple of whole numbers from 1 on, two or more."""
+    """Return the widths n_0, …, n_L as a tuple of two or more positive whole numbers."""
     listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
     if not listed or len(value) < 2:
         raise ValueError(
@@ -142,8 +222,36 @@ def widths(value: Any) -> tuple[int, ...]:
     return whole
 
 
+def known_arguments(function: Callable[..., Any], names: Iterable[str]) -> None:
+    """Raise TypeError if one of the names is not an argument of the function."""
+    known = inspect.signature(function).parameters
+    for name in names:
+        if name not in known:
+            raise TypeError(
+                f"{function.__name__} has no argument {name!r}; it has: {', '.join(known)}"
+            )
+
+
+def tensors(
+    backend: Backend, given: Mapping[str, Array], expected: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Return the given tensors as arrays of the backend or the host, named and shaped as expected.
+
+    The shape of each tensor must be that of the expected array of the same name.
+    """
+    if set(given) != set(expected):
+        wrong = sorted(set(given) ^ set(expected))
+        raise ValueError(f"tensor names do not fit this network: {', '.join(wrong[:4])}")
+    arrays = {name: as_backend_array(given[name], backend, name, to_host=True) for name in expected}
+    for name, array in arrays.items():
+        shape = expected[name].shape
+        if np.shape(array) != shape:
+            raise ValueError(f"{name} has shape {np.shape(array)}, this network's is {shape}")
+    return arrays
+
+
 def positive_int(value: Any, name: str, least: int = 1) -> int:
-    """A whole number from `least` on."""
+    """Return a whole number that is at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be a whole number of {least} or more, got {_short(value)}")
     if value < least:
@@ -151,17 +259,17 @@ def positive_int(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
-def _short(value: Any) -> str:
-    """The value in one short line."""
-    return " ".join(reprlib.repr(value).split())
-
-
 def positive_number(value: Any, name: str, least: float | None = None) -> float:
-    """A finite number above 0, or from `least` on."""
+    """Return a finite number that is positive, or at least `least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name} must be a number, got {_short(value)}")
-    low = value > 0 if least is None else value >= least
-    if not (math.isfinite(value) and low):
+    fits = value > 0 if least is None else value >= least
+    if not (math.isfinite(value) and fits):
         bound = "more than 0" if least is None else f"{least:g} or more"
         raise ValueError(f"{name} must be finite and {bound}, got {value}")
     return float(value)
+
+
+def _short(value: Any) -> str:
+    """Return the value in one short line."""
+    return " ".join(reprlib.repr(value).split())

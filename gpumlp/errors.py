@@ -1,13 +1,13 @@
-"""The errors of our own; all others are ValueError and TypeError."""
+"""The errors of gpumlp's own; all others are ValueError or TypeError."""
 
 
 class DeviceError(RuntimeError):
-    """The GPU cannot be used, or failed; the message says why and what to do."""
+    """The GPU cannot be used, or failed.  The message says why and what to do."""
 
 
 class OutOfMemoryError(DeviceError):
-    """The GPU's memory is too small; the message says for what and, of a fit, what would fit."""
+    """The GPU has too little memory.  For a fit, the message says which settings would fit."""
 
 
 class CheckpointError(ValueError):
-    """A file is not a gpumlp checkpoint, is damaged, or does not fit; nothing was loaded."""
+    """A file is no gpumlp checkpoint, is damaged or does not fit.  Nothing was loaded."""

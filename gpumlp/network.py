@@ -1,64 +1,53 @@
-"""MLP: a fully connected network, its parameters, and what one asks of it."""
+"""MLP: a fully connected network and its parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from gpumlp import backprop, checks
+from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, get_backend
-from gpumlp.functions import (
-    ACTIVATIONS,
-    INITIALIZERS,
-    LOSSES,
-    REGULARIZERS,
-    Activation,
-    Initializer,
-    Loss,
-    Regularizer,
-)  # fmt: skip
+from gpumlp.errors import CheckpointError
+from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer
+from gpumlp.functions.activations import layer_activations
 from gpumlp.functions.entry import lookup
-from gpumlp.functions.initializers import usual_for
-from gpumlp.io.chunks import chunks
-from gpumlp.io.types import Array
+from gpumlp.functions.initializers import INITIALIZERS, default_initializer
+from gpumlp.io.types import Array, HostArray
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
-from gpumlp.portable import Portable
-from gpumlp.workspace import Workspace
+from gpumlp.workspace import ForwardPass, Workspace
 
-CHUNK = 4096  # rows that predict and cost take at a time, so that memory stays bounded
+CHUNK = 4096  # rows that predict and cost compute at a time, so that their memory is bounded
 ClassWeight = Mapping[int, float] | Array | str | None
 
 
-class MLP(Portable):
+class MLP:
     """A multilayer perceptron: ŷ = f_L(b_L + W_L f_{L−1}(… f_1(b_1 + W_1 x))).
 
     Args:
         widths: n_0, …, n_L: inputs, hidden layers, outputs.
-        activation: of the hidden layers: a name, an entry, or one of these for each.
+        activation: of the hidden layers: a name, an entry, or a list with one for each layer.
         output_activation: of the last layer.
-        loss: L(ŷ, y); cross-entropies take logits, that is an identity output.
-        regularizer: λΩ(θ); None for none.
-        initializer: of the weights; None picks He's for rectifiers, LeCun's for SELU, else
-            Glorot's.
+        loss: L(ŷ, y); cross-entropies take logits, so the output activation is the identity.
+        regularizer: λΩ(θ), or None.
+        initializer: of the weights; None: He's for rectifiers, LeCun's for SELU, else Glorot's.
         precision: "float64", "float32" or, on a GPU, "tf32", "bfloat16" or "float16".  In the last
-            two the products read θ rounded to 16 bits, and activations and gradients have 16; θ
-            itself and the optimizer's state are float32.
-        backend: "auto", "numpy", "cupy", or a backend, which has its precision already.
-        seed: of the initial weights; both backends start from the same numbers.
+            two, products read θ rounded to 16 bits, and activations and gradients have 16 bits;
+            θ itself and the optimizer's state are float32.
+        backend: "auto", "numpy", "cupy", or a backend, which already has its precision.
+        seed: of the initial weights; all backends start from the same numbers.
 
     Attributes:
-        layers: L of `Layer`.
+        layers: a list of L `Layer`.
         theta: all parameters in one flat buffer.
-        rounded: θ as the products read it: `theta` itself, or in 16-bit precisions a copy in
-            16 bits that whatever is asked of the network brings up to date.
+        rounded: θ as the products read it: `theta` itself or, in 16-bit precisions, a copy in
+            16 bits, which every method updates first.
 
     Raises:
-        ValueError, TypeError: an argument is not as said; the message names the remedy.
-        DeviceError: backend "cupy" and no GPU can be used.
+        ValueError, TypeError: an argument is invalid; the message says what to pass.
+        DeviceError: backend is "cupy" and no GPU can be used.
     """
 
     def __init__(
@@ -74,23 +63,21 @@ class MLP(Portable):
         seed: int = 0,
     ) -> None:
         self.widths = checks.widths(widths)
-        self.f = activations(len(self.widths) - 2, activation, output_activation)
+        self.f = layer_activations(len(self.widths) - 2, activation, output_activation)
         self.loss = lookup(LOSSES, "loss", loss)
-        self.regularizer = lookup(
-            REGULARIZERS, "regularizer", "none" if regularizer is None else regularizer
-        )
+        penalty = "none" if regularizer is None else regularizer
+        self.regularizer = lookup(REGULARIZERS, "regularizer", penalty)
         self.initializer = (
             None if initializer is None else lookup(INITIALIZERS, "initializer", initializer)
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
-        _check_output(self.loss, self.f[-1])
+        self.loss.check_output(self.f[-1])
         self.backend = get_backend(backend, precision)
         self.backend.synchronize()
-        layout = Layout(self.widths, self.backend.storage.itemsize)
-        self._adopt(Parameters.zeros(self.backend, layout))
+        self._allocate()
         rng = np.random.default_rng(self.seed)
         for layer in self.layers:
-            draw = self.initializer or usual_for(layer.f)
+            draw = self.initializer or default_initializer(layer.f)
             self.backend.asarray(draw.weights(rng, *layer.W.shape), out=layer.W)
 
     @property
@@ -104,172 +91,207 @@ class MLP(Portable):
         return self.backend.precision
 
     def __repr__(self) -> str:
-        widths = "-".join(map(str, self.widths))
-        names = [f.name for f in self.f[1:]]
-        hidden = names[0] if len(set(names[:-1])) == 1 else ", ".join(names[:-1])
+        *hidden, output = [f.name for f in self.f[1:]]
+        names = ", ".join(hidden[:1] if len(set(hidden)) == 1 else hidden) or "no hidden layer"
         return (
-            f"MLP({widths}, {hidden or 'no hidden layer'} → {names[-1]}, {self.loss.name}, "
+            f"MLP({'-'.join(map(str, self.widths))}, {names} → {output}, {self.loss.name}, "
             f"{self.theta.layout.count:,} parameters; {self.backend.describe()})"
         )
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """ŷ of x (m, n_0): (m, n_L), as the kind of array that x is: see `gpumlp.arrays`.
+        """Return ŷ of x (m, n_0): (m, n_L), as the kind of array that x is: see `gpumlp.arrays`.
 
-        That is a NumPy array for lists and data frames.  Gradients do not flow through it.
+        For lists and data frames that is a NumPy array.  Gradients do not flow through it.
         """
         return as_kind_of(self._outputs(x), x)
 
-    def _outputs(self, x: Array) -> Array:
-        """ŷ as a host array for an x on the host, else as an array of the backend."""
-        x = checks.examples(self.backend, x, self.widths[0])
-        self.backend.synchronize()
-        y_hat = self.backend.empty((len(x), self.widths[-1]))
-        for rows, s in self._chunks(x):
-            self.backend.asarray(backprop.forward(self, s), out=y_hat[rows])
-        self.backend.synchronize()
-        return y_hat if self.backend.owns(x) else self.backend.to_host(y_hat)
-
     def predict(self, x: Array) -> Array:
-        """link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself.
+        """Return link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself.
 
         (m, n_L), as the kind of array that x is.
         """
-        link = self.loss.link
-        p = link.f(self._outputs(x), **link.params)
-        self.backend.synchronize()  # before the memory of ŷ may be used again
-        return as_kind_of(p, x)
+        return as_kind_of(self._linked(self._outputs(x)), x)
 
     def cost(
-        self,
-        x: Array,
-        y: Array,
-        sample_weight: Array | None = None,
-        class_weight: ClassWeight = None,
+        self, x: Array, y: Array, sample_weight: Array = None, class_weight: ClassWeight = None
     ) -> float:
-        """J = L(ŷ, y) + λΩ(θ), where L is the mean over the examples, weighted where weights are.
+        """J = L(ŷ, y) + λΩ(θ), where L is the (weighted) mean over the examples.
 
         Args:
             x: (m, n_0).
-            y: (m, n_L); integer labels (m,) for classification.
-            sample_weight: (m,), 0 and up.
-            class_weight: a weight for each class, as list or mapping, or "balanced".
+            y: (m, n_L), or integer labels (m,) for classification.
+            sample_weight: (m,), not negative; None for equal weights.
+            class_weight: a weight for each class, as a list or mapping, or "balanced".
         """
-        x, y, weights = self._check(x, y, sample_weight, class_weight)
-        J = 0.0
-        for rows, s in self._chunks(x):
-            s.set_targets(y, weights, rows)
-            backprop.forward(self, s)
-            backprop.loss(self, s)
-            J += float(self.backend.to_host(s.J)[0])
-        return J + self.penalty()
+        x, y, share = self._checked(x, y, sample_weight, class_weight)
+        return self._forward(self, CHUNK, x, y, share, keep=False)[0] + self.penalty()
+
+    def cost_and_prediction(self, x: Array, y: Array) -> tuple[float, Array]:
+        """Return what `cost` and `predict` return, from one forward pass."""
+        checked, y, share = self._checked(x, y)
+        L, y_hat = self._forward(self, CHUNK, checked, y, share)
+        return L + self.penalty(), as_kind_of(self._linked(y_hat), x)
 
     def penalty(self) -> float:
         """λΩ(θ)."""
         backend, theta = self.backend, self.theta
         backend.synchronize()
-        J = (
-            self._J.pop() if self._J else backend.full((1,), 0, "float64")
-        )  # none while a thread has it
-        backend.asarray(np.zeros(1), out=J)
-        backend.penalty(self.regularizer, theta.flat, theta.layout.split, J, None)
-        omega = float(backend.to_host(J)[0])
-        self._J.append(J)
-        return omega
+        J = backend.full((1,), 0, "float64")
+        backend.penalty(self.regularizer, theta.flat, theta.split, J, None)
+        return float(backend.to_host(J)[0])
+
+    def _outputs(self, x: Array) -> Array:
+        x = checks.examples(self.backend, x, self.widths[0])
+        self.backend.synchronize()
+        return self._forward(self, CHUNK, x)[1]
+
+    def _linked(self, y_hat: Array) -> Array:
+        link = self.loss.link
+        p = link.f(y_hat, **link.params)
+        self.backend.synchronize()  # before the memory of ŷ may be used again
+        return p
+
+    def _checked(self, x: Array, y: Array, *weights: Any) -> tuple[Array, Array, Array]:
+        """Return x and y, checked, and each example's share of J, or None if all are equal."""
+        ends = self.widths[0], self.widths[-1]
+        self.backend.synchronize()
+        x, y, weight = checks.supervised(self.backend, self.loss, ends, x, y, *weights)
+        return x, y, None if weight is None else weight / weight.sum()
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
     def cost_and_gradients(
-        self,
-        x: Array,
-        y: Array,
-        sample_weight: Array | None = None,
-        class_weight: ClassWeight = None,
-        *,
+        self, x: Array, y: Array, sample_weight: Array = None, class_weight: ClassWeight = None, *,
         intermediate: bool = True,
-    ) -> tuple[float, Gradients]:
-        """J and ∇J over all examples at once; arguments as in `cost`.
+    ) -> tuple[float, Gradients]:  # fmt: skip
+        """J and ∇J, with all examples as one minibatch; the arguments are those of `cost`.
 
         With `intermediate` also ∂J/∂x and each layer's gz and gh, for one more product and two more
-        arrays (m, n_k) a layer.
+        arrays (m, n_k) per layer.
         """
-        x, y, weights = self._check(x, y, sample_weight, class_weight)
-        backend, m = self.backend, len(x)
-        s = Workspace(self, m, intermediate=intermediate)
-        backend.asarray(x, out=s.h[0])
-        s.set_targets(y, weights, slice(0, m))
+        x, y, share = self._checked(x, y, sample_weight, class_weight)
+        backend = self.backend
+        s = Workspace(self, len(x), intermediate=intermediate)
         d = Parameters.zeros(backend, self.theta.layout, backend.storage)
         backend.synchronize()
         self.round()
-        backprop.forward(self, s)
-        backprop.backward(self, s, d)
+        for _ in s.load(x, y, share):  # one chunk
+            backprop.forward(self, s)
+            backprop.backward(self, s, d)
         backprop.penalty(self, s, d)
-        gx = None
+        J, gx = float(backend.to_host(s.J)[0]), None
         if intermediate:
-            gx = backend.empty((m, self.widths[0]), backend.storage)
+            gx = backend.empty((len(x), self.widths[0]), backend.storage)
             backend.input_gradient(s.gz[1], self.rounded.W[1], gx)
-        kept = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
-        return float(backend.to_host(s.J)[0]), Gradients(d.W[1:], d.b[1:], gx, *kept)
+        parts = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
+        return J, Gradients(d.W[1:], d.b[1:], gx, *parts)
 
     def round(self) -> None:
-        """Bring `rounded` up to date with a θ that was assigned to."""
+        """Update `rounded` after an assignment to θ."""
         self.backend.round(self.theta.flat, self.rounded.flat)
 
-    # ---- inside -------------------------------------------------------------------------------
+    # ---- settings, files, copies --------------------------------------------------------------
 
-    def _adopt(self, theta: Parameters) -> None:
-        super()._adopt(theta)
+    def config(self) -> dict[str, Any]:
+        """Return the settings in JSON types: ``MLP(**config)`` builds the same network."""
+        return {
+            "widths": list(self.widths),
+            "activation": [f.spec() for f in self.f[1:-1]],
+            "output_activation": self.f[-1].spec(),
+            "loss": self.loss.spec(),
+            "regularizer": self.regularizer.spec(),
+            "initializer": self.initializer and self.initializer.spec(),
+            "precision": self.backend.precision,
+            "seed": self.seed,
+        }
+
+    def save(self, path: storage.PathLike, extra: Mapping[str, Any] | None = None) -> None:
+        """Write θ and the settings to a safetensors file.  A crash leaves the old file or the new.
+
+        The tensors have the names that `tensors` returns.  The metadata has the settings,
+        the tensors' SHA-256, and `extra`, a mapping of JSON types: see `gpumlp.storage.load_extra`.
+        """
+        storage.save_network(path, self.config(), self.tensors(), extra)
+
+    @classmethod
+    def load(
+        cls, path: storage.PathLike, backend: str | Backend = "auto",
+        functions: Sequence[Activation | Loss | Regularizer] = (), **settings: Any,
+    ) -> Self:  # fmt: skip
+        """Return the network that `save` wrote.
+
+        Args:
+            path: the file.
+            backend: the backend to load it into.
+            functions: your own entries that the network was built with.
+            settings: arguments of `MLP` that replace the saved ones.  For a file without gpumlp's
+                settings, such as one from torch, they are the only settings but for the widths.
+
+        Raises:
+            CheckpointError: the file is damaged, foreign or does not fit.
+        """
+        checks.known_arguments(cls, settings)
+        on_gpu = get_backend(backend).name != "numpy"
+        config, tensors = storage.load_network(path, functions)
+        if config.get("precision") in ("tf32", "bfloat16", "float16") and not on_gpu:
+            config["precision"] = "float32"  # θ's own type; only GPUs compute in the others
+        try:
+            net = cls(**{**config, "backend": backend, **settings})
+            net.assign(tensors)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        return net
+
+    def tensors(self) -> dict[str, HostArray]:
+        """Return θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), …"""
+        self.backend.synchronize()
+        return {name: self.backend.to_host(view) for name, view in self.theta.named().items()}
+
+    def assign(self, tensors: Mapping[str, Array]) -> None:
+        """θ ← tensors, with the names and shapes of `tensors()`: all of them or, on an error, none.
+
+        They may be arrays of other libraries, such as a torch module's `state_dict`, on any device.
+        ValueError: a name is missing or unknown, or a shape differs.
+        """
+        self.theta.assign(self.backend, tensors)
+
+    def on_other_backend(self, backend: Backend) -> Self:
+        """Return a network with these settings on another backend, with θ = 0."""
+        net = object.__new__(type(self))
+        vars(net).update(vars(self), backend=backend)
+        net._allocate()
+        return net
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the same network with its own θ; its layers are views of that θ."""
+        self.backend.synchronize()
+        net = memo[id(self)] = self.on_other_backend(self.backend)
+        self.backend.asarray(self.theta.flat, out=net.theta.flat)
+        self.backend.synchronize()
+        return net
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle stores: the settings, the backend's name, and θ on the host."""
+        backend = self.backend.name, self.backend.precision
+        state = {**vars(self), "backend": backend, "theta": self.tensors()}
+        del state["rounded"], state["layers"], state["_forward"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the network on a backend of the same name."""
+        vars(self).update(state, backend=get_backend(*state["backend"]))
+        self._allocate()
+        self.assign(state["theta"])
+
+    def _allocate(self) -> None:
+        """Allocate θ = 0 and what refers to its memory."""
+        backend, layout = self.backend, Layout(self.widths, self.backend.storage.itemsize)
+        self.theta = self.rounded = theta = Parameters.zeros(backend, layout)
+        if backend.storage != backend.dtype:
+            self.rounded = Parameters.zeros(backend, layout, backend.storage)
         self.layers = [
             Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         ]
-        backend = self.backend
-        self.rounded = theta
-        if backend.storage != backend.dtype:
-            self.rounded = Parameters.zeros(backend, theta.layout, backend.storage)
-        self._J = [backend.full((1,), 0, "float64")]
-        self._idle: Workspace | None = None
-
-    def _check(
-        self, x: Array, y: Array, sample_weight: Array | None, class_weight: ClassWeight
-    ) -> tuple[Array, Array, npt.NDArray[Any] | None]:
-        ends = self.widths[0], self.widths[-1]
-        self.backend.synchronize()
-        return checks.supervised(self.backend, self.loss, ends, x, y, sample_weight, class_weight)
-
-    def _chunks(self, x: Array) -> Iterator[tuple[slice, Workspace]]:
-        """The rows of x in chunks, each with a workspace that the chunk has been loaded into."""
-        s, self._idle = self._idle, None  # None too while another thread has it
-        if s is None or s.rows < min(len(x), CHUNK):
-            s = Workspace(self, min(len(x), CHUNK), gradients=False)
-        self.round()
-        try:
-            for rows in chunks(x, rows=s.rows):
-                s.resize(rows.stop - rows.start)
-                self.backend.asarray(x[rows], out=s.h[0])
-                yield rows, s
-        finally:
-            self._idle = s
-
-
-def _check_output(loss: Loss, f: Activation) -> None:
-    """Raise where the loss takes probabilities and the output layer cannot give them."""
-    if loss.probabilities and f.name in ("identity", "relu", "leaky_relu", "tanh"):
-        raise ValueError(
-            f"{loss.name} takes probabilities but the output layer's activation is {f.name}; pass "
-            'output_activation="softmax", or loss="softmax_cross_entropy", which takes logits'
-        )
-
-
-def activations(count: int, hidden: Any, output: Any) -> list[Activation]:
-    """f[1] … f[L] of `count` hidden layers and the output; f[0], which is none, is identity."""
-    each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
-    entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
-    if each is not hidden:
-        entries *= count
-    elif len(each) != count:
-        raise ValueError(
-            f"activation has {len(each)} entries but there are {count} hidden layers; "
-            "give one name for all, or one for each"
-        )
-    return [ACTIVATIONS["identity"], *entries, lookup(ACTIVATIONS, "output_activation", output)]
+        self._forward = ForwardPass()

@@ -1,7 +1,7 @@
-"""Files: safetensors with settings in the metadata, written whole or not at all, checked at load.
+"""Files: written completely or not at all; networks as safetensors, checked when they are loaded.
 
-safetensors checks its header alone: of 2,000 single-bit flips in a file 1,996 would load.  So the
-metadata carries a SHA-256 over all tensors (names, dtypes, shapes, bytes) and over the settings.
+safetensors checks only its header: of 2,000 files with one flipped bit, 1,996 loaded.  So the
+metadata has a SHA-256 of all tensors (names, dtypes, shapes, bytes) and of the settings.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp.errors import CheckpointError
 from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.io.types import HostArray
 
-Tensors = Mapping[str, npt.NDArray[Any]]
+Tensors = Mapping[str, HostArray]
 PathLike = str | os.PathLike[str]
 FORMAT = "1"
-BESIDE_THETA = (
-    "optimizer.",
-    "best.",
-    "iterate.",
-)  # how the names begin that a training checkpoint adds
+TRAINING_PREFIXES = ("optimizer.", "best.", "iterate.")  # of tensors that only checkpoints have
 
 
 # ---- a network -----------------------------------------------------------------------------------
@@ -42,7 +38,7 @@ def save_network(
     tensors: Tensors,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write θ and the settings of a network, and what the caller wants to keep with them."""
+    """Write θ and the settings of a network, and `extra`, a mapping of JSON types."""
     metadata = {"gpumlp": FORMAT, "network": json.dumps(config)}
     if extra:
         metadata["extra"] = json.dumps(extra)
@@ -50,35 +46,38 @@ def save_network(
 
 
 def load_extra(path: PathLike) -> dict[str, Any]:
-    """What `MLP.save` was given as `extra`; an empty mapping where that was nothing.
+    """Return the `extra` that `MLP.save` stored, or an empty mapping.
 
     Raises:
         CheckpointError: the file is damaged or foreign.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     return _json(path, read(path)[1].get("extra", "{}"))
 
 
 def load_network(
     path: PathLike, functions: Sequence[Activation | Loss | Regularizer] = ()
-) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The settings, as arguments of `MLP`, and θ.  A file of torch's has the widths alone."""
+) -> tuple[dict[str, Any], dict[str, HostArray]]:
+    """Return the settings, as arguments of `MLP`, and θ.
+
+    A file that torch wrote has only the widths.  `functions`: the user's own entries.
+    """
     tensors, metadata = read(path)
     if "network" in metadata:
         config = _json(path, metadata["network"])
         return _with_functions(config, functions), theta_of(tensors)
     if "gpumlp" in metadata:
-        raise CheckpointError(f"{path} is a gpumlp file but holds no network's settings")
+        raise CheckpointError(f"{path} is a gpumlp file but has no settings of a network")
     return {"widths": _widths(path, tensors)}, tensors
 
 
-def theta_of(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
-    """The tensors without those that a training checkpoint adds."""
-    return {name: t for name, t in tensors.items() if not name.startswith(BESIDE_THETA)}
+def theta_of(tensors: Tensors) -> dict[str, HostArray]:
+    """Return the tensors without those that only a training checkpoint has."""
+    return {name: t for name, t in tensors.items() if not name.startswith(TRAINING_PREFIXES)}
 
 
 def _with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
-    """The settings with the user's own entries in place of their names."""
+    """Return the settings with the user's own entries instead of their names."""
     own = {entry.name: entry for entry in functions}
 
     def entry(spec: Any) -> Any:
@@ -92,13 +91,13 @@ def _with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[st
 
 
 def _widths(path: PathLike, tensors: Tensors) -> list[int]:
-    """n_0 … n_L of a file that has tensors "0.weight", "0.bias", "2.weight", … alone."""
+    """Return n_0 … n_L of a file that has only tensors "0.weight", "0.bias", "2.weight", …"""
     depth = len(tensors) // 2
     weights = [tensors.get(f"{2 * i}.weight", np.empty(0)) for i in range(depth)]
     if not depth or any(W.ndim != 2 for W in weights):
         names = ", ".join(sorted(tensors)[:4])
         raise CheckpointError(
-            f"{path} holds no multilayer perceptron: it has {names or 'no tensors'}, "
+            f"{path} has no multilayer perceptron: it has {names or 'no tensors'}, "
             "expected 0.weight, 0.bias, 2.weight, …"
         )
     return [weights[0].shape[1], *(W.shape[0] for W in weights)]
@@ -108,27 +107,27 @@ def _widths(path: PathLike, tensors: Tensors) -> list[int]:
 
 
 def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a digest of its contents; see `atomic_write`."""
+    """Write a safetensors file with a digest of its contents: see `atomic_write`."""
     save = _safetensors("write").save
-    # safetensors writes wrong bytes for arrays that are not C-contiguous, without a word
+    # safetensors silently writes wrong bytes for arrays that are not C-contiguous
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     digest = _digest(arrays, metadata)
     atomic_write(path, save(arrays, {**metadata, "sha256": digest}))
 
 
 def write_plain(path: PathLike, tensors: Tensors) -> None:
-    """Write a safetensors file as torch's tools do: the tensors, and no settings and no digest."""
+    """Write a safetensors file like torch: tensors without settings and without a digest."""
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     atomic_write(path, _safetensors("write").save(arrays, {"format": "pt"}))
 
 
-def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """The tensors and metadata of a safetensors file.
+def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
+    """Return the tensors and metadata of a safetensors file.
 
-    A file without a digest (torch's, say) loads with a warning that it could not be checked.
+    A file without a digest, such as one from torch, loads with a warning.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         CheckpointError: the file is truncated, damaged or no safetensors file.
     """
     load = _safetensors("read").load
@@ -138,7 +137,7 @@ def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     try:
         metadata = _metadata(data)
         tensors = load(data)
-    except Exception as error:  # the library raises its own class, and others on odd headers
+    except Exception as error:  # of safetensors' own class or, for some headers, of others
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}); use another copy"
         ) from error
@@ -153,18 +152,17 @@ def read(path: PathLike) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
 
 
 def atomic_write(path: PathLike, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all: see `replacing`."""
+    """Write `data` to `path` completely or not at all: see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` once the block has ended well.
+    """Yield a temporary file that replaces `path` when the block ends without an error.
 
-    A crash at any moment leaves the old file or the new one, whole.
-    The temporary file is a sibling, "NAME.HEX.tmp".  One that a killed process of the past left
-    behind is removed.
+    A crash at any moment leaves either the old file or the new one, complete.  The temporary file
+    is in the same folder, "NAME.HEX.tmp".  Such files of earlier, killed processes are removed.
     """
     path = Path(path)
     check_place(path)
@@ -184,13 +182,13 @@ def replacing(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: PathLike) -> None:
-    """Raise at once what `write` would raise later, after hours of training perhaps."""
+    """Raise now what `write` would raise later, perhaps after hours of training."""
     _safetensors("write")
     check_place(Path(path))
 
 
 def check_place(path: PathLike) -> None:
-    """Raise where no file can be written at `path`: a folder is there, or there is none for it."""
+    """Raise if no file can be written at `path`: it is a folder, or its folder does not exist."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
@@ -199,7 +197,7 @@ def check_place(path: PathLike) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; a file system that cannot is left alone."""
+    """Make the rename durable, if the file system supports that."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -216,16 +214,10 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for part in _described(tensors):
-        digest.update(part)
+    for name, array in sorted(tensors.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _described(tensors: Tensors) -> Iterator[bytes | memoryview]:
-    for name in sorted(tensors):
-        array = tensors[name]
-        yield json.dumps([name, array.dtype.str, array.shape]).encode()
-        yield array.tobytes()
 
 
 def _json(path: PathLike, text: str) -> dict[str, Any]:
@@ -234,14 +226,14 @@ def _json(path: PathLike, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path}: its settings cannot be read ({error})") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: its settings are no mapping")
+        raise CheckpointError(f"{path}: its settings are not a mapping")
     return value
 
 
 def _safetensors(what: str) -> Any:
-    """safetensors.numpy: the one place where it is imported."""
+    """Return safetensors.numpy.  This is the only place that imports it."""
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError(f'to {what} files: pip install "gpumlp[files]"') from error
+        raise ImportError(f'to {what} files, run: pip install "gpumlp[files]"') from error
     return safetensors.numpy

@@ -1,4 +1,4 @@
-"""Arrays of torch, JAX and others go in where NumPy's do, and come out as the same kind."""
+"""Arrays of torch, JAX and others are accepted like NumPy's, and results have the same kind."""
 
 import sys
 import types
@@ -41,7 +41,7 @@ KINDS = {"torch": in_torch, "jax": in_jax, "strict": in_strict}
 
 
 class OnGpu:
-    """An array that says it lies on a GPU, as Numba's and RAPIDS' do."""
+    """An array that declares to be on a GPU, like those of Numba and RAPIDS."""
 
     def __init__(self, values):
         self.values = values
@@ -49,7 +49,7 @@ class OnGpu:
 
 
 class OnGpu1:
-    """One that speaks DLPack, on the second GPU."""
+    """An array with DLPack, on the second GPU."""
 
     def __dlpack_device__(self):
         return 2, 1
@@ -63,7 +63,7 @@ class OnGpu1:
 
 @pytest.mark.parametrize("kind", ["torch", "strict"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "int8", "uint8", "bool"])
-def test_memory_is_shared(kind, dtype):
+def test_memory_is_shared_with_other_libraries(kind, dtype):
     a = KINDS[kind]((X > 0).astype(dtype))
     ours = as_backend_array(a, HOST)
     assert ours.dtype == dtype
@@ -71,15 +71,15 @@ def test_memory_is_shared(kind, dtype):
     np.testing.assert_array_equal(ours, np.from_dlpack(a))
 
 
-def test_jaxs_are_read_where_they_lie():
+def test_jax_arrays_are_read_without_a_copy():
     a = in_jax(X.astype("float32"))
     ours = as_backend_array(a, HOST)
     assert ours.ctypes.data == a.unsafe_buffer_pointer()
-    assert not ours.flags.writeable  # others may hold the same values
+    assert not ours.flags.writeable  # other arrays may share the values
     np.testing.assert_array_equal(ours, np.asarray(a))
 
 
-def test_what_is_no_others_array_stays_as_it_is():
+def test_other_objects_are_returned_unchanged():
     for a in (X, X.tolist(), None, "auto", 3, {0: 1.0}):
         assert as_backend_array(a, HOST) is a
 
@@ -123,7 +123,7 @@ def test_any_layout_of_a_tensor_gives_the_same_result(layout):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "uint8", "bool"])
-def test_every_operation_takes_them(kind, dtype, rng):
+def test_every_method_accepts_other_libraries(kind, dtype, rng):
     if (kind, dtype) == ("strict", "float16"):
         pytest.skip("the standard has no float16")
     x, to = (10 * X).astype(dtype), KINDS[kind]
@@ -146,12 +146,12 @@ def test_every_operation_takes_them(kind, dtype, rng):
         assert str(trainer.memory(to(x), to(y))) == str(trainer.memory(x, y))
 
 
-def test_zero_rows_are_refused_as_numpys_are():
+def test_arrays_without_rows_raise():
     for to in KINDS.values():
         refusal(ValueError, lambda to=to: network().forward(to(X[:0])), "x has no rows; pass")
 
 
-def test_a_state_dict_is_assigned_or_refused_whole(rng):
+def test_a_state_dict_is_assigned_completely_or_not_at_all(rng):
     torch = pytest.importorskip("torch")
     net = network()
     layers = (torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
@@ -171,7 +171,7 @@ def test_a_state_dict_is_assigned_or_refused_whole(rng):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_kind_comes_back(kind):
+def test_results_have_the_kind_of_x(kind):
     for precision in ("float32", "float64"):
         net = network(precision=precision)
         x = KINDS[kind](X.astype(precision))
@@ -180,12 +180,12 @@ def test_the_same_kind_comes_back(kind):
             assert type(result) is type(x)
             assert result.device == x.device
             got, want = np.from_dlpack(result), operation(as_backend_array(x, HOST))
-            if kind != "jax":  # float32 unless it was told to use 64 bits
+            if kind != "jax":  # float32, unless it is configured for 64 bits
                 assert got.dtype == precision
             np.testing.assert_allclose(got, want, rtol=1e-6 if kind == "jax" else 0)
 
 
-def test_what_comes_back_shares_memory():
+def test_results_share_memory():
     a = np.ones((3, 2))
     for kind in ("torch", "strict"):
         result = as_kind_of(a, KINDS[kind](X))
@@ -197,12 +197,12 @@ def test_what_comes_back_shares_memory():
 @pytest.mark.parametrize(
     "result", [X[::-1], X.T, X[:, ::2], X[:0], np.array(1.5), np.broadcast_to(2.0, (3,))]
 )
-def test_results_of_any_layout_come_back(kind, result):
+def test_results_of_any_layout_are_converted(kind, result):
     back = as_kind_of(result, KINDS[kind](X))
     np.testing.assert_allclose(np.asarray(back), result, rtol=1e-6)
 
 
-def test_what_has_no_kind_or_is_no_number_comes_back_as_it_is():
+def test_other_results_are_returned_unchanged():
     names = np.array(["a", "b"])
     assert as_kind_of(names, in_torch(X)) is names
     for like in (X.tolist(), X, None):
@@ -210,8 +210,8 @@ def test_what_has_no_kind_or_is_no_number_comes_back_as_it_is():
     assert isinstance(network().predict(X.tolist()), np.ndarray)
 
 
-def test_a_view_of_a_layer_writes_through():
-    """What the documentation says of `torch.from_dlpack(net.layers[0].W)`."""
+def test_a_tensor_over_a_layer_changes_the_layer():
+    """The documentation promises this of `torch.from_dlpack(net.layers[0].W)`."""
     torch = pytest.importorskip("torch")
     net = network()
     for layer in net.layers:
@@ -223,7 +223,7 @@ def test_a_view_of_a_layer_writes_through():
     np.testing.assert_array_equal(net.theta.W[1], net.layers[0].W)
 
 
-# ---- a GPU's arrays -----------------------------------------------------------------------------
+# ---- arrays on a GPU -----------------------------------------------------------------------------
 
 
 def gpu_network(loss):
@@ -231,12 +231,12 @@ def gpu_network(loss):
     return net, on_cuda_backend(net)
 
 
-def test_the_cuda_backend_takes_over_a_gpus_arrays(rng):
+def test_the_cuda_backend_reads_gpu_arrays(rng):
     for loss, y in (("softmax_cross_entropy", LABELS), ("squared_error", ROWS)):
         net, gpu = gpu_network(loss)
         for x in (X, X.astype("float32"), np.asfortranarray(X), X[::-1], X[:, ::-1].copy()):
             result = gpu.forward(OnGpu(x))
-            assert isinstance(result, HostArray)  # not the caller's kind, but where the caller is
+            assert isinstance(result, HostArray)  # on the caller's device, but not of its kind
             assert_same(result, net.forward(x), 1e-12)
             J = gpu.cost(OnGpu(x), OnGpu(y), OnGpu(np.ones(4)))
             assert_same(J, net.cost(x, y), 1e-12)
@@ -246,7 +246,7 @@ def test_the_cuda_backend_takes_over_a_gpus_arrays(rng):
         assert_same(gpu.theta.flat, net.theta.flat, 1e-8)
 
 
-def test_a_gpus_array_shares_its_memory():
+def test_a_gpu_array_shares_its_memory():
     backend = gpu_network("squared_error")[1].backend
     ours, x = as_backend_array(OnGpu(X), backend), X.copy()
     assert backend._device.address(ours) == X.ctypes.data
@@ -254,7 +254,7 @@ def test_a_gpus_array_shares_its_memory():
     assert as_backend_array(ours, backend) is ours
 
 
-def test_the_cuda_backend_takes_the_hosts_arrays():
+def test_the_cuda_backend_accepts_host_arrays():
     net, gpu = gpu_network("squared_error")
     for to in KINDS.values():
         x = to(X.astype("float32"))
@@ -263,7 +263,7 @@ def test_the_cuda_backend_takes_the_hosts_arrays():
         np.testing.assert_allclose(np.asarray(result), net.forward(X), rtol=1e-5, atol=1e-7)
 
 
-def test_a_gpus_array_is_no_hosts():
+def test_gpu_arrays_raise_on_the_numpy_backend():
     net = network()
     said = 'pass numpy.asarray(x), or build the network with backend="cupy"'
     for x, where in ((OnGpu(X), "a GPU"), (OnGpu1(), "GPU 1")):
@@ -277,7 +277,7 @@ def test_a_gpus_array_is_no_hosts():
     refusal(ValueError, lambda: fit(X, LABELS, sample_weight=OnGpu(X)), "sample_weight, a")
 
 
-def test_another_gpus_array_and_what_cannot_be_read_are_refused(monkeypatch):
+def test_unreadable_arrays_raise(monkeypatch):
     _, gpu = gpu_network("squared_error")
     backend = gpu.backend
     with monkeypatch.context() as patch:
@@ -295,8 +295,8 @@ def test_another_gpus_array_and_what_cannot_be_read_are_refused(monkeypatch):
     refusal(ValueError, lambda: network().forward(meta), "is on meta", "pass x.cpu()")
 
 
-def test_a_gpus_parameters_are_copied_to_the_host():
-    """By `assign`, which copies whatever it is given."""
+def test_assign_copies_gpu_arrays_to_the_host():
+    """`assign` copies all its arguments."""
     net = network()
     twice = {name: 2 * a for name, a in net.tensors().items()}
     net.assign(
@@ -308,7 +308,7 @@ def test_a_gpus_parameters_are_copied_to_the_host():
 GPUS = {"__cuda_array_interface__": {}}
 
 
-def test_cudfs_frames_go_by_cupy(monkeypatch):
+def test_cudf_frames_are_read_through_cupy(monkeypatch):
     cudf, cupy = types.ModuleType("cudf"), types.ModuleType("cupy")
     cudf.DataFrame = type("DataFrame", (), {"__module__": "cudf", "to_cupy": lambda self: OnGpu(X)})
     cupy.asarray = lambda a: ("cupy", a)

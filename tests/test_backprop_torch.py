@@ -1,4 +1,4 @@
-"""Whole-network gradients in float64 against torch's autograd."""
+"""Gradients of whole networks in float64 against autograd of torch."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BAR = 1e-10
 
 
 def torchs(net, x, y, weights):
-    """J, and ∇W, ∇b, ∂J/∂x, gz, gh by autograd, from θ, f, loss and λΩ of our network."""
+    """Return J, and ∇W, ∇b, ∂J/∂x, gz, gh by autograd, for θ, f, loss and λΩ of the network."""
     W = [torch.tensor(layer.W, requires_grad=True) for layer in net.layers]
     b = [torch.tensor(layer.b, requires_grad=True) for layer in net.layers]
     x = torch.tensor(x, requires_grad=True)
@@ -36,8 +36,8 @@ def torchs(net, x, y, weights):
 
 
 def errors(net, x, y, weights):
-    """The relative error of J and of every gradient: the largest deviation in an array, over its
-    largest entry, or over 1e-6 where all entries are smaller.
+    """Yield the relative error of J and of every gradient: the largest deviation in an array,
+    divided by its largest entry, or by 1e-6 if all entries are smaller.
     """
     J, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
     J_torch, *parts_torch = torchs(net, x, y, weights)
@@ -52,7 +52,7 @@ def errors(net, x, y, weights):
 def test_every_loss_and_depth(f, rng):
     worst, checked = (0.0, ""), 0
     for loss, depth, output in networks.every(f):
-        # over the four depths: with and without Ω, each with and without sample weights
+        # the four depths: with and without Ω, each with and without sample weights
         regularizer = ElasticNet(l1=0.01, l2=0.1, biases=0.5) if depth in (1, 3) else None
         net = networks.network(f, loss, depth, output, regularizer=regularizer)
         x, y, weights = networks.batch(loss, rng)

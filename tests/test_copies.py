@@ -1,4 +1,4 @@
-"""Copies and pickles of entries, networks and trainers stand on their own."""
+"""Copies and pickles of entries, networks and trainers are independent of the original."""
 
 import copy
 import pickle
@@ -27,32 +27,32 @@ def network():
 
 
 @pytest.mark.parametrize("duplicate", COPIES)
-def test_a_network(duplicate):
+def test_a_copied_network_has_its_own_theta(duplicate):
     net, (x, y) = network(), problem()
-    twin = duplicate(net)
-    assert twin.config() == net.config()
-    assert twin.cost(x, y) == net.cost(x, y)
+    copied = duplicate(net)
+    assert copied.config() == net.config()
+    assert copied.cost(x, y) == net.cost(x, y)
     before = net.theta.flat.copy()
-    twin.layers[0].W[...] = 0  # a view of the twin's own θ
-    assert not twin.theta.W[1].any()
+    copied.layers[0].W[...] = 0  # a view of the copy's own θ
+    assert not copied.theta.W[1].any()
     np.testing.assert_array_equal(net.theta.flat, before)
 
 
 @pytest.mark.parametrize("duplicate", COPIES)
-def test_a_trainer_goes_on_like_its_original(duplicate):
+def test_a_copied_trainer_continues_like_the_original(duplicate):
     (x, y), net = problem(), network()
     trainer = gpumlp.Trainer(net, "adam", 0.01, batch_size=16)
     trainer.fit(x, y, 3, progress=False)
-    twin = duplicate(trainer)
-    for each in (trainer, twin):
+    copied = duplicate(trainer)
+    for each in (trainer, copied):
         each.fit(x, y, 3, progress=False)
-    assert twin.history["cost"] == trainer.history["cost"]
-    assert twin.net.theta.flat.tobytes() == trainer.net.theta.flat.tobytes()
-    assert not np.shares_memory(twin.net.theta.flat, trainer.net.theta.flat)
+    assert copied.history["cost"] == trainer.history["cost"]
+    assert copied.net.theta.flat.tobytes() == trainer.net.theta.flat.tobytes()
+    assert not np.shares_memory(copied.net.theta.flat, trainer.net.theta.flat)
 
 
 @pytest.mark.parametrize("duplicate", COPIES)
-def test_every_entry(duplicate):
+def test_a_copied_entry_is_equal(duplicate):
     for entry in (entry for table in TABLES for entry in table.values()):
         assert duplicate(entry) == entry
         for name, value in entry.params.items():
@@ -68,15 +68,17 @@ def own_slope(z, h):
     return 2 * z
 
 
-def test_an_entry_of_ones_own():
+def test_custom_entries_are_pickled_unless_they_have_lambdas():
     own = gpumlp.Activation("square", f=own_square, df=own_slope, reads="z")
     assert pickle.loads(pickle.dumps(own)) == own
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(gpumlp.Activation("square", f=lambda z: z * z, df=own_slope, reads="z"))
 
 
-def test_another_function_under_a_known_name_is_refused():
-    """A saved network would come back with gpumlp's."""
+def test_custom_entry_with_a_builtin_name_raises():
+    """A saved network would be loaded with gpumlp's function."""
     own = gpumlp.Activation("relu", f=own_square, df=own_slope, reads="z")
-    with pytest.raises(ValueError, match="'relu' is another function.*rename yours"):
+    with pytest.raises(
+        ValueError, match="'relu' is not gpumlp's function of that name; rename yours"
+    ):
         MLP([2, 3, 1], own, loss="huber", backend="numpy")

@@ -1,4 +1,4 @@
-"""`import gpumlp` costs little beside NumPy, and brings in nothing heavier."""
+"""`import gpumlp` takes little time and memory, and loads no library but NumPy."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ HEAVY = [
     "nvmath", "mlxtend", "rich", "pyarrow", "mlflow", "tensorboardX",
 ]  # fmt: skip
 
-# In an interpreter of its own: what the import adds after `import numpy`, in seconds and bytes.
+# Run in a new interpreter: what the import adds to `import numpy`, in seconds and bytes.
 MEASURE = """
 import json, os, sys, time
 import numpy
@@ -31,7 +31,7 @@ def fresh_import():
 
 
 def python(code):
-    """What a fresh interpreter prints."""
+    """Return what a new interpreter prints."""
     run = [sys.executable, "-c", code]
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout
 
@@ -42,31 +42,31 @@ def imports():
     return [fresh_import() for _ in range(5)]
 
 
-def test_it_adds_at_most_a_tenth_of_a_second_and_10_mb(imports):
-    # processor time, since tests run side by side; their work adds even to that: the least counts
+def test_import_adds_at_most_a_tenth_of_a_second_and_10_mb(imports):
+    # Processor time, because tests run in parallel.  They disturb even that, so the minimum counts.
     assert min(seconds for seconds, _, _ in imports) <= 0.1
     assert min(size for _, size, _ in imports) <= 10 << 20
 
 
-def test_it_brings_in_nothing_heavy(imports):
+def test_import_loads_no_heavy_library(imports):
     assert not set(HEAVY) & set(imports[0][2])
 
 
-def test_the_training_package_is_there_when_asked_for():
+def test_the_training_package_is_imported_on_demand():
     code = "import gpumlp; assert gpumlp.Trainer.__name__ == 'Trainer'; print(gpumlp.__version__)"
     assert python(code).strip() == gpumlp.__version__
     with pytest.raises(AttributeError, match="has no attribute 'Trainr'"):
         gpumlp.Trainr  # noqa: B018  (the access is the test)
 
 
-def test_what_is_not_imported_yet_is_listed():
+def test_dir_lists_names_that_are_not_imported_yet():
     names = python("import sys, gpumlp; print(*dir(gpumlp), 'gpumlp.training' in sys.modules)")
     *listed, loaded = names.split()
     assert set(gpumlp.__all__) <= set(listed)
     assert loaded == "False"
 
 
-def test_the_callbacks_bring_in_nothing_heavy():
+def test_callbacks_load_no_heavy_library():
     code = "import sys, gpumlp; gpumlp.callbacks.TensorBoard('t'); gpumlp.callbacks.MLflow(); "
     loaded = python(code + "print(*(m.partition('.')[0] for m in sys.modules))").split()
     assert "numpy" in loaded

@@ -1,6 +1,6 @@
-"""Imports run one way: no circles, and nothing imports from a floor above its own.
+"""Imports have no circles, and no module imports from a floor above its own.
 
-Every import counts, also those within functions and under TYPE_CHECKING.
+Every import counts, also those inside functions and under TYPE_CHECKING.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def module_name(path: Path) -> str:
 
 
 def imported(tree: ast.AST, modules: dict[str, Path]) -> Iterator[str]:
-    """The modules of the package that a file imports; `from a import b` is a.b where that is one."""
+    """Yield the modules of the package that a file imports, a.b for `from a import b`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
@@ -62,7 +62,7 @@ def imported(tree: ast.AST, modules: dict[str, Path]) -> Iterator[str]:
 
 
 def floor(module: str) -> int:
-    """The height of a module's floor."""
+    """Return the height of a module's floor."""
     parts = module.split(".")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next(FLOOR[prefix] for prefix in prefixes if prefix in FLOOR)
@@ -70,7 +70,7 @@ def floor(module: str) -> int:
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """Each module of the package and the modules of the package that it imports."""
+    """Return for each module of the package the modules of the package that it imports."""
     modules = {module_name(path): path for path in (ROOT / "gpumlp").rglob("*.py")}
     return {
         name: set(imported(ast.parse(path.read_text(encoding="utf-8")), modules)) - {name}
@@ -95,7 +95,7 @@ def test_no_upward_imports(imports: dict[str, set[str]]) -> None:
     assert not upward, "\n".join(sorted(upward))
 
 
-def test_circles_and_floors_are_seen() -> None:
+def test_the_checks_find_circles_and_upward_imports() -> None:
     """The checks find a planted circle, a local import and one under TYPE_CHECKING."""
     source = "def f():\n    import gpumlp.cli\nif TYPE_CHECKING:\n    from gpumlp import training\n"
     modules = dict.fromkeys(("gpumlp", "gpumlp.cli", "gpumlp.training"), ROOT)

@@ -1,4 +1,4 @@
-"""What is not as said is refused in one line that names the argument and the remedy: data."""
+"""Invalid data raise an error of one line that names the argument and what to pass instead."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ BAD_X = [
     (None, TypeError, "x has dtype object", "pass real numbers"),
     ("x", TypeError, "x has dtype <U1", "pass real numbers"),
     (np.zeros((4, 3), "datetime64[s]"), TypeError, "x has dtype datetime64[s]", "pass real"),
-    (np.ma.masked_less(X, 0), ValueError, "x is masked in places; fill or remove those"),
+    (np.ma.masked_less(X, 0), ValueError, "x has masked values; fill or remove them"),
 ]
 OPERATIONS = {
     "forward": lambda net, x, y: net.forward(x),
@@ -51,7 +51,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize(("x", "error", "said"), [(x, e, m) for x, e, *m in BAD_X])
-def test_x_is_refused_at_every_operation(operation, x, error, said):
+def test_invalid_x_raises(operation, x, error, said):
     refusal(error, lambda: OPERATIONS[operation](network(), x, LABELS), *said)
 
 
@@ -68,7 +68,7 @@ def read_only(a):
 
 
 class Table:
-    """An object that is no array but gives one, as data frames and other libraries' arrays do."""
+    """An object that converts itself to an array, as data frames do."""
 
     def __init__(self, values):
         self.values = values
@@ -113,17 +113,17 @@ def test_any_real_dtype_gives_the_same_result(dtype, precision):
 def test_pandas_frames_and_series_work():
     pandas = pytest.importorskip("pandas")
     net, frame = network(), pandas.DataFrame(X, columns=list("abc"))
-    series = pandas.Series(LABELS, index=[7, 5, 3, 1])  # the index plays no part
+    series = pandas.Series(LABELS, index=[7, 5, 3, 1])  # the index is not used
     assert net.cost(frame, series) == net.cost(X, LABELS)
     np.testing.assert_array_equal(net.forward(frame), net.forward(X))
     frame["c"] = ["low", "low", "high", None]
     refusal(TypeError, lambda: net.forward(frame), "x has dtype object", "x.astype('float32')")
 
 
-def test_what_is_passed_in_is_left_alone():
+def test_arguments_are_not_changed():
     net, x, y, w = network("squared_error"), X.copy(), ROWS.copy(), np.ones(4)
     net.cost_and_gradients(x, y, sample_weight=w)
-    net.forward(x)[...] = np.nan  # and what comes back is nobody's buffer
+    net.forward(x)[...] = np.nan  # the result is no buffer of the network
     np.testing.assert_array_equal(x, X)
     np.testing.assert_array_equal(y, ROWS)
     np.testing.assert_array_equal(w, np.ones(4))
@@ -147,7 +147,7 @@ BAD_Y = [
     ),
     (CE, [0, np.nan, 1, 0], ValueError, "y[1] is nan (1 such values)", "remove or impute"),
     (CE, [0, 1, 1, np.inf], ValueError, "y[3] is inf", "remove or impute"),
-    (CE, LABELS[:3], ValueError, "y has shape (3,) but x has 4 rows; pass one target a row"),
+    (CE, LABELS[:3], ValueError, "y has shape (3,) but x has 4 rows; pass one target per row"),
     (CE, LABELS[:, None], ValueError, "y has shape (4, 1)", "pass y of shape (4, 2) or labels"),
     (CE, ROWS.T, ValueError, "y has shape (2, 4) but x has 4 rows"),
     (CE, 1, ValueError, "y has shape () but x has 4 rows"),
@@ -160,29 +160,29 @@ BAD_Y = [
     (CE, 2 * ROWS - 0.5, ValueError, "y lies in [-0.5, 1.5]", "takes values from 0 to 1"),
     (BCE, 2 * ROWS - 1, ValueError, "y lies in [-1, 1]", "encode the classes as 0 and 1"),
     (BCE, LABELS, ValueError, "y has shape (4,) but the output layer has 2 units; pass y of shape"),
-    ("poisson", -ROWS, ValueError, "y has the value -1", "pass values of 0 and up"),
+    ("poisson", -ROWS, ValueError, "y has the value -1", "pass values of 0 or more"),
     (MSE, NAN, ValueError, "y[1, 0] is nan (3 such values)", "remove or impute"),
     (MSE, NAN.astype("float16"), ValueError, "y[1, 0] is nan (3 such values)"),
     (MSE, ROWS[:, :1], ValueError, "y has shape (4, 1)", "pass y of shape (4, 2)"),
     (MSE, ROWS[..., None], ValueError, "y has shape (4, 2, 1)", "pass y of shape (4, 2)"),
-    (MSE, np.ma.masked_equal(ROWS, 1), ValueError, "y is masked in places; fill or remove those"),
+    (MSE, np.ma.masked_equal(ROWS, 1), ValueError, "y has masked values; fill or remove them"),
 ]
 
 
 @pytest.mark.parametrize("operation", ["cost", "cost_and_gradients"])
 @pytest.mark.parametrize(("loss", "y", "error", "said"), [(n, y, e, m) for n, y, e, *m in BAD_Y])
-def test_y_is_refused(operation, loss, y, error, said):
+def test_invalid_y_raises(operation, loss, y, error, said):
     refusal(error, lambda: OPERATIONS[operation](network(loss), X, y), *said)
 
 
-def test_y_beyond_the_networks_precision_is_refused():
+def test_y_beyond_the_precision_raises():
     y = np.array([[1e300, 0]] * 4)
     assert network("absolute_error").cost(X, y) > 1e299
     net = network("absolute_error", precision="float32")
     refusal(ValueError, lambda: net.cost(X, y), "y lies in [0, 1e+300], beyond", "float32; rescale")
 
 
-def test_one_column_of_targets_may_be_flat():
+def test_one_column_of_targets_may_be_one_dimensional():
     for loss in (MSE, BCE, "poisson"):
         net = network(loss, 1)
         assert net.cost(X, LABELS) == net.cost(X, LABELS[:, None]) == net.cost(X, LABELS > 0)
@@ -191,36 +191,46 @@ def test_one_column_of_targets_may_be_flat():
 # ---- weights ------------------------------------------------------------------------------------
 
 BAD_WEIGHTS = [
-    ({"sample_weight": [1, 1, 1]}, ValueError, "sample_weight has shape (3,)", "a row, (4,)"),
-    ({"sample_weight": np.ones((4, 1))}, ValueError, "sample_weight has shape (4, 1)", "a row"),
-    ({"sample_weight": 2.0}, ValueError, "sample_weight has shape ()", "pass one weight a row"),
-    ({"sample_weight": [1, -1, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 and up"),
-    ({"sample_weight": [1, np.nan, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 and up"),
-    ({"sample_weight": [1, np.inf, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 and up"),
+    ({"sample_weight": [1, 1, 1]}, ValueError, "sample_weight has shape (3,)", "per row, (4,)"),
+    ({"sample_weight": np.ones((4, 1))}, ValueError, "sample_weight has shape (4, 1)", "per row"),
+    ({"sample_weight": 2.0}, ValueError, "sample_weight has shape ()", "pass one weight per row"),
+    ({"sample_weight": [1, -1, 1, 1]}, ValueError, "sample_weight", "pass weights of 0 or more"),
+    (
+        {"sample_weight": [1, np.nan, 1, 1]},
+        ValueError,
+        "sample_weight",
+        "pass weights of 0 or more",
+    ),
+    (
+        {"sample_weight": [1, np.inf, 1, 1]},
+        ValueError,
+        "sample_weight",
+        "pass weights of 0 or more",
+    ),
     ({"sample_weight": [0, 0, 0, 0]}, ValueError, "sample_weight", "with a positive, finite sum"),
     ({"sample_weight": [1e308] * 4}, ValueError, "sample_weight", "with a positive, finite sum"),
     ({"sample_weight": list("abcd")}, TypeError, "sample_weight has dtype <U1", "pass one number"),
     ({"sample_weight": [1j] * 4}, TypeError, "sample_weight has dtype complex128", "one number"),
     ({"sample_weight": [[1], [1, 2]]}, ValueError, "sample_weight cannot be read as an array"),
-    ({"class_weight": [1, 2, 3]}, ValueError, "class_weight has shape (3,)", "a class, (2,)"),
-    ({"class_weight": [1, -2]}, ValueError, "class_weight", "pass weights of 0 and up"),
+    ({"class_weight": [1, 2, 3]}, ValueError, "class_weight has shape (3,)", "per class, (2,)"),
+    ({"class_weight": [1, -2]}, ValueError, "class_weight", "pass weights of 0 or more"),
     ({"class_weight": {2: 1.0}}, ValueError, "class_weight has the class 2; pass classes 0 … 1"),
     ({"class_weight": {"0": 1.0}}, ValueError, "class_weight has the class '0'; pass classes"),
-    ({"class_weight": {0: "a"}}, TypeError, "class_weight has dtype", "pass one number a class"),
+    ({"class_weight": {0: "a"}}, TypeError, "class_weight has dtype", "pass one number per class"),
     ({"class_weight": {0: 0, 1: 0}}, ValueError, "class_weight", "with a positive, finite sum"),
     ({"class_weight": "balance"}, ValueError, 'class_weight must be "balanced" or weights'),
 ]
 
 
 @pytest.mark.parametrize(("weights", "error", "said"), [(w, e, m) for w, e, *m in BAD_WEIGHTS])
-def test_weights_are_refused(weights, error, said):
+def test_invalid_weights_raise(weights, error, said):
     refusal(error, lambda: network().cost(X, LABELS, **weights), *said)
     refusal(error, lambda: network().cost_and_gradients(X, LABELS, **weights), *said)
 
 
 @pytest.mark.parametrize("loss", [MSE, "poisson", BCE])
-def test_class_weights_need_one_class_an_example(loss):
-    said = ("class_weight needs one class an example", loss, "use sample_weight")
+def test_class_weights_without_classes_raise(loss):
+    said = ("class_weight needs one class per example", loss, "use sample_weight")
     refusal(ValueError, lambda: network(loss).cost(X, ROWS, class_weight=[1, 2]), *said)
 
 
@@ -246,9 +256,9 @@ def assert_one_line(error, *starts):
         hnp.arrays(ANY_DTYPE, st.tuples(st.integers(0, 9), st.just(3))),
     )
 )
-def test_any_x_gives_outputs_or_one_line(x):
+def test_any_x_gives_outputs_or_an_error_of_one_line(x):
     try:
-        with np.errstate(all="ignore"):  # values of x are not looked at
+        with np.errstate(all="ignore"):  # values of x are not checked
             y_hat = network().forward(x)
     except (ValueError, TypeError) as error:
         assert_one_line(error, "x ")
@@ -267,7 +277,7 @@ def test_any_x_gives_outputs_or_one_line(x):
     ),
     loss=st.sampled_from(list(LOSSES)),
 )
-def test_any_y_gives_a_cost_or_one_line(y, loss):
+def test_any_y_gives_a_cost_or_an_error_of_one_line(y, loss):
     net = network(loss, output_activation="softmax")
     try:
         with np.errstate(over="ignore"):

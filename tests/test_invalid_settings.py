@@ -1,4 +1,4 @@
-"""What is not as said is refused in one line that names the argument and the remedy: settings."""
+"""Invalid settings raise an error of one line that names the argument and what to pass."""
 
 import fractions
 
@@ -19,13 +19,13 @@ from gpumlp import (
 )
 from tests.support.refusal import refusal
 
-WIDTHS_REMEDY = "must list inputs, hidden layers and outputs, as [784, 256, 10]"
+EXPECTED_WIDTHS = "must list inputs, hidden layers and outputs, as [784, 256, 10]"
 SETTINGS = [
-    ({"widths": 5}, ValueError, "widths", WIDTHS_REMEDY, "got 5"),
-    ({"widths": [5]}, ValueError, "widths", WIDTHS_REMEDY, "got [5]"),
-    ({"widths": []}, ValueError, "widths", WIDTHS_REMEDY),
-    ({"widths": "3-5-2"}, ValueError, "widths", WIDTHS_REMEDY),
-    ({"widths": {3, 5}}, ValueError, "widths", WIDTHS_REMEDY),
+    ({"widths": 5}, ValueError, "widths", EXPECTED_WIDTHS, "got 5"),
+    ({"widths": [5]}, ValueError, "widths", EXPECTED_WIDTHS, "got [5]"),
+    ({"widths": []}, ValueError, "widths", EXPECTED_WIDTHS),
+    ({"widths": "3-5-2"}, ValueError, "widths", EXPECTED_WIDTHS),
+    ({"widths": {3, 5}}, ValueError, "widths", EXPECTED_WIDTHS),
     ({"widths": [3, 0, 2]}, ValueError, "widths[1] must be at least 1, got 0"),
     ({"widths": [3, 5, -2]}, ValueError, "widths[2] must be at least 1, got -2"),
     ({"widths": [3.0, 5, 2]}, TypeError, "widths[0] must be a whole number of 1 or more, got 3.0"),
@@ -65,17 +65,17 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("settings", "error", "said"), [(s, e, m) for s, e, *m in SETTINGS])
-def test_settings_are_refused(settings, error, said):
+def test_invalid_settings_raise(settings, error, said):
     settings = {"widths": [3, 5, 2], "backend": "numpy"} | settings
     refusal(error, lambda: MLP(**settings), *said)
 
 
-def test_unknown_arguments_are_pythons_own_error():
+def test_unknown_arguments_raise():
     with pytest.raises(TypeError, match="unexpected keyword argument 'activations'"):
         MLP([3, 2], activations="relu", backend="numpy")
 
 
-def test_cupy_without_a_gpu_is_one_clear_error():
+def test_cupy_without_a_gpu_raises():
     try:
         MLP([3, 2], backend="cupy")
     except gpumlp.DeviceError as error:
@@ -106,17 +106,17 @@ PARAMS = [
 
 
 @pytest.mark.parametrize(("entry", "params", "error", "said"), PARAMS)
-def test_parameters_are_refused(entry, params, error, said):
+def test_invalid_parameters_raise(entry, params, error, said):
     refusal(error, lambda: entry.set(**params), entry.name, said)
 
 
-def test_the_penalties_parameters_are_refused():
+def test_invalid_regularizer_parameters_raise():
     refusal(ValueError, lambda: ElasticNet(l2=-1), "elastic_net: l2 must lie in [0, inf), got -1")
     refusal(TypeError, lambda: L1(biases="no"), "l1: biases must be a number, got 'no'")
     refusal(ValueError, lambda: L2(biases=-1), "l2: biases must lie in [0, inf), got -1")
 
 
-def test_numpys_numbers_are_numbers():
+def test_numbers_of_numpy_are_accepted():
     for value in (np.float32(0.25), np.float64(0.25), fractions.Fraction(1, 4)):
         assert ACTIVATIONS["leaky_relu"].set(slope=value).params["slope"] == 0.25
     assert MLP(np.array([3, 2]), backend="numpy", seed=np.int64(1)).widths == (3, 2)

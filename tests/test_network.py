@@ -1,4 +1,4 @@
-"""MLP against the algorithms in plain NumPy and against difference quotients, in any chunks."""
+"""MLP against the algorithms in plain NumPy, difference quotients, and itself in chunks."""
 
 import copy
 import tracemalloc
@@ -19,8 +19,8 @@ from tests.support.networks import parts
 
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
-def test_cost_and_gradients_are_the_books(f, rng):
-    """Every loss, depth and output layer, each with another Ω, against plain NumPy."""
+def test_cost_and_gradients_match_the_book(f, rng):
+    """Every loss, depth and output layer, each with a different Ω, against plain NumPy."""
     for number, (loss, depth, output) in enumerate(networks.every(f)):
         regularizer = networks.REGULARIZERS[number % 4]
         net = networks.network(f, loss, depth, output, regularizer=regularizer)
@@ -34,8 +34,8 @@ def test_cost_and_gradients_are_the_books(f, rng):
 
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
-def test_gradients_are_the_slope_along_a_random_direction(f, rng):
-    """Depth × loss × Ω: θ and x move along one direction; J's difference quotient is ∇J's share."""
+def test_gradients_match_difference_quotients(f, rng):
+    """Depth × loss × Ω: the slope of J along a random direction of θ and x is that of ∇J."""
     worst, step = (0.0, ""), 1e-6
     for loss, depth, output in networks.every(f):
         for regularizer in networks.REGULARIZERS:
@@ -54,7 +54,7 @@ def test_gradients_are_the_slope_along_a_random_direction(f, rng):
                     view[...] = at + t * v
                 J.append(net.cost(x + t * along[-1], y, sample_weight=weights))
             slope = (J[0] - J[1]) / (2 * step)
-            # J itself is known to 1e-16, its difference quotient to 1e-10
+            # J is accurate to 1e-16, its difference quotient to 1e-10
             error = abs(slope - expected) / max(abs(expected), 1e-3 * (1 + abs(J[0])))
             worst = max(worst, (error, f"{net} {regularizer}"))
     assert worst[0] < 1e-6, worst
@@ -62,9 +62,9 @@ def test_gradients_are_the_slope_along_a_random_direction(f, rng):
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
 @pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy"])
-def test_float32_errs_at_most_twice_as_much_as_plain_numpy_in_float32(f, loss, rng):
-    """The rule: over each gradient of a network, the root mean square of the error against float64
-    is at most twice that of the algorithms in plain NumPy float32, from the same numbers.
+def test_float32_error_is_at_most_twice_that_of_plain_numpy(f, loss, rng):
+    """For each gradient of a network, the root mean square of the error against float64 is at most
+    twice that of the algorithms in plain NumPy with float32, from the same numbers.
     """
     net = MLP([40, 64, 48, 10], f, loss=loss, precision="float32", backend="numpy", seed=2)
     for layer in net.layers:
@@ -88,7 +88,7 @@ def test_float32_errs_at_most_twice_as_much_as_plain_numpy_in_float32(f, loss, r
             assert error <= allowed, f"{name}[{k}]: {error:.2e}, twice plain NumPy's {allowed:.2e}"
 
 
-def test_forward_is_the_last_h_and_predict_its_link(rng):
+def test_forward_returns_the_last_h_and_predict_its_link(rng):
     x = rng.normal(size=(9, 3))
     for loss, link in (
         ("squared_error", lambda a: a),
@@ -115,12 +115,12 @@ def test_chunks_equal_one_pass(f, rng, monkeypatch):
     in_chunks = net.forward(x), net.predict(x), net.cost(x, y), net.cost(x, y, weights)
     for a, b in zip(whole, in_chunks, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-16)
-    for rows in (1, 4, 5, 6, 23):  # whatever came before
+    for rows in (1, 4, 5, 6, 23):  # after other sizes
         np.testing.assert_allclose(net.forward(x[:rows]), whole[0][:rows], rtol=1e-13, atol=1e-16)
 
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
-def test_without_intermediate_gradients_theta_s_are_the_same(f, rng):
+def test_gradients_do_not_depend_on_intermediate(f, rng):
     net = networks.network([f, "tanh", f], "huber", 4, regularizer=gpumlp.L1(0.01))
     x, y, weights = networks.batch("huber", rng)
     J, with_all = net.cost_and_gradients(x, y, weights)
@@ -134,7 +134,7 @@ def test_without_intermediate_gradients_theta_s_are_the_same(f, rng):
 
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
-def test_a_broken_example_breaks_no_other(f, rng):
+def test_nan_in_an_example_does_not_reach_others(f, rng):
     net = networks.network(f, "softmax_cross_entropy", 4)
     x, y, _ = networks.batch("softmax_cross_entropy", rng)
     broken = x.copy()
@@ -150,8 +150,8 @@ def test_a_broken_example_breaks_no_other(f, rng):
 
 
 @pytest.mark.parametrize("f", ["tanh", "gelu", "softmax"])
-def test_one_workspace_serves_minibatches_of_any_size(f, rng):
-    """As training does: buffers for 9 rows, loaded with 9, 4, 1 and 9 again."""
+def test_one_workspace_works_for_minibatches_of_any_size(f, rng):
+    """Like in training: buffers for 9 rows are loaded with 9, 4, 1 and again 9."""
     net = networks.network(f, "squared_error", 4)
     s, d = Workspace(net, 9), Parameters.zeros(net.backend, net.theta.layout)
     for m in (9, 4, 1, 9):
@@ -169,10 +169,10 @@ def test_one_workspace_serves_minibatches_of_any_size(f, rng):
 
 
 def test_a_training_step_allocates_no_array():
-    """One step on arrays of 8 MB and more: temporaries are those of a few cache-sized blocks."""
+    """In a step on arrays of 8 MB and more, temporary arrays are only a few cache-sized blocks."""
     net = MLP([1024, 2048, 1024, 512], "gelu", loss="squared_error", backend="numpy", seed=1)
     rng, m, backend = np.random.default_rng(0), 2048, net.backend
-    backend._threads = Threads(2)  # each has temporaries of its own
+    backend._threads = Threads(2)  # each has its own temporary arrays
     s, d = Workspace(net, m), Parameters.zeros(backend, net.theta.layout)
     optimizer = gpumlp.OPTIMIZERS["adam"]
     slots, split = backend.full((2, net.theta.layout.size), 0), net.theta.layout.split
@@ -199,7 +199,7 @@ def test_a_training_step_allocates_no_array():
     assert peak < d.W[1].nbytes
 
 
-def test_threads_may_ask_for_the_cost_at_the_same_time(rng):
+def test_threads_may_compute_the_cost_concurrently(rng):
     net = MLP([5, 40, 3], "tanh", regularizer="l2", precision="float64", backend="numpy")
     x, y = rng.normal(size=(30, 5)), rng.integers(0, 3, 30)
     alone = net.cost(x, y)
@@ -208,7 +208,7 @@ def test_threads_may_ask_for_the_cost_at_the_same_time(rng):
     assert set(together) == {alone}
 
 
-def test_threads_may_predict_at_the_same_time(rng):
+def test_threads_may_predict_concurrently(rng):
     net = MLP([50, 200, 200, 3], "tanh", precision="float64", backend="numpy")
     batches = [rng.normal(size=(m, 50)) for m in (300, 200, 400, 100)]
     alone = [net.predict(x) for x in batches]

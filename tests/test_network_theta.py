@@ -1,4 +1,4 @@
-"""What a network is made of: functions of one's own, θ and its views, and files."""
+"""The parts of a network: custom functions, θ and its views, and files."""
 
 import copy
 import itertools
@@ -14,7 +14,7 @@ from tests.support.networks import parts
 PLAIN = {"precision": "float64", "backend": "numpy"}
 
 
-# ---- one's own functions, and layers of several kinds -------------------------------------------
+# ---- custom functions, and layers of several kinds ----------------------------------------------
 
 
 BENT = gpumlp.Activation(
@@ -34,7 +34,7 @@ def own_network(**settings):
     return MLP([3, 5, 4, 2], [f, "softmax"], f, loss, seed=4, **settings)
 
 
-def test_entries_of_ones_own(rng):
+def test_custom_entries(rng):
     net, x, y = own_network(), rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
     J, gradients = net.cost_and_gradients(x, y)
     bent = lambda z: np.sqrt(z * z + 0.5) + z  # noqa: E731
@@ -63,7 +63,7 @@ def test_each_layer_has_its_activation(rng):
     np.testing.assert_allclose(net.forward(x), h, rtol=1e-13)
 
 
-def test_repr_says_layers_loss_size_and_backend():
+def test_repr_shows_layers_loss_size_and_backend():
     net = MLP([784, 256, 10], loss="softmax_cross_entropy", backend="numpy")
     text = repr(net)
     assert text.startswith("MLP(784-256-10, relu → identity, softmax_cross_entropy, 203,530 par")
@@ -89,13 +89,13 @@ def test_views_are_assignable_in_place(rng):
     assert not net.forward(x).any()
 
 
-def test_a_seed_repeats_and_another_differs():
+def test_weights_depend_on_the_seed():
     thetas = [MLP([3, 5, 2], **PLAIN, seed=seed).theta.flat for seed in (1, 1, 2)]
     np.testing.assert_array_equal(thetas[0], thetas[1])
     assert not np.array_equal(thetas[0], thetas[2])
 
 
-def test_runs_repeat_bit_for_bit(rng):
+def test_runs_are_bit_identical(rng):
     x, y, weights = networks.batch("softmax_cross_entropy", rng, m=300)
     runs = []
     for _ in range(2):
@@ -106,18 +106,18 @@ def test_runs_repeat_bit_for_bit(rng):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_deep_copy_has_a_theta_of_its_own(rng):
+def test_a_deep_copy_has_its_own_theta(rng):
     net, x = own_network(), rng.normal(size=(4, 3))
     before = net.forward(x)
-    twin = copy.deepcopy(net)
-    np.testing.assert_array_equal(twin.forward(x), before)
-    twin.theta.flat[...] *= 2  # the layers are views of the copy's θ
-    assert np.array_equal(twin.layers[1].W, 2 * net.layers[1].W)
-    assert not np.allclose(twin.forward(x), before)
+    copied = copy.deepcopy(net)
+    np.testing.assert_array_equal(copied.forward(x), before)
+    copied.theta.flat[...] *= 2  # the layers are views of the copy's θ
+    assert np.array_equal(copied.layers[1].W, 2 * net.layers[1].W)
+    assert not np.allclose(copied.forward(x), before)
     np.testing.assert_array_equal(net.forward(x), before)
 
 
-def test_assign_takes_all_tensors_or_none(rng):
+def test_assign_copies_all_tensors_or_none(rng):
     net, other = MLP([3, 5, 2], **PLAIN, seed=1), MLP([3, 5, 2], **PLAIN, seed=2)
     tensors, before = other.tensors(), net.theta.flat.copy()
     assert list(tensors) == ["0.weight", "0.bias", "2.weight", "2.bias"]
@@ -142,7 +142,7 @@ def test_assign_takes_all_tensors_or_none(rng):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_save_and_load_is_exact_with_entries_of_ones_own(precision, rng, tmp_path):
+def test_save_and_load_are_exact_with_custom_entries(precision, rng, tmp_path):
     net = own_network(precision=precision)
     net.theta.flat[...] *= 1 + rng.random(net.theta.flat.shape)
     net.save(tmp_path / "net.safetensors")
@@ -155,13 +155,13 @@ def test_save_and_load_is_exact_with_entries_of_ones_own(precision, rng, tmp_pat
     np.testing.assert_array_equal(again.forward(x), net.forward(x))
 
 
-def test_a_file_with_unknown_entries_says_so(tmp_path):
+def test_load_with_unknown_entries_raises(tmp_path):
     own_network().save(tmp_path / "net.safetensors")
     with pytest.raises(gpumlp.CheckpointError, match="unknown activation 'bent'"):
         MLP.load(tmp_path / "net.safetensors", backend="numpy")
 
 
-def test_settings_replace_the_saved_ones(tmp_path):
+def test_load_settings_replace_saved_settings(tmp_path):
     net = MLP([3, 5, 2], **PLAIN)
     net.save(tmp_path / "net.safetensors")
     again = MLP.load(
@@ -172,7 +172,7 @@ def test_settings_replace_the_saved_ones(tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "auto"])
-def test_a_tf32_network_loads_where_there_is_no_gpu(backend, tmp_path, monkeypatch):
+def test_a_tf32_network_loads_without_a_gpu(backend, tmp_path, monkeypatch):
     def no_device():
         raise gpumlp.DeviceError("none")
 
@@ -185,7 +185,7 @@ def test_a_tf32_network_loads_where_there_is_no_gpu(backend, tmp_path, monkeypat
     np.testing.assert_array_equal(again.theta.flat, net.theta.flat)
 
 
-def test_every_entry_survives_its_settings(tmp_path):
+def test_config_restores_every_entry(tmp_path):
     for f in ACTIVATIONS.values():
         for loss in LOSSES.values():
             output = "softmax" if loss.probabilities else "identity"

@@ -1,4 +1,4 @@
-"""The wheel that users get, installed alone and used from another folder."""
+"""The wheel contains everything, and works when it is installed alone."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def run(*command, **options):
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    # a copy, so that no build folder is left in the checkout, nor one of it used
+    # a copy, so that the build uses no build folder of the checkout, and leaves none
     for part in ("gpumlp", "kernels"):
         for path in (ROOT / part).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
@@ -76,7 +76,7 @@ def test_the_wheel_carries_everything(wheel):
 
 
 def test_the_wheel_works_alone(wheel, tmp_path):
-    """With NumPy and nothing else; saving then says what to install."""
+    """With NumPy alone; `save` then says what to install."""
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"

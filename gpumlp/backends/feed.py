@@ -21,7 +21,7 @@ def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out:
 
     def block(part: slice) -> None:
         if isinstance(source, FileRows):
-            source.take(index[part], out[part])
+            source.read(index[part], out[part])
         elif direct and source.dtype == out.dtype:  # mode "raise" would buffer the output
             np.take(source, index[part], axis=0, out=out[part], mode="clip")
         else:

@@ -36,8 +36,9 @@ class Measures:
         """Count these examples too; returns their `Preparation.outputs`."""
         x, y = self._preparation.inputs(part.x[:]), self._preparation.targets(part.y)
         self.name, k = part.name, len(part)
-        self._cost += k * (self._net.cost(x, y) - self._net.penalty())
-        p = self._preparation.outputs(self._net.predict(x))
+        J, p = self._net.cost_and_prediction(x, y)
+        self._cost += k * (J - self._net.penalty())
+        p = self._preparation.outputs(p)
         if part.classes:
             self._right += float((p.argmax(axis=1) == part.y).sum())
         else:

@@ -98,7 +98,7 @@ def features(e: Any, X: Any, backend: Backend) -> Any:
 
 def host(a: Any, name: str) -> Any:
     """Return `a` on the host, where scikit-learn can read it."""
-    return as_backend_array(a, HOST, name, across=True)
+    return as_backend_array(a, HOST, name, to_host=True)
 
 
 def precision_of(X: Any) -> str:

@@ -1,4 +1,4 @@
-"""The mathematics: one entry per function, its NumPy and CUDA expressions side by side."""
+"""The mathematics: one entry per function, with its NumPy and CUDA expressions side by side."""
 
 from gpumlp.functions.activations import ACTIVATIONS, Activation
 from gpumlp.functions.initializers import INITIALIZERS, Initializer

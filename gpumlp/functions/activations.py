@@ -1,37 +1,39 @@
 """Activations f: h = f(z), and what back-propagation needs of them.
 
-An elementwise entry gives f and its derivative, gz = gh ⊙ f'(z).  A row-wise one gives f and the
-product with its Jacobian, gz = Jᵀ gh.  `reads` says what the derivative is computed from: the
-pre-activation "z", the output "h", both "zh", or neither "".  What is not read is not kept.
+An elementwise entry has f and its derivative: gz = gh ⊙ f'(z).  A row-wise entry has f and the
+product with its Jacobian: gz = Jᵀ gh.  `reads` names the arrays that the derivative is computed
+from: "z", the pre-activation; "h", the output; both, "zh"; or neither, "".  Arrays that it does not
+read are not stored.
 
-In the CUDA expressions `real` is the arithmetic type, z and h are values of it, and the entry's
-parameters are constants in scope.
+In the CUDA expressions, `real` is the arithmetic type, z and h are values of it, and the entry's
+parameters are constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from gpumlp.functions.entry import Array, Entry, table
+from gpumlp.functions.entry import Array, Entry, lookup, table
 from gpumlp.functions.special import erf
 
 
 @dataclass(frozen=True, repr=False)
 class Activation(Entry):
-    """One activation, NumPy and CUDA side by side.
+    """One activation, with NumPy and CUDA expressions side by side.
 
     Attributes:
-        f: ``f(z, **params) -> h``; elementwise, or over the last axis where `vjp` is given.
-        df: ``df(z, h, **params) -> f'(z)``, elementwise; None where `vjp` is given.
+        f: ``f(z, **params) -> h``; elementwise, or over the last axis if `vjp` is given.
+        df: ``df(z, h, **params) -> f'(z)``, elementwise; None if `vjp` is given.
         vjp: ``vjp(z, h, gh, **params) -> gz`` for a row-wise f, else None.
         reads: which of "z" and "h" the derivative reads.
         cuda_f: the expression of f in `z`.
-        cuda_df: the expression of f' in `z` and `h`, of which it uses those that `reads` names.
-        cuda_file: for a row-wise f, the file of `kernels/` with its `forward` and `vjp`.
-        epilogue: what cublasLt calls f among its products' epilogues: "relu", "gelu", "bias" for
+        cuda_df: the expression of f' in those of `z` and `h` that `reads` names.
+        cuda_file: for a row-wise f, the file in `kernels/` with its `forward` and `vjp`.
+        epilogue: the epilogue of cublasLt's products that computes f: "relu", "gelu", "bias" for
             the identity, or "" for none.
     """
 
@@ -63,7 +65,7 @@ class Activation(Entry):
         return self.vjp is None
 
     def cuda(self) -> str:
-        """CUDA source of ``real f(real z)`` and ``real df(real z, real h)``; none if row-wise."""
+        """Return CUDA source of an elementwise ``real f(real z)`` and ``real df(real z, real h)``."""
         if not self.elementwise:
             return ""
         if not (self.cuda_f and self.cuda_df):
@@ -130,7 +132,7 @@ relu = Activation(
     "relu",
     f=lambda z: np.maximum(z, 0),
     df=lambda z, h: h > 0,
-    cuda_f="z < real(0) ? real(0) : z",  # this way round NaN stays NaN
+    cuda_f="z < real(0) ? real(0) : z",  # with this comparison NaN stays NaN
     cuda_df="h > real(0) ? real(1) : real(0)",
     reads="h",
     epilogue="relu",
@@ -268,3 +270,20 @@ ACTIVATIONS = table(
     identity, relu, leaky_relu, elu, selu, sigmoid, tanh, softplus, softsign, silu, gelu, gelu_erf,
     mish, hard_swish, exponential, softmax,
 )  # fmt: skip
+
+
+def layer_activations(hidden_layers: int, hidden: Any, output: Any) -> list[Activation]:
+    """Return f[1] … f[L] of the hidden layers and the output; f[0], which is unused, is identity.
+
+    hidden: a name or an entry for all hidden layers, or a list with one for each.
+    """
+    each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
+    entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
+    if each is not hidden:
+        entries *= hidden_layers
+    elif len(each) != hidden_layers:
+        raise ValueError(
+            f"activation has {len(each)} entries but there are {hidden_layers} hidden layers; "
+            "give one name for all, or one for each"
+        )
+    return [identity, *entries, lookup(ACTIVATIONS, "output_activation", output)]

@@ -1,4 +1,4 @@
-"""One function, one entry: what every table of `gpumlp.functions` is made of."""
+"""Entries: every function in the tables of `gpumlp.functions` is one entry."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 Array = Any
-"""numpy.ndarray of a floating dtype.  NumPy's own annotations make most arithmetic on one Any."""
+"""numpy.ndarray of a floating dtype.  NumPy annotates most arithmetic on arrays as Any too."""
 
 
 @dataclass(frozen=True, repr=False)
 class Entry:
     """A named function with its parameters; subclasses add the NumPy and CUDA expressions.
 
-    Both expressions see the parameters by name: NumPy as keyword arguments, CUDA as constants of
-    type `real` (double for float64 networks, float for the others).
+    Both expressions use the parameters by name: NumPy as keyword arguments, CUDA as constants of
+    type `real` (double for float64 networks, float for all others).
 
     Attributes:
-        name: what tables, files and error messages call it.
+        name: the name in tables, files and error messages.
         params: the function's parameters and their values.
-        limits: the interval that each parameter must lie in, such as ``"[0, 1)"``.
+        limits: the interval of valid values of each parameter, such as ``"[0, 1)"``.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Entry:
         object.__setattr__(self, "params", MappingProxyType(values))
 
     def set(self, **params: float) -> Self:
-        """The same function with other parameters, e.g. ``huber.set(delta=2.0)``."""
+        """Return the function with other parameters, e.g. ``huber.set(delta=2.0)``."""
         for key in params:
             if key not in self.params:
                 known = ", ".join(self.params) or "none"
@@ -49,31 +49,31 @@ class Entry:
         return f"{type(self).__name__}({self.name!r}{values})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # nothing in it changes
+        return self  # an entry never changes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by name where a table has it; else whole, which no lambda allows."""
-        if self.stands_in_a_table():
+        """Pickle an entry of a table by name, another one by its fields, which excludes lambdas."""
+        if self.is_built_in():
             return _by_name, (type(self), self.name, dict(self.params))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields |= {"params": dict(self.params), "limits": dict(self.limits)}
-        return _whole, (type(self), fields)
+        return _from_fields, (type(self), fields)
 
-    def stands_in_a_table(self) -> bool:
-        """Whether this is a table's entry, with these or other parameters."""
-        known = _TABLED.get((type(self), self.name))
+    def is_built_in(self) -> bool:
+        """Whether this is the entry of a table, possibly with other parameters."""
+        known = _BUILT_IN.get((type(self), self.name))
         return known is not None and dataclasses.replace(known, params=self.params) == self
 
     def spec(self) -> dict[str, Any]:
-        """Name and parameters as JSON can hold them; `lookup` turns them back into the entry."""
+        """Return name and parameters in JSON types; `lookup` returns the entry for them."""
         return {"name": self.name, **self.params}
 
     def cuda(self) -> str:
-        """CUDA source of the device functions that the entry's kernels ask for."""
+        """Return CUDA source of the device functions that the entry's kernels call."""
         return ""
 
     def cuda_constants(self, leave_out: Iterable[str] = ()) -> str:
-        """One CUDA definition a parameter, for the top of a device function's body."""
+        """Return one CUDA definition per parameter, for the top of a device function's body."""
         return "".join(
             f"const real {key} = real({value!r}); "
             for key, value in self.params.items()
@@ -93,32 +93,30 @@ class Entry:
 
 
 E = TypeVar("E", bound=Entry)
-
-
-_TABLED: dict[tuple[type[Entry], str], Entry] = {}
+_BUILT_IN: dict[tuple[type[Entry], str], Entry] = {}
 
 
 def table(*entries: E) -> Mapping[str, E]:
-    """The read-only table name -> entry."""
-    _TABLED.update({(type(entry), entry.name): entry for entry in entries})
+    """Return the read-only table name -> entry."""
+    _BUILT_IN.update({(type(entry), entry.name): entry for entry in entries})
     return MappingProxyType({entry.name: entry for entry in entries})
 
 
 def _by_name(kind: type[Entry], name: str, params: dict[str, float]) -> Entry:
-    return _TABLED[kind, name].set(**params)
+    return _BUILT_IN[kind, name].set(**params)
 
 
-def _whole(kind: type[Entry], fields: dict[str, Any]) -> Entry:
+def _from_fields(kind: type[Entry], fields: dict[str, Any]) -> Entry:
     return kind(**fields)
 
 
 def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E) -> E:
-    """The entry that `asked` stands for: a name, a `spec()`, or an entry, which is returned as is.
+    """Return the entry for `asked`: a name, a `spec()`, or an entry, which is returned unchanged.
 
     Raises:
-        ValueError: the name is not in the table, and the message lists the names; or the entry is
-            another function under a table's name, which a saved network could not tell apart.
-        TypeError: `asked` is none of the three, or is another kind of entry.
+        ValueError: the name is not in the table; the message lists the names.  Or the entry is
+            another function with a name of the table: a saved network stores the name alone.
+        TypeError: `asked` is none of the three, or is an entry of another kind.
     """
     if isinstance(asked, Mapping):
         params = dict(asked)
@@ -136,8 +134,8 @@ def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E
             f"{what} must be a name or an entry (gpumlp.{kind.__name__}), "
             f"got {type(asked).__name__}; known names: {', '.join(known)}"
         )
-    if asked.name in known and not asked.stands_in_a_table():
+    if asked.name in known and not asked.is_built_in():
         raise ValueError(
-            f"{what} {asked.name!r} is another function than gpumlp's of that name; rename yours"
+            f"{what} {asked.name!r} is not gpumlp's function of that name; rename yours"
         )
     return asked

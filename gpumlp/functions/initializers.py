@@ -1,5 +1,6 @@
-"""Initialisers of W (n_out, n_in); biases start at zero.  Drawn on the host in float64, so that
-both backends and all precisions start from the same numbers.
+"""Initialisers of W (n_out, n_in); biases start at zero.
+
+They draw on the host in float64, so that all backends and precisions start from the same numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Initializer(Entry):
     draw: Callable[..., Array]
 
     def weights(self, rng: np.random.Generator, n_out: int, n_in: int) -> Array:
-        """W, float64 of shape (n_out, n_in)."""
+        """Return W, float64 of shape (n_out, n_in)."""
         return self.draw(rng, n_out, n_in, **self.params)
 
 
@@ -37,7 +38,7 @@ def _uniform(rng: np.random.Generator, n_out: int, n_in: int, variance: float) -
 def _orthogonal(rng: np.random.Generator, n_out: int, n_in: int, gain: float) -> Array:
     tall = rng.standard_normal((max(n_out, n_in), min(n_out, n_in)))
     q, r = np.linalg.qr(tall)
-    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # makes the draw uniform (Mezzadri 2007)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # so the distribution is uniform (Mezzadri 2007)
     return np.ascontiguousarray(gain * (q if n_out >= n_in else q.T))
 
 
@@ -60,17 +61,16 @@ orthogonal = Initializer(
     limits={"gain": "(0, inf)"},
 )
 fan_in = Initializer(
-    "fan_in",  # uniform within ±1/√n_in, what torch's nn.Linear starts from: a third of LeCun's
+    "fan_in",  # uniform within ±1/√n_in, as in torch's nn.Linear; variance: a third of LeCun's
     draw=lambda rng, n_out, n_in: _uniform(rng, n_out, n_in, 1 / (3 * n_in)),
 )
 zeros = Initializer("zeros", draw=lambda rng, n_out, n_in: np.zeros((n_out, n_in)))
 
 INITIALIZERS = table(glorot, he, lecun, fan_in, orthogonal, zeros)
 
-# He et al.'s variance for the rectifiers, LeCun's for SELU (as its paper wants), else Glorot's
 RECTIFIERS = ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "hard_swish")
 
 
-def usual_for(f: Activation) -> Initializer:
-    """The initialiser of a layer with activation f where none is asked for."""
+def default_initializer(f: Activation) -> Initializer:
+    """Return He's for rectifiers, LeCun's for SELU (as its paper requires), and else Glorot's."""
     return he if f.name in RECTIFIERS else lecun if f.name == "selu" else glorot

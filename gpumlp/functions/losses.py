@@ -1,12 +1,12 @@
 """Losses L(ŷ, y): the value of each example and the gradient ∇_ŷ L.
 
-An elementwise entry gives both for one output; an example's loss is then the mean (or, where
-`total` is set, the sum) over its outputs.  A row-wise one looks at a whole row of ŷ.  In the NumPy
-expressions y has ŷ's shape: integer labels arrive as rows of zeros and a one.
+An elementwise entry has both for one output.  The loss of an example is their mean over its
+outputs or, if `total` is set, their sum.  A row-wise entry reads a whole row of ŷ.  In the NumPy
+expressions y has the shape of ŷ: integer labels become rows of zeros and a one.
 
-`link` turns ŷ into what `predict` returns.  Cross-entropies take logits, so Algorithm 6.4 needs no
-pairing of the last activation with the loss.  In the CUDA expressions `real` is the arithmetic
-type, y_hat and y are values of it, and the entry's parameters are constants in scope.
+`link` computes from ŷ what `predict` returns.  Cross-entropies take logits, so Algorithm 6.4 does
+not need to pair the last activation with the loss.  In the CUDA expressions, `real` is the
+arithmetic type, y_hat and y are values of it, and the entry's parameters are constants.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from gpumlp.functions.entry import Array, Entry, table
 
 @dataclass(frozen=True, repr=False)
 class Loss(Entry):
-    """One loss, NumPy and CUDA side by side.
+    """One loss, with NumPy and CUDA expressions side by side.
 
     Attributes:
-        value: ``value(y_hat, y, **params)``: elementwise, or (m,) where `cuda_file` is given.
+        value: ``value(y_hat, y, **params)``: elementwise, or (m,) if `rowwise`.
         gradient: ``gradient(y_hat, y, **params)``: ∇_ŷ of the value, (m, n).
         cuda_value: the expression of the value in `y_hat` and `y`.
         cuda_gradient: the expression of the gradient in `y_hat` and `y`.
-        link: what `predict` applies to ŷ.
-        total: an example's loss is the sum over its outputs, not their mean.
-        probabilities: ŷ must be probabilities, or positive at least.
-        target: what y holds: "real", "binary" (0 to 1), "count" (0 and up) or "class" (integer
+        link: the function of ŷ that `predict` returns.
+        total: the loss of an example is the sum over its outputs, not their mean.
+        probabilities: ŷ must be probabilities, or at least positive.
+        target: the kind of y: "real", "binary" (0 to 1), "count" (0 and up) or "class" (integer
             labels, or rows of probabilities).
-        cuda_file: for a row-wise loss, the file of `kernels/` with its `loss` and `loss_gradient`.
+        rowwise: the loss reads a whole row of ŷ.
+        cuda_file: for a row-wise loss, the file in `kernels/` with its `loss` and `loss_gradient`.
     """
 
     value: Callable[..., Array]
@@ -50,18 +51,27 @@ class Loss(Entry):
     cuda_file: str = "loss.cu"
 
     def examples(self, y_hat: Array, y: Array) -> Array:
-        """The loss of each example, (m,), of ŷ (m, n) and y (m, n)."""
+        """Return the loss of each example, (m,), from ŷ (m, n) and y (m, n)."""
         value = self.value(y_hat, y, **self.params)
         if self.rowwise:
             return value
         return value.sum(axis=1) if self.total else value.mean(axis=1)
 
     def output_scale(self, n: int) -> float:
-        """What an output's loss counts in its example's: 1, or 1/n for a mean over n outputs."""
+        """Return the factor of one output in the loss of its example: 1, or 1/n for a mean."""
         return 1.0 if self.total or self.rowwise else 1.0 / n
 
+    def check_output(self, f: Activation) -> None:
+        """Raise ValueError if ŷ must be probabilities and the output activation f gives others."""
+        if self.probabilities and f.name in ("identity", "relu", "leaky_relu", "tanh"):
+            raise ValueError(
+                f"{self.name} takes probabilities but the output layer's activation is {f.name}; "
+                'pass output_activation="softmax", or loss="softmax_cross_entropy", which takes '
+                "logits"
+            )
+
     def cuda(self) -> str:
-        """CUDA source of ``real value(real y_hat, real y)`` and of ``gradient``."""
+        """Return CUDA source of ``real value(real y_hat, real y)`` and of ``gradient``."""
         constants = self.cuda_constants()
         if self.rowwise:
             return "".join(f"__device__ {c};\n" for c in constants.split("; ") if c)
@@ -156,7 +166,7 @@ quantile = Loss(
     limits={"q": "(0, 1)"},
 )
 poisson = Loss(
-    "poisson",  # on the logarithm of the rate; log y! is left out
+    "poisson",  # ŷ is the logarithm of the rate; the constant log y! is left out
     value=lambda y_hat, y: np.exp(y_hat) - y * y_hat,
     gradient=lambda y_hat, y: np.exp(y_hat) - y,
     cuda_value="exp(y_hat) - y * y_hat",
@@ -165,7 +175,7 @@ poisson = Loss(
     target="count",
 )
 binary_cross_entropy = Loss(
-    "binary_cross_entropy",  # on logits
+    "binary_cross_entropy",  # of logits
     value=_logistic,
     gradient=lambda y_hat, y: activations.sigmoid.f(y_hat) - y,
     cuda_value="fmax(y_hat, real(0)) - y_hat * y + log1p(exp(-fabs(y_hat)))",
@@ -174,7 +184,7 @@ binary_cross_entropy = Loss(
     target="binary",
 )
 softmax_cross_entropy = Loss(
-    "softmax_cross_entropy",  # on logits; label smoothing: Szegedy et al. (2016)
+    "softmax_cross_entropy",  # of logits; label smoothing: Szegedy et al. (2016)
     value=_cross_entropy,
     gradient=_dcross_entropy,
     link=activations.softmax,
@@ -185,10 +195,10 @@ softmax_cross_entropy = Loss(
     limits={"smoothing": "[0, 1)"},
 )
 negative_log_likelihood = Loss(
-    "negative_log_likelihood",  # on probabilities, for a softmax output layer
+    "negative_log_likelihood",  # of probabilities, for a softmax output layer
     value=lambda y_hat, y: -y * np.log(np.maximum(y_hat, np.finfo(y_hat.dtype).tiny)),
     gradient=lambda y_hat, y: -y / np.maximum(y_hat, np.finfo(y_hat.dtype).tiny),
-    cuda_value="-y * log(y_hat < tiny() ? tiny() : y_hat)",  # this way round NaN stays NaN
+    cuda_value="-y * log(y_hat < tiny() ? tiny() : y_hat)",  # with this comparison NaN stays NaN
     cuda_gradient="-y / (y_hat < tiny() ? tiny() : y_hat)",
     total=True,
     probabilities=True,

@@ -1,4 +1,4 @@
-"""Optimizers, NumPy and CUDA side by side; what a rule may read and write: see `update_rule`."""
+"""Optimizers, NumPy and CUDA side by side; `update_rule` says what a rule may read and write."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _adam(
 
 
 def _adamw(theta: Array, g: Array, lr: float, weight_decay: float, **adam: Any) -> None:
-    # not θ ← (1 − lr·weight_decay) θ: float32 holds that factor to no more than 3e-8
+    # not θ ← (1 − lr·weight_decay) θ: float32 rounds that factor by up to 3e-8
     theta -= lr * weight_decay * theta
     _adam(theta, g, lr, **adam)
 
@@ -78,7 +78,7 @@ def _collect(theta: Array, g: Array, lr: float, m: Array, o: Array, mu: float, *
     o += g
 
 
-def _turn(
+def _apply_direction(
     theta: Array, g: Array, lr: float, m: Array, o: Array, weight_decay: float, **c: float
 ) -> None:
     theta -= lr * (o + weight_decay * theta)
@@ -167,8 +167,8 @@ lion = Optimizer(
 )
 COUNTED: dict[str, Any] = {"scalars": _corrections, "scalar_names": ("c1", "c2")}
 muon = Optimizer(
-    # Jordan (2024), https://kellerjordan.github.io/posts/muon: every layer's W but the last one's
-    # moves by O · lr · √max(1, n_out / n_in), O orthogonal; the rest as by AdamW with rest · lr
+    # Jordan (2024), https://kellerjordan.github.io/posts/muon: the W of each hidden layer moves by
+    # O · lr · √max(1, n_out / n_in), O orthogonal; the other parameters by AdamW with rest · lr
     "muon",
     rule=_muon,
     cuda_rule=ADAMW_RULE.replace("lr *", "lr * rest *"),
@@ -186,8 +186,8 @@ muon = Optimizer(
             **COUNTED,
         ),
         Optimizer(
-            "turn",
-            rule=_turn,
+            "apply_direction",
+            rule=_apply_direction,
             cuda_rule="theta -= lr * (o + weight_decay * theta);",
             slots=("m", "o"),
             params={"weight_decay": 0.01},
@@ -199,5 +199,5 @@ muon = Optimizer(
 
 OPTIMIZERS = table(sgd, momentum, nesterov, rmsprop, adam, adamw, lion, muon)
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # Jordan's: σ ← aσ + bσ³ + cσ⁵, steepest at 0
-NEWTON_SCHULZ_STEPS = 5  # odd, so that the result is where the matrix was
-LEAST_NORM = 1e-7  # of a matrix that is made orthogonal, as in torch
+NEWTON_SCHULZ_STEPS = 5  # odd, so that the result is in the buffer of the matrix
+LEAST_NORM = 1e-7  # a matrix is divided by its norm or by this number, as in torch

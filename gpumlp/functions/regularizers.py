@@ -1,7 +1,7 @@
 """Regularisers λΩ(θ): a sum over all parameters, weights and biases.
 
-In the CUDA expressions `real` is the arithmetic type, theta a value of it, and the entry's
-parameters are constants in scope, l1 and l2 already multiplied by the region's strength.
+In the CUDA expressions, `real` is the arithmetic type, theta is a value of it, and the entry's
+parameters are constants.  The kernel multiplies λΩ by the strength of the region.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ def _no_decay(**params: float) -> float | None:
 
 @dataclass(frozen=True, repr=False)
 class Regularizer(Entry):
-    """One regulariser, NumPy and CUDA side by side.  Ω(0) must be 0, and so its gradient there.
+    """One regulariser, with NumPy and CUDA expressions side by side.
+
+    Ω(0) and its gradient there must be 0, because the flat θ has padding.
 
     Attributes:
         omega: ``omega(theta, **params)``: λΩ of each parameter, elementwise.
-        gradient: ``gradient(theta, **params)``: λΩ's derivative, elementwise.
+        gradient: ``gradient(theta, **params)``: the derivative of λΩ, elementwise.
         cuda_omega: the expression of λΩ in `theta`.
         cuda_gradient: the expression of its derivative in `theta`.
-        decay: ``decay(**params)``: the λ of a derivative λθ, or None where it is not of that form.
+        decay: ``decay(**params)``: λ if the derivative is λθ, else None.
 
-    The parameter "biases" is the strength on biases beside that on weights: 1 treats both alike,
-    0 leaves biases free.
+    The parameter "biases" is the strength for biases, relative to weights: 1 treats both equally, 0
+    excludes biases.
     """
 
     omega: Callable[..., Array]
@@ -41,23 +43,23 @@ class Regularizer(Entry):
 
     @property
     def active(self) -> bool:
-        """Whether λΩ can differ from 0."""
+        """Whether λΩ can be other than 0."""
         return self.name != "none"
 
     def strengths(self) -> tuple[float, float]:
-        """What λΩ is multiplied by in the two regions of θ: weights, biases."""
+        """Return the factors of λΩ in the two regions of θ: weights, biases."""
         return 1.0, self.params.get("biases", 1.0)
 
     def arguments(self) -> dict[str, float]:
-        """The parameters that the expressions see."""
+        """Return the parameters that the expressions use."""
         return {key: value for key, value in self.params.items() if key != "biases"}
 
     def weight_decay(self) -> float | None:
-        """The λ of ∇Ω = λθ on the weights, or None where it is not of that form."""
+        """Return λ if the gradient on the weights is λθ, else None."""
         return self.decay(**self.arguments())
 
     def cuda(self) -> str:
-        """CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""
+        """Return CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""
         constants = self.cuda_constants(leave_out=["biases"])
         return "".join(
             f"__device__ real {name}(real theta) {{ {constants}return {text}; }}\n"
@@ -102,7 +104,7 @@ REGULARIZERS = table(none, l1, l2, elastic_net)
 def ElasticNet(  # noqa: N802  (public names: L1, L2, ElasticNet)
     l1: float = 0.0, l2: float = 1e-4, biases: bool | float = True
 ) -> Regularizer:
-    """λΩ(θ) = l1·Σ|θ| + l2/2·Σθ²; `biases`: whether, or how strongly, biases count."""
+    """λΩ(θ) = l1·Σ|θ| + l2/2·Σθ²; `biases`: True, False, or the strength for biases."""
     return elastic_net.set(l1=l1, l2=l2, biases=_strength(biases))
 
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the base learning rate at step t = 0 … steps − 1."""
+"""Learning-rate schedules: the factor of the base learning rate at step t = 0 … steps − 1."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Schedule(Entry):
     """One schedule.
 
     Attributes:
-        factor: ``factor(t, steps, **params)``: what the base learning rate is multiplied by at
-            step t of `steps`, a function of these alone, so that a resumed run goes on the same.
+        factor: ``factor(t, steps, **params)``: the factor of the base learning rate at step t of
+            `steps`.  It depends on nothing else, so a resumed run continues in the same way.
     """
 
     factor: Callable[..., float]
 
     def lr(self, base: float, t: int, steps: int) -> float:
-        """The learning rate at step t (from 0) of `steps`."""
+        """Return the learning rate at step t (from 0) of `steps`."""
         return base * self.factor(t, steps, **self.params)
 
 
@@ -54,13 +54,13 @@ def _inverse_sqrt(t: int, steps: int, warmup: float) -> float:
 
 constant = Schedule("constant", factor=lambda t, steps: 1.0)
 warmup_cosine = Schedule(
-    "warmup_cosine",  # linear rise over the share `warmup` of the steps, then Loshchilov & Hutter
-    factor=_warmup_cosine,  # (2017) without restarts, down to the factor `final`
+    "warmup_cosine",  # linear rise over the fraction `warmup` of the steps, then Loshchilov &
+    factor=_warmup_cosine,  # Hutter (2017) without restarts, down to the factor `final`
     params={"warmup": 0.05, "final": 0.0},
     limits={"warmup": "[0, 1)", "final": "[0, 1]"},
 )
 one_cycle = Schedule(
-    "one_cycle",  # Smith & Topin (2018), by cosines: start → 1 over the share `rise`, then → final
+    "one_cycle",  # Smith & Topin (2018), with cosines: to 1 over the fraction `rise`, then to final
     factor=_one_cycle,
     params={"rise": 0.3, "start": 0.04, "final": 4e-6},
     limits={"rise": "(0, 1)", "start": "(0, 1]", "final": "[0, 1]"},

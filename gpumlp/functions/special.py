@@ -12,8 +12,8 @@ from gpumlp.functions.entry import Array
 
 
 def erf(x: Array) -> Array:
-    """The error function of x, elementwise, in x's dtype: SciPy's where it is installed."""
-    value = _erf()(x)  # not through np.asarray: what is no array, but calls ufuncs, may come
+    """Return the error function of x, elementwise, in the dtype of x; by SciPy if installed."""
+    value = _erf()(x)  # x may be an object that is no array but calls ufuncs: no np.asarray
     value = np.asarray(value) if isinstance(value, float) else value
     return value.astype(x.dtype, copy=False)
 

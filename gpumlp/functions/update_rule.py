@@ -1,14 +1,14 @@
 """Optimizer: a rule that moves one parameter θ by its gradient g, elementwise over the flat θ.
 
-A rule reads and writes θ and its slots in place.  It must leave θ = 0 with g = 0 and slots 0 as
-it is, since the flat buffer has padding.  Whatever depends on the step number alone, such as
-Adam's bias corrections, is computed once a step on the host by `scalars` and handed in.
+A rule reads and writes θ and its slots in place.  If θ, g and the slots are 0, they must stay 0,
+because the flat buffer has padding.  Numbers that depend only on the step number, such as Adam's
+bias corrections, are computed once per step on the host by `scalars`.
 
-The CUDA rule is the same statements over references `theta` and the slots' names, with `g`, `lr`,
-the scalars, the entry's parameters and, for a parameter p, one_minus_p in scope, all `real`.
+The CUDA rule has the same statements over the references `theta` and the slots' names.  It can read
+`g`, `lr`, the scalars, the entry's parameters and, for a parameter p, one_minus_p, all `real`.
 
-In groups of parameters `lr` is the group's own, and so is a parameter of the name weight_decay.
-Muon is two rules in one entry: its own moves what is no hidden layer's matrix, `orthogonal` these.
+In groups of parameters, `lr` is that of the group, and so is a parameter named weight_decay.
+Muon has two kinds of rules: `orthogonal` moves the hidden layers' matrices, `rule` all other θ.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ def _plain(lr: float, decay: float, **params: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, repr=False)
 class Optimizer(Entry):
-    """One update rule, NumPy and CUDA side by side.
+    """One update rule, with NumPy and CUDA statements side by side.
 
     Attributes:
         rule: ``rule(theta, g, lr, **slots, **scalars, **params)``, in place; g may be overwritten.
-        cuda_rule: the same as CUDA statements.
-        slots: names of the state kept for each parameter, all zero at first.
-        scalars: ``scalars(t, **params)``: what depends on the step number t = 1, 2, … alone.
+        cuda_rule: the same in CUDA statements.
+        slots: names of the state of each parameter; all are zero at first.
+        scalars: ``scalars(t, **params)``: numbers that depend only on the step t = 1, 2, …
         scalar_names: the names that `scalars` returns, in order.
-        lr: a usual learning rate, the default where none is given.
-        fold: what g of the weights may be added to within the product that computes it, which is
-            then the whole of the rule for it: "theta", or the slot that the rule is θ ← θ − lr slot
-            of; "" where the rule must see g.
+        lr: the default learning rate.
+        fold: the array to which the product that computes g of the weights may add it, which is
+            then their whole update: "theta", or the slot of a rule θ ← θ − lr slot; "" if the rule
+            must read g.
         factors: ``factors(lr, decay, **params)``: (α, β) of x ← α g + β x for the x that `fold`
             names; decay: λ of a regulariser whose gradient is λθ.
-        orthogonal: None where the rule moves all of θ.  Else two rules that move the hidden layers'
-            W in its place: the first leaves a direction in the last slot, which
-            `Backend.orthogonalize` makes orthogonal and the second moves W by.  They have these
-            slots, by names of their own, these scalars, and of these parameters what they name.
+        orthogonal: None if the rule moves all of θ.  Else two rules for the W of the hidden layers:
+            the first writes a direction to the last slot, `Backend.orthogonalize` makes it
+            orthogonal, and the second moves W along it.  They have as many slots, by their own
+            names, the same scalars, and a subset of the parameters.
     """
 
     rule: Callable[..., None]
@@ -63,24 +63,24 @@ class Optimizer(Entry):
     orthogonal: tuple[Optimizer, Optimizer] | None = None
 
     def of_matrices(self) -> list[Optimizer]:
-        """The two rules of `orthogonal`, with this entry's parameters."""
+        """Return the two rules of `orthogonal`, with the parameters of this entry."""
         rules = self.orthogonal or ()
         return [rule.set(**{key: self.params[key] for key in rule.params}) for rule in rules]
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
-        """The step's numbers in the order that the kernel reads them: lr, the scalars, t."""
+        """Return the numbers of a step in the order of the kernel: lr, the scalars, t."""
         scalars = self.scalars(t, **self.params)
         return (lr, *(scalars[name] for name in self.scalar_names), t)
 
     def cuda(self) -> str:
-        """CUDA source of ``void rule(real& theta, real* slot, real g, const double* control,
+        """Return CUDA source of ``void rule(real& theta, real* slot, real g, const double* control,
         real lr_factor, real decay_factor)``; the factors are those of a group of parameters.
         """
         if not self.cuda_rule:
             raise ValueError(
-                f"optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use the NumPy backend"
+                f'optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use backend="numpy"'
             )
-        words = set(re.findall(r"\w+", self.cuda_rule))  # a name that none reads is a warning
+        words = set(re.findall(r"\w+", self.cuda_rule))  # the compiler warns of unused names
         slots = " ".join(
             f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots) if name in words
         )
@@ -96,7 +96,7 @@ class Optimizer(Entry):
         if "weight_decay" in words:
             decay = self.params["weight_decay"]
             constants += f"const real weight_decay = decay_factor * real({decay!r}); "
-        # 1 − β loses half of float32's digits if it is taken there
+        # in float32, 1 − β would lose half of the digits
         rests = " ".join(
             f"const real one_minus_{key} = real({1 - value!r});"
             for key, value in self.params.items()

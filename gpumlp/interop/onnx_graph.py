@@ -101,7 +101,7 @@ class Graph:
         """h = f(z), by f's own operator or by its NumPy expression."""
         if f.name == "identity":
             return z
-        ours, single = f.stands_in_a_table(), self.dtype == np.float32
+        ours, single = f.is_built_in(), self.dtype == np.float32
         if ours and f.name in NATIVE:
             op, since, in_float64, given = NATIVE[f.name]
             if self.opset >= since and (in_float64 or single):

@@ -67,7 +67,7 @@ WITHOUT_SETTINGS: Mapping[Any, str] = {
 
 def module_of(f: Activation) -> nn.Module:
     """The module that computes f; torch's own if there is one."""
-    if f.name not in MODULES or not f.stands_in_a_table():
+    if f.name not in MODULES or not f.is_built_in():
         raise ValueError(
             f"activation {f.name!r} is not one of gpumlp's, and torch does not know it; "
             f"use one of {', '.join(ACTIVATIONS)}"

@@ -1,4 +1,4 @@
-"""Files that arrays map, read so that their pages do not fill the process's memory."""
+"""Arrays that map files: they are read without filling the memory of the process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from gpumlp.io.types import HostArray
 
-HELD = 256 << 20  # bytes of a map whose rows are gathered from it: all may become resident
-AROUND = 2 << 20  # bytes that Linux may map around one that is read: its largest folio
+LARGE_MAP = 256 << 20  # bytes: rows of larger maps are read from the file instead of the map
+AROUND = 2 << 20  # bytes that Linux may map around a byte that is read: its largest folio
 DONTNEED: Any = getattr(mmap, "MADV_DONTNEED", None)  # Windows has none
-SHARED = ("r", "r+", "w+")  # of np.memmap's modes those that show the file as it is
+SHARED = ("r", "r+", "w+")  # the modes of np.memmap whose array shows the file as it is
 
 
 def map_of(a: Any) -> mmap.mmap | None:
-    """The map that a's memory is part of; None where it is no file's."""
+    """Return the map that contains the memory of `a`, or None if `a` maps no file."""
     while isinstance(a, np.ndarray):
         a = a.base
     a = a.obj if isinstance(a, memoryview) else a
@@ -29,56 +29,56 @@ def map_of(a: Any) -> mmap.mmap | None:
 
 
 def large(a: Any) -> bool:
-    """Whether `a` lies in a map of more than `HELD` bytes."""
+    """Whether `a` is in a map of more than `LARGE_MAP` bytes."""
     file = map_of(a)
-    return file is not None and len(file) > HELD
+    return file is not None and len(file) > LARGE_MAP
 
 
-# ---- front to end --------------------------------------------------------------------------------
+# ---- reading in order ----------------------------------------------------------------------------
 
 
-def can_let_go(a: Any) -> bool:
-    """Whether `a` maps a file, and has no changes that the file does not get, as mode "c" has."""
+def can_unmap(a: Any) -> bool:
+    """Whether `a` maps a file, without changes that are only in memory, as in mode "c"."""
     file = map_of(a)
     if file is None or DONTNEED is None:
         return False
     with memoryview(file) as view:
-        return view.readonly or _origin(a) is not None
+        return view.readonly or _memmap_of(a) is not None
 
 
-def let_go(part: HostArray) -> None:
-    """Unmap the pages of `part`, which has been read, and around it; of what `can_let_go`.
+def unmap_pages(part: HostArray) -> None:
+    """Unmap the pages in and around `part`, which `can_unmap`, after it was read.
 
-    The system's page cache keeps them, and reading maps them again.
+    They stay in the page cache of the system, and the next access maps them again.
     """
     file, (low, high) = map_of(part), np.lib.array_utils.byte_bounds(part)
     assert file is not None
     origin = np.frombuffer(file, np.uint8).ctypes.data
     start = max(low - origin - AROUND, 0) // mmap.PAGESIZE * mmap.PAGESIZE
-    with contextlib.suppress(OSError):  # pages that are locked in memory stay there
+    with contextlib.suppress(OSError):  # pages that are locked in memory stay mapped
         file.madvise(DONTNEED, start, high + AROUND - origin - start)
 
 
-# ---- in any order --------------------------------------------------------------------------------
+# ---- reading in any order ------------------------------------------------------------------------
 
 
 class File(Protocol):
-    """What is open for reading."""
+    """A file that is open for reading."""
 
     def fileno(self) -> int:
-        """Its number."""
+        """Return its descriptor."""
 
 
 class FileRows:
-    """Rows (k, …) that are read from a file, by their index, without mapping it.
+    """Rows (k, …) of a file, read by their index without mapping the file.
 
-    A row takes about 1 µs.  Through a map the first time takes longer, and leaves up to 2 MiB
-    mapped, the folio of the page cache that it is in (measured on Linux 6.18).
+    Reading a row takes about 1 µs.  The first access through a map takes longer, and leaves up to
+    2 MiB mapped: the folio of the page cache that holds the row (measured on Linux 6.18).
 
     Args:
         file: open for reading.
-        start: the byte where row 0 begins; the others follow without gaps.
-        shape, dtype: of all rows.
+        start: the byte at which row 0 begins; the other rows follow without gaps.
+        shape, dtype: of all rows together.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class FileRows:
     ) -> None:
         self._file, self._start, self.shape, self.dtype = file, start, shape, dtype
 
-    def take(self, index: npt.NDArray[np.int64], out: HostArray) -> None:
-        """out ← rows[index], cast as NumPy casts.
+    def read(self, index: npt.NDArray[np.int64], out: HostArray) -> None:
+        """out ← rows[index], cast like NumPy casts.
 
         Raises:
-            OSError: the file cannot be read, or has been cut.
+            OSError: the file cannot be read, or was truncated.
         """
         direct = out.dtype == self.dtype and out.flags.c_contiguous
         rows = out if direct else np.empty((len(index), *self.shape[1:]), self.dtype)
@@ -99,34 +99,36 @@ class FileRows:
         offsets = (self._start + index * size).tolist()
         for i, offset in zip(range(0, rows.nbytes, size), offsets, strict=True):
             if os.preadv(file, (into[i : i + size],), offset) < size:
-                raise OSError("rows are beyond the file's end: it has been cut since it was mapped")
+                raise OSError(
+                    "rows are beyond the end of the file: it was truncated after it was mapped"
+                )
         if not direct:
             np.copyto(out, rows, casting="unsafe")
 
 
 def rows_of(a: HostArray) -> HostArray | FileRows:
-    """`a`; where it lies in a `large` map of a file that can be told, its rows in the file."""
-    origin = _origin(a) if large(a) and hasattr(os, "preadv") else None
-    if origin is None or not a.flags.c_contiguous:
+    """Return the rows of `a` in its file if it is in a `large` map of a known file, else `a`."""
+    memmap = _memmap_of(a) if large(a) and hasattr(os, "preadv") else None
+    if memmap is None or not a.flags.c_contiguous:
         return a
-    start = origin.offset + a.ctypes.data - origin.ctypes.data
-    file = getattr(origin, "file", None)
-    return FileRows(file, start, a.shape, a.dtype) if file else _reopened(a, origin, start)
+    start = memmap.offset + a.ctypes.data - memmap.ctypes.data
+    file = getattr(memmap, "file", None)  # of a temporary file, which has no name
+    return FileRows(file, start, a.shape, a.dtype) if file else _reopened(a, memmap, start)
 
 
-def _reopened(a: HostArray, origin: Any, start: int) -> HostArray | FileRows:
-    """The rows of the file by its name, unless that is another file's by now."""
+def _reopened(a: HostArray, memmap: Any, start: int) -> HostArray | FileRows:
+    """Open the file by its name; return `a` if another file has that name now."""
     try:
-        file = Path(origin.filename).open("rb")  # noqa: SIM115  (closed with its reader)
+        file = Path(memmap.filename).open("rb")  # noqa: SIM115  (closed with its reader)
     except (OSError, TypeError):
         return a
     rows = FileRows(file, start, a.shape, a.dtype)
     weakref.finalize(rows, file.close)
-    return rows if _is_mapped(file, origin.ctypes.data) else a
+    return rows if _is_mapped(file, memmap.ctypes.data) else a
 
 
 def _is_mapped(file: File, address: int) -> bool:
-    """Whether Linux says that the file is what is mapped there."""
+    """Whether this file is mapped at the address, according to Linux."""
     found = os.fstat(file.fileno())
     with contextlib.suppress(OSError), Path("/proc/self/maps").open() as maps:
         for line in maps:
@@ -138,8 +140,8 @@ def _is_mapped(file: File, address: int) -> bool:
     return False
 
 
-def _origin(a: Any) -> Any:
-    """The np.memmap that made a's map, if it shows the file as it is; else None."""
+def _memmap_of(a: Any) -> Any:
+    """Return the np.memmap that made the map of `a`, or None if it may differ from its file."""
     while isinstance(a, np.ndarray):
         if isinstance(a, np.memmap) and not isinstance(a.base, np.ndarray) and a.mode in SHARED:
             return a

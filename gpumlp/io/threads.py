@@ -1,4 +1,4 @@
-"""Threads for the NumPy backend's elementwise work: as many as BLAS uses."""
+"""Threads for elementwise work on the NumPy backend: as many as BLAS uses."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 
 class Threads:
-    """`map` over a shared pool; the calling thread works too.
+    """`map` over a shared pool.  The calling thread works too.
 
-    NumPy gives up the interpreter's lock for each call and then waits to get it back, some 50 µs
-    where threads meet: so a thread takes two items or more, and an item should be long.
+    NumPy releases the interpreter lock during each call and then waits for it, about 50 µs if
+    threads compete.  So a thread gets at least two items, and an item should be long.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def map(self, call: Callable[[T], Any], items: Sequence[T]) -> list[Any]:
-        """[call(item) for item in items], each thread taking a run of neighbours."""
+        """Return [call(item) for item in items]; each thread computes a run of neighbours."""
         threads = min(self.count, len(items) // 2)
         if threads <= 1:
             return [call(item) for item in items]
@@ -35,7 +35,7 @@ class Threads:
             return [call(item) for item in items[cuts[i] : cuts[i + 1]]]
 
         pool = _pool(self.count, os.getpid())
-        # in the caller's context, which holds its np.errstate
+        # in the caller's context, which has its np.errstate
         others = [pool.submit(copy_context().run, run, i) for i in range(1, threads)]
         results = run(0)
         for other in others:
@@ -45,12 +45,12 @@ class Threads:
 
 @cache
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
-    """One pool a process: a fork's child has none of its parent's threads."""
+    """Return the pool of a process: after a fork, the child has none of its parent's threads."""
     return ThreadPoolExecutor(count - 1, thread_name_prefix="gpumlp")
 
 
 def blas_threads() -> int:
-    """The number of threads that NumPy's BLAS uses, at least 1."""
+    """Return the number of threads that NumPy's BLAS uses, at least 1."""
     counts = [int(pool["num_threads"]) for pool in _blas_pools()]
     if counts:
         return max(1, *counts)
@@ -63,9 +63,9 @@ def blas_threads() -> int:
 
 
 def blas_name() -> str:
-    """NumPy's BLAS: its make, version and, where that can be told, whose kernels it uses and why.
+    """Return the name and version of NumPy's BLAS and, if known, of its kernels.
 
-    OpenBLAS takes the kernels that suit the processor, unless OPENBLAS_CORETYPE names others.
+    OpenBLAS chooses kernels for the processor, unless OPENBLAS_CORETYPE names others.
     """
     built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     name = f"{built['name']} {built['version']}"
@@ -74,12 +74,12 @@ def blas_name() -> str:
     ]
     if kernels:
         name += f", {kernels[0]} kernels"
-    asked = os.environ.get("OPENBLAS_CORETYPE")
-    return f"{name} (OPENBLAS_CORETYPE={asked})" if asked else name
+    chosen = os.environ.get("OPENBLAS_CORETYPE")
+    return f"{name} (OPENBLAS_CORETYPE={chosen})" if chosen else name
 
 
 def _blas_pools() -> list[dict[str, Any]]:
-    """What threadpoolctl, where it is installed, knows of the BLAS libraries of this process."""
+    """Return what threadpoolctl, if installed, reports of the BLAS libraries of this process."""
     controller = _controller()
     pools: list[dict[str, Any]] = [] if controller is None else controller.info()
     return [pool for pool in pools if pool["user_api"] == "blas"]
@@ -87,7 +87,7 @@ def _blas_pools() -> list[dict[str, Any]]:
 
 @cache
 def _controller() -> Any:
-    """NumPy's library is among those that are loaded; to find them takes some 5 ms."""
+    """Return a controller of the loaded libraries: to find them takes about 5 ms."""
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

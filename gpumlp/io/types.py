@@ -1,4 +1,4 @@
-"""Types of arrays that every module shares."""
+"""Array types that every module uses."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = Any
-"""An array of a backend: numpy.ndarray, or the device's array with the same attributes."""
+"""An array of a backend: numpy.ndarray, or a GPU array with the same attributes."""
 
 HostArray = npt.NDArray[Any]
-"""An array in the host's memory, of any dtype."""
+"""An array in host memory, of any dtype."""
 
 HostVector = npt.NDArray[np.float64]
-"""A float64 array in the host's memory."""
+"""A float64 array in host memory."""

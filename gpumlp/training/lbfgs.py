@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 
 from gpumlp import backprop, checks
-from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples, held_out
 from gpumlp.network import CHUNK, MLP, ClassWeight
@@ -112,21 +111,15 @@ class Objective:
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK))
         self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)
-        share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
-        self._share = backend.asarray(share)
+        weights = data.weights
+        self._share = None if weights is None else backend.asarray(weights / weights.sum())
 
     def __call__(self) -> tuple[float, HostVector]:
         """J, and ∇J in θ's layout, its padding zero."""
         net, s, d, data = self._net, self._s, self._d, self._data
         backend, m = net.backend, len(data.x)
-        backend.asarray(np.zeros(1), dtype=np.float64, out=s.J)
         total: HostVector = np.zeros(d.layout.size)
-        for rows in chunks(data.x, data.y, rows=s.rows):
-            s.resize(rows.stop - rows.start)
-            backend.asarray(data.x[rows], out=s.h[0])
-            y = data.y[rows]
-            s.y = y if backend.accepts(y, data.target) else backend.asarray(y, dtype=data.target)
-            s.weights = self._share[rows]
+        for rows in s.load(data.x, data.y, self._share):
             backprop.forward(net, s)
             backprop.backward(net, s, d)
             if rows.stop == m:

@@ -10,7 +10,6 @@ import numpy as np
 
 from gpumlp import backprop
 from gpumlp.functions import Loss
-from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
@@ -136,13 +135,12 @@ class Evaluation:
         backend, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
-        self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
-        share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
-        self._share = backend.asarray(share)
-        taken = backend.accepts(data.y, data.target)  # else a chunk's, one after the other
-        self._chunk = (
-            None if taken else backend.empty((self._s.rows, *data.y.shape[1:]), data.target)
-        )
+        rows, weights = self._s.rows, data.weights
+        for chunk in (m % rows or rows, rows):  # the last chunk, too, finds its weights allocated
+            self._s.resize(chunk, m)
+        self._share = None if weights is None else backend.asarray(weights / weights.sum())
+        accepted = backend.accepts(data.y, data.target)  # else the targets are cast chunk by chunk
+        self._targets = None if accepted else backend.empty((rows, *data.y.shape[1:]), data.target)
         self._measures = measures(net.loss, metric)
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
@@ -164,14 +162,7 @@ class Evaluation:
         """J = L + λΩ(θ) as "cost", and the metrics by their names."""
         net, s, data = self._net, self._s, self._data
         backend = net.backend
-        backend.asarray(np.zeros(1), dtype="float64", out=s.J)
-        for rows in chunks(data.x, data.y, rows=s.rows):
-            s.resize(rows.stop - rows.start)
-            backend.asarray(data.x[rows], out=s.h[0])
-            s.y = data.y[rows]
-            if self._chunk is not None:
-                s.y = backend.asarray(s.y, out=self._chunk[: len(s.y)])
-            s.weights = self._share[rows]
+        for rows in s.load(data.x, data.y, self._share, self._targets):
             y_hat = backprop.forward(net, s)
             backprop.loss(net, s)
             if self._measures:

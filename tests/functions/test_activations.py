@@ -1,4 +1,4 @@
-"""f against the textbook, and what back-propagation takes from f against difference quotients."""
+"""f against the textbook, and its derivatives against difference quotients."""
 
 import sys
 
@@ -26,26 +26,26 @@ def quotient(f, z, step=6e-6):
     return (f(above) - f(below)) / (above - below)
 
 
-def test_the_textbook_has_every_entry():
+def test_the_reference_has_every_activation():
     assert set(reference.ACTIVATIONS) == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_f_is_the_textbooks(name, params):
+def test_f_matches_the_textbook(name, params):
     entry, z = ACTIVATIONS[name].set(**params), grid(name)
     h = entry.f(z, **entry.params)
     np.testing.assert_allclose(h, reference.ACTIVATIONS[name](z, **params), rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize(("name", "params"), ELEMENTWISE_VARIANTS)
-def test_df_is_the_slope_of_f(name, params):
+def test_df_matches_difference_quotients(name, params):
     entry, z = ACTIVATIONS[name].set(**params), grid(name)
     df = entry.df(z, entry.f(z, **entry.params), **entry.params)
     slope = quotient(lambda at: entry.f(at, **entry.params), z)
     np.testing.assert_allclose(df, slope, rtol=1e-8, atol=1e-9)
 
 
-def test_the_vjp_of_softmax_is_its_jacobian_product(rng):
+def test_softmax_vjp_is_the_product_with_its_jacobian(rng):
     f = ACTIVATIONS["softmax"]
     for n in (1, 2, 7):
         z, gh = 3 * rng.normal(size=(5, n)), rng.normal(size=(5, n))
@@ -57,7 +57,7 @@ def test_the_vjp_of_softmax_is_its_jacobian_product(rng):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_derivative_reads_what_it_says(name, rng):
+def test_the_derivative_reads_only_what_reads_names(name, rng):
     entry = ACTIVATIONS[name]
     z = grid(name)[None]
     h, gh = entry.f(z, **entry.params), rng.normal(size=z.shape)
@@ -82,7 +82,7 @@ def test_nan_stays_nan(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "exponential"])
-def test_nothing_overflows_far_out(name, dtype):
+def test_large_inputs_do_not_overflow(name, dtype):
     entry = ACTIVATIONS[name]
     z = np.array([[-1e4, -300, -90, 90, 300, 1e4]], dtype)
     with np.errstate(all="raise", under="ignore"):
@@ -96,9 +96,10 @@ def test_nothing_overflows_far_out(name, dtype):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_float32_is_as_good_as_the_textbook_in_float32(name):
-    """Errors against float64 of the same z, in roundings of the greatest number at hand: f's worst
-    is at most twice the textbook formula's own, and f' is within three.
+def test_float32_is_as_accurate_as_the_textbook_in_float32(name):
+    """Errors against float64 of the same z, in units of rounding of the largest number involved.
+
+    The largest error of f is at most twice that of the textbook formula, and that of f' at most 3.
     """
     entry = ACTIVATIONS[name]
     z = grid(name, "float32")
@@ -118,7 +119,7 @@ def test_float32_is_as_good_as_the_textbook_in_float32(name):
 
 
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_value_and_slope_are_torchs(name, params, rng):
+def test_value_and_derivative_match_torch(name, params, rng):
     torch = pytest.importorskip("torch")
     from tests.support.in_torch import activation
 
@@ -134,7 +135,7 @@ def test_value_and_slope_are_torchs(name, params, rng):
     np.testing.assert_allclose(gz, theirs.grad.numpy(), rtol=1e-12, atol=1e-13)
 
 
-def test_without_scipy_erf_is_the_standard_librarys(monkeypatch):
+def test_erf_without_scipy_uses_the_standard_library(monkeypatch):
     special = pytest.importorskip("scipy.special")
     from gpumlp.functions import special as ours
 
@@ -150,7 +151,7 @@ def test_without_scipy_erf_is_the_standard_librarys(monkeypatch):
     np.testing.assert_allclose(plain32, special.erf(z), rtol=2e-7)
 
 
-def test_an_entry_must_be_whole():
+def test_incomplete_entry_raises():
     f = np.tanh
     with pytest.raises(TypeError, match=r"give df .* or vjp .*, and not both"):
         gpumlp.Activation("mine", f=f)
@@ -163,16 +164,16 @@ def test_an_entry_must_be_whole():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sigmoid_of_rare_events_keeps_its_digits(dtype):
-    """By tanh, float32 would make 0 of σ(−20)."""
+def test_sigmoid_of_small_probabilities_is_accurate(dtype):
+    """A formula with tanh would give σ(−20) = 0 in float32."""
     z = np.array([-80, -50, -20, -17.5, -12, -1, 0, 3, 40], dtype)
     want = 1 / (1 + np.exp(-z.astype("longdouble")))
     np.testing.assert_allclose(ACTIVATIONS["sigmoid"].f(z), want, rtol=4 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", [name for name, f in ACTIVATIONS.items() if f.epilogue])
-def test_the_epilogue_it_names_is_f(name):
-    """cublasLt's f(s + bias), and s ⊙ f'(z), as its manual has them."""
+def test_the_epilogue_computes_f(name):
+    """f(s + bias), and s ⊙ f'(z), as cublasLt's manual defines them."""
     f, z = ACTIVATIONS[name], grid(name)[None]
     s, bias = z - 0.25, np.full(z.shape[1], 0.25)
     z = s + bias
@@ -189,6 +190,6 @@ def test_the_epilogue_it_names_is_f(name):
     np.testing.assert_array_equal(db, gz[0])
 
 
-def test_an_epilogue_that_cublaslt_has_not_is_refused():
+def test_unknown_epilogue_raises():
     with pytest.raises(ValueError, match="mine: epilogue must be .* got \"?'?silu"):
         gpumlp.Activation("mine", f=lambda z: z, df=lambda z, h: z, epilogue="silu")

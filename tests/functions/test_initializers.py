@@ -1,4 +1,4 @@
-"""First weights: their distribution, that they repeat, and that precisions share them."""
+"""Initial weights: their distribution, and that seeds and precisions repeat them."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_moments(name, variance, kurtosis):
     assert (W**4).mean() / variance**2 == pytest.approx(kurtosis, rel=0.05)
 
 
-def test_glorots_bound():
+def test_glorot_bound():
     W = draw("glorot")
     bound = math.sqrt(6 / (N_IN + N_OUT))
     assert 0.999 * bound < np.abs(W).max() <= bound
@@ -48,7 +48,7 @@ def test_orthogonal(shape):
 
 
 def test_orthogonal_is_drawn_from_the_uniform_distribution():
-    """QR alone would favour positive diagonals; the mean of a uniform draw is 0."""
+    """QR alone would prefer positive diagonals; the mean of a uniform draw is 0."""
     rng = np.random.default_rng(0)
     draws = [INITIALIZERS["orthogonal"].weights(rng, 3, 3) for _ in range(2000)]
     assert np.abs(np.mean(draws, axis=0)).max() < 4 * math.sqrt(1 / 3 / 2000)
@@ -59,7 +59,7 @@ def test_zeros():
 
 
 @pytest.mark.parametrize("name", [name for name in INITIALIZERS if name != "zeros"])
-def test_a_seed_repeats_and_another_differs(name):
+def test_draws_depend_on_the_seed(name):
     np.testing.assert_array_equal(draw(name, 5, 4, seed=1), draw(name, 5, 4, seed=1))
     assert not np.isclose(draw(name, 5, 4, seed=1), draw(name, 5, 4, seed=2)).any()
 
@@ -72,18 +72,18 @@ def first(activation="relu", precision="float64", **settings):
 @pytest.mark.parametrize(
     ("activation", "variances"),
     [
-        ("relu", [2 / 40, 2 / 60, 2 / (50 + 3)]),  # the last layer is the identity: Glorot's
+        ("relu", [2 / 40, 2 / 60, 2 / (50 + 3)]),  # the last layer is the identity, with Glorot's
         ("selu", [1 / 40, 1 / 60, 2 / (50 + 3)]),
         ("tanh", [2 / (40 + 60), 2 / (60 + 50), 2 / (50 + 3)]),
     ],
 )
-def test_the_initializer_suits_the_activation(activation, variances):
+def test_the_default_initializer_depends_on_the_activation(activation, variances):
     for layer, variance in zip(first(activation).layers, variances, strict=True):
         assert layer.W.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / layer.W.size))
         assert not layer.b.any()
 
 
-def test_a_named_initializer_goes_to_every_layer():
+def test_a_named_initializer_is_used_for_every_layer():
     for layer in first(initializer="zeros").layers:
         assert not layer.W.any()
     gain = INITIALIZERS["orthogonal"].set(gain=2.0)

@@ -1,4 +1,4 @@
-"""L(ŷ, y) against the textbook, and its gradient, through the backend's operations."""
+"""L(ŷ, y) and its gradient by the operations of a backend, against the textbook."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ IDENTITY = ACTIVATIONS["identity"]
 
 
 def cost(backend, loss, y_hat, y, weights):
-    """J of the `loss` operation."""
+    """Return J of the operation `loss`."""
     J = np.zeros(1)
     backend.loss(loss, y_hat, y, weights, J)
     return J[0]
 
 
 def gradient(backend, loss, y_hat, y, weights, f=IDENTITY, z=None):
-    """gh, gz, db and J of the `output_gradient` operation."""
+    """Return gh, gz, db and J of the operation `output_gradient`."""
     gh, gz, db, J = np.empty_like(y_hat), np.empty_like(y_hat), np.empty_like(y_hat[0]), np.zeros(1)
     z = y_hat if z is None else z
     backend.output_gradient(loss, f, z, y_hat, y, weights, UNSCALED, gh, gz, db, J)
@@ -36,18 +36,18 @@ def gradient(backend, loss, y_hat, y, weights, f=IDENTITY, z=None):
 
 @pytest.fixture
 def backend(monkeypatch):
-    """A backend that cuts even small arrays into several blocks."""
+    """A backend that splits even small arrays into several blocks."""
     monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 100)
     return NumpyBackend("float64")
 
 
-def test_the_textbook_has_every_entry():
+def test_the_reference_has_every_loss():
     assert {*reference.LOSSES, "softmax_cross_entropy"} == set(LOSSES)
 
 
 @pytest.mark.parametrize("n", [1, 3, 7])
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_the_cost_is_the_weighted_sum_of_the_textbooks(backend, rng, name, params, n):
+def test_the_cost_matches_the_textbook(backend, rng, name, params, n):
     loss, m = LOSSES[name].set(**params), 13
     y_hat, y = reference.outputs(name, rng, m, n), reference.targets(name, rng, m, n)
     weights = rng.random(m)
@@ -57,7 +57,7 @@ def test_the_cost_is_the_weighted_sum_of_the_textbooks(backend, rng, name, param
 
 @pytest.mark.parametrize("n", [1, 3, 7])
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_the_gradient_is_the_slope_of_the_cost(backend, rng, name, params, n):
+def test_the_gradient_matches_difference_quotients(backend, rng, name, params, n):
     loss, m = LOSSES[name].set(**params), 13
     y_hat, y = reference.outputs(name, rng, m, n), reference.targets(name, rng, m, n)
     weights = rng.random(m)
@@ -89,7 +89,7 @@ def test_the_gradient_goes_through_the_output_activation(backend, rng, f):
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_labels_are_rows_of_zeros_and_a_one(backend, rng, name, smoothing):
+def test_labels_equal_one_hot_rows(backend, rng, name, smoothing):
     loss = LOSSES[name]
     loss = loss.set(smoothing=smoothing) if loss.params else loss
     y_hat, labels = reference.outputs(name, rng, 13, 5), rng.integers(0, 5, 13).astype(np.int32)
@@ -103,7 +103,7 @@ def test_labels_are_rows_of_zeros_and_a_one(backend, rng, name, smoothing):
         np.testing.assert_array_equal(of_labels, of_rows)
 
 
-def test_label_smoothing_mixes_the_target_with_the_uniform_distribution(backend, rng):
+def test_label_smoothing_mixes_the_target_with_a_uniform_distribution(backend, rng):
     plain = LOSSES["softmax_cross_entropy"]
     y_hat, weights, labels = rng.normal(size=(13, 5)), rng.random(13), rng.integers(0, 5, 13)
     mixed = 0.7 * np.eye(5)[labels] + 0.3 / 5
@@ -116,7 +116,7 @@ def test_label_smoothing_mixes_the_target_with_the_uniform_distribution(backend,
 def test_extreme_logits_stay_finite(dtype):
     backend, eps = NumpyBackend(dtype), float(np.finfo(dtype).eps)
     one = np.ones(1, dtype)
-    expected = {  # of ŷ = 1e4 against y = 1 and 0, both ways round
+    expected = {  # name: (ŷ, y, value, slope)
         "binary_cross_entropy": [(1e4, 1, 0, 0), (-1e4, 1, 1e4, -1), (1e4, 0, 1e4, 1)],
         "log_cosh": [(1e4, 0, 1e4 - np.log(2), 1), (-1e4, 0, 1e4 - np.log(2), -1)],
         "huber": [(1e4, 0, 1e4 - 0.5, 1), (-1e4, 0, 1e4 - 0.5, -1)],
@@ -153,7 +153,7 @@ def test_float32_stays_float32(rng, name, params):
     np.testing.assert_allclose(slope, loss.gradient(y_hat, y, **loss.params), rtol=1e-6, atol=1e-6)
 
 
-# ---- weights of examples, through the network's operation --------------------------------------------
+# ---- weights of examples, in whole networks ------------------------------------------------------
 
 
 def network(name, n=3):
@@ -164,7 +164,7 @@ def network(name, n=3):
 
 
 def both(net, x, y, **weights):
-    """J, ∇W[0] and ∂J/∂x, and J again from `cost`."""
+    """Return J, ∇W[0] and ∂J/∂x, and J from `cost`."""
     J, gradients = net.cost_and_gradients(x, y, **weights)
     return J, gradients.W[0], gradients.x, net.cost(x, y, **weights)
 
@@ -175,7 +175,7 @@ def assert_same(first, second, rtol=1e-12):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_sample_weight_counts_as_so_many_copies(rng, name):
+def test_a_sample_weight_equals_copies_of_the_example(rng, name):
     net, x = network(name), rng.normal(size=(6, 4))
     y, times = reference.targets(name, rng, 6, 3), np.array([0, 1, 2, 3, 1, 5])
     J, dW, dx, again = both(net, x, y, sample_weight=times)
@@ -197,11 +197,15 @@ def test_only_the_proportions_of_weights_matter(rng):
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
-def test_class_weights_are_the_sample_weights_of_the_labels(rng, name):
+def test_class_weights_equal_sample_weights_of_the_labels(rng, name):
     net, x, labels = network(name), rng.normal(size=(8, 4)), np.array([0, 1, 2, 2, 2, 0, 1, 2])
     of_class, of_sample = np.array([0.5, 2.0, 1.0]), rng.random(8)
     expected = both(net, x, labels, sample_weight=of_class[labels] * of_sample)
-    for given in (of_class, of_class.tolist(), {0: 0.5, 1: 2.0}):  # a class left out weighs 1
+    for given in (
+        of_class,
+        of_class.tolist(),
+        {0: 0.5, 1: 2.0},
+    ):  # the weight of a missing class is 1
         weighted = both(net, x, labels, sample_weight=of_sample, class_weight=given)
         assert_same(weighted, expected)
     rows = np.eye(3)[labels]
@@ -253,7 +257,7 @@ def torchs_loss(name, params):
     ("name", "params"),
     [v for v in VARIANTS if v[0] not in ("log_cosh", "quantile", "negative_log_likelihood")],
 )
-def test_value_and_gradient_are_those_of_torchs_module(backend, rng, name, params):
+def test_value_and_gradient_match_torch(backend, rng, name, params):
     torch = pytest.importorskip("torch")
     y_hat, y = rng.normal(size=(13, 5)), reference.targets(name, rng, 13, 5)
     theirs = torch.tensor(y_hat, requires_grad=True)
@@ -264,7 +268,7 @@ def test_value_and_gradient_are_those_of_torchs_module(backend, rng, name, param
     np.testing.assert_allclose(gh, theirs.grad.numpy(), rtol=1e-12, atol=1e-17)
 
 
-def test_class_weights_and_log_likelihood_are_torchs(rng):
+def test_class_weights_and_log_likelihood_match_torch(rng):
     torch = pytest.importorskip("torch")
     labels, of_class = rng.integers(0, 3, 8), np.array([0.5, 2.0, 1.0])
     x = rng.normal(size=(8, 4))
@@ -279,6 +283,6 @@ def test_class_weights_and_log_likelihood_are_torchs(rng):
 
 
 @pytest.mark.parametrize("output", ["identity", "tanh"])
-def test_a_loss_on_probabilities_refuses_other_outputs(output):
+def test_loss_of_probabilities_with_other_outputs_raises(output):
     with pytest.raises(ValueError, match='takes probabilities.*output_activation="softmax"'):
         gpumlp.MLP([2, 3], output_activation=output, loss="negative_log_likelihood")

@@ -1,4 +1,4 @@
-"""Update rules against plain NumPy, through the backend's `update` operation, in blocks and threads."""
+"""Update rules by the operation `update`, in blocks and threads, against plain NumPy."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ NONE = REGULARIZERS["none"]
 WIDTHS = (3, 13, 7, 5)
 
 
-# Each rule as its paper has it: the new θ of θ, g, the step t = 1, 2, … and the slots, a dict.
+# The rules of the papers: the new θ from θ, g, the step t = 1, 2, … and a dict of slots.
 def sgd(theta, g, lr, t, s):
     return theta - lr * g
 
@@ -52,7 +52,7 @@ def lion(theta, g, lr, t, s, beta1=0.9, beta2=0.99, weight_decay=0.0):
 
 
 def muon(theta, g, lr, t, s, mu=0.95, rest=0.1, **params):
-    return adamw(theta, g, rest * lr, t, s, **{"weight_decay": 0.01, **params})  # of no matrix
+    return adamw(theta, g, rest * lr, t, s, **{"weight_decay": 0.01, **params})  # not of a matrix
 
 
 PAPER = {
@@ -83,7 +83,7 @@ def several_blocks(monkeypatch):
 
 
 def start(rng, layout, backend):
-    """θ with values everywhere but in the padding."""
+    """Return θ with values everywhere but in the padding."""
     theta = Parameters.zeros(backend, layout)
     for view in (*theta.W[1:], *theta.b[1:]):
         view[...] = rng.normal(size=view.shape)
@@ -91,12 +91,12 @@ def start(rng, layout, backend):
 
 
 def update(backend, optimizer, regularizer, theta, g, slots, split, control):
-    """The operation, for a θ that the products read as it is."""
+    """Call the operation for a θ that the products read without rounding."""
     backend.update(optimizer, regularizer, theta, theta, g, slots, split, UNSCALED, control)
 
 
 def run(backend, name, params, steps=20, regularizer=NONE, scale=1.0, seed=0):
-    """θ, the slots and all the gradients of some steps of `update` with made-up gradients."""
+    """Return the first θ, all gradients, θ and the slots of some steps with random gradients."""
     rng = np.random.default_rng(seed)
     optimizer = OPTIMIZERS[name].set(**params)
     layout = Layout(WIDTHS, backend.dtype.itemsize)
@@ -112,7 +112,7 @@ def run(backend, name, params, steps=20, regularizer=NONE, scale=1.0, seed=0):
 
 
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
-def test_update_is_the_papers_rule(several_blocks, name, params):
+def test_update_matches_the_paper(several_blocks, name, params):
     first, gradients, theta, slots = run(backend_of(), name, params)
     expected, kept = first, dict.fromkeys(OPTIMIZERS[name].slots, np.zeros_like(first))
     for t, g in enumerate(gradients, start=1):
@@ -148,7 +148,7 @@ def test_padding_stays_exactly_zero(several_blocks, name, dtype, regularizer):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_omega_folded_in_is_omega_added_first(several_blocks, name, rng):
+def test_update_with_omega_equals_adding_its_gradient_first(several_blocks, name, rng):
     backend, optimizer = backend_of(), OPTIMIZERS[name]
     layout = Layout(WIDTHS, 8)
     theta, d = start(rng, layout, backend), start(rng, layout, backend)
@@ -177,8 +177,8 @@ def test_the_scale_multiplies_the_gradient(several_blocks, name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_float32_errs_at_most_twice_as_much_as_the_papers_rule_in_float32(several_blocks, name):
-    """Root mean squares over θ after 20 steps, against the paper's rule in float64."""
+def test_float32_error_is_at_most_twice_that_of_the_paper(several_blocks, name):
+    """Root mean square errors of θ after 20 steps, against the paper's rule in float64."""
     first, gradients, theta, _ = run(backend_of("float32"), name, {})
     found = {}
     for dtype in ("float32", "float64"):
@@ -194,8 +194,8 @@ def test_float32_errs_at_most_twice_as_much_as_the_papers_rule_in_float32(severa
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_goes_down_a_valley(name):
-    """2,000 steps on a narrow quadratic valley end near its floor, at the default settings."""
+def test_it_descends_a_narrow_valley(name):
+    """With default settings, 2,000 steps end near the minimum of a narrow quadratic valley."""
     backend, optimizer = backend_of(), OPTIMIZERS[name]
     theta, steep = np.array([1.0, -1.0]), np.array([1.0, 0.1])
     slots = np.zeros((len(optimizer.slots), 2))
@@ -218,12 +218,12 @@ def test_clip_scales_to_the_norm_of_the_whole_gradient(several_blocks, rng):
         for max_norm, expected in ((norm / 4, 0.25), (norm * 4, 1.0)):
             backend.clip(regularizer, theta.flat, d.flat, layout.split, max_norm, UNSCALED, control)
             assert control[0] == pytest.approx(expected, rel=1e-13)
-        np.testing.assert_array_equal(control[1:], 7.0)  # the rest is the schedule's
+        np.testing.assert_array_equal(control[1:], 7.0)  # `clip` writes only the scale
         np.testing.assert_array_equal(d.flat, before)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_norm_that_is_not_finite_ruins_the_step_visibly(several_blocks, value):
+def test_a_norm_that_is_not_finite_makes_theta_nan(several_blocks, value):
     backend, theta, d, control = backend_of(), np.ones(500), np.ones(500), np.ones(3)
     d[300] = value
     backend.clip(NONE, theta, d, 400, 1.0, UNSCALED, control)
@@ -249,10 +249,10 @@ def test_a_zero_gradient_is_not_scaled():
     assert control[0] == 1
 
 
-# ---- entries of one's own -----------------------------------------------------------------------
+# ---- custom entries -----------------------------------------------------------------------------
 
 
-def test_a_rule_of_ones_own(several_blocks, rng):
+def test_a_custom_rule(several_blocks, rng):
     def rule(theta, g, lr, last, decay, back):
         theta -= lr * (g + back * last) * decay
         last[...] = g
@@ -270,5 +270,5 @@ def test_a_rule_of_ones_own(several_blocks, rng):
         update(backend, optimizer, NONE, theta, g.copy(), slots, 400, control)
         expected, last = expected - 0.1 * (g + 0.5 * last) / t, g
     np.testing.assert_allclose(theta, expected, rtol=1e-13)
-    with pytest.raises(ValueError, match="no CUDA rule; give cuda_rule, or use the NumPy backend"):
+    with pytest.raises(ValueError, match='no CUDA rule; give cuda_rule, or use backend="numpy"'):
         optimizer.cuda()

@@ -1,4 +1,4 @@
-"""50 steps on a real network against torch.optim, float64: θ equal to 1e-10."""
+"""After 50 steps of a network in float64, θ equals that of torch.optim to 1e-10."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ PENALTIES = [None, gpumlp.L2(0.1), gpumlp.L2(0.1, biases=0.5)]
 
 
 def our_steps(net, optimizer, lr, batches):
-    """W and b after a step for each minibatch, Ω folded into the update."""
+    """Return W and b after a step for each minibatch; the update includes Ω."""
     backend, theta, split = net.backend, net.theta.flat, net.theta.layout.split
     s, d = Workspace(net, ROWS), Parameters.zeros(backend, net.theta.layout)
     slots = backend.full((len(optimizer.slots), len(theta)), 0)
@@ -45,7 +45,7 @@ def our_steps(net, optimizer, lr, batches):
 
 
 def torchs_steps(net, kind, params, lr, batches):
-    """The same by torch: its own forward pass, autograd and optimizer, from the same θ."""
+    """Return the same by torch's forward pass, autograd and optimizer, from the same θ."""
     W = [torch.tensor(layer.W, requires_grad=True) for layer in net.layers]
     b = [torch.tensor(layer.b, requires_grad=True) for layer in net.layers]
     lam, biases = (net.regularizer.params.get(key, 0.0) for key in ("lam", "biases"))
@@ -64,7 +64,9 @@ def torchs_steps(net, kind, params, lr, batches):
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=["none", "l2", "l2 on half the biases"])
 @pytest.mark.parametrize(("name", "params", "lr", "kind", "torchs_params"), CASES)
-def test_theta_is_torchs(monkeypatch, rng, name, params, lr, kind, torchs_params, penalty):
+def test_theta_matches_torch_after_50_steps(
+    monkeypatch, rng, name, params, lr, kind, torchs_params, penalty
+):
     monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 512)
     net = networks.network("tanh", "softmax_cross_entropy", 4, regularizer=penalty)
     net.backend._threads = Threads(3)
@@ -75,7 +77,7 @@ def test_theta_is_torchs(monkeypatch, rng, name, params, lr, kind, torchs_params
     start = net.theta.flat.copy()
     theirs = torchs_steps(net, kind, torchs_params, lr, batches)
     ours = our_steps(net, OPTIMIZERS[name].set(**params), lr, batches)
-    assert np.abs(net.theta.flat - start).max() > 0.01  # it went somewhere
+    assert np.abs(net.theta.flat - start).max() > 0.01  # θ has moved
     for our_part, their_part in zip(ours, theirs, strict=True):
         for a, b in zip(our_part, their_part, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-10)

@@ -1,4 +1,4 @@
-"""λΩ over all of θ, weights and biases with strengths of their own, and its gradient."""
+"""λΩ over all of θ and its gradient; weights and biases have different strengths."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import gpumlp
 from gpumlp import L1, L2, REGULARIZERS, ElasticNet
 from gpumlp.backends.numpy.backend import NumpyBackend
 
-# each with λΩ in the book's words, as a function of all weights w and all biases b
+# each with the book's λΩ as a function of all weights w and all biases b
 CASES = [
     ("none", lambda w, b: 0.0),
     (L1(0.3), lambda w, b: 0.3 * (np.abs(w).sum() + np.abs(b).sum())),
@@ -43,14 +43,14 @@ def small_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize(("regularizer", "omega"), CASES)
-def test_the_penalty_is_the_books(regularizer, omega):
+def test_the_penalty_matches_the_book(regularizer, omega):
     net = network(regularizer)
     w, b = flat(layer.W for layer in net.layers), flat(layer.b for layer in net.layers)
     assert net.penalty() == pytest.approx(omega(w, b), rel=1e-13)
 
 
 @pytest.mark.parametrize(("regularizer", "omega"), CASES)
-def test_its_gradient_is_the_slope_and_is_added_to_dtheta(regularizer, omega, rng):
+def test_its_gradient_matches_difference_quotients_and_is_added_to_dtheta(regularizer, omega, rng):
     net = network(regularizer)
     w, b = flat(layer.W for layer in net.layers), flat(layer.b for layer in net.layers)
     slope, step = [], 1e-6
@@ -71,7 +71,7 @@ def test_its_gradient_is_the_slope_and_is_added_to_dtheta(regularizer, omega, rn
 
 
 @pytest.mark.parametrize(("regularizer", "omega"), CASES)
-def test_it_enters_cost_and_gradients_once(regularizer, omega, rng):
+def test_it_is_added_once_to_cost_and_gradients(regularizer, omega, rng):
     net, free = network(regularizer), network("none")
     w, b = flat(layer.W for layer in net.layers), flat(layer.b for layer in net.layers)
     x, y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
@@ -81,7 +81,7 @@ def test_it_enters_cost_and_gradients_once(regularizer, omega, rng):
     assert pytest.approx(J_free + omega(w, b), rel=1e-13) == J
     assert net.cost(x, y, sample_weight=weights) == pytest.approx(J, rel=1e-13)
     assert net.cost(x[:1], y[:1]) - free.cost(x[:1], y[:1]) == pytest.approx(omega(w, b))
-    # what Ω adds is its own gradient, and it reaches θ alone
+    # Ω adds its own gradient to that of θ, and to no other
     d = gpumlp.parameters.Parameters.zeros(net.backend, net.theta.layout)
     net.backend.penalty(
         net.regularizer, net.theta.flat, net.theta.layout.split, np.zeros(1), d.flat
@@ -95,13 +95,13 @@ def test_it_enters_cost_and_gradients_once(regularizer, omega, rng):
 
 
 @pytest.mark.parametrize("entry", REGULARIZERS.values(), ids=REGULARIZERS)
-def test_zero_costs_nothing_and_is_not_moved(entry):
+def test_penalty_and_gradient_of_zero_are_zero(entry):
     zero = np.zeros(3, "float32")
     np.testing.assert_array_equal(entry.omega(zero, **entry.arguments()), zero)
     np.testing.assert_array_equal(entry.gradient(zero, **entry.arguments()), zero)
 
 
-def test_the_short_names_agree():
+def test_l1_and_l2_are_special_cases_of_elastic_net():
     theta = np.linspace(-2, 2, 9)
     for one, other in (
         (L1(0.3), ElasticNet(l1=0.3, l2=0.0)),

@@ -1,4 +1,4 @@
-"""Learning rates over a run against their formulas."""
+"""Learning rates of a run against their formulas."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_one_cycle_rises_to_the_base_rate_and_falls_to_the_final_one():
     assert (np.diff(lr[60:]) < 0).all()
 
 
-def test_one_cycle_is_torchs():
+def test_one_cycle_matches_torch():
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
@@ -74,7 +74,7 @@ def test_inverse_sqrt_rises_linearly_and_falls_by_the_root():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 3, 1000])
-def test_every_rate_is_finite_and_never_above_the_base_rate(name, steps):
+def test_every_rate_is_finite_and_at_most_the_base_rate(name, steps):
     lr = rates(name, steps)
     assert np.isfinite(lr).all()
     assert (lr >= 0).all()

@@ -1,4 +1,4 @@
-"""Files that arrays map: read without filling the process's memory, and nothing lost of them."""
+"""Mapped files are read without filling the memory, and without losing changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from gpumlp.data.scratch import Store
 from gpumlp.io import mapped
 from gpumlp.io.chunks import chunks, extent
-from gpumlp.io.mapped import FileRows, can_let_go, let_go, rows_of
+from gpumlp.io.mapped import FileRows, can_unmap, rows_of, unmap_pages
 from tests.loader.test_streaming import network, problem, trained
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -31,11 +31,11 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _all_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "HELD", 0)
+    monkeypatch.setattr(mapped, "LARGE_MAP", 0)
 
 
 def resident(a: Any) -> int:
-    """The kB of a's map that are in the process's memory."""
+    """Return the kB of the map of `a` that are in the memory of the process."""
     address = np.lib.array_utils.byte_bounds(a)[0]
     found = inside = 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -46,12 +46,12 @@ def resident(a: Any) -> int:
     return found
 
 
-# ---- front to end --------------------------------------------------------------------------------
+# ---- reading in order ----------------------------------------------------------------------------
 
 
 @on_linux
 @pytest.mark.parametrize("mode", ["r", "r+"])
-def test_what_was_read_is_let_go_of(path: Path, mode: Any) -> None:
+def test_pages_are_unmapped_after_reading(path: Path, mode: Any) -> None:
     a = np.load(path, mmap_mode=mode)
     for view in (a, np.asarray(a), a[7:], a.reshape(-1)[40:]):
         assert view.max() == VALUES.max()
@@ -62,10 +62,10 @@ def test_what_was_read_is_let_go_of(path: Path, mode: Any) -> None:
 
 
 @on_linux
-def test_each_slice_is_let_go_of_after_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_unmap_each_slice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 100_000)
     a, y = np.load(path, mmap_mode="r"), np.zeros(len(VALUES))
-    assert a.max() == VALUES.max()  # all is there
+    assert a.max() == VALUES.max()  # all pages are mapped
     assert resident(a) > 700
     for i, rows in enumerate(chunks(a, y)):
         assert i == 0 or resident(a) < 100
@@ -73,62 +73,62 @@ def test_each_slice_is_let_go_of_after_it(path: Path, monkeypatch: pytest.Monkey
     assert i == 7
 
 
-def test_changes_of_ones_own_are_kept(path: Path) -> None:
+def test_private_changes_are_not_lost(path: Path) -> None:
     a = np.load(path, mmap_mode="c")
     a[::3] = -1
     expected = np.array(a)
     frozen = np.asarray(a).view()
-    frozen.flags.writeable = False  # of the array, not the map
+    frozen.flags.writeable = False  # the array is read-only, the map is not
     for view in (a, frozen, a[1:]):
         extent(view, "x")
-        assert not can_let_go(view)
+        assert not can_unmap(view)
         assert rows_of(view) is view
     np.testing.assert_array_equal(a, expected)
     np.testing.assert_array_equal(np.load(path), VALUES)
 
 
-def test_changes_of_the_file_reach_it(path: Path) -> None:
+def test_shared_changes_reach_the_file(path: Path) -> None:
     a = np.load(path, mmap_mode="r+")
     a[::3] = -1
     expected = np.array(a)
-    assert can_let_go(a)
-    let_go(a)
+    assert can_unmap(a)
+    unmap_pages(a)
     np.testing.assert_array_equal(a, expected)
     np.testing.assert_array_equal(np.load(path), expected)
 
 
-def test_a_map_without_its_memmap(path: Path) -> None:
+def test_maps_without_memmap(path: Path) -> None:
     with path.open("r+b") as file:
         maps = {
             access: np.frombuffer(mmap.mmap(file.fileno(), 0, access=access), np.uint8)
             for access in (mmap.ACCESS_READ, mmap.ACCESS_WRITE, mmap.ACCESS_COPY)
         }
-    assert [can_let_go(a) for a in maps.values()] == [True, False, False]
+    assert [can_unmap(a) for a in maps.values()] == [True, False, False]
     for a in maps.values():
         extent(a, "x")
         assert a.tobytes() == path.read_bytes()
-    assert not can_let_go(VALUES)
-    assert not can_let_go(None)
+    assert not can_unmap(VALUES)
+    assert not can_unmap(None)
 
 
-# ---- in any order --------------------------------------------------------------------------------
+# ---- reading in any order ------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("_all_large")
 class TestRows:
     @on_linux
     @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
-    def test_are_those_of_the_array(self, path: Path, dtype: str) -> None:
+    def test_match_the_array(self, path: Path, dtype: str) -> None:
         a = np.load(path, mmap_mode="r")
         index = np.random.default_rng(1).integers(0, 4000, 300)
         for view in (a, np.asarray(a), a[1000:], a[17:4500].reshape(-1, 20), a.reshape(-1)):
             rows = rows_of(view)
             assert isinstance(rows, FileRows)
             out = np.full((300, *view.shape[1:]), 7, dtype)
-            rows.take(index, out)
+            rows.read(index, out)
             np.testing.assert_array_equal(out, view[index].astype(dtype))
             odd = np.full((300, *view.shape[1:], 2), 7, dtype)[..., 0]
-            rows.take(index, odd)
+            rows.read(index, odd)
             np.testing.assert_array_equal(odd, out)
         assert rows_of(a[:, 3:]) is not a
         for gaps in (a[:, 3:], a[::2], a[::-1], a.T):
@@ -144,19 +144,19 @@ class TestRows:
             rows, out = rows_of(a[2:]), np.empty((3, 40), np.float32)
             assert isinstance(rows, FileRows)
             del a
-            rows.take(np.array([0, 4997, 5]), out)
+            rows.read(np.array([0, 4997, 5]), out)
             np.testing.assert_array_equal(out, VALUES[[2, 4999, 7]])
 
     @on_linux
-    def test_with_changes_that_were_just_made(self, path: Path) -> None:
+    def test_include_recent_changes(self, path: Path) -> None:
         a = np.load(path, mmap_mode="r+")
         rows, out = rows_of(a), np.empty((2, 40), np.float32)
         a[4999] = np.arange(40)
         assert not isinstance(rows, np.ndarray)
-        rows.take(np.array([4999, 0]), out)
+        rows.read(np.array([4999, 0]), out)
         np.testing.assert_array_equal(out, [np.arange(40), VALUES[0]])
 
-    def test_of_another_file_of_that_name_are_not_taken(self, path: Path) -> None:
+    def test_are_not_read_from_another_file_of_that_name(self, path: Path) -> None:
         a = np.load(path, mmap_mode="r")
         np.save(path.with_name("y.npy"), VALUES + 1)
         path.with_name("y.npy").replace(path)
@@ -165,15 +165,15 @@ class TestRows:
         assert rows_of(a) is a
 
     @on_linux
-    def test_of_a_file_that_was_cut(self, path: Path) -> None:
+    def test_of_a_truncated_file_raise(self, path: Path) -> None:
         rows = rows_of(np.load(path, mmap_mode="r"))
         os.truncate(path, 1000)
-        with pytest.raises(OSError, match="rows are beyond the file's end: it has been cut"):
-            rows.take(np.array([4000]), np.empty((1, 40), np.float32))
+        with pytest.raises(OSError, match="rows are beyond the end of the file: it was truncated"):
+            rows.read(np.array([4000]), np.empty((1, 40), np.float32))
 
     @pytest.mark.parametrize("late", ["", "both"])
     @pytest.mark.parametrize("dtype", ["float32", "uint8", "bfloat16"])
-    def test_train_to_the_same_bits(self, tmp_path: Path, dtype: str, late: str) -> None:
+    def test_give_a_bit_identical_training(self, tmp_path: Path, dtype: str, late: str) -> None:
         files, (x, y) = [], problem(dtype, "squared_error")
         for name, a in (("x", x), ("y", y)):
             a.tofile(tmp_path / name)
@@ -189,7 +189,7 @@ def test_small_files_stay_mapped(path: Path) -> None:
     assert rows_of(a) is a
 
 
-# ---- as a whole ----------------------------------------------------------------------------------
+# ---- a whole fit ---------------------------------------------------------------------------------
 
 FIT = """
 import resource, sys, numpy as np, gpumlp
@@ -207,12 +207,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @on_linux
-def test_a_fit_holds_little_of_a_file(tmp_path: Path) -> None:
-    """Of 300 MB, checked, hashed, gathered from, measured on and predicted from."""
+def test_a_fit_keeps_little_of_a_file_in_memory(tmp_path: Path) -> None:
+    """A fit on 300 MB checks, hashes, gathers, evaluates and predicts."""
     shape = (75_000, 1000)
     np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, shape)  # a hole: all zero
     done = subprocess.run(
         [sys.executable, "-c", FIT, tmp_path / "x.npy", tmp_path / "c.safetensors"],
         check=True, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert int(done.stdout) < 120_000, done.stdout  # kB; mapped it is 300,000
+    assert int(done.stdout) < 120_000, done.stdout  # kB; the whole map has 300,000

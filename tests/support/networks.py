@@ -1,4 +1,4 @@
-"""Small networks over every activation, loss and regulariser, with data off the kinks."""
+"""Small networks with every activation, loss and regulariser, and data away from kinks."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ import gpumlp
 from gpumlp import LOSSES, ElasticNet
 from tests.support import reference
 
-WIDTHS = (3, 13, 7, 1, 5)  # n_0, and the hidden layers' in turn
+WIDTHS = (3, 13, 7, 1, 5)  # n_0, and the widths of the hidden layers in order
 OUTPUTS = 7
-# outputs that negative_log_likelihood can take the logarithm of
+# activations whose output has a logarithm, for negative_log_likelihood
 POSITIVE = ("sigmoid", "softplus", "exponential", "softmax")
 REGULARIZERS = [
     None,
@@ -19,7 +19,7 @@ REGULARIZERS = [
 
 
 def output_activations(f, loss):
-    """The output layers to try with hidden layers of f: the loss's usual one, and f itself."""
+    """Return the output activations to test with f: the usual one of the loss, and f itself."""
     usual, possible = "identity", True
     if loss == "negative_log_likelihood":
         usual, possible = "softmax", f in POSITIVE
@@ -27,7 +27,7 @@ def output_activations(f, loss):
 
 
 def network(f, loss, depth, output="identity", **settings):
-    """A network with weights moderate enough for exp(exp(z)), and biases that are not zero."""
+    """Return a network with weights small enough for exp(exp(z)), and with nonzero biases."""
     settings = {"precision": "float64", "backend": "numpy"} | settings
     widths = [*WIDTHS[:depth], OUTPUTS]
     net = gpumlp.MLP(widths, f, output, loss=loss, **settings)
@@ -39,12 +39,12 @@ def network(f, loss, depth, output="identity", **settings):
 
 
 def batch(loss, rng, m=9, n=OUTPUTS):
-    """x, y and sample weights."""
+    """Return x, y and sample weights."""
     return rng.normal(size=(m, WIDTHS[0])), reference.targets(loss, rng, m, n), rng.random(m) + 0.1
 
 
 def every(f):
-    """(loss, depth, output activation) for hidden layers of f."""
+    """Yield (loss, depth, output activation) for hidden layers of f."""
     for loss in LOSSES:
         for depth in (1, 2, 3, 4):
             for output in output_activations(f, loss):
@@ -52,15 +52,15 @@ def every(f):
 
 
 def parts(gradients):
-    """dW, db, dx, gz and gh, each a list."""
+    """Return dW, db, dx, gz and gh, each as a list."""
     return gradients.W, gradients.b, [gradients.x], gradients.z, gradients.h
 
 
 def plainly(net, x, y, weights, dtype="float64", stored=lambda a: a):
-    """J, dW, db, dx, gz and gh as the book has them: Algorithms 6.3 and 6.4 in plain NumPy.
+    """Return J, dW, db, dx, gz and gh by Algorithms 6.3 and 6.4 in plain NumPy.
 
-    stored: what becomes of an array of activations or gradients that is kept, and of θ where
-    products read it: rounding, say.
+    stored: a function applied to every stored array of activations or gradients, and to θ where
+    products read it, such as rounding.
     """
     theta = [[getattr(layer, name).astype(dtype) for layer in net.layers] for name in "Wb"]
     W, b = ([stored(a) for a in part] for part in theta)

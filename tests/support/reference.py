@@ -1,4 +1,4 @@
-"""The textbook's formulas in plain NumPy, and data to try them on: what the tests compare with."""
+"""Formulas of the textbook in plain NumPy, for tests to compare with, and data for them."""
 
 import math
 
@@ -8,7 +8,7 @@ import gpumlp
 
 EPS32 = float(np.finfo(np.float32).eps)
 ELEMENTWISE = [name for name, f in gpumlp.ACTIVATIONS.items() if f.elementwise]
-# where f' or its slope jumps, and a difference quotient says little
+# points where f' or its slope jumps, so that difference quotients are inaccurate
 KINKS = {
     "relu": [0], "leaky_relu": [0], "elu": [0], "selu": [0], "softsign": [0], "hard_swish": [-3, 3],
 }  # fmt: skip
@@ -25,7 +25,7 @@ def sigmoid(z):
 ALPHA, SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 SLOPE = math.sqrt(2 / math.pi)
 
-# f as a book writes it: right in float64, and fair in float32, for |z| ≤ 50
+# f as textbooks write it: accurate in float64, and acceptable in float32, for |z| ≤ 50
 ACTIVATIONS = {
     "identity": lambda z: z + 0,
     "relu": lambda z: np.where(z > 0, z, 0),
@@ -49,7 +49,7 @@ ACTIVATIONS = {
 
 
 def grid(name, dtype="float64"):
-    """z from −50 to 50, small and signed-zero values, without the places where f' jumps."""
+    """Return z from −50 to 50 with small values and signed zeros, without the KINKS of f."""
     small = np.geomspace(1e-3, 1, 13)
     z = np.concatenate([np.linspace(-12, 12, 241), small, -small, [-50, -20, 20, 50, 0.0, -0.0]])
     for kink in KINKS.get(name, []):
@@ -57,7 +57,7 @@ def grid(name, dtype="float64"):
     return z.astype(dtype)
 
 
-# Losses of one output, as a book writes them; the row-wise one, of a row.
+# losses of one output, as textbooks write them
 LOSSES = {
     "squared_error": lambda y_hat, y: (y_hat - y) ** 2,
     "absolute_error": lambda y_hat, y: np.abs(y_hat - y),
@@ -82,7 +82,7 @@ def cross_entropy(y_hat, y, smoothing=0.0):
 
 
 def examples(name, y_hat, y, **params):
-    """The loss of each example (m,), of ŷ and y (m, n)."""
+    """Return the loss of each example (m,), from ŷ and y (m, n)."""
     if name == "softmax_cross_entropy":
         return cross_entropy(y_hat, y, **params)
     each = LOSSES[name](y_hat, y, **params)
@@ -90,7 +90,7 @@ def examples(name, y_hat, y, **params):
 
 
 def targets(name, rng, m, n):
-    """Targets (m, n) such as the loss takes, and off the kinks of those that have any."""
+    """Return valid targets (m, n) for the loss, away from its kinks."""
     kind = gpumlp.LOSSES[name].target
     if kind == "binary":
         return rng.integers(0, 2, (m, n)).astype(float)
@@ -103,6 +103,6 @@ def targets(name, rng, m, n):
 
 
 def outputs(name, rng, m, n):
-    """ŷ (m, n) such as the loss takes: logits, or probabilities where it wants them."""
+    """Return valid ŷ (m, n) for the loss: logits or probabilities."""
     y_hat = rng.normal(size=(m, n))
     return ACTIVATIONS["softmax"](y_hat) if name == "negative_log_likelihood" else y_hat

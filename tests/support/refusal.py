@@ -1,10 +1,10 @@
-"""How the tests of bad input look at an error."""
+"""A check of errors, for tests of invalid input."""
 
 import pytest
 
 
 def refusal(error, call, *said):
-    """Call, which must raise `error` itself in one line that holds each of `said`."""
+    """Check that `call` raises exactly `error`, in one line that contains each text of `said`."""
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
