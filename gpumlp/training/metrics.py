@@ -1,4 +1,4 @@
-"""The cost and metrics of data that is only looked at."""
+"""The cost and metrics of validation or training data, without a training step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Measure = Callable[[HostArray, HostArray, HostArray | None], float]
 
 
 def accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
-    """The share of right answers.
+    """The share of correct answers.
 
     y: labels (m,) or rows of probabilities (m, n), of which the largest counts, against p (m, n).
     weights: (m,).
@@ -37,7 +37,7 @@ def accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> fl
 
 
 def binary_accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
-    """The share of entries of p (m, n) on y's side of 1/2, where y (m, n) is from 0 to 1."""
+    """The share of entries of p (m, n) on the same side of 1/2 as y (m, n), with y from 0 to 1."""
     right = (y >= 0.5) == (p >= 0.5)
     return float(np.average(right.mean(axis=1), weights=weights))
 
@@ -45,7 +45,7 @@ def binary_accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None
 def r2(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
     """R² = 1 − Σ(y − p)² / Σ(y − ȳ)², the mean over the columns of y and p (m, n).
 
-    A column of equal values has 1 where p is exact, else 0.
+    For a column of equal values it is 1 if p is exact, else 0.
     """
     y, p = y.astype(np.float64), p.astype(np.float64)
     mean = np.average(y, axis=0, weights=weights)
@@ -61,7 +61,7 @@ def usual_metric(loss: Loss) -> Callable[..., float]:
 
 
 def measures(loss: Loss, metric: Metrics) -> dict[str, Measure]:
-    """What is measured, by the column of the history."""
+    """The metrics, by their column of the history."""
     if metric is None:
         return {}
     asked: list[tuple[Any, Any]]
@@ -106,24 +106,23 @@ def _measure(loss: Loss, metric: Any) -> Measure:
 
 
 class Evaluation:
-    """J and metrics of examples, in the backend or on the host; buffers are allocated once.
+    """J and metrics of examples in the backend or on the host; buffers are allocated once.
 
     Args:
-        metric: as `Trainer.fit` takes it.  The automatic ones and scikit-learn's are weighted as
-            the cost is, a callable of the caller's own is not.
+        metric: as in `Trainer.fit`.  "auto" and scikit-learn's scorers weight the examples as the
+            cost does; the caller's own functions do not.
     """
 
     def __init__(self, net: MLP, data: Examples, metric: Metrics) -> None:
         backend, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
-        self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
+        self._s.resize(m % self._s.rows or self._s.rows)  # now, so that its weights are allocated
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
         self._share = backend.asarray(share)
-        taken = backend.accepts(data.y, data.target)  # else a chunk's, one after the other
-        self._chunk = (
-            None if taken else backend.empty((self._s.rows, *data.y.shape[1:]), data.target)
-        )
+        self._chunk = None
+        if not backend.accepts(data.y, data.target):  # y is copied chunk by chunk
+            self._chunk = backend.empty((self._s.rows, *data.y.shape[1:]), data.target)
         self._measures = measures(net.loss, metric)
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
@@ -132,11 +131,11 @@ class Evaluation:
 
     @property
     def columns(self) -> list[str]:
-        """What `measure` gives."""
+        """The names in the result of `measure`."""
         return ["cost", *self._measures]
 
     def validate(self, whose: str) -> None:
-        """Raise where a scorer has no score for these targets, whatever is predicted."""
+        """Raise ValueError if a scorer has no score for these targets, whatever is predicted."""
         for measure in self._measures.values():
             if isinstance(measure, Scorer):
                 measure.validate(self._y, self._net.widths[-1], self._data.weights, whose)
@@ -167,19 +166,19 @@ class Evaluation:
 
 
 def evaluations(
-    net: MLP, data: Examples, held: Examples | None, metric: Metrics, train_metric: bool
+    net: MLP, data: Examples, validated: Examples | None, metric: Metrics, train_metric: bool
 ) -> dict[str, Evaluation]:
-    """What is measured after each epoch, by the prefix of its columns."""
-    found = measures(net.loss, metric)  # which errors must not wait for data to look at
+    """The evaluations after each epoch, by the prefix of their columns."""
+    found = measures(net.loss, metric)  # which checks `metric` even if nothing is evaluated
     if train_metric and not found:
         raise ValueError('train_metric needs a metric; pass metric="auto"')
-    parts = {"": data if train_metric else None, "val_": held}
+    parts = {"": data if train_metric else None, "val_": validated}
     return {
         prefix: Evaluation(net, part, metric) for prefix, part in parts.items() if part is not None
     }
 
 
-def columns(found: Mapping[str, Evaluation]) -> list[str]:
+def columns(measured: Mapping[str, Evaluation]) -> list[str]:
     """The columns of the history."""
-    measured = [f"{prefix}{name}" for prefix, e in found.items() for name in e.columns]
-    return list(dict.fromkeys(["cost", *measured, "lr", "seconds"]))  # "cost" can be there twice
+    names = [f"{prefix}{name}" for prefix, e in measured.items() for name in e.columns]
+    return list(dict.fromkeys(["cost", *names, "lr", "seconds"]))  # "cost" may occur twice

@@ -1,4 +1,4 @@
-"""scikit-learn's scorers, of predictions that are there already."""
+"""scikit-learn's scorers, for predictions that are already computed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gpumlp.io.types import HostArray
 class Scorer:
     """score(y, p): one of scikit-learn's scorers, for a network's loss; higher is better.
 
-    A loss of classes scores labels or the classes' probabilities, as the scorer asks; one of binary
-    targets with several outputs scores them as multilabel; the others score values.  Targets that
-    are probabilities count as the likelier class.
+    With a loss for classes it scores labels or the classes' probabilities, as the scorer asks.
+    Binary targets with several outputs are scored as multilabel, all others as values.  Targets
+    that are probabilities count as the more probable class.
 
     Attributes:
-        name: what errors call it.
-        loss: of the network.
+        name: its name in errors.
+        loss: the loss of the network.
         scorer: ``scorer(estimator, x, y, sample_weight=…)``.
     """
 
@@ -35,12 +35,12 @@ class Scorer:
     scorer: Any
 
     def __call__(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """The score of p = predict(x), (m, n); NaN, with a warning, where it has none.
+        """The score of p = predict(x), (m, n); NaN, with a warning, if it is undefined.
 
-        y: as `fit` takes it; weights: (m,), which scorers that know no weights leave out.
+        y: as in `Trainer.fit`; weights: (m,), which scorers without weights ignore.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # undefined ones show as 0 or NaN
+            warnings.simplefilter("ignore")  # undefined scores are 0 or NaN
             try:
                 return self._score(y, p, weights)
             except ValueError as error:
@@ -49,58 +49,60 @@ class Scorer:
         return math.nan
 
     def validate(self, y: HostArray, n: int, weights: HostArray | None, whose: str) -> None:
-        """Raise ValueError where these targets have no score, whatever is predicted for them."""
-        reason = self._trouble(y, n, weights)
+        """Raise ValueError if these targets have no score, whatever is predicted for them."""
+        reason = self._problem(y, n, weights)
         if not reason:
             return
-        kin = [_of_name(name, self.loss) for name in names() if name.startswith(f"{self.name}_")]
-        fit = [one.name for one in kin if not one._trouble(y, n, weights)]
+        similar = [
+            _by_name(name, self.loss) for name in names() if name.startswith(f"{self.name}_")
+        ]
+        fit = [one.name for one in similar if not one._problem(y, n, weights)]
         raise ValueError(
             f"metric {self.name!r} does not go with {self.loss.name} and the {whose} data: "
             f"{reason}; pass {' or '.join(map(repr, fit)) or 'another metric'}"
         )
 
-    def _trouble(self, y: HostArray, n: int, weights: HostArray | None) -> str:
-        """Why these targets have no score; "" where they have."""
-        p = np.roll(np.eye(n)[y] if y.ndim == 1 else y, 1, axis=0)  # the neighbours' targets
+    def _problem(self, y: HostArray, n: int, weights: HostArray | None) -> str:
+        """The reason why these targets have no score; "" if they have one."""
+        p = np.roll(np.eye(n)[y] if y.ndim == 1 else y, 1, axis=0)  # each row's neighbour as p
         if self.loss.target not in ("class", "binary"):
-            p = p + 0.5  # or whole numbers would pass for labels
-        with warnings.catch_warnings(record=True) as told:
+            p = p + 0.5  # whole numbers would count as labels
+        with warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always")
             try:
                 score = self._score(y, p, weights)
-            except AttributeError:  # what the scorer asks of an estimator
+            except AttributeError:  # the regressor below has no predict_proba
                 return "it needs the probabilities of classes"
             except ValueError as error:
                 return _sentence(error)
-        return _sentence(told[-1].message) if told and math.isnan(score) else ""
+        return _sentence(messages[-1].message) if messages and math.isnan(score) else ""
 
     def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        classifier, regressor = _stand_ins()
-        n, given = p.shape[1], {}
-        if weights is not None and _takes_weights(self.scorer):
-            given["sample_weight"] = weights
+        classifier, regressor = _estimators()
+        n, weighted = p.shape[1], {}
+        if weights is not None and _has_weights(self.scorer):
+            weighted["sample_weight"] = weights
         if self.loss.target == "class":
             y = y if y.ndim == 1 else y.argmax(axis=1)
-            p = p / p.sum(axis=1, keepdims=True)  # of 16-bit outputs they add up to 1 roughly
+            p = p / p.sum(axis=1, keepdims=True)  # the sum of 16-bit outputs is not exactly 1
             model = classifier(np.arange(n), p.argmax(axis=1), p)
         elif self.loss.target == "binary" and n == 1:
-            y, right = (y[:, 0] >= 0.5).astype(int), (p[:, 0] >= 0.5).astype(int)
-            model = classifier(np.arange(2), right, np.hstack([1 - p, p]))
+            y, labels = (y[:, 0] >= 0.5).astype(int), (p[:, 0] >= 0.5).astype(int)
+            model = classifier(np.arange(2), labels, np.hstack([1 - p, p]))
         elif self.loss.target == "binary":
             y = (y >= 0.5).astype(int)
             model = classifier([np.arange(2)] * n, (p >= 0.5).astype(int), p)
         else:
             y, p = (y[:, 0], p[:, 0]) if n == 1 else (y, p)
             model = regressor(p)
-        return float(self.scorer(model, None, y, **given))
+        return float(self.scorer(model, None, y, **weighted))
 
 
 def scorer(asked: Any, loss: Loss) -> Scorer:
-    """The scorer of that name, or one that scikit-learn's `make_scorer` made.
+    """The scorer of that name, or the result of scikit-learn's `make_scorer`.
 
     Raises:
-        ValueError: there is none of that name; the message has the nearest.
+        ValueError: there is no scorer of that name; the message suggests a similar one.
         ImportError: scikit-learn is missing.
     """
     if not isinstance(asked, str):
@@ -116,39 +118,39 @@ def scorer(asked: Any, loss: Loss) -> Scorer:
             f'unknown metric {asked!r}; {hint}pass "auto" or one of '
             "sklearn.metrics.get_scorer_names()"
         )
-    return _of_name(asked, loss)
+    return _by_name(asked, loss)
 
 
 def names() -> list[str]:
-    """All of scikit-learn's scorers."""
+    """The names of all scorers of scikit-learn."""
     from sklearn.metrics import get_scorer_names
 
     return list(get_scorer_names())
 
 
-def _of_name(name: str, loss: Loss) -> Scorer:
+def _by_name(name: str, loss: Loss) -> Scorer:
     from sklearn.metrics import get_scorer
 
     return Scorer(name, loss, get_scorer(name))
 
 
 def is_scorer(asked: Any) -> bool:
-    """Whether it is what scikit-learn's `make_scorer` gives."""
+    """Whether it is a result of scikit-learn's `make_scorer`."""
     return hasattr(asked, "_score_func")
 
 
-def _takes_weights(scorer: Any) -> bool:
+def _has_weights(scorer: Any) -> bool:
     return "sample_weight" in inspect.signature(scorer._score_func).parameters
 
 
 def _sentence(error: Any) -> str:
-    """The first sentence of what scikit-learn said."""
+    """The first sentence of a message of scikit-learn."""
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
 @functools.cache
-def _stand_ins() -> tuple[Any, Any]:
-    """Estimators, as scorers ask for them, that answer with what they were made of."""
+def _estimators() -> tuple[Any, Any]:
+    """Classes of estimators for the scorers, which predict the values they were created with."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
     class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
