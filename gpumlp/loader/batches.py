@@ -1,46 +1,44 @@
-"""Minibatches of the training data in a seeded order."""
+"""Minibatches from shuffled examples, in fixed buffers, micro-batch by micro-batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp.io.mapped import large
-from gpumlp.io.types import Array
+from gpumlp.io.types import Array, HostArray, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP
 from gpumlp.workspace import Workspace
 
 Work = Callable[[range], None]
-"""What is done with some of a minibatch's micro-batches."""
+"""The operations of a step for some of a minibatch's micro-batches."""
 
 
 class Batches:
     """Minibatches without replacement; an epoch's last may be smaller, and none is dropped.
 
-    Their order is shuffled by `seed` anew for each epoch, or, for None, that of the data.
+    Their order is shuffled by `seed` anew for each epoch; None: it is the order of the data.
 
-    What a step reads lies at fixed places, filled from the epoch's tables by its first launch, so
-    that a step's work can be recorded once and replayed.  Examples that stay on the host come into
-    their places before that: they arrive in two buffers in turn, for which a recorded step would
-    need two recordings, to save the launch of a cast.
+    A step reads from fixed buffers.  Its first launch fills them from the epoch's tables, so that a
+    step can be recorded once and replayed.  Streamed examples are copied into these buffers before
+    that launch.  (To use the two upload buffers directly would save the launch of a cast, but needs
+    two recordings of each step.)
 
-    A minibatch is worked in micro-batches of up to `rows` examples.  A step is one recording where
-    all examples are in the backend, and one for each of them where they are brought.
+    A minibatch is divided into micro-batches of up to `rows` examples.  A step is one recording if
+    all examples are in the backend, and one recording per micro-batch if they are streamed.
 
     Attributes:
-        s: the workspace that `load` fills, of a micro-batch.
-        parts: the micro-batches of the step at work.
-        steps: minibatches an epoch.
-        at: the step of the epoch that comes next, from 0.
-        control: (numbers,) float64: the step's row of `start`'s table, whose last two numbers go
-            into `factors`, (2,) in θ's type.
-        costs: (steps,) float64: where each minibatch's L goes.
-        shares: (steps,) on the host: what each minibatch counts in the mean over the epoch.
+        s: the workspace that `load` fills with a micro-batch.
+        parts: the number of micro-batches of the current step.
+        steps: the number of minibatches per epoch.
+        at: the next step of the epoch, from 0.
+        control: (numbers,) float64: the step's row of the table of `start`, without its last two
+            numbers, which go into `factors`, (2,) in θ's type.
+        costs: (steps,) float64: L of each minibatch.
+        shares: (steps,) on the host: the weight of each minibatch in the mean over the epoch.
     """
 
     def __init__(
@@ -78,23 +76,21 @@ class Batches:
         self._streamed = any(feed is not None for feed in self._feeds)
         self._weights = None
         if data.weights is not None:
-            # only their ratios count, and so scaled they fit any dtype
+            # only their ratios matter, and with this scale they fit any dtype
             self._weights = backend.asarray(data.weights / data.weights.max())
             self._of_batch = backend.empty((self._size,))
-        self._fetched, self._at_work = False, (0, 0)
+        self._fetched, self._current = False, (0, 0)
         self._recorded: dict[tuple[int, int], Callable[[], None] | None] = {}
-        # all sizes that occur, so that what they need is allocated before the first step
+        # all sizes that occur, so that their arrays are allocated before the first step
         for of in (m - (self.steps - 1) * self._size, self._size):
-            self._begin(of)
-            self._turn(self.parts - 1)
-            self._turn(0)
+            self._select_batch(of)
+            self._select_part(self.parts - 1)
+            self._select_part(0)
 
-    def start(
-        self, epoch: int, controls: npt.NDArray[np.float64], costs: npt.NDArray[Any], at: int
-    ) -> None:
-        """The uploads of an epoch: its order, a function of seed and epoch alone, and its tables.
+    def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
+        """Upload the order of an epoch, which depends on seed and epoch alone, and its tables.
 
-        controls: (steps, numbers + 2) on the host; costs: (steps,), of the steps before `at`.
+        controls: (steps, numbers + 2) on the host; costs: (steps,), L of the steps before `at`.
         """
         backend, weights = self._backend, self._data.weights
         order = np.arange(len(self._data.x))
@@ -116,31 +112,36 @@ class Batches:
         self._fetch(0)
 
     def run(self, work: Work, early_update: Work | None = None) -> None:
-        """`work` on the next minibatch, on all of its micro-batches or on one after the other.
+        """Do `work` on the next minibatch: on all its micro-batches, or on one after the other.
 
-        work: of a range of them, which begins each with `load` and the last with `end`.  The first
-        of each size is handed in piece by piece, which compiles kernels and plans products; the
-        second is recorded, and it and all after it are replayed.  early_update: see `Backend.record`.
+        For each size of a minibatch, the first step is enqueued operation by operation, which
+        compiles kernels and plans products.  The second is recorded; it and all later ones are
+        replayed.
+
+        Args:
+            work: gets a range of micro-batches.  It begins each with `load`, and ends the last with
+                `end`.
+            early_update: see `Backend.record`.
         """
-        self._begin(min(self._size, len(self._order) - self.at * self._size))
+        self._select_batch(min(self._size, len(self._order) - self.at * self._size))
         whole = range(self.parts)
         for parts in [range(j, j + 1) for j in whole] if self._streamed else [whole]:
-            self._turn(parts.start)
+            self._select_part(parts.start)
             if not self._fetched:
                 self._fetch(parts.start)
             for feed, place in zip(self._feeds, (self.s.h[0], self.s.y), strict=True):
                 if feed is not None:
                     feed.copy_into(place)
-            self._hand_in(parts, work, early_update)
+            self._enqueue(parts, work, early_update)
             self._fetched = False
             if parts.stop < self.parts:
-                self._fetch(parts.stop)  # while the backend works
+                self._fetch(parts.stop)  # while the backend computes
         self.at = (self.at + 1) % self.steps
-        if self.at > 0:  # after the last step `start` comes, with another order
+        if self.at > 0:  # after the last step `start` brings another order
             self._fetch(0)
 
-    def _hand_in(self, parts: range, work: Work, early_update: Work | None) -> None:
-        """work(parts), or what was recorded of it."""
+    def _enqueue(self, parts: range, work: Work, early_update: Work | None) -> None:
+        """Enqueue work(parts), or replay its recording."""
         key, do = (self._of, parts.start), partial(work, parts)
         if key not in self._recorded:
             self._recorded[key] = None
@@ -154,7 +155,7 @@ class Batches:
             (replay or do)()
 
     def _named(self, parts: range) -> str:
-        """Of what recording `gpumlp tune` keeps the fastest way."""
+        """The name under which `gpumlp tune` stores the fastest variant of a recording."""
         name = f"{self._name}, minibatch {self._of}"
         if self.parts == 1:
             return name
@@ -162,8 +163,9 @@ class Batches:
         return name + (one if self._streamed else f" in {self.parts} parts")
 
     def load(self, j: int) -> None:
-        """Micro-batch j: h[0] = x, y, the examples' weights; before the first also control, factors
-        and J = 0.  The weights are shares in the mean over the whole minibatch.
+        """Load micro-batch j: h[0] = x, y, and weights that are shares of the whole minibatch.
+
+        For j = 0 also control, factors and J = 0.
         """
         backend, s, whole = self._backend, self.s, self._index[: self._of]
         if j == 0:
@@ -173,7 +175,7 @@ class Batches:
             )  # fmt: skip
             if self._weights is not None:
                 backend.mean_weights(self._weights, whole, self._of_batch[: self._of])
-        self._turn(j)
+        self._select_part(j)
         index = whole[j * self._rows :][: len(s.h[0])]
         sources = (self._data.x, self._data.y)
         for source, feed, place in zip(sources, self._feeds, (s.h[0], s.y), strict=True):
@@ -181,11 +183,11 @@ class Batches:
                 backend.gather(source, index, place)
 
     def end(self) -> None:
-        """Its L goes into `costs`, and the next one's turn it is."""
+        """Store L in `costs`, and move on to the next minibatch."""
         self._backend.end(self._position, self.s.J, self.costs)
 
     def _fetch(self, j: int) -> None:
-        """Start on the examples of the next minibatch's micro-batch j that are on the host."""
+        """Begin to fetch the streamed examples of micro-batch j of the next minibatch."""
         end = (self.at + 1) * self._size
         start = self.at * self._size + j * self._rows
         index = self._host_order[start : min(start + self._rows, end)]
@@ -195,18 +197,18 @@ class Batches:
         self._fetched = True
 
     def forget(self) -> None:
-        """Let go of what was recorded, which may refer back here."""
+        """Drop the recordings, which may refer back to this object."""
         self._recorded.clear()
 
-    def _begin(self, of: int) -> None:
-        """A minibatch of so many examples."""
+    def _select_batch(self, of: int) -> None:
+        """Select a minibatch of so many examples."""
         self._of, self.parts = of, -(-of // self._rows)
 
-    def _turn(self, j: int) -> None:
+    def _select_part(self, j: int) -> None:
         """Make the workspace that of micro-batch j."""
-        if self._at_work == (self._of, j):
+        if self._current == (self._of, j):
             return
-        self._at_work = self._of, j
+        self._current = self._of, j
         start = j * self._rows
         m = min(self._rows, self._of - start)
         self.s.resize(m, self._of)

@@ -1,18 +1,17 @@
-"""Examples as a training takes them, checked: in the backend, or on the host and streamed."""
+"""Examples for a training: checked once, and placed once, in the backend or on the host."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.io.chunks import extent
-from gpumlp.io.types import Array
-from gpumlp.loader.placement import placed, streams
+from gpumlp.io.types import Array, HostArray
+from gpumlp.loader.placement import place
 from gpumlp.network import MLP, ClassWeight
 
 
@@ -23,13 +22,13 @@ class Examples:
     Attributes:
         x: (m, n_0) in the backend, in its storage type; or on the host, of any real dtype.
         y: (m, n_L) or labels (m,) in the backend, in `target`; or (m, n_L) on the host.
-        weights: (m,) float64 on the host, or None for all alike.
-        target: the dtype of y as the loss takes it: the backend's, or int32 for labels.
+        weights: (m,) float64 on the host, or None if all are equal.
+        target: the dtype of y for the loss: the backend's, or int32 for labels.
     """
 
     x: Array
     y: Array
-    weights: npt.NDArray[Any] | None
+    weights: HostArray | None
     target: np.dtype[Any]
 
     @classmethod
@@ -44,45 +43,48 @@ class Examples:
         *,
         data: str = "auto",
         rows: int = 0,
-    ) -> Examples:
-        """What a public function takes, checked; `suffix` follows the names x and y in the errors.
+    ) -> Self:
+        """The arguments of a public function, as in `Trainer.fit`, checked and placed.
 
-        An array of the backend that already has the right dtype and layout is not copied.  Where it
-        lies otherwise: see `placement.streams`.  Labels, half as large as their order, are always
-        in the backend.
+        `suffix` is added to the names x and y in errors; `rows` is the number of examples of a
+        step, for `placement.streams`.
+
+        Raises:
+            ValueError, TypeError: an argument is not as described.
         """
         backend, ends = net.backend, (net.widths[0], net.widths[-1])
         x, y, weights = checks.supervised(
             backend, net.loss, ends, x, y, sample_weight, class_weight, suffix
         )
-        _representable(backend, x, f"x{suffix}")
+        _check_range(backend, x, f"x{suffix}")
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
-        stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
-        x = placed(backend, x, backend.storage, stream)
-        y = placed(backend, y, target, stream and y.ndim == 2)
+        x, y = place(net, x, y, target, data, rows)
         return cls(x, y, weights, target)
 
+    @classmethod
+    def of_validation(cls, net: MLP, validation: Any, **placement: Any) -> Self | None:
+        """The argument `validation` of `Trainer.fit`; `placement`: data and rows of `checked`."""
+        if validation is None:
+            return None
+        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+            raise ValueError(
+                "validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)"
+            )
+        x, y, weights = validation if len(validation) == 3 else (*validation, None)
+        try:
+            return cls.checked(net, x, y, weights, suffix="_val", **placement)
+        except (TypeError, ValueError) as error:  # errors of weights do not name the data set
+            raise type(error)(f"validation: {error}") from error
 
-def held_out(net: MLP, validation: Any, **placement: Any) -> Examples | None:
-    """The validation data, checked; `placement`: where, as in `Examples.checked`."""
-    if validation is None:
-        return None
-    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-        raise ValueError("validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)")
-    x, y, weights = validation if len(validation) == 3 else (*validation, None)
-    try:
-        return Examples.checked(net, x, y, weights, suffix="_val", **placement)
-    except (TypeError, ValueError) as error:  # the weights' errors do not say whose they are
-        raise type(error)(f"validation: {error}") from error
 
-
-def _representable(backend: Backend, x: Array, name: str) -> None:
-    """Raise unless x is finite, and stays so in the backend's storage type."""
-    # bfloat16, of which NumPy knows no limits, reaches as far as float32
+def _check_range(backend: Backend, x: Array, name: str) -> None:
+    """Raise ValueError unless x is finite, also in the backend's storage type."""
+    # NumPy has no limits of bfloat16, whose range is that of float32
     kind = backend.storage if backend.storage.kind == "f" else np.dtype(np.float32)
     low, high = extent(x, name)
     largest, limit = max(high, -low), float(np.finfo(kind).max)
     if largest > limit:
         raise ValueError(
-            f"{name} has values up to {largest:g}, beyond the network's {backend.storage}; rescale it"
+            f"{name} has values up to {largest:g}, beyond the network's {backend.storage}; "
+            "rescale it"
         )

@@ -1,4 +1,4 @@
-"""The training package: minibatches, the loop over epochs, checkpoints and what may watch them."""
+"""Training: the loop over epochs, its history, callbacks, metrics, checkpoints and L-BFGS."""
 
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback

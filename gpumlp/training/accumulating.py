@@ -1,4 +1,4 @@
-"""Where a backward pass puts its gradients, and how those of a step's micro-batches add up."""
+"""The destination of the gradients of a step, and the sum over its micro-batches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def _nothing(k: int) -> None:
 
 @dataclass
 class Sink:
-    """Where ∇W[k] goes, or α ∇W[k] + β W[k] for (α, β) = factors, and ∇b[k]; indexed by layer.
+    """The destination of ∇W[k], or of α ∇W[k] + β W[k] for (α, β) = factors, and of ∇b[k].
 
     Attributes:
-        on_weight_gradient: called with k when ∇W[k] is there; nothing is left to do where it was added to W
-            itself.
+        W, b: indexed by layer k = 1 … L.
+        on_weight_gradient: called with k when ∇W[k] is computed.
     """
 
     W: list[Array]
@@ -36,15 +36,15 @@ class Sums(Protocol):
     """The gradients of a step, micro-batch by micro-batch."""
 
     def into(self, j: int) -> Any:
-        """What `backprop.backward` writes for the micro-batch j = 0, 1, … of a step."""
+        """Where `backprop.backward` writes the gradients of micro-batch j = 0, 1, … of a step."""
 
     def add(self, j: int) -> None:
-        """After it."""
+        """Add the gradients of micro-batch j, after its backward pass."""
 
 
 @dataclass
 class Whole(Sums):
-    """A minibatch in one piece: its gradients are the step's."""
+    """A minibatch that is not divided: its gradients are those of the step."""
 
     d: Any
 
@@ -56,13 +56,13 @@ class Whole(Sums):
 
 
 class Summed(Sums):
-    """Micro-batches: the products add ∇W to the last ones', and a launch each adds ∇b.
+    """Micro-batches: the products add ∇W to the sum, and one launch per micro-batch adds ∇b.
 
     Args:
-        W: what all ∇W are added to, in θ's type, indexed by layer.
-        total: (p − split,), in θ's type: what all ∇b are added to.
-        factors: of the products of a step's first micro-batch, see `Backend.weight_gradient`.
-        on_weight_gradient: of `Sink`.
+        W: the sums of ∇W, in θ's type, indexed by layer.
+        total: (p − split,), in θ's type: the sum of ∇b.
+        factors: the factors of a step's first micro-batch, see `Backend.weight_gradient`.
+        on_weight_gradient: see `Sink`.
     """
 
     def __init__(
@@ -83,7 +83,11 @@ class Summed(Sums):
 
 
 def checked(accumulate: Any, batch_size: int) -> int:
-    """The number of micro-batches; ValueError or TypeError where a minibatch has fewer examples."""
+    """The number of micro-batches.
+
+    Raises:
+        ValueError, TypeError: it is not a whole number from 1 to `batch_size`.
+    """
     parts = checks.positive_int(accumulate, "accumulate")
     if parts > batch_size:
         raise ValueError(
@@ -94,7 +98,7 @@ def checked(accumulate: Any, batch_size: int) -> int:
 
 
 def biases(layout: Layout, flat: Array) -> list[Array]:
-    """The views b[k], k = 1 … L, of a buffer of the biases' region alone; None stands for b[0]."""
+    """The views b[k], k = 1 … L, of a buffer that holds the biases only; b[0] is None."""
     depth = len(layout.widths) - 1
     starts = [start - layout.split for start in layout.starts[depth:-1]]
     sizes = [prod(shape) for shape in layout.shapes[depth:]]

@@ -1,4 +1,4 @@
-"""θ̄, an exponential moving average of θ, and which of the two the network has."""
+"""θ̄, an exponential moving average of θ, and the exchange of θ and θ̄ in the network."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import numpy as np
 from gpumlp.io.types import Array
 from gpumlp.network import MLP
 
-SPARE = 1 << 20  # entries that change places at a time
+SPARE = 1 << 20  # entries that are exchanged at a time
 
 
 class Average:
     """θ̄ ← d θ̄ + (1 − d) θ after each step t of a trainer, with d = min(ema, (t − 1) / (t + 8)).
 
-    So θ̄ is θ after the first step, and while steps are few an average over the last ninth of them:
-    the weights that training started from are soon forgotten.  A step that float16 skips leaves θ̄
-    as it is.
+    After the first step θ̄ is θ.  While steps are few, θ̄ averages over the last ninth of them, so
+    that it soon forgets the initial weights.  A step that float16 skips does not change θ̄.
 
     Attributes:
-        shown: whether the network has θ̄ and this the training's own θ, or the other way round.
+        shown: whether the network holds θ̄ and this object θ, or the other way round.
     """
 
     def __init__(self, net: MLP, ema: float) -> None:
@@ -30,15 +29,15 @@ class Average:
         self._spare = backend.empty((min(SPARE, len(theta)),))
 
     def step(self, net: MLP, control: Array) -> None:
-        """θ̄ after the step whose control this is; θ is in the network."""
+        """Update θ̄ after the step that has this control; the network holds θ."""
         net.backend.average(net.theta.flat, self._other, self._ema, control)
 
     def start(self, net: MLP) -> None:
-        """θ̄ ← θ: no step has been done."""
+        """θ̄ ← θ, before the first step."""
         net.backend.asarray(net.theta.flat, out=self._other)
 
     def show(self, net: MLP, shown: bool) -> None:
-        """The network gets θ̄ where `shown`, else θ."""
+        """Put θ̄ into the network if `shown`, else θ."""
         if shown == self.shown:
             return
         backend, theta = net.backend, net.theta.flat
@@ -52,20 +51,20 @@ class Average:
 
     @property
     def arrays(self) -> tuple[Array, Array]:
-        """What it holds."""
+        """The arrays that are allocated here: θ̄ (or θ), and the space for the exchange."""
         return self._other, self._spare
 
     def both(self, net: MLP) -> tuple[Array, Array]:
-        """The flat θ̄ and the flat θ, wherever they are."""
+        """The flat θ̄ and the flat θ, whichever of them the network holds."""
         found = net.theta.flat, self._other
         return found if self.shown else found[::-1]
 
 
 def checked_ema(value: Any) -> float | None:
-    """`Trainer`'s ema, checked.
+    """The argument `ema` of `Trainer`, checked.
 
     Raises:
-        ValueError: it is no number between 0 and 1.
+        ValueError: it is not a number between 0 and 1.
     """
     number = isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)
     if value is not None and not (number and 0 < value < 1):

@@ -1,24 +1,21 @@
-"""What may watch a fit and end it: callbacks, early stopping, the progress bar, Ctrl-C."""
+"""Early stopping, the progress display, Ctrl-C, and the checks of callbacks."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from gpumlp import checks
 from gpumlp.io.types import Array
 from gpumlp.network import MLP
 from gpumlp.training.events import Callback, Training
 from gpumlp.training.monitor import Monitor
-
-if TYPE_CHECKING:
-    from gpumlp.training.fit import Fit
 
 
 @dataclass(frozen=True)
@@ -95,27 +92,45 @@ def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str])
 
 
 def checked(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The hooks as a list, if they are hooks."""
+    """The callbacks as a list.
+
+    Raises:
+        TypeError: they are not a list of `Callback` objects.
+    """
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
-    for hook in callbacks:
-        if not isinstance(hook, Callback):
-            place = "; pass it as early_stopping" if isinstance(hook, EarlyStopping) else ""
-            raise TypeError(f"callbacks must be Callback objects, got {hook!r}{place}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            place = "; pass it as early_stopping" if isinstance(callback, EarlyStopping) else ""
+            raise TypeError(f"callbacks must be Callback objects, got {callback!r}{place}")
     return list(callbacks)
 
 
-def check_rate(who: str, trainer: Training) -> None:
-    """Raise where a callback wants the learning rate and there is none: in `fit_lbfgs`."""
-    if not hasattr(trainer, "lr_factor"):
+def check_rate(who: str, trainer: Training) -> float:
+    """The base learning rate, which the callback `who` needs.
+
+    Raises:
+        ValueError: there is none, in `fit_lbfgs`.
+    """
+    if trainer.lr is None:
         raise ValueError(
             f"{who} needs a learning rate, which L-BFGS does not have; leave it out, or train by "
             "gpumlp.Trainer, an estimator by another solver"
         )
+    return trainer.lr
+
+
+def call(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments: Any) -> list[Any]:
+    """Call a hook of every callback, when all work on the backend's arrays is done; the results."""
+    backend = trainer.net.backend
+    backend.synchronize()
+    results = [getattr(callback, hook)(trainer, *arguments) for callback in callbacks]
+    backend.synchronize()
+    return results
 
 
 def end(callbacks: Sequence[Callback], trainer: Training) -> None:
-    """Every callback's `on_fit_end`, so that each closes its files, though another fails."""
+    """Call every callback's `on_fit_end`, even if one fails, so that each closes its files."""
     with ExitStack() as rest:
         for callback in reversed(callbacks):
             rest.callback(callback.on_fit_end, trainer)
@@ -123,50 +138,80 @@ def end(callbacks: Sequence[Callback], trainer: Training) -> None:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar on stderr that counts steps; the costs stand behind it after each epoch."""
+    """A tqdm bar on a terminal that counts steps and shows the numbers of the last epoch.
 
-    def __init__(self, tqdm: Any, fit: Fit) -> None:
-        self._tqdm, self._fit = tqdm, fit
+    Args:
+        tqdm: the class of the bar.
+        total: the number of steps of the fit.
+        done: returns the number of steps that are done.
+    """
+
+    def __init__(self, tqdm: Any, total: int, done: Callable[[], int]) -> None:
+        self._tqdm, self._total, self._done = tqdm, total, done
         self._bar: Any = None
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Show the bar, from where a resumed fit stands."""
-        self._bar = self._tqdm(total=self._fit.total, initial=self._fit.done, unit="step")
+        """Show the bar.  In a resumed fit it begins at the step where the fit goes on."""
+        self._bar = self._tqdm(total=self._total, initial=self._done(), unit="step")
 
     def on_step_end(self, trainer: Training) -> None:
-        """One step further."""
+        """Move the bar by one step."""
         self._bar.update()
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Show the epoch's numbers."""
-        shown = {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}
-        self._bar.set_postfix({"epoch": trainer.history.epochs, **shown})
+        self._bar.set_postfix({"epoch": trainer.history.epochs, **_shown(row)})
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar on the terminal as it is."""
         if self._bar is not None:
             self._bar.close()
 
 
-def progress_bar(asked: bool | None, fit: Fit) -> list[Callback]:
-    """The bar, or nothing: asked None shows it where tqdm is installed and stderr is a terminal."""
-    if asked is False or (asked is None and not (sys.stderr and sys.stderr.isatty())):
+class ProgressLines(Callback):
+    """One line per epoch on stderr, in place of the bar if stderr is not a terminal."""
+
+    def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
+        """Print the epoch's numbers."""
+        numbers = ", ".join(f"{name} {value}" for name, value in _shown(row).items())
+        print(f"epoch {trainer.history.epochs}: {numbers}", file=sys.stderr, flush=True)
+
+
+def _shown(row: Mapping[str, float]) -> dict[str, str]:
+    """The numbers of an epoch that the progress display shows."""
+    return {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}
+
+
+def progress_display(asked: bool | None, total: int, done: Callable[[], int]) -> list[Callback]:
+    """The callbacks that show the progress; `total` and `done` as in `ProgressBar`.
+
+    On a terminal this is a bar if `asked`, or, for None, if tqdm is installed.  If stderr is not a
+    terminal, it is one line per epoch if `asked`, and nothing for None.
+
+    Raises:
+        ImportError: a bar was asked for, and tqdm is not installed.
+    """
+    if asked is False or not sys.stderr:
         return []
+    if not sys.stderr.isatty():
+        return [ProgressLines()] if asked else []
     try:
         from tqdm import tqdm
     except ImportError as error:
         if asked:
             raise ImportError('for progress=True: pip install tqdm, or "gpumlp[cli]"') from error
         return []
-    return [ProgressBar(tqdm, fit)]
+    return [ProgressBar(tqdm, total, done)]
 
 
 class Interrupt:
-    """Within it, the first Ctrl-C sets `asked`, so that no step is left half done; the second
-    raises KeyboardInterrupt at once.
+    """A context in which the first Ctrl-C only sets `asked`, so that the current step is completed.
 
-    Python handles signals in the main thread alone: elsewhere this does nothing.  Nor does it
-    where Ctrl-C is ignored, as in a shell's background job.
+    The second Ctrl-C raises KeyboardInterrupt immediately.
+
+    Python handles signals only in the main thread; in another thread this context does nothing.
+    It also does nothing if SIGINT is ignored, as under nohup or in a shell's background job: the
+    signal stays ignored.
     """
 
     def __init__(self) -> None:
@@ -175,7 +220,7 @@ class Interrupt:
 
     def __enter__(self) -> Self:
         main = threading.current_thread() is threading.main_thread()
-        # a handler of None was installed outside Python and could not be put back
+        # a handler of None was installed outside Python and could not be restored
         if main and signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN):
             self._previous = signal.signal(signal.SIGINT, self._handle)
         return self

@@ -1,20 +1,22 @@
 """Checkpoints: all that a fit needs to go on bit for bit, in one safetensors file.
 
 Tensors: θ by torch's names ("0.weight", …), the optimizer's slots ("optimizer.m.0.weight", …) and,
-where early stopping keeps it, the best θ ("best.0.weight", …).  Where θ is averaged, the average
-has θ's names, and the training's own θ others ("iterate.0.weight", …).  Metadata: "network" as
+if early stopping restores it, the best θ ("best.0.weight", …).  If θ is averaged, the average has
+θ's names, and the θ of the last step has others ("iterate.0.weight", …).  Metadata: "network" as
 `MLP.save` writes it, so that `MLP.load` reads the network, and "training", the rest.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +24,29 @@ from gpumlp import checks, storage
 from gpumlp.backends import Backend
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
-from gpumlp.io.types import Array
+from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
-from gpumlp.parameters import Parameters
-from gpumlp.training.callback_states import restore_all, states
-from gpumlp.training.history import History
+from gpumlp.parameters import Layout, Parameters
+from gpumlp.training.events import Callback
 
-if TYPE_CHECKING:
-    from gpumlp.training.fit import Fit
-    from gpumlp.training.trainer import Trainer
+
+@dataclass
+class State:
+    """The state of a fit, as a checkpoint holds it.
+
+    Attributes:
+        tensors: arrays on the host, by the names that `named` gives.
+        position: numbers: the epoch and step, the costs of its steps, the learning rate, …
+        history: `History.to_dict`.
+        watch: the numbers of early stopping, or None.
+        callbacks: what `callback_states` returned.
+    """
+
+    tensors: Mapping[str, HostArray]
+    position: dict[str, Any]
+    history: dict[str, Any]
+    watch: dict[str, Any] | None
+    callbacks: dict[str, Any]
 
 
 class Checkpoint:
@@ -38,75 +54,45 @@ class Checkpoint:
 
     Args:
         path: the file; its folder must exist.
-        every: also save after each so many steps, counted over the fit; None for no more than the
-            ends of epochs.
-        fit: the fit to save, or to put where the file says it stood.
-        data: the training data, and the validation data or None.
+        every: also save after each `every` steps of the fit; None: only at the ends of epochs.
+        network: the settings of the network, `MLP.config`.
+        settings: what must be equal for a run to go on as if it had not stopped.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         every: int | None,
-        fit: Fit,
-        data: Iterable[Examples | None],
+        network: dict[str, Any],
+        settings: dict[str, Any],
     ) -> None:
-        storage.check_writable(path)
         self.path = Path(path)
-        self._every, self._fit = every, fit
-        self._network = fit.trainer.net.config()
-        self._settings = _settings(fit)
-        backend = fit.trainer.net.backend
-        self._settings["data"], self._settings["validation"] = (
-            _fingerprint(backend, d) for d in data
-        )
+        self._every, self._network, self._settings = every, network, settings
 
-    def due(self) -> bool:
-        """Whether the step just done is one to save after, the epoch's last left out."""
-        fit = self._fit
-        if self._every is None or fit.step == fit.batches.steps:
-            return False
-        return fit.done % self._every == 0
+    def due(self, done: int) -> bool:
+        """Whether to save after so many steps of the fit, within an epoch."""
+        return self._every is not None and done % self._every == 0
 
-    def save(self) -> None:
-        """Replace the file, unless θ or J is not finite.
-
-        Raises:
-            FloatingPointError: one of them is not; the old file is left.
-        """
-        fit, trainer = self._fit, self._fit.trainer
-        backend = trainer.net.backend
-        J = backend.to_host(fit.batches.costs)[: fit.step].tolist() if fit.step else []
-        best = fit.watch is not None and fit.watch.best is not None
-        tensors = {  # float32 holds what slots of 16 bits do, and all readers know it
-            name: np.asarray(backend.to_host(view), dtype=backend.dtype)
-            for name, view in self._views(best).items()
-        }
-        fit.check_finite(storage.theta_of(tensors), sum(J))
+    def save(self, state: State) -> None:
+        """Replace the file, completely or not at all."""
         training = {
             "settings": self._settings,
-            "position": {
-                "epoch": fit.epoch, "step": fit.step, "J": J,
-                "seconds": fit.seconds() if fit.step else 0.0,
-                "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
-                "scaling": backend.to_host(trainer.scaling).tolist(),
-                "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
-            },
-            "history": fit.history.to_dict(),
-            "watch": fit.watch and fit.watch.state(),
-            "callbacks": states(fit.callbacks),
-        }  # fmt: skip
+            "position": state.position,
+            "history": state.history,
+            "watch": state.watch,
+            "callbacks": state.callbacks,
+        }
         metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
-        storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
+        storage.write(self.path, state.tensors, {"gpumlp": storage.FORMAT, **metadata})
 
-    def resume(self) -> None:
-        """Put the fit where the file says it stood; nothing where there is no file.
+    def load(self) -> State | None:
+        """The state in the file; None if there is no file.
 
         Raises:
-            CheckpointError: the file is damaged, or of another run; nothing was changed.
+            CheckpointError: the file is damaged, or of another run.
         """
         if not self.path.exists():
-            return
+            return None
         tensors, metadata = storage.read(self.path)
         if metadata.get("gpumlp") != storage.FORMAT or "training" not in metadata:
             raise CheckpointError(
@@ -114,34 +100,13 @@ class Checkpoint:
                 "resume=False to write a new one there"
             )
         training = json.loads(metadata["training"])
-        self._compare(json.loads(metadata["network"]), training["settings"])
-        state = training["watch"]
-        views = self._views(bool(state) and state["best"] is not None)
-        shapes = {name: view.shape for name, view in views.items()}
-        if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
-            raise CheckpointError(f"{self.path}: its tensors are not those of this network")
-        restore_all(self._fit.callbacks, training["callbacks"], self.path)
-        for name, view in views.items():
-            self._fit.trainer.net.backend.asarray(tensors[name], out=view)
-        self._restore(training)
-
-    def _restore(self, training: dict[str, Any]) -> None:
-        fit, trainer, position = self._fit, self._fit.trainer, training["position"]
-        fit.epoch, fit.step = position["epoch"], position["step"]
-        fit.J[: fit.step], fit.spent = position["J"], position["seconds"]
-        scaling = np.array(position["scaling"])
-        trainer.net.backend.asarray(scaling, dtype=np.float64, out=trainer.scaling)
-        trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
-        trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
-        fit.history = trainer.history = History.from_dict(training["history"])
-        if fit.watch is not None:
-            for name, value in training["watch"].items():
-                setattr(fit.watch, name, value)
+        self._compare(json.loads(metadata["network"]), training.pop("settings"))
+        return State(tensors, **training)
 
     def _compare(self, network: dict[str, Any], settings: dict[str, Any]) -> None:
         """Raise unless the file is of this network and these settings."""
-        ours = json.loads(json.dumps(_of_network(self._network) | self._settings))
-        theirs = _of_network(network) | settings
+        ours = json.loads(json.dumps(_without_seed(self._network) | self._settings))
+        theirs = _without_seed(network) | settings
         for name in {**ours, **theirs}:
             if ours.get(name) != theirs.get(name):
                 raise CheckpointError(
@@ -149,78 +114,47 @@ class Checkpoint:
                     f"{ours.get(name)}; pass what that run had, or resume=False to start anew"
                 )
 
-    def _views(self, best: bool) -> dict[str, Array]:
-        """The backend's arrays that a file holds, by name; `best`: the best θ among them."""
-        trainer, watch = self._fit.trainer, self._fit.watch
-        flat = {"": trainer.net.theta.flat}
-        if trainer.average is not None:
-            flat[""], flat["iterate."] = trainer.average.both(trainer.net)
-        for i, slot in enumerate(trainer.optimizer.slots):
-            flat[f"optimizer.{slot}."] = trainer.slots[i]
-        if best and watch is not None and watch.theta is not None:
-            flat["best."] = watch.theta
-        layout = trainer.net.theta.layout
-        return {
-            f"{prefix}{name}": view
-            for prefix, buffer in flat.items()
-            for name, view in Parameters(layout, buffer).named().items()
-        }
+    def check(self, state: State, views: Mapping[str, Array]) -> None:
+        """Raise CheckpointError unless the tensors have the names and shapes of the views."""
+        shapes = {name: view.shape for name, view in views.items()}
+        if shapes != {name: tensor.shape for name, tensor in state.tensors.items()}:
+            raise CheckpointError(f"{self.path}: its tensors are not those of this network")
 
 
-def asked_for(
-    path: Any, every: int | None, resume: bool, fit: Fit, data: Examples, held: Examples | None
-) -> Checkpoint | None:
-    """The checkpoint of a fit that was given these arguments, or None."""
-    if path is None:
-        if every is not None or resume:
-            name = "resume" if resume else "checkpoint_every"
-            raise ValueError(f"{name} needs a file; pass checkpoint=PATH")
-        return None
-    if every is not None:
-        every = checks.positive_int(every, "checkpoint_every")
-    return Checkpoint(path, every, fit, [data, held])
+def checked(path: Any, every: int | None, resume: bool) -> int | None:
+    """The argument `checkpoint_every` of `Trainer.fit`, checked with `checkpoint` and `resume`."""
+    if path is None and (every is not None or resume):
+        name = "resume" if resume else "checkpoint_every"
+        raise ValueError(f"{name} needs a file; pass checkpoint=PATH")
+    if path is not None:
+        storage.check_writable(path)
+    return None if every is None else checks.positive_int(every, "checkpoint_every")
 
 
-def _of_network(config: dict[str, Any]) -> dict[str, Any]:
-    """A network's settings, but for the seed of the initial θ, which a file replaces."""
+def named(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Array]:
+    """The views of flat buffers by their names in a file, each with its buffer's prefix."""
+    return {
+        f"{prefix}{name}": view
+        for prefix, buffer in flat.items()
+        for name, view in Parameters(layout, buffer).named().items()
+    }
+
+
+def on_host(backend: Backend, views: Mapping[str, Array]) -> dict[str, HostArray]:
+    """Copies on the host, in θ's type: float32 holds all values of 16-bit slots, and every reader
+    knows it.
+    """
+    kind = backend.dtype
+    return {name: np.asarray(backend.to_host(view), kind) for name, view in views.items()}
+
+
+def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
+    """A network's settings without the seed of the initial θ, which a file replaces."""
     return {f"network's {name}": value for name, value in config.items() if name != "seed"}
 
 
-def settings_of(trainer: Trainer) -> dict[str, Any]:
-    """A trainer's settings, as JSON can hold them."""
-    return {
-        "optimizer": trainer.optimizer.spec(),
-        "lr": trainer.lr,
-        "batch_size": trainer.batch_size,
-        "accumulate": trainer.accumulate,
-        "schedule": trainer.schedule.spec(),
-        "clip_norm": trainer.clip_norm,
-        "groups": {
-            f"{name}.{what}": number
-            for name, group in trainer.groups.items()
-            for what, number in dataclasses.asdict(group).items()
-        },
-        "ema": trainer.ema,
-        "seed": trainer.seed,
-        "shuffle": trainer.shuffle,
-        "slot_precision": str(trainer.slots.dtype),
-    }
-
-
-def _settings(fit: Fit) -> dict[str, Any]:
-    """What must be the same for a run to go on as if it had not stopped."""
-    trainer, watch = fit.trainer, fit.watch
-    settings = settings_of(trainer) | {
-        "early_stopping": watch and dataclasses.asdict(watch.rule),
-        "columns": list(fit.history),
-    }
-    if trainer.schedule.name != "constant":  # the others are stretched over the epochs
-        settings["epochs"] = fit.epochs
-    return settings
-
-
-def _fingerprint(backend: Backend, data: Examples | None) -> str | None:
-    """SHA-256 over the shapes and values of data, as the steps see them, wherever they lie."""
+def fingerprint(backend: Backend, data: Examples | None) -> str | None:
+    """The SHA-256 of the shapes and values of data, as the steps see them, wherever they are."""
     if data is None:
         return None
     digest = hashlib.sha256()
@@ -234,3 +168,58 @@ def _fingerprint(backend: Backend, data: Examples | None) -> str | None:
             part = a[rows] if isinstance(a, np.ndarray) else backend.to_host(a[rows])
             digest.update(part.astype(kind, copy=False).tobytes())
     return digest.hexdigest()[:16]
+
+
+# ---- callbacks -----------------------------------------------------------------------------------
+
+
+def _by_name(callbacks: Iterable[Callback]) -> dict[str, Callback]:
+    """The callbacks by class, with a number if there are several: "CSVLogger", "CSVLogger 2"."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for callback in callbacks:
+        name = type(callback).__qualname__
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name} {seen[name]}"] = callback
+    return found
+
+
+def callback_states(callbacks: Iterable[Callback]) -> dict[str, Any]:
+    """The state of each callback, by its name, without empty states.
+
+    Raises:
+        TypeError: JSON cannot hold a state.
+    """
+    states = {}
+    for name, callback in _by_name(callbacks).items():
+        state = dict(callback.state())
+        try:
+            json.dumps(state)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{name}.state() gave what JSON cannot hold ({error}); "
+                "return numbers, strings, lists and dicts"
+            ) from error
+        if state:
+            states[name] = state
+    return states
+
+
+def restore_callbacks(
+    callbacks: Iterable[Callback], states: Mapping[str, Any], path: os.PathLike[str]
+) -> None:
+    """Restore the state of each callback; warn about states whose callback is missing.
+
+    A callback without a state in the file starts anew.
+    """
+    found = _by_name(callbacks)
+    for name, state in states.items():
+        if name in found:
+            found[name].restore(state)
+        else:
+            warnings.warn(
+                f"{path} is of a run with the callback {name}, without which this one goes on; "
+                "pass it to go on as that run would have",
+                RuntimeWarning,
+                stacklevel=2,
+            )

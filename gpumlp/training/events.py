@@ -1,4 +1,4 @@
-"""What watches a training: the hooks of a callback, and what a hook sees of the training."""
+"""The hooks of a callback, and what a hook sees of the training."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ class Training(Protocol):
     net: MLP
     """The network that is trained."""
     history: History
-    """Of the fit at work."""
+    """The history of the current fit."""
     steps: int
-    """Steps done so far, over all fits."""
+    """The steps done so far, over all fits."""
     epochs: int
-    """Epochs done so far, over all fits."""
-    lr: float
-    """The base learning rate."""
+    """The epochs done so far, over all fits."""
     stop: bool
-    """Set by a callback, ends the fit after the epoch."""
+    """A callback sets it to True to end the fit after the epoch."""
     lr_factor: float
-    """Set by a callback, multiplies the schedule's learning rate from the next epoch on."""
+    """The factor of the schedule's learning rate. A callback may set it; the next epoch uses it."""
     last_lr: float
     """The learning rate of the last step."""
+
+    @property
+    def lr(self) -> float | None:
+        """The base learning rate; None in `fit_lbfgs`, which has no learning rate."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -35,10 +37,10 @@ class Training(Protocol):
 
 
 class Callback:
-    """Hooks into a fit.  Override those that you want.
+    """Hooks into a fit.  Override those that you need.
 
     `trainer` has the fit's `net`, `history`, `steps` and `epochs`.  A hook ends the fit after the
-    epoch by setting ``trainer.stop = True``, or at once by raising an error.
+    epoch by setting ``trainer.stop = True``.  It ends the fit immediately by raising an error.
 
     All work on the backend's arrays is done when a hook is called.  `on_step_end` is the exception:
     a hook that reads arrays on a GPU calls ``trainer.net.backend.synchronize()`` first, and then
@@ -60,11 +62,11 @@ class Callback:
         """
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Called when the fit ends, however it ends, even before this `on_fit_begin` was called."""
+        """Called when the fit ends, however it ends, even if `on_fit_begin` was never called."""
 
     def state(self) -> Mapping[str, Any]:
-        """Return what a checkpoint keeps for the callback, as JSON can hold it."""
+        """Return what a checkpoint saves for the callback, as JSON can hold it."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state` returned, before `on_fit_begin`, when a checkpoint is resumed."""
+        """Restore what `state` returned; called before `on_fit_begin` when a fit is resumed."""

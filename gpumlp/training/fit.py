@@ -1,64 +1,103 @@
-"""One call of `Trainer.fit`: the loop over epochs, and where it stands."""
+"""One call of `Trainer.fit`: its preparation, its loop over epochs, and its state."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from gpumlp import checks, storage
+from gpumlp.functions import Schedule
+from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
-from gpumlp.training.callbacks import Interrupt, Watch, end
-from gpumlp.training.events import Callback
+from gpumlp.loader.examples import Examples
+from gpumlp.training import callbacks as hooks
+from gpumlp.training import checkpoint as files
+from gpumlp.training import stepping
+from gpumlp.training.callbacks import Interrupt, Watch
+from gpumlp.training.checkpoint import Checkpoint, State
+from gpumlp.training.events import Callback, Training
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Evaluation
+from gpumlp.training.metrics import Evaluation, columns, evaluations
+from gpumlp.training.stepping import Stepping
 
-if TYPE_CHECKING:
-    from gpumlp.training.checkpoint import Checkpoint
-    from gpumlp.training.trainer import Trainer
+LEAST_SCALE = 2.0**-14  # after 30 overflows; no useful gradient is as large as that
 
-LEAST_SCALE = 2.0**-14  # 30 overflows after the start: no gradient of use is as large as that
+
+class Fitted(Stepping, Training, Protocol):
+    """What a fit needs of a `Trainer`, which documents each."""
+
+    schedule: Schedule
+
+
+def fit(
+    trainer: Fitted, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback],
+    progress: bool | None, checkpoint: tuple[Any, int | None, bool], *, validation: Any,
+    sample_weight: Any, class_weight: Any, early_stopping: Any, metric: Any, train_metric: bool,
+    data: str,
+) -> History:  # fmt: skip
+    """Check the arguments of `Trainer.fit`, which documents them, and train.
+
+    checkpoint: the arguments `checkpoint`, `checkpoint_every` and `resume`.
+    """
+    net = trainer.net
+    epochs = checks.positive_int(epochs, "epochs")
+    placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
+    examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
+    validated = Examples.of_validation(net, validation, **placement)
+    measured = evaluations(net, examples, validated, metric, train_metric)
+    for prefix, evaluation in measured.items():
+        evaluation.validate("validation" if prefix else "training")
+    watch = hooks.watching(early_stopping, net, columns(measured))
+    run = Fit(trainer, trainer.batches(examples), epochs, watch, measured)
+    try:
+        display = hooks.progress_display(progress, run.total, lambda: run.done)
+        run.callbacks = [*hooks.checked(callbacks), *display]
+        run.open(*checkpoint, examples, validated)
+        trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
+        if checkpoint[-1] and run.checkpoint is not None:
+            run.resume(run.checkpoint)
+        run.train()
+    finally:
+        net.backend.synchronize()  # the caller may free the data now
+        run.close()
+    return trainer.history
 
 
 class Fit:
-    """A fit at work.
+    """The state of a fit, and its loop.
 
     Attributes:
-        epoch, step: this fit's completed epochs, and the steps done of the epoch at work.
-        J: (steps,) L of those steps, as a checkpoint has them; else zeros.
-        spent: the seconds that the epoch had taken by then; else 0.
+        epoch, step: the completed epochs of this fit, and the completed steps of the current epoch.
+        J: (steps,) L of those steps, from a checkpoint; else zeros.
+        spent: the seconds that the epoch had taken when the checkpoint was written; else 0.
         total: the steps of the whole fit, which the schedule spans.
     """
 
     def __init__(
-        self,
-        trainer: Trainer,
-        batches: Batches,
-        epochs: int,
+        self, trainer: Fitted, batches: Batches, epochs: int, watch: Watch | None,
         evaluations: Mapping[str, Evaluation],
-        columns: Sequence[str],
-        watch: Watch | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.trainer, self.batches, self.epochs = trainer, batches, epochs
         self.evaluations, self.watch = evaluations, watch
-        self.history = History(columns)
+        self.history = History(columns(evaluations))
         self.callbacks: list[Callback] = []
         self.checkpoint: Checkpoint | None = None
         self.epoch = self.step = 0
-        self.spent = 0.0
+        self.spent = self._started = 0.0
         self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
-        self._started = 0.0
-        self._lrs: list[float] = []  # of the epoch's steps
+        self._lrs: list[float] = []  # the learning rates of the epoch's steps
 
-    def run(self) -> None:
-        """Train until the epochs are done or something stops it."""
+    def train(self) -> None:
+        """Train until the epochs are done or something stops the fit."""
         try:
-            self._call("on_fit_begin")
-            # numbers that overflow are answered once, by `diverged`, not by NumPy's warnings
+            hooks.call(self.callbacks, "on_fit_begin", self.trainer)
+            # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
                 self._show_average(True)
@@ -69,89 +108,81 @@ class Fit:
             self.history.stopped = stopped
         finally:
             self._show_average(True)
-            end(self.callbacks, self.trainer)
+            hooks.end(self.callbacks, self.trainer)
 
     def close(self) -> None:
-        """Let go of what refers back here, so that all arrays are freed with the last user."""
-        self.callbacks, self.checkpoint = [], None
+        """Drop the references back to this object, so that its arrays are freed with it."""
+        self.callbacks = []
         self.batches.forget()
 
     @property
     def done(self) -> int:
-        """The steps of this fit that are done."""
+        """The completed steps of this fit."""
         return self.epoch * self.batches.steps + self.step
 
     def seconds(self) -> float:
-        """What the epoch at work has taken."""
+        """The duration of the current epoch so far."""
         return self.spent + time.perf_counter() - self._started
 
     def diverged(self, what: str) -> FloatingPointError:
         """The error for numbers that are no longer finite."""
         epoch = self.epoch + (self.step > 0)
         file = self.checkpoint and self.checkpoint.path
-        kept = f"; {file} is as it was before" if file and file.exists() else ""
+        unchanged = f"; {file} is as it was before" if file and file.exists() else ""
         return FloatingPointError(
             f"training diverged: {what} in epoch {epoch} of {self.epochs}, with lr "
             f"{self.trainer.lr:g}; lower lr, pass clip_norm=1.0, or scale x and y. The network's "
-            f"parameters are of no use now{kept}"
+            f"parameters are of no use now{unchanged}"
         )
 
-    def check_finite(self, theta: Mapping[str, npt.NDArray[Any]], J: float = 0.0) -> None:
-        """Raise unless J is finite, and θ, whose last update no cost has seen yet."""
-        odd = [name for name, tensor in theta.items() if not np.isfinite(tensor).all()]
-        if odd or not math.isfinite(J):
-            raise self.diverged(f"{odd[0] if odd else 'the cost'} is not finite")
-
-    def _call(self, hook: str, *arguments: Any) -> list[Any]:
-        """Every callback's hook, with no work on the backend's arrays under way before or after."""
-        backend = self.trainer.net.backend
-        backend.synchronize()
-        results = [getattr(callback, hook)(self.trainer, *arguments) for callback in self.callbacks]
-        backend.synchronize()
-        return results
-
-    # ---- the loop -----------------------------------------------------------------------------
+    def check_finite(self, theta: Mapping[str, HostArray], J: float = 0.0) -> None:
+        """Raise unless J and θ are finite.  No cost has been computed yet after θ's last update."""
+        names = [name for name, tensor in theta.items() if not np.isfinite(tensor).all()]
+        if names or not math.isfinite(J):
+            raise self.diverged(f"{names[0] if names else 'the cost'} is not finite")
 
     def _loop(self, interrupt: Interrupt) -> str:
-        """Epoch after epoch; returns how it ended."""
+        """Train epoch by epoch; return how the loop ended."""
         while self.epoch < self.epochs:
             if self.trainer.stop or (self.watch is not None and self.watch.done):
                 return "early"
             self._start_epoch()
             if not self._steps(interrupt):
-                if self.checkpoint is not None:
-                    self.checkpoint.save()
+                self._save()
                 return "interrupted"
             self._end_epoch()
         return "finished"
 
     def _start_epoch(self) -> None:
-        """The epoch's order, every step's control and J as it stands: the uploads of an epoch."""
+        """Upload the tables of an epoch: its order, the control of every step, and J so far."""
         trainer = self.trainer
         self._started = time.perf_counter()
         self._show_average(False)
         trainer.net.round()  # a callback may have assigned to θ
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
-        self._lrs = [self._lr(i) for i in range(self.batches.steps)]
+        steps = range(self.epoch * self.batches.steps, (self.epoch + 1) * self.batches.steps)
+        scheduled = [trainer.schedule.lr(trainer.lr, t, self.total) for t in steps]
+        self._lrs = [trainer.lr_factor * lr for lr in scheduled]
         controls = [trainer.control(lr, first + i) for i, lr in enumerate(self._lrs)]
         self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
-        """The epoch's steps that are left; False where Ctrl-C came before the last."""
+        """Do the remaining steps of the epoch; False if Ctrl-C came before the last."""
         while self.step < self.batches.steps:
             if interrupt.asked:
                 return False
             self.trainer.step(self.batches)
             self.trainer.last_lr = self._lrs[self.step]
             self.step += 1
-            for hook in self.callbacks:
-                hook.on_step_end(self.trainer)
-            if self.checkpoint is not None and self.checkpoint.due():
-                self.checkpoint.save()
+            for callback in self.callbacks:
+                callback.on_step_end(self.trainer)
+            within = self.step < self.batches.steps  # the end of the epoch saves, too
+            if within and self.checkpoint is not None and self.checkpoint.due(self.done):
+                self._save()
         return True
 
     def _end_epoch(self) -> None:
-        """The epoch's row, who wants to know of it, and its checkpoint."""
+        """Record the epoch, inform callbacks and early stopping, and write the checkpoint."""
         trainer, watch = self.trainer, self.watch
         row = self._row()
         self.history.append(row)
@@ -161,16 +192,15 @@ class Fit:
         if watch is not None:
             watch.note(trainer.net, self.epoch - 1, row[watch.rule.monitor])
             self.history.best_epoch = watch.best_epoch
-        if any(self._call("on_epoch_end", row)):
+        if any(hooks.call(self.callbacks, "on_epoch_end", trainer, row)):
             trainer.stop = True
-        if self.checkpoint is not None:
-            self.checkpoint.save()
+        self._save()
 
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""
         net, batches = self.trainer.net, self.batches
         J = net.backend.to_host(batches.costs)
-        # examples count alike, in a smaller last minibatch too
+        # every example counts the same, also in a smaller last minibatch
         cost = float(np.dot(batches.shares, J)) + net.penalty()
         if not math.isfinite(cost):
             raise self.diverged(f"the cost is {cost}")
@@ -184,14 +214,87 @@ class Fit:
         return {name: row[name] for name in self.history}
 
     def _show_average(self, shown: bool) -> None:
-        """Let the network have the average of θ, where there is one, or θ to go on from."""
+        """Put the average of θ, if there is one, into the network; or θ, for the next steps."""
         trainer = self.trainer
         if trainer.average is not None:
             if trainer.steps == 0:
                 trainer.average.start(trainer.net)
             trainer.average.show(trainer.net, shown)
 
-    def _lr(self, i: int) -> float:
-        """The learning rate of the epoch's step i."""
-        trainer, t = self.trainer, self.epoch * self.batches.steps + i
-        return trainer.lr_factor * trainer.schedule.lr(trainer.lr, t, self.total)
+    def open(
+        self, path: Any, every: int | None, resume: bool, data: Examples, validated: Examples | None
+    ) -> None:
+        """Check the arguments of a checkpoint, and prepare it if there is a path."""
+        every = files.checked(path, every, resume)
+        if path is None:
+            return
+        trainer, watch = self.trainer, self.watch
+        backend = trainer.net.backend
+        settings = {  # what must be equal for a run to go on as if it had not stopped
+            **trainer.settings,
+            "early_stopping": watch and dataclasses.asdict(watch.rule),
+            "columns": list(self.history),
+            "data": files.fingerprint(backend, data),
+            "validation": files.fingerprint(backend, validated),
+        }
+        if trainer.schedule.name != "constant":  # the others depend on the number of epochs
+            settings["epochs"] = self.epochs
+        self.checkpoint = Checkpoint(path, every, trainer.net.config(), settings)
+
+    def _views(self, best: bool) -> dict[str, Array]:
+        """The backend's arrays that a checkpoint holds, by name; `best`: with the best θ."""
+        flat = stepping.parameters(self.trainer)
+        if best and self.watch is not None and self.watch.theta is not None:
+            flat["best."] = self.watch.theta
+        return files.named(self.trainer.net.theta.layout, flat)
+
+    def _save(self) -> None:
+        """Write the checkpoint, if there is one.
+
+        Raises:
+            FloatingPointError: θ or J is not finite; the old file is left.
+        """
+        if self.checkpoint is None:
+            return
+        trainer, watch, backend = self.trainer, self.watch, self.trainer.net.backend
+        J = backend.to_host(self.batches.costs)[: self.step].tolist() if self.step else []
+        views = self._views(watch is not None and watch.best is not None)
+        tensors = files.on_host(backend, views)
+        self.check_finite(storage.theta_of(tensors), sum(J))
+        position = {
+            "epoch": self.epoch, "step": self.step, "J": J,
+            "seconds": self.seconds() if self.step else 0.0,
+            "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
+            "scaling": backend.to_host(trainer.scaling).tolist(),
+            "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
+        }  # fmt: skip
+        states = files.callback_states(self.callbacks)
+        history = self.history.to_dict()
+        numbers = None if watch is None else watch.state()
+        self.checkpoint.save(State(tensors, position, history, numbers, states))
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from the state in the file, if there is a file.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another run; nothing was changed.
+        """
+        state = checkpoint.load()
+        if state is None:
+            return
+        trainer, position, backend = self.trainer, state.position, self.trainer.net.backend
+        numbers = state.watch or {"best": None}
+        views = self._views(numbers["best"] is not None)
+        checkpoint.check(state, views)
+        files.restore_callbacks(self.callbacks, state.callbacks, checkpoint.path)
+        for name, view in views.items():
+            backend.asarray(state.tensors[name], out=view)
+        self.epoch, self.step = position["epoch"], position["step"]
+        self.J[: self.step], self.spent = position["J"], position["seconds"]
+        backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
+        trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
+        trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
+        self.history = trainer.history = History.from_dict(state.history)
+        if self.watch is not None:
+            for name, value in numbers.items():
+                setattr(self.watch, name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -22,14 +22,14 @@ NAMES = ("weights", "biases", "first", "last")
 
 @dataclass(frozen=True)
 class Group:
-    """What the learning rate and the weight decay are multiplied by in a group of parameters.
+    """The factors of the learning rate and the weight decay in a group of parameters.
 
     Args:
-        lr: of the learning rate, the schedule's included; 0 leaves the group as it is.
-        decay: of the optimizer's weight_decay, such as adamw and lion have.
+        lr: the factor of the learning rate, schedule included; 0 leaves the group unchanged.
+        decay: the factor of the optimizer's weight_decay, which adamw and lion, for example, have.
 
     Raises:
-        ValueError, TypeError: one of them is no number from 0 up.
+        ValueError, TypeError: one of them is not a number of 0 or more.
     """
 
     lr: float = 1.0
@@ -43,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Region:
-    """The entries from `begin` to `end` of the flat θ, and their group's multipliers."""
+    """The entries from `begin` to `end` of the flat θ, and the factors of their group."""
 
     begin: int
     end: int
@@ -52,11 +52,11 @@ class Region:
 
 
 def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
-    """The groups that say anything, by name.
+    """The groups that change anything, by name.
 
     Raises:
-        ValueError, TypeError: `groups` is no mapping of `NAMES` to groups, or the optimizer has no
-            weight decay to multiply.
+        ValueError, TypeError: `groups` is not a mapping from `NAMES` to groups, or the optimizer
+            has no weight decay to multiply.
     """
     if groups is None:
         return {}
@@ -82,15 +82,21 @@ def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
     return {name: group for name, group in groups.items() if group != Group()}
 
 
+def spec(groups: Mapping[str, Group]) -> dict[str, float]:
+    """The factors as JSON can hold them: "biases.lr", "biases.decay", …"""
+    factors = {name: asdict(group) for name, group in groups.items()}
+    return {f"{name}.{of}": value for name in factors for of, value in factors[name].items()}
+
+
 def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
-    """θ from W[1] to b[L], neighbours with the same multipliers as one: six at most."""
+    """θ from W[1] to b[L], at most six regions: neighbours with the same factors are joined."""
     depth = len(layout.widths) - 1
     found: list[Region] = []
     for i, (begin, end) in enumerate(pairwise(layout.starts)):
-        of = ["weights" if i < depth else "biases"]
-        of += [name for name, k in (("first", 0), ("last", depth - 1)) if i % depth == k]
-        here = [groups[name] for name in of if name in groups]
-        lr, decay = (1.0 * math.prod(getattr(g, a) for g in here) for a in ("lr", "decay"))
+        names = ["weights" if i < depth else "biases"]
+        names += [name for name, k in (("first", 0), ("last", depth - 1)) if i % depth == k]
+        own = [groups[name] for name in names if name in groups]
+        lr, decay = (1.0 * math.prod(getattr(g, a) for g in own) for a in ("lr", "decay"))
         if found and (found[-1].lr, found[-1].decay) == (lr, decay):
             begin = found.pop().begin
         found.append(Region(begin, end, lr, decay))
@@ -98,14 +104,14 @@ def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
 
 
 def rates(layout: Layout, groups: Mapping[str, Group]) -> set[float]:
-    """What the learning rate of the weights is multiplied by."""
+    """The factors of the learning rate that occur among the weights."""
     return {region.lr for region in regions(layout, groups) if region.begin < layout.split}
 
 
-def table(backend: Backend, within: list[Region], begin: int, end: int) -> Array | None:
-    """What `Backend.update` takes for θ[begin:end]: rows of (end, lr, decay), or None for all 1."""
+def table(backend: Backend, regions: list[Region], begin: int, end: int) -> Array | None:
+    """The groups of θ[begin:end] for `Backend.update`: rows (end, lr, decay); None if all are 1."""
     rows = [
-        (min(r.end, end) - begin, r.lr, r.decay) for r in within if begin < r.end and r.begin < end
+        (min(r.end, end) - begin, r.lr, r.decay) for r in regions if begin < r.end and r.begin < end
     ]
     if all(row[1:] == (1.0, 1.0) for row in rows):
         return None

@@ -1,4 +1,4 @@
-"""History: what a fit wrote down, one row an epoch."""
+"""History: the numbers of a fit, one row per epoch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any, Self
 
 
 class History(Mapping[str, list[float]]):
-    """Columns by name, each with one number an epoch; only what was computed is there.
+    """Columns by name, each with one number per epoch.  Only computed columns are present.
 
     Columns:
         cost: the mean of L over the epoch's examples, each taken just before its update, plus
             λΩ(θ) at the epoch's end.
-        metric: of the training data at the epoch's end; of several metrics each has its own name.
-        val_cost, val_metric: of the validation data at the epoch's end; val_cost includes λΩ(θ).
+        metric: the metric of the training data at the epoch's end.  Several metrics have a column
+            each, under their own names.
+        val_cost, val_metric: cost and metric of the validation data at the epoch's end; val_cost
+            includes λΩ(θ).
         lr: the learning rate of the epoch's last step.
-        seconds: what the epoch took, validation included.
+        seconds: the duration of the epoch, validation included.
 
     Attributes:
-        stopped: "finished"; "early" where early stopping or a callback ended the fit;
-            "interrupted" where Ctrl-C or an error did; "converged" where `fit_lbfgs` did.
+        stopped: how the fit ended: "finished"; "early" by early stopping or a callback;
+            "interrupted" by Ctrl-C or an error; "converged" in `fit_lbfgs`.
         best_epoch: the epoch (from 0) that early stopping found best, else None.
     """
 
@@ -45,20 +47,20 @@ class History(Mapping[str, list[float]]):
 
     @property
     def epochs(self) -> int:
-        """The number of epochs that were completed."""
+        """The number of completed epochs."""
         return min(map(len, self._columns.values()), default=0)
 
     def append(self, row: Mapping[str, float]) -> None:
-        """One epoch's numbers, by column."""
+        """Add an epoch's numbers, given by column."""
         for name, column in self._columns.items():
             column.append(float(row[name]))
 
     def row(self, epoch: int) -> dict[str, float]:
-        """One epoch's numbers by column; nothing where no epoch was completed."""
+        """An epoch's numbers by column; empty if no epoch was completed."""
         return {name: column[epoch] for name, column in self._columns.items() if column}
 
     def to_dict(self) -> dict[str, Any]:
-        """Columns, `stopped` and `best_epoch`: what `from_dict` takes."""
+        """Columns, `stopped` and `best_epoch`, for `from_dict`."""
         return {
             "columns": {name: list(column) for name, column in self._columns.items()},
             "stopped": self.stopped,
@@ -67,14 +69,14 @@ class History(Mapping[str, list[float]]):
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        """The history that `to_dict` gave."""
+        """The history that `to_dict` returned."""
         history = cls(())
         history._columns = {name: list(column) for name, column in saved["columns"].items()}
         history.stopped, history.best_epoch = saved["stopped"], saved["best_epoch"]
         return history
 
     def to_json(self) -> str:
-        """`to_dict` as JSON; a number that is not finite, which JSON lacks, becomes null."""
+        """`to_dict` as JSON.  Numbers that are not finite become null, since JSON lacks them."""
         saved = self.to_dict()
         for column in saved["columns"].values():
             column[:] = [value if math.isfinite(value) else None for value in column]

@@ -1,23 +1,24 @@
-"""L-BFGS: J over all examples at once, to its minimum, for small problems; by SciPy."""
+"""L-BFGS, for small problems: SciPy minimises J over all examples."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from gpumlp import backprop, checks
 from gpumlp.io.types import Array, HostVector
-from gpumlp.loader.examples import Examples, held_out
+from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
-from gpumlp.training.callbacks import Interrupt, checked, end
+from gpumlp.training.callbacks import Interrupt, call, checked, end
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
+from gpumlp.training.stepping import checked_network
 from gpumlp.workspace import Workspace
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
@@ -37,39 +38,40 @@ def fit_lbfgs(
     callbacks: Sequence[Callback] = (),
     metric: Metrics = "auto",
 ) -> History:
-    """θ ← a minimum of J = L(ŷ, y) + λΩ(θ) over all examples at once, from θ as it stands.
+    """θ ← a minimum of J = L(ŷ, y) + λΩ(θ) over all examples, starting from the current θ.
 
-    For data and networks so small that minibatches gain nothing.  Each turn looks at all of x, some
-    thousand rows at a time; SciPy's L-BFGS-B, in float64 whatever the backend computes in, draws on
-    the last ten turns for the next direction.  An iteration is an epoch to callbacks and history.
+    It is for data and networks so small that minibatches gain nothing.  Each evaluation of J reads
+    all of x, some thousand rows at a time.  SciPy's L-BFGS-B computes in float64, whatever the
+    backend computes in, and derives the next direction from the last ten iterations.  For callbacks
+    and the history an iteration is an epoch.
 
-    Ctrl-C ends it before the next look at the data, with `History.stopped` "interrupted".  However
-    it ends, by an error too, the network is left with the best θ of an iteration.
+    Ctrl-C ends it before the next evaluation, with `History.stopped` "interrupted".  However it
+    ends, also by an error, the network holds the best θ of an iteration.
 
     Args:
         net: of precision "float64" or "float32".
         x: (m, n_0), finite.
         y: (m, n_L), or integer labels (m,) for classification.
-        max_iter: the most iterations.
-        tol: it has converged where no entry of ∇J is larger, or where an iteration lowers J by no
-            more than 2.2e-9 of it, or tol² of it if that is less.
-        max_fun: no iteration begins after so many looks at the data.
-        validation: (x_val, y_val) or (x_val, y_val, sample_weight_val), looked at after each
+        max_iter: the largest number of iterations.
+        tol: it has converged if no entry of ∇J is larger, or if an iteration lowers J by at most
+            2.2e-9 of its value, or tol² of its value if that is less.
+        max_fun: no iteration begins after this number of evaluations.
+        validation: (x_val, y_val) or (x_val, y_val, sample_weight_val), evaluated after each
             iteration.
-        sample_weight: (m,), 0 and up: L is the weighted mean.
+        sample_weight: (m,), 0 or more: L is the weighted mean.
         class_weight: a weight for each class, as list or mapping, or "balanced".
-        callbacks: their hooks get, for a trainer, an object with `net`, `history`, `steps`,
-            `epochs`, `stop` and `settings`; `on_step_end` and `on_epoch_end` come with each
-            iteration.  There is no learning rate to lower or to log.
-        metric: of the validation data, as in `Trainer.fit`.
+        callbacks: their hooks get, as trainer, an object with `net`, `history`, `steps`, `epochs`,
+            `stop` and `settings`; its `lr` is None, since there is no learning rate.
+            `on_step_end` and `on_epoch_end` are called after each iteration.
+        metric: the metric of the validation data, as in `Trainer.fit`.
 
     Returns:
-        History: cost, the J that the iteration ended with, val_cost and val_metric, and seconds;
-            `stopped` is "converged", "finished" where max_iter, max_fun or the arithmetic's digits
-            were at their end, "early" where a callback ended it, or "interrupted".
+        History: cost, the J at the end of the iteration, val_cost and val_metric, and seconds;
+            `stopped` is "converged"; "finished" if max_iter, max_fun or the precision of the
+            arithmetic was exhausted; "early" if a callback ended it; or "interrupted".
 
     Raises:
-        ValueError, TypeError: an argument is not as said; nothing was changed.
+        ValueError, TypeError: an argument is not as described; nothing was changed.
         FloatingPointError: J or ∇J is not finite at the start.
         ImportError: SciPy is not installed.
 
@@ -77,9 +79,7 @@ def fit_lbfgs(
         Byrd, Lu, Nocedal and Zhu (1995), "A limited memory algorithm for bound constrained
         optimization".
     """
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
-    if net.precision not in ("float64", "float32"):
+    if checked_network(net).precision not in ("float64", "float32"):
         raise ValueError(
             f"fit_lbfgs compares costs to more digits than {net.precision} products have; build "
             'the network with precision="float32", or use gpumlp.Trainer'
@@ -93,11 +93,11 @@ def fit_lbfgs(
     hooks, minimize = checked(callbacks), _minimize()
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
-    held = held_out(net, validation, rows=CHUNK)
-    found = evaluations(net, data, held, metric, False)
-    for evaluation in found.values():
+    validated = Examples.of_validation(net, validation, rows=CHUNK)
+    measured = evaluations(net, data, validated, metric, False)
+    for evaluation in measured.values():
         evaluation.validate("validation")
-    run = Lbfgs(net, Objective(net, data), found, hooks)
+    run = Lbfgs(net, Objective(net, data), measured, hooks)
     run.settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
     run.minimize(minimize, limits)
     return run.history
@@ -129,18 +129,22 @@ class Objective:
 
 
 class Ended(Exception):  # noqa: N818  (an end, not an error)
-    """Out of SciPy, for the reason that `History.stopped` gives."""
+    """Leaves SciPy's loop; its text is for `History.stopped`."""
 
 
 class Lbfgs:
-    """A minimisation at work, and what callbacks get in a trainer's place.
+    """A minimisation: callbacks see it in place of a `Trainer`, as a `Training`.
 
     Attributes:
-        net, history: what is trained, and its rows so far.
-        steps, epochs: the iterations done.
-        stop: set by a callback, ends the fit after the iteration.
-        settings: of the minimisation, by name.
+        net, history: the network that is trained, and the history so far.
+        steps, epochs: the number of iterations done.
+        stop: a callback sets it to True to end the minimisation after the iteration.
+        lr, lr_factor, last_lr: None, 1 and 0: there is no learning rate.
+        settings: the settings of the minimisation, by name.
     """
+
+    lr: float | None = None
+    lr_factor, last_lr = 1.0, 0.0
 
     def __init__(
         self,
@@ -156,21 +160,22 @@ class Lbfgs:
         self.settings: dict[str, Any] = {}
         self._objective, self._measured, self._callbacks = objective, measured, callbacks
         self._interrupt, self._since = Interrupt(), 0.0
-        self._J = self._looked = self._least = math.inf
+        # J of the last iteration, of the last evaluation, and of the best iteration
+        self._J = self._evaluated = self._least = math.inf
 
     def minimize(self, minimize: Any, limits: dict[str, Any]) -> None:
-        """From θ as it stands to the end, by `scipy.optimize.minimize`."""
+        """Minimise from the current θ, by `scipy.optimize.minimize`."""
         backend = self.net.backend
         try:
-            self._call("on_fit_begin")  # which may assign to θ
-            # the θ of the history's last row, what was looked at last, and the best of the rows'
+            call(self._callbacks, "on_fit_begin", self)  # which may assign to θ
+            # θ of the last iteration, of the last evaluation, and of the best iteration
             self._theta = backend.to_host(self.net.theta.flat).astype(np.float64)
             self._tried = self._best = self._theta
             self._since = time.perf_counter()
-            # numbers that overflow are answered by `_look`, not by NumPy's warnings
+            # `_evaluate` handles numbers that overflow, in place of NumPy's warnings
             with self._interrupt, np.errstate(over="ignore", invalid="ignore"):
                 found = minimize(
-                    self._look, self._theta, jac=True, method="L-BFGS-B", options=limits,
+                    self._evaluate, self._theta, jac=True, method="L-BFGS-B", options=limits,
                     callback=lambda theta: self._iterated(theta),
                 )  # fmt: skip
             self.history.stopped = "converged" if found.status == 0 else "finished"
@@ -179,17 +184,17 @@ class Lbfgs:
         finally:
             if self._since:
                 self._assign(self._best)
-            end(self._callbacks, cast(Any, self))
+            end(self._callbacks, self)
 
-    def _look(self, theta: HostVector) -> tuple[float, HostVector]:
-        """J and ∇J at a θ of SciPy's; where they are not finite, a slope up from the last one."""
+    def _evaluate(self, theta: HostVector) -> tuple[float, HostVector]:
+        """J and ∇J at a θ of SciPy; if they are not finite, a slope that rises from the last θ."""
         if self._interrupt.asked:
             raise Ended("interrupted")
         self._assign(theta)
         J, gradient = self._objective()
-        self._tried, self._looked = theta.copy(), J
+        self._tried, self._evaluated = theta.copy(), J
         if math.isfinite(J) and bool(np.isfinite(gradient).all()):
-            if math.isinf(self._J):  # the first look
+            if math.isinf(self._J):  # the first evaluation
                 self._J = self._least = J
             return J, gradient
         if math.isinf(self._J):
@@ -197,19 +202,19 @@ class Lbfgs:
                 f"J or its gradient is not finite where L-BFGS is to start (J is {J}); scale x and "
                 "y, or start from a network that is not trained yet"
             )
-        # a line search computes with what it is given: infinity would make its next step NaN
+        # the line search computes with the result, and infinity would make its next step NaN
         away, high = theta - self._theta, 1 + abs(self._J)
         return self._J + high, 2 * high / float(away @ away) * away
 
     def _iterated(self, theta: HostVector) -> None:
-        """An iteration is done, at the θ that its line search looked at last."""
+        """Record an iteration, at the θ that its line search evaluated last."""
         if not np.array_equal(theta, self._tried):
-            self._look(theta)
-        self._theta, self._J = self._tried, self._looked
+            self._evaluate(theta)
+        self._theta, self._J = self._tried, self._evaluated
         if self._least >= self._J:
             self._best, self._least = self._theta, self._J
         self.steps += 1
-        self._call("on_step_end")
+        call(self._callbacks, "on_step_end", self)
         row = {"cost": self._J}
         for prefix, evaluation in self._measured.items():
             row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}
@@ -217,21 +222,13 @@ class Lbfgs:
         row["seconds"], self._since = now - self._since, now
         self.history.append(row)
         self.epochs += 1
-        if any(self._call("on_epoch_end", row)) or self.stop:
+        if any(call(self._callbacks, "on_epoch_end", self, row)) or self.stop:
             raise Ended("early")
 
     def _assign(self, theta: HostVector) -> None:
         backend = self.net.backend
         backend.asarray(theta, out=self.net.theta.flat)
         backend.synchronize()
-
-    def _call(self, hook: str, *arguments: Any) -> list[Any]:
-        """Every callback's hook, with no work on the backend's arrays under way before or after."""
-        backend, trainer = self.net.backend, cast(Any, self)
-        backend.synchronize()
-        results = [getattr(each, hook)(trainer, *arguments) for each in self._callbacks]
-        backend.synchronize()
-        return results
 
 
 def _minimize() -> Any:

@@ -7,46 +7,41 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpumlp import checks
+from gpumlp import checks, plots
 from gpumlp.errors import OutOfMemoryError
-from gpumlp.io.types import Array
+from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
-from gpumlp.network import ClassWeight
-from gpumlp.training.planning import let_go
+from gpumlp.training.planning import drop_tracebacks
+from gpumlp.training.stepping import Stepping
 
-if TYPE_CHECKING:
-    from gpumlp.training.trainer import Trainer
-
-Numbers = npt.NDArray[np.float64]
 WIDTH = 0.25  # decades: the standard deviation of the Gaussian that smooths the curve
-FALLING = 0.1  # of the whole fall: a cost that is so far down has left its plateau
-EXPLODED = 3.0  # the cost may rise above its least by so many times that
-MEMORY = 0.8  # of the mean that is compared: five steps or so, so that no single minibatch ends it
+FALLING = 0.1  # the share of the whole fall after which a cost has left its plateau
+EXPLODED = 3.0  # the cost may rise above its minimum by this many times the minimum
+MEMORY = 0.8  # of the running mean: some five steps, so that no single minibatch ends the test
 
 
 @dataclass(frozen=True, repr=False)
 class LRCurve:
-    """What a range test found: the cost of a minibatch over the learning rate of its step.
+    """The result of a range test: the cost of a minibatch over the learning rate of its step.
 
     Attributes:
-        lr: (n,) float64, in a geometric series.
+        lr: (n,) float64, a geometric series.
         loss: (n,) float64, L of each minibatch just before its update, without λΩ(θ).
         smoothed: (n,) float64, `loss` averaged over neighbouring learning rates.
-        suggestion: where `smoothed` falls most steeply over log lr on its way to the minimum: a
-            good `Trainer(lr=…)`; None where it never falls.
-        minimum: where `smoothed` is least; a tenth of it is the cautious rule of thumb.
-        exploded: whether the test ended because the cost did.
+        suggestion: the learning rate where `smoothed` falls most steeply over log lr before its
+            minimum, a good value for `Trainer(lr=…)`; None if it never falls.
+        minimum: the learning rate where `smoothed` is least; the cautious rule is a tenth of it.
+        exploded: whether the test ended because the cost exploded.
     """
 
-    lr: Numbers
-    loss: Numbers
-    smoothed: Numbers
+    lr: HostVector
+    loss: HostVector
+    smoothed: HostVector
     suggestion: float | None
     minimum: float
     exploded: bool
@@ -60,13 +55,11 @@ class LRCurve:
         )
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The curve as a matplotlib Figure, also written to `path` as PNG where there is one.
+        """The curve as a matplotlib Figure; if there is a `path`, also written there as PNG.
 
         Raises:
             ImportError: matplotlib is missing.
         """
-        from gpumlp import plots
-
         figure = plots.range_figure(
             self.lr, self.loss, self.smoothed, self.suggestion, self.minimum
         )
@@ -76,39 +69,11 @@ class LRCurve:
 
 
 def find_lr(
-    trainer: Trainer,
-    x: Array,
-    y: Array,
-    *,
-    start: float = 1e-7,
-    end: float = 10.0,
-    steps: int = 200,
-    sample_weight: Array | None = None,
-    class_weight: ClassWeight = None,
-    data: str = "auto",
+    trainer: Stepping, x: Array, y: Array, start: float, end: float, steps: int, **data: Any
 ) -> LRCurve:
-    """The cost over the learning rate, on a copy of the network and the trainer.
+    """The range test of `Trainer.find_lr`, which documents it.
 
-    Nothing of the trainer changes, and its schedule plays no part; θ, the optimizer's state, the
-    gradient and a step's arrays are allocated a second time while it lasts.
-
-    Source: Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
-
-    Args:
-        trainer: how it trains, and from which θ and optimizer's state.
-        x: (m, n_0), as `Trainer.fit` takes it.
-        y: (m, n_L) or labels (m,), as `Trainer.fit` takes it.
-        start: the first learning rate.
-        end: the last one; the test ends before it where the cost explodes.
-        steps: their number; each takes a minibatch, over as many epochs as that needs.
-        sample_weight: as in `Trainer.fit`.
-        class_weight: as in `Trainer.fit`.
-        data: as in `Trainer.fit`.
-
-    Raises:
-        ValueError, TypeError: an argument is not as said.
-        FloatingPointError: the cost is not finite after the first step.
-        DeviceError: out of GPU memory.
+    data: the other arguments of `Examples.checked`.
     """
     start = checks.positive_number(start, "start")
     end = checks.positive_number(end, "end")
@@ -116,11 +81,10 @@ def find_lr(
         raise ValueError(f"end must be more than start = {start:g}, got {end:g}")
     steps = checks.positive_int(steps, "steps", least=10)
     rates = np.geomspace(start, end, steps)
-    asked: dict[str, Any] = {"sample_weight": sample_weight, "class_weight": class_weight}
     try:
-        losses = _losses(trainer, x, y, rates, data, asked)
+        losses = _losses(trainer, x, y, rates, data)
     except OutOfMemoryError as error:
-        let_go(error)
+        drop_tracebacks(error)
         raise OutOfMemoryError(
             f"{error}: find_lr trains a copy, with θ, the optimizer's state and a step's arrays a "
             'second time; use a smaller batch_size, or data="stream"'
@@ -133,49 +97,46 @@ def find_lr(
 
 
 def _losses(
-    trainer: Trainer, x: Array, y: Array, rates: Numbers, data: str, asked: dict[str, Any]
-) -> Numbers:
-    """L of a minibatch a step, up to where it explodes, or the last that is finite."""
-    examples = Examples.checked(trainer.net, x, y, data=data, rows=trainer.at_a_time, **asked)
-    twin = _twin(trainer)
-    batches = twin.batches(examples)
+    trainer: Stepping, x: Array, y: Array, rates: HostVector, data: dict[str, Any]
+) -> HostVector:
+    """L of one minibatch per step, until it explodes or is not finite."""
+    examples = Examples.checked(trainer.net, x, y, rows=trainer.at_a_time, **data)
+    copied = _copy(trainer)
+    batches = copied.batches(examples)
     try:
-        # overflows are what is looked for
+        # overflows are expected
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return np.array(list(_until_it_explodes(_steps(twin, batches, rates))))
+            return np.array(list(_until_it_explodes(_steps(copied, batches, rates))))
     finally:
-        twin.net.backend.synchronize()  # the caller may free the data now
+        copied.net.backend.synchronize()  # the caller may free the data now
         batches.forget()
 
 
-def _twin(trainer: Trainer) -> Trainer:
-    """A trainer in the same state, with arrays of its own."""
-    twin = copy.copy(trainer)
-    twin.net = copy.deepcopy(trainer.net)
-    twin.ema = None
-    twin.allocate()
-    backend = twin.net.backend
-    if trainer.average is not None:  # of which the network may show the average
-        backend.asarray(trainer.average.both(trainer.net)[1], out=twin.net.theta.flat)
-    backend.asarray(trainer.slots, out=twin.slots)
-    backend.asarray(trainer.scaling, out=twin.scaling)
-    return twin
+def _copy(trainer: Stepping) -> Stepping:
+    """A trainer in the same state, with its own network and arrays, and without an average."""
+    copied = trainer.with_network(copy.deepcopy(trainer.net), ema=None)
+    backend = copied.net.backend
+    if trainer.average is not None:  # the network may hold the average
+        backend.asarray(trainer.average.both(trainer.net)[1], out=copied.net.theta.flat)
+    backend.asarray(trainer.slots, out=copied.slots)
+    backend.asarray(trainer.scaling, out=copied.scaling)
+    return copied
 
 
-def _steps(twin: Trainer, batches: Batches, rates: Numbers) -> Iterator[float]:
-    """Train, a step with each learning rate; L of each minibatch just before its update."""
-    backend = twin.net.backend
-    twin.net.round()
+def _steps(trainer: Stepping, batches: Batches, rates: HostVector) -> Iterator[float]:
+    """Train one step with each learning rate; yield L of each minibatch just before its update."""
+    backend = trainer.net.backend
+    trainer.net.round()
     for i in range(len(rates)):
         if i % batches.steps == 0:
-            _start_epoch(twin, batches, rates[i : i + batches.steps])
+            _start_epoch(trainer, batches, rates[i : i + batches.steps])
         at = batches.at
-        twin.step(batches)
+        trainer.step(batches)
         yield float(backend.to_host(batches.costs[at : at + 1])[0])
 
 
 def _until_it_explodes(losses: Iterator[float]) -> Iterator[float]:
-    """The losses up to the first that has left the others far below, or is not finite."""
+    """The losses up to the first that is far above the others; none that is not finite."""
     first = mean = best = math.nan
     for L in losses:
         if not math.isfinite(L):
@@ -185,31 +146,31 @@ def _until_it_explodes(losses: Iterator[float]) -> Iterator[float]:
             first = mean = best = L
         mean = MEMORY * mean + (1 - MEMORY) * L
         best = min(best, mean)
-        # a tenth of the first: or a cost near 0 would end it at once
+        # at least a tenth of the first: a cost near 0 would end the test too early
         if mean > best + EXPLODED * max(abs(best), abs(first) / 10):
             return
 
 
-def _start_epoch(twin: Trainer, batches: Batches, lr: Numbers) -> None:
-    """The uploads of an epoch, of whose steps the first have these learning rates."""
-    controls = [twin.control(float(rate), twin.steps + 1 + i) for i, rate in enumerate(lr)]
+def _start_epoch(trainer: Stepping, batches: Batches, lr: HostVector) -> None:
+    """Upload the tables of an epoch; its first steps have these learning rates."""
+    controls = [trainer.control(float(rate), trainer.steps + 1 + i) for i, rate in enumerate(lr)]
     table = np.pad(controls, ((0, batches.steps - len(lr)), (0, 0)), mode="edge")
-    batches.start(twin.epochs, table, np.zeros(batches.steps), 0)
-    twin.epochs += 1
+    batches.start(trainer.epochs, table, np.zeros(batches.steps), 0)
+    trainer.epochs += 1
 
 
-def _curve(lr: Numbers, loss: Numbers, exploded: bool) -> LRCurve:
-    """The curve smoothed, its steepest descent before the minimum, and the minimum."""
+def _curve(lr: HostVector, loss: HostVector, exploded: bool) -> LRCurve:
+    """The smoothed curve, its steepest descent before the minimum, and the minimum."""
     decades = np.log10(lr)
     apart = decades[1] - decades[0]
     reach = math.ceil(4 * WIDTH / apart)
     near = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * apart / WIDTH))
     within = slice(reach, reach + len(lr))
-    # its differences from the first, so that rounding makes no fall of a cost that stays
+    # differences from the first cost, so that rounding does not make a constant cost fall
     change = np.convolve(loss - loss[0], near)[within]
     smoothed = loss[0] + change / np.convolve(np.ones(len(lr)), near)[within]
     least = int(smoothed.argmin())
-    # from where the curve last was high: what lies before is the minibatches' noise
+    # the search begins where the curve was high for the last time: before that is only noise
     high = smoothed[least] + (1 - FALLING) * (smoothed[0] - smoothed[least])
     begin = int(np.flatnonzero(smoothed[: least + 1] >= high)[-1])
     slope = np.gradient(smoothed, decades)[begin : least + 1]

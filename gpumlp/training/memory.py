@@ -1,4 +1,4 @@
-"""Memory: the bytes that a fit takes, by what they are for."""
+"""Memory: the bytes that a fit needs, by purpose."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ NAMES = {
 
 @dataclass(frozen=True, repr=False)
 class Memory:
-    """Bytes that a fit takes in its backend, by what they are for; it prints as a table.
+    """The bytes that a fit needs in its backend, by purpose.  It prints as a table.
 
     Attributes:
-        examples, batch_size, accumulate: of which fit: of the training data, of a step, and the
-            micro-batches that a step is worked in.
+        examples, batch_size, accumulate: the number of training examples, the examples of a step,
+            and the micro-batches of a step.
         theta, rounded, gradient, slots, average, best: θ, its copy in 16 bits, dθ, the optimizer's
-            state, the average of θ, and the copy of the best θ that early stopping keeps.
-        data: the training and validation data, but for arrays that the backend can use as they are; of
-            streamed ones, two minibatches.
-        tables: an epoch's order, tables, weights and costs, and what of them a step reads.
-        h, z, bits, gz: of a step: x, y and every h that is kept; z; relu's signs, a bit an entry;
-            gz, with which an h that is not kept takes turns.
-        evaluation: what looks at validation or training data after an epoch.
-        scratch: the backend's own: workspace of cublasLt, partial sums; and what Muon works in.
-        held: of all these, what is allocated already.
+            state, the average of θ, and the copy of the best θ for early stopping.
+        data: the training and validation data, without arrays that the backend uses in place; for
+            streamed data, two minibatches.
+        tables: an epoch's order, tables, weights and costs, and the part of them that a step reads.
+        h, z, bits, gz: of a step: x, y and every h that is stored; z; the signs of relu, one bit
+            per entry; gz, whose buffers an h that is recomputed uses too.
+        evaluation: the arrays for cost and metrics of validation or training data.
+        scratch: the workspace of cublasLt, partial sums, and the workspace of Muon.
+        held: the bytes of all these that are allocated already.
     """
 
     examples: int
@@ -63,12 +63,12 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The bytes of all purposes."""
         return sum(getattr(self, name) for name in NAMES)
 
     @property
     def missing(self) -> int:
-        """What is still to be allocated."""
+        """The bytes that are still to be allocated."""
         return self.total - self.held
 
     def __str__(self) -> str:

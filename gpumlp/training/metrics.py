@@ -1,4 +1,4 @@
-"""The cost and metrics of data that is only looked at."""
+"""The cost and metrics of validation or training data, without a training step."""
 
 from __future__ import annotations
 
@@ -124,11 +124,11 @@ def _measure(loss: Loss, metric: Any) -> Measure:
 
 
 class Evaluation:
-    """J and metrics of examples, in the backend or on the host; buffers are allocated once.
+    """J and metrics of examples in the backend or on the host; buffers are allocated once.
 
     Args:
-        metric: as `Trainer.fit` takes it.  The automatic ones and scikit-learn's are weighted as
-            the cost is, a callable of the caller's own is not.
+        metric: as in `Trainer.fit`.  "auto" and scikit-learn's scorers weight the examples as the
+            cost does; the caller's own functions do not.
     """
 
     def __init__(self, net: MLP, data: Examples, metric: Metrics) -> None:
@@ -149,11 +149,11 @@ class Evaluation:
 
     @property
     def columns(self) -> list[str]:
-        """What `measure` gives."""
+        """The names in the result of `measure`."""
         return ["cost", *self._measures]
 
     def validate(self, whose: str) -> None:
-        """Raise where a scorer has no score for these targets, whatever is predicted."""
+        """Raise ValueError if a scorer has no score for these targets, whatever is predicted."""
         for measure in self._measures.values():
             if isinstance(measure, Scorer):
                 measure.validate(self._y, self._net.widths[-1], self._data.weights, whose)
@@ -177,19 +177,19 @@ class Evaluation:
 
 
 def evaluations(
-    net: MLP, data: Examples, held: Examples | None, metric: Metrics, train_metric: bool
+    net: MLP, data: Examples, validated: Examples | None, metric: Metrics, train_metric: bool
 ) -> dict[str, Evaluation]:
-    """What is measured after each epoch, by the prefix of its columns."""
-    found = measures(net.loss, metric)  # which errors must not wait for data to look at
+    """The evaluations after each epoch, by the prefix of their columns."""
+    found = measures(net.loss, metric)  # which checks `metric` even if nothing is evaluated
     if train_metric and not found:
         raise ValueError('train_metric needs a metric; pass metric="auto"')
-    parts = {"": data if train_metric else None, "val_": held}
+    parts = {"": data if train_metric else None, "val_": validated}
     return {
         prefix: Evaluation(net, part, metric) for prefix, part in parts.items() if part is not None
     }
 
 
-def columns(found: Mapping[str, Evaluation]) -> list[str]:
+def columns(measured: Mapping[str, Evaluation]) -> list[str]:
     """The columns of the history."""
-    measured = [f"{prefix}{name}" for prefix, e in found.items() for name in e.columns]
-    return list(dict.fromkeys(["cost", *measured, "lr", "seconds"]))  # "cost" can be there twice
+    names = [f"{prefix}{name}" for prefix, e in measured.items() for name in e.columns]
+    return list(dict.fromkeys(["cost", *names, "lr", "seconds"]))  # "cost" may occur twice

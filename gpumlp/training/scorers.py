@@ -89,7 +89,7 @@ class Scorer:
     def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
         classifier, regressor = _predicted_models()
         n, named = p.shape[1], {}
-        if weights is not None and _takes_weights(self.scorer):
+        if weights is not None and _has_weights(self.scorer):
             named["sample_weight"] = weights
         if self.loss.target == "class":
             y = y if y.ndim == 1 else y.argmax(axis=1)
@@ -148,7 +148,7 @@ def is_scorer(metric: Any) -> bool:
     return hasattr(metric, "_score_func")
 
 
-def _takes_weights(scorer: Any) -> bool:
+def _has_weights(scorer: Any) -> bool:
     return "sample_weight" in inspect.signature(scorer._score_func).parameters
 
 

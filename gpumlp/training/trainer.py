@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,102 +14,91 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.io.types import Array
-from gpumlp.loader.examples import Examples, held_out
+from gpumlp.loader.batches import Batches
+from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training import lr_range, planning, stepping
-from gpumlp.training.accumulating import checked as checked_parts
+from gpumlp.training import accumulating, fit, lr_range, planning, stepping
+from gpumlp.training import groups as grouping
 from gpumlp.training.averaging import Average, checked_ema
-from gpumlp.training.callbacks import EarlyStopping, checked, progress_bar, watching
-from gpumlp.training.checkpoint import asked_for, settings_of
-from gpumlp.training.copying import Copied
+from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
-from gpumlp.training.fit import Fit
-from gpumlp.training.groups import Group, rates
-from gpumlp.training.groups import checked as checked_groups
+from gpumlp.training.groups import Group
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Metrics, columns, evaluations
-from gpumlp.training.updating import Folded, slot_type, updating
+from gpumlp.training.lr_range import LRCurve
+from gpumlp.training.memory import Memory
+from gpumlp.training.metrics import Metrics
+from gpumlp.training.updating import Folded, Updating, slot_type
 
-SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
-
-class Trainer(Copied):
+class Trainer:
     """Trains a network: an optimizer with its state, and how minibatches are drawn.
 
     Args:
         net: the network; its θ is trained in place.
-        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.  "muon" moves every layer's W but the
-            last one's by a matrix near an orthogonal one, and the rest as AdamW does.
-        lr: the base learning rate; None takes the optimizer's usual one.
-        batch_size: examples a step; all of them where there are fewer.
+        optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.  "muon" moves every layer's W except
+            the last by a matrix near an orthogonal one, and all other parameters as AdamW does.
+        lr: the base learning rate; None: the optimizer's usual one.
+        batch_size: the number of examples per step; all examples if there are fewer.
         schedule: a name or an entry of `gpumlp.SCHEDULES`: the learning rate over each `fit`.
-        clip_norm: the largest ‖∇J‖₂, λ∇Ω included, that a step uses; longer ones are scaled down.
-        seed: of the shuffles; the order of an epoch depends on it and on `epochs` alone.
-        slot_precision: of the optimizer's state: None for θ's own, or on a GPU "bfloat16", rounded
-            up or down by chance so that small changes add up.
-        fold: whether the weights' gradient is added to them, or to momentum's velocity, within the
-            product that computes it, and so never stored: the same step but for rounding.  None
-            does so wherever it is possible: for "sgd" and "momentum" without clip_norm, L1, float16
-            and 16-bit slots; for sgd without accumulate, and with one learning rate for all
-            weights; for momentum without L2.  True insists, False never does.
-        memory: "low" keeps, of a hidden layer whose f' is computed from z, z alone, and computes
-            h = f(z) again on the way back: one pass over z more, and the same step, to the bit
-            where no product of cublasLt's computes f.  "normal" keeps both.
-        accumulate: the micro-batches that a minibatch is worked in, one after the other, their
-            gradients added up in θ's type: the same step but for rounding, and the activations of
-            batch_size / accumulate examples, rounded up, are all that is in memory at a time.
-        groups: what the learning rate and the optimizer's weight_decay are multiplied by in
-            "weights", "biases", the "first" and the "last" layer: names to `gpumlp.Group`, e.g.
-            ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``; where two meet, their product.
-            λΩ is the regulariser's own, and strengthened or not on biases by it; clip_norm looks
-            at the gradient before its multiplication.
-        ema: between 0 and 1, 0.999 say: after each step t, θ̄ ← d θ̄ + (1 − d) θ, where d =
-            min(ema, (t − 1) / (t + 8)).  The average θ̄ is what is validated, what early stopping
-            looks at and keeps, what `on_epoch_end` sees, and what the network has when a fit ends;
-            the steps, and a further fit, go on from the θ of the last step, whatever the network
-            was assigned in between.  None: no average.
-        shuffle: whether each epoch has an order of its own; else that of the data.
+        clip_norm: the largest ‖∇J‖₂, λ∇Ω included, of a step; a longer gradient is scaled down.
+        seed: the seed of the shuffles; an epoch's order depends only on it and on `epochs`.
+        slot_precision: the precision of the optimizer's state: None for that of θ, or on a GPU
+            "bfloat16", rounded stochastically so that small changes add up.
+        fold: whether the product that computes the weights' gradient also adds it to the weights,
+            or to the velocity of momentum, so that it is never stored: the same step but for
+            rounding.  None: wherever it is possible, that is for "sgd" and "momentum" without
+            clip_norm, L1, float16 and 16-bit slots; sgd also needs accumulate=1 and one learning
+            rate for all weights, momentum a network without L2.  True insists, False never does it.
+        memory: "low" stores only z of a hidden layer whose f' is computed from z, and recomputes
+            h = f(z) in the backward pass: one more pass over z, and the same step.  It is the same
+            to the bit, unless a product of cublasLt computes f.  "normal" stores both.
+        accumulate: the number of micro-batches of a minibatch.  Their gradients are added up in
+            θ's type: the same step but for rounding.  Only the activations of one micro-batch, of
+            batch_size / accumulate examples, rounded up, are in memory at a time.
+        groups: the factors of the learning rate and of the optimizer's weight_decay in "weights",
+            "biases", the "first" and the "last" layer: a mapping from names to `gpumlp.Group`, e.g.
+            ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``.  The factors of overlapping
+            groups are multiplied.  Groups do not change the regulariser; set its strength on biases
+            there.  clip_norm uses the gradient before this multiplication.
+        ema: None for no average, or a number between 0 and 1, e.g. 0.999: after each step t,
+            θ̄ ← d θ̄ + (1 − d) θ, where d = min(ema, (t − 1) / (t + 8)).  Validation, early stopping
+            and `on_epoch_end` see the average θ̄, and the network holds it when a fit ends.  The
+            steps, and a further fit, go on from the θ of the last step, even if the network was
+            assigned other values in between.
+        shuffle: whether each epoch has its own order; False: the order of the data.
 
     Attributes:
-        low_memory: whether `memory` was "low".
         average: θ̄ with `ema`, else None.
-        rates: what the learning rate of the weights is multiplied by in the groups they are in.
         slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
-        scaling: (4,) float64: the loss scale S that keeps float16's gradients from vanishing; 1/S;
-            the steps since S last changed; the steps that were skipped because a gradient
-            overflowed.  1, 1, 0, 0 in other precisions.
-        steps, epochs: done so far, over all fits.  A further `fit` goes on from them, with the
-            optimizer's state as it stands.
-        history: of the last fit, or the one at work.
-        stop: set by a callback, ends the fit after the epoch.
-        lr_factor: set by a callback after an epoch, multiplies the schedule's learning rate from
-            the next one to the fit's end; 1 at its beginning.
+        scaling: (4,) float64: the loss scale S, which protects float16's gradients from underflow;
+            1/S; the number of steps since S changed; the number of steps that were skipped because
+            a gradient overflowed.  1, 1, 0, 0 in other precisions.
+        steps, epochs: the numbers done so far, over all fits.  A further `fit` goes on from them,
+            and from the optimizer's state.
+        history: the history of the last or current fit.
+        stop: a callback sets it to True to end the fit after the epoch.
+        lr_factor: the factor of the schedule's learning rate, 1 at the beginning of a fit.  A
+            callback may set it after an epoch; it is valid from the next epoch to the fit's end.
         last_lr: the learning rate of the last step, 0 before the first.
 
     Raises:
-        ValueError, TypeError: an argument is not as said.
+        ValueError, TypeError: an argument is not as described.
     """
 
+    slots: Array
+    factors: Array
+    scaling: Array
+    updating: Updating
+    average: Average | None
+
     def __init__(
-        self,
-        net: MLP,
-        optimizer: str | Optimizer = "adamw",
-        lr: float | None = None,
-        batch_size: int = 256,
-        schedule: str | Schedule = "constant",
-        clip_norm: float | None = None,
-        seed: int = 0,
-        slot_precision: str | None = None,
-        fold: bool | None = None,
-        memory: str = "normal",
-        accumulate: int = 1,
-        groups: Mapping[str, Group] | None = None,
-        ema: float | None = None,
-        shuffle: bool = True,
-    ) -> None:
-        if not isinstance(net, MLP):
-            raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
-        self.net = net
+        self, net: MLP, optimizer: str | Optimizer = "adamw", lr: float | None = None,
+        batch_size: int = 256, schedule: str | Schedule = "constant",
+        clip_norm: float | None = None, seed: int = 0, slot_precision: str | None = None,
+        fold: bool | None = None, memory: str = "normal", accumulate: int = 1,
+        groups: Mapping[str, Group] | None = None, ema: float | None = None, shuffle: bool = True,
+    ) -> None:  # fmt: skip
+        self.net = stepping.checked_network(net)
         self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
         self.lr = checks.positive_number(self.optimizer.lr if lr is None else lr, "lr")
         self.batch_size = checks.positive_int(batch_size, "batch_size")
@@ -119,105 +109,76 @@ class Trainer(Copied):
         self.seed = checks.positive_int(seed, "seed", least=0)
         if not isinstance(shuffle, (bool, np.bool_)):
             raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
-        self.shuffle = bool(shuffle)
-        self._fold = fold
+        self.shuffle, self.fold = bool(shuffle), fold
         self.slot_type = slot_type(net.backend, slot_precision)
-        if memory not in ("normal", "low"):
-            raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
-        self.low_memory = memory == "low"
-        self.accumulate = checked_parts(accumulate, self.batch_size)
-        self.groups = checked_groups(groups, self.optimizer)
-        self.rates = rates(net.theta.layout, self.groups)
+        self.low_memory = stepping.checked_memory(memory) == "low"
+        self.accumulate = accumulating.checked(accumulate, self.batch_size)
+        self.groups = grouping.checked(groups, self.optimizer)
+        self.rates = grouping.rates(net.theta.layout, self.groups)
         self.ema = checked_ema(ema)
-        net.backend.synchronize()
-        free = net.backend.free_memory()
-        try:
-            self.allocate()
-        except OutOfMemoryError as error:
-            told = planning.outgrown(error, self, free, self.batch_size, None)
-            vars(self).clear()  # the traceback holds self for as long as the error lives
-            raise told from error
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
         self.lr_factor, self.last_lr = 1.0, 0.0
-
-    def allocate(self) -> None:
-        """The optimizer's state, the gradient and the loss scale, as before the first step."""
-        backend, layout = self.net.backend, self.net.theta.layout
-        self.slots = backend.full((len(self.optimizer.slots), layout.size), 0, self.slot_type)
-        self.factors = backend.full((2,), 0)
-        S = SCALE if backend.scales_loss else 1.0
-        self.scaling = backend.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
-        self._updating = updating(self, self._fold)
-        self.average = None if self.ema is None else Average(self.net, self.ema)
-
-    batches, control, step = stepping.batches, stepping.control, stepping.step
-    find_lr, memory = lr_range.find_lr, planning.memory
+        net.backend.synchronize()
+        free = net.backend.free_memory()
+        try:
+            stepping.allocate(self)
+        except OutOfMemoryError as error:
+            raise planning.outgrown(error, self, free, batch_size, None, allocated=False) from error
 
     def fit(
-        self,
-        x: Array,
-        y: Array,
-        epochs: int = 10,
-        *,
-        validation: Sequence[Array] | None = None,
-        sample_weight: Array | None = None,
-        class_weight: ClassWeight = None,
-        early_stopping: int | EarlyStopping | None = None,
-        callbacks: Sequence[Callback] = (),
-        metric: Metrics = "auto",
-        train_metric: bool = False,
-        progress: bool | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int | None = None,
-        resume: bool = False,
-        data: str = "auto",
-    ) -> History:
+        self, x: Array, y: Array, epochs: int = 10, *, validation: Sequence[Array] | None = None,
+        sample_weight: Array | None = None, class_weight: ClassWeight = None,
+        early_stopping: int | EarlyStopping | None = None, callbacks: Sequence[Callback] = (),
+        metric: Metrics = "auto", train_metric: bool = False, progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int | None = None,
+        resume: bool = False, data: str = "auto",
+    ) -> History:  # fmt: skip
         """Train for some epochs, with data of any size.
 
         Ctrl-C ends the fit between two steps, with `History.stopped` "interrupted" and a network
-        that can be used; a second one raises KeyboardInterrupt at once.
+        that can be used; a second Ctrl-C raises KeyboardInterrupt immediately.
 
         Args:
             x: (m, n_0), finite.
             y: (m, n_L), or integer labels (m,) for classification.
             epochs: passes over the data.
-            validation: (x_val, y_val) or (x_val, y_val, sample_weight_val), looked at after each
+            validation: (x_val, y_val) or (x_val, y_val, sample_weight_val), evaluated after each
                 epoch; class_weight does not apply to it.
-            sample_weight: (m,), 0 and up: a minibatch's L is the weighted mean over its examples.
+            sample_weight: (m,), 0 or more: L of a minibatch is the weighted mean of its examples.
             class_weight: a weight for each class, as list or mapping, or "balanced".
             early_stopping: the patience in epochs, or an `EarlyStopping`.
-            callbacks: hooks, called in this order; `gpumlp.callbacks` has ready ones.
-            metric: of the validation data: "auto" (accuracy for classes, R² for the rest), None,
-                the name of a scorer of scikit-learn's, such as "roc_auc", or
-                ``metric(y, predict(x))``, which gets host arrays: the column "metric".  A list of
-                these, or a dict with them by name, has a column for each: "roc_auc", …, and
-                "metric" for "auto".  Higher is better to whatever watches one, unless told.
-            train_metric: also of the training data, after each epoch.
-            progress: a bar on stderr; None shows it where tqdm is installed and stderr is a
-                terminal.
-            checkpoint: a file that is replaced, whole or not at all, after every epoch and where
-                Ctrl-C ended the fit.  `MLP.load` reads the network of its last step from it,
+            callbacks: hooks, called in this order; see `gpumlp.callbacks`.
+            metric: the metric of the validation data: "auto" (accuracy for classes, else R²),
+                None, the name of a scorer of scikit-learn, such as "roc_auc", or a function
+                ``metric(y, predict(x))`` of host arrays: the column "metric".  A list of these, or
+                a dict with them by name, has one column for each: "roc_auc", …, and "metric" for
+                "auto".  Early stopping and callbacks take higher values as better, by default.
+            train_metric: whether to evaluate the training data, too, after each epoch.
+            progress: True: a bar on stderr, or one line per epoch if stderr is not a terminal.
+                None: a bar if tqdm is installed and stderr is a terminal.  False: nothing.
+            checkpoint: a file that is replaced, completely or not at all, after every epoch and
+                when Ctrl-C ends the fit.  `MLP.load` reads from it the network of the last step,
                 with `ema` the average.
-            checkpoint_every: also after each so many steps.
-            resume: go on from `checkpoint` where it exists.  With the same arguments on the same
-                machine the run ends bit for bit as if it had never stopped.  What callbacks keep
-                is in the file where they say so, see `Callback.state`; a run that one of them ended
-                goes on, unless its `on_fit_begin` sets `stop` again.
-            data: "device" casts x and y to the network's precision and keeps them in the backend;
-                "stream" leaves them where they are, a `np.memmap` on its disk, and brings each
-                minibatch in its own dtype, such as uint8, while the one before is worked on.
-                "auto" streams what does not fit a GPU's free memory, and on the CPU files that
-                would have to be cast.  θ is bit for bit the same.  Of a mapped file larger than
-                256 MiB rows are read, not mapped, so that it does not fill the memory.
+            checkpoint_every: also write the checkpoint after each so many steps.
+            resume: go on from `checkpoint` if it exists.  With the same arguments on the same
+                machine the run ends bit for bit as if it had never stopped.  The file holds the
+                state of callbacks, see `Callback.state`; a run that a callback ended goes on,
+                unless its `on_fit_begin` sets `stop` again.
+            data: "device" casts x and y to the network's precision and holds them in the backend's
+                memory.  "stream" leaves them where they are, a `np.memmap` on its disk, and brings
+                each minibatch in its own dtype, such as uint8, during the step before.  "auto"
+                streams data that does not fit in free GPU memory, and on the CPU files that would
+                have to be cast.  θ is bit for bit the same.  Rows of a mapped file larger than
+                256 MiB are read, not mapped, so that the file does not fill the memory.
 
         Raises:
-            ValueError, TypeError: an argument is not as said; nothing was trained.
+            ValueError, TypeError: an argument is not as described; nothing was trained.
             CheckpointError: the checkpoint is damaged or of another run; nothing was trained.
             DeviceError: out of GPU memory: the plan and what would fit; nothing was trained.
-            FloatingPointError: the training diverged; θ is then of no use, but a checkpoint,
-                which is always of a finite θ, is as it was.
+            FloatingPointError: the training diverged.  θ is of no use then, but a checkpoint, which
+                always holds a finite θ, is as it was before.
         """
         asked: dict[str, Any] = {
             "validation": validation, "sample_weight": sample_weight, "class_weight": class_weight,
@@ -228,48 +189,112 @@ class Trainer(Copied):
         self.net.backend.synchronize()
         free = self.net.backend.free_memory()
         try:
-            return self._fit(x, y, epochs, callbacks, progress, saved, **asked)
+            return fit.fit(self, x, y, epochs, callbacks, progress, saved, **asked)
         except OutOfMemoryError as error:
             raise planning.outgrown(error, self, free, x, y, **asked) from error
 
-    def _fit(
-        self, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback], progress: bool | None,
-        saved: tuple[Any, int | None, bool], validation: Any, sample_weight: Any, class_weight: Any,
-        early_stopping: Any, metric: Any, train_metric: bool, data: str,
-    ) -> History:  # fmt: skip
-        net = self.net
-        epochs = checks.positive_int(epochs, "epochs")
-        placement: dict[str, Any] = {"data": data, "rows": self.at_a_time}
-        examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
-        held = held_out(net, validation, **placement)
-        found = evaluations(net, examples, held, metric, train_metric)
-        for prefix, evaluation in found.items():
-            evaluation.validate("validation" if prefix else "training")
-        watch = watching(early_stopping, net, columns(found))
-        fit = Fit(self, self.batches(examples), epochs, found, columns(found), watch)
-        try:
-            fit.callbacks = [*checked(callbacks), *progress_bar(progress, fit)]
-            fit.checkpoint = asked_for(*saved, fit, examples, held)
-            self.history, self.stop, self.lr_factor = fit.history, False, 1.0
-            if fit.checkpoint is not None and saved[-1]:
-                fit.checkpoint.resume()
-            fit.run()
-        finally:
-            net.backend.synchronize()  # the caller may free the data now
-            fit.close()
-        return self.history
+    def find_lr(
+        self, x: Array, y: Array, *, start: float = 1e-7, end: float = 10.0, steps: int = 200,
+        sample_weight: Array | None = None, class_weight: ClassWeight = None, data: str = "auto",
+    ) -> LRCurve:  # fmt: skip
+        """The cost over the learning rate: a range test on a copy of the network and the trainer.
+
+        The trainer does not change, and its schedule is not used.  During the test θ, the
+        optimizer's state, the gradient and a step's arrays are allocated a second time.
+
+        It does `steps` steps, over as many epochs as they need, with learning rates from `start` to
+        `end`, or until the cost explodes.  The other arguments are as in `fit`.
+
+        Source: Smith (2017), "Cyclical learning rates for training neural networks", section 3.3.
+
+        Raises:
+            ValueError, TypeError: an argument is not as described.
+            FloatingPointError: the cost is not finite after the first step.
+            DeviceError: out of GPU memory.
+        """
+        return lr_range.find_lr(
+            self, x, y, start, end, steps, data=data, sample_weight=sample_weight,
+            class_weight=class_weight,
+        )  # fmt: skip
+
+    def memory(
+        self, x: Array | int, y: Array = None, *, validation: Sequence[Array] | int | None = None,
+        sample_weight: Array = None, class_weight: ClassWeight = None,
+        early_stopping: int | EarlyStopping | None = None, metric: Metrics = "auto",
+        train_metric: bool = False, data: str = "auto",
+    ) -> Memory:  # fmt: skip
+        """The bytes of the backend that `fit` needs with these arguments; nothing is allocated.
+
+        x and validation may also be numbers of examples.  Values are not read: any sample_weight
+        stands for all.  Without y, labels are assumed if the loss takes them, else rows of n_L
+        values.
+        """
+        return planning.memory(
+            self, x, y, validation=validation, sample_weight=sample_weight,
+            class_weight=class_weight, early_stopping=early_stopping, metric=metric,
+            train_metric=train_metric, data=data,
+        )  # fmt: skip
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the trainer, as JSON can hold them."""
-        return settings_of(self)
+        names = "lr", "batch_size", "accumulate", "clip_norm", "ema", "seed", "shuffle"
+        return {
+            "optimizer": self.optimizer.spec(),
+            "schedule": self.schedule.spec(),
+            "groups": grouping.spec(self.groups),
+            "slot_precision": str(self.slots.dtype),
+            **{name: getattr(self, name) for name in names},
+        }
 
     @property
     def folds(self) -> bool:
-        """Whether the weights' gradient is added to them within its product: see `fold`."""
-        return isinstance(self._updating, Folded)
+        """Whether the product of the weights' gradient adds it to the weights: see `fold`."""
+        return isinstance(self.updating, Folded)
 
     @property
     def at_a_time(self) -> int:
-        """The examples of a micro-batch; of a minibatch's last one there may be fewer."""
+        """The number of examples of a micro-batch; the last of a minibatch may have fewer."""
         return -(-self.batch_size // self.accumulate)
+
+    def batches(self, data: Examples) -> Batches:
+        """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
+        return stepping.batches(self, data)
+
+    def control(self, lr: float, t: int) -> tuple[float, ...]:
+        """The row of step t = 1, 2, … in the table of `Batches.start`."""
+        return stepping.control(self, lr, t)
+
+    def step(self, batches: Batches) -> None:
+        """One step on the next minibatch: gather, forward, backward, clip, update."""
+        stepping.step(self, batches)
+
+    def with_network(self, net: MLP, **changes: Any) -> Self:
+        """A trainer of `net` with these settings and a new state; `changes`: other attributes."""
+        changed = copy.copy(self)
+        changed.net = net
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        stepping.allocate(changed)
+        return changed
+
+    def __copy__(self) -> Self:
+        """Another trainer of the same network, with the same arrays."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and deepcopy keep: settings, network, and the state on the host."""
+        backend = self.net.backend
+        backend.synchronize()
+        settings = {k: v for k, v in self.__dict__.items() if k not in stepping.ALLOCATED}
+        shown = self.average is not None and self.average.shown
+        return {**settings, "state": [*map(backend.to_host, stepping.state(self))], "shown": shown}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The trainer goes on as the other one would, in a backend of the same name."""
+        arrays, shown = state.pop("state"), state.pop("shown")
+        self.__dict__.update(state)
+        stepping.allocate(self)
+        stepping.restore(self, arrays, shown)

@@ -1,59 +1,70 @@
-"""How a step ends: where the gradients go, and how θ moves by them."""
+"""The end of a step: how its gradients change θ and the optimizer's state."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
 from gpumlp.io.types import Array
+from gpumlp.network import MLP
 from gpumlp.parameters import Parameters
 from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
-from gpumlp.training.groups import regions, table
+from gpumlp.training.groups import Group, regions, table
 from gpumlp.workspace import Workspace
 
-if TYPE_CHECKING:
-    from gpumlp.training.trainer import Trainer
+
+class Updated(Protocol):
+    """What an update reads of a `Trainer`, which documents each."""
+
+    net: MLP
+    optimizer: Optimizer
+    accumulate: int
+    clip_norm: float | None
+    groups: dict[str, Group]
+    rates: set[float]
+    slots: Array
+    factors: Array
 
 
 def _follow(theta: Array, g: Array, lr: float) -> None:
     theta -= lr * g
 
 
-# W ← W − η v for a velocity that is still needed: unlike sgd's, the rule leaves it as it is
+# W ← W − η v for a velocity that is still needed: unlike the rule of sgd, this one keeps it
 FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
 
 
 class Updating(Protocol):
-    """One way.
+    """One kind of update.
 
     Attributes:
-        sums: what takes the gradients of `backprop.backward`.
-        work: arrays that the update works in, beside θ, its gradient and the slots.
+        sums: where the gradients of `backprop.backward` go.
+        work: the arrays that the update needs in addition to θ, its gradient and the slots.
     """
 
     sums: Sums
     work: Sequence[Array] = ()
 
-    def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:
-        """θ and the slots after the backward pass."""
+    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:
+        """Update θ and the slots after the backward pass."""
 
-    def splits(self, trainer: Trainer) -> bool:
-        """Whether each layer's weights can be updated as soon as their gradient is there."""
+    def splits(self, trainer: Updated) -> bool:
+        """Whether each layer's weights can be updated as soon as their gradient is computed."""
 
-    def early_update(self, trainer: Trainer, s: Workspace, control: Array) -> None:
-        """Have the coming backward pass do so."""
+    def early_update(self, trainer: Updated, s: Workspace, control: Array) -> None:
+        """Let the next backward pass update each layer's weights in this way."""
 
 
 class Apart(Updating):
-    """All gradients go into a buffer of their own; clipping and the update are a pass each."""
+    """All gradients go into a separate buffer; clipping and the update take one pass each."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Updated) -> None:
         backend, layout = trainer.net.backend, trainer.net.theta.layout
         several = trainer.accumulate > 1
         self.d = d = Parameters.zeros(
@@ -66,21 +77,22 @@ class Apart(Updating):
             )
         self._groups = table(backend, regions(layout, trainer.groups), 0, layout.size)
 
-    def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
         net, backend = trainer.net, trainer.net.backend
         theta, split = net.theta.flat, net.theta.layout.split
         if trainer.clip_norm is not None or backend.scales_loss:
             longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
             backend.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
-        biases = None if self.d.then is None else (split, len(theta))  # where weights have moved
-        self._update(trainer, s, control, biases)
+        # after an early update of the weights, only the biases are left
+        part = None if self.d.then is None else (split, len(theta))
+        self._update(trainer, s, control, part)
         self.d.then = None
 
-    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
-        # clipping and the loss scale look at the whole gradient first
+    def splits(self, trainer: Updated) -> bool:  # noqa: D102
+        # clipping and the loss scale need the whole gradient first
         return trainer.clip_norm is None and not trainer.net.backend.scales_loss
 
-    def early_update(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+    def early_update(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
         backend, starts = trainer.net.backend, self.d.layout.starts
 
         def use(k: int) -> None:
@@ -90,7 +102,7 @@ class Apart(Updating):
         self.d.then = use
 
     def _update(
-        self, trainer: Trainer, s: Workspace, control: Array, part: tuple[int, int] | None
+        self, trainer: Updated, s: Workspace, control: Array, part: tuple[int, int] | None
     ) -> None:
         net = trainer.net
         net.backend.update(
@@ -100,13 +112,13 @@ class Apart(Updating):
 
 
 class Orthogonalized(Apart):
-    """Every layer's W but the last one's moves by its momentum made orthogonal, the rest by a rule.
+    """Each W but the last moves by its momentum, made orthogonal; the rest follows AdamW's rule.
 
     m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
-    W ← W − η (√max(1, n_out / n_in) O + λ W): a step's length is the same in all its directions.
+    W ← W − η (√max(1, n_out / n_in) O + λ W): a step has the same length in all its directions.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Updated) -> None:
         super().__init__(trainer)
         net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
         if trainer.slots.dtype != backend.dtype:
@@ -117,48 +129,48 @@ class Orthogonalized(Apart):
         shapes = layout.shapes[: net.L - 1]
         most, r = max(map(prod, shapes)), max(min(shape) for shape in shapes)
         self.work = [backend.empty((n,)) for n in (most, r * r, r * r)]
-        self._of = [
-            (V, math.sqrt(max(1, V.shape[0] / V.shape[1])), *self._places(*V.shape))
+        self._matrices = [
+            (V, math.sqrt(max(1, V.shape[0] / V.shape[1])), *self._buffers(*V.shape))
             for V in Parameters(layout, trainer.slots[-1]).W[1 : net.L]
         ]
 
-    def _places(self, n_out: int, n_in: int) -> list[Array]:
+    def _buffers(self, n_out: int, n_in: int) -> list[Array]:
         """X, A and P of `Backend.orthogonalize` for a W of that shape."""
         r = min(n_out, n_in)
         shapes = (n_out, n_in), (r, r), (r, r)
         return [a[: prod(s)].reshape(s) for a, s in zip(self.work, shapes, strict=True)]
 
-    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
-        return False  # a rule for all matrices comes before the first is made orthogonal
+    def splits(self, trainer: Updated) -> bool:  # noqa: D102
+        return False  # one launch updates the momentum of all matrices before the first product
 
     def _update(
-        self, trainer: Trainer, s: Workspace, control: Array, part: tuple[int, int] | None
+        self, trainer: Updated, s: Workspace, control: Array, part: tuple[int, int] | None
     ) -> None:
         net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
         matrices = 0, layout.starts[net.L - 1]
         super()._update(trainer, s, control, (matrices[1], layout.size))
-        collect, turn = trainer.optimizer.of_matrices()
+        collect, move = trainer.optimizer.of_matrices()
 
-        def move(rule: Optimizer, regularizer: Regularizer) -> None:
+        def update(rule: Optimizer, regularizer: Regularizer) -> None:
             backend.update(
                 rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
                 layout.split, s.scaling, control, matrices, self._groups,
             )  # fmt: skip
 
-        move(collect, net.regularizer)
-        for V, scale, X, A, P in self._of:
+        update(collect, net.regularizer)
+        for V, scale, X, A, P in self._matrices:
             backend.orthogonalize(V, scale, X, A, P)
-        move(turn, REGULARIZERS["none"])
+        update(move, REGULARIZERS["none"])
 
 
 class Folded(Updating):
-    """The product that computes a layer's ∇W adds it to W, or to the velocity, at once.
+    """The product that computes a layer's ∇W adds it directly to W, or to the velocity.
 
-    So the weights' gradient is never stored, and "used for the update as soon as it is computed".
+    The weights' gradient is never stored; it is "used for the update as soon as it is computed".
     SGD: W ← (1 − ηλ) W − η gzᵀ h.  Momentum: v ← μ v + gzᵀ h, and then W ← W − η v in one pass.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Updated) -> None:
         net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
         name, into = trainer.optimizer.fold, net.theta
         self._velocity = None
@@ -171,11 +183,11 @@ class Folded(Updating):
         self.sums: Sums = Whole(Sink(into.W, biases(layout, self._db), trainer.factors))
         if several:
             self.sums = Summed(backend, layout, into.W, self._db, trainer.factors)
-        within = regions(layout, trainer.groups)
-        self._of_W = table(backend, within, 0, layout.split)
-        self._of_b = table(backend, within, layout.split, layout.size)
+        all_regions = regions(layout, trainer.groups)
+        self._groups_of_W = table(backend, all_regions, 0, layout.split)
+        self._groups_of_b = table(backend, all_regions, layout.split, layout.size)
 
-    def finish(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
         net, backend = trainer.net, trainer.net.backend
         theta, rounded, slots = net.theta.flat, net.rounded.flat, trainer.slots
         split = net.theta.layout.split
@@ -185,45 +197,50 @@ class Folded(Updating):
             backend.update(
                 FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
                 self._velocity[:split], slots[:0, :split], split, s.scaling, control,
-                groups=self._of_W,
+                groups=self._groups_of_W,
             )  # fmt: skip
         backend.update(
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
-            slots[:, split:], 0, s.scaling, control, groups=self._of_b,
+            slots[:, split:], 0, s.scaling, control, groups=self._groups_of_b,
         )  # fmt: skip
 
-    def splits(self, trainer: Trainer) -> bool:  # noqa: D102
-        return False  # nothing of them is left to do
+    def splits(self, trainer: Updated) -> bool:  # noqa: D102
+        return False  # the backward pass has updated the weights already
 
-    def early_update(self, trainer: Trainer, s: Workspace, control: Array) -> None:  # noqa: D102
+    def early_update(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
         pass
 
 
 def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
-    """The type of the optimizer's state."""
+    """The dtype of the optimizer's state.
+
+    Raises:
+        ValueError: the backend does not have this precision of the state.
+    """
     if precision is None:
         return backend.dtype
     if precision != "bfloat16":
         raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
     if not backend.rounds_slots:
         raise ValueError(
-            f'slot_precision="bfloat16" does not go with {backend.name} and {backend.precision}; '
-            'use backend="cupy" and another precision than float64, or slot_precision=None'
+            f'slot_precision="bfloat16" does not go with {backend.name} and '
+            f'{backend.precision}; use backend="cupy" and another precision than float64, or '
+            "slot_precision=None"
         )
     from gpumlp.backends.cuda.source import dtype_of
 
     return dtype_of(precision)
 
 
-def why_apart(trainer: Trainer) -> str:
-    """Why this trainer's update cannot be folded into the product; "" where it can.
+def why_apart(trainer: Updated) -> str:
+    """The reason why the product cannot include this trainer's update; "" if it can.
 
-    It must be the same step: nothing may have to know the whole gradient before θ moves.
+    The step must stay the same: no part of it may need the whole gradient before θ moves.
     """
     net, optimizer = trainer.net, trainer.optimizer
     decay = net.regularizer.weight_decay()
     if not optimizer.fold:
-        return f"{optimizer.name} needs the gradient beside its state"
+        return f"{optimizer.name} needs the gradient in addition to its state"
     if optimizer.fold == "theta" and trainer.accumulate > 1:
         return "with accumulate, further micro-batches read the weights before they move"
     if trainer.clip_norm is not None:
@@ -231,7 +248,7 @@ def why_apart(trainer: Trainer) -> str:
     if net.backend.scales_loss:
         return "float16 skips a step whose gradient overflows"
     if decay is None:
-        return f"the gradient of {net.regularizer.name} is no multiple of θ"
+        return f"the gradient of {net.regularizer.name} is not a multiple of θ"
     if optimizer.fold != "theta" and decay != 0:
         return f"with {optimizer.name}, {net.regularizer.name} goes through the velocity"
     if optimizer.fold == "theta" and len(trainer.rates) > 1:
@@ -243,8 +260,8 @@ def why_apart(trainer: Trainer) -> str:
     return ""
 
 
-def updating(trainer: Trainer, fold: bool | None) -> Updating:
-    """The way for this trainer; fold: None where it can be, or what the caller insists on."""
+def updating(trainer: Updated, fold: bool | None) -> Updating:
+    """The kind of update for this trainer; `fold` as in `Trainer`."""
     if fold is not None and not isinstance(fold, (bool, np.bool_)):
         raise TypeError(f"fold must be True, False or None, got {fold!r}")
     reason = why_apart(trainer)
