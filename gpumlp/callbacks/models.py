@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,6 @@ class ModelCheckpoint(Callback):
             self._monitor.check("ModelCheckpoint", trainer.history)
             if trainer.history.epochs == 0:
                 self._monitor.reset()
-        _check_fields(self.path, ["epoch", *trainer.history])
         storage.check_writable(self._filled(1, dict.fromkeys(trainer.history, 0.0)))
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
@@ -84,10 +82,14 @@ class ModelCheckpoint(Callback):
                 monitor.update(row[monitor.column])
 
     def _filled(self, epoch: int, row: Mapping[str, float]) -> str:
+        fields = {"epoch": epoch, **row}
         try:
-            return self.path.format(**{**row, "epoch": epoch})
-        except (ValueError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(f"path {self.path!r} cannot be filled in: {error}") from error
+            return self.path.format(**fields)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"path {self.path!r} cannot be filled in ({error}); use the fields "
+                f"{', '.join(fields)}, and {{{{ for a {{"
+            ) from error
 
     def state(self) -> dict[str, Any]:
         """Return `best`, if there is one."""
@@ -97,15 +99,3 @@ class ModelCheckpoint(Callback):
         """Continue with the `best` of `state`."""
         if self._monitor is not None:
             self._monitor.best = state["best"]
-
-
-def _check_fields(path: str, known: Iterable[str]) -> None:
-    """Raise unless the path's fields are known."""
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
-    except ValueError as error:
-        raise ValueError(f"path {path!r} is not valid: {error}; write {{{{ for a {{") from error
-    for name in sorted(fields - set(known)):
-        raise ValueError(
-            f"path has the field {name!r}, which is unknown; use one of: {', '.join(known)}"
-        )

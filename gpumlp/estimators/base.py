@@ -69,14 +69,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        X_val: Any = None,
-        y_val: Any = None,
+        self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Train from new parameters or, with warm_start, from those of the last fit.
 
         Ctrl-C ends the training with a warning; the estimator can be used.
@@ -184,7 +179,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         X, y = inputs.supervised(self, *data[:2], backend, reset=first, numeric=self._numeric)
         if first:
             self._inspect_targets(y, classes)
-            backend = settings.backend(self, inputs.precision_of(X))
+            precision = "float32" if X.dtype == np.float32 else "float64"  # as in scikit-learn
+            backend = settings.backend(self, precision)
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train_data = self._fit_data(X, y, data[2], backend)
         train_data, val_data = self._split(train_data, validation, backend)

@@ -177,19 +177,13 @@ def scorer(e: Any, net: MLP, validation: FitData) -> Callable[[], float] | None:
     """
     if e.scoring is None:
         return None
-    unnamed, score = without_feature_names(e), check_scoring(e, e.scoring)
-    unnamed.net_ = net
+    scored, score = copy.copy(e), check_scoring(e, e.scoring)
+    scored.net_ = net
+    vars(scored).pop("feature_names_in_", None)  # validation.x is an array without names
     weights = {}
     if validation.weights is not None and "sample_weight" in inspect.signature(score).parameters:
         weights = {"sample_weight": validation.weights}
-    return lambda: float(score(unnamed, validation.x, validation.y, **weights))
-
-
-def without_feature_names(e: Any) -> Any:
-    """Return a shallow copy of the estimator that accepts arrays without the names of features."""
-    unnamed = copy.copy(e)
-    vars(unnamed).pop("feature_names_in_", None)
-    return unnamed
+    return lambda: float(score(scored, validation.x, validation.y, **weights))
 
 
 def _restore_best(e: Any, net: MLP) -> None:

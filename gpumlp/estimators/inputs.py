@@ -101,11 +101,6 @@ def host(a: Any, name: str) -> Any:
     return as_backend_array(a, HOST, name, to_host=True)
 
 
-def precision_of(X: Any) -> str:
-    """Return scikit-learn's choice: float32 for X of that type, else float64."""
-    return "float32" if X.dtype == np.float32 else "float64"
-
-
 def dense(X: Any, dtype: npt.DTypeLike) -> Array:
     """Return X; a sparse X as a dense array of `dtype`.
 

@@ -35,16 +35,13 @@ class Measurement:
 def benchmark_figure(
     measurements: Sequence[Measurement], ours: str, floor: str, roof: tuple[float, float] | None
 ) -> Any:
-    """Draw two panels: each competitor's time over ours, and the speeds under the roofline.
+    """Draw each competitor's time over ours, and the roofline. Return a matplotlib Figure.
 
     Args:
         measurements: at least one.
         ours: the competitor that the others are compared with.
         floor: the competitor that stands for the lower bound of the time; it has a bar, no point.
         roof: the limits of the machine in 10¹² FLOPs and in 10¹² bytes per second, or None.
-
-    Returns:
-        A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -21,19 +21,17 @@ OUTPUTS = 6  # the outputs of a regression that the figure has space for
 def confusion_figure(
     y: HostArray, predicted: HostArray, classes: Sequence[str], title: str = ""
 ) -> Any:
-    """Draw the confusion matrix: one row per true class, one column per predicted class.
+    """Draw the confusion matrix. Return a matplotlib Figure.
 
-    The shade of a cell is its share of the row, so that classes of different sizes can be compared.
-    Where there is no space for counts, small shares are drawn darker, so that they can be seen.
+    It has a row for each true class and a column for each predicted class. The shade of a cell is
+    its share of the row, so that classes of different sizes can be compared. Where there is no
+    space for counts, small shares are drawn darker, so that they can be seen.
 
     Args:
         y: (m,) the true labels, 0 … n − 1.
         predicted: (m,) the predicted labels.
         classes: the n class names.
         title: the title; the accuracy is added to it.
-
-    Returns:
-        A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -80,7 +78,7 @@ def _name_classes(axes: Any, classes: Sequence[str]) -> None:
 
 
 def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str = "") -> Any:
-    """Draw predicted over true values, and residuals y − p over predicted values.
+    """Draw predicted over true values, and residuals y − p. Return a matplotlib Figure.
 
     Each output has a row of two panels.
 
@@ -89,9 +87,6 @@ def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str
         p: (m, k) the predicted values.
         name: the name of the target.
         title: the title above all panels.
-
-    Returns:
-        A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed.

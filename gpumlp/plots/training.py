@@ -36,7 +36,7 @@ def plot_history(
 def history_figure(
     history: Mapping[str, Sequence[float]], *, metric: str = "metric", title: str = ""
 ) -> Any:
-    """Draw cost and metric over the epochs. Return a matplotlib Figure with two panels.
+    """Draw cost and metric over the epochs, in two panels. Return a matplotlib Figure.
 
     Args:
         history: what `Trainer.fit` returned. A column that it lacks is not drawn.
@@ -86,7 +86,7 @@ def range_figure(
     suggestion: float | None,
     minimum: float,
 ) -> Any:
-    """Draw the result of a learning-rate range test: the loss over the learning rate.
+    """Draw the result of a learning-rate range test. Return a matplotlib Figure.
 
     The axis of the loss ends a little above the plateau, so that a loss that explodes does not
     compress the rest of the curve.
@@ -97,9 +97,6 @@ def range_figure(
         smoothed: (n,) the smoothed losses.
         suggestion: the learning rate where `smoothed` falls most steeply, or None.
         minimum: the learning rate where `smoothed` is smallest.
-
-    Returns:
-        A matplotlib Figure.
 
     Raises:
         ImportError: matplotlib is not installed.
