@@ -1,4 +1,4 @@
-"""From training to serving: an ONNX file that turns raw numbers into labels, served over HTTP.
+"""From training to serving: an ONNX file that converts raw numbers to labels, over HTTP.
 
 The server needs onnxruntime, and gpumlp is not involved: the standardisation and the names of the
 classes are in the file.
