@@ -1,4 +1,4 @@
-"""Networks on the CUDA backend, its kernels executed on the CPU, and what tests compare them by."""
+"""Networks on the CUDA backend, with kernels executed on the CPU, and comparisons of results."""
 
 from __future__ import annotations
 

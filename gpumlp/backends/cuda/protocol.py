@@ -83,7 +83,8 @@ class Copies(Protocol):
 class Device(Protocol):
     """A GPU.  `gpumlp.backends.cuda.device.CudaDevice` uses CuPy, NVRTC and cublasLt.
 
-    All work is ordered on one stream.  Only `download`, `upload` and `synchronize` wait for it.
+    All work is ordered on one stream, except within a recorded step.  Only `download`, `upload` and
+    `synchronize` wait for it.
     """
 
     copies: Copies
