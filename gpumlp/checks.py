@@ -19,17 +19,14 @@ from gpumlp.functions import Loss
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.types import Array, HostArray
 
+ClassWeight = Mapping[int, float] | Array | str | None
+"""A weight for each class, as a mapping or an array, or "balanced"."""
+
 
 def supervised(
-    backend: Backend,
-    loss: Loss,
-    ends: tuple[int, int],
-    x: Array,
-    y: Array,
-    sample_weight: Array = None,
-    class_weight: Mapping[int, float] | Array | str | None = None,
-    suffix: str = "",
-) -> tuple[Array, Array, HostArray | None]:
+    backend: Backend, loss: Loss, ends: tuple[int, int], x: Array, y: Array,
+    sample_weight: Array = None, class_weight: ClassWeight = None, suffix: str = "",
+) -> tuple[Array, Array, HostArray | None]:  # fmt: skip
     """Return x, y and the weights, as `examples`, `targets` and `example_weights` return them.
 
     ends: n_0 and n_L; suffix: follows the names x and y in the errors.
@@ -132,11 +129,7 @@ def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], na
 
 
 def example_weights(
-    loss: Loss,
-    y: Array,
-    n: int,
-    sample_weight: Array | None,
-    class_weight: Mapping[int, float] | Array | str | None,
+    loss: Loss, y: Array, n: int, sample_weight: Array, class_weight: ClassWeight
 ) -> HostArray | None:
     """Return the weight of each example, float64 (m,), or None if all are equal.
 

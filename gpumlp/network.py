@@ -20,7 +20,7 @@ from gpumlp.parameters import Gradients, Layer, Layout, Parameters
 from gpumlp.workspace import ForwardPass, Workspace
 
 CHUNK = 4096  # rows that predict and cost compute at a time, so that their memory is bounded
-ClassWeight = Mapping[int, float] | Array | str | None
+ClassWeight = checks.ClassWeight
 
 
 class MLP:

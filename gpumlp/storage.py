@@ -108,17 +108,19 @@ def _widths(path: PathLike, tensors: Tensors) -> list[int]:
 
 def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file with a digest of its contents: see `atomic_write`."""
-    save = _safetensors("write").save
-    # safetensors silently writes wrong bytes for arrays that are not C-contiguous
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    digest = _digest(arrays, metadata)
-    atomic_write(path, save(arrays, {**metadata, "sha256": digest}))
+    _write(path, tensors, metadata, digest=True)
 
 
 def write_plain(path: PathLike, tensors: Tensors) -> None:
     """Write a safetensors file like torch: tensors without settings and without a digest."""
+    _write(path, tensors, {"format": "pt"}, digest=False)
+
+
+def _write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str], digest: bool) -> None:
+    # safetensors silently writes wrong bytes for arrays that are not C-contiguous
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    atomic_write(path, _safetensors("write").save(arrays, {"format": "pt"}))
+    sha256 = {"sha256": _digest(arrays, metadata)} if digest else {}
+    atomic_write(path, _safetensors("write").save(arrays, {**metadata, **sha256}))
 
 
 def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:

@@ -39,14 +39,9 @@ class Workspace:
     """
 
     def __init__(
-        self,
-        net: Model,
-        rows: int,
-        *,
-        gradients: bool = True,
-        intermediate: bool = False,
+        self, net: Model, rows: int, *, gradients: bool = True, intermediate: bool = False,
         low: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         backend, widths = net.backend, net.widths
         self.rows = rows
         self.y: Array = None
@@ -100,11 +95,7 @@ class Workspace:
         return self.h[k]
 
     def load(
-        self,
-        x: Array,
-        y: Array | None = None,
-        share: Array | None = None,
-        targets: Array | None = None,
+        self, x: Array, y: Array = None, share: Array = None, targets: Array = None
     ) -> Iterator[slice]:
         """Load examples chunk by chunk: yield the rows of each chunk when it is in the workspace.
 

@@ -65,19 +65,10 @@ class Activation(Entry):
         return self.vjp is None
 
     def cuda(self) -> str:
-        """Return CUDA source of an elementwise ``real f(real z)`` and ``real df(real z, real h)``."""
+        """Return CUDA source of ``real f(real z)`` and ``df(real z, real h)``; "" if row-wise."""
         if not self.elementwise:
             return ""
-        if not (self.cuda_f and self.cuda_df):
-            raise ValueError(
-                f"activation {self.name!r} has no CUDA expression; "
-                'give cuda_f and cuda_df, or use backend="numpy"'
-            )
-        constants = self.cuda_constants()
-        return (
-            f"__device__ real f(real z) {{ {constants}return {self.cuda_f}; }}\n"
-            f"__device__ real df(real z, real h) {{ {constants}return {self.cuda_df}; }}\n"
-        )
+        return self.device_functions({"cuda_f": "f(real z)", "cuda_df": "df(real z, real h)"})
 
 
 def _sigmoid(z: Array) -> Array:

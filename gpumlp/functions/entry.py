@@ -57,7 +57,7 @@ class Entry:
             return _by_name, (type(self), self.name, dict(self.params))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields |= {"params": dict(self.params), "limits": dict(self.limits)}
-        return _from_fields, (type(self), fields)
+        return _whole, (type(self), fields)
 
     def is_built_in(self) -> bool:
         """Whether this is the entry of a table, possibly with other parameters."""
@@ -78,6 +78,20 @@ class Entry:
             f"const real {key} = real({value!r}); "
             for key, value in self.params.items()
             if key not in leave_out
+        )
+
+    def device_functions(self, signatures: Mapping[str, str], leave_out: Iterable[str] = ()) -> str:
+        """Return CUDA source of functions; signatures: field with the expression -> "f(real z)"."""
+        expressions = {field: getattr(self, field) for field in signatures}
+        if not all(expressions.values()):
+            raise ValueError(
+                f"{type(self).__name__.lower()} {self.name!r} has no CUDA expression; "
+                f'give {" and ".join(signatures)}, or use backend="numpy"'
+            )
+        constants = self.cuda_constants(leave_out)
+        return "".join(
+            f"__device__ real {signatures[field]} {{ {constants}return {text}; }}\n"
+            for field, text in expressions.items()
         )
 
     def _number(self, key: str, value: float) -> float:
@@ -106,7 +120,7 @@ def _by_name(kind: type[Entry], name: str, params: dict[str, float]) -> Entry:
     return _BUILT_IN[kind, name].set(**params)
 
 
-def _from_fields(kind: type[Entry], fields: dict[str, Any]) -> Entry:
+def _whole(kind: type[Entry], fields: dict[str, Any]) -> Entry:
     return kind(**fields)
 
 

@@ -72,17 +72,12 @@ class Loss(Entry):
 
     def cuda(self) -> str:
         """Return CUDA source of ``real value(real y_hat, real y)`` and of ``gradient``."""
-        constants = self.cuda_constants()
         if self.rowwise:
-            return "".join(f"__device__ {c};\n" for c in constants.split("; ") if c)
-        if not (self.cuda_value and self.cuda_gradient):
-            raise ValueError(
-                f"loss {self.name!r} has no CUDA expression; "
-                'give cuda_value and cuda_gradient, or use backend="numpy"'
-            )
-        return "".join(
-            f"__device__ real {name}(real y_hat, real y) {{ {constants}return {text}; }}\n"
-            for name, text in (("value", self.cuda_value), ("gradient", self.cuda_gradient))
+            constants = self.cuda_constants().split("; ")
+            return "".join(f"__device__ {constant};\n" for constant in constants if constant)
+        arguments = "(real y_hat, real y)"
+        return self.device_functions(
+            {"cuda_value": f"value{arguments}", "cuda_gradient": f"gradient{arguments}"}
         )
 
 

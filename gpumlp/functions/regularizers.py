@@ -60,11 +60,8 @@ class Regularizer(Entry):
 
     def cuda(self) -> str:
         """Return CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""
-        constants = self.cuda_constants(leave_out=["biases"])
-        return "".join(
-            f"__device__ real {name}(real theta) {{ {constants}return {text}; }}\n"
-            for name, text in (("omega", self.cuda_omega), ("domega", self.cuda_gradient))
-        )
+        signatures = {"cuda_omega": "omega(real theta)", "cuda_gradient": "domega(real theta)"}
+        return self.device_functions(signatures, leave_out=["biases"])
 
 
 none = Regularizer("none", omega=np.zeros_like, gradient=np.zeros_like, decay=lambda: 0.0)

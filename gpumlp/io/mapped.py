@@ -7,7 +7,7 @@ import mmap
 import os
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,13 +62,6 @@ def unmap_pages(part: HostArray) -> None:
 # ---- reading in any order ------------------------------------------------------------------------
 
 
-class File(Protocol):
-    """A file that is open for reading."""
-
-    def fileno(self) -> int:
-        """Return its descriptor."""
-
-
 class FileRows:
     """Rows (k, …) of a file, read by their index without mapping the file.
 
@@ -82,7 +75,7 @@ class FileRows:
     """
 
     def __init__(
-        self, file: File, start: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+        self, file: IO[bytes], start: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
         self._file, self._start, self.shape, self.dtype = file, start, shape, dtype
 
@@ -112,22 +105,19 @@ def rows_of(a: HostArray) -> HostArray | FileRows:
     if memmap is None or not a.flags.c_contiguous:
         return a
     start = memmap.offset + a.ctypes.data - memmap.ctypes.data
-    file = getattr(memmap, "file", None)  # of a temporary file, which has no name
-    return FileRows(file, start, a.shape, a.dtype) if file else _reopened(a, memmap, start)
-
-
-def _reopened(a: HostArray, memmap: Any, start: int) -> HostArray | FileRows:
-    """Open the file by its name; return `a` if another file has that name now."""
+    if file := getattr(memmap, "file", None):  # a temporary file, which has no name
+        return FileRows(file, start, a.shape, a.dtype)
     try:
         file = Path(memmap.filename).open("rb")  # noqa: SIM115  (closed with its reader)
     except (OSError, TypeError):
         return a
     rows = FileRows(file, start, a.shape, a.dtype)
     weakref.finalize(rows, file.close)
-    return rows if _is_mapped(file, memmap.ctypes.data) else a
+    same = _is_mapped(file, memmap.ctypes.data)  # another file may have the name now
+    return rows if same else a
 
 
-def _is_mapped(file: File, address: int) -> bool:
+def _is_mapped(file: IO[bytes], address: int) -> bool:
     """Whether this file is mapped at the address, according to Linux."""
     found = os.fstat(file.fileno())
     with contextlib.suppress(OSError), Path("/proc/self/maps").open() as maps:
