@@ -82,8 +82,7 @@ class ReduceOnPlateau(Callback):
             self.waited += 1
         self.cooling = max(self.cooling - 1, 0)
         if self.waited >= self.patience:
-            lr = check_rate("ReduceOnPlateau", trainer)
-            least = min(self.min_lr / lr, trainer.lr_factor)
+            least = min(self.min_lr / trainer.lr, trainer.lr_factor)
             trainer.lr_factor = max(self.factor * trainer.lr_factor, least)
             self.waited, self.cooling = 0, self.cooldown
 

@@ -24,12 +24,12 @@ class EarlyStopping:
 
     Args:
         patience: the number of epochs without improvement after which the fit stops.
-        min_delta: only a change larger than this counts as an improvement.
+        min_delta: a change must be larger than this to count as one.
         monitor: the column.
-        restore_best: whether the network gets the θ of the best epoch when the fit ends. An error
-            is the exception.
-        mode: "min" if lower values are better, "max" if higher values are; "auto": lower costs and
-            higher metrics are better.
+        restore_best: leave the network with the θ of the best epoch, however the fit ends (short
+            of an error).
+        mode: "min" where the column is to fall, "max" where it is to rise; "auto": costs fall,
+            metrics rise.
     """
 
     patience: int = 10
@@ -90,7 +90,7 @@ class Watch:
 
 
 def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str]) -> Watch | None:
-    """The `Watch` of a rule, or of a patience in epochs, on the columns of the history."""
+    """Early stopping by a rule, or of so much patience, on the history's columns."""
     if rule is None:
         return None
     if not isinstance(rule, EarlyStopping):
@@ -114,18 +114,13 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
     return list(callbacks)
 
 
-def check_rate(who: str, trainer: Training) -> float:
-    """The base learning rate, which the callback `who` needs.
-
-    Raises:
-        ValueError: there is none, in `fit_lbfgs`.
-    """
-    if trainer.lr is None:
+def check_rate(who: str, trainer: Training) -> None:
+    """Raise ValueError if the callback `who` needs a learning rate and there is none."""
+    if trainer.lr == 0:  # in `fit_lbfgs`
         raise ValueError(
             f"{who} needs a learning rate, which L-BFGS does not have; leave it out, or train by "
             "gpumlp.Trainer, an estimator by another solver"
         )
-    return trainer.lr
 
 
 def call(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments: Any) -> list[Any]:

@@ -27,63 +27,82 @@ Measure = Callable[[HostArray, HostArray, HostArray | None], float]
 
 
 def accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
-    """The share of correct answers.
+    """Return the share of examples whose class is predicted right.
 
-    y: labels (m,) or rows of probabilities (m, n), of which the largest counts, against p (m, n).
-    weights: (m,).
+    Args:
+        y: (m,) labels, or (m, n) probabilities, of which the largest counts.
+        p: (m, n) predicted probabilities, of which the largest counts.
+        weights: (m,) weights of the examples, or None.
     """
     labels = y if y.ndim == 1 else y.argmax(axis=1)
     return float(np.average(labels == p.argmax(axis=1), weights=weights))
 
 
 def binary_accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
-    """The share of entries of p (m, n) on the same side of 1/2 as y (m, n), with y from 0 to 1."""
+    """Return the share of entries of p (m, n) on the same side of 1/2 as those of y (m, n)."""
     right = (y >= 0.5) == (p >= 0.5)
     return float(np.average(right.mean(axis=1), weights=weights))
 
 
 def r2(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
-    """R² = 1 − Σ(y − p)² / Σ(y − ȳ)², the mean over the columns of y and p (m, n).
-
-    For a column of equal values it is 1 if p is exact, else 0.
-    """
+    """R² = 1 − Σ(y − p)² / Σ(y − ȳ)², the mean over the columns of y and p (m, n)."""
     y, p = y.astype(np.float64), p.astype(np.float64)
     mean = np.average(y, axis=0, weights=weights)
     residual = np.average(np.square(y - p), axis=0, weights=weights)
     total = np.average(np.square(y - mean), axis=0, weights=weights)
-    flat = np.where(residual == 0, 1.0, 0.0)
-    return float(np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), flat).mean())
+    return r2_of_sums(residual, total)
+
+
+def r2_of_sums(residual: HostArray, total: HostArray) -> float:
+    """R² = 1 − residual / total, the mean over the columns.
+
+    In a column where all y are equal, it is 1 if all predictions are exact, else 0.
+
+    Args:
+        residual: (n,) the sum or mean of (y − p)² of each column.
+        total: (n,) the sum or mean of (y − ȳ)² of each column.
+    """
+    constant = np.where(residual == 0, 1.0, 0.0)
+    share = residual / np.where(total > 0, total, 1)
+    return float(np.where(total > 0, 1 - share, constant).mean())
 
 
 def usual_metric(loss: Loss) -> Callable[..., float]:
-    """The metric "auto" of a loss."""
+    """Return the metric that "auto" stands for."""
     return {"class": accuracy, "binary": binary_accuracy}.get(loss.target, r2)
 
 
 def measures(loss: Loss, metric: Metrics) -> dict[str, Measure]:
-    """The metrics, by their column of the history."""
+    """Return the function of each metric, by its column of the history.
+
+    Raises:
+        ValueError: a metric is unknown, has no valid name, or is there twice.
+        ImportError: a metric needs scikit-learn, which is not installed.
+    """
     if metric is None:
         return {}
-    asked: list[tuple[Any, Any]]
+    named: list[tuple[Any, Any]]
     if isinstance(metric, Mapping):
-        asked = list(metric.items())
+        named = list(metric.items())
     elif isinstance(metric, (list, tuple)):
-        asked = [(_column(one), one) for one in metric]
+        named = [(_column(one), one) for one in metric]
     else:
-        asked = [("metric", metric)]
-    twice = [name for name, n in Counter(name for name, _ in asked).items() if n > 1]
+        named = [("metric", metric)]
+    twice = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
     if twice:
         raise ValueError(f"metric has {twice[0]!r} twice; pass a dict with a name for each")
-    for name, _ in asked:
+    for name, _ in named:
         if not isinstance(name, str) or not name or name.startswith("val_"):
-            raise ValueError(f"metric has the name {name!r}; pass one that does not begin val_")
+            raise ValueError(
+                f"metric has the name {name!r}; pass a string that does not begin with val_"
+            )
         if name in (*COSTS, *UNRANKED):
-            raise ValueError(f"metric has the name {name!r}, a column of the history already")
-    return {name: _measure(loss, one) for name, one in asked}
+            raise ValueError(f"metric has the name {name!r}, which another column has; rename it")
+    return {name: _measure(loss, one) for name, one in named}
 
 
 def _column(metric: Any) -> str:
-    """The column of one of several metrics."""
+    """Return the column of one of several metrics."""
     if isinstance(metric, str):
         return "metric" if metric == "auto" else metric
     name = getattr(getattr(metric, "_score_func", metric), "__name__", "<lambda>")
@@ -99,8 +118,8 @@ def _measure(loss: Loss, metric: Any) -> Measure:
         return scorer(metric, loss)
     if not callable(metric):
         raise ValueError(
-            f'metric must be "auto", None, the name of a scorer of scikit-learn\'s, metric(y, p), '
-            f"or a list or dict of these, got {metric!r}"
+            'metric must be "auto", None, the name of a scorer of scikit-learn, metric(y, p), or a '
+            f"list or dict of these, got {metric!r}"
         )
     return lambda y, p, weights: float(metric(y, p))
 
@@ -117,12 +136,13 @@ class Evaluation:
         backend, m = net.backend, len(data.x)
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
-        self._s.resize(m % self._s.rows or self._s.rows)  # now, so that its weights are allocated
+        self._s.resize(m % self._s.rows or self._s.rows)  # the last chunk's weights, too, are there
         share = np.full(m, 1 / m) if data.weights is None else data.weights / data.weights.sum()
         self._share = backend.asarray(share)
-        self._chunk = None
-        if not backend.accepts(data.y, data.target):  # y is copied chunk by chunk
-            self._chunk = backend.empty((self._s.rows, *data.y.shape[1:]), data.target)
+        taken = backend.accepts(data.y, data.target)  # else a chunk's, one after the other
+        self._chunk = (
+            None if taken else backend.empty((self._s.rows, *data.y.shape[1:]), data.target)
+        )
         self._measures = measures(net.loss, metric)
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)

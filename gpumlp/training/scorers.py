@@ -1,4 +1,4 @@
-"""scikit-learn's scorers, for predictions that are already computed."""
+"""scikit-learn's scorers, applied to predictions that are already computed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gpumlp.io.types import HostArray
 
 @dataclass(frozen=True)
 class Scorer:
-    """score(y, p): one of scikit-learn's scorers, for a network's loss; higher is better.
+    """score(y, p): one of scikit-learn's scorers, for a network's loss; larger is better.
 
-    With a loss for classes it scores labels or the classes' probabilities, as the scorer asks.
-    Binary targets with several outputs are scored as multilabel, all others as values.  Targets
-    that are probabilities count as the more probable class.
+    With a loss for classes, the scorer gets labels or probabilities of classes, as it asks.  With a
+    loss for binary targets and several outputs, it gets multilabel data.  With other losses it gets
+    values.  Targets that are probabilities count as the most likely class.
 
     Attributes:
-        name: its name in errors.
+        name: the name in errors.
         loss: the loss of the network.
         scorer: ``scorer(estimator, x, y, sample_weight=…)``.
     """
@@ -35,56 +35,65 @@ class Scorer:
     scorer: Any
 
     def __call__(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """The score of p = predict(x), (m, n); NaN, with a warning, if it is undefined.
+        """Return the score of the predictions; NaN, with a warning, where it is undefined.
 
-        y: as in `Trainer.fit`; weights: (m,), which scorers without weights ignore.
+        Args:
+            y: the targets, as `fit` takes them.
+            p: (m, n) what `MLP.predict` returned.
+            weights: (m,) weights of the examples, or None.  A scorer without weights ignores them.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # undefined scores are 0 or NaN
+            warnings.simplefilter("ignore")  # undefined scores show as 0 or NaN
             try:
                 return self._score(y, p, weights)
             except ValueError as error:
-                reason = _sentence(error)
+                reason = _first_sentence(error)
         warnings.warn(f"metric {self.name!r} is NaN: {reason}", RuntimeWarning, stacklevel=2)
         return math.nan
 
     def validate(self, y: HostArray, n: int, weights: HostArray | None, whose: str) -> None:
-        """Raise ValueError if these targets have no score, whatever is predicted for them."""
-        reason = self._problem(y, n, weights)
+        """Raise ValueError where the score of these targets is undefined for any prediction.
+
+        Args:
+            y: the targets, as `fit` takes them.
+            n: the number of outputs.
+            weights: (m,) weights of the examples, or None.
+            whose: the data in the error, as in "validation".
+        """
+        reason = self._why_undefined(y, n, weights)
         if not reason:
             return
-        similar = [
-            _by_name(name, self.loss) for name in names() if name.startswith(f"{self.name}_")
-        ]
-        fit = [one.name for one in similar if not one._problem(y, n, weights)]
+        similar = [name for name in names() if name.startswith(f"{self.name}_")]
+        scorers = [_by_name(name, self.loss) for name in similar]
+        suitable = [one.name for one in scorers if not one._why_undefined(y, n, weights)]
         raise ValueError(
             f"metric {self.name!r} does not go with {self.loss.name} and the {whose} data: "
-            f"{reason}; pass {' or '.join(map(repr, fit)) or 'another metric'}"
+            f"{reason}; pass {' or '.join(map(repr, suitable)) or 'another metric'}"
         )
 
-    def _problem(self, y: HostArray, n: int, weights: HostArray | None) -> str:
-        """The reason why these targets have no score; "" if they have one."""
-        p = np.roll(np.eye(n)[y] if y.ndim == 1 else y, 1, axis=0)  # each row's neighbour as p
+    def _why_undefined(self, y: HostArray, n: int, weights: HostArray | None) -> str:
+        """Return why the score of these targets is undefined; "" where it is defined."""
+        p = np.roll(np.eye(n)[y] if y.ndim == 1 else y, 1, axis=0)  # the neighbours' targets
         if self.loss.target not in ("class", "binary"):
-            p = p + 0.5  # whole numbers would count as labels
-        with warnings.catch_warnings(record=True) as messages:
+            p = p + 0.5  # scikit-learn would take whole numbers for labels
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             try:
                 score = self._score(y, p, weights)
-            except AttributeError:  # the regressor below has no predict_proba
+            except AttributeError:  # the scorer calls predict_proba, which a regressor lacks
                 return "it needs the probabilities of classes"
             except ValueError as error:
-                return _sentence(error)
-        return _sentence(messages[-1].message) if messages and math.isnan(score) else ""
+                return _first_sentence(error)
+        return _first_sentence(warned[-1].message) if warned and math.isnan(score) else ""
 
     def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        classifier, regressor = _estimators()
-        n, weighted = p.shape[1], {}
-        if weights is not None and _has_weights(self.scorer):
-            weighted["sample_weight"] = weights
+        classifier, regressor = _predicted_models()
+        n, named = p.shape[1], {}
+        if weights is not None and _takes_weights(self.scorer):
+            named["sample_weight"] = weights
         if self.loss.target == "class":
             y = y if y.ndim == 1 else y.argmax(axis=1)
-            p = p / p.sum(axis=1, keepdims=True)  # the sum of 16-bit outputs is not exactly 1
+            p = p / p.sum(axis=1, keepdims=True)  # 16-bit probabilities add up to roughly 1
             model = classifier(np.arange(n), p.argmax(axis=1), p)
         elif self.loss.target == "binary" and n == 1:
             y, labels = (y[:, 0] >= 0.5).astype(int), (p[:, 0] >= 0.5).astype(int)
@@ -95,34 +104,34 @@ class Scorer:
         else:
             y, p = (y[:, 0], p[:, 0]) if n == 1 else (y, p)
             model = regressor(p)
-        return float(self.scorer(model, None, y, **weighted))
+        return float(self.scorer(model, None, y, **named))
 
 
-def scorer(asked: Any, loss: Loss) -> Scorer:
-    """The scorer of that name, or the result of scikit-learn's `make_scorer`.
+def scorer(metric: Any, loss: Loss) -> Scorer:
+    """Return the `Scorer` of a name, or of what scikit-learn's `make_scorer` made.
 
     Raises:
-        ValueError: there is no scorer of that name; the message suggests a similar one.
-        ImportError: scikit-learn is missing.
+        ValueError: there is no scorer of this name; the message suggests a similar one.
+        ImportError: scikit-learn is not installed.
     """
-    if not isinstance(asked, str):
-        return Scorer(str(asked), loss, asked)
+    if not isinstance(metric, str):
+        return Scorer(str(metric), loss, metric)
     try:
         known = names()
     except ImportError as error:
-        raise ImportError(f'for metric={asked!r}: pip install "gpumlp[sklearn]"') from error
-    if asked not in known:
-        close = difflib.get_close_matches(asked, ["auto", *known], n=1)
+        raise ImportError(f'for metric={metric!r}: pip install "gpumlp[sklearn]"') from error
+    if metric not in known:
+        close = difflib.get_close_matches(metric, ["auto", *known], n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f'unknown metric {asked!r}; {hint}pass "auto" or one of '
+            f'unknown metric {metric!r}; {hint}pass "auto" or one of '
             "sklearn.metrics.get_scorer_names()"
         )
-    return _by_name(asked, loss)
+    return _by_name(metric, loss)
 
 
 def names() -> list[str]:
-    """The names of all scorers of scikit-learn."""
+    """Return the names of all scorers of scikit-learn."""
     from sklearn.metrics import get_scorer_names
 
     return list(get_scorer_names())
@@ -134,23 +143,26 @@ def _by_name(name: str, loss: Loss) -> Scorer:
     return Scorer(name, loss, get_scorer(name))
 
 
-def is_scorer(asked: Any) -> bool:
-    """Whether it is a result of scikit-learn's `make_scorer`."""
-    return hasattr(asked, "_score_func")
+def is_scorer(metric: Any) -> bool:
+    """Return whether scikit-learn's `make_scorer` made this."""
+    return hasattr(metric, "_score_func")
 
 
-def _has_weights(scorer: Any) -> bool:
+def _takes_weights(scorer: Any) -> bool:
     return "sample_weight" in inspect.signature(scorer._score_func).parameters
 
 
-def _sentence(error: Any) -> str:
-    """The first sentence of a message of scikit-learn."""
+def _first_sentence(error: Any) -> str:
+    """Return the first sentence of a message of scikit-learn."""
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
 @functools.cache
-def _estimators() -> tuple[Any, Any]:
-    """Classes of estimators for the scorers, which predict the values they were created with."""
+def _predicted_models() -> tuple[Any, Any]:
+    """Return the classes of a classifier and a regressor that return given predictions.
+
+    A scorer asks an estimator for predictions.  These have them already.
+    """
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
     class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -5,48 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.feed import DeviceFeed
 from gpumlp.loader import placement
 from gpumlp.loader.examples import Examples
-from tests.support.harness.host_device import HostDevice
 from tests.support.harness.host_streams import HostCopies
+from tests.support.streaming_cases import M, network, problem, trained
 from tests.support.training_cases import Hook
 
-M, WIDTHS = 70, [13, 8, 3]  # minibatches of 16, and one of 6
 DTYPES = ["uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64"]
-
-
-def kind(dtype: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-
-
-def problem(dtype: str, loss: str) -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 5, (M, WIDTHS[0])) / (1 if "int" in dtype else 3)
-    y = rng.integers(0, 3, (M, 3)) if loss == "squared_error" else rng.integers(0, 3, M)
-    return x.astype(kind(dtype)), y.astype(kind(dtype))
-
-
-def network(loss: str, precision: str, late: str = "") -> gpumlp.MLP:
-    """In the NumPy backend, or on the harness with these streams late."""
-    backend = CudaBackend(HostDevice(late=late), precision) if late else "numpy"
-    return gpumlp.MLP(WIDTHS, "tanh", loss=loss, precision=precision, backend=backend)
-
-
-def trained(net: gpumlp.MLP, x: Any, y: Any, data: str, **fit: Any) -> tuple[bytes, Any]:
-    """θ and the history of three epochs with all that reads the examples."""
-    trainer = gpumlp.Trainer(net, "adamw", lr=0.01, batch_size=16, clip_norm=1.0)
-    settings = {"validation": (x[:20], y[:20]), "train_metric": True, **fit}
-    weights = np.arange(M) % 4
-    history = trainer.fit(x, y, 3, sample_weight=weights, data=data, progress=False, **settings)
-    columns = {name: values for name, values in history.items() if name != "seconds"}
-    return b"".join(t.tobytes() for t in net.tensors().values()), columns
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
@@ -180,8 +150,8 @@ def test_auto_streams_what_does_not_fit() -> None:
     x, y = problem("uint8", "squared_error")
     net = network("squared_error", "float32", "copies")
     device = net.backend._device
-    beside = placement._beside(net, 16, M)
-    for free, streamed in ((beside + M * 16 * 4, False), (beside + M * 16 * 4 - 1, True)):
+    needed = placement._of_steps(net, 16, M) + M * 16 * 4
+    for free, streamed in ((needed, False), (needed - 1, True)):
         device.limit = device.live + free
         data = Examples.checked(net, x, y, rows=16)
         assert (data.x is x, data.y is y) == (streamed, streamed)

@@ -11,7 +11,7 @@ import pytest
 import gpumlp
 from gpumlp.backends.feed import take_rows
 from gpumlp.io.threads import Threads
-from tests.loader.test_streaming import network, problem, trained
+from tests.support.streaming_cases import network, problem, trained
 
 
 def odd_layouts() -> dict[str, Any]:

@@ -14,8 +14,8 @@ from tests.backends.cuda.test_networks import classifier, device, on_cuda_backen
 from tests.backends.cuda.test_precisions import EPS, moved, relative
 from tests.support import networks
 from tests.support.harness.host_device import HostDevice
+from tests.support.memory_cases import on_harness
 from tests.support.refusal import refusal
-from tests.training.test_memory import OF_TRAINER, check, on_harness, parts
 
 M = 45  # minibatches of 20 and one of 5
 WAYS = ["", "branched", "branched, updated at once"]
@@ -275,34 +275,12 @@ def test_streamed_data_gives_the_same_bits(precision: str, late: str) -> None:
 
 # ---- memory --------------------------------------------------------------------------------------
 
-CASES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "weighted": {"sample_weight": np.arange(90) % 4 + 0.5, "clip_norm": 1.0},
-    "momentum": {"optimizer": "momentum", "f": "relu"},
-    "sgd": {"optimizer": "sgd", "f": "relu"},
-    "low": {"memory": "low"},
-    "streamed": {"data": "stream"},
-    "more than examples": {"batch_size": 512},
-}
-
-
-@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("accumulate", [2, 5, 32])
-def test_the_plan_is_what_is_allocated(accumulate: int, name: str, precision: str) -> None:
-    net_settings, settings, asked = parts(CASES[name])
-    assert set(settings) <= {*OF_TRAINER}
-    dev, net = on_harness(precision, **net_settings)
-    trainer = gpumlp.Trainer(net, **settings, accumulate=accumulate)
-    planned = check(dev, trainer, asked)
-    assert dev.live == planned.held
-    assert planned.accumulate == accumulate
-    assert f"accumulate {accumulate}" in str(planned)
-
 
 def test_activations_take_a_kth_of_the_memory() -> None:
     _, net = on_harness("float32", (64, 64, 64))
     plans = [gpumlp.Trainer(net, batch_size=64, accumulate=k).memory(1000) for k in (1, 4)]
+    assert plans[1].accumulate == 4
+    assert "accumulate 4" in str(plans[1])
     for name in ("h", "z", "gz"):
         assert getattr(plans[0], name) == 4 * getattr(plans[1], name)
     assert 0 < plans[1].gradient - plans[0].gradient < 4096  # ∇b, and two factors
@@ -344,20 +322,15 @@ def test_out_of_memory_names_it(precision: str, before: int) -> None:
 # ---- settings ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["numpy", "harness"])
-def test_a_run_resumes_bit_for_bit(backend: str, tmp_path: Any) -> None:
+def test_resume_with_other_accumulate_raises(tmp_path: Any) -> None:
     x, y, weights = problem(M)
 
-    def run(epochs: int, accumulate: int = 3, **fit: Any) -> Any:
-        net = classifier(precision="float32")
-        net = on_cuda_backend(net, precision="float16") if backend == "harness" else net
-        trainer = gpumlp.Trainer(net, batch_size=20, accumulate=accumulate)
+    def run(epochs: int, accumulate: int = 3, **fit: Any) -> None:
+        trainer = gpumlp.Trainer(classifier(), batch_size=20, accumulate=accumulate)
         trainer.fit(x, y, epochs, sample_weight=weights, progress=False, **fit)
-        return on_host(net.theta.flat).tobytes(), on_host(trainer.slots).tobytes()
 
     path = tmp_path / "run.safetensors"
     run(2, checkpoint=path, checkpoint_every=2)
-    assert run(4, checkpoint=path, resume=True) == run(4)
     for other in (1, 4):
         with pytest.raises(gpumlp.CheckpointError, match="a run with other accumulate: 3, here"):
             run(5, other, checkpoint=path, resume=True)

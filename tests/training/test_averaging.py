@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 from typing import Any
 
@@ -116,15 +115,6 @@ def test_the_cuda_backend_averages_and_steps_as_without(
     assert not mean[~used].any()
     rounded = on_host(gpus[1].rounded.flat)  # what the products read is the average's
     assert rounded.tobytes() == mean.astype(rounded.dtype).tobytes()
-
-
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd"}, {"fold": False}])
-def test_both_backends_agree(settings: Any) -> None:
-    net = classifier()
-    gpu = on_cuda_backend(net)
-    for each in (net, gpu):
-        trained(each, ema=0.9, **{"lr": 0.05, **settings})
-    np.testing.assert_allclose(on_host(gpu.theta.flat), net.theta.flat, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -285,21 +275,6 @@ class Die(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [1, STEPS, STEPS + 4, 3 * STEPS + 1])
-@pytest.mark.parametrize("every", [None, 1, 4])
-def test_it_resumes_bit_for_bit(tmp_path: Any, step: int, every: int | None) -> None:
-    path, whole = tmp_path / "run.safetensors", ended(run(**AVERAGED))
-
-    def die(trainer: gpumlp.Trainer) -> None:
-        if trainer.steps == step:
-            raise Die
-
-    kept = {**AVERAGED, "checkpoint_every": every}
-    with pytest.raises(Die):
-        run(path, callbacks=[Hook(die)], **kept)
-    assert ended(run(path, resume=True, **kept)) == whole
-
-
 @pytest.mark.parametrize("step", [STEPS + 4, 2 * STEPS])
 def test_ctrl_c_leaves_the_average_in_network_and_file(tmp_path: Any, step: int) -> None:
     path, whole = tmp_path / "run.safetensors", ended(run(**AVERAGED))
@@ -341,13 +316,6 @@ def test_an_error_in_a_hook_leaves_the_average_in_the_network() -> None:
         trainer.fit(X, Y, 4, callbacks=[kept, Hook(fail)])
     np.testing.assert_allclose(net.theta.flat, kept.average(0.9), rtol=1e-12, atol=1e-14)
     assert of(trainer)[1].tobytes() == kept.thetas[-1].tobytes()
-
-
-def test_a_copied_trainer_is_a_trainer_of_its_own() -> None:
-    trainer = gpumlp.Trainer(regression(), batch_size=10, ema=0.9)
-    trainer.fit(X, Y, 2)
-    twin = copy.deepcopy(trainer)
-    assert [a.tobytes() for a in of(twin)] == [a.tobytes() for a in of(trainer)]
 
 
 @pytest.mark.parametrize("ema", [0, 1, -0.5, 2, True, "0.9", float("nan"), [0.9]])

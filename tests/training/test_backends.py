@@ -113,23 +113,6 @@ def test_the_cuda_backend_trains_as_the_numpy_backend_does():
         )
 
 
-def test_the_cuda_backend_resumes_bit_for_bit(tmp_path):
-    def fit(*path, **fit):
-        return run(*path, net={"backend": on_the_harness("float32")[1]}, epochs=3, **fit)
-
-    def fail(trainer):
-        if trainer.steps == STEPS + 5:
-            raise StopIteration
-
-    path = tmp_path / "run.safetensors"
-    with pytest.raises(StopIteration):
-        fit(path, checkpoint_every=2, callbacks=[Hook(fail)])
-    resumed, whole = fit(path, resume=True), fit()
-    assert resumed.net.theta.flat.values.tobytes() == whole.net.theta.flat.values.tobytes()
-    assert resumed.slots.values.tobytes() == whole.slots.values.tobytes()
-    assert resumed.history["cost"] == whole.history["cost"]
-
-
 def test_a_step_of_the_cuda_backend_launches_work_and_nothing_else():
     device, backend = on_the_harness()
     steps = []

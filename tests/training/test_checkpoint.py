@@ -108,17 +108,6 @@ def test_no_step_is_written_twice(path, monkeypatch):
     assert len(times) == 2 * STEPS // 3
 
 
-@pytest.mark.parametrize("name", gpumlp.OPTIMIZERS)
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_every_optimizer_resumes_bit_for_bit(path, name, precision):
-    kept = {"net": {"precision": precision}, "trainer": {"optimizer": name, "lr": 1e-3}}
-    kept |= {"epochs": 3, "class_weight": "balanced", "early_stopping": None, "validation": None}
-    expected = outcome(run(**kept))
-    with pytest.raises(Die):
-        run(path, checkpoint_every=4, callbacks=[DieAt(STEPS + 6)], **kept)
-    assert outcome(run(path, resume=True, **kept)) == expected
-
-
 def test_early_stopping_resumes_with_its_patience_and_its_best(path):
     rule = gpumlp.EarlyStopping(patience=3)
     kept = {"trainer": {"lr": 0.3}, "early_stopping": rule, "epochs": 60}

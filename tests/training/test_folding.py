@@ -20,12 +20,8 @@ from tests.backends.cuda.test_networks import (
     problem,
 )
 from tests.backends.cuda.test_precisions import EPS, moved, relative
+from tests.support.training_cases import FOLDABLE
 
-FOLDABLE = [
-    ("sgd", {}, None), ("sgd", {}, gpumlp.L2(0.1, biases=0.5)), ("sgd", {}, gpumlp.L2(0.1)),
-    ("sgd", {}, gpumlp.ElasticNet(0, 0.1, biases=False)), ("momentum", {}, None),
-    ("momentum", {"mu": 0.5}, gpumlp.L2(0.0)),
-]  # fmt: skip
 SCHEDULE = "one_cycle" if "one_cycle" in gpumlp.SCHEDULES else "warmup_cosine"
 
 
@@ -52,9 +48,9 @@ def test_the_same_steps(
         net = on_cuda_backend(net) if backend == "harness" else net
         runs.append(trained(net, optimizer, fold))
     apart, *folded = runs
-    assert isinstance(apart._updating, Apart)
+    assert isinstance(apart.updating, Apart)
     for trainer in folded:
-        assert isinstance(trainer._updating, Folded)
+        assert isinstance(trainer.updating, Folded)
         for ours, theirs in (
             (trainer.net.theta.flat, apart.net.theta.flat), (trainer.slots, apart.slots)
         ):  # fmt: skip
@@ -90,11 +86,11 @@ def test_the_same_steps_in_less_precision(
 @pytest.mark.parametrize(
     ("optimizer", "settings", "network", "reason"),
     [
-        ("adamw", {}, {}, "adamw needs the gradient beside its state"),
+        ("adamw", {}, {}, "adamw needs the gradient in addition to its state"),
         ("nesterov", {}, {}, "nesterov needs the gradient"),
         ("sgd", {"clip_norm": 1.0}, {}, "clip_norm needs the norm of the whole gradient first"),
-        ("sgd", {}, {"regularizer": gpumlp.L1(0.1)}, "gradient of l1 is no multiple of"),
-        ("sgd", {}, {"regularizer": gpumlp.ElasticNet(0.1, 0.1)}, "gradient of elastic_net is no"),
+        ("sgd", {}, {"regularizer": gpumlp.L1(0.1)}, "gradient of l1 is not a multiple of"),
+        ("sgd", {}, {"regularizer": gpumlp.ElasticNet(0.1, 0.1)}, "gradient of elastic_net is not"),
         ("momentum", {}, {"regularizer": gpumlp.L2(0.1)}, "with momentum, l2 goes through the vel"),
         ("sgd", {}, {"precision": "float16"}, "float16 skips a step whose gradient overflows"),
         ("momentum", {"slot_precision": "bfloat16"}, {"precision": "tf32"}, "slots of 16 bits are"),
@@ -131,20 +127,6 @@ def test_no_gradient_buffer_and_no_pass_over_the_weights() -> None:
     assert apart
     assert all(call.endswith(" factors") for call in folded)
     assert [call.removesuffix(" factors") for call in folded] == apart
-
-
-def test_a_folded_run_resumes_bit_for_bit(tmp_path: Any) -> None:
-    x, y, _ = problem(70)
-
-    def run(epochs: int, **fit: Any) -> Any:
-        net = classifier(precision="float32", regularizer=None)
-        trainer = gpumlp.Trainer(net, "momentum", batch_size=16)
-        trainer.fit(x, y, epochs, progress=False, **fit)
-        return trainer.net.theta.flat.tobytes(), trainer.slots.tobytes()
-
-    path = tmp_path / "run.safetensors"
-    run(2, checkpoint=path)
-    assert run(4, checkpoint=path, resume=True) == run(4)
 
 
 # ---- NumPy's BLAS --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS
 from gpumlp.training.memory import Memory
 from gpumlp.workspace import Workspace
-from tests.training.test_memory import LABELS, WEIGHTS, M, X, network, on_harness
+from tests.support.memory_cases import LABELS, WEIGHTS, M, X, network, on_harness
 
 FROM_Z = [name for name, f in ACTIVATIONS.items() if f.reads == "z"]
 MIXED = ["gelu_erf", "tanh", "silu", "silu", "softmax", "mish", "relu", "hard_swish"]

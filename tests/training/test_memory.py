@@ -11,14 +11,22 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
-from gpumlp.training.memory import NAMES, Memory
+from gpumlp.training.memory import NAMES
 from tests.support.harness.host_device import HostDevice
+from tests.support.memory_cases import (
+    LABELS,
+    RNG,
+    WEIGHTS,
+    M,
+    X,
+    check,
+    network,
+    on_harness,
+    parts,
+)
 from tests.support.refusal import refusal
 
 PRECISIONS = ["float64", "float32", "tf32", "bfloat16", "float16"]
-RNG = np.random.default_rng(2)
-M = 90
-X, LABELS, WEIGHTS = RNG.normal(size=(M, 12)), RNG.integers(0, 3, M), RNG.random(M) + 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +36,6 @@ def _by_reference_counts() -> Any:
     gc.disable()
     yield
     gc.enable()
-
-
-def network(hidden: tuple[int, ...] = (24, 7, 16), f: Any = "gelu", **settings: Any) -> gpumlp.MLP:
-    settings = {"backend": "numpy"} | settings
-    return gpumlp.MLP([12, *hidden, 3], f, **settings)
-
-
-def on_harness(precision: str = "float32", *shape: Any, **settings: Any) -> Any:
-    device = HostDevice()
-    return device, network(*shape, backend=CudaBackend(device, precision), **settings)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -68,26 +66,6 @@ CASES: dict[str, dict[str, Any]] = {
                        "validation": (X[:33], LABELS[:33])},
     "streamed rows": {"data": "stream", "y": np.eye(3)[LABELS], "sample_weight": WEIGHTS},
 }  # fmt: skip
-OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory", "ema")
-
-
-def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """A case's settings of the network, of the trainer, and arguments of fit and memory."""
-    net = {name: case[name] for name in ("hidden", "f") if name in case}
-    trainer = {"batch_size": 32} | {name: case[name] for name in OF_TRAINER if name in case}
-    rest = {name: value for name, value in case.items() if name not in net | trainer}
-    return net, trainer, {"x": X, "y": LABELS} | rest
-
-
-def check(device: HostDevice, trainer: gpumlp.Trainer, asked: dict[str, Any]) -> Memory:
-    """The plan, to the byte: before, at most, and after."""
-    planned = trainer.memory(**asked)
-    assert device.live == planned.held
-    device.peak = 0
-    trainer.fit(**asked, epochs=2, progress=False)
-    assert device.peak == planned.total
-    assert trainer.memory(**asked) == planned
-    return planned
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

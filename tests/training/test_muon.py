@@ -237,7 +237,7 @@ def test_16_bit_slots_are_refused() -> None:
 
 
 def test_it_cannot_be_folded() -> None:
-    with pytest.raises(ValueError, match="muon needs the gradient beside its state"):
+    with pytest.raises(ValueError, match="muon needs the gradient in addition to its state"):
         gpumlp.Trainer(classifier(), "muon", fold=True)
 
 
