@@ -1,4 +1,4 @@
-"""Data that stays on the host: the same θ, bit for bit, in both backends, whatever runs ahead."""
+"""Streamed data gives the same θ, bit for bit, in both backends and with late streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DTYPES = ["uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64"]
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("dtype", [*DTYPES, "int64", "bool", ">f4"])
-def test_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
+def test_streaming_in_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
     x, y = problem(dtype, loss)
     expected = trained(network(loss, precision), x, y, "device")
     assert trained(network(loss, precision), x, y, "stream") == expected
@@ -31,14 +31,14 @@ def test_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
 @pytest.mark.parametrize("late", ["copies", "work", "both"])
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", [*DTYPES, "int64", ">f4"])
-def test_the_cuda_backend(dtype: str, precision: str, late: str) -> None:
+def test_streaming_in_the_cuda_backend(dtype: str, precision: str, late: str) -> None:
     loss = {"copies": "softmax_cross_entropy"}.get(late, "squared_error")
     x, y = problem(dtype, loss)
     expected = trained(network(loss, precision, "copies"), x, y, "device")
     assert trained(network(loss, precision, late), x, y, "stream") == expected
 
 
-def test_a_file_is_trained_on_as_its_values_are(tmp_path: Any) -> None:
+def test_mapped_file_trains_as_its_values(tmp_path: Any) -> None:
     x, y = problem("uint8", "squared_error")
     files = []
     for name, a in (("x", x), ("y", y)):
@@ -85,7 +85,7 @@ BUGS = {
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_work_out_of_order_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_race_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, bug, late = BUGS[name]
     x, y = problem("uint8", "squared_error")
 
@@ -101,7 +101,7 @@ def test_work_out_of_order_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 # ---- what a step asks for ------------------------------------------------------------------------
 
 
-def test_a_step_waits_for_nothing_but_a_free_buffer() -> None:
+def test_step_waits_only_for_a_free_buffer() -> None:
     x, y = problem("uint8", "squared_error")
     net = network("squared_error", "float32", "copies")
     calls, steps = net.backend._device.calls, []
@@ -127,8 +127,8 @@ def test_a_step_waits_for_nothing_but_a_free_buffer() -> None:
     assert steps[4][-1].startswith("kernel end")  # nothing is fetched beyond the epoch
 
 
-def test_an_epoch_goes_on_from_any_step() -> None:
-    """What was fetched for another step is dropped."""
+def test_epoch_can_begin_at_any_step() -> None:
+    """Rows that were fetched for another step are dropped."""
     x, y = problem("int8", "squared_error")
     net = network("squared_error", "float32", "both")
     trainer = gpumlp.Trainer(net, "sgd", batch_size=16)
@@ -161,7 +161,7 @@ def test_auto_streams_what_does_not_fit() -> None:
     assert net.backend.owns(data.y)
 
 
-def test_auto_on_the_cpu_casts_what_is_in_memory_and_leaves_files_alone(tmp_path: Any) -> None:
+def test_auto_on_the_cpu_streams_only_mapped_files(tmp_path: Any) -> None:
     net = network("squared_error", "float32")
     for dtype in ("float32", "uint8"):
         x, y = problem(dtype, "squared_error")
@@ -174,14 +174,14 @@ def test_auto_on_the_cpu_casts_what_is_in_memory_and_leaves_files_alone(tmp_path
         np.testing.assert_array_equal(cast, x)
 
 
-def test_another_word_is_refused() -> None:
+def test_invalid_data_argument_raises() -> None:
     x, y = problem("uint8", "squared_error")
     with pytest.raises(ValueError, match='data must be "auto", "device" or "stream", got \'disk\''):
         trained(network("squared_error", "float32"), x, y, "disk")
 
 
 @pytest.mark.parametrize("late", ["", "both"])
-def test_a_run_resumes_wherever_its_data_lies(late: str, tmp_path: Any) -> None:
+def test_run_resumes_with_data_streamed_or_not(late: str, tmp_path: Any) -> None:
     x, y = problem("float64", "squared_error")
     file = tmp_path / "run.safetensors"
 

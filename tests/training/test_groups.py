@@ -1,4 +1,4 @@
-"""Learning rates and weight decays of groups of parameters: against torch's parameter groups."""
+"""Learning rates and weight decays of groups of parameters, against torch's groups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DECAYING = ("adamw", "lion")
 
 
 def rates_alone(groups: dict[str, Group]) -> dict[str, Group]:
-    """For optimizers without weight decay."""
+    """The groups for optimizers without weight decay."""
     return {name: Group(group.lr) for name, group in groups.items()}
 
 
@@ -42,7 +42,7 @@ def fitted(
 
 
 def factors(net: gpumlp.MLP, groups: dict[str, Group]) -> tuple[Any, Any]:
-    """What lr and decay are multiplied by at each entry of the flat θ."""
+    """The factors of lr and decay at each entry of the flat θ."""
     found = []
     for name in ("lr", "decay"):
         here = Parameters(net.theta.layout, np.ones(net.theta.layout.size))
@@ -57,8 +57,8 @@ def factors(net: gpumlp.MLP, groups: dict[str, Group]) -> tuple[Any, Any]:
 # ---- regions of θ --------------------------------------------------------------------------------
 
 
-def test_regions_are_six_at_most() -> None:
-    """Neighbours with equal multipliers are one; they cover θ without gaps."""
+def test_there_are_at_most_six_regions() -> None:
+    """Neighbours with equal factors are joined; the regions cover θ without gaps."""
     layout = Layout((5, 9, 8, 7, 3), 8)
     s = layout.starts
     found = regions(layout, ALL)
@@ -74,16 +74,16 @@ def test_regions_are_six_at_most() -> None:
     assert regions(one, ALL)[0] == Region(0, one.split, 0.5 * 0.1 * 2, 1.0)
 
 
-# ---- the backends -----------------------------------------------------------------------------------
+# ---- the backends --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("penalty", [None, gpumlp.L2(0.1, biases=0.5)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_one_step_is_the_rules_with_the_groups_numbers(
+def test_step_applies_the_factors_to_the_rule(
     name: str, penalty: Any, depth: int, rng: np.random.Generator
 ) -> None:
-    """Of every entry of θ by itself, from the gradient that `cost_and_gradients` gives."""
+    """For each entry of θ, with the gradient of `cost_and_gradients`."""
     groups = ALL if name in DECAYING else rates_alone(ALL)
     x, y = rng.normal(size=(9, 3)), rng.integers(0, 7, 9)
     for backend in ("numpy", "harness"):
@@ -135,7 +135,7 @@ def test_each_layer_updated_at_once(precision: str, slots: str | None, late: boo
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("slots", [None, "bfloat16"])
-def test_less_precision(precision: str, slots: str | None) -> None:
+def test_groups_in_low_precision(precision: str, slots: str | None) -> None:
     net = classifier("tanh", precision="float32")
     gpu, start = on_cuda_backend(net, precision=precision), net.tensors()
     fitted(net, ALL, "adamw")
@@ -146,7 +146,7 @@ def test_less_precision(precision: str, slots: str | None) -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_rate_of_zero_freezes(name: str, backend: str) -> None:
+def test_lr_of_zero_freezes_a_group(name: str, backend: str) -> None:
     net = classifier("tanh", regularizer=None)
     net = on_cuda_backend(net) if backend == "harness" else net
     start = net.tensors()
@@ -165,7 +165,7 @@ def test_groups_of_ones_change_no_bit(groups: Any) -> None:
         assert on_host(nets[0].theta.flat).tobytes() == on_host(nets[1].theta.flat).tobytes()
 
 
-def test_a_step_is_not_one_launch_longer() -> None:
+def test_groups_add_no_launch() -> None:
     counts = []
     for groups in (None, ALL):
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
@@ -185,7 +185,7 @@ def test_a_step_is_not_one_launch_longer() -> None:
         ("adam", {}, "Adam", {}), ("adamw", {"weight_decay": 0.3}, "AdamW", {"weight_decay": 0.3}),
     ],
 )  # fmt: skip
-def test_theta_is_torchs(name: str, params: Any, kind: str, torchs: Any, backend: str) -> None:
+def test_theta_equals_torchs(name: str, params: Any, kind: str, torchs: Any, backend: str) -> None:
     torch = pytest.importorskip("torch")
     from tests.support import in_torch
 
@@ -222,7 +222,7 @@ def test_theta_is_torchs(name: str, params: Any, kind: str, torchs: Any, backend
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize(("name", "params", "omega"), FOLDABLE)
-def test_folded_is_the_same(
+def test_folded_steps_with_groups(
     name: str, params: Any, omega: Any, precision: str, backend: str
 ) -> None:
     """SGD with one rate for all weights and another for biases; momentum with any."""
@@ -240,7 +240,7 @@ def test_folded_is_the_same(
     )
 
 
-def test_sgd_folds_one_rate_alone() -> None:
+def test_sgd_folds_only_with_one_learning_rate() -> None:
     net = classifier(regularizer=None)
     assert gpumlp.Trainer(net, "sgd", groups={"biases": Group(0.1)}).folds
     assert gpumlp.Trainer(net, "momentum", groups={"first": Group(0.1)}).folds
@@ -270,7 +270,7 @@ def test_resume_with_other_groups_raises(tmp_path: Any) -> None:
     run(5, reordered, checkpoint=path, resume=True)
 
 
-def test_wrong_groups() -> None:
+def test_invalid_groups_raise() -> None:
     net = classifier()
     for error, groups, said in (
         (ValueError, {"bias": Group()}, "unknown group 'bias'; did you mean 'biases'? known: "

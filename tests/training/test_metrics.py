@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn's and against numbers worked out by hand."""
+"""The metrics against scikit-learn's and against numbers computed by hand."""
 
 from __future__ import annotations
 
