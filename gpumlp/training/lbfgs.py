@@ -194,7 +194,7 @@ class Lbfgs:
 
     def _evaluate(self, theta: HostVector) -> tuple[float, HostVector]:
         """J and ∇J at a θ of SciPy; if they are not finite, a slope that rises from the last θ."""
-        if self._interrupt.asked:
+        if self._interrupt.requested:
             raise Ended("interrupted")
         self._assign(theta)
         J, gradient = self._objective()
