@@ -57,7 +57,7 @@ def flowers(tmp_path):
 
 @pytest.fixture
 def model(flowers, tmp_path):
-    """A network that the command line has trained on `flowers`."""
+    """A network that the command line has trained on it."""
     from tests.support.cli_cases import train_flowers
 
     return train_flowers(flowers, tmp_path / "m")

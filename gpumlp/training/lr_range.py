@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import checks, plots
+from gpumlp import checks
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.batches import Batches
@@ -60,6 +60,8 @@ class LRCurve:
         Raises:
             ImportError: matplotlib is missing.
         """
+        from gpumlp import plots
+
         figure = plots.range_figure(self)
         if path is not None:
             plots.write_png(figure, path)

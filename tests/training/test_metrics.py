@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn's and against numbers computed by hand."""
+"""The metrics against scikit-learn's and against numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_binary_accuracy_counts_entries():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_r2_is_scikit_learns(weighted):
+def test_r2_equals_scikit_learn(weighted):
     score = pytest.importorskip("sklearn.metrics").r2_score
     y = RNG.standard_normal((40, 3)) + np.array([0, 100, -5])
     p = y + RNG.standard_normal((40, 3)) * [0.1, 1, 3]
@@ -54,14 +54,14 @@ def test_the_usual_metric_of_a_loss(loss, usual):
 
 @pytest.mark.parametrize("chunk", [1, 7, 20, 4096])
 @pytest.mark.parametrize("weights", [None, RNG.random(20)])
-def test_an_evaluation_in_chunks_is_the_networks_cost(monkeypatch, chunk, weights):
+def test_evaluation_in_chunks_equals_the_cost_of_the_network(monkeypatch, chunk, weights):
     monkeypatch.setattr(metrics, "CHUNK", chunk)
     net = gpumlp.MLP([4, 5, 2], loss="binary_cross_entropy", precision="float64",
                      regularizer=gpumlp.L1(0.01), backend="numpy")  # fmt: skip
     x, y = RNG.standard_normal((20, 4)), RNG.random((20, 2))
     data = Examples.checked(net, x, y, weights)
     evaluation = Evaluation(net, data, lambda y, p: float((y * p).sum()))
-    for _ in range(2):  # and again, in the same buffers
+    for _ in range(2):  # again, in the same buffers
         measured = evaluation.measure()
         assert measured["cost"] == pytest.approx(net.cost(x, y, weights), rel=1e-12)
         assert measured["metric"] == pytest.approx((y * net.predict(x)).sum(), rel=1e-12)

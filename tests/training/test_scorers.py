@@ -1,4 +1,4 @@
-"""Metrics with scikit-learn's names, against its functions of y and predict(x)."""
+"""Metrics by the names of scikit-learn's scorers, against its functions; several metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ CASES = [
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("name", "build", "y", "of", "score"), CASES)
-def test_scorer_equals_scikit_learns_function(name, build, y, of, score, weighted):
+def test_scorer_name_equals_scikit_learn_function(name, build, y, of, score, weighted):
     net, weights = build(), (WEIGHTS,) if weighted else ()
     history = gpumlp.Trainer(net, batch_size=16).fit(
         X, y, 2, validation=(X, y, *weights), metric=name
@@ -71,7 +71,7 @@ def test_scorer_equals_scikit_learns_function(name, build, y, of, score, weighte
     assert history["val_metric"][-1] == pytest.approx(expected, rel=1e-12)
 
 
-def test_targets_that_are_probabilities_count_as_the_likelier_class():
+def test_probability_targets_count_as_the_likeliest_class():
     y = np.random.default_rng(0).dirichlet([1, 1, 1], 50)
     net = classifier()
     history = gpumlp.Trainer(net).fit(X, y, 1, validation=(X, y), metric="f1_macro")
@@ -79,7 +79,7 @@ def test_targets_that_are_probabilities_count_as_the_likelier_class():
     assert history["val_metric"] == pytest.approx([expected], rel=1e-12)
 
 
-def test_a_scorer_without_weights_is_unweighted():
+def test_scorer_without_weights_ignores_them():
     net = gpumlp.MLP([4, 1], loss="squared_error", backend="numpy")
     history = gpumlp.Trainer(net).fit(
         X, Y[:, 0], 1, validation=(X, Y[:, 0], WEIGHTS), metric="neg_max_error"
@@ -88,10 +88,10 @@ def test_a_scorer_without_weights_is_unweighted():
     assert history["val_metric"] == pytest.approx([expected], rel=1e-6)
 
 
-# ---- several -----------------------------------------------------------------------------------
+# ---- several metrics ---------------------------------------------------------------------------
 
 
-def test_a_list_has_a_column_for_each():
+def test_list_of_metrics_has_a_column_for_each():
     def worst(y, p):
         return float(p[np.arange(len(y)), y].min())
 
@@ -110,7 +110,7 @@ def test_a_list_has_a_column_for_each():
         assert history[name][-1] == history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-12)
 
 
-def test_a_dict_names_its_columns_and_takes_made_scorers():
+def test_dict_of_metrics_names_columns_and_accepts_scorers():
     f2 = sk.make_scorer(sk.fbeta_score, beta=2, **MACRO)
     net = classifier()
     history = gpumlp.Trainer(net).fit(
@@ -122,24 +122,24 @@ def test_a_dict_names_its_columns_and_takes_made_scorers():
 
 
 @pytest.mark.parametrize(("mode", "pick"), [("auto", np.argmax), ("min", np.argmin)])
-def test_early_stopping_watches_a_named_metric(mode, pick):
+def test_early_stopping_monitors_a_named_metric(mode, pick):
     net, after = regression(), []
 
-    class Keep(gpumlp.Callback):
+    class SaveTheta(gpumlp.Callback):
         def on_epoch_end(self, trainer, row):
             after.append(theta(net))
 
     history = gpumlp.Trainer(net, "adam", 0.05, batch_size=16).fit(
         X[:30], Y[:30], 30, validation=(X[30:], -Y[30:]), metric=["neg_mean_absolute_error"],
         early_stopping=gpumlp.EarlyStopping(4, monitor="val_neg_mean_absolute_error", mode=mode),
-        callbacks=[Keep()],
+        callbacks=[SaveTheta()],
     )  # fmt: skip
     best = pick(history["val_neg_mean_absolute_error"])
     assert history.best_epoch == best
     assert theta(net) == after[best]
 
 
-def test_memory_plan_accepts_names():
+def test_memory_plan_accepts_scorer_names():
     trainer = gpumlp.Trainer(two(), batch_size=16)
     rule = gpumlp.EarlyStopping(monitor="val_roc_auc")
     plans = [
@@ -151,10 +151,10 @@ def test_memory_plan_accepts_names():
         trainer.memory(100, validation=20, early_stopping=rule)
 
 
-# ---- what is refused, before anything is trained -----------------------------------------------
+# ---- invalid metrics raise before training -----------------------------------------------------
 
 ONE_CLASS = (X[:5], np.ones(5, int))
-REFUSED = [
+INVALID = [
     ({"metric": "roc_acu"}, ValueError, "unknown metric 'roc_acu'; did you mean 'roc_auc'"),
     ({"metric": "f1"}, ValueError, "'f1' does not go with softmax.*pass 'f1_macro' or 'f1_micro'"),
     ({"metric": "roc_auc"}, ValueError, "multi_class must be.*pass 'roc_auc_ovo' or"),
@@ -162,7 +162,7 @@ REFUSED = [
     ({"metric": ["roc_auc_ovr"], "validation": ONE_CLASS}, ValueError, "the validation data"),
     ({"metric": ["r2", "r2"]}, ValueError, "has 'r2' twice"),
     ({"metric": [lambda y, p: 0]}, ValueError, "without a name; pass a dict"),
-    ({"metric": {"val_a": "r2"}}, ValueError, "'val_a'; pass a string that does not begin with"),
+    ({"metric": {"val_a": "r2"}}, ValueError, "'val_a'; pass a string that does not begin"),
     ({"metric": {"cost": "r2"}}, ValueError, "'cost', which another column has"),
     ({"metric": {3: "r2"}}, ValueError, "has the name 3"),
     ({"metric": {"a": 3}}, ValueError, "metric must be.*got 3"),
@@ -172,7 +172,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), REFUSED)
+@pytest.mark.parametrize(("arguments", "error", "message"), INVALID)
 def test_invalid_metric_raises(arguments, error, message):
     net = classifier()
     before = theta(net)
@@ -182,12 +182,12 @@ def test_invalid_metric_raises(arguments, error, message):
     assert theta(net) == before
 
 
-def test_probabilities_of_a_regression_raise():
+def test_regression_with_a_probability_scorer_raises():
     with pytest.raises(ValueError, match=r"squared_error.*it needs the probabilities of classes"):
         gpumlp.Trainer(regression()).fit(X, Y, 1, validation=(X, Y), metric="neg_log_loss")
 
 
-def test_undefined_score_is_nan_and_training_goes_on():
+def test_score_that_fails_during_training_is_nan():
     y = np.full(50, 0.01)
     net = gpumlp.MLP([4, 1], loss="squared_error", seed=1, backend="numpy")
     name = "neg_mean_poisson_deviance"
@@ -198,7 +198,7 @@ def test_undefined_score_is_nan_and_training_goes_on():
     assert history.epochs == 2
 
 
-def test_only_names_need_scikit_learn(monkeypatch):
+def test_scorer_name_without_scikit_learn_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     fit = gpumlp.Trainer(classifier()).fit
     assert fit(X, LABELS, 1, validation=(X, LABELS)).epochs == 1
