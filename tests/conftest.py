@@ -1,7 +1,8 @@
-"""What every test shares: a seeded generator, and property tests that repeat run for run."""
+"""Fixtures of all tests, and the settings of property tests, which repeat run for run."""
 
 import os
 import secrets
+import signal
 
 import hypothesis
 import numpy as np
@@ -16,22 +17,33 @@ def rng():
     return np.random.default_rng(20_16)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _default_sigint():
+    """Let Ctrl-C interrupt also where SIGINT is ignored on entry, as under nohup.
+
+    Child processes do not inherit a handler of Python's: in them the signal is not ignored either.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or fills the user's cache."""
+    """Each test has its own cache, so that none reads or fills the user's."""
     monkeypatch.setenv("GPUMLP_CACHE", str(tmp_path_factory.getbasetemp() / secrets.token_hex(8)))
     monkeypatch.delenv("GPUMLP_TUNE", raising=False)
 
 
 @pytest.fixture
 def no_waiting_for_the_disk(monkeypatch):
-    """An fsync takes up to 40 ms; processes that get killed do it, and so does one test."""
+    """Skip fsync, which takes up to 40 ms.  Tests of killed processes and one more test use it."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Of a checkpoint."""
+    """The path of a checkpoint."""
     return tmp_path / "run.safetensors"
 
 

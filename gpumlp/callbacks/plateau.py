@@ -85,8 +85,7 @@ class ReduceOnPlateau(Callback):
             self.cooling -= 1
             monitor.waited = 0
         if monitor.waited >= self.patience:
-            lr = check_rate("ReduceOnPlateau", trainer)
-            least = min(self.min_lr / lr, trainer.lr_factor)
+            least = min(self.min_lr / trainer.lr, trainer.lr_factor)
             trainer.lr_factor = max(self.factor * trainer.lr_factor, least)
             monitor.waited, self.cooling = 0, self.cooldown
 

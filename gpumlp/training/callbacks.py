@@ -106,18 +106,13 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
     return list(callbacks)
 
 
-def check_rate(who: str, trainer: Training) -> float:
-    """The base learning rate, which the callback `who` needs.
-
-    Raises:
-        ValueError: there is none, in `fit_lbfgs`.
-    """
-    if trainer.lr is None:
+def check_rate(who: str, trainer: Training) -> None:
+    """Raise ValueError if the callback `who` needs a learning rate and there is none."""
+    if trainer.lr == 0:  # in `fit_lbfgs`
         raise ValueError(
             f"{who} needs a learning rate, which L-BFGS does not have; leave it out, or train by "
             "gpumlp.Trainer, an estimator by another solver"
         )
-    return trainer.lr
 
 
 def call(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments: Any) -> list[Any]:
@@ -182,30 +177,30 @@ def _shown(row: Mapping[str, float]) -> dict[str, str]:
     return {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}
 
 
-def progress_display(asked: bool | None, total: int, done: Callable[[], int]) -> list[Callback]:
+def progress_display(progress: bool | None, total: int, done: Callable[[], int]) -> list[Callback]:
     """The callbacks that show the progress; `total` and `done` as in `ProgressBar`.
 
-    On a terminal this is a bar if `asked`, or, for None, if tqdm is installed.  If stderr is not a
-    terminal, it is one line per epoch if `asked`, and nothing for None.
+    On a terminal they show a bar; for progress=None only if tqdm is installed.  If stderr is not a
+    terminal, they print one line per epoch; for None nothing.
 
     Raises:
-        ImportError: a bar was asked for, and tqdm is not installed.
+        ImportError: a bar is requested, and tqdm is not installed.
     """
-    if asked is False or not sys.stderr:
+    if progress is False or not sys.stderr:
         return []
     if not sys.stderr.isatty():
-        return [ProgressLines()] if asked else []
+        return [ProgressLines()] if progress else []
     try:
         from tqdm import tqdm
     except ImportError as error:
-        if asked:
+        if progress:
             raise ImportError('for progress=True: pip install tqdm, or "gpumlp[cli]"') from error
         return []
     return [ProgressBar(tqdm, total, done)]
 
 
 class Interrupt:
-    """A context in which the first Ctrl-C only sets `asked`, so that the current step is completed.
+    """A context in which the first Ctrl-C only sets `requested`: the current step is completed.
 
     The second Ctrl-C raises KeyboardInterrupt immediately.
 
@@ -215,7 +210,7 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._previous: Any = None
 
     def __enter__(self) -> Self:
@@ -230,6 +225,6 @@ class Interrupt:
             signal.signal(signal.SIGINT, self._previous)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

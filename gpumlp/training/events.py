@@ -20,16 +20,14 @@ class Training(Protocol):
     """The steps done so far, over all fits."""
     epochs: int
     """The epochs done so far, over all fits."""
+    lr: float
+    """The base learning rate; 0 in `fit_lbfgs`, which has no learning rate."""
     stop: bool
     """A callback sets it to True to end the fit after the epoch."""
     lr_factor: float
     """The factor of the schedule's learning rate. A callback may set it; the next epoch uses it."""
     last_lr: float
     """The learning rate of the last step."""
-
-    @property
-    def lr(self) -> float | None:
-        """The base learning rate; None in `fit_lbfgs`, which has no learning rate."""
 
     @property
     def settings(self) -> Mapping[str, Any]:

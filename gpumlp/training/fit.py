@@ -169,7 +169,7 @@ class Fit:
     def _steps(self, interrupt: Interrupt) -> bool:
         """Do the remaining steps of the epoch; False if Ctrl-C came before the last."""
         while self.step < self.batches.steps:
-            if interrupt.asked:
+            if interrupt.requested:
                 return False
             self.trainer.step(self.batches)
             self.trainer.last_lr = self._lrs[self.step]

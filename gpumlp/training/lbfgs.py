@@ -61,7 +61,7 @@ def fit_lbfgs(
         sample_weight: (m,), 0 or more: L is the weighted mean.
         class_weight: a weight for each class, as list or mapping, or "balanced".
         callbacks: their hooks get, as trainer, an object with `net`, `history`, `steps`, `epochs`,
-            `stop` and `settings`; its `lr` is None, since there is no learning rate.
+            `stop` and `settings`; its `lr` is 0, since there is no learning rate.
             `on_step_end` and `on_epoch_end` are called after each iteration.
         metric: the metric of the validation data, as in `Trainer.fit`.
 
@@ -139,12 +139,11 @@ class Lbfgs:
         net, history: the network that is trained, and the history so far.
         steps, epochs: the number of iterations done.
         stop: a callback sets it to True to end the minimisation after the iteration.
-        lr, lr_factor, last_lr: None, 1 and 0: there is no learning rate.
+        lr, lr_factor, last_lr: 0, 1 and 0, since there is no learning rate.
         settings: the settings of the minimisation, by name.
     """
 
-    lr: float | None = None
-    lr_factor, last_lr = 1.0, 0.0
+    lr, lr_factor, last_lr = 0.0, 1.0, 0.0
 
     def __init__(
         self,
@@ -188,7 +187,7 @@ class Lbfgs:
 
     def _evaluate(self, theta: HostVector) -> tuple[float, HostVector]:
         """J and ∇J at a θ of SciPy; if they are not finite, a slope that rises from the last θ."""
-        if self._interrupt.asked:
+        if self._interrupt.requested:
             raise Ended("interrupted")
         self._assign(theta)
         J, gradient = self._objective()

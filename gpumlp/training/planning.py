@@ -106,21 +106,21 @@ def _validation(
 
 
 def outgrown(
-    error: OutOfMemoryError, trainer: Stepping, free: int | None, x: Any, y: Any, **asked: Any
+    error: OutOfMemoryError, trainer: Stepping, free: int | None, x: Any, y: Any, **arguments: Any
 ) -> OutOfMemoryError:
     """The error for a fit, or a new trainer, that needs too much: the plan, and what would fit.
 
     The arrays of the failed attempt are freed.  `free` is the number of bytes that were free before
-    the attempt; x, y and `asked` are arguments of `memory`.
+    the attempt; x, y and `arguments` are arguments of `memory`.
     """
     drop_tracebacks(error)
-    planned = memory(trainer, x, y, **asked)
+    planned = memory(trainer, x, y, **arguments)
     if free is None:
         return OutOfMemoryError(f"{error}\n{planned}")
     usable = free - int(SPARE * free)
 
     def fits(**changes: Any) -> bool:
-        return memory(trainer, x, y, **asked, **changes).total - planned.held <= usable
+        return memory(trainer, x, y, **arguments, **changes).total - planned.held <= usable
 
     sizes = f"{planned.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
     advice = _advice(trainer, planned, fits)

@@ -180,7 +180,7 @@ class Trainer:
             FloatingPointError: the training diverged.  θ is of no use then, but a checkpoint, which
                 always holds a finite θ, is as it was before.
         """
-        asked: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "validation": validation, "sample_weight": sample_weight, "class_weight": class_weight,
             "early_stopping": early_stopping, "metric": metric, "train_metric": train_metric,
             "data": data,
@@ -189,9 +189,9 @@ class Trainer:
         self.net.backend.synchronize()
         free = self.net.backend.free_memory()
         try:
-            return fit.fit(self, x, y, epochs, callbacks, progress, saved, **asked)
+            return fit.fit(self, x, y, epochs, callbacks, progress, saved, **arguments)
         except OutOfMemoryError as error:
-            raise planning.outgrown(error, self, free, x, y, **asked) from error
+            raise planning.outgrown(error, self, free, x, y, **arguments) from error
 
     def find_lr(
         self, x: Array, y: Array, *, start: float = 1e-7, end: float = 10.0, steps: int = 200,

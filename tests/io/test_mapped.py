@@ -17,7 +17,7 @@ from gpumlp.data.scratch import Store
 from gpumlp.io import mapped
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.mapped import FileRows, can_unmap, rows_of, unmap_pages
-from tests.loader.test_streaming import network, problem, trained
+from tests.support.streaming_cases import network, problem, trained
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 VALUES = np.random.default_rng(0).integers(0, 200, (5000, 40)).astype(np.float32)

@@ -1,58 +1,28 @@
-"""Data that stays on the host: the same θ, bit for bit, in both backends, whatever runs ahead."""
+"""Streamed data gives the same θ, bit for bit, in both backends and with late streams."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.feed import DeviceFeed
 from gpumlp.loader import placement
 from gpumlp.loader.examples import Examples
-from tests.support.harness.host_device import HostDevice
 from tests.support.harness.host_streams import HostCopies
+from tests.support.streaming_cases import M, network, problem, trained
 from tests.support.training_cases import Hook
 
-M, WIDTHS = 70, [13, 8, 3]  # minibatches of 16, and one of 6
 DTYPES = ["uint8", "int8", "int16", "float16", "bfloat16", "float32", "float64"]
-
-
-def kind(dtype: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-
-
-def problem(dtype: str, loss: str) -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 5, (M, WIDTHS[0])) / (1 if "int" in dtype else 3)
-    y = rng.integers(0, 3, (M, 3)) if loss == "squared_error" else rng.integers(0, 3, M)
-    return x.astype(kind(dtype)), y.astype(kind(dtype))
-
-
-def network(loss: str, precision: str, late: str = "") -> gpumlp.MLP:
-    """In the NumPy backend, or on the harness with these streams late."""
-    backend = CudaBackend(HostDevice(late=late), precision) if late else "numpy"
-    return gpumlp.MLP(WIDTHS, "tanh", loss=loss, precision=precision, backend=backend)
-
-
-def trained(net: gpumlp.MLP, x: Any, y: Any, data: str, **fit: Any) -> tuple[bytes, Any]:
-    """θ and the history of three epochs with all that reads the examples."""
-    trainer = gpumlp.Trainer(net, "adamw", lr=0.01, batch_size=16, clip_norm=1.0)
-    settings = {"validation": (x[:20], y[:20]), "train_metric": True, **fit}
-    weights = np.arange(M) % 4
-    history = trainer.fit(x, y, 3, sample_weight=weights, data=data, progress=False, **settings)
-    columns = {name: values for name, values in history.items() if name != "seconds"}
-    return b"".join(t.tobytes() for t in net.tensors().values()), columns
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("dtype", [*DTYPES, "int64", "bool", ">f4"])
-def test_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
+def test_streaming_in_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
     x, y = problem(dtype, loss)
     expected = trained(network(loss, precision), x, y, "device")
     assert trained(network(loss, precision), x, y, "stream") == expected
@@ -61,14 +31,14 @@ def test_the_numpy_backend(dtype: str, precision: str, loss: str) -> None:
 @pytest.mark.parametrize("late", ["copies", "work", "both"])
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", [*DTYPES, "int64", ">f4"])
-def test_the_cuda_backend(dtype: str, precision: str, late: str) -> None:
+def test_streaming_in_the_cuda_backend(dtype: str, precision: str, late: str) -> None:
     loss = {"copies": "softmax_cross_entropy"}.get(late, "squared_error")
     x, y = problem(dtype, loss)
     expected = trained(network(loss, precision, "copies"), x, y, "device")
     assert trained(network(loss, precision, late), x, y, "stream") == expected
 
 
-def test_a_file_is_trained_on_as_its_values_are(tmp_path: Any) -> None:
+def test_mapped_file_trains_as_its_values(tmp_path: Any) -> None:
     x, y = problem("uint8", "squared_error")
     files = []
     for name, a in (("x", x), ("y", y)):
@@ -115,7 +85,7 @@ BUGS = {
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_work_out_of_order_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_race_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, bug, late = BUGS[name]
     x, y = problem("uint8", "squared_error")
 
@@ -131,7 +101,7 @@ def test_work_out_of_order_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 # ---- what a step asks for ------------------------------------------------------------------------
 
 
-def test_a_step_waits_for_nothing_but_a_free_buffer() -> None:
+def test_step_waits_only_for_a_free_buffer() -> None:
     x, y = problem("uint8", "squared_error")
     net = network("squared_error", "float32", "copies")
     calls, steps = net.backend._device.calls, []
@@ -157,8 +127,8 @@ def test_a_step_waits_for_nothing_but_a_free_buffer() -> None:
     assert steps[4][-1].startswith("kernel end")  # nothing is fetched beyond the epoch
 
 
-def test_an_epoch_goes_on_from_any_step() -> None:
-    """What was fetched for another step is dropped."""
+def test_epoch_can_begin_at_any_step() -> None:
+    """Rows that were fetched for another step are dropped."""
     x, y = problem("int8", "squared_error")
     net = network("squared_error", "float32", "both")
     trainer = gpumlp.Trainer(net, "sgd", batch_size=16)
@@ -180,8 +150,8 @@ def test_auto_streams_what_does_not_fit() -> None:
     x, y = problem("uint8", "squared_error")
     net = network("squared_error", "float32", "copies")
     device = net.backend._device
-    beside = placement._beside(net, 16, M)
-    for free, streamed in ((beside + M * 16 * 4, False), (beside + M * 16 * 4 - 1, True)):
+    needed = placement._of_steps(net, 16, M) + M * 16 * 4
+    for free, streamed in ((needed, False), (needed - 1, True)):
         device.limit = device.live + free
         data = Examples.checked(net, x, y, rows=16)
         assert (data.x is x, data.y is y) == (streamed, streamed)
@@ -191,7 +161,7 @@ def test_auto_streams_what_does_not_fit() -> None:
     assert net.backend.owns(data.y)
 
 
-def test_auto_on_the_cpu_casts_what_is_in_memory_and_leaves_files_alone(tmp_path: Any) -> None:
+def test_auto_on_the_cpu_streams_only_mapped_files(tmp_path: Any) -> None:
     net = network("squared_error", "float32")
     for dtype in ("float32", "uint8"):
         x, y = problem(dtype, "squared_error")
@@ -204,14 +174,14 @@ def test_auto_on_the_cpu_casts_what_is_in_memory_and_leaves_files_alone(tmp_path
         np.testing.assert_array_equal(cast, x)
 
 
-def test_another_word_is_refused() -> None:
+def test_invalid_data_argument_raises() -> None:
     x, y = problem("uint8", "squared_error")
     with pytest.raises(ValueError, match='data must be "auto", "device" or "stream", got \'disk\''):
         trained(network("squared_error", "float32"), x, y, "disk")
 
 
 @pytest.mark.parametrize("late", ["", "both"])
-def test_a_run_resumes_wherever_its_data_lies(late: str, tmp_path: Any) -> None:
+def test_run_resumes_with_data_streamed_or_not(late: str, tmp_path: Any) -> None:
     x, y = problem("float64", "squared_error")
     file = tmp_path / "run.safetensors"
 

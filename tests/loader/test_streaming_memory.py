@@ -1,4 +1,4 @@
-"""Data that stays on the host is never read, cast or copied as a whole."""
+"""Streamed data is never read, cast or copied as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import gpumlp
 from gpumlp.backends.feed import take_rows
 from gpumlp.io.threads import Threads
-from tests.loader.test_streaming import network, problem, trained
+from tests.support.streaming_cases import network, problem, trained
 
 
 def odd_layouts() -> dict[str, Any]:
@@ -27,7 +27,7 @@ def odd_layouts() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", odd_layouts())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rows_are_taken_without_the_rest(name: str, dtype: str) -> None:
+def test_only_the_rows_of_a_minibatch_are_read(name: str, dtype: str) -> None:
     source = odd_layouts()[name]
     index = np.random.default_rng(1).integers(0, len(source), 50)
     out = np.empty((50, *source.shape[1:]), dtype)
@@ -68,7 +68,7 @@ def test_a_file_is_never_in_memory_as_a_whole(data: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_named_in_any_piece(
+def test_value_that_is_not_finite_raises_in_every_chunk(
     dtype: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 100)
@@ -82,7 +82,7 @@ def test_what_is_not_finite_is_named_in_any_piece(
         trained(net, x, y, "stream")
 
 
-def test_what_the_storage_type_cannot_hold_is_named_wherever_it_lies(
+def test_value_beyond_the_storage_type_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 100)

@@ -1,8 +1,8 @@
-"""A training run for the tests of checkpoints: in this process, or in one that gets killed.
+"""A training run for the tests of checkpoints, in this process or in one that is killed.
 
     python kill_worker.py CHECKPOINT
 
-prints the time when the training starts and after each step, before its checkpoint is written.
+The script prints the time at the start and after each step, before the checkpoint is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Clock(gpumlp.Callback):
 
 
 def run(checkpoint=None, *, net=None, trainer=None, data_seed=0, label_seed=0, **fit):
-    """The trainer after a fit with all that a checkpoint has to keep; keywords change a part."""
+    """The trainer after a fit that uses all that a checkpoint saves; keywords change settings."""
     rng = np.random.default_rng(data_seed)
     x = rng.standard_normal((60, 5))
     noise = np.random.default_rng([1, label_seed]).random(60)
@@ -41,7 +41,7 @@ def run(checkpoint=None, *, net=None, trainer=None, data_seed=0, label_seed=0, *
 
 
 def outcome(trainer):
-    """All that a run ends with, but for the seconds: bytes and numbers to compare exactly."""
+    """The result of a run without the seconds: bytes and numbers to compare exactly."""
     history = {**trainer.history, "seconds": len(trainer.history["seconds"])}
     theta = trainer.net.theta.flat.tobytes()
     ended = (trainer.history.stopped, trainer.history.best_epoch, trainer.steps, trainer.epochs)

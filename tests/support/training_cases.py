@@ -1,4 +1,4 @@
-"""Small networks and data that the tests of training share."""
+"""Small networks, data and callbacks for the tests of training."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ X = RNG.standard_normal((50, 4))
 Y = np.stack([np.sin(X[:, 0]) + X[:, 1], X[:, 2] * X[:, 3]], axis=1)
 LABELS = (X[:, 0] + X[:, 1] > 0).astype(np.int64) + (X[:, 2] > 1)
 WEIGHTS = RNG.integers(0, 4, 50).astype(float)
+FOLDABLE = [  # optimizer, its parameters, regularizer: the update can be folded
+    ("sgd", {}, None), ("sgd", {}, gpumlp.L2(0.1, biases=0.5)), ("sgd", {}, gpumlp.L2(0.1)),
+    ("sgd", {}, gpumlp.ElasticNet(0, 0.1, biases=False)), ("momentum", {}, None),
+    ("momentum", {"mu": 0.5}, gpumlp.L2(0.0)),
+]  # fmt: skip
 
 
 def regression(**settings):

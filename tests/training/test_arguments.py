@@ -1,4 +1,4 @@
-"""Arguments that are not as said: one error each, and nothing trained."""
+"""Invalid arguments raise one error each, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BAD_TRAINERS = [
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), BAD_TRAINERS)
-def test_trainer_refuses(arguments, error, message):
+def test_invalid_trainer_argument_raises(arguments, error, message):
     with pytest.raises(error, match=message):
         gpumlp.Trainer(**{"net": regression(), **arguments})
 
@@ -67,7 +67,7 @@ BAD_FITS = [
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), BAD_FITS)
-def test_fit_refuses_before_anything_is_trained(arguments, error, message):
+def test_invalid_fit_argument_raises_before_training(arguments, error, message):
     net = regression()
     before = theta(net)
     trainer = gpumlp.Trainer(net)
@@ -81,12 +81,12 @@ def test_fit_refuses_before_anything_is_trained(arguments, error, message):
     "arguments",
     [{"patience": 0}, {"min_delta": -1.0}, {"monitor": "lr"}, {"monitor": 3}, {"mode": "up"}],
 )
-def test_early_stopping_refuses(arguments):
+def test_invalid_early_stopping_raises(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         gpumlp.EarlyStopping(**arguments)
 
 
-def test_values_beyond_the_networks_dtype_are_refused():
+def test_values_beyond_the_dtype_raise():
     net = regression(precision="float32")
     with pytest.raises(ValueError, match="x has values up to 1e\\+300, beyond the network's float"):
         gpumlp.Trainer(net).fit(np.full((3, 4), 1e300), Y[:3])

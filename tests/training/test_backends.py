@@ -1,4 +1,4 @@
-"""What a step asks of its backend, and that the CUDA backend trains as the NumPy backend does."""
+"""The operations of a step, and the CUDA backend against the NumPy backend."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_step_allocates_no_array():
     assert max(peaks[:-1]) < blas_threads() * 4 << 20
 
 
-class CountingRoom:
+class CountingBackend:
     """The NumPy backend, with a count of the calls to each operation."""
 
     def __init__(self, precision):
@@ -61,8 +61,8 @@ class CountingRoom:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_step_asks_the_backend_for_the_algorithms_operations_alone(weighted):
-    backend = CountingRoom("float32")
+def test_step_calls_only_the_operations_of_the_algorithms(weighted):
+    backend = CountingBackend("float32")
     net = gpumlp.MLP([4, 6, 5, 3], backend=backend)
     before, steps = {}, []
 
@@ -84,7 +84,7 @@ def test_a_step_asks_the_backend_for_the_algorithms_operations_alone(weighted):
     assert steps == [expected] * 6
 
 
-def test_data_that_the_backend_can_use_as_it_is_is_not_copied():
+def test_usable_data_is_not_copied():
     net = regression()
     data = Examples.checked(net, X, Y)
     assert data.x is X
@@ -92,7 +92,7 @@ def test_data_that_the_backend_can_use_as_it_is_is_not_copied():
     assert Examples.checked(net, X[:, ::-1], Y).x.flags.c_contiguous
 
 
-# ---- the CUDA backend over the harness -------------------------------------------------------------
+# ---- the CUDA backend on the harness -------------------------------------------------------------
 
 
 def on_the_harness(precision="float64"):
@@ -113,24 +113,7 @@ def test_the_cuda_backend_trains_as_the_numpy_backend_does():
         )
 
 
-def test_the_cuda_backend_resumes_bit_for_bit(tmp_path):
-    def fit(*path, **fit):
-        return run(*path, net={"backend": on_the_harness("float32")[1]}, epochs=3, **fit)
-
-    def fail(trainer):
-        if trainer.steps == STEPS + 5:
-            raise StopIteration
-
-    path = tmp_path / "run.safetensors"
-    with pytest.raises(StopIteration):
-        fit(path, checkpoint_every=2, callbacks=[Hook(fail)])
-    resumed, whole = fit(path, resume=True), fit()
-    assert resumed.net.theta.flat.values.tobytes() == whole.net.theta.flat.values.tobytes()
-    assert resumed.slots.values.tobytes() == whole.slots.values.tobytes()
-    assert resumed.history["cost"] == whole.history["cost"]
-
-
-def test_a_step_of_the_cuda_backend_launches_work_and_nothing_else():
+def test_cuda_step_only_launches_work():
     device, backend = on_the_harness()
     steps = []
 

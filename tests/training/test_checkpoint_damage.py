@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged or of another run: each is refused, and nothing is changed."""
+"""Checkpoints that are damaged or of another run raise an error and change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.kill_worker import run
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The bytes of a checkpoint and of a saved network, in a file of each kind."""
+    """The bytes of a checkpoint and of a saved network."""
     folder = tmp_path_factory.mktemp("files")
     trainer = run(folder / "checkpoint", epochs=2)
     trainer.net.save(folder / "network")
@@ -30,7 +30,7 @@ def refuse(path, data):
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "network"])
-def test_every_flipped_bit_is_noticed(path, files, kind):
+def test_flipped_bit_raises(path, files, kind):
     data, rng = files[kind], random.Random(1)
     header = 8 + int.from_bytes(data[:8], "little")
     for i in range(500):
@@ -41,7 +41,7 @@ def test_every_flipped_bit_is_noticed(path, files, kind):
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "network"])
-def test_every_truncation_is_noticed(path, files, kind):
+def test_truncated_file_raises(path, files, kind):
     data, rng = files[kind], random.Random(2)
     for _ in range(500):
         refuse(path, data[: rng.randrange(len(data))])
@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_changes_nothing(path, files):
         ({"validation": None, "early_stopping": None}, "early_stopping"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(path, files, other, named):
+def test_checkpoint_of_another_run_raises(path, files, other, named):
     path.write_bytes(files["checkpoint"])
     kept = {"epochs": 2, **other}
     with pytest.raises(CheckpointError, match=f"of a run with other {named}: "):
@@ -94,13 +94,13 @@ def test_a_checkpoint_of_another_run_is_refused(path, files, other, named):
     assert path.read_bytes() == files["checkpoint"]
 
 
-def test_the_seed_of_the_initial_weights_does_not_matter(path, files):
+def test_other_seed_of_initial_weights_resumes(path, files):
     path.write_bytes(files["checkpoint"])
     same = run(path, resume=True, epochs=2, net={"seed": 9})
     assert same.net.theta.flat.tobytes() == run(epochs=2).net.theta.flat.tobytes()
 
 
-def test_a_saved_network_is_no_checkpoint(path, files):
+def test_saved_network_as_checkpoint_raises(path, files):
     path.write_bytes(files["network"])
     with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
         run(path, resume=True)

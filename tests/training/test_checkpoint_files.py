@@ -1,4 +1,4 @@
-"""What checkpoint files hold, and how they are written: whole or not at all."""
+"""The contents of checkpoint files, which are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_checkpoint_is_readable_and_loads_as_the_network(path):
     )
 
 
-def test_a_checkpoint_keeps_the_best_theta_beside_the_last(path):
+def test_checkpoint_holds_the_best_and_the_last_theta(path):
     trainer = run(path, trainer={"lr": 0.3, "schedule": "constant"}, early_stopping=2, epochs=40)
     tensors, _ = storage.read(path)
     for name, best in trainer.net.tensors().items():  # restored
@@ -57,7 +57,7 @@ def test_weights_assigned_in_fortran_order_survive(path):
     np.testing.assert_array_equal(gpumlp.MLP.load(path, backend="numpy").layers[0].W, W)
 
 
-def test_a_file_of_torchs_loads_with_a_note(path):
+def test_file_of_torch_loads_with_a_warning(path):
     torch = pytest.importorskip("torch")
     save = pytest.importorskip("safetensors.torch").save_file
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_a_file_of_torchs_loads_with_a_note(path):
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(path, monkeypatch):
+def test_file_is_synced_before_it_is_renamed(path, monkeypatch):
     path.write_bytes(b"old")
     seen = []
 
@@ -116,7 +116,7 @@ def test_a_rename_that_fails_leaves_the_old_file_and_no_other(path, monkeypatch,
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_killed_writers_leavings_are_swept_and_nothing_else(path):
+def test_only_temporary_files_of_killed_writers_are_removed(path):
     orphan, stranger = (
         path.with_name(f"{path.name}.{middle}.tmp") for middle in ("0123abcd", "mine.too")
     )

@@ -1,9 +1,8 @@
-"""Settings of training where they meet: every two of them together, in both backends.
+"""Combinations of the settings of a training: every two of them together, in both backends.
 
-Each case is a row of a table in which every pair of settings occurs; what holds of each setting by
-itself holds of them all: a run that died goes on bit for bit, both backends agree, memory is planned
-to the byte, micro-batches and streams change nothing, and what does not go together is refused by
-the constructor.
+Each case is a row of a table in which every pair of settings occurs.  In each row a run that died
+goes on bit for bit, both backends agree, memory is planned to the byte, and micro-batches and
+streams change nothing.  The constructor refuses settings that exclude each other.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ LR = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "muon": 0.02}
 GROUPS = {"biases": Group(lr=2.0), "first": Group(lr=0.5), "last": Group(lr=1.5)}
 EPOCHS = 3
 
-# what a network, a trainer and a fit may be given; None and the first are what they are without
+# settings of a network, a trainer and a fit; the first of each is its default in these tests
 FACTORS: dict[str, list[Any]] = {
     "optimizer": list(gpumlp.OPTIMIZERS),
     "precision": ["float64", "float32", "tf32", "bfloat16", "float16"],
@@ -73,10 +72,10 @@ OF_TRAINER = (
 
 
 def pairwise() -> list[Case]:
-    """Rows in which every two settings of two factors occur together; greedy, the same each time.
+    """Rows in which every two settings of two factors occur together, found greedily.
 
-    A row begins with a pair that is missing; each further factor takes the setting that brings the
-    most missing pairs with what the row has.
+    A row begins with a missing pair.  Each further factor takes the setting that adds the most
+    missing pairs to the row.  The rows are the same in each run.
     """
     sizes = [len(values) for values in FACTORS.values()]
     n, rng = len(sizes), np.random.default_rng(0)
@@ -117,7 +116,7 @@ def trainer_of(case: Case, net: gpumlp.MLP) -> gpumlp.Trainer:
 
 
 def allowed(case: Case, backend: Any) -> Case:
-    """The case with what the constructor refuses changed as its error says."""
+    """The case, changed as the constructor's errors say."""
     case = dict(case)
     for _ in range(4):
         try:
@@ -139,7 +138,7 @@ def allowed(case: Case, backend: Any) -> Case:
 
 
 def asked(case: Case) -> dict[str, Any]:
-    """Arguments of `fit`, of which `memory` takes all but the callbacks."""
+    """Arguments of `fit` and of `memory`."""
     x, y = X.astype(case["dtype"]), TARGETS[case["loss"]]
     y = y if y.ndim == 1 else y.astype(case["dtype"])
     found = {
@@ -153,7 +152,7 @@ def asked(case: Case) -> dict[str, Any]:
 
 
 def state(trainer: gpumlp.Trainer) -> list[bytes]:
-    """All the arrays that further steps begin with."""
+    """All arrays that further steps depend on."""
     trainer.net.backend.synchronize()
     arrays = [trainer.net.theta.flat, trainer.slots, trainer.scaling]
     arrays += [] if trainer.average is None else trainer.average.both(trainer.net)
@@ -161,7 +160,7 @@ def state(trainer: gpumlp.Trainer) -> list[bytes]:
 
 
 def fitted(case: Case, backend: Any, **fit: Any) -> Any:
-    """All that a fit ends with, but for the seconds, and the trainer."""
+    """The trainer, and the result of a fit without the seconds."""
     trainer = trainer_of(case, network(case, backend))
     for _ in range(case["fits before"]):
         trainer.fit(**asked(case), epochs=1, progress=False)
@@ -179,7 +178,7 @@ def fitted(case: Case, backend: Any, **fit: Any) -> Any:
 
 
 def close(got: gpumlp.Trainer, want: gpumlp.Trainer, tolerance: float) -> None:
-    """θ, slots and history, to rounding."""
+    """Assert that θ, slots and history agree but for rounding."""
     pairs = [(got.net.theta.flat, want.net.theta.flat), (got.slots, want.slots)]
     pairs += [(got.history[name], want.history[name]) for name in want.history if name != "seconds"]
     for one, other in pairs:
@@ -187,7 +186,15 @@ def close(got: gpumlp.Trainer, want: gpumlp.Trainer, tolerance: float) -> None:
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max(initial=0))
 
 
-ROWS = pairwise()
+# no row of `pairwise` meets all conditions of a folded update; these do
+FOLDED = [
+    {**{name: values[0] for name, values in FACTORS.items()}, **change}
+    for change in (
+        {"optimizer": "sgd", "activation": "relu", "checkpoint_every": 3},
+        {"optimizer": "momentum", "accumulate": 3, "ema": 0.9, "died": "at an epoch"},
+    )
+]
+ROWS = [*pairwise(), *FOLDED]
 BACKENDS = ("numpy", "harness")
 
 
@@ -196,7 +203,7 @@ def opened(case: Case, backend: str) -> Any:
 
 
 def on_backend(case: Case, backend: str) -> Case:
-    """The case as the backend can have it: NumPy's has two precisions, and slots of θ's."""
+    """The case for the backend: NumPy's has two precisions, and only slots of θ's precision."""
     case = dict(case)
     if backend == "numpy":
         if case["precision"] != "float64":
@@ -209,7 +216,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def dying(case: Case) -> gpumlp.Callback:
-    """Ends the run in its third and last epoch."""
+    """A callback that ends the run in its third and last epoch."""
     steps, before = -(-M // min(case["batch_size"], M)), case["fits before"]
     last = (2 + before) * steps + (steps + 1) // 2
     if case["died"] == "at an epoch":
@@ -226,23 +233,23 @@ def dying(case: Case) -> gpumlp.Callback:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", range(len(ROWS)))
-def test_a_run_that_died_goes_on_bit_for_bit(row: int, backend: str, tmp_path: Any) -> None:
+def test_interrupted_run_resumes_bit_for_bit(row: int, backend: str, tmp_path: Any) -> None:
     case = on_backend(ROWS[row], backend)
     saved = {"checkpoint": tmp_path / "c.safetensors", "checkpoint_every": case["checkpoint_every"]}
     _, whole = fitted(case, opened(case, backend))
     try:
         stopped, end = fitted(case, opened(case, backend), callbacks=[dying(case)], **saved)
-        # or early stopping came before, or Ctrl-C within the last step of all
+        # early stopping may come before, and Ctrl-C may come in the very last step
         assert stopped.history.stopped == "interrupted" or end == whole
     except Die:
         assert case["died"] != "by Ctrl-C"
     assert fitted(case, opened(case, backend), resume=True, **saved)[1] == whole
-    if backend == "numpy":  # and what is at its end stays so
+    if backend == "numpy":  # a finished run does not change
         assert fitted(case, backend, resume=True, **saved)[1] == whole
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)))
-def test_both_backends_agree(row: int) -> None:
+def test_backends_agree(row: int) -> None:
     case = on_backend({**ROWS[row], "precision": "float64"}, "numpy")
     want, _ = fitted(case, "numpy")
     got, _ = fitted(case, opened(case, "harness"))
@@ -260,14 +267,14 @@ def test_micro_batches_change_nothing(row: int) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("row", range(len(ROWS)))
-def test_where_the_data_lies_changes_no_bit(row: int, backend: str) -> None:
+def test_streaming_changes_no_bit(row: int, backend: str) -> None:
     case = on_backend(ROWS[row], backend)
     ends = [fitted({**case, "data": way}, opened(case, backend))[1] for way in ("device", "stream")]
     assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)))
-def test_memory_is_planned_to_the_byte(row: int) -> None:
+def test_planned_memory_is_exact(row: int) -> None:
     case = on_backend(ROWS[row], "harness")
     backend = opened(case, "harness")
     device = backend._device
@@ -280,9 +287,16 @@ def test_memory_is_planned_to_the_byte(row: int) -> None:
     assert device.live == planned.held
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_folded_rows_fold(backend: str) -> None:
+    for row in FOLDED:
+        case = on_backend(row, backend)
+        assert trainer_of(case, network(case, opened(case, backend))).folds
+
+
 @pytest.mark.parametrize("row", range(len(ROWS)))
-def test_copies_and_range_tests_leave_a_trainer_as_it_is(row: int) -> None:
-    """And the copy goes on as the trainer does."""
+def test_copies_and_range_tests_do_not_change_the_trainer(row: int) -> None:
+    """The copy goes on as the trainer does."""
     backend = BACKENDS[row % 2]
     case = on_backend(ROWS[row], backend)
     trainer = trainer_of(case, network(case, opened(case, backend)))

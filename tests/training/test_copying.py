@@ -1,4 +1,4 @@
-"""Copies and pickles of a trainer, and of what uses a backend, go on as the original does."""
+"""Copies and pickles of trainers and backends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATEFUL: list[dict[str, Any]] = [
 
 
 def trained(trainer: gpumlp.Trainer, epochs: int = 2) -> list[bytes]:
-    """All that a further fit begins with."""
+    """Train, and return all that a further fit depends on."""
     x, y, weights = problem(45)
     trainer.fit(x, y, epochs, sample_weight=weights, progress=False)
     arrays = [trainer.net.theta.flat, trainer.slots, trainer.scaling]
@@ -45,7 +45,7 @@ def twin_of(trainer: gpumlp.Trainer, way: str) -> gpumlp.Trainer:
 
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("settings", STATEFUL)
-def test_a_copy_goes_on_by_itself_as_the_original_does(settings: Any, way: str) -> None:
+def test_copy_trains_as_the_original_does(settings: Any, way: str) -> None:
     net = classifier(regularizer=None)
     trainer = gpumlp.Trainer(net, lr=0.01, batch_size=20, **settings)
     trained(trainer)
@@ -61,8 +61,8 @@ def test_a_copy_goes_on_by_itself_as_the_original_does(settings: Any, way: str) 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16", "float16"])
 @pytest.mark.parametrize("settings", STATEFUL)
-def test_in_the_cuda_backend(settings: Any, precision: str) -> None:
-    """Of a device that gives memory full of NaN; 16-bit slots, too."""
+def test_copy_in_the_cuda_backend(settings: Any, precision: str) -> None:
+    """The device's new memory is full of NaN.  Slots of 16 bits are tested, too."""
     if precision == "bfloat16" and settings["optimizer"] != "muon":
         settings = settings | {"slot_precision": "bfloat16"}
     gpu = on_cuda_backend(classifier(precision="float32", regularizer=None), precision=precision)
@@ -73,23 +73,23 @@ def test_in_the_cuda_backend(settings: Any, precision: str) -> None:
     assert trained(twin) == trained(trainer)
 
 
-def test_a_copy_that_is_not_deep_shares_the_network() -> None:
+def test_shallow_copy_shares_the_network() -> None:
     trainer = gpumlp.Trainer(classifier(), batch_size=20, ema=0.9)
     twin = copy.copy(trainer)
     assert (twin.net, twin.slots, twin.average) == (trainer.net, trainer.slots, trainer.average)
     assert vars(twin) == vars(trainer)
 
 
-def test_before_the_first_step() -> None:
+def test_copy_before_the_first_step() -> None:
     for way in COPIES:
         trainer = gpumlp.Trainer(classifier(), "muon", batch_size=20, ema=0.9)
         assert trained(twin_of(trainer, way)) == trained(trainer)
 
 
-# ---- backends ---------------------------------------------------------------------------------------
+# ---- backends ------------------------------------------------------------------------------------
 
 
-def test_a_backend_is_no_part_of_its_users() -> None:
+def test_backend_is_not_copied() -> None:
     """A copy of it would open the device a second time; a pickle cannot hold one."""
     for backend in (CudaBackend(HostDevice()), gpumlp.get_backend("numpy", "float64")):
         assert copy.deepcopy(backend) is copy.copy(backend) is backend

@@ -14,7 +14,7 @@ from tests.support.training_cases import LABELS, WEIGHTS, Hook, X, Y, classifier
 def reference(
     net, x, y, *, weights=None, batch_size, epochs, lr, seed=0, clip=None, lam=0.0, shuffle=True
 ):  # fmt: skip
-    """The θ that sgd ends with, by name, and the cost of each epoch."""
+    """θ after the last step of sgd, by name, and the cost of each epoch."""
     W1, b1, W2, b2 = (net.tensors()[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))
     weights = np.ones(len(x)) if weights is None else weights
     costs = []
@@ -47,7 +47,7 @@ def reference(
 @pytest.mark.parametrize("batch_size", [50, 16, 7, 1, 1000])  # 16 leaves 2 examples, 7 leaves 1
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("clip", "lam"), [(None, 0.0), (0.3, 0.05)])
-def test_sgd_is_the_loop_written_out(batch_size, weighted, clip, lam):
+def test_sgd_equals_a_plain_loop(batch_size, weighted, clip, lam):
     net = regression(regularizer=gpumlp.L2(lam) if lam else None)
     weights = WEIGHTS if weighted else None
     expected, costs = reference(
@@ -82,7 +82,7 @@ def test_every_optimizer_learns(name, precision):
 # ---- weights -----------------------------------------------------------------------------------
 
 
-def test_sample_weight_is_the_row_repeated():
+def test_sample_weight_equals_repeated_rows():
     counts = WEIGHTS.astype(int)
     weighted, repeated = regression(), regression()
     gpumlp.Trainer(weighted, "adam", batch_size=50).fit(X, Y, 20, sample_weight=counts)
@@ -92,7 +92,7 @@ def test_sample_weight_is_the_row_repeated():
 
 
 @pytest.mark.parametrize("class_weight", [[1, 2, 0.5], {1: 2.0, 2: 0.5}, "balanced"])
-def test_class_weight_is_a_sample_weight(class_weight):
+def test_class_weight_equals_sample_weight(class_weight):
     nets = [classifier(), classifier()]
     per_class = np.array([1, 2, 0.5])
     if class_weight == "balanced":

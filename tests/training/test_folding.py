@@ -1,4 +1,4 @@
-"""The update folded into the weight-gradient product: the same steps, and only where it is."""
+"""The update folded into the weight-gradient product gives the same steps."""
 
 from __future__ import annotations
 
@@ -22,12 +22,8 @@ from tests.support.cuda_networks import (
     problem,
     relative,
 )
+from tests.support.training_cases import FOLDABLE
 
-FOLDABLE = [
-    ("sgd", {}, None), ("sgd", {}, gpumlp.L2(0.1, biases=0.5)), ("sgd", {}, gpumlp.L2(0.1)),
-    ("sgd", {}, gpumlp.ElasticNet(0, 0.1, biases=False)), ("momentum", {}, None),
-    ("momentum", {"mu": 0.5}, gpumlp.L2(0.0)),
-]  # fmt: skip
 SCHEDULE = "one_cycle" if "one_cycle" in gpumlp.SCHEDULES else "warmup_cosine"
 
 
@@ -45,7 +41,7 @@ def trained(net: gpumlp.MLP, optimizer: Any, fold: bool | None, **settings: Any)
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize(("name", "params", "omega"), FOLDABLE)
-def test_the_same_steps(
+def test_folded_steps_equal_separate_updates(
     name: str, params: Any, omega: Any, precision: str, backend: str, f: str
 ) -> None:
     optimizer, runs = gpumlp.OPTIMIZERS[name].set(**params), []
@@ -54,9 +50,9 @@ def test_the_same_steps(
         net = on_cuda_backend(net) if backend == "harness" else net
         runs.append(trained(net, optimizer, fold))
     apart, *folded = runs
-    assert isinstance(apart._updating, Apart)
+    assert isinstance(apart.updating, Apart)
     for trainer in folded:
-        assert isinstance(trainer._updating, Folded)
+        assert isinstance(trainer.updating, Folded)
         for ours, theirs in (
             (trainer.net.theta.flat, apart.net.theta.flat), (trainer.slots, apart.slots)
         ):  # fmt: skip
@@ -71,9 +67,7 @@ def test_the_same_steps(
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 @pytest.mark.parametrize(("name", "params", "omega"), FOLDABLE)
-def test_the_same_steps_in_less_precision(
-    name: str, params: Any, omega: Any, precision: str
-) -> None:
+def test_folded_steps_in_low_precision(name: str, params: Any, omega: Any, precision: str) -> None:
     """The gradient is added in float32, and so more exactly than it would have been stored."""
     optimizer, net = gpumlp.OPTIMIZERS[name].set(**params), classifier("tanh", precision="float32")
     start, runs = net.tensors(), []
@@ -92,17 +86,17 @@ def test_the_same_steps_in_less_precision(
 @pytest.mark.parametrize(
     ("optimizer", "settings", "network", "reason"),
     [
-        ("adamw", {}, {}, "adamw needs the gradient beside its state"),
+        ("adamw", {}, {}, "adamw needs the gradient in addition to its state"),
         ("nesterov", {}, {}, "nesterov needs the gradient"),
         ("sgd", {"clip_norm": 1.0}, {}, "clip_norm needs the norm of the whole gradient first"),
-        ("sgd", {}, {"regularizer": gpumlp.L1(0.1)}, "gradient of l1 is no multiple of"),
-        ("sgd", {}, {"regularizer": gpumlp.ElasticNet(0.1, 0.1)}, "gradient of elastic_net is no"),
+        ("sgd", {}, {"regularizer": gpumlp.L1(0.1)}, "gradient of l1 is not a multiple of"),
+        ("sgd", {}, {"regularizer": gpumlp.ElasticNet(0.1, 0.1)}, "gradient of elastic_net is not"),
         ("momentum", {}, {"regularizer": gpumlp.L2(0.1)}, "with momentum, l2 goes through the vel"),
         ("sgd", {}, {"precision": "float16"}, "float16 skips a step whose gradient overflows"),
         ("momentum", {"slot_precision": "bfloat16"}, {"precision": "tf32"}, "slots of 16 bits are"),
     ],
 )
-def test_where_it_would_be_another_step_it_is_not_done(
+def test_fold_that_would_change_the_step_raises(
     optimizer: str, settings: Any, network: Any, reason: str
 ) -> None:
     net = on_cuda_backend(classifier(precision="float32", regularizer=None), **network)
@@ -112,7 +106,7 @@ def test_where_it_would_be_another_step_it_is_not_done(
 
 
 def test_no_gradient_buffer_and_no_pass_over_the_weights() -> None:
-    """SGD in float32: the products are the update, and a launch moves the biases."""
+    """SGD in float32: the products update the weights, and one launch the biases."""
     allocated, launches = [], []
     for fold in (False, None):
         gpu = on_cuda_backend(classifier("relu", precision="float32", regularizer=gpumlp.L2(0.1)))
@@ -135,25 +129,11 @@ def test_no_gradient_buffer_and_no_pass_over_the_weights() -> None:
     assert [call.removesuffix(" factors") for call in folded] == apart
 
 
-def test_a_folded_run_resumes_bit_for_bit(tmp_path: Any) -> None:
-    x, y, _ = problem(70)
-
-    def run(epochs: int, **fit: Any) -> Any:
-        net = classifier(precision="float32", regularizer=None)
-        trainer = gpumlp.Trainer(net, "momentum", batch_size=16)
-        trainer.fit(x, y, epochs, progress=False, **fit)
-        return trainer.net.theta.flat.tobytes(), trainer.slots.tobytes()
-
-    path = tmp_path / "run.safetensors"
-    run(2, checkpoint=path)
-    assert run(4, checkpoint=path, resume=True) == run(4)
-
-
 # ---- NumPy's BLAS --------------------------------------------------------------------------------
 
 
 def test_numpys_blas_can_be_called_here() -> None:
-    """As in every wheel of NumPy for Linux and macOS."""
+    """Every wheel of NumPy for Linux and macOS allows it."""
     assert numpy_blas() is not None
 
 
@@ -162,7 +142,7 @@ def test_numpys_blas_can_be_called_here() -> None:
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1), (3, 5, 7), (1, 9, 4), (9, 1, 4), (9, 4, 1), (2, 3, 0)]
 )
-def test_products(shape: tuple[int, int, int], ways: tuple[int, int], dtype: str) -> None:
+def test_blas_product(shape: tuple[int, int, int], ways: tuple[int, int], dtype: str) -> None:
     (m, n, k), rng, blas = shape, np.random.default_rng(0), numpy_blas()
     assert blas is not None
     a, b = (
@@ -193,7 +173,7 @@ def test_products_that_it_cannot_do_are_errors() -> None:
         np.testing.assert_array_equal(wrong[2], before)
 
 
-def test_without_it_nothing_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fold_without_numpys_blas_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpumlp.backends.numpy.backend.numpy_blas", lambda: None)
     net = classifier(regularizer=None)
     assert not gpumlp.Trainer(net, "sgd").folds
@@ -201,8 +181,8 @@ def test_without_it_nothing_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
         gpumlp.Trainer(net, "sgd", fold=True)
 
 
-def test_nan_and_infinity_show() -> None:
-    """A diverging step is an error as it is with a gradient of its own."""
+def test_diverging_folded_step_raises() -> None:
+    """The error is the same as with a separate update."""
     x, y, _ = problem(64)
     net = classifier("relu", precision="float32", regularizer=None)
     with warnings.catch_warnings(), pytest.raises(FloatingPointError, match="training diverged"):
@@ -210,8 +190,8 @@ def test_nan_and_infinity_show() -> None:
 
 
 @pytest.mark.parametrize("fold", ["yes", 1, "no"])
-def test_a_fold_that_is_no_answer(fold: Any) -> None:
-    """A word would pass for True."""
+def test_invalid_fold_raises(fold: Any) -> None:
+    """A string would count as True."""
     with pytest.raises(TypeError, match="fold must be True, False or None, got"):
         gpumlp.Trainer(classifier(), "sgd", fold=fold)
     assert not gpumlp.Trainer(classifier(regularizer=None), "sgd", fold=np.False_).folds

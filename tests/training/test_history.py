@@ -13,7 +13,7 @@ from tests.support.training_cases import LABELS, WEIGHTS, Hook, X, Y, classifier
 # ---- validation, metrics, history --------------------------------------------------------------
 
 
-def test_history_holds_what_was_computed_and_nothing_else():
+def test_history_has_only_computed_columns():
     net = classifier()
     fit = gpumlp.Trainer(net, batch_size=16).fit
     assert list(fit(X, LABELS, 2)) == ["cost", "lr", "seconds"]
@@ -27,7 +27,7 @@ def test_history_holds_what_was_computed_and_nothing_else():
     assert "3 epochs, finished" in repr(history)
 
 
-def test_validation_is_the_networks_own_cost_and_metric():
+def test_validation_equals_cost_and_metric_of_the_network():
     net = classifier(regularizer=gpumlp.L2(1e-2))
     weights = WEIGHTS[:30]
     history = gpumlp.Trainer(net, batch_size=16).fit(
@@ -43,7 +43,7 @@ def test_validation_is_the_networks_own_cost_and_metric():
     )
 
 
-def test_a_metric_of_ones_own():
+def test_custom_metric():
     net = regression()
     history = gpumlp.Trainer(net, batch_size=16).fit(
         X, Y, 2, validation=(X, Y), metric=lambda y, p: np.abs(y - p).max()
@@ -95,7 +95,7 @@ def test_the_best_is_restored_at_the_epochs_end_too():
     assert theta(net) == after[best] != after[-1]
 
 
-def test_early_stopping_watches_a_metric_that_rises_and_a_least_change():
+def test_early_stopping_with_rising_metric_and_min_delta():
     net, history, after = overfitting(patience=3, monitor="val_metric")
     best = int(np.argmax(history["val_metric"]))
     assert history.epochs == best + 4

@@ -1,7 +1,8 @@
-"""What may watch a fit or end it: callbacks, the progress bar, Ctrl-C, divergence."""
+"""Callbacks, the progress display, Ctrl-C and divergence of a fit."""
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -44,7 +45,7 @@ def test_a_callback_stops_the_fit_by_its_answer_or_by_the_trainers_flag():
     hook = Hook(lambda trainer: setattr(trainer, "stop", True))
     history = trainer.fit(X, Y, 9, callbacks=[hook])
     assert (history.epochs, trainer.steps) == (1, 8)
-    assert trainer.fit(X, Y, 2).epochs == 2  # the flag is of one fit
+    assert trainer.fit(X, Y, 2).epochs == 2  # the flag does not outlive its fit
 
 
 def test_fit_end_comes_after_an_error_too():
@@ -58,36 +59,62 @@ def test_fit_end_comes_after_an_error_too():
     assert log == ["begin", 1, "interrupted"]
 
 
-def test_progress_bar_is_shown_when_asked_for_alone(capsys):
-    fit = gpumlp.Trainer(regression(), batch_size=25).fit
-    fit(X, Y, 2)  # stderr is no terminal here
-    fit(X, Y, 2, progress=False)
-    assert capsys.readouterr().err == ""
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("progress", [True, None])
+def test_progress_on_a_terminal_is_a_bar(monkeypatch, progress):
     pytest.importorskip("tqdm")
-    history = fit(X, Y, 2, progress=True)
-    shown = capsys.readouterr().err
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fit = gpumlp.Trainer(regression(), batch_size=25).fit
+    fit(X, Y, 2, progress=False)
+    assert sys.stderr.getvalue() == ""
+    history = fit(X, Y, 2, progress=progress)
+    shown = sys.stderr.getvalue()
     assert "4/4" in shown
     assert f"cost={history['cost'][-1]:.4g}" in shown
 
 
-def test_the_progress_bar_of_a_resumed_fit_starts_where_it_stands(capsys, tmp_path):
+def test_progress_without_a_terminal_is_one_line_per_epoch(capsys):
+    fit = gpumlp.Trainer(regression(), batch_size=5).fit
+    fit(X, Y, 2)
+    fit(X, Y, 2, progress=False)
+    assert capsys.readouterr().err == ""
+    history = fit(X, Y, 3, validation=(X[:9], Y[:9]), progress=True)
+    shown = capsys.readouterr().err
+    assert "\r" not in shown
+    numbers = zip(history["cost"], history["val_cost"], history["val_metric"], strict=True)
+    assert shown.splitlines() == [
+        f"epoch {i}: cost {cost:.4g}, val_cost {val_cost:.4g}, val_metric {val_metric:.4g}"
+        for i, (cost, val_cost, val_metric) in enumerate(numbers, start=1)
+    ]
+
+
+def test_progress_bar_of_a_resumed_fit_begins_where_the_fit_goes_on(monkeypatch, tmp_path):
     pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
     kept = {"checkpoint": tmp_path / "c", "progress": True}
     stop = Hook(epoch=lambda trainer, row: True)
     gpumlp.Trainer(regression(), batch_size=25).fit(X, Y, 2, callbacks=[stop], **kept)
-    assert "2/4" in capsys.readouterr().err.split("\r")[-1]
+    assert "2/4" in sys.stderr.getvalue().split("\r")[-1]
+    monkeypatch.setattr(sys, "stderr", Terminal())
     gpumlp.Trainer(regression(), batch_size=25).fit(X, Y, 2, resume=True, **kept)
-    shown = capsys.readouterr().err.strip("\r").split("\r")
+    shown = sys.stderr.getvalue().strip("\r").split("\r")
     assert "2/4" in shown[0]
     assert "4/4" in shown[-1]
 
 
-def test_without_tqdm_only_an_asked_for_bar_is_an_error(monkeypatch):
+def test_progress_true_without_tqdm_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys, "stderr", Terminal())
     fit = gpumlp.Trainer(regression()).fit
     with pytest.raises(ImportError, match="pip install tqdm"):
         fit(X, Y, 1, progress=True)
     assert fit(X, Y, 1).stopped == "finished"
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert fit(X, Y, 1, progress=True).stopped == "finished"  # lines do not need it
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------
@@ -124,6 +151,17 @@ def test_a_second_ctrl_c_raises():
     with pytest.raises(KeyboardInterrupt):
         gpumlp.Trainer(regression(), batch_size=16).fit(X, Y, 5, callbacks=[ctrl_c_at(3, times=2)])
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ignored_ctrl_c_stays_ignored():
+    """As Unix asks of a program that was started with SIGINT ignored, under nohup for example."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        history = gpumlp.Trainer(regression()).fit(X, Y, 3, callbacks=[ctrl_c_at(1, times=2)])
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (history.stopped, history.epochs) == ("finished", 3)
 
 
 def test_ctrl_c_restores_the_best():

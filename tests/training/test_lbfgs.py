@@ -1,4 +1,4 @@
-"""L-BFGS: the minimum, and the way there, that scikit-learn and SciPy find; nothing is lost."""
+"""L-BFGS against scikit-learn and SciPy: the minimum, and the iterations on the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ fit = gpumlp.fit_lbfgs
 
 
 class Note(gpumlp.Callback):
-    """What the hooks saw; `at` is called with each step's number."""
+    """Records what the hooks see; `at` is called with the number of each step."""
 
     def __init__(self, at=lambda step: None):
         self.at, self.seen = at, []
@@ -47,7 +47,7 @@ class Note(gpumlp.Callback):
 
 
 def sklearns(kind, net, y, iterations, **settings):
-    """W and b of scikit-learn's MLP after so many iterations from the same θ."""
+    """W and b of scikit-learn's MLP after these iterations from the same θ."""
     settings = {"activation": "tanh", "solver": "lbfgs", "warm_start": True, **settings}
     theirs = kind(hidden_layer_sizes=(6,), max_iter=1, **settings)
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def sklearns(kind, net, y, iterations, **settings):
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 5, 15, 40])
-def test_it_goes_scikit_learns_way(iterations):
+def test_iterations_equal_scikit_learns(iterations):
     alpha = 0.01
     net = classifier(regularizer=gpumlp.L2(alpha / len(X), biases=False))
     theirs = sklearns(MLPClassifier, net, LABELS, iterations, alpha=alpha)
@@ -72,8 +72,8 @@ def test_it_goes_scikit_learns_way(iterations):
         np.testing.assert_allclose(layer.b, b, rtol=1e-6, atol=1e-7)
 
 
-def test_it_goes_scikit_learns_way_in_regression():
-    """Whose loss is half of ours, and its gradient that of one output."""
+def test_iterations_of_a_regression_equal_scikit_learns():
+    """scikit-learn's loss is half of ours, with the gradient of one output."""
     alpha, y = 0.1, Y[:, 0]
     penalty = gpumlp.L2(2 * alpha / len(X), biases=False)
     settings = {"loss": "squared_error", "precision": "float64", "backend": "numpy"}
@@ -105,7 +105,7 @@ def test_linear_least_squares_is_ridge_regression():
     np.testing.assert_allclose(net.layers[0].b, theirs.intercept_, rtol=1e-4, atol=1e-5)
 
 
-def test_it_is_scipys_own_on_theta_without_padding():
+def test_result_equals_scipys_on_theta_without_padding():
     net, twin = regression(), regression()
 
     def packed(arrays):
@@ -129,7 +129,7 @@ def test_it_is_scipys_own_on_theta_without_padding():
     np.testing.assert_allclose(packed(net.tensors().values()), expected.x, rtol=1e-6, atol=1e-8)
 
 
-# ---- backends, chunks, precisions -------------------------------------------------------------------
+# ---- backends, chunks, precisions ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [1, 7, 25, 49])
@@ -150,7 +150,7 @@ def test_memory_is_bounded_by_chunks(monkeypatch, rows):
 
 
 @pytest.mark.parametrize(("precision", "rtol"), [("float64", 1e-8), ("float32", 1e-3)])
-def test_the_cuda_backend_goes_the_same_way(precision, rtol):
+def test_cuda_backend_does_the_same_iterations(precision, rtol):
     kept = {"max_iter": 10, "validation": (X[:20], LABELS[:20]), "sample_weight": WEIGHTS}
     ours = classifier(backend=CudaBackend(HostDevice(), precision), regularizer=gpumlp.L2(0.01))
     host = classifier(precision=precision, regularizer=gpumlp.L2(0.01))
@@ -164,7 +164,7 @@ def test_the_cuda_backend_goes_the_same_way(precision, rtol):
     assert np.abs(ours.theta.flat.values).sum() == pytest.approx(kept, rel=1e-6)
 
 
-def test_data_in_a_file_are_the_same_data(tmp_path):
+def test_mapped_data_gives_the_same_result(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 4)).astype(np.uint8)
     np.save(tmp_path / "x.npy", pixels)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -174,7 +174,7 @@ def test_data_in_a_file_are_the_same_data(tmp_path):
     assert nets[0].theta.flat.tobytes() == nets[1].theta.flat.tobytes()
 
 
-def test_float32_ends_where_its_digits_do():
+def test_float32_ends_at_its_precision():
     net = regression(precision="float32")
     history = fit(net, X, Y, max_iter=3000, tol=0)
     assert history.epochs < 3000
@@ -185,7 +185,7 @@ def test_float32_ends_where_its_digits_do():
 # ---- hooks, history, what ends it ----------------------------------------------------------------
 
 
-def test_hooks_and_history_tell_of_each_iteration():
+def test_hooks_and_history_have_each_iteration():
     net, note = regression(), Note()
     history = fit(net, X, Y, max_iter=7, validation=(X[:9], Y[:9]), callbacks=[note])
     assert list(history) == ["cost", "val_cost", "val_metric", "seconds"]
@@ -198,7 +198,7 @@ def test_hooks_and_history_tell_of_each_iteration():
     assert history.stopped == "finished"
 
 
-def test_max_fun_ends_it():
+def test_max_fun_ends_the_minimisation():
     assert fit(regression(), X, Y, max_fun=5).epochs < 6
 
 
@@ -226,7 +226,7 @@ class Stop(gpumlp.Callback):
         return trainer.epochs == 4
 
 
-def test_a_callback_ends_it_and_an_error_of_one_loses_nothing():
+def test_callback_or_its_error_ends_with_the_best_theta():
     whole, net, failed = regression(), regression(), regression()
     fit(whole, X, Y, max_iter=4)
     assert fit(net, X, Y, callbacks=[Stop()]).stopped == "early"
@@ -239,8 +239,8 @@ def test_a_callback_ends_it_and_an_error_of_one_loses_nothing():
 # ---- numbers that are not finite, bad arguments --------------------------------------------------
 
 
-def test_it_backs_off_from_costs_that_are_not_finite(monkeypatch):
-    """J = 50 ‖θ − 3‖², whose numbers end at 3.5: the first step, of length 1, goes beyond."""
+def test_line_search_avoids_costs_that_are_not_finite(monkeypatch):
+    """J = 50 ‖θ − 3‖², and infinite above 3.5, where the first step, of length 1, leads."""
     net = gpumlp.MLP([1, 1], loss="squared_error", precision="float64", backend="numpy")
     net.assign({"0.weight": [[2.9]], "0.bias": [2.9]})
     beyond = []
@@ -260,7 +260,7 @@ def test_it_backs_off_from_costs_that_are_not_finite(monkeypatch):
     assert history["cost"][-1] < 1e-15
 
 
-def test_a_start_that_is_not_finite_is_an_error():
+def test_start_that_is_not_finite_raises():
     net = gpumlp.MLP([4, 2], loss="poisson", precision="float32", backend="numpy")
     net.layers[0].b[...] = 1e6
     before = net.theta.flat.copy()
@@ -283,14 +283,14 @@ def test_a_start_that_is_not_finite_is_an_error():
         ({"x": X[:, :3]}, ValueError, "x has 3 columns but the first layer has 4 inputs"),
     ],
 )
-def test_bad_arguments_are_errors(change, error, said):
+def test_invalid_argument_raises(change, error, said):
     net = regression()
     before = net.theta.flat.copy()
     refusal(error, lambda: fit(**{"net": net, "x": X, "y": Y, **change}), said)
     np.testing.assert_array_equal(net.theta.flat, before)
 
 
-def test_products_of_few_digits_are_refused():
+def test_low_precision_raises():
     for precision in ("tf32", "bfloat16", "float16"):
         net = classifier(backend=CudaBackend(HostDevice(), precision))
         refusal(ValueError, lambda net=net: fit(net, X, LABELS), precision, 'precision="float32"')

@@ -1,4 +1,4 @@
-"""The ready callbacks in `fit_lbfgs`: those that need a learning rate say so before it starts."""
+"""The callbacks of `gpumlp.callbacks` in `fit_lbfgs`, which has no learning rate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fitted(hook: Any) -> tuple[gpumlp.MLP, gpumlp.History]:
         (ready.TensorBoard("unused", lr_every=1), "TensorBoard(lr_every=…)"),
     ],
 )
-def test_no_learning_rate_is_said_at_once(hook: Any, name: str) -> None:
+def test_callback_that_needs_a_learning_rate_raises(hook: Any, name: str) -> None:
     said = f"{name} needs a learning rate, which L-BFGS does not have; leave it out, or train by"
     net = regression()
     before = theta(net)
@@ -39,7 +39,7 @@ def test_no_learning_rate_is_said_at_once(hook: Any, name: str) -> None:
     refusal(ValueError, lambda: e.fit(X, Y), said, "another solver")
 
 
-def test_tensorboard_is_told_the_history_and_the_settings(tmp_path: Any) -> None:
+def test_tensorboard_gets_history_and_settings(tmp_path: Any) -> None:
     _, history = fitted(ready.TensorBoard(tmp_path, histograms=2))
     found = scalars(tmp_path)
     assert set(found) == {"cost/training", "cost/validation", "metric/validation", "seconds"}
@@ -50,7 +50,7 @@ def test_tensorboard_is_told_the_history_and_the_settings(tmp_path: Any) -> None
     assert final["final/val_cost"][6] == pytest.approx(history["val_cost"][-1])
 
 
-def test_mlflow_is_told_too(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_history_and_settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     hook = ready.MLflow(uri=tmp_path / "runs", model=True)
@@ -74,7 +74,7 @@ def test_files_are_written_as_in_a_fit_by_minibatches(tmp_path: Any) -> None:
     assert loaded.cost(X[:20], Y[:20]) == pytest.approx(min(history["val_cost"]), rel=1e-12)
 
 
-def test_every_callback_ends_though_one_fails() -> None:
+def test_every_callback_ends_even_if_one_fails() -> None:
     ended = []
 
     class End(gpumlp.Callback):
@@ -92,7 +92,7 @@ def test_every_callback_ends_though_one_fails() -> None:
     assert sorted(ended) == ["first", "second"]
 
 
-def test_a_scorer_that_cannot_score_is_refused_before_it_starts() -> None:
+def test_undefined_scorer_raises_before_the_start() -> None:
     net = classifier()
     before = theta(net)
     refusal(

@@ -1,4 +1,4 @@
-"""h computed again from z on the way back: the same bits, in less memory."""
+"""memory="low" recomputes h from z in the backward pass: the same bits, in less memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS
 from gpumlp.training.memory import Memory
 from gpumlp.workspace import Workspace
-from tests.training.test_memory import LABELS, WEIGHTS, M, X, network, on_harness
+from tests.support.memory_cases import LABELS, WEIGHTS, M, X, network, on_harness
 
 FROM_Z = [name for name, f in ACTIVATIONS.items() if f.reads == "z"]
 MIXED = ["gelu_erf", "tanh", "silu", "silu", "softmax", "mish", "relu", "hard_swish"]
@@ -29,7 +29,7 @@ def trained(net: gpumlp.MLP, memory: str, **settings: Any) -> tuple[bytes, list[
 @pytest.mark.parametrize("f", [*ACTIVATIONS, MIXED, MIXED[::-1]], ids=str)
 @pytest.mark.parametrize("backend", ["numpy", "float64", "float32", "bfloat16"])
 def test_low_memory_changes_no_bit(f: Any, backend: str) -> None:
-    """Where no product computes f itself; a smaller last minibatch is among them."""
+    """No product computes f here.  The last minibatch is smaller."""
     found = []
     for memory in ("normal", "low"):
         hidden = (24, 8, 16, 24, 9, 30, 16, 8)
@@ -48,8 +48,8 @@ def test_low_memory_changes_no_bit(f: Any, backend: str) -> None:
     assert low.z == normal.z
 
 
-def test_low_memory_where_a_product_computes_gelu() -> None:
-    """h is then f of the z that was kept: within rounding of what the product gave."""
+def test_low_memory_with_gelu_in_the_product() -> None:
+    """h is then f of the stored z, and equals the result of the product but for rounding."""
     thetas = []
     for memory in ("normal", "low"):
         _, net = on_harness("float32", (24, 8, 16, 24))
@@ -60,15 +60,15 @@ def test_low_memory_where_a_product_computes_gelu() -> None:
 
 @pytest.mark.parametrize("f", FROM_Z)
 def test_low_memory_saves_all_but_one(f: str) -> None:
-    """Of h of L − 1 equal hidden layers it keeps one buffer in place of each."""
+    """One buffer replaces the h of all L − 1 equal hidden layers."""
     hidden = (64,) * 6
     net = network(hidden, f, precision="float32")
     plans = [gpumlp.Trainer(net, batch_size=32, memory=m).memory(M) for m in ("normal", "low")]
     assert plans[0].total - plans[1].total == 5 * 32 * 64 * 4
 
 
-def test_h_is_computed_again_once_a_layer() -> None:
-    """But not for the last hidden layer, whose h is still there; relu's is kept."""
+def test_h_is_recomputed_once_per_layer() -> None:
+    """Not for the last hidden layer, whose h is still valid, nor for relu, whose h is stored."""
     device, net = on_harness("float64", (8, 8, 8, 8), ["silu", "relu", "gelu", "silu"])
     calls: list[list[str]] = []
 
@@ -83,8 +83,8 @@ def test_h_is_computed_again_once_a_layer() -> None:
     assert [len(each) for each in calls] == [2, 2, 2]  # of layers 1 and 3
 
 
-def test_a_narrow_network_is_not_made_to_take_more() -> None:
-    """Three buffers can be more than two and the one h that they save."""
+def test_narrow_network_does_not_need_more() -> None:
+    """Three buffers can need more than two buffers and the h that they save."""
     for hidden in [(64,), (64, 2), (2, 64), (64, 2, 64), (64, 2, 2, 64), (1, 2, 3, 4, 5)]:
         for f in (FROM_Z[0], ["silu"] + ["tanh"] * (len(hidden) - 1)):
             net = network(hidden, f)
@@ -92,7 +92,7 @@ def test_a_narrow_network_is_not_made_to_take_more() -> None:
             assert plans[0] <= plans[1]
 
 
-def test_a_forward_pass_alone_has_two_buffers() -> None:
+def test_forward_pass_needs_two_buffers() -> None:
     device, net = on_harness("float32", (64,) * 8)
     before = device.live
     s = Workspace(net, 32, gradients=False)

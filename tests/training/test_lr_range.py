@@ -1,4 +1,4 @@
-"""The learning-rate range test, against the loop written out, and its picture."""
+"""The learning-rate range test against a plain loop, and its figure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def loop(net, x, y, rates, batch_size, seed):
 
 
 @pytest.mark.parametrize("batch_size", [7, 16, 50])  # 7 leaves one example, 16 two
-def test_the_costs_are_those_of_the_loop_written_out(batch_size):
+def test_costs_equal_a_plain_loop(batch_size):
     net = linear()
     trainer = gpumlp.Trainer(net, "sgd", 5.0, batch_size, schedule="one_cycle", seed=3)
     found = trainer.find_lr(X, Y, start=1e-4, end=0.3, steps=40)
@@ -51,7 +51,7 @@ def state(trainer):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum"])  # the last two are folded
-def test_nothing_changes(optimizer):
+def test_trainer_does_not_change(optimizer):
     trainers = [gpumlp.Trainer(regression(), optimizer, 0.01, 16) for _ in range(2)]
     for trainer in trainers:
         trainer.fit(X, Y, 2)
@@ -64,7 +64,7 @@ def test_nothing_changes(optimizer):
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"accumulate": 4}])
-def test_it_goes_on_from_the_optimizers_state(settings):
+def test_range_test_begins_with_the_optimizers_state(settings):
     trainer = gpumlp.Trainer(regression(), "adam", 0.01, 50, **settings)
     trainer.fit(X, Y, 5)
     found = trainer.find_lr(X, Y, start=0.009999, end=0.01, steps=10)
@@ -73,7 +73,7 @@ def test_it_goes_on_from_the_optimizers_state(settings):
     assert found.loss[0] == pytest.approx(same["cost"][0], rel=1e-12)
 
 
-def test_it_stops_where_the_cost_explodes_and_suggests_less():
+def test_range_test_stops_when_the_cost_explodes():
     trainer = gpumlp.Trainer(linear(), "sgd", batch_size=16)
     found = trainer.find_lr(X, Y, end=1e6, steps=300)
     assert found.exploded
@@ -131,7 +131,7 @@ def test_a_short_curve(n):
 # ---- the picture -------------------------------------------------------------------------------
 
 
-def test_the_picture_holds_the_curve(tmp_path):
+def test_figure_shows_the_curve(tmp_path):
     trainer = gpumlp.Trainer(classifier(), batch_size=16)
     found = trainer.find_lr(X, LABELS)
     axes = found.plot(tmp_path / "lr.png").axes[0]
@@ -146,7 +146,7 @@ def test_the_picture_holds_the_curve(tmp_path):
     assert axes.get_ylim()[1] < 2 * found.smoothed[0]
 
 
-# ---- the CUDA backend, and data that is streamed ---------------------------------------------------
+# ---- the CUDA backend, and streamed data ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -189,7 +189,7 @@ def test_in_16_bits_it_goes_on_from_there_and_nothing_changes(precision, slots):
     assert kept == (theta(gpu), trainer.slots.values.tobytes(), trainer.scaling.values.tobytes())
 
 
-def test_a_full_device_changes_nothing():
+def test_out_of_memory_changes_nothing():
     gpu = on_cuda_backend(classifier())
     trainer = gpumlp.Trainer(gpu, batch_size=16)
     before, slots = theta(gpu), trainer.slots.values.tobytes()
@@ -216,7 +216,7 @@ def test_a_full_device_changes_nothing():
         ({"start": 1e200, "end": 1e210}, FloatingPointError, "not finite after a step with lr 1e"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, error, message):
+def test_invalid_argument_raises(arguments, error, message):
     trainer = gpumlp.Trainer(regression(), "sgd")
     before = state(trainer)
     with pytest.raises(error, match=message):

@@ -1,4 +1,4 @@
-"""The plan of a fit's memory against what the backends allocate, and what is said where none is."""
+"""The memory plan of a fit against the backends' allocations, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -11,33 +11,31 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
-from gpumlp.training.memory import NAMES, Memory
+from gpumlp.training.memory import NAMES
 from tests.support.harness.host_device import HostDevice
+from tests.support.memory_cases import (
+    LABELS,
+    RNG,
+    WEIGHTS,
+    M,
+    X,
+    check,
+    network,
+    on_harness,
+    parts,
+)
 from tests.support.refusal import refusal
 
 PRECISIONS = ["float64", "float32", "tf32", "bfloat16", "float16"]
-RNG = np.random.default_rng(2)
-M = 90
-X, LABELS, WEIGHTS = RNG.normal(size=(M, 12)), RNG.integers(0, 3, M), RNG.random(M) + 0.1
 
 
 @pytest.fixture(autouse=True)
 def _by_reference_counts() -> Any:
-    """Memory must go with its last user, not when Python collects garbage."""
+    """Memory must be freed with its last user, not when Python collects garbage."""
     gc.collect()
     gc.disable()
     yield
     gc.enable()
-
-
-def network(hidden: tuple[int, ...] = (24, 7, 16), f: Any = "gelu", **settings: Any) -> gpumlp.MLP:
-    settings = {"backend": "numpy"} | settings
-    return gpumlp.MLP([12, *hidden, 3], f, **settings)
-
-
-def on_harness(precision: str = "float32", *shape: Any, **settings: Any) -> Any:
-    device = HostDevice()
-    return device, network(*shape, backend=CudaBackend(device, precision), **settings)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -68,32 +66,12 @@ CASES: dict[str, dict[str, Any]] = {
                        "validation": (X[:33], LABELS[:33])},
     "streamed rows": {"data": "stream", "y": np.eye(3)[LABELS], "sample_weight": WEIGHTS},
 }  # fmt: skip
-OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory", "ema")
-
-
-def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """A case's settings of the network, of the trainer, and arguments of fit and memory."""
-    net = {name: case[name] for name in ("hidden", "f") if name in case}
-    trainer = {"batch_size": 32} | {name: case[name] for name in OF_TRAINER if name in case}
-    rest = {name: value for name, value in case.items() if name not in net | trainer}
-    return net, trainer, {"x": X, "y": LABELS} | rest
-
-
-def check(device: HostDevice, trainer: gpumlp.Trainer, asked: dict[str, Any]) -> Memory:
-    """The plan, to the byte: before, at most, and after."""
-    planned = trainer.memory(**asked)
-    assert device.live == planned.held
-    device.peak = 0
-    trainer.fit(**asked, epochs=2, progress=False)
-    assert device.peak == planned.total
-    assert trainer.memory(**asked) == planned
-    return planned
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", [name for name in CASES if name != "wide"])
-def test_the_plan_is_what_is_allocated(name: str, precision: str) -> None:
-    """Byte for byte, and all that a fit took is free after it."""
+def test_plan_equals_the_allocated_bytes(name: str, precision: str) -> None:
+    """Byte for byte; a fit frees all that it allocated."""
     net_settings, settings, asked = parts(CASES[name])
     device, net = on_harness(precision, **net_settings)
     trainer = gpumlp.Trainer(net, **settings)
@@ -104,8 +82,8 @@ def test_the_plan_is_what_is_allocated(name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_sums_of_a_wide_layer_need_more_scratch(precision: str) -> None:
-    """That of backends with 16 bits grows in the first step, and is kept."""
+def test_wide_layer_needs_more_scratch(precision: str) -> None:
+    """The scratch of 16-bit backends grows in the first step, and stays."""
     net_settings, settings, asked = parts(CASES["wide"])
     device, net = on_harness(precision, **net_settings)
     trainer = gpumlp.Trainer(net, **settings)
@@ -131,8 +109,8 @@ def test_slots_of_16_bits(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("name", ["plain", "low", "all", "weighted", "even minibatches"])
-def test_the_plan_of_the_numpy_backend(name: str, precision: str) -> None:
-    """To 256 bytes an array, which align it, and what Python itself takes."""
+def test_plan_of_the_numpy_backend(name: str, precision: str) -> None:
+    """But for 256 bytes per array, which align it, and the memory of Python itself."""
     net_settings, settings, asked = parts(CASES[name])
     net_settings["hidden"] = (300, 500, 400)
     asked = {k: np.tile(v, (10, 1)) if k == "x" else v for k, v in asked.items()}
@@ -171,7 +149,7 @@ def test_numbers_of_examples_stand_for_arrays() -> None:
     refusal(ValueError, lambda: trainer.memory(0), "x must be at least 1, got 0")
 
 
-def test_data_that_the_backend_can_use_as_it_is_takes_nothing() -> None:
+def test_usable_data_needs_no_memory() -> None:
     net = network(precision="float64", loss="squared_error")
     trainer, y = gpumlp.Trainer(net), np.zeros((M, 3))
     assert trainer.memory(X, y).data == 0
@@ -180,8 +158,8 @@ def test_data_that_the_backend_can_use_as_it_is_takes_nothing() -> None:
     assert trainer.memory(M).data == X.nbytes + y.nbytes
 
 
-def test_the_plan_by_hand() -> None:
-    """784-256-256-10, gelu, adamw in bfloat16; rows of 64 and 128 units, of 256 bytes, fill up."""
+def test_plan_equals_numbers_computed_by_hand() -> None:
+    """784-256-256-10, gelu, adamw in bfloat16; arrays are padded to 256 bytes."""
     backend = CudaBackend(HostDevice(multiprocessors=132), "bfloat16")
     net = gpumlp.MLP([784, 256, 256, 10], "gelu", backend=backend)
     planned = gpumlp.Trainer(net, batch_size=128).memory(1000)
@@ -206,7 +184,7 @@ def test_the_plan_by_hand() -> None:
 
 
 def refused(call: Any, device: HostDevice) -> str:
-    """The error's text; when it is caught, all that the attempt took is free again."""
+    """The text of the error; when it is caught, all memory of the attempt is free again."""
     before = device.live
     with pytest.raises(gpumlp.DeviceError) as caught:
         call()
@@ -217,8 +195,8 @@ def refused(call: Any, device: HostDevice) -> str:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("memory", ["normal", "low"])
-def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
-    """The size that the error names fits; one that is a little larger does not."""
+def test_out_of_memory_error_suggests_what_fits(precision: str, memory: str) -> None:
+    """The size in the error fits, and a slightly larger one does not."""
     device, net = on_harness(precision, (400, 400, 400))
     x, y = RNG.normal(size=(300, 12)), RNG.integers(0, 3, 300)
     asked: dict[str, Any] = {"sample_weight": np.ones(300), "validation": (x[:50], y[:50])}
@@ -250,7 +228,7 @@ def test_out_of_memory_names_what_fits(precision: str, memory: str) -> None:
     assert trainer.steps == -(-300 // size)
 
 
-def test_where_no_size_fits() -> None:
+def test_out_of_memory_error_if_no_size_fits() -> None:
     device, net = on_harness("float32", (400, 400))
     trainer = gpumlp.Trainer(net)
     device.limit = device.live + 5_000
@@ -274,7 +252,7 @@ def test_where_no_size_fits() -> None:
     assert told.splitlines()[-1] == 'no batch_size fits; use data="stream", a smaller network'
 
 
-def test_a_trainer_that_does_not_fit() -> None:
+def test_trainer_out_of_memory_raises() -> None:
     device, net = on_harness("float32", (400, 400))
     for floats in (1, 2):
         device.limit = device.live + floats * 4 * net.theta.layout.size
@@ -284,8 +262,8 @@ def test_a_trainer_that_does_not_fit() -> None:
     gpumlp.Trainer(net, "sgd", batch_size=32)
 
 
-def test_memory_that_another_program_takes_meanwhile() -> None:
-    """The plan fits what was free at first."""
+def test_memory_allocated_by_another_program() -> None:
+    """The plan fits the memory that was free at first."""
     device, net = on_harness()
     trainer = gpumlp.Trainer(net)
     device.empties_left = 5
@@ -295,7 +273,7 @@ def test_memory_that_another_program_takes_meanwhile() -> None:
     trainer.fit(X, LABELS, 1, progress=False)
 
 
-def test_an_unknown_way_with_memory() -> None:
+def test_invalid_memory_argument_raises() -> None:
     refusal(
         ValueError, lambda: gpumlp.Trainer(network(), memory="tiny"),
         'memory must be "normal" or "low", got \'tiny\'',

@@ -1,4 +1,4 @@
-"""Muon: torch's own, in both backends; what it moves and what not; and that it learns."""
+"""Muon against torch's, in both backends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPES = [(8, 8), (5, 17), (17, 5), (1, 9), (9, 1), (1, 1), (64, 33), (70, 130)]
 
 
 def by_the_book(V: Any, scale: float) -> Any:
-    """The iteration as it is written, on singular values: V = Q diag(σ) Rᵀ."""
+    """The formula of the iteration, applied to the singular values: V = Q diag(σ) Rᵀ."""
     Q, sigma, R = np.linalg.svd(V.astype(np.float64), full_matrices=False)
     sigma = sigma / max(np.sqrt((sigma**2).sum()), 1e-7)
     a, b, c = NEWTON_SCHULZ
@@ -54,7 +54,7 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> Any:
     return torch
 
 
-# ---- the operation ------------------------------------------------------------------------------------
+# ---- the operation -------------------------------------------------------------------------------
 
 
 BACKENDS: dict[str, tuple[Callable[[], Any], float]] = {
@@ -84,7 +84,7 @@ def test_orthogonalize_is_the_iteration_on_singular_values(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_orthogonalize_is_torchs(exact: Any, shape: tuple[int, int]) -> None:
+def test_orthogonalize_equals_torchs(exact: Any, shape: tuple[int, int]) -> None:
     from torch.optim._muon import _zeropower_via_newtonschulz
 
     V = np.random.default_rng(1).normal(size=shape)
@@ -94,7 +94,7 @@ def test_orthogonalize_is_torchs(exact: Any, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_of_zeros_small_and_large_numbers(name: str) -> None:
+def test_orthogonalize_of_zeros_small_and_large_numbers(name: str) -> None:
     backend, V = BACKENDS[name][0](), np.random.default_rng(2).normal(size=(6, 4))
     assert not orthogonalized(backend, 0 * V).any()
     for size in (1e-4, 1e15):
@@ -118,7 +118,7 @@ def test_products_of_16_bit_backends_are_of_float32() -> None:
 
 @pytest.mark.parametrize("params", [{}, {"mu": 0.8, "weight_decay": 0.3, "rest": 0.02}])
 @pytest.mark.parametrize("widths", [[5, 9, 8, 3], [5, 4, 2], [5, 7, 7, 7, 1]])
-def test_theta_is_torchs(exact: Any, widths: list[int], params: Any) -> None:
+def test_theta_equals_torchs(exact: Any, widths: list[int], params: Any) -> None:
     """Every W but the last by torch.optim.Muon, the rest by its AdamW, after 30 steps."""
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(60, 5)), rng.normal(size=(60, widths[-1]))
@@ -192,8 +192,8 @@ def test_padding_stays_zero(backend: str) -> None:
     assert not on_host(trainer.slots)[:, ~used].any()
 
 
-def test_a_linear_network_is_adamws() -> None:
-    """It has no W but the last one's."""
+def test_linear_network_trains_by_adamw() -> None:
+    """Its only W is the last one."""
     x, y, _ = problem()
     ends = []
     for name, lr in (("muon", 0.02), ("adamw", 0.1 * 0.02)):
@@ -215,7 +215,7 @@ def test_a_step_that_overflows_is_skipped() -> None:
 
 
 def test_the_launches_of_its_update() -> None:
-    """A rule for the rest, one before and one after, and 2 + 5 · 4 launches a matrix."""
+    """One rule for the rest, one before and one after, and 2 + 5 · 4 launches per matrix."""
     gpu = on_cuda_backend(classifier(precision="float32"))
     x, y, _ = problem(48)
     gpumlp.Trainer(gpu, "muon", batch_size=16).fit(x, y, 1, metric=None, progress=False)
@@ -230,22 +230,22 @@ def test_the_launches_of_its_update() -> None:
     assert update == ["update", "update", *one, *other, "update"]
 
 
-def test_16_bit_slots_are_refused() -> None:
+def test_16_bit_slots_raise() -> None:
     gpu = on_cuda_backend(classifier(precision="float32"))
     with pytest.raises(ValueError, match=r"'bfloat16' does not go with muon.*slot_precision=None"):
         gpumlp.Trainer(gpu, "muon", slot_precision="bfloat16")
 
 
-def test_it_cannot_be_folded() -> None:
-    with pytest.raises(ValueError, match="muon needs the gradient beside its state"):
+def test_fold_with_muon_raises() -> None:
+    with pytest.raises(ValueError, match="muon needs the gradient in addition to its state"):
         gpumlp.Trainer(classifier(), "muon", fold=True)
 
 
 # ---- that it learns ------------------------------------------------------------------------------
 
 
-def test_it_learns_digits_in_fewer_steps_than_adamw() -> None:
-    """As it comes, against AdamW as it comes and at twice that rate: J of the training data."""
+def test_muon_learns_digits_in_fewer_steps_than_adamw() -> None:
+    """Default settings, against AdamW by default and at twice its rate: J of the training data."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)

@@ -1,4 +1,4 @@
-"""A step as a whole: its first and last launch, and that it is recorded once and replayed."""
+"""A step: its first and last launch, and its recording, which is replayed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ i64 = np.int64
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("t", "rows", "blocks"), [(0, 1, 1), (3, 300, 1), (3, 300, 2), (4, 7, 3)])
-def test_begin(t: int, rows: int, blocks: int, dtype: str) -> None:
+def test_begin_kernel(t: int, rows: int, blocks: int, dtype: str) -> None:
     """Row t of every table; a last minibatch takes fewer rows of the order."""
     size, numbers, steps = 300, 5, 5
     rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_begin(t: int, rows: int, blocks: int, dtype: str) -> None:
     assert J[0] == 0
 
 
-def test_end() -> None:
+def test_end_kernel() -> None:
     position, costs = aligned([2], i64), aligned(np.zeros(4))
     end = kernel("end", CATALOGUE["float32"]["step"])
     for J, after in ((0.5, 3), (0.25, 0), (0.125, 1)):
@@ -242,7 +242,7 @@ def test_branches_are_for_recorded_steps(call: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
-def test_a_trainer_that_is_dropped_is_freed_at_once(backend: str) -> None:
+def test_dropped_trainer_is_freed_immediately(backend: str) -> None:
     """Memory of a device must not wait for Python to look for cycles."""
     net = classifier()
     net = on_cuda_backend(net) if backend == "harness" else net
