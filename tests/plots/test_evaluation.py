@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 
-from gpumlp.cli.pictures import Picture
+from gpumlp.cli.evaluate import Picture
 from gpumlp.data import Dataset
 from gpumlp.plots.evaluation import confusion_figure, residual_figure
 from gpumlp.plots.training import write_png
@@ -85,7 +85,7 @@ def test_each_output_has_a_row_of_its_own(rng):
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_picture_is_gathered_part_by_part(task, tmp_path, rng, monkeypatch):
     seen = []
-    monkeypatch.setattr("gpumlp.cli.pictures.write_png", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr("gpumlp.cli.evaluate.write_png", lambda figure, path: seen.append(figure))
     x, classes = rng.normal(size=(60, 2)), ("a", "b", "c") if task == "classification" else None
     y = rng.integers(0, 3, 60) if classes else rng.normal(size=60)
     p = rng.random((60, 3 if classes else 1))
