@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 
 import hypothesis
@@ -55,12 +56,19 @@ def flowers(tmp_path):
     return write_flowers(tmp_path / "flowers.csv")
 
 
-@pytest.fixture
-def model(flowers, tmp_path):
-    """A network that the command line has trained on it."""
-    from tests.support.cli_cases import train_flowers
+@pytest.fixture(scope="session")
+def _trained_on_flowers(tmp_path_factory):
+    """The folder of a run of `gpumlp train`, which is trained once for all tests."""
+    from tests.support.cli_cases import train_flowers, write_flowers
 
-    return train_flowers(flowers, tmp_path / "m")
+    folder = tmp_path_factory.mktemp("trained")
+    return train_flowers(write_flowers(folder / "flowers.csv"), folder / "m").parent
+
+
+@pytest.fixture
+def model(_trained_on_flowers, tmp_path):
+    """A model that `gpumlp train` trained on the flowers, in a copy of its folder."""
+    return shutil.copytree(_trained_on_flowers, tmp_path / "m") / "model.safetensors"
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the command `gpumlp`."""
+    """Run the command `gpumlp`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a sign, Σ say, shows ?
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows ?
             stream.reconfigure(errors="replace")
-    warnings.formatwarning = _warned  # type: ignore[assignment]
+    warnings.formatwarning = _format_warning  # type: ignore[assignment]
     try:
         from gpumlp.cli.app import app
     except ModuleNotFoundError as error:
@@ -28,6 +28,6 @@ def main() -> None:
     app()
 
 
-def _warned(message: Warning | str, *_: object) -> str:
-    """A warning as errors are told: a line, without the file that gave it."""
+def _format_warning(message: Warning | str, *_: object) -> str:
+    """Format a warning like an error: one line, without the source file."""
     return f"gpumlp: warning: {' '.join(str(message).split())}\n"

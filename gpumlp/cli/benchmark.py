@@ -1,135 +1,148 @@
-"""gpumlp bench: a training step here, beside others and beside its floor."""
+"""gpumlp bench: the time of a training step, compared with other libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import typer
-from typer import Option
 
 from gpumlp.backends import get_backend
 from gpumlp.bench import cases, report, run
 from gpumlp.bench.peers import COMPETITORS, OURS, known
-from gpumlp.bench.results import TIMED, Results
-from gpumlp.cli import machine, models, options, outputs
-from gpumlp.cli.errors import reported
+from gpumlp.bench.results import TIMED, Result, Results
+from gpumlp.cli import options as shared
+from gpumlp.cli import run_folder
+from gpumlp.cli.command import require
+from gpumlp.cli.options import option, switch
+from gpumlp.cli.output import print_json, print_table
 from gpumlp.storage import check_writable
 
 T = TypeVar("T")
 
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")  # those that all competitors have
-PRESETS = Annotated[
-    str,
-    Option(
-        "--case",
-        help=f"One or more of {', '.join(cases.PRESETS)}, with commas.",
-        autocompletion=options.completing(cases.PRESETS),
-    ),
-]
-Widths = Annotated[
-    str | None, Option(help="Networks in place of the case's: 512x4 (width x layers), 64-128-10.")
-]
-BatchSizes = Annotated[str | None, Option("--batch-size", help="Examples a step.")]
-Precisions = Annotated[
-    str | None, options.named(cases.ITEM_BYTES, ", ".join(cases.ITEM_BYTES), "--precision")
-]
-Optimizers = Annotated[
-    str | None, options.named(cases.RATES, ", ".join(cases.RATES), "--optimizer")
-]
-Activations = Annotated[
-    str | None, options.named(ACTIVATIONS, ", ".join(ACTIVATIONS), "--activation")
-]
-Rounds = Annotated[int, Option(min=2, help="Timed turns of each.")]
-Peers = Annotated[
-    str | None,
-    Option(
-        help=f"Who competes: {', '.join(n for n in COMPETITORS if n != OURS)}, or module:function "
-        "of your own.  [default: all]",
-        autocompletion=options.completing(n for n in COMPETITORS if n != OURS),
-    ),
-]
-Cold = Annotated[
-    bool, Option("--cold/--no-cold", help="Also take a first step with nothing compiled.")
-]
-Save = Annotated[Path | None, Option(metavar="FILE", help="Write all results there, as JSON.")]
-Plot = Annotated[
-    Path | None, Option(metavar="FILE", help="Draw ratios and a roofline there, a PNG.")
-]
-Out = Annotated[Path, Option(help="Folder for each part's result.")]
-Resume = Annotated[bool, Option("--resume", help="Keep the results that the folder has.")]
-Minutes = Annotated[
-    float | None, Option(min=0.0, help="Start no part that may not end by then; see --resume.")
-]
+PEERS = tuple(name for name in COMPETITORS if name != OURS)
 
 
-@reported
-def bench(
-    case: PRESETS = "small",
-    widths: Widths = None,
-    batch_size: BatchSizes = None,
-    precision: Precisions = None,
-    optimizer: Optimizers = None,
-    activation: Activations = None,
-    backend: options.BackendName = "auto",
-    peers: Peers = None,
-    rounds: Rounds = 15,
-    cold: Cold = True,
-    save: Save = None,
-    plot: Plot = None,
-    out: Out = Path("runs/bench"),
-    resume: Resume = False,
-    minutes: Minutes = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Time a training step beside torch, JAX, scikit-learn and the step's floor.
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """The options of bench."""
 
-    All must move the parameters alike before any is timed.  Options with commas are combined.
-    Each result is a file in --out as soon as it is there; Ctrl-C leaves what is done.
+    case: str = option("small", "NAMES", "Cases to time: {names}.", cases.PRESETS)
+    widths: str | None = option(
+        None, "WIDTHS",
+        "Networks to use instead of those of the case: 512x4 (4 layers of width 512), or all "
+        "widths as in 64-128-10.",
+    )  # fmt: skip
+    batch_size: str | None = option(
+        None, "SIZES", "Numbers of examples in a minibatch.  [default: as in the case]"
+    )
+    precision: str | None = option(
+        None, "NAMES", "Precisions: {names}.  [default: as in the case]", cases.ITEM_BYTES
+    )
+    optimizer: str | None = option(
+        None, "NAMES", "Optimizers: {names}.  [default: as in the case]", cases.RATES
+    )
+    activation: str | None = option(
+        None, "NAMES", "Activations: {names}.  [default: as in the case]", ACTIVATIONS
+    )
+    backend: str = shared.backend()
+    peers: str | None = option(
+        None, "NAMES",
+        "Competitors: {names}, or a function of your own as module:function.  [default: all]",
+        PEERS,
+    )  # fmt: skip
+    rounds: int = option(15, "N", "Number of timed rounds of each competitor.", min=2)
+    cold: bool = option(True, None, "Also time a first step, with nothing compiled before it.")
+    save: Path | None = option(None, "FILE", "Write all results to a JSON file.")
+    plot: Path | None = option(None, "FILE", "Draw the ratios and a roofline as a .png file.")
+    out: Path = option(Path("runs/bench"), "DIR", "Folder for the result of each part.")
+    resume: bool = switch("Use the results that are in the folder, and add the missing ones.")
+    minutes: float | None = option(
+        None, "MINUTES", "Time limit: start no part that may end later.  --resume continues.",
+        min=0.0,
+    )  # fmt: skip
+    json: bool = shared.json()
+
+
+def bench(options: BenchOptions) -> None:
+    """Time a training step against other libraries.
+
+    The competitors are torch, JAX and scikit-learn, and the floor: the time of the step's bare
+    matrix products and memory traffic.  Before timing, every competitor must change the parameters
+    in the same way as gpumlp.
+
+    Options with commas are combined: every precision with every batch size, for example.  Each
+    result is written to --out as soon as it is measured, and stays there after Ctrl-C.
     """
-    if plot is not None:
-        models.require("matplotlib")
-    outputs.check_folder(out)
-    for file in (save, plot):
+    if options.plot is not None:
+        require("matplotlib")
+    run_folder.check_folder(options.out)
+    for file in (options.save, options.plot):
         if file is not None:
             check_writable(file)
     chosen = cases.choose(
-        _listed(case), _listed(widths), _listed(batch_size, int), _listed(precision),
-        _listed(optimizer), _listed(activation),
+        _parts(options.case), _parts(options.widths), _parts(options.batch_size, int),
+        _parts(options.precision), _parts(options.optimizer), _parts(options.activation),
     )  # fmt: skip
-    names = known(_listed(peers) or [name for name in COMPETITORS if name != OURS])
-    name = get_backend(backend).name
-    settings = run.Settings(name, names, rounds, cold, resume, minutes)
-    results = Results(out)
-    if resume:
+    names = known(_parts(options.peers) or list(PEERS))
+    backend = get_backend(options.backend).name
+    settings = run.Settings(
+        backend, names, options.rounds, options.cold, options.resume, options.minutes
+    )
+    results = Results(options.out)
+    if options.resume:
         results.load()
     complete, interrupted = False, False
     try:
         complete = run.run(chosen, settings, results, lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         interrupted = True
-    wanted = [results.of(c, name, one) for c in chosen for one in (OURS, *names)]
+    wanted = [results.of(case, backend, one) for case in chosen for one in (OURS, *names)]
     found = [result for result in wanted if result is not None]
-    if as_json:
-        machine.show(report.content(found))
-    else:
-        for line in report.table(found):
-            typer.echo(line)
-    if save is not None:
-        report.write_json(save, found)
-    if plot is not None and any(result.status == TIMED for result in found):
-        from gpumlp.bench.figure import plot as draw
-
-        draw(found, plot)
+    _report(found, options)
     if not complete:
-        typer.echo(f"{len(found)} of {len(wanted)} parts are in {out}; --resume goes on", err=True)
+        done = f"{len(found)} of {len(wanted)} parts are in {options.out}"
+        typer.echo(f"{done}; --resume continues", err=True)
     if interrupted:
         raise typer.Exit(130)
     if any(r.competitor == OURS and r.status in ("failed", "refused") for r in found):
         raise typer.Exit(1)
 
 
-def _listed(text: str | None, kind: Callable[[str], T] = str) -> list[T]:  # type: ignore[assignment]
+def _report(found: list[Result], options: BenchOptions) -> None:
+    """Print the results, and write the files that were asked for."""
+    if options.json:
+        print_json(report.content(found))
+    else:
+        _print(found)
+    if options.save is not None:
+        report.write_json(options.save, found)
+    if options.plot is not None and any(result.status == TIMED for result in found):
+        from gpumlp.bench.figure import plot
+
+        plot(found, options.plot)
+
+
+def _print(results: Sequence[Result]) -> None:
+    """Print a table for each case, and which competitors are not in it and why."""
+    timed = [result for result in results if result.status == TIMED]
+    for case, group in groupby(results, key=report.case_name):
+        of_case = list(group)
+        rows = [report.row(r, report.share_of_floor(r, timed)) for r in of_case if r in timed]
+        typer.echo(case)
+        print_table(report.HEADER, rows)
+        for result in of_case:
+            if result.status != TIMED:
+                typer.echo(f"{result.competitor}: {result.status}: {result.reason}")
+        typer.echo()
+    if timed:
+        typer.echo(report.legend(timed))
+
+
+def _parts(text: str | None, kind: Callable[[str], T] = str) -> list[T]:  # type: ignore[assignment]
     """The parts of "a,b"."""
-    return [kind(part.strip()) for part in (text or "").split(",") if part.strip()]
+    return [kind(part) for part in shared.split_commas(text)]

@@ -1,83 +1,87 @@
-"""gpumlp export: a model for other programs, as ONNX, plain safetensors or .npz."""
+"""gpumlp export: a model for other programs, as ONNX, safetensors or .npz."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import numpy as np
-from typer import Argument, Option
+import typer
 
 from gpumlp import storage
-from gpumlp.cli import describe, machine, options
-from gpumlp.cli.errors import reported
+from gpumlp.cli import options as shared
+from gpumlp.cli.options import argument, option
+from gpumlp.cli.output import print_json
 from gpumlp.data import Preparation
+from gpumlp.data.raw import listed
 from gpumlp.errors import CheckpointError
 from gpumlp.network import MLP
 
 SUFFIXES = (".onnx", ".safetensors", ".npz")
-Exported = Annotated[
-    Path,
-    Argument(
-        metavar="OUT", help=".onnx; .safetensors or .npz: the weights alone, by torch's names."
-    ),
-]
-Opset = Annotated[
-    int | None, Option(metavar="N", help="ONNX operators' version, 13 and up.  [default: 17]")
-]
-Probabilities = Annotated[
-    bool | None,
-    Option(
-        "--probabilities/--logits",
-        help="Apply softmax, sigmoid or exp, as the loss has it, or leave the last layer's output "
-        "as it is.  [default: probabilities]",
-    ),
-]
-Raw = Annotated[
-    bool | None,
-    Option(
-        "--raw/--no-raw",
-        help="Take raw numbers and words, give labels and probabilities or values in their unit; "
-        "or the network alone.  [default: raw, where the model is `gpumlp train`'s]",
-    ),
-]
 
 
-@reported
-def export(
-    model: options.Model,
-    out: Exported,
-    opset: Opset = None,
-    probabilities: Probabilities = None,
-    raw: Raw = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Write a model for other programs: ONNX, or its weights alone."""
-    kind = out.suffix.lower()
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of export."""
+
+    API_NAMES: ClassVar[dict[str, str]] = {"preparation": "raw"}
+
+    model: Path = shared.model()
+    out: Path = argument(
+        MISSING, "OUT",
+        "File to write: .onnx for the model; .safetensors or .npz for its weights alone, with the "
+        "names that torch uses.",
+    )  # fmt: skip
+    opset: int | None = option(
+        None, "N", "Version of the ONNX operators, 13 or higher.  [default: 17]"
+    )
+    probabilities: bool | None = option(
+        None, None,
+        "Output of the ONNX model: predictions (softmax, sigmoid or exp applied, as the loss "
+        "needs), or the plain output of the last layer.  [default: probabilities]",
+        flags=("--probabilities/--logits",),
+    )  # fmt: skip
+    raw: bool | None = option(
+        None, None,
+        "Include the preparation of the data in the ONNX model: it takes raw numbers and words, "
+        "and returns labels and probabilities, or values in the target's unit.  [default: raw, if "
+        "the model is from `gpumlp train`]",
+    )  # fmt: skip
+    json: bool = shared.json()
+
+
+def export(options: ExportOptions) -> None:
+    """Write a model as ONNX, or its weights alone."""
+    out, kind = options.out, options.out.suffix.lower()
     if kind not in SUFFIXES:
         raise ValueError(f"OUT must end in {', '.join(SUFFIXES)}, got {out}")
-    if kind != ".onnx" and (opset, probabilities, raw) != (None, None, None):
+    if kind != ".onnx" and (options.opset, options.probabilities, options.raw) != (None,) * 3:
         raise ValueError(
             f"--opset, --logits and --raw are for .onnx files; leave them out for {out}"
         )
     storage.check_place(out)
-    net, preparation = load(model)
+    net, preparation = _load(options.model)
     if kind == ".onnx":
-        told = write_onnx(out, net, preparation, opset, probabilities is not False, raw)
+        content = _write_onnx(net, preparation, options)
     else:
-        told = write_tensors(out, net)
-    if as_json:
-        machine.show({"file": str(out), **told})
-    else:
-        describe.exported(out, told)
+        content = _write_tensors(out, net)
+    if options.json:
+        print_json({"file": str(out), **content})
+        return
+    for side in ("inputs", "outputs"):
+        if side in content:
+            shapes = (f"{name} ({', '.join(map(str, s))})" for name, s in content[side].items())
+            typer.echo(f"{side:<9}{listed(shapes)}")
+    typer.echo(f"wrote {out}")
 
 
-def load(model: Path) -> tuple[MLP, Preparation | None]:
-    """The network, on the CPU, and the preparation of one that `gpumlp train` made."""
+def _load(model: Path) -> tuple[MLP, Preparation | None]:
+    """The network, on the CPU, and its preparation if `gpumlp train` wrote the file."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that torch's files carry no digest: they are refused
+        warnings.simplefilter("ignore")  # a warning that files of torch, refused here, have no hash
         settings = storage.read(model)[1]
     if "network" not in settings:
         raise CheckpointError(
@@ -89,19 +93,21 @@ def load(model: Path) -> tuple[MLP, Preparation | None]:
     return net, Preparation.from_json(model, extra) if "data" in extra else None
 
 
-def write_onnx(
-    out: Path, net: MLP, known: Preparation | None, opset: int | None, link: bool, raw: bool | None
+def _write_onnx(
+    net: MLP, preparation: Preparation | None, options: ExportOptions
 ) -> dict[str, Any]:
-    """Write the ONNX file; what it takes and gives."""
+    """Write the ONNX file; returns its inputs, outputs and versions."""
     from gpumlp.interop.onnx import OPSET, export_onnx
 
-    if raw and known is None:
+    if options.raw and preparation is None:
         raise ValueError(
             "--raw needs a model of `gpumlp train`, which knows its data; use --no-raw"
         )
-    used = None if raw is False else known
-    asked = OPSET if opset is None else opset
-    made = export_onnx(net, out, opset=asked, link=link, preparation=used)
+    used = None if options.raw is False else preparation
+    made = export_onnx(
+        net, options.out, opset=OPSET if options.opset is None else options.opset,
+        link=options.probabilities is not False, preparation=used,
+    )  # fmt: skip
     return {
         "opset": made.opset_import[0].version,
         "ir_version": made.ir_version,
@@ -111,8 +117,8 @@ def write_onnx(
     }
 
 
-def write_tensors(out: Path, net: MLP) -> dict[str, Any]:
-    """Write θ by torch's names and nothing else."""
+def _write_tensors(out: Path, net: MLP) -> dict[str, Any]:
+    """Write θ with the names that torch uses, and nothing else."""
     tensors: dict[str, Any] = net.tensors()
     if out.suffix.lower() == ".npz":
         binary = io.BytesIO()

@@ -1,86 +1,77 @@
-"""gpumlp find-lr: the learning-rate range test, of the network that train would train."""
+"""gpumlp find-lr: the learning-rate range test of the network that train would train."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import typer
-from typer import Option
 
-from gpumlp.cli import describe, machine, models, options, outputs, pictures
-from gpumlp.cli.building import build
-from gpumlp.cli.errors import reported
-
-Start = Annotated[float, Option(help="The first learning rate.")]
-End = Annotated[float, Option(help="The last one; the test ends where the cost explodes.")]
-Steps = Annotated[int, Option(min=10, help="Their number, a minibatch each.")]
-Picture = Annotated[
-    Path | None, Option(metavar="FILE", help="Draw the cost over the learning rate there, a PNG.")
-]
+from gpumlp.cli import options as shared
+from gpumlp.cli import output, run_folder
+from gpumlp.cli.building import TrainingOptions, build
+from gpumlp.cli.command import require
+from gpumlp.cli.config import from_file
+from gpumlp.cli.options import option
+from gpumlp.training.lr_range import LRCurve
 
 
-@reported
-def find_lr(
-    context: typer.Context,
-    data: options.Data = "mnist5k",
-    target: options.Target = None,
-    task: options.Task = None,
-    hidden: options.Hidden = "256,256",
-    activation: options.Activation = "relu",
-    loss: options.Loss = None,
-    label_smoothing: options.LabelSmoothing = None,
-    optimizer: options.Optimizer = "adamw",
-    start: Start = 1e-7,
-    end: End = 10.0,
-    steps: Steps = 200,
-    batch_size: options.BatchSize = 64,
-    accumulate: options.Accumulate = 1,
-    shuffle: options.Shuffle = True,
-    l1: options.L1 = 0.0,
-    l2: options.L2 = 0.0,
-    weight_decay: options.WeightDecay = None,
-    group: options.Group = None,
-    clip_norm: options.ClipNorm = None,
-    precision: options.Precision = "float32",
-    slot_precision: options.SlotPrecision = None,
-    memory: options.Memory = "normal",
-    backend: options.BackendName = "auto",
-    seed: options.Seed = 0,
-    validation: options.Validation = 0.2,
-    standardize: options.Standardize = None,
-    categorical: options.Categorical = None,
-    max_categories: options.MaxCategories = 100,
-    min_frequency: options.MinFrequency = 5,
-    impute: options.Impute = "mean",
-    stream: options.Stream = None,
-    scratch: options.Scratch = None,
-    plot: Picture = None,
-    config_file: options.Config = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Find a learning rate: one that grows from step to step until the cost explodes.
+@dataclass(frozen=True, kw_only=True)
+class FindLROptions(TrainingOptions):
+    """The options of find-lr."""
 
-    Takes train's options of data, network and steps, or a run.toml of its by --config.  What it
-    suggests is where the cost falls most steeply; a tenth of where it is least is cautious.
+    start: float = option(1e-7, "X", "First learning rate of the test.")
+    end: float = option(
+        10.0, "X", "Last learning rate.  The test ends earlier if the cost explodes."
+    )
+    steps: int = option(200, "N", "Number of steps, each on one minibatch.", min=10)
+    plot: Path | None = option(None, "FILE", "Draw the cost over the learning rate as a .png file.")
+    config: Path | None = from_file()
+    json: bool = shared.json()
+
+
+def find_lr(options: FindLROptions) -> None:
+    """Find a good learning rate in a short test.
+
+    The learning rate grows from step to step until the cost explodes.  The suggestion is the rate
+    where the cost falls fastest.  A more careful choice is a tenth of the rate where the cost is
+    lowest.
+
+    The options of data, network and steps are those of train.  --config also reads the run.toml of
+    a training.
     """
-    models.require("sklearn")
+    require("sklearn")
+    start, end = options.start, options.end
     if not 0 < start < end < math.inf:
         raise ValueError(
             f"--start must be more than 0 and less than --end, got {start:g} and {end:g}"
         )
-    pictures.check(plot)
-    built = build(context.params, outputs.nearest(Path("runs")))
-    if not as_json:
-        describe.start(built.dataset, built.part, built.held, built.net)
-    describe.preparation(built.preparation)
-    x, y = built.seen(built.part)
-    describe.scratch(built.scratch)
-    curve = built.trainer.find_lr(x, y, start=start, end=end, steps=steps)
-    if plot is not None:
-        curve.plot(plot)
-    if as_json:
-        machine.learning_rates(built.dataset, built.net, curve)
+    output.check_plot(options.plot)
+    built = build(options, run_folder.nearest(Path("runs")))
+    dataset, net = built.dataset, built.net
+    if not options.json:
+        output.print_start(dataset, built.train, built.validation, net)
+    output.print_preparation(built.preparation)
+    x, y = built.prepared(built.train)
+    output.print_scratch(built.scratch)
+    curve = built.trainer.find_lr(x, y, start=start, end=end, steps=options.steps)
+    if options.plot is not None:
+        curve.plot(options.plot)
+    if options.json:
+        found = {name: getattr(curve, name) for name in ("suggestion", "minimum", "exploded")}
+        lines = {name: getattr(curve, name).tolist() for name in ("lr", "loss", "smoothed")}
+        about = output.describe(dataset.name, len(dataset), dataset, net)
+        output.print_json({**about, **found, "curve": lines})
     else:
-        describe.learning_rates(curve)
+        _print_curve(curve)
+
+
+def _print_curve(curve: LRCurve) -> None:
+    suggestion = "none: the cost never falls"
+    if curve.suggestion is not None:
+        suggestion = f"{curve.suggestion:.2g}, where the cost falls fastest"
+    typer.echo(f"suggestion  {suggestion}")
+    typer.echo(f"minimum     {curve.minimum:.2g}, where the cost is lowest")
+    end = ", where the cost explodes" if curve.exploded else ""
+    typer.echo(f"steps       {len(curve.lr)}, from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}{end}")

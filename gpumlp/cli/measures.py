@@ -1,4 +1,4 @@
-"""A model's cost and metrics on data of any size, gathered piece by piece."""
+"""A model's cost and metrics on data of any size, added up chunk by chunk."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from gpumlp.training.metrics import r2_of_sums
 
 
 class Measures:
-    """The cost, and accuracy, or R² and errors in the target's unit.
+    """The cost, and the accuracy, or R² and the errors in the target's unit.
 
     Args:
         net: the network.
-        preparation: what it knows of its data.
+        preparation: the preparation of the network's data.
 
     Attributes:
-        name: of the data.
-        examples: how many were counted.
+        name: the name of the data.
+        examples: the number of examples so far.
     """
 
     def __init__(self, net: MLP, preparation: Preparation) -> None:
         self._net, self._preparation = net, preparation
         self.name, self.examples = "", 0
         self._cost = self._right = 0.0
-        # the mean of y, and sums over the examples, an output each
+        # the mean of y, and sums over the examples, for each output
         self._mean: Any = np.zeros(1)
         self._total = self._residual = self._absolute = self._mean
 
     def add(self, part: Dataset) -> HostArray:
-        """Count these examples too; returns their `Preparation.outputs`."""
+        """Add these examples.  Returns their predictions, as `Preparation.outputs` gives them."""
         x, y = self._preparation.inputs(part.x[:]), self._preparation.targets(part.y)
         self.name, k = part.name, len(part)
         J, p = self._net.cost_and_prediction(x, y)
@@ -59,7 +59,7 @@ class Measures:
         return self._cost / self.examples + self._net.penalty()
 
     def metrics(self) -> dict[str, float]:
-        """The metrics by their names."""
+        """The value of each metric."""
         if self._preparation.classes:
             return {"accuracy": self._right / self.examples}
         return {
@@ -69,7 +69,7 @@ class Measures:
         }
 
     def _values(self, y: HostArray, p: HostArray) -> None:
-        """Join the sums of a piece with those so far (Chan, Golub and LeVeque, 1983)."""
+        """Add the sums of a chunk to those so far (Chan, Golub and LeVeque, 1983)."""
         m, k = self.examples, len(y)
         mean = y.mean(axis=0)
         gap = mean - self._mean

@@ -1,36 +1,87 @@
-"""The options that commands share: types, help and what a shell completes.
+"""How options are declared, the ones that several commands share, and the parsing of their texts.
 
-An option of one command alone stands in its file.  It is added there and in the signature; --config
-takes it as a key from there.
+A command has one dataclass of options, and a field is one option:
+
+    l2: float = option(0.0, "X", "L2 regularization: adds X/2·Σθ² to the cost.")
+
+Its name is the flag (--l2; `batch_size` is --batch-size) and the key in a TOML file; its type says
+which values it has.
 """
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import MISSING, field, fields
+from functools import partial
+from typing import Any
 
-from typer import Argument, Option
+import typer
 
 import gpumlp
-from gpumlp.cli import config
-from gpumlp.data import EMBEDDED, IMPUTE, TASKS
-from gpumlp.training.groups import NAMES as GROUPS
+from gpumlp.data import EMBEDDED
+from gpumlp.training import Group
+
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
-def _one_of(names: Iterable[str]) -> str:
-    return ", ".join(names)
+def option(
+    default: Any, metavar: str | None, help: str, names: Iterable[str] = (), *,
+    flags: tuple[str, ...] = (), declare: Callable[..., Any] = typer.Option, **settings: Any,
+) -> Any:  # fmt: skip
+    """A field of a dataclass of options.
+
+    Args:
+        default: the value if the option is not given; MISSING for a required argument.
+        metavar: the name of the value in the help.
+        help: what the option means. {names} is replaced by all names.
+        names: what a shell completes.
+        flags: how the option is written, if not like the field.
+        declare: typer.Option, or typer.Argument for a value without a flag.
+        settings: more arguments of `declare`.
+    """
+    known = list(names)
+    if known:
+        help = help.format(names=", ".join(known))
+        settings.setdefault("autocompletion", completing(known))
+    declared = partial(declare, metavar=metavar, help=help, **settings)
+    return field(default=default, metadata={"declare": declared, "flags": flags})
 
 
-def listed(text: str | None) -> list[str]:
-    """The parts of "a,b"."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+def switch(help: str, *flags: str) -> Any:
+    """An option without a value, which is off by default."""
+    return option(False, None, help, flags=flags)
+
+
+argument = partial(option, declare=typer.Argument)
+
+
+def declarations(options: type) -> dict[str, Any]:
+    """Each field's name → its type with typer's declaration."""
+    hints, declared = typing.get_type_hints(options), {}
+    for each in fields(options):
+        flags = each.metadata["flags"]
+        if each.default is False and not flags:  # otherwise typer adds --no-…
+            flags = (f"--{each.name.replace('_', '-')}",)
+        declared[each.name] = typing.Annotated[hints[each.name], each.metadata["declare"](*flags)]
+    return declared
+
+
+def kinds(options: type) -> dict[str, type]:
+    """Each field's name → bool, int, float or list, or str for all other types."""
+    hints, found = typing.get_type_hints(options), {}
+    for each in fields(options):
+        hint = hints[each.name]
+        kind = next((kind for kind in typing.get_args(hint) if kind is not type(None)), hint)
+        kind = typing.get_origin(kind) or kind
+        found[each.name] = kind if kind in (bool, int, float, list) else str
+    return found
 
 
 def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """What an Option's `autocompletion` takes: the names that go on from what is typed.
+    """A function for `autocompletion`: the names that begin with the typed text.
 
-    Of a list with commas the last part is completed.
+    In a list with commas, the last part is completed.
     """
     known = list(names)
 
@@ -41,186 +92,70 @@ def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-def named(names: Iterable[str], help: str, *flags: str, **settings: Any) -> Any:
-    """An option that takes one of these names."""
-    return Option(*flags, help=help, autocompletion=completing(names), **settings)
+DATA = "Data set: {names}, or a .csv, .parquet, .npz or .npy file."
+data = partial(argument, metavar="DATA", help=DATA, names=EMBEDDED)
+new_data = partial(
+    data, MISSING, help=f"{DATA}  It must have the features that the model was trained on."
+)
+model = partial(argument, MISSING, "MODEL", "The file model.safetensors that `gpumlp train` wrote.")
+target = partial(
+    option, None, "COLUMN",
+    "Target that the network predicts: the name of a column in a .csv or .parquet file, the name "
+    "of an array in an .npz file (default: y), or the number of a column in an .npy file "
+    "(default: the last one).",
+)  # fmt: skip
+activation = partial(
+    option, metavar="NAME", help="Activation of the hidden layers: {names}.",
+    names=gpumlp.ACTIVATIONS,
+)  # fmt: skip
+optimizer = partial(option, metavar="NAME", help="Optimizer: {names}.", names=gpumlp.OPTIMIZERS)
+batch_size = partial(option, metavar="N", help="Number of examples in a minibatch.", min=1)
+backend = partial(
+    option, "auto", "NAME",
+    "Backend: numpy (on the CPU), cupy (on the GPU), or auto (on the GPU if there is one).",
+    ["auto", "numpy", "cupy"],
+)  # fmt: skip
+json = partial(switch, "Print the result as JSON, and nothing else.")
 
 
-DATA = f"{_one_of(EMBEDDED)}, or a .csv, .parquet, .npz or .npy file."
-DECAYING = [name for name, rule in gpumlp.OPTIMIZERS.items() if "weight_decay" in rule.params]
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+def split_commas(text: str | None) -> list[str]:
+    """The parts of "a,b"."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
-Data = Annotated[str, Argument(help=DATA, autocompletion=completing(EMBEDDED))]
-DataToUse = Annotated[
-    str,
-    Argument(
-        metavar="DATA",
-        help=f"{DATA} Its features must be the model's.",
-        autocompletion=completing(EMBEDDED),
-    ),
-]
-Config = Annotated[
-    Path | None,
-    Option(
-        "--config",
-        metavar="FILE",
-        is_eager=True,
-        callback=config.apply,
-        help="Options from a TOML file, a key for each, such as batch-size = 128; `data` is DATA.  "
-        "What the command line says goes first.  Paths are relative to where the command runs.",
-    ),
-]
-Model = Annotated[Path, Argument(metavar="MODEL", help="A model.safetensors of `gpumlp train`.")]
-ModelToTune = Annotated[
-    Path | None, Argument(metavar="MODEL", help="A model.safetensors, in place of --widths.")
-]
-Target = Annotated[
-    str | None,
-    Option(
-        metavar="COLUMN",
-        help="What to predict: a column of a .csv or .parquet file; an array of an .npz file "
-        "(y if left out); a column's number of an .npy file (the last).",
-    ),
-]
-Task = Annotated[
-    str | None, named(TASKS, "classification or regression; if left out, the target decides.")
-]
-Hidden = Annotated[
-    str, Option(metavar="WIDTHS", help="Widths of the hidden layers, or none for a linear model.")
-]
-Activation = Annotated[
-    str, named(gpumlp.ACTIVATIONS, f"Of the hidden layers: {_one_of(gpumlp.ACTIVATIONS)}.")
-]
-Loss = Annotated[
-    str | None,
-    named(
-        gpumlp.LOSSES,
-        f"{_one_of(gpumlp.LOSSES)}.  If left out, softmax_cross_entropy for classes, "
-        "squared_error for values.",
-    ),
-]
-LabelSmoothing = Annotated[float | None, Option(help="Of softmax_cross_entropy.  [default: 0.1]")]
-Optimizer = Annotated[str, named(gpumlp.OPTIMIZERS, f"{_one_of(gpumlp.OPTIMIZERS)}.")]
-BatchSize = Annotated[int, Option(min=1, help="Examples a step.")]
-Accumulate = Annotated[
-    int,
-    Option(
-        metavar="PARTS",
-        min=1,
-        help="Work each minibatch in so many micro-batches, one after the other: the same step "
-        "with less memory.",
-    ),
-]
-Shuffle = Annotated[
-    bool, Option("--shuffle/--no-shuffle", help="Give each epoch an order of its own.")
-]
-L1 = Annotated[float, Option(help="Ω(θ) gets this times Σ|θ|, weights and biases.")]
-L2 = Annotated[float, Option(help="Ω(θ) gets half of this times Σθ².")]
-WeightDecay = Annotated[
-    float | None,
-    Option(help=f"Of {_one_of(DECAYING)}; the optimizer's usual one if left out."),
-]
-Group = Annotated[
-    list[str] | None,
-    Option(
-        metavar="NAME:lr=X,decay=Y",
-        help="What learning rate and weight decay are multiplied by in a group of parameters: "
-        f"{_one_of(GROUPS)}; biases:decay=0, or first:lr=0.1.  May be there several times.",
-        autocompletion=completing(f"{name}:" for name in GROUPS),
-    ),
-]
-ClipNorm = Annotated[float | None, Option(help="Longest gradient that a step uses.")]
-Precision = Annotated[
-    str, named(PRECISIONS, "float64, float32, or on a GPU tf32, bfloat16, float16.")
-]
-SlotPrecision = Annotated[
-    str | None,
-    named(["bfloat16"], "Of the optimizer's state: bfloat16, on a GPU; θ's own if left out."),
-]
-Memory = Annotated[
-    str,
-    named(
-        ["normal", "low"],
-        "normal, or low: compute activations again on the way back where that saves.",
-    ),
-]
-BackendName = Annotated[
-    str, named(["auto", "numpy", "cupy"], "auto (the GPU where there is one), numpy or cupy.")
-]
-Seed = Annotated[
-    int, Option(min=0, max=2**32 - 1, help="Of the split, the first weights and the shuffles.")
-]
-Validation = Annotated[
-    float, Option(help="Share of the examples to hold out, or from 1 on their number; 0 for none.")
-]
-Standardize = Annotated[
-    bool | None,
-    Option(
-        "--standardize/--no-standardize",
-        help="Bring each feature to mean 0 and standard deviation 1.  A real target is always "
-        "brought there.  [default: yes, but for the embedded pictures]",
-    ),
-]
-Categorical = Annotated[
-    str | None,
-    Option(
-        metavar="COLUMNS",
-        help="Columns, with commas, that hold categories though they look like numbers or have "
-        "very many different words.  Columns of words are always taken for categories.",
-    ),
-]
-MaxCategories = Annotated[
-    int,
-    Option(min=1, help="Categories of a column with inputs of their own; rarer ones share one."),
-]
-MinFrequency = Annotated[
-    int, Option(min=1, help="Examples that a category must have for an input of its own.")
-]
-Impute = Annotated[
-    str,
-    Option(help=f"What stands for missing numbers, beside an input that tells: {_one_of(IMPUTE)}."),
-]
-Stream = Annotated[
-    bool | None,
-    Option(
-        "--stream/--no-stream",
-        help="Keep the data in temporary files and read it piece by piece; the result is the "
-        "same.  [default: what is larger than 128 MiB in memory]",
-    ),
-]
-Scratch = Annotated[
-    Path | None,
-    Option(metavar="DIR", help="Folder for those files.  [default: that of --out, or runs]"),
-]
-Widths = Annotated[
-    str | None, Option(help="Inputs, hidden layers and outputs, such as 784,1024,1024,10.")
-]
-ActivationToTune = Annotated[
-    str | None,
-    named(
-        gpumlp.ACTIVATIONS, "Of the hidden layers.  [default: relu, or the model's]", "--activation"
-    ),
-]
-PrecisionToTune = Annotated[
-    str | None, named(PRECISIONS, "[default: float32, or the model's]", "--precision")
-]
-Again = Annotated[bool, Option("--again", help="Measure what was measured before, too.")]
-AsJson = Annotated[bool, Option("--json", help="Print JSON, and nothing else, on stdout.")]
-Predictions = Annotated[
-    Path | None,
-    Option(
-        "--out",
-        help=".csv, .parquet: label and probabilities, or values; .npy: without the label.  "
-        "[default: CSV on stdout]",
-    ),
-]
-PredictionsAsJson = Annotated[
-    bool, Option("--json", help="Print JSON in place of CSV, a line for each example.")
-]
-Picture = Annotated[
-    Path | None,
-    Option(
-        metavar="FILE",
-        help="Draw the confusion matrix, or predicted values and residuals, there, a PNG.",
-    ),
-]
+
+def parse_widths(text: str, flag: str, example: str) -> list[int]:
+    """The widths of layers in "256,128"."""
+    try:
+        return [int(width) for width in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag} must be widths such as {example}, got {text!r}") from None
+
+
+def parse_groups(texts: Iterable[str]) -> dict[str, Group]:
+    """The argument `groups` of `Trainer`, from texts such as "biases:lr=2,decay=0".
+
+    Raises:
+        ValueError: a text is not in this form, or a group is given twice.
+    """
+    groups: dict[str, Group] = {}
+    for text in texts:
+        name, _, settings = (part.strip() for part in text.partition(":"))
+        factors = dict(_factor(text, part) for part in settings.split(","))
+        if name in groups or len(factors) < settings.count(",") + 1:
+            raise ValueError(f"--group {text}: {name} is given twice; write {name}:lr=X,decay=Y")
+        try:
+            groups[name] = Group(**factors)
+        except ValueError as error:
+            raise ValueError(f"--group {text}: {error}") from None
+    return groups
+
+
+def _factor(text: str, part: str) -> tuple[str, float]:
+    """("lr", 2.0) for "lr=2"."""
+    name, _, number = (each.strip() for each in part.partition("="))
+    try:
+        if name in ("lr", "decay"):
+            return name, float(number)
+    except ValueError:
+        pass
+    raise ValueError(f"--group must be NAME:lr=X,decay=Y, such as biases:decay=0, got {text!r}")

@@ -1,203 +1,202 @@
-"""gpumlp train: a network trained, with its files in a folder."""
+"""gpumlp train: train a network and write its files into a folder."""
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any, ClassVar
 
 import typer
-from typer import Option
 
-import gpumlp
 from gpumlp import callbacks
-from gpumlp.cli import config, describe, machine, models, options, outputs, watching
-from gpumlp.cli.building import build
-from gpumlp.cli.errors import reported
-from gpumlp.cli.options import named
+from gpumlp.cli import config, output, run_folder
+from gpumlp.cli import options as shared
+from gpumlp.cli.building import TrainingOptions, build
+from gpumlp.cli.command import require
+from gpumlp.cli.config import from_file
+from gpumlp.cli.options import option, switch
+from gpumlp.functions import LOSSES, SCHEDULES
+from gpumlp.functions.entry import lookup
+from gpumlp.training import EarlyStopping, scorers
+from gpumlp.training.events import Callback
+from gpumlp.training.metrics import measures
+from gpumlp.training.monitor import Monitor
 
-LearningRate = Annotated[
-    float | None, Option(help="Base learning rate; the optimizer's usual one if left out.")
-]
-Schedule = Annotated[
-    str, named(gpumlp.SCHEDULES, f"Of the learning rate: {', '.join(gpumlp.SCHEDULES)}.")
-]
-Plateau = Annotated[
-    int | None,
-    Option(
+
+def complete_metric(incomplete: str) -> list[str]:
+    """The metrics that begin with the typed text; only this imports scikit-learn."""
+    names = ["auto"]
+    with contextlib.suppress(ImportError):
+        names += scorers.names()
+    return shared.completing(names)(incomplete)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainingOptions):
+    """The options of train."""
+
+    API_NAMES: ClassVar[dict[str, str]] = TrainingOptions.API_NAMES | {"factor": "plateau_factor"}
+
+    epochs: int = option(20, "N", "Number of passes over the training data.", min=1)
+    lr: float | None = option(None, "X", "Base learning rate.  [default: the optimizer's own]")
+    schedule: str = option("warmup_cosine", "NAME", "Learning-rate schedule: {names}.", SCHEDULES)
+    plateau: int | None = option(
+        None, "EPOCHS",
+        "Lower the learning rate when the validation cost has not improved for this many epochs.",
         min=1,
-        metavar="EPOCHS",
-        help="Lower the learning rate, the schedule's, when the validation cost has not improved "
-        "for so many.",
-    ),
-]
-PlateauFactor = Annotated[
-    float | None, Option(help="What --plateau multiplies it by.  [default: 0.1]")
-]
-Ema = Annotated[
-    float | None,
-    Option(
-        metavar="DECAY",
-        help="Average the weights over the steps with this, 0.999 say: the average is validated, "
-        "watched and written.",
-    ),
-]
-Epochs = Annotated[int, Option(min=1, help="Passes over the training data.")]
-Metric = Annotated[
-    str | None,
-    Option(
-        metavar="NAMES",
-        help="What is measured beside the cost: scikit-learn's scorers, with commas, such as "
-        "f1_macro,roc_auc_ovr, each a column of the history, val_f1_macro of the validation data; "
-        "auto is the column metric.  [default: auto, accuracy or R²]",
-        autocompletion=watching.complete,
-    ),
-]
-Patience = Annotated[
-    int | None,
-    Option(
-        min=1,
-        metavar="EPOCHS",
-        help="Stop when the validation cost has not improved for so many, and keep the best.",
-    ),
-]
-Watched = Annotated[
-    str | None,
-    Option(
-        "--monitor",
-        metavar="COLUMN",
-        help="What --patience and --plateau watch: val_cost, cost, or a metric's column, of which "
-        "more is better.  [default: val_cost]",
-    ),
-]
-Folder = Annotated[
-    Path | None, Option("--out", help="Folder for what is written.  [default: runs/NAME]")
-]
-CheckpointEvery = Annotated[
-    int | None,
-    Option(
-        metavar="STEPS",
-        min=1,
-        help="Write checkpoint.safetensors after so many steps too, not only after each epoch.",
-    ),
-]
-Resume = Annotated[
-    bool,
-    Option(
-        "--resume",
-        help="Go on from the folder's checkpoint, as if the training had never stopped.  Give the "
-        "same options again.",
-    ),
-]
-TensorBoard = Annotated[
-    bool,
-    Option(
-        "--tensorboard",
-        help="Write the history for TensorBoard, too, into the folder's `tensorboard`: "
-        "tensorboard --logdir runs compares all runs.",
-    ),
-]
-Plan = Annotated[
-    bool, Option("--plan", help="Show the memory that the training would take, and do not train.")
-]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress bar and no table.")]
-
-
-@reported
-def train(
-    context: typer.Context,
-    data: options.Data = "mnist5k",
-    target: options.Target = None,
-    task: options.Task = None,
-    hidden: options.Hidden = "256,256",
-    activation: options.Activation = "relu",
-    loss: options.Loss = None,
-    label_smoothing: options.LabelSmoothing = None,
-    optimizer: options.Optimizer = "adamw",
-    lr: LearningRate = None,
-    schedule: Schedule = "warmup_cosine",
-    plateau: Plateau = None,
-    plateau_factor: PlateauFactor = None,
-    batch_size: options.BatchSize = 64,
-    accumulate: options.Accumulate = 1,
-    epochs: Epochs = 20,
-    shuffle: options.Shuffle = True,
-    l1: options.L1 = 0.0,
-    l2: options.L2 = 0.0,
-    weight_decay: options.WeightDecay = None,
-    group: options.Group = None,
-    clip_norm: options.ClipNorm = None,
-    ema: Ema = None,
-    precision: options.Precision = "float32",
-    slot_precision: options.SlotPrecision = None,
-    memory: options.Memory = "normal",
-    backend: options.BackendName = "auto",
-    seed: options.Seed = 0,
-    validation: options.Validation = 0.2,
-    standardize: options.Standardize = None,
-    categorical: options.Categorical = None,
-    max_categories: options.MaxCategories = 100,
-    min_frequency: options.MinFrequency = 5,
-    impute: options.Impute = "mean",
-    stream: options.Stream = None,
-    scratch: options.Scratch = None,
-    metric: Metric = None,
-    patience: Patience = None,
-    monitor: Watched = None,
-    out: Folder = None,
-    checkpoint_every: CheckpointEvery = None,
-    resume: Resume = False,
-    tensorboard: TensorBoard = False,
-    config_file: options.Config = None,
-    plan: Plan = False,
-    quiet: Quiet = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Train a network; write it and the history of its training.
-
-    The folder gets model.safetensors, checkpoint.safetensors, history.json, history.png, and
-    run.toml, with which --config repeats the run; files of those names are replaced.
-
-    Ctrl-C ends the training and writes them too; --resume goes on from there.
-    """
-    models.require("matplotlib", "safetensors", "sklearn", "tqdm")
-    if out is not None:
-        outputs.check_folder(out)
-    measured = watching.metrics(metric, loss)
-    stopping, hooks = watching.rules(
-        measured, validation, monitor, patience, plateau, plateau_factor
+    )  # fmt: skip
+    plateau_factor: float | None = option(
+        None, "X", "Factor by which --plateau multiplies the learning rate.  [default: 0.1]"
     )
-    built = build(context.params, outputs.nearest(out or Path("runs")))
-    dataset, part, held, net = built.dataset, built.part, built.held, built.net
-    if not (quiet or as_json):
-        describe.start(dataset, part, held, net)
-    describe.preparation(built.preparation)
-    if plan:
-        planned = built.trainer.memory(
-            len(part), validation=len(held or ()), early_stopping=stopping, metric=measured,
-            train_metric=True,
-        )  # fmt: skip
-        machine.plan(dataset, net, planned) if as_json else typer.echo(planned)
+    ema: float | None = option(
+        None, "DECAY",
+        "Keep an exponential moving average of the weights with this decay, such as 0.999.  The "
+        "averaged network is validated and written.",
+    )  # fmt: skip
+    metric: str | None = option(
+        None, "NAMES",
+        "Metrics to compute after each epoch: names of scikit-learn's scorers with commas, such as "
+        "f1_macro,roc_auc_ovr, or auto (accuracy or R²).  The history gets a column for each on "
+        "the training data, f1_macro, and on the validation data, val_f1_macro; the column of "
+        "auto is metric.  [default: auto]",
+        autocompletion=complete_metric,
+    )  # fmt: skip
+    patience: int | None = option(
+        None, "EPOCHS",
+        "Early stopping: stop when the validation cost has not improved for this many epochs, and "
+        "keep the best network.", min=1,
+    )  # fmt: skip
+    monitor: str | None = option(
+        None, "COLUMN",
+        "Column of the history that --patience and --plateau watch: val_cost, cost, or a metric, "
+        "where higher is better.  [default: val_cost]",
+    )  # fmt: skip
+    out: Path | None = option(
+        None, "DIR", "Folder for the files.  [default: runs/NAME OF THE DATA]"
+    )
+    checkpoint_every: int | None = option(
+        None, "STEPS",
+        "Write checkpoint.safetensors also after this many steps, not only after each epoch.",
+        min=1,
+    )  # fmt: skip
+    resume: bool = switch(
+        "Continue from the checkpoint in the folder, with the same result as a training without a "
+        "break.  Give the same options as before."
+    )
+    tensorboard: bool = switch(
+        "Also write the history for TensorBoard, into the folder tensorboard.  `tensorboard "
+        "--logdir runs` compares all runs."
+    )
+    config: Path | None = from_file()
+    plan: bool = switch("Show how much memory the training would need, and do not train.")
+    quiet: bool = switch("Show no progress and no table.", "--quiet", "-q")
+    json: bool = shared.json()
+
+
+def train(options: TrainOptions) -> None:
+    """Train a network and write it to a folder.
+
+    The folder gets model.safetensors, checkpoint.safetensors, history.json, history.png and
+    run.toml.  `gpumlp train --config run.toml` repeats the run.  Existing files with these names
+    are replaced.
+
+    Ctrl-C ends the training early and writes the files; --resume continues it.
+    """
+    require("matplotlib", "safetensors", "sklearn", "tqdm")
+    if options.out is not None:
+        run_folder.check_folder(options.out)
+    metric = _metrics(options)
+    early_stopping, hooks = _watching(options, metric)
+    watched: Any = {"early_stopping": early_stopping, "metric": metric, "train_metric": True}
+    built = build(options, run_folder.nearest(options.out or Path("runs")))
+    dataset, validation, net = built.dataset, built.validation, built.net
+    if not (options.quiet or options.json):
+        output.print_start(dataset, built.train, validation, net)
+    output.print_preparation(built.preparation)
+    if options.plan:
+        memory = built.trainer.memory(len(built.train), validation=len(validation or ()), **watched)
+        output.print_memory(dataset, net, memory, options.json)
         return
-    with outputs.folder(out or Path("runs") / dataset.name) as folder:
-        checkpoint = folder / "checkpoint.safetensors"
-        describe.earlier_run(folder, checkpoint, resume, tensorboard)
-        data_to_fit, to_watch = built.seen(part), built.seen(held) if held else None
-        describe.scratch(built.scratch)
-        if tensorboard:
-            hooks.append(callbacks.TensorBoard(folder / describe.EVENTS))
+    with run_folder.folder(options.out or Path("runs") / dataset.name) as folder:
+        run_folder.print_earlier_run(folder, options.resume, options.tensorboard)
+        x, y = built.prepared(built.train)
+        validation_data = built.prepared(validation) if validation else None
+        output.print_scratch(built.scratch)
+        if options.tensorboard:
+            hooks.append(callbacks.TensorBoard(folder / run_folder.EVENTS))
         history = built.trainer.fit(
-            *data_to_fit, epochs, validation=to_watch, early_stopping=stopping, callbacks=hooks,
-            metric=measured, train_metric=True, progress=not quiet, checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every, resume=resume,
+            x, y, options.epochs, validation=validation_data, callbacks=hooks, **watched,
+            checkpoint=folder / "checkpoint.safetensors", resume=options.resume,
+            checkpoint_every=options.checkpoint_every, progress=not options.quiet,
         )  # fmt: skip
-        outputs.write(folder, net, built.preparation, history, dataset.name)
-        config.write(folder / "run.toml", context)
-    written = describe.files(tensorboard)
-    if as_json:
-        machine.trained(dataset, net, history, folder, written)
+        run_folder.write(folder, net, built.preparation, history, dataset.name)
+        config.write(folder / "run.toml", "train", options)
+    written = run_folder.files(options.tensorboard)
+    if options.json:
+        run_folder.print_result_json(dataset, net, history, folder, written)
     else:
-        if not quiet:
-            describe.table(history, net)
-        describe.end(history, net, folder, written)
+        if not options.quiet:
+            run_folder.print_history(history, net)
+        run_folder.print_end(history, net, folder, written)
     if history.stopped == "interrupted":
         raise typer.Exit(130)
+
+
+def _metrics(options: TrainOptions) -> str | list[str]:
+    """The argument `metric` of `Trainer.fit`.
+
+    Raises:
+        ValueError, ImportError: a name is unknown or given twice, or scikit-learn is missing.
+    """
+    if options.metric is None:
+        return "auto"
+    names = shared.split_commas(options.metric)
+    if not names:
+        raise ValueError(
+            f"--metric must be names such as f1_macro,roc_auc_ovr, got {options.metric!r}"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--metric has {name!r} twice; give it once")
+    measures(lookup(LOSSES, "loss", options.loss or "squared_error"), names)  # checks the names
+    return names
+
+
+def _watching(
+    options: TrainOptions, metric: str | list[str]
+) -> tuple[EarlyStopping | None, list[Callback]]:
+    """Early stopping for --patience, and a callback for --plateau; both watch --monitor.
+
+    Raises:
+        ValueError: an option needs another one, or the history will not have the column.
+    """
+    patience, plateau = options.patience, options.plateau
+    if options.monitor is not None and patience is None and plateau is None:
+        raise ValueError("--monitor is for --patience and --plateau; add one of them")
+    if options.plateau_factor is not None and plateau is None:
+        raise ValueError("--plateau-factor is for --plateau; add --plateau EPOCHS")
+    column = options.monitor or "val_cost"
+    if patience is not None or plateau is not None:
+        _check_monitor(options, column, [metric] if isinstance(metric, str) else metric)
+    stopping = None if patience is None else EarlyStopping(patience, monitor=column)
+    if plateau is None:
+        return stopping, []
+    factor: Any = {} if options.plateau_factor is None else {"factor": options.plateau_factor}
+    return stopping, [callbacks.ReduceOnPlateau(column, patience=plateau, **factor)]
+
+
+def _check_monitor(options: TrainOptions, column: str, metrics: list[str]) -> None:
+    """Raise unless the history will have the column."""
+    columns = ["cost", *("metric" if name == "auto" else name for name in metrics)]
+    if options.validation:
+        columns += [f"val_{name}" for name in columns]
+    elif options.monitor is None:
+        user = "--plateau" if options.patience is None else "--patience"
+        raise ValueError(f"{user} watches the validation cost; leave out --validation 0")
+    elif column.removeprefix("val_") in columns and column not in columns:
+        raise ValueError(
+            f"--monitor watches {column!r}, which needs validation data; leave out --validation 0, "
+            f"or monitor one of: {', '.join(columns)}"
+        )
+    Monitor(column).check("--monitor", columns)

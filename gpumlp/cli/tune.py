@@ -1,62 +1,123 @@
-"""gpumlp tune: the products of one training step, measured, and their fastest ways kept."""
+"""gpumlp tune: measure the matrix products of a training step, and store the fastest variants."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from gpumlp.backends.cuda import open_device
 from gpumlp.backends.cuda.opening import OR_NUMPY
 from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.cuda.tuning import Choice, Tuner
-from gpumlp.cli import machine
+from gpumlp.cli import options as shared
+from gpumlp.cli.options import argument, option, switch
+from gpumlp.cli.output import print_json, print_table
 from gpumlp.errors import DeviceError
 from gpumlp.network import MLP
 from gpumlp.training import Trainer
 
 ROLES = {"NT": "forward", "NN": "∂J/∂h", "TN": "∂J/∂W", "TT": ""}
-COLUMNS = ("product", "m×n×k", "epilogue", "used", "tried", "µs", "TFLOP/s", "speed-up")
+COLUMNS = ("product", "m×n×k", "epilogue", "fused", "tried", "µs", "TFLOP/s", "speed-up")
 
 
-def network(
-    model: Path | None, widths: str | None, activation: str | None, precision: str | None
-) -> MLP:
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """The options of tune."""
+
+    model: Path | None = argument(None, "MODEL", "A file model.safetensors, instead of --widths.")
+    widths: str | None = option(
+        None, "WIDTHS", "Widths of inputs, hidden layers and outputs, such as 784,1024,1024,10."
+    )
+    activation: str | None = shared.activation(
+        None,
+        help="Activation of the hidden layers: {names}.  [default: relu, or that of MODEL]",
+    )
+    optimizer: str = shared.optimizer("adamw")
+    batch_size: int = shared.batch_size(256)
+    precision: str | None = option(
+        None, "NAME", "Precision: {names}.  [default: float32, or that of MODEL]",
+        shared.PRECISIONS,
+    )  # fmt: skip
+    again: bool = switch("Also measure the products that were measured before.")
+    json: bool = shared.json()
+
+
+def tune(options: TuneOptions) -> None:
+    """Find the fastest GPU kernels for a network.
+
+    Every matrix product of a training step is measured with all algorithms of cublasLt.  The
+    fastest are stored in a file, and later trainings with these widths and this batch size use
+    them.  The file is in $GPUMLP_CACHE, or else in the user's cache folder.
+
+    The speed-up is relative to the algorithm that cublasLt suggests first.  A product with an
+    epilogue (bias and activation in the same kernel) is also measured without it, followed by
+    gpumlp's own kernels.
+    """
+    net = _network(options)
+    if not options.json:
+        typer.echo(repr(net))
+    tuner = _measure(net, options)
+    rows = [_row(gemm, choice) for gemm, choice in tuner.choices.items()]
+    if options.json:
+        about = {"backend": net.backend.describe(), "file": str(tuner.cache.path)}
+        steps = tuner.measured
+        print_json({**about, "found": len(tuner.found), "products": rows, "steps": steps})
+    else:
+        _print(tuner, rows)
+
+
+def _network(options: TuneOptions) -> MLP:
     """The network of the file or of the options, on the GPU."""
-    settings = {"activation": activation, "precision": precision}
-    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-    if (model is None) == (widths is None):
-        raise ValueError("give a MODEL file, or the widths of one: --widths 784,1024,1024,10")
+    names = ("activation", "precision")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if (options.model is None) == (options.widths is None):
+        raise ValueError("give a MODEL file, or the widths of a network: --widths 784,1024,1024,10")
     _check_device()
-    if model is not None:
-        return MLP.load(model, "cupy", **given)
-    assert widths is not None
+    if options.model is not None:
+        return MLP.load(options.model, "cupy", **settings)
+    widths = shared.parse_widths(options.widths or "", "--widths", "784,256,10")
+    return MLP(widths, **settings, backend="cupy")
+
+
+def _check_device() -> None:
+    """Raise if there is no GPU; the advice to use another backend would not help here."""
     try:
-        each = [int(width) for width in widths.split(",")]
-    except ValueError:
-        raise ValueError(f"--widths takes widths such as 784,256,10, got {widths!r}") from None
-    return MLP(each, **given, backend="cupy")
+        open_device()
+    except DeviceError as error:
+        message = str(error).removesuffix(f", {OR_NUMPY}")
+        raise DeviceError(f"tune measures products on a GPU: {message}") from error
 
 
-def measure(net: MLP, batch_size: int, optimizer: str, again: bool) -> Tuner:
-    """Train for two steps on noise: every product that they meet is measured, and then the step."""
+def _measure(net: MLP, options: TuneOptions) -> Tuner:
+    """Train two steps on noise: this measures every product of the step, and then the step."""
     tuner = open_device().tuner
     tuner.measuring = tuner.steps = True
-    tuner.again = again
-    rng, m = np.random.default_rng(0), 2 * batch_size
-    x = rng.standard_normal((m, net.widths[0]))
-    Trainer(net, optimizer, batch_size=batch_size).fit(x, _targets(net, m, rng), 1, progress=False)
+    tuner.again = options.again
+    rng, m = np.random.default_rng(0), 2 * options.batch_size
+    x, y = rng.standard_normal((m, net.widths[0])), _targets(net, m, rng)
+    Trainer(net, options.optimizer, batch_size=options.batch_size).fit(x, y, 1, progress=False)
     tuner.steps = False
     return tuner
 
 
-def row(gemm: Gemm, choice: Choice) -> dict[str, Any]:
-    """What was measured of a product; None for what was not."""
-    taken, first = choice.microseconds, choice.first
+def _targets(net: MLP, m: int, rng: np.random.Generator) -> Any:
+    """Targets that the network's loss accepts."""
+    n = net.widths[-1]
+    if net.loss.target == "class":
+        return rng.integers(0, n, m)
+    if net.loss.target == "real":
+        return rng.standard_normal((m, n))
+    return rng.integers(0, 2, (m, n))  # 0 and 1 are also counts
+
+
+def _row(gemm: Gemm, choice: Choice) -> dict[str, Any]:
+    """The measurements of a product; None where nothing was measured."""
+    chosen, first = choice.microseconds, choice.first
     return {
         "product": ROLES[gemm.letters],
         "m": gemm.m,
@@ -69,58 +130,27 @@ def row(gemm: Gemm, choice: Choice) -> dict[str, Any]:
         "epilogue": gemm.epilogue or None,
         "fused": bool(gemm.epilogue) and choice.algorithm is not None,
         "candidates": choice.candidates,
-        "microseconds": taken,
+        "microseconds": chosen,
         "first_microseconds": first,
         "unfused_microseconds": choice.unfused,
-        "tflops": taken and 2e-6 * gemm.m * gemm.n * gemm.k / taken,
-        "speedup": taken and first and first / taken,
+        "tflops": chosen and 2e-6 * gemm.m * gemm.n * gemm.k / chosen,
+        "speedup": chosen and first and first / chosen,
     }
 
 
-def show(net: MLP, tuner: Tuner, as_json: bool) -> None:
-    """The table, or the same as JSON."""
-    rows = [row(gemm, choice) for gemm, choice in tuner.choices.items()]
-    if as_json:
-        content = {"backend": net.backend.describe(), "file": str(tuner.cache.path)}
-        machine.show(
-            {**content, "found": len(tuner.found), "products": rows, "steps": tuner.measured}
-        )
-        return
-    lines = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
-        lines.add_column(name, justify="left" if name in COLUMNS[:4] else "right", overflow="fold")
-    for each in rows:
-        lines.add_row(
-            each["product"], f"{each['m']}×{each['n']}×{each['k']}", each["epilogue"],
-            ("yes" if each["fused"] else "no") if each["epilogue"] else "", str(each["candidates"]),
-            *(_number(each[name]) for name in ("microseconds", "tflops", "speedup")),
-        )  # fmt: skip
-    Console().print(lines)
+def _print(tuner: Tuner, rows: list[dict[str, Any]]) -> None:
+    lines = [
+        [
+            row["product"], f"{row['m']}×{row['n']}×{row['k']}", row["epilogue"] or "",
+            ("yes" if row["fused"] else "no") if row["epilogue"] else "", str(row["candidates"]),
+            *("" if row[name] is None else f"{row[name]:.3g}"
+              for name in ("microseconds", "tflops", "speedup")),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    print_table(COLUMNS, lines, left=4)
     for step, times in tuner.measured.items():
-        told = ", ".join(f"{way} {time:.3g} µs" for way, time in times.items())
-        typer.echo(f"{step}: {told}")
+        typer.echo(f"{step}: {', '.join(f'{name} {time:.3g} µs' for name, time in times.items())}")
     now = len(rows) - len(tuner.found)
-    typer.echo(f"{now} measured now, {len(tuner.found)} before; kept in {tuner.cache.path}")
-
-
-def _check_device() -> None:
-    """Raise where there is no GPU; another backend is no remedy here."""
-    try:
-        open_device()
-    except DeviceError as error:
-        told = str(error).removesuffix(f", {OR_NUMPY}")
-        raise DeviceError(f"tune measures products on a GPU: {told}") from error
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _targets(net: MLP, m: int, rng: np.random.Generator) -> Any:
-    """Targets that the network's loss takes."""
-    n = net.widths[-1]
-    if net.loss.target == "class":
-        return rng.integers(0, n, m)
-    if net.loss.target == "real":
-        return rng.standard_normal((m, n))
-    return rng.integers(0, 2, (m, n))  # 0 and 1 are counts, too
+    path = tuner.cache.path
+    typer.echo(f"{now} measured now, {len(tuner.found)} measured before; stored in {path}")

@@ -51,12 +51,12 @@ def offered(words):
         ("export --ra", ["--raw"]),
     ],
 )
-def test_names(words, expected):
+def test_names_are_completed(words, expected):
     assert sorted(offered(words)) == sorted(expected)
 
 
-def test_each_option_that_takes_a_name_of_a_table_completes_it():
-    """One that is added without would be noticed here."""
+def test_every_option_for_a_named_function_completes_it():
+    """A new option without completion fails here."""
     tables = {
         "activation": gpumlp.ACTIVATIONS, "loss": gpumlp.LOSSES, "optimizer": gpumlp.OPTIMIZERS,
         "schedule": gpumlp.SCHEDULES,
@@ -70,8 +70,8 @@ def test_each_option_that_takes_a_name_of_a_table_completes_it():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_for_a_shell(shell, monkeypatch):
+def test_completion_script_of_each_shell(shell, monkeypatch):
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     monkeypatch.setenv("_GPUMLP_COMPLETE", f"source_{shell}")
-    told = CliRunner().invoke(app, [], prog_name="gpumlp").stdout
-    assert f"_GPUMLP_COMPLETE=complete_{shell}" in told
+    printed = CliRunner().invoke(app, [], prog_name="gpumlp").stdout
+    assert f"_GPUMLP_COMPLETE=complete_{shell}" in printed

@@ -1,4 +1,4 @@
-"""train --config: a key for each option, checked as the option is; run.toml repeats a run."""
+"""train --config: a key for each option, checked like the option; run.toml repeats a run."""
 
 import tomllib
 
@@ -12,10 +12,11 @@ import typer
 import gpumlp
 from gpumlp.cli import config
 from gpumlp.cli.app import app
-from tests.support.cli_cases import run
+from gpumlp.cli.options import kinds
+from gpumlp.cli.train import TrainOptions
+from tests.support.cli_cases import refused, run
 
 TRAIN = typer.main.get_command(app).commands["train"]
-WITHOUT_KEY = {"config_file"}
 SAMPLES = {int: 3, float: 0.25, str: "word", list: ["word", "words"]}
 OTHERS = {int: 5, float: 0.75, str: "other", list: "other"}
 FLOWERS = {"target": "species", "hidden": "8", "epochs": 3, "batch-size": 32, "backend": "numpy"}
@@ -23,7 +24,7 @@ FLOWERS = {"target": "species", "hidden": "8", "epochs": 3, "batch-size": 32, "b
 
 def write(path, **values):
     """The keys as a TOML file."""
-    lines = [f"{key} = {config._literal(value)}" for key, value in values.items()]
+    lines = [f"{key} = {config.literal(value)}" for key, value in values.items()]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
@@ -31,21 +32,21 @@ def write(path, **values):
 def parsed(*arguments):
     """What the command would be called with."""
     with TRAIN.make_context("train", [str(a) for a in arguments]) as context:
-        return {k: v for k, v in context.params.items() if k not in WITHOUT_KEY}, context
+        return {k: v for k, v in context.params.items() if k != "config"}, context
 
 
-def keys():
-    return config._keys(parsed()[1])
+KEYS = config.keys(TrainOptions)
 
 
 def tensors(folder):
     return gpumlp.MLP.load(folder / "model.safetensors", "numpy").tensors()
 
 
-@pytest.mark.parametrize("key", keys())
-def test_every_option_is_a_key_and_the_command_line_goes_first(key, tmp_path):
+@pytest.mark.parametrize("key", KEYS)
+def test_every_option_is_a_key_and_the_command_line_overrides_it(key, tmp_path):
     defaults, context = parsed()
-    parameter, kind = keys()[key], config._kinds(context)[keys()[key].name]
+    [parameter] = [each for each in context.command.params if each.name == KEYS[key]]
+    kind = kinds(TrainOptions)[KEYS[key]]
     value, file = SAMPLES.get(kind, not parameter.default), tmp_path / "run.toml"
     if kind is bool:
         flag = [f"--{key}" if value else f"--no-{key}"]
@@ -63,20 +64,20 @@ def test_every_option_is_a_key_and_the_command_line_goes_first(key, tmp_path):
         assert parsed("--config", other, *flag)[0] == by_flag
 
 
-def test_no_standardize_on_the_command_line_undoes_the_file(tmp_path):
+def test_no_standardize_overrides_the_file(tmp_path):
     file = write(tmp_path / "run.toml", standardize=True)
     assert parsed("--config", file)[0]["standardize"] is True
     assert parsed("--no-standardize", "--config", file)[0]["standardize"] is False
 
 
-def test_lists_and_numbers_stand_for_text(tmp_path):
+def test_lists_and_numbers_become_text(tmp_path):
     file = tmp_path / "run.toml"
     for value, text in (([256, 128], "256,128"), (64, "64"), (["8", 4], "8,4")):
         assert parsed("--config", write(file, hidden=value))[0]["hidden"] == text
     assert parsed("--config", write(file, lr=1))[0]["lr"] == 1.0
 
 
-def test_a_file_trains_as_its_options_do(flowers, tmp_path):
+def test_a_file_trains_like_its_options(flowers, tmp_path):
     file = write(tmp_path / "run.toml", data=flowers, out=tmp_path / "a", quiet=True, **FLOWERS)
     run("train", "--config", file)
     options = [word for key, value in FLOWERS.items() for word in (f"--{key}", value)]
@@ -85,7 +86,7 @@ def test_a_file_trains_as_its_options_do(flowers, tmp_path):
         np.testing.assert_array_equal(tensor, tensors(tmp_path / "b")[name])
 
 
-def test_run_toml_repeats_the_run_and_says_all_of_it(flowers, tmp_path):
+def test_run_toml_is_complete_and_repeats_the_run(flowers, tmp_path):
     file = write(tmp_path / "run.toml", data=flowers, seed=5, **FLOWERS)
     run("train", "--config", file, "--lr", 0.007, "--out", tmp_path / "a", "--no-standardize", "-q")
     written = tmp_path / "a" / "run.toml"
@@ -102,59 +103,105 @@ def test_run_toml_repeats_the_run_and_says_all_of_it(flowers, tmp_path):
     assert again == {**content, "out": str(tmp_path / "b")}
 
 
-def test_run_toml_goes_on_with_an_interrupted_run(flowers, tmp_path):
+def test_resume_with_run_toml(flowers, tmp_path):
     file = write(tmp_path / "run.toml", data=flowers, out=tmp_path / "a", **FLOWERS)
     run("train", "--config", file, "-q")
     before = tensors(tmp_path / "a")
-    told = run("train", "--config", tmp_path / "a" / "run.toml", "--resume", "-q").stdout
-    assert "finished after 3 epochs" in told
+    printed = run("train", "--config", tmp_path / "a" / "run.toml", "--resume", "-q").stdout
+    assert "finished after 3 epochs" in printed
     for name, tensor in before.items():
         np.testing.assert_array_equal(tensor, tensors(tmp_path / "a")[name])
 
 
-def test_any_text_comes_back_from_run_toml(tmp_path):
+def test_run_toml_keeps_any_text(tmp_path):
     text = "a \"quoted\" \\ path\t\n\x7f\x01 with 'signs' äß花🌸 #="
     asked, context = parsed(text, "--l1", "1e-30", "--lr", "1e22")
-    config.write(tmp_path / "run.toml", context)
+    config.write(tmp_path / "run.toml", "train", TrainOptions(**context.params))
     assert parsed("--config", tmp_path / "run.toml")[0] == asked
 
 
 BAD = [
-    ("epoch = 3", "unknown key 'epoch'; did you mean 'epochs'? known: data, target, task, hidden"),
+    (
+        "epoch = 3",
+        "unknown key 'epoch'; did you mean 'epochs'? known: data, target, task, categorical",
+    ),
     ("config = 'x'", "unknown key 'config'; known: data"),
-    ("epochs = 'x'", 'epochs takes a whole number, got "x"'),
-    ("epochs = 2.5", "epochs takes a whole number, got 2.5"),
-    ("epochs = true", "epochs takes a whole number, got true"),
+    ("epochs = 'x'", 'epochs must be a whole number, got "x"'),
+    ("epochs = 2.5", "epochs must be a whole number, got 2.5"),
+    ("epochs = true", "epochs must be a whole number, got true"),
     ("epochs = 0", "--epochs"),
     ("seed = -1", "--seed"),
-    ("lr = '0.1'", 'lr takes a number, got "0.1"'),
-    ("lr = 2020-01-01", 'lr takes a number, got "2020-01-01"'),
-    ("standardize = 'no'", 'standardize takes true or false, got "no"'),
-    ("group = ['biases:lr=2', 3]", 'group takes text, or a list of texts, got ["biases:lr=2", 3]'),
-    ("metric = 0.5", "metric takes text"),
-    ("resume = 1", "resume takes true or false, got 1"),
-    ("hidden = [8, true]", "hidden takes text, a number, or a list of these, got [8, true]"),
-    ("hidden = 2.5", "hidden takes text, a number, or a list of these, got 2.5"),
-    ("[train]\nepochs = 3", "[train] is a table; write its keys at the top, without it"),
-    ("batch-size = 8\nbatch_size = 8", "batch-size is there twice, with - and with _"),
-    ("epochs = ", "is no TOML file: Invalid value"),
-    ("epochs = 3\nepochs = 4", "is no TOML file: Cannot overwrite a value"),
-    (b"\xff", "is no TOML file: 'utf-8' codec"),
+    ("lr = '0.1'", 'lr must be a number, got "0.1"'),
+    ("lr = 2020-01-01", 'lr must be a number, got "2020-01-01"'),
+    ("standardize = 'no'", 'standardize must be true or false, got "no"'),
+    (
+        "group = ['biases:lr=2', 3]",
+        'group must be text, or a list of texts, got ["biases:lr=2", 3]',
+    ),
+    ("metric = 0.5", "metric must be text"),
+    ("resume = 1", "resume must be true or false, got 1"),
+    ("hidden = [8, true]", "hidden must be text, a number, or a list of these, got [8, true]"),
+    ("hidden = 2.5", "hidden must be text, a number, or a list of these, got 2.5"),
+    ("[train]\nepochs = 3", "[train] is a table; write its keys without a table"),
+    ("batch-size = 8\nbatch_size = 8", "batch-size is given twice, with - and with _"),
+    ("epochs = ", "is not a TOML file: Invalid value"),
+    ("epochs = 3\nepochs = 4", "is not a TOML file: Cannot overwrite a value"),
+    (b"\xff", "is not a TOML file: 'utf-8' codec"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD, ids=lambda p: str(p)[:20])
-def test_what_is_wrong_is_told_in_one_line_with_file_and_key(text, message, tmp_path):
+def test_errors_are_one_line_with_file_and_key(text, message, tmp_path):
     file = tmp_path / "run.toml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    result = run("train", "--config", file, "--out", tmp_path / "o", code=2)
-    assert result.stderr.startswith(f"gpumlp: error: {file}")
-    assert message in result.stderr
-    assert (result.stderr.count("\n"), result.stdout) == (1, "")
+    error = refused("train", "--config", file, "--out", tmp_path / "o")
+    assert error.startswith(f"gpumlp: error: {file}")
+    assert message in error
     assert not (tmp_path / "o").exists()
 
 
-def test_no_file(tmp_path):
+def test_missing_file(tmp_path):
     for path in (tmp_path / "no.toml", tmp_path):
         error = run("train", "--config", path, code=2).stderr
         assert error == f"gpumlp: error: --config: there is no file {path}\n"
+
+
+RUN_OF_0_1_0 = """\
+# gpumlp 0.1.0; to repeat: gpumlp train --config run.toml
+data = "digits"
+hidden = "4"
+activation = "relu"
+optimizer = "adamw"
+schedule = "warmup_cosine"
+batch-size = 64
+accumulate = 1
+epochs = 1
+shuffle = true
+l1 = 0.0
+l2 = 1e-05
+group = ["biases:lr=2"]
+precision = "float32"
+memory = "normal"
+backend = "numpy"
+seed = 0
+validation = 0.2
+standardize = false
+max-categories = 100
+min-frequency = 5
+impute = "mean"
+metric = "f1_macro"
+patience = 2
+out = "o"
+tensorboard = false
+"""
+
+
+def test_reads_the_run_toml_of_version_0_1_0(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(RUN_OF_0_1_0)
+    options = [
+        "digits", "--hidden", 4, "--epochs", 1, "--l2", 1e-5, "--group", "biases:lr=2",
+        "--backend", "numpy", "--no-standardize", "--metric", "f1_macro", "--patience", 2,
+        "--out", "o",
+    ]  # fmt: skip
+    assert parsed("--config", file)[0] == parsed(*options)[0]

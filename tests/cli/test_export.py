@@ -1,4 +1,4 @@
-"""gpumlp export: what other programs compute from its files is what gpumlp predicts."""
+"""gpumlp export: other programs compute from its files what gpumlp predicts."""
 
 import json
 
@@ -24,9 +24,9 @@ def predictions(model, flowers):
     return [row.pop("prediction") for row in rows], [list(map(float, r.values())) for r in rows]
 
 
-def test_raw_numbers_become_labels(flowers, model, tmp_path):
-    told = run("export", model, tmp_path / "m.onnx").stdout
-    assert told == (
+def test_onnx_takes_raw_numbers_and_returns_labels(flowers, model, tmp_path):
+    printed = run("export", model, tmp_path / "m.onnx").stdout
+    assert printed == (
         "inputs   x (batch, 3)\n"
         "outputs  probabilities (batch, 3), label (batch)\n"
         f"wrote {tmp_path / 'm.onnx'}\n"
@@ -37,7 +37,7 @@ def test_raw_numbers_become_labels(flowers, model, tmp_path):
     np.testing.assert_allclose(found["probabilities"], p, rtol=1e-5, atol=1e-7)
 
 
-def test_the_network_alone(model, tmp_path):
+def test_onnx_of_the_network_alone(model, tmp_path):
     net = gpumlp.MLP.load(model, "numpy")
     x = X.astype("float32") % 3
     run("export", model, tmp_path / "p.onnx", "--no-raw")
@@ -68,17 +68,17 @@ def test_weights_alone(model, tmp_path):
 
 
 def test_json(model, tmp_path):
-    told = json.loads(run("export", model, tmp_path / "m.onnx", "--json", "--opset", 20).stdout)
-    assert told == {
+    printed = json.loads(run("export", model, tmp_path / "m.onnx", "--json", "--opset", 20).stdout)
+    assert printed == {
         "file": str(tmp_path / "m.onnx"), "opset": 20, "ir_version": 9, "raw": True,
         "inputs": {"x": ["batch", 3]},
         "outputs": {"probabilities": ["batch", 3], "label": ["batch"]},
     }  # fmt: skip
-    told = json.loads(run("export", model, tmp_path / "m.npz", "--json").stdout)
-    assert told["tensors"]["0.weight"] == [16, 3]
+    printed = json.loads(run("export", model, tmp_path / "m.npz", "--json").stdout)
+    assert printed["tensors"]["0.weight"] == [16, 3]
 
 
-def test_a_model_that_does_not_know_its_data(tmp_path):
+def test_a_model_without_preparation(tmp_path):
     net = gpumlp.MLP([3, 4, 2], "gelu", backend="numpy")
     net.save(tmp_path / "m.safetensors")
     run("export", tmp_path / "m.safetensors", tmp_path / "m.onnx")
@@ -90,7 +90,7 @@ def test_a_model_that_does_not_know_its_data(tmp_path):
     assert not (tmp_path / "n.onnx").exists()
 
 
-def test_a_regression_is_in_the_targets_unit(tmp_path):
+def test_onnx_values_are_in_the_targets_unit(tmp_path):
     y = 1000 + 50 * (X - X.mean(0)) @ (1 / X.std(0))
     np.savez(tmp_path / "t.npz", x=X, y=y)
     run("train", tmp_path / "t.npz", "--out", tmp_path, *SMALL)
@@ -101,7 +101,7 @@ def test_a_regression_is_in_the_targets_unit(tmp_path):
     np.testing.assert_allclose(found, np.load(tmp_path / "p.npy"), rtol=1e-6)
 
 
-def test_wrong_uses_leave_no_file(model, tmp_path):
+def test_errors_leave_no_file(model, tmp_path):
     torchs = tmp_path / "torchs.safetensors"
     run("export", model, torchs)
     out = tmp_path / "m.onnx"

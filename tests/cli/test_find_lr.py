@@ -9,30 +9,25 @@ pytest.importorskip("typer")
 
 import gpumlp
 from gpumlp import plots
-from gpumlp.data import load, split
-from tests.support.cli_cases import run
+from tests.support.cli_cases import flowers_in_python, refused, run
 
 OPTIONS = ["--target", "species", "--hidden", "16", "--batch-size", "32", "--backend", "numpy"]
 
 
 def by_hand(path, rule="adamw", seed=0, **settings):
     """What the command should find, in Python."""
-    train, _ = split(load(path, "species"), 0.2, seed)
-    x = (train.x - train.x.mean(0)) / train.x.std(0)
-    loss = gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1)
-    net = gpumlp.MLP([3, 16, 3], loss=loss, backend="numpy", seed=seed)
-    trainer = gpumlp.Trainer(net, rule, batch_size=32, seed=seed, **settings)
-    return trainer, (x.astype(np.float32), train.y)
+    trainer, (x, y), *_ = flowers_in_python(path, rule, seed, **settings)
+    return trainer, (x.astype(np.float32), y)
 
 
-def told(*arguments):
+def json_of(*arguments):
     return json.loads(run("find-lr", *arguments, "--json").stdout)
 
 
-def test_is_that_of_the_python_api(flowers, tmp_path):
+def test_matches_the_python_api(flowers, tmp_path):
     trainer, data = by_hand(flowers)
     curve = trainer.find_lr(*data)
-    found = told(flowers, *OPTIONS)
+    found = json_of(flowers, *OPTIONS)
     assert (found["suggestion"], found["minimum"]) == (curve.suggestion, curve.minimum)
     assert found["exploded"] == curve.exploded
     for name in ("lr", "loss", "smoothed"):
@@ -40,7 +35,7 @@ def test_is_that_of_the_python_api(flowers, tmp_path):
     assert found["data"]["examples"] == 150
     assert found["network"]["widths"] == [3, 16, 3]
     lines = run("find-lr", flowers, *OPTIONS).stdout.splitlines()
-    assert lines[0].endswith("120 to train on, 30 held out")
+    assert lines[0].endswith("120 for training, 30 for validation")
     assert lines[2].startswith(f"suggestion  {curve.suggestion:.2g}, where")
     assert lines[3].startswith(f"minimum     {curve.minimum:.2g}, where")
     end = ", where the cost explodes" if curve.exploded else ""
@@ -57,25 +52,25 @@ def test_options_reach_the_trainer(flowers):
         groups={"first": gpumlp.Group(0.5)},
     )  # fmt: skip
     curve = trainer.find_lr(*data, start=1e-4, end=0.1, steps=40)
-    np.testing.assert_array_equal(told(flowers, *OPTIONS, *options)["curve"]["loss"], curve.loss)
+    np.testing.assert_array_equal(json_of(flowers, *OPTIONS, *options)["curve"]["loss"], curve.loss)
 
 
-def test_takes_the_file_of_a_run(flowers, tmp_path):
+def test_reads_the_run_toml_of_a_training(flowers, tmp_path):
     run("train", flowers, *OPTIONS, "--epochs", 1, "--patience", 1, "--out", tmp_path / "o", "-q")
     before = sorted(tmp_path.rglob("*"))
     file = tmp_path / "o" / "run.toml"
-    assert told("--config", file) == told(flowers, *OPTIONS)
+    assert json_of("--config", file) == json_of(flowers, *OPTIONS)
     assert sorted(tmp_path.rglob("*")) == before
     file.write_text(file.read_text() + "stepps = 3\n")
     error = run("find-lr", "--config", file, code=2).stderr
     assert "unknown key 'stepps'; did you mean 'steps'?" in error
 
 
-def test_the_picture_is_of_the_curve(flowers, tmp_path, monkeypatch):
+def test_plot_draws_the_curve(flowers, tmp_path, monkeypatch):
     drawn = []
     figure = plots.range_figure
     monkeypatch.setattr(plots, "range_figure", lambda *c: (drawn.append(c), figure(*c))[1])
-    found = told(flowers, *OPTIONS, "--plot", tmp_path / "lr.png")
+    found = json_of(flowers, *OPTIONS, "--plot", tmp_path / "lr.png")
     assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
     assert [suggestion for _, _, _, suggestion, _ in drawn] == [found["suggestion"]]
 
@@ -85,7 +80,7 @@ def test_no_suggestion_where_the_cost_never_falls(flowers):
     options += ["--batch-size", 120, "--no-shuffle"]  # the same cost to the bit
     found = run("find-lr", flowers, *OPTIONS, *options).stdout
     assert "suggestion  none: the cost never falls\n" in found
-    assert told(flowers, *OPTIONS, *options)["suggestion"] is None
+    assert json_of(flowers, *OPTIONS, *options)["suggestion"] is None
 
 
 WRONG = [
@@ -104,14 +99,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda p: p[0])
-def test_wrong_uses_are_told_before_the_data_is_read(arguments, message, tmp_path):
-    result = run("find-lr", tmp_path / "none.csv", *OPTIONS, *arguments, code=2)
-    assert result.stderr.startswith("gpumlp: error: ")
-    assert (result.stderr.count("\n"), result.stdout) == (1, "")
-    assert message in result.stderr
+def test_invalid_options_are_reported_before_the_data_is_read(arguments, message, tmp_path):
+    assert message in refused("find-lr", tmp_path / "none.csv", *OPTIONS, *arguments)
 
 
-def test_a_start_that_explodes_at_once_is_told(flowers):
+def test_a_start_that_is_too_high_is_reported(flowers):
     options = [*OPTIONS, "--optimizer", "sgd", "--start", 1e30, "--end", 1e38, "--steps", 10]
     error = run("find-lr", flowers, *options, code=2).stderr
     assert "the cost is not finite after a step with lr 1e+30" in error

@@ -1,6 +1,7 @@
 """--json: stdout holds one line of JSON, with the numbers that people are shown."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,21 +9,19 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
-from gpumlp.cli import machine
-from tests.support.cli_cases import NAMES, SMALL, X, rows_of, run
-
-OPTIONS = ["--target", "species", *SMALL]
+from gpumlp.cli.output import print_json
+from tests.support.cli_cases import FLOWERS, NAMES, SMALL, X, rows_of, run
 
 
-def told(*arguments, code=0):
-    """What it prints, which is one line; NaN and such would not be JSON."""
+def json_of(*arguments, code=0):
+    """The JSON that a command prints: one line, without NaN, which is not JSON."""
     text = run(*arguments, "--json", code=code).stdout
     assert text.count("\n") == 1
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def test_train(flowers, tmp_path):
-    found = told("train", flowers, *OPTIONS, "--patience", 1, "--out", tmp_path / "o")
+    found = json_of("train", flowers, *FLOWERS, "--patience", 1, "--out", tmp_path / "o")
     history = json.loads((tmp_path / "o" / "history.json").read_text())
     assert found["stopped"] == history["stopped"]
     assert found["epochs"] == len(history["columns"]["cost"])
@@ -40,14 +39,14 @@ def test_train(flowers, tmp_path):
     assert found["files"] == files
 
 
-def test_train_with_a_bar_on_stderr(flowers, tmp_path):
-    result = run("train", flowers, *OPTIONS[:-1], "--out", tmp_path / "o", "--json")
+def test_train_with_progress_on_stderr(flowers, tmp_path):
+    result = run("train", flowers, *FLOWERS[:-1], "--out", tmp_path / "o", "--json")
     assert json.loads(result.stdout)["epochs"] == 5
-    assert "20/20" in result.stderr
+    assert re.search("epoch[ =]5", result.stderr)
 
 
 def test_plan(flowers, tmp_path):
-    found = told("train", flowers, *OPTIONS, "--plan", "--out", tmp_path / "o")
+    found = json_of("train", flowers, *FLOWERS, "--plan", "--out", tmp_path / "o")
     net = gpumlp.MLP([3, 16, 3], backend="numpy")
     planned = gpumlp.Trainer(net, batch_size=32).memory(120, validation=30, train_metric=True)
     assert found["memory"]["total"] == planned.total
@@ -57,7 +56,7 @@ def test_plan(flowers, tmp_path):
 
 def test_evaluate_and_predict(flowers, model):
     shown = dict(line.split() for line in run("evaluate", model, flowers).stdout.splitlines()[2:])
-    found = told("evaluate", model, flowers)["result"]
+    found = json_of("evaluate", model, flowers)["result"]
     assert found == {name: pytest.approx(float(text), rel=1e-5) for name, text in shown.items()}
     rows = rows_of(run("predict", model, flowers).stdout)
     lines = [
@@ -71,11 +70,11 @@ def test_evaluate_and_predict(flowers, model):
             assert line["probabilities"][name] == pytest.approx(float(row[f"probability_{name}"]))
 
 
-def test_a_regression(tmp_path):
+def test_regression(tmp_path):
     np.savez(tmp_path / "t.npz", x=X, y=X[:, :2] * 7 + 5)
     run("train", tmp_path / "t.npz", "--out", tmp_path, *SMALL)
     model = tmp_path / "model.safetensors"
-    found = told("evaluate", model, tmp_path / "t.npz", "--plot", tmp_path / "r.png")
+    found = json_of("evaluate", model, tmp_path / "t.npz", "--plot", tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert set(found["result"]) == {"cost", "r2", "rmse", "mae"}
     assert found["data"]["classes"] is None
@@ -86,13 +85,13 @@ def test_a_regression(tmp_path):
 
 
 def test_predictions_in_a_file(flowers, model, tmp_path):
-    found = told("predict", model, flowers, "--out", tmp_path / "p.csv")
+    found = json_of("predict", model, flowers, "--out", tmp_path / "p.csv")
     assert found == {"file": str(tmp_path / "p.csv"), "examples": 150}
     assert (tmp_path / "p.csv").read_text() == run("predict", model, flowers).stdout
 
 
 def test_info():
-    found = told("info")
+    found = json_of("info")
     assert found["gpumlp"] == gpumlp.__version__
     assert found["NumPy"].startswith(np.__version__)
     shown = dict(line.split(maxsplit=1) for line in run("info").stdout.splitlines())
@@ -101,18 +100,18 @@ def test_info():
     }
 
 
-def test_an_error_is_on_stderr_alone(flowers, tmp_path):
+def test_errors_are_on_stderr_only(flowers, tmp_path):
     result = run("train", flowers, "--json", "--out", tmp_path / "o", code=2)
     assert result.stdout == ""
     assert result.stderr.startswith("gpumlp: error: ")
 
 
 def test_numbers_that_json_lacks_are_null(capsys):
-    machine.show({"a": [float("nan"), 1.5, (float("inf"),)], "ä": {"b": -np.inf}})
+    print_json({"a": [float("nan"), 1.5, (float("inf"),)], "ä": {"b": -np.inf}})
     assert capsys.readouterr().out == '{"a": [null, 1.5, [null]], "\\u00e4": {"b": null}}\n'
 
 
 def test_plot_and_json_go_together(flowers, model, tmp_path):
-    plain = told("evaluate", model, flowers)
-    assert told("evaluate", model, flowers, "--plot", tmp_path / "c.png") == plain
+    plain = json_of("evaluate", model, flowers)
+    assert json_of("evaluate", model, flowers, "--plot", tmp_path / "c.png") == plain
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")

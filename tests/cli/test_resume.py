@@ -1,4 +1,4 @@
-"""train in a folder that has files: of an interrupted run, to go on from, or of an earlier one."""
+"""train in a folder with the files of an interrupted run, to resume it, or of an earlier one."""
 
 import json
 import signal
@@ -12,13 +12,12 @@ import pytest
 pytest.importorskip("typer")
 
 from gpumlp.training import Trainer
-from tests.cli.test_training import FLOWERS, LONGER, columns, theta
-from tests.support.cli_cases import run
+from tests.support.cli_cases import FLOWERS, LONGER, columns, run, theta
 from tests.support.tracking_files import scalars
 
 
-def test_resume_after_ctrl_c_goes_on_with_all_of_it(flowers, tmp_path, monkeypatch):
-    """In the middle of an epoch: the plateau's state, θ̄ and the events of TensorBoard."""
+def test_resume_after_ctrl_c_restores_all_state(flowers, tmp_path, monkeypatch):
+    """Ctrl-C in the middle of an epoch, with a plateau, an average θ̄ and events for TensorBoard."""
     options = [
         *FLOWERS, *LONGER, "--plateau", 1, "--ema", 0.9, "--tensorboard", "--metric", "f1_macro",
         "--patience", 9, "--accumulate", 2,
@@ -33,8 +32,8 @@ def test_resume_after_ctrl_c_goes_on_with_all_of_it(flowers, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", pressed)
-        told = run("train", flowers, *options, *out, code=130).stdout
-    assert "interrupted after 6 epochs; --resume goes on" in told
+        printed = run("train", flowers, *options, *out, code=130).stdout
+    assert "interrupted after 6 epochs; --resume continues" in printed
     result = run("train", flowers, *options, *out, "--resume")
     assert result.stderr == ""
     np.testing.assert_array_equal(theta(tmp_path / "cut"), theta(tmp_path / "whole"))
@@ -47,7 +46,7 @@ def test_resume_after_ctrl_c_goes_on_with_all_of_it(flowers, tmp_path, monkeypat
         assert cut[tag] == whole[tag], tag
 
 
-def test_resume_with_another_rule_is_refused(flowers, tmp_path):
+def test_resume_refuses_another_plateau(flowers, tmp_path):
     options = [*FLOWERS, "--out", tmp_path / "o", "--plateau", 2]
     run("train", flowers, *options)
     error = run("train", flowers, *options, "--plateau", 3, "--resume", code=2).stderr
@@ -55,19 +54,19 @@ def test_resume_with_another_rule_is_refused(flowers, tmp_path):
     assert error.endswith("or leave out --resume\n")
 
 
-def test_what_becomes_of_an_earlier_runs_events_is_told(flowers, tmp_path):
+def test_says_what_happens_to_the_events_of_an_earlier_run(flowers, tmp_path):
     options, folder = [*FLOWERS, "--out", tmp_path / "o"], tmp_path / "o" / "tensorboard"
-    told = f"replacing the files of an earlier run in {tmp_path / 'o'}"
+    printed = f"replacing the files of an earlier run in {tmp_path / 'o'}"
     assert run("train", flowers, *options, "--tensorboard").stderr == ""
-    assert run("train", flowers, *options).stderr == f"{told}; tensorboard stays as it is\n"
+    assert run("train", flowers, *options).stderr == f"{printed}; tensorboard stays unchanged\n"
     for file in set((tmp_path / "o").iterdir()) - {folder}:
         file.unlink()
-    assert run("train", flowers, *options, "--tensorboard").stderr == f"{told}\n"
+    assert run("train", flowers, *options, "--tensorboard").stderr == f"{printed}\n"
     found = scalars(folder)["cost/training"]  # the earlier run's are hidden
     np.testing.assert_allclose(list(found.values()), columns(tmp_path / "o")["cost"], rtol=1e-6)
 
 
-def test_every_file_is_named_the_events_too(flowers, tmp_path):
+def test_prints_every_file_with_the_events(flowers, tmp_path):
     options = [*FLOWERS, "--out", tmp_path / "o", "--tensorboard"]
     last = run("train", flowers, *options).stdout.splitlines()[-1]
     written = sorted(path.name for path in (tmp_path / "o").iterdir())
@@ -75,7 +74,7 @@ def test_every_file_is_named_the_events_too(flowers, tmp_path):
     assert sorted(json.loads(run("train", flowers, *options, "--json").stdout)["files"]) == written
 
 
-def test_a_rule_that_is_left_out_on_resuming_is_told_in_a_line(flowers, tmp_path):
+def test_resume_without_the_plateau_warns_in_one_line(flowers, tmp_path):
     options = [*FLOWERS, "--out", tmp_path / "o"]
     run("train", flowers, *options, "--plateau", 2)
     command = [Path(sys.executable).with_name("gpumlp"), "train", flowers, *options, "--resume"]

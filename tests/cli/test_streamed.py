@@ -1,4 +1,4 @@
-"""The commands on data that is read piece by piece, and predictions written as they come."""
+"""The commands on data that is read in chunks, and predictions that are written in chunks."""
 
 import json
 import tracemalloc
@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 
 import gpumlp
 from gpumlp import storage
-from gpumlp.cli import predictions
+from gpumlp.cli import predict
 from gpumlp.data import load
 from tests.support.cli_cases import LABELS, NAMES, SMALL, X, rows_of, run, write_flowers
 
 
 def write_shop(path, m=400):
-    """A table of words, holes and numbers; what y is made of."""
+    """A table of words and numbers with missing values, which all influence the price."""
     rng = np.random.default_rng(2)
     town = rng.choice(["Ulm", "Bonn", "Trier"], m)
     area = rng.normal(100, 20, m).round(1)
@@ -35,41 +35,41 @@ def shop(tmp_path):
 
 
 @pytest.fixture
-def _small_pieces(monkeypatch):
+def _small_chunks(monkeypatch):
     monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 2000)
     monkeypatch.setattr("gpumlp.data.csv_files.BLOCK", 1500)
 
 
 class TestTrain:
-    def test_tells_what_it_encoded_and_filled_and_learns_from_it(self, shop, tmp_path):
+    def test_reports_categories_and_missing_values_and_learns_from_them(self, shop, tmp_path):
         options = ["--target", "price", "--out", tmp_path / "o", "--hidden", "none", "-q"]
         more = ["--epochs", 150, "--lr", 0.03, "--batch-size", 16]
-        told = run("train", shop, *options, *more).stderr.splitlines()
-        assert told == [
-            "categories, with an input each: town (3)",
-            "missing values, filled and with an input of their own: area",
+        printed = run("train", shop, *options, *more).stderr.splitlines()
+        assert printed == [
+            "columns of categories, one input for each: town (3)",
+            "columns with missing values, filled and marked: area",
         ]
         lines = run("evaluate", tmp_path / "o" / "model.safetensors", shop).stdout.splitlines()
         found = {name: float(value) for name, value in (line.rsplit(None, 1) for line in lines[2:])}
         assert lines[0] == "shop: 400 examples, 2 features, regression, real target"
-        assert found["RMSE"] < 0.5  # of a target whose holes are worth 5, and towns, too
+        assert found["RMSE"] < 0.5  # in the price, a missing value counts 5, and so does a town
 
-    @pytest.mark.usefixtures("_small_pieces")
+    @pytest.mark.usefixtures("_small_chunks")
     @pytest.mark.parametrize("kind", ["csv", "npz"])
-    def test_streams_to_the_same_bits_and_resumes(self, shop, tmp_path, kind):
+    def test_streaming_gives_the_same_bits_and_resumes(self, shop, tmp_path, kind):
         path, target = shop, ["--target", "price"]
         if kind == "npz":
             path, target = tmp_path / "t.npz", []
             np.savez(path, x=X, y=NAMES)
         options = [*target, *SMALL, "--patience", "3"]
-        for way in ("--stream", "--no-stream"):
-            run("train", path, *options, "--out", tmp_path / way, way)
+        for flag in ("--stream", "--no-stream"):
+            run("train", path, *options, "--out", tmp_path / flag, flag)
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         more = ["--out", tmp_path / "cut", "--stream", "--scratch", scratch]
         cut = [*options[:-2], "--schedule", "constant"]
-        told = run("train", path, *cut, *more, "--epochs", "2").stderr.splitlines()[-1]
-        assert told == f"0.00 GB of temporary files in {scratch}"
+        printed = run("train", path, *cut, *more, "--epochs", "2").stderr.splitlines()[-1]
+        assert printed == f"0.00 GB of temporary files in {scratch}"
         run("train", path, *cut, *more, "--resume")
         run("train", path, *cut, "--out", tmp_path / "whole")
         assert list(scratch.iterdir()) == []
@@ -88,7 +88,7 @@ class TestTrain:
         options = ["--target", "price", "--out", tmp_path / "o", *SMALL]
         for arguments, message in [
             (["--categorical", "twon"], "no feature column 'twon'; did you mean 'town'? it has: t"),
-            (["--impute", "zero"], "impute must be one of mean, median, refuse, got 'zero'"),
+            (["--impute", "zero"], "--impute must be one of mean, median, refuse, got 'zero'"),
             (["--impute", "refuse"], "1 of 2 feature columns have missing values: area ("),
             (["--max-categories", "0"], "Invalid value for '--max-categories'"),
             (["--scratch", tmp_path / "no", "--stream"], "there is no folder"),
@@ -98,9 +98,9 @@ class TestTrain:
             assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.usefixtures("_small_chunks")
 class TestPredict:
-    def test_formats_hold_the_same(self, flowers, model, tmp_path):
+    def test_all_formats_have_the_same_predictions(self, flowers, model, tmp_path):
         for name in ("p.csv", "p.parquet", "p.npy"):
             run("predict", model, flowers, "--out", tmp_path / name)
         table = pq.read_table(tmp_path / "p.parquet")
@@ -128,7 +128,7 @@ class TestPredict:
         np.testing.assert_array_equal(table.column(0), np.load(tmp_path / "p.npy")[:, 0])
 
     @pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
-    def test_an_error_far_down_leaves_the_old_file(self, flowers, model, tmp_path, kind):
+    def test_an_error_in_the_last_chunk_leaves_the_old_file(self, flowers, model, tmp_path, kind):
         out = tmp_path / f"p.{kind}"
         run("predict", model, flowers, "--out", out)
         old = out.read_bytes()
@@ -145,18 +145,18 @@ class TestPredict:
         assert error == f"gpumlp: error: {flowers} has no rows\n"
         assert not (tmp_path / "p.csv").exists()
 
-    def test_tells_what_training_had_none_of(self, shop, tmp_path):
+    def test_reports_values_that_the_training_data_did_not_have(self, shop, tmp_path):
         run("train", shop, "--target", "price", "--out", tmp_path / "o", *SMALL)
         new = tmp_path / "new.csv"
         new.write_text("area,town\n,Ulm\n90,Rom\n80,\n70,Bonn\n")
         model = tmp_path / "o" / "model.safetensors"
         result = run("predict", model, new)
         assert len(rows_of(result.stdout)) == 4
-        told = "columns with missing values or unknown categories, unlike in training: town (2)\n"
-        assert result.stderr == told
+        printed = "columns with missing values or categories that the training data did not have"
+        assert result.stderr == f"{printed}: town (2)\n"
 
 
-@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.usefixtures("_small_chunks")
 class TestEvaluate:
     def measured(self, *arguments):
         lines = run("evaluate", *arguments).stdout.splitlines()[2:]
@@ -191,13 +191,13 @@ class TestEvaluate:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
-def test_writing_takes_the_memory_of_a_piece(tmp_path, kind):
+def test_writing_needs_memory_for_one_chunk(tmp_path, kind):
     rng = np.random.default_rng(0)
     peaks = []
     for count in (1, 1, 30):  # the first imports
         tracemalloc.start()
         try:
-            with predictions.writer(tmp_path / f"p.{kind}", ("a", "b")) as write:
+            with predict.writer(tmp_path / f"p.{kind}", ("a", "b")) as write:
                 for _ in range(count):
                     write(rng.random((4000, 2)))
             peaks.append(tracemalloc.get_traced_memory()[1])
@@ -206,6 +206,6 @@ def test_writing_takes_the_memory_of_a_piece(tmp_path, kind):
     assert peaks[2] < 1.5 * peaks[1], peaks
 
 
-def test_the_example_has_what_the_tests_need(tmp_path):
+def test_the_flowers_are_those_of_the_test_module(tmp_path):
     data = load(write_flowers(tmp_path / "f.csv"), "species")
     np.testing.assert_array_equal(data.x, X)

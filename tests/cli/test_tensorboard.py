@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("typer")
 
-from tests.support.cli_cases import SMALL, run
+from tests.support.cli_cases import FLOWERS, run
 from tests.support.tracking_files import scalars
 
-OPTIONS = ["--target", "species", *SMALL, "--tensorboard"]
+OPTIONS = [*FLOWERS, "--tensorboard"]
 
 
 def test_the_events_are_the_history(flowers, tmp_path):
@@ -22,7 +22,7 @@ def test_the_events_are_the_history(flowers, tmp_path):
         np.testing.assert_allclose(list(found[tag].values()), columns[column], rtol=1e-6)
 
 
-def test_without_it_or_the_library(flowers, tmp_path, monkeypatch):
+def test_no_events_without_the_option_or_the_library(flowers, tmp_path, monkeypatch):
     run("train", flowers, *OPTIONS[:-1], "--out", tmp_path / "a")
     assert not (tmp_path / "a" / "tensorboard").exists()
     monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)

@@ -1,4 +1,4 @@
-"""`gpumlp tune` on stand-ins for CuPy and cublasLt, whose clock says how long a product takes."""
+"""`gpumlp tune` on a fake CuPy and a fake cublasLt, whose clock says how long a product takes."""
 
 import json
 
@@ -29,7 +29,7 @@ STEP = {
 
 @pytest.fixture
 def lt(monkeypatch):
-    """Algorithms of 9, 3 and 5 µs, kernels of 7, on a device that opens anew with each command."""
+    """A fake cublasLt with algorithms of 9, 3 and 5 µs.  Each command opens a device."""
     lt = FakeCublasLt(states=(0, 0, 0))
     lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
     monkeypatch.setattr(tuning, "FLUSH_BYTES", 64)
@@ -43,7 +43,7 @@ def lt(monkeypatch):
 
 
 def products(*arguments):
-    """The rows, with times as whole as the clock's."""
+    """The rows of the JSON, with rounded times."""
     rows = json.loads(run("tune", *arguments, "--json").stdout)["products"]
     for row in rows:
         row |= {name: round(t, 6) for name, t in row.items() if isinstance(t, float)}
@@ -68,23 +68,23 @@ def test_every_product_of_a_step_is_measured(lt):
         assert row["tflops"] == round(2 * m * n * k / 3e-6 / 1e12, 6)
 
 
-def test_what_was_kept_is_not_measured_again_but_where_that_is_asked_for(lt):
+def test_stored_products_are_measured_again_only_with_again(lt):
     before = by_product(products(*WIDTHS))
     lt.microseconds = {70: 1.0, 71: 3.0, 72: 5.0}
     lt.reopen()
     lt.calls.clear()
     assert by_product(products(*WIDTHS)) == {product: before[product] for product in STEP}
-    assert len(lt.calls) == 2 * len(STEP)  # a step in pieces, and one recorded
+    assert len(lt.calls) == 2 * len(STEP)  # a step of separate launches, and a recorded one
     lt.reopen()
     again = products(*WIDTHS, "--again")
     assert {row["microseconds"] for row in again} == {1}
 
 
-def test_the_step_is_measured_both_ways(lt):
-    """With the clock of a stand-in whose graphs take no time, and so a tie."""
+def test_all_variants_of_the_step_are_measured(lt):
+    """The graphs of the fake device take no time, so all variants are equally fast."""
     name = "step 5-16-8-3 relu relu identity softmax_cross_entropy adamw float32, minibatch 32"
-    told = json.loads(run("tune", *WIDTHS, "--json").stdout)
-    assert told["steps"] == {name: {"sequential": 0, "branched": 0, "branched, early update": 0}}
+    printed = json.loads(run("tune", *WIDTHS, "--json").stdout)
+    assert printed["steps"] == {name: {"sequential": 0, "branched": 0, "branched, early update": 0}}
     lt.reopen()
     assert json.loads(run("tune", *WIDTHS, "--json").stdout)["steps"] == {}  # it is kept
     lt.reopen()
@@ -93,25 +93,25 @@ def test_the_step_is_measured_both_ways(lt):
     )
 
 
-def test_the_table(lt):
+def test_table(lt):
     lt.epilogue = 50.0
     text = run("tune", *WIDTHS, "--activation", "gelu").stdout
     assert "MLP(5-16-8-3, gelu" in text
     assert "Test GPU, float32" in text
     [line] = [line for line in text.splitlines() if "32×16×5" in line and "gelu" in line]
-    # the way without the epilogue: 3 µs and one kernel
+    # the variant without the epilogue: 3 µs and one kernel
     assert line.split() == [
         "forward", "32×16×5", "gelu_aux_bias", "no", "3", "10", "0.000512", "5.9",
     ]  # fmt: skip
-    assert "measured now, 0 before; kept in" in " ".join(text.split())
+    assert "measured now, 0 measured before; stored in" in " ".join(text.split())
 
 
-def test_where_nothing_was_offered_no_figure_is_shown(lt):
+def test_products_without_an_algorithm_have_no_times(lt):
     lt.lacks = {134, 152}
     with pytest.warns(UserWarning, match="without the epilogue"):
         text = run("tune", *WIDTHS).stdout
     lines = [line.split() for line in text.splitlines() if "×" in line and " no " in line]
-    assert len(lines) == 2  # and as no bits are written, none are read on the way down
+    assert len(lines) == 2  # forward writes no bits, so backward reads none
     assert all(line[-2:] == ["no", "0"] for line in lines)
 
 
@@ -135,9 +135,9 @@ def test_any_loss(lt, tmp_path, loss):
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "give a MODEL file, or the widths of one: --widths 784,1024,1024,10"),
+        ([], "give a MODEL file, or the widths of a network: --widths 784,1024,1024,10"),
         (["m.safetensors", "--widths", "3,2"], "give a MODEL file, or the widths"),
-        (["--widths", "3;2"], "--widths takes widths such as 784,256,10, got '3;2'"),
+        (["--widths", "3;2"], "--widths must be widths such as 784,256,10, got '3;2'"),
         (["--widths", "3,2", "--precision", "int8"], "unknown precision 'int8'"),
         (["missing.safetensors"], "there is no file missing.safetensors"),
     ],
@@ -153,8 +153,8 @@ def test_without_a_gpu(monkeypatch):
         )
 
     monkeypatch.setattr("gpumlp.cli.tune.open_device", no_device)
-    told = run("tune", "--widths", "3,2", code=2).stderr
-    assert told == (
+    printed = run("tune", "--widths", "3,2", code=2).stderr
+    assert printed == (
         "gpumlp: error: tune measures products on a GPU: no NVIDIA driver is installed: "
         "install one\n"
     )

@@ -1,4 +1,4 @@
-"""Wrong uses of every command: one line that names what is wrong, and never a traceback."""
+"""Usage errors of every command: one line that says what is wrong, and never a traceback."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import gpumlp
 from gpumlp.cli.app import app
-from tests.support.cli_cases import run
+from tests.support.cli_cases import assert_one_line, refused, run
 
 COMMANDS = typer.main.get_command(app).commands
 OPTIONS = [
@@ -42,10 +42,10 @@ WRONG = {  # of the commands that have no table of wrong uses of their own
         (["{flowers}", "--target", "species", "--plot", "{folder}"], "--plot must end in .png"),
     ],
     "tune": [
-        ([], "give a MODEL file, or the widths of one: --widths 784,1024,1024,10"),
+        ([], "give a MODEL file, or the widths of a network: --widths 784,1024,1024,10"),
         (["{model}", "more"], "more"),
         (["--batch-size", "0"], "--batch-size"),
-        (["{model}", "--widths", "3,4"], "give a MODEL file, or the widths of one"),
+        (["{model}", "--widths", "3,4"], "give a MODEL file, or the widths of a network"),
     ],
     "bench": [
         (["--case", "smal"], "'smal'"),
@@ -62,26 +62,16 @@ WRONG = {  # of the commands that have no table of wrong uses of their own
 }  # fmt: skip
 
 
-def check_one_line(result):
-    """Exit status 2, one line on stderr, nothing on stdout."""
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("gpumlp: error: ")
-    assert (result.stderr.count("\n"), result.stdout) == (1, "")
-
-
 @pytest.mark.parametrize("command", WRONG)
-def test_each_names_the_argument(command, flowers, model, tmp_path):
+def test_usage_errors_name_the_argument(command, flowers, model, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     for arguments, message in WRONG[command]:
         words = [a.format(model=model, flowers=flowers, folder=tmp_path) for a in arguments]
-        result = CliRunner().invoke(app, [command, *words])
-        check_one_line(result)
-        assert message in result.stderr
+        assert message in refused(command, *words)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_none_is_left_out():
+def test_every_command_has_usage_errors():
     assert set(COMMANDS) == {*WRONG, "train", "export"}  # which have tables of their own
 
 
@@ -92,17 +82,17 @@ ODD = (
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_no_value_of_an_option_of_train_shows_a_traceback(option, flowers, tmp_path):
-    """--plan reads, checks and builds all, and trains nothing."""
+def test_odd_values_of_train_show_no_traceback(option, flowers, tmp_path):
+    """--plan reads, checks and builds everything, but does not train."""
     base = [flowers, "--target", "species", "--plan", "-q", "--backend", "numpy", "--out", tmp_path]
     for value in ODD:
         result = CliRunner().invoke(app, ["train", *map(str, base), option, value])
         if result.exit_code:
-            check_one_line(result)
+            assert_one_line(result)
 
 
-def test_no_words_in_any_order_show_a_traceback(flowers, model, tmp_path):
-    """Commands with one, two or three words that are meant for others."""
+def test_odd_arguments_show_no_traceback(flowers, model, tmp_path):
+    """Commands with one, two or three arguments that are meant for other commands."""
     words = [
         str(flowers),
         str(model),
@@ -125,10 +115,10 @@ def test_no_words_in_any_order_show_a_traceback(flowers, model, tmp_path):
             assert isinstance(result.exception, (SystemExit, type(None))), arguments
             assert result.exit_code in (0, 2), arguments
             if result.exit_code:
-                check_one_line(result)
+                assert_one_line(result)
 
 
-def test_memory_that_there_is_not(flowers, tmp_path, monkeypatch):
+def test_out_of_memory(flowers, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise np._core._exceptions._ArrayMemoryError((1 << 50,), np.dtype(np.uint8))
 
@@ -142,7 +132,7 @@ def test_memory_that_there_is_not(flowers, tmp_path, monkeypatch):
     assert error.count("\n") == 1
 
 
-def test_ctrl_c_while_reading_is_130_without_a_word(flowers, monkeypatch):
+def test_ctrl_c_while_reading_exits_silently_with_130(flowers, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -152,7 +142,7 @@ def test_ctrl_c_while_reading_is_130_without_a_word(flowers, monkeypatch):
     assert "Traceback" not in result.stderr
 
 
-def test_help_tells_the_exit_statuses():
-    told = " ".join(run("--help").stdout.split())
-    assert "0 done; 1 a part of `bench` failed; 2 wrong use" in told
-    assert "130 Ctrl-C" in told
+def test_help_explains_the_exit_statuses():
+    printed = " ".join(run("--help").stdout.split())
+    assert "0: success; 1: a part of `bench` failed; 2: usage error" in printed
+    assert "130: stopped by Ctrl-C" in printed

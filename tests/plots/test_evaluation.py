@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 
-from gpumlp.cli.pictures import Picture
+from gpumlp.cli.evaluate import Picture
 from gpumlp.data import Dataset
 from gpumlp.plots import confusion_figure, residual_figure, write_png
 from tests.support.refusal import refusal
@@ -84,7 +84,7 @@ def test_each_output_has_its_own_row(rng):
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_picture_from_parts_equals_picture_of_the_whole(task, tmp_path, rng, monkeypatch):
     seen = []
-    monkeypatch.setattr("gpumlp.cli.pictures.write_png", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr("gpumlp.cli.evaluate.write_png", lambda figure, path: seen.append(figure))
     x, classes = rng.normal(size=(60, 2)), ("a", "b", "c") if task == "classification" else None
     y = rng.integers(0, 3, 60) if classes else rng.normal(size=60)
     p = rng.random((60, 3 if classes else 1))

@@ -1,0 +1,152 @@
+"""How a command runs: from a dataclass of options to typer, and from an error to one line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from gpumlp.cli.options import declarations, kinds
+from gpumlp.errors import DeviceError, OutOfMemoryError
+
+USER_ERRORS = (  # errors that the user can fix
+    ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError, DeviceError,
+)  # fmt: skip
+# UsageError of click, or of the copy of click in newer versions of typer
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+# advice of the Python API that no option can follow
+NOT_AN_OPTION = re.compile(r',?( or)? data="stream"( for large data)?|, or None\b')
+
+_show_tracebacks = False
+
+
+def command(run: Callable[[Any], None]) -> Callable[..., None]:
+    """The function that typer registers for a command.
+
+    Args:
+        run: its parameter `options` is annotated with a dataclass. The result has a parameter for
+            each field of this dataclass.
+    """
+    options = typing.get_type_hints(run)["options"]
+    declared = declarations(options)
+
+    @functools.wraps(run)
+    def call(**values: Any) -> None:
+        with _report_errors(options):
+            run(options(**values))
+
+    parameters = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=declared[field.name],
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+        )
+        for field in fields(options)
+    ]  # fmt: skip
+    call.__annotations__ = declared
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.options = options  # type: ignore[attr-defined]
+    return call
+
+
+def require(*modules: str) -> None:
+    """Raise ImportError before the work begins if a module is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f'this command needs {module}: pip install "gpumlp[cli]"')
+
+
+def show_tracebacks(shown: bool) -> None:
+    """Let errors through with their traceback, or not."""
+    global _show_tracebacks
+    _show_tracebacks = shown
+
+
+@contextlib.contextmanager
+def _report_errors(options: type) -> Iterator[None]:
+    """Report errors the user can fix as one line, and end with exit status 2."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of the pipe has ended: typer exits silently
+    except USER_ERRORS as error:
+        if _show_tracebacks:
+            raise
+        message = name_options(str(error), options)
+        if isinstance(error, MemoryError):
+            message = f"out of memory ({message.rstrip('.')}); use a smaller network or less data"
+        _print_error(message, keep_lines=isinstance(error, OutOfMemoryError))
+        raise typer.Exit(2) from None
+
+
+def name_options(message: str, options: type) -> str:
+    """The message of an API error, with API arguments written as the command's options.
+
+    `batch_size=16` becomes --batch-size 16, `resume=False` "leave out --resume". A bare name is an
+    option only where it cannot be an ordinary word: it has an underscore, or stands before "must"
+    or after "lower" or "smaller". `API_NAMES` of the dataclass maps other names of the API. A
+    message that begins with an option is the command's own and stays.
+    """
+    if message.startswith("--"):
+        return message
+    types, default = kinds(options), {field.name: field.default for field in fields(options)}
+    arguments = ("data", "model")
+    names = {name: name for name in types if name not in arguments}
+    names |= getattr(options, "API_NAMES", {})
+    any_name = rf"(?<![\w'\"-])({'|'.join(names)})"
+
+    def setting(found: re.Match[str]) -> str:
+        name, value = names[found[1]], found[2].strip('"')
+        if value in ("None", "False"):
+            switch = types[name] is bool and default[name] is not False
+            return f"--no-{_dashed(name)}" if switch else f"leave out --{_dashed(name)}"
+        return f"--{_dashed(name)} {value}"
+
+    def bare(found: re.Match[str]) -> str:
+        before, name, after = found.groups(default="")
+        sure = before or after or "_" in name
+        return f"{before}--{_dashed(names[name])}{after}" if sure else found[0]
+
+    message = NOT_AN_OPTION.sub("", message)
+    message = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, message)
+    return re.sub(rf"(lower |smaller )?{any_name}\b( must)?", bare, message)
+
+
+class Commands(TyperGroup):
+    """The group of commands.  A usage error is one line on stderr; no arguments mean --help."""
+
+    def main(self, args: Sequence[str] | None = None, **settings: Any) -> NoReturn:  # type: ignore[override]
+        """Run a command and exit."""
+        args = list(sys.argv[1:] if args is None else args)
+        settings["standalone_mode"] = False  # click raises errors, and returns the exit status
+        try:
+            status = super().main(args or ["--help"], **settings)
+        except USAGE_ERROR as error:
+            _print_error(error.format_message())  # type: ignore[attr-defined]
+            sys.exit(2)
+        except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
+            if _show_tracebacks:
+                raise
+            _print_error(str(error))
+            sys.exit(2)
+        except typer.Abort:  # Ctrl-C, in older versions of typer
+            sys.exit(130)
+        sys.exit(status or 0)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _print_error(message: str, keep_lines: bool = False) -> None:
+    """Print on stderr; `keep_lines` is for a message with a table."""
+    typer.echo(f"gpumlp: error: {message if keep_lines else ' '.join(message.split())}", err=True)

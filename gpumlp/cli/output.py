@@ -1,0 +1,126 @@
+"""What several commands print: JSON, tables, and what they say about data and network.
+
+With --json, stdout holds one line of JSON and nothing else. Numbers that JSON lacks become null;
+characters beyond ASCII are escaped, so that any console shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gpumlp.data import Dataset, Preparation, Scratch
+from gpumlp.data.raw import listed
+from gpumlp.network import MLP
+from gpumlp.plots import blank_figure
+from gpumlp.storage import check_place
+from gpumlp.training.memory import Memory
+
+UNLIMITED = 10_000  # characters in a line of a table, so that nothing is wrapped or cut off
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one line of JSON."""
+    typer.echo(json.dumps(_finite(content), allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
+    """Print a table without borders.
+
+    Args:
+        columns: the heads; a head may have several lines.
+        rows: the cells of each row.
+        left: the number of columns that are aligned to the left; the others to the right.
+    """
+    table = Table(box=None, pad_edge=False)
+    for j, name in enumerate(columns):
+        table.add_column(name, justify="left" if j < left else "right", vertical="bottom")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=UNLIMITED, markup=False, highlight=False, emoji=False).print(table)
+
+
+def describe(name: str, examples: int, known: Dataset | Preparation, net: MLP) -> dict[str, Any]:
+    """The data and the network for JSON; `known` has the task, the features and the classes."""
+    return {
+        "data": {
+            "name": name,
+            "task": known.task,
+            "examples": examples,
+            "features": len(known.features),
+            "classes": known.classes,
+        },
+        "network": {
+            "widths": net.widths,
+            "activations": [f.name for f in net.f[1:]],
+            "loss": net.loss.name,
+            "parameters": net.theta.layout.count,
+            "precision": net.precision,
+            "backend": net.backend.describe(),
+        },
+    }
+
+
+def print_memory(dataset: Dataset, net: MLP, memory: Memory, as_json: bool) -> None:
+    """Print the memory that a training would need, in bytes, as text or as JSON."""
+    if as_json:
+        about = describe(dataset.name, len(dataset), dataset, net)
+        print_json({**about, "memory": {**asdict(memory), "total": memory.total}})
+    else:
+        typer.echo(memory)
+
+
+def print_start(dataset: Dataset, train: Dataset, validation: Dataset | None, net: MLP) -> None:
+    """Print the data, and the network with its backend."""
+    count = len(validation or ())
+    typer.echo(f"{dataset!r}; {len(train):,} for training, {count:,} for validation")
+    typer.echo(repr(net))
+
+
+def print_preparation(preparation: Preparation) -> None:
+    """Print on stderr which columns were encoded or filled."""
+    categories = [
+        f"{name} ({len(own)}{' and others' * (name in preparation.others)})"
+        for name, own in preparation.categories.items()
+    ]
+    if categories:
+        typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
+    if preparation.holes:
+        columns = listed(preparation.holes)
+        typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)
+
+
+def print_scratch(scratch: Scratch) -> None:
+    """Print on stderr how large the temporary files are."""
+    if scratch.used:
+        typer.echo(f"{scratch.used / 1e9:.2f} GB of temporary files in {scratch.folder}", err=True)
+
+
+def metric_name(net: MLP) -> str:
+    """The name of the default metric for this network."""
+    return "accuracy" if net.loss.target in ("class", "binary") else "R²"
+
+
+def check_plot(path: Path | None) -> None:
+    """Raise before the work begins if the figure could not be written; None means no figure."""
+    if path is not None:
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"--plot must end in .png, got {path}")
+        check_place(path)
+        blank_figure()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

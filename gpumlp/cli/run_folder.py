@@ -1,0 +1,156 @@
+"""The folder of a run: its files, written whole or not at all, and the summary of a training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from gpumlp.cli.output import describe, metric_name, print_json, print_table
+from gpumlp.data import Dataset, Preparation
+from gpumlp.network import MLP
+from gpumlp.plots import plot_history
+from gpumlp.storage import atomic_write
+from gpumlp.training import History
+from gpumlp.training.monitor import COSTS, UNRANKED
+
+FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
+EVENTS = "tensorboard"  # the folder that --tensorboard adds to the files
+ROWS = 12  # the most rows of the printed table
+METRIC_KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # name for people → key in JSON
+
+
+def check_folder(path: Path) -> None:
+    """Raise if the path, or one of its parents, is a file."""
+    for each in (path, *path.parents):
+        if each.exists() and not each.is_dir():
+            raise ValueError(f"--out must be a folder, but {each} is a file; choose another name")
+
+
+def nearest(path: Path) -> Path:
+    """The path, or the first of its parents, that is a folder."""
+    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
+
+
+@contextlib.contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """The folder.  It is created where it is missing, and removed again if it stays empty.
+
+    Raises:
+        ValueError: there is a file with this name.
+    """
+    check_folder(path)
+    created = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for each in created:
+                each.rmdir()
+
+
+def files(tensorboard: bool) -> tuple[str, ...]:
+    """The names of the files that a training writes into its folder."""
+    return (*FILES, *[EVENTS] * tensorboard)
+
+
+def print_earlier_run(path: Path, resume: bool, tensorboard: bool) -> None:
+    """Print on stderr what happens to the files of an earlier run."""
+    checkpoint = path / "checkpoint.safetensors"
+    if resume and not checkpoint.exists():
+        typer.echo(f"there is no {checkpoint}: starting from the beginning", err=True)
+    elif not resume and any((path / name).exists() for name in files(tensorboard)):
+        stays = not tensorboard and (path / EVENTS).exists()
+        unchanged = f"; {EVENTS} stays unchanged" if stays else ""
+        typer.echo(f"replacing the files of an earlier run in {path}{unchanged}", err=True)
+
+
+def write(path: Path, net: MLP, preparation: Preparation, history: History, name: str) -> None:
+    """Write model.safetensors, history.json and history.png into the folder."""
+    net.save(path / "model.safetensors", extra={"data": preparation.to_json()})
+    atomic_write(path / "history.json", history.to_json().encode())
+    title = f"{name}: {'-'.join(map(str, net.widths))}, {net.precision}"
+    names = [metric_name(net) if column == "metric" else column for column in _metrics(history)]
+    plot_history(history, path / "history.png", metric=names[0], title=title)
+
+
+def print_history(history: History, net: MLP) -> None:
+    """Print costs and metrics of some epochs, evenly spaced, with the best and the last.
+
+    With several metrics and validation data, only the metrics of the validation data are shown:
+    more columns would not fit.
+    """
+    metrics = _metrics(history)
+    names = [column for name in ("cost", *metrics) for column in (name, f"val_{name}")]
+    if len(metrics) > 1 and "val_cost" in history:
+        names = [name for name in names if name not in metrics]
+    names = [name for name in (*names, "lr", "seconds") if name in history]
+    best = history.best_epoch
+    shown = {round(i) for i in np.linspace(0, history.epochs - 1, min(ROWS, history.epochs))}
+    shown |= set() if best is None else {best}
+    print_table(
+        ["epoch", *(_title(name, net).replace(" ", "\n") for name in names)],
+        [
+            [f"{i + 1}{' (best)' * (i == best)}", *(f"{history[name][i]:.4g}" for name in names)]
+            for i in sorted(shown)
+        ],
+    )
+
+
+def print_end(history: History, net: MLP, path: Path, written: tuple[str, ...]) -> None:
+    """Print how the training ended, and which files it wrote."""
+    epochs = f"{history.epochs} epoch{'s' * (history.epochs != 1)}"
+    how = {
+        "finished": f"finished after {epochs}",
+        "early": f"stopped early after {epochs}",
+        "interrupted": f"interrupted after {epochs}; --resume continues",
+    }[history.stopped]
+    epoch = _epoch_of_network(history)
+    row = {} if epoch is None else history.row(epoch)
+    columns = (f"val_{name}" if f"val_{name}" in row else name for name in _metrics(history))
+    results = ", ".join(f"{_title(name, net)} {row[name]:.4f}" for name in columns if row)
+    typer.echo(f"{how}{': ' * bool(results)}{results}")
+    typer.echo(f"wrote {path}/{', '.join(written)}")
+
+
+def print_result_json(
+    dataset: Dataset, net: MLP, history: History, path: Path, written: tuple[str, ...]
+) -> None:
+    """Print as JSON how the training ended: the epoch of the network's θ, and the files."""
+    epoch, default = _epoch_of_network(history), metric_name(net)
+    metric = METRIC_KEYS.get(default, default)
+    print_json(
+        {
+            **describe(dataset.name, len(dataset), dataset, net),
+            "stopped": history.stopped,
+            "epochs": history.epochs,
+            "epoch": epoch,  # from 0, as in history.json
+            "metric": metric if "metric" in history else next(iter(_metrics(history)), None),
+            "result": {} if epoch is None else history.row(epoch),
+            "files": {name: str(path / name) for name in written},
+        }
+    )
+
+
+def _metrics(history: History) -> list[str]:
+    """The columns of the metrics, without those of the validation data."""
+    return [name for name in history if name not in (*COSTS, *UNRANKED) and name[:4] != "val_"]
+
+
+def _title(column: str, net: MLP) -> str:
+    """The title of a column: "validation accuracy" for "val_metric"."""
+    if column in ("lr", "seconds"):
+        return {"lr": "learning rate"}.get(column, column)
+    name = column.removeprefix("val_")
+    part = "training" if name == column else "validation"
+    return f"{part} {metric_name(net) if name == 'metric' else name}"
+
+
+def _epoch_of_network(history: History) -> int | None:
+    """The epoch, from 0, of the network's θ: the best one if it is known, else the last."""
+    last = history.epochs - 1 if history.epochs else None
+    return last if history.best_epoch is None else history.best_epoch
