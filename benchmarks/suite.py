@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gpumlp.bench.peers.ours import copy_bandwidth
 
 import gpumlp
 from gpumlp.backends import Backend, get_backend
-from gpumlp.bench.peers.ours import copy_bandwidth
 from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 

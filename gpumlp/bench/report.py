@@ -1,7 +1,8 @@
-"""What a benchmark found: one table for people, and one JSON file of everything."""
+"""The results of a benchmark as a table to read, and as JSON."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -17,23 +18,24 @@ HEADER = (
     "first step s", "error",
 )  # fmt: skip
 LEGEND = """\
-gpumlp takes: our time over this one's, round by round.  of floor: the floor's time over this one's;
-the floor is the step's bare products, and its other bytes at the speed of a copy.  peak MB: {peak}.
-first step: after import, cold (nothing compiled) / warm.  error: of the first step's change of the
-parameters, beside float64."""
+gpumlp takes: the time of gpumlp over the time of this competitor, round by round.
+of floor: the time of the floor over the time of this competitor. The floor is the bare products of
+  the step, and its other bytes at the speed of a copy.
+peak MB: {peak}.
+first step s: seconds after the import, cold (nothing compiled) / warm.
+error: relative error of the first change of the parameters, compared with float64."""
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
-    """The lines of one table: each case, its competitors, and who was left out and why."""
+    """The lines of one table: each case with its competitors, and why some were not timed."""
     timed = [r for r in results if r.status == TIMED]
-    rows = {id(r): row(r, share_of_floor(r, timed)) for r in timed}
-    columns = zip(HEADER, *rows.values(), strict=True) if rows else ((name,) for name in HEADER)
-    widths = [max(map(len, column)) for column in columns]
-    for case, group in _by_case(results):
+    header, *lines = _aligned([HEADER, *(row(r, share_of_floor(r, timed)) for r in timed)])
+    line_of = dict(zip(map(id, timed), lines, strict=True))
+    for case, group in groupby(results, key=lambda r: f"{r.case}, on the {_place(r)}"):
         yield case
-        yield _line(HEADER, widths)
+        yield header
         of_case = list(group)
-        yield from (_line(rows[id(r)], widths) for r in of_case if r.status == TIMED)
+        yield from (line_of[id(r)] for r in of_case if r.status == TIMED)
         yield from (
             f"  {r.competitor}: {r.status}: {r.reason}" for r in of_case if r.status != TIMED
         )
@@ -43,7 +45,7 @@ def table(results: Sequence[Result]) -> Iterator[str]:
 
 
 def row(result: Result, share: float | None) -> tuple[str, ...]:
-    """A line of the table, as text."""
+    """The cells of a result."""
     low, high = result.timing.quartiles
     start = result.first_step
     return (
@@ -60,7 +62,10 @@ def row(result: Result, share: float | None) -> tuple[str, ...]:
 
 
 def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
-    """The floor's time over this one's, by way of our own rounds beside each; None without it."""
+    """The time of the floor over that of the result, or None without a floor.
+
+    Both are compared with the rounds of this library that alternate with theirs.
+    """
     for floor in timed:
         if floor.competitor == FLOOR and (floor.case, floor.backend) == (
             result.case,
@@ -71,27 +76,31 @@ def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
 
 
 def content(results: Sequence[Result]) -> dict[str, Any]:
-    """Everything measured, with each result's machine, versions and case, as JSON can hold it."""
+    """All measurements, each with its machine, versions and case, as JSON can hold them."""
     return {"results": [result.to_json() for result in results]}
 
 
 def write_json(path: Path, results: Sequence[Result]) -> None:
-    """Write `content`."""
+    """Write `content` to a file."""
     atomic_write(path, (json.dumps(content(results), indent=1) + "\n").encode())
 
 
-def _by_case(results: Sequence[Result]) -> Iterator[tuple[str, Iterator[Result]]]:
-    return groupby(results, key=lambda r: f"{r.case}, on the {_place(r)}")
+def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """A line for each row. No cell is wrapped or cut, however narrow the terminal is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    for i in range(len(HEADER)):
+        grid.add_column(justify="right" if i else "left", no_wrap=True)
+    for cells in rows:
+        grid.add_row(*cells)
+    text = io.StringIO()
+    plain = Console(file=text, width=10_000, color_system=None, markup=False, emoji=False)
+    plain.print(grid, highlight=False)
+    return [f"  {line.rstrip()}" for line in text.getvalue().splitlines()]
 
 
 def _place(result: Result) -> str:
     name = result.machine.get("gpu", {}).get("name") or result.machine.get("processor", "")
     return f"{'GPU' if result.backend == 'cupy' else 'CPU'} ({name})"
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = (
-        cell.ljust(width) if i == 0 else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return f"  {first}  {'  '.join(rest)}".rstrip()

@@ -13,6 +13,7 @@ from gpumlp.backends import get_backend
 from gpumlp.bench import cases, report, run
 from gpumlp.bench.peers import COMPETITORS, OURS, known
 from gpumlp.bench.results import TIMED, Results
+from gpumlp.bench.settings import Settings
 from gpumlp.cli import machine, models, options, outputs
 from gpumlp.cli.errors import reported
 from gpumlp.storage import check_writable
@@ -100,7 +101,7 @@ def bench(
     )  # fmt: skip
     names = known(_listed(peers) or [name for name in COMPETITORS if name != OURS])
     name = get_backend(backend).name
-    settings = run.Settings(name, names, rounds, cold, resume, minutes)
+    settings = Settings(name, names, rounds, cold, resume, minutes)
     results = Results(out)
     if resume:
         results.load()

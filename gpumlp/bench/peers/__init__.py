@@ -1,9 +1,9 @@
-"""The competitors: what each offers, and where it is built.
+"""The competitors: what each of them offers, and where it is built.
 
-A competitor is a function of a `Problem` that returns a `Step`.  Those of the table go by name;
-any other by "module:function", yours too.  It runs in a process of its own, so it may set what it
-likes there.  What it cannot do it says by raising: ImportError where a library is missing,
-`Unsupported` where the case is not for it.
+A competitor is a function of a `Problem` that returns a `Step`. The competitors of the table go by
+their names, every other one by "module:function", so users can add their own. A competitor runs in
+its own process, so it may change global settings there. It raises ImportError if a library is
+missing, and `Unsupported` if it cannot do the case.
 """
 
 from __future__ import annotations
@@ -12,27 +12,36 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 from gpumlp.bench.cases import Case
-from gpumlp.io.types import HostArray
+from gpumlp.io.types import Array, HostArray
 
 OURS, FLOOR = "gpumlp", "floor"
 
 COMPETITORS = {
-    OURS: "gpumlp.bench.peers.ours:step",
-    FLOOR: "gpumlp.bench.peers.ours:floor",
-    "products by torch": "gpumlp.bench.peers.torch_peers:products",
-    "torch eager": "gpumlp.bench.peers.torch_peers:eager",
+    OURS: "gpumlp.bench.peers.gpumlp_peer:GpumlpStep",
+    FLOOR: "gpumlp.bench.peers.gpumlp_peer:Floor",
+    "products by torch": "gpumlp.bench.peers.torch_peers:TorchProducts",
+    "torch eager": "gpumlp.bench.peers.torch_peers:TorchStep",
     "torch.compile": "gpumlp.bench.peers.torch_peers:compiled",
     "torch.compile bf16 parameters": "gpumlp.bench.peers.torch_peers:compiled_bf16_parameters",
-    "jax": "gpumlp.bench.peers.jax_peer:step",
-    "scikit-learn": "gpumlp.bench.peers.sklearn_peer:step",
+    "jax": "gpumlp.bench.peers.jax_peer:JaxStep",
+    "scikit-learn": "gpumlp.bench.peers.sklearn_peer:SklearnStep",
 }
 
 
-class Unsupported(Exception):  # noqa: N818  (a reason, no error)
-    """The competitor has no way to run this case; the message says why."""
+class NotTimed(Exception):  # noqa: N818  (a reason, not an error)
+    """The reason why a competitor is not timed. `status` is that of its result."""
+
+    status = "failed"
+
+
+class Unsupported(NotTimed):
+    """The competitor cannot do the case; the message says why."""
+
+    status = "left out"
 
 
 @dataclass
@@ -42,8 +51,8 @@ class Problem:
     Attributes:
         case: the network and how it is trained.
         backend: "numpy" for the CPU, "cupy" for the GPU.
-        x, y: the minibatch, on the host; see `Case.data`.
-        drawing: seconds spent on drawing θ, which are not the competitor's.
+        x, y: the minibatch in host memory; see `Case.data`.
+        drawing: seconds spent on drawing θ. They do not count as the competitor's time.
     """
 
     case: Case
@@ -61,7 +70,7 @@ class Problem:
         return self.backend == "cupy"
 
     def theta(self) -> Iterator[tuple[str, HostArray]]:
-        """`Case.theta`, its time kept apart."""
+        """The tensors of `Case.theta`. Their time is added to `drawing`."""
         tensors = self.case.theta()
         while True:
             start = time.perf_counter()
@@ -73,32 +82,32 @@ class Problem:
 
 
 class Step(Protocol):
-    """One training step on the problem's minibatch, again and again."""
+    """One training step on the minibatch of the problem, which can be repeated."""
 
     extra_seconds: float
-    """What is counted besides each call; 0 but for the floor."""
+    """Seconds added to the time of each step; 0 except for the floor."""
     trains: bool
-    """Whether θ moves, and so can be checked; not that of products alone."""
+    """Whether the step changes θ, so that the change can be checked."""
     theta_type: str
-    """ "float64", "float32" or "bfloat16": what θ is kept in."""
+    """The type of θ: "float64", "float32" or "bfloat16"."""
     notes: dict[str, Any]
-    """What the result is to hold besides: bandwidth, settings."""
+    """More facts for the result, as JSON can hold them: bandwidth, settings."""
 
     def run(self) -> None:
-        """Hand in one step; it need not be done on return."""
+        """Start one step; it may still be running on return."""
 
     def synchronize(self) -> None:
         """Wait until all steps are done."""
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ as it stands, by the names and in the shapes of `Case.theta`."""
+        """The current θ, with the names and shapes of `Case.theta`."""
 
     def peak_bytes(self) -> int | None:
-        """The most device memory that was in use, by the library's own count; None on the CPU."""
+        """The most GPU memory that was in use, as the library counts it; None on the CPU."""
 
 
-class Plain:
-    """What most steps have in common."""
+class BaseStep:
+    """The attributes and methods that most steps share."""
 
     extra_seconds = 0.0
     trains = True
@@ -108,22 +117,65 @@ class Plain:
         self.notes: dict[str, Any] = {}
 
     def synchronize(self) -> None:
-        """Nothing is left undone."""
+        """Return at once: each step is complete when `run` returns."""
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """None."""
+        """No tensors."""
         return iter(())
 
     def peak_bytes(self) -> int | None:
-        """Not counted."""
+        """None: it is not counted."""
         return None
 
 
+class BareProducts(BaseStep):
+    """The matrix products of a step and nothing else, on normal numbers.
+
+    Zeros would need less power, and a GPU would run faster with them. A subclass computes the
+    products of layer k = 0 … L-1 from `h`, `gz` (m, n) and `W` (n_out, n_in).
+
+    Args:
+        case: the network.
+        normal: gives an array of this many rows and columns.
+    """
+
+    trains = False
+
+    def __init__(self, case: Case, normal: Callable[[int, int], Array]) -> None:
+        super().__init__()
+        self._layers = list(pairwise(case.widths))
+        self.h = [normal(case.batch_size, n) for n in case.widths]
+        self.gz = [normal(case.batch_size, n) for n in case.widths]
+        self.W = [normal(n_out, n_in) for n_in, n_out in self._layers]
+
+    def run(self) -> None:
+        """Compute as many products, of the same shapes, as a step has."""
+        layers = range(len(self.W))
+        for k in layers:
+            self.forward(k)
+        for k in reversed(layers):
+            self.weight_gradient(k)
+            if k > 0:
+                self.hidden_gradient(k)
+
+    def forward(self, k: int) -> None:
+        """h[k+1] = h[k] Wᵀ."""
+        raise NotImplementedError
+
+    def weight_gradient(self, k: int) -> None:
+        """dW = gz[k+1]ᵀ h[k]."""
+        raise NotImplementedError
+
+    def hidden_gradient(self, k: int) -> None:
+        """gz[k] = gz[k+1] W."""
+        raise NotImplementedError
+
+
 def builder(name: str) -> Callable[[Problem], Step]:
-    """The function behind a competitor's name.
+    """The function that builds the competitor with this name.
 
     Raises:
-        ImportError, AttributeError: its module, or the function in it, is not there.
+        ImportError, AttributeError: there is no such module, or no such function in it.
     """
     module, _, function = COMPETITORS.get(name, name).partition(":")
     build: Callable[[Problem], Step] = getattr(importlib.import_module(module), function)
@@ -131,20 +183,20 @@ def builder(name: str) -> Callable[[Problem], Step]:
 
 
 def known(names: list[str]) -> list[str]:
-    """The names, each in the table or of the form "module:function".
+    """The names, after a check: each is in the table or has the form "module:function".
 
     Raises:
-        ValueError: one is neither.
+        ValueError: a name is neither.
     """
     for name in names:
         if name not in COMPETITORS and ":" not in name:
             listed = ", ".join(COMPETITORS)
             raise ValueError(
-                f"unknown peer {name!r}; known: {listed}, or module:function of your own"
+                f"unknown peer {name!r}; known: {listed}; or name your own as module:function"
             )
     return names
 
 
 def float_type(precision: str) -> str:
-    """The type of x and θ: float64 where the case is, else float32."""
+    """The type of x and θ: "float64" if the precision is float64, else "float32"."""
     return "float64" if precision == "float64" else "float32"
