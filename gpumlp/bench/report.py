@@ -29,7 +29,7 @@ error: relative error of the first change of the parameters, compared with float
 def table(results: Sequence[Result]) -> Iterator[str]:
     """The lines of one table: each case with its competitors, and why some were not timed."""
     timed = [r for r in results if r.status == TIMED]
-    header, *lines = _aligned([HEADER, *(row(r, share_of_floor(r, timed)) for r in timed)])
+    header, *lines = aligned([HEADER, *(row(r, share_of_floor(r, timed)) for r in timed)])
     line_of = dict(zip(map(id, timed), lines, strict=True))
     for case, group in groupby(results, key=lambda r: f"{r.case}, on the {_place(r)}"):
         yield case
@@ -85,13 +85,13 @@ def write_json(path: Path, results: Sequence[Result]) -> None:
     atomic_write(path, (json.dumps(content(results), indent=1) + "\n").encode())
 
 
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row. No cell is wrapped or cut, however narrow the terminal is."""
     from rich.console import Console
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
-    for i in range(len(HEADER)):
+    for i in range(len(rows[0])):
         grid.add_column(justify="right" if i else "left", no_wrap=True)
     for cells in rows:
         grid.add_row(*cells)

@@ -46,8 +46,9 @@ def parts(folder):
     return {part["competitor"]: part for part in found}
 
 
-def test_table_and_json_hold_the_measured_numbers(tmp_path):
+def test_table_and_json_hold_the_measured_numbers(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
+    monkeypatch.setenv("COLUMNS", "40")  # the table is wider, and neither wrapped nor cut
     out = tmp_path / "parts"
     json_file = out / "all.json"  # not a result file, though it is in the same folder
     out.mkdir()
