@@ -31,7 +31,8 @@ from gpumlp.bench.timing import interleaved
 
 CASE = Case("mnist", (784, 1024, 1024, 10), 256)
 DIGITS = 4000
-ROUNDS = {"step": 60, "step, 25 in a row": 8, "epoch": 7}
+BURST = 25
+ROUNDS = {"step": 60, f"step, {BURST} in a row": 8, "epoch": 7}
 Competitors = dict[str, Callable[[], Any]]
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     steps, epochs = step(), epoch()
     timings = {
         one: interleaved(steps, ROUNDS[one], warmup=5),
-        many: interleaved(steps, ROUNDS[many], warmup=1, burst=25),
+        many: interleaved(steps, ROUNDS[many], warmup=1, burst=BURST),
         whole: interleaved(epochs, ROUNDS[whole], warmup=1),
     }
     write("cpu", {name: compare_with_gpumlp(name, found) for name, found in timings.items()})

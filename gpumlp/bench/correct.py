@@ -17,9 +17,9 @@ from gpumlp.bench.peers import NotTimed, Problem, Step
 from gpumlp.io.types import HostArray
 
 SAMPLE = 4096  # entries of a tensor
-# Largest ‖change − exact change‖ / ‖exact change‖ of one SGD step of one layer; it grows as √L.
-# These are twice the errors of torch and this library with 4 to 16 layers. Most of the error comes
-# from relu inputs so close to 0 that rounding changes their sign.
+# ‖change − exact change‖ / ‖exact change‖: the largest value for one SGD step of one layer. It
+# grows as √L. These are twice the errors of torch and this library with 4 to 16 layers. Most of the
+# error comes from relu inputs so close to 0 that rounding changes their sign.
 DIRECTION = {"float64": 1e-6, "float32": 2e-3, "tf32": 0.025, "bfloat16": 0.08, "float16": 0.025}
 # The same for the norm of the change, which rounding hardly affects. A wrong learning rate, weight
 # decay or mean shows here.

@@ -1,13 +1,14 @@
 """One competitor in a process of its own, and the pipe between it and the benchmark.
 
-`serve` runs in the new process. It builds the competitor, takes the first step and sends `Started`.
-Then it receives calls, (function, arguments), and sends what they return. `Failed` is always its
-last message. `Worker` is the other end of the pipe.
+`serve` runs in the new process. It builds the competitor, takes the first step and sends the result
+so far. Then it receives calls, (function, arguments), and sends what they return. If it cannot go
+on, it sends a `NotTimed`. `Worker` is the other end of the pipe.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -16,14 +17,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import Change, changes
 from gpumlp.bench.peers import NotTimed, Problem, Step, builder
+from gpumlp.bench.results import Result
 from gpumlp.bench.timing import machine
 
 CACHES = (  # variables that name the folders where libraries store what they compiled
@@ -33,69 +34,27 @@ CACHES = (  # variables that name the folders where libraries store what they co
 SKIPPED = 20  # steps that loss scaling may skip at first; it halves its scale at each of them
 WEEK = 7 * 24 * 3600.0  # seconds; a pipe cannot wait for more than 24 days
 
-
-class Ended(NotTimed):
-    """The process of a competitor has ended, or has been stopped."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Started:
-    """What the start of a competitor has shown.
-
-    Attributes:
-        first_step: seconds from the import of the library to the end of the first step. Drawing θ
-            and the data does not count.
-        changes: the change of θ in the first step; None if the competitor does not train.
-        peak_bytes, peak_of, notes, machine: see `Result`.
-    """
-
-    first_step: float
-    changes: dict[str, Change] | None
-    peak_bytes: int | None
-    peak_of: str
-    notes: dict[str, Any]
-    machine: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Why a competitor cannot go on; see `Result`."""
-
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Burst:
-    """The seconds of a step, the mean of several in a row; and the peak memory so far."""
-
-    seconds: float
-    peak_bytes: int | None
+Started = tuple[Result, dict[str, Change]]
+"""The result so far, and the change of θ in the first step; empty if the step does not train."""
+Burst = tuple[float, int | None]
+"""The seconds of a step, the mean of several in a row; and the peak memory so far."""
 
 
 class Worker:
-    """The process of one competitor.
+    """The process of one competitor. All its methods raise `NotTimed` if the process fails.
 
     Args:
-        competitor, case, backend: what the process builds.
+        result: names the competitor, the case and the backend.
         log: file for everything that the process prints.
-        caches: folder for what libraries compile. A folder that was used before gives a warm start.
+        caches: folder for what libraries compile. The start is warm if an earlier one has made it.
         until: `time.monotonic()` at which the process is stopped.
     """
 
-    def __init__(
-        self, competitor: str, case: Case, backend: str, log: Path, caches: Path, until: float
-    ) -> None:
-        self._log, self._until = log, until
+    def __init__(self, result: Result, log: Path, caches: Path, until: float) -> None:
+        self._log, self._until, self._burst = log, until, (1, False)
         spawn = multiprocessing.get_context("spawn")
         self._connection, theirs = spawn.Pipe()
-        self._process = spawn.Process(
-            target=serve, args=(theirs, log, caches, competitor, case, backend)
-        )
+        self._process = spawn.Process(target=serve, args=(theirs, log, caches, result))
         try:
             with _interrupts_blocked():
                 self._process.start()
@@ -109,13 +68,15 @@ class Worker:
         started: Started = self._receive()
         return started
 
-    def warm_up(self, seconds: float) -> float:
-        """Run the competitor for this time; returns the seconds of a step."""
-        return self._call(warm_up, seconds).seconds
+    def warm_up(self, seconds: float, burst_seconds: float) -> None:
+        """Run the competitor for this time. From then on a burst takes about `burst_seconds`."""
+        each, _ = self._call(warm_up, seconds)
+        # a short step has a cold cache after another process, so an untimed one comes first
+        self._burst = max(1, math.ceil(burst_seconds / each)), each < burst_seconds
 
-    def burst(self, steps: int, lead: bool) -> Burst:
-        """Time so many steps in a row; see `time_burst`."""
-        return self._call(time_burst, steps, lead)
+    def burst(self) -> Burst:
+        """Time several steps in a row."""
+        return self._call(time_burst, *self._burst)
 
     def close(self) -> None:
         """Stop the process, whatever it is doing."""
@@ -137,24 +98,20 @@ class Worker:
         return burst
 
     def _receive(self) -> Any:
-        """The next message of the process.
-
-        Raises:
-            Ended: the message is `Failed`, the process has ended, or the time is over.
-        """
+        """The next message of the process."""
         left = self._until - time.monotonic()
         try:
             if not self._connection.poll(None if left > WEEK else max(0.0, left)):
-                raise Ended("late", "the time was over before it was done")
+                raise NotTimed("the time was over before it was done", "late")
             message = self._connection.recv()
         except (EOFError, OSError):
             self._process.join()
             printed = self._log.read_text(errors="replace") if self._log.exists() else ""
             last = "".join(f": {line}" for line in printed.strip().splitlines()[-1:])
             code = self._process.exitcode
-            raise Ended("failed", f"its process ended with status {code}{last}") from None
-        if isinstance(message, Failed):
-            raise Ended(message.status, message.reason)
+            raise NotTimed(f"its process ended with status {code}{last}") from None
+        if isinstance(message, NotTimed):
+            raise message
         return message
 
 
@@ -171,55 +128,61 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(
-    connection: Connection, log: Path, caches: Path, competitor: str, case: Case, backend: str
-) -> None:
+def serve(connection: Connection, log: Path, caches: Path, result: Result) -> None:
     """Build the competitor, take its first step, then answer calls until the process is stopped."""
     with log.open("wb") as file:
         for output in (1, 2):  # a library that prints cannot disturb the benchmark's own output
             os.dup2(file.fileno(), output)
+    kind_of_start = "warm" if caches.exists() else "cold"
+    caches.mkdir(exist_ok=True)
     os.environ.update({name: str(caches / name.lower()) for name in CACHES})
     sys.path.insert(0, str(Path.cwd()))  # the user's own competitor may be in the current folder
     try:
-        step, started = start(competitor, case, backend)
+        step, started = start(result, kind_of_start)
         connection.send(started)
         while True:
             function, arguments = connection.recv()
             connection.send(function(step, *arguments))
     except NotTimed as reason:
-        failed = Failed(reason.status, str(reason))
+        failure = reason
     except ImportError as error:
-        failed = Failed("missing", f"{error.name} is not installed" if error.name else str(error))
+        missing = f"{error.name} is not installed" if error.name else str(error)
+        failure = NotTimed(missing, "missing")
     except Exception as error:  # a competitor's mistake must not stop the others
         traceback.print_exc()
         line = (str(error).strip().splitlines() or [""])[0]
-        failed = Failed("failed", f"{type(error).__name__}: {line}".rstrip(": "))
-    connection.send(failed)
+        failure = NotTimed(f"{type(error).__name__}: {line}".rstrip(": "))
+    connection.send(failure)
 
 
-def start(competitor: str, case: Case, backend: str) -> tuple[Step, Started]:
-    """The competitor after its first step, and what the start has shown."""
-    problem = Problem(case, backend)
+def start(result: Result, kind_of_start: str) -> tuple[Step, Started]:
+    """The competitor after its first step, and what the start has shown.
+
+    The time of the first step begins with the import of the library. Drawing θ and the data does
+    not count.
+    """
+    problem = Problem(result.case, result.backend)
     begun = time.perf_counter()
-    step = builder(competitor)(problem)
+    step = builder(result.competitor)(problem)
     step.run()
     step.synchronize()
     seconds = time.perf_counter() - begun - problem.drawing
-    found = changes(problem, step) if step.trains else None
-    for _ in range(SKIPPED if found and case.precision == "float16" else 0):
-        if found and any(norm for _, norm, _ in found.values()):
+    found = changes(problem, step) if step.trains else {}
+    for _ in range(SKIPPED if found and result.case.precision == "float16" else 0):
+        if any(norm for _, norm, _ in found.values()):
             break
         step.run()  # loss scaling skips steps until its scale is small enough
         found = changes(problem, step)
     gpu_bytes = step.peak_bytes()
-    return step, Started(
-        first_step=seconds,
-        changes=found,
+    result = replace(
+        result,
+        first_step={kind_of_start: seconds} if step.trains else {},
         peak_bytes=_peak_resident() if gpu_bytes is None else gpu_bytes,
         peak_of="resident memory" if gpu_bytes is None else "GPU memory as the library counts it",
         notes=json.loads(json.dumps(step.notes)),  # fails here if JSON cannot hold them
         machine=machine(),
     )
+    return step, (result, found)
 
 
 def _peak_resident() -> int | None:
@@ -235,18 +198,16 @@ def warm_up(step: Step, seconds: float) -> Burst:
     """Run for this time, in bursts that double; returns the last burst, without extra seconds."""
     until, steps = time.perf_counter() + seconds, 1
     while True:
-        each = time_burst(step, steps, lead=False).seconds - step.extra_seconds
+        each, peak = time_burst(step, steps, lead=False)
+        each -= step.extra_seconds
         if time.perf_counter() >= until:
-            return Burst(each, step.peak_bytes())
+            return each, peak
         if 2 * steps * each < seconds:
             steps *= 2
 
 
 def time_burst(step: Step, steps: int, lead: bool) -> Burst:
-    """Time so many steps in a row.
-
-    lead: first take one step that is not timed, because another process has used the machine.
-    """
+    """Time so many steps in a row; if `lead`, after one step that is not timed."""
     if lead:
         step.run()
     step.synchronize()
@@ -254,5 +215,4 @@ def time_burst(step: Step, steps: int, lead: bool) -> Burst:
     for _ in range(steps):
         step.run()
     step.synchronize()
-    each = (time.perf_counter() - begun) / steps + step.extra_seconds
-    return Burst(each, step.peak_bytes())
+    return (time.perf_counter() - begun) / steps + step.extra_seconds, step.peak_bytes()

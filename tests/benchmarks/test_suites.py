@@ -58,6 +58,7 @@ class TestScripts:
         monkeypatch.setattr(compare_cpu, "CASE", replace(compare_cpu.CASE, widths=(784, 8, 10)))
         monkeypatch.setattr(compare_cpu, "DIGITS", 600)  # two minibatches and a smaller one
         monkeypatch.setattr(compare_cpu, "ROUNDS", dict.fromkeys(compare_cpu.ROUNDS, 2))
+        monkeypatch.setattr(compare_cpu, "BURST", 2)
         monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "numpy", 1 << 16)
         compare_cpu.main()
         found = results(tmp_path, "cpu")

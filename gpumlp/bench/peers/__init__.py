@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gpumlp.bench.cases import Case
 from gpumlp.io.types import Array, HostArray
 
 OURS, FLOOR = "gpumlp", "floor"
+
+T = TypeVar("T")
+Product = Callable[[Array, Array, Array], Any]
 
 COMPETITORS = {
     OURS: "gpumlp.bench.peers.gpumlp_peer:GpumlpStep",
@@ -33,9 +37,13 @@ COMPETITORS = {
 
 
 class NotTimed(Exception):  # noqa: N818  (a reason, not an error)
-    """The reason why a competitor is not timed. `status` is that of its result."""
+    """The reason why a competitor is not timed. `status` is that of its `Result`."""
 
     status = "failed"
+
+    def __init__(self, reason: str, status: str = "") -> None:
+        super().__init__(reason)
+        self.status = status or self.status
 
 
 class Unsupported(NotTimed):
@@ -117,7 +125,7 @@ class BaseStep:
         self.notes: dict[str, Any] = {}
 
     def synchronize(self) -> None:
-        """Return at once: each step is complete when `run` returns."""
+        """Return immediately: each step is complete when `run` returns."""
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
         """No tensors."""
@@ -131,44 +139,49 @@ class BaseStep:
 class BareProducts(BaseStep):
     """The matrix products of a step and nothing else, on normal numbers.
 
-    Zeros would need less power, and a GPU would run faster with them. A subclass computes the
-    products of layer k = 0 … L-1 from `h`, `gz` (m, n) and `W` (n_out, n_in).
+    A GPU would need less power for zeros, and so run faster.
 
     Args:
         case: the network.
-        normal: gives an array of this many rows and columns.
+        normal: makes an array of so many rows and columns.
+        forward: out = h Wᵀ, called with (h, W, out).
+        weight_gradient: out = gzᵀ h, called with (gz, h, out).
+        hidden_gradient: out = gz W, called with (gz, W, out).
     """
 
     trains = False
 
-    def __init__(self, case: Case, normal: Callable[[int, int], Array]) -> None:
+    def __init__(
+        self, case: Case, normal: Callable[[int, int], Array],
+        forward: Product, weight_gradient: Product, hidden_gradient: Product,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self._layers = list(pairwise(case.widths))
-        self.h = [normal(case.batch_size, n) for n in case.widths]
-        self.gz = [normal(case.batch_size, n) for n in case.widths]
-        self.W = [normal(n_out, n_in) for n_in, n_out in self._layers]
+        h, gz = ([normal(case.batch_size, n) for n in case.widths] for _ in range(2))
+        W = [normal(n_out, n_in) for n_in, n_out in pairwise(case.widths)]
+        dW = {w.shape: normal(*w.shape) for w in W}  # one for all layers of a shape
+        layers = range(len(W))
+        self._products = [partial(forward, h[k], W[k], h[k + 1]) for k in layers]
+        for k in reversed(layers):
+            self._products.append(partial(weight_gradient, gz[k + 1], h[k], dW[W[k].shape]))
+            if k > 0:
+                self._products.append(partial(hidden_gradient, gz[k + 1], W[k], gz[k]))
 
     def run(self) -> None:
-        """Compute as many products, of the same shapes, as a step has."""
-        layers = range(len(self.W))
-        for k in layers:
-            self.forward(k)
-        for k in reversed(layers):
-            self.weight_gradient(k)
-            if k > 0:
-                self.hidden_gradient(k)
+        """Compute the products of a step once."""
+        for product in self._products:
+            product()
 
-    def forward(self, k: int) -> None:
-        """h[k+1] = h[k] Wᵀ."""
-        raise NotImplementedError
 
-    def weight_gradient(self, k: int) -> None:
-        """dW = gz[k+1]ᵀ h[k]."""
-        raise NotImplementedError
+def lookup(library: str, field: str, name: str, table: Mapping[str, T]) -> T:
+    """The entry of a table of functions that a library has.
 
-    def hidden_gradient(self, k: int) -> None:
-        """gz[k] = gz[k+1] W."""
-        raise NotImplementedError
+    Raises:
+        Unsupported: there is none.
+    """
+    if name not in table:
+        listed = ", ".join(table)
+        raise Unsupported(f"the benchmark of {library} has no {field} {name}; it has: {listed}")
+    return table[name]
 
 
 def builder(name: str) -> Callable[[Problem], Step]:

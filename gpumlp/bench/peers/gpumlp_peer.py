@@ -46,19 +46,15 @@ class GpumlpStep(BaseStep):
         self._batches.start(0, controls, np.zeros(1), at=0)
 
     def run(self) -> None:
-        """Gather the minibatch; forward pass, backward pass, update."""
         self._trainer.step(self._batches)
 
     def synchronize(self) -> None:
-        """Wait for the GPU."""
         self.backend.synchronize()
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ with the names of torch."""
         yield from self.net.tensors().items()
 
     def peak_bytes(self) -> int | None:
-        """GPU memory that CuPy's pool has allocated; the pool frees none of it."""
         return _pool_bytes()
 
 
@@ -73,31 +69,22 @@ class Floor(BareProducts):
             numbers = rng.standard_normal((rows, cols), np.float32)
             return backend.asarray(numbers, dtype=backend.storage)
 
-        super().__init__(problem.case, normal)
-        # no operation multiplies by Wᵀ alone, so the forward products have transposed arrays
-        self._WT = [normal(n_in, n_out) for n_in, n_out in self._layers]
+        def forward(h: Array, W: Array, out: Array) -> None:
+            # no operation multiplies by Wᵀ alone; the numbers are random, so its shape is enough
+            backend.input_gradient(h, W.reshape(h.shape[1], -1), out)
+
+        def weight_gradient(gz: Array, h: Array, out: Array) -> None:
+            backend.weight_gradient(gz, h, out, None)
+
+        super().__init__(problem.case, normal, forward, weight_gradient, backend.input_gradient)
         bandwidth = copy_bandwidth(backend, COPY_BYTES[backend.name])
         self.extra_seconds = problem.case.rest_bytes() / bandwidth
         self.notes = {"copy_bytes_per_second": bandwidth, "backend": backend.describe()}
 
-    def forward(self, k: int) -> None:
-        """h[k+1] = h[k] Wᵀ."""
-        self.backend.input_gradient(self.h[k], self._WT[k], self.h[k + 1])
-
-    def weight_gradient(self, k: int) -> None:
-        """W = gz[k+1]ᵀ h[k]: W has the shape of dW, and its values do not matter."""
-        self.backend.weight_gradient(self.gz[k + 1], self.h[k], self.W[k], None)
-
-    def hidden_gradient(self, k: int) -> None:
-        """gz[k] = gz[k+1] W."""
-        self.backend.input_gradient(self.gz[k + 1], self.W[k], self.gz[k])
-
     def synchronize(self) -> None:
-        """Wait for the GPU."""
         self.backend.synchronize()
 
     def peak_bytes(self) -> int | None:
-        """GPU memory that CuPy's pool has allocated."""
         return _pool_bytes()
 
 
@@ -137,5 +124,6 @@ def open_backend(problem: Problem) -> Backend:
 
 
 def _pool_bytes() -> int | None:
+    """GPU memory that the pool of CuPy has allocated; it frees none of it."""
     cupy: Any = sys.modules.get("cupy")  # on a GPU the backend has imported it
     return int(cupy.get_default_memory_pool().total_bytes()) if cupy else None

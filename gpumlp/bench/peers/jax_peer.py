@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type, lookup
 from gpumlp.io.types import HostArray
 
 Params = list[Any]
@@ -44,20 +44,16 @@ class JaxStep(BaseStep):
         self._params, self._state = params, jax.jit(optimizer.init)(params)
 
     def run(self) -> None:
-        """Start one step. The new θ and state are in the memory of the old ones."""
         self._params, self._state = self._step(self._params, self._state, *self._data)
 
     def synchronize(self) -> None:
-        """Wait for the θ of the last step."""
         self._jax.block_until_ready(self._params)
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ."""
         for name, value in zip(self._names, self._params, strict=True):
             yield name, np.asarray(value)
 
     def peak_bytes(self) -> int | None:
-        """The most memory that the allocator of XLA had given out."""
         stats = self._jax.devices()[0].memory_stats() or {}
         return stats.get("peak_bytes_in_use")
 
@@ -92,10 +88,7 @@ def _cost(jax: Any, optax: Any, case: Case) -> Callable[[Params, Any, Any], Any]
         "silu": jax.nn.silu,
         "gelu": lambda z: jax.nn.gelu(z, approximate=True),
     }
-    if case.activation not in activations:
-        listed = ", ".join(activations)
-        raise Unsupported(f"for jax the benchmark has {listed}, not {case.activation}")
-    f = activations[case.activation]
+    f = lookup("jax", "activation", case.activation, activations)
     amp = jax.numpy.bfloat16 if case.precision == "bfloat16" else None
 
     def cost(params: Params, x: Any, y: Any) -> Any:

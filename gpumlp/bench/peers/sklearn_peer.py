@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type, lookup
 from gpumlp.io.types import HostArray
 
 
@@ -48,11 +48,9 @@ class SklearnStep(BaseStep):
         return tensor
 
     def run(self) -> None:
-        """Take one step."""
         self._peer.partial_fit(self._x, self._y)
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ with the names and shapes of torch."""
         for i in range(len(self._peer.coefs_)):
             for kind in ("weight", "bias"):
                 name = f"{2 * i}.{kind}"
@@ -64,11 +62,10 @@ def _check(problem: Problem) -> None:
     case = problem.case
     if problem.on_gpu:
         raise Unsupported("scikit-learn does not run on a GPU")
-    if case.precision not in ("float64", "float32"):
-        raise Unsupported(f"scikit-learn does not have the precision {case.precision}")
-    if case.activation not in ("relu", "tanh"):
-        raise Unsupported(f"scikit-learn does not have the activation {case.activation}")
-    if case.optimizer != "sgd":
-        raise Unsupported(f"scikit-learn does not have the optimizer {case.optimizer}")
+    available = {
+        "precision": ("float64", "float32"), "activation": ("relu", "tanh"), "optimizer": ("sgd",),
+    }  # fmt: skip
+    for field, names in available.items():
+        lookup("scikit-learn", field, getattr(case, field), dict.fromkeys(names))
     if case.loss == "softmax_cross_entropy" and case.widths[-1] < 3:
         raise Unsupported("scikit-learn does not have a softmax for two classes")

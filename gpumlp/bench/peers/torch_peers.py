@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import BareProducts, BaseStep, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BareProducts, BaseStep, Problem, Unsupported, float_type, lookup
 from gpumlp.io.threads import blas_threads
 from gpumlp.io.types import HostArray
 
@@ -71,7 +71,6 @@ class TorchStep(BaseStep):
         return cost
 
     def run(self) -> None:
-        """Start one step."""
         self._optimizer.zero_grad(set_to_none=True)  # first: they are in the memory of the graph
         if self._compiled and self._on_gpu:
             self._torch.compiler.cudagraph_mark_step_begin()
@@ -85,18 +84,15 @@ class TorchStep(BaseStep):
             self._scaler.update()
 
     def synchronize(self) -> None:
-        """Wait for the GPU."""
         if self._on_gpu:
             self._torch.cuda.synchronize()
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ; bfloat16 as float32, because NumPy has no bfloat16."""
         for name, value in self.network.named_parameters():
-            host = value.detach().cpu()
+            host = value.detach().cpu()  # NumPy has no bfloat16
             yield name, (host.float() if host.element_size() == 2 else host).numpy()
 
     def peak_bytes(self) -> int | None:
-        """The most GPU memory that the allocator of torch had given out."""
         return int(self._torch.cuda.max_memory_allocated()) if self._on_gpu else None
 
 
@@ -104,31 +100,19 @@ class TorchProducts(BareProducts):
     """The products of a step by torch.matmul: a comparison for the GEMM plans of this library."""
 
     def __init__(self, problem: Problem) -> None:
-        torch, precision = _torch(problem), problem.case.precision
+        self._torch, self._on_gpu = _torch(problem), problem.on_gpu
+        torch, precision = self._torch, problem.case.precision
         device = "cuda" if problem.on_gpu else "cpu"
         dtype = getattr(torch, "float32" if precision == "tf32" else precision)
-
-        def normal(rows: int, cols: int) -> Any:
-            return torch.randn(rows, cols, device=device, dtype=dtype)
-
-        super().__init__(problem.case, normal)
-        self._torch, self._on_gpu = torch, problem.on_gpu
-        self._dW = [normal(n_out, n_in) for n_in, n_out in self._layers]
-
-    def forward(self, k: int) -> None:
-        """h[k+1] = h[k] Wᵀ."""
-        self._torch.matmul(self.h[k], self.W[k].T, out=self.h[k + 1])
-
-    def weight_gradient(self, k: int) -> None:
-        """dW = gz[k+1]ᵀ h[k]."""
-        self._torch.matmul(self.gz[k + 1].T, self.h[k], out=self._dW[k])
-
-    def hidden_gradient(self, k: int) -> None:
-        """gz[k] = gz[k+1] W."""
-        self._torch.matmul(self.gz[k + 1], self.W[k], out=self.gz[k])
+        super().__init__(
+            problem.case,
+            normal=lambda rows, cols: torch.randn(rows, cols, device=device, dtype=dtype),
+            forward=lambda h, W, out: torch.matmul(h, W.T, out=out),
+            weight_gradient=lambda gz, h, out: torch.matmul(gz.T, h, out=out),
+            hidden_gradient=lambda gz, W, out: torch.matmul(gz, W, out=out),
+        )
 
     def synchronize(self) -> None:
-        """Wait for the GPU."""
         if self._on_gpu:
             self._torch.cuda.synchronize()
 
@@ -169,11 +153,9 @@ def _network(torch: Any, case: Case, device: str, dtype: Any) -> Any:
         "silu": torch.nn.SiLU,
         "gelu": lambda: torch.nn.GELU(approximate="tanh"),
     }
-    if case.activation not in activations:
-        listed = ", ".join(activations)
-        raise Unsupported(f"for torch the benchmark has {listed}, not {case.activation}")
+    f = lookup("torch", "activation", case.activation, activations)
     layers = []
     for n_in, n_out in pairwise(case.widths):
         linear = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, device=device, dtype=dtype)
-        layers += [linear, activations[case.activation]()]
+        layers += [linear, f()]
     return torch.nn.Sequential(*layers[:-1])
