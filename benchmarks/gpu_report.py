@@ -1,10 +1,11 @@
-"""Everything that needs a GPU, in one go: its tests, sanitizers, kernels and the short benchmark.
+"""Everything that needs a GPU, in one command: tests, sanitizers, kernels and a short benchmark.
 
     python -m benchmarks.gpu_report FOLDER [STAGE ...]      # or: make gpu
 
-Goes on past failures.  FOLDER gets a log of each stage, the benchmarks' JSON and pictures, what
-became of each stage in report.json, and summary.md, a page for people.  Exits with 1 if a stage
-failed.  Runs in any Python that has gpumlp with the extras test and cuda13 (or cuda12).
+A stage that fails does not stop the others. FOLDER gets a log of each stage, the JSON files and
+plots of the benchmarks, report.json with the outcome of each stage, and summary.md to read. The
+exit status is 1 if a stage failed. It runs in any Python that has gpumlp with the extras test and
+cuda13 (or cuda12).
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from pathlib import Path
 from benchmarks.stages import FAILED, ROOT, Stage, run_all
 
 PYTHON = sys.executable
-MINUTES = 8  # of a benchmark stage: a GPU may be lent for no longer
+MINUTES = 8  # for each stage of the benchmark, because GPUs are often lent for 10 minutes
 
 KERNELS = [f"tests/kernels/test_{n}.py" for n in ("activation", "loss", "theta", "gather", "empty")]
-# Each array is an allocation of its own, so that the sanitizer sees where it ends; CuPy's pool
-# would put it into a larger one.
+# Each array has its own allocation, so that the sanitizer knows where it ends. The pool of CuPy
+# would place it in a larger allocation.
 UNPOOLED = (
     "import sys, cupy, pytest; cupy.cuda.set_allocator(None); sys.exit(pytest.main(sys.argv[1:]))"
 )
 
 
 def stages(out: Path) -> list[Stage]:
-    """All stages, in order: what fails soonest first."""
+    """All stages. Those that fail soonest come first."""
     pytest = [PYTHON, "-m", "pytest", "-q", "-ra"]
     bench = [PYTHON, "-m", "gpumlp", "bench", "--backend", "cupy", "--minutes", str(MINUTES)]
     limit = 60.0 * (MINUTES + 2)
@@ -64,7 +65,7 @@ def stages(out: Path) -> list[Stage]:
 
 
 def sanitizer(tool: str) -> Stage:
-    """compute-sanitizer over the kernels' tests in float32, on the device, without products."""
+    """compute-sanitizer over the tests of the kernels in float32, on the GPU, without products."""
     program = find_sanitizer()
     return Stage(
         tool,
@@ -76,14 +77,14 @@ def sanitizer(tool: str) -> Stage:
             *KERNELS,
         ],
         1200,
-        # one entry of each table and one order: the loops are watched, not the mathematics
+        # one function of each kind and one order: this checks the loops, not the mathematics
         {"GPUMLP_KERNELS": "device", "GPUMLP_SANITIZE": "thread"},
-        "compute-sanitizer: it comes with the CUDA toolkit; put it on the PATH or set CUDA_PATH",
+        "compute-sanitizer: it is part of the CUDA toolkit; put it on the PATH or set CUDA_PATH",
     )
 
 
 def find_sanitizer() -> str:
-    """compute-sanitizer on the PATH or in CUDA's folder, or ""."""
+    """Path of compute-sanitizer, from the PATH or the folder of CUDA; "" if it is not found."""
     roots = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
     places = [Path(r) / f for r in roots if r for f in ("bin", "compute-sanitizer")]
     path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, places)])
@@ -91,7 +92,7 @@ def find_sanitizer() -> str:
 
 
 def no_gpu() -> str:
-    """Why nothing here can run, in one line, or ""."""
+    """Why no stage can run, in one line; "" if there is a GPU."""
     program = (
         "import gpumlp, gpumlp.backends.cuda\n"
         "try: gpumlp.backends.cuda.open_device()\n"
@@ -102,12 +103,12 @@ def no_gpu() -> str:
     )
     if done.returncode == 0:
         return ""
-    said = (done.stdout if done.returncode == 3 else done.stderr).strip().splitlines()
-    return said[-1] if said else f"opening the GPU ended with status {done.returncode}"
+    lines = (done.stdout if done.returncode == 3 else done.stderr).strip().splitlines()
+    return lines[-1] if lines else f"opening the GPU ended with status {done.returncode}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all stages, or those named; the exit status."""
+    """Run all stages, or those that are named; returns the exit status."""
     if not arguments or arguments[0].startswith("-"):
         print("usage: python -m benchmarks.gpu_report FOLDER [STAGE ...]", file=sys.stderr)
         return 2

@@ -1,21 +1,21 @@
-"""What memory `gpumlp train` takes for files larger than it should hold, and that it is the same.
+"""The memory of `gpumlp train` for files that should not be held in memory.
 
     python -m benchmarks.large_files [--gigabytes 2] [--columns 120] [--kinds csv,parquet,npy,npz]
         [--folder DIR] [--write]
 
-First a file of 50 MB of each kind is trained on both ways, --stream and --no-stream: θ must be the
-same, bit for bit.  Then a file of 2 GB of each kind is written, trained on for an epoch, evaluated,
-predicted from and deleted again.  Of a child's memory, /proc has, and is asked twenty times a
-second:
+First it trains on a file of 50 MB of each kind, with --stream and with --no-stream. θ must be the
+same, bit for bit. Then it writes a file of 2 GB of each kind, trains on it for an epoch, evaluates
+and predicts, and deletes the file. Twenty times a second it reads the memory of the process from
+/proc:
 
-    resident: all that is in memory (VmHWM), pages of files that it has mapped among it, which the
-        system can take back: what `/usr/bin/time -v` calls its maximum;
-    anonymous: what only the process can free (RssAnon).
+    resident: all memory (VmHWM). Pages of mapped files count, though the system can free them.
+        `/usr/bin/time -v` calls it the maximum.
+    anonymous: memory that only the process itself can free (RssAnon).
 
-Both also less those of a process that has imported what training imports (the others import less):
-resident, over the imports, is the figure to keep under 1 GB.
+Both are also given without the memory of a process that only imports what training imports; the
+other commands import less. The resident memory over the imports should stay under 1 GB.
 
---write keeps the figures in results/.  Linux alone.
+--write stores the figures in results/. Linux only.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ import pyarrow.csv
 import pyarrow.parquet
 
 import gpumlp
-from benchmarks.timing import write
+from benchmarks.output import write
 
-ROWS = 20_000  # of a piece that is written
+ROWS = 20_000  # rows that are written at once
 WORDS = np.array(["red", "green", "blue", "grey"])
 IMPORTS = (
-    "import gpumlp.cli.app, gpumlp.plots.training, pyarrow.csv, pyarrow.parquet, safetensors.numpy, tqdm, "
-    "matplotlib.pyplot, sklearn.model_selection, time; time.sleep(1)"
+    "import gpumlp.cli.app, gpumlp.plots.training, pyarrow.csv, pyarrow.parquet, "
+    "safetensors.numpy, tqdm, matplotlib.pyplot, sklearn.model_selection, time; time.sleep(1)"
 )
 STEPS = ("train", "evaluate", "predict")
 COMMAND = Path(sys.executable).with_name("gpumlp")
 
 
 def pieces(columns: int, seed: int = 0) -> Any:
-    """Pieces of a table without end: numbers, words, holes, and a target that they explain."""
+    """Endless pieces of a table: numbers, words, missing values, and a target to learn."""
     rng = np.random.default_rng(seed)
     slope = rng.normal(size=columns - 2) / np.sqrt(columns)
     while True:
         x = rng.normal(size=(ROWS, columns - 2)).astype(np.float32)
         word = rng.integers(0, len(WORDS), ROWS)
         y = (x @ slope + 0.3 * word + 0.1 * rng.normal(size=ROWS)).astype(np.float32)
-        hole = rng.random(ROWS) < 0.01
-        yield x, word, y, hole
+        missing = rng.random(ROWS) < 0.01
+        yield x, word, y, missing
 
 
-def table(x: Any, word: Any, y: Any, hole: Any) -> pa.Table:
-    """A piece as a table, the first column with holes."""
+def table(x: Any, word: Any, y: Any, missing: Any) -> pa.Table:
+    """A piece as a table. Its first column has missing values."""
     numbers = {f"x{j}": pa.array(x[:, j].astype(np.float64)) for j in range(1, x.shape[1])}
-    first = pa.array(x[:, 0].astype(np.float64), mask=hole)
+    first = pa.array(x[:, 0].astype(np.float64), mask=missing)
     return pa.table({"x0": first, **numbers, "word": pa.array(WORDS[word]), "y": pa.array(y)})
 
 
@@ -90,7 +90,7 @@ def write_file(path: Path, size: float, columns: int) -> int:
     rows = 0
     with path.open("wb") as file:
         writer: Any = None
-        for x, word, y, hole in pieces(columns):
+        for x, word, y, missing in pieces(columns):
             if path.suffix == ".npy":
                 if rows == 0:
                     m = int(size // (4 * columns)) // ROWS * ROWS
@@ -98,7 +98,7 @@ def write_file(path: Path, size: float, columns: int) -> int:
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(np.column_stack([x, word, y]).astype("<f4").tobytes())
             else:
-                piece = table(x, word, y, hole)
+                piece = table(x, word, y, missing)
                 if writer is None and path.suffix == ".csv":
                     writer = pyarrow.csv.CSVWriter(file, piece.schema)
                 elif writer is None:
@@ -114,7 +114,7 @@ def write_file(path: Path, size: float, columns: int) -> int:
 
 
 def watched(command: list[Any]) -> dict[str, float]:
-    """Seconds and the most memory of a command, in MB."""
+    """Run a command; returns its seconds and its peak memory in MB."""
     anonymous = resident = 0.0
     start = time.perf_counter()
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as process:
@@ -138,13 +138,13 @@ def train(path: Path, out: Path, *more: str) -> list[Any]:
 
 
 def same(folder: Path, kind: str, size: float, columns: int) -> bool:
-    """Whether θ is the same, streamed and in memory."""
+    """Whether θ is the same when the data is streamed and when it is in memory."""
     path = folder / f"small.{kind}"
     write_file(path, size, columns)
     thetas = []
-    for way in ("--stream", "--no-stream"):
-        subprocess.run(train(path, folder / way, way), check=True, stdout=subprocess.DEVNULL)
-        net = gpumlp.MLP.load(folder / way / "model.safetensors", "numpy")
+    for option in ("--stream", "--no-stream"):
+        subprocess.run(train(path, folder / option, option), check=True, stdout=subprocess.DEVNULL)
+        net = gpumlp.MLP.load(folder / option / "model.safetensors", "numpy")
         thetas.append(net.theta.flat.tobytes())
     path.unlink()
     return thetas[0] == thetas[1]
@@ -153,7 +153,7 @@ def same(folder: Path, kind: str, size: float, columns: int) -> bool:
 def measure(
     folder: Path, kind: str, size: float, columns: int, base: dict[str, float]
 ) -> dict[str, Any]:
-    """Memory and seconds of a training on, a measurement on, and predictions from, a large file."""
+    """Memory and seconds of train, evaluate and predict on a large file."""
     path, out = folder / f"large.{kind}", folder / "out"
     rows = write_file(path, size, columns)
     found: dict[str, Any] = {"rows": rows, "columns": columns, "bytes": path.stat().st_size}
@@ -169,13 +169,13 @@ def measure(
 
 
 def main() -> None:
-    """Compare, measure, tell, and write where asked."""
+    """Compare θ, measure memory, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--columns", type=int, default=120)
     parser.add_argument("--kinds", default="csv,parquet,npy,npz")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="store the figures")
     asked = parser.parse_args()
     base = watched([sys.executable, "-c", IMPORTS])
     results: dict[str, Any] = {"imports": base, "files": {}}
@@ -184,20 +184,20 @@ def main() -> None:
         for kind in asked.kinds.split(","):
             equal = same(folder, kind, min(50e6, asked.gigabytes * 1e9), asked.columns)
             if not equal:
-                raise RuntimeError(f"{kind}: θ streamed is not θ in memory")
+                raise RuntimeError(f"{kind}: with --stream, θ differs from θ with --no-stream")
             found = measure(folder, kind, asked.gigabytes * 1e9, asked.columns, base)
             results["files"][kind] = {"same_theta_at_50_mb": equal, **found}
-            told = ", ".join(
+            figures = ", ".join(
                 f"{step} {found[step]['resident_over_imports_mb']:.0f} MB over the imports, "
                 f"{found[step]['anonymous_over_imports_mb']:.0f} MB of it anonymous, "
                 f"{found[step]['seconds']:.0f} s"
                 for step in STEPS
             )
             print(
-                f"{kind}, {found['bytes'] / 1e9:.2f} GB, {found['rows']:,} rows: {told}", flush=True
+                f"{kind}, {found['bytes'] / 1e9:.2f} GB, {found['rows']:,} rows: {figures}",
+                flush=True,
             )
-    if asked.write:
-        write("large_files", results)
+    write("large_files", results)
 
 
 if __name__ == "__main__":

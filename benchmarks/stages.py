@@ -1,4 +1,4 @@
-"""Commands run one after another, past failures: a log each, and a page on what became of them."""
+"""Run commands one after another, each with a log, and write a page about their outcomes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ class Stage:
     """A command to run.
 
     Attributes:
-        command: its words; the first one empty if the program was not found.
-        seconds: after which it is ended, and has failed.
-        needs: what to say is missing where the program was not found.
+        command: program and arguments; the program is "" if it was not found.
+        seconds: a command that runs for longer is stopped, and has failed.
+        environment: more environment variables.
+        needs: says what to install if the program was not found.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage."""
+    """The outcome of a stage: passed, FAILED or missing, and why."""
 
     name: str
     status: str
@@ -43,19 +44,19 @@ class Outcome:
     log: str
 
 
-def run_all(chosen: Sequence[Stage], out: Path, say: Callable[[str], None]) -> list[Outcome]:
-    """Run each stage, whatever became of those before it; Ctrl-C leaves out the rest."""
+def run_all(chosen: Sequence[Stage], out: Path, report: Callable[[str], None]) -> list[Outcome]:
+    """Run each stage, also after one that failed. Ctrl-C leaves out the remaining ones."""
     out.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
     try:
         for stage in chosen:
-            say(f"{stage.name} …")
+            report(f"{stage.name} …")
             outcomes.append(run_one(stage, out))
             done = outcomes[-1]
-            say(f"  {done.status} in {done.seconds:.0f} s{done.detail and ': '}{done.detail}")
+            report(f"  {done.status} in {done.seconds:.0f} s{done.detail and ': '}{done.detail}")
             write(outcomes, out)
     except KeyboardInterrupt:
-        say("interrupted")
+        report("interrupted")
         rest = chosen[len(outcomes) :]
         outcomes += [Outcome(s.name, FAILED, 0.0, "interrupted", "") for s in rest]
         write(outcomes, out)
@@ -63,7 +64,7 @@ def run_all(chosen: Sequence[Stage], out: Path, say: Callable[[str], None]) -> l
 
 
 def run_one(stage: Stage, out: Path) -> Outcome:
-    """One stage, its output in FOLDER/NAME.log."""
+    """Run one stage. Its output goes to FOLDER/NAME.log."""
     log = out / f"{stage.name}.log"
     if not stage.command[0]:
         return Outcome(stage.name, MISSING, 0.0, stage.needs, "")
@@ -80,26 +81,26 @@ def run_one(stage: Stage, out: Path) -> Outcome:
             code, detail = -1, f"ended after {stage.seconds:.0f} s"
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # its own children too
+                os.killpg(process.pid, signal.SIGKILL)  # its child processes too
                 process.wait()
     status = PASSED if code == 0 else FAILED
     return Outcome(stage.name, status, time.monotonic() - begun, detail, log.name)
 
 
 def last_line(log: Path) -> str:
-    """The log's last words."""
+    """The last line of the log."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else "no output"
 
 
 def write(outcomes: Sequence[Outcome], out: Path) -> None:
-    """report.json and summary.md."""
+    """Write report.json and summary.md."""
     (out / "report.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
     (out / "summary.md").write_text(summary(outcomes, out))
 
 
 def summary(outcomes: Sequence[Outcome], out: Path) -> str:
-    """A page: what became of each stage, the ends of failed logs, the figures."""
+    """A page with the outcome of each stage, the ends of the failed logs, and the figures."""
     lines = [
         "# What ran on the GPU",
         "",
@@ -109,21 +110,21 @@ def summary(outcomes: Sequence[Outcome], out: Path) -> str:
     lines += [f"| {o.name} | {o.status} | {o.seconds:.0f} | {o.detail} |" for o in outcomes]
     for outcome in outcomes:
         log = out / outcome.log if outcome.log else None
-        if log is None or (outcome.status == PASSED and not shows(outcome.name)):
+        if log is None or (outcome.status == PASSED and not has_figures(outcome.name)):
             continue
         text = log.read_text(errors="replace").rstrip().splitlines()
-        shown = text if shows(outcome.name) else text[-15:]
+        shown = text if has_figures(outcome.name) else text[-15:]
         lines += ["", f"## {outcome.name}", "", "```", *shown[-60:], "```"]
     return "\n".join([*lines, *kernel_table(out / "kernels.json"), ""])
 
 
-def shows(name: str) -> bool:
-    """Whether a stage's output belongs on the page though it passed."""
+def has_figures(name: str) -> bool:
+    """Whether the page has the output of this stage even if the stage passed."""
     return name == "info" or name.startswith("bench")
 
 
 def kernel_table(path: Path) -> list[str]:
-    """Each kernel beside a copy of as many bytes, each product in TFLOP/s."""
+    """Each kernel compared with a copy of as many bytes; each product in TFLOP/s."""
     try:
         found = json.loads(path.read_text())["benchmarks"]
     except (OSError, ValueError, KeyError):

@@ -1,8 +1,9 @@
 """What the pytest-benchmark suites share: the backend, a network in training, bytes and FLOPs.
 
-GPUMLP_BENCH_BACKEND chooses the backend (numpy), GPUMLP_BENCH_PRECISION its arithmetic (float32),
-GPUMLP_BENCH_WIDTH the layers' width (1024), GPUMLP_BENCH_ROWS the minibatch (256), GPUMLP_BENCH_MB
-the largest array of a kernel (16 MB on the CPU, 2048 on a GPU, far beyond its caches).
+Environment variables choose the sizes: GPUMLP_BENCH_BACKEND the backend (numpy),
+GPUMLP_BENCH_PRECISION its precision (float32), GPUMLP_BENCH_WIDTH the width of the layers (1024),
+GPUMLP_BENCH_ROWS the minibatch (256), and GPUMLP_BENCH_MB the largest array of a kernel (16 MB on
+the CPU; 2048 MB on a GPU, far more than its caches hold).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-import gpumlp
 from gpumlp.backends import Backend, get_backend
-from gpumlp.bench.peers.ours import copy_bandwidth
+from gpumlp.bench.cases import Case
+from gpumlp.bench.peers import Problem
+from gpumlp.bench.peers.gpumlp_peer import GpumlpStep, copy_bandwidth
 from gpumlp.io.types import Array
-from gpumlp.loader.examples import Examples
 
 BACKEND = os.environ.get("GPUMLP_BENCH_BACKEND", "numpy")
 PRECISION = os.environ.get("GPUMLP_BENCH_PRECISION", "float32")
@@ -40,11 +41,16 @@ def timed(
     flops: int = 0,
     before: Callable[[], Any] | None = None,
 ) -> None:
-    """Benchmark a call together with the wait for its end, so that a device's work is within it.
+    """Benchmark a call and the wait for its end, so that the work of a GPU is timed too.
 
-    moved: bytes that it must read and write; "share_of_copy" is its speed over that of a copy of
-    as many bytes in the same backend.  flops: of its products.  before: done before each call, not
-    timed.
+    Args:
+        benchmark: fixture of pytest-benchmark.
+        where: the backend.
+        call: what is timed.
+        moved: bytes that the call must read and write. "share_of_copy" is its speed over the speed
+            of a copy of as many bytes in the same backend.
+        flops: FLOPs of its products.
+        before: called before each call, and not timed.
     """
 
     def run() -> None:
@@ -74,33 +80,26 @@ def timed(
 
 
 def normal(where: Backend, *shape: int) -> Array:
-    """Standard normal numbers in the backend; zeros would draw less power, and run faster."""
+    """Standard normal numbers. A GPU would need less power for zeros, and so run faster."""
     numbers = np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
     return where.asarray(numbers, dtype=where.storage)
 
 
 def empty(where: Backend, *shape: int) -> Array:
-    """Of activations or gradients."""
+    """An array for activations or gradients."""
     return where.empty(shape, where.storage)
 
 
-class Training:
-    """A network WIDTH wide and three layers deep, one minibatch loaded and one step done."""
+class Training(GpumlpStep):
+    """A network in training: three layers, two of them WIDTH wide, after its first step."""
 
     def __init__(self, activation: str = "relu", optimizer: str = "sgd") -> None:
-        rng = np.random.default_rng(0)
-        self.x = rng.standard_normal((ROWS, WIDTH), np.float32)
-        self.y = rng.integers(0, OUTPUTS, ROWS)
-        self.backend = backend()
-        self.net = gpumlp.MLP([WIDTH, WIDTH, WIDTH, OUTPUTS], activation, backend=self.backend)
-        self.trainer = gpumlp.Trainer(self.net, optimizer, lr=1e-3, batch_size=ROWS)
-        self.batches = self.trainer.batches(Examples.checked(self.net, self.x, self.y))
-        self.batches.start(0, np.array([self.trainer.control(1e-3, 1)]), np.zeros(1), at=0)
+        widths = (WIDTH, WIDTH, WIDTH, OUTPUTS)
+        self.case = Case("suite", widths, ROWS, activation, optimizer, PRECISION)
+        problem = Problem(self.case, BACKEND)
+        super().__init__(problem)
+        self.x, self.y = problem.x, problem.y
         J = self.net.cost(self.x, self.y)
-        assert abs(J - np.log(OUTPUTS)) < 2  # the network works before it is timed
-        self.step()
-        self.backend.synchronize()
-
-    def step(self) -> None:
-        """Gather, forward, backward, update."""
-        self.trainer.step(self.batches)
+        assert 0 < J < 3 * np.log(OUTPUTS)  # the network works before it is timed
+        self.run()
+        self.synchronize()

@@ -1,6 +1,6 @@
-"""The kernels that memory bounds, beside a copy of as many bytes: "share_of_copy".
+"""Kernels whose speed memory limits, compared with a copy of as many bytes: "share_of_copy".
 
-Each is checked on some rows before it is timed.
+Each kernel is checked on some rows before it is timed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-4, "bfloat16": 0.05, 
 
 
 def rows_of(item: int) -> int:
-    """Rows of COLS numbers that make the largest array MEGABYTES large."""
+    """The number of rows for which the largest array has MEGABYTES."""
     return max(64, (MEGABYTES << 20) // (COLS * item))
 
 
 def close(where: Any, got: Any, want: Any) -> None:
-    """Equal to the precision's rounding, beside the largest entry."""
+    """Check that entries differ only by rounding, relative to the largest entry."""
     atol = TOLERANCE[where.precision] * float(np.abs(want).max())
     np.testing.assert_allclose(where.to_host(got).astype(np.float64), want, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "mish"])
 def test_activation_gradient_and_bias_sum(benchmark: Any, activation: str) -> None:
-    """gz ← gh ⊙ f'(z), db ← column sums: reads gh and z or h, writes gz."""
+    """gz ← gh ⊙ f'(z), db ← column sums. The kernel reads gh and z or h, and writes gz."""
     where, f = backend(), gpumlp.ACTIVATIONS[activation]
     rows = rows_of(where.storage.itemsize)
     z, gh = normal(where, rows, COLS), normal(where, rows, COLS)
@@ -52,7 +52,7 @@ def test_activation_gradient_and_bias_sum(benchmark: Any, activation: str) -> No
 
 
 def test_softmax_cross_entropy(benchmark: Any) -> None:
-    """J, gh and db from ŷ and labels: reads ŷ twice, writes gh, and reads it for the sums."""
+    """J, gh and db from ŷ and labels. The work reads ŷ, writes gh, and reads gh for the sums."""
     where, loss = backend(), gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.0)
     rows, identity = rows_of(where.storage.itemsize), gpumlp.ACTIVATIONS["identity"]
     y_hat, gh = normal(where, rows, COLS), empty(where, rows, COLS)
@@ -72,7 +72,7 @@ def test_softmax_cross_entropy(benchmark: Any) -> None:
 
 
 def test_gather(benchmark: Any) -> None:
-    """A minibatch's rows in a shuffled order: reads and writes each once."""
+    """The rows of a minibatch in shuffled order. Each is read and written once."""
     where = backend()
     rows = rows_of(where.storage.itemsize)
     source, out = normal(where, rows, COLS), empty(where, rows, COLS)
@@ -86,7 +86,7 @@ def test_gather(benchmark: Any) -> None:
 
 @pytest.mark.parametrize("optimizer", gpumlp.OPTIMIZERS)
 def test_update(benchmark: Any, optimizer: str) -> None:
-    """One pass over flat θ: reads dθ, reads and writes θ and each slot."""
+    """One pass over flat θ. It reads dθ, and reads and writes θ and each slot."""
     where, rule = backend(), gpumlp.OPTIMIZERS[optimizer]
     none = gpumlp.REGULARIZERS["none"]
     n = rows_of(where.dtype.itemsize) * COLS // (2 + len(rule.slots))
@@ -105,11 +105,10 @@ def test_update(benchmark: Any, optimizer: str) -> None:
     def call() -> None:
         where.update(rule, none, theta, rounded, d, slots, n, scaling, control)
 
-    kept = where.asarray(
-        d, dtype=where.storage
-    )  # an update may overwrite dθ, and numbers that shrink get slow
+    # an update may overwrite dθ; without a copy its numbers would shrink and become slow
+    gradient = where.asarray(d, dtype=where.storage)
     call()
     close(where, theta[:999], want)
     copies = 1 if rounded is theta else 2  # dθ, and θ's copy
     moved = n * (2 * (1 + len(rule.slots)) * where.dtype.itemsize + copies * where.storage.itemsize)
-    timed(benchmark, where, call, moved, before=lambda: where.asarray(kept, out=d))
+    timed(benchmark, where, call, moved, before=lambda: where.asarray(gradient, out=d))

@@ -1,4 +1,4 @@
-"""The operations with a product in them, bare and with what is fused to it: GEMM plans, in TFLOP/s."""
+"""Operations with a matrix product, alone and with fused work: GEMM plans, in TFLOP/s."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ ERROR = {"float64": 1e-12, "float32": 1e-4, "tf32": 2e-2, "bfloat16": 5e-2, "flo
 
 
 def close(where: Any, got: Any, want: Any) -> None:
-    """Equal to the precision's error, as a whole."""
+    """Check that the norm of the difference is within the error of the precision."""
     difference = where.to_host(got).astype(np.float64) - want
     assert np.linalg.norm(difference) <= ERROR[where.precision] * np.linalg.norm(want)
 
 
 def on_host(where: Any, *arrays: Any) -> list[Any]:
-    """In float64."""
+    """The arrays in host memory, in float64."""
     return [where.to_host(a).astype(np.float64) for a in arrays]
 
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "gelu", "mish"])
 def test_forward(benchmark: Any, activation: str) -> None:
-    """z = h Wᵀ + b and h = f(z): one turn of Algorithm 6.3."""
+    """z = h Wᵀ + b and h = f(z): one iteration of Algorithm 6.3."""
     where, f = backend(), gpumlp.ACTIVATIONS[activation]
     below, W, b = normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH), normal(where, WIDTH)
     z, h = empty(where, ROWS, WIDTH), empty(where, ROWS, WIDTH)
@@ -41,7 +41,7 @@ def test_forward(benchmark: Any, activation: str) -> None:
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "tanh", "gelu", "mish"])
 def test_backward(benchmark: Any, activation: str) -> None:
-    """gh = gz W, gz = gh ⊙ f'(z), db: one turn of Algorithm 6.4, but for the weights' gradient."""
+    """gh = gz W, gz = gh ⊙ f'(z), db: one iteration of Algorithm 6.4 without dW."""
     where, f = backend(), gpumlp.ACTIVATIONS[activation]
     above, W, z = (
         normal(where, ROWS, WIDTH),
@@ -60,7 +60,7 @@ def test_backward(benchmark: Any, activation: str) -> None:
 
 
 def test_weight_gradient(benchmark: Any) -> None:
-    """dW = gzᵀ h, bare."""
+    """dW = gzᵀ h, the product alone."""
     where = backend()
     gz, h, dW = normal(where, ROWS, WIDTH), normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH)
     where.weight_gradient(gz, h, dW, None)
@@ -70,7 +70,7 @@ def test_weight_gradient(benchmark: Any) -> None:
 
 
 def test_input_gradient(benchmark: Any) -> None:
-    """gx = gz W, bare."""
+    """gx = gz W, the product alone."""
     where = backend()
     gz, W, gx = normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH), normal(where, ROWS, WIDTH)
     where.input_gradient(gz, W, gx)

@@ -1,6 +1,6 @@
-"""A step, an epoch and inference, for comparing one version with another.
+"""A step, an epoch and inference, to compare one version of the library with another.
 
-pytest benchmarks --benchmark-autosave          # then, after a change:
+pytest benchmarks --benchmark-autosave      # then, after a change:
 pytest benchmarks --benchmark-compare
 """
 
@@ -14,15 +14,13 @@ import pytest
 import gpumlp
 from benchmarks.suite import OUTPUTS, ROWS, WIDTH, Training, timed
 
-PRODUCTS = 2 * ROWS * (3 * 2 * WIDTH * WIDTH + 3 * WIDTH * OUTPUTS - WIDTH * WIDTH)
-
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_step(benchmark: Any, activation: str, optimizer: str) -> None:
-    """Gather, forward, backward, update."""
+    """Gather the minibatch; forward pass, backward pass, update."""
     training = Training(activation, optimizer)
-    timed(benchmark, training.backend, training.step, flops=PRODUCTS)
+    timed(benchmark, training.backend, training.run, flops=training.case.flops())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -33,17 +31,17 @@ def test_epoch(benchmark: Any, optimizer: str) -> None:
     x = np.resize(training.x, (m, WIDTH))
     y = np.resize(training.y, m)
     trainer = gpumlp.Trainer(training.net, optimizer, lr=1e-3, batch_size=ROWS)
-    before = training.net.cost(x, y)
+    before, flops = training.net.cost(x, y), training.case.flops() * m // ROWS
     assert trainer.fit(x, y, 3, metric=None, progress=False)["cost"][-1] < before
     timed(
         benchmark, training.backend,
-        lambda: trainer.fit(x, y, 1, metric=None, progress=False), flops=PRODUCTS * m // ROWS,
+        lambda: trainer.fit(x, y, 1, metric=None, progress=False), flops=flops,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("m", [1, 256, 4096])
 def test_inference(benchmark: Any, m: int) -> None:
-    """`MLP.predict` of host arrays, both ways across the bus included."""
+    """`MLP.predict` of host arrays, with the copies to the GPU and back."""
     training = Training()
     x = np.random.default_rng(1).standard_normal((m, WIDTH), np.float32)
     np.testing.assert_allclose(training.net.predict(x).sum(axis=1), 1, rtol=1e-2)

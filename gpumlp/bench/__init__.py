@@ -1,17 +1,17 @@
-"""The benchmark behind `gpumlp bench`: a training step here, beside others and beside its floor.
+"""The benchmark behind `gpumlp bench`: one training step, timed and compared with other libraries.
 
-    cases        what is trained: widths, minibatch, functions, precision; its FLOPs and bytes
-    peers        who competes: this library, its floor, torch, JAX, scikit-learn; yours, by name
-    worker       one competitor in a process of its own: first step, check, turns of timed steps
-    processes    the other end of a worker's pipe
-    correct      that all move the parameters alike, before anything is timed
-    timing       medians, quartiles, ratios round by round; the machine
-    lane         one case: our process, and beside it one competitor's after another
-    run          the parts, one file each; a run can be cut off and go on
-    results      what a part found, as a file
-    report       the table; `pictures` draws them
+    cases         what is trained: widths, minibatch, functions, precision; its FLOPs and bytes
+    peers         the competitors: this library, its floor, torch, JAX, scikit-learn, the user's own
+    correct       the check before timing: every competitor must change the parameters alike
+    worker        a competitor in a process of its own: first step, check, bursts of timed steps
+    timing        medians, quartiles, ratios round by round; a description of the machine
+    results       the result of one competitor on one case, and its file
+    settings      how the cases are timed, and the time that is left
+    case_runner   one case: the process of this library, and one process of a competitor at a time
+    run           all competitors on all cases; a run that was cut short can be resumed
+    report        the table and the JSON file
 
-Each competitor has a process to itself, so that memory, caches and a crash are its own.  Ratios are
-sound all the same: its rounds alternate with rounds of this library, which lives in another process
-and waits on a pipe meanwhile, so that the machine's other work and its clocks meet both alike.
+Each competitor has its own process, so it shares neither memory nor caches with another one, and a
+crash ends it alone. The ratios are still sound: the rounds of a competitor alternate with rounds of
+this library, whose process waits meanwhile. Other work on the machine slows both of them alike.
 """

@@ -1,146 +1,118 @@
-"""One case: this library's process, and beside it one competitor's after another."""
+"""One case: the process of this library, and one process of another competitor at a time."""
 
 from __future__ import annotations
 
-import math
+import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
+from typing import Self
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.correct import Change, Different, Unseen, check
-from gpumlp.bench.peers import OURS
-from gpumlp.bench.processes import Ended, Worker, scratch
+from gpumlp.bench.correct import Change, check
+from gpumlp.bench.peers import OURS, NotTimed
 from gpumlp.bench.results import TIMED, Result
+from gpumlp.bench.settings import Clock, Settings
+from gpumlp.bench.worker import Burst, Worker
 
-if TYPE_CHECKING:
-    from gpumlp.bench.run import Clock, Settings
-
-WARM_SECONDS = {"numpy": 0.3, "cupy": 1.0}  # a GPU's clocks settle only under load
-BURST_SECONDS = {"numpy": 0.1, "cupy": 0.05}  # a turn's, so that a clock's grain does not count
-# before a turn: OpenBLAS's threads of the process before spin for 2²⁶ cycles, some 25 ms
+WARM_SECONDS = {"numpy": 0.3, "cupy": 1.0}  # the clocks of a GPU settle only under load
+BURST_SECONDS = {"numpy": 0.1, "cupy": 0.05}  # long enough for the resolution of the clock
+# Pause before a burst: the OpenBLAS threads of the process before spin for 2²⁶ cycles, some 25 ms.
 REST_SECONDS = {"numpy": 0.05, "cupy": 0.0}
 
 
 class CaseRunner:
-    """One case's workers: this library's lives on, so that each peer's rounds alternate with it."""
+    """Measures the competitors of one case, one after another.
+
+    The process of this library stays open. The rounds of each competitor alternate with its rounds.
+    """
 
     def __init__(self, case: Case, settings: Settings, clock: Clock) -> None:
         self.case, self._settings, self._clock = case, settings, clock
         self._open = ExitStack()
-        self._ours: tuple[Worker, float] | None = None
+        self._ours: Worker | None = None
         self._exact: dict[str, Change] | None = None
+        self._logs = 0
 
     def __enter__(self) -> Self:
-        self._folder = Path(self._open.enter_context(scratch()))
-        (self._folder / "workers").mkdir()
+        # a library may still be writing to its cache when the folder is removed
+        folder = tempfile.TemporaryDirectory(prefix="gpumlp-bench-", ignore_cleanup_errors=True)
+        self._folder = Path(self._open.enter_context(folder))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
     def measure(self, competitor: str) -> Result:
-        """Start it, check it, time it; whatever goes wrong is in the result."""
-        backend = self._settings.backend
-        result = Result(self.case, backend, competitor, TIMED)
-        beside = ""
+        """Start a competitor, check it and time it. If this fails, the result says why."""
+        result = Result(self.case, self._settings.backend, competitor, TIMED)
+        culprit = ""
         try:
-            if competitor != OURS and self._ours is None:
-                beside = "gpumlp, which it is timed beside: "
-                self._ours = self._ready(Result(self.case, backend, OURS, TIMED))[:2]
-                beside = ""
-            return self._measure(result)
-        except Ended as end:
-            return replace(result, status=end.status, reason=f"{beside}{end}")
-        except Unseen as reason:
-            return replace(result, status="left out", reason=f"{beside}{reason}")
-        except Different as finding:
-            return replace(result, status="refused", reason=f"{beside}{finding}")
+            if competitor != OURS and self._ours is None:  # its own result was resumed
+                culprit = f"{OURS}, which must run for the comparison: "
+                self._ours, _ = self._start(replace(result, competitor=OURS))
+                culprit = ""
+            cold = self._first_step(result) if self._settings.cold else {}
+            worker, result = self._start(result)
+            result = replace(result, first_step=cold | result.first_step)
+            if competitor == OURS:
+                self._ours = worker
+                return self._rounds(result, [worker])
+            assert self._ours is not None
+            with worker:
+                return self._rounds(result, [self._ours, worker])
+        except NotTimed as reason:
+            return replace(result, status=reason.status, reason=f"{culprit}{reason}")
 
-    def _measure(self, result: Result) -> Result:
-        cold = {}
-        if self._settings.cold:  # the caches that it fills make the next start a warm one
-            with self._worker(result.competitor) as worker:
-                started = worker.started()
-            if started["trains"]:
-                cold["cold"] = float(started["first_step"])
-        worker, each, result = self._ready(result)
-        result = replace(result, first_step=cold | result.first_step)
-        if result.competitor == OURS:
-            self._ours = worker, each
-            return self._turns(result, [(worker, each)])
-        assert self._ours is not None
-        with worker:
-            return self._turns(result, [self._ours, (worker, each)])
+    def _first_step(self, result: Result) -> dict[str, float]:
+        """The first step with empty caches. The caches that it fills make the next start warm."""
+        with self._worker(result) as worker:
+            return worker.started()[0].first_step
 
-    def _ready(self, result: Result) -> tuple[Worker, float, Result]:
-        """A worker that is checked and warm, the seconds of its step, and what its start took."""
-        with ExitStack() as failing:
-            worker = failing.enter_context(self._worker(result.competitor))
-            started = worker.started()
-            known = ("peak_bytes", "peak_of", "machine", "notes")
-            result = replace(result, **{name: started[name] for name in known})
-            if started["trains"]:
-                error = check(_load(worker.changes), self._reference(), self.case)
-                start = "warm" if self._settings.cold else "cold"
-                first_step = {start: float(started["first_step"])}
-                result = replace(result, error=error, first_step=first_step)
-            each = worker.warm(WARM_SECONDS[result.backend])
-            self._open.push(failing.pop_all())
-        return worker, each, result
+    def _start(self, result: Result) -> tuple[Worker, Result]:
+        """A worker that is checked and warm, and its result so far."""
+        with ExitStack() as on_failure:
+            worker = on_failure.enter_context(self._worker(result))
+            result, changes = worker.started()
+            if changes:
+                result = replace(result, error=check(changes, self._reference(), self.case))
+            worker.warm_up(WARM_SECONDS[result.backend], BURST_SECONDS[result.backend])
+            self._open.push(on_failure.pop_all())
+        return worker, result
 
     def _reference(self) -> dict[str, Change]:
-        """The exact change of θ: this library's in float64; float32 where that does not fit."""
+        """The exact change of θ: that of this library in float64, or float32 if that fails."""
         if self._exact is None:
             try:
                 self._exact = self._changes("float64")
-            except Ended as end:
-                if end.status != "failed":
+            except NotTimed as reason:
+                if reason.status != "failed":  # a GPU may not have enough memory for float64
                     raise
                 self._exact = self._changes("float32")
         return self._exact
 
     def _changes(self, precision: str) -> dict[str, Change]:
-        with self._worker(OURS, replace(self.case, precision=precision)) as worker:
-            worker.started()
-            return _load(worker.changes)
+        case = replace(self.case, precision=precision)
+        with self._worker(Result(case, self._settings.backend, OURS, TIMED)) as worker:
+            return worker.started()[1]
 
-    def _worker(self, competitor: str, case: Case | None = None) -> Worker:
-        caches = self._folder / f"caches-{competitor.replace(':', '-')}"
-        caches.mkdir(exist_ok=True)
-        return Worker(
-            competitor, case or self.case, self._settings.backend, self._folder / "workers",
-            caches, self._clock.end,
-        )  # fmt: skip
+    def _worker(self, result: Result) -> Worker:
+        caches = self._folder / f"caches-{result.competitor.replace(':', '-')}"
+        self._logs += 1
+        return Worker(result, self._folder / f"{self._logs}.log", caches, self._clock.end)
 
-    def _turns(self, result: Result, workers: Sequence[tuple[Worker, float]]) -> Result:
-        """The rounds: every worker a turn, first and second in turns too."""
-        enough = BURST_SECONDS[result.backend]
-        plans = [(w, max(1, math.ceil(enough / each)), each < enough) for w, each in workers]
-        rounds: list[list[dict[str, Any]]] = [[] for _ in workers]
+    def _rounds(self, result: Result, workers: list[Worker]) -> Result:
+        """Time all workers in every round. The order changes from one round to the next."""
+        bursts: list[list[Burst]] = [[] for _ in workers]
         for i in range(self._settings.rounds):
-            order = range(len(plans)) if i % 2 == 0 else reversed(range(len(plans)))
+            order = range(len(workers)) if i % 2 == 0 else reversed(range(len(workers)))
             for j in order:
-                worker, burst, lead = plans[j]
                 time.sleep(REST_SECONDS[result.backend])
-                rounds[j].append(worker.turn(burst, lead))
-        seconds = [[turn["seconds"] for turn in turns] for turns in rounds]
-        peak = rounds[-1][-1]["peak_bytes"]
+                bursts[j].append(workers[j].burst())
+        seconds = [[each for each, _ in of_one] for of_one in bursts]
+        _, peak = bursts[-1][-1]
         return replace(
             result, seconds=seconds[-1], ours=seconds[0] if len(workers) > 1 else [],
             peak_bytes=result.peak_bytes if peak is None else peak,
         )  # fmt: skip
-
-
-def _load(path: Path) -> dict[str, Change]:
-    with np.load(path, allow_pickle=False) as arrays:
-        names = {name.rpartition("/")[0] for name in arrays.files}
-        return {
-            name: (arrays[f"{name}/0"], float(arrays[f"{name}/1"]), float(arrays[f"{name}/2"]))
-            for name in sorted(names)
-        }

@@ -1,9 +1,9 @@
-"""What is timed: one training step of a network, with its FLOPs and the bytes it must move."""
+"""The networks that are timed, with the FLOPs of one training step and the bytes it must move."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, product
 from typing import Any, Self
@@ -11,15 +11,15 @@ from typing import Any, Self
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.functions import ACTIVATIONS, OPTIMIZERS
+from gpumlp.functions import ACTIVATIONS
 from gpumlp.functions.entry import lookup
 from gpumlp.io.types import HostArray
 
 SEED = 20_16
 RATES = {"sgd": 0.01, "adamw": 1e-3}  # learning rates; no time depends on them
 ITEM_BYTES = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
-# accesses to memory, in numbers of the master's type, of one pass that updates one parameter,
-# but for the gradient's: θ is read and written, and so is every slot
+# Numbers that the update reads and writes for each parameter, apart from the gradient. They have
+# the type of the master weights. θ is read and written, and so is every slot of the optimizer.
 MASTER_ACCESSES = {"sgd": 2, "adamw": 6}
 
 
@@ -28,10 +28,10 @@ class Case:
     """One network and how it is trained.
 
     Attributes:
-        name: of the preset, or the widths.
+        name: name of the preset, or the widths.
         widths: n_0 … n_L.
-        batch_size: examples a step.
-        activation, optimizer, precision, loss: by name.
+        batch_size: examples in a step.
+        activation, optimizer, precision, loss: names.
     """
 
     name: str
@@ -50,43 +50,44 @@ class Case:
 
     @property
     def slug(self) -> str:
-        """A file's name that no other case has."""
+        """A name for files. No other case has the same one."""
         loss = "" if self.loss == "softmax_cross_entropy" else f"-{self.loss}"
         functions = f"{self.activation}-{self.optimizer}-{self.precision}{loss}"
         return f"{network_name(self.widths)}-m{self.batch_size}-{functions}"
 
     @property
     def parameters(self) -> int:
-        """Numbers in θ."""
+        """How many numbers θ has."""
         return sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self.widths))
 
     @property
     def lr(self) -> float:
         """The learning rate of every competitor."""
-        return RATES[self.optimizer]
+        return RATES.get(self.optimizer, 1e-3)
 
     def products(self) -> list[tuple[int, int, int]]:
-        """(m, n, k) of each matrix product (m, k) (k, n) of a step; layer 1 needs no W^T gz."""
+        """(m, n, k) of each matrix product (m, k) (k, n) of a step; layer 1 needs no gz W."""
         m, layers = self.batch_size, list(pairwise(self.widths))
         forward = [(m, n_out, n_in) for n_in, n_out in layers]
         weight_gradients = [(n_out, n_in, m) for n_in, n_out in layers]
         return forward + weight_gradients + [(m, n_in, n_out) for n_in, n_out in layers[1:]]
 
     def flops(self) -> int:
-        """Multiplications and additions of a step's products."""
+        """Multiplications and additions in the products of a step."""
         return sum(2 * m * n * k for m, n, k in self.products())
 
     def product_bytes(self) -> int:
-        """What the products move if each operand and result is moved once."""
+        """Bytes that the products move if each operand and each result is moved once."""
         return ITEM_BYTES[self.precision] * sum(
             m * k + k * n + m * n for m, n, k in self.products()
         )
 
     def rest_bytes(self) -> int:
-        """What a step must move besides: minibatch in, ŷ to its gradient, one pass of the update.
+        """Bytes that a step must move outside its products.
 
-        Everything else, biases and activations, can be done within the products.  So can SGD's
-        update, and a step that does that may beat this floor.
+        The minibatch is read and written, ŷ is read and its gradient written, and the update passes
+        over θ once. All other work, on biases and activations, can be done within the products. The
+        update of SGD can be done there too, so a step that does so may be faster than the floor.
         """
         item, m = ITEM_BYTES[self.precision], self.batch_size
         master = max(4, item)
@@ -95,9 +96,10 @@ class Case:
         return self.parameters * update + item * edges
 
     def theta(self) -> Iterator[tuple[str, HostArray]]:
-        """Every competitor's θ, float32, one tensor at a time: "0.weight", "0.bias", "2.weight", …
+        """The first θ of every competitor, float32: "0.weight" (n_1, n_0), "0.bias" (n_1,), …
 
-        Weights are He's; biases are small but not 0, so that leaving them out would show.
+        The tensors come one at a time, under the names of torch. The weights are He's. The biases
+        are small but not 0, so that the check notices a competitor that has none.
         """
         for layer, (n_in, n_out) in enumerate(pairwise(self.widths)):
             rng = np.random.default_rng([SEED, layer])
@@ -120,12 +122,12 @@ class Case:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """What `to_json` was made of."""
+        """The case whose `to_json` gave these fields."""
         return cls(**{**fields, "widths": tuple(fields["widths"])})
 
 
 def network_name(widths: Sequence[int]) -> str:
-    """What `parse_widths` reads: "512x4" for layers of one width, else "64-128-10"."""
+    """Text that `parse_widths` reads: "512x4" if all layers have one width, else "64-128-10"."""
     same = len(set(widths)) == 1
     return f"{widths[0]}x{len(widths) - 1}" if same else "-".join(map(str, widths))
 
@@ -156,31 +158,39 @@ def choose(
     optimizers: Sequence[str] = (),
     activations: Sequence[str] = (),
 ) -> list[Case]:
-    """The presets' cases, each with every combination of what is given in place of its own.
+    """The cases of the presets, changed to every combination of the values that are given.
+
+    A sequence that is empty leaves the values of the presets.
 
     Raises:
-        ValueError: an unknown name, or widths that are none; the message lists what is known.
+        ValueError: a name is unknown, or widths cannot be read; the message lists what is known.
     """
-    cases: list[Case] = []
     for name in presets:
-        if name not in PRESETS:
-            raise ValueError(f"unknown case {name!r}; known: {', '.join(PRESETS)}")
-        cases += PRESETS[name]
+        _check_name("case", name, PRESETS)
+    for precision in precisions:
+        _check_name("precision", precision, ITEM_BYTES)
+    for optimizer in optimizers:
+        _check_name("optimizer", optimizer, RATES)
+    for activation in activations:
+        lookup(ACTIVATIONS, "activation", activation)
+    for batch_size in batch_sizes:
+        checks.positive_int(batch_size, "batch_size")
+    cases = [case for name in presets for case in PRESETS[name]]
     if widths:
-        cases = [_with_widths(case, parse_widths(one)) for case in cases for one in widths]
+        networks = [parse_widths(text) for text in widths]
+        cases = [replace(c, name=network_name(n), widths=n) for c in cases for n in networks]
     given: dict[str, Sequence[Any]] = {
         "batch_size": batch_sizes, "precision": precisions,
         "optimizer": optimizers, "activation": activations,
     }  # fmt: skip
     for field, values in given.items():
-        _known(field, values)
         if values:
             cases = [replace(case, **{field: v}) for case in cases for v in values]
     return list(dict.fromkeys(cases))
 
 
 def parse_widths(text: str) -> tuple[int, ...]:
-    """(512, 512, 512) of "512x2", two layers; (64, 128, 10) of "64-128-10"."""
+    """The widths that a text means: (512, 512, 512) for "512x2", (64, 128, 10) for "64-128-10"."""
     try:
         if "x" in text:
             width, depth = map(int, text.split("x"))
@@ -192,21 +202,6 @@ def parse_widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _with_widths(case: Case, widths: tuple[int, ...]) -> Case:
-    return replace(case, name=network_name(widths), widths=widths)
-
-
-def _known(field: str, values: Sequence[Any]) -> None:
-    """Raise for a value that no case can have."""
-    known: dict[str, Mapping[str, Any]] = {"precision": ITEM_BYTES, "optimizer": RATES}
-    for value in values:
-        if field == "activation":
-            lookup(ACTIVATIONS, "activation", value)
-        elif field == "batch_size":
-            checks.positive_int(value, "batch_size")
-        elif value not in known[field]:
-            listed = ", ".join(known[field])
-            raise ValueError(f"the benchmark has no {field} {value!r}; it has: {listed}")
-
-
-assert set(RATES) <= set(OPTIMIZERS)
+def _check_name(field: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise ValueError(f"unknown {field} {name!r}; the benchmark has: {', '.join(known)}")

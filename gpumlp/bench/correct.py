@@ -1,7 +1,7 @@
-"""That a competitor moves the parameters as float64 arithmetic does: before it is timed.
+"""The check before timing: a competitor must change the parameters as float64 arithmetic does.
 
-All start from the same θ and take one step on the same minibatch.  Of each tensor's change a sample
-of entries, the same for all, is compared, and its norm over all entries.
+All competitors start from the same θ and take one step on the same minibatch. The check compares
+the change of each tensor: the same sample of its entries, and the norm over all entries.
 """
 
 from __future__ import annotations
@@ -13,31 +13,41 @@ from collections.abc import Mapping
 import numpy as np
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import Problem, Step
+from gpumlp.bench.peers import NotTimed, Problem, Step
 from gpumlp.io.types import HostArray
 
 SAMPLE = 4096  # entries of a tensor
-# ‖change − exact change‖ / ‖exact change‖ that one SGD step of one layer may have; it grows as √L.
-# Twice what torch and this library had at 4 to 16 layers; rectifiers that turn make most of it.
+# ‖change − exact change‖ / ‖exact change‖: the largest value for one SGD step of one layer. It
+# grows as √L. These are twice the errors of torch and this library with 4 to 16 layers. Most of the
+# error comes from relu inputs so close to 0 that rounding changes their sign.
 DIRECTION = {"float64": 1e-6, "float32": 2e-3, "tf32": 0.025, "bfloat16": 0.08, "float16": 0.025}
-# the same of the norms alone, which rounding hardly moves: a wrong learning rate, decay or mean
+# The same for the norm of the change, which rounding hardly affects. A wrong learning rate, weight
+# decay or mean shows here.
 LENGTH = {"float64": 1e-6, "float32": 2e-3, "tf32": 0.01, "bfloat16": 0.03, "float16": 0.01}
-ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9}  # of a θ kept so
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9}  # of θ in this type
 
 Change = tuple[HostArray, float, float]
-"""A tensor's change: sampled entries, its norm over all entries, and what rounding θ may add."""
+"""The change of a tensor: sampled entries, norm over all entries, and how much rounding θ adds."""
 
 
-class Different(Exception):  # noqa: N818  (a finding)
+class WrongChange(NotTimed):
     """The competitor computes something else."""
 
+    status = "refused"
 
-class Unseen(Exception):  # noqa: N818
-    """Its θ is so coarse that the step cannot be seen in it."""
+
+class InvisibleChange(NotTimed):
+    """θ is rounded so coarsely that the step cannot be seen in it."""
+
+    status = "left out"
 
 
 def changes(problem: Problem, step: Step) -> dict[str, Change]:
-    """Each tensor's change since `Problem.theta`, by name."""
+    """The change of each tensor since `Problem.theta`, by name.
+
+    Raises:
+        WrongChange: the step has tensors that the problem does not have.
+    """
     after = dict(step.tensors())
     found = {}
     for name, tensor in problem.theta():
@@ -48,38 +58,38 @@ def changes(problem: Problem, step: Step) -> dict[str, Change]:
         sample = change[rng.integers(0, change.size, min(change.size, SAMPLE))]
         found[name] = (sample, float(np.linalg.norm(change)), rounding)
     if after:
-        raise Different(f"it has tensors that the case has not: {', '.join(after)}")
+        raise WrongChange(f"it has tensors that the case does not have: {', '.join(after)}")
     return found
 
 
 def check(got: Mapping[str, Change], want: Mapping[str, Change], case: Case) -> float:
-    """The largest error of a tensor's change, relative to its length.
+    """The largest relative error of the tensors' changes.
 
     Raises:
-        Different: a change differs by more than the precision explains.
-        Unseen: rounding θ may hide more than half of a change.
+        WrongChange: a change differs by more than the precision explains.
+        InvisibleChange: rounding θ may hide more than half of a change.
     """
     worst = 0.0
     for name, (sample, norm, _) in want.items():
         change, length, rounding = got[name]
         hidden = rounding / norm
         if hidden > 0.5:
-            raise Unseen(f"{name}: θ is kept so coarsely that it rounds a step's change away")
+            raise InvisibleChange(f"{name}: rounding θ may hide more than half of its change")
         error = float(np.linalg.norm(change - sample) / np.linalg.norm(sample))
         allowed = _direction(case, len(sample)) + 2 * hidden
         if not error <= allowed:
-            raise Different(
-                f"{name}: its change differs from the exact one by {error:.2g} of it; "
-                f"{case.precision} explains {allowed:.2g}"
+            raise WrongChange(
+                f"{name}: its change has a relative error of {error:.2g}; "
+                f"{case.precision} explains at most {allowed:.2g}"
             )
         if not abs(length / norm - 1) <= LENGTH[case.precision] + hidden:
-            raise Different(f"{name}: its change is {length / norm:.4g} times as long as exact")
+            raise WrongChange(f"{name}: its change is {length / norm:.4g} times the exact length")
         worst = max(worst, error)
     return worst
 
 
 def bfloat16(a: HostArray) -> HostArray:
-    """The float32 array rounded to bfloat16's 8 bits, to nearest, halves to even; as float32."""
+    """The float32 array rounded to the 8 bits of bfloat16, to nearest, halves to even; float32."""
     bits = a.view(np.uint32)
     bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     rounded: HostArray = (bits & np.uint32(0xFFFF0000)).view(np.float32)
@@ -87,10 +97,11 @@ def bfloat16(a: HostArray) -> HostArray:
 
 
 def _direction(case: Case, entries: int) -> float:
-    """What the relative error may be.
+    """The relative error that the precision explains.
 
-    AdamW's first step is the gradient's sign: an error e of the gradient turns about e/π of the
-    signs, each of which counts 2² in the squared error.  One entry in a small tensor may turn.
+    The first step of AdamW is the sign of the gradient. An error e of the gradient changes about
+    e/π of the signs, and each of them adds 2² to the squared error. One entry of a small tensor may
+    change its sign.
     """
     error = DIRECTION[case.precision] * math.sqrt(len(case.widths) - 1)
     if case.optimizer != "adamw":

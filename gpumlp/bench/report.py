@@ -16,10 +16,12 @@ HEADER = (
     "first step s", "error",
 )  # fmt: skip
 LEGEND = """\
-gpumlp takes: our time over this one's, round by round.  of floor: the floor's time over this one's;
-the floor is the step's bare products, and its other bytes at the speed of a copy.  peak MB: {peak}.
-first step: after import, cold (nothing compiled) / warm.  error: of the first step's change of the
-parameters, beside float64."""
+gpumlp takes: the time of gpumlp over the time of this competitor, round by round.
+of floor: the time of the floor over the time of this competitor. The floor is the bare products of
+  the step, and its other bytes at the speed of a copy.
+peak MB: {peak}.
+first step s: seconds after the import, cold (nothing compiled) / warm.
+error: relative error of the first change of the parameters, compared with float64."""
 
 
 def legend(timed: Iterable[Result]) -> str:
@@ -33,7 +35,7 @@ def case_name(result: Result) -> str:
 
 
 def row(result: Result, share: float | None) -> tuple[str, ...]:
-    """A line of the table, as text."""
+    """The cells of a result."""
     low, high = result.timing.quartiles
     start = result.first_step
     return (
@@ -50,7 +52,10 @@ def row(result: Result, share: float | None) -> tuple[str, ...]:
 
 
 def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
-    """The floor's time over this one's, by way of our own rounds beside each; None without it."""
+    """The time of the floor over that of the result, or None without a floor.
+
+    Both are compared with the rounds of this library that alternate with theirs.
+    """
     for floor in timed:
         if floor.competitor == FLOOR and (floor.case, floor.backend) == (
             result.case,
@@ -61,12 +66,12 @@ def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
 
 
 def content(results: Sequence[Result]) -> dict[str, Any]:
-    """Everything measured, with each result's machine, versions and case, as JSON can hold it."""
+    """All measurements, each with its machine, versions and case, as JSON can hold them."""
     return {"results": [result.to_json() for result in results]}
 
 
 def write_json(path: Path, results: Sequence[Result]) -> None:
-    """Write `content`."""
+    """Write `content` to a file."""
     atomic_write(path, (json.dumps(content(results), indent=1) + "\n").encode())
 
 

@@ -1,4 +1,4 @@
-"""A part's result: one competitor on one case, in a file of its own, written whole."""
+"""The result of one competitor on one case. Each result has a file of its own."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from gpumlp.storage import atomic_write
 
 TIMED = "timed"
 SUFFIX = ".result.json"
-# what a further run need not try again; "missing" is tried, since it may be installed by then
+# A resumed run keeps these. It tries "missing" again, because the library may be installed by then.
 FINAL = (TIMED, "refused", "failed", "left out")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a competitor on a case.
+    """The result of a competitor on a case.
 
     Attributes:
-        status: timed; refused (it computes something else); failed, left out, missing.
-        reason: of any status but timed.
-        seconds: of a step, one number a round.
-        ours: this library's in the same rounds, in its own process; its own result has none.
-        error: of the first step's change of θ, relative to float64's.
-        peak_bytes: most memory in use, counted by `peak_of`.
-        first_step: seconds, {"cold": caches empty, "warm": caches filled}.
-        part_seconds: what the whole part took.
-        machine, notes: where it ran, and what the competitor says of itself.
+        status: "timed"; "refused" (it computes something else); "failed", "left out", "missing",
+            or "late" (the time was over).
+        reason: why it was not timed.
+        seconds: seconds of a step, one number for each round.
+        ours: the same of this library in the same rounds; empty in the result of this library.
+        error: relative error of the first change of θ, compared with float64.
+        peak_bytes: the most memory in use; `peak_of` says which memory.
+        first_step: seconds, {"cold": with empty caches, "warm": with filled caches}.
+        part_seconds: seconds for all of it, start and check included.
+        machine, notes: where it ran, and what the competitor reports about itself.
     """
 
     case: Case
@@ -56,16 +57,16 @@ class Result:
 
     @property
     def ours_over_this(self) -> float:
-        """What of this one's time our step takes, the median over the rounds."""
+        """Time of this library over that of the competitor: the median of the rounds' ratios."""
         return Timing(self.ours).ratio(self.timing) if self.ours else 1.0
 
     @property
     def tflops(self) -> float:
-        """10¹² multiplications and additions a second, of the products a step really has."""
+        """10¹² FLOPs per second, counted by `Case.flops`."""
         return self.case.flops() / self.timing.median / 1e12
 
     def to_json(self) -> dict[str, Any]:
-        """Everything measured, and for a reader what follows from it."""
+        """All fields, and a summary that a reader would compute from them."""
         fields = {**asdict(self), "case": self.case.to_json()}
         if self.status == TIMED:
             low, high = self.timing.quartiles
@@ -81,38 +82,35 @@ class Result:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """What `to_json` was made of."""
+        """The result whose `to_json` gave these fields."""
         rest = {k: v for k, v in fields.items() if k not in ("summary", "case")}
         return cls(case=Case.from_json(fields["case"]), **rest)
 
 
 class Results:
-    """A folder of results.
-
-    Raises:
-        ValueError: the folder holds results of another machine, or files that are none.
-    """
+    """A folder of results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._found: dict[tuple[str, str, str], Result] = {}
 
     def load(self) -> None:
-        """Read what is there."""
+        """Read the files of the folder.
+
+        Raises:
+            ValueError: a file does not hold a result.
+        """
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
-                    f"{path} is no result of gpumlp bench ({error}); choose another --out"
+                    f"{path} is not a result of gpumlp bench ({error}); choose another --out"
                 ) from error
             self._found[_key(result.case, result.backend, result.competitor)] = result
 
-    def __len__(self) -> int:
-        return len(self._found)
-
     def of(self, case: Case, backend: str, competitor: str) -> Result | None:
-        """The result of that part, or None."""
+        """The result of a competitor on a case, or None."""
         return self._found.get(_key(case, backend, competitor))
 
     def all(self) -> list[Result]:
@@ -120,7 +118,7 @@ class Results:
         return list(self._found.values())
 
     def add(self, result: Result) -> None:
-        """Keep a result and write its file."""
+        """Add a result and write its file."""
         self._found[_key(result.case, result.backend, result.competitor)] = result
         self.folder.mkdir(parents=True, exist_ok=True)
         name = re.sub(r"[^\w.-]+", "_", f"{result.case.slug}.{result.backend}.{result.competitor}")

@@ -1,4 +1,4 @@
-"""Interleaved timing: competitors take turns, so that the machine's noise meets them alike."""
+"""Interleaved timing: other work on the machine slows all competitors alike."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSIONS = (
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round of one competitor, in the rounds' order."""
+    """The seconds of one competitor, one number for each round."""
 
     seconds: list[float]
 
@@ -42,18 +42,18 @@ class Timing:
         return low, high
 
     def ratio(self, other: Timing) -> float:
-        """The median of this one's rounds over the other's, round by round."""
+        """The median over the rounds of this time divided by the other time."""
         return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
 
 
 def interleaved(
     competitors: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 3, burst: int = 1
 ) -> dict[str, Timing]:
-    """Time each competitor once a round, in turn, after some rounds of warm-up.
+    """Time each competitor once in every round, after some rounds of warm-up.
 
-    burst: calls in a row that a timing is the mean of.  Threads that wait for work by spinning, as
-    those of OpenBLAS and OpenMP do for some milliseconds, hamper whoever comes next: with bursts
-    each library is timed mostly as it runs by itself.
+    burst: number of calls in a row; their mean is the time. The threads of OpenBLAS and OpenMP spin
+    for some milliseconds while they wait for work, and so slow the next competitor. With bursts,
+    most calls of a library come after its own calls.
     """
     seconds: dict[str, list[float]] = {name: [] for name in competitors}
     for i in range(-warmup, rounds):
@@ -67,34 +67,33 @@ def interleaved(
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, and the versions of what was timed."""
+    """The processor, its cores, and the versions of the libraries."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].split(":")[1].strip() if lines else model
+    usable = hasattr(os, "sched_getaffinity")
     return {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if usable else os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in VERSIONS if _version(name)},
+        "versions": {name: version for name in VERSIONS if (version := _version(name))},
         "blas": blas_name(),
     }
 
 
 def gpu() -> dict[str, str]:
-    """What nvidia-smi says of the first GPU: name, driver, memory, clocks; nothing without one."""
+    """Name, driver, memory and clocks of the first GPU, from nvidia-smi; empty without a GPU."""
     fields = ("name", "driver_version", "memory.total", "clocks.max.sm", "power.limit")
     if not shutil.which("nvidia-smi"):
         return {}
-    told = subprocess.run(
+    done = subprocess.run(
         ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
-    lines = told.stdout.splitlines()
-    if told.returncode or not lines:
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
         return {}
     return dict(zip(fields, lines[0].split(", "), strict=False))
 

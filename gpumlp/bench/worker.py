@@ -1,97 +1,192 @@
-"""One competitor in a process of its own: ``python -m gpumlp.bench.worker SPECIFICATION``.
+"""One competitor in a process of its own, and the pipe between it and the benchmark.
 
-The specification is JSON: competitor, case, backend, and the file for the changes of θ.  Answers
-are lines of JSON on stdout, which libraries that print cannot reach; orders are lines on stdin:
-
-    {"warm": seconds}             run for so long; answers the seconds of a step
-    {"burst": n, "lead": bool}    one turn: n steps, and one before them if lead; seconds a step
-
-First comes, unasked, what the start took.  An answer with "status" is the last one.
+`serve` runs in the new process. It builds the competitor, takes the first step and sends the result
+so far. Then it receives calls, (function, arguments), and sends what they return. If it cannot go
+on, it sends a `NotTimed`. `Worker` is the other end of the pipe.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self
 
-import numpy as np
-
-from gpumlp.bench.cases import Case
-from gpumlp.bench.correct import changes
-from gpumlp.bench.peers import Problem, Step, Unsupported, builder
+from gpumlp.bench.correct import Change, changes
+from gpumlp.bench.peers import NotTimed, Problem, Step, builder
+from gpumlp.bench.results import Result
 from gpumlp.bench.timing import machine
 
-SKIPPED = 20  # steps that loss scaling may leave out at first, halving its scale each time
+CACHES = (  # variables that name the folders where libraries store what they compiled
+    "CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR", "GPUMLP_CACHE",
+)  # fmt: skip
+SKIPPED = 20  # steps that loss scaling may skip at first; it halves its scale at each of them
+WEEK = 7 * 24 * 3600.0  # seconds; a pipe cannot wait for more than 24 days
+
+Started = tuple[Result, dict[str, Change]]
+"""The result so far, and the change of θ in the first step; empty if the step does not train."""
+Burst = tuple[float, int | None]
+"""The seconds of a step, the mean of several in a row; and the peak memory so far."""
 
 
-def main() -> None:
-    """Build the competitor, take its first step, then follow orders until stdin ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print goes to the log
+class Worker:
+    """The process of one competitor. All its methods raise `NotTimed` if the process fails.
 
-    def answer(**fields: Any) -> None:
-        answers.write(json.dumps(fields) + "\n")
-        answers.flush()
+    Args:
+        result: names the competitor, the case and the backend.
+        log: file for everything that the process prints.
+        caches: folder for what libraries compile. The start is warm if an earlier one has made it.
+        until: `time.monotonic()` at which the process is stopped.
+    """
 
-    specification = json.loads(sys.argv[1])
+    def __init__(self, result: Result, log: Path, caches: Path, until: float) -> None:
+        self._log, self._until, self._burst = log, until, (1, False)
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(theirs, log, caches, result))
+        try:
+            with _interrupts_blocked():
+                self._process.start()
+        except BaseException:  # Ctrl-C during the start, too
+            self.close()
+            raise
+        theirs.close()
+
+    def started(self) -> Started:
+        """Wait for the first step."""
+        started: Started = self._receive()
+        return started
+
+    def warm_up(self, seconds: float, burst_seconds: float) -> None:
+        """Run the competitor for this time. From then on a burst takes about `burst_seconds`."""
+        each, _ = self._call(warm_up, seconds)
+        # a short step has a cold cache after another process, so an untimed one comes first
+        self._burst = max(1, math.ceil(burst_seconds / each)), each < burst_seconds
+
+    def burst(self) -> Burst:
+        """Time several steps in a row."""
+        return self._call(time_burst, *self._burst)
+
+    def close(self) -> None:
+        """Stop the process, whatever it is doing."""
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _call(self, function: Callable[..., Burst], *arguments: Any) -> Burst:
+        with suppress(OSError):  # the process may have ended; `_receive` says why
+            self._connection.send((function, arguments))
+        burst: Burst = self._receive()
+        return burst
+
+    def _receive(self) -> Any:
+        """The next message of the process."""
+        left = self._until - time.monotonic()
+        try:
+            if not self._connection.poll(None if left > WEEK else max(0.0, left)):
+                raise NotTimed("the time was over before it was done", "late")
+            message = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            printed = self._log.read_text(errors="replace") if self._log.exists() else ""
+            last = "".join(f": {line}" for line in printed.strip().splitlines()[-1:])
+            code = self._process.exitcode
+            raise NotTimed(f"its process ended with status {code}{last}") from None
+        if isinstance(message, NotTimed):
+            raise message
+        return message
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: only the benchmark itself answers it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        step, started = start(specification)
-        answer(**started)
-        serve(step, sys.stdin, answer)
-    except Unsupported as reason:
-        answer(status="left out", reason=str(reason))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def serve(connection: Connection, log: Path, caches: Path, result: Result) -> None:
+    """Build the competitor, take its first step, then answer calls until the process is stopped."""
+    with log.open("wb") as file:
+        for output in (1, 2):  # a library that prints cannot disturb the benchmark's own output
+            os.dup2(file.fileno(), output)
+    kind_of_start = "warm" if caches.exists() else "cold"
+    caches.mkdir(exist_ok=True)
+    os.environ.update({name: str(caches / name.lower()) for name in CACHES})
+    sys.path.insert(0, str(Path.cwd()))  # the user's own competitor may be in the current folder
+    try:
+        step, started = start(result, kind_of_start)
+        connection.send(started)
+        while True:
+            function, arguments = connection.recv()
+            connection.send(function(step, *arguments))
+    except NotTimed as reason:
+        failure = reason
     except ImportError as error:
         missing = f"{error.name} is not installed" if error.name else str(error)
-        answer(status="missing", reason=missing)
-    except Exception as error:  # whatever a peer does wrong is told, and the others go on
+        failure = NotTimed(missing, "missing")
+    except Exception as error:  # a competitor's mistake must not stop the others
         traceback.print_exc()
         line = (str(error).strip().splitlines() or [""])[0]
-        answer(status="failed", reason=f"{type(error).__name__}: {line}".rstrip(": "))
+        failure = NotTimed(f"{type(error).__name__}: {line}".rstrip(": "))
+    connection.send(failure)
 
 
-def start(specification: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
-    """The competitor after its first step, and what that took.
+def start(result: Result, kind_of_start: str) -> tuple[Step, Started]:
+    """The competitor after its first step, and what the start has shown.
 
-    first_step: seconds from the import of the library to the end of the first step, but for
-    drawing θ and the data.
+    The time of the first step begins with the import of the library. Drawing θ and the data does
+    not count.
     """
-    case = Case.from_json(specification["case"])
-    problem = Problem(case, specification["backend"])
+    problem = Problem(result.case, result.backend)
     begun = time.perf_counter()
-    step = builder(specification["competitor"])(problem)
+    step = builder(result.competitor)(problem)
     step.run()
     step.synchronize()
     seconds = time.perf_counter() - begun - problem.drawing
-    if step.trains:
+    found = changes(problem, step) if step.trains else {}
+    for _ in range(SKIPPED if found and result.case.precision == "float16" else 0):
+        if any(norm for _, norm, _ in found.values()):
+            break
+        step.run()  # loss scaling skips steps until its scale is small enough
         found = changes(problem, step)
-        for _ in range(SKIPPED if case.precision == "float16" else 0):
-            if any(norm for _, norm, _ in found.values()):
-                break
-            step.run()  # loss scaling skips steps until its scale has fallen far enough
-            found = changes(problem, step)
-        arrays: dict[str, Any] = {
-            f"{name}/{i}": part for name, c in found.items() for i, part in enumerate(c)
-        }
-        np.savez(Path(specification["changes"]), **arrays)
-    device_bytes = step.peak_bytes()
-    of_device = device_bytes is not None
-    return step, {
-        "first_step": seconds,
-        "trains": step.trains,
-        "peak_bytes": device_bytes if of_device else peak_resident(),
-        "peak_of": "device memory, by the library's own count" if of_device else "resident memory",
-        "notes": step.notes,
-        "machine": machine(),
-    }
+    gpu_bytes = step.peak_bytes()
+    result = replace(
+        result,
+        first_step={kind_of_start: seconds} if step.trains else {},
+        peak_bytes=_peak_resident() if gpu_bytes is None else gpu_bytes,
+        peak_of="resident memory" if gpu_bytes is None else "GPU memory as the library counts it",
+        notes=json.loads(json.dumps(step.notes)),  # fails here if JSON cannot hold them
+        machine=machine(),
+    )
+    return step, (result, found)
 
 
-def peak_resident() -> int | None:
-    """The most bytes of this process that were resident at once; Linux alone tells."""
+def _peak_resident() -> int | None:
+    """The most bytes of this process that were in memory at once; None except on Linux."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -99,41 +194,25 @@ def peak_resident() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 
-def serve(step: Step, orders: TextIO, answer: Any) -> None:
-    """Follow orders until there are no more."""
-    for line in orders:
-        order = json.loads(line)
-        if "warm" in order:
-            answer(seconds=warm(step, order["warm"]))
-        else:
-            answer(seconds=turn(step, order["burst"], order["lead"]), peak_bytes=step.peak_bytes())
-
-
-def warm(step: Step, seconds: float) -> float:
-    """Run for so long, in bursts that double; the seconds of a step in the last."""
-    until, burst = time.perf_counter() + seconds, 1
+def warm_up(step: Step, seconds: float) -> Burst:
+    """Run for this time, in bursts that double; returns the last burst, without extra seconds."""
+    until, steps = time.perf_counter() + seconds, 1
     while True:
-        each = turn(step, burst, lead=False) - step.extra_seconds
+        each, peak = time_burst(step, steps, lead=False)
+        each -= step.extra_seconds
         if time.perf_counter() >= until:
-            return each
-        if 2 * burst * each < seconds:
-            burst *= 2
+            return each, peak
+        if 2 * steps * each < seconds:
+            steps *= 2
 
 
-def turn(step: Step, burst: int, lead: bool) -> float:
-    """Seconds of a step, the mean of `burst` in a row.
-
-    lead: take one before, untimed, because another process has had the machine meanwhile.
-    """
+def time_burst(step: Step, steps: int, lead: bool) -> Burst:
+    """Time so many steps in a row; if `lead`, after one step that is not timed."""
     if lead:
         step.run()
     step.synchronize()
     begun = time.perf_counter()
-    for _ in range(burst):
+    for _ in range(steps):
         step.run()
     step.synchronize()
-    return (time.perf_counter() - begun) / burst + step.extra_seconds
-
-
-if __name__ == "__main__":
-    main()
+    return (time.perf_counter() - begun) / steps + step.extra_seconds, step.peak_bytes()

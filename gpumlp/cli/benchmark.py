@@ -14,6 +14,7 @@ from gpumlp.backends import get_backend
 from gpumlp.bench import cases, report, run
 from gpumlp.bench.peers import COMPETITORS, OURS, known
 from gpumlp.bench.results import TIMED, Result, Results
+from gpumlp.bench.settings import Settings
 from gpumlp.cli import options as shared
 from gpumlp.cli import run_folder
 from gpumlp.cli.command import require
@@ -90,7 +91,7 @@ def bench(options: BenchOptions) -> None:
     )  # fmt: skip
     names = known(_parts(options.peers) or list(PEERS))
     backend = get_backend(options.backend).name
-    settings = run.Settings(
+    settings = Settings(
         backend, names, options.rounds, options.cold, options.resume, options.minutes
     )
     results = Results(options.out)

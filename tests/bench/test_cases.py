@@ -1,4 +1,4 @@
-"""What the benchmark counts and chooses: FLOPs and bytes by hand, names, presets."""
+"""Cases, their FLOPs and bytes counted by hand, the check of a step, and ratios of times."""
 
 import itertools
 from dataclasses import replace
@@ -8,25 +8,34 @@ import numpy as np
 import pytest
 
 from gpumlp.backends import get_backend
-from gpumlp.bench.cases import PRESETS, Case, choose, network_name, parse_widths
-from gpumlp.bench.correct import ROUNDING, Different, Unseen, bfloat16, changes, check
-from gpumlp.bench.peers import COMPETITORS, Problem, builder, known, ours
-from gpumlp.bench.peers.ours import OurStep, copy_bandwidth
+from gpumlp.bench.cases import (
+    MASTER_ACCESSES,
+    PRESETS,
+    RATES,
+    Case,
+    choose,
+    network_name,
+    parse_widths,
+)
+from gpumlp.bench.correct import ROUNDING, InvisibleChange, WrongChange, bfloat16, changes, check
+from gpumlp.bench.peers import COMPETITORS, Problem, builder, gpumlp_peer, known
+from gpumlp.bench.peers.gpumlp_peer import GpumlpStep, copy_bandwidth
 from gpumlp.bench.timing import Timing
+from gpumlp.functions import OPTIMIZERS
 from tests.support.refusal import refusal
 
 CASE = Case("three", (5, 7, 3), 4)
 
 
 class TestCounts:
-    def test_flops_by_hand(self):
+    def test_flops_counted_by_hand(self):
         """The first layer has no product for ∂J/∂x."""
         forward = 2 * 4 * 5 * 7 + 2 * 4 * 7 * 3
         weights = 2 * 7 * 5 * 4 + 2 * 3 * 7 * 4
         below = 2 * 4 * 3 * 7
         assert CASE.flops() == forward + weights + below
 
-    def test_a_deep_step_has_one_product_less_than_three_a_layer(self):
+    def test_step_has_three_products_per_layer_less_one(self):
         wide = PRESETS["wide"][-1]
         assert (wide.batch_size, len(wide.products())) == (8192, 23)
         assert wide.flops() == 23 * 2 * 8192**3
@@ -39,10 +48,10 @@ class TestCounts:
             ("bfloat16", "sgd", 2 + 8 + 2), ("bfloat16", "adamw", 2 + 24 + 2),
         ],
     )  # fmt: skip
-    def test_bytes_besides_the_products(self, precision, optimizer, bytes_a_parameter):
+    def test_bytes_outside_the_products(self, precision, optimizer, bytes_a_parameter):
         case = replace(CASE, precision=precision, optimizer=optimizer)
         item = {"float64": 8, "float32": 4, "bfloat16": 2}[precision]
-        edges = 2 * 4 * (5 + 3) * item  # x gathered; ŷ read and its gradient written
+        edges = 2 * 4 * (5 + 3) * item  # gather x; read ŷ and write its gradient
         assert case.rest_bytes() == (5 * 7 + 7 + 7 * 3 + 3) * bytes_a_parameter + edges
 
     def test_bytes_of_the_products(self):
@@ -51,14 +60,14 @@ class TestCounts:
 
 
 class TestChoosing:
-    def test_every_combination(self):
+    def test_choose_gives_every_combination(self):
         found = choose(["small"], ["512x2", "64-10"], [64, 256], ["float32"], ["sgd", "adamw"])
         assert {(c.widths, c.batch_size, c.optimizer) for c in found} == {
             (w, m, o) for w in ((512,) * 3, (64, 10)) for m in (64, 256) for o in ("sgd", "adamw")
         }
         assert len({c.slug for c in found}) == len(found) == 8
 
-    def test_the_grid_spans_what_it_says(self):
+    def test_grid_has_every_width_depth_and_batch_size(self):
         grid = choose(["grid"])
         assert {c.widths[0] for c in grid} == {512, 1024, 2048, 4096, 8192, 16384}
         assert {len(c.widths) - 1 for c in grid} == {2, 4, 8, 16}
@@ -66,10 +75,10 @@ class TestChoosing:
         assert len({c.slug for c in grid}) == len(grid) == 6 * 4 * 5 * 2 * 2
 
     @pytest.mark.parametrize("text", ["512x4", "64-128-128-10", "3-1"])
-    def test_names_are_read_back(self, text):
+    def test_network_names_parse_to_the_same_widths(self, text):
         assert network_name(parse_widths(text)) == text
 
-    def test_what_is_unknown(self):
+    def test_unknown_names_raise(self):
         refusal(ValueError, lambda: choose(["smal"]), "'smal'", "small, tabular, wide, launch")
         refusal(ValueError, lambda: choose(["small"], ["512×4"]), "512x4", "'512×4'")
         refusal(ValueError, lambda: choose(["small"], ["512"]), "512x4 (width x layers)")
@@ -79,77 +88,82 @@ class TestChoosing:
         refusal(ValueError, lambda: choose(["small"], batch_sizes=[0]), "batch_size")
         refusal(ValueError, lambda: known(["torhc"]), "'torhc'", "torch eager", "module:function")
 
-    def test_json(self):
+    def test_benchmark_optimizers_are_optimizers_of_the_library(self):
+        assert set(RATES) == set(MASTER_ACCESSES) <= set(OPTIMIZERS)
+
+    def test_json_round_trip(self):
         assert Case.from_json(CASE.to_json()) == CASE
 
 
 class TestCorrectness:
-    """One step of our own, float32 beside float64; and steps that are a little off."""
+    """One float32 step against float64, and steps that are slightly wrong."""
 
     CASE = Case("c", (12, 24, 24, 5), 32)
 
     @staticmethod
     def stepped(case, spoil=lambda step: None):
         problem = Problem(case, "numpy")
-        step = OurStep(problem)
+        step = GpumlpStep(problem)
         spoil(step)
         step.run()
         return changes(problem, step)
 
     @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
     @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-    def test_float32_passes_and_float64_is_exact(self, optimizer, loss):
+    def test_float32_step_passes_the_check(self, optimizer, loss):
         case = replace(self.CASE, optimizer=optimizer, loss=loss)
         exact = self.stepped(replace(case, precision="float64"))
         error = check(self.stepped(case), exact, case)
         assert 0 < error < 1e-3
 
     @pytest.mark.parametrize("factor", [0.99, 1.01, 0.0, -1.0, np.nan])
-    def test_another_rate(self, factor):
+    def test_wrong_learning_rate_raises(self, factor):
         def spoil(step):
             step.start(self.CASE.lr * factor)
 
         exact = self.stepped(replace(self.CASE, precision="float64"))
-        with pytest.raises(Different, match="its change"):
+        with pytest.raises(WrongChange, match="its change"):
             check(self.stepped(self.CASE, spoil), exact, self.CASE)
 
-    def test_a_bias_that_is_left_out(self):
+    def test_missing_bias_update_raises(self):
         exact = self.stepped(replace(self.CASE, precision="float64"))
         got = self.stepped(self.CASE)
         sample, norm, rounding = got["2.bias"]
         got["2.bias"] = (0 * sample, 0 * norm, rounding)
-        with pytest.raises(Different, match=r"2\.bias: its change differs from the exact one by 1"):
+        with pytest.raises(WrongChange, match=r"2\.bias: its change has a relative error of 1"):
             check(got, exact, self.CASE)
 
-    def test_a_step_that_bfloat16_cannot_hold(self):
+    def test_change_smaller_than_bfloat16_rounding_raises(self):
         exact = self.stepped(replace(self.CASE, precision="float64"))
         got = {
             name: (sample, norm, rounding * ROUNDING["bfloat16"] / ROUNDING["float32"])
             for name, (sample, norm, rounding) in self.stepped(self.CASE).items()
         }
-        with pytest.raises(Unseen, match="rounds a step's change away"):
+        with pytest.raises(InvisibleChange, match="rounding θ may hide more than half"):
             check(got, exact, replace(self.CASE, precision="bfloat16"))
 
-    def test_bfloat16_rounds_as_the_type_does(self, rng):
+    def test_bfloat16_rounds_as_ml_dtypes_does(self, rng):
         a = rng.standard_normal(10_000, np.float32)
         a[:4] = [1 + 2**-8, 1 + 3 * 2**-8, 0, -(1 + 2**-8)]  # halves go to even
         np.testing.assert_array_equal(bfloat16(a), a.astype(ml_dtypes.bfloat16).astype("float32"))
 
 
-def test_ratios_are_round_by_round():
+def test_ratio_is_the_median_over_the_rounds():
     slow, fast = Timing([2.0, 12.0, 9.0]), Timing([1.0, 3.0, 9.0])
-    assert slow.ratio(fast) == 2.0  # of 2, 4, 1; the medians' is 3, the means' 23 / 13
+    assert (
+        slow.ratio(fast) == 2.0
+    )  # the median of 2, 4, 1; the ratio of medians is 3, of means 23 / 13
     assert fast.ratio(slow) == 0.5
     assert Timing([1.0, 2.0, 3.0, 4.0, 5.0]).quartiles == (2.0, 4.0)
     assert Timing([4.0]).quartiles == (4.0, 4.0)
 
 
-def test_every_name_of_the_table_is_a_function():
+def test_every_competitor_has_a_builder():
     for name in COMPETITORS:
         assert callable(builder(name))
 
 
-def test_bandwidth_counts_reads_and_writes(monkeypatch):
-    """Of a copy that takes two seconds, by a clock of its own."""
-    monkeypatch.setattr(ours.time, "perf_counter", itertools.count(0, 2).__next__)
+def test_copy_bandwidth_counts_reads_and_writes(monkeypatch):
+    """By a clock that says that each copy takes two seconds."""
+    monkeypatch.setattr(gpumlp_peer.time, "perf_counter", itertools.count(0, 2).__next__)
     assert copy_bandwidth(get_backend("numpy"), 1 << 20) == 2 * (1 << 20) / 2

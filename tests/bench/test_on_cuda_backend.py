@@ -1,6 +1,6 @@
-"""The benchmark's own steps and suites on the CUDA backend, over the CPU harness.
+"""The steps and suites of the benchmark on the CUDA backend, which runs on the CPU harness.
 
-No time is measured here: that every call is one that a device can answer, and the numbers.
+Nothing is timed. The tests show that the calls work on a device, and check their numbers.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from benchmarks import suite, test_kernels, test_products, test_training
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import changes, check
-from gpumlp.bench.peers import Problem, ours
+from gpumlp.bench.peers import Problem, gpumlp_peer
 from tests.support.harness.host_device import HostDevice
 
 CASE = Case("c", (12, 24, 24, 5), 32)
@@ -23,20 +23,20 @@ def _harness(monkeypatch):
     def get_backend(backend, precision):
         return CudaBackend(HostDevice(), precision)
 
-    monkeypatch.setattr(ours, "get_backend", get_backend)
+    monkeypatch.setattr(gpumlp_peer, "get_backend", get_backend)
     monkeypatch.setattr(suite, "get_backend", get_backend)
-    monkeypatch.setattr(ours, "COPIES", 2)
-    monkeypatch.setitem(ours.COPY_BYTES, "cupy", 4096)
+    monkeypatch.setattr(gpumlp_peer, "COPIES", 2)
+    monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "cupy", 4096)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
-def test_a_step_moves_the_parameters_as_numpy_does(optimizer, loss, monkeypatch):
+def test_step_changes_the_parameters_as_numpy_does(optimizer, loss, monkeypatch):
     case = replace(CASE, optimizer=optimizer, loss=loss, activation="gelu")
 
     def stepped(one):
         problem = Problem(one, "cupy")
-        step = ours.step(problem)
+        step = gpumlp_peer.GpumlpStep(problem)
         step.run()
         step.synchronize()
         return changes(problem, step)
@@ -45,14 +45,14 @@ def test_a_step_moves_the_parameters_as_numpy_does(optimizer, loss, monkeypatch)
     with monkeypatch.context() as numpy_backend:
         from gpumlp.backends import get_backend
 
-        numpy_backend.setattr(ours, "get_backend", lambda b, p: get_backend("numpy", p))
+        numpy_backend.setattr(gpumlp_peer, "get_backend", lambda b, p: get_backend("numpy", p))
         exact = stepped(replace(case, precision="float64"))
     assert check(got, exact, case) < 1e-3
 
 
-def test_the_floor_is_the_steps_products_and_no_more():
-    floor = ours.floor(Problem(CASE, "cupy"))
-    device = floor._backend._device
+def test_floor_computes_only_the_products_of_a_step():
+    floor = gpumlp_peer.Floor(Problem(CASE, "cupy"))
+    device = floor.backend._device
     device.calls.clear()
     floor.run()
     floor.synchronize()
@@ -68,7 +68,7 @@ def test_the_floor_is_the_steps_products_and_no_more():
 
 
 def benchmark(function=None, **settings):
-    """In place of pytest-benchmark's fixture: calls once."""
+    """Replaces the fixture of pytest-benchmark: calls the function once."""
     function()
 
 
@@ -109,8 +109,8 @@ class TestSuites:
         test_training.test_epoch(benchmark, "sgd")
         test_training.test_inference(benchmark, 9)
 
-    def test_figures(self):
-        """GB/s, the share of a copy's speed, and TFLOP/s, of a median that is known."""
+    def test_extra_info(self):
+        """GB/s, the share of a copy's speed, and TFLOP/s, for a median that is known."""
         stats = SimpleNamespace(stats=SimpleNamespace(median=0.5))
 
         def timed(function):

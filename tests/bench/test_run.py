@@ -1,6 +1,7 @@
-"""`gpumlp bench` on the CPU, end to end: results, resuming, and competitors that go wrong."""
+"""`gpumlp bench` on the CPU, end to end: results, resuming, and competitors that fail."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,12 +11,12 @@ import time
 import pytest
 
 from gpumlp.bench import case_runner
-from gpumlp.bench import run as bench_run
 from gpumlp.bench.cases import Case
 from gpumlp.bench.results import Result
+from gpumlp.bench.settings import Clock
 from tests.support.cli_cases import run
 
-HERE = "tests.support.bench_peers"
+PEERS = "tests.support.bench_peers"
 TINY = ["--backend", "numpy", "--rounds", "2"]
 
 
@@ -27,22 +28,31 @@ def _short(monkeypatch):
 
 def bench(folder, *more, peers="", code=0, cold="--no-cold"):
     return run(
-        "bench", *TINY, cold, "--out", folder, "--peers", peers or f"{HERE}:twin", *more, code=code
+        "bench",
+        *TINY,
+        cold,
+        "--out",
+        folder,
+        "--peers",
+        peers or f"{PEERS}:identical",
+        *more,
+        code=code,
     )
 
 
 def parts(folder):
-    """competitor → its file's contents."""
+    """The contents of the result files, by competitor."""
     found = [json.loads(path.read_text()) for path in folder.glob("*.result.json")]
     return {part["competitor"]: part for part in found}
 
 
-def test_one_table_and_one_file_of_everything(tmp_path):
+def test_table_and_json_hold_the_measured_numbers(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
+    monkeypatch.setenv("COLUMNS", "40")  # the table is wider, and neither wrapped nor cut
     out = tmp_path / "parts"
-    json_file = out / "all.json"  # which is no part, and in no one's way
+    json_file = out / "all.json"  # not a result file, though it is in the same folder
     out.mkdir()
-    told = bench(
+    printed = bench(
         out, "--case", "small", "--save", json_file, peers="floor, scikit-learn", cold="--cold"
     ).stdout
     results = {r["competitor"]: r for r in json.loads(json_file.read_text())["results"]}
@@ -60,10 +70,10 @@ def test_one_table_and_one_file_of_everything(tmp_path):
         assert summary["tflops"] == pytest.approx(case.flops() / median_ms / 1e9)
         ratios = [a / b for a, b in zip(result["ours"], seconds, strict=False)] or [1.0]
         assert summary["gpumlp_over_this"] == pytest.approx(sum(ratios) / len(ratios))
-        assert result["peak_bytes"] > 10e6  # an interpreter's, at the least
+        assert result["peak_bytes"] > 10e6  # a Python process has at least that
         assert result["machine"]["versions"]["numpy"]
         assert result["machine"]["processor"] is not None
-        (line,) = [line for line in told.splitlines() if line.startswith(f"  {name} ")]
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"  {name} ")]
         assert f" {median_ms:.3f} " in line
     for name in ("gpumlp", "scikit-learn"):
         assert set(results[name]["first_step"]) == {"cold", "warm"}
@@ -71,48 +81,48 @@ def test_one_table_and_one_file_of_everything(tmp_path):
     assert results["floor"]["notes"]["copy_bytes_per_second"] > 1e8
     share = results["scikit-learn"]["summary"]["gpumlp_over_this"]
     share /= results["floor"]["summary"]["gpumlp_over_this"]
-    (line,) = [line for line in told.splitlines() if line.startswith("  scikit-learn ")]
+    (line,) = [line for line in printed.splitlines() if line.startswith("  scikit-learn ")]
     assert f" {share:.0%} " in line
-    assert "small, minibatch 64, relu, sgd, float32, on the CPU" in told
+    assert "small, minibatch 64, relu, sgd, float32, on the CPU" in printed
 
 
-def test_what_goes_wrong_is_told_by_name_and_the_others_go_on(tmp_path, monkeypatch):
+def test_failing_competitors_are_reported_and_the_others_are_timed(tmp_path, monkeypatch):
     timed = tmp_path / "timed"
     monkeypatch.setenv("BENCH_TIMED", str(timed))
     wrong = ["wrong_rate", "wrong_activation", "wrong_seed"]
     names = ["missing", "unsupported", "failing", "dying", *wrong, "noisy"]
-    told = bench(tmp_path / "parts", peers=",".join(f"{HERE}:{n}" for n in names)).stdout
+    printed = bench(tmp_path / "parts", peers=",".join(f"{PEERS}:{n}" for n in names)).stdout
     for line in (
         "missing: missing: no_such_library is not installed",
         "unsupported: left out: it is Tuesday",
         "failing: failed: RuntimeError: out of everything",
         "dying: failed: its process ended with status 7: the last words",
     ):
-        assert f"  {HERE}:{line}\n" in told
+        assert f"  {PEERS}:{line}\n" in printed
     found = parts(tmp_path / "parts")
     for name in wrong:
-        result = found[f"{HERE}:{name}"]
+        result = found[f"{PEERS}:{name}"]
         assert (result["status"], result["seconds"]) == ("refused", [])
         assert "its change" in result["reason"]
     assert not timed.exists()
-    assert len(found[f"{HERE}:noisy"]["seconds"]) == 2
+    assert len(found[f"{PEERS}:noisy"]["seconds"]) == 2
 
 
-def test_the_planted_peers_would_be_timed_but_for_their_numbers(tmp_path, monkeypatch):
-    """So that the test above shows what it says."""
+def test_wrong_rate_is_timed_without_the_check(tmp_path, monkeypatch):
+    """So the test above shows that the check alone prevents the timing."""
     monkeypatch.setenv("BENCH_TIMED", str(tmp_path / "timed"))
     monkeypatch.setattr(case_runner, "check", lambda got, want, case: 0.0)
-    bench(tmp_path / "parts", peers=f"{HERE}:wrong_rate")
+    bench(tmp_path / "parts", peers=f"{PEERS}:wrong_rate")
     assert (tmp_path / "timed").exists()
 
 
-def test_resuming_keeps_what_is_there(tmp_path):
-    first = f"{HERE}:twin"
-    bench(tmp_path, peers=f"{first},{HERE}:missing,{HERE}:failing")
+def test_resume_keeps_earlier_results(tmp_path):
+    first = f"{PEERS}:identical"
+    bench(tmp_path, peers=f"{first},{PEERS}:missing,{PEERS}:failing")
     before = {name: part["seconds"] for name, part in parts(tmp_path).items()}
-    told = bench(tmp_path, "--resume", peers=f"{first},{HERE}:missing,{HERE}:failing,floor")
-    assert told.stderr.splitlines() == [  # what is missing may have been installed
-        f"small, minibatch 64, relu, sgd, float32: {HERE}:missing …",
+    done = bench(tmp_path, "--resume", peers=f"{first},{PEERS}:missing,{PEERS}:failing,floor")
+    assert done.stderr.splitlines() == [  # a missing library may have been installed
+        f"small, minibatch 64, relu, sgd, float32: {PEERS}:missing …",
         "  missing: no_such_library is not installed",
         "small, minibatch 64, relu, sgd, float32: floor …",
     ]
@@ -123,7 +133,7 @@ def test_resuming_keeps_what_is_there(tmp_path):
     assert parts(tmp_path)["gpumlp"]["seconds"] != before["gpumlp"]
 
 
-def test_results_of_another_machine_or_of_something_else(tmp_path):
+def test_resume_with_results_of_another_machine_or_a_broken_file_raises(tmp_path):
     bench(tmp_path)
     path = next(p for p in tmp_path.glob("*gpumlp.result.json"))
     part = json.loads(path.read_text())
@@ -131,53 +141,57 @@ def test_results_of_another_machine_or_of_something_else(tmp_path):
     path.write_text(json.dumps(part))
     assert "another machine (processor another" in bench(tmp_path, "--resume", code=2).stderr
     path.write_text("{}")
-    assert "is no result of gpumlp bench" in bench(tmp_path, "--resume", code=2).stderr
+    assert "is not a result of gpumlp bench" in bench(tmp_path, "--resume", code=2).stderr
 
 
-def test_a_case_that_the_backend_refuses_is_left_out(tmp_path):
-    told = bench(tmp_path, "--precision", "tf32,float32")
-    assert 'gpumlp: left out: backend "numpy" has precision' in told.stdout
-    assert "no other is timed" in told.stderr
-    assert sorted(parts(tmp_path)) == [f"{HERE}:twin", "gpumlp"]
+def test_case_that_the_backend_does_not_support_is_left_out(tmp_path):
+    done = bench(tmp_path, "--precision", "tf32,float32")
+    assert 'gpumlp: left out: backend "numpy" has precision' in done.stdout
+    assert "the peers are not timed" in done.stderr
+    assert sorted(parts(tmp_path)) == ["gpumlp", f"{PEERS}:identical"]
 
 
-def test_no_part_is_started_that_may_not_end(tmp_path):
-    told = bench(tmp_path, "--minutes", "0")
-    assert "stopped before gpumlp" in told.stderr
-    assert "0 of 2 parts" in told.stderr
-    clock = bench_run.Clock(1.0, None)
-    clock.took("slow", 100.0)
-    clock.took("fast", 10.0)
+def test_part_that_may_exceed_the_minutes_is_not_started(tmp_path):
+    done = bench(tmp_path, "--minutes", "0")
+    assert "stopped before gpumlp" in done.stderr
+    assert "0 of 2 parts" in done.stderr
+    clock = Clock(1.0, None)
+    clock.record("slow", 100.0)
+    clock.record("fast", 10.0)
     assert [clock.allows(name) for name in ("slow", "fast", "unknown")] == [False, True, False]
 
 
-def test_a_part_that_takes_too_long_is_ended_and_not_written(tmp_path, monkeypatch):
-    seconds = property(lambda clock: time.monotonic() + 8)  # for each worker, here
-    monkeypatch.setattr(bench_run.Clock, "end", seconds)
-    told = bench(tmp_path, peers=f"{HERE}:twin,{HERE}:sleeping,{HERE}:noisy")
-    assert "the time was over before it was done" in told.stderr
-    assert sorted(parts(tmp_path)) == [f"{HERE}:twin", "gpumlp"]
+def test_part_that_takes_too_long_is_stopped_and_not_written(tmp_path, monkeypatch):
+    def end(clock):  # two seconds from the start of the competitor that sleeps
+        return time.monotonic() + 2 if f"{PEERS}:identical" in clock._longest else math.inf
+
+    monkeypatch.setattr(Clock, "end", property(end))
+    done = bench(tmp_path, peers=f"{PEERS}:identical,{PEERS}:sleeping,{PEERS}:noisy")
+    assert "the time was over before it was done" in done.stderr
+    assert sorted(parts(tmp_path)) == ["gpumlp", f"{PEERS}:identical"]
 
 
-def test_a_failure_of_our_own_is_an_error(tmp_path, monkeypatch):
+def test_failure_of_gpumlp_itself_exits_with_1(tmp_path, monkeypatch):
     def measure(self, competitor):
         return Result(self.case, "numpy", competitor, "failed", "alas")
 
     monkeypatch.setattr(case_runner.CaseRunner, "measure", measure)
-    told = bench(tmp_path, code=1)
-    assert "  gpumlp: failed: alas" in told.stdout
+    done = bench(tmp_path, code=1)
+    assert "  gpumlp: failed: alas" in done.stdout
     assert list(parts(tmp_path)) == ["gpumlp"]
 
 
-def test_ctrl_c_leaves_what_is_done(tmp_path):
+def test_ctrl_c_keeps_the_results_so_far(tmp_path):
     command = [
         sys.executable, "-m", "gpumlp", "bench", *TINY, "--no-cold", "--out", tmp_path,
-        "--peers", f"{HERE}:sleeping",
+        "--peers", f"{PEERS}:sleeping",
     ]  # fmt: skip
     path = os.pathsep.join(sys.path)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": path},
+        # under nohup, say, the tests ignore SIGINT, and so would this process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         until = time.monotonic() + 60
         while not list(tmp_path.glob("*gpumlp.result.json")):
@@ -186,23 +200,23 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
             time.sleep(0.02)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        told, error = process.communicate(timeout=60)
+        done, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "1 of 2 parts" in error
     assert "Traceback" not in error
-    assert "  gpumlp " in told
+    assert "  gpumlp " in done
 
 
-def test_torch_moves_the_parameters_alike(tmp_path):
+def test_torch_passes_the_check(tmp_path):
     pytest.importorskip("torch")
     more = ("--case", "small,tabular", "--optimizer", "adamw", "--batch-size", "16")
-    told = bench(tmp_path, *more, peers="torch eager,products by torch").stdout
-    assert not [line for line in told.splitlines() if "torch" in line and ": " in line], told
+    done = bench(tmp_path, *more, peers="torch eager,products by torch").stdout
+    assert not [line for line in done.splitlines() if "torch" in line and ": " in line], done
     timed = [json.loads(p.read_text()) for p in tmp_path.glob("*torch_eager.result.json")]
     assert [len(part["seconds"]) for part in timed] == [2] * 2
 
 
-def test_jax_moves_the_parameters_alike(tmp_path):
+def test_jax_passes_the_check(tmp_path):
     pytest.importorskip("jax")
     pytest.importorskip("optax")
     bench(tmp_path, "--optimizer", "sgd,adamw", "--activation", "relu,gelu", peers="jax")
@@ -210,17 +224,17 @@ def test_jax_moves_the_parameters_alike(tmp_path):
     assert [part["status"] for part in found] == ["timed"] * 4
 
 
-def test_files_that_cannot_be_written_are_told_at_once(tmp_path):
+def test_output_files_that_cannot_be_written_raise_before_the_run(tmp_path):
     for option in ("--save", "--plot"):
-        told = bench(tmp_path / "parts", option, tmp_path / "no" / "file", code=2)
-        assert "no" in told.stderr
+        done = bench(tmp_path / "parts", option, tmp_path / "no" / "file", code=2)
+        assert "no" in done.stderr
     assert not (tmp_path / "parts").exists()
 
 
-def test_the_command_line_brings_in_no_peer_until_it_is_asked_to():
+def test_command_line_imports_no_peer():
     code = (
         "import sys; from gpumlp.cli.app import app; import gpumlp.bench.run; "
         "print({'torch', 'jax', 'sklearn', 'cupy', 'matplotlib'} & set(sys.modules))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "set()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""`make gpu` goes on past failures, and says what became of each stage."""
+"""`make gpu` runs all stages, also after a failure, and reports the outcome of each."""
 
 import json
 import os
@@ -19,8 +19,8 @@ def python(code, name="stage", seconds=60.0, **environment):
     return Stage(name, [sys.executable, "-c", code], seconds, environment)
 
 
-def test_it_goes_on_past_failures(tmp_path):
-    out, said = tmp_path / "report", []
+def test_stages_run_after_failures(tmp_path):
+    out, lines = tmp_path / "report", []
     chosen = [
         python("print('fine')", "first"),
         python("import sys; print('why'); sys.exit(3)", "second"),
@@ -29,7 +29,7 @@ def test_it_goes_on_past_failures(tmp_path):
         python("import os; print(os.environ['BACKEND'])", "fifth", BACKEND="cupy"),
     ]
     begun = time.monotonic()
-    outcomes = run_all(chosen, out, said.append)
+    outcomes = run_all(chosen, out, lines.append)
     assert time.monotonic() - begun < 60
     assert [(o.name, o.status, o.detail) for o in outcomes] == [
         ("first", "passed", ""),
@@ -42,15 +42,15 @@ def test_it_goes_on_past_failures(tmp_path):
     assert logs == {
         "first": "fine\n", "second": "why\n", "fourth": "slow\n", "fifth": "cupy\n",
     }  # fmt: skip
-    told = json.loads((out / "report.json").read_text())
-    assert [o["status"] for o in told] == [o.status for o in outcomes]
+    report = json.loads((out / "report.json").read_text())
+    assert [o["status"] for o in report] == [o.status for o in outcomes]
     page = (out / "summary.md").read_text()
     assert "| second | FAILED | 0 | exit status 3: why |" in page
     assert "## fourth\n\n```\nslow\n```" in page
     assert "## first" not in page
 
 
-def test_a_stage_that_is_ended_takes_its_children_with_it(tmp_path):
+def test_stopped_stage_stops_its_children(tmp_path):
     code = (
         "import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -65,14 +65,14 @@ def test_a_stage_that_is_ended_takes_its_children_with_it(tmp_path):
 
 
 def _alive(pid):
-    """Whether it runs; a zombie, whose parent has gone and whom no one waits for, does not."""
+    """Whether the process runs. A zombie, which no parent waits for, does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_ctrl_c_says_what_was_left_out(tmp_path, monkeypatch):
+def test_ctrl_c_reports_the_remaining_stages_as_interrupted(tmp_path, monkeypatch):
     def interrupted(stage, out):
         raise KeyboardInterrupt
 
@@ -84,7 +84,7 @@ def test_ctrl_c_says_what_was_left_out(tmp_path, monkeypatch):
     assert len(json.loads((tmp_path / "report.json").read_text())) == 2
 
 
-def test_kernels_stand_on_the_page(tmp_path):
+def test_summary_has_the_table_of_kernels(tmp_path):
     path = tmp_path / "kernels.json"
     path.write_text(
         json.dumps(
@@ -101,8 +101,8 @@ def test_kernels_stand_on_the_page(tmp_path):
     assert "| k | 200.000 | 0.93 |" in summary([], tmp_path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for the program")
-def test_the_sanitizer_is_found_in_cudas_folder(tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script replaces the program")
+def test_sanitizer_is_found_in_the_folder_of_cuda(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_PATH", str(tmp_path / "cuda"))
     monkeypatch.delenv("CUDA_HOME", raising=False)
@@ -118,8 +118,8 @@ def test_the_sanitizer_is_found_in_cudas_folder(tmp_path, monkeypatch):
     assert list(command[:3]) == [str(program), "--tool", "racecheck"]
 
 
-def test_the_stages_name_files_and_options_that_there_are(tmp_path):
-    """What a machine without a GPU can check of commands that need one."""
+def test_commands_of_the_stages_have_existing_files_and_options(tmp_path):
+    """The part of the commands that a machine without a GPU can check."""
     stages = {stage.name: stage for stage in gpu_report.stages(tmp_path)}
     for stage in stages.values():
         files = [word for word in stage.command if word.startswith(("tests/", "benchmarks/"))]
@@ -132,10 +132,10 @@ def test_the_stages_name_files_and_options_that_there_are(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     for name in ("activation", "loss", "theta", "gather", "empty"):
-        assert f"test_kernels_{name}.py::" in done.stdout
+        assert f"kernels/test_{name}.py::" in done.stdout
     for name in ("bench-short", "bench-wide", "bench-sgd"):
         words = list(stages[name].command)
-        words[words.index("--minutes") + 1] = "0"  # read the options, then do nothing
+        words[words.index("--minutes") + 1] = "0"  # only reads the options
         words[words.index("cupy")] = "numpy"
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def test_the_stages_name_files_and_options_that_there_are(tmp_path):
 
 
 @pytest.mark.skipif(not gpu_report.no_gpu(), reason="this machine has a GPU")
-def test_without_a_gpu_it_says_so_in_one_line(tmp_path, capsys):
+def test_without_a_gpu_the_error_is_one_line(tmp_path, capsys):
     out = tmp_path / "report"
     assert gpu_report.main([str(out)]) == 1
     error = capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_names_of_stages(tmp_path, capsys):
+def test_unknown_stage_exits_with_2(tmp_path, capsys):
     assert gpu_report.main([]) == 2
     assert gpu_report.main([str(tmp_path), "memchek"]) == 2
     assert "no stage 'memchek'; there are: info, tests, memcheck" in capsys.readouterr().err

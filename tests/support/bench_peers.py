@@ -1,21 +1,21 @@
-"""Competitors for the benchmark's tests: some that go wrong, each in its own way."""
+"""Competitors for the tests of the benchmark. Most of them fail, each in a different way."""
 
 import os
 import sys
 from pathlib import Path
 
 from gpumlp.bench.peers import Problem, Unsupported
-from gpumlp.bench.peers.ours import OurStep
+from gpumlp.bench.peers.gpumlp_peer import GpumlpStep
 
 
-def twin(problem):
-    return OurStep(problem)
+def identical(problem):
+    return GpumlpStep(problem)
 
 
 def noisy(problem):
     print("a library that prints", file=sys.stdout)
     os.write(1, b"and one that writes\n")
-    return OurStep(problem)
+    return GpumlpStep(problem)
 
 
 def missing(problem):
@@ -43,8 +43,8 @@ def sleeping(problem):
     time.sleep(600)
 
 
-class Timed(OurStep):
-    """Leaves a file where a second step is asked for, which only timing does."""
+class Recorded(GpumlpStep):
+    """Writes a file at its second step, which only timing asks for."""
 
     def __init__(self, problem):
         super().__init__(problem)
@@ -58,19 +58,19 @@ class Timed(OurStep):
 
 
 def wrong_rate(problem):
-    """A step that is a hundredth too long."""
-    step = Timed(problem)
+    """A step that is 1 % too long."""
+    step = Recorded(problem)
     step.start(problem.case.lr * 1.01)
     return step
 
 
 def wrong_activation(problem):
-    """The derivative of another function."""
+    """A step with another activation."""
     case = dict(problem.case.to_json(), activation="gelu")
-    return Timed(Problem(type(problem.case).from_json(case), problem.backend))
+    return Recorded(Problem(type(problem.case).from_json(case), problem.backend))
 
 
 def wrong_seed(problem):
-    """Other examples."""
+    """A step on the examples in another order."""
     problem.x = problem.x[::-1].copy()
-    return Timed(problem)
+    return Recorded(problem)

@@ -1,38 +1,55 @@
-"""The competitors: what each offers, and where it is built.
+"""The competitors: what each of them offers, and where it is built.
 
-A competitor is a function of a `Problem` that returns a `Step`.  Those of the table go by name;
-any other by "module:function", yours too.  It runs in a process of its own, so it may set what it
-likes there.  What it cannot do it says by raising: ImportError where a library is missing,
-`Unsupported` where the case is not for it.
+A competitor is a function of a `Problem` that returns a `Step`. The competitors of the table go by
+their names, every other one by "module:function", so users can add their own. A competitor runs in
+its own process, so it may change global settings there. It raises ImportError if a library is
+missing, and `Unsupported` if it cannot do the case.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar
 
 from gpumlp.bench.cases import Case
-from gpumlp.io.types import HostArray
+from gpumlp.io.types import Array, HostArray
 
 OURS, FLOOR = "gpumlp", "floor"
 
+T = TypeVar("T")
+Product = Callable[[Array, Array, Array], Any]
+
 COMPETITORS = {
-    OURS: "gpumlp.bench.peers.ours:step",
-    FLOOR: "gpumlp.bench.peers.ours:floor",
-    "products by torch": "gpumlp.bench.peers.torch_peers:products",
-    "torch eager": "gpumlp.bench.peers.torch_peers:eager",
+    OURS: "gpumlp.bench.peers.gpumlp_peer:GpumlpStep",
+    FLOOR: "gpumlp.bench.peers.gpumlp_peer:Floor",
+    "products by torch": "gpumlp.bench.peers.torch_peers:TorchProducts",
+    "torch eager": "gpumlp.bench.peers.torch_peers:TorchStep",
     "torch.compile": "gpumlp.bench.peers.torch_peers:compiled",
     "torch.compile bf16 parameters": "gpumlp.bench.peers.torch_peers:compiled_bf16_parameters",
-    "jax": "gpumlp.bench.peers.jax_peer:step",
-    "scikit-learn": "gpumlp.bench.peers.sklearn_peer:step",
+    "jax": "gpumlp.bench.peers.jax_peer:JaxStep",
+    "scikit-learn": "gpumlp.bench.peers.sklearn_peer:SklearnStep",
 }
 
 
-class Unsupported(Exception):  # noqa: N818  (a reason, no error)
-    """The competitor has no way to run this case; the message says why."""
+class NotTimed(Exception):  # noqa: N818  (a reason, not an error)
+    """The reason why a competitor is not timed. `status` is that of its `Result`."""
+
+    status = "failed"
+
+    def __init__(self, reason: str, status: str = "") -> None:
+        super().__init__(reason)
+        self.status = status or self.status
+
+
+class Unsupported(NotTimed):
+    """The competitor cannot do the case; the message says why."""
+
+    status = "left out"
 
 
 @dataclass
@@ -42,8 +59,8 @@ class Problem:
     Attributes:
         case: the network and how it is trained.
         backend: "numpy" for the CPU, "cupy" for the GPU.
-        x, y: the minibatch, on the host; see `Case.data`.
-        drawing: seconds spent on drawing θ, which are not the competitor's.
+        x, y: the minibatch in host memory; see `Case.data`.
+        drawing: seconds spent on drawing θ. They do not count as the competitor's time.
     """
 
     case: Case
@@ -61,7 +78,7 @@ class Problem:
         return self.backend == "cupy"
 
     def theta(self) -> Iterator[tuple[str, HostArray]]:
-        """`Case.theta`, its time kept apart."""
+        """The tensors of `Case.theta`. Their time is added to `drawing`."""
         tensors = self.case.theta()
         while True:
             start = time.perf_counter()
@@ -73,32 +90,32 @@ class Problem:
 
 
 class Step(Protocol):
-    """One training step on the problem's minibatch, again and again."""
+    """One training step on the minibatch of the problem, which can be repeated."""
 
     extra_seconds: float
-    """What is counted besides each call; 0 but for the floor."""
+    """Seconds added to the time of each step; 0 except for the floor."""
     trains: bool
-    """Whether θ moves, and so can be checked; not that of products alone."""
+    """Whether the step changes θ, so that the change can be checked."""
     theta_type: str
-    """ "float64", "float32" or "bfloat16": what θ is kept in."""
+    """The type of θ: "float64", "float32" or "bfloat16"."""
     notes: dict[str, Any]
-    """What the result is to hold besides: bandwidth, settings."""
+    """More facts for the result, as JSON can hold them: bandwidth, settings."""
 
     def run(self) -> None:
-        """Hand in one step; it need not be done on return."""
+        """Start one step; it may still be running on return."""
 
     def synchronize(self) -> None:
         """Wait until all steps are done."""
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ as it stands, by the names and in the shapes of `Case.theta`."""
+        """The current θ, with the names and shapes of `Case.theta`."""
 
     def peak_bytes(self) -> int | None:
-        """The most device memory that was in use, by the library's own count; None on the CPU."""
+        """The most GPU memory that was in use, as the library counts it; None on the CPU."""
 
 
-class Plain:
-    """What most steps have in common."""
+class BaseStep:
+    """The attributes and methods that most steps share."""
 
     extra_seconds = 0.0
     trains = True
@@ -108,22 +125,70 @@ class Plain:
         self.notes: dict[str, Any] = {}
 
     def synchronize(self) -> None:
-        """Nothing is left undone."""
+        """Return immediately: each step is complete when `run` returns."""
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """None."""
+        """No tensors."""
         return iter(())
 
     def peak_bytes(self) -> int | None:
-        """Not counted."""
+        """None: it is not counted."""
         return None
 
 
-def builder(name: str) -> Callable[[Problem], Step]:
-    """The function behind a competitor's name.
+class BareProducts(BaseStep):
+    """The matrix products of a step and nothing else, on normal numbers.
+
+    A GPU would need less power for zeros, and so run faster.
+
+    Args:
+        case: the network.
+        normal: makes an array of so many rows and columns.
+        forward: out = h Wᵀ, called with (h, W, out).
+        weight_gradient: out = gzᵀ h, called with (gz, h, out).
+        hidden_gradient: out = gz W, called with (gz, W, out).
+    """
+
+    trains = False
+
+    def __init__(
+        self, case: Case, normal: Callable[[int, int], Array],
+        forward: Product, weight_gradient: Product, hidden_gradient: Product,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        h, gz = ([normal(case.batch_size, n) for n in case.widths] for _ in range(2))
+        W = [normal(n_out, n_in) for n_in, n_out in pairwise(case.widths)]
+        dW = {w.shape: normal(*w.shape) for w in W}  # one for all layers of a shape
+        layers = range(len(W))
+        self._products = [partial(forward, h[k], W[k], h[k + 1]) for k in layers]
+        for k in reversed(layers):
+            self._products.append(partial(weight_gradient, gz[k + 1], h[k], dW[W[k].shape]))
+            if k > 0:
+                self._products.append(partial(hidden_gradient, gz[k + 1], W[k], gz[k]))
+
+    def run(self) -> None:
+        """Compute the products of a step once."""
+        for product in self._products:
+            product()
+
+
+def lookup(library: str, field: str, name: str, table: Mapping[str, T]) -> T:
+    """The entry of a table of functions that a library has.
 
     Raises:
-        ImportError, AttributeError: its module, or the function in it, is not there.
+        Unsupported: there is none.
+    """
+    if name not in table:
+        listed = ", ".join(table)
+        raise Unsupported(f"the benchmark of {library} has no {field} {name}; it has: {listed}")
+    return table[name]
+
+
+def builder(name: str) -> Callable[[Problem], Step]:
+    """The function that builds the competitor with this name.
+
+    Raises:
+        ImportError, AttributeError: there is no such module, or no such function in it.
     """
     module, _, function = COMPETITORS.get(name, name).partition(":")
     build: Callable[[Problem], Step] = getattr(importlib.import_module(module), function)
@@ -131,20 +196,20 @@ def builder(name: str) -> Callable[[Problem], Step]:
 
 
 def known(names: list[str]) -> list[str]:
-    """The names, each in the table or of the form "module:function".
+    """The names, after a check: each is in the table or has the form "module:function".
 
     Raises:
-        ValueError: one is neither.
+        ValueError: a name is neither.
     """
     for name in names:
         if name not in COMPETITORS and ":" not in name:
             listed = ", ".join(COMPETITORS)
             raise ValueError(
-                f"unknown peer {name!r}; known: {listed}, or module:function of your own"
+                f"unknown peer {name!r}; known: {listed}; or name your own as module:function"
             )
     return names
 
 
 def float_type(precision: str) -> str:
-    """The type of x and θ: float64 where the case is, else float32."""
+    """The type of x and θ: "float64" if the precision is float64, else "float32"."""
     return "float64" if precision == "float64" else "float32"

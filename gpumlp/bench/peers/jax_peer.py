@@ -1,4 +1,4 @@
-"""JAX: the whole step under one jit, buffers donated, optax's optimizer."""
+"""JAX: the whole step under one jit, with donated buffers and an optimizer of optax."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type, lookup
 from gpumlp.io.types import HostArray
 
 Params = list[Any]
 
 
-class JaxStep(Plain):
-    """One jitted step on one minibatch; bfloat16 by casting float32 parameters within it."""
+class JaxStep(BaseStep):
+    """One compiled step on one minibatch. For bfloat16 it casts its float32 parameters."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -44,34 +44,25 @@ class JaxStep(Plain):
         self._params, self._state = params, jax.jit(optimizer.init)(params)
 
     def run(self) -> None:
-        """One step; θ and the state go in and come out in the same memory."""
         self._params, self._state = self._step(self._params, self._state, *self._data)
 
     def synchronize(self) -> None:
-        """Wait for the last step's θ."""
         self._jax.block_until_ready(self._params)
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ."""
         for name, value in zip(self._names, self._params, strict=True):
             yield name, np.asarray(value)
 
     def peak_bytes(self) -> int | None:
-        """The most that XLA's allocator had handed out."""
         stats = self._jax.devices()[0].memory_stats() or {}
         return stats.get("peak_bytes_in_use")
 
 
-def step(problem: Problem) -> JaxStep:
-    """JAX and optax."""
-    return JaxStep(problem)
-
-
 def _jax(problem: Problem) -> tuple[Any, Any]:
-    """jax and optax, set to the case's precision and place."""
+    """The modules jax and optax, set to the precision and the device of the problem."""
     precision = problem.case.precision
     if precision == "float16":
-        raise Unsupported("float16 needs loss scaling, which neither jax nor optax does by itself")
+        raise Unsupported("float16 needs loss scaling, and jax and optax have none")
     if precision == "tf32" and not problem.on_gpu:
         raise Unsupported("tf32 needs a GPU")
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -81,7 +72,7 @@ def _jax(problem: Problem) -> tuple[Any, Any]:
 
     jax.config.update("jax_enable_x64", precision == "float64")
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache:  # by itself it keeps none but slow compilations
+    if cache:  # JAX saves only slow compilations by default
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if precision in ("tf32", "float32"):
         arithmetic = "tensorfloat32" if precision == "tf32" else "float32"
@@ -90,26 +81,23 @@ def _jax(problem: Problem) -> tuple[Any, Any]:
 
 
 def _cost(jax: Any, optax: Any, case: Case) -> Callable[[Params, Any, Any], Any]:
-    """J of the parameters [W_1, b_1, …] and a minibatch."""
+    """A function that returns J for the parameters [W_1, b_1, …] and a minibatch."""
     activations = {
         "relu": jax.nn.relu,
         "tanh": jax.numpy.tanh,
         "silu": jax.nn.silu,
         "gelu": lambda z: jax.nn.gelu(z, approximate=True),
     }
-    if case.activation not in activations:
-        listed = ", ".join(activations)
-        raise Unsupported(f"the benchmark knows jax's {listed}, not {case.activation}")
-    f = activations[case.activation]
-    short = jax.numpy.bfloat16 if case.precision == "bfloat16" else None
+    f = lookup("jax", "activation", case.activation, activations)
+    amp = jax.numpy.bfloat16 if case.precision == "bfloat16" else None
 
     def cost(params: Params, x: Any, y: Any) -> Any:
-        h = x.astype(short) if short else x
+        h = x.astype(amp) if amp else x
         for i in range(0, len(params), 2):
-            W, b = (p.astype(short) if short else p for p in params[i : i + 2])
+            W, b = (p.astype(amp) if amp else p for p in params[i : i + 2])
             z = h @ W.T + b
             h = f(z) if i + 2 < len(params) else z
-        y_hat = h.astype(jax.numpy.float32) if short else h
+        y_hat = h.astype(jax.numpy.float32) if amp else h
         if case.loss == "squared_error":
             return jax.numpy.square(y_hat - y).mean()
         return optax.softmax_cross_entropy_with_integer_labels(y_hat, y).mean()

@@ -1,4 +1,4 @@
-"""scikit-learn: `partial_fit` on one minibatch, its checks and label encoding included."""
+"""scikit-learn: `partial_fit` on one minibatch, with its checks and its encoding of labels."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type, lookup
 from gpumlp.io.types import HostArray
 
 
-class SklearnStep(Plain):
-    """One minibatch through MLPClassifier or MLPRegressor, which compute in x's dtype."""
+class SklearnStep(BaseStep):
+    """One step of MLPClassifier or MLPRegressor, which compute in the dtype of x."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class SklearnStep(Plain):
         case = problem.case
         _check(problem)
         classifies = case.loss == "softmax_cross_entropy"
-        # its squared error has a factor 1/2 that ours has not
+        # its squared error has a factor 1/2, and it is a sum over the outputs
         lr = case.lr if classifies else 2 * case.lr / case.widths[-1]
         kind = MLPClassifier if classifies else MLPRegressor
         self._peer: Any = kind(
@@ -41,39 +41,31 @@ class SklearnStep(Plain):
             self._tensor(name)[...] = value.T
 
     def _tensor(self, name: str) -> HostArray:
-        """scikit-learn's array, weights transposed, of torch's name "4.weight"."""
+        """The array with the torch name "4.weight" or "4.bias"; the weights are transposed."""
         position, kind = name.split(".")
         arrays = self._peer.coefs_ if kind == "weight" else self._peer.intercepts_
         tensor: HostArray = arrays[int(position) // 2]
         return tensor
 
     def run(self) -> None:
-        """One step."""
         self._peer.partial_fit(self._x, self._y)
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ by torch's names and in its shapes."""
         for i in range(len(self._peer.coefs_)):
             for kind in ("weight", "bias"):
                 name = f"{2 * i}.{kind}"
                 yield name, np.ascontiguousarray(self._tensor(name).T)
 
 
-def step(problem: Problem) -> SklearnStep:
-    """scikit-learn."""
-    return SklearnStep(problem)
-
-
 def _check(problem: Problem) -> None:
-    """Raise for what scikit-learn has not."""
+    """Raise `Unsupported` if scikit-learn cannot do the case."""
     case = problem.case
     if problem.on_gpu:
-        raise Unsupported("it has no GPU")
-    if case.precision not in ("float64", "float32"):
-        raise Unsupported(f"it has no {case.precision}")
-    if case.activation not in ("relu", "tanh"):
-        raise Unsupported(f"it has no {case.activation}")
-    if case.optimizer != "sgd":
-        raise Unsupported(f"it has no {case.optimizer}")
+        raise Unsupported("scikit-learn does not run on a GPU")
+    available = {
+        "precision": ("float64", "float32"), "activation": ("relu", "tanh"), "optimizer": ("sgd",),
+    }  # fmt: skip
+    for field, names in available.items():
+        lookup("scikit-learn", field, getattr(case, field), dict.fromkeys(names))
     if case.loss == "softmax_cross_entropy" and case.widths[-1] < 3:
-        raise Unsupported("it has no softmax over two classes")
+        raise Unsupported("scikit-learn does not have a softmax for two classes")

@@ -1,7 +1,8 @@
-"""torch in its best modes: eager, and compiled with max-autotune and CUDA graphs; fused optimizers.
+"""torch in its best modes: eager, and compiled with max-autotune and CUDA graphs.
 
-Precisions: tf32 by torch's switch; bfloat16 and float16 by autocast over float32 parameters (AMP),
-float16 with GradScaler; and, as a competitor of its own, parameters in bfloat16 without autocast.
+The optimizers are fused. tf32 is a setting of torch. bfloat16 and float16 use autocast with float32
+parameters (AMP), and float16 a GradScaler. A competitor of its own has its parameters in bfloat16
+and no autocast.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from itertools import pairwise
 from typing import Any
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import Plain, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BareProducts, BaseStep, Problem, Unsupported, float_type, lookup
 from gpumlp.io.threads import blas_threads
 from gpumlp.io.types import HostArray
 
 AMP = ("bfloat16", "float16")
 
 
-class TorchStep(Plain):
-    """Forward, backward and a fused optimizer on one minibatch.
+class TorchStep(BaseStep):
+    """Forward pass, backward pass and a fused optimizer on one minibatch.
 
-    compiled: the forward and backward pass by torch.compile, mode max-autotune.
-    bf16_parameters: θ, its gradient and the optimizer's state in bfloat16.
+    Args:
+        problem: what is trained.
+        compiled: torch.compile compiles the forward and backward pass, in mode max-autotune.
+        bf16_parameters: θ, its gradient and the optimizer's state are in bfloat16.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class TorchStep(Plain):
         self._scaler = torch.amp.GradScaler(device) if amp == "float16" else None
 
     def _forward(self, case: Case, device: str, amp: str | None) -> Callable[[Any, Any], Any]:
-        """The cost, under autocast where there is AMP."""
+        """A function that returns the cost, under autocast if AMP is used."""
         torch = self._torch
         functional = torch.nn.functional
         loss = {
@@ -68,8 +71,7 @@ class TorchStep(Plain):
         return cost
 
     def run(self) -> None:
-        """One step; gradients are handed over, not zeroed."""
-        self._optimizer.zero_grad(set_to_none=True)  # first: they live in the graph's memory
+        self._optimizer.zero_grad(set_to_none=True)  # first: they are in the memory of the graph
         if self._compiled and self._on_gpu:
             self._torch.compiler.cudagraph_mark_step_begin()
         cost = self._cost(self._x, self._y)
@@ -82,86 +84,60 @@ class TorchStep(Plain):
             self._scaler.update()
 
     def synchronize(self) -> None:
-        """Wait for the device."""
         if self._on_gpu:
             self._torch.cuda.synchronize()
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """θ, widened from bfloat16, which NumPy lacks."""
         for name, value in self.network.named_parameters():
-            host = value.detach().cpu()
+            host = value.detach().cpu()  # NumPy has no bfloat16
             yield name, (host.float() if host.element_size() == 2 else host).numpy()
 
     def peak_bytes(self) -> int | None:
-        """The most that torch's allocator had handed out."""
         return int(self._torch.cuda.max_memory_allocated()) if self._on_gpu else None
 
 
-class TorchProducts(Plain):
-    """The step's bare products by torch.matmul, into buffers: for the GEMM plans to be held to."""
-
-    trains = False
+class TorchProducts(BareProducts):
+    """The products of a step by torch.matmul: a comparison for the GEMM plans of this library."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__()
-        self._torch = torch = _torch(problem)
-        case, self._on_gpu = problem.case, problem.on_gpu
-        dtype = getattr(torch, case.precision if case.precision != "tf32" else "float32")
-
-        def normal(rows: int, cols: int) -> Any:
-            return torch.randn(rows, cols, device="cuda" if self._on_gpu else "cpu", dtype=dtype)
-
-        m, layers = case.batch_size, list(pairwise(case.widths))
-        self._h = [normal(m, n) for n in case.widths]
-        self._gz = [normal(m, n) for n in case.widths]
-        self._W = [normal(n_out, n_in) for n_in, n_out in layers]
-        self._dW = [normal(n_out, n_in) for n_in, n_out in layers]
-
-    def run(self) -> None:
-        """h Wᵀ, gzᵀ h and gz W of every layer, the last but for the first."""
-        multiply, h, gz = self._torch.matmul, self._h, self._gz
-        layers = range(len(self._W))
-        for k in layers:
-            multiply(h[k], self._W[k].T, out=h[k + 1])
-        for k in reversed(layers):
-            multiply(gz[k + 1].T, h[k], out=self._dW[k])
-            if k > 0:
-                multiply(gz[k + 1], self._W[k], out=gz[k])
+        self._torch, self._on_gpu = _torch(problem), problem.on_gpu
+        torch, precision = self._torch, problem.case.precision
+        device = "cuda" if problem.on_gpu else "cpu"
+        dtype = getattr(torch, "float32" if precision == "tf32" else precision)
+        super().__init__(
+            problem.case,
+            normal=lambda rows, cols: torch.randn(rows, cols, device=device, dtype=dtype),
+            forward=lambda h, W, out: torch.matmul(h, W.T, out=out),
+            weight_gradient=lambda gz, h, out: torch.matmul(gz.T, h, out=out),
+            hidden_gradient=lambda gz, W, out: torch.matmul(gz, W, out=out),
+        )
 
     def synchronize(self) -> None:
-        """Wait for the device."""
         if self._on_gpu:
             self._torch.cuda.synchronize()
 
 
-def eager(problem: Problem) -> TorchStep:
-    """torch as it comes, with a fused optimizer."""
-    return TorchStep(problem)
-
-
 def compiled(problem: Problem) -> TorchStep:
-    """torch.compile over float32 (or float64) parameters; AMP for 16 bits."""
+    """torch.compile with float32 or float64 parameters; AMP for 16-bit precisions."""
     return TorchStep(problem, compiled=True)
 
 
 def compiled_bf16_parameters(problem: Problem) -> TorchStep:
-    """torch.compile over bfloat16 parameters."""
+    """torch.compile with bfloat16 parameters."""
     if problem.case.precision != "bfloat16":
-        raise Unsupported(f"it is for precision bfloat16, not {problem.case.precision}")
+        raise Unsupported(f"bf16 parameters need precision bfloat16, got {problem.case.precision}")
     return TorchStep(problem, compiled=True, bf16_parameters=True)
 
 
-def products(problem: Problem) -> TorchProducts:
-    """The products alone."""
-    return TorchProducts(problem)
-
-
 def _torch(problem: Problem) -> Any:
-    """torch, set to the case's precision and, on the CPU, to NumPy's number of threads."""
+    """The module torch, set to the precision of the case.
+
+    On the CPU torch gets as many threads as the BLAS of NumPy.
+    """
     import torch
 
     if problem.on_gpu and not torch.cuda.is_available():
-        raise Unsupported("this torch has no CUDA, or finds no GPU")
+        raise Unsupported("torch was built without CUDA, or it finds no GPU")
     if problem.case.precision == "tf32" and not problem.on_gpu:
         raise Unsupported("tf32 needs a GPU")
     if not problem.on_gpu:
@@ -177,11 +153,9 @@ def _network(torch: Any, case: Case, device: str, dtype: Any) -> Any:
         "silu": torch.nn.SiLU,
         "gelu": lambda: torch.nn.GELU(approximate="tanh"),
     }
-    if case.activation not in activations:
-        listed = ", ".join(activations)
-        raise Unsupported(f"the benchmark knows torch's {listed}, not {case.activation}")
+    f = lookup("torch", "activation", case.activation, activations)
     layers = []
     for n_in, n_out in pairwise(case.widths):
         linear = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out, device=device, dtype=dtype)
-        layers += [linear, activations[case.activation]()]
+        layers += [linear, f()]
     return torch.nn.Sequential(*layers[:-1])
