@@ -32,7 +32,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/pytest benchmarks -q
 
-# on a machine with a GPU, in any Python that has gpumlp: make gpu PYTHON=.venv/bin/python
+# Run this on a machine with a GPU, in any Python that has gpumlp: make gpu PYTHON=.venv/bin/python
 gpu:
 	$(PYTHON) -m benchmarks.gpu_report $(GPU_OUT) $(STAGES)
 

@@ -105,7 +105,7 @@ class Worker:
                 raise NotTimed("the time was over before it was done", "late")
             message = self._connection.recv()
         except (EOFError, OSError):
-            self._process.join()
+            self._process.join(10)  # seconds; the pipe is closed before the process ends
             printed = self._log.read_text(errors="replace") if self._log.exists() else ""
             last = "".join(f": {line}" for line in printed.strip().splitlines()[-1:])
             code = self._process.exitcode

@@ -181,17 +181,25 @@ def test_failure_of_gpumlp_itself_exits_with_1(tmp_path, monkeypatch):
     assert list(parts(tmp_path)) == ["gpumlp"]
 
 
+@pytest.fixture
+def _interruptible():
+    """Tests that run under nohup ignore SIGINT, and a process that they start inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_keeps_the_results_so_far(tmp_path):
     command = [
         sys.executable, "-m", "gpumlp", "bench", *TINY, "--no-cold", "--out", tmp_path,
         "--peers", f"{PEERS}:sleeping",
     ]  # fmt: skip
     path = os.pathsep.join(sys.path)
+    # as at a terminal, the signal reaches all processes of the group
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": path},
-        # under nohup, say, the tests ignore SIGINT, and so would this process
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         until = time.monotonic() + 60
         while not list(tmp_path.glob("*gpumlp.result.json")):
@@ -199,7 +207,7 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path):
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
         time.sleep(1)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         done, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "1 of 2 parts" in error

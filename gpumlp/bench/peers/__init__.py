@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from gpumlp.bench.cases import Case
 from gpumlp.io.types import Array, HostArray
@@ -89,33 +89,15 @@ class Problem:
             yield item
 
 
-class Step(Protocol):
-    """One training step on the minibatch of the problem, which can be repeated."""
+class Step:
+    """One training step on the minibatch of the problem, which can be repeated.
 
-    extra_seconds: float
-    """Seconds added to the time of each step; 0 except for the floor."""
-    trains: bool
-    """Whether the step changes θ, so that the change can be checked."""
-    theta_type: str
-    """The type of θ: "float64", "float32" or "bfloat16"."""
-    notes: dict[str, Any]
-    """More facts for the result, as JSON can hold them: bandwidth, settings."""
-
-    def run(self) -> None:
-        """Start one step; it may still be running on return."""
-
-    def synchronize(self) -> None:
-        """Wait until all steps are done."""
-
-    def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """The current θ, with the names and shapes of `Case.theta`."""
-
-    def peak_bytes(self) -> int | None:
-        """The most GPU memory that was in use, as the library counts it; None on the CPU."""
-
-
-class BaseStep:
-    """The attributes and methods that most steps share."""
+    Attributes:
+        extra_seconds: seconds added to the time of each step; 0 except for the floor.
+        trains: whether the step changes θ, so that the change can be checked.
+        theta_type: the type of θ: "float64", "float32" or "bfloat16".
+        notes: more facts for the result, as JSON can hold them: bandwidth, settings.
+    """
 
     extra_seconds = 0.0
     trains = True
@@ -124,19 +106,23 @@ class BaseStep:
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}
 
+    def run(self) -> None:
+        """Start one step; it may still be running on return."""
+        raise NotImplementedError
+
     def synchronize(self) -> None:
-        """Return immediately: each step is complete when `run` returns."""
+        """Wait until all steps are done. On the CPU a step is done when `run` returns."""
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        """No tensors."""
+        """The current θ, with the names and shapes of `Case.theta`."""
         return iter(())
 
     def peak_bytes(self) -> int | None:
-        """None: it is not counted."""
+        """The most GPU memory that was in use, as the library counts it; None on the CPU."""
         return None
 
 
-class BareProducts(BaseStep):
+class BareProducts(Step):
     """The matrix products of a step and nothing else, on normal numbers.
 
     A GPU would need less power for zeros, and so run faster.

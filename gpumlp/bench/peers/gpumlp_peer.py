@@ -12,7 +12,7 @@ import numpy as np
 
 import gpumlp
 from gpumlp.backends import Backend, get_backend
-from gpumlp.bench.peers import BareProducts, BaseStep, Problem, Unsupported, float_type
+from gpumlp.bench.peers import BareProducts, Problem, Step, Unsupported, float_type
 from gpumlp.io.threads import Threads, blas_threads
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
@@ -21,7 +21,7 @@ COPY_BYTES = {"numpy": 128 << 20, "cupy": 1 << 30}  # far more than any cache ho
 COPIES = 9
 
 
-class GpumlpStep(BaseStep):
+class GpumlpStep(Step):
     """`Trainer.step` on one minibatch."""
 
     def __init__(self, problem: Problem) -> None:

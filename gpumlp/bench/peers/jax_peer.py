@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type, lookup
+from gpumlp.bench.peers import Problem, Step, Unsupported, float_type, lookup
 from gpumlp.io.types import HostArray
 
 Params = list[Any]
 
 
-class JaxStep(BaseStep):
+class JaxStep(Step):
     """One compiled step on one minibatch. For bfloat16 it casts its float32 parameters."""
 
     def __init__(self, problem: Problem) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.bench.peers import BaseStep, Problem, Unsupported, float_type, lookup
+from gpumlp.bench.peers import Problem, Step, Unsupported, float_type, lookup
 from gpumlp.io.types import HostArray
 
 
-class SklearnStep(BaseStep):
+class SklearnStep(Step):
     """One step of MLPClassifier or MLPRegressor, which compute in the dtype of x."""
 
     def __init__(self, problem: Problem) -> None:

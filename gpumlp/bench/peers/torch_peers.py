@@ -13,14 +13,14 @@ from itertools import pairwise
 from typing import Any
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import BareProducts, BaseStep, Problem, Unsupported, float_type, lookup
+from gpumlp.bench.peers import BareProducts, Problem, Step, Unsupported, float_type, lookup
 from gpumlp.io.threads import blas_threads
 from gpumlp.io.types import HostArray
 
 AMP = ("bfloat16", "float16")
 
 
-class TorchStep(BaseStep):
+class TorchStep(Step):
     """Forward pass, backward pass and a fused optimizer on one minibatch.
 
     Args:
