@@ -60,6 +60,11 @@ def test_a_copied_entry_is_equal(duplicate):
             assert duplicate(changed) == changed != entry
 
 
+def test_the_old_name_of_is_built_in_warns():
+    with pytest.warns(DeprecationWarning, match="is now is_built_in"):
+        assert ACTIVATIONS["relu"].stands_in_a_table()
+
+
 def own_square(z):
     return z * z
 

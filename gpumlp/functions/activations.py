@@ -68,7 +68,7 @@ class Activation(Entry):
         """Return CUDA source of ``real f(real z)`` and ``df(real z, real h)``; "" if row-wise."""
         if not self.elementwise:
             return ""
-        return self.device_functions({"cuda_f": "f(real z)", "cuda_df": "df(real z, real h)"})
+        return self._device_functions({"cuda_f": "f(real z)", "cuda_df": "df(real z, real h)"})
 
 
 def _sigmoid(z: Array) -> Array:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -64,6 +65,11 @@ class Entry:
         known = _BUILT_IN.get((type(self), self.name))
         return known is not None and dataclasses.replace(known, params=self.params) == self
 
+    def stands_in_a_table(self) -> bool:
+        """Deprecated: use `is_built_in`."""
+        warnings.warn("stands_in_a_table is now is_built_in", DeprecationWarning, stacklevel=2)
+        return self.is_built_in()
+
     def spec(self) -> dict[str, Any]:
         """Return name and parameters in JSON types; `lookup` returns the entry for them."""
         return {"name": self.name, **self.params}
@@ -80,7 +86,9 @@ class Entry:
             if key not in leave_out
         )
 
-    def device_functions(self, signatures: Mapping[str, str], leave_out: Iterable[str] = ()) -> str:
+    def _device_functions(
+        self, signatures: Mapping[str, str], leave_out: Iterable[str] = ()
+    ) -> str:
         """Return CUDA source of functions; signatures: field with the expression -> "f(real z)"."""
         expressions = {field: getattr(self, field) for field in signatures}
         if not all(expressions.values()):

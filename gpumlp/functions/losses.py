@@ -76,7 +76,7 @@ class Loss(Entry):
             constants = self.cuda_constants().split("; ")
             return "".join(f"__device__ {constant};\n" for constant in constants if constant)
         arguments = "(real y_hat, real y)"
-        return self.device_functions(
+        return self._device_functions(
             {"cuda_value": f"value{arguments}", "cuda_gradient": f"gradient{arguments}"}
         )
 

@@ -61,7 +61,7 @@ class Regularizer(Entry):
     def cuda(self) -> str:
         """Return CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""
         signatures = {"cuda_omega": "omega(real theta)", "cuda_gradient": "domega(real theta)"}
-        return self.device_functions(signatures, leave_out=["biases"])
+        return self._device_functions(signatures, leave_out=["biases"])
 
 
 none = Regularizer("none", omega=np.zeros_like, gradient=np.zeros_like, decay=lambda: 0.0)
