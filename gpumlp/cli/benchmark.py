@@ -134,10 +134,10 @@ def _print(results: Sequence[Result]) -> None:
         of_case = list(group)
         rows = [report.row(r, report.share_of_floor(r, timed)) for r in of_case if r in timed]
         typer.echo(case)
-        print_table(report.HEADER, rows)
+        print_table(report.HEADER, rows, indent=2)
         for result in of_case:
             if result.status != TIMED:
-                typer.echo(f"{result.competitor}: {result.status}: {result.reason}")
+                typer.echo(f"  {result.competitor}: {result.status}: {result.reason}")
         typer.echo()
     if timed:
         typer.echo(report.legend(timed))
