@@ -15,7 +15,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 
 from gpumlp.data import Dataset, Preparation, Scratch
@@ -33,24 +32,20 @@ def print_json(content: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(_finite(content), allow_nan=False))
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, indent: int = 0
-) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
     """Print a table without borders.
 
     Args:
         columns: the heads; a head may have several lines.
         rows: the cells of each row.
         left: the number of columns that are aligned to the left; the others to the right.
-        indent: the number of spaces before each line.
     """
     table = Table(box=None, pad_edge=False)
     for j, name in enumerate(columns):
         table.add_column(name, justify="left" if j < left else "right", vertical="bottom")
     for row in rows:
         table.add_row(*row)
-    lines = Padding(table, (0, 0, 0, indent), expand=False)
-    Console(width=UNLIMITED, markup=False, highlight=False, emoji=False).print(lines)
+    Console(width=UNLIMITED, markup=False, highlight=False, emoji=False).print(table)
 
 
 def describe(name: str, examples: int, known: Dataset | Preparation, net: MLP) -> dict[str, Any]:
