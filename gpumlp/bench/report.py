@@ -1,14 +1,15 @@
-"""The results of a benchmark: rows of a table for people, and one JSON file of everything."""
+"""What a benchmark found: one table for people, and one JSON file of everything."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from gpumlp.bench.peers import FLOOR, OURS
-from gpumlp.bench.results import Result
+from gpumlp.bench.results import TIMED, Result
 from gpumlp.storage import atomic_write
 
 HEADER = (
@@ -24,14 +25,23 @@ first step s: seconds after the import, cold (nothing compiled) / warm.
 error: relative error of the first change of the parameters, compared with float64."""
 
 
-def legend(timed: Iterable[Result]) -> str:
-    """The meaning of the columns."""
-    return LEGEND.format(peak=" or ".join(sorted({result.peak_of for result in timed})))
-
-
-def case_name(result: Result) -> str:
-    """The case and the device, as the title of a table."""
-    return f"{result.case}, on the {_place(result)}"
+def table(results: Sequence[Result]) -> Iterator[str]:
+    """The lines of one table: each case, its competitors, and who was left out and why."""
+    timed = [r for r in results if r.status == TIMED]
+    rows = {id(r): row(r, share_of_floor(r, timed)) for r in timed}
+    columns = zip(HEADER, *rows.values(), strict=True) if rows else ((name,) for name in HEADER)
+    widths = [max(map(len, column)) for column in columns]
+    for case, group in _by_case(results):
+        yield case
+        yield _line(HEADER, widths)
+        of_case = list(group)
+        yield from (_line(rows[id(r)], widths) for r in of_case if r.status == TIMED)
+        yield from (
+            f"  {r.competitor}: {r.status}: {r.reason}" for r in of_case if r.status != TIMED
+        )
+        yield ""
+    if timed:
+        yield LEGEND.format(peak=" or ".join(sorted({r.peak_of for r in timed})))
 
 
 def row(result: Result, share: float | None) -> tuple[str, ...]:
@@ -75,6 +85,18 @@ def write_json(path: Path, results: Sequence[Result]) -> None:
     atomic_write(path, (json.dumps(content(results), indent=1) + "\n").encode())
 
 
+def _by_case(results: Sequence[Result]) -> Iterator[tuple[str, Iterator[Result]]]:
+    return groupby(results, key=lambda r: f"{r.case}, on the {_place(r)}")
+
+
 def _place(result: Result) -> str:
     name = result.machine.get("gpu", {}).get("name") or result.machine.get("processor", "")
     return f"{'GPU' if result.backend == 'cupy' else 'CPU'} ({name})"
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = (
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return f"  {first}  {'  '.join(rest)}".rstrip()

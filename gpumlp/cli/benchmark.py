@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from gpumlp.cli import options as shared
 from gpumlp.cli import run_folder
 from gpumlp.cli.command import require
 from gpumlp.cli.options import option, switch
-from gpumlp.cli.output import print_json, print_table
+from gpumlp.cli.output import print_json
 from gpumlp.storage import check_writable
 
 T = TypeVar("T")
@@ -119,29 +118,14 @@ def _report(found: list[Result], options: BenchOptions) -> None:
     if options.json:
         print_json(report.content(found))
     else:
-        _print(found)
+        for line in report.table(found):
+            typer.echo(line)
     if options.save is not None:
         report.write_json(options.save, found)
     if options.plot is not None and any(result.status == TIMED for result in found):
         from gpumlp.bench.figure import plot
 
         plot(found, options.plot)
-
-
-def _print(results: Sequence[Result]) -> None:
-    """Print a table for each case, and which competitors are not in it and why."""
-    timed = [result for result in results if result.status == TIMED]
-    for case, group in groupby(results, key=report.case_name):
-        of_case = list(group)
-        rows = [report.row(r, report.share_of_floor(r, timed)) for r in of_case if r in timed]
-        typer.echo(case)
-        print_table(report.HEADER, rows)
-        for result in of_case:
-            if result.status != TIMED:
-                typer.echo(f"{result.competitor}: {result.status}: {result.reason}")
-        typer.echo()
-    if timed:
-        typer.echo(report.legend(timed))
 
 
 def _parts(text: str | None, kind: Callable[[str], T] = str) -> list[T]:  # type: ignore[assignment]
