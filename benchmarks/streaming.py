@@ -7,7 +7,8 @@ Before the timing, an epoch of each must end with the same θ, bit for bit. --wr
 figures in results/; GPUMLP_BENCH_BACKEND chooses the backend (numpy).
 
 The files were just written, so they are in the page cache of the system, and no slow disk is timed.
-"a large file" is one whose rows are read and not mapped, as with files above `mapped.LARGE_MAP` bytes.
+"a large file" is one whose rows are read and not mapped, as with files above `mapped.LARGE_MAP`
+bytes.
 """
 
 from __future__ import annotations
