@@ -184,18 +184,18 @@ def test_validation_hooks_and_the_end_see_the_average(
     held, kept = (x[:20] + 0.1, y[:20]), Kept()
     trainer = gpumlp.Trainer(net, lr=0.05, batch_size=16, ema=0.8)
     history = trainer.fit(x, y, 4, validation=held, callbacks=[kept], progress=False)
-    twin = classifier()
+    second = classifier()
     for epoch in range(4):
         seen = Kept()
         seen.thetas = kept.thetas[: 5 * (epoch + 1)]
-        twin.theta.flat[...] = seen.average(0.8)
-        assert history["val_cost"][epoch] == pytest.approx(twin.cost(*held), rel=1e-9)
-        for name, tensor in twin.tensors().items():
+        second.theta.flat[...] = seen.average(0.8)
+        assert history["val_cost"][epoch] == pytest.approx(second.cost(*held), rel=1e-9)
+        for name, tensor in second.tensors().items():
             np.testing.assert_allclose(kept.shown[epoch][name], tensor, rtol=1e-9, atol=1e-12)
     assert net.cost(*held) == pytest.approx(history["val_cost"][-1], rel=1e-12)
     # the training's own cost is of its own θ
-    twin.theta.flat[...] = kept.thetas[-1]
-    assert twin.cost(*held) != pytest.approx(history["val_cost"][-1], rel=1e-6)
+    second.theta.flat[...] = kept.thetas[-1]
+    assert second.cost(*held) != pytest.approx(history["val_cost"][-1], rel=1e-6)
 
 
 def test_early_stopping_keeps_the_best_average() -> None:

@@ -302,12 +302,12 @@ def test_copies_and_range_tests_do_not_change_the_trainer(row: int) -> None:
     trainer = trainer_of(case, network(case, opened(case, backend)))
     fit = {**asked(case), "epochs": 1, "progress": False}
     trainer.fit(**fit)
-    before, twin = state(trainer), copy.deepcopy(trainer)
+    before, second = state(trainer), copy.deepcopy(trainer)
     tested = {name: fit[name] for name in ("x", "y", "data")}
     curve = trainer.find_lr(**tested, start=1e-6, end=1e-3, steps=10)
-    again = twin.find_lr(**tested, start=1e-6, end=1e-3, steps=10)
+    again = second.find_lr(**tested, start=1e-6, end=1e-3, steps=10)
     assert curve.loss.tolist() == again.loss.tolist()
-    assert state(trainer) == before == state(twin)
-    for each in (trainer, twin):
+    assert state(trainer) == before == state(second)
+    for each in (trainer, second):
         each.fit(**fit)
-    assert before != state(trainer) == state(twin)
+    assert before != state(trainer) == state(second)

@@ -38,9 +38,9 @@ def trained(trainer: gpumlp.Trainer, epochs: int = 2) -> list[bytes]:
     return [on_host(a).tobytes() for a in arrays]
 
 
-def twin_of(trainer: gpumlp.Trainer, way: str) -> gpumlp.Trainer:
-    twin: gpumlp.Trainer = COPIES[way](trainer)
-    return twin
+def copied_trainer(trainer: gpumlp.Trainer, way: str) -> gpumlp.Trainer:
+    second: gpumlp.Trainer = COPIES[way](trainer)
+    return second
 
 
 @pytest.mark.parametrize("way", COPIES)
@@ -49,11 +49,11 @@ def test_copy_trains_as_the_original_does(settings: Any, way: str) -> None:
     net = classifier(regularizer=None)
     trainer = gpumlp.Trainer(net, lr=0.01, batch_size=20, **settings)
     trained(trainer)
-    twin, before = twin_of(trainer, way), net.theta.flat.tobytes()
-    assert (twin.steps, twin.epochs, twin.history.to_dict()) == (
+    second, before = copied_trainer(trainer, way), net.theta.flat.tobytes()
+    assert (second.steps, second.epochs, second.history.to_dict()) == (
         trainer.steps, trainer.epochs, trainer.history.to_dict(),
     )  # fmt: skip
-    ended = trained(twin)
+    ended = trained(second)
     assert net.theta.flat.tobytes() == before
     assert ended == trained(trainer)
     assert ended[0] != before
@@ -68,22 +68,26 @@ def test_copy_in_the_cuda_backend(settings: Any, precision: str) -> None:
     gpu = on_cuda_backend(classifier(precision="float32", regularizer=None), precision=precision)
     trainer = gpumlp.Trainer(gpu, lr=0.01, batch_size=20, **settings)
     trained(trainer)
-    twin = copy.deepcopy(trainer)
-    assert twin.net.backend is gpu.backend
-    assert trained(twin) == trained(trainer)
+    second = copy.deepcopy(trainer)
+    assert second.net.backend is gpu.backend
+    assert trained(second) == trained(trainer)
 
 
 def test_shallow_copy_shares_the_network() -> None:
     trainer = gpumlp.Trainer(classifier(), batch_size=20, ema=0.9)
-    twin = copy.copy(trainer)
-    assert (twin.net, twin.slots, twin.average) == (trainer.net, trainer.slots, trainer.average)
-    assert vars(twin) == vars(trainer)
+    second = copy.copy(trainer)
+    assert (second.net, second.slots, second.average) == (
+        trainer.net,
+        trainer.slots,
+        trainer.average,
+    )
+    assert vars(second) == vars(trainer)
 
 
 def test_copy_before_the_first_step() -> None:
     for way in COPIES:
         trainer = gpumlp.Trainer(classifier(), "muon", batch_size=20, ema=0.9)
-        assert trained(twin_of(trainer, way)) == trained(trainer)
+        assert trained(copied_trainer(trainer, way)) == trained(trainer)
 
 
 # ---- backends ------------------------------------------------------------------------------------
@@ -103,7 +107,7 @@ def test_a_pickled_cuda_backend_is_asked_for_by_name(monkeypatch: pytest.MonkeyP
     trainer = gpumlp.Trainer(gpu, "adamw", batch_size=20, slot_precision="bfloat16", ema=0.9)
     trained(trainer)
     monkeypatch.setattr("gpumlp.backends.cuda.open_device", lambda: HostDevice())
-    twin = twin_of(trainer, "pickle")
-    assert twin.net.precision == "bfloat16"
-    assert device(twin.net) is not device(gpu)
-    assert trained(twin) == trained(trainer)
+    second = copied_trainer(trainer, "pickle")
+    assert second.net.precision == "bfloat16"
+    assert device(second.net) is not device(gpu)
+    assert trained(second) == trained(trainer)

@@ -73,10 +73,10 @@ def test_folded_steps_in_low_precision(name: str, params: Any, omega: Any, preci
     start, runs = net.tensors(), []
     for each in ("float64", precision):
         settings = {"precision": each, "regularizer": omega}
-        twin = gpumlp.MLP(**{**net.config(), "precision": "float64"}, backend="numpy")
-        twin = on_cuda_backend(twin, **settings)
-        twin.assign(start)
-        runs.append(trained(twin, optimizer, None).net)
+        second = gpumlp.MLP(**{**net.config(), "precision": "float64"}, backend="numpy")
+        second = on_cuda_backend(second, **settings)
+        second.assign(start)
+        runs.append(trained(second, optimizer, None).net)
     exact, rough = runs
     assert relative(moved(rough, start), moved(exact, start)) < 8 * EPS["bfloat16"]
     rounded = rough.rounded.flat.values

@@ -106,18 +106,18 @@ def test_linear_least_squares_is_ridge_regression():
 
 
 def test_result_equals_scipys_on_theta_without_padding():
-    net, twin = regression(), regression()
+    net, second = regression(), regression()
 
     def packed(arrays):
         return np.concatenate([a.ravel() for a in arrays])
 
     def objective(theta):
-        names, start = twin.tensors(), 0
+        names, start = second.tensors(), 0
         for name, tensor in names.items():
             names[name] = theta[start : start + tensor.size].reshape(tensor.shape)
             start += tensor.size
-        twin.assign(names)
-        J, d = twin.cost_and_gradients(X, Y, WEIGHTS)
+        second.assign(names)
+        J, d = second.cost_and_gradients(X, Y, WEIGHTS)
         return J, packed(a for pair in zip(d.W, d.b, strict=True) for a in pair)
 
     expected = minimize(

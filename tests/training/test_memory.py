@@ -171,13 +171,13 @@ def test_plan_equals_numbers_computed_by_hand() -> None:
     assert planned.z == 128 * 2 * (256 + 256)
     assert planned.gz == 128 * 2 * (256 + 256)
     assert planned.scratch == 8 * 132 * 32 * 8 * 4
-    told = str(planned).splitlines()
+    message = str(planned).splitlines()
     assert repr(planned) == str(planned)
-    assert told[0].split("  ")[0] == "1,000 examples, batch_size 128"
-    assert told[0].endswith(" MiB")
-    assert len({len(line) for line in told}) == 1
-    assert f"θ in 16 bits {2 * p / 2**20:29,.2f}".split() in [line.split() for line in told]
-    assert told[-2].split() == ["total", f"{planned.total / 2**20:,.2f}"]
+    assert message[0].split("  ")[0] == "1,000 examples, batch_size 128"
+    assert message[0].endswith(" MiB")
+    assert len({len(line) for line in message}) == 1
+    assert f"θ in 16 bits {2 * p / 2**20:29,.2f}".split() in [line.split() for line in message]
+    assert message[-2].split() == ["total", f"{planned.total / 2**20:,.2f}"]
 
 
 # ---- out of memory -------------------------------------------------------------------------------
@@ -209,14 +209,14 @@ def test_out_of_memory_error_suggests_what_fits(precision: str, memory: str) -> 
     def fit() -> None:
         trainer.fit(x, y, 1, **asked, progress=False)
 
-    told = refused(fit, device)
+    message = refused(fit, device)
     assert net.theta.flat.values.tobytes() == before
-    assert str(planned) in told
-    assert told.startswith(
+    assert str(planned) in message
+    assert message.startswith(
         f"out of GPU memory: {planned.missing / 2**20:,.2f} MiB were to be allocated and "
         f"{planned.missing * 2 // 3 / 2**20:,.2f} were free\n"
     )
-    first, *ways = told.splitlines()[-1].removeprefix("use ").split(", or ")
+    first, *ways = message.splitlines()[-1].removeprefix("use ").split(", or ")
     assert first.startswith("accumulate=")
     assert len(ways) == (2 if memory == "normal" else 1)
     assert ways[-1].endswith(' and memory="low"') == (memory == "normal")
@@ -232,33 +232,33 @@ def test_out_of_memory_error_if_no_size_fits() -> None:
     device, net = on_harness("float32", (400, 400))
     trainer = gpumlp.Trainer(net)
     device.limit = device.live + 5_000
-    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
-    assert told.splitlines()[-1] == (
+    message = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert message.splitlines()[-1] == (
         'no batch_size fits; use precision="bfloat16", slot_precision="bfloat16", an optimizer '
         "with less state, a smaller network"
     )
     device, net = on_harness("bfloat16", (400, 400))
     trainer = gpumlp.Trainer(net, "muon", ema=0.9)  # whose slots cannot be of 16 bits
     device.limit = device.live + 5_000
-    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
-    assert told.splitlines()[-1] == (
+    message = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert message.splitlines()[-1] == (
         "no batch_size fits; use ema=None, an optimizer with less state, a smaller network"
     )
     device, net = on_harness("bfloat16", (4,))
     trainer = gpumlp.Trainer(net, "sgd")
     device.limit = device.live + 50_000
     x, y = np.zeros((5000, 12)), np.zeros(5000, int)
-    told = refused(lambda: trainer.fit(x, y, 1, progress=False), device)
-    assert told.splitlines()[-1] == 'no batch_size fits; use data="stream", a smaller network'
+    message = refused(lambda: trainer.fit(x, y, 1, progress=False), device)
+    assert message.splitlines()[-1] == 'no batch_size fits; use data="stream", a smaller network'
 
 
 def test_trainer_out_of_memory_raises() -> None:
     device, net = on_harness("float32", (400, 400))
     for floats in (1, 2):
         device.limit = device.live + floats * 4 * net.theta.layout.size
-        told = refused(lambda: gpumlp.Trainer(net, batch_size=32), device)
-    assert "\n32 examples, batch_size 32 " in told
-    assert 'use precision="bfloat16", slot_precision="bfloat16"' in told
+        message = refused(lambda: gpumlp.Trainer(net, batch_size=32), device)
+    assert "\n32 examples, batch_size 32 " in message
+    assert 'use precision="bfloat16", slot_precision="bfloat16"' in message
     gpumlp.Trainer(net, "sgd", batch_size=32)
 
 
@@ -267,8 +267,8 @@ def test_memory_allocated_by_another_program() -> None:
     device, net = on_harness()
     trainer = gpumlp.Trainer(net)
     device.empties_left = 5
-    told = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
-    assert "another program" in told
+    message = refused(lambda: trainer.fit(X, LABELS, 1, progress=False), device)
+    assert "another program" in message
     device.empties_left = None
     trainer.fit(X, LABELS, 1, progress=False)
 

@@ -192,9 +192,9 @@ def test_weights_are_updated_as_soon_as_their_gradient_is_there() -> None:
         gpumlp.Trainer(gpu, batch_size=16).fit(x, y, 1, metric=None, progress=False)
         calls = device(gpu).calls
         last = max(i for i, call in enumerate(calls) if call.startswith("replay"))
-        told = {"gemm": lambda call: call[5:7], "kernel update": lambda call: "update"}
+        message = {"gemm": lambda call: call[5:7], "kernel update": lambda call: "update"}
         orders.append(" ".join(
-            tell(call) for call in calls[last:] for what, tell in told.items()
+            tell(call) for call in calls[last:] for what, tell in message.items()
             if call.startswith(what)
         ))  # fmt: skip
     assert orders == [
