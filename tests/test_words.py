@@ -1,4 +1,4 @@
-"""The field's terms: the words of a private language that the project once spoke do not come back."""
+"""Words: the private language that the project once spoke does not come back."""
 
 import re
 from pathlib import Path
