@@ -208,7 +208,7 @@ def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
         fitted(gpu, 3, problem(100), clip_norm=1.0)
         return bytes(gpu.theta.flat.values.tobytes())
 
-    want, joined = run(), CudaBackend._joined
+    want, joined = run(), CudaBackend._join
     skipped: list[str] = []
 
     def affine_activation(backend: CudaBackend, *args: Any) -> None:
@@ -218,7 +218,7 @@ def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaBackend, "affine_activation", affine_activation)
     assert run() != want
     assert skipped
-    assert CudaBackend._joined is joined
+    assert CudaBackend._join is joined
 
 
 def launched(accumulate: int, data: str) -> list[list[str]]:

@@ -235,10 +235,9 @@ def test_the_way_is_asked_for_by_name() -> None:
 
 @pytest.mark.parametrize("call", ["fork", "join", "on_side_stream", "defer"])
 def test_branches_are_for_recorded_steps(call: str) -> None:
+    work = [lambda: None] if call in ("on_side_stream", "defer") else []
     with pytest.raises(KernelError, match=f"{call} is only for a step that is recorded"):
-        getattr(HostDevice(), call)(
-            *([lambda: None] if call in ("on_side_stream", "defer") else [])
-        )
+        getattr(HostDevice(), call)(*work)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
