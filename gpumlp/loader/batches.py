@@ -42,18 +42,9 @@ class Batches:
     """
 
     def __init__(
-        self,
-        net: MLP,
-        data: Examples,
-        size: int,
-        seed: int | None,
-        numbers: int,
-        factors: Array,
-        name: str,
-        *,
-        rows: int,
-        low: bool = False,
-    ) -> None:
+        self, net: MLP, data: Examples, size: int, seed: int | None, numbers: int, factors: Array,
+        name: str, *, rows: int, low: bool = False,
+    ) -> None:  # fmt: skip
         backend, m = net.backend, len(data.x)
         self._backend, self._data, self._seed = backend, data, seed
         self._size, self._rows = min(size, m), min(rows, m)

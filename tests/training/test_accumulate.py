@@ -187,7 +187,7 @@ def test_gradients_add_up_as_in_torch(rng: np.random.Generator) -> None:
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None:
-    """Whether what may run beside other work does so as early as it may, or as late."""
+    """Work on side streams runs as early as possible, or as late."""
     found = set()
     for late in (None, False, True):
         net = classifier("silu", precision="float32", regularizer=None)
@@ -200,7 +200,7 @@ def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None
 
 
 def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A further micro-batch would write the h that a branch of the last one still reads."""
+    """The next micro-batch would write the h that a branch of the last one still reads."""
 
     def run() -> bytes:
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
@@ -222,7 +222,7 @@ def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def launched(accumulate: int, data: str) -> list[list[str]]:
-    """What each step of the second epoch asked of the device; minibatches of 20, 20 and 5."""
+    """The device's calls of each step of the second epoch, of 20, 20 and 5 examples."""
     gpu = on_cuda_backend(classifier("relu", precision="float32"))
     calls, steps = device(gpu).calls, []
 

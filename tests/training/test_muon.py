@@ -48,7 +48,7 @@ def orthogonalized(backend: Any, V: Any, scale: float = 1.0) -> Any:
 
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """torch, whose iteration does not round to bfloat16."""
+    """torch with an iteration that does not round to bfloat16."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.clone())
     return torch

@@ -61,7 +61,7 @@ def test_end_kernel() -> None:
 
 
 def calls_of_steps(epochs: int, **settings: Any) -> list[list[str]]:
-    """What each step of a fit asks of the device: four of 16 examples and one of 6 an epoch."""
+    """The device's calls of each step: per epoch four steps of 16 examples and one of 6."""
     gpu, steps = on_cuda_backend(classifier()), []
     calls = device(gpu).calls
 
@@ -103,7 +103,7 @@ def test_recording_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_may_not_be_recorded_is_an_error() -> None:
-    """A stray wait, upload or allocation in a step shows at once."""
+    """A wait, upload or allocation in a recorded step raises immediately."""
     gpu = on_cuda_backend(classifier())
     backend, theta = gpu.backend, gpu.theta.flat
     for work in (
@@ -145,7 +145,7 @@ WAYS = ["branched", "branched, early update"]
 def branched_run(
     precision: str = "float64", late: bool = False, way: str = "branched", **settings: Any
 ) -> Any:
-    """θ, slots and costs of a run whose weight gradients run beside the next hidden gradients."""
+    """θ, slots and costs of a run whose weight gradients are computed on a side stream."""
     gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
     device(gpu).variant, device(gpu).late_branches = way, late
     trainer = trained(gpu, steps=20, **settings)
@@ -160,7 +160,7 @@ def branched_run(
 )  # fmt: skip
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None:
-    """Whether what may run beside other work does so as early as it may, or as late."""
+    """Work on side streams runs as early as possible, or as late."""
     gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
     trainer = trained(gpu, steps=20, **settings)
     want = gpu.theta.flat.values.tobytes(), trainer.slots.values.tobytes(), trainer.history["cost"]
@@ -169,7 +169,7 @@ def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None
 
 
 def test_a_branch_begins_where_its_gradient_is_there() -> None:
-    """∇W[k] beside the way from gz[k] to gz[k−1], and the first layer's in turn."""
+    """∇W[k] is computed during gz[k−1], and the first layer's after it."""
     orders = []
     for late in (False, True):
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
@@ -183,7 +183,7 @@ def test_a_branch_begins_where_its_gradient_is_there() -> None:
 
 
 def test_weights_are_updated_as_soon_as_their_gradient_is_there() -> None:
-    """One update a layer, the last layer's first, and one of the biases; early, or at the end."""
+    """One update per layer, the last layer's first, and one of the biases; early, or at the end."""
     orders = []
     for late in (False, True):
         gpu = on_cuda_backend(classifier("relu", precision="float32"))
@@ -224,7 +224,7 @@ def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_way_is_asked_for_by_name() -> None:
-    """A step's name has all that its time depends on."""
+    """The name of a step has all that its time depends on."""
     gpu = on_cuda_backend(classifier("relu"))
     trained(gpu, steps=20, clip_norm=1.0)
     assert device(gpu).asked_for == [
@@ -242,7 +242,7 @@ def test_branches_are_for_recorded_steps(call: str) -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
 def test_dropped_trainer_is_freed_immediately(backend: str) -> None:
-    """Memory of a device must not wait for Python to look for cycles."""
+    """The memory of a device must not wait for Python's garbage collector."""
     net = classifier()
     net = on_cuda_backend(net) if backend == "harness" else net
     x, y, _ = problem(64)
