@@ -84,10 +84,7 @@ def bench(options: BenchOptions) -> None:
     for file in (options.save, options.plot):
         if file is not None:
             check_writable(file)
-    chosen = cases.choose(
-        _parts(options.case), _parts(options.widths), _parts(options.batch_size, int),
-        _parts(options.precision), _parts(options.optimizer), _parts(options.activation),
-    )  # fmt: skip
+    chosen = _cases(options)
     names = known(_parts(options.peers) or list(PEERS))
     backend = get_backend(options.backend).name
     settings = Settings(
@@ -111,6 +108,13 @@ def bench(options: BenchOptions) -> None:
         raise typer.Exit(130)
     if any(r.competitor == OURS and r.status in ("failed", "refused") for r in found):
         raise typer.Exit(1)
+
+
+def _cases(options: BenchOptions) -> list[cases.Case]:
+    return cases.choose(
+        _parts(options.case), _parts(options.widths), _parts(options.batch_size, int),
+        _parts(options.precision), _parts(options.optimizer), _parts(options.activation),
+    )  # fmt: skip
 
 
 def _report(found: list[Result], options: BenchOptions) -> None:

@@ -12,13 +12,13 @@ import typer
 from gpumlp import callbacks
 from gpumlp.cli import config, output, run_folder
 from gpumlp.cli import options as shared
-from gpumlp.cli.building import TrainingOptions, build
+from gpumlp.cli.building import Built, TrainingOptions, build
 from gpumlp.cli.command import require
 from gpumlp.cli.config import from_file
 from gpumlp.cli.options import option, switch
 from gpumlp.functions import LOSSES, SCHEDULES
 from gpumlp.functions.entry import lookup
-from gpumlp.training import EarlyStopping, scorers
+from gpumlp.training import EarlyStopping, History, scorers
 from gpumlp.training.events import Callback
 from gpumlp.training.metrics import measures
 from gpumlp.training.monitor import Monitor
@@ -132,15 +132,19 @@ def train(options: TrainOptions) -> None:
         )  # fmt: skip
         run_folder.write(folder, net, built.preparation, history, dataset.name)
         config.write(folder / "run.toml", "train", options)
-    written = run_folder.files(options.tensorboard)
-    if options.json:
-        run_folder.print_result_json(dataset, net, history, folder, written)
-    else:
-        if not options.quiet:
-            run_folder.print_history(history, net)
-        run_folder.print_end(history, net, folder, written)
+    _print_result(options, built, history, folder)
     if history.stopped == "interrupted":
         raise typer.Exit(130)
+
+
+def _print_result(options: TrainOptions, built: Built, history: History, folder: Path) -> None:
+    written = run_folder.files(options.tensorboard)
+    if options.json:
+        run_folder.print_result_json(built.dataset, built.net, history, folder, written)
+        return
+    if not options.quiet:
+        run_folder.print_history(history, built.net)
+    run_folder.print_end(history, built.net, folder, written)
 
 
 def _metrics(options: TrainOptions) -> str | list[str]:
