@@ -119,6 +119,14 @@ def test_chunks_equal_one_pass(f, rng, monkeypatch):
         np.testing.assert_allclose(net.forward(x[:rows]), whole[0][:rows], rtol=1e-13, atol=1e-16)
 
 
+def test_cost_and_prediction_equal_cost_and_predict(rng):
+    net = networks.network("tanh", "softmax_cross_entropy", 3, regularizer=gpumlp.L2(0.1))
+    x, y, _ = networks.batch("softmax_cross_entropy", rng, m=23)
+    J, p = net.cost_and_prediction(x, y)
+    assert J == net.cost(x, y)
+    np.testing.assert_array_equal(p, net.predict(x))
+
+
 @pytest.mark.parametrize("f", ACTIVATIONS)
 def test_gradients_do_not_depend_on_intermediate(f, rng):
     net = networks.network([f, "tanh", f], "huber", 4, regularizer=gpumlp.L1(0.01))
