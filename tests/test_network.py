@@ -123,7 +123,7 @@ def test_cost_and_prediction_equal_cost_and_predict(rng):
     net = networks.network("tanh", "softmax_cross_entropy", 3, regularizer=gpumlp.L2(0.1))
     x, y, _ = networks.batch("softmax_cross_entropy", rng, m=23)
     J, p = net.cost_and_prediction(x, y)
-    assert J == net.cost(x, y)
+    assert net.cost(x, y) == J
     np.testing.assert_array_equal(p, net.predict(x))
 
 
