@@ -25,8 +25,9 @@ import sklearn
 from sklearn import datasets, neural_network
 from sklearn.model_selection import train_test_split
 
-from benchmarks.output import show, write
+from benchmarks.output import write
 from gpumlp import estimators
+from gpumlp.cli.output import print_table
 
 Array = npt.NDArray[Any]
 SEEDS, ALPHA, LR = 5, 1e-4, 1e-3
@@ -71,7 +72,7 @@ def main() -> None:
         results["sets"][name] = row = summary(task, scores)
         each = [f"{row[who]['mean']:.4f} ± {row[who]['standard_error']:.4f}" for who in PEERS]
         rows.append((name, *each, f"{row['behind']:.2f}"))
-    show(rows)
+    print_table(rows[0], rows[1:])
     write("accuracy", results)
 
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpumlp.bench.report import aligned
 from gpumlp.bench.timing import Timing, machine
+from gpumlp.cli.output import print_table
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def show(rows: Sequence[Sequence[str]]) -> None:
-    """Print a table."""
-    print(*aligned(rows), sep="\n")
 
 
 def compare(
@@ -31,13 +26,13 @@ def compare(
         ratio_of: the number in the last column.
     """
     table: dict[str, dict[str, Any]] = {}
-    rows = [(title, "median ms", "quartiles ms", ratio.replace("_", " "))]
+    rows = []
     for name, timing in timings.items():
         median, low, high = (1e3 * t for t in (timing.median, *timing.quartiles))
         value = ratio_of(timing)
         rows.append((name, f"{median:.2f}", f"{low:.2f} {high:.2f}", f"{value:.3f}x"))
         table[name] = {"median_ms": median, "quartiles_ms": [low, high], ratio: value}
-    show(rows)
+    print_table([title, "median ms", "quartiles ms", ratio.replace("_", " ")], rows)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -138,9 +139,10 @@ class MLP:
         """λΩ(θ)."""
         backend, theta = self.backend, self.theta
         backend.synchronize()
-        J = backend.full((1,), 0, "float64")
-        backend.penalty(self.regularizer, theta.flat, theta.split, J, None)
-        return float(backend.to_host(J)[0])
+        with self._lock:
+            backend.asarray(np.zeros(1), dtype="float64", out=self._omega)
+            backend.penalty(self.regularizer, theta.flat, theta.split, self._omega, None)
+            return float(backend.to_host(self._omega)[0])
 
     def _outputs(self, x: Array) -> Array:
         x = checks.examples(self.backend, x, self.widths[0])
@@ -276,7 +278,7 @@ class MLP:
         """Return what pickle stores: the settings, the backend's name, and θ on the host."""
         backend = self.backend.name, self.backend.precision
         state = {**vars(self), "backend": backend, "theta": self.tensors()}
-        del state["rounded"], state["layers"], state["_forward"]
+        del state["rounded"], state["layers"], state["_forward"], state["_omega"], state["_lock"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -291,7 +293,8 @@ class MLP:
         self.theta = self.rounded = theta = Parameters.zeros(backend, layout)
         if backend.storage != backend.dtype:
             self.rounded = Parameters.zeros(backend, layout, backend.storage)
-        self.layers = [
-            Layer(W, b, f) for W, b, f in zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
-        ]
+        views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
+        self.layers = [Layer(W, b, f) for W, b, f in views]
         self._forward = ForwardPass()
+        # allocated now, because a fit must not fail for lack of memory after it began
+        self._omega, self._lock = backend.full((1,), 0, "float64"), threading.Lock()
