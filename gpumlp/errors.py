@@ -1,4 +1,9 @@
-"""The errors of gpumlp's own; all others are ValueError or TypeError."""
+"""Our own errors, besides ValueError and TypeError, and the warning for earlier names."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
 
 
 class DeviceError(RuntimeError):
@@ -11,3 +16,14 @@ class OutOfMemoryError(DeviceError):
 
 class CheckpointError(ValueError):
     """A file is no gpumlp checkpoint, is damaged or does not fit.  Nothing was loaded."""
+
+
+def renamed(old: str, new: str) -> property:
+    """An attribute called `old` that returns the attribute `new`, with a DeprecationWarning."""
+
+    def get(self: Any) -> Any:
+        kind = type(self).__name__
+        warnings.warn(f"{kind}.{old} is now {kind}.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(get, doc=f"Deprecated: the earlier name of `{new}`.")

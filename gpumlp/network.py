@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, get_backend
-from gpumlp.errors import CheckpointError
+from gpumlp.errors import CheckpointError, renamed
 from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer
 from gpumlp.functions.activations import layer_activations
 from gpumlp.functions.entry import lookup
@@ -74,7 +74,6 @@ class MLP:
         self.seed = checks.positive_int(seed, "seed", least=0)
         self.loss.check_output(self.f[-1])
         self.backend = get_backend(backend, precision)
-        self.backend.synchronize()
         self._allocate()
         rng = np.random.default_rng(self.seed)
         for layer in self.layers:
@@ -266,9 +265,10 @@ class MLP:
         net._allocate()
         return net
 
+    seen_by = renamed("seen_by", "on_other_backend")
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same network with its own θ; its layers are views of that θ."""
-        self.backend.synchronize()
         net = memo[id(self)] = self.on_other_backend(self.backend)
         self.backend.asarray(self.theta.flat, out=net.theta.flat)
         self.backend.synchronize()
@@ -288,7 +288,8 @@ class MLP:
         self.assign(state["theta"])
 
     def _allocate(self) -> None:
-        """Allocate θ = 0 and what refers to its memory."""
+        """Allocate θ = 0 and all else, so that a fit does not fail for lack of memory later."""
+        self.backend.synchronize()
         backend, layout = self.backend, Layout(self.widths, self.backend.storage.itemsize)
         self.theta = self.rounded = theta = Parameters.zeros(backend, layout)
         if backend.storage != backend.dtype:
@@ -296,5 +297,4 @@ class MLP:
         views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         self.layers = [Layer(W, b, f) for W, b, f in views]
         self._forward = ForwardPass()
-        # allocated now, because a fit must not fail for lack of memory after it began
         self._omega, self._lock = backend.full((1,), 0, "float64"), threading.Lock()

@@ -224,3 +224,13 @@ def test_threads_may_predict_concurrently(rng):
         together = list(pool.map(net.predict, batches * 25))
     for x_alone, x_together in zip(alone * 25, together, strict=True):
         np.testing.assert_allclose(x_together, x_alone, rtol=1e-12)
+
+
+def test_earlier_names_work_with_a_warning():
+    net = gpumlp.MLP([3, 2], backend="numpy")
+    with pytest.warns(DeprecationWarning, match=r"MLP\.seen_by is now MLP\.on_other_backend"):
+        copied = net.seen_by(net.backend)
+    assert copied.widths == net.widths
+    with pytest.warns(DeprecationWarning, match=r"EarlyStopping\.watched is now"):
+        rule = gpumlp.EarlyStopping(monitor="val_metric").watched
+    assert rule.column == "val_metric"

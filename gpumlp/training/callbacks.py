@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Self
 
 from gpumlp import checks
+from gpumlp.errors import renamed
 from gpumlp.io.types import Array
 from gpumlp.network import MLP
 from gpumlp.training.events import Callback, Training
@@ -40,7 +41,14 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         checks.positive_int(self.patience, "patience")
-        Monitor(self.monitor, self.mode, self.min_delta)
+        _ = self.column_rule
+
+    @property
+    def column_rule(self) -> Monitor:
+        """The monitored column, and the rule for an improvement."""
+        return Monitor(self.monitor, self.mode, self.min_delta)
+
+    watched = renamed("watched", "column_rule")
 
 
 class Watch(Monitor):
