@@ -39,7 +39,7 @@ def python(code):
 @pytest.fixture(scope="module")
 def imports():
     fresh_import()  # writes the .pyc files
-    return [fresh_import() for _ in range(5)]
+    return [fresh_import() for _ in range(15)]
 
 
 def test_import_adds_at_most_a_tenth_of_a_second_and_10_mb(imports):
