@@ -5,8 +5,7 @@ with an error.  With ``fit(checkpoint=…, resume=True)`` all callbacks continue
 """
 
 from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger
-from gpumlp.callbacks.models import ModelCheckpoint
-from gpumlp.callbacks.plateau import ReduceOnPlateau
+from gpumlp.callbacks.monitoring import ModelCheckpoint, ReduceOnPlateau
 from gpumlp.callbacks.tracking import MLflow, TensorBoard
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class CSVLogger(Callback):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file: TextIO | None = None
+        self._file: Any = None
 
     def on_fit_begin(self, trainer: Training) -> None:
         """Write the header, and the epochs of a resumed fit."""
@@ -41,9 +41,8 @@ class CSVLogger(Callback):
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Write the epoch's line."""
-        if self._file is not None:
-            self._file.write(_lines([[trainer.history.epochs, *row.values()]]))
-            self._file.flush()
+        self._file.write(_lines([[trainer.history.epochs, *row.values()]]))
+        self._file.flush()
 
     def on_fit_end(self, trainer: Training) -> None:
         """Close the file."""
@@ -59,11 +58,7 @@ def _lines(rows: Iterable[Iterable[Any]]) -> str:
 
 
 class LearningRateLogger(Callback):
-    """Keep the learning rate of each step of a fit, also of the steps before a checkpoint.
-
-    Attributes:
-        lr: (steps,) float64.
-    """
+    """Keep the learning rate of each step of a fit, also of the steps before a checkpoint."""
 
     def __init__(self) -> None:
         self._lr: list[float] = []
@@ -71,7 +66,7 @@ class LearningRateLogger(Callback):
 
     @property
     def lr(self) -> HostVector:
-        """(steps,) float64."""
+        """The learning rates, (steps,) float64."""
         return np.array(self._lr, np.float64)
 
     def on_fit_begin(self, trainer: Training) -> None:

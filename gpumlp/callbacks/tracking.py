@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,8 @@ class TensorBoard(Callback):
             raise ImportError('for TensorBoard: pip install "gpumlp[tracking]"') from error
         # the file's name has the time in seconds: a second fit in this second would overwrite it
         suffix = f".{time.time_ns() % 10**9:09d}"
-        self._writer = SummaryWriter(
-            str(self.folder), purge_step=trainer.steps + 1, filename_suffix=suffix
-        )
+        folder, first = str(self.folder), trainer.steps + 1
+        self._writer = SummaryWriter(folder, purge_step=first, filename_suffix=suffix)
 
     def on_step_end(self, trainer: Training) -> None:
         """Write the learning rate every `lr_every` steps."""
@@ -83,21 +83,18 @@ class TensorBoard(Callback):
         """Write the settings and close the file."""
         if self._writer is None:
             return
-        try:
-            last = trainer.history.row(-1) if trainer.history.epochs else {}
-            final = {f"final/{name}": value for name, value in last.items()}
-            self._writer.add_hparams(settings(trainer), final, "hparams", trainer.steps)
-        finally:
-            self._writer.close()
+        final = {f"final/{name}": value for name, value in trainer.history.row(-1).items()}
+        with closing(self._writer) as writer:
             self._writer = None
+            writer.add_hparams(settings(trainer), final, "hparams", trainer.steps)
 
 
 def _tag(column: str) -> str:
-    """cost → "cost/training", val_cost → "cost/validation"."""
+    """Return "cost/training" for "cost", "cost/validation" for "val_cost"."""
     if column in ("lr", "seconds"):
         return column
     name = column.removeprefix("val_")
-    return f"{name}/training" if name == column else f"{name}/validation"
+    return f"{name}/{'training' if name == column else 'validation'}"
 
 
 class MLflow(Callback):
@@ -166,17 +163,12 @@ class MLflow(Callback):
         self._client, self._resumed = client, False
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
-        """Log the epoch's numbers in one call.
-
-        In the names, a character that MLflow does not allow becomes _.
-        """
+        """Log the epoch's numbers in one call; characters that MLflow does not allow become _."""
         from mlflow.entities import Metric
 
         now, epoch = int(1000 * time.time()), trainer.history.epochs
-        metrics = [
-            Metric(re.sub(r"[^\w\-. :/]", "_", column), value, now, epoch)
-            for column, value in row.items()
-        ]
+        numbers = [(re.sub(r"[^\w\-. :/]", "_", column), row[column]) for column in row]
+        metrics = [Metric(name, value, now, epoch) for name, value in numbers]
         self._client.log_batch(self.run_id, metrics=metrics)
 
     def on_fit_end(self, trainer: Training) -> None:

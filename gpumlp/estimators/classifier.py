@@ -109,7 +109,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     loss: str | Loss = "auto"
     class_weight: Mapping[Any, float] | str | None = None
 
-    _numeric = False
+    _usual_score = staticmethod(accuracy_score)
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -134,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                 "cannot change; leave them out, or use a new estimator"
             )
         validation = (X_val, y_val, sample_weight_val)
-        return self._partial_fit((X, y, sample_weight), validation, unique)
+        return self._fit((X, y, sample_weight), validation, unique, incremental=True)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, or of each label, (m, n_classes), like X."""
@@ -165,8 +165,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._multilabel:
             y = y.toarray() if sp.issparse(y) else y
             return y, y.astype(np.int8)
-        y = column_or_1d(y)
-        codes = _class_codes(y, self.classes_)
+        y, encoder = column_or_1d(y), LabelEncoder()
+        encoder.classes_ = self.classes_
+        try:
+            codes = encoder.transform(y)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{error}; the classes are {', '.join(map(repr, self.classes_.tolist()))}: call fit"
+                " with warm_start=False, or name all of them in the first partial_fit"
+            ) from error
         loss = self._loss_entry()
         if self._output_width(loss) == 1 or loss.target == "class":
             return y, codes
@@ -179,7 +186,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             binary = self._multilabel or len(self.classes_) <= 2
             name = "binary_cross_entropy" if binary else "softmax_cross_entropy"
         loss: Loss = lookup(LOSSES, "loss", name)
-        if loss.target not in (("binary",) if self._multilabel else ("binary", "class")):
+        if loss.target != "binary" and (self._multilabel or loss.target != "class"):
             task = "several labels per example" if self._multilabel else "classification"
             raise ValueError(
                 f"loss {loss.name!r} does not support {task}; pass loss='auto', or use MLPRegressor"
@@ -228,36 +235,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         labels: HostArray = self.classes_[codes]
         return labels
 
-    def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """Return the share of examples with all labels right."""
-        return float(accuracy_score(y, self._decide(p), sample_weight=weights))
-
-
-def _class_codes(y: HostArray, classes: HostArray) -> HostArray:
-    """Return the index of each label of y (m,) in the sorted classes, (m,) int64."""
-    encoder = LabelEncoder()
-    encoder.classes_ = classes
-    try:
-        codes: HostArray = encoder.transform(y)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{error}; the classes are {', '.join(map(repr, classes.tolist()))}: call fit with "
-            "warm_start=False, or name all of them in the first partial_fit"
-        ) from error
-    return codes
-
 
 def _class_weights(
     class_weight: Any, classes: HostArray, codes: HostArray, sample_weight: HostArray | None
 ) -> HostArray:
-    """Return the weight of each class, (n_classes,) float64.
-
-    Args:
-        class_weight: a mapping from classes to weights, or "balanced".
-        classes: (n_classes,) the classes.
-        codes: (m,) the index of each example's class.
-        sample_weight: (m,) or None.
-    """
+    """Return the weight of each class, (n_classes,) float64; `codes` are the examples' classes."""
     if isinstance(class_weight, Mapping):
         known = classes.tolist()
         unknown = [c for c in class_weight if c not in known]

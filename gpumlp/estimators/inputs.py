@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.base import is_regressor
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
@@ -65,20 +66,13 @@ class FitData:
         return FitData(self.x[rows], self.y[rows], self.targets[rows], weights)
 
 
-def supervised(
-    e: Any, X: Any, y: Any, backend: Backend, *, reset: bool, numeric: bool
-) -> tuple[Any, Any]:
+def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tuple[Any, Any]:
     """Return X and y, checked as scikit-learn does; X may be the backend's array, or sparse.
 
-    Args:
-        e: the estimator.
-        X: as `fit` takes it.
-        y: as `fit` takes it.
-        backend: the backend of the network.
-        reset: note the number and the names of the features; else compare them.
-        numeric: y must hold numbers.
+    `reset` notes the number and the names of the features for the estimator e; else they are
+    compared.
     """
-    X, y = as_backend_array(X, backend, "X"), host(y, "y")
+    X, y, numeric = as_backend_array(X, backend, "X"), host(y, "y"), is_regressor(e)
     if not _on_device(X, backend):
         how = {"accept_sparse": "csr", "multi_output": True, "y_numeric": numeric}
         X, y = validate_data(e, X, y, reset=reset, **how)
@@ -102,11 +96,7 @@ def host(a: Any, name: str) -> Any:
 
 
 def dense(X: Any, dtype: npt.DTypeLike) -> Array:
-    """Return X; a sparse X as a dense array of `dtype`.
-
-    Raises:
-        ValueError: the dense array is larger than the machine's memory.
-    """
+    """Return X; a sparse X as a dense array of `dtype`, which the machine's memory must hold."""
     if not sp.issparse(X):
         return X
     size, memory = X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize, _memory()

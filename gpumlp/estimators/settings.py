@@ -26,7 +26,7 @@ from gpumlp.functions import (
 from gpumlp.functions.entry import lookup
 
 SCIKIT_LEARN = {"sigmoid": "logistic", "exponential": "exp"}  # its names where ours differ
-# the step of these optimizers is proportional to the gradient
+# the step of these optimizers is proportional to the gradient, so their learning rate has its unit
 PROPORTIONAL = ("sgd", "momentum", "nesterov")
 
 invscaling = Schedule(
@@ -92,10 +92,9 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
 
 
 def _activation(f: Any) -> Activation:
-    """Return the entry; scikit-learn's "logistic" is our "sigmoid"."""
-    ours = {theirs: name for name, theirs in SCIKIT_LEARN.items()}
-    name = ours.get(f, f) if isinstance(f, str) else f
-    found: Activation = lookup(ACTIVATIONS, "activation", name)
+    """Return the entry, also for scikit-learn's name of it."""
+    ours = next((name for name, theirs in SCIKIT_LEARN.items() if f == theirs), f)
+    found: Activation = lookup(ACTIVATIONS, "activation", ours)
     return found
 
 
@@ -136,11 +135,6 @@ def optimizer(e: Any, unit: float) -> Optimizer:
     except ValueError as error:
         raise ValueError(f"{error}, lbfgs") from None
     return found
-
-
-def step_length(e: Any, rule: Optimizer, unit: float) -> float:
-    """Return the learning rate with which θ changes as in scikit-learn."""
-    return float(e.learning_rate_init * (unit if rule.name in PROPORTIONAL else 1.0))
 
 
 def schedule(e: Any, m: int, rows: int, incremental: bool) -> Schedule:
