@@ -4,9 +4,8 @@ Their files are complete after each epoch, however the fit ends: finished, stopp
 with an error.  With ``fit(checkpoint=…, resume=True)`` all callbacks continue where they stopped.
 """
 
-from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger
+from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger, MLflow, TensorBoard
 from gpumlp.callbacks.monitoring import ModelCheckpoint, ReduceOnPlateau
-from gpumlp.callbacks.tracking import MLflow, TensorBoard
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
 

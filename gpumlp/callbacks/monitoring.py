@@ -184,11 +184,7 @@ class ReduceOnPlateau(Callback):
         return {"settings": self._settings(), **now}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`.
-
-        Raises:
-            CheckpointError: the state is of a callback with other settings.
-        """
+        """Continue from `state`; CheckpointError if it is of a callback with other settings."""
         for name, ours in self._settings().items():
             theirs = state["settings"].get(name)
             if theirs != ours:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -143,10 +143,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the weights of the examples in the training loss."""
         return data.weights
 
-    def _strata(self, data: FitData) -> HostArray | None:
-        """Return the classes that must all occur in the validation share, or None."""
-        return None
-
     @abstractmethod
     def _decide(self, p: HostArray) -> HostArray:
         """Return what `predict` returns, for the network's predictions p (m, n_L)."""
@@ -178,7 +174,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self._begin_fit(first, incremental, val_data is not None)
         history = train(self, net, train_data, val_data, data, incremental)
         self.net_: MLP = net
-        self._end_fit(history, len(train_data), incremental)
+        self._end_fit(history, len(train_data.y), incremental)
         return self
 
     def _fit_data(self, X: Any, y: Any, sample_weight: Any, backend: Backend) -> FitData:
@@ -200,7 +196,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError("X_val and y_val belong together; pass both, or none")
         if not self.early_stopping:
             return data, None
-        return data.split(self.validation_fraction, self._seed, self._strata(data))
+        classes = data.y if is_classifier(self) and data.y.ndim == 1 else None
+        return data.split(self.validation_fraction, self._seed, classes)
 
     def _network(self, backend: Backend, first: bool) -> MLP:
         """Return a new network, or the existing one if the parameters still describe it."""
@@ -242,21 +239,18 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         net = self.net_
         self.t_ += rows * self.n_iter_
         self.n_layers_, self.n_outputs_ = len(net.widths), net.widths[-1]
-        self.out_activation_ = settings.out_activation(net.loss, net.f[-1])
+        last = net.f[-1] if net.loss.link.name == "identity" else net.loss.link
+        self.out_activation_ = settings.SCIKIT_LEARN.get(last.name, last.name)
         self.stopped_ = history.stopped
         self._over = incremental and history.stopped == "early"
         if history.stopped == "interrupted":
-            warnings.warn(
-                f"Training was interrupted after {self.n_iter_} epochs; the estimator can be used",
-                stacklevel=4,
-            )
+            message = f"interrupted after {self.n_iter_} epochs; the estimator can be used"
+            warnings.warn(f"Training was {message}", stacklevel=4)
         elif history.stopped == "finished" and not incremental:
             warnings.warn(
                 f"Training ended after {self.n_iter_} epochs and had not converged; raise max_iter"
-                f"={self.max_iter} or tol={self.tol:g}",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+                f"={self.max_iter} or tol={self.tol:g}", ConvergenceWarning, stacklevel=4,
+            )  # fmt: skip
 
     def _predicted(self, X: Any) -> HostArray:
         """Return the network's predictions of X, (m, n_L), on the host."""

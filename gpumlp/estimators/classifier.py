@@ -197,23 +197,36 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         one = loss.target == "binary" and not self._multilabel and len(self.classes_) <= 2
         return 1 if one else len(self.classes_)
 
-    def _strata(self, data: FitData) -> HostArray | None:
-        return None if self._multilabel else data.y
-
     def _loss_weights(self, data: FitData, incremental: bool) -> HostArray | None:
         """Return the sample weights times the class weights."""
-        if self.class_weight is None:
+        by_class, known = self.class_weight, self.classes_.tolist()
+        if by_class is None:
             return data.weights
         if self._multilabel:
             raise ValueError("class_weight needs one class per example; pass sample_weight instead")
-        if incremental and self.class_weight == "balanced":
+        codes = np.searchsorted(self.classes_, data.y)
+        if isinstance(by_class, Mapping):
+            unknown = [c for c in by_class if c not in known]
+            if unknown:
+                raise ValueError(
+                    f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are"
+                    f" {', '.join(map(repr, known))}"
+                )
+            weights = np.array([by_class.get(c, 1.0) for c in known], np.float64)
+        elif by_class != "balanced":
+            raise ValueError(
+                f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
+            )
+        elif incremental:
             raise ValueError(
                 'class_weight="balanced" needs all examples at once; pass partial_fit a dict, for '
                 "example from sklearn.utils.class_weight.compute_class_weight"
             )
-        codes = np.searchsorted(self.classes_, data.y)
-        weights = _class_weights(self.class_weight, self.classes_, codes, data.weights)[codes]
-        return weights if data.weights is None else weights * data.weights
+        else:
+            count = np.bincount(codes, data.weights, minlength=len(known))
+            even = count.sum() / len(known)
+            weights = np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
+        return weights[codes] if data.weights is None else weights[codes] * data.weights
 
     def _probabilities(self, p: HostArray) -> HostArray:
         """Return (m, n_classes) probabilities; each row adds up to 1, except of several labels."""
@@ -234,26 +247,3 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         codes = (p[:, 0] > 0.5) * (len(self.classes_) - 1) if one else p.argmax(axis=1)
         labels: HostArray = self.classes_[codes]
         return labels
-
-
-def _class_weights(
-    class_weight: Any, classes: HostArray, codes: HostArray, sample_weight: HostArray | None
-) -> HostArray:
-    """Return the weight of each class, (n_classes,) float64; `codes` are the examples' classes."""
-    if isinstance(class_weight, Mapping):
-        known = classes.tolist()
-        unknown = [c for c in class_weight if c not in known]
-        if unknown:
-            raise ValueError(
-                f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are "
-                f"{', '.join(map(repr, known))}"
-            )
-        return np.array([class_weight.get(c, 1.0) for c in known], np.float64)
-    if class_weight != "balanced":
-        raise ValueError(
-            f'class_weight must be "balanced" or a dict by class, got {class_weight!r}'
-        )
-    count = np.bincount(codes, sample_weight, minlength=len(classes))
-    even = count.sum() / len(classes)
-    weights: HostArray = np.divide(even, count, out=np.zeros(len(classes)), where=count > 0)
-    return weights

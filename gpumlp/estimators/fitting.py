@@ -42,10 +42,11 @@ def train(
     `incremental` trains for one epoch, with the optimizer's state so far.
     """
     unit, weights = settings.loss_unit(net.loss, net.widths[-1]), e._loss_weights(data, incremental)
-    rows = settings.batch_size(e, len(data))
+    size = 200 if e.batch_size == "auto" else int(e.batch_size)
+    rows = len(data.y) if e.solver == "lbfgs" else min(size, len(data.y))
     weight_per_batch = rows if weights is None else rows * (float(weights.mean()) or 1.0)
     net.regularizer = settings.regularizer(e, weight_per_batch, unit)
-    callbacks = [EpochLog(e, net, unit), *(e.callbacks or ())]
+    callbacks = [EpochLog(e, unit), *(e.callbacks or ())]
     if getattr(e, "_skl_callbacks", None) or hasattr(e, "_parent_callback_ctx"):
         callbacks.append(TaskCallback(e, net, *given))
     named: dict[str, Any] = {"sample_weight": weights, "callbacks": callbacks, "metric": None}
@@ -68,7 +69,18 @@ def _train_by_minibatches(
     e: Any, net: MLP, data: FitData, rows: int, unit: float, incremental: bool,
     named: dict[str, Any],
 ) -> History:  # fmt: skip
-    trainer = _trainer(e, net, len(data), rows, unit, incremental)
+    """Train with `rows` examples per step; `partial_fit` continues with the optimizer's state."""
+    rule = settings.optimizer(e, unit)
+    lr = e.learning_rate_init * (unit if rule.name in settings.PROPORTIONAL else 1.0)
+    lr = lr * e._slowed / e.learning_rate_init
+    schedule = settings.schedule(e, len(data.y), rows, incremental)
+    clip_norm = None if e.clip_norm is None else e.clip_norm / unit
+    trainer = Trainer(net, rule, lr, rows, schedule, clip_norm, e._seed, shuffle=e.shuffle)
+    trainer.epochs = len(e.loss_curve_)  # so that every epoch of all fits has its own order
+    last_rule, steps, arrays = e._optimizer
+    if last_rule == rule:
+        stepping.restore(trainer, arrays, shown=False)
+        trainer.steps = steps
     epochs = 1 if incremental else e.max_iter
     try:
         history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
@@ -79,26 +91,10 @@ def _train_by_minibatches(
             "sklearn.preprocessing.StandardScaler"
         ) from error
     if incremental:
-        e._optimizer = (trainer.optimizer, trainer.steps, stepping.state(trainer))
+        e._optimizer = (rule, trainer.steps, stepping.state(trainer))
     if trainer.stop and history.stopped == "finished":
         history.stopped = "early"  # the rule ended the fit in its last epoch
     return history
-
-
-def _trainer(e: Any, net: MLP, m: int, rows: int, unit: float, incremental: bool) -> Trainer:
-    """Return a trainer for m examples; `partial_fit` continues with the optimizer's state."""
-    rule = settings.optimizer(e, unit)
-    lr = e.learning_rate_init * (unit if rule.name in settings.PROPORTIONAL else 1.0)
-    lr = lr * e._slowed / e.learning_rate_init
-    schedule = settings.schedule(e, m, rows, incremental)
-    clip_norm = None if e.clip_norm is None else e.clip_norm / unit
-    trainer = Trainer(net, rule, lr, rows, schedule, clip_norm, e._seed, shuffle=e.shuffle)
-    trainer.epochs = len(e.loss_curve_)  # so that every epoch of all fits has its own order
-    last_rule, steps, arrays = e._optimizer
-    if last_rule == rule:
-        stepping.restore(trainer, arrays, shown=False)
-        trainer.steps = steps
-    return trainer
 
 
 def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float]:
@@ -122,8 +118,8 @@ class EpochLog(Callback):
     estimator e may be those of earlier fits.  `unit` is that of `settings.loss_unit`.
     """
 
-    def __init__(self, e: Any, net: MLP, unit: float) -> None:
-        self._e, self._net, self._unit = e, net, unit
+    def __init__(self, e: Any, unit: float) -> None:
+        self._e, self._unit = e, unit
         self._loss = Monitor("cost", "min", e.tol, scikit_learn=True)
         self._score = Monitor("val_metric", "max", e.tol, scikit_learn=True)
         self._loss.best, self._score.best = e.best_loss_, e.best_validation_score_
@@ -142,7 +138,7 @@ class EpochLog(Callback):
         if "val_cost" in row:
             loss, score = self._unit * row["val_cost"], row["val_metric"]
             line += f", validation loss {loss:.6g}, score {score:.6g}"
-            self._note_validation(loss, score)
+            self._note_validation(trainer.net, loss, score)
         if e.verbose:
             print(line)
         e._waited = self._watched.waited
@@ -150,15 +146,14 @@ class EpochLog(Callback):
         if stops and e._waited > e.n_iter_no_change and not self._lower_rate(trainer):
             trainer.stop = True
 
-    def _note_validation(self, loss: float, score: float) -> None:
+    def _note_validation(self, net: MLP, loss: float, score: float) -> None:
         """Append to the validation curves; with early stopping, copy θ of the best score."""
         e = self._e
         e.validation_loss_curve_.append(loss)
         e.validation_scores_.append(score)
         if e.early_stopping and score > e.best_validation_score_:
-            backend = self._net.backend
-            out = e._best if backend.owns(e._best) else None  # a copied estimator's is on the host
-            e._best = backend.asarray(self._net.theta.flat, out=out)
+            out = e._best if net.backend.owns(e._best) else None  # a copied e's is on the host
+            e._best = net.backend.asarray(net.theta.flat, out=out)
         self._score.update(score)
         e.best_validation_score_ = self._score.best
 

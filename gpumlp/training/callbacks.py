@@ -201,11 +201,9 @@ def progress_display(progress: bool | None, total: int, done: Callable[[], int])
 class Interrupt:
     """A context in which the first Ctrl-C only sets `requested`: the current step is completed.
 
-    The second Ctrl-C raises KeyboardInterrupt immediately.
-
-    Python handles signals only in the main thread; in another thread this context does nothing.
-    It also does nothing if SIGINT is ignored, as under nohup or in a shell's background job: the
-    signal stays ignored.
+    The second Ctrl-C raises KeyboardInterrupt immediately.  The context does nothing in a thread
+    other than the main one, where Python handles no signals, and if SIGINT is ignored, as under
+    nohup or in a shell's background job.
     """
 
     def __init__(self) -> None:

@@ -27,10 +27,7 @@ Measure = Callable[[HostArray, HostArray, HostArray | None], float]
 def accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
     """Return the share of examples whose class is predicted right.
 
-    Args:
-        y: (m,) labels, or (m, n) probabilities, of which the largest counts.
-        p: (m, n) predicted probabilities, of which the largest counts.
-        weights: (m,) weights of the examples, or None.
+    y are labels (m,) or probabilities (m, n); of those, and of p (m, n), the largest counts.
     """
     labels = y if y.ndim == 1 else y.argmax(axis=1)
     return float(np.average(labels == p.argmax(axis=1), weights=weights))
@@ -139,15 +136,11 @@ class Evaluation:
         accepted = backend.accepts(data.y, data.target)  # else the targets are cast chunk by chunk
         self._targets = None if accepted else backend.empty((rows, *data.y.shape[1:]), data.target)
         self._measures = measures(net.loss, metric)
+        self.columns = ["cost", *self._measures]  # the names in the result of `measure`
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
             y = data.y if isinstance(data.y, np.ndarray) else backend.to_host(data.y)
             self._y = y.astype(data.target, copy=False)
-
-    @property
-    def columns(self) -> list[str]:
-        """The names in the result of `measure`."""
-        return ["cost", *self._measures]
 
     def validate(self, whose: str) -> None:
         """Raise ValueError if a scorer has no score for these targets, whatever is predicted."""

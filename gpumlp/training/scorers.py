@@ -35,12 +35,9 @@ class Scorer:
     scorer: Any
 
     def __call__(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """Return the score of the predictions; NaN, with a warning, where it is undefined.
+        """Return the score of what `MLP.predict` returned; NaN, with a warning, if undefined.
 
-        Args:
-            y: the targets, as `fit` takes them.
-            p: (m, n) what `MLP.predict` returned.
-            weights: (m,) weights of the examples, or None.  A scorer without weights ignores them.
+        A scorer without weights ignores those of the examples.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # undefined scores show as 0 or NaN
