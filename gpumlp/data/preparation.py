@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
@@ -14,9 +14,9 @@ from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting
 from gpumlp.data.dataset import Dataset
+from gpumlp.data.fitting import Numbers
 from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import Matrix, Scratch
-from gpumlp.data.statistics import Numbers, statistics
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -91,15 +91,15 @@ class Preparation:
         fitting.check_impute(impute)
         positive_int(max_categories, "max_categories")
         positive_int(min_frequency, "min_frequency")
-        found = statistics(train.x, train.features, train.categories)
+        found = fitting.statistics(train.x, train.features, train.categories)
         fitting.check_missing(train, found, impute)
         categories, others = fitting.select_categories(train, found, max_categories, min_frequency)
-        numeric = np.array([name not in train.categories for name in train.features])
+        numeric = np.array([name not in categories for name in train.features])
         shift = scale = y_shift = y_scale = None
         if x:
-            names = [n for n in train.features if n not in train.categories]
-            mean, std = found.of_columns(numeric).moments(names)
-            shift, scale = fitting.place(mean, numeric, 0), fitting.place(std, numeric, 1)
+            mean, std = found.moments(train.features)
+            shift = tuple(np.where(numeric, mean, 0).tolist())
+            scale = tuple(np.where(numeric, std, 1).tolist())
         fill = fitting.fill_values(train, found, numeric, impute)
         if y:
             y_shift, y_scale = fitting.target_moments(train)
@@ -138,18 +138,16 @@ class Preparation:
         out = np.zeros((len(x), len(self.columns)))
         at = 0
         for j, name in enumerate(self.features):
-            known = self.categories.get(name)
-            if known is None:
-                out[:, at] = x[:, j]
-                at += 1
-            else:
-                words = (categories or self.categories)[name]
-                positions = fitting.input_positions(words, known, name in self.others)
-                code = np.where(gone[:, j], len(words), x[:, j]).astype(np.int64)
-                chosen = np.where(gone[:, j], -1, positions[code])
+            if name in self.categories:
+                at_words = self._positions(name, (categories or self.categories)[name])
+                # −1 is the last position, that of a missing value
+                chosen = at_words[np.where(gone[:, j], -1, x[:, j]).astype(np.int64)]
                 hot = np.flatnonzero(chosen >= 0)
                 out[hot, at + chosen[hot]] = 1
-                at += len(known) + (name in self.others)
+                at += len(self.categories[name]) + (name in self.others)
+            else:
+                out[:, at] = x[:, j]
+                at += 1
             if name in self.holes:
                 out[:, at] = gone[:, j]
                 at += 1
@@ -175,8 +173,7 @@ class Preparation:
         """`inputs` for x (m, n) of any size, in the network's dtype; in a mapped file if large.
 
         Raises:
-            ValueError: values exceed the dtype, or are missing and not filled.
-            OSError: the disk is full.
+            ValueError, OSError: values exceed the dtype; or as `inputs` and `Scratch.file`.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
         for rows in chunks(x):
@@ -224,15 +221,13 @@ class Preparation:
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`, for the contents `extra` of the file `path`.
 
-        Older files have no holes and no categories.
-
         Raises:
             CheckpointError: the file does not describe its data.
         """
         try:
             data = extra["data"]
-            later: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
-            known = {field.name: {**later, **data}[field.name] for field in fields(cls)}
+            older: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
+            known = {field.name: {**older, **data}[field.name] for field in fields(cls)}
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} does not say what data it was trained on: models of `gpumlp train` do; "
@@ -251,3 +246,13 @@ class Preparation:
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling them: drop those rows, or train it again"
         )
+
+    def _positions(self, name: str, words: Sequence[str]) -> HostArray:
+        """For each word its position among the column's inputs, −1 for none.
+
+        Then that of any other word, and that of a missing value.
+        """
+        known = self.categories[name]
+        at = {word: i for i, word in enumerate(known)}
+        rest = len(known) if name in self.others else -1
+        return np.array([*(at.get(word, rest) for word in words), rest, -1])
