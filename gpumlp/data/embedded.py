@@ -38,9 +38,8 @@ def _library(module: str, distribution: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f'this data set is part of {distribution}: pip install "gpumlp[cli]"'
-        ) from error
+        need = f'this data set is part of {distribution}: pip install "gpumlp[cli]"'
+        raise ImportError(need) from error
 
 
 EMBEDDED: MappingProxyType[str, Callable[[], Raw]] = MappingProxyType(
