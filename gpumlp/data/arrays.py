@@ -26,12 +26,8 @@ def read_npz(
 ) -> Raw:
     """Read the arrays x (or X) and y (or Y) of a .npz file; a `target` is another name for y.
 
-    Args:
-        path: the file.
-        target: which target to read; None for the usual one.
-        features: the names of x's columns, in order; None for x0, x1, …
-        labelled: whether to read the target.
-        scratch: decides whether x is in memory or in a file.
+    x's columns are called `features`, or x0, x1, … The target is read if it is `labelled`;
+    `scratch` decides whether x is in memory or in a file.
 
     Raises:
         ValueError, TypeError: the file is damaged, or its arrays cannot be used.
@@ -65,10 +61,7 @@ def read_npz(
 def read_npy(
     path: Path, target: str | None, features: Sequence[str] | None, labelled: bool, scratch: Scratch
 ) -> Raw:
-    """Read the table (m, columns) of a .npy file as `read_npz` does.
-
-    Column number `target` is the target, the last one if it is None.
-    """
+    """Read a .npy file like `read_npz`: a table, of which the target is a column, or the last."""
     try:
         if scratch.on_disk(path.stat().st_size):
             table: Any = _open(path.open("rb"))

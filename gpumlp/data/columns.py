@@ -135,10 +135,8 @@ class Column:
         index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         words = encoded.dictionary.to_pylist()
         at = np.array([*map(self._position, words), np.nan])
-        if len(self.words) >= len(self.counts):
-            self.counts = np.append(
-                self.counts, np.zeros(len(self.words) + 1 - len(self.counts), np.int64)
-            )
+        more = len(self.words) + 1 - len(self.counts)
+        self.counts = np.append(self.counts, np.zeros(max(more, 0), np.int64))
         present = np.isfinite(at[:-1])
         frequency = np.bincount(index[index >= 0], minlength=len(words))
         np.add.at(self.counts, at[:-1][present].astype(int), frequency[present])
@@ -155,20 +153,12 @@ class Column:
 
 
 class TargetColumn(Column):
-    """The column to predict.
+    """The column to predict."""
 
-    Attributes:
-        has_words: whether the last piece held words, so that its numbers are positions.
-    """
-
-    has_words = False
+    has_words = False  # whether the last piece held words, so that its numbers are positions
 
     def values(self, column: Any) -> HostArray:
-        """An Arrow column as numbers (m,) of their own type, or as the positions of its words.
-
-        Raises:
-            TypeError: the column holds neither numbers nor words.
-        """
+        """An Arrow column as numbers (m,) of their own type, or as the positions of its words."""
         import pyarrow as pa
 
         self.missing += column.null_count

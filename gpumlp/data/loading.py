@@ -121,13 +121,9 @@ def _read(
 ) -> tuple[str, Raw]:  # fmt: skip
     """The name of the data set and its contents."""
     name = os.fspath(source)
-    if _suffix(source) in TABLES:
-        path = _path(name)
-        name = path.stem
-        raw = Table(path, target, like, labelled, categorical).raw(scratch)
-    elif categorical:
+    if categorical and _suffix(source) not in TABLES:
         raise ValueError(f"{name} has no columns with names; leave out --categorical")
-    elif name in EMBEDDED:
+    if name in EMBEDDED:
         raw = EMBEDDED[name]()
         if target is not None and like is None:
             raise ValueError(f"{name} has a target of its own; leave out --target")
@@ -139,8 +135,11 @@ def _read(
     else:
         path = _path(name)
         name = path.stem
-        features = None if like is None else like.features
-        raw = ARRAYS[_suffix(path)](path, target, features, labelled, scratch)
+        if _suffix(path) in TABLES:
+            raw = Table(path, target, like, labelled, categorical).raw(scratch)
+        else:
+            features = None if like is None else like.features
+            raw = ARRAYS[_suffix(path)](path, target, features, labelled, scratch)
     for count, what in zip(raw.x.shape, ("rows", "feature columns"), strict=True):
         if count == 0:
             raise ValueError(f"{source} has no {what}")
@@ -204,10 +203,7 @@ def _task(raw: Raw, y: HostArray) -> str:
 def _labels(
     name: str, y: HostArray, words: tuple[str, ...] | None, classes: tuple[str, ...] | None
 ) -> tuple[HostArray, tuple[str, ...]]:
-    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order.
-
-    words: what the numbers in y stand for; None if y itself holds the names.
-    """
+    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order."""
     if y.ndim != 1:
         raise ValueError(
             f"{name}: the target has shape {y.shape}; a classification takes labels of shape "

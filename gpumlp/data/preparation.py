@@ -80,8 +80,7 @@ class Preparation:
             y: whether to standardise targets.
             impute: what replaces missing values: the "mean" or "median" of the column's other
                 values; or "refuse" to raise an error.
-            max_categories: the largest number of categories of a column with an input of their own,
-                chosen by frequency.
+            max_categories: the largest number of categories of a column with an input of their own.
             min_frequency: the smallest frequency of a category with an input of its own.
 
         Raises:

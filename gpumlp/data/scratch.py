@@ -79,14 +79,6 @@ class FileMatrix(LazyMatrix):
         """The number of the open file."""
         return self.file.fileno()
 
-    def mapped(self) -> HostArray:
-        """All rows as a mapped array, to be read in any order."""
-        self.file.flush()
-        array = np.memmap(self.file, self.dtype, "r", self._offset, self.shape)
-        # a temporary file has no name by which `io.mapped.rows_of` could open it again
-        array.file = self  # type: ignore[attr-defined]
-        return array
-
 
 class SelectedMatrix(LazyMatrix):
     """Some columns of another matrix, in another dtype; `index`: its rows, ascending, or all."""
@@ -194,6 +186,12 @@ class Store:
         return out
 
     def array(self) -> HostArray:
-        """All rows as an array, which maps the file if they are in one."""
+        """All rows as an array, which maps the file if they are in one, to be read in any order."""
         rows = self.rows()
-        return rows.mapped() if isinstance(rows, FileMatrix) else rows
+        if not isinstance(rows, FileMatrix):
+            return rows
+        rows.file.flush()
+        array = np.memmap(rows.file, rows.dtype, "r", 0, rows.shape)
+        # a temporary file has no name by which `io.mapped.rows_of` could open it again
+        array.file = rows  # type: ignore[attr-defined]
+        return array

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.columns import Column, TargetColumn, is_text
+from gpumlp.data.columns import Column, TargetColumn, is_text, problem_of
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
 from gpumlp.data.preparation import Preparation
@@ -21,15 +21,10 @@ BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
 
 
 class Table:
-    """The columns of a .csv or .parquet file.
+    """The columns of a .csv or .parquet file; it is read to learn from, or for the model `like`.
 
-    Args:
-        path: the file.
-        target: the column of y.
-        like: the preparation of the model that reads the file: it has the columns of x, in order,
-            and the categories; None to learn from all columns but the target.
-        labelled: whether y is wanted.
-        categorical: columns that hold categories, whatever their values look like.
+    The target is read if it is `labelled`. The columns in `categorical` hold categories, whatever
+    their values look like.
 
     Raises:
         ValueError, TypeError: the file is damaged, or columns are missing.
@@ -68,11 +63,7 @@ class Table:
         self._text = {*categorical, *self._known}
 
     def pieces(self) -> Iterator[Raw]:
-        """Some rows at a time, checked, for the model `like`.
-
-        Raises:
-            ValueError, TypeError: as `raw`, for the rows so far.
-        """
+        """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
         for x, y in self._read():
             self._check()
             words = self._target is not None and self._target.has_words and self._target.words
@@ -177,18 +168,10 @@ def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
             "semicolons, tabs or |, not by spaces or other characters"
         )
     double = sorted({name for name in names if names.count(name) > 1})
-    if all(_is_number(name) for name in names):
+    if problem_of(dict.fromkeys(names, 1)).kind == "text":
         raise ValueError(f"{path} has no header: its first line must name the columns")
     if double:
         raise ValueError(f"{path} has several columns of one name: {listed(double)}; rename them")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _dtype(kinds: dict[str, Any] | None, names: Sequence[str]) -> np.dtype[Any]:
