@@ -134,23 +134,18 @@ class Preparation:
             x = (x - np.array(self.shift)) / np.array(self.scale)
         if not self.holes and not self.categories:
             return x
-        out = np.zeros((len(x), len(self.columns)))
-        at = 0
+        blocks: list[HostArray] = []
         for j, name in enumerate(self.features):
             if name in self.categories:
-                at_words = self._positions(name, (categories or self.categories)[name])
-                # −1 is the last position, that of a missing value
-                chosen = at_words[np.where(gone[:, j], -1, x[:, j]).astype(np.int64)]
-                hot = np.flatnonzero(chosen >= 0)
-                out[hot, at + chosen[hot]] = 1
-                at += len(self.categories[name]) + (name in self.others)
+                n = len(self.categories[name]) + (name in self.others)
+                positions = self._positions(name, (categories or self.categories)[name])
+                code = np.where(gone[:, j], -1, x[:, j]).astype(np.int64)
+                blocks.append(np.eye(n + 1, n)[positions[code]])  # row −1 is zero
             else:
-                out[:, at] = x[:, j]
-                at += 1
+                blocks.append(x[:, [j]])
             if name in self.holes:
-                out[:, at] = gone[:, j]
-                at += 1
-        return out
+                blocks.append(gone[:, [j]])
+        return np.hstack(blocks, dtype=np.float64)
 
     def unseen_counts(self, x: HostArray) -> HostArray:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
@@ -224,9 +219,9 @@ class Preparation:
             CheckpointError: the file does not describe its data.
         """
         try:
-            data = extra["data"]
             older: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
-            known = {field.name: {**older, **data}[field.name] for field in fields(cls)}
+            data = older | extra["data"]
+            known = {field.name: data[field.name] for field in fields(cls)}
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} does not say what data it was trained on: models of `gpumlp train` do; "
@@ -247,11 +242,10 @@ class Preparation:
         )
 
     def _positions(self, name: str, words: Sequence[str]) -> HostArray:
-        """For each word its position among the column's inputs, −1 for none.
+        """The input of the column for each word, for any other word and for a missing value.
 
-        Then that of any other word, and that of a missing value.
+        It is −1 if there is none.
         """
-        known = self.categories[name]
-        at = {word: i for i, word in enumerate(known)}
-        rest = len(known) if name in self.others else -1
+        at = {word: i for i, word in enumerate(self.categories[name])}
+        rest = len(at) if name in self.others else -1
         return np.array([*(at.get(word, rest) for word in words), rest, -1])

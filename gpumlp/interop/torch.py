@@ -51,8 +51,7 @@ def linear_activation(
     if _autocasts(x):
         kind = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t.dtype == torch.float64 else t.to(kind) for t in (x, weight, bias))
-    trained = x.requires_grad or weight.requires_grad or bias.requires_grad
-    keep = torch.is_grad_enabled() and trained
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
     h: Tensor = torch_ops.layer(x, weight, bias, activation, params, keep)[0]
     return h
 

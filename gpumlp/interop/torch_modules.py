@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -197,7 +197,9 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     """The Linears, and the activation after each."""
     linears: list[Any] = []
     functions: list[Activation | None] = []
-    for name, part in _parts(module):
+    for name, part in module.named_modules(remove_duplicate=False):
+        if isinstance(part, nn.Sequential):
+            continue
         if type(part) is nn.Linear:
             if linears and part.in_features != linears[-1].out_features:
                 raise ValueError(
@@ -225,15 +227,6 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     if not linears:
         raise ValueError("module has no Linear; pass torch.nn.Sequential(Linear, activation, …)")
     return linears, [f or ACTIVATIONS["identity"] for f in functions]
-
-
-def _parts(module: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a nested Sequential, with their names in its `state_dict`."""
-    for name, part in module._modules.items():  # children() gives a repeated module only once
-        if isinstance(part, nn.Sequential):
-            yield from _parts(part, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", part
 
 
 def _advice(module: nn.Module) -> str:
