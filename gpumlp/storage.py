@@ -106,17 +106,10 @@ def _widths(path: PathLike, tensors: Tensors) -> list[int]:
 # ---- any file ------------------------------------------------------------------------------------
 
 
-def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a digest of its contents: see `atomic_write`."""
-    _write(path, tensors, metadata, digest=True)
-
-
-def write_plain(path: PathLike, tensors: Tensors) -> None:
-    """Write a safetensors file like torch: tensors without settings and without a digest."""
-    _write(path, tensors, {"format": "pt"}, digest=False)
-
-
-def _write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str], digest: bool) -> None:
+def write(
+    path: PathLike, tensors: Tensors, metadata: Mapping[str, str], digest: bool = True
+) -> None:
+    """Write a safetensors file, with a digest of its contents unless `digest` is false."""
     # safetensors silently writes wrong bytes for arrays that are not C-contiguous
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     sha256 = {"sha256": _digest(arrays, metadata)} if digest else {}

@@ -6,12 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.io.mapped import FileRows, rows_of
-from gpumlp.io.threads import Threads
+from gpumlp.io.threads import Threads, blocks
 from gpumlp.io.types import HostArray
 
 Index = npt.NDArray[np.int64]
-
-BLOCK_BYTES = 512 << 10  # of the wider of source and output, for one item of `Threads.map`
 
 
 def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out: HostArray) -> None:
@@ -29,11 +27,9 @@ def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out:
             np.copyto(out[part], rows, casting="unsafe")
 
     width = max(source.dtype.itemsize, out.itemsize) * out[0].size
-    size = max(1, BLOCK_BYTES // max(1, width))
-    parts = [slice(i, min(i + size, len(index))) for i in range(0, len(index), size)]
     if isinstance(source, FileRows):  # many short calls: the interpreter's lock makes threads slow
         threads = Threads(1)
-    threads.map(block, parts)
+    threads.map(block, blocks(0, len(index), width))
 
 
 class HostFeed:

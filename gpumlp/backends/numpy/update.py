@@ -5,15 +5,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.numpy.blocks import over_flat, over_theta
 from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
-from gpumlp.io.threads import Threads
+from gpumlp.io.threads import Threads, blocks
 from gpumlp.io.types import HostArray as Array
+
+
+def over_theta(
+    threads: Threads, block: Callable[[slice, float], Any], theta: Array, split: int,
+    regularizer: Regularizer, part: tuple[int, int] | None = None,
+) -> list[Any]:  # fmt: skip
+    """The results of block(entries, strength) for blocks of θ, first of weights, then of biases.
+
+    strength: the factor of λΩ for weights or for biases.
+    part: (first, end), to visit only these entries of θ.
+    """
+    begin, end = part or (0, len(theta))
+    regions = (begin, min(split, end)), (max(split, begin), end)
+    items = [
+        (entries, strength)
+        for (low, high), strength in zip(regions, regularizer.strengths(), strict=True)
+        for entries in blocks(low, high, theta.itemsize)
+    ]
+    return threads.map(lambda item: block(*item), items)
 
 
 def gradient_norm(
@@ -86,7 +105,7 @@ def average(threads: Threads, theta: Array, mean: Array, decay: float, t: float)
             difference *= d
             np.subtract(theta[at], difference, out=mean[at])
 
-    over_flat(threads, block, theta)
+    threads.over_rows(block, theta)
 
 
 def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:
