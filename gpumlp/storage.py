@@ -130,7 +130,8 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
         raise FileNotFoundError(f"there is no file {path}")
     data = Path(path).read_bytes()
     try:
-        metadata = _metadata(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__", {}))
         tensors = load(data)
     except Exception as error:  # of safetensors' own class or, for some headers, of others
         raise CheckpointError(
@@ -199,12 +200,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    return dict(header.get("__metadata__", {}))
 
 
 def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:

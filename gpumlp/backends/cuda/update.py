@@ -1,6 +1,6 @@
-"""The CUDA backend's launches over all of θ: penalty, clipping, update, average, rounding.
+"""The CUDA backend's launches over all of θ: penalty, clipping, update, average.
 
-`gpumlp.backends.operations` describes the arrays and numbers.
+`gpumlp.backends.operations` describes each of them, with its arrays and numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ def penalty(
     kernels: Kernels, regularizer: Regularizer, theta: Array, split: int, J: Array,
     dtheta: Array | None,
 ) -> None:  # fmt: skip
-    """J ← J + λΩ(θ) and, if dtheta is given, dθ ← dθ + λ∇Ω(θ)."""
     geometry = kernels.flat(len(theta))
     add, gradient = (0, theta) if dtheta is None else (1, dtheta)
     regions = kernels.regions(regularizer, theta, split)
@@ -37,7 +36,6 @@ def clip(
     kernels: Kernels, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
     max_norm: float, scaling: Array, control: Array, scales_loss: bool,
 ) -> None:  # fmt: skip
-    """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂)."""
     geometry = kernels.flat(len(theta))
     regions = kernels.regions(regularizer, theta, split)
     kernels.launch(
@@ -55,7 +53,6 @@ def optimizer_step(
     dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
     part: tuple[int, int] | None, groups: Array | None,
 ) -> None:  # fmt: skip
-    """θ, rounded and slots ← one step of the optimizer's rule."""
     begin, end = part or (0, len(theta))
     state = slots if optimizer.slots else theta  # a rule without slots does not touch it
     kernels.launch(
@@ -74,15 +71,12 @@ def orthogonalize(
     kernels: Kernels, multiply: Callable[..., object], V: Array, scale: float, X: Array, A: Array,
     P: Array,
 ) -> None:  # fmt: skip
-    """V ← scale · O, where O is close to the orthogonal matrix nearest to V.
-
-    multiply: `Device.gemm` with its precision.
-    """
+    """See `Backend.orthogonalize`.  multiply: `Device.gemm` with its precision."""
     tall, n, r, partial = len(V) > len(A), i64(V.size), i64(len(A)), kernels.partial
     geometry = kernels.flat(V.size, 1)
-    least = i64(geometry[0][0]), np.float64(LEAST_NORM)
     kernels.launch("squares", "orthogonal.cu", geometry, (V, partial, n))
-    kernels.launch("normalize", "orthogonal.cu", geometry, (V, partial, X, n, *least))
+    arguments = V, partial, X, n, i64(geometry[0][0]), np.float64(LEAST_NORM)
+    kernels.launch("normalize", "orthogonal.cu", geometry, arguments)
     for i in range(NEWTON_SCHULZ_STEPS):
         multiply(X, X, A, transpose_a=tall, transpose_b=not tall)
         multiply(A, A, P)
@@ -94,7 +88,6 @@ def orthogonalize(
 
 
 def average(kernels: Kernels, theta: Array, mean: Array, decay: float, control: Array) -> None:
-    """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8))."""
     n, numbers = len(theta), i64(len(control) - 1)
     arguments = theta, mean, control, i64(n), numbers, np.float64(decay)
     kernels.launch("average", "average.cu", kernels.flat(n), arguments)

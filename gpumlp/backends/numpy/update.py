@@ -1,6 +1,6 @@
 """The arithmetic of the update in NumPy: functions of arrays, in blocks and on threads.
 
-`gpumlp.backends.operations` describes the arrays and numbers.
+`gpumlp.backends.operations` describes each of them, with its arrays and numbers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def optimizer_step(
     threads: Threads, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
     slots: Array, split: int, control: Array, part: tuple[int, int] | None, groups: Array | None,
 ) -> None:  # fmt: skip
-    """θ and slots ← one step of the optimizer's rule."""
     scale, lr, *rest, _ = (float(number) for number in control)
     scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
@@ -73,7 +72,6 @@ def optimizer_step(
 
 
 def orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-    """V ← scale · O, where O is close to the orthogonal matrix nearest to V."""
     (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
     norm = float(np.sqrt(np.vdot(V, V)))
     # a norm that is not finite gives NaN, so that the step cannot look like a healthy one
@@ -93,7 +91,6 @@ def orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
 
 
 def average(threads: Threads, theta: Array, mean: Array, decay: float, t: float) -> None:
-    """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8))."""
     d = min(decay, (t - 1) / (t + 8))
 
     def block(at: slice) -> None:  # starts from the nearer end, so that d = 0 gives θ itself
