@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.io.mapped import FileRows, rows_of
 from gpumlp.io.threads import Threads, blocks
-from gpumlp.io.types import HostArray
+from gpumlp.io.types import Array, HostArray
 
 Index = npt.NDArray[np.int64]
+
+
+class Feed(Protocol):
+    """Copies rows of an array in host memory to the backend, one minibatch after the other.
+
+    The CUDA backend copies the rows while the GPU computes.  Neither call may be part of a recorded
+    step.
+    """
+
+    def fetch(self, index: Index) -> None:
+        """Start to copy the rows `index`.  Unused rows of an earlier `fetch` are lost."""
+
+    def copy_into(self, out: Array) -> None:
+        """out ← the fetched rows, cast as NumPy casts.  `out` has as many rows as were fetched."""
 
 
 def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out: HostArray) -> None:

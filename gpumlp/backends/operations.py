@@ -20,30 +20,16 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.feed import Feed
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
-
-
-class Feed(Protocol):
-    """Copies rows of an array in host memory to the backend, one minibatch after the other.
-
-    The CUDA backend copies the rows while the GPU computes.  Neither call may be part of a recorded
-    step.
-    """
-
-    def fetch(self, index: npt.NDArray[np.int64]) -> None:
-        """Start to copy the rows `index`.  Unused rows of an earlier `fetch` are lost."""
-
-    def copy_into(self, out: Array) -> None:
-        """out ← the fetched rows, cast as NumPy casts.  `out` has as many rows as were fetched."""
 
 
 class Backend(Protocol):
     """One backend.  The operations stand in the order of the algorithms.
 
-    Backends inherit from this class.  Its defaults are for a backend that computes in the host's
-    memory, and has finished when an operation returns.  A backend stands for a device and is no
-    part of the objects that use it, so a copy of a backend is the backend itself.
+    Backends inherit from this class.  Its defaults are those of a backend on the host.  A backend
+    stands for a device, so a copy of it is the backend itself.
     """
 
     name: str
@@ -86,10 +72,7 @@ class Backend(Protocol):
         """
 
     def adopt(self, a: Any) -> Array:
-        """An array over the memory of `a`, an array of another library in the backend's memory.
-
-        The backend owns the result unless `a` is on another GPU.
-        """
+        """An array over the memory of `a`, which the backend owns unless it is on another GPU."""
 
     def to_host(self, a: Array) -> npt.NDArray[Any]:
         """The values of `a` as a new NumPy array, after all work that writes `a` has finished."""

@@ -50,25 +50,23 @@ def _device(index: int, stream: int | None) -> CudaDevice:
 
 
 def _import_cupy() -> Any:
-    with _needed("CuPy"):
+    try:
         import cupy
+    except ImportError as error:
+        raise DeviceError(f'backend "cupy" needs CuPy: {INSTALL}, {OR_NUMPY}') from error
     return cupy
 
 
 def _import_cublaslt() -> Any:
-    with _needed("nvmath-python for cublasLt"):
+    try:
         from nvmath.bindings import cublasLt
+    except ImportError as error:
+        raise DeviceError(
+            f'backend "cupy" needs nvmath-python for cublasLt: {INSTALL}, {OR_NUMPY}'
+        ) from error
     with _install_hint("cublasLt cannot be loaded"):
         cublasLt.get_version()
     return cublasLt
-
-
-@contextlib.contextmanager
-def _needed(package: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise DeviceError(f'backend "cupy" needs {package}: {INSTALL}, {OR_NUMPY}') from error
 
 
 @contextlib.contextmanager
