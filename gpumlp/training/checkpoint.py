@@ -14,7 +14,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,6 @@ from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.training.events import Callback
-
-
-@dataclass
-class State:
-    """The state of a fit, as a checkpoint holds it.
-
-    Attributes:
-        tensors: arrays on the host, by the names that `named` gives.
-        position: numbers: the epoch and step, the costs of its steps, the learning rate, …
-        history: `History.to_dict`.
-        watch: the numbers of early stopping, or None.
-        callbacks: what `callback_states` returned.
-    """
-
-    tensors: Mapping[str, HostArray]
-    position: dict[str, Any]
-    history: dict[str, Any]
-    watch: dict[str, Any] | None
-    callbacks: dict[str, Any]
 
 
 class Checkpoint:
@@ -73,20 +53,21 @@ class Checkpoint:
         """Whether to save after so many steps of the fit, within an epoch."""
         return self._every is not None and done % self._every == 0
 
-    def save(self, state: State) -> None:
-        """Replace the file, completely or not at all."""
-        training = {
-            "settings": self._settings,
-            "position": state.position,
-            "history": state.history,
-            "watch": state.watch,
-            "callbacks": state.callbacks,
-        }
-        metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
-        storage.write(self.path, state.tensors, {"gpumlp": storage.FORMAT, **metadata})
+    def save(self, tensors: Mapping[str, HostArray], **state: Any) -> None:
+        """Replace the file, completely or not at all.
 
-    def load(self) -> State | None:
-        """The state in the file; None if there is no file.
+        Args:
+            tensors: arrays on the host, by the names that `named` gives.
+            state: what JSON can hold: "position", numbers such as the epoch, the step and the costs
+                of its steps; "history"; "watch", the numbers of early stopping, or None; and
+                "callbacks", what `callback_states` returned.
+        """
+        training = {"settings": self._settings, **state}
+        metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
+        storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
+
+    def load(self) -> tuple[dict[str, HostArray], dict[str, Any]] | None:
+        """The tensors and the state in the file; None if there is no file.
 
         Raises:
             CheckpointError: the file is damaged, or of another run.
@@ -101,7 +82,7 @@ class Checkpoint:
             )
         training = json.loads(metadata["training"])
         self._compare(json.loads(metadata["network"]), training.pop("settings"))
-        return State(tensors, **training)
+        return tensors, training
 
     def _compare(self, network: dict[str, Any], settings: dict[str, Any]) -> None:
         """Raise unless the file is of this network and these settings."""
@@ -114,10 +95,10 @@ class Checkpoint:
                     f"{ours.get(name)}; pass what that run had, or resume=False to start anew"
                 )
 
-    def check(self, state: State, views: Mapping[str, Array]) -> None:
+    def check(self, tensors: Mapping[str, HostArray], views: Mapping[str, Array]) -> None:
         """Raise CheckpointError unless the tensors have the names and shapes of the views."""
         shapes = {name: view.shape for name, view in views.items()}
-        if shapes != {name: tensor.shape for name, tensor in state.tensors.items()}:
+        if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise CheckpointError(f"{self.path}: its tensors are not those of this network")
 
 

@@ -19,7 +19,7 @@ from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
 from gpumlp.training import stepping
 from gpumlp.training.callbacks import Interrupt, Watch
-from gpumlp.training.checkpoint import Checkpoint, State
+from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback, Training
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns, evaluations
@@ -268,10 +268,11 @@ class Fit:
             "scaling": backend.to_host(trainer.scaling).tolist(),
             "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
         }  # fmt: skip
-        states = files.callback_states(self.callbacks)
-        history = self.history.to_dict()
-        numbers = None if watch is None else watch.state()
-        self.checkpoint.save(State(tensors, position, history, numbers, states))
+        self.checkpoint.save(
+            tensors, position=position, history=self.history.to_dict(),
+            watch=None if watch is None else watch.state(),
+            callbacks=files.callback_states(self.callbacks),
+        )  # fmt: skip
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from the state in the file, if there is a file.
@@ -279,22 +280,23 @@ class Fit:
         Raises:
             CheckpointError: the file is damaged, or of another run; nothing was changed.
         """
-        state = checkpoint.load()
-        if state is None:
+        loaded = checkpoint.load()
+        if loaded is None:
             return
-        trainer, position, backend = self.trainer, state.position, self.trainer.net.backend
-        numbers = state.watch or {"best": None}
+        tensors, state = loaded
+        trainer, position, backend = self.trainer, state["position"], self.trainer.net.backend
+        numbers = state["watch"] or {"best": None}
         views = self._views(numbers["best"] is not None)
-        checkpoint.check(state, views)
-        files.restore_callbacks(self.callbacks, state.callbacks, checkpoint.path)
+        checkpoint.check(tensors, views)
+        files.restore_callbacks(self.callbacks, state["callbacks"], checkpoint.path)
         for name, view in views.items():
-            backend.asarray(state.tensors[name], out=view)
+            backend.asarray(tensors[name], out=view)
         self.epoch, self.step = position["epoch"], position["step"]
         self.J[: self.step], self.spent = position["J"], position["seconds"]
         backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
         trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
-        self.history = trainer.history = History.from_dict(state.history)
+        self.history = trainer.history = History.from_dict(state["history"])
         if self.watch is not None:
             for name, value in numbers.items():
                 setattr(self.watch, name, value)

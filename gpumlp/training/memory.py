@@ -30,15 +30,10 @@ class Memory:
     Attributes:
         examples, batch_size, accumulate: the number of training examples, the examples of a step,
             and the micro-batches of a step.
-        theta, rounded, gradient, slots, average, best: θ, its copy in 16 bits, dθ, the optimizer's
-            state, the average of θ, and the copy of the best θ for early stopping.
-        data: the training and validation data, without arrays that the backend uses in place; for
-            streamed data, two minibatches.
-        tables: an epoch's order, tables, weights and costs, and the part of them that a step reads.
-        h, z, bits, gz: of a step: x, y and every h that is stored; z; the signs of relu, one bit
-            per entry; gz, whose buffers an h that is recomputed uses too.
-        evaluation: the arrays for cost and metrics of validation or training data.
-        scratch: the workspace of cublasLt, partial sums, and the workspace of Muon.
+        theta, …, scratch: the bytes of each purpose in `NAMES`.  `data` has no arrays that the
+            backend uses in place; for streamed data, it is two minibatches.  `tables` is an
+            epoch's order, weights and costs too; `gz` also holds an h that is recomputed;
+            `scratch` includes the workspace of Muon.
         held: the bytes of all these that are allocated already.
     """
 

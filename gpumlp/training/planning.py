@@ -6,7 +6,7 @@ A trainer on a `DryRunBackend` allocates what a fit would allocate, and the byte
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from gpumlp import checks
 from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
-from gpumlp.loader.examples import Examples
-from gpumlp.loader.placement import streams
+from gpumlp.loader.examples import Examples, streams
 from gpumlp.network import MLP
 from gpumlp.training.callbacks import watching
 from gpumlp.training.dry_run import DryRunBackend
@@ -23,6 +22,7 @@ from gpumlp.training.memory import MIB, Memory
 from gpumlp.training.metrics import columns, evaluations
 from gpumlp.training.stepping import Stepping
 
+T = TypeVar("T")
 INTEGERS = (int, np.integer)
 SPARE = 1 / 32  # of the free memory: allocations are rounded up, and kernels and graphs need some
 
@@ -105,26 +105,31 @@ def _validation(
 # ---- out of memory -------------------------------------------------------------------------------
 
 
-def outgrown(
-    error: OutOfMemoryError, trainer: Stepping, free: int | None, x: Any, y: Any, **arguments: Any
-) -> OutOfMemoryError:
-    """The error for a fit, or a new trainer, that needs too much: the plan, and what would fit.
+def attempt(
+    work: Callable[[], T], trainer: Stepping, x: Any, y: Any, **arguments: Any
+) -> T:  # fmt: skip
+    """work(); if it needs too much memory, the error has the plan, and what would fit.
 
-    The arrays of the failed attempt are freed.  `free` is the number of bytes that were free before
-    the attempt; x, y and `arguments` are arguments of `memory`.
+    The arrays of the failed attempt are freed.  x, y and `arguments` are arguments of `memory`.
     """
-    drop_tracebacks(error)
-    planned = memory(trainer, x, y, **arguments)
-    if free is None:
-        return OutOfMemoryError(f"{error}\n{planned}")
-    usable = free - int(SPARE * free)
+    trainer.net.backend.synchronize()
+    free = trainer.net.backend.free_memory()
+    try:
+        return work()
+    except OutOfMemoryError as error:
+        drop_tracebacks(error)
+        planned = memory(trainer, x, y, **arguments)
+        if free is None:
+            raise OutOfMemoryError(f"{error}\n{planned}") from error
+        usable = free - int(SPARE * free)
 
-    def fits(**changes: Any) -> bool:
-        return memory(trainer, x, y, **arguments, **changes).total - planned.held <= usable
+        def fits(**changes: Any) -> bool:
+            return memory(trainer, x, y, **arguments, **changes).total - planned.held <= usable
 
-    sizes = f"{planned.missing / MIB:,.2f} MiB were to be allocated and {free / MIB:,.2f} were free"
-    advice = _advice(trainer, planned, fits)
-    return OutOfMemoryError(f"out of GPU memory: {sizes}\n{planned}\n{advice}")
+        needed = f"{planned.missing / MIB:,.2f} MiB were to be allocated"
+        sizes = f"{needed} and {free / MIB:,.2f} were free"
+        advice = _advice(trainer, planned, fits)
+        raise OutOfMemoryError(f"out of GPU memory: {sizes}\n{planned}\n{advice}") from error
 
 
 def drop_tracebacks(error: BaseException) -> None:

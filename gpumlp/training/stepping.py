@@ -8,7 +8,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from gpumlp import backprop
+from gpumlp import backprop, checks
+from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.io.types import Array
 from gpumlp.loader.batches import Batches
@@ -62,6 +63,38 @@ def checked_memory(memory: Any) -> str:
     if memory not in ("normal", "low"):
         raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
     return str(memory)
+
+
+def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
+    """The dtype of the optimizer's state.
+
+    Raises:
+        ValueError: the backend does not have this precision of the state.
+    """
+    if precision is None:
+        return backend.dtype
+    if precision != "bfloat16":
+        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
+    if not backend.rounds_slots:
+        raise ValueError(
+            f'slot_precision="bfloat16" does not go with {backend.name} and '
+            f'{backend.precision}; use backend="cupy" and another precision than float64, or '
+            "slot_precision=None"
+        )
+    from gpumlp.backends.cuda.source import dtype_of
+
+    return dtype_of(precision)
+
+
+def checked_parts(accumulate: Any, batch_size: int) -> int:
+    """The argument `accumulate` of `Trainer`, a whole number from 1 to `batch_size`."""
+    parts = checks.positive_int(accumulate, "accumulate")
+    if parts > batch_size:
+        raise ValueError(
+            f"accumulate={parts} micro-batches cannot be made of batch_size={batch_size} examples; "
+            "pass at most as many"
+        )
+    return parts
 
 
 # ---- arrays --------------------------------------------------------------------------------------
@@ -144,7 +177,9 @@ def control(trainer: Stepping, lr: float, t: int) -> tuple[float, ...]:
 
 def step(trainer: Stepping, batches: Batches) -> None:
     """One step on the next minibatch: gather, forward, backward, clip, update."""
-    early = trainer.updating.splits(trainer)
+    # clipping and the loss scale need the whole gradient first
+    whole = trainer.clip_norm is not None or trainer.net.backend.scales_loss
+    early = trainer.updating.splits and not whole
     early_update = partial(_work, trainer, batches, early_update=True) if early else None
     batches.run(partial(_work, trainer, batches), early_update)
     trainer.steps += 1
@@ -158,9 +193,9 @@ def _work(trainer: Stepping, batches: Batches, parts: range, early_update: bool 
         batches.load(j)
         backprop.forward(net, s)
         if early_update and j == batches.parts - 1:
-            updating.early_update(trainer, s, batches.control)
-        backprop.backward(net, s, updating.sums.into(j))
-        updating.sums.add(j)
+            updating.early_update(trainer, s, batches.control, j)
+        backprop.backward(net, s, updating.into(j))
+        updating.add(j)
     if parts.stop == batches.parts:
         updating.finish(trainer, s, batches.control)
         if (average := trainer.average) is not None:

@@ -10,14 +10,13 @@ from typing import Any, Self
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.io.types import Array
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP, ClassWeight
-from gpumlp.training import accumulating, fit, lr_range, planning, stepping
+from gpumlp.training import fit, lr_range, planning, stepping
 from gpumlp.training import groups as grouping
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.callbacks import EarlyStopping
@@ -27,7 +26,7 @@ from gpumlp.training.history import History
 from gpumlp.training.lr_range import LRCurve
 from gpumlp.training.memory import Memory
 from gpumlp.training.metrics import Metrics
-from gpumlp.training.updating import Folded, Updating, slot_type
+from gpumlp.training.updating import Folded, Updating
 
 
 class Trainer:
@@ -110,9 +109,9 @@ class Trainer:
         if not isinstance(shuffle, (bool, np.bool_)):
             raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
         self.shuffle, self.fold = bool(shuffle), fold
-        self.slot_type = slot_type(net.backend, slot_precision)
+        self.slot_type = stepping.slot_type(net.backend, slot_precision)
         self.low_memory = stepping.checked_memory(memory) == "low"
-        self.accumulate = accumulating.checked(accumulate, self.batch_size)
+        self.accumulate = stepping.checked_parts(accumulate, self.batch_size)
         self.groups = grouping.checked(groups, self.optimizer)
         self.rates = grouping.rates(net.theta.layout, self.groups)
         self.ema = checked_ema(ema)
@@ -120,12 +119,7 @@ class Trainer:
         self.history = History(())
         self.stop = False
         self.lr_factor, self.last_lr = 1.0, 0.0
-        net.backend.synchronize()
-        free = net.backend.free_memory()
-        try:
-            stepping.allocate(self)
-        except OutOfMemoryError as error:
-            raise planning.outgrown(error, self, free, batch_size, None, allocated=False) from error
+        planning.attempt(lambda: stepping.allocate(self), self, batch_size, None, allocated=False)
 
     def fit(
         self, x: Array, y: Array, epochs: int = 10, *, validation: Sequence[Array] | None = None,
@@ -186,12 +180,10 @@ class Trainer:
             "data": data,
         }  # fmt: skip
         saved = (checkpoint, checkpoint_every, resume)
-        self.net.backend.synchronize()
-        free = self.net.backend.free_memory()
-        try:
-            return fit.fit(self, x, y, epochs, callbacks, progress, saved, **arguments)
-        except OutOfMemoryError as error:
-            raise planning.outgrown(error, self, free, x, y, **arguments) from error
+        return planning.attempt(
+            lambda: fit.fit(self, x, y, epochs, callbacks, progress, saved, **arguments),
+            self, x, y, **arguments,
+        )  # fmt: skip
 
     def find_lr(
         self, x: Array, y: Array, *, start: float = 1e-7, end: float = 10.0, steps: int = 200,
