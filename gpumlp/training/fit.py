@@ -161,8 +161,8 @@ class Fit:
         trainer.net.round()  # a callback may have assigned to θ
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
         steps = range(self.epoch * self.batches.steps, (self.epoch + 1) * self.batches.steps)
-        scheduled = [trainer.schedule.lr(trainer.lr, t, self.total) for t in steps]
-        self._lrs = [trainer.lr_factor * lr for lr in scheduled]
+        schedule, factor = trainer.schedule, trainer.lr_factor
+        self._lrs = [factor * schedule.lr(trainer.lr, t, self.total) for t in steps]
         controls = [trainer.control(lr, first + i) for i, lr in enumerate(self._lrs)]
         self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
@@ -258,8 +258,8 @@ class Fit:
             return
         trainer, watch, backend = self.trainer, self.watch, self.trainer.net.backend
         J = backend.to_host(self.batches.costs)[: self.step].tolist() if self.step else []
-        views = self._views(watch is not None and watch.best is not None)
-        tensors = files.on_host(backend, views)
+        best = watch is not None and watch.best is not None
+        tensors = files.on_host(backend, self._views(best))
         self.check_finite(storage.theta_of(tensors), sum(J))
         position = {
             "epoch": self.epoch, "step": self.step, "J": J,
@@ -270,8 +270,7 @@ class Fit:
         }  # fmt: skip
         self.checkpoint.save(
             tensors, position=position, history=self.history.to_dict(),
-            watch=None if watch is None else watch.state(),
-            callbacks=files.callback_states(self.callbacks),
+            watch=watch and watch.state(), callbacks=files.callback_states(self.callbacks),
         )  # fmt: skip
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -280,8 +279,7 @@ class Fit:
         Raises:
             CheckpointError: the file is damaged, or of another run; nothing was changed.
         """
-        loaded = checkpoint.load()
-        if loaded is None:
+        if (loaded := checkpoint.load()) is None:
             return
         tensors, state = loaded
         trainer, position, backend = self.trainer, state["position"], self.trainer.net.backend
