@@ -25,8 +25,9 @@ from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
-from gpumlp.parameters import Layout, Parameters
+from gpumlp.parameters import Parameters
 from gpumlp.training.events import Callback
+from gpumlp.training.stepping import Stepping
 
 
 class Checkpoint:
@@ -57,7 +58,7 @@ class Checkpoint:
         """Replace the file, completely or not at all.
 
         Args:
-            tensors: arrays on the host, by the names that `named` gives.
+            tensors: arrays on the host, by name.
             state: what JSON can hold: "position", numbers such as the epoch, the step and the costs
                 of its steps; "history"; "watch", the numbers of early stopping, or None; and
                 "callbacks", what `callback_states` returned.
@@ -112,21 +113,20 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
     return None if every is None else checks.positive_int(every, "checkpoint_every")
 
 
-def named(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Array]:
-    """The views of flat buffers by their names in a file, each with its buffer's prefix."""
+def views(trainer: Stepping, best: Array | None) -> dict[str, Array]:
+    """The backend's arrays that a checkpoint holds, by name; best: the flat best θ, or None."""
+    flat = {"": trainer.net.theta.flat}
+    if trainer.average is not None:
+        flat[""], flat["iterate."] = trainer.average.both(trainer.net)
+    for i, slot in enumerate(trainer.optimizer.slots):
+        flat[f"optimizer.{slot}."] = trainer.slots[i]
+    if best is not None:
+        flat["best."] = best
     return {
         f"{prefix}{name}": view
         for prefix, buffer in flat.items()
-        for name, view in Parameters(layout, buffer).named().items()
+        for name, view in Parameters(trainer.net.theta.layout, buffer).named().items()
     }
-
-
-def on_host(backend: Backend, views: Mapping[str, Array]) -> dict[str, HostArray]:
-    """Copies on the host, in θ's type: float32 holds all values of 16-bit slots, and every reader
-    knows it.
-    """
-    kind = backend.dtype
-    return {name: np.asarray(backend.to_host(view), kind) for name, view in views.items()}
 
 
 def _without_seed(config: dict[str, Any]) -> dict[str, Any]:

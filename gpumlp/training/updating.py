@@ -14,8 +14,7 @@ from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
 from gpumlp.io.types import Array
 from gpumlp.network import MLP
 from gpumlp.parameters import Layout, Parameters
-from gpumlp.training.groups import Group, regions, table
-from gpumlp.workspace import Workspace
+from gpumlp.training.groups import Group, table
 
 
 class Updated(Protocol):
@@ -29,6 +28,7 @@ class Updated(Protocol):
     rates: set[float]
     slots: Array
     factors: Array
+    scaling: Array
 
 
 def _follow(theta: Array, g: Array, lr: float) -> None:
@@ -97,11 +97,11 @@ class Updating:
         if self._part is not self._db:
             self._backend.add(self._part, self._db, j == 0)
 
-    def early_update(self, trainer: Updated, s: Workspace, control: Array, j: int) -> None:
+    def early_update(self, trainer: Updated, control: Array, j: int) -> None:
         """Let the backward pass of micro-batch j, the last, update each layer's weights early."""
         raise NotImplementedError  # where `splits` is False
 
-    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:
+    def finish(self, trainer: Updated, control: Array) -> None:
         """Update θ and the slots after the backward pass."""
         raise NotImplementedError
 
@@ -117,36 +117,41 @@ class Apart(Updating):
         self.d = Parameters.zeros(backend, layout, kind)
         super().__init__(trainer, self.d.W, self.d.flat[layout.split :], None)
         self._early: Sink | None = None
-        self._groups = table(backend, regions(layout, trainer.groups), 0, layout.size)
+        self._groups = table(backend, layout, trainer.groups, 0, layout.size)
 
-    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
+    def finish(self, trainer: Updated, control: Array) -> None:  # noqa: D102
         net, backend = trainer.net, trainer.net.backend
         theta, split = net.theta.flat, net.theta.layout.split
         if trainer.clip_norm is not None or backend.scales_loss:
             longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
-            backend.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
+            omega, scaling = net.regularizer, trainer.scaling
+            backend.clip(omega, theta, self.d.flat, split, longest, scaling, control)
         # after an early update of the weights, only the biases are left
-        self._update(trainer, s, control, (split, len(theta)) if self._early else None)
+        self._update(trainer, control, (split, len(theta)) if self._early else None)
         if self._early:
             self._early.on_weight_gradient, self._early = _nothing, None
 
-    def early_update(self, trainer: Updated, s: Workspace, control: Array, j: int) -> None:  # noqa: D102
+    def early_update(self, trainer: Updated, control: Array, j: int) -> None:  # noqa: D102
         backend, starts = trainer.net.backend, self.d.layout.starts
 
         def use(k: int) -> None:
             part = starts[k - 1], starts[k]
-            backend.defer(lambda: self._update(trainer, s, control, part))
+            backend.defer(lambda: self._update(trainer, control, part))
 
         self._early = self.into(j)
         self._early.on_weight_gradient = use
 
-    def _update(
-        self, trainer: Updated, s: Workspace, control: Array, part: tuple[int, int] | None
-    ) -> None:
+    def _update(self, trainer: Updated, control: Array, part: tuple[int, int] | None) -> None:
+        self._apply(trainer.optimizer, trainer.net.regularizer, trainer, control, part)
+
+    def _apply(
+        self, rule: Optimizer, regularizer: Regularizer, trainer: Updated, control: Array,
+        part: tuple[int, int] | None,
+    ) -> None:  # fmt: skip
         net = trainer.net
         net.backend.update(
-            trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, self.d.flat,
-            trainer.slots, net.theta.layout.split, s.scaling, control, part, self._groups,
+            rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
+            net.theta.layout.split, trainer.scaling, control, part, self._groups,
         )  # fmt: skip
 
 
@@ -181,24 +186,15 @@ class Orthogonalized(Apart):
         shapes = (n_out, n_in), (r, r), (r, r)
         return [a[: prod(s)].reshape(s) for a, s in zip(self.work, shapes, strict=True)]
 
-    def _update(
-        self, trainer: Updated, s: Workspace, control: Array, part: tuple[int, int] | None
-    ) -> None:
-        net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
-        matrices = 0, layout.starts[net.L - 1]
-        super()._update(trainer, s, control, (matrices[1], layout.size))
+    def _update(self, trainer: Updated, control: Array, part: tuple[int, int] | None) -> None:
+        net, layout = trainer.net, trainer.net.theta.layout
+        end = layout.starts[net.L - 1]
+        super()._update(trainer, control, (end, layout.size))
         collect, move = trainer.optimizer.of_matrices()
-
-        def update(rule: Optimizer, regularizer: Regularizer) -> None:
-            backend.update(
-                rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
-                layout.split, s.scaling, control, matrices, self._groups,
-            )  # fmt: skip
-
-        update(collect, net.regularizer)
+        self._apply(collect, net.regularizer, trainer, control, (0, end))
         for V, scale, X, A, P in self._matrices:
-            backend.orthogonalize(V, scale, X, A, P)
-        update(move, REGULARIZERS["none"])
+            net.backend.orthogonalize(V, scale, X, A, P)
+        self._apply(move, REGULARIZERS["none"], trainer, control, (0, end))
 
 
 class Folded(Updating):
@@ -218,12 +214,11 @@ class Folded(Updating):
         kind = backend.dtype if trainer.accumulate > 1 else backend.storage
         db = backend.full((layout.size - layout.split,), 0, kind)
         super().__init__(trainer, into.W, db, trainer.factors)
-        all_regions = regions(layout, trainer.groups)
-        self._groups_of_W = table(backend, all_regions, 0, layout.split)
-        self._groups_of_b = table(backend, all_regions, layout.split, layout.size)
+        self._groups_of_W = table(backend, layout, trainer.groups, 0, layout.split)
+        self._groups_of_b = table(backend, layout, trainer.groups, layout.split, layout.size)
 
-    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
-        net, backend = trainer.net, trainer.net.backend
+    def finish(self, trainer: Updated, control: Array) -> None:  # noqa: D102
+        net, backend, scaling = trainer.net, trainer.net.backend, trainer.scaling
         theta, rounded, slots = net.theta.flat, net.rounded.flat, trainer.slots
         split = net.theta.layout.split
         if self._velocity is None:
@@ -231,12 +226,12 @@ class Folded(Updating):
         else:
             backend.update(
                 FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
-                self._velocity[:split], slots[:0, :split], split, s.scaling, control,
+                self._velocity[:split], slots[:0, :split], split, scaling, control,
                 groups=self._groups_of_W,
             )  # fmt: skip
         backend.update(
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
-            slots[:, split:], 0, s.scaling, control, groups=self._groups_of_b,
+            slots[:, split:], 0, scaling, control, groups=self._groups_of_b,
         )  # fmt: skip
 
 
@@ -250,27 +245,23 @@ def _biases(layout: Layout, flat: Array) -> list[Array]:
 
 def why_apart(trainer: Updated) -> str:
     """The reason why the product cannot include this trainer's update; "" if it can."""
-    net, optimizer = trainer.net, trainer.optimizer
-    decay = net.regularizer.weight_decay()
-    if not optimizer.fold:
-        return f"{optimizer.name} needs the gradient in addition to its state"
-    if optimizer.fold == "theta" and trainer.accumulate > 1:
-        return "with accumulate, further micro-batches read the weights before they move"
-    if trainer.clip_norm is not None:
-        return "clip_norm needs the norm of the whole gradient first"
-    if net.backend.scales_loss:
-        return "float16 skips a step whose gradient overflows"
-    if decay is None:
-        return f"the gradient of {net.regularizer.name} is not a multiple of θ"
-    if optimizer.fold != "theta" and decay != 0:
-        return f"with {optimizer.name}, {net.regularizer.name} goes through the velocity"
-    if optimizer.fold == "theta" and len(trainer.rates) > 1:
-        return "groups give weights different learning rates"
-    if trainer.slots.dtype != net.backend.dtype:
-        return "slots of 16 bits are rounded by the update"
-    if not net.backend.folds:
-        return "NumPy's BLAS cannot be called directly here"
-    return ""
+    net, backend, name = trainer.net, trainer.net.backend, trainer.optimizer.name
+    decay, fold = net.regularizer.weight_decay(), trainer.optimizer.fold
+    in_theta = fold == "theta"
+    reasons = {
+        f"{name} needs the gradient in addition to its state": not fold,
+        "with accumulate, further micro-batches read the weights before they move":
+            in_theta and trainer.accumulate > 1,
+        "clip_norm needs the norm of the whole gradient first": trainer.clip_norm is not None,
+        "float16 skips a step whose gradient overflows": backend.scales_loss,
+        f"the gradient of {net.regularizer.name} is not a multiple of θ": decay is None,
+        f"with {name}, {net.regularizer.name} goes through the velocity":
+            not in_theta and decay != 0,
+        "groups give weights different learning rates": in_theta and len(trainer.rates) > 1,
+        "slots of 16 bits are rounded by the update": trainer.slots.dtype != backend.dtype,
+        "NumPy's BLAS cannot be called directly here": not backend.folds,
+    }  # fmt: skip
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def updating(trainer: Updated, fold: bool | None) -> Updating:
