@@ -1,7 +1,4 @@
-"""Examples for a training: checked once, and placed once, in the backend or on the host.
-
-From the host they are streamed.
-"""
+"""Examples for a training: checked once, and placed once; those on the host are streamed."""
 
 from __future__ import annotations
 
@@ -65,7 +62,10 @@ class Examples:
         )
         _check_range(backend, x, f"x{suffix}")
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
-        x, y = place(net, x, y, target, data, rows)
+        stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
+        x = _placed(backend, x, backend.storage, stream)
+        # labels need half as many bytes as the order of the examples: they are not streamed
+        y = _placed(backend, y, target, stream and y.ndim == 2)
         return cls(x, y, weights, target)
 
     @classmethod
@@ -100,23 +100,6 @@ def _check_range(backend: Backend, x: Array, name: str) -> None:
 # ---- placement -----------------------------------------------------------------------------------
 
 
-def place(
-    net: MLP, x: Array, y: Array, target: np.dtype[Any], data: str, rows: int
-) -> tuple[Array, Array]:
-    """x and y in the backend, x in its storage type and y in `target`; or unchanged, for streaming.
-
-    x is (m, n_0), y (m, n_L) or labels (m,).  Arrays that the backend uses in place are not copied.
-    Labels, which need half as many bytes as the order of the examples, are always in the backend.
-    For `data` and `rows` see `streams`.
-    """
-    backend = net.backend
-    stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
-    return (
-        _placed(backend, x, backend.storage, stream),
-        _placed(backend, y, target, stream and y.ndim == 2),
-    )
-
-
 def _placed(backend: Backend, a: Array, dtype: np.dtype[Any], stream: bool) -> Array:
     """`a` in the backend, in `dtype`; `a` itself if it is that already, or stays on the host."""
     if backend.accepts(a, dtype) or (stream and isinstance(a, np.ndarray)):
@@ -133,14 +116,7 @@ def streams(net: MLP, arrays: Sequence[tuple[Array, np.dtype[Any]]], data: str, 
     With "auto" they are streamed if they and the steps of `rows` examples do not fit in the
     backend's memory; in a backend on the host, if they are mapped files.
 
-    Args:
-        net: the network.
-        arrays: each array with the dtype that the backend needs.
-        data: "auto", "device" or "stream".
-        rows: the number of examples of a step.
-
-    Raises:
-        ValueError: `data` is something else.
+    arrays: each array with the dtype that the backend needs.
     """
     if data not in DATA:
         raise ValueError(f'data must be "auto", "device" or "stream", got {data!r}')

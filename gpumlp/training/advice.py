@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -55,12 +56,16 @@ def _advice(trainer: Stepping, planned: Memory, fits: Callable[..., bool]) -> st
             "so much was free, but in pieces, or another program or a callback has allocated it "
             "since: free it, or use a smaller batch_size"
         )
-    options, largest = _micro_batches(trainer, fits), 0
+
+    def largest_size(most: int, of: Callable[[int], dict[str, Any]], **changes: Any) -> int:
+        """The largest n of 1 … most whose settings of(n) fit; 0 if none do."""
+        return bisect_right(range(1, most + 1), False, key=lambda n: not fits(**of(n), **changes))
+
+    whole = trainer.batch_size
+    rows = largest_size(trainer.at_a_time, lambda n: {"accumulate": -(-whole // n), "fold": None})
+    options, largest = [f"accumulate={-(-whole // rows)}"] if rows else [], 0
     for low in sorted({trainer.low_memory, True}):
-        size = _largest(
-            planned.batch_size,
-            lambda n, low=low: fits(low_memory=low, batch_size=n),  # type: ignore
-        )
+        size = largest_size(planned.batch_size, lambda n: {"batch_size": n}, low_memory=low)
         if size > largest:
             options.append(f"batch_size={size}" + ' and memory="low"' * (low > trainer.low_memory))
             largest = size
@@ -83,21 +88,3 @@ def _smaller(trainer: Stepping, planned: Memory) -> list[str]:
         'data="stream"': planned.data > planned.missing // 4,
     }
     return [option for option, helps in options.items() if helps]
-
-
-def _micro_batches(trainer: Stepping, fits: Callable[..., bool]) -> list[str]:
-    """The fewest micro-batches that fit, with the same steps; empty if none do."""
-    size = trainer.batch_size
-    rows = _largest(trainer.at_a_time, lambda n: fits(accumulate=-(-size // n), fold=None))
-    return [f"accumulate={-(-size // rows)}"] if rows else []
-
-
-def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest size up to `most` that fits; 0 if none does."""
-    low, high = most, most + 1
-    while low and not fits(low):
-        low, high = low // 2, low
-    while high - low > 1 and low:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low

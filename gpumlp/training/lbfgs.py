@@ -101,8 +101,8 @@ def fit_lbfgs(
     measured = evaluations(net, data, validated, metric, False)
     for evaluation in measured.values():
         evaluation.validate("validation")
-    run = Lbfgs(net, data, measured, hooks)
-    run.settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
+    settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
+    run = Lbfgs(net, data, measured, hooks, settings)
     run.minimize(minimize, limits)
     return run.history
 
@@ -112,15 +112,7 @@ class Ended(Exception):  # noqa: N818  (an end, not an error)
 
 
 class Lbfgs:
-    """A minimisation: callbacks see it in place of a `Trainer`, as a `Training`.
-
-    Attributes:
-        net, history: the network that is trained, and the history so far.
-        steps, epochs: the number of iterations done.
-        stop: a callback sets it to True to end the minimisation after the iteration.
-        lr, lr_factor, last_lr: 0, 1 and 0, since there is no learning rate.
-        settings: the settings of the minimisation, by name.
-    """
+    """A minimisation: callbacks see it as a `Training`, whose steps and epochs are iterations."""
 
     lr, lr_factor, last_lr = 0.0, 1.0, 0.0
 
@@ -130,6 +122,7 @@ class Lbfgs:
         data: Examples,
         measured: dict[str, Evaluation],
         callbacks: Sequence[Callback],
+        settings: dict[str, Any],
     ) -> None:
         backend, weights = net.backend, data.weights
         self.net, self._data = net, data
@@ -139,8 +132,7 @@ class Lbfgs:
         self.history = History(name for name in columns(measured) if name != "lr")
         self.steps = self.epochs = 0
         self.stop = False
-        self.settings: dict[str, Any] = {}
-        self._measured, self._callbacks = measured, callbacks
+        self.settings, self._measured, self._callbacks = settings, measured, callbacks
         self._interrupt, self._since = Interrupt(), 0.0
         # J of the last iteration, of the last evaluation, and of the best iteration
         self._J = self._evaluated = self._least = math.inf

@@ -6,7 +6,7 @@ A trainer on a `DryRunBackend` allocates what a fit would allocate, and the byte
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 import numpy as np
@@ -24,22 +24,6 @@ from gpumlp.training.stepping import Stepping
 
 INTEGERS = (int, np.integer)
 MIB = 1 << 20
-NAMES = {
-    "theta": "θ",
-    "rounded": "θ in 16 bits",
-    "gradient": "gradient, loss scale",
-    "slots": "the optimizer's state",
-    "average": "average of θ",
-    "best": "best θ, for early stopping",
-    "data": "data",
-    "tables": "order and tables",
-    "h": "a step's x, y and h",
-    "z": "a step's z",
-    "bits": "a step's signs of relu",
-    "gz": "a step's gz",
-    "evaluation": "evaluation",
-    "scratch": "workspace of products and sums",
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +33,7 @@ class Memory:
     Attributes:
         examples, batch_size, accumulate: the number of training examples, the examples of a step,
             and the micro-batches of a step.
-        theta, …, scratch: the bytes of each purpose in `NAMES`.  `data` has no arrays that the
+        theta, …, scratch: the bytes of each purpose.  `data` has no arrays that the
             backend uses in place; for streamed data, it is two minibatches.  `tables` is an
             epoch's order, weights and costs too; `gz` also holds an h that is recomputed;
             `scratch` includes the workspace of Muon.
@@ -58,20 +42,20 @@ class Memory:
 
     examples: int
     batch_size: int
-    theta: int
-    rounded: int
-    gradient: int
-    slots: int
-    average: int
-    best: int
-    data: int
-    tables: int
-    h: int
-    z: int
-    bits: int
-    gz: int
-    evaluation: int
-    scratch: int
+    theta: int = field(metadata={"label": "θ"})
+    rounded: int = field(metadata={"label": "θ in 16 bits"})
+    gradient: int = field(metadata={"label": "gradient, loss scale"})
+    slots: int = field(metadata={"label": "the optimizer's state"})
+    average: int = field(metadata={"label": "average of θ"})
+    best: int = field(metadata={"label": "best θ, for early stopping"})
+    data: int = field(metadata={"label": "data"})
+    tables: int = field(metadata={"label": "order and tables"})
+    h: int = field(metadata={"label": "a step's x, y and h"})
+    z: int = field(metadata={"label": "a step's z"})
+    bits: int = field(metadata={"label": "a step's signs of relu"})
+    gz: int = field(metadata={"label": "a step's gz"})
+    evaluation: int = field(metadata={"label": "evaluation"})
+    scratch: int = field(metadata={"label": "workspace of products and sums"})
     held: int
     accumulate: int = 1
 
@@ -95,6 +79,9 @@ class Memory:
         return "\n".join([f"{title:<{wide}} {'MiB':>12}", *lines])
 
     __repr__ = __str__
+
+
+NAMES = {each.name: each.metadata["label"] for each in fields(Memory) if each.metadata}
 
 
 class DryRunBackend:
