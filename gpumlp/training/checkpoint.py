@@ -139,11 +139,8 @@ def fingerprint(backend: Backend, data: Examples | None) -> str | None:
     if data is None:
         return None
     digest = hashlib.sha256()
-    weights = np.dtype(np.float64)
-    parts = ((data.x, backend.storage), (data.y, data.target), (data.weights, weights))
-    for a, kind in parts:
-        if a is None:
-            continue
+    of_weights = [] if data.weights is None else [(data.weights, np.dtype(np.float64))]
+    for a, kind in [(data.x, backend.storage), (data.y, data.target), *of_weights]:
         digest.update(f"{a.shape} {kind.str}".encode())
         for rows in chunks(a):
             part = a[rows] if isinstance(a, np.ndarray) else backend.to_host(a[rows])

@@ -103,11 +103,6 @@ def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
     return found
 
 
-def rates(layout: Layout, groups: Mapping[str, Group]) -> set[float]:
-    """The factors of the learning rate that occur among the weights."""
-    return {region.lr for region in regions(layout, groups) if region.begin < layout.split}
-
-
 def table(
     backend: Backend, layout: Layout, groups: Mapping[str, Group], begin: int, end: int
 ) -> Array | None:

@@ -217,7 +217,5 @@ def _validation(
     """Validation data, from the argument of `fit` or from a number of examples."""
     if validation is None or (isinstance(validation, INTEGERS) and validation == 0):
         return None
-    if isinstance(validation, INTEGERS):
-        return _data(dry_run, net, validation, None, False, data, rows)
-    x, y, *weights = validation
+    x, y, *weights = (validation, None) if isinstance(validation, INTEGERS) else validation
     return _data(dry_run, net, x, y, bool(weights) and weights[0] is not None, data, rows)

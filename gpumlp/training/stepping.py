@@ -56,7 +56,9 @@ class Stepping:
         self.low_memory = memory == "low"
         self.accumulate = _checked_parts(accumulate, self.batch_size)
         self.groups = grouping.checked(groups, self.optimizer)
-        self.rates = grouping.rates(net.theta.layout, self.groups)
+        layout = net.theta.layout
+        regions = grouping.regions(layout, self.groups)
+        self.rates = {region.lr for region in regions if region.begin < layout.split}  # of weights
         self.ema = checked_ema(ema)
         self.steps = self.epochs = 0
         self.history = History(())
