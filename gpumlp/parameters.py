@@ -6,7 +6,7 @@ update, Ω and clipping are therefore one pass each over memory, whatever the de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -73,11 +73,9 @@ class Parameters:
         split: the first entry of the biases.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
         factors: None, because a backward pass overwrites the buffer: see `Backend.weight_gradient`.
-        then: then(k) is called, if it is not None, when the gradient of W[k] is complete.
     """
 
     factors: Array | None = None
-    then: Callable[[int], None] | None = None
 
     def __init__(self, layout: Layout, flat: Array) -> None:
         self.layout, self.flat, self.split = layout, flat, layout.split
@@ -90,9 +88,7 @@ class Parameters:
         self.b: list[Array] = [None, *views[depth:]]
 
     def on_weight_gradient(self, k: int) -> None:
-        """Call `then`, if there is one: the gradient of W[k] is complete."""
-        if self.then is not None:
-            self.then(k)
+        """Do nothing: the gradient of W[k] is used after the pass."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""

@@ -53,10 +53,8 @@ class Batches:
         self.control = backend.full((numbers,), 0, np.float64)
         self._factors, self._name = factors, name
         self.costs = backend.full((self.steps,), 0, np.float64)
-        self.shares = np.zeros(self.steps)
         self._position = backend.full((1,), 0, np.int64)
         self._order = backend.empty((m,), np.int64)
-        self._host_order = np.arange(m)
         self._controls = backend.full((self.steps, numbers + 2), 0, np.float64)
         self._index = backend.empty((self._size,), np.int64)
         self._y = backend.empty((self._rows, *data.y.shape[1:]), data.target)

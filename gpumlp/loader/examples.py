@@ -1,7 +1,8 @@
-"""Examples for a training: checked once, and placed once, in the backend or on the host."""
+"""Examples for a training: checked once, and placed once; those on the host are streamed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,10 +10,13 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
-from gpumlp.io.chunks import extent
+from gpumlp.io.chunks import chunks, extent
+from gpumlp.io.mapped import map_of
 from gpumlp.io.types import Array, HostArray
-from gpumlp.loader.placement import place
-from gpumlp.network import MLP, ClassWeight
+from gpumlp.network import CHUNK, MLP, ClassWeight
+
+DATA = ("auto", "device", "stream")
+SPARE = 1 << 29  # bytes for graphs, and for memory in pieces too small to be of use
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Examples:
         """The arguments of a public function, as in `Trainer.fit`, checked and placed.
 
         `suffix` is added to the names x and y in errors; `rows` is the number of examples of a
-        step, for `placement.streams`.
+        step, for `streams`.
 
         Raises:
             ValueError, TypeError: an argument is not as described.
@@ -58,7 +62,10 @@ class Examples:
         )
         _check_range(backend, x, f"x{suffix}")
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
-        x, y = place(net, x, y, target, data, rows)
+        stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
+        x = _placed(backend, x, backend.storage, stream)
+        # labels need half as many bytes as the order of the examples: they are not streamed
+        y = _placed(backend, y, target, stream and y.ndim == 2)
         return cls(x, y, weights, target)
 
     @classmethod
@@ -88,3 +95,43 @@ def _check_range(backend: Backend, x: Array, name: str) -> None:
             f"{name} has values up to {largest:g}, beyond the network's {backend.storage}; "
             "rescale it"
         )
+
+
+# ---- placement -----------------------------------------------------------------------------------
+
+
+def _placed(backend: Backend, a: Array, dtype: np.dtype[Any], stream: bool) -> Array:
+    """`a` in the backend, in `dtype`; `a` itself if it is that already, or stays on the host."""
+    if backend.accepts(a, dtype) or (stream and isinstance(a, np.ndarray)):
+        return a
+    out = backend.empty(a.shape, dtype)
+    for rows in chunks(a):
+        backend.asarray(a[rows], dtype=dtype, out=out[rows])
+    return out
+
+
+def streams(net: MLP, arrays: Sequence[tuple[Array, np.dtype[Any]]], data: str, rows: int) -> bool:
+    """Whether arrays on the host stay there and are streamed, as `data`, one of `DATA`, asks.
+
+    With "auto" they are streamed if they and the steps of `rows` examples do not fit in the
+    backend's memory; in a backend on the host, if they are mapped files.
+
+    arrays: each array with the dtype that the backend needs.
+    """
+    if data not in DATA:
+        raise ValueError(f'data must be "auto", "device" or "stream", got {data!r}')
+    if data != "auto":
+        return data == "stream"
+    backend = net.backend
+    moved = [(a, kind) for a, kind in arrays if not backend.accepts(a, kind)]
+    free = backend.free_memory()
+    if free is None:
+        return any(map_of(a) is not None for a, _ in moved)
+    needed = sum(a.size * kind.itemsize for a, kind in moved)
+    return bool(needed + _of_steps(net, rows, len(arrays[0][0])) > free)
+
+
+def _of_steps(net: MLP, rows: int, m: int) -> int:
+    """The bytes of steps and evaluations, at least: z, h and gz, order, weights and costs."""
+    widths = 2 * sum(net.widths) + 2 * max(net.widths)
+    return (min(rows, m) + CHUNK) * widths * net.backend.storage.itemsize + 32 * m + SPARE

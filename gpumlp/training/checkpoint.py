@@ -14,7 +14,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,9 @@ from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
-from gpumlp.parameters import Layout, Parameters
+from gpumlp.parameters import Parameters
 from gpumlp.training.events import Callback
-
-
-@dataclass
-class State:
-    """The state of a fit, as a checkpoint holds it.
-
-    Attributes:
-        tensors: arrays on the host, by the names that `named` gives.
-        position: numbers: the epoch and step, the costs of its steps, the learning rate, …
-        history: `History.to_dict`.
-        watch: the numbers of early stopping, or None.
-        callbacks: what `callback_states` returned.
-    """
-
-    tensors: Mapping[str, HostArray]
-    position: dict[str, Any]
-    history: dict[str, Any]
-    watch: dict[str, Any] | None
-    callbacks: dict[str, Any]
+from gpumlp.training.stepping import Stepping
 
 
 class Checkpoint:
@@ -73,20 +54,21 @@ class Checkpoint:
         """Whether to save after so many steps of the fit, within an epoch."""
         return self._every is not None and done % self._every == 0
 
-    def save(self, state: State) -> None:
-        """Replace the file, completely or not at all."""
-        training = {
-            "settings": self._settings,
-            "position": state.position,
-            "history": state.history,
-            "watch": state.watch,
-            "callbacks": state.callbacks,
-        }
-        metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
-        storage.write(self.path, state.tensors, {"gpumlp": storage.FORMAT, **metadata})
+    def save(self, tensors: Mapping[str, HostArray], **state: Any) -> None:
+        """Replace the file, completely or not at all.
 
-    def load(self) -> State | None:
-        """The state in the file; None if there is no file.
+        Args:
+            tensors: arrays on the host, by name.
+            state: what JSON can hold: "position", numbers such as the epoch, the step and the costs
+                of its steps; "history"; "watch", the numbers of early stopping, or None; and
+                "callbacks", what `callback_states` returned.
+        """
+        training = {"settings": self._settings, **state}
+        metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
+        storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
+
+    def load(self) -> tuple[dict[str, HostArray], dict[str, Any]] | None:
+        """The tensors and the state in the file; None if there is no file.
 
         Raises:
             CheckpointError: the file is damaged, or of another run.
@@ -101,7 +83,7 @@ class Checkpoint:
             )
         training = json.loads(metadata["training"])
         self._compare(json.loads(metadata["network"]), training.pop("settings"))
-        return State(tensors, **training)
+        return tensors, training
 
     def _compare(self, network: dict[str, Any], settings: dict[str, Any]) -> None:
         """Raise unless the file is of this network and these settings."""
@@ -114,10 +96,10 @@ class Checkpoint:
                     f"{ours.get(name)}; pass what that run had, or resume=False to start anew"
                 )
 
-    def check(self, state: State, views: Mapping[str, Array]) -> None:
+    def check(self, tensors: Mapping[str, HostArray], views: Mapping[str, Array]) -> None:
         """Raise CheckpointError unless the tensors have the names and shapes of the views."""
         shapes = {name: view.shape for name, view in views.items()}
-        if shapes != {name: tensor.shape for name, tensor in state.tensors.items()}:
+        if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise CheckpointError(f"{self.path}: its tensors are not those of this network")
 
 
@@ -131,21 +113,20 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
     return None if every is None else checks.positive_int(every, "checkpoint_every")
 
 
-def named(layout: Layout, flat: Mapping[str, Array]) -> dict[str, Array]:
-    """The views of flat buffers by their names in a file, each with its buffer's prefix."""
+def views(trainer: Stepping, best: Array | None) -> dict[str, Array]:
+    """The backend's arrays that a checkpoint holds, by name; best: the flat best θ, or None."""
+    flat = {"": trainer.net.theta.flat}
+    if trainer.average is not None:
+        flat[""], flat["iterate."] = trainer.average.both(trainer.net)
+    for i, slot in enumerate(trainer.optimizer.slots):
+        flat[f"optimizer.{slot}."] = trainer.slots[i]
+    if best is not None:
+        flat["best."] = best
     return {
         f"{prefix}{name}": view
         for prefix, buffer in flat.items()
-        for name, view in Parameters(layout, buffer).named().items()
+        for name, view in Parameters(trainer.net.theta.layout, buffer).named().items()
     }
-
-
-def on_host(backend: Backend, views: Mapping[str, Array]) -> dict[str, HostArray]:
-    """Copies on the host, in θ's type: float32 holds all values of 16-bit slots, and every reader
-    knows it.
-    """
-    kind = backend.dtype
-    return {name: np.asarray(backend.to_host(view), kind) for name, view in views.items()}
 
 
 def _without_seed(config: dict[str, Any]) -> dict[str, Any]:
@@ -158,11 +139,8 @@ def fingerprint(backend: Backend, data: Examples | None) -> str | None:
     if data is None:
         return None
     digest = hashlib.sha256()
-    weights = np.dtype(np.float64)
-    parts = ((data.x, backend.storage), (data.y, data.target), (data.weights, weights))
-    for a, kind in parts:
-        if a is None:
-            continue
+    of_weights = [] if data.weights is None else [(data.weights, np.dtype(np.float64))]
+    for a, kind in [(data.x, backend.storage), (data.y, data.target), *of_weights]:
         digest.update(f"{a.shape} {kind.str}".encode())
         for rows in chunks(a):
             part = a[rows] if isinstance(a, np.ndarray) else backend.to_host(a[rows])

@@ -10,24 +10,18 @@ from gpumlp.training.history import History
 
 
 class Training(Protocol):
-    """What a callback sees of a training: a `Trainer`, or the run of `fit_lbfgs`."""
+    """What a callback sees of a training: a `Trainer`, which documents each attribute, or the run
+    of `fit_lbfgs`, whose lr is 0, since it has no learning rate.
+    """
 
     net: MLP
-    """The network that is trained."""
     history: History
-    """The history of the current fit."""
     steps: int
-    """The steps done so far, over all fits."""
     epochs: int
-    """The epochs done so far, over all fits."""
     lr: float
-    """The base learning rate; 0 in `fit_lbfgs`, which has no learning rate."""
     stop: bool
-    """A callback sets it to True to end the fit after the epoch."""
     lr_factor: float
-    """The factor of the schedule's learning rate. A callback may set it; the next epoch uses it."""
     last_lr: float
-    """The learning rate of the last step."""
 
     @property
     def settings(self) -> Mapping[str, Any]:

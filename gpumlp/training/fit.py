@@ -6,21 +6,19 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from gpumlp import checks, storage
-from gpumlp.functions import Schedule
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
-from gpumlp.training import stepping
 from gpumlp.training.callbacks import Interrupt, Watch
-from gpumlp.training.checkpoint import Checkpoint, State
-from gpumlp.training.events import Callback, Training
+from gpumlp.training.checkpoint import Checkpoint
+from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns, evaluations
 from gpumlp.training.stepping import Stepping
@@ -28,14 +26,8 @@ from gpumlp.training.stepping import Stepping
 LEAST_SCALE = 2.0**-14  # after 30 overflows; no useful gradient is as large as that
 
 
-class Fitted(Stepping, Training, Protocol):
-    """What a fit needs of a `Trainer`, which documents each."""
-
-    schedule: Schedule
-
-
 def fit(
-    trainer: Fitted, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback],
+    trainer: Stepping, x: Array, y: Array, epochs: int, callbacks: Sequence[Callback],
     progress: bool | None, checkpoint: tuple[Any, int | None, bool], *, validation: Any,
     sample_weight: Any, class_weight: Any, early_stopping: Any, metric: Any, train_metric: bool,
     data: str,
@@ -79,7 +71,7 @@ class Fit:
     """
 
     def __init__(
-        self, trainer: Fitted, batches: Batches, epochs: int, watch: Watch | None,
+        self, trainer: Stepping, batches: Batches, epochs: int, watch: Watch | None,
         evaluations: Mapping[str, Evaluation],
     ) -> None:  # fmt: skip
         self.trainer, self.batches, self.epochs = trainer, batches, epochs
@@ -161,8 +153,8 @@ class Fit:
         trainer.net.round()  # a callback may have assigned to θ
         first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
         steps = range(self.epoch * self.batches.steps, (self.epoch + 1) * self.batches.steps)
-        scheduled = [trainer.schedule.lr(trainer.lr, t, self.total) for t in steps]
-        self._lrs = [trainer.lr_factor * lr for lr in scheduled]
+        schedule, factor = trainer.schedule, trainer.lr_factor
+        self._lrs = [factor * schedule.lr(trainer.lr, t, self.total) for t in steps]
         controls = [trainer.control(lr, first + i) for i, lr in enumerate(self._lrs)]
         self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
@@ -241,13 +233,6 @@ class Fit:
             settings["epochs"] = self.epochs
         self.checkpoint = Checkpoint(path, every, trainer.net.config(), settings)
 
-    def _views(self, best: bool) -> dict[str, Array]:
-        """The backend's arrays that a checkpoint holds, by name; `best`: with the best θ."""
-        flat = stepping.parameters(self.trainer)
-        if best and self.watch is not None and self.watch.theta is not None:
-            flat["best."] = self.watch.theta
-        return files.named(self.trainer.net.theta.layout, flat)
-
     def _save(self) -> None:
         """Write the checkpoint, if there is one.
 
@@ -258,8 +243,12 @@ class Fit:
             return
         trainer, watch, backend = self.trainer, self.watch, self.trainer.net.backend
         J = backend.to_host(self.batches.costs)[: self.step].tolist() if self.step else []
-        views = self._views(watch is not None and watch.best is not None)
-        tensors = files.on_host(backend, views)
+        best = watch.theta if watch and watch.best is not None else None
+        # in θ's type: float32 holds all values of 16-bit slots, and every reader knows it
+        tensors = {
+            name: np.asarray(backend.to_host(view), backend.dtype)
+            for name, view in files.views(trainer, best).items()
+        }
         self.check_finite(storage.theta_of(tensors), sum(J))
         position = {
             "epoch": self.epoch, "step": self.step, "J": J,
@@ -268,10 +257,10 @@ class Fit:
             "scaling": backend.to_host(trainer.scaling).tolist(),
             "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
         }  # fmt: skip
-        states = files.callback_states(self.callbacks)
-        history = self.history.to_dict()
-        numbers = None if watch is None else watch.state()
-        self.checkpoint.save(State(tensors, position, history, numbers, states))
+        self.checkpoint.save(
+            tensors, position=position, history=self.history.to_dict(),
+            watch=watch and watch.state(), callbacks=files.callback_states(self.callbacks),
+        )  # fmt: skip
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from the state in the file, if there is a file.
@@ -279,22 +268,23 @@ class Fit:
         Raises:
             CheckpointError: the file is damaged, or of another run; nothing was changed.
         """
-        state = checkpoint.load()
-        if state is None:
+        if (loaded := checkpoint.load()) is None:
             return
-        trainer, position, backend = self.trainer, state.position, self.trainer.net.backend
-        numbers = state.watch or {"best": None}
-        views = self._views(numbers["best"] is not None)
-        checkpoint.check(state, views)
-        files.restore_callbacks(self.callbacks, state.callbacks, checkpoint.path)
+        tensors, state = loaded
+        trainer, position, backend = self.trainer, state["position"], self.trainer.net.backend
+        numbers = state["watch"] or {"best": None}
+        best = self.watch.theta if self.watch and numbers["best"] is not None else None
+        views = files.views(trainer, best)
+        checkpoint.check(tensors, views)
+        files.restore_callbacks(self.callbacks, state["callbacks"], checkpoint.path)
         for name, view in views.items():
-            backend.asarray(state.tensors[name], out=view)
+            backend.asarray(tensors[name], out=view)
         self.epoch, self.step = position["epoch"], position["step"]
         self.J[: self.step], self.spent = position["J"], position["seconds"]
         backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
         trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
-        self.history = trainer.history = History.from_dict(state.history)
+        self.history = trainer.history = History.from_dict(state["history"])
         if self.watch is not None:
             for name, value in numbers.items():
                 setattr(self.watch, name, value)

@@ -103,16 +103,14 @@ def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
     return found
 
 
-def rates(layout: Layout, groups: Mapping[str, Group]) -> set[float]:
-    """The factors of the learning rate that occur among the weights."""
-    return {region.lr for region in regions(layout, groups) if region.begin < layout.split}
-
-
-def table(backend: Backend, regions: list[Region], begin: int, end: int) -> Array | None:
+def table(
+    backend: Backend, layout: Layout, groups: Mapping[str, Group], begin: int, end: int
+) -> Array | None:
     """The groups of θ[begin:end] for `Backend.update`: rows (end, lr, decay); None if all are 1."""
     rows = [
-        (min(r.end, end) - begin, r.lr, r.decay) for r in regions if begin < r.end and r.begin < end
-    ]
+        (min(r.end, end) - begin, r.lr, r.decay)
+        for r in regions(layout, groups) if begin < r.end and r.begin < end
+    ]  # fmt: skip
     if all(row[1:] == (1.0, 1.0) for row in rows):
         return None
     return backend.asarray(np.array(rows), dtype=np.float64)

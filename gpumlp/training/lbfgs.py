@@ -90,42 +90,21 @@ def fit_lbfgs(
         "ftol": min(SLOW, tol**2),
         "maxfun": checks.positive_int(max_fun, "max_fun"),
     }
-    hooks, minimize = checked(callbacks), _minimize()
+    hooks = checked(callbacks)
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise ImportError('fit_lbfgs needs SciPy: pip install "gpumlp[sklearn]"') from error
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
     validated = Examples.of_validation(net, validation, rows=CHUNK)
     measured = evaluations(net, data, validated, metric, False)
     for evaluation in measured.values():
         evaluation.validate("validation")
-    run = Lbfgs(net, Objective(net, data), measured, hooks)
-    run.settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
+    settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
+    run = Lbfgs(net, data, measured, hooks, settings)
     run.minimize(minimize, limits)
     return run.history
-
-
-class Objective:
-    """J and ∇J over all examples, in memory that does not grow with them."""
-
-    def __init__(self, net: MLP, data: Examples) -> None:
-        backend, m = net.backend, len(data.x)
-        self._net, self._data = net, data
-        self._s = Workspace(net, min(m, CHUNK))
-        self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)
-        weights = data.weights
-        self._share = None if weights is None else backend.asarray(weights / weights.sum())
-
-    def __call__(self) -> tuple[float, HostVector]:
-        """J, and ∇J in θ's layout, its padding zero."""
-        net, s, d, data = self._net, self._s, self._d, self._data
-        backend, m = net.backend, len(data.x)
-        total: HostVector = np.zeros(d.layout.size)
-        for rows in s.load(data.x, data.y, self._share):
-            backprop.forward(net, s)
-            backprop.backward(net, s, d)
-            if rows.stop == m:
-                backprop.penalty(net, s, d)
-            total += backend.to_host(d.flat)
-        return float(backend.to_host(s.J)[0]), total
 
 
 class Ended(Exception):  # noqa: N818  (an end, not an error)
@@ -133,31 +112,27 @@ class Ended(Exception):  # noqa: N818  (an end, not an error)
 
 
 class Lbfgs:
-    """A minimisation: callbacks see it in place of a `Trainer`, as a `Training`.
-
-    Attributes:
-        net, history: the network that is trained, and the history so far.
-        steps, epochs: the number of iterations done.
-        stop: a callback sets it to True to end the minimisation after the iteration.
-        lr, lr_factor, last_lr: 0, 1 and 0, since there is no learning rate.
-        settings: the settings of the minimisation, by name.
-    """
+    """A minimisation: callbacks see it as a `Training`, whose steps and epochs are iterations."""
 
     lr, lr_factor, last_lr = 0.0, 1.0, 0.0
 
     def __init__(
         self,
         net: MLP,
-        objective: Objective,
+        data: Examples,
         measured: dict[str, Evaluation],
         callbacks: Sequence[Callback],
+        settings: dict[str, Any],
     ) -> None:
-        self.net = net
+        backend, weights = net.backend, data.weights
+        self.net, self._data = net, data
+        self._s = Workspace(net, min(len(data.x), CHUNK))
+        self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)
+        self._share = None if weights is None else backend.asarray(weights / weights.sum())
         self.history = History(name for name in columns(measured) if name != "lr")
         self.steps = self.epochs = 0
         self.stop = False
-        self.settings: dict[str, Any] = {}
-        self._objective, self._measured, self._callbacks = objective, measured, callbacks
+        self.settings, self._measured, self._callbacks = settings, measured, callbacks
         self._interrupt, self._since = Interrupt(), 0.0
         # J of the last iteration, of the last evaluation, and of the best iteration
         self._J = self._evaluated = self._least = math.inf
@@ -175,7 +150,7 @@ class Lbfgs:
             with self._interrupt, np.errstate(over="ignore", invalid="ignore"):
                 found = minimize(
                     self._evaluate, self._theta, jac=True, method="L-BFGS-B", options=limits,
-                    callback=lambda theta: self._iterated(theta),
+                    callback=self._iterated,
                 )  # fmt: skip
             self.history.stopped = "converged" if found.status == 0 else "finished"
         except Ended as ended:
@@ -184,6 +159,18 @@ class Lbfgs:
             if self._since:
                 self._assign(self._best)
             end(self._callbacks, self)
+
+    def _objective(self) -> tuple[float, HostVector]:
+        """J, and ∇J in θ's layout, its padding zero, in memory that does not grow with the data."""
+        net, s, d, data = self.net, self._s, self._d, self._data
+        total: HostVector = np.zeros(d.layout.size)
+        for rows in s.load(data.x, data.y, self._share):
+            backprop.forward(net, s)
+            backprop.backward(net, s, d)
+            if rows.stop == len(data.x):
+                backprop.penalty(net, s, d)
+            total += net.backend.to_host(d.flat)
+        return float(net.backend.to_host(s.J)[0]), total
 
     def _evaluate(self, theta: HostVector) -> tuple[float, HostVector]:
         """J and ∇J at a θ of SciPy; if they are not finite, a slope that rises from the last θ."""
@@ -228,12 +215,3 @@ class Lbfgs:
         backend = self.net.backend
         backend.asarray(theta, out=self.net.theta.flat)
         backend.synchronize()
-
-
-def _minimize() -> Any:
-    """scipy.optimize.minimize: the one place where SciPy is imported."""
-    try:
-        from scipy.optimize import minimize
-    except ImportError as error:
-        raise ImportError('fit_lbfgs needs SciPy: pip install "gpumlp[sklearn]"') from error
-    return minimize

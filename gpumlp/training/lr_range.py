@@ -14,9 +14,8 @@ import numpy as np
 from gpumlp import checks, plots
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.io.types import Array, HostVector
-from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
-from gpumlp.training.planning import drop_tracebacks
+from gpumlp.training.advice import drop_tracebacks
 from gpumlp.training.stepping import Stepping
 
 WIDTH = 0.25  # decades: the standard deviation of the Gaussian that smooths the curve
@@ -82,7 +81,9 @@ def find_lr(
     steps = checks.positive_int(steps, "steps", least=10)
     rates = np.geomspace(start, end, steps)
     try:
-        losses = _losses(trainer, x, y, rates, data)
+        # overflows are expected
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            losses = np.array(list(_losses(trainer, x, y, rates, data)))
     except OutOfMemoryError as error:
         drop_tracebacks(error)
         raise OutOfMemoryError(
@@ -96,22 +97,6 @@ def find_lr(
     return _curve(rates[: len(losses)], losses, len(losses) < steps)
 
 
-def _losses(
-    trainer: Stepping, x: Array, y: Array, rates: HostVector, data: dict[str, Any]
-) -> HostVector:
-    """L of one minibatch per step, until it explodes or is not finite."""
-    examples = Examples.checked(trainer.net, x, y, rows=trainer.at_a_time, **data)
-    copied = _copy(trainer)
-    batches = copied.batches(examples)
-    try:
-        # overflows are expected
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            return np.array(list(_until_it_explodes(_steps(copied, batches, rates))))
-    finally:
-        copied.net.backend.synchronize()  # the caller may free the data now
-        batches.forget()
-
-
 def _copy(trainer: Stepping) -> Stepping:
     """A trainer in the same state, with its own network and arrays, and without an average."""
     copied = trainer.with_network(copy.deepcopy(trainer.net), ema=None)
@@ -123,40 +108,39 @@ def _copy(trainer: Stepping) -> Stepping:
     return copied
 
 
-def _steps(trainer: Stepping, batches: Batches, rates: HostVector) -> Iterator[float]:
-    """Train one step with each learning rate; yield L of each minibatch just before its update."""
-    backend = trainer.net.backend
-    trainer.net.round()
-    for i in range(len(rates)):
-        if i % batches.steps == 0:
-            _start_epoch(trainer, batches, rates[i : i + batches.steps])
-        at = batches.at
-        trainer.step(batches)
-        yield float(backend.to_host(batches.costs[at : at + 1])[0])
-
-
-def _until_it_explodes(losses: Iterator[float]) -> Iterator[float]:
-    """The losses up to the first that is far above the others; none that is not finite."""
+def _losses(
+    trainer: Stepping, x: Array, y: Array, rates: HostVector, data: dict[str, Any]
+) -> Iterator[float]:
+    """L of one minibatch per step and learning rate, until it explodes or is not finite."""
+    examples = Examples.checked(trainer.net, x, y, rows=trainer.at_a_time, **data)
+    trainer = _copy(trainer)
+    backend, batches = trainer.net.backend, trainer.batches(examples)
     first = mean = best = math.nan
-    for L in losses:
-        if not math.isfinite(L):
-            return
-        yield L
-        if math.isnan(first):
-            first = mean = best = L
-        mean = MEMORY * mean + (1 - MEMORY) * L
-        best = min(best, mean)
-        # at least a tenth of the first: a cost near 0 would end the test too early
-        if mean > best + EXPLODED * max(abs(best), abs(first) / 10):
-            return
-
-
-def _start_epoch(trainer: Stepping, batches: Batches, lr: HostVector) -> None:
-    """Upload the tables of an epoch; its first steps have these learning rates."""
-    controls = [trainer.control(float(rate), trainer.steps + 1 + i) for i, rate in enumerate(lr)]
-    table = np.pad(controls, ((0, batches.steps - len(lr)), (0, 0)), mode="edge")
-    batches.start(trainer.epochs, table, np.zeros(batches.steps), 0)
-    trainer.epochs += 1
+    trainer.net.round()
+    try:
+        for i in range(len(rates)):
+            at = i % batches.steps
+            if at == 0:  # an epoch, whose steps after the last learning rate are not done
+                t, lrs = trainer.steps + 1, rates[i : i + batches.steps]
+                controls = [trainer.control(float(lr), t + j) for j, lr in enumerate(lrs)]
+                table = np.pad(controls, ((0, batches.steps - len(lrs)), (0, 0)), mode="edge")
+                batches.start(trainer.epochs, table, np.zeros(batches.steps), 0)
+                trainer.epochs += 1
+            trainer.step(batches)
+            L = float(backend.to_host(batches.costs[at : at + 1])[0])
+            if not math.isfinite(L):
+                return
+            yield L
+            if i == 0:
+                first = mean = best = L
+            mean = MEMORY * mean + (1 - MEMORY) * L
+            best = min(best, mean)
+            # at least a tenth of the first: a cost near 0 would end the test too early
+            if mean > best + EXPLODED * max(abs(best), abs(first) / 10):
+                return
+    finally:
+        backend.synchronize()  # the caller may free the data now
+        batches.forget()
 
 
 def _curve(lr: HostVector, loss: HostVector, exploded: bool) -> LRCurve:

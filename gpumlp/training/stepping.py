@@ -1,53 +1,187 @@
-"""A trainer's step: its arrays, its minibatches, its numbers, and what it does to θ."""
+"""A trainer's settings and state, its minibatches, and its step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
-from gpumlp import backprop
+from gpumlp import backprop, checks
+from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
+from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from gpumlp.functions.entry import lookup
 from gpumlp.io.types import Array
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP
-from gpumlp.training.averaging import Average
-from gpumlp.training.updating import Updated, Updating, updating
+from gpumlp.training import groups as grouping
+from gpumlp.training.averaging import Average, checked_ema
+from gpumlp.training.groups import Group
+from gpumlp.training.history import History
+from gpumlp.training.updating import Folded, updating
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
-ALLOCATED = ("slots", "factors", "scaling", "updating", "average")  # the attributes of `allocate`
+ALLOCATED = ("slots", "factors", "scaling", "updating", "average")  # the attributes of `_allocate`
 
 
-class Stepping(Updated, Protocol):
-    """What steps need of a `Trainer`, which documents each."""
+class Stepping:
+    """What a trainer does short of a fit: `Trainer` documents its arguments and attributes."""
 
-    lr: float
-    batch_size: int
-    seed: int
-    shuffle: bool
-    low_memory: bool
-    ema: float | None
-    fold: bool | None
-    slot_type: np.dtype[Any]
-    scaling: Array
-    updating: Updating
-    average: Average | None
-    steps: int
-    epochs: int
+    def __init__(
+        self, net: MLP, optimizer: str | Optimizer = "adamw", lr: float | None = None,
+        batch_size: int = 256, schedule: str | Schedule = "constant",
+        clip_norm: float | None = None, seed: int = 0, slot_precision: str | None = None,
+        fold: bool | None = None, memory: str = "normal", accumulate: int = 1,
+        groups: Mapping[str, Group] | None = None, ema: float | None = None, shuffle: bool = True,
+    ) -> None:  # fmt: skip
+        self.net = checked_network(net)
+        self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
+        self.lr = checks.positive_number(self.optimizer.lr if lr is None else lr, "lr")
+        self.batch_size = checks.positive_int(batch_size, "batch_size")
+        self.schedule = lookup(SCHEDULES, "schedule", schedule)
+        self.clip_norm = (
+            None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
+        )
+        self.seed = checks.positive_int(seed, "seed", least=0)
+        if not isinstance(shuffle, (bool, np.bool_)):
+            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+        self.shuffle, self.fold = bool(shuffle), fold
+        self.slot_type = _slot_type(net.backend, slot_precision)
+        if memory not in ("normal", "low"):
+            raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
+        self.low_memory = memory == "low"
+        self.accumulate = _checked_parts(accumulate, self.batch_size)
+        self.groups = grouping.checked(groups, self.optimizer)
+        layout = net.theta.layout
+        regions = grouping.regions(layout, self.groups)
+        self.rates = {region.lr for region in regions if region.begin < layout.split}  # of weights
+        self.ema = checked_ema(ema)
+        self.steps = self.epochs = 0
+        self.history = History(())
+        self.stop = False
+        self.lr_factor, self.last_lr = 1.0, 0.0
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Set the attributes `ALLOCATED` to their state before the first step.
+
+        Raises:
+            OutOfMemoryError: nothing stays allocated.
+        """
+        backend, slots = self.net.backend, len(self.optimizer.slots)
+        S = SCALE if backend.scales_loss else 1.0
+        try:
+            self.slots = backend.full((slots, self.net.theta.layout.size), 0, self.slot_type)
+            self.factors = backend.full((2,), 0)
+            self.scaling = backend.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
+            self.updating = updating(self, self.fold)
+            self.average = None if self.ema is None else Average(self.net, self.ema)
+        except OutOfMemoryError:  # its traceback holds the trainer
+            vars(self).update(dict.fromkeys(ALLOCATED))
+            raise
 
     @property
-    def at_a_time(self) -> int: ...  # noqa: D102
+    def settings(self) -> dict[str, Any]:
+        """The settings of the trainer, as JSON can hold them."""
+        names = "lr", "batch_size", "accumulate", "clip_norm", "ema", "seed", "shuffle"
+        return {
+            "optimizer": self.optimizer.spec(),
+            "schedule": self.schedule.spec(),
+            "groups": grouping.spec(self.groups),
+            "slot_precision": str(self.slots.dtype),
+            **{name: getattr(self, name) for name in names},
+        }
 
-    def with_network(self, net: MLP, **changes: Any) -> Self: ...  # noqa: D102
+    @property
+    def folds(self) -> bool:
+        """Whether the product of the weights' gradient adds it to the weights: see `fold`."""
+        return isinstance(self.updating, Folded)
 
-    def batches(self, data: Examples) -> Batches: ...  # noqa: D102
+    @property
+    def at_a_time(self) -> int:
+        """The number of examples of a micro-batch; the last of a minibatch may have fewer."""
+        return -(-self.batch_size // self.accumulate)
 
-    def control(self, lr: float, t: int) -> tuple[float, ...]: ...  # noqa: D102
+    def batches(self, data: Examples) -> Batches:
+        """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
+        net, numbers = self.net, 1 + len(self.optimizer.control(self.lr, 1))
+        widths = "-".join(map(str, net.widths))
+        functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, self.optimizer.name])
+        clipped = " clipped" * (self.clip_norm is not None)
+        return Batches(
+            net, data, self.batch_size, self.seed if self.shuffle else None, numbers, self.factors,
+            f"step {widths} {functions} {net.precision}{clipped}", rows=self.at_a_time,
+            low=self.low_memory,
+        )  # fmt: skip
 
-    def step(self, batches: Batches) -> None: ...  # noqa: D102
+    def control(self, lr: float, t: int) -> tuple[float, ...]:
+        """The row of step t = 1, 2, … in the table of `Batches.start`.
+
+        It holds the gradient's scale, the optimizer's numbers, and the factors of a folded
+        gradient.
+        """
+        decay, params = self.net.regularizer.weight_decay() or 0.0, self.optimizer.params
+        # where a gradient is folded, all weights have the same learning rate
+        factors = self.optimizer.factors(lr * max(self.rates), decay, **params)
+        return (1.0, *self.optimizer.control(lr, t), *factors)
+
+    def step(self, batches: Batches) -> None:
+        """One step on the next minibatch: gather, forward, backward, clip, update."""
+        # clipping and the loss scale need the whole gradient first
+        whole = self.clip_norm is not None or self.net.backend.scales_loss
+        early = self.updating.splits and not whole
+        early_update = partial(self._work, batches, early_update=True) if early else None
+        batches.run(partial(self._work, batches), early_update)
+        self.steps += 1
+
+    def _work(self, batches: Batches, parts: range, early_update: bool = False) -> None:
+        """Some of the micro-batches of a step; the last one is followed by the update of θ."""
+        net, s, updating = self.net, batches.s, self.updating
+        s.scaling = self.scaling
+        for j in parts:
+            batches.load(j)
+            backprop.forward(net, s)
+            if early_update and j == batches.parts - 1:
+                updating.early_update(self, batches.control, j)
+            backprop.backward(net, s, updating.into(j))
+            updating.add(j)
+        if parts.stop == batches.parts:
+            updating.finish(self, batches.control)
+            if (average := self.average) is not None:
+                net.backend.defer(lambda: average.step(net, batches.control))
+            batches.end()
+
+    def with_network(self, net: MLP, **changes: Any) -> Self:
+        """A trainer of `net` with these settings and a new state; `changes`: other attributes."""
+        changed = copy.copy(self)
+        vars(changed).update(changes, net=net)
+        Stepping._allocate(changed)  # without the advice of `Trainer`, which may be asking
+        return changed
+
+    def __copy__(self) -> Self:
+        """Another trainer of the same network, with the same arrays."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and deepcopy keep: settings, network, and the state on the host."""
+        backend = self.net.backend
+        backend.synchronize()
+        settings = {k: v for k, v in vars(self).items() if k not in ALLOCATED}
+        shown = self.average is not None and self.average.shown
+        return {**settings, "state": [*map(backend.to_host, state(self))], "shown": shown}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        """The trainer goes on as the other one would, in a backend of the same name."""
+        arrays, shown = saved.pop("state"), saved.pop("shown")
+        vars(self).update(saved)
+        self._allocate()
+        restore(self, arrays, shown)
 
 
 def checked_network(net: Any) -> MLP:
@@ -57,44 +191,35 @@ def checked_network(net: Any) -> MLP:
     return net
 
 
-def checked_memory(memory: Any) -> str:
-    """The argument `memory` of `Trainer`, if it is one of its two values."""
-    if memory not in ("normal", "low"):
-        raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
-    return str(memory)
+def _slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
+    """The dtype of the optimizer's state, if the backend has this precision of it."""
+    if precision is None:
+        return backend.dtype
+    if precision != "bfloat16":
+        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
+    if not backend.rounds_slots:
+        raise ValueError(
+            f'slot_precision="bfloat16" does not go with {backend.name} and '
+            f'{backend.precision}; use backend="cupy" and another precision than float64, or '
+            "slot_precision=None"
+        )
+    from gpumlp.backends.cuda.source import dtype_of
+
+    return dtype_of(precision)
 
 
-# ---- arrays --------------------------------------------------------------------------------------
+def _checked_parts(accumulate: Any, batch_size: int) -> int:
+    """The argument `accumulate` of `Trainer`, a whole number from 1 to `batch_size`."""
+    parts = checks.positive_int(accumulate, "accumulate")
+    if parts > batch_size:
+        raise ValueError(
+            f"accumulate={parts} micro-batches cannot be made of batch_size={batch_size} examples; "
+            "pass at most as many"
+        )
+    return parts
 
 
-def allocate(trainer: Stepping) -> None:
-    """Set the attributes `ALLOCATED` to their state before the first step.
-
-    Raises:
-        OutOfMemoryError: nothing stays allocated.
-    """
-    backend, layout, slots = trainer.net.backend, trainer.net.theta.layout, trainer.optimizer.slots
-    S = SCALE if backend.scales_loss else 1.0
-    try:
-        trainer.slots = backend.full((len(slots), layout.size), 0, trainer.slot_type)
-        trainer.factors = backend.full((2,), 0)
-        trainer.scaling = backend.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
-        trainer.updating = updating(trainer, trainer.fold)
-        trainer.average = None if trainer.ema is None else Average(trainer.net, trainer.ema)
-    except OutOfMemoryError:  # its traceback holds the trainer
-        for name in ALLOCATED:
-            setattr(trainer, name, None)
-        raise
-
-
-def parameters(trainer: Stepping) -> dict[str, Array]:
-    """The flat buffers of θ and of what goes with it, by the prefix of their names in files."""
-    flat = {"": trainer.net.theta.flat}
-    if trainer.average is not None:
-        flat[""], flat["iterate."] = trainer.average.both(trainer.net)
-    for i, slot in enumerate(trainer.optimizer.slots):
-        flat[f"optimizer.{slot}."] = trainer.slots[i]
-    return flat
+# ---- state ---------------------------------------------------------------------------------------
 
 
 def state(trainer: Stepping) -> list[Array]:
@@ -111,58 +236,3 @@ def restore(trainer: Stepping, arrays: Sequence[Array], shown: bool) -> None:
     backend.synchronize()
     if trainer.average is not None:
         trainer.average.shown = shown
-
-
-# ---- steps ---------------------------------------------------------------------------------------
-
-
-def batches(trainer: Stepping, data: Examples) -> Batches:
-    """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
-    numbers = 1 + len(trainer.optimizer.control(trainer.lr, 1))
-    net, widths = trainer.net, "-".join(map(str, trainer.net.widths))
-    functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, trainer.optimizer.name])
-    name = (
-        f"step {widths} {functions} {net.precision}{' clipped' * (trainer.clip_norm is not None)}"
-    )
-    seed = trainer.seed if trainer.shuffle else None
-    return Batches(
-        net, data, trainer.batch_size, seed, numbers, trainer.factors, name,
-        rows=trainer.at_a_time, low=trainer.low_memory,
-    )  # fmt: skip
-
-
-def control(trainer: Stepping, lr: float, t: int) -> tuple[float, ...]:
-    """The row of step t = 1, 2, … in the table of `Batches.start`.
-
-    It holds the gradient's scale, the optimizer's numbers, and the factors of a folded gradient.
-    """
-    decay, params = trainer.net.regularizer.weight_decay() or 0.0, trainer.optimizer.params
-    # where a gradient is folded, all weights have the same learning rate
-    factors = trainer.optimizer.factors(lr * max(trainer.rates), decay, **params)
-    return (1.0, *trainer.optimizer.control(lr, t), *factors)
-
-
-def step(trainer: Stepping, batches: Batches) -> None:
-    """One step on the next minibatch: gather, forward, backward, clip, update."""
-    early = trainer.updating.splits(trainer)
-    early_update = partial(_work, trainer, batches, early_update=True) if early else None
-    batches.run(partial(_work, trainer, batches), early_update)
-    trainer.steps += 1
-
-
-def _work(trainer: Stepping, batches: Batches, parts: range, early_update: bool = False) -> None:
-    """Some of the micro-batches of a step; the last one is followed by the update of θ."""
-    net, s, updating = trainer.net, batches.s, trainer.updating
-    s.scaling = trainer.scaling
-    for j in parts:
-        batches.load(j)
-        backprop.forward(net, s)
-        if early_update and j == batches.parts - 1:
-            updating.early_update(trainer, s, batches.control)
-        backprop.backward(net, s, updating.sums.into(j))
-        updating.sums.add(j)
-    if parts.stop == batches.parts:
-        updating.finish(trainer, s, batches.control)
-        if (average := trainer.average) is not None:
-            net.backend.defer(lambda: average.step(net, batches.control))
-        batches.end()

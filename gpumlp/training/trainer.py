@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-
-from gpumlp import checks
-from gpumlp.errors import OutOfMemoryError
-from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
-from gpumlp.functions.entry import lookup
 from gpumlp.io.types import Array
-from gpumlp.loader.batches import Batches
-from gpumlp.loader.examples import Examples
-from gpumlp.network import MLP, ClassWeight
-from gpumlp.training import accumulating, fit, lr_range, planning, stepping
-from gpumlp.training import groups as grouping
-from gpumlp.training.averaging import Average, checked_ema
+from gpumlp.network import ClassWeight
+from gpumlp.training import fit, lr_range
+from gpumlp.training.advice import attempt
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
-from gpumlp.training.groups import Group
 from gpumlp.training.history import History
 from gpumlp.training.lr_range import LRCurve
-from gpumlp.training.memory import Memory
+from gpumlp.training.memory import Memory, plan
 from gpumlp.training.metrics import Metrics
-from gpumlp.training.updating import Folded, Updating, slot_type
+from gpumlp.training.stepping import Stepping
 
 
-class Trainer:
+class Trainer(Stepping):
     """Trains a network: an optimizer with its state, and how minibatches are drawn.
 
     Args:
@@ -85,47 +74,8 @@ class Trainer:
         ValueError, TypeError: an argument is not as described.
     """
 
-    slots: Array
-    factors: Array
-    scaling: Array
-    updating: Updating
-    average: Average | None
-
-    def __init__(
-        self, net: MLP, optimizer: str | Optimizer = "adamw", lr: float | None = None,
-        batch_size: int = 256, schedule: str | Schedule = "constant",
-        clip_norm: float | None = None, seed: int = 0, slot_precision: str | None = None,
-        fold: bool | None = None, memory: str = "normal", accumulate: int = 1,
-        groups: Mapping[str, Group] | None = None, ema: float | None = None, shuffle: bool = True,
-    ) -> None:  # fmt: skip
-        self.net = stepping.checked_network(net)
-        self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
-        self.lr = checks.positive_number(self.optimizer.lr if lr is None else lr, "lr")
-        self.batch_size = checks.positive_int(batch_size, "batch_size")
-        self.schedule = lookup(SCHEDULES, "schedule", schedule)
-        self.clip_norm = (
-            None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
-        )
-        self.seed = checks.positive_int(seed, "seed", least=0)
-        if not isinstance(shuffle, (bool, np.bool_)):
-            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
-        self.shuffle, self.fold = bool(shuffle), fold
-        self.slot_type = slot_type(net.backend, slot_precision)
-        self.low_memory = stepping.checked_memory(memory) == "low"
-        self.accumulate = accumulating.checked(accumulate, self.batch_size)
-        self.groups = grouping.checked(groups, self.optimizer)
-        self.rates = grouping.rates(net.theta.layout, self.groups)
-        self.ema = checked_ema(ema)
-        self.steps = self.epochs = 0
-        self.history = History(())
-        self.stop = False
-        self.lr_factor, self.last_lr = 1.0, 0.0
-        net.backend.synchronize()
-        free = net.backend.free_memory()
-        try:
-            stepping.allocate(self)
-        except OutOfMemoryError as error:
-            raise planning.outgrown(error, self, free, batch_size, None, allocated=False) from error
+    def _allocate(self) -> None:
+        attempt(super()._allocate, self, lambda trainer: trainer.memory(self.batch_size))
 
     def fit(
         self, x: Array, y: Array, epochs: int = 10, *, validation: Sequence[Array] | None = None,
@@ -186,12 +136,10 @@ class Trainer:
             "data": data,
         }  # fmt: skip
         saved = (checkpoint, checkpoint_every, resume)
-        self.net.backend.synchronize()
-        free = self.net.backend.free_memory()
-        try:
-            return fit.fit(self, x, y, epochs, callbacks, progress, saved, **arguments)
-        except OutOfMemoryError as error:
-            raise planning.outgrown(error, self, free, x, y, **arguments) from error
+        return attempt(
+            lambda: fit.fit(self, x, y, epochs, callbacks, progress, saved, **arguments),
+            self, lambda trainer: trainer.memory(x, y, **arguments),
+        )  # fmt: skip
 
     def find_lr(
         self, x: Array, y: Array, *, start: float = 1e-7, end: float = 10.0, steps: int = 200,
@@ -229,72 +177,5 @@ class Trainer:
         stands for all.  Without y, labels are assumed if the loss takes them, else rows of n_L
         values.
         """
-        return planning.memory(
-            self, x, y, validation=validation, sample_weight=sample_weight,
-            class_weight=class_weight, early_stopping=early_stopping, metric=metric,
-            train_metric=train_metric, data=data,
-        )  # fmt: skip
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of the trainer, as JSON can hold them."""
-        names = "lr", "batch_size", "accumulate", "clip_norm", "ema", "seed", "shuffle"
-        return {
-            "optimizer": self.optimizer.spec(),
-            "schedule": self.schedule.spec(),
-            "groups": grouping.spec(self.groups),
-            "slot_precision": str(self.slots.dtype),
-            **{name: getattr(self, name) for name in names},
-        }
-
-    @property
-    def folds(self) -> bool:
-        """Whether the product of the weights' gradient adds it to the weights: see `fold`."""
-        return isinstance(self.updating, Folded)
-
-    @property
-    def at_a_time(self) -> int:
-        """The number of examples of a micro-batch; the last of a minibatch may have fewer."""
-        return -(-self.batch_size // self.accumulate)
-
-    def batches(self, data: Examples) -> Batches:
-        """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
-        return stepping.batches(self, data)
-
-    def control(self, lr: float, t: int) -> tuple[float, ...]:
-        """The row of step t = 1, 2, … in the table of `Batches.start`."""
-        return stepping.control(self, lr, t)
-
-    def step(self, batches: Batches) -> None:
-        """One step on the next minibatch: gather, forward, backward, clip, update."""
-        stepping.step(self, batches)
-
-    def with_network(self, net: MLP, **changes: Any) -> Self:
-        """A trainer of `net` with these settings and a new state; `changes`: other attributes."""
-        changed = copy.copy(self)
-        changed.net = net
-        for name, value in changes.items():
-            setattr(changed, name, value)
-        stepping.allocate(changed)
-        return changed
-
-    def __copy__(self) -> Self:
-        """Another trainer of the same network, with the same arrays."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and deepcopy keep: settings, network, and the state on the host."""
-        backend = self.net.backend
-        backend.synchronize()
-        settings = {k: v for k, v in self.__dict__.items() if k not in stepping.ALLOCATED}
-        shown = self.average is not None and self.average.shown
-        return {**settings, "state": [*map(backend.to_host, stepping.state(self))], "shown": shown}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The trainer goes on as the other one would, in a backend of the same name."""
-        arrays, shown = state.pop("state"), state.pop("shown")
-        self.__dict__.update(state)
-        stepping.allocate(self)
-        stepping.restore(self, arrays, shown)
+        weighted = sample_weight is not None or class_weight is not None
+        return plan(self, x, y, validation, weighted, early_stopping, metric, train_metric, data)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
 from gpumlp.io.types import Array
 from gpumlp.network import MLP
-from gpumlp.parameters import Parameters
-from gpumlp.training.accumulating import Sink, Summed, Sums, Whole, biases
-from gpumlp.training.groups import Group, regions, table
-from gpumlp.workspace import Workspace
+from gpumlp.parameters import Layout, Parameters
+from gpumlp.training.groups import Group, table
 
 
 class Updated(Protocol):
@@ -30,6 +28,7 @@ class Updated(Protocol):
     rates: set[float]
     slots: Array
     factors: Array
+    scaling: Array
 
 
 def _follow(theta: Array, g: Array, lr: float) -> None:
@@ -40,74 +39,119 @@ def _follow(theta: Array, g: Array, lr: float) -> None:
 FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
 
 
-class Updating(Protocol):
-    """One kind of update.
+def _nothing(k: int) -> None:
+    pass
+
+
+@dataclass
+class Sink:
+    """The destination of ∇W[k], or of α ∇W[k] + β W[k] for (α, β) = factors, and of ∇b[k].
 
     Attributes:
-        sums: where the gradients of `backprop.backward` go.
+        W, b: indexed by layer k = 1 … L.
+        on_weight_gradient: called with k when ∇W[k] is computed.
+    """
+
+    W: list[Array]
+    b: list[Array]
+    factors: Array | None
+    on_weight_gradient: Callable[[int], None] = _nothing
+
+
+class Updating:
+    """One kind of update, and the gradients of a step that it uses.
+
+    The gradients of micro-batches are summed: the products add ∇W, and one launch per micro-batch
+    adds ∇b.
+
+    Args:
+        trainer: the trainer.
+        W: where ∇W or its sum goes, indexed by layer.
+        db: (p − split,): where ∇b or its sum goes.
+        factors: those of a step's first micro-batch, see `Backend.weight_gradient`.
+
+    Attributes:
+        splits: whether each layer's weights can be updated as soon as their gradient is computed.
         work: the arrays that the update needs in addition to θ, its gradient and the slots.
     """
 
-    sums: Sums
+    splits = False
     work: Sequence[Array] = ()
 
-    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:
+    def __init__(self, trainer: Updated, W: list[Array], db: Array, factors: Array | None) -> None:
+        self._backend, self._db, self._part = trainer.net.backend, db, db
+        several = trainer.accumulate > 1
+        if several:
+            self._part = self._backend.full(db.shape, 0, self._backend.storage)
+        b = _biases(trainer.net.theta.layout, self._part)
+        self._first = self._further = Sink(W, b, factors)
+        if several:
+            self._further = Sink(W, b, self._backend.full((2,), 1))
+
+    def into(self, j: int) -> Sink:
+        """Where `backprop.backward` writes the gradients of micro-batch j = 0, 1, … of a step."""
+        return self._further if j else self._first
+
+    def add(self, j: int) -> None:
+        """Add the gradients of micro-batch j, after its backward pass."""
+        if self._part is not self._db:
+            self._backend.add(self._part, self._db, j == 0)
+
+    def early_update(self, trainer: Updated, control: Array, j: int) -> None:
+        """Let the backward pass of micro-batch j, the last, update each layer's weights early."""
+        raise NotImplementedError  # where `splits` is False
+
+    def finish(self, trainer: Updated, control: Array) -> None:
         """Update θ and the slots after the backward pass."""
-
-    def splits(self, trainer: Updated) -> bool:
-        """Whether each layer's weights can be updated as soon as their gradient is computed."""
-
-    def early_update(self, trainer: Updated, s: Workspace, control: Array) -> None:
-        """Let the next backward pass update each layer's weights in this way."""
+        raise NotImplementedError
 
 
 class Apart(Updating):
     """All gradients go into a separate buffer; clipping and the update take one pass each."""
 
+    splits = True
+
     def __init__(self, trainer: Updated) -> None:
         backend, layout = trainer.net.backend, trainer.net.theta.layout
-        several = trainer.accumulate > 1
-        self.d = d = Parameters.zeros(
-            backend, layout, backend.dtype if several else backend.storage
-        )
-        self.sums: Sums = Whole(d)
-        if several:
-            self.sums = Summed(
-                backend, layout, d.W, d.flat[layout.split :], None, d.on_weight_gradient
-            )
-        self._groups = table(backend, regions(layout, trainer.groups), 0, layout.size)
+        kind = backend.dtype if trainer.accumulate > 1 else backend.storage
+        self.d = Parameters.zeros(backend, layout, kind)
+        super().__init__(trainer, self.d.W, self.d.flat[layout.split :], None)
+        self._early: Sink | None = None
+        self._groups = table(backend, layout, trainer.groups, 0, layout.size)
 
-    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
+    def finish(self, trainer: Updated, control: Array) -> None:  # noqa: D102
         net, backend = trainer.net, trainer.net.backend
         theta, split = net.theta.flat, net.theta.layout.split
         if trainer.clip_norm is not None or backend.scales_loss:
             longest = math.inf if trainer.clip_norm is None else trainer.clip_norm
-            backend.clip(net.regularizer, theta, self.d.flat, split, longest, s.scaling, control)
+            omega, scaling = net.regularizer, trainer.scaling
+            backend.clip(omega, theta, self.d.flat, split, longest, scaling, control)
         # after an early update of the weights, only the biases are left
-        part = None if self.d.then is None else (split, len(theta))
-        self._update(trainer, s, control, part)
-        self.d.then = None
+        self._update(trainer, control, (split, len(theta)) if self._early else None)
+        if self._early:
+            self._early.on_weight_gradient, self._early = _nothing, None
 
-    def splits(self, trainer: Updated) -> bool:  # noqa: D102
-        # clipping and the loss scale need the whole gradient first
-        return trainer.clip_norm is None and not trainer.net.backend.scales_loss
-
-    def early_update(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
+    def early_update(self, trainer: Updated, control: Array, j: int) -> None:  # noqa: D102
         backend, starts = trainer.net.backend, self.d.layout.starts
 
         def use(k: int) -> None:
             part = starts[k - 1], starts[k]
-            backend.defer(lambda: self._update(trainer, s, control, part))
+            backend.defer(lambda: self._update(trainer, control, part))
 
-        self.d.then = use
+        self._early = self.into(j)
+        self._early.on_weight_gradient = use
 
-    def _update(
-        self, trainer: Updated, s: Workspace, control: Array, part: tuple[int, int] | None
-    ) -> None:
+    def _update(self, trainer: Updated, control: Array, part: tuple[int, int] | None) -> None:
+        self._apply(trainer.optimizer, trainer.net.regularizer, trainer, control, part)
+
+    def _apply(
+        self, rule: Optimizer, regularizer: Regularizer, trainer: Updated, control: Array,
+        part: tuple[int, int] | None,
+    ) -> None:  # fmt: skip
         net = trainer.net
         net.backend.update(
-            trainer.optimizer, net.regularizer, net.theta.flat, net.rounded.flat, self.d.flat,
-            trainer.slots, net.theta.layout.split, s.scaling, control, part, self._groups,
+            rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
+            net.theta.layout.split, trainer.scaling, control, part, self._groups,
         )  # fmt: skip
 
 
@@ -117,6 +161,8 @@ class Orthogonalized(Apart):
     m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
     W ← W − η (√max(1, n_out / n_in) O + λ W): a step has the same length in all its directions.
     """
+
+    splits = False  # one launch updates the momentum of all matrices before the first product
 
     def __init__(self, trainer: Updated) -> None:
         super().__init__(trainer)
@@ -140,27 +186,15 @@ class Orthogonalized(Apart):
         shapes = (n_out, n_in), (r, r), (r, r)
         return [a[: prod(s)].reshape(s) for a, s in zip(self.work, shapes, strict=True)]
 
-    def splits(self, trainer: Updated) -> bool:  # noqa: D102
-        return False  # one launch updates the momentum of all matrices before the first product
-
-    def _update(
-        self, trainer: Updated, s: Workspace, control: Array, part: tuple[int, int] | None
-    ) -> None:
-        net, backend, layout = trainer.net, trainer.net.backend, trainer.net.theta.layout
-        matrices = 0, layout.starts[net.L - 1]
-        super()._update(trainer, s, control, (matrices[1], layout.size))
+    def _update(self, trainer: Updated, control: Array, part: tuple[int, int] | None) -> None:
+        net, layout = trainer.net, trainer.net.theta.layout
+        end = layout.starts[net.L - 1]
+        super()._update(trainer, control, (end, layout.size))
         collect, move = trainer.optimizer.of_matrices()
-
-        def update(rule: Optimizer, regularizer: Regularizer) -> None:
-            backend.update(
-                rule, regularizer, net.theta.flat, net.rounded.flat, self.d.flat, trainer.slots,
-                layout.split, s.scaling, control, matrices, self._groups,
-            )  # fmt: skip
-
-        update(collect, net.regularizer)
+        self._apply(collect, net.regularizer, trainer, control, (0, end))
         for V, scale, X, A, P in self._matrices:
-            backend.orthogonalize(V, scale, X, A, P)
-        update(move, REGULARIZERS["none"])
+            net.backend.orthogonalize(V, scale, X, A, P)
+        self._apply(move, REGULARIZERS["none"], trainer, control, (0, end))
 
 
 class Folded(Updating):
@@ -177,18 +211,14 @@ class Folded(Updating):
         if name != "theta":
             self._velocity = trainer.slots[trainer.optimizer.slots.index(name)]
             into = Parameters(layout, self._velocity)
-        several = trainer.accumulate > 1
-        kind = backend.dtype if several else backend.storage
-        self._db = backend.full((layout.size - layout.split,), 0, kind)
-        self.sums: Sums = Whole(Sink(into.W, biases(layout, self._db), trainer.factors))
-        if several:
-            self.sums = Summed(backend, layout, into.W, self._db, trainer.factors)
-        all_regions = regions(layout, trainer.groups)
-        self._groups_of_W = table(backend, all_regions, 0, layout.split)
-        self._groups_of_b = table(backend, all_regions, layout.split, layout.size)
+        kind = backend.dtype if trainer.accumulate > 1 else backend.storage
+        db = backend.full((layout.size - layout.split,), 0, kind)
+        super().__init__(trainer, into.W, db, trainer.factors)
+        self._groups_of_W = table(backend, layout, trainer.groups, 0, layout.split)
+        self._groups_of_b = table(backend, layout, trainer.groups, layout.split, layout.size)
 
-    def finish(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
-        net, backend = trainer.net, trainer.net.backend
+    def finish(self, trainer: Updated, control: Array) -> None:  # noqa: D102
+        net, backend, scaling = trainer.net, trainer.net.backend, trainer.scaling
         theta, rounded, slots = net.theta.flat, net.rounded.flat, trainer.slots
         split = net.theta.layout.split
         if self._velocity is None:
@@ -196,68 +226,42 @@ class Folded(Updating):
         else:
             backend.update(
                 FOLLOW, REGULARIZERS["none"], theta[:split], rounded[:split],
-                self._velocity[:split], slots[:0, :split], split, s.scaling, control,
+                self._velocity[:split], slots[:0, :split], split, scaling, control,
                 groups=self._groups_of_W,
             )  # fmt: skip
         backend.update(
             trainer.optimizer, net.regularizer, theta[split:], rounded[split:], self._db,
-            slots[:, split:], 0, s.scaling, control, groups=self._groups_of_b,
+            slots[:, split:], 0, scaling, control, groups=self._groups_of_b,
         )  # fmt: skip
 
-    def splits(self, trainer: Updated) -> bool:  # noqa: D102
-        return False  # the backward pass has updated the weights already
 
-    def early_update(self, trainer: Updated, s: Workspace, control: Array) -> None:  # noqa: D102
-        pass
-
-
-def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
-    """The dtype of the optimizer's state.
-
-    Raises:
-        ValueError: the backend does not have this precision of the state.
-    """
-    if precision is None:
-        return backend.dtype
-    if precision != "bfloat16":
-        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
-    if not backend.rounds_slots:
-        raise ValueError(
-            f'slot_precision="bfloat16" does not go with {backend.name} and '
-            f'{backend.precision}; use backend="cupy" and another precision than float64, or '
-            "slot_precision=None"
-        )
-    from gpumlp.backends.cuda.source import dtype_of
-
-    return dtype_of(precision)
+def _biases(layout: Layout, flat: Array) -> list[Array]:
+    """The views b[k], k = 1 … L, of a buffer that holds the biases only; b[0] is None."""
+    depth = len(layout.widths) - 1
+    starts = [start - layout.split for start in layout.starts[depth:-1]]
+    sizes = [prod(shape) for shape in layout.shapes[depth:]]
+    return [None, *(flat[i : i + n] for i, n in zip(starts, sizes, strict=True))]
 
 
 def why_apart(trainer: Updated) -> str:
-    """The reason why the product cannot include this trainer's update; "" if it can.
-
-    The step must stay the same: no part of it may need the whole gradient before θ moves.
-    """
-    net, optimizer = trainer.net, trainer.optimizer
-    decay = net.regularizer.weight_decay()
-    if not optimizer.fold:
-        return f"{optimizer.name} needs the gradient in addition to its state"
-    if optimizer.fold == "theta" and trainer.accumulate > 1:
-        return "with accumulate, further micro-batches read the weights before they move"
-    if trainer.clip_norm is not None:
-        return "clip_norm needs the norm of the whole gradient first"
-    if net.backend.scales_loss:
-        return "float16 skips a step whose gradient overflows"
-    if decay is None:
-        return f"the gradient of {net.regularizer.name} is not a multiple of θ"
-    if optimizer.fold != "theta" and decay != 0:
-        return f"with {optimizer.name}, {net.regularizer.name} goes through the velocity"
-    if optimizer.fold == "theta" and len(trainer.rates) > 1:
-        return "groups give weights different learning rates"
-    if trainer.slots.dtype != net.backend.dtype:
-        return "slots of 16 bits are rounded by the update"
-    if not net.backend.folds:
-        return "NumPy's BLAS cannot be called directly here"
-    return ""
+    """The reason why the product cannot include this trainer's update; "" if it can."""
+    net, backend, name = trainer.net, trainer.net.backend, trainer.optimizer.name
+    decay, fold = net.regularizer.weight_decay(), trainer.optimizer.fold
+    in_theta = fold == "theta"
+    reasons = {
+        f"{name} needs the gradient in addition to its state": not fold,
+        "with accumulate, further micro-batches read the weights before they move":
+            in_theta and trainer.accumulate > 1,
+        "clip_norm needs the norm of the whole gradient first": trainer.clip_norm is not None,
+        "float16 skips a step whose gradient overflows": backend.scales_loss,
+        f"the gradient of {net.regularizer.name} is not a multiple of θ": decay is None,
+        f"with {name}, {net.regularizer.name} goes through the velocity":
+            not in_theta and decay != 0,
+        "groups give weights different learning rates": in_theta and len(trainer.rates) > 1,
+        "slots of 16 bits are rounded by the update": trainer.slots.dtype != backend.dtype,
+        "NumPy's BLAS cannot be called directly here": not backend.folds,
+    }  # fmt: skip
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def updating(trainer: Updated, fold: bool | None) -> Updating:

@@ -9,7 +9,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda import open_device
-from gpumlp.loader import placement
+from gpumlp.loader import examples as placement
 
 
 def trained(x: Any, y: Any, data: str, hidden: int, precision: str) -> bytes:

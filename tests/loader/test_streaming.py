@@ -10,7 +10,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.feed import DeviceFeed
-from gpumlp.loader import placement
+from gpumlp.loader import examples as placement
 from gpumlp.loader.examples import Examples
 from tests.support.harness.host_streams import HostCopies
 from tests.support.streaming_cases import M, network, problem, trained

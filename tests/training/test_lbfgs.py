@@ -252,7 +252,7 @@ def test_line_search_avoids_costs_that_are_not_finite(monkeypatch):
         beyond.append(bool(away.max() > 0.5))
         return math.nan if beyond[-1] else 50 * float(away @ away), 100 * away
 
-    monkeypatch.setattr(lbfgs.Objective, "__call__", objective)
+    monkeypatch.setattr(lbfgs.Lbfgs, "_objective", objective)
     history = fit(net, [[1.0]], [1.0], tol=1e-8)
     assert beyond[:2] == [False, True]
     assert history.stopped == "converged"
