@@ -6,8 +6,7 @@
     worker        a competitor in a process of its own: first step, check, bursts of timed steps
     timing        medians, quartiles, ratios round by round; a description of the machine
     results       the result of one competitor on one case, and its file
-    settings      how the cases are timed, and the time that is left
-    case_runner   one case: the process of this library, and one process of a competitor at a time
+    case_runner   the settings and the time that is left; one case, with two processes at a time
     run           all competitors on all cases; a run that was cut short can be resumed
     report        the table and the JSON file
 

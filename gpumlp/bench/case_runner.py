@@ -1,25 +1,70 @@
-"""One case: the process of this library, and one process of another competitor at a time."""
+"""How a case is timed: this library's process, and one process of a competitor at a time."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import Change, check
 from gpumlp.bench.peers import OURS, NotTimed
-from gpumlp.bench.results import TIMED, Result
-from gpumlp.bench.settings import Clock, Settings
+from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.worker import Burst, Worker
 
 WARM_SECONDS = {"numpy": 0.3, "cupy": 1.0}  # the clocks of a GPU settle only under load
 BURST_SECONDS = {"numpy": 0.1, "cupy": 0.05}  # long enough for the resolution of the clock
 # Pause before a burst: the OpenBLAS threads of the process before spin for 2²⁶ cycles, some 25 ms.
 REST_SECONDS = {"numpy": 0.05, "cupy": 0.0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the cases are timed.
+
+    Attributes:
+        backend: "numpy" or "cupy".
+        peers: names in the order of the table. This library always comes first, unnamed.
+        rounds: how often each competitor is timed.
+        cold: also time a first step with empty caches, when nothing is compiled.
+        resume: keep the results that exist.
+        minutes: start no competitor that might end later than this, and stop one that does.
+    """
+
+    backend: str
+    peers: Sequence[str]
+    rounds: int = 15
+    cold: bool = True
+    resume: bool = False
+    minutes: float | None = None
+
+
+class Clock:
+    """The time that is left, and the longest time that each competitor has needed so far."""
+
+    def __init__(self, minutes: float | None, earlier: Results | None) -> None:
+        # `time.monotonic()` at the end
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._longest: dict[str, float] = {}
+        for result in earlier.all() if earlier else ():
+            self.record(result.competitor, result.part_seconds)
+
+    def record(self, competitor: str, seconds: float) -> None:
+        """Note how long a competitor took on a case."""
+        self._longest[competitor] = max(seconds, self._longest.get(competitor, 0.0))
+
+    def allows(self, competitor: str) -> bool:
+        """Whether the competitor would end in time if it took as long as it ever did.
+
+        For a competitor without an earlier time the longest time of all others counts.
+        """
+        longest = max(self._longest.values(), default=0.0)
+        return time.monotonic() + self._longest.get(competitor, longest) < self.end
 
 
 class CaseRunner:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpumlp.bench.case_runner import CaseRunner
+from gpumlp.bench.case_runner import CaseRunner, Clock, Settings
 from gpumlp.bench.cases import Case
 from gpumlp.bench.peers import OURS
 from gpumlp.bench.results import FINAL, TIMED, Result, Results
-from gpumlp.bench.settings import Clock, Settings
 from gpumlp.bench.timing import gpu, machine
 
 Report = Callable[[str], None]

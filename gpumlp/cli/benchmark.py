@@ -11,9 +11,9 @@ import typer
 
 from gpumlp.backends import get_backend
 from gpumlp.bench import cases, report, run
+from gpumlp.bench.case_runner import Settings
 from gpumlp.bench.peers import COMPETITORS, OURS, known
 from gpumlp.bench.results import TIMED, Result, Results
-from gpumlp.bench.settings import Settings
 from gpumlp.cli import options as shared
 from gpumlp.cli import run_folder
 from gpumlp.cli.command import require
@@ -84,7 +84,10 @@ def bench(options: BenchOptions) -> None:
     for file in (options.save, options.plot):
         if file is not None:
             check_writable(file)
-    chosen = _cases(options)
+    chosen = cases.choose(
+        _parts(options.case), _parts(options.widths), _parts(options.batch_size, int),
+        _parts(options.precision), _parts(options.optimizer), _parts(options.activation),
+    )  # fmt: skip
     names = known(_parts(options.peers) or list(PEERS))
     backend = get_backend(options.backend).name
     settings = Settings(
@@ -108,13 +111,6 @@ def bench(options: BenchOptions) -> None:
         raise typer.Exit(130)
     if any(r.competitor == OURS and r.status in ("failed", "refused") for r in found):
         raise typer.Exit(1)
-
-
-def _cases(options: BenchOptions) -> list[cases.Case]:
-    return cases.choose(
-        _parts(options.case), _parts(options.widths), _parts(options.batch_size, int),
-        _parts(options.precision), _parts(options.optimizer), _parts(options.activation),
-    )  # fmt: skip
 
 
 def _report(found: list[Result], options: BenchOptions) -> None:

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from gpumlp.bench import case_runner
+from gpumlp.bench.case_runner import Clock
 from gpumlp.bench.cases import Case
 from gpumlp.bench.results import Result
-from gpumlp.bench.settings import Clock
 from tests.support.cli_cases import run
 
 PEERS = "tests.support.bench_peers"
