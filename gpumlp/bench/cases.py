@@ -165,12 +165,16 @@ def choose(
     Raises:
         ValueError: a name is unknown, or widths cannot be read; the message lists what is known.
     """
-    for name in presets:
-        _check_name("case", name, PRESETS)
-    for precision in precisions:
-        _check_name("precision", precision, ITEM_BYTES)
-    for optimizer in optimizers:
-        _check_name("optimizer", optimizer, RATES)
+    tables: dict[str, tuple[Sequence[str], Iterable[str]]] = {
+        "case": (presets, PRESETS),
+        "precision": (precisions, ITEM_BYTES),
+        "optimizer": (optimizers, RATES),
+    }
+    for field, (names, known) in tables.items():
+        for name in names:
+            if name not in known:
+                listed = ", ".join(known)
+                raise ValueError(f"unknown {field} {name!r}; the benchmark has: {listed}")
     for activation in activations:
         lookup(ACTIVATIONS, "activation", activation)
     for batch_size in batch_sizes:
@@ -200,8 +204,3 @@ def parse_widths(text: str) -> tuple[int, ...]:
         raise ValueError(
             f"widths must look like 512x4 (width x layers) or 64-128-10, got {text!r} ({error})"
         ) from None
-
-
-def _check_name(field: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise ValueError(f"unknown {field} {name!r}; the benchmark has: {', '.join(known)}")

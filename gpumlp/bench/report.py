@@ -31,7 +31,7 @@ def table(results: Sequence[Result]) -> Iterator[str]:
     rows = {id(r): row(r, share_of_floor(r, timed)) for r in timed}
     columns = zip(HEADER, *rows.values(), strict=True) if rows else ((name,) for name in HEADER)
     widths = [max(map(len, column)) for column in columns]
-    for case, group in _by_case(results):
+    for case, group in groupby(results, key=_place):
         yield case
         yield _line(HEADER, widths)
         of_case = list(group)
@@ -66,11 +66,9 @@ def share_of_floor(result: Result, timed: Iterable[Result]) -> float | None:
 
     Both are compared with the rounds of this library that alternate with theirs.
     """
+    wanted = (FLOOR, result.case, result.backend)
     for floor in timed:
-        if floor.competitor == FLOOR and (floor.case, floor.backend) == (
-            result.case,
-            result.backend,
-        ):
+        if (floor.competitor, floor.case, floor.backend) == wanted:
             return result.ours_over_this / floor.ours_over_this
     return None
 
@@ -85,13 +83,10 @@ def write_json(path: Path, results: Sequence[Result]) -> None:
     atomic_write(path, (json.dumps(content(results), indent=1) + "\n").encode())
 
 
-def _by_case(results: Sequence[Result]) -> Iterator[tuple[str, Iterator[Result]]]:
-    return groupby(results, key=lambda r: f"{r.case}, on the {_place(r)}")
-
-
 def _place(result: Result) -> str:
+    """The case, and where it ran."""
     name = result.machine.get("gpu", {}).get("name") or result.machine.get("processor", "")
-    return f"{'GPU' if result.backend == 'cupy' else 'CPU'} ({name})"
+    return f"{result.case}, on the {'GPU' if result.backend == 'cupy' else 'CPU'} ({name})"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

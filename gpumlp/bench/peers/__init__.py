@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -52,30 +51,20 @@ class Unsupported(NotTimed):
     status = "left out"
 
 
-@dataclass
 class Problem:
     """What a competitor is built from.
 
     Attributes:
         case: the network and how it is trained.
-        backend: "numpy" for the CPU, "cupy" for the GPU.
+        backend: "numpy" for the CPU, "cupy" for the GPU (`on_gpu`).
         x, y: the minibatch in host memory; see `Case.data`.
         drawing: seconds spent on drawing θ. They do not count as the competitor's time.
     """
 
-    case: Case
-    backend: str
-    x: HostArray = field(init=False)
-    y: HostArray = field(init=False)
-    drawing: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.x, self.y = self.case.data()
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the case runs on the GPU."""
-        return self.backend == "cupy"
+    def __init__(self, case: Case, backend: str) -> None:
+        self.case, self.backend, self.on_gpu = case, backend, backend == "cupy"
+        self.x, self.y = case.data()
+        self.drawing = 0.0
 
     def theta(self) -> Iterator[tuple[str, HostArray]]:
         """The tensors of `Case.theta`. Their time is added to `drawing`."""

@@ -32,11 +32,8 @@ class SklearnStep(Step):
         )  # fmt: skip
         self._x = problem.x.astype(self.theta_type)
         self._y = problem.y[:, 0] if problem.y.ndim == 2 and problem.y.shape[1] == 1 else problem.y
-        if classifies:
-            classes = np.arange(case.widths[-1])
-            self._peer.partial_fit(self._x, self._y, classes=classes)
-        else:
-            self._peer.partial_fit(self._x, self._y)
+        known = {"classes": np.arange(case.widths[-1])} if classifies else {}
+        self._peer.partial_fit(self._x, self._y, **known)
         for name, value in problem.theta():
             self._tensor(name)[...] = value.T
 
