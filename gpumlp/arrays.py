@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import Backend
+from gpumlp.errors import first_line
 from gpumlp.io.types import Array, HostArray
 
 ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types for host memory and CUDA memory
@@ -19,9 +20,9 @@ ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types for host memory and C
 def as_backend_array(a: Any, backend: Backend, name: str = "x", *, to_host: bool = False) -> Any:
     """Return `a` as an array of the backend or of the host, over the same memory if possible.
 
-    The work that writes `a` on a GPU, for example on torch's current stream, is finished when this
-    function returns.  A tensor that requires grad is detached.  Objects without array memory, such
-    as lists and data frames, are returned unchanged.
+    The work that writes `a` on a GPU is finished when this function returns.  A tensor that
+    requires grad is detached.  Lists, data frames and others without array memory are returned
+    unchanged.
 
     Args:
         a: an array of NumPy, CuPy, torch, JAX or cuDF, or of any library that supports DLPack or
@@ -29,8 +30,7 @@ def as_backend_array(a: Any, backend: Backend, name: str = "x", *, to_host: bool
             torch on the host becomes float32, which represents its values exactly.
         backend: only the CUDA backend reads an array on a GPU, and only on its own GPU.
         name: what the errors call `a`.
-        to_host: copy an array on a GPU to the host if the backend computes there, instead of
-            raising ValueError.
+        to_host: copy an array from a GPU if the backend computes on the host, in place of an error.
 
     Raises:
         ValueError: `a` is on a GPU and the backend is not, or is on another one.
@@ -50,7 +50,7 @@ def as_backend_array(a: Any, backend: Backend, name: str = "x", *, to_host: bool
             return a.get() if hasattr(a, "get") else _host_array(a)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
-            f"{name}, a {_kind(a)}, cannot be read as an array ({_reason(error)}); "
+            f"{name}, a {_kind(a)}, cannot be read as an array ({first_line(error)}); "
             "pass a dense array of real numbers"
         ) from error
     if backend.name == "numpy":
@@ -74,9 +74,8 @@ def as_kind_of(result: Array, like: Any) -> Array:
     result itself is returned if `like` is of no other library, or if the result has no numbers.
     JAX makes float32 of float64 unless it is configured for 64 bits.
     """
-    if isinstance(like, np.ndarray) or not hasattr(result, "__dlpack__"):
-        return result
-    if not _is_number(result, "fiubc"):
+    shared = hasattr(result, "__dlpack__") and _is_number(result, "fiubc")
+    if isinstance(like, np.ndarray) or not shared:
         return result
     if isinstance(result, np.ndarray):
         result = np.require(result, requirements=["C", "W", "A"])  # other libraries need these
@@ -90,10 +89,7 @@ def as_kind_of(result: Array, like: Any) -> Array:
 
 
 def real_array(backend: Backend, a: Any, name: str, hint: str) -> Array:
-    """Return `a` as an array of the backend or the host; raise TypeError unless its dtype is real.
-
-    hint: what the error says to pass instead.
-    """
+    """Return `a` as a real array of the backend or the host; `hint` ends the error if it is not."""
     a = as_backend_array(a, backend, name)
     if not backend.owns(a) or isinstance(a, np.ndarray):
         return real_host_array(a, name, hint)
@@ -109,7 +105,7 @@ def real_host_array(a: Any, name: str, hint: str) -> HostArray:
         array: HostArray = np.asarray(a)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of different length, for example
         raise ValueError(
-            f"{name} cannot be read as an array ({_reason(error)}); "
+            f"{name} cannot be read as an array ({first_line(error)}); "
             "pass numbers, rows of equal length"
         ) from error
     _check_real(array, name, hint)
@@ -131,12 +127,7 @@ def _is_number(a: Array, kinds: str) -> bool:
     return a.dtype.kind in kinds or a.dtype.name == "bfloat16"
 
 
-def _reason(error: BaseException) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
-
-
 def _host_array(a: Any) -> Any:
-    """Return a NumPy array over the memory of `a` if that is on the host, else over a copy."""
     if is_tensor(a):
         torch = sys.modules["torch"]
         return (a.float() if a.dtype == torch.bfloat16 else a).numpy(force=True)
@@ -146,7 +137,7 @@ def _host_array(a: Any) -> Any:
 
 
 def _gpu(a: Any) -> str | None:
-    """Return the device of `a` in words, or None if `a` is on the host."""
+    """The device of `a` in words; None for the host."""
     if is_tensor(a):
         return None if a.device.type == "cpu" else str(a.device)
     if hasattr(a, "__dlpack_device__"):
@@ -166,6 +157,6 @@ def _kind(a: Any) -> str:
 
 
 def _host_copy(a: Any, name: str) -> str:
-    """Return the expression that copies `a` to the host in its own library."""
+    """The expression that copies `a` to the host in its own library."""
     calls = {"torch": f"{name}.cpu()", "cupy": f"{name}.get()"}
     return calls.get("torch" if is_tensor(a) else _library(a), f"numpy.asarray({name})")

@@ -1,4 +1,4 @@
-"""What the public functions check, once: examples, targets, weights, tensors and numbers.
+"""What the public functions check, once: examples, targets, weights and numbers.
 
 Every message names the argument, what was expected and why, what came, and what to pass instead.
 """
@@ -170,15 +170,14 @@ def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostA
             raise ValueError(f'class_weight must be "balanced" or weights, got {class_weight!r}')
         count = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
         weight = np.where(count > 0, len(y) / (classes * np.where(count > 0, count, 1)), 0.0)
-    elif isinstance(class_weight, Mapping):
-        unknown = [c for c in class_weight if c not in range(classes)]
-        if unknown:
-            raise ValueError(
-                f"class_weight has the class {unknown[0]!r}; pass classes 0 … {classes - 1}"
-            )
-        listed = [class_weight.get(c, 1.0) for c in range(classes)]
-        weight = _weights(listed, classes, "class_weight", "class")
     else:
+        if isinstance(class_weight, Mapping):
+            for c in class_weight:
+                if c not in range(classes):
+                    raise ValueError(
+                        f"class_weight has the class {c!r}; pass classes 0 … {classes - 1}"
+                    )
+            class_weight = [class_weight.get(c, 1.0) for c in range(classes)]
         weight = _weights(class_weight, classes, "class_weight", "class")
     result: HostArray = weight[y] if y.ndim == 1 else y @ weight
     return result
@@ -223,24 +222,6 @@ def known_arguments(function: Callable[..., Any], names: Iterable[str]) -> None:
             raise TypeError(
                 f"{function.__name__} has no argument {name!r}; it has: {', '.join(known)}"
             )
-
-
-def tensors(
-    backend: Backend, given: Mapping[str, Array], expected: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Return the given tensors as arrays of the backend or the host, named and shaped as expected.
-
-    The shape of each tensor must be that of the expected array of the same name.
-    """
-    if set(given) != set(expected):
-        wrong = sorted(set(given) ^ set(expected))
-        raise ValueError(f"tensor names do not fit this network: {', '.join(wrong[:4])}")
-    arrays = {name: as_backend_array(given[name], backend, name, to_host=True) for name in expected}
-    for name, array in arrays.items():
-        shape = expected[name].shape
-        if np.shape(array) != shape:
-            raise ValueError(f"{name} has shape {np.shape(array)}, this network's is {shape}")
-    return arrays
 
 
 def positive_int(value: Any, name: str, least: int = 1) -> int:

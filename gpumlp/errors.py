@@ -18,6 +18,11 @@ class CheckpointError(ValueError):
     """A file is no gpumlp checkpoint, is damaged or does not fit.  Nothing was loaded."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without a full stop; its type if there is none."""
+    return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
+
+
 def renamed(old: str, new: str) -> property:
     """An attribute called `old` that returns the attribute `new`, with a DeprecationWarning."""
 

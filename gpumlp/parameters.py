@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from gpumlp import checks
+from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Backend
 from gpumlp.functions import Activation
 from gpumlp.io.types import Array
@@ -44,10 +46,7 @@ class Layout:
     def starts(self) -> list[int]:
         """The first entry of each array, and last the buffer's length; multiples of 256 bytes."""
         unit = ALIGNMENT // self.itemsize
-        starts = [0]
-        for shape in self.shapes:
-            starts.append(starts[-1] + -(-prod(shape) // unit) * unit)
-        return starts
+        return [0, *accumulate(-(-prod(shape) // unit) * unit for shape in self.shapes)]
 
     @property
     def split(self) -> int:
@@ -111,24 +110,28 @@ class Parameters:
 
         "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", "2.bias", …
         """
-        pairs = zip(self.W[1:], self.b[1:], strict=True)
-        return {
-            f"{2 * i}.{name}": view
-            for i, pair in enumerate(pairs)
-            for name, view in zip(("weight", "bias"), pair, strict=True)
-        }
+        views = {}
+        for i, (W, b) in enumerate(zip(self.W[1:], self.b[1:], strict=True)):
+            views[f"{2 * i}.weight"], views[f"{2 * i}.bias"] = W, b
+        return views
 
     def assign(self, backend: Backend, tensors: Mapping[str, Array]) -> None:
-        """Copy `tensors`, named and shaped like `named`, into the views: all of them, or none.
-
-        Raises:
-            ValueError: a name is missing or unknown, or a shape differs.
-        """
+        """Copy `tensors` into the views of these names: all of them or, on a ValueError, none."""
         views = self.named()
-        tensors = checks.tensors(backend, tensors, views)
+        if set(tensors) != set(views):
+            wrong = sorted(set(tensors) ^ set(views))
+            raise ValueError(f"tensor names do not fit this network: {', '.join(wrong[:4])}")
+        arrays = {}
+        for name, view in views.items():
+            array = as_backend_array(tensors[name], backend, name, to_host=True)
+            if np.shape(array) != view.shape:
+                raise ValueError(
+                    f"{name} has shape {np.shape(array)}, this network's is {view.shape}"
+                )
+            arrays[name] = array
         backend.synchronize()
         for name, view in views.items():
-            backend.asarray(tensors[name], out=view)
+            backend.asarray(arrays[name], out=view)
         backend.synchronize()  # the caller may free the tensors now
 
 

@@ -12,6 +12,11 @@ import pytest
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
+# For pytest-xdist's processes and those that tests start.  Where each has a BLAS thread for every
+# core, the threads spin while they wait for each other: a test can take 15 times as long.
+for library in "OPENBLAS", "MKL", "OMP":
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 
 @pytest.fixture
 def rng():

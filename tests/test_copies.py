@@ -61,7 +61,7 @@ def test_a_copied_entry_is_equal(duplicate):
 
 
 def test_the_old_name_of_is_built_in_warns():
-    with pytest.warns(DeprecationWarning, match="is now is_built_in"):
+    with pytest.warns(DeprecationWarning, match=r"is now Activation\.is_built_in"):
         assert ACTIVATIONS["relu"].stands_in_a_table()
 
 

@@ -19,9 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def run(name: str, folder: Path) -> str:
     """Run an example in `folder` and return what it prints."""
     [path] = EXAMPLES.glob(f"{name}*.py")
-    # one thread: other tests run at the same time, and spinning threads would slow them down
-    single_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    environment = os.environ | single_thread | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8", "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)],
         capture_output=True, encoding="utf-8", check=False, cwd=folder, env=environment,

@@ -4,10 +4,8 @@ Their files are complete after each epoch, however the fit ends: finished, stopp
 with an error.  With ``fit(checkpoint=…, resume=True)`` all callbacks continue where they stopped.
 """
 
-from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger
-from gpumlp.callbacks.models import ModelCheckpoint
-from gpumlp.callbacks.plateau import ReduceOnPlateau
-from gpumlp.callbacks.tracking import MLflow, TensorBoard
+from gpumlp.callbacks.logs import CSVLogger, LearningRateLogger, MLflow, TensorBoard
+from gpumlp.callbacks.monitoring import ModelCheckpoint, ReduceOnPlateau
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import typer
 
@@ -20,8 +18,6 @@ from gpumlp.cli.command import require
 from gpumlp.cli.options import option, switch
 from gpumlp.cli.output import print_json
 from gpumlp.storage import check_writable
-
-T = TypeVar("T")
 
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")  # those that all competitors have
 PEERS = tuple(name for name in COMPETITORS if name != OURS)
@@ -60,7 +56,9 @@ class BenchOptions:
     save: Path | None = option(None, "FILE", "Write all results to a JSON file.")
     plot: Path | None = option(None, "FILE", "Draw the ratios and a roofline as a .png file.")
     out: Path = option(Path("runs/bench"), "DIR", "Folder for the result of each part.")
-    resume: bool = switch("Use the results that are in the folder, and add the missing ones.")
+    resume: bool = switch(
+        "--resume", "Use the results that are in the folder, and add the missing ones."
+    )
     minutes: float | None = option(
         None, "MINUTES", "Time limit: start no part that may end later.  --resume continues.",
         min=0.0,
@@ -84,11 +82,13 @@ def bench(options: BenchOptions) -> None:
     for file in (options.save, options.plot):
         if file is not None:
             check_writable(file)
-    chosen = cases.choose(
-        _parts(options.case), _parts(options.widths), _parts(options.batch_size, int),
-        _parts(options.precision), _parts(options.optimizer), _parts(options.activation),
+    case, widths, sizes, precisions, optimizers, activations = map(
+        shared.split_commas,
+        (options.case, options.widths, options.batch_size, options.precision, options.optimizer,
+         options.activation),
     )  # fmt: skip
-    names = known(_parts(options.peers) or list(PEERS))
+    chosen = cases.choose(case, widths, list(map(int, sizes)), precisions, optimizers, activations)
+    names = known(shared.split_commas(options.peers) or list(PEERS))
     backend = get_backend(options.backend).name
     settings = Settings(
         backend, names, options.rounds, options.cold, options.resume, options.minutes
@@ -126,8 +126,3 @@ def _report(found: list[Result], options: BenchOptions) -> None:
         from gpumlp.bench.figure import plot
 
         plot(found, options.plot)
-
-
-def _parts(text: str | None, kind: Callable[[str], T] = str) -> list[T]:  # type: ignore[assignment]
-    """The parts of "a,b"."""
-    return [kind(part) for part in shared.split_commas(text)]

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import typer
+
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
 from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas
+from gpumlp.cli.output import describe
+from gpumlp.cli.run_folder import nearest
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
+from gpumlp.data.raw import listed
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss, Optimizer
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
@@ -141,91 +146,90 @@ class TrainingOptions(DataOptions):
 
 @dataclass(frozen=True)
 class Built:
-    """What a training consists of.
-
-    Attributes:
-        dataset: all examples.
-        train, validation: its two parts; validation is None where there is none.
-        preparation: fitted to `train`.
-        net, trainer: as they are before the first step.
-        scratch: the temporary files of large data.
-    """
+    """What a training consists of; `scratch` is the place of the temporary files of large data."""
 
     dataset: Dataset
     train: Dataset
     validation: Dataset | None
-    preparation: Preparation
+    preparation: Preparation  # fitted to `train`
     net: MLP
     trainer: Trainer
     scratch: Scratch
 
-    def prepared(self, examples: Dataset) -> tuple[Any, Any]:
-        """The inputs x and targets y of these examples, prepared for the network."""
-        dtype = self.net.backend.dtype
-        x = self.preparation.prepared(examples.x, dtype, self.scratch, examples.categories)
-        return x, self.preparation.targets(examples.y)
+    def prepared(self, *parts: Dataset) -> list[tuple[Any, Any]]:
+        """The inputs x and targets y of each part, prepared for the network."""
+        dtype, known = self.net.backend.dtype, self.preparation
+        prepared = [
+            (known.prepared(part.x, dtype, self.scratch, part.categories), known.targets(part.y))
+            for part in parts
+        ]
+        if self.scratch.used:
+            size, folder = self.scratch.used / 1e9, self.scratch.folder
+            typer.echo(f"{size:.2f} GB of temporary files in {folder}", err=True)
+        return prepared
+
+    def describe(self) -> dict[str, Any]:
+        """The data and the network for JSON."""
+        return describe(self.dataset.name, len(self.dataset), self.dataset, self.net)
+
+    def print(self, quiet: bool) -> None:
+        """Print data and network unless quiet; on stderr, which columns were encoded or filled."""
+        if not quiet:
+            train, validation = len(self.train), len(self.validation or ())
+            parts = f"{train:,} for training, {validation:,} for validation"
+            typer.echo(f"{self.dataset!r}; {parts}\n{self.net!r}")
+        known = self.preparation
+        categories = [
+            f"{name} ({len(own)}{' and others' * (name in known.others)})"
+            for name, own in known.categories.items()
+        ]
+        if categories:
+            typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
+        if known.holes:
+            columns = listed(known.holes)
+            typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)
 
 
-def build(options: TrainingOptions, near: Path) -> Built:
+def build(options: TrainingOptions, out: Path) -> Built:
     """Load the data, and make the network and the trainer.
+
+    Options that do not depend on the data are checked before it is read.
 
     Args:
         options: those of train or find-lr.
-        near: the folder of temporary files, unless --scratch names another.
-
-    Raises:
-        ValueError, TypeError, OSError, ImportError, DeviceError: an option is invalid, or the data
-            cannot be used. Options that do not depend on the data are checked before it is read.
+        out: the folder of temporary files, or one of its parents that exists, without --scratch.
     """
     check_impute(options.impute)
     trainer_settings = _trainer_settings(options)
-    widths = _hidden_widths(options.hidden)
+    hidden = options.hidden.strip().lower()
+    linear = hidden in ("none", "")
+    widths = [] if linear else parse_widths(options.hidden, "--hidden", "256,256 or none")
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
         lookup(LOSSES, "loss", options.loss)
-    Trainer(_network(options, [1, 1]), **trainer_settings)
+    settings = {name: getattr(options, name) for name in ("precision", "backend", "seed")}
+    Trainer(MLP([1, 1], **settings), **trainer_settings)
 
-    dataset, train, validation, scratch = _load(options, near)
-    loss = _loss(dataset, options.loss, options.label_smoothing)
-    preparation = _prepare(options, train, loss.target == "real")
-    net = _network(
-        options, [len(preparation.columns), *widths, _outputs(dataset, loss)],
-        activation=options.activation, loss=loss,
-        output_activation="softmax" if loss.name == "negative_log_likelihood" else "identity",
-        regularizer=ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
-    )  # fmt: skip
-    trainer = Trainer(net, **trainer_settings)
-    return Built(dataset, train, validation, preparation, net, trainer, scratch)
-
-
-def _load(options: DataOptions, near: Path) -> tuple[Dataset, Dataset, Dataset | None, Scratch]:
-    """All examples, the training data, the validation data, and the place of temporary files.
-
-    Args:
-        options: those of train or find-lr.
-        near: the folder of temporary files, unless --scratch names another.
-    """
-    scratch = Scratch(options.scratch or near, options.stream)
+    scratch = Scratch(options.scratch or nearest(out), options.stream)
     dataset = datasets.load(
         options.data, options.target, options.task,
         categorical=split_commas(options.categorical), scratch=scratch,
     )  # fmt: skip
-    return dataset, *datasets.split(dataset, options.validation, options.seed), scratch
-
-
-def _prepare(options: DataOptions, train: Dataset, numeric_target: bool) -> Preparation:
-    """The preparation fitted to the training data; counts and classes stay as they are."""
-    standardize = train.standardize if options.standardize is None else options.standardize
-    return Preparation.of(
-        train, x=standardize, y=numeric_target, impute=options.impute,
+    train, validation = datasets.split(dataset, options.validation, options.seed)
+    loss = _loss(dataset, options.loss, options.label_smoothing)
+    preparation = Preparation.of(
+        train, x=train.standardize if options.standardize is None else options.standardize,
+        y=loss.target == "real", impute=options.impute,  # counts and classes stay as they are
         max_categories=options.max_categories, min_frequency=options.min_frequency,
     )  # fmt: skip
-
-
-def _network(options: TrainingOptions, widths: list[int], **settings: Any) -> MLP:
-    return MLP(
-        widths, precision=options.precision, backend=options.backend, seed=options.seed, **settings
-    )
+    net = MLP(
+        [len(preparation.columns), *widths, _outputs(dataset, loss)], options.activation,
+        "softmax" if loss.name == "negative_log_likelihood" else "identity", loss=loss,
+        regularizer=ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
+        **settings,
+    )  # fmt: skip
+    trainer = Trainer(net, **trainer_settings)
+    return Built(dataset, train, validation, preparation, net, trainer, scratch)
 
 
 def _trainer_settings(options: TrainingOptions) -> dict[str, Any]:
@@ -250,12 +254,6 @@ def _check_decay(rule: Optimizer, flag: str) -> None:
         )
 
 
-def _hidden_widths(text: str) -> list[int]:
-    if text.strip().lower() in ("none", ""):
-        return []
-    return parse_widths(text, "--hidden", "256,256 or none")
-
-
 def _loss(dataset: Dataset, name: str | None, smoothing: float | None) -> Loss:
     """The loss with this name, or the default loss for the data."""
     default = "softmax_cross_entropy" if dataset.classes else "squared_error"
@@ -268,11 +266,7 @@ def _loss(dataset: Dataset, name: str | None, smoothing: float | None) -> Loss:
 
 
 def _outputs(dataset: Dataset, loss: Loss) -> int:
-    """The width of the output layer.
-
-    Raises:
-        ValueError: the loss does not support the data.
-    """
+    """The width of the output layer; raises ValueError if the loss does not support the data."""
     supported = ("class", "binary") if dataset.classes else ("real", "count")
     if loss.target not in supported:
         known = ", ".join(name for name, entry in LOSSES.items() if entry.target in supported)

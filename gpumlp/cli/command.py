@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from gpumlp.cli.options import declarations, kinds
+from gpumlp.cli.options import kinds
 from gpumlp.errors import DeviceError, OutOfMemoryError
 
 USER_ERRORS = (  # errors that the user can fix
@@ -31,28 +30,39 @@ _show_tracebacks = False
 
 
 def command(run: Callable[[Any], None]) -> Callable[..., None]:
-    """The function that typer registers for a command.
+    """The function that typer registers for a command: a parameter is a field of `run`'s options.
 
-    Args:
-        run: its parameter `options` is annotated with a dataclass. The result has a parameter for
-            each field of this dataclass.
+    Errors that the user can fix are one line on stderr, and exit status 2.
     """
     options = typing.get_type_hints(run)["options"]
-    declared = declarations(options)
+    hints = typing.get_type_hints(options)
 
     @functools.wraps(run)
     def call(**values: Any) -> None:
-        with _report_errors(options):
+        try:
             run(options(**values))
+        except BrokenPipeError:
+            raise  # the reader of the pipe has ended: typer exits silently
+        except USER_ERRORS as error:
+            if _show_tracebacks:
+                raise
+            message = name_options(str(error), options)
+            if isinstance(error, MemoryError):
+                message = (
+                    f"out of memory ({message.rstrip('.')}); use a smaller network or less data"
+                )
+            _print_error(message, keep_lines=isinstance(error, OutOfMemoryError))
+            raise typer.Exit(2) from None
 
     parameters = [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=declared[field.name],
+            field.name, inspect.Parameter.KEYWORD_ONLY,
+            annotation=typing.Annotated[hints[field.name], field.metadata["declared"]],
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
         )
         for field in fields(options)
     ]  # fmt: skip
-    call.__annotations__ = declared
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.options = options  # type: ignore[attr-defined]
     return call
@@ -71,23 +81,6 @@ def show_tracebacks(shown: bool) -> None:
     _show_tracebacks = shown
 
 
-@contextlib.contextmanager
-def _report_errors(options: type) -> Iterator[None]:
-    """Report errors the user can fix as one line, and end with exit status 2."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # the reader of the pipe has ended: typer exits silently
-    except USER_ERRORS as error:
-        if _show_tracebacks:
-            raise
-        message = name_options(str(error), options)
-        if isinstance(error, MemoryError):
-            message = f"out of memory ({message.rstrip('.')}); use a smaller network or less data"
-        _print_error(message, keep_lines=isinstance(error, OutOfMemoryError))
-        raise typer.Exit(2) from None
-
-
 def name_options(message: str, options: type) -> str:
     """The message of an API error, with API arguments written as the command's options.
 
@@ -99,8 +92,7 @@ def name_options(message: str, options: type) -> str:
     if message.startswith("--"):
         return message
     types, default = kinds(options), {field.name: field.default for field in fields(options)}
-    arguments = ("data", "model")
-    names = {name: name for name in types if name not in arguments}
+    names = {name: name for name in types if name not in ("data", "model")}
     names |= getattr(options, "API_NAMES", {})
     any_name = rf"(?<![\w'\"-])({'|'.join(names)})"
 

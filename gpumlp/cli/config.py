@@ -21,7 +21,6 @@ from gpumlp.cli.command import USAGE_ERROR
 from gpumlp.cli.options import kinds, option
 from gpumlp.storage import atomic_write
 
-NOT_IN_FILES = ("config",)
 # options that only change what is shown, or how a run starts: run.toml leaves them out
 NOT_OF_THE_RUN = ("config", "json", "plan", "quiet", "resume")
 EXPECTED = {
@@ -63,7 +62,7 @@ def write(path: Path, command: str, options: Any) -> None:
 def keys(options: type) -> dict[str, str]:
     """Each key of a TOML file → the field of the dataclass."""
     names = (field.name for field in fields(options))
-    return {name.replace("_", "-"): name for name in names if name not in NOT_IN_FILES}
+    return {name.replace("_", "-"): name for name in names if name != "config"}
 
 
 def literal(value: Any) -> str:
@@ -81,7 +80,10 @@ def literal(value: Any) -> str:
 def _values(context: typer.Context, path: Path) -> dict[str, Any]:
     """Each parameter's name → the value in the file, checked like the value of an option."""
     options = context.command.callback.options  # type: ignore[union-attr]
-    known, types, only_of_train = keys(options), kinds(options), _keys_of_train(context)
+    known, types = keys(options), kinds(options)
+    group: Any = context.parent and context.parent.command
+    # find-lr also reads the files of train, and ignores the keys that it does not have
+    only_of_train = keys(group.commands["train"].callback.options) if group else {}
     parameters = {parameter.name: parameter for parameter in context.command.params}
     values: dict[str, Any] = {}
     for written, value in _read(path).items():
@@ -106,14 +108,6 @@ def _values(context: typer.Context, path: Path) -> dict[str, Any]:
         except USAGE_ERROR as error:
             raise USAGE_ERROR(f"{path}: {error.format_message()}") from None  # type: ignore[attr-defined]
     return values
-
-
-def _keys_of_train(context: typer.Context) -> set[str]:
-    """The keys of train, whose files find-lr reads too; find-lr ignores those it does not have."""
-    if context.parent is None:
-        return set()
-    train = context.parent.command.commands["train"]  # type: ignore[attr-defined]
-    return set(keys(train.callback.options))
 
 
 def _as_on_command_line(kind: type, value: Any) -> Any:

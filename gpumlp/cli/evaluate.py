@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
 
-from gpumlp import data as datasets
 from gpumlp.cli import models, output
 from gpumlp.cli import options as shared
-from gpumlp.cli.measures import Measures
 from gpumlp.cli.options import option
-from gpumlp.cli.run_folder import METRIC_KEYS
-from gpumlp.data import Dataset
+from gpumlp.data import Dataset, Preparation
 from gpumlp.io.types import HostArray
+from gpumlp.network import MLP
 from gpumlp.plots import write_png
 from gpumlp.plots.evaluation import confusion_figure, residual_figure
+from gpumlp.training.metrics import r2_of_sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,68 +43,111 @@ def evaluate(options: EvaluateOptions) -> None:
     model was trained on.
     """
     picture = Picture(options.plot)
-    net, preparation = models.load(options.model, options.backend)
-    measures, unseen = Measures(net, preparation), models.UnseenValues(preparation)
-    for part in datasets.pieces(options.data, preparation, options.target):
-        unseen.add(part)
-        picture.add(part, measures.add(part))
-    unseen.print()
+    net, known = models.load(options.model, options.backend)
+    measures = Measures(net, known)
+    for part, x in models.parts(options.data, known, options.target):
+        picture.add(part, measures.add(part, x))
     picture.draw()
     cost, metrics = measures.cost(), measures.metrics()
     if options.json:
-        result = {METRIC_KEYS.get(name, name): value for name, value in metrics.items()}
-        about = output.describe(measures.name, measures.examples, preparation, net)
+        result = {output.METRIC_KEYS.get(name, name): value for name, value in metrics.items()}
+        about = output.describe(part.name, measures.examples, known, net)
         output.print_json({**about, "result": {"cost": cost, **result}})
         return
-    typer.echo(repr(measures))
+    target = f"{len(known.classes)} classes" if known.classes else "real target"
+    typer.echo(
+        f"{part.name}: {measures.examples:,} examples, {len(known.features)} features, "
+        f"{known.task}, {target}"
+    )
     typer.echo(repr(net))
-    unit = "" if preparation.y_shift is None else " (of the standardised target)"
+    unit = "" if known.y_shift is None else " (of the standardised target)"
     shown = {f"cost{unit}": cost, **metrics}
     width = max(map(len, shown)) + 2
     for name, value in shown.items():
         typer.echo(f"{name:<{width}}{value:.6g}")
 
 
+class Measures:
+    """The cost, and the accuracy, or R² and the errors in the target's unit, summed over parts."""
+
+    def __init__(self, net: MLP, preparation: Preparation) -> None:
+        self._net, self._preparation = net, preparation
+        self.examples = 0
+        self._cost = self._right = 0.0
+        # the mean of y, and sums over the examples, for each output
+        self._mean: Any = np.zeros(1)
+        self._total = self._residual = self._absolute = self._mean
+
+    def add(self, part: Dataset, x: HostArray) -> HostArray:
+        """Add examples with the inputs x.  Returns predictions, as `Preparation.outputs` does."""
+        J, p = self._net.cost_and_prediction(x, self._preparation.targets(part.y))
+        self._cost += len(x) * (J - self._net.penalty())
+        p = self._preparation.outputs(p)
+        if part.classes:
+            self._right += float((p.argmax(axis=1) == part.y).sum())
+        else:
+            self._add_values(part.y.reshape(len(x), -1), p)
+        self.examples += len(x)
+        return p
+
+    def cost(self) -> float:
+        """J = L + λΩ(θ)."""
+        return self._cost / self.examples + self._net.penalty()
+
+    def metrics(self) -> dict[str, float]:
+        """The value of each metric."""
+        if self._preparation.classes:
+            return {"accuracy": self._right / self.examples}
+        return {
+            "R²": r2_of_sums(self._residual, self._total),
+            "RMSE": float(np.sqrt(self._residual.mean() / self.examples)),
+            "MAE": float(self._absolute.mean() / self.examples),
+        }
+
+    def _add_values(self, y: HostArray, p: HostArray) -> None:
+        """Add the sums of a part to those so far (Chan, Golub and LeVeque, 1983)."""
+        m, k = self.examples, len(y)
+        mean = y.mean(axis=0)
+        gap = mean - self._mean
+        self._total = self._total + np.square(y - mean).sum(axis=0) + gap**2 * (m * k / (m + k))
+        self._mean = self._mean + gap * (k / (m + k))
+        self._residual = self._residual + np.square(y - p).sum(axis=0)
+        self._absolute = self._absolute + np.abs(y - p).sum(axis=0)
+
+
 class Picture:
     """A figure of a model's predictions, which are added part by part.
 
     Args:
-        path: the .png file; None for no figure.
-
-    Raises:
-        ValueError, OSError, ImportError: the file could not be written. This is checked before any
-            prediction is computed.
+        path: the .png file, checked before any prediction is computed; None for no figure.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self._title = path, ""
-        self._classes: tuple[str, ...] | None = None
-        self._target = "target"
-        self._y: list[HostArray] = []
-        self._p: list[HostArray] = []
         output.check_plot(path)
+        self._path = path
+        self._parts: list[tuple[HostArray, HostArray]] = []
 
     def add(self, part: Dataset, p: HostArray) -> None:
         """Add examples and their predictions, as `Preparation.outputs` returns them."""
         if self._path is not None:
-            self._title, self._classes = part.name, part.classes
-            self._target = part.target or self._target
-            self._y.append(part.y if part.classes else part.y.reshape(len(p), -1))
-            self._p.append(p.argmax(axis=1) if part.classes else p)
+            self._last = part
+            y = part.y if part.classes else part.y.reshape(len(p), -1)
+            self._parts.append((y, p.argmax(axis=1) if part.classes else p))
 
     def draw(self) -> None:
         """Write the file."""
         if self._path is None:
             return
-        y, p = np.concatenate(self._y), np.concatenate(self._p)
+        y, p = map(np.concatenate, zip(*self._parts, strict=True))
         count = int((~np.isfinite(p)).any(axis=-1).sum())
         if count:
             raise ValueError(
                 f"--plot: {count} of {len(p)} predictions are not finite and cannot be drawn; "
                 "leave out --plot, or look for inputs far from those of the training data"
             )
-        if self._classes:
-            figure = confusion_figure(y, p, self._classes, self._title)
+        name, classes = self._last.name, self._last.classes
+        if classes:
+            figure = confusion_figure(y, p, classes, name)
         else:
-            figure = residual_figure(y, p, self._target, self._title)
+            figure = residual_figure(y, p, self._last.target or "target", name)
         write_png(figure, self._path)

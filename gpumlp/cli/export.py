@@ -42,7 +42,7 @@ class ExportOptions:
         None, None,
         "Output of the ONNX model: predictions (softmax, sigmoid or exp applied, as the loss "
         "needs), or the plain output of the last layer.  [default: probabilities]",
-        flags=("--probabilities/--logits",),
+        (), "--probabilities/--logits",
     )  # fmt: skip
     raw: bool | None = option(
         None, None,

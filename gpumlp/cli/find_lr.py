@@ -9,12 +9,11 @@ from pathlib import Path
 import typer
 
 from gpumlp.cli import options as shared
-from gpumlp.cli import output, run_folder
+from gpumlp.cli import output
 from gpumlp.cli.building import TrainingOptions, build
 from gpumlp.cli.command import require
 from gpumlp.cli.config import from_file
 from gpumlp.cli.options import option
-from gpumlp.training.lr_range import LRCurve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,30 +47,22 @@ def find_lr(options: FindLROptions) -> None:
             f"--start must be more than 0 and less than --end, got {start:g} and {end:g}"
         )
     output.check_plot(options.plot)
-    built = build(options, run_folder.nearest(Path("runs")))
-    dataset, net = built.dataset, built.net
-    if not options.json:
-        output.print_start(dataset, built.train, built.validation, net)
-    output.print_preparation(built.preparation)
-    x, y = built.prepared(built.train)
-    output.print_scratch(built.scratch)
+    built = build(options, Path("runs"))
+    built.print(quiet=options.json)
+    [(x, y)] = built.prepared(built.train)
     curve = built.trainer.find_lr(x, y, start=start, end=end, steps=options.steps)
     if options.plot is not None:
         curve.plot(options.plot)
     if options.json:
         found = {name: getattr(curve, name) for name in ("suggestion", "minimum", "exploded")}
         lines = {name: getattr(curve, name).tolist() for name in ("lr", "loss", "smoothed")}
-        about = output.describe(dataset.name, len(dataset), dataset, net)
-        output.print_json({**about, **found, "curve": lines})
-    else:
-        _print_curve(curve)
-
-
-def _print_curve(curve: LRCurve) -> None:
+        output.print_json({**built.describe(), **found, "curve": lines})
+        return
     suggestion = "none: the cost never falls"
     if curve.suggestion is not None:
         suggestion = f"{curve.suggestion:.2g}, where the cost falls fastest"
     typer.echo(f"suggestion  {suggestion}")
     typer.echo(f"minimum     {curve.minimum:.2g}, where the cost is lowest")
-    end = ", where the cost explodes" if curve.exploded else ""
-    typer.echo(f"steps       {len(curve.lr)}, from {curve.lr[0]:.2g} to {curve.lr[-1]:.2g}{end}")
+    exploded = ", where the cost explodes" if curve.exploded else ""
+    first, last = curve.lr[0], curve.lr[-1]
+    typer.echo(f"steps       {len(curve.lr)}, from {first:.2g} to {last:.2g}{exploded}")

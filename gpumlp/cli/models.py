@@ -1,14 +1,17 @@
-"""A model file that evaluate and predict read, and the data that it was not trained on."""
+"""A model file that evaluate and predict read, and data for its network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import typer
 
+from gpumlp import data as datasets
 from gpumlp.data import Dataset, Preparation
 from gpumlp.data.raw import listed
+from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 
 
@@ -20,21 +23,20 @@ def load(path: Path, backend: str) -> tuple[MLP, Preparation]:
     return net, Preparation.load(path)
 
 
-class UnseenValues:
-    """Counts, for each column, the values of a kind that the training data did not have."""
+def parts(
+    data: str, preparation: Preparation, target: str | None = None, *, labelled: bool = True
+) -> Iterator[tuple[Dataset, HostArray]]:
+    """The parts of a data set, see `data.pieces`, each with the network's inputs.
 
-    def __init__(self, preparation: Preparation) -> None:
-        self._preparation = preparation
-        self._counts = np.zeros(len(preparation.features), np.int64)
-
-    def add(self, part: Dataset) -> None:
-        """Count the values of these examples."""
-        self._counts += self._preparation.unseen_counts(part.x[:])
-
-    def print(self) -> None:
-        """Print them on stderr if there are any: the model can only guess what they mean."""
-        counts = zip(self._preparation.features, self._counts.tolist(), strict=True)
-        columns = [f"{name} ({count})" for name, count in counts if count]
-        if columns:
-            what = "columns with missing values or categories that the training data did not have"
-            typer.echo(f"{what}: {listed(columns)}", err=True)
+    At the end, print on stderr which columns have values of a kind that the training data did not
+    have: the model can only guess what they mean.
+    """
+    unseen = np.zeros(len(preparation.features), np.int64)
+    for part in datasets.pieces(data, preparation, target, labelled=labelled):
+        unseen += preparation.unseen_counts(part.x[:])
+        yield part, preparation.inputs(part.x[:])
+    counts = zip(preparation.features, unseen.tolist(), strict=True)
+    columns = [f"{name} ({count})" for name, count in counts if count]
+    if columns:
+        what = "columns with missing values or categories that the training data did not have"
+        typer.echo(f"{what}: {listed(columns)}", err=True)

@@ -26,8 +26,8 @@ PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
 def option(
-    default: Any, metavar: str | None, help: str, names: Iterable[str] = (), *,
-    flags: tuple[str, ...] = (), declare: Callable[..., Any] = typer.Option, **settings: Any,
+    default: Any, metavar: str | None, help: str, names: Iterable[str] = (), *flags: str,
+    declare: Callable[..., Any] = typer.Option, **settings: Any,
 ) -> Any:  # fmt: skip
     """A field of a dataclass of options.
 
@@ -44,27 +44,16 @@ def option(
     if known:
         help = help.format(names=", ".join(known))
         settings.setdefault("autocompletion", completing(known))
-    declared = partial(declare, metavar=metavar, help=help, **settings)
-    return field(default=default, metadata={"declare": declared, "flags": flags})
+    declared = declare(*flags, metavar=metavar, help=help, **settings)
+    return field(default=default, metadata={"declared": declared})
 
 
-def switch(help: str, *flags: str) -> Any:
-    """An option without a value, which is off by default."""
-    return option(False, None, help, flags=flags)
+def switch(flag: str, help: str, *short: str) -> Any:
+    """An option without a value, which is off by default; without a flag, typer adds --no-…"""
+    return option(False, None, help, (), flag, *short)
 
 
 argument = partial(option, declare=typer.Argument)
-
-
-def declarations(options: type) -> dict[str, Any]:
-    """Each field's name → its type with typer's declaration."""
-    hints, declared = typing.get_type_hints(options), {}
-    for each in fields(options):
-        flags = each.metadata["flags"]
-        if each.default is False and not flags:  # otherwise typer adds --no-…
-            flags = (f"--{each.name.replace('_', '-')}",)
-        declared[each.name] = typing.Annotated[hints[each.name], each.metadata["declare"](*flags)]
-    return declared
 
 
 def kinds(options: type) -> dict[str, type]:
@@ -115,7 +104,7 @@ backend = partial(
     "Backend: numpy (on the CPU), cupy (on the GPU), or auto (on the GPU if there is one).",
     ["auto", "numpy", "cupy"],
 )  # fmt: skip
-json = partial(switch, "Print the result as JSON, and nothing else.")
+json = partial(switch, "--json", "Print the result as JSON, and nothing else.")
 
 
 def split_commas(text: str | None) -> list[str]:
@@ -132,30 +121,22 @@ def parse_widths(text: str, flag: str, example: str) -> list[int]:
 
 
 def parse_groups(texts: Iterable[str]) -> dict[str, Group]:
-    """The argument `groups` of `Trainer`, from texts such as "biases:lr=2,decay=0".
-
-    Raises:
-        ValueError: a text is not in this form, or a group is given twice.
-    """
+    """The argument `groups` of `Trainer`, from texts such as "biases:lr=2,decay=0"."""
     groups: dict[str, Group] = {}
     for text in texts:
         name, _, settings = (part.strip() for part in text.partition(":"))
-        factors = dict(_factor(text, part) for part in settings.split(","))
-        if name in groups or len(factors) < settings.count(",") + 1:
+        given = [part.split("=") for part in settings.split(",")]
+        try:
+            factors = {factor.strip(): float(number) for factor, number in given}
+        except ValueError:
+            factors = {}
+        if not factors or factors.keys() - {"lr", "decay"}:
+            example = "NAME:lr=X,decay=Y, such as biases:decay=0"
+            raise ValueError(f"--group must be {example}, got {text!r}")
+        if name in groups or len(factors) < len(given):
             raise ValueError(f"--group {text}: {name} is given twice; write {name}:lr=X,decay=Y")
         try:
             groups[name] = Group(**factors)
         except ValueError as error:
             raise ValueError(f"--group {text}: {error}") from None
     return groups
-
-
-def _factor(text: str, part: str) -> tuple[str, float]:
-    """("lr", 2.0) for "lr=2"."""
-    name, _, number = (each.strip() for each in part.partition("="))
-    try:
-        if name in ("lr", "decay"):
-            return name, float(number)
-    except ValueError:
-        pass
-    raise ValueError(f"--group must be NAME:lr=X,decay=Y, such as biases:decay=0, got {text!r}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gpumlp.data import Dataset, Preparation, Scratch
-from gpumlp.data.raw import listed
+from gpumlp.data import Dataset, Preparation
 from gpumlp.network import MLP
 from gpumlp.plots import blank_figure
 from gpumlp.storage import check_place
-from gpumlp.training.memory import Memory
 
 UNLIMITED = 10_000  # characters in a line of a table, so that nothing is wrapped or cut off
+METRIC_KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # name for people → key in JSON
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -67,41 +65,6 @@ def describe(name: str, examples: int, known: Dataset | Preparation, net: MLP) -
             "backend": net.backend.describe(),
         },
     }
-
-
-def print_memory(dataset: Dataset, net: MLP, memory: Memory, as_json: bool) -> None:
-    """Print the memory that a training would need, in bytes, as text or as JSON."""
-    if as_json:
-        about = describe(dataset.name, len(dataset), dataset, net)
-        print_json({**about, "memory": {**asdict(memory), "total": memory.total}})
-    else:
-        typer.echo(memory)
-
-
-def print_start(dataset: Dataset, train: Dataset, validation: Dataset | None, net: MLP) -> None:
-    """Print the data, and the network with its backend."""
-    count = len(validation or ())
-    typer.echo(f"{dataset!r}; {len(train):,} for training, {count:,} for validation")
-    typer.echo(repr(net))
-
-
-def print_preparation(preparation: Preparation) -> None:
-    """Print on stderr which columns were encoded or filled."""
-    categories = [
-        f"{name} ({len(own)}{' and others' * (name in preparation.others)})"
-        for name, own in preparation.categories.items()
-    ]
-    if categories:
-        typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
-    if preparation.holes:
-        columns = listed(preparation.holes)
-        typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)
-
-
-def print_scratch(scratch: Scratch) -> None:
-    """Print on stderr how large the temporary files are."""
-    if scratch.used:
-        typer.echo(f"{scratch.used / 1e9:.2f} GB of temporary files in {scratch.folder}", err=True)
 
 
 def metric_name(net: MLP) -> str:

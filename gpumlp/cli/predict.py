@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from gpumlp import data as datasets
 from gpumlp.cli import models, output
 from gpumlp.cli import options as shared
 from gpumlp.cli.options import option, switch
@@ -21,8 +20,6 @@ from gpumlp.io.types import HostArray
 from gpumlp.storage import replacing
 
 Classes = tuple[str, ...] | None
-Write = Callable[[HostArray], None]
-ENDINGS = (".csv", ".parquet", ".npy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class PredictOptions:
         "[default: CSV on stdout]",
     )  # fmt: skip
     backend: str = shared.backend()
-    json: bool = switch("Print a line of JSON for each example, instead of CSV.")
+    json: bool = switch("--json", "Print a line of JSON for each example, instead of CSV.")
 
 
 def predict(options: PredictOptions) -> None:
@@ -48,37 +45,32 @@ def predict(options: PredictOptions) -> None:
     larger than memory.
     """
     out = options.out
-    if out is not None and out.suffix.lower() not in ENDINGS:
+    if out is not None and out.suffix.lower() not in FORMATS:
         raise ValueError(f"--out must end in .csv, .parquet or .npy, got {out}")
     net, preparation = models.load(options.model, options.backend)
-    unseen, examples = models.UnseenValues(preparation), 0
-    as_lines = options.json and out is None
-    with writer(out, preparation.classes, as_lines) as write:
-        for part in datasets.pieces(options.data, preparation, labelled=False):
-            unseen.add(part)
-            p = preparation.outputs(net.predict(preparation.inputs(part.x[:])))
-            write(p)
-            examples += len(p)
-    unseen.print()
-    if options.json and out is not None:
-        output.print_json({"file": str(out), "examples": examples})
+    examples = 0
 
+    def predictions() -> Iterator[HostArray]:
+        nonlocal examples
+        for _, x in models.parts(options.data, preparation, labelled=False):
+            yield preparation.outputs(net.predict(x))
+            examples += len(x)
 
-@contextlib.contextmanager
-def writer(out: Path | None, classes: Classes, as_json: bool = False) -> Iterator[Write]:
-    """A function that writes rows of probabilities (m, classes) or values (m, k).
-
-    A file is complete at the end, or unchanged after an error. stdout gets the rows immediately.
-    """
-    if as_json:
-        yield lambda p: _print_json(p, classes)
-    elif out is None:
-        _check_encoding(classes)
-        yield _csv_lines(sys.stdout, classes)
+    if out is not None:
+        write(out, predictions(), preparation.classes)
+        if options.json:
+            output.print_json({"file": str(out), "examples": examples})
+    elif options.json:
+        _print_json(predictions(), preparation.classes)
     else:
-        kinds = {".csv": _csv, ".parquet": _parquet, ".npy": _npy}
-        with replacing(out) as file, kinds[out.suffix.lower()](file, classes) as write:
-            yield write
+        _check_encoding(preparation.classes)
+        _write_lines(sys.stdout, predictions(), preparation.classes)
+
+
+def write(out: Path, parts: Iterable[HostArray], classes: Classes) -> None:
+    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all."""
+    with replacing(out) as file:
+        FORMATS[out.suffix.lower()](file, parts, classes)
 
 
 def columns(classes: Classes, width: int) -> list[str]:
@@ -88,9 +80,9 @@ def columns(classes: Classes, width: int) -> list[str]:
     return ["prediction"] if width == 1 else [f"prediction_{j}" for j in range(width)]
 
 
-def _print_json(p: HostArray, classes: Classes) -> None:
+def _print_json(parts: Iterable[HostArray], classes: Classes) -> None:
     """Print a line for each example: its label and the probabilities, or its value or values."""
-    for row in p.tolist():
+    for row in chain.from_iterable(p.tolist() for p in parts):
         if classes:
             label = classes[row.index(max(row))]
             probabilities = dict(zip(classes, row, strict=True))
@@ -99,76 +91,60 @@ def _print_json(p: HostArray, classes: Classes) -> None:
             output.print_json({"prediction": row[0] if len(row) == 1 else row})
 
 
-@contextlib.contextmanager
-def _csv(file: BinaryIO, classes: Classes) -> Iterator[Write]:
+def _write_csv(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    yield _csv_lines(text, classes)
-    text.flush()
+    _write_lines(text, parts, classes)
     text.detach()
 
 
-def _csv_lines(text: Any, classes: Classes) -> Write:
+def _write_lines(text: TextIO, parts: Iterable[HostArray], classes: Classes) -> None:
     """Write a line for each example: its label and the probabilities, or its value or values."""
     rows = csv.writer(text, lineterminator="\n")
-    begun = False  # whether the head of the table was written
-
-    def write(p: HostArray) -> None:
-        nonlocal begun
-        if not begun:
+    for i, p in enumerate(parts):
+        if i == 0:
             rows.writerow(columns(classes, p.shape[1]))
-            begun = True
         labels = [[classes[label]] for label in p.argmax(axis=1)] if classes else [[]] * len(p)
         rows.writerows(
             [*label, *(f"{value:.9g}" for value in row)]
             for label, row in zip(labels, p.tolist(), strict=True)
         )
 
-    return write
 
-
-@contextlib.contextmanager
-def _parquet(file: BinaryIO, classes: Classes) -> Iterator[Write]:
+def _write_parquet(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    with contextlib.ExitStack() as stack:
-        table: Any = None
+    def table(p: HostArray) -> Any:
+        arrays = [pa.array(column) for column in p.T.copy()]
+        if classes:
+            arrays.insert(0, pa.array(classes, pa.string()).take(pa.array(p.argmax(axis=1))))
+        return pa.table(arrays, columns(classes, p.shape[1]))
 
-        def write(p: HostArray) -> None:
-            nonlocal table
-            arrays = [pa.array(column) for column in p.T.copy()]
-            if classes:
-                names = pa.array(classes, pa.string())
-                arrays.insert(0, names.take(pa.array(p.argmax(axis=1))))
-            rows = pa.table(arrays, columns(classes, p.shape[1]))
-            if table is None:
-                made = pyarrow.parquet.ParquetWriter(file, rows.schema)
-                table = stack.enter_context(made)
-            table.write_table(rows)
-
-        yield write
+    tables = map(table, parts)
+    first = next(tables)
+    with pyarrow.parquet.ParquetWriter(file, first.schema) as writer:
+        for each in chain([first], tables):
+            writer.write_table(each)
 
 
-@contextlib.contextmanager
-def _npy(file: BinaryIO, classes: Classes) -> Iterator[Write]:
+def _write_npy(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
     """The header reserves space for the number of rows, which is known only at the end."""
-    shape: list[int] = []
 
-    def header() -> None:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f8", "fortran_order": False, "shape": tuple(shape)}
-        )
+    def write_header(*shape: int) -> None:
+        header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
 
-    def write(p: HostArray) -> None:
-        if not shape:
-            shape[:] = [0, p.shape[1]]
-            header()
+    rows = 0
+    for p in parts:
+        if rows == 0:
+            write_header(0, p.shape[1])
         file.write(np.ascontiguousarray(p, "<f8").data)
-        shape[0] += len(p)
-
-    yield write
+        rows += len(p)
     file.seek(0)
-    header()
+    write_header(rows, p.shape[1])
+
+
+FORMATS = {".csv": _write_csv, ".parquet": _write_parquet, ".npy": _write_npy}
 
 
 def _check_encoding(classes: Classes) -> None:

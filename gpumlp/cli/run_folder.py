@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
 
-from gpumlp.cli.output import describe, metric_name, print_json, print_table
-from gpumlp.data import Dataset, Preparation
+from gpumlp.cli.output import METRIC_KEYS, metric_name, print_table
+from gpumlp.data import Preparation
 from gpumlp.network import MLP
 from gpumlp.plots import plot_history
 from gpumlp.storage import atomic_write
@@ -20,7 +21,6 @@ from gpumlp.training.monitor import COSTS, UNRANKED
 FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
 EVENTS = "tensorboard"  # the folder that --tensorboard adds to the files
 ROWS = 12  # the most rows of the printed table
-METRIC_KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # name for people → key in JSON
 
 
 def check_folder(path: Path) -> None:
@@ -37,11 +37,7 @@ def nearest(path: Path) -> Path:
 
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """The folder.  It is created where it is missing, and removed again if it stays empty.
-
-    Raises:
-        ValueError: there is a file with this name.
-    """
+    """The folder.  It is created where it is missing, and removed again if it stays empty."""
     check_folder(path)
     created = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
@@ -109,31 +105,25 @@ def print_end(history: History, net: MLP, path: Path, written: tuple[str, ...]) 
         "early": f"stopped early after {epochs}",
         "interrupted": f"interrupted after {epochs}; --resume continues",
     }[history.stopped]
-    epoch = _epoch_of_network(history)
-    row = {} if epoch is None else history.row(epoch)
+    row = history.row(_epoch_of_network(history))
     columns = (f"val_{name}" if f"val_{name}" in row else name for name in _metrics(history))
     results = ", ".join(f"{_title(name, net)} {row[name]:.4f}" for name in columns if row)
     typer.echo(f"{how}{': ' * bool(results)}{results}")
     typer.echo(f"wrote {path}/{', '.join(written)}")
 
 
-def print_result_json(
-    dataset: Dataset, net: MLP, history: History, path: Path, written: tuple[str, ...]
-) -> None:
-    """Print as JSON how the training ended: the epoch of the network's θ, and the files."""
+def end_as_json(history: History, net: MLP, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
+    """How the training ended: the epoch of the network's θ, and the files."""
     epoch, default = _epoch_of_network(history), metric_name(net)
     metric = METRIC_KEYS.get(default, default)
-    print_json(
-        {
-            **describe(dataset.name, len(dataset), dataset, net),
-            "stopped": history.stopped,
-            "epochs": history.epochs,
-            "epoch": epoch,  # from 0, as in history.json
-            "metric": metric if "metric" in history else next(iter(_metrics(history)), None),
-            "result": {} if epoch is None else history.row(epoch),
-            "files": {name: str(path / name) for name in written},
-        }
-    )
+    return {
+        "stopped": history.stopped,
+        "epochs": history.epochs,
+        "epoch": epoch if history.epochs else None,  # from 0, as in history.json
+        "metric": metric if "metric" in history else next(iter(_metrics(history)), None),
+        "result": history.row(epoch),
+        "files": {name: str(path / name) for name in written},
+    }
 
 
 def _metrics(history: History) -> list[str]:
@@ -144,13 +134,12 @@ def _metrics(history: History) -> list[str]:
 def _title(column: str, net: MLP) -> str:
     """The title of a column: "validation accuracy" for "val_metric"."""
     if column in ("lr", "seconds"):
-        return {"lr": "learning rate"}.get(column, column)
+        return "learning rate" if column == "lr" else column
     name = column.removeprefix("val_")
     part = "training" if name == column else "validation"
     return f"{part} {metric_name(net) if name == 'metric' else name}"
 
 
-def _epoch_of_network(history: History) -> int | None:
+def _epoch_of_network(history: History) -> int:
     """The epoch, from 0, of the network's θ: the best one if it is known, else the last."""
-    last = history.epochs - 1 if history.epochs else None
-    return last if history.best_epoch is None else history.best_epoch
+    return history.epochs - 1 if history.best_epoch is None else history.best_epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +18,9 @@ from gpumlp.cli.config import from_file
 from gpumlp.cli.options import option, switch
 from gpumlp.functions import LOSSES, SCHEDULES
 from gpumlp.functions.entry import lookup
-from gpumlp.training import EarlyStopping, History, scorers
+from gpumlp.training import EarlyStopping, scorers
 from gpumlp.training.events import Callback
+from gpumlp.training.memory import Memory
 from gpumlp.training.metrics import measures
 from gpumlp.training.monitor import Monitor
 
@@ -81,16 +82,18 @@ class TrainOptions(TrainingOptions):
         min=1,
     )  # fmt: skip
     resume: bool = switch(
+        "--resume",
         "Continue from the checkpoint in the folder, with the same result as a training without a "
-        "break.  Give the same options as before."
+        "break.  Give the same options as before.",
     )
     tensorboard: bool = switch(
+        "--tensorboard",
         "Also write the history for TensorBoard, into the folder tensorboard.  `tensorboard "
-        "--logdir runs` compares all runs."
+        "--logdir runs` compares all runs.",
     )
     config: Path | None = from_file()
-    plan: bool = switch("Show how much memory the training would need, and do not train.")
-    quiet: bool = switch("Show no progress and no table.", "--quiet", "-q")
+    plan: bool = switch("--plan", "Show how much memory the training would need, and do not train.")
+    quiet: bool = switch("--quiet", "Show no progress and no table.", "-q")
     json: bool = shared.json()
 
 
@@ -109,50 +112,48 @@ def train(options: TrainOptions) -> None:
     metric = _metrics(options)
     early_stopping, hooks = _watching(options, metric)
     watched: Any = {"early_stopping": early_stopping, "metric": metric, "train_metric": True}
-    built = build(options, run_folder.nearest(options.out or Path("runs")))
-    dataset, validation, net = built.dataset, built.validation, built.net
-    if not (options.quiet or options.json):
-        output.print_start(dataset, built.train, validation, net)
-    output.print_preparation(built.preparation)
+    built = build(options, options.out or Path("runs"))
+    validation, net = built.validation, built.net
+    built.print(quiet=options.quiet or options.json)
     if options.plan:
         memory = built.trainer.memory(len(built.train), validation=len(validation or ()), **watched)
-        output.print_memory(dataset, net, memory, options.json)
+        _print_memory(built, memory, options.json)
         return
-    with run_folder.folder(options.out or Path("runs") / dataset.name) as folder:
+    with run_folder.folder(options.out or Path("runs") / built.dataset.name) as folder:
         run_folder.print_earlier_run(folder, options.resume, options.tensorboard)
-        x, y = built.prepared(built.train)
-        validation_data = built.prepared(validation) if validation else None
-        output.print_scratch(built.scratch)
+        (x, y), *held_out = built.prepared(built.train, *([validation] if validation else []))
         if options.tensorboard:
             hooks.append(callbacks.TensorBoard(folder / run_folder.EVENTS))
         history = built.trainer.fit(
-            x, y, options.epochs, validation=validation_data, callbacks=hooks, **watched,
+            x, y, options.epochs, validation=next(iter(held_out), None), callbacks=hooks, **watched,
             checkpoint=folder / "checkpoint.safetensors", resume=options.resume,
             checkpoint_every=options.checkpoint_every, progress=not options.quiet,
         )  # fmt: skip
-        run_folder.write(folder, net, built.preparation, history, dataset.name)
+        run_folder.write(folder, net, built.preparation, history, built.dataset.name)
         config.write(folder / "run.toml", "train", options)
-    _print_result(options, built, history, folder)
+    written = run_folder.files(options.tensorboard)
+    if options.json:
+        end = run_folder.end_as_json(history, net, folder, written)
+        output.print_json({**built.describe(), **end})
+    else:
+        if not options.quiet:
+            run_folder.print_history(history, net)
+        run_folder.print_end(history, net, folder, written)
     if history.stopped == "interrupted":
         raise typer.Exit(130)
 
 
-def _print_result(options: TrainOptions, built: Built, history: History, folder: Path) -> None:
-    written = run_folder.files(options.tensorboard)
-    if options.json:
-        run_folder.print_result_json(built.dataset, built.net, history, folder, written)
-        return
-    if not options.quiet:
-        run_folder.print_history(history, built.net)
-    run_folder.print_end(history, built.net, folder, written)
+def _print_memory(built: Built, memory: Memory, as_json: bool) -> None:
+    """Print the memory that a training would need, in bytes, as text or as JSON."""
+    if as_json:
+        bytes_needed = {**asdict(memory), "total": memory.total}
+        output.print_json({**built.describe(), "memory": bytes_needed})
+    else:
+        typer.echo(memory)
 
 
 def _metrics(options: TrainOptions) -> str | list[str]:
-    """The argument `metric` of `Trainer.fit`.
-
-    Raises:
-        ValueError, ImportError: a name is unknown or given twice, or scikit-learn is missing.
-    """
+    """The argument `metric` of `Trainer.fit`, checked."""
     if options.metric is None:
         return "auto"
     names = shared.split_commas(options.metric)
@@ -170,11 +171,7 @@ def _metrics(options: TrainOptions) -> str | list[str]:
 def _watching(
     options: TrainOptions, metric: str | list[str]
 ) -> tuple[EarlyStopping | None, list[Callback]]:
-    """Early stopping for --patience, and a callback for --plateau; both watch --monitor.
-
-    Raises:
-        ValueError: an option needs another one, or the history will not have the column.
-    """
+    """Early stopping for --patience, and a callback for --plateau; both watch --monitor."""
     patience, plateau = options.patience, options.plateau
     if options.monitor is not None and patience is None and plateau is None:
         raise ValueError("--monitor is for --patience and --plateau; add one of them")

@@ -42,7 +42,7 @@ class TuneOptions:
         None, "NAME", "Precision: {names}.  [default: float32, or that of MODEL]",
         shared.PRECISIONS,
     )  # fmt: skip
-    again: bool = switch("Also measure the products that were measured before.")
+    again: bool = switch("--again", "Also measure the products that were measured before.")
     json: bool = shared.json()
 
 

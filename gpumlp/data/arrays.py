@@ -24,14 +24,10 @@ HEADERS = {
 def read_npz(
     path: Path, target: str | None, features: Sequence[str] | None, labelled: bool, scratch: Scratch
 ) -> Raw:
-    """Read the arrays x (or X) and y (or Y) of a .npz file.
+    """Read the arrays x (or X) and y (or Y) of a .npz file; a `target` is another name for y.
 
-    Args:
-        path: the file.
-        target: another name for the array y.
-        features: the names of x's columns, in order; None for x0, x1, …
-        labelled: whether to read y.
-        scratch: decides whether x is unpacked into a temporary file.
+    x's columns are called `features`, or x0, x1, … The target is read if it is `labelled`;
+    `scratch` decides whether x is in memory or in a file.
 
     Raises:
         ValueError, TypeError: the file is damaged, or its arrays cannot be used.
@@ -65,18 +61,7 @@ def read_npz(
 def read_npy(
     path: Path, target: str | None, features: Sequence[str] | None, labelled: bool, scratch: Scratch
 ) -> Raw:
-    """Read the table (m, columns) of a .npy file. One of its columns is the target.
-
-    Args:
-        path: the file.
-        target: the number of the target's column; None for the last.
-        features: the names of x's columns, in order; None for x0, x1, …
-        labelled: whether the target is wanted.
-        scratch: decides whether the file is read in pieces or as a whole.
-
-    Raises:
-        ValueError, TypeError: the file is damaged, or its array cannot be used.
-    """
+    """Read a .npy file like `read_npz`: a table, of which the target is a column, or the last."""
     try:
         if scratch.on_disk(path.stat().st_size):
             table: Any = _open(path.open("rb"))
@@ -119,11 +104,7 @@ def _member(archive: zipfile.ZipFile, name: str, scratch: Scratch) -> Any:
 
 
 def _open(file: BinaryIO) -> Matrix:
-    """The array of an open .npy file, which stays on disk.
-
-    Raises:
-        ValueError: the file is not a .npy file, or not complete.
-    """
+    """The array of an open .npy file, which stays on disk; ValueError if it is not complete."""
     try:
         file.seek(0)
         version = np.lib.format.read_magic(file)
@@ -136,10 +117,8 @@ def _open(file: BinaryIO) -> Matrix:
         if size < offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
             raise ValueError("it ends before its array does")
         if len(shape) != 2:  # the caller reports the shape
-            order: Any = "F" if columns_first else "C"
-            mapped = np.memmap(file, dtype, "r", offset, shape, order=order)
             file.close()
-            return mapped
+            return np.broadcast_to(np.zeros((), dtype), shape)
     except BaseException:
         file.close()
         raise

@@ -28,7 +28,7 @@ class Problem(NamedTuple):
     Attributes:
         kind: "decimal" or "thousands" (numbers with separators), "dates", "gaps" (most texts are
             numbers), "text" (all texts are numbers), "words", "many" (too many different words for
-            categories), "other" (another type).
+            categories), "other" (another type), "empty" (no value to learn from).
         examples: the texts that are not numbers, sorted; or the names of the types.
     """
 
@@ -81,25 +81,17 @@ class Column:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
         import pyarrow as pa
 
-        kind = column.type
-        if pa.types.is_null(kind):
-            out = np.full(len(column), np.nan)
-        elif self.declared or pa.types.is_dictionary(kind) or is_text(kind):
+        kind, out = column.type, np.full(len(column), np.nan)
+        if self.declared or pa.types.is_dictionary(kind) or is_text(kind):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
         elif is_numeric(kind):
             out = self._numbers(column)
-        else:
+        elif not pa.types.is_null(kind):
             self.kinds.add("dates" if pa.types.is_temporal(kind) else str(kind))
-            out = np.full(len(column), np.nan)
         self.total += len(out)
         self.missing += int(np.isnan(out).sum())
         return out
-
-    @property
-    def empty(self) -> bool:
-        """Whether a model that is trained on the column finds no value in it."""
-        return not self._for_model and self.missing == self.total > 0
 
     @property
     def mixed(self) -> bool:
@@ -114,7 +106,8 @@ class Column:
             return Problem("other" if other else "dates", other)
         counts = dict(zip(self.words, self.counts.tolist(), strict=False))
         if not counts or self._known is not None:
-            return None
+            empty = not self._for_model and self.missing == self.total > 0
+            return Problem("empty", []) if empty else None
         if self.declared and not self._for_model:
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         found = problem_of(counts)
@@ -142,10 +135,8 @@ class Column:
         index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         words = encoded.dictionary.to_pylist()
         at = np.array([*map(self._position, words), np.nan])
-        if len(self.words) >= len(self.counts):
-            self.counts = np.append(
-                self.counts, np.zeros(len(self.words) + 1 - len(self.counts), np.int64)
-            )
+        more = len(self.words) + 1 - len(self.counts)
+        self.counts = np.append(self.counts, np.zeros(max(more, 0), np.int64))
         present = np.isfinite(at[:-1])
         frequency = np.bincount(index[index >= 0], minlength=len(words))
         np.add.at(self.counts, at[:-1][present].astype(int), frequency[present])
@@ -162,20 +153,12 @@ class Column:
 
 
 class TargetColumn(Column):
-    """The column to predict.
+    """The column to predict."""
 
-    Attributes:
-        has_words: whether the last piece held words, so that its numbers are positions.
-    """
-
-    has_words = False
+    has_words = False  # whether the last piece held words, so that its numbers are positions
 
     def values(self, column: Any) -> HostArray:
-        """An Arrow column as numbers (m,) of their own type, or as the positions of its words.
-
-        Raises:
-            TypeError: the column holds neither numbers nor words.
-        """
+        """An Arrow column as numbers (m,) of their own type, or as the positions of its words."""
         import pyarrow as pa
 
         self.missing += column.null_count

@@ -14,14 +14,10 @@ BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inf
 
 
 class CsvFile:
-    """A .csv file as Arrow tables, one for each block of the file.
+    """A .csv file as Arrow tables, one for each block of the file; ValueError if it is damaged.
 
-    Attributes:
-        names: the column names, without surrounding spaces.
-        kinds: None, as the column types are inferred block by block.
-
-    Raises:
-        ValueError: the file cannot be read, or is not UTF-8.
+    names: the column names, without surrounding spaces.
+    kinds: None, as the column types are inferred block by block.
     """
 
     kinds: dict[str, Any] | None = None
@@ -84,15 +80,10 @@ class CsvFile:
 
 
 def delimiter(path: Path) -> str:
-    """The character of `DELIMITERS` that is most frequent in the header, outside quotes.
-
-    Raises:
-        ValueError: the header is not UTF-8.
-    """
+    """The character of `DELIMITERS` that is most frequent in the header, outside quotes."""
     with path.open("rb") as file:
-        header = next(
-            (line for line in iter(lambda: file.readline(BLOCK), b"") if line.strip()), b""
-        )
+        lines = iter(lambda: file.readline(BLOCK), b"")
+        header = next(filter(bytes.strip, lines), b"")
     try:
         text = header.decode()
     except UnicodeDecodeError:

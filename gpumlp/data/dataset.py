@@ -21,7 +21,7 @@ class Dataset:
         task: "classification" or "regression".
         x: (m, n), float32 or float64, not standardised. A missing value is NaN, all others are
             finite. A column of categories holds positions in its list in `categories`. If the data
-            is streamed, slices of x are read from disk: ``x[a:b]``.
+            is streamed, ``x[a:b]`` is read from disk.
         y: labels (m,) int64, 0 … len(classes) − 1; or values (m,) or (m, k), float64.
         features: the names of x's columns.
         classes: the names of the labels; None for regression.
@@ -29,7 +29,7 @@ class Dataset:
         standardize: whether training should standardise the features; pixels, which share a unit,
             are not standardised.
         categories: for each column of categories, by name, the list of its categories.
-        ordered: whether `split` keeps the order of the rows.
+        ordered: whether `split` keeps the order of the rows, to read a file from start to end.
     """
 
     name: str
@@ -72,12 +72,9 @@ def split(
         _check_class_sizes(dataset, count)
     from sklearn.model_selection import train_test_split
 
-    rows = train_test_split(
-        np.arange(len(dataset)),
-        test_size=count,
-        random_state=seed,
-        stratify=None if dataset.classes is None else dataset.y,
-    )
+    labels = None if dataset.classes is None else dataset.y
+    m = len(dataset)
+    rows = train_test_split(np.arange(m), test_size=count, random_state=seed, stratify=labels)
     if dataset.ordered:
         rows = [np.sort(part) for part in rows]
     train, validation_part = (
@@ -102,16 +99,17 @@ def _validation_size(m: int, validation: float) -> int:
 
 def _check_class_sizes(dataset: Dataset, count: int) -> None:
     """Raise unless every class can have an example in both parts."""
-    assert dataset.classes is not None
-    sizes = np.bincount(dataset.y, minlength=len(dataset.classes))
-    single = [c for c, size in zip(dataset.classes, sizes, strict=True) if size < 2]
+    classes = dataset.classes or ()
+    sizes = np.bincount(dataset.y, minlength=len(classes))
+    single = [c for c, size in zip(classes, sizes, strict=True) if size < 2]
     if single:
         raise ValueError(
             f"{dataset.name}: classes of a single example cannot be split: {listed(single)}; "
             "drop them, or say --validation 0, or --task regression if the target is a quantity"
         )
-    if min(count, len(dataset) - count) < len(sizes):
+    smaller = min(count, len(dataset) - count)
+    if smaller < len(sizes):
         raise ValueError(
-            f"{dataset.name}: {len(sizes)} classes do not fit into a part of "
-            f"{min(count, len(dataset) - count)} examples; choose another --validation"
+            f"{dataset.name}: {len(sizes)} classes do not fit into a part of {smaller} examples; "
+            "choose another --validation"
         )

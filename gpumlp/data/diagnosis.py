@@ -13,46 +13,59 @@ from gpumlp.data.raw import huge_numbers, listed
 
 MORE = 8  # the most columns or texts that a line of pandas names
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
-PROBLEMS = {  # what columns hold, for each kind of `Problem`, and for two more
-    "decimal": "have decimal commas",
-    "thousands": "have thousands separators, such as {first}",
-    "dates": "hold dates or times",
-    "gaps": "hold numbers except for some texts ({texts})",
-    "text": "hold numbers stored as text",
-    "words": "hold words where the model takes numbers",
-    "many": "hold too many different words for categories",
-    "other": "hold neither numbers nor words but {texts}",
-    "empty": "have no values",
-    "infinite": "have infinite values",
-}
+PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
+    "decimal": ("have decimal commas", "write 1.5 for 1,5, {read}{save}"),
+    "thousands": (
+        "have thousands separators, such as {first}", "write only the digits, {read}{save}"
+    ),
+    "dates": (
+        "hold dates or times",
+        "turn them into numbers, e.g. days since 2000, "
+        "(pandas.to_datetime(table[{name!r}]) - pandas.Timestamp(2000, 1, 1)).dt.days",
+    ),
+    "gaps": (
+        "hold numbers except for some texts ({texts})",
+        "correct these texts, or leave them empty to have them filled, {read}{save}",
+    ),
+    "text": (
+        "hold numbers stored as text",
+        "convert them, {read}.astype(dict.fromkeys({names}, float)){save}",
+    ),
+    "words": ("hold words where the model takes numbers", "correct them"),
+    "many": (
+        "hold too many different words for categories",
+        "leave out names and identifiers, {read}.drop(columns={names}){save}, "
+        "or use the most frequent words as categories, --categorical {first_names}",
+    ),
+    "other": (
+        "hold neither numbers nor words but {types}", "leave them out, or turn them into numbers"
+    ),
+    "empty": ("have no values", "leave them out, {read}.drop(columns={names}){save}"),
+    "infinite": (
+        "have infinite values",
+        "correct them, or leave them empty to have them filled, "
+        '{read}.replace([float("inf"), -float("inf")], None){save}',
+    ),
+}  # fmt: skip
 
 
 def check_columns(path: Path, columns: Sequence[Column]) -> None:
     """Raise if a feature column holds neither numbers nor categories."""
-    problems = {c.name: found for c in columns if (found := c.problem) is not None}
     groups: dict[str, list[Column]] = {}
+    examples: dict[str, set[str]] = {}
     for column in columns:
-        if column.name in problems:
-            groups.setdefault(problems[column.name].kind, []).append(column)
-    groups["empty"] = [c for c in columns if c.empty and c.name not in problems]
-    groups["infinite"] = [c for c in columns if c.infinite]
-    lines = []
-    for kind, affected in groups.items():
-        if affected:
-            lists = [problems[c.name].examples for c in affected if c.name in problems]
-            examples = sorted(set().union(*lists))
-            names = [c.name for c in affected]
-            texts = listed(examples if kind == "other" else map(repr, examples))
-            what = PROBLEMS[kind].format(first=examples[0] if examples else "", texts=texts)
-            labels = names
-            if kind == "many":
-                labels = [f"{c.name} ({len(c.words):,} different)" for c in affected]
-            elif kind == "infinite":
-                labels = [f"{c.name} ({c.infinite})" for c in affected]
-            share = f"{len(names)} of {len(columns)} feature columns"
-            correction = _correction(path, kind, names, examples)
-            lines.append(f"{share} {what}: {listed(labels)}: {correction}")
-    huge = [c.name for c in columns if c.huge]
+        if (problem := column.problem) is not None:
+            groups.setdefault(problem.kind, []).append(column)
+            examples.setdefault(problem.kind, set()).update(problem.examples)
+    groups["empty"] = groups.pop("empty", [])  # after the other problems
+    groups["infinite"] = [column for column in columns if column.infinite]
+    share = f"of {len(columns)} feature columns"
+    lines = [
+        f"{len(group)} {share} {_explained(path, kind, group, sorted(examples.get(kind, ())))}"
+        for kind, group in groups.items()
+        if group
+    ]
+    huge = [column.name for column in columns if column.huge]
     if huge:
         lines.append(huge_numbers(huge, len(columns)))
     if lines:
@@ -65,10 +78,8 @@ def check_target(path: Path, target: TargetColumn) -> None:
     if target.missing:
         raise ValueError(
             f"{about} has {target.missing} missing values; drop those "
-            f"rows, {read_call(path)}.dropna(subset=[{target.name!r}])"
+            f"rows, {_read_call(path)}.dropna(subset=[{target.name!r}])"
         )
-    if not target.words:
-        return
     if len(target.words) >= MOST_WORDS:
         raise ValueError(
             f"{about} holds {MOST_WORDS:,} different words or more, too many for classes"
@@ -81,50 +92,43 @@ def check_target(path: Path, target: TargetColumn) -> None:
         )
 
 
-def read_call(path: Path, **options: Any) -> str:
-    """The call of pandas that reads the file."""
-    if kind_of(path) == "csv" and delimiter(path) != ",":
-        options = {"sep": delimiter(path)} | options
-    settings = "".join(f", {name}={value!r}" for name, value in options.items())
-    return f'pandas.read_{kind_of(path)}("{path}"{settings})'
-
-
 def kind_of(path: Path) -> str:
     """The ending of the file's name, "csv" or "parquet"."""
     return path.suffix.lower()[1:]
 
 
-def _correction(path: Path, kind: str, names: list[str], examples: list[str]) -> str:
-    """How to correct columns with a problem of `PROBLEMS`."""
-    end = f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
-    shown = names if len(names) <= MORE else [*names[:MORE], "…"]
-    drop = f"{read_call(path)}.drop(columns={shown}){end}"
+def _explained(path: Path, kind: str, columns: list[Column], examples: list[str]) -> str:
+    """What these columns hold, their names, and the correction."""
+    names = labels = [column.name for column in columns]
+    options: dict[str, Any] = {}
     if kind == "decimal":
-        points = {"thousands": "."} if any("." in text for text in examples) else {}
-        return f"write 1.5 for 1,5, {read_call(path, decimal=',', **points)}{end}"
-    if kind == "thousands":
-        mark = re.sub(r"[\d+-]", "", examples[0])[0]
-        return f"write only the digits, {read_call(path, thousands=mark)}{end}"
-    if kind == "dates":
-        dates = f"pandas.to_datetime(table[{names[0]!r}])"
-        days = f"({dates} - pandas.Timestamp(2000, 1, 1)).dt.days"
-        return f"turn them into numbers, e.g. days since 2000, {days}"
-    if kind == "gaps":
-        call = f"{read_call(path, na_values=examples[:MORE])}{end}"
-        return f"correct these texts, or leave them empty to have them filled, {call}"
-    if kind == "text":
-        return f"convert them, {read_call(path)}.astype(dict.fromkeys({shown}, float)){end}"
-    if kind == "infinite":
-        call = f'{read_call(path)}.replace([float("inf"), -float("inf")], None){end}'
-        return f"correct them, or leave them empty to have them filled, {call}"
-    if kind == "many":
-        option = f"--categorical {','.join(names[:MORE])}"
-        return (
-            f"leave out names and identifiers, {drop}, "
-            f"or use the most frequent words as categories, {option}"
-        )
-    return {
-        "words": "correct them",
-        "other": "leave them out, or turn them into numbers",
-        "empty": f"leave them out, {drop}",
-    }[kind]
+        points = any("." in text for text in examples)
+        options = {"decimal": ",", **({"thousands": "."} if points else {})}
+    elif kind == "thousands":
+        options = {"thousands": re.sub(r"[\d+-]", "", examples[0])[0]}
+    elif kind == "gaps":
+        options = {"na_values": examples[:MORE]}
+    elif kind == "many":
+        labels = [f"{c.name} ({len(c.words):,} different)" for c in columns]
+    elif kind == "infinite":
+        labels = [f"{c.name} ({c.infinite})" for c in columns]
+    fields = {
+        "read": _read_call(path, **options),
+        "save": f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)',
+        "name": names[0],
+        "names": names if len(names) <= MORE else [*names[:MORE], "…"],
+        "first_names": ",".join(names[:MORE]),
+        "first": next(iter(examples), ""),
+        "texts": listed(map(repr, examples)),
+        "types": listed(examples),
+    }
+    what, correction = PROBLEMS[kind]
+    return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
+
+
+def _read_call(path: Path, **options: Any) -> str:
+    """The call of pandas that reads the file."""
+    if kind_of(path) == "csv" and delimiter(path) != ",":
+        options = {"sep": delimiter(path)} | options
+    settings = "".join(f", {name}={value!r}" for name, value in options.items())
+    return f'pandas.read_{kind_of(path)}("{path}"{settings})'

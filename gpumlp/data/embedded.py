@@ -19,34 +19,30 @@ def _mnist5k() -> Raw:
     return Raw((x / 255).astype(np.float32), names, y, standardize=False, ordered=False)
 
 
-def _digits() -> Raw:
-    """1,797 digits, 8 x 8 pixels from 0 to 1."""
-    raw = _sklearn("load_digits")
-    return raw._replace(x=(raw.x[:] / 16).astype(np.float32), standardize=False)
-
-
-def _sklearn(loader: str) -> Raw:
+def _sklearn(loader: str, largest: float | None = None) -> Raw:
+    """A data set of scikit-learn; images, whose pixels are 0 to `largest`, become 0 to 1."""
     bunch = getattr(_library("sklearn.datasets", "scikit-learn"), loader)()
-    y = bunch.target
+    x, y = bunch.data, bunch.target
+    if largest is not None:
+        x = (x / largest).astype(np.float32)
     if loader == "load_breast_cancer":
         y = bunch.target_names[y]
     names = tuple(str(name) for name in bunch.feature_names)
-    return Raw(bunch.data, names, y, ordered=False)
+    return Raw(x, names, y, standardize=largest is None, ordered=False)
 
 
 def _library(module: str, distribution: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f'this data set is part of {distribution}: pip install "gpumlp[cli]"'
-        ) from error
+        need = f'this data set is part of {distribution}: pip install "gpumlp[cli]"'
+        raise ImportError(need) from error
 
 
 EMBEDDED: MappingProxyType[str, Callable[[], Raw]] = MappingProxyType(
     {
         "mnist5k": _mnist5k,
-        "digits": _digits,
+        "digits": lambda: _sklearn("load_digits", 16),  # 1,797 digits, 8 x 8 pixels
         "breast_cancer": lambda: _sklearn("load_breast_cancer"),  # 569 rows, 30 features, 2 classes
         "diabetes": lambda: _sklearn("load_diabetes"),  # 442 rows, 10 features, a real target
     }

@@ -1,17 +1,91 @@
-"""What a preparation learns from the training part: categories, fill values, target's moments."""
+"""Statistics of columns, read in pieces, and what a preparation learns from the training part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from gpumlp.data.dataset import Dataset
-from gpumlp.data.raw import listed
-from gpumlp.data.statistics import Numbers, Statistics, median, statistics
+from gpumlp.data.raw import NONE, Categories, listed
+from gpumlp.data.scratch import Matrix
+from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
+Numbers = tuple[float, ...]
 IMPUTE = ("mean", "median", "refuse")
+
+
+class Statistics(NamedTuple):
+    """Statistics of the columns of x (m, n), each an array (n,).
+
+    Attributes:
+        missing: the number of values that are NaN.
+        present: the number of other values, to which all that follows refers.
+        low, high, mean: the smallest and the largest value and the mean.
+        squares: Σ(x − mean)².
+        category_counts: for each column of categories, by name, the frequency of each category.
+    """
+
+    missing: HostArray
+    present: HostArray
+    low: HostArray
+    high: HostArray
+    mean: HostArray
+    squares: HostArray
+    category_counts: Mapping[str, HostArray]
+
+    def moments(self, names: Sequence[str]) -> tuple[Numbers, Numbers]:
+        """Mean and standard deviation of each column; for a constant column its value and 1.
+
+        Raises:
+            ValueError: float64 cannot represent the moments of a column.
+        """
+        constant = (self.low == self.high) | (self.present == 0)
+        mean = np.where(constant, np.where(self.present, self.low, 0), self.mean)
+        with np.errstate(under="ignore", invalid="ignore"):
+            std = np.where(constant, 1.0, np.sqrt(self.squares / np.maximum(self.present, 1)))
+        # a deviation whose square float64 cannot represent comes out as inf or as 0
+        bad = ~(np.isfinite(mean) & np.isfinite(std) & (std > 0))
+        if bad.any():
+            odd = listed(names[j] for j in np.flatnonzero(bad).tolist())
+            raise ValueError(
+                f"values too large or too small to be standardised: {odd}; rescale them, "
+                "or take logarithms"
+            )
+        return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NONE) -> Statistics:
+    """Read x once. Pieces are combined by the update of Chan, Golub and LeVeque (1983).
+
+    names: the column names, needed only for columns in `categories`.
+    """
+    n = x.shape[1]
+    missing = count = np.zeros(n, np.int64)
+    mean = squares = np.zeros(n)
+    low, high = np.full(n, np.inf), np.full(n, -np.inf)
+    category_counts = {name: np.zeros(len(words), np.int64) for name, words in categories.items()}
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for rows in chunks(x):
+            part = x[rows].astype(np.float64, copy=False)
+            gone = np.isnan(part)
+            there = len(part) - gone.sum(axis=0)
+            m = np.where(gone, 0, part).sum(axis=0) / np.maximum(there, 1)
+            s = np.square(np.where(gone, 0, part - m)).sum(axis=0)
+            share = there / np.maximum(count + there, 1)
+            between = np.where((count > 0) & (there > 0), np.square(m - mean), 0.0)
+            squares = squares + s + between * count * share
+            mean = np.where(count > 0, mean + (m - mean) * share, m)
+            missing, count = missing + gone.sum(axis=0), count + there
+            low = np.fmin(low, np.where(gone, np.inf, part).min(axis=0))
+            high = np.fmax(high, np.where(gone, -np.inf, part).max(axis=0))
+            for name, total in category_counts.items():
+                column = part[:, names.index(name)]
+                codes = column[~np.isnan(column)].astype(np.int64)
+                total += np.bincount(codes, minlength=len(total))[: len(total)]
+    return Statistics(missing, count, low, high, mean, squares, category_counts)
 
 
 def check_impute(impute: str) -> None:
@@ -43,12 +117,8 @@ def select_categories(
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """The categories with an input of their own, sorted, by column; and the columns with others.
 
-    Args:
-        train: the training part.
-        found: its statistics. Words that do not occur in it are not categories.
-        most: the largest number of categories of a column. The most frequent are selected; among
-            equally frequent ones the first by name.
-        least: the smallest frequency of a selected category.
+    A column has at most the `most` frequent of its categories, among equally frequent ones the
+    first by name, and only those that occur `least` times or more.
     """
     selected, with_others = {}, []
     for name, words in train.categories.items():
@@ -61,43 +131,24 @@ def select_categories(
     return selected, tuple(with_others)
 
 
-def input_positions(words: Sequence[str], known: Sequence[str], other: bool) -> HostArray:
-    """For each word its position among the inputs of its column, −1 for none.
-
-    The last entry is the position of every word that is not in `words`.
-
-    words: what the positions in the data stand for; known: the categories with an input of their
-    own; other: whether one more input stands for all other words.
-    """
-    at = {word: i for i, word in enumerate(known)}
-    rest = len(known) if other else -1
-    return np.array([*(at.get(word, rest) for word in words), rest])
-
-
 def fill_values(
     train: Dataset, found: Statistics, numeric: HostArray, impute: str
 ) -> Numbers | None:
     """For each column what replaces missing values, 0 for categories; None for "refuse"."""
     if impute == "refuse":
         return None
-    fill = place(found.mean[numeric], numeric, 0)
-    if impute == "mean":
-        return fill
-    holes = set(np.flatnonzero(numeric & (found.missing > 0)).tolist())
-    return tuple(median(train.x, j) if j in holes else v for j, v in enumerate(fill))
+    fill = np.where(numeric, found.mean, 0)
+    if impute == "median":
+        for j in np.flatnonzero(numeric & (found.missing > 0)):
+            # 8 bytes of memory for each example
+            column = [train.x[rows][:, j].astype(np.float64) for rows in chunks(train.x)]
+            fill[j] = np.nanmedian(np.concatenate(column))
+    return tuple(fill.tolist())
 
 
 def target_moments(train: Dataset) -> tuple[Numbers, Numbers]:
     """Mean and standard deviation of each column of the target."""
     values = train.y.reshape(len(train.y), -1)
     name = "the target" if train.target is None else f"the target {train.target}"
-    several = values.shape[1] > 1
-    names = [f"{name}[{j}]" if several else name for j in range(values.shape[1])]
+    names = [f"{name}[{j}]" for j in range(values.shape[1])] if values.shape[1] > 1 else [name]
     return statistics(values).moments(names)
-
-
-def place(values: Sequence[float] | HostArray, columns: HostArray, rest: float) -> Numbers:
-    """A number for each column: the values where `columns` (n,) is true, `rest` elsewhere."""
-    out = np.full(len(columns), float(rest))
-    out[columns] = values
-    return tuple(out.tolist())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,8 +14,8 @@ from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.dataset import Dataset
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.raw import NONE, Raw, listed
-from gpumlp.data.scratch import Matrix, Scratch
+from gpumlp.data.raw import Raw, listed
+from gpumlp.data.scratch import Scratch
 from gpumlp.data.tables import Table
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -66,14 +66,10 @@ def load(
     if like is not None:
         task, target = like.task, target or like.target
     scratch = scratch or Scratch(stream=False)
-    name, raw = _read(source, target, like, True, categorical, scratch)
-    task, y, classes = _targets(name, raw, task, like)
+    dataset = _dataset(*_read(source, target, like, True, categorical, scratch), target, task, like)
     if like is None:
-        _check_varies(name, raw.x, y)
-    return Dataset(
-        name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
-        raw.ordered,
-    )  # fmt: skip
+        _check_varies(dataset)
+    return dataset
 
 
 def load_inputs(source: Source, like: Preparation) -> HostArray:
@@ -97,26 +93,21 @@ def pieces(
             is reached.
     """
     target = target or like.target
+    parts: Iterable[Raw]
     if _suffix(source) in TABLES:
         path = _path(os.fspath(source))
-        table = Table(path, target, like.features, labelled, (), like.categories)
-        name, parts, column = path.stem, table.pieces(), table.target
+        name, parts = path.stem, Table(path, target, like, labelled).pieces()
     else:
         name, raw = _read(source, target, like, labelled, (), Scratch())
-        parts = ((raw.x[i], None if raw.y is None else raw.y[i]) for i in chunks(raw.x))
-        column = None
+        parts = (
+            raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
+            for rows in chunks(raw.x)
+        )
     empty = True
-    for x, y in parts:
-        if len(x) == 0:
-            continue
-        empty = False
-        words = tuple(column.words) if column is not None and column.has_words else None
-        part = Raw(x, like.features, y, words)
-        targets = x[:0, 0] if y is None else _targets(name, part, like.task, like)[1]
-        yield Dataset(
-            name, like.task, x, targets, like.features, like.classes, target,
-            categories=like.categories,
-        )  # fmt: skip
+    for part in parts:
+        if len(part.x):
+            empty = False
+            yield _dataset(name, part, target, like.task, like)
     if empty:
         raise ValueError(f"{source} has no rows")
 
@@ -129,28 +120,26 @@ def _read(
     categorical: Collection[str], scratch: Scratch,
 ) -> tuple[str, Raw]:  # fmt: skip
     """The name of the data set and its contents."""
-    features = None if like is None else like.features
     name = os.fspath(source)
-    if _suffix(source) in TABLES:
-        path = _path(name)
-        name = path.stem
-        known = NONE if like is None else like.categories
-        raw = Table(path, target, features, labelled, categorical, known).raw(scratch)
-    elif categorical:
+    if categorical and _suffix(source) not in TABLES:
         raise ValueError(f"{name} has no columns with names; leave out --categorical")
-    elif name in EMBEDDED:
+    if name in EMBEDDED:
         raw = EMBEDDED[name]()
         if target is not None and like is None:
             raise ValueError(f"{name} has a target of its own; leave out --target")
-        if features is not None and features != raw.features:
+        if like is not None and like.features != raw.features:
             raise ValueError(
                 f"{name} has other features than the model takes: {listed(raw.features, 4)}; "
-                f"the model's: {listed(features, 4)}"
+                f"the model's: {listed(like.features, 4)}"
             )
     else:
         path = _path(name)
         name = path.stem
-        raw = ARRAYS[path.suffix.lower()](path, target, features, labelled, scratch)
+        if _suffix(path) in TABLES:
+            raw = Table(path, target, like, labelled, categorical).raw(scratch)
+        else:
+            features = None if like is None else like.features
+            raw = ARRAYS[_suffix(path)](path, target, features, labelled, scratch)
     for count, what in zip(raw.x.shape, ("rows", "feature columns"), strict=True):
         if count == 0:
             raise ValueError(f"{source} has no {what}")
@@ -163,7 +152,7 @@ def _suffix(source: Source) -> str:
 
 def _path(name: str) -> Path:
     path = Path(name)
-    if path.suffix.lower() not in (*TABLES, *ARRAYS):
+    if _suffix(path) not in (*TABLES, *ARRAYS):
         close = difflib.get_close_matches(name, EMBEDDED, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
@@ -178,27 +167,28 @@ def _path(name: str) -> Path:
 # ---- targets -------------------------------------------------------------------------------------
 
 
-def _targets(
-    name: str, raw: Raw, task: str | None, like: Preparation | None
-) -> tuple[str, HostArray, tuple[str, ...] | None]:
-    """The task, the labels or values, and the names of the classes."""
-    y = raw.y
-    assert y is not None  # it was requested
-    count = int((~np.isfinite(y)).sum()) if y.dtype.kind == "f" else 0
-    if count:
-        raise ValueError(
-            f"{name}: the target has {count} missing or infinite values; drop those rows"
-        )
-    task = task or _task(raw, y)
-    if task == "classification":
-        return task, *_labels(name, y, raw.words, like.classes if like is not None else None)
-    if raw.words or y.dtype.kind not in "fiub":
-        some = listed(sorted(raw.words)[:3] if raw.words else np.unique(y)[:3])
-        raise TypeError(
-            f"{name}: the target holds words ({some}, …), not numbers; "
-            "regression needs numbers, say --task classification"
-        )
-    return task, y.astype(np.float64), None
+def _dataset(
+    name: str, raw: Raw, target: str | None, task: str | None, like: Preparation | None
+) -> Dataset:
+    """The contents with labels or values as the target; with none if none were requested."""
+    y, classes = raw.y, None if like is None else like.classes
+    if y is None:
+        task, y = str(task), np.empty(0, raw.x.dtype)
+    else:
+        count = int((~np.isfinite(y)).sum()) if y.dtype.kind == "f" else 0
+        if count:
+            raise ValueError(
+                f"{name}: the target has {count} missing or infinite values; drop those rows"
+            )
+        task = task or _task(raw, y)
+        if task == "classification":
+            y, classes = _labels(name, y, raw.words, classes)
+        else:
+            y = _values(name, y, raw.words)
+    return Dataset(
+        name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
+        raw.ordered,
+    )  # fmt: skip
 
 
 def _task(raw: Raw, y: HostArray) -> str:
@@ -213,10 +203,7 @@ def _task(raw: Raw, y: HostArray) -> str:
 def _labels(
     name: str, y: HostArray, words: tuple[str, ...] | None, classes: tuple[str, ...] | None
 ) -> tuple[HostArray, tuple[str, ...]]:
-    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order.
-
-    words: what the numbers in y stand for; None if y itself holds the names.
-    """
+    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order."""
     if y.ndim != 1:
         raise ValueError(
             f"{name}: the target has shape {y.shape}; a classification takes labels of shape "
@@ -245,10 +232,24 @@ def _labels(
     return np.array([label[c] for c in names], np.int64)[index], tuple(label)
 
 
-def _check_varies(name: str, x: Matrix, y: HostArray) -> None:
+def _values(name: str, y: HostArray, words: tuple[str, ...] | None) -> HostArray:
+    """Targets of a regression."""
+    if words or y.dtype.kind not in "fiub":
+        some = listed(sorted(words)[:3] if words else np.unique(y)[:3])
+        raise TypeError(
+            f"{name}: the target holds words ({some}, …), not numbers; "
+            "regression needs numbers, say --task classification"
+        )
+    return y.astype(np.float64)
+
+
+def _check_varies(data: Dataset) -> None:
     """Raise if there is nothing to learn."""
+    x, y = data.x, data.y
     if bool((y == y[:1]).all()):
-        raise ValueError(f"{name}: the target is the same for all {len(y)} rows: nothing to learn")
+        raise ValueError(
+            f"{data.name}: the target is the same for all {len(y)} rows: nothing to learn"
+        )
     first = x[:1]
     if all(bool(((x[rows] == first) | np.isnan(first)).all()) for rows in chunks(x)):
-        raise ValueError(f"{name}: all features are constant: nothing to learn from")
+        raise ValueError(f"{data.name}: all features are constant: nothing to learn from")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
@@ -14,9 +14,9 @@ from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting
 from gpumlp.data.dataset import Dataset
+from gpumlp.data.fitting import Numbers
 from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import Matrix, Scratch
-from gpumlp.data.statistics import Numbers, statistics
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -80,8 +80,7 @@ class Preparation:
             y: whether to standardise targets.
             impute: what replaces missing values: the "mean" or "median" of the column's other
                 values; or "refuse" to raise an error.
-            max_categories: the largest number of categories of a column with an input of their own,
-                chosen by frequency.
+            max_categories: the largest number of categories of a column with an input of their own.
             min_frequency: the smallest frequency of a category with an input of its own.
 
         Raises:
@@ -91,15 +90,15 @@ class Preparation:
         fitting.check_impute(impute)
         positive_int(max_categories, "max_categories")
         positive_int(min_frequency, "min_frequency")
-        found = statistics(train.x, train.features, train.categories)
+        found = fitting.statistics(train.x, train.features, train.categories)
         fitting.check_missing(train, found, impute)
         categories, others = fitting.select_categories(train, found, max_categories, min_frequency)
-        numeric = np.array([name not in train.categories for name in train.features])
+        numeric = np.array([name not in categories for name in train.features])
         shift = scale = y_shift = y_scale = None
         if x:
-            names = [n for n in train.features if n not in train.categories]
-            mean, std = found.of_columns(numeric).moments(names)
-            shift, scale = fitting.place(mean, numeric, 0), fitting.place(std, numeric, 1)
+            mean, std = found.moments(train.features)
+            shift = tuple(np.where(numeric, mean, 0).tolist())
+            scale = tuple(np.where(numeric, std, 1).tolist())
         fill = fitting.fill_values(train, found, numeric, impute)
         if y:
             y_shift, y_scale = fitting.target_moments(train)
@@ -135,25 +134,18 @@ class Preparation:
             x = (x - np.array(self.shift)) / np.array(self.scale)
         if not self.holes and not self.categories:
             return x
-        out = np.zeros((len(x), len(self.columns)))
-        at = 0
+        blocks: list[HostArray] = []
         for j, name in enumerate(self.features):
-            known = self.categories.get(name)
-            if known is None:
-                out[:, at] = x[:, j]
-                at += 1
+            if name in self.categories:
+                n = len(self.categories[name]) + (name in self.others)
+                positions = self._positions(name, (categories or self.categories)[name])
+                code = np.where(gone[:, j], -1, x[:, j]).astype(np.int64)
+                blocks.append(np.eye(n + 1, n)[positions[code]])  # row −1 is zero
             else:
-                words = (categories or self.categories)[name]
-                positions = fitting.input_positions(words, known, name in self.others)
-                code = np.where(gone[:, j], len(words), x[:, j]).astype(np.int64)
-                chosen = np.where(gone[:, j], -1, positions[code])
-                hot = np.flatnonzero(chosen >= 0)
-                out[hot, at + chosen[hot]] = 1
-                at += len(known) + (name in self.others)
+                blocks.append(x[:, [j]])
             if name in self.holes:
-                out[:, at] = gone[:, j]
-                at += 1
-        return out
+                blocks.append(gone[:, [j]])
+        return np.hstack(blocks, dtype=np.float64)
 
     def unseen_counts(self, x: HostArray) -> HostArray:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
@@ -175,8 +167,7 @@ class Preparation:
         """`inputs` for x (m, n) of any size, in the network's dtype; in a mapped file if large.
 
         Raises:
-            ValueError: values exceed the dtype, or are missing and not filled.
-            OSError: the disk is full.
+            ValueError, OSError: values exceed the dtype; or as `inputs` and `Scratch.file`.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
         for rows in chunks(x):
@@ -224,15 +215,13 @@ class Preparation:
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`, for the contents `extra` of the file `path`.
 
-        Older files have no holes and no categories.
-
         Raises:
             CheckpointError: the file does not describe its data.
         """
         try:
-            data = extra["data"]
-            later: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
-            known = {field.name: {**later, **data}[field.name] for field in fields(cls)}
+            older: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
+            data = older | extra["data"]
+            known = {field.name: data[field.name] for field in fields(cls)}
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path} does not say what data it was trained on: models of `gpumlp train` do; "
@@ -251,3 +240,12 @@ class Preparation:
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling them: drop those rows, or train it again"
         )
+
+    def _positions(self, name: str, words: Sequence[str]) -> HostArray:
+        """The input of the column for each word, for any other word and for a missing value.
+
+        It is −1 if there is none.
+        """
+        at = {word: i for i, word in enumerate(self.categories[name])}
+        rest = len(at) if name in self.others else -1
+        return np.array([*(at.get(word, rest) for word in words), rest, -1])

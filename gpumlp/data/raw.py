@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gpumlp.data.scratch import Matrix
+from gpumlp.errors import first_line
 from gpumlp.io.types import HostArray
 
 LARGEST_INT = 2**53  # float64 represents every whole number up to this one
@@ -19,17 +20,12 @@ NONE: Categories = MappingProxyType({})
 class Raw(NamedTuple):
     """The contents of a source, before a task is chosen.
 
+    x, features, categories, standardize and ordered are those of the `Dataset`.
+
     Attributes:
-        x: (m, n), float32 or float64. A missing value is NaN, all others are finite. A column of
-            categories holds positions in its list in `categories`.
-        features: the n column names.
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
         words: if the target holds words, the words; y then holds positions in this list.
-        categories: for each column of categories, by name, the list of its categories.
-        standardize: whether training should standardise the features, as their units differ.
         one_dtype: the file has one dtype for all columns, so labels may be stored as 1.0, 2.0, …
-        ordered: whether a split keeps the order of the rows, so that a file is read from its start
-            to its end.
     """
 
     x: Matrix
@@ -40,11 +36,6 @@ class Raw(NamedTuple):
     standardize: bool = True
     one_dtype: bool = False
     ordered: bool = True
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return str(error).partition("\n")[0].strip() or type(error).__name__
 
 
 def unreadable(path: Path, error: BaseException) -> ValueError:

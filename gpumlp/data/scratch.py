@@ -8,7 +8,7 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,11 +48,8 @@ class FileMatrix(LazyMatrix):
 
     The rows are read, not mapped: pages of a mapped file would count as the process's memory.
 
-    Args:
-        file: open for reading. It is closed when this object is no longer used.
-        shape, dtype: of the rows.
-        offset: the byte at which the rows begin.
-        columns_first: whether the file stores column after column.
+    The file is open for reading, and is closed when this object is no longer used. The rows begin
+    at byte `offset`. With `columns_first` the file stores column after column.
     """
 
     def __init__(
@@ -67,8 +64,7 @@ class FileMatrix(LazyMatrix):
         start, stop, _ = rows.indices(len(self))
         (m, n), count = self.shape, max(stop - start, 0)
         if self._columns_first:
-            columns = [self._read(j * m + start, count) for j in range(n)]
-            return np.stack(columns, axis=1)
+            return np.stack([self._read(j * m + start, count) for j in range(n)], axis=1)
         return self._read(start * n, count * n).reshape(count, n)
 
     def _read(self, start: int, count: int) -> HostArray:
@@ -83,24 +79,9 @@ class FileMatrix(LazyMatrix):
         """The number of the open file."""
         return self.file.fileno()
 
-    def mapped(self) -> HostArray:
-        """All rows as a mapped array, to be read in any order."""
-        self.file.flush()
-        array = np.memmap(self.file, self.dtype, "r", self._offset, self.shape)
-        # a temporary file has no name by which `io.mapped.rows_of` could open it again
-        array.file = self  # type: ignore[attr-defined]
-        return array
-
 
 class SelectedMatrix(LazyMatrix):
-    """Some rows and columns of another matrix, in another dtype.
-
-    Args:
-        source: (m, n).
-        columns: the columns to select, in this order.
-        dtype: the dtype of the result.
-        index: the rows to select, ascending; None for all.
-    """
+    """Some columns of another matrix, in another dtype; `index`: its rows, ascending, or all."""
 
     def __init__(
         self, source: Matrix, columns: HostArray, dtype: npt.DTypeLike,
@@ -112,11 +93,11 @@ class SelectedMatrix(LazyMatrix):
 
     def __getitem__(self, rows: slice) -> HostArray:
         if self._index is None:
-            part = np.asarray(self._source[rows])
+            part = self._source[rows]
         else:  # one read from the first to the last of these rows
             at = self._index[rows]
-            span = slice(at[0], at[-1] + 1) if len(at) else slice(0, 0)
-            part = np.asarray(self._source[span])[at - (at[0] if len(at) else 0)]
+            first, last = (at[0], at[-1]) if len(at) else (0, -1)
+            part = self._source[first : last + 1][at - first]
         return np.ascontiguousarray(part[:, self._columns], self.dtype)
 
 
@@ -130,7 +111,7 @@ def select_rows(x: Matrix, index: HostArray) -> Matrix:
 class Scratch:
     """Storage for arrays that arrive in pieces: in memory, or in temporary files if they are large.
 
-    The temporary files have no name once they are open. However the process ends, they are gone.
+    The files have no name. However the process ends, they are gone.
 
     Args:
         folder: the folder of the files; None for the system's folder of temporary files.
@@ -152,11 +133,7 @@ class Scratch:
         return size > LARGE if self._stream is None else self._stream
 
     def file(self, size: float) -> BinaryIO:
-        """A new file for `size` bytes.
-
-        Raises:
-            OSError: the folder does not exist, or its disk is full.
-        """
+        """A new file for `size` bytes; OSError if there is no folder, or its disk is full."""
         if not self.folder.is_dir():
             raise FileNotFoundError(
                 f"there is no folder {self.folder} for temporary files; create it, or name "
@@ -169,8 +146,7 @@ class Scratch:
                 f"{size / 1e9:.2f} GB; name a folder with more free space, --scratch DIR"
             )
         self.used += size
-        file: Any = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  (its reader closes it)
-        return file  # type: ignore[no-any-return]
+        return cast("BinaryIO", tempfile.TemporaryFile(dir=self.folder))  # its reader closes it
 
     def store(self, rows: int, columns: int, dtype: npt.DTypeLike) -> Store:
         """A store for about `rows` rows."""
@@ -202,8 +178,7 @@ class Store:
             return FileMatrix(self._file, shape, self._dtype)
         if len(self._parts) == 1:
             return self._parts[0]
-        out = np.empty(shape, self._dtype)
-        start = 0
+        out, start = np.empty(shape, self._dtype), 0
         while self._parts:  # each part is freed as soon as it is copied
             part = self._parts.pop(0)
             out[start : start + len(part)] = part
@@ -211,6 +186,12 @@ class Store:
         return out
 
     def array(self) -> HostArray:
-        """All rows as an array, which maps the file if they are in one."""
+        """All rows as an array, which maps the file if they are in one, to be read in any order."""
         rows = self.rows()
-        return rows.mapped() if isinstance(rows, FileMatrix) else rows
+        if not isinstance(rows, FileMatrix):
+            return rows
+        rows.file.flush()
+        array = np.memmap(rows.file, rows.dtype, "r", 0, rows.shape)
+        # a temporary file has no name by which `io.mapped.rows_of` could open it again
+        array.file = rows  # type: ignore[attr-defined]
+        return array

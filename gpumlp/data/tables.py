@@ -8,27 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.columns import Column, TargetColumn, is_text
+from gpumlp.data.columns import Column, TargetColumn, is_text, problem_of
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
-from gpumlp.data.parquet_files import ParquetFile
-from gpumlp.data.raw import NONE, Categories, Raw, listed, unknown_name
+from gpumlp.data.preparation import Preparation
+from gpumlp.data.raw import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.scratch import Scratch, Store
 from gpumlp.io.types import HostArray
 
-Piece = tuple[HostArray, HostArray | None]
+PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
+BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
 
 
 class Table:
-    """The columns of a .csv or .parquet file.
+    """The columns of a .csv or .parquet file; it is read to learn from, or for the model `like`.
 
-    Args:
-        path: the file.
-        target: the column of y.
-        features: the columns of x, in this order, for a model; None for all but the target.
-        labelled: whether y is wanted.
-        categorical: columns that hold categories, whatever their values look like.
-        categories: the categories that a model knows, if the table is read for a model.
+    The target is read if it is `labelled`. The columns in `categorical` hold categories, whatever
+    their values look like.
 
     Raises:
         ValueError, TypeError: the file is damaged, or columns are missing.
@@ -36,45 +32,42 @@ class Table:
     """
 
     def __init__(
-        self, path: Path, target: str | None, features: Sequence[str] | None, labelled: bool,
-        categorical: Collection[str] = (), categories: Categories = NONE,
+        self, path: Path, target: str | None, like: Preparation | None, labelled: bool,
+        categorical: Collection[str] = (),
     ) -> None:  # fmt: skip
         _require_pyarrow(path)
-        self.path = path
+        self._path, self._for_model = path, like is not None
         self._file = (ParquetFile if kind_of(path) == "parquet" else CsvFile)(path)
         names = self._file.names
-        _check_names(path, names, {target, *(features or ())})
+        features = () if like is None else like.features
+        _check_names(path, names, {target, *features})
         if labelled and target is None:
             raise ValueError(
                 f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
             )
         if labelled and target not in names:
             raise ValueError(unknown_name(path, "column", str(target), names))
-        self.features = tuple(features or (name for name in names if name != target))
-        lacking = [name for name in self.features if name not in names]
+        self._features = features or tuple(name for name in names if name != target)
+        lacking = [name for name in self._features if name not in names]
         if lacking:
             raise ValueError(
-                f"{path} lacks {len(lacking)} of the {len(self.features)} columns that the model "
+                f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
                 f"takes: {listed(lacking)}"
             )
         for name in categorical:
-            if name not in self.features:
-                raise ValueError(unknown_name(path, "feature column", name, self.features))
-        self.dtype = _dtype(self._file.kinds, self.features)
-        self._target = target if labelled else None
-        self._settings = set(categorical), categories, features is not None
-        self._text = {*categorical, *categories}
-        self._reset()
+            if name not in self._features:
+                raise ValueError(unknown_name(path, "feature column", name, self._features))
+        self._dtype = _dtype(self._file.kinds, self._features)
+        self._target_name = target if labelled else None
+        self._categorical, self._known = categorical, NONE if like is None else like.categories
+        self._text = {*categorical, *self._known}
 
-    def pieces(self) -> Iterator[Piece]:
-        """x (m, n) and y (m,) of some rows at a time, checked, for a model that is trained.
-
-        Raises:
-            ValueError, TypeError: as `raw`, for the rows so far.
-        """
+    def pieces(self) -> Iterator[Raw]:
+        """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
         for x, y in self._read():
             self._check()
-            yield x, y
+            words = self._target is not None and self._target.has_words and self._target.words
+            yield Raw(x, self._features, y, tuple(words) if words else None, self._known)
 
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file.
@@ -82,55 +75,82 @@ class Table:
         Raises:
             ValueError, TypeError: a column holds neither numbers nor categories.
         """
-        x, y = self._collect(scratch)
-        mixed = [c.name for c in (*self.columns, self.target) if c is not None and c.mixed]
+        store, y = self._collect(scratch)
+        mixed = [c.name for c in (*self._columns, self._target) if c is not None and c.mixed]
         if mixed and isinstance(self._file, CsvFile):  # the blocks of a column differ in type
             self._text.update(mixed)
-            self._reset()
-            x, y = self._collect(scratch)
+            store, y = self._collect(scratch)
         self._check()
-        words = self.target and tuple(self.target.words)
-        known = self._settings[1]
-        categories = {c.name: tuple(c.words) for c in self.columns if c.words or c.name in known}
-        return Raw(x.rows(), self.features, y, words or None, categories)
-
-    def _reset(self) -> None:
-        """Begin with columns of which nothing has been read."""
-        categorical, categories, for_model = self._settings
-        self.columns = [
-            Column(name, name in categorical, categories.get(name), for_model)
-            for name in self.features
-        ]
-        self.target = None if self._target is None else TargetColumn(self._target)
+        words = tuple(self._target.words) if self._target is not None else ()
+        categories = {
+            c.name: tuple(c.words) for c in self._columns if c.words or c.name in self._known
+        }
+        return Raw(store.rows(), self._features, y, words or None, categories)
 
     def _collect(self, scratch: Scratch) -> tuple[Store, HostArray | None]:
         store, targets = None, list[HostArray]()
         for x, y in self._read():
             if store is None:
-                store = scratch.store(self._file.rows(len(x)), x.shape[1], self.dtype)
+                store = scratch.store(self._file.rows(len(x)), x.shape[1], self._dtype)
             store.append(x)
             if y is not None:
                 targets.append(y)
-        store = store or Store(len(self.features), self.dtype, None)
+        store = store or Store(len(self._features), self._dtype, None)
         return store, np.concatenate(targets) if targets else None
 
-    def _read(self) -> Iterator[Piece]:
-        """The pieces, not checked."""
-        wanted = list(dict.fromkeys([*self.features, *([self._target] if self._target else [])]))
-        for table in self._file.pieces(wanted, self._text):
-            x = np.empty((table.num_rows, len(self.columns)), self.dtype)
-            for j, column in enumerate(self.columns):
+    def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
+        """x (m, n) and y (m,) of some rows at a time, not checked."""
+        self._columns = [
+            Column(name, name in self._categorical, self._known.get(name), self._for_model)
+            for name in self._features
+        ]
+        self._target = None if self._target_name is None else TargetColumn(self._target_name)
+        wanted = dict.fromkeys([*self._features, *filter(None, [self._target_name])])
+        for table in self._file.pieces(list(wanted), self._text):
+            x = np.empty((table.num_rows, len(self._columns)), self._dtype)
+            for j, column in enumerate(self._columns):
                 x[:, j] = column.values(table.column(column.name))
-            y = None
-            if self.target is not None:
-                y = self.target.values(table.column(self.target.name))
-            yield x, y
+            target = self._target
+            yield x, None if target is None else target.values(table.column(target.name))
 
     def _check(self) -> None:
         """Raise if what was read cannot be used."""
-        check_columns(self.path, self.columns)
-        if self.target is not None:
-            check_target(self.path, self.target)
+        check_columns(self._path, self._columns)
+        if self._target is not None:
+            check_target(self._path, self._target)
+
+
+class ParquetFile:
+    """A .parquet file as Arrow tables of some rows; as `CsvFile`, with the types of its columns."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        self._path = path
+        try:
+            # a row group may be the whole file, so its pages are read only when needed
+            self._file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
+            schema = self._file.schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(path, error) from error
+        self.names: list[str] = schema.names
+        self.kinds = {field.name: field.type for field in schema}
+
+    def pieces(self, columns: list[str], text: Collection[str]) -> Iterator[Any]:
+        """Tables of these columns. `text` is not used, as the file stores its column types."""
+        import pyarrow as pa
+
+        rows = max(1, PIECE // (8 * max(1, len(columns))))
+        try:
+            for batch in self._file.iter_batches(rows, columns=columns):
+                yield pa.Table.from_batches([batch]).select(columns)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self._path, error) from error
+
+    def rows(self, first: int) -> int:
+        """The number of rows."""
+        return int(self._file.metadata.num_rows)
 
 
 def _require_pyarrow(path: Path) -> None:
@@ -148,26 +168,18 @@ def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
             "semicolons, tabs or |, not by spaces or other characters"
         )
     double = sorted({name for name in names if names.count(name) > 1})
-    if all(_is_number(name) for name in names):
+    if problem_of(dict.fromkeys(names, 1)).kind == "text":
         raise ValueError(f"{path} has no header: its first line must name the columns")
     if double:
         raise ValueError(f"{path} has several columns of one name: {listed(double)}; rename them")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _dtype(kinds: dict[str, Any] | None, names: Sequence[str]) -> np.dtype[Any]:
     """float32 if it holds the values of all columns and the positions of words, else float64."""
     import pyarrow as pa
 
-    def single(kind: Any) -> bool:
-        return kind in (pa.float32(), pa.float16()) or is_text(kind)
-
-    small = kinds is not None and all(single(kinds[name]) for name in names)
+    single = (pa.float32(), pa.float16())
+    small = kinds is not None and all(
+        kinds[name] in single or is_text(kinds[name]) for name in names
+    )
     return np.dtype(np.float32 if small else np.float64)

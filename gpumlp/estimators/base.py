@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -18,8 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
 from gpumlp.estimators import inputs, settings
-from gpumlp.estimators.callbacks import CallbackSupportMixin, with_callbacks
-from gpumlp.estimators.fitting import UserData, train
+from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, train, with_callbacks
 from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
@@ -65,7 +64,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     backend: str | Backend = "auto"
     precision: str = "float32"
 
-    _numeric: ClassVar[bool]  # whether y must hold numbers
+    _usual_score: ClassVar[Callable[..., float]]  # of y and what `predict` returns
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
@@ -91,16 +90,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         return self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val))
 
-    def _partial_fit(self, data: UserData, validation: UserData, classes: Any = None) -> Self:
-        """Train for an epoch on these examples, unless early stopping has ended the training."""
-        if getattr(self, "_over", False) and self.early_stopping:
-            warnings.warn(
-                "early stopping has ended this training, so partial_fit changes nothing:"
-                " see stopped_, or pass early_stopping=False", stacklevel=3,
-            )  # fmt: skip
-            return self
-        return self._fit(data, validation, classes, incremental=True)
-
     def predict(self, X: Any) -> Any:
         """Return ŷ of X (m, n_0), as the same kind of array as X if that kind can hold it."""
         return as_kind_of(self._decide(self._predicted(X)), X)
@@ -118,13 +107,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle, with the optimizer's state copied to the host."""
         state = dict(super().__getstate__())
-        if self.__dict__.get("net_") is not None:
-            backend = self.net_.backend
-            state["_optimizer"] = {
-                name: backend.to_host(value) if backend.owns(value) else value
-                for name, value in self._optimizer.items()
-            }
-            state["_best"] = backend.to_host(self._best) if backend.owns(self._best) else self._best
+        if "net_" in state:
+            backend, (rule, steps, arrays) = self.net_.backend, self._optimizer
+            *arrays, best = [
+                backend.to_host(a) if backend.owns(a) else a for a in (*arrays, self._best)
+            ]
+            state |= {"_optimizer": (rule, steps, arrays), "_best": best}
         return state
 
     def __sklearn_tags__(self) -> Any:
@@ -155,17 +143,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the weights of the examples in the training loss."""
         return data.weights
 
-    def _strata(self, data: FitData) -> HostArray | None:
-        """Return the classes that must all occur in the validation share, or None."""
-        return None
-
     @abstractmethod
     def _decide(self, p: HostArray) -> HostArray:
         """Return what `predict` returns, for the network's predictions p (m, n_L)."""
-
-    @abstractmethod
-    def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """Return the score of the network's predictions p (m, n_L)."""
 
     # ---- one fit ------------------------------------------------------------------------------
 
@@ -173,10 +153,16 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self, data: UserData, validation: UserData, classes: Any = None, incremental: bool = False
     ) -> Self:
         """Train as `fit` does or, with `incremental`, for an epoch as `partial_fit` does."""
+        if incremental and self.early_stopping and getattr(self, "_over", False):
+            warnings.warn(
+                "early stopping has ended this training, so partial_fit changes nothing:"
+                " see stopped_, or pass early_stopping=False", stacklevel=3,
+            )  # fmt: skip
+            return self
         settings.check(self)
         first = not hasattr(self, "net_") or not (incremental or self.warm_start)
         backend = settings.backend(self) if first else self.net_.backend
-        X, y = inputs.supervised(self, *data[:2], backend, reset=first, numeric=self._numeric)
+        X, y = inputs.supervised(self, *data[:2], backend, reset=first)
         if first:
             self._inspect_targets(y, classes)
             precision = "float32" if X.dtype == np.float32 else "float64"  # as in scikit-learn
@@ -188,7 +174,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self._begin_fit(first, incremental, val_data is not None)
         history = train(self, net, train_data, val_data, data, incremental)
         self.net_: MLP = net
-        self._end_fit(history, len(train_data), incremental)
+        self._end_fit(history, len(train_data.y), incremental)
         return self
 
     def _fit_data(self, X: Any, y: Any, sample_weight: Any, backend: Backend) -> FitData:
@@ -204,13 +190,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the training data, and the validation data: the user's, or a share of `data`."""
         X, y, sample_weight = validation
         if X is not None and y is not None:
-            X, y = inputs.supervised(self, X, y, backend, reset=False, numeric=self._numeric)
+            X, y = inputs.supervised(self, X, y, backend, reset=False)
             return data, self._fit_data(X, y, sample_weight, backend)
         if any(part is not None for part in validation):
             raise ValueError("X_val and y_val belong together; pass both, or none")
         if not self.early_stopping:
             return data, None
-        return data.split(self.validation_fraction, self._seed, self._strata(data))
+        classes = data.y if is_classifier(self) and data.y.ndim == 1 else None
+        return data.split(self.validation_fraction, self._seed, classes)
 
     def _network(self, backend: Backend, first: bool) -> MLP:
         """Return a new network, or the existing one if the parameters still describe it."""
@@ -219,11 +206,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if first:
             return MLP(**wanted, initializer=self.initializer, backend=backend, seed=self._seed)
         net = self.net_
-        existing = {
-            "hidden_layer_sizes": list(net.widths), "activation": net.f[1:-1],
-            "output_activation": net.f[-1], "loss": net.loss,
-        }  # fmt: skip
-        for (name, value), new in zip(existing.items(), wanted.values(), strict=True):
+        names = "hidden_layer_sizes", "activation", "output_activation", "loss"
+        existing = list(net.widths), net.f[1:-1], net.f[-1], net.loss
+        for name, value, new in zip(names, existing, wanted.values(), strict=True):
             if value != new:
                 raise ValueError(
                     f"{name} was changed since the network was built; set it back, or call fit "
@@ -242,7 +227,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             self.best_validation_score_: float | None = None
             self._best: Array = None  # θ of the best validation score
         if first or not incremental:
-            self._optimizer: dict[str, Any] = {}
+            self._optimizer: tuple[Any, ...] = (None, 0, [])  # rule, steps, `stepping.state`
             self._slowed = self.learning_rate_init  # "adaptive" lowers it
         if validates and self.validation_scores_ is None:
             self.validation_loss_curve_, self.validation_scores_ = [], []
@@ -254,21 +239,18 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         net = self.net_
         self.t_ += rows * self.n_iter_
         self.n_layers_, self.n_outputs_ = len(net.widths), net.widths[-1]
-        self.out_activation_ = settings.out_activation(net.loss, net.f[-1])
+        last = net.f[-1] if net.loss.link.name == "identity" else net.loss.link
+        self.out_activation_ = settings.SCIKIT_LEARN.get(last.name, last.name)
         self.stopped_ = history.stopped
         self._over = incremental and history.stopped == "early"
         if history.stopped == "interrupted":
-            warnings.warn(
-                f"Training was interrupted after {self.n_iter_} epochs; the estimator can be used",
-                stacklevel=4,
-            )
+            message = f"interrupted after {self.n_iter_} epochs; the estimator can be used"
+            warnings.warn(f"Training was {message}", stacklevel=4)
         elif history.stopped == "finished" and not incremental:
             warnings.warn(
                 f"Training ended after {self.n_iter_} epochs and had not converged; raise max_iter"
-                f"={self.max_iter} or tol={self.tol:g}",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+                f"={self.max_iter} or tol={self.tol:g}", ConvergenceWarning, stacklevel=4,
+            )  # fmt: skip
 
     def _predicted(self, X: Any) -> HostArray:
         """Return the network's predictions of X, (m, n_L), on the host."""

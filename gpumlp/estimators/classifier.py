@@ -109,7 +109,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     loss: str | Loss = "auto"
     class_weight: Mapping[Any, float] | str | None = None
 
-    _numeric = False
+    _usual_score = staticmethod(accuracy_score)
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -134,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                 "cannot change; leave them out, or use a new estimator"
             )
         validation = (X_val, y_val, sample_weight_val)
-        return self._partial_fit((X, y, sample_weight), validation, unique)
+        return self._fit((X, y, sample_weight), validation, unique, incremental=True)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, or of each label, (m, n_classes), like X."""
@@ -165,8 +165,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._multilabel:
             y = y.toarray() if sp.issparse(y) else y
             return y, y.astype(np.int8)
-        y = column_or_1d(y)
-        codes = _class_codes(y, self.classes_)
+        y, encoder = column_or_1d(y), LabelEncoder()
+        encoder.classes_ = self.classes_
+        try:
+            codes = encoder.transform(y)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{error}; the classes are {', '.join(map(repr, self.classes_.tolist()))}: call fit"
+                " with warm_start=False, or name all of them in the first partial_fit"
+            ) from error
         loss = self._loss_entry()
         if self._output_width(loss) == 1 or loss.target == "class":
             return y, codes
@@ -179,7 +186,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             binary = self._multilabel or len(self.classes_) <= 2
             name = "binary_cross_entropy" if binary else "softmax_cross_entropy"
         loss: Loss = lookup(LOSSES, "loss", name)
-        if loss.target not in (("binary",) if self._multilabel else ("binary", "class")):
+        if loss.target != "binary" and (self._multilabel or loss.target != "class"):
             task = "several labels per example" if self._multilabel else "classification"
             raise ValueError(
                 f"loss {loss.name!r} does not support {task}; pass loss='auto', or use MLPRegressor"
@@ -190,23 +197,36 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         one = loss.target == "binary" and not self._multilabel and len(self.classes_) <= 2
         return 1 if one else len(self.classes_)
 
-    def _strata(self, data: FitData) -> HostArray | None:
-        return None if self._multilabel else data.y
-
     def _loss_weights(self, data: FitData, incremental: bool) -> HostArray | None:
         """Return the sample weights times the class weights."""
-        if self.class_weight is None:
+        by_class, known = self.class_weight, self.classes_.tolist()
+        if by_class is None:
             return data.weights
         if self._multilabel:
             raise ValueError("class_weight needs one class per example; pass sample_weight instead")
-        if incremental and self.class_weight == "balanced":
+        codes = np.searchsorted(self.classes_, data.y)
+        if isinstance(by_class, Mapping):
+            unknown = [c for c in by_class if c not in known]
+            if unknown:
+                raise ValueError(
+                    f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are"
+                    f" {', '.join(map(repr, known))}"
+                )
+            weights = np.array([by_class.get(c, 1.0) for c in known], np.float64)
+        elif by_class != "balanced":
+            raise ValueError(
+                f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
+            )
+        elif incremental:
             raise ValueError(
                 'class_weight="balanced" needs all examples at once; pass partial_fit a dict, for '
                 "example from sklearn.utils.class_weight.compute_class_weight"
             )
-        codes = np.searchsorted(self.classes_, data.y)
-        weights = _class_weights(self.class_weight, self.classes_, codes, data.weights)[codes]
-        return weights if data.weights is None else weights * data.weights
+        else:
+            count = np.bincount(codes, data.weights, minlength=len(known))
+            even = count.sum() / len(known)
+            weights = np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
+        return weights[codes] if data.weights is None else weights[codes] * data.weights
 
     def _probabilities(self, p: HostArray) -> HostArray:
         """Return (m, n_classes) probabilities; each row adds up to 1, except of several labels."""
@@ -227,51 +247,3 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         codes = (p[:, 0] > 0.5) * (len(self.classes_) - 1) if one else p.argmax(axis=1)
         labels: HostArray = self.classes_[codes]
         return labels
-
-    def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """Return the share of examples with all labels right."""
-        return float(accuracy_score(y, self._decide(p), sample_weight=weights))
-
-
-def _class_codes(y: HostArray, classes: HostArray) -> HostArray:
-    """Return the index of each label of y (m,) in the sorted classes, (m,) int64."""
-    encoder = LabelEncoder()
-    encoder.classes_ = classes
-    try:
-        codes: HostArray = encoder.transform(y)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{error}; the classes are {', '.join(map(repr, classes.tolist()))}: call fit with "
-            "warm_start=False, or name all of them in the first partial_fit"
-        ) from error
-    return codes
-
-
-def _class_weights(
-    class_weight: Any, classes: HostArray, codes: HostArray, sample_weight: HostArray | None
-) -> HostArray:
-    """Return the weight of each class, (n_classes,) float64.
-
-    Args:
-        class_weight: a mapping from classes to weights, or "balanced".
-        classes: (n_classes,) the classes.
-        codes: (m,) the index of each example's class.
-        sample_weight: (m,) or None.
-    """
-    if isinstance(class_weight, Mapping):
-        known = classes.tolist()
-        unknown = [c for c in class_weight if c not in known]
-        if unknown:
-            raise ValueError(
-                f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are "
-                f"{', '.join(map(repr, known))}"
-            )
-        return np.array([class_weight.get(c, 1.0) for c in known], np.float64)
-    if class_weight != "balanced":
-        raise ValueError(
-            f'class_weight must be "balanced" or a dict by class, got {class_weight!r}'
-        )
-    count = np.bincount(codes, sample_weight, minlength=len(classes))
-    even = count.sum() / len(classes)
-    weights: HostArray = np.divide(even, count, out=np.zeros(len(classes)), where=count > 0)
-    return weights

@@ -1,4 +1,4 @@
-"""One fit of an estimator: `gpumlp.Trainer` or `fit_lbfgs`, and what each epoch notes."""
+"""One fit of an estimator: the training, what each epoch notes, and scikit-learn's callbacks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from sklearn.metrics import check_scoring
 
 from gpumlp.estimators import settings
-from gpumlp.estimators.callbacks import task_callbacks
 from gpumlp.estimators.inputs import FitData
 from gpumlp.network import MLP
-from gpumlp.training import Callback, History, Trainer
+from gpumlp.training import Callback, History, Trainer, stepping
 from gpumlp.training.lbfgs import fit_lbfgs
 from gpumlp.training.monitor import Monitor
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Older versions of scikit-learn have no callbacks to support."""
+
+    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the method unchanged."""
+        return method
+
+
+__all__ = ["CallbackSupportMixin", "UserData", "train", "with_callbacks"]
 LEAST_RATE = 1e-6  # "adaptive" does not lower a smaller learning rate, as in scikit-learn
 UserData = tuple[Any, Any, Any]
 """X, y and sample_weight as the user passed them."""
@@ -26,40 +37,31 @@ UserData = tuple[Any, Any, Any]
 def train(
     e: Any, net: MLP, data: FitData, validation: FitData | None, given: UserData, incremental: bool
 ) -> History:
-    """Train the network of the estimator e.
+    """Train the network of the estimator e; `given`: the training data as the user passed it.
 
-    Args:
-        e: the estimator.
-        net: its network.
-        data: the training data.
-        validation: the validation data, or None.
-        given: the training data as the user passed it, for scikit-learn's callbacks.
-        incremental: train for one epoch, with the optimizer's state so far.
+    `incremental` trains for one epoch, with the optimizer's state so far.
     """
     unit, weights = settings.loss_unit(net.loss, net.widths[-1]), e._loss_weights(data, incremental)
-    rows = settings.batch_size(e, len(data))
+    size = 200 if e.batch_size == "auto" else int(e.batch_size)
+    rows = len(data.y) if e.solver == "lbfgs" else min(size, len(data.y))
     weight_per_batch = rows if weights is None else rows * (float(weights.mean()) or 1.0)
     net.regularizer = settings.regularizer(e, weight_per_batch, unit)
-    score = None if validation is None else scorer(e, net, validation)
-    lbfgs = e.solver == "lbfgs"
-    log = EpochLog(e, net, unit, score, stops=not lbfgs or e.early_stopping)
-    named: dict[str, Any] = {
-        "sample_weight": weights,
-        "callbacks": [log, *(e.callbacks or ()), *task_callbacks(e, net, *given)],
-        "metric": None,
-    }
+    callbacks = [EpochLog(e, unit), *(e.callbacks or ())]
+    if getattr(e, "_skl_callbacks", None) or hasattr(e, "_parent_callback_ctx"):
+        callbacks.append(TaskCallback(e, net, *given))
+    named: dict[str, Any] = {"sample_weight": weights, "callbacks": callbacks, "metric": None}
     if validation is not None:
-        y, y_weights = validation.y, validation.weights
-        named["validation"] = (validation.x, validation.targets, y_weights)
-        if score is None:
-            named["metric"] = lambda _, p: e._score(y, p, y_weights)
-    if lbfgs:
+        named["validation"] = (validation.x, validation.targets, validation.weights)
+        named["metric"] = _metric(e, net, validation)
+    if e.solver == "lbfgs":
         limits = {"max_iter": e.max_iter, "max_fun": e.max_fun, "tol": e.tol / unit}
         history = fit_lbfgs(net, data.x, data.targets, **limits, **named)
     else:
         history = _train_by_minibatches(e, net, data, rows, unit, incremental, named)
-    if e.early_stopping and (not incremental or history.stopped == "early"):
-        _restore_best(e, net)
+    ended = not incremental or history.stopped == "early"
+    if e.early_stopping and ended and e._best is not None:
+        net.backend.asarray(e._best, out=net.theta.flat)
+        net.backend.synchronize()
     return history
 
 
@@ -67,7 +69,18 @@ def _train_by_minibatches(
     e: Any, net: MLP, data: FitData, rows: int, unit: float, incremental: bool,
     named: dict[str, Any],
 ) -> History:  # fmt: skip
-    trainer = _trainer(e, net, len(data), rows, unit, incremental)
+    """Train with `rows` examples per step; `partial_fit` continues with the optimizer's state."""
+    rule = settings.optimizer(e, unit)
+    lr = e.learning_rate_init * (unit if rule.name in settings.PROPORTIONAL else 1.0)
+    lr = lr * e._slowed / e.learning_rate_init
+    schedule = settings.schedule(e, len(data.y), rows, incremental)
+    clip_norm = None if e.clip_norm is None else e.clip_norm / unit
+    trainer = Trainer(net, rule, lr, rows, schedule, clip_norm, e._seed, shuffle=e.shuffle)
+    trainer.epochs = len(e.loss_curve_)  # so that every epoch of all fits has its own order
+    last_rule, steps, arrays = e._optimizer
+    if last_rule == rule:
+        stepping.restore(trainer, arrays, shown=False)
+        trainer.steps = steps
     epochs = 1 if incremental else e.max_iter
     try:
         history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
@@ -78,47 +91,35 @@ def _train_by_minibatches(
             "sklearn.preprocessing.StandardScaler"
         ) from error
     if incremental:
-        state = {"slots": trainer.slots, "scaling": trainer.scaling, "steps": trainer.steps}
-        e._optimizer = {"rule": trainer.optimizer, **state}
+        e._optimizer = (rule, trainer.steps, stepping.state(trainer))
     if trainer.stop and history.stopped == "finished":
         history.stopped = "early"  # the rule ended the fit in its last epoch
     return history
 
 
-def _trainer(e: Any, net: MLP, m: int, rows: int, unit: float, incremental: bool) -> Trainer:
-    """Return a trainer for m examples; `partial_fit` continues with the optimizer's state."""
-    rule = settings.optimizer(e, unit)
-    lr = settings.step_length(e, rule, unit) * e._slowed / e.learning_rate_init
-    schedule = settings.schedule(e, m, rows, incremental)
-    clip_norm = None if e.clip_norm is None else e.clip_norm / unit
-    trainer = Trainer(net, rule, lr, rows, schedule, clip_norm, e._seed, shuffle=e.shuffle)
-    trainer.epochs = len(e.loss_curve_)  # so that every epoch of all fits has its own order
-    if e._optimizer.get("rule") == rule:
-        backend = net.backend
-        backend.asarray(e._optimizer["slots"], out=trainer.slots)
-        backend.asarray(e._optimizer["scaling"], dtype=np.float64, out=trainer.scaling)
-        trainer.steps = e._optimizer["steps"]
-    return trainer
+def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float]:
+    """Return the validation score; a scorer without the argument sample_weight gets no weights."""
+    y, weights = validation.y, {"sample_weight": validation.weights}
+    if e.scoring is None:
+        return lambda _, p: e._usual_score(y, e._decide(p), **weights)
+    scored, score = copy.copy(e), check_scoring(e, e.scoring)
+    scored.net_ = net
+    vars(scored).pop("feature_names_in_", None)  # validation.x is an array without names
+    if validation.weights is None or "sample_weight" not in inspect.signature(score).parameters:
+        weights = {}
+    return lambda *_: score(scored, validation.x, y, **weights)
 
 
 class EpochLog(Callback):
     """Append each epoch to the estimator's curves, and stop by scikit-learn's rule.
 
     Training stops after more than `n_iter_no_change` epochs in which the loss or, with early
-    stopping, the validation score has not improved by `tol`.
-
-    Args:
-        e: the estimator; its curves and best values may have entries of earlier fits.
-        net: the network in training.
-        unit: scikit-learn's loss over ours, see `settings.loss_unit`.
-        score: returns the validation score of a scorer; None uses the training's metric.
-        stops: whether the rule stops the training.
+    stopping, the validation score has not improved by `tol`.  The curves and best values of the
+    estimator e may be those of earlier fits.  `unit` is that of `settings.loss_unit`.
     """
 
-    def __init__(
-        self, e: Any, net: MLP, unit: float, score: Callable[[], float] | None, stops: bool
-    ) -> None:
-        self._e, self._net, self._unit, self._scorer, self._stops = e, net, unit, score, stops
+    def __init__(self, e: Any, unit: float) -> None:
+        self._e, self._unit = e, unit
         self._loss = Monitor("cost", "min", e.tol, scikit_learn=True)
         self._score = Monitor("val_metric", "max", e.tol, scikit_learn=True)
         self._loss.best, self._score.best = e.best_loss_, e.best_validation_score_
@@ -135,25 +136,24 @@ class EpochLog(Callback):
         e.best_loss_ = self._loss.best
         line = f"Epoch {e.n_iter_}: loss {e.loss_:.6g}"
         if "val_cost" in row:
-            score = row["val_metric"] if self._scorer is None else self._scorer()
-            line += f", validation loss {self._unit * row['val_cost']:.6g}, score {score:.6g}"
-            self._note_validation(self._unit * row["val_cost"], score)
+            loss, score = self._unit * row["val_cost"], row["val_metric"]
+            line += f", validation loss {loss:.6g}, score {score:.6g}"
+            self._note_validation(trainer.net, loss, score)
         if e.verbose:
             print(line)
-        waited_too_long = self._watched.waited > e.n_iter_no_change
-        if self._stops and waited_too_long and not self._lower_rate(trainer):
-            trainer.stop = True
         e._waited = self._watched.waited
+        stops = e.solver != "lbfgs" or e.early_stopping
+        if stops and e._waited > e.n_iter_no_change and not self._lower_rate(trainer):
+            trainer.stop = True
 
-    def _note_validation(self, loss: float, score: float) -> None:
+    def _note_validation(self, net: MLP, loss: float, score: float) -> None:
         """Append to the validation curves; with early stopping, copy θ of the best score."""
         e = self._e
         e.validation_loss_curve_.append(loss)
         e.validation_scores_.append(score)
         if e.early_stopping and score > e.best_validation_score_:
-            backend = self._net.backend
-            out = e._best if backend.owns(e._best) else None  # a copied estimator's is on the host
-            e._best = backend.asarray(self._net.theta.flat, out=out)
+            out = e._best if net.backend.owns(e._best) else None  # a copied e's is on the host
+            e._best = net.backend.asarray(net.theta.flat, out=out)
         self._score.update(score)
         e.best_validation_score_ = self._score.best
 
@@ -164,30 +164,48 @@ class EpochLog(Callback):
             return False
         trainer.lr /= 5
         e._slowed /= 5
-        self._watched.waited = 0
+        e._waited = self._watched.waited = 0
         if e.verbose:
             print(f"Learning rate {e._slowed:.6g}")
         return True
 
 
-def scorer(e: Any, net: MLP, validation: FitData) -> Callable[[], float] | None:
-    """Return a function that computes the score `scoring` of the network; None without `scoring`.
+class TaskCallback(Callback):
+    """Report a fit to scikit-learn's own callbacks: a task "fit" with a task "epoch" per epoch.
 
-    A scorer without the argument sample_weight gets no weights.
+    A callback that asks for a fitted estimator gets one with a copy of the network.
     """
-    if e.scoring is None:
-        return None
-    scored, score = copy.copy(e), check_scoring(e, e.scoring)
-    scored.net_ = net
-    vars(scored).pop("feature_names_in_", None)  # validation.x is an array without names
-    weights = {}
-    if validation.weights is not None and "sample_weight" in inspect.signature(score).parameters:
-        weights = {"sample_weight": validation.weights}
-    return lambda: float(score(scored, validation.x, validation.y, **weights))
 
+    def __init__(self, e: Any, net: MLP, X: Any, y: Any, sample_weight: Any) -> None:
+        self._e, self._net = e, net
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._data = {"estimator": e, "X": X, "y": y, "metadata": metadata}
+        self._fit = e._init_callback_context(max_subtasks=e.max_iter)
+        self._epoch: Any = None
 
-def _restore_best(e: Any, net: MLP) -> None:
-    """θ ← θ of the epoch with the best validation score."""
-    if e._best is not None:
-        net.backend.asarray(e._best, out=net.theta.flat)
-        net.backend.synchronize()
+    def on_fit_begin(self, trainer: Any) -> None:
+        """Begin the fit and its first epoch."""
+        self._fit.call_on_fit_task_begin(**self._data)
+        self._begin_epoch()
+
+    def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> bool:
+        """End the epoch and begin the next; return True if a callback stops the fit."""
+        stop = self._end(self._epoch)
+        self._epoch = None
+        if not stop and not trainer.stop and self._e.n_iter_ < self._e.max_iter:
+            self._begin_epoch()
+        return stop
+
+    def on_fit_end(self, trainer: Any) -> None:
+        """End the fit, and before it an epoch that was interrupted."""
+        if self._epoch is not None:
+            self._end(self._epoch)
+        self._end(self._fit)
+
+    def _begin_epoch(self) -> None:
+        self._epoch = self._fit.subcontext(task_name="epoch")
+        self._epoch.call_on_fit_task_begin(**self._data)
+
+    def _end(self, task: Any) -> bool:
+        fitted = {"reconstruction_attributes": lambda: {"net_": copy.deepcopy(self._net)}}
+        return bool(task.call_on_fit_task_end(**self._data, **fitted))

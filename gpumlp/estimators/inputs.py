@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.base import is_regressor
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_array, check_consistent_length
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_consistent_length
+from sklearn.utils.validation import _check_y, validate_data
 
 from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Backend, get_backend
@@ -38,15 +39,12 @@ class FitData:
     targets: HostArray
     weights: HostArray | None
 
-    def __len__(self) -> int:
-        return len(self.y)
-
     def split(self, share: float, seed: int, classes: HostArray | None) -> tuple[FitData, FitData]:
         """Return the training data and a random share of the examples for validation.
 
         Both have examples of all `classes` (m,), where that is possible; None ignores classes.
         """
-        m, few = len(self), int(np.ceil(share * len(self)))
+        m, few = len(self.y), int(np.ceil(share * len(self.y)))
         if not 2 <= few < m:
             raise ValueError(
                 f"validation_fraction={share:g} of {m} examples leaves {few} to validate on; at "
@@ -65,35 +63,25 @@ class FitData:
         return FitData(self.x[rows], self.y[rows], self.targets[rows], weights)
 
 
-def supervised(
-    e: Any, X: Any, y: Any, backend: Backend, *, reset: bool, numeric: bool
-) -> tuple[Any, Any]:
+def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tuple[Any, Any]:
     """Return X and y, checked as scikit-learn does; X may be the backend's array, or sparse.
 
-    Args:
-        e: the estimator.
-        X: as `fit` takes it.
-        y: as `fit` takes it.
-        backend: the backend of the network.
-        reset: note the number and the names of the features; else compare them.
-        numeric: y must hold numbers.
+    `reset` notes the number and the names of the features for the estimator e; else they are
+    compared.
     """
-    X, y = as_backend_array(X, backend, "X"), host(y, "y")
-    if not _on_device(X, backend):
-        how = {"accept_sparse": "csr", "multi_output": True, "y_numeric": numeric}
-        X, y = validate_data(e, X, y, reset=reset, **how)
-        return X, y
-    validate_data(e, X, reset=reset, skip_check_array=True)
-    y = check_array(y, ensure_2d=False, dtype="numeric" if numeric else None, input_name="y")
+    how = {"multi_output": True, "y_numeric": is_regressor(e)}
+    X, y = features(e, X, backend, reset=reset, y=host(y, "y"), **how)
+    y = _check_y(y, estimator=e, **how)  # `features` does not check y beside an array on a device
     check_consistent_length(X, y)
     return X, y
 
 
-def features(e: Any, X: Any, backend: Backend) -> Any:
+def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets: Any) -> Any:
     """Return X to predict from, checked; it may be the backend's array, or sparse."""
     X = as_backend_array(X, backend, "X")
-    how = {"skip_check_array": True} if _on_device(X, backend) else {"accept_sparse": "csr"}
-    return validate_data(e, X, reset=False, **how)
+    on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
+    how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
+    return validate_data(e, X, **how, **targets)
 
 
 def host(a: Any, name: str) -> Any:
@@ -102,14 +90,14 @@ def host(a: Any, name: str) -> Any:
 
 
 def dense(X: Any, dtype: npt.DTypeLike) -> Array:
-    """Return X; a sparse X as a dense array of `dtype`.
-
-    Raises:
-        ValueError: the dense array is larger than the machine's memory.
-    """
+    """Return X; a sparse X as a dense array of `dtype`, which the machine's memory must hold."""
     if not sp.issparse(X):
         return X
-    size, memory = X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize, _memory()
+    size = X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # unknown
+        memory = size
     if size > memory:
         raise ValueError(
             f"X is sparse; as a dense array it takes {size / 1e9:,.1f} GB, and this machine has "
@@ -126,16 +114,3 @@ def dense_parts(X: Any, dtype: npt.DTypeLike) -> Iterator[Array]:
         return
     for start in range(0, X.shape[0], CHUNK):
         yield X[start : start + CHUNK].astype(dtype).toarray()
-
-
-def _on_device(X: Any, backend: Backend) -> bool:
-    """Return whether X is an array of the backend that scikit-learn cannot read."""
-    return backend.owns(X) and not isinstance(X, np.ndarray)
-
-
-def _memory() -> float:
-    """Return the bytes of the machine's memory; infinity where they are unknown."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return float("inf")

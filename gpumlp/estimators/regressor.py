@@ -44,7 +44,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: str | Activation | Sequence[str | Activation] = "relu"
 
-    _numeric = True
+    _usual_score = staticmethod(r2_score)
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -52,7 +52,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         sample_weight_val: Any = None,
     ) -> Self:  # fmt: skip
         """Train for one epoch on these examples, as `MLPClassifier.partial_fit` does."""
-        return self._partial_fit((X, y, sample_weight), (X_val, y_val, sample_weight_val))
+        return self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val), incremental=True)
 
     def _inspect_targets(self, y: HostArray, classes: Any) -> None:
         self._columns = 0 if y.ndim == 1 or y.shape[1] == 1 else y.shape[1]
@@ -76,7 +76,3 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     def _decide(self, p: HostArray) -> HostArray:
         return p if self._columns else p[:, 0]
-
-    def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """R², computed as the method `score` does."""
-        return float(r2_score(y, self._decide(p), sample_weight=weights))

@@ -26,21 +26,20 @@ from gpumlp.functions import (
 from gpumlp.functions.entry import lookup
 
 SCIKIT_LEARN = {"sigmoid": "logistic", "exponential": "exp"}  # its names where ours differ
-# the step of these optimizers is proportional to the gradient
+# the step of these optimizers is proportional to the gradient, so their learning rate has its unit
 PROPORTIONAL = ("sgd", "momentum", "nesterov")
-
-invscaling = Schedule(
-    "invscaling",  # scikit-learn's: 1 / (examples seen before the epoch + 1)^power_t
-    factor=lambda t, steps, power_t, seen, rows, per_epoch: (
-        (seen + t // per_epoch * rows + 1) ** -power_t
-    ),
-    params={"power_t": 0.5, "seen": 0.0, "rows": 1.0, "per_epoch": 1.0},
-    limits={"power_t": "[0, inf)"},
-)
-adaptive = Schedule("adaptive", factor=lambda t, steps: 1.0)  # `EpochLog` lowers the base itself
 LEARNING_RATES: Mapping[str, Schedule] = {
-    **SCHEDULES, "invscaling": invscaling, "adaptive": adaptive,
-}  # fmt: skip
+    **SCHEDULES,
+    "invscaling": Schedule(
+        "invscaling",  # scikit-learn's: 1 / (examples seen before the epoch + 1)^power_t
+        factor=lambda t, steps, power_t, seen, rows, per_epoch: (
+            (seen + t // per_epoch * rows + 1) ** -power_t
+        ),
+        params={"power_t": 0.5, "seen": 0.0, "rows": 1.0, "per_epoch": 1.0},
+        limits={"power_t": "[0, inf)"},
+    ),
+    "adaptive": Schedule("adaptive", factor=lambda t, steps: 1.0),  # `EpochLog` lowers the base
+}
 
 
 def has_partial_fit(e: Any) -> bool:
@@ -92,24 +91,10 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
 
 
 def _activation(f: Any) -> Activation:
-    """Return the entry; scikit-learn's "logistic" is our "sigmoid"."""
-    ours = {theirs: name for name, theirs in SCIKIT_LEARN.items()}
-    name = ours.get(f, f) if isinstance(f, str) else f
-    found: Activation = lookup(ACTIVATIONS, "activation", name)
+    """Return the entry, also for scikit-learn's name of it."""
+    ours = next((name for name, theirs in SCIKIT_LEARN.items() if f == theirs), f)
+    found: Activation = lookup(ACTIVATIONS, "activation", ours)
     return found
-
-
-def out_activation(loss: Loss, f: Activation) -> str:
-    """Return scikit-learn's name of the last function that `predict` applies."""
-    last = f if loss.link.name == "identity" else loss.link
-    return SCIKIT_LEARN.get(last.name, last.name)
-
-
-def batch_size(e: Any, m: int) -> int:
-    """Return the number of examples of a minibatch; L-BFGS uses all of them."""
-    if e.solver == "lbfgs":
-        return m
-    return min(200 if e.batch_size == "auto" else int(e.batch_size), m)
 
 
 def loss_unit(loss: Loss, n: int) -> float:
@@ -138,15 +123,10 @@ def optimizer(e: Any, unit: float) -> Optimizer:
     return found
 
 
-def step_length(e: Any, rule: Optimizer, unit: float) -> float:
-    """Return the learning rate with which θ changes as in scikit-learn."""
-    return float(e.learning_rate_init * (unit if rule.name in PROPORTIONAL else 1.0))
-
-
 def schedule(e: Any, m: int, rows: int, incremental: bool) -> Schedule:
     """Return the learning-rate schedule of a fit of m examples, `rows` in a minibatch."""
     found: Schedule = lookup(LEARNING_RATES, "learning_rate", e.learning_rate)
-    if found is invscaling:
+    if found.name == "invscaling":
         return found.set(power_t=e.power_t, seen=e.t_, rows=m, per_epoch=-(-m // rows))
     if incremental and found.name not in ("constant", "adaptive"):
         raise ValueError(
@@ -167,14 +147,13 @@ def regularizer(e: Any, weight: float, unit: float) -> Regularizer:
 
 def backend(e: Any, precision: str = "float32") -> Backend:
     """Return the backend; `precision` is what the precision "auto" means on the CPU."""
-    if e.precision != "auto":
-        found = get_backend(e.backend, e.precision)
-        if found.precision != e.precision:
-            raise ValueError(
-                f"precision={e.precision!r}, but the backend passed as backend computes in "
-                f'{found.precision}; pass precision="auto", or another backend'
-            )
-        return found
-    found = get_backend(e.backend)
-    suits = found is e.backend or found.name != "numpy" or found.precision == precision
-    return found if suits else get_backend("numpy", precision)
+    auto = e.precision == "auto"
+    found = get_backend(e.backend, "float32" if auto else e.precision)
+    if auto and found.name == "numpy" and found is not e.backend:
+        return get_backend("numpy", precision)
+    if not auto and found.precision != e.precision:
+        raise ValueError(
+            f"precision={e.precision!r}, but the backend passed as backend computes in "
+            f'{found.precision}; pass precision="auto", or another backend'
+        )
+    return found

@@ -4,9 +4,6 @@ An elementwise entry has f and its derivative: gz = gh ⊙ f'(z).  A row-wise en
 product with its Jacobian: gz = Jᵀ gh.  `reads` names the arrays that the derivative is computed
 from: "z", the pre-activation; "h", the output; both, "zh"; or neither, "".  Arrays that it does not
 read are not stored.
-
-In the CUDA expressions, `real` is the arithmetic type, z and h are values of it, and the entry's
-parameters are constants.
 """
 
 from __future__ import annotations
@@ -81,7 +78,7 @@ def _softplus(z: Array) -> Array:
 
 
 def _softmax(z: Array) -> Array:
-    h: Array = np.exp(z - z.max(axis=-1, keepdims=True))
+    h = np.exp(z - z.max(axis=-1, keepdims=True))
     h /= h.sum(axis=-1, keepdims=True)
     return h
 

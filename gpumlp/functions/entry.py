@@ -6,11 +6,13 @@ import dataclasses
 import difflib
 import math
 import numbers
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
+
+from gpumlp.errors import renamed
 
 Array = Any
 """numpy.ndarray of a floating dtype.  NumPy annotates most arithmetic on arrays as Any too."""
@@ -20,8 +22,8 @@ Array = Any
 class Entry:
     """A named function with its parameters; subclasses add the NumPy and CUDA expressions.
 
-    Both expressions use the parameters by name: NumPy as keyword arguments, CUDA as constants of
-    type `real` (double for float64 networks, float for all others).
+    Both expressions use the parameters by name: NumPy as keyword arguments, CUDA as constants.  All
+    values in CUDA expressions are `real`: double for float64 networks, float for all others.
 
     Attributes:
         name: the name in tables, files and error messages.
@@ -58,17 +60,14 @@ class Entry:
             return _by_name, (type(self), self.name, dict(self.params))
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields |= {"params": dict(self.params), "limits": dict(self.limits)}
-        return _whole, (type(self), fields)
+        return partial(type(self), **fields), ()
 
     def is_built_in(self) -> bool:
         """Whether this is the entry of a table, possibly with other parameters."""
         known = _BUILT_IN.get((type(self), self.name))
         return known is not None and dataclasses.replace(known, params=self.params) == self
 
-    def stands_in_a_table(self) -> bool:
-        """Deprecated: use `is_built_in`."""
-        warnings.warn("stands_in_a_table is now is_built_in", DeprecationWarning, stacklevel=2)
-        return self.is_built_in()
+    stands_in_a_table = renamed("stands_in_a_table", "is_built_in")
 
     def spec(self) -> dict[str, Any]:
         """Return name and parameters in JSON types; `lookup` returns the entry for them."""
@@ -126,10 +125,6 @@ def table(*entries: E) -> Mapping[str, E]:
 
 def _by_name(kind: type[Entry], name: str, params: dict[str, float]) -> Entry:
     return _BUILT_IN[kind, name].set(**params)
-
-
-def _whole(kind: type[Entry], fields: dict[str, Any]) -> Entry:
-    return kind(**fields)
 
 
 def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E) -> E:

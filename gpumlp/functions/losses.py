@@ -5,8 +5,7 @@ outputs or, if `total` is set, their sum.  A row-wise entry reads a whole row of
 expressions y has the shape of ŷ: integer labels become rows of zeros and a one.
 
 `link` computes from ŷ what `predict` returns.  Cross-entropies take logits, so Algorithm 6.4 does
-not need to pair the last activation with the loss.  In the CUDA expressions, `real` is the
-arithmetic type, y_hat and y are values of it, and the entry's parameters are constants.
+not need to pair the last activation with the loss.
 """
 
 from __future__ import annotations
@@ -103,15 +102,13 @@ def _cross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
     t = _smooth(y, smoothing)
     top = y_hat.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(y_hat - top).sum(axis=1, keepdims=True)) + top
-    loss: Array = (t * (log_sum - y_hat)).sum(axis=1)
-    return loss
+    return (t * (log_sum - y_hat)).sum(axis=1)
 
 
 def _dcross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
     t = _smooth(y, smoothing)
     p = activations.softmax.f(y_hat)
-    gradient: Array = p * t.sum(axis=1, keepdims=True) - t
-    return gradient
+    return p * t.sum(axis=1, keepdims=True) - t
 
 
 LOG_2 = 0.6931471805599453

@@ -95,6 +95,7 @@ ADAM_RULE = (
 ADAMW_RULE = "theta -= lr * weight_decay * theta; " + ADAM_RULE
 ADAM_PARAMS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 ADAM_LIMITS = {"beta1": "[0, 1)", "beta2": "[0, 1)", "eps": "(0, inf)"}
+COUNTED: dict[str, Any] = {"scalars": _corrections, "scalar_names": ("c1", "c2")}
 
 sgd = Optimizer(
     "sgd",
@@ -137,8 +138,7 @@ adam = Optimizer(
     rule=_adam,
     cuda_rule=ADAM_RULE,
     slots=("m", "v"),
-    scalars=_corrections,
-    scalar_names=("c1", "c2"),
+    **COUNTED,
     params=ADAM_PARAMS,
     limits=ADAM_LIMITS,
 )
@@ -147,8 +147,7 @@ adamw = Optimizer(
     rule=_adamw,
     cuda_rule=ADAMW_RULE,
     slots=("m", "v"),
-    scalars=_corrections,
-    scalar_names=("c1", "c2"),
+    **COUNTED,
     params={**ADAM_PARAMS, "weight_decay": 0.01},
     limits={**ADAM_LIMITS, "weight_decay": "[0, inf)"},
 )
@@ -165,7 +164,6 @@ lion = Optimizer(
     limits={"beta1": "[0, 1)", "beta2": "[0, 1)", "weight_decay": "[0, inf)"},
     lr=1e-4,
 )
-COUNTED: dict[str, Any] = {"scalars": _corrections, "scalar_names": ("c1", "c2")}
 muon = Optimizer(
     # Jordan (2024), https://kellerjordan.github.io/posts/muon: the W of each hidden layer moves by
     # O · lr · √max(1, n_out / n_in), O orthogonal; the other parameters by AdamW with rest · lr

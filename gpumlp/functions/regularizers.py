@@ -1,8 +1,4 @@
-"""Regularisers λΩ(θ): a sum over all parameters, weights and biases.
-
-In the CUDA expressions, `real` is the arithmetic type, theta is a value of it, and the entry's
-parameters are constants.  The kernel multiplies λΩ by the strength of the region.
-"""
+"""Regularisers λΩ(θ): a sum over all parameters, times the strength of weights or of biases."""
 
 from __future__ import annotations
 
@@ -12,10 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpumlp.functions.entry import Array, Entry, table
-
-
-def _no_decay(**params: float) -> float | None:
-    return None
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,7 +21,7 @@ class Regularizer(Entry):
         gradient: ``gradient(theta, **params)``: the derivative of λΩ, elementwise.
         cuda_omega: the expression of λΩ in `theta`.
         cuda_gradient: the expression of its derivative in `theta`.
-        decay: ``decay(**params)``: λ if the derivative is λθ, else None.
+        decay: ``decay(**params)``: λ if the derivative is λθ, else None; None if it never is.
 
     The parameter "biases" is the strength for biases, relative to weights: 1 treats both equally, 0
     excludes biases.
@@ -39,7 +31,7 @@ class Regularizer(Entry):
     gradient: Callable[..., Array]
     cuda_omega: str = "real(0)"
     cuda_gradient: str = "real(0)"
-    decay: Callable[..., float | None] = _no_decay
+    decay: Callable[..., float | None] | None = None
 
     @property
     def active(self) -> bool:
@@ -56,7 +48,7 @@ class Regularizer(Entry):
 
     def weight_decay(self) -> float | None:
         """Return λ if the gradient on the weights is λθ, else None."""
-        return self.decay(**self.arguments())
+        return None if self.decay is None else self.decay(**self.arguments())
 
     def cuda(self) -> str:
         """Return CUDA source of ``real omega(real theta)`` and ``real domega(real theta)``."""

@@ -80,31 +80,21 @@ class Optimizer(Entry):
             raise ValueError(
                 f'optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use backend="numpy"'
             )
+        numbers = ("lr", *self.scalar_names)
+        values = {name: f"real(control[{i}])" for i, name in enumerate(numbers)}
+        for key, value in self.params.items():
+            values[key] = f"real({value!r})"
+            # in float32, 1 − β would lose half of the digits
+            values[f"one_minus_{key}"] = f"real({1 - value!r})"
+        factors = {"lr": "lr_factor * ", "weight_decay": "decay_factor * "}
+        lines = {name: f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots)}
+        for name, expression in values.items():
+            lines[name] = f"const real {name} = {factors.get(name, '')}{expression};"
         words = set(re.findall(r"\w+", self.cuda_rule))  # the compiler warns of unused names
-        slots = " ".join(
-            f"real& {name} = slot[{i}];" for i, name in enumerate(self.slots) if name in words
-        )
-        names = ("lr", *self.scalar_names)
-        factor = {"lr": "lr_factor * "}
-        scalars = " ".join(
-            f"const real {name} = {factor.get(name, '')}real(control[{i}]);"
-            for i, name in enumerate(names)
-            if name in words
-        )
-        unread = {key for key in self.params if key not in words}
-        constants = self.cuda_constants(leave_out=[*unread, "weight_decay"])
-        if "weight_decay" in words:
-            decay = self.params["weight_decay"]
-            constants += f"const real weight_decay = decay_factor * real({decay!r}); "
-        # in float32, 1 − β would lose half of the digits
-        rests = " ".join(
-            f"const real one_minus_{key} = real({1 - value!r});"
-            for key, value in self.params.items()
-            if f"one_minus_{key}" in words
-        )
+        definitions = " ".join(line for name, line in lines.items() if name in words)
         return (
-            f"enum {{ SLOTS = {len(self.slots)}, NUMBERS = {len(names)} }};\n"
+            f"enum {{ SLOTS = {len(self.slots)}, NUMBERS = {len(numbers)} }};\n"
             "__device__ void rule(real& theta, real* slot, real g, const double* control,\n"
             "                     real lr_factor, real decay_factor) {\n"
-            f"    {slots} {scalars} {constants}{rests}\n    {self.cuda_rule}\n}}\n"
+            f"    {definitions}\n    {self.cuda_rule}\n}}\n"
         )

@@ -12,13 +12,10 @@ import numpy.typing as npt
 from gpumlp._version import __version__
 from gpumlp.checks import positive_int
 from gpumlp.data import Preparation
-from gpumlp.interop.onnx_graph import Graph
+from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, check_names, graph_inputs, network_inputs
 from gpumlp.network import MLP
 from gpumlp.storage import PathLike, atomic_write, check_place
-
-Outputs = dict[str, tuple[npt.DTypeLike, int | None]]
-"""Name → dtype and width; None for a vector."""
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
 LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds at most 2 GiB
@@ -34,9 +31,8 @@ def export_onnx(
 ) -> Any:
     """The network as an onnx.ModelProto, checked, and written to `path` if one is given.
 
-    The input "x" (batch, n_0) and the output have the network's dtype, float64 or float32. The
-    16-bit precisions have float32, the dtype of θ. The output is "predictions", equal to
-    `net.predict`, or "y_hat", equal to `net.forward`, (batch, n_L).
+    The input "x" (batch, n_0) and the output have the dtype of θ, float64 or float32. The output is
+    "predictions", equal to `net.predict`, or "y_hat", equal to `net.forward`, (batch, n_L).
 
     With a preparation, x holds the columns of the data set in float64, and so does the output:
     "probabilities" (batch, classes) with their "label" (batch,), strings; or "values" (batch, k) in
@@ -85,7 +81,7 @@ def export_onnx(
 
 def _network(
     net: MLP, opset: int, link: bool, preparation: Preparation | None
-) -> tuple[Graph, Outputs]:
+) -> tuple[Graph, Signature]:
     """The graph and its outputs."""
     tensors = net.tensors()
     graph = Graph(tensors["0.weight"].dtype, opset)
@@ -97,42 +93,42 @@ def _network(
     graph.place = "output/"
     if link:
         h = graph.activation(net.loss.link, h)
+    dtype: npt.DTypeLike = graph.dtype
     if preparation is not None:
-        h = graph.cast(h, float)
+        h, dtype = graph.cast(h, float), float
     if link and preparation is not None:
         outputs = _results(graph, preparation, h, net.widths[-1])
     else:
         name = "predictions" if link else "y_hat"
         graph.node("Identity", h, output=name)
-        dtype = graph.dtype if preparation is None else np.dtype(float)
         outputs = {name: (dtype, net.widths[-1])}
     if preparation is not None:
         check_names(graph, preparation)
     return graph, outputs
 
 
-def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Outputs:
+def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Signature:
     """Probabilities and labels, or values, as `Preparation.outputs` computes them."""
-    number, classes = np.dtype(float), preparation.classes
+    classes = preparation.classes
     if classes is None:
         if preparation.y_shift is not None:
             p = graph.node("Mul", p, graph.constant(preparation.y_scale, float, "output/y_scale"))
             p = graph.node("Add", p, graph.constant(preparation.y_shift, float, "output/y_shift"))
         graph.node("Identity", p, output="values")
-        return {"values": (number, width)}
+        return {"values": (float, width)}
     if width == 1:
         p = graph.node("Concat", graph.node("Sub", graph.constant(1, float), p), p, axis=1)
     graph.node("Identity", p, output="probabilities")
     best = graph.node("ArgMax", p, axis=1, keepdims=0)
     names = graph.constant(classes, object, "output/classes")
     graph.node("Gather", names, best, output="label")
-    return {"probabilities": (number, len(classes)), "label": (np.dtype(object), None)}
+    return {"probabilities": (float, len(classes)), "label": (object, None)}
 
 
 # ---- the file ------------------------------------------------------------------------------------
 
 
-def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | None) -> Any:
+def _model(graph: Graph, outputs: Signature, net: MLP, preparation: Preparation | None) -> Any:
     """The ModelProto. Its versions are set here, as onnx's defaults are its newest ones."""
     helper = _onnx().helper
 
@@ -141,10 +137,10 @@ def _model(graph: Graph, outputs: Outputs, net: MLP, preparation: Preparation | 
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return helper.make_tensor_value_info(name, kind, shape)
 
-    inputs: Outputs = {"x": (graph.dtype, net.widths[0])}
+    inputs: Signature = {"x": (graph.dtype, net.widths[0])}
     about = {"gpumlp": __version__, "network": json.dumps(net.config())}
     if preparation is not None:
-        inputs = {**graph_inputs(preparation)}
+        inputs = graph_inputs(preparation)
         names = ["task", "features", "target", "classes"]
         names += ["categories"] if preparation.categories else []
         about |= {name: json.dumps(getattr(preparation, name)) for name in names}

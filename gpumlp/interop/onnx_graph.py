@@ -17,6 +17,9 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from gpumlp.functions import Activation
 from gpumlp.io.types import HostArray
 
+Signature = dict[str, tuple[npt.DTypeLike, int | None]]
+"""The inputs or outputs of a graph: name → dtype and width; None for a vector."""
+
 # name → (operator, its first opset, whether onnxruntime has it in float64 too, its attributes as
 # names of the entry's parameters). Attributes are float32: operators with attributes are used in
 # float32 only.
@@ -57,14 +60,9 @@ BOOLEAN = ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal", *LOGICAL
 
 
 class Graph:
-    """The nodes and constants of a graph.
+    """The nodes and constants of a graph; its arithmetic has one dtype, float32 or float64.
 
-    Args:
-        dtype: the dtype of its arithmetic, float32 or float64.
-        opset: the version of ONNX's operators.
-
-    Attributes:
-        place: the prefix of the names of new nodes.
+    place: the prefix of the names of new nodes.
     """
 
     def __init__(self, dtype: npt.DTypeLike, opset: int) -> None:
@@ -105,9 +103,7 @@ class Graph:
         if ours and f.name in NATIVE:
             op, since, in_float64, given = NATIVE[f.name]
             if self.opset >= since and (in_float64 or single):
-                values: dict[str, Any] = dict(given)
-                values |= {k: f.params[v] for k, v in given.items() if isinstance(v, str)}
-                return self.node(op, z, **values)
+                return self.node(op, z, **{k: f.params.get(v, v) for k, v in given.items()})
         if ours and f.name in SHORT and single:
             return SHORT[f.name](self, z)
         try:
@@ -134,12 +130,12 @@ class Symbol(NDArrayOperatorsMixin):
         name = ufunc.__name__.partition(" ")[0]
         if method != "__call__" or set(settings) - {"out"}:
             raise TypeError(f"it uses numpy.{name} with {method}, {', '.join(settings)}")
-        if ufunc not in UFUNCS and name not in COMPOSED:
-            raise TypeError(f"it uses {name}")
         if ufunc in UFUNCS:
             result = self._call(UFUNCS[ufunc], *inputs)
-        else:
+        elif name in COMPOSED:
             result = COMPOSED[name](*(self._symbol(value) for value in inputs))
+        else:
+            raise TypeError(f"it uses {name}")
         if "out" not in settings:
             return result
         (out,) = settings["out"]
@@ -210,11 +206,11 @@ class Symbol(NDArrayOperatorsMixin):
     def _reduced(self, op: str, axis: int | None, keepdims: bool) -> Symbol:
         if axis not in (-1, 1) or not keepdims:
             raise TypeError("it reduces z other than by axis=-1, keepdims=True")
-        name = self.as_number()
-        if op == "ReduceSum" or self.graph.opset >= 18:  # here the axes are an input
-            axes = self.graph.constant([-1], np.int64)
-            return Symbol(self.graph, self.graph.node(op, name, axes, keepdims=1))
-        return Symbol(self.graph, self.graph.node(op, name, axes=[-1], keepdims=1))
+        graph, name = self.graph, self.as_number()
+        if op == "ReduceSum" or graph.opset >= 18:  # here the axes are an input
+            axes = graph.constant([-1], np.int64)
+            return Symbol(graph, graph.node(op, name, axes, keepdims=1))
+        return Symbol(graph, graph.node(op, name, axes=[-1], keepdims=1))
 
 
 def _expm1(z: Symbol) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
-import numpy.typing as npt
 
 from gpumlp.data import Preparation
-from gpumlp.interop.onnx_graph import Graph
+from gpumlp.interop.onnx_graph import Graph, Signature
 
 SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
     "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
@@ -17,17 +16,12 @@ SUPPORTED = (  # the fields of a Preparation that the graph implements; others r
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
 
-def graph_inputs(preparation: Preparation) -> dict[str, tuple[npt.DTypeLike, int]]:
-    """The dtype and width of each input of the graph, by name.
-
-    There is one matrix "x" of numbers; or, if there are categories, one input for each column.
-    """
-    if not preparation.categories:
-        return {"x": (np.dtype(float), len(preparation.features))}
+def graph_inputs(preparation: Preparation) -> Signature:
+    """One matrix "x" of numbers; or, if there are categories, one input for each column."""
     words = preparation.categories
-    return {
-        name: (np.dtype(object if name in words else float), 1) for name in preparation.features
-    }
+    if not words:
+        return {"x": (float, len(preparation.features))}
+    return {name: (object if name in words else float, 1) for name in preparation.features}
 
 
 def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:

@@ -20,7 +20,7 @@ from gpumlp import checks
 from gpumlp.functions import Activation
 from gpumlp.functions.activations import layer_activations
 from gpumlp.interop import torch_ops
-from gpumlp.interop.torch_modules import Known, from_torch, known_activation, module_of, to_torch
+from gpumlp.interop.torch_modules import from_torch, known_activation, module_of, to_torch
 
 __all__ = ["FusedMLP", "from_torch", "linear_activation", "softmax_cross_entropy", "to_torch"]
 
@@ -51,8 +51,7 @@ def linear_activation(
     if _autocasts(x):
         kind = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t.dtype == torch.float64 else t.to(kind) for t in (x, weight, bias))
-    trained = x.requires_grad or weight.requires_grad or bias.requires_grad
-    keep = torch.is_grad_enabled() and trained
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
     h: Tensor = torch_ops.layer(x, weight, bias, activation, params, keep)[0]
     return h
 
@@ -189,11 +188,17 @@ class FusedMLP(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """ŷ (…, n_L) for x (…, n_0)."""
-        for part, f in self._steps():
-            if f is None:
+        parts: list[Any] = list(self._modules.values())
+        while parts:
+            part = parts.pop(0)
+            if type(part) is not nn.Linear or _has_hooks(part):
                 input = part(input)
-            else:
-                input = linear_activation(input, part.weight, part.bias, f[0], *f[1])
+                continue
+            f = known_activation(parts[0]) if parts and not _has_hooks(parts[0]) else None
+            if f is not None:
+                parts.pop(0)
+            name, params = f or ("identity", ())
+            input = linear_activation(input, part.weight, part.bias, name, *params)
         return input
 
     def __getitem__(self, index: Any) -> Any:
@@ -201,21 +206,6 @@ class FusedMLP(nn.Sequential):
         if not isinstance(index, slice):
             return super().__getitem__(index)
         return self.from_sequential(nn.Sequential(*list(self)[index]))
-
-    def _steps(self) -> list[tuple[Any, Known | None]]:
-        """Each Linear with the activation that follows it; other modules with None."""
-        parts: list[Any] = list(self._modules.values())
-        steps: list[tuple[Any, Known | None]] = []
-        while parts:
-            part = parts.pop(0)
-            if type(part) is not nn.Linear or _has_hooks(part):
-                steps.append((part, None))
-                continue
-            f = known_activation(parts[0]) if parts and not _has_hooks(parts[0]) else None
-            if f is not None:
-                parts.pop(0)
-            steps.append((part, f or ("identity", ())))
-        return steps
 
 
 def _has_hooks(module: Any) -> bool:

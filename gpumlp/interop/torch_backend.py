@@ -24,13 +24,10 @@ PRECISIONS = {
 
 
 class TorchBackend:
-    """A backend that computes on the memory of torch's tensors.
+    """A backend, of torch dtype `dtype`, that computes on the memory of torch's tensors.
 
-    Attributes:
-        backend: the backend.
-        dtype: the dtype of its arithmetic.
-        unscaled: its array that turns loss scaling off.
-        lock: a thread acquires it to use the backend, whose scratch memory serves one thread.
+    lock: a thread acquires it to use the backend, whose scratch memory serves one thread.
+    unscaled: the backend's array that turns loss scaling off.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -86,12 +83,13 @@ def backend_of(t: Tensor) -> Iterator[TorchBackend]:
     dtype = torch.float32 if on_host and t.dtype in HALVES else t.dtype
     precision = PRECISIONS[dtype]
     with nullcontext() if on_host else torch.cuda.device(t.device):
-        place: tuple[int, ...] = ()
-        if not on_host:
-            place = (t.device.index, torch.cuda.current_stream(t.device).cuda_stream)
+        if on_host:
+            backend = backend_for(precision)
+        else:
             if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
                 precision = "tf32"
-        backend = backend_for(precision, *place)
+            stream = torch.cuda.current_stream(t.device).cuda_stream
+            backend = backend_for(precision, t.device.index, stream)
         with backend.lock:
             try:
                 yield backend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,10 +58,22 @@ MODULES: Mapping[str, Callable[..., nn.Module]] = {
     "gelu": lambda: nn.GELU("tanh"), "gelu_erf": nn.GELU, "mish": nn.Mish,
     "hard_swish": nn.Hardswish, "exponential": Exponential, "softmax": lambda: nn.Softmax(dim=-1),
 }  # fmt: skip
+# what a module computes; None if gpumlp does not have it. Subclasses may compute something else
+KNOWN: Mapping[Any, Callable[[Any], Known | None]] = {
+    nn.GELU: lambda m: ("gelu" if m.approximate == "tanh" else "gelu_erf", ()),
+    nn.SELU: lambda m: ("selu", SELU),
+    ScaledELU: lambda m: ("selu", (m.alpha, m.scale)) if m.alpha >= 0 and m.scale > 0 else None,
+    nn.LeakyReLU: lambda m: (
+        ("leaky_relu", (float(m.negative_slope),)) if m.negative_slope >= 0 else None
+    ),
+    nn.ELU: lambda m: ("elu", (float(m.alpha),)) if m.alpha >= 0 else None,
+    nn.Softplus: lambda m: ("softplus", ()) if m.beta == 1 and m.threshold >= 20 else None,
+    nn.Softmax: lambda m: ("softmax", ()) if m.dim == -1 else None,
+}
 WITHOUT_SETTINGS: Mapping[Any, str] = {
     module: name
     for name, module in MODULES.items()
-    if isinstance(module, type) and name not in ("leaky_relu", "elu", "gelu_erf")
+    if isinstance(module, type) and module not in KNOWN
 }
 
 
@@ -78,24 +90,9 @@ def module_of(f: Activation) -> nn.Module:
 def known_activation(module: nn.Module) -> Known | None:
     """The activation that a module computes over the last axis; None if gpumlp does not have it."""
     kind: Any = type(module)
-    m: Any = module
     if kind in WITHOUT_SETTINGS:
         return WITHOUT_SETTINGS[kind], ()
-    if kind is nn.GELU:
-        return ("gelu" if m.approximate == "tanh" else "gelu_erf"), ()
-    if kind is nn.SELU:
-        return "selu", SELU
-    if kind is ScaledELU and m.alpha >= 0 and m.scale > 0:
-        return "selu", (m.alpha, m.scale)
-    if kind is nn.LeakyReLU and m.negative_slope >= 0:
-        return "leaky_relu", (float(m.negative_slope),)
-    if kind is nn.ELU and m.alpha >= 0:
-        return "elu", (float(m.alpha),)
-    if kind is nn.Softplus and m.beta == 1 and m.threshold >= 20:
-        return "softplus", ()
-    if kind is nn.Softmax and m.dim == -1:
-        return "softmax", ()
-    return None
+    return KNOWN[kind](module) if kind in KNOWN else None
 
 
 # ---- to torch ------------------------------------------------------------------------------------
@@ -200,7 +197,9 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     """The Linears, and the activation after each."""
     linears: list[Any] = []
     functions: list[Activation | None] = []
-    for name, part in _parts(module):
+    for name, part in module.named_modules(remove_duplicate=False):
+        if isinstance(part, nn.Sequential):
+            continue
         if type(part) is nn.Linear:
             if linears and part.in_features != linears[-1].out_features:
                 raise ValueError(
@@ -230,15 +229,6 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     return linears, [f or ACTIVATIONS["identity"] for f in functions]
 
 
-def _parts(module: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a nested Sequential, with their names in its `state_dict`."""
-    for name, part in module._modules.items():  # children() gives a repeated module only once
-        if isinstance(part, nn.Sequential):
-            yield from _parts(part, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", part
-
-
 def _advice(module: nn.Module) -> str:
     if isinstance(module, nn.Flatten):
         return "which gpumlp does not have; leave it out and pass rows, x.reshape(len(x), -1)"
@@ -246,6 +236,5 @@ def _advice(module: nn.Module) -> str:
         return "which gpumlp does not have; leave it out: in eval mode it does nothing"
     if isinstance(module, nn.Softmax):
         return "over an axis other than the last; use Softmax(dim=-1)"
-    known = sorted({"Linear", "GELU", "SELU", "LeakyReLU", "ELU", "Softplus", "Softmax",
-                    *(kind.__name__ for kind in WITHOUT_SETTINGS)})  # fmt: skip
+    known = sorted({"Linear", *(kind.__name__ for kind in (*KNOWN, *WITHOUT_SETTINGS))})
     return f"which is not known, or not with these settings; known: {', '.join(known)}"

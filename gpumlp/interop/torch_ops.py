@@ -6,11 +6,10 @@ copied. The NumPy backend has no 16-bit arithmetic: on a CPU 16-bit tensors are 
 and the results are rounded.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+# torch makes the schemas from the annotations: these are no strings, and the lists are of `typing`
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, Sequence  # noqa: UP035
 
 import torch
 from torch import Tensor, library
@@ -25,11 +24,7 @@ from gpumlp.io.types import Array
 # versions of torch have no tag for this
 UNSAFE = getattr(torch.Tag, "cudagraph_unsafe", None)
 TAGS: dict[str, Any] = {} if UNSAFE is None else {"tags": (UNSAFE,)}
-
-
-def operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function, which writes to none of its arguments, as ``gpumlp::name``."""
-    return library.custom_op(f"gpumlp::{name}", mutates_args=(), schema=schema, **TAGS)
+operator: Callable[..., Any] = partial(library.custom_op, mutates_args=(), **TAGS)
 
 
 def no_second_derivative(name: str) -> Callable[..., Any]:
@@ -56,14 +51,8 @@ def activation_of(name: str, params: tuple[float, ...]) -> Activation:
 
 # ---- a layer ------------------------------------------------------------------------------------
 
-LAYER = "(Tensor x, Tensor weight, Tensor bias, str activation, float[] params, bool keep)"
-LAYER_BACKWARD = (
-    "(Tensor gh, Tensor x, Tensor weight, Tensor z, Tensor h, str activation, float[] params, "
-    "bool[] needs)"
-)
 
-
-@operator("linear_activation", f"{LAYER} -> (Tensor, Tensor)")
+@operator("gpumlp::linear_activation")
 def layer(
     x: Tensor, weight: Tensor, bias: Tensor, activation: str, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -99,7 +88,7 @@ def _layer_shapes(
     return h, x.new_empty(h.shape if keep_z else (0,))
 
 
-@operator("linear_activation_backward", f"{LAYER_BACKWARD} -> (Tensor, Tensor, Tensor)")
+@operator("gpumlp::linear_activation_backward")
 def layer_backward(
     gh: Tensor, x: Tensor, weight: Tensor, z: Tensor, h: Tensor, activation: str,
     params: Sequence[float], needs: Sequence[bool],
@@ -109,7 +98,7 @@ def layer_backward(
     `needs` says which of the three to compute; the others are (0,). z and h are (0,) if f' does not
     read them.
     """
-    gx, dW, db = _layer_gradients(gh, x, weight, z, h, activation, params, needs)
+    gx, dW, db = _layer_gradients(gh, x, weight, needs)
     (n_out, n_in), f = weight.shape, activation_of(activation, tuple(params))
     if not gh.numel():
         return gx, dW.zero_(), db.zero_()
@@ -127,16 +116,10 @@ def layer_backward(
 
 
 @layer_backward.register_fake
-def _layer_gradients(
-    gh: Tensor, x: Tensor, weight: Tensor, z: Tensor, h: Tensor, activation: str,
-    params: Sequence[float], needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    n_out, n_in = weight.shape
-    shapes = (*gh.shape[:-1], n_in), (n_out, n_in), (n_out,)
-    gx, dW, db = (
-        gh.new_empty(shape if needed else (0,)) for shape, needed in zip(shapes, needs, strict=True)
-    )
-    return gx, dW, db
+def _layer_gradients(gh: Tensor, x: Tensor, weight: Tensor, *others: Any) -> list[Tensor]:
+    shapes = x.shape, weight.shape, weight.shape[:1]
+    *_, needs = others
+    return [gh.new_empty(s if needed else (0,)) for s, needed in zip(shapes, needs, strict=True)]
 
 
 def _layer_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -166,13 +149,8 @@ layer_backward.register_autograd(no_second_derivative("gpumlp::linear_activation
 
 # ---- cross-entropy ------------------------------------------------------------------------------
 
-ENTROPY = "(Tensor logits, Tensor target, Tensor weights, float smoothing) -> Tensor"
-ENTROPY_BACKWARD = (
-    "(Tensor gJ, Tensor logits, Tensor target, Tensor weights, float smoothing) -> Tensor"
-)
 
-
-@operator("softmax_cross_entropy", ENTROPY)
+@operator("gpumlp::softmax_cross_entropy")
 def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -> Tensor:
     """J = Σᵢ weightsᵢ Lᵢ, () in the logits' dtype.
 
@@ -186,12 +164,10 @@ def entropy(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -
     return J.to(logits.dtype).reshape(())
 
 
-@entropy.register_fake
-def _entropy_shape(logits: Tensor, target: Tensor, weights: Tensor, smoothing: float) -> Tensor:
-    return logits.new_empty(())
+entropy.register_fake(lambda logits, *_: logits.new_empty(()))
 
 
-@operator("softmax_cross_entropy_backward", ENTROPY_BACKWARD)
+@operator("gpumlp::softmax_cross_entropy_backward")
 def entropy_backward(
     gJ: Tensor, logits: Tensor, target: Tensor, weights: Tensor, smoothing: float
 ) -> Tensor:
@@ -207,11 +183,7 @@ def entropy_backward(
     return gradient
 
 
-@entropy_backward.register_fake
-def _entropy_gradient(
-    gJ: Tensor, logits: Tensor, target: Tensor, weights: Tensor, smoothing: float
-) -> Tensor:
-    return logits.new_empty(logits.shape)
+entropy_backward.register_fake(lambda gJ, logits, *_: logits.new_empty(logits.shape))
 
 
 def _loss_inputs(

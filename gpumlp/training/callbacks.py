@@ -100,11 +100,7 @@ def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str])
 
 
 def checked(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The callbacks as a list.
-
-    Raises:
-        TypeError: they are not a list of `Callback` objects.
-    """
+    """The callbacks as a list; TypeError unless they are a list of `Callback` objects."""
     if not isinstance(callbacks, (list, tuple)):
         raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
     for callback in callbacks:
@@ -141,21 +137,18 @@ def end(callbacks: Sequence[Callback], trainer: Training) -> None:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar on a terminal that counts steps and shows the numbers of the last epoch.
+    """A bar on a terminal that counts steps and shows the numbers of the last epoch.
 
-    Args:
-        tqdm: the class of the bar.
-        total: the number of steps of the fit.
-        done: returns the number of steps that are done.
+    `show` shows the bar, of tqdm, and returns it.
     """
 
-    def __init__(self, tqdm: Any, total: int, done: Callable[[], int]) -> None:
-        self._tqdm, self._total, self._done = tqdm, total, done
+    def __init__(self, show: Callable[[], Any]) -> None:
+        self._show = show
         self._bar: Any = None
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Show the bar.  In a resumed fit it begins at the step where the fit goes on."""
-        self._bar = self._tqdm(total=self._total, initial=self._done(), unit="step")
+        """Show the bar."""
+        self._bar = self._show()
 
     def on_step_end(self, trainer: Training) -> None:
         """Move the bar by one step."""
@@ -186,13 +179,10 @@ def _shown(row: Mapping[str, float]) -> dict[str, str]:
 
 
 def progress_display(progress: bool | None, total: int, done: Callable[[], int]) -> list[Callback]:
-    """The callbacks that show the progress; `total` and `done` as in `ProgressBar`.
+    """The callbacks that show the progress, of `total` steps of which `done()` are done.
 
     On a terminal they show a bar; for progress=None only if tqdm is installed.  If stderr is not a
     terminal, they print one line per epoch; for None nothing.
-
-    Raises:
-        ImportError: a bar is requested, and tqdm is not installed.
     """
     if progress is False or not sys.stderr:
         return []
@@ -204,17 +194,16 @@ def progress_display(progress: bool | None, total: int, done: Callable[[], int])
         if progress:
             raise ImportError('for progress=True: pip install tqdm, or "gpumlp[cli]"') from error
         return []
-    return [ProgressBar(tqdm, total, done)]
+    # a resumed fit begins at the step where it goes on
+    return [ProgressBar(lambda: tqdm(total=total, initial=done(), unit="step"))]
 
 
 class Interrupt:
     """A context in which the first Ctrl-C only sets `requested`: the current step is completed.
 
-    The second Ctrl-C raises KeyboardInterrupt immediately.
-
-    Python handles signals only in the main thread; in another thread this context does nothing.
-    It also does nothing if SIGINT is ignored, as under nohup or in a shell's background job: the
-    signal stays ignored.
+    The second Ctrl-C raises KeyboardInterrupt immediately.  The context does nothing in a thread
+    other than the main one, where Python handles no signals, and if SIGINT is ignored, as under
+    nohup or in a shell's background job.
     """
 
     def __init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
 from gpumlp.training.monitor import COSTS, UNRANKED
-from gpumlp.training.scorers import Scorer, is_scorer, scorer
+from gpumlp.training.scorers import Scorer, scorer
 from gpumlp.workspace import Workspace
 
 Metric = Callable[[HostArray, HostArray], float]
@@ -28,10 +27,7 @@ Measure = Callable[[HostArray, HostArray, HostArray | None], float]
 def accuracy(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
     """Return the share of examples whose class is predicted right.
 
-    Args:
-        y: (m,) labels, or (m, n) probabilities, of which the largest counts.
-        p: (m, n) predicted probabilities, of which the largest counts.
-        weights: (m,) weights of the examples, or None.
+    y are labels (m,) or probabilities (m, n); of those, and of p (m, n), the largest counts.
     """
     labels = y if y.ndim == 1 else y.argmax(axis=1)
     return float(np.average(labels == p.argmax(axis=1), weights=weights))
@@ -53,13 +49,9 @@ def r2(y: HostArray, p: HostArray, weights: HostArray | None = None) -> float:
 
 
 def r2_of_sums(residual: HostArray, total: HostArray) -> float:
-    """R² = 1 − residual / total, the mean over the columns.
+    """R² from the sums or means of (y − p)² and of (y − ȳ)² of each column, (n,).
 
     In a column where all y are equal, it is 1 if all predictions are exact, else 0.
-
-    Args:
-        residual: (n,) the sum or mean of (y − p)² of each column.
-        total: (n,) the sum or mean of (y − ȳ)² of each column.
     """
     constant = np.where(residual == 0, 1.0, 0.0)
     share = residual / np.where(total > 0, total, 1)
@@ -80,24 +72,24 @@ def measures(loss: Loss, metric: Metrics) -> dict[str, Measure]:
     """
     if metric is None:
         return {}
-    named: list[tuple[Any, Any]]
+    named: dict[Any, Any] = {"metric": metric}
     if isinstance(metric, Mapping):
-        named = list(metric.items())
+        named = dict(metric)
     elif isinstance(metric, (list, tuple)):
-        named = [(_column(one), one) for one in metric]
-    else:
-        named = [("metric", metric)]
-    twice = [name for name, n in Counter(name for name, _ in named).items() if n > 1]
-    if twice:
-        raise ValueError(f"metric has {twice[0]!r} twice; pass a dict with a name for each")
-    for name, _ in named:
+        named = {}
+        for one in metric:
+            name = _column(one)
+            if name in named:
+                raise ValueError(f"metric has {name!r} twice; pass a dict with a name for each")
+            named[name] = one
+    for name in named:
         if not isinstance(name, str) or not name or name.startswith("val_"):
             raise ValueError(
                 f"metric has the name {name!r}; pass a string that does not begin with val_"
             )
         if name in (*COSTS, *UNRANKED):
             raise ValueError(f"metric has the name {name!r}, which another column has; rename it")
-    return {name: _measure(loss, one) for name, one in named}
+    return {name: _measure(loss, one) for name, one in named.items()}
 
 
 def _column(metric: Any) -> str:
@@ -113,8 +105,10 @@ def _column(metric: Any) -> str:
 def _measure(loss: Loss, metric: Any) -> Measure:
     if metric == "auto":
         return usual_metric(loss)
-    if isinstance(metric, str) or is_scorer(metric):
+    if isinstance(metric, str):
         return scorer(metric, loss)
+    if hasattr(metric, "_score_func"):  # scikit-learn's `make_scorer` made it
+        return Scorer(str(metric), loss, metric)
     if not callable(metric):
         raise ValueError(
             'metric must be "auto", None, the name of a scorer of scikit-learn, metric(y, p), or a '
@@ -142,15 +136,11 @@ class Evaluation:
         accepted = backend.accepts(data.y, data.target)  # else the targets are cast chunk by chunk
         self._targets = None if accepted else backend.empty((rows, *data.y.shape[1:]), data.target)
         self._measures = measures(net.loss, metric)
+        self.columns = ["cost", *self._measures]  # the names in the result of `measure`
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
             y = data.y if isinstance(data.y, np.ndarray) else backend.to_host(data.y)
             self._y = y.astype(data.target, copy=False)
-
-    @property
-    def columns(self) -> list[str]:
-        """The names in the result of `measure`."""
-        return ["cost", *self._measures]
 
     def validate(self, whose: str) -> None:
         """Raise ValueError if a scorer has no score for these targets, whatever is predicted."""

@@ -18,18 +18,13 @@ class Monitor:
 
     Args:
         column: the name of the column.
-        mode: "min" where smaller is better, "max" where larger is better; "auto" is "min" for
-            costs, and "max" for metrics, as of scikit-learn's scorers.
-        min_delta: a value is an improvement only if it is better than `best` by more than this.
+        mode, min_delta: what an improvement on `best` is, as in `gpumlp.EarlyStopping`.
         scikit_learn: apply scikit-learn's rule instead: a change by exactly `min_delta` is an
             improvement, and `best` follows smaller changes too.
 
     Attributes:
         best: the best value; None before the first.
         waited: the epochs since the last improvement.
-
-    Raises:
-        ValueError, TypeError: an argument is not valid.
     """
 
     column: str

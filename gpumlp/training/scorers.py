@@ -35,12 +35,9 @@ class Scorer:
     scorer: Any
 
     def __call__(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
-        """Return the score of the predictions; NaN, with a warning, where it is undefined.
+        """Return the score of what `MLP.predict` returned; NaN, with a warning, if undefined.
 
-        Args:
-            y: the targets, as `fit` takes them.
-            p: (m, n) what `MLP.predict` returned.
-            weights: (m,) weights of the examples, or None.  A scorer without weights ignores them.
+        A scorer without weights ignores those of the examples.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # undefined scores show as 0 or NaN
@@ -54,18 +51,13 @@ class Scorer:
     def validate(self, y: HostArray, n: int, weights: HostArray | None, whose: str) -> None:
         """Raise ValueError where the score of these targets is undefined for any prediction.
 
-        Args:
-            y: the targets, as `fit` takes them.
-            n: the number of outputs.
-            weights: (m,) weights of the examples, or None.
-            whose: the data in the error, as in "validation".
+        n is the number of outputs; `whose` names the data in the error, as in "validation".
         """
         reason = self._why_undefined(y, n, weights)
         if not reason:
             return
-        similar = [name for name in names() if name.startswith(f"{self.name}_")]
-        scorers = [_by_name(name, self.loss) for name in similar]
-        suitable = [one.name for one in scorers if not one._why_undefined(y, n, weights)]
+        similar = [scorer(name, self.loss) for name in names() if name.startswith(f"{self.name}_")]
+        suitable = [one.name for one in similar if not one._why_undefined(y, n, weights)]
         raise ValueError(
             f"metric {self.name!r} does not go with {self.loss.name} and the {whose} data: "
             f"{reason}; pass {' or '.join(map(repr, suitable)) or 'another metric'}"
@@ -89,45 +81,46 @@ class Scorer:
     def _score(self, y: HostArray, p: HostArray, weights: HostArray | None) -> float:
         classifier, regressor = _predicted_models()
         n, named = p.shape[1], {}
-        if weights is not None and _has_weights(self.scorer):
+        takes = inspect.signature(self.scorer._score_func).parameters
+        if weights is not None and "sample_weight" in takes:
             named["sample_weight"] = weights
         if self.loss.target == "class":
             y = y if y.ndim == 1 else y.argmax(axis=1)
             p = p / p.sum(axis=1, keepdims=True)  # 16-bit probabilities add up to roughly 1
-            model = classifier(np.arange(n), p.argmax(axis=1), p)
+            model = classifier(p.argmax(axis=1), p, np.arange(n))
         elif self.loss.target == "binary" and n == 1:
             y, labels = (y[:, 0] >= 0.5).astype(int), (p[:, 0] >= 0.5).astype(int)
-            model = classifier(np.arange(2), labels, np.hstack([1 - p, p]))
+            model = classifier(labels, np.hstack([1 - p, p]), np.arange(2))
         elif self.loss.target == "binary":
             y = (y >= 0.5).astype(int)
-            model = classifier([np.arange(2)] * n, (p >= 0.5).astype(int), p)
+            model = classifier((p >= 0.5).astype(int), p, [np.arange(2)] * n)
         else:
             y, p = (y[:, 0], p[:, 0]) if n == 1 else (y, p)
             model = regressor(p)
         return float(self.scorer(model, None, y, **named))
 
 
-def scorer(metric: Any, loss: Loss) -> Scorer:
-    """Return the `Scorer` of a name, or of what scikit-learn's `make_scorer` made.
+def scorer(name: str, loss: Loss) -> Scorer:
+    """Return the `Scorer` of a name.
 
     Raises:
         ValueError: there is no scorer of this name; the message suggests a similar one.
         ImportError: scikit-learn is not installed.
     """
-    if not isinstance(metric, str):
-        return Scorer(str(metric), loss, metric)
     try:
+        from sklearn.metrics import get_scorer
+
         known = names()
     except ImportError as error:
-        raise ImportError(f'for metric={metric!r}: pip install "gpumlp[sklearn]"') from error
-    if metric not in known:
-        close = difflib.get_close_matches(metric, ["auto", *known], n=1)
+        raise ImportError(f'for metric={name!r}: pip install "gpumlp[sklearn]"') from error
+    if name not in known:
+        close = difflib.get_close_matches(name, ["auto", *known], n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f'unknown metric {metric!r}; {hint}pass "auto" or one of '
+            f'unknown metric {name!r}; {hint}pass "auto" or one of '
             "sklearn.metrics.get_scorer_names()"
         )
-    return _by_name(metric, loss)
+    return Scorer(name, loss, get_scorer(name))
 
 
 def names() -> list[str]:
@@ -137,21 +130,6 @@ def names() -> list[str]:
     return list(get_scorer_names())
 
 
-def _by_name(name: str, loss: Loss) -> Scorer:
-    from sklearn.metrics import get_scorer
-
-    return Scorer(name, loss, get_scorer(name))
-
-
-def is_scorer(metric: Any) -> bool:
-    """Return whether scikit-learn's `make_scorer` made this."""
-    return hasattr(metric, "_score_func")
-
-
-def _has_weights(scorer: Any) -> bool:
-    return "sample_weight" in inspect.signature(scorer._score_func).parameters
-
-
 def _first_sentence(error: Any) -> str:
     """Return the first sentence of a message of scikit-learn."""
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
@@ -159,27 +137,21 @@ def _first_sentence(error: Any) -> str:
 
 @functools.cache
 def _predicted_models() -> tuple[Any, Any]:
-    """Return the classes of a classifier and a regressor that return given predictions.
-
-    A scorer asks an estimator for predictions.  These have them already.
-    """
+    """Return the classes of a classifier and a regressor that return given predictions."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-    class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-        def __init__(self, classes: Any, labels: Any, p: Any) -> None:
-            self.classes_, self._labels, self._p = classes, labels, p
+    class Predicted(BaseEstimator):  # type: ignore[misc]
+        def __init__(self, predicted: Any, p: Any = None, classes: Any = None) -> None:
+            self.predicted, self.p, self.classes_ = predicted, p, classes
 
         def predict(self, x: Any) -> Any:
-            return self._labels
+            return self.predicted
 
+    class Classifier(ClassifierMixin, Predicted):  # type: ignore[misc]
         def predict_proba(self, x: Any) -> Any:
-            return self._p
+            return self.p
 
-    class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-        def __init__(self, p: Any) -> None:
-            self._p = p
-
-        def predict(self, x: Any) -> Any:
-            return self._p
+    class Regressor(RegressorMixin, Predicted):  # type: ignore[misc]
+        pass
 
     return Classifier, Regressor

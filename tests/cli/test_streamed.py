@@ -197,9 +197,8 @@ def test_writing_needs_memory_for_one_chunk(tmp_path, kind):
     for count in (1, 1, 30):  # the first imports
         tracemalloc.start()
         try:
-            with predict.writer(tmp_path / f"p.{kind}", ("a", "b")) as write:
-                for _ in range(count):
-                    write(rng.random((4000, 2)))
+            parts = (rng.random((4000, 2)) for _ in range(count))
+            predict.write(tmp_path / f"p.{kind}", parts, ("a", "b"))
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

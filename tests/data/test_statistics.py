@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpumlp.data.statistics import statistics
+from gpumlp.data.fitting import statistics
 
 
 class TestStatistics:

@@ -209,6 +209,16 @@ def test_scorer_by_name(name):
     assert e.validation_scores_[-1] == pytest.approx(get_scorer(name)(e, X[:50], NAMES[:50]))
 
 
+@pytest.mark.parametrize("scoring", [None, "f1_macro"])
+def test_callbacks_see_the_validation_score(scoring):
+    seen = []
+    hook = Hook(epoch=lambda trainer, row: seen.append(row["val_metric"]))
+    e = MLPClassifier(**SMALL, scoring=scoring, callbacks=[hook])
+    e.fit(X, NAMES, X_val=X[:50], y_val=NAMES[:50])
+    assert seen == e.validation_scores_
+    assert len(seen) == 5
+
+
 def test_validation_share_has_every_class_and_is_not_trained_on():
     seen = Scripted([1.0] * 5)
     rare = np.where(np.arange(200) < 6, "rare", "common")

@@ -49,6 +49,16 @@ def test_parameters_are_stored_unchanged():
     assert "Activation('elu', alpha=2.0)" in repr(e)
 
 
+def test_positional_parameters_keep_their_order():
+    e = MLPClassifier((3, 4), "tanh")
+    assert (e.hidden_layer_sizes, e.activation) == ((3, 4), "tanh")
+    r = MLPRegressor("huber", (3,), "gelu")
+    assert (r.loss, r.hidden_layer_sizes, r.activation) == ("huber", (3,), "gelu")
+    for kind, positional in ((MLPClassifier, 2), (MLPRegressor, 3)):
+        with pytest.raises(TypeError, match=f"{positional + 1} positional arguments"):
+            kind(*[None] * (positional + 1))
+
+
 @pytest.mark.parametrize("method", ["pickle", "deepcopy"])
 @pytest.mark.parametrize("stopping", [False, True])
 def test_copy_continues_partial_fit_bit_for_bit(method, stopping):

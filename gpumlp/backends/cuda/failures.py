@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from gpumlp.errors import DeviceError, OutOfMemoryError
+from gpumlp.errors import DeviceError, OutOfMemoryError, first_line
 
 
 class ErrorTranslator:
@@ -62,8 +62,3 @@ class ErrorTranslator:
         return DeviceError(
             f"{before}{first_line(error)}; after such an error the process must be restarted"
         )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of the error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
