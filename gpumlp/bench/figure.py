@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from gpumlp.bench.peers import FLOOR, OURS
 from gpumlp.bench.results import TIMED, Result
-from gpumlp.plots.figure import GREY, TRAINING, blank_figure, set_axes, write_png
+from gpumlp.plots.figure import GREY, TRAINING, blank_figure, set_axes
 
 # Okabe and Ito's colours after the first, which is ours; colour-blind readers distinguish them
 COLOURS = ("#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
 MARKERS, SIGNS = "osD^vPX*", "●■◆▲▼✚✖★"  # one per case: for matplotlib, and for its name
-
-
-def plot(results: Sequence[Result], path: str | os.PathLike[str]) -> None:
-    """Write `figure` as a PNG file; an error leaves no partial file."""
-    write_png(figure(results), path)
 
 
 def figure(results: Sequence[Result]) -> Any:
@@ -25,16 +20,13 @@ def figure(results: Sequence[Result]) -> Any:
 
     Raises:
         ValueError: no result has a time.
-        ImportError: matplotlib is not installed.
     """
     timed = [r for r in results if r.status == TIMED]
     if not timed:
         raise ValueError("nothing was timed, so there is nothing to draw")
     cases = list(dict.fromkeys(str(r.case) for r in timed))
-    others = list(dict.fromkeys(r.competitor for r in timed))
-    others = [name for name in others if name not in (OURS, FLOOR)]
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
-    colours |= {OURS: TRAINING, FLOOR: GREY}
+    others = dict.fromkeys(r.competitor for r in timed if r.competitor not in (OURS, FLOOR))
+    colours = dict(zip(others, cycle(COLOURS), strict=False)) | {OURS: TRAINING, FLOOR: GREY}
     compared = [r for r in timed if r.competitor != OURS]
     drawing = blank_figure(max(3.8, 1.4 + 0.28 * (len(compared) + len(cases))))
     bars, roofline = drawing.subplots(1, 2)

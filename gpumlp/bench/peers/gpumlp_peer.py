@@ -114,11 +114,7 @@ def copy_bandwidth(backend: Backend, size: int) -> float:
 
 
 def open_backend(problem: Problem) -> Backend:
-    """The backend of the problem, in the precision of its case.
-
-    Raises:
-        Unsupported: the backend does not have this precision.
-    """
+    """The backend of the problem, in the precision of its case."""
     try:
         return get_backend(problem.backend, problem.case.precision)
     except ValueError as error:
