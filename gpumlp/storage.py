@@ -106,17 +106,10 @@ def _widths(path: PathLike, tensors: Tensors) -> list[int]:
 # ---- any file ------------------------------------------------------------------------------------
 
 
-def write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with a digest of its contents: see `atomic_write`."""
-    _write(path, tensors, metadata, digest=True)
-
-
-def write_plain(path: PathLike, tensors: Tensors) -> None:
-    """Write a safetensors file like torch: tensors without settings and without a digest."""
-    _write(path, tensors, {"format": "pt"}, digest=False)
-
-
-def _write(path: PathLike, tensors: Tensors, metadata: Mapping[str, str], digest: bool) -> None:
+def write(
+    path: PathLike, tensors: Tensors, metadata: Mapping[str, str], digest: bool = True
+) -> None:
+    """Write a safetensors file, with a digest of its contents unless `digest` is false."""
     # safetensors silently writes wrong bytes for arrays that are not C-contiguous
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     sha256 = {"sha256": _digest(arrays, metadata)} if digest else {}
@@ -137,7 +130,8 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
         raise FileNotFoundError(f"there is no file {path}")
     data = Path(path).read_bytes()
     try:
-        metadata = _metadata(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__", {}))
         tensors = load(data)
     except Exception as error:  # of safetensors' own class or, for some headers, of others
         raise CheckpointError(
@@ -206,12 +200,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    return dict(header.get("__metadata__", {}))
 
 
 def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:

@@ -84,7 +84,7 @@ def test_other_parameters(loss, rng):
 
 
 def test_many_examples_in_many_blocks(monkeypatch, rng):
-    monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("gpumlp.io.threads.BLOCK_BYTES", 1000)
     for f in ("mish", "softmax"):
         net = networks.network(f, "softmax_cross_entropy", 4)
         x, y, weights = networks.batch("softmax_cross_entropy", rng, m=257)

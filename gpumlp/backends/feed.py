@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.io.mapped import FileRows, rows_of
-from gpumlp.io.threads import Threads
-from gpumlp.io.types import HostArray
+from gpumlp.io.threads import Threads, blocks
+from gpumlp.io.types import Array, HostArray
 
 Index = npt.NDArray[np.int64]
 
-BLOCK_BYTES = 512 << 10  # of the wider of source and output, for one item of `Threads.map`
+
+class Feed(Protocol):
+    """Copies rows of an array in host memory to the backend, one minibatch after the other.
+
+    The CUDA backend copies the rows while the GPU computes.  Neither call may be part of a recorded
+    step.
+    """
+
+    def fetch(self, index: Index) -> None:
+        """Start to copy the rows `index`.  Unused rows of an earlier `fetch` are lost."""
+
+    def copy_into(self, out: Array) -> None:
+        """out ← the fetched rows, cast as NumPy casts.  `out` has as many rows as were fetched."""
 
 
 def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out: HostArray) -> None:
@@ -29,11 +43,9 @@ def take_rows(threads: Threads, source: HostArray | FileRows, index: Index, out:
             np.copyto(out[part], rows, casting="unsafe")
 
     width = max(source.dtype.itemsize, out.itemsize) * out[0].size
-    size = max(1, BLOCK_BYTES // max(1, width))
-    parts = [slice(i, min(i + size, len(index))) for i in range(0, len(index), size)]
     if isinstance(source, FileRows):  # many short calls: the interpreter's lock makes threads slow
         threads = Threads(1)
-    threads.map(block, parts)
+    threads.map(block, blocks(0, len(index), width))
 
 
 class HostFeed:

@@ -15,31 +15,22 @@ dtypes and values; the operations do not check them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.feed import Feed
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Feed(Protocol):
-    """Copies rows of an array in host memory to the backend, one minibatch after the other.
-
-    The CUDA backend copies the rows while the GPU computes.  Neither call may be part of a recorded
-    step.
-    """
-
-    def fetch(self, index: npt.NDArray[np.int64]) -> None:
-        """Start to copy the rows `index`.  Unused rows of an earlier `fetch` are lost."""
-
-    def copy_into(self, out: Array) -> None:
-        """out ← the fetched rows, cast as NumPy casts.  `out` has as many rows as were fetched."""
-
-
 class Backend(Protocol):
-    """One backend.  The operations stand in the order of the algorithms."""
+    """One backend.  The operations stand in the order of the algorithms.
+
+    Backends inherit from this class.  Its defaults are those of a backend on the host.  A backend
+    stands for a device, so a copy of it is the backend itself.
+    """
 
     name: str
     """ "numpy" or "cupy"."""
@@ -55,6 +46,12 @@ class Backend(Protocol):
     """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
     rounds_slots: bool
     """Whether optimizer slots may be bfloat16 with stochastic rounding."""
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def describe(self) -> str:
         """A description of the backend for `repr` and the command line."""
@@ -75,10 +72,7 @@ class Backend(Protocol):
         """
 
     def adopt(self, a: Any) -> Array:
-        """An array over the memory of `a`, an array of another library in the backend's memory.
-
-        The backend owns the result unless `a` is on another GPU.
-        """
+        """An array over the memory of `a`, which the backend owns unless it is on another GPU."""
 
     def to_host(self, a: Array) -> npt.NDArray[Any]:
         """The values of `a` as a new NumPy array, after all work that writes `a` has finished."""
@@ -93,6 +87,7 @@ class Backend(Protocol):
 
     def free_memory(self) -> int | None:
         """The bytes that new arrays may still use; None if arrays use the host's own memory."""
+        return None
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
@@ -246,6 +241,7 @@ class Backend(Protocol):
 
     def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
         """The bytes of the backend's memory that `feed` allocates."""
+        return 0
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         """out ← weights[index] / Σ weights[index], or zeros if the sum is 0.  index, out (m,)."""
@@ -273,6 +269,7 @@ class Backend(Protocol):
 
         No later operation of the step may write what `work` reads, or read what it writes.
         """
+        work()
 
     def record(
         self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
@@ -288,11 +285,14 @@ class Backend(Protocol):
         early_update: an alternative to `work` with the same result.  It updates the weights of each
             layer as soon as their gradient is complete, with `defer`.
         """
+        return None
 
     def synchronize(self) -> None:
         """Wait until all enqueued work has finished."""
+        return
 
     # ---- memory -------------------------------------------------------------------------------
 
     def own_memory(self, widest: int) -> int:
         """The bytes that the backend allocates for itself if no layer is wider than `widest`."""
+        return 0

@@ -125,7 +125,7 @@ def _write_tensors(out: Path, net: MLP) -> dict[str, Any]:
         np.savez(binary, **tensors)
         storage.atomic_write(out, binary.getvalue())
     else:
-        storage.write_plain(out, tensors)
+        storage.write(out, tensors, {"format": "pt"}, digest=False)  # like torch
     return {"tensors": {name: list(tensor.shape) for name, tensor in tensors.items()}}
 
 

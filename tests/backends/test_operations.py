@@ -9,8 +9,8 @@ import gpumlp
 from gpumlp import ACTIVATIONS, L2, LOSSES, OPTIMIZERS, get_backend
 from gpumlp.backends import operations
 from gpumlp.backends.cuda.backend import CudaBackend
-from gpumlp.backends.numpy import blocks
 from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.io import threads
 from gpumlp.io.threads import Threads
 from gpumlp.workspace import UNSCALED
 
@@ -29,6 +29,9 @@ def test_operations_are_found():
     assert {"affine_activation", "output_gradient", "hidden_gradient", "update"} < set(OPERATIONS)
 
 
+DEFAULTS = {"free_memory", "feed_memory", "defer", "record", "synchronize", "own_memory"}
+
+
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])
 def test_backends_have_exactly_the_operations(backend):
     public = {
@@ -37,6 +40,7 @@ def test_backends_have_exactly_the_operations(backend):
         if callable(getattr(backend, name)) and not name.startswith("_")
     }
     assert public == set(OPERATIONS)
+    assert set(OPERATIONS) - set(vars(backend)) <= DEFAULTS
     for name, operation in OPERATIONS.items():
         assert parameters(getattr(backend, name)) == parameters(operation), name
 
@@ -180,7 +184,7 @@ def test_blocks_change_only_rounding_and_threads_change_nothing(dtype, f, monkey
     whole = run_operations(backend_of(dtype, 1), f, "huber")
     eps = float(np.finfo(dtype).eps)
     for block_bytes in (64, 1000):
-        monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(threads, "BLOCK_BYTES", block_bytes)
         runs = [run_operations(backend_of(dtype, threads), f, "huber") for threads in (1, 2, 5, 5)]
         for name, a in whole.items():
             scale = np.abs(a).max()
@@ -191,7 +195,7 @@ def test_blocks_change_only_rounding_and_threads_change_nothing(dtype, f, monkey
 
 @pytest.mark.parametrize("f", ["relu", "gelu", "softmax", "identity"])
 def test_operations_match_plain_numpy(f, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(threads, "BLOCK_BYTES", 300)
     a = run_operations(backend_of("float64", 3), f, "squared_error")
     entry = ACTIVATIONS[f]
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
-from gpumlp.backends.cuda import tuning
+from gpumlp.backends.cuda import device as device_module
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.cli_cases import run
 from tests.support.fake_cublaslt import FakeCublasLt
@@ -32,7 +32,7 @@ def lt(monkeypatch):
     """A fake cublasLt with algorithms of 9, 3 and 5 µs.  Each command opens a device."""
     lt = FakeCublasLt(states=(0, 0, 0))
     lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
-    monkeypatch.setattr(tuning, "FLUSH_BYTES", 64)
+    monkeypatch.setattr(device_module, "FLUSH_BYTES", 64)
     monkeypatch.setattr(FakeEvent, "lt", lt)
     device = []
     monkeypatch.setattr("gpumlp.backends.cuda.open_device", lambda: device[0])

@@ -37,7 +37,7 @@ def gradient(backend, loss, y_hat, y, weights, f=IDENTITY, z=None):
 @pytest.fixture
 def backend(monkeypatch):
     """A backend that splits even small arrays into several blocks."""
-    monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 100)
+    monkeypatch.setattr("gpumlp.io.threads.BLOCK_BYTES", 100)
     return NumpyBackend("float64")
 
 

@@ -79,7 +79,7 @@ def backend_of(dtype="float64", threads=3):
 
 @pytest.fixture
 def several_blocks(monkeypatch):
-    monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 256)
+    monkeypatch.setattr("gpumlp.io.threads.BLOCK_BYTES", 256)
 
 
 def start(rng, layout, backend):
@@ -126,7 +126,7 @@ def test_update_matches_the_paper(several_blocks, name, params):
 def test_blocks_and_threads_change_no_bit(name, monkeypatch):
     whole = run(backend_of(threads=1), name, {}, regularizer=L2(0.1))
     for size in (256, 1000):
-        monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", size)
+        monkeypatch.setattr("gpumlp.io.threads.BLOCK_BYTES", size)
         parts = run(backend_of(threads=3), name, {}, regularizer=L2(0.1))
         np.testing.assert_array_equal(parts[2].flat, whole[2].flat)
         np.testing.assert_array_equal(parts[3], whole[3])

@@ -67,7 +67,7 @@ def torchs_steps(net, kind, params, lr, batches):
 def test_theta_matches_torch_after_50_steps(
     monkeypatch, rng, name, params, lr, kind, torchs_params, penalty
 ):
-    monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 512)
+    monkeypatch.setattr("gpumlp.io.threads.BLOCK_BYTES", 512)
     net = networks.network("tanh", "softmax_cross_entropy", 4, regularizer=penalty)
     net.backend._threads = Threads(3)
     batches = [

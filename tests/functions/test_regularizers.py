@@ -39,7 +39,7 @@ def flat(arrays):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("gpumlp.backends.numpy.blocks.BLOCK_BYTES", 100)
+    monkeypatch.setattr("gpumlp.io.threads.BLOCK_BYTES", 100)
 
 
 @pytest.mark.parametrize(("regularizer", "omega"), CASES)

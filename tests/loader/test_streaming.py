@@ -70,8 +70,8 @@ def upload_at_once(copies: HostCopies, host: Any, out: Any, after: Any) -> Any:
 def mark_too_early(feed: DeviceFeed, out: Any) -> None:
     """The buffer is called read before it is."""
     pair = feed._pairs[feed._next]
-    pair.read = feed._copies.mark()
-    feed._copies.follow(pair.copied)
+    pair.read = feed._device.mark()
+    feed._device.follow(pair.copied)
     feed._cast(pair.on_device[: len(out)], out)
     feed._next = 1 - feed._next
 
@@ -79,7 +79,7 @@ def mark_too_early(feed: DeviceFeed, out: Any) -> None:
 BUGS = {
     "follow": (HostCopies, no_follow, "copies"),
     "wait": (HostCopies, no_wait, "both"),
-    "upload": (HostCopies, upload_at_once, "work"),
+    "upload_async": (HostCopies, upload_at_once, "work"),
     "copy_into": (DeviceFeed, mark_too_early, "work"),
 }
 

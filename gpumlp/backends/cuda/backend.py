@@ -5,55 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import cuda
-from gpumlp.backends.cuda import launch, update
+from gpumlp.backends.cuda import update
 from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
-from gpumlp.backends.cuda.kernels import Kernels, i32, i64
+from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
+from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
 from gpumlp.backends.cuda.source import dtype_of
+from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
-STORAGE = {  # precision -> the storage type
-    "float64": "float64", "float32": "float32", "tf32": "float32",
-    "bfloat16": "bfloat16", "float16": "float16",
-}  # fmt: skip
 
-
-class CudaBackend:
+class CudaBackend(Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
-    A backend stands for a device and is no part of the objects that use it.  So a copy of a backend
-    is the backend itself, and a pickle becomes a backend of the GPU where it is loaded.
+    A pickle becomes a backend of the GPU where it is loaded.
     """
 
     name = "cupy"
 
     def __init__(self, device: Device, precision: str = "float32") -> None:
-        if precision not in STORAGE:
-            raise ValueError(f"precision must be one of {', '.join(STORAGE)}, got {precision!r}")
+        if precision not in COMPUTE_TYPE:
+            known = ", ".join(COMPUTE_TYPE)
+            raise ValueError(f"precision must be one of {known}, got {precision!r}")
         self.precision = precision
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
-        self.storage = dtype_of(STORAGE[precision])
+        self.storage = dtype_of("float32" if precision == "tf32" else precision)
         self.scales_loss = precision == "float16"
         self.rounds_slots, self.folds = precision != "float64", True
         self._device = device
-        self._products = LayerProducts(device, precision)
         self._kernels = Kernels(device, self.dtype, self.storage)
+        self._products = LayerProducts(device, precision, self._kernels)
         self._branches = False  # while a step is recorded that may use the side stream
         self._forked = False  # between a hidden gradient and the weight gradient of the same gz
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _on_current_gpu, (self.precision,)
@@ -107,13 +98,13 @@ class CudaBackend:
     def pre_activation(
         self, f: Activation, m: int, n: int
     ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        return self._products.pre_activation(f, m, n, self.storage)
+        return self._products.pre_activation(f, m, n)
 
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
         self._join()  # a further micro-batch writes what the side stream still reads for the last
-        self._products.forward(h_below, W, b, f, z, h, self._kernels.bias_activation)
+        self._products.forward(h_below, W, b, f, z, h)
 
     def activation(self, f: Activation, z: Array, h: Array) -> None:
         self._forked = False  # the side stream would not wait for this h
@@ -152,9 +143,7 @@ class CudaBackend:
             self._device.join()  # the side stream may still read the buffer that now becomes gz
             self._device.fork()  # gz_above is complete: its weight gradient may start
             self._forked = True
-        self._products.backward(
-            gz_above, W_above, f, z, h, gh, gz, db, self._kernels.activation_gradient
-        )
+        self._products.backward(gz_above, W_above, f, z, h, gh, gz, db)
 
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
@@ -173,8 +162,8 @@ class CudaBackend:
     # ---- the update ---------------------------------------------------------------------------
 
     def add(self, part: Array, total: Array, overwrite: bool) -> None:
-        kernel = self._kernels.kernel("add", "reduce.cu")
-        kernel(*self._kernels.flat(len(part)), (part, total, i64(len(part)), i32(overwrite)))
+        n, arguments = len(part), (part, total, i64(len(part)), i32(overwrite))
+        self._kernels.launch("add", "reduce.cu", self._kernels.flat(n), arguments)
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, max_norm: float,
@@ -207,8 +196,8 @@ class CudaBackend:
 
     def round(self, theta: Array, rounded: Array) -> None:
         if rounded.dtype != theta.dtype:
-            kernel = self._kernels.kernel("round_theta", "round.cu")
-            kernel(*self._kernels.flat(len(theta)), (theta, rounded, i64(len(theta))))
+            n, arguments = len(theta), (theta, rounded, i64(len(theta)))
+            self._kernels.launch("round_theta", "round.cu", self._kernels.flat(n), arguments)
 
     # ---- minibatches --------------------------------------------------------------------------
 
@@ -222,8 +211,8 @@ class CudaBackend:
         return 2 * rows * math.prod(source.shape[1:]) * transfer_dtype(source, dtype).itemsize
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
-        kernel = self._kernels.kernel("mean_weights", "gather.cu")
-        kernel(*launch.ONE_BLOCK, (weights, index, out, i64(len(out))))
+        arguments = weights, index, out, i64(len(out))
+        self._kernels.launch("mean_weights", "gather.cu", ONE_BLOCK, arguments)
 
     # ---- a step as a whole --------------------------------------------------------------------
 
@@ -232,16 +221,15 @@ class CudaBackend:
         control: Array, factors: Array, J: Array,
     ) -> None:  # fmt: skip
         rows, numbers = len(index), len(control)
-        self._kernels.kernel("begin", "step.cu")(
-            *self._kernels.flat(rows, pack=1),
+        self._kernels.launch(
+            "begin", "step.cu", self._kernels.flat(rows, 1),
             (position, order, controls, index, control, factors, J,
              i64(size), i64(rows), i64(numbers)),
         )  # fmt: skip
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
-        self._kernels.kernel("end", "step.cu")(
-            *launch.ONE_BLOCK, (position, J, costs, i64(len(costs)))
-        )
+        arguments = position, J, costs, i64(len(costs))
+        self._kernels.launch("end", "step.cu", ONE_BLOCK, arguments)
 
     def defer(self, work: Callable[[], None]) -> None:
         if not self._branches:

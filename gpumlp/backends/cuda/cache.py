@@ -12,6 +12,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,14 @@ class TuningCache:
         self._device = dict(device)
         name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(map(str, device.values())))
         self.path = (folder or cache_folder()) / f"gemm-{name}.json"
-        self._records: dict[str, Any] | None = None
         self._warned = False
 
     def get(self, product: str) -> Any:
         """The record, or None."""
-        if self._records is None:
-            self._records = self._read()
         return self._records.get(product)
 
     def put(self, product: str, record: Mapping[str, Any]) -> None:
         """Write a record.  Records that other processes have written meanwhile are kept."""
-        if self._records is None:
-            self._records = self._read()
         self._records[product] = dict(record)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +50,10 @@ class TuningCache:
                 atomic_write(self.path, json.dumps(content, indent=1).encode())
         except OSError as error:
             self._warn(f"the tuning cache cannot be written ({error}); set GPUMLP_CACHE")
+
+    @cached_property
+    def _records(self) -> dict[str, Any]:
+        return self._read()
 
     def _read(self) -> dict[str, Any]:
         """The records of the file; none if it is missing, unreadable or of another device."""

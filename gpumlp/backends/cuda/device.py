@@ -14,12 +14,14 @@ from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
-from gpumlp.backends.cuda.protocol import Copies, Epilogue, Event, Kernel
+from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
 from gpumlp.backends.cuda.source import KernelSource, include_options
-from gpumlp.backends.cuda.tuning import Timer, Tuner
+from gpumlp.backends.cuda.tuning import Tuner
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
+FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
+TRIALS = 5  # of one measurement
 FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for them
 
 
@@ -43,7 +45,7 @@ class CudaDevice:
         self.name = properties["name"].decode()
         self._errors = ErrorTranslator(cuda, lt, self._index, self.name)
         self._stream = stream or cuda.Stream(non_blocking=True)
-        self.copies: Copies = PinnedUploads(cuda, self._stream, self._errors)
+        self._copies = cuda.Stream(non_blocking=True)
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
@@ -53,9 +55,7 @@ class CudaDevice:
             "device": self.name, "capability": f"{major}.{minor}",
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
-        self.tuner = Tuner(
-            Timer(cupy, self, self._stream), cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES
-        )
+        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
         # Streams of `on_side_stream` and `defer`, and whether a recorded step has used them.  The
         # side stream's workspace exists before a step is recorded, which cannot allocate.
@@ -156,10 +156,28 @@ class CudaDevice:
             self.fill(trial, 0)
         self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
 
+    def _time(self, work: Callable[[], None]) -> float:
+        """The median time in µs that the stream needs for what `work` enqueues.
+
+        The L2 cache is overwritten before each trial, because other work would also overwrite it in
+        a large network.  Meanwhile the host enqueues all of the work: its time does not count.
+        """
+        cuda, flush, times = self._cupy.cuda, self.empty((FLUSH_BYTES,), np.uint8), []
+        work()  # once before, so that kernels and plans exist
+        for trial in range(TRIALS):
+            start, end = cuda.Event(), cuda.Event()
+            self.fill(flush, trial)
+            start.record(self._stream)
+            work()
+            end.record(self._stream)
+            end.synchronize()
+            times.append(1000 * cuda.get_elapsed_time(start, end))
+        return float(np.median(times))
+
     # ---- recorded steps -----------------------------------------------------------------------
 
     def fork(self) -> None:
-        self._fork_event = _end_of(self._cupy.cuda, self._stream)
+        self._fork_event = self._end_of(self._stream)
 
     def on_side_stream(self, work: Callable[[], None]) -> None:
         main, resources = self._stream, self._blas.stream_and_workspace
@@ -174,9 +192,9 @@ class CudaDevice:
 
     def defer(self, work: Callable[[], None]) -> None:
         main = self._stream
-        self._deferred.wait_event(_end_of(self._cupy.cuda, main))
+        self._deferred.wait_event(self._end_of(main))
         if self._side_used:
-            self._deferred.wait_event(_end_of(self._cupy.cuda, self._side))
+            self._deferred.wait_event(self._end_of(self._side))
         self._stream = self._deferred
         try:
             work()
@@ -186,7 +204,7 @@ class CudaDevice:
 
     def join(self) -> None:
         if self._side_used:
-            self._stream.wait_event(_end_of(self._cupy.cuda, self._side))
+            self._stream.wait_event(self._end_of(self._side))
             self._side_used = False
 
     def fastest(
@@ -201,7 +219,7 @@ class CudaDevice:
                 work()
                 self.join()
                 if self._deferred_used:
-                    self._stream.wait_event(_end_of(self._cupy.cuda, self._deferred))
+                    self._stream.wait_event(self._end_of(self._deferred))
             except BaseException:
                 with contextlib.suppress(*self._errors.foreign):  # the first error says more
                     self._stream.end_capture()
@@ -223,52 +241,39 @@ class CudaDevice:
         with self._errors():
             self._cupy.cuda.runtime.deviceSynchronize()
 
-
-class PinnedUploads:
-    """`gpumlp.backends.cuda.protocol.Copies` with CuPy: uploads from pinned memory on a stream.
-
-    Args:
-        cuda: the module `cupy.cuda`.
-        work: the stream of the device's work.
-        errors: translates CuPy's errors.
-    """
-
-    def __init__(self, cuda: Any, work: Any, errors: ErrorTranslator) -> None:
-        self._cuda, self._work, self._errors = cuda, work, errors
-        self._stream = cuda.Stream(non_blocking=True)
+    # ---- uploads while the device computes ----------------------------------------------------
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         dtype = np.dtype(dtype)
         size = prod(shape) * dtype.itemsize
         with self._errors(f"pinning {size:,} bytes of host memory"):
-            memory = self._cuda.alloc_pinned_memory(size)
+            memory = self._cupy.cuda.alloc_pinned_memory(size)
         return np.frombuffer(memory, np.uint8, size).view(dtype).reshape(shape)
 
-    def upload(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
-        runtime = self._cuda.runtime
+    def upload_async(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
+        runtime = self._cupy.cuda.runtime
         with self._errors("an upload"):
-            self._stream.wait_event(after)
+            self._copies.wait_event(after)
             runtime.memcpyAsync(
                 int(out.data.ptr), host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice,
-                self._stream.ptr,
+                self._copies.ptr,
             )  # fmt: skip
-            return _end_of(self._cuda, self._stream)
+            return self._end_of(self._copies)
 
     def mark(self) -> Event:
         with self._errors():
-            return _end_of(self._cuda, self._work)
+            return self._end_of(self._stream)
 
     def follow(self, event: Event) -> None:
         with self._errors():
-            self._work.wait_event(event)
+            self._stream.wait_event(event)
 
     def wait(self, event: Event) -> None:
         with self._errors():
             event.synchronize()
 
-
-def _end_of(cuda: Any, stream: Any) -> Event:
-    """An event at the end of all work enqueued on the stream so far."""
-    event = cuda.Event(disable_timing=True)
-    event.record(stream)
-    return event
+    def _end_of(self, stream: Any) -> Event:
+        """An event at the end of all work enqueued on the stream so far."""
+        event = self._cupy.cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event

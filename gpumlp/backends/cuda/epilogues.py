@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.cuda.launch import PACK_BYTES
+from gpumlp.backends.cuda.kernels import Kernels
 from gpumlp.backends.cuda.protocol import Device, Epilogue, mask_shape
 from gpumlp.functions import Activation
 from gpumlp.io.types import Array
@@ -24,14 +23,15 @@ class LayerProducts:
     remembers which masks the last forward pass has written.
     """
 
-    def __init__(self, device: Device, precision: str) -> None:
-        self._device, self._precision = device, precision
+    def __init__(self, device: Device, precision: str, kernels: Kernels) -> None:
+        self._device, self._precision, self._kernels = device, precision, kernels
         self._written_masks: set[int] = set()  # addresses
 
     def pre_activation(
-        self, f: Activation, m: int, n: int, storage: np.dtype[Any]
+        self, f: Activation, m: int, n: int
     ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         """The buffer for z if f' reads z, of a mask for relu if it fits, else None."""
+        storage = self._kernels.storage
         if "z" in f.reads:
             return (m, n), storage
         if f.epilogue == "relu" and _has_epilogues(storage, n):
@@ -39,18 +39,14 @@ class LayerProducts:
         return None
 
     def forward(
-        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array,
-        activate: Callable[..., None],
-    ) -> None:  # fmt: skip
-        """s ← h_below Wᵀ, z ← s + b, h ← f(z).
-
-        activate(b, f, z, h) computes z and h from the s in z, for when no epilogue does it.
-        """
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
+    ) -> None:
+        """s ← h_below Wᵀ, z ← s + b, h ← f(z)."""
         s = h if _is_mask(z) else z
 
         def unfused() -> None:
             self._device.gemm(h_below, W, s, transpose_b=True, compute=self._precision)
-            activate(b, f, s, h)
+            self._kernels.bias_activation(b, f, s, h)
 
         fused, epilogue = False, self._forward_epilogue(b, f, z, h)
         if epilogue is None:
@@ -66,17 +62,13 @@ class LayerProducts:
 
     def backward(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array, gh: Array,
-        gz: Array, db: Array, activation_gradient: Callable[..., None],
+        gz: Array, db: Array,
     ) -> None:  # fmt: skip
-        """gh ← gz_above W_above, gz ← gh ⊙ f'(z), db ← column sums of gz.
-
-        activation_gradient(f, z, h, gh, gz, db) computes gz and db from gh, for when no epilogue
-        does it.
-        """
+        """gh ← gz_above W_above, gz ← gh ⊙ f'(z), db ← column sums of gz."""
 
         def unfused() -> None:
             self._device.gemm(gz_above, W_above, gh, compute=self._precision)
-            activation_gradient(f, z, h, gh, gz, db)
+            self._kernels.activation_gradient(f, z, h, gh, gz, db)
 
         epilogue = self._backward_epilogue(len(W_above), f, z, h, gz, db)
         if epilogue is None or gz is not gh:  # a product with an epilogue does not write gh
@@ -89,7 +81,7 @@ class LayerProducts:
 
     def _forward_epilogue(self, b: Array, f: Activation, z: Array, h: Array) -> Epilogue | None:
         """The epilogue that computes h ← f(s + b), and z if z is kept."""
-        if not f.epilogue or not _fit(h, b) or not self._aligned(b, z, h):
+        if not f.epilogue or not _fit(h, b) or not self._kernels.aligned(b, z, h):
             return None
         if z is h:
             return Epilogue("bias" if f.epilogue == "bias" else f"{f.epilogue}_bias", b)
@@ -101,16 +93,13 @@ class LayerProducts:
         self, k: int, f: Activation, z: Array, h: Array, gz: Array, db: Array
     ) -> Epilogue | None:
         """The epilogue that computes gz ← s ⊙ f'(z) and db, where s is a sum of k terms."""
-        if k == 1 or not _fit(gz, db) or not self._aligned(db, z, gz):
+        if k == 1 or not _fit(gz, db) or not self._kernels.aligned(db, z, gz):
             return None
         if f.epilogue == "relu" and _is_mask(z) and self._device.address(z) in self._written_masks:
             return Epilogue("drelu_bgrad", db, z)
         if f.epilogue == "gelu" and z is not h:
             return Epilogue("dgelu_bgrad", db, z)
         return None
-
-    def _aligned(self, *arrays: Array) -> bool:
-        return all(self._device.address(a) % PACK_BYTES == 0 for a in arrays)
 
 
 def _is_mask(z: Array) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.cuda.protocol import Copies, Device, Event
+from gpumlp.backends.cuda.protocol import Device, Event
 from gpumlp.backends.cuda.source import CASTS
 from gpumlp.backends.feed import Index, take_rows
 from gpumlp.io.mapped import rows_of
@@ -51,25 +51,25 @@ class DeviceFeed:
         self, device: Device, source: HostArray, rows: int, dtype: np.dtype[Any],
         cast: Callable[[Array, Array], None],
     ) -> None:  # fmt: skip
-        self._copies: Copies = device.copies
+        self._device = device
         self._source, self._cast = rows_of(source), cast
         self._threads = Threads(blas_threads())
         shape, kind = (rows, *source.shape[1:]), transfer_dtype(source, dtype)
-        buffers = [(self._copies.pinned(shape, kind), device.empty(shape, kind)) for _ in range(2)]
+        buffers = [(self._device.pinned(shape, kind), device.empty(shape, kind)) for _ in range(2)]
         # earlier work that is still running may use the new buffers' memory
-        self._pairs = [_Pair(*buffer, read=self._copies.mark()) for buffer in buffers]
+        self._pairs = [_Pair(*buffer, read=self._device.mark()) for buffer in buffers]
         self._next = 0
 
     def fetch(self, index: Index) -> None:
         pair, m = self._pairs[self._next], len(index)
         if pair.copied is not None:
-            self._copies.wait(pair.copied)
+            self._device.wait(pair.copied)
         take_rows(self._threads, self._source, index, pair.host[:m])
-        pair.copied = self._copies.upload(pair.host[:m], pair.on_device[:m], pair.read)
+        pair.copied = self._device.upload_async(pair.host[:m], pair.on_device[:m], pair.read)
 
     def copy_into(self, out: Array) -> None:
         pair = self._pairs[self._next]
-        self._copies.follow(pair.copied)
+        self._device.follow(pair.copied)
         self._cast(pair.on_device[: len(out)], out)
-        pair.read = self._copies.mark()
+        pair.read = self._device.mark()
         self._next = 1 - self._next

@@ -6,8 +6,9 @@ run over the rows of its D, which are the columns of our array: the features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,18 +204,16 @@ class Plan:
         """The workspace that algorithms may use, and how they sum if the result has 16 bits."""
         preference: int = self._lt.matmul_preference_create()
         attribute = self._lt.MatmulPreferenceAttribute
-        wanted: dict[int, np.generic] = {attribute.MAX_WORKSPACE_BYTES: np.uint64(WORKSPACE_BYTES)}
+        write = partial(_write, self._lt.matmul_preference_set_attribute, preference)
+        write(attribute.MAX_WORKSPACE_BYTES, np.uint64(WORKSPACE_BYTES))
         if self.gemm.out in ("float16", "bfloat16"):
-            wanted[attribute.REDUCTION_SCHEME_MASK] = np.uint32(SUMS_IN_COMPUTE_TYPE)
-        for name, value in wanted.items():
-            cell = np.array(value)
-            self._lt.matmul_preference_set_attribute(
-                preference, int(name), cell.ctypes.data, cell.nbytes
-            )
+            write(attribute.REDUCTION_SCHEME_MASK, np.uint32(SUMS_IN_COMPUTE_TYPE))
         return preference
 
     def _set(self, attribute: int, value: np.generic) -> None:
-        cell = np.array(value)
-        self._lt.matmul_desc_set_attribute(
-            self.operation, int(attribute), cell.ctypes.data, cell.nbytes
-        )
+        _write(self._lt.matmul_desc_set_attribute, self.operation, attribute, value)
+
+
+def _write(setter: Callable[..., None], to: int, attribute: int, value: np.generic) -> None:
+    cell = np.array(value)
+    setter(to, int(attribute), cell.ctypes.data, cell.nbytes)

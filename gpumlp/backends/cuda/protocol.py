@@ -55,39 +55,12 @@ Event = Any
 """A point in the device's work or in its copies, which other work can wait for."""
 
 
-class Copies(Protocol):
-    """Uploads on a stream of their own, while the device computes.  Only `wait` blocks the host.
-
-    An array that a copy reads or writes must live until the copy has finished.
-    """
-
-    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """An array of undefined values in host memory that the device can read by itself."""
-
-    def upload(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
-        """Enqueue out ← host, after the event `after`.  Returns the event of its end.
-
-        host: pinned, C-contiguous, with the shape and dtype of out.
-        """
-
-    def mark(self) -> Event:
-        """The event of the end of all work enqueued so far."""
-
-    def follow(self, event: Event) -> None:
-        """Work that is enqueued from now on starts after `event`."""
-
-    def wait(self, event: Event) -> None:
-        """Block the host until `event` has happened."""
-
-
 class Device(Protocol):
     """A GPU.  `gpumlp.backends.cuda.device.CudaDevice` uses CuPy, NVRTC and cublasLt.
 
-    All work is ordered on one stream, except within a recorded step.  Only `download`, `upload` and
-    `synchronize` wait for it.
+    All work is ordered on one stream, except `upload_async` and within a recorded step.  Only
+    `download`, `upload`, `wait` and `synchronize` block the host.
     """
-
-    copies: Copies
 
     name: str
     """The name that the driver reports."""
@@ -176,6 +149,25 @@ class Device(Protocol):
         Recording does not run them.  `work` may not allocate, copy or wait, and it may not use a
         kernel or a product for the first time.
         """
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An array of undefined values in host memory that the device can read by itself."""
+
+    def upload_async(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
+        """Enqueue out ← host, after the event `after`, while the device computes.
+
+        host: pinned, C-contiguous, with the shape and dtype of out.  Both arrays must live until
+            the event that is returned.
+        """
+
+    def mark(self) -> Event:
+        """The event of the end of all work enqueued so far."""
+
+    def follow(self, event: Event) -> None:
+        """Work that is enqueued from now on starts after `event`."""
+
+    def wait(self, event: Event) -> None:
+        """Block the host until `event` has happened."""
 
     def synchronize(self) -> None:
         """Wait for all work of the device, the user's own streams included."""

@@ -15,46 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.plans import Algorithm, Gemm, Plan
-from gpumlp.backends.cuda.protocol import Device
 from gpumlp.errors import DeviceError
 
 Run = Callable[[Algorithm], None]
 Work = Callable[[], None]
 
-FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
-TRIALS = 5
+TIMES = ("microseconds", "first", "otherwise")  # of a `Choice`, as the cache file names them
 # variants of a step, as earlier versions named them in the cache file
 OLD_NAMES = {"in turn": "sequential", "branched, updated at once": "branched, early update"}
-
-
-class Timer:
-    """Measures the time that the device needs for work on one stream.
-
-    The L2 cache is overwritten before each trial, because other work would also overwrite it in a
-    large network.  Meanwhile the host enqueues all of the work, so the host's time does not count.
-    """
-
-    def __init__(self, cupy: Any, device: Device, stream: Any) -> None:
-        self._cuda, self._device, self._stream = cupy.cuda, device, stream
-
-    def __call__(self, work: Work) -> float:
-        """The median time in µs that the stream needs for what `work` enqueues."""
-        flush = self._device.empty((FLUSH_BYTES,), np.uint8)
-        work()  # once before, so that kernels and plans exist
-        times = []
-        for trial in range(TRIALS):
-            start, end = self._cuda.Event(), self._cuda.Event()
-            self._device.fill(flush, trial)
-            start.record(self._stream)
-            work()
-            end.record(self._stream)
-            end.synchronize()
-            times.append(1000 * self._cuda.get_elapsed_time(start, end))
-        return float(np.median(times))
 
 
 @dataclass(frozen=True)
@@ -77,20 +47,18 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """A record that `from_json` reads."""
-        chosen = self.algorithm
+        chosen, times = self.algorithm, (self.microseconds, self.first, self.unfused)
         return {
             "algorithm": chosen and chosen.data.hex(),
             "workspace": chosen and chosen.workspace,
             "candidates": self.candidates,
-            "microseconds": self.microseconds,
-            "first": self.first,
-            "otherwise": self.unfused,
+            **dict(zip(TIMES, times, strict=True)),
         }
 
     @classmethod
     def from_json(cls, record: Any) -> Choice:
         """The choice in a record.  Raises ValueError, TypeError or KeyError for other content."""
-        chosen, times = None, [record[name] for name in ("microseconds", "first", "otherwise")]
+        chosen, times = None, [record[name] for name in TIMES]
         if record["algorithm"] is not None:
             chosen = Algorithm(bytes.fromhex(record["algorithm"]), int(record["workspace"]))
             if len(chosen.data) != 64:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
-from gpumlp.backends.numpy.blocks import over_rows, over_theta
+from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
 from gpumlp.io.threads import Threads, blas_threads
@@ -20,12 +19,8 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend:
-    """The operations of `gpumlp.backends.operations` in NumPy.
-
-    A backend stands for a device and is no part of the objects that use it.  So a copy of a backend
-    is the backend itself, and a pickle holds only its precision.
-    """
+class NumpyBackend(Backend):
+    """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"
 
@@ -40,12 +35,6 @@ class NumpyBackend:
         self.scales_loss = self.rounds_slots = False
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NumpyBackend, (self.precision,)
@@ -92,9 +81,6 @@ class NumpyBackend:
         a.fill(value)
         return a
 
-    def free_memory(self) -> int | None:
-        return None
-
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
     def pre_activation(
@@ -112,17 +98,17 @@ class NumpyBackend:
             if f is not identity or h is not z:
                 np.copyto(h[rows], f.f(z[rows], **f.params))
 
-        over_rows(self._threads, block, z)
+        self._threads.over_rows(block, z)
 
     def activation(self, f: Activation, z: Array, h: Array) -> None:
-        over_rows(self._threads, lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
+        self._threads.over_rows(lambda rows: np.copyto(h[rows], f.f(z[rows], **f.params)), z)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
             t = _targets(y[rows], y_hat)
             return float(np.dot(weights[rows], loss.examples(y_hat[rows], t)))
 
-        J += sum(over_rows(self._threads, block, y_hat))
+        J += sum(self._threads.over_rows(block, y_hat))
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
@@ -139,7 +125,7 @@ class NumpyBackend:
             np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
             return value, _through_activation(f, z, h, gh, gz, rows)
 
-        values, sums = zip(*over_rows(self._threads, block, h), strict=True)
+        values, sums = zip(*self._threads.over_rows(block, h), strict=True)
         J += sum(values)
         np.sum(sums, axis=0, out=db)
 
@@ -164,10 +150,8 @@ class NumpyBackend:
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> None:
-        def block(rows: slice) -> Array:
-            return _through_activation(f, z, h, gh, gz, rows)
-
-        np.sum(over_rows(self._threads, block, gh), axis=0, out=db)
+        sums = self._threads.over_rows(lambda rows: _through_activation(f, z, h, gh, gz, rows), gh)
+        np.sum(sums, axis=0, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         np.dot(gz, W, out=gx)
@@ -185,7 +169,7 @@ class NumpyBackend:
             omega = regularizer.omega(theta[part], **arguments)
             return strength * float(omega.sum(dtype=np.float64))
 
-        J += sum(over_theta(self._threads, block, theta, split, regularizer))
+        J += sum(update.over_theta(self._threads, block, theta, split, regularizer))
 
     # ---- the update ---------------------------------------------------------------------------
 
@@ -205,8 +189,10 @@ class NumpyBackend:
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
         part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
-        regions = split, control, part, groups
-        update.optimizer_step(self._threads, optimizer, regularizer, theta, dtheta, slots, *regions)
+        update.optimizer_step(
+            self._threads, optimizer, regularizer, theta, dtheta, slots, split, control, part,
+            groups,
+        )  # fmt: skip
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         update.orthogonalize(V, scale, X, A, P)
@@ -225,9 +211,6 @@ class NumpyBackend:
 
     def feed(self, source: Array, rows: int, dtype: npt.DTypeLike) -> HostFeed:
         return HostFeed(source, self._threads)
-
-    def feed_memory(self, source: Array, rows: int, dtype: np.dtype[Any]) -> int:
-        return 0
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         np.take(weights, index, out=out, mode="clip")
@@ -249,22 +232,6 @@ class NumpyBackend:
     def end(self, position: Array, J: Array, costs: Array) -> None:
         costs[position] = J
         np.remainder(position + 1, len(costs), out=position)
-
-    def defer(self, work: Callable[[], None]) -> None:
-        work()
-
-    def record(
-        self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
-    ) -> Callable[[], None] | None:
-        return None
-
-    def synchronize(self) -> None:
-        pass
-
-    # ---- memory -------------------------------------------------------------------------------
-
-    def own_memory(self, widest: int) -> int:
-        return 0
 
 
 def _targets(y: Array, y_hat: Array) -> Array:

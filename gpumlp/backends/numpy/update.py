@@ -1,19 +1,38 @@
 """The arithmetic of the update in NumPy: functions of arrays, in blocks and on threads.
 
-`gpumlp.backends.operations` describes the arrays and numbers.
+`gpumlp.backends.operations` describes each of them, with its arrays and numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.numpy.blocks import over_flat, over_theta
 from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
-from gpumlp.io.threads import Threads
+from gpumlp.io.threads import Threads, blocks
 from gpumlp.io.types import HostArray as Array
+
+
+def over_theta(
+    threads: Threads, block: Callable[[slice, float], Any], theta: Array, split: int,
+    regularizer: Regularizer, part: tuple[int, int] | None = None,
+) -> list[Any]:  # fmt: skip
+    """The results of block(entries, strength) for blocks of θ, first of weights, then of biases.
+
+    strength: the factor of λΩ for weights or for biases.
+    part: (first, end), to visit only these entries of θ.
+    """
+    begin, end = part or (0, len(theta))
+    regions = (begin, min(split, end)), (max(split, begin), end)
+    items = [
+        (entries, strength)
+        for (low, high), strength in zip(regions, regularizer.strengths(), strict=True)
+        for entries in blocks(low, high, theta.itemsize)
+    ]
+    return threads.map(lambda item: block(*item), items)
 
 
 def gradient_norm(
@@ -32,7 +51,6 @@ def optimizer_step(
     threads: Threads, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
     slots: Array, split: int, control: Array, part: tuple[int, int] | None, groups: Array | None,
 ) -> None:  # fmt: skip
-    """θ and slots ← one step of the optimizer's rule."""
     scale, lr, *rest, _ = (float(number) for number in control)
     scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
@@ -54,7 +72,6 @@ def optimizer_step(
 
 
 def orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-    """V ← scale · O, where O is close to the orthogonal matrix nearest to V."""
     (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
     norm = float(np.sqrt(np.vdot(V, V)))
     # a norm that is not finite gives NaN, so that the step cannot look like a healthy one
@@ -74,7 +91,6 @@ def orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
 
 
 def average(threads: Threads, theta: Array, mean: Array, decay: float, t: float) -> None:
-    """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8))."""
     d = min(decay, (t - 1) / (t + 8))
 
     def block(at: slice) -> None:  # starts from the nearer end, so that d = 0 gives θ itself
@@ -86,7 +102,7 @@ def average(threads: Threads, theta: Array, mean: Array, decay: float, t: float)
             difference *= d
             np.subtract(theta[at], difference, out=mean[at])
 
-    over_flat(threads, block, theta)
+    threads.over_rows(block, theta)
 
 
 def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:

@@ -142,13 +142,13 @@ def test_error_while_recording_ends_recording(device):
 
 @pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float64"])
 def test_copies_have_their_own_stream(device, dtype):
-    dtype, copies = np.dtype(getattr(ml_dtypes, dtype, dtype)), device.copies
+    dtype, copies = np.dtype(getattr(ml_dtypes, dtype, dtype)), device
     host, out = copies.pinned((3, 5), dtype), device.empty((3, 5), dtype)
     assert (host.shape, host.dtype, host.flags.writeable) == ((3, 5), dtype, True)
     host[...] = np.arange(15).reshape(3, 5)
     FakeArray.log.clear()
     free = copies.mark()
-    copied = copies.upload(host[:2], out[:2], free)
+    copied = copies.upload_async(host[:2], out[:2], free)
     copies.follow(copied)
     copies.wait(copied)
     size = 10 * dtype.itemsize
@@ -164,7 +164,7 @@ def test_copies_have_their_own_stream(device, dtype):
 def test_pinning_failure_raises_device_error(cupy, device):
     cupy.limit = 10
     with pytest.raises(gpumlp.DeviceError, match="pinning 4,000 bytes of host memory: cudaE"):
-        device.copies.pinned((1000,), "float32")
+        device.pinned((1000,), "float32")
 
 
 def test_product_is_row_major(device):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda import tuning
+from gpumlp.backends.cuda import device as device_module
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.fake_cublaslt import FakeCublasLt
@@ -20,7 +20,7 @@ def cupy():
 def clocked(cupy, monkeypatch):
     """A device that measures its products with a fake clock."""
     monkeypatch.setenv("GPUMLP_TUNE", "1")
-    monkeypatch.setattr(tuning, "FLUSH_BYTES", 64)
+    monkeypatch.setattr(device_module, "FLUSH_BYTES", 64)
     lt = FakeCublasLt(states=(0, 0, 0))
     lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
     monkeypatch.setattr(FakeEvent, "lt", lt)
@@ -31,7 +31,7 @@ def test_products_are_measured_once(clocked):
     device, lt = clocked
     a, b, out = arrays(device, (3, 4), (4, 8), (3, 8))
     device.gemm(a, b, out, compute="float32")
-    assert len(lt.calls) == 3 * (1 + tuning.TRIALS) + 1
+    assert len(lt.calls) == 3 * (1 + device_module.TRIALS) + 1
     device.gemm(a, b, out, compute="float32")
     assert [call["algo"] for call in lt.calls[-2:]] == [71, 71]
     [choice] = device.tuner.choices.values()
@@ -47,8 +47,7 @@ def test_timer_flushes_cache_outside_measured_time(clocked, monkeypatch):
     monkeypatch.setattr(FakeEvent, "synchronize", lambda self: order.append("wait"))
     times = iter([0.004, 0.001, 0.003, 0.009, 0.002])
     monkeypatch.setattr(device._cupy.cuda, "get_elapsed_time", lambda start, end: next(times))
-    timer = tuning.Timer(device._cupy, device, device._stream)
-    assert timer(lambda: order.append("work")) == pytest.approx(3)  # the median in µs
+    assert device._time(lambda: order.append("work")) == pytest.approx(3)  # the median in µs
     assert order == ["work"] + 5 * [("flush", 64), "record", "work", "record", "wait"]
 
 

@@ -59,7 +59,7 @@ class HostArray:
         raise TypeError("implicit copy of a device's array to the host")
 
 
-class HostDevice:
+class HostDevice(HostCopies):
     """`gpumlp.backends.cuda.protocol.Device`.
 
     Args:
@@ -100,7 +100,7 @@ class HostDevice:
         self._deferred: list[Callable[[], None]] = []
         self._fork = 0
         self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
-        self.copies = HostCopies(self._work, copies, self._note_call)
+        super().__init__(self._work, copies, self._note_call)
 
     @property
     def launches(self) -> list[str]:
@@ -172,7 +172,7 @@ class HostDevice:
     def synchronize(self) -> None:
         self._note_call("synchronize")
         self._work.finish()
-        self.copies.finish()
+        self.finish_copies()
 
     # ---- work ---------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class Event:
 
 
 class HostCopies:
-    """`gpumlp.backends.cuda.protocol.Copies`.
+    """The uploads of `gpumlp.backends.cuda.protocol.Device`.
 
     Args:
         note_call: notes a call that is not allowed while a step is recorded.
@@ -70,7 +70,7 @@ class HostCopies:
         self._pinned.append(aligned_empty(shape, dtype))
         return self._pinned[-1]
 
-    def upload(self, host: npt.NDArray[Any], out: Any, after: Event) -> Event:
+    def upload_async(self, host: npt.NDArray[Any], out: Any, after: Event) -> Event:
         self._note_call(f"async upload {host.shape} {host.dtype}")
         if not any(np.may_share_memory(host, a) for a in self._pinned):
             raise KernelError("an upload from memory that is not pinned")
@@ -91,5 +91,5 @@ class HostCopies:
         self._note_call("wait")
         event.reach()
 
-    def finish(self) -> None:
+    def finish_copies(self) -> None:
         self._copies.finish()
