@@ -6,10 +6,8 @@
     worker        a competitor in a process of its own: first step, check, bursts of timed steps
     timing        medians, quartiles, ratios round by round; a description of the machine
     results       the result of one competitor on one case, and its file
-    settings      how the cases are timed, and the time that is left
-    case_runner   one case: the process of this library, and one process of a competitor at a time
-    run           all competitors on all cases; a run that was cut short can be resumed
-    report        the table and the JSON file
+    case_runner   all competitors on all cases; a run that was cut short can be resumed
+    figure        the ratios and a roofline
 
 Each competitor has its own process, so it shares neither memory nor caches with another one, and a
 crash ends it alone. The ratios are still sound: the rounds of a competitor alternate with rounds of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any, Self
 
@@ -98,8 +98,8 @@ class Case:
     def theta(self) -> Iterator[tuple[str, HostArray]]:
         """The first θ of every competitor, float32: "0.weight" (n_1, n_0), "0.bias" (n_1,), …
 
-        The tensors come one at a time, under the names of torch. The weights are He's. The biases
-        are small but not 0, so that the check notices a competitor that has none.
+        The weights are He's. The biases are small but not 0, so that the check notices a competitor
+        that has none.
         """
         for layer, (n_in, n_out) in enumerate(pairwise(self.widths)):
             rng = np.random.default_rng([SEED, layer])
@@ -116,13 +116,9 @@ class Case:
             return x, rng.integers(0, self.widths[-1], self.batch_size)
         return x, rng.standard_normal((self.batch_size, self.widths[-1]), np.float32)
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields, as JSON can hold them."""
-        return {**asdict(self), "widths": list(self.widths)}
-
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """The case whose `to_json` gave these fields."""
+        """The case with these fields, whose widths may be a list."""
         return cls(**{**fields, "widths": tuple(fields["widths"])})
 
 
@@ -160,17 +156,17 @@ def choose(
 ) -> list[Case]:
     """The cases of the presets, changed to every combination of the values that are given.
 
-    A sequence that is empty leaves the values of the presets.
-
-    Raises:
-        ValueError: a name is unknown, or widths cannot be read; the message lists what is known.
+    An unknown name raises ValueError, which lists the known ones.
     """
-    for name in presets:
-        _check_name("case", name, PRESETS)
-    for precision in precisions:
-        _check_name("precision", precision, ITEM_BYTES)
-    for optimizer in optimizers:
-        _check_name("optimizer", optimizer, RATES)
+    tables: dict[str, tuple[Sequence[str], Iterable[str]]] = {
+        "case": (presets, PRESETS),
+        "precision": (precisions, ITEM_BYTES),
+        "optimizer": (optimizers, RATES),
+    }
+    for field, (names, known) in tables.items():
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown {field} {name!r}; the benchmark has: {', '.join(known)}")
     for activation in activations:
         lookup(ACTIVATIONS, "activation", activation)
     for batch_size in batch_sizes:
@@ -200,8 +196,3 @@ def parse_widths(text: str) -> tuple[int, ...]:
         raise ValueError(
             f"widths must look like 512x4 (width x layers) or 64-128-10, got {text!r} ({error})"
         ) from None
-
-
-def _check_name(field: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise ValueError(f"unknown {field} {name!r}; the benchmark has: {', '.join(known)}")

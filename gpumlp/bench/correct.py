@@ -1,7 +1,6 @@
 """The check before timing: a competitor must change the parameters as float64 arithmetic does.
 
-All competitors start from the same θ and take one step on the same minibatch. The check compares
-the change of each tensor: the same sample of its entries, and the norm over all entries.
+The check compares the change of each tensor: a sample of its entries, and the norm over all.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.peers import NotTimed, Problem, Step
+from gpumlp.bench.peers import NotTimed, Problem, Step, Unsupported
 from gpumlp.io.types import HostArray
 
 SAMPLE = 4096  # entries of a tensor
@@ -33,21 +32,12 @@ Change = tuple[HostArray, float, float]
 class WrongChange(NotTimed):
     """The competitor computes something else."""
 
-    status = "refused"
-
-
-class InvisibleChange(NotTimed):
-    """θ is rounded so coarsely that the step cannot be seen in it."""
-
-    status = "left out"
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "refused")
 
 
 def changes(problem: Problem, step: Step) -> dict[str, Change]:
-    """The change of each tensor since `Problem.theta`, by name.
-
-    Raises:
-        WrongChange: the step has tensors that the problem does not have.
-    """
+    """The change of each tensor since `Problem.theta`, by name."""
     after = dict(step.tensors())
     found = {}
     for name, tensor in problem.theta():
@@ -67,14 +57,14 @@ def check(got: Mapping[str, Change], want: Mapping[str, Change], case: Case) -> 
 
     Raises:
         WrongChange: a change differs by more than the precision explains.
-        InvisibleChange: rounding θ may hide more than half of a change.
+        Unsupported: rounding θ may hide more than half of a change.
     """
     worst = 0.0
     for name, (sample, norm, _) in want.items():
         change, length, rounding = got[name]
         hidden = rounding / norm
         if hidden > 0.5:
-            raise InvisibleChange(f"{name}: rounding θ may hide more than half of its change")
+            raise Unsupported(f"{name}: rounding θ may hide more than half of its change")
         error = float(np.linalg.norm(change - sample) / np.linalg.norm(sample))
         allowed = _direction(case, len(sample)) + 2 * hidden
         if not error <= allowed:
@@ -97,14 +87,12 @@ def bfloat16(a: HostArray) -> HostArray:
 
 
 def _direction(case: Case, entries: int) -> float:
-    """The relative error that the precision explains.
-
-    The first step of AdamW is the sign of the gradient. An error e of the gradient changes about
-    e/π of the signs, and each of them adds 2² to the squared error. One entry of a small tensor may
-    change its sign.
-    """
+    """The relative error that the precision explains."""
     error = DIRECTION[case.precision] * math.sqrt(len(case.widths) - 1)
     if case.optimizer != "adamw":
         return error
+    # The first step of AdamW is the sign of the gradient. An error e of the gradient changes about
+    # e/π of the signs, and each of them adds 2² to the squared error. One entry of a small tensor
+    # may change its sign.
     one = 2 / math.sqrt(entries) if case.precision != "float64" else 0.0
     return 2 * math.sqrt(error / math.pi) + one

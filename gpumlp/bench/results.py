@@ -14,8 +14,6 @@ from gpumlp.storage import atomic_write
 
 TIMED = "timed"
 SUFFIX = ".result.json"
-# A resumed run keeps these. It tries "missing" again, because the library may be installed by then.
-FINAL = (TIMED, "refused", "failed", "left out")
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,11 @@ class Result:
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """What no other result has."""
+        return self.case.slug, self.backend, self.competitor
+
+    @property
     def timing(self) -> Timing:
         """The rounds."""
         return Timing(self.seconds)
@@ -67,7 +70,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """All fields, and a summary that a reader would compute from them."""
-        fields = {**asdict(self), "case": self.case.to_json()}
+        fields = asdict(self)
         if self.status == TIMED:
             low, high = self.timing.quartiles
             fields["summary"] = {
@@ -83,48 +86,32 @@ class Result:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The result whose `to_json` gave these fields."""
-        rest = {k: v for k, v in fields.items() if k not in ("summary", "case")}
-        return cls(case=Case.from_json(fields["case"]), **rest)
+        stored = {k: v for k, v in fields.items() if k != "summary"}
+        return cls(**{**stored, "case": Case.from_json(fields["case"])})
 
 
-class Results:
-    """A folder of results."""
+class Results(dict[tuple[str, str, str], Result]):
+    """The results in a folder, by `Result.key`."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
-        self._found: dict[tuple[str, str, str], Result] = {}
 
     def load(self) -> None:
-        """Read the files of the folder.
-
-        Raises:
-            ValueError: a file does not hold a result.
-        """
+        """Read the files of the folder. Raises ValueError if one of them holds no result."""
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 result = Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+                self[result.key] = result
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
                     f"{path} is not a result of gpumlp bench ({error}); choose another --out"
                 ) from error
-            self._found[_key(result.case, result.backend, result.competitor)] = result
-
-    def of(self, case: Case, backend: str, competitor: str) -> Result | None:
-        """The result of a competitor on a case, or None."""
-        return self._found.get(_key(case, backend, competitor))
-
-    def all(self) -> list[Result]:
-        """Every result."""
-        return list(self._found.values())
 
     def add(self, result: Result) -> None:
         """Add a result and write its file."""
-        self._found[_key(result.case, result.backend, result.competitor)] = result
+        self[result.key] = result
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = re.sub(r"[^\w.-]+", "_", f"{result.case.slug}.{result.backend}.{result.competitor}")
+        name = re.sub(r"[^\w.-]+", "_", ".".join(result.key))
         text = json.dumps(result.to_json(), indent=1)
         atomic_write(self.folder / f"{name}{SUFFIX}", text.encode())
-
-
-def _key(case: Case, backend: str, competitor: str) -> tuple[str, str, str]:
-    return case.slug, backend, competitor

@@ -51,9 +51,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time each competitor once in every round, after some rounds of warm-up.
 
-    burst: number of calls in a row; their mean is the time. The threads of OpenBLAS and OpenMP spin
-    for some milliseconds while they wait for work, and so slow the next competitor. With bursts,
-    most calls of a library come after its own calls.
+    burst: number of calls in a row; their mean is the time. While the threads of a BLAS wait, they
+    spin for some milliseconds. With bursts, they slow only the first call of the next competitor.
     """
     seconds: dict[str, list[float]] = {name: [] for name in competitors}
     for i in range(-warmup, rounds):
@@ -78,7 +77,7 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": len(os.sched_getaffinity(0)) if usable else os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: version for name in VERSIONS if (version := _version(name))},
+        "versions": {name: found for name in VERSIONS if (found := version(name))},
         "blas": blas_name(),
     }
 
@@ -98,8 +97,9 @@ def gpu() -> dict[str, str]:
     return dict(zip(fields, lines[0].split(", "), strict=False))
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str | None:
+    """The installed version, or None."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return ""
+        return None

@@ -1,8 +1,7 @@
 """One competitor in a process of its own, and the pipe between it and the benchmark.
 
-`serve` runs in the new process. It builds the competitor, takes the first step and sends the result
-so far. Then it receives calls, (function, arguments), and sends what they return. If it cannot go
-on, it sends a `NotTimed`. `Worker` is the other end of the pipe.
+The process first sends `Started`. Then it receives calls, (function, arguments), and sends what
+they return. If it cannot go on, it sends a `NotTimed`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from gpumlp.bench.correct import Change, changes
 from gpumlp.bench.peers import NotTimed, Problem, Step, builder
@@ -84,12 +83,6 @@ class Worker:
             self._process.kill()
             self._process.join()
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _call(self, function: Callable[..., Burst], *arguments: Any) -> Burst:
         with suppress(OSError):  # the process may have ended; `_receive` says why
@@ -156,13 +149,9 @@ def serve(connection: Connection, log: Path, caches: Path, result: Result) -> No
 
 
 def start(result: Result, kind_of_start: str) -> tuple[Step, Started]:
-    """The competitor after its first step, and what the start has shown.
-
-    The time of the first step begins with the import of the library. Drawing θ and the data does
-    not count.
-    """
+    """The competitor after its first step, and what the start has shown."""
     problem = Problem(result.case, result.backend)
-    begun = time.perf_counter()
+    begun = time.perf_counter()  # before the import of the library, and after the data is drawn
     step = builder(result.competitor)(problem)
     step.run()
     step.synchronize()

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import typer
 
 from gpumlp.backends import get_backend
-from gpumlp.bench import cases, report, run
-from gpumlp.bench.peers import COMPETITORS, OURS, known
+from gpumlp.bench import cases
+from gpumlp.bench.case_runner import Settings, run
+from gpumlp.bench.peers import COMPETITORS, FLOOR, OURS, known
 from gpumlp.bench.results import TIMED, Result, Results
-from gpumlp.bench.settings import Settings
 from gpumlp.cli import options as shared
 from gpumlp.cli import run_folder
 from gpumlp.cli.command import require
 from gpumlp.cli.options import option, switch
-from gpumlp.cli.output import print_json
-from gpumlp.storage import check_writable
+from gpumlp.cli.output import print_json, print_table
+from gpumlp.plots import write_png
+from gpumlp.storage import atomic_write, check_place
 
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")  # those that all competitors have
 PEERS = tuple(name for name in COMPETITORS if name != OURS)
+COLUMNS = (
+    "", "median ms", "quartiles ms", "gpumlp takes", "TFLOP/s", "of floor", "peak MB",
+    "first step s", "error",
+)  # fmt: skip
+LEGEND = """\
+gpumlp takes: the time of gpumlp over the time of this competitor, round by round.
+of floor: the time of the floor over the time of this competitor. The floor is the bare products of
+  the step, and its other bytes at the speed of a copy.
+peak MB: {peak}.
+first step s: seconds after the import, cold (nothing compiled) / warm.
+error: relative error of the first change of the parameters, compared with float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,28 +95,26 @@ def bench(options: BenchOptions) -> None:
     run_folder.check_folder(options.out)
     for file in (options.save, options.plot):
         if file is not None:
-            check_writable(file)
-    case, widths, sizes, precisions, optimizers, activations = map(
+            check_place(file)
+    case, widths, sizes, precisions, optimizers, activations, peers = map(
         shared.split_commas,
         (options.case, options.widths, options.batch_size, options.precision, options.optimizer,
-         options.activation),
+         options.activation, options.peers),
     )  # fmt: skip
     chosen = cases.choose(case, widths, list(map(int, sizes)), precisions, optimizers, activations)
-    names = known(shared.split_commas(options.peers) or list(PEERS))
+    names = known(peers or list(PEERS))
     backend = get_backend(options.backend).name
-    settings = Settings(
-        backend, names, options.rounds, options.cold, options.resume, options.minutes
-    )
+    settings = Settings(backend, names, options.rounds, options.cold, options.minutes)
     results = Results(options.out)
     if options.resume:
         results.load()
     complete, interrupted = False, False
     try:
-        complete = run.run(chosen, settings, results, lambda line: typer.echo(line, err=True))
+        complete = run(chosen, settings, results, lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         interrupted = True
-    wanted = [results.of(case, backend, one) for case in chosen for one in (OURS, *names)]
-    found = [result for result in wanted if result is not None]
+    wanted = [(case.slug, backend, one) for case in chosen for one in (OURS, *names)]
+    found = [results[key] for key in wanted if key in results]
     _report(found, options)
     if not complete:
         done = f"{len(found)} of {len(wanted)} parts are in {options.out}"
@@ -115,14 +127,55 @@ def bench(options: BenchOptions) -> None:
 
 def _report(found: list[Result], options: BenchOptions) -> None:
     """Print the results, and write the files that were asked for."""
+    content = {"results": [result.to_json() for result in found]}
     if options.json:
-        print_json(report.content(found))
+        print_json(content)
     else:
-        for line in report.table(found):
-            typer.echo(line)
+        _print_tables(found)
     if options.save is not None:
-        report.write_json(options.save, found)
+        atomic_write(options.save, f"{json.dumps(content, indent=1)}\n".encode())
     if options.plot is not None and any(result.status == TIMED for result in found):
-        from gpumlp.bench.figure import plot
+        from gpumlp.bench.figure import figure
 
-        plot(found, options.plot)
+        write_png(figure(found), options.plot)
+
+
+def _print_tables(found: list[Result]) -> None:
+    """Print a table for each case, and who was left out and why."""
+    for heading, group in groupby(found, key=_heading):
+        results = list(group)
+        timed = [r for r in results if r.status == TIMED]
+        floor = next((r for r in timed if r.competitor == FLOOR), None)
+        typer.echo(heading)
+        print_table(COLUMNS, [_row(r, floor) for r in timed])
+        for r in results:
+            if r.status != TIMED:
+                typer.echo(f"  {r.competitor}: {r.status}: {r.reason}")
+        typer.echo()
+    kinds = sorted({r.peak_of for r in found if r.status == TIMED})
+    if kinds:
+        typer.echo(LEGEND.format(peak=" or ".join(kinds)))
+
+
+def _heading(result: Result) -> str:
+    """The case, and where it ran."""
+    name = result.machine.get("gpu", {}).get("name") or result.machine.get("processor", "")
+    return f"{result.case}, on the {'GPU' if result.backend == 'cupy' else 'CPU'} ({name})"
+
+
+def _row(result: Result, floor: Result | None) -> tuple[str, ...]:
+    """The cells of a result."""
+    low, high = result.timing.quartiles
+    start = result.first_step
+    return (
+        f"  {result.competitor}",
+        f"{1e3 * result.timing.median:.3f}",
+        f"{1e3 * low:.3f} {1e3 * high:.3f}",
+        "" if result.competitor == OURS else f"{result.ours_over_this:.2f}x",
+        f"{result.tflops:.3g}",
+        # both were compared with rounds of this library that alternate with theirs
+        "" if floor is None else f"{result.ours_over_this / floor.ours_over_this:.0%}",
+        "" if result.peak_bytes is None else f"{result.peak_bytes / 1e6:.0f}",
+        " / ".join(f"{start[name]:.2f}" for name in ("cold", "warm") if name in start),
+        "" if result.error is None else f"{result.error:.1e}",
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 
 import numpy as np
 import typer
 
 import gpumlp
+from gpumlp.bench.timing import version
 from gpumlp.cli import options as shared
 from gpumlp.cli.output import print_json
 from gpumlp.io.threads import blas_name
@@ -44,7 +44,7 @@ def _installation() -> Iterator[tuple[str, str | None]]:
     yield "Python", f"{platform.python_version()} on {platform.platform()}"
     yield "NumPy", f"{np.__version__} with {blas_name()}"
     for name in OPTIONAL:
-        yield name, _version(name)
+        yield name, version(name)
     yield "CPU", gpumlp.get_backend("numpy").describe()
     try:
         yield "GPU", gpumlp.get_backend("cupy").describe()
@@ -52,10 +52,3 @@ def _installation() -> Iterator[tuple[str, str | None]]:
     except gpumlp.DeviceError as error:
         yield "GPU", f"not used: {error}"
         yield "default", "the CPU"
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

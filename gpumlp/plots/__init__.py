@@ -1,4 +1,4 @@
-"""Figures from arrays, drawn with matplotlib."""
+"""Figures from arrays. Each raises ImportError where matplotlib is not installed."""
 
 from gpumlp.plots.evaluation import confusion_figure, residual_figure
 from gpumlp.plots.figure import blank_figure, write_png

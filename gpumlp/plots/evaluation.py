@@ -32,9 +32,6 @@ def confusion_figure(
         predicted: (m,) the predicted labels.
         classes: the n class names.
         title: the title; the accuracy is added to it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     from matplotlib.colors import PowerNorm
 
@@ -87,9 +84,6 @@ def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str
         p: (m, k) the predicted values.
         name: the name of the target.
         title: the title above all panels.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     k = min(y.shape[1], OUTPUTS)
     figure = blank_figure(3.8 * k)

@@ -43,9 +43,6 @@ def history_figure(
         metric: the name of the metric. Where the history has no column of this name, its column
             "metric" is drawn and labelled with the name.
         title: the title above both panels.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     figure = blank_figure()
     cost, score = figure.subplots(1, 2)
@@ -97,9 +94,6 @@ def range_figure(
         smoothed: (n,) the smoothed losses.
         suggestion: the learning rate where `smoothed` falls most steeply, or None.
         minimum: the learning rate where `smoothed` is smallest.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     figure = blank_figure()
     axes = figure.subplots()

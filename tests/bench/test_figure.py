@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from gpumlp.bench.cases import Case
-from gpumlp.bench.figure import figure, intensity, plot
+from gpumlp.bench.figure import figure, intensity
 from gpumlp.bench.results import Result
+from gpumlp.plots import write_png
 
 CASE = Case("c", (100, 200, 50), 64)
 OURS = Result(CASE, "numpy", "gpumlp", "timed", seconds=[0.002, 0.002])
@@ -47,8 +48,8 @@ def test_roofline_points_and_roof_are_at_the_measured_speeds():
 
 def test_plot_writes_a_png_or_raises_without_times(tmp_path):
     path = tmp_path / "bench.png"
-    plot([OURS, PEER], path)  # without a floor, and so without a roof
+    write_png(figure([OURS, PEER]), path)  # without a floor, and so without a roof
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(ValueError, match="nothing was timed"):
-        plot([LOST], tmp_path / "none.png")
+        write_png(figure([LOST]), tmp_path / "none.png")
     assert [p.name for p in tmp_path.iterdir()] == ["bench.png"]

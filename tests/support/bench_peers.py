@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from gpumlp.bench.peers import Problem, Unsupported
@@ -66,8 +67,8 @@ def wrong_rate(problem):
 
 def wrong_activation(problem):
     """A step with another activation."""
-    case = dict(problem.case.to_json(), activation="gelu")
-    return Recorded(Problem(type(problem.case).from_json(case), problem.backend))
+    case = replace(problem.case, activation="gelu")
+    return Recorded(Problem(case, problem.backend))
 
 
 def wrong_seed(problem):

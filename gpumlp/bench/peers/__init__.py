@@ -1,9 +1,7 @@
-"""The competitors: what each of them offers, and where it is built.
+"""The competitors: functions of a `Problem` that return a `Step`.
 
-A competitor is a function of a `Problem` that returns a `Step`. The competitors of the table go by
-their names, every other one by "module:function", so users can add their own. A competitor runs in
-its own process, so it may change global settings there. It raises ImportError if a library is
-missing, and `Unsupported` if it cannot do the case.
+A competitor runs in its own process, so it may change global settings there. It raises ImportError
+if a library is missing, and `Unsupported` if it cannot do the case.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -37,45 +34,34 @@ COMPETITORS = {
 
 
 class NotTimed(Exception):  # noqa: N818  (a reason, not an error)
-    """The reason why a competitor is not timed. `status` is that of its `Result`."""
+    """The reason why a competitor is not timed, and the status of its `Result`."""
 
-    status = "failed"
-
-    def __init__(self, reason: str, status: str = "") -> None:
+    def __init__(self, reason: str, status: str = "failed") -> None:
         super().__init__(reason)
-        self.status = status or self.status
+        self.status = status
 
 
 class Unsupported(NotTimed):
     """The competitor cannot do the case; the message says why."""
 
-    status = "left out"
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "left out")
 
 
-@dataclass
 class Problem:
     """What a competitor is built from.
 
     Attributes:
         case: the network and how it is trained.
-        backend: "numpy" for the CPU, "cupy" for the GPU.
+        backend: "numpy" for the CPU, "cupy" for the GPU (`on_gpu`).
         x, y: the minibatch in host memory; see `Case.data`.
         drawing: seconds spent on drawing θ. They do not count as the competitor's time.
     """
 
-    case: Case
-    backend: str
-    x: HostArray = field(init=False)
-    y: HostArray = field(init=False)
-    drawing: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.x, self.y = self.case.data()
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the case runs on the GPU."""
-        return self.backend == "cupy"
+    def __init__(self, case: Case, backend: str) -> None:
+        self.case, self.backend, self.on_gpu = case, backend, backend == "cupy"
+        self.x, self.y = case.data()
+        self.drawing = 0.0
 
     def theta(self) -> Iterator[tuple[str, HostArray]]:
         """The tensors of `Case.theta`. Their time is added to `drawing`."""
@@ -123,13 +109,12 @@ class Step:
 
 
 class BareProducts(Step):
-    """The matrix products of a step and nothing else, on normal numbers.
-
-    A GPU would need less power for zeros, and so run faster.
+    """The matrix products of a step and nothing else.
 
     Args:
         case: the network.
-        normal: makes an array of so many rows and columns.
+        normal: makes an array of so many rows and columns, of normal numbers. A GPU would need less
+            power for zeros, and so run faster.
         forward: out = h Wᵀ, called with (h, W, out).
         weight_gradient: out = gzᵀ h, called with (gz, h, out).
         hidden_gradient: out = gz W, called with (gz, W, out).
@@ -159,11 +144,7 @@ class BareProducts(Step):
 
 
 def lookup(library: str, field: str, name: str, table: Mapping[str, T]) -> T:
-    """The entry of a table of functions that a library has.
-
-    Raises:
-        Unsupported: there is none.
-    """
+    """The entry of a table of what a library has, or `Unsupported`."""
     if name not in table:
         listed = ", ".join(table)
         raise Unsupported(f"the benchmark of {library} has no {field} {name}; it has: {listed}")
@@ -171,27 +152,19 @@ def lookup(library: str, field: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def builder(name: str) -> Callable[[Problem], Step]:
-    """The function that builds the competitor with this name.
-
-    Raises:
-        ImportError, AttributeError: there is no such module, or no such function in it.
-    """
+    """The function that builds the competitor with this name, from the table or module:function."""
     module, _, function = COMPETITORS.get(name, name).partition(":")
     build: Callable[[Problem], Step] = getattr(importlib.import_module(module), function)
     return build
 
 
 def known(names: list[str]) -> list[str]:
-    """The names, after a check: each is in the table or has the form "module:function".
-
-    Raises:
-        ValueError: a name is neither.
-    """
+    """The names, after a check: each is in the table or has the form "module:function"."""
     for name in names:
         if name not in COMPETITORS and ":" not in name:
-            listed = ", ".join(COMPETITORS)
             raise ValueError(
-                f"unknown peer {name!r}; known: {listed}; or name your own as module:function"
+                f"unknown peer {name!r}; known: {', '.join(COMPETITORS)}; or name your own as "
+                "module:function"
             )
     return names
 

@@ -21,7 +21,21 @@ COPY_BYTES = {"numpy": 128 << 20, "cupy": 1 << 30}  # far more than any cache ho
 COPIES = 9
 
 
-class GpumlpStep(Step):
+class OnBackend(Step):
+    """A step on a backend of this library."""
+
+    backend: Backend
+
+    def synchronize(self) -> None:
+        self.backend.synchronize()
+
+    def peak_bytes(self) -> int | None:
+        """GPU memory that the pool of CuPy has allocated; it frees none of it."""
+        cupy: Any = sys.modules.get("cupy")  # on a GPU the backend has imported it
+        return int(cupy.get_default_memory_pool().total_bytes()) if cupy else None
+
+
+class GpumlpStep(OnBackend):
     """`Trainer.step` on one minibatch."""
 
     def __init__(self, problem: Problem) -> None:
@@ -48,17 +62,11 @@ class GpumlpStep(Step):
     def run(self) -> None:
         self._trainer.step(self._batches)
 
-    def synchronize(self) -> None:
-        self.backend.synchronize()
-
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
         yield from self.net.tensors().items()
 
-    def peak_bytes(self) -> int | None:
-        return _pool_bytes()
 
-
-class Floor(BareProducts):
+class Floor(OnBackend, BareProducts):
     """The products of a step. `extra_seconds` is the time of a copy of its other bytes."""
 
     def __init__(self, problem: Problem) -> None:
@@ -80,12 +88,6 @@ class Floor(BareProducts):
         bandwidth = copy_bandwidth(backend, COPY_BYTES[backend.name])
         self.extra_seconds = problem.case.rest_bytes() / bandwidth
         self.notes = {"copy_bytes_per_second": bandwidth, "backend": backend.describe()}
-
-    def synchronize(self) -> None:
-        self.backend.synchronize()
-
-    def peak_bytes(self) -> int | None:
-        return _pool_bytes()
 
 
 def copy_bandwidth(backend: Backend, size: int) -> float:
@@ -112,18 +114,8 @@ def copy_bandwidth(backend: Backend, size: int) -> float:
 
 
 def open_backend(problem: Problem) -> Backend:
-    """The backend of the problem, in the precision of its case.
-
-    Raises:
-        Unsupported: the backend does not have this precision.
-    """
+    """The backend of the problem, in the precision of its case."""
     try:
         return get_backend(problem.backend, problem.case.precision)
     except ValueError as error:
         raise Unsupported(str(error)) from error
-
-
-def _pool_bytes() -> int | None:
-    """GPU memory that the pool of CuPy has allocated; it frees none of it."""
-    cupy: Any = sys.modules.get("cupy")  # on a GPU the backend has imported it
-    return int(cupy.get_default_memory_pool().total_bytes()) if cupy else None

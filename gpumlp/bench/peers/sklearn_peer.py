@@ -15,12 +15,12 @@ class SklearnStep(Step):
     """One step of MLPClassifier or MLPRegressor, which compute in the dtype of x."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__()
-        self.theta_type = float_type(problem.case.precision)
         from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+        super().__init__()
         case = problem.case
         _check(problem)
+        self.theta_type = float_type(case.precision)
         classifies = case.loss == "softmax_cross_entropy"
         # its squared error has a factor 1/2, and it is a sum over the outputs
         lr = case.lr if classifies else 2 * case.lr / case.widths[-1]
@@ -32,29 +32,19 @@ class SklearnStep(Step):
         )  # fmt: skip
         self._x = problem.x.astype(self.theta_type)
         self._y = problem.y[:, 0] if problem.y.ndim == 2 and problem.y.shape[1] == 1 else problem.y
-        if classifies:
-            classes = np.arange(case.widths[-1])
-            self._peer.partial_fit(self._x, self._y, classes=classes)
-        else:
-            self._peer.partial_fit(self._x, self._y)
+        known = {"classes": np.arange(case.widths[-1])} if classifies else {}
+        self._peer.partial_fit(self._x, self._y, **known)
+        views = dict(self.tensors())
         for name, value in problem.theta():
-            self._tensor(name)[...] = value.T
-
-    def _tensor(self, name: str) -> HostArray:
-        """The array with the torch name "4.weight" or "4.bias"; the weights are transposed."""
-        position, kind = name.split(".")
-        arrays = self._peer.coefs_ if kind == "weight" else self._peer.intercepts_
-        tensor: HostArray = arrays[int(position) // 2]
-        return tensor
+            views[name][...] = value
 
     def run(self) -> None:
         self._peer.partial_fit(self._x, self._y)
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
-        for i in range(len(self._peer.coefs_)):
-            for kind in ("weight", "bias"):
-                name = f"{2 * i}.{kind}"
-                yield name, np.ascontiguousarray(self._tensor(name).T)
+        for k, (W, b) in enumerate(zip(self._peer.coefs_, self._peer.intercepts_, strict=True)):
+            yield f"{2 * k}.weight", W.T
+            yield f"{2 * k}.bias", b
 
 
 def _check(problem: Problem) -> None:

@@ -18,6 +18,7 @@ from gpumlp.io.threads import blas_threads
 from gpumlp.io.types import HostArray
 
 AMP = ("bfloat16", "float16")
+LOSSES = {"softmax_cross_entropy": "cross_entropy", "squared_error": "mse_loss"}
 
 
 class TorchStep(Step):
@@ -57,11 +58,7 @@ class TorchStep(Step):
     def _forward(self, case: Case, device: str, amp: str | None) -> Callable[[Any, Any], Any]:
         """A function that returns the cost, under autocast if AMP is used."""
         torch = self._torch
-        functional = torch.nn.functional
-        loss = {
-            "softmax_cross_entropy": functional.cross_entropy,
-            "squared_error": functional.mse_loss,
-        }[case.loss]
+        loss = getattr(torch.nn.functional, LOSSES[case.loss])
 
         def cost(x: Any, y: Any) -> Any:
             amp_type = getattr(torch, amp) if amp else None
@@ -130,10 +127,7 @@ def compiled_bf16_parameters(problem: Problem) -> TorchStep:
 
 
 def _torch(problem: Problem) -> Any:
-    """The module torch, set to the precision of the case.
-
-    On the CPU torch gets as many threads as the BLAS of NumPy.
-    """
+    """The module torch, set to the precision of the case and the threads of NumPy's BLAS."""
     import torch
 
     if problem.on_gpu and not torch.cuda.is_available():
