@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpumlp.data.raw import LARGEST_INT, Raw, huge_numbers, listed, unknown_name, unreadable
+from gpumlp.data.dataset import LARGEST_INT, Raw, huge_numbers, listed, unknown_name, unreadable
 from gpumlp.data.scratch import FileMatrix, Matrix, Scratch, SelectedMatrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray

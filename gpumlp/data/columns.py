@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.raw import LARGEST_INT
+from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.raw import Raw
+from gpumlp.data.dataset import Raw
 
 
 def _mnist5k() -> Raw:

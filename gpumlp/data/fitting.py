@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.data.dataset import Dataset
-from gpumlp.data.raw import NONE, Categories, listed
+from gpumlp.data.dataset import NONE, Categories, Dataset, listed
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray

@@ -11,10 +11,9 @@ from types import MappingProxyType
 import numpy as np
 
 from gpumlp.data.arrays import read_npy, read_npz
-from gpumlp.data.dataset import Dataset
+from gpumlp.data.dataset import Dataset, Raw, listed
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.raw import Raw, listed
 from gpumlp.data.scratch import Scratch
 from gpumlp.data.tables import Table
 from gpumlp.io.chunks import chunks

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting
-from gpumlp.data.dataset import Dataset
+from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.fitting import Numbers
-from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks

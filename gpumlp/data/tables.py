@@ -10,9 +10,9 @@ import numpy as np
 
 from gpumlp.data.columns import Column, TargetColumn, is_text, problem_of
 from gpumlp.data.csv_files import CsvFile
+from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.raw import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.scratch import Scratch, Store
 from gpumlp.io.types import HostArray
 
