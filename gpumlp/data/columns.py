@@ -26,9 +26,8 @@ class Problem(NamedTuple):
     """Why a column cannot be used.
 
     Attributes:
-        kind: "decimal" or "thousands" (numbers with separators), "dates", "gaps" (most texts are
-            numbers), "text" (all texts are numbers), "words", "many" (too many different words for
-            categories), "other" (another type), "empty" (no value to learn from).
+        kind: a key of `PATTERNS`, "gaps" (most texts are numbers), "text" (all are), "words",
+            "many" (too many different words), "other" (another type) or "empty" (no values).
         examples: the texts that are not numbers, sorted; or the names of the types.
     """
 

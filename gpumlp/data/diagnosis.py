@@ -98,7 +98,6 @@ def kind_of(path: Path) -> str:
 
 
 def _explained(path: Path, kind: str, columns: list[Column], examples: list[str]) -> str:
-    """What these columns hold, their names, and the correction."""
     names = labels = [column.name for column in columns]
     options: dict[str, Any] = {}
     if kind == "decimal":

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backprop, checks
+from gpumlp.errors import needs
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP, ClassWeight
@@ -232,8 +233,6 @@ class Lbfgs:
 
 def _minimize() -> Any:
     """scipy.optimize.minimize: the one place where SciPy is imported."""
-    try:
+    with needs("fit_lbfgs needs SciPy", "sklearn"):
         from scipy.optimize import minimize
-    except ImportError as error:
-        raise ImportError('fit_lbfgs needs SciPy: pip install "gpumlp[sklearn]"') from error
     return minimize
