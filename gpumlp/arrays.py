@@ -1,7 +1,4 @@
-"""Arrays of other libraries: read without a copy where possible, and returned as the same kind.
-
-This module imports NumPy alone.  A caller who passes a tensor has already imported its library.
-"""
+"""Arrays of other libraries, which a caller has imported: read, and returned as the same kind."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Algorithms 6.3 and 6.4 of Goodfellow, Bengio and Courville, "Deep Learning" (2016).
 
-This file holds the book's two loops and nothing else.  A backend (`gpumlp.backends`) computes each
-line on its device.  Its operations are wider than the book's lines, because one pass over memory
-can do the work of several lines:
+This file holds the book's two loops and nothing else.  A backend computes each line on its device.
+Its operations are wider than the lines, because one pass over memory can do the work of several:
 
     operation            lines of the algorithm
     affine_activation    z = b + W h,  h = f(z)
@@ -13,10 +12,8 @@ can do the work of several lines:
 The backward loop is therefore the book's loop with its last line joined to the first two lines of
 the next iteration.  That line comes before ∇W, so W has been read for the last time when ∇W is
 computed, and ∇W may be added to W in place.  Rows are examples: for a minibatch, z is h Wᵀ + b,
-∇W is gzᵀ h, and ∇b is the column sums of gz.
-
-Lists are indexed by layer, 1 … L, and h[0] = x.  The book uses g for two gradients, which have two
-names here: gh = ∂J/∂h and gz = ∂J/∂z.
+∇W is gzᵀ h, and ∇b is the column sums of gz.  Lists are indexed by layer, 1 … L, and h[0] = x.
+The book's two gradients g have two names here: gh = ∂J/∂h and gz = ∂J/∂z.
 """
 
 from __future__ import annotations

@@ -85,7 +85,6 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
 
 
 def _labels(y: Array, n: int, ends: tuple[float, float], name: str) -> Array:
-    """Return integer labels 0 … n−1 as int32."""
     if y.dtype.kind not in "iub" and bool((y != np.floor(y)).any()):
         raise ValueError(
             f"{name} has values that are not whole numbers; pass labels 0 … {n - 1}, "
@@ -133,9 +132,8 @@ def example_weights(
 ) -> HostArray | None:
     """Return the weight of each example, float64 (m,), or None if all are equal.
 
-    It is the sample weight times the weight of the example's class.  If the target is a row of
-    probabilities, the class weight is the mean under them.  "balanced" gives class c the weight
-    m / (n · m_c).
+    It is the sample weight times the weight of the example's class, or the mean of these under a
+    row of probabilities.  "balanced" gives class c the weight m / (n · m_c).
     """
     m = len(y)
     weights = None
@@ -156,7 +154,6 @@ def example_weights(
 
 
 def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostArray:
-    """Return the class weight of each example, float64 (m,)."""
     if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
         raise ValueError(
             f"class_weight needs one class per example, but {loss.name} with {n} outputs has "
@@ -245,5 +242,4 @@ def positive_number(value: Any, name: str, least: float | None = None) -> float:
 
 
 def _short(value: Any) -> str:
-    """Return the value in one short line."""
     return " ".join(reprlib.repr(value).split())

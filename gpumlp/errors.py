@@ -1,8 +1,10 @@
-"""Our own errors, besides ValueError and TypeError, and the warning for earlier names."""
+"""Our own errors, besides ValueError and TypeError, and what several modules say alike."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -21,6 +23,15 @@ class CheckpointError(ValueError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without a full stop; its type if there is none."""
     return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def needs(purpose: str, extra: str) -> Iterator[None]:
+    """Around imports of an optional library: the ImportError says which extra to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f'{purpose}: pip install "gpumlp[{extra}]"') from error
 
 
 def renamed(old: str, new: str) -> property:

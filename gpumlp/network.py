@@ -211,8 +211,8 @@ class MLP:
     def save(self, path: storage.PathLike, extra: Mapping[str, Any] | None = None) -> None:
         """Write θ and the settings to a safetensors file.  A crash leaves the old file or the new.
 
-        The tensors have the names that `tensors` returns.  The metadata has the settings,
-        the tensors' SHA-256, and `extra`, a mapping of JSON types: see `gpumlp.storage.load_extra`.
+        The metadata has the settings, the SHA-256 of `tensors()`, and `extra`, a mapping of JSON
+        types, which `gpumlp.storage.load_extra` reads.
         """
         storage.save_network(path, self.config(), self.tensors(), extra)
 
@@ -282,7 +282,6 @@ class MLP:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the network on a backend of the same name."""
         vars(self).update(state, backend=get_backend(*state["backend"]))
         self._allocate()
         self.assign(state["theta"])

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpumlp.errors import CheckpointError
+from gpumlp.errors import CheckpointError, needs
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import HostArray
 
@@ -222,8 +222,6 @@ def _json(path: PathLike, text: str) -> dict[str, Any]:
 
 def _safetensors(what: str) -> Any:
     """Return safetensors.numpy.  This is the only place that imports it."""
-    try:
+    with needs(f"to {what} files, run", "files"):
         import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(f'to {what} files, run: pip install "gpumlp[files]"') from error
     return safetensors.numpy

@@ -18,6 +18,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp._version import __version__
+from gpumlp.errors import needs
 from gpumlp.io.types import HostVector
 from gpumlp.storage import atomic_write
 from gpumlp.training.callbacks import check_rate
@@ -130,10 +131,8 @@ class TensorBoard(Callback):
         """Open an event file."""
         if self.lr_every:
             check_rate("TensorBoard(lr_every=…)", trainer)
-        try:
+        with needs("for TensorBoard", "tracking"):
             from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ImportError('for TensorBoard: pip install "gpumlp[tracking]"') from error
         # the file's name has the time in seconds: a second fit in this second would overwrite it
         suffix = f".{time.time_ns() % 10**9:09d}"
         folder, first = str(self.folder), trainer.steps + 1
@@ -205,12 +204,10 @@ class MLflow(Callback):
 
     def on_fit_begin(self, trainer: Training) -> None:
         """Start a run and log the settings, or continue the run of a resumed fit."""
-        try:
+        with needs("for MLflow", "tracking"):
             from mlflow import MlflowClient
             from mlflow.entities import Param
             from mlflow.exceptions import MlflowException
-        except ImportError as error:
-            raise ImportError('for MLflow: pip install "gpumlp[tracking]"') from error
         try:
             client = MlflowClient(self.uri)
             found = client.get_experiment_by_name(self.experiment)

@@ -130,9 +130,9 @@ class ReduceOnPlateau(Callback):
         patience: int = 10,
         *,
         min_delta: float = 0.0,
+        mode: str = "auto",
         min_lr: float = 0.0,
         cooldown: int = 0,
-        mode: str = "auto",
     ) -> None:
         self._monitor = Monitor(monitor, mode, min_delta)
         self.factor = checks.positive_number(factor, "factor")

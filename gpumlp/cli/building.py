@@ -18,7 +18,7 @@ from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas
 from gpumlp.cli.output import describe
 from gpumlp.cli.run_folder import nearest
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
-from gpumlp.data.raw import listed
+from gpumlp.data.dataset import listed
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss, Optimizer
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP

@@ -16,7 +16,7 @@ from gpumlp.cli import options as shared
 from gpumlp.cli.options import argument, option
 from gpumlp.cli.output import print_json
 from gpumlp.data import Preparation
-from gpumlp.data.raw import listed
+from gpumlp.data.dataset import listed
 from gpumlp.errors import CheckpointError
 from gpumlp.network import MLP
 

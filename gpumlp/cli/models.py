@@ -10,7 +10,7 @@ import typer
 
 from gpumlp import data as datasets
 from gpumlp.data import Dataset, Preparation
-from gpumlp.data.raw import listed
+from gpumlp.data.dataset import listed
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpumlp.data.raw import LARGEST_INT, Raw, huge_numbers, listed, unknown_name, unreadable
+from gpumlp.data.dataset import LARGEST_INT, Raw, huge_numbers, listed, unknown_name, unreadable
 from gpumlp.data.scratch import FileMatrix, Matrix, Scratch, SelectedMatrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -27,10 +27,8 @@ def read_npz(
     """Read the arrays x (or X) and y (or Y) of a .npz file; a `target` is another name for y.
 
     x's columns are called `features`, or x0, x1, … The target is read if it is `labelled`;
-    `scratch` decides whether x is in memory or in a file.
-
-    Raises:
-        ValueError, TypeError: the file is damaged, or its arrays cannot be used.
+    `scratch` decides whether x is in memory or in a file. Raises ValueError or TypeError if the
+    file is damaged, or its arrays cannot be used.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -129,7 +127,6 @@ def _open(file: BinaryIO) -> Matrix:
 
 
 def _check_rows(path: Path, x: Matrix, name: str) -> None:
-    """Raise unless x is a matrix of real numbers."""
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{path}: {name} has dtype {x.dtype}; save real numbers")
     if x.ndim != 2:

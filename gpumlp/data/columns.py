@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.raw import LARGEST_INT
+from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
@@ -26,9 +26,8 @@ class Problem(NamedTuple):
     """Why a column cannot be used.
 
     Attributes:
-        kind: "decimal" or "thousands" (numbers with separators), "dates", "gaps" (most texts are
-            numbers), "text" (all texts are numbers), "words", "many" (too many different words for
-            categories), "other" (another type), "empty" (no value to learn from).
+        kind: a key of `PATTERNS`, "gaps" (most texts are numbers), "text" (all are), "words",
+            "many" (too many different words), "other" (another type) or "empty" (no values).
         examples: the texts that are not numbers, sorted; or the names of the types.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.raw import unreadable
+from gpumlp.data.dataset import unreadable
 
 DELIMITERS = ",;\t|"
 BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inferred from all of it

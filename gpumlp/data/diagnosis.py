@@ -9,7 +9,7 @@ from typing import Any
 
 from gpumlp.data.columns import MOST_WORDS, Column, TargetColumn, problem_of
 from gpumlp.data.csv_files import delimiter
-from gpumlp.data.raw import huge_numbers, listed
+from gpumlp.data.dataset import huge_numbers, listed
 
 MORE = 8  # the most columns or texts that a line of pandas names
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
@@ -98,7 +98,6 @@ def kind_of(path: Path) -> str:
 
 
 def _explained(path: Path, kind: str, columns: list[Column], examples: list[str]) -> str:
-    """What these columns hold, their names, and the correction."""
     names = labels = [column.name for column in columns]
     options: dict[str, Any] = {}
     if kind == "decimal":

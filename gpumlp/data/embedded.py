@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.raw import Raw
+from gpumlp.data.dataset import Raw
+from gpumlp.errors import needs
 
 
 def _mnist5k() -> Raw:
@@ -32,11 +33,8 @@ def _sklearn(loader: str, largest: float | None = None) -> Raw:
 
 
 def _library(module: str, distribution: str) -> Any:
-    try:
+    with needs(f"this data set is part of {distribution}", "cli"):
         return importlib.import_module(module)
-    except ImportError as error:
-        need = f'this data set is part of {distribution}: pip install "gpumlp[cli]"'
-        raise ImportError(need) from error
 
 
 EMBEDDED: MappingProxyType[str, Callable[[], Raw]] = MappingProxyType(

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.data.dataset import Dataset
-from gpumlp.data.raw import NONE, Categories, listed
+from gpumlp.data.dataset import NONE, Categories, Dataset, listed
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -37,10 +36,9 @@ class Statistics(NamedTuple):
     category_counts: Mapping[str, HostArray]
 
     def moments(self, names: Sequence[str]) -> tuple[Numbers, Numbers]:
-        """Mean and standard deviation of each column; for a constant column its value and 1.
+        """Mean and standard deviation of each column, named `names`; its value and 1 if constant.
 
-        Raises:
-            ValueError: float64 cannot represent the moments of a column.
+        Raises ValueError if float64 cannot represent them.
         """
         constant = (self.low == self.high) | (self.present == 0)
         mean = np.where(constant, np.where(self.present, self.low, 0), self.mean)

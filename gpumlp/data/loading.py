@@ -11,10 +11,9 @@ from types import MappingProxyType
 import numpy as np
 
 from gpumlp.data.arrays import read_npy, read_npz
-from gpumlp.data.dataset import Dataset
+from gpumlp.data.dataset import Dataset, Raw, listed
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.raw import Raw, listed
 from gpumlp.data.scratch import Scratch
 from gpumlp.data.tables import Table
 from gpumlp.io.chunks import chunks
@@ -86,11 +85,7 @@ def pieces(
 ) -> Iterator[Dataset]:
     """The data set of `load` with a model's preparation, some rows at a time.
 
-    labelled: whether targets are wanted; otherwise y is empty.
-
-    Raises:
-        FileNotFoundError, ValueError, TypeError, ImportError, OSError: as `load`, when the piece
-            is reached.
+    y is empty unless the data is `labelled`. Raises as `load`, when the piece is reached.
     """
     target = target or like.target
     parts: Iterable[Raw]
@@ -119,7 +114,6 @@ def _read(
     source: Source, target: str | None, like: Preparation | None, labelled: bool,
     categorical: Collection[str], scratch: Scratch,
 ) -> tuple[str, Raw]:  # fmt: skip
-    """The name of the data set and its contents."""
     name = os.fspath(source)
     if categorical and _suffix(source) not in TABLES:
         raise ValueError(f"{name} has no columns with names; leave out --categorical")
@@ -233,7 +227,6 @@ def _labels(
 
 
 def _values(name: str, y: HostArray, words: tuple[str, ...] | None) -> HostArray:
-    """Targets of a regression."""
     if words or y.dtype.kind not in "fiub":
         some = listed(sorted(words)[:3] if words else np.unique(y)[:3])
         raise TypeError(

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting
-from gpumlp.data.dataset import Dataset
+from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.fitting import Numbers
-from gpumlp.data.raw import Categories, listed
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
@@ -151,8 +150,7 @@ class Preparation:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
 
         These are unknown categories, and missing values if training had none in the column.
-
-        x: features as `load_inputs` and `pieces` give them for this model.
+        `load_inputs` and `pieces` give x.
         """
         holes = np.array([name in self.holes for name in self.features])
         counts: HostArray = np.where(holes, 0, np.isnan(x).sum(axis=0))
@@ -166,8 +164,7 @@ class Preparation:
     ) -> HostArray:
         """`inputs` for x (m, n) of any size, in the network's dtype; in a mapped file if large.
 
-        Raises:
-            ValueError, OSError: values exceed the dtype; or as `inputs` and `Scratch.file`.
+        Raises ValueError if values exceed the dtype, and otherwise as `inputs` and `Scratch.file`.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
         for rows in chunks(x):
@@ -213,11 +210,7 @@ class Preparation:
 
     @classmethod
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`, for the contents `extra` of the file `path`.
-
-        Raises:
-            CheckpointError: the file does not describe its data.
-        """
+        """The inverse of `to_json`, for the contents `extra` of a file; raises as `load`."""
         try:
             older: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
             data = older | extra["data"]
@@ -242,10 +235,7 @@ class Preparation:
         )
 
     def _positions(self, name: str, words: Sequence[str]) -> HostArray:
-        """The input of the column for each word, for any other word and for a missing value.
-
-        It is −1 if there is none.
-        """
+        """The column's input for each word, any other word and a missing value; −1 if none."""
         at = {word: i for i, word in enumerate(self.categories[name])}
         rest = len(at) if name in self.others else -1
         return np.array([*(at.get(word, rest) for word in words), rest, -1])

@@ -44,12 +44,10 @@ Matrix = HostArray | LazyMatrix
 
 
 class FileMatrix(LazyMatrix):
-    """Rows (m, n) of a file.
+    """Rows (m, n) of a file, from byte `offset` on; with `columns_first` column after column.
 
-    The rows are read, not mapped: pages of a mapped file would count as the process's memory.
-
-    The file is open for reading, and is closed when this object is no longer used. The rows begin
-    at byte `offset`. With `columns_first` the file stores column after column.
+    They are read, not mapped: pages of a mapped file would count as the process's memory. The open
+    file is closed when this object is no longer used.
     """
 
     def __init__(

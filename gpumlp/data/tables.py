@@ -10,10 +10,11 @@ import numpy as np
 
 from gpumlp.data.columns import Column, TargetColumn, is_text, problem_of
 from gpumlp.data.csv_files import CsvFile
+from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.raw import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.scratch import Scratch, Store
+from gpumlp.errors import needs
 from gpumlp.io.types import HostArray
 
 PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
@@ -27,7 +28,8 @@ class Table:
     their values look like.
 
     Raises:
-        ValueError, TypeError: the file is damaged, or columns are missing.
+        ValueError, TypeError: the file is damaged, columns are missing, or a column holds neither
+            numbers nor categories.
         ImportError: pyarrow is missing.
     """
 
@@ -35,7 +37,9 @@ class Table:
         self, path: Path, target: str | None, like: Preparation | None, labelled: bool,
         categorical: Collection[str] = (),
     ) -> None:  # fmt: skip
-        _require_pyarrow(path)
+        with needs(f"to read .{kind_of(path)} files", "cli"):
+            import pyarrow.csv
+            import pyarrow.parquet  # noqa: F401
         self._path, self._for_model = path, like is not None
         self._file = (ParquetFile if kind_of(path) == "parquet" else CsvFile)(path)
         names = self._file.names
@@ -70,11 +74,7 @@ class Table:
             yield Raw(x, self._features, y, tuple(words) if words else None, self._known)
 
     def raw(self, scratch: Scratch) -> Raw:
-        """The whole table; `scratch` decides whether x is in memory or in a file.
-
-        Raises:
-            ValueError, TypeError: a column holds neither numbers nor categories.
-        """
+        """The whole table; `scratch` decides whether x is in memory or in a file."""
         store, y = self._collect(scratch)
         mixed = [c.name for c in (*self._columns, self._target) if c is not None and c.mixed]
         if mixed and isinstance(self._file, CsvFile):  # the blocks of a column differ in type
@@ -114,7 +114,6 @@ class Table:
             yield x, None if target is None else target.values(table.column(target.name))
 
     def _check(self) -> None:
-        """Raise if what was read cannot be used."""
         check_columns(self._path, self._columns)
         if self._target is not None:
             check_target(self._path, self._target)
@@ -151,14 +150,6 @@ class ParquetFile:
     def rows(self, first: int) -> int:
         """The number of rows."""
         return int(self._file.metadata.num_rows)
-
-
-def _require_pyarrow(path: Path) -> None:
-    try:
-        import pyarrow.csv
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f'to read .{kind_of(path)} files: pip install "gpumlp[cli]"') from error
 
 
 def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:

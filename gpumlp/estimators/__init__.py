@@ -1,11 +1,9 @@
 """Estimators with scikit-learn's conventions: `MLPClassifier` and `MLPRegressor`."""
 
-try:
+from gpumlp.errors import needs
+
+with needs("gpumlp.estimators needs scikit-learn", "sklearn"):
     import sklearn  # noqa: F401  (raises here, once, for all modules of this folder)
-except ImportError as error:
-    raise ImportError(
-        'gpumlp.estimators needs scikit-learn: pip install "gpumlp[sklearn]"'
-    ) from error
 
 from gpumlp.estimators.classifier import MLPClassifier
 from gpumlp.estimators.regressor import MLPRegressor

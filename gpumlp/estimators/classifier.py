@@ -54,18 +54,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         verbose: whether to print each epoch's numbers.
         warm_start: whether `fit` continues from the parameters of the last fit.
         momentum, nesterovs_momentum: momentum of sgd; 0 is plain gradient descent.
-        early_stopping: use a share of the data for validation, unless `fit` got X_val, and end with
-            the parameters of the epoch with the best score.
-        validation_fraction: that share.
+        early_stopping, validation_fraction: whether to validate on this share of the data, unless
+            `fit` got X_val, and to end with the parameters of the epoch with the best score.
         beta_1, beta_2, epsilon: constants of adam and adamw.
         n_iter_no_change: see tol.
         max_fun: the largest number of evaluations of loss and gradient by lbfgs.
         output_activation: activation of the last layer; "auto" is the identity, or softmax for a
             loss of probabilities.
         regularizer: a name or an entry of `gpumlp.REGULARIZERS`, which replaces alpha.
-        initializer: initializer of the weights, as in `gpumlp.MLP`.  The default starts with small
-            weights, which generalise better on small data sets than those of None.  For a deep
-            network pass None.
+        initializer: as in `gpumlp.MLP`.  The small weights of the default generalise better on
+            small data sets than those of None.  For a deep network pass None.
         clip_norm: the largest norm of the gradient that a step uses.
         scoring: the validation score: the name of a scorer, or ``scorer(estimator, X, y)``; None is
             the share of examples with all labels right.
@@ -146,7 +144,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return as_kind_of(np.log(self._probabilities(self._predicted(X))), X)
 
     def __sklearn_tags__(self) -> Any:
-        """Declare that an example may have several labels."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
@@ -180,7 +177,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return y, np.eye(len(self.classes_), dtype=np.int8)[codes]
 
     def _loss_entry(self) -> Loss:
-        """Return the loss; "auto" depends on the number of classes."""
         name = self.loss
         if name == "auto":
             binary = self._multilabel or len(self.classes_) <= 2

@@ -111,11 +111,9 @@ def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float
 
 
 class EpochLog(Callback):
-    """Append each epoch to the estimator's curves, and stop by scikit-learn's rule.
+    """Append each epoch to the curves of the estimator e, and stop by the rule of `tol`.
 
-    Training stops after more than `n_iter_no_change` epochs in which the loss or, with early
-    stopping, the validation score has not improved by `tol`.  The curves and best values of the
-    estimator e may be those of earlier fits.  `unit` is that of `settings.loss_unit`.
+    The curves and best values may be those of earlier fits.  `unit`: see `settings.loss_unit`.
     """
 
     def __init__(self, e: Any, unit: float) -> None:

@@ -1,9 +1,7 @@
 """Activations f: h = f(z), and what back-propagation needs of them.
 
 An elementwise entry has f and its derivative: gz = gh ⊙ f'(z).  A row-wise entry has f and the
-product with its Jacobian: gz = Jᵀ gh.  `reads` names the arrays that the derivative is computed
-from: "z", the pre-activation; "h", the output; both, "zh"; or neither, "".  Arrays that it does not
-read are not stored.
+product with its Jacobian: gz = Jᵀ gh.
 """
 
 from __future__ import annotations
@@ -26,7 +24,8 @@ class Activation(Entry):
         f: ``f(z, **params) -> h``; elementwise, or over the last axis if `vjp` is given.
         df: ``df(z, h, **params) -> f'(z)``, elementwise; None if `vjp` is given.
         vjp: ``vjp(z, h, gh, **params) -> gz`` for a row-wise f, else None.
-        reads: which of "z" and "h" the derivative reads.
+        reads: the arrays that the derivative is computed from, which are therefore stored: "z", the
+            pre-activation; "h", the output; "zh", both; or "".
         cuda_f: the expression of f in `z`.
         cuda_df: the expression of f' in those of `z` and `h` that `reads` names.
         cuda_file: for a row-wise f, the file in `kernels/` with its `forward` and `vjp`.

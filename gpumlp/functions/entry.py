@@ -22,8 +22,8 @@ Array = Any
 class Entry:
     """A named function with its parameters; subclasses add the NumPy and CUDA expressions.
 
-    Both expressions use the parameters by name: NumPy as keyword arguments, CUDA as constants.  All
-    values in CUDA expressions are `real`: double for float64 networks, float for all others.
+    NumPy expressions get the parameters as keyword arguments, CUDA's as constants of their names.
+    All values in CUDA are `real`: double for float64 networks, float for all others.
 
     Attributes:
         name: the name in tables, files and error messages.

@@ -1,7 +1,4 @@
-"""Initialisers of W (n_out, n_in); biases start at zero.
-
-They draw on the host in float64, so that all backends and precisions start from the same numbers.
-"""
+"""Initialisers of W, drawn on the host in float64, the same for all backends and precisions."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """Losses L(ŷ, y): the value of each example and the gradient ∇_ŷ L.
 
-An elementwise entry has both for one output.  The loss of an example is their mean over its
-outputs or, if `total` is set, their sum.  A row-wise entry reads a whole row of ŷ.  In the NumPy
-expressions y has the shape of ŷ: integer labels become rows of zeros and a one.
-
-`link` computes from ŷ what `predict` returns.  Cross-entropies take logits, so Algorithm 6.4 does
-not need to pair the last activation with the loss.
+An elementwise entry has both for one output; the loss of an example is their mean over its outputs.
+In the NumPy expressions y has the shape of ŷ: integer labels become rows of zeros and a one.
+Cross-entropies take logits, so Algorithm 6.4 does not need to pair the last activation with the
+loss.
 """
 
 from __future__ import annotations

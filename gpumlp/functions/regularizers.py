@@ -14,7 +14,8 @@ from gpumlp.functions.entry import Array, Entry, table
 class Regularizer(Entry):
     """One regulariser, with NumPy and CUDA expressions side by side.
 
-    Ω(0) and its gradient there must be 0, because the flat θ has padding.
+    Ω(0) and its gradient there must be 0, because the flat θ has padding.  The parameter "biases"
+    is the strength for biases, relative to weights: 1 treats both equally, 0 excludes biases.
 
     Attributes:
         omega: ``omega(theta, **params)``: λΩ of each parameter, elementwise.
@@ -22,9 +23,6 @@ class Regularizer(Entry):
         cuda_omega: the expression of λΩ in `theta`.
         cuda_gradient: the expression of its derivative in `theta`.
         decay: ``decay(**params)``: λ if the derivative is λθ, else None; None if it never is.
-
-    The parameter "biases" is the strength for biases, relative to weights: 1 treats both equally, 0
-    excludes biases.
     """
 
     omega: Callable[..., Array]

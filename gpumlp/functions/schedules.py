@@ -14,8 +14,8 @@ class Schedule(Entry):
     """One schedule.
 
     Attributes:
-        factor: ``factor(t, steps, **params)``: the factor of the base learning rate at step t of
-            `steps`.  It depends on nothing else, so a resumed run continues in the same way.
+        factor: ``factor(t, steps, **params)``, of the base learning rate at step t of `steps`; it
+            depends on nothing else, so a resumed run continues in the same way.
     """
 
     factor: Callable[..., float]

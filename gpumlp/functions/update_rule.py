@@ -1,14 +1,11 @@
 """Optimizer: a rule that moves one parameter θ by its gradient g, elementwise over the flat θ.
 
 A rule reads and writes θ and its slots in place.  If θ, g and the slots are 0, they must stay 0,
-because the flat buffer has padding.  Numbers that depend only on the step number, such as Adam's
-bias corrections, are computed once per step on the host by `scalars`.
+because the flat buffer has padding.
 
 The CUDA rule has the same statements over the references `theta` and the slots' names.  It can read
 `g`, `lr`, the scalars, the entry's parameters and, for a parameter p, one_minus_p, all `real`.
-
 In groups of parameters, `lr` is that of the group, and so is a parameter named weight_decay.
-Muon has two kinds of rules: `orthogonal` moves the hidden layers' matrices, `rule` all other θ.
 """
 
 from __future__ import annotations
@@ -38,7 +35,8 @@ class Optimizer(Entry):
         rule: ``rule(theta, g, lr, **slots, **scalars, **params)``, in place; g may be overwritten.
         cuda_rule: the same in CUDA statements.
         slots: names of the state of each parameter; all are zero at first.
-        scalars: ``scalars(t, **params)``: numbers that depend only on the step t = 1, 2, …
+        scalars: ``scalars(t, **params)``: numbers that depend only on the step t = 1, 2, …, such
+            as Adam's bias corrections, computed once per step on the host.
         scalar_names: the names that `scalars` returns, in order.
         lr: the default learning rate.
         fold: the array to which the product that computes g of the weights may add it, which is

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gpumlp._version import __version__
 from gpumlp.checks import positive_int
 from gpumlp.data import Preparation
+from gpumlp.errors import needs
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, check_names, graph_inputs, network_inputs
 from gpumlp.network import MLP
@@ -41,9 +42,8 @@ def export_onnx(
 
     θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
     the network's settings, and with a preparation the features, the target and the classes, as
-    JSON. An activation becomes the operator of its name if the opset and the dtype have it. All
-    others, the user's own too, become their NumPy expression, node by node. erf is computed in
-    float32, as onnxruntime has no other.
+    JSON. An activation becomes the operator of its name if the opset and the dtype have it, else
+    its NumPy expression. erf is computed in float32, as onnxruntime has no other.
 
     Args:
         net: the network, on any backend.
@@ -51,9 +51,7 @@ def export_onnx(
             written to "PATH.data".
         opset: the version of the operators, at least 13; it determines the IR version.
         link: apply the loss's link to ŷ: softmax, sigmoid or exp; otherwise the output is ŷ.
-        preparation: how `gpumlp train` prepared the data. The graph then fills missing values
-            (NaN), makes the inputs for categories, standardises, and with `link` returns the names
-            of the labels, or values in the target's unit.
+        preparation: how `gpumlp train` prepared the data; the graph does the same.
 
     Raises:
         ValueError: an activation, the opset or the preparation cannot be exported.
@@ -82,7 +80,6 @@ def export_onnx(
 def _network(
     net: MLP, opset: int, link: bool, preparation: Preparation | None
 ) -> tuple[Graph, Signature]:
-    """The graph and its outputs."""
     tensors = net.tensors()
     graph = Graph(tensors["0.weight"].dtype, opset)
     h = "x" if preparation is None else network_inputs(graph, preparation, net.widths[0])
@@ -180,10 +177,7 @@ def _write(model: Any, path: Path) -> None:
 
 
 def _onnx() -> Any:
-    """The onnx library."""
-    try:
+    with needs("to export", "onnx"):
         import onnx
         import onnx.external_data_helper
-    except ImportError as error:
-        raise ImportError('to export: pip install "gpumlp[onnx]"') from error
     return onnx

@@ -1,8 +1,7 @@
 """ONNX graphs: nodes, constants, and activations as ONNX operators or as their NumPy expressions.
 
-An activation without an operator of its own is traced: its NumPy function f is called with a symbol
-in place of an array, and each NumPy function that f calls adds a node. So every activation that is
-written with NumPy's elementwise functions can be exported, a user's own too.
+An activation without an operator of its own, a user's too, is traced: its NumPy function f is
+called with a symbol in place of an array, and each NumPy function that f calls adds a node.
 """
 
 from __future__ import annotations

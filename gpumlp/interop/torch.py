@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-try:
+from gpumlp.errors import needs
+
+with needs("gpumlp.interop.torch needs PyTorch", "torch"):
     import torch
-except ImportError as error:
-    raise ImportError('gpumlp.interop.torch needs PyTorch: pip install "gpumlp[torch]"') from error
 from torch import Tensor, nn
 
 from gpumlp import checks
@@ -139,13 +139,13 @@ class FusedMLP(nn.Sequential):
     """``torch.nn.Sequential(Linear, activation, …, Linear)`` with one operator for each layer.
 
     Parameters, `state_dict`, initial weights and results are those of the Sequential; optimizers,
-    deepcopy, pickle, `to`, `torch.compile` and `torch.export` work in the same way. A Linear and
-    the activation after it are computed together if the activation is in `gpumlp.ACTIVATIONS`. Any
-    other module, and a Linear with hooks or a parametrization, is called unchanged.
+    deepcopy, pickle, `to`, `torch.compile` and `torch.export` work in the same way. A Linear and an
+    activation of `gpumlp.ACTIVATIONS` after it are computed together. Any other module, and a
+    Linear with hooks or a parametrization, is called unchanged.
 
-    On a CPU, NumPy computes the matrix products. On a GPU the kernels run on torch's current
-    stream, in tf32 if ``torch.set_float32_matmul_precision`` allows it. Every stream that was ever
-    used needs 64 MiB of workspace.
+    On a GPU the kernels run on torch's current stream, in tf32 if
+    ``torch.set_float32_matmul_precision`` allows it, with 64 MiB of workspace for every stream that
+    was ever used.
 
     Args:
         widths: n_0, …, n_L: inputs, hidden layers, outputs.

@@ -194,7 +194,6 @@ def from_torch(
 
 
 def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
-    """The Linears, and the activation after each."""
     linears: list[Any] = []
     functions: list[Activation | None] = []
     for name, part in module.named_modules(remove_duplicate=False):

@@ -1,9 +1,8 @@
 """Backend operations as torch operators: a layer and cross-entropy, each with its backward.
 
-An operator computes on the device of its tensors: on a CPU with the NumPy backend, on a GPU with
-the CUDA backend on torch's current stream. DLPack shares the tensors' memory, so that they are not
-copied. The NumPy backend has no 16-bit arithmetic: on a CPU 16-bit tensors are computed in float32,
-and the results are rounded.
+An operator computes on the memory of its tensors: on a CPU with the NumPy backend, on a GPU with
+the CUDA backend on torch's current stream. On a CPU 16-bit tensors are computed in float32, and the
+results are rounded.
 """
 
 # torch makes the schemas from the annotations: these are no strings, and the lists are of `typing`

@@ -7,6 +7,7 @@ import os
 import warnings
 from typing import Any
 
+from gpumlp.errors import needs
 from gpumlp.storage import atomic_write
 
 # Okabe and Ito's blue and vermilion, which colour-blind readers can distinguish
@@ -20,10 +21,8 @@ def blank_figure(height: float = 3.8, width: float = 9.6) -> Any:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
+    with needs("for plots", "cli"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('for plots: pip install "gpumlp[cli]"') from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backprop, checks
+from gpumlp.errors import needs
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP, ClassWeight
@@ -91,10 +92,8 @@ def fit_lbfgs(
         "maxfun": checks.positive_int(max_fun, "max_fun"),
     }
     hooks = checked(callbacks)
-    try:
+    with needs("fit_lbfgs needs SciPy", "sklearn"):
         from scipy.optimize import minimize
-    except ImportError as error:
-        raise ImportError('fit_lbfgs needs SciPy: pip install "gpumlp[sklearn]"') from error
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
     validated = Examples.of_validation(net, validation, rows=CHUNK)

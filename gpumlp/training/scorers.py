@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.errors import needs
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 
@@ -107,12 +108,10 @@ def scorer(name: str, loss: Loss) -> Scorer:
         ValueError: there is no scorer of this name; the message suggests a similar one.
         ImportError: scikit-learn is not installed.
     """
-    try:
+    with needs(f"for metric={name!r}", "sklearn"):
         from sklearn.metrics import get_scorer
 
         known = names()
-    except ImportError as error:
-        raise ImportError(f'for metric={name!r}: pip install "gpumlp[sklearn]"') from error
     if name not in known:
         close = difflib.get_close_matches(name, ["auto", *known], n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

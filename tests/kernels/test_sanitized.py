@@ -28,8 +28,8 @@ FILES += [  # launches of the backend, on memory without spare bytes at its end
     "tests/backends/cuda/test_networks.py::test_twenty_steps_of_adamw",
     "tests/backends/cuda/test_networks.py::test_widths_and_minibatches",
 ]
-# ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type, all kernels with barriers, and
-# the update of a whole θ
+# ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type, all kernels with barriers,
+# and the update of a whole θ
 ONLY = {
     "address,undefined": "",
     "thread": "float32 and (every or update or penalty or norm or mean_weights or test_softmax) "
