@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 
@@ -16,10 +16,9 @@ from gpumlp import data as datasets
 from gpumlp.cli import options as shared
 from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas
 from gpumlp.cli.output import describe
-from gpumlp.cli.run_folder import nearest
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
 from gpumlp.data.dataset import listed
-from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss, Optimizer
+from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
 from gpumlp.training import Trainer
@@ -30,8 +29,11 @@ DECAYING = [name for name, entry in OPTIMIZERS.items() if "weight_decay" in entr
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Which data to train on, and how it is split and prepared."""
+class TrainingOptions:
+    """The options of the data, the network and the training step.
+
+    A field with the name of an argument of `Trainer` is passed to it, also one of a subclass.
+    """
 
     data: str = shared.data("mnist5k")
     target: str | None = shared.target()
@@ -76,17 +78,6 @@ class DataOptions:
         0, "N", "Random seed of the split, the initial weights and the shuffles.", min=0,
         max=2**32 - 1,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions(DataOptions):
-    """The options of the network and of the training step, after those of the data.
-
-    A field with the name of an argument of `Trainer` is passed to it, also one of a subclass.
-    """
-
-    API_NAMES: ClassVar[dict[str, str]] = {"smoothing": "label_smoothing"}
-
     hidden: str = option(
         "256,256", "WIDTHS", "Widths of the hidden layers, or none for a linear model."
     )
@@ -127,7 +118,7 @@ class TrainingOptions(DataOptions):
         "Multiply the learning rate by X and the weight decay by Y for a group of parameters: "
         f"{', '.join(GROUPS)}.  Examples: biases:decay=0, first:lr=0.1.  This option can be "
         "repeated.",
-        autocompletion=shared.completing(f"{name}:" for name in GROUPS),
+        autocompletion=shared.completing([f"{name}:" for name in GROUPS]),
     )  # fmt: skip
     clip_norm: float | None = option(
         None, "X", "Scale a gradient with a norm above X down to norm X."
@@ -193,16 +184,12 @@ class Built:
 def build(options: TrainingOptions, out: Path) -> Built:
     """Load the data, and make the network and the trainer.
 
-    Options that do not depend on the data are checked before it is read.
-
-    Args:
-        options: those of train or find-lr.
-        out: the folder of temporary files, or one of its parents that exists, without --scratch.
+    Options that do not depend on the data are checked before it is read.  Without --scratch, the
+    temporary files are in the folder `out`, or in the nearest of its parents that exists.
     """
     check_impute(options.impute)
     trainer_settings = _trainer_settings(options)
-    hidden = options.hidden.strip().lower()
-    linear = hidden in ("none", "")
+    linear = options.hidden.strip().lower() in ("none", "")
     widths = [] if linear else parse_widths(options.hidden, "--hidden", "256,256 or none")
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
@@ -210,7 +197,8 @@ def build(options: TrainingOptions, out: Path) -> Built:
     settings = {name: getattr(options, name) for name in ("precision", "backend", "seed")}
     Trainer(MLP([1, 1], **settings), **trainer_settings)
 
-    scratch = Scratch(options.scratch or nearest(out), options.stream)
+    nearest = next(each for each in (out, *out.absolute().parents) if each.is_dir())
+    scratch = Scratch(options.scratch or nearest, options.stream)
     dataset = datasets.load(
         options.data, options.target, options.task,
         categorical=split_commas(options.categorical), scratch=scratch,
@@ -237,21 +225,17 @@ def _trainer_settings(options: TrainingOptions) -> dict[str, Any]:
     chosen = inspect.signature(Trainer).parameters.keys() & vars(options).keys()
     rule = lookup(OPTIMIZERS, "optimizer", options.optimizer)
     groups = parse_groups(options.group or ())
-    if options.weight_decay is not None:
-        _check_decay(rule, "--weight-decay")
-        rule = rule.set(weight_decay=options.weight_decay)
-    for name, group in groups.items():
-        if group.decay != 1:
-            _check_decay(rule, f"--group {name}:decay={group.decay:g}")
-    return {name: getattr(options, name) for name in chosen} | {"optimizer": rule, "groups": groups}
-
-
-def _check_decay(rule: Optimizer, flag: str) -> None:
-    if "weight_decay" not in rule.params:
+    flags = ["--weight-decay"] if options.weight_decay is not None else []
+    decays = {name: group.decay for name, group in groups.items() if group.decay != 1}
+    flags += [f"--group {name}:decay={decay:g}" for name, decay in decays.items()]
+    if flags and "weight_decay" not in rule.params:
         raise ValueError(
-            f"{flag}: {rule.name} has no weight decay; use --l2, or --optimizer "
+            f"{flags[0]}: {rule.name} has no weight decay; use --l2, or --optimizer "
             f"{' or '.join(DECAYING)}"
         )
+    if options.weight_decay is not None:
+        rule = rule.set(weight_decay=options.weight_decay)
+    return {name: getattr(options, name) for name in chosen} | {"optimizer": rule, "groups": groups}
 
 
 def _loss(dataset: Dataset, name: str | None, smoothing: float | None) -> Loss:

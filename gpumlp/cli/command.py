@@ -23,6 +23,8 @@ USER_ERRORS = (  # errors that the user can fix
 )  # fmt: skip
 # UsageError of click, or of the copy of click in newer versions of typer
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+# arguments of the Python API whose option has another name
+API_NAMES = {"smoothing": "label_smoothing", "factor": "plateau_factor", "preparation": "raw"}
 # advice of the Python API that no option can follow
 NOT_AN_OPTION = re.compile(r',?( or)? data="stream"( for large data)?|, or None\b')
 
@@ -86,14 +88,13 @@ def name_options(message: str, options: type) -> str:
 
     `batch_size=16` becomes --batch-size 16, `resume=False` "leave out --resume". A bare name is an
     option only where it cannot be an ordinary word: it has an underscore, or stands before "must"
-    or after "lower" or "smaller". `API_NAMES` of the dataclass maps other names of the API. A
-    message that begins with an option is the command's own and stays.
+    or after "lower" or "smaller".
     """
-    if message.startswith("--"):
+    if message.startswith("--"):  # the command's own
         return message
     types, default = kinds(options), {field.name: field.default for field in fields(options)}
     names = {name: name for name in types if name not in ("data", "model")}
-    names |= getattr(options, "API_NAMES", {})
+    names |= {api: name for api, name in API_NAMES.items() if name in types}
     any_name = rf"(?<![\w'\"-])({'|'.join(names)})"
 
     def setting(found: re.Match[str]) -> str:

@@ -46,11 +46,7 @@ from_file = partial(
 
 
 def write(path: Path, command: str, options: Any) -> None:
-    """Write the options of a run as a file for --config.
-
-    Options without a value are left out. Defaults are written, because a later version may have
-    other defaults.
-    """
+    """Write the options of a run, also defaults: a later version may have other defaults."""
     lines = [f"# gpumlp {gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
     for key, name in keys(type(options)).items():
         value = getattr(options, name)
@@ -111,11 +107,7 @@ def _values(context: typer.Context, path: Path) -> dict[str, Any]:
 
 
 def _as_on_command_line(kind: type, value: Any) -> Any:
-    """The value as the command line would give it, or None if it has another type.
-
-    A list is text with commas, as in hidden = [256, 256], or the values of an option that can be
-    repeated.
-    """
+    """The value as the command line would give it, [8, 4] as "8,4"; None for another type."""
     if kind is list:
         texts = value if isinstance(value, list) else [value]
         return texts if all(isinstance(text, str) for text in texts) else None

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import typer
 
-from gpumlp.cli import models, output
 from gpumlp.cli import options as shared
+from gpumlp.cli import output
 from gpumlp.cli.options import option
+from gpumlp.cli.predict import load_model, prepared_parts
 from gpumlp.data import Dataset, Preparation
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
@@ -43,16 +44,16 @@ def evaluate(options: EvaluateOptions) -> None:
     model was trained on.
     """
     picture = Picture(options.plot)
-    net, known = models.load(options.model, options.backend)
+    net, known = load_model(options.model, options.backend)
     measures = Measures(net, known)
-    for part, x in models.parts(options.data, known, options.target):
+    for part, x in prepared_parts(options.data, known, options.target):
         picture.add(part, measures.add(part, x))
     picture.draw()
-    cost, metrics = measures.cost(), measures.metrics()
+    results = measures.results()
     if options.json:
-        result = {output.METRIC_KEYS.get(name, name): value for name, value in metrics.items()}
+        result = {output.METRIC_KEYS.get(name, name): value for name, value in results.items()}
         about = output.describe(part.name, measures.examples, known, net)
-        output.print_json({**about, "result": {"cost": cost, **result}})
+        output.print_json({**about, "result": result})
         return
     target = f"{len(known.classes)} classes" if known.classes else "real target"
     typer.echo(
@@ -61,7 +62,7 @@ def evaluate(options: EvaluateOptions) -> None:
     )
     typer.echo(repr(net))
     unit = "" if known.y_shift is None else " (of the standardised target)"
-    shown = {f"cost{unit}": cost, **metrics}
+    shown = {f"cost{unit}": results.pop("cost"), **results}
     width = max(map(len, shown)) + 2
     for name, value in shown.items():
         typer.echo(f"{name:<{width}}{value:.6g}")
@@ -90,15 +91,13 @@ class Measures:
         self.examples += len(x)
         return p
 
-    def cost(self) -> float:
-        """J = L + λΩ(θ)."""
-        return self._cost / self.examples + self._net.penalty()
-
-    def metrics(self) -> dict[str, float]:
-        """The value of each metric."""
+    def results(self) -> dict[str, float]:
+        """The cost J = L + λΩ(θ), and each metric."""
+        cost = self._cost / self.examples + self._net.penalty()
         if self._preparation.classes:
-            return {"accuracy": self._right / self.examples}
+            return {"cost": cost, "accuracy": self._right / self.examples}
         return {
+            "cost": cost,
             "R²": r2_of_sums(self._residual, self._total),
             "RMSE": float(np.sqrt(self._residual.mean() / self.examples)),
             "MAE": float(self._absolute.mean() / self.examples),
@@ -116,11 +115,7 @@ class Measures:
 
 
 class Picture:
-    """A figure of a model's predictions, which are added part by part.
-
-    Args:
-        path: the .png file, checked before any prediction is computed; None for no figure.
-    """
+    """A figure of a model's predictions, which are added part by part; none if `path` is None."""
 
     def __init__(self, path: Path | None) -> None:
         output.check_plot(path)
@@ -145,9 +140,9 @@ class Picture:
                 f"--plot: {count} of {len(p)} predictions are not finite and cannot be drawn; "
                 "leave out --plot, or look for inputs far from those of the training data"
             )
-        name, classes = self._last.name, self._last.classes
-        if classes:
-            figure = confusion_figure(y, p, classes, name)
+        last = self._last
+        if last.classes:
+            figure = confusion_figure(y, p, last.classes, last.name)
         else:
-            figure = residual_figure(y, p, self._last.target or "target", name)
+            figure = residual_figure(y, p, last.target or "target", last.name)
         write_png(figure, self._path)

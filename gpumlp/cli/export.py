@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import typer
@@ -26,8 +26,6 @@ SUFFIXES = (".onnx", ".safetensors", ".npz")
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """The options of export."""
-
-    API_NAMES: ClassVar[dict[str, str]] = {"preparation": "raw"}
 
     model: Path = shared.model()
     out: Path = argument(
@@ -64,10 +62,8 @@ def export(options: ExportOptions) -> None:
         )
     storage.check_place(out)
     net, preparation = _load(options.model)
-    if kind == ".onnx":
-        content = _write_onnx(net, preparation, options)
-    else:
-        content = _write_tensors(out, net)
+    is_onnx = kind == ".onnx"
+    content = _write_onnx(net, preparation, options) if is_onnx else _write_tensors(net, out)
     if options.json:
         print_json({"file": str(out), **content})
         return
@@ -88,9 +84,8 @@ def _load(model: Path) -> tuple[MLP, Preparation | None]:
             f"{model} does not say its activations; load it in Python, gpumlp.MLP.load(…, "
             "activation=…), and pass that to gpumlp.interop.onnx.export_onnx"
         )
-    extra = storage.load_extra(model)
-    net = MLP.load(model, "numpy")
-    return net, Preparation.from_json(model, extra) if "data" in extra else None
+    known = "data" in storage.load_extra(model)
+    return MLP.load(model, "numpy"), Preparation.load(model) if known else None
 
 
 def _write_onnx(
@@ -111,23 +106,23 @@ def _write_onnx(
     return {
         "opset": made.opset_import[0].version,
         "ir_version": made.ir_version,
-        "inputs": {value.name: _shape(value) for value in made.graph.input},
-        "outputs": {value.name: _shape(value) for value in made.graph.output},
+        "inputs": _shapes(made.graph.input),
+        "outputs": _shapes(made.graph.output),
         "raw": used is not None,
     }
 
 
-def _write_tensors(out: Path, net: MLP) -> dict[str, Any]:
+def _shapes(values: Iterable[Any]) -> dict[str, list[int | str]]:
+    dimensions = {value.name: value.type.tensor_type.shape.dim for value in values}
+    return {name: [d.dim_param or d.dim_value for d in each] for name, each in dimensions.items()}
+
+
+def _write_tensors(net: MLP, out: Path) -> dict[str, Any]:
     """Write θ with the names that torch uses, and nothing else."""
     tensors: dict[str, Any] = net.tensors()
     if out.suffix.lower() == ".npz":
-        binary = io.BytesIO()
-        np.savez(binary, **tensors)
-        storage.atomic_write(out, binary.getvalue())
+        with storage.replacing(out) as file:
+            np.savez(file, **tensors)
     else:
         storage.write(out, tensors, {"format": "pt"}, digest=False)  # like torch
     return {"tensors": {name: list(tensor.shape) for name, tensor in tensors.items()}}
-
-
-def _shape(value: Any) -> list[int | str]:
-    return [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]

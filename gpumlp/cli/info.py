@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,25 +29,19 @@ class InfoOptions:
 
 def info(options: InfoOptions) -> None:
     """Show versions and devices, and why the GPU is or is not used."""
-    found = dict(_installation())
+    found = {
+        "gpumlp": gpumlp.__version__,
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "NumPy": f"{np.__version__} with {blas_name()}",
+        **{name: version(name) for name in OPTIONAL},
+        "CPU": gpumlp.get_backend("numpy").describe(),
+    }
+    try:
+        found |= {"GPU": gpumlp.get_backend("cupy").describe(), "default": "the GPU"}
+    except gpumlp.DeviceError as error:
+        found |= {"GPU": f"not used: {error}", "default": "the CPU"}
     if options.json:
         print_json(found)
         return
     for name, text in found.items():
         typer.echo(f"{name:<14}{text or 'not installed'}")
-
-
-def _installation() -> Iterator[tuple[str, str | None]]:
-    """The names and versions of what gpumlp runs on, and the backends."""
-    yield "gpumlp", gpumlp.__version__
-    yield "Python", f"{platform.python_version()} on {platform.platform()}"
-    yield "NumPy", f"{np.__version__} with {blas_name()}"
-    for name in OPTIONAL:
-        yield name, version(name)
-    yield "CPU", gpumlp.get_backend("numpy").describe()
-    try:
-        yield "GPU", gpumlp.get_backend("cupy").describe()
-        yield "default", "the GPU"
-    except gpumlp.DeviceError as error:
-        yield "GPU", f"not used: {error}"
-        yield "default", "the CPU"

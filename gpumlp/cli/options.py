@@ -11,7 +11,7 @@ which values it has.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, field, fields
 from functools import partial
 from typing import Any
@@ -26,24 +26,17 @@ PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
 def option(
-    default: Any, metavar: str | None, help: str, names: Iterable[str] = (), *flags: str,
+    default: Any, metavar: str | None, help: str, names: Collection[str] = (), *flags: str,
     declare: Callable[..., Any] = typer.Option, **settings: Any,
 ) -> Any:  # fmt: skip
-    """A field of a dataclass of options.
+    """A field of a dataclass of options; the default MISSING is for a required argument.
 
-    Args:
-        default: the value if the option is not given; MISSING for a required argument.
-        metavar: the name of the value in the help.
-        help: what the option means. {names} is replaced by all names.
-        names: what a shell completes.
-        flags: how the option is written, if not like the field.
-        declare: typer.Option, or typer.Argument for a value without a flag.
-        settings: more arguments of `declare`.
+    A shell completes `names`, and they replace {names} in the help.  `flags` are for an option that
+    is not written like the field.
     """
-    known = list(names)
-    if known:
-        help = help.format(names=", ".join(known))
-        settings.setdefault("autocompletion", completing(known))
+    if names:
+        help = help.format(names=", ".join(names))
+        settings.setdefault("autocompletion", completing(names))
     declared = declare(*flags, metavar=metavar, help=help, **settings)
     return field(default=default, metadata={"declared": declared})
 
@@ -67,16 +60,12 @@ def kinds(options: type) -> dict[str, type]:
     return found
 
 
-def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """A function for `autocompletion`: the names that begin with the typed text.
-
-    In a list with commas, the last part is completed.
-    """
-    known = list(names)
+def completing(names: Collection[str]) -> Callable[[str], list[str]]:
+    """A function for `autocompletion`: completes the last part of a list with commas."""
 
     def complete(incomplete: str) -> list[str]:
         done, comma, last = incomplete.rpartition(",")
-        return [f"{done}{comma}{name}" for name in known if name.startswith(last)]
+        return [f"{done}{comma}{name}" for name in names if name.startswith(last)]
 
     return complete
 

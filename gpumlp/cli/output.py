@@ -21,7 +21,6 @@ from gpumlp.network import MLP
 from gpumlp.plots import blank_figure
 from gpumlp.storage import check_place
 
-UNLIMITED = 10_000  # characters in a line of a table, so that nothing is wrapped or cut off
 METRIC_KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # name for people → key in JSON
 
 
@@ -31,19 +30,14 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
-    """Print a table without borders.
-
-    Args:
-        columns: the heads; a head may have several lines.
-        rows: the cells of each row.
-        left: the number of columns that are aligned to the left; the others to the right.
-    """
+    """Print a table without borders; its first `left` columns are aligned to the left."""
     table = Table(box=None, pad_edge=False)
     for j, name in enumerate(columns):
         table.add_column(name, justify="left" if j < left else "right", vertical="bottom")
     for row in rows:
         table.add_row(*row)
-    Console(width=UNLIMITED, markup=False, highlight=False, emoji=False).print(table)
+    # in a line of 10,000 characters, nothing is wrapped or cut off
+    Console(width=10_000, markup=False, highlight=False, emoji=False).print(table)
 
 
 def describe(name: str, examples: int, known: Dataset | Preparation, net: MLP) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""gpumlp predict: a model's predictions on stdout, or in a .csv, .parquet or .npy file."""
+"""gpumlp predict: a model's predictions on stdout, or in a .csv, .parquet or .npy file.
+
+Evaluate also loads its model and the parts of its data here.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import sys
@@ -12,11 +16,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
+import typer
 
-from gpumlp.cli import models, output
+from gpumlp import data as datasets
 from gpumlp.cli import options as shared
+from gpumlp.cli import output
 from gpumlp.cli.options import option, switch
+from gpumlp.data import Dataset, Preparation
+from gpumlp.data.dataset import listed
 from gpumlp.io.types import HostArray
+from gpumlp.network import MLP
 from gpumlp.storage import replacing
 
 Classes = tuple[str, ...] | None
@@ -47,24 +56,55 @@ def predict(options: PredictOptions) -> None:
     out = options.out
     if out is not None and out.suffix.lower() not in FORMATS:
         raise ValueError(f"--out must end in .csv, .parquet or .npy, got {out}")
-    net, preparation = models.load(options.model, options.backend)
-    examples = 0
+    net, preparation = load_model(options.model, options.backend)
+    classes, examples = preparation.classes, 0
 
     def predictions() -> Iterator[HostArray]:
         nonlocal examples
-        for _, x in models.parts(options.data, preparation, labelled=False):
+        for _, x in prepared_parts(options.data, preparation, labelled=False):
             yield preparation.outputs(net.predict(x))
             examples += len(x)
 
     if out is not None:
-        write(out, predictions(), preparation.classes)
+        write(out, predictions(), classes)
         if options.json:
             output.print_json({"file": str(out), "examples": examples})
     elif options.json:
-        _print_json(predictions(), preparation.classes)
+        _print_json(predictions(), classes)
     else:
-        _check_encoding(preparation.classes)
-        _write_lines(sys.stdout, predictions(), preparation.classes)
+        encoding = sys.stdout.encoding or "utf-8"
+        for name in classes or ():
+            if name.encode(encoding, "replace").decode(encoding) != name:  # ? for a letter
+                raise ValueError(
+                    f"the class {name!r} cannot be written in {encoding}; use --out FILE"
+                )
+        _write_lines(sys.stdout, predictions(), classes)
+
+
+def load_model(path: Path, backend: str) -> tuple[MLP, Preparation]:
+    """The network and the preparation in a file that `gpumlp train` wrote."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return MLP.load(path, backend), Preparation.load(path)
+
+
+def prepared_parts(
+    data: str, preparation: Preparation, target: str | None = None, *, labelled: bool = True
+) -> Iterator[tuple[Dataset, HostArray]]:
+    """The parts of a data set, see `data.pieces`, each with the network's inputs.
+
+    At the end, print on stderr which columns have values of a kind that the training data did not
+    have: the model can only guess what they mean.
+    """
+    unseen = np.zeros(len(preparation.features), np.int64)
+    for part in datasets.pieces(data, preparation, target, labelled=labelled):
+        unseen += preparation.unseen_counts(part.x[:])
+        yield part, preparation.inputs(part.x[:])
+    counts = zip(preparation.features, unseen.tolist(), strict=True)
+    columns = [f"{name} ({count})" for name, count in counts if count]
+    if columns:
+        what = "columns with missing values or categories that the training data did not have"
+        typer.echo(f"{what}: {listed(columns)}", err=True)
 
 
 def write(out: Path, parts: Iterable[HostArray], classes: Classes) -> None:
@@ -81,7 +121,6 @@ def columns(classes: Classes, width: int) -> list[str]:
 
 
 def _print_json(parts: Iterable[HostArray], classes: Classes) -> None:
-    """Print a line for each example: its label and the probabilities, or its value or values."""
     for row in chain.from_iterable(p.tolist() for p in parts):
         if classes:
             label = classes[row.index(max(row))]
@@ -98,7 +137,6 @@ def _write_csv(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> 
 
 
 def _write_lines(text: TextIO, parts: Iterable[HostArray], classes: Classes) -> None:
-    """Write a line for each example: its label and the probabilities, or its value or values."""
     rows = csv.writer(text, lineterminator="\n")
     for i, p in enumerate(parts):
         if i == 0:
@@ -114,41 +152,34 @@ def _write_parquet(file: BinaryIO, parts: Iterable[HostArray], classes: Classes)
     import pyarrow as pa
     import pyarrow.parquet
 
-    def table(p: HostArray) -> Any:
-        arrays = [pa.array(column) for column in p.T.copy()]
-        if classes:
-            arrays.insert(0, pa.array(classes, pa.string()).take(pa.array(p.argmax(axis=1))))
-        return pa.table(arrays, columns(classes, p.shape[1]))
-
-    tables = map(table, parts)
-    first = next(tables)
-    with pyarrow.parquet.ParquetWriter(file, first.schema) as writer:
-        for each in chain([first], tables):
-            writer.write_table(each)
+    writer: Any = None
+    with contextlib.ExitStack() as stack:
+        for p in parts:
+            arrays = [pa.array(column) for column in p.T.copy()]
+            if classes:
+                arrays.insert(0, pa.array(classes, pa.string()).take(pa.array(p.argmax(axis=1))))
+            table = pa.table(arrays, columns(classes, p.shape[1]))
+            if writer is None:
+                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema))
+            writer.write_table(table)
+            del p, arrays, table  # before the next part is computed
 
 
 def _write_npy(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
-    """The header reserves space for the number of rows, which is known only at the end."""
-
     def write_header(*shape: int) -> None:
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
 
-    rows = 0
+    rows = width = 0
     for p in parts:
         if rows == 0:
-            write_header(0, p.shape[1])
+            width = p.shape[1]
+            write_header(0, width)  # it reserves space for the number of rows
         file.write(np.ascontiguousarray(p, "<f8").data)
         rows += len(p)
+        del p  # before the next part is computed
     file.seek(0)
-    write_header(rows, p.shape[1])
+    write_header(rows, width)
 
 
 FORMATS = {".csv": _write_csv, ".parquet": _write_parquet, ".npy": _write_npy}
-
-
-def _check_encoding(classes: Classes) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    for name in classes or ():
-        if name.encode(encoding, "replace").decode(encoding) != name:  # ? would replace a letter
-            raise ValueError(f"the class {name!r} cannot be written in {encoding}; use --out FILE")

@@ -30,11 +30,6 @@ def check_folder(path: Path) -> None:
             raise ValueError(f"--out must be a folder, but {each} is a file; choose another name")
 
 
-def nearest(path: Path) -> Path:
-    """The path, or the first of its parents, that is a folder."""
-    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
-
-
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[Path]:
     """The folder.  It is created where it is missing, and removed again if it stays empty."""
@@ -65,13 +60,14 @@ def print_earlier_run(path: Path, resume: bool, tensorboard: bool) -> None:
         typer.echo(f"replacing the files of an earlier run in {path}{unchanged}", err=True)
 
 
-def write(path: Path, net: MLP, preparation: Preparation, history: History, name: str) -> None:
+def write(path: Path, net: MLP, preparation: Preparation, history: History, data: str) -> None:
     """Write model.safetensors, history.json and history.png into the folder."""
     net.save(path / "model.safetensors", extra={"data": preparation.to_json()})
     atomic_write(path / "history.json", history.to_json().encode())
-    title = f"{name}: {'-'.join(map(str, net.widths))}, {net.precision}"
-    names = [metric_name(net) if column == "metric" else column for column in _metrics(history)]
-    plot_history(history, path / "history.png", metric=names[0], title=title)
+    title = f"{data}: {'-'.join(map(str, net.widths))}, {net.precision}"
+    first = _metrics(history)[0]
+    name = metric_name(net) if first == "metric" else first
+    plot_history(history, path / "history.png", metric=name, title=title)
 
 
 def print_history(history: History, net: MLP) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import typer
 
@@ -36,8 +36,6 @@ def complete_metric(incomplete: str) -> list[str]:
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(TrainingOptions):
     """The options of train."""
-
-    API_NAMES: ClassVar[dict[str, str]] = TrainingOptions.API_NAMES | {"factor": "plateau_factor"}
 
     epochs: int = option(20, "N", "Number of passes over the training data.", min=1)
     lr: float | None = option(None, "X", "Base learning rate.  [default: the optimizer's own]")
@@ -109,9 +107,9 @@ def train(options: TrainOptions) -> None:
     require("matplotlib", "safetensors", "sklearn", "tqdm")
     if options.out is not None:
         run_folder.check_folder(options.out)
-    metric = _metrics(options)
-    early_stopping, hooks = _watching(options, metric)
-    watched: Any = {"early_stopping": early_stopping, "metric": metric, "train_metric": True}
+    metrics = _metrics(options)
+    early_stopping, hooks = _watching(options, metrics)
+    watched: Any = {"early_stopping": early_stopping, "metric": metrics, "train_metric": True}
     built = build(options, options.out or Path("runs"))
     validation, net = built.validation, built.net
     built.print(quiet=options.quiet or options.json)
@@ -152,11 +150,9 @@ def _print_memory(built: Built, memory: Memory, as_json: bool) -> None:
         typer.echo(memory)
 
 
-def _metrics(options: TrainOptions) -> str | list[str]:
+def _metrics(options: TrainOptions) -> list[str]:
     """The argument `metric` of `Trainer.fit`, checked."""
-    if options.metric is None:
-        return "auto"
-    names = shared.split_commas(options.metric)
+    names = shared.split_commas("auto" if options.metric is None else options.metric)
     if not names:
         raise ValueError(
             f"--metric must be names such as f1_macro,roc_auc_ovr, got {options.metric!r}"
@@ -169,22 +165,22 @@ def _metrics(options: TrainOptions) -> str | list[str]:
 
 
 def _watching(
-    options: TrainOptions, metric: str | list[str]
+    options: TrainOptions, metrics: list[str]
 ) -> tuple[EarlyStopping | None, list[Callback]]:
     """Early stopping for --patience, and a callback for --plateau; both watch --monitor."""
-    patience, plateau = options.patience, options.plateau
+    patience, plateau, factor = options.patience, options.plateau, options.plateau_factor
     if options.monitor is not None and patience is None and plateau is None:
         raise ValueError("--monitor is for --patience and --plateau; add one of them")
-    if options.plateau_factor is not None and plateau is None:
+    if factor is not None and plateau is None:
         raise ValueError("--plateau-factor is for --plateau; add --plateau EPOCHS")
     column = options.monitor or "val_cost"
     if patience is not None or plateau is not None:
-        _check_monitor(options, column, [metric] if isinstance(metric, str) else metric)
-    stopping = None if patience is None else EarlyStopping(patience, monitor=column)
+        _check_monitor(options, column, metrics)
+    stopping = EarlyStopping(patience, monitor=column) if patience else None
     if plateau is None:
         return stopping, []
-    factor: Any = {} if options.plateau_factor is None else {"factor": options.plateau_factor}
-    return stopping, [callbacks.ReduceOnPlateau(column, patience=plateau, **factor)]
+    settings: Any = {} if factor is None else {"factor": factor}
+    return stopping, [callbacks.ReduceOnPlateau(column, patience=plateau, **settings)]
 
 
 def _check_monitor(options: TrainOptions, column: str, metrics: list[str]) -> None:

@@ -72,25 +72,19 @@ def tune(options: TuneOptions) -> None:
 
 def _network(options: TuneOptions) -> MLP:
     """The network of the file or of the options, on the GPU."""
-    names = ("activation", "precision")
-    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
-    settings = {name: value for name, value in settings.items() if value is not None}
     if (options.model is None) == (options.widths is None):
         raise ValueError("give a MODEL file, or the widths of a network: --widths 784,1024,1024,10")
-    _check_device()
-    if options.model is not None:
-        return MLP.load(options.model, "cupy", **settings)
-    widths = shared.parse_widths(options.widths or "", "--widths", "784,256,10")
-    return MLP(widths, **settings, backend="cupy")
-
-
-def _check_device() -> None:
-    """Raise if there is no GPU; the advice to use another backend would not help here."""
     try:
         open_device()
-    except DeviceError as error:
+    except DeviceError as error:  # which may advise to use another backend
         message = str(error).removesuffix(f", {OR_NUMPY}")
         raise DeviceError(f"tune measures products on a GPU: {message}") from error
+    given: dict[str, Any] = {"activation": options.activation, "precision": options.precision}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.model is not None:
+        return MLP.load(options.model, "cupy", **given)
+    widths = shared.parse_widths(options.widths or "", "--widths", "784,256,10")
+    return MLP(widths, **given, backend="cupy")
 
 
 def _measure(net: MLP, options: TuneOptions) -> Tuner:
@@ -98,21 +92,12 @@ def _measure(net: MLP, options: TuneOptions) -> Tuner:
     tuner = open_device().tuner
     tuner.measuring = tuner.steps = True
     tuner.again = options.again
-    rng, m = np.random.default_rng(0), 2 * options.batch_size
-    x, y = rng.standard_normal((m, net.widths[0])), _targets(net, m, rng)
+    rng, m, n = np.random.default_rng(0), 2 * options.batch_size, net.widths[-1]
+    x = rng.standard_normal((m, net.widths[0]))
+    # all losses but those of classes accept 0 and 1
+    y = rng.integers(n, size=m) if net.loss.target == "class" else rng.integers(2, size=(m, n))
     Trainer(net, options.optimizer, batch_size=options.batch_size).fit(x, y, 1, progress=False)
-    tuner.steps = False
     return tuner
-
-
-def _targets(net: MLP, m: int, rng: np.random.Generator) -> Any:
-    """Targets that the network's loss accepts."""
-    n = net.widths[-1]
-    if net.loss.target == "class":
-        return rng.integers(0, n, m)
-    if net.loss.target == "real":
-        return rng.standard_normal((m, n))
-    return rng.integers(0, 2, (m, n))  # 0 and 1 are also counts
 
 
 def _row(gemm: Gemm, choice: Choice) -> dict[str, Any]:

@@ -1,15 +1,20 @@
 """A data set, and ways to run the commands, for the tests of the command line."""
 
 import csv
+import functools
 import io
 import json
 
 import numpy as np
+import typer.testing
 from typer.testing import CliRunner
 
 import gpumlp
 from gpumlp.cli.app import app
 from gpumlp.data import load, split
+
+# `CliRunner.invoke` would make all commands of the application anew, which takes most of its time
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 RNG = np.random.default_rng(11)
 M = 150
