@@ -91,7 +91,9 @@ def fit_lbfgs(
         "ftol": min(SLOW, tol**2),
         "maxfun": checks.positive_int(max_fun, "max_fun"),
     }
-    hooks, minimize = checked(callbacks), _minimize()
+    with needs("fit_lbfgs needs SciPy", "sklearn"):
+        from scipy.optimize import minimize
+    hooks = checked(callbacks)
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
     validated = Examples.of_validation(net, validation, rows=CHUNK)
@@ -229,10 +231,3 @@ class Lbfgs:
         backend = self.net.backend
         backend.asarray(theta, out=self.net.theta.flat)
         backend.synchronize()
-
-
-def _minimize() -> Any:
-    """scipy.optimize.minimize: the one place where SciPy is imported."""
-    with needs("fit_lbfgs needs SciPy", "sklearn"):
-        from scipy.optimize import minimize
-    return minimize
