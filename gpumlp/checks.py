@@ -62,8 +62,7 @@ def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
 def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y") -> Array:
     """Return the targets y as the loss reads them: integer labels (m,) as int32, or values (m, n).
 
-    A column (m,) becomes (m, 1).  Raises if the shape, dtype or range is wrong, or a value is not
-    finite.
+    A column (m,) becomes (m, 1).  Raises if shape, dtype or range is wrong, or values not finite.
     """
     names = f" (encode class names as 0 … {n - 1})" if loss.target == "class" else ""
     y = real_array(backend, y, name, f"pass numbers{names}")

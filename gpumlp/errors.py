@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +24,12 @@ class CheckpointError(ValueError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without a full stop; its type if there is none."""
     return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """Return "did you mean 'price'? " for a known name similar to `name`; "" if there is none."""
+    close = difflib.get_close_matches(name, list(known), n=most)
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
 @contextmanager

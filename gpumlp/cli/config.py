@@ -6,7 +6,6 @@ command's options says which keys there are and which type each value has.
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from dataclasses import fields
@@ -19,6 +18,7 @@ import typer
 import gpumlp
 from gpumlp.cli.command import USAGE_ERROR
 from gpumlp.cli.options import kinds, option
+from gpumlp.errors import did_you_mean
 from gpumlp.storage import atomic_write
 
 # options that only change what is shown, or how a run starts: run.toml leaves them out
@@ -89,8 +89,7 @@ def _values(context: typer.Context, path: Path) -> dict[str, Any]:
         if key not in known:
             if key in only_of_train:
                 continue
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(key, known)
             raise USAGE_ERROR(f"{path}: unknown key {written!r}; {hint}known: {', '.join(known)}")
         name = known[key]
         if name in values:

@@ -48,10 +48,9 @@ def problem_of(counts: Mapping[str, int]) -> Problem:
 
 
 class Column:
-    """A feature column that is read in pieces, and statistics of the pieces so far.
+    """The feature column `name`, read in pieces, and statistics of the pieces so far.
 
     Args:
-        name: of the column.
         declared: the column holds categories, whatever its values look like.
         known: the categories of a model, which no word can be added to; None to collect them.
         for_model: a trained model reads the column; without `known` it must hold numbers.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.data.scratch import Matrix, select_rows
-from gpumlp.errors import first_line
+from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
 
 LARGEST_INT = 2**53  # float64 represents every whole number up to this one
@@ -166,8 +165,7 @@ def listed(names: Iterable[Any], most: int = 8) -> str:
 def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -> str:
     """FILE has no column 'prise'; did you mean 'price'? It has: …"""
     names = [str(n) for n in names]
-    close = difflib.get_close_matches(name, names, n=2)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    hint = did_you_mean(name, names, most=2)
     return f"{path} has no {what} {name!r}; {hint}it has: {listed(names)}"
 
 

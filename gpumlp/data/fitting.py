@@ -115,8 +115,8 @@ def select_categories(
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """The categories with an input of their own, sorted, by column; and the columns with others.
 
-    A column has at most the `most` frequent of its categories, among equally frequent ones the
-    first by name, and only those that occur `least` times or more.
+    These are the `most` frequent of a column, the first by name of equally frequent ones, if they
+    occur `least` times or more.
     """
     selected, with_others = {}, []
     for name, words in train.categories.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch
 from gpumlp.data.tables import Table
+from gpumlp.errors import did_you_mean
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
@@ -74,8 +74,7 @@ def load(
 def load_inputs(source: Source, like: Preparation) -> HostArray:
     """Load the features (m, n) that a model takes, from a source as in `load`, without a target.
 
-    A column of categories holds positions in the model's list; unknown categories have the position
-    after the last.
+    Categories are positions in the model's list; unknown ones have the position after the last.
     """
     return _read(source, like.target, like, False, (), Scratch(stream=False))[1].x[:]
 
@@ -147,10 +146,8 @@ def _suffix(source: Source) -> str:
 def _path(name: str) -> Path:
     path = Path(name)
     if _suffix(path) not in (*TABLES, *ARRAYS):
-        close = difflib.get_close_matches(name, EMBEDDED, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(
-            f"unknown data {name!r}; {hint}known: {', '.join(EMBEDDED)}, "
+            f"unknown data {name!r}; {did_you_mean(name, EMBEDDED)}known: {', '.join(EMBEDDED)}, "
             f"or a file {', '.join((*TABLES, *ARRAYS))}"
         )
     if not path.is_file():

@@ -150,7 +150,6 @@ class Preparation:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
 
         These are unknown categories, and missing values if training had none in the column.
-        `load_inputs` and `pieces` give x.
         """
         holes = np.array([name in self.holes for name in self.features])
         counts: HostArray = np.where(holes, 0, np.isnan(x).sum(axis=0))

@@ -28,10 +28,9 @@ from gpumlp.training import Callback, History
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """A multilayer perceptron with scikit-learn's methods.
+    """A multilayer perceptron with scikit-learn's methods; what depends on y is abstract.
 
-    The fields are the parameters that both estimators have; `MLPClassifier` documents them.  What
-    depends on y is left to the abstract methods.
+    The fields are the parameters that both estimators have; `MLPClassifier` documents them.
     """
 
     solver: str | Optimizer = "adam"

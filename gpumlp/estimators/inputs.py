@@ -66,8 +66,7 @@ class FitData:
 def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tuple[Any, Any]:
     """Return X and y, checked as scikit-learn does; X may be the backend's array, or sparse.
 
-    `reset` notes the number and the names of the features for the estimator e; else they are
-    compared.
+    `reset` notes the features' number and names in the estimator e; else they are compared.
     """
     how = {"multi_output": True, "y_numeric": is_regressor(e)}
     X, y = features(e, X, backend, reset=reset, y=host(y, "y"), **how)

@@ -98,10 +98,9 @@ def _activation(f: Any) -> Activation:
 
 
 def loss_unit(loss: Loss, n: int) -> float:
-    """Return scikit-learn's loss of an example over ours.
+    """Return scikit-learn's loss of an example, a sum over n outputs or half of it, over ours.
 
-    scikit-learn adds up the losses of the n outputs and halves squared errors.  With J in this
-    unit, alpha, tol, epsilon, sgd's learning rate and loss_ mean the same as there.
+    With J in this unit, alpha, tol, epsilon, sgd's learning rate and loss_ mean the same as there.
     """
     return (0.5 if loss.name == "squared_error" else 1.0) / loss.output_scale(n)
 

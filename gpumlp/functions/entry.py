@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import numbers
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from gpumlp.errors import renamed
+from gpumlp.errors import did_you_mean, renamed
 
 Array = Any
 """numpy.ndarray of a floating dtype.  NumPy annotates most arithmetic on arrays as Any too."""
@@ -142,8 +141,7 @@ def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E
     if isinstance(asked, str):
         if asked in known:
             return known[asked]
-        close = difflib.get_close_matches(asked, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(asked, known)
         raise ValueError(f"unknown {what} {asked!r}; {hint}known: {', '.join(known)}")
     kind: type[E] = type(next(iter(known.values())))
     if not isinstance(asked, kind):

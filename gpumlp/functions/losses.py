@@ -2,8 +2,7 @@
 
 An elementwise entry has both for one output; the loss of an example is their mean over its outputs.
 In the NumPy expressions y has the shape of ŷ: integer labels become rows of zeros and a one.
-Cross-entropies take logits, so Algorithm 6.4 does not need to pair the last activation with the
-loss.
+Cross-entropies take logits, so Algorithm 6.4 need not pair the last activation with the loss.
 """
 
 from __future__ import annotations

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from gpumlp.data import Preparation
 from gpumlp.interop.onnx_graph import Graph, Signature
 
+SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
+    "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
+    "holes", "categories", "others",
+)  # fmt: skip
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
 
@@ -20,11 +26,7 @@ def graph_inputs(preparation: Preparation) -> Signature:
 
 def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
     """The inputs (m, width) of the network, as `Preparation.inputs` computes them, cast."""
-    if len(preparation.columns) != width:
-        raise ValueError(
-            f"preparation makes {len(preparation.columns)} inputs but the network has {width}; "
-            "pass the preparation of this network's file"
-        )
+    _check(preparation, width)
     graph.place = "inputs/"
     features, words, holes = preparation.features, preparation.categories, preparation.holes
     numeric = [j for j, name in enumerate(features) if name not in words]
@@ -85,6 +87,22 @@ def _one_hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, in
     )  # fmt: skip
     rows = graph.node("Gather", graph.constant(table, float, f"inputs/words/{name}"), row)
     return graph.node("Squeeze", rows, graph.constant([1], np.int64)), n + hole
+
+
+def _check(preparation: Preparation, width: int) -> None:
+    """Raise if the graph would differ from the preparation."""
+    more = [field.name for field in fields(preparation) if field.name not in SUPPORTED]
+    missing = [name for name in more if getattr(preparation, name)]
+    if missing:
+        raise ValueError(
+            f"the model's preparation has {', '.join(missing)}, which cannot be written in ONNX; "
+            "export the network alone, preparation=None, and prepare x before it"
+        )
+    if len(preparation.columns) != width:
+        raise ValueError(
+            f"preparation makes {len(preparation.columns)} inputs but the network has {width}; "
+            "pass the preparation of this network's file"
+        )
 
 
 def check_names(graph: Graph, preparation: Preparation) -> None:

@@ -1,8 +1,7 @@
 """gpumlp in torch: `FusedMLP`, one layer, cross-entropy, and networks from and to torch.
 
-Results and gradients have the shape and dtype that torch's own functions give them. There is no
-second derivative, and `torch.func.grad` is not supported: use ``torch.nn.Sequential(*fused)`` for
-both.
+Results and gradients have the shape and dtype of torch's own. For second derivatives and
+`torch.func.grad`, which are not supported, use ``torch.nn.Sequential(*fused)``.
 """
 
 from __future__ import annotations
@@ -143,9 +142,8 @@ class FusedMLP(nn.Sequential):
     activation of `gpumlp.ACTIVATIONS` after it are computed together. Any other module, and a
     Linear with hooks or a parametrization, is called unchanged.
 
-    On a GPU the kernels run on torch's current stream, in tf32 if
-    ``torch.set_float32_matmul_precision`` allows it, with 64 MiB of workspace for every stream that
-    was ever used.
+    On a CPU, NumPy computes the products. On a GPU the kernels run on torch's current stream, in
+    tf32 if ``torch.set_float32_matmul_precision`` allows it; each stream needs 64 MiB of workspace.
 
     Args:
         widths: n_0, …, n_L: inputs, hidden layers, outputs.
@@ -210,9 +208,5 @@ class FusedMLP(nn.Sequential):
 
 def _has_hooks(module: Any) -> bool:
     """Whether a call of the module does more than its forward."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)

@@ -94,8 +94,7 @@ def layer_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """gx = gz W, dW = gzᵀ x and db, the column sums of gz = gh ⊙ f'(z) or Jᵀ gh.
 
-    `needs` says which of the three to compute; the others are (0,). z and h are (0,) if f' does not
-    read them.
+    `needs` says which of the three to compute; the others are (0,), as z and h not read by f'.
     """
     gx, dW, db = _layer_gradients(gh, x, weight, needs)
     (n_out, n_in), f = weight.shape, activation_of(activation, tuple(params))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.errors import did_you_mean
 from gpumlp.functions import OPTIMIZERS, Optimizer
 from gpumlp.io.types import Array
 from gpumlp.parameters import Layout
@@ -65,8 +65,7 @@ def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
         raise TypeError(f"groups must be a mapping, e.g. {example}, got {type(groups).__name__}")
     for name, group in groups.items():
         if name not in NAMES:
-            close = difflib.get_close_matches(str(name), NAMES, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(str(name), NAMES)
             raise ValueError(f"unknown group {name!r}; {hint}known: {', '.join(NAMES)}")
         if not isinstance(group, Group):
             raise TypeError(

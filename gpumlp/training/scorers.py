@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.errors import needs
+from gpumlp.errors import did_you_mean, needs
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 
@@ -113,8 +112,7 @@ def scorer(name: str, loss: Loss) -> Scorer:
 
         known = names()
     if name not in known:
-        close = difflib.get_close_matches(name, ["auto", *known], n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(name, ["auto", *known])
         raise ValueError(
             f'unknown metric {name!r}; {hint}pass "auto" or one of '
             "sklearn.metrics.get_scorer_names()"

@@ -1,6 +1,5 @@
 """Exported models of columns of categories compute Preparation.inputs, in both runtimes."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -177,12 +176,3 @@ def test_wrong_uses_raise(houses, tmp_path):
     assert not out.exists()
     run("export", tmp_path / "p" / "model.safetensors", out, "--no-raw")
     assert [entry.name for entry in onnxruntime.InferenceSession(out).get_inputs()] == ["x"]
-
-
-def test_export_knows_every_field_of_a_preparation():
-    """A new field must be written to the graph too, and be listed here."""
-    fields = {field.name for field in dataclasses.fields(Preparation)}
-    assert fields == {
-        "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
-        "holes", "categories", "others",
-    }  # fmt: skip
