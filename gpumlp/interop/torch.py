@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from gpumlp import checks
 from gpumlp.functions import Activation
-from gpumlp.functions.activations import layer_activations
 from gpumlp.interop import torch_ops
 from gpumlp.interop.torch_modules import from_torch, known_activation, module_of, to_torch
 
@@ -165,7 +164,7 @@ class FusedMLP(nn.Sequential):
         dtype: torch.dtype | None = None,
     ) -> None:
         checked = checks.widths(widths)
-        functions = layer_activations(len(checked) - 2, activation, output_activation)[1:]
+        functions = checks.layer_activations(len(checked) - 2, activation, output_activation)[1:]
         modules: list[nn.Module] = []
         for n_in, n_out, f in zip(checked, checked[1:], functions, strict=False):
             modules += [nn.Linear(n_in, n_out, device=device, dtype=dtype), module_of(f)]

@@ -137,7 +137,7 @@ def test_value_and_derivative_match_torch(name, params, rng):
 
 def test_erf_without_scipy_uses_the_standard_library(monkeypatch):
     special = pytest.importorskip("scipy.special")
-    from gpumlp.functions import special as ours
+    from gpumlp.functions import activations as ours
 
     z = grid("gelu_erf")
     monkeypatch.setitem(sys.modules, "scipy.special", None)
