@@ -8,7 +8,8 @@ Version 0.1.0 at commit 6b24d72 wrote all of tests/resources/compatibility/, on 
   are in predictions.csv and districts.csv;
 - checkpoint.safetensors: a fit that was cut in the middle of its tenth epoch; checkpoint.npz: its
   data, and the θ, the history and the outcome of the same fit without the cut;
-- run.toml and history.json: of the run that wrote houses.safetensors.
+- run.toml and history.json: of the run that wrote houses.safetensors; houses_cut.safetensors: the
+  checkpoint of that run after Ctrl-C in the middle of its fifth epoch.
 
 Another BLAS adds the terms of a product in another order.  So numbers are compared to rtol 1e-6 in
 float64 and to 1e-5 in float32.  On a machine like the one above all of them are equal bit for bit.
@@ -143,12 +144,20 @@ def test_checkpoint_goes_on_as_before(tmp_path: Path) -> None:
         np.testing.assert_allclose(tensor, stored[f"theta.{name}"], rtol=1e-6, atol=1e-9)
 
 
-def test_run_toml_repeats_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("resume", [False, True])
+def test_run_toml_repeats_or_resumes_the_run(
+    resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("run.toml", "houses.csv"):
         shutil.copy(FILES / name, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    run("train", "--config", "run.toml", "--quiet")
     folder = tmp_path / "houses"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    if resume:
+        shutil.copy(FILES / "houses_cut.safetensors", folder / "checkpoint.safetensors")
+    lines = run("train", "--config", "run.toml", *["--resume"] * resume).stderr.splitlines()
+    trained = [line.split(":")[0] for line in lines if line.startswith("epoch ")]
+    assert trained[0] == ("epoch 5" if resume else "epoch 1")
     now, before = (
         json.loads((path / "history.json").read_text("utf-8")) for path in (folder, FILES)
     )
