@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -58,7 +59,7 @@ class Sink:
     on_weight_gradient: Callable[[int], None] = _nothing
 
 
-class Updating:
+class Updating(ABC):
     """One kind of update, and the gradients of a step that it uses.
 
     The gradients of micro-batches are summed: the products add ∇W, and one launch per micro-batch
@@ -98,12 +99,15 @@ class Updating:
             self._backend.add(self._part, self._db, j == 0)
 
     def early_update(self, trainer: Updated, control: Array, j: int) -> None:
-        """Let the backward pass of micro-batch j, the last, update each layer's weights early."""
-        raise NotImplementedError  # where `splits` is False
+        """Let the backward pass of micro-batch j, the last, update each layer's weights early.
 
+        Only an update that `splits` does so.
+        """
+        return
+
+    @abstractmethod
     def finish(self, trainer: Updated, control: Array) -> None:
-        """Update θ and the slots after the backward pass."""
-        raise NotImplementedError
+        """Update all of θ, and of the slots, that was not updated early."""
 
 
 class Apart(Updating):

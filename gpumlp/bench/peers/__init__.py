@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
@@ -75,7 +76,7 @@ class Problem:
             yield item
 
 
-class Step:
+class Step(ABC):
     """One training step on the minibatch of the problem, which can be repeated.
 
     Attributes:
@@ -92,12 +93,13 @@ class Step:
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}
 
+    @abstractmethod
     def run(self) -> None:
         """Start one step; it may still be running on return."""
-        raise NotImplementedError
 
     def synchronize(self) -> None:
         """Wait until all steps are done. On the CPU a step is done when `run` returns."""
+        return
 
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
         """The current θ, with the names and shapes of `Case.theta`."""
