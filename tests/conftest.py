@@ -1,5 +1,6 @@
 """Fixtures of all tests, and the settings of property tests, which repeat run for run."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -16,6 +17,15 @@ hypothesis.settings.load_profile("repeatable")
 # core, the threads spin while they wait for each other: a test can take 15 times as long.
 for library in "OPENBLAS", "MKL", "OMP":
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+# Collecting the tests makes millions of objects that stay: garbage is sought among them neither
+# meanwhile nor later, when a search would take a second.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture
