@@ -1,9 +1,9 @@
 """The kernel tests again, with the kernels under sanitizers.
 
 A sanitizer must be loaded before the interpreter, so the tests run in an interpreter of their own.
-AddressSanitizer and UndefinedBehaviorSanitizer check every shape, storage type and kernel, with a
-few functions of each table (see tests/support/harness/compiled.py).  ThreadSanitizer checks a small
-part.
+AddressSanitizer and UndefinedBehaviorSanitizer check every shape, kernel and width of storage, with
+a few functions of each table (see tests/support/harness/compiled.py).  ThreadSanitizer checks a
+small part.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ FILES += [  # launches of the backend, on memory without spare bytes at its end
     "tests/backends/cuda/test_networks.py::test_twenty_steps_of_adamw",
     "tests/backends/cuda/test_networks.py::test_widths_and_minibatches",
 ]
-# ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type, all kernels with barriers,
-# and the update of a whole θ
+# A sanitizer sees addresses and orders: not the mathematics, and bfloat16 as it sees float16.
+# ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type and shape, all kernels with
+# barriers, and the update of a whole θ
 ONLY = {
-    "address,undefined": "",
+    "address,undefined": "(test_cast or not (bfloat16] or [bfloat16)) "
+    "and not stochastic and not add_up and not smoothing and not custom",
     "thread": "float32 and (every or update or penalty or norm or mean_weights or test_softmax) "
-    "and not groups and not part",
+    "and not 40 and not 3-1- and not 257 and not groups and not part",
 }
 # The exact number of passing tests in each file, so that no test is skipped or lost unnoticed.
 # After a change of those files, copy the numbers that the failing comparison shows.
 PASSED = {
     "address,undefined": {
-        "test_activation": 223, "test_loss": 422, "test_theta": 203,
-        "test_gather": 122, "test_cast": 192, "test_empty": 357,
+        "test_activation": 168, "test_loss": 319, "test_theta": 153,
+        "test_gather": 97, "test_cast": 192, "test_empty": 269,
         "test_networks": 13,
     },
     "thread": {
-        "test_activation": 4, "test_loss": 12, "test_theta": 7,
-        "test_gather": 4, "test_empty": 12,
+        "test_activation": 3, "test_loss": 4, "test_theta": 6,
+        "test_gather": 3, "test_empty": 12,
     },
 }  # fmt: skip
 

@@ -2,13 +2,14 @@
 
 GPUMLP_SANITIZE ("address,undefined" or "thread") compiles them with that sanitizer.  Then a few
 representatives stand for each table of functions, because the sanitizer checks the loops and not
-the mathematics, and "thread" has only float32.  With GPUMLP_KERNELS=device the kernels are launched
+the mathematics.  With GPUMLP_KERNELS=device the kernels are launched
 on a GPU.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -57,8 +58,16 @@ def precompile(sources: Iterable[KernelSource]) -> None:
 
 @cache
 def _in_catalogue(dtype: str) -> frozenset[KernelSource]:
-    named = CATALOGUE[dtype].items()
-    return frozenset(s for name, s in named if not SANITIZE or name in REPRESENTATIVES)
+    return frozenset(s for name, s in CATALOGUE[dtype].items() if _together(name, dtype))
+
+
+def _together(name: str, dtype: str) -> bool:
+    """Whether the source is compiled together with the others of its storage type."""
+    if SANITIZE == "thread":
+        return name in REPRESENTATIVES and not re.search("cast|slots|groups", name)
+    if SANITIZE and dtype == "bfloat16":  # it is as wide as float16
+        return "cast" in name
+    return not SANITIZE or name in REPRESENTATIVES
 
 
 @cache

@@ -85,14 +85,21 @@ class HostModule:
         )
         compile_it = [*FLAGS, *watch, "-c", str(scheduler)]
         runtime = _compiled([scheduler, header, fibers], compile_it, ".o")
-        text, layout = self._translation_unit(headers), self._linker_script()
-        unit, script = cached(text, ".cpp", lambda: text), cached(layout, ".ld", lambda: layout)
+        includes = "".join(f"#include <{name}>\n" for name in (*headers, header.name))
+        text, layout = self._translation_unit(), self._linker_script()
+        first, unit, script = (
+            cached(content, suffix, lambda content=content: content)
+            for content, suffix in ((includes, ".h"), (text, ".cpp"), (layout, ".ld"))
+        )
+        flags += instrument
+        # to read the headers takes longer than all else that g++ does for one source
+        precompiled = _compiled([first, header], [*flags, "-x", "c++-header", str(first)], ".gch")
+        begin = ["-Winvalid-pch", "-include", str(precompiled.with_suffix(""))]  # g++ adds .gch
         link = ["-shared", str(unit), str(runtime), f"-Wl,-T,{script}"]
-        return _compiled([unit, script, runtime, header], [*flags, *instrument, *link], ".so")
+        return _compiled([unit, script, runtime, header], [*flags, *begin, *link], ".so")
 
-    def _translation_unit(self, headers: Sequence[str]) -> str:
-        text = "".join(f"#include <{header}>\n" for header in headers)
-        text += '#include "cuda_on_cpu.h"\n'
+    def _translation_unit(self) -> str:
+        text = ""
         for source, space in self.spaces.items():
             for name in (f"shared_begin_{space}", f"shared_end_{space}"):
                 text += f'extern "C" __attribute__((visibility("hidden"))) char {name}[];\n'
