@@ -124,8 +124,8 @@ def test_a_model_file(lt, tmp_path):
     assert {row["precision"] for row in rows} == {"tf32"}
 
 
-@pytest.mark.parametrize("loss", gpumlp.LOSSES)
-def test_any_loss(lt, tmp_path, loss):
+@pytest.mark.parametrize("loss", ["quantile", "negative_log_likelihood", "softmax_cross_entropy"])
+def test_loss_and_output(lt, tmp_path, loss):
     output = "softmax" if loss == "negative_log_likelihood" else "identity"
     net = gpumlp.MLP([4, 8, 3], "tanh", output, loss=loss, backend="numpy")
     net.save(tmp_path / "model.safetensors")

@@ -28,8 +28,10 @@ def test_streaming_in_the_numpy_backend(dtype: str, precision: str, loss: str) -
     assert trained(network(loss, precision), x, y, "stream") == expected
 
 
-@pytest.mark.parametrize("late", ["copies", "work", "both"])
-@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("precision", "late"),
+    [("float64", "copies"), ("float32", "work"), ("bfloat16", "both"), ("float16", "copies")],
+)
 @pytest.mark.parametrize("dtype", [*DTYPES, "int64", ">f4"])
 def test_streaming_in_the_cuda_backend(dtype: str, precision: str, late: str) -> None:
     loss = {"copies": "softmax_cross_entropy"}.get(late, "squared_error")

@@ -20,6 +20,7 @@ from gpumlp import Group
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.callbacks import LearningRateLogger, ReduceOnPlateau
 from tests.support.cuda_networks import on_host
+from tests.support.harness.catalogue import PULL
 from tests.support.harness.host_device import HostDevice
 from tests.support.training_cases import Die, Hook, die_at
 
@@ -43,7 +44,7 @@ FACTORS: dict[str, list[Any]] = {
     "batch_size": [16, 7, 31, 64, 5],
     "accumulate": [1, 3, 5],
     "schedule": ["constant", "one_cycle", "warmup_cosine"],
-    "regularizer": [None, gpumlp.L2(0.01, biases=0.5), gpumlp.ElasticNet(0.01, 0.01)],
+    "regularizer": [PULL, gpumlp.L2(0.01), None],
     "hidden": [(6, 8), (), (9,)],
     "activation": ["gelu", "relu", "tanh"],
     "early_stopping": [None, 1, gpumlp.EarlyStopping(2, monitor="cost", restore_best=False)],
@@ -190,8 +191,8 @@ def close(got: gpumlp.Trainer, want: gpumlp.Trainer, tolerance: float) -> None:
 FOLDED = [
     {**{name: values[0] for name, values in FACTORS.items()}, **change}
     for change in (
-        {"optimizer": "sgd", "activation": "relu", "checkpoint_every": 3},
-        {"optimizer": "momentum", "accumulate": 3, "ema": 0.9, "died": "at an epoch"},
+        {"optimizer": "sgd", "activation": "relu", "checkpoint_every": 3, "regularizer": None},
+        {"optimizer": "momentum", "accumulate": 3, "ema": 0.9, "regularizer": None},
     )
 ]
 ROWS = [*pairwise(), *FOLDED]

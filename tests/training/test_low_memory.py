@@ -26,8 +26,14 @@ def trained(net: gpumlp.MLP, memory: str, **settings: Any) -> tuple[bytes, list[
     return theta, history["cost"], trainer.memory(X, LABELS)
 
 
-@pytest.mark.parametrize("f", [*ACTIVATIONS, MIXED, MIXED[::-1]], ids=str)
-@pytest.mark.parametrize("backend", ["numpy", "float64", "float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("f", "backend"),
+    [
+        *((f, backend) for f in ACTIVATIONS for backend in ("numpy", "float32")),
+        *((f, backend) for f in (MIXED, MIXED[::-1]) for backend in ("float64", "bfloat16")),
+    ],
+    ids=str,
+)
 def test_low_memory_changes_no_bit(f: Any, backend: str) -> None:
     """No product computes f here.  The last minibatch is smaller."""
     found = []

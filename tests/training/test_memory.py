@@ -68,8 +68,15 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", [name for name in CASES if name != "wide"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        (name, precision)
+        for name in CASES
+        for precision in PRECISIONS
+        if name != "wide" and (precision in ("float32", "bfloat16") or name in ("plain", "all"))
+    ],
+)
 def test_plan_equals_the_allocated_bytes(name: str, precision: str) -> None:
     """Byte for byte; a fit frees all that it allocated."""
     net_settings, settings, asked = parts(CASES[name])

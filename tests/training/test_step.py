@@ -158,7 +158,7 @@ def branched_run(
     [{}, {"clip_norm": 0.5}, {"optimizer": "sgd"}, {"optimizer": "sgd", "fold": False},
      {"slot_precision": "bfloat16"}, {"memory": "low"}],
 )  # fmt: skip
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_branches_change_no_bit(precision: str, settings: Any, way: str) -> None:
     """Work on side streams runs as early as possible, or as late."""
     gpu = on_cuda_backend(classifier("relu", precision="float32"), precision=precision)
