@@ -14,10 +14,11 @@ import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas
+from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas, switch
 from gpumlp.cli.output import describe
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
 from gpumlp.data.dataset import listed
+from gpumlp.data.numbers import PLAIN
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
@@ -43,6 +44,15 @@ class TrainingOptions:
         "Columns, with commas, to treat as categories: columns of numbers, or of text with very "
         "many different values.  All other columns of text are categories anyway.",
     )  # fmt: skip
+    drop: str | None = option(None, "COLUMNS", "Columns, with commas, to leave out.")
+    keep: str | None = option(
+        None, "COLUMNS",
+        "Columns, with commas, to keep although they look like row numbers or identifiers.  Such "
+        "columns are left out otherwise.",
+    )  # fmt: skip
+    drop_missing_target: bool = switch(
+        "--drop-missing-target", "Leave out the rows without a target."
+    )
     max_categories: int = option(
         100, "N",
         "Number of categories of a column that get an input each.  The rarest categories share "
@@ -170,6 +180,12 @@ class Built:
             parts = f"{train:,} for training, {validation:,} for validation"
             typer.echo(f"{self.dataset!r}; {parts}\n{self.net!r}")
         known = self.preparation
+        left_out = [f"{name} ({why})" for name, why in self.dataset.left_out.items() if why]
+        if left_out:
+            typer.echo(f"columns left out; --keep keeps them: {listed(left_out)}", err=True)
+        written = [f"{name} ({form})" for name, form in known.formats.items() if form != PLAIN]
+        if written:
+            typer.echo(f"columns of numbers that are written so: {listed(written)}", err=True)
         categories = [
             f"{name} ({len(own)}{' and others' * (name in known.others)})"
             for name, own in known.categories.items()
@@ -201,7 +217,9 @@ def build(options: TrainingOptions, out: Path) -> Built:
     scratch = Scratch(options.scratch or nearest, options.stream)
     dataset = datasets.load(
         options.data, options.target, options.task,
-        categorical=split_commas(options.categorical), scratch=scratch,
+        categorical=split_commas(options.categorical), drop=split_commas(options.drop),
+        keep=split_commas(options.keep), drop_missing_target=options.drop_missing_target,
+        scratch=scratch,
     )  # fmt: skip
     train, validation = datasets.split(dataset, options.validation, options.seed)
     loss = _loss(dataset, options.loss, options.label_smoothing)

@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpumlp.data.dataset import LARGEST_INT
+from gpumlp.data.numbers import NULLS, PLAIN, NumberFormat, format_of
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
-NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf"
-PATTERNS = {  # the first one that fits all texts of a column that are not numbers
-    "thousands": r"[+-]?[1-9]\d{0,2}([,.'_\s])\d{3}(\1\d{3})*((?!\1)\.\d+)?",
-    "decimal": r"[+-]?(\d{1,3}(\.\d{3})+|\d*),\d+(e[+-]?\d+)?",
-    "dates": r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d\d(:\d\d.*)?",
-}
+DATE = r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d\d(:\d\d.*)?"
+# names of columns that writers add: pandas' and R's row numbers, and identifiers
+ROW_NAMES = (
+    r"unnamed: \d+|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id|num(ber)?))?|nr|no"
+)
+IDENTIFIER = rf"(?i:{ROW_NAMES}|(.*[\W_])?(id|uuid|guid|key))|.*[a-z]I[Dd]"
 
 
 class Problem(NamedTuple):
     """Why a column cannot be used.
 
     Attributes:
-        kind: a key of `PATTERNS`, "gaps" (most texts are numbers), "text" (all are), "words",
-            "many" (too many different words), "other" (another type) or "empty" (no values).
+        kind: "gaps" (most texts are numbers), "dates", "many" (too many different words), "words"
+            (where the model takes numbers) or "other" (another type).
         examples: the texts that are not numbers, sorted; or the names of the types.
+        format: with "gaps", how the numbers are written.
     """
 
     kind: str
     examples: list[str]
-
-
-def problem_of(counts: Mapping[str, int]) -> Problem:
-    """The problem of texts where numbers are expected; counts: the frequency of each text."""
-    others = sorted(text for text in counts if not re.fullmatch(NUMBER, text, re.IGNORECASE))
-    if not others:
-        return Problem("text" if counts else "words", others)
-    for kind, pattern in PATTERNS.items():
-        if all(re.fullmatch(pattern, text) for text in others):
-            return Problem(kind, others)
-    rows = sum(counts[text] for text in others)
-    return Problem("gaps" if 2 * rows < sum(counts.values()) else "words", others)
+    format: NumberFormat = PLAIN
 
 
 class Column:
@@ -53,36 +46,46 @@ class Column:
     Args:
         declared: the column holds categories, whatever its values look like.
         known: the categories of a model, which no word can be added to; None to collect them.
-        for_model: a trained model reads the column; without `known` it must hold numbers.
+        format: how numbers are written where the column holds texts; None to collect the texts.
 
     Attributes:
         words: the different words and their positions, in order of appearance.
         counts: the frequency of each word; with `known`, that of all unknown words comes last.
+        strange: with a format, the frequency of each text that is not a number.
         kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
         huge: whether there were whole numbers that float64 cannot represent.
+        large: whether there were floating-point numbers that may have been such whole numbers.
+        whole: whether all values are whole numbers, and none is missing.
+        counting: whether they count the rows, from 0 or 1.
     """
 
     def __init__(
         self, name: str, declared: bool = False, known: Sequence[str] | None = None,
-        for_model: bool = False,
+        format: NumberFormat | None = None,
     ) -> None:  # fmt: skip
         self.name, self.declared, self._known = name, declared or known is not None, known
-        self._for_model = for_model
+        self.format = format
         self.words = {word: i for i, word in enumerate(known or ())}
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
+        self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
-        self.huge = False
+        self.huge = self.large = False
+        self.whole = self.counting = False
+        self._first = 0.0
 
     def values(self, column: Any) -> HostArray:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
         import pyarrow as pa
 
         kind, out = column.type, np.full(len(column), np.nan)
-        if self.declared or pa.types.is_dictionary(kind) or is_text(kind):
+        text = pa.types.is_dictionary(kind) or is_text(kind)
+        if self.declared or (text and self.format is None):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
+        elif text:
+            out = self._formatted(column)
         elif is_numeric(kind):
             out = self._numbers(column)
         elif not pa.types.is_null(kind):
@@ -97,22 +100,42 @@ class Column:
         return len(self.kinds) > 1 and not self.declared
 
     @property
+    def empty(self) -> bool:
+        """Whether all values are missing."""
+        return self.missing == self.total > 0 and self.kinds <= {"numbers", "words"}
+
+    @property
+    def written(self) -> NumberFormat | None:
+        """The format of the collected texts, if all of them are numbers; None if they are words."""
+        found = None if self.declared or self.format else format_of(self._frequencies())
+        return None if found is None or found[1] or _codes(found[0], self.words) else found[0]
+
+    @property
+    def identifies(self) -> bool:
+        """Whether there is a different word in every row."""
+        different = len(self.words) > 1 and not self.declared and bool((self.counts <= 1).all())
+        return different and self.problem is not None and self.problem.kind == "many"
+
+    @property
     def problem(self) -> Problem | None:
         """Why the column holds neither numbers nor categories; None if it does."""
         other = sorted(self.kinds - {"numbers", "words", "dates"})
         if other or "dates" in self.kinds:
             return Problem("other" if other else "dates", other)
-        counts = dict(zip(self.words, self.counts.tolist(), strict=False))
-        if not counts or self._known is not None:
-            empty = not self._for_model and self.missing == self.total > 0
-            return Problem("empty", []) if empty else None
-        if self.declared and not self._for_model:
+        if self.strange:
+            return problem_of(self.strange, {"": self.total}, self.format or PLAIN)
+        if self._known is not None or not self.words:
+            return None
+        counts = self._frequencies()
+        if self.declared:
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        found = problem_of(counts)
-        if self._for_model or found.kind != "words":
+        if (found := problem_of(counts)) is not None:
             return found
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
         return Problem("many", []) if many else None
+
+    def _frequencies(self) -> dict[str, int]:
+        return dict(zip(self.words, self.counts.tolist(), strict=False))
 
     def _numbers(self, column: Any) -> HostArray:
         import pyarrow as pa
@@ -123,15 +146,44 @@ class Column:
             low, high = pyarrow.compute.min_max(column).as_py().values()
             self.huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
         out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
-        self.infinite += int(np.isinf(out).sum())
+        self._watch(out, pa.types.is_integer(column.type))
+        return out
+
+    def _watch(self, out: HostArray, whole: bool) -> None:
+        """Notice infinite and large numbers, and numbers of rows."""
+        if self.total == 0 and len(out):
+            self.whole, self._first = True, out[0]
+            self.counting = self._first in (0, 1)
+        self.whole &= whole and not bool(np.isnan(out).any())
+        if self.counting and len(out):
+            expected = self._first + self.total + np.arange(len(out))
+            self.counting = self.whole and out[-1] == expected[-1] and bool((out == expected).all())
+        if not whole and len(out):
+            peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
+            self.large |= bool(peak > LARGEST_INT)
+            self.infinite += int(np.isinf(out).sum()) if peak == np.inf else 0
+
+    def _formatted(self, column: Any) -> HostArray:
+        """The numbers of texts."""
+        self.kinds.add("numbers")
+        words, index = _encoded(column)
+        values, form = np.full(len(words) + 1, np.nan), self.format or PLAIN
+        frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
+        for i, word in enumerate(words):
+            value = form.value(word.strip())
+            if value is None:
+                self.strange[word.strip()] += frequency[i]
+            else:
+                values[i] = value
+                self.huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
+        out: HostArray = values[index]
+        self._watch(out, False)
         return out
 
     def _positions(self, column: Any) -> HostArray:
         """The positions of the words; all words that are not `known` share the next position."""
         self.kinds.add("words")
-        encoded = as_text(column).combine_chunks().dictionary_encode()
-        index = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        words = encoded.dictionary.to_pylist()
+        words, index = _encoded(column)
         at = np.array([*map(self._position, words), np.nan])
         more = len(self.words) + 1 - len(self.counts)
         self.counts = np.append(self.counts, np.zeros(max(more, 0), np.int64))
@@ -150,16 +202,61 @@ class Column:
         return self.words.get(word, len(self.words) if self._known is not None else np.nan)
 
 
+def problem_of(
+    counts: Mapping[str, int], more: Mapping[str, int] = MappingProxyType({}),
+    expected: NumberFormat | None = None,
+) -> Problem | None:  # fmt: skip
+    """The problem of texts that are neither all numbers nor all words; None if there is none.
+
+    Args:
+        counts: the frequency of each text.
+        more: of texts that are numbers as a model expects them.
+        expected: the format of these.
+    """
+    texts = [text for text in counts if text not in NULLS]
+    if texts and all(re.fullmatch(DATE, text) for text in texts):
+        return Problem("dates", texts)
+    if expected is not None:
+        few = 2 * sum(counts.values()) < sum(more.values())
+        return Problem("gaps" if few else "words", sorted(counts), expected)
+    found = format_of(counts)
+    if found is None or _codes(found[0], counts):
+        return None
+    return Problem("gaps", found[1], found[0]) if found[1] else None
+
+
+def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
+    """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
+    return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
+
+
+def _encoded(column: Any) -> tuple[list[str], HostArray]:
+    """The different texts of an Arrow column, and for each row the position of its text, or −1."""
+    encoded = as_text(column).combine_chunks().dictionary_encode()
+    index: HostArray = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return encoded.dictionary.to_pylist(), index
+
+
 class TargetColumn(Column):
     """The column to predict."""
 
     has_words = False  # whether the last piece held words, so that its numbers are positions
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._gone: list[HostArray] = []
+
+    @property
+    def gone(self) -> HostArray:
+        """Whether the value of each row (m,) is missing."""
+        return np.concatenate(self._gone) if self._gone else np.zeros(0, bool)
 
     def values(self, column: Any) -> HostArray:
         """An Arrow column as numbers (m,) of their own type, or as the positions of its words."""
         import pyarrow as pa
 
         self.missing += column.null_count
+        self._gone.append(column.is_null().to_numpy())
         if pa.types.is_null(column.type):
             return np.zeros(len(column))
         self.has_words = not is_numeric(column.type)
@@ -174,6 +271,7 @@ class TargetColumn(Column):
                 f"the target {self.name!r} holds {column.type}, which cannot be labels"
             ) from None
         blank = np.isnan(y)
+        self._gone[-1] = blank
         self.missing += int(blank.sum()) - column.null_count
         return np.where(blank, 0, y).astype(np.int64)
 

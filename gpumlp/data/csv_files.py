@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
 
 DELIMITERS = ",;\t|"
 BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
+BOM = b"\xef\xbb\xbf"
 
 
 class CsvFile:
-    """A .csv file as Arrow tables, one for each block of the file; ValueError if it is damaged.
+    """A .csv or .csv.gz file as Arrow tables, one for each block; ValueError if it is damaged.
 
     names: the column names, without surrounding spaces.
     kinds: None, as the column types are inferred block by block.
+    index_columns: none, as the file does not say which columns hold the index of a frame.
     """
 
     kinds: dict[str, Any] | None = None
+    index_columns: Collection[str] = ()
 
     def __init__(self, path: Path) -> None:
-        self._path, self._delimiter = path, delimiter(path)
-        with path.open("rb") as file:
-            head = file.read(BLOCK)
-        blank = len(head) - len(head.lstrip(b"\r\n"))
-        self._header = blank + (_row_end(head[blank:], first=True) or len(head))
-        if b"\0" in head[: self._header]:  # UTF-16 without a byte order mark
-            raise not_utf8(path)
-        table = self._parse(head[: self._header], None, ())
-        self.names = [name.strip() for name in table.column_names]
+        self._path = path
+        head = _head(path)
+        self._delimiter, self._begin, self._header = _header(path, head)
+        self._rows = _rows(self._delimiter)
+        table = self._parse(head[self._begin : self._header], None, ())
+        # a column without a name is called as pandas calls it
+        self.names = [name.strip() or f"Unnamed: {j}" for j, name in enumerate(table.column_names)]
 
-    def pieces(self, columns: Collection[str], text: Collection[str]) -> Iterator[Any]:
-        """Tables of these columns. Columns in `text` are read as text even if they are numbers."""
+    def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
+        """Tables of these columns, by number.  Columns in `text` are read as text in any case."""
         for block in self._blocks():
             yield self._parse(block, self.names, text).select(list(columns))
 
@@ -44,17 +46,36 @@ class CsvFile:
 
     def _blocks(self) -> Iterator[bytes]:
         """The file in blocks of whole rows, without the header."""
-        with self._path.open("rb") as file:
+        with opened(self._path) as file:
             file.seek(self._header)
             rest = b""
             while data := file.read(BLOCK):
                 data = rest + data
-                end = _row_end(data)
+                end = self._row_end(data)
                 if end:
                     yield data[:end]
                 rest = data[end:]
+                if len(rest) > BLOCK:
+                    raise ValueError(
+                        f"{self._path} has a quotation mark that opens a field and is never "
+                        f"closed: {_first_line(rest)!r}; correct that line"
+                    )
             if rest.strip():
                 yield rest
+
+    def _row_end(self, data: bytes) -> int:
+        """The position after the last row of `data`; 0 if no row ends there."""
+        mark = self._delimiter.encode()
+        last = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1))
+        if b'"' not in data or last < 0:
+            return last + 1
+        opening = data.startswith(b'"') + sum(data.count(c + b'"') for c in (mark, b"\n", b"\r"))
+        closing = data.endswith(b'"') + sum(data.count(b'"' + c) for c in (mark, b"\n", b"\r"))
+        regular = data.count(b'"') == opening + closing  # all of them open or close a field
+        if regular and data.count(b'"', 0, last) % 2 == 0:
+            return last + 1
+        match = self._rows.match(data)  # this needs ten times as long
+        return match.end() if match else 0
 
     def _parse(self, block: bytes, names: list[str] | None, text: Collection[str]) -> Any:
         import pyarrow as pa
@@ -67,9 +88,11 @@ class CsvFile:
                 pyarrow.csv.ReadOptions(block_size=len(block) + 1, column_names=names),
                 pyarrow.csv.ParseOptions(delimiter=self._delimiter),
                 pyarrow.csv.ConvertOptions(
-                    strings_can_be_null=True, column_types=dict.fromkeys(text, pa.string())
+                    # R and others write the word "NA" in quotes, and a missing value without
+                    strings_can_be_null=True, quoted_strings_can_be_null=False,
+                    column_types=dict.fromkeys(text, pa.string()),
                 ),
-            )
+            )  # fmt: skip
         except pa.ArrowException as error:
             if "invalid UTF8" in str(error):
                 raise not_utf8(self._path) from None
@@ -79,16 +102,14 @@ class CsvFile:
         return table
 
 
+def opened(path: Path) -> BinaryIO:
+    """The file, open for reading; a file .gz is unpacked on the way."""
+    return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
 def delimiter(path: Path) -> str:
     """The character of `DELIMITERS` that is most frequent in the header, outside quotes."""
-    with path.open("rb") as file:
-        lines = iter(lambda: file.readline(BLOCK), b"")
-        header = next(filter(bytes.strip, lines), b"")
-    try:
-        text = header.decode()
-    except UnicodeDecodeError:
-        raise not_utf8(path) from None
-    return max(DELIMITERS, key=re.sub('"[^"]*"', "", text).count)
+    return _header(path, _head(path))[0]
 
 
 def not_utf8(path: Path) -> ValueError:
@@ -99,14 +120,43 @@ def not_utf8(path: Path) -> ValueError:
     )
 
 
-def _row_end(data: bytes, first: bool = False) -> int:
-    """The position after the last (or the first) row of `data`; 0 if no row ends there.
+def _head(path: Path) -> bytes:
+    try:
+        with opened(path) as file:
+            return file.read(BLOCK)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise unreadable(path, error) from error
 
-    A line break within quotes does not end a row: an odd number of quotes precedes it.
+
+def _header(path: Path, head: bytes) -> tuple[str, int, int]:
+    """The delimiter, and where the first line that is not blank begins and ends.
+
+    A line ends at LF, CR, or both; within quotes it goes on.
     """
-    find = data.find if first else data.rfind
-    at = find(b"\n")
-    last = at
-    while at >= 0 and data.count(b'"', 0, at) % 2:
-        at = data.find(b"\n", at + 1) if first else data.rfind(b"\n", 0, at)
-    return (last if at < 0 else at) + 1  # if a quote is never closed, Arrow reports it
+    begin = len(head) - len(head.removeprefix(BOM).lstrip(b"\r\n"))
+    match = _rows(DELIMITERS, "?").match(head, begin)
+    end = (match.end() if match else 0) or len(head)
+    line = head[begin:end]
+    if b"\0" in line:  # UTF-16 without a byte order mark
+        raise not_utf8(path)
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+    return max(DELIMITERS, key=re.sub('"[^"]*"', "", text).count), begin, end
+
+
+def _rows(delimiters: str, count: str = "*") -> re.Pattern[bytes]:
+    """A pattern of as many whole rows as possible, or of one; in linear time.
+
+    As for Arrow, a quotation mark opens a field only at its beginning.
+    """
+    marks = re.escape(delimiters.encode())
+    field = rb'(?>"(?>[^"]++|"")*+"[^%b\r\n]*+|(?!")[^%b\r\n]*+)' % (marks, marks)
+    end = rb"(?:\r\n|\n|\r(?!\n|\Z))"
+    return re.compile(rb"(?>(?>%b[%b])*+%b%b)%b+" % (field, marks, field, end, count.encode()))
+
+
+def _first_line(text: bytes) -> str:
+    line = re.split(rb"[\r\n]", text[text.find(b'"') :], maxsplit=1)[0]
+    return line[:60].decode(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
@@ -38,6 +40,10 @@ class Dataset:
             are not standardised.
         categories: for each column of categories, by name, the list of its categories.
         ordered: whether `split` keeps the order of the rows, to read a file from start to end.
+        formats: for each column of numbers that the file writes in a format of its own, by name,
+            this format.
+        left_out: the columns of the file that are no features, by name, and why; "" if the caller
+            dropped them.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Dataset:
     standardize: bool = True
     categories: Categories = field(default_factory=dict)
     ordered: bool = True
+    formats: Mapping[str, NumberFormat] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -63,12 +71,13 @@ class Dataset:
 class Raw(NamedTuple):
     """The contents of a file or an embedded data set, before a task is chosen.
 
-    x, features, categories, standardize and ordered are those of the `Dataset`.
+    x, features, categories, standardize, ordered, formats and left_out are those of the `Dataset`.
 
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
         words: if the target holds words, the words; y then holds positions in this list.
         one_dtype: the file has one dtype for all columns, so labels may be stored as 1.0, 2.0, …
+        unlabelled: whether the target of each row (m,) is missing; None if that shows in y.
     """
 
     x: Matrix
@@ -79,6 +88,9 @@ class Raw(NamedTuple):
     standardize: bool = True
     one_dtype: bool = False
     ordered: bool = True
+    formats: Mapping[str, NumberFormat] = MappingProxyType({})
+    left_out: Mapping[str, str] = MappingProxyType({})
+    unlabelled: HostArray | None = None
 
 
 def split(
@@ -169,10 +181,16 @@ def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -
     return f"{path} has no {what} {name!r}; {hint}it has: {listed(names)}"
 
 
+def option_value(names: Iterable[str]) -> str:
+    """The names as the value of an option that takes a list of columns, for a shell."""
+    return shlex.quote(",".join(names))
+
+
 def huge_numbers(names: Iterable[Any], columns: int) -> str:
     """The error for columns of whole numbers that float64 cannot represent."""
-    names = list(names)
+    names = [*map(str, names)]
     return (
         f"{len(names)} of {columns} feature columns have whole numbers beyond 2**53, which would "
-        f"lose digits: {listed(names)}: drop columns of identifiers, or subtract an offset"
+        f"lose digits: {listed(names)}: leave out identifiers, --drop {option_value(names)}, or "
+        "subtract an offset"
     )

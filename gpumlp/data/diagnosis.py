@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.columns import MOST_WORDS, Column, TargetColumn, problem_of
+from gpumlp.data.columns import MOST_WORDS, Column, Problem, TargetColumn
 from gpumlp.data.csv_files import delimiter
-from gpumlp.data.dataset import huge_numbers, listed
+from gpumlp.data.dataset import huge_numbers, listed, option_value
+from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 
-MORE = 8  # the most columns or texts that a line of pandas names
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
+LISTED = 8  # the most texts that a line of pandas lists; it converts more without a list
+DROP = "leave them out, --drop {option}"
 PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
-    "decimal": ("have decimal commas", "write 1.5 for 1,5, {read}{save}"),
-    "thousands": (
-        "have thousands separators, such as {first}", "write only the digits, {read}{save}"
-    ),
-    "dates": (
-        "hold dates or times",
-        "turn them into numbers, e.g. days since 2000, "
-        "(pandas.to_datetime(table[{name!r}]) - pandas.Timestamp(2000, 1, 1)).dt.days",
-    ),
+    "dates": ("hold dates or times", DROP),
     "gaps": (
-        "hold numbers except for some texts ({texts})",
-        "correct these texts, or leave them empty to have them filled, {read}{save}",
+        "hold numbers{format} except for some texts ({texts})",
+        "correct these texts, or leave them empty to have them filled, {cleared}, or treat the "
+        "columns as categories, --categorical {option}",
     ),
-    "text": (
-        "hold numbers stored as text",
-        "convert them, {read}.astype(dict.fromkeys({names}, float)){save}",
-    ),
-    "words": ("hold words where the model takes numbers", "correct them"),
+    "words": ("hold words where the model takes numbers{format} ({texts})", "correct them"),
     "many": (
         "hold too many different words for categories",
-        "leave out names and identifiers, {read}.drop(columns={names}){save}, "
-        "or use the most frequent words as categories, --categorical {first_names}",
+        DROP + ", or use the most frequent words as categories, --categorical {option}",
     ),
-    "other": (
-        "hold neither numbers nor words but {types}", "leave them out, or turn them into numbers"
-    ),
-    "empty": ("have no values", "leave them out, {read}.drop(columns={names}){save}"),
+    "other": ("hold neither numbers nor words but {types}", DROP),
     "infinite": (
         "have infinite values",
         "correct them, or leave them empty to have them filled, "
@@ -52,16 +38,15 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
 def check_columns(path: Path, columns: Sequence[Column]) -> None:
     """Raise if a feature column holds neither numbers nor categories."""
     groups: dict[str, list[Column]] = {}
-    examples: dict[str, set[str]] = {}
+    found: dict[str, list[Problem]] = {}
     for column in columns:
         if (problem := column.problem) is not None:
             groups.setdefault(problem.kind, []).append(column)
-            examples.setdefault(problem.kind, set()).update(problem.examples)
-    groups["empty"] = groups.pop("empty", [])  # after the other problems
+            found.setdefault(problem.kind, []).append(problem)
     groups["infinite"] = [column for column in columns if column.infinite]
     share = f"of {len(columns)} feature columns"
     lines = [
-        f"{len(group)} {share} {_explained(path, kind, group, sorted(examples.get(kind, ())))}"
+        f"{len(group)} {share} {_explained(path, kind, group, found.get(kind, []))}"
         for kind, group in groups.items()
         if group
     ]
@@ -72,57 +57,103 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
         raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
 
 
-def check_target(path: Path, target: TargetColumn) -> None:
-    """Raise if a target is missing, or if its words cannot be classes."""
+def check_target(
+    path: Path, target: TargetColumn, task: str | None, droppable: bool | None
+) -> None:
+    """Raise if a target is missing, or if its words cannot be classes.
+
+    Args:
+        path: the file.
+        target: its column.
+        task: the task that the user asks for; None if the target decides.
+        droppable: whether rows without a target are left out; None if that is not possible.
+    """
     about = f"{path}: the target {target.name!r}"
-    if target.missing:
+    if target.missing and not droppable:
+        rows = f"{_read_call(path)}.dropna(subset=[{target.name!r}]){_save_call(path)}"
         raise ValueError(
-            f"{about} has {target.missing} missing values; drop those "
-            f"rows, {_read_call(path)}.dropna(subset=[{target.name!r}])"
+            f"{about} has {target.missing} missing values; leave out those rows, "
+            + (rows if droppable is None else "--drop-missing-target")
         )
     if len(target.words) >= MOST_WORDS:
         raise ValueError(
             f"{about} holds {MOST_WORDS:,} different words or more, too many for classes"
         )
-    found = problem_of(dict.fromkeys([*target.words][:CHECKED_WORDS], 1))
-    if found.kind in ("decimal", "thousands"):
-        advice = "write 1.5 for 1,5" if found.kind == "decimal" else "write only the digits"
+    words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
+    written = format_of(words)
+    if written is None or (task == "classification" and written[0] == PLAIN):
+        return
+    form, others = written
+    if others:
         raise ValueError(
-            f"{about} has numbers with separators, such as {found.examples[0]}; {advice}"
+            f"{about} holds numbers{_as_written(form)} except for some texts "
+            f"({listed(map(repr, others))}); leave these empty, "
+            f"{_cleared(path, [target.name], form, others)}, and leave out those rows, "
+            "--drop-missing-target; or say --task classification"
+        )
+    if form != PLAIN:
+        raise ValueError(
+            f"{about} has numbers written as {form}; write 1234.5, "
+            f"{_cleared(path, [target.name], form, others)}"
         )
 
 
 def kind_of(path: Path) -> str:
-    """The ending of the file's name, "csv" or "parquet"."""
-    return path.suffix.lower()[1:]
+    """The kind of a table by the ending of its name, "csv" or "parquet"."""
+    return path.name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
-def _explained(path: Path, kind: str, columns: list[Column], examples: list[str]) -> str:
+def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem]) -> str:
     names = labels = [column.name for column in columns]
-    options: dict[str, Any] = {}
-    if kind == "decimal":
-        points = any("." in text for text in examples)
-        options = {"decimal": ",", **({"thousands": "."} if points else {})}
-    elif kind == "thousands":
-        options = {"thousands": re.sub(r"[\d+-]", "", examples[0])[0]}
-    elif kind == "gaps":
-        options = {"na_values": examples[:MORE]}
-    elif kind == "many":
+    examples = sorted({text for problem in found for text in problem.examples})
+    form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
+    if kind == "many":
         labels = [f"{c.name} ({len(c.words):,} different)" for c in columns]
     elif kind == "infinite":
         labels = [f"{c.name} ({c.infinite})" for c in columns]
     fields = {
-        "read": _read_call(path, **options),
-        "save": f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)',
-        "name": names[0],
-        "names": names if len(names) <= MORE else [*names[:MORE], "…"],
-        "first_names": ",".join(names[:MORE]),
-        "first": next(iter(examples), ""),
+        "read": _read_call(path),
+        "save": _save_call(path),
+        "cleared": _cleared(path, names, form, examples) if kind == "gaps" else "",
+        "option": option_value(names),
+        "format": _as_written(form),
         "texts": listed(map(repr, examples)),
         "types": listed(examples),
     }
     what, correction = PROBLEMS[kind]
     return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
+
+
+def _as_written(form: NumberFormat) -> str:
+    """Say how numbers are written, with an example."""
+    if form == PLAIN:
+        return ""
+    comma = "decimal commas, " if form.decimal == "," else ""
+    return f" ({comma}written as {form})"
+
+
+def _cleared(path: Path, names: list[str], form: NumberFormat, others: list[str]) -> str:
+    """A line of pandas that makes numbers of the columns, without the other texts."""
+    if form.before or form.after or len(others) > LISTED or kind_of(path) != "csv":
+        marks = [(form.thousands, ""), (form.before, ""), (form.after, ""), (form.decimal, ".")]
+        replaced = "".join(
+            f".str.replace({mark!r}, {by!r}, regex=False)"
+            for mark, by in marks
+            if mark not in ("", by)
+        )
+        number = f'pandas.to_numeric(c.astype(str){replaced}.str.strip(), errors="coerce")'
+        columns = f".apply(lambda c: {number} if c.name in {names} else c)"
+        return f"{_read_call(path)}{columns}{_save_call(path)}"
+    options: dict[str, Any] = {"na_values": others} if others else {}
+    if form.decimal != ".":
+        options["decimal"] = form.decimal
+    if form.thousands:
+        options["thousands"] = form.thousands
+    return f"{_read_call(path, **options)}{_save_call(path)}"
+
+
+def _save_call(path: Path) -> str:
+    return f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
 
 
 def _read_call(path: Path, **options: Any) -> str:

@@ -35,6 +35,11 @@ class Statistics(NamedTuple):
     squares: HostArray
     category_counts: Mapping[str, HostArray]
 
+    def constant(self, names: Sequence[str], numeric: HostArray) -> dict[str, float]:
+        """The columns of numbers that have one value, and none that is missing, and the value."""
+        still = numeric & (self.low == self.high) & (self.missing == 0)
+        return {names[j]: float(self.low[j]) for j in np.flatnonzero(still).tolist()}
+
     def moments(self, names: Sequence[str]) -> tuple[Numbers, Numbers]:
         """Mean and standard deviation of each column, named `names`; its value and 1 if constant.
 
@@ -64,6 +69,7 @@ def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NO
     missing = count = np.zeros(n, np.int64)
     mean = squares = np.zeros(n)
     low, high = np.full(n, np.inf), np.full(n, -np.inf)
+    place = {name: j for j, name in enumerate(names)}
     category_counts = {name: np.zeros(len(words), np.int64) for name, words in categories.items()}
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for rows in chunks(x):
@@ -80,7 +86,7 @@ def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NO
             low = np.fmin(low, np.where(gone, np.inf, part).min(axis=0))
             high = np.fmax(high, np.where(gone, -np.inf, part).max(axis=0))
             for name, total in category_counts.items():
-                column = part[:, names.index(name)]
+                column = part[:, place[name]]
                 codes = column[~np.isnan(column)].astype(np.int64)
                 total += np.bincount(codes, minlength=len(total))[: len(total)]
     return Statistics(missing, count, low, high, mean, squares, category_counts)

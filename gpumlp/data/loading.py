@@ -13,8 +13,8 @@ from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.dataset import Dataset, Raw, listed
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.scratch import Scratch
-from gpumlp.data.tables import Table
+from gpumlp.data.scratch import Scratch, select_rows
+from gpumlp.data.tables import EVERYTHING, Choice, Table
 from gpumlp.errors import did_you_mean
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -22,7 +22,7 @@ from gpumlp.io.types import HostArray
 Source = str | os.PathLike[str]
 
 TASKS = ("classification", "regression")
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".csv.gz", ".parquet")
 ARRAYS: Mapping[str, Callable[..., Raw]] = MappingProxyType({".npz": read_npz, ".npy": read_npy})
 MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
 
@@ -34,14 +34,17 @@ def load(
     like: Preparation | None = None,
     *,
     categorical: Collection[str] = (),
+    drop: Collection[str] = (),
+    keep: Collection[str] = (),
+    drop_missing_target: bool = False,
     scratch: Scratch | None = None,
 ) -> Dataset:
     """Load a data set with targets.
 
     Args:
         source: "mnist5k", "digits", "breast_cancer", "diabetes", or a file:
-            .csv, .parquet: named columns of numbers, truth values or words; a .csv file is UTF-8,
-            its columns are separated by comma, semicolon, tab or |;
+            .csv, .csv.gz, .parquet: named columns of numbers, truth values or words; a .csv file is
+            UTF-8, its columns are separated by comma, semicolon, tab or |;
             .npz: arrays x (or X) and y (or Y);
             .npy: one table of numbers.
         target: the column to predict, required for .csv and .parquet; for .npz the name of the
@@ -52,6 +55,10 @@ def load(
             .parquet files and by position from arrays, and its labels are used for the classes.
         categorical: columns of .csv and .parquet files that hold categories although they look like
             numbers, or although they have many different words.
+        drop: columns of .csv and .parquet files to leave out.
+        keep: columns of these files to keep though they look like row numbers or identifiers, which
+            are left out: whole numbers that count the rows, and different words in all rows.
+        drop_missing_target: leave out the rows without a target, which are an error otherwise.
         scratch: where large arrays are stored; None for memory.
 
     Raises:
@@ -65,7 +72,11 @@ def load(
     if like is not None:
         task, target = like.task, target or like.target
     scratch = scratch or Scratch(stream=False)
-    dataset = _dataset(*_read(source, target, like, True, categorical, scratch), target, task, like)
+    choice = Choice(categorical, drop, keep, drop_missing_target, task)
+    name, raw = _read(source, target, like, True, choice, scratch)
+    if drop_missing_target:
+        raw = _with_target(name, raw)
+    dataset = _dataset(name, raw, target, task, like)
     if like is None:
         _check_varies(dataset)
     return dataset
@@ -76,7 +87,7 @@ def load_inputs(source: Source, like: Preparation) -> HostArray:
 
     Categories are positions in the model's list; unknown ones have the position after the last.
     """
-    return _read(source, like.target, like, False, (), Scratch(stream=False))[1].x[:]
+    return _read(source, like.target, like, False, EVERYTHING, Scratch(stream=False))[1].x[:]
 
 
 def pieces(
@@ -92,7 +103,7 @@ def pieces(
         path = _path(os.fspath(source))
         name, parts = path.stem, Table(path, target, like, labelled).pieces()
     else:
-        name, raw = _read(source, target, like, labelled, (), Scratch())
+        name, raw = _read(source, target, like, labelled, EVERYTHING, Scratch())
         parts = (
             raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
             for rows in chunks(raw.x)
@@ -111,11 +122,12 @@ def pieces(
 
 def _read(
     source: Source, target: str | None, like: Preparation | None, labelled: bool,
-    categorical: Collection[str], scratch: Scratch,
+    choice: Choice, scratch: Scratch,
 ) -> tuple[str, Raw]:  # fmt: skip
     name = os.fspath(source)
-    if categorical and _suffix(source) not in TABLES:
-        raise ValueError(f"{name} has no columns with names; leave out --categorical")
+    for option in ("categorical", "drop", "keep"):
+        if getattr(choice, option) and _suffix(source) not in TABLES:
+            raise ValueError(f"{name} has no columns with names; leave out --{option}")
     if name in EMBEDDED:
         raw = EMBEDDED[name]()
         if target is not None and like is None:
@@ -129,7 +141,7 @@ def _read(
         path = _path(name)
         name = path.stem
         if _suffix(path) in TABLES:
-            raw = Table(path, target, like, labelled, categorical).raw(scratch)
+            raw = Table(path, target, like, labelled, choice).raw(scratch)
         else:
             features = None if like is None else like.features
             raw = ARRAYS[_suffix(path)](path, target, features, labelled, scratch)
@@ -140,7 +152,10 @@ def _read(
 
 
 def _suffix(source: Source) -> str:
-    return Path(source).suffix.lower()
+    """The ending of a file's name, such as ".csv" or ".csv.gz"."""
+    suffixes = Path(source).suffixes
+    packed = len(suffixes) > 1 and suffixes[-1].lower() == ".gz"
+    return "".join(suffixes[-2 if packed else -1 :]).lower()
 
 
 def _path(name: str) -> Path:
@@ -169,7 +184,8 @@ def _dataset(
         count = int((~np.isfinite(y)).sum()) if y.dtype.kind == "f" else 0
         if count:
             raise ValueError(
-                f"{name}: the target has {count} missing or infinite values; drop those rows"
+                f"{name}: the target has {count} missing or infinite values; leave out those rows, "
+                "--drop-missing-target"
             )
         task = task or _task(raw, y)
         if task == "classification":
@@ -178,8 +194,22 @@ def _dataset(
             y = _values(name, y, raw.words)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
-        raw.ordered,
+        raw.ordered, raw.formats, raw.left_out,
     )  # fmt: skip
+
+
+def _with_target(name: str, raw: Raw) -> Raw:
+    """The rows that have a target."""
+    if raw.y is None:
+        return raw
+    missing = raw.unlabelled
+    if missing is None:
+        missing = ~np.isfinite(raw.y) if raw.y.dtype.kind == "f" else np.zeros(len(raw.y), bool)
+        missing = missing if missing.ndim == 1 else missing.any(axis=1)
+    if missing.all():
+        raise ValueError(f"{name}: no row has a target")
+    rows = np.flatnonzero(~missing)
+    return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
 
 
 def _task(raw: Raw, y: HostArray) -> str:

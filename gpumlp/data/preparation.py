@@ -15,6 +15,7 @@ from gpumlp.checks import positive_int
 from gpumlp.data import fitting
 from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.fitting import Numbers
+from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
@@ -44,6 +45,9 @@ class Preparation:
             value is missing, 0 elsewhere.
         categories: for each column of categories, by name, its categories, sorted.
         others: the columns whose rare categories share one input.
+        formats: how tables write the numbers of a column, by name, where a format is needed.
+        constant: the columns of numbers that had one value in training, and this value.  Training
+            says nothing about others, so all of its values are replaced by it.
     """
 
     task: str
@@ -58,6 +62,8 @@ class Preparation:
     holes: tuple[str, ...] = ()
     categories: Categories = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    formats: Mapping[str, NumberFormat] = field(default_factory=dict)
+    constant: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -104,18 +110,20 @@ class Preparation:
         holes = tuple(n for n, c in zip(train.features, found.missing, strict=True) if c)
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale,
-            fill, holes, categories, others,
+            fill, holes, categories, others, dict(train.formats),
+            found.constant(train.features, numeric),
         )  # fmt: skip
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The names of the network's inputs: "age", "age missing", "colour=red", "colour other"."""
         names: list[str] = []
+        others, holes = set(self.others), set(self.holes)
         for name in self.features:
             known = self.categories.get(name)
             names += [name] if known is None else [f"{name}={word}" for word in known]
-            names += [f"{name} {OTHER}"] if name in self.others else []
-            names += [f"{name} missing"] if name in self.holes else []
+            names += [f"{name} {OTHER}"] if name in others else []
+            names += [f"{name} missing"] if name in holes else []
         return tuple(names)
 
     def inputs(self, x: HostArray, categories: Categories | None = None) -> HostArray:
@@ -129,11 +137,15 @@ class Preparation:
         gone = np.isnan(x)
         if gone.any():
             x = self._filled(x, gone)
+        if self.constant:
+            x = x.copy()
+            x[:, self._constant_columns] = list(self.constant.values())
         if self.shift is not None:
             x = (x - np.array(self.shift)) / np.array(self.scale)
         if not self.holes and not self.categories:
             return x
         blocks: list[HostArray] = []
+        holes = set(self.holes)
         for j, name in enumerate(self.features):
             if name in self.categories:
                 n = len(self.categories[name]) + (name in self.others)
@@ -142,19 +154,24 @@ class Preparation:
                 blocks.append(np.eye(n + 1, n)[positions[code]])  # row −1 is zero
             else:
                 blocks.append(x[:, [j]])
-            if name in self.holes:
+            if name in holes:
                 blocks.append(gone[:, [j]])
         return np.hstack(blocks, dtype=np.float64)
 
     def unseen_counts(self, x: HostArray) -> HostArray:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
 
-        These are unknown categories, and missing values if training had none in the column.
+        These are unknown categories, missing values if training had none in the column, and other
+        values of a column that was constant.
         """
-        holes = np.array([name in self.holes for name in self.features])
+        having = set(self.holes)
+        holes = np.array([name in having for name in self.features])
         counts: HostArray = np.where(holes, 0, np.isnan(x).sum(axis=0))
+        others = set(self.others)
+        for j, value in zip(self._constant_columns, self.constant.values(), strict=True):
+            counts[j] += int((x[:, j] != value).sum() - np.isnan(x[:, j]).sum())
         for j, name in enumerate(self.features):
-            if name in self.categories and name not in self.others:
+            if name in self.categories and name not in others:
                 counts[j] += int((x[:, j] >= len(self.categories[name])).sum())
         return counts
 
@@ -211,7 +228,10 @@ class Preparation:
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`, for the contents `extra` of a file; raises as `load`."""
         try:
-            older: dict[str, Any] = {"fill": None, "holes": (), "categories": {}, "others": ()}
+            older: dict[str, Any] = {
+                "fill": None, "holes": (), "categories": {}, "others": (), "formats": {},
+                "constant": {},
+            }  # fmt: skip
             data = older | extra["data"]
             known = {field.name: data[field.name] for field in fields(cls)}
         except (KeyError, TypeError) as error:
@@ -221,7 +241,14 @@ class Preparation:
             ) from error
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         settings["categories"] = {k: tuple(v) for k, v in settings["categories"].items()}
+        settings["formats"] = {k: NumberFormat(*v) for k, v in settings["formats"].items()}
         return cls(**settings)
+
+    @cached_property
+    def _constant_columns(self) -> list[int]:
+        """The places of the constant columns among the features."""
+        place = {name: j for j, name in enumerate(self.features)}
+        return [place[name] for name in self.constant]
 
     def _filled(self, x: HostArray, gone: HostArray) -> HostArray:
         if self.fill is not None:

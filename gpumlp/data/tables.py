@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.columns import Column, TargetColumn, is_text, problem_of
+from gpumlp.data.columns import IDENTIFIER, Column, TargetColumn, is_text
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
+from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.preparation import Preparation
-from gpumlp.data.scratch import Scratch, Store
+from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.errors import needs
+from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
 PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
+FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
+
+
+class Choice(NamedTuple):
+    """What the user wants of a table.
+
+    Attributes:
+        categorical: columns that hold categories, whatever their values look like.
+        drop: columns to leave out.
+        keep: columns to keep even if they look like row numbers or identifiers.
+        drop_missing_target: whether rows without a target are left out, and not an error.
+        task: the task; None if the target decides.
+    """
+
+    categorical: Collection[str] = ()
+    drop: Collection[str] = ()
+    keep: Collection[str] = ()
+    drop_missing_target: bool = False
+    task: str | None = None
+
+
+EVERYTHING = Choice()
 
 
 class Table:
     """The columns of a .csv or .parquet file; it is read to learn from, or for the model `like`.
 
-    The target is read if it is `labelled`. The columns in `categorical` hold categories, whatever
-    their values look like.
+    The target is read if it is `labelled`.
 
     Raises:
         ValueError, TypeError: the file is damaged, columns are missing, or a column holds neither
@@ -35,36 +60,41 @@ class Table:
 
     def __init__(
         self, path: Path, target: str | None, like: Preparation | None, labelled: bool,
-        categorical: Collection[str] = (),
+        choice: Choice = EVERYTHING,
     ) -> None:  # fmt: skip
         with needs(f"to read .{kind_of(path)} files", "cli"):
             import pyarrow.csv
             import pyarrow.parquet  # noqa: F401
-        self._path, self._for_model = path, like is not None
+        self._path, self._like = path, like
         self._file = (ParquetFile if kind_of(path) == "parquet" else CsvFile)(path)
         names = self._file.names
+        self._place = {name: j for j, name in enumerate(names)}
         features = () if like is None else like.features
         _check_names(path, names, {target, *features})
         if labelled and target is None:
             raise ValueError(
                 f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
             )
-        if labelled and target not in names:
+        if labelled and target not in self._place:
             raise ValueError(unknown_name(path, "column", str(target), names))
-        self._features = features or tuple(name for name in names if name != target)
-        lacking = [name for name in self._features if name not in names]
+        others = tuple(name for name in names if name != target)
+        for name in {*choice.categorical, *choice.drop, *choice.keep}:
+            if name not in self._place or name == target:
+                raise ValueError(unknown_name(path, "feature column", name, others))
+        dropped = {*choice.drop}
+        self.left_out = dict.fromkeys(dropped, "")
+        self._features = features or tuple(name for name in others if name not in dropped)
+        lacking = [name for name in self._features if name not in self._place]
         if lacking:
             raise ValueError(
                 f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
                 f"takes: {listed(lacking)}"
             )
-        for name in categorical:
-            if name not in self._features:
-                raise ValueError(unknown_name(path, "feature column", name, self._features))
         self._dtype = _dtype(self._file.kinds, self._features)
         self._target_name = target if labelled else None
-        self._categorical, self._known = categorical, NONE if like is None else like.categories
-        self._text = {*categorical, *self._known}
+        self._choice, self._known = choice, NONE if like is None else like.categories
+        self._text = {*choice.categorical, *self._known}
+        self.formats = dict[str, NumberFormat]() if like is None else dict(like.formats)
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
@@ -76,16 +106,57 @@ class Table:
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file."""
         store, y = self._collect(scratch)
-        mixed = [c.name for c in (*self._columns, self._target) if c is not None and c.mixed]
-        if mixed and isinstance(self._file, CsvFile):  # the blocks of a column differ in type
-            self._text.update(mixed)
+        while self._read_otherwise():
             store, y = self._collect(scratch)
+        x: Matrix = store.rows()
+        if self._like is None:
+            x = self._without_identifiers(x)
         self._check()
         words = tuple(self._target.words) if self._target is not None else ()
         categories = {
             c.name: tuple(c.words) for c in self._columns if c.words or c.name in self._known
         }
-        return Raw(store.rows(), self._features, y, words or None, categories)
+        return Raw(
+            x, self._features, y, words or None, categories, formats=self.formats,
+            left_out=self.left_out, unlabelled=None if self._target is None else self._target.gone,
+        )  # fmt: skip
+
+    def _read_otherwise(self) -> bool:
+        """Whether columns must be read again, as text or as numbers in a format."""
+        columns = [c for c in (*self._columns, self._target) if c is not None]
+        text: set[str] = set()
+        if isinstance(self._file, CsvFile):  # the types of a column's blocks may differ
+            text = {c.name for c in columns if c.mixed or c.large}
+        formats = {
+            c.name: found for c in self._columns if self._like is None and (found := c.written)
+        }
+        again = bool(text - self._text) or bool(formats.keys() - self.formats.keys())
+        self._text |= text | formats.keys()
+        self.formats |= formats
+        return again
+
+    def _without_identifiers(self, x: Matrix) -> Matrix:
+        """Leave out columns of row numbers, of identifiers, and without values."""
+        extra = self._file.index_columns
+        found = {
+            c.name: why
+            for j, c in enumerate(self._columns)
+            if c.name not in {*self._choice.keep, *self._choice.categorical}
+            and (why := reason_to_leave_out(c, x, j, c.name in extra))
+        }
+        if len(found) == len(self._columns):  # better these than none
+            if found and all(column.empty for column in self._columns):
+                raise ValueError(f"{self._path}: no column but the target has values")
+            return x
+        self.left_out |= found
+        kept = [j for j, c in enumerate(self._columns) if c.name not in found]
+        if found:
+            self._columns = [self._columns[j] for j in kept]
+            self._features = tuple(c.name for c in self._columns)
+            self.formats = {n: f for n, f in self.formats.items() if n not in found}
+            chosen = SelectedMatrix(x, np.array(kept), x.dtype)
+            return chosen[:] if isinstance(x, np.ndarray) else chosen
+        return x
 
     def _collect(self, scratch: Scratch) -> tuple[Store, HostArray | None]:
         store, targets = None, list[HostArray]()
@@ -100,27 +171,33 @@ class Table:
 
     def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
         """x (m, n) and y (m,) of some rows at a time, not checked."""
+        plain = None if self._like is None else PLAIN
+        declared = {*self._choice.categorical}
         self._columns = [
-            Column(name, name in self._categorical, self._known.get(name), self._for_model)
+            Column(name, name in declared, self._known.get(name), self.formats.get(name, plain))
             for name in self._features
         ]
         self._target = None if self._target_name is None else TargetColumn(self._target_name)
-        wanted = dict.fromkeys([*self._features, *filter(None, [self._target_name])])
-        for table in self._file.pieces(list(wanted), self._text):
+        wanted = [*self._features, *([] if self._target_name is None else [self._target_name])]
+        for table in self._file.pieces([self._place[name] for name in wanted], self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
-            for j, column in enumerate(self._columns):
-                x[:, j] = column.values(table.column(column.name))
-            target = self._target
-            yield x, None if target is None else target.values(table.column(target.name))
+            for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):
+                x[:, j] = column.values(piece)
+            yield x, None if self._target is None else self._target.values(table.columns[-1])
 
     def _check(self) -> None:
         check_columns(self._path, self._columns)
         if self._target is not None:
-            check_target(self._path, self._target)
+            droppable = None if self._like is not None else self._choice.drop_missing_target
+            task = self._choice.task if self._like is None else self._like.task
+            check_target(self._path, self._target, task, droppable)
 
 
 class ParquetFile:
-    """A .parquet file as Arrow tables of some rows; as `CsvFile`, with the types of its columns."""
+    """A .parquet file as Arrow tables of some rows; as `CsvFile`, with the types of its columns.
+
+    index_columns: the columns that hold pandas' index.
+    """
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
@@ -134,16 +211,20 @@ class ParquetFile:
         except (pa.ArrowException, OSError) as error:
             raise unreadable(path, error) from error
         self.names: list[str] = schema.names
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        self.index_columns = {name for name in index if isinstance(name, str)}
         self.kinds = {field.name: field.type for field in schema}
 
-    def pieces(self, columns: list[str], text: Collection[str]) -> Iterator[Any]:
-        """Tables of these columns. `text` is not used, as the file stores its column types."""
+    def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
+        """Tables of these columns, by number.  `text` is not used: the file stores its types."""
         import pyarrow as pa
 
+        names = [self.names[j] for j in columns]
         rows = max(1, PIECE // (8 * max(1, len(columns))))
         try:
-            for batch in self._file.iter_batches(rows, columns=columns):
-                yield pa.Table.from_batches([batch]).select(columns)
+            for batch in self._file.iter_batches(rows, columns=names):
+                place = {name: j for j, name in enumerate(batch.schema.names)}
+                yield pa.Table.from_batches([batch]).select([place[name] for name in names])
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self._path, error) from error
 
@@ -152,15 +233,32 @@ class ParquetFile:
         return int(self._file.metadata.num_rows)
 
 
+def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
+    """Why column j of x is no feature: it has no values, or names the rows; "" if it is one."""
+    if column.empty:
+        return "no values"
+    if index:
+        return "pandas' index"
+    if column.counting and column.total >= FEWEST_ROWS:
+        return "row numbers"
+    if column.identifies:
+        return "a different word in each row"
+    if column.whole and re.fullmatch(IDENTIFIER, column.name):
+        values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
+        if len(np.unique(values)) == len(values):
+            return "a different number in each row"
+    return ""
+
+
 def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
     if len(names) == 1 and names[0] not in wanted and kind_of(path) == "csv":
         raise ValueError(
             f"{path} has a single column, {names[0]!r}; its columns must be separated by commas, "
             "semicolons, tabs or |, not by spaces or other characters"
         )
-    double = sorted({name for name in names if names.count(name) > 1})
-    if problem_of(dict.fromkeys(names, 1)).kind == "text":
+    if all(names) and all(PLAIN.value(name) is not None for name in names):
         raise ValueError(f"{path} has no header: its first line must name the columns")
+    double = sorted(name for name, count in Counter(names).items() if count > 1 and name)
     if double:
         raise ValueError(f"{path} has several columns of one name: {listed(double)}; rename them")
 

@@ -11,7 +11,7 @@ from gpumlp.interop.onnx_graph import Graph, Signature
 
 SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
     "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
-    "holes", "categories", "others",
+    "holes", "categories", "others", "formats", "constant",
 )  # fmt: skip
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
@@ -64,6 +64,11 @@ def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tupl
     if preparation.fill is not None:
         gone = graph.node("IsNaN", x)
         x = graph.node("Where", gone, constant("fill"), x)
+    still = [preparation.constant.get(preparation.features[j]) for j in numeric]
+    if preparation.constant:
+        mask = graph.constant([value is not None for value in still], bool, "inputs/is_constant")
+        value = graph.constant([value or 0.0 for value in still], float, "inputs/constant")
+        x = graph.node("Where", mask, value, x)
     if preparation.shift is not None:
         x = graph.node("Sub", x, constant("shift"))
         x = graph.node("Div", x, constant("scale"))

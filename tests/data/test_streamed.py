@@ -139,13 +139,13 @@ class TestBlocks:
         path = write_csv(tmp_path / "t.csv", {"a": np.arange(M), "y": y})
         np.testing.assert_array_equal(load(path, "y").y, y.astype(float))
         y[-1] = "none"
-        data = load(write_csv(path, {"a": np.arange(M), "y": y}), "y")
+        data = load(write_csv(path, {"a": np.arange(M), "y": y}), "y", "classification")
         np.testing.assert_array_equal(np.array(data.classes)[data.y], y.astype(str))
 
     def test_target_with_words_in_some_blocks(self, tmp_path):
         y = np.where(np.arange(M) < 300, "1", np.where(np.arange(M) < 500, "x", "2"))
         path = write_csv(tmp_path / "t.csv", {"a": np.arange(M), "y": y})
-        data = load(path, "y")
+        data = load(path, "y", "classification")
         assert data.classes == ("1", "2", "x")
         known = Preparation.of(data, x=True, y=False)
         labels = np.concatenate([part.y for part in pieces(path, known)])

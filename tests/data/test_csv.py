@@ -1,0 +1,132 @@
+"""Files .csv as programs write them: quotation marks, line ends, words that mean "missing"."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpumlp import data
+from gpumlp.data import csv_files
+from tests.support.data_cases import COLOURS, X, table, write_csv
+
+pytest.importorskip("pyarrow")
+
+PARTS = ["pipe", 'a "half" pipe', '5" pipe', "two\nlines", "a, b", "", 'ends with"', "CR\rhere"]
+
+
+@pytest.fixture(params=[csv_files.BLOCK, 97], ids=["one block", "many blocks"])
+def _blocks(request: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK", request.param)
+
+
+def rows_of(text: str, tmp_path: Any) -> tuple[int, set[str]]:
+    """The number of rows, and the different words of the column "part"."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    found = data.load(path, "y", categorical=["part"])
+    return len(found), {*found.categories["part"]}
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_NONNUMERIC, csv.QUOTE_ALL])
+def test_quotation_marks_and_line_ends(quoting: Any, end: str, tmp_path: Any) -> None:
+    """Against Python's writer."""
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=quoting, lineterminator=end)
+    writer.writerow(["part", "y"])
+    parts = [PARTS[i % len(PARTS)] for i in range(40)]
+    writer.writerows([part, i] for i, part in enumerate(parts))
+    assert rows_of(out.getvalue(), tmp_path) == (40, {*parts} - {""})
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("part", ['5" pipe', 'pipe 5"', '5" or 6" pipe'])
+def test_stray_quotation_mark_is_a_character(part: str, tmp_path: Any) -> None:
+    lines = [f"{'pipe' if i % 9 else part},{i}\n" for i in range(60)]
+    assert rows_of("part,y\n" + "".join(lines), tmp_path) == (60, {"pipe", part})
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [("\r", "\n"), ("\n", "\r"), ("\r\n", "\n"), ("\n\n", "\n\n"), ("\r", "\r\n")],
+)
+def test_line_ends_that_differ(header: str, row: str, tmp_path: Any) -> None:
+    lines = [f"{'pipe' if i % 9 else 'tee'},{i}{row}" for i in range(60)]
+    assert rows_of(f"part,y{header}" + "".join(lines), tmp_path)[0] == 60
+
+
+def test_mark_that_is_never_closed_raises(tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(csv_files, "BLOCK", 100)
+    rows = [f"pipe,{i}\n" for i in range(60)]
+    rows[3] = '"pipe,3\n'
+    with pytest.raises(ValueError, match=r"never closed: '\"pipe,3'; correct that line"):
+        rows_of("part,y\n" + "".join(rows), tmp_path)
+
+
+def test_time_does_not_grow_with_stray_marks(tmp_path: Any, monkeypatch: Any) -> None:
+    """It grew with the square of the rows in a block."""
+    monkeypatch.setattr(csv_files, "BLOCK", 1 << 20)
+    seconds = []
+    for part in ("tube", '5" p'):
+        lines = [f"{part if i == 10 else 'pipe'},{i}\n" for i in range(100_000)]
+        (tmp_path / "t.csv").write_text("part,y\n" + "".join(lines))
+        start = time.perf_counter()
+        assert len(data.load(tmp_path / "t.csv", "y")) == 100_000
+        seconds.append(time.perf_counter() - start)
+    assert seconds[1] < 5 * seconds[0] + 0.5
+
+
+def test_word_na_in_quotes_is_a_word(tmp_path: Any) -> None:
+    """As R writes it: North America is "NA", a missing value NA."""
+    path = tmp_path / "t.csv"
+    where = ['"NA"', '"EU"', "NA"]
+    rows = "".join(f'{X[i, 0]},{where[i % 3]},"{COLOURS[i]}"\n' for i in range(60))
+    path.write_text('"a","region","y"\n' + rows)
+    found = data.load(path, "y")
+    assert found.categories == {"region": ("NA", "EU")}
+    assert np.isnan(found.x[:, 1]).sum() == 20
+    path.write_text('"y","a"\n' + "".join(f"{where[i % 2]},{i % 7}\n" for i in range(60)))
+    assert data.load(path, "y").classes == ("EU", "NA")
+
+
+def test_columns_without_a_name(tmp_path: Any) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,y,,\n" + "".join(f"{X[i, 0]},{COLOURS[i]},,{X[i, 1]}\n" for i in range(60)))
+    found = data.load(path, "y")
+    assert found.features == ("a", "Unnamed: 3")
+    assert found.left_out == {"Unnamed: 2": "no values"}
+
+
+def test_packed_file(tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
+    packed = tmp_path / "t.csv.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(data.load(packed, "y").x, X)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"t\.csv\.gz cannot be read"):
+        data.load(packed, "y")
+    packed.write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"t\.csv\.gz cannot be read"):
+        data.load(packed, "y")
+
+
+def test_wide_table_takes_time_in_proportion(tmp_path: Any) -> None:
+    seconds = []
+    for n in (500, 4000):
+        path = tmp_path / "t.csv"
+        rows = np.random.default_rng(0).normal(size=(4, n)).round(2).tolist()
+        lines = [",".join(map(str, [*row, i % 2])) for i, row in enumerate(rows)]
+        path.write_text("\n".join([",".join(f"g{i}" for i in range(n)) + ",y", *lines]) + "\n")
+        start = time.perf_counter()
+        known = data.Preparation.of(data.load(path, "y"), x=True, y=False)
+        [part] = data.pieces(path, known)
+        known.inputs(part.x)
+        seconds.append(time.perf_counter() - start)
+    assert seconds[1] < 8 * 2 * seconds[0]

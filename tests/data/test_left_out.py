@@ -1,0 +1,109 @@
+"""Columns that name the rows are no features: row numbers, an index, identifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpumlp import data
+from tests.support.data_cases import COLOURS, X, table, write_csv
+
+pytest.importorskip("pyarrow")
+pandas = pytest.importorskip("pandas")
+
+FRAME = pandas.DataFrame(table(y=COLOURS))
+SHUFFLED = FRAME.sample(frac=1, random_state=0)
+NAMES = ("a", "b", "c")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("index", [None, "row", "rownames"])
+@pytest.mark.parametrize("frame", [FRAME, SHUFFLED, FRAME[::2]], ids=["", "shuffled", "filtered"])
+def test_index_of_a_frame(frame: Any, index: str | None, kind: str, tmp_path: Any) -> None:
+    path = tmp_path / f"t.{kind}"
+    getattr(frame.rename_axis(index), f"to_{kind}")(path)
+    found = data.load(path, "y")
+    assert found.features == NAMES
+    assert found.x.shape == (len(frame), 3)
+    np.testing.assert_array_equal(found.x[:], frame[[*NAMES]].to_numpy())
+
+
+LEFT_OUT = {
+    "row numbers": np.arange(1, 61),
+    "a different word in each row": [f"Mr {i}" for i in range(60)],
+}
+
+
+@pytest.mark.parametrize("why", LEFT_OUT)
+def test_reason(why: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(d=LEFT_OUT[why], y=COLOURS))
+    found = data.load(path, "y")
+    assert (found.features, found.left_out) == (NAMES, {"d": why})
+    assert data.load(path, "y", drop=["d"]).left_out == {"d": ""}
+
+
+@pytest.mark.parametrize("name", ["id", "ID", "user_id", "passengerId", "Order ID", "uuid"])
+def test_numbers_called_identifiers(name: str, tmp_path: Any) -> None:
+    numbers = np.random.default_rng(0).permutation(1000)[:60]
+    path = write_csv(tmp_path / "t.csv", table(**{name: numbers}, y=COLOURS))
+    found = data.load(path, "y")
+    assert found.left_out == {name: "a different number in each row"}
+    assert data.load(path, "y", keep=[name]).features == (*NAMES, name)
+    write_csv(path, table(**{name: numbers // 2}, y=COLOURS))  # some occur twice
+    assert data.load(path, "y").features == (*NAMES, name)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.arange(1990, 2050), np.arange(60) % 30, np.arange(60) + 0.5, X[:, 0], np.arange(60) * 2],
+    ids=["years", "repeated", "halves", "numbers", "even"],
+)
+def test_numbers_that_are_features(values: Any, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(d=values, y=COLOURS))
+    assert data.load(path, "y").features == (*NAMES, "d")
+
+
+def test_the_only_column_stays(tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", {"n": np.arange(60), "y": np.arange(60) * 3.5})
+    assert data.load(path, "y").features == ("n",)
+
+
+def test_new_data_needs_none_of_them(tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(id=np.arange(60), empty=[""] * 60, y=COLOURS))
+    known = data.Preparation.of(data.load(path, "y"), x=True, y=False)
+    assert known.features == NAMES
+    np.testing.assert_array_equal(data.load_inputs(write_csv(path, table()), known), X)
+
+
+def test_large_file_is_not_read_again(tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(id=np.arange(60), y=COLOURS))
+    found = data.load(path, "y", scratch=data.Scratch(tmp_path, stream=True))
+    assert not isinstance(found.x, np.ndarray)
+    np.testing.assert_array_equal(found.x[:], X)
+
+
+@pytest.mark.parametrize("option", ["drop", "keep", "categorical"])
+def test_unknown_name(option: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(price=X[:, 0], y=COLOURS))
+    with pytest.raises(ValueError, match="no feature column 'prise'; did you mean 'price'"):
+        data.load(path, "y", **{option: ["prise"]})
+    with pytest.raises(ValueError, match="no feature column 'y'"):
+        data.load(path, "y", **{option: ["y"]})
+    with pytest.raises(ValueError, match=f"digits has no columns with names; .* --{option}"):
+        data.load("digits", **{option: ["a"]})
+
+
+def test_rows_without_a_target(tmp_path: Any) -> None:
+    y = [("", " ", "1.5", "2")[i % 4] for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", table(y=y))
+    with pytest.raises(ValueError, match="missing values; leave out .* --drop-missing-target"):
+        data.load(path, "y")
+    found = data.load(path, "y", "classification", drop_missing_target=True)
+    np.testing.assert_array_equal(found.x, X[[i for i in range(60) if i % 4 > 1]])
+    write_csv(path, table(y=[""] * 60))
+    with pytest.raises(ValueError, match="no row has a target"):
+        data.load(path, "y", drop_missing_target=True)
+    np.savez(tmp_path / "t.npz", x=X, y=np.where(np.arange(60) < 20, np.nan, X[:, 0]))
+    assert len(data.load(tmp_path / "t.npz", drop_missing_target=True)) == 40

@@ -1,0 +1,109 @@
+"""Numbers that are written for people, in tables and as texts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpumlp import data
+from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
+from tests.support.data_cases import COLOURS, X, table, write_csv
+
+pytest.importorskip("pyarrow")
+
+
+@pytest.mark.parametrize(
+    ("texts", "form", "values"),
+    [
+        (["1,5", "-0,25", "10"], NumberFormat(","), [1.5, -0.25, 10]),
+        (["1.234,5", "12"], NumberFormat(",", "."), [1234.5, 12]),
+        (["1,234", "12,345,678", "7"], NumberFormat(".", ","), [1234, 12345678, 7]),
+        (["0,125", "0,250"], NumberFormat(","), [0.125, 0.25]),
+        (["1 234", "2\u00a0345,5", "3\u202f456"], NumberFormat(",", " "), [1234, 2345.5, 3456]),
+        (["1’234.5", "1'000"], NumberFormat(".", "'"), [1234.5, 1000]),
+        (["10.5%", "-3 %", "0"], NumberFormat(".", "", "", "%"), [10.5, -3, 0]),
+        (["$1,234.50", "-$3", "$-4", "($5)"], NumberFormat(".", ",", "$"), [1234.5, -3, -4, -5]),
+        (["EUR 7,50", "EUR 8"], NumberFormat(",", "", "EUR"), [7.5, 8]),
+        (["12 kg", "5.5kg"], NumberFormat(".", "", "", "kg"), [12, 5.5]),
+        (["21.5°C", "-3°C"], NumberFormat(".", "", "", "°C"), [21.5, -3]),
+        (["3 km/h", "4.5 km/h"], NumberFormat(".", "", "", "km/h"), [3, 4.5]),
+        (["\u22125", "3", "1e3", ".5", "5."], PLAIN, [-5, 3, 1000, 0.5, 5]),
+        (["1", "NA", "", "n/a", "-inf"], PLAIN, [1, math.nan, math.nan, math.nan, -math.inf]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and isinstance(value[0], str) else "",
+)
+def test_column_of_one_format(texts: list[str], form: NumberFormat, values: list[float]) -> None:
+    assert format_of(dict.fromkeys(texts, 1)) == (form, [])
+    np.testing.assert_array_equal([form.value(text) for text in texts], values)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["red", "blue"], ["Q1", "Q2"], ["1st", "2nd", "3rd"], ["2024-05-01"], ["12:30"],
+        ["18-25", "26-35"], ["192.168.1.1"], ["5 kg", "500 g", "7 lb"], ["1", "a", "b"],
+        ["3 beds", "4 beds", "studio"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_words(texts: list[str]) -> None:
+    assert format_of(dict.fromkeys(texts, 1)) is None
+
+
+def test_later_texts_decide_between_two_readings() -> None:
+    """1,234 may have a decimal comma or not."""
+    texts = [f"{1 + i // 1000},{i % 1000:03}" for i in range(2000)]
+    assert format_of(dict.fromkeys(texts, 1)) == (NumberFormat(".", ","), [])
+    assert format_of(dict.fromkeys([*texts, "1,5"], 1)) == (NumberFormat(","), [])
+    assert format_of(dict.fromkeys(texts, 1) | {"?": 3}) == (NumberFormat(".", ","), ["?"])
+
+
+WRITTEN: dict[str, Any] = {
+    "decimal commas": lambda v: f'"{v}"'.replace(".", ","),
+    "percent": lambda v: f"{v}%",
+    "unit": lambda v: f"{v} kg",
+    "currency": lambda v: f'"{1e6 * v:_}"'.replace("_", ",").replace('"', '"€', 1),
+    "typographic minus": lambda v: str(v).replace("-", "\u2212"),
+    "in quotes": lambda v: f'"{v}"',
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_table_and_model(name: str, tmp_path: Any) -> None:
+    """The model reads new data in the same format, also where a value is missing."""
+    values = X[:, 0] if name != "currency" else 1e6 * X[:, 0]
+    texts = [WRITTEN[name](v) for v in X[:, 0].tolist()]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    found = data.load(path, "y")
+    np.testing.assert_allclose(found.x[:, 3], values)
+    assert found.categories == {}
+    known = data.Preparation.of(found, x=True, y=False)
+    assert known.formats.keys() <= {"d"}
+    texts[5] = ""
+    write_csv(path, table(d=texts, y=COLOURS))
+    [part] = data.pieces(path, known)
+    np.testing.assert_allclose(np.delete(part.x[:, 3], 5), np.delete(values, 5))
+    assert np.isnan(part.x[5, 3])
+    texts[5] = "soon"
+    write_csv(path, table(d=texts, y=COLOURS))
+    with pytest.raises(ValueError, match=r"except for some texts \('soon'\): d"):
+        list(data.pieces(path, known))
+
+
+def test_codes_with_leading_zeros_are_categories(tmp_path: Any) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    codes = [f"{i % 7:05}" for i in range(60)]
+    pq.write_table(pa.table(table(code=codes, y=COLOURS)), tmp_path / "t.parquet")
+    assert data.load(tmp_path / "t.parquet", "y").categories["code"] == tuple(sorted({*codes}))
+
+
+def test_blank_is_missing(tmp_path: Any) -> None:
+    d = [" ", *X[1:, 0].tolist()]
+    x = data.load(write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS)), "y").x
+    assert np.isnan(x[0, 3])
+    np.testing.assert_array_equal(x[1:, 3], X[1:, 0])
