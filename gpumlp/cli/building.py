@@ -18,6 +18,7 @@ from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas,
 from gpumlp.cli.output import describe
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
 from gpumlp.data.dataset import listed
+from gpumlp.data.dates import ORDERS
 from gpumlp.data.numbers import PLAIN
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
@@ -53,6 +54,11 @@ class TrainingOptions:
     drop_missing_target: bool = switch(
         "--drop-missing-target", "Leave out the rows without a target."
     )
+    date_order: str | None = option(
+        None, "NAME",
+        "Order of day, month and year in dates such as 03/04/2020: {names}.  [default: the dates "
+        "decide]", ORDERS,
+    )  # fmt: skip
     max_categories: int = option(
         100, "N",
         "Number of categories of a column that get an input each.  The rarest categories share "
@@ -185,7 +191,10 @@ class Built:
             typer.echo(f"columns left out; --keep keeps them: {listed(left_out)}", err=True)
         written = [f"{name} ({form})" for name, form in known.formats.items() if form != PLAIN]
         if written:
-            typer.echo(f"columns of numbers that are written so: {listed(written)}", err=True)
+            typer.echo(f"columns whose values are written so: {listed(written)}", err=True)
+        dates = [f"{name} ({', '.join(['day', *parts])})" for name, parts in known.dates.items()]
+        if dates:
+            typer.echo(f"columns of dates, and their inputs: {listed(dates)}", err=True)
         categories = [
             f"{name} ({len(own)}{' and others' * (name in known.others)})"
             for name, own in known.categories.items()
@@ -219,7 +228,7 @@ def build(options: TrainingOptions, out: Path) -> Built:
         options.data, options.target, options.task,
         categorical=split_commas(options.categorical), drop=split_commas(options.drop),
         keep=split_commas(options.keep), drop_missing_target=options.drop_missing_target,
-        scratch=scratch,
+        date_order=options.date_order, scratch=scratch,
     )  # fmt: skip
     train, validation = datasets.split(dataset, options.validation, options.seed)
     loss = _loss(dataset, options.loss, options.label_smoothing)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.data.arrow import as_text, encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
-from gpumlp.data.numbers import NULLS, PLAIN, NumberFormat, format_of
+from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days
+from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
-DATE = r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d\d(:\d\d.*)?"
+Format = NumberFormat | DateFormat
 # names of columns that writers add: pandas' and R's row numbers, and identifiers
 ROW_NAMES = (
     r"unnamed: \d+|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id|num(ber)?))?|nr|no"
@@ -29,15 +29,16 @@ class Problem(NamedTuple):
     """Why a column cannot be used.
 
     Attributes:
-        kind: "gaps" (most texts are numbers), "dates", "many" (too many different words), "words"
-            (where the model takes numbers) or "other" (another type).
+        kind: "gaps" (most texts are numbers or dates), "words", "numbers" or "dates" (where the
+            model takes another kind), "ambiguous" (dates of two readings), "many" (too many
+            different words) or "other" (another type).
         examples: the texts that are not numbers, sorted; or the names of the types.
-        format: with "gaps", how the numbers are written.
+        format: with "gaps", how the others are written.
     """
 
     kind: str
     examples: list[str]
-    format: NumberFormat = PLAIN
+    format: Format = PLAIN
 
 
 class Column:
@@ -46,7 +47,10 @@ class Column:
     Args:
         declared: the column holds categories, whatever its values look like.
         known: the categories of a model, which no word can be added to; None to collect them.
-        format: how numbers are written where the column holds texts; None to collect the texts.
+        format: how numbers or dates are written where the column holds texts; None to collect the
+            texts.
+        date: whether a model takes dates here; None if there is no model.
+        order: how ambiguous dates are read, one of `dates.ORDERS`.
 
     Attributes:
         words: the different words and their positions, in order of appearance.
@@ -62,8 +66,9 @@ class Column:
 
     def __init__(
         self, name: str, declared: bool = False, known: Sequence[str] | None = None,
-        format: NumberFormat | None = None,
+        format: Format | None = None, date: bool | None = None, order: str | None = None,
     ) -> None:  # fmt: skip
+        self._date, self._order = date, order
         self.name, self.declared, self._known = name, declared or known is not None, known
         self.format = format
         self.words = {word: i for i, word in enumerate(known or ())}
@@ -88,8 +93,11 @@ class Column:
             out = self._formatted(column)
         elif is_numeric(kind):
             out = self._numbers(column)
+        elif pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+            self.kinds.add("dates")
+            out = days(column)
         elif not pa.types.is_null(kind):
-            self.kinds.add("dates" if pa.types.is_temporal(kind) else str(kind))
+            self.kinds.add(str(kind))
         self.total += len(out)
         self.missing += int(np.isnan(out).sum())
         return out
@@ -105,10 +113,15 @@ class Column:
         return self.missing == self.total > 0 and self.kinds <= {"numbers", "words"}
 
     @property
-    def written(self) -> NumberFormat | None:
-        """The format of the collected texts, if all of them are numbers; None if they are words."""
-        found = None if self.declared or self.format else format_of(self._frequencies())
-        return None if found is None or found[1] or _codes(found[0], self.words) else found[0]
+    def written(self) -> Format | None:
+        """The format of the collected texts if all are numbers or all are dates; else None."""
+        if self.declared or self.format or not self.words:
+            return None
+        found = format_of(self._frequencies())
+        if found is not None and not found[1] and not _codes(found[0], self.words):
+            return found[0]
+        date = date_format_of(self.words, self._order)
+        return date if isinstance(date, DateFormat) else None
 
     @property
     def identifies(self) -> bool:
@@ -120,17 +133,27 @@ class Column:
     def problem(self) -> Problem | None:
         """Why the column holds neither numbers nor categories; None if it does."""
         other = sorted(self.kinds - {"numbers", "words", "dates"})
-        if other or "dates" in self.kinds:
-            return Problem("other" if other else "dates", other)
+        if other:
+            return Problem("other", other)
+        if self._date is not None and self._date != ("dates" in self.kinds) and self.kinds:
+            return Problem("numbers" if self._date else "dates", [])
         if self.strange:
-            return problem_of(self.strange, {"": self.total}, self.format or PLAIN)
+            few = 2 * sum(self.strange.values()) < self.total
+            return Problem("gaps" if few else "words", sorted(self.strange), self.format or PLAIN)
         if self._known is not None or not self.words:
             return None
         counts = self._frequencies()
         if self.declared:
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        if (found := problem_of(counts)) is not None:
-            return found
+        if (found := format_of(counts)) is not None and not _codes(found[0], counts):
+            return Problem("gaps", found[1], found[0])
+        dated = [text for text in counts if re.search(r"\d.*\d", text)]
+        if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
+            date = date_format_of(dated, self._order)
+            if isinstance(date, Ambiguous):
+                return Problem("ambiguous", [date.text])
+            if date is not None:
+                return Problem("gaps", sorted(counts.keys() - {*dated}), date)
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
         return Problem("many", []) if many else None
 
@@ -164,10 +187,14 @@ class Column:
             self.infinite += int(np.isinf(out).sum()) if peak == np.inf else 0
 
     def _formatted(self, column: Any) -> HostArray:
-        """The numbers of texts."""
-        self.kinds.add("numbers")
-        words, index = _encoded(column)
-        values, form = np.full(len(words) + 1, np.nan), self.format or PLAIN
+        """The numbers or the days of texts."""
+        words, index = encoded(column)
+        form = self.format or PLAIN
+        if self._date and form == PLAIN:  # the file that the model learned from had no texts
+            found = date_format_of(words, self._order)
+            form = found if isinstance(found, DateFormat) else form
+        self.kinds.add("dates" if isinstance(form, DateFormat) else "numbers")
+        values = np.full(len(words) + 1, np.nan)
         frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
         for i, word in enumerate(words):
             value = form.value(word.strip())
@@ -183,7 +210,7 @@ class Column:
     def _positions(self, column: Any) -> HostArray:
         """The positions of the words; all words that are not `known` share the next position."""
         self.kinds.add("words")
-        words, index = _encoded(column)
+        words, index = encoded(column)
         at = np.array([*map(self._position, words), np.nan])
         more = len(self.words) + 1 - len(self.counts)
         self.counts = np.append(self.counts, np.zeros(max(more, 0), np.int64))
@@ -202,39 +229,9 @@ class Column:
         return self.words.get(word, len(self.words) if self._known is not None else np.nan)
 
 
-def problem_of(
-    counts: Mapping[str, int], more: Mapping[str, int] = MappingProxyType({}),
-    expected: NumberFormat | None = None,
-) -> Problem | None:  # fmt: skip
-    """The problem of texts that are neither all numbers nor all words; None if there is none.
-
-    Args:
-        counts: the frequency of each text.
-        more: of texts that are numbers as a model expects them.
-        expected: the format of these.
-    """
-    texts = [text for text in counts if text not in NULLS]
-    if texts and all(re.fullmatch(DATE, text) for text in texts):
-        return Problem("dates", texts)
-    if expected is not None:
-        few = 2 * sum(counts.values()) < sum(more.values())
-        return Problem("gaps" if few else "words", sorted(counts), expected)
-    found = format_of(counts)
-    if found is None or _codes(found[0], counts):
-        return None
-    return Problem("gaps", found[1], found[0]) if found[1] else None
-
-
 def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
     """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
     return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
-
-
-def _encoded(column: Any) -> tuple[list[str], HostArray]:
-    """The different texts of an Arrow column, and for each row the position of its text, or −1."""
-    encoded = as_text(column).combine_chunks().dictionary_encode()
-    index: HostArray = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return encoded.dictionary.to_pylist(), index
 
 
 class TargetColumn(Column):
@@ -274,31 +271,3 @@ class TargetColumn(Column):
         self._gone[-1] = blank
         self.missing += int(blank.sum()) - column.null_count
         return np.where(blank, 0, y).astype(np.int64)
-
-
-def as_text(column: Any) -> Any:
-    """The Arrow column as strings. Whole numbers of any type are written without a point."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-        column = column.cast(kind)
-    if pa.types.is_floating(kind):
-        with contextlib.suppress(pa.ArrowInvalid):  # it has fractions
-            column = column.cast(pa.int64())
-    return column.cast(pa.string())
-
-
-def is_numeric(kind: Any) -> bool:
-    """Whether values of an Arrow type can be cast to numbers."""
-    import pyarrow.types as t
-
-    return any(test(kind) for test in (t.is_integer, t.is_floating, t.is_boolean, t.is_decimal))
-
-
-def is_text(kind: Any) -> bool:
-    """Whether an Arrow type is a type of strings."""
-    import pyarrow.types as t
-
-    return any(test(kind) for test in (t.is_string, t.is_large_string, t.is_string_view))

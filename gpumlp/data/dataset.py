@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.data.dates import DateFormat
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
@@ -40,8 +41,9 @@ class Dataset:
             are not standardised.
         categories: for each column of categories, by name, the list of its categories.
         ordered: whether `split` keeps the order of the rows, to read a file from start to end.
-        formats: for each column of numbers that the file writes in a format of its own, by name,
-            this format.
+        formats: for each column of numbers or dates that the file writes in a format of its own,
+            by name, this format.
+        dates: the names of the columns of dates or times, as days since 1970-01-01 in UTC.
         left_out: the columns of the file that are no features, by name, and why; "" if the caller
             dropped them.
     """
@@ -56,7 +58,8 @@ class Dataset:
     standardize: bool = True
     categories: Categories = field(default_factory=dict)
     ordered: bool = True
-    formats: Mapping[str, NumberFormat] = field(default_factory=dict)
+    formats: Mapping[str, NumberFormat | DateFormat] = field(default_factory=dict)
+    dates: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -71,7 +74,8 @@ class Dataset:
 class Raw(NamedTuple):
     """The contents of a file or an embedded data set, before a task is chosen.
 
-    x, features, categories, standardize, ordered, formats and left_out are those of the `Dataset`.
+    x, features, categories, standardize, ordered, formats, dates and left_out are those of the
+    `Dataset`.
 
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
@@ -88,7 +92,8 @@ class Raw(NamedTuple):
     standardize: bool = True
     one_dtype: bool = False
     ordered: bool = True
-    formats: Mapping[str, NumberFormat] = MappingProxyType({})
+    formats: Mapping[str, NumberFormat | DateFormat] = MappingProxyType({})
+    dates: tuple[str, ...] = ()
     left_out: Mapping[str, str] = MappingProxyType({})
     unlabelled: HostArray | None = None
 

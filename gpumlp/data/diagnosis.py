@@ -6,18 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.columns import MOST_WORDS, Column, Problem, TargetColumn
+from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem, TargetColumn
 from gpumlp.data.csv_files import delimiter
 from gpumlp.data.dataset import huge_numbers, listed, option_value
-from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
+from gpumlp.data.dates import DateFormat
+from gpumlp.data.numbers import PLAIN, format_of
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
 LISTED = 8  # the most texts that a line of pandas lists; it converts more without a list
 DROP = "leave them out, --drop {option}"
 PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
-    "dates": ("hold dates or times", DROP),
+    "dates": ("hold dates or times where the model takes numbers", "correct them"),
+    "numbers": ("hold numbers where the model takes dates", "correct them"),
+    "ambiguous": (
+        "hold dates such as {texts}, whose first number may be the day or the month",
+        "say --date-order dmy or --date-order mdy",
+    ),
     "gaps": (
-        "hold numbers{format} except for some texts ({texts})",
+        "hold {what}{format} except for some texts ({texts})",
         "correct these texts, or leave them empty to have them filled, {cleared}, or treat the "
         "columns as categories, --categorical {option}",
     ),
@@ -117,6 +123,7 @@ def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem
         "cleared": _cleared(path, names, form, examples) if kind == "gaps" else "",
         "option": option_value(names),
         "format": _as_written(form),
+        "what": "dates" if isinstance(form, DateFormat) else "numbers",
         "texts": listed(map(repr, examples)),
         "types": listed(examples),
     }
@@ -124,16 +131,22 @@ def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem
     return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
 
 
-def _as_written(form: NumberFormat) -> str:
-    """Say how numbers are written, with an example."""
+def _as_written(form: Format) -> str:
+    """Say how numbers or dates are written, with an example."""
     if form == PLAIN:
         return ""
+    if isinstance(form, DateFormat):
+        return f" (written as {form})"
     comma = "decimal commas, " if form.decimal == "," else ""
     return f" ({comma}written as {form})"
 
 
-def _cleared(path: Path, names: list[str], form: NumberFormat, others: list[str]) -> str:
-    """A line of pandas that makes numbers of the columns, without the other texts."""
+def _cleared(path: Path, names: list[str], form: Format, others: list[str]) -> str:
+    """A line of pandas that makes numbers or dates of the columns, without the other texts."""
+    if isinstance(form, DateFormat):
+        date = f'pandas.to_datetime(c, format={form.pattern!r}, errors="coerce")'
+        columns = f".apply(lambda c: {date} if c.name in {names} else c)"
+        return f"{_read_call(path)}{columns}{_save_call(path)}"
     if form.before or form.after or len(others) > LISTED or kind_of(path) != "csv":
         marks = [(form.thousands, ""), (form.before, ""), (form.after, ""), (form.decimal, ".")]
         replaced = "".join(

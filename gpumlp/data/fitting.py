@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpumlp.data import dates
 from gpumlp.data.dataset import NONE, Categories, Dataset, listed
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
@@ -133,6 +134,23 @@ def select_categories(
         if len(frequent) < len(seen):
             with_others.append(name)
     return selected, tuple(with_others)
+
+
+def date_parts(train: Dataset) -> dict[str, tuple[str, ...]]:
+    """For each column of dates the parts that vary."""
+    place = {name: j for j, name in enumerate(train.features)}
+    found: dict[tuple[str, str], set[float]] = {}
+    for rows in chunks(train.x) if train.dates else ():
+        x = train.x[rows]
+        for name in train.dates:
+            day = x[:, place[name]].astype(np.float64)
+            for part in dates.PARTS:
+                values = dates.part(part, day[~np.isnan(day)])
+                found.setdefault((name, part), set()).update(values.tolist())
+    return {
+        name: tuple(part for part in dates.PARTS if len(found[name, part]) > 1)
+        for name in train.dates
+    }
 
 
 def fill_values(

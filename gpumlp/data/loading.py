@@ -11,6 +11,7 @@ import numpy as np
 
 from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.dataset import Dataset, Raw, listed
+from gpumlp.data.dates import ORDERS
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, select_rows
@@ -37,6 +38,7 @@ def load(
     drop: Collection[str] = (),
     keep: Collection[str] = (),
     drop_missing_target: bool = False,
+    date_order: str | None = None,
     scratch: Scratch | None = None,
 ) -> Dataset:
     """Load a data set with targets.
@@ -59,6 +61,8 @@ def load(
         keep: columns of these files to keep though they look like row numbers or identifiers, which
             are left out: whole numbers that count the rows, and different words in all rows.
         drop_missing_target: leave out the rows without a target, which are an error otherwise.
+        date_order: how to read dates such as 03/04/2020: "dmy", "mdy" or "ymd"; None to raise an
+            error if no other date of the column decides.
         scratch: where large arrays are stored; None for memory.
 
     Raises:
@@ -72,7 +76,9 @@ def load(
     if like is not None:
         task, target = like.task, target or like.target
     scratch = scratch or Scratch(stream=False)
-    choice = Choice(categorical, drop, keep, drop_missing_target, task)
+    if date_order not in (None, *ORDERS):
+        raise ValueError(f"unknown date_order {date_order!r}; known: {', '.join(ORDERS)}")
+    choice = Choice(categorical, drop, keep, drop_missing_target, task, date_order)
     name, raw = _read(source, target, like, True, choice, scratch)
     if drop_missing_target:
         raw = _with_target(name, raw)
@@ -194,7 +200,7 @@ def _dataset(
             y = _values(name, y, raw.words)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
-        raw.ordered, raw.formats, raw.left_out,
+        raw.ordered, raw.formats, raw.dates, raw.left_out,
     )  # fmt: skip
 
 

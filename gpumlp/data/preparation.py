@@ -14,6 +14,7 @@ from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting
 from gpumlp.data.dataset import Categories, Dataset, listed
+from gpumlp.data.dates import DateFormat, part_inputs, part_names
 from gpumlp.data.fitting import Numbers
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, Scratch
@@ -45,7 +46,10 @@ class Preparation:
             value is missing, 0 elsewhere.
         categories: for each column of categories, by name, its categories, sorted.
         others: the columns whose rare categories share one input.
-        formats: how tables write the numbers of a column, by name, where a format is needed.
+        formats: how tables write the numbers or the dates of a column, by name, where a format is
+            needed.
+        dates: for each column of dates, by name, the parts that varied in training: "month",
+            "weekday", "hour".  Each has three more inputs, see `dates.part_inputs`.
         constant: the columns of numbers that had one value in training, and this value.  Training
             says nothing about others, so all of its values are replaced by it.
     """
@@ -62,7 +66,8 @@ class Preparation:
     holes: tuple[str, ...] = ()
     categories: Categories = field(default_factory=dict)
     others: tuple[str, ...] = ()
-    formats: Mapping[str, NumberFormat] = field(default_factory=dict)
+    formats: Mapping[str, NumberFormat | DateFormat] = field(default_factory=dict)
+    dates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     constant: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -110,18 +115,22 @@ class Preparation:
         holes = tuple(n for n, c in zip(train.features, found.missing, strict=True) if c)
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale,
-            fill, holes, categories, others, dict(train.formats),
+            fill, holes, categories, others, dict(train.formats), fitting.date_parts(train),
             found.constant(train.features, numeric),
         )  # fmt: skip
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The names of the network's inputs: "age", "age missing", "colour=red", "colour other"."""
+        """The names of the network's inputs: "age", "age missing", "colour=red", "colour other",
+        "sold month".
+        """
         names: list[str] = []
         others, holes = set(self.others), set(self.holes)
         for name in self.features:
             known = self.categories.get(name)
             names += [name] if known is None else [f"{name}={word}" for word in known]
+            for part in self.dates.get(name, ()):
+                names += part_names(name, part)
             names += [f"{name} {OTHER}"] if name in others else []
             names += [f"{name} missing"] if name in holes else []
         return tuple(names)
@@ -134,7 +143,7 @@ class Preparation:
         Raises:
             ValueError: a value is missing, and the model was trained without filling.
         """
-        gone = np.isnan(x)
+        gone, given = np.isnan(x), x
         if gone.any():
             x = self._filled(x, gone)
         if self.constant:
@@ -142,7 +151,7 @@ class Preparation:
             x[:, self._constant_columns] = list(self.constant.values())
         if self.shift is not None:
             x = (x - np.array(self.shift)) / np.array(self.scale)
-        if not self.holes and not self.categories:
+        if not self.holes and not self.categories and not self.dates:
             return x
         blocks: list[HostArray] = []
         holes = set(self.holes)
@@ -154,6 +163,8 @@ class Preparation:
                 blocks.append(np.eye(n + 1, n)[positions[code]])  # row −1 is zero
             else:
                 blocks.append(x[:, [j]])
+            for part in self.dates.get(name, ()):
+                blocks += part_inputs(part, given[:, [j]])
             if name in holes:
                 blocks.append(gone[:, [j]])
         return np.hstack(blocks, dtype=np.float64)
@@ -230,7 +241,7 @@ class Preparation:
         try:
             older: dict[str, Any] = {
                 "fill": None, "holes": (), "categories": {}, "others": (), "formats": {},
-                "constant": {},
+                "dates": {}, "constant": {},
             }  # fmt: skip
             data = older | extra["data"]
             known = {field.name: data[field.name] for field in fields(cls)}
@@ -241,7 +252,11 @@ class Preparation:
             ) from error
         settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         settings["categories"] = {k: tuple(v) for k, v in settings["categories"].items()}
-        settings["formats"] = {k: NumberFormat(*v) for k, v in settings["formats"].items()}
+        settings["formats"] = {
+            k: DateFormat(*v) if len(v) == 1 else NumberFormat(*v)
+            for k, v in settings["formats"].items()
+        }
+        settings["dates"] = {k: tuple(v) for k, v in settings["dates"].items()}
         return cls(**settings)
 
     @cached_property

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.columns import IDENTIFIER, Column, TargetColumn, is_text
+from gpumlp.data.arrow import is_text
+from gpumlp.data.columns import IDENTIFIER, Column, Format, TargetColumn
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
+from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
-from gpumlp.data.numbers import PLAIN, NumberFormat
+from gpumlp.data.numbers import PLAIN
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.errors import needs
@@ -35,6 +37,7 @@ class Choice(NamedTuple):
         keep: columns to keep even if they look like row numbers or identifiers.
         drop_missing_target: whether rows without a target are left out, and not an error.
         task: the task; None if the target decides.
+        date_order: how ambiguous dates are read, one of `dates.ORDERS`.
     """
 
     categorical: Collection[str] = ()
@@ -42,6 +45,7 @@ class Choice(NamedTuple):
     keep: Collection[str] = ()
     drop_missing_target: bool = False
     task: str | None = None
+    date_order: str | None = None
 
 
 EVERYTHING = Choice()
@@ -94,7 +98,7 @@ class Table:
         self._target_name = target if labelled else None
         self._choice, self._known = choice, NONE if like is None else like.categories
         self._text = {*choice.categorical, *self._known}
-        self.formats = dict[str, NumberFormat]() if like is None else dict(like.formats)
+        self.formats = dict[str, Format]() if like is None else dict(like.formats)
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
@@ -118,6 +122,7 @@ class Table:
         }
         return Raw(
             x, self._features, y, words or None, categories, formats=self.formats,
+            dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
             left_out=self.left_out, unlabelled=None if self._target is None else self._target.gone,
         )  # fmt: skip
 
@@ -133,6 +138,8 @@ class Table:
         again = bool(text - self._text) or bool(formats.keys() - self.formats.keys())
         self._text |= text | formats.keys()
         self.formats |= formats
+        if any(isinstance(form, DateFormat) for form in formats.values()):
+            self._dtype = np.dtype(np.float64)
         return again
 
     def _without_identifiers(self, x: Matrix) -> Matrix:
@@ -171,12 +178,16 @@ class Table:
 
     def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
         """x (m, n) and y (m,) of some rows at a time, not checked."""
-        plain = None if self._like is None else PLAIN
-        declared = {*self._choice.categorical}
+        like, declared = self._like, {*self._choice.categorical}
+        plain = None if like is None else PLAIN
         self._columns = [
-            Column(name, name in declared, self._known.get(name), self.formats.get(name, plain))
+            Column(
+                name, name in declared, self._known.get(name), self.formats.get(name, plain),
+                None if like is None or name in self._known else name in like.dates,
+                self._choice.date_order,
+            )
             for name in self._features
-        ]
+        ]  # fmt: skip
         self._target = None if self._target_name is None else TargetColumn(self._target_name)
         wanted = [*self._features, *([] if self._target_name is None else [self._target_name])]
         for table in self._file.pieces([self._place[name] for name in wanted], self._text):

@@ -48,10 +48,10 @@ UFUNCS = {
     np.add: "Add", np.subtract: "Sub", np.multiply: "Mul", np.divide: "Div", np.power: "Pow",
     np.negative: "Neg", np.absolute: "Abs", np.fabs: "Abs", np.sqrt: "Sqrt", np.exp: "Exp",
     np.log: "Log", np.tanh: "Tanh", np.sin: "Sin", np.cos: "Cos", np.sign: "Sign",
-    np.floor: "Floor", np.ceil: "Ceil", np.reciprocal: "Reciprocal", np.maximum: "Max",
-    np.minimum: "Min", np.less: "Less", np.greater: "Greater", np.less_equal: "LessOrEqual",
-    np.greater_equal: "GreaterOrEqual", np.equal: "Equal", np.logical_and: "And",
-    np.logical_or: "Or", np.logical_not: "Not", np.bitwise_and: "And", np.bitwise_or: "Or",
+    np.floor: "Floor", np.rint: "Round", np.ceil: "Ceil", np.reciprocal: "Reciprocal",
+    np.maximum: "Max", np.minimum: "Min", np.less: "Less", np.greater: "Greater",
+    np.less_equal: "LessOrEqual", np.greater_equal: "GreaterOrEqual", np.equal: "Equal",
+    np.logical_and: "And", np.logical_or: "Or", np.logical_not: "Not", np.bitwise_and: "And", np.bitwise_or: "Or",
     np.invert: "Not",
 }  # fmt: skip
 LOGICAL = ("And", "Or", "Not")

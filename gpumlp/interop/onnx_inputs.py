@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 
 from gpumlp.data import Preparation
-from gpumlp.interop.onnx_graph import Graph, Signature
+from gpumlp.data.dates import part_inputs
+from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 
 SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
     "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
-    "holes", "categories", "others", "formats", "constant",
+    "holes", "categories", "others", "formats", "constant", "dates",
 )  # fmt: skip
+LAST = 100  # the place of the input for missing values, behind those of the parts of a date
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
 
@@ -38,7 +41,11 @@ def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
         blocks, keys = [x], [(j, 0) for j in numeric]
         if any(features[j] in holes for j in numeric):  # a block that says which are missing
             blocks.append(graph.cast(gone, float))
-            keys += [(j, 1) if features[j] in holes else None for j in numeric]
+            keys += [(j, LAST) if features[j] in holes else None for j in numeric]
+    for j, name in enumerate(features):
+        parts = _date_parts(graph, preparation, name)
+        blocks += parts
+        keys += [(j, 1 + i) for i in range(len(parts))]
     for j, name in enumerate(features):
         if name in words:
             block, n = _one_hot(graph, preparation, name)
@@ -73,6 +80,23 @@ def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tupl
         x = graph.node("Sub", x, constant("shift"))
         x = graph.node("Div", x, constant("scale"))
     return x, gone
+
+
+def _date_parts(graph: Graph, preparation: Preparation, name: str) -> list[str]:
+    """The inputs (m, 1) that the parts of a column of dates have; the column is in days."""
+    if not preparation.dates.get(name):
+        return []
+    day = name
+    if not preparation.categories:  # the columns are one matrix
+        place = graph.constant([preparation.features.index(name)], np.int64)
+        day = graph.node("Gather", "x", place, axis=1)
+    dtype, graph.dtype = graph.dtype, np.dtype(float)  # days need float64
+    try:
+        symbol: Any = Symbol(graph, day)
+        made = [each for part in preparation.dates[name] for each in part_inputs(part, symbol)]
+    finally:
+        graph.dtype = dtype
+    return [each.as_number() for each in cast("list[Symbol]", made)]
 
 
 def _one_hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, int]:

@@ -64,14 +64,6 @@ class TestSuggestedCorrections:
         np.testing.assert_allclose(x[12:, 3], BIG[12:])
         assert np.isnan(x[:12, 3]).all()
 
-    @pytest.mark.parametrize(
-        "text", ["2024-05-01", "2024-05-01 10:00:00", "01.05.2024", "5/1/24", "10:30", "10:30:05"]
-    )
-    def test_dates_and_times(self, tmp_path, text):
-        path = write_csv(tmp_path / "t.csv", table(d=[text] * 60, y=COLOURS))
-        assert "1 of 4 feature columns hold dates or times: d: leave" in error_of(path)
-        assert "no values" not in error_of(path)
-
     def test_numbers_with_texts_for_missing_values(self, tmp_path):
         d = X[:, 0].astype(object)
         d[:2] = ["?", "unknown"]

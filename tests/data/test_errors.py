@@ -51,7 +51,7 @@ BAD_TABLES = {
         {"a": [""] * 60, "b": ["NaN"] * 60, "y": COLOURS}, "y",
         "no column but the target has values",
     ),
-    "dates": (table(d=np.repeat("2024-05-01", 60), y=COLOURS), "y", "dates or times: d: leave"),
+    "dates": (table(d=np.repeat("1/5/24", 60), y=COLOURS), "y", "1/5/24.*d: say --date-order"),
     "target missing": (table(y=hole(COLOURS, "")), "y", "target 'y' has 2 missing values"),
     "target NaN": (table(y=hole(X[:, 0], "nan")), "y", "missing"),
     "constant target": (table(y=np.ones(60)), "y", "the same for all 60 rows"),

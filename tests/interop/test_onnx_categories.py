@@ -176,3 +176,30 @@ def test_wrong_uses_raise(houses, tmp_path):
     assert not out.exists()
     run("export", tmp_path / "p" / "model.safetensors", out, "--no-raw")
     assert [entry.name for entry in onnxruntime.InferenceSession(out).get_inputs()] == ["x"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("words", [{}, {"town": ("bonn", "köln")}])
+def test_dates_and_constant_columns(words, precision, rng):
+    """A column of dates is an input in days since 1970."""
+    preparation = Preparation(
+        "regression", ("town", "sold", "age", "seen"), "price", shift=(0.0, 19_000.0, 5.0, 0.4),
+        scale=(1.0, 300.0, 2.0, 0.3), fill=(0.0, 19_100.0, 5.0, 0.5), holes=("sold", "age"),
+        categories=words, constant={"age": 5.0},
+        dates={"sold": ("month", "weekday"), "seen": ("hour",)},
+    )  # fmt: skip
+    m = 200
+    x = np.stack([
+        rng.integers(0, 2, m), rng.uniform(-9000, 30_000, m), rng.normal(size=m), rng.random(m)
+    ], axis=1)  # fmt: skip
+    x[::7, 1:] = np.nan
+    inputs = {"x": x}
+    if words:
+        inputs = {name: x[:, [j]] for j, name in enumerate(preparation.features)}
+        inputs["town"] = np.array(words["town"], object)[x[:, [0]].astype(int)]
+    net = MLP([len(preparation.columns), 4, 1], "tanh", precision=precision, backend="numpy")
+    want = net.predict(preparation.inputs(x))
+    model = export_onnx(net, None, preparation=preparation)
+    for found in outputs(model, inputs):
+        [values] = found.values()
+        np.testing.assert_allclose(values.reshape(want.shape), want, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,156 @@
+"""Dates and times as days since 1970-01-01 in UTC, and the parts of a date that become inputs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp.data.numbers import NULLS
+from gpumlp.io.types import HostArray
+
+ORDERS = ("dmy", "mdy", "ymd")
+PARTS = {"month": (12, 1), "weekday": (7, 0), "hour": (24, 0)}  # how many values, and the first
+DAY = 86_400.0  # seconds
+DATES = {
+    "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%Y-%b-%d"),
+    "dmy": ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%d-%m-%y", "%d %b %Y",
+            "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y"),
+    "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
+}  # fmt: skip
+TIMES = (
+    "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S",
+    "T%H:%M:%S.%f",
+)  # fmt: skip
+ZONES = ("", "%z", " %z")
+SAMPLE = 100  # so many texts decide about the formats that are tried on all
+
+
+class DateFormat(NamedTuple):
+    """How the dates of a column are written, in the signs of `datetime.strptime`."""
+
+    pattern: str
+
+    def __str__(self) -> str:
+        """An example of a date in this format."""
+        return datetime(2024, 12, 31, 15, 30).strftime(self.pattern)
+
+    def value(self, text: str) -> float | None:
+        """Days since 1970, NaN for a word such as NA; None if the text is not in this format."""
+        if text in NULLS:
+            return math.nan
+        try:
+            moment = datetime.strptime(text, self.pattern)
+        except ValueError:
+            return None
+        if "%d" not in self.pattern:  # a time alone
+            moment = moment.replace(year=1970)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.timestamp() / DAY
+
+
+class Ambiguous(NamedTuple):
+    """Dates that may be read in two orders; the text is one of them."""
+
+    text: str
+
+
+def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambiguous | None:
+    """The format of all the texts; None if they are no dates, or not all in one format.
+
+    Args:
+        texts: different texts.
+        order: one of `ORDERS`, to decide between day/month and month/day.
+    """
+    there = [text for text in texts if text not in NULLS]
+    sample = there[:SAMPLE]
+    if not sample or not any(c.isdigit() for c in sample[0]):
+        return None
+    dates = itertools.chain.from_iterable(DATES[each] for each in (order and [order]) or ORDERS)
+    found = [
+        form
+        for date, time, zone in itertools.product(
+            dates, TIMES, ZONES if ":" in sample[0] else ("",)
+        )
+        if (form := DateFormat(date + time + zone)).value(sample[0]) is not None
+        and all(form.value(text) is not None for text in sample)
+    ]
+    found += [form for pattern in TIMES[1:6] if _fits(form := DateFormat(pattern.strip()), sample)]
+    found = [form for form in found if _fits(form, there)]
+    if len(found) > 1 and (text := _differently(found, there)):
+        return Ambiguous(text)
+    return found[0] if found else None
+
+
+def days(column: Any) -> HostArray:
+    """An Arrow column of dates or times as days since 1970 (m,), NaN where one is missing."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_date(kind):
+        return np.asarray(column.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()).to_numpy())
+    if pa.types.is_time(kind):
+        micro = column.cast(pa.time64("us"), safe=False)
+    else:
+        micro = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    counts = micro.cast(pa.int64()).cast(pa.float64(), safe=False)
+    return np.asarray(counts.to_numpy()) / (1e6 * DAY)
+
+
+# The functions below use arithmetic alone, so that an ONNX graph can be made of them.
+
+
+def part(name: str, day: HostArray) -> HostArray:
+    """A part of dates, a key of `PARTS`; NaN where a date is missing.
+
+    Args:
+        name: "month" (1 to 12), "weekday" (0 is Monday) or "hour" (0 to 23).
+        day: days since 1970, NaN where missing.
+    """
+    whole = np.floor(day)
+    if name == "weekday":
+        return _remainder(whole + 3, 7)  # 1970-01-01 was a Thursday
+    if name == "hour":
+        return _remainder(np.floor(np.rint((day - whole) * DAY) / 3600), 24)
+    # the Gregorian calendar with years that begin in March, so that the leap day is their last
+    in_era = _remainder(whole + 719_468, 146_097)  # since a first of March of a year 400 n
+    leap_days = np.floor(in_era / 1_460) - np.floor(in_era / 36_524) + np.floor(in_era / 146_096)
+    year = np.floor((in_era - leap_days) / 365)
+    in_year = in_era - (365 * year + np.floor(year / 4) - np.floor(year / 100))
+    return _remainder(np.floor((5 * in_year + 2) / 153) + 2, 12) + 1
+
+
+def part_inputs(name: str, day: HostArray) -> list[HostArray]:
+    """The three inputs of a part: it, standardised, and its place in the cycle; 0 where missing.
+
+    If all values are equally frequent, the first has the mean 0 and the standard deviation 1.
+    """
+    count, first = PARTS[name]
+    value = part(name, day) - first
+    angle = value * (2 * math.pi / count)
+    number = (value - (count - 1) / 2) / math.sqrt((count**2 - 1) / 12)
+    return [np.where(day == day, v, 0.0) for v in (number, np.sin(angle), np.cos(angle))]
+
+
+def _remainder(x: HostArray, n: float) -> HostArray:
+    return x - n * np.floor(x / n)
+
+
+def part_names(name: str, part: str) -> list[str]:
+    """The names of the inputs that `part_inputs` makes of the column `name`."""
+    return [f"{name} {part}", f"{name} {part} sin", f"{name} {part} cos"]
+
+
+def _fits(form: DateFormat, texts: Iterable[str]) -> bool:
+    return all(form.value(text) is not None for text in texts)
+
+
+def _differently(formats: list[DateFormat], texts: Iterable[str]) -> str:
+    """The first text that means another date in another format; "" if there is none."""
+    return next((t for t in texts if len({form.value(t) for form in formats}) > 1), "")

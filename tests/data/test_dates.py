@@ -1,0 +1,158 @@
+"""Dates and times in tables: how they are read, and the inputs that they become."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gpumlp import data
+from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, part, part_inputs
+from tests.support.data_cases import COLOURS, X, table, write_csv
+
+pytest.importorskip("pyarrow")
+pandas = pytest.importorskip("pandas")
+
+RNG = np.random.default_rng(3)
+MOMENTS = pandas.Series(pandas.Timestamp(2023, 1, 1) + pandas.to_timedelta(
+    RNG.integers(0, 2 * 365 * 86_400, 60), unit="s"))  # fmt: skip
+DAYS = MOMENTS.to_numpy().astype("datetime64[us]").astype(np.int64) / 86_400e6
+DATES = np.floor(DAYS)
+ONLY_DATES = MOMENTS.dt.floor("D")
+
+
+def written(pattern: str) -> list[str]:
+    return [f'"{moment}"' for moment in MOMENTS.dt.strftime(pattern)]
+
+
+@pytest.mark.parametrize("pattern", [
+    "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d-%b-%Y",
+    "%b %d, %Y", "%d %B %Y",
+])  # fmt: skip
+def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
+    """And a model reads the same format, with a day that is missing."""
+    texts = written(pattern)
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    found = data.load(path, "y")
+    np.testing.assert_array_equal(found.x[:, 3], DATES)
+    assert found.dates == ("d",)
+    known = data.Preparation.of(found, x=True, y=False)
+    assert known.dates == {"d": ("month", "weekday")}
+    write_csv(path, table(d=["", *texts[1:]]))
+    [new] = data.pieces(path, known, labelled=False)
+    np.testing.assert_array_equal(new.x[1:, 3], DATES[1:])
+    assert np.isnan(new.x[0, 3])
+
+
+@pytest.mark.parametrize("pattern", [
+    "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S.%f",
+    "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p",
+])  # fmt: skip
+def test_times_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(d=written(pattern), y=COLOURS))
+    found = data.load(path, "y")
+    np.testing.assert_allclose(found.x[:, 3], DAYS, rtol=0, atol=1e-9)
+    parts = data.Preparation.of(found, x=True, y=False).dates
+    assert parts == {"d": ("month", "weekday", "hour")}
+
+
+@pytest.mark.parametrize("offset", [0, 2, -8])
+def test_time_zones_are_subtracted(offset: int, tmp_path: Any) -> None:
+    zone = dt.timezone(dt.timedelta(hours=offset))
+    texts = [moment.tz_localize(zone).isoformat() for moment in MOMENTS]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    np.testing.assert_allclose(data.load(path, "y").x[:, 3], DAYS - offset / 24, atol=1e-9)
+
+
+@pytest.mark.parametrize("values", [
+    MOMENTS, MOMENTS.dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo"), MOMENTS.astype("M8[s]"),
+])  # fmt: skip
+def test_parquet(values: Any, tmp_path: Any) -> None:
+    frame = pandas.DataFrame(table(d=values, day=MOMENTS.dt.date, time=MOMENTS.dt.time, y=COLOURS))
+    frame.to_parquet(tmp_path / "t.parquet")
+    x = data.load(tmp_path / "t.parquet", "y").x[:]
+    np.testing.assert_allclose(x[:, 3:], np.stack([DAYS, DATES, DAYS - DATES], 1), atol=1e-9)
+
+
+def test_a_model_reads_dates_from_other_kinds_of_files(tmp_path: Any) -> None:
+    """Learnt from Parquet's own type; new data as texts, and the other way round."""
+    frame = pandas.DataFrame(table(d=ONLY_DATES, y=COLOURS))
+    frame.to_parquet(tmp_path / "t.parquet")
+    csv = write_csv(tmp_path / "t.csv", table(d=written("%d.%m.%Y"), y=COLOURS))
+    for learn in ("t.parquet", csv):
+        known = data.Preparation.of(data.load(tmp_path / learn, "y"), x=True, y=False)
+        for new in ("t.parquet", csv):
+            np.testing.assert_array_equal(data.load_inputs(tmp_path / new, known)[:, 3], DATES)
+    write_csv(csv, table(d=X[:, 0]))
+    with pytest.raises(ValueError, match="hold numbers where the model takes dates: d"):
+        data.load_inputs(csv, known)
+
+
+def test_ambiguous_dates(tmp_path: Any) -> None:
+    texts = [f"{1 + i % 12:02}/{1 + i // 12:02}/2020" for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    with pytest.raises(ValueError, match=r"'02/01/2020', whose .* say --date-order dmy or"):
+        data.load(path, "y")
+    for order, pattern in (("dmy", "%d/%m/%Y"), ("mdy", "%m/%d/%Y")):
+        want = pandas.to_datetime(texts, format=pattern).to_numpy().astype("M8[D]").astype(float)
+        np.testing.assert_array_equal(data.load(path, "y", date_order=order).x[:, 3], want)
+    with pytest.raises(ValueError, match="unknown date_order 'american'; known: dmy, mdy, ymd"):
+        data.load(path, "y", date_order="american")
+
+
+def test_marker_among_dates_raises(tmp_path: Any) -> None:
+    texts = ["soon", *written("%d.%m.%Y")[1:]]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    with pytest.raises(ValueError, match=r"hold dates .*except for some texts \('soon'\): d"):
+        data.load(path, "y")
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["10:30", "23:15"], DateFormat("%H:%M")),
+        (["1.2.10", "2.0.13"], None),
+        (["a", "2020-01-01"], None),
+        (["03/04/2020", "05/06/2020"], Ambiguous("03/04/2020")),
+        (["05/05/2020", "06/06/2020"], DateFormat("%d/%m/%Y")),
+        (["2020-13-01"], None),
+    ],
+    ids=str,
+)
+def test_formats(texts: list[str], found: Any) -> None:
+    assert date_format_of(texts, None) == found
+
+
+def test_parts_are_those_of_the_calendar() -> None:
+    start = dt.datetime(1899, 12, 1, tzinfo=dt.UTC)
+    moments = [start + dt.timedelta(days=13 * i, hours=5 * i, minutes=7 * i) for i in range(9000)]
+    day = np.array([m.timestamp() / 86_400 for m in moments])
+    for name, want in (
+        ("month", [m.month for m in moments]),
+        ("weekday", [m.weekday() for m in moments]),
+        ("hour", [m.hour for m in moments]),
+    ):
+        np.testing.assert_array_equal(part(name, day), want)
+
+
+def test_inputs_of_dates() -> None:
+    day = np.append(np.arange(17_000.0, 17_000 + 7 * 365), np.nan)
+    number, sin, cos = part_inputs("weekday", day)
+    assert abs(number[:-1].mean()) < 1e-12
+    assert abs(number[:-1].std() - 1) < 1e-12
+    np.testing.assert_allclose(sin**2 + cos**2, np.append(np.ones(len(day) - 1), 0))
+    assert [number[-1], sin[-1], cos[-1]] == [0, 0, 0]
+    x = np.stack([day, np.ones_like(day)], axis=1)
+    source = data.Dataset("t", "regression", x, day[:-1], ("sold", "one"), dates=("sold",))
+    known = data.Preparation.of(source, x=True, y=False)
+    assert known.columns == (
+        "sold", "sold month", "sold month sin", "sold month cos", "sold weekday",
+        "sold weekday sin", "sold weekday cos", "sold missing", "one",
+    )  # fmt: skip
+    inputs = known.inputs(x)
+    assert inputs.shape == (len(x), 9)
+    np.testing.assert_array_equal(inputs[:, 4], number)
+    again = data.Preparation.from_json("t", {"data": known.to_json()})
+    np.testing.assert_array_equal(again.inputs(x), inputs)
