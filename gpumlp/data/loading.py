@@ -208,13 +208,14 @@ def _with_target(name: str, raw: Raw) -> Raw:
     """The rows that have a target."""
     if raw.y is None:
         return raw
-    missing = raw.unlabelled
-    if missing is None:
-        missing = ~np.isfinite(raw.y) if raw.y.dtype.kind == "f" else np.zeros(len(raw.y), bool)
-        missing = missing if missing.ndim == 1 else missing.any(axis=1)
-    if missing.all():
+    there = np.ones(len(raw.y), bool)
+    if raw.unlabelled is not None:
+        there = ~raw.unlabelled
+    elif raw.y.dtype.kind == "f":
+        there = np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
+    rows = np.flatnonzero(there)
+    if not len(rows):
         raise ValueError(f"{name}: no row has a target")
-    rows = np.flatnonzero(~missing)
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
 
 

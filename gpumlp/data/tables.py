@@ -98,6 +98,7 @@ class Table:
         self._target_name = target if labelled else None
         self._choice, self._known = choice, NONE if like is None else like.categories
         self._text = {*choice.categorical, *self._known}
+        self._columns: list[Column] = []
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
 
     def pieces(self) -> Iterator[Raw]:
