@@ -208,7 +208,7 @@ def _with_target(name: str, raw: Raw) -> Raw:
     """The rows that have a target."""
     if raw.y is None:
         return raw
-    there = np.ones(len(raw.y), bool)
+    there: HostArray = np.ones(len(raw.y), bool)
     if raw.unlabelled is not None:
         there = ~raw.unlabelled
     elif raw.y.dtype.kind == "f":

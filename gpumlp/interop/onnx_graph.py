@@ -51,8 +51,8 @@ UFUNCS = {
     np.floor: "Floor", np.rint: "Round", np.ceil: "Ceil", np.reciprocal: "Reciprocal",
     np.maximum: "Max", np.minimum: "Min", np.less: "Less", np.greater: "Greater",
     np.less_equal: "LessOrEqual", np.greater_equal: "GreaterOrEqual", np.equal: "Equal",
-    np.logical_and: "And", np.logical_or: "Or", np.logical_not: "Not", np.bitwise_and: "And", np.bitwise_or: "Or",
-    np.invert: "Not",
+    np.logical_and: "And", np.logical_or: "Or", np.logical_not: "Not", np.bitwise_and: "And",
+    np.bitwise_or: "Or", np.invert: "Not",
 }  # fmt: skip
 LOGICAL = ("And", "Or", "Not")
 BOOLEAN = ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal", *LOGICAL)
