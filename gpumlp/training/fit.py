@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks, storage
+from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
-from gpumlp.training.callbacks import Interrupt, Watch
+from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
@@ -159,7 +160,7 @@ class Fit:
         self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
-        """Do the remaining steps of the epoch; False if Ctrl-C came before the last."""
+        """Do the remaining steps of the epoch; False if a signal came before the last."""
         while self.step < self.batches.steps:
             if interrupt.requested:
                 return False

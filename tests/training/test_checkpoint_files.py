@@ -82,7 +82,7 @@ def test_file_is_synced_before_it_is_renamed(path, monkeypatch):
         size = None if is_folder else os.fstat(handle).st_size
         seen.append(("folder" if is_folder else size, path.read_bytes()))
 
-    monkeypatch.setattr(storage.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     storage.write(path, {"a": np.arange(3.0)}, {"gpumlp": "1"})
     data = path.read_bytes()
     assert seen == [(len(data), b"old"), ("folder", data)]
@@ -108,7 +108,7 @@ def test_a_rename_that_fails_leaves_the_old_file_and_no_other(path, monkeypatch,
     def fail(*names):
         raise error("no rename")
 
-    for place, name in ((Path, "replace"), (storage.os, "replace")):
+    for place, name in ((Path, "replace"), (os, "replace")):
         monkeypatch.setattr(place, name, fail)
     with pytest.raises(error, match="no rename"):
         run(path)
