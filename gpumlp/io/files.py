@@ -203,7 +203,7 @@ def _temporary(target: Path, mode: int) -> tuple[Path, BinaryIO]:
     """A new file beside the target, with the lock that keeps it from being removed."""
     while True:
         path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
-        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: PTH123, SIM115
+        file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -60,6 +60,11 @@ class Ending:
         return first
 
     @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM or SIGHUP came."""
+        return self._number != 0
+
+    @property
     def name(self) -> str:
         """What ended the command: "Ctrl-C", or the name of the signal."""
         return signal.Signals(self._number).name if self._number else "Ctrl-C"

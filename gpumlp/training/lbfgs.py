@@ -11,8 +11,8 @@ import numpy as np
 
 from gpumlp import backprop, checks
 from gpumlp.errors import needs
-from gpumlp.io.types import Array, HostVector
 from gpumlp.io.signals import Interrupt
+from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
