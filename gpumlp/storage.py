@@ -22,7 +22,7 @@ from gpumlp.io.types import HostArray
 
 __all__ = [
     "FORMAT", "TRAINING_PREFIXES", "PathLike", "Tensors", "atomic_write", "check_place",
-    "check_writable", "load_extra", "load_network", "read", "replacing", "save_network",
+    "check_writable", "json_of", "load_extra", "load_network", "read", "replacing", "save_network",
     "theta_of", "write",
 ]  # fmt: skip
 Tensors = Mapping[str, HostArray]
@@ -53,7 +53,7 @@ def load_extra(path: PathLike) -> dict[str, Any]:
         CheckpointError: the file is damaged or foreign.
         FileNotFoundError: the file does not exist.
     """
-    return _json(path, read(path)[1].get("extra", "{}"))
+    return json_of(path, read(path)[1].get("extra", "{}"))
 
 
 def load_network(
@@ -65,7 +65,7 @@ def load_network(
     """
     tensors, metadata = read(path)
     if "network" in metadata:
-        config = _json(path, metadata["network"])
+        config = json_of(path, metadata["network"])
         return _with_functions(config, functions), theta_of(tensors)
     if "gpumlp" in metadata:
         raise CheckpointError(f"{path} is a gpumlp file but has no settings of a network")
@@ -84,8 +84,9 @@ def _with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[st
     def entry(spec: Any) -> Any:
         if isinstance(spec, list):
             return [entry(one) for one in spec]
-        if isinstance(spec, dict) and spec.get("name") in own:
-            return own[spec["name"]].set(**{k: v for k, v in spec.items() if k != "name"})
+        name = spec.get("name") if isinstance(spec, dict) else None
+        if isinstance(name, str) and name in own:
+            return own[name].set(**{k: v for k, v in spec.items() if k != "name"})
         return spec
 
     return {key: entry(value) for key, value in config.items()}
@@ -162,10 +163,11 @@ def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _json(path: PathLike, text: str) -> dict[str, Any]:
+def json_of(path: PathLike, text: str) -> dict[str, Any]:
+    """The mapping in a text of the metadata; CheckpointError if it holds none."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its settings cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: its settings are not a mapping")

@@ -110,7 +110,7 @@ def _files(source: Any) -> Iterator[Path]:
     elif path.exists():
         yield path
     else:
-        yield from map(Path, glob.iglob(str(source)))
+        yield from map(Path, glob.iglob(str(source)))  # noqa: PTH207  (it may be absolute)
 
 
 def _is_same(path: Path, file: Path) -> bool:

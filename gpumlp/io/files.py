@@ -152,7 +152,7 @@ class _Pending:
         self.temporary: Path | None = None
         exists = self.target.exists()
         if exists and not self.target.is_file():
-            self.file = cast("BinaryIO", tempfile.TemporaryFile())
+            self.file = _unnamed()
             return
         _remove_orphans(self.target)
         try:
@@ -162,7 +162,7 @@ class _Pending:
             if error.errno not in NOT_REPLACED or not exists:
                 error.filename = os.fspath(path)
                 raise
-            self.file = cast("BinaryIO", tempfile.TemporaryFile())
+            self.file = _unnamed()
 
     def complete(self) -> None:
         """Bring all that was written to the disk."""
@@ -197,6 +197,10 @@ class _Pending:
         if self.temporary is not None:
             with contextlib.suppress(OSError):
                 self.temporary.unlink()
+
+
+def _unnamed() -> BinaryIO:
+    return cast("BinaryIO", tempfile.TemporaryFile())  # its user closes it
 
 
 def _temporary(target: Path, mode: int) -> tuple[Path, BinaryIO]:

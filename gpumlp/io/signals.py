@@ -1,8 +1,8 @@
 """Signals that end a process: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
 
-What SIGTERM and SIGHUP do to a program is the program's own decision, so the library changes it only
-where that decision is to be ended like by Ctrl-C: where the handler is `ending`, which the commands
-of `gpumlp` install, or Python's `signal.default_int_handler`, which users can install themselves.
+A program decides itself what SIGTERM and SIGHUP do to it.  The library takes them only where they are
+to act like Ctrl-C: where the handler is `ending`, which the commands of `gpumlp` install in the main
+thread, or Python's `signal.default_int_handler`, which users can install themselves.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Interrupt:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """A block, of a few milliseconds, that a signal does not cut off; it acts at the block's end."""
+    """A block of a few milliseconds that no signal cuts off; a signal acts at its end."""
     with Interrupt() as interrupt:
         yield
     if interrupt.requested:

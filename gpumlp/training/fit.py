@@ -39,6 +39,7 @@ def fit(
     """
     net = trainer.net
     epochs = checks.positive_int(epochs, "epochs")
+    files.check_is_no_data(checkpoint[0], x, y, sample_weight, validation)
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
@@ -269,7 +270,8 @@ class Fit:
         Raises:
             CheckpointError: the file is damaged, or of another run; nothing was changed.
         """
-        if (loaded := checkpoint.load()) is None:
+        monitor = self.watch and self.watch.rule.monitor
+        if (loaded := checkpoint.load(self.history, self.batches.steps, monitor)) is None:
             return
         tensors, state = loaded
         trainer, position, backend = self.trainer, state["position"], self.trainer.net.backend
@@ -287,5 +289,5 @@ class Fit:
         trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
         self.history = trainer.history = History.from_dict(state["history"])
         if self.watch is not None:
-            for name, value in numbers.items():
-                setattr(self.watch, name, value)
+            for name in self.watch.state():
+                setattr(self.watch, name, numbers[name])
