@@ -1,8 +1,8 @@
 """Signals that end a process: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
 
-A program decides itself what SIGTERM and SIGHUP do to it.  The library takes them only where they are
-to act like Ctrl-C: where the handler is `ending`, which the commands of `gpumlp` install in the main
-thread, or Python's `signal.default_int_handler`, which users can install themselves.
+A program decides itself what SIGTERM and SIGHUP do to it.  The library takes them only where they
+are to act like Ctrl-C: where the handler is `ending`, which the commands of `gpumlp` install in the
+main thread, or Python's `signal.default_int_handler`, which users can install themselves.
 """
 
 from __future__ import annotations

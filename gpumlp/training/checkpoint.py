@@ -135,7 +135,18 @@ def check_state(state: Fields, columns: list[str], steps: int, monitor: str | No
         CheckpointError: a field is missing, is no such value, or contradicts another field.
     """
     position, history, callbacks = map(state.fields, ("position", "history", "callbacks"))
-    epoch, step = position.whole("epoch"), position.whole("step", 0, steps - 1)
+    epoch = position.whole("epoch")
+    history.word("stopped", STOPPED)
+    if not history.is_none("best_epoch"):
+        history.whole("best_epoch", 0, epoch - 1)
+    found = history.fields("columns")
+    if sorted(found) != sorted(columns):
+        history.refuse("columns", f"the columns {', '.join(columns)}")
+    for name in columns:
+        least, finite = (0, True) if name in UNRANKED else (-math.inf, name == "cost")
+        found.numbers(name, epoch, f"position.epoch {epoch}", least, finite)
+
+    step = position.whole("step", 0, steps - 1)
     position.numbers("J", step, "position.step")
     position.whole("steps_ever", epoch * steps + step)
     position.whole("epochs_ever", epoch)
@@ -146,16 +157,6 @@ def check_state(state: Fields, columns: list[str], steps: int, monitor: str | No
     scale, inverse, *_ = position.numbers("scaling", 4, "the format", 0)
     if not abs(scale * inverse - 1) < 1e-6:
         position.refuse("scaling", "a loss scale S, 1/S and two counts")
-
-    history.word("stopped", STOPPED)
-    if not history.is_none("best_epoch"):
-        history.whole("best_epoch", 0, epoch - 1)
-    found = history.fields("columns")
-    if sorted(found) != sorted(columns):
-        history.refuse("columns", f"the columns {', '.join(columns)}")
-    for name in columns:
-        least, finite = (0, True) if name in UNRANKED else (-math.inf, name == "cost")
-        found.numbers(name, epoch, f"position.epoch {epoch}", least, finite)
 
     if monitor is None and not state.is_none("watch"):
         state.refuse("watch", "null, as there is no early stopping")
@@ -186,13 +187,12 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
 
 def check_is_no_data(path: Any, *data: Any) -> None:
     """Raise ValueError if the path of a checkpoint is a file that one of these arrays maps."""
+    if path is None or not Path(path).exists():
+        return
     for a in data:
-        if isinstance(a, (tuple, list)) and path is not None:
-            if len(a) <= 3:  # the argument `validation`
-                check_is_no_data(path, *a)
-        while isinstance(a, np.ndarray) and path is not None:
+        while isinstance(a, np.ndarray):
             file = getattr(a, "filename", None)  # of np.memmap
-            if file is not None and os.path.exists(path) and os.path.samefile(path, file):
+            if file is not None and Path(path).samefile(file):
                 raise ValueError(f"checkpoint {path} is a file of the data; pass another path")
             a = a.base
 
