@@ -270,7 +270,7 @@ class Fit:
         Raises:
             CheckpointError: the file is damaged, or of another run; nothing was changed.
         """
-        monitor = self.watch and self.watch.rule.monitor
+        monitor = None if self.watch is None else self.watch.rule.monitor
         if (loaded := checkpoint.load(self.history, self.batches.steps, monitor)) is None:
             return
         tensors, state = loaded

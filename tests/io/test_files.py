@@ -1,4 +1,6 @@
-"""Files that are replaced whole or not at all: several writers, links, modes, places, full disks."""
+"""Files that are replaced whole or not at all: several writers, links, modes, full disks."""
+
+# A block of `replacing`, `together` or `deferred` has several lines, within pytest.raises (PT012).
 
 from __future__ import annotations
 
@@ -108,9 +110,9 @@ def test_a_link_stays_and_its_target_is_written(tmp_path, exists, through):
     else:
         (tmp_path / "middle").symlink_to("disk/file")
         link.symlink_to(tmp_path / "middle")
-    links = {path: os.readlink(path) for path in tmp_path.iterdir() if path.is_symlink()}
+    links = {path: path.readlink() for path in tmp_path.iterdir() if path.is_symlink()}
     atomic_write(link, b"new")
-    assert {path: os.readlink(path) for path in links} == links
+    assert {path: path.readlink() for path in links} == links
     assert target.read_bytes() == b"new"
     assert not target.is_symlink()
     assert names(tmp_path / "disk") == ["file"]
@@ -186,7 +188,7 @@ def test_a_file_that_cannot_be_replaced_is_written_in_place(path, monkeypatch, s
 
     target, name = (files, "_temporary") if step == "open" else (type(path), "replace")
     monkeypatch.setattr(target, name, fail)
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:  # noqa: PT012
         file.write(b"new")
         raise ZeroDivisionError
     assert path.read_bytes() == b"an old file that is longer"
@@ -256,7 +258,7 @@ def test_files_change_together_at_the_end(tmp_path):
 
 def test_a_block_within_another_ends_with_it(tmp_path):
     a, b, _ = old_files(tmp_path)
-    with pytest.raises(ZeroDivisionError), together():
+    with pytest.raises(ZeroDivisionError), together():  # noqa: PT012
         with together():
             atomic_write(a, b"new")
         atomic_write(b, b"new")
@@ -268,14 +270,14 @@ def test_a_block_within_another_ends_with_it(tmp_path):
 
 def test_an_error_leaves_all_old_files(tmp_path):
     a, b, c = old_files(tmp_path)
-    with pytest.raises(IsADirectoryError), together():
+    with pytest.raises(IsADirectoryError), together():  # noqa: PT012
         atomic_write(a, b"new")
         c.unlink()
         c.mkdir()
         atomic_write(c, b"new")
     c.rmdir()
     assert contents(tmp_path) == {"a": b"old", "b": b"old"}
-    with pytest.raises(IsADirectoryError), together():
+    with pytest.raises(IsADirectoryError), together():  # noqa: PT012
         atomic_write(a, b"new")
         atomic_write(b, b"new")
         b.unlink()
@@ -289,7 +291,7 @@ def test_a_full_disk_leaves_all_old_files_and_is_named(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError, match=f"File too large: '{b}'"), together():
+        with pytest.raises(OSError, match=f"File too large: '{b}'"), together():  # noqa: PT012
             atomic_write(a, b"new")
             atomic_write(b, b"new" * 1000)
     finally:
@@ -305,7 +307,7 @@ def test_ctrl_c_waits_until_all_have_their_names(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(type(tmp_path), "replace", pressed)
-    with pytest.raises(KeyboardInterrupt), together():
+    with pytest.raises(KeyboardInterrupt), together():  # noqa: PT012
         for path in paths[:1]:
             atomic_write(path, b"new")
     monkeypatch.undo()
@@ -318,7 +320,7 @@ def test_ctrl_c_waits_until_all_have_their_names(tmp_path, monkeypatch):
             pressed_once.append(signal.raise_signal(signal.SIGINT))
 
     monkeypatch.setattr(type(tmp_path), "replace", pressed_first)
-    with pytest.raises(KeyboardInterrupt), together():
+    with pytest.raises(KeyboardInterrupt), together():  # noqa: PT012
         for path in paths:
             atomic_write(path, b"newer")
     assert contents(tmp_path) == dict.fromkeys("abc", b"newer")

@@ -1,5 +1,7 @@
 """SIGTERM and SIGHUP act like Ctrl-C where a program, or a command of gpumlp, asked for it."""
 
+# A block of `replacing`, `together` or `deferred` has several lines, within pytest.raises (PT012).
+
 from __future__ import annotations
 
 import signal
@@ -91,7 +93,7 @@ def test_a_fit_takes_only_what_its_program_gave_to_ctrl_c(number):
 
 def test_deferred_signals_act_at_the_end(number):
     done = []
-    with pytest.raises(KeyboardInterrupt), Ending() as ending:
+    with pytest.raises(KeyboardInterrupt), Ending() as ending:  # noqa: PT012
         with deferred():
             signal.raise_signal(signal.SIGINT)
             done.append(1)

@@ -111,7 +111,8 @@ def test_saved_network_as_checkpoint_raises(path, files):
     assert path.read_bytes() == files["network"]
 
 
-# ---- edited, with a right digest -------------------------------------------------------------------
+# ---- edited, with a right digest -------------------------------------------------------------
+
 
 def edited(path, where, value):
     """Replace a field of the checkpoint's state; `where` is the way to it, a.b.0."""

@@ -145,7 +145,7 @@ def test_a_link_stays_and_its_file_holds_the_checkpoint(tmp_path, path):
     path.symlink_to("disk/run")
     run(path, epochs=1, trainer={"schedule": "constant"})
     run(path, epochs=2, resume=True, trainer={"schedule": "constant"})
-    assert os.readlink(path) == "disk/run"
+    assert path.readlink() == Path("disk/run")
     assert '"epoch": 2,' in storage.read(tmp_path / "disk" / "run")[1]["training"]
 
 
