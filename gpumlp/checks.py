@@ -258,5 +258,12 @@ def positive_number(value: Any, name: str, least: float | None = None) -> float:
     return float(value)
 
 
+def real_number(value: Any, name: str) -> float:
+    """Return a number that is not NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise TypeError(f"{name} must be a number, got {_short(value)}")
+    return float(value)
+
+
 def _short(value: Any) -> str:
     return " ".join(reprlib.repr(value).split())

@@ -1,4 +1,4 @@
-"""Files: written completely or not at all; networks as safetensors, checked when they are loaded.
+"""Networks as safetensors files, which are checked when they are loaded.
 
 safetensors checks only its header: of 2,000 files with one flipped bit, 1,996 loaded.  So the
 metadata has a SHA-256 of all tensors (names, dtypes, shapes, bytes) and of the settings.
@@ -6,25 +6,26 @@ metadata has a SHA-256 of all tensors (names, dtypes, shapes, bytes) and of the 
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import hashlib
 import json
-import os
-import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from gpumlp.errors import CheckpointError, needs
 from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.io.files import PathLike, atomic_write, check_place, replacing
 from gpumlp.io.types import HostArray
 
+__all__ = [
+    "FORMAT", "TRAINING_PREFIXES", "PathLike", "Tensors", "atomic_write", "check_place",
+    "check_writable", "json_of", "load_extra", "load_network", "read", "replacing", "save_network",
+    "theta_of", "write",
+]  # fmt: skip
 Tensors = Mapping[str, HostArray]
-PathLike = str | os.PathLike[str]
 FORMAT = "1"
 TRAINING_PREFIXES = ("optimizer.", "best.", "iterate.")  # of tensors that only checkpoints have
 
@@ -52,7 +53,7 @@ def load_extra(path: PathLike) -> dict[str, Any]:
         CheckpointError: the file is damaged or foreign.
         FileNotFoundError: the file does not exist.
     """
-    return _json(path, read(path)[1].get("extra", "{}"))
+    return json_of(path, read(path)[1].get("extra", "{}"))
 
 
 def load_network(
@@ -64,7 +65,7 @@ def load_network(
     """
     tensors, metadata = read(path)
     if "network" in metadata:
-        config = _json(path, metadata["network"])
+        config = json_of(path, metadata["network"])
         return _with_functions(config, functions), theta_of(tensors)
     if "gpumlp" in metadata:
         raise CheckpointError(f"{path} is a gpumlp file but has no settings of a network")
@@ -83,8 +84,9 @@ def _with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[st
     def entry(spec: Any) -> Any:
         if isinstance(spec, list):
             return [entry(one) for one in spec]
-        if isinstance(spec, dict) and spec.get("name") in own:
-            return own[spec["name"]].set(**{k: v for k, v in spec.items() if k != "name"})
+        name = spec.get("name") if isinstance(spec, dict) else None
+        if isinstance(name, str) and name in own:
+            return own[name].set(**{k: v for k, v in spec.items() if k != "name"})
         return spec
 
     return {key: entry(value) for key, value in config.items()}
@@ -147,59 +149,10 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
     return tensors, metadata
 
 
-def atomic_write(path: PathLike, data: bytes) -> None:
-    """Write `data` to `path` completely or not at all: see `replacing`."""
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[BinaryIO]:
-    """Yield a temporary file that replaces `path` when the block ends without an error.
-
-    A crash at any moment leaves either the old file or the new one, complete.  The temporary file
-    is in the same folder, "NAME.HEX.tmp".  Such files of earlier, killed processes are removed.
-    """
-    path = Path(path)
-    check_place(path)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-    for orphan in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.tmp"):
-        orphan.unlink(missing_ok=True)
-
-
 def check_writable(path: PathLike) -> None:
     """Raise now what `write` would raise later, perhaps after hours of training."""
     _safetensors("write")
-    check_place(Path(path))
-
-
-def check_place(path: PathLike) -> None:
-    """Raise if no file can be written at `path`: it is a folder, or its folder does not exist."""
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable, if the file system supports that."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    check_place(path)
 
 
 def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:
@@ -210,10 +163,11 @@ def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _json(path: PathLike, text: str) -> dict[str, Any]:
+def json_of(path: PathLike, text: str) -> dict[str, Any]:
+    """The mapping in a text of the metadata; CheckpointError if it holds none."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its settings cannot be read ({error})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: its settings are not a mapping")

@@ -25,6 +25,7 @@ from gpumlp.bench.correct import Change, changes
 from gpumlp.bench.peers import NotTimed, Problem, Step, builder
 from gpumlp.bench.results import Result
 from gpumlp.bench.timing import machine
+from gpumlp.io.signals import TERMINATING
 
 CACHES = (  # variables that name the folders where libraries store what they compiled
     "CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR",
@@ -110,11 +111,11 @@ class Worker:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: only the benchmark itself answers it."""
+    """Start processes that Ctrl-C, SIGTERM and SIGHUP do not reach: only the benchmark answers."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *TERMINATING})
     try:
         yield
     finally:

@@ -94,7 +94,10 @@ class LearningRateLogger(Callback):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue after the learning rates of `state`."""
-        self._lr, self._resumed = list(state["lr"]), True
+        if not isinstance(state["lr"], list):
+            raise TypeError(f"lr must be a list, got {state['lr']!r}")
+        self._lr = [checks.positive_number(lr, "lr", least=0) for lr in state["lr"]]
+        self._resumed = True
 
 
 class TensorBoard(Callback):
@@ -261,6 +264,8 @@ class MLflow(Callback):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue the run of `state`."""
+        if not isinstance(state["run_id"], str):
+            raise TypeError(f"run_id must be the id of a run, got {state['run_id']!r}")
         self.run_id, self._resumed = state["run_id"], True
 
 

@@ -97,7 +97,7 @@ class ModelCheckpoint(Callback):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with the `best` of `state`."""
         if self._monitor is not None:
-            self._monitor.best = state["best"]
+            self._monitor.best = checks.real_number(state["best"], "best")
 
 
 class ReduceOnPlateau(Callback):
@@ -192,5 +192,7 @@ class ReduceOnPlateau(Callback):
                     "the checkpoint is of a run with another ReduceOnPlateau: "
                     f"{name} {theirs}, here {ours}; pass what that run had, or resume=False"
                 )
-        self._monitor.best, self._monitor.waited = state["best"], state["waited"]
-        self.cooling = state["cooling"]
+        best = state["best"]
+        self._monitor.best = None if best is None else checks.real_number(best, "best")
+        self._monitor.waited = checks.positive_int(state["waited"], "waited", least=0)
+        self.cooling = checks.positive_int(state["cooling"], "cooling", least=0)

@@ -6,6 +6,8 @@ import io
 import sys
 import warnings
 
+from gpumlp.io.signals import ending
+
 __all__ = ["main"]
 
 
@@ -15,6 +17,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows ?
             stream.reconfigure(errors="replace")
     warnings.formatwarning = _format_warning  # type: ignore[assignment]
+    ending.install()
     try:
         from gpumlp.cli.app import app
     except ModuleNotFoundError as error:
@@ -25,6 +28,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"gpumlp: stopped by {ending.name}", file=sys.stderr)
+        sys.exit(ending.status)
     app()
 
 

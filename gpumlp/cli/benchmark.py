@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,14 +14,15 @@ from gpumlp.backends import get_backend
 from gpumlp.bench import cases
 from gpumlp.bench.case_runner import Settings, run
 from gpumlp.bench.peers import COMPETITORS, FLOOR, OURS, known
-from gpumlp.bench.results import TIMED, Result, Results
+from gpumlp.bench.results import SUFFIX, TIMED, Result, Results
 from gpumlp.cli import options as shared
 from gpumlp.cli import run_folder
 from gpumlp.cli.command import require
 from gpumlp.cli.options import option, switch
-from gpumlp.cli.output import print_json, print_table
+from gpumlp.cli.output import check_outputs, print_json, print_table
+from gpumlp.io.files import atomic_write, check_place, together
+from gpumlp.io.signals import ending
 from gpumlp.plots import write_png
-from gpumlp.storage import atomic_write, check_place
 
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")  # those that all competitors have
 PEERS = tuple(name for name in COMPETITORS if name != OURS)
@@ -96,6 +98,10 @@ def bench(options: BenchOptions) -> None:
     for file in (options.save, options.plot):
         if file is not None:
             check_place(file)
+    check_outputs(
+        {f"--save {options.save}": options.save, f"--plot {options.plot}": options.plot},
+        {"a result": f"{glob.escape(str(options.out))}/*{SUFFIX}"},
+    )
     case, widths, sizes, precisions, optimizers, activations, peers = map(
         shared.split_commas,
         (options.case, options.widths, options.batch_size, options.precision, options.optimizer,
@@ -120,7 +126,7 @@ def bench(options: BenchOptions) -> None:
         done = f"{len(found)} of {len(wanted)} parts are in {options.out}"
         typer.echo(f"{done}; --resume continues", err=True)
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(ending.status)
     if any(r.competitor == OURS and r.status in ("failed", "refused") for r in found):
         raise typer.Exit(1)
 
@@ -132,12 +138,13 @@ def _report(found: list[Result], options: BenchOptions) -> None:
         print_json(content)
     else:
         _print_tables(found)
-    if options.save is not None:
-        atomic_write(options.save, f"{json.dumps(content, indent=1)}\n".encode())
-    if options.plot is not None and any(result.status == TIMED for result in found):
-        from gpumlp.bench.figure import figure
+    with together():
+        if options.save is not None:
+            atomic_write(options.save, f"{json.dumps(content, indent=1)}\n".encode())
+        if options.plot is not None and any(result.status == TIMED for result in found):
+            from gpumlp.bench.figure import figure
 
-        write_png(figure(found), options.plot)
+            write_png(figure(found), options.plot)
 
 
 def _print_tables(found: list[Result]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import typing
@@ -17,6 +19,7 @@ from typer.core import TyperGroup
 
 from gpumlp.cli.options import kinds
 from gpumlp.errors import DeviceError, OutOfMemoryError
+from gpumlp.io.signals import ending
 
 USER_ERRORS = (  # errors that the user can fix
     ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError, DeviceError,
@@ -34,7 +37,8 @@ _show_tracebacks = False
 def command(run: Callable[[Any], None]) -> Callable[..., None]:
     """The function that typer registers for a command: a parameter is a field of `run`'s options.
 
-    Errors that the user can fix are one line on stderr, and exit status 2.
+    Errors that the user can fix are one line on stderr, and exit status 2.  Ctrl-C, SIGTERM and
+    SIGHUP are one line, too.
     """
     options = typing.get_type_hints(run)["options"]
     hints = typing.get_type_hints(options)
@@ -43,6 +47,9 @@ def command(run: Callable[[Any], None]) -> Callable[..., None]:
     def call(**values: Any) -> None:
         try:
             run(options(**values))
+        except KeyboardInterrupt:
+            _print(f"gpumlp: stopped by {ending.name}")
+            raise typer.Exit(ending.status) from None
         except BrokenPipeError:
             raise  # the reader of the pipe has ended: typer exits silently
         except USER_ERRORS as error:
@@ -121,19 +128,25 @@ class Commands(TyperGroup):
         """Run a command and exit."""
         args = list(sys.argv[1:] if args is None else args)
         settings["standalone_mode"] = False  # click raises errors, and returns the exit status
-        try:
-            status = super().main(args or ["--help"], **settings)
-        except USAGE_ERROR as error:
-            _print_error(error.format_message())  # type: ignore[attr-defined]
-            sys.exit(2)
-        except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
-            if _show_tracebacks:
-                raise
-            _print_error(str(error))
-            sys.exit(2)
-        except typer.Abort:  # Ctrl-C, in older versions of typer
-            sys.exit(130)
-        sys.exit(status or 0)
+        with ending:
+            try:
+                status = super().main(args or ["--help"], **settings)
+            except USAGE_ERROR as error:
+                _print_error(error.format_message())  # type: ignore[attr-defined]
+                status = 2
+            except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
+                if _show_tracebacks:
+                    raise
+                _print_error(str(error))
+                status = 2
+            except SystemExit as end:
+                status = end.code
+            except (typer.Abort, KeyboardInterrupt):  # outside a command
+                status = ending.status
+            if ending.terminated:  # whatever failed after that, such as printing
+                status = ending.status
+                _leave_closed_terminal()
+            sys.exit(status or 0)
 
 
 def _dashed(name: str) -> str:
@@ -142,4 +155,20 @@ def _dashed(name: str) -> str:
 
 def _print_error(message: str, keep_lines: bool = False) -> None:
     """Print on stderr; `keep_lines` is for a message with a table."""
-    typer.echo(f"gpumlp: error: {message if keep_lines else ' '.join(message.split())}", err=True)
+    _print(f"gpumlp: error: {message if keep_lines else ' '.join(message.split())}")
+
+
+def _print(line: str) -> None:
+    """Print on stderr, if anything can be written there."""
+    with contextlib.suppress(OSError):
+        typer.echo(line, err=True)
+
+
+def _leave_closed_terminal() -> None:
+    """Drop what cannot be printed: after SIGHUP it would change the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -21,6 +21,7 @@ from gpumlp.cli.options import kinds, option
 from gpumlp.errors import did_you_mean
 from gpumlp.storage import atomic_write
 
+SIGN = "# gpumlp "  # the first characters of a file that `write` wrote
 # options that only change what is shown, or how a run starts: run.toml leaves them out
 NOT_OF_THE_RUN = ("config", "json", "plan", "quiet", "resume")
 EXPECTED = {
@@ -47,12 +48,17 @@ from_file = partial(
 
 def write(path: Path, command: str, options: Any) -> None:
     """Write the options of a run, also defaults: a later version may have other defaults."""
-    lines = [f"# gpumlp {gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
+    lines = [f"{SIGN}{gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
     for key, name in keys(type(options)).items():
         value = getattr(options, name)
         if value not in (None, (), []) and name not in NOT_OF_THE_RUN:
             lines.append(f"{key} = {literal(value)}")
     atomic_write(path, "\n".join([*lines, ""]).encode(errors="replace"))
+
+
+def is_written_by_us(path: Path) -> bool:
+    """Whether `write` wrote the file, so that nothing of the user's is lost with it."""
+    return path.read_bytes().startswith(SIGN.encode())
 
 
 def keys(options: type) -> dict[str, str]:

@@ -43,6 +43,8 @@ def evaluate(options: EvaluateOptions) -> None:
     The metrics are in the unit of the target.  All rows of the data count, also those that the
     model was trained on.
     """
+    read = {"the data": options.data, "the model": options.model}
+    output.check_outputs({f"--plot {options.plot}": options.plot}, read)
     picture = Picture(options.plot)
     net, known = load_model(options.model, options.backend)
     measures = Measures(net, known)

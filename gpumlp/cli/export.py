@@ -14,7 +14,7 @@ import typer
 from gpumlp import storage
 from gpumlp.cli import options as shared
 from gpumlp.cli.options import argument, option
-from gpumlp.cli.output import print_json
+from gpumlp.cli.output import check_outputs, print_json
 from gpumlp.data import Preparation
 from gpumlp.data.dataset import listed
 from gpumlp.errors import CheckpointError
@@ -61,6 +61,8 @@ def export(options: ExportOptions) -> None:
             f"--opset, --logits and --raw are for .onnx files; leave them out for {out}"
         )
     storage.check_place(out)
+    second = out.with_name(f"{out.name}.data")  # of a large .onnx file
+    check_outputs({f"OUT {out}": out, f"{second}": second}, {"the model": options.model})
     net, preparation = _load(options.model)
     is_onnx = kind == ".onnx"
     content = _write_onnx(net, preparation, options) if is_onnx else _write_tensors(net, out)

@@ -47,6 +47,8 @@ def find_lr(options: FindLROptions) -> None:
             f"--start must be more than 0 and less than --end, got {start:g} and {end:g}"
         )
     output.check_plot(options.plot)
+    read = {"the data": options.data, "the file of --config": options.config}
+    output.check_outputs({f"--plot {options.plot}": options.plot}, read)
     built = build(options, Path("runs"))
     built.print(quiet=options.json)
     [(x, y)] = built.prepared(built.train)

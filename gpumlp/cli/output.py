@@ -6,9 +6,11 @@ characters beyond ASCII are escaped, so that any console shows them.
 
 from __future__ import annotations
 
+import glob
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gpumlp.data import Dataset, Preparation
+from gpumlp.data import EMBEDDED, Dataset, Preparation
 from gpumlp.network import MLP
 from gpumlp.plots import blank_figure
 from gpumlp.storage import check_place
@@ -73,6 +75,47 @@ def check_plot(path: Path | None) -> None:
             raise ValueError(f"--plot must end in .png, got {path}")
         check_place(path)
         blank_figure()
+
+
+def check_outputs(written: Mapping[str, Path | None], read: Mapping[str, Any]) -> None:
+    """Raise ValueError if a file to write is a file that is read, or two are the same file.
+
+    Args:
+        written: the files to write, by what the user calls them; None is no file.
+        read: the files, folders and patterns of files to read, or lists of these, by what they are.
+    """
+    targets: dict[Path, str] = {}
+    for name, path in written.items():
+        if path is None:
+            continue
+        for what, source in read.items():
+            if any(_is_same(path, file) for file in _files(source)):
+                raise ValueError(f"{name} is {what} that is read; choose another name")
+        other = targets.setdefault(Path(os.path.realpath(path)), name)
+        if other != name:
+            raise ValueError(f"{name} is the same file as {other}; choose another name")
+
+
+def _files(source: Any) -> Iterator[Path]:
+    """The files that a source stands for: itself, those in a folder, or those of a pattern."""
+    if source is None or str(source) in EMBEDDED:
+        return
+    if isinstance(source, (list, tuple)):
+        for each in source:
+            yield from _files(each)
+        return
+    path = Path(source)
+    if path.is_dir():
+        yield from (file for file in path.iterdir() if file.suffix in (".csv", ".gz", ".parquet"))
+    elif path.exists():
+        yield path
+    else:
+        yield from map(Path, glob.iglob(str(source)))  # noqa: PTH207  (it may be absolute)
+
+
+def _is_same(path: Path, file: Path) -> bool:
+    """Whether both are one file, also by a link or by another hard link."""
+    return path.exists() and path.samefile(file)
 
 
 def _finite(value: Any) -> Any:

@@ -56,6 +56,9 @@ def predict(options: PredictOptions) -> None:
     out = options.out
     if out is not None and out.suffix.lower() not in FORMATS:
         raise ValueError(f"--out must end in .csv, .parquet or .npy, got {out}")
+    name, path = ("--out", out) if out is not None else ("stdout", Path("/dev/stdout"))
+    read = {"the data": options.data, "the model": options.model}
+    output.check_outputs({f"{name} {path}": path}, read)
     net, preparation = load_model(options.model, options.backend)
     classes, examples = preparation.classes, 0
 

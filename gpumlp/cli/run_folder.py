@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import typer
 
 from gpumlp.cli.output import METRIC_KEYS, metric_name, print_table
 from gpumlp.data import Preparation
+from gpumlp.io.files import atomic_write, check_place, together
+from gpumlp.io.signals import Interrupt, ending
 from gpumlp.network import MLP
 from gpumlp.plots import plot_history
-from gpumlp.storage import atomic_write
 from gpumlp.training import History
 from gpumlp.training.monitor import COSTS, UNRANKED
 
@@ -23,19 +25,22 @@ EVENTS = "tensorboard"  # the folder that --tensorboard adds to the files
 ROWS = 12  # the most rows of the printed table
 
 
-def check_folder(path: Path) -> None:
-    """Raise if the path, or one of its parents, is a file."""
+def check_folder(path: Path, *names: str) -> None:
+    """Raise if the path, or one of its parents, is a file, or no files can have these names."""
     for each in (path, *path.parents):
         if each.exists() and not each.is_dir():
             raise ValueError(f"--out must be a folder, but {each} is a file; choose another name")
+    if path.exists():
+        for name in names:
+            check_place(path / name)
 
 
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[Path]:
     """The folder.  It is created where it is missing, and removed again if it stays empty."""
-    check_folder(path)
-    created = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.realpath(path))  # a link may lead to a folder that does not exist yet
+    created = [each for each in (target, *target.parents) if not each.exists()]
+    target.mkdir(parents=True, exist_ok=True)
     try:
         yield path
     finally:
@@ -58,6 +63,19 @@ def print_earlier_run(path: Path, resume: bool, tensorboard: bool) -> None:
         stays = not tensorboard and (path / EVENTS).exists()
         unchanged = f"; {EVENTS} stays unchanged" if stays else ""
         typer.echo(f"replacing the files of an earlier run in {path}{unchanged}", err=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Interrupt]:
+    """A block that writes the files of a run, together or not at all; signals wait for its end."""
+    try:
+        with Interrupt() as interrupt, together():
+            yield interrupt
+    except OSError as error:
+        raise OSError(
+            f"{error}; no file of the run has changed but {path / 'checkpoint.safetensors'}, which "
+            "holds the training: remove the cause, and add --resume"
+        ) from error
 
 
 def write(path: Path, net: MLP, preparation: Preparation, history: History, data: str) -> None:
@@ -96,10 +114,11 @@ def print_history(history: History, net: MLP) -> None:
 def print_end(history: History, net: MLP, path: Path, written: tuple[str, ...]) -> None:
     """Print how the training ended, and which files it wrote."""
     epochs = f"{history.epochs} epoch{'s' * (history.epochs != 1)}"
+    by = f" by {ending.name}" if ending.terminated else ""
     how = {
         "finished": f"finished after {epochs}",
         "early": f"stopped early after {epochs}",
-        "interrupted": f"interrupted after {epochs}; --resume continues",
+        "interrupted": f"interrupted after {epochs}{by}; --resume continues",
     }[history.stopped]
     row = history.row(_epoch_of_network(history))
     columns = (f"val_{name}" if f"val_{name}" in row else name for name in _metrics(history))

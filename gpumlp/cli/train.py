@@ -18,6 +18,7 @@ from gpumlp.cli.config import from_file
 from gpumlp.cli.options import option, switch
 from gpumlp.functions import LOSSES, SCHEDULES
 from gpumlp.functions.entry import lookup
+from gpumlp.io.signals import ending
 from gpumlp.training import EarlyStopping, scorers
 from gpumlp.training.events import Callback
 from gpumlp.training.memory import Memory
@@ -102,11 +103,11 @@ def train(options: TrainOptions) -> None:
     run.toml.  `gpumlp train --config run.toml` repeats the run.  Existing files with these names
     are replaced.
 
-    Ctrl-C ends the training early and writes the files; --resume continues it.
+    Ctrl-C, SIGTERM and SIGHUP end the training early and write the files; --resume continues it.
     """
     require("matplotlib", "safetensors", "sklearn", "tqdm")
     if options.out is not None:
-        run_folder.check_folder(options.out)
+        _check_folder(options, options.out)
     metrics = _metrics(options)
     early_stopping, hooks = _watching(options, metrics)
     watched: Any = {"early_stopping": early_stopping, "metric": metrics, "train_metric": True}
@@ -117,7 +118,9 @@ def train(options: TrainOptions) -> None:
         memory = built.trainer.memory(len(built.train), validation=len(validation or ()), **watched)
         _print_memory(built, memory, options.json)
         return
-    with run_folder.folder(options.out or Path("runs") / built.dataset.name) as folder:
+    out = options.out or Path("runs") / built.dataset.name
+    _check_folder(options, out)
+    with run_folder.folder(out) as folder:
         run_folder.print_earlier_run(folder, options.resume, options.tensorboard)
         (x, y), *held_out = built.prepared(built.train, *([validation] if validation else []))
         if options.tensorboard:
@@ -127,8 +130,9 @@ def train(options: TrainOptions) -> None:
             checkpoint=folder / "checkpoint.safetensors", resume=options.resume,
             checkpoint_every=options.checkpoint_every, progress=not options.quiet,
         )  # fmt: skip
-        run_folder.write(folder, net, built.preparation, history, built.dataset.name)
-        config.write(folder / "run.toml", "train", options)
+        with run_folder.writing(folder) as late:
+            run_folder.write(folder, net, built.preparation, history, built.dataset.name)
+            config.write(folder / "run.toml", "train", options)
     written = run_folder.files(options.tensorboard)
     if options.json:
         end = run_folder.end_as_json(history, net, folder, written)
@@ -137,8 +141,16 @@ def train(options: TrainOptions) -> None:
         if not options.quiet:
             run_folder.print_history(history, net)
         run_folder.print_end(history, net, folder, written)
-    if history.stopped == "interrupted":
-        raise typer.Exit(130)
+    if history.stopped == "interrupted" or late.requested:
+        raise typer.Exit(ending.status)
+
+
+def _check_folder(options: TrainOptions, out: Path) -> None:
+    """Raise if the files cannot be written into the folder, or one would replace an input."""
+    run_folder.check_folder(out, *run_folder.FILES)
+    own = options.config is not None and config.is_written_by_us(options.config)
+    read = {"the data": options.data, "the file of --config": None if own else options.config}
+    output.check_outputs({f"--out: {out / name}": out / name for name in run_folder.FILES}, read)
 
 
 def _print_memory(built: Built, memory: Memory, as_json: bool) -> None:

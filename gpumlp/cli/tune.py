@@ -96,7 +96,9 @@ def _measure(net: MLP, options: TuneOptions) -> Tuner:
     x = rng.standard_normal((m, net.widths[0]))
     # all losses but those of classes accept 0 and 1
     y = rng.integers(n, size=m) if net.loss.target == "class" else rng.integers(2, size=(m, n))
-    Trainer(net, options.optimizer, batch_size=options.batch_size).fit(x, y, 1, progress=False)
+    trainer = Trainer(net, options.optimizer, batch_size=options.batch_size)
+    if trainer.fit(x, y, 1, progress=False).stopped == "interrupted":
+        raise KeyboardInterrupt
     return tuner
 
 

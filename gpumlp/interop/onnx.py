@@ -15,8 +15,8 @@ from gpumlp.data import Preparation
 from gpumlp.errors import needs
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, check_names, graph_inputs, network_inputs
+from gpumlp.io.files import PathLike, atomic_write, check_place, together
 from gpumlp.network import MLP
-from gpumlp.storage import PathLike, atomic_write, check_place
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
 LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds at most 2 GiB
@@ -171,8 +171,9 @@ def _write(model: Any, path: Path) -> None:
         onnx.external_data_helper.set_external_data(tensor, second.name, start, len(values))
         tensor.ClearField("raw_data")
         start += len(values)
-    atomic_write(second, b"".join(data))
-    atomic_write(path, model.SerializeToString())
+    with together():
+        atomic_write(second, b"".join(data))
+        atomic_write(path, model.SerializeToString())
     onnx.checker.check_model(str(path), full_check=True)
 
 

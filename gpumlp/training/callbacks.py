@@ -1,15 +1,12 @@
-"""Early stopping, the progress display, Ctrl-C, and the checks of callbacks."""
+"""Early stopping, the progress display, and the checks of callbacks."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from gpumlp import checks
 from gpumlp.errors import renamed
@@ -196,32 +193,3 @@ def progress_display(progress: bool | None, total: int, done: Callable[[], int])
         return []
     # a resumed fit begins at the step where it goes on
     return [ProgressBar(lambda: tqdm(total=total, initial=done(), unit="step"))]
-
-
-class Interrupt:
-    """A context in which the first Ctrl-C only sets `requested`: the current step is completed.
-
-    The second Ctrl-C raises KeyboardInterrupt immediately.  The context does nothing in a thread
-    other than the main one, where Python handles no signals, and if SIGINT is ignored, as under
-    nohup or in a shell's background job.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
-
-    def __enter__(self) -> Self:
-        main = threading.current_thread() is threading.main_thread()
-        # a handler of None was installed outside Python and could not be restored
-        if main and signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN):
-            self._previous = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections import Counter
@@ -27,6 +28,9 @@ from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
 from gpumlp.training.events import Callback
+from gpumlp.training.fields import ADVICE, LARGEST, Fields
+from gpumlp.training.history import STOPPED
+from gpumlp.training.monitor import UNRANKED
 from gpumlp.training.stepping import Stepping
 
 
@@ -67,8 +71,15 @@ class Checkpoint:
         metadata = {"network": json.dumps(self._network), "training": json.dumps(training)}
         storage.write(self.path, tensors, {"gpumlp": storage.FORMAT, **metadata})
 
-    def load(self) -> tuple[dict[str, HostArray], dict[str, Any]] | None:
-        """The tensors and the state in the file; None if there is no file.
+    def load(
+        self, columns: Iterable[str], steps: int, monitor: str | None
+    ) -> tuple[dict[str, HostArray], dict[str, Any]] | None:
+        """The tensors and the state in the file, checked; None if there is no file.
+
+        Args:
+            columns: those of the history.
+            steps: the steps of an epoch.
+            monitor: the column that early stopping watches, if there is early stopping.
 
         Raises:
             CheckpointError: the file is damaged, or of another run.
@@ -81,8 +92,13 @@ class Checkpoint:
                 f"{self.path} is no checkpoint of a training run; pass the path of one, or "
                 "resume=False to write a new one there"
             )
-        training = json.loads(metadata["training"])
-        self._compare(json.loads(metadata["network"]), training.pop("settings"))
+        network = storage.json_of(self.path, metadata.get("network", "null"))
+        training = storage.json_of(self.path, metadata["training"])
+        state = Fields(training, self.path)
+        if network.get("seed") is not None:
+            Fields(network, self.path, "network").whole("seed")
+        self._compare(network, state.mapping("settings"))
+        check_state(state, list(columns), steps, monitor)
         return tensors, training
 
     def _compare(self, network: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -97,10 +113,66 @@ class Checkpoint:
                 )
 
     def check(self, tensors: Mapping[str, HostArray], views: Mapping[str, Array]) -> None:
-        """Raise CheckpointError unless the tensors have the names and shapes of the views."""
+        """Raise CheckpointError unless the tensors have the names and shapes of the views.
+
+        They must be floating-point numbers, and θ finite.
+        """
         shapes = {name: view.shape for name, view in views.items()}
         if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise CheckpointError(f"{self.path}: its tensors are not those of this network")
+        theta = storage.theta_of(tensors)
+        for name, tensor in tensors.items():
+            if tensor.dtype.kind != "f" or (name in theta and not np.isfinite(tensor).all()):
+                raise CheckpointError(
+                    f"{self.path}: the tensor {name} must be finite numbers, {ADVICE}"
+                )
+
+
+def check_state(state: Fields, columns: list[str], steps: int, monitor: str | None) -> None:
+    """Check what `Checkpoint.save` got as `state`; the arguments are those of `Checkpoint.load`.
+
+    Raises:
+        CheckpointError: a field is missing, is no such value, or contradicts another field.
+    """
+    position, history, callbacks = map(state.fields, ("position", "history", "callbacks"))
+    epoch = position.whole("epoch")
+    history.word("stopped", STOPPED)
+    if not history.is_none("best_epoch"):
+        history.whole("best_epoch", 0, epoch - 1)
+    found = history.fields("columns")
+    if sorted(found) != sorted(columns):
+        history.refuse("columns", f"the columns {', '.join(columns)}")
+    for name in columns:
+        least, finite = (0, True) if name in UNRANKED else (-math.inf, name == "cost")
+        found.numbers(name, epoch, f"position.epoch {epoch}", least, finite)
+
+    step = position.whole("step", 0, steps - 1)
+    position.numbers("J", step, "position.step")
+    position.whole("steps_ever", epoch * steps + step)
+    position.whole("epochs_ever", epoch)
+    for name in ("seconds", "lr_factor", "last_lr"):
+        position.number(name)
+    if position.number("lr_factor") > LARGEST:
+        position.refuse("lr_factor", "a factor of learning rates")
+    scale, inverse, *_ = position.numbers("scaling", 4, "the format", 0)
+    if not abs(scale * inverse - 1) < 1e-6:
+        position.refuse("scaling", "a loss scale S, 1/S and two counts")
+
+    if monitor is None and not state.is_none("watch"):
+        state.refuse("watch", "null, as there is no early stopping")
+    if monitor is not None:
+        watch = state.fields("watch")
+        watch.whole("waited", 0, epoch)
+        if watch.is_none("best") != watch.is_none("best_epoch"):
+            watch.refuse("best", "null where best_epoch is, and only there")
+        if not watch.is_none("best"):
+            best = found.numbers(monitor, epoch, "", finite=False)[
+                watch.whole("best_epoch", 0, epoch - 1)
+            ]
+            if state.mapping("watch")["best"] != best:
+                watch.refuse("best", f"{best}, the {monitor} of its best_epoch")
+    for name in callbacks:
+        callbacks.fields(name)
 
 
 def checked(path: Any, every: int | None, resume: bool) -> int | None:
@@ -111,6 +183,18 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
     if path is not None:
         storage.check_writable(path)
     return None if every is None else checks.positive_int(every, "checkpoint_every")
+
+
+def check_is_no_data(path: Any, *data: Any) -> None:
+    """Raise ValueError if the path of a checkpoint is a file that one of these arrays maps."""
+    if path is None or not Path(path).exists():
+        return
+    for a in data:
+        while isinstance(a, np.ndarray):
+            file = getattr(a, "filename", None)  # of np.memmap
+            if file is not None and Path(path).samefile(file):
+                raise ValueError(f"checkpoint {path} is a file of the data; pass another path")
+            a = a.base
 
 
 def views(trainer: Stepping, best: Array | None) -> dict[str, Array]:
@@ -189,11 +273,22 @@ def restore_callbacks(
     """Restore the state of each callback; warn about states whose callback is missing.
 
     A callback without a state in the file starts anew.
+
+    Raises:
+        CheckpointError: a callback cannot be restored from its state.
     """
     found = _by_name(callbacks)
     for name, state in states.items():
         if name in found:
-            found[name].restore(state)
+            try:
+                found[name].restore(state)
+            except CheckpointError:
+                raise
+            except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
+                raise CheckpointError(
+                    f"{path}: callbacks.{name} cannot be restored ({what}); {ADVICE}"
+                ) from error
         else:
             warnings.warn(
                 f"{path} is of a run with the callback {name}, without which this one goes on; "

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks, storage
+from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
-from gpumlp.training.callbacks import Interrupt, Watch
+from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
@@ -38,6 +39,7 @@ def fit(
     """
     net = trainer.net
     epochs = checks.positive_int(epochs, "epochs")
+    files.check_is_no_data(checkpoint[0], x, y, sample_weight, *(validation or ()))
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
@@ -159,7 +161,7 @@ class Fit:
         self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
-        """Do the remaining steps of the epoch; False if Ctrl-C came before the last."""
+        """Do the remaining steps of the epoch; False if a signal came before the last."""
         while self.step < self.batches.steps:
             if interrupt.requested:
                 return False
@@ -268,7 +270,8 @@ class Fit:
         Raises:
             CheckpointError: the file is damaged, or of another run; nothing was changed.
         """
-        if (loaded := checkpoint.load()) is None:
+        monitor = None if self.watch is None else self.watch.rule.monitor
+        if (loaded := checkpoint.load(self.history, self.batches.steps, monitor)) is None:
             return
         tensors, state = loaded
         trainer, position, backend = self.trainer, state["position"], self.trainer.net.backend
@@ -286,5 +289,5 @@ class Fit:
         trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
         self.history = trainer.history = History.from_dict(state["history"])
         if self.watch is not None:
-            for name, value in numbers.items():
-                setattr(self.watch, name, value)
+            for name in self.watch.state():
+                setattr(self.watch, name, numbers[name])

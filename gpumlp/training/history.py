@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
+STOPPED = ("finished", "early", "interrupted", "converged")
+
 
 class History(Mapping[str, list[float]]):
     """Columns by name, each with one number per epoch.  Only computed columns are present.

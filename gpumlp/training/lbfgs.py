@@ -11,11 +11,12 @@ import numpy as np
 
 from gpumlp import backprop, checks
 from gpumlp.errors import needs
+from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP, ClassWeight
 from gpumlp.parameters import Parameters
-from gpumlp.training.callbacks import Interrupt, call, checked, end
+from gpumlp.training.callbacks import call, checked, end
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations

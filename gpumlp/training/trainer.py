@@ -88,7 +88,9 @@ class Trainer(Stepping):
         """Train for some epochs, with data of any size.
 
         Ctrl-C ends the fit between two steps, with `History.stopped` "interrupted" and a network
-        that can be used; a second Ctrl-C raises KeyboardInterrupt immediately.
+        that can be used; a second Ctrl-C raises KeyboardInterrupt immediately.  SIGTERM and SIGHUP
+        keep the handlers that your program gave them.  If that is `signal.default_int_handler`,
+        they end a fit like Ctrl-C: ``signal.signal(signal.SIGTERM, signal.default_int_handler)``.
 
         Args:
             x: (m, n_0), finite.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 
 import gpumlp
 from gpumlp import CheckpointError, storage
-from tests.support.kill_worker import run
+from gpumlp.callbacks import LearningRateLogger, ReduceOnPlateau
+from tests.support.kill_worker import STEPS, run
+from tests.support.training_cases import Die, die_at
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +109,133 @@ def test_saved_network_as_checkpoint_raises(path, files):
     with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
         run(path, resume=True)
     assert path.read_bytes() == files["network"]
+
+
+# ---- edited, with a right digest -------------------------------------------------------------
+
+
+def edited(path, where, value):
+    """Replace a field of the checkpoint's state; `where` is the way to it, a.b.0."""
+    tensors, metadata = storage.read(path)
+    state = json.loads(metadata["training"])
+    at, *names = state, *where.split(".")
+    for name in names[:-1]:
+        at = at[int(name) if isinstance(at, list) else name]
+    if value is MISSING:
+        del at[int(names[-1]) if isinstance(at, list) else names[-1]]
+    else:
+        at[int(names[-1]) if isinstance(at, list) else names[-1]] = value
+    storage.write(path, tensors, {**metadata, "training": json.dumps(state)})
+
+
+MISSING = object()
+WRONG = [MISSING, None, True, -1, 10**30, 0.5, math.nan, "x", [], [None], ["x"], {}, {"a": 1}]
+ALLOWED = {  # fields that may have some of these values
+    "position.seconds": [0.5], "position.lr_factor": [0.5], "position.last_lr": [0.5],
+    "history.best_epoch": [None], "callbacks": [{}], "callbacks.ReduceOnPlateau": [MISSING],
+    "callbacks.ReduceOnPlateau.best": [None, -1, 10**30, 0.5],
+    "callbacks.ReduceOnPlateau.waited": [10**30], "callbacks.ReduceOnPlateau.cooling": [10**30],
+    "callbacks.LearningRateLogger": [MISSING], "callbacks.LearningRateLogger.lr": [[]],
+    "history.columns.val_cost.0": [-1, 0.5, math.nan], "history.columns.cost.0": [-1, 0.5],
+    "position.J.0": [-1, 0.5],
+}  # fmt: skip
+FIELDS = [
+    "settings", "position", "position.epoch", "position.step", "position.J", "position.seconds",
+    "position.steps_ever", "position.epochs_ever", "position.scaling", "position.scaling.0",
+    "position.lr_factor", "position.last_lr", "history", "history.columns", "history.stopped",
+    "history.best_epoch", "history.columns.cost", "history.columns.lr", "watch", "watch.best",
+    "watch.best_epoch", "watch.waited", *ALLOWED,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def within_an_epoch(tmp_path_factory):
+    """The bytes of a checkpoint of a run that died in its third epoch."""
+    path = tmp_path_factory.mktemp("cut") / "checkpoint"
+    with pytest.raises(Die):
+        run(path, epochs=4, checkpoint_every=1, callbacks=[*hooks(), die_at(2 * STEPS + 3)])
+    return path.read_bytes()
+
+
+def hooks():
+    return [ReduceOnPlateau(patience=9), LearningRateLogger()]
+
+
+@pytest.mark.parametrize("field", dict.fromkeys(FIELDS))
+def test_an_edited_field_is_refused_and_named(path, within_an_epoch, field):
+    for value in WRONG:
+        allowed = ALLOWED.get(field, [])
+        if any(value is one or (value == one and type(value) is type(one)) for one in allowed):
+            continue
+        path.write_bytes(within_an_epoch)
+        edited(path, field, value)
+        before = path.read_bytes()
+        with pytest.raises(CheckpointError) as caught:
+            run(path, epochs=4, resume=True, callbacks=hooks())
+        message = str(caught.value)
+        assert str(path) in message, value
+        names = [name for name in field.split(".") if not name.isdigit()]
+        assert any(name in message for name in [*names, "run with other"]), value
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("position.epoch", -1, "position.epoch must be a whole number from 0 on, got -1"),
+        ("position.epoch", 99, "must be 99 numbers, as position.epoch 99 says"),
+        ("position.step", STEPS, f"position.step must be a whole number from 0 to {STEPS - 1}"),
+        ("position.step", 1, "position.J must be 1 numbers, as position.step says"),
+        ("position.steps_ever", 2 * STEPS + 1, f"from {2 * STEPS + 2} on, got {2 * STEPS + 1}"),
+        ("position.epochs_ever", 1, "position.epochs_ever must be a whole number from 2 on"),
+        ("position.scaling", [2.0, 2.0, 0.0, 0.0], "position.scaling must be a loss scale S, 1/S"),
+        ("position.lr_factor", 1e300, "position.lr_factor must be a factor of learning rates"),
+        ("history.stopped", "never", "history.stopped must be one of finished, early, interr"),
+        ("history.columns", {"cost": [1.0, 1.0]}, "history.columns must be the columns cost,"),
+        ("watch.best", 0.0, "the val_cost of its best_epoch, got 0.0"),
+        ("watch.best", MISSING, "watch.best is missing; use another copy of the file, or resume="),
+        ("callbacks.LearningRateLogger.lr.0", -1, "LearningRateLogger cannot be restored (lr must"),
+        ("callbacks.ReduceOnPlateau.waited", MISSING, "cannot be restored ('waited' is missing)"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(
+    path, within_an_epoch, field, value, message
+):
+    path.write_bytes(within_an_epoch)
+    edited(path, field, value)
+    with pytest.raises(CheckpointError) as caught:
+        run(path, epochs=4, resume=True, callbacks=hooks())
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["training", "network"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "1", "{", "[" * 100_000, "9" * 5000])
+def test_texts_that_are_no_mapping_are_refused(path, files, name, text):
+    path.write_bytes(files["checkpoint"])
+    tensors, metadata = storage.read(path)
+    storage.write(path, tensors, {**metadata, name: text})
+    with pytest.raises(CheckpointError, match=f"^{path}: "):
+        run(path, resume=True, epochs=2)
+    storage.write(path, tensors, {k: v for k, v in metadata.items() if k != name})
+    with pytest.raises(CheckpointError, match=str(path)):
+        run(path, resume=True, epochs=2)
+
+
+@pytest.mark.parametrize("name", [["x"], {"a": 1}, None, 3])
+def test_a_network_with_a_wrong_entry_is_refused(path, files, name):
+    path.write_bytes(files["network"])
+    tensors, metadata = storage.read(path)
+    config = json.loads(metadata["network"])
+    config["loss"]["name"] = name
+    storage.write(path, tensors, {**metadata, "network": json.dumps(config)})
+    with pytest.raises(CheckpointError, match=f"^{path}: "):
+        gpumlp.MLP.load(path, backend="numpy")
+
+
+@pytest.mark.parametrize("values", [np.full((8, 5), np.nan, np.float32), np.ones((8, 5), int)])
+def test_tensors_that_cannot_be_parameters_are_refused(path, files, values):
+    path.write_bytes(files["checkpoint"])
+    tensors, metadata = storage.read(path)
+    storage.write(path, {**tensors, "0.weight": values}, metadata)
+    with pytest.raises(CheckpointError, match="tensor 0.weight must be finite numbers"):
+        run(path, resume=True, epochs=2)

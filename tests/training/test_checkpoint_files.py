@@ -82,7 +82,7 @@ def test_file_is_synced_before_it_is_renamed(path, monkeypatch):
         size = None if is_folder else os.fstat(handle).st_size
         seen.append(("folder" if is_folder else size, path.read_bytes()))
 
-    monkeypatch.setattr(storage.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     storage.write(path, {"a": np.arange(3.0)}, {"gpumlp": "1"})
     data = path.read_bytes()
     assert seen == [(len(data), b"old"), ("folder", data)]
@@ -108,7 +108,7 @@ def test_a_rename_that_fails_leaves_the_old_file_and_no_other(path, monkeypatch,
     def fail(*names):
         raise error("no rename")
 
-    for place, name in ((Path, "replace"), (storage.os, "replace")):
+    for place, name in ((Path, "replace"), (os, "replace")):
         monkeypatch.setattr(place, name, fail)
     with pytest.raises(error, match="no rename"):
         run(path)
@@ -138,3 +138,29 @@ def test_a_run_that_diverges_leaves_the_last_finite_checkpoint(path, every):
     assert all(np.isfinite(tensor).all() for tensor in storage.read(path)[0].values())
     expected = 2 * STEPS + 2 if every else 2 * STEPS
     assert f'"steps_ever": {expected},' in storage.read(path)[1]["training"]
+
+
+def test_a_link_stays_and_its_file_holds_the_checkpoint(tmp_path, path):
+    (tmp_path / "disk").mkdir()
+    path.symlink_to("disk/run")
+    run(path, epochs=1, trainer={"schedule": "constant"})
+    run(path, epochs=2, resume=True, trainer={"schedule": "constant"})
+    assert path.readlink() == Path("disk/run")
+    assert '"epoch": 2,' in storage.read(tmp_path / "disk" / "run")[1]["training"]
+
+
+@pytest.mark.parametrize("which", ["x", "y", "validation"])
+def test_a_checkpoint_does_not_replace_the_data(tmp_path, which):
+    data = {"x": np.ones((12, 5)), "y": np.arange(12) % 3, "validation": np.ones((4, 5))}
+    np.save(tmp_path / "data.npy", data[which])
+    (tmp_path / "link").symlink_to("data.npy")
+    data[which] = np.load(tmp_path / "data.npy", mmap_mode="r")[:]
+    trainer = gpumlp.Trainer(gpumlp.MLP([5, 3], backend="numpy"))
+    before = (tmp_path / "data.npy").read_bytes()
+    for name in ("data.npy", "link"):
+        with pytest.raises(ValueError, match=f"checkpoint .*{name} is a file of the data; pass"):
+            trainer.fit(
+                data["x"], data["y"], 1, validation=(data["validation"], [0, 1, 2, 0]),
+                checkpoint=tmp_path / name,
+            )  # fmt: skip
+    assert (tmp_path / "data.npy").read_bytes() == before

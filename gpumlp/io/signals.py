@@ -1,0 +1,130 @@
+"""Signals that end a process: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
+
+A program decides itself what SIGTERM and SIGHUP do to it.  The library takes them only where they
+are to act like Ctrl-C: where the handler is `ending`, which the commands of `gpumlp` install in the
+main thread, or Python's `signal.default_int_handler`, which users can install themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Self
+
+TERMINATING = [
+    number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
+]  # Windows has no SIGHUP
+
+
+class Ending:
+    """A context, of a command, in which SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does.
+
+    Only the first one raises: a terminal that is closed, or a service that is stopped, may send
+    several, and they must not cut off the cleaning up.  It does nothing in a thread other than the
+    main one, nor to a signal that is ignored, as under nohup, or has a handler already.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._installed: list[int] = []
+
+    def install(self) -> list[int]:
+        """Handle the signals from now on; which ones."""
+        self._number, numbers = 0, []
+        if threading.current_thread() is threading.main_thread():
+            numbers = [n for n in TERMINATING if signal.getsignal(n) is signal.SIG_DFL]
+        for number in numbers:
+            signal.signal(number, self)
+        return numbers
+
+    def __enter__(self) -> Self:
+        self._installed += self.install()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._installed:
+            signal.signal(self._installed.pop(), signal.SIG_DFL)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self.note(number):
+            raise KeyboardInterrupt
+
+    def note(self, number: int) -> bool:
+        """Note a signal; whether it is the first."""
+        first = self._number == 0
+        self._number = self._number or number
+        return first
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM or SIGHUP came."""
+        return self._number != 0
+
+    @property
+    def name(self) -> str:
+        """What ended the command: "Ctrl-C", or the name of the signal."""
+        return signal.Signals(self._number).name if self._number else "Ctrl-C"
+
+    @property
+    def status(self) -> int:
+        """The exit status: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+        return 128 + (self._number or signal.SIGINT)
+
+
+ending = Ending()  # of this process
+
+
+class Interrupt:
+    """A context in which a first signal only sets `requested`: the current step is completed.
+
+    It takes Ctrl-C, and SIGTERM and SIGHUP where they act like Ctrl-C, see above.  A Ctrl-C after
+    the first signal raises KeyboardInterrupt immediately.  The context does nothing in a thread
+    other than the main one, where Python handles no signals, and if SIGINT is ignored, as under
+    nohup or in a shell's background job, it stays ignored.
+
+    Attributes:
+        requested: the number of the first signal; 0 if none came.
+    """
+
+    def __init__(self) -> None:
+        self.requested = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, *TERMINATING):
+                handler = signal.getsignal(number)
+                if number == signal.SIGINT:
+                    # a handler of None was installed outside Python and could not be restored
+                    taken = handler not in (None, signal.SIG_IGN)
+                else:
+                    like_ctrl_c = handler is signal.default_int_handler
+                    taken = like_ctrl_c or isinstance(handler, (Ending, Interrupt))
+                if taken:
+                    self._previous[number] = signal.signal(number, self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = self.requested or number
+        if isinstance(previous := self._previous.get(number), Ending):
+            previous.note(number)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """A block of a few milliseconds that no signal cuts off; a signal acts at its end."""
+    with Interrupt() as interrupt:
+        yield
+    if interrupt.requested:
+        signal.raise_signal(interrupt.requested)

@@ -1,0 +1,105 @@
+"""SIGTERM and SIGHUP act like Ctrl-C where a program, or a command of gpumlp, asked for it."""
+
+# A block of `replacing`, `together` or `deferred` has several lines, within pytest.raises (PT012).
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+import gpumlp
+from gpumlp.io.signals import Ending, Interrupt, deferred
+from tests.support.training_cases import Hook, X, Y, regression
+
+SIGNALS = [signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    """Handlers are as they were, after each test."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    after = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before
+
+
+@pytest.fixture(params=SIGNALS)
+def number(request):
+    return request.param
+
+
+def test_a_command_ends_by_the_first_signal_only(number):
+    ending = Ending()
+    with ending:
+        assert (ending.terminated, ending.name, ending.status) == (False, "Ctrl-C", 130)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        for other in SIGNALS:  # while it ends
+            signal.raise_signal(other)
+        assert (ending.name, ending.status) == (number.name, 128 + number)
+    with ending:
+        assert not ending.terminated
+
+
+def test_a_command_leaves_handlers_and_ignored_signals_alone(number):
+    for handler in (signal.SIG_IGN, lambda *_: None):
+        before = signal.signal(number, handler)
+        with Ending():
+            assert signal.getsignal(number) is handler
+        signal.signal(number, before)
+
+
+def test_a_command_in_a_thread_installs_nothing(number):
+    seen = []
+
+    def work():
+        with Ending():
+            seen.append(signal.getsignal(number))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
+
+
+def fit_with(press):
+    trainer = gpumlp.Trainer(regression(), batch_size=16)
+    return trainer.fit(X, Y, 9, callbacks=[Hook(lambda t: t.steps == 6 and press())]).stopped
+
+
+def test_a_fit_in_a_command_ends_between_two_steps(number):
+    with Ending() as ending:
+        assert fit_with(lambda: [signal.raise_signal(number) for _ in range(3)]) == "interrupted"
+        assert ending.status == 128 + number
+        assert fit_with(lambda: None) == "finished"
+
+
+def test_a_fit_takes_only_what_its_program_gave_to_ctrl_c(number):
+    got = []
+    before = signal.signal(number, lambda *_: got.append(number))
+    assert fit_with(lambda: signal.raise_signal(number)) == "finished"
+    assert got == [number]
+    signal.signal(number, signal.default_int_handler)
+    assert fit_with(lambda: signal.raise_signal(number)) == "interrupted"
+    signal.signal(number, before)
+    seen = []
+    fit_with(lambda: seen.append(signal.getsignal(number)))
+    assert seen == [before]
+
+
+def test_deferred_signals_act_at_the_end(number):
+    done = []
+    with pytest.raises(KeyboardInterrupt), Ending() as ending:  # noqa: PT012
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+        done.append(2)
+    assert done == [1]
+    with ending, Interrupt() as interrupt:  # within a block that is not cut off either
+        with deferred():
+            signal.raise_signal(number)
+        assert (interrupt.requested, ending.status) == (number, 128 + number)
