@@ -210,9 +210,9 @@ def _with_target(name: str, raw: Raw) -> Raw:
         return raw
     there: HostArray = np.ones(len(raw.y), bool)
     if raw.unlabelled is not None:
-        there = ~raw.unlabelled
+        there = np.asarray(~raw.unlabelled)
     elif raw.y.dtype.kind == "f":
-        there = np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
+        there = np.asarray(np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1))
     rows = np.flatnonzero(there)
     if not len(rows):
         raise ValueError(f"{name}: no row has a target")
