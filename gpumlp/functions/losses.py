@@ -79,16 +79,25 @@ class Loss(Entry):
 
 def _log_cosh(y_hat: Array, y: Array) -> Array:
     d = np.abs(y_hat - y)
-    return d + np.log1p(np.exp(-2 * d)) - LOG_2
+    u = np.expm1(np.minimum(d, 1))  # cosh(d) = 1 + u² / (2 (1 + u)), where the other form cancels
+    large = d + np.log1p(np.exp(-2 * d)) - LOG_2
+    return np.where(d < 1, np.log1p(0.5 * u * u / (1 + u)), large)
 
 
 def _huber(y_hat: Array, y: Array, delta: float) -> Array:
     d = np.abs(y_hat - y)
-    return np.where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta))
+    small = np.minimum(d, delta)
+    return small * (d - 0.5 * small)
+
+
+def times(a: Array, b: Array) -> Array:
+    """Return a b, and 0 where a is 0, whatever b is: a target of 0 excludes its output."""
+    return np.multiply(a, b, out=np.zeros_like(b), where=a != 0)
 
 
 def _logistic(y_hat: Array, y: Array) -> Array:
-    return np.maximum(y_hat, 0) - y_hat * y + np.log1p(np.exp(-np.abs(y_hat)))
+    linear = times(np.where(y_hat > 0, 1 - y, -y), y_hat)  # max(ŷ, 0) − ŷ y, without cancellation
+    return linear + np.log1p(np.exp(-np.abs(y_hat)))
 
 
 def _smooth(y: Array, smoothing: float) -> Array:
@@ -96,10 +105,9 @@ def _smooth(y: Array, smoothing: float) -> Array:
 
 
 def _cross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
-    t = _smooth(y, smoothing)
-    top = y_hat.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(y_hat - top).sum(axis=1, keepdims=True)) + top
-    return (t * (log_sum - y_hat)).sum(axis=1)
+    below = activations.below_max(y_hat)  # so that the result does not depend on an offset
+    log_sum = np.log(np.exp(below).sum(axis=1, keepdims=True))
+    return times(_smooth(y, smoothing), log_sum - below).sum(axis=1)
 
 
 def _dcross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
@@ -129,8 +137,8 @@ huber = Loss(
     value=_huber,
     gradient=lambda y_hat, y, delta: np.clip(y_hat - y, -delta, delta),
     cuda_value=(
-        "fabs(y_hat - y) <= delta ? real(0.5) * (y_hat - y) * (y_hat - y)"
-        " : delta * (fabs(y_hat - y) - real(0.5) * delta)"
+        "fmin(fabs(y_hat - y), delta)"
+        " * (fabs(y_hat - y) - real(0.5) * fmin(fabs(y_hat - y), delta))"
     ),
     cuda_gradient="y_hat - y > delta ? delta : y_hat - y < -delta ? -delta : y_hat - y",
     params={"delta": 1.0},
@@ -140,7 +148,11 @@ log_cosh = Loss(
     "log_cosh",
     value=_log_cosh,
     gradient=lambda y_hat, y: np.tanh(y_hat - y),
-    cuda_value=(f"fabs(y_hat - y) + log1p(exp(real(-2) * fabs(y_hat - y))) - real({LOG_2!r})"),
+    cuda_value=(
+        "fabs(y_hat - y) < real(1) ? log1p(real(0.5) * expm1(fabs(y_hat - y))"
+        " * expm1(fabs(y_hat - y)) / (real(1) + expm1(fabs(y_hat - y))))"
+        f" : fabs(y_hat - y) + log1p(exp(real(-2) * fabs(y_hat - y))) - real({LOG_2!r})"
+    ),
     cuda_gradient="tanh(y_hat - y)",
 )
 quantile = Loss(
@@ -156,9 +168,9 @@ quantile = Loss(
 )
 poisson = Loss(
     "poisson",  # ŷ is the logarithm of the rate; the constant log y! is left out
-    value=lambda y_hat, y: np.exp(y_hat) - y * y_hat,
+    value=lambda y_hat, y: np.exp(y_hat) - times(y, y_hat),
     gradient=lambda y_hat, y: np.exp(y_hat) - y,
-    cuda_value="exp(y_hat) - y * y_hat",
+    cuda_value="exp(y_hat) - times(y, y_hat)",
     cuda_gradient="exp(y_hat) - y",
     link=activations.exponential,
     target="count",
@@ -167,7 +179,7 @@ binary_cross_entropy = Loss(
     "binary_cross_entropy",  # of logits
     value=_logistic,
     gradient=lambda y_hat, y: activations.sigmoid.f(y_hat) - y,
-    cuda_value="fmax(y_hat, real(0)) - y_hat * y + log1p(exp(-fabs(y_hat)))",
+    cuda_value="times(y_hat > real(0) ? real(1) - y : -y, y_hat) + log1p(exp(-fabs(y_hat)))",
     cuda_gradient="real(1) / (real(1) + exp(-y_hat)) - y",
     link=activations.sigmoid,
     target="binary",
