@@ -137,9 +137,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _output_width(self, loss: Loss) -> int:
         """Return n_L, the width of the output layer."""
 
-    def _loss_weights(self, data: FitData, incremental: bool) -> HostArray | None:
-        """Return the weights of the examples in the training loss."""
-        return data.weights
+    def _class_weights(self, data: FitData, incremental: bool) -> HostArray | None:
+        """Return the weights of the classes in the training loss, (n_classes,), or None."""
+        return None
 
     @abstractmethod
     def _decide(self, p: HostArray) -> HostArray:

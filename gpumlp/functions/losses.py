@@ -57,6 +57,22 @@ class Loss(Entry):
         """Return the factor of one output in the loss of its example: 1, or 1/n for a mean."""
         return 1.0 if self.total or self.rowwise else 1.0 / n
 
+    @property
+    def smooths(self) -> bool:
+        """Whether the targets are smoothed: mixed with the uniform distribution."""
+        return self.target == "class" and self.params.get("smoothing", 0.0) > 0
+
+    def weighted_targets(self, y: Array, factors: Array) -> Array:
+        """Return y' (m, n) whose smoothed rows are the smoothed y times the factors (m, n).
+
+        With factors weight_j / weight of the example each term −t_j log p_j counts weight_j times:
+        in torch, too, the weights of the classes apply after the smoothing t = (1 − s) y + s / n.
+        y: labels (m,), or rows (m, n) of probabilities.
+        """
+        smoothing, n = self.params["smoothing"], factors.shape[1]
+        t = factors * _smooth(np.eye(n)[y] if y.ndim == 1 else y, smoothing)
+        return (t - smoothing / n) / (1 - smoothing)
+
     def check_output(self, f: Activation) -> None:
         """Raise ValueError if ŷ must be probabilities and the output activation f gives others."""
         if self.probabilities and f.name in ("identity", "relu", "leaky_relu", "tanh"):

@@ -139,8 +139,9 @@ class Evaluation:
         self.columns = ["cost", *self._measures]  # the names in the result of `measure`
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
-            y = data.y if isinstance(data.y, np.ndarray) else backend.to_host(data.y)
-            self._y = y.astype(data.target, copy=False)
+            given = data.y if data.labelled is None else data.labelled
+            y = given if isinstance(given, np.ndarray) else backend.to_host(given)
+            self._y = y.astype(np.int32 if y.ndim == 1 else backend.dtype, copy=False)
 
     def validate(self, whose: str) -> None:
         """Raise ValueError if a scorer has no score for these targets, whatever is predicted."""
