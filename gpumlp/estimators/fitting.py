@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from sklearn.metrics import check_scoring
 
 from gpumlp import checks
+from gpumlp.errors import DivergenceError
 from gpumlp.estimators import settings
 from gpumlp.estimators.inputs import FitData
 from gpumlp.io.types import HostArray
@@ -72,6 +74,11 @@ def train(
     if e.early_stopping and ended and e._best is not None:
         net.backend.asarray(e._best, out=net.theta.flat)
         net.backend.synchronize()
+    elif e.early_stopping and ended and e.validation_scores_:
+        warnings.warn(
+            "the validation score was NaN or infinite in every epoch, so no epoch is the best: the "
+            "parameters are those of the last; pass another scoring", RuntimeWarning, stacklevel=5,
+        )  # fmt: skip
     return history
 
 
@@ -109,11 +116,12 @@ def _train_by_minibatches(
     epochs = 1 if incremental else e.max_iter
     try:
         history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
-    except FloatingPointError as error:
-        raise FloatingPointError(
-            f"training diverged after {e.n_iter_} epochs, with learning_rate_init="
-            f"{e.learning_rate_init:g}; lower it, pass clip_norm=1.0, or scale X, for example with "
-            "sklearn.preprocessing.StandardScaler"
+    except DivergenceError as error:
+        raise DivergenceError(
+            f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
+            "lower it, pass clip_norm=1.0, or scale X, for example with "
+            "sklearn.preprocessing.StandardScaler",
+            error.what,
         ) from error
     if incremental:
         e._optimizer = (rule, trainer.steps, stepping.state(trainer))
@@ -168,8 +176,10 @@ class EpochLog(Callback):
             print(line)
         e._waited = self._watched.waited
         stops = e.solver != "lbfgs" or e.early_stopping
-        if stops and e._waited > e.n_iter_no_change and not self._lower_rate(trainer):
-            trainer.stop = True
+        if stops and e._waited > e.n_iter_no_change:
+            if e.early_stopping:
+                self._score.check_ranked("early_stopping", "pass another scoring")
+            trainer.stop = not self._lower_rate(trainer) or trainer.stop
 
     def _note_validation(self, net: MLP, loss: float, score: float) -> None:
         """Append to the validation curves; with early stopping, copy θ of the best score."""

@@ -380,6 +380,30 @@ def test_diverged_training_raises_and_leaves_no_model():
     assert not hasattr(e, "net_")
 
 
+@pytest.mark.parametrize("size", [50, 200])
+@pytest.mark.parametrize("scoring", [None, "neg_log_loss", "roc_auc_ovr"])
+@pytest.mark.parametrize("validation", ["share", "given"])
+def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring, validation):
+    e = MLPClassifier(
+        (8,), "identity", solver="sgd", batch_size=size, learning_rate_init=1e152, scoring=scoring
+    )
+    e.set_params(**{**SMALL, "early_stopping": validation == "share"})
+    given = {"X_val": X, "y_val": NAMES} if validation == "given" else {}
+    said = r"training diverged: .* in epoch [12] of 5, with learning_rate_init=1e\+152; lower it"
+    with pytest.raises(FloatingPointError, match=said):
+        e.fit(X, NAMES, **given)
+
+
+def test_a_score_that_is_never_a_number_is_said():
+    settings = {**SMALL, "early_stopping": True, "n_iter_no_change": 2}
+    e = MLPClassifier(scoring=lambda *_: np.nan, **settings)
+    with pytest.raises(ValueError, match="early_stopping .* NaN .* pass another scoring"):
+        e.fit(X, NAMES)
+    with pytest.warns(RuntimeWarning, match="the validation score was NaN"):
+        e.set_params(max_iter=2).fit(X, NAMES)
+    assert e.stopped_ == "finished"
+
+
 def test_verbose_prints_every_epoch(capsys):
     settings = {**SMALL, "max_iter": 3, "verbose": True}
     MLPRegressor(**settings).fit(X, VALUES, X_val=X, y_val=VALUES)
