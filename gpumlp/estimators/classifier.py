@@ -136,13 +136,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return self._fit((X, y, sample_weight), validation, unique, incremental=True)
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities of the classes, or of each label, (m, n_classes), like X."""
-        return as_kind_of(self._probabilities(self._predicted(X)), X)
+        """Return the probabilities of the classes, or of each label, (m, n_classes), like X.
+
+        They are float64, so that large logits keep their order; each row adds up to 1, except of
+        several labels.
+        """
+        return as_kind_of(np.exp(self._log_probabilities(X)), X)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithm of `predict_proba`."""
-        with np.errstate(divide="ignore"):
-            return as_kind_of(np.log(self._probabilities(self._predicted(X))), X)
+        """Return the logarithm of `predict_proba`, which is finite."""
+        return as_kind_of(self._log_probabilities(X), X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -223,17 +226,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         even = count.sum() / len(known)
         return np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
 
-    def _probabilities(self, p: HostArray) -> HostArray:
-        """Return (m, n_classes) probabilities; each row adds up to 1, except of several labels."""
-        if self._multilabel:
-            return p
-        if p.shape[1] == 1:
-            return np.hstack([1 - p, p]) if len(self.classes_) == 2 else np.ones_like(p)
-        if self.net_.loss.target == "class":
-            return p
-        total, probabilities = p.sum(axis=1, keepdims=True), np.full_like(p, 1 / p.shape[1])
-        np.divide(p, total, out=probabilities, where=total > 0)
-        return probabilities
+    def _predicted(self, X: Any) -> HostArray:
+        link = self.net_.loss.link
+        return link.f(self._outputs(X).astype(np.float64), **link.params)
+
+    def _log_probabilities(self, X: Any) -> HostArray:
+        log_p = self.net_.loss.log_probabilities(self._outputs(X), self._multilabel)
+        one = len(self.classes_) == 1 and not self._multilabel
+        return np.zeros_like(log_p[:, :1]) if one else log_p
 
     def _decide(self, p: HostArray) -> HostArray:
         if self._multilabel:

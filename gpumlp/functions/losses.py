@@ -53,6 +53,30 @@ class Loss(Entry):
             return value
         return value.sum(axis=1) if self.total else value.mean(axis=1)
 
+    def log_probabilities(self, y_hat: Array, labels: bool = False) -> Array:
+        """Return log p of the classes, float64 (m, n), for ŷ (m, n); two classes for n = 1.
+
+        The smaller of two probabilities keeps its digits, and no logarithm of a finite ŷ is −inf:
+        in float32 the link σ(z) itself is 1 from z = 17 on.  A p of 0 in ŷ counts as the smallest
+        normal number of ŷ's dtype.
+
+        labels: the outputs are the probabilities of n labels, which need not add up to 1.
+        """
+        z, (_, n) = y_hat.astype(np.float64), y_hat.shape
+        two = self.target == "binary" and n == 1 and not labels
+        if self.link is activations.sigmoid:
+            log_p = -np.logaddexp(0, np.hstack([z, -z]) if two else -z)
+        elif self.link is activations.softmax:
+            log_p = z
+        else:
+            p = self.link.f(z, **self.link.params)
+            least = np.finfo(np.float64 if y_hat.dtype == np.float64 else np.float32).tiny
+            log_p = np.log(np.maximum(np.hstack([1 - p, p]) if two else p, least))
+        if labels:
+            return log_p
+        below = activations.below_max(log_p)
+        return below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+
     def output_scale(self, n: int) -> float:
         """Return the factor of one output in the loss of its example: 1, or 1/n for a mean."""
         return 1.0 if self.total or self.rowwise else 1.0 / n

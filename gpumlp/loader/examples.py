@@ -62,7 +62,7 @@ class Examples:
         x, y, weights = checks.supervised(
             backend, net.loss, ends, x, y, sample_weight, class_weight, suffix
         )
-        _check_range(backend, x, f"x{suffix}")
+        check_range(backend, x, f"x{suffix}")
         given, y = y, checks.weighted_targets(backend, net.loss, y, ends[1], class_weight)
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
         stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
@@ -87,7 +87,7 @@ class Examples:
             raise type(error)(f"validation: {error}") from error
 
 
-def _check_range(backend: Backend, x: Array, name: str) -> None:
+def check_range(backend: Backend, x: Array, name: str) -> None:
     """Raise ValueError unless x is finite, also in the backend's storage type."""
     # NumPy has no limits of bfloat16, whose range is that of float32
     kind = backend.storage if backend.storage.kind == "f" else np.dtype(np.float32)
