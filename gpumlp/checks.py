@@ -40,7 +40,10 @@ def supervised(
     sample_weight = as_backend_array(sample_weight, backend, "sample_weight")
     if sample_weight is not None and backend.owns(sample_weight):
         sample_weight = backend.to_host(sample_weight)
-    return x, y, example_weights(loss, host, n, sample_weight, class_weight)
+    of_class = None
+    if class_weight is not None:
+        of_class = _of_examples(loss, host, _class_weights(loss, host, n, class_weight))
+    return x, y, example_weights(len(x), sample_weight, of_class)
 
 
 def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
@@ -127,33 +130,62 @@ def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], na
 # ---- weights of examples -------------------------------------------------------------------------
 
 
-def example_weights(
-    loss: Loss, y: Array, n: int, sample_weight: Array, class_weight: ClassWeight
-) -> HostArray | None:
-    """Return the weight of each example, float64 (m,), or None if all are equal.
+def example_weights(m: int, sample_weight: Array, of_class: HostArray | None) -> HostArray | None:
+    """Return the weight of each example, float64 (m,), at most 1; or None if all are equal.
 
-    It is the sample weight times the weight of the example's class, or the mean of these under a
-    row of probabilities.  "balanced" gives class c the weight m / (n · m_c).
+    It is the sample weight times `of_class` (m,), the weight of the example's class, or the mean of
+    these under a row of probabilities.  Only the proportions count: the scale is a power of 2.
     """
-    m = len(y)
     weights = None
     if sample_weight is not None:
-        weights = _weights(sample_weight, m, "sample_weight", "row")
-    if class_weight is not None:
-        of_class = _class_weights(loss, np.asarray(y), n, class_weight)
-        weights = of_class if weights is None else weights * of_class
-    if weights is not None:
-        with np.errstate(over="ignore"):
-            total = float(weights.sum())
-        if not 0 < total < np.inf:
-            raise ValueError(
-                f"the examples' weights (sample_weight, class_weight) add up to {total}; "
-                "pass weights with a positive, finite sum"
-            )
+        weights = _scaled(positive_weights(sample_weight, m, "sample_weight", "row"))
+    if of_class is not None:
+        weights = of_class if weights is None else _scaled(weights * of_class)
+    if weights is not None and not weights.any():
+        named = {"sample_weight": sample_weight, "class_weight": of_class}
+        names = " and ".join(name for name, given in named.items() if given is not None)
+        raise ValueError(
+            f"{names} give every example the weight 0; pass weights with a positive sum"
+        )
     return weights
 
 
+def _scaled(weights: HostArray) -> HostArray:
+    """The weights over a power of 2, which changes no digit, such that the largest is near 1."""
+    scaled: HostArray = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
+    return scaled
+
+
+def weighted_targets(
+    backend: Backend, loss: Loss, y: Array, n: int, class_weight: ClassWeight
+) -> Array:
+    """Return y, from `supervised`, as the loss takes it beside weights of the classes.
+
+    These are y itself or, if the loss smooths its targets, `Loss.weighted_targets` of them.
+    """
+    if class_weight is None or not loss.smooths:
+        return y
+    y = y if isinstance(y, np.ndarray) else backend.to_host(y)
+    weight = _class_weights(loss, y, n, class_weight)
+    of_example = _of_examples(loss, y, weight)
+    rows = np.empty((len(y), n), backend.dtype)
+    for part in chunks(rows):
+        rows[part] = loss.weighted_targets(y[part], weight / of_example[part, None])
+    return rows
+
+
+def _of_examples(loss: Loss, y: HostArray, weight: HostArray) -> HostArray:
+    """Return the weight of the class of each example, (m,), or the mean of these under a row."""
+    if loss.target == "binary":
+        y = np.hstack([1 - y, y])  # the probabilities of both classes
+    of_example: HostArray = weight[y] if y.ndim == 1 else y @ weight
+    if loss.smooths:  # an example of a class of weight 0 still counts for the other classes
+        of_example = np.maximum(of_example, weight.max() * 2.0**-40)
+    return of_example
+
+
 def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostArray:
+    """Return weights of the classes, the largest near 1; "balanced" gives class c 1 / m_c."""
     if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
         raise ValueError(
             f"class_weight needs one class per example, but {loss.name} with {n} outputs has "
@@ -175,12 +207,11 @@ def _class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostA
                         f"class_weight has the class {c!r}; pass classes 0 … {classes - 1}"
                     )
             class_weight = [class_weight.get(c, 1.0) for c in range(classes)]
-        weight = _weights(class_weight, classes, "class_weight", "class")
-    result: HostArray = weight[y] if y.ndim == 1 else y @ weight
-    return result
+        weight = positive_weights(class_weight, classes, "class_weight", "class")
+    return _scaled(weight)
 
 
-def _weights(value: Any, count: int, name: str, each: str) -> HostArray:
+def positive_weights(value: Any, count: int, name: str, each: str) -> HostArray:
     """Return `count` finite weights that are not negative, as new float64 (count,)."""
     weights = np.array(real_host_array(value, name, f"pass one number per {each}"), np.float64)
     if weights.shape != (count,):

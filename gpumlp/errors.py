@@ -21,6 +21,14 @@ class CheckpointError(ValueError):
     """A file is no gpumlp checkpoint, is damaged or does not fit.  Nothing was loaded."""
 
 
+class DivergenceError(FloatingPointError):
+    """A training diverged; `what` says what is not finite, and since which epoch."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without a full stop; its type if there is none."""
     return str(error).partition("\n")[0].strip().rstrip(".") or type(error).__name__

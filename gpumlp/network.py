@@ -129,7 +129,7 @@ class MLP:
 
     def cost_and_prediction(self, x: Array, y: Array) -> tuple[float, Array]:
         """Return what `cost` and `predict` return, from one forward pass."""
-        checked, y, share = self._checked(x, y)
+        checked, y, share = self._checked(x, y, None, None)
         L, y_hat = self._forward(self, CHUNK, checked, y, share)
         return L + self.penalty(), as_kind_of(self._linked(y_hat), x)
 
@@ -153,11 +153,12 @@ class MLP:
         self.backend.synchronize()  # before the memory of ŷ may be used again
         return p
 
-    def _checked(self, x: Array, y: Array, *weights: Any) -> tuple[Array, Array, Array]:
+    def _checked(self, x: Array, y: Array, own: Any, by_class: Any) -> tuple[Array, Array, Array]:
         """Return x and y, checked, and each example's share of J, or None if all are equal."""
-        ends = self.widths[0], self.widths[-1]
-        self.backend.synchronize()
-        x, y, weight = checks.supervised(self.backend, self.loss, ends, x, y, *weights)
+        backend, loss, ends = self.backend, self.loss, (self.widths[0], self.widths[-1])
+        backend.synchronize()
+        x, y, weight = checks.supervised(backend, loss, ends, x, y, own, by_class)
+        y = checks.weighted_targets(backend, loss, y, ends[1], by_class)
         return x, y, None if weight is None else weight / weight.sum()
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------

@@ -38,6 +38,9 @@ __device__ inline int64 row_stride() { return gridDim.y * (int64)blockDim.y; }
 // −1, 0 or 1; NaN stays NaN
 __device__ inline real sign(real x) { return x > real(0) ? real(1) : x < real(0) ? real(-1) : x; }
 
+// a b, and 0 if a is 0, whatever b is: a target or weight of 0 excludes an output or example
+__device__ inline real times(real a, real b) { return a == real(0) ? real(0) : a * b; }
+
 // the smallest normal number: keeps a logarithm finite
 __device__ inline real tiny() {
     return sizeof(real) == 8 ? real(2.2250738585072014e-308) : real(1.17549435e-38f);

@@ -25,25 +25,25 @@ __device__ void cross_entropy_rows(const T* y_hat, const Y* y, const real* weigh
         const real share = weights[row];
         real top, sum, loss = 0, mass = 0, t[N];
         max_and_sum<N>(x, cols, top, sum);
-        const real log_sum = log(sum) + top;
+        const real log_sum = log(sum);  // of ŷ − top, which is exact, whatever the logits' offset
         for (int64 c = threadIdx.x * N; c < cols; c += 32 * N) {
             const Pack<N> a = pack<N>(x + c);
             smoothed<N>(y, row, c, cols, t);
             for (int j = 0; j < N; ++j) {
-                loss += t[j] * (log_sum - real(a.at[j]));
+                loss += times(t[j], log_sum - (real(a.at[j]) - top));
                 mass += t[j];
             }
         }
         loss = warp_sum(loss);
         mass = warp_sum(mass);
-        if (threadIdx.x == 0) all += share * loss;
+        if (threadIdx.x == 0) all += times(share, loss);
         if (WITH_GRADIENT) {
             const real scale = mass / sum;
             for (int64 c = threadIdx.x * N; c < cols; c += 32 * N) {
                 Pack<N> a = pack<N>(x + c);
                 smoothed<N>(y, row, c, cols, t);
                 for (int j = 0; j < N; ++j)
-                    a.at[j] = T(S * share * (exp(real(a.at[j]) - top) * scale - t[j]));
+                    a.at[j] = T(times(S * share, exp(real(a.at[j]) - top) * scale - t[j]));
                 pack<N>(gh + row * cols + c) = a;
             }
         }

@@ -19,8 +19,8 @@ __device__ void loss_elements(const T* y_hat, const Y* y, const real* weights,
         targets<N>(y, row, i - row * cols, cols, t);
         for (int j = 0; j < N; ++j) {
             const real output = real(a.at[j]);
-            sum += weight * value(output, t[j]);
-            if (WITH_GRADIENT) a.at[j] = T(S * weight * gradient(output, t[j]));
+            sum += times(weight, value(output, t[j]));
+            if (WITH_GRADIENT) a.at[j] = T(times(S * weight, gradient(output, t[j])));
         }
         if (WITH_GRADIENT) pack<N>(gh + i) = a;
     }

@@ -207,8 +207,7 @@ BAD_WEIGHTS = [
         "sample_weight",
         "pass weights of 0 or more",
     ),
-    ({"sample_weight": [0, 0, 0, 0]}, ValueError, "sample_weight", "with a positive, finite sum"),
-    ({"sample_weight": [1e308] * 4}, ValueError, "sample_weight", "with a positive, finite sum"),
+    ({"sample_weight": [0, 0, 0, 0]}, ValueError, "sample_weight give every", "a positive sum"),
     ({"sample_weight": list("abcd")}, TypeError, "sample_weight has dtype <U1", "pass one number"),
     ({"sample_weight": [1j] * 4}, TypeError, "sample_weight has dtype complex128", "one number"),
     ({"sample_weight": [[1], [1, 2]]}, ValueError, "sample_weight cannot be read as an array"),
@@ -217,7 +216,7 @@ BAD_WEIGHTS = [
     ({"class_weight": {2: 1.0}}, ValueError, "class_weight has the class 2; pass classes 0 … 1"),
     ({"class_weight": {"0": 1.0}}, ValueError, "class_weight has the class '0'; pass classes"),
     ({"class_weight": {0: "a"}}, TypeError, "class_weight has dtype", "pass one number per class"),
-    ({"class_weight": {0: 0, 1: 0}}, ValueError, "class_weight", "with a positive, finite sum"),
+    ({"class_weight": {0: 0, 1: 0}}, ValueError, "class_weight give every", "a positive sum"),
     ({"class_weight": "balance"}, ValueError, 'class_weight must be "balanced" or weights'),
 ]
 

@@ -114,7 +114,7 @@ class Backend(Protocol):
         """h ← f(z) for an elementwise f: the h of `affine_activation` again.  z and h (m, n)."""
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
-        """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ).
+        """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ); an example of weight 0 does not count, even if L is NaN.
 
         y_hat (m, n); y (m, n), or int32 labels (m,); weights (m,); J (1,) float64.
         """

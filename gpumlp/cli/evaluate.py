@@ -12,7 +12,7 @@ import typer
 from gpumlp.cli import options as shared
 from gpumlp.cli import output
 from gpumlp.cli.options import option
-from gpumlp.cli.predict import load_model, prepared_parts
+from gpumlp.cli.predict import check_outputs, load_model, prepared_parts
 from gpumlp.data import Dataset, Preparation
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
@@ -48,7 +48,7 @@ def evaluate(options: EvaluateOptions) -> None:
     picture = Picture(options.plot)
     net, known = load_model(options.model, options.backend)
     measures = Measures(net, known)
-    for part, x in prepared_parts(options.data, known, options.target):
+    for part, x in prepared_parts(options.data, known, net, options.target):
         picture.add(part, measures.add(part, x))
     picture.draw()
     results = measures.results()
@@ -83,9 +83,11 @@ class Measures:
 
     def add(self, part: Dataset, x: HostArray) -> HostArray:
         """Add examples with the inputs x.  Returns predictions, as `Preparation.outputs` does."""
-        J, p = self._net.cost_and_prediction(x, self._preparation.targets(part.y))
+        with np.errstate(over="ignore", invalid="ignore"):
+            J, p = self._net.cost_and_prediction(x, self._preparation.targets(part.y))
+            p = self._preparation.outputs(p)
+        check_outputs(p, self.examples)
         self._cost += len(x) * (J - self._net.penalty())
-        p = self._preparation.outputs(p)
         if part.classes:
             self._right += float((p.argmax(axis=1) == part.y).sum())
         else:

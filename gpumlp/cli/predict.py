@@ -64,8 +64,11 @@ def predict(options: PredictOptions) -> None:
 
     def predictions() -> Iterator[HostArray]:
         nonlocal examples
-        for _, x in prepared_parts(options.data, preparation, labelled=False):
-            yield preparation.outputs(net.predict(x))
+        for _, x in prepared_parts(options.data, preparation, net, labelled=False):
+            with np.errstate(over="ignore", invalid="ignore"):
+                p = outputs(net, preparation, x)
+            check_outputs(p, examples)
+            yield p
             examples += len(x)
 
     if out is not None:
@@ -91,23 +94,57 @@ def load_model(path: Path, backend: str) -> tuple[MLP, Preparation]:
     return MLP.load(path, backend), Preparation.load(path)
 
 
+def outputs(net: MLP, preparation: Preparation, x: HostArray) -> HostArray:
+    """Probabilities (m, classes) or values (m, k), float64, for the network's inputs x (m, n_0)."""
+    if preparation.classes is None:
+        return preparation.outputs(net.predict(x))
+    return np.exp(net.loss.log_probabilities(net.forward(x)))
+
+
+def check_outputs(p: HostArray, start: int) -> None:
+    """Raise ValueError if an output p (m, n) is not finite, for row `start` and those after it."""
+    bad = np.flatnonzero(~np.isfinite(p).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"the model's output for row {start + bad[0] + 1} is not a number: its values are far "
+            "from those of the training data; correct or remove the row"
+        )
+
+
 def prepared_parts(
-    data: str, preparation: Preparation, target: str | None = None, *, labelled: bool = True
-) -> Iterator[tuple[Dataset, HostArray]]:
+    data: str, preparation: Preparation, net: MLP, target: str | None = None, *,
+    labelled: bool = True,
+) -> Iterator[tuple[Dataset, HostArray]]:  # fmt: skip
     """The parts of a data set, see `data.pieces`, each with the network's inputs.
 
+    Raises ValueError if an input is beyond the network's dtype, as a training does.
     At the end, print on stderr which columns have values of a kind that the training data did not
     have: the model can only guess what they mean.
     """
-    unseen = np.zeros(len(preparation.features), np.int64)
+    unseen, rows = np.zeros(len(preparation.features), np.int64), 0
     for part in datasets.pieces(data, preparation, target, labelled=labelled):
         unseen += preparation.unseen_counts(part.x[:])
-        yield part, preparation.inputs(part.x[:])
+        x = preparation.inputs(part.x[:])
+        _check_range(x, preparation, net, rows)
+        rows += len(x)
+        yield part, x
     counts = zip(preparation.features, unseen.tolist(), strict=True)
     columns = [f"{name} ({count})" for name, count in counts if count]
     if columns:
         what = "columns with missing values or categories that the training data did not have"
         typer.echo(f"{what}: {listed(columns)}", err=True)
+
+
+def _check_range(x: HostArray, preparation: Preparation, net: MLP, start: int) -> None:
+    kind = net.backend.storage if net.backend.storage.kind == "f" else np.dtype(np.float32)
+    bad = np.argwhere(~(np.abs(x) <= np.finfo(kind).max))
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise ValueError(
+            f"row {start + row + 1} has {x[row, column]:g} as the input "
+            f"{preparation.columns[column]!r} ({len(bad)} such values), beyond the network's "
+            f"{net.backend.storage}; correct or remove the row"
+        )
 
 
 def write(out: Path, parts: Iterable[HostArray], classes: Classes) -> None:
@@ -146,7 +183,8 @@ def _write_lines(text: TextIO, parts: Iterable[HostArray], classes: Classes) -> 
             rows.writerow(columns(classes, p.shape[1]))
         labels = [[classes[label]] for label in p.argmax(axis=1)] if classes else [[]] * len(p)
         rows.writerows(
-            [*label, *(f"{value:.9g}" for value in row)]
+            # 9 digits, or all of a probability near 1, so that the order of the rows shows
+            [*label, *(repr(v) if classes and 0.99 < v < 1 else f"{v:.9g}" for v in row)]
             for label, row in zip(labels, p.tolist(), strict=True)
         )
 

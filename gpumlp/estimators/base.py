@@ -22,6 +22,7 @@ from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, train, wit
 from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
+from gpumlp.loader.examples import check_range
 from gpumlp.network import MLP
 from gpumlp.training import Callback, History
 
@@ -90,7 +91,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val))
 
     def predict(self, X: Any) -> Any:
-        """Return ŷ of X (m, n_0), as the same kind of array as X if that kind can hold it."""
+        """Return ŷ of X (m, n_0), as the same kind of array as X if that kind can hold it.
+
+        ValueError: X, or an output of the network for X, is not finite.
+        """
         return as_kind_of(self._decide(self._predicted(X)), X)
 
     @property
@@ -137,9 +141,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _output_width(self, loss: Loss) -> int:
         """Return n_L, the width of the output layer."""
 
-    def _loss_weights(self, data: FitData, incremental: bool) -> HostArray | None:
-        """Return the weights of the examples in the training loss."""
-        return data.weights
+    def _class_weights(self, data: FitData, incremental: bool) -> HostArray | None:
+        """Return the weights of the classes in the training loss, (n_classes,), or None."""
+        return None
 
     @abstractmethod
     def _decide(self, p: HostArray) -> HostArray:
@@ -251,10 +255,24 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )  # fmt: skip
 
     def _predicted(self, X: Any) -> HostArray:
-        """Return the network's predictions of X, (m, n_L), on the host."""
+        """Return the network's predictions of X, (m, n_L), on the host, which are finite."""
+        y_hat, link = self._outputs(X), self.net_.loss.link
+        with np.errstate(over="ignore"):
+            p = link.f(y_hat, **link.params)
+        inputs.check_outputs(p)
+        return p
+
+    def _outputs(self, X: Any) -> HostArray:
+        """Return ŷ of X, (m, n_L), on the host, which is finite."""
         check_is_fitted(self, "net_")
         net, backend = self.net_, self.net_.backend
         X = inputs.features(self, X, backend)
-        parts = [net.predict(part) for part in inputs.dense_parts(X, backend.dtype)]
-        hosts = [p if isinstance(p, np.ndarray) else backend.to_host(p) for p in parts]
-        return hosts[0] if len(hosts) == 1 else np.concatenate(hosts)
+        parts = []
+        for part in inputs.dense_parts(X, backend.dtype):
+            check_range(backend, part, "X")
+            with np.errstate(over="ignore", invalid="ignore"):
+                y_hat = net.forward(part)
+            parts.append(y_hat if isinstance(y_hat, np.ndarray) else backend.to_host(y_hat))
+        y_hat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        inputs.check_outputs(y_hat)
+        return y_hat

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from gpumlp.arrays import as_kind_of
+from gpumlp.checks import positive_weights
 from gpumlp.estimators import inputs
 from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.inputs import FitData
@@ -135,13 +136,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return self._fit((X, y, sample_weight), validation, unique, incremental=True)
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities of the classes, or of each label, (m, n_classes), like X."""
-        return as_kind_of(self._probabilities(self._predicted(X)), X)
+        """Return the probabilities of the classes, or of each label, (m, n_classes), like X.
+
+        They are float64, so that large logits keep their order; each row adds up to 1, except of
+        several labels.
+        """
+        return as_kind_of(np.exp(self._log_probabilities(X)), X)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithm of `predict_proba`."""
-        with np.errstate(divide="ignore"):
-            return as_kind_of(np.log(self._probabilities(self._predicted(X))), X)
+        """Return the logarithm of `predict_proba`, which is finite."""
+        return as_kind_of(self._log_probabilities(X), X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -193,14 +197,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         one = loss.target == "binary" and not self._multilabel and len(self.classes_) <= 2
         return 1 if one else len(self.classes_)
 
-    def _loss_weights(self, data: FitData, incremental: bool) -> HostArray | None:
-        """Return the sample weights times the class weights."""
+    def _class_weights(self, data: FitData, incremental: bool) -> HostArray | None:
         by_class, known = self.class_weight, self.classes_.tolist()
         if by_class is None:
-            return data.weights
+            return None
         if self._multilabel:
             raise ValueError("class_weight needs one class per example; pass sample_weight instead")
-        codes = np.searchsorted(self.classes_, data.y)
         if isinstance(by_class, Mapping):
             unknown = [c for c in by_class if c not in known]
             if unknown:
@@ -208,33 +210,30 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                     f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are"
                     f" {', '.join(map(repr, known))}"
                 )
-            weights = np.array([by_class.get(c, 1.0) for c in known], np.float64)
-        elif by_class != "balanced":
+            weights = [by_class.get(c, 1.0) for c in known]
+            return positive_weights(weights, len(known), "class_weight", "class")
+        if by_class != "balanced":
             raise ValueError(
                 f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
             )
-        elif incremental:
+        if incremental:
             raise ValueError(
                 'class_weight="balanced" needs all examples at once; pass partial_fit a dict, for '
                 "example from sklearn.utils.class_weight.compute_class_weight"
             )
-        else:
-            count = np.bincount(codes, data.weights, minlength=len(known))
-            even = count.sum() / len(known)
-            weights = np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
-        return weights[codes] if data.weights is None else weights[codes] * data.weights
+        codes = np.searchsorted(self.classes_, data.y)
+        count = np.bincount(codes, data.weights, minlength=len(known))
+        even = count.sum() / len(known)
+        return np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
 
-    def _probabilities(self, p: HostArray) -> HostArray:
-        """Return (m, n_classes) probabilities; each row adds up to 1, except of several labels."""
-        if self._multilabel:
-            return p
-        if p.shape[1] == 1:
-            return np.hstack([1 - p, p]) if len(self.classes_) == 2 else np.ones_like(p)
-        if self.net_.loss.target == "class":
-            return p
-        total, probabilities = p.sum(axis=1, keepdims=True), np.full_like(p, 1 / p.shape[1])
-        np.divide(p, total, out=probabilities, where=total > 0)
-        return probabilities
+    def _predicted(self, X: Any) -> HostArray:
+        link = self.net_.loss.link
+        return link.f(self._outputs(X).astype(np.float64), **link.params)
+
+    def _log_probabilities(self, X: Any) -> HostArray:
+        log_p = self.net_.loss.log_probabilities(self._outputs(X), self._multilabel)
+        one = len(self.classes_) == 1 and not self._multilabel
+        return np.zeros_like(log_p[:, :1]) if one else log_p
 
     def _decide(self, p: HostArray) -> HostArray:
         if self._multilabel:

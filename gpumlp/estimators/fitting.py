@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from sklearn.metrics import check_scoring
 
+from gpumlp import checks
+from gpumlp.errors import DivergenceError
 from gpumlp.estimators import settings
 from gpumlp.estimators.inputs import FitData
+from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 from gpumlp.training import Callback, History, Trainer, stepping
 from gpumlp.training.lbfgs import fit_lbfgs
@@ -41,15 +47,21 @@ def train(
 
     `incremental` trains for one epoch, with the optimizer's state so far.
     """
-    unit, weights = settings.loss_unit(net.loss, net.widths[-1]), e._loss_weights(data, incremental)
+    unit, by_class = (
+        settings.loss_unit(net.loss, net.widths[-1]),
+        e._class_weights(data, incremental),
+    )
+    of_class = None if by_class is None else by_class[np.searchsorted(e.classes_, data.y)]
+    weights = checks.example_weights(len(data.y), data.weights, of_class)
     size = 200 if e.batch_size == "auto" else int(e.batch_size)
     rows = len(data.y) if e.solver == "lbfgs" else min(size, len(data.y))
-    weight_per_batch = rows if weights is None else rows * (float(weights.mean()) or 1.0)
-    net.regularizer = settings.regularizer(e, weight_per_batch, unit)
+    net.regularizer = settings.regularizer(e, rows * _mean_weight(data.weights, of_class), unit)
     callbacks = [EpochLog(e, unit), *(e.callbacks or ())]
     if getattr(e, "_skl_callbacks", None) or hasattr(e, "_parent_callback_ctx"):
         callbacks.append(TaskCallback(e, net, *given))
     named: dict[str, Any] = {"sample_weight": weights, "callbacks": callbacks, "metric": None}
+    if net.loss.smooths and by_class is not None:  # the weights apply after the smoothing
+        named |= {"sample_weight": data.weights, "class_weight": by_class}
     if validation is not None:
         named["validation"] = (validation.x, validation.targets, validation.weights)
         named["metric"] = _metric(e, net, validation)
@@ -62,7 +74,27 @@ def train(
     if e.early_stopping and ended and e._best is not None:
         net.backend.asarray(e._best, out=net.theta.flat)
         net.backend.synchronize()
+    elif e.early_stopping and ended and e.validation_scores_:
+        warnings.warn(
+            "the validation score was NaN or infinite in every epoch, so no epoch is the best: the "
+            "parameters are those of the last; pass another scoring", RuntimeWarning, stacklevel=5,
+        )  # fmt: skip
     return history
+
+
+def _mean_weight(*factors: HostArray | None) -> float:
+    """Return the weight of an example, for alpha; if all are below 1, over the largest of them.
+
+    So whole numbers count as copies, as in scikit-learn, and beside tiny weights, such as
+    likelihoods, alpha does not outweigh the loss.
+    """
+    known = [each for each in factors if each is not None]
+    if not known:
+        return 1.0
+    tops = [float(each.max()) for each in known]
+    weights = math.prod(each / top for each, top in zip(known, tops, strict=True))
+    top = float(weights.max())
+    return max(math.prod(tops) * top, 1.0) * float((weights / top).mean())
 
 
 def _train_by_minibatches(
@@ -84,11 +116,12 @@ def _train_by_minibatches(
     epochs = 1 if incremental else e.max_iter
     try:
         history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
-    except FloatingPointError as error:
-        raise FloatingPointError(
-            f"training diverged after {e.n_iter_} epochs, with learning_rate_init="
-            f"{e.learning_rate_init:g}; lower it, pass clip_norm=1.0, or scale X, for example with "
-            "sklearn.preprocessing.StandardScaler"
+    except DivergenceError as error:
+        raise DivergenceError(
+            f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
+            "lower it, pass clip_norm=1.0, or scale X, for example with "
+            "sklearn.preprocessing.StandardScaler",
+            error.what,
         ) from error
     if incremental:
         e._optimizer = (rule, trainer.steps, stepping.state(trainer))
@@ -99,7 +132,9 @@ def _train_by_minibatches(
 
 def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float]:
     """Return the validation score; a scorer without the argument sample_weight gets no weights."""
-    y, weights = validation.y, {"sample_weight": validation.weights}
+    y, given = validation.y, validation.weights
+    # relative to the largest, so that no sum of them overflows
+    weights = {"sample_weight": None if given is None else given / (given.max() or 1.0)}
     if e.scoring is None:
         return lambda _, p: e._usual_score(y, e._decide(p), **weights)
     scored, score = copy.copy(e), check_scoring(e, e.scoring)
@@ -141,8 +176,10 @@ class EpochLog(Callback):
             print(line)
         e._waited = self._watched.waited
         stops = e.solver != "lbfgs" or e.early_stopping
-        if stops and e._waited > e.n_iter_no_change and not self._lower_rate(trainer):
-            trainer.stop = True
+        if stops and e._waited > e.n_iter_no_change:
+            if e.early_stopping:
+                self._score.check_ranked("early_stopping", "pass another scoring")
+            trainer.stop = not self._lower_rate(trainer) or trainer.stop
 
     def _note_validation(self, net: MLP, loss: float, score: float) -> None:
         """Append to the validation curves; with early stopping, copy θ of the best score."""

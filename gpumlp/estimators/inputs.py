@@ -106,6 +106,16 @@ def dense(X: Any, dtype: npt.DTypeLike) -> Array:
     return X.astype(dtype).toarray()
 
 
+def check_outputs(y_hat: HostArray) -> None:
+    """Raise ValueError unless all outputs (m, n) are finite: none becomes a class or a value."""
+    bad = np.flatnonzero(~np.isfinite(y_hat).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"the network's output for row {bad[0]} of X is {y_hat[bad[0]].tolist()} ({len(bad)} "
+            "such rows); remove rows whose values are far from those of the training data"
+        )
+
+
 def dense_parts(X: Any, dtype: npt.DTypeLike) -> Iterator[Array]:
     """Yield X as it is; a sparse X as dense arrays of some rows each."""
     if not sp.issparse(X):

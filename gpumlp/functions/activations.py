@@ -93,8 +93,14 @@ def _softplus(z: Array) -> Array:
     return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
+def below_max(z: Array) -> Array:
+    """Return z − max z, row by row: exact where exp of it matters, and NaN for an infinite max."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return z - z.max(axis=-1, keepdims=True)
+
+
 def _softmax(z: Array) -> Array:
-    h = np.exp(z - z.max(axis=-1, keepdims=True))
+    h = np.exp(below_max(z))
     h /= h.sum(axis=-1, keepdims=True)
     return h
 

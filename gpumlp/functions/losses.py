@@ -53,9 +53,49 @@ class Loss(Entry):
             return value
         return value.sum(axis=1) if self.total else value.mean(axis=1)
 
+    def log_probabilities(self, y_hat: Array, labels: bool = False) -> Array:
+        """Return log p of the classes, float64 (m, n), for ŷ (m, n); two classes for n = 1.
+
+        The smaller of two probabilities keeps its digits, and no logarithm of a finite ŷ is −inf:
+        in float32 the link σ(z) itself is 1 from z = 17 on.  A p of 0 in ŷ counts as the smallest
+        normal number of ŷ's dtype.
+
+        labels: the outputs are the probabilities of n labels, which need not add up to 1.
+        """
+        z, (_, n) = y_hat.astype(np.float64), y_hat.shape
+        two = self.target == "binary" and n == 1 and not labels
+        if self.link is activations.sigmoid:
+            log_p = -np.logaddexp(0, np.hstack([z, -z]) if two else -z)
+        elif self.link is activations.softmax:
+            log_p = z
+        else:
+            p = self.link.f(z, **self.link.params)
+            least = np.finfo(np.float64 if y_hat.dtype == np.float64 else np.float32).tiny
+            log_p = np.log(np.maximum(np.hstack([1 - p, p]) if two else p, least))
+        if labels:
+            return log_p
+        below = activations.below_max(log_p)
+        return below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+
     def output_scale(self, n: int) -> float:
         """Return the factor of one output in the loss of its example: 1, or 1/n for a mean."""
         return 1.0 if self.total or self.rowwise else 1.0 / n
+
+    @property
+    def smooths(self) -> bool:
+        """Whether the targets are smoothed: mixed with the uniform distribution."""
+        return self.target == "class" and self.params.get("smoothing", 0.0) > 0
+
+    def weighted_targets(self, y: Array, factors: Array) -> Array:
+        """Return y' (m, n) whose smoothed rows are the smoothed y times the factors (m, n).
+
+        With factors weight_j / weight of the example each term −t_j log p_j counts weight_j times:
+        in torch, too, the weights of the classes apply after the smoothing t = (1 − s) y + s / n.
+        y: labels (m,), or rows (m, n) of probabilities.
+        """
+        smoothing, n = self.params["smoothing"], factors.shape[1]
+        t = factors * _smooth(np.eye(n)[y] if y.ndim == 1 else y, smoothing)
+        return (t - smoothing / n) / (1 - smoothing)
 
     def check_output(self, f: Activation) -> None:
         """Raise ValueError if ŷ must be probabilities and the output activation f gives others."""
@@ -79,16 +119,25 @@ class Loss(Entry):
 
 def _log_cosh(y_hat: Array, y: Array) -> Array:
     d = np.abs(y_hat - y)
-    return d + np.log1p(np.exp(-2 * d)) - LOG_2
+    u = np.expm1(np.minimum(d, 1))  # cosh(d) = 1 + u² / (2 (1 + u)), where the other form cancels
+    large = d + np.log1p(np.exp(-2 * d)) - LOG_2
+    return np.where(d < 1, np.log1p(0.5 * u * u / (1 + u)), large)
 
 
 def _huber(y_hat: Array, y: Array, delta: float) -> Array:
     d = np.abs(y_hat - y)
-    return np.where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta))
+    small = np.minimum(d, delta)
+    return small * (d - 0.5 * small)
+
+
+def times(a: Array, b: Array) -> Array:
+    """Return a b, and 0 where a is 0, whatever b is: a target of 0 excludes its output."""
+    return np.multiply(a, b, out=np.zeros_like(b), where=a != 0)
 
 
 def _logistic(y_hat: Array, y: Array) -> Array:
-    return np.maximum(y_hat, 0) - y_hat * y + np.log1p(np.exp(-np.abs(y_hat)))
+    linear = times(np.where(y_hat > 0, 1 - y, -y), y_hat)  # max(ŷ, 0) − ŷ y, without cancellation
+    return linear + np.log1p(np.exp(-np.abs(y_hat)))
 
 
 def _smooth(y: Array, smoothing: float) -> Array:
@@ -96,10 +145,9 @@ def _smooth(y: Array, smoothing: float) -> Array:
 
 
 def _cross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
-    t = _smooth(y, smoothing)
-    top = y_hat.max(axis=1, keepdims=True)
-    log_sum = np.log(np.exp(y_hat - top).sum(axis=1, keepdims=True)) + top
-    return (t * (log_sum - y_hat)).sum(axis=1)
+    below = activations.below_max(y_hat)  # so that the result does not depend on an offset
+    log_sum = np.log(np.exp(below).sum(axis=1, keepdims=True))
+    return times(_smooth(y, smoothing), log_sum - below).sum(axis=1)
 
 
 def _dcross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
@@ -129,8 +177,8 @@ huber = Loss(
     value=_huber,
     gradient=lambda y_hat, y, delta: np.clip(y_hat - y, -delta, delta),
     cuda_value=(
-        "fabs(y_hat - y) <= delta ? real(0.5) * (y_hat - y) * (y_hat - y)"
-        " : delta * (fabs(y_hat - y) - real(0.5) * delta)"
+        "fmin(fabs(y_hat - y), delta)"
+        " * (fabs(y_hat - y) - real(0.5) * fmin(fabs(y_hat - y), delta))"
     ),
     cuda_gradient="y_hat - y > delta ? delta : y_hat - y < -delta ? -delta : y_hat - y",
     params={"delta": 1.0},
@@ -140,7 +188,11 @@ log_cosh = Loss(
     "log_cosh",
     value=_log_cosh,
     gradient=lambda y_hat, y: np.tanh(y_hat - y),
-    cuda_value=(f"fabs(y_hat - y) + log1p(exp(real(-2) * fabs(y_hat - y))) - real({LOG_2!r})"),
+    cuda_value=(
+        "fabs(y_hat - y) < real(1) ? log1p(real(0.5) * expm1(fabs(y_hat - y))"
+        " * expm1(fabs(y_hat - y)) / (real(1) + expm1(fabs(y_hat - y))))"
+        f" : fabs(y_hat - y) + log1p(exp(real(-2) * fabs(y_hat - y))) - real({LOG_2!r})"
+    ),
     cuda_gradient="tanh(y_hat - y)",
 )
 quantile = Loss(
@@ -156,9 +208,9 @@ quantile = Loss(
 )
 poisson = Loss(
     "poisson",  # ŷ is the logarithm of the rate; the constant log y! is left out
-    value=lambda y_hat, y: np.exp(y_hat) - y * y_hat,
+    value=lambda y_hat, y: np.exp(y_hat) - times(y, y_hat),
     gradient=lambda y_hat, y: np.exp(y_hat) - y,
-    cuda_value="exp(y_hat) - y * y_hat",
+    cuda_value="exp(y_hat) - times(y, y_hat)",
     cuda_gradient="exp(y_hat) - y",
     link=activations.exponential,
     target="count",
@@ -167,7 +219,7 @@ binary_cross_entropy = Loss(
     "binary_cross_entropy",  # of logits
     value=_logistic,
     gradient=lambda y_hat, y: activations.sigmoid.f(y_hat) - y,
-    cuda_value="fmax(y_hat, real(0)) - y_hat * y + log1p(exp(-fabs(y_hat)))",
+    cuda_value="times(y_hat > real(0) ? real(1) - y : -y, y_hat) + log1p(exp(-fabs(y_hat)))",
     cuda_gradient="real(1) / (real(1) + exp(-y_hat)) - y",
     link=activations.sigmoid,
     target="binary",

@@ -36,8 +36,8 @@ def export_onnx(
     "predictions", equal to `net.predict`, or "y_hat", equal to `net.forward`, (batch, n_L).
 
     With a preparation, x holds the columns of the data set in float64, and so does the output:
-    "probabilities" (batch, classes) with their "label" (batch,), strings; or "values" (batch, k) in
-    the target's unit. If there are columns of categories, each column is an input of its own in
+    "probabilities" (batch, classes) with their "label" (batch,), strings, "" for NaN; or "values"
+    (batch, k) in the target's unit. If there are columns of categories, each column is an input of its own in
     place of x, (batch, 1): float64 or strings, without surrounding spaces; "" is a missing value.
 
     θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
@@ -88,11 +88,11 @@ def _network(
         names = [graph.constant(tensors[n], name=n) for n in (f"{2 * k}.weight", f"{2 * k}.bias")]
         h = graph.activation(f, graph.node("Gemm", h, *names, transB=1))
     graph.place = "output/"
+    if preparation is not None:  # in float32 a probability is 1 from a logit of 17 on
+        h, graph.dtype = graph.cast(h, float), np.dtype(float)
     if link:
         h = graph.activation(net.loss.link, h)
     dtype: npt.DTypeLike = graph.dtype
-    if preparation is not None:
-        h, dtype = graph.cast(h, float), float
     if link and preparation is not None:
         outputs = _results(graph, preparation, h, net.widths[-1])
     else:
@@ -116,10 +116,18 @@ def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Sign
     if width == 1:
         p = graph.node("Concat", graph.node("Sub", graph.constant(1, float), p), p, axis=1)
     graph.node("Identity", p, output="probabilities")
-    best = graph.node("ArgMax", p, axis=1, keepdims=0)
-    names = graph.constant(classes, object, "output/classes")
+    best = _label(graph, p, len(classes))
+    names = graph.constant((*classes, ""), object, "output/classes")
     graph.node("Gather", names, best, output="label")
     return {"probabilities": (float, len(classes)), "label": (object, None)}
+
+
+def _label(graph: Graph, p: str, n: int) -> str:
+    """The position of the largest of n probabilities; n where they are NaN."""
+    axes = graph.constant([1], np.int64)
+    total = graph.node("ReduceSum", p, axes, keepdims=0)
+    best = graph.node("ArgMax", p, axis=1, keepdims=0)
+    return graph.node("Where", graph.node("IsNaN", total), graph.constant(n, np.int64), best)
 
 
 # ---- the file ------------------------------------------------------------------------------------

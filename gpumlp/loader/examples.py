@@ -28,12 +28,14 @@ class Examples:
         y: (m, n_L) or labels (m,) in the backend, in `target`; or (m, n_L) on the host.
         weights: (m,) float64 on the host, or None if all are equal.
         target: the dtype of y for the loss: the backend's, or int32 for labels.
+        labelled: y for metrics, where `checks.weighted_targets` changed it; else None.
     """
 
     x: Array
     y: Array
     weights: HostArray | None
     target: np.dtype[Any]
+    labelled: Array = None
 
     @classmethod
     def checked(
@@ -60,13 +62,14 @@ class Examples:
         x, y, weights = checks.supervised(
             backend, net.loss, ends, x, y, sample_weight, class_weight, suffix
         )
-        _check_range(backend, x, f"x{suffix}")
+        check_range(backend, x, f"x{suffix}")
+        given, y = y, checks.weighted_targets(backend, net.loss, y, ends[1], class_weight)
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
         stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
         x = _placed(backend, x, backend.storage, stream)
         # labels need half as many bytes as the order of the examples: they are not streamed
         y = _placed(backend, y, target, stream and y.ndim == 2)
-        return cls(x, y, weights, target)
+        return cls(x, y, weights, target, None if y is given else given)
 
     @classmethod
     def of_validation(cls, net: MLP, validation: Any, **placement: Any) -> Self | None:
@@ -84,7 +87,7 @@ class Examples:
             raise type(error)(f"validation: {error}") from error
 
 
-def _check_range(backend: Backend, x: Array, name: str) -> None:
+def check_range(backend: Backend, x: Array, name: str) -> None:
     """Raise ValueError unless x is finite, also in the backend's storage type."""
     # NumPy has no limits of bfloat16, whose range is that of float32
     kind = backend.storage if backend.storage.kind == "f" else np.dtype(np.float32)

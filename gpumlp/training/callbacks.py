@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -76,7 +77,12 @@ class Watch(Monitor):
                 net.backend.asarray(net.theta.flat, out=self.theta)
 
     def restore(self, net: MLP) -> None:
-        """θ ← θ of the best epoch, where there is a copy of it."""
+        """θ ← θ of the best epoch, where there is a copy of it; warn if no epoch is the best."""
+        if self.unranked:
+            warnings.warn(
+                f"early_stopping watched {self.column!r}, which was NaN or infinite in every "
+                "epoch: the network has the parameters of the last", RuntimeWarning, stacklevel=2,
+            )  # fmt: skip
         if self.theta is not None and self.best is not None:
             net.backend.asarray(self.theta, out=net.theta.flat)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks, storage
+from gpumlp.errors import DivergenceError
 from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
@@ -24,6 +25,7 @@ from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns, evaluations
 from gpumlp.training.stepping import Stepping
 
+OTHER = "pass another metric, or monitor another column"
 LEAST_SCALE = 2.0**-14  # after 30 overflows; no useful gradient is as large as that
 
 
@@ -44,8 +46,8 @@ def fit(
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
     measured = evaluations(net, examples, validated, metric, train_metric)
-    for prefix, evaluation in measured.items():
-        evaluation.validate("validation" if prefix else "training")
+    for evaluation in measured.values():
+        evaluation.validate()
     watch = hooks.watching(early_stopping, net, columns(measured))
     run = Fit(trainer, trainer.batches(examples), epochs, watch, measured)
     try:
@@ -118,15 +120,16 @@ class Fit:
         """The duration of the current epoch so far."""
         return self.spent + time.perf_counter() - self._started
 
-    def diverged(self, what: str) -> FloatingPointError:
+    def diverged(self, what: str) -> DivergenceError:
         """The error for numbers that are no longer finite."""
-        epoch = self.epoch + (self.step > 0)
+        what = f"{what} in epoch {self.epoch + (self.step > 0)} of {self.epochs}"
         file = self.checkpoint and self.checkpoint.path
         unchanged = f"; {file} is as it was before" if file and file.exists() else ""
-        return FloatingPointError(
-            f"training diverged: {what} in epoch {epoch} of {self.epochs}, with lr "
-            f"{self.trainer.lr:g}; lower lr, pass clip_norm=1.0, or scale x and y. The network's "
-            f"parameters are of no use now{unchanged}"
+        return DivergenceError(
+            f"training diverged: {what}, with lr {self.trainer.lr:g}; lower lr, pass "
+            "clip_norm=1.0, or scale x and y. The network's parameters are of no use now"
+            f"{unchanged}",
+            what,
         )
 
     def check_finite(self, theta: Mapping[str, HostArray], J: float = 0.0) -> None:
@@ -138,7 +141,10 @@ class Fit:
     def _loop(self, interrupt: Interrupt) -> str:
         """Train epoch by epoch; return how the loop ended."""
         while self.epoch < self.epochs:
-            if self.trainer.stop or (self.watch is not None and self.watch.done):
+            if self.trainer.stop:
+                return "early"
+            if self.watch is not None and self.watch.done:
+                self.watch.check_ranked("early_stopping", OTHER)
                 return "early"
             self._start_epoch()
             if not self._steps(interrupt):
@@ -203,7 +209,8 @@ class Fit:
         self._show_average(True)
         row: dict[str, float] = {}
         for prefix, evaluation in self.evaluations.items():
-            row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}
+            measured = evaluation.measure(self.diverged)
+            row |= {f"{prefix}{name}": value for name, value in measured.items()}
         row |= {"cost": cost, "lr": self._lrs[-1], "seconds": self.seconds()}
         return {name: row[name] for name in self.history}
 

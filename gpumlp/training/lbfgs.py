@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backprop, checks
-from gpumlp.errors import needs
+from gpumlp.errors import DivergenceError, needs
 from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
@@ -74,7 +74,7 @@ def fit_lbfgs(
 
     Raises:
         ValueError, TypeError: an argument is not as described; nothing was changed.
-        FloatingPointError: J or ∇J is not finite at the start.
+        FloatingPointError: J or ∇J is not finite at the start, or a prediction is not.
         ImportError: SciPy is not installed.
 
     Source:
@@ -100,7 +100,7 @@ def fit_lbfgs(
     validated = Examples.of_validation(net, validation, rows=CHUNK)
     measured = evaluations(net, data, validated, metric, False)
     for evaluation in measured.values():
-        evaluation.validate("validation")
+        evaluation.validate()
     settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
     run = Lbfgs(net, data, measured, hooks, settings)
     run.minimize(minimize, limits)
@@ -184,10 +184,8 @@ class Lbfgs:
                 self._J = self._least = J
             return J, gradient
         if math.isinf(self._J):
-            raise FloatingPointError(
-                f"J or its gradient is not finite where L-BFGS is to start (J is {J}); scale x and "
-                "y, or start from a network that is not trained yet"
-            )
+            what = f"J or its gradient is not finite where L-BFGS is to start (J is {J})"
+            raise self._diverged(what)
         # the line search computes with the result, and infinity would make its next step NaN
         away, high = theta - self._theta, 1 + abs(self._J)
         return self._J + high, 2 * high / float(away @ away) * away
@@ -203,13 +201,18 @@ class Lbfgs:
         call(self._callbacks, "on_step_end", self)
         row = {"cost": self._J}
         for prefix, evaluation in self._measured.items():
-            row |= {f"{prefix}{name}": value for name, value in evaluation.measure().items()}
+            measured = evaluation.measure(self._diverged)
+            row |= {f"{prefix}{name}": value for name, value in measured.items()}
         now = time.perf_counter()
         row["seconds"], self._since = now - self._since, now
         self.history.append(row)
         self.epochs += 1
         if any(call(self._callbacks, "on_epoch_end", self, row)) or self.stop:
             raise Ended("early")
+
+    def _diverged(self, what: str) -> DivergenceError:
+        remedy = "scale x and y, or start from a network that is not trained yet"
+        return DivergenceError(f"{what}; {remedy}", what)
 
     def _assign(self, theta: HostVector) -> None:
         backend = self.net.backend

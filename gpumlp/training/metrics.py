@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -121,12 +122,14 @@ class Evaluation:
     """J and metrics of examples in the backend or on the host; buffers are allocated once.
 
     Args:
+        whose: names the data in errors.
         metric: as in `Trainer.fit`.  "auto" and scikit-learn's scorers weight the examples as the
             cost does; the caller's own functions do not.
     """
 
-    def __init__(self, net: MLP, data: Examples, metric: Metrics) -> None:
+    def __init__(self, net: MLP, data: Examples, metric: Metrics, whose: str) -> None:
         backend, m = net.backend, len(data.x)
+        self._whose = whose
         self._net, self._data = net, data
         self._s = Workspace(net, min(m, CHUNK), gradients=False)
         rows, weights = self._s.rows, data.weights
@@ -139,17 +142,21 @@ class Evaluation:
         self.columns = ["cost", *self._measures]  # the names in the result of `measure`
         if self._measures:
             self._y_hat = np.empty((m, net.widths[-1]), backend.dtype)
-            y = data.y if isinstance(data.y, np.ndarray) else backend.to_host(data.y)
-            self._y = y.astype(data.target, copy=False)
+            given = data.y if data.labelled is None else data.labelled
+            y = given if isinstance(given, np.ndarray) else backend.to_host(given)
+            self._y = y.astype(np.int32 if y.ndim == 1 else backend.dtype, copy=False)
 
-    def validate(self, whose: str) -> None:
+    def validate(self) -> None:
         """Raise ValueError if a scorer has no score for these targets, whatever is predicted."""
         for measure in self._measures.values():
             if isinstance(measure, Scorer):
-                measure.validate(self._y, self._net.widths[-1], self._data.weights, whose)
+                measure.validate(self._y, self._net.widths[-1], self._data.weights, self._whose)
 
-    def measure(self) -> dict[str, float]:
-        """J = L + λΩ(θ) as "cost", and the metrics by their names."""
+    def measure(self, error: Callable[[str], Exception]) -> dict[str, float]:
+        """J = L + λΩ(θ) as "cost", and the metrics by their names.
+
+        Raises error(what) if J is NaN or a prediction is not finite, before a metric reads it.
+        """
         net, s, data = self._net, self._s, self._data
         backend = net.backend
         for rows in s.load(data.x, data.y, self._share, self._targets):
@@ -158,9 +165,14 @@ class Evaluation:
             if self._measures:
                 self._y_hat[rows] = backend.to_host(y_hat)
         measured = {"cost": float(backend.to_host(s.J)[0]) + net.penalty()}
+        if math.isnan(measured["cost"]):
+            raise error(f"the cost of the {self._whose} data is NaN")
         if self._measures:
             link = net.loss.link
-            p = link.f(self._y_hat, **link.params)
+            exact = net.loss.target == "binary"  # in float32 σ(z) is 1 from z = 17 on
+            p = link.f(self._y_hat.astype(float) if exact else self._y_hat, **link.params)
+            if not np.isfinite(p).all():
+                raise error(f"a prediction for the {self._whose} data is not finite")
             for name, of in self._measures.items():
                 measured[name] = of(self._y, p, data.weights)
         return measured
@@ -175,7 +187,9 @@ def evaluations(
         raise ValueError('train_metric needs a metric; pass metric="auto"')
     parts = {"": data if train_metric else None, "val_": validated}
     return {
-        prefix: Evaluation(net, part, metric) for prefix, part in parts.items() if part is not None
+        prefix: Evaluation(net, part, metric, "validation" if prefix else "training")
+        for prefix, part in parts.items()
+        if part is not None
     }
 
 

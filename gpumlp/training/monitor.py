@@ -56,6 +56,19 @@ class Monitor:
             f"{data}monitor one of: {', '.join(known)}"
         )
 
+    @property
+    def unranked(self) -> bool:
+        """Whether there were epochs, but each value was NaN or infinite, so that none is best."""
+        return self.waited > 0 and self._score(self.best) == -math.inf
+
+    def check_ranked(self, user: str, remedy: str) -> None:
+        """Raise ValueError if `unranked`; `user` and `remedy` are named in the error."""
+        if self.unranked:
+            raise ValueError(
+                f"{user} watches {self.column!r}, which was NaN or infinite in every epoch, so no "
+                f"epoch is the best; {remedy}"
+            )
+
     def reset(self) -> None:
         """Forget all values."""
         self.best, self.waited = None, 0

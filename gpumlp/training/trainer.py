@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpumlp.io.types import Array
 from gpumlp.network import ClassWeight
 from gpumlp.training import fit, lr_range
@@ -180,4 +182,8 @@ class Trainer(Stepping):
         values.
         """
         weighted = sample_weight is not None or class_weight is not None
+        labels = self.net.loss.target == "class" and (y is None or np.ndim(y) == 1)
+        if class_weight is not None and self.net.loss.smooths and labels:
+            m = x if isinstance(x, (int, np.integer)) else len(x)  # `checks.weighted_targets`
+            y = np.broadcast_to(np.zeros((), self.net.backend.dtype), (m, self.net.widths[-1]))
         return plan(self, x, y, validation, weighted, early_stopping, metric, train_metric, data)

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
+from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
@@ -127,6 +128,52 @@ def test_balanced_gives_every_class_the_same_share():
     b = MLPClassifier(**SMALL).fit(X, NAMES, weights)
     for p, q in zip(a.coefs_, b.coefs_, strict=True):
         np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e-5, 1e-320])
+def test_the_scale_of_small_weights_does_not_matter(scale):
+    ones = np.ones(200)
+    for e, y in ((MLPClassifier(**SMALL), NAMES), (MLPRegressor(**SMALL), VALUES)):
+        for settings in ({}, {"early_stopping": True}):
+            plain, tiny = clone(e).set_params(**settings), clone(e).set_params(**settings)
+            same(plain.fit(X, y, ones), tiny.fit(X, y, scale * ones))
+    by_class = dict.fromkeys(("ash", "birch", "cedar"), scale)
+    same(
+        MLPClassifier(class_weight=by_class, **SMALL).fit(X, NAMES, scale * ones),
+        MLPClassifier(**SMALL).fit(X, NAMES),
+    )
+
+
+def test_large_weights_leave_the_penalty_out():
+    e = MLPRegressor(early_stopping=True, **SMALL).fit(X, VALUES, np.full(200, 1e307))
+    assert e.net_.regularizer.name == "none"
+    assert np.isfinite(e.validation_scores_).all()
+
+
+def test_class_weights_apply_after_label_smoothing():
+    loss = gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.3)
+    settings = {**SMALL, "max_iter": 1, "alpha": 0, "batch_size": 200}
+    own, by_class = RNG.uniform(size=200), {"ash": 0.0, "birch": 1.0, "cedar": 4.0}
+    e = MLPClassifier(loss=loss, class_weight=by_class, solver="sgd", momentum=0, **settings)
+    e.fit(X, NAMES, own)
+    # the network of the seed, before its one step
+    first = MLPClassifier(loss=loss, learning_rate_init=1e-30, solver="sgd", momentum=0, **settings)
+    first.fit(X, NAMES)
+    want = first.net_.cost(X, CLASSES, own, list(by_class.values()))
+    assert e.loss_ == pytest.approx(want, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("by_class", "said"),
+    [({"ash": -1}, "class_weight has values that are negative"),
+     ({"ash": np.nan}, "class_weight has values that are negative or not finite"),
+     ({"ash": "heavy"}, "class_weight has dtype"),
+     ({"ash": 0, "birch": 0, "cedar": 0}, "^class_weight give every example the weight 0")],
+)  # fmt: skip
+@pytest.mark.parametrize("loss", ["auto", "binary_cross_entropy"])
+def test_errors_of_class_weight_name_it(by_class, said, loss):
+    with pytest.raises((ValueError, TypeError), match=said):
+        MLPClassifier(class_weight=by_class, loss=loss, **SMALL).fit(X, NAMES)
 
 
 def test_penalty_is_alpha_over_the_weight_of_a_minibatch():
@@ -331,6 +378,30 @@ def test_diverged_training_raises_and_leaves_no_model():
     with pytest.raises(FloatingPointError, match=r"learning_rate_init=1e\+09; lower it"):
         e.fit(X, VALUES)
     assert not hasattr(e, "net_")
+
+
+@pytest.mark.parametrize("size", [50, 200])
+@pytest.mark.parametrize("scoring", [None, "neg_log_loss", "roc_auc_ovr"])
+@pytest.mark.parametrize("validation", ["share", "given"])
+def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring, validation):
+    e = MLPClassifier(
+        (8,), "identity", solver="sgd", batch_size=size, learning_rate_init=1e152, scoring=scoring
+    )
+    e.set_params(**{**SMALL, "early_stopping": validation == "share"})
+    given = {"X_val": X, "y_val": NAMES} if validation == "given" else {}
+    said = r"training diverged: .* in epoch [12] of 5, with learning_rate_init=1e\+152; lower it"
+    with pytest.raises(FloatingPointError, match=said):
+        e.fit(X, NAMES, **given)
+
+
+def test_a_score_that_is_never_a_number_is_said():
+    settings = {**SMALL, "early_stopping": True, "n_iter_no_change": 2}
+    e = MLPClassifier(scoring=lambda *_: np.nan, **settings)
+    with pytest.raises(ValueError, match="early_stopping .* NaN .* pass another scoring"):
+        e.fit(X, NAMES)
+    with pytest.warns(RuntimeWarning, match="the validation score was NaN"):
+        e.set_params(max_iter=2).fit(X, NAMES)
+    assert e.stopped_ == "finished"
 
 
 def test_verbose_prints_every_epoch(capsys):

@@ -238,6 +238,15 @@ def test_class_weights_of_a_binary_target(rng):
     assert_same(both(net, x, soft, class_weight=[3, 2]), expected)
 
 
+@pytest.mark.parametrize("scale", [1e-320, 1e-60, 1e-30, 1e300])
+def test_the_scale_of_weights_does_not_matter(rng, scale):
+    net, x, labels = network("softmax_cross_entropy"), rng.normal(size=(8, 4)), np.arange(8) % 3
+    weights, of_class = rng.integers(0, 9, 8), np.array([3.0, 1.0, 2.0])
+    expected = both(net, x, labels, sample_weight=weights, class_weight=of_class)
+    tiny = {"sample_weight": weights * scale, "class_weight": of_class * scale}
+    assert_same(both(net, x, labels, **tiny), expected, rtol=1e-3 if scale < 1e-308 else 1e-12)
+
+
 # ---- against torch ------------------------------------------------------------------------------
 
 
@@ -280,6 +289,35 @@ def test_class_weights_and_log_likelihood_match_torch(rng):
     module = torch.nn.NLLLoss(weight=torch.tensor(of_class))
     J = module(torch.log(torch.tensor(net.forward(x))), torch.tensor(labels)).item()
     assert net.cost(x, labels, class_weight=of_class) == pytest.approx(J, rel=1e-13)
+
+
+@pytest.mark.parametrize("weight", [[0.2, 3.0, 1.0], [5.0, 0.0, 1e-3]])
+@pytest.mark.parametrize("kind", ["labels", "one-hot rows", "probabilities"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_class_weights_after_label_smoothing_match_torch(rng, kind, weight, precision):
+    torch = pytest.importorskip("torch")
+    smoothing, labels = 0.2, rng.integers(0, 3, 20)
+    x, own, w = rng.normal(size=(20, 4)), rng.random(20), np.array(weight)
+    p = reference.targets("softmax_cross_entropy", rng, 20, 3)
+    y = {"labels": labels, "one-hot rows": np.eye(3)[labels], "probabilities": p}[kind]
+    loss = LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
+    net = gpumlp.MLP([4, 3], loss=loss, precision=precision, backend="numpy", seed=1)
+    for sample_weight in (None, own):
+        logits = torch.tensor(net.forward(x), dtype=torch.float64, requires_grad=True)
+        given = torch.tensor(labels if kind == "labels" else y)
+        terms = torch.nn.functional.cross_entropy(
+            logits, given, torch.tensor(w), reduction="none", label_smoothing=smoothing
+        )
+        share = torch.tensor(own if sample_weight is not None else np.ones(20))
+        # torch divides the loss of labels by their weights, of rows by their number
+        total = share @ torch.tensor(w[labels] if kind == "labels" else y @ w)
+        J = (share * terms).sum() / total
+        J.backward()
+        got, gradients = net.cost_and_gradients(x, y, sample_weight, w)
+        close = {"float64": 1e-11, "float32": 1e-5}[precision]
+        assert got == pytest.approx(J.item(), rel=close)
+        assert net.cost(x, y, sample_weight, w) == pytest.approx(J.item(), rel=close)
+        np.testing.assert_allclose(gradients.z[0], logits.grad.numpy(), rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("output", ["identity", "tanh"])

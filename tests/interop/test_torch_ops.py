@@ -236,6 +236,39 @@ def test_cross_entropy_in_other_dtypes(dtype, labels, tensor):
     assert_same(got, want, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["labels", "ignoring", "probabilities"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_of_masked_and_large_logits(weighted, kind, dtype, tensor):
+    """−inf excludes a class, an offset changes nothing, and ignored rows may hold anything."""
+    offset = {torch.float64: 1e12, torch.float32: 1e6, torch.bfloat16: 256, torch.float16: 1024}
+    logits = (8 * tensor(6, 5, grad=False)).round() + offset[dtype]
+    logits[:, 4] = -torch.inf
+    logits[1, 0] = -torch.inf
+    y = LABELS.masked_fill(LABELS == 2, -100) if kind == "ignoring" else LABELS
+    if kind == "ignoring":
+        logits[2:4] = torch.tensor([-torch.inf, torch.nan])[:, None]
+    if kind == "probabilities":
+        y = torch.eye(5, dtype=torch.float64)[LABELS]
+    weight = tensor(5, grad=False).abs() + 0.1 if weighted else None
+    narrow = logits.to(dtype).requires_grad_()
+    J = softmax_cross_entropy(narrow, y, weight=weight)
+    (gradient,) = torch.autograd.grad(J, narrow)
+    # torch itself gives NaN for such probabilities, and for the gradient of such ignored rows
+    rows = kind == "probabilities" and weight is not None
+    factor = float(weight[LABELS].sum() / 6) if rows else 1.0
+    wide = narrow.detach().double().nan_to_num(nan=0.0, neginf=-torch.inf).requires_grad_()
+    want = factor * F.cross_entropy(wide, y if kind == "ignoring" else LABELS, weight=weight)
+    slope = torch.autograd.grad(want, wide)[0].nan_to_num()
+    assert_same([J, gradient], [want.to(dtype), slope.to(dtype)], TOLERANCE[dtype])
+
+
+def test_cross_entropy_without_any_class_is_nan(tensor):
+    logits = tensor(6, 4, grad=False).index_fill(0, torch.tensor([1]), -torch.inf)
+    assert softmax_cross_entropy(logits, LABELS).isnan()
+    assert F.cross_entropy(logits, LABELS).isnan()
+
+
 def test_cross_entropy_passes_gradcheck_and_opcheck(tensor):
     logits, share = tensor(6, 4), torch.full((6,), 1 / 6, dtype=torch.float64)
     p = tensor(6, 4, grad=False).softmax(dim=1)

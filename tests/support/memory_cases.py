@@ -32,7 +32,7 @@ OF_TRAINER = ("optimizer", "batch_size", "clip_norm", "slot_precision", "memory"
 
 def parts(case: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """The settings of a case for the network and the trainer, and arguments of fit and memory."""
-    net = {name: case[name] for name in ("hidden", "f") if name in case}
+    net = {name: case[name] for name in ("hidden", "f", "loss") if name in case}
     trainer = {"batch_size": 32} | {name: case[name] for name in OF_TRAINER if name in case}
     rest = {name: value for name, value in case.items() if name not in net | trainer}
     return net, trainer, {"x": X, "y": LABELS} | rest

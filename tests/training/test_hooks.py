@@ -199,3 +199,32 @@ def test_divergence_is_one_error_that_says_what_to_do(epochs, what):
     message = rf"diverged: {what}, with lr 1e\+38; lower lr, pass clip_norm=1.0, or scale x and y"
     with pytest.raises(FloatingPointError, match=message):
         gpumlp.Trainer(net, "sgd", 1e38, batch_size=50).fit(10 * X, 10 * Y, epochs)
+
+
+def failing(y, p):
+    raise AssertionError("a metric got predictions that are not finite")
+
+
+@pytest.mark.parametrize("metric", ["r2", "auto", failing])
+@pytest.mark.parametrize("train_metric", [False, True])
+def test_a_metric_never_sees_predictions_that_are_not_finite(metric, train_metric):
+    """After the step that diverges, validation is the first to compute with θ."""
+    net = gpumlp.MLP([4, 2], loss="squared_error", backend="numpy")
+    whose = "training" if train_metric else "validation"
+    message = rf"diverged: .* the {whose} data is (NaN|not finite) in epoch 1 of 9, .* lower lr"
+    with pytest.raises(FloatingPointError, match=message):
+        gpumlp.Trainer(net, "sgd", 1e38, batch_size=50).fit(
+            10 * X, 10 * Y, 9, validation=(X, Y), metric=metric, train_metric=train_metric
+        )
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_early_stopping_on_a_metric_that_is_never_a_number_raises(value):
+    net = gpumlp.MLP([4, 2], loss="squared_error", backend="numpy")
+    how = {"validation": (X, Y), "metric": lambda y, p: value}
+    rule = gpumlp.EarlyStopping(3, monitor="val_metric")
+    with pytest.raises(ValueError, match="'val_metric', which was NaN .* pass another metric"):
+        gpumlp.Trainer(net).fit(X, Y, 9, early_stopping=rule, **how)
+    with pytest.warns(RuntimeWarning, match="'val_metric', which was NaN .* of the last"):
+        history = gpumlp.Trainer(net).fit(X, Y, 3, early_stopping=rule, **how)
+    assert (history.stopped, history.best_epoch) == ("finished", None)

@@ -55,6 +55,8 @@ CASES: dict[str, dict[str, Any]] = {
     "clipped lion": {"optimizer": "lion", "clip_norm": 1.0},
     "weighted": {"sample_weight": WEIGHTS},
     "weighted classes": {"class_weight": "balanced"},
+    "weighted, smoothed classes": {"class_weight": [1, 2, 3], "train_metric": True,
+        "loss": gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1)},
     "validated": {"validation": (X[:33], LABELS[:33], WEIGHTS[:33]), "early_stopping": 2},
     "no metric": {"validation": (X[:33], LABELS[:33]), "metric": None},
     "all": {"sample_weight": WEIGHTS, "validation": (X[:33], LABELS[:33]), "train_metric": True,

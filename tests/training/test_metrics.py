@@ -60,9 +60,9 @@ def test_evaluation_in_chunks_equals_the_cost_of_the_network(monkeypatch, chunk,
                      regularizer=gpumlp.L1(0.01), backend="numpy")  # fmt: skip
     x, y = RNG.standard_normal((20, 4)), RNG.random((20, 2))
     data = Examples.checked(net, x, y, weights)
-    evaluation = Evaluation(net, data, lambda y, p: float((y * p).sum()))
+    evaluation = Evaluation(net, data, lambda y, p: float((y * p).sum()), "training")
     for _ in range(2):  # again, in the same buffers
-        measured = evaluation.measure()
+        measured = evaluation.measure(ValueError)
         assert measured["cost"] == pytest.approx(net.cost(x, y, weights), rel=1e-12)
         assert measured["metric"] == pytest.approx((y * net.predict(x)).sum(), rel=1e-12)
-    assert Evaluation(net, data, None).measure() == {"cost": measured["cost"]}
+    assert Evaluation(net, data, None, "training").measure(ValueError) == {"cost": measured["cost"]}

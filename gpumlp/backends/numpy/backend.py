@@ -106,7 +106,7 @@ class NumpyBackend(Backend):
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
             t = _targets(y[rows], y_hat)
-            return float(np.dot(weights[rows], loss.examples(y_hat[rows], t)))
+            return _weighted_sum(weights[rows], loss.examples(y_hat[rows], t))
 
         J += sum(self._threads.over_rows(block, y_hat))
 
@@ -120,9 +120,10 @@ class NumpyBackend(Backend):
 
         def block(rows: slice) -> tuple[float, Array]:
             t = _targets(y[rows], h)
-            value = float(np.dot(weights[rows], loss.examples(h[rows], t)))
+            value = _weighted_sum(weights[rows], loss.examples(h[rows], t))
             gradient = loss.gradient(h[rows], t, **loss.params)
             np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
+            gh[rows][weights[rows] == 0] = 0  # an example of weight 0 does not count, even if NaN
             return value, _through_activation(f, z, h, gh, gz, rows)
 
         values, sums = zip(*self._threads.over_rows(block, h), strict=True)
@@ -241,6 +242,11 @@ def _targets(y: Array, y_hat: Array) -> Array:
     t = np.zeros((len(y), y_hat.shape[1]), y_hat.dtype)
     t[np.arange(len(y)), y] = 1
     return t
+
+
+def _weighted_sum(weights: Array, values: Array) -> float:
+    """Σ weights · values (m,); values of weight 0 do not count, even if they are NaN."""
+    return float(np.dot(weights, np.where(weights == 0, 0, values)))
 
 
 def _through_activation(
