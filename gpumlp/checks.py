@@ -258,5 +258,12 @@ def positive_number(value: Any, name: str, least: float | None = None) -> float:
     return float(value)
 
 
+def boolean(value: Any, name: str) -> bool:
+    """Return a truth value; no text or number stands for one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_short(value)}")
+    return bool(value)
+
+
 def _short(value: Any) -> str:
     return " ".join(reprlib.repr(value).split())

@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from gpumlp import checks
 from gpumlp.arrays import as_kind_of
 from gpumlp.estimators import inputs
 from gpumlp.estimators.base import BaseMLP
@@ -202,14 +203,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             raise ValueError("class_weight needs one class per example; pass sample_weight instead")
         codes = np.searchsorted(self.classes_, data.y)
         if isinstance(by_class, Mapping):
+            for c, weight in by_class.items():
+                checks.positive_number(weight, f"class_weight[{c!r}]", least=0)
             unknown = [c for c in by_class if c not in known]
-            if unknown:
+            # as in scikit-learn: a fold may lack a class, but a name that is misspelt is an error
+            if unknown and any(c not in by_class for c in known):
                 raise ValueError(
                     f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are"
-                    f" {', '.join(map(repr, known))}"
+                    f" {', '.join(map(repr, known))}: correct it, or give each of them a weight"
                 )
             weights = np.array([by_class.get(c, 1.0) for c in known], np.float64)
-        elif by_class != "balanced":
+        elif not isinstance(by_class, str) or by_class != "balanced":
             raise ValueError(
                 f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
             )
