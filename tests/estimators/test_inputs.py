@@ -78,6 +78,16 @@ def test_sparse_rows_larger_than_memory_raise():
         MLPRegressor(**SMALL).fit(x, np.zeros(10**6))
 
 
+def test_masked_values_raise():
+    """scikit-learn would read what is under the mask."""
+    masked = np.ma.masked_less(X, 0)
+    with pytest.raises(ValueError, match=r"X has masked values; fill or .* with X\.filled\(0\)"):
+        MLPClassifier(**SMALL).fit(masked, LABELS)
+    with pytest.raises(ValueError, match="y has masked values"):
+        MLPRegressor(**SMALL).fit(X, np.ma.masked_less(VALUES, 0))
+    MLPClassifier(**SMALL).fit(masked.filled(0), LABELS)
+
+
 def test_sparse_labels_equal_dense_labels():
     y = np.stack([X[:, 0] > 0, X[:, 1] > 0], axis=1).astype(int)
     e, plain = MLPClassifier(**SMALL).fit(X, sp.csr_array(y)), MLPClassifier(**SMALL).fit(X, y)
