@@ -57,7 +57,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     max_fun: int = 15000
     output_activation: str | Activation = "auto"
     regularizer: str | Regularizer | None = None
-    initializer: str | Initializer | None = "fan_in"
+    initializer: str | Initializer | None = "auto"
     clip_norm: float | None = None
     scoring: str | Callable[..., float] | None = None
     callbacks: Sequence[Callback] | None = None
@@ -228,7 +228,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         loss = self._loss_entry()
         wanted = settings.network(self, loss, self._output_width(loss))
         if first:
-            return MLP(**wanted, initializer=self.initializer, backend=backend, seed=self._seed)
+            return settings.new_network(self, wanted, backend)
         name = settings.changed(self, self.net_, wanted)
         if name:
             raise ValueError(
