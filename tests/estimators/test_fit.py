@@ -86,6 +86,24 @@ def test_several_labels_are_predicted_independently():
     np.testing.assert_array_equal(e.classes_, [0, 1, 2])
 
 
+@pytest.mark.parametrize("settings", [{}, {"hidden_layer_sizes": (), "backend": "numpy"}])
+def test_first_weights_are_small_but_for_the_last_layer_of_classifiers(settings):
+    """Some epochs of the default settings would else be behind scikit-learn's."""
+    settings = {**SMALL, "max_iter": 1, "learning_rate_init": 1e-12, **settings}
+    e, small = (
+        MLPClassifier(**settings, initializer=name).fit(X, NAMES) for name in ("auto", "fan_in")
+    )
+    for W, other in zip(e.coefs_[:-1], small.coefs_[:-1], strict=True):
+        np.testing.assert_allclose(W, other, atol=1e-9)
+    n, k = e.coefs_[-1].shape
+    assert 0.6 < np.abs(e.coefs_[-1]).max() / np.sqrt(6 / (n + k)) <= 1 + 1e-9
+    assert np.abs(small.coefs_[-1]).max() <= np.sqrt(1 / n) + 1e-9
+    r, small = (
+        MLPRegressor(**settings, initializer=name).fit(X, VALUES) for name in ("auto", "fan_in")
+    )
+    same(r, small)
+
+
 @pytest.mark.parametrize("q", [0.1, 0.9])
 def test_quantile_loss_learns_the_quantile(q):
     x = RNG.uniform(-1, 1, (600, 1))
@@ -151,7 +169,7 @@ BAD_PARAMETERS = [
     (lambda e: np.zeros(2), ValueError, "coefs_ must be a list of 2 arrays"),
     (lambda e: [W.T for W in e.coefs_], ValueError, r"coefs_\[0\] has shape \(8, 6\).*is \(6, 8\)"),
     (lambda e: [W * np.nan for W in e.coefs_], ValueError, r"coefs_\[0\] has values that are not"),
-    (lambda e: [e.coefs_[0], "abc"], TypeError, r"coefs_\[1\] has dtype <U3; pass numbers"),
+    (lambda e: [e.coefs_[0], "abc"], TypeError, r"coefs_\[1\] has dtype <U3, with .abc"),
 ]
 
 

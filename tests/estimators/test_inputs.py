@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -219,8 +221,8 @@ EDGES = [
     {"power_t": 0, "learning_rate": "invscaling"},
     {"beta_1": 0.0, "beta_2": 0.0}, {"validation_fraction": 0}, {"n_iter_no_change": np.inf},
     {"batch_size": np.int64(1000)}, {"verbose": 0}, {"random_state": np.random.RandomState(0)},
-    {"hidden_layer_sizes": ()}, {"hidden_layer_sizes": np.array([3, 4])}, {"epsilon": 1e-300},
-    {"learning_rate_init": 1e-300},
+    {"alpha": Fraction(1, 3)}, {"hidden_layer_sizes": ()}, {"epsilon": 1e-300},
+    {"hidden_layer_sizes": np.array([3, 4])}, {"learning_rate_init": 1e-300},
 ]  # fmt: skip
 
 
