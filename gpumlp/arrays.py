@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from gpumlp.backends import Backend
 from gpumlp.errors import first_line
 from gpumlp.io.types import Array, HostArray
 
+ROWS = (list, tuple, np.ndarray)
+NUMBERS = re.compile(r"(u?int|float|bool)\d*", re.IGNORECASE)  # dtypes of data frames
 ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types for host memory and CUDA memory
 
 
@@ -96,17 +100,31 @@ def real_array(backend: Backend, a: Any, name: str, hint: str) -> Array:
 
 def real_host_array(a: Any, name: str, hint: str) -> HostArray:
     """Return `a` as a plain NumPy array; raise TypeError unless its dtype is real."""
-    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
-        raise ValueError(f"{name} has masked values; fill or remove them")
+    check_container(a, name)
+    if hasattr(a, "nnz") and hasattr(a, "toarray"):
+        estimators = ", or use gpumlp.estimators, which read it" if name.startswith("x") else ""
+        raise TypeError(
+            f"{name} is sparse, a {type(a).__name__}; pass a dense array: {name}.toarray()"
+            f"{estimators}"
+        )
     try:
         array: HostArray = np.asarray(a)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of different length, for example
         raise ValueError(
-            f"{name} cannot be read as an array ({first_line(error)}); "
+            f"{name} cannot be read as an array ({_lengths(a) or first_line(error)}); "
             "pass numbers, rows of equal length"
         ) from error
-    _check_real(array, name, hint)
+    if not _is_number(array, "fiub"):
+        raise TypeError(f"{name} has dtype {array.dtype}{_what_to_pass(a, array, name, hint)}")
     return array
+
+
+def check_container(a: Any, name: str) -> None:
+    """Raise ValueError if `a` has masked values, which others would read as if they were data."""
+    if isinstance(a, np.ma.MaskedArray) and a.mask.any():
+        raise ValueError(
+            f"{name} has masked values; fill or remove them, for example with {name}.filled(0)"
+        )
 
 
 def is_tensor(a: Any) -> bool:
@@ -118,6 +136,77 @@ def is_tensor(a: Any) -> bool:
 def _check_real(a: Array, name: str, hint: str) -> None:
     if not _is_number(a, "fiub"):
         raise TypeError(f"{name} has dtype {a.dtype}; {hint}")
+
+
+def _lengths(rows: Any) -> str:
+    """The first row whose length differs from that of row 0; "" if no length does."""
+    lengths = [len(row) if hasattr(row, "__len__") else 1 for row in rows]
+    odd = next((i for i, n in enumerate(lengths) if n != lengths[0]), None)
+    return "" if odd is None else f"row 0 has {lengths[0]} entries, row {odd} has {lengths[odd]}"
+
+
+def _what_to_pass(a: Any, array: HostArray, name: str, hint: str) -> str:
+    """The end of the error for an array that is not of real numbers: a remedy for its kind."""
+    numbers = hint.partition(", e.g. ")[0]
+    plain = numbers.partition(" (")[0]
+    remedies = {
+        "M": f"days: ({name} - numpy.datetime64('2000-01-01')) / numpy.timedelta64(1, 'D')",
+        "m": f"seconds: {name} / numpy.timedelta64(1, 's')",
+        "c": f"{name}.real",
+    }
+    if array.dtype.kind in remedies:
+        return f"; {plain}, e.g. {remedies[array.dtype.kind]}"
+    if array.dtype.names:
+        return f"; {plain}: numpy.lib.recfunctions.structured_to_unstructured({name})"
+    if array.ndim == 0 and array.dtype == object and a is not None:
+        return f", since it is a {type(a).__name__}; {plain}{_how_to_collect(a, name)}"
+    try:
+        array.astype(np.float32)
+    except (TypeError, ValueError):
+        if array.dtype == object and all(isinstance(row, ROWS) for row in array.flat):
+            if lengths := _lengths(array):
+                return f" ({lengths}); {plain}, rows of equal length"
+            return f", an array of arrays; pass numpy.stack(list({name}))"
+        if hasattr(a, "columns") and hasattr(a, "dtypes"):
+            return _of_frame(a, name, numbers)
+        value = next(filter(_is_no_number, array.flat))
+        return f", with {value.item() if hasattr(value, 'item') else value!r}; {numbers}"
+    if not hasattr(a, "astype"):
+        hint = hint.replace(f"{name}.astype('float32')", f"numpy.array({name}, 'float32')")
+    return f"; {hint}"
+
+
+def _of_frame(frame: Any, name: str, numbers: str) -> str:
+    """The columns of a data frame that are not numbers, and a remedy."""
+    kinds = zip(frame.columns, map(str, frame.dtypes), strict=True)
+    odd = [f"{c!r} ({kind})" for c, kind in kinds if not NUMBERS.match(kind)]
+    if not odd:
+        return f", since it has missing values; fill them: {name}.fillna(0).astype('float32')"
+    more = ", …" if len(odd) > 3 else ""
+    return (
+        f", because of {', '.join(odd[:3])}{more}; {numbers}: encode such columns or leave them "
+        f"out, then {name}.astype('float32')"
+    )
+
+
+def _how_to_collect(a: Any, name: str) -> str:
+    """The expression that makes an array of an object that is none."""
+    if isinstance(a, Mapping):
+        return f": numpy.column_stack(list({name}.values()))"
+    if hasattr(a, "__fspath__"):
+        return f": read the file first, for example with numpy.load({name})"
+    for method in ("collect", "compute"):  # of polars and of dask
+        if hasattr(a, method):
+            return f": {name}.{method}()"
+    return f": numpy.array(list({name}))" if isinstance(a, Iterable) else ""
+
+
+def _is_no_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return True
+    return False
 
 
 def _is_number(a: Array, kinds: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -280,7 +281,7 @@ def positive_int(value: Any, name: str, least: int = 1) -> int:
 
 def positive_number(value: Any, name: str, least: float | None = None) -> float:
     """Return a finite number that is positive, or at least `least`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_short(value)}")
     fits = value > 0 if least is None else value >= least
     if not (math.isfinite(value) and fits):
@@ -294,6 +295,13 @@ def real_number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise TypeError(f"{name} must be a number, got {_short(value)}")
     return float(value)
+
+
+def boolean(value: Any, name: str) -> bool:
+    """Return a truth value; no text or number stands for one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_short(value)}")
+    return bool(value)
 
 
 def _short(value: Any) -> str:

@@ -1,12 +1,19 @@
 """Invalid data raise an error of one line that names the argument and what to pass instead."""
 
+from decimal import Decimal
+from pathlib import Path
+
 import numpy as np
+import numpy.lib.recfunctions
+import pandas as pd
+import polars as pl
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpumlp import LOSSES, MLP
+from gpumlp import LOSSES, MLP, Trainer
 from tests.support.refusal import refusal
 
 X = np.linspace(-1, 1, 12).reshape(4, 3)
@@ -41,6 +48,76 @@ BAD_X = [
     (np.zeros((4, 3), "datetime64[s]"), TypeError, "x has dtype datetime64[s]", "pass real"),
     (np.ma.masked_less(X, 0), ValueError, "x has masked values; fill or remove them"),
 ]
+FRAME = pd.DataFrame({"a": ["u", "v", "u", "v"], "b": 1.0, "c": 2.0})
+DATES = pd.DataFrame({"a": pd.date_range("2020", periods=4), "b": 1.0, "c": 2.0})
+CONTAINERS = [
+    (sp.csr_array(X), TypeError, "x is sparse, a csr_array; pass a dense array: x.toarray(), or"),
+    (sp.coo_matrix(X), TypeError, "x is sparse, a coo_matrix", "gpumlp.estimators, which read it"),
+    (FRAME, TypeError, "x has dtype object, because of 'a' (", "encode such columns or leave"),
+    (DATES, TypeError, "because of 'a' (datetime64[", "encode such columns or leave"),
+    (pl.DataFrame(FRAME.to_dict("list")), TypeError, "because of 'a' (String)", "encode such"),
+    (np.array([["a", "1", "2"]]), TypeError, "x has dtype <U1, with 'a'; pass real numbers"),
+    ([[1, 2, 3], [1, 2]], ValueError, "row 0 has 3 entries, row 1 has 2", "rows of equal"),
+    (np.array([[1.0], [1, 2]], dtype=object), TypeError, "row 0 has 1 entries, row 1 has 2"),
+    (np.array([[1, pd.NA, 2]]), TypeError, "x has dtype object, with <NA>"),
+    ({1, 2}, TypeError, "x has dtype object, since it is a set", "numpy.array(list(x))"),
+    (Path("x.npy"), TypeError, "it is a PosixPath", "read the file first, for example"),
+]  # fmt: skip
+REMEDIES = {  # what x is, and the remedy that the error ends with
+    "sparse": (sp.csr_array(X), "x.toarray()"),
+    "masked": (np.ma.masked_less(X, 0), "x.filled(0)"),
+    "dates": (
+        np.full((4, 3), "2020-01-02", "datetime64[D]"),
+        "(x - numpy.datetime64('2000-01-01')) / numpy.timedelta64(1, 'D')",
+    ),
+    "dates of pandas": (
+        pd.DataFrame({c: pd.date_range("2020", periods=4) for c in "abc"}),
+        "(x - numpy.datetime64('2000-01-01')) / numpy.timedelta64(1, 'D')",
+    ),
+    "durations": (np.ones((4, 3), "timedelta64[h]"), "x / numpy.timedelta64(1, 's')"),
+    "structured": (
+        np.ones(4, [(c, float) for c in "abc"]),
+        "numpy.lib.recfunctions.structured_to_unstructured(x)",
+    ),
+    "complex": (X + 1j, "x.real"),
+    "objects": (X.astype(object), "x.astype('float32')"),
+    "texts of numbers": (X.astype(str), "x.astype('float32')"),
+    "decimals": ([[Decimal(1)] * 3] * 4, "numpy.array(x, 'float32')"),
+    "rows": (np.array([None, *X], dtype=object)[1:], "numpy.stack(list(x))"),
+    "missing": (
+        pd.DataFrame({"a": pd.array([1, None] * 2, dtype="Int64"), "b": 1.0, "c": 2}),
+        "x.fillna(0).astype('float32')",
+    ),
+    "dict": ({c: X[:, i] for i, c in enumerate("abc")}, "numpy.column_stack(list(x.values()))"),
+    "lazy": (pl.DataFrame(X).lazy(), "x.collect()"),
+    "iterator": (lambda: iter(X.tolist()), "numpy.array(list(x))"),
+}
+
+
+@pytest.mark.parametrize(("x", "error", "said"), [(x, e, m) for x, e, *m in CONTAINERS])
+def test_other_containers_raise(x, error, said):
+    refusal(error, lambda: Trainer(network()).fit(x, LABELS), *said)
+    refusal(error, lambda: network().predict(x), *said)
+
+
+@pytest.mark.parametrize("kind", REMEDIES)
+def test_remedies_work(kind):
+    x, remedy = REMEDIES[kind]
+    x = x() if kind == "iterator" else x
+    with pytest.raises((TypeError, ValueError)) as caught:
+        network().predict(x)
+    assert str(caught.value).split(", or use")[0].endswith(remedy)
+    names = {"x": REMEDIES[kind][0]() if kind == "iterator" else x, "numpy": np}
+    assert np.isfinite(network().predict(eval(remedy, names))).all()
+
+
+def test_sparse_targets_and_weights_raise():
+    trainer = Trainer(network())
+    refusal(TypeError, lambda: trainer.fit(X, sp.csr_array(ROWS)), "y is sparse", "y.toarray()")
+    weights = {"sample_weight": sp.csr_array(X[:, :1])}
+    refusal(TypeError, lambda: trainer.fit(X, LABELS, **weights), "sample_weight.toarray()")
+
+
 OPERATIONS = {
     "forward": lambda net, x, y: net.forward(x),
     "predict": lambda net, x, y: net.predict(x),

@@ -199,7 +199,8 @@ class MLflow(Callback):
         uri: str | os.PathLike[str] | None = None,
         model: bool = False,
     ) -> None:
-        self.experiment, self.run_name, self.model = experiment, run_name, model
+        self.experiment, self.run_name = experiment, run_name
+        self.model = checks.boolean(model, "model")
         self.uri = None if uri is None else os.fspath(uri)
         self.run_id: str | None = None
         self._client: Any = None

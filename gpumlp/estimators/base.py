@@ -17,9 +17,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
-from gpumlp.estimators import inputs, settings
+from gpumlp.estimators import inputs, parameters, settings
 from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, train, with_callbacks
 from gpumlp.estimators.inputs import FitData
+from gpumlp.estimators.parameters import ParameterList
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import check_range
@@ -57,7 +58,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     max_fun: int = 15000
     output_activation: str | Activation = "auto"
     regularizer: str | Regularizer | None = None
-    initializer: str | Initializer | None = "fan_in"
+    initializer: str | Initializer | None = "auto"
     clip_norm: float | None = None
     scoring: str | Callable[..., float] | None = None
     callbacks: Sequence[Callback] | None = None
@@ -99,13 +100,35 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     @property
     def coefs_(self) -> list[HostArray]:
-        """The weights of each layer, (n_in, n_out) as in scikit-learn: copies on the host."""
-        return [self.net_.backend.to_host(layer.W).T for layer in self.net_.layers]
+        """The weights of each layer, (n_in, n_out) as in scikit-learn: copies on the host.
+
+        Assign a list, or to an entry of this one, to change the network.
+        """
+        weights = [self.net_.backend.to_host(layer.W).T for layer in self.net_.layers]
+        return ParameterList(weights, lambda values: self._assign("coefs_", values))
+
+    @coefs_.setter
+    def coefs_(self, values: Sequence[Any]) -> None:
+        self._assign("coefs_", values)
 
     @property
     def intercepts_(self) -> list[HostArray]:
-        """The biases of each layer, (n_out,): copies on the host."""
-        return [self.net_.backend.to_host(layer.b) for layer in self.net_.layers]
+        """The biases of each layer, (n_out,): as `coefs_`."""
+        biases = [self.net_.backend.to_host(layer.b) for layer in self.net_.layers]
+        return ParameterList(biases, lambda values: self._assign("intercepts_", values))
+
+    @intercepts_.setter
+    def intercepts_(self, values: Sequence[Any]) -> None:
+        self._assign("intercepts_", values)
+
+    def _assign(self, name: str, values: Sequence[Any]) -> list[HostArray]:
+        """Write the weights or biases of all layers to the network, or none on an error."""
+        check_is_fitted(self, "net_")
+        arrays = parameters.checked(values, getattr(self, name), name)
+        kind = "weight" if name == "coefs_" else "bias"
+        new = {f"{2 * i}.{kind}": a.T for i, a in enumerate(arrays)}
+        self.net_.assign(self.net_.tensors() | new)
+        return list(getattr(self, name))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle, with the optimizer's state copied to the host."""
@@ -169,6 +192,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             self._inspect_targets(y, classes)
             precision = "float32" if X.dtype == np.float32 else "float64"  # as in scikit-learn
             backend = settings.backend(self, precision)
+            self._placed = self.backend, self.precision
+        if first or self._drawn_by != self.random_state:
+            self._drawn_by = self.random_state
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train_data = self._fit_data(X, y, data[2], backend)
         train_data, val_data = self._split(train_data, validation, backend)
@@ -206,31 +232,34 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         loss = self._loss_entry()
         wanted = settings.network(self, loss, self._output_width(loss))
         if first:
-            return MLP(**wanted, initializer=self.initializer, backend=backend, seed=self._seed)
-        net = self.net_
-        names = "hidden_layer_sizes", "activation", "output_activation", "loss"
-        existing = list(net.widths), net.f[1:-1], net.f[-1], net.loss
-        for name, value, new in zip(names, existing, wanted.values(), strict=True):
-            if value != new:
-                raise ValueError(
-                    f"{name} was changed since the network was built; set it back, or call fit "
-                    "with warm_start=False for a new network"
-                )
-        return net
+            return settings.new_network(self, wanted, backend)
+        name = settings.changed(self, self.net_, wanted)
+        if name:
+            raise ValueError(
+                f"{name} was changed since the network was built; set it back, or call fit "
+                "with warm_start=False for a new network"
+            )
+        return self.net_
 
     def _begin_fit(self, first: bool, incremental: bool, validates: bool) -> None:
         """Set the attributes of a fit that begins."""
         if first:
             self.__dict__.pop("net_", None)  # it was trained on other data
             self.loss_curve_: list[float] = []
-            self.best_loss_, self._waited, self.t_ = math.inf, 0, 0
+            self.best_loss_: float | None = None if self.early_stopping else math.inf
+            self._waited, self.t_ = 0, 0
             self.validation_loss_curve_: list[float] | None = None
             self.validation_scores_: list[float] | None = None
             self.best_validation_score_: float | None = None
             self._best: Array = None  # θ of the best validation score
         if first or not incremental:
             self._optimizer: tuple[Any, ...] = (None, 0, [])  # rule, steps, `stepping.state`
-            self._slowed = self.learning_rate_init  # "adaptive" lowers it
+            self._slowed = 1.0  # the factor of "adaptive"
+        if first or self._scored_by != self.scoring:
+            self._scored_by = self.scoring
+            self._best, self._waited = None, 0
+            if not first and self.validation_scores_ is not None:
+                self.best_validation_score_ = -math.inf  # the scores so far were others
         if validates and self.validation_scores_ is None:
             self.validation_loss_curve_, self.validation_scores_ = [], []
             self.best_validation_score_ = -math.inf

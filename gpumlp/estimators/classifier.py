@@ -15,8 +15,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from gpumlp import checks
 from gpumlp.arrays import as_kind_of
-from gpumlp.checks import positive_weights
 from gpumlp.estimators import inputs
 from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.inputs import FitData
@@ -53,18 +53,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             early_stopping, the validation score has not improved on its best value by `tol`.  With
             lbfgs: it has converged when no entry of the gradient is larger.
         verbose: whether to print each epoch's numbers.
-        warm_start: whether `fit` continues from the parameters of the last fit.
+        warm_start: whether `fit` continues from the parameters of the last fit.  Parameters that
+            describe the network cannot have changed since.
         momentum, nesterovs_momentum: momentum of sgd; 0 is plain gradient descent.
         early_stopping, validation_fraction: whether to validate on this share of the data, unless
             `fit` got X_val, and to end with the parameters of the epoch with the best score.
-        beta_1, beta_2, epsilon: constants of adam and adamw.
+        beta_1, beta_2, epsilon: constants of adam and adamw.  adam adds epsilon to √v before the
+            correction of v, as scikit-learn's, adamw after it, as torch's.
         n_iter_no_change: see tol.
         max_fun: the largest number of evaluations of loss and gradient by lbfgs.
         output_activation: activation of the last layer; "auto" is the identity, or softmax for a
             loss of probabilities.
         regularizer: a name or an entry of `gpumlp.REGULARIZERS`, which replaces alpha.
-        initializer: as in `gpumlp.MLP`.  The small weights of the default generalise better on
-            small data sets than those of None.  For a deep network pass None.
+        initializer: as in `gpumlp.MLP`, or "auto": the small weights of "fan_in", which generalise
+            better on small data sets than those of None, with those of "glorot" in a classifier's
+            last layer, which learns faster so.  For a deep network pass None.
         clip_norm: the largest norm of the gradient that a step uses.
         scoring: the validation score: the name of a scorer, or ``scorer(estimator, X, y)``; None is
             the share of examples with all labels right.
@@ -77,16 +80,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             cross-entropy; or a name or an entry of `gpumlp.LOSSES` for classes.  With more than two
             classes, binary_cross_entropy is one class against the rest.
         class_weight: a weight for each class, or "balanced", which gives all classes the same share
-            of the total weight.
+            of the total weight.  A mapping may have classes that y lacks if it has all of y's.
 
     Attributes:
         classes_: (n_classes,) the classes, or the column numbers of the labels.
         net_: the `gpumlp.MLP`; its `save` writes it to a file.
-        coefs_, intercepts_: its parameters, weights as (n_in, n_out): copies on the host.
+        coefs_, intercepts_: its parameters, weights as (n_in, n_out): read-only copies on the host.
+            Assign a list, or to an entry of the list, to change the network.
         n_features_in_, feature_names_in_: the number of features, and their names if X had names.
         n_iter_, t_: the epochs of the last fit, and the examples seen since the first.
-        loss_, best_loss_, loss_curve_: the training loss of the last, best and each epoch: the sum
-            over an example's outputs, including what alpha adds.
+        loss_, best_loss_, loss_curve_: the training loss of the last, best and each epoch, with
+            what alpha adds: of classes the sum over an example's outputs, of values their mean.
+            best_loss_ is None with early_stopping.
         validation_loss_curve_, validation_scores_, best_validation_score_: the same of the
             validation data; None if there was none.
         n_layers_, n_outputs_, out_activation_: the number of layers, with the input; the width and
@@ -204,15 +209,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._multilabel:
             raise ValueError("class_weight needs one class per example; pass sample_weight instead")
         if isinstance(by_class, Mapping):
+            for c, weight in by_class.items():
+                checks.positive_number(weight, f"class_weight[{c!r}]", least=0)
             unknown = [c for c in by_class if c not in known]
-            if unknown:
+            # as in scikit-learn: a fold may lack a class, but a name that is misspelt is an error
+            if unknown and any(c not in by_class for c in known):
                 raise ValueError(
                     f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are"
-                    f" {', '.join(map(repr, known))}"
+                    f" {', '.join(map(repr, known))}: correct it, or give each of them a weight"
                 )
-            weights = [by_class.get(c, 1.0) for c in known]
-            return positive_weights(weights, len(known), "class_weight", "class")
-        if by_class != "balanced":
+            return np.array([by_class.get(c, 1.0) for c in known], np.float64)
+        if not isinstance(by_class, str) or by_class != "balanced":
             raise ValueError(
                 f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
             )

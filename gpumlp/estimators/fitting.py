@@ -16,6 +16,7 @@ from gpumlp import checks
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import settings
 from gpumlp.estimators.inputs import FitData
+from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 from gpumlp.training import Callback, History, Trainer, stepping
@@ -36,6 +37,7 @@ except ImportError:  # scikit-learn < 1.9
 
 __all__ = ["CallbackSupportMixin", "UserData", "train", "with_callbacks"]
 LEAST_RATE = 1e-6  # "adaptive" does not lower a smaller learning rate, as in scikit-learn
+LARGEST_TOL = 1e150  # in place of infinity; its square is finite
 UserData = tuple[Any, Any, Any]
 """X, y and sample_weight as the user passed them."""
 
@@ -47,16 +49,17 @@ def train(
 
     `incremental` trains for one epoch, with the optimizer's state so far.
     """
-    unit, by_class = (
-        settings.loss_unit(net.loss, net.widths[-1]),
-        e._class_weights(data, incremental),
-    )
+    unit = settings.loss_unit(net.loss, net.widths[-1])
+    by_class = e._class_weights(data, incremental)
     of_class = None if by_class is None else by_class[np.searchsorted(e.classes_, data.y)]
     weights = checks.example_weights(len(data.y), data.weights, of_class)
     size = 200 if e.batch_size == "auto" else int(e.batch_size)
     rows = len(data.y) if e.solver == "lbfgs" else min(size, len(data.y))
-    net.regularizer = settings.regularizer(e, rows * _mean_weight(data.weights, of_class), unit)
-    callbacks = [EpochLog(e, unit), *(e.callbacks or ())]
+    net.regularizer = settings.regularizer(e, rows * _mean_weight(data.weights, of_class), unit.J)
+    parts = [(data.targets, weights)]
+    if validation is not None:
+        parts.append((validation.targets, validation.weights))
+    callbacks = [EpochLog(e, net.loss, unit, parts), *(e.callbacks or ())]
     if getattr(e, "_skl_callbacks", None) or hasattr(e, "_parent_callback_ctx"):
         callbacks.append(TaskCallback(e, net, *given))
     named: dict[str, Any] = {"sample_weight": weights, "callbacks": callbacks, "metric": None}
@@ -66,10 +69,14 @@ def train(
         named["validation"] = (validation.x, validation.targets, validation.weights)
         named["metric"] = _metric(e, net, validation)
     if e.solver == "lbfgs":
-        limits = {"max_iter": e.max_iter, "max_fun": e.max_fun, "tol": e.tol / unit}
+        limits = {
+            "max_iter": e.max_iter,
+            "max_fun": e.max_fun,
+            "tol": min(e.tol, LARGEST_TOL) / unit.J,
+        }
         history = fit_lbfgs(net, data.x, data.targets, **limits, **named)
     else:
-        history = _train_by_minibatches(e, net, data, rows, unit, incremental, named)
+        history = _train_by_minibatches(e, net, data, rows, unit.J, incremental, named)
     ended = not incremental or history.stopped == "early"
     if e.early_stopping and ended and e._best is not None:
         net.backend.asarray(e._best, out=net.theta.flat)
@@ -101,16 +108,18 @@ def _train_by_minibatches(
     e: Any, net: MLP, data: FitData, rows: int, unit: float, incremental: bool,
     named: dict[str, Any],
 ) -> History:  # fmt: skip
-    """Train with `rows` examples per step; `partial_fit` continues with the optimizer's state."""
+    """Train with `rows` examples per step; `partial_fit` continues with the optimizer's state.
+
+    unit: that of J, see `settings.Unit`.
+    """
     rule = settings.optimizer(e, unit)
-    lr = e.learning_rate_init * (unit if rule.name in settings.PROPORTIONAL else 1.0)
-    lr = lr * e._slowed / e.learning_rate_init
+    lr = e.learning_rate_init * (unit if rule.name in settings.PROPORTIONAL else 1.0) * e._slowed
     schedule = settings.schedule(e, len(data.y), rows, incremental)
     clip_norm = None if e.clip_norm is None else e.clip_norm / unit
     trainer = Trainer(net, rule, lr, rows, schedule, clip_norm, e._seed, shuffle=e.shuffle)
     trainer.epochs = len(e.loss_curve_)  # so that every epoch of all fits has its own order
     last_rule, steps, arrays = e._optimizer
-    if last_rule == rule:
+    if last_rule and (last_rule.name, last_rule.slots) == (rule.name, rule.slots):
         stepping.restore(trainer, arrays, shown=False)
         trainer.steps = steps
     epochs = 1 if incremental else e.max_iter
@@ -148,28 +157,41 @@ def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float
 class EpochLog(Callback):
     """Append each epoch to the curves of the estimator e, and stop by the rule of `tol`.
 
-    The curves and best values may be those of earlier fits.  `unit`: see `settings.loss_unit`.
+    The curves and best values may be those of earlier fits.  parts: targets and weights of the
+    training data and, where there is one, of the validation data.
     """
 
-    def __init__(self, e: Any, unit: float) -> None:
-        self._e, self._unit = e, unit
-        self._loss = Monitor("cost", "min", e.tol, scikit_learn=True)
-        self._score = Monitor("val_metric", "max", e.tol, scikit_learn=True)
+    def __init__(self, e: Any, loss: Loss, unit: settings.Unit, parts: list[Any]) -> None:
+        self._e, self._unit, self._loss_entry, self._parts = e, unit, loss, parts
+        tol = min(e.tol, LARGEST_TOL)
+        self._loss = Monitor("cost", "min", tol, scikit_learn=True)
+        self._score = Monitor("val_metric", "max", tol, scikit_learn=True)
         self._loss.best, self._score.best = e.best_loss_, e.best_validation_score_
         self._watched = self._score if e.early_stopping else self._loss
         self._watched.waited = e._waited
+
+    def on_fit_begin(self, trainer: Any) -> None:
+        """Compute the constants of the losses; the targets have been checked now."""
+        self._constants = [settings.loss_constant(self._loss_entry, *p) for p in self._parts]
+
+    def _shown(self, net: MLP, cost: float, constant: float) -> float:
+        """Return a cost of `net` in scikit-learn's unit."""
+        J, L = self._unit
+        rest = 0.0 if J == L else (J - L) * (cost - net.penalty())
+        return J * cost - rest + constant
 
     def on_epoch_end(self, trainer: Any, row: Mapping[str, float]) -> None:
         """Note the epoch, and set ``trainer.stop`` where it is the last one."""
         e = self._e
         e.n_iter_ += 1
-        e.loss_ = self._unit * row["cost"]
+        e.loss_ = self._shown(trainer.net, row["cost"], self._constants[0])
         e.loss_curve_.append(e.loss_)
         self._loss.update(e.loss_)
-        e.best_loss_ = self._loss.best
+        e.best_loss_ = None if e.early_stopping else self._loss.best
         line = f"Epoch {e.n_iter_}: loss {e.loss_:.6g}"
         if "val_cost" in row:
-            loss, score = self._unit * row["val_cost"], row["val_metric"]
+            score = row["val_metric"]
+            loss = self._shown(trainer.net, row["val_cost"], self._constants[1])
             line += f", validation loss {loss:.6g}, score {score:.6g}"
             self._note_validation(trainer.net, loss, score)
         if e.verbose:
@@ -195,13 +217,15 @@ class EpochLog(Callback):
     def _lower_rate(self, trainer: Any) -> bool:
         """Divide an "adaptive" learning rate by 5; return False where the training must stop."""
         e = self._e
-        if e.learning_rate != "adaptive" or e.solver == "lbfgs" or e._slowed <= LEAST_RATE:
+        if e.learning_rate != "adaptive" or e.solver == "lbfgs":
+            return False
+        if e.learning_rate_init * e._slowed <= LEAST_RATE:
             return False
         trainer.lr /= 5
         e._slowed /= 5
         e._waited = self._watched.waited = 0
         if e.verbose:
-            print(f"Learning rate {e._slowed:.6g}")
+            print(f"Learning rate {e.learning_rate_init * e._slowed:.6g}")
         return True
 
 

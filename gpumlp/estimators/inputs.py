@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_y, validate_data
 
-from gpumlp.arrays import as_backend_array
+from gpumlp.arrays import as_backend_array, check_container
 from gpumlp.backends import Backend, get_backend
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK
@@ -77,6 +77,7 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
 
 def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets: Any) -> Any:
     """Return X to predict from, checked; it may be the backend's array, or sparse."""
+    check_container(X, "X")
     X = as_backend_array(X, backend, "X")
     on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
     how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
@@ -85,6 +86,7 @@ def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets
 
 def host(a: Any, name: str) -> Any:
     """Return `a` on the host, where scikit-learn can read it."""
+    check_container(a, name)
     return as_backend_array(a, HOST, name, to_host=True)
 
 

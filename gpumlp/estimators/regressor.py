@@ -27,7 +27,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     Args:
         loss: a name or an entry of `gpumlp.LOSSES`, such as "huber", "poisson" or
             ``gpumlp.LOSSES["quantile"].set(q=0.9)``.  "squared_error" is ½(ŷ − y)² here, as in
-            scikit-learn.  Every loss is the sum over the outputs.
+            scikit-learn, and "poisson" is half the deviance.  Steps follow the sum over the
+            outputs; loss_ shows their mean or, of "poisson", the sum.
         output_activation: activation of the last layer; "auto" is the identity.  With "softplus",
             predictions are positive.
         scoring: as in `MLPClassifier`, but None is R².

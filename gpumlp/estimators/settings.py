@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from scipy.special import xlogy
+from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_scalar
 
 from gpumlp import checks
 from gpumlp.backends import Backend, get_backend
@@ -24,6 +27,9 @@ from gpumlp.functions import (
     Schedule,
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
+from gpumlp.functions.initializers import INITIALIZERS
+from gpumlp.io.types import Array, HostArray
+from gpumlp.network import MLP
 
 SCIKIT_LEARN = {"sigmoid": "logistic", "exponential": "exp"}  # its names where ours differ
 # the step of these optimizers is proportional to the gradient, so their learning rate has its unit
@@ -52,25 +58,34 @@ def has_partial_fit(e: Any) -> bool:
 
 
 def check(e: Any) -> None:
-    """Raise if a parameter of the estimator e is invalid that no other function checks."""
+    """Raise if a parameter of the estimator e is invalid; the ranges are scikit-learn's."""
+    for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
+        checks.boolean(getattr(e, name), name)
+    if not isinstance(e.verbose, (bool, np.bool_)):
+        checks.positive_int(e.verbose, "verbose", least=0)
     for name in ("max_iter", "max_fun"):
         checks.positive_int(getattr(e, name), name)
-    for name in ("alpha", "tol", "momentum"):
+    for name in ("alpha", "power_t", "momentum", "validation_fraction", "beta_1", "beta_2"):
         checks.positive_number(getattr(e, name), name, least=0)
-    checks.positive_number(e.learning_rate_init, "learning_rate_init")
-    if not e.momentum < 1:
-        raise ValueError(f"momentum must be less than 1, got {e.momentum}")
+    for name in ("learning_rate_init", "epsilon"):
+        checks.positive_number(getattr(e, name), name)
+    if e.tol != math.inf:
+        checks.positive_number(e.tol, "tol", least=0)
+    if e.momentum > 1:
+        raise ValueError(f"momentum must be at most 1, got {e.momentum}")
+    for name in ("validation_fraction", "beta_1", "beta_2"):
+        if getattr(e, name) >= 1:
+            raise ValueError(f"{name} must be less than 1, got {getattr(e, name)}")
+    if e.clip_norm is not None:
+        checks.positive_number(e.clip_norm, "clip_norm")
+    if isinstance(e.random_state, (bool, np.bool_)):
+        raise TypeError(f"random_state must be a whole number or None, got {e.random_state}")
     if e.scoring is not None:
         check_scoring(e, e.scoring)
-    if e.batch_size != "auto":
+    if not (isinstance(e.batch_size, str) and e.batch_size == "auto"):
         checks.positive_int(e.batch_size, "batch_size")
     if e.n_iter_no_change != math.inf:
         checks.positive_int(e.n_iter_no_change, "n_iter_no_change")
-    if e.early_stopping:
-        check_scalar(
-            e.validation_fraction, "validation_fraction", (int, float), min_val=0, max_val=1,
-            include_boundaries="neither",
-        )  # fmt: skip
 
 
 def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
@@ -90,6 +105,49 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
     }
 
 
+def new_network(e: Any, wanted: Mapping[str, Any], backend: Backend) -> MLP:
+    """Return a new network; wanted: what `network` returns.
+
+    With the initializer "auto" it has the small weights of fan_in, which generalise better than
+    Glorot's, but for a classifier's last layer: logits must grow, and from fan_in's they take some
+    epochs more (benchmarks/initializers.py).
+    """
+    auto = _is_auto(e.initializer)
+    initializer = "fan_in" if auto else e.initializer
+    net = MLP(**wanted, initializer=initializer, backend=backend, seed=e._seed)
+    if auto and is_classifier(e):
+        W = net.layers[-1].W
+        rng = np.random.default_rng((e._seed, net.L))
+        backend.asarray(INITIALIZERS["glorot"].weights(rng, *W.shape), out=W)
+    return net
+
+
+def _is_auto(initializer: Any) -> bool:
+    return isinstance(initializer, str) and initializer == "auto"
+
+
+def changed(e: Any, net: MLP, wanted: Mapping[str, Any]) -> str:
+    """Return the parameter that no longer describes the network, or "".
+
+    wanted: what `network` returns.
+    """
+    initializer = "fan_in" if _is_auto(e.initializer) else e.initializer
+    if initializer is not None:
+        initializer = lookup(INITIALIZERS, "initializer", initializer)
+    differs = {
+        "loss": net.loss != wanted["loss"],
+        "hidden_layer_sizes": list(net.widths) != wanted["widths"],
+        "activation": net.f[1:-1] != wanted["activation"],
+        "output_activation": net.f[-1] != wanted["output_activation"],
+        "initializer": net.initializer != initializer,
+    }
+    if (e.backend, e.precision) != e._placed:
+        asked = backend(e, net.precision)
+        differs["precision"] = asked.precision != net.precision
+        differs["backend"] = asked.describe() != net.backend.describe()
+    return next((name for name, changes in differs.items() if changes), "")
+
+
 def _activation(f: Any) -> Activation:
     """Return the entry, also for scikit-learn's name of it."""
     ours = next((name for name, theirs in SCIKIT_LEARN.items() if f == theirs), f)
@@ -97,26 +155,62 @@ def _activation(f: Any) -> Activation:
     return found
 
 
-def loss_unit(loss: Loss, n: int) -> float:
-    """Return scikit-learn's loss of an example, a sum over n outputs or half of it, over ours.
+class Unit(NamedTuple):
+    """scikit-learn's loss over ours.
 
-    With J in this unit, alpha, tol, epsilon, sgd's learning rate and loss_ mean the same as there.
+    Attributes:
+        J: of what is minimised, a sum over n outputs or half of it: with it alpha, epsilon,
+            lbfgs's tol and sgd's learning rate mean the same as there.
+        L: of what loss_ shows of it, without the penalty: for losses of values their mean.
     """
-    return (0.5 if loss.name == "squared_error" else 1.0) / loss.output_scale(n)
+
+    J: float
+    L: float
+
+
+def loss_unit(loss: Loss, n: int) -> Unit:
+    """Return the unit of a loss of n outputs."""
+    scale = loss.output_scale(n)
+    J = (0.5 if loss.name == "squared_error" else 1.0) / scale
+    return Unit(J, J * scale if loss.target == "real" else J)
+
+
+def loss_constant(loss: Loss, y: HostArray, weights: HostArray | None) -> float:
+    """Return what scikit-learn's loss of the targets y has, and ours, of the same minimum, not."""
+    if loss.name != "poisson":
+        return 0.0
+    y = np.asarray(y, np.float64).reshape(len(y), -1)
+    return float(np.average((xlogy(y, y) - y).sum(axis=1), weights=weights))
+
+
+def _adam(theta: Array, g: Array, lr: float, c2: float, eps: float, **rest: Any) -> None:
+    OPTIMIZERS["adam"].rule(theta, g, lr, c2=c2, eps=eps * math.sqrt(c2), **rest)
+
+
+# with scikit-learn's epsilon, the "epsilon hat" of Kingma & Ba (2015), section 2: it is added to
+# √v before v is corrected
+ADAM = dataclasses.replace(
+    OPTIMIZERS["adam"],
+    name="adam_epsilon_hat",
+    rule=_adam,
+    cuda_rule=OPTIMIZERS["adam"].cuda_rule.replace("eps", "eps * sqrt(c2)"),
+)
+LEAST_EPSILON = 1e-37  # a normal number of float32
 
 
 def optimizer(e: Any, unit: float) -> Optimizer:
-    """Return the optimizer that `solver` names; `unit` is the loss's `loss_unit`."""
+    """Return the optimizer that `solver` names; `unit` is that of J."""
     solver = e.solver
     if solver in ("adam", "adamw"):
-        moments = {"beta1": e.beta_1, "beta2": e.beta_2, "eps": e.epsilon / unit}
-        return OPTIMIZERS[solver].set(**moments)
+        eps = max(e.epsilon / unit, LEAST_EPSILON)
+        found = ADAM if solver == "adam" else OPTIMIZERS[solver]
+        return found.set(beta1=e.beta_1, beta2=e.beta_2, eps=eps)
     if solver == "sgd" and e.momentum > 0:
         solver = "nesterov" if e.nesterovs_momentum else "momentum"
     if solver in ("nesterov", "momentum"):
         return OPTIMIZERS[solver].set(mu=e.momentum)
     try:
-        found: Optimizer = lookup(OPTIMIZERS, "solver", solver)
+        found = lookup(OPTIMIZERS, "solver", solver)
     except ValueError as error:
         raise ValueError(f"{error}, lbfgs") from None
     return found

@@ -111,7 +111,7 @@ momentum = Optimizer(
     cuda_rule="v = mu * v + g; theta -= lr * v;",
     slots=("v",),
     params={"mu": 0.9},
-    limits={"mu": "[0, 1)"},
+    limits={"mu": "[0, 1]"},
     lr=0.05,
     fold="v",
     factors=lambda lr, decay, mu: (1.0, mu),
@@ -122,7 +122,7 @@ nesterov = Optimizer(
     cuda_rule="v = mu * v + g; theta -= lr * (g + mu * v);",
     slots=("v",),
     params={"mu": 0.9},
-    limits={"mu": "[0, 1)"},
+    limits={"mu": "[0, 1]"},
     lr=0.05,
 )
 rmsprop = Optimizer(

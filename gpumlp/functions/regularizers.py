@@ -106,4 +106,4 @@ def L2(lam: float = 1e-4, biases: bool | float = True) -> Regularizer:  # noqa: 
 
 
 def _strength(biases: bool | float) -> float:
-    return float(biases) if isinstance(biases, bool) else biases
+    return float(biases) if isinstance(biases, (bool, np.bool_)) else biases

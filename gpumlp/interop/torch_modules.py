@@ -19,6 +19,7 @@ from gpumlp.network import MLP
 Known = tuple[str, tuple[float, ...]]
 """The name of an activation and its parameters, in their order."""
 
+DROPOUTS = (nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
 THRESHOLD = 40.0  # from here on softplus(z) is z in float64; torch's default of 20 is less exact
 SELU = tuple(ACTIVATIONS["selu"].params.values())
 
@@ -153,16 +154,19 @@ def from_torch(
     """A network with the same outputs as a ``torch.nn.Sequential(Linear, activation, …)``.
 
     Args:
-        module: consists of Linear and activations with their parameters, nested or not. Other
-            modules raise an error. torch's Softplus is linear above its threshold, gpumlp's is
-            not: they differ by 2e-9 at most.
+        module: consists of Linear and activations with their parameters, nested or not. What does
+            nothing to rows is left out: Identity, Flatten before the first Linear, and Dropout in
+            eval mode. Other modules raise an error, and so do Linears that share parameters.
+            torch's Softplus is linear above its threshold, gpumlp's is not: they differ by 2e-9 at
+            most.
         backend: as for `MLP`.
         loss: None for "softmax_cross_entropy", or "negative_log_likelihood" after a Softmax.
         settings: further arguments of `MLP`: regularizer, seed, or a precision other than that of
             the parameters. 16-bit parameters become float32 if the backend has no 16-bit precision.
 
     Warns:
-        UserWarning: a Linear without bias gets a bias of zeros, which training then changes.
+        UserWarning: a Linear without bias gets a bias of zeros, which training then changes; a
+            Dropout is left out, which training then lacks.
 
     Raises:
         TypeError, ValueError: a module is not known or in the wrong place; the message names it.
@@ -196,10 +200,19 @@ def from_torch(
 def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     linears: list[Any] = []
     functions: list[Activation | None] = []
+    owners: dict[int, str] = {}  # the Linear that a parameter was first seen in, by its memory
     for name, part in module.named_modules(remove_duplicate=False):
-        if isinstance(part, nn.Sequential):
+        if isinstance(part, nn.Sequential) or _does_nothing(name, part, first=not linears):
             continue
         if type(part) is nn.Linear:
+            for kind, tensor in (("weight", part.weight), ("bias", part.bias)):
+                place = 0 if tensor is None else tensor.data_ptr()  # 0: there is no memory
+                owner = owners.setdefault(place, name) if place else name
+                if owner != name:
+                    raise ValueError(
+                        f"{name} shares its {kind} with {owner}, but each layer of a gpumlp.MLP "
+                        f"has parameters of its own; give {name} its own: copy.deepcopy of it"
+                    )
             if linears and part.in_features != linears[-1].out_features:
                 raise ValueError(
                     f"{name} has {part.in_features} inputs but the Linear before it has "
@@ -214,6 +227,8 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
             functions.append(None)
             continue
         found = _of_graph(part) or known_activation(part)
+        if type(part) is nn.Softmax and part.dim in (1, None):  # of rows, the last axis
+            found = "softmax", ()
         if found is None:
             raise TypeError(f"{name} is a {type(part).__name__}, {_advice(part)}")
         if not linears or functions[-1] is not None:
@@ -228,11 +243,32 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     return linears, [f or ACTIVATIONS["identity"] for f in functions]
 
 
+def _does_nothing(name: str, module: nn.Module, first: bool) -> bool:
+    """Whether a module returns rows (m, n) as they are; first: it is before the first Linear."""
+    if type(module) is nn.Flatten:
+        return first and module.start_dim == 1 and module.end_dim in (1, -1)
+    if type(module) not in DROPOUTS or (module.training and module.p > 0):
+        return type(module) is nn.Identity
+    if module.p > 0:
+        warnings.warn(
+            f"{name}, {type(module).__name__}, is left out: gpumlp trains without it", stacklevel=4
+        )
+    return True
+
+
 def _advice(module: nn.Module) -> str:
     if isinstance(module, nn.Flatten):
         return "which gpumlp does not have; leave it out and pass rows, x.reshape(len(x), -1)"
-    if isinstance(module, nn.Dropout):
-        return "which gpumlp does not have; leave it out: in eval mode it does nothing"
+    if type(module) in DROPOUTS:
+        return (
+            "which gpumlp does not have; call module.eval() first: in eval mode it does nothing, "
+            "and is left out"
+        )
+    if isinstance(module, nn.LogSoftmax):
+        return (
+            'which gpumlp does not have; leave it out: loss="softmax_cross_entropy" takes logits, '
+            "and predict returns probabilities"
+        )
     if isinstance(module, nn.Softmax):
         return "over an axis other than the last; use Softmax(dim=-1)"
     known = sorted({"Linear", *(kind.__name__ for kind in (*KNOWN, *WITHOUT_SETTINGS))})

@@ -39,6 +39,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         checks.positive_int(self.patience, "patience")
+        checks.boolean(self.restore_best, "restore_best")
         _ = self.column_rule
 
     @property
@@ -187,6 +188,8 @@ def progress_display(progress: bool | None, total: int, done: Callable[[], int])
     On a terminal they show a bar; for progress=None only if tqdm is installed.  If stderr is not a
     terminal, they print one line per epoch; for None nothing.
     """
+    if progress is not None:
+        progress = checks.boolean(progress, "progress")
     if progress is False or not sys.stderr:
         return []
     if not sys.stderr.isatty():

@@ -177,6 +177,7 @@ def check_state(state: Fields, columns: list[str], steps: int, monitor: str | No
 
 def checked(path: Any, every: int | None, resume: bool) -> int | None:
     """The argument `checkpoint_every` of `Trainer.fit`, checked with `checkpoint` and `resume`."""
+    checks.boolean(resume, "resume")
     if path is None and (every is not None or resume):
         name = "resume" if resume else "checkpoint_every"
         raise ValueError(f"{name} needs a file; pass checkpoint=PATH")

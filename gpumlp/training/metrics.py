@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import backprop
+from gpumlp import backprop, checks
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
@@ -182,6 +182,7 @@ def evaluations(
     net: MLP, data: Examples, validated: Examples | None, metric: Metrics, train_metric: bool
 ) -> dict[str, Evaluation]:
     """The evaluations after each epoch, by the prefix of their columns."""
+    checks.boolean(train_metric, "train_metric")
     found = measures(net.loss, metric)  # which checks `metric` even if nothing is evaluated
     if train_metric and not found:
         raise ValueError('train_metric needs a metric; pass metric="auto"')

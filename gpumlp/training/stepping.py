@@ -47,9 +47,7 @@ class Stepping:
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
-        if not isinstance(shuffle, (bool, np.bool_)):
-            raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
-        self.shuffle, self.fold = bool(shuffle), fold
+        self.shuffle, self.fold = checks.boolean(shuffle, "shuffle"), fold
         self.slot_type = _slot_type(net.backend, slot_precision)
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')

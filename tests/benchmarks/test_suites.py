@@ -107,6 +107,20 @@ class TestScripts:
         assert 0 < sets["wine"]["gpumlp"]["mean"] <= 1
         assert len(sets["diabetes"]["scikit-learn"]["values"]) == 2
 
+    def test_initializers(self, tmp_path, monkeypatch):
+        pytest.importorskip("sklearn")
+        from benchmarks import initializers
+
+        tasks = {name: initializers.TASKS[name] for name in ("iris", "diabetes")}
+        monkeypatch.setattr(initializers, "TASKS", tasks)
+        monkeypatch.setattr(initializers, "LENGTHS", {"short": 1})
+        monkeypatch.setattr(initializers, "SEEDS", 2)
+        initializers.main()
+        found = results(tmp_path, "initializers_defaults")["figures"]
+        assert found["iris, short"]["fan_in"] != found["iris, short"]["auto"]
+        assert found["diabetes, short"]["fan_in"] == found["diabetes, short"]["auto"]
+        assert len(found["diabetes, short"]["scikit-learn"]) == 2
+
 
 @pytest.mark.parametrize("script", ["large_files", "gpu_report"])
 def test_other_scripts_start(script):

@@ -103,6 +103,11 @@ def test_invalid_argument_raises(tmp_path, arguments):
 # ---- MLflow ------------------------------------------------------------------------------------
 
 
+def test_a_text_is_no_truth_value():
+    with pytest.raises(TypeError, match="model must be True or False, got 'False'"):
+        MLflow(model="False")
+
+
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")

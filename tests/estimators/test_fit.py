@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import signal
 
 import numpy as np
@@ -85,6 +87,24 @@ def test_several_labels_are_predicted_independently():
     np.testing.assert_array_equal(e.classes_, [0, 1, 2])
 
 
+@pytest.mark.parametrize("settings", [{}, {"hidden_layer_sizes": (), "backend": "numpy"}])
+def test_first_weights_are_small_but_for_the_last_layer_of_classifiers(settings):
+    """Some epochs of the default settings would else be behind scikit-learn's."""
+    settings = {**SMALL, "max_iter": 1, "learning_rate_init": 1e-12, **settings}
+    e, small = (
+        MLPClassifier(**settings, initializer=name).fit(X, NAMES) for name in ("auto", "fan_in")
+    )
+    for W, other in zip(e.coefs_[:-1], small.coefs_[:-1], strict=True):
+        np.testing.assert_allclose(W, other, atol=1e-9)
+    n, k = e.coefs_[-1].shape
+    assert 0.6 < np.abs(e.coefs_[-1]).max() / np.sqrt(6 / (n + k)) <= 1 + 1e-9
+    assert np.abs(small.coefs_[-1]).max() <= np.sqrt(1 / n) + 1e-9
+    r, small = (
+        MLPRegressor(**settings, initializer=name).fit(X, VALUES) for name in ("auto", "fan_in")
+    )
+    same(r, small)
+
+
 @pytest.mark.parametrize("q", [0.1, 0.9])
 def test_quantile_loss_learns_the_quantile(q):
     x = RNG.uniform(-1, 1, (600, 1))
@@ -106,6 +126,63 @@ def test_every_optimizer_is_a_solver(solver):
     if solver in ("sgd", "momentum", "nesterov", "muon"):
         e.set_params(learning_rate_init=0.05)
     assert e.fit(X, NAMES).loss_ < 0.5 * e.loss_curve_[0]
+
+
+# ---- coefs_ --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["coefs_", "intercepts_"])
+def test_assigned_parameters_are_those_of_the_network(name):
+    """For example federated averaging and pruning assign them."""
+    e, other = (MLPClassifier(**{**SMALL, "random_state": i}).fit(X, NAMES) for i in (0, 1))
+    before = e.predict_proba(X)
+    both = zip(getattr(e, name), getattr(other, name), strict=True)
+    setattr(e, name, [(a + b) / 2 for a, b in both])
+    assert not np.array_equal(e.predict_proba(X), before)
+    arrays = getattr(e, name)
+    arrays[-1] = np.zeros_like(arrays[-1])
+    arrays[:1] = [2 * arrays[0]]
+    assert not getattr(e, name)[-1].any()
+    for held, shown in zip(getattr(e, name), arrays, strict=True):
+        np.testing.assert_array_equal(held, shown)
+
+
+def test_writing_into_a_copy_of_the_parameters_raises():
+    e = MLPRegressor(**SMALL).fit(X, VALUES)
+    W, b = e.coefs_[0], e.intercepts_[0]
+    for write in (
+        lambda: W.__setitem__(..., 0), lambda: b.__setitem__(0, 1), lambda: W[0].__setitem__(0, 1),
+        lambda: np.multiply(W, 0, out=W),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"e\.coefs_\[0\] = W$"):
+            write()
+    W = e.coefs_[0].copy()  # the remedy
+    W[...] = 0
+    e.coefs_[0] = W
+    assert not e.net_.layers[0].W.any()
+    assert type(W + 1) is type(X @ W) is np.ndarray
+    assert type(pickle.loads(pickle.dumps(e.coefs_))) is list
+    assert type(pickle.loads(pickle.dumps(e.coefs_))[0]) is np.ndarray
+
+
+BAD_PARAMETERS = [
+    (lambda e: [np.zeros((6, 8))], ValueError, "coefs_ must be a list of 2 arrays"),
+    (lambda e: np.zeros(2), ValueError, "coefs_ must be a list of 2 arrays"),
+    (lambda e: [W.T for W in e.coefs_], ValueError, r"coefs_\[0\] has shape \(8, 6\).*is \(6, 8\)"),
+    (lambda e: [W * np.nan for W in e.coefs_], ValueError, r"coefs_\[0\] has values that are not"),
+    (lambda e: [e.coefs_[0], "abc"], TypeError, r"coefs_\[1\] has dtype <U3, with .abc"),
+]
+
+
+@pytest.mark.parametrize(("values", "error", "message"), BAD_PARAMETERS)
+def test_invalid_parameters_change_nothing(values, error, message):
+    e = MLPRegressor(**SMALL).fit(X, VALUES)
+    before = e.predict(X)
+    with pytest.raises(error, match=message):
+        e.coefs_ = values(e)
+    np.testing.assert_array_equal(e.predict(X), before)
+    with pytest.raises(ValueError, match="not fitted yet"):
+        MLPRegressor().coefs_ = []
 
 
 # ---- weights -------------------------------------------------------------------------------------
@@ -291,6 +368,69 @@ def test_warm_start_continues_from_the_parameters():
         e.set_params(activation="tanh").fit(X, VALUES)
     with pytest.raises(ValueError, match="previously unseen labels"):
         MLPClassifier(**SMALL, warm_start=True).fit(X, NAMES).fit(X, CLASSES.astype(str))
+
+
+CHANGED = [
+    ({"precision": "float32"}, "precision"), ({"initializer": None}, "initializer"),
+    ({"backend": gpumlp.get_backend("numpy", "float32")}, "precision"),
+    ({"hidden_layer_sizes": (8, 8)}, "hidden_layer_sizes"), ({"loss": "huber"}, "loss"),
+    ({"output_activation": "tanh"}, "output_activation"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "name"), CHANGED)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_parameter_that_no_longer_describes_the_network_raises(settings, name, method):
+    e = MLPRegressor(**SMALL, warm_start=True).fit(X, VALUES)
+    before = e.coefs_
+    with pytest.raises(ValueError, match=f"^{name} was changed since the network was built; set"):
+        getattr(e.set_params(**settings), method)(X, VALUES)
+    same_after = e.coefs_
+    for p, q in zip(before, same_after, strict=True):
+        np.testing.assert_array_equal(p, q)
+    e.set_params(warm_start=False).fit(X, VALUES)  # the remedy
+    assert e.get_params()[name] == settings.get(name, "auto")
+
+
+def test_the_loss_is_named_where_it_changes_the_width():
+    e = MLPClassifier(**SMALL, warm_start=True).fit(X, CLASSES > 0)
+    with pytest.raises(ValueError, match="^loss was changed"):
+        e.set_params(loss="softmax_cross_entropy").fit(X, CLASSES > 0)
+
+
+@pytest.mark.parametrize("settings", [{"precision": "float64"}, {"backend": "auto"}])
+def test_the_same_in_other_words_is_no_change(settings):
+    e = MLPRegressor(**SMALL, warm_start=True).fit(X, VALUES)
+    if settings.get("backend") == "auto" and gpumlp.get_backend("auto").name != "numpy":
+        pytest.skip("there is a GPU here")
+    e.set_params(**settings).fit(X, VALUES)
+    assert len(e.loss_curve_) == 10
+
+
+def test_another_seed_or_scorer_of_a_warm_start_is_used():
+    e = MLPClassifier(**{**SMALL, "early_stopping": True, "warm_start": True}, batch_size=20)
+    e.fit(X, NAMES)
+    first = copy.deepcopy(e)
+    first.set_params(random_state=1).fit(X, NAMES)
+    e.fit(X, NAMES)
+    assert not np.array_equal(e.coefs_[0], first.coefs_[0])
+    e.set_params(scoring="neg_log_loss").fit(X, NAMES)  # its scores are below every accuracy
+    assert e.best_validation_score_ == max(e.validation_scores_[-e.n_iter_ :]) < 0
+
+
+def test_partial_fit_takes_another_learning_rate():
+    e = MLPRegressor(**SMALL).partial_fit(X, VALUES)
+    before = e.coefs_[0]
+    e.set_params(learning_rate_init=1e-300).partial_fit(X, VALUES)
+    np.testing.assert_array_equal(before, e.coefs_[0])
+
+
+def test_partial_fit_keeps_its_moments_with_other_constants():
+    e, other = (MLPRegressor(**SMALL).partial_fit(X, VALUES) for _ in range(2))
+    other.set_params(beta_1=0.9 + 1e-12)
+    for each in (e, other):
+        each.partial_fit(X, VALUES)
+    np.testing.assert_allclose(e.coefs_[0], other.coefs_[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "rmsprop", "lion"])

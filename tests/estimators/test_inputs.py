@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -78,6 +80,16 @@ def test_sparse_rows_larger_than_memory_raise():
         MLPRegressor(**SMALL).fit(x, np.zeros(10**6))
 
 
+def test_masked_values_raise():
+    """scikit-learn would read what is under the mask."""
+    masked = np.ma.masked_less(X, 0)
+    with pytest.raises(ValueError, match=r"X has masked values; fill or .* with X\.filled\(0\)"):
+        MLPClassifier(**SMALL).fit(masked, LABELS)
+    with pytest.raises(ValueError, match="y has masked values"):
+        MLPRegressor(**SMALL).fit(X, np.ma.masked_less(VALUES, 0))
+    MLPClassifier(**SMALL).fit(masked.filled(0), LABELS)
+
+
 def test_sparse_labels_equal_dense_labels():
     y = np.stack([X[:, 0] > 0, X[:, 1] > 0], axis=1).astype(int)
     e, plain = MLPClassifier(**SMALL).fit(X, sp.csr_array(y)), MLPClassifier(**SMALL).fit(X, y)
@@ -147,6 +159,11 @@ BAD = [
     ({"early_stopping": True, "validation_fraction": 1.0}, ValueError, "validation_fraction"),
     ({"early_stopping": True, "validation_fraction": 1e-3}, ValueError, "leaves 1 to validate on"),
     ({"loss": "huber"}, ValueError, "'huber' does not support classification.*MLPRegressor"),
+    ({"class_weight": {"up": 1, "dwon": 2}}, ValueError, "the class 'dwon'.*give each of them a w"),
+    ({"class_weight": {"up": "2"}}, TypeError, r"class_weight\['up'\] must be a number"),
+    ({"class_weight": {"up": -1}}, ValueError, r"class_weight\['up'\] must be finite and 0 or"),
+    ({"class_weight": [1.0, 2.0]}, ValueError, 'class_weight must be "balanced" or a dict'),
+    ({"class_weight": np.ones(2)}, ValueError, 'class_weight must be "balanced" or a dict'),
     ({"class_weight": {"left": 2}}, ValueError, "class_weight has the class 'left'.*'down', 'up'"),
     ({"class_weight": "even"}, ValueError, 'class_weight must be "balanced" or a dict'),
     ({"scoring": "acuracy"}, ValueError, "acuracy"),
@@ -155,7 +172,17 @@ BAD = [
     ({"backend": "gpu"}, ValueError, "unknown backend 'gpu'"),
     ({"precision": "float16"}, ValueError, 'backend "numpy" has precision'),
     ({"clip_norm": -1}, ValueError, "clip_norm must be finite"),
-    ({"momentum": 1.5, "solver": "sgd"}, ValueError, "momentum must be less than 1"),
+    ({"random_state": True}, TypeError, "random_state must be a whole number or None"),
+    ({"verbose": "yes"}, TypeError, "verbose must be a whole number"),
+    ({"verbose": None}, TypeError, "verbose must be a whole number"),
+    ({"verbose": -1}, ValueError, "verbose must be at least 0"),
+    ({"batch_size": True}, TypeError, "batch_size must be a whole number"),
+    ({"batch_size": "20"}, TypeError, "batch_size must be a whole number"),
+    ({"n_iter_no_change": "5"}, TypeError, "n_iter_no_change must be a whole number"),
+    ({"beta_1": 1.0, "solver": "sgd"}, ValueError, "beta_1 must be less than 1"),
+    ({"epsilon": 0}, ValueError, "epsilon must be finite and more than 0"),
+    ({"validation_fraction": -0.1}, ValueError, "validation_fraction must be finite and 0 or"),
+    ({"momentum": 1.5, "solver": "sgd"}, ValueError, "momentum must be at most 1"),
 ]
 
 
@@ -163,6 +190,56 @@ BAD = [
 def test_invalid_parameter_raises(settings, error, message):
     with pytest.raises(error, match=message):
         MLPClassifier(**{**SMALL, **settings}).fit(X, LABELS)
+
+
+@pytest.mark.parametrize("name", ["shuffle", "warm_start", "nesterovs_momentum", "early_stopping"])
+@pytest.mark.parametrize("value", ["False", "no", 0, 1, None, 1.0])
+def test_only_truth_values_are_truth_values(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False"):
+        MLPRegressor(**{**SMALL, name: value}).fit(X, VALUES)
+    MLPRegressor(**{**SMALL, "max_iter": 1, name: np.False_}).fit(X, VALUES)
+
+
+NUMBERS = [
+    "alpha", "power_t", "momentum", "validation_fraction", "beta_1", "beta_2", "tol", "epsilon",
+    "learning_rate_init", "max_iter", "max_fun", "n_iter_no_change", "hidden_layer_sizes",
+    "clip_norm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [True, "0.5", np.True_])
+def test_numbers_are_no_texts_and_no_truth_values(name, value):
+    with pytest.raises(TypeError, match=f"{name}.* must be a "):
+        MLPRegressor(**{**SMALL, "solver": "lbfgs", name: value}).fit(X, VALUES)
+
+
+EDGES = [
+    {"momentum": 1.0, "solver": "sgd"},
+    {"momentum": 1, "nesterovs_momentum": False, "solver": "sgd"},
+    {"alpha": 0}, {"tol": 0}, {"tol": np.inf}, {"tol": np.inf, "solver": "lbfgs"},
+    {"power_t": 0, "learning_rate": "invscaling"},
+    {"beta_1": 0.0, "beta_2": 0.0}, {"validation_fraction": 0}, {"n_iter_no_change": np.inf},
+    {"batch_size": np.int64(1000)}, {"verbose": 0}, {"random_state": np.random.RandomState(0)},
+    {"alpha": Fraction(1, 3)}, {"hidden_layer_sizes": ()}, {"epsilon": 1e-300},
+    {"hidden_layer_sizes": np.array([3, 4])}, {"learning_rate_init": 1e-300},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", EDGES, ids=str)
+def test_ends_of_scikit_learns_ranges_are_accepted(settings):
+    e = MLPRegressor(**{**SMALL, "max_iter": 2, "precision": "float32", **settings})
+    assert np.isfinite(e.fit(X, VALUES).predict(X)).all()
+
+
+def test_a_weight_for_a_class_that_is_absent_is_accepted():
+    """As in a fold without the rarest class."""
+    weights = {"down": 1, "up": 2, "left": 5}
+    e, plain = (
+        MLPClassifier(**SMALL, class_weight=w).fit(X, LABELS)
+        for w in (weights, {"down": 1, "up": 2})
+    )
+    np.testing.assert_array_equal(e.predict_proba(X), plain.predict_proba(X))
 
 
 def test_regression_with_unsuitable_loss_raises():

@@ -38,9 +38,9 @@ def both(target, **settings):
         "learning_rate_init": 0.02,
         "random_state": 0,
         "shuffle": False,
-        "epsilon": 1e-13,
+        "epsilon": 1e-3,
         **settings,
-    }  # fmt: skip  (scikit-learn adds epsilon to a root before the bias correction)
+    }
     kind = "Regressor" if "value" in target else "Classifier"
     pair = [
         getattr(ours, f"MLP{kind}")(**settings, precision="float64"),
@@ -77,18 +77,38 @@ def test_every_solver_changes_parameters_as_scikit_learn(target, solver):
     assert (pair[0].t_, pair[0].n_layers_) == (pair[1].t_, pair[1].n_layers_)
 
 
-@pytest.mark.parametrize("target", ["two classes", "three classes", "labels", "a value"])
-def test_loss_is_that_of_scikit_learn(target):
-    pair = both(target, alpha=0.0)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("target", TARGETS)
+def test_loss_is_that_of_scikit_learn(target, weighted):
+    weights = RNG.integers(0, 4, 60).astype(float) if weighted else None
+    pair = both(target, alpha=0.0, batch_size=60)
     for e in pair:
-        e.set_params(max_iter=6).fit(X, TARGETS[target])
+        e.set_params(max_iter=6).fit(X, TARGETS[target], sample_weight=weights)
     np.testing.assert_allclose(pair[0].loss_curve_[1:], pair[1].loss_curve_[1:], rtol=1e-9)
     assert pair[0].loss_ == pair[0].loss_curve_[-1]
     assert pair[0].best_loss_ == min(pair[0].loss_curve_)
 
 
-def test_poisson_loss_is_that_of_scikit_learn():
-    y = RNG.poisson(np.exp(X[:, 0]))
+@pytest.mark.parametrize("target", TARGETS)
+def test_penalty_is_in_the_unit_of_the_loss(target):
+    pair = both(target, alpha=2.0, batch_size=60, solver="sgd", learning_rate_init=1e-13)
+    for e in pair:
+        e.set_params(max_iter=2).fit(X, TARGETS[target])
+    assert pair[0].loss_ == pytest.approx(pair[1].loss_, rel=1e-10)
+    validated = pair[0].fit(X, TARGETS[target], X_val=X, y_val=TARGETS[target])
+    assert validated.validation_loss_curve_[-1] == pytest.approx(pair[1].loss_, rel=1e-10)
+
+
+def test_losses_that_scikit_learn_lacks_show_the_mean_of_the_values():
+    e = ours.MLPRegressor("absolute_error", max_iter=1, solver="sgd", learning_rate_init=1e-12)
+    y = TARGETS["three values"]
+    e.set_params(precision="float64", alpha=0.0).fit(X, y)
+    assert e.loss_ == pytest.approx(np.abs(e.predict(X) - y).mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_poisson_loss_is_that_of_scikit_learn(outputs):
+    y = RNG.poisson(np.exp(X[:, 0] if outputs == 1 else X[:, :2]))
     settings = {"loss": "poisson", "shuffle": False, "random_state": 0, "warm_start": True}
     settings |= {"solver": "sgd", "learning_rate_init": 0.01}
     pair = [
@@ -102,6 +122,25 @@ def test_poisson_loss_is_that_of_scikit_learn():
     agree(pair)
     np.testing.assert_allclose(pair[0].predict(X), pair[1].predict(X), rtol=1e-9)
     assert pair[0].out_activation_ == "exp"
+    np.testing.assert_allclose(pair[0].loss_curve_[1:], pair[1].loss_curve_[1:], rtol=1e-4)
+    pair[0].set_params(max_iter=1, learning_rate_init=1e-14).fit(X, y, X_val=X, y_val=y)
+    loss = pair[0].loss_
+    assert pair[0].validation_loss_curve_ == pytest.approx([loss])
+    assert min(pair[0].loss_curve_) > 0
+    pair[1].set_params(max_iter=1, learning_rate_init=1e-14).fit(X, y)
+    assert loss == pytest.approx(pair[1].loss_, rel=1e-10)
+
+
+@pytest.mark.parametrize("epsilon", [1e-300, 0.1])
+def test_epsilon_of_any_size(epsilon):
+    """In float32, too, whose smallest number is larger than the first of them."""
+    pair = both("a value", epsilon=epsilon)
+    single = ours.MLPRegressor(**pair[0].get_params()).set_params(precision="float32")
+    single.set_params(max_iter=7, activation="relu").fit(X, TARGETS["a value"])
+    for e in pair:
+        e.set_params(max_iter=6).fit(X, TARGETS["a value"])
+    agree(pair)
+    assert np.isfinite(single.loss_)
 
 
 @pytest.mark.parametrize("target", ["three classes", "labels", "three values"])
@@ -154,9 +193,11 @@ def test_lbfgs_minimum_is_as_low(target):
     for e in pair:
         e.set_params(max_iter=5000).fit(X, y)
 
-    def cost(e):
+    def cost(e, shown=False):
         if "value" in target:
             L = 0.5 * np.square(e.predict(X) - y).reshape(60, -1).sum(axis=1).mean()
+            if shown and y.ndim == 2:
+                L /= 3
         else:
             p = e.predict_proba(X)
             right = np.where(y == 1, p, 1 - p) if y.ndim == 2 else p[np.arange(60), y]
@@ -166,5 +207,5 @@ def test_lbfgs_minimum_is_as_low(target):
     # for several values, scikit-learn's gradient is not that of its loss
     lower = target == "three values" and cost(pair[0]) < cost(pair[1])
     assert lower or cost(pair[0]) == pytest.approx(cost(pair[1]), rel=1e-6)
-    assert pair[0].loss_ == pytest.approx(cost(pair[0]), rel=1e-12)
+    assert pair[0].loss_ == pytest.approx(cost(pair[0], shown=True), rel=1e-12)
     assert pair[0].stopped_ == "converged"

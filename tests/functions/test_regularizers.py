@@ -111,7 +111,7 @@ def test_l1_and_l2_are_special_cases_of_elastic_net():
             a = getattr(one, call)(theta, **one.arguments())
             np.testing.assert_allclose(a, getattr(other, call)(theta, **other.arguments()))
     assert L1(biases=True).strengths() == (1.0, 1.0)
-    assert L2(biases=False).strengths() == (1.0, 0.0)
+    assert L2(biases=False).strengths() == L2(biases=np.False_).strengths() == (1.0, 0.0)
     assert ElasticNet(biases=0.5).strengths() == (1.0, 0.5)
 
 

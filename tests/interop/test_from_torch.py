@@ -1,5 +1,6 @@
 """Networks from torch modules, and torch modules from networks."""
 
+import copy
 import importlib
 import pickle
 import sys
@@ -124,13 +125,67 @@ def test_missing_bias_becomes_zeros_with_a_warning():
     np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
 
 
+def tied(kind):
+    module = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    if kind == "bias":
+        module[2].bias = module[0].bias
+    else:  # an autoencoder's
+        module[2].weight = nn.Parameter(module[0].weight.detach().T)
+    return module
+
+
+def test_own_copies_of_shared_parameters_are_accepted():
+    """The remedy of the error."""
+    for module in (tied("bias"), tied("transposed")):
+        module[2] = copy.deepcopy(module[2])
+        want = outputs(module.double())
+        np.testing.assert_allclose(from_torch(module, "numpy").forward(X), want, rtol=1e-12)
+
+
+DOES_NOTHING = {
+    "Identity first": (nn.Identity(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)),
+    "Identity before f": (nn.Linear(3, 4), nn.Identity(), nn.ReLU(), nn.Linear(4, 2)),
+    "Identity after f": (nn.Linear(3, 4), nn.Tanh(), nn.Identity(), nn.Linear(4, 2), nn.Identity()),
+    "Flatten": (nn.Flatten(), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+    "Dropout(0)": (nn.Linear(3, 4), nn.Dropout(0.0), nn.Tanh(), nn.Dropout(0.0), nn.Linear(4, 2)),
+    "Softmax(1)": (nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Softmax(dim=1)),
+}
+
+
+@pytest.mark.parametrize("kind", DOES_NOTHING)
+def test_modules_that_do_nothing_are_left_out(kind):
+    module = nn.Sequential(*DOES_NOTHING[kind]).double()
+    net = from_torch(module, backend="numpy")
+    assert net.widths == (3, 4, 2)
+    assert net.loss.probabilities == (kind == "Softmax(1)")
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+
+
+def test_dropout_in_eval_mode_is_left_out_with_a_warning():
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(), nn.Linear(4, 2)).double()
+    with pytest.warns(
+        UserWarning, match="2, Dropout, is left out: gpumlp trains without"
+    ) as warned:
+        net = from_torch(module.eval(), backend="numpy")
+    assert warned[0].filename == __file__
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+
+
 LINEAR = nn.Linear(3, 3)
 INVALID = [
-    (nn.Sequential(nn.Flatten(), LINEAR), TypeError, "0 is a Flatten", "x.reshape(len(x), -1)"),
+    (nn.Sequential(nn.Flatten(0), LINEAR), TypeError, "0 is a Flatten", "x.reshape(len(x), -1)"),
+    (nn.Sequential(LINEAR, nn.Flatten()), TypeError, "1 is a Flatten", "x.reshape(len(x), -1)"),
+    (nn.Sequential(LINEAR, nn.LogSoftmax(1)), TypeError, "leave it out: loss=", "takes logits"),
+    (
+        nn.Sequential(LINEAR, nn.ReLU(), LINEAR), ValueError, "2 shares its weight with 0, but e",
+        "give 2 its own: copy.deepcopy of it",
+    ),
+    (tied("bias"), ValueError, "2 shares its bias with 0"),
+    (tied("transposed"), ValueError, "2 shares its weight with 0"),
     (nn.Sequential(LINEAR, nn.Dropout()), TypeError, "1 is a Dropout", "in eval mode it does"),
     (nn.Sequential(LINEAR, nn.Softmax(dim=0)), TypeError, "1 is a Softmax", "Softmax(dim=-1)"),
     (
-        nn.Sequential(LINEAR, nn.Sequential(nn.LayerNorm(3), LINEAR)), TypeError,
+        nn.Sequential(LINEAR, nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 3))), TypeError,
         "1.0 is a LayerNorm, which is not known", "known: ELU, Exponential, GELU, Hardswish",
     ),
     (nn.Sequential(LINEAR, nn.Softplus(beta=2)), TypeError, "1 is a Softplus", "these settings"),

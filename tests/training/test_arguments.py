@@ -22,6 +22,12 @@ BAD_TRAINERS = [
     ({"batch_size": 2.5}, TypeError, "batch_size must be a whole number"),
     ({"seed": -1}, ValueError, "seed must be at least 0"),
     ({"shuffle": "yes"}, TypeError, "shuffle must be True or False"),
+    ({"shuffle": 1}, TypeError, "shuffle must be True or False"),
+    ({"fold": "no"}, TypeError, "fold must be True, False or None"),
+    ({"lr": True}, TypeError, "lr must be a number, got True"),
+    ({"batch_size": "64"}, TypeError, "batch_size must be a whole number"),
+    ({"seed": True}, TypeError, "seed must be a whole number"),
+    ({"ema": True}, ValueError, "ema must be a number between 0 and 1"),
 ]
 
 
@@ -56,6 +62,11 @@ BAD_FITS = [
     ({"early_stopping": gpumlp.EarlyStopping(monitor="metric")}, ValueError, "watches 'metric'"),
     ({"callbacks": [print]}, TypeError, "callbacks must be Callback objects"),
     ({"callbacks": [gpumlp.EarlyStopping()]}, TypeError, "pass it as early_stopping"),
+    ({"train_metric": "no"}, TypeError, "train_metric must be True or False, got 'no'"),
+    ({"progress": "False"}, TypeError, "progress must be True or False, got 'False'"),
+    ({"progress": 0}, TypeError, "progress must be True or False"),
+    ({"resume": "yes"}, TypeError, "resume must be True or False"),
+    ({"early_stopping": True}, TypeError, "early_stopping must be a whole number"),
     ({"metric": 3}, ValueError, "metric must be"),
     ({"metric": None, "train_metric": True}, ValueError, "train_metric needs a metric"),
     ({"resume": True}, ValueError, "resume needs a file"),
@@ -83,6 +94,18 @@ def test_invalid_fit_argument_raises_before_training(arguments, error, message):
 )
 def test_invalid_early_stopping_raises(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
+        gpumlp.EarlyStopping(**arguments)
+
+
+WRONG_TYPES = [
+    {"patience": True}, {"patience": "3"}, {"min_delta": "0.1"}, {"min_delta": False},
+    {"restore_best": "no"}, {"restore_best": 0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", WRONG_TYPES, ids=str)
+def test_texts_and_truth_values_are_no_numbers_in_early_stopping(arguments):
+    with pytest.raises(TypeError, match=f"{next(iter(arguments))} must be "):
         gpumlp.EarlyStopping(**arguments)
 
 

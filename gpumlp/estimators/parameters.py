@@ -1,0 +1,89 @@
+"""The arrays of `coefs_` and `intercepts_`: copies, which the network takes back by assignment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.arrays import real_host_array
+from gpumlp.io.types import HostArray
+
+Assign = Callable[[Sequence[Any]], list[HostArray]]
+
+
+class ReadOnlyCopy(np.ndarray):
+    """A copy that cannot be written to, so that a change that has no effect is not lost silently.
+
+    Its copies can be written to, and results of arithmetic and pickles are plain arrays.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._refuse()
+        super().__setitem__(key, value)
+
+    def __array_ufunc__(
+        self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **named: Any
+    ) -> Any:
+        for a in out:
+            if isinstance(a, ReadOnlyCopy):
+                a._refuse()
+        if out:
+            named["out"] = tuple(_plain(a) for a in out)
+        return getattr(ufunc, method)(*map(_plain, inputs), **named)
+
+    def __reduce__(self) -> Any:
+        return np.asarray(self).__reduce__()
+
+    def _refuse(self) -> None:
+        if not self.flags.writeable:
+            raise ValueError(
+                "coefs_ and intercepts_ hold copies of the network's parameters; change a copy, "
+                "W = e.coefs_[0].copy(), and assign it: e.coefs_[0] = W"
+            )
+
+
+class ParameterList(list[HostArray]):
+    """Read-only copies of parameters; assigning to an entry assigns to the network.
+
+    assign: writes a whole list to the network, and returns what it holds then.
+    """
+
+    def __init__(self, arrays: Sequence[HostArray], assign: Assign) -> None:
+        super().__init__(map(_read_only, arrays))
+        self._assign = assign
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed: list[Any] = list(self)
+        changed[index] = value
+        super().__setitem__(slice(None), map(_read_only, self._assign(changed)))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # as a plain list
+        return list, (list(self),)
+
+
+def checked(values: Sequence[Any], now: Sequence[HostArray], name: str) -> list[HostArray]:
+    """Return the values as arrays of the shapes that the parameters have `now`."""
+    if not isinstance(values, (list, tuple)) or len(values) != len(now):
+        raise ValueError(f"{name} must be a list of {len(now)} arrays, one for each layer")
+    arrays = [real_host_array(a, f"{name}[{i}]", "pass numbers") for i, a in enumerate(values)]
+    for i, (array, old) in enumerate(zip(arrays, now, strict=True)):
+        if array.shape != old.shape:
+            raise ValueError(
+                f"{name}[{i}] has shape {array.shape}, but the network's is {old.shape}; for a "
+                "network of other widths, set hidden_layer_sizes and call fit"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}[{i}] has values that are not finite; pass finite numbers")
+    return [np.asarray(a) for a in arrays]
+
+
+def _plain(a: Any) -> Any:
+    return np.asarray(a) if isinstance(a, ReadOnlyCopy) else a
+
+
+def _read_only(a: HostArray) -> HostArray:
+    copied = np.array(a).view(ReadOnlyCopy)
+    copied.flags.writeable = False
+    return copied
