@@ -209,8 +209,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._multilabel:
             raise ValueError("class_weight needs one class per example; pass sample_weight instead")
         if isinstance(by_class, Mapping):
-            for c, weight in by_class.items():
-                checks.positive_number(weight, f"class_weight[{c!r}]", least=0)
             unknown = [c for c in by_class if c not in known]
             # as in scikit-learn: a fold may lack a class, but a name that is misspelt is an error
             if unknown and any(c not in by_class for c in known):
@@ -218,7 +216,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                     f"class_weight has the class {unknown[0]!r}, which is not in y; the classes are"
                     f" {', '.join(map(repr, known))}: correct it, or give each of them a weight"
                 )
-            return np.array([by_class.get(c, 1.0) for c in known], np.float64)
+            weights = [by_class.get(c, 1.0) for c in known]
+            return checks.positive_weights(weights, len(known), "class_weight", "class")
         if not isinstance(by_class, str) or by_class != "balanced":
             raise ValueError(
                 f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
