@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.data.names import quoted
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
@@ -68,7 +69,7 @@ class Raw(NamedTuple):
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
         words: if the target holds words, the words; y then holds positions in this list.
-        one_dtype: the file has one dtype for all columns, so labels may be stored as 1.0, 2.0, …
+        untyped: the words are the texts of a file without types, and may be numbers.
     """
 
     x: Matrix
@@ -77,7 +78,7 @@ class Raw(NamedTuple):
     words: tuple[str, ...] | None = None
     categories: Categories = NONE
     standardize: bool = True
-    one_dtype: bool = False
+    untyped: bool = False
     ordered: bool = True
 
 
@@ -166,7 +167,9 @@ def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -
     """FILE has no column 'prise'; did you mean 'price'? It has: …"""
     names = [str(n) for n in names]
     hint = did_you_mean(name, names, most=2)
-    return f"{path} has no {what} {name!r}; {hint}it has: {listed(names)}"
+    if hint and any("," in close for close in names if repr(close) in hint):
+        hint += 'A name with a comma is written in quotation marks, "a, b". '
+    return f"{path} has no {what} {name!r}; {hint}it has: {listed(map(quoted, names))}"
 
 
 def huge_numbers(names: Iterable[Any], columns: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from gpumlp.data.columns import MOST_WORDS, Column, TargetColumn, problem_of
 from gpumlp.data.csv_files import delimiter
 from gpumlp.data.dataset import huge_numbers, listed
+from gpumlp.data.names import as_argument
 
 MORE = 8  # the most columns or texts that a line of pandas names
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
@@ -116,7 +117,7 @@ def _explained(path: Path, kind: str, columns: list[Column], examples: list[str]
         "save": f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)',
         "name": names[0],
         "names": names if len(names) <= MORE else [*names[:MORE], "…"],
-        "first_names": ",".join(names[:MORE]),
+        "first_names": as_argument(names[:MORE]),
         "first": next(iter(examples), ""),
         "texts": listed(map(repr, examples)),
         "types": listed(examples),

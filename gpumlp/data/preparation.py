@@ -15,6 +15,7 @@ from gpumlp.checks import positive_int
 from gpumlp.data import fitting
 from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.fitting import Numbers
+from gpumlp.data.names import quoted
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
@@ -227,7 +228,9 @@ class Preparation:
         if self.fill is not None:
             filled: HostArray = np.where(gone, np.array(self.fill), x)
             return filled
-        names = [f"{n} ({c})" for n, c in zip(self.features, gone.sum(axis=0), strict=True) if c]
+        names = [
+            f"{quoted(n)} ({c})" for n, c in zip(self.features, gone.sum(axis=0), strict=True) if c
+        ]
         raise ValueError(
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling them: drop those rows, or train it again"

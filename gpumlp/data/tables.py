@@ -12,6 +12,7 @@ from gpumlp.data.columns import Column, TargetColumn, is_text, problem_of
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
+from gpumlp.data.names import chosen_names, find_name, quoted
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, Store
 from gpumlp.errors import needs
@@ -44,10 +45,12 @@ class Table:
         self._file = (ParquetFile if kind_of(path) == "parquet" else CsvFile)(path)
         names = self._file.names
         features = () if like is None else like.features
+        target = target and (find_name(target, names) or target)
         _check_names(path, names, {target, *features})
         if labelled and target is None:
             raise ValueError(
-                f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
+                f"{path}: say which column to predict, --target COLUMN; it has: "
+                f"{listed(map(quoted, names))}"
             )
         if labelled and target not in names:
             raise ValueError(unknown_name(path, "column", str(target), names))
@@ -56,22 +59,27 @@ class Table:
         if lacking:
             raise ValueError(
                 f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
-                f"takes: {listed(lacking)}"
+                f"takes: {listed(map(quoted, lacking))}"
             )
+        categorical = chosen_names(categorical, self._features)
         for name in categorical:
             if name not in self._features:
                 raise ValueError(unknown_name(path, "feature column", name, self._features))
         self._dtype = _dtype(self._file.kinds, self._features)
         self._target_name = target if labelled else None
         self._categorical, self._known = categorical, NONE if like is None else like.categories
-        self._text = {*categorical, *self._known}
+        self._untyped = isinstance(self._file, CsvFile)
+        self._text = {*categorical, *self._known, *filter(None, [self._target_name])}
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
         for x, y in self._read():
             self._check()
             words = self._target is not None and self._target.has_words and self._target.words
-            yield Raw(x, self._features, y, tuple(words) if words else None, self._known)
+            yield Raw(
+                x, self._features, y, tuple(words) if words else None, self._known,
+                untyped=self._untyped,
+            )  # fmt: skip
 
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file."""
@@ -81,22 +89,25 @@ class Table:
             self._text.update(mixed)
             store, y = self._collect(scratch)
         self._check()
-        words = tuple(self._target.words) if self._target is not None else ()
+        target = self._target
+        words = tuple(target.words) if target is not None and target.has_words else ()
         categories = {
             c.name: tuple(c.words) for c in self._columns if c.words or c.name in self._known
         }
-        return Raw(store.rows(), self._features, y, words or None, categories)
+        return Raw(
+            store.rows(), self._features, y, words or None, categories, untyped=self._untyped
+        )
 
     def _collect(self, scratch: Scratch) -> tuple[Store, HostArray | None]:
-        store, targets = None, list[HostArray]()
+        store, targets = None, list[tuple[bool, HostArray]]()
         for x, y in self._read():
             if store is None:
                 store = scratch.store(self._file.rows(len(x)), x.shape[1], self._dtype)
             store.append(x)
-            if y is not None:
-                targets.append(y)
+            if y is not None and self._target is not None:
+                targets.append((self._target.has_words, y))
         store = store or Store(len(self._features), self._dtype, None)
-        return store, np.concatenate(targets) if targets else None
+        return store, self._target.joined(targets) if self._target and targets else None
 
     def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
         """x (m, n) and y (m,) of some rows at a time, not checked."""
@@ -104,7 +115,9 @@ class Table:
             Column(name, name in self._categorical, self._known.get(name), self._for_model)
             for name in self._features
         ]
-        self._target = None if self._target_name is None else TargetColumn(self._target_name)
+        self._target = (
+            None if self._target_name is None else TargetColumn(self._target_name, self._untyped)
+        )
         wanted = dict.fromkeys([*self._features, *filter(None, [self._target_name])])
         for table in self._file.pieces(list(wanted), self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
