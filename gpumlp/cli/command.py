@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from gpumlp.cli import streams
 from gpumlp.cli.options import kinds
 from gpumlp.errors import DeviceError, OutOfMemoryError
 
@@ -87,8 +88,8 @@ def name_options(message: str, options: type) -> str:
     """The message of an API error, with API arguments written as the command's options.
 
     `batch_size=16` becomes --batch-size 16, `resume=False` "leave out --resume". A bare name is an
-    option only where it cannot be an ordinary word: it has an underscore, or stands before "must"
-    or after "lower" or "smaller".
+    option only where it cannot be an ordinary word or a column: it has an underscore and is not in
+    a list, or stands before "must" or after "lower" or "smaller".
     """
     if message.startswith("--"):  # the command's own
         return message
@@ -106,12 +107,13 @@ def name_options(message: str, options: type) -> str:
 
     def bare(found: re.Match[str]) -> str:
         before, name, after = found.groups(default="")
-        sure = before or after or "_" in name
+        listed = before in (": ", ", ")  # it may be the name of a column
+        sure = after or (not listed and (before or "_" in name))
         return f"{before}--{_dashed(names[name])}{after}" if sure else found[0]
 
     message = NOT_AN_OPTION.sub("", message)
     message = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, message)
-    return re.sub(rf"(lower |smaller )?{any_name}\b( must)?", bare, message)
+    return re.sub(rf"(lower |smaller |: |, )?{any_name}\b( must)?", bare, message)
 
 
 class Commands(TyperGroup):
@@ -121,19 +123,25 @@ class Commands(TyperGroup):
         """Run a command and exit."""
         args = list(sys.argv[1:] if args is None else args)
         settings["standalone_mode"] = False  # click raises errors, and returns the exit status
+        status, message = streams.end(self._status(args or ["--help"], settings))
+        if message:
+            _print_error(message)
+        sys.exit(status)
+
+    def _status(self, args: Sequence[str], settings: dict[str, Any]) -> int:
+        """Run a command, print its error, and return its exit status."""
         try:
-            status = super().main(args or ["--help"], **settings)
+            return super().main(args, **settings) or 0
         except USAGE_ERROR as error:
             _print_error(error.format_message())  # type: ignore[attr-defined]
-            sys.exit(2)
+            return 2
         except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
             if _show_tracebacks:
                 raise
             _print_error(str(error))
-            sys.exit(2)
+            return 2
         except typer.Abort:  # Ctrl-C, in older versions of typer
-            sys.exit(130)
-        sys.exit(status or 0)
+            return 130
 
 
 def _dashed(name: str) -> str:
@@ -142,4 +150,5 @@ def _dashed(name: str) -> str:
 
 def _print_error(message: str, keep_lines: bool = False) -> None:
     """Print on stderr; `keep_lines` is for a message with a table."""
-    typer.echo(f"gpumlp: error: {message if keep_lines else ' '.join(message.split())}", err=True)
+    message = message if keep_lines else re.sub(r"\s*[\r\n]+\s*", " ", message)
+    typer.echo(f"gpumlp: error: {message}", err=True)

@@ -13,6 +13,7 @@ import typer
 
 from gpumlp import storage
 from gpumlp.cli import options as shared
+from gpumlp.cli import streams
 from gpumlp.cli.options import argument, option
 from gpumlp.cli.output import print_json
 from gpumlp.data import Preparation
@@ -61,6 +62,8 @@ def export(options: ExportOptions) -> None:
             f"--opset, --logits and --raw are for .onnx files; leave them out for {out}"
         )
     storage.check_place(out)
+    if not options.json:
+        streams.not_needed()
     net, preparation = _load(options.model)
     is_onnx = kind == ".onnx"
     content = _write_onnx(net, preparation, options) if is_onnx else _write_tensors(net, out)

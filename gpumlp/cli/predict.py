@@ -20,10 +20,11 @@ import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli import output
+from gpumlp.cli import output, streams
 from gpumlp.cli.options import option, switch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.data.dataset import listed
+from gpumlp.data.names import quoted
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 from gpumlp.storage import replacing
@@ -62,6 +63,7 @@ def predict(options: PredictOptions) -> None:
     def predictions() -> Iterator[HostArray]:
         nonlocal examples
         for _, x in prepared_parts(options.data, preparation, labelled=False):
+            streams.check_stdout()
             yield preparation.outputs(net.predict(x))
             examples += len(x)
 
@@ -101,7 +103,7 @@ def prepared_parts(
         unseen += preparation.unseen_counts(part.x[:])
         yield part, preparation.inputs(part.x[:])
     counts = zip(preparation.features, unseen.tolist(), strict=True)
-    columns = [f"{name} ({count})" for name, count in counts if count]
+    columns = [f"{quoted(name)} ({count})" for name, count in counts if count]
     if columns:
         what = "columns with missing values or categories that the training data did not have"
         typer.echo(f"{what}: {listed(columns)}", err=True)
