@@ -6,6 +6,7 @@ import io
 import sys
 import warnings
 
+from gpumlp.cli import streams
 from gpumlp.io.signals import ending
 
 __all__ = ["main"]
@@ -13,6 +14,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command `gpumlp`."""
+    streams.protect()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows ?
             stream.reconfigure(errors="replace")

@@ -21,8 +21,8 @@ app = typer.Typer(
     cls=Commands,
     help="Train multilayer perceptrons on NVIDIA GPUs, or on the CPU if there is no GPU.",
     epilog="With --json, stdout holds only JSON.  An error is one line on stderr.  Exit status: "
-    "0: success; 1: a part of `bench` failed; 2: usage error, or an error that its message "
-    "explains; 130: stopped by Ctrl-C; 143: by SIGTERM; 129: by SIGHUP.",
+    "0: success; 1: a part of `bench` failed, or the reader of stdout has gone; 2: usage error, or "
+    "an error that its message explains; 130: stopped by Ctrl-C; 143: by SIGTERM; 129: by SIGHUP.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich's columns are so narrow that they cut off names
 )

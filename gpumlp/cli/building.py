@@ -6,20 +6,23 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli.options import option, parse_groups, parse_widths, split_commas, switch
+from gpumlp.cli.options import option, parse_groups, parse_widths, switch
 from gpumlp.cli.output import describe
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import ORDERS
+from gpumlp.data.names import quoted
 from gpumlp.data.numbers import PLAIN
+from gpumlp.data.spelling import NUMBER
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
@@ -27,6 +30,7 @@ from gpumlp.training import Trainer
 from gpumlp.training.groups import NAMES as GROUPS
 
 SMOOTHING = 0.1  # on mnist5k this saves one error in a hundred (mean over five seeds)
+MANY_CLASSES = 100  # whole numbers with fewer distinct values may be meant as classes
 DECAYING = [name for name, entry in OPTIMIZERS.items() if "weight_decay" in entry.params]
 
 
@@ -40,16 +44,18 @@ class TrainingOptions:
     data: str = shared.data("mnist5k")
     target: str | None = shared.target()
     task: str | None = option(None, "NAME", "Task: {names}.  [default: the target decides]", TASKS)
-    categorical: str | None = option(
+    categorical: list[str] | None = option(
         None, "COLUMNS",
-        "Columns, with commas, to treat as categories: columns of numbers, or of text with very "
-        "many different values.  All other columns of text are categories anyway.",
+        "Columns to treat as categories: columns of numbers, or of text with very many different "
+        f"values.  All other columns of text are categories anyway.  {shared.COLUMNS}",
     )  # fmt: skip
-    drop: str | None = option(None, "COLUMNS", "Columns, with commas, to leave out.")
-    keep: str | None = option(
+    drop: list[str] | None = option(
+        None, "COLUMNS", f"Columns to leave out.  {shared.COLUMNS}"
+    )  # fmt: skip
+    keep: list[str] | None = option(
         None, "COLUMNS",
-        "Columns, with commas, to keep although they look like row numbers or identifiers.  Such "
-        "columns are left out otherwise.",
+        "Columns to keep although they look like row numbers or identifiers, which are left out "
+        f"otherwise.  {shared.COLUMNS}",
     )  # fmt: skip
     drop_missing_target: bool = switch(
         "--drop-missing-target", "Leave out the rows without a target."
@@ -162,6 +168,7 @@ class Built:
     net: MLP
     trainer: Trainer
     scratch: Scratch
+    decision: str = ""  # what the target's numbers were taken for, if nobody said it
 
     def prepared(self, *parts: Dataset) -> list[tuple[Any, Any]]:
         """The inputs x and targets y of each part, prepared for the network."""
@@ -180,11 +187,13 @@ class Built:
         return describe(self.dataset.name, len(self.dataset), self.dataset, self.net)
 
     def print(self, quiet: bool) -> None:
-        """Print data and network unless quiet; on stderr, which columns were encoded or filled."""
+        """Print data and network unless quiet; on stderr, how target and columns were read."""
         if not quiet:
             train, validation = len(self.train), len(self.validation or ())
             parts = f"{train:,} for training, {validation:,} for validation"
             typer.echo(f"{self.dataset!r}; {parts}\n{self.net!r}")
+        if self.decision:
+            typer.echo(self.decision, err=True)
         known = self.preparation
         left_out = [f"{name} ({why})" for name, why in self.dataset.left_out.items() if why]
         if left_out:
@@ -196,13 +205,13 @@ class Built:
         if dates:
             typer.echo(f"columns of dates, and their inputs: {listed(dates)}", err=True)
         categories = [
-            f"{name} ({len(own)}{' and others' * (name in known.others)})"
+            f"{quoted(name)} ({len(own)}{' and others' * (name in known.others)})"
             for name, own in known.categories.items()
         ]
         if categories:
             typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
         if known.holes:
-            columns = listed(known.holes)
+            columns = listed(map(quoted, known.holes))
             typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)
 
 
@@ -226,10 +235,13 @@ def build(options: TrainingOptions, out: Path) -> Built:
     scratch = Scratch(options.scratch or nearest, options.stream)
     dataset = datasets.load(
         options.data, options.target, options.task,
-        categorical=split_commas(options.categorical), drop=split_commas(options.drop),
-        keep=split_commas(options.keep), drop_missing_target=options.drop_missing_target,
-        date_order=options.date_order, scratch=scratch,
+        categorical=options.categorical or (), drop=options.drop or (), keep=options.keep or (),
+        drop_missing_target=options.drop_missing_target, date_order=options.date_order,
+        scratch=scratch,
     )  # fmt: skip
+    decision = ""
+    if options.task is None and options.data not in datasets.EMBEDDED:
+        dataset, decision = _decided(dataset, options.loss)
     train, validation = datasets.split(dataset, options.validation, options.seed)
     loss = _loss(dataset, options.loss, options.label_smoothing)
     preparation = Preparation.of(
@@ -244,7 +256,25 @@ def build(options: TrainingOptions, out: Path) -> Built:
         **settings,
     )  # fmt: skip
     trainer = Trainer(net, **trainer_settings)
-    return Built(dataset, train, validation, preparation, net, trainer, scratch)
+    return Built(dataset, train, validation, preparation, net, trainer, scratch, decision)
+
+
+def _decided(dataset: Dataset, loss: str | None) -> tuple[Dataset, str]:
+    """The data, and what its target's whole numbers are taken for; a loss of quantities decides."""
+    classes, y = dataset.classes, dataset.y
+    if classes is not None and all(map(NUMBER.fullmatch, classes)):
+        if loss is not None and LOSSES[loss].target in ("real", "count"):
+            y = np.array([*map(float, classes)])[y]
+            return replace(dataset, task="regression", y=y, classes=None), ""
+        count, taken, task, other = len(classes), "classes", "regression", "quantities"
+    elif classes is None and y.ndim == 1 and not loss and bool((y == np.floor(y)).all()):
+        count, taken, task, other = len(np.unique(y)), "quantities", "classification", "classes"
+    else:
+        return dataset, ""
+    if count > MANY_CLASSES:
+        return dataset, ""
+    numbers = f"the target's {count} whole numbers are taken as {taken}"
+    return dataset, f"{numbers}; --task {task} takes them as {other}"
 
 
 def _trainer_settings(options: TrainingOptions) -> dict[str, Any]:

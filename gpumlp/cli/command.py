@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from gpumlp.cli import streams
 from gpumlp.cli.options import kinds
 from gpumlp.errors import DeviceError, OutOfMemoryError
 from gpumlp.io.signals import ending
@@ -94,8 +95,8 @@ def name_options(message: str, options: type) -> str:
     """The message of an API error, with API arguments written as the command's options.
 
     `batch_size=16` becomes --batch-size 16, `resume=False` "leave out --resume". A bare name is an
-    option only where it cannot be an ordinary word: it has an underscore, or stands before "must"
-    or after "lower" or "smaller".
+    option only where it cannot be an ordinary word or a column: it has an underscore and is not in
+    a list, or stands before "must" or after "lower" or "smaller".
     """
     if message.startswith("--"):  # the command's own
         return message
@@ -113,12 +114,13 @@ def name_options(message: str, options: type) -> str:
 
     def bare(found: re.Match[str]) -> str:
         before, name, after = found.groups(default="")
-        sure = before or after or "_" in name
+        listed = before in (": ", ", ")  # it may be the name of a column
+        sure = after or (not listed and (before or "_" in name))
         return f"{before}--{_dashed(names[name])}{after}" if sure else found[0]
 
     message = NOT_AN_OPTION.sub("", message)
     message = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, message)
-    return re.sub(rf"(lower |smaller )?{any_name}\b( must)?", bare, message)
+    return re.sub(rf"(lower |smaller |: |, )?{any_name}\b( must)?", bare, message)
 
 
 class Commands(TyperGroup):
@@ -130,23 +132,32 @@ class Commands(TyperGroup):
         settings["standalone_mode"] = False  # click raises errors, and returns the exit status
         with ending:
             try:
-                status = super().main(args or ["--help"], **settings)
-            except USAGE_ERROR as error:
-                _print_error(error.format_message())  # type: ignore[attr-defined]
-                status = 2
-            except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
-                if _show_tracebacks:
-                    raise
-                _print_error(str(error))
-                status = 2
-            except SystemExit as end:
-                status = end.code
+                status = self._status(args or ["--help"], settings)
             except (typer.Abort, KeyboardInterrupt):  # outside a command
                 status = ending.status
-            if ending.terminated:  # whatever failed after that, such as printing
+            if not ending.terminated:
+                status, message = streams.end(status)
+                if message:
+                    _print_error(message)
+            else:  # whatever failed after that, such as printing
                 status = ending.status
                 _leave_closed_terminal()
-            sys.exit(status or 0)
+            sys.exit(status)
+
+    def _status(self, args: Sequence[str], settings: dict[str, Any]) -> int:
+        """Run a command, print its error, and return its exit status."""
+        try:
+            return super().main(args, **settings) or 0
+        except USAGE_ERROR as error:
+            _print_error(error.format_message())  # type: ignore[attr-defined]
+            return 2
+        except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
+            if _show_tracebacks:
+                raise
+            _print_error(str(error))
+            return 2
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0
 
 
 def _dashed(name: str) -> str:
@@ -155,7 +166,8 @@ def _dashed(name: str) -> str:
 
 def _print_error(message: str, keep_lines: bool = False) -> None:
     """Print on stderr; `keep_lines` is for a message with a table."""
-    _print(f"gpumlp: error: {message if keep_lines else ' '.join(message.split())}")
+    message = message if keep_lines else re.sub(r"\s*[\r\n]+\s*", " ", message)
+    _print(f"gpumlp: error: {message}")
 
 
 def _print(line: str) -> None:

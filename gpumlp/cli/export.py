@@ -13,6 +13,7 @@ import typer
 
 from gpumlp import storage
 from gpumlp.cli import options as shared
+from gpumlp.cli import streams
 from gpumlp.cli.options import argument, option
 from gpumlp.cli.output import check_outputs, print_json
 from gpumlp.data import Preparation
@@ -63,6 +64,8 @@ def export(options: ExportOptions) -> None:
     storage.check_place(out)
     second = out.with_name(f"{out.name}.data")  # of a large .onnx file
     check_outputs({f"OUT {out}": out, f"{second}": second}, {"the model": options.model})
+    if not options.json:
+        streams.not_needed()
     net, preparation = _load(options.model)
     is_onnx = kind == ".onnx"
     content = _write_onnx(net, preparation, options) if is_onnx else _write_tensors(net, out)

@@ -22,6 +22,10 @@ import gpumlp
 from gpumlp.data import EMBEDDED
 from gpumlp.training import Group
 
+COLUMNS = (  # the help of an option that takes a list of columns
+    "Separate names with commas, or repeat the option; write a name with a comma in quotation "
+    "marks: '\"weight, kg\",age'."
+)
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 

@@ -20,10 +20,11 @@ import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli import output
+from gpumlp.cli import output, streams
 from gpumlp.cli.options import option, switch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.data.dataset import listed
+from gpumlp.data.names import quoted
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 from gpumlp.storage import replacing
@@ -65,6 +66,7 @@ def predict(options: PredictOptions) -> None:
     def predictions() -> Iterator[HostArray]:
         nonlocal examples
         for _, x in prepared_parts(options.data, preparation, net, labelled=False):
+            streams.check_stdout()
             with np.errstate(over="ignore", invalid="ignore"):
                 p = outputs(net, preparation, x)
             check_outputs(p, examples)
@@ -129,7 +131,7 @@ def prepared_parts(
         rows += len(x)
         yield part, x
     counts = zip(preparation.features, unseen.tolist(), strict=True)
-    columns = [f"{name} ({count})" for name, count in counts if count]
+    columns = [f"{quoted(name)} ({count})" for name, count in counts if count]
     if columns:
         what = "columns with missing values or categories that the training data did not have"
         typer.echo(f"{what}: {listed(columns)}", err=True)

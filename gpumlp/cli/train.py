@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from gpumlp import callbacks
-from gpumlp.cli import config, output, run_folder
+from gpumlp.cli import config, output, run_folder, streams
 from gpumlp.cli import options as shared
 from gpumlp.cli.building import Built, TrainingOptions, build
 from gpumlp.cli.command import require
@@ -106,6 +106,8 @@ def train(options: TrainOptions) -> None:
     Ctrl-C, SIGTERM and SIGHUP end the training early and write the files; --resume continues it.
     """
     require("matplotlib", "safetensors", "sklearn", "tqdm")
+    if not (options.json or options.plan):
+        streams.not_needed()
     if options.out is not None:
         _check_folder(options, options.out)
     metrics = _metrics(options)

@@ -53,7 +53,7 @@ def read_npz(
         raise ValueError(
             f"{path}: {key} has shape {y.shape} and x {x.shape}; pass one target for each row of x"
         )
-    return _by_position(path, x, np.arange(x.shape[1]), y, features, one_dtype=False)
+    return _by_position(path, x, np.arange(x.shape[1]), y, features)
 
 
 def read_npy(
@@ -71,7 +71,7 @@ def read_npy(
     _check_rows(path, table, "the table")
     columns = table.shape[1]
     if not labelled and features is not None and columns == len(features):
-        return _by_position(path, table, np.arange(columns), None, features, one_dtype=True)
+        return _by_position(path, table, np.arange(columns), None, features)
     try:
         index = range(columns)[int(target or -1)]
     except (ValueError, IndexError):
@@ -84,7 +84,7 @@ def read_npy(
     parts = [table[rows][:, index].astype(kind) for rows in chunks(table)]
     y = np.concatenate(parts or [np.empty(0, kind)])
     others = np.delete(np.arange(columns), index)
-    return _by_position(path, table, others, y, features, one_dtype=True)
+    return _by_position(path, table, others, y, features)
 
 
 # ---- opening -------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _check_rows(path: Path, x: Matrix, name: str) -> None:
 
 def _by_position(
     path: Path, source: Matrix, columns: HostArray, y: HostArray | None,
-    features: Sequence[str] | None, one_dtype: bool,
+    features: Sequence[str] | None,
 ) -> Raw:  # fmt: skip
     """These columns of the source as float32 or float64; what is on disk stays there."""
     names = tuple(features or (f"x{i}" for i in range(len(columns))))
@@ -148,7 +148,7 @@ def _by_position(
     _check_values(path, source, columns, features is None)
     if isinstance(source, np.ndarray):
         x = x[:]
-    return Raw(x, names, y, one_dtype=one_dtype)
+    return Raw(x, names, y)
 
 
 def _check_values(path: Path, x: Matrix, columns: HostArray, learn: bool) -> None:

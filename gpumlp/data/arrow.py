@@ -11,6 +11,7 @@ from gpumlp.io.types import HostArray
 def as_text(column: Any) -> Any:
     """The Arrow column as strings. Whole numbers of any type are written without a point."""
     import pyarrow as pa
+    import pyarrow.compute
 
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -19,7 +20,10 @@ def as_text(column: Any) -> Any:
     if pa.types.is_floating(kind):
         with contextlib.suppress(pa.ArrowInvalid):  # it has fractions
             column = column.cast(pa.int64())
-    return column.cast(pa.string())
+    text = column.cast(pa.string())
+    if pa.types.is_timestamp(kind):
+        text = pa.compute.replace_substring_regex(text, r"(?: 00:00:00)?(?:\.0+)?$", "")
+    return text
 
 
 def is_numeric(kind: Any) -> bool:

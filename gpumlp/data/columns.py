@@ -13,9 +13,11 @@ from gpumlp.data.arrow import as_text, encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
+from gpumlp.data.spelling import Known, plain
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
+MOST_LABELS = 10_000  # more different numbers are not kept as words
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
 Format = NumberFormat | DateFormat
 # names of columns that writers add: pandas' and R's row numbers, and identifiers
@@ -72,6 +74,7 @@ class Column:
         self.name, self.declared, self._known = name, declared or known is not None, known
         self.format = format
         self.words = {word: i for i, word in enumerate(known or ())}
+        self._find = Known(self.words).find
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
@@ -220,13 +223,19 @@ class Column:
         out: HostArray = at[index]
         return out
 
+    def _spelled(self, word: str) -> str:
+        return plain(word)
+
     def _position(self, word: str) -> float:
-        word = word.strip()
+        word = self._spelled(word)
         if not word:
             return np.nan
-        if word not in self.words and self._known is None and len(self.words) < MOST_WORDS:
+        if self._known is not None:
+            at = self._find(word)
+            return len(self.words) if at is None else at
+        if word not in self.words and len(self.words) < MOST_WORDS:
             self.words[word] = len(self.words)
-        return self.words.get(word, len(self.words) if self._known is not None else np.nan)
+        return self.words.get(word, np.nan)
 
 
 def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
@@ -235,12 +244,17 @@ def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
 
 
 class TargetColumn(Column):
-    """The column to predict."""
+    """The column to predict. Its words are spelt as in the file.
+
+    untyped: it is text as the file has no types. It becomes float64 if it has very many different
+        values and these are numbers.
+    """
 
     has_words = False  # whether the last piece held words, so that its numbers are positions
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, untyped: bool = False) -> None:
         super().__init__(name)
+        self.untyped = untyped
         self._gone: list[HostArray] = []
 
     @property
@@ -261,6 +275,9 @@ class TargetColumn(Column):
             self.kinds.add("numbers")
             y: HostArray = np.asarray(column.to_numpy())
             return y.astype(np.float64) if y.dtype == object else y  # decimals
+        if self.untyped and (numbers := self._many_numbers(column)) is not None:
+            self.has_words = False
+            return numbers
         try:
             y = self._positions(as_text(column))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -271,3 +288,35 @@ class TargetColumn(Column):
         self._gone[-1] = blank
         self.missing += int(blank.sum()) - column.null_count
         return np.where(blank, 0, y).astype(np.int64)
+
+    def joined(self, pieces: list[tuple[bool, HostArray]]) -> HostArray:
+        """The values of all pieces, each with its `has_words`."""
+        if len({has_words for has_words, _ in pieces}) < 2:
+            return np.concatenate([y for _, y in pieces])
+        self.has_words = False
+        texts = [word for word in self.words if PLAIN.value(word) is None]
+        if texts:
+            raise ValueError(
+                f"the target {self.name!r} holds numbers except for some texts "
+                f"({', '.join(map(repr, texts[:8]))}); correct these texts, or drop those rows"
+            )
+        numbers = np.array([float(word) for word in self.words])
+        return np.concatenate([numbers[y] if has_words else y for has_words, y in pieces])
+
+    def _spelled(self, word: str) -> str:
+        return word.strip()
+
+    def _many_numbers(self, column: Any) -> HostArray | None:
+        """A column of text as float64, if all texts are numbers and very many are different."""
+        import pyarrow as pa
+        import pyarrow.compute as compute
+
+        known = len(self.words)
+        if max(known, compute.count_distinct(column).as_py()) <= MOST_LABELS:
+            return None
+        try:
+            numbers = compute.utf8_trim_whitespace(column).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return None
+        out: HostArray = numbers.to_numpy()
+        return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.data.dates import DateFormat
+from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
@@ -80,7 +80,7 @@ class Raw(NamedTuple):
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
         words: if the target holds words, the words; y then holds positions in this list.
-        one_dtype: the file has one dtype for all columns, so labels may be stored as 1.0, 2.0, …
+        untyped: the words are the texts of a file without types, and may be numbers.
         unlabelled: whether the target of each row (m,) is missing; None if that shows in y.
     """
 
@@ -90,7 +90,7 @@ class Raw(NamedTuple):
     words: tuple[str, ...] | None = None
     categories: Categories = NONE
     standardize: bool = True
-    one_dtype: bool = False
+    untyped: bool = False
     ordered: bool = True
     formats: Mapping[str, NumberFormat | DateFormat] = MappingProxyType({})
     dates: tuple[str, ...] = ()
@@ -183,12 +183,9 @@ def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -
     """FILE has no column 'prise'; did you mean 'price'? It has: …"""
     names = [str(n) for n in names]
     hint = did_you_mean(name, names, most=2)
-    return f"{path} has no {what} {name!r}; {hint}it has: {listed(names)}"
-
-
-def option_value(names: Iterable[str]) -> str:
-    """The names as the value of an option that takes a list of columns, for a shell."""
-    return shlex.quote(",".join(names))
+    if hint and any("," in close for close in names if repr(close) in hint):
+        hint += 'A name with a comma is written in quotation marks, "a, b". '
+    return f"{path} has no {what} {name!r}; {hint}it has: {listed(map(quoted, names))}"
 
 
 def huge_numbers(names: Iterable[Any], columns: int) -> str:
@@ -196,6 +193,6 @@ def huge_numbers(names: Iterable[Any], columns: int) -> str:
     names = [*map(str, names)]
     return (
         f"{len(names)} of {columns} feature columns have whole numbers beyond 2**53, which would "
-        f"lose digits: {listed(names)}: leave out identifiers, --drop {option_value(names)}, or "
+        f"lose digits: {listed(names)}: leave out identifiers, --drop {as_argument(names)}, or "
         "subtract an offset"
     )

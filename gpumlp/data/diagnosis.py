@@ -8,8 +8,9 @@ from typing import Any
 
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem, TargetColumn
 from gpumlp.data.csv_files import delimiter
-from gpumlp.data.dataset import huge_numbers, listed, option_value
+from gpumlp.data.dataset import huge_numbers, listed
 from gpumlp.data.dates import DateFormat
+from gpumlp.data.names import as_argument
 from gpumlp.data.numbers import PLAIN, format_of
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
@@ -121,7 +122,7 @@ def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem
         "read": _read_call(path),
         "save": _save_call(path),
         "cleared": _cleared(path, names, form, examples) if kind == "gaps" else "",
-        "option": option_value(names),
+        "option": as_argument(names),
         "format": _as_written(form),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
         "texts": listed(map(repr, examples)),

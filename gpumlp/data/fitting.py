@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.data import dates
 from gpumlp.data.dataset import NONE, Categories, Dataset, listed
+from gpumlp.data.names import quoted
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -53,7 +54,7 @@ class Statistics(NamedTuple):
         # a deviation whose square float64 cannot represent comes out as inf or as 0
         bad = ~(np.isfinite(mean) & np.isfinite(std) & (std > 0))
         if bad.any():
-            odd = listed(names[j] for j in np.flatnonzero(bad).tolist())
+            odd = listed(quoted(names[j]) for j in np.flatnonzero(bad).tolist())
             raise ValueError(
                 f"values too large or too small to be standardised: {odd}; rescale them, "
                 "or take logarithms"
@@ -107,9 +108,9 @@ def check_missing(train: Dataset, found: Statistics, impute: str) -> None:
     if empty:
         raise ValueError(
             f"{train.name}: {len(empty)} of {n} feature columns have no values in the training "
-            f"part: {listed(empty)}; leave them out"
+            f"part: {listed(map(quoted, empty))}; leave them out"
         )
-    holes = [f"{name} ({count})" for name, count in missing.items() if count]
+    holes = [f"{quoted(name)} ({count})" for name, count in missing.items() if count]
     if holes and impute == "refuse":
         raise ValueError(
             f"{train.name}: {len(holes)} of {n} feature columns have missing values: "

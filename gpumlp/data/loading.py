@@ -13,6 +13,7 @@ from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.dataset import Dataset, Raw, listed
 from gpumlp.data.dates import ORDERS
 from gpumlp.data.embedded import EMBEDDED
+from gpumlp.data.labels import read_target
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, select_rows
 from gpumlp.data.tables import EVERYTHING, Choice, Table
@@ -25,7 +26,6 @@ Source = str | os.PathLike[str]
 TASKS = ("classification", "regression")
 TABLES = (".csv", ".csv.gz", ".parquet")
 ARRAYS: Mapping[str, Callable[..., Raw]] = MappingProxyType({".npz": read_npz, ".npy": read_npy})
-MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
 
 
 def load(
@@ -56,10 +56,11 @@ def load(
         like: the preparation of a trained model. Its features are read, by name from .csv and
             .parquet files and by position from arrays, and its labels are used for the classes.
         categorical: columns of .csv and .parquet files that hold categories although they look like
-            numbers, or although they have many different words.
+            numbers, or although they have many different words. Each is a name, or a list of names
+            with commas, in which a name with a comma is in quotation marks.
         drop: columns of .csv and .parquet files to leave out.
-        keep: columns of these files to keep though they look like row numbers or identifiers, which
-            are left out: whole numbers that count the rows, and different words in all rows.
+        keep: columns of these files to keep although they look like row numbers or identifiers,
+            which are left out: whole numbers that count the rows, a different word in each row.
         drop_missing_target: leave out the rows without a target, which are an error otherwise.
         date_order: how to read dates such as 03/04/2020: "dmy", "mdy" or "ymd"; None to raise an
             error if no other date of the column decides.
@@ -183,21 +184,7 @@ def _dataset(
     name: str, raw: Raw, target: str | None, task: str | None, like: Preparation | None
 ) -> Dataset:
     """The contents with labels or values as the target; with none if none were requested."""
-    y, classes = raw.y, None if like is None else like.classes
-    if y is None:
-        task, y = str(task), np.empty(0, raw.x.dtype)
-    else:
-        count = int((~np.isfinite(y)).sum()) if y.dtype.kind == "f" else 0
-        if count:
-            raise ValueError(
-                f"{name}: the target has {count} missing or infinite values; leave out those rows, "
-                "--drop-missing-target"
-            )
-        task = task or _task(raw, y)
-        if task == "classification":
-            y, classes = _labels(name, y, raw.words, classes)
-        else:
-            y = _values(name, y, raw.words)
+    task, y, classes = read_target(name, raw, task, None if like is None else like.classes)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
         raw.ordered, raw.formats, raw.dates, raw.left_out,
@@ -217,57 +204,6 @@ def _with_target(name: str, raw: Raw) -> Raw:
     if not len(rows):
         raise ValueError(f"{name}: no row has a target")
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
-
-
-def _task(raw: Raw, y: HostArray) -> str:
-    """Classification for words, truth values and few distinct whole numbers, else regression."""
-    if raw.words or y.dtype.kind in "OUSb":
-        return "classification"
-    whole = y.dtype.kind in "iu" or (raw.one_dtype and bool((y == np.floor(y)).all()))
-    few = y.ndim == 1 and len(np.unique(y)) <= MAX_CLASSES
-    return "classification" if whole and few else "regression"
-
-
-def _labels(
-    name: str, y: HostArray, words: tuple[str, ...] | None, classes: tuple[str, ...] | None
-) -> tuple[HostArray, tuple[str, ...]]:
-    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order."""
-    if y.ndim != 1:
-        raise ValueError(
-            f"{name}: the target has shape {y.shape}; a classification takes labels of shape "
-            f"({len(y)},), e.g. y.argmax(axis=1), else say --task regression"
-        )
-    if y.dtype.kind not in "OUSbiuf":
-        raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
-    if y.dtype.kind == "f" and not bool((y == np.floor(y)).all()):
-        raise ValueError(
-            f"{name}: the target has values that are not whole numbers; they cannot be labels, "
-            "say --task regression"
-        )
-    if words is not None:
-        names, index = list(words), y
-    else:
-        y = y.astype(str) if y.dtype.kind == "S" else y
-        distinct, index = np.unique(y, return_inverse=True)
-        names = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
-    label = {c: i for i, c in enumerate(classes or (names if words is None else sorted(names)))}
-    unknown = [c for c in names if c not in label]
-    if unknown:
-        raise ValueError(
-            f"{name} has classes that the model was not trained on: {listed(unknown)}; "
-            f"it knows: {listed(label)}"
-        )
-    return np.array([label[c] for c in names], np.int64)[index], tuple(label)
-
-
-def _values(name: str, y: HostArray, words: tuple[str, ...] | None) -> HostArray:
-    if words or y.dtype.kind not in "fiub":
-        some = listed(sorted(words)[:3] if words else np.unique(y)[:3])
-        raise TypeError(
-            f"{name}: the target holds words ({some}, …), not numbers; "
-            "regression needs numbers, say --task classification"
-        )
-    return y.astype(np.float64)
 
 
 def _check_varies(data: Dataset) -> None:

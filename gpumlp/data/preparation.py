@@ -16,6 +16,7 @@ from gpumlp.data import fitting
 from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.dates import DateFormat, part_inputs, part_names
 from gpumlp.data.fitting import Numbers
+from gpumlp.data.names import quoted
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.errors import CheckpointError
@@ -269,7 +270,9 @@ class Preparation:
         if self.fill is not None:
             filled: HostArray = np.where(gone, np.array(self.fill), x)
             return filled
-        names = [f"{n} ({c})" for n, c in zip(self.features, gone.sum(axis=0), strict=True) if c]
+        names = [
+            f"{quoted(n)} ({c})" for n, c in zip(self.features, gone.sum(axis=0), strict=True) if c
+        ]
         raise ValueError(
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling them: drop those rows, or train it again"

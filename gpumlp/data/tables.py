@@ -16,6 +16,7 @@ from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
+from gpumlp.data.names import chosen_names, find_name, quoted
 from gpumlp.data.numbers import PLAIN
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
@@ -49,6 +50,7 @@ class Choice(NamedTuple):
 
 
 EVERYTHING = Choice()
+NAMED = ("categorical", "drop", "keep")  # the fields that list columns
 
 
 class Table:
@@ -74,14 +76,18 @@ class Table:
         names = self._file.names
         self._place = {name: j for j, name in enumerate(names)}
         features = () if like is None else like.features
+        target = target and (find_name(target, names) or target)
         _check_names(path, names, {target, *features})
         if labelled and target is None:
             raise ValueError(
-                f"{path}: say which column to predict, --target COLUMN; it has: {listed(names)}"
+                f"{path}: say which column to predict, --target COLUMN; it has: "
+                f"{listed(map(quoted, names))}"
             )
         if labelled and target not in self._place:
             raise ValueError(unknown_name(path, "column", str(target), names))
         others = tuple(name for name in names if name != target)
+        chosen = {n: chosen_names(getattr(choice, n), others) for n in NAMED}
+        choice = choice._replace(**chosen)
         for name in {*choice.categorical, *choice.drop, *choice.keep}:
             if name not in self._place or name == target:
                 raise ValueError(unknown_name(path, "feature column", name, others))
@@ -92,12 +98,13 @@ class Table:
         if lacking:
             raise ValueError(
                 f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
-                f"takes: {listed(lacking)}"
+                f"takes: {listed(map(quoted, lacking))}"
             )
         self._dtype = _dtype(self._file.kinds, self._features)
         self._target_name = target if labelled else None
         self._choice, self._known = choice, NONE if like is None else like.categories
-        self._text = {*choice.categorical, *self._known}
+        self._untyped = isinstance(self._file, CsvFile)
+        self._text = {*choice.categorical, *self._known, *filter(None, [self._target_name])}
         self._columns: list[Column] = []
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
 
@@ -106,7 +113,10 @@ class Table:
         for x, y in self._read():
             self._check()
             words = self._target is not None and self._target.has_words and self._target.words
-            yield Raw(x, self._features, y, tuple(words) if words else None, self._known)
+            yield Raw(
+                x, self._features, y, tuple(words) if words else None, self._known,
+                untyped=self._untyped,
+            )  # fmt: skip
 
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file."""
@@ -117,14 +127,15 @@ class Table:
         if self._like is None:
             x = self._without_identifiers(x)
         self._check()
-        words = tuple(self._target.words) if self._target is not None else ()
+        target = self._target
+        words = tuple(target.words) if target is not None and target.has_words else ()
         categories = {
             c.name: tuple(c.words) for c in self._columns if c.words or c.name in self._known
         }
         return Raw(
             x, self._features, y, words or None, categories, formats=self.formats,
-            dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
-            left_out=self.left_out, unlabelled=None if self._target is None else self._target.gone,
+            untyped=self._untyped, dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
+            left_out=self.left_out, unlabelled=None if target is None else target.gone,
         )  # fmt: skip
 
     def _read_otherwise(self) -> bool:
@@ -167,15 +178,15 @@ class Table:
         return x
 
     def _collect(self, scratch: Scratch) -> tuple[Store, HostArray | None]:
-        store, targets = None, list[HostArray]()
+        store, targets = None, list[tuple[bool, HostArray]]()
         for x, y in self._read():
             if store is None:
                 store = scratch.store(self._file.rows(len(x)), x.shape[1], self._dtype)
             store.append(x)
-            if y is not None:
-                targets.append(y)
+            if y is not None and self._target is not None:
+                targets.append((self._target.has_words, y))
         store = store or Store(len(self._features), self._dtype, None)
-        return store, np.concatenate(targets) if targets else None
+        return store, self._target.joined(targets) if self._target and targets else None
 
     def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
         """x (m, n) and y (m,) of some rows at a time, not checked."""
@@ -189,9 +200,11 @@ class Table:
             )
             for name in self._features
         ]  # fmt: skip
-        self._target = None if self._target_name is None else TargetColumn(self._target_name)
-        wanted = [*self._features, *([] if self._target_name is None else [self._target_name])]
-        for table in self._file.pieces([self._place[name] for name in wanted], self._text):
+        name, self._target = self._target_name, None
+        if name is not None:
+            self._target = TargetColumn(name, self._untyped)
+        wanted = [*self._features, *([] if name is None else [name])]
+        for table in self._file.pieces([self._place[each] for each in wanted], self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
             for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):
                 x[:, j] = column.values(piece)

@@ -14,7 +14,7 @@ from gpumlp.checks import positive_int
 from gpumlp.data import Preparation
 from gpumlp.errors import needs
 from gpumlp.interop.onnx_graph import Graph, Signature
-from gpumlp.interop.onnx_inputs import ML_DOMAIN, check_names, graph_inputs, network_inputs
+from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
 from gpumlp.io.files import PathLike, atomic_write, check_place, together
 from gpumlp.network import MLP
 
@@ -38,7 +38,9 @@ def export_onnx(
     With a preparation, x holds the columns of the data set in float64, and so does the output:
     "probabilities" (batch, classes) with their "label" (batch,), strings, "" for NaN; or "values"
     (batch, k) in the target's unit. If there are columns of categories, each column is an input of
-    its own in place of x, (batch, 1): float64 or strings, without surrounding spaces; "" is a missing value.
+    its own in place of x, (batch, 1): float64 or strings, without surrounding spaces; "" is a
+    missing value.
+    An input has the name of its column. An output of the same name gets a _ at its end, "label_".
 
     θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
     the network's settings, and with a preparation the features, the target and the classes, as
@@ -81,7 +83,8 @@ def _network(
     net: MLP, opset: int, link: bool, preparation: Preparation | None
 ) -> tuple[Graph, Signature]:
     tensors = net.tensors()
-    graph = Graph(tensors["0.weight"].dtype, opset)
+    reserved = ["x"] if preparation is None else [*graph_inputs(preparation)]
+    graph = Graph(tensors["0.weight"].dtype, opset, reserved)
     h = "x" if preparation is None else network_inputs(graph, preparation, net.widths[0])
     for k, f in enumerate(net.f[1:]):
         graph.place = f"layer{k + 1}/"
@@ -96,11 +99,9 @@ def _network(
     if link and preparation is not None:
         outputs = _results(graph, preparation, h, net.widths[-1])
     else:
-        name = "predictions" if link else "y_hat"
+        name = graph.free("predictions" if link else "y_hat")
         graph.node("Identity", h, output=name)
         outputs = {name: (dtype, net.widths[-1])}
-    if preparation is not None:
-        check_names(graph, preparation)
     return graph, outputs
 
 
@@ -111,15 +112,15 @@ def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Sign
         if preparation.y_shift is not None:
             p = graph.node("Mul", p, graph.constant(preparation.y_scale, float, "output/y_scale"))
             p = graph.node("Add", p, graph.constant(preparation.y_shift, float, "output/y_shift"))
-        graph.node("Identity", p, output="values")
-        return {"values": (float, width)}
+        values = graph.node("Identity", p, output=graph.free("values"))
+        return {values: (float, width)}
     if width == 1:
         p = graph.node("Concat", graph.node("Sub", graph.constant(1, float), p), p, axis=1)
-    graph.node("Identity", p, output="probabilities")
+    probabilities = graph.node("Identity", p, output=graph.free("probabilities"))
     best = _label(graph, p, len(classes))
     names = graph.constant((*classes, ""), object, "output/classes")
-    graph.node("Gather", names, best, output="label")
-    return {"probabilities": (float, len(classes)), "label": (object, None)}
+    label = graph.node("Gather", names, best, output=graph.free("label"))
+    return {probabilities: (float, len(classes)), label: (object, None)}
 
 
 def _label(graph: Graph, p: str, n: int) -> str:

@@ -6,7 +6,7 @@ called with a symbol in place of an array, and each NumPy function that f calls 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,23 +62,31 @@ class Graph:
     """The nodes and constants of a graph; its arithmetic has one dtype, float32 or float64.
 
     place: the prefix of the names of new nodes.
+    reserved: the names of inputs, which nodes and constants cannot have.
     """
 
-    def __init__(self, dtype: npt.DTypeLike, opset: int) -> None:
+    def __init__(self, dtype: npt.DTypeLike, opset: int, reserved: Collection[str] = ()) -> None:
         from onnx import helper
 
         self.dtype, self.opset = np.dtype(dtype), opset
         self.nodes: list[Any] = []
         self.constants: dict[str, HostArray] = {}
         self.place = ""
+        self._reserved = frozenset(reserved)
         self._helper = helper
 
     def node(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node with one output, and return the output's name."""
-        name = f"{self.place}{op}_{len(self.nodes)}"
+        name = self.free(f"{self.place}{op}_{len(self.nodes)}")
         made = self._helper.make_node(op, inputs, [output or name], name, **attributes)
         self.nodes.append(made)
         return output or name
+
+    def free(self, name: str) -> str:
+        """The name, or one with _ at its end if an input has it."""
+        while name in self._reserved:
+            name += "_"
+        return name
 
     def constant(
         self, value: Any, dtype: npt.DTypeLike | None = None, name: str | None = None
@@ -87,6 +95,7 @@ class Graph:
         array = np.asarray(value, dtype or self.dtype)
         if name is None:
             name = "_".join(["constant", array.dtype.name, *map(repr, array.ravel().tolist())])
+        name = self.free(name)
         self.constants[name] = array
         return name
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.data import Preparation
 from gpumlp.data.dates import part_inputs
+from gpumlp.data.spelling import spellings
 from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 
 SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
@@ -24,7 +25,18 @@ def graph_inputs(preparation: Preparation) -> Signature:
     words = preparation.categories
     if not words:
         return {"x": (float, len(preparation.features))}
-    return {name: (object if name in words else float, 1) for name in preparation.features}
+    return {
+        input_name(preparation, name): (object if name in words else float, 1)
+        for name in preparation.features
+    }
+
+
+def input_name(preparation: Preparation, column: str) -> str:
+    """The name of a column's input: the column's own, which ONNX does not allow to be empty."""
+    name = column or "unnamed"
+    while name != column and name in preparation.features:
+        name += "_"
+    return name
 
 
 def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
@@ -62,7 +74,9 @@ def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tupl
     """The numeric columns, filled and standardised, and whether their values are missing."""
     x, gone = "x", ""
     if preparation.categories:
-        x = graph.node("Concat", *(preparation.features[j] for j in numeric), axis=1)
+        x = graph.node(
+            "Concat", *(input_name(preparation, preparation.features[j]) for j in numeric), axis=1
+        )
 
     def constant(name: str) -> str:
         values = getattr(preparation, name)
@@ -110,9 +124,14 @@ def _one_hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, in
     table = np.zeros((n + 2, n + hole))
     np.fill_diagonal(table[:n, :n], 1)
     table[n, n:] = 1
+    rows_of = {word: i for i, word in enumerate(known)} | {"": n}
+    for i, word in enumerate(known):
+        for text in spellings(word):
+            rows_of.setdefault(text, i)
     row = graph.node(
-        "LabelEncoder", name, domain=ML_DOMAIN[0], keys_strings=[*known, ""],
-        values_int64s=[*range(len(known)), n], default_int64=len(known) if other else n + 1,
+        "LabelEncoder", input_name(preparation, name), domain=ML_DOMAIN[0],
+        keys_strings=[*rows_of], values_int64s=[*rows_of.values()],
+        default_int64=len(known) if other else n + 1,
     )  # fmt: skip
     rows = graph.node("Gather", graph.constant(table, float, f"inputs/words/{name}"), row)
     return graph.node("Squeeze", rows, graph.constant([1], np.int64)), n + hole
@@ -131,14 +150,4 @@ def _check(preparation: Preparation, width: int) -> None:
         raise ValueError(
             f"preparation makes {len(preparation.columns)} inputs but the network has {width}; "
             "pass the preparation of this network's file"
-        )
-
-
-def check_names(graph: Graph, preparation: Preparation) -> None:
-    """Raise if an input of the graph cannot have the name of its column."""
-    used = {"", *graph.constants, *(name for node in graph.nodes for name in node.output)}
-    for name in used.intersection(graph_inputs(preparation)):
-        raise ValueError(
-            f"the column {name!r} cannot be an input of the same name, as the graph uses this name "
-            "itself; rename it and train again, or export the network alone, preparation=None"
         )

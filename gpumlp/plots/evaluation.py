@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.io.types import HostArray
 from gpumlp.plots.figure import GREY, TRAINING, VALIDATION, blank_figure, set_axes, set_title
+from gpumlp.plots.fonts import fallbacks, warn_missing
 
 COUNTED = 20  # with more classes than this, the cells show no counts
 NAMED = 40  # the class names that an axis has space for
@@ -64,9 +65,14 @@ def _name_classes(axes: Any, classes: Sequence[str]) -> None:
     """Write as many class names as there is space for, evenly spaced."""
     every = -(-len(classes) // NAMED)
     places = range(0, len(classes), every)
-    names = [
-        name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH]}…" for name in classes[::every]
-    ]
+    names = [" ".join(name.split()) for name in classes[::every]]
+    if missing := fallbacks(names)[1]:
+        numbers = [str(i) for i in places]
+        legend = ", ".join(f"{i} {name}" for i, name in zip(numbers, names, strict=True))
+        unclear = [name for name in names if missing.intersection(name)]
+        warn_missing(unclear, f"the figure numbers the classes, {legend}")
+        names = numbers
+    names = [name if len(name) <= NAME_LENGTH else f"{name[:NAME_LENGTH]}…" for name in names]
     rotation = 90 if max(map(len, names)) > 3 and len(classes) > 3 else 0
     size = 9 if len(classes) <= 10 else 7
     axes.set_xticks(places, names, rotation=rotation, fontsize=size, parse_math=False)

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from gpumlp.errors import needs
+from gpumlp.plots.fonts import make_drawable
 from gpumlp.storage import atomic_write
 
 # Okabe and Ito's blue and vermilion, which colour-blind readers can distinguish
@@ -43,7 +44,8 @@ def set_axes(axes: Any, x: str, y: str, grid: bool = True) -> None:
 def write_png(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write the figure as a PNG file; an error leaves no partial file."""
     image = io.BytesIO()
+    make_drawable(figure)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of signs that are not drawn
         figure.savefig(image, format="png", dpi=144)
     atomic_write(path, image.getvalue())

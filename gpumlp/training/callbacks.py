@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +140,9 @@ def end(callbacks: Sequence[Callback], trainer: Training) -> None:
         trainer.net.backend.synchronize()
 
 
+UNWRITABLE = (OSError, ValueError)  # stderr's disk is full, its reader has gone, it is closed
+
+
 class ProgressBar(Callback):
     """A bar on a terminal that counts steps and shows the numbers of the last epoch.
 
@@ -152,20 +155,28 @@ class ProgressBar(Callback):
 
     def on_fit_begin(self, trainer: Training) -> None:
         """Show the bar."""
-        self._bar = self._show()
+        with suppress(*UNWRITABLE):
+            self._bar = self._show()
 
     def on_step_end(self, trainer: Training) -> None:
         """Move the bar by one step."""
-        self._bar.update()
+        self._draw("update")
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Show the epoch's numbers."""
-        self._bar.set_postfix({"epoch": trainer.history.epochs, **_shown(row)})
+        self._draw("set_postfix", {"epoch": trainer.history.epochs, **_shown(row)})
 
     def on_fit_end(self, trainer: Training) -> None:
         """Leave the bar on the terminal as it is."""
+        self._draw("close")
+
+    def _draw(self, method: str, *arguments: Any) -> None:
+        """Call a method of the bar. A terminal that has gone does not end the fit."""
         if self._bar is not None:
-            self._bar.close()
+            try:
+                getattr(self._bar, method)(*arguments)
+            except UNWRITABLE:
+                self._bar = None
 
 
 class ProgressLines(Callback):
@@ -174,7 +185,8 @@ class ProgressLines(Callback):
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Print the epoch's numbers."""
         numbers = ", ".join(f"{name} {value}" for name, value in _shown(row).items())
-        print(f"epoch {trainer.history.epochs}: {numbers}", file=sys.stderr, flush=True)
+        with suppress(*UNWRITABLE):
+            print(f"epoch {trainer.history.epochs}: {numbers}", file=sys.stderr, flush=True)
 
 
 def _shown(row: Mapping[str, float]) -> dict[str, str]:

@@ -207,7 +207,7 @@ class TestLosses:
         run("train", tmp_path / "t.npz", "--loss", "poisson", "--out", tmp_path, *SMALL)
         model = tmp_path / "model.safetensors"
         run("predict", model, tmp_path / "t.npz", "--out", tmp_path / "p.npy")
-        train, _ = split(load(tmp_path / "t.npz"))
+        train, _ = split(load(tmp_path / "t.npz", task="regression"))
         seen = (X - train.x.mean(0)) / train.x.std(0)
         rate = np.exp(gpumlp.MLP.load(model, "numpy").forward(seen))
         np.testing.assert_allclose(np.load(tmp_path / "p.npy"), rate, rtol=1e-5)

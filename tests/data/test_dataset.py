@@ -141,7 +141,7 @@ class TestTask:
         [
             (np.arange(60) % 20, "classification"),
             (np.arange(60) % 21, "regression"),
-            ((np.arange(60) % 2).astype(float), "regression"),
+            ((np.arange(60) % 2).astype(float), "classification"),
             (np.arange(60) % 2 == 0, "classification"),
             (COLOURS, "classification"),
             (COLOURS.astype("S"), "classification"),

@@ -13,7 +13,6 @@ from gpumlp.data import Preparation
 from gpumlp.interop.onnx import export_onnx
 from tests.support.cli_cases import SMALL, rows_of, run
 from tests.support.data_cases import write_csv
-from tests.support.refusal import refusal
 
 WORDS = {"town": ("bonn", "köln", "x y"), "colour": ("blue", "red"), "fill": ("a", "b")}
 M = 240
@@ -114,14 +113,43 @@ def test_inputs_and_metadata(tmp_path):
     }
 
 
-def test_column_name_that_the_graph_uses_raises():
-    for name in ("label", "probabilities", "0.weight", "", "inputs/fill"):
-        preparation = known(features=("town", "age", "colour", "size", "fill", name))
-        net = MLP([len(preparation.columns), 3], backend="numpy")
-        refusal(
-            ValueError, lambda p=preparation, n=net: export_onnx(n, preparation=p),
-            f"the column {name!r} cannot be", "preparation=None",
-        )  # fmt: skip
+NAMES = ["label", "probabilities", "0.weight", "", "inputs/fill", "x", "inputs/order", "variable",
+         "inputs/words/town", "inputs/IsNaN_1", "output/classes", "unnamed", "batch"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_may_have_any_name_that_the_graph_uses(name, rng):
+    preparation = known(features=("town", "age", "colour", "label_", "fill", name))
+    net = MLP([len(preparation.columns), 3], backend="numpy", seed=2)
+    model = export_onnx(net, preparation=preparation)
+    inputs, x = raw(preparation, rng)
+    own = [entry.name for entry in model.graph.input]
+    assert own == [name or "unnamed" for name in preparation.features]
+    inputs = dict(zip(own, inputs.values(), strict=True))
+    p = preparation.outputs(net.predict(preparation.inputs(x)))
+    for found in outputs(model, inputs):
+        names = ["probabilities_" if name == "probabilities" else "probabilities",
+                 "label__" if name == "label" else "label"]  # fmt: skip
+        assert list(found) == names
+        np.testing.assert_allclose(found[names[0]], p, rtol=1e-5, atol=1e-30)
+        assert found[names[1]].tolist() == [preparation.classes[i] for i in p.argmax(axis=1)]
+
+
+def test_whole_numbers_with_a_point_and_truth_values_are_the_categories_that_they_mean(rng):
+    words = {"town": ("1", "2"), "colour": ("False", "True"), "fill": ("01", "1")}
+    preparation = known(categories=words, others=())
+    net = MLP([len(preparation.columns), 3], backend="numpy", seed=2)
+    model = export_onnx(net, preparation=preparation)
+    inputs = {name: np.zeros((2, 1)) for name in preparation.features}
+    p = []
+    for town, colour, fill in (("1", "False", "1"), ("1.0", "FALSE", "1.0")):
+        inputs |= {
+            name: np.array([[word], [""]], object)
+            for name, word in {"town": town, "colour": colour, "fill": fill}.items()
+        }
+        p += [found["probabilities"] for found in outputs(model, inputs)]
+    for other in p[1:]:
+        np.testing.assert_allclose(other, p[0], rtol=1e-6)
 
 
 @pytest.fixture
@@ -157,24 +185,15 @@ def test_gpumlp_export_agrees_with_gpumlp_predict(houses, tmp_path):
 
 
 def test_wrong_uses_raise(houses, tmp_path):
-    path, columns, model = houses
+    model = houses[-1]
     out = tmp_path / "m.onnx"
-    write_csv(path, {"label" if name == "town" else name: v for name, v in columns.items()})
-    run("train", path, "--target", "price", "--out", tmp_path / "p", "--task", "regression", *SMALL)
-    run("export", tmp_path / "p" / "model.safetensors", out)  # a regression's graph has no label
-    out.unlink()
-    write_csv(path, {"values" if name == "town" else name: v for name, v in columns.items()})
-    run("train", path, "--target", "price", "--out", tmp_path / "p", *SMALL)
-    error = run("export", tmp_path / "p" / "model.safetensors", out, code=2).stderr
-    assert "the column 'values' cannot be an input of the same name" in error
-    assert error.endswith("rename it and train again, or export the network alone, --no-raw\n")
     for arguments, message in [
         ([model, out, "--opset", 12], "opset must be at least 13"),
         ([model, tmp_path / "m.npz", "--raw"], "are for .onnx files"),
     ]:
         assert message in run("export", *arguments, code=2).stderr
     assert not out.exists()
-    run("export", tmp_path / "p" / "model.safetensors", out, "--no-raw")
+    run("export", model, out, "--no-raw")
     assert [entry.name for entry in onnxruntime.InferenceSession(out).get_inputs()] == ["x"]
 
 

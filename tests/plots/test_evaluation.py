@@ -113,7 +113,7 @@ def test_nonfinite_predictions_raise(tmp_path):
 
 
 def test_class_names_are_drawn_literally(tmp_path):
-    names = [r"$\broken$", "花", "a name that is far too long"]
+    names = [r"$\broken$", "τ", "a name that is far too long"]
     figure = confusion_figure(np.array([0, 1, 2]), np.array([0, 1, 1]), names, "$x")
     write_png(figure, tmp_path / "c.png")
     shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]

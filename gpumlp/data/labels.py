@@ -1,0 +1,129 @@
+"""The target of a data set: whether it holds classes or values, its labels, and their spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpumlp.data.dataset import Raw, listed
+from gpumlp.data.spelling import CODE, NUMBER, TRUTH, Known, meaning
+from gpumlp.io.types import HostArray
+
+MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
+Classes = tuple[str, ...] | None
+
+
+def read_target(
+    name: str, raw: Raw, task: str | None, classes: Classes
+) -> tuple[str, HostArray, Classes]:
+    """The task, labels (m,) int64 or values float64 (m,) or (m, k), and the names of the classes.
+
+    task: None to decide by the target, however its numbers are stored: words, truth values and up
+        to `MAX_CLASSES` distinct whole numbers are classes, everything else is a value.
+    classes: those of a model. Labels are read as these, also if they are written differently.
+
+    Raises:
+        ValueError, TypeError: the target is missing in some rows, or does not suit the task.
+    """
+    y, words = raw.y, raw.words
+    if y is None:
+        return str(task), np.empty(0, raw.x.dtype), classes
+    numbers = y if words is None else _numbers(words) if raw.untyped else None
+    if numbers is not None and numbers.dtype.kind == "f":
+        values = numbers if words is None else numbers[y]
+        count = int((~np.isfinite(values)).sum())
+        if count:
+            raise ValueError(
+                f"{name}: the target has {count} missing or infinite values; leave out those rows, "
+                "--drop-missing-target"
+            )
+    task = task or _task(y, words, numbers)
+    if task == "regression":
+        return task, _values(name, y, words, numbers), classes
+    return task, *_labels(name, y, words, numbers, classes)
+
+
+def _numbers(words: Sequence[str]) -> HostArray | None:
+    """The words as float64 if all are numbers, of which some may be infinite."""
+    finite = [word for word in words if word.lower().strip("+-") not in ("inf", "infinity")]
+    if finite and all(map(NUMBER.fullmatch, finite)):
+        return np.array([float(word) for word in words])
+    return None
+
+
+def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) -> str:
+    """Classification for words, truth values and few distinct whole numbers, else regression."""
+    if numbers is None or numbers.dtype.kind in "OUSb":
+        return "classification"
+    few = y.ndim == 1 and len(np.unique(numbers)) <= MAX_CLASSES
+    return "classification" if few and _whole(numbers) else "regression"
+
+
+def _whole(numbers: HostArray) -> bool:
+    return numbers.dtype.kind in "iub" or bool((numbers == np.floor(numbers)).all())
+
+
+def _labels(
+    name: str, y: HostArray, words: Sequence[str] | None, numbers: HostArray | None,
+    classes: Classes,
+) -> tuple[HostArray, tuple[str, ...]]:  # fmt: skip
+    """Labels (m,), and the names of the classes: `classes`, else the distinct values in order."""
+    if y.ndim != 1:
+        raise ValueError(
+            f"{name}: the target has shape {y.shape}; a classification takes labels of shape "
+            f"({len(y)},), e.g. y.argmax(axis=1), else say --task regression"
+        )
+    if y.dtype.kind not in "OUSbiuf":
+        raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
+    if numbers is not None and numbers.dtype.kind == "f" and not _whole(numbers):
+        raise ValueError(
+            f"{name}: the target has values that are not whole numbers; they cannot be labels, "
+            "say --task regression"
+        )
+    if words is not None:
+        texts, index = list(words), y
+        new = _spelled(texts, np.bincount(y, minlength=len(texts)), numbers is not None)
+    else:
+        y = y.astype(str) if y.dtype.kind == "S" else y
+        distinct, index = np.unique(y, return_inverse=True)
+        new = texts = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
+    names = tuple(classes or new)
+    known = Known(names)
+    found = [known.find(text) for text in texts]
+    unknown = [text for text, at in zip(texts, found, strict=True) if at is None]
+    if unknown:
+        raise ValueError(
+            f"{name} has classes that the model was not trained on: {listed(unknown)}; "
+            f"it knows: {listed(names)}"
+        )
+    return np.array(found, np.int64)[index], names
+
+
+def _spelled(words: list[str], counts: HostArray, numbers: bool) -> list[str]:
+    """The classes that the words are, sorted; numbers by their value.
+
+    Numbers that are equal are one class, and so are truth values. It is called by the most frequent
+    spelling. Numbers with leading zeros are codes: 07 and 7 are two.
+    """
+    same = (
+        not any(map(CODE.fullmatch, words)) if numbers else {w.lower() for w in words} <= {*TRUTH}
+    )
+    spelled: dict[object, str] = {}
+    for word in (words[i] for i in np.argsort(-counts, kind="stable")):
+        spelled.setdefault(meaning(word) if same else word, word)
+    return sorted(spelled.values(), key=lambda word: (float(word) if numbers else 0.0, word))
+
+
+def _values(
+    name: str, y: HostArray, words: Sequence[str] | None, numbers: HostArray | None
+) -> HostArray:
+    if words and all(word.lower() in TRUTH for word in words):
+        numbers = np.array([float(TRUTH[word.lower()]) for word in words])
+    if numbers is None or numbers.dtype.kind not in "fiub":
+        some = listed(sorted(words)[:3] if words else np.unique(y)[:3])
+        raise TypeError(
+            f"{name}: the target holds words ({some}, …), not numbers; "
+            "regression needs numbers, say --task classification"
+        )
+    return (numbers if words is None else numbers[y]).astype(np.float64)

@@ -1,0 +1,58 @@
+"""Names of columns in options and messages: quoted as in CSV where they could be misread."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+# a part of a list with commas, and what follows it
+PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|(?!\s*")([^,]*?))\s*(,|\Z)', re.DOTALL)
+
+
+def quoted(name: str) -> str:
+    """The name as a list with commas has it: in quotation marks where these are needed."""
+    unclear = "," in name or name.startswith('"') or name != name.strip() or not name
+    return '"{}"'.format(name.replace('"', '""')) if unclear else name
+
+
+def as_argument(names: Iterable[str]) -> str:
+    """The names as one argument of an option, to be pasted into a shell."""
+    return shlex.quote(",".join(map(quoted, names)))
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a list with commas. Names in quotation marks keep their commas and spaces."""
+    names, at = list[str](), 0
+    while found := PART.match(text, at):
+        inside, bare, comma = found.groups()
+        names += [bare] if inside is None and bare else []
+        names += [] if inside is None else [inside.replace('""', '"')]
+        at = found.end()
+        if not comma:
+            return names
+    raise ValueError(
+        f"{text!r} cannot be read as names: after a name in quotation marks there must be a comma; "
+        'a quotation mark within such a name is written twice, "a ""b"""'
+    )
+
+
+def find_name(name: str, names: Sequence[str]) -> str | None:
+    """The equal name, else the only one that differs in spaces and line breaks alone."""
+    if name in names:
+        return name
+    close = [each for each in names if each.split() == name.split()]
+    return close[0] if len(close) == 1 else None
+
+
+def chosen_names(texts: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The names that the texts select: a text is one of `names`, or a list of these with commas.
+
+    Unknown names are returned as they are.
+    """
+    chosen = list[str]()
+    for text in texts:
+        found = find_name(text, names)
+        parts = split_names(text) if found is None else [found]
+        chosen += [find_name(part, names) or part for part in parts]
+    return chosen

@@ -1,0 +1,182 @@
+"""What a target is taken for, and how its labels are spelt, whatever the file's format is."""
+
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gpumlp.data import Preparation, load, pieces
+from gpumlp.data.columns import MOST_LABELS
+from gpumlp.data.spelling import Known, meaning, plain, spellings
+from tests.support.data_cases import X, table, write_csv
+
+M = len(X)
+ONE = np.arange(M) % 3 == 0  # the rows of the second class
+
+
+def csv(folder, first, second, name="t"):
+    return write_csv(folder / f"{name}.csv", table(y=np.where(ONE, second, first)))
+
+
+def parquet(folder, y, name="t"):
+    columns = {key: pa.array(values) for key, values in table().items()}
+    pq.write_table(pa.table({**columns, "y": y}), folder / f"{name}.parquet")
+    return folder / f"{name}.parquet"
+
+
+def model(path):
+    return Preparation.of(load(path, "y"), x=True, y=False)
+
+
+SPELT = [  # the labels of a file, and of another that means the same
+    ("false", "true", "False", "True"),
+    ("FALSE", "TRUE", "0", "1"),
+    ("007", "010", "7.0", "10"),
+    ("-5", "+5", "-5.0", "5"),
+    ("0.0", "1.0", "0", "1"),
+    ("1", "2", "1.0", "2.00"),
+    ("1e0", "2e0", "1", "2"),
+    ("2020-01-01", "2021-05-05", "2020-01-01 00:00:00", "2021-05-05T00:00"),
+    ("hiver", "été", "hiver", "e\u0301té"),
+    ("9007199254740992", "9007199254740993", "9007199254740992.0", "9007199254740993"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "other", "another"), SPELT)
+def test_labels_are_spelt_as_in_the_file_and_known_in_another_spelling(
+    first, second, other, another, tmp_path
+):
+    known = model(csv(tmp_path, first, second))
+    assert known.classes == (first, second)
+    new = csv(tmp_path, other, another, "new")
+    np.testing.assert_array_equal(load(new, like=known).y, ONE)
+    [part] = pieces(new, known)
+    assert part.classes == (first, second)
+    np.testing.assert_array_equal(part.y, ONE)
+
+
+def test_labels_of_which_some_do_not_occur(tmp_path):
+    words = np.array(["false", "maybe", "true"])[np.arange(M) % 3]
+    known = model(write_csv(tmp_path / "t.csv", table(y=words)))
+    part = load(csv(tmp_path, "true", "false", "new"), like=known)
+    np.testing.assert_array_equal(part.y, np.where(ONE, 0, 2))
+
+
+def test_spellings_of_one_number_are_one_class_called_by_the_most_frequent(tmp_path):
+    labels = np.where(ONE, "2", "1").astype(object)
+    labels[:5] = ["2.0", "1.0", "1.0", "2", "01.0"]
+    path = write_csv(tmp_path / "t.csv", table(y=labels))
+    assert load(path, "y").classes == ("1", "2")
+    truths = np.where(ONE, "yes", "no").astype(object)
+    truths[:2] = ["Yes", "No"]
+    assert len(load(write_csv(tmp_path / "t.csv", table(y=truths)), "y").classes) == 4
+
+
+def test_codes_that_differ_in_leading_zeros_are_two_classes(tmp_path):
+    data = load(csv(tmp_path, "7", "07"), "y")
+    assert data.classes == ("07", "7")
+    with pytest.raises(ValueError, match=r"not trained on: 7\.0; it knows: 07, 7"):
+        load(csv(tmp_path, "7", "7.0", "new"), like=model(tmp_path / "t.csv"))
+
+
+TYPES = {
+    "bool": pa.array(ONE), "int8": pa.array(ONE.astype(np.int8)), "float": pa.array(ONE * 1.0),
+    "float32": pa.array(ONE.astype(np.float32)),
+    "decimal": pa.array([Decimal(int(one)) for one in ONE], pa.decimal128(5, 2)),
+    "dictionary": pa.array(ONE.astype(int)).dictionary_encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_whole_numbers_are_classes_however_they_are_stored(kind, tmp_path):
+    data = load(parquet(tmp_path, TYPES[kind]), "y")
+    assert data.task == "classification"
+    np.testing.assert_array_equal(data.y, ONE)
+    part = load(csv(tmp_path, "0", "1.0"), like=model(tmp_path / "t.parquet"))
+    np.testing.assert_array_equal(part.y, ONE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_arrays_decide_like_tables(dtype, tmp_path):
+    y = ONE.astype(dtype)
+    np.savez(tmp_path / "t.npz", x=X, y=y)
+    np.save(tmp_path / "t.npy", np.column_stack([X, y]))
+    for name in ("t.npz", "t.npy"):
+        data = load(tmp_path / name)
+        assert (data.task, data.classes) == ("classification", ("0", "1"))
+    halves = write_csv(tmp_path / "h.csv", table(y=ONE / 2))
+    assert load(halves, "y").task == "regression"
+
+
+def test_dates_of_parquet_are_labels_as_csv_writes_them(tmp_path):
+    days = np.where(ONE, np.datetime64("2021-05-05", "ns"), np.datetime64("2020-01-01", "ns"))
+    data = load(parquet(tmp_path, pa.array(days)), "y")
+    assert data.classes == ("2020-01-01", "2021-05-05")
+
+
+def test_truth_values_can_be_quantities(tmp_path):
+    for path in (csv(tmp_path, "false", "true"), parquet(tmp_path, pa.array(ONE))):
+        np.testing.assert_array_equal(load(path, "y", "regression").y, ONE)
+
+
+def test_numbers_as_text_of_parquet_stay_words(tmp_path):
+    texts = [f"{i}.5" for i in range(M)]
+    assert load(parquet(tmp_path, pa.array(texts)), "y").task == "classification"
+
+
+def test_an_infinite_target_of_csv_is_not_a_word(tmp_path):
+    values = [*map(str, X[:-1, 0]), "inf"]
+    with pytest.raises(ValueError, match="the target has 1 missing or infinite values"):
+        load(write_csv(tmp_path / "t.csv", table(y=values)), "y")
+
+
+class TestManyDifferentNumbers:
+    """They are read as numbers, from the block on in which there are too many to be labels."""
+
+    def read(self, tmp_path, monkeypatch, y):
+        monkeypatch.setattr("gpumlp.data.columns.MOST_LABELS", 20)
+        monkeypatch.setattr("gpumlp.data.csv_files.BLOCK", 1 << 9)
+        return load(write_csv(tmp_path / "t.csv", table(y=y)), "y")
+
+    def test_equal_those_that_were_read_as_text(self, tmp_path, monkeypatch):
+        y = [" 12.5", "+3", *map(repr, X[2:, 1].tolist())]
+        data = self.read(tmp_path, monkeypatch, y)
+        np.testing.assert_array_equal(data.y, [12.5, 3, *X[2:, 1]])
+
+    def test_texts_among_them_raise(self, tmp_path, monkeypatch):
+        y = ["unknown", *map(repr, X[1:, 1].tolist())]
+        with pytest.raises(ValueError, match=r"numbers except for some texts \('unknown'\)"):
+            self.read(tmp_path, monkeypatch, y)
+
+    def test_are_more_than_any_list_of_classes_has(self):
+        assert MOST_LABELS >= 1000
+
+
+def test_a_category_is_the_same_with_and_without_a_point(tmp_path):
+    codes = np.arange(M) % 4 + 1
+    known = Preparation.of(
+        load(write_csv(tmp_path / "t.csv", table(k=codes, y=ONE * 1)), "y", categorical=["k"]),
+        x=True, y=False, min_frequency=1,
+    )  # fmt: skip
+    texts = [f"{code}.0" for code in codes]
+    part = load(write_csv(tmp_path / "n.csv", table(k=["", *texts[1:]], y=ONE * 1)), like=known)
+    np.testing.assert_array_equal(part.x[1:, 3], codes[1:] - 1)
+    assert known.categories["k"] == ("1", "2", "3", "4")
+    with_gap = load(tmp_path / "n.csv", "y", categorical=["k"])
+    assert sorted(with_gap.categories["k"]) == ["1", "2", "3", "4"]
+
+
+def test_meanings():
+    assert meaning("1e3") == meaning("1000.0") != meaning("1001")
+    assert meaning("2020-13-45") == "2020-13-45"
+    assert [plain(text) for text in (" 7.00 ", "07.0", "1.5", "-3.")] == ["7", "07.0", "1.5", "-3"]
+    assert spellings("1") == ["1", "1.0"]
+    assert "TRUE" in spellings("true")
+    assert spellings("01") == ["01"]
+    known = Known(["1", "true", "x"])
+    assert [known.find(text) for text in ("1", "true", "1.0", "X")] == [0, 1, None, None]
