@@ -146,16 +146,16 @@ def _lengths(rows: Any) -> str:
 
 
 def _what_to_pass(a: Any, array: HostArray, name: str, hint: str) -> str:
-    """The end of the error for an array that is not of real numbers: a remedy for its kind."""
+    """The end of the error for an array that is not of real numbers: a correction for its kind."""
     numbers = hint.partition(", e.g. ")[0]
     plain = numbers.partition(" (")[0]
-    remedies = {
+    corrections = {
         "M": f"days: ({name} - numpy.datetime64('2000-01-01')) / numpy.timedelta64(1, 'D')",
         "m": f"seconds: {name} / numpy.timedelta64(1, 's')",
         "c": f"{name}.real",
     }
-    if array.dtype.kind in remedies:
-        return f"; {plain}, e.g. {remedies[array.dtype.kind]}"
+    if array.dtype.kind in corrections:
+        return f"; {plain}, e.g. {corrections[array.dtype.kind]}"
     if array.dtype.names:
         return f"; {plain}: numpy.lib.recfunctions.structured_to_unstructured({name})"
     if array.ndim == 0 and array.dtype == object and a is not None:
@@ -177,7 +177,7 @@ def _what_to_pass(a: Any, array: HostArray, name: str, hint: str) -> str:
 
 
 def _of_frame(frame: Any, name: str, numbers: str) -> str:
-    """The columns of a data frame that are not numbers, and a remedy."""
+    """The columns of a data frame that are not numbers, and a correction."""
     kinds = zip(frame.columns, map(str, frame.dtypes), strict=True)
     odd = [f"{c!r} ({kind})" for c, kind in kinds if not NUMBERS.match(kind)]
     if not odd:

@@ -63,7 +63,7 @@ CONTAINERS = [
     ({1, 2}, TypeError, "x has dtype object, since it is a set", "numpy.array(list(x))"),
     (Path("x.npy"), TypeError, "it is a PosixPath", "read the file first, for example"),
 ]  # fmt: skip
-REMEDIES = {  # what x is, and the remedy that the error ends with
+CORRECTIONS = {  # what x is, and the correction that the error ends with
     "sparse": (sp.csr_array(X), "x.toarray()"),
     "masked": (np.ma.masked_less(X, 0), "x.filled(0)"),
     "dates": (
@@ -100,15 +100,15 @@ def test_other_containers_raise(x, error, said):
     refusal(error, lambda: network().predict(x), *said)
 
 
-@pytest.mark.parametrize("kind", REMEDIES)
-def test_remedies_work(kind):
-    x, remedy = REMEDIES[kind]
+@pytest.mark.parametrize("kind", CORRECTIONS)
+def test_corrections_work(kind):
+    x, advice = CORRECTIONS[kind]
     x = x() if kind == "iterator" else x
     with pytest.raises((TypeError, ValueError)) as caught:
         network().predict(x)
-    assert str(caught.value).split(", or use")[0].endswith(remedy)
-    names = {"x": REMEDIES[kind][0]() if kind == "iterator" else x, "numpy": np}
-    assert np.isfinite(network().predict(eval(remedy, names))).all()
+    assert str(caught.value).split(", or use")[0].endswith(advice)
+    names = {"x": CORRECTIONS[kind][0]() if kind == "iterator" else x, "numpy": np}
+    assert np.isfinite(network().predict(eval(advice, names))).all()
 
 
 def test_sparse_targets_and_weights_raise():

@@ -50,7 +50,6 @@ class Choice(NamedTuple):
 
 
 EVERYTHING = Choice()
-NAMED = ("categorical", "drop", "keep")  # the fields that list columns
 
 
 class Table:
@@ -86,8 +85,10 @@ class Table:
         if labelled and target not in self._place:
             raise ValueError(unknown_name(path, "column", str(target), names))
         others = tuple(name for name in names if name != target)
-        chosen = {n: chosen_names(getattr(choice, n), others) for n in NAMED}
-        choice = choice._replace(**chosen)
+        choice = choice._replace(
+            categorical=chosen_names(choice.categorical, others),
+            drop=chosen_names(choice.drop, others), keep=chosen_names(choice.keep, others),
+        )  # fmt: skip
         for name in {*choice.categorical, *choice.drop, *choice.keep}:
             if name not in self._place or name == target:
                 raise ValueError(unknown_name(path, "feature column", name, others))

@@ -96,7 +96,7 @@ def test_unknown_name(option: str, tmp_path: Any) -> None:
 
 
 def test_rows_without_a_target(tmp_path: Any) -> None:
-    y = [("", " ", "1.5", "2")[i % 4] for i in range(60)]
+    y = [("", " ", "1", "2")[i % 4] for i in range(60)]
     path = write_csv(tmp_path / "t.csv", table(y=y))
     with pytest.raises(ValueError, match="missing values; leave out .* --drop-missing-target"):
         data.load(path, "y")

@@ -156,7 +156,7 @@ def test_writing_into_a_copy_of_the_parameters_raises():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"e\.coefs_\[0\] = W$"):
             write()
-    W = e.coefs_[0].copy()  # the remedy
+    W = e.coefs_[0].copy()  # the correction
     W[...] = 0
     e.coefs_[0] = W
     assert not e.net_.layers[0].W.any()
@@ -388,7 +388,7 @@ def test_a_parameter_that_no_longer_describes_the_network_raises(settings, name,
     same_after = e.coefs_
     for p, q in zip(before, same_after, strict=True):
         np.testing.assert_array_equal(p, q)
-    e.set_params(warm_start=False).fit(X, VALUES)  # the remedy
+    e.set_params(warm_start=False).fit(X, VALUES)  # the correction
     assert e.get_params()[name] == settings.get(name, "auto")
 
 

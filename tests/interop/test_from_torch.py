@@ -135,7 +135,7 @@ def tied(kind):
 
 
 def test_own_copies_of_shared_parameters_are_accepted():
-    """The remedy of the error."""
+    """The correction of the error."""
     for module in (tied("bias"), tied("transposed")):
         module[2] = copy.deepcopy(module[2])
         want = outputs(module.double())
