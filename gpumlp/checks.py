@@ -283,11 +283,12 @@ def positive_number(value: Any, name: str, least: float | None = None) -> float:
     """Return a finite number that is positive, or at least `least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_short(value)}")
-    fits = value > 0 if least is None else value >= least
-    if not (math.isfinite(value) and fits):
+    number = float(value)
+    fits = number > 0 if least is None else number >= least
+    if not (math.isfinite(number) and fits):
         bound = "more than 0" if least is None else f"{least:g} or more"
         raise ValueError(f"{name} must be finite and {bound}, got {value}")
-    return float(value)
+    return number
 
 
 def real_number(value: Any, name: str) -> float:

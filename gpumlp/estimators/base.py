@@ -194,7 +194,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             backend = settings.backend(self, precision)
             self._placed = self.backend, self.precision
         if first or self._drawn_by != self.random_state:
-            self._drawn_by = self.random_state
+            self._drawn_by: Any = self.random_state
             self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train_data = self._fit_data(X, y, data[2], backend)
         train_data, val_data = self._split(train_data, validation, backend)
@@ -256,7 +256,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             self._optimizer: tuple[Any, ...] = (None, 0, [])  # rule, steps, `stepping.state`
             self._slowed = 1.0  # the factor of "adaptive"
         if first or self._scored_by != self.scoring:
-            self._scored_by = self.scoring
+            self._scored_by: Any = self.scoring
             self._best, self._waited = None, 0
             if not first and self.validation_scores_ is not None:
                 self.best_validation_score_ = -math.inf  # the scores so far were others

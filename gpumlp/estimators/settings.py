@@ -210,10 +210,10 @@ def optimizer(e: Any, unit: float) -> Optimizer:
     if solver in ("nesterov", "momentum"):
         return OPTIMIZERS[solver].set(mu=e.momentum)
     try:
-        found = lookup(OPTIMIZERS, "solver", solver)
+        entry: Optimizer = lookup(OPTIMIZERS, "solver", solver)
     except ValueError as error:
         raise ValueError(f"{error}, lbfgs") from None
-    return found
+    return entry
 
 
 def schedule(e: Any, m: int, rows: int, incremental: bool) -> Schedule:

@@ -243,7 +243,7 @@ def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
     return linears, [f or ACTIVATIONS["identity"] for f in functions]
 
 
-def _does_nothing(name: str, module: nn.Module, first: bool) -> bool:
+def _does_nothing(name: str, module: Any, first: bool) -> bool:
     """Whether a module returns rows (m, n) as they are; first: it is before the first Linear."""
     if type(module) is nn.Flatten:
         return first and module.start_dim == 1 and module.end_dim in (1, -1)
