@@ -37,8 +37,9 @@ def export_onnx(
 
     With a preparation, x holds the columns of the data set in float64, and so does the output:
     "probabilities" (batch, classes) with their "label" (batch,), strings, "" for NaN; or "values"
-    (batch, k) in the target's unit. If there are columns of categories, each column is an input of its own in
-    place of x, (batch, 1): float64 or strings, without surrounding spaces; "" is a missing value.
+    (batch, k) in the target's unit. If there are columns of categories, each column is an input of
+    its own in place of x, (batch, 1): float64 or strings, without surrounding spaces; "" is a
+    missing value.
 
     θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
     the network's settings, and with a preparation the features, the target and the classes, as
