@@ -210,8 +210,8 @@ class Lbfgs:
             raise Ended("early")
 
     def _diverged(self, what: str) -> DivergenceError:
-        remedy = "scale x and y, or start from a network that is not trained yet"
-        return DivergenceError(f"{what}; {remedy}", what)
+        advice = "scale x and y, or start from a network that is not trained yet"
+        return DivergenceError(f"{what}; {advice}", what)
 
     def _assign(self, theta: HostVector) -> None:
         backend = self.net.backend

@@ -61,12 +61,12 @@ class Monitor:
         """Whether there were epochs, but each value was NaN or infinite, so that none is best."""
         return self.waited > 0 and self._score(self.best) == -math.inf
 
-    def check_ranked(self, user: str, remedy: str) -> None:
-        """Raise ValueError if `unranked`; `user` and `remedy` are named in the error."""
+    def check_ranked(self, user: str, advice: str) -> None:
+        """Raise ValueError if `unranked`; `user` and `advice` are named in the error."""
         if self.unranked:
             raise ValueError(
                 f"{user} watches {self.column!r}, which was NaN or infinite in every epoch, so no "
-                f"epoch is the best; {remedy}"
+                f"epoch is the best; {advice}"
             )
 
     def reset(self) -> None:
