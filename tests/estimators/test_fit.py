@@ -458,17 +458,20 @@ def test_diverged_training_raises_and_leaves_no_model():
 
 
 @pytest.mark.parametrize("size", [50, 200])
-@pytest.mark.parametrize("scoring", [None, "neg_log_loss", "roc_auc_ovr"])
+@pytest.mark.parametrize(
+    ("scoring", "y"),
+    [(None, NAMES), ("neg_log_loss", NAMES), ("roc_auc_ovr", NAMES), ("f1", CLASSES == 0)],
+)  # for two classes an infinite logit is a probability of 0 or 1
 @pytest.mark.parametrize("validation", ["share", "given"])
-def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring, validation):
+def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring, y, validation):
     e = MLPClassifier(
         (8,), "identity", solver="sgd", batch_size=size, learning_rate_init=1e152, scoring=scoring
     )
     e.set_params(**{**SMALL, "early_stopping": validation == "share"})
-    given = {"X_val": X, "y_val": NAMES} if validation == "given" else {}
+    given = {"X_val": X, "y_val": y} if validation == "given" else {}
     said = r"training diverged: .* in epoch [12] of 5, with learning_rate_init=1e\+152; lower it"
     with pytest.raises(FloatingPointError, match=said):
-        e.fit(X, NAMES, **given)
+        e.fit(X, y, **given)
 
 
 def test_a_score_that_is_never_a_number_is_said():
