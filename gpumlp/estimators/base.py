@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -296,9 +297,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         check_is_fitted(self, "net_")
         net, backend = self.net_, self.net_.backend
         X = inputs.features(self, X, backend)
+        check_range(backend, X.data if sp.issparse(X) else X, "X")
         parts = []
         for part in inputs.dense_parts(X, backend.dtype):
-            check_range(backend, part, "X")
             with np.errstate(over="ignore", invalid="ignore"):
                 y_hat = net.forward(part)
             parts.append(y_hat if isinstance(y_hat, np.ndarray) else backend.to_host(y_hat))

@@ -41,6 +41,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             an entry, or a list with one for each layer.
         solver: a name or an entry of `gpumlp.OPTIMIZERS`, or "lbfgs".  "sgd" has momentum.
         alpha: ½·alpha·Σ‖W‖² is added to the sum of a minibatch's losses; biases are not included.
+            Sample weights that are all below 1 count relative to the largest of them.
         batch_size: "auto" is 200, or all examples where there are fewer.
         learning_rate: "constant"; "invscaling"; "adaptive", which divides it by 5 where training
             would stop, down to 1e-6; or a name or an entry of `gpumlp.SCHEDULES`.

@@ -66,6 +66,8 @@ class Loss(Entry):
         two = self.target == "binary" and n == 1 and not labels
         if self.link is activations.sigmoid:
             log_p = -np.logaddexp(0, np.hstack([z, -z]) if two else -z)
+            if two:
+                return log_p
         elif self.link is activations.softmax:
             log_p = z
         else:

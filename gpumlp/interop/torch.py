@@ -64,7 +64,8 @@ def softmax_cross_entropy(
 ) -> Tensor:
     """`torch.nn.functional.cross_entropy` of rows, computed by ``gpumlp::softmax_cross_entropy``.
 
-    Under autocast it is computed in float32, as in torch.
+    Under autocast it is computed in float32, as in torch.  A logit of −inf excludes a class; a row
+    that has no other is NaN.  Rows with `ignore_index` or weight 0 may hold anything.
 
     Args:
         logits: (m, n).

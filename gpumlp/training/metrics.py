@@ -171,7 +171,7 @@ class Evaluation:
             link = net.loss.link
             exact = net.loss.target == "binary"  # in float32 σ(z) is 1 from z = 17 on
             p = link.f(self._y_hat.astype(float) if exact else self._y_hat, **link.params)
-            if not np.isfinite(p).all():
+            if not (np.isfinite(self._y_hat).all() and np.isfinite(p).all()):
                 raise error(f"a prediction for the {self._whose} data is not finite")
             for name, of in self._measures.items():
                 measured[name] = of(self._y, p, data.weights)

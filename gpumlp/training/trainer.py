@@ -101,7 +101,8 @@ class Trainer(Stepping):
             validation: (x_val, y_val) or (x_val, y_val, sample_weight_val), evaluated after each
                 epoch; class_weight does not apply to it.
             sample_weight: (m,), 0 or more: L of a minibatch is the weighted mean of its examples.
-            class_weight: a weight for each class, as list or mapping, or "balanced".
+            class_weight: a weight for each class, as list or mapping, or "balanced".  With label
+                smoothing they weight the smoothed targets, as in torch, and labels become rows.
             early_stopping: the patience in epochs, or an `EarlyStopping`.
             callbacks: hooks, called in this order; see `gpumlp.callbacks`.
             metric: the metric of the validation data: "auto" (accuracy for classes, else R²),

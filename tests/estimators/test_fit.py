@@ -8,11 +8,12 @@ import signal
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, r2_score
+from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 
 import gpumlp
 from gpumlp.estimators import MLPClassifier, MLPRegressor
@@ -183,6 +184,82 @@ def test_invalid_parameters_change_nothing(values, error, message):
     np.testing.assert_array_equal(e.predict(X), before)
     with pytest.raises(ValueError, match="not fitted yet"):
         MLPRegressor().coefs_ = []
+
+
+@pytest.mark.parametrize("loss", ["auto", "binary_cross_entropy", "negative_log_likelihood"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probabilities_of_large_logits_keep_order_and_logarithm(loss, classes):
+    settings = {**SMALL, "precision": "float32", "alpha": 0}
+    e = MLPClassifier(loss=loss, **settings).fit(X, CLASSES % classes)
+    for layer in e.net_.layers:
+        layer.W[...] *= 4
+        layer.b[...] *= 4
+    p, log_p = e.predict_proba(X), e.predict_log_proba(X)
+    assert p.dtype == log_p.dtype == np.float64
+    assert np.isfinite(log_p).all()
+    np.testing.assert_allclose(np.exp(log_p), p, rtol=1e-12)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(e.predict(X), e.classes_[p.argmax(axis=1)])
+    if e.net_.widths[-1] == 1:
+        z = e.net_.forward(X)[:, 0].astype(float)
+        assert (np.abs(z) > 17).any()
+        np.testing.assert_array_equal(np.argsort(p[:, 1]), np.argsort(z))
+        np.testing.assert_allclose(log_p[:, 0], -np.logaddexp(0, z), rtol=1e-12)
+
+
+def test_probabilities_of_several_labels_keep_their_logarithm():
+    y = np.column_stack([CLASSES == 0, X[:, 0] > 0]).astype(int)
+    e = MLPClassifier(**{**SMALL, "precision": "float32"}).fit(X, y)
+    e.net_.layers[1].W[...] *= 100
+    log_p, z = e.predict_log_proba(X), e.net_.forward(X).astype(float)
+    assert np.isfinite(log_p).all()
+    np.testing.assert_allclose(log_p, -np.logaddexp(0, -z), rtol=1e-12)
+    np.testing.assert_array_equal(e.predict(X), z > 0)
+
+
+def test_a_validation_score_sees_the_order_of_large_logits():
+    e = MLPClassifier(scoring="roc_auc", warm_start=True, early_stopping=True, **SMALL)
+    e.set_params(precision="float32", learning_rate_init=1e-30, solver="sgd", momentum=0)
+    e.fit(X, CLASSES % 2)
+    e.net_.layers[1].W[...] *= 50
+    net = e.net_
+    history = gpumlp.Trainer(net, "sgd", 1e-30).fit(
+        X, CLASSES % 2, 1, validation=(X, CLASSES % 2), metric="roc_auc"
+    )
+    assert history["val_metric"][-1] == roc_auc_score(CLASSES % 2, net.forward(X)[:, 0])
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_no_prediction_of_values_beyond_the_precision(activation):
+    far = X.copy()
+    far[3, 1] = 1e300
+    settings = {**SMALL, "precision": "float32", "activation": activation}
+    classifier = MLPClassifier(**settings).fit(X, NAMES)
+    regressor = MLPRegressor(**settings).fit(X, VALUES)
+    calls = [regressor.predict, classifier.predict, classifier.predict_proba]
+    calls += [classifier.predict_log_proba, lambda x: classifier.score(x, NAMES)]
+    for call in [*calls, lambda x: regressor.score(x, VALUES)]:
+        with pytest.raises(ValueError, match=r"X has values up to 1e\+300.*float32; rescale it"):
+            call(far)
+        with pytest.raises(ValueError, match=r"X has values up to 1e\+300.*float32; rescale it"):
+            call(sp.csr_matrix(far))
+
+
+def test_no_prediction_of_outputs_that_are_not_finite():
+    far = X.copy()
+    far[3] = 1e38
+    settings = {**SMALL, "precision": "float32"}
+    classifier = MLPClassifier(**settings).fit(X, NAMES)
+    regressor = MLPRegressor(**settings).fit(X, VALUES)
+    poisson = MLPRegressor("poisson", **settings).fit(X, np.abs(VALUES))
+    poisson.net_.layers[1].b[...] = 100
+    for e in (classifier, regressor):
+        e.net_.layers[0].W[...] *= 1e3
+    for call in (classifier.predict, classifier.predict_proba, regressor.predict):
+        with pytest.raises(ValueError, match="output for row 3 of X is .* remove rows"):
+            call(far)
+    with pytest.raises(ValueError, match="output for row 0 of X is "):
+        poisson.predict(X)  # e¹⁰⁰ is beyond float32
 
 
 # ---- weights -------------------------------------------------------------------------------------
@@ -522,17 +599,20 @@ def test_diverged_training_raises_and_leaves_no_model():
 
 
 @pytest.mark.parametrize("size", [50, 200])
-@pytest.mark.parametrize("scoring", [None, "neg_log_loss", "roc_auc_ovr"])
+@pytest.mark.parametrize(
+    ("scoring", "y"),
+    [(None, NAMES), ("neg_log_loss", NAMES), ("roc_auc_ovr", NAMES), ("f1", CLASSES == 0)],
+)  # for two classes an infinite logit is a probability of 0 or 1
 @pytest.mark.parametrize("validation", ["share", "given"])
-def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring, validation):
+def test_divergence_is_seen_before_a_scorer_reads_its_predictions(size, scoring, y, validation):
     e = MLPClassifier(
         (8,), "identity", solver="sgd", batch_size=size, learning_rate_init=1e152, scoring=scoring
     )
     e.set_params(**{**SMALL, "early_stopping": validation == "share"})
-    given = {"X_val": X, "y_val": NAMES} if validation == "given" else {}
+    given = {"X_val": X, "y_val": y} if validation == "given" else {}
     said = r"training diverged: .* in epoch [12] of 5, with learning_rate_init=1e\+152; lower it"
     with pytest.raises(FloatingPointError, match=said):
-        e.fit(X, NAMES, **given)
+        e.fit(X, y, **given)
 
 
 def test_a_score_that_is_never_a_number_is_said():

@@ -141,6 +141,29 @@ def test_cross_entropy_of_extreme_logits(dtype):
     np.testing.assert_array_equal(gh, [[0, 0, 0], [1, -1, 0], [1, 0, -1]])
 
 
+def test_log_probabilities_of_any_logits(rng):
+    z = np.array([-1e4, -800, -17, -1e-9, 0, 3, 17, 40, 1e4], np.float32)[:, None]
+    log_p = LOSSES["binary_cross_entropy"].log_probabilities(z)
+    wide = z.astype(float)
+    assert log_p.dtype == np.float64
+    np.testing.assert_allclose(log_p, -np.logaddexp(0, np.hstack([wide, -wide])), rtol=1e-15)
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1, rtol=1e-15)
+    labels = LOSSES["binary_cross_entropy"].log_probabilities(z, labels=True)
+    np.testing.assert_array_equal(labels, log_p[:, 1:])
+    rest = LOSSES["binary_cross_entropy"].log_probabilities(np.hstack([z, z - 1, -z]))
+    np.testing.assert_allclose(np.exp(rest).sum(axis=1), 1, rtol=1e-12)
+    assert np.isfinite(rest).all()
+    logits = np.array([[1e6, 1e6 - 3, -1e6], [0, -np.inf, 50]])
+    p = LOSSES["softmax_cross_entropy"].log_probabilities(logits)
+    expected = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    np.testing.assert_allclose(p, expected, rtol=1e-9)
+    p = np.array([[0.0, 1.0], [1e-9, 1.0], [0.25, 0.75]], np.float32)
+    found = LOSSES["negative_log_likelihood"].log_probabilities(p)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(np.exp(found), [[0, 1], [1e-9, 1 - 1e-9], [0.25, 0.75]], 1e-6, 1e-37)
+    assert found[0, 1] > found[1, 1]  # in float32 both are 0
+
+
 @pytest.mark.parametrize(("name", "params"), VARIANTS)
 def test_float32_stays_float32(rng, name, params):
     loss = LOSSES[name].set(**params)

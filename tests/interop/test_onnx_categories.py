@@ -84,6 +84,21 @@ def test_graph_agrees_with_preparation(more, opset, precision, rng):
         assert found["label"].tolist() == [preparation.classes[i] for i in p.argmax(axis=1)]
 
 
+def test_probabilities_of_large_logits_keep_their_order_and_nan_gets_no_label():
+    preparation = Preparation("classification", ("a",), "y", ("no", "yes"))
+    net = MLP([1, 2, 1], loss="binary_cross_entropy", backend="numpy")
+    net.layers[0].W[...], net.layers[1].W[...] = [[1], [-1]], [[1, -1]]
+    z = np.array([-30.0, -20, 0, 18, 20, 30, 1e300, np.nan])[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        each = [*outputs(export_onnx(net, preparation=preparation), {"x": z})]
+    for found in each:
+        p = found["probabilities"]
+        np.testing.assert_allclose(p[:6, 1], 1 / (1 + np.exp(-z[:6, 0])), atol=1e-15)
+        np.testing.assert_allclose(p[:6, 0], 1 / (1 + np.exp(z[:6, 0])), atol=1e-15)
+        assert len(set(p[:6, 1])) == 6
+        assert found["label"].tolist() == ["no"] * 3 + ["yes"] * 4 + [""]
+
+
 def test_network_inputs_are_in_order(rng):
     """A network that is the identity returns its inputs."""
     preparation = known(task="regression", classes=None)

@@ -224,6 +224,30 @@ def check_softmax(dtype: str, rows: int, cols: int, packed: bool, change: Any = 
     assert_close(gz, f.vjp(z64, h64, gh64), dtype, largest * h64.max(axis=1, keepdims=True))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_masked_entries(dtype: str) -> None:
+    """z = −inf gives 0, and no gradient; a row of nothing else is NaN, as is one with +inf."""
+    f, source = ACTIVATIONS["softmax"], activation_source("softmax", dtype)
+    z = data((5, 40), dtype, 5)
+    z[:, 33:] = -np.inf
+    z[2], z[3, 1], z[4, :39] = -np.inf, np.inf, -np.inf
+    b, gh = aligned(np.zeros(40), NUMPY_TYPE[dtype]), data((5, 40), dtype, 7)
+    sizes = (i64(5), i64(40), i32(0))
+    z64, h, gz = z.astype(np.float64), aligned(np.zeros_like(z)), aligned(np.zeros_like(z))
+    z64[4, 39] = z[4, 39] = 1
+    kernel("forward", source)((1, 1), (32, 8), (z, b, h, *sizes))
+    kernel("vjp", source)((1, 1), (32, 8), (gh, h, gz, *sizes))
+    with np.errstate(all="raise"):  # no warning of −inf − (−inf)
+        want = f.f(z64)
+    kept = [0, 1, 4]
+    assert_close(h[kept], want[kept], dtype, 1e-3 if dtype == "float16" else 0.1)
+    assert not h[:2, 33:].any()
+    assert not gz[:2, 33:].any()
+    assert h[4].tolist() == [0] * 39 + [1]
+    assert np.isnan(want[2:4]).any(axis=1).all()
+    assert np.isnan(h[2:4].astype(float)).any(axis=1).all()
+
+
 def test_tolerances_are_tight() -> None:
     """A result with an error of two roundings of its storage type, or NaN, does not pass."""
     for dtype, tolerance in TOLERANCE.items():
