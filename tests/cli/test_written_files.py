@@ -194,7 +194,7 @@ def test_a_late_error_leaves_the_files_of_the_run_before(flowers, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("number", "options"), zip(SIGNALS, ([], [], ["--json"]), strict=True), ids=str
+    ("number", "options"), [(SIGNALS[0], []), (SIGNALS[1], []), (SIGNALS[2], ["--json"])], ids=str
 )
 def test_a_signal_ends_a_training_with_all_its_files(
     flowers, tmp_path, monkeypatch, number, options
