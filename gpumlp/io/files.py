@@ -33,6 +33,7 @@ except ImportError:  # Windows
 
 PathLike = str | os.PathLike[str]
 WAIT = 1.0  # seconds for other writers of a folder, whose renames take milliseconds
+LONGEST = 240  # bytes; file systems allow 255
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # a file that can be written, but not replaced: in a folder that is read-only, or where files of
 # others stay, such as /tmp; mounted by itself, as in a container
@@ -120,9 +121,10 @@ def check_place(path: PathLike) -> None:
     if target.is_symlink():
         raise OSError(f"cannot write {path}: it is a link that leads to itself; remove the link")
     if not target.parent.is_dir():
-        where = f"cannot write {path}: "
-        where += f"it is a link to {target}, but " if path.is_symlink() else ""
-        raise FileNotFoundError(f"{where}the folder {target.parent} does not exist")
+        link = f"it is a link to {target}, but " if path.is_symlink() else ""
+        raise FileNotFoundError(
+            f"cannot write {path}: {link}the folder {target.parent} does not exist"
+        )
     if target.exists():
         if not os.access(target, os.W_OK):
             raise PermissionError(
@@ -152,7 +154,7 @@ class _Pending:
         self.temporary: Path | None = None
         exists = self.target.exists()
         if exists and not self.target.is_file():
-            self.file = _unnamed()
+            self.file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  (see `discard`)
             return
         _remove_orphans(self.target)
         try:
@@ -162,7 +164,7 @@ class _Pending:
             if error.errno not in NOT_REPLACED or not exists:
                 error.filename = os.fspath(path)
                 raise
-            self.file = _unnamed()
+            self.file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115
 
     def complete(self) -> None:
         """Bring all that was written to the disk."""
@@ -199,14 +201,15 @@ class _Pending:
                 self.temporary.unlink()
 
 
-def _unnamed() -> BinaryIO:
-    return cast("BinaryIO", tempfile.TemporaryFile())  # its user closes it
+def _stem(target: Path) -> str:
+    """The name of the target, cut where the names of temporary files would be too long."""
+    return os.fsdecode(os.fsencode(target.name)[:LONGEST])
 
 
 def _temporary(target: Path, mode: int) -> tuple[Path, BinaryIO]:
     """A new file beside the target, with the lock that keeps it from being removed."""
     while True:
-        path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+        path = target.with_name(f"{_stem(target)}.{secrets.token_hex(4)}.tmp")
         file = open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
@@ -220,7 +223,7 @@ def _remove_orphans(target: Path) -> None:
     """Remove the temporary files of dead writers of this target: those that nobody has locked."""
     if fcntl is None:
         return
-    for orphan in target.parent.glob(f"{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"):
+    for orphan in target.parent.glob(f"{glob.escape(_stem(target))}.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError):  # it is locked, or gone, or another user's
             handle = os.open(orphan, os.O_RDWR | os.O_NOFOLLOW)
             try:
@@ -234,13 +237,12 @@ def _keep_owner_and_mode(file: Path, old: os.stat_result) -> None:
     """Give the file the mode, owner and group of an old one, as far as the system allows."""
     mode, new = stat.S_IMODE(old.st_mode) & 0o777, file.stat()
     if hasattr(os, "chown") and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-        try:
-            os.chown(file, old.st_uid, old.st_gid)
-        except OSError:
-            try:
-                os.chown(file, -1, old.st_gid)
-            except OSError:  # what the group was allowed is not for another group
-                mode = mode & ~0o070 | (mode & 0o007) << 3
+        for user in (old.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.chown(file, user, old.st_gid)
+                break
+        else:  # what the group was allowed is not for another group
+            mode = mode & ~0o070 | (mode & 0o007) << 3
     with contextlib.suppress(OSError):  # a file system without modes
         file.chmod(mode)
 
@@ -248,8 +250,7 @@ def _keep_owner_and_mode(file: Path, old: os.stat_result) -> None:
 def _overwrite(source: BinaryIO, target: Path) -> None:
     """Copy a complete file into the target itself."""
     regular = target.is_file()
-    source.seek(0, os.SEEK_END)
-    size = source.tell()
+    size = source.seek(0, os.SEEK_END)
     source.seek(0)
     with target.open("r+b" if regular else "wb") as file:
         if regular and size and hasattr(os, "posix_fallocate"):

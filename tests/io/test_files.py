@@ -92,6 +92,12 @@ def test_without_locks_nothing_is_removed(path, monkeypatch):
     assert names(path.parent) == sorted([path.name, orphan.name])
 
 
+def test_a_long_name_is_written(tmp_path):
+    for name in ("x" * 255, "é" * 127):
+        atomic_write(tmp_path / name, b"new")
+    assert names(tmp_path) == ["x" * 255, "é" * 127]
+
+
 # ---- links, modes and places ---------------------------------------------------------------------
 
 
@@ -195,6 +201,22 @@ def test_a_file_that_cannot_be_replaced_is_written_in_place(path, monkeypatch, s
     atomic_write(path, b"new")
     assert (path.read_bytes(), path.stat().st_ino) == (b"new", inode)
     assert names(path.parent) == [path.name]
+
+
+def test_a_full_disk_leaves_a_file_that_is_written_in_place(path, monkeypatch):
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def read_only(*_):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files, "_temporary", read_only)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        atomic_write(path, b"newer")
+    assert path.read_bytes() == b"old"
 
 
 def test_a_pipe_stays_a_pipe(path):
