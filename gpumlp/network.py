@@ -17,10 +17,10 @@ from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
 from gpumlp.io.types import Array, HostArray
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
+from gpumlp.weights import ClassWeight, weighted_targets
 from gpumlp.workspace import ForwardPass, Workspace
 
 CHUNK = 4096  # rows that predict and cost compute at a time, so that their memory is bounded
-ClassWeight = checks.ClassWeight
 
 
 class MLP:
@@ -158,7 +158,7 @@ class MLP:
         backend, loss, ends = self.backend, self.loss, (self.widths[0], self.widths[-1])
         backend.synchronize()
         x, y, weight = checks.supervised(backend, loss, ends, x, y, own, by_class)
-        y = checks.weighted_targets(backend, loss, y, ends[1], by_class)
+        y = weighted_targets(backend, loss, y, ends[1], by_class)
         return x, y, None if weight is None else weight / weight.sum()
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------

@@ -21,7 +21,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp.backends.numpy", "gpumlp.backends.cuda"],
     ["gpumlp.backends"],
     ["gpumlp.arrays"],
-    ["gpumlp.checks"],
+    ["gpumlp.checks", "gpumlp.weights"],
     ["gpumlp.backprop"],
     ["gpumlp.parameters"],
     ["gpumlp.workspace"],

@@ -100,7 +100,8 @@ def outputs(net: MLP, preparation: Preparation, x: HostArray) -> HostArray:
     """Probabilities (m, classes) or values (m, k), float64, for the network's inputs x (m, n_0)."""
     if preparation.classes is None:
         return preparation.outputs(net.predict(x))
-    return np.exp(net.loss.log_probabilities(net.forward(x)))
+    p: HostArray = np.exp(net.loss.log_probabilities(net.forward(x)))
+    return p
 
 
 def check_outputs(p: HostArray, start: int) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem, TargetColumn
+from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import delimiter
 from gpumlp.data.dataset import huge_numbers, listed
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import as_argument
 from gpumlp.data.numbers import PLAIN, format_of
+from gpumlp.data.target_column import TargetColumn
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
 LISTED = 8  # the most texts that a line of pandas lists; it converts more without a list

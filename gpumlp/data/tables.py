@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.data.arrow import is_text
-from gpumlp.data.columns import IDENTIFIER, Column, Format, TargetColumn
+from gpumlp.data.columns import IDENTIFIER, Column, Format
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.dates import DateFormat
@@ -20,6 +20,7 @@ from gpumlp.data.names import chosen_names, find_name, quoted
 from gpumlp.data.numbers import PLAIN
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
+from gpumlp.data.target_column import TargetColumn
 from gpumlp.errors import needs
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray

@@ -288,7 +288,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the network's predictions of X, (m, n_L), on the host, which are finite."""
         y_hat, link = self._outputs(X), self.net_.loss.link
         with np.errstate(over="ignore"):
-            p = link.f(y_hat, **link.params)
+            p: HostArray = link.f(y_hat, **link.params)
         inputs.check_outputs(p)
         return p
 

@@ -15,7 +15,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from gpumlp import checks
 from gpumlp.arrays import as_kind_of
 from gpumlp.estimators import inputs
 from gpumlp.estimators.base import BaseMLP
@@ -24,6 +23,7 @@ from gpumlp.estimators.settings import has_partial_fit
 from gpumlp.functions import LOSSES, Activation, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.io.types import HostArray
+from gpumlp.weights import positive_weights
 
 
 @dataclass(eq=False, repr=False)
@@ -218,7 +218,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                     f" {', '.join(map(repr, known))}: correct it, or give each of them a weight"
                 )
             weights = [by_class.get(c, 1.0) for c in known]
-            return checks.positive_weights(weights, len(known), "class_weight", "class")
+            return positive_weights(weights, len(known), "class_weight", "class")
         if not isinstance(by_class, str) or by_class != "balanced":
             raise ValueError(
                 f'class_weight must be "balanced" or a dict by class, got {by_class!r}'
@@ -231,11 +231,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         codes = np.searchsorted(self.classes_, data.y)
         count = np.bincount(codes, data.weights, minlength=len(known))
         even = count.sum() / len(known)
-        return np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
+        balanced: HostArray = np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
+        return balanced
 
     def _predicted(self, X: Any) -> HostArray:
         link = self.net_.loss.link
-        return link.f(self._outputs(X).astype(np.float64), **link.params)
+        p: HostArray = link.f(self._outputs(X).astype(np.float64), **link.params)
+        return p
 
     def _log_probabilities(self, X: Any) -> HostArray:
         log_p = self.net_.loss.log_probabilities(self._outputs(X), self._multilabel)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import check_scoring
 
-from gpumlp import checks
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import settings
 from gpumlp.estimators.inputs import FitData
@@ -22,6 +21,7 @@ from gpumlp.network import MLP
 from gpumlp.training import Callback, History, Trainer, stepping
 from gpumlp.training.lbfgs import fit_lbfgs
 from gpumlp.training.monitor import Monitor
+from gpumlp.weights import example_weights
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -52,7 +52,7 @@ def train(
     unit = settings.loss_unit(net.loss, net.widths[-1])
     by_class = e._class_weights(data, incremental)
     of_class = None if by_class is None else by_class[np.searchsorted(e.classes_, data.y)]
-    weights = checks.example_weights(len(data.y), data.weights, of_class)
+    weights = example_weights(len(data.y), data.weights, of_class)
     size = 200 if e.batch_size == "auto" else int(e.batch_size)
     rows = len(data.y) if e.solver == "lbfgs" else min(size, len(data.y))
     net.regularizer = settings.regularizer(e, rows * _mean_weight(data.weights, of_class), unit.J)
@@ -99,7 +99,7 @@ def _mean_weight(*factors: HostArray | None) -> float:
     if not known:
         return 1.0
     tops = [float(each.max()) for each in known]
-    weights = math.prod(each / top for each, top in zip(known, tops, strict=True))
+    weights: Any = math.prod(each / top for each, top in zip(known, tops, strict=True))
     top = float(weights.max())
     return max(math.prod(tops) * top, 1.0) * float((weights / top).mean())
 

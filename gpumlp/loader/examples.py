@@ -13,7 +13,8 @@ from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.mapped import map_of
 from gpumlp.io.types import Array, HostArray
-from gpumlp.network import CHUNK, MLP, ClassWeight
+from gpumlp.network import CHUNK, MLP
+from gpumlp.weights import ClassWeight, weighted_targets
 
 DATA = ("auto", "device", "stream")
 SPARE = 1 << 29  # bytes for graphs, and for memory in pieces too small to be of use
@@ -28,7 +29,7 @@ class Examples:
         y: (m, n_L) or labels (m,) in the backend, in `target`; or (m, n_L) on the host.
         weights: (m,) float64 on the host, or None if all are equal.
         target: the dtype of y for the loss: the backend's, or int32 for labels.
-        labelled: y for metrics, where `checks.weighted_targets` changed it; else None.
+        labelled: y for metrics, where `weights.weighted_targets` changed it; else None.
     """
 
     x: Array
@@ -63,7 +64,7 @@ class Examples:
             backend, net.loss, ends, x, y, sample_weight, class_weight, suffix
         )
         check_range(backend, x, f"x{suffix}")
-        given, y = y, checks.weighted_targets(backend, net.loss, y, ends[1], class_weight)
+        given, y = y, weighted_targets(backend, net.loss, y, ends[1], class_weight)
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
         stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
         x = _placed(backend, x, backend.storage, stream)

@@ -14,13 +14,14 @@ from gpumlp.errors import DivergenceError, needs
 from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
-from gpumlp.network import CHUNK, MLP, ClassWeight
+from gpumlp.network import CHUNK, MLP
 from gpumlp.parameters import Parameters
 from gpumlp.training.callbacks import call, checked, end
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
 from gpumlp.training.stepping import checked_network
+from gpumlp.weights import ClassWeight
 from gpumlp.workspace import Workspace
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's

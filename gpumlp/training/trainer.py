@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from gpumlp.io.types import Array
-from gpumlp.network import ClassWeight
 from gpumlp.training import fit, lr_range
 from gpumlp.training.advice import attempt
 from gpumlp.training.callbacks import EarlyStopping
@@ -19,6 +18,7 @@ from gpumlp.training.lr_range import LRCurve
 from gpumlp.training.memory import Memory, plan
 from gpumlp.training.metrics import Metrics
 from gpumlp.training.stepping import Stepping
+from gpumlp.weights import ClassWeight
 
 
 class Trainer(Stepping):
@@ -185,6 +185,6 @@ class Trainer(Stepping):
         weighted = sample_weight is not None or class_weight is not None
         labels = self.net.loss.target == "class" and (y is None or np.ndim(y) == 1)
         if class_weight is not None and self.net.loss.smooths and labels:
-            m = x if isinstance(x, (int, np.integer)) else len(x)  # `checks.weighted_targets`
+            m = int(x) if isinstance(x, (int, np.integer)) else len(x)  # `weights.weighted_targets`
             y = np.broadcast_to(np.zeros((), self.net.backend.dtype), (m, self.net.widths[-1]))
         return plan(self, x, y, validation, weighted, early_stopping, metric, train_metric, data)

@@ -1,0 +1,93 @@
+"""The target of a table, read in pieces: numbers of their own type, or words as in the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.data.arrow import as_text, is_numeric
+from gpumlp.data.columns import Column
+from gpumlp.data.numbers import PLAIN
+from gpumlp.io.types import HostArray
+
+MOST_LABELS = 10_000  # more different numbers are not kept as words
+
+
+class TargetColumn(Column):
+    """The column to predict. Its words are spelt as in the file.
+
+    untyped: it is text as the file has no types. It becomes float64 if it has very many different
+        values and these are numbers.
+    """
+
+    has_words = False  # whether the last piece held words, so that its numbers are positions
+
+    def __init__(self, name: str, untyped: bool = False) -> None:
+        super().__init__(name)
+        self.untyped = untyped
+        self._gone: list[HostArray] = []
+
+    @property
+    def gone(self) -> HostArray:
+        """Whether the value of each row (m,) is missing."""
+        return np.concatenate(self._gone) if self._gone else np.zeros(0, bool)
+
+    def values(self, column: Any) -> HostArray:
+        """An Arrow column as numbers (m,) of their own type, or as the positions of its words."""
+        import pyarrow as pa
+
+        self.missing += column.null_count
+        self._gone.append(column.is_null().to_numpy())
+        if pa.types.is_null(column.type):
+            return np.zeros(len(column))
+        self.has_words = not is_numeric(column.type)
+        if not self.has_words:
+            self.kinds.add("numbers")
+            y: HostArray = np.asarray(column.to_numpy())
+            return y.astype(np.float64) if y.dtype == object else y  # decimals
+        if self.untyped and (numbers := self._many_numbers(column)) is not None:
+            self.has_words = False
+            return numbers
+        try:
+            y = self._positions(as_text(column))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise TypeError(
+                f"the target {self.name!r} holds {column.type}, which cannot be labels"
+            ) from None
+        blank = np.isnan(y)
+        self._gone[-1] = blank
+        self.missing += int(blank.sum()) - column.null_count
+        return np.where(blank, 0, y).astype(np.int64)
+
+    def joined(self, pieces: list[tuple[bool, HostArray]]) -> HostArray:
+        """The values of all pieces, each with its `has_words`."""
+        if len({has_words for has_words, _ in pieces}) < 2:
+            return np.concatenate([y for _, y in pieces])
+        self.has_words = False
+        texts = [word for word in self.words if PLAIN.value(word) is None]
+        if texts:
+            raise ValueError(
+                f"the target {self.name!r} holds numbers except for some texts "
+                f"({', '.join(map(repr, texts[:8]))}); correct these texts, or drop those rows"
+            )
+        numbers = np.array([float(word) for word in self.words])
+        return np.concatenate([numbers[y] if has_words else y for has_words, y in pieces])
+
+    def _spelled(self, word: str) -> str:
+        return word.strip()
+
+    def _many_numbers(self, column: Any) -> HostArray | None:
+        """A column of text as float64, if all texts are numbers and very many are different."""
+        import pyarrow as pa
+        import pyarrow.compute as compute
+
+        known = len(self.words)
+        if max(known, compute.count_distinct(column).as_py()) <= MOST_LABELS:
+            return None
+        try:
+            numbers = compute.utf8_trim_whitespace(column).cast(pa.float64())
+        except pa.ArrowInvalid:
+            return None
+        out: HostArray = numbers.to_numpy()
+        return out
