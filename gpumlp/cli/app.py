@@ -9,6 +9,7 @@ import typer
 import gpumlp
 from gpumlp.cli.benchmark import bench
 from gpumlp.cli.command import Commands, command, show_tracebacks
+from gpumlp.cli.describe import describe
 from gpumlp.cli.evaluate import evaluate
 from gpumlp.cli.export import export
 from gpumlp.cli.find_lr import find_lr
@@ -45,5 +46,5 @@ def _start(
     show_tracebacks(debug)
 
 
-for _run in (train, find_lr, evaluate, predict, export, bench, tune, info):
+for _run in (train, find_lr, describe, evaluate, predict, export, bench, tune, info):
     app.command(_run.__name__.replace("_", "-"))(command(_run))

@@ -6,23 +6,18 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli.options import option, parse_groups, parse_widths, switch
+from gpumlp.cli.data_options import DataOptions, load, print_reading
+from gpumlp.cli.options import option, parse_groups, parse_widths
 from gpumlp.cli.output import describe
-from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch, check_impute
-from gpumlp.data.dataset import listed
-from gpumlp.data.dates import ORDERS
-from gpumlp.data.names import quoted
-from gpumlp.data.numbers import PLAIN
-from gpumlp.data.spelling import NUMBER
+from gpumlp.data import Dataset, Preparation, Scratch, check_impute
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
@@ -30,54 +25,16 @@ from gpumlp.training import Trainer
 from gpumlp.training.groups import NAMES as GROUPS
 
 SMOOTHING = 0.1  # on mnist5k this saves one error in a hundred (mean over five seeds)
-MANY_CLASSES = 100  # whole numbers with fewer distinct values may be meant as classes
 DECAYING = [name for name, entry in OPTIMIZERS.items() if "weight_decay" in entry.params]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(DataOptions):
     """The options of the data, the network and the training step.
 
     A field with the name of an argument of `Trainer` is passed to it, also one of a subclass.
     """
 
-    data: str = shared.data("mnist5k")
-    target: str | None = shared.target()
-    task: str | None = option(None, "NAME", "Task: {names}.  [default: the target decides]", TASKS)
-    categorical: list[str] | None = option(
-        None, "COLUMNS",
-        "Columns to treat as categories: columns of numbers, or of text with very many different "
-        f"values.  All other columns of text are categories anyway.  {shared.COLUMNS}",
-    )  # fmt: skip
-    drop: list[str] | None = option(
-        None, "COLUMNS", f"Columns to leave out.  {shared.COLUMNS}"
-    )  # fmt: skip
-    keep: list[str] | None = option(
-        None, "COLUMNS",
-        "Columns to keep although they look like row numbers or identifiers, which are left out "
-        f"otherwise.  {shared.COLUMNS}",
-    )  # fmt: skip
-    drop_missing_target: bool = switch(
-        "--drop-missing-target", "Leave out the rows without a target."
-    )
-    date_order: str | None = option(
-        None, "NAME",
-        "Order of day, month and year in dates such as 03/04/2020: {names}.  [default: the dates "
-        "decide]", ORDERS,
-    )  # fmt: skip
-    max_categories: int = option(
-        100, "N",
-        "Number of categories of a column that get an input each.  The rarest categories share "
-        "one input.", min=1,
-    )  # fmt: skip
-    min_frequency: int = option(
-        5, "N", "Number of examples that a category needs to get its own input.", min=1
-    )
-    impute: str = option(
-        "mean", "NAME",
-        "Replacement of missing numbers: {names}.  An additional input marks them.",
-        IMPUTE,
-    )  # fmt: skip
     standardize: bool | None = option(
         None, None,
         "Scale each feature to mean 0 and standard deviation 1.  Numeric targets are always "
@@ -192,27 +149,7 @@ class Built:
             train, validation = len(self.train), len(self.validation or ())
             parts = f"{train:,} for training, {validation:,} for validation"
             typer.echo(f"{self.dataset!r}; {parts}\n{self.net!r}")
-        if self.decision:
-            typer.echo(self.decision, err=True)
-        known = self.preparation
-        left_out = [f"{name} ({why})" for name, why in self.dataset.left_out.items() if why]
-        if left_out:
-            typer.echo(f"columns left out; --keep keeps them: {listed(left_out)}", err=True)
-        written = [f"{name} ({form})" for name, form in known.formats.items() if form != PLAIN]
-        if written:
-            typer.echo(f"columns whose values are written so: {listed(written)}", err=True)
-        dates = [f"{name} ({', '.join(['day', *parts])})" for name, parts in known.dates.items()]
-        if dates:
-            typer.echo(f"columns of dates, and their inputs: {listed(dates)}", err=True)
-        categories = [
-            f"{quoted(name)} ({len(own)}{' and others' * (name in known.others)})"
-            for name, own in known.categories.items()
-        ]
-        if categories:
-            typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
-        if known.holes:
-            columns = listed(map(quoted, known.holes))
-            typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)
+        print_reading(self.dataset, self.preparation, self.decision)
 
 
 def build(options: TrainingOptions, out: Path) -> Built:
@@ -233,15 +170,7 @@ def build(options: TrainingOptions, out: Path) -> Built:
 
     nearest = next(each for each in (out, *out.absolute().parents) if each.is_dir())
     scratch = Scratch(options.scratch or nearest, options.stream)
-    dataset = datasets.load(
-        options.data, options.target, options.task,
-        categorical=options.categorical or (), drop=options.drop or (), keep=options.keep or (),
-        drop_missing_target=options.drop_missing_target, date_order=options.date_order,
-        scratch=scratch,
-    )  # fmt: skip
-    decision = ""
-    if options.task is None and options.data not in datasets.EMBEDDED:
-        dataset, decision = _decided(dataset, options.loss)
+    dataset, decision = load(options, scratch, options.loss)
     train, validation = datasets.split(dataset, options.validation, options.seed)
     loss = _loss(dataset, options.loss, options.label_smoothing)
     preparation = Preparation.of(
@@ -257,24 +186,6 @@ def build(options: TrainingOptions, out: Path) -> Built:
     )  # fmt: skip
     trainer = Trainer(net, **trainer_settings)
     return Built(dataset, train, validation, preparation, net, trainer, scratch, decision)
-
-
-def _decided(dataset: Dataset, loss: str | None) -> tuple[Dataset, str]:
-    """The data, and what its target's whole numbers are taken for; a loss of quantities decides."""
-    classes, y = dataset.classes, dataset.y
-    if classes is not None and all(map(NUMBER.fullmatch, classes)):
-        if loss is not None and LOSSES[loss].target in ("real", "count"):
-            y = np.array([*map(float, classes)])[y]
-            return replace(dataset, task="regression", y=y, classes=None), ""
-        count, taken, task, other = len(classes), "classes", "regression", "quantities"
-    elif classes is None and y.ndim == 1 and not loss and bool((y == np.floor(y)).all()):
-        count, taken, task, other = len(np.unique(y)), "quantities", "classification", "classes"
-    else:
-        return dataset, ""
-    if count > MANY_CLASSES:
-        return dataset, ""
-    numbers = f"the target's {count} whole numbers are taken as {taken}"
-    return dataset, f"{numbers}; --task {task} takes them as {other}"
 
 
 def _trainer_settings(options: TrainingOptions) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gpumlp.data import Preparation, load, pieces
-from gpumlp.data.columns import MOST_LABELS
 from gpumlp.data.spelling import Known, meaning, plain, spellings
+from gpumlp.data.target_column import MOST_LABELS
 from tests.support.data_cases import X, table, write_csv
 
 M = len(X)
@@ -139,7 +139,7 @@ class TestManyDifferentNumbers:
     """They are read as numbers, from the block on in which there are too many to be labels."""
 
     def read(self, tmp_path, monkeypatch, y):
-        monkeypatch.setattr("gpumlp.data.columns.MOST_LABELS", 20)
+        monkeypatch.setattr("gpumlp.data.target_column.MOST_LABELS", 20)
         monkeypatch.setattr("gpumlp.data.csv_files.BLOCK", 1 << 9)
         return load(write_csv(tmp_path / "t.csv", table(y=y)), "y")
 

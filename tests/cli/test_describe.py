@@ -1,0 +1,104 @@
+"""`gpumlp describe`, and what `gpumlp train` says about the columns that it read."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from gpumlp.data import Preparation
+from tests.support.cli_cases import SMALL, run
+
+pandas = pytest.importorskip("pandas")
+M = 200
+
+
+@pytest.fixture
+def frame():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=M)
+    return pandas.DataFrame({
+        "id": range(M), "a": rng.normal(size=M), "leak": np.where(a > 0, 7, 3),
+        "price": [f"${v:,.2f}" for v in rng.uniform(1, 9999, M)],
+        "sold": pandas.date_range("2023-01-01", periods=M).strftime("%d.%m.%Y"),
+        "kind": np.where(np.arange(M) % 9 == 0, None, rng.choice(["x", "y"], M)),
+        "c, d": 1, "name": [f"n {i}" for i in range(M)], "y": np.where(a > 0, "yes", "no"),
+    })  # fmt: skip
+
+
+@pytest.fixture
+def path(frame, tmp_path):
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    return tmp_path / "t.csv"
+
+
+def rows(*arguments):
+    found = json.loads(run("describe", *arguments, "--json").stdout)
+    return found, {row["name"]: row for row in found["columns"]}
+
+
+def test_columns(path):
+    found, by_name = rows(path, "--target", "y")
+    assert {name: row["becomes"] for name, row in by_name.items()} == {
+        "a": "number", "leak": "number", "price": "number, written as $1,234.5",
+        "sold": "date: day, month, weekday, written as 31.12.2024", "kind": "2 categories",
+        "c, d": "nothing: it is always 1", "id": "left out: row numbers",
+        "name": "left out: a different word in each row",
+    }  # fmt: skip
+    assert by_name["kind"]["missing"] == 23
+    assert [name for name, row in by_name.items() if row["leak"]] == ["leak"]
+    assert (found["examples"], found["inputs"], found["by_row_order"]) == (M, 14, False)
+    printed = run("describe", path, "--target", "y").stdout.splitlines()
+    assert printed[0].endswith("2 classes, 14 inputs")
+    [line] = [line for line in printed if "leak " in line]
+    assert line.split()[1:] == ["number", "predicts", "the", "target", "alone:", "a", "leak?"]
+    assert any(line.startswith('"c, d" ') for line in printed)
+
+
+def test_options_are_those_of_train(path):
+    _, by_name = rows(path, "--target", "y", "--drop", "leak,price", "--keep", "id")
+    assert by_name["id"]["becomes"] == "number"
+    assert by_name["leak"]["becomes"] == "left out: --drop"
+
+
+@pytest.mark.parametrize("target", ["y", "a"])
+def test_order_of_the_rows_that_tells_the_target(frame, tmp_path, target):
+    path = tmp_path / "t.csv"
+    frame.sort_values(target, kind="stable").to_csv(path, index=False)
+    assert rows(path, "--target", target)[0]["by_row_order"]
+    assert (
+        "the order of the rows tells the target" in run("describe", path, "--target", target).stdout
+    )
+
+
+def test_small_table_and_embedded_data(frame, tmp_path):
+    frame[:20].to_csv(tmp_path / "t.csv", index=False)
+    _, by_name = rows(tmp_path / "t.csv", "--target", "y")
+    assert not any(row["leak"] for row in by_name.values())
+    assert rows("breast_cancer")[0]["inputs"] == 30
+
+
+def test_train_says_how_the_columns_were_read(path, tmp_path):
+    arguments = ("--target", "y", "--drop", "leak", "--out", tmp_path / "m", *SMALL)
+    said = run("train", path, *arguments).stderr
+    for line in (
+        "columns left out; --keep keeps them: id (row numbers), name (a different word in each "
+        "row)",
+        "columns whose values are written so: price ($1,234.5), sold (31.12.2024)",
+        "columns of dates, and their inputs: sold (day, month, weekday)",
+    ):
+        assert f"{line}\n" in said
+    known = Preparation.load(tmp_path / "m" / "model.safetensors")
+    assert known.features == ("a", "price", "sold", "kind", "c, d")
+
+
+def test_value_of_a_constant_column_that_changes(frame, path, tmp_path):
+    run("train", path, "--target", "y", "--out", tmp_path / "m", *SMALL)
+    found = []
+    for value in (1, 1000):
+        frame.assign(**{"c, d": value}).to_csv(path, index=False)
+        done = run("predict", tmp_path / "m" / "model.safetensors", path)
+        found.append(done.stdout)
+        assert ('"c, d" (200)' in done.stderr) == (value == 1000)
+    assert found[0] == found[1]
