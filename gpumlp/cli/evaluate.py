@@ -138,12 +138,6 @@ class Picture:
         if self._path is None:
             return
         y, p = map(np.concatenate, zip(*self._parts, strict=True))
-        count = int((~np.isfinite(p)).any(axis=-1).sum())
-        if count:
-            raise ValueError(
-                f"--plot: {count} of {len(p)} predictions are not finite and cannot be drawn; "
-                "leave out --plot, or look for inputs far from those of the training data"
-            )
         last = self._last
         if last.classes:
             figure = confusion_figure(y, p, last.classes, last.name)
