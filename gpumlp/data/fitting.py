@@ -38,8 +38,8 @@ class Statistics(NamedTuple):
     category_counts: Mapping[str, HostArray]
 
     def constant(self, names: Sequence[str], numeric: HostArray) -> dict[str, float]:
-        """The columns of numbers that have one value, and none that is missing, and the value."""
-        still = numeric & (self.low == self.high) & (self.missing == 0)
+        """The columns of numbers whose values are all equal, and the value."""
+        still = numeric & (self.low == self.high)
         return {names[j]: float(self.low[j]) for j in np.flatnonzero(still).tolist()}
 
     def moments(self, names: Sequence[str]) -> tuple[Numbers, Numbers]:
