@@ -235,12 +235,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return balanced
 
     def _predicted(self, X: Any) -> HostArray:
+        y_hat = self._outputs(X).astype(np.float64)
         link = self.net_.loss.link
-        p: HostArray = link.f(self._outputs(X).astype(np.float64), **link.params)
+        p: HostArray = link.f(y_hat, **link.params)
         return p
 
     def _log_probabilities(self, X: Any) -> HostArray:
-        log_p = self.net_.loss.log_probabilities(self._outputs(X), self._multilabel)
+        y_hat = self._outputs(X)
+        log_p = self.net_.loss.log_probabilities(y_hat, self._multilabel)
         one = len(self.classes_) == 1 and not self._multilabel
         return np.zeros_like(log_p[:, :1]) if one else log_p
 

@@ -15,7 +15,7 @@ from tests.support.data_cases import COLOURS, X, table, write_csv
 
 FAST = ["--hidden", "none", "--epochs", "1", "--backend", "numpy", "--quiet"]
 CODES = np.arange(len(X)) % 3
-WORDS = [f"name {i}" for i in range(len(X))]
+WORDS = [f"name {i % 50}" for i in range(len(X))]
 RARE = ["odd", *COLOURS[1:]]
 
 

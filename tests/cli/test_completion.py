@@ -28,7 +28,20 @@ def offered(words):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", ["train", "find-lr", "evaluate", "predict", "export", "bench", "tune", "info"]),
+        (
+            "",
+            [
+                "train",
+                "find-lr",
+                "describe",
+                "evaluate",
+                "predict",
+                "export",
+                "bench",
+                "tune",
+                "info",
+            ],
+        ),
         ("ev", ["evaluate"]),
         ("train --activation ge", ["gelu", "gelu_erf"]),
         ("train --activation ", list(gpumlp.ACTIVATIONS)),

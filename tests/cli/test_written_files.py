@@ -244,6 +244,8 @@ def test_a_signal_ends_every_command_with_one_line(
         for _ in range(1 if number == signal.SIGINT else 2):
             signal.raise_signal(number)
 
+    for each in (signal.SIGTERM, signal.SIGHUP):  # as at the start of a process
+        signal.signal(each, signal.SIG_DFL)
     for name in ("load", "pieces"):
         monkeypatch.setattr(f"gpumlp.data.{name}", signalled)
     of_models = {

@@ -54,6 +54,11 @@ WRONG = {  # of the commands that have no table of wrong uses of their own
         (["--rounds", "1"], "--rounds"),
         (["--save", "{folder}/no/f.json"], "folder"),
     ],
+    "describe": [
+        (["{folder}/no.csv", "--target", "y"], "there is no file"),
+        (["digits", "--drop", "a"], "digits has no columns with names; leave out --drop"),
+        (["digits", "--date-order", "american"], "american"),
+    ],
     "info": [
         (["everything"], "everything"),
         (["--jsno"], "No such option: --jsno"),
@@ -106,7 +111,16 @@ def test_odd_arguments_show_no_traceback(flowers, model, tmp_path):
     ]
     rng = np.random.default_rng(5)
     many = [list(some) for n in (1, 2, 3) for some in itertools.permutations(words, n)]
-    for command in ("train", "evaluate", "predict", "export", "find-lr", "tune", "info"):
+    for command in (
+        "train",
+        "evaluate",
+        "predict",
+        "export",
+        "find-lr",
+        "describe",
+        "tune",
+        "info",
+    ):
         for choice in rng.choice(len(many), 12, replace=False):
             arguments = [command, *many[choice]]
             if command == "train":

@@ -41,12 +41,12 @@ ONLY = {
 # After a change of those files, copy the numbers that the failing comparison shows.
 PASSED = {
     "address,undefined": {
-        "test_activation": 168, "test_loss": 319, "test_theta": 153,
+        "test_activation": 171, "test_loss": 319, "test_theta": 153,
         "test_gather": 97, "test_cast": 192, "test_empty": 269,
         "test_networks": 13,
     },
     "thread": {
-        "test_activation": 3, "test_loss": 4, "test_theta": 6,
+        "test_activation": 4, "test_loss": 4, "test_theta": 6,
         "test_gather": 3, "test_empty": 12,
     },
 }  # fmt: skip
