@@ -53,6 +53,7 @@ class Column:
             texts.
         date: whether a model takes dates here; None if there is no model.
         order: how ambiguous dates are read, one of `dates.ORDERS`.
+        kept: the user wants the column, also if nearly all of its words are different.
 
     Attributes:
         words: the different words and their positions, in order of appearance.
@@ -69,8 +70,9 @@ class Column:
     def __init__(
         self, name: str, declared: bool = False, known: Sequence[str] | None = None,
         format: Format | None = None, date: bool | None = None, order: str | None = None,
+        kept: bool = False,
     ) -> None:  # fmt: skip
-        self._date, self._order = date, order
+        self._date, self._order, self._kept = date, order, kept
         self.name, self.declared, self._known = name, declared or known is not None, known
         self.format = format
         self.words = {word: i for i, word in enumerate(known or ())}
@@ -146,7 +148,7 @@ class Column:
         if self._known is not None or not self.words:
             return None
         counts = self._frequencies()
-        if self.declared:
+        if self.declared or (self._kept and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         if (found := format_of(counts)) is not None and not _codes(found[0], counts):
             return Problem("gaps", found[1], found[0])

@@ -198,7 +198,7 @@ class Table:
             Column(
                 name, name in declared, self._known.get(name), self.formats.get(name, plain),
                 None if like is None or name in self._known else name in like.dates,
-                self._choice.date_order,
+                self._choice.date_order, name in self._choice.keep,
             )
             for name in self._features
         ]  # fmt: skip

@@ -42,6 +42,10 @@ def test_reason(why: str, tmp_path: Any) -> None:
     found = data.load(path, "y")
     assert (found.features, found.left_out) == (NAMES, {"d": why})
     assert data.load(path, "y", drop=["d"]).left_out == {"d": ""}
+    kept = data.load(path, "y", keep=["d"])
+    assert kept.features == (*NAMES, "d")
+    assert len(kept.categories.get("d", ())) in (0, 60)
+    data.Preparation.of(kept, x=True, y=False)
 
 
 @pytest.mark.parametrize("name", ["id", "ID", "user_id", "passengerId", "Order ID", "uuid"])
