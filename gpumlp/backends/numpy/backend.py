@@ -120,10 +120,12 @@ class NumpyBackend(Backend):
 
         def block(rows: slice) -> tuple[float, Array]:
             t = _targets(y[rows], h)
-            value = _weighted_sum(weights[rows], loss.examples(h[rows], t))
+            w = weights[rows]
+            value = _weighted_sum(w, loss.examples(h[rows], t))
             gradient = loss.gradient(h[rows], t, **loss.params)
-            np.multiply(gradient, (weights[rows] * scale)[:, None], out=gh[rows])
-            gh[rows][weights[rows] == 0] = 0  # an example of weight 0 does not count, even if NaN
+            np.multiply(gradient, (w * scale)[:, None], out=gh[rows])
+            if not w.all():
+                gh[rows][w == 0] = 0  # an example of weight 0 does not count, even if it is NaN
             return value, _through_activation(f, z, h, gh, gz, rows)
 
         values, sums = zip(*self._threads.over_rows(block, h), strict=True)
@@ -246,7 +248,7 @@ def _targets(y: Array, y_hat: Array) -> Array:
 
 def _weighted_sum(weights: Array, values: Array) -> float:
     """Σ weights · values (m,); values of weight 0 do not count, even if they are NaN."""
-    return float(np.dot(weights, np.where(weights == 0, 0, values)))
+    return float(np.dot(weights, values if weights.all() else np.where(weights == 0, 0, values)))
 
 
 def _through_activation(
