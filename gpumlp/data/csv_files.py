@@ -65,13 +65,18 @@ class CsvFile:
 
     def _row_end(self, data: bytes) -> int:
         """The position after the last row of `data`; 0 if no row ends there."""
-        mark = self._delimiter.encode()
         last = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1))
         if b'"' not in data or last < 0:
             return last + 1
-        opening = data.startswith(b'"') + sum(data.count(c + b'"') for c in (mark, b"\n", b"\r"))
-        closing = data.endswith(b'"') + sum(data.count(b'"' + c) for c in (mark, b"\n", b"\r"))
-        regular = data.count(b'"') == opening + closing  # all of them open or close a field
+        ends = self._delimiter.encode(), b"\n", b"\r"
+        opening = data.startswith(b'"') + sum(data.count(end + b'"') for end in ends)
+        if not opening:  # a mark within a field is a character
+            return last + 1
+        closing = data.endswith(b'"') + sum(data.count(b'"' + end) for end in ends)
+        empty = sum(data.count(a + b'""' + b) for a in ends for b in ends)
+        doubled = data.count(b'""') - empty  # a mark within quotes
+        # whether all marks open or close a field, or are doubled
+        regular = data.count(b'"') == opening + closing + 2 * doubled
         if regular and data.count(b'"', 0, last) % 2 == 0:
             return last + 1
         match = self._rows.match(data)  # this needs ten times as long
