@@ -20,11 +20,6 @@ MOST_WORDS = 100_000  # the longest list of different words in a column
 
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
 Format = NumberFormat | DateFormat
-# names of columns that writers add: pandas' and R's row numbers, and identifiers
-ROW_NAMES = (
-    r"unnamed: \d+|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id|num(ber)?))?|nr|no"
-)
-IDENTIFIER = rf"(?i:{ROW_NAMES}|(.*[\W_])?(id|uuid|guid|key))|.*[a-z]I[Dd]"
 
 
 class Problem(NamedTuple):

@@ -198,8 +198,8 @@ def _with_target(name: str, raw: Raw) -> Raw:
     there: HostArray = np.ones(len(raw.y), bool)
     if raw.unlabelled is not None:
         there = np.asarray(~raw.unlabelled)
-    elif raw.y.dtype.kind == "f":
-        there = np.asarray(np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1))
+    if raw.y.dtype.kind == "f":  # NaN is not null in a .parquet file
+        there = there & np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
     rows = np.flatnonzero(there)
     if not len(rows):
         raise ValueError(f"{name}: no row has a target")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -11,22 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.data.arrow import is_text
-from gpumlp.data.columns import IDENTIFIER, Column, Format
+from gpumlp.data.columns import Column, Format
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
+from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.names import chosen_names, find_name, quoted
 from gpumlp.data.numbers import PLAIN
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.data.target_column import TargetColumn
 from gpumlp.errors import needs
-from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
 PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
-FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
 
 
@@ -258,23 +256,6 @@ class ParquetFile:
     def rows(self, first: int) -> int:
         """The number of rows."""
         return int(self._file.metadata.num_rows)
-
-
-def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
-    """Why column j of x is no feature: it has no values, or names the rows; "" if it is one."""
-    if column.empty:
-        return "no values"
-    if index:
-        return "pandas' index"
-    if column.counting and column.total >= FEWEST_ROWS:
-        return "row numbers"
-    if column.identifies:
-        return "a different word in each row"
-    if column.whole and re.fullmatch(IDENTIFIER, column.name):
-        values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
-        if len(np.unique(values)) == len(values):
-            return "a different number in each row"
-    return ""
 
 
 def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:

@@ -125,10 +125,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _assign(self, name: str, values: Sequence[Any]) -> list[HostArray]:
         """Write the weights or biases of all layers to the network, or none on an error."""
         check_is_fitted(self, "net_")
-        arrays = parameters.checked(values, getattr(self, name), name)
-        kind = "weight" if name == "coefs_" else "bias"
-        new = {f"{2 * i}.{kind}": a.T for i, a in enumerate(arrays)}
-        self.net_.assign(self.net_.tensors() | new)
+        parameters.assign(self.net_, values, getattr(self, name), name)
         return list(getattr(self, name))
 
     def __getstate__(self) -> dict[str, Any]:

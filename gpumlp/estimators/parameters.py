@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.arrays import real_host_array
 from gpumlp.io.types import HostArray
+from gpumlp.network import MLP
 
 Assign = Callable[[Sequence[Any]], list[HostArray]]
 
@@ -87,3 +88,10 @@ def _read_only(a: HostArray) -> HostArray:
     copied = np.array(a).view(ReadOnlyCopy)
     copied.flags.writeable = False
     return copied
+
+
+def assign(net: MLP, values: Sequence[Any], current: list[HostArray], name: str) -> None:
+    """Write `values` to the network in place of `current`, its `coefs_` or `intercepts_`."""
+    kind = "weight" if name == "coefs_" else "bias"
+    new = {f"{2 * i}.{kind}": a.T for i, a in enumerate(checked(values, current, name))}
+    net.assign(net.tensors() | new)

@@ -187,10 +187,13 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
 
 
 def check_is_no_data(path: Any, *data: Any) -> None:
-    """Raise ValueError if the path of a checkpoint is a file that one of these arrays maps."""
+    """Raise ValueError if the path of a checkpoint is a file that the data maps.
+
+    data: arrays, and tuples of arrays.
+    """
     if path is None or not Path(path).exists():
         return
-    for a in data:
+    for a in (a for part in data for a in (part if isinstance(part, tuple) else (part,))):
         while isinstance(a, np.ndarray):
             file = getattr(a, "filename", None)  # of np.memmap
             if file is not None and Path(path).samefile(file):

@@ -41,8 +41,7 @@ def fit(
     """
     net = trainer.net
     epochs = checks.positive_int(epochs, "epochs")
-    held_out = validation if isinstance(validation, (tuple, list)) else ()
-    files.check_is_no_data(checkpoint[0], x, y, sample_weight, *held_out)
+    files.check_is_no_data(checkpoint[0], x, y, sample_weight, validation)
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)

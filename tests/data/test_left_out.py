@@ -109,5 +109,9 @@ def test_rows_without_a_target(tmp_path: Any) -> None:
     write_csv(path, table(y=[""] * 60))
     with pytest.raises(ValueError, match="no row has a target"):
         data.load(path, "y", drop_missing_target=True)
+    nan = np.where(np.arange(60) < 20, np.nan, X[:, 0])
+    polars = pytest.importorskip("polars")  # it writes NaN as a number, not as null
+    polars.DataFrame(table(y=nan)).write_parquet(tmp_path / "t.parquet")
+    assert len(data.load(tmp_path / "t.parquet", "y", drop_missing_target=True)) == 40
     np.savez(tmp_path / "t.npz", x=X, y=np.where(np.arange(60) < 20, np.nan, X[:, 0]))
     assert len(data.load(tmp_path / "t.npz", drop_missing_target=True)) == 40
