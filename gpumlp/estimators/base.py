@@ -21,7 +21,6 @@ from gpumlp.backends import Backend
 from gpumlp.estimators import inputs, parameters, settings
 from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, train, with_callbacks
 from gpumlp.estimators.inputs import FitData
-from gpumlp.estimators.parameters import ParameterList
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import check_range
@@ -105,28 +104,20 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Assign a list, or to an entry of this one, to change the network.
         """
-        weights = [self.net_.backend.to_host(layer.W).T for layer in self.net_.layers]
-        return ParameterList(weights, lambda values: self._assign("coefs_", values))
+        return parameters.shown(self, "coefs_")
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
-        self._assign("coefs_", values)
+        parameters.assign(self, "coefs_", values)
 
     @property
     def intercepts_(self) -> list[HostArray]:
         """The biases of each layer, (n_out,): as `coefs_`."""
-        biases = [self.net_.backend.to_host(layer.b) for layer in self.net_.layers]
-        return ParameterList(biases, lambda values: self._assign("intercepts_", values))
+        return parameters.shown(self, "intercepts_")
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
-        self._assign("intercepts_", values)
-
-    def _assign(self, name: str, values: Sequence[Any]) -> list[HostArray]:
-        """Write the weights or biases of all layers to the network, or none on an error."""
-        check_is_fitted(self, "net_")
-        parameters.assign(self.net_, values, getattr(self, name), name)
-        return list(getattr(self, name))
+        parameters.assign(self, "intercepts_", values)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle, with the optimizer's state copied to the host."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.arrays import real_host_array
 from gpumlp.io.types import HostArray
-from gpumlp.network import MLP
 
 Assign = Callable[[Sequence[Any]], list[HostArray]]
 
@@ -90,8 +90,17 @@ def _read_only(a: HostArray) -> HostArray:
     return copied
 
 
-def assign(net: MLP, values: Sequence[Any], current: list[HostArray], name: str) -> None:
-    """Write `values` to the network in place of `current`, its `coefs_` or `intercepts_`."""
+def shown(e: Any, name: str) -> ParameterList:
+    """The `coefs_` or `intercepts_` of the estimator e; assigning to an entry assigns to e."""
+    host, layers = e.net_.backend.to_host, e.net_.layers
+    arrays = [host(layer.W).T if name == "coefs_" else host(layer.b) for layer in layers]
+    return ParameterList(arrays, lambda values: assign(e, name, values))
+
+
+def assign(e: Any, name: str, values: Sequence[Any]) -> list[HostArray]:
+    """Write the weights or biases of all layers to e's network, or none on an error."""
+    check_is_fitted(e, "net_")
     kind = "weight" if name == "coefs_" else "bias"
-    new = {f"{2 * i}.{kind}": a.T for i, a in enumerate(checked(values, current, name))}
-    net.assign(net.tensors() | new)
+    new = {f"{2 * i}.{kind}": a.T for i, a in enumerate(checked(values, shown(e, name), name))}
+    e.net_.assign(e.net_.tensors() | new)
+    return list(shown(e, name))

@@ -187,10 +187,7 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
 
 
 def check_is_no_data(path: Any, *data: Any) -> None:
-    """Raise ValueError if the path of a checkpoint is a file that the data maps.
-
-    data: arrays, and tuples of arrays.
-    """
+    """Raise ValueError if a checkpoint's path is a file that an array, or one in a tuple, maps."""
     if path is None or not Path(path).exists():
         return
     for a in (a for part in data for a in (part if isinstance(part, tuple) else (part,))):
