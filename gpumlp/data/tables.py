@@ -88,12 +88,11 @@ class Table:
             categorical=chosen_names(choice.categorical, others),
             drop=chosen_names(choice.drop, others), keep=chosen_names(choice.keep, others),
         )  # fmt: skip
-        for name in {*choice.categorical, *choice.drop, *choice.keep}:
+        for name in (*choice.categorical, *choice.drop, *choice.keep):
             if name not in self._place or name == target:
                 raise ValueError(unknown_name(path, "feature column", name, others))
-        dropped = {*choice.drop}
-        self.left_out = dict.fromkeys(dropped, "")
-        self._features = features or tuple(name for name in others if name not in dropped)
+        self.left_out = dict.fromkeys(choice.drop, "")
+        self._features = features or tuple(name for name in others if name not in self.left_out)
         lacking = [name for name in self._features if name not in self._place]
         if lacking:
             raise ValueError(
