@@ -25,7 +25,7 @@ MANY_CLASSES = 100  # whole numbers with fewer distinct values may be meant as c
 class DataOptions:
     """The options of the data and of its preparation."""
 
-    data: str = shared.data("mnist5k")
+    data: list[str] = shared.data(("mnist5k",))
     target: str | None = shared.target()
     task: str | None = option(None, "NAME", "Task: {names}.  [default: the target decides]", TASKS)
     categorical: list[str] | None = option(
@@ -72,7 +72,7 @@ def load(options: DataOptions, scratch: Scratch, loss: str | None = None) -> tup
         drop_missing_target=options.drop_missing_target, date_order=options.date_order,
         scratch=scratch,
     )  # fmt: skip
-    if options.task is None and options.data not in datasets.EMBEDDED:
+    if options.task is None and options.data[0] not in datasets.EMBEDDED:
         return _decided(dataset, loss)
     return dataset, ""
 

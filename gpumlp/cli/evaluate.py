@@ -26,7 +26,7 @@ class EvaluateOptions:
     """The options of evaluate."""
 
     model: Path = shared.model()
-    data: str = shared.new_data()
+    data: list[str] = shared.new_data()
     target: str | None = shared.target()
     plot: Path | None = option(
         None, "FILE",

@@ -58,8 +58,9 @@ def kinds(options: type) -> dict[str, type]:
     hints, found = typing.get_type_hints(options), {}
     for each in fields(options):
         hint = hints[each.name]
-        kind = next((kind for kind in typing.get_args(hint) if kind is not type(None)), hint)
-        kind = typing.get_origin(kind) or kind
+        if typing.get_origin(hint) is not list:  # X | None
+            hint = next((kind for kind in typing.get_args(hint) if kind is not type(None)), hint)
+        kind = typing.get_origin(hint) or hint
         found[each.name] = kind if kind in (bool, int, float, list) else str
     return found
 
@@ -74,7 +75,12 @@ def completing(names: Collection[str]) -> Callable[[str], list[str]]:
     return complete
 
 
-DATA = "Data set: {names}, or a .csv, .parquet, .npz or .npy file."
+DATA = (
+    "Data set: {names}, or a .csv, .csv.gz, .parquet, .npz or .npy file.  Several .csv or "
+    ".parquet files, folders of them or patterns in quotation marks, 'data/*.csv', are one table, "
+    "with the files in the given order; those of a folder or pattern are in the order of their "
+    "names, part-2 before part-10.  Subfolders called key=value give columns."
+)
 data = partial(argument, metavar="DATA", help=DATA, names=EMBEDDED)
 new_data = partial(
     data, MISSING, help=f"{DATA}  It must have the features that the model was trained on."

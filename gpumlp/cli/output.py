@@ -106,11 +106,11 @@ def _files(source: Any) -> Iterator[Path]:
         return
     path = Path(source)
     if path.is_dir():
-        yield from (file for file in path.iterdir() if file.suffix in (".csv", ".gz", ".parquet"))
+        yield from (file for file in path.rglob("*") if file.suffix in (".csv", ".gz", ".parquet"))
     elif path.exists():
         yield path
     else:
-        yield from map(Path, glob.iglob(str(source)))  # noqa: PTH207  (it may be absolute)
+        yield from map(Path, glob.iglob(str(source), recursive=True))  # noqa: PTH207  (it may be absolute)
 
 
 def _is_same(path: Path, file: Path) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,7 @@ class PredictOptions:
     """The options of predict."""
 
     model: Path = shared.model()
-    data: str = shared.new_data()
+    data: list[str] = shared.new_data()
     out: Path | None = option(
         None, "FILE",
         "File for the predictions: .csv or .parquet, or .npy for the numbers alone.  "
@@ -115,7 +115,7 @@ def check_outputs(p: HostArray, start: int) -> None:
 
 
 def prepared_parts(
-    data: str, preparation: Preparation, net: MLP, target: str | None = None, *,
+    data: Sequence[str], preparation: Preparation, net: MLP, target: str | None = None, *,
     labelled: bool = True,
 ) -> Iterator[tuple[Dataset, HostArray]]:  # fmt: skip
     """The parts of a data set, see `data.pieces`, each with the network's inputs.

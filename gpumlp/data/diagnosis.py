@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
@@ -12,6 +11,7 @@ from gpumlp.data.dataset import huge_numbers, listed
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import as_argument
 from gpumlp.data.numbers import PLAIN, format_of
+from gpumlp.data.sources import Files
 from gpumlp.data.target_column import TargetColumn
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
@@ -43,7 +43,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
 }  # fmt: skip
 
 
-def check_columns(path: Path, columns: Sequence[Column]) -> None:
+def check_columns(files: Files, columns: Sequence[Column]) -> None:
     """Raise if a feature column holds neither numbers nor categories."""
     groups: dict[str, list[Column]] = {}
     found: dict[str, list[Problem]] = {}
@@ -54,7 +54,7 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
     groups["infinite"] = [column for column in columns if column.infinite]
     share = f"of {len(columns)} feature columns"
     lines = [
-        f"{len(group)} {share} {_explained(path, kind, group, found.get(kind, []))}"
+        f"{len(group)} {share} {_explained(files, kind, group, found.get(kind, []))}"
         for kind, group in groups.items()
         if group
     ]
@@ -62,23 +62,23 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
     if huge:
         lines.append(huge_numbers(huge, len(columns)))
     if lines:
-        raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
+        raise ValueError("; ".join([f"{files} is not a table of numbers and categories", *lines]))
 
 
 def check_target(
-    path: Path, target: TargetColumn, task: str | None, droppable: bool | None
+    files: Files, target: TargetColumn, task: str | None, droppable: bool | None
 ) -> None:
     """Raise if a target is missing, or if its words cannot be classes.
 
     Args:
-        path: the file.
+        files: the files.
         target: its column.
         task: the task that the user asks for; None if the target decides.
         droppable: whether rows without a target are left out; None if that is not possible.
     """
-    about = f"{path}: the target {target.name!r}"
+    about = f"{files}: the target {target.name!r}"
     if target.missing and not droppable:
-        rows = f"{_read_call(path)}.dropna(subset=[{target.name!r}]){_save_call(path)}"
+        rows = f"{_read_call(files)}.dropna(subset=[{target.name!r}]){_save_call(files)}"
         raise ValueError(
             f"{about} has {target.missing} missing values; leave out those rows, "
             + (rows if droppable is None else "--drop-missing-target")
@@ -96,22 +96,17 @@ def check_target(
         raise ValueError(
             f"{about} holds numbers{_as_written(form)} except for some texts "
             f"({listed(map(repr, others))}); leave these empty, "
-            f"{_cleared(path, [target.name], form, others)}, and leave out those rows, "
+            f"{_cleared(files, [target.name], form, others)}, and leave out those rows, "
             "--drop-missing-target; or say --task classification"
         )
     if form != PLAIN:
         raise ValueError(
             f"{about} has numbers written as {form}; write 1234.5, "
-            f"{_cleared(path, [target.name], form, others)}"
+            f"{_cleared(files, [target.name], form, others)}"
         )
 
 
-def kind_of(path: Path) -> str:
-    """The kind of a table by the ending of its name, "csv" or "parquet"."""
-    return path.name.lower().removesuffix(".gz").rpartition(".")[2]
-
-
-def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem]) -> str:
+def _explained(files: Files, kind: str, columns: list[Column], found: list[Problem]) -> str:
     names = labels = [column.name for column in columns]
     examples = sorted({text for problem in found for text in problem.examples})
     form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
@@ -120,9 +115,9 @@ def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem
     elif kind == "infinite":
         labels = [f"{c.name} ({c.infinite})" for c in columns]
     fields = {
-        "read": _read_call(path),
-        "save": _save_call(path),
-        "cleared": _cleared(path, names, form, examples) if kind == "gaps" else "",
+        "read": _read_call(files),
+        "save": _save_call(files),
+        "cleared": _cleared(files, names, form, examples) if kind == "gaps" else "",
         "option": as_argument(names),
         "format": _as_written(form),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
@@ -143,13 +138,13 @@ def _as_written(form: Format) -> str:
     return f" ({comma}written as {form})"
 
 
-def _cleared(path: Path, names: list[str], form: Format, others: list[str]) -> str:
+def _cleared(files: Files, names: list[str], form: Format, others: list[str]) -> str:
     """A line of pandas that makes numbers or dates of the columns, without the other texts."""
     if isinstance(form, DateFormat):
         date = f'pandas.to_datetime(c, format={form.pattern!r}, errors="coerce")'
         columns = f".apply(lambda c: {date} if c.name in {names} else c)"
-        return f"{_read_call(path)}{columns}{_save_call(path)}"
-    if form.before or form.after or len(others) > LISTED or kind_of(path) != "csv":
+        return f"{_read_call(files)}{columns}{_save_call(files)}"
+    if form.before or form.after or len(others) > LISTED or files.kind != "csv":
         marks = [(form.thousands, ""), (form.before, ""), (form.after, ""), (form.decimal, ".")]
         replaced = "".join(
             f".str.replace({mark!r}, {by!r}, regex=False)"
@@ -158,22 +153,29 @@ def _cleared(path: Path, names: list[str], form: Format, others: list[str]) -> s
         )
         number = f'pandas.to_numeric(c.astype(str){replaced}.str.strip(), errors="coerce")'
         columns = f".apply(lambda c: {number} if c.name in {names} else c)"
-        return f"{_read_call(path)}{columns}{_save_call(path)}"
+        return f"{_read_call(files)}{columns}{_save_call(files)}"
     options: dict[str, Any] = {"na_values": others} if others else {}
     if form.decimal != ".":
         options["decimal"] = form.decimal
     if form.thousands:
         options["thousands"] = form.thousands
-    return f"{_read_call(path, **options)}{_save_call(path)}"
+    return f"{_read_call(files, **options)}{_save_call(files)}"
 
 
-def _save_call(path: Path) -> str:
-    return f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
+def _save_call(files: Files) -> str:
+    return f'.to_{files.kind}("new.{files.kind}", index=False)'
 
 
-def _read_call(path: Path, **options: Any) -> str:
-    """The call of pandas that reads the file."""
-    if kind_of(path) == "csv" and delimiter(path) != ",":
-        options = {"sep": delimiter(path)} | options
+def _read_call(files: Files, **options: Any) -> str:
+    """The call of pandas that reads the files, and also the keys of folders of .parquet files."""
+    first, *others = files.paths
+    if files.kind == "csv" and delimiter(first) != ",":
+        options = {"sep": delimiter(first)} | options
     settings = "".join(f", {name}={value!r}" for name, value in options.items())
-    return f'pandas.read_{kind_of(path)}("{path}"{settings})'
+    if not others:
+        return f'pandas.read_{files.kind}("{first}"{settings})'
+    if files.kind == "parquet" and files.keys(first):
+        return f'pandas.read_parquet("{files.folder}")'
+    names = [*map(str, files.paths)]
+    each = f"pandas.read_{files.kind}(path{settings})"
+    return f"pandas.concat([{each} for path in {names}], ignore_index=True)"

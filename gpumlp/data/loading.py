@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,15 +17,15 @@ from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.labels import read_target
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, select_rows
+from gpumlp.data.sources import TABLES, Files, find, suffix
 from gpumlp.data.tables import EVERYTHING, Choice, Table
 from gpumlp.errors import did_you_mean
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
-Source = str | os.PathLike[str]
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 TASKS = ("classification", "regression")
-TABLES = (".csv", ".csv.gz", ".parquet")
 ARRAYS: Mapping[str, Callable[..., Raw]] = MappingProxyType({".npz": read_npz, ".npy": read_npy})
 
 
@@ -49,6 +50,10 @@ def load(
             UTF-8, its columns are separated by comma, semicolon, tab or |;
             .npz: arrays x (or X) and y (or Y);
             .npy: one table of numbers.
+            Several .csv or several .parquet files with the same columns are one table: a sequence
+            of files, a folder, or a pattern such as "data/*.parquet". A sequence keeps its order;
+            the files of a folder or pattern are in the order of their names, part-2 before part-10.
+            Subfolders called key=value give columns.
         target: the column to predict, required for .csv and .parquet; for .npz the name of the
             array (default: y), for .npy the number of the column (default: the last).
         task: "classification" or "regression"; None to decide by the target: words, truth values
@@ -106,9 +111,9 @@ def pieces(
     """
     target = target or like.target
     parts: Iterable[Raw]
-    if _suffix(source) in TABLES:
-        path = _path(os.fspath(source))
-        name, parts = path.stem, Table(path, target, like, labelled).pieces()
+    files = _files(source)
+    if isinstance(files, Files):
+        name, parts = files.name, Table(files, target, like, labelled).pieces()
     else:
         name, raw = _read(source, target, like, labelled, EVERYTHING, Scratch())
         parts = (
@@ -121,7 +126,7 @@ def pieces(
             empty = False
             yield _dataset(name, part, target, like.task, like)
     if empty:
-        raise ValueError(f"{source} has no rows")
+        raise ValueError(f"{files} has no rows")
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -131,10 +136,11 @@ def _read(
     source: Source, target: str | None, like: Preparation | None, labelled: bool,
     choice: Choice, scratch: Scratch,
 ) -> tuple[str, Raw]:  # fmt: skip
-    name = os.fspath(source)
+    files = _files(source)
     for option in ("categorical", "drop", "keep"):
-        if getattr(choice, option) and _suffix(source) not in TABLES:
-            raise ValueError(f"{name} has no columns with names; leave out --{option}")
+        if getattr(choice, option) and not isinstance(files, Files):
+            raise ValueError(f"{files} has no columns with names; leave out --{option}")
+    name = files.name if isinstance(files, Files) else files
     if name in EMBEDDED:
         raw = EMBEDDED[name]()
         if target is not None and like is None:
@@ -144,37 +150,38 @@ def _read(
                 f"{name} has other features than the model takes: {listed(raw.features, 4)}; "
                 f"the model's: {listed(like.features, 4)}"
             )
+    elif isinstance(files, Files):
+        raw = Table(files, target, like, labelled, choice).raw(scratch)
     else:
-        path = _path(name)
-        name = path.stem
-        if _suffix(path) in TABLES:
-            raw = Table(path, target, like, labelled, choice).raw(scratch)
-        else:
-            features = None if like is None else like.features
-            raw = ARRAYS[_suffix(path)](path, target, features, labelled, scratch)
+        features = None if like is None else like.features
+        raw = ARRAYS[suffix(name)](Path(name), target, features, labelled, scratch)
+        name = Path(name).stem
     for count, what in zip(raw.x.shape, ("rows", "feature columns"), strict=True):
         if count == 0:
-            raise ValueError(f"{source} has no {what}")
+            raise ValueError(f"{files} has no {what}")
     return name, raw
 
 
-def _suffix(source: Source) -> str:
-    """The ending of a file's name, such as ".csv" or ".csv.gz"."""
-    suffixes = Path(source).suffixes
-    packed = len(suffixes) > 1 and suffixes[-1].lower() == ".gz"
-    return "".join(suffixes[-2 if packed else -1 :]).lower()
-
-
-def _path(name: str) -> Path:
-    path = Path(name)
-    if _suffix(path) not in (*TABLES, *ARRAYS):
-        raise ValueError(
-            f"unknown data {name!r}; {did_you_mean(name, EMBEDDED)}known: {', '.join(EMBEDDED)}, "
-            f"or a file {', '.join((*TABLES, *ARRAYS))}"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {name}")
-    return path
+def _files(source: Source) -> Files | str:
+    """The files of a table; or the name of an embedded data set or of a file of arrays."""
+    several = isinstance(source, Sequence) and not isinstance(source, str)
+    names = [*map(os.fspath, source if several else [source])]  # type: ignore[arg-type]
+    if not names:
+        raise ValueError("no data is given; give a file, a folder or a pattern")
+    name = names[0]
+    if len(names) == 1 and (name in EMBEDDED or suffix(name) in ARRAYS):
+        if name not in EMBEDDED and not Path(name).is_file():
+            raise FileNotFoundError(f"there is no file {name}")
+        return name
+    for name in names:
+        if len(names) > 1 and name in EMBEDDED:
+            raise ValueError(f"{name} cannot be one of several files; give it alone")
+    if len(names) > 1 or suffix(name) in TABLES or re.search(r"[*?[]", name) or Path(name).is_dir():
+        return find(names)
+    raise ValueError(
+        f"unknown data {name!r}; {did_you_mean(name, EMBEDDED)}known: {', '.join(EMBEDDED)}, "
+        f"a folder, or a file {', '.join((*TABLES, *ARRAYS))}"
+    )
 
 
 # ---- targets -------------------------------------------------------------------------------------

@@ -1,31 +1,28 @@
-"""Read .csv and .parquet files: tables of named columns, read by pyarrow in pieces."""
+"""Tables of named columns, read from .csv and .parquet files by pyarrow in pieces."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpumlp.data.arrow import is_text
 from gpumlp.data.columns import Column, Format
-from gpumlp.data.csv_files import CsvFile
-from gpumlp.data.dataset import NONE, Raw, listed, unknown_name, unreadable
+from gpumlp.data.dataset import NONE, Raw, listed, unknown_name
 from gpumlp.data.dates import DateFormat
-from gpumlp.data.diagnosis import check_columns, check_target, kind_of
+from gpumlp.data.diagnosis import check_columns, check_target
 from gpumlp.data.identifiers import reason_to_leave_out
+from gpumlp.data.joined_files import JoinedFiles
 from gpumlp.data.names import chosen_names, find_name, quoted
 from gpumlp.data.numbers import PLAIN
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
+from gpumlp.data.sources import Files
 from gpumlp.data.target_column import TargetColumn
 from gpumlp.errors import needs
 from gpumlp.io.types import HostArray
-
-PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
-BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
 
 
 class Choice(NamedTuple):
@@ -52,7 +49,7 @@ EVERYTHING = Choice()
 
 
 class Table:
-    """The columns of a .csv or .parquet file; it is read to learn from, or for the model `like`.
+    """The columns of .csv or .parquet files; it is read to learn from, or for the model `like`.
 
     The target is read if it is `labelled`.
 
@@ -63,16 +60,15 @@ class Table:
     """
 
     def __init__(
-        self, path: Path, target: str | None, like: Preparation | None, labelled: bool,
+        self, path: Files, target: str | None, like: Preparation | None, labelled: bool,
         choice: Choice = EVERYTHING,
     ) -> None:  # fmt: skip
-        with needs(f"to read .{kind_of(path)} files", "cli"):
+        with needs(f"to read .{path.kind} files", "cli"):
             import pyarrow.csv
             import pyarrow.parquet  # noqa: F401
         self._path, self._like = path, like
-        self._file = (ParquetFile if kind_of(path) == "parquet" else CsvFile)(path)
-        names = self._file.names
-        self._place = {name: j for j, name in enumerate(names)}
+        self._file = JoinedFiles(path)
+        names, known = self._file.names, {*self._file.names}
         features = () if like is None else like.features
         target = target and (find_name(target, names) or target)
         _check_names(path, names, {target, *features})
@@ -81,7 +77,7 @@ class Table:
                 f"{path}: say which column to predict, --target COLUMN; it has: "
                 f"{listed(map(quoted, names))}"
             )
-        if labelled and target not in self._place:
+        if labelled and target not in names:
             raise ValueError(unknown_name(path, "column", str(target), names))
         others = tuple(name for name in names if name != target)
         choice = choice._replace(
@@ -89,20 +85,20 @@ class Table:
             drop=chosen_names(choice.drop, others), keep=chosen_names(choice.keep, others),
         )  # fmt: skip
         for name in (*choice.categorical, *choice.drop, *choice.keep):
-            if name not in self._place or name == target:
+            if name not in known or name == target:
                 raise ValueError(unknown_name(path, "feature column", name, others))
         self.left_out = dict.fromkeys(choice.drop, "")
         self._features = features or tuple(name for name in others if name not in self.left_out)
-        lacking = [name for name in self._features if name not in self._place]
+        lacking = [name for name in self._features if name not in known]
         if lacking:
             raise ValueError(
                 f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
                 f"takes: {listed(map(quoted, lacking))}"
             )
-        self._dtype = _dtype(self._file.kinds, self._features)
         self._target_name = target if labelled else None
+        self._dtype = _dtype(self._file.kinds(self._read_names), self._features)
         self._choice, self._known = choice, NONE if like is None else like.categories
-        self._untyped = isinstance(self._file, CsvFile)
+        self._untyped = self._file.untyped
         self._text = {*choice.categorical, *self._known, *filter(None, [self._target_name])}
         self._columns: list[Column] = []
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
@@ -141,7 +137,7 @@ class Table:
         """Whether columns must be read again, as text or as numbers in a format."""
         columns = [c for c in (*self._columns, self._target) if c is not None]
         text: set[str] = set()
-        if isinstance(self._file, CsvFile):  # the types of a column's blocks may differ
+        if self._untyped:  # the types of a column's blocks may differ
             text = {c.name for c in columns if c.mixed or c.large}
         formats = {
             c.name: found for c in self._columns if self._like is None and (found := c.written)
@@ -202,12 +198,15 @@ class Table:
         name, self._target = self._target_name, None
         if name is not None:
             self._target = TargetColumn(name, self._untyped)
-        wanted = [*self._features, *([] if name is None else [name])]
-        for table in self._file.pieces([self._place[each] for each in wanted], self._text):
+        for table in self._file.pieces(self._read_names, self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
             for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):
                 x[:, j] = column.values(piece)
             yield x, None if self._target is None else self._target.values(table.columns[-1])
+
+    @property
+    def _read_names(self) -> list[str]:
+        return [*self._features, *filter(None, [self._target_name])]
 
     def _check(self) -> None:
         check_columns(self._path, self._columns)
@@ -217,48 +216,8 @@ class Table:
             check_target(self._path, self._target, task, droppable)
 
 
-class ParquetFile:
-    """A .parquet file as Arrow tables of some rows; as `CsvFile`, with the types of its columns.
-
-    index_columns: the columns that hold pandas' index.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
-
-        self._path = path
-        try:
-            # a row group may be the whole file, so its pages are read only when needed
-            self._file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
-            schema = self._file.schema_arrow
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(path, error) from error
-        self.names: list[str] = schema.names
-        index = (schema.pandas_metadata or {}).get("index_columns", [])
-        self.index_columns = {name for name in index if isinstance(name, str)}
-        self.kinds = {field.name: field.type for field in schema}
-
-    def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
-        """Tables of these columns, by number.  `text` is not used: the file stores its types."""
-        import pyarrow as pa
-
-        names = [self.names[j] for j in columns]
-        rows = max(1, PIECE // (8 * max(1, len(columns))))
-        try:
-            for batch in self._file.iter_batches(rows, columns=names):
-                place = {name: j for j, name in enumerate(batch.schema.names)}
-                yield pa.Table.from_batches([batch]).select([place[name] for name in names])
-        except (pa.ArrowException, OSError) as error:
-            raise unreadable(self._path, error) from error
-
-    def rows(self, first: int) -> int:
-        """The number of rows."""
-        return int(self._file.metadata.num_rows)
-
-
-def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
-    if len(names) == 1 and names[0] not in wanted and kind_of(path) == "csv":
+def _check_names(path: Files, names: list[str], wanted: set[str | None]) -> None:
+    if len(names) == 1 and names[0] not in wanted and path.kind == "csv":
         raise ValueError(
             f"{path} has a single column, {names[0]!r}; its columns must be separated by commas, "
             "semicolons, tabs or |, not by spaces or other characters"

@@ -1,0 +1,112 @@
+"""Read several files as one: columns by name, and columns from the names of folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpumlp.data.csv_files import CsvFile
+from gpumlp.data.dataset import listed
+from gpumlp.data.names import as_argument, quoted
+from gpumlp.data.parquet_files import ParquetFile
+from gpumlp.data.sources import Files
+
+
+class JoinedFiles:
+    """The rows of all files as Arrow tables; ValueError if a file has other columns or is damaged.
+
+    names: the column names, in the order of the first file; those of folders are at the end.
+    untyped: whether the types are inferred block by block, as the files have none.
+    index_columns: the columns that hold pandas' index.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._text = str(files)
+        self._files: list[ParquetFile | CsvFile] = []
+        self.index_columns: set[str] = set()
+        read = ParquetFile if files.kind == "parquet" else CsvFile
+        for path in files.paths:
+            self._files.append(file := read(path))
+            self.index_columns |= {*file.index_columns}
+            _check_columns(files.paths[0], self._files[0].names, path, file.names)
+        first = self._files[0].names
+        self.untyped = self._files[0].kinds is None
+        self._keys = _typed([files.keys(path) for path in files.paths], {*first})
+        self.names = [*first, *self._keys]
+
+    def kinds(self, names: Collection[str]) -> dict[str, Any] | None:
+        """The Arrow type of each of these columns in all files; None if the files have no types."""
+        import pyarrow as pa
+
+        if self.untyped:
+            return None
+        kinds: dict[str, Any] = {}
+        for name in names:
+            if name in self._keys:
+                kinds[name] = self._keys[name].type
+                continue
+            types = dict.fromkeys(_plain((file.kinds or {})[name]) for file in self._files)
+            schemas = [pa.schema([(name, kind)]) for kind in types]
+            try:
+                kinds[name] = pa.unify_schemas(schemas, promote_options="permissive").types[0]
+            except pa.ArrowTypeError:
+                raise ValueError(
+                    f"{self._text}: the column {name!r} has different types in the files: "
+                    f"{listed(types)}; write it with one type, or leave it out, "
+                    f"--drop {as_argument([name])}"
+                ) from None
+        return kinds
+
+    def pieces(self, names: Sequence[str], text: Collection[str]) -> Iterator[Any]:
+        """Tables of these columns.  Columns in `text` are read as text where there are no types."""
+        import pyarrow as pa
+
+        for i, file in enumerate(self._files):
+            place = {name: j for j, name in enumerate(file.names)}
+            for table in file.pieces([place[name] for name in names if name in place], text):
+                for name in (name for name in names if name not in place):
+                    table = table.append_column(name, pa.repeat(self._keys[name][i], len(table)))
+                yield table.select(names)
+
+    def rows(self, first: int) -> int:
+        """The number of rows, or about so many, given the number in the first piece."""
+        return sum(file.rows(first) for file in self._files)
+
+
+def _check_columns(first: Path, expected: Sequence[str], path: Path, names: Sequence[str]) -> None:
+    lacking = [quoted(name) for name in expected if name not in {*names}]
+    further = [quoted(name) for name in names if name not in {*expected}]
+    differences = [f"lacks {listed(lacking)}"] * bool(lacking)
+    differences += [f"has {listed(further)} besides"] * bool(further)
+    if differences:
+        raise ValueError(
+            f"{path} has other columns than {first}: it {' and '.join(differences)}; files that "
+            "are read as one table need columns of the same names"
+        )
+
+
+def _typed(keys: Sequence[dict[str, str | None]], known: Collection[str]) -> dict[str, Any]:
+    """For each key of folders the value of each file, as whole numbers or else as texts.
+
+    A column of the files has priority over a key of the same name.
+    """
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {}
+    for name in (name for name in dict.fromkeys(key for each in keys for key in each)
+                 if name not in known):  # fmt: skip
+        if any(name not in each for each in keys):
+            raise ValueError(f"not all of the files are in a folder called {name}=value")
+        columns[name] = pa.array([each[name] for each in keys], pa.string())
+        with contextlib.suppress(pa.ArrowInvalid):  # they are texts
+            columns[name] = columns[name].cast(pa.int64())
+    return columns
+
+
+def _plain(kind: Any) -> Any:
+    """An Arrow type without its encoding."""
+    import pyarrow.types as t
+
+    return kind.value_type if t.is_dictionary(kind) else kind

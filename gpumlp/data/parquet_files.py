@@ -1,0 +1,58 @@
+"""Read .parquet files in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gpumlp.data.dataset import unreadable
+
+PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
+BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
+
+
+class ParquetFile:
+    """A .parquet file as Arrow tables of some rows; as `CsvFile`, with the types of its columns.
+
+    index_columns: the columns that hold pandas' index.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._opened() as file:
+            schema, self._rows = file.schema_arrow, int(file.metadata.num_rows)
+        self.names: list[str] = schema.names
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        self.index_columns: Collection[str] = {name for name in index if isinstance(name, str)}
+        self.kinds: dict[str, Any] | None = {field.name: field.type for field in schema}
+
+    def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
+        """Tables of these columns, by number.  `text` is not used: the file stores its types."""
+        import pyarrow as pa
+
+        names = [self.names[j] for j in columns]
+        rows = max(1, PIECE // (8 * max(1, len(columns))))
+        with self._opened() as file:
+            for batch in file.iter_batches(rows, columns=names):
+                place = {name: j for j, name in enumerate(batch.schema.names)}
+                yield pa.Table.from_batches([batch]).select([place[name] for name in names])
+
+    def rows(self, first: int) -> int:
+        """The number of rows."""
+        return self._rows
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        try:
+            # a row group may be the whole file, so its pages are read only when needed
+            with pyarrow.parquet.ParquetFile(
+                self._path, buffer_size=BUFFER, pre_buffer=False
+            ) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(self._path, error) from error
