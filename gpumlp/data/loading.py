@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,7 +21,7 @@ from gpumlp.data.scratch import Scratch, select_rows
 from gpumlp.data.sources import TABLES, Files, find, suffix
 from gpumlp.data.tables import EVERYTHING, Choice, Table
 from gpumlp.errors import did_you_mean
-from gpumlp.io.chunks import chunks
+from gpumlp.io.chunks import CHUNK_BYTES, chunks
 from gpumlp.io.types import HostArray
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -121,12 +122,37 @@ def pieces(
             for rows in chunks(raw.x)
         )
     empty = True
-    for part in parts:
-        if len(part.x):
-            empty = False
-            yield _dataset(name, part, target, like.task, like)
+    for dataset in _evenly(
+        _dataset(name, part, target, like.task, like) for part in parts if len(part.x)
+    ):
+        empty = False
+        yield dataset
     if empty:
         raise ValueError(f"{files} has no rows")
+
+
+def _evenly(parts: Iterable[Dataset]) -> Iterator[Dataset]:
+    """The rows of all parts in chunks, wherever the files and their blocks end.
+
+    The last bit of a product may depend on the number of its rows.
+    """
+    held: list[Dataset] = []
+    for part in parts:
+        held.append(part)
+        if sum(each.x[:].nbytes for each in held) > CHUNK_BYTES:
+            whole = _concatenated(held)
+            *full, rest = (
+                replace(whole, x=whole.x[rows], y=whole.y[rows]) for rows in chunks(whole.x)
+            )
+            yield from full
+            held = [rest]
+    if held:
+        yield _concatenated(held)
+
+
+def _concatenated(parts: Sequence[Dataset]) -> Dataset:
+    x, y = (np.concatenate(arrays) for arrays in zip(*((p.x[:], p.y) for p in parts), strict=True))
+    return replace(parts[0], x=x, y=y)
 
 
 # ---- reading -------------------------------------------------------------------------------------

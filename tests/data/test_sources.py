@@ -79,6 +79,18 @@ def test_predictions_of_several_files_keep_the_order_of_the_names(folder: Path) 
     np.testing.assert_array_equal(np.concatenate(y), [*TABLE.y[28:], *TABLE.y[:25]])
 
 
+def test_pieces_do_not_depend_on_where_the_files_end(folder: Path, monkeypatch) -> None:
+    whole = save(folder.parent / "all.csv", TABLE)
+    known = data.Preparation.of(data.load(whole, "y"), x=True, y=True)
+    for size, count in ((1 << 20, 1), (3 * 8 * 7, 9)):
+        monkeypatch.setattr("gpumlp.data.loading.CHUNK_BYTES", size)
+        monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", size)
+        parts, others = (list(data.pieces(source, known)) for source in (folder, whole))
+        assert len(parts) == len(others) == count
+        for part, other in zip(parts, others, strict=True):
+            same(part, other)
+
+
 def test_parquet_files_with_other_orders_and_types_of_columns_agree(tmp_path: Path) -> None:
     whole = data.load(save(tmp_path / "all.parquet", TABLE.astype({"n": float})), "y")
     save(tmp_path / "parts/a.parquet", TABLE[:20])

@@ -26,6 +26,7 @@ M = 700
 def _small_pieces(monkeypatch):
     """Pieces of a few rows, so that small files have many."""
     monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("gpumlp.data.loading.CHUNK_BYTES", 1000)
     monkeypatch.setattr("gpumlp.data.csv_files.BLOCK", 1500)
     monkeypatch.setattr("gpumlp.data.parquet_files.PIECE", 2000)
 
