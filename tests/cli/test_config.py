@@ -14,7 +14,7 @@ from gpumlp.cli import config
 from gpumlp.cli.app import app
 from gpumlp.cli.options import kinds
 from gpumlp.cli.train import TrainOptions
-from tests.support.cli_cases import refused, run
+from tests.support.cli_cases import SMALL, refused, run, theta
 
 TRAIN = typer.main.get_command(app).commands["train"]
 SAMPLES = {int: 3, float: 0.25, str: "word", list: ["word", "words"]}
@@ -205,3 +205,22 @@ def test_reads_the_run_toml_of_version_0_1_0(tmp_path):
         "--out", "o",
     ]  # fmt: skip
     assert parsed("--config", file)[0] == parsed(*options)[0]
+
+
+def test_run_of_several_files_repeats(flowers, tmp_path):
+    head, *lines = flowers.read_text().splitlines(keepends=True)
+    parts = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    parts[0].write_text("".join([head, *lines[::2]]))
+    parts[1].write_text("".join([head, *lines[1::2]]))
+    run("train", *parts, "--target", "species", *SMALL, "--out", tmp_path / "o")
+    run("train", "--config", tmp_path / "o/run.toml", "--out", tmp_path / "again")
+    np.testing.assert_array_equal(theta(tmp_path / "again"), theta(tmp_path / "o"))
+    model = tmp_path / "o/model.safetensors"
+    assert run("predict", model, *parts).stdout.count("\n") == len(lines) + 1
+    error = run("predict", model, *parts, "--out", parts[1], code=2).stderr
+    assert "is the data that is read" in error
+    parts[1].write_text(parts[1].read_text().replace(lines[1], lines[3], 1))
+    error = run(
+        "train", "--config", tmp_path / "o/run.toml", "--resume", "--epochs", 6, code=2
+    ).stderr
+    assert "other data" in error
