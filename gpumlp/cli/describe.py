@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,8 @@ def _columns(dataset: Dataset, known: Preparation) -> list[dict[str, Any]]:
 
 def _becomes(known: Preparation, name: str) -> str:
     if name in known.categories:
-        others = " and others" * (name in known.others)
-        return f"{len(known.categories[name])} categories{others}"
+        count, others = len(known.categories[name]), " and others" * (name in known.others)
+        return f"{count} {'category' if count == 1 else 'categories'}{others}"
     if name in known.constant:
         return f"nothing: it is always {known.constant[name]:g}"
     form = known.formats.get(name, PLAIN)
@@ -117,17 +118,19 @@ def _predicts(column: HostArray, y: HostArray, task: str, wrong: int = 0) -> boo
 
     wrong: so many of these may be in another class.
     """
-    from sklearn.metrics import balanced_accuracy_score, r2_score
+    from sklearn.metrics import r2_score, recall_score
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     half = np.random.default_rng(1).random(len(y)) < 0.5
     known = column.reshape(-1, 1).astype(np.float64)
-    if task == "classification":
-        tree, score = DecisionTreeClassifier(max_leaf_nodes=LEAVES), balanced_accuracy_score
-    else:
-        tree, score = DecisionTreeRegressor(max_leaf_nodes=LEAVES), r2_score
     if len(np.unique(y[half])) < 2 or len(np.unique(y[~half])) < 2:
         return False
+    tree: Any = DecisionTreeRegressor(max_leaf_nodes=LEAVES)
+    score: Any = r2_score
+    if task == "classification":
+        tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES)
+        # balanced accuracy; a class that only `half` has does not count
+        score = partial(recall_score, labels=np.unique(y[~half]), average="macro")
     tree.fit(known[half], y[half])
     guessed = tree.predict(known[~half])
     return bool(score(y[~half], guessed) >= LEAK or (guessed != y[~half]).sum() <= wrong)

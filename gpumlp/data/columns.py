@@ -145,7 +145,9 @@ class Column:
         counts = self._frequencies()
         if self.declared or (self._kept and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        if (found := format_of(counts)) is not None and not _codes(found[0], counts):
+        found = format_of(counts)
+        # fewer numbers than other texts are names of categories, such as 1, 2-10, over 10
+        if found and 2 * len(found[1]) < len(counts) and not _codes(found[0], counts):
             return Problem("gaps", found[1], found[0])
         dated = [text for text in counts if re.search(r"\d.*\d", text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
@@ -154,7 +156,7 @@ class Column:
                 return Problem("ambiguous", [date.text])
             if date is not None:
                 return Problem("gaps", sorted(counts.keys() - {*dated}), date)
-        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
+        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many else None
 
     def _frequencies(self) -> dict[str, int]:

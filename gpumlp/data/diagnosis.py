@@ -65,23 +65,20 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
         raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
 
 
-def check_target(
-    path: Path, target: TargetColumn, task: str | None, droppable: bool | None
-) -> None:
+def check_target(path: Path, target: TargetColumn, task: str | None, droppable: bool) -> None:
     """Raise if a target is missing, or if its words cannot be classes.
 
     Args:
         path: the file.
         target: its column.
         task: the task that the user asks for; None if the target decides.
-        droppable: whether rows without a target are left out; None if that is not possible.
+        droppable: whether rows without a target are left out.
     """
     about = f"{path}: the target {target.name!r}"
     if target.missing and not droppable:
-        rows = f"{_read_call(path)}.dropna(subset=[{target.name!r}]){_save_call(path)}"
         raise ValueError(
             f"{about} has {target.missing} missing values; leave out those rows, "
-            + (rows if droppable is None else "--drop-missing-target")
+            "--drop-missing-target"
         )
     if len(target.words) >= MOST_WORDS:
         raise ValueError(

@@ -111,10 +111,11 @@ class Table:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
         for x, y in self._read():
             self._check()
-            words = self._target is not None and self._target.has_words and self._target.words
+            target = self._target
+            words = target is not None and target.has_words and target.words
             yield Raw(
                 x, self._features, y, tuple(words) if words else None, self._known,
-                untyped=self._untyped,
+                untyped=self._untyped, unlabelled=None if target is None else target.last_gone,
             )  # fmt: skip
 
     def raw(self, scratch: Scratch) -> Raw:
@@ -212,9 +213,8 @@ class Table:
     def _check(self) -> None:
         check_columns(self._path, self._columns)
         if self._target is not None:
-            droppable = None if self._like is not None else self._choice.drop_missing_target
             task = self._choice.task if self._like is None else self._like.task
-            check_target(self._path, self._target, task, droppable)
+            check_target(self._path, self._target, task, self._choice.drop_missing_target)
 
 
 class ParquetFile:

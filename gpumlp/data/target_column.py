@@ -33,6 +33,11 @@ class TargetColumn(Column):
         """Whether the value of each row (m,) is missing."""
         return np.concatenate(self._gone) if self._gone else np.zeros(0, bool)
 
+    @property
+    def last_gone(self) -> HostArray:
+        """The same for the rows of the last piece."""
+        return self._gone[-1]
+
     def values(self, column: Any) -> HostArray:
         """An Arrow column as numbers (m,) of their own type, or as the positions of its words."""
         import pyarrow as pa

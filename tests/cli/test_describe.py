@@ -72,6 +72,14 @@ def test_order_of_the_rows_that_tells_the_target(frame, tmp_path, target):
     )
 
 
+def test_classes_that_only_a_part_of_the_rows_has(frame, tmp_path):
+    y = ["other", *frame["y"][1:]]
+    frame.assign(y=y, one="x").to_csv(tmp_path / "t.csv", index=False)
+    done = run("describe", tmp_path / "t.csv", "--target", "y")
+    assert done.stderr == ""
+    assert " 1 category " in done.stdout
+
+
 def test_small_table_and_embedded_data(frame, tmp_path):
     frame[:20].to_csv(tmp_path / "t.csv", index=False)
     _, by_name = rows(tmp_path / "t.csv", "--target", "y")

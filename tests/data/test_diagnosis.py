@@ -13,7 +13,7 @@ pytest.importorskip("pandas")
 
 import pandas
 
-from gpumlp.data import load
+from gpumlp.data import Preparation, load
 
 BIG = 10_000 * (X[:, 0] + 5).round(2)  # 5 to 6 digits before the point
 
@@ -82,6 +82,20 @@ class TestSuggestedCorrections:
         ) in error_of(path)
         assert load(path, "y", drop=["d"]).features == ("a", "b", "c")
         assert len(load(path, "y", categorical=["d"]).categories["d"]) == 50
+
+    def test_classes_of_sizes_are_categories(self, tmp_path):
+        sizes = ["1", "2-10", "11-100", "over 100"]
+        d = [sizes[max(0, i % 20 - 16)] for i in range(60)]  # most are numbers
+        path = write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS))
+        assert sorted(load(path, "y").categories["d"]) == sorted(sizes)
+
+    def test_rare_remarks_are_categories(self, tmp_path):
+        """Few different words beside the number of rows, though each occurs once."""
+        path = write_csv(tmp_path / "t.csv", table(d=["a", "b", "c", *[""] * 57], y=COLOURS))
+        found = load(path, "y")
+        assert found.categories == {"d": ("a", "b", "c")}
+        known = Preparation.of(found, x=True, y=False)
+        assert known.columns[3:] == ("d other", "d missing")
 
     def test_infinite_values(self, tmp_path):
         d = X[:, 0].astype(object)

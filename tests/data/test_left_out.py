@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from gpumlp import data
+from gpumlp.data import csv_files
+from gpumlp.data.identifiers import IDENTIFIER
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
 pytest.importorskip("pyarrow")
@@ -48,7 +50,17 @@ def test_reason(why: str, tmp_path: Any) -> None:
     data.Preparation.of(kept, x=True, y=False)
 
 
-@pytest.mark.parametrize("name", ["id", "ID", "user_id", "passengerId", "Order ID", "uuid"])
+def test_names_of_identifiers() -> None:
+    for name in (
+        "id", "ID", "user_id", "passengerId", "Order ID", "uuid", "PID", "pidnum", "id_no", "index",
+        "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0",
+    ):  # fmt: skip
+        assert IDENTIFIER.fullmatch(name), name
+    for name in ("bid", "paid", "grid", "humid", "customers", "number", "cases", "orders_no", "n"):
+        assert not IDENTIFIER.fullmatch(name), name
+
+
+@pytest.mark.parametrize("name", ["ID", "passengerId", "PID"])
 def test_numbers_called_identifiers(name: str, tmp_path: Any) -> None:
     numbers = np.random.default_rng(0).permutation(1000)[:60]
     path = write_csv(tmp_path / "t.csv", table(**{name: numbers}, y=COLOURS))
@@ -99,16 +111,26 @@ def test_unknown_name(option: str, tmp_path: Any) -> None:
         data.load("digits", **{option: ["a"]})
 
 
-def test_rows_without_a_target(tmp_path: Any) -> None:
+def test_rows_without_a_target(tmp_path: Any, monkeypatch: Any) -> None:
     y = [("", " ", "1", "2")[i % 4] for i in range(60)]
     path = write_csv(tmp_path / "t.csv", table(y=y))
     with pytest.raises(ValueError, match="missing values; leave out .* --drop-missing-target"):
         data.load(path, "y")
     found = data.load(path, "y", "classification", drop_missing_target=True)
     np.testing.assert_array_equal(found.x, X[[i for i in range(60) if i % 4 > 1]])
+    known = data.Preparation.of(found, x=True, y=False)
+    with pytest.raises(ValueError, match="missing values; leave out .* --drop-missing-target"):
+        list(data.pieces(path, known))
+    monkeypatch.setattr(csv_files, "BLOCK", 97)  # bytes
+    parts = [*data.pieces(path, known, drop_missing_target=True)]
+    assert len(parts) > 5
+    np.testing.assert_array_equal(np.vstack([part.x for part in parts]), found.x)
+    np.testing.assert_array_equal(np.concatenate([part.y for part in parts]), found.y)
     write_csv(path, table(y=[""] * 60))
     with pytest.raises(ValueError, match="no row has a target"):
         data.load(path, "y", drop_missing_target=True)
+    with pytest.raises(ValueError, match="no rows with a target"):
+        list(data.pieces(path, known, drop_missing_target=True))
     nan = np.where(np.arange(60) < 20, np.nan, X[:, 0])
     polars = pytest.importorskip("polars")  # it writes NaN as a number, not as null
     polars.DataFrame(table(y=nan)).write_parquet(tmp_path / "t.parquet")
