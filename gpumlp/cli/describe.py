@@ -45,14 +45,20 @@ def describe(options: DescribeOptions) -> None:
         max_categories=options.max_categories, min_frequency=options.min_frequency,
     )  # fmt: skip
     rows, by_order = _columns(dataset, known), _predicts_by_order(dataset)
+    majority = np.bincount(dataset.y).max() / len(dataset) if dataset.classes else None
     if options.json:
-        target = {"task": dataset.task, "classes": dataset.classes, "by_row_order": by_order}
+        target = {
+            "task": dataset.task, "classes": dataset.classes, "majority": majority,
+            "by_row_order": by_order,
+        }  # fmt: skip
         named = {"data": dataset.name, "examples": len(dataset), "inputs": len(known.columns)}
         print_json({**named, **target, "columns": rows})
         return
     typer.echo(f"{dataset!r}, {len(known.columns)} inputs")
     if decision:
         typer.echo(decision)
+    if majority:
+        typer.echo(f"always predicting the most frequent class has an accuracy of {majority:.4f}")
     print_table(
         ("column", "becomes", "missing", ""),
         [

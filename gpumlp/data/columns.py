@@ -56,7 +56,6 @@ class Column:
         strange: with a format, the frequency of each text that is not a number.
         kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
-        huge: whether there were whole numbers that float64 cannot represent.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
         counting: whether they count the rows, from 0 or 1.
@@ -76,7 +75,7 @@ class Column:
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
-        self.huge = self.large = False
+        self.large = self._huge = self._fractions = False
         self.whole = self.counting = False
         self._first = 0.0
 
@@ -106,6 +105,11 @@ class Column:
     def mixed(self) -> bool:
         """Whether some pieces held words and others did not, so that all must be read as words."""
         return len(self.kinds) > 1 and not self.declared
+
+    @property
+    def huge(self) -> bool:
+        """Whether there were whole numbers that float64 cannot represent, and no fractions."""
+        return self._huge and not self._fractions
 
     @property
     def empty(self) -> bool:
@@ -169,7 +173,7 @@ class Column:
         self.kinds.add("numbers")
         if pa.types.is_integer(column.type):
             low, high = pyarrow.compute.min_max(column).as_py().values()
-            self.huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
+            self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
         out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
         self._watch(out, pa.types.is_integer(column.type))
         return out
@@ -184,6 +188,7 @@ class Column:
             expected = self._first + self.total + np.arange(len(out))
             self.counting = self.whole and out[-1] == expected[-1] and bool((out == expected).all())
         if not whole and len(out):
+            self._fractions = self._fractions or bool((np.floor(out) < out).any())
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
             self.large |= bool(peak > LARGEST_INT)
             self.infinite += int(np.isinf(out).sum()) if peak == np.inf else 0
@@ -204,7 +209,7 @@ class Column:
                 self.strange[word.strip()] += frequency[i]
             else:
                 values[i] = value
-                self.huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
+                self._huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
         out: HostArray = values[index]
         self._watch(out, False)
         return out

@@ -148,6 +148,8 @@ class TestWholeNumbers:
             error_of(path)
         )
         assert ": n: leave out identifiers, --drop n, or subtract an offset" in error_of(path)
+        lives = [numbers[0], 0.5, *numbers[2:]]  # a quantity, of which large values lose digits
+        assert load(write_csv(path, table(n=lives, y=COLOURS)), "y").x[0, 3] == float(numbers[0])
 
     @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
     def test_arrays_beyond_2_to_the_53_raise(self, tmp_path, dtype):
