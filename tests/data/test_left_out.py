@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,21 @@ def test_unknown_name(option: str, tmp_path: Any) -> None:
         data.load(path, "y", **{option: ["y"]})
     with pytest.raises(ValueError, match=f"digits has no columns with names; .* --{option}"):
         data.load("digits", **{option: ["a"]})
+
+
+def test_columns_without_values_where_there_is_a_target(tmp_path: Any) -> None:
+    """The remedy of the error names all of them, also where the list of names is cut."""
+    y = np.where(np.arange(60) < 30, np.nan, X[:, 0])
+    there = np.where(np.isnan(y), 1.5, np.nan)
+    path = tmp_path / "t.csv"
+    columns = {f"{j}, cm": there for j in range(12)}
+    pandas.DataFrame({**columns, "a": X[:, 1], "y": y}).to_csv(path, index=False)
+    found = data.load(path, "y", drop_missing_target=True)
+    with pytest.raises(ValueError, match="12 of 13 .* have no values .*; leave them out") as caught:
+        data.Preparation.of(found, x=True, y=True)
+    [drop] = shlex.split(str(caught.value).partition("--drop ")[2])
+    found = data.load(path, "y", drop=[drop], drop_missing_target=True)
+    assert data.Preparation.of(found, x=True, y=True).features == ("a",)
 
 
 def test_rows_without_a_target(tmp_path: Any, monkeypatch: Any) -> None:
