@@ -32,8 +32,7 @@ class CsvFile:
         self._delimiter, self._begin, self._header = _header(path, head)
         self._rows = _rows(self._delimiter)
         table = self._parse(head[self._begin : self._header], None, ())
-        # a column without a name is called as pandas calls it
-        self.names = [name.strip() or f"Unnamed: {j}" for j, name in enumerate(table.column_names)]
+        self.names = _named([name.strip() for name in table.column_names])
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
         """Tables of these columns, by number.  Columns in `text` are read as text in any case."""
@@ -110,6 +109,17 @@ class CsvFile:
 def opened(path: Path) -> BinaryIO:
     """The file, open for reading; a file .gz is unpacked on the way."""
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _named(names: list[str]) -> list[str]:
+    """The names of all columns; a column without one is called as pandas calls it."""
+    named = []
+    for j, name in enumerate(names):
+        new = name or f"Unnamed: {j}"
+        while not name and new in names:  # pandas wrote a table twice, with the index
+            new += ".1"
+        named.append(new)
+    return named
 
 
 def delimiter(path: Path) -> str:

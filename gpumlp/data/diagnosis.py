@@ -75,6 +75,11 @@ def check_target(path: Path, target: TargetColumn, task: str | None, droppable: 
         droppable: whether rows without a target are left out.
     """
     about = f"{path}: the target {target.name!r}"
+    if target.strange:
+        raise ValueError(
+            f"{about} holds numbers{_as_written(target.format or PLAIN)} except for some texts "
+            f"({listed(map(repr, sorted(target.strange)))}); correct these texts"
+        )
     if target.missing and not droppable:
         raise ValueError(
             f"{about} has {target.missing} missing values; leave out those rows, "
@@ -86,7 +91,7 @@ def check_target(path: Path, target: TargetColumn, task: str | None, droppable: 
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
-    if written is None or (task == "classification" and written[0] == PLAIN):
+    if written is None or task == "classification":
         return
     form, others = written
     if others:
@@ -99,7 +104,7 @@ def check_target(path: Path, target: TargetColumn, task: str | None, droppable: 
     if form != PLAIN:
         raise ValueError(
             f"{about} has numbers written as {form}; write 1234.5, "
-            f"{_cleared(path, [target.name], form, others)}"
+            f"{_cleared(path, [target.name], form, others)}; or say --task classification"
         )
 
 

@@ -12,7 +12,9 @@ from gpumlp.io.chunks import chunks
 
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 # names of columns that writers add, pandas' and R's row numbers, and of identifiers
-ROW_NAMES = r"unnamed: \d+|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id))?|nr|no"
+ROW_NAMES = (
+    r"(unnamed: \d+(\.1)*)?|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id))?|nr|no"
+)
 NUMBERED = (
     "account|case|customer|employee|invoice|licen[cs]e|member|obs(ervation)?|order|participant|"
     "patient|person|record|row|sample|seq(uence)?|serial|student|subject|ticket|user"

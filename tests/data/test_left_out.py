@@ -33,6 +33,15 @@ def test_index_of_a_frame(frame: Any, index: str | None, kind: str, tmp_path: An
     np.testing.assert_array_equal(found.x[:], frame[[*NAMES]].to_numpy())
 
 
+def test_index_that_was_written_twice(tmp_path: Any) -> None:
+    path = tmp_path / "t.csv"
+    SHUFFLED.to_csv(path)
+    pandas.read_csv(path).to_csv(path)  # the header is: ,Unnamed: 0,a,…
+    found = data.load(path, "y")
+    assert found.features == NAMES
+    assert sorted(found.left_out) == ["Unnamed: 0", "Unnamed: 0.1"]
+
+
 LEFT_OUT = {
     "row numbers": np.arange(1, 61),
     "a different word in each row": [f"Mr {i}" for i in range(60)],
@@ -54,7 +63,7 @@ def test_reason(why: str, tmp_path: Any) -> None:
 def test_names_of_identifiers() -> None:
     for name in (
         "id", "ID", "user_id", "passengerId", "Order ID", "uuid", "PID", "pidnum", "id_no", "index",
-        "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0",
+        "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0", "",
     ):  # fmt: skip
         assert IDENTIFIER.fullmatch(name), name
     for name in ("bid", "paid", "grid", "humid", "customers", "number", "cases", "orders_no", "n"):
