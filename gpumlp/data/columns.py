@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,8 +150,7 @@ class Column:
         if self.declared or (self._kept and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         found = format_of(counts)
-        # fewer numbers than other texts are names of categories, such as 1, 2-10, over 10
-        if found and 2 * len(found[1]) < len(counts) and not _codes(found[0], counts):
+        if found and not _codes(found[0], counts) and not _ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
         dated = [text for text in counts if re.search(r"\d.*\d", text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
@@ -245,3 +244,8 @@ class Column:
 def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
     """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
     return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
+
+
+def _ranges(texts: Collection[str], others: Collection[str]) -> bool:
+    """Whether texts are categories such as 1, 2-10, over 10: the `others` outnumber the numbers."""
+    return 2 * len(others) > len(texts) and all(re.search(r"\d", text) for text in others)
