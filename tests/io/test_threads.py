@@ -30,7 +30,7 @@ def test_results_come_in_order_and_few_are_ahead(count):
     assert helpers() == []
 
 
-@pytest.mark.parametrize("where", ["call", "items", "close", "use"])
+@pytest.mark.parametrize("where", ["call", "items", "close"])
 def test_threads_end_with_the_iterator(where):
     def items():
         yield from range(1, 5)
@@ -42,11 +42,6 @@ def test_threads_end_with_the_iterator(where):
     if where == "close":
         assert helpers()
         results.close()
-    elif where == "use":
-        with pytest.raises(KeyboardInterrupt):
-            for _ in results:
-                raise KeyboardInterrupt
-        del results
     else:
         with pytest.raises((KeyError, ZeroDivisionError)):
             list(results)
