@@ -116,7 +116,7 @@ def check_outputs(p: HostArray, start: int) -> None:
 
 def prepared_parts(
     data: str, preparation: Preparation, net: MLP, target: str | None = None, *,
-    labelled: bool = True,
+    labelled: bool = True, drop_missing_target: bool = False,
 ) -> Iterator[tuple[Dataset, HostArray]]:  # fmt: skip
     """The parts of a data set, see `data.pieces`, each with the network's inputs.
 
@@ -125,7 +125,9 @@ def prepared_parts(
     have: the model can only guess what they mean.
     """
     unseen, rows = np.zeros(len(preparation.features), np.int64), 0
-    for part in datasets.pieces(data, preparation, target, labelled=labelled):
+    for part in datasets.pieces(
+        data, preparation, target, labelled=labelled, drop_missing_target=drop_missing_target
+    ):
         unseen += preparation.unseen_counts(part.x[:])
         x = preparation.inputs(part.x[:])
         _check_range(x, preparation, net, rows)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import as_argument, quoted
-from gpumlp.data.numbers import NumberFormat
+from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
@@ -149,9 +149,12 @@ def _check_class_sizes(dataset: Dataset, count: int) -> None:
     sizes = np.bincount(dataset.y, minlength=len(classes))
     single = [c for c, size in zip(classes, sizes, strict=True) if size < 2]
     if single:
+        numbers = all(PLAIN.value(name) is not None for name in classes)
         raise ValueError(
             f"{dataset.name}: classes of a single example cannot be split: {listed(single)}; "
-            "drop them, or say --validation 0, or --task regression if the target is a quantity"
+            "drop them, or say --validation 0"
+            + ", or --task regression if the target is a quantity"
+            * numbers
         )
     smaller = min(count, len(dataset) - count)
     if smaller < len(sizes):

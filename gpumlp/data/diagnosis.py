@@ -65,23 +65,25 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
         raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
 
 
-def check_target(
-    path: Path, target: TargetColumn, task: str | None, droppable: bool | None
-) -> None:
+def check_target(path: Path, target: TargetColumn, task: str | None, droppable: bool) -> None:
     """Raise if a target is missing, or if its words cannot be classes.
 
     Args:
         path: the file.
         target: its column.
         task: the task that the user asks for; None if the target decides.
-        droppable: whether rows without a target are left out; None if that is not possible.
+        droppable: whether rows without a target are left out.
     """
     about = f"{path}: the target {target.name!r}"
+    if target.strange:
+        raise ValueError(
+            f"{about} holds numbers{_as_written(target.format or PLAIN)} except for some texts "
+            f"({listed(map(repr, sorted(target.strange)))}); correct these texts"
+        )
     if target.missing and not droppable:
-        rows = f"{_read_call(path)}.dropna(subset=[{target.name!r}]){_save_call(path)}"
         raise ValueError(
             f"{about} has {target.missing} missing values; leave out those rows, "
-            + (rows if droppable is None else "--drop-missing-target")
+            "--drop-missing-target"
         )
     if len(target.words) >= MOST_WORDS:
         raise ValueError(
@@ -89,7 +91,7 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
-    if written is None or (task == "classification" and written[0] == PLAIN):
+    if written is None or task == "classification":
         return
     form, others = written
     if others:
@@ -102,7 +104,7 @@ def check_target(
     if form != PLAIN:
         raise ValueError(
             f"{about} has numbers written as {form}; write 1234.5, "
-            f"{_cleared(path, [target.name], form, others)}"
+            f"{_cleared(path, [target.name], form, others)}; or say --task classification"
         )
 
 

@@ -82,7 +82,9 @@ def load(
     choice = Choice(categorical, drop, keep, drop_missing_target, task, date_order)
     name, raw = _read(source, target, like, True, choice, scratch)
     if drop_missing_target:
-        raw = _with_target(name, raw)
+        raw = _with_target(raw)
+        if not len(raw.x):
+            raise ValueError(f"{name}: no row has a target")
     dataset = _dataset(name, raw, target, task, like)
     if like is None:
         _check_varies(dataset)
@@ -98,30 +100,33 @@ def load_inputs(source: Source, like: Preparation) -> HostArray:
 
 
 def pieces(
-    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True
-) -> Iterator[Dataset]:
+    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True,
+    drop_missing_target: bool = False,
+) -> Iterator[Dataset]:  # fmt: skip
     """The data set of `load` with a model's preparation, some rows at a time.
 
     y is empty unless the data is `labelled`. Raises as `load`, when the piece is reached.
     """
     target = target or like.target
+    choice = EVERYTHING._replace(drop_missing_target=drop_missing_target)
     parts: Iterable[Raw]
     if _suffix(source) in TABLES:
         path = _path(os.fspath(source))
-        name, parts = path.stem, Table(path, target, like, labelled).pieces()
+        name, parts = _stem(path), Table(path, target, like, labelled, choice).pieces()
     else:
-        name, raw = _read(source, target, like, labelled, EVERYTHING, Scratch())
+        name, raw = _read(source, target, like, labelled, choice, Scratch())
         parts = (
             raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
             for rows in chunks(raw.x)
         )
     empty = True
-    for part in parts:
+    for whole in parts:
+        part = _with_target(whole) if drop_missing_target else whole
         if len(part.x):
             empty = False
             yield _dataset(name, part, target, like.task, like)
     if empty:
-        raise ValueError(f"{source} has no rows")
+        raise ValueError(f"{source} has no rows" + " with a target" * drop_missing_target)
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def _read(
             )
     else:
         path = _path(name)
-        name = path.stem
+        name = _stem(path)
         if _suffix(path) in TABLES:
             raw = Table(path, target, like, labelled, choice).raw(scratch)
         else:
@@ -163,6 +168,11 @@ def _suffix(source: Source) -> str:
     suffixes = Path(source).suffixes
     packed = len(suffixes) > 1 and suffixes[-1].lower() == ".gz"
     return "".join(suffixes[-2 if packed else -1 :]).lower()
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its ending."""
+    return path.name[: -len(_suffix(path))]
 
 
 def _path(name: str) -> Path:
@@ -191,7 +201,7 @@ def _dataset(
     )  # fmt: skip
 
 
-def _with_target(name: str, raw: Raw) -> Raw:
+def _with_target(raw: Raw) -> Raw:
     """The rows that have a target."""
     if raw.y is None:
         return raw
@@ -201,8 +211,6 @@ def _with_target(name: str, raw: Raw) -> Raw:
     if raw.y.dtype.kind == "f":  # NaN is not null in a .parquet file
         there = there & np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
     rows = np.flatnonzero(there)
-    if not len(rows):
-        raise ValueError(f"{name}: no row has a target")
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
 
 
