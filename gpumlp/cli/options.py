@@ -86,6 +86,9 @@ target = partial(
     "of an array in an .npz file (default: y), or the number of a column in an .npy file "
     "(default: the last one).",
 )  # fmt: skip
+drop_missing_target = partial(
+    switch, "--drop-missing-target", "Leave out the rows without a target."
+)
 activation = partial(
     option, metavar="NAME", help="Activation of the hidden layers: {names}.",
     names=gpumlp.ACTIVATIONS,

@@ -115,6 +115,7 @@ class Table:
             yield Raw(
                 x, self._features, y, tuple(words) if words else None, self._known,
                 untyped=self._untyped,
+                unlabelled=None if self._target is None else self._target.last_gone,
             )  # fmt: skip
 
     def raw(self, scratch: Scratch) -> Raw:
@@ -210,11 +211,11 @@ class Table:
             yield x, None if self._target is None else self._target.values(table.columns[-1])
 
     def _check(self) -> None:
-        check_columns(self._path, self._columns)
+        learn, drop_missing = self._like is None, self._choice.drop_missing_target
+        check_columns(self._path, self._columns, learn)
         if self._target is not None:
-            droppable = None if self._like is not None else self._choice.drop_missing_target
             task = self._choice.task if self._like is None else self._like.task
-            check_target(self._path, self._target, task, droppable)
+            check_target(self._path, self._target, task, drop_missing, learn)
 
 
 class ParquetFile:
