@@ -224,7 +224,7 @@ def schedule(e: Any, m: int, rows: int, incremental: bool) -> Schedule:
     if incremental and found.name not in ("constant", "adaptive"):
         raise ValueError(
             f'learning_rate="{found.name}" spans a whole fit, and partial_fit does not know its '
-            'length; pass "constant", "invscaling" or "adaptive"'
+            'length; pass learning_rate="constant", "invscaling" or "adaptive"'
         )
     return found
 

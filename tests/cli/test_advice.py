@@ -9,14 +9,13 @@ pytest.importorskip("typer")
 pytest.importorskip("pyarrow")
 
 import gpumlp
-from gpumlp.data import Dataset, Preparation, split
+from gpumlp.data import Preparation
 from tests.support.advice import advice, carried_out
+from tests.support.advice_cases import AGAIN, CODES, OTHERS, PLAN, TABLES
 from tests.support.cli_cases import refused, run
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
 FAST = ["--hidden", "none", "--epochs", "1", "--backend", "numpy", "--quiet"]
-CODES = np.arange(len(X)) % 3
-WORDS = [f"name {i % 50}" for i in range(len(X))]
 
 
 @pytest.fixture
@@ -29,49 +28,6 @@ def train(tmp_path, monkeypatch, no_waiting_for_the_disk):
         return how("train", path, "--target", "y", "--out", tmp_path / "r", *FAST, *options)
 
     return train
-
-
-GAPS = ["?", "<0.5", *X[2:, 0]]
-MANY_TEXTS = [*(f"code {i}" for i in range(9)), *X[9:, 0]]
-DATES = [f"2020-01-{1 + i % 28:02d}" for i in range(len(X))]
-AMBIGUOUS = [f"{1 + i % 12}/{1 + i % 9}/2020" for i in range(len(X))]
-TARGET = ["?", "?", *[1.5] * 30, *[2.5] * 28]  # texts that may be classes
-HELD_OUT = split(Dataset("t", "regression", X, X[:, 0], tuple("abc")))[1].x[0]
-ONE = np.where((HELD_OUT == X).all(axis=1), "1", "")  # a value that is not in the training part
-PLAN = ["--backend", "numpy", "--plan"]
-AGAIN = {"--lr": "0.01", "COLUMN": "y", "EPOCHS": "2"}
-TABLES = {  # the part of an error that advises → columns, and options of train
-    "say which column to predict, --target COLUMN": (table(y=COLOURS), ["--target", ""]),
-    "leave them out, --drop {option}": (table(w=WORDS, y=COLOURS), []),
-    "correct these texts": (table(d=GAPS, y=COLOURS), []),
-    "{}.{}.to_{}(": (table(d=MANY_TEXTS, y=COLOURS), []),
-    ".notna()": (table(d=[*MANY_TEXTS[:9], *DATES[9:]], y=COLOURS), []),
-    "--date-order dmy": (table(d=AMBIGUOUS, y=COLOURS), []),
-    "c.mask(pandas.to_numeric(": (table(d=["inf", "-inf", *X[2:, 0]], y=COLOURS), []),
-    "leave out identifiers, --drop": (table(d=2**60 + 7 * CODES, y=COLOURS), []),
-    "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
-    "leave these empty": (table(y=TARGET), []),
-    "write 1234.5": (table(y=[f"{v}%" for v in X[:, 0]]), []),
-    "or say --validation 0": (table(y=["odd", *COLOURS[1:]]), []),
-    ", or --task regression": (table(y=["9", *CODES[1:]]), []),
-    "classes do not fit into a part": (table(y=np.arange(len(X)) % 15), []),
-    "train on all rows, --validation 0": (table(k=ONE, y=X[:, 0]), []),
-    "--impute mean": (table(k=[*[""] * 20, *CODES[20:]], y=COLOURS), ["--impute", "refuse"]),
-    ", say --task regression": (table(y=X[:, 0]), ["--task", "classification"]),
-    ", say --task classification": (table(y=COLOURS), ["--task", "regression"]),
-    "use --loss {}": (table(y=COLOURS), ["--loss", "huber"]),
-    "use --loss softmax_cross_entropy": (table(y=COLOURS), ["--loss", "binary_cross_entropy"]),
-    "no weight decay": (table(y=COLOURS), ["--optimizer", "sgd", "--weight-decay", "0.1"]),
-    "--label-smoothing is for": (table(y=X[:, 0]), ["--label-smoothing", "0.1"]),
-    "add --plateau EPOCHS": (table(y=COLOURS), ["--plateau-factor", "0.1"]),
-    "for --patience and --plateau": (table(y=COLOURS), ["--monitor", "cost"]),
-    "watches the validation cost": (table(y=COLOURS), ["--validation", "0", "--patience", "2"]),
-    "needs validation data; leave out --validation 0": (
-        table(y=COLOURS), ["--validation", "0", "--patience", "2", "--monitor", "val_cost"]
-    ),
-    "name another one, --scratch DIR": (table(y=COLOURS), ["--scratch", "none", "--stream"]),
-    "slot_precision=None": (table(y=COLOURS), ["--slot-precision", "bfloat16"]),
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -115,24 +71,6 @@ def test_a_loss_of_quantities_makes_whole_numbers_quantities(train, tmp_path):
     for loss in ("poisson", "huber"):
         assert "--task" not in train(table(y=CODES), "--loss", loss).stderr
         assert Preparation.load(tmp_path / "r" / "model.safetensors").task == "regression"
-
-
-OTHERS = {  # the same for other commands
-    "or leave out --resume to start anew": (
-        "train {flowers} --target species --batch-size 16 --out {folder} --resume "
-        "--hidden 16 --epochs 5 --backend numpy --quiet"
-    ),
-    "lower --lr, pass --clip-norm 1.0": (
-        "train {flowers} --target length --lr 30 --optimizer sgd --hidden 16,16 --epochs 3 "
-        "--backend numpy --quiet --out {folder}/n"
-    ),
-    "missing or infinite values": "train {gaps} --backend numpy --plan",
-    "leave out those rows, --drop-missing-target": "evaluate {model} {blank}",
-    "leave out --drop": "train digits --drop a --plan --backend numpy",
-    "leave out --target": "train digits --target y --plan --backend numpy",
-    "use --no-raw": "export {bare} {folder}/m.onnx --raw",
-    "are for .onnx files": "export {model} {folder}/m.npz --opset 17 --raw",
-}
 
 
 @pytest.mark.parametrize("said", OTHERS)

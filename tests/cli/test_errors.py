@@ -34,7 +34,10 @@ BAD = [
     (["--label-smoothing", "1"], "--label-smoothing must lie in [0, 1)"),
     (["--hidden", "10;10"], "--hidden must be widths such as 256,256 or none, got '10;10'"),
     (["--hidden", "10,0"], "widths[2] must be at least 1"),
-    (["--optimizer", "sgd", "--weight-decay", "0.1"], "sgd has no weight decay; leave it out, or use --optimizer adamw"),
+    (
+        ["--optimizer", "sgd", "--weight-decay", "0.1"],
+        "sgd has no weight decay; leave it out, or use --optimizer adamw",
+    ),
     (["--l2", "-1"], "--l2 must lie in [0, inf)"),
     (["--lr", "-1"], "--lr must be finite and more than 0"),
     (["--lr", "1e30", "--optimizer", "sgd"], "lower --lr, pass --clip-norm 1"),

@@ -1,5 +1,6 @@
 """What an error of the command line advises, taken from the printed text and carried out."""
 
+import ast
 import re
 import shlex
 from typing import NamedTuple
@@ -97,3 +98,67 @@ def _value(command, flag, rest):
         return flag, 0
     word = re.sub(r"[,;.:)]+$", "", found[1])
     return shlex.split(word)[0], 1 + len(word)
+
+
+# ---- Python --------------------------------------------------------------------------------------
+
+SETTING = re.compile(r"""\b([a-z_]\w*)=("[^"]*"|'[^']*'|\([^()]*\)|[\w.]+)""")
+
+
+def settings_of(message, names):
+    """The settings that a message of the Python API proposes after its first semicolon.
+
+    Args:
+        message: its text.
+        names: what names such as PATH mean in it.
+    """
+    text = message.partition("; ")[2]
+    return [{name: eval(value, dict(names))} for name, value in SETTING.findall(text)]
+
+
+def call_of(message, names):
+    """The value of the first call, or of x[...], that a message proposes after its beginning."""
+    text = re.split("[;:] ", message, maxsplit=1)[1]
+    text = text[re.search(r"[\w.]+\(|x\[", text).start() :]
+    opened = [text[: i + 1] for i, c in enumerate(text) if c in ")]"]
+    whole = next(part for part in opened if _balanced(part))
+    return eval(whole, dict(names))
+
+
+def _balanced(text):
+    return all(text.count(a) == text.count(b) for a, b in ("()", "[]"))
+
+
+# ---- the code ------------------------------------------------------------------------------------
+
+HELP = {"option", "switch", "argument", "partial", "model", "new_data"}  # they declare options
+ADVISES = re.compile(
+    r" --[a-z]|pip install|\bgpumlp [a-z]+ --|index=False|\b[a-z_]+=[A-Za-z0-9\"\[({]"
+    r"|[a-z_}][.][a-z_]+[(]"
+)
+
+
+def messages(folder):
+    """The texts in the code that seem to name an option, a setting or a call to use.
+
+    An f-string has {} for each of its fields.
+    """
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        found += [text for text in _texts(ast.parse(path.read_text())) if " " in text.strip()]
+    return [text for text in found if ADVISES.search(text)]
+
+
+def _texts(node):
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # a docstring
+        return
+    called = node.func if isinstance(node, ast.Call) else None
+    if getattr(called, "attr", getattr(called, "id", "")) in HELP:
+        return
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    else:
+        for each in ast.iter_child_nodes(node):
+            yield from _texts(each)
