@@ -1,8 +1,10 @@
 """What an error of the command line advises, carried out: the data is then accepted."""
 
+import contextlib
 import re
 
 import numpy as np
+import pandas
 import pytest
 
 pytest.importorskip("typer")
@@ -11,7 +13,7 @@ pytest.importorskip("pyarrow")
 import gpumlp
 from gpumlp.data import Preparation
 from tests.support.advice import advice, carried_out
-from tests.support.advice_cases import AGAIN, CODES, OTHERS, PLAN, TABLES
+from tests.support.advice_cases import AGAIN, CODES, GAPS, OTHERS, PLAN, TABLES
 from tests.support.cli_cases import refused, run
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
@@ -106,6 +108,35 @@ def test_the_names_that_an_error_lists_can_be_given(name, train, tmp_path):
     (tmp_path / "c.toml").write_text(text)
     run("train", "--config", tmp_path / "c.toml")
     assert Preparation.load(tmp_path / "r" / "model.safetensors").categories == known
+
+
+ODD = [
+    "Nr.", "-x", "--drop", "体重", "a\nb", "$HOME `x` \\n", "it's", 'x"y, z', "seed=0", "lr must",
+    "smaller batch_size", " lead", "n" * 300, "100%)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_advice_for_odd_names_is_accepted(kind, tmp_path, accepted):
+    """A line of pandas and an option, for a file in a folder with an odd name, too."""
+    folder = tmp_path / 'lr=0.1, it\'s "my batch_size"'
+    folder.mkdir()
+    path = folder / f"seed=1.{kind}"
+    for name in ODD:
+        frame = pandas.DataFrame(table(**{name: [*map(str, GAPS)]}, y=COLOURS))
+        getattr(frame, f"to_{kind}")(path, index=False)
+        with contextlib.chdir(folder):
+            assert len(accepted("", path, "train", path, "--target", "y", *PLAN)) == 2
+
+
+def test_advice_for_a_model_s_data_is_accepted(model, flowers, accepted):
+    """Only what evaluate and predict can do: their columns cannot be chosen any more."""
+    lines = flowers.read_text().split("\n")
+    for text in ("?", "inf", "code, 1"):
+        odd = [line.replace(line.split(",")[0], f'"{text}"') for line in lines[1:4]]
+        flowers.write_text("\n".join([lines[0], *odd, *lines[4:]]))
+        for command in ("evaluate", "predict"):
+            assert accepted("correct ", flowers, command, model, flowers)
 
 
 def test_a_line_break_in_a_name_is_a_space_in_an_option(train, tmp_path):
