@@ -19,6 +19,7 @@ from typing import Any
 import typer
 
 import gpumlp
+from gpumlp.checks import positive_int
 from gpumlp.data import EMBEDDED
 from gpumlp.training import Group
 
@@ -111,9 +112,10 @@ def split_commas(text: str | None) -> list[str]:
 def parse_widths(text: str, flag: str, example: str) -> list[int]:
     """The widths of layers in "256,128"."""
     try:
-        return [int(width) for width in text.split(",")]
+        widths = [int(width) for width in text.split(",")]
     except ValueError:
         raise ValueError(f"{flag} must be widths such as {example}, got {text!r}") from None
+    return [positive_int(width, f"a width of {flag}") for width in widths]
 
 
 def parse_groups(texts: Iterable[str]) -> dict[str, Group]:

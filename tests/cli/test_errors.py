@@ -33,7 +33,7 @@ BAD = [
     (["--loss", "negative_log_likelihood", "--label-smoothing", "0.1"], "is for softmax_cross"),
     (["--label-smoothing", "1"], "--label-smoothing must lie in [0, 1)"),
     (["--hidden", "10;10"], "--hidden must be widths such as 256,256 or none, got '10;10'"),
-    (["--hidden", "10,0"], "widths[2] must be at least 1"),
+    (["--hidden", "10,0"], "a width of --hidden must be at least 1, got 0"),
     (
         ["--optimizer", "sgd", "--weight-decay", "0.1"],
         "sgd has no weight decay; leave it out, or use --optimizer adamw",
