@@ -130,8 +130,7 @@ def name_options(
         return re.sub(rf"(lower |smaller |: |, )?{any_name}\b( must)?", bare, text)
 
     if about_data:
-        first, rest = re.fullmatch(r"(\w* must)?(.*)", message, re.DOTALL).groups(default="")
-        return translated(first) + rest
+        return re.sub(r"\A\w+ must\b", lambda found: translated(found[0]), message)
     own = [re.escape(text) for text in given if re.search(any_name, text)]
     parts = re.split("({})".format("|".join([*own, r"\S*/\S*", r"(?<!\w)'[^']*'"])), message)
     return "".join(part if i % 2 else translated(part) for i, part in enumerate(parts))

@@ -28,7 +28,7 @@ BAD = [
     ),
     (
         ["--loss", "binary_cross_entropy"],
-        "supports 2 classes, but data set 'flowers' has 3; use softmax_cross",
+        "supports 2 classes, but data set 'flowers' has 3; use --loss softmax_cross",
     ),
     (["--loss", "negative_log_likelihood", "--label-smoothing", "0.1"], "is for softmax_cross"),
     (["--label-smoothing", "1"], "--label-smoothing must lie in [0, 1)"),
