@@ -49,9 +49,11 @@ def evaluate(options: EvaluateOptions) -> None:
     picture = Picture(options.plot)
     net, known = load_model(options.model, options.backend)
     measures = Measures(net, known)
-    for part, x in prepared_parts(
-        options.data, known, net, options.target, drop_missing_target=options.drop_missing_target
-    ):
+    parts = prepared_parts(
+        options.data, known, net, target=options.target,
+        drop_missing_target=options.drop_missing_target,
+    )  # fmt: skip
+    for part, x in parts:
         picture.add(part, measures.add(part, x))
     picture.draw()
     results = measures.results()

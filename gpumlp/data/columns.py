@@ -70,7 +70,7 @@ class Column:
         self.name, self.declared, self._known = name, declared or known is not None, known
         self.format = format
         self.words = {word: i for i, word in enumerate(known or ())}
-        self._find = Known(self.words).find
+        self._find = None if known is None else Known(self.words).find
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
@@ -83,8 +83,8 @@ class Column:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
         import pyarrow as pa
 
-        kind, out = column.type, np.full(len(column), np.nan)
-        text = pa.types.is_dictionary(kind) or is_text(kind)
+        kind = column.type
+        text = is_text(kind) or pa.types.is_dictionary(kind)
         if self.declared or (text and self.format is None):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
@@ -95,8 +95,9 @@ class Column:
         elif pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
             self.kinds.add("dates")
             out = days(column)
-        elif not pa.types.is_null(kind):
-            self.kinds.add(str(kind))
+        else:
+            out = np.full(len(column), np.nan)
+            self.kinds |= set() if pa.types.is_null(kind) else {str(kind)}
         self.total += len(out)
         self.missing += int(np.isnan(out).sum())
         return out
@@ -170,11 +171,14 @@ class Column:
         import pyarrow.compute
 
         self.kinds.add("numbers")
-        if pa.types.is_integer(column.type):
+        whole = pa.types.is_integer(column.type)
+        if whole:
             low, high = pyarrow.compute.min_max(column).as_py().values()
             self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
-        out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
-        self._watch(out, pa.types.is_integer(column.type))
+        if column.type != pa.float64():
+            column = column.cast(pa.float64(), safe=False)
+        out: HostArray = column.to_numpy()
+        self._watch(out, whole)
         return out
 
     def _watch(self, out: HostArray, whole: bool) -> None:
@@ -233,7 +237,7 @@ class Column:
         word = self._spelled(word)
         if not word:
             return np.nan
-        if self._known is not None:
+        if self._find is not None:
             at = self._find(word)
             return len(self.words) if at is None else at
         if word not in self.words and len(self.words) < MOST_WORDS:

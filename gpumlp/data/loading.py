@@ -84,7 +84,7 @@ def load(
     if drop_missing_target:
         raw = _with_target(raw)
         if not len(raw.x):
-            raise ValueError(f"{name}: no row has a target")
+            raise ValueError(_nothing(name, True))
     dataset = _dataset(name, raw, target, task, like)
     if like is None:
         _check_varies(dataset)
@@ -107,8 +107,8 @@ def pieces(
 
     y is empty unless the data is `labelled`. Raises as `load`, when the piece is reached.
     """
+    choice = Choice(drop_missing_target=drop_missing_target)
     target = target or like.target
-    choice = EVERYTHING._replace(drop_missing_target=drop_missing_target)
     parts: Iterable[Raw]
     if _suffix(source) in TABLES:
         path = _path(os.fspath(source))
@@ -120,13 +120,13 @@ def pieces(
             for rows in chunks(raw.x)
         )
     empty = True
-    for whole in parts:
-        part = _with_target(whole) if drop_missing_target else whole
-        if len(part.x):
+    for part in parts:
+        kept = _with_target(part) if drop_missing_target else part
+        if len(kept.x):
             empty = False
-            yield _dataset(name, part, target, like.task, like)
+            yield _dataset(name, kept, target, like.task, like)
     if empty:
-        raise ValueError(f"{source} has no rows" + " with a target" * drop_missing_target)
+        raise ValueError(_nothing(source, drop_missing_target))
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -194,7 +194,8 @@ def _dataset(
     name: str, raw: Raw, target: str | None, task: str | None, like: Preparation | None
 ) -> Dataset:
     """The contents with labels or values as the target; with none if none were requested."""
-    task, y, classes = read_target(name, raw, task, None if like is None else like.classes)
+    known = None if like is None else like.classes
+    task, y, classes = read_target(name, raw, task, known, like is None)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
         raw.ordered, raw.formats, raw.dates, raw.left_out,
@@ -212,6 +213,10 @@ def _with_target(raw: Raw) -> Raw:
         there = there & np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
     rows = np.flatnonzero(there)
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
+
+
+def _nothing(source: Source, drop_missing_target: bool) -> str:
+    return f"{source}: no row has a target" if drop_missing_target else f"{source} has no rows"
 
 
 def _check_varies(data: Dataset) -> None:

@@ -215,10 +215,11 @@ class Table:
             yield x, None if self._target is None else self._target.values(table.columns[-1])
 
     def _check(self) -> None:
-        check_columns(self._path, self._columns)
+        learn, drop_missing = self._like is None, self._choice.drop_missing_target
+        check_columns(self._path, self._columns, learn)
         if self._target is not None:
             task = self._choice.task if self._like is None else self._like.task
-            check_target(self._path, self._target, task, self._choice.drop_missing_target)
+            check_target(self._path, self._target, task, drop_missing, learn)
 
 
 class ParquetFile:

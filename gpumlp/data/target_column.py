@@ -44,8 +44,13 @@ class TargetColumn(Column):
         return np.concatenate(self._gone) if self._gone else np.zeros(0, bool)
 
     @property
+    def repeats(self) -> bool:
+        """Whether each word is there more than once, as those of classes are."""
+        return bool((self.counts[: len(self.words)] > 1).all())
+
+    @property
     def last_gone(self) -> HostArray:
-        """The same for the rows of the last piece."""
+        """Whether the value of each row (m,) of the last piece is missing."""
         return self._gone[-1]
 
     def values(self, column: Any) -> HostArray:

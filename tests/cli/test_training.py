@@ -129,7 +129,7 @@ WRONG = [
     (["--group", "biases:lr=1", "--group", "biases:decay=2"], "biases is given twice"),
     (
         ["--group", "biases:decay=0", "--optimizer", "sgd"],
-        "--group biases:decay=0: sgd has no weight decay; use --l2, or --optimizer adamw",
+        "--group biases:decay=0: sgd has no weight decay; leave it out, or use --optimizer adamw",
     ),
     (["--no-shuffle", "no"], "no"),
     (["--shufle"], "No such option: --shufle"),
