@@ -101,6 +101,9 @@ backend = partial(
     "Backend: numpy (on the CPU), cupy (on the GPU), or auto (on the GPU if there is one).",
     ["auto", "numpy", "cupy"],
 )  # fmt: skip
+drop_missing_target = partial(
+    switch, "--drop-missing-target", "Leave out the rows without a target."
+)
 json = partial(switch, "--json", "Print the result as JSON, and nothing else.")
 
 

@@ -13,9 +13,8 @@ import numpy as np
 
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import quoted
-from gpumlp.data.numbers import NumberFormat
+from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
-from gpumlp.data.spelling import NUMBER
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
 
@@ -150,7 +149,7 @@ def _check_class_sizes(dataset: Dataset, count: int) -> None:
     sizes = np.bincount(dataset.y, minlength=len(classes))
     single = [c for c, size in zip(classes, sizes, strict=True) if size < 2]
     if single:
-        numbers = all(map(NUMBER.fullmatch, classes))
+        numbers = all(PLAIN.value(name) is not None for name in classes)
         raise ValueError(
             f"{dataset.name}: classes of a single example cannot be split: {listed(single)}; "
             "drop them, or say --validation 0"

@@ -85,6 +85,11 @@ def check_target(
         learn: whether the task can still be chosen, since no model has learned from the target.
     """
     about = f"{path}: the target {target.name!r}"
+    if target.strange:
+        raise ValueError(
+            f"{about} holds numbers{_as_written(target.format or PLAIN)} except for some texts "
+            f"({listed(map(repr, sorted(target.strange)))}); correct these texts"
+        )
     if target.missing and not drop_missing:
         raise ValueError(
             f"{about} has {target.missing} missing values; leave out those rows, "
@@ -96,7 +101,7 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
-    if written is None or (task == "classification" and written[0] == PLAIN):
+    if written is None or task == "classification":
         return
     form, others = written
     numbers = _as_numbers(path, target.name, form, others)

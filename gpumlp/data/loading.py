@@ -112,9 +112,9 @@ def pieces(
     parts: Iterable[Raw]
     if _suffix(source) in TABLES:
         path = _path(os.fspath(source))
-        name, parts = path.stem, Table(path, target, like, labelled, choice).pieces()
+        name, parts = _stem(path), Table(path, target, like, labelled, choice).pieces()
     else:
-        name, raw = _read(source, target, like, labelled, EVERYTHING, Scratch())
+        name, raw = _read(source, target, like, labelled, choice, Scratch())
         parts = (
             raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
             for rows in chunks(raw.x)
@@ -151,7 +151,7 @@ def _read(
             )
     else:
         path = _path(name)
-        name = path.stem
+        name = _stem(path)
         if _suffix(path) in TABLES:
             raw = Table(path, target, like, labelled, choice).raw(scratch)
         else:
@@ -168,6 +168,11 @@ def _suffix(source: Source) -> str:
     suffixes = Path(source).suffixes
     packed = len(suffixes) > 1 and suffixes[-1].lower() == ".gz"
     return "".join(suffixes[-2 if packed else -1 :]).lower()
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its ending."""
+    return path.name[: -len(_suffix(path))]
 
 
 def _path(name: str) -> Path:
