@@ -105,15 +105,15 @@ def check_target(
         return
     form, others = written
     numbers = _as_numbers(path, target.name, form, others)
+    classes = "; or say --task classification" if learn and target.repeats else ""
     if others:
         raise ValueError(
             f"{about} holds numbers{_as_written(form)} except for some texts "
             f"({listed(map(repr, others))}); leave these empty, "
-            f"{numbers}, and leave out those rows, --drop-missing-target"
-            + ("; or say --task classification" if learn and target.repeats else "")
+            f"{numbers}, and leave out those rows, --drop-missing-target{classes}"
         )
     if form != PLAIN:
-        raise ValueError(f"{about} has numbers written as {form}; write 1234.5, {numbers}")
+        raise ValueError(f"{about} has numbers written as {form}; write 1234.5, {numbers}{classes}")
 
 
 def kind_of(path: Path) -> str:

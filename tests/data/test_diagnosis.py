@@ -129,6 +129,25 @@ class TestSuggestedCorrections:
         np.testing.assert_array_equal(data.y, X[1:, 0])
         np.testing.assert_array_equal(data.x, X[1:])
 
+    def test_regression_of_texts_in_parquet(self, tmp_path):
+        path = tmp_path / "t.parquet"
+        pandas.DataFrame(table(y=X[:, 0].astype(str))).to_parquet(path)
+        np.testing.assert_array_equal(load(path, "y", "regression").y, X[:, 0])
+
+    @pytest.mark.parametrize("many", [False, True])
+    def test_a_line_of_pandas_keeps_all_other_texts(self, tmp_path, many):
+        """Codes, words such as None, and numbers that another column writes in another way."""
+        odd = ["?", "n.b.", *(f"code {i}" for i in range(10 * many))]
+        d = quoted([*odd, *(f"{v:,.2f}".translate({44: ".", 46: ","}) for v in BIG[len(odd) :])])
+        signs = ["\u22125", "(5)", *["5,0"] * 58]
+        others = {"e": ["007", "None", "NA"] * 20, "f": X[:, 1], "g": quoted(signs)}
+        path = write_csv(tmp_path / "t.csv", table(d=d, **others, y=COLOURS))
+        data = corrected(path)
+        np.testing.assert_allclose(data.x[len(odd) :, 3], BIG[len(odd) :])
+        assert data.categories == {"e": ("007", "None")}
+        np.testing.assert_array_equal(data.x[:, 5], X[:, 1])
+        np.testing.assert_array_equal(data.x[:, 6], [-5, -5, *[5] * 58])
+
     def test_classes_that_are_numbers_and_words(self, tmp_path):
         path = write_csv(tmp_path / "t.csv", table(y=[*"12345" * 11, *["other"] * 5]))
         assert "or say --task classification" in error_of(path)

@@ -122,7 +122,7 @@ def test_unknown_name(option: str, tmp_path: Any) -> None:
 
 
 def test_columns_without_values_where_there_is_a_target(tmp_path: Any) -> None:
-    """The option that the error suggests names all of them, also if the list is cut."""
+    """The correction in the error names all of them, also where the list of names is cut."""
     y = np.where(np.arange(60) < 30, np.nan, X[:, 0])
     there = np.where(np.isnan(y), 1.5, np.nan)
     path = tmp_path / "t.csv"

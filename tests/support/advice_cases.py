@@ -37,7 +37,7 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "leave out identifiers, --drop": (table(d=2**60 + 7 * CODES, y=COLOURS), []),
     "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
     "leave these empty": (table(y=TARGET), []),
-    "write 1234.5": (table(y=[f"{v}%" for v in X[:15, 0]] * 4), []),
+    "write 1234.5": (table(y=[f"{1 + i % 4}.5%" for i in range(len(X))]), []),
     "or say --validation 0": (table(y=["odd", *COLOURS[1:]]), []),
     ", or --task regression": (table(y=["9", *CODES[1:]]), []),
     "classes do not fit into a part": (table(y=np.arange(len(X)) % 15), []),
