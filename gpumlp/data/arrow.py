@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cache
 from typing import Any
 
 from gpumlp.io.types import HostArray
@@ -26,6 +27,7 @@ def as_text(column: Any) -> Any:
     return text
 
 
+@cache
 def is_numeric(kind: Any) -> bool:
     """Whether values of an Arrow type can be cast to numbers."""
     import pyarrow.types as t
@@ -33,6 +35,7 @@ def is_numeric(kind: Any) -> bool:
     return any(test(kind) for test in (t.is_integer, t.is_floating, t.is_boolean, t.is_decimal))
 
 
+@cache
 def is_text(kind: Any) -> bool:
     """Whether an Arrow type is a type of strings."""
     import pyarrow.types as t

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +56,6 @@ class Column:
         strange: with a format, the frequency of each text that is not a number.
         kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
-        huge: whether there were whole numbers that float64 cannot represent.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
         counting: whether they count the rows, from 0 or 1.
@@ -71,12 +70,12 @@ class Column:
         self.name, self.declared, self._known = name, declared or known is not None, known
         self.format = format
         self.words = {word: i for i, word in enumerate(known or ())}
-        self._find = Known(self.words).find
+        self._find = None if known is None else Known(self.words).find
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
-        self.huge = self.large = False
+        self.large = self._huge = self._fractions = False
         self.whole = self.counting = False
         self._first = 0.0
 
@@ -84,8 +83,8 @@ class Column:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
         import pyarrow as pa
 
-        kind, out = column.type, np.full(len(column), np.nan)
-        text = pa.types.is_dictionary(kind) or is_text(kind)
+        kind = column.type
+        text = is_text(kind) or pa.types.is_dictionary(kind)
         if self.declared or (text and self.format is None):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
@@ -96,8 +95,9 @@ class Column:
         elif pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
             self.kinds.add("dates")
             out = days(column)
-        elif not pa.types.is_null(kind):
-            self.kinds.add(str(kind))
+        else:
+            out = np.full(len(column), np.nan)
+            self.kinds |= set() if pa.types.is_null(kind) else {str(kind)}
         self.total += len(out)
         self.missing += int(np.isnan(out).sum())
         return out
@@ -106,6 +106,11 @@ class Column:
     def mixed(self) -> bool:
         """Whether some pieces held words and others did not, so that all must be read as words."""
         return len(self.kinds) > 1 and not self.declared
+
+    @property
+    def huge(self) -> bool:
+        """Whether there were whole numbers that float64 cannot represent, and no fractions."""
+        return self._huge and not self._fractions
 
     @property
     def empty(self) -> bool:
@@ -145,7 +150,8 @@ class Column:
         counts = self._frequencies()
         if self.declared or (self._kept and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        if (found := format_of(counts)) is not None and not _codes(found[0], counts):
+        found = format_of(counts)
+        if found and not _codes(found[0], counts) and not _ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
         dated = [text for text in counts if re.search(r"\d.*\d", text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
@@ -154,7 +160,7 @@ class Column:
                 return Problem("ambiguous", [date.text])
             if date is not None:
                 return Problem("gaps", sorted(counts.keys() - {*dated}), date)
-        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
+        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many else None
 
     def _frequencies(self) -> dict[str, int]:
@@ -165,11 +171,14 @@ class Column:
         import pyarrow.compute
 
         self.kinds.add("numbers")
-        if pa.types.is_integer(column.type):
+        whole = pa.types.is_integer(column.type)
+        if whole:
             low, high = pyarrow.compute.min_max(column).as_py().values()
-            self.huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
-        out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
-        self._watch(out, pa.types.is_integer(column.type))
+            self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
+        if column.type != pa.float64():
+            column = column.cast(pa.float64(), safe=False)
+        out: HostArray = column.to_numpy()
+        self._watch(out, whole)
         return out
 
     def _watch(self, out: HostArray, whole: bool) -> None:
@@ -182,6 +191,7 @@ class Column:
             expected = self._first + self.total + np.arange(len(out))
             self.counting = self.whole and out[-1] == expected[-1] and bool((out == expected).all())
         if not whole and len(out):
+            self._fractions = self._fractions or bool((np.floor(out) < out).any())
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
             self.large |= bool(peak > LARGEST_INT)
             self.infinite += int(np.isinf(out).sum()) if peak == np.inf else 0
@@ -202,7 +212,7 @@ class Column:
                 self.strange[word.strip()] += frequency[i]
             else:
                 values[i] = value
-                self.huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
+                self._huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
         out: HostArray = values[index]
         self._watch(out, False)
         return out
@@ -227,7 +237,7 @@ class Column:
         word = self._spelled(word)
         if not word:
             return np.nan
-        if self._known is not None:
+        if self._find is not None:
             at = self._find(word)
             return len(self.words) if at is None else at
         if word not in self.words and len(self.words) < MOST_WORDS:
@@ -238,3 +248,8 @@ class Column:
 def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
     """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
     return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
+
+
+def _ranges(texts: Collection[str], others: Collection[str]) -> bool:
+    """Whether texts are categories such as 1, 2-10, over 10: the `others` outnumber the numbers."""
+    return 2 * len(others) > len(texts) and all(re.search(r"\d", text) for text in others)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import re
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
+
 from gpumlp.data.dataset import unreadable
+from gpumlp.io.threads import ahead
 
 DELIMITERS = ",;\t|"
-BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
+BLOCK = 8 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
+BLOCK_OF_COLUMN = 512  # the same for each column, as each column of a block is an array
+PART = 256 << 10  # bytes that Arrow parses at a time
+PART_OF_COLUMN = 4096  # the same for each column
+WIDE = 4096  # in wider tables a block's columns need more memory than its values
 BOM = b"\xef\xbb\xbf"
+LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class CsvFile:
@@ -28,76 +39,52 @@ class CsvFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        head = _head(path)
-        self._delimiter, self._begin, self._header = _header(path, head)
-        self._rows = _rows(self._delimiter)
-        table = self._parse(head[self._begin : self._header], None, ())
-        # a column without a name is called as pandas calls it
-        self.names = [name.strip() or f"Unnamed: {j}" for j, name in enumerate(table.column_names)]
+        self._delimiter, names, self._header = _header(path)
+        self.names = _named([name.strip() for name in names])
+        self._block = max(BLOCK, BLOCK_OF_COLUMN * len(names))
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
         """Tables of these columns, by number.  Columns in `text` are read as text in any case."""
-        for block in self._blocks():
-            yield self._parse(block, self.names, text).select(list(columns))
+        tables = ahead(
+            lambda block: self._parse(block, text),
+            self._blocks(),
+            2 if len(self.names) < WIDE else 0,
+        )
+        with closing(tables):
+            for table in tables:
+                yield table.select(list(columns))
 
     def rows(self, first: int) -> int:
         """The approximate number of rows, given the number in the first block."""
-        return int(first * max(1.0, self._path.stat().st_size / BLOCK))
+        return int(first * max(1.0, self._path.stat().st_size / self._block))
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self) -> Iterator[memoryview]:
         """The file in blocks of whole rows, without the header."""
         with opened(self._path) as file:
             file.seek(self._header)
             rest = b""
-            while data := file.read(BLOCK):
+            while data := file.read(self._block):
                 data = rest + data
-                end = self._row_end(data)
+                end = _rows_end(data, self._delimiter)
                 if end:
-                    yield data[:end]
+                    yield memoryview(data)[:end]
                 rest = data[end:]
-                if len(rest) > BLOCK:
-                    raise ValueError(
-                        f"{self._path} has a quotation mark that opens a field and is never "
-                        f"closed: {_first_line(rest)!r}; correct that line"
-                    )
+                if len(rest) > self._block:
+                    _check_closed(self._path, rest, self._delimiter)
+                    raise unreadable(self._path, ValueError(f"a row of {len(rest):,} bytes"))
             if rest.strip():
-                yield rest
+                _check_closed(self._path, rest, self._delimiter)
+                yield memoryview(rest)
 
-    def _row_end(self, data: bytes) -> int:
-        """The position after the last row of `data`; 0 if no row ends there."""
-        last = max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1))
-        if b'"' not in data or last < 0:
-            return last + 1
-        ends = self._delimiter.encode(), b"\n", b"\r"
-        opening = data.startswith(b'"') + sum(data.count(end + b'"') for end in ends)
-        if not opening:  # a mark within a field is a character
-            return last + 1
-        closing = data.endswith(b'"') + sum(data.count(b'"' + end) for end in ends)
-        empty = sum(data.count(a + b'""' + b) for a in ends for b in ends)
-        doubled = data.count(b'""') - empty  # a mark within quotes
-        # whether all marks open or close a field, or are doubled
-        regular = data.count(b'"') == opening + closing + 2 * doubled
-        if regular and data.count(b'"', 0, last) % 2 == 0:
-            return last + 1
-        match = self._rows.match(data)  # this needs ten times as long
-        return match.end() if match else 0
-
-    def _parse(self, block: bytes, names: list[str] | None, text: Collection[str]) -> Any:
+    def _parse(self, block: memoryview, text: Collection[str]) -> Any:
+        """The table of a block.  The types of its columns are inferred from all of it."""
         import pyarrow as pa
-        import pyarrow.csv
 
         try:
-            table = pyarrow.csv.read_csv(
-                pa.BufferReader(block),
-                # the reader infers types from its first block, so it gets only one
-                pyarrow.csv.ReadOptions(block_size=len(block) + 1, column_names=names),
-                pyarrow.csv.ParseOptions(delimiter=self._delimiter),
-                pyarrow.csv.ConvertOptions(
-                    # R and others write the word "NA" in quotes, and a missing value without
-                    strings_can_be_null=True, quoted_strings_can_be_null=False,
-                    column_types=dict.fromkeys(text, pa.string()),
-                ),
-            )  # fmt: skip
+            try:  # parts that fit into the processor's cache need half the time of one
+                table = self._read(block, max(PART, PART_OF_COLUMN * len(self.names)), text)
+            except pa.ArrowInvalid:  # a row may be longer than a part
+                table = self._read(block, len(block) + 1, text)
         except pa.ArrowException as error:
             if "invalid UTF8" in str(error):
                 raise not_utf8(self._path) from None
@@ -106,15 +93,44 @@ class CsvFile:
             raise not_utf8(self._path)
         return table
 
+    def _read(self, block: memoryview, part: int, text: Collection[str]) -> Any:
+        import pyarrow as pa
+        import pyarrow.csv
+
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(block),
+            # with threads, errors do not number the row within the block
+            pyarrow.csv.ReadOptions(
+                use_threads=part > len(block), block_size=part, column_names=self.names
+            ),
+            pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
+            pyarrow.csv.ConvertOptions(
+                # R and others write the word "NA" in quotes, and a missing value without
+                strings_can_be_null=True, quoted_strings_can_be_null=False,
+                column_types=dict.fromkeys(text, pa.string()),
+            ),
+        ).combine_chunks()  # fmt: skip
+
 
 def opened(path: Path) -> BinaryIO:
     """The file, open for reading; a file .gz is unpacked on the way."""
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
+def _named(names: list[str]) -> list[str]:
+    """The names of all columns; a column without one is called as pandas calls it."""
+    named = []
+    for j, name in enumerate(names):
+        new = name or f"Unnamed: {j}"
+        while not name and new in names:  # pandas wrote a table twice, with the index
+            new += ".1"
+        named.append(new)
+    return named
+
+
 def delimiter(path: Path) -> str:
     """The character of `DELIMITERS` that is most frequent in the header, outside quotes."""
-    return _header(path, _head(path))[0]
+    return _header(path)[0]
 
 
 def not_utf8(path: Path) -> ValueError:
@@ -133,35 +149,77 @@ def _head(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
-def _header(path: Path, head: bytes) -> tuple[str, int, int]:
-    """The delimiter, and where the first line that is not blank begins and ends.
+def _header(path: Path) -> tuple[str, list[str], int]:
+    """The delimiter, the names in the first line that is not blank, and where the line ends.
 
     A line ends at LF, CR, or both; within quotes it goes on.
     """
-    begin = len(head) - len(head.removeprefix(BOM).lstrip(b"\r\n"))
-    match = _rows(DELIMITERS, "?").match(head, begin)
-    end = (match.end() if match else 0) or len(head)
-    line = head[begin:end]
-    if b"\0" in line:  # UTF-16 without a byte order mark
+    head = _head(path)
+    text = head.removeprefix(BOM).lstrip(b"\r\n")
+    at, end = 0, len(text)
+    while match := LINE_END.search(text, at):
+        if _opening(text, match.start(), DELIMITERS) < 0:
+            end = match.end()
+            break
+        at = text.find(b'"', match.end())
+        if at < 0:
+            _check_closed(path, text, DELIMITERS)
+    if b"\0" in text[:end]:  # UTF-16 without a byte order mark
         raise not_utf8(path)
     try:
-        text = line.decode()
+        line = text[:end].decode()
     except UnicodeDecodeError:
         raise not_utf8(path) from None
-    return max(DELIMITERS, key=re.sub('"[^"]*"', "", text).count), begin, end
+    mark = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
+    try:
+        [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)
+    except (csv.Error, ValueError) as error:
+        raise unreadable(path, error if line else EOFError("Empty CSV file")) from error
+    return mark, names, len(head) - len(text) + end
 
 
-def _rows(delimiters: str, count: str = "*") -> re.Pattern[bytes]:
-    """A pattern of as many whole rows as possible, or of one; in linear time.
+def _check_closed(path: Path, text: bytes, delimiters: str) -> None:
+    """Raise if a quoted field goes on at the end of a text."""
+    at = _opening(text, len(text), delimiters)
+    if at >= 0:
+        line = LINE_END.split(text[at : at + 240], maxsplit=1)[0]
+        raise ValueError(
+            f"{path} has a quotation mark that opens a field and is never closed: "
+            f"{line.decode(errors='replace')[:60]!r}; correct that line"
+        )
 
-    As for Arrow, a quotation mark opens a field only at its beginning.
+
+def _rows_end(data: bytes, delimiters: str) -> int:
+    """The position after the last row of `data`; 0 if no row ends there."""
+    stop = len(data)
+    while True:
+        last = data.rfind(b"\n", 0, stop)
+        # a CR at the end may be the first half of CR LF
+        last = max(last, data.rfind(b"\r", max(last, 0), stop - (stop == len(data))))
+        stop = -1 if last < 0 else _opening(data, last, delimiters)
+        if stop < 0:
+            return last + 1
+
+
+def _opening(data: bytes, at: int, delimiters: str, window: int = 1 << 16) -> int:
+    """The position of the mark that opens the quoted field around `at`; −1 if there is none.
+
+    As for Arrow, a quotation mark opens a field only at its beginning.  So a run of an even number
+    of marks changes nothing: it is an empty field, or text within quotes.  A run of an odd number
+    that begins a field opens it, or closes one whose text ends with a delimiter.  After any other
+    run of an odd number no field is open, whatever comes before it.
     """
-    marks = re.escape(delimiters.encode())
-    field = rb'(?>"(?>[^"]++|"")*+"[^%b\r\n]*+|(?!")[^%b\r\n]*+)' % (marks, marks)
-    end = rb"(?:\r\n|\n|\r(?!\n|\Z))"
-    return re.compile(rb"(?>(?>%b[%b])*+%b%b)%b+" % (field, marks, field, end, count.encode()))
-
-
-def _first_line(text: bytes) -> str:
-    line = re.split(rb"[\r\n]", text[text.find(b'"') :], maxsplit=1)[0]
-    return line[:60].decode(errors="replace")
+    if data.rfind(b'"', 0, at) < 0:
+        return -1
+    begin = max(0, at - window)
+    text = np.frombuffer(data, np.uint8, at - begin, begin)
+    marks = np.flatnonzero(text == ord('"'))
+    first = np.flatnonzero(np.diff(marks, prepend=-2) > 1)  # of each run
+    odd = marks[first[np.diff(first, append=len(marks)) % 2 == 1]]
+    odd = odd[odd > 0] if begin else odd  # that run may have begun before
+    between = np.frombuffer(delimiters.encode() + b"\r\n", np.uint8)
+    others = np.flatnonzero(~np.isin(text[odd - 1], between) & (odd > 0))
+    if begin and not len(others):
+        return _opening(data, at, delimiters, 16 * window)
+    beginnings = len(odd) - 1 - others[-1] if len(others) else len(odd)
+    return begin + int(odd[-1]) if beginnings % 2 else -1

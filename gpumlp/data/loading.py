@@ -88,7 +88,9 @@ def load(
     choice = Choice(categorical, drop, keep, drop_missing_target, task, date_order)
     name, raw = _read(source, target, like, True, choice, scratch)
     if drop_missing_target:
-        raw = _with_target(name, raw)
+        raw = _with_target(raw)
+        if not len(raw.x):
+            raise ValueError(_nothing(name, True))
     dataset = _dataset(name, raw, target, task, like)
     if like is None:
         _check_varies(dataset)
@@ -104,31 +106,35 @@ def load_inputs(source: Source, like: Preparation) -> HostArray:
 
 
 def pieces(
-    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True
-) -> Iterator[Dataset]:
+    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True,
+    drop_missing_target: bool = False,
+) -> Iterator[Dataset]:  # fmt: skip
     """The data set of `load` with a model's preparation, some rows at a time.
 
     y is empty unless the data is `labelled`. Raises as `load`, when the piece is reached.
     """
+    choice = Choice(drop_missing_target=drop_missing_target)
     target = target or like.target
     parts: Iterable[Raw]
     files = _files(source)
     if isinstance(files, Files):
-        name, parts = files.name, Table(files, target, like, labelled).pieces()
+        name, parts = files.name, Table(files, target, like, labelled, choice).pieces()
     else:
-        name, raw = _read(source, target, like, labelled, EVERYTHING, Scratch())
+        name, raw = _read(source, target, like, labelled, choice, Scratch())
         parts = (
             raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
             for rows in chunks(raw.x)
         )
     empty = True
     for dataset in _evenly(
-        _dataset(name, part, target, like.task, like) for part in parts if len(part.x)
+        _dataset(name, kept, target, like.task, like)
+        for part in parts
+        if len((kept := _with_target(part) if drop_missing_target else part).x)
     ):
         empty = False
         yield dataset
     if empty:
-        raise ValueError(f"{files} has no rows")
+        raise ValueError(_nothing(files, drop_missing_target))
 
 
 def _evenly(parts: Iterable[Dataset]) -> Iterator[Dataset]:
@@ -217,14 +223,15 @@ def _dataset(
     name: str, raw: Raw, target: str | None, task: str | None, like: Preparation | None
 ) -> Dataset:
     """The contents with labels or values as the target; with none if none were requested."""
-    task, y, classes = read_target(name, raw, task, None if like is None else like.classes)
+    known = None if like is None else like.classes
+    task, y, classes = read_target(name, raw, task, known, like is None)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
         raw.ordered, raw.formats, raw.dates, raw.left_out,
     )  # fmt: skip
 
 
-def _with_target(name: str, raw: Raw) -> Raw:
+def _with_target(raw: Raw) -> Raw:
     """The rows that have a target."""
     if raw.y is None:
         return raw
@@ -234,9 +241,11 @@ def _with_target(name: str, raw: Raw) -> Raw:
     if raw.y.dtype.kind == "f":  # NaN is not null in a .parquet file
         there = there & np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
     rows = np.flatnonzero(there)
-    if not len(rows):
-        raise ValueError(f"{name}: no row has a target")
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
+
+
+def _nothing(source: Any, drop_missing_target: bool) -> str:
+    return f"{source}: no row has a target" if drop_missing_target else f"{source} has no rows"
 
 
 def _check_varies(data: Dataset) -> None:

@@ -157,7 +157,7 @@ class Store:
 
     def __init__(self, columns: int, dtype: npt.DTypeLike, file: BinaryIO | None) -> None:
         self._columns, self._dtype, self._file = columns, np.dtype(dtype), file
-        self._parts: list[HostArray] = []
+        self._array: HostArray = np.empty((0, columns), self._dtype)
         self._rows = 0
 
     def append(self, part: HostArray) -> None:
@@ -165,23 +165,17 @@ class Store:
         part = np.ascontiguousarray(part, self._dtype)
         self._rows += len(part)
         if self._file is None:
-            self._parts.append(part)
+            # the system moves the pages of a large array, which is not copied
+            self._array.resize((self._rows, self._columns), refcheck=False)
+            self._array[self._rows - len(part) :] = part
         else:
             self._file.write(part.data if part.size else b"")
 
     def rows(self) -> HostArray | FileMatrix:
         """All rows, as an array or as a matrix that is read from the file."""
-        shape = (self._rows, self._columns)
-        if self._file is not None:
-            return FileMatrix(self._file, shape, self._dtype)
-        if len(self._parts) == 1:
-            return self._parts[0]
-        out, start = np.empty(shape, self._dtype), 0
-        while self._parts:  # each part is freed as soon as it is copied
-            part = self._parts.pop(0)
-            out[start : start + len(part)] = part
-            start += len(part)
-        return out
+        if self._file is None:
+            return self._array
+        return FileMatrix(self._file, (self._rows, self._columns), self._dtype)
 
     def array(self) -> HostArray:
         """All rows as an array, which maps the file if they are in one, to be read in any order."""

@@ -36,7 +36,12 @@ class Files(NamedTuple):
     @property
     def name(self) -> str:
         """A short name: that of the file, or of the folder of several files."""
-        return self.paths[0].stem if len(self.paths) == 1 else self.folder.resolve().name
+        first = self.paths[0]
+        return (
+            first.name[: -len(suffix(first))]
+            if len(self.paths) == 1
+            else (self.folder.resolve().name)
+        )
 
     @property
     def kind(self) -> str:

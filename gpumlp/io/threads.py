@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from gpumlp.io.types import HostArray
 BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; `Threads` says why not less
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Threads:
@@ -51,6 +53,33 @@ class Threads:
         if a.nbytes <= BLOCK_BYTES:  # most steps of a small network: 1 µs less
             return [block(slice(0, len(a)))]
         return self.map(block, blocks(0, len(a), a.nbytes // len(a)))
+
+
+def ahead(call: Callable[[T], R], items: Iterable[T], count: int = 2) -> Iterator[R]:
+    """Yield call(item) for the items, in order; threads compute the next `count` meanwhile.
+
+    The threads end with the iterator, also if it is closed early.  What they raise is raised here.
+
+    Raises:
+        RuntimeError: a fork of the process goes on with the iterator; it has none of the threads.
+    """
+    if not count:
+        yield from map(call, items)
+        return
+    process, waiting = os.getpid(), deque[Future[R]]()
+
+    def result() -> R:
+        if os.getpid() != process:
+            raise RuntimeError("a fork cannot go on with an iterator of its parent; begin again")
+        return waiting.popleft().result()
+
+    with ThreadPoolExecutor(count, thread_name_prefix="gpumlp-ahead") as pool:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > count:
+                yield result()
+        while waiting:
+            yield result()
 
 
 def blocks(low: int, high: int, row_bytes: int) -> list[slice]:

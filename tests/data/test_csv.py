@@ -17,12 +17,16 @@ from tests.support.data_cases import COLOURS, X, table, write_csv
 
 pytest.importorskip("pyarrow")
 
-PARTS = ["pipe", 'a "half" pipe', '5" pipe', "two\nlines", "a, b", "", 'ends with"', "CR\rhere"]
+PARTS = ["pipe", 'a "half" pipe', '5" pipe', "two\nlines", "a, b", "", 'ends with"', "CR\rhere",
+         "comma,", '"', '",', 'two\n", "quotes']  # fmt: skip
 
 
 @pytest.fixture(params=[csv_files.BLOCK, 97], ids=["one block", "many blocks"])
 def _blocks(request: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(csv_files, "BLOCK", request.param)
+    monkeypatch.setattr(csv_files, "BLOCK_OF_COLUMN", 1)
+    monkeypatch.setattr(csv_files, "PART", 70)
+    monkeypatch.setattr(csv_files, "PART_OF_COLUMN", 1)
 
 
 def rows_of(text: str, tmp_path: Any) -> tuple[int, set[str]]:
@@ -62,12 +66,20 @@ def test_line_ends_that_differ(header: str, row: str, tmp_path: Any) -> None:
     assert rows_of(f"part,y{header}" + "".join(lines), tmp_path)[0] == 60
 
 
-def test_mark_that_is_never_closed_raises(tmp_path: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(csv_files, "BLOCK", 100)
-    rows = [f"pipe,{i}\n" for i in range(60)]
-    rows[3] = '"pipe,3\n'
-    with pytest.raises(ValueError, match=r"never closed: '\"pipe,3'; correct that line"):
-        rows_of("part,y\n" + "".join(rows), tmp_path)
+@pytest.mark.parametrize("row", [0, 4, 60])
+@pytest.mark.usefixtures("_blocks")
+def test_mark_that_is_never_closed_raises(row: int, tmp_path: Any) -> None:
+    rows = ["part,y", *(f"pipe,{i}" for i in range(60))]
+    rows[row] = f'"{rows[row]}'
+    with pytest.raises(ValueError, match=f"never closed: '{rows[row]}'; correct that line"):
+        rows_of("\n".join(rows), tmp_path)
+
+
+def test_rows_end_far_from_the_marks_that_decide() -> None:
+    """An empty field in quotes may as well be a mark within a field, so others decide."""
+    empty = b'"",1\n' * 40_000
+    for before, end in ((b"", len(empty)), (b'x"\n', len(empty) + 3), (b'a,1\n"b', 4)):
+        assert csv_files._rows_end(before + empty + b'"', ",") == end
 
 
 def test_time_does_not_grow_with_stray_marks(tmp_path: Any, monkeypatch: Any) -> None:
@@ -108,7 +120,9 @@ def test_packed_file(tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
     packed = tmp_path / "t.csv.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    np.testing.assert_array_equal(data.load(packed, "y").x, X)
+    found = data.load(packed, "y")
+    np.testing.assert_array_equal(found.x, X)
+    assert found.name == "t"
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"t\.csv\.gz cannot be read"):
         data.load(packed, "y")
