@@ -150,6 +150,25 @@ def test_accuracies_are_those_of_the_committed_results(site):
         assert re.search(rf"\b{name}\b.*?{'.*?'.join(means)}", page, re.DOTALL)
 
 
+def test_real_tables_are_those_of_the_committed_results(site):
+    page = (site / "guide" / "tables.html").read_text("utf-8")
+    rows = [re.findall(r"<td><p>(.*?)</p></td>", row) for row in page.split("<tr")]
+    shown = {row[0]: row for row in rows if len(row) == 11}
+    results = json.loads((ROOT / "benchmarks" / "results" / "real_tables.json").read_text("utf-8"))
+    assert shown.keys() == results["tables"].keys()
+    assert len(shown) >= 25
+    for name, by in results["tables"].items():
+        assert (by["status"], by["options"][::2]) in (
+            (0, ["--target"]),
+            (0, ["--target", "--drop"]),
+        )
+        assert by["value"] > by["baseline"]
+        unit, digits = (100, 1) if by["metric"] == "accuracy" else (1, 2)
+        assert shown[name][7:9] == [
+            f"{unit * by[key]:.{digits}f}" for key in ("value", "baseline")
+        ]  # fmt: skip
+
+
 def test_every_section_of_a_docstring_is_converted(site):
     for page in (site / "reference").glob("*.html"):
         text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))

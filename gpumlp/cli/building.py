@@ -198,7 +198,7 @@ def _trainer_settings(options: TrainingOptions) -> dict[str, Any]:
     flags += [f"--group {name}:decay={decay:g}" for name, decay in decays.items()]
     if flags and "weight_decay" not in rule.params:
         raise ValueError(
-            f"{flags[0]}: {rule.name} has no weight decay; use --l2, or --optimizer "
+            f"{flags[0]}: {rule.name} has no weight decay; leave it out, or use --optimizer "
             f"{' or '.join(DECAYING)}"
         )
     if options.weight_decay is not None:
@@ -213,7 +213,9 @@ def _loss(dataset: Dataset, name: str | None, smoothing: float | None) -> Loss:
     if "smoothing" in loss.params:
         return loss.set(smoothing=SMOOTHING if smoothing is None else smoothing)
     if smoothing is not None:
-        raise ValueError(f"--label-smoothing is for softmax_cross_entropy, not for {loss.name}")
+        raise ValueError(
+            f"--label-smoothing is for softmax_cross_entropy, not for {loss.name}; leave it out"
+        )
     return loss
 
 
@@ -221,16 +223,24 @@ def _outputs(dataset: Dataset, loss: Loss) -> int:
     """The width of the output layer; raises ValueError if the loss does not support the data."""
     supported = ("class", "binary") if dataset.classes else ("real", "count")
     if loss.target not in supported:
-        known = ", ".join(name for name, entry in LOSSES.items() if entry.target in supported)
         raise ValueError(
             f"Loss {loss.name!r} does not support {dataset.task} (data set {dataset.name!r}); "
-            f"use one of {known}, or another --task"
+            f"use --loss {' or '.join(_suitable(dataset))}"
         )
     if not dataset.classes:
         return 1 if dataset.y.ndim == 1 else int(dataset.y.shape[1])
     if loss.target == "binary" and len(dataset.classes) != 2:
         raise ValueError(
             f"Loss {loss.name!r} supports 2 classes, but data set {dataset.name!r} has "
-            f"{len(dataset.classes)}; use softmax_cross_entropy"
+            f"{len(dataset.classes)}; use --loss softmax_cross_entropy"
         )
     return 1 if loss.target == "binary" else len(dataset.classes)
+
+
+def _suitable(dataset: Dataset) -> list[str]:
+    """The losses that support the data."""
+    if dataset.classes:
+        targets = ["class"] + ["binary"] * (len(dataset.classes) == 2)
+    else:
+        targets = ["real"] + ["count"] * bool((dataset.y >= 0).all())
+    return [name for name, entry in LOSSES.items() if entry.target in targets]

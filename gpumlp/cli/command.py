@@ -12,6 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -56,7 +57,8 @@ def command(run: Callable[[Any], None]) -> Callable[..., None]:
         except USER_ERRORS as error:
             if _show_tracebacks:
                 raise
-            message = name_options(str(error), options)
+            given = [str(value) for value in values.values() if isinstance(value, str | Path)]
+            message = name_options(str(error), options, given, _is_about_data(error))
             if isinstance(error, MemoryError):
                 message = (
                     f"out of memory ({message.rstrip('.')}); use a smaller network or less data"
@@ -91,12 +93,17 @@ def show_tracebacks(shown: bool) -> None:
     _show_tracebacks = shown
 
 
-def name_options(message: str, options: type) -> str:
+def name_options(
+    message: str, options: type, given: Sequence[str] = (), about_data: bool = False
+) -> str:
     """The message of an API error, with API arguments written as the command's options.
 
     `batch_size=16` becomes --batch-size 16, `resume=False` "leave out --resume". A bare name is an
     option only where it cannot be an ordinary word or a column: it has an underscore and is not in
     a list, or stands before "must" or after "lower" or "smaller".
+
+    What the user has written stays as it is: paths, quoted texts, and the texts `given` as options.
+    In an error `about_data` any word but the first may belong to the name of a column.
     """
     if message.startswith("--"):  # the command's own
         return message
@@ -118,9 +125,15 @@ def name_options(message: str, options: type) -> str:
         sure = after or (not listed and (before or "_" in name))
         return f"{before}--{_dashed(names[name])}{after}" if sure else found[0]
 
-    message = NOT_AN_OPTION.sub("", message)
-    message = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, message)
-    return re.sub(rf"(lower |smaller |: |, )?{any_name}\b( must)?", bare, message)
+    def translated(text: str) -> str:
+        text = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, NOT_AN_OPTION.sub("", text))
+        return re.sub(rf"(lower |smaller |: |, )?{any_name}\b( must)?", bare, text)
+
+    if about_data:
+        return re.sub(r"\A\w+ must\b", lambda found: translated(found[0]), message)
+    own = [re.escape(text) for text in given if re.search(any_name, text)]
+    parts = re.split("({})".format("|".join([*own, r"\S*/\S*", r"(?<!\w)'[^']*'"])), message)
+    return "".join(part if i % 2 else translated(part) for i, part in enumerate(parts))
 
 
 class Commands(TyperGroup):
@@ -158,6 +171,14 @@ class Commands(TyperGroup):
             return 2
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
+
+
+def _is_about_data(error: BaseException) -> bool:
+    """Whether a module of `gpumlp.data` raised the error."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and at.tb_frame.f_globals["__name__"].startswith("gpumlp.data")
 
 
 def _dashed(name: str) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli.options import option, switch
+from gpumlp.cli.options import option
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import ORDERS
@@ -41,9 +41,7 @@ class DataOptions:
         "Columns to keep although they look like row numbers or identifiers, which are left out "
         f"otherwise.  {shared.COLUMNS}",
     )  # fmt: skip
-    drop_missing_target: bool = switch(
-        "--drop-missing-target", "Leave out the rows without a target."
-    )
+    drop_missing_target: bool = shared.drop_missing_target()
     date_order: str | None = option(
         None, "NAME",
         "Order of day, month and year in dates such as 03/04/2020: {names}.  [default: the dates "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,20 @@ def describe(options: DescribeOptions) -> None:
         max_categories=options.max_categories, min_frequency=options.min_frequency,
     )  # fmt: skip
     rows, by_order = _columns(dataset, known), _predicts_by_order(dataset)
+    majority = np.bincount(dataset.y).max() / len(dataset) if dataset.classes else None
     if options.json:
-        target = {"task": dataset.task, "classes": dataset.classes, "by_row_order": by_order}
+        target = {
+            "task": dataset.task, "classes": dataset.classes, "majority": majority,
+            "by_row_order": by_order,
+        }  # fmt: skip
         named = {"data": dataset.name, "examples": len(dataset), "inputs": len(known.columns)}
         print_json({**named, **target, "columns": rows})
         return
     typer.echo(f"{dataset!r}, {len(known.columns)} inputs")
     if decision:
         typer.echo(decision)
+    if majority:
+        typer.echo(f"always predicting the most frequent class has an accuracy of {majority:.4f}")
     print_table(
         ("column", "becomes", "missing", ""),
         [
@@ -87,8 +94,8 @@ def _columns(dataset: Dataset, known: Preparation) -> list[dict[str, Any]]:
 
 def _becomes(known: Preparation, name: str) -> str:
     if name in known.categories:
-        others = " and others" * (name in known.others)
-        return f"{len(known.categories[name])} categories{others}"
+        count, others = len(known.categories[name]), " and others" * (name in known.others)
+        return f"{count} {'category' if count == 1 else 'categories'}{others}"
     if name in known.constant:
         return f"nothing: it is always {known.constant[name]:g}"
     form = known.formats.get(name, PLAIN)
@@ -117,17 +124,19 @@ def _predicts(column: HostArray, y: HostArray, task: str, wrong: int = 0) -> boo
 
     wrong: so many of these may be in another class.
     """
-    from sklearn.metrics import balanced_accuracy_score, r2_score
+    from sklearn.metrics import r2_score, recall_score
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     half = np.random.default_rng(1).random(len(y)) < 0.5
     known = column.reshape(-1, 1).astype(np.float64)
-    if task == "classification":
-        tree, score = DecisionTreeClassifier(max_leaf_nodes=LEAVES), balanced_accuracy_score
-    else:
-        tree, score = DecisionTreeRegressor(max_leaf_nodes=LEAVES), r2_score
     if len(np.unique(y[half])) < 2 or len(np.unique(y[~half])) < 2:
         return False
+    tree: Any = DecisionTreeRegressor(max_leaf_nodes=LEAVES)
+    score: Any = r2_score
+    if task == "classification":
+        tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES)
+        # balanced accuracy; a class that only `half` has does not count
+        score = partial(recall_score, labels=np.unique(y[~half]), average="macro")
     tree.fit(known[half], y[half])
     guessed = tree.predict(known[~half])
     return bool(score(y[~half], guessed) >= LEAK or (guessed != y[~half]).sum() <= wrong)

@@ -28,6 +28,7 @@ class EvaluateOptions:
     model: Path = shared.model()
     data: str = shared.new_data()
     target: str | None = shared.target()
+    drop_missing_target: bool = shared.drop_missing_target()
     plot: Path | None = option(
         None, "FILE",
         "Draw a .png file: the confusion matrix for classes, or the predictions and residuals for "
@@ -48,7 +49,11 @@ def evaluate(options: EvaluateOptions) -> None:
     picture = Picture(options.plot)
     net, known = load_model(options.model, options.backend)
     measures = Measures(net, known)
-    for part, x in prepared_parts(options.data, known, net, options.target):
+    parts = prepared_parts(
+        options.data, known, net, target=options.target,
+        drop_missing_target=options.drop_missing_target,
+    )  # fmt: skip
+    for part, x in parts:
         picture.add(part, measures.add(part, x))
     picture.draw()
     results = measures.results()

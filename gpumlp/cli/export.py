@@ -57,10 +57,10 @@ def export(options: ExportOptions) -> None:
     out, kind = options.out, options.out.suffix.lower()
     if kind not in SUFFIXES:
         raise ValueError(f"OUT must end in {', '.join(SUFFIXES)}, got {out}")
-    if kind != ".onnx" and (options.opset, options.probabilities, options.raw) != (None,) * 3:
-        raise ValueError(
-            f"--opset, --logits and --raw are for .onnx files; leave them out for {out}"
-        )
+    own = {"--opset": options.opset, "--logits": options.probabilities, "--raw": options.raw}
+    given = [flag for flag, value in own.items() if value is not None]
+    if kind != ".onnx" and given:
+        raise ValueError(f"{', '.join(own)} are for .onnx files, not for {out}; leave them out")
     storage.check_place(out)
     second = out.with_name(f"{out.name}.data")  # of a large .onnx file
     check_outputs({f"OUT {out}": out, f"{second}": second}, {"the model": options.model})

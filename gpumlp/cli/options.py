@@ -19,6 +19,7 @@ from typing import Any
 import typer
 
 import gpumlp
+from gpumlp.checks import positive_int
 from gpumlp.data import EMBEDDED
 from gpumlp.training import Group
 
@@ -86,6 +87,9 @@ target = partial(
     "of an array in an .npz file (default: y), or the number of a column in an .npy file "
     "(default: the last one).",
 )  # fmt: skip
+drop_missing_target = partial(
+    switch, "--drop-missing-target", "Leave out the rows without a target."
+)
 activation = partial(
     option, metavar="NAME", help="Activation of the hidden layers: {names}.",
     names=gpumlp.ACTIVATIONS,
@@ -97,6 +101,9 @@ backend = partial(
     "Backend: numpy (on the CPU), cupy (on the GPU), or auto (on the GPU if there is one).",
     ["auto", "numpy", "cupy"],
 )  # fmt: skip
+drop_missing_target = partial(
+    switch, "--drop-missing-target", "Leave out the rows without a target."
+)
 json = partial(switch, "--json", "Print the result as JSON, and nothing else.")
 
 
@@ -108,9 +115,10 @@ def split_commas(text: str | None) -> list[str]:
 def parse_widths(text: str, flag: str, example: str) -> list[int]:
     """The widths of layers in "256,128"."""
     try:
-        return [int(width) for width in text.split(",")]
+        widths = [int(width) for width in text.split(",")]
     except ValueError:
         raise ValueError(f"{flag} must be widths such as {example}, got {text!r}") from None
+    return [positive_int(width, f"a width of {flag}") for width in widths]
 
 
 def parse_groups(texts: Iterable[str]) -> dict[str, Group]:

@@ -115,17 +115,16 @@ def check_outputs(p: HostArray, start: int) -> None:
 
 
 def prepared_parts(
-    data: str, preparation: Preparation, net: MLP, target: str | None = None, *,
-    labelled: bool = True,
-) -> Iterator[tuple[Dataset, HostArray]]:  # fmt: skip
-    """The parts of a data set, see `data.pieces`, each with the network's inputs.
+    data: str, preparation: Preparation, net: MLP, **chosen: Any
+) -> Iterator[tuple[Dataset, HostArray]]:
+    """The parts of a data set that `data.pieces` yields if `chosen`, with the network's inputs.
 
     Raises ValueError if an input is beyond the network's dtype, as a training does.
     At the end, print on stderr which columns have values of a kind that the training data did not
     have: the model can only guess what they mean.
     """
     unseen, rows = np.zeros(len(preparation.features), np.int64), 0
-    for part in datasets.pieces(data, preparation, target, labelled=labelled):
+    for part in datasets.pieces(data, preparation, **chosen):
         unseen += preparation.unseen_counts(part.x[:])
         x = preparation.inputs(part.x[:])
         _check_range(x, preparation, net, rows)

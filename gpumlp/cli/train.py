@@ -184,7 +184,9 @@ def _watching(
     """Early stopping for --patience, and a callback for --plateau; both watch --monitor."""
     patience, plateau, factor = options.patience, options.plateau, options.plateau_factor
     if options.monitor is not None and patience is None and plateau is None:
-        raise ValueError("--monitor is for --patience and --plateau; add one of them")
+        raise ValueError(
+            "--monitor is for --patience and --plateau; add --patience EPOCHS or --plateau EPOCHS"
+        )
     if factor is not None and plateau is None:
         raise ValueError("--plateau-factor is for --plateau; add --plateau EPOCHS")
     column = options.monitor or "val_cost"

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpumlp.data.dataset import LARGEST_INT, Raw, huge_numbers, listed, unknown_name, unreadable
+from gpumlp.data.dataset import LARGEST_INT, Raw, listed, unknown_name, unreadable
 from gpumlp.data.scratch import FileMatrix, Matrix, Scratch, SelectedMatrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -163,7 +163,12 @@ def _check_values(path: Path, x: Matrix, columns: HostArray, learn: bool) -> Non
         elif part.size and part.dtype.kind in "iu":
             huge |= (part.max(axis=0) > LARGEST_INT) | (part.min(axis=0) < -LARGEST_INT)
     if huge.any():
-        raise ValueError(f"{path}: {huge_numbers(columns[huge], n)}")
+        names = columns[huge].tolist()
+        raise ValueError(
+            f"{path}: {len(names)} of {n} feature columns have whole numbers beyond 2**53, which "
+            f"would lose digits: {listed(names)}: leave out identifiers, "
+            f"x = numpy.delete(x, {names}, axis=1), or subtract an offset"
+        )
     if infinite.any():
         counts = [f"{columns[j]} ({infinite[j]})" for j in np.flatnonzero(infinite)]
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +56,6 @@ class Column:
         strange: with a format, the frequency of each text that is not a number.
         kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
-        huge: whether there were whole numbers that float64 cannot represent.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
         counting: whether they count the rows, from 0 or 1.
@@ -76,7 +75,7 @@ class Column:
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
-        self.huge = self.large = False
+        self.large = self._huge = self._fractions = False
         self.whole = self.counting = False
         self._first = 0.0
 
@@ -107,6 +106,11 @@ class Column:
     def mixed(self) -> bool:
         """Whether some pieces held words and others did not, so that all must be read as words."""
         return len(self.kinds) > 1 and not self.declared
+
+    @property
+    def huge(self) -> bool:
+        """Whether there were whole numbers that float64 cannot represent, and no fractions."""
+        return self._huge and not self._fractions
 
     @property
     def empty(self) -> bool:
@@ -146,7 +150,8 @@ class Column:
         counts = self._frequencies()
         if self.declared or (self._kept and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        if (found := format_of(counts)) is not None and not _codes(found[0], counts):
+        found = format_of(counts)
+        if found and not _codes(found[0], counts) and not _ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
         dated = [text for text in counts if re.search(r"\d.*\d", text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
@@ -155,7 +160,7 @@ class Column:
                 return Problem("ambiguous", [date.text])
             if date is not None:
                 return Problem("gaps", sorted(counts.keys() - {*dated}), date)
-        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
+        many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many else None
 
     def _frequencies(self) -> dict[str, int]:
@@ -169,7 +174,7 @@ class Column:
         whole = pa.types.is_integer(column.type)
         if whole:
             low, high = pyarrow.compute.min_max(column).as_py().values()
-            self.huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
+            self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
         if column.type != pa.float64():
             column = column.cast(pa.float64(), safe=False)
         out: HostArray = column.to_numpy()
@@ -186,6 +191,7 @@ class Column:
             expected = self._first + self.total + np.arange(len(out))
             self.counting = self.whole and out[-1] == expected[-1] and bool((out == expected).all())
         if not whole and len(out):
+            self._fractions = self._fractions or bool((np.floor(out) < out).any())
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
             self.large |= bool(peak > LARGEST_INT)
             self.infinite += int(np.isinf(out).sum()) if peak == np.inf else 0
@@ -206,7 +212,7 @@ class Column:
                 self.strange[word.strip()] += frequency[i]
             else:
                 values[i] = value
-                self.huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
+                self._huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))
         out: HostArray = values[index]
         self._watch(out, False)
         return out
@@ -242,3 +248,8 @@ class Column:
 def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
     """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
     return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
+
+
+def _ranges(texts: Collection[str], others: Collection[str]) -> bool:
+    """Whether texts are categories such as 1, 2-10, over 10: the `others` outnumber the numbers."""
+    return 2 * len(others) > len(texts) and all(re.search(r"\d", text) for text in others)

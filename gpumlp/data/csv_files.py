@@ -40,8 +40,7 @@ class CsvFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._delimiter, names, self._header = _header(path)
-        # a column without a name is called as pandas calls it
-        self.names = [name.strip() or f"Unnamed: {j}" for j, name in enumerate(names)]
+        self.names = _named([name.strip() for name in names])
         self._block = max(BLOCK, BLOCK_OF_COLUMN * len(names))
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
@@ -116,6 +115,17 @@ class CsvFile:
 def opened(path: Path) -> BinaryIO:
     """The file, open for reading; a file .gz is unpacked on the way."""
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _named(names: list[str]) -> list[str]:
+    """The names of all columns; a column without one is called as pandas calls it."""
+    named = []
+    for j, name in enumerate(names):
+        new = name or f"Unnamed: {j}"
+        while not name and new in names:  # pandas wrote a table twice, with the index
+            new += ".1"
+        named.append(new)
+    return named
 
 
 def delimiter(path: Path) -> str:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.data.dates import DateFormat
-from gpumlp.data.names import as_argument, quoted
-from gpumlp.data.numbers import NumberFormat
+from gpumlp.data.names import quoted
+from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
@@ -149,15 +149,18 @@ def _check_class_sizes(dataset: Dataset, count: int) -> None:
     sizes = np.bincount(dataset.y, minlength=len(classes))
     single = [c for c, size in zip(classes, sizes, strict=True) if size < 2]
     if single:
+        numbers = all(PLAIN.value(name) is not None for name in classes)
         raise ValueError(
             f"{dataset.name}: classes of a single example cannot be split: {listed(single)}; "
-            "drop them, or say --validation 0, or --task regression if the target is a quantity"
+            "drop them, or say --validation 0"
+            + (", or --task regression if the target is a quantity" if numbers else "")
         )
     smaller = min(count, len(dataset) - count)
     if smaller < len(sizes):
+        possible = len(sizes) if 2 * len(sizes) <= len(dataset) else 0
         raise ValueError(
             f"{dataset.name}: {len(sizes)} classes do not fit into a part of {smaller} examples; "
-            "choose another --validation"
+            f"say --validation {possible}"
         )
 
 
@@ -186,13 +189,3 @@ def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -
     if hint and any("," in close for close in names if repr(close) in hint):
         hint += 'A name with a comma is written in quotation marks, "a, b". '
     return f"{path} has no {what} {name!r}; {hint}it has: {listed(map(quoted, names))}"
-
-
-def huge_numbers(names: Iterable[Any], columns: int) -> str:
-    """The error for columns of whole numbers that float64 cannot represent."""
-    names = [*map(str, names)]
-    return (
-        f"{len(names)} of {columns} feature columns have whole numbers beyond 2**53, which would "
-        f"lose digits: {listed(names)}: leave out identifiers, --drop {as_argument(names)}, or "
-        "subtract an offset"
-    )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import delimiter
-from gpumlp.data.dataset import huge_numbers, listed
+from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
-from gpumlp.data.names import as_argument
-from gpumlp.data.numbers import PLAIN, format_of
+from gpumlp.data.names import as_argument, quoted
+from gpumlp.data.numbers import PLAIN, PLAIN_SIGNS, NumberFormat, format_of
+from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
-LISTED = 8  # the most texts that a line of pandas lists; it converts more without a list
+LISTED = 8  # the most texts that a line of pandas lists; it finds more by a pattern
 DROP = "leave them out, --drop {option}"
+CATEGORICAL = "categories, --categorical {option}"
 PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
     "dates": ("hold dates or times where the model takes numbers", "correct them"),
     "numbers": ("hold numbers where the model takes dates", "correct them"),
@@ -26,25 +28,32 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     ),
     "gaps": (
         "hold {what}{format} except for some texts ({texts})",
-        "correct these texts, or leave them empty to have them filled, {cleared}, or treat the "
-        "columns as categories, --categorical {option}",
+        "correct these texts, or leave them empty to have them filled, {cleared}",
     ),
     "words": ("hold words where the model takes numbers{format} ({texts})", "correct them"),
     "many": (
         "hold too many different words for categories",
-        DROP + ", or use the most frequent words as categories, --categorical {option}",
+        DROP + ", or use the most frequent words as " + CATEGORICAL,
     ),
     "other": ("hold neither numbers nor words but {types}", DROP),
     "infinite": (
         "have infinite values",
-        "correct them, or leave them empty to have them filled, "
-        '{read}.replace([float("inf"), -float("inf")], None){save}',
+        "correct them, or leave them empty to have them filled, {finite}",
+    ),
+    "huge": (
+        "have whole numbers beyond 2**53, which would lose digits",
+        "leave out identifiers, --drop {option}, or subtract an offset",
     ),
 }  # fmt: skip
+FIXED = {"other": "correct them", "huge": "subtract an offset"}  # corrections for a model's columns
+FINITE = 'c.mask(pandas.to_numeric(c, errors="coerce").abs() == float("inf"))'
 
 
-def check_columns(path: Path, columns: Sequence[Column]) -> None:
-    """Raise if a feature column holds neither numbers nor categories."""
+def check_columns(path: Path, columns: Sequence[Column], learn: bool) -> None:
+    """Raise if a feature column holds neither numbers nor categories.
+
+    learn: whether the columns can still be chosen, since no model has learned from them.
+    """
     groups: dict[str, list[Column]] = {}
     found: dict[str, list[Problem]] = {}
     for column in columns:
@@ -52,21 +61,19 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
             groups.setdefault(problem.kind, []).append(column)
             found.setdefault(problem.kind, []).append(problem)
     groups["infinite"] = [column for column in columns if column.infinite]
+    groups["huge"] = [column for column in columns if column.huge]
     share = f"of {len(columns)} feature columns"
     lines = [
-        f"{len(group)} {share} {_explained(path, kind, group, found.get(kind, []))}"
+        f"{len(group)} {share} {_explained(path, kind, group, found.get(kind, []), learn)}"
         for kind, group in groups.items()
         if group
     ]
-    huge = [column.name for column in columns if column.huge]
-    if huge:
-        lines.append(huge_numbers(huge, len(columns)))
     if lines:
         raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
 
 
 def check_target(
-    path: Path, target: TargetColumn, task: str | None, droppable: bool | None
+    path: Path, target: TargetColumn, task: str | None, drop_missing: bool, learn: bool
 ) -> None:
     """Raise if a target is missing, or if its words cannot be classes.
 
@@ -74,14 +81,19 @@ def check_target(
         path: the file.
         target: its column.
         task: the task that the user asks for; None if the target decides.
-        droppable: whether rows without a target are left out; None if that is not possible.
+        drop_missing: whether rows without a target are left out.
+        learn: whether the task can still be chosen, since no model has learned from the target.
     """
     about = f"{path}: the target {target.name!r}"
-    if target.missing and not droppable:
-        rows = f"{_read_call(path)}.dropna(subset=[{target.name!r}]){_save_call(path)}"
+    if target.strange:
+        raise ValueError(
+            f"{about} holds numbers{_as_written(target.format or PLAIN)} except for some texts "
+            f"({listed(map(repr, sorted(target.strange)))}); correct these texts"
+        )
+    if target.missing and not drop_missing:
         raise ValueError(
             f"{about} has {target.missing} missing values; leave out those rows, "
-            + (rows if droppable is None else "--drop-missing-target")
+            "--drop-missing-target"
         )
     if len(target.words) >= MOST_WORDS:
         raise ValueError(
@@ -89,21 +101,19 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
-    if written is None or (task == "classification" and written[0] == PLAIN):
+    if written is None or task == "classification":
         return
     form, others = written
+    numbers = _as_numbers(path, target.name, form, others)
+    classes = "; or say --task classification" if learn and target.repeats else ""
     if others:
         raise ValueError(
             f"{about} holds numbers{_as_written(form)} except for some texts "
             f"({listed(map(repr, others))}); leave these empty, "
-            f"{_cleared(path, [target.name], form, others)}, and leave out those rows, "
-            "--drop-missing-target; or say --task classification"
+            f"{numbers}, and leave out those rows, --drop-missing-target{classes}"
         )
     if form != PLAIN:
-        raise ValueError(
-            f"{about} has numbers written as {form}; write 1234.5, "
-            f"{_cleared(path, [target.name], form, others)}"
-        )
+        raise ValueError(f"{about} has numbers written as {form}; write 1234.5, {numbers}{classes}")
 
 
 def kind_of(path: Path) -> str:
@@ -111,17 +121,19 @@ def kind_of(path: Path) -> str:
     return path.name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
-def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem]) -> str:
-    names = labels = [column.name for column in columns]
+def _explained(
+    path: Path, kind: str, columns: list[Column], found: list[Problem], learn: bool
+) -> str:
+    names = [column.name for column in columns]
+    labels = [quoted(name) for name in names]
     examples = sorted({text for problem in found for text in problem.examples})
     form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
     if kind == "many":
-        labels = [f"{c.name} ({len(c.words):,} different)" for c in columns]
+        labels = [f"{quoted(c.name)} ({len(c.words):,} different)" for c in columns]
     elif kind == "infinite":
-        labels = [f"{c.name} ({c.infinite})" for c in columns]
+        labels = [f"{quoted(c.name)} ({c.infinite})" for c in columns]
     fields = {
-        "read": _read_call(path),
-        "save": _save_call(path),
+        "finite": _changed(path, names, FINITE) if kind == "infinite" else "",
         "cleared": _cleared(path, names, form, examples) if kind == "gaps" else "",
         "option": as_argument(names),
         "format": _as_written(form),
@@ -130,6 +142,10 @@ def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem
         "types": listed(examples),
     }
     what, correction = PROBLEMS[kind]
+    if not learn:
+        correction = FIXED.get(kind, correction)
+    elif kind == "gaps":
+        correction += ", or treat the columns as " + CATEGORICAL
     return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
 
 
@@ -144,36 +160,40 @@ def _as_written(form: Format) -> str:
 
 
 def _cleared(path: Path, names: list[str], form: Format, others: list[str]) -> str:
-    """A line of pandas that makes numbers or dates of the columns, without the other texts."""
+    """A line of pandas that empties the other texts of the columns."""
+    return _changed(path, names, _without(form, others))
+
+
+def _without(form: Format, others: list[str]) -> str:
+    """An expression of pandas: the column c, empty where it has the other texts."""
+    if len(others) <= LISTED and not any(map(NUMBER.fullmatch, others)):
+        return f"c.mask(c.str.strip().isin({others}))"
     if isinstance(form, DateFormat):
-        date = f'pandas.to_datetime(c, format={form.pattern!r}, errors="coerce")'
-        columns = f".apply(lambda c: {date} if c.name in {names} else c)"
-        return f"{_read_call(path)}{columns}{_save_call(path)}"
-    if form.before or form.after or len(others) > LISTED or kind_of(path) != "csv":
-        marks = [(form.thousands, ""), (form.before, ""), (form.after, ""), (form.decimal, ".")]
-        replaced = "".join(
-            f".str.replace({mark!r}, {by!r}, regex=False)"
-            for mark, by in marks
-            if mark not in ("", by)
-        )
-        number = f'pandas.to_numeric(c.astype(str){replaced}.str.strip(), errors="coerce")'
-        columns = f".apply(lambda c: {number} if c.name in {names} else c)"
-        return f"{_read_call(path)}{columns}{_save_call(path)}"
-    options: dict[str, Any] = {"na_values": others} if others else {}
-    if form.decimal != ".":
-        options["decimal"] = form.decimal
-    if form.thousands:
-        options["thousands"] = form.thousands
-    return f"{_read_call(path, **options)}{_save_call(path)}"
+        dates = f'pandas.to_datetime(c.str.strip(), format={form.pattern!r}, errors="coerce")'
+        return f"c.where({dates}.notna())"
+    return f"c.where(c.str.strip().str.fullmatch({form.pattern!r}, na=False))"
 
 
-def _save_call(path: Path) -> str:
-    return f'.to_{kind_of(path)}("new.{kind_of(path)}", index=False)'
+def _as_numbers(path: Path, name: str, form: NumberFormat, others: list[str]) -> str:
+    """A line of pandas that makes plain numbers of the column, without the other texts."""
+    column = _without(form, others) if others else "c"
+    for unit in filter(None, (form.before, form.after)):
+        column += f'.str.replace({unit!r}, "")'
+    column += f".str.translate(str.maketrans({form.signs!r}, {PLAIN_SIGNS!r}, {form.gaps!r}))"
+    return _changed(path, [name], f'pandas.to_numeric({column}, errors="coerce")')
 
 
-def _read_call(path: Path, **options: Any) -> str:
-    """The call of pandas that reads the file."""
-    if kind_of(path) == "csv" and delimiter(path) != ",":
-        options = {"sep": delimiter(path)} | options
-    settings = "".join(f", {name}={value!r}" for name, value in options.items())
-    return f'pandas.read_{kind_of(path)}("{path}"{settings})'
+def _changed(path: Path, names: list[str], column: str) -> str:
+    """A line of pandas that changes the columns and keeps the texts of all others.
+
+    column: the expression for a column c.
+    """
+    kind, given = kind_of(path), ""
+    name = "str(c.name)"
+    if kind == "csv":  # its names are read without surrounding spaces
+        name = "c.name.strip()"
+        given = ", dtype=str, keep_default_na=False"
+        given += "" if delimiter(path) == "," else f", sep={delimiter(path)!r}"
+    read = f"pandas.read_{kind}({json.dumps(str(path), ensure_ascii=False)}{given})"
+    changed = f"apply(lambda c: {column} if {name} in {names} else c)"
+    return f'{read}.{changed}.to_{kind}("new.{kind}", index=False)'

@@ -108,7 +108,8 @@ def check_missing(train: Dataset, found: Statistics, impute: str) -> None:
     if empty:
         raise ValueError(
             f"{train.name}: {len(empty)} of {n} feature columns have no values in the training "
-            f"part: {listed(map(quoted, empty))}; leave them out"
+            f"part: {listed(map(quoted, empty))}; leave them out, or train on all rows, "
+            "--validation 0"
         )
     holes = [f"{quoted(name)} ({count})" for name, count in missing.items() if count]
     if holes and impute == "refuse":

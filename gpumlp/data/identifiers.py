@@ -11,11 +11,18 @@ from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
-# names of columns that writers add: pandas' and R's row numbers, and identifiers
+# names of columns that writers add, pandas' and R's row numbers, and of identifiers
 ROW_NAMES = (
-    r"unnamed: \d+|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id|num(ber)?))?|nr|no"
+    r"(unnamed: \d+(\.1)*)?|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id))?|nr|no"
 )
-IDENTIFIER = rf"(?i:{ROW_NAMES}|(.*[\W_])?(id|uuid|guid|key))|.*[a-z]I[Dd]"
+NUMBERED = (
+    "account|case|customer|employee|invoice|licen[cs]e|member|obs(ervation)?|order|participant|"
+    "patient|person|record|row|sample|seq(uence)?|serial|student|subject|ticket|user"
+)
+IDENTIFIER = re.compile(
+    rf"(?i:{ROW_NAMES}|(({NUMBERED})|(.*[\W_])?([cegopstu]?id|uuid|guid|key))"
+    r"([\W_]?(no|nr|num(ber)?))?)|.*[a-z]I[Dd]"
+)
 
 
 def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
@@ -28,7 +35,7 @@ def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
         return "row numbers"
     if column.identifies:
         return "a different word in each row"
-    if column.whole and re.fullmatch(IDENTIFIER, column.name):
+    if column.whole and IDENTIFIER.fullmatch(column.name):
         values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
         if len(np.unique(values)) == len(values):
             return "a different number in each row"

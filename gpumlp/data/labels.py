@@ -15,13 +15,14 @@ Classes = tuple[str, ...] | None
 
 
 def read_target(
-    name: str, raw: Raw, task: str | None, classes: Classes
+    name: str, raw: Raw, task: str | None, classes: Classes, learn: bool = True
 ) -> tuple[str, HostArray, Classes]:
     """The task, labels (m,) int64 or values float64 (m,) or (m, k), and the names of the classes.
 
     task: None to decide by the target, however its numbers are stored: words, truth values and up
         to `MAX_CLASSES` distinct whole numbers are classes, everything else is a value.
     classes: those of a model. Labels are read as these, also if they are written differently.
+    learn: whether no model has decided about the task.
 
     Raises:
         ValueError, TypeError: the target is missing in some rows, or does not suit the task.
@@ -29,7 +30,8 @@ def read_target(
     y, words = raw.y, raw.words
     if y is None:
         return str(task), np.empty(0, raw.x.dtype), classes
-    numbers = y if words is None else _numbers(words) if raw.untyped else None
+    as_numbers = raw.untyped or task == "regression"
+    numbers = y if words is None else _numbers(words) if as_numbers else None
     if numbers is not None and numbers.dtype.kind == "f":
         values = numbers if words is None else numbers[y]
         count = int((~np.isfinite(values)).sum())
@@ -40,7 +42,7 @@ def read_target(
             )
     task = task or _task(y, words, numbers)
     if task == "regression":
-        return task, _values(name, y, words, numbers), classes
+        return task, _values(name, y, words, numbers, learn), classes
     return task, *_labels(name, y, words, numbers, classes)
 
 
@@ -72,14 +74,15 @@ def _labels(
     if y.ndim != 1:
         raise ValueError(
             f"{name}: the target has shape {y.shape}; a classification takes labels of shape "
-            f"({len(y)},), e.g. y.argmax(axis=1), else say --task regression"
+            f"({len(y)},), e.g. y.argmax(axis=1)"
+            + ("" if classes else ", else say --task regression")
         )
     if y.dtype.kind not in "OUSbiuf":
         raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
     if numbers is not None and numbers.dtype.kind == "f" and not _whole(numbers):
         raise ValueError(
-            f"{name}: the target has values that are not whole numbers; they cannot be labels, "
-            "say --task regression"
+            f"{name}: the target has values that are not whole numbers; they cannot be labels"
+            + (f"; the model knows: {listed(classes)}" if classes else ", say --task regression")
         )
     if words is not None:
         texts, index = list(words), y
@@ -116,7 +119,7 @@ def _spelled(words: list[str], counts: HostArray, numbers: bool) -> list[str]:
 
 
 def _values(
-    name: str, y: HostArray, words: Sequence[str] | None, numbers: HostArray | None
+    name: str, y: HostArray, words: Sequence[str] | None, numbers: HostArray | None, learn: bool
 ) -> HostArray:
     if words and all(word.lower() in TRUTH for word in words):
         numbers = np.array([float(TRUTH[word.lower()]) for word in words])
@@ -124,6 +127,6 @@ def _values(
         some = listed(sorted(words)[:3] if words else np.unique(y)[:3])
         raise TypeError(
             f"{name}: the target holds words ({some}, …), not numbers; "
-            "regression needs numbers, say --task classification"
+            "regression needs numbers" + (", say --task classification" if learn else "")
         )
     return (numbers if words is None else numbers[y]).astype(np.float64)

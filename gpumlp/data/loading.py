@@ -82,7 +82,9 @@ def load(
     choice = Choice(categorical, drop, keep, drop_missing_target, task, date_order)
     name, raw = _read(source, target, like, True, choice, scratch)
     if drop_missing_target:
-        raw = _with_target(name, raw)
+        raw = _with_target(raw)
+        if not len(raw.x):
+            raise ValueError(_nothing(name, True))
     dataset = _dataset(name, raw, target, task, like)
     if like is None:
         _check_varies(dataset)
@@ -98,30 +100,33 @@ def load_inputs(source: Source, like: Preparation) -> HostArray:
 
 
 def pieces(
-    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True
-) -> Iterator[Dataset]:
+    source: Source, like: Preparation, target: str | None = None, *, labelled: bool = True,
+    drop_missing_target: bool = False,
+) -> Iterator[Dataset]:  # fmt: skip
     """The data set of `load` with a model's preparation, some rows at a time.
 
     y is empty unless the data is `labelled`. Raises as `load`, when the piece is reached.
     """
+    choice = Choice(drop_missing_target=drop_missing_target)
     target = target or like.target
     parts: Iterable[Raw]
     if _suffix(source) in TABLES:
         path = _path(os.fspath(source))
-        name, parts = path.stem, Table(path, target, like, labelled).pieces()
+        name, parts = _stem(path), Table(path, target, like, labelled, choice).pieces()
     else:
-        name, raw = _read(source, target, like, labelled, EVERYTHING, Scratch())
+        name, raw = _read(source, target, like, labelled, choice, Scratch())
         parts = (
             raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
             for rows in chunks(raw.x)
         )
     empty = True
     for part in parts:
-        if len(part.x):
+        kept = _with_target(part) if drop_missing_target else part
+        if len(kept.x):
             empty = False
-            yield _dataset(name, part, target, like.task, like)
+            yield _dataset(name, kept, target, like.task, like)
     if empty:
-        raise ValueError(f"{source} has no rows")
+        raise ValueError(_nothing(source, drop_missing_target))
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def _read(
             )
     else:
         path = _path(name)
-        name = path.stem
+        name = _stem(path)
         if _suffix(path) in TABLES:
             raw = Table(path, target, like, labelled, choice).raw(scratch)
         else:
@@ -163,6 +168,11 @@ def _suffix(source: Source) -> str:
     suffixes = Path(source).suffixes
     packed = len(suffixes) > 1 and suffixes[-1].lower() == ".gz"
     return "".join(suffixes[-2 if packed else -1 :]).lower()
+
+
+def _stem(path: Path) -> str:
+    """The file's name without its ending."""
+    return path.name[: -len(_suffix(path))]
 
 
 def _path(name: str) -> Path:
@@ -184,14 +194,15 @@ def _dataset(
     name: str, raw: Raw, target: str | None, task: str | None, like: Preparation | None
 ) -> Dataset:
     """The contents with labels or values as the target; with none if none were requested."""
-    task, y, classes = read_target(name, raw, task, None if like is None else like.classes)
+    known = None if like is None else like.classes
+    task, y, classes = read_target(name, raw, task, known, like is None)
     return Dataset(
         name, task, raw.x, y, raw.features, classes, target, raw.standardize, raw.categories,
         raw.ordered, raw.formats, raw.dates, raw.left_out,
     )  # fmt: skip
 
 
-def _with_target(name: str, raw: Raw) -> Raw:
+def _with_target(raw: Raw) -> Raw:
     """The rows that have a target."""
     if raw.y is None:
         return raw
@@ -201,9 +212,11 @@ def _with_target(name: str, raw: Raw) -> Raw:
     if raw.y.dtype.kind == "f":  # NaN is not null in a .parquet file
         there = there & np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
     rows = np.flatnonzero(there)
-    if not len(rows):
-        raise ValueError(f"{name}: no row has a target")
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
+
+
+def _nothing(source: Source, drop_missing_target: bool) -> str:
+    return f"{source}: no row has a target" if drop_missing_target else f"{source} has no rows"
 
 
 def _check_varies(data: Dataset) -> None:

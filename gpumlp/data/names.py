@@ -12,13 +12,16 @@ PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|(?!\s*")([^,]*?))\s*(,|\Z)', re.DOTAL
 
 def quoted(name: str) -> str:
     """The name as a list with commas has it: in quotation marks where these are needed."""
-    unclear = "," in name or name.startswith('"') or name != name.strip() or not name
+    unclear = "," in name or name.startswith(('"', "-")) or name != name.strip() or not name
     return '"{}"'.format(name.replace('"', '""')) if unclear else name
 
 
 def as_argument(names: Iterable[str]) -> str:
-    """The names as one argument of an option, to be pasted into a shell."""
-    return shlex.quote(",".join(map(quoted, names)))
+    """The names as one argument of an option, to be pasted from a sentence into a shell."""
+    text = ",".join(map(quoted, names))
+    argument = shlex.quote(text)
+    # a full stop at its end would be taken for that of the sentence
+    return argument if argument != text or text[-1].isalnum() else f"'{text}'"
 
 
 def split_names(text: str) -> list[str]:

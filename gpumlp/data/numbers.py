@@ -26,6 +26,7 @@ NULLS = frozenset(
 SPACES = "\u00a0\u202f\u2009"
 MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"),
          (",", "'"), (".", "_"))  # fmt: skip
+PLAIN_SIGNS = "--."
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 FEW = 20  # so few different texts with units may be names of categories
@@ -63,6 +64,27 @@ class NumberFormat(NamedTuple):
         if number is None or ((before, after) != (self.before, self.after) and number != 0):
             return None
         return sign * number
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for the numbers in this format, of the syntax that RE2 has."""
+        space, sign = f"[ {SPACES}]*", "[+\u2212-]?"
+        before, after = re.escape(self.before), re.escape(self.after)
+        number = _pattern(self.decimal, self.thousands).pattern
+        number = number.replace("\\ ", f"[ {SPACES}]").replace("'", "['’]")
+        plain_zero = rf"{sign}0+(?:[.,]0*)?"
+        return rf"(?:\(?{sign}{space}{before}{space}{sign}{number}{space}{after}\)?|{plain_zero})"
+
+    @property
+    def signs(self) -> str:
+        """The characters that stand for those of `PLAIN_SIGNS`."""
+        return "\u2212(" + self.decimal
+
+    @property
+    def gaps(self) -> str:
+        """The characters that are left out when a number is written without a format."""
+        also = "’" if self.thousands == "'" else ""
+        return ") " + SPACES + self.thousands.strip() + also
 
     def _number(self, digits: str) -> float | None:
         if digits.lower() in SPECIAL:

@@ -111,10 +111,11 @@ class Table:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
         for x, y in self._read():
             self._check()
-            words = self._target is not None and self._target.has_words and self._target.words
+            target = self._target
+            words = target is not None and target.has_words and target.words
             yield Raw(
                 x, self._features, y, tuple(words) if words else None, self._known,
-                untyped=self._untyped,
+                untyped=self._untyped, unlabelled=None if target is None else target.last_gone,
             )  # fmt: skip
 
     def raw(self, scratch: Scratch) -> Raw:
@@ -144,7 +145,11 @@ class Table:
         if isinstance(self._file, CsvFile):  # the types of a column's blocks may differ
             text = {c.name for c in columns if c.mixed or c.large}
         formats = {
-            c.name: found for c in self._columns if self._like is None and (found := c.written)
+            c.name: found
+            for c in columns
+            if self._like is None
+            and not (c is self._target and self._choice.task == "classification")
+            and (found := c.written)
         }
         again = bool(text - self._text) or bool(formats.keys() - self.formats.keys())
         self._text |= text | formats.keys()
@@ -201,7 +206,7 @@ class Table:
         ]  # fmt: skip
         name, self._target = self._target_name, None
         if name is not None:
-            self._target = TargetColumn(name, self._untyped)
+            self._target = TargetColumn(name, self._untyped, self.formats.get(name))
         wanted = [*self._features, *([] if name is None else [name])]
         for table in self._file.pieces([self._place[each] for each in wanted], self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
@@ -210,11 +215,11 @@ class Table:
             yield x, None if self._target is None else self._target.values(table.columns[-1])
 
     def _check(self) -> None:
-        check_columns(self._path, self._columns)
+        learn, drop_missing = self._like is None, self._choice.drop_missing_target
+        check_columns(self._path, self._columns, learn)
         if self._target is not None:
-            droppable = None if self._like is not None else self._choice.drop_missing_target
             task = self._choice.task if self._like is None else self._like.task
-            check_target(self._path, self._target, task, droppable)
+            check_target(self._path, self._target, task, drop_missing, learn)
 
 
 class ParquetFile:

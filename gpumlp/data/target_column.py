@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from gpumlp.data.arrow import as_text, is_numeric
-from gpumlp.data.columns import Column
-from gpumlp.data.numbers import PLAIN
+from gpumlp.data.columns import Column, Format
+from gpumlp.data.labels import MAX_CLASSES
+from gpumlp.data.numbers import PLAIN, NumberFormat
+from gpumlp.data.spelling import NUMBER
 from gpumlp.io.types import HostArray
 
 MOST_LABELS = 10_000  # more different numbers are not kept as words
@@ -19,19 +21,37 @@ class TargetColumn(Column):
 
     untyped: it is text as the file has no types. It becomes float64 if it has very many different
         values and these are numbers.
+    format: how its numbers are written, if they are texts and not plain.
     """
 
     has_words = False  # whether the last piece held words, so that its numbers are positions
 
-    def __init__(self, name: str, untyped: bool = False) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, untyped: bool = False, format: Format | None = None) -> None:
+        super().__init__(name, format=format)
         self.untyped = untyped
         self._gone: list[HostArray] = []
+
+    @property
+    def written(self) -> Format | None:
+        """The format of the collected texts if all are numbers that need one; else None."""
+        form = super().written if len(self.words) > MAX_CLASSES else None
+        plain = form == PLAIN and all(map(NUMBER.fullmatch, self.words))
+        return form if isinstance(form, NumberFormat) and not plain else None
 
     @property
     def gone(self) -> HostArray:
         """Whether the value of each row (m,) is missing."""
         return np.concatenate(self._gone) if self._gone else np.zeros(0, bool)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether each word is there more than once, as those of classes are."""
+        return bool((self.counts[: len(self.words)] > 1).all())
+
+    @property
+    def last_gone(self) -> HostArray:
+        """Whether the value of each row (m,) of the last piece is missing."""
+        return self._gone[-1]
 
     def values(self, column: Any) -> HostArray:
         """An Arrow column as numbers (m,) of their own type, or as the positions of its words."""
@@ -46,6 +66,12 @@ class TargetColumn(Column):
             self.kinds.add("numbers")
             y: HostArray = np.asarray(column.to_numpy())
             return y.astype(np.float64) if y.dtype == object else y  # decimals
+        if self.format is not None:
+            self.has_words = False
+            values = self._formatted(column)
+            self._gone[-1] = np.isnan(values)
+            self.missing += int(self._gone[-1].sum()) - column.null_count
+            return values
         if self.untyped and (numbers := self._many_numbers(column)) is not None:
             self.has_words = False
             return numbers

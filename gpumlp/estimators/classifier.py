@@ -225,8 +225,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             )
         if incremental:
             raise ValueError(
-                'class_weight="balanced" needs all examples at once; pass partial_fit a dict, for '
-                "example from sklearn.utils.class_weight.compute_class_weight"
+                'class_weight="balanced" needs all examples at once; for partial_fit, set it to a '
+                'dict: dict(zip(classes, sklearn.utils.class_weight.compute_class_weight("balanced"'
+                ", classes=numpy.array(classes), y=y)))"
             )
         codes = np.searchsorted(self.classes_, data.y)
         count = np.bincount(codes, data.weights, minlength=len(known))

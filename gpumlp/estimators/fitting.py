@@ -19,6 +19,7 @@ from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 from gpumlp.training import Callback, History, Trainer, stepping
+from gpumlp.training.callbacks import checked
 from gpumlp.training.lbfgs import fit_lbfgs
 from gpumlp.training.monitor import Monitor
 from gpumlp.weights import example_weights
@@ -59,7 +60,8 @@ def train(
     parts = [(data.targets, weights)]
     if validation is not None:
         parts.append((validation.targets, validation.weights))
-    callbacks = [EpochLog(e, net.loss, unit, parts), *(e.callbacks or ())]
+    own = () if e.callbacks is None else checked(e.callbacks)
+    callbacks = [EpochLog(e, net.loss, unit, parts), *own]
     if getattr(e, "_skl_callbacks", None) or hasattr(e, "_parent_callback_ctx"):
         callbacks.append(TaskCallback(e, net, *given))
     named: dict[str, Any] = {"sample_weight": weights, "callbacks": callbacks, "metric": None}

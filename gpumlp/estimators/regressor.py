@@ -68,7 +68,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         if loss.target == "class":
             raise ValueError(
                 f"loss {loss.name!r} does not support regression; use MLPClassifier, or pass "
-                'another loss, such as "squared_error"'
+                'another loss, such as loss="squared_error"'
             )
         return loss
 

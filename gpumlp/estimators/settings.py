@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +91,8 @@ def check(e: Any) -> None:
 def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
     """Return the arguments of `MLP` for the estimator's parameters; n is the number of outputs."""
     hidden = e.hidden_layer_sizes
-    hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
+    several = isinstance(hidden, (Sequence, np.ndarray)) and not isinstance(hidden, (str, bytes))
+    hidden = list(hidden) if several and np.ndim(hidden) else [hidden]
     widths = [checks.positive_int(w, f"hidden_layer_sizes[{i}]") for i, w in enumerate(hidden)]
     each = e.activation if isinstance(e.activation, (list, tuple)) else [e.activation] * len(widths)
     last = e.output_activation
@@ -99,8 +100,8 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
         last = "softmax" if loss.probabilities else "identity"
     return {
         "widths": [e.n_features_in_, *widths, n],
-        "activation": [_activation(f) for f in each],
-        "output_activation": _activation(last),
+        "activation": [_activation("activation", f) for f in each],
+        "output_activation": _activation("output_activation", last),
         "loss": loss,
     }
 
@@ -148,10 +149,10 @@ def changed(e: Any, net: MLP, wanted: Mapping[str, Any]) -> str:
     return next((name for name, changes in differs.items() if changes), "")
 
 
-def _activation(f: Any) -> Activation:
+def _activation(name: str, f: Any) -> Activation:
     """Return the entry, also for scikit-learn's name of it."""
     ours = next((name for name, theirs in SCIKIT_LEARN.items() if f == theirs), f)
-    found: Activation = lookup(ACTIVATIONS, "activation", ours)
+    found: Activation = lookup(ACTIVATIONS, name, ours)
     return found
 
 
@@ -224,7 +225,7 @@ def schedule(e: Any, m: int, rows: int, incremental: bool) -> Schedule:
     if incremental and found.name not in ("constant", "adaptive"):
         raise ValueError(
             f'learning_rate="{found.name}" spans a whole fit, and partial_fit does not know its '
-            'length; pass "constant", "invscaling" or "adaptive"'
+            'length; pass learning_rate="constant", "invscaling" or "adaptive"'
         )
     return found
 

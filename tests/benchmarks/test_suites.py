@@ -122,9 +122,9 @@ class TestScripts:
         assert len(found["diabetes, short"]["scikit-learn"]) == 2
 
 
-@pytest.mark.parametrize("script", ["large_files", "gpu_report"])
+@pytest.mark.parametrize("script", ["large_files", "gpu_report", "real_tables"])
 def test_other_scripts_start(script):
-    """They need large files or a GPU, so they only show how they are called."""
+    """They need large files, packages or a GPU, so they only show how they are called."""
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{script}", "--help"], cwd=ROOT, capture_output=True,
         text=True, check=False,

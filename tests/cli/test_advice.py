@@ -1,22 +1,23 @@
 """What an error of the command line advises, carried out: the data is then accepted."""
 
+import contextlib
 import re
-import shlex
 
 import numpy as np
+import pandas
 import pytest
 
 pytest.importorskip("typer")
 pytest.importorskip("pyarrow")
 
+import gpumlp
 from gpumlp.data import Preparation
+from tests.support.advice import advice, carried_out
+from tests.support.advice_cases import AGAIN, CODES, GAPS, OTHERS, PLAN, TABLES
 from tests.support.cli_cases import refused, run
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
 FAST = ["--hidden", "none", "--epochs", "1", "--backend", "numpy", "--quiet"]
-CODES = np.arange(len(X)) % 3
-WORDS = [f"name {i % 50}" for i in range(len(X))]
-RARE = ["odd", *COLOURS[1:]]
 
 
 @pytest.fixture
@@ -31,23 +32,31 @@ def train(tmp_path, monkeypatch, no_waiting_for_the_disk):
     return train
 
 
-ERRORS = [  # columns, options, and the part of the error that is its advice
-    (table(w=WORDS, y=COLOURS), [], r"--categorical w"),
-    (table(**{"Name, full": WORDS}, y=COLOURS), [], r"--categorical '\"Name, full\"'"),
-    (table(**{"it's": WORDS}, y=COLOURS), [], r"--categorical '.*'"),
-    (table(**{"two, it's": WORDS, "[b]": WORDS}, y=COLOURS), [], r"--categorical '.*'"),
-    (table(y=COLOURS), ["--task", "regression"], r"--task classification"),
-    (table(y=X[:, 0]), ["--task", "classification"], r"--task regression"),
-    (table(y=RARE), [], r"--validation 0"),
-    (table(k=["", "", "", "", *CODES[4:]], y=COLOURS), ["--impute", "refuse"], r"--impute mean"),
-]
+@pytest.fixture
+def accepted(tmp_path, monkeypatch):
+    """Run a command that fails, and again with each correction that its error names."""
+    monkeypatch.chdir(tmp_path)
+
+    def accepted(said, path, *arguments, **values):
+        error = run(*arguments, code=2).stderr.splitlines()[-1]
+        assert said in error
+        found = advice(error, arguments[0])
+        for steps in found:
+            if "cupy" not in {step.value for step in steps}:
+                run(*carried_out(steps, arguments, path, AGAIN | values))
+        return found
+
+    return accepted
 
 
-@pytest.mark.parametrize(("columns", "options", "advice"), ERRORS, ids=lambda p: str(p)[-30:])
-def test_an_option_that_an_error_names_is_accepted(columns, options, advice, train):
-    columns = {f'"{name}"' if "," in name else name: v for name, v in columns.items()}
-    found = re.search(advice, train(columns, *options, how=refused))
-    train(columns, *options, *shlex.split(found.group()))
+@pytest.mark.parametrize("said", TABLES)
+def test_what_an_error_of_train_advises_is_accepted(said, tmp_path, accepted):
+    columns, options = TABLES[said]
+    path = write_csv(tmp_path / "t.csv", columns)
+    target = [] if "--target" in options else ["--target", "y"]
+    options = [] if "--target" in options else options
+    printed = re.sub(r"\{.*|.*=None", "", said)
+    assert accepted(printed, path, "train", path, *target, *PLAN, *options, DIR=tmp_path)
 
 
 def test_the_option_that_a_decision_names_reverses_it(train, tmp_path):
@@ -64,6 +73,20 @@ def test_a_loss_of_quantities_makes_whole_numbers_quantities(train, tmp_path):
     for loss in ("poisson", "huber"):
         assert "--task" not in train(table(y=CODES), "--loss", loss).stderr
         assert Preparation.load(tmp_path / "r" / "model.safetensors").task == "regression"
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_what_an_error_of_another_command_advises_is_accepted(
+    said, flowers, model, tmp_path, accepted
+):
+    np.savez(tmp_path / "gaps.npz", x=X, y=[np.nan, *X[1:, 0]])
+    blank = tmp_path / "blank.csv"
+    blank.write_text(flowers.read_text().replace("setosa", "", 3))
+    gpumlp.MLP([3, 3]).save(tmp_path / "bare.safetensors")
+    files = {"flowers": flowers, "model": model, "folder": model.parent}
+    files |= {"gaps": tmp_path / "gaps.npz", "bare": tmp_path / "bare.safetensors"}
+    files["blank"] = blank
+    assert accepted(said, flowers, *OTHERS[said].format(**files).split())
 
 
 NAMES = ["weight, kg", 'say "hi"', "[red]x[/red]", "a  b", '5" pipe', "batch_size"]
@@ -85,6 +108,35 @@ def test_the_names_that_an_error_lists_can_be_given(name, train, tmp_path):
     (tmp_path / "c.toml").write_text(text)
     run("train", "--config", tmp_path / "c.toml")
     assert Preparation.load(tmp_path / "r" / "model.safetensors").categories == known
+
+
+ODD = [
+    "Nr.", "-x", "--drop", "体重", "a\nb", "$HOME `x` \\n", "it's", 'x"y, z', "seed=0", "lr must",
+    "smaller batch_size", " lead", "n" * 300, "100%)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_advice_for_odd_names_is_accepted(kind, tmp_path, accepted):
+    """A line of pandas and an option, for a file in a folder with an odd name, too."""
+    folder = tmp_path / 'lr=0.1, it\'s "my batch_size"'
+    folder.mkdir()
+    path = folder / f"seed=1.{kind}"
+    for name in ODD:
+        frame = pandas.DataFrame(table(**{name: [*map(str, GAPS)]}, y=COLOURS))
+        getattr(frame, f"to_{kind}")(path, index=False)
+        with contextlib.chdir(folder):
+            assert len(accepted("", path, "train", path, "--target", "y", *PLAN)) == 2
+
+
+def test_advice_for_a_model_s_data_is_accepted(model, flowers, accepted):
+    """Only what evaluate and predict can do: their columns cannot be chosen any more."""
+    lines = flowers.read_text().split("\n")
+    for text in ("?", "inf", "code, 1"):
+        odd = [line.replace(line.split(",")[0], f'"{text}"') for line in lines[1:4]]
+        flowers.write_text("\n".join([lines[0], *odd, *lines[4:]]))
+        for command in ("evaluate", "predict"):
+            assert accepted("correct ", flowers, command, model, flowers)
 
 
 def test_a_line_break_in_a_name_is_a_space_in_an_option(train, tmp_path):

@@ -49,8 +49,10 @@ def test_columns(path):
     assert by_name["kind"]["missing"] == 23
     assert [name for name, row in by_name.items() if row["leak"]] == ["leak"]
     assert (found["examples"], found["inputs"], found["by_row_order"]) == (M, 14, False)
+    assert found["majority"] == pandas.read_csv(path)["y"].value_counts(normalize=True).max()
     printed = run("describe", path, "--target", "y").stdout.splitlines()
     assert printed[0].endswith("2 classes, 14 inputs")
+    assert printed[1].startswith("always predicting the most frequent class has an accuracy of 0.5")
     [line] = [line for line in printed if "leak " in line]
     assert line.split()[1:] == ["number", "predicts", "the", "target", "alone:", "a", "leak?"]
     assert any(line.startswith('"c, d" ') for line in printed)
@@ -70,6 +72,14 @@ def test_order_of_the_rows_that_tells_the_target(frame, tmp_path, target):
     assert (
         "the order of the rows tells the target" in run("describe", path, "--target", target).stdout
     )
+
+
+def test_classes_that_only_a_part_of_the_rows_has(frame, tmp_path):
+    y = ["other", *frame["y"][1:]]
+    frame.assign(y=y, one="x").to_csv(tmp_path / "t.csv", index=False)
+    done = run("describe", tmp_path / "t.csv", "--target", "y")
+    assert done.stderr == ""
+    assert " 1 category " in done.stdout
 
 
 def test_small_table_and_embedded_data(frame, tmp_path):

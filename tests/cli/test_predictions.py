@@ -58,6 +58,16 @@ def test_evaluate_refuses_them_too(tmp_path):
     assert "row 2 has 1e+300 as the input 'speed'" in refused("evaluate", model, data)
 
 
+def test_evaluate_without_the_rows_that_have_no_target(tmp_path):
+    model = write_model(tmp_path / "m.safetensors", activation="tanh")
+    rows, y = np.arange(8).reshape(4, 2), ["no", "", "yes", "yes"]
+    data = write_rows(tmp_path / "t.csv", rows, y)
+    assert "leave out those rows, --drop-missing-target" in refused("evaluate", model, data)
+    found = run("evaluate", model, data, "--drop-missing-target", "--json")
+    rest = write_rows(tmp_path / "t.csv", rows[[0, 2, 3]], y[:1] + y[2:])
+    assert found.stdout == run("evaluate", model, rest, "--json").stdout
+
+
 @pytest.mark.parametrize("classes", [("no", "yes"), ("a", "b", "c"), None])
 def test_an_output_that_is_not_a_number_gets_no_label(tmp_path, classes):
     """Finite inputs that overflow within the network: ∞ − ∞."""

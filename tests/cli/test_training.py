@@ -129,7 +129,7 @@ WRONG = [
     (["--group", "biases:lr=1", "--group", "biases:decay=2"], "biases is given twice"),
     (
         ["--group", "biases:decay=0", "--optimizer", "sgd"],
-        "--group biases:decay=0: sgd has no weight decay; use --l2, or --optimizer adamw",
+        "--group biases:decay=0: sgd has no weight decay; leave it out, or use --optimizer adamw",
     ),
     (["--no-shuffle", "no"], "no"),
     (["--shufle"], "No such option: --shufle"),
@@ -138,7 +138,7 @@ WRONG = [
     (["--metric", ","], "--metric must be names such as f1_macro,roc_auc_ovr, got ','"),
     (["--metric", "f1_macro,f1_macro"], "--metric has 'f1_macro' twice; give it once"),
     (["--metric", "roc_auc"], "metric 'roc_auc' does not go with softmax_cross_entropy"),
-    (["--monitor", "val_cost"], "--monitor is for --patience and --plateau; add one of them"),
+    (["--monitor", "val_cost"], "--monitor is for --patience and --plateau; add --pat"),
     (
         ["--monitor", "val_f1", "--patience", "2"],
         "--monitor watches 'val_f1', which this fit does not compute; monitor one of: cost, metric",

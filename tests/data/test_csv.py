@@ -120,7 +120,9 @@ def test_packed_file(tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
     packed = tmp_path / "t.csv.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    np.testing.assert_array_equal(data.load(packed, "y").x, X)
+    found = data.load(packed, "y")
+    np.testing.assert_array_equal(found.x, X)
+    assert found.name == "t"
     packed.write_bytes(packed.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"t\.csv\.gz cannot be read"):
         data.load(packed, "y")

@@ -13,7 +13,7 @@ pytest.importorskip("pandas")
 
 import pandas
 
-from gpumlp.data import load
+from gpumlp.data import Preparation, load
 
 BIG = 10_000 * (X[:, 0] + 5).round(2)  # 5 to 6 digits before the point
 
@@ -83,6 +83,20 @@ class TestSuggestedCorrections:
         assert load(path, "y", drop=["d"]).features == ("a", "b", "c")
         assert len(load(path, "y", categorical=["d"]).categories["d"]) == 50
 
+    def test_classes_of_sizes_are_categories(self, tmp_path):
+        sizes = ["1", "2-10", "11-100", "over 100"]
+        d = [sizes[max(0, i % 20 - 16)] for i in range(60)]  # most are numbers
+        path = write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS))
+        assert sorted(load(path, "y").categories["d"]) == sorted(sizes)
+
+    def test_rare_remarks_are_categories(self, tmp_path):
+        """Few different words beside the number of rows, though each occurs once."""
+        path = write_csv(tmp_path / "t.csv", table(d=["a", "b", "c", *[""] * 57], y=COLOURS))
+        found = load(path, "y")
+        assert found.categories == {"d": ("a", "b", "c")}
+        known = Preparation.of(found, x=True, y=False)
+        assert known.columns[3:] == ("d other", "d missing")
+
     def test_infinite_values(self, tmp_path):
         d = X[:, 0].astype(object)
         d[:2] = ["inf", "-inf"]
@@ -93,15 +107,16 @@ class TestSuggestedCorrections:
         ("texts", "values"),
         [
             (quoted(commas(X[:, 0])), X[:, 0]),
-            ([f"{v:,.0f}".replace(",", "'") for v in 1000 * BIG], (1000 * BIG).round()),
             ([f"{v}%" for v in X[:, 0]], X[:, 0]),
         ],
-        ids=["decimal commas", "thousands", "percent"],
+        ids=["decimal commas", "percent"],
     )
-    def test_target_of_numbers_in_a_format(self, tmp_path, texts, values):
-        path = write_csv(tmp_path / "t.csv", table(y=texts))
+    def test_target_of_few_numbers_in_a_format(self, tmp_path, texts, values):
+        """They may be names of classes."""
+        path = write_csv(tmp_path / "t.csv", table(y=[*texts[:15]] * 4))
         assert "the target 'y' has numbers written as " in error_of(path)
-        np.testing.assert_allclose(corrected(path).y, values)
+        np.testing.assert_allclose(corrected(path).y, [*values[:15]] * 4)
+        assert len(load(path, "y", "classification").classes) == 15
 
     @pytest.mark.parametrize("marker", ["?", "<0.5", "unknown"])
     def test_target_of_numbers_with_a_marker(self, tmp_path, marker):
@@ -113,6 +128,25 @@ class TestSuggestedCorrections:
         data = load(tmp_path / "new.csv", "y", drop_missing_target=True)
         np.testing.assert_array_equal(data.y, X[1:, 0])
         np.testing.assert_array_equal(data.x, X[1:])
+
+    def test_regression_of_texts_in_parquet(self, tmp_path):
+        path = tmp_path / "t.parquet"
+        pandas.DataFrame(table(y=X[:, 0].astype(str))).to_parquet(path)
+        np.testing.assert_array_equal(load(path, "y", "regression").y, X[:, 0])
+
+    @pytest.mark.parametrize("many", [False, True])
+    def test_a_line_of_pandas_keeps_all_other_texts(self, tmp_path, many):
+        """Codes, words such as None, and numbers that another column writes in another way."""
+        odd = ["?", "n.b.", *(f"code {i}" for i in range(10 * many))]
+        d = quoted([*odd, *(f"{v:,.2f}".translate({44: ".", 46: ","}) for v in BIG[len(odd) :])])
+        signs = ["\u22125", "(5)", *["5,0"] * 58]
+        others = {"e": ["007", "None", "NA"] * 20, "f": X[:, 1], "g": quoted(signs)}
+        path = write_csv(tmp_path / "t.csv", table(d=d, **others, y=COLOURS))
+        data = corrected(path)
+        np.testing.assert_allclose(data.x[len(odd) :, 3], BIG[len(odd) :])
+        assert data.categories == {"e": ("007", "None")}
+        np.testing.assert_array_equal(data.x[:, 5], X[:, 1])
+        np.testing.assert_array_equal(data.x[:, 6], [-5, -5, *[5] * 58])
 
     def test_classes_that_are_numbers_and_words(self, tmp_path):
         path = write_csv(tmp_path / "t.csv", table(y=[*"12345" * 11, *["other"] * 5]))
@@ -134,6 +168,8 @@ class TestWholeNumbers:
             error_of(path)
         )
         assert ": n: leave out identifiers, --drop n, or subtract an offset" in error_of(path)
+        lives = [numbers[0], 0.5, *numbers[2:]]  # a quantity, of which large values lose digits
+        assert load(write_csv(path, table(n=lives, y=COLOURS)), "y").x[0, 3] == float(numbers[0])
 
     @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
     def test_arrays_beyond_2_to_the_53_raise(self, tmp_path, dtype):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpumlp import data
+from gpumlp.data import csv_files
+from gpumlp.data.identifiers import IDENTIFIER
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
 pytest.importorskip("pyarrow")
@@ -30,6 +33,15 @@ def test_index_of_a_frame(frame: Any, index: str | None, kind: str, tmp_path: An
     np.testing.assert_array_equal(found.x[:], frame[[*NAMES]].to_numpy())
 
 
+def test_index_that_was_written_twice(tmp_path: Any) -> None:
+    path = tmp_path / "t.csv"
+    SHUFFLED.to_csv(path)
+    pandas.read_csv(path).to_csv(path)  # the header is: ,Unnamed: 0,a,…
+    found = data.load(path, "y")
+    assert found.features == NAMES
+    assert sorted(found.left_out) == ["Unnamed: 0", "Unnamed: 0.1"]
+
+
 LEFT_OUT = {
     "row numbers": np.arange(1, 61),
     "a different word in each row": [f"Mr {i}" for i in range(60)],
@@ -48,7 +60,17 @@ def test_reason(why: str, tmp_path: Any) -> None:
     data.Preparation.of(kept, x=True, y=False)
 
 
-@pytest.mark.parametrize("name", ["id", "ID", "user_id", "passengerId", "Order ID", "uuid"])
+def test_names_of_identifiers() -> None:
+    for name in (
+        "id", "ID", "user_id", "passengerId", "Order ID", "uuid", "PID", "pidnum", "id_no", "index",
+        "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0", "",
+    ):  # fmt: skip
+        assert IDENTIFIER.fullmatch(name), name
+    for name in ("bid", "paid", "grid", "humid", "customers", "number", "cases", "orders_no", "n"):
+        assert not IDENTIFIER.fullmatch(name), name
+
+
+@pytest.mark.parametrize("name", ["ID", "passengerId", "PID"])
 def test_numbers_called_identifiers(name: str, tmp_path: Any) -> None:
     numbers = np.random.default_rng(0).permutation(1000)[:60]
     path = write_csv(tmp_path / "t.csv", table(**{name: numbers}, y=COLOURS))
@@ -99,16 +121,42 @@ def test_unknown_name(option: str, tmp_path: Any) -> None:
         data.load("digits", **{option: ["a"]})
 
 
-def test_rows_without_a_target(tmp_path: Any) -> None:
+def test_columns_without_values_where_there_is_a_target(tmp_path: Any) -> None:
+    """The correction in the error names all of them, also where the list of names is cut."""
+    y = np.where(np.arange(60) < 30, np.nan, X[:, 0])
+    there = np.where(np.isnan(y), 1.5, np.nan)
+    path = tmp_path / "t.csv"
+    columns = {f"{j}, cm": there for j in range(12)}
+    pandas.DataFrame({**columns, "a": X[:, 1], "y": y}).to_csv(path, index=False)
+    found = data.load(path, "y", drop_missing_target=True)
+    with pytest.raises(ValueError, match="12 of 13 .* have no values .*; leave them out") as caught:
+        data.Preparation.of(found, x=True, y=True)
+    [drop] = shlex.split(str(caught.value).partition("--drop ")[2])
+    found = data.load(path, "y", drop=[drop], drop_missing_target=True)
+    assert data.Preparation.of(found, x=True, y=True).features == ("a",)
+
+
+def test_rows_without_a_target(tmp_path: Any, monkeypatch: Any) -> None:
     y = [("", " ", "1", "2")[i % 4] for i in range(60)]
     path = write_csv(tmp_path / "t.csv", table(y=y))
     with pytest.raises(ValueError, match="missing values; leave out .* --drop-missing-target"):
         data.load(path, "y")
     found = data.load(path, "y", "classification", drop_missing_target=True)
     np.testing.assert_array_equal(found.x, X[[i for i in range(60) if i % 4 > 1]])
+    known = data.Preparation.of(found, x=True, y=False)
+    with pytest.raises(ValueError, match="missing values; leave out .* --drop-missing-target"):
+        list(data.pieces(path, known))
+    monkeypatch.setattr(csv_files, "BLOCK", 97)  # bytes
+    monkeypatch.setattr(csv_files, "BLOCK_OF_COLUMN", 1)
+    parts = [*data.pieces(path, known, drop_missing_target=True)]
+    assert len(parts) > 5
+    np.testing.assert_array_equal(np.vstack([part.x for part in parts]), found.x)
+    np.testing.assert_array_equal(np.concatenate([part.y for part in parts]), found.y)
     write_csv(path, table(y=[""] * 60))
     with pytest.raises(ValueError, match="no row has a target"):
         data.load(path, "y", drop_missing_target=True)
+    with pytest.raises(ValueError, match="no row has a target"):
+        list(data.pieces(path, known, drop_missing_target=True))
     nan = np.where(np.arange(60) < 20, np.nan, X[:, 0])
     polars = pytest.importorskip("polars")  # it writes NaN as a number, not as null
     polars.DataFrame(table(y=nan)).write_parquet(tmp_path / "t.parquet")

@@ -93,6 +93,28 @@ def test_table_and_model(name: str, tmp_path: Any) -> None:
         list(data.pieces(path, known))
 
 
+@pytest.mark.parametrize("name", WRITTEN)
+def test_target_and_model(name: str, tmp_path: Any) -> None:
+    """A target is read in its format, too; predictions are plain numbers."""
+    values = X[:, 0] if name != "currency" else 1e6 * X[:, 0]
+    texts = [WRITTEN[name](v) for v in X[:, 0].tolist()]
+    path = write_csv(tmp_path / "t.csv", table(y=texts))
+    found = data.load(path, "y")
+    assert found.task == "regression"
+    np.testing.assert_allclose(found.y, values)
+    known = data.Preparation.of(found, x=True, y=True)
+    texts[5] = ""
+    write_csv(path, table(y=texts))
+    with pytest.raises(ValueError, match="'y' has 1 missing values; .* --drop-missing-target"):
+        list(data.pieces(path, known))
+    [part] = data.pieces(path, known, drop_missing_target=True)
+    np.testing.assert_allclose(part.y, np.delete(values, 5))
+    texts[5] = "soon"
+    write_csv(path, table(y=texts))
+    with pytest.raises(ValueError, match=r"except for some texts \('soon'\)"):
+        list(data.pieces(path, known))
+
+
 def test_codes_with_leading_zeros_are_categories(tmp_path: Any) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq

@@ -146,6 +146,11 @@ def test_device_arrays_stay_on_the_device():
 BAD = [
     ({"hidden_layer_sizes": (8, 0)}, ValueError, r"hidden_layer_sizes\[1\] must be at least 1"),
     ({"hidden_layer_sizes": 2.5}, TypeError, r"hidden_layer_sizes\[0\] must be a whole number"),
+    ({"hidden_layer_sizes": b"ad"}, TypeError, r"hidden_layer_sizes\[0\] must be a whole number"),
+    ({"hidden_layer_sizes": {}}, TypeError, r"hidden_layer_sizes\[0\] must be a whole number"),
+    ({"callbacks": 1}, TypeError, "callbacks must be a list of Callback objects, got 1"),
+    ({"callbacks": False}, TypeError, "callbacks must be a list of Callback objects, got False"),
+    ({"output_activation": "rleu"}, ValueError, "unknown output_activation 'rleu'; did you mean"),
     ({"activation": "rleu"}, ValueError, "unknown activation 'rleu'; did you mean 'relu'"),
     ({"activation": ["relu", "tanh"]}, ValueError, "2 entries but there are 1 hidden layers"),
     ({"solver": "adm"}, ValueError, "unknown solver 'adm'; did you mean 'adam'.*lbfgs"),

@@ -1,0 +1,261 @@
+"""Uses that fail with an error that advises something, for the tests that carry it out.
+
+A key is the part of the message, as it is written in the code, that advises.
+"""
+
+import warnings
+
+import numpy as np
+
+import gpumlp
+from gpumlp.callbacks import ReduceOnPlateau
+from gpumlp.data import Dataset, load, split
+from gpumlp.estimators import MLPClassifier, MLPRegressor
+from tests.support.data_cases import COLOURS, X, table
+
+# ---- the command line ----------------------------------------------------------------------------
+
+CODES = np.arange(len(X)) % 3
+WORDS = [f"name {i % 50}" for i in range(len(X))]
+GAPS = ["?", "<0.5", *X[2:, 0]]
+MANY_TEXTS = [*(f"code {i}" for i in range(9)), *X[9:, 0]]
+DATES = [f"2020-01-{1 + i % 28:02d}" for i in range(len(X))]
+AMBIGUOUS = [f"{1 + i % 12}/{1 + i % 9}/2020" for i in range(len(X))]
+TARGET = ["?", "?", *[1.5] * 30, *[2.5] * 28]  # texts that may be classes
+HELD_OUT = split(Dataset("t", "regression", X, X[:, 0], tuple("abc")))[1].x[0]
+ONE = np.where((HELD_OUT == X).all(axis=1), "1", "")  # a value that is not in the training part
+PLAN = ["--backend", "numpy", "--plan"]
+AGAIN = {"--lr": "0.01", "COLUMN": "y", "EPOCHS": "2"}
+TABLES = {  # the part of an error that advises → columns, and options of train
+    "say which column to predict, --target COLUMN": (table(y=COLOURS), ["--target", ""]),
+    "leave them out, --drop {option}": (table(w=WORDS, y=COLOURS), []),
+    "correct these texts": (table(d=GAPS, y=COLOURS), []),
+    "{}.{}.to_{}(": (table(d=MANY_TEXTS, y=COLOURS), []),
+    ".notna()": (table(d=[*MANY_TEXTS[:9], *DATES[9:]], y=COLOURS), []),
+    "--date-order dmy": (table(d=AMBIGUOUS, y=COLOURS), []),
+    "c.mask(pandas.to_numeric(": (table(d=["inf", "-inf", *X[2:, 0]], y=COLOURS), []),
+    "leave out identifiers, --drop": (table(d=2**60 + 7 * CODES, y=COLOURS), []),
+    "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
+    "leave these empty": (table(y=TARGET), []),
+    "write 1234.5": (table(y=[f"{1 + i % 4}.5%" for i in range(len(X))]), []),
+    "or say --validation 0": (table(y=["odd", *COLOURS[1:]]), []),
+    ", or --task regression": (table(y=["9", *CODES[1:]]), []),
+    "classes do not fit into a part": (table(y=np.arange(len(X)) % 15), []),
+    "have no values in the training part": (table(k=ONE, y=X[:, 0]), []),
+    "--impute mean": (table(k=[*[""] * 20, *CODES[20:]], y=COLOURS), ["--impute", "refuse"]),
+    ", say --task regression": (table(y=X[:, 0]), ["--task", "classification"]),
+    ", say --task classification": (table(y=COLOURS), ["--task", "regression"]),
+    "use --loss {}": (table(y=COLOURS), ["--loss", "huber"]),
+    "use --loss softmax_cross_entropy": (table(y=COLOURS), ["--loss", "binary_cross_entropy"]),
+    "no weight decay": (table(y=COLOURS), ["--optimizer", "sgd", "--weight-decay", "0.1"]),
+    "--label-smoothing is for": (table(y=X[:, 0]), ["--label-smoothing", "0.1"]),
+    "add --plateau EPOCHS": (table(y=COLOURS), ["--plateau-factor", "0.1"]),
+    "for --patience and --plateau": (table(y=COLOURS), ["--monitor", "cost"]),
+    "watches the validation cost": (table(y=COLOURS), ["--validation", "0", "--patience", "2"]),
+    "needs validation data; leave out --validation 0": (
+        table(y=COLOURS), ["--validation", "0", "--patience", "2", "--monitor", "val_cost"]
+    ),
+    "name another one, --scratch DIR": (table(y=COLOURS), ["--scratch", "none", "--stream"]),
+    "slot_precision=None": (table(y=COLOURS), ["--slot-precision", "bfloat16"]),
+}  # fmt: skip
+OTHERS = {  # the same for other commands
+    "or leave out --resume to start anew": (
+        "train {flowers} --target species --batch-size 16 --out {folder} --resume "
+        "--hidden 16 --epochs 5 --backend numpy --quiet"
+    ),
+    "lower --lr, pass --clip-norm 1.0": (
+        "train {flowers} --target length --lr 30 --optimizer sgd --hidden 16,16 --epochs 3 "
+        "--backend numpy --quiet --out {folder}/n"
+    ),
+    "missing or infinite values": "train {gaps} --backend numpy --plan",
+    "leave out those rows, --drop-missing-target": "evaluate {model} {blank}",
+    "leave out --drop": "train digits --drop a --plan --backend numpy",
+    "leave out --target": "train digits --target y --plan --backend numpy",
+    "use --no-raw": "export {bare} {folder}/m.onnx --raw",
+    "are for .onnx files": "export {model} {folder}/m.npz --opset 17 --raw",
+}
+
+# ---- Python --------------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(4)
+ROWS = RNG.normal(size=(40, 3))
+ROW_LABELS = np.arange(40) % 2
+VALUES = ROWS @ [1.0, -2.0, 0.5]
+NETWORK = ("loss", "output_activation")
+FIT = ("validation", "metric", "checkpoint", "resume", "callbacks", "train_metric",
+       "early_stopping", "checkpoint_every")  # fmt: skip
+
+
+def fit(**settings):
+    """Train a small network; `settings` are those of MLP, of Trainer and of `fit`."""
+    chosen = {"loss": "softmax_cross_entropy", "optimizer": "sgd", "batch_size": 10} | settings
+    net = {k: chosen.pop(k) for k in NETWORK if k in chosen}
+    fit = {k: chosen.pop(k) for k in FIT if k in chosen}
+    mlp = gpumlp.MLP([3, 8, 2], "tanh", backend="numpy", **net)
+    trainer = gpumlp.Trainer(mlp, **chosen)
+    return trainer.fit(ROWS, ROW_LABELS, 2, progress=False, **fit)
+
+
+def regress(**settings):
+    mlp = gpumlp.MLP([3, 16, 16, 1], loss="squared_error", backend="numpy")
+    return gpumlp.Trainer(mlp, "sgd", **{"lr": 5.0} | settings).fit(ROWS, VALUES, 4, progress=False)
+
+
+def resume(path, **settings):
+    """Continue another run than the one that wrote the file."""
+    if not path.exists():
+        fit(checkpoint=path, callbacks=[ReduceOnPlateau("cost")])
+    return fit(**{"checkpoint": path, "resume": True} | settings)
+
+
+def classify(part=False, **settings):
+    chosen = {"max_iter": 2, "hidden_layer_sizes": (4,), "backend": "numpy", "tol": 1.0}
+    e = MLPClassifier(**chosen | settings)
+    return e.partial_fit(ROWS, ROW_LABELS, [0, 1]) if part else e.fit(ROWS, ROW_LABELS)
+
+
+def again(**settings):
+    """Change an estimator between two fits."""
+    e = classify(warm_start=True).set_params(hidden_layer_sizes=(5,), **settings)
+    return e.fit(ROWS, ROW_LABELS)
+
+
+def new_class(**settings):
+    return classify(warm_start=True).set_params(**settings).fit(ROWS, ROW_LABELS + 1)
+
+
+def regressor(**settings):
+    settings = {"loss": "softmax_cross_entropy", "max_iter": 2, "tol": 1.0} | settings
+    return MLPRegressor(**settings).fit(ROWS, VALUES)
+
+
+def weighted(**settings):
+    chosen = {"hidden_layer_sizes": (4,), "class_weight": "balanced"} | settings
+    return MLPClassifier(**chosen).partial_fit(ROWS, ROW_LABELS, [0, 1])
+
+
+CASES = {  # the part of the message that advises → the call that fails, and its settings
+    "clip_norm=1.0, or scale x and y": (regress, {}),
+    "clip_norm=1.0, or scale X": (
+        regressor, {"loss": "squared_error", "solver": "sgd", "max_iter": 9,
+                    "learning_rate_init": 30.0}),
+    "resume=False to start anew": (resume, {"optimizer": "adam"}),
+    "ReduceOnPlateau: ": (resume, {"callbacks": [ReduceOnPlateau("cost", patience=3)]}),
+    "pass checkpoint=PATH": (fit, {"checkpoint_every": 1}),
+    "pass validation=(x_val, y_val)": (fit, {"early_stopping": 2}),
+    'pass metric="auto"': (fit, {"train_metric": True, "metric": None}),
+    "slot_precision=None": (fit, {"slot_precision": "bfloat16"}),
+    "pass fold=None": (fit, {"fold": True, "clip_norm": 1.0}),
+    'pass output_activation="softmax"': (fit, {"loss": "negative_log_likelihood"}),
+    "pass loss='auto'": (classify, {"loss": "squared_error"}),
+    'such as solver="adam"': (classify, {"part": True, "solver": "lbfgs"}),
+    'such as loss="squared_error"': (regressor, {}),
+    'pass learning_rate="constant"': (classify, {"part": True, "learning_rate": "warmup_cosine"}),
+    'pass precision="auto"': (
+        classify, {"backend": gpumlp.get_backend("numpy", "float64"), "precision": "float32"}),
+    "set it back, or call fit": (again, {}),
+    "or name all of them in the first partial_fit": (new_class, {}),
+}  # fmt: skip
+NAMES = {"x_val": ROWS, "y_val": ROW_LABELS, "float": float}
+
+
+def as_file(name, **options):
+    """Load an array of an .npz file in place of the one called `name`."""
+
+    def call(array):
+        arrays = {"x": ROWS, "y": VALUES} | {name: array}
+        arrays["y"] = arrays["y"][: len(arrays["x"])]
+        np.savez("a.npz", **arrays)
+        load("a.npz", **options)
+
+    return call
+
+
+def entropy(target):
+    import gpumlp.interop.torch
+
+    return gpumlp.interop.torch.softmax_cross_entropy(target.new_zeros(3, 2).double(), target)
+
+
+def layer(x):
+    import gpumlp.interop.torch
+
+    weight = x.new_zeros(2, 3).double()
+    return gpumlp.interop.torch.linear_activation(x, weight, weight[:, 0])
+
+
+def from_torch(module):
+    import gpumlp.interop.torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Dropout is left out
+        return gpumlp.interop.torch.from_torch(module, backend="numpy")
+
+
+def modules(*more, dtype=None):
+    def make():
+        import torch
+
+        layers = torch.nn.Linear(3, 2), *(getattr(torch.nn, name)() for name in more)
+        return torch.nn.Sequential(*layers).to(dtype and getattr(torch, dtype))
+
+    return make
+
+
+def tensor(*shape, **settings):
+    def make():
+        import torch
+
+        return torch.zeros(shape, **settings)
+
+    return make
+
+
+BIG, INFINITE = ROWS.astype(np.int64), np.where(np.arange(40)[:, None] == 3, np.inf, ROWS)
+BIG[:, 1] = 2**60
+CALLS = {  # the part of the message → the call that fails, the name of its argument, the argument
+    "for partial_fit, set it to a": (
+        lambda w: weighted(class_weight=w), "class_weight", "balanced"),
+    "numpy.delete(x": (as_file("x"), "x", BIG),
+    "np.isinf(x)": (as_file("x"), "x", INFINITE),
+    "x.reshape(len(x), -1)": (as_file("x"), "x", ROWS[:, :, None]),
+    "e.g. y.argmax(axis=1)": (
+        as_file("y", task="classification"), "y", np.eye(2)[ROW_LABELS]),
+    "pass whole numbers, target.long()": (entropy, "target", tensor(3)),
+    "pass target.detach()": (entropy, "target", tensor(3, 2, requires_grad=True)),
+    "pass x.to(weight)": (layer, "x", tensor(4, 3)),
+    "cast it, e.g. module.float()": (from_torch, "module", modules(dtype="float8_e4m3fn")),
+    "call module.eval() first": (from_torch, "module", modules("Dropout")),
+}  # fmt: skip
+
+# ---- not here ------------------------------------------------------------------------------------
+
+ELSEWHERE = (
+    # tests/test_invalid_input.py carries these out, for all containers of arrays
+    ".toarray()", ".filled(0)", "structured_to_unstructured({})", "numpy.stack(list({}))",
+    "numpy.array({}, 'float32')", ".fillna(0)", "encode such columns", "numpy.column_stack(",
+    "numpy.load({})", "numpy.array(list({}))", "e.g. {}.astype('float32')",
+    # a GPU, or a library that is not installed
+    "is on {} but this network computes on the host", "out of GPU memory", "gpumlp[cuda13]",
+    'or use backend="numpy"', "was not found; pip install", "pip install ml_dtypes",
+    'pip install "gpumlp[', "pip install tqdm", "MLflow cannot use", ' and memory="low"',
+    "find_lr trains a copy", "fit_lbfgs compares costs", "has no CUDA",
+    # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
+    "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
+    "--widths 784", "free, but temporary files need", "use --out FILE",
+    # the decision of this file's neighbour in tests/cli/, and notes about what was done
+    "--task {} takes them as {}", "--keep keeps them", "early stopping has ended", "raise max_iter",
+    # any other value will do
+    "choose another --out", "--group {}: {} is given twice", "must be more than 0 and less than",
+    "leaves {} to validate on", "one of sklearn.metrics.get_scorer_names()", "pass at most as many",
+    "return numbers, strings, lists and dicts", "write a new one there",
+    # parts of messages that have a case, and texts that are no messages
+    "categories, --categorical", "; or say --task classification", ", else say --task regression",
+    "pandas.to_datetime(", ".str.fullmatch(", ".str.replace(", ".str.translate(", "to_numeric(",
+    ", dtype=str", ", sep={}", "With --json", "--group {}:decay={}",
+    'data="stream"( for', "the file of --config", "NAME:lr=X", "alpha={}", "groups={", "for metric",
+    "numpy.asarray(z)", "numpy.where(z", "axis=-1, keepdims=True",
+    # the interfaces to torch and ONNX: tests/interop/
+    "call it with keep=True", "preparation=None",
+    'loss="softmax_cross_entropy" takes logits',
+)  # fmt: skip
