@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.data import dates
 from gpumlp.data.dataset import NONE, Categories, Dataset, listed
-from gpumlp.data.names import quoted
+from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
@@ -106,10 +106,13 @@ def check_missing(train: Dataset, found: Statistics, impute: str) -> None:
     missing = dict(zip(train.features, found.missing.tolist(), strict=True))
     empty = [name for name, count in missing.items() if count == m]
     if empty:
+        table = train.target is not None  # the columns of arrays have no names
+        correct = (
+            f", --drop {as_argument(empty)}" if table else ", or train on all rows, --validation 0"
+        )
         raise ValueError(
             f"{train.name}: {len(empty)} of {n} feature columns have no values in the training "
-            f"part: {listed(map(quoted, empty))}; leave them out, or train on all rows, "
-            "--validation 0"
+            f"part: {listed(map(quoted, empty))}; leave them out{correct}"
         )
     holes = [f"{quoted(name)} ({count})" for name, count in missing.items() if count]
     if holes and impute == "refuse":

@@ -1,10 +1,10 @@
-"""Threads for elementwise work on the NumPy backend: as many as BLAS uses."""
+"""Threads for elementwise work on the NumPy backend, as many as BLAS uses; and to work ahead."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
@@ -55,7 +55,7 @@ class Threads:
         return self.map(block, blocks(0, len(a), a.nbytes // len(a)))
 
 
-def ahead(call: Callable[[T], R], items: Iterable[T], count: int = 2) -> Iterator[R]:
+def ahead(call: Callable[[T], R], items: Iterable[T], count: int = 2) -> Generator[R, None, None]:
     """Yield call(item) for the items, in order; threads compute the next `count` meanwhile.
 
     The threads end with the iterator, also if it is closed early.  What they raise is raised here.
