@@ -106,13 +106,13 @@ def check_missing(train: Dataset, found: Statistics, impute: str) -> None:
     missing = dict(zip(train.features, found.missing.tolist(), strict=True))
     empty = [name for name, count in missing.items() if count == m]
     if empty:
-        table = train.target is not None  # the columns of arrays have no names
-        correct = (
-            f", --drop {as_argument(empty)}" if table else ", or train on all rows, --validation 0"
+        what = (
+            f"{train.name}: {len(empty)} of {n} feature columns have no values in the training part"
         )
+        if train.target is None:  # the columns of arrays have no names
+            raise ValueError(f"{what}: {listed(empty)}; train on all rows, --validation 0")
         raise ValueError(
-            f"{train.name}: {len(empty)} of {n} feature columns have no values in the training "
-            f"part: {listed(map(quoted, empty))}; leave them out{correct}"
+            f"{what}: {listed(map(quoted, empty))}; leave them out, --drop {as_argument(empty)}"
         )
     holes = [f"{quoted(name)} ({count})" for name, count in missing.items() if count]
     if holes and impute == "refuse":

@@ -1,8 +1,11 @@
 """Statistics of columns that are read in pieces of any size agree with NumPy's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from gpumlp import data
 from gpumlp.data.fitting import statistics
 
 
@@ -25,3 +28,12 @@ class TestStatistics:
         x = np.array([[0.0, 1], [2, 1], [np.nan, 0], [2, 1]])
         found = statistics(x, ["a", "b"], {"a": ("p", "q", "r")})
         np.testing.assert_array_equal(found.category_counts["a"], [1, 0, 2])
+
+
+def test_columns_of_arrays_without_values_in_the_training_part_can_be_kept() -> None:
+    x = np.where(np.arange(60)[:, None] < [60, 10], 1.5, np.nan) * np.arange(60)[:, None]
+    whole = data.Dataset("t", "regression", x, x[:, 0], ("0", "1"))
+    rest = dataclasses.replace(whole, x=x[10:], y=whole.y[10:])
+    with pytest.raises(ValueError, match="t: 1 of 2 .* no values .*: 1; train on all rows, --vali"):
+        data.Preparation.of(rest, x=True, y=True)
+    assert data.Preparation.of(whole, x=True, y=True).features == ("0", "1")

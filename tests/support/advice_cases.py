@@ -41,7 +41,7 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "or say --validation 0": (table(y=["odd", *COLOURS[1:]]), []),
     ", or --task regression": (table(y=["9", *CODES[1:]]), []),
     "classes do not fit into a part": (table(y=np.arange(len(X)) % 15), []),
-    "have no values in the training part": (table(k=ONE, y=X[:, 0]), []),
+    "; leave them out, --drop {}": (table(k=ONE, y=X[:, 0]), []),
     "--impute mean": (table(k=[*[""] * 20, *CODES[20:]], y=COLOURS), ["--impute", "refuse"]),
     ", say --task regression": (table(y=X[:, 0]), ["--task", "classification"]),
     ", say --task classification": (table(y=COLOURS), ["--task", "regression"]),
@@ -231,6 +231,8 @@ CALLS = {  # the part of the message → the call that fails, the name of its ar
 # ---- not here ------------------------------------------------------------------------------------
 
 ELSEWHERE = (
+    # tests/data/test_fitting.py trains on all rows
+    "; train on all rows, --validation 0",
     # tests/test_invalid_input.py carries these out, for all containers of arrays
     ".toarray()", ".filled(0)", "structured_to_unstructured({})", "numpy.stack(list({}))",
     "numpy.array({}, 'float32')", ".fillna(0)", "encode such columns", "numpy.column_stack(",
