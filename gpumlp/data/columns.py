@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
-from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days
+from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days, usual_date_format
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from gpumlp.data.spelling import Known, plain
 from gpumlp.io.types import HostArray
@@ -59,7 +59,6 @@ class Column:
         huge: whether there were whole numbers that float64 cannot represent.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
-        counting: whether they count the rows, from 0 or 1.
     """
 
     def __init__(
@@ -77,8 +76,8 @@ class Column:
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
         self.huge = self.large = False
-        self.whole = self.counting = False
-        self._first = 0.0
+        self.whole = False
+        self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
     def values(self, column: Any) -> HostArray:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
@@ -86,7 +85,9 @@ class Column:
 
         kind, out = column.type, np.full(len(column), np.nan)
         text = pa.types.is_dictionary(kind) or is_text(kind)
-        if self.declared or (text and self.format is None):
+        if pa.types.is_nested(kind):
+            self.kinds.add(str(kind))
+        elif self.declared or (text and self.format is None):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
         elif text:
@@ -106,6 +107,13 @@ class Column:
     def mixed(self) -> bool:
         """Whether some pieces held words and others did not, so that all must be read as words."""
         return len(self.kinds) > 1 and not self.declared
+
+    @property
+    def counting(self) -> bool:
+        """Whether the range and the sum are those of 0, 1, 2, … or 1, 2, 3, …, in any order."""
+        span = self._high - self._low + 1
+        middle = (self._high + self._low) / 2
+        return self.whole and self._low in (0, 1) and span == self.total == self._sum / middle
 
     @property
     def empty(self) -> bool:
@@ -149,11 +157,12 @@ class Column:
             return Problem("gaps", found[1], found[0])
         dated = [text for text in counts if re.search(r"\d.*\d", text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
-            date = date_format_of(dated, self._order)
+            date = date_format_of(dated, self._order) or usual_date_format(dated, self._order)
             if isinstance(date, Ambiguous):
                 return Problem("ambiguous", [date.text])
             if date is not None:
-                return Problem("gaps", sorted(counts.keys() - {*dated}), date)
+                odd = [text for text in counts if date.value(text) is None]
+                return Problem("gaps", sorted(odd), date)
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > sum(counts.values())
         return Problem("many", []) if many else None
 
@@ -173,15 +182,15 @@ class Column:
         return out
 
     def _watch(self, out: HostArray, whole: bool) -> None:
-        """Notice infinite and large numbers, and numbers of rows."""
-        if self.total == 0 and len(out):
-            self.whole, self._first = True, out[0]
-            self.counting = self._first in (0, 1)
-        self.whole &= whole and not bool(np.isnan(out).any())
-        if self.counting and len(out):
-            expected = self._first + self.total + np.arange(len(out))
-            self.counting = self.whole and out[-1] == expected[-1] and bool((out == expected).all())
-        if not whole and len(out):
+        """Notice infinite and large numbers, and whole ones."""
+        if not len(out):
+            return
+        if self.whole or self.total == 0:
+            self.whole = bool((out == np.floor(out)).all())
+        if self.whole:
+            self._low, self._high = min(self._low, out.min()), max(self._high, out.max())
+            self._sum += float(out.sum())
+        if not whole:
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
             self.large |= bool(peak > LARGEST_INT)
             self.infinite += int(np.isinf(out).sum()) if peak == np.inf else 0

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
+from gpumlp.data.numbers import format_of
 
 DELIMITERS = ",;\t|"
 BLOCK = 16 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
 BOM = b"\xef\xbb\xbf"
+ROW = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
+KINDS = {  # by their first bytes
+    b"\x1f\x8b": "compressed; call it .csv.gz",
+    b"PK\x03\x04": "an Excel file or a zip archive; save the table as CSV",
+    b"PAR1": "a Parquet file; call it .parquet",
+}
+SAMPLE = 1 << 20  # bytes that show whether points group digits
+GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
 
 class CsvFile:
@@ -31,7 +41,8 @@ class CsvFile:
         head = _head(path)
         self._delimiter, self._begin, self._header = _header(path, head)
         self._rows = _rows(self._delimiter)
-        table = self._parse(head[self._begin : self._header], None, ())
+        line = head[self._begin : self._header]
+        table = self._parse(line + b"\n" if line else line, None, ())
         # a column without a name is called as pandas calls it
         self.names = [name.strip() or f"Unnamed: {j}" for j, name in enumerate(table.column_names)]
 
@@ -43,6 +54,21 @@ class CsvFile:
     def rows(self, first: int) -> int:
         """The approximate number of rows, given the number in the first block."""
         return int(first * max(1.0, self._path.stat().st_size / BLOCK))
+
+    def points_group(self) -> set[str]:
+        """The columns whose points group digits, as in 60 and 7.560; the types do not show this."""
+        with opened(self._path) as file:
+            file.seek(self._header)
+            sample = file.read(SAMPLE)
+        end = self._row_end(sample) or len(sample)
+        if not end or not GROUPED.search(sample):
+            return set()
+        table = self._parse(sample[:end], self.names, self.names)
+        found = {
+            name: format_of(Counter(column.drop_null().to_pylist()))
+            for name, column in zip(self.names, table.columns, strict=True)
+        }
+        return {name for name, form in found.items() if form and form[0].thousands == "."}
 
     def _blocks(self) -> Iterator[bytes]:
         """The file in blocks of whole rows, without the header."""
@@ -100,10 +126,16 @@ class CsvFile:
             )  # fmt: skip
         except pa.ArrowException as error:
             if "invalid UTF8" in str(error):
-                raise not_utf8(self._path) from None
+                raise not_utf8(self._path, block) from None
+            if found := ROW.search(str(error)):
+                most, count, row = found.groups()
+                raise ValueError(
+                    f"{self._path}: a row has {count} values, but the first line names {most} "
+                    f"columns: {row[:60]!r}; correct that row, or the first line"
+                ) from None
             raise unreadable(self._path, error) from error
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
-            raise not_utf8(self._path)
+            raise not_utf8(self._path, block)
         return table
 
 
@@ -117,11 +149,16 @@ def delimiter(path: Path) -> str:
     return _header(path, _head(path))[0]
 
 
-def not_utf8(path: Path) -> ValueError:
-    """The error for a file in another encoding."""
+def not_utf8(path: Path, text: bytes) -> ValueError:
+    """The error for a file in another encoding, or of another kind, that contains `text`."""
+    kind = next((KINDS[start] for start in KINDS if text.startswith(start)), "")
+    if kind:
+        return ValueError(f"{path} is not a text file but {kind}")
+    wide = b"\0" in text[:100]
+    encoding = "utf-16" if wide and len(text) > 1 else "latin1"
     return ValueError(
         f'{path} is not in UTF-8; save it as UTF-8 (in Excel: "CSV UTF-8"), or convert it, '
-        "e.g. iconv -f latin1 -t utf-8"
+        f"e.g. iconv -f {encoding} -t utf-8"
     )
 
 
@@ -143,11 +180,11 @@ def _header(path: Path, head: bytes) -> tuple[str, int, int]:
     end = (match.end() if match else 0) or len(head)
     line = head[begin:end]
     if b"\0" in line:  # UTF-16 without a byte order mark
-        raise not_utf8(path)
+        raise not_utf8(path, head)
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise not_utf8(path) from None
+        raise not_utf8(path, head) from None
     return max(DELIMITERS, key=re.sub('"[^"]*"', "", text).count), begin, end
 
 

@@ -80,7 +80,6 @@ class Raw(NamedTuple):
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
         words: if the target holds words, the words; y then holds positions in this list.
-        untyped: the words are the texts of a file without types, and may be numbers.
         unlabelled: whether the target of each row (m,) is missing; None if that shows in y.
     """
 
@@ -90,7 +89,6 @@ class Raw(NamedTuple):
     words: tuple[str, ...] | None = None
     categories: Categories = NONE
     standardize: bool = True
-    untyped: bool = False
     ordered: bool = True
     formats: Mapping[str, NumberFormat | DateFormat] = MappingProxyType({})
     dates: tuple[str, ...] = ()
@@ -188,11 +186,14 @@ def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -
     return f"{path} has no {what} {name!r}; {hint}it has: {listed(map(quoted, names))}"
 
 
-def huge_numbers(names: Iterable[Any], columns: int) -> str:
-    """The error for columns of whole numbers that float64 cannot represent."""
+def huge_numbers(names: Iterable[Any], columns: int, options: bool = True) -> str:
+    """The error for columns of whole numbers that float64 cannot represent.
+
+    options: whether the option --drop can correct that.
+    """
     names = [*map(str, names)]
+    drop = f"leave out identifiers, --drop {as_argument(names)}, or " if options else ""
     return (
         f"{len(names)} of {columns} feature columns have whole numbers beyond 2**53, which would "
-        f"lose digits: {listed(names)}: leave out identifiers, --drop {as_argument(names)}, or "
-        "subtract an offset"
+        f"lose digits: {listed(names)}: {drop}subtract an offset"
     )

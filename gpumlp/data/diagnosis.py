@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from gpumlp.data.csv_files import delimiter
 from gpumlp.data.dataset import huge_numbers, listed
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import as_argument
-from gpumlp.data.numbers import PLAIN, format_of
+from gpumlp.data.numbers import PLAIN, format_of, singular
 from gpumlp.data.target_column import TargetColumn
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
 LISTED = 8  # the most texts that a line of pandas lists; it converts more without a list
 DROP = "leave them out, --drop {option}"
+GAPS = "correct these texts, or leave them empty to have them filled, {cleared}"
 PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have, its correction
     "dates": ("hold dates or times where the model takes numbers", "correct them"),
     "numbers": ("hold numbers where the model takes dates", "correct them"),
@@ -26,10 +28,9 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     ),
     "gaps": (
         "hold {what}{format} except for some texts ({texts})",
-        "correct these texts, or leave them empty to have them filled, {cleared}, or treat the "
-        "columns as categories, --categorical {option}",
+        GAPS + ", or treat the columns as categories, --categorical {option}",
     ),
-    "words": ("hold words where the model takes numbers{format} ({texts})", "correct them"),
+    "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
     "many": (
         "hold too many different words for categories",
         DROP + ", or use the most frequent words as categories, --categorical {option}",
@@ -42,9 +43,14 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     ),
 }  # fmt: skip
 
+WITHOUT_OPTIONS = {"gaps": GAPS, "other": "convert them"}  # for the new data of a model
 
-def check_columns(path: Path, columns: Sequence[Column]) -> None:
-    """Raise if a feature column holds neither numbers nor categories."""
+
+def check_columns(path: Path, columns: Sequence[Column], options: bool = True) -> None:
+    """Raise if a feature column holds neither numbers nor categories.
+
+    options: whether options of the command, such as --drop, can correct that.
+    """
     groups: dict[str, list[Column]] = {}
     found: dict[str, list[Problem]] = {}
     for column in columns:
@@ -54,13 +60,13 @@ def check_columns(path: Path, columns: Sequence[Column]) -> None:
     groups["infinite"] = [column for column in columns if column.infinite]
     share = f"of {len(columns)} feature columns"
     lines = [
-        f"{len(group)} {share} {_explained(path, kind, group, found.get(kind, []))}"
+        f"{len(group)} {share} {_explained(path, kind, group, found.get(kind, []), options)}"
         for kind, group in groups.items()
         if group
     ]
     huge = [column.name for column in columns if column.huge]
     if huge:
-        lines.append(huge_numbers(huge, len(columns)))
+        lines.append(huge_numbers(huge, len(columns), options))
     if lines:
         raise ValueError("; ".join([f"{path} is not a table of numbers and categories", *lines]))
 
@@ -89,20 +95,23 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
-    if written is None or (task == "classification" and written[0] == PLAIN):
+    if written is None or task == "classification":
         return
     form, others = written
     if others:
+        cleared = (
+            f"leave these empty, {_cleared(path, [target.name], form, others)}, and leave out "
+            "those rows, --drop-missing-target; or say --task classification"
+        )
         raise ValueError(
             f"{about} holds numbers{_as_written(form)} except for some texts "
-            f"({listed(map(repr, others))}); leave these empty, "
-            f"{_cleared(path, [target.name], form, others)}, and leave out those rows, "
-            "--drop-missing-target; or say --task classification"
+            f"({listed(map(repr, others))}); {cleared if droppable is not None else 'correct them'}"
         )
     if form != PLAIN:
         raise ValueError(
             f"{about} has numbers written as {form}; write 1234.5, "
             f"{_cleared(path, [target.name], form, others)}"
+            + (", or say --task classification" if droppable is not None else "")
         )
 
 
@@ -111,7 +120,9 @@ def kind_of(path: Path) -> str:
     return path.name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
-def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem]) -> str:
+def _explained(
+    path: Path, kind: str, columns: list[Column], found: list[Problem], options: bool
+) -> str:
     names = labels = [column.name for column in columns]
     examples = sorted({text for problem in found for text in problem.examples})
     form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
@@ -130,6 +141,8 @@ def _explained(path: Path, kind: str, columns: list[Column], found: list[Problem
         "types": listed(examples),
     }
     what, correction = PROBLEMS[kind]
+    if not options:
+        correction = WITHOUT_OPTIONS.get(kind, correction)
     return f"{what.format(**fields)}: {listed(labels)}: {correction.format(**fields)}"
 
 
@@ -150,12 +163,15 @@ def _cleared(path: Path, names: list[str], form: Format, others: list[str]) -> s
         columns = f".apply(lambda c: {date} if c.name in {names} else c)"
         return f"{_read_call(path)}{columns}{_save_call(path)}"
     if form.before or form.after or len(others) > LISTED or kind_of(path) != "csv":
-        marks = [(form.thousands, ""), (form.before, ""), (form.after, ""), (form.decimal, ".")]
+        marks = [(form.thousands, ""), (form.before, ""), (form.decimal, ".")]
         replaced = "".join(
             f".str.replace({mark!r}, {by!r}, regex=False)"
             for mark, by in marks
             if mark not in ("", by)
         )
+        if form.after:
+            unit = re.escape(singular(form.after)).replace("\\ ", " ")
+            replaced += f".str.replace({unit + 's?$'!r}, '', regex=True)"
         number = f'pandas.to_numeric(c.astype(str){replaced}.str.strip(), errors="coerce")'
         columns = f".apply(lambda c: {number} if c.name in {names} else c)"
         return f"{_read_call(path)}{columns}{_save_call(path)}"

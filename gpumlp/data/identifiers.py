@@ -11,10 +11,15 @@ from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
-# names of columns that writers add: pandas' and R's row numbers, and identifiers
+# names that pandas gives to an index without a name
+INDEX = r"Unnamed: 0(\.\d+)*|level_\d+|__index_level_\d+__"
+# names of columns that writers and people add: row numbers and identifiers
 ROW_NAMES = (
-    r"unnamed: \d+|(level|index)_\d+|__index_level_\d+__|index|row(_?(names?|id|num(ber)?))?|nr|no"
+    r"unnamed: \d+|index(_\d+)?|idx|\.\.\.\d+|#|"
+    r"(row|line)([ _.]?(names?|id|nr|no|index|num(ber)?))?|"
+    r"(s(r|l|erial)?[ _.]*)?(nr|no)\.?|serial|seq|record|obs|rn"
 )
+FIRST = r"X1?|V1"  # R's names for the first column, if its header has none
 IDENTIFIER = rf"(?i:{ROW_NAMES}|(.*[\W_])?(id|uuid|guid|key))|.*[a-z]I[Dd]"
 
 
@@ -24,12 +29,14 @@ def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
         return "no values"
     if index:
         return "pandas' index"
-    if column.counting and column.total >= FEWEST_ROWS:
-        return "row numbers"
     if column.identifies:
         return "a different word in each row"
-    if column.whole and re.fullmatch(IDENTIFIER, column.name):
+    counting = column.counting and column.total >= FEWEST_ROWS
+    pattern = IDENTIFIER if j else f"{IDENTIFIER}|{FIRST}"
+    if counting or (column.whole and re.fullmatch(pattern, column.name)):
         values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
         if len(np.unique(values)) == len(values):
-            return "a different number in each row"
+            return "row numbers" if counting else "a different number in each row"
+    if column.whole and re.fullmatch(INDEX, column.name):
+        return "pandas' index"
     return ""

@@ -17,7 +17,7 @@ from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target, kind_of
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.names import chosen_names, find_name, quoted
-from gpumlp.data.numbers import PLAIN
+from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.data.target_column import TargetColumn
@@ -102,20 +102,19 @@ class Table:
         self._dtype = _dtype(self._file.kinds, self._features)
         self._target_name = target if labelled else None
         self._choice, self._known = choice, NONE if like is None else like.categories
-        self._untyped = isinstance(self._file, CsvFile)
-        self._text = {*choice.categorical, *self._known, *filter(None, [self._target_name])}
         self._columns: list[Column] = []
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
+        numbers = {n for n, form in self.formats.items() if isinstance(form, NumberFormat)}
+        self._text = {*choice.categorical, *self._known, *numbers, *filter(None, [target])}
+        if like is None and isinstance(self._file, CsvFile):
+            self._text |= self._file.points_group()
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
         for x, y in self._read():
             self._check()
             words = self._target is not None and self._target.has_words and self._target.words
-            yield Raw(
-                x, self._features, y, tuple(words) if words else None, self._known,
-                untyped=self._untyped,
-            )  # fmt: skip
+            yield Raw(x, self._features, y, tuple(words) if words else None, self._known)
 
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file."""
@@ -133,7 +132,7 @@ class Table:
         }
         return Raw(
             x, self._features, y, words or None, categories, formats=self.formats,
-            untyped=self._untyped, dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
+            dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
             left_out=self.left_out, unlabelled=None if target is None else target.gone,
         )  # fmt: skip
 
@@ -201,7 +200,7 @@ class Table:
         ]  # fmt: skip
         name, self._target = self._target_name, None
         if name is not None:
-            self._target = TargetColumn(name, self._untyped)
+            self._target = TargetColumn(name)
         wanted = [*self._features, *([] if name is None else [name])]
         for table in self._file.pieces([self._place[each] for each in wanted], self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
@@ -210,7 +209,7 @@ class Table:
             yield x, None if self._target is None else self._target.values(table.columns[-1])
 
     def _check(self) -> None:
-        check_columns(self._path, self._columns)
+        check_columns(self._path, self._columns, self._like is None)
         if self._target is not None:
             droppable = None if self._like is not None else self._choice.drop_missing_target
             task = self._choice.task if self._like is None else self._like.task
@@ -261,7 +260,7 @@ def _check_names(path: Path, names: list[str], wanted: set[str | None]) -> None:
     if len(names) == 1 and names[0] not in wanted and kind_of(path) == "csv":
         raise ValueError(
             f"{path} has a single column, {names[0]!r}; its columns must be separated by commas, "
-            "semicolons, tabs or |, not by spaces or other characters"
+            "semicolons, tabs or |, not by spaces or other characters, and named by its first line"
         )
     if all(names) and all(PLAIN.value(name) is not None for name in names):
         raise ValueError(f"{path} has no header: its first line must name the columns")

@@ -48,7 +48,29 @@ def test_reason(why: str, tmp_path: Any) -> None:
     data.Preparation.of(kept, x=True, y=False)
 
 
-@pytest.mark.parametrize("name", ["id", "ID", "user_id", "passengerId", "Order ID", "uuid"])
+@pytest.mark.parametrize(
+    "numbers",
+    [np.arange(60)[::-1], np.random.default_rng(0).permutation(60) + 1, np.arange(60.0)],
+    ids=["backwards", "shuffled", "floats"],
+)
+def test_row_numbers_in_any_order(numbers: Any, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(case=numbers, y=COLOURS))
+    assert data.load(path, "y").left_out == {"case": "row numbers"}
+    numbers = np.where(numbers == 3, 4, np.where(numbers == 6, 5, numbers))  # the sum is the same
+    write_csv(path, table(case=numbers, y=COLOURS))
+    assert data.load(path, "y").left_out == {}
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0.1", "level_0", "__index_level_0__"])
+def test_index_of_frames_that_were_joined(name: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", {name: np.arange(60) % 30, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {name or "Unnamed: 0": "pandas' index"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["id", "ID", "user_id", "passengerId", "Order ID", "uuid", "row_nr", "...1", "#", "S. No."],
+)
 def test_numbers_called_identifiers(name: str, tmp_path: Any) -> None:
     numbers = np.random.default_rng(0).permutation(1000)[:60]
     path = write_csv(tmp_path / "t.csv", table(**{name: numbers}, y=COLOURS))
@@ -61,8 +83,15 @@ def test_numbers_called_identifiers(name: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [np.arange(1990, 2050), np.arange(60) % 30, np.arange(60) + 0.5, X[:, 0], np.arange(60) * 2],
-    ids=["years", "repeated", "halves", "numbers", "even"],
+    [
+        np.arange(1990, 2050),
+        np.arange(60) % 30,
+        np.r_[:58, 58, 58],
+        np.arange(60) + 0.5,
+        X[:, 0],
+        np.arange(60) * 2,
+    ],
+    ids=["years", "repeated", "twice", "halves", "numbers", "even"],
 )
 def test_numbers_that_are_features(values: Any, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(d=values, y=COLOURS))
