@@ -13,12 +13,13 @@ from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days, usual_date_format
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
-from gpumlp.data.spelling import Known, plain
+from gpumlp.data.spelling import TRUTH, Known, plain
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
 
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
+DATED = re.compile(r"\d.*\d")  # what a date has at least
 Format = NumberFormat | DateFormat
 
 
@@ -155,7 +156,7 @@ class Column:
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         if (found := format_of(counts)) is not None and not _codes(found[0], counts):
             return Problem("gaps", found[1], found[0])
-        dated = [text for text in counts if re.search(r"\d.*\d", text)]
+        dated = [text for text in counts if DATED.search(text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
             date = date_format_of(dated, self._order) or usual_date_format(dated, self._order)
             if isinstance(date, Ambiguous):
@@ -199,16 +200,21 @@ class Column:
         """The numbers or the days of texts."""
         words, index = encoded(column)
         form = self.format or PLAIN
+        truths = {}  # a text between them makes words of truth values
         if self._date and form == PLAIN:  # the file that the model learned from had no texts
-            found = date_format_of(words, self._order)
+            dated = [word for word in words if DATED.search(word)]
+            found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
             form = found if isinstance(found, DateFormat) else form
+        elif form == PLAIN and 2 * sum(word.lower() in TRUTH for word in words) > len(words):
+            truths = TRUTH
         self.kinds.add("dates" if isinstance(form, DateFormat) else "numbers")
         values = np.full(len(words) + 1, np.nan)
         frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
         for i, word in enumerate(words):
-            value = form.value(word.strip())
+            word = word.strip()
+            value = float(truths[word.lower()]) if word.lower() in truths else form.value(word)
             if value is None:
-                self.strange[word.strip()] += frequency[i]
+                self.strange[word] += frequency[i]
             else:
                 values[i] = value
                 self.huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))

@@ -133,7 +133,9 @@ def _points_group(texts: Iterable[str]) -> bool:
     As a decimal it would be written 7.56 by those who write 60, and they 60.000 by the others.
     """
     digits = [parts[1] for text in texts if (parts := _parts(text)) is not None]
-    return any("." not in d for d in digits) and any("." in d and d.endswith("0") for d in digits)
+    points = [each for each in digits if "." in each]
+    some = len(digits) / 10 <= len(points) < len(digits)  # and not one slip of the pen
+    return some and any(each.endswith("0") for each in points)
 
 
 def singular(unit: str) -> str:

@@ -224,6 +224,16 @@ def test_errors_for_new_data_name_no_option_of_training(values, message, tmp_pat
         load_inputs(tmp_path / "n.parquet", known)
 
 
+@pytest.mark.parametrize("values", [np.where(ONE, "true", "False"), np.full(M, "2024-05-01")])
+def test_a_marker_is_blamed_and_not_the_values_around_it(values, tmp_path):
+    """It makes texts of what is a column of truth values or dates in the training file."""
+    path = write_csv(tmp_path / "t.csv", table(k=values, y=ONE))
+    known = model(path)
+    write_csv(path, table(k=["?", *values[1:]], y=ONE))
+    with pytest.raises(ValueError, match=r"except for some texts \('\?'\)"):
+        load_inputs(path, known)
+
+
 def test_lists_are_no_categories(tmp_path):
     columns = table(k=np.arange(M) % 3, y=ONE)
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
@@ -235,6 +245,7 @@ def test_lists_are_no_categories(tmp_path):
 
 
 def test_meanings():
+    assert meaning("\uff0d\uff12") == meaning("\u22122") == meaning("-2.0")
     assert meaning("1e3") == meaning("1000.0") != meaning("1001")
     assert meaning("2020-13-45") == "2020-13-45"
     assert [plain(text) for text in (" 7.00 ", "07.0", "1.5", "-3.")] == ["7", "07.0", "1.5", "-3"]

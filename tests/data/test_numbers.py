@@ -33,6 +33,7 @@ pytest.importorskip("pyarrow")
         (["12,34,567", "1,000"], NumberFormat(".", ","), [1234567, 1000]),
         (["7.560", "60"], NumberFormat(",", "."), [7560, 60]),
         (["7.56", "60"], PLAIN, [7.56, 60]),
+        (["7.560", *map(str, range(20))], PLAIN, [7.56, *range(20)]),
         (["7.560", "60.000"], PLAIN, [7.56, 60]),
         (["1 year", "12 years", "3 years"], NumberFormat(".", "", "", "years"), [1, 12, 3]),
         (["7.5 kWh/m2", "8 kWh/m2"], NumberFormat(".", "", "", "kWh/m2"), [7.5, 8]),
