@@ -200,7 +200,7 @@ class Column:
         """The numbers or the days of texts."""
         words, index = encoded(column)
         form = self.format or PLAIN
-        truths = {}  # a text between them makes words of truth values
+        truths: dict[str, Any] = {}  # a text between them makes words of truth values
         if self._date and form == PLAIN:  # the file that the model learned from had no texts
             dated = [word for word in words if DATED.search(word)]
             found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
