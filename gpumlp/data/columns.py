@@ -11,14 +11,15 @@ import numpy as np
 
 from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
-from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days
+from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days, usual_date_format
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
-from gpumlp.data.spelling import Known, plain
+from gpumlp.data.spelling import TRUTH, Known, plain
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
 
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
+DATED = re.compile(r"\d.*\d")  # what a date has at least
 Format = NumberFormat | DateFormat
 
 
@@ -58,7 +59,6 @@ class Column:
         total, missing, infinite: how many values there are, are missing, are infinite.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
-        counting: whether they count the rows, from 0 or 1.
     """
 
     def __init__(
@@ -75,17 +75,18 @@ class Column:
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
-        self.large = self._huge = self._fractions = False
-        self.whole = self.counting = False
-        self._first = 0.0
+        self.large = self._huge = self._fractions = self.whole = False
+        self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
     def values(self, column: Any) -> HostArray:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
         import pyarrow as pa
 
-        kind = column.type
-        text = is_text(kind) or pa.types.is_dictionary(kind)
-        if self.declared or (text and self.format is None):
+        kind, out = column.type, np.full(len(column), np.nan)
+        text = pa.types.is_dictionary(kind) or is_text(kind)
+        if pa.types.is_nested(kind):
+            self.kinds.add(str(kind))
+        elif self.declared or (text and self.format is None):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
         elif text:
@@ -111,6 +112,13 @@ class Column:
     def huge(self) -> bool:
         """Whether there were whole numbers that float64 cannot represent, and no fractions."""
         return self._huge and not self._fractions
+
+    @property
+    def counting(self) -> bool:
+        """Whether the range and the sum are those of 0, 1, 2, … or 1, 2, 3, …, in any order."""
+        span = self._high - self._low + 1
+        middle = (self._high + self._low) / 2
+        return self.whole and self._low in (0, 1) and span == self.total == self._sum / middle
 
     @property
     def empty(self) -> bool:
@@ -153,13 +161,14 @@ class Column:
         found = format_of(counts)
         if found and not _codes(found[0], counts) and not _ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
-        dated = [text for text in counts if re.search(r"\d.*\d", text)]
+        dated = [text for text in counts if DATED.search(text)]
         if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
-            date = date_format_of(dated, self._order)
+            date = date_format_of(dated, self._order) or usual_date_format(dated, self._order)
             if isinstance(date, Ambiguous):
                 return Problem("ambiguous", [date.text])
             if date is not None:
-                return Problem("gaps", sorted(counts.keys() - {*dated}), date)
+                odd = [text for text in counts if date.value(text) is None]
+                return Problem("gaps", sorted(odd), date)
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many else None
 
@@ -182,15 +191,15 @@ class Column:
         return out
 
     def _watch(self, out: HostArray, whole: bool) -> None:
-        """Notice infinite and large numbers, and numbers of rows."""
-        if self.total == 0 and len(out):
-            self.whole, self._first = True, out[0]
-            self.counting = self._first in (0, 1)
-        self.whole &= whole and not bool(np.isnan(out).any())
-        if self.counting and len(out):
-            expected = self._first + self.total + np.arange(len(out))
-            self.counting = self.whole and out[-1] == expected[-1] and bool((out == expected).all())
-        if not whole and len(out):
+        """Notice infinite and large numbers, and whole ones."""
+        if not len(out):
+            return
+        if self.whole or self.total == 0:
+            self.whole = bool((out == np.floor(out)).all())
+        if self.whole:
+            self._low, self._high = min(self._low, out.min()), max(self._high, out.max())
+            self._sum += float(out.sum())
+        if not whole:
             self._fractions = self._fractions or bool((np.floor(out) < out).any())
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
             self.large |= bool(peak > LARGEST_INT)
@@ -200,16 +209,21 @@ class Column:
         """The numbers or the days of texts."""
         words, index = encoded(column)
         form = self.format or PLAIN
+        truths: dict[str, Any] = {}  # a text between them makes words of truth values
         if self._date and form == PLAIN:  # the file that the model learned from had no texts
-            found = date_format_of(words, self._order)
+            dated = [word for word in words if DATED.search(word)]
+            found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
             form = found if isinstance(found, DateFormat) else form
+        elif form == PLAIN and 2 * sum(word.lower() in TRUTH for word in words) > len(words):
+            truths = TRUTH
         self.kinds.add("dates" if isinstance(form, DateFormat) else "numbers")
         values = np.full(len(words) + 1, np.nan)
         frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
         for i, word in enumerate(words):
-            value = form.value(word.strip())
+            word = word.strip()
+            value = float(truths[word.lower()]) if word.lower() in truths else form.value(word)
             if value is None:
-                self.strange[word.strip()] += frequency[i]
+                self.strange[word] += frequency[i]
             else:
                 values[i] = value
                 self._huge |= abs(value) > LARGEST_INT and bool(re.fullmatch(r"[+-]?\d+", word))

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from gpumlp.data.dataset import unreadable
+from gpumlp.data.numbers import format_of
 from gpumlp.io.threads import ahead
 
 DELIMITERS = ",;\t|"
@@ -24,6 +26,14 @@ PART_OF_COLUMN = 4096  # the same for each column
 WIDE = 4096  # in wider tables a block's columns need more memory than its values
 BOM = b"\xef\xbb\xbf"
 LINE_END = re.compile(rb"\r\n|\n|\r")
+ROW = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
+KINDS = {  # by their first bytes
+    b"\x1f\x8b": "compressed; call it .csv.gz",
+    b"PK\x03\x04": "an Excel file or a zip archive; save the table as CSV",
+    b"PAR1": "a Parquet file; call it .parquet",
+}
+SAMPLE = 1 << 20  # bytes that show whether points group digits
+GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
 
 class CsvFile:
@@ -58,6 +68,21 @@ class CsvFile:
         """The approximate number of rows, given the number in the first block."""
         return int(first * max(1.0, self._path.stat().st_size / self._block))
 
+    def points_group(self) -> set[str]:
+        """The columns whose points group digits, as in 60 and 7.560; the types do not show this."""
+        with opened(self._path) as file:
+            file.seek(self._header)
+            sample = file.read(SAMPLE)
+        end = _rows_end(sample, self._delimiter) or len(sample)
+        if not end or not GROUPED.search(sample):
+            return set()
+        table = self._parse(memoryview(sample)[:end], self.names)
+        found = {
+            name: format_of(Counter(column.drop_null().to_pylist()))
+            for name, column in zip(self.names, table.columns, strict=True)
+        }
+        return {name for name, form in found.items() if form and form[0].thousands == "."}
+
     def _blocks(self) -> Iterator[memoryview]:
         """The file in blocks of whole rows, without the header."""
         with opened(self._path) as file:
@@ -87,10 +112,16 @@ class CsvFile:
                 table = self._read(block, len(block) + 1, text)
         except pa.ArrowException as error:
             if "invalid UTF8" in str(error):
-                raise not_utf8(self._path) from None
+                raise not_utf8(self._path, bytes(block[:100])) from None
+            if found := ROW.search(str(error)):
+                most, count, row = found.groups()
+                raise ValueError(
+                    f"{self._path}: a row has {count} values, but the first line names {most} "
+                    f"columns: {row[:60]!r}; correct that row, or the first line"
+                ) from None
             raise unreadable(self._path, error) from error
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
-            raise not_utf8(self._path)
+            raise not_utf8(self._path, bytes(block[:100]))
         return table
 
     def _read(self, block: memoryview, part: int, text: Collection[str]) -> Any:
@@ -133,11 +164,16 @@ def delimiter(path: Path) -> str:
     return _header(path)[0]
 
 
-def not_utf8(path: Path) -> ValueError:
-    """The error for a file in another encoding."""
+def not_utf8(path: Path, text: bytes) -> ValueError:
+    """The error for a file in another encoding, or of another kind, that contains `text`."""
+    kind = next((KINDS[start] for start in KINDS if text.startswith(start)), "")
+    if kind:
+        return ValueError(f"{path} is not a text file but {kind}")
+    wide = b"\0" in text[:100]
+    encoding = "utf-16" if wide and len(text) > 1 else "latin1"
     return ValueError(
         f'{path} is not in UTF-8; save it as UTF-8 (in Excel: "CSV UTF-8"), or convert it, '
-        "e.g. iconv -f latin1 -t utf-8"
+        f"e.g. iconv -f {encoding} -t utf-8"
     )
 
 
@@ -165,11 +201,11 @@ def _header(path: Path) -> tuple[str, list[str], int]:
         if at < 0:
             _check_closed(path, text, DELIMITERS)
     if b"\0" in text[:end]:  # UTF-16 without a byte order mark
-        raise not_utf8(path)
+        raise not_utf8(path, head)
     try:
         line = text[:end].decode()
     except UnicodeDecodeError:
-        raise not_utf8(path) from None
+        raise not_utf8(path, head) from None
     mark = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
     try:
         [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)

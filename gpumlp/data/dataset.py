@@ -80,7 +80,6 @@ class Raw(NamedTuple):
     Attributes:
         y: (m,) of any dtype, or (m, k) numbers; None if no target was requested.
         words: if the target holds words, the words; y then holds positions in this list.
-        untyped: the words are the texts of a file without types, and may be numbers.
         unlabelled: whether the target of each row (m,) is missing; None if that shows in y.
     """
 
@@ -90,7 +89,6 @@ class Raw(NamedTuple):
     words: tuple[str, ...] | None = None
     categories: Categories = NONE
     standardize: bool = True
-    untyped: bool = False
     ordered: bool = True
     formats: Mapping[str, NumberFormat | DateFormat] = MappingProxyType({})
     dates: tuple[str, ...] = ()

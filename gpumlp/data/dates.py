@@ -28,6 +28,7 @@ TIMES = (
 )  # fmt: skip
 ZONES = ("", "%z", " %z")
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
+FEW = 10  # among so many texts is one in the format of the most
 
 
 class DateFormat(NamedTuple):
@@ -84,6 +85,17 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     if len(found) > 1 and (text := _differently(found, there)):
         return Ambiguous(text)
     return found[0] if found else None
+
+
+def usual_date_format(texts: list[str], order: str | None) -> DateFormat | None:
+    """The format of more than half of the texts, of which others may be such as 0000-00-00."""
+    for text in texts[:FEW]:
+        form = date_format_of([text], order)
+        if isinstance(form, DateFormat):
+            fitting = sum(form.value(each) is not None for each in texts)
+            if 2 * fitting > len(texts):
+                return form
+    return None
 
 
 def days(column: Any) -> HostArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
@@ -10,7 +11,7 @@ from gpumlp.data.csv_files import delimiter
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import as_argument, quoted
-from gpumlp.data.numbers import PLAIN, PLAIN_SIGNS, NumberFormat, format_of
+from gpumlp.data.numbers import PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -30,7 +31,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
         "hold {what}{format} except for some texts ({texts})",
         "correct these texts, or leave them empty to have them filled, {cleared}",
     ),
-    "words": ("hold words where the model takes numbers{format} ({texts})", "correct them"),
+    "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
     "many": (
         "hold too many different words for categories",
         DROP + ", or use the most frequent words as " + CATEGORICAL,
@@ -45,7 +46,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
         "leave out identifiers, --drop {option}, or subtract an offset",
     ),
 }  # fmt: skip
-FIXED = {"other": "correct them", "huge": "subtract an offset"}  # corrections for a model's columns
+FIXED = {"other": "convert them", "huge": "subtract an offset"}  # corrections for a model's columns
 FINITE = 'c.mask(pandas.to_numeric(c, errors="coerce").abs() == float("inf"))'
 
 
@@ -172,8 +173,12 @@ def _without(form: Format, others: list[str]) -> str:
 def _as_numbers(files: Files, name: str, form: NumberFormat, others: list[str]) -> str:
     """A line of pandas that makes plain numbers of the column, without the other texts."""
     column = _without(form, others) if others else "c"
-    for unit in filter(None, (form.before, form.after)):
-        column += f'.str.replace({unit!r}, "")'
+    if form.before:
+        column += f'.str.replace({form.before!r}, "")'
+    if form.after:  # "1 year" and "2 years" have one format
+        unit = re.escape(singular(form.after)).replace("\\ ", " ")
+        plural = unit + r"s?\s*$"
+        column += f".str.replace({plural!r}, '', regex=True)"
     column += f".str.translate(str.maketrans({form.signs!r}, {PLAIN_SIGNS!r}, {form.gaps!r}))"
     return _changed(files, [name], f'pandas.to_numeric({column}, errors="coerce")')
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from gpumlp.data.dataset import Raw, listed
-from gpumlp.data.spelling import CODE, NUMBER, TRUTH, Known, meaning
+from gpumlp.data.numbers import NULLS, PLAIN
+from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
 from gpumlp.io.types import HostArray
 
 MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
@@ -30,8 +32,7 @@ def read_target(
     y, words = raw.y, raw.words
     if y is None:
         return str(task), np.empty(0, raw.x.dtype), classes
-    as_numbers = raw.untyped or task == "regression"
-    numbers = y if words is None else _numbers(words) if as_numbers else None
+    numbers = y if words is None else _numbers(words)
     if numbers is not None and numbers.dtype.kind == "f":
         values = numbers if words is None else numbers[y]
         count = int((~np.isfinite(values)).sum())
@@ -48,10 +49,9 @@ def read_target(
 
 def _numbers(words: Sequence[str]) -> HostArray | None:
     """The words as float64 if all are numbers, of which some may be infinite."""
-    finite = [word for word in words if word.lower().strip("+-") not in ("inf", "infinity")]
-    if finite and all(map(NUMBER.fullmatch, finite)):
-        return np.array([float(word) for word in words])
-    return None
+    values = [math.nan if word in NULLS else PLAIN.value(word) for word in words]
+    numbers: HostArray = np.array([math.nan if v is None else v for v in values])
+    return None if np.isnan(numbers).any() or not np.isfinite(numbers).any() else numbers
 
 
 def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) -> str:
@@ -115,7 +115,9 @@ def _spelled(words: list[str], counts: HostArray, numbers: bool) -> list[str]:
     spelled: dict[object, str] = {}
     for word in (words[i] for i in np.argsort(-counts, kind="stable")):
         spelled.setdefault(meaning(word) if same else word, word)
-    return sorted(spelled.values(), key=lambda word: (float(word) if numbers else 0.0, word))
+    return sorted(
+        spelled.values(), key=lambda word: (PLAIN.value(word) or 0.0 if numbers else 0.0, word)
+    )
 
 
 def _values(

@@ -244,7 +244,7 @@ def _with_target(raw: Raw) -> Raw:
     return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
 
 
-def _nothing(source: Any, drop_missing_target: bool) -> str:
+def _nothing(source: object, drop_missing_target: bool) -> str:
     return f"{source}: no row has a target" if drop_missing_target else f"{source} has no rows"
 
 

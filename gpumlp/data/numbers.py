@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
 NAMED = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|BRL|MXN|ZAR|US\\$|R\\$|kr"
-CURRENCY = rf"(?:[$€£¥₹₩₽₺₫฿₪]|{NAMED})"
-SHAPE = re.compile(
+CURRENCY = rf"(?:[$€£¥₹₩₽₺₫฿₪~≈]|{NAMED})"
+SHAPE = re.compile(  # a unit has digits only after letters, as in m2
     rf"(?P<bracket>\()?(?P<sign>[+-]?)\s*(?P<before>{CURRENCY})?\s*(?P<second>[+-]?)"
-    r"(?P<digits>[.,]?\d(?:.*\d)?[.,]?(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<after>[^\d\s.,()+-][^\d()]{0,11})?(?(bracket)\))"
+    r"(?P<digits>[.,]?\d(?:[\d.,' _]*\d)?[.,]?(?:[eE][+-]?\d+)?)"
+    r"\s*(?P<after>[^\d\s.,()+-](?:[^\d()]|(?<=[^\W\d_])\d){0,11})?(?(bracket)\))"
 )
 # what pyarrow takes for missing where it is not within quotes
 NULLS = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
      "N/A", "NA", "NULL", "NaN", "n/a", "nan", "null"]
 )  # fmt: skip
-SPACES = "\u00a0\u202f\u2009"
+# how the characters of a number are written otherwise
+ALIKE: dict[int, str | None] = {
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width forms
+    **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
+    **dict.fromkeys([0x2010, 0x2011, 0x2012, 0x2013, 0x2212], "-"),  # dashes and the minus
+    **dict.fromkeys([0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F)]),  # invisible
+    0x66B: ".", 0x66C: ",", 0x2019: "'",
+}  # fmt: skip
+SPACES = "\u00a0\u2007\u2009\u202f"  # those that stand between groups of digits
 MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"),
          (",", "'"), (".", "_"))  # fmt: skip
-PLAIN_SIGNS = "--."
+PLAIN_SIGNS = "---."
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 FEW = 20  # so few different texts with units may be names of categories
@@ -61,15 +70,17 @@ class NumberFormat(NamedTuple):
             return None
         sign, digits, before, after = parts
         number = self._number(digits)
-        if number is None or ((before, after) != (self.before, self.after) and number != 0):
+        other = before != self.before or singular(after) != singular(self.after)
+        if number is None or (other and (number != 0 or before or after)):
             return None
         return sign * number
 
     @property
     def pattern(self) -> str:
         """A regular expression for the numbers in this format, of the syntax that RE2 has."""
-        space, sign = f"[ {SPACES}]*", "[+\u2212-]?"
-        before, after = re.escape(self.before), re.escape(self.after)
+        space, sign = f"[ {SPACES}]*", "[+\u2212\u2013-]?"
+        unit = singular(self.after)
+        before, after = re.escape(self.before), re.escape(unit) + "s?" * (len(unit) > 1)
         number = _pattern(self.decimal, self.thousands).pattern
         number = number.replace("\\ ", f"[ {SPACES}]").replace("'", "['’]")
         plain_zero = rf"{sign}0+(?:[.,]0*)?"
@@ -78,7 +89,7 @@ class NumberFormat(NamedTuple):
     @property
     def signs(self) -> str:
         """The characters that stand for those of `PLAIN_SIGNS`."""
-        return "\u2212(" + self.decimal
+        return "\u2212\u2013(" + self.decimal
 
     @property
     def gaps(self) -> str:
@@ -113,24 +124,47 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
         left = [] if best is None else [text for text in there if best.value(text) is None]
     if best is None or 2 * _rows(there, left) >= _rows(there, there):
         return None
-    if left and (best.before or best.after) and len(there) <= FEW:
+    named = any(c.isalnum() for text in left for c in text)  # and not "?" or "--"
+    if named and (best.before or best.after) and len(there) <= FEW:
         return None
     return best, sorted(left)
 
 
 def _best(counts: Mapping[str, int]) -> NumberFormat | None:
     """The format of the most rows; None if no text is a number."""
-    units: dict[tuple[str, str], int] = {}
+    units, alike = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for text, count in counts.items():
         if (parts := _parts(text)) is not None:
-            units[parts[2:]] = units.get(parts[2:], 0) + count
+            before, after = parts[2:]
+            units[before, after] += count
+            alike[before, singular(after)] += count
     if not units:
         return None
-    unit = max(units, key=lambda each: units[each])
+    unit = max(units, key=lambda each: (alike[each[0], singular(each[1])], units[each]))
     formats = [NumberFormat(*marks, *unit) for marks in MARKS]
     matching = [[text for text in counts if f.value(text) is not None] for f in formats]
     rows = [_rows(counts, texts) for texts in matching]
-    return formats[rows.index(max(rows))]
+    best = formats[rows.index(max(rows))]
+    points = NumberFormat(",", ".", *unit)
+    if (best.decimal, best.thousands) == (".", "") and rows[formats.index(points)] == max(rows):
+        return points if _points_group(matching[0]) else best
+    return best
+
+
+def _points_group(texts: Iterable[str]) -> bool:
+    """Whether 7.560 is 7560 in these texts, which are whole numbers and numbers of this form.
+
+    As a decimal it would be written 7.56 by those who write 60, and they 60.000 by the others.
+    """
+    digits = [parts[1] for text in texts if (parts := _parts(text)) is not None]
+    points = [each for each in digits if "." in each]
+    some = len(digits) / 10 <= len(points) < len(digits)  # and not one slip of the pen
+    return some and any(each.endswith("0") for each in points)
+
+
+def singular(unit: str) -> str:
+    """The unit without the s of a plural: year for years."""
+    return unit[:-1] if len(unit) > 2 and unit.endswith("s") else unit
 
 
 def _rows(counts: Mapping[str, int], texts: Iterable[str]) -> int:
@@ -139,22 +173,23 @@ def _rows(counts: Mapping[str, int], texts: Iterable[str]) -> int:
 
 def _parts(text: str) -> tuple[float, str, str, str] | None:
     """Sign, digits, and what stands before and after them; None if it is no number."""
-    text = text.strip().replace("\u2212", "-")  # the typographic minus
-    for space in SPACES:
-        text = text.replace(space, " ")
-    text = text.replace("’", "'")
+    text = text.translate(ALIKE).strip()
     if text.lstrip("+-").lower() in SPECIAL:
         return (-1.0 if text[0] == "-" else 1.0), text.lstrip("+-"), "", ""
     match = SHAPE.fullmatch(text)
-    if match is None or (match["sign"] and match["second"]):
+    if match is None:
         return None
-    negative = "-" in (match["sign"], match["second"]) or match["bracket"] is not None
-    after = (match["after"] or "").strip()
+    signs, after = match["sign"] + match["second"], (match["after"] or "").strip()
+    if len(signs) > 1 or after[:1].isnumeric():  # ½ and ² are no units
+        return None
+    negative = signs == "-" or match["bracket"] is not None
     return (-1.0 if negative else 1.0), match["digits"], match["before"] or "", after
 
 
 def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
     """The digits of a number; re caches the compiled patterns."""
     d, t = re.escape(decimal), re.escape(thousands)
-    grouped = rf"[1-9]\d{{0,2}}(?:{t}\d{{3}})+(?:{d}\d*)?|" if thousands else ""
+    # 12,34,567 is how India writes it
+    groups = rf"(?:{t}\d{{3}})+|(?:{t}\d\d)+{t}\d{{3}}"
+    grouped = rf"[1-9]\d{{0,2}}(?:{groups})(?:{d}\d*)?|" if thousands else ""
     return re.compile(rf"(?:{grouped}\d+(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?")

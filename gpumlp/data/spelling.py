@@ -8,6 +8,8 @@ from collections.abc import Hashable, Iterable
 from datetime import datetime
 from decimal import Decimal
 
+from gpumlp.data.numbers import ALIKE
+
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0*", re.ASCII)  # 1.0, as pandas writes 1 beside a gap
 CODE = re.compile(r"[+-]?0\d+", re.ASCII)  # leading zeros belong to a code
@@ -24,8 +26,8 @@ def plain(text: str) -> str:
 
 def meaning(text: str) -> Hashable:
     """Equal for texts of the same number, truth value or time; false and true are 0 and 1."""
-    if NUMBER.fullmatch(text):
-        return Decimal(text)
+    if NUMBER.fullmatch(number := text.translate(ALIKE)):
+        return Decimal(number)
     if DATE.fullmatch(text):
         try:
             return datetime.fromisoformat(text)

@@ -16,7 +16,7 @@ from gpumlp.data.diagnosis import check_columns, check_target
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.joined_files import JoinedFiles
 from gpumlp.data.names import chosen_names, find_name, quoted
-from gpumlp.data.numbers import PLAIN
+from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.data.sources import Files
@@ -99,9 +99,12 @@ class Table:
         self._dtype = _dtype(self._file.kinds(self._read_names), self._features)
         self._choice, self._known = choice, NONE if like is None else like.categories
         self._untyped = self._file.untyped
-        self._text = {*choice.categorical, *self._known, *filter(None, [self._target_name])}
         self._columns: list[Column] = []
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
+        numbers = {n for n, form in self.formats.items() if isinstance(form, NumberFormat)}
+        self._text = {*choice.categorical, *self._known, *numbers, *filter(None, [target])}
+        if like is None:
+            self._text |= self._file.points_group()
 
     def pieces(self) -> Iterator[Raw]:
         """Some rows at a time, which are checked with the rows before them as `raw` checks all."""
@@ -111,7 +114,7 @@ class Table:
             words = target is not None and target.has_words and target.words
             yield Raw(
                 x, self._features, y, tuple(words) if words else None, self._known,
-                untyped=self._untyped, unlabelled=None if target is None else target.last_gone,
+                unlabelled=None if target is None else target.last_gone,
             )  # fmt: skip
 
     def raw(self, scratch: Scratch) -> Raw:
@@ -130,7 +133,7 @@ class Table:
         }
         return Raw(
             x, self._features, y, words or None, categories, formats=self.formats,
-            untyped=self._untyped, dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
+            dates=tuple(c.name for c in self._columns if "dates" in c.kinds),
             left_out=self.left_out, unlabelled=None if target is None else target.gone,
         )  # fmt: skip
 
@@ -202,7 +205,7 @@ class Table:
         ]  # fmt: skip
         name, self._target = self._target_name, None
         if name is not None:
-            self._target = TargetColumn(name, self._untyped, self.formats.get(name))
+            self._target = TargetColumn(name, self.formats.get(name))
         for table in self._file.pieces(self._read_names, self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
             for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):
@@ -225,7 +228,7 @@ def _check_names(path: Files, names: list[str], wanted: set[str | None]) -> None
     if len(names) == 1 and names[0] not in wanted and path.kind == "csv":
         raise ValueError(
             f"{path} has a single column, {names[0]!r}; its columns must be separated by commas, "
-            "semicolons, tabs or |, not by spaces or other characters"
+            "semicolons, tabs or |, not by spaces or other characters, and named by its first line"
         )
     if all(names) and all(PLAIN.value(name) is not None for name in names):
         raise ValueError(f"{path} has no header: its first line must name the columns")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.data.arrow import as_text, is_numeric
+from gpumlp.data.arrow import as_text, is_numeric, is_text
 from gpumlp.data.columns import Column, Format
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.numbers import PLAIN, NumberFormat
@@ -19,16 +19,15 @@ MOST_LABELS = 10_000  # more different numbers are not kept as words
 class TargetColumn(Column):
     """The column to predict. Its words are spelt as in the file.
 
-    untyped: it is text as the file has no types. It becomes float64 if it has very many different
-        values and these are numbers.
+    It becomes float64 if it has very many different words and these are numbers.
+
     format: how its numbers are written, if they are texts and not plain.
     """
 
     has_words = False  # whether the last piece held words, so that its numbers are positions
 
-    def __init__(self, name: str, untyped: bool = False, format: Format | None = None) -> None:
+    def __init__(self, name: str, format: Format | None = None) -> None:
         super().__init__(name, format=format)
-        self.untyped = untyped
         self._gone: list[HostArray] = []
 
     @property
@@ -64,6 +63,8 @@ class TargetColumn(Column):
         self.has_words = not is_numeric(column.type)
         if not self.has_words:
             self.kinds.add("numbers")
+            if pa.types.is_boolean(column.type):
+                column = column.fill_null(False)  # else null makes numbers of truth values
             y: HostArray = np.asarray(column.to_numpy())
             return y.astype(np.float64) if y.dtype == object else y  # decimals
         if self.format is not None:
@@ -72,14 +73,17 @@ class TargetColumn(Column):
             self._gone[-1] = np.isnan(values)
             self.missing += int(self._gone[-1].sum()) - column.null_count
             return values
-        if self.untyped and (numbers := self._many_numbers(column)) is not None:
+        if is_text(column.type) and (numbers := self._many_numbers(column)) is not None:
             self.has_words = False
             return numbers
         try:
+            if pa.types.is_duration(column.type):
+                raise pa.ArrowNotImplementedError
             y = self._positions(as_text(column))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise TypeError(
-                f"the target {self.name!r} holds {column.type}, which cannot be labels"
+                f"the target {self.name!r} holds {column.type}, neither numbers nor labels; "
+                "convert it"
             ) from None
         blank = np.isnan(y)
         self._gone[-1] = blank
@@ -97,7 +101,7 @@ class TargetColumn(Column):
                 f"the target {self.name!r} holds numbers except for some texts "
                 f"({', '.join(map(repr, texts[:8]))}); correct these texts, or drop those rows"
             )
-        numbers = np.array([float(word) for word in self.words])
+        numbers = np.array([PLAIN.value(word) for word in self.words], float)
         return np.concatenate([numbers[y] if has_words else y for has_words, y in pieces])
 
     def _spelled(self, word: str) -> str:
@@ -108,7 +112,7 @@ class TargetColumn(Column):
         import pyarrow as pa
         import pyarrow.compute as compute
 
-        known = len(self.words)
+        known, column = len(self.words), as_text(column)
         if max(known, compute.count_distinct(column).as_py()) <= MOST_LABELS:
             return None
         try:

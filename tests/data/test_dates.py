@@ -102,10 +102,11 @@ def test_ambiguous_dates(tmp_path: Any) -> None:
         data.load(path, "y", date_order="american")
 
 
-def test_marker_among_dates_raises(tmp_path: Any) -> None:
-    texts = ["soon", *written("%d.%m.%Y")[1:]]
+@pytest.mark.parametrize("marker", ["soon", "00.00.0000", "31.02.2020"])
+def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
+    texts = [marker, *written("%d.%m.%Y")[1:]]
     path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
-    with pytest.raises(ValueError, match=r"hold dates .*except for some texts \('soon'\): d"):
+    with pytest.raises(ValueError, match=rf"hold dates .*except for some texts \('{marker}'\): d"):
         data.load(path, "y")
 
 

@@ -201,8 +201,20 @@ class TestText:
         path = tmp_path / "t.csv"
         path.write_bytes(text.encode(encoding))
         assert error_of(path).startswith(f"{path} is not in UTF-8; save it as UTF-8")
+        assert f"iconv -f {encoding.removesuffix('-le').replace('latin-1', 'latin1')} -t" in (
+            error_of(path)
+        )
         path.write_bytes(text.encode())
         assert load(path, "y").classes == ("blau", label)
+
+    @pytest.mark.parametrize(
+        ("start", "kind"),
+        [(b"\x1f\x8b", "compressed; call it .csv.gz"), (b"PK\3\4", "Excel"), (b"PAR1", "Parquet")],
+    )
+    def test_other_kinds_of_files_raise(self, tmp_path, start, kind):
+        (tmp_path / "t.csv").write_bytes(start + b"\xff\0\xff" * 40)
+        assert f"is not a text file but {'a' * (kind[0] != 'c')}" in error_of(tmp_path / "t.csv")
+        assert kind in error_of(tmp_path / "t.csv")
 
     @pytest.mark.parametrize("target", ["y", None])
     def test_space_as_delimiter_raises(self, tmp_path, target):

@@ -75,8 +75,12 @@ class TestErrors:
         [
             ("a,b,a,y\n1,2,3,4\n2,3,4,5\n", "several columns of one name: a"),
             ("a,y\n", "no rows"),
+            ("a,y", "no rows"),
             ("", "cannot be read.*Empty CSV"),
-            ("a,b,y\n1,2,3\n4,5\n", "cannot be read.*Expected 3 columns, got 2"),
+            (
+                "a,b,y\n1,2,3\n4,5\n",
+                "a row has 2 values, but the first line names 3 columns: '4,5'",
+            ),
         ],
     )
     def test_csv_text(self, tmp_path, text, message):

@@ -10,7 +10,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpumlp.data import Preparation, load, pieces
+from gpumlp.data import Preparation, load, load_inputs, pieces
 from gpumlp.data.spelling import Known, meaning, plain, spellings
 from gpumlp.data.target_column import MOST_LABELS
 from tests.support.data_cases import X, table, write_csv
@@ -124,9 +124,45 @@ def test_truth_values_can_be_quantities(tmp_path):
         np.testing.assert_array_equal(load(path, "y", "regression").y, ONE)
 
 
-def test_numbers_as_text_of_parquet_stay_words(tmp_path):
-    texts = [f"{i}.5" for i in range(M)]
-    assert load(parquet(tmp_path, pa.array(texts)), "y").task == "classification"
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), "dictionary"])
+def test_numbers_as_text_decide_like_numbers(kind, tmp_path):
+    texts = pa.array([f"{i}.5" for i in range(M)])
+    texts = texts.dictionary_encode() if kind == "dictionary" else texts.cast(kind)
+    data = load(parquet(tmp_path, texts), "y")
+    assert data.task == "regression"
+    np.testing.assert_array_equal(data.y, np.arange(M) + 0.5)
+
+
+def test_numbers_in_other_characters_are_numbers(tmp_path):
+    """A typographic minus, and full-width digits."""
+    texts = [f"\u2212{i}" if i % 2 else "\uff11" * (i // 2 + 1) for i in range(30)]
+    path = write_csv(tmp_path / "t.csv", {"a": X[:30, 0], "y": texts})
+    data = load(path, "y")
+    assert data.task == "regression"
+    np.testing.assert_array_equal(data.y[:3], [1, -1, 11])
+
+
+def test_truth_values_beside_a_gap_are_spelt_as_without(tmp_path):
+    path = parquet(tmp_path, pa.array([None, *map(bool, ONE[1:])]))
+    data = load(path, "y", drop_missing_target=True)
+    assert data.classes == ("False", "True")
+    np.testing.assert_array_equal(data.y, ONE[1:])
+
+
+def test_labels_that_look_like_numbers_with_a_unit(tmp_path):
+    path = csv(tmp_path, "25%", "50%")
+    with pytest.raises(ValueError, match=r"written as 1\.5%.* or say --task classification"):
+        load(path, "y")
+    assert load(path, "y", "classification").classes == ("25%", "50%")
+    write_csv(path, table(y=["25%", "50%", "?"] * (M // 3)))
+    with pytest.raises(ValueError, match=r"except for some texts \('\?'\).* classification"):
+        load(path, "y")
+
+
+@pytest.mark.parametrize("values", [[[1]] * M, np.arange(M).astype("m8[s]")])
+def test_types_that_are_no_target(values, tmp_path):
+    with pytest.raises(TypeError, match="neither numbers nor labels; convert it"):
+        load(parquet(tmp_path, pa.array(values)), "y")
 
 
 def test_an_infinite_target_of_csv_is_not_a_word(tmp_path):
@@ -171,7 +207,45 @@ def test_a_category_is_the_same_with_and_without_a_point(tmp_path):
     assert sorted(with_gap.categories["k"]) == ["1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1]] * M, "hold neither numbers nor words but list<.*>: a: convert them"),
+        (["?", *map(str, X[1:, 0])], r"except for some texts \('\?'\): a: correct .*index=False\)"),
+        ([2**60] * M, r"beyond 2\*\*53, which would lose digits: a: subtract an offset"),
+    ],
+    ids=["list", "marker", "huge"],
+)
+def test_errors_for_new_data_name_no_option_of_training(values, message, tmp_path):
+    path = parquet(tmp_path, pa.array(ONE))
+    known = Preparation.of(load(path, "y"), x=True, y=False)
+    pq.write_table(pa.table({**table(), "a": pa.array(values)}), tmp_path / "n.parquet")
+    with pytest.raises(ValueError, match=f"{message}$"):
+        load_inputs(tmp_path / "n.parquet", known)
+
+
+@pytest.mark.parametrize("values", [np.where(ONE, "true", "False"), np.full(M, "2024-05-01")])
+def test_a_marker_is_blamed_and_not_the_values_around_it(values, tmp_path):
+    """It makes texts of what is a column of truth values or dates in the training file."""
+    path = write_csv(tmp_path / "t.csv", table(k=values, y=ONE))
+    known = model(path)
+    write_csv(path, table(k=["?", *values[1:]], y=ONE))
+    with pytest.raises(ValueError, match=r"except for some texts \('\?'\)"):
+        load_inputs(path, known)
+
+
+def test_lists_are_no_categories(tmp_path):
+    columns = table(k=np.arange(M) % 3, y=ONE)
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = load(tmp_path / "t.parquet", "y", categorical=["k"])
+    known = Preparation.of(data, x=True, y=False)
+    pq.write_table(pa.table({**columns, "k": [[1]] * M}), tmp_path / "n.parquet")
+    with pytest.raises(ValueError, match="hold neither numbers nor words but list"):
+        load_inputs(tmp_path / "n.parquet", known)
+
+
 def test_meanings():
+    assert meaning("\uff0d\uff12") == meaning("\u22122") == meaning("-2.0")
     assert meaning("1e3") == meaning("1000.0") != meaning("1001")
     assert meaning("2020-13-45") == "2020-13-45"
     assert [plain(text) for text in (" 7.00 ", "07.0", "1.5", "-3.")] == ["7", "07.0", "1.5", "-3"]

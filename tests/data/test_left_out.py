@@ -64,10 +64,30 @@ def test_names_of_identifiers() -> None:
     for name in (
         "id", "ID", "user_id", "passengerId", "Order ID", "uuid", "PID", "pidnum", "id_no", "index",
         "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0", "",
+        "row_nr", "...1", "#", "S. No.", "level_0",
     ):  # fmt: skip
         assert IDENTIFIER.fullmatch(name), name
     for name in ("bid", "paid", "grid", "humid", "customers", "number", "cases", "orders_no", "n"):
         assert not IDENTIFIER.fullmatch(name), name
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [np.arange(60)[::-1], np.random.default_rng(0).permutation(60) + 1, np.arange(60.0)],
+    ids=["backwards", "shuffled", "floats"],
+)
+def test_row_numbers_in_any_order(numbers: Any, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(lot=numbers, y=COLOURS))
+    assert data.load(path, "y").left_out == {"lot": "row numbers"}
+    numbers = np.where(numbers == 3, 4, np.where(numbers == 6, 5, numbers))  # the sum is the same
+    write_csv(path, table(lot=numbers, y=COLOURS))
+    assert data.load(path, "y").left_out == {}
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0.1", "level_0", "__index_level_0__"])
+def test_index_of_frames_that_were_joined(name: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", {name: np.arange(60) % 30, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {name or "Unnamed: 0": "pandas' index"}
 
 
 @pytest.mark.parametrize("name", ["ID", "passengerId", "PID"])
@@ -83,8 +103,15 @@ def test_numbers_called_identifiers(name: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [np.arange(1990, 2050), np.arange(60) % 30, np.arange(60) + 0.5, X[:, 0], np.arange(60) * 2],
-    ids=["years", "repeated", "halves", "numbers", "even"],
+    [
+        np.arange(1990, 2050),
+        np.arange(60) % 30,
+        np.r_[:58, 58, 58],
+        np.arange(60) + 0.5,
+        X[:, 0],
+        np.arange(60) * 2,
+    ],
+    ids=["years", "repeated", "twice", "halves", "numbers", "even"],
 )
 def test_numbers_that_are_features(values: Any, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(d=values, y=COLOURS))
@@ -148,6 +175,8 @@ def test_rows_without_a_target(tmp_path: Any, monkeypatch: Any) -> None:
         list(data.pieces(path, known))
     monkeypatch.setattr(csv_files, "BLOCK", 97)  # bytes
     monkeypatch.setattr(csv_files, "BLOCK_OF_COLUMN", 1)
+    monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 100)
+    monkeypatch.setattr("gpumlp.data.loading.CHUNK_BYTES", 100)
     parts = [*data.pieces(path, known, drop_missing_target=True)]
     assert len(parts) > 5
     np.testing.assert_array_equal(np.vstack([part.x for part in parts]), found.x)

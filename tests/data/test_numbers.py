@@ -30,6 +30,17 @@ pytest.importorskip("pyarrow")
         (["12 kg", "5.5kg"], NumberFormat(".", "", "", "kg"), [12, 5.5]),
         (["21.5°C", "-3°C"], NumberFormat(".", "", "", "°C"), [21.5, -3]),
         (["3 km/h", "4.5 km/h"], NumberFormat(".", "", "", "km/h"), [3, 4.5]),
+        (["12,34,567", "1,000"], NumberFormat(".", ","), [1234567, 1000]),
+        (["7.560", "60"], NumberFormat(",", "."), [7560, 60]),
+        (["7.56", "60"], PLAIN, [7.56, 60]),
+        (["7.560", *map(str, range(20))], PLAIN, [7.56, *range(20)]),
+        (["7.560", "60.000"], PLAIN, [7.56, 60]),
+        (["1 year", "12 years", "3 years"], NumberFormat(".", "", "", "years"), [1, 12, 3]),
+        (["7.5 kWh/m2", "8 kWh/m2"], NumberFormat(".", "", "", "kWh/m2"), [7.5, 8]),
+        (["\uff11\uff0e\uff15", "\u200e2", "\u20133"], PLAIN, [1.5, 2, -3]),
+        (["\uff11\uff12\uff05", "5%"], NumberFormat(".", "", "", "%"), [12, 5]),
+        (["1\u2007000", "2\u3000500"], NumberFormat(".", " "), [1000, 2500]),
+        (["7\u066b5", "8"], PLAIN, [7.5, 8]),
         (["\u22125", "3", "1e3", ".5", "5."], PLAIN, [-5, 3, 1000, 0.5, 5]),
         (["1", "NA", "", "n/a", "-inf"], PLAIN, [1, math.nan, math.nan, math.nan, -math.inf]),
     ],
@@ -45,12 +56,31 @@ def test_column_of_one_format(texts: list[str], form: NumberFormat, values: list
     [
         ["red", "blue"], ["Q1", "Q2"], ["1st", "2nd", "3rd"], ["2024-05-01"], ["12:30"],
         ["18-25", "26-35"], ["192.168.1.1"], ["5 kg", "500 g", "7 lb"], ["1", "a", "b"],
-        ["3 beds", "4 beds", "studio"],
+        ["3 beds", "4 beds", "studio"], ["27½", "3½"], ["5²", "6²"], ["0x1", "0x2", "0x3"],
     ],
     ids=str,
 )  # fmt: skip
 def test_words(texts: list[str]) -> None:
     assert format_of(dict.fromkeys(texts, 1)) is None
+
+
+def test_a_mark_is_no_category() -> None:
+    assert format_of({"25%": 9, "50%": 9, "?": 2}) == (NumberFormat(".", "", "", "%"), ["?"])
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_points_between_groups(delimiter: str, tmp_path: Any) -> None:
+    """7.560 beside 60 is 7560, also in new data that has no 60."""
+    values = [7560, *range(40, 70), *range(1234, 1263)]
+    texts = [f"{v:,}".replace(",", ".") for v in values]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS), delimiter)
+    found = data.load(path, "y")
+    np.testing.assert_array_equal(found.x[:, 3], values)
+    known = data.Preparation.of(found, x=True, y=False)
+    write_csv(path, table(d=["1.234"] * 60), delimiter)
+    np.testing.assert_array_equal(data.load_inputs(path, known)[:, 3], np.full(60, 1234))
+    decimals = write_csv(path, table(d=[f"{v / 8:.3f}" for v in values], y=COLOURS), delimiter)
+    np.testing.assert_array_equal(data.load(decimals, "y").x[:, 3], np.array(values) / 8)
 
 
 def test_later_texts_decide_between_two_readings() -> None:
