@@ -12,7 +12,7 @@ import pytest
 
 import gpumlp
 from benchmarks.suite import MEGABYTES, backend, empty, normal, timed
-from gpumlp.workspace import UNSCALED
+from gpumlp.step.chunked import UNSCALED
 
 COLS = 4096
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-4, "bfloat16": 0.05, "float16": 0.01}

@@ -1,7 +1,8 @@
 """Algorithms 6.3 and 6.4 of Goodfellow, Bengio and Courville, "Deep Learning" (2016).
 
-This file holds the book's two loops and nothing else.  A backend computes each line on its device.
-Its operations are wider than the lines, because one pass over memory can do the work of several:
+This file holds the book's two loops and nothing else.  `gpumlp.step` records the operations that
+they ask for, and a backend computes each on its device.  The operations are wider than the lines,
+because one pass over memory can do the work of several:
 
     operation            lines of the algorithm
     affine_activation    z = b + W h,  h = f(z)
@@ -68,19 +69,21 @@ class State(Protocol):
     scaling: Array
     J: Array
 
-    def recompute(self, k: int) -> Array:
-        """Return h[k], computed again from z[k] if h[k] was not stored."""
-
 
 class Destination(Protocol):
     """The arrays that receive the gradients.  For `factors` see `Backend.weight_gradient`."""
 
-    W: list[Array]
-    b: list[Array]
-    factors: Array | None
+    @property
+    def W(self) -> list[Array]:  # noqa: N802
+        """∇W[k]."""
 
-    def on_weight_gradient(self, k: int) -> None:
-        """Use ∇W[k], which is complete.  W[k] is not read again in this pass."""
+    @property
+    def b(self) -> list[Array]:
+        """∇b[k]."""
+
+    @property
+    def factors(self) -> Array | None:
+        """None: the products overwrite W[k]."""
 
 
 def forward(net: Model, s: State) -> Array:
@@ -113,13 +116,11 @@ def backward(net: Model, s: State, d: Destination) -> None:
         backend.hidden_gradient(
             gz[k], W[k], f[k - 1], z[k - 1], h[k - 1], gh[k - 1], gz[k - 1], d.b[k - 1]
         )
-        backend.weight_gradient(gz[k], s.recompute(k - 1), d.W[k], d.factors)
-        d.on_weight_gradient(k)
+        backend.weight_gradient(gz[k], h[k - 1], d.W[k], d.factors)
     backend.weight_gradient(gz[1], h[0], d.W[1], d.factors)
-    d.on_weight_gradient(1)
 
 
-def penalty(net: Model, s: State, d: Theta | None) -> None:
+def penalty(net: Model, J: Array, d: Theta | None) -> None:
     """Add the regulariser's terms: J ← J + λΩ(θ) and, if d is given, d ← d + λ∇Ω(θ)."""
     theta, gradient = net.theta, None if d is None else d.flat
-    net.backend.penalty(net.regularizer, theta.flat, theta.split, s.J, gradient)
+    net.backend.penalty(net.regularizer, theta.flat, theta.split, J, gradient)

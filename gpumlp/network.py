@@ -17,8 +17,8 @@ from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
 from gpumlp.io.types import Array, HostArray
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
+from gpumlp.step.chunked import Chunked, ForwardPass, target_of
 from gpumlp.weights import ClassWeight, weighted_targets
-from gpumlp.workspace import ForwardPass, Workspace
 
 CHUNK = 4096  # rows that predict and cost compute at a time, so that their memory is bounded
 
@@ -173,21 +173,15 @@ class MLP:
         arrays (m, n_k) per layer.
         """
         x, y, share = self._checked(x, y, sample_weight, class_weight)
-        backend = self.backend
-        s = Workspace(self, len(x), intermediate=intermediate)
+        backend, target = self.backend, target_of(self.backend, y)
         d = Parameters.zeros(backend, self.theta.layout, backend.storage)
+        whole = Chunked(self, len(x), target, d, intermediate=intermediate)
         backend.synchronize()
-        self.round()
-        for _ in s.load(x, y, share):  # one chunk
-            backprop.forward(self, s)
-            backprop.backward(self, s, d)
-        backprop.penalty(self, s, d)
-        J, gx = float(backend.to_host(s.J)[0]), None
-        if intermediate:
-            gx = backend.empty((len(x), self.widths[0]), backend.storage)
-            backend.input_gradient(s.gz[1], self.rounded.W[1], gx)
+        for _ in whole(x, y, share):  # one chunk
+            backprop.penalty(self, whole.J, d)
+        J, s = float(backend.to_host(whole.J)[0]), whole.s
         parts = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
-        return J, Gradients(d.W[1:], d.b[1:], gx, *parts)
+        return J, Gradients(d.W[1:], d.b[1:], s.gx, *parts)
 
     def round(self) -> None:
         """Update `rounded` after an assignment to θ."""

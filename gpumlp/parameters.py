@@ -72,10 +72,7 @@ class Parameters:
         flat: (layout.size,); padding is zero and stays zero.
         split: the first entry of the biases.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
-        factors: None, because a backward pass overwrites the buffer: see `Backend.weight_gradient`.
     """
-
-    factors: Array | None = None
 
     def __init__(self, layout: Layout, flat: Array) -> None:
         self.layout, self.flat, self.split = layout, flat, layout.split
@@ -86,9 +83,6 @@ class Parameters:
         depth = len(layout.widths) - 1
         self.W: list[Array] = [None, *views[:depth]]
         self.b: list[Array] = [None, *views[depth:]]
-
-    def on_weight_gradient(self, k: int) -> None:
-        """Do nothing: the gradient of W[k] is used after the pass."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import ACTIVATIONS, MLP, backprop
+from gpumlp import ACTIVATIONS, MLP
 from gpumlp.io.threads import Threads
+from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
-from gpumlp.workspace import Workspace
+from gpumlp.step.chunked import Chunked
 from tests.support import networks, reference
 from tests.support.networks import parts
 
@@ -158,53 +159,44 @@ def test_nan_in_an_example_does_not_reach_others(f, rng):
 
 
 @pytest.mark.parametrize("f", ["tanh", "gelu", "softmax"])
-def test_one_workspace_works_for_minibatches_of_any_size(f, rng):
-    """Like in training: buffers for 9 rows are loaded with 9, 4, 1 and again 9."""
+def test_one_pass_works_for_any_number_of_examples(f, rng):
+    """Its arrays for 9 rows are used for 9, 4, 1, again 9, and for 9 + 9 + 2."""
     net = networks.network(f, "squared_error", 4)
-    s, d = Workspace(net, 9), Parameters.zeros(net.backend, net.theta.layout)
-    for m in (9, 4, 1, 9):
+    d = Parameters.zeros(net.backend, net.theta.layout)
+    chunked = Chunked(net, 9, np.dtype(np.float64), d)
+    for m in (9, 4, 1, 9, 20):
         x, y, _ = networks.batch("squared_error", rng, m)
-        s.resize(m)
-        s.h[0][...], s.y = x, y
-        s.J[...] = 0
-        np.testing.assert_allclose(backprop.forward(net, s), net.forward(x), rtol=1e-14)
-        backprop.backward(net, s, d)
+        total = np.zeros_like(d.flat)
+        for rows in chunked(x, y):
+            y_hat = chunked.s.h[-1]
+            np.testing.assert_allclose(y_hat, net.forward(x[rows]), rtol=1e-13)
+            total += d.flat
         J, gradients = net.cost_and_gradients(x, y)
-        assert s.J[0] == pytest.approx(J, rel=1e-14)
+        assert chunked.J[0] == pytest.approx(J, rel=1e-14)
+        d.flat[...] = total
         for k in range(net.L):
-            np.testing.assert_allclose(d.W[k + 1], gradients.W[k], rtol=1e-13, atol=1e-17)
-            np.testing.assert_allclose(d.b[k + 1], gradients.b[k], rtol=1e-13, atol=1e-17)
+            np.testing.assert_allclose(d.W[k + 1], gradients.W[k], rtol=1e-12, atol=1e-16)
+            np.testing.assert_allclose(d.b[k + 1], gradients.b[k], rtol=1e-12, atol=1e-16)
 
 
 def test_a_training_step_allocates_no_array():
     """In a step on arrays of 8 MB and more, temporary arrays are only a few cache-sized blocks."""
     net = MLP([1024, 2048, 1024, 512], "gelu", loss="squared_error", backend="numpy", seed=1)
-    rng, m, backend = np.random.default_rng(0), 2048, net.backend
-    backend._threads = Threads(2)  # each has its own temporary arrays
-    s, d = Workspace(net, m), Parameters.zeros(backend, net.theta.layout)
-    optimizer = gpumlp.OPTIMIZERS["adam"]
-    slots, split = backend.full((2, net.theta.layout.size), 0), net.theta.layout.split
-    s.h[0][...], s.y = rng.normal(size=(m, 1024)), np.zeros((m, 512), "float32")
-
-    def step(t):
-        backprop.forward(net, s)
-        backprop.backward(net, s, d)
-        control = np.array([1.0, *optimizer.control(1e-3, t)])
-        backend.clip(net.regularizer, net.theta.flat, d.flat, split, 1.0, s.scaling, control)
-        theta = net.theta.flat
-        backend.update(
-            optimizer, net.regularizer, theta, theta, d.flat, slots, split, s.scaling, control
-        )
-
-    step(1)
+    net.backend._threads = Threads(2)  # each has its own temporary arrays
+    trainer = gpumlp.Trainer(net, "adam", lr=1e-3, batch_size=2048, clip_norm=1.0)
+    x = np.random.default_rng(0).normal(size=(4096, 1024)).astype("float32")
+    batches = trainer.batches(Examples.checked(net, x, np.zeros((4096, 512), "float32")))
+    controls = np.array([trainer.control(1e-3, t) for t in (1, 2)])
+    batches.start(0, controls, np.zeros(2), 0)
+    trainer.step(batches)
     tracemalloc.start()
     try:
-        step(2)
+        trainer.step(batches)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert d.W[1].nbytes == 8 << 20
-    assert peak < d.W[1].nbytes
+    assert net.layers[0].W.nbytes == 8 << 20
+    assert peak < net.layers[0].W.nbytes
 
 
 def test_threads_may_compute_the_cost_concurrently(rng):

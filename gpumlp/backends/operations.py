@@ -1,6 +1,7 @@
 """The operations that Algorithms 6.3 and 6.4 and a training step ask of a backend.
 
-Both backends offer the same operations with the same parameters.  Only this page documents them.
+Both backends offer the same operations with the same parameters.  Only this page documents them,
+and only this page declares what each writes and costs: see `gpumlp.backends.declaration`.
 
 Shapes: a minibatch has m examples, one in each row.  n_in and n_out are the widths of a layer, and
 n = n_L is the width of the output.  θ has p entries.
@@ -14,38 +15,24 @@ dtypes and values; the operations do not check them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.declaration import Call, Facts, operation, square_products, update_bytes
 from gpumlp.backends.feed import Feed
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Backend(Protocol):
+class Backend(Facts, Protocol):
     """One backend.  The operations stand in the order of the algorithms.
 
     Backends inherit from this class.  Its defaults are those of a backend on the host.  A backend
     stands for a device, so a copy of it is the backend itself.
     """
-
-    name: str
-    """ "numpy" or "cupy"."""
-    precision: str
-    """ "float64" or "float32"; the CUDA backend also has "tf32", "bfloat16" and "float16"."""
-    dtype: np.dtype[Any]
-    """The type of θ: float64 or float32."""
-    storage: np.dtype[Any]
-    """The type of activations, gradients and the θ that products read: `dtype` or a 16-bit type."""
-    scales_loss: bool
-    """Whether the loss is scaled dynamically so that gradients do not vanish (in float16)."""
-    folds: bool
-    """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
-    rounds_slots: bool
-    """Whether optimizer slots may be bfloat16 with stochastic rounding."""
 
     def __copy__(self) -> Self:
         return self
@@ -101,6 +88,7 @@ class Backend(Protocol):
         for relu.
         """
 
+    @operation(writes="z h", products=lambda a: [(*a.h.shape, a.W.shape[1])])
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
@@ -110,9 +98,11 @@ class Backend(Protocol):
         only h is kept.  z may also be a buffer as `pre_activation` describes it.
         """
 
+    @operation(writes="h")
     def activation(self, f: Activation, z: Array, h: Array) -> None:
         """h ← f(z) for an elementwise f: the h of `affine_activation` again.  z and h (m, n)."""
 
+    @operation(updates="J")
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ); an example of weight 0 does not count, even if L is NaN.
 
@@ -121,6 +111,7 @@ class Backend(Protocol):
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
+    @operation(writes="gh gz db", updates="J")
     def output_gradient(
         self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
         scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
@@ -131,6 +122,7 @@ class Backend(Protocol):
         the loss to J.  gz may be gh, and then only gz is kept.  scaling holds S: see `clip`.
         """
 
+    @operation(writes="dW", products=lambda a: [(*a.dW.shape, len(a.gz))])
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
         """dW ← gzᵀ h_below, or dW ← α gzᵀ h_below + β dW if factors = (α, β) are given.
 
@@ -139,6 +131,7 @@ class Backend(Protocol):
         (the update is *folded* into the product): no later operation of the step reads that W.
         """
 
+    @operation(writes="gz db")
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> None:
@@ -147,6 +140,7 @@ class Backend(Protocol):
         z, h, gh and gz (m, n), db (n,).  gz may be gh.
         """
 
+    @operation(writes="gh gz db", products=lambda a: [(*a.gz.shape, len(a.W_above))])
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
         gh: Array, gz: Array, db: Array,
@@ -157,9 +151,11 @@ class Backend(Protocol):
         gz may be gh, and then only gz is kept.
         """
 
+    @operation(writes="gx", products=lambda a: [(*a.gx.shape, len(a.W))])
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         """gx ← gz W, which is ∂J/∂x.  gz (m, n_1), W (n_1, n_0), gx (m, n_0)."""
 
+    @operation(updates="J dtheta")
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
     ) -> None:
@@ -171,12 +167,14 @@ class Backend(Protocol):
 
     # ---- the update ---------------------------------------------------------------------------
 
+    @operation(updates="total")
     def add(self, part: Array, total: Array, overwrite: bool) -> None:
         """total ← total + part, or total ← part if `overwrite` is true.
 
         part and total (q,), for the biases of one micro-batch; total has θ's type.
         """
 
+    @operation(updates="scaling control")
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array,
@@ -192,6 +190,7 @@ class Backend(Protocol):
         is doubled after 2,000 steps without such a norm.
         """
 
+    @operation(updates="theta rounded dtheta slots", moves=update_bytes)
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
@@ -208,6 +207,7 @@ class Backend(Protocol):
         learning rate and the factor of the rule's weight_decay.  None: all factors are 1.
         """
 
+    @operation(writes="X A P", updates="V", products=square_products)
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         """V ← scale · O, where O is close to the orthogonal matrix nearest to V; zeros stay zeros.
 
@@ -218,6 +218,7 @@ class Backend(Protocol):
         type.  The 16-bit precisions use tf32 products here.
         """
 
+    @operation(updates="mean")
     def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
         """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8)).
 
@@ -225,11 +226,13 @@ class Backend(Protocol):
         skipped step changes nothing.
         """
 
+    @operation(writes="rounded")
     def round(self, theta: Array, rounded: Array) -> None:
         """rounded ← θ in the storage type.  Does nothing if `rounded` is θ itself.  Both (p,)."""
 
     # ---- minibatches --------------------------------------------------------------------------
 
+    @operation(writes="out", moves=lambda a: 2 * a.out.nbytes + a.index.nbytes)
     def gather(self, source: Array, index: Array, out: Array) -> None:
         """out ← source[index]: rows, or entries of a vector, of any dtype.  index (m,) int64."""
 
@@ -243,11 +246,16 @@ class Backend(Protocol):
         """The bytes of the backend's memory that `feed` allocates."""
         return 0
 
+    @operation(writes="out", moves=lambda a: 2 * a.out.nbytes + a.index.nbytes)
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         """out ← weights[index] / Σ weights[index], or zeros if the sum is 0.  index, out (m,)."""
 
     # ---- a step as a whole --------------------------------------------------------------------
 
+    @operation(
+        writes="index control factors J",
+        moves=lambda a: 2 * (a.index.nbytes + a.control.nbytes) + a.factors.nbytes,
+    )
     def begin(
         self, position: Array, order: Array, controls: Array, size: int, index: Array,
         control: Array, factors: Array, J: Array,
@@ -258,34 +266,26 @@ class Backend(Protocol):
         float64: the first numbers of a row go to control (numbers,), the last two to factors (2,).
         """
 
+    @operation(writes="costs", updates="position", moves=lambda a: 4 * a.J.nbytes)
     def end(self, position: Array, J: Array, costs: Array) -> None:
         """costs[t] ← J; then t ← t + 1, or t ← 0 after the last step.
 
         position as in `begin`; J (1,), costs (steps,) float64.
         """
 
-    def defer(self, work: Callable[[], None]) -> None:
-        """Enqueue `work` after everything enqueued so far.  Only the end of the step waits for it.
+    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[], None]:
+        """A function that runs the calls of a program; the first variant is the default.
 
-        No later operation of the step may write what `work` reads, or read what it writes.
+        variants: programs with the same result, bound to their arrays.  A backend may measure them
+            and take the fastest; its name is kept in the tuning cache under `name`.
         """
-        work()
+        calls = [call.work for call in next(iter(variants.values()))]
 
-    def record(
-        self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
-    ) -> Callable[[], None] | None:
-        """Record the operations that `work` calls; return a function that runs them all again.
+        def run() -> None:
+            for call in calls:
+                call()
 
-        Returns None if the backend gains nothing from recording.  The CUDA backend only records the
-        operations here; it does not run them.
-
-        work: it has run once before, calls only operations from `affine_activation` to `end`, and
-            always calls the same ones with the same arrays.
-        name: the key in the tuning cache, where `gpumlp tune` keeps the fastest variant.
-        early_update: an alternative to `work` with the same result.  It updates the weights of each
-            layer as soon as their gradient is complete, with `defer`.
-        """
-        return None
+        return run
 
     def synchronize(self) -> None:
         """Wait until all enqueued work has finished."""

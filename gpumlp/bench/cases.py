@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise, product
+from types import SimpleNamespace
 from typing import Any, Self
 
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.functions import ACTIVATIONS
+from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.functions.entry import lookup
 from gpumlp.io.types import HostArray
+from gpumlp.step.program import Buffer, Program
+from gpumlp.step.settings import Settings, described
+from gpumlp.step.tables import Tables
+from gpumlp.step.training import TrainingStep
 
 SEED = 20_16
 RATES = {"sgd": 0.01, "adamw": 1e-3}  # learning rates; no time depends on them
 ITEM_BYTES = {"float64": 8, "float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
-# Numbers that the update reads and writes for each parameter, apart from the gradient. They have
-# the type of the master weights. θ is read and written, and so is every slot of the optimizer.
-MASTER_ACCESSES = {"sgd": 2, "adamw": 6}
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,18 @@ class Case:
         """The learning rate of every competitor."""
         return RATES.get(self.optimizer, 1e-3)
 
+    @property
+    def program(self) -> Program:
+        """The operations of a step, with the fields of this case."""
+        return _program(self)
+
     def products(self) -> list[tuple[int, int, int]]:
-        """(m, n, k) of each matrix product (m, k) (k, n) of a step; layer 1 needs no gz W."""
-        m, layers = self.batch_size, list(pairwise(self.widths))
-        forward = [(m, n_out, n_in) for n_in, n_out in layers]
-        weight_gradients = [(n_out, n_in, m) for n_in, n_out in layers]
-        return forward + weight_gradients + [(m, n_in, n_out) for n_in, n_out in layers[1:]]
+        """(m, n, k) of each matrix product (m, k) (k, n) of a step."""
+        return [product for op in self.program for product in op.products]
 
     def flops(self) -> int:
         """Multiplications and additions in the products of a step."""
-        return sum(2 * m * n * k for m, n, k in self.products())
+        return sum(op.flops for op in self.program)
 
     def product_bytes(self) -> int:
         """Bytes that the products move if each operand and each result is moved once."""
@@ -83,17 +88,13 @@ class Case:
         )
 
     def rest_bytes(self) -> int:
-        """Bytes that a step must move outside its products.
+        """Bytes that a step must move in its operations without products.
 
-        The minibatch is read and written, ŷ is read and its gradient written, and the update passes
-        over θ once. All other work, on biases and activations, can be done within the products. The
-        update of SGD can be done there too, so a step that does so may be faster than the floor.
+        The minibatch is gathered, ŷ is read and its gradient written, and the update passes over θ,
+        but not over the weights if a product updates them. All other work, on biases and
+        activations, can be done within the products.
         """
-        item, m = ITEM_BYTES[self.precision], self.batch_size
-        master = max(4, item)
-        update = item + MASTER_ACCESSES[self.optimizer] * master + (item if item < 4 else 0)
-        edges = 2 * m * self.widths[0] + 2 * m * self.widths[-1]
-        return self.parameters * update + item * edges
+        return sum(op.bytes for op in self.program if not op.products)
 
     def theta(self) -> Iterator[tuple[str, HostArray]]:
         """The first θ of every competitor, float32: "0.weight" (n_1, n_0), "0.bias" (n_1,), …
@@ -120,6 +121,34 @@ class Case:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The case with these fields, whose widths may be a list."""
         return cls(**{**fields, "widths": tuple(fields["widths"])})
+
+
+@cache
+def _program(case: Case) -> Program:
+    dtype = np.dtype("float64" if case.precision == "float64" else "float32")
+    # of a 16-bit type only the size matters
+    storage = np.dtype(np.float16) if ITEM_BYTES[case.precision] == 2 else dtype
+    backend = SimpleNamespace(
+        dtype=dtype, storage=storage, scales_loss=False, folds=True, branches=False,
+        pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
+    )  # fmt: skip
+    f = [
+        None,
+        *[ACTIVATIONS[case.activation]] * (len(case.widths) - 2),
+        ACTIVATIONS["identity"],
+    ]
+    loss, omega = LOSSES[case.loss], REGULARIZERS["none"]
+    step = TrainingStep(Settings(
+        described(case.widths, f, loss, omega, backend), OPTIMIZERS[case.optimizer],
+        accumulate=1, clip_norm=None, groups={}, rates={1.0}, ema=None, slot_type=dtype,
+        low_memory=False, fold=None,
+    ))  # fmt: skip
+    m, labels = case.batch_size, loss.target == "class"
+    y = (m,) if labels else (m, case.widths[-1])
+    data = (Buffer("x", (m, case.widths[0]), storage), Buffer("y", y, dtype))
+    target = np.dtype(np.int32) if labels else dtype
+    tables = Tables(backend, *data, target, (False, False), False, m, m, numbers=5)
+    return step.plans(tables, m, range(1))["sequential"].program
 
 
 def network_name(widths: Sequence[int]) -> str:

@@ -21,8 +21,8 @@ from gpumlp.data import Dataset, Preparation, Scratch, check_impute
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
+from gpumlp.step.groups import NAMES as GROUPS
 from gpumlp.training import Trainer
-from gpumlp.training.groups import NAMES as GROUPS
 
 SMOOTHING = 0.1  # on mnist5k this saves one error in a hundred (mean over five seeds)
 DECAYING = [name for name, entry in OPTIMIZERS.items() if "weight_decay" in entry.params]

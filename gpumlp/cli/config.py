@@ -51,6 +51,8 @@ def write(path: Path, command: str, options: Any) -> None:
     lines = [f"{SIGN}{gpumlp.__version__}; to repeat: gpumlp {command} --config run.toml"]
     for key, name in keys(type(options)).items():
         value = getattr(options, name)
+        if name == "data" and len(value) == 1:
+            (value,) = value  # as earlier versions write and read it
         if value not in (None, (), []) and name not in NOT_OF_THE_RUN:
             lines.append(f"{key} = {literal(value)}")
     atomic_write(path, "\n".join([*lines, ""]).encode(errors="replace"))

@@ -68,11 +68,11 @@ def metric_name(net: MLP) -> str:
     return "accuracy" if net.loss.target in ("class", "binary") else "R²"
 
 
-def check_plot(path: Path | None) -> None:
+def check_plot(path: Path | None, option: str = "--plot") -> None:
     """Raise before the work begins if the figure could not be written; None means no figure."""
     if path is not None:
         if path.suffix.lower() != ".png":
-            raise ValueError(f"--plot must end in .png, got {path}")
+            raise ValueError(f"{option} must end in .png, got {path}")
         check_place(path)
         blank_figure()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from gpumlp import callbacks
+from gpumlp.backends.cuda.paper import GPUS, gpu_named
 from gpumlp.cli import config, output, run_folder, streams
 from gpumlp.cli import options as shared
 from gpumlp.cli.building import Built, TrainingOptions, build
@@ -91,7 +92,19 @@ class TrainOptions(TrainingOptions):
         "--logdir runs` compares all runs.",
     )
     config: Path | None = from_file()
-    plan: bool = switch("--plan", "Show how much memory the training would need, and do not train.")
+    plan: bool = switch(
+        "--plan",
+        "Show the memory that the training would need and the operations of a step, and do not "
+        "train.",
+    )
+    device: str | None = option(
+        None, "NAME",
+        "With --plan: the step on a GPU, which need not be there, and the least time of each "
+        "operation: {names}.", GPUS,
+    )  # fmt: skip
+    plan_plot: Path | None = option(
+        None, "FILE", "With --plan: draw the step's streams and its memory as a .png file."
+    )
     quiet: bool = switch("--quiet", "Show no progress and no table.", "-q")
     json: bool = shared.json()
 
@@ -110,6 +123,7 @@ def train(options: TrainOptions) -> None:
         streams.not_needed()
     if options.out is not None:
         _check_folder(options, options.out)
+    precision, options = options.precision, _checked_plan(options)
     metrics = _metrics(options)
     early_stopping, hooks = _watching(options, metrics)
     watched: Any = {"early_stopping": early_stopping, "metric": metrics, "train_metric": True}
@@ -118,7 +132,7 @@ def train(options: TrainOptions) -> None:
     built.print(quiet=options.quiet or options.json)
     if options.plan:
         memory = built.trainer.memory(len(built.train), validation=len(validation or ()), **watched)
-        _print_memory(built, memory, options.json)
+        _print_plan(built, memory, options, precision)
         return
     out = options.out or Path("runs") / built.dataset.name
     _check_folder(options, out)
@@ -155,13 +169,34 @@ def _check_folder(options: TrainOptions, out: Path) -> None:
     output.check_outputs({f"--out: {out / name}": out / name for name in run_folder.FILES}, read)
 
 
-def _print_memory(built: Built, memory: Memory, as_json: bool) -> None:
-    """Print the memory that a training would need, in bytes, as text or as JSON."""
-    if as_json:
+def _checked_plan(options: TrainOptions) -> TrainOptions:
+    """The options, checked; of a plan for a GPU that is not there, as this machine can plan it."""
+    for name in ("device", "plan_plot"):
+        if getattr(options, name) is not None and not options.plan:
+            raise ValueError(f"--{name.replace('_', '-')} is for --plan; add --plan")
+    output.check_plot(options.plan_plot, "--plan-plot")
+    read = {"the data": options.data, "the file of --config": options.config}
+    output.check_outputs({f"--plan-plot {options.plan_plot}": options.plan_plot}, read)
+    if options.device is None:
+        return options
+    gpu_named(options.device)
+    return options if options.backend == "cupy" else replace(
+        options, backend="numpy",
+        precision="float64" if options.precision == "float64" else "float32",
+    )  # fmt: skip
+
+
+def _print_plan(built: Built, memory: Memory, options: TrainOptions, precision: str) -> None:
+    """Print the memory of a training, in bytes, and the operations of a step."""
+    of_device = {} if options.device is None else {"precision": precision}
+    step = built.trainer.explain(len(built.train), device=options.device, **of_device)
+    if options.plan_plot is not None:
+        step.plot(options.plan_plot)
+    if options.json:
         bytes_needed = {**asdict(memory), "total": memory.total}
-        output.print_json({**built.describe(), "memory": bytes_needed})
+        output.print_json({**built.describe(), "memory": bytes_needed, "step": step.to_dict()})
     else:
-        typer.echo(memory)
+        typer.echo(f"{memory}\n\n{step}")
 
 
 def _metrics(options: TrainOptions) -> list[str]:

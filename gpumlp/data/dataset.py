@@ -180,7 +180,7 @@ def listed(names: Iterable[Any], most: int = 8) -> str:
     return ", ".join(names[:most]) + rest if names else "none"
 
 
-def unknown_name(path: Path | str, what: str, name: str, names: Iterable[Any]) -> str:
+def unknown_name(path: object, what: str, name: str, names: Iterable[Any]) -> str:
     """FILE has no column 'prise'; did you mean 'price'? It has: …"""
     names = [str(n) for n in names]
     hint = did_you_mean(name, names, most=2)

@@ -52,8 +52,9 @@ def load(
             .npz: arrays x (or X) and y (or Y);
             .npy: one table of numbers.
             Several .csv or several .parquet files with the same columns are one table: a sequence
-            of files, a folder, or a pattern such as "data/*.parquet". A sequence keeps its order;
-            the files of a folder or pattern are in the order of their names, part-2 before part-10.
+            of files, a folder, or a pattern such as ``"data/*.parquet"``. A sequence keeps its
+            order; the files of a folder or pattern are in the order of their names, part-2 before
+            part-10.
             Subfolders called key=value give columns.
         target: the column to predict, required for .csv and .parquet; for .npz the name of the
             array (default: y), for .npy the number of the column (default: the last).

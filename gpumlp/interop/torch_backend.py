@@ -14,7 +14,7 @@ from torch import Tensor
 from gpumlp.backends import Backend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.io.types import Array
-from gpumlp.workspace import UNSCALED
+from gpumlp.step.chunked import UNSCALED
 
 HALVES = (torch.bfloat16, torch.float16)
 PRECISIONS = {

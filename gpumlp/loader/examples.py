@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks, extent
-from gpumlp.io.mapped import map_of
+from gpumlp.io.mapped import large, map_of
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK, MLP
 from gpumlp.weights import ClassWeight, weighted_targets
@@ -29,6 +29,7 @@ class Examples:
         y: (m, n_L) or labels (m,) in the backend, in `target`; or (m, n_L) on the host.
         weights: (m,) float64 on the host, or None if all are equal.
         target: the dtype of y for the loss: the backend's, or int32 for labels.
+        streamed: whether x and y are streamed: they are not in the backend, or in a large file.
         labelled: y for metrics, where `weights.weighted_targets` changed it; else None.
     """
 
@@ -37,6 +38,7 @@ class Examples:
     weights: HostArray | None
     target: np.dtype[Any]
     labelled: Array = None
+    streamed: tuple[bool, ...] = (False, False)
 
     @classmethod
     def checked(
@@ -70,7 +72,11 @@ class Examples:
         x = _placed(backend, x, backend.storage, stream)
         # labels need half as many bytes as the order of the examples: they are not streamed
         y = _placed(backend, y, target, stream and y.ndim == 2)
-        return cls(x, y, weights, target, None if y is given else given)
+        streamed = tuple(
+            not backend.accepts(a, kind) or large(a)
+            for a, kind in ((x, backend.storage), (y, target))
+        )
+        return cls(x, y, weights, target, None if y is given else given, streamed)
 
     @classmethod
     def of_validation(cls, net: MLP, validation: Any, **placement: Any) -> Self | None:

@@ -1,8 +1,8 @@
 """Training: the loop over epochs, its history, callbacks, metrics, checkpoints and L-BFGS."""
 
+from gpumlp.step.groups import Group
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
-from gpumlp.training.groups import Group
 from gpumlp.training.history import History
 from gpumlp.training.lbfgs import fit_lbfgs
 from gpumlp.training.lr_range import LRCurve

@@ -22,15 +22,11 @@ class Average:
         shown: whether the network holds θ̄ and this object θ, or the other way round.
     """
 
-    def __init__(self, net: MLP, ema: float) -> None:
+    def __init__(self, net: MLP) -> None:
         backend, theta = net.backend, net.theta.flat
         self.shown = False
-        self._ema, self._other = ema, backend.asarray(theta)
+        self._other = backend.asarray(theta)
         self._spare = backend.empty((min(SPARE, len(theta)),))
-
-    def step(self, net: MLP, control: Array) -> None:
-        """Update θ̄ after the step that has this control; the network holds θ."""
-        net.backend.average(net.theta.flat, self._other, self._ema, control)
 
     def start(self, net: MLP) -> None:
         """θ̄ ← θ, before the first step."""

@@ -92,15 +92,20 @@ class Watch(Monitor):
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
 
 
-def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str]) -> Watch | None:
-    """Return the `Watch` of a rule, or of a patience, if the history has its column."""
+def stopping_rule(rule: int | EarlyStopping | None, columns: Sequence[str]) -> EarlyStopping | None:
+    """Return the rule, or that of a patience, if the history has its column."""
     if rule is None:
         return None
     if not isinstance(rule, EarlyStopping):
         rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
-    watch = Watch(rule, net)
-    watch.check("early_stopping", columns)
-    return watch
+    Monitor(rule.monitor, rule.mode, rule.min_delta).check("early_stopping", columns)
+    return rule
+
+
+def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str]) -> Watch | None:
+    """Return the `Watch` of `stopping_rule`."""
+    found = stopping_rule(rule, columns)
+    return None if found is None else Watch(found, net)
 
 
 def checked(callbacks: Sequence[Callback]) -> list[Callback]:

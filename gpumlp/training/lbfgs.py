@@ -16,13 +16,13 @@ from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
 from gpumlp.parameters import Parameters
+from gpumlp.step.chunked import Chunked
 from gpumlp.training.callbacks import call, checked, end
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
 from gpumlp.training.stepping import checked_network
 from gpumlp.weights import ClassWeight
-from gpumlp.workspace import Workspace
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
 
@@ -127,8 +127,8 @@ class Lbfgs:
     ) -> None:
         backend, weights = net.backend, data.weights
         self.net, self._data = net, data
-        self._s = Workspace(net, min(len(data.x), CHUNK))
         self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)
+        self._pass = Chunked(net, min(len(data.x), CHUNK), data.target, self._d)
         self._share = None if weights is None else backend.asarray(weights / weights.sum())
         self.history = History(name for name in columns(measured) if name != "lr")
         self.steps = self.epochs = 0
@@ -163,15 +163,13 @@ class Lbfgs:
 
     def _objective(self) -> tuple[float, HostVector]:
         """J, and ∇J in θ's layout, its padding zero, in memory that does not grow with the data."""
-        net, s, d, data = self.net, self._s, self._d, self._data
+        net, d, data = self.net, self._d, self._data
         total: HostVector = np.zeros(d.layout.size)
-        for rows in s.load(data.x, data.y, self._share):
-            backprop.forward(net, s)
-            backprop.backward(net, s, d)
+        for rows in self._pass(data.x, data.y, self._share):
             if rows.stop == len(data.x):
-                backprop.penalty(net, s, d)
+                backprop.penalty(net, self._pass.J, d)
             total += net.backend.to_host(d.flat)
-        return float(net.backend.to_host(s.J)[0]), total
+        return float(net.backend.to_host(self._pass.J)[0]), total
 
     def _evaluate(self, theta: HostVector) -> tuple[float, HostVector]:
         """J and ∇J at a θ of SciPy; if they are not finite, a slope that rises from the last θ."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import backprop, checks
+from gpumlp import checks
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
+from gpumlp.step.chunked import Chunked
 from gpumlp.training.monitor import COSTS, UNRANKED
 from gpumlp.training.scorers import Scorer, scorer
-from gpumlp.workspace import Workspace
 
 Metric = Callable[[HostArray, HostArray], float]
 """``metric(y, predict(x))`` on host arrays."""
@@ -131,13 +131,9 @@ class Evaluation:
         backend, m = net.backend, len(data.x)
         self._whose = whose
         self._net, self._data = net, data
-        self._s = Workspace(net, min(m, CHUNK), gradients=False)
-        rows, weights = self._s.rows, data.weights
-        for chunk in (m % rows or rows, rows):  # the last chunk, too, finds its weights allocated
-            self._s.resize(chunk, m)
+        self._pass = Chunked(net, min(m, CHUNK), data.target)
+        weights = data.weights
         self._share = None if weights is None else backend.asarray(weights / weights.sum())
-        accepted = backend.accepts(data.y, data.target)  # else the targets are cast chunk by chunk
-        self._targets = None if accepted else backend.empty((rows, *data.y.shape[1:]), data.target)
         self._measures = measures(net.loss, metric)
         self.columns = ["cost", *self._measures]  # the names in the result of `measure`
         if self._measures:
@@ -157,14 +153,12 @@ class Evaluation:
 
         Raises error(what) if J is NaN or a prediction is not finite, before a metric reads it.
         """
-        net, s, data = self._net, self._s, self._data
+        net, data = self._net, self._data
         backend = net.backend
-        for rows in s.load(data.x, data.y, self._share, self._targets):
-            y_hat = backprop.forward(net, s)
-            backprop.loss(net, s)
+        for rows in self._pass(data.x, data.y, self._share):
             if self._measures:
-                self._y_hat[rows] = backend.to_host(y_hat)
-        measured = {"cost": float(backend.to_host(s.J)[0]) + net.penalty()}
+                self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
+        measured = {"cost": float(backend.to_host(self._pass.J)[0]) + net.penalty()}
         if math.isnan(measured["cost"]):
             raise error(f"the cost of the {self._whose} data is NaN")
         if self._measures:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
 
-from gpumlp import backprop, checks
+from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
@@ -18,14 +18,15 @@ from gpumlp.io.types import Array
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP
-from gpumlp.training import groups as grouping
+from gpumlp.step import groups as grouping
+from gpumlp.step.groups import Group
+from gpumlp.step.settings import Settings
+from gpumlp.step.tables import Tables
+from gpumlp.step.training import TrainingStep
 from gpumlp.training.averaging import Average, checked_ema
-from gpumlp.training.groups import Group
 from gpumlp.training.history import History
-from gpumlp.training.updating import Folded, updating
 
-SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
-ALLOCATED = ("slots", "factors", "scaling", "updating", "average")  # the attributes of `_allocate`
+ALLOCATED = ("slots", "scaling", "average", "_step", "_arrays")  # the attributes of `_allocate`
 
 
 class Stepping:
@@ -70,17 +71,28 @@ class Stepping:
         Raises:
             OutOfMemoryError: nothing stays allocated.
         """
-        backend, slots = self.net.backend, len(self.optimizer.slots)
-        S = SCALE if backend.scales_loss else 1.0
+        net, backend = self.net, self.net.backend
         try:
-            self.slots = backend.full((slots, self.net.theta.layout.size), 0, self.slot_type)
-            self.factors = backend.full((2,), 0)
-            self.scaling = backend.asarray(np.array([S, 1 / S, 0, 0]), dtype=np.float64)
-            self.updating = updating(self, self.fold)
-            self.average = None if self.ema is None else Average(self.net, self.ema)
+            self._step = step = TrainingStep(self.step_settings())
+            self._arrays = arrays = {
+                b: backend.full(b.shape, value, b.dtype) if isinstance(value, float) else
+                backend.asarray(value, dtype=b.dtype)
+                for b, value in step.initial.items()
+            }  # fmt: skip
+            self.slots, self.scaling = arrays[step.slots], arrays[step.model.scaling]
+            self.average = None if self.ema is None else Average(net)
+            if self.average is not None and step.mean is not None:
+                arrays[step.mean] = self.average.arrays[0]
+            arrays[step.model.J] = backend.full((1,), 0, "float64")
+            arrays[step.model.theta.flat] = net.theta.flat
+            arrays[step.model.rounded.flat] = net.rounded.flat
         except OutOfMemoryError:  # its traceback holds the trainer
             vars(self).update(dict.fromkeys(ALLOCATED))
             raise
+
+    def step_settings(self) -> Settings:
+        """What the program of a step depends on."""
+        return Settings(**{each.name: getattr(self, each.name) for each in fields(Settings)})
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -97,7 +109,7 @@ class Stepping:
     @property
     def folds(self) -> bool:
         """Whether the product of the weights' gradient adds it to the weights: see `fold`."""
-        return isinstance(self.updating, Folded)
+        return self._step.folds
 
     @property
     def at_a_time(self) -> int:
@@ -106,14 +118,25 @@ class Stepping:
 
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
-        net, numbers = self.net, 1 + len(self.optimizer.control(self.lr, 1))
+        net = self.net
         widths = "-".join(map(str, net.widths))
         functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, self.optimizer.name])
         clipped = " clipped" * (self.clip_norm is not None)
-        return Batches(
-            net, data, self.batch_size, self.seed if self.shuffle else None, numbers, self.factors,
-            f"step {widths} {functions} {net.precision}{clipped}", rows=self.at_a_time,
-            low=self.low_memory,
+        name = f"step {widths} {functions} {net.precision}{clipped}"
+        seed = self.seed if self.shuffle else None
+        return Batches(net.backend, data, self.tables(data), self._step, self._arrays, seed, name)
+
+    def tables(
+        self, data: Any, backend: Backend | None = None, target: np.dtype[Any] | None = None
+    ) -> Tables:
+        """The tables of an epoch of examples, which need no values but shapes.
+
+        backend, target: another backend than the network's, and the dtype of y there.
+        """
+        return Tables(
+            backend or self.net.backend, data.x, data.y, target or data.target, data.streamed,
+            data.weights is not None, self.batch_size, self.at_a_time,
+            1 + len(self.optimizer.control(self.lr, 1)),
         )  # fmt: skip
 
     def control(self, lr: float, t: int) -> tuple[float, ...]:
@@ -129,29 +152,8 @@ class Stepping:
 
     def step(self, batches: Batches) -> None:
         """One step on the next minibatch: gather, forward, backward, clip, update."""
-        # clipping and the loss scale need the whole gradient first
-        whole = self.clip_norm is not None or self.net.backend.scales_loss
-        early = self.updating.splits and not whole
-        early_update = partial(self._work, batches, early_update=True) if early else None
-        batches.run(partial(self._work, batches), early_update)
+        batches.run()
         self.steps += 1
-
-    def _work(self, batches: Batches, parts: range, early_update: bool = False) -> None:
-        """Some of the micro-batches of a step; the last one is followed by the update of θ."""
-        net, s, updating = self.net, batches.s, self.updating
-        s.scaling = self.scaling
-        for j in parts:
-            batches.load(j)
-            backprop.forward(net, s)
-            if early_update and j == batches.parts - 1:
-                updating.early_update(self, batches.control, j)
-            backprop.backward(net, s, updating.into(j))
-            updating.add(j)
-        if parts.stop == batches.parts:
-            updating.finish(self, batches.control)
-            if (average := self.average) is not None:
-                net.backend.defer(lambda: average.step(net, batches.control))
-            batches.end()
 
     def with_network(self, net: MLP, **changes: Any) -> Self:
         """A trainer of `net` with these settings and a new state; `changes`: other attributes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from gpumlp.training.memory import Memory, plan
 from gpumlp.training.metrics import Metrics
 from gpumlp.training.stepping import Stepping
 from gpumlp.weights import ClassWeight
+
+if TYPE_CHECKING:
+    from gpumlp.step.explain import Explanation
 
 
 class Trainer(Stepping):
@@ -169,6 +172,31 @@ class Trainer(Stepping):
             self, x, y, start, end, steps, data=data, sample_weight=sample_weight,
             class_weight=class_weight,
         )  # fmt: skip
+
+    def explain(
+        self, x: Array | int, y: Array = None, *, device: str | None = None,
+        precision: str | None = None, way: str | None = None, data: str = "auto",
+    ) -> Explanation:  # fmt: skip
+        """The operations of a step, in order, with bytes, FLOPs, memory and streams.
+
+        It prints as a table: see :doc:`/step`.  Nothing is allocated, and nothing runs.
+
+        Args:
+            x: the examples, or their number.
+            y: the targets; without them labels are assumed if the loss takes them.
+            device: "a100", "h100" or "h200": the step of a GPU, with the least time that its memory
+                bandwidth and its peak allow.  The GPU need not be there.
+            precision: the precision on this device; None for that of the network.
+            way: one of the ways to do the step: "sequential", and on a GPU also "branched" and
+                "branched, early update".  None for the first.
+            data: as in `fit`.
+
+        Raises:
+            ValueError: an argument is not as described.
+        """
+        from gpumlp.training.explaining import explained  # only here, for a fast `import gpumlp`
+
+        return explained(self, x, y, data, device, precision, way)
 
     def memory(
         self, x: Array | int, y: Array = None, *, validation: Sequence[Array] | int | None = None,

@@ -12,7 +12,7 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.io import threads
 from gpumlp.io.threads import Threads
-from gpumlp.workspace import UNSCALED
+from gpumlp.step.chunked import UNSCALED
 
 OPERATIONS = {
     name: operation
@@ -29,7 +29,7 @@ def test_operations_are_found():
     assert {"affine_activation", "output_gradient", "hidden_gradient", "update"} < set(OPERATIONS)
 
 
-DEFAULTS = {"free_memory", "feed_memory", "defer", "record", "synchronize", "own_memory"}
+DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory"}
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])

@@ -136,7 +136,7 @@ class TestTrain:
             net = gpumlp.MLP([3, 16, 16, 16, 3], "silu", backend="numpy")
             trainer = Trainer(net, batch_size=32, memory=memory)
             planned = trainer.memory(120, validation=30, early_stopping=3, train_metric=True)
-            assert printed[-1] == f"{planned}\n"
+            assert printed[-1] == f"{planned}\n\n{trainer.explain(120)}\n"
         assert printed[0] != printed[1]
         assert not (tmp_path / "o").exists()
 

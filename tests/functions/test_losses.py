@@ -6,7 +6,7 @@ import pytest
 import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES
 from gpumlp.backends.numpy.backend import NumpyBackend
-from gpumlp.workspace import UNSCALED
+from gpumlp.step.chunked import UNSCALED
 from tests.support import reference
 
 OTHER_PARAMS = [

@@ -8,7 +8,7 @@ from gpumlp import L1, L2, OPTIMIZERS, REGULARIZERS, ElasticNet
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.io.threads import Threads
 from gpumlp.parameters import Layout, Parameters
-from gpumlp.workspace import UNSCALED
+from gpumlp.step.chunked import UNSCALED
 
 NONE = REGULARIZERS["none"]
 WIDTHS = (3, 13, 7, 5)

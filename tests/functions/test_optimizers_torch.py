@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import OPTIMIZERS, backprop
+from gpumlp import OPTIMIZERS
 from gpumlp.io.threads import Threads
 from gpumlp.parameters import Parameters
-from gpumlp.workspace import Workspace
+from gpumlp.step.chunked import UNSCALED, Chunked
 from tests.support import networks
 
 torch = pytest.importorskip("torch")
@@ -31,15 +31,14 @@ PENALTIES = [None, gpumlp.L2(0.1), gpumlp.L2(0.1, biases=0.5)]
 def our_steps(net, optimizer, lr, batches):
     """Return W and b after a step for each minibatch; the update includes Ω."""
     backend, theta, split = net.backend, net.theta.flat, net.theta.layout.split
-    s, d = Workspace(net, ROWS), Parameters.zeros(backend, net.theta.layout)
+    d = Parameters.zeros(backend, net.theta.layout)
+    chunked = Chunked(net, ROWS, np.dtype(np.int32), d)
     slots = backend.full((len(optimizer.slots), len(theta)), 0)
     for t, (x, y) in enumerate(batches, start=1):
-        s.h[0][...], s.y = x, y.astype("int32")
-        backprop.forward(net, s)
-        backprop.backward(net, s, d)
+        assert list(chunked(x, y)) == [slice(0, ROWS)]
         control = np.array([1.0, *optimizer.control(lr, t)])
         backend.update(
-            optimizer, net.regularizer, theta, theta, d.flat, slots, split, s.scaling, control
+            optimizer, net.regularizer, theta, theta, d.flat, slots, split, UNSCALED, control
         )
     return [layer.W for layer in net.layers], [layer.b for layer in net.layers]
 

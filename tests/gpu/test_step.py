@@ -9,7 +9,8 @@ import pytest
 
 import gpumlp
 from gpumlp.backends import get_backend
-from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.cuda.device import CudaDevice
+from gpumlp.backends.declaration import Call
 from tests.support.cuda_networks import (
     EPS,
     HALF,
@@ -48,7 +49,9 @@ def test_graph_gives_same_bits_as_single_launches(
     runs = []
     for graph in (True, False):
         if not graph:
-            monkeypatch.setattr(CudaBackend, "record", lambda backend, work, *_: work)
+            monkeypatch.setattr(
+                CudaDevice, "record", lambda device, calls: lambda: [c.work() for c in calls]
+            )
         net = on_device(classifier(precision="float32"), precision)
         trainer = trained(net, optimizer, ema=0.9)
         runs.append((on_host(net.theta.flat).tobytes(), trainer.history["cost"]))
@@ -86,7 +89,7 @@ def test_synchronization_while_recording_raises() -> None:
     backend = get_backend("cupy", "float32")
     a = backend.full((4,), 1.0)
     with pytest.raises(Exception, match=r".+"):
-        backend.record(lambda: backend.to_host(a) and None, "no step")
+        backend._device.record([Call(lambda: backend.to_host(a))])
     net = on_device(classifier(precision="float32"))
     trained(net)
 

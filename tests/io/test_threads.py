@@ -48,7 +48,8 @@ def test_threads_end_with_the_iterator(where):
     assert helpers() == []
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
 def test_fork_does_not_wait_for_threads_that_it_lacks():
     results = ahead(lambda i: i, range(9))

@@ -11,7 +11,7 @@ from gpumlp.backends.cuda.source import KernelSource
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import LOSSES, Loss
 from gpumlp.functions.activations import identity, softmax
-from gpumlp.workspace import UNSCALED
+from gpumlp.step.chunked import UNSCALED
 from tests.kernels.test_loss import launch
 from tests.support.harness.comparing import NUMPY_TYPE, real_of
 from tests.support.harness.memory import aligned

@@ -231,6 +231,7 @@ CALLS = {  # the part of the message → the call that fails, the name of its ar
 # ---- not here ------------------------------------------------------------------------------------
 
 ELSEWHERE = (
+    "is for --plan; add --plan",  # tests/step/test_explain.py
     # tests/data/test_sources.py reads several files in each of these ways
     "Several .csv or .parquet files, folders", "pandas.concat([{}], ignore_index=True)",
     "has different types in the files", "has files in subfolders that are not called key=value",

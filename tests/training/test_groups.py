@@ -11,7 +11,7 @@ import pytest
 import gpumlp
 from gpumlp import OPTIMIZERS, Group
 from gpumlp.parameters import Layout, Parameters
-from gpumlp.training.groups import Region, regions
+from gpumlp.step.groups import Region, regions
 from tests.support import networks
 from tests.support.cuda_networks import (
     EPS,

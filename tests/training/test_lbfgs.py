@@ -16,6 +16,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.step.chunked import Chunked
 from gpumlp.training import lbfgs
 from tests.support.harness.host_device import HostDevice
 from tests.support.refusal import refusal
@@ -140,7 +141,7 @@ def test_memory_is_bounded_by_chunks(monkeypatch, rows):
     monkeypatch.setattr(lbfgs, "CHUNK", rows)
     taken = []
     monkeypatch.setattr(
-        lbfgs, "Workspace", lambda net, m: taken.append(m) or gpumlp.workspace.Workspace(net, m)
+        lbfgs, "Chunked", lambda net, m, *rest: taken.append(m) or Chunked(net, m, *rest)
     )
     history = fit(nets[1], X, LABELS, **kept)
     assert taken == [rows]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.declaration import Call
+from gpumlp.step.plan import Plan
 from tests.support.cuda_networks import classifier, device, on_cuda_backend, problem, trained
 from tests.support.harness.catalogue import CATALOGUE, DTYPES
 from tests.support.harness.comparing import real_of, same_in_every_order
@@ -92,9 +95,14 @@ def test_the_second_step_of_a_size_is_recorded_and_all_after_it_replayed() -> No
         assert steps[i] == [f"replay of {len(launches[1])}", *launches[1]]
 
 
+def run_all(calls: Any) -> None:
+    for call in calls:
+        call.work()
+
+
 def test_recording_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     bits = []
-    for record in (HostDevice.record, lambda device, work: work):
+    for record in (HostDevice.record, lambda device, calls: partial(run_all, calls)):
         monkeypatch.setattr(HostDevice, "record", record)
         gpu = on_cuda_backend(classifier())
         trainer = trained(gpu, steps=20, clip_norm=0.5)
@@ -113,7 +121,7 @@ def test_what_may_not_be_recorded_is_an_error() -> None:
         lambda: backend.asarray(np.zeros(len(theta)), out=theta),
     ):
         with pytest.raises(KernelError, match="not allowed while a step is recorded"):
-            backend.record(work, "a step")
+            device(gpu).record([Call(work)])
     backend.synchronize()  # and then all is well again
 
 
@@ -199,28 +207,17 @@ def test_weights_are_updated_as_soon_as_their_gradient_is_there() -> None:
         ))  # fmt: skip
     assert orders == [
         "NT NT NT TN NN update TN NN update TN update update",
-        "NT NT NT NN TN NN TN TN update update update update",
+        "NT NT NT NN TN NN update TN TN update update update",
     ]
 
 
-def test_work_behind_others_that_does_not_wait_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An update that ran before its weights were read for the last time."""
-    want = branched_run(way=WAYS[1])
-
-    def at_the_fork(device: Any, work: Any) -> None:
-        recording, device._recording = device._recording, []
-        work()
-        recording[device._fork : device._fork] = device._recording
-        device._recording = recording
-
-    monkeypatch.setattr(HostDevice, "defer", at_the_fork)
-    assert branched_run(way=WAYS[1]) != want
-
-
-def test_a_join_that_is_left_out_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    want = branched_run(late=True)
-    monkeypatch.setattr("gpumlp.backends.cuda.backend.CudaBackend._join", lambda backend: None)
-    assert branched_run(late=True) != want
+@pytest.mark.parametrize(("way", "late"), [("branched", True), ("branched, early update", False)])
+def test_stream_that_does_not_wait_shows(
+    way: str, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = branched_run(way=way, late=late)
+    monkeypatch.setattr(Plan, "waits", lambda plan: [()] * len(plan.program))
+    assert branched_run(way=way, late=late) != want
 
 
 def test_the_way_is_asked_for_by_name() -> None:
@@ -231,13 +228,6 @@ def test_the_way_is_asked_for_by_name() -> None:
         "step 5-9-8-3 relu relu identity softmax_cross_entropy adamw float64 clipped, minibatch 16",
         "step 5-9-8-3 relu relu identity softmax_cross_entropy adamw float64 clipped, minibatch 6",
     ]
-
-
-@pytest.mark.parametrize("call", ["fork", "join", "on_side_stream", "defer"])
-def test_branches_are_for_recorded_steps(call: str) -> None:
-    work = [lambda: None] if call in ("on_side_stream", "defer") else []
-    with pytest.raises(KernelError, match=f"{call} is only for a step that is recorded"):
-        getattr(HostDevice(), call)(*work)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "harness"])

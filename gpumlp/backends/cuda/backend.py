@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
 from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
 from gpumlp.backends.cuda.source import dtype_of
+from gpumlp.backends.declaration import Call
 from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
@@ -39,12 +40,10 @@ class CudaBackend(Backend):
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
         self.storage = dtype_of("float32" if precision == "tf32" else precision)
         self.scales_loss = precision == "float16"
-        self.rounds_slots, self.folds = precision != "float64", True
+        self.rounds_slots, self.folds, self.branches = precision != "float64", True, True
         self._device = device
         self._kernels = Kernels(device, self.dtype, self.storage)
         self._products = LayerProducts(device, precision, self._kernels)
-        self._branches = False  # while a step is recorded that may use the side stream
-        self._forked = False  # between a hidden gradient and the weight gradient of the same gz
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _on_current_gpu, (self.precision,)
@@ -103,11 +102,9 @@ class CudaBackend(Backend):
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
-        self._join()  # a further micro-batch writes what the side stream still reads for the last
         self._products.forward(h_below, W, b, f, z, h)
 
     def activation(self, f: Activation, z: Array, h: Array) -> None:
-        self._forked = False  # the side stream would not wait for this h
         self._kernels.activation(f, z, h)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
@@ -123,26 +120,14 @@ class CudaBackend(Backend):
         self._kernels.activation_gradient(f, z, h, gh, gz, db)
 
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
-        def product() -> None:
-            self._device.gemm(
-                gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
-            )
-
-        # with factors, the product writes W, which the hidden gradient has read since the fork
-        if self._forked and factors is None:
-            self._device.on_side_stream(product)
-        else:
-            product()
-        self._forked = False
+        self._device.gemm(
+            gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
+        )
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array, gh: Array,
         gz: Array, db: Array,
     ) -> None:  # fmt: skip
-        if self._branches:
-            self._device.join()  # the side stream may still read the buffer that now becomes gz
-            self._device.fork()  # gz_above is complete: its weight gradient may start
-            self._forked = True
         self._products.backward(gz_above, W_above, f, z, h, gh, gz, db)
 
     def activation_gradient(
@@ -169,7 +154,6 @@ class CudaBackend(Backend):
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, max_norm: float,
         scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        self._join()
         update.clip(
             self._kernels, regularizer, theta, dtheta, split, max_norm, scaling, control,
             self.scales_loss,
@@ -180,7 +164,6 @@ class CudaBackend(Backend):
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
         part: tuple[int, int] | None = None, groups: Array | None = None,
     ) -> None:  # fmt: skip
-        self._join()
         update.optimizer_step(
             self._kernels, optimizer, regularizer, theta, rounded, dtheta, slots, split, scaling,
             control, part, groups,
@@ -231,45 +214,27 @@ class CudaBackend(Backend):
         arguments = position, J, costs, i64(len(costs))
         self._kernels.launch("end", "step.cu", ONE_BLOCK, arguments)
 
-    def defer(self, work: Callable[[], None]) -> None:
-        if not self._branches:
-            work()
-            return
-        self._branches = False  # deferred work has no side stream of its own
-        try:
-            self._device.defer(work)
-        finally:
-            self._branches = True
+    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[], None]:
+        """The first run enqueues call by call, which compiles kernels and plans products.
 
-    def record(
-        self, work: Callable[[], None], name: str, early_update: Callable[[], None] | None = None
-    ) -> Callable[[], None]:
-        variants = {
-            "sequential": partial(self._device.record, work),
-            "branched": partial(self._record_branched, work),
-        }
-        if early_update is not None:
-            variants["branched, early update"] = partial(self._record_branched, early_update)
-        replay = self._device.fastest(name, variants)
+        The second run records the calls; it and all later ones replay the recording.
+        """
+        state: dict[str, Any] = {}
 
-        # the default keeps the recorded scratch memory alive after `Kernels.scratch` has grown
-        def run_again(scratch: Array = self._kernels.partial) -> None:
-            replay()
+        def run() -> None:
+            if "ran" not in state:
+                for call in next(iter(variants.values())):
+                    call.work()
+            elif "replay" not in state:
+                ways = {way: partial(self._device.record, calls) for way, calls in variants.items()}
+                state["replay"] = self._device.fastest(name, ways)
+                # the recorded scratch memory must live on after `Kernels.scratch` has grown
+                state["scratch"] = self._kernels.partial
+            state["ran"] = True
+            if "replay" in state:
+                state["replay"]()
 
-        return run_again
-
-    def _record_branched(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record `work` so that weight gradients may run in parallel with hidden gradients."""
-        self._branches = True
-        try:
-            return self._device.record(work)
-        finally:
-            self._branches = self._forked = False
-
-    def _join(self) -> None:
-        """Wait for all weight gradients on the side stream."""
-        if self._branches:
-            self._device.join()
+        return run
 
     def synchronize(self) -> None:
         self._device.synchronize()

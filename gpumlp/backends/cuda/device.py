@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -17,6 +17,7 @@ from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
 from gpumlp.backends.cuda.source import KernelSource, include_options
 from gpumlp.backends.cuda.tuning import Tuner
+from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
@@ -57,12 +58,13 @@ class CudaDevice:
         })  # fmt: skip
         self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
-        # Streams of `on_side_stream` and `defer`, and whether a recorded step has used them.  The
-        # side stream's workspace exists before a step is recorded, which cannot allocate.
-        self._side, self._deferred = (cuda.Stream(non_blocking=True) for _ in range(2))
-        self._side_used = self._deferred_used = False
-        self._fork_event: Any = None
-        self._side_workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
+        # Stream 1 of a recorded step has a workspace for products of its own, which exists before
+        # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
+        side = self.empty((WORKSPACE_BYTES,), np.uint8)
+        self._branches = [
+            (self._stream, self._workspace),
+            (cuda.Stream(non_blocking=True), side), (cuda.Stream(non_blocking=True), side),
+        ]  # fmt: skip
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         with self._errors(), self._stream:
@@ -176,56 +178,20 @@ class CudaDevice:
 
     # ---- recorded steps -----------------------------------------------------------------------
 
-    def fork(self) -> None:
-        self._fork_event = self._end_of(self._stream)
-
-    def on_side_stream(self, work: Callable[[], None]) -> None:
-        main, resources = self._stream, self._blas.stream_and_workspace
-        self._side.wait_event(self._fork_event)
-        self._stream = self._side  # the methods above enqueue on self._stream
-        self._blas.stream_and_workspace = self._side.ptr, self.address(self._side_workspace)
-        try:
-            work()
-        finally:
-            self._stream, self._blas.stream_and_workspace = main, resources
-        self._side_used = True
-
-    def defer(self, work: Callable[[], None]) -> None:
-        main = self._stream
-        self._deferred.wait_event(self._end_of(main))
-        if self._side_used:
-            self._deferred.wait_event(self._end_of(self._side))
-        self._stream = self._deferred
-        try:
-            work()
-        finally:
-            self._stream = main
-        self._deferred_used = True
-
-    def join(self) -> None:
-        if self._side_used:
-            self._stream.wait_event(self._end_of(self._side))
-            self._side_used = False
-
     def fastest(
         self, name: str, variants: Mapping[str, Callable[[], Callable[[], None]]]
     ) -> Callable[[], None]:
         return self.tuner.fastest(name, variants)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
         with self._errors("recording a step"):
             self._stream.begin_capture()
             try:
-                work()
-                self.join()
-                if self._deferred_used:
-                    self._stream.wait_event(self._end_of(self._deferred))
+                self._enqueue(calls)
             except BaseException:
                 with contextlib.suppress(*self._errors.foreign):  # the first error says more
                     self._stream.end_capture()
                 raise
-            finally:
-                self._side_used = self._deferred_used = False
             graph = self._stream.end_capture()
             graph.upload(self._stream)
 
@@ -236,6 +202,29 @@ class CudaDevice:
                 raise self._errors.failure(error, "a recorded step") from error
 
         return replay
+
+    def _enqueue(self, calls: Sequence[Call]) -> None:
+        """Enqueue each call on its stream; the main stream waits for the others at the end."""
+        main = self._branches[0]
+        awaited = {i for call in calls for i in call.after}
+        start, used = self._end_of(main[0]), {0}
+        ends: dict[int, Event] = {}
+        try:
+            for i, call in enumerate(calls):
+                stream, workspace = self._branches[call.stream]
+                for event in [ends[j] for j in call.after] or [start] * (call.stream not in used):
+                    stream.wait_event(event)
+                used.add(call.stream)
+                self._stream = stream  # the methods above enqueue on self._stream
+                self._blas.stream_and_workspace = stream.ptr, self.address(workspace)
+                call.work()
+                if i in awaited:
+                    ends[i] = self._end_of(stream)
+        finally:
+            self._stream = main[0]
+            self._blas.stream_and_workspace = main[0].ptr, self.address(main[1])
+        for i in used - {0}:
+            main[0].wait_event(self._end_of(self._branches[i][0]))
 
     def synchronize(self) -> None:
         with self._errors():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.declaration import Call
 from gpumlp.io.types import Array
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
@@ -122,31 +123,17 @@ class Device(Protocol):
         Returns False if `fallback` was called, else True.
         """
 
-    def fork(self) -> None:
-        """Mark the point after which work of `on_side_stream` may start.
-
-        `fork`, `on_side_stream`, `defer` and `join` are only for work that is recorded.
-        """
-
-    def on_side_stream(self, work: Callable[[], None]) -> None:
-        """Enqueue `work` so that it may run in parallel with work between `fork` and `join`."""
-
-    def defer(self, work: Callable[[], None]) -> None:
-        """Enqueue `work` after everything enqueued so far.  Only the end of the record waits."""
-
-    def join(self) -> None:
-        """Work that is enqueued from now on waits for all work of `on_side_stream`."""
-
     def fastest(self, name: str, variants: Mapping[str, Callable[[], Callable[[], None]]]) -> Any:
         """Make and return the variant that was measured as the fastest for `name`, else the first.
 
         variants: name of the variant -> function that makes it.
         """
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the kernels and products that `work` enqueues.  The result replays them.
+    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
+        """Record the kernels and products that the calls enqueue.  The result replays them.
 
-        Recording does not run them.  `work` may not allocate, copy or wait, and it may not use a
+        Each call is ordered after the calls before it on its stream, and after those that it names.
+        Recording does not run them.  They may not allocate, copy or wait, and they may not use a
         kernel or a product for the first time.
         """
 

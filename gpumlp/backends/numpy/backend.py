@@ -32,7 +32,7 @@ class NumpyBackend(Backend):
             )
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
-        self.scales_loss = self.rounds_slots = False
+        self.scales_loss = self.rounds_slots = self.branches = False
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 

@@ -1,6 +1,7 @@
 """`CudaDevice` with fakes for CuPy and cublasLt."""
 
 import types
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +11,7 @@ import gpumlp
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.declaration import Call
 from gpumlp.errors import OutOfMemoryError
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.fake_cupy import Error, FakeArray, FakeCupy, FakeStream, arrays
@@ -91,7 +93,7 @@ def test_recorded_step_is_launched_as_graph(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     work = [("first",), ("second",)]
 
-    replay = device.record(lambda: [total((1, 1), (256, 1), each) for each in work] and None)
+    replay = device.record([Call(partial(total, (1, 1), (256, 1), each)) for each in work])
     assert not FakeCupy.launched
     for _ in range(2):
         replay()
@@ -103,39 +105,46 @@ def test_side_stream_has_its_own_workspace(cupy):
     device = CudaDevice(cupy, lt)
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     a, b, out = arrays(device, (2, 2), (2, 2), (2, 2))
-    main, side, deferred = device._stream, device._side, device._deferred
+    main, side, late = (stream for stream, _ in device._branches)
 
     def product():
         device.gemm(a, b, out, compute="float32")
 
-    def work():
-        total((1, 1), (256, 1), ("first",))
-        device.fork()
-        total((1, 1), (256, 1), ("main",))
-        device.on_side_stream(lambda: (product(), total((1, 1), (256, 1), ("side",))))
-        device.defer(lambda: total((1, 1), (256, 1), ("deferred",)))
-        device.join()
-        product()
+    def launch(name):
+        return partial(total, (1, 1), (256, 1), (name,))
 
     product()  # makes the plan before the recording
-    device.record(work)()
+    device.record([
+        Call(launch("first")),
+        Call(product, 1, (0,)), Call(launch("side"), 1),
+        Call(launch("main")),
+        Call(launch("late"), 2, (2, 3)), Call(launch("without a wait"), 2),
+        Call(product, 0, (2,)),
+    ])()  # fmt: skip
     assert [(a, stream.ptr) for *_, (a,), stream in FakeCupy.launched] == [
-        ("first", main.ptr), ("main", main.ptr), ("side", side.ptr), ("deferred", deferred.ptr)
+        ("first", main.ptr), ("side", side.ptr), ("main", main.ptr), ("late", late.ptr),
+        ("without a wait", late.ptr),
     ]  # fmt: skip
-    assert (side.waited, deferred.waited) == ([main.ptr], [main.ptr, side.ptr])
-    assert main.waited == [side.ptr, deferred.ptr]  # in `join`, and at the end
+    assert (side.waited, late.waited) == ([main.ptr], [side.ptr, main.ptr])
+    assert main.waited == [side.ptr, side.ptr, late.ptr]  # for the product, and at the end
     _, on_side, after = lt.calls
     assert (on_side["stream"], after["stream"]) == (side.ptr, main.ptr)
-    assert on_side["workspace"] == device.address(device._side_workspace) != after["workspace"]
+    assert on_side["workspace"] == device.address(device._branches[1][1]) != after["workspace"]
+
+
+def test_stream_that_waits_for_nothing_begins_with_the_recording(cupy):
+    device = CudaDevice(cupy, FakeCublasLt())
+    device.record([Call(lambda: None, 2)])
+    assert device._branches[2][0].waited == [device._stream.ptr]
 
 
 def test_error_while_recording_ends_recording(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):
-        device.record(lambda: total((1, 1), (256, 1), ("bad",)))
+        device.record([Call(partial(total, (1, 1), (256, 1), ("bad",)))])
     with pytest.raises(ZeroDivisionError):
-        device.record(lambda: 1 / 0)
-    replay = device.record(lambda: total((1, 1), (256, 1), ("broken",)))
+        device.record([Call(lambda: 1 / 0)])
+    replay = device.record([Call(partial(total, (1, 1), (256, 1), ("broken",)))])
     with pytest.raises(gpumlp.DeviceError, match="a recorded step: cudaErrorLaunchFailure"):
         replay()
 

@@ -90,7 +90,7 @@ def test_out_of_memory_keeps_theta() -> None:
             assert gpu.theta.flat.values.tobytes() == before
             continue
         break
-    assert failed >= 10
+    assert failed >= 5
     assert gpu.theta.flat.values.tobytes() == after
 
 
@@ -107,7 +107,7 @@ def test_gradients_after_out_of_memory() -> None:
             failed += 1
             continue
         break
-    assert failed >= 10
+    assert failed >= 5
     assert want == J
     assert again.W[0].values.tobytes() == gradients.W[0].values.tobytes()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource, dtype_of
+from gpumlp.backends.declaration import Call
 from gpumlp.errors import OutOfMemoryError
 from tests.support.harness import compiled, host_products
 from tests.support.harness.host_module import KernelError
@@ -46,6 +47,9 @@ class HostArray:
             raise KernelError("this reshape copies")
         return HostArray(view)
 
+    def view(self, dtype: npt.DTypeLike) -> HostArray:
+        return HostArray(self.values.view(dtype))
+
     def min(self) -> Any:
         return self.values.min()
 
@@ -66,7 +70,8 @@ class HostDevice(HostCopies):
         order: the order of blocks, warps and lanes: 0 forward, 1 backward, other numbers a shuffle.
         multiprocessors: the reported number, which sets the size of grids.
         variant: the variant that `fastest` chooses; "" is the first one.
-        late_branches: work of `on_side_stream` runs at `join`, instead of right after `fork`.
+        late_branches: recorded work of other streams than the main one runs as late as it may,
+            instead of as early as it may.
         late: "copies", "work" or "both": the streams that work as late as they may.  Other streams
             work as early as they may.  So work that no event orders runs in the wrong order.
 
@@ -96,9 +101,6 @@ class HostDevice(HostCopies):
         self.calls: list[str] = []
         self.variant, self.late_branches, self.asked_for = variant, late_branches, []
         self._recording: list[Callable[[], None]] | None = None
-        self._side: list[Callable[[], None]] = []
-        self._deferred: list[Callable[[], None]] = []
-        self._fork = 0
         self._work, copies = (Stream(late in (name, "both")) for name in ("work", "copies"))
         super().__init__(self._work, copies, self._note_call)
 
@@ -176,55 +178,21 @@ class HostDevice(HostCopies):
 
     # ---- work ---------------------------------------------------------------------------------
 
-    def fork(self) -> None:
-        self._recorded("fork")
-        self._fork = len(self._recorded("fork"))
-
-    def on_side_stream(self, work: Callable[[], None]) -> None:
-        recording, enqueued = self._enqueued("on_side_stream", work)
-        if self.late_branches:
-            self._side += enqueued
-        else:
-            recording[self._fork : self._fork] = enqueued
-
-    def defer(self, work: Callable[[], None]) -> None:
-        recording, enqueued = self._enqueued("defer", work)
-        (self._deferred if self.late_branches else recording).extend(enqueued)
-
-    def _enqueued(
-        self, call: str, work: Callable[[], None]
-    ) -> tuple[list[Callable[[], None]], list[Callable[[], None]]]:
-        """The recording, and what `work` enqueues, which is not in it."""
-        recording, self._recording = self._recorded(call), []
-        try:
-            work()
-        finally:
-            enqueued, self._recording = self._recording, recording
-        return recording, enqueued
-
-    def join(self) -> None:
-        self._recorded("join").extend(self._side)
-        self._side.clear()
-
     def fastest(self, name: str, variants: Mapping[str, Callable[[], Any]]) -> Any:
         self.asked_for.append(name)
         return variants[self.variant if self.variant in variants else next(iter(variants))]()
 
-    def _recorded(self, call: str) -> list[Callable[[], None]]:
-        if self._recording is None:
-            raise KernelError(f"{call} is only for a step that is recorded")
-        return self._recording
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
         self.calls.append("record")
-        self._recording = recorded = []
+        enqueued: list[list[Callable[[], None]]] = []
         try:
-            work()
-            self.join()
-            recorded += self._deferred
+            for call in calls:
+                self._recording = []
+                call.work()
+                enqueued.append(self._recording)
         finally:
             self._recording = None
-            self._deferred.clear()
+        recorded = [w for i in order_of(calls, self.late_branches) for w in enqueued[i]]
 
         def replay() -> None:
             self.calls.append(f"replay of {len(recorded)}")
@@ -287,6 +255,22 @@ class HostDevice(HostCopies):
         self.calls.append(" ".join(["gemm", sizes, *more]))
         factors_host = None if factors is None else factors.values
         host_products.multiply(gemm, a.values, b.values, out.values, factors_host, epilogue)
+
+
+def order_of(calls: Sequence[Call], late: bool) -> list[int]:
+    """An order in which streams may do these calls: all but the main one early, or late."""
+    waiting: dict[int, list[int]] = {}
+    for i, call in enumerate(calls):
+        waiting.setdefault(call.stream, []).append(i)
+    done: list[int] = []
+    while any(waiting.values()):
+        ready = [
+            stream for stream, left in waiting.items()
+            if left and set(calls[left[0]].after) <= set(done)
+        ]  # fmt: skip
+        stream = min(ready, key=lambda s: s if late else -s)
+        done.append(waiting[stream].pop(0))
+    return done
 
 
 def _owner(a: npt.NDArray[Any]) -> Any:

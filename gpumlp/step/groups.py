@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.backends import Backend
 from gpumlp.errors import did_you_mean
 from gpumlp.functions import OPTIMIZERS, Optimizer
-from gpumlp.io.types import Array
+from gpumlp.io.types import HostArray
 from gpumlp.parameters import Layout
 
 NAMES = ("weights", "biases", "first", "last")
@@ -102,9 +101,7 @@ def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
     return found
 
 
-def table(
-    backend: Backend, layout: Layout, groups: Mapping[str, Group], begin: int, end: int
-) -> Array | None:
+def table(layout: Layout, groups: Mapping[str, Group], begin: int, end: int) -> HostArray | None:
     """The groups of θ[begin:end] for `Backend.update`: rows (end, lr, decay); None if all are 1."""
     rows = [
         (min(r.end, end) - begin, r.lr, r.decay)
@@ -112,4 +109,4 @@ def table(
     ]  # fmt: skip
     if all(row[1:] == (1.0, 1.0) for row in rows):
         return None
-    return backend.asarray(np.array(rows), dtype=np.float64)
+    return np.array(rows)

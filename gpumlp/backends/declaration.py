@@ -1,0 +1,135 @@
+"""What a program knows of a backend and of an operation: what it writes, its products and bytes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+Method = TypeVar("Method", bound=Callable[..., None])
+Count = Callable[[Any], int]
+Products = Callable[[Any], list[tuple[int, int, int]]]
+"""Functions of the arguments of an operation, as attributes: arrays with shape and size."""
+
+
+@dataclass(eq=False, repr=False)
+class Operation:
+    """A method of `Backend`, declared by `operation`.
+
+    Attributes:
+        writes: the parameters that the operation overwrites without reading them.
+        updates: the parameters that it reads and writes.
+    """
+
+    name: str
+    signature: inspect.Signature
+    writes: frozenset[str]
+    updates: frozenset[str]
+    list_products: Products
+    count_bytes: Count | None
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters, in order."""
+        return list(self.signature.parameters)[1:]
+
+    def arguments(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The arguments of a call by name, with the defaults."""
+        bound = self.signature.bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        return dict(list(bound.arguments.items())[1:])
+
+    def products(self, arguments: Mapping[str, Any]) -> list[tuple[int, int, int]]:
+        """(m, n, k) of each matrix product (m, k) (k, n)."""
+        return self.list_products(SimpleNamespace(**arguments))
+
+    def bytes(self, arguments: Mapping[str, Any]) -> int:
+        """The bytes that it reads and writes, if it moves every array once."""
+        if self.count_bytes is not None:
+            return self.count_bytes(SimpleNamespace(**arguments))
+        moved: dict[int, int] = {
+            id(a): a.nbytes for a in arguments.values() if hasattr(a, "nbytes")
+        }
+        again = {id(arguments[name]) for name in self.updates if arguments[name] is not None}
+        return sum(moved.values()) + sum(moved[each] for each in again)
+
+
+class Facts(Protocol):
+    """What a backend says of itself."""
+
+    name: str
+    """ "numpy" or "cupy"."""
+    precision: str
+    """ "float64" or "float32"; the CUDA backend also has "tf32", "bfloat16" and "float16"."""
+    dtype: np.dtype[Any]
+    """The type of θ: float64 or float32."""
+    storage: np.dtype[Any]
+    """The type of activations, gradients and the θ that products read: `dtype` or a 16-bit type."""
+    scales_loss: bool
+    """Whether the loss is scaled dynamically so that gradients do not vanish (in float16)."""
+    folds: bool
+    """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
+    branches: bool
+    """Whether operations of a program may run beside each other."""
+    rounds_slots: bool
+    """Whether optimizer slots may be bfloat16 with stochastic rounding."""
+
+
+@dataclass(eq=False, repr=False)
+class Call:
+    """An operation of a program with its arrays.
+
+    Attributes:
+        work: calls the operation.
+        stream: 0 for the main stream; work on other streams may run beside it.
+        after: the positions of earlier calls, on other streams, that must have finished.
+    """
+
+    work: Callable[[], None]
+    stream: int = 0
+    after: tuple[int, ...] = ()
+
+
+OPERATIONS: dict[str, Operation] = {}
+"""All declared operations, by name."""
+
+
+def _none(arguments: Any) -> list[tuple[int, int, int]]:
+    return []
+
+
+def operation(
+    writes: str = "", updates: str = "", products: Products = _none, moves: Count | None = None
+) -> Callable[[Method], Method]:
+    """Declare a method of `Backend`.
+
+    writes, updates: names of parameters, separated by spaces; see `Operation`.
+    products, moves: see `Operation`; None if the bytes are those of all arrays.
+    """
+
+    def declare(method: Method) -> Method:
+        OPERATIONS[method.__name__] = Operation(
+            method.__name__, inspect.signature(method), frozenset(writes.split()),
+            frozenset(updates.split()), products, moves,
+        )  # fmt: skip
+        return method
+
+    return declare
+
+
+def update_bytes(a: Any) -> int:
+    """Of `update`: θ, its rounded copy, dθ and the slots of the part."""
+    begin, end = a.part or (0, a.theta.size)
+    entry = 2 * a.theta.itemsize + (0 if a.rounded is a.theta else a.rounded.itemsize)
+    slots = a.slots.shape[0] * a.slots.itemsize
+    return int((end - begin) * (entry + a.dtheta.itemsize + 2 * slots))
+
+
+def square_products(a: Any) -> list[tuple[int, int, int]]:
+    """Of `orthogonalize`: five times X Xᵀ, A A and A X."""
+    r, n = a.A.shape[0], a.V.size // a.A.shape[0]
+    return 5 * [(r, r, n), (r, r, r), (r, n, r)]

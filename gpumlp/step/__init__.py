@@ -1,0 +1,1 @@
+"""A step as a program: recorded from the book's loops, changed by passes, planned and compiled."""

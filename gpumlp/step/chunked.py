@@ -1,0 +1,183 @@
+"""The loops without an update, over any number of examples, in memory that does not grow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpumlp import backprop
+from gpumlp.backends import Backend
+from gpumlp.io.chunks import chunks
+from gpumlp.io.types import Array
+from gpumlp.parameters import Parameters
+from gpumlp.step.plan import Plan, plan
+from gpumlp.step.program import Buffer
+from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
+from gpumlp.step.settings import Network
+
+UNSCALED = np.array([1.0, 1.0, 0.0, 0.0])  # see `Backend.clip`
+KEPT = 8  # compiled programs
+
+
+class Chunked:
+    """Algorithm 6.3, and with targets L and perhaps Algorithm 6.4, chunk by chunk.
+
+    Args:
+        net: the network.
+        rows: the most examples of a chunk.
+        target: the dtype of targets, int32 for labels; None for none.
+        into: where the gradients go; None for none.
+        intermediate: whether gz and gh of each layer are kept, and ∂J/∂x is computed.
+
+    Attributes:
+        s: the arrays of the last chunk: ŷ = h[L], with `intermediate` also gz, gh and gx.
+        J: (1,) float64: L of the chunks so far.
+    """
+
+    def __init__(
+        self, net: Network, rows: int, target: np.dtype[Any] | None = None,
+        into: Parameters | None = None, *, intermediate: bool = False,
+    ) -> None:  # fmt: skip
+        backend = net.backend
+        self._backend, self.rows, self._target = backend, rows, target
+        self._intermediate = intermediate
+        self._model = model = Model(net)
+        self._arrays: dict[Buffer, Array] = {
+            model.theta.flat: net.theta.flat, model.rounded.flat: net.rounded.flat,
+        }  # fmt: skip
+        self._gradient = None
+        if into is not None:
+            flat = held("∇J", into.flat.shape, into.flat.dtype)
+            self._gradient = theta_buffers(flat, net.theta.layout)
+            self._arrays[flat] = into.flat
+        self.J = self._arrays[model.J] = backend.full((1,), 0, "float64")
+        self._arrays[model.scaling] = backend.asarray(UNSCALED, dtype=np.float64)
+        self._shares = held("weights", (rows,), backend.dtype)
+        self._arrays[self._shares] = self._weights = backend.empty((rows,))
+        self._arena = backend.empty((self._planned(rows)[0].size,), np.uint8)
+        self._compiled: dict[int, tuple[list[Callable[[], None]], Minibatch]] = {}
+
+    def __call__(self, x: Array, y: Array = None, share: Array = None) -> Iterator[slice]:
+        """Yield the rows of each chunk when it is computed; J ← 0 before the first.
+
+        The pages of mapped files are unmapped after each chunk: see `chunks`.
+
+        Args:
+            x: (m, n_0), on the backend or on the host.
+            y: (m, n_L), or labels (m,); not None if and only if there is a target.
+            share: (m,), the share of each example's loss in J; None for 1/m each.
+        """
+        backend = self._backend
+        theta, rounded = (self._arrays[of.flat] for of in (self._model.theta, self._model.rounded))
+        backend.asarray(np.zeros(1), out=self.J)
+        if share is None and y is not None:
+            backend.asarray(np.full(self.rows, 1 / len(x)), out=self._weights)
+        backend.round(theta, rounded)
+        for rows in chunks(x, y, rows=self.rows):
+            calls, s = self._of(rows.stop - rows.start)
+            backend.asarray(x[rows], out=s.h[0])
+            if y is not None:
+                backend.asarray(y[rows], dtype=s.y.dtype, out=s.y)
+                if share is not None:
+                    backend.asarray(share[rows], out=s.weights)
+            for call in calls:
+                call()
+            self.s = s
+            yield rows
+
+    def _of(self, m: int) -> tuple[list[Callable[[], None]], Minibatch]:
+        """The calls for a chunk of m examples, and its arrays."""
+        if m not in self._compiled:
+            if len(self._compiled) == KEPT:
+                self._compiled.clear()
+            planned, s = self._planned(m)
+            backend = self._backend
+            if planned.size > len(self._arena):  # for fewer rows, but of other rounded sizes
+                self._arena = backend.empty((planned.size,), np.uint8)
+                self._compiled.clear()
+            arrays = planned.arrays(self._arena, self._arrays)
+            calls = [call.work for call in planned.calls(backend, arrays)]
+            self._compiled[m] = calls, s.having(arrays)
+        return self._compiled[m]
+
+    def _planned(self, m: int) -> tuple[Plan, Minibatch]:
+        return _planned(
+            self._model.recording(), m, self._target, self._shares, self._gradient,
+            self._intermediate,
+        )  # fmt: skip
+
+
+class ForwardPass:
+    """Algorithm 6.3 over any number of examples, with arrays that are kept for the next call.
+
+    Several threads may call it.  One of them uses the arrays that are kept, the others new ones.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[np.dtype[Any] | None, Chunked] = {}  # by the dtype of their targets
+
+    def __call__(
+        self, net: Network, rows: int, x: Array, y: Array = None, share: Array = None, *,
+        keep: bool = True,
+    ) -> tuple[float, Array]:  # fmt: skip
+        """Return L(ŷ, y), or 0 without y, and ŷ (m, n_L), or None unless `keep`.
+
+        rows: the most rows at a time.  ŷ is on the host if x is, else on the backend.
+        """
+        backend, L, rows = net.backend, 0.0, min(len(x), rows)
+        target = None if y is None else target_of(backend, y)
+        y_hat: Array = backend.empty((len(x), net.widths[-1])) if keep else None
+        with self._lock:
+            chunked = self._idle.pop(target, None)
+        if chunked is None or chunked.rows < rows:
+            chunked = Chunked(net, rows, target)
+        try:
+            for part in chunked(x, y, share):
+                if keep:
+                    backend.asarray(chunked.s.h[-1], out=y_hat[part])
+            if y is not None:
+                L = float(backend.to_host(chunked.J)[0])
+        finally:
+            self._idle[target] = chunked
+        backend.synchronize()
+        return L, y_hat if y_hat is None or backend.owns(x) else backend.to_host(y_hat)
+
+
+def target_of(backend: Backend, y: Array) -> np.dtype[Any]:
+    """The dtype of targets for the loss: int32 for labels (m,), else the backend's."""
+    return np.dtype(np.int32) if y.ndim == 1 else backend.dtype
+
+
+def _planned(
+    model: Model, m: int, target: np.dtype[Any] | None, shares: Buffer,
+    gradient: ThetaBuffers | None = None, intermediate: bool = False,
+) -> tuple[Plan, Minibatch]:  # fmt: skip
+    """The program for a chunk of m examples, planned, and its buffers."""
+    y, n = None, model.widths[-1]
+    if target is not None:
+        y = Buffer("y", (m,) if target.kind == "i" else (m, n), target)
+    s = model.minibatch(
+        m, y, shares.rows(m), gradients=gradient is not None, intermediate=intermediate
+    )
+    backprop.forward(model, s)
+    kept = [s.h[model.L]]
+    if gradient is not None:
+        backprop.backward(model, s, gradient)
+        if intermediate:
+            s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
+            model.backend.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
+            kept += [*s.gz[1:], *s.gh[1:], s.gx]
+    elif target is not None:
+        backprop.loss(model, s)
+    return plan(model.backend, kept), s
+
+
+def chunked_bytes(net: Network, rows: int, target: np.dtype[Any] | None) -> int:
+    """The bytes that a `Chunked` without gradients allocates."""
+    model, shares = Model(net).recording(), held("weights", (rows,), net.backend.dtype)
+    planned, _ = _planned(model, rows, target, shares)
+    return shares.nbytes + model.J.nbytes + model.scaling.nbytes + planned.size

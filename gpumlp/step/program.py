@@ -1,0 +1,166 @@
+"""A program: the operations that Algorithms 6.3 and 6.4 ask for, as a list of data.
+
+The loops of `gpumlp.backprop` run with a `Program` in a backend's place, and with `Buffer`s in the
+place of arrays.  The program notes each operation instead of doing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.declaration import OPERATIONS, Operation
+
+
+@dataclass(eq=False, repr=False)
+class Buffer:
+    """An array of a program, before it has memory.
+
+    Attributes:
+        held: whether it exists between steps, such as θ.  The others are in the step's arena.
+        whole, start: the buffer that this one is a part of, from its entry `start`; None if it is
+            none.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    held: bool = False
+    whole: Buffer | None = None
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of an entry."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all entries."""
+        return self.size * self.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def root(self) -> Buffer:
+        """The buffer that has the memory."""
+        return self if self.whole is None else self.whole
+
+    def part(self, name: str, start: int, shape: tuple[int, ...]) -> Buffer:
+        """A part of this buffer, from its entry `start`."""
+        return Buffer(name, shape, self.dtype, self.held, self.root, self.start + start)
+
+    def rows(self, m: int, start: int = 0) -> Buffer:
+        """The rows start … start + m; the buffer itself if these are all."""
+        if m == len(self):
+            return self
+        below = self.shape[1:]
+        return self.part(self.name, start * prod(below), (m, *below))
+
+    def of(self, array: Any) -> Any:
+        """The array of this buffer, from the array of `root`."""
+        if self.whole is None:
+            return array
+        return array.reshape(-1)[self.start : self.start + self.size].reshape(self.shape)
+
+
+@dataclass(eq=False, repr=False)
+class Op:
+    """One operation of a program, with its arguments by name; see `declaration.Call` for stream."""
+
+    operation: Operation
+    arguments: dict[str, Any]
+    stream: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the operation."""
+        return self.operation.name
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arguments
+
+    @property
+    def buffers(self) -> dict[str, Buffer]:
+        """The arguments that are buffers."""
+        return {k: v for k, v in self.arguments.items() if isinstance(v, Buffer)}
+
+    @property
+    def writes(self) -> list[Buffer]:
+        """The buffers that it writes."""
+        written = self.operation.writes | self.operation.updates
+        return [b for name, b in self.buffers.items() if name in written]
+
+    @property
+    def reads(self) -> list[Buffer]:
+        """The buffers that it reads."""
+        return [b for name, b in self.buffers.items() if name not in self.operation.writes]
+
+    @property
+    def products(self) -> list[tuple[int, int, int]]:
+        """(m, n, k) of each matrix product (m, k) (k, n)."""
+        return self.operation.products(self.arguments)
+
+    @property
+    def flops(self) -> int:
+        """The multiplications and additions of its products."""
+        return sum(2 * m * n * k for m, n, k in self.products)
+
+    @property
+    def bytes(self) -> int:
+        """What it reads and writes if it moves every array once."""
+        return self.operation.bytes(self.arguments)
+
+    def having(self, **arguments: Any) -> Op:
+        """The operation with other arguments."""
+        return replace(self, arguments={**self.arguments, **arguments})
+
+
+class Program(list[Op]):
+    """Operations in order.  ``program.affine_activation(…)`` adds the operation of that name."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name not in OPERATIONS:
+            raise AttributeError(name)
+        operation = OPERATIONS[name]
+
+        def note(*args: Any, **kwargs: Any) -> None:
+            self.append(Op(operation, operation.arguments(*args, **kwargs)))
+
+        return note
+
+    def substituted(self, new: Mapping[Buffer, Buffer]) -> Program:
+        """The program with other buffers in the place of some."""
+        return Program(
+            op.having(**{name: new[b] for name, b in op.buffers.items() if b in new}) for op in self
+        )
+
+    def inputs(self) -> tuple[Buffer | None, Buffer | None]:
+        """x and y of the first minibatch, where the program reads them before it writes them."""
+        x = next(each["h_below"] for each in self if each.name == "affine_activation")
+        y = next(each["y"] for each in self if each.name == "output_gradient")
+        written = {b for each in self for b in each.writes}
+        return None if x in written else x, None if y in written else y
+
+
+def op(name: str, *args: Any, **kwargs: Any) -> Op:
+    """One operation, for passes that insert it."""
+    return Op(OPERATIONS[name], OPERATIONS[name].arguments(*args, **kwargs))

@@ -1,0 +1,140 @@
+"""The network and a minibatch as buffers, with which the book's loops are recorded."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.io.types import Array
+from gpumlp.parameters import Layout
+from gpumlp.step.program import Buffer, Program
+from gpumlp.step.settings import Network
+
+F64 = np.dtype(np.float64)
+
+
+class ThetaBuffers(NamedTuple):
+    """θ or its gradient as buffers: see `backprop.Theta` and `backprop.Destination`."""
+
+    flat: Buffer
+    split: int
+    W: list[Any]
+    b: list[Any]
+    factors: Buffer | None = None
+
+
+def theta_buffers(flat: Buffer, layout: Layout) -> ThetaBuffers:
+    """A flat buffer in a layout, with its parts by layer."""
+    depth = len(layout.widths) - 1
+    names = [f"{flat.name} {part}{k}" for part in "Wb" for k in range(1, depth + 1)]
+    parts = [
+        flat.part(own, start, shape)
+        for own, start, shape in zip(names, layout.starts, layout.shapes, strict=False)
+    ]
+    return ThetaBuffers(flat, layout.split, [None, *parts[:depth]], [None, *parts[depth:]])
+
+
+def held(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Buffer:
+    """A buffer that exists between steps."""
+    return Buffer(name, shape, np.dtype(dtype), held=True)
+
+
+class Model:
+    """A network as the loops see it: `backprop.Model` with buffers and, while recording, a program.
+
+    Attributes:
+        J, scaling: see `Minibatch`.
+    """
+
+    backend: Any  # a `Program`
+    theta: Any
+    rounded: Any
+    f: list[Activation]
+    loss: Loss
+    regularizer: Regularizer
+
+    def __init__(self, net: Network) -> None:
+        layout = net.theta.layout
+        self.widths, self.f, self.loss = net.widths, net.f, net.loss
+        self.regularizer, self.L, self._real = net.regularizer, net.L, net.backend
+        dtype, storage, shape = net.backend.dtype, net.backend.storage, (layout.size,)
+        self.theta = self.rounded = theta_buffers(held("θ", shape, dtype), layout)
+        if storage != dtype:
+            self.rounded = theta_buffers(held("θ in 16 bits", shape, storage), layout)
+        self.J, self.scaling = held("J", (1,), F64), held("scaling", (4,), F64)
+
+    def recording(self) -> Self:
+        """The network with a new program as its backend."""
+        model = copy.copy(self)
+        model.backend = Program()
+        return model
+
+    def minibatch(
+        self, m: int, y: Buffer | None, weights: Buffer | None, *, gradients: bool = True,
+        intermediate: bool = False,
+    ) -> Minibatch:  # fmt: skip
+        """Buffers for m examples.  Those that the backend computes in place are one.
+
+        z[k] is h[k] unless the backward pass reads a z.  gh[k] is gz[k] unless `intermediate`.
+        """
+        storage = self._real.storage
+        layers = range(1, self.L + 1)
+
+        def per_layer(letter: str) -> list[Any]:
+            return [None, *(
+                Buffer(f"{letter}{k}", (m, self.widths[k]), storage) for k in layers
+            )]  # fmt: skip
+
+        h, gz = per_layer("h"), per_layer("gz")
+        h[0] = Buffer("x", (m, self.widths[0]), storage)
+        z = list(h)
+        for k in layers if gradients else ():
+            stored = self._real.pre_activation(self.f[k], m, self.widths[k])
+            if stored is not None:
+                z[k] = Buffer(f"z{k}", *stored)
+        gh = per_layer("gh") if intermediate else gz
+        return Minibatch(z, h, gz, gh, y, weights, self.scaling, self.J)
+
+
+@dataclass(eq=False, repr=False)
+class Minibatch:
+    """The buffers of one minibatch: `backprop.State`.
+
+    Attributes:
+        z, h, gz, gh: indexed by layer, 1 … L, each (m, n_k); h[0] = x, (m, n_0).
+        y: the targets, (m, n_L), or labels (m,).
+        weights: (m,), the share of each example's loss in J.
+        scaling: (4,) float64, the loss scale, see `Backend.clip`.
+        J: (1,) float64; the operations add to it.
+        gx: (m, n_0), ∂J/∂x; None if it is not computed.
+    """
+
+    z: list[Any]
+    h: list[Any]
+    gz: list[Any]
+    gh: list[Any]
+    y: Any
+    weights: Any
+    scaling: Any
+    J: Any
+    gx: Any = None
+
+    def having(self, arrays: Mapping[Buffer, Array]) -> Minibatch:
+        """The arrays of these buffers; of a buffer that has none, None."""
+        found: dict[str, Any] = {}
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            several = isinstance(value, list)
+            array = [_array(each, arrays) for each in (value if several else [value])]
+            found[name] = array if several else array[0]
+        return Minibatch(**found)
+
+
+def _array(buffer: Buffer | None, arrays: Mapping[Buffer, Array]) -> Array | None:
+    return None if buffer is None or buffer.root not in arrays else buffer.of(arrays[buffer.root])

@@ -1,0 +1,65 @@
+"""What a step of training depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from gpumlp import backprop
+from gpumlp.functions import Loss, Optimizer, Regularizer
+from gpumlp.parameters import Layout, Parameters
+
+if TYPE_CHECKING:
+    from gpumlp.step.groups import Group
+
+
+class Network(backprop.Model, Protocol):
+    """A network with its parameters."""
+
+    @property
+    def theta(self) -> Parameters:
+        """θ."""
+
+    @property
+    def rounded(self) -> Parameters:
+        """θ as the products read it."""
+
+
+def described(
+    widths: tuple[int, ...], f: list[Any], loss: Loss, regularizer: Regularizer, backend: Any
+) -> Any:
+    """A `Network` without arrays: what a program needs of it.
+
+    backend: a backend, or what has the attributes of one that a program depends on.
+    """
+    theta = SimpleNamespace(layout=Layout(widths, backend.storage.itemsize))
+    return SimpleNamespace(
+        widths=widths, f=f, loss=loss, regularizer=regularizer, L=len(widths) - 1, backend=backend,
+        theta=theta,
+    )  # fmt: skip
+
+
+@dataclass(eq=False, repr=False)
+class Settings:
+    """The settings of a `Trainer`, which documents each.
+
+    Attributes:
+        rates: the factors of the learning rate of the weights.
+        slot_type: the dtype of the optimizer's state.
+        low_memory: whether `memory` is "low".
+    """
+
+    net: Network
+    optimizer: Optimizer
+    accumulate: int
+    clip_norm: float | None
+    groups: Mapping[str, Group]
+    rates: set[float]
+    ema: float | None
+    slot_type: np.dtype[Any]
+    low_memory: bool
+    fold: bool | None

@@ -1,0 +1,192 @@
+"""The step of a training: its buffers, and its program for each size of a minibatch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gpumlp import backprop
+from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.io.types import HostArray
+from gpumlp.step import passes
+from gpumlp.step.folding import folds
+from gpumlp.step.groups import table
+from gpumlp.step.plan import Plan, plan
+from gpumlp.step.program import Buffer, Op, Program, op
+from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
+from gpumlp.step.settings import Settings
+from gpumlp.step.tables import Tables
+
+SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
+
+
+def _follow(theta: HostArray, g: HostArray, lr: float) -> None:
+    theta -= lr * g
+
+
+# W ← W − η v for a velocity that is still needed: unlike the rule of sgd, this one keeps it
+FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
+
+
+class TrainingStep:
+    """The buffers of a trainer that stay between steps, and the programs of its steps.
+
+    Attributes:
+        folds: whether the product of the weights' gradient adds it to the weights.
+        slots, factors, mean: see `Backend.update`, `weight_gradient` and `average`.
+        initial: the values with which the trainer's buffers begin; `mean` begins with θ.
+
+    Raises:
+        ValueError, TypeError: `fold` or `slot_precision` does not go with the other settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        net, optimizer = settings.net, settings.optimizer
+        backend, self._layout = net.backend, net.theta.layout
+        self._settings, self.model, self.folds = settings, Model(net), folds(settings)
+        size, split = self._layout.size, self._layout.split
+        kind = backend.dtype if settings.accumulate > 1 else backend.storage
+        S = SCALE if backend.scales_loss else 1.0
+        self.slots = held("slots", (len(optimizer.slots), size), settings.slot_type)
+        self.factors = held("factors", (2,), backend.dtype)
+        self._gradient = theta_buffers(held("∇J", (size,), kind), self._layout)
+        if self.folds:
+            self._db = held("∇b", (size - split,), kind)
+        else:
+            self._db = self._gradient.flat.part("∇b", split, (size - split,))
+        self.initial: dict[Buffer, float | HostArray] = {
+            self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0,
+            self.model.scaling: np.array([S, 1 / S, 0, 0]),
+        }  # fmt: skip
+        if settings.accumulate > 1:
+            self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
+            self._ones = held("ones", (2,), backend.dtype)
+            self.initial |= {self._part: 0.0, self._ones: 1.0}
+        self._orthogonal = optimizer.orthogonal is not None and net.L > 1
+        if self._orthogonal and settings.slot_type != backend.dtype:
+            raise ValueError(
+                f"slot_precision={settings.slot_type.name!r} does not go with {optimizer.name}, "
+                "whose products are of θ's type; use slot_precision=None"
+            )
+        regions = [(split, size)] if self.folds else [(0, size)]
+        if self.folds and optimizer.fold != "theta":
+            regions.append((0, split))
+        self._groups = {region: self._group_table(*region) for region in regions}
+        self.mean = None if settings.ema is None else held("mean θ", (size,), backend.dtype)
+
+    def _group_table(self, begin: int, end: int) -> Buffer | None:
+        rows = table(self._layout, self._settings.groups, begin, end)
+        if rows is None:
+            return None
+        buffer = held("groups", rows.shape, F64)
+        self.initial[buffer] = rows
+        return buffer
+
+    def plans(self, tables: Tables, of: int, parts: range) -> dict[str, Plan]:
+        """The ways to do some micro-batches of a step on `of` examples, by name, planned.
+
+        The first is the default.  The last micro-batch is followed by the update of θ.
+        """
+        program = self._record(tables, of, parts)
+        if self.folds:
+            program = self._fold(program, tables.control)
+        elif self._orthogonal:
+            velocity = theta_buffers(self._slot(-1), self._layout)
+            program = passes.orthogonalize(program, self._settings.optimizer, velocity)
+        planned = plan(program)
+        if self._settings.low_memory:
+            planned = min(planned, plan(passes.recompute(program)), key=lambda each: each.size)
+        ways = {"sequential": planned}
+        if self._settings.net.backend.branches:
+            ways["branched"] = plan(passes.streams(planned.program))
+            early = passes.early_update(planned.program, self._gradient)
+            if early is not planned.program:
+                ways["branched, early update"] = plan(passes.streams(early))
+        return ways
+
+    def _record(self, tables: Tables, of: int, parts: range) -> Program:
+        """The book's loops for each micro-batch, and what comes before and after them."""
+        model, index = self.model.recording(), tables.index.rows(of)
+        program: Program = model.backend
+        for j in parts:
+            if j == 0:
+                program.begin(
+                    tables.position, tables.order, tables.controls, tables.size, index,
+                    tables.control, self.factors, model.J,
+                )  # fmt: skip
+                if tables.own_weights is not None:
+                    program.mean_weights(tables.weights, index, tables.own_weights.rows(of))
+            start = j * tables.rows
+            m = min(tables.rows, of - start)
+            s = model.minibatch(m, tables.targets(m), tables.shares(of, m, start))
+            for source, place in ((tables.x, s.h[0]), (tables.y, s.y)):
+                if source is not None:
+                    program.gather(source, index.rows(m, start), place)
+            backprop.forward(model, s)
+            backprop.backward(model, s, self._destination(j))
+            if self._settings.accumulate > 1:
+                program.add(self._part, self._db, j == 0)
+        if parts.stop == tables.parts(of):
+            self._update(program, tables.control)
+            program.end(tables.position, model.J, tables.costs)
+        return program
+
+    def _destination(self, j: int) -> ThetaBuffers:
+        """Where the gradients of micro-batch j go: the products add up ∇W, and `add` adds up ∇b."""
+        d = self._gradient
+        if self._settings.accumulate == 1:
+            return d
+        b = [self._part.part(each.name, each.start - d.split, each.shape) for each in d.b[1:]]
+        return d._replace(b=[None, *b], factors=self._ones if j else None)
+
+    def _update(self, program: Program, control: Buffer) -> None:
+        """Clip the gradient, and update θ and its average."""
+        settings, model, theta = self._settings, self.model, self.model.theta
+        backend, dtheta, split = settings.net.backend, self._gradient.flat, self._gradient.split
+        if settings.clip_norm is not None or backend.scales_loss:
+            longest = math.inf if settings.clip_norm is None else settings.clip_norm
+            program.clip(
+                model.regularizer, theta.flat, dtheta, split, longest, model.scaling, control
+            )
+        program.update(
+            settings.optimizer, model.regularizer, theta.flat, model.rounded.flat, dtheta,
+            self.slots, split, model.scaling, control, groups=self._groups.get((0, dtheta.size)),
+        )  # fmt: skip
+        if self.mean is not None:
+            program.average(theta.flat, self.mean, settings.ema, control)
+
+    def _fold(self, program: Program, control: Buffer) -> Program:
+        """SGD: W ← (1 − ηλ) W − η gzᵀ h.  Momentum: v ← μ v + gzᵀ h, then W ← W − η v in a pass."""
+        optimizer, model = self._settings.optimizer, self.model
+        split, size = self._layout.split, self._layout.size
+
+        def update(rule: Optimizer, omega: str | None, dtheta: Buffer, begin: int, end: int) -> Op:
+            theta, rounded = (
+                each.flat.part(each.flat.name, begin, (end - begin,))
+                for each in (model.theta, model.rounded)
+            )
+            slots = self.slots.part("slots", begin, (len(rule.slots), end - begin))
+            return op(
+                "update", rule, REGULARIZERS[omega] if omega else model.regularizer, theta, rounded,
+                dtheta, slots, split - begin, model.scaling, control,
+                groups=self._groups.get((begin, end)),
+            )  # fmt: skip
+
+        into, of_weights = model.theta, []
+        if optimizer.fold != "theta":
+            velocity = self._slot(optimizer.slots.index(optimizer.fold))
+            into = theta_buffers(velocity, self._layout)
+            v = velocity.part(velocity.name, 0, (split,))
+            of_weights = [update(FOLLOW, "none", v, 0, split)]
+        elif model.rounded is not model.theta:
+            whole = (each.flat.part(each.flat.name, 0, (split,)) for each in (into, model.rounded))
+            of_weights = [op("round", *whole)]
+        updates = [*of_weights, update(optimizer, None, self._db, split, size)]
+        return passes.fold(program, self._gradient, into, self._db, self.factors, updates)
+
+    def _slot(self, i: int) -> Buffer:
+        """One slot of the optimizer, in the layout of θ."""
+        i %= len(self._settings.optimizer.slots)
+        name = self._settings.optimizer.slots[i]
+        return self.slots.part(name, i * self._layout.size, (self._layout.size,))

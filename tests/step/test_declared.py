@@ -1,0 +1,81 @@
+"""Each operation writes what it declares, and nothing else; the counts are those of its arrays."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.declaration import OPERATIONS
+from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.backends.operations import Backend
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(40, 6)), RNG.integers(0, 3, 40)
+
+
+def watched(name: str, seen: dict[str, set[str]]) -> Any:
+    """The operation of NumPy's backend; arrays that it writes must be declared."""
+    real, declared = getattr(NumpyBackend, name), OPERATIONS[name]
+    written = declared.writes | declared.updates
+
+    @functools.wraps(real)
+    def run(self: Any, *args: Any, **kwargs: Any) -> None:
+        arguments = declared.arguments(*args, **kwargs)
+        arrays = {k: a for k, a in arguments.items() if isinstance(a, np.ndarray)}
+        before = {k: a.copy() for k, a in arrays.items()}
+        real(self, *args, **kwargs)
+        free = [a for k, a in arrays.items() if k in written]
+        for k, a in arrays.items():
+            changed = not np.array_equal(a, before[k], equal_nan=a.dtype.kind == "f")
+            if changed:
+                seen.setdefault(name, set()).add(k)
+            if k not in written and not any(np.shares_memory(a, b) for b in free):
+                assert not changed, f"{name} writes {k}, which it does not declare"
+
+    return run
+
+
+def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[str]] = {}
+    for name in OPERATIONS:
+        monkeypatch.setattr(NumpyBackend, name, watched(name, seen))
+    for settings in (
+        {"optimizer": "adamw", "clip_norm": 0.1, "accumulate": 3, "ema": 0.9},
+        {"optimizer": "muon", "memory": "low", "groups": {"biases": gpumlp.Group(lr=2.0)}},
+        {"optimizer": "sgd"},
+        {"optimizer": "momentum", "accumulate": 2},
+    ):
+        net = gpumlp.MLP([6, 8, 7, 9, 3], "gelu", regularizer=None, backend="numpy")
+        trainer = gpumlp.Trainer(net, batch_size=12, **settings)
+        trainer.fit(X, Y, 2, sample_weight=RNG.random(40) + 0.1, progress=False)
+    net = gpumlp.MLP([6, 5, 3], regularizer=gpumlp.L2(0.1), backend="numpy")
+    net.cost(X, Y)
+    net.cost_and_gradients(X, Y)
+    # NumPy rounds nothing, and scales no loss; dtheta is undefined after an update
+    undone = {("round", "rounded"), ("update", "rounded"), ("clip", "scaling")}
+    undone |= {("update", "dtheta"), ("activation_gradient", "gz"), ("activation_gradient", "db")}
+    for name, each in OPERATIONS.items():
+        for written in each.writes | each.updates:
+            assert written in seen.get(name, ()) or (name, written) in undone
+
+
+def test_every_operation_of_the_algorithms_is_declared() -> None:
+    """All that a program may hold: what writes arrays of the caller and returns nothing."""
+    others = {
+        "__copy__", "__deepcopy__", "describe", "owns", "accepts", "asarray", "adopt", "to_host",
+        "empty", "full", "free_memory", "pre_activation", "feed", "feed_memory", "compile",
+        "synchronize", "own_memory",
+    }  # fmt: skip
+    methods = {name for name, each in vars(Backend).items() if callable(each)}
+    assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_declared_names_are_parameters(name: str) -> None:
+    each = OPERATIONS[name]
+    assert each.writes | each.updates <= set(each.parameters)
+    assert not each.writes & each.updates

@@ -1,0 +1,172 @@
+"""Programs: what the book's loops ask for, planned in one arena, and changed by passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.cuda.paper import GPUS, PaperDevice
+from gpumlp.step.plan import Plan, plan
+from gpumlp.step.program import Buffer, Program
+from gpumlp.step.settings import described
+from gpumlp.step.training import TrainingStep
+
+FLOAT = np.dtype(np.float32)
+
+
+def planned(
+    widths: tuple[int, ...] = (6, 8, 7, 3), f: Any = "gelu", m: int = 12, *,
+    precision: str = "float32", on_gpu: bool = False, **settings: Any,
+) -> dict[str, Plan]:  # fmt: skip
+    """The ways to do a step on m examples; nothing as large as the network is allocated."""
+    small = gpumlp.MLP([1] * len(widths), f, backend="numpy", precision=precision)
+    trainer = gpumlp.Trainer(small, batch_size=m, **settings)
+    backend = CudaBackend(PaperDevice(GPUS["h100"]), precision) if on_gpu else small.backend
+    of_trainer = vars(trainer.step_settings()) | {
+        "net": described(widths, small.f, small.loss, small.regularizer, backend)
+    }
+    step = TrainingStep(type(trainer.step_settings())(**of_trainer))
+    data = type("Data", (), {
+        "x": np.broadcast_to(FLOAT.type(0), (2 * m, widths[0])),
+        "y": np.broadcast_to(np.int32(0), (2 * m,)), "target": np.dtype(np.int32),
+        "streamed": (False, False), "weights": None,
+    })  # fmt: skip
+    tables = trainer.tables(data, backend)
+    return step.plans(tables, m, range(tables.parts(m)))
+
+
+def names(program: Program) -> str:
+    """The operations, abbreviated."""
+    short = {
+        "affine_activation": "F", "output_gradient": "O", "hidden_gradient": "H",
+        "weight_gradient": "W", "activation": "R", "update": "U", "gather": "g",
+    }  # fmt: skip
+    return " ".join(short.get(op.name, op.name) for op in program)
+
+
+def test_step_is_the_loops_between_begin_and_end() -> None:
+    assert names(planned()["sequential"].program) == "begin g g F F F O H W H W W U end"
+    accumulated = names(planned(accumulate=2)["sequential"].program)
+    part = "g g F F F O H W H W W add"
+    assert accumulated == f"begin {part} {part} U end"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"clip_norm": 1.0, "ema": 0.9}, "begin g g F F F O H W H W W clip U average end"),
+        ({"optimizer": "sgd"}, "begin g g F F F O H W H W W U end"),
+        ({"optimizer": "momentum"}, "begin g g F F F O H W H W W U U end"),
+        ({"optimizer": "muon"},
+         "begin g g F F F O H W H W W U U orthogonalize orthogonalize U end"),
+        ({"memory": "low", "widths": (6, 64, 64, 64, 3)},
+         "begin g g F F F F O H W H R W H R W W U end"),
+    ],
+)  # fmt: skip
+def test_passes_of_settings(settings: dict[str, Any], expected: str) -> None:
+    found = planned(**settings)["sequential"].program
+    assert names(found) == expected
+
+
+def test_folded_weight_gradients_write_the_weights() -> None:
+    program = planned(optimizer="sgd")["sequential"].program
+    weights = [op for op in program if op.name == "weight_gradient"]
+    assert [op["dW"].root.name for op in weights] == ["θ"] * 3
+    (update,) = [op for op in program if op.name == "update"]
+    assert update["theta"].start == update["split"] + update["theta"].start  # biases only
+    assert update["dtheta"].name == "∇b"
+
+
+def test_flops_are_those_of_the_products() -> None:
+    widths, m = (6, 8, 7, 3), 12
+    program = planned(widths, m=m)["sequential"].program
+    pairs = list(zip(widths[1:], widths, strict=False))
+    forward = sum(2 * m * a * b for a, b in pairs)
+    below = sum(2 * m * a * b for a, b in pairs[1:])
+    assert sum(op.flops for op in program) == 2 * forward + below
+
+
+# ---- the plan ------------------------------------------------------------------------------------
+
+
+CASES: list[dict[str, Any]] = [
+    {}, {"f": "relu"}, {"accumulate": 3}, {"optimizer": "muon"}, {"memory": "low"},
+    {"widths": (6, 3)}, {"widths": (5, 33, 2, 64, 7, 1, 9, 3), "memory": "low"},
+    {"on_gpu": True, "f": "relu", "precision": "float32", "widths": (6, 8, 16, 8)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_buffers_that_live_at_the_same_time_do_not_overlap(case: dict[str, Any]) -> None:
+    for found in planned(**case).values():
+        buffers = list(found.places)
+        for b in buffers:
+            assert found.places[b] % 256 == 0
+            assert found.places[b] + b.nbytes <= found.size
+        for i, a in enumerate(buffers):
+            for b in buffers[i + 1 :]:
+                (first, last), (begin, end) = found.lifetimes[a], found.lifetimes[b]
+                apart = (
+                    found.places[a] + a.nbytes <= found.places[b]
+                    or found.places[b] + b.nbytes <= found.places[a]
+                )
+                assert apart or last < begin or end < first
+
+
+def test_inputs_and_kept_buffers_stay() -> None:
+    """What is read first is there from the beginning, and what is kept to the end."""
+    z, h, out = (Buffer(name, (64,), FLOAT) for name in ("z", "h", "out"))
+    program, f = Program(), gpumlp.ACTIVATIONS["silu"]
+    program.activation(f, z, h)
+    program.activation(f, h, out)
+    found = plan(program, [h])
+    assert found.lifetimes == {z: (-1, 0), h: (0, 2), out: (1, 1)}
+    assert found.size == 512  # out lies where z was
+    assert plan(program).size == 512
+
+
+@pytest.mark.parametrize("memory", ["normal", "low"])
+@pytest.mark.parametrize("f", ["relu", "gelu"])
+@pytest.mark.parametrize(
+    ("widths", "m"), [((784, 1024, 1024, 10), 256), ((8192,) * 9, 4096), ((64, 128, 128, 10), 64)]
+)
+def test_arena_is_smaller_than_an_array_for_each_name(
+    widths: tuple[int, ...], m: int, f: str, memory: str
+) -> None:
+    """At most 0.95 of x, y, each h and z, and two gz or, for memory="low", three buffers."""
+    layers, hidden = widths[1:], widths[1:-1]
+    kept = sum(widths) + (sum(hidden) if f == "gelu" else 0) + max(layers[::2]) + max(layers[1::2])
+    if f == "gelu" and memory == "low":
+        kept += max(hidden) - sum(hidden)
+    separate = 4 * m * kept + 4 * m
+    assert planned(widths, f, m, memory=memory)["sequential"].size <= 0.95 * separate
+
+
+# ---- streams -------------------------------------------------------------------------------------
+
+
+def test_streams_wait_for_what_they_need_and_no_more() -> None:
+    found = planned(on_gpu=True, f="tanh")["branched, early update"]
+    waiting = [
+        (op.name, op.stream, after)
+        for op, after in zip(found.program, found.waits(), strict=True)
+        if op.stream or after
+    ]
+    assert waiting == [
+        ("weight_gradient", 1, (6,)),  # gz_3 is the output gradient
+        ("update", 2, (7, 8)),  # the hidden gradient has read W_3, and ∇W_3 is there
+        ("hidden_gradient", 0, (8,)),  # gz_1 lies where gz_3 was
+        ("weight_gradient", 1, (7,)),
+        ("update", 2, (10, 11)),
+        ("weight_gradient", 1, (10,)),
+        ("update", 2, (3, 13)),
+    ]  # the update of the biases waits for nothing
+
+
+def test_clipped_step_has_no_early_update() -> None:
+    ways = planned(on_gpu=True, clip_norm=1.0)
+    assert list(ways) == ["sequential", "branched"]
