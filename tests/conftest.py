@@ -34,14 +34,18 @@ def rng():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _default_sigint():
-    """Let Ctrl-C interrupt also where SIGINT is ignored on entry, as under nohup.
+def _default_signals():
+    """Let signals act where they are ignored on entry: SIGINT in the background, SIGHUP by nohup.
 
-    Child processes do not inherit a handler of Python's: in them the signal is not ignored either.
+    Child processes do not inherit a handler of Python's: in them they are not ignored either.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handlers = {signal.SIGINT: signal.default_int_handler}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
