@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 
 import hypothesis
 import numpy as np
@@ -31,6 +32,13 @@ def pytest_collection_finish():
 @pytest.fixture
 def rng():
     return np.random.default_rng(20_16)
+
+
+@pytest.fixture(autouse=True)
+def _seeded_torch():
+    """Modules of torch have the same parameters in every run, whatever tests ran before."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(20_16)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -158,7 +158,7 @@ def test_a_state_dict_is_assigned_completely_or_not_at_all(rng):
     module = torch.nn.Sequential(*layers).double()
     net.assign(dict(module.named_parameters()))  # which require grad
     want = module(torch.tensor(X)).detach()
-    np.testing.assert_allclose(net.forward(X), want.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(X), want.numpy(), rtol=1e-12, atol=1e-15)
     before = net.theta.flat.copy()
     broken = module.state_dict() | {"2.bias": torch.ones(2).to_sparse()}
     refusal(TypeError, lambda: net.assign(broken), "2.bias", "pass a dense array")

@@ -81,8 +81,9 @@ class JoinedFiles:
 
 
 def _check_columns(first: Path, expected: Sequence[str], path: Path, names: Sequence[str]) -> None:
-    lacking = [quoted(name) for name in expected if name not in {*names}]
-    further = [quoted(name) for name in names if name not in {*expected}]
+    here, there = {*names}, {*expected}
+    lacking = [quoted(name) for name in expected if name not in here]
+    further = [quoted(name) for name in names if name not in there]
     differences = [f"lacks {listed(lacking)}"] * bool(lacking)
     differences += [f"has {listed(further)} besides"] * bool(further)
     if differences:

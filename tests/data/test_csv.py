@@ -133,17 +133,17 @@ def test_packed_file(tmp_path: Any) -> None:
 
 def test_wide_table_takes_time_in_proportion(tmp_path: Any) -> None:
     seconds = []
-    for n in (500, 4000):
+    for n in (1000, 16_000):
         path = tmp_path / "t.csv"
         rows = np.random.default_rng(0).normal(size=(4, n)).round(2).tolist()
         lines = [",".join(map(str, [*row, i % 2])) for i, row in enumerate(rows)]
         path.write_text("\n".join([",".join(f"g{i}" for i in range(n)) + ",y", *lines]) + "\n")
         runs = []
-        for _ in range(3):  # other processes disturb even processor time, so the minimum counts
+        for _ in range(2):  # other processes disturb even processor time, so the minimum counts
             start = time.process_time()
             known = data.Preparation.of(data.load(path, "y"), x=True, y=False)
             [part] = data.pieces(path, known)
             known.inputs(part.x)
             runs.append(time.process_time() - start)
         seconds.append(min(runs))
-    assert seconds[1] < 8 * 2 * seconds[0]
+    assert seconds[1] < 16 * 2 * seconds[0]

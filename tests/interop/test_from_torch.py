@@ -20,6 +20,7 @@ from torch import nn  # noqa: E402
 
 from gpumlp.interop.torch import FusedMLP, from_torch, to_torch  # noqa: E402
 
+torch.manual_seed(7)  # of the modules below
 X = np.random.default_rng(7).normal(size=(9, 3))
 KNOWN = [
     nn.ReLU(inplace=True), nn.LeakyReLU(0.2), nn.ELU(0.5), nn.SELU(), nn.Sigmoid(), nn.Tanh(),
@@ -108,9 +109,11 @@ def test_nested_modules_and_one_layer():
         nn.Sequential(nn.Linear(3, 6), nn.Tanh()), nn.Sequential(nn.Linear(6, 2))
     ).double()
     net = from_torch(module, backend="numpy")
-    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12, atol=1e-15)
     one = nn.Sequential(nn.Linear(3, 2)).double()
-    np.testing.assert_allclose(from_torch(one, "numpy").forward(X), outputs(one), rtol=1e-12)
+    np.testing.assert_allclose(
+        from_torch(one, "numpy").forward(X), outputs(one), rtol=1e-12, atol=1e-15
+    )
 
 
 def test_missing_bias_becomes_zeros_with_a_warning():
@@ -122,7 +125,7 @@ def test_missing_bias_becomes_zeros_with_a_warning():
     assert len(warned) == 3
     assert warned[0].filename == __file__
     assert not any(layer.b.any() for layer in net.layers)
-    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12, atol=1e-15)
 
 
 def tied(kind):
@@ -139,7 +142,9 @@ def test_own_copies_of_shared_parameters_are_accepted():
     for module in (tied("bias"), tied("transposed")):
         module[2] = copy.deepcopy(module[2])
         want = outputs(module.double())
-        np.testing.assert_allclose(from_torch(module, "numpy").forward(X), want, rtol=1e-12)
+        np.testing.assert_allclose(
+            from_torch(module, "numpy").forward(X), want, rtol=1e-12, atol=1e-15
+        )
 
 
 DOES_NOTHING = {
@@ -158,7 +163,7 @@ def test_modules_that_do_nothing_are_left_out(kind):
     net = from_torch(module, backend="numpy")
     assert net.widths == (3, 4, 2)
     assert net.loss.probabilities == (kind == "Softmax(1)")
-    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12, atol=1e-15)
 
 
 def test_dropout_in_eval_mode_is_left_out_with_a_warning():
@@ -168,7 +173,7 @@ def test_dropout_in_eval_mode_is_left_out_with_a_warning():
     ) as warned:
         net = from_torch(module.eval(), backend="numpy")
     assert warned[0].filename == __file__
-    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12, atol=1e-15)
 
 
 LINEAR = nn.Linear(3, 3)
