@@ -39,7 +39,7 @@ class Training:
         self.trainer = gpumlp.Trainer(self.net, "sgd", lr=1e-3, batch_size=ROWS)
         examples = Examples.checked(self.net, x, y, data=data, rows=ROWS)
         self.batches = self.trainer.batches(examples)
-        self.controls = np.array([self.trainer.control(1e-3, 1)] * self.batches.steps)
+        self.controls = np.repeat(self.trainer.controls([1e-3], 1), self.batches.steps, axis=0)
         self.epoch = -1
         self.batches.at = self.batches.steps
 

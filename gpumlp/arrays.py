@@ -45,7 +45,7 @@ def as_backend_array(a: Any, backend: Backend, name: str = "x", *, to_host: bool
         gpu = _gpu(a)
         if gpu is None:
             return _host_array(a)
-        if backend.name != "numpy":
+        if not backend.on_host:
             adopted = backend.adopt(a.detach() if is_tensor(a) else a)
         elif to_host:
             return a.get() if hasattr(a, "get") else _host_array(a)
@@ -54,7 +54,7 @@ def as_backend_array(a: Any, backend: Backend, name: str = "x", *, to_host: bool
             f"{name}, a {_kind(a)}, cannot be read as an array ({first_line(error)}); "
             "pass a dense array of real numbers"
         ) from error
-    if backend.name == "numpy":
+    if backend.on_host:
         raise ValueError(
             f"{name}, a {_kind(a)}, is on {gpu} but this network computes on the host; "
             f'pass {_host_copy(a, name)}, or build the network with backend="cupy"'

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
 from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
-from gpumlp.backends import Backend, get_backend
+from gpumlp.backends import Backend, get_backend, host_backend
 from gpumlp.errors import CheckpointError, renamed
 from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer
 from gpumlp.functions.entry import lookup
@@ -228,7 +229,7 @@ class MLP:
             CheckpointError: the file is damaged, foreign or does not fit.
         """
         checks.known_arguments(cls, settings)
-        on_gpu = get_backend(backend).name != "numpy"
+        on_gpu = not get_backend(backend).on_host
         config, tensors = storage.load_network(path, functions)
         if config.get("precision") in ("tf32", "bfloat16", "float16") and not on_gpu:
             config["precision"] = "float32"  # θ's own type; only GPUs compute in the others
@@ -276,7 +277,9 @@ class MLP:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, backend=get_backend(*state["backend"]))
+        name, precision = state["backend"]
+        of_name = host_backend if name == "cpu" else partial(get_backend, name)
+        vars(self).update(state, backend=of_name(precision))
         self._allocate()
         self.assign(state["theta"])
 

@@ -21,6 +21,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp.backends.declaration", "gpumlp.backends.feed"],
     ["gpumlp.backends.operations"],
     ["gpumlp.backends.numpy", "gpumlp.backends.cuda"],
+    ["gpumlp.backends.cpu"],
     ["gpumlp.backends"],
     ["gpumlp.arrays"],
     ["gpumlp.checks", "gpumlp.weights"],

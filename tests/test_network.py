@@ -186,7 +186,7 @@ def test_a_training_step_allocates_no_array():
     trainer = gpumlp.Trainer(net, "adam", lr=1e-3, batch_size=2048, clip_norm=1.0)
     x = np.random.default_rng(0).normal(size=(4096, 1024)).astype("float32")
     batches = trainer.batches(Examples.checked(net, x, np.zeros((4096, 512), "float32")))
-    controls = np.array([trainer.control(1e-3, t) for t in (1, 2)])
+    controls = trainer.controls([1e-3, 1e-3], 1)
     batches.start(0, controls, np.zeros(2), 0)
     trainer.step(batches)
     tracemalloc.start()

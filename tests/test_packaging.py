@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compiled import LIBRARY, needs_compiler
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path.name for path in (ROOT / "kernels").iterdir() if path.suffix in (".cu", ".cuh")
@@ -52,13 +54,15 @@ def wheel(tmp_path_factory):
     # a copy, so that the build uses no build folder of the checkout, and leaves none
     for part in ("gpumlp", "kernels"):
         for path in (ROOT / part).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so":
                 target = source / path.relative_to(ROOT)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source)
+    no_compiler = os.environ | {"CC": "false", "CXX": "false"}
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source]
+    run(*command, env=no_compiler)
     return next(folder.glob("*.whl"))
 
 
@@ -76,7 +80,7 @@ def test_the_wheel_carries_everything(wheel):
 
 
 def test_the_wheel_works_alone(wheel, tmp_path):
-    """With NumPy alone; `save` then says what to install."""
+    """With NumPy alone, and without a compiler; `save` then says what to install."""
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
@@ -87,3 +91,8 @@ def test_the_wheel_works_alone(wheel, tmp_path):
     said = run(python, "-W", "error", "-c", TRY, ROOT, cwd=elsewhere, env=environment)
     assert 'pip install "gpumlp[files]"' in said
     assert list(elsewhere.iterdir()) == []
+
+
+@needs_compiler
+def test_the_library_is_compiled_where_there_is_a_compiler():
+    assert not isinstance(LIBRARY, str), LIBRARY

@@ -1,46 +1,60 @@
-"""The two backends, and the function that chooses one."""
+"""The backends, and the function that chooses one."""
 
 from __future__ import annotations
 
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.operations import Backend
+from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
-__all__ = ["Array", "Backend", "get_backend"]
+__all__ = ["Array", "Backend", "get_backend", "host_backend"]
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
 def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> Backend:
-    """The backend called "numpy" or "cupy".
+    """The backend called "cupy", "cpu" or "numpy".
 
-    "auto" is "cupy" if a GPU can be used, else "numpy".  A backend itself is returned as it is.
+    "auto" is the first of these that can be used.  A backend itself is returned as it is.
 
     Raises:
         ValueError, TypeError: the backend or the precision is unknown, or the backend does not have
             the precision.
-        gpumlp.DeviceError: the backend is "cupy" and no GPU can be used; the message says why.
+        gpumlp.DeviceError: the backend cannot be used; the message says why.
     """
     if not isinstance(backend, str):
         if not hasattr(backend, "affine_activation"):
             kind = type(backend).__name__
-            raise TypeError(f'backend must be "auto", "numpy", "cupy" or a backend, got {kind}')
+            raise TypeError(
+                f'backend must be "auto", "cupy", "cpu", "numpy" or a backend, got {kind}'
+            )
         return backend
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if backend == "numpy":
         return NumpyBackend(precision)
+    if backend == "cpu":
+        from gpumlp.backends.cpu.backend import CpuBackend
+
+        return CpuBackend(precision)
     if backend not in ("auto", "cupy"):
-        raise ValueError(f'unknown backend {backend!r}; known: "auto", "numpy", "cupy"')
+        raise ValueError(f'unknown backend {backend!r}; known: "auto", "cupy", "cpu", "numpy"')
     from gpumlp.backends.cuda import open_device
-    from gpumlp.errors import DeviceError
 
     try:
         device = open_device()
     except DeviceError:
         if backend == "cupy":
             raise
-        return NumpyBackend(precision)
+        return host_backend(precision)
     from gpumlp.backends.cuda.backend import CudaBackend
 
     return CudaBackend(device, precision)
+
+
+def host_backend(precision: str) -> Backend:
+    """The backend "cpu", or "numpy" where the compiled library is missing."""
+    try:
+        return get_backend("cpu", precision)
+    except DeviceError:
+        return NumpyBackend(precision)

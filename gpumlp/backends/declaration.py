@@ -62,7 +62,9 @@ class Facts(Protocol):
     """What a backend says of itself."""
 
     name: str
-    """ "numpy" or "cupy"."""
+    """ "numpy", "cpu" or "cupy"."""
+    on_host: bool
+    """Whether its arrays are NumPy's."""
     precision: str
     """ "float64" or "float32"; the CUDA backend also has "tf32", "bfloat16" and "float16"."""
     dtype: np.dtype[Any]
@@ -75,6 +77,8 @@ class Facts(Protocol):
     """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
     branches: bool
     """Whether operations of a program may run beside each other."""
+    compiles: bool
+    """Whether `compile` makes one call of a program, which can also do many steps."""
     rounds_slots: bool
     """Whether optimizer slots may be bfloat16 with stochastic rounding."""
 

@@ -273,17 +273,19 @@ class Backend(Facts, Protocol):
         position as in `begin`; J (1,), costs (steps,) float64.
         """
 
-    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[], None]:
-        """A function that runs the calls of a program; the first variant is the default.
+    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
+        """A function that runs the calls of a program as many times as its argument says.
 
-        variants: programs with the same result, bound to their arrays.  A backend may measure them
-            and take the fastest; its name is kept in the tuning cache under `name`.
+        variants: programs with the same result, bound to their arrays; the first is the default.  A
+            backend may measure them and take the fastest; its name is kept in the tuning cache
+            under `name`.
         """
         calls = [call.work for call in next(iter(variants.values()))]
 
-        def run() -> None:
-            for call in calls:
-                call()
+        def run(steps: int) -> None:
+            for _ in range(steps):
+                for call in calls:
+                    call()
 
         return run
 

@@ -24,10 +24,10 @@ from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
 from gpumlp.bench.worker import Burst, Worker
 
-WARM_SECONDS = {"numpy": 0.3, "cupy": 1.0}  # the clocks of a GPU settle only under load
-BURST_SECONDS = {"numpy": 0.1, "cupy": 0.05}  # long enough for the resolution of the clock
+WARM_SECONDS = {False: 0.3, True: 1.0}  # the clocks of a GPU settle only under load
+BURST_SECONDS = {False: 0.1, True: 0.05}  # long enough for the resolution of the clock
 # Pause before a burst: the OpenBLAS threads of the process before spin for 2²⁶ cycles, some 25 ms.
-REST_SECONDS = {"numpy": 0.05, "cupy": 0.0}
+REST_SECONDS = {False: 0.05, True: 0.0}
 
 Report = Callable[[str], None]
 
@@ -37,7 +37,7 @@ class Settings:
     """How the cases are timed.
 
     Attributes:
-        backend: "numpy" or "cupy".
+        backend: "numpy", "cpu" or "cupy".
         peers: names in the order of the table. This library always comes first, unnamed.
         rounds: how often each competitor is timed.
         cold: also time a first step with empty caches, when nothing is compiled.
@@ -170,7 +170,8 @@ class CaseRunner:
             result, changes = worker.started()
             if changes:
                 result = replace(result, error=check(changes, self._exact, self.case))
-            worker.warm_up(WARM_SECONDS[result.backend], BURST_SECONDS[result.backend])
+            on_gpu = result.backend == "cupy"
+            worker.warm_up(WARM_SECONDS[on_gpu], BURST_SECONDS[on_gpu])
             self._open.push(on_failure.pop_all())
         return worker, result
 
@@ -200,7 +201,7 @@ class CaseRunner:
         for i in range(self._settings.rounds):
             order = range(len(workers)) if i % 2 == 0 else reversed(range(len(workers)))
             for j in order:
-                time.sleep(REST_SECONDS[result.backend])
+                time.sleep(REST_SECONDS[result.backend == "cupy"])
                 bursts[j].append(workers[j].burst())
         seconds = [[each for each, _ in of_one] for of_one in bursts]
         _, peak = bursts[-1][-1]

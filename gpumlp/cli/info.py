@@ -35,13 +35,21 @@ def info(options: InfoOptions) -> None:
         "NumPy": f"{np.__version__} with {blas_name()}",
         **{name: version(name) for name in OPTIONAL},
         "CPU": gpumlp.get_backend("numpy").describe(),
+        "CPU, compiled": _described("cpu"),
+        "GPU": _described("cupy"),
     }
-    try:
-        found |= {"GPU": gpumlp.get_backend("cupy").describe(), "default": "the GPU"}
-    except gpumlp.DeviceError as error:
-        found |= {"GPU": f"not used: {error}", "default": "the CPU"}
+    chosen = gpumlp.get_backend("auto")
+    found["default"] = f'the {"CPU" if chosen.on_host else "GPU"}, backend "{chosen.name}"'
     if options.json:
         print_json(found)
         return
     for name, text in found.items():
-        typer.echo(f"{name:<14}{text or 'not installed'}")
+        typer.echo(f"{name:<15}{text or 'not installed'}")
+
+
+def _described(name: str) -> str:
+    """The backend of this name, or why it is not used."""
+    try:
+        return gpumlp.get_backend(name).describe()
+    except gpumlp.DeviceError as error:
+        return f"not used: {error}"

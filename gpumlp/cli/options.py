@@ -104,8 +104,8 @@ optimizer = partial(option, metavar="NAME", help="Optimizer: {names}.", names=gp
 batch_size = partial(option, metavar="N", help="Number of examples in a minibatch.", min=1)
 backend = partial(
     option, "auto", "NAME",
-    "Backend: numpy (on the CPU), cupy (on the GPU), or auto (on the GPU if there is one).",
-    ["auto", "numpy", "cupy"],
+    "Backend: cupy (on the GPU), cpu (compiled), numpy, or auto (the first of these that works).",
+    ["auto", "cupy", "cpu", "numpy"],
 )  # fmt: skip
 drop_missing_target = partial(
     switch, "--drop-missing-target", "Leave out the rows without a target."

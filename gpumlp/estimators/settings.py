@@ -243,8 +243,8 @@ def backend(e: Any, precision: str = "float32") -> Backend:
     """Return the backend; `precision` is what the precision "auto" means on the CPU."""
     auto = e.precision == "auto"
     found = get_backend(e.backend, "float32" if auto else e.precision)
-    if auto and found.name == "numpy" and found is not e.backend:
-        return get_backend("numpy", precision)
+    if auto and found.on_host and found is not e.backend:
+        return get_backend(found.name, precision)
     if not auto and found.precision != e.precision:
         raise ValueError(
             f"precision={e.precision!r}, but the backend passed as backend computes in "

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpumlp.backends import Backend
-from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.backends import Backend, host_backend
 from gpumlp.io.types import Array
 from gpumlp.step.chunked import UNSCALED
 
@@ -64,7 +63,7 @@ class TorchBackend:
 def backend_for(precision: str, gpu: int | None = None, stream: int = 0) -> TorchBackend:
     """The backend for a precision, on the host or on a GPU and one of torch's streams."""
     if gpu is None:
-        return TorchBackend(NumpyBackend(precision))
+        return TorchBackend(host_backend(precision))
     from gpumlp.backends.cuda import open_device
     from gpumlp.backends.cuda.backend import CudaBackend
 

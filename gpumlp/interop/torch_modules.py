@@ -183,7 +183,7 @@ def from_torch(
     if loss is None:
         last = functions[-1].name == "softmax"
         loss = "negative_log_likelihood" if last else "softmax_cross_entropy"
-    if kind in HALVES and get_backend(backend).name == "numpy":
+    if kind in HALVES and get_backend(backend).on_host:
         kind = torch.float32  # it represents the parameters exactly
     settings.setdefault("precision", PRECISIONS[kind])
     widths = [linears[0].in_features, *(linear.out_features for linear in linears)]

@@ -112,15 +112,22 @@ class Batches:
         self._backend.asarray(np.array([at]), dtype=np.int64, out=self._position)
         self._fetch(0)
 
-    def run(self) -> None:
-        """Do the next step."""
+    @property
+    def alike(self) -> int:
+        """The number of next steps that one call can do: those of one program, with no stream."""
+        if self._tables.streams:
+            return 1
+        return max(1, len(self._order) // self._tables.size - self.at)
+
+    def run(self, steps: int = 1) -> None:
+        """Do the next steps, at most `alike` of them."""
         tables = self._tables
         of = min(tables.size, len(self._order) - self.at * tables.size)
         if tables.streams:
             self._run_streamed(of)
         else:
-            self._programs[of, 0]()
-        self.at = (self.at + 1) % self.steps
+            self._programs[of, 0](steps)
+        self.at = (self.at + steps) % self.steps
         if self.at > 0:  # after the last step `start` brings another order
             self._fetch(0)
 
@@ -133,7 +140,7 @@ class Batches:
             for feed, place in zip(self._feeds, self._places[of, j], strict=True):
                 if feed is not None:
                     feed.copy_into(place)
-            self._programs[of, j]()
+            self._programs[of, j](1)
             self._fetched = False
             if j < last:
                 self._fetch(j + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Chunked:
         self._shares = held("weights", (rows,), backend.dtype)
         self._arrays[self._shares] = self._weights = backend.empty((rows,))
         self._arena = backend.empty((self._planned(rows)[0].size,), np.uint8)
-        self._compiled: dict[int, tuple[list[Callable[[], None]], Minibatch]] = {}
+        self._compiled: dict[int, tuple[Callable[[int], None], Minibatch]] = {}
 
     def __call__(self, x: Array, y: Array = None, share: Array = None) -> Iterator[slice]:
         """Yield the rows of each chunk when it is computed; J ← 0 before the first.
@@ -77,19 +78,18 @@ class Chunked:
             backend.asarray(np.full(self.rows, 1 / len(x)), out=self._weights)
         backend.round(theta, rounded)
         for rows in chunks(x, y, rows=self.rows):
-            calls, s = self._of(rows.stop - rows.start)
+            run, s = self._of(rows.stop - rows.start)
             backend.asarray(x[rows], out=s.h[0])
             if y is not None:
                 backend.asarray(y[rows], dtype=s.y.dtype, out=s.y)
                 if share is not None:
                     backend.asarray(share[rows], out=s.weights)
-            for call in calls:
-                call()
+            run(1)
             self.s = s
             yield rows
 
-    def _of(self, m: int) -> tuple[list[Callable[[], None]], Minibatch]:
-        """The calls for a chunk of m examples, and its arrays."""
+    def _of(self, m: int) -> tuple[Callable[[int], None], Minibatch]:
+        """The program for a chunk of m examples, compiled, and its arrays."""
         if m not in self._compiled:
             if len(self._compiled) == KEPT:
                 self._compiled.clear()
@@ -99,8 +99,10 @@ class Chunked:
                 self._arena = backend.empty((planned.size,), np.uint8)
                 self._compiled.clear()
             arrays = planned.arrays(self._arena, self._arrays)
-            calls = [call.work for call in planned.calls(backend, arrays)]
-            self._compiled[m] = calls, s.having(arrays)
+            calls = planned.calls(backend, arrays)
+            # a GPU does it call by call: to record a program pays only where it is often replayed
+            compiled = backend.compile if backend.on_host else partial(Backend.compile, backend)
+            self._compiled[m] = compiled({"": calls}, ""), s.having(arrays)
         return self._compiled[m]
 
     def _planned(self, m: int) -> tuple[Plan, Minibatch]:

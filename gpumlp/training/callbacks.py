@@ -119,6 +119,15 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
     return list(callbacks)
 
 
+def watch_steps(callbacks: Sequence[Callback]) -> bool:
+    """Whether a callback has a hook of its own that is called after each single step."""
+    return any(
+        getattr(each.on_step_end, "__func__", None) is not Callback.on_step_end
+        and not isinstance(each, ProgressBar)
+        for each in callbacks
+    )
+
+
 def check_rate(who: str, trainer: Training) -> None:
     """Raise ValueError if the callback `who` needs a learning rate and there is none."""
     if trainer.lr == 0:  # in `fit_lbfgs`
@@ -157,15 +166,18 @@ class ProgressBar(Callback):
     def __init__(self, show: Callable[[], Any]) -> None:
         self._show = show
         self._bar: Any = None
+        self._steps = 0
 
     def on_fit_begin(self, trainer: Training) -> None:
         """Show the bar."""
+        self._steps = trainer.steps
         with suppress(*UNWRITABLE):
             self._bar = self._show()
 
     def on_step_end(self, trainer: Training) -> None:
-        """Move the bar by one step."""
-        self._draw("update")
+        """Move the bar by the steps since the last call."""
+        self._draw("update", trainer.steps - self._steps)
+        self._steps = trainer.steps
 
     def on_epoch_end(self, trainer: Training, row: Mapping[str, float]) -> None:
         """Show the epoch's numbers."""

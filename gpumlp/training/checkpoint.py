@@ -58,6 +58,10 @@ class Checkpoint:
         """Whether to save after so many steps of the fit, within an epoch."""
         return self._every is not None and done % self._every == 0
 
+    def left(self, done: int) -> float:
+        """The number of steps after which one is due."""
+        return math.inf if self._every is None else self._every - done % self._every
+
     def save(self, tensors: Mapping[str, HostArray], **state: Any) -> None:
         """Replace the file, completely or not at all.
 

@@ -26,6 +26,7 @@ from gpumlp.training.metrics import Evaluation, columns, evaluations
 from gpumlp.training.stepping import Stepping
 
 OTHER = "pass another metric, or monitor another column"
+UNINTERRUPTED = 0.05  # seconds of steps after which signals are answered
 LEAST_SCALE = 2.0**-14  # after 30 overflows; no useful gradient is as large as that
 
 
@@ -87,6 +88,7 @@ class Fit:
         self.spent = self._started = 0.0
         self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
+        self._pace = 1.0  # the steps that take `UNINTERRUPTED`, as far as known
         self._lrs: list[float] = []  # the learning rates of the epoch's steps
 
     def train(self) -> None:
@@ -163,23 +165,38 @@ class Fit:
         steps = range(self.epoch * self.batches.steps, (self.epoch + 1) * self.batches.steps)
         schedule, factor = trainer.schedule, trainer.lr_factor
         self._lrs = [factor * schedule.lr(trainer.lr, t, self.total) for t in steps]
-        controls = [trainer.control(lr, first + i) for i, lr in enumerate(self._lrs)]
-        self.batches.start(trainer.epochs, np.array(controls), self.J, self.step)
+        controls = trainer.controls(self._lrs, first)
+        self.batches.start(trainer.epochs, controls, self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
         """Do the remaining steps of the epoch; False if a signal came before the last."""
         while self.step < self.batches.steps:
             if interrupt.requested:
                 return False
-            self.trainer.step(self.batches)
-            self.trainer.last_lr = self._lrs[self.step]
-            self.step += 1
+            steps = self._next_steps()
+            began = time.perf_counter()
+            self.trainer.step(self.batches, steps)
+            self._pace = min(2 * self._pace, steps * UNINTERRUPTED / (time.perf_counter() - began))
+            self.step += steps
+            self.trainer.last_lr = self._lrs[self.step - 1]
             for callback in self.callbacks:
                 callback.on_step_end(self.trainer)
             within = self.step < self.batches.steps  # the end of the epoch saves, too
             if within and self.checkpoint is not None and self.checkpoint.due(self.done):
                 self._save()
         return True
+
+    def _next_steps(self) -> int:
+        """The number of steps to do before callbacks, a signal or a checkpoint may need attention.
+
+        More than one if the backend gains by it and no callback watches single steps.
+        """
+        if not self.trainer.net.backend.compiles or hooks.watch_steps(self.callbacks):
+            return 1
+        until: float = self.batches.alike
+        if self.checkpoint is not None:
+            until = min(until, self.checkpoint.left(self.done))
+        return max(1, int(min(self._pace, until)))
 
     def _end_epoch(self) -> None:
         """Record the epoch, inform callbacks and early stopping, and write the checkpoint."""

@@ -121,8 +121,8 @@ def _losses(
         for i in range(len(rates)):
             at = i % batches.steps
             if at == 0:  # an epoch, whose steps after the last learning rate are not done
-                t, lrs = trainer.steps + 1, rates[i : i + batches.steps]
-                controls = [trainer.control(float(lr), t + j) for j, lr in enumerate(lrs)]
+                lrs = rates[i : i + batches.steps].tolist()
+                controls = trainer.controls(lrs, trainer.steps + 1)
                 table = np.pad(controls, ((0, batches.steps - len(lrs)), (0, 0)), mode="edge")
                 batches.start(trainer.epochs, table, np.zeros(batches.steps), 0)
                 trainer.epochs += 1

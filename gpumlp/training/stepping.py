@@ -14,7 +14,7 @@ from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
-from gpumlp.io.types import Array
+from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP
@@ -139,21 +139,29 @@ class Stepping:
             1 + len(self.optimizer.control(self.lr, 1)),
         )  # fmt: skip
 
-    def control(self, lr: float, t: int) -> tuple[float, ...]:
-        """The row of step t = 1, 2, … in the table of `Batches.start`.
+    def controls(self, lrs: Sequence[float], first: int) -> HostArray:
+        """The table of `Batches.start` for the steps first, first + 1, … (from 1), float64.
 
-        It holds the gradient's scale, the optimizer's numbers, and the factors of a folded
+        A row holds the gradient's scale, the optimizer's numbers, and the factors of a folded
         gradient.
         """
-        decay, params = self.net.regularizer.weight_decay() or 0.0, self.optimizer.params
-        # where a gradient is folded, all weights have the same learning rate
-        factors = self.optimizer.factors(lr * max(self.rates), decay, **params)
-        return (1.0, *self.optimizer.control(lr, t), *factors)
+        optimizer, params = self.optimizer, dict(self.optimizer.params)
+        steps = range(first, first + len(lrs))
+        table = np.ones((len(lrs), 5 + len(optimizer.scalar_names)))
+        table[:, 1] = lrs
+        if optimizer.scalar_names:
+            scalars = [optimizer.scalars(t, **params) for t in steps]
+            table[:, 2:-3] = [[each[name] for name in optimizer.scalar_names] for each in scalars]
+        table[:, -3] = steps
+        if self.folds:  # then all weights have the same learning rate
+            decay, rate = self.net.regularizer.weight_decay() or 0.0, max(self.rates)
+            table[:, -2:] = [optimizer.factors(rate * lr, decay, **params) for lr in lrs]
+        return table
 
-    def step(self, batches: Batches) -> None:
-        """One step on the next minibatch: gather, forward, backward, clip, update."""
-        batches.run()
-        self.steps += 1
+    def step(self, batches: Batches, steps: int = 1) -> None:
+        """Steps on the next minibatches: gather, forward, backward, clip, update."""
+        batches.run(steps)
+        self.steps += steps
 
     def with_network(self, net: MLP, **changes: Any) -> Self:
         """A trainer of `net` with these settings and a new state; `changes`: other attributes."""

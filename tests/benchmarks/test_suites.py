@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import output, streaming
 from gpumlp.bench.peers import gpumlp_peer
+from tests.support.compiled import needs_library
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"GPUMLP_BENCH_WIDTH": "24", "GPUMLP_BENCH_ROWS": "8", "GPUMLP_BENCH_MB": "1"}
@@ -59,7 +60,7 @@ class TestScripts:
         monkeypatch.setattr(compare_cpu, "DIGITS", 600)  # two minibatches and a smaller one
         monkeypatch.setattr(compare_cpu, "ROUNDS", dict.fromkeys(compare_cpu.ROUNDS, 2))
         monkeypatch.setattr(compare_cpu, "BURST", 2)
-        monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "numpy", 1 << 16)
+        monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "host", 1 << 16)
         compare_cpu.main()
         found = results(tmp_path, "cpu")
         assert {"gpumlp", "scikit-learn float32", "products"} <= found["epoch"].keys()
@@ -92,6 +93,19 @@ class TestScripts:
         steps = results(tmp_path, "streaming_numpy")["step"]
         assert len(steps) == 10
         assert steps["in the backend"]["over_the_backend"] == 1.0
+
+    @needs_library
+    def test_cpu_epochs(self, tmp_path, monkeypatch, capsys):
+        from benchmarks import cpu_epochs
+
+        small = [cpu_epochs.Network((6, 8, 3), 4, "adamw", 5, busy) for busy in (False, True)]
+        monkeypatch.setattr(cpu_epochs, "NETWORKS", small)
+        monkeypatch.setattr(cpu_epochs, "COMPETITORS", ["cpu", "numpy"])
+        monkeypatch.setattr(sys, "argv", ["script", "--write", "--rounds", "2"])
+        cpu_epochs.main()
+        found = results(tmp_path, "cpu_epochs")["6-8-3 @4 adamw, busy"]
+        assert found["cpu_over_this"]["cpu"] == 1.0
+        assert f"{found['median_us_a_step']['numpy']:.1f}" in capsys.readouterr().out
 
     def test_accuracy(self, tmp_path, monkeypatch):
         pytest.importorskip("sklearn")

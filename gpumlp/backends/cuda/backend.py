@@ -31,6 +31,7 @@ class CudaBackend(Backend):
     """
 
     name = "cupy"
+    on_host = compiles = False
 
     def __init__(self, device: Device, precision: str = "float32") -> None:
         if precision not in COMPUTE_TYPE:
@@ -214,14 +215,14 @@ class CudaBackend(Backend):
         arguments = position, J, costs, i64(len(costs))
         self._kernels.launch("end", "step.cu", ONE_BLOCK, arguments)
 
-    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[], None]:
+    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
         """The first run enqueues call by call, which compiles kernels and plans products.
 
         The second run records the calls; it and all later ones replay the recording.
         """
         state: dict[str, Any] = {}
 
-        def run() -> None:
+        def step() -> None:
             if "ran" not in state:
                 for call in next(iter(variants.values())):
                     call.work()
@@ -233,6 +234,10 @@ class CudaBackend(Backend):
             state["ran"] = True
             if "replay" in state:
                 state["replay"]()
+
+        def run(steps: int) -> None:
+            for _ in range(steps):
+                step()
 
         return run
 

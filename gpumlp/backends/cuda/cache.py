@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gpumlp.io.files import cache_folder
 from gpumlp.storage import atomic_write
 
 FORMAT = 1
@@ -76,17 +75,6 @@ class TuningCache:
         if not self._warned:
             warnings.warn(text, stacklevel=2)
         self._warned = True
-
-
-def cache_folder() -> Path:
-    """$GPUMLP_CACHE, or the folder of gpumlp in the user's cache folder."""
-    if "GPUMLP_CACHE" in os.environ:
-        return Path(os.environ["GPUMLP_CACHE"])
-    variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
-    try:
-        return Path(os.environ.get(variable) or Path.home() / ".cache") / "gpumlp"
-    except RuntimeError:  # a user without a home folder, in a container
-        return Path(tempfile.gettempdir()) / f"gpumlp-{os.getuid()}"
 
 
 @contextlib.contextmanager

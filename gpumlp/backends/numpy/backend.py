@@ -23,16 +23,17 @@ class NumpyBackend(Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"
+    on_host = True
 
     def __init__(self, precision: str = "float32") -> None:
         if precision not in ("float64", "float32"):
             raise ValueError(
-                f'backend "numpy" has precision "float64" or "float32", got {precision!r}; '
+                f'backend "{self.name}" has precision "float64" or "float32", got {precision!r}; '
                 "the others need a GPU"
             )
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
-        self.scales_loss = self.rounds_slots = self.branches = False
+        self.scales_loss = self.rounds_slots = self.branches = self.compiles = False
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 

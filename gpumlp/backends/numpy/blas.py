@@ -13,6 +13,8 @@ import numpy as np
 from gpumlp.io.types import HostArray as Array
 
 ROW_MAJOR, NOT_TRANSPOSED, TRANSPOSED = 101, 111, 112  # of CBLAS
+# The names of the functions that read and set the number of threads, after the same prefix
+THREADS = ("openblas_get_num_threads", "openblas_set_num_threads")
 # The name of CBLAS's gemm and its integer type in the libraries that NumPy is built with; {} is s
 # or d.  In order: OpenBLAS of NumPy's wheels, other OpenBLAS, Accelerate, plain CBLAS
 NAMES = (
@@ -26,10 +28,20 @@ NAMES = (
 
 
 class Blas:
-    """The float32 and float64 products of one library."""
+    """The float32 and float64 products of one library.
+
+    Attributes:
+        size_bits: of the integers that its functions take.
+        get_threads, set_threads: the addresses of OpenBLAS's functions; 0 if it is another library.
+    """
 
     def __init__(self, library: ctypes.CDLL, name: str, size: Any) -> None:
-        self._largest = 2 ** (8 * ctypes.sizeof(size) - 1) - 1
+        self.size_bits = 8 * ctypes.sizeof(size)
+        self._largest = 2 ** (self.size_bits - 1) - 1
+        prefix, suffix = name.split("cblas_{}gemm")
+        self.get_threads, self.set_threads = (
+            _address(getattr(library, f"{prefix}{each}{suffix}", None)) for each in THREADS
+        )
         pointer, flag = ctypes.c_void_p, ctypes.c_int
         self._gemm: dict[np.dtype[Any], Callable[..., None]] = {}
         for letter, real, dtype in (
@@ -43,6 +55,10 @@ class Blas:
                 real, pointer, size, pointer, size, real, pointer, size,
             ]  # fmt: skip
             self._gemm[np.dtype(dtype)] = gemm
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """The address of CBLAS's gemm for this dtype."""
+        return _address(self._gemm[dtype])
 
     def gemm(self, a: Array, b: Array, out: Array, alpha: float, beta: float) -> None:
         """out ← α a b + β out, in place.  If β is 0, out is not read.
@@ -98,6 +114,10 @@ def _works(blas: Blas) -> bool:
         if not np.array_equal(out, 2 * a @ b.T + 3):
             return False
     return True
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0 if function else 0
 
 
 def _layout(a: Array) -> int:

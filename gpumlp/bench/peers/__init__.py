@@ -54,7 +54,7 @@ class Problem:
 
     Attributes:
         case: the network and how it is trained.
-        backend: "numpy" for the CPU, "cupy" for the GPU (`on_gpu`).
+        backend: "numpy" or "cpu", or "cupy" for the GPU (`on_gpu`).
         x, y: the minibatch in host memory; see `Case.data`.
         drawing: seconds spent on drawing θ. They do not count as the competitor's time.
     """

@@ -17,7 +17,7 @@ from gpumlp.io.threads import Threads, blas_threads
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
 
-COPY_BYTES = {"numpy": 128 << 20, "cupy": 1 << 30}  # far more than any cache holds
+COPY_BYTES = {"host": 128 << 20, "GPU": 1 << 30}  # far more than any cache holds
 COPIES = 9
 
 
@@ -56,7 +56,7 @@ class GpumlpStep(OnBackend):
 
     def start(self, lr: float) -> None:
         """From now on every step is the first step of an optimizer with this learning rate."""
-        controls = np.array([self._trainer.control(lr, 1)])
+        controls = self._trainer.controls([lr], 1)
         self._batches.start(0, controls, np.zeros(1), at=0)
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class Floor(OnBackend, BareProducts):
             backend.weight_gradient(gz, h, out, None)
 
         super().__init__(problem.case, normal, forward, weight_gradient, backend.input_gradient)
-        bandwidth = copy_bandwidth(backend, COPY_BYTES[backend.name])
+        bandwidth = copy_bandwidth(backend, COPY_BYTES["host" if backend.on_host else "GPU"])
         self.extra_seconds = problem.case.rest_bytes() / bandwidth
         self.notes = {"copy_bytes_per_second": bandwidth, "backend": backend.describe()}
 
@@ -104,7 +104,7 @@ def copy_bandwidth(backend: Backend, size: int) -> float:
     for _ in range(COPIES + 1):
         backend.synchronize()
         start = time.perf_counter()
-        if backend.name == "numpy":  # one thread does not fill the memory bus of a CPU
+        if backend.on_host:  # one thread does not fill the memory bus of a CPU
             threads.map(copy_part, range(4 * threads.count))
         else:
             backend.asarray(a, out=b)

@@ -84,7 +84,7 @@ class HostModule:
             HERE / name for name in ("cuda_on_cpu.cpp", "cuda_on_cpu.h", "fibers.h")
         )
         compile_it = [*FLAGS, *watch, "-c", str(scheduler)]
-        runtime = _compiled([scheduler, header, fibers], compile_it, ".o")
+        runtime = compiled([scheduler, header, fibers], compile_it, ".o")
         includes = "".join(f"#include <{name}>\n" for name in (*headers, header.name))
         text, layout = self._translation_unit(), self._linker_script()
         first, unit, script = (
@@ -93,10 +93,10 @@ class HostModule:
         )
         flags += instrument
         # to read the headers takes longer than all else that g++ does for one source
-        precompiled = _compiled([first, header], [*flags, "-x", "c++-header", str(first)], ".gch")
+        precompiled = compiled([first, header], [*flags, "-x", "c++-header", str(first)], ".gch")
         begin = ["-Winvalid-pch", "-include", str(precompiled.with_suffix(""))]  # g++ adds .gch
         link = ["-shared", str(unit), str(runtime), f"-Wl,-T,{script}"]
-        return _compiled([unit, script, runtime, header], [*flags, *begin, *link], ".so")
+        return compiled([unit, script, runtime, header], [*flags, *begin, *link], ".so")
 
     def _translation_unit(self) -> str:
         text = ""
@@ -238,7 +238,7 @@ def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:
     return path
 
 
-def _compiled(inputs: Sequence[Path], arguments: Sequence[str], suffix: str) -> Path:
+def compiled(inputs: Sequence[Path], arguments: Sequence[str], suffix: str) -> Path:
     """The file that g++ makes of the inputs, once, and by one process at a time."""
     key = hashlib.sha256(repr(arguments).encode())
     for path in inputs:

@@ -1,0 +1,1 @@
+"""The CPU backend: compiled operations, and a whole step in one call."""

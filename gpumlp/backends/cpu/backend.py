@@ -1,0 +1,151 @@
+"""The CPU backend: the operations compiled, and a program of them run by one call."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cpu.library import Library, installed
+from gpumlp.backends.cpu.lowering import Lowering, NotCompiledError, Scratch, Work
+from gpumlp.backends.declaration import Call
+from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.backends.numpy.blas import Blas, numpy_blas
+from gpumlp.errors import DeviceError
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class CpuBackend(NumpyBackend):
+    """The operations of `gpumlp.backends.operations` in C++.
+
+    Arrays, streams and what is not compiled are those of the NumPy backend.
+
+    Raises:
+        DeviceError: the library is missing; the message says why.
+    """
+
+    name = "cpu"
+
+    def __init__(self, precision: str = "float32") -> None:
+        super().__init__(precision)
+        self.compiles = True
+        library, blas = installed(), numpy_blas()
+        if isinstance(library, str) or blas is None:
+            why = library if isinstance(library, str) else "NumPy's BLAS cannot be called directly"
+            raise DeviceError(f'backend "cpu" cannot be used: {why}; use backend="numpy"')
+        self._library, self._blas, self._lower = library, blas, Lowering(library, blas, self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _on_this_machine, (self.precision,)
+
+    def describe(self) -> str:
+        return (
+            f"compiled for {self._library.instruction_set} on the CPU, {self._threads.count} "
+            f"threads, {self.precision}"
+        )
+
+    def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
+        runs: list[Callable[[int], None]] = []
+        works: list[Work] = []
+
+        def finish() -> None:
+            if works:
+                runs.append(Program(self._library, self._blas, works))
+                works.clear()
+
+        for call in next(iter(variants.values())):
+            operation: partial[None] = call.work  # type: ignore[assignment]
+            try:
+                works += self._lower(operation.func.__name__, *operation.args)
+            except NotCompiledError:
+                finish()
+                runs.append(_repeated(operation))
+        finish()
+        if len(runs) == 1:
+            return runs[0]
+
+        def run(steps: int) -> None:
+            for _ in range(steps):
+                for part in runs:
+                    part(1)
+
+        return run
+
+    def run(self, name: str, *arguments: Any) -> None:
+        """Do one operation now."""
+        try:
+            works = self._lower(name, *arguments)
+        except NotCompiledError:
+            getattr(super(), name)(*arguments)
+        else:
+            Program(self._library, self._blas, works)()
+
+
+def _on_this_machine(precision: str) -> NumpyBackend:
+    """What a pickle becomes: without the library, the NumPy backend."""
+    try:
+        return CpuBackend(precision)
+    except DeviceError:
+        return NumpyBackend(precision)
+
+
+def _repeated(operation: Callable[[], None]) -> Callable[[int], None]:
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            operation()
+
+    return run
+
+
+def _compiled(name: str) -> Callable[..., None]:
+    def operation(self: CpuBackend, *arguments: Any, **named: Any) -> None:
+        self.run(name, *arguments, *named.values())
+
+    operation.__name__ = name
+    return operation
+
+
+for _name in [name for name in vars(Lowering) if not name.startswith("_")]:
+    setattr(CpuBackend, _name, _compiled(_name))
+
+
+class Program:
+    """Calls of the library, which hold no interpreter lock.  It keeps their arrays alive."""
+
+    def __init__(self, library: Library, blas: Blas, works: Iterable[Work]) -> None:
+        self._works = list(works)
+        arguments = [each for work in self._works for each in work.arguments]
+        most = max((each for each in arguments if isinstance(each, Scratch)), default=0)
+        self._scratch = np.empty(most, np.uint8)
+        self._packed = [self._pack(work) for work in self._works]
+        calls = [
+            each
+            for work, packed in zip(self._works, self._packed, strict=True)
+            for each in (work.function, packed.ctypes.data)
+        ]
+        self._calls = np.array(calls, np.int64)
+        self._run, self._blas = library.run, blas
+
+    def _pack(self, work: Work) -> np.ndarray[Any, Any]:
+        """The arguments as the fields of 8 bytes of a struct."""
+        values = (self._scratch if isinstance(a, Scratch) else a for a in work.arguments)
+        return np.frombuffer(b"".join(map(_field, values)), np.int64)
+
+    def __call__(self, steps: int = 1) -> None:
+        """Run the calls in order, so many times."""
+        blas = self._blas
+        self._run(
+            self._calls.ctypes.data, len(self._works), steps, blas.get_threads, blas.set_threads,
+            CORES,
+        )  # fmt: skip
+
+
+def _field(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return struct.pack("=q", value.ctypes.data)
+    return struct.pack("=d" if isinstance(value, float) else "=q", value or 0)

@@ -1,0 +1,221 @@
+"""Each operation as calls of the library: the function and its arguments.
+
+The arguments of a call are those of a struct in `kernels/cpu/operations.hpp`, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp.backends.cpu import source
+from gpumlp.backends.cpu.library import Library
+from gpumlp.backends.numpy.blas import Blas
+from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions.activations import softmax
+from gpumlp.functions.entry import Entry
+from gpumlp.functions.losses import softmax_cross_entropy
+from gpumlp.io.types import HostArray as Array
+
+PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in operations.hpp
+# FLOPs of a piece of a product.  BLAS packs its operands for each piece, so that large pieces cost
+# less; but a product should have a few, if they take longer than another thread to wake.
+LARGE_PIECE, SMALL_PIECE, FEW = 1 << 26, 1 << 23, 4
+PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
+
+
+class Scratch(int):
+    """An argument: memory of so many bytes, which the next call may overwrite."""
+
+
+class Work(NamedTuple):
+    """A function of the library and its arguments: arrays, `Scratch`, numbers, or None."""
+
+    function: int
+    arguments: tuple[Any, ...]
+
+
+class NotCompiledError(Exception):
+    """The operation exists in NumPy only."""
+
+
+class Lowering:
+    """The operations of `gpumlp.backends.operations` as lists of `Work`.
+
+    Raises:
+        NotCompiledError: by each method, if an entry of the user's own is not compiled.
+    """
+
+    def __init__(self, library: Library, blas: Blas, dtype: np.dtype[Any]) -> None:
+        self._library, self._blas, self._dtype = library, blas, dtype
+        self._real = "float" if dtype == np.float32 else "double"
+
+    def __call__(self, name: str, *arguments: Any) -> list[Work]:
+        """The calls of an operation."""
+        lower: Callable[..., Iterator[Work]] | None = getattr(self, name, None)
+        if lower is None:
+            raise NotCompiledError(name)
+        return list(lower(*arguments))
+
+    def affine_activation(
+        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
+    ) -> Iterator[Work]:
+        yield self._product(h_below, W.T, z)
+        yield self._of(f, "bias_activation", z, b, h, *z.shape)
+
+    def activation(self, f: Activation, z: Array, h: Array) -> Iterator[Work]:
+        yield self._of(f, "activation", z, h, *z.shape)
+
+    def loss(
+        self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array, gh: Array | None = None
+    ) -> Iterator[Work]:
+        m, n = y_hat.shape
+        name = "loss_of_labels" if y.ndim == 1 else "loss"
+        yield self._of(
+            loss, name, y_hat, y, weights, J, gh, m, n, loss.output_scale(n), _partial(m, n)
+        )
+
+    def output_gradient(
+        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
+        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
+    ) -> Iterator[Work]:  # fmt: skip
+        yield from self.loss(loss, h, y, weights, J, gh)
+        yield from self.activation_gradient(f, z, h, gh, gz, db)
+
+    def weight_gradient(
+        self, gz: Array, h_below: Array, dW: Array, factors: Array | None
+    ) -> Iterator[Work]:
+        yield self._product(gz.T, h_below, dW, factors)
+
+    def hidden_gradient(
+        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
+        gh: Array, gz: Array, db: Array,
+    ) -> Iterator[Work]:  # fmt: skip
+        yield self._product(gz_above, W_above, gh)
+        yield from self.activation_gradient(f, z, h, gh, gz, db)
+
+    def activation_gradient(
+        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
+    ) -> Iterator[Work]:
+        m, n = gh.shape
+        sums = _partial(m, n, self._dtype.itemsize, n)
+        yield self._of(f, "activation_gradient", gh, z, h, gz, db, m, n, sums)
+
+    def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
+        yield self._product(gz, W, gx)
+
+    def penalty(
+        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
+    ) -> Iterator[Work]:
+        if regularizer.active:
+            biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
+            yield self._of(
+                regularizer, "penalty", theta, theta.size, split, biases, J, dtheta, sums
+            )
+
+    def add(self, part: Array, total: Array, overwrite: bool) -> Iterator[Work]:
+        yield self._plain("add", part, total, part.size, int(overwrite))
+
+    def clip(
+        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
+        max_norm: float, scaling: Array, control: Array,
+    ) -> Iterator[Work]:  # fmt: skip
+        biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
+        yield self._of(
+            regularizer, "clip", theta, dtheta, theta.size, split, biases, float(max_norm),
+            control, sums,
+        )  # fmt: skip
+
+    def update(
+        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
+        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
+        part: tuple[int, int] | None = None, groups: Array | None = None,
+    ) -> Iterator[Work]:  # fmt: skip
+        name = f"{source.struct_name(regularizer)}_update"
+        biases = regularizer.strengths()[1]
+        begin, end = part or (0, theta.size)
+        yield self._of(
+            optimizer, name, theta, dtheta, slots, theta.size, split, biases, control, groups,
+            begin, end, omega=regularizer,
+        )  # fmt: skip
+
+    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> Iterator[Work]:
+        yield self._plain(
+            "average", theta, mean, theta.size, float(decay), control, control.size - 1
+        )
+
+    def round(self, theta: Array, rounded: Array) -> Iterator[Work]:
+        yield from ()
+
+    def gather(self, source: Array, index: Array, out: Array) -> Iterator[Work]:
+        address = self._library.address("gpumlp_gather")
+        yield Work(address, (source, index, out, len(index), out.nbytes // max(1, len(out))))
+
+    def mean_weights(self, weights: Array, index: Array, out: Array) -> Iterator[Work]:
+        yield self._plain("mean_weights", weights, index, out, len(index))
+
+    def begin(
+        self, position: Array, order: Array, controls: Array, size: int, index: Array,
+        control: Array, factors: Array, J: Array,
+    ) -> Iterator[Work]:  # fmt: skip
+        yield self._plain(
+            "begin", position, order, controls, size, index, len(index), control, len(control),
+            factors, J,
+        )  # fmt: skip
+
+    def end(self, position: Array, J: Array, costs: Array) -> Iterator[Work]:
+        yield Work(self._library.address("gpumlp_end"), (position, J, costs, len(costs)))
+
+    def _plain(self, name: str, *arguments: Any) -> Work:
+        """The call of a function that depends on no entry."""
+        return Work(self._library.address(f"{self._real}_{name}"), arguments)
+
+    def _of(
+        self, entry: Entry, name: str, *arguments: Any, omega: Regularizer | None = None
+    ) -> Work:
+        """The call of an entry's function, whose last arguments are the entry's parameters."""
+        own = [np.array(source.parameters(entry), F64)]
+        if omega is not None:
+            own.append(np.array(source.parameters(omega), F64))
+        if entry.is_built_in() and entry.name in (softmax.name, softmax_cross_entropy.name):
+            return self._plain(ROW_WISE[entry.name, name], *arguments, *own)
+        function = self._library.operation(
+            self._real, f"{source.struct_name(entry)}_{name}", entry, omega
+        )
+        if not function:
+            raise NotCompiledError(entry.name)
+        return Work(function, (*arguments, *own))
+
+    def _product(self, a: Array, b: Array, out: Array, factors: Array | None = None) -> Work:
+        """out ← a b, or α a b + β out; a and b may be transposes of C-contiguous arrays."""
+        (m, k), n = a.shape, b.shape[1]
+        operands: list[Any] = []
+        for x in (a, b):
+            plain = x.flags.c_contiguous
+            operands += [x, PLAIN if plain else TRANSPOSED, max(1, x.shape[1 if plain else 0])]
+        by_columns = n > m
+        size, flops = max(m, n), 2 * m * n * k
+        pieces = max(1, flops // LARGE_PIECE, min(FEW, flops // SMALL_PIECE))
+        each = -(-size // (16 * pieces)) * 16
+        bits, gemm = self._blas.size_bits, self._blas.address(self._dtype)
+        return self._plain(
+            f"product{bits}", gemm, m, n, k, *operands, out, factors, each, int(by_columns)
+        )
+
+
+ROW_WISE = {
+    (softmax.name, "bias_activation"): "bias_softmax",
+    (softmax.name, "activation"): "softmax",
+    (softmax.name, "activation_gradient"): "softmax_gradient",
+    (softmax_cross_entropy.name, "loss"): "cross_entropy",
+    (softmax_cross_entropy.name, "loss_of_labels"): "cross_entropy_of_labels",
+}
+F64 = np.dtype(np.float64)
+
+
+def _partial(m: int, n: int, entry_bytes: int = 8, width: int = 1) -> Scratch:
+    """Memory for the sums of the pieces of (m, n): `width` of each."""
+    rows = PIECE // n if n < PIECE // LEAST_ROWS else LEAST_ROWS
+    return Scratch(-(-m // rows) * width * entry_bytes)

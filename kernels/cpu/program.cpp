@@ -1,0 +1,69 @@
+// Runs programs: see program.hpp.  With the operations that depend on no entry.
+#include "operations.hpp"
+#include "threads.hpp"
+
+namespace {
+
+// While programs run, BLAS computes each piece of a product on one thread.  The number of threads
+// that it had, by its own setting or threadpoolctl's, is that of the programs.
+class OneBlasThread {
+public:
+    int threads;  // at most this many
+
+    OneBlasThread(int (*get)(), void (*set)(int), int threads) : threads(threads), set(set) {
+        if (set == nullptr) return;
+        std::lock_guard<std::mutex> guard(lock);
+        if (programs++ == 0) {
+            before = get();
+            set(1);
+        }
+        if (before < threads) this->threads = before;
+    }
+    ~OneBlasThread() {
+        if (set == nullptr) return;
+        std::lock_guard<std::mutex> guard(lock);
+        if (--programs == 0) set(before);
+    }
+
+private:
+    void (*set)(int);
+    static std::mutex lock;
+    static int programs, before;
+};
+
+std::mutex OneBlasThread::lock;
+int OneBlasThread::programs = 0, OneBlasThread::before = 1;
+
+}  // namespace
+
+// Run the calls in order, `repeats` times, on at most so many threads.
+// get, set: read and change the number of BLAS's threads; null if there is no way.
+GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t repeats,
+                              int (*get)(), void (*set)(int), int64_t threads) {
+    const OneBlasThread one(get, set, int(threads));
+    const gpumlp::Threads shared = {
+        one.threads, [](gpumlp::Piece piece, const void* operation, int64_t pieces, int most) {
+            gpumlp::pool().run(piece, operation, pieces, most);
+        }};
+    for (int64_t r = 0; r < repeats; ++r)
+        for (int64_t i = 0; i < count; ++i) calls[i].work(calls[i].arguments, shared);
+}
+
+#define GPUMLP_OPERATION(name, ...)                                                               \
+    GPUMLP_EXPORT void name(const void* p, const gpumlp::Threads& t) { gpumlp::__VA_ARGS__(p, t); }
+#define GPUMLP_FOR(real)                                                                          \
+    GPUMLP_OPERATION(real##_product32, product<real, int32_t>)                                    \
+    GPUMLP_OPERATION(real##_product64, product<real, int64_t>)                                    \
+    GPUMLP_OPERATION(real##_average, average<real>)                                               \
+    GPUMLP_OPERATION(real##_add, add<real>)                                                       \
+    GPUMLP_OPERATION(real##_mean_weights, mean_weights<real>)                                     \
+    GPUMLP_OPERATION(real##_begin, begin<real>)                                                   \
+    GPUMLP_OPERATION(real##_bias_softmax, bias_softmax<real>)                                     \
+    GPUMLP_OPERATION(real##_softmax, softmax<real>)                                               \
+    GPUMLP_OPERATION(real##_softmax_gradient, softmax_gradient<real>)                             \
+    GPUMLP_OPERATION(real##_cross_entropy, cross_entropy<real, real>)                             \
+    GPUMLP_OPERATION(real##_cross_entropy_of_labels, cross_entropy<real, int32_t>)
+GPUMLP_FOR(float)
+GPUMLP_FOR(double)
+GPUMLP_OPERATION(gpumlp_gather, gather)
+GPUMLP_OPERATION(gpumlp_end, end)

@@ -1,0 +1,127 @@
+"""The compiled library under sanitizers: its memory, undefined behaviour, and its threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpumlp.backends.cpu import source
+from gpumlp.backends.cpu.flags import FLAGS
+from gpumlp.backends.numpy.blas import numpy_blas
+from tests.support.compiled import needs_compiler
+from tests.support.harness.host_module import cached, compiled, sanitizer_environment
+
+ROOT = Path(__file__).parents[3]
+pytestmark = needs_compiler
+
+# A few entries of each table: a sanitizer sees the loops, and not the mathematics.
+NETWORKS = """
+import itertools, sys
+from pathlib import Path
+import numpy as np
+import gpumlp
+from gpumlp.backends.cpu import backend, library, source
+
+def few(table, *names):
+    return {name: table[name] for name in names}
+
+source.ACTIVATIONS = few(source.ACTIVATIONS, "identity", "relu", "gelu")
+source.LOSSES = few(source.LOSSES, "huber")
+source.OPTIMIZERS = few(source.OPTIMIZERS, "sgd", "adamw")
+source.REGULARIZERS = few(source.REGULARIZERS, "none", "elastic_net")
+if sys.argv[1] == "source":
+    print(source.library(source.headers()))
+    sys.exit()
+found = library.Library(Path(sys.argv[1]), "baseline")
+backend.installed = lambda: found
+backend.CORES = 3
+rng = np.random.default_rng(0)
+widths = [(1, 1), (3, 7, 2), (7, 513, 1), (513, 3, 513), (17, 300, 300, 5)]
+omega = gpumlp.ElasticNet(0.01, 0.1)
+for shape, precision in itertools.product(widths, ("float32", "float64")):
+    m = 1100 if max(shape) == 300 else 37
+    x = rng.normal(size=(m, shape[0]))
+    x[3, 0] = np.nan if shape[0] == 3 else 1e30
+    for loss, optimizer in (("huber", "sgd"), ("softmax_cross_entropy", "adamw")):
+        if loss == "huber":
+            y = rng.normal(size=(m, shape[-1]))
+        else:
+            y = rng.integers(0, shape[-1], m)
+        net = gpumlp.MLP(shape, "gelu", "relu" if loss == "huber" else "softmax"
+            if shape[-1] == 2 else "identity", loss=loss, regularizer=omega, precision=precision,
+            backend="cpu")
+        net.cost_and_gradients(x, y) if np.isfinite(x).all() else None
+        if shape[0] == 3:
+            x[3, 0] = 0
+        trainer = gpumlp.Trainer(net, optimizer, lr=1e-4, batch_size=16 if m < 99 else 500,
+            clip_norm=1.0, ema=0.9, accumulate=1 if optimizer == "sgd" else 2,
+            groups={"biases": gpumlp.Group(2.0)} if optimizer == "adamw" else None)
+        trainer.fit(x / np.abs(x).max(), y, epochs=2, progress=False, sample_weight=rng.random(m))
+print("done")
+"""
+
+POOL = """
+#include "threads.hpp"
+#include <cstdio>
+#include <cstdlib>
+struct Sum { long parts[64]; };
+void piece(const void* p, gpumlp::int64 i) { ((Sum*)p)->parts[i] += i + 1; }
+void run(int rounds) {
+    for (int r = 0; r < rounds; ++r) {
+        Sum sum = {};
+        const int pieces = 2 + r % 60;
+        gpumlp::pool().run(piece, &sum, pieces, 2 + r % 3);
+        for (int i = 0; i < 64; ++i)
+            if (sum.parts[i] != (i < pieces ? i + 1 : 0)) std::abort();
+        if (r % 40 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));  // they sleep
+    }
+}
+int main() {
+    std::thread others[3];
+    for (auto& each : others) each = std::thread(run, 1500);
+    run(3000);
+    for (auto& each : others) each.join();
+    std::puts("done");
+    std::fflush(stdout);
+    std::_Exit(0);
+}
+"""
+
+
+def run(*command: str, **environment: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT,
+        env=environment or os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+@pytest.mark.skipif(numpy_blas() is None, reason="NumPy's BLAS cannot be called directly")
+def test_networks_under_address_and_undefined_sanitizers() -> None:
+    text = run(sys.executable, "-c", NETWORKS, "source")
+    path = cached(text, ".cpp", lambda: text)
+    headers = sorted(source.headers().iterdir())
+    arguments = (
+        *FLAGS, "-O1", "-g1", "-shared", "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined", f"-I{source.headers()}", str(path),
+    )  # fmt: skip
+    library = compiled([path, *filter(Path.is_file, headers)], arguments, ".so")
+    environment = sanitizer_environment("address,undefined")
+    assert run(sys.executable, "-c", NETWORKS, str(library), **environment).endswith("done\n")
+
+
+@pytest.mark.parametrize("sanitize", ["thread", "address,undefined"])
+def test_pool_under_sanitizers(sanitize: str) -> None:
+    """Several threads use it, its own threads fall asleep, and each piece is done once."""
+    path = cached(POOL, ".cpp", lambda: POOL)
+    arguments = (
+        *FLAGS, "-O1", "-g1", f"-fsanitize={sanitize}", f"-I{source.headers()}", str(path),
+    )  # fmt: skip
+    header = source.headers() / "threads.hpp"
+    program = compiled([path, header, header.with_name("program.hpp")], arguments, "")
+    assert run(str(program)) == "done\n"
