@@ -20,7 +20,7 @@ from gpumlp.io.threads import ahead
 
 DELIMITERS = ",;\t|"
 BLOCK = 8 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
-BLOCK_OF_COLUMN = 512  # the same for each column, as each column of a block is an array
+BLOCK_OF_COLUMN = 1024  # the same for each column, as each column of a block is an array
 PART = 256 << 10  # bytes that Arrow parses at a time
 PART_OF_COLUMN = 4096  # the same for each column
 WIDE = 4096  # in wider tables a block's columns need more memory than its values
@@ -150,10 +150,10 @@ def opened(path: Path) -> BinaryIO:
 
 def _named(names: list[str]) -> list[str]:
     """The names of all columns; a column without one is called as pandas calls it."""
-    named = []
+    named, given = [], {*names}
     for j, name in enumerate(names):
         new = name or f"Unnamed: {j}"
-        while not name and new in names:  # pandas wrote a table twice, with the index
+        while not name and new in given:  # pandas wrote a table twice, with the index
             new += ".1"
         named.append(new)
     return named

@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ PLAIN_SIGNS = "---."
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 FEW = 20  # so few different texts with units may be names of categories
+Parts = tuple[float, str, str, str]  # sign, digits, and what stands before and after them
 
 
 class NumberFormat(NamedTuple):
@@ -66,14 +68,7 @@ class NumberFormat(NamedTuple):
         if text in NULLS:
             return math.nan
         parts = _parts(text)
-        if parts is None:
-            return None
-        sign, digits, before, after = parts
-        number = self._number(digits)
-        other = before != self.before or singular(after) != singular(self.after)
-        if number is None or (other and (number != 0 or before or after)):
-            return None
-        return sign * number
+        return None if parts is None else self._value(parts)
 
     @property
     def pattern(self) -> str:
@@ -96,6 +91,15 @@ class NumberFormat(NamedTuple):
         """The characters that are left out when a number is written without a format."""
         also = "’" if self.thousands == "'" else ""
         return ") " + SPACES + self.thousands.strip() + also
+
+    def _value(self, parts: Parts) -> float | None:
+        """The number of a text with these parts; None if it is not in this format."""
+        sign, digits, before, after = parts
+        number = self._number(digits)
+        other = before != self.before or singular(after) != singular(self.after)
+        if number is None or (other and (number != 0 or before or after)):
+            return None
+        return sign * number
 
     def _number(self, digits: str) -> float | None:
         if digits.lower() in SPECIAL:
@@ -133,16 +137,18 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
 def _best(counts: Mapping[str, int]) -> NumberFormat | None:
     """The format of the most rows; None if no text is a number."""
     units, alike = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for text, count in counts.items():
-        if (parts := _parts(text)) is not None:
-            before, after = parts[2:]
-            units[before, after] += count
-            alike[before, singular(after)] += count
+    numbers = {text: parts for text in counts if (parts := _parts(text)) is not None}
+    for text, (_, _, before, after) in numbers.items():
+        units[before, after] += counts[text]
+        alike[before, singular(after)] += counts[text]
     if not units:
         return None
     unit = max(units, key=lambda each: (alike[each[0], singular(each[1])], units[each]))
     formats = [NumberFormat(*marks, *unit) for marks in MARKS]
-    matching = [[text for text in counts if f.value(text) is not None] for f in formats]
+    matching = [
+        [text for text, parts in numbers.items() if each._value(parts) is not None]
+        for each in formats
+    ]
     rows = [_rows(counts, texts) for texts in matching]
     best = formats[rows.index(max(rows))]
     points = NumberFormat(",", ".", *unit)
@@ -171,7 +177,7 @@ def _rows(counts: Mapping[str, int], texts: Iterable[str]) -> int:
     return sum(counts[text] for text in texts)
 
 
-def _parts(text: str) -> tuple[float, str, str, str] | None:
+def _parts(text: str) -> Parts | None:
     """Sign, digits, and what stands before and after them; None if it is no number."""
     text = text.translate(ALIKE).strip()
     if text.lstrip("+-").lower() in SPECIAL:
@@ -186,8 +192,9 @@ def _parts(text: str) -> tuple[float, str, str, str] | None:
     return (-1.0 if negative else 1.0), match["digits"], match["before"] or "", after
 
 
+@cache
 def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
-    """The digits of a number; re caches the compiled patterns."""
+    """The digits of a number."""
     d, t = re.escape(decimal), re.escape(thousands)
     # 12,34,567 is how India writes it
     groups = rf"(?:{t}\d{{3}})+|(?:{t}\d\d)+{t}\d{{3}}"

@@ -14,6 +14,7 @@ import pytest
 from gpumlp import data
 from gpumlp.data import csv_files
 from tests.support.data_cases import COLOURS, X, table, write_csv
+from tests.support.timing import slowdown
 
 pytest.importorskip("pyarrow")
 
@@ -132,18 +133,21 @@ def test_packed_file(tmp_path: Any) -> None:
 
 
 def test_wide_table_takes_time_in_proportion(tmp_path: Any) -> None:
-    seconds = []
-    for n in (1000, 16_000):
-        path = tmp_path / "t.csv"
+    def prepared(n: int) -> Any:
+        path = tmp_path / f"{n}.csv"
         rows = np.random.default_rng(0).normal(size=(4, n)).round(2).tolist()
         lines = [",".join(map(str, [*row, i % 2])) for i, row in enumerate(rows)]
         path.write_text("\n".join([",".join(f"g{i}" for i in range(n)) + ",y", *lines]) + "\n")
-        runs = []
-        for _ in range(2):  # other processes disturb even processor time, so the minimum counts
-            start = time.process_time()
+
+        def read() -> None:
             known = data.Preparation.of(data.load(path, "y"), x=True, y=False)
             [part] = data.pieces(path, known)
             known.inputs(part.x)
-            runs.append(time.process_time() - start)
-        seconds.append(min(runs))
-    assert seconds[1] < 16 * 2 * seconds[0]
+
+        return read
+
+    assert slowdown(prepared, 500, 8000) < 2
+
+
+def test_columns_without_a_name_take_time_in_proportion() -> None:
+    assert slowdown(lambda n: lambda: csv_files._named([""] * n), 1000, 16_000) < 4
