@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -32,6 +33,7 @@ KINDS = {  # by their first bytes
     b"PK\x03\x04": "an Excel file or a zip archive; save the table as CSV",
     b"PAR1": "a Parquet file; call it .parquet",
 }
+SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?[ \t]*(?:\r\n|\n|\r)[\r\n]*', re.IGNORECASE)
 SAMPLE = 1 << 20  # bytes that show whether points group digits
 GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
@@ -188,10 +190,13 @@ def _head(path: Path) -> bytes:
 def _header(path: Path) -> tuple[str, list[str], int]:
     """The delimiter, the names in the first line that is not blank, and where the line ends.
 
-    A line ends at LF, CR, or both; within quotes it goes on.
+    A line ends at LF, CR, or both; within quotes it goes on. A line sep=; for Excel is left out. R
+    writes no name for the names of the rows, which are the first column.
     """
     head = _head(path)
     text = head.removeprefix(BOM).lstrip(b"\r\n")
+    excel = SEPARATOR.match(text)
+    text = text[excel.end() :] if excel else text
     at, end = 0, len(text)
     while match := LINE_END.search(text, at):
         if _opening(text, match.start(), DELIMITERS) < 0:
@@ -206,12 +211,25 @@ def _header(path: Path) -> tuple[str, list[str], int]:
         line = text[:end].decode()
     except UnicodeDecodeError:
         raise not_utf8(path, head) from None
-    mark = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
+    mark = excel[1].decode() if excel else ""
+    mark = mark or max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
     try:
         [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)
     except (csv.Error, ValueError) as error:
         raise unreadable(path, error if line else EOFError("Empty CSV file")) from error
+    if _rows_have_names(text[end : end + SAMPLE], mark, len(names)):
+        names = ["", *names]
     return mark, names, len(head) - len(text) + end
+
+
+def _rows_have_names(text: bytes, mark: str, count: int) -> bool:
+    """Whether the first rows have one value more than the header has names, which is not empty."""
+    lines = csv.reader(io.StringIO(text.decode(errors="replace"), newline=""), delimiter=mark)
+    try:
+        rows = [row for row in itertools.islice(lines, 3) if row]
+    except csv.Error:
+        return False
+    return count > 1 and bool(rows) and all(len(row) == count + 1 and row[-1] for row in rows)
 
 
 def _check_closed(path: Path, text: bytes, delimiters: str) -> None:

@@ -117,6 +117,29 @@ def test_columns_without_a_name(tmp_path: Any) -> None:
     assert found.left_out == {"Unnamed: 2": "no values"}
 
 
+@pytest.mark.parametrize(("first", "mark"), [("sep=;", ";"), ('"sep=,"', ","), ("SEP=\t", "\t")])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_for_excel_names_the_delimiter(first: str, mark: str, end: str, tmp_path: Any) -> None:
+    lines = [first, f"a{mark}b, c{mark}y", *(f"{X[i, 0]}{mark}{X[i, 1]}{mark}{COLOURS[i]}"
+             for i in range(60))]  # fmt: skip
+    (tmp_path / "t.csv").write_bytes(end.join(lines).replace("b, c", '"b, c"').encode())
+    found = data.load(tmp_path / "t.csv", "y")
+    assert found.features == ("a", "b, c")
+    np.testing.assert_array_equal(found.x, X[:, :2])
+
+
+def test_header_of_r_without_a_name_for_the_rows(tmp_path: Any) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f'"{i + 1}",{X[i, 0]},{X[i, 1]},"{COLOURS[i]}"\n' for i in range(60)]
+    path.write_text('"a","b","y"\n' + "".join(rows))
+    found = data.load(path, "y")
+    np.testing.assert_array_equal(found.x, X[:, :2])
+    assert list(found.left_out) == ["Unnamed: 0"]
+    path.write_text('"a","b","y"\n' + "".join([*rows[:2], rows[2].partition(",")[2], *rows[3:]]))
+    with pytest.raises(ValueError, match=r"t\.csv: a row has 4 values, but the first line names 3"):
+        data.load(path, "y")
+
+
 def test_packed_file(tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
     packed = tmp_path / "t.csv.gz"
