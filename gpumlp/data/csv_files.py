@@ -161,9 +161,11 @@ def _named(names: list[str]) -> list[str]:
     return named
 
 
-def delimiter(path: Path) -> str:
-    """The character of `DELIMITERS` that is most frequent in the header, outside quotes."""
-    return _header(path)[0]
+def for_pandas(path: Path) -> str:
+    """The arguments with which pandas.read_csv finds the header and the delimiter."""
+    mark = _header(path)[0]
+    excel = SEPARATOR.match(_head(path).removeprefix(BOM).lstrip(b"\r\n"))
+    return ("" if mark == "," else f", sep={mark!r}") + ", skiprows=1" * (excel is not None)
 
 
 def not_utf8(path: Path, text: bytes) -> ValueError:

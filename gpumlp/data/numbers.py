@@ -18,7 +18,7 @@ CURRENCY = rf"(?:[$€£¥₹₩₽₺₫฿₪~≈]|{NAMED})"
 SHAPE = re.compile(  # a unit has digits only after letters, as in m2
     rf"(?P<bracket>\()?(?P<sign>[+-]?)\s*(?P<before>{CURRENCY})?\s*(?P<second>[+-]?)"
     r"(?P<digits>[.,]?\d(?:[\d.,' _]*\d)?[.,]?(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<after>[^\d\s.,()+-](?:[^\d()]|(?<=[^\W\d_])\d){0,11})?(?(bracket)\))"
+    r"\s*(?P<after>[^\d\s.,()+-](?:[^\d()]|(?<=[^\W\d_])\d){0,11}?)?(?P<last>\s*-)?(?(bracket)\))"
 )
 # what pyarrow takes for missing where it is not within quotes
 NULLS = frozenset(
@@ -36,6 +36,7 @@ ALIKE: dict[int, str | None] = {
 SPACES = "\u00a0\u2007\u2009\u202f"  # those that stand between groups of digits
 MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"),
          (",", "'"), (".", "_"))  # fmt: skip
+BEHIND = re.compile(r"\d.*-\s*$")
 PLAIN_SIGNS = "---."
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
@@ -79,7 +80,8 @@ class NumberFormat(NamedTuple):
         number = _pattern(self.decimal, self.thousands).pattern
         number = number.replace("\\ ", f"[ {SPACES}]").replace("'", "['’]")
         plain_zero = rf"{sign}0+(?:[.,]0*)?"
-        return rf"(?:\(?{sign}{space}{before}{space}{sign}{number}{space}{after}\)?|{plain_zero})"
+        number = rf"{sign}{space}{before}{space}{sign}{number}{space}{after}{space}-?"
+        return rf"(?:\(?{number}\)?|{plain_zero})"
 
     @property
     def signs(self) -> str:
@@ -128,6 +130,10 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
         left = [] if best is None else [text for text in there if best.value(text) is None]
     if best is None or 2 * _rows(there, left) >= _rows(there, there):
         return None
+    behind = [text for text in there if BEHIND.search(text)]  # 12.50- as SAP writes −12.50
+    if behind and len(there) <= FEW:  # 2- may be a grade
+        return None
+    left += behind if len(behind) == 1 and behind[0] not in left else []  # a slip of the pen
     named = any(c.isalnum() for text in left for c in text)  # and not "?" or "--"
     if named and (best.before or best.after) and len(there) <= FEW:
         return None
@@ -186,7 +192,10 @@ def _parts(text: str) -> Parts | None:
     if match is None:
         return None
     signs, after = match["sign"] + match["second"], (match["after"] or "").strip()
-    if len(signs) > 1 or after[:1].isnumeric():  # ½ and ² are no units
+    signs += (match["last"] or "").strip()
+    if (
+        len(signs) > 1 or (match["bracket"] and match["last"]) or after[:1].isnumeric()
+    ):  # ½ and ² are no units
         return None
     negative = signs == "-" or match["bracket"] is not None
     return (-1.0 if negative else 1.0), match["digits"], match["before"] or "", after
