@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,15 @@ import typer
 from gpumlp.cli import options as shared
 from gpumlp.cli.command import require
 from gpumlp.cli.data_options import DataOptions, load
+from gpumlp.cli.leaks import leaks
 from gpumlp.cli.output import print_json, print_table
 from gpumlp.data import Dataset, Preparation, Scratch
+from gpumlp.data.dataset import listed
+from gpumlp.data.fitting import statistics
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import PLAIN
-from gpumlp.data.scratch import select_rows
-from gpumlp.io.types import HostArray
 
-MOST_ROWS = 20_000  # that are searched for leaks
-FEWEST_ROWS = 50
-LEAK = 0.999  # balanced accuracy or R² of a prediction by one column alone
-LEAVES = 256  # of the decision tree that predicts by one column
+MOST_LINES = 100  # of columns; more share lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ def describe(options: DescribeOptions) -> None:
         dataset, x=dataset.standardize, y=False, impute=options.impute,
         max_categories=options.max_categories, min_frequency=options.min_frequency,
     )  # fmt: skip
-    rows, by_order = _columns(dataset, known), _predicts_by_order(dataset)
+    rows, by_order = _columns(dataset, known)
     majority = np.bincount(dataset.y).max() / len(dataset) if dataset.classes else None
     if options.json:
         target = {
@@ -59,42 +58,58 @@ def describe(options: DescribeOptions) -> None:
         typer.echo(decision)
     if majority:
         typer.echo(f"always predicting the most frequent class has an accuracy of {majority:.4f}")
-    print_table(
-        ("column", "becomes", "missing", ""),
-        [
-            (quoted(row["name"]), row["becomes"], f"{row['missing']:,}" if row["missing"] else "",
-             "predicts the target alone: a leak?" if row["leak"] else "")
-            for row in rows
-        ],
-        left=2,
-    )  # fmt: skip
+    if len(rows) > MOST_LINES:
+        typer.echo("columns that become the same share a line; --json has all of them")
+    print_table(("column", "becomes", "missing", ""), _lines(rows), left=2)
     if by_order:
         typer.echo("the order of the rows tells the target: split them yourself, or shuffle them")
 
 
-def _columns(dataset: Dataset, known: Preparation) -> list[dict[str, Any]]:
-    """For each column its name, what it becomes, how many values are missing, and leaks."""
-    x, y = _sample(dataset)
-    searched = len(y) >= FEWEST_ROWS
-    missing = _missing(dataset)
+def _columns(dataset: Dataset, known: Preparation) -> tuple[list[dict[str, Any]], bool]:
+    """For each column its name, what it becomes, how many values are missing, and leaks.
+
+    The second is whether the order of the rows tells the target.
+    """
+    missing = statistics(dataset.x).missing.tolist()
+    leak, by_order = leaks(dataset)
+    others = {*known.others}
     rows = [
         {
             "name": name,
-            "becomes": _becomes(known, name),
-            "missing": int(missing[j]),
-            "leak": searched and _predicts(x[:, j], y, dataset.task),
+            "becomes": _becomes(known, name, name in others),
+            "missing": gone,
+            "leak": alone,
         }
-        for j, name in enumerate(known.features)
+        for name, gone, alone in zip(known.features, missing, leak.tolist(), strict=True)
     ]
     return rows + [
         {"name": name, "becomes": f"left out: {why or '--drop'}", "missing": 0, "leak": False}
         for name, why in dataset.left_out.items()
-    ]
+    ], by_order
 
 
-def _becomes(known: Preparation, name: str) -> str:
+def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+    """A line for each column; of very many columns one for those that become the same."""
+    groups: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for j, row in enumerate(rows):
+        key: tuple[object, ...] = (row["becomes"], j)
+        if len(rows) > MOST_LINES:  # apart from the numbers in it
+            what = re.sub(r"^\d+ categor(y|ies)", "categories", row["becomes"])
+            what = re.sub(r"(: it is always) .*", r"\1 the same", what)
+            key = (what, row["missing"] > 0, row["leak"])
+        groups.setdefault(key, []).append(row)
+    for (becomes, *_), group in groups.items():
+        missing = sum(row["missing"] for row in group)
+        yield (
+            listed(quoted(row["name"]) for row in group), str(becomes),
+            f"{missing:,}" if missing else "",
+            "predicts the target alone: a leak?" if group[0]["leak"] else "",
+        )  # fmt: skip
+
+
+def _becomes(known: Preparation, name: str, other: bool) -> str:
     if name in known.categories:
-        count, others = len(known.categories[name]), " and others" * (name in known.others)
+        count, others = len(known.categories[name]), " and others" * other
         return f"{count} {'category' if count == 1 else 'categories'}{others}"
     if name in known.constant:
         return f"nothing: it is always {known.constant[name]:g}"
@@ -103,49 +118,3 @@ def _becomes(known: Preparation, name: str) -> str:
     if name in known.dates:
         return f"date: {', '.join(['day', *known.dates[name]])}{written}"
     return f"number{written}"
-
-
-def _missing(dataset: Dataset) -> HostArray:
-    from gpumlp.data.fitting import statistics
-
-    return statistics(dataset.x).missing
-
-
-def _sample(dataset: Dataset) -> tuple[HostArray, HostArray]:
-    """Some rows, in their order: x (m, n) and y (m,)."""
-    m, rng = len(dataset), np.random.default_rng(0)
-    rows = np.sort(rng.choice(m, min(m, MOST_ROWS), replace=False))
-    y = dataset.y[rows]
-    return select_rows(dataset.x, rows)[:], y if y.ndim == 1 else y[:, 0]
-
-
-def _predicts(column: HostArray, y: HostArray, task: str, wrong: int = 0) -> bool:
-    """Whether a decision tree on one column (m,) predicts y of the rows that it does not know.
-
-    wrong: so many of these may be in another class.
-    """
-    from sklearn.metrics import r2_score, recall_score
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    half = np.random.default_rng(1).random(len(y)) < 0.5
-    known = column.reshape(-1, 1).astype(np.float64)
-    if len(np.unique(y[half])) < 2 or len(np.unique(y[~half])) < 2:
-        return False
-    tree: Any = DecisionTreeRegressor(max_leaf_nodes=LEAVES)
-    score: Any = r2_score
-    if task == "classification":
-        tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES)
-        # balanced accuracy; a class that only `half` has does not count
-        score = partial(recall_score, labels=np.unique(y[~half]), average="macro")
-    tree.fit(known[half], y[half])
-    guessed = tree.predict(known[~half])
-    return bool(score(y[~half], guessed) >= LEAK or (guessed != y[~half]).sum() <= wrong)
-
-
-def _predicts_by_order(dataset: Dataset) -> bool:
-    m = min(len(dataset), MOST_ROWS)
-    _, y = _sample(dataset)
-    borders = len(dataset.classes or ())  # beside which the tree may be wrong by a row
-    if not borders:
-        y = np.argsort(np.argsort(y)).astype(float)  # ranks: rare large values do not matter
-    return m >= FEWEST_ROWS and _predicts(np.arange(m, dtype=float), y, dataset.task, borders)

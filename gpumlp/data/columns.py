@@ -82,11 +82,9 @@ class Column:
         """An Arrow column as float64 (m,), NaN where a value is missing."""
         import pyarrow as pa
 
-        kind, out = column.type, np.full(len(column), np.nan)
+        kind = column.type
         text = pa.types.is_dictionary(kind) or is_text(kind)
-        if pa.types.is_nested(kind):
-            self.kinds.add(str(kind))
-        elif self.declared or (text and self.format is None):
+        if not pa.types.is_nested(kind) and (self.declared or (text and self.format is None)):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
         elif text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -20,7 +21,7 @@ from gpumlp.io.threads import ahead
 
 DELIMITERS = ",;\t|"
 BLOCK = 8 << 20  # bytes that are parsed together; the types of a block are inferred from all of it
-BLOCK_OF_COLUMN = 512  # the same for each column, as each column of a block is an array
+BLOCK_OF_COLUMN = 1024  # the same for each column, as each column of a block is an array
 PART = 256 << 10  # bytes that Arrow parses at a time
 PART_OF_COLUMN = 4096  # the same for each column
 WIDE = 4096  # in wider tables a block's columns need more memory than its values
@@ -32,6 +33,7 @@ KINDS = {  # by their first bytes
     b"PK\x03\x04": "an Excel file or a zip archive; save the table as CSV",
     b"PAR1": "a Parquet file; call it .parquet",
 }
+SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?[ \t]*(?:\r\n|\n|\r)[\r\n]*', re.IGNORECASE)
 SAMPLE = 1 << 20  # bytes that show whether points group digits
 GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
@@ -150,18 +152,20 @@ def opened(path: Path) -> BinaryIO:
 
 def _named(names: list[str]) -> list[str]:
     """The names of all columns; a column without one is called as pandas calls it."""
-    named = []
+    named, given = [], {*names}
     for j, name in enumerate(names):
         new = name or f"Unnamed: {j}"
-        while not name and new in names:  # pandas wrote a table twice, with the index
+        while not name and new in given:  # pandas wrote a table twice, with the index
             new += ".1"
         named.append(new)
     return named
 
 
-def delimiter(path: Path) -> str:
-    """The character of `DELIMITERS` that is most frequent in the header, outside quotes."""
-    return _header(path)[0]
+def for_pandas(path: Path) -> str:
+    """The arguments with which pandas.read_csv finds the header and the delimiter."""
+    mark = _header(path)[0]
+    excel = SEPARATOR.match(_head(path).removeprefix(BOM).lstrip(b"\r\n"))
+    return ("" if mark == "," else f", sep={mark!r}") + ", skiprows=1" * (excel is not None)
 
 
 def not_utf8(path: Path, text: bytes) -> ValueError:
@@ -188,10 +192,13 @@ def _head(path: Path) -> bytes:
 def _header(path: Path) -> tuple[str, list[str], int]:
     """The delimiter, the names in the first line that is not blank, and where the line ends.
 
-    A line ends at LF, CR, or both; within quotes it goes on.
+    A line ends at LF, CR, or both; within quotes it goes on. A line sep=; for Excel is left out. R
+    writes no name for the names of the rows, which are the first column.
     """
     head = _head(path)
     text = head.removeprefix(BOM).lstrip(b"\r\n")
+    excel = SEPARATOR.match(text)
+    text = text[excel.end() :] if excel else text
     at, end = 0, len(text)
     while match := LINE_END.search(text, at):
         if _opening(text, match.start(), DELIMITERS) < 0:
@@ -206,12 +213,25 @@ def _header(path: Path) -> tuple[str, list[str], int]:
         line = text[:end].decode()
     except UnicodeDecodeError:
         raise not_utf8(path, head) from None
-    mark = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
+    mark = excel[1].decode() if excel else ""
+    mark = mark or max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
     try:
         [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)
     except (csv.Error, ValueError) as error:
         raise unreadable(path, error if line else EOFError("Empty CSV file")) from error
+    if _rows_have_names(text[end : end + SAMPLE], mark, len(names)):
+        names = ["", *names]
     return mark, names, len(head) - len(text) + end
+
+
+def _rows_have_names(text: bytes, mark: str, count: int) -> bool:
+    """Whether the first rows have one value more than the header has names, which is not empty."""
+    lines = csv.reader(io.StringIO(text.decode(errors="replace"), newline=""), delimiter=mark)
+    try:
+        rows = [row for row in itertools.islice(lines, 3) if row]
+    except csv.Error:
+        return False
+    return count > 1 and bool(rows) and all(len(row) == count + 1 and row[-1] for row in rows)
 
 
 def _check_closed(path: Path, text: bytes, delimiters: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +28,7 @@ TIMES = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S",
     "T%H:%M:%S.%f",
 )  # fmt: skip
-ZONES = ("", "%z", " %z")
+ZONES = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
 FEW = 10  # among so many texts is one in the format of the most
 
@@ -69,19 +71,11 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     """
     there = [text for text in texts if text not in NULLS]
     sample = there[:SAMPLE]
-    if not sample or not any(c.isdigit() for c in sample[0]):
+    if not sample:
         return None
-    dates = itertools.chain.from_iterable(DATES[each] for each in (order and [order]) or ORDERS)
-    found = [
-        form
-        for date, time, zone in itertools.product(
-            dates, TIMES, ZONES if ":" in sample[0] else ("",)
-        )
-        if (form := DateFormat(date + time + zone)).value(sample[0]) is not None
-        and all(form.value(text) is not None for text in sample)
-    ]
-    found += [form for pattern in TIMES[1:6] if _fits(form := DateFormat(pattern.strip()), sample)]
-    found = [form for form in found if _fits(form, there)]
+    alike = _formats_by_shape().get(_shape(sample[0]), [])
+    possible = [form for own, form in alike if order is None or own in (None, order)]
+    found = [form for form in possible if _fits(form, sample) and _fits(form, there)]
     if len(found) > 1 and (text := _differently(found, there)):
         return Ambiguous(text)
     return found[0] if found else None
@@ -157,6 +151,27 @@ def _remainder(x: HostArray, n: float) -> HostArray:
 def part_names(name: str, part: str) -> list[str]:
     """The names of the inputs that `part_inputs` makes of the column `name`."""
     return [f"{name} {part}", f"{name} {part} sin", f"{name} {part} cos"]
+
+
+@cache
+def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
+    """The formats that texts of a shape may have, each with its order; times alone have none."""
+    dates = [(order, date) for order in ORDERS for date in DATES[order]]
+    found: dict[str, list[tuple[str | None, DateFormat]]] = {}
+    for (order, date), time, zone in itertools.product(dates, TIMES, ("", "%z", " %z")):
+        form = DateFormat(date + time + zone)
+        for text in (f"{form}{end}" for end in (ZONES if zone else [""])):
+            if ":" in text or not zone:  # 1-2-2020-0330 is no date with a time zone
+                found.setdefault(_shape(text), []).append((order, form))
+    for time in TIMES[1:6]:
+        form = DateFormat(time.strip())
+        found.setdefault(_shape(str(form)), []).append((None, form))
+    return found
+
+
+def _shape(text: str) -> str:
+    """The text with 1 for each run of digits and a for each run of letters, without spaces."""
+    return re.sub(r"\s+", "", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "1", text)))
 
 
 def _fits(form: DateFormat, texts: Iterable[str]) -> bool:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
-from gpumlp.data.csv_files import delimiter
+from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import as_argument, quoted
-from gpumlp.data.numbers import PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -105,7 +105,8 @@ def check_target(
     if written is None or task == "classification":
         return
     form, others = written
-    numbers = _as_numbers(files, target.name, form, others)
+    behind = any(map(BEHIND.search, words))
+    numbers = _as_numbers(files, target.name, form, others, behind)
     classes = "; or say --task classification" if learn and target.repeats else ""
     if others:
         raise ValueError(
@@ -170,9 +171,16 @@ def _without(form: Format, others: list[str]) -> str:
     return f"c.where(c.str.strip().str.fullmatch({form.pattern!r}, na=False))"
 
 
-def _as_numbers(files: Files, name: str, form: NumberFormat, others: list[str]) -> str:
-    """A line of pandas that makes plain numbers of the column, without the other texts."""
+def _as_numbers(
+    files: Files, name: str, form: NumberFormat, others: list[str], behind: bool
+) -> str:
+    """A line of pandas that makes plain numbers of the column, without the other texts.
+
+    behind: whether a minus stands behind its number.
+    """
     column = _without(form, others) if others else "c"
+    if behind:
+        column += r".str.replace(r'^\s*(.*?)\s*-\s*$', r'-\1', regex=True)"
     if form.before:
         column += f'.str.replace({form.before!r}, "")'
     if form.after:  # "1 year" and "2 years" have one format
@@ -192,9 +200,7 @@ def _changed(files: Files, columns: list[str], column: str) -> str:
     name = "str(c.name)"
     if kind == "csv":  # its names are read without surrounding spaces
         name = "c.name.strip()"
-        given = ", dtype=str, keep_default_na=False"
-        mark = delimiter(files.paths[0])
-        given += "" if mark == "," else f", sep={mark!r}"
+        given = ", dtype=str, keep_default_na=False" + for_pandas(files.paths[0])
     names = [json.dumps(str(each), ensure_ascii=False) for each in files.paths]
     read = f"pandas.read_{kind}({names[0]}{given})"
     if kind == "parquet" and files.keys(files.paths[0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from gpumlp.io.types import HostArray
 
 Numbers = tuple[float, ...]
 IMPUTE = ("mean", "median", "refuse")
+SORTED_BYTES = 64 << 20  # of columns whose medians are computed together
 
 
 class Statistics(NamedTuple):
@@ -71,8 +73,10 @@ def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NO
     missing = count = np.zeros(n, np.int64)
     mean = squares = np.zeros(n)
     low, high = np.full(n, np.inf), np.full(n, -np.inf)
-    place = {name: j for j, name in enumerate(names)}
-    category_counts = {name: np.zeros(len(words), np.int64) for name, words in categories.items()}
+    coded = np.array([j for j, name in enumerate(names) if name in categories], int)
+    ends = np.cumsum([len(categories[names[j]]) + 1 for j in coded], dtype=np.int64)
+    first = np.append(0, ends)[: len(ends)]
+    counts = np.zeros(ends[-1] if len(ends) else 0, np.int64)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for rows in chunks(x):
             part = x[rows].astype(np.float64, copy=False)
@@ -87,10 +91,12 @@ def statistics(x: Matrix, names: Sequence[str] = (), categories: Categories = NO
             missing, count = missing + gone.sum(axis=0), count + there
             low = np.fmin(low, np.where(gone, np.inf, part).min(axis=0))
             high = np.fmax(high, np.where(gone, -np.inf, part).max(axis=0))
-            for name, total in category_counts.items():
-                column = part[:, place[name]]
-                codes = column[~np.isnan(column)].astype(np.int64)
-                total += np.bincount(codes, minlength=len(total))[: len(total)]
+            codes = (part[:, coded] + first)[~gone[:, coded]].astype(np.int64)
+            counts += np.bincount(codes, minlength=len(counts))
+    category_counts = {
+        names[j]: counts[start : end - 1]
+        for j, start, end in zip(coded.tolist(), first, ends, strict=True)
+    }
     return Statistics(missing, count, low, high, mean, squares, category_counts)
 
 
@@ -144,17 +150,17 @@ def select_categories(
 def date_parts(train: Dataset) -> dict[str, tuple[str, ...]]:
     """For each column of dates the parts that vary."""
     place = {name: j for j, name in enumerate(train.features)}
-    found: dict[tuple[str, str], set[float]] = {}
-    for rows in chunks(train.x) if train.dates else ():
-        x = train.x[rows]
-        for name in train.dates:
-            day = x[:, place[name]].astype(np.float64)
-            for part in dates.PARTS:
-                values = dates.part(part, day[~np.isnan(day)])
-                found.setdefault((name, part), set()).update(values.tolist())
+    columns = [place[name] for name in train.dates]
+    low, high = np.full((2, len(dates.PARTS), len(columns)), [[[np.inf]], [[-np.inf]]])
+    for rows in chunks(train.x) if columns else ():
+        day = train.x[rows][:, columns].astype(np.float64)
+        for i, part in enumerate(dates.PARTS):
+            values = dates.part(part, day)
+            low[i] = np.fmin(low[i], np.fmin.reduce(values))
+            high[i] = np.fmax(high[i], np.fmax.reduce(values))
     return {
-        name: tuple(part for part in dates.PARTS if len(found[name, part]) > 1)
-        for name in train.dates
+        name: tuple(itertools.compress(dates.PARTS, varies))
+        for name, varies in zip(train.dates, (low < high).T, strict=True)
     }
 
 
@@ -166,10 +172,10 @@ def fill_values(
         return None
     fill = np.where(numeric, found.mean, 0)
     if impute == "median":
-        for j in np.flatnonzero(numeric & (found.missing > 0)):
-            # 8 bytes of memory for each example
-            column = [train.x[rows][:, j].astype(np.float64) for rows in chunks(train.x)]
-            fill[j] = np.nanmedian(np.concatenate(column))
+        columns = np.flatnonzero(numeric & (found.missing > 0))
+        for some in np.array_split(columns, 1 + 8 * len(columns) * len(train) // SORTED_BYTES):
+            values = [train.x[rows][:, some].astype(np.float64) for rows in chunks(train.x)]
+            fill[some] = np.nanmedian(np.concatenate(values), axis=0)
     return tuple(fill.tolist())
 
 

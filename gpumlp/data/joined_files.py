@@ -36,8 +36,11 @@ class JoinedFiles:
         self._keys = _typed([files.keys(path) for path in files.paths], {*first})
         self.names = [*first, *self._keys]
 
-    def kinds(self, names: Collection[str]) -> dict[str, Any] | None:
-        """The Arrow type of each of these columns in all files; None if the files have no types."""
+    def kinds(self, names: Collection[str], learn: bool) -> dict[str, Any] | None:
+        """The Arrow type of each of these columns in all files; None if the files have no types.
+
+        learn: whether columns can be left out, since no model takes them.
+        """
         import pyarrow as pa
 
         if self.untyped:
@@ -54,8 +57,8 @@ class JoinedFiles:
             except pa.ArrowTypeError:
                 raise ValueError(
                     f"{self._text}: the column {name!r} has different types in the files: "
-                    f"{listed(types)}; write it with one type, or leave it out, "
-                    f"--drop {as_argument([name])}"
+                    f"{listed(types)}; write it with one type"
+                    + (f", or leave it out, --drop {as_argument([name])}" if learn else "")
                 ) from None
         return kinds
 

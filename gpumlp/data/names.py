@@ -44,7 +44,8 @@ def find_name(name: str, names: Sequence[str]) -> str | None:
     """The equal name, else the only one that differs in spaces and line breaks alone."""
     if name in names:
         return name
-    close = [each for each in names if each.split() == name.split()]
+    words = name.split()
+    close = [each for each in names if each.split() == words]
     return close[0] if len(close) == 1 else None
 
 
@@ -53,9 +54,12 @@ def chosen_names(texts: Iterable[str], names: Sequence[str]) -> list[str]:
 
     Unknown names are returned as they are.
     """
-    chosen = list[str]()
+    known, chosen = {*names}, list[str]()
+
+    def found(text: str) -> str | None:  # with many names, the search in a list takes long
+        return text if text in known else find_name(text, names)
+
     for text in texts:
-        found = find_name(text, names)
-        parts = split_names(text) if found is None else [found]
-        chosen += [find_name(part, names) or part for part in parts]
+        parts = split_names(text) if found(text) is None else [text]
+        chosen += [found(part) or part for part in parts]
     return chosen

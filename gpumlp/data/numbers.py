@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ CURRENCY = rf"(?:[$€£¥₹₩₽₺₫฿₪~≈]|{NAMED})"
 SHAPE = re.compile(  # a unit has digits only after letters, as in m2
     rf"(?P<bracket>\()?(?P<sign>[+-]?)\s*(?P<before>{CURRENCY})?\s*(?P<second>[+-]?)"
     r"(?P<digits>[.,]?\d(?:[\d.,' _]*\d)?[.,]?(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<after>[^\d\s.,()+-](?:[^\d()]|(?<=[^\W\d_])\d){0,11})?(?(bracket)\))"
+    r"\s*(?P<after>[^\d\s.,()+-](?:[^\d()]|(?<=[^\W\d_])\d){0,11}?)?(?P<last>\s*-)?(?(bracket)\))"
 )
 # what pyarrow takes for missing where it is not within quotes
 NULLS = frozenset(
@@ -35,10 +36,12 @@ ALIKE: dict[int, str | None] = {
 SPACES = "\u00a0\u2007\u2009\u202f"  # those that stand between groups of digits
 MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"),
          (",", "'"), (".", "_"))  # fmt: skip
+BEHIND = re.compile(r"\d.*-\s*$")
 PLAIN_SIGNS = "---."
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 FEW = 20  # so few different texts with units may be names of categories
+Parts = tuple[float, str, str, str]  # sign, digits, and what stands before and after them
 
 
 class NumberFormat(NamedTuple):
@@ -66,14 +69,7 @@ class NumberFormat(NamedTuple):
         if text in NULLS:
             return math.nan
         parts = _parts(text)
-        if parts is None:
-            return None
-        sign, digits, before, after = parts
-        number = self._number(digits)
-        other = before != self.before or singular(after) != singular(self.after)
-        if number is None or (other and (number != 0 or before or after)):
-            return None
-        return sign * number
+        return None if parts is None else self._value(parts)
 
     @property
     def pattern(self) -> str:
@@ -84,7 +80,8 @@ class NumberFormat(NamedTuple):
         number = _pattern(self.decimal, self.thousands).pattern
         number = number.replace("\\ ", f"[ {SPACES}]").replace("'", "['’]")
         plain_zero = rf"{sign}0+(?:[.,]0*)?"
-        return rf"(?:\(?{sign}{space}{before}{space}{sign}{number}{space}{after}\)?|{plain_zero})"
+        number = rf"{sign}{space}{before}{space}{sign}{number}{space}{after}{space}-?"
+        return rf"(?:\(?{number}\)?|{plain_zero})"
 
     @property
     def signs(self) -> str:
@@ -96,6 +93,15 @@ class NumberFormat(NamedTuple):
         """The characters that are left out when a number is written without a format."""
         also = "’" if self.thousands == "'" else ""
         return ") " + SPACES + self.thousands.strip() + also
+
+    def _value(self, parts: Parts) -> float | None:
+        """The number of a text with these parts; None if it is not in this format."""
+        sign, digits, before, after = parts
+        number = self._number(digits)
+        other = before != self.before or singular(after) != singular(self.after)
+        if number is None or (other and (number != 0 or before or after)):
+            return None
+        return sign * number
 
     def _number(self, digits: str) -> float | None:
         if digits.lower() in SPECIAL:
@@ -124,6 +130,10 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
         left = [] if best is None else [text for text in there if best.value(text) is None]
     if best is None or 2 * _rows(there, left) >= _rows(there, there):
         return None
+    behind = [text for text in there if BEHIND.search(text)]  # 12.50- as SAP writes −12.50
+    if behind and len(there) <= FEW:  # 2- may be a grade
+        return None
+    left += behind if len(behind) == 1 and behind[0] not in left else []  # a slip of the pen
     named = any(c.isalnum() for text in left for c in text)  # and not "?" or "--"
     if named and (best.before or best.after) and len(there) <= FEW:
         return None
@@ -133,16 +143,18 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
 def _best(counts: Mapping[str, int]) -> NumberFormat | None:
     """The format of the most rows; None if no text is a number."""
     units, alike = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for text, count in counts.items():
-        if (parts := _parts(text)) is not None:
-            before, after = parts[2:]
-            units[before, after] += count
-            alike[before, singular(after)] += count
+    numbers = {text: parts for text in counts if (parts := _parts(text)) is not None}
+    for text, (_, _, before, after) in numbers.items():
+        units[before, after] += counts[text]
+        alike[before, singular(after)] += counts[text]
     if not units:
         return None
     unit = max(units, key=lambda each: (alike[each[0], singular(each[1])], units[each]))
     formats = [NumberFormat(*marks, *unit) for marks in MARKS]
-    matching = [[text for text in counts if f.value(text) is not None] for f in formats]
+    matching = [
+        [text for text, parts in numbers.items() if each._value(parts) is not None]
+        for each in formats
+    ]
     rows = [_rows(counts, texts) for texts in matching]
     best = formats[rows.index(max(rows))]
     points = NumberFormat(",", ".", *unit)
@@ -171,7 +183,7 @@ def _rows(counts: Mapping[str, int], texts: Iterable[str]) -> int:
     return sum(counts[text] for text in texts)
 
 
-def _parts(text: str) -> tuple[float, str, str, str] | None:
+def _parts(text: str) -> Parts | None:
     """Sign, digits, and what stands before and after them; None if it is no number."""
     text = text.translate(ALIKE).strip()
     if text.lstrip("+-").lower() in SPECIAL:
@@ -180,14 +192,18 @@ def _parts(text: str) -> tuple[float, str, str, str] | None:
     if match is None:
         return None
     signs, after = match["sign"] + match["second"], (match["after"] or "").strip()
-    if len(signs) > 1 or after[:1].isnumeric():  # ½ and ² are no units
+    signs += (match["last"] or "").strip()
+    if (
+        len(signs) > 1 or (match["bracket"] and match["last"]) or after[:1].isnumeric()
+    ):  # ½ and ² are no units
         return None
     negative = signs == "-" or match["bracket"] is not None
     return (-1.0 if negative else 1.0), match["digits"], match["before"] or "", after
 
 
+@cache
 def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
-    """The digits of a number; re caches the compiled patterns."""
+    """The digits of a number."""
     d, t = re.escape(decimal), re.escape(thousands)
     # 12,34,567 is how India writes it
     groups = rf"(?:{t}\d{{3}})+|(?:{t}\d\d)+{t}\d{{3}}"

@@ -10,6 +10,7 @@ from typing import Any
 from gpumlp.data.dataset import unreadable
 
 PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
+PIECE_ROWS = 256  # the fewest rows of a piece, as each column of a piece is an array
 BUFFER = 1 << 20  # bytes of a .parquet file that are read ahead for each column
 
 
@@ -33,7 +34,7 @@ class ParquetFile:
         import pyarrow as pa
 
         names = [self.names[j] for j in columns]
-        rows = max(1, PIECE // (8 * max(1, len(columns))))
+        rows = max(PIECE_ROWS, PIECE // (8 * max(1, len(columns))))
         with self._opened() as file:
             for batch in file.iter_batches(rows, columns=names):
                 place = {name: j for j, name in enumerate(batch.schema.names)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
@@ -14,16 +14,15 @@ from gpumlp import storage
 from gpumlp.checks import positive_int
 from gpumlp.data import fitting
 from gpumlp.data.dataset import Categories, Dataset, listed
-from gpumlp.data.dates import DateFormat, part_inputs, part_names
+from gpumlp.data.dates import DateFormat, part_inputs
 from gpumlp.data.fitting import Numbers
+from gpumlp.data.layout import Layout, OneHot
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, Scratch
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
-
-OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -120,21 +119,12 @@ class Preparation:
             found.constant(train.features, numeric),
         )  # fmt: skip
 
-    @cached_property
+    @property
     def columns(self) -> tuple[str, ...]:
         """The names of the network's inputs: "age", "age missing", "colour=red", "colour other",
         "sold month".
         """
-        names: list[str] = []
-        others, holes = set(self.others), set(self.holes)
-        for name in self.features:
-            known = self.categories.get(name)
-            names += [name] if known is None else [f"{name}={word}" for word in known]
-            for part in self.dates.get(name, ()):
-                names += part_names(name, part)
-            names += [f"{name} {OTHER}"] if name in others else []
-            names += [f"{name} missing"] if name in holes else []
-        return tuple(names)
+        return self.layout.names
 
     def inputs(self, x: HostArray, categories: Categories | None = None) -> HostArray:
         """The inputs (m, len(columns)) of the network for features x (m, n), NaN where missing.
@@ -144,31 +134,8 @@ class Preparation:
         Raises:
             ValueError: a value is missing, and the model was trained without filling.
         """
-        gone, given = np.isnan(x), x
-        if gone.any():
-            x = self._filled(x, gone)
-        if self.constant:
-            x = x.copy()
-            x[:, self._constant_columns] = list(self.constant.values())
-        if self.shift is not None:
-            x = (x - np.array(self.shift)) / np.array(self.scale)
-        if not self.holes and not self.categories and not self.dates:
-            return x
-        blocks: list[HostArray] = []
-        holes = set(self.holes)
-        for j, name in enumerate(self.features):
-            if name in self.categories:
-                n = len(self.categories[name]) + (name in self.others)
-                positions = self._positions(name, (categories or self.categories)[name])
-                code = np.where(gone[:, j], -1, x[:, j]).astype(np.int64)
-                blocks.append(np.eye(n + 1, n)[positions[code]])  # row −1 is zero
-            else:
-                blocks.append(x[:, [j]])
-            for part in self.dates.get(name, ()):
-                blocks += part_inputs(part, given[:, [j]])
-            if name in holes:
-                blocks.append(gone[:, [j]])
-        return np.hstack(blocks, dtype=np.float64)
+        one_hot = self._one_hot if categories is None else self.layout.one_hot(categories)
+        return self._inputs(x, one_hot)
 
     def unseen_counts(self, x: HostArray) -> HostArray:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
@@ -176,15 +143,13 @@ class Preparation:
         These are unknown categories, missing values if training had none in the column, and other
         values of a column that was constant.
         """
-        having = set(self.holes)
-        holes = np.array([name in having for name in self.features])
-        counts: HostArray = np.where(holes, 0, np.isnan(x).sum(axis=0))
-        others = set(self.others)
-        for j, value in zip(self._constant_columns, self.constant.values(), strict=True):
-            counts[j] += int((x[:, j] != value).sum() - np.isnan(x[:, j]).sum())
-        for j, name in enumerate(self.features):
-            if name in self.categories and name not in others:
-                counts[j] += int((x[:, j] >= len(self.categories[name])).sum())
+        gone = np.isnan(x)
+        counts: HostArray = gone.sum(axis=0)
+        counts[self.layout.places["missing"][0]] = 0
+        j, values = self._constants
+        counts[j] += ((x[:, j] != values) & ~gone[:, j]).sum(axis=0)
+        j = self.layout.places["category"][0]
+        counts[j] += ((self._one_hot(x[:, j]) < 0) & ~gone[:, j]).sum(axis=0)
         return counts
 
     def prepared(
@@ -195,8 +160,9 @@ class Preparation:
         Raises ValueError if values exceed the dtype, and otherwise as `inputs` and `Scratch.file`.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
+        one_hot = self.layout.one_hot(categories)
         for rows in chunks(x):
-            inputs = self.inputs(x[rows], categories)
+            inputs = self._inputs(x[rows], one_hot)
             with np.errstate(over="ignore"):
                 part = inputs.astype(dtype)
             if not np.isfinite(part).all():
@@ -260,11 +226,48 @@ class Preparation:
         settings["dates"] = {k: tuple(v) for k, v in settings["dates"].items()}
         return cls(**settings)
 
+    def _inputs(self, x: HostArray, one_hot: OneHot) -> HostArray:
+        gone, given = np.isnan(x), x
+        if gone.any():
+            x = self._filled(x, gone)
+        if self.constant:
+            x = x.copy()
+            j, values = self._constants
+            x[:, j] = values
+        if self.shift is not None:
+            x = (x - np.array(self.shift)) / np.array(self.scale)
+        if not self.holes and not self.categories and not self.dates:
+            return x
+        inputs = np.zeros((len(x), len(self.columns)))
+        for kind, (j, at) in self.layout.places.items():
+            if kind == "number":
+                inputs[:, at] = x[:, j]
+            elif kind == "missing":
+                inputs[:, at] = gone[:, j]
+            elif kind == "category":
+                chosen = one_hot(given[:, j])
+                rows, columns = np.nonzero(chosen >= 0)
+                inputs[rows, chosen[rows, columns]] = 1
+            else:
+                for i, values in enumerate(part_inputs(kind, given[:, j])):
+                    inputs[:, at + i] = values
+        return inputs
+
     @cached_property
-    def _constant_columns(self) -> list[int]:
-        """The places of the constant columns among the features."""
+    def _constants(self) -> tuple[HostArray, HostArray]:
+        """The places of the constant columns among the features, and their values."""
         place = {name: j for j, name in enumerate(self.features)}
-        return [place[name] for name in self.constant]
+        columns = np.array([place[name] for name in self.constant], int)
+        return columns, np.array([*self.constant.values()], float)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which inputs belong to which column."""
+        return Layout(self.features, self.categories, self.others, self.dates, self.holes)
+
+    @cached_property
+    def _one_hot(self) -> OneHot:
+        return self.layout.one_hot(self.categories)
 
     def _filled(self, x: HostArray, gone: HostArray) -> HostArray:
         if self.fill is not None:
@@ -277,9 +280,3 @@ class Preparation:
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling them: drop those rows, or train it again"
         )
-
-    def _positions(self, name: str, words: Sequence[str]) -> HostArray:
-        """The column's input for each word, any other word and a missing value; −1 if none."""
-        at = {word: i for i, word in enumerate(self.categories[name])}
-        rest = len(at) if name in self.others else -1
-        return np.array([*(at.get(word, rest) for word in words), rest, -1])

@@ -124,6 +124,8 @@ class Scratch:
         self, folder: str | os.PathLike[str] | None = None, stream: bool | None = None
     ) -> None:
         self.folder = Path(tempfile.gettempdir() if folder is None else folder)
+        # commands that read with a model have no such option
+        self._chosen_by = "the environment variable TMPDIR" if folder is None else "--scratch DIR"
         self._stream, self.used = stream, 0.0
 
     def on_disk(self, size: float) -> bool:
@@ -141,7 +143,7 @@ class Scratch:
         if size + RESERVED > free:
             raise OSError(
                 f"{self.folder} has {free / 1e9:.2f} GB free, but temporary files need "
-                f"{size / 1e9:.2f} GB; name a folder with more free space, --scratch DIR"
+                f"{size / 1e9:.2f} GB; name a folder with more free space, {self._chosen_by}"
             )
         self.used += size
         return cast("BinaryIO", tempfile.TemporaryFile(dir=self.folder))  # its reader closes it

@@ -96,7 +96,7 @@ class Table:
                 f"takes: {listed(map(quoted, lacking))}"
             )
         self._target_name = target if labelled else None
-        self._dtype = _dtype(self._file.kinds(self._read_names), self._features)
+        self._dtype = _dtype(self._file.kinds(self._read_names, like is None), self._features)
         self._choice, self._known = choice, NONE if like is None else like.categories
         self._untyped = self._file.untyped
         self._columns: list[Column] = []
@@ -159,12 +159,11 @@ class Table:
 
     def _without_identifiers(self, x: Matrix) -> Matrix:
         """Leave out columns of row numbers, of identifiers, and without values."""
-        extra = self._file.index_columns
+        extra, wanted = self._file.index_columns, {*self._choice.keep, *self._choice.categorical}
         found = {
             c.name: why
             for j, c in enumerate(self._columns)
-            if c.name not in {*self._choice.keep, *self._choice.categorical}
-            and (why := reason_to_leave_out(c, x, j, c.name in extra))
+            if c.name not in wanted and (why := reason_to_leave_out(c, x, j, c.name in extra))
         }
         if len(found) == len(self._columns):  # better these than none
             if found and all(column.empty for column in self._columns):
@@ -193,13 +192,13 @@ class Table:
 
     def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
         """x (m, n) and y (m,) of some rows at a time, not checked."""
-        like, declared = self._like, {*self._choice.categorical}
+        like, declared, kept = self._like, {*self._choice.categorical}, {*self._choice.keep}
         plain = None if like is None else PLAIN
         self._columns = [
             Column(
                 name, name in declared, self._known.get(name), self.formats.get(name, plain),
                 None if like is None or name in self._known else name in like.dates,
-                self._choice.date_order, name in self._choice.keep,
+                self._choice.date_order, name in kept,
             )
             for name in self._features
         ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from gpumlp.data import Preparation
-from gpumlp.data.dates import part_inputs
+from gpumlp.data.dates import PARTS, part_inputs
 from gpumlp.data.spelling import spellings
 from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 
@@ -16,7 +16,6 @@ SUPPORTED = (  # the fields of a Preparation that the graph implements; others r
     "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
     "holes", "categories", "others", "formats", "constant", "dates",
 )  # fmt: skip
-LAST = 100  # the place of the input for missing values, behind those of the parts of a date
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
 
@@ -43,40 +42,36 @@ def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
     """The inputs (m, width) of the network, as `Preparation.inputs` computes them, cast."""
     _check(preparation, width)
     graph.place = "inputs/"
-    features, words, holes = preparation.features, preparation.categories, preparation.holes
-    numeric = [j for j, name in enumerate(features) if name not in words]
-    blocks: list[str] = []
-    # for each column of the blocks: its feature and its place among the inputs of this feature
-    keys: list[tuple[int, int] | None] = []
-    if numeric:
+    places, others = preparation.layout.places, {*preparation.others}
+    holes = dict(places["missing"].T.tolist())
+    blocks, inputs = list[str](), list[int]()  # the input that each column of a block is; −1: none
+    if "number" in places:
+        numeric, at = places["number"].tolist()
         x, gone = _numbers(graph, preparation, numeric)
-        blocks, keys = [x], [(j, 0) for j in numeric]
-        if any(features[j] in holes for j in numeric):  # a block that says which are missing
+        blocks, inputs = [x], at
+        if holes.keys() & numeric:  # a block that says which are missing
             blocks.append(graph.cast(gone, float))
-            keys += [(j, LAST) if features[j] in holes else None for j in numeric]
-    for j, name in enumerate(features):
-        parts = _date_parts(graph, preparation, name)
-        blocks += parts
-        keys += [(j, 1 + i) for i in range(len(parts))]
-    for j, name in enumerate(features):
-        if name in words:
-            block, n = _one_hot(graph, preparation, name)
+            inputs = inputs + [holes.get(j, -1) for j in numeric]
+    for part in (part for part in PARTS if part in places):
+        dated, first = places[part]
+        for i, block in enumerate(_date_part(graph, preparation, part, dated.tolist())):
             blocks.append(block)
-            keys += [(j, i) for i in range(n)]
-    order = [keys.index(key) for key in sorted(key for key in keys if key is not None)]
+            inputs += (first + i).tolist()
+    for j, start in places["category"].T.tolist():
+        name = preparation.features[j]
+        block, n = _one_hot(graph, preparation, name, name in others, j in holes)
+        blocks.append(block)
+        inputs += range(start, start + n)
+    order = np.argsort(inputs)[inputs.count(-1) :].tolist()
     x = graph.node("Concat", *blocks, axis=1) if len(blocks) > 1 else blocks[0]
-    if order != list(range(len(keys))):
+    if order != list(range(len(inputs))):
         x = graph.node("Gather", x, graph.constant(order, np.int64, "inputs/order"), axis=1)
     return graph.cast(x, graph.dtype)
 
 
 def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tuple[str, str]:
     """The numeric columns, filled and standardised, and whether their values are missing."""
-    x, gone = "x", ""
-    if preparation.categories:
-        x = graph.node(
-            "Concat", *(input_name(preparation, preparation.features[j]) for j in numeric), axis=1
-        )
+    x, gone = _columns(graph, preparation, numeric, "numbers"), ""
 
     def constant(name: str) -> str:
         values = getattr(preparation, name)
@@ -96,31 +91,38 @@ def _numbers(graph: Graph, preparation: Preparation, numeric: list[int]) -> tupl
     return x, gone
 
 
-def _date_parts(graph: Graph, preparation: Preparation, name: str) -> list[str]:
-    """The inputs (m, 1) that the parts of a column of dates have; the column is in days."""
-    if not preparation.dates.get(name):
-        return []
-    day = name
-    if not preparation.categories:  # the columns are one matrix
-        place = graph.constant([preparation.features.index(name)], np.int64)
-        day = graph.node("Gather", "x", place, axis=1)
+def _columns(graph: Graph, preparation: Preparation, places: list[int], what: str) -> str:
+    """The columns at these places among the features, which are numbers, as one matrix."""
+    if preparation.categories:
+        names = [input_name(preparation, preparation.features[j]) for j in places]
+        return graph.node("Concat", *names, axis=1)
+    if len(places) == len(preparation.features):
+        return "x"
+    return graph.node("Gather", "x", graph.constant(places, np.int64, f"inputs/{what}"), axis=1)
+
+
+def _date_part(graph: Graph, preparation: Preparation, part: str, places: list[int]) -> list[str]:
+    """The three inputs of a part of dates, for the columns at these places, in days."""
     dtype, graph.dtype = graph.dtype, np.dtype(float)  # days need float64
     try:
-        symbol: Any = Symbol(graph, day)
-        made = [each for part in preparation.dates[name] for each in part_inputs(part, symbol)]
+        days: Any = Symbol(graph, _columns(graph, preparation, places, part))
+        return [each.as_number() for each in cast("list[Symbol]", part_inputs(part, days))]
     finally:
         graph.dtype = dtype
-    return [each.as_number() for each in cast("list[Symbol]", made)]
 
 
-def _one_hot(graph: Graph, preparation: Preparation, name: str) -> tuple[str, int]:
+def _one_hot(
+    graph: Graph, preparation: Preparation, name: str, other: bool, hole: bool
+) -> tuple[str, int]:
     """The inputs (m, n) for a column of categories, and n: each word selects a row of a table.
 
     An unknown word selects the row of the shared input, or zeros; "", a missing value, the row with
     the input for missing values, if there is one.
+
+    other, hole: whether the column has these inputs.
     """
-    known, other = preparation.categories[name], name in preparation.others
-    n, hole = len(known) + other, name in preparation.holes
+    known = preparation.categories[name]
+    n = len(known) + other
     table = np.zeros((n + 2, n + hole))
     np.fill_diagonal(table[:n, :n], 1)
     table[n, n:] = 1

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from gpumlp.data import Preparation
+from gpumlp.cli.leaks import leaks
+from gpumlp.data import Dataset, Preparation
 from tests.support.cli_cases import SMALL, run
+from tests.support.timing import slowdown
 
 pandas = pytest.importorskip("pandas")
 M = 200
@@ -80,6 +82,49 @@ def test_classes_that_only_a_part_of_the_rows_has(frame, tmp_path):
     done = run("describe", tmp_path / "t.csv", "--target", "y")
     assert done.stderr == ""
     assert " 1 category " in done.stdout
+
+
+def test_columns_that_predict_values(tmp_path):
+    rng = np.random.default_rng(0)
+    y, m = rng.normal(size=1000), 1000
+    codes = rng.integers(0, 9, m)
+    pandas.DataFrame({
+        "other": rng.normal(size=m), "line": 3 * y + 1, "curve": np.exp(y),
+        "exact": y + rng.normal(size=m) / 100, "rough": y + rng.normal(size=m) / 10,
+        "gaps": np.where(codes == 4, np.nan, y), "y": y,
+    }).to_csv(tmp_path / "t.csv", index=False)  # fmt: skip
+    _, by_name = rows(tmp_path / "t.csv", "--target", "y")
+    assert [name for name, row in by_name.items() if row["leak"]] == ["line", "curve", "exact"]
+    pandas.DataFrame(
+        {"code": np.where(codes == 4, np.nan, codes), "rough": y + codes, "y": codes * 1.5}
+    ).to_csv(tmp_path / "t.csv", index=False)
+    _, by_name = rows(tmp_path / "t.csv", "--target", "y", "--task", "regression")
+    assert [name for name, row in by_name.items() if row["leak"]] == ["code"]
+
+
+def test_wide_table_shares_lines(tmp_path):
+    rng = np.random.default_rng(0)
+    wide = pandas.DataFrame(rng.normal(size=(60, 150))).add_prefix("g")
+    more = {f"k{j}": j for j in range(20)} | {"w": rng.choice(["a", "b"], 60), "y": wide.g0 > 0}
+    wide["g7"] = np.where(np.arange(60) == 3, np.nan, wide.g7)
+    wide.assign(**more).to_csv(tmp_path / "t.csv", index=False)
+    assert len(rows(tmp_path / "t.csv", "--target", "y")[1]) == 171
+    printed = run("describe", tmp_path / "t.csv", "--target", "y").stdout.splitlines()
+    first = next(i for i, line in enumerate(printed) if line.startswith("column "))
+    assert [line.split("  ")[0] for line in printed[first + 1 :]] == [
+        "g0, g1, g2, g3, g4, g5, g6, g8, … (149 in all)", "g7",
+        "k0, k1, k2, k3, k4, k5, k6, k7, … (20 in all)", "w",
+    ]  # fmt: skip
+
+
+def test_leaks_of_wide_tables_are_searched_in_proportion():
+    def prepared(n):
+        x = np.random.default_rng(0).normal(size=(60, n))
+        y = np.arange(60) % 2
+        names = tuple(map(str, range(n)))
+        return lambda: leaks(Dataset("t", "classification", x, y, names, ("n", "y")))
+
+    assert slowdown(prepared, 500, 8000) < 2
 
 
 def test_small_table_and_embedded_data(frame, tmp_path):

@@ -157,3 +157,15 @@ def test_inputs_of_dates() -> None:
     np.testing.assert_array_equal(inputs[:, 4], number)
     again = data.Preparation.from_json("t", {"data": known.to_json()})
     np.testing.assert_array_equal(again.inputs(x), inputs)
+
+
+def test_only_formats_of_the_texts_shape_are_tried(monkeypatch: Any) -> None:
+    """All formats are hundreds, and to try one takes long."""
+    tried, value = list[str](), DateFormat.value
+    monkeypatch.setattr(
+        DateFormat, "value", lambda self, text: tried.append(self.pattern) or value(self, text)
+    )
+    assert date_format_of(["name 1 a", "1,5"], None) is None
+    assert not tried
+    assert date_format_of(["31 December 2020 10:30:00.5 +01:00"], None) is not None
+    assert len(tried) < 10

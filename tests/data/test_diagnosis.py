@@ -46,11 +46,21 @@ class TestSuggestedCorrections:
     def test_decimal_commas_and_a_marker(self, tmp_path, delimiter):
         texts = quoted(["k.A.", "n.b.", *commas(X[2:, 0])])
         path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS), delimiter)
+        if delimiter == ";":
+            path.write_text(f"sep=;\n{path.read_text()}")
         assert (
             "1 of 4 feature columns hold numbers (decimal commas, written as 1,5) except for some "
             "texts ('k.A.', 'n.b.'): d: correct"
         ) in error_of(path)
         np.testing.assert_array_equal(corrected(path).x[2:, 3], X[2:, 0])
+
+    def test_minus_behind_the_numbers_of_a_target(self, tmp_path):
+        texts = ["?", "unknown", *(f"{abs(v)}-" if v < 0 else f"{v}" for v in X[2:, 0])]
+        path = write_csv(tmp_path / "t.csv", {"a": X[:, 1], "y": texts})
+        line = re.search(r"pandas\..*?index=False\)", error_of(path)).group()
+        new = tmp_path / "new.csv"
+        eval(line.replace('"new.csv"', repr(str(new))), {"pandas": pandas})
+        np.testing.assert_array_equal(load(new, "y", drop_missing_target=True).y, X[2:, 0])
 
     @pytest.mark.parametrize("kind", ["csv", "parquet"])
     def test_units_and_many_markers(self, tmp_path, kind):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpumlp.data.names import as_argument, chosen_names, find_name, quoted, split_names
+from tests.support.timing import slowdown
 
 NAMES = st.text(st.sampled_from("ab ,\"\n[]\\'"), min_size=1)
 
@@ -57,3 +58,11 @@ def test_a_text_that_is_a_name_is_not_taken_apart():
 
 def test_names_are_quoted_only_where_it_is_needed():
     assert list(map(quoted, ["a b", "a, b", '"', " a"])) == ["a b", '"a, b"', '""""', '" a"']
+
+
+def test_many_names_take_time_in_proportion():
+    def prepared(n):
+        names = [f"g{i}" for i in range(n)]
+        return lambda: chosen_names([",".join(names[::2])], names)
+
+    assert slowdown(prepared, 1000, 16_000) < 4

@@ -26,6 +26,11 @@ pytest.importorskip("pyarrow")
         (["1’234.5", "1'000"], NumberFormat(".", "'"), [1234.5, 1000]),
         (["10.5%", "-3 %", "0"], NumberFormat(".", "", "", "%"), [10.5, -3, 0]),
         (["$1,234.50", "-$3", "$-4", "($5)"], NumberFormat(".", ",", "$"), [1234.5, -3, -4, -5]),
+        (
+            ["7.50-", "8.00", *(f"{i}.5" for i in range(20)), "1 -"],
+            PLAIN,
+            [-7.5, 8, *(i + 0.5 for i in range(20)), -1],
+        ),
         (["EUR 7,50", "EUR 8"], NumberFormat(",", "", "EUR"), [7.5, 8]),
         (["12 kg", "5.5kg"], NumberFormat(".", "", "", "kg"), [12, 5.5]),
         (["21.5°C", "-3°C"], NumberFormat(".", "", "", "°C"), [21.5, -3]),
@@ -159,3 +164,18 @@ def test_blank_is_missing(tmp_path: Any) -> None:
     x = data.load(write_csv(tmp_path / "t.csv", table(d=d, y=COLOURS)), "y").x
     assert np.isnan(x[0, 3])
     np.testing.assert_array_equal(x[1:, 3], X[1:, 0])
+
+
+def test_minus_behind_a_number(tmp_path: Any) -> None:
+    """Read in a column of many numbers; few texts may be grades, and a single one is a slip."""
+    texts = [f"{abs(v)}-" if v < 0 else v for v in X[:, 0]]
+    path = write_csv(tmp_path / "t.csv", {"b": texts, "a": X[:, 1], "y": texts})
+    found = data.load(path, "y")
+    np.testing.assert_array_equal(found.x[:, 0], X[:, 0])
+    np.testing.assert_array_equal(found.y, X[:, 0])
+    assert found.task == "regression"
+    path = write_csv(path, {"a": X[:, 0], "b": ["1", "2-", "2"] * 20, "y": COLOURS})
+    assert data.load(path, "y").categories == {"b": ("1", "2-", "2")}
+    path = write_csv(path, {"a": X[:, 1], "b": ["12.5-", *abs(X[1:, 0])], "y": COLOURS})
+    with pytest.raises(ValueError, match=r"hold numbers except for some texts \('12.5-'\): b"):
+        data.load(path, "y")

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from tests.support.data_cases import COLOURS, X, table, write_csv
+from tests.support.timing import slowdown
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("sklearn")
 
 import gpumlp
-from gpumlp.data import Preparation, load, load_inputs, split
+from gpumlp.data import Dataset, Preparation, Scratch, load, load_inputs, split
 
 
 @pytest.fixture
@@ -176,3 +177,26 @@ def test_preparation_in_a_model_file(csv, tmp_path):
     (tmp_path / "with.safetensors").write_bytes(damaged)
     with pytest.raises(gpumlp.CheckpointError, match=r"with\.safetensors"):
         Preparation.load(tmp_path / "with.safetensors")
+
+
+def test_wide_table_is_prepared_in_proportion(monkeypatch):
+    """In pieces of a few rows, nothing may be done column by column."""
+    monkeypatch.setattr("gpumlp.io.chunks.CHUNK_BYTES", 1 << 17)
+
+    def prepared(n):
+        names, rng = tuple(f"g{j}" for j in range(n)), np.random.default_rng(0)
+        x = rng.integers(0, 3, (40, n)).astype(float)
+        x[rng.random(x.shape) < 0.1] = np.nan
+        words = dict.fromkeys(names[::2], ("a", "b", "c"))
+        train = Dataset("t", "classification", x, np.arange(40) % 2, names, ("n", "y"), "y",
+                        categories=words, dates=names[1::4])  # fmt: skip
+
+        def run():
+            known = Preparation.of(train, x=True, y=False)
+            known.prepared(x, np.float32, Scratch(), words)
+            for row in x:  # as predict does with a very wide table
+                known.unseen_counts(row[None])
+
+        return run
+
+    assert slowdown(prepared, 200, 3200) < 2

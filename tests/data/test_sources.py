@@ -137,7 +137,11 @@ def test_parquet_column_of_text_and_numbers_raises_unless_dropped(tmp_path: Path
     save(tmp_path / "a.parquet", TABLE)
     save(tmp_path / "b.parquet", TABLE.astype({"n": str}))
     assert "'n' has different types in the files: int64, " in refusal(tmp_path)
+    assert "or leave it out, --drop n" in refusal(tmp_path)
     assert data.load(tmp_path, "y", drop=["n"]).features == ("a", "word")
+    known = data.Preparation.of(data.load(tmp_path / "a.parquet", "y"), x=True, y=False)
+    with pytest.raises(ValueError, match="write it with one type$"):  # a model needs the column
+        next(data.pieces(tmp_path, known))
 
 
 def test_files_that_are_not_one_table_raise(folder: Path, tmp_path: Path) -> None:

@@ -198,6 +198,8 @@ class TestDisk:
         message = r"has 0.07 GB free, but temporary files need 0.\d\d GB; name .*--scratch DIR"
         with pytest.raises(OSError, match=message):
             load(tmp_path / "t.npz", scratch=Scratch(tmp_path, True))
+        with pytest.raises(OSError, match="the environment variable TMPDIR$"):
+            load(tmp_path / "t.npz", scratch=Scratch(stream=True))
         assert len(load(tmp_path / "t.npz", scratch=Scratch(tmp_path))) == M  # in memory
 
     def test_large_arrays_go_into_files(self, tmp_path, monkeypatch):

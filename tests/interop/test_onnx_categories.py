@@ -13,6 +13,7 @@ from gpumlp.data import Preparation
 from gpumlp.interop.onnx import export_onnx
 from tests.support.cli_cases import SMALL, rows_of, run
 from tests.support.data_cases import write_csv
+from tests.support.timing import slowdown
 
 WORDS = {"town": ("bonn", "köln", "x y"), "colour": ("blue", "red"), "fill": ("a", "b")}
 M = 240
@@ -237,3 +238,16 @@ def test_dates_and_constant_columns(words, precision, rng):
     for found in outputs(model, inputs):
         [values] = found.values()
         np.testing.assert_allclose(values.reshape(want.shape), want, rtol=1e-5, atol=1e-6)
+
+
+def test_wide_graph_takes_time_in_proportion():
+    def prepared(n):
+        names = tuple(f"g{j}" for j in range(n))
+        preparation = Preparation(
+            "regression", names, "y", fill=(0.0,) * n, holes=names[::2],
+            dates=dict.fromkeys(names[1::4], ("month",)),
+        )  # fmt: skip
+        net = MLP([len(preparation.columns), 1], loss="squared_error", backend="numpy")
+        return lambda: export_onnx(net, preparation=preparation)
+
+    assert slowdown(prepared, 500, 8000) < 2
