@@ -58,9 +58,9 @@ SETTINGS = [
     ({"precision": np.float32}, ValueError, "unknown precision", "known: float64, float32"),
     ({"precision": "tf32"}, ValueError, 'backend "numpy" has precision "float64" or "float32"',
      "got 'tf32'; the others need a GPU"),
-    ({"backend": "cuda"}, ValueError, "unknown backend 'cuda'", 'known: "auto", "numpy", "cupy"'),
-    ({"backend": None}, TypeError, "backend must be", '"auto", "numpy", "cupy" or a backend'),
-    ({"backend": np}, TypeError, "backend must be", '"auto", "numpy", "cupy" or a backend'),
+    ({"backend": "cuda"}, ValueError, "unknown backend 'cuda'", '"auto", "cupy", "cpu", "numpy"'),
+    ({"backend": None}, TypeError, "backend must be", '"auto", "cupy", "cpu", "numpy" or'),
+    ({"backend": np}, TypeError, "backend must be", '"auto", "cupy", "cpu", "numpy" or'),
 ]  # fmt: skip
 
 

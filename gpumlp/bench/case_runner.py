@@ -24,10 +24,10 @@ from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
 from gpumlp.bench.worker import Burst, Worker
 
-WARM_SECONDS = {False: 0.3, True: 1.0}  # the clocks of a GPU settle only under load
-BURST_SECONDS = {False: 0.1, True: 0.05}  # long enough for the resolution of the clock
+WARM_SECONDS = {"host": 0.3, "GPU": 1.0}  # the clocks of a GPU settle only under load
+BURST_SECONDS = {"host": 0.1, "GPU": 0.05}  # long enough for the resolution of the clock
 # Pause before a burst: the OpenBLAS threads of the process before spin for 2²⁶ cycles, some 25 ms.
-REST_SECONDS = {False: 0.05, True: 0.0}
+REST_SECONDS = {"host": 0.05, "GPU": 0.0}
 
 Report = Callable[[str], None]
 
@@ -170,8 +170,8 @@ class CaseRunner:
             result, changes = worker.started()
             if changes:
                 result = replace(result, error=check(changes, self._exact, self.case))
-            on_gpu = result.backend == "cupy"
-            worker.warm_up(WARM_SECONDS[on_gpu], BURST_SECONDS[on_gpu])
+            where = _where(result)
+            worker.warm_up(WARM_SECONDS[where], BURST_SECONDS[where])
             self._open.push(on_failure.pop_all())
         return worker, result
 
@@ -201,7 +201,7 @@ class CaseRunner:
         for i in range(self._settings.rounds):
             order = range(len(workers)) if i % 2 == 0 else reversed(range(len(workers)))
             for j in order:
-                time.sleep(REST_SECONDS[result.backend == "cupy"])
+                time.sleep(REST_SECONDS[_where(result)])
                 bursts[j].append(workers[j].burst())
         seconds = [[each for each, _ in of_one] for of_one in bursts]
         _, peak = bursts[-1][-1]
@@ -209,3 +209,8 @@ class CaseRunner:
             result, seconds=seconds[-1], ours=seconds[0] if len(workers) > 1 else [],
             peak_bytes=result.peak_bytes if peak is None else peak,
         )  # fmt: skip
+
+
+def _where(result: Result) -> str:
+    """A key of the seconds above."""
+    return "GPU" if result.backend == "cupy" else "host"

@@ -23,7 +23,7 @@ TINY = ["--backend", "numpy", "--rounds", "2"]
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     for seconds in (case_runner.WARM_SECONDS, case_runner.BURST_SECONDS, case_runner.REST_SECONDS):
-        monkeypatch.setitem(seconds, "numpy", 0.01)
+        monkeypatch.setitem(seconds, "host", 0.01)
 
 
 def bench(folder, *more, peers="", code=0, cold="--no-cold"):

@@ -26,7 +26,7 @@ def _harness(monkeypatch):
     monkeypatch.setattr(gpumlp_peer, "get_backend", get_backend)
     monkeypatch.setattr(suite, "get_backend", get_backend)
     monkeypatch.setattr(gpumlp_peer, "COPIES", 2)
-    monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "cupy", 4096)
+    monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "GPU", 4096)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
