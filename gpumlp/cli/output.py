@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gpumlp.data import EMBEDDED, Dataset, Preparation
+from gpumlp.data import EMBEDDED, Dataset, Preparation, sources
 from gpumlp.network import MLP
 from gpumlp.plots import blank_figure
 from gpumlp.storage import check_place
@@ -88,8 +88,8 @@ def check_outputs(written: Mapping[str, Path | None], read: Mapping[str, Any]) -
     for name, path in written.items():
         if path is None:
             continue
-        for what, source in read.items():
-            if any(_is_same(path, file) for file in _files(source)):
+        for what, source in read.items() if path.exists() else ():
+            if any(path.samefile(file) for file in _files(source)):
                 raise ValueError(f"{name} is {what} that is read; choose another name")
         other = targets.setdefault(Path(os.path.realpath(path)), name)
         if other != name:
@@ -106,16 +106,11 @@ def _files(source: Any) -> Iterator[Path]:
         return
     path = Path(source)
     if path.is_dir():
-        yield from (file for file in path.rglob("*") if file.suffix in (".csv", ".gz", ".parquet"))
+        yield from sources.walk(path)
     elif path.exists():
         yield path
     else:
         yield from map(Path, glob.iglob(str(source), recursive=True))  # noqa: PTH207  (it may be absolute)
-
-
-def _is_same(path: Path, file: Path) -> bool:
-    """Whether both are one file, also by a link or by another hard link."""
-    return path.exists() and path.samefile(file)
 
 
 def _finite(value: Any) -> Any:

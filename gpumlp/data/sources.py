@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -88,18 +88,27 @@ def find(sources: Sequence[str]) -> Files:
     return Files(tuple(paths), folder, f"{paths[0]}, … ({len(paths)} files)")
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """The .csv and .parquet files in a folder and in its subfolders; hidden ones are left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in sorted(names):
+            if not _is_hidden(name) and suffix(name) in TABLES:
+                yield Path(place, name)
+
+
 def _in_folder(folder: Path) -> list[Path]:
-    found = [path for path in folder.rglob("*") if suffix(path) in TABLES and path.is_file()]
-    inside = {path: path.relative_to(folder) for path in found}
-    found = [path for path in found if not any(_is_hidden(part) for part in inside[path].parts)]
-    other = {str(parent) for path in found for parent in path.relative_to(folder).parents[:-1]
-             if "=" not in parent.name}  # fmt: skip
-    if other:
-        raise ValueError(
-            f"the folder {folder} has files in subfolders that are not called key=value: "
-            f"{listed(sorted(other))}; name the folder to read, such as {folder / min(other)}, or "
-            f'a pattern for all of them: "{folder}/**/*{suffix(found[0])}"'
-        )
+    found = []
+    for path in walk(folder):
+        other = [part for part in path.relative_to(folder).parts[:-1] if "=" not in part]
+        if other:
+            raise ValueError(
+                f"the folder {folder} has files in subfolders that are not called key=value, such "
+                f"as {path}; name the folder to read, such as {path.parent}, or a pattern for all "
+                f'of them: "{folder}/**/*{suffix(path)}"'
+            )
+        if path.is_file():
+            found.append(path)
     if not found:
         raise ValueError(f"the folder {folder} has no {' or '.join(TABLES)} file")
     return sorted(found, key=_by_number)

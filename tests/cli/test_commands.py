@@ -111,6 +111,7 @@ class TestTrain:
             "--precision", "float64", "--optimizer", "lion", "--weight-decay", "0.2",
             "--lr", "0.002", "--schedule", "constant", "--clip-norm", "0.5", "--epochs", "3",
             "--validation", "50", "--batch-size", "25", "--label-smoothing", "0", "--seed", "7",
+            "--backend", "numpy",
         ]  # fmt: skip
         run("train", flowers, "--target", "species", "--out", tmp_path, "-q", *arguments)
         train, _ = split(load(flowers, "species"), 50, 7)

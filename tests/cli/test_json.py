@@ -94,7 +94,8 @@ def test_info():
     found = json_of("info")
     assert found["gpumlp"] == gpumlp.__version__
     assert found["NumPy"].startswith(np.__version__)
-    shown = dict(line.split(maxsplit=1) for line in run("info").stdout.splitlines())
+    lines = run("info").stdout.splitlines()
+    shown = {line[:15].strip(): line[15:] for line in lines}
     assert {k: "not installed" if v is None else v for k, v in found.items()} == {
         k: v.strip() for k, v in shown.items()
     }

@@ -205,8 +205,8 @@ def test_a_signal_ends_a_training_with_all_its_files(
 ):
     step, out = Trainer.step, tmp_path / "o"
 
-    def signalled(trainer, batches):
-        step(trainer, batches)
+    def signalled(trainer, batches, steps):
+        step(trainer, batches, 1)
         if trainer.steps == 6:  # in the second epoch
             signal.raise_signal(number)
 

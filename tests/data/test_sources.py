@@ -164,7 +164,17 @@ def test_files_that_are_not_one_table_raise(folder: Path, tmp_path: Path) -> Non
 
 def test_subfolders_that_are_no_keys_raise(folder: Path) -> None:
     save(folder / "test/rows.csv", TABLE)
-    assert "not called key=value: test;" in refusal(folder)
+    said = refusal(folder)
+    assert "not called key=value, such as" in said
+    assert f"{folder / 'test/rows.csv'}; name the folder to read, such as {folder / 'test'}" in said
+
+
+def test_hidden_subfolders_are_not_searched(folder: Path) -> None:
+    """Such as .git or .venv, which have many files."""
+    before = find([str(folder)]).paths
+    save(folder / ".cache/more/rows.csv", TABLE)
+    save(folder / "_tmp/rows.csv", TABLE)
+    assert find([str(folder)]).paths == before
 
 
 def test_shell_pattern_may_include_the_notes_of_a_writer(folder: Path) -> None:

@@ -234,21 +234,22 @@ ELSEWHERE = (
     "is for --plan; add --plan",  # tests/step/test_explain.py
     # tests/data/test_sources.py reads several files in each of these ways
     "Several .csv or .parquet files, folders", "pandas.concat([{}], ignore_index=True)",
-    "has different types in the files", "has files in subfolders that are not called key=value",
+    ", or leave it out, --drop {}", "has files in subfolders that are not called key=value",
     # tests/data/test_fitting.py trains on all rows
     "; train on all rows, --validation 0",
     # tests/test_invalid_input.py carries these out, for all containers of arrays
     ".toarray()", ".filled(0)", "structured_to_unstructured({})", "numpy.stack(list({}))",
     "numpy.array({}, 'float32')", ".fillna(0)", "encode such columns", "numpy.column_stack(",
     "numpy.load({})", "numpy.array(list({}))", "e.g. {}.astype('float32')",
-    # a GPU, or a library that is not installed
+    # a GPU, a compiler, or a library that is not installed
+    'backend "cpu" cannot be used',
     "is on {} but this network computes on the host", "out of GPU memory", "gpumlp[cuda13]",
     'or use backend="numpy"', "was not found; pip install", "pip install ml_dtypes",
     'pip install "gpumlp[', "pip install tqdm", "MLflow cannot use", ' and memory="low"',
     "find_lr trains a copy", "fit_lbfgs compares costs", "has no CUDA",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
-    "--widths 784", "free, but temporary files need", "use --out FILE",
+    "--widths 784", "use --out FILE",
     # the decision of this file's neighbour in tests/cli/, and notes about what was done
     "--task {} takes them as {}", "--keep keeps them", "early stopping has ended", "raise max_iter",
     # any other value will do
@@ -258,7 +259,8 @@ ELSEWHERE = (
     # parts of messages that have a case, and texts that are no messages
     "categories, --categorical", "; or say --task classification", ", else say --task regression",
     "pandas.to_datetime(", ".str.fullmatch(", ".str.replace(", ".str.translate(", "to_numeric(",
-    ", dtype=str", ", sep={}", "With --json", "--group {}:decay={}",
+    ", dtype=str", ", sep={}",
+    ", skiprows=1", "; --json has all of them", "With --json", "--group {}:decay={}",
     'data="stream"( for', "the file of --config", "NAME:lr=X", "alpha={}", "groups={", "for metric",
     "numpy.asarray(z)", "numpy.where(z", "axis=-1, keepdims=True",
     # the interfaces to torch and ONNX: tests/interop/
