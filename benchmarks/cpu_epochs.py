@@ -68,8 +68,8 @@ NETWORKS = [
 ]
 
 
-def ours(network: Network, backend: str) -> tuple[Callable[[bool], None], Callable[[], Any]]:
-    """Return a function that trains one epoch, and one that returns the parameters."""
+def ours(network: Network, backend: str) -> tuple[Callable[..., None], Callable[[], Any]]:
+    """Return a function that trains some epochs, and one that returns the parameters."""
     import gpumlp
 
     x, y = network.problem()
@@ -80,13 +80,13 @@ def ours(network: Network, backend: str) -> tuple[Callable[[bool], None], Callab
         for shuffle in (False, True)
     }
 
-    def epoch(shuffle: bool) -> None:
-        trainers[shuffle].fit(x, y, epochs=1, progress=False)
+    def train(shuffle: bool, epochs: int = 1) -> None:
+        trainers[shuffle].fit(x, y, epochs=epochs, progress=False)
 
-    return epoch, lambda: list(net.tensors().values())
+    return train, lambda: list(net.tensors().values())
 
 
-def of_jax(network: Network) -> tuple[Callable[[bool], None], Callable[[], Any]]:
+def of_jax(network: Network) -> tuple[Callable[..., None], Callable[[], Any]]:
     """Return the same for JAX."""
     import jax
     import jax.numpy as jnp
@@ -128,30 +128,30 @@ def of_jax(network: Network) -> tuple[Callable[[bool], None], Callable[[], Any]]
     compiled = jax.jit(run, donate_argnums=0)
     rng = np.random.default_rng(0)
 
-    def epoch(shuffle: bool) -> None:
+    def train(shuffle: bool, epochs: int = 1) -> None:
         order = np.arange(len(x))
-        if shuffle:
-            rng.shuffle(order)
-        state[0], costs = compiled(state[0], order.reshape(network.steps, network.batch))
-        jax.block_until_ready(costs)
+        for _ in range(epochs):
+            if shuffle:
+                rng.shuffle(order)
+            state[0], costs = compiled(state[0], order.reshape(network.steps, network.batch))
+            jax.block_until_ready(costs)
 
-    return epoch, lambda: [np.asarray(t) for t in state[0][0]]
+    return train, lambda: [np.asarray(t) for t in state[0][0]]
 
 
 def work(connection: Any, network: Network, competitor: str) -> None:
     """Answer the parameters after an epoch in order, and then the seconds of epochs."""
     made = of_jax(network) if competitor == "jax" else ours(network, competitor)
-    epoch, parameters = made
-    epoch(False)
+    train, parameters = made
+    train(False)
     connection.send(parameters())
-    epoch(True)
+    train(True)
     start = time.perf_counter()
-    epoch(True)
-    count = max(1, round(SECONDS / (time.perf_counter() - start)))
+    train(True, 3)
+    count = max(1, round(3 * SECONDS / (time.perf_counter() - start)))
     while connection.recv():
         start = time.perf_counter()
-        for _ in range(count):
-            epoch(True)
+        train(True, count)
         connection.send((time.perf_counter() - start) / count)
 
 

@@ -95,8 +95,18 @@ def test_figures_of_speed_are_those_of_the_committed_results():
         f"{fits[part]['scikit-learn']['gpumlp_over_this']:.2f}"
         for part in ("fit, float64", "fit, float32")
     }
-    quoted = set(re.findall(r"\| (\d+\.\d+) of (?:its|their) time", README))
+    page = (ROOT / "docs/benchmarks.md").read_text("utf-8")
+    quoted = set(re.findall(r"\| (\d+\.\d+) of (?:its|their) time", page))
     assert quoted == committed
+
+
+def test_figures_of_epochs_are_those_of_the_committed_results():
+    epochs = results("cpu_epochs.json")
+    rows = re.findall(r"^\| (\S+ @.+) \| (\d\.\d\d) \| (\d\.\d\d) \|$", README, re.MULTILINE)
+    assert len(rows) == 6
+    for name, of_jax, of_numpy in rows:
+        ratios = epochs[name]["cpu_over_this"]
+        assert (of_jax, of_numpy) == (f"{ratios['jax']:.2f}", f"{ratios['numpy']:.2f}"), name
 
 
 def test_figure_of_streaming_is_the_worst_of_the_committed_ones():

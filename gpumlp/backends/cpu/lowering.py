@@ -22,7 +22,7 @@ from gpumlp.io.types import HostArray as Array
 PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in operations.hpp
 # FLOPs of a piece of a product.  BLAS packs its operands for each piece, so that large pieces cost
 # less; but a product should have a few, if they take longer than another thread to wake.
-LARGE_PIECE, SMALL_PIECE, FEW = 1 << 26, 1 << 23, 4
+LARGE_PIECE, SMALL_PIECE, FEW, LEAST_WIDTH = 1 << 26, 1 << 22, (4, 2), 256
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 
@@ -197,7 +197,8 @@ class Lowering:
             operands += [x, PLAIN if plain else TRANSPOSED, max(1, x.shape[1 if plain else 0])]
         by_columns = n > m
         size, flops = max(m, n), 2 * m * n * k
-        pieces = max(1, flops // LARGE_PIECE, min(FEW, flops // SMALL_PIECE))
+        few = next((count for count in FEW if flops >= count * SMALL_PIECE), 1)
+        pieces = max(few, min(flops // LARGE_PIECE, size // LEAST_WIDTH))
         each = -(-size // (16 * pieces)) * 16
         bits, gemm = self._blas.size_bits, self._blas.address(self._dtype)
         return self._plain(
