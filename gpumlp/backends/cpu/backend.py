@@ -12,10 +12,11 @@ import numpy as np
 
 from gpumlp.backends.cpu.library import Library, installed
 from gpumlp.backends.cpu.lowering import Lowering, NotCompiledError, Scratch, Work
-from gpumlp.backends.declaration import Call
+from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.numpy.blas import Blas, numpy_blas
 from gpumlp.errors import DeviceError
+from gpumlp.io.threads import blas_threads
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -104,7 +105,7 @@ def _repeated(operation: Callable[[], None]) -> Callable[[int], None]:
 
 def _compiled(name: str) -> Callable[..., None]:
     def operation(self: CpuBackend, *arguments: Any, **named: Any) -> None:
-        self.run(name, *arguments, *named.values())
+        self.run(name, *OPERATIONS[name].arguments(*arguments, **named).values())
 
     operation.__name__ = name
     return operation
@@ -130,6 +131,7 @@ class Program:
         ]
         self._calls = np.array(calls, np.int64)
         self._run, self._blas = library.run, blas
+        self._threads = CORES if blas.set_threads else blas_threads()
 
     def _pack(self, work: Work) -> np.ndarray[Any, Any]:
         """The arguments as the fields of 8 bytes of a struct."""
@@ -141,7 +143,7 @@ class Program:
         blas = self._blas
         self._run(
             self._calls.ctypes.data, len(self._works), steps, blas.get_threads, blas.set_threads,
-            CORES,
+            self._threads,
         )  # fmt: skip
 
 

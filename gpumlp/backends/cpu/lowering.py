@@ -199,6 +199,8 @@ class Lowering:
         size, flops = max(m, n), 2 * m * n * k
         few = next((count for count in FEW if flops >= count * SMALL_PIECE), 1)
         pieces = max(few, min(flops // LARGE_PIECE, size // LEAST_WIDTH))
+        if not self._blas.set_threads:  # it shares a product by itself
+            pieces = 1
         each = -(-size // (16 * pieces)) * 16
         bits, gemm = self._blas.size_bits, self._blas.address(self._dtype)
         return self._plain(

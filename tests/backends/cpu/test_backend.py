@@ -352,5 +352,20 @@ def _no_gpu() -> None:
     raise gpumlp.DeviceError("no GPU here")
 
 
+def test_operations_take_named_arguments() -> None:
+    """Groups without a part, for example."""
+    thetas, groups = [], np.array([[16.0, 2, 1], [64, 1, 1]])
+    for name in ("cpu", "numpy"):
+        backend = get_backend(name, "float64")
+        theta, slots = np.ones(64), np.zeros((0, 64))
+        backend.update(
+            OPTIMIZERS["sgd"], REGULARIZERS["none"], theta, theta, np.full(64, 0.5), slots, 32,
+            np.array([1.0, 1, 0, 0]), np.array([1.0, 0.1, 1]), groups=groups,
+        )  # fmt: skip
+        thetas.append(theta)
+    np.testing.assert_allclose(thetas[0], thetas[1], rtol=1e-15)
+    assert thetas[0][0] == pytest.approx(0.9)
+
+
 def test_precision() -> None:
     refusal(ValueError, lambda: get_backend("cpu", "tf32"), 'backend "cpu" has precision')
