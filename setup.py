@@ -37,7 +37,7 @@ class BuildLibraries(build_ext):
         """Write a source file for each library, so that each has an object file, and compile."""
         folder = Path(self.build_temp)
         folder.mkdir(parents=True, exist_ok=True)
-        text = source.library(HERE / "kernels" / "cpu")
+        text = source.built_in(HERE / "kernels" / "cpu")
         for extension in self.extensions:
             path = folder / f"{extension.name}.cpp"
             path.write_text(text, encoding="utf-8")

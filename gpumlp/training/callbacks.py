@@ -119,15 +119,6 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
     return list(callbacks)
 
 
-def watch_steps(callbacks: Sequence[Callback]) -> bool:
-    """Whether a callback has a hook of its own that is called after each single step."""
-    return any(
-        getattr(each.on_step_end, "__func__", None) is not Callback.on_step_end
-        and not isinstance(each, ProgressBar)
-        for each in callbacks
-    )
-
-
 def check_rate(who: str, trainer: Training) -> None:
     """Raise ValueError if the callback `who` needs a learning rate and there is none."""
     if trainer.lr == 0:  # in `fit_lbfgs`

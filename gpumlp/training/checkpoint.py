@@ -52,15 +52,11 @@ class Checkpoint:
         settings: dict[str, Any],
     ) -> None:
         self.path = Path(path)
-        self._every, self._network, self._settings = every, network, settings
+        self.every, self._network, self._settings = every, network, settings
 
     def due(self, done: int) -> bool:
         """Whether to save after so many steps of the fit, within an epoch."""
-        return self._every is not None and done % self._every == 0
-
-    def left(self, done: int) -> float:
-        """The number of steps after which one is due."""
-        return math.inf if self._every is None else self._every - done % self._every
+        return self.every is not None and done % self.every == 0
 
     def save(self, tensors: Mapping[str, HostArray], **state: Any) -> None:
         """Replace the file, completely or not at all.

@@ -23,10 +23,10 @@ from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns, evaluations
+from gpumlp.training.pace import Pace
 from gpumlp.training.stepping import Stepping
 
 OTHER = "pass another metric, or monitor another column"
-UNINTERRUPTED = 0.05  # seconds of steps after which signals are answered
 LEAST_SCALE = 2.0**-14  # after 30 overflows; no useful gradient is as large as that
 
 
@@ -88,13 +88,13 @@ class Fit:
         self.spent = self._started = 0.0
         self.J = np.zeros(batches.steps)
         self.total = epochs * batches.steps
-        self._pace = 1.0  # the steps that take `UNINTERRUPTED`, as far as known
         self._lrs: list[float] = []  # the learning rates of the epoch's steps
 
     def train(self) -> None:
         """Train until the epochs are done or something stops the fit."""
         try:
             hooks.call(self.callbacks, "on_fit_begin", self.trainer)
+            self._pace = Pace(self.trainer.net.backend, self.callbacks, self.checkpoint)
             # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
@@ -173,10 +173,8 @@ class Fit:
         while self.step < self.batches.steps:
             if interrupt.requested:
                 return False
-            steps = self._next_steps()
-            began = time.perf_counter()
-            self.trainer.step(self.batches, steps)
-            self._pace = min(2 * self._pace, steps * UNINTERRUPTED / (time.perf_counter() - began))
+            with self._pace.steps(self.batches.alike, self.done) as steps:
+                self.trainer.step(self.batches, steps)
             self.step += steps
             self.trainer.last_lr = self._lrs[self.step - 1]
             for callback in self.callbacks:
@@ -185,18 +183,6 @@ class Fit:
             if within and self.checkpoint is not None and self.checkpoint.due(self.done):
                 self._save()
         return True
-
-    def _next_steps(self) -> int:
-        """The number of steps to do before callbacks, a signal or a checkpoint may need attention.
-
-        More than one if the backend gains by it and no callback watches single steps.
-        """
-        if not self.trainer.net.backend.compiles or hooks.watch_steps(self.callbacks):
-            return 1
-        until: float = self.batches.alike
-        if self.checkpoint is not None:
-            until = min(until, self.checkpoint.left(self.done))
-        return max(1, int(min(self._pace, until)))
 
     def _end_epoch(self) -> None:
         """Record the epoch, inform callbacks and early stopping, and write the checkpoint."""

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from gpumlp.backends.cpu.library import Library, installed
+from gpumlp.backends.cpu.loading import Library, installed
 
 LIBRARY = installed()
 needs_library = pytest.mark.skipif(not isinstance(LIBRARY, Library), reason=str(LIBRARY))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.cpu.library import Library, installed
+from gpumlp.backends.cpu.loading import Library, installed
 from gpumlp.backends.cpu.lowering import Lowering, NotCompiledError, Scratch, Work
 from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend

@@ -1,6 +1,6 @@
 """Each operation as calls of the library: the function and its arguments.
 
-The arguments of a call are those of a struct in `kernels/cpu/operations.hpp`, in the same order.
+The arguments of a call are those of a struct in `kernels/cpu/`, in the same order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.backends.cpu import source
-from gpumlp.backends.cpu.library import Library
+from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.numpy.blas import Blas
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import softmax
@@ -19,7 +19,7 @@ from gpumlp.functions.entry import Entry
 from gpumlp.functions.losses import softmax_cross_entropy
 from gpumlp.io.types import HostArray as Array
 
-PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in operations.hpp
+PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
 # FLOPs of a piece of a product.  BLAS packs its operands for each piece, so that large pieces cost
 # less; but a product should have a few, if they take longer than another thread to wake.
 LARGE_PIECE, SMALL_PIECE, FEW, LEAST_WIDTH = 1 << 26, 1 << 22, (4, 2), 256

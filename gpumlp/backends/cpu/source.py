@@ -1,7 +1,7 @@
 """C++ source of an entry's operations on the CPU, from its CUDA expressions.
 
 Each entry becomes a struct of its parameters with its functions, for which the templates in
-`kernels/cpu/operations.hpp` are instantiated in float and double.  Built-in entries get their
+`kernels/cpu/` are instantiated in float and double.  Built-in entries get their
 parameters at run time, so that one library holds all of them.
 """
 
@@ -81,12 +81,12 @@ def headers() -> Path:
     return Path(str(files("gpumlp.kernels"))) / "cpu"
 
 
-def library(headers: Path) -> str:
+def built_in(headers: Path) -> str:
     """The source of the library: the runner of programs, and all entries of the tables.
 
     headers: the folder of the templates.
     """
-    text = '#include "program.cpp"\n' + _built_in()
+    text = '#include "program.cpp"\n' + _entries()
     templates = sorted(each for each in headers.iterdir() if each.is_file())
     content = text + "".join(each.read_text(encoding="utf-8") for each in templates)
     digest = hashlib.sha256(content.encode()).hexdigest()
@@ -98,7 +98,7 @@ def version(text: str) -> str:
     return text.rsplit('"', 2)[1]
 
 
-def _built_in() -> str:
+def _entries() -> str:
     tables: tuple[Mapping[str, Entry], ...] = (ACTIVATIONS, LOSSES, REGULARIZERS)
     entries = [e for table in tables for e in table.values() if has_source(e)]
     rules = list(_rules(OPTIMIZERS.values()))

@@ -17,7 +17,8 @@ import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
-from gpumlp.backends.cpu import library, source
+from gpumlp.backends.cpu import loading, source
+from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.numpy.blas import numpy_blas
 from tests.support.compiled import needs_compiler, needs_library
 from tests.support.refusal import refusal
@@ -240,8 +241,8 @@ def test_float32_is_as_near_to_float64_as_numpys(f: str, name: str) -> None:
 
 
 def test_every_entry_of_the_tables_is_compiled() -> None:
-    found = library.installed()
-    assert isinstance(found, library.Library)
+    found = loading.installed()
+    assert isinstance(found, Library)
     for entry in itertools.chain(ACTIVATIONS.values(), LOSSES.values(), REGULARIZERS.values()):
         if source.has_source(entry):
             for real, name in itertools.product(source.REALS, source.operations(entry)):
@@ -256,13 +257,13 @@ def test_every_entry_of_the_tables_is_compiled() -> None:
 @needs_compiler
 def test_own_entry_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     swish = gpumlp.Activation("own swish!", **SWISH)
-    library._compiled.cache_clear()
+    loading._compiled.cache_clear()
     got = trained(network(f=swish), callbacks=[Watching()]).net.theta.flat
     np.testing.assert_allclose(
         got, trained(network("numpy", swish)).net.theta.flat, rtol=1e-9, atol=1e-12
     )
-    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled again"))
-    library._compiled.cache_clear()
+    monkeypatch.setattr(loading, "_compile", lambda *_: pytest.fail("compiled again"))
+    loading._compiled.cache_clear()
     np.testing.assert_array_equal(trained(network(f=swish)).net.theta.flat, got)
 
 
@@ -270,10 +271,10 @@ def test_own_entry_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_entry_runs_in_numpy(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it cannot be compiled; it trains as on the NumPy backend."""
     texts: dict[str, Any] = dict(SWISH)
-    library._compiled.cache_clear()
+    loading._compiled.cache_clear()
     if how == "no compiler":
         monkeypatch.delenv("CXX", raising=False)
-        monkeypatch.setattr(library.shutil, "which", lambda name: None)
+        monkeypatch.setattr(loading.shutil, "which", lambda name: None)
     elif how == "no expression":
         texts |= {"cuda_f": "", "cuda_df": ""}
     else:
@@ -339,10 +340,10 @@ def test_auto_is_the_compiled_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_library_of_other_sources_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = library.installed()
-    assert isinstance(found, library.Library)
-    monkeypatch.setattr(library, "_expected", lambda: "0" * 64)
-    why = library.installed.__wrapped__()
+    found = loading.installed()
+    assert isinstance(found, Library)
+    monkeypatch.setattr(loading, "_expected", lambda: "0" * 64)
+    why = loading.installed.__wrapped__()
     assert isinstance(why, str)
     assert "made from other sources" in why
     assert "install gpumlp again" in why

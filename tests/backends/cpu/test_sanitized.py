@@ -24,7 +24,8 @@ import itertools, sys
 from pathlib import Path
 import numpy as np
 import gpumlp
-from gpumlp.backends.cpu import backend, library, source
+from gpumlp.backends.cpu import backend, source
+from gpumlp.backends.cpu.loading import Library
 
 def few(table, *names):
     return {name: table[name] for name in names}
@@ -34,9 +35,9 @@ source.LOSSES = few(source.LOSSES, "huber")
 source.OPTIMIZERS = few(source.OPTIMIZERS, "sgd", "adamw")
 source.REGULARIZERS = few(source.REGULARIZERS, "none", "elastic_net")
 if sys.argv[1] == "source":
-    print(source.library(source.headers()))
+    print(source.built_in(source.headers()))
     sys.exit()
-found = library.Library(Path(sys.argv[1]), "baseline")
+found = Library(Path(sys.argv[1]), "baseline")
 backend.installed = lambda: found
 backend.CORES = 3
 rng = np.random.default_rng(0)

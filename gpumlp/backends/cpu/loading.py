@@ -20,7 +20,7 @@ from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.flags import FLAGS, INSTRUCTION_SETS
 from gpumlp.functions import Regularizer
 from gpumlp.functions.entry import Entry
-from gpumlp.io.files import cache_folder
+from gpumlp.io.cache import cache_folder
 
 
 class Library:
@@ -75,7 +75,7 @@ def installed() -> Library | str:
 @cache
 def _expected() -> str:
     """The digest of the sources that are here."""
-    return source.version(source.library(source.headers()))
+    return source.version(source.built_in(source.headers()))
 
 
 def _version(library: ctypes.CDLL) -> str:

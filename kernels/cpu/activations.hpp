@@ -1,0 +1,148 @@
+// The forward and the backward pass through an activation.
+//
+// An entry E<real> is made from its parameters and has the functions of its CUDA expressions.
+// Matrices are (m, n), row-major.
+#pragma once
+
+#include "pieces.hpp"
+
+namespace gpumlp {
+
+// z ← z + b, h ← f(z).  z may be h, and then only h is kept.
+template <class real> struct BiasActivation {
+    real* z; const real* b; real* h; int64 m, n; const double* params;
+};
+
+template <template <class> class F, class real> void bias_activation(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const BiasActivation<real>*>(arguments);
+    const F<real> f(p.params);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        for (int64 i = begin; i < end; ++i) {
+            real *z = p.z + i * p.n, *h = p.h + i * p.n;
+            if (z == h) {
+                GPUMLP_LOOP
+                for (int64 j = 0; j < p.n; ++j) h[j] = f.f(h[j] + p.b[j]);
+            } else {
+                GPUMLP_LOOP
+                for (int64 j = 0; j < p.n; ++j) {
+                    const real sum = z[j] + p.b[j];
+                    z[j] = sum;
+                    h[j] = f.f(sum);
+                }
+            }
+        }
+    });
+}
+
+// h ← f(z)
+template <class real> struct ActivationOf { const real* z; real* h; int64 m, n; const double* params; };
+
+template <template <class> class F, class real> void activation(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationOf<real>*>(arguments);
+    const F<real> f(p.params);
+    over(threads, p.m * p.n, PIECE, [&](int64 begin, int64 end, int64) {
+        GPUMLP_LOOP
+        for (int64 i = begin; i < end; ++i) p.h[i] = f.f(p.z[i]);
+    });
+}
+
+// gz ← gh ⊙ f'(z), db ← column sums of gz.  gz may be gh.
+template <class real> struct ActivationGradient {
+    const real *gh, *z, *h; real *gz, *db; int64 m, n; real* partial; const double* params;
+};
+
+// db ← Σ of the pieces' sums (pieces, n)
+template <class real> void add_up(const real* partial, int64 pieces, int64 n, real* db) {
+    std::memcpy(db, partial, n * sizeof(real));
+    for (int64 i = 1; i < pieces; ++i) {
+        GPUMLP_LOOP
+        for (int64 j = 0; j < n; ++j) db[j] += partial[i * n + j];
+    }
+}
+
+template <template <class> class F, class real> void activation_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationGradient<real>*>(arguments);
+    const F<real> f(p.params);
+    const int64 each = piece_rows(p.n);
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        real* const sum = p.partial + piece * p.n;
+        std::memset(sum, 0, p.n * sizeof(real));
+        for (int64 i = begin; i < end; ++i) {
+            const real *gh = p.gh + i * p.n, *z = p.z + i * p.n, *h = p.h + i * p.n;
+            real* const gz = p.gz + i * p.n;
+            GPUMLP_LOOP
+            for (int64 j = 0; j < p.n; ++j) {
+                const real g = gh[j] * f.df(z[j], h[j]);
+                gz[j] = g;
+                sum[j] += g;
+            }
+        }
+    });
+    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db);
+}
+
+// ---- softmax, row by row
+
+// max and Σ exp(x − max) of a row; e ← exp(x − max) if it is given
+template <class real> inline real exp_sum(const real* x, int64 n, real* e, real& top) {
+    top = x[0];
+    bool numbers = true;  // max of a row with NaN is NaN
+    for (int64 j = 0; j < n; ++j) {
+        numbers &= x[j] == x[j];
+        top = x[j] > top ? x[j] : top;
+    }
+    if (!numbers) top = std::numeric_limits<real>::quiet_NaN();
+    real sum = 0, part[LANES];
+    for (int64 j = 0; j < n; j += LANES) {  // the last lanes are filled: full vectors throughout
+        const int count = int(least<int64>(LANES, n - j));
+        for (int k = 0; k < LANES; ++k) part[k] = x[j + (k < count ? k : 0)] - top;
+        for (int k = 0; k < LANES; ++k) part[k] = exp(part[k]);
+        for (int k = 0; k < count; ++k) sum += part[k];
+        if (e) std::memcpy(e + j, part, count * sizeof(real));
+    }
+    return sum;
+}
+
+// z ← z + b, h ← softmax(z)
+template <class real> void softmax_row(const real* z, real* h, int64 n) {
+    real top;
+    const real sum = exp_sum(z, n, h, top);
+    for (int64 j = 0; j < n; ++j) h[j] /= sum;
+}
+
+template <class real> void bias_softmax(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const BiasActivation<real>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        for (int64 i = begin; i < end; ++i) {
+            real* const z = p.z + i * p.n;
+            for (int64 j = 0; j < p.n; ++j) z[j] += p.b[j];
+            softmax_row(z, p.h + i * p.n, p.n);
+        }
+    });
+}
+
+template <class real> void softmax(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationOf<real>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        for (int64 i = begin; i < end; ++i) softmax_row(p.z + i * p.n, p.h + i * p.n, p.n);
+    });
+}
+
+// gz ← h ⊙ (gh − gh·h), db ← column sums of gz
+template <class real> void softmax_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationGradient<real>*>(arguments);
+    const int64 each = piece_rows(p.n);
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        real* const sum = p.partial + piece * p.n;
+        std::memset(sum, 0, p.n * sizeof(real));
+        for (int64 i = begin; i < end; ++i) {
+            const real *gh = p.gh + i * p.n, *h = p.h + i * p.n;
+            real* const gz = p.gz + i * p.n;
+            const real dot = sum_of<real>(p.n, [&](int64 j) { return gh[j] * h[j]; });
+            for (int64 j = 0; j < p.n; ++j) sum[j] += gz[j] = h[j] * (gh[j] - dot);
+        }
+    });
+    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db);
+}
+
+}  // namespace gpumlp

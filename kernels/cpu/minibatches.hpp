@@ -1,0 +1,61 @@
+// The rows of a minibatch, and the begin and the end of a step.
+#pragma once
+
+#include "pieces.hpp"
+
+namespace gpumlp {
+
+// out ← source[index], rows of so many bytes
+struct Gather { const char* source; const int64* index; char* out; int64 m, bytes; };
+
+inline void gather(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Gather*>(arguments);
+    const int64 each = 65536 / (p.bytes + 1) + 1;
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64) {
+        if (p.bytes == 4)  // labels
+            for (int64 i = begin; i < end; ++i)
+                std::memcpy(p.out + 4 * i, p.source + 4 * p.index[i], 4);
+        else
+            for (int64 i = begin; i < end; ++i)
+                std::memcpy(p.out + i * p.bytes, p.source + p.index[i] * p.bytes, p.bytes);
+    });
+}
+
+// out ← weights[index] / Σ weights[index], or zeros if the sum is 0
+template <class real> struct MeanWeights {
+    const real* weights; const int64* index; real* out; int64 m;
+};
+
+template <class real> void mean_weights(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const MeanWeights<real>*>(arguments);
+    double sum = 0;
+    for (int64 i = 0; i < p.m; ++i) sum += double(p.out[i] = p.weights[p.index[i]]);
+    for (int64 i = 0; i < p.m; ++i) p.out[i] = sum > 0 ? real(p.out[i] / sum) : real(0);
+}
+
+// step t = position: index ← order[t size …], row t of controls → control and factors, J ← 0
+template <class real> struct Begin {
+    const int64 *position, *order; const double* controls; int64 size; int64* index; int64 m;
+    double* control; int64 numbers; real* factors; double* J;
+};
+
+template <class real> void begin(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const Begin<real>*>(arguments);
+    const int64 t = *p.position;
+    const double* const row = p.controls + t * (p.numbers + 2);
+    std::memcpy(p.index, p.order + t * p.size, p.m * sizeof(int64));
+    std::memcpy(p.control, row, p.numbers * sizeof(double));
+    p.factors[0] = real(row[p.numbers]), p.factors[1] = real(row[p.numbers + 1]);
+    *p.J = 0;
+}
+
+// costs[t] ← J; then t ← t + 1, or t ← 0 after the last step
+struct End { int64* position; const double* J; double* costs; int64 steps; };
+
+inline void end(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const End*>(arguments);
+    p.costs[*p.position] = *p.J;
+    *p.position = (*p.position + 1) % p.steps;
+}
+
+}  // namespace gpumlp

@@ -1,0 +1,44 @@
+// Pieces of an operation, whose size depends on m and n alone, and sums over them.
+#pragma once
+
+#include <cstring>
+#include <limits>
+
+#include "math.hpp"
+#include "program.hpp"
+
+namespace gpumlp {
+
+enum { LANES = 16, PIECE = 8192, LEAST_ROWS = 32 };  // entries; rows of a piece of a matrix
+
+// −1, 0 or 1; NaN stays NaN
+template <class real> inline real sign(real x) {
+    return x > real(0) ? real(1) : x < real(0) ? real(-1) : x;
+}
+// a b, and 0 if a is 0, whatever b is: a target or weight of 0 excludes an output or example
+template <class real> inline real times(real a, real b) { return a == real(0) ? real(0) : a * b; }
+
+template <class real> const real& least(const real& a, const real& b) { return b < a ? b : a; }
+
+inline int64 piece_rows(int64 n) { return n < PIECE / LEAST_ROWS ? PIECE / n : LEAST_ROWS; }
+
+// Σ term(j) for j < n, in LANES sums: in one, the compiler could not use vectors
+template <class real, class F> inline real sum_of(int64 n, const F& term) {
+    real lanes[LANES] = {}, sum = 0;
+    int64 j = 0;
+    for (; j + LANES <= n; j += LANES)
+        for (int k = 0; k < LANES; ++k) lanes[k] += term(j + k);
+    if (j > 0)
+        for (int k = 0; k < LANES; ++k) sum += lanes[k];
+    for (; j < n; ++j) sum += term(j);
+    return sum;
+}
+
+// J ← J + Σ of the pieces' sums
+inline void add_cost(const double* partial, int64 pieces, double* J) {
+    double sum = 0;
+    for (int64 i = 0; i < pieces; ++i) sum += partial[i];
+    *J += sum;
+}
+
+}  // namespace gpumlp
