@@ -57,6 +57,17 @@ def _default_signals():
 
 
 @pytest.fixture(autouse=True)
+def _own_signals(_default_signals):
+    """No test leaves handlers of signals to the next one."""
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    before = {number: signal.getsignal(number) for number in numbers if number is not None}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     """Each test has its own cache, so that none reads or fills the user's."""
     monkeypatch.setenv("GPUMLP_CACHE", str(tmp_path_factory.getbasetemp() / secrets.token_hex(8)))
