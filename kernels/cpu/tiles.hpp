@@ -94,7 +94,7 @@ __attribute__((noinline)) void tile(int64 k, View<real> a, const real* b, real a
     }
     GPUMLP_UNROLL
     for (int i = 0; i < rows; ++i) {
-        real part[vectors * WIDTH<real>];
+        real part[vectors * WIDTH<real>] = {};
         if (beta != 0) copy_few<vectors * WIDTH<real> / 2>(part, out + i * out_row, columns);
         add_vectors<real>(sum[i], alpha, beta, part);
         copy_few<vectors * WIDTH<real> / 2>(out + i * out_row, part, columns);
