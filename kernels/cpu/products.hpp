@@ -6,24 +6,41 @@
 namespace gpumlp {
 
 enum { FLOPS = 1 << 19 };  // of a piece for another thread: ten times what it costs to share
+enum { FEW_ROWS = 2 };     // do not repay a copy of b
 
 // out (m, n) ← α a b + β out with (α, β) = factors, or (1, 0).  a is (m, k) and b (k, n).
 template <class real> struct Product {
     int64 m, n, k; View<real> a, b; real* out; const real* factors;
 };
 
+// out (m, n) ← α a b + β out for few rows of a and a transpose b: sums along both of their rows
+template <class real>
+void multiply_few(int64 m, int64 n, int64 k, View<real> a, View<real> b, real alpha, real beta,
+                  real* out, int64 out_row) {
+    for (int64 j = 0; j < n; ++j)
+        for (int64 i = 0; i < m; ++i) {
+            const real *const x = a.from(i, 0).data, *const w = b.from(0, j).data;
+            const real sum = sum_of<real>(k, [&](int64 l) { return x[l] * w[l]; });
+            real& there = out[i * out_row + j];
+            there = beta != 0 ? alpha * sum + beta * there : alpha * sum;
+        }
+}
+
 template <class real> void product(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const Product<real>*>(arguments);
     const real alpha = p.factors ? p.factors[0] : real(1);
     const real beta = p.factors ? p.factors[1] : real(0);
-    const bool by_columns = p.n >= PANEL<real> * 2 * threads.count;
+    const bool dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
+    const bool by_columns = dots || p.n >= PANEL<real> * 2 * threads.count;
     const int64 size = by_columns ? p.n : p.m, unit = by_columns ? PANEL<real> : TILE_ROWS;
     const int64 units = (size + unit - 1) / unit, worth = 2 * p.m * p.n * p.k / FLOPS;
     const int64 pieces = least<int64>(least<int64>(threads.count, worth), units);
     const int64 each = pieces > 1 ? (units + pieces - 1) / pieces * unit : size;
     over(threads, size, each, [&](int64 begin, int64 end, int64) {
         const int64 count = end - begin;
-        if (by_columns)
+        if (dots)
+            multiply_few(p.m, count, p.k, p.a, p.b.from(0, begin), alpha, beta, p.out + begin, p.n);
+        else if (by_columns)
             multiply(p.m, count, p.k, p.a, p.b.from(0, begin), alpha, beta, p.out + begin, p.n);
         else
             multiply(count, p.n, p.k, p.a.from(begin, 0), p.b, alpha, beta, p.out + begin * p.n,

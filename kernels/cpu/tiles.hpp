@@ -67,8 +67,8 @@ inline void add_vectors(const Vector<real> (&value)[vectors], real alpha, real b
 
 // out (rows, columns) ← α a b + β out, for a (rows, k) and b with rows of so many vectors
 template <class real, int rows, int vectors>
-__attribute__((noinline)) void tile(int64 k, View<real> a, const real* b, real alpha, real beta,
-                                    real* out, int64 out_row, int64 columns) {
+__attribute__((noinline)) void tile(int64 k, View<real> a, const real* b, int64 b_row, real alpha,
+                                    real beta, real* out, int64 out_row, int64 columns) {
     Vector<real> sum[rows][vectors];
     GPUMLP_UNROLL
     for (int i = 0; i < rows; ++i) {
@@ -76,7 +76,7 @@ __attribute__((noinline)) void tile(int64 k, View<real> a, const real* b, real a
         GPUMLP_UNROLL
         for (int v = 0; v < vectors; ++v) sum[i][v] = Vector<real>{};
     }
-    for (int64 l = 0; l < k; ++l, b += PANEL<real>) {
+    for (int64 l = 0; l < k; ++l, b += b_row) {
         Vector<real> row[vectors];
         GPUMLP_UNROLL
         for (int v = 0; v < vectors; ++v) row[v] = vector_at(b + v * WIDTH<real>);
@@ -103,13 +103,14 @@ __attribute__((noinline)) void tile(int64 k, View<real> a, const real* b, real a
 
 // `tile` of at most TILE_ROWS rows and PANEL columns
 template <class real, int rows = TILE_ROWS>
-void tile_of(int64 count, int64 k, View<real> a, const real* b, real alpha, real beta, real* out,
-             int64 out_row, int64 columns) {
+void tile_of(int64 count, int64 k, View<real> a, const real* b, int64 b_row, real alpha, real beta,
+             real* out, int64 out_row, int64 columns) {
     if constexpr (rows > 1)
         if (count < rows)
-            return tile_of<real, rows - 1>(count, k, a, b, alpha, beta, out, out_row, columns);
-    if (columns > WIDTH<real>) tile<real, rows, 2>(k, a, b, alpha, beta, out, out_row, columns);
-    else tile<real, rows, 1>(k, a, b, alpha, beta, out, out_row, columns);
+            return tile_of<real, rows - 1>(count, k, a, b, b_row, alpha, beta, out, out_row,
+                                           columns);
+    const auto f = columns > WIDTH<real> ? tile<real, rows, 2> : tile<real, rows, 1>;
+    f(k, a, b, b_row, alpha, beta, out, out_row, columns);
 }
 
 // ---- copies of blocks, in the order of the tiles
@@ -223,14 +224,16 @@ template <class real>
 void multiply(int64 m, int64 n, int64 k, View<real> a, View<real> b, real alpha, real beta,
               real* out, int64 out_row) {
     real *const panels = blocks<real>(), *const tiles = panels + BYTES_OF_B / sizeof(real);
+    const bool once = m <= TILE_ROWS && b.column == 1;  // each row of b is read once
     for (int64 l = 0; l == 0 || l < k; l += INNER) {
         const int64 inner = least<int64>(INNER, k - l), bytes = (inner + (k == 0)) * sizeof(real);
         const int64 most_columns = BYTES_OF_B / bytes / PANEL<real> * PANEL<real>;
         const int64 most_rows = BYTES_OF_A / bytes / TILE_ROWS * TILE_ROWS;
         const real keep = l == 0 ? beta : real(1);
         for (int64 j = 0; j < n; j += most_columns) {
-            const int64 width = least(most_columns, n - j);
-            copy_panels(b.from(l, j), inner, width, panels);
+            const int64 width = least(most_columns, n - j), whole = width / PANEL<real> * PANEL<real>;
+            const int64 direct = once ? whole : 0;  // so many columns are not copied
+            copy_panels(b.from(l, j + direct), inner, width - direct, panels + direct * inner);
             for (int64 i = 0; i < m; i += most_rows) {
                 const int64 height = least(most_rows, m - i);
                 // a copy of a transpose is worth its time if some panels read it
@@ -240,8 +243,10 @@ void multiply(int64 m, int64 n, int64 k, View<real> a, View<real> b, real alpha,
                     for (int64 r = 0; r < height; r += TILE_ROWS) {
                         const View<real> left = copied ? View<real>{tiles + r * inner, 1, TILE_ROWS}
                                                        : a.from(i + r, l);
-                        tile_of<real>(height - r, inner, left, panels + c * inner,
-                                      alpha, keep, out + (i + r) * out_row + j + c, out_row,
+                        const View<real> right = c < direct
+                            ? b.from(l, j + c) : View<real>{panels + c * inner, PANEL<real>, 1};
+                        tile_of<real>(height - r, inner, left, right.data, right.row, alpha, keep,
+                                      out + (i + r) * out_row + j + c, out_row,
                                       least<int64>(PANEL<real>, width - c));
                     }
             }
