@@ -28,11 +28,14 @@ from gpumlp.bench.timing import machine
 
 LR = 1e-3
 SECONDS = 0.3  # of a turn, unless its epochs are given
+# What rounding explains of a change of θ: a few per cent after a hundred steps of Adam. If products
+# round to bfloat16, it is up to 0.18 of it.
+MOST_ROUNDING = (0.1, 0.3)
 # If an epoch is longer than a turn, a library has no further turn after so many seconds: torch's
 # threads, which spin, need up to 100 times as long on a busy machine.
 MOST_SECONDS = 30.0
 DECAY, EPS, BETA = 0.01, 1e-8, (0.9, 0.999)
-AVX512 = "torch eager AVX-512"
+AVX512, MEDIUM = "torch eager AVX-512", "torch eager medium"
 
 Arrays = list[Any]
 Trained = tuple[Callable[[int, bool], None], Callable[[], Arrays]]
@@ -194,7 +197,7 @@ COMPETITORS: dict[str, Callable[[Network], Trained]] = {
     "numpy": partial(of_gpumlp, backend="numpy"),
     "jax": of_jax,
     "torch eager": of_torch,
-    "torch eager medium": partial(of_torch, products="medium"),
+    MEDIUM: partial(of_torch, products="medium"),
     "torch.compile reduce-overhead": partial(of_torch, mode="reduce-overhead"),
     AVX512: of_torch,  # in a process whose MKL is made to use it
 }
@@ -231,15 +234,16 @@ class Race:
         self._counts: dict[str, int] = {}
         self._spent = dict.fromkeys(names, 0.0)
         self._ends: dict[str, Any] = {}
+        self._processes: list[Any] = []
         train, parameters = of_gpumlp(network, "numpy")
         before = [t.copy() for t in parameters()]
         train(epochs, False)
         with tempfile.TemporaryDirectory() as folder, one_core() if one_thread else nullcontext():
-            ends = {name: started(network, name, Path(folder)) for name in names}
+            ends = {name: self._start(network, name, Path(folder)) for name in names}
             for name, end in ends.items():
                 try:
                     ask(end, epochs, False)
-                    check(ask(end), parameters(), before)
+                    check(ask(end), parameters(), before, MOST_ROUNDING[name == MEDIUM])
                     self._ends[name] = end
                 except ValueError as error:
                     if name == "cpu":
@@ -276,20 +280,23 @@ class Race:
         parameters = {name: ask(end) for name, end in self._ends.items()}
         for end in self._ends.values():
             end.close()
+        for process in self._processes:
+            process.join(10)
         return parameters
 
-
-def started(network: Network, name: str, folder: Path) -> Any:
-    """Start the process of a competitor; return the end of its pipe."""
-    spawn = multiprocessing.get_context("spawn")
-    end, theirs = spawn.Pipe()
-    try:
-        with environment(intel_mkl(folder) if name == AVX512 else {}):
-            spawn.Process(target=work, args=(theirs, network, name), daemon=True).start()
-    except (OSError, subprocess.CalledProcessError) as error:
-        theirs.send(error)
-    theirs.close()
-    return end
+    def _start(self, network: Network, name: str, folder: Path) -> Any:
+        """Start the process of a competitor; return the end of its pipe."""
+        spawn = multiprocessing.get_context("spawn")
+        end, theirs = spawn.Pipe()
+        process = spawn.Process(target=work, args=(theirs, network, name), daemon=True)
+        try:
+            with environment(intel_mkl(folder) if name == AVX512 else {}):
+                process.start()
+            self._processes.append(process)
+        except (OSError, subprocess.CalledProcessError) as error:
+            theirs.send(error)
+        theirs.close()
+        return end
 
 
 def work(connection: Any, network: Network, name: str) -> None:
@@ -329,14 +336,11 @@ def ask(end: Any, epochs: int = 0, shuffle: bool = False) -> Any:
     return answer
 
 
-def check(got: Arrays, want: Arrays, before: Arrays) -> None:
-    """Raise ValueError if θ has changed otherwise.
-
-    Rounding alone makes a few per cent of the change after a hundred steps of Adam.
-    """
+def check(got: Arrays, want: Arrays, before: Arrays, most: float) -> None:
+    """Raise ValueError if the change of θ differs by more than `most` of it."""
     start, one, other = (np.concatenate([t.ravel() for t in each]) for each in (before, got, want))
     difference = np.linalg.norm(one - other) / np.linalg.norm(other - start)
-    if not difference < 0.1:
+    if not difference < most:
         raise ValueError(f"its change of θ differs by {difference:.2g} of it")
 
 

@@ -69,7 +69,7 @@ def machine() -> dict[str, Any]:
     about = _cpuinfo()
     model = about.get("model name", platform.processor())
     flags = about.get("flags", "").split()
-    found = {
+    here: dict[str, Any] = {
         "processor": model,
         "avx512": "avx512f" in flags,
         "cores": cores(),
@@ -77,10 +77,10 @@ def machine() -> dict[str, Any]:
         "versions": {name: found for name in VERSIONS if (found := version(name))},
         "blas": blas_name(),
     }
-    if "AMD" in model and "torch" in found["versions"]:
-        has = "has AVX-512" if found["avx512"] else "has no AVX-512"
-        found["note"] = f"torch's MKL does not use AVX-512 on processors of AMD; this one {has}"
-    return found
+    if "AMD" in model and "torch" in here["versions"]:
+        has = "has AVX-512" if here["avx512"] else "has no AVX-512"
+        here["note"] = f"torch's MKL does not use AVX-512 on processors of AMD; this one {has}"
+    return here
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -158,6 +158,16 @@ class TestScripts:
         assert len(found["diabetes, short"]["scikit-learn"]) == 2
 
 
+@pytest.fixture
+def _one_thread_of_torch():
+    """Its threads spin, and need a second for a small step on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class TestEpochs:
     """The competitors of epochs, in this process, against this library."""
 
@@ -185,6 +195,7 @@ class TestEpochs:
         self.compare("jax", network)
 
     @pytest.mark.parametrize("network", NETWORKS, ids=str)
+    @pytest.mark.usefixtures("_one_thread_of_torch")
     def test_torch_trains_alike(self, network, monkeypatch):
         torch = pytest.importorskip("torch")
         modes, products = [], []
@@ -197,11 +208,11 @@ class TestEpochs:
 
     def test_other_change_raises(self):
         before, want = [np.zeros(3), np.zeros(1)], [np.ones(3), np.ones(1)]
-        epochs.check([1.05 * t for t in want], want, before)
+        epochs.check([1.19 * t for t in want], want, before, 0.2)
         with pytest.raises(ValueError, match=r"its change of θ differs by 0\.2 of it"):
-            epochs.check([1.2 * t for t in want], want, before)
+            epochs.check([1.2 * t for t in want], want, before, 0.1)
         with pytest.raises(ValueError, match="differs by nan"):
-            epochs.check([np.nan * t for t in want], want, before)
+            epochs.check([np.nan * t for t in want], want, before, 0.1)
 
     def test_slow_competitor_has_fewer_turns(self, monkeypatch):
         race = object.__new__(epochs.Race)
