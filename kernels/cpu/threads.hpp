@@ -83,13 +83,12 @@ public:
         const auto finished = [this] { return running.load(std::memory_order_acquire) == 0; };
         while (!spin(finished, SPIN)) std::this_thread::yield();
         const auto end = Clock::now();
-        if (end - done > done - start + std::chrono::microseconds(STALL))
-            alone_until = end + ALONE * (end - done);
+        if (end - done > done - start + std::chrono::microseconds(STALL)) stalled(end, end - done);
     }
 
 private:
     enum { SPIN = 30, STALL = 100, WAKE = 1000 };  // microseconds
-    enum { ALONE = 10 };  // times a wait, so that waits take a tenth of the time at most
+    enum { SHORTEST = 2, LONGEST = 16 };  // the time alone, in waits
 
     // Offer the pieces to the workers; false if it is better to do them alone.
     bool invite(Piece work, const void* operation, int64 pieces, int helpers) {
@@ -115,6 +114,13 @@ private:
             for (int i = 0; i < missing; ++i) wake.notify_one();
         }
         return true;
+    }
+
+    // Work alone for twice as long as the caller has waited; if it soon waits again, longer.
+    void stalled(Clock::time_point now, Clock::duration waited) {
+        const bool soon = now - alone_until < LONGEST * waited;
+        alone = soon && alone < LONGEST ? 2 * alone : soon ? alone : SHORTEST;
+        alone_until = now + alone * waited;
     }
 
     void take() {
@@ -159,7 +165,7 @@ private:
     std::atomic<unsigned> job{0};
     std::atomic<int> asleep{0}, running{0}, callers_core{-1};
     std::atomic<int64> next{0};
-    int invited = 0;
+    int invited = 0, alone = SHORTEST;
     Clock::time_point start, alone_until, wake_again;
     Piece work = nullptr;
     const void* operation = nullptr;

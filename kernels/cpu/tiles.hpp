@@ -30,10 +30,9 @@ template <class real> constexpr int WIDTH = VECTOR_BYTES / sizeof(real);  // ent
 template <class real> constexpr int PANEL = 2 * WIDTH<real>;              // columns of a tile
 template <class real> using Vector = typename Vectors<real, WIDTH<real>>::type;
 
-// Blocks stay in a core's caches: a panel of b in the first, blocks of a and b in the second.
-enum { INNER = 256 };
-template <class real> constexpr int64 BLOCK_ROWS = 384 / sizeof(real) / TILE_ROWS * TILE_ROWS;
-template <class real> constexpr int64 BLOCK_COLUMNS = 1024 / sizeof(real);
+// Inner entries and bytes of blocks that stay in a core's caches: a panel of b in the first, blocks
+// of a and b in the second.
+enum { INNER = 256, BYTES_OF_A = 96 << 10, BYTES_OF_B = 256 << 10 };
 
 // A matrix whose entry (i, j) is data[i row + j column].
 template <class real> struct View {
@@ -95,10 +94,10 @@ __attribute__((noinline)) void tile(int64 k, View<real> a, const real* b, real a
     }
     GPUMLP_UNROLL
     for (int i = 0; i < rows; ++i) {
-        real part[vectors * WIDTH<real>];
-        if (beta != 0) copy_few<WIDTH<real>>(part, out + i * out_row, columns);
+        real part[vectors * WIDTH<real>] = {};
+        if (beta != 0) copy_few<vectors * WIDTH<real> / 2>(part, out + i * out_row, columns);
         add_vectors<real>(sum[i], alpha, beta, part);
-        copy_few<WIDTH<real>>(out + i * out_row, part, columns);
+        copy_few<vectors * WIDTH<real> / 2>(out + i * out_row, part, columns);
     }
 }
 
@@ -197,24 +196,24 @@ template <class real> void copy_panels(View<real> b, int64 k, int64 columns, rea
         transpose_panel(b.from(0, j), k, least<int64>(PANEL<real>, columns - j), panels);
 }
 
-// tiles (rows / TILE_ROWS, k, TILE_ROWS) ← a, of which a column of a tile lies side by side
+// tiles (rows / TILE_ROWS, k, TILE_ROWS) ← a, which is a transpose
 template <class real> void copy_tiles(View<real> a, int64 rows, int64 k, real* tiles) {
     for (int64 i = 0; i < rows; i += TILE_ROWS) {
         const int count = int(least<int64>(TILE_ROWS, rows - i));
-        const View<real> from = a.from(i, 0);
+        const real* const column = a.from(i, 0).data;
         for (int64 l = 0; l < k; ++l, tiles += TILE_ROWS)
-            if (a.row == 1 && count == TILE_ROWS)
-                std::memcpy(tiles, from.data + l * a.column, TILE_ROWS * sizeof(real));
+            if (count == TILE_ROWS)
+                std::memcpy(tiles, column + l * a.column, TILE_ROWS * sizeof(real));
             else
-                for (int t = 0; t < count; ++t) tiles[t] = from.data[t * a.row + l * a.column];
+                for (int t = 0; t < count; ++t) tiles[t] = column[t + l * a.column];
     }
 }
 
 // Memory of this thread for a block of b and, behind it, one of a.  It begins with a cache line.
 template <class real> real* blocks() {
-    constexpr int64 entries = INNER * (BLOCK_COLUMNS<real> + BLOCK_ROWS<real>), line = 64;
+    constexpr int64 line = 64;
     static thread_local std::unique_ptr<char[]> memory;
-    if (!memory) memory.reset(new char[entries * sizeof(real) + line]);
+    if (!memory) memory.reset(new char[BYTES_OF_A + BYTES_OF_B + line]);
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.get());
     return reinterpret_cast<real*>((begin + line - 1) / line * line);
 }
@@ -223,17 +222,19 @@ template <class real> real* blocks() {
 template <class real>
 void multiply(int64 m, int64 n, int64 k, View<real> a, View<real> b, real alpha, real beta,
               real* out, int64 out_row) {
-    real *const panels = blocks<real>(), *const tiles = panels + INNER * BLOCK_COLUMNS<real>;
+    real *const panels = blocks<real>(), *const tiles = panels + BYTES_OF_B / sizeof(real);
     for (int64 l = 0; l == 0 || l < k; l += INNER) {
-        const int64 inner = least<int64>(INNER, k - l);
+        const int64 inner = least<int64>(INNER, k - l), bytes = (inner + (k == 0)) * sizeof(real);
+        const int64 most_columns = BYTES_OF_B / bytes / PANEL<real> * PANEL<real>;
+        const int64 most_rows = BYTES_OF_A / bytes / TILE_ROWS * TILE_ROWS;
         const real keep = l == 0 ? beta : real(1);
-        for (int64 j = 0; j < n; j += BLOCK_COLUMNS<real>) {
-            const int64 width = least<int64>(BLOCK_COLUMNS<real>, n - j);
+        for (int64 j = 0; j < n; j += most_columns) {
+            const int64 width = least(most_columns, n - j);
             copy_panels(b.from(l, j), inner, width, panels);
-            for (int64 i = 0; i < m; i += BLOCK_ROWS<real>) {
-                const int64 height = least<int64>(BLOCK_ROWS<real>, m - i);
-                // a copy is worth its time if many panels read it, above all that of a transpose
-                const bool copied = width > BLOCK_COLUMNS<real> * (a.column == 1 ? 3 : 1) / 4;
+            for (int64 i = 0; i < m; i += most_rows) {
+                const int64 height = least(most_rows, m - i);
+                // a copy of a transpose is worth its time if some panels read it
+                const bool copied = a.column != 1 && width > 4 * PANEL<real>;
                 if (copied) copy_tiles(a.from(i, l), height, inner, tiles);
                 for (int64 c = 0; c < width; c += PANEL<real>)
                     for (int64 r = 0; r < height; r += TILE_ROWS) {
