@@ -189,7 +189,7 @@ class TestEpochs:
             np.testing.assert_allclose(one, other, rtol=0, atol=0.02 * np.abs(one - first).max())
         train(1, network.steps > 1)
 
-    @pytest.mark.parametrize("network", NETWORKS, ids=str)
+    @pytest.mark.parametrize("network", NETWORKS[::2], ids=str)  # it compiles each of them
     def test_jax_trains_alike(self, network):
         pytest.importorskip("jax")
         self.compare("jax", network)
