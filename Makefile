@@ -27,6 +27,7 @@ docs: $(VENV)/docs.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.compare_cpu
 	$(BIN)/python -m benchmarks.cpu_epochs
+	$(BIN)/python -m benchmarks.simple_chains
 	$(BIN)/gpumlp bench --case small,tabular,launch --backend numpy
 	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.estimators

@@ -41,6 +41,12 @@ def compare_with_gpumlp(title: str, timings: Mapping[str, Timing]) -> dict[str, 
     return compare(title, timings, "gpumlp_over_this", timings["gpumlp"].ratio)
 
 
+def note() -> None:
+    """Print what to know of torch on this machine, if anything."""
+    if "note" in machine():
+        print(machine()["note"])
+
+
 def write(name: str, results: Mapping[str, Any]) -> None:
     """Write results and a description of the machine to benchmarks/results/NAME.json.
 

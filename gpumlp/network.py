@@ -136,6 +136,8 @@ class MLP:
 
     def penalty(self) -> float:
         """λΩ(θ)."""
+        if not self.regularizer.active:
+            return 0.0
         backend, theta = self.backend, self.theta
         backend.synchronize()
         with self._lock:
@@ -186,7 +188,8 @@ class MLP:
 
     def round(self) -> None:
         """Update `rounded` after an assignment to θ."""
-        self.backend.round(self.theta.flat, self.rounded.flat)
+        if self.rounded is not self.theta:
+            self.backend.round(self.theta.flat, self.rounded.flat)
 
     # ---- settings, files, copies --------------------------------------------------------------
 

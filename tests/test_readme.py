@@ -109,6 +109,19 @@ def test_figures_of_epochs_are_those_of_the_committed_results():
         assert (of_jax, of_numpy) == (f"{ratios['jax']:.2f}", f"{ratios['numpy']:.2f}"), name
 
 
+def test_figures_of_simple_chains_are_those_of_the_committed_results():
+    found = results("simple_chains.json")
+    page = (ROOT / "docs/benchmarks.md").read_text("utf-8")
+    section = page.partition("benchmarks.simple_chains`")[2].partition("\n## ")[0]
+    assert f"| {found['epochs']:,} epochs | seconds |" in section
+    rows = re.findall(r"^\| .* \| (\d+\.\d\d) \| (\d\.\d\d) \|$", section, re.MULTILINE)
+    here = found["here"].values()
+    assert rows == [(f"{each['seconds']:.2f}", f"{each['cpu_over_this']:.2f}") for each in here]
+    quoted = re.findall(r"\d+\.\d\d\b", section.partition("The authors of SimpleChains")[2])
+    published = found["published"]["seconds"].values()
+    assert quoted == [f"{seconds:.2f}" for by in published for seconds in by.values()]
+
+
 def test_figure_of_streaming_is_the_worst_of_the_committed_ones():
     steps = results("streaming_numpy.json")["step"]
     worst = max(

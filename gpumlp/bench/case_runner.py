@@ -20,9 +20,11 @@ from typing import Any
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import Change, check
 from gpumlp.bench.peers import OURS, NotTimed
+from gpumlp.bench.processes import load
 from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
 from gpumlp.bench.worker import Burst, Worker
+from gpumlp.io.threads import cores
 
 WARM_SECONDS = {"host": 0.3, "GPU": 1.0}  # the clocks of a GPU settle only under load
 BURST_SECONDS = {"host": 0.1, "GPU": 0.05}  # long enough for the resolution of the clock
@@ -169,7 +171,9 @@ class CaseRunner:
             worker = on_failure.enter_context(closing(self._worker(result)))
             result, changes = worker.started()
             if changes:
-                result = replace(result, error=check(changes, self._exact, self.case))
+                products = result.notes.get("products", self.case.precision)
+                case = replace(self.case, precision=products)
+                result = replace(result, error=check(changes, self._exact, case))
             where = _where(result)
             worker.warm_up(WARM_SECONDS[where], BURST_SECONDS[where])
             self._open.push(on_failure.pop_all())
@@ -198,11 +202,12 @@ class CaseRunner:
     def _rounds(self, result: Result, workers: list[Worker]) -> Result:
         """Time all workers in every round. The order changes from one round to the next."""
         bursts: list[list[Burst]] = [[] for _ in workers]
-        for i in range(self._settings.rounds):
-            order = range(len(workers)) if i % 2 == 0 else reversed(range(len(workers)))
-            for j in order:
-                time.sleep(REST_SECONDS[_where(result)])
-                bursts[j].append(workers[j].burst())
+        with load(cores() if self.case.busy else 0):
+            for i in range(self._settings.rounds):
+                order = range(len(workers)) if i % 2 == 0 else reversed(range(len(workers)))
+                for j in order:
+                    time.sleep(REST_SECONDS[_where(result)])
+                    bursts[j].append(workers[j].burst())
         seconds = [[each for each, _ in of_one] for of_one in bursts]
         _, peak = bursts[-1][-1]
         return replace(

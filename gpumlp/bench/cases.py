@@ -35,6 +35,7 @@ class Case:
         widths: n_0 … n_L.
         batch_size: examples in a step.
         activation, optimizer, precision, loss: names.
+        busy: as many other processes as there are cores compute meanwhile.
     """
 
     name: str
@@ -44,11 +45,12 @@ class Case:
     optimizer: str = "sgd"
     precision: str = "float32"
     loss: str = "softmax_cross_entropy"
+    busy: bool = False
 
     def __str__(self) -> str:
         return (
             f"{self.name}, minibatch {self.batch_size}, {self.activation}, {self.optimizer}, "
-            f"{self.precision}"
+            f"{self.precision}{', other processes compute' if self.busy else ''}"
         )
 
     @property
@@ -56,6 +58,7 @@ class Case:
         """A name for files. No other case has the same one."""
         loss = "" if self.loss == "softmax_cross_entropy" else f"-{self.loss}"
         functions = f"{self.activation}-{self.optimizer}-{self.precision}{loss}"
+        functions += "-busy" if self.busy else ""
         return f"{network_name(self.widths)}-m{self.batch_size}-{functions}"
 
     @property
@@ -166,6 +169,7 @@ PRESETS: dict[str, list[Case]] = {
     "tabular": [Case("tabular", (512, 1024, 1024, 1), 1024, loss="squared_error")],
     "wide": [Case("wide", (8192,) * 9, m, "gelu", "adamw", "bfloat16") for m in (1024, 4096, 8192)],
     "launch": [Case("launch", (512,) * 5, 256, "relu", "adamw")],
+    "busy": [Case("busy", (27, 256, 256, 2), 64, "relu", "adamw", busy=True)],
     "grid": [
         Case(network_name((n,) * (L + 1)), (n,) * (L + 1), m, f, optimizer)
         for n, L, m, f, optimizer in product(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import statistics
@@ -14,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpumlp.io.threads import blas_name
+from gpumlp.io.threads import blas_name, cores
 
 VERSIONS = (
     "gpumlp", "numpy", "torch", "triton", "jax", "jaxlib", "optax", "scikit-learn", "cupy-cuda12x",
@@ -66,20 +65,30 @@ def interleaved(
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores, and the versions of the libraries."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
-    usable = hasattr(os, "sched_getaffinity")
-    return {
+    """The processor, its cores, and the versions of the libraries; and a note on torch, if any."""
+    about = _cpuinfo()
+    model = about.get("model name", platform.processor())
+    flags = about.get("flags", "").split()
+    here: dict[str, Any] = {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0)) if usable else os.cpu_count(),
+        "avx512": "avx512f" in flags,
+        "cores": cores(),
         "python": platform.python_version(),
         "versions": {name: found for name in VERSIONS if (found := version(name))},
         "blas": blas_name(),
     }
+    if "AMD" in model and "torch" in here["versions"]:
+        has = "has AVX-512" if here["avx512"] else "has no AVX-512"
+        here["note"] = f"torch's MKL does not use AVX-512 on processors of AMD; this one {has}"
+    return here
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says about the first core; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    first = path.read_text().partition("\n\n")[0] if path.exists() else ""
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def gpu() -> dict[str, str]:

@@ -10,12 +10,11 @@ import json
 import math
 import multiprocessing
 import os
-import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,9 +22,9 @@ from typing import Any
 
 from gpumlp.bench.correct import Change, changes
 from gpumlp.bench.peers import NotTimed, Problem, Step, builder
+from gpumlp.bench.processes import interrupts_blocked
 from gpumlp.bench.results import Result
 from gpumlp.bench.timing import machine
-from gpumlp.io.signals import TERMINATING
 
 CACHES = (  # variables that name the folders where libraries store what they compiled
     "CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR",
@@ -56,7 +55,7 @@ class Worker:
         self._connection, theirs = spawn.Pipe()
         self._process = spawn.Process(target=serve, args=(theirs, log, caches, result))
         try:
-            with _interrupts_blocked():
+            with interrupts_blocked():
                 self._process.start()
         except BaseException:  # Ctrl-C during the start, too
             self.close()
@@ -107,19 +106,6 @@ class Worker:
         if isinstance(message, NotTimed):
             raise message
         return message
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start processes that Ctrl-C, SIGTERM and SIGHUP do not reach: only the benchmark answers."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *TERMINATING})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def serve(connection: Connection, log: Path, caches: Path, result: Result) -> None:

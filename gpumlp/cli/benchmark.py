@@ -162,6 +162,9 @@ def _print_tables(found: list[Result]) -> None:
     kinds = sorted({r.peak_of for r in found if r.status == TIMED})
     if kinds:
         typer.echo(LEGEND.format(peak=" or ".join(kinds)))
+    on_cpu = [r for r in found if r.backend != "cupy" and "torch" in r.competitor]
+    for note in dict.fromkeys(r.machine["note"] for r in on_cpu if "note" in r.machine):
+        typer.echo(f"note: {note}.")
 
 
 def _heading(result: Result) -> str:

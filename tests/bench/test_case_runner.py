@@ -2,18 +2,22 @@
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 
 import pytest
 
 from gpumlp.bench import case_runner
-from gpumlp.bench.case_runner import Clock
-from gpumlp.bench.cases import Case
+from gpumlp.bench.case_runner import CaseRunner, Clock, Settings
+from gpumlp.bench.cases import PRESETS, Case
 from gpumlp.bench.results import Result
+from gpumlp.bench.timing import machine
 from tests.support.cli_cases import run
 
 PEERS = "tests.support.bench_peers"
@@ -172,6 +176,26 @@ def test_part_that_takes_too_long_is_stopped_and_not_written(tmp_path, monkeypat
     assert sorted(parts(tmp_path)) == ["gpumlp", f"{PEERS}:identical"]
 
 
+def test_busy_case_is_timed_while_other_processes_compute(monkeypatch):
+    """As many as there are cores, and only during the rounds."""
+
+    class Counting:
+        def burst(self):
+            return len(multiprocessing.active_children()) - before, None
+
+    before = len(multiprocessing.active_children())
+    monkeypatch.setattr(case_runner, "cores", lambda: 1)
+    [busy] = PRESETS["busy"]
+    for case, count in ((busy, 1), (replace(busy, busy=False), 0)):
+        with ExitStack() as stack:
+            runner = CaseRunner(case, Settings("numpy", [], rounds=2), Clock(None), stack)
+            found = runner._rounds(Result(case, "numpy", "gpumlp", "timed"), [Counting()])
+        assert found.seconds == [count] * 2
+    assert len(multiprocessing.active_children()) == before
+    assert busy.slug == f"{replace(busy, busy=False).slug}-busy"
+    assert Case.from_json(asdict(busy)) == busy
+
+
 def test_failure_of_gpumlp_itself_exits_with_1(tmp_path, monkeypatch):
     def measure(self, competitor):
         return Result(self.case, "numpy", competitor, "failed", "alas")
@@ -218,12 +242,15 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path):
 
 def test_torch_passes_the_check(tmp_path):
     pytest.importorskip("torch")
-    for case, peers in (("small", "torch eager,products by torch"), ("tabular", "torch eager")):
+    cases = (("small", "torch eager medium,products by torch"), ("tabular", "torch eager"))
+    for case, peers in cases:
         more = ("--case", case, "--optimizer", "adamw", "--batch-size", "16")
         done = bench(tmp_path, *more, peers=peers).stdout
-        assert not [line for line in done.splitlines() if "torch" in line and ": " in line], done
-    timed = [json.loads(p.read_text()) for p in tmp_path.glob("*torch_eager.result.json")]
+        assert not [line for line in done.splitlines() if "  torch" in line and ": " in line], done
+        assert done.count("note: torch's MKL") == ("AMD" in machine()["processor"])
+    timed = [json.loads(p.read_text()) for p in tmp_path.glob("*torch_eager*.result.json")]
     assert [len(part["seconds"]) for part in timed] == [2] * 2
+    assert {part["notes"].get("products") for part in timed} == {None, "bfloat16"}
 
 
 def test_jax_passes_the_check(tmp_path):

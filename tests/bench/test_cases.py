@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpumlp.backends import get_backend
+from gpumlp.bench import timing
 from gpumlp.bench.cases import (
     PRESETS,
     RATES,
@@ -85,7 +86,9 @@ class TestChoosing:
         assert network_name(parse_widths(text)) == text
 
     def test_unknown_names_raise(self):
-        refusal(ValueError, lambda: choose(["smal"]), "'smal'", "small, tabular, wide, launch")
+        refusal(
+            ValueError, lambda: choose(["smal"]), "'smal'", "small, tabular, wide, launch, busy"
+        )
         refusal(ValueError, lambda: choose(["small"], ["512×4"]), "512x4", "'512×4'")
         refusal(ValueError, lambda: choose(["small"], ["512"]), "512x4 (width x layers)")
         refusal(ValueError, lambda: choose(["small"], optimizers=["lion"]), "'lion'", "sgd, adamw")
@@ -167,6 +170,43 @@ def test_ratio_is_the_median_over_the_rounds():
 def test_every_competitor_has_a_builder():
     for name in COMPETITORS:
         assert callable(builder(name))
+
+
+@pytest.mark.parametrize(
+    ("peer", "mode"),
+    [("torch.compile", "max-autotune"), ("torch.compile reduce-overhead", "reduce-overhead")],
+)
+def test_mode_of_torch_compile(peer, mode, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch, "compile", lambda f, mode: modes.append(mode) or f)
+    modes = []
+    builder(peer)(Problem(CASE, "numpy")).run()
+    assert modes == [mode]
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("cupy", "float32"), ("numpy", "float64")])
+def test_medium_products_elsewhere_raise(backend, precision):
+    pytest.importorskip("torch")
+    with pytest.raises(Unsupported, match="medium products are for float32 on the CPU"):
+        builder("torch eager medium")(Problem(replace(CASE, precision=precision), backend))
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "note"),
+    [
+        ("AMD EPYC", "fma avx2 avx512f", "this one has AVX-512"),
+        ("AMD EPYC", "fma avx2", "this one has no AVX-512"),
+        ("Intel Xeon", "fma avx2 avx512f", None),
+    ],
+)
+def test_machine_notes_what_torch_leaves_unused(model, flags, note, monkeypatch):
+    about = f"model name\t: {model}\nflags\t\t: {flags}\n\nmodel name\t: another\n"
+    monkeypatch.setattr(timing.Path, "exists", lambda path: True)
+    monkeypatch.setattr(timing.Path, "read_text", lambda path: about)
+    monkeypatch.setattr(timing, "version", lambda name: "1.0")
+    found = timing.machine()
+    assert (found["processor"], found["avx512"]) == (model, "avx512f" in flags)
+    assert found.get("note", "").endswith(note) if note else "note" not in found
 
 
 def test_copy_bandwidth_counts_reads_and_writes(monkeypatch):

@@ -1,8 +1,11 @@
 """Everything in benchmarks/ runs, at small sizes and without timing."""
 
+import ctypes
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import output, streaming
+from benchmarks import epochs, output, simple_chains, streaming
+from benchmarks.epochs import Network
 from gpumlp.bench.peers import gpumlp_peer
 from tests.support.compiled import needs_library
 
@@ -98,14 +102,32 @@ class TestScripts:
     def test_cpu_epochs(self, tmp_path, monkeypatch, capsys):
         from benchmarks import cpu_epochs
 
-        small = [cpu_epochs.Network((6, 8, 3), 4, "adamw", 5, busy) for busy in (False, True)]
-        monkeypatch.setattr(cpu_epochs, "NETWORKS", small)
-        monkeypatch.setattr(cpu_epochs, "COMPETITORS", ["cpu", "numpy"])
+        monkeypatch.setattr(cpu_epochs, "NETWORKS", [Network((6, 8, 3), 4, "adamw", 5, busy=True)])
+        monkeypatch.setattr(cpu_epochs, "COMPETITORS", ["cpu", "numpy", "unknown"])
         monkeypatch.setattr(sys, "argv", ["script", "--write", "--rounds", "2"])
         cpu_epochs.main()
         found = results(tmp_path, "cpu_epochs")["6-8-3 @4 adamw, busy"]
+        assert found["cpu_over_this"].keys() == {"cpu", "numpy"}
         assert found["cpu_over_this"]["cpu"] == 1.0
-        assert f"{found['median_us_a_step']['numpy']:.1f}" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "6-8-3 @4 adamw, busy: unknown is left out: KeyError: 'unknown'\n" in printed
+        assert f"{found['median_us_a_step']['numpy']:.1f}" in printed
+
+    @needs_library
+    def test_simple_chains(self, tmp_path, monkeypatch, capsys):
+        small = replace(simple_chains.NETWORK, batch=40)
+        monkeypatch.setattr(simple_chains, "NETWORK", small)
+        monkeypatch.setattr(simple_chains, "EPOCHS_A_TURN", 30)
+        monkeypatch.setattr(simple_chains, "COMPETITORS", ["cpu"])
+        monkeypatch.setattr(sys, "argv", ["script", "--write", "--epochs", "90"])
+        simple_chains.main()
+        found = results(tmp_path, "simple_chains")
+        assert found["epochs"] == 90
+        before = small.network().cost(*small.problem())
+        assert 0 < found["here"]["cpu"]["train_error"] < 0.95 * before
+        printed = capsys.readouterr().out
+        assert "\n90 epochs: cpu " in printed
+        assert re.search(r"\nSimpleChains, AMD EPYC 7513, 32 cores, published +0\.72 ", printed)
 
     def test_accuracy(self, tmp_path, monkeypatch):
         pytest.importorskip("sklearn")
@@ -134,6 +156,82 @@ class TestScripts:
         assert found["iris, short"]["fan_in"] != found["iris, short"]["auto"]
         assert found["diabetes, short"]["fan_in"] == found["diabetes, short"]["auto"]
         assert len(found["diabetes, short"]["scikit-learn"]) == 2
+
+
+@pytest.fixture
+def _one_thread_of_torch():
+    """Its threads spin, and need a second for a small step on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class TestEpochs:
+    """The competitors of epochs, in this process, against this library."""
+
+    NETWORKS = (
+        Network((6, 8, 3), 4, "adamw", 5),
+        Network((6, 8, 3), 4, "sgd", 5),
+        simple_chains.MatrixExponential((4, 5, 4), 20, "adam", 1),
+    )
+
+    @staticmethod
+    def compare(name, network):
+        (train, parameters), (by_numpy, want) = (
+            epochs.COMPETITORS[each](network) for each in (name, "numpy")
+        )
+        before = [t.copy() for t in want()]
+        train(2, False)
+        by_numpy(2, False)
+        for one, other, first in zip(parameters(), want(), before, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=0.02 * np.abs(one - first).max())
+        train(1, network.steps > 1)
+
+    @pytest.mark.parametrize("network", NETWORKS[::2], ids=str)  # it compiles each of them
+    def test_jax_trains_alike(self, network):
+        pytest.importorskip("jax")
+        self.compare("jax", network)
+
+    @pytest.mark.parametrize("network", NETWORKS, ids=str)
+    @pytest.mark.usefixtures("_one_thread_of_torch")
+    def test_torch_trains_alike(self, network, monkeypatch):
+        torch = pytest.importorskip("torch")
+        modes, products = [], []
+        monkeypatch.setattr(torch, "compile", lambda f, mode: modes.append(mode) or f)
+        monkeypatch.setattr(torch, "set_float32_matmul_precision", products.append)
+        for name in epochs.COMPETITORS:
+            if name.startswith("torch"):
+                self.compare(name, network)
+        assert (modes, products) == (["reduce-overhead"], ["medium"])
+
+    def test_other_change_raises(self):
+        before, want = [np.zeros(3), np.zeros(1)], [np.ones(3), np.ones(1)]
+        epochs.check([1.19 * t for t in want], want, before, 0.2)
+        with pytest.raises(ValueError, match=r"its change of θ differs by 0\.2 of it"):
+            epochs.check([1.2 * t for t in want], want, before, 0.1)
+        with pytest.raises(ValueError, match="differs by nan"):
+            epochs.check([np.nan * t for t in want], want, before, 0.1)
+
+    def test_slow_competitor_has_fewer_turns(self, monkeypatch):
+        race = object.__new__(epochs.Race)
+        race._ends, race._shuffle = {"cpu": 0.01, "slow": 20.0}, True
+        race._counts, race._spent = {"cpu": 30, "slow": 1}, {"cpu": 99.0, "slow": 0.0}
+        monkeypatch.setattr(epochs, "ask", lambda seconds, epochs, shuffle: seconds)
+        monkeypatch.setattr(epochs.time, "sleep", lambda seconds: None)
+        assert [list(race.turns(i)) for i in range(3)] == [["cpu", "slow"]] * 2 + [["cpu"]]
+
+    def test_exponential_of_matrices(self, rng):
+        linalg = pytest.importorskip("scipy.linalg")
+        a = 3 * rng.normal(size=(5, 2, 2))
+        want = [linalg.expm(each) for each in a]
+        np.testing.assert_allclose(simple_chains.exponential(a), want, rtol=1e-10)
+
+    @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
+    def test_loaded_library_answers_for_mkl(self, tmp_path):
+        variables = epochs.intel_mkl(tmp_path)
+        assert ctypes.CDLL(variables["LD_PRELOAD"]).mkl_serv_intel_cpu_true() == 1
 
 
 @pytest.mark.parametrize("script", ["large_files", "gpu_report", "real_tables"])

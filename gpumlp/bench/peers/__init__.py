@@ -27,7 +27,9 @@ COMPETITORS = {
     FLOOR: "gpumlp.bench.peers.gpumlp_peer:Floor",
     "products by torch": "gpumlp.bench.peers.torch_peers:TorchProducts",
     "torch eager": "gpumlp.bench.peers.torch_peers:TorchStep",
+    "torch eager medium": "gpumlp.bench.peers.torch_peers:medium",
     "torch.compile": "gpumlp.bench.peers.torch_peers:compiled",
+    "torch.compile reduce-overhead": "gpumlp.bench.peers.torch_peers:reduce_overhead",
     "torch.compile bf16 parameters": "gpumlp.bench.peers.torch_peers:compiled_bf16_parameters",
     "jax": "gpumlp.bench.peers.jax_peer:JaxStep",
     "scikit-learn": "gpumlp.bench.peers.sklearn_peer:SklearnStep",
@@ -83,7 +85,8 @@ class Step(ABC):
         extra_seconds: seconds added to the time of each step; 0 except for the floor.
         trains: whether the step changes θ, so that the change can be checked.
         theta_type: the type of θ: "float64", "float32" or "bfloat16".
-        notes: more facts for the result, as JSON can hold them: bandwidth, settings.
+        notes: more facts for the result, as JSON can hold them: bandwidth, settings. "products" is
+            the precision of the products, by which the step is checked, if it is not the case's.
     """
 
     extra_seconds = 0.0

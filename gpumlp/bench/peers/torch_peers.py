@@ -1,4 +1,4 @@
-"""torch in its best modes: eager, and compiled with max-autotune and CUDA graphs.
+"""torch in its best modes: eager, and compiled with CUDA graphs: max-autotune, reduce-overhead.
 
 The optimizers are fused. tf32 is a setting of torch. bfloat16 and float16 use autocast with float32
 parameters (AMP), and float16 a GradScaler. A competitor of its own has its parameters in bfloat16
@@ -26,15 +26,17 @@ class TorchStep(Step):
 
     Args:
         problem: what is trained.
-        compiled: torch.compile compiles the forward and backward pass, in mode max-autotune.
+        mode: torch.compile compiles the forward and backward pass in this mode; None for eager.
+        products: the precision of float32 products; None for that of the case.
         bf16_parameters: θ, its gradient and the optimizer's state are in bfloat16.
     """
 
     def __init__(
-        self, problem: Problem, *, compiled: bool = False, bf16_parameters: bool = False
-    ) -> None:
+        self, problem: Problem, *, mode: str | None = None, products: str | None = None,
+        bf16_parameters: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self._torch = torch = _torch(problem)
+        self._torch = torch = _torch(problem, products)
         case = problem.case
         device = "cuda" if problem.on_gpu else "cpu"
         self.theta_type = "bfloat16" if bf16_parameters else float_type(case.precision)
@@ -47,10 +49,10 @@ class TorchStep(Step):
         self._x = torch.from_numpy(problem.x).to(device, dtype)
         y = torch.from_numpy(problem.y).to(device)
         self._y = y.to(dtype) if y.is_floating_point() else y
-        self._compiled, self._on_gpu = compiled, problem.on_gpu
+        self._compiled, self._on_gpu = mode is not None, problem.on_gpu
         amp = case.precision if case.precision in AMP and not bf16_parameters else None
         forward = self._forward(case, device, amp)
-        self._cost = torch.compile(forward, mode="max-autotune") if compiled else forward
+        self._cost = torch.compile(forward, mode=mode) if mode else forward
         kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[case.optimizer]
         self._optimizer = kind(self.network.parameters(), lr=case.lr, fused=True)
         self._scaler = torch.amp.GradScaler(device) if amp == "float16" else None
@@ -114,19 +116,33 @@ class TorchProducts(BareProducts):
             self._torch.cuda.synchronize()
 
 
+def medium(problem: Problem) -> TorchStep:
+    """float32 with products that are allowed to round to bfloat16, if the processor can do that."""
+    if problem.on_gpu or problem.case.precision != "float32":
+        raise Unsupported("medium products are for float32 on the CPU; a GPU has tf32 and bfloat16")
+    step = TorchStep(problem, products="medium")
+    step.notes["products"] = "bfloat16"
+    return step
+
+
 def compiled(problem: Problem) -> TorchStep:
     """torch.compile with float32 or float64 parameters; AMP for 16-bit precisions."""
-    return TorchStep(problem, compiled=True)
+    return TorchStep(problem, mode="max-autotune")
+
+
+def reduce_overhead(problem: Problem) -> TorchStep:
+    """The same in the mode that torch recommends for small minibatches."""
+    return TorchStep(problem, mode="reduce-overhead")
 
 
 def compiled_bf16_parameters(problem: Problem) -> TorchStep:
     """torch.compile with bfloat16 parameters."""
     if problem.case.precision != "bfloat16":
         raise Unsupported(f"bf16 parameters need precision bfloat16, got {problem.case.precision}")
-    return TorchStep(problem, compiled=True, bf16_parameters=True)
+    return TorchStep(problem, mode="max-autotune", bf16_parameters=True)
 
 
-def _torch(problem: Problem) -> Any:
+def _torch(problem: Problem, products: str | None = None) -> Any:
     """The module torch, set to the precision of the case and the threads of NumPy's BLAS."""
     import torch
 
@@ -136,7 +152,8 @@ def _torch(problem: Problem) -> Any:
         raise Unsupported("tf32 needs a GPU")
     if not problem.on_gpu:
         torch.set_num_threads(blas_threads())
-    torch.set_float32_matmul_precision("high" if problem.case.precision == "tf32" else "highest")
+    of_case = "high" if problem.case.precision == "tf32" else "highest"
+    torch.set_float32_matmul_precision(products or of_case)
     return torch
 
 
