@@ -14,7 +14,7 @@ import numpy as np
 
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import quoted
-from gpumlp.data.numbers import PLAIN, NumberFormat
+from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
@@ -103,7 +103,8 @@ def split(
     """Draw a training and a validation part at random. Classes keep their shares in both.
 
     Every class has an example in the training part. A warning names the classes that have none in
-    the validation part, since they have a single example or the part is too small. The parts of a file keep the order of its rows, so that both are read from its start to its end.
+    the validation part, since they have a single example or the part is too small. The parts of a
+    file keep the order of its rows, so that both are read from its start to its end.
 
     Args:
         dataset: the data set to split.

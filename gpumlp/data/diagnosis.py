@@ -10,7 +10,7 @@ from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
-from gpumlp.data.names import as_argument, quoted
+from gpumlp.data.names import MOST_NAMED, as_argument, quoted
 from gpumlp.data.numbers import BEHIND, PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
@@ -29,7 +29,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     ),
     "gaps": (
         "hold {what}{format} except for some texts ({texts})",
-        "correct these texts, or leave them empty to have them filled, {cleared}",
+        "correct these texts, or leave them empty to have them filled{cleared}",
     ),
     "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
     "many": (
@@ -39,7 +39,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     "other": ("hold neither numbers nor words but {types}", DROP),
     "infinite": (
         "have infinite values",
-        "correct them, or leave them empty to have them filled, {finite}",
+        "correct them, or leave them empty to have them filled{finite}",
     ),
     "huge": (
         "have whole numbers beyond 2**53, which would lose digits",
@@ -130,8 +130,8 @@ def _explained(
     elif kind == "infinite":
         labels = [f"{quoted(c.name)} ({c.infinite})" for c in columns]
     fields = {
-        "finite": _changed(files, names, FINITE) if kind == "infinite" else "",
-        "cleared": _cleared(files, names, form, examples) if kind == "gaps" else "",
+        "finite": _filled(files, names, FINITE) if kind == "infinite" else "",
+        "cleared": _filled(files, names, _without(form, examples)) if kind == "gaps" else "",
         "option": as_argument(names),
         "format": _as_written(form),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
@@ -156,9 +156,9 @@ def _as_written(form: Format) -> str:
     return f" ({comma}written as {form})"
 
 
-def _cleared(files: Files, names: list[str], form: Format, others: list[str]) -> str:
-    """A line of pandas that empties the other texts of the columns."""
-    return _changed(files, names, _without(form, others))
+def _filled(files: Files, names: list[str], column: str) -> str:
+    """A line of pandas that empties some texts of the columns, as `_changed`, if it can be read."""
+    return f", {_changed(files, names, column)}" if len(names) <= MOST_NAMED else ""
 
 
 def _without(form: Format, others: list[str]) -> str:

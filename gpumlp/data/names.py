@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+MOST_NAMED = 200  # columns in an error
 # a part of a list with commas, and what follows it
 PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|(?!\s*")([^,]*?))\s*(,|\Z)', re.DOTALL)
 
@@ -16,8 +17,13 @@ def quoted(name: str) -> str:
     return '"{}"'.format(name.replace('"', '""')) if unclear else name
 
 
-def as_argument(names: Iterable[str]) -> str:
-    """The names as one argument of an option, to be pasted from a sentence into a shell."""
+def as_argument(names: Sequence[str]) -> str:
+    """The names as one argument of an option, to be pasted from a sentence into a shell.
+
+    So many that nobody would read them are only called COLUMNS.
+    """
+    if len(names) > MOST_NAMED:
+        return "COLUMNS"
     text = ",".join(map(quoted, names))
     argument = shlex.quote(text)
     # a full stop at its end would be taken for that of the sentence

@@ -22,6 +22,7 @@ from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.data.sources import Files
 from gpumlp.data.target_column import TargetColumn
 from gpumlp.errors import needs
+from gpumlp.io.signals import deferred
 from gpumlp.io.types import HostArray
 
 
@@ -63,9 +64,12 @@ class Table:
         self, path: Files, target: str | None, like: Preparation | None, labelled: bool,
         choice: Choice = EVERYTHING,
     ) -> None:  # fmt: skip
-        with needs(f"to read .{path.kind} files", "cli"):
+        with needs(f"to read .{path.kind} files", "cli"), deferred():
+            import pyarrow as pa
             import pyarrow.csv
             import pyarrow.parquet  # noqa: F401
+
+            pa.array([0])  # it imports pandas, where KeyboardInterrupt is lost or breaks the import
         self._path, self._like = path, like
         self._file = JoinedFiles(path)
         names, known = self._file.names, {*self._file.names}
