@@ -67,7 +67,7 @@ class Table:
         with needs(f"to read .{path.kind} files", "cli"), deferred():
             import pyarrow as pa
             import pyarrow.csv
-            import pyarrow.parquet  # noqa: F401
+            import pyarrow.parquet
 
             pa.array([0])  # it imports pandas, where KeyboardInterrupt is lost or breaks the import
         self._path, self._like = path, like

@@ -25,9 +25,10 @@ class Ending:
     """A context, of a command, in which SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does.
 
     Only the first one raises: a terminal that is closed, or a service that is stopped, may send
-    several, and they must not cut off the cleaning up.  Modules of C may lose a KeyboardInterrupt in
-    an import, so one that comes `LATER` raises, too, and an `Interrupt` knows of the first.  It does nothing in a thread other than the
-    main one, nor to a signal that is ignored, as under nohup, or has a handler already.
+    several, and they must not cut off the cleaning up.  Modules of C may lose a KeyboardInterrupt
+    in an import, so one that comes `LATER` raises, too, and an `Interrupt` knows of the first.  It
+    does nothing in a thread other than the main one, nor to a signal that is ignored, as under
+    nohup, or has a handler already.
     """
 
     def __init__(self) -> None:
