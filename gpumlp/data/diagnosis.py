@@ -10,6 +10,7 @@ from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
+from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
 from gpumlp.data.numbers import BEHIND, PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
@@ -102,20 +103,28 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
+    classes, rows = len(target.words), int(target.counts.sum())
+    if learn and written is task is None and classes > MAX_CLASSES and 2 * classes > rows:
+        raise ValueError(
+            f"{about} holds {classes:,} different words in {rows:,} rows, too many for classes; "
+            "predict another column, or say --task classification"
+        )
     if written is None or task == "classification":
         return
     form, others = written
     behind = any(map(BEHIND.search, words))
     numbers = _as_numbers(files, target.name, form, others, behind)
-    classes = "; or say --task classification" if learn and target.repeats else ""
+    as_classes = "; or say --task classification" if learn and target.repeats else ""
     if others:
         raise ValueError(
             f"{about} holds numbers{_as_written(form)} except for some texts "
             f"({listed(map(repr, others))}); leave these empty, "
-            f"{numbers}, and leave out those rows, --drop-missing-target{classes}"
+            f"{numbers}, and leave out those rows, --drop-missing-target{as_classes}"
         )
     if form != PLAIN:
-        raise ValueError(f"{about} has numbers written as {form}; write 1234.5, {numbers}{classes}")
+        raise ValueError(
+            f"{about} has numbers written as {form}; write 1234.5, {numbers}{as_classes}"
+        )
 
 
 def _explained(

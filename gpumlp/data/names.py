@@ -65,7 +65,7 @@ def chosen_names(texts: Iterable[str], names: Sequence[str]) -> list[str]:
     def found(text: str) -> str | None:  # with many names, the search in a list takes long
         return text if text in known else find_name(text, names)
 
-    for text in texts:
+    for text in [texts] if isinstance(texts, str) else texts:
         parts = split_names(text) if found(text) is None else [text]
         chosen += [found(part) or part for part in parts]
     return chosen

@@ -15,7 +15,7 @@ from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.joined_files import JoinedFiles
-from gpumlp.data.names import chosen_names, find_name, quoted
+from gpumlp.data.names import chosen_names, quoted
 from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
@@ -74,7 +74,8 @@ class Table:
         self._file = JoinedFiles(path)
         names, known = self._file.names, {*self._file.names}
         features = () if like is None else like.features
-        target = target and (find_name(target, names) or target)
+        if target and len(named := chosen_names([target], names)) == 1:
+            [target] = named
         _check_names(path, names, {target, *features})
         if labelled and target is None:
             raise ValueError(

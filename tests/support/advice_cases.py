@@ -38,6 +38,7 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
     "leave these empty": (table(y=TARGET), []),
     "write 1234.5": (table(y=[f"{1 + i % 4}.5%" for i in range(len(X))]), []),
+    "predict another column, or say": (table(y=WORDS), ["--validation", "0"]),
     "classes do not leave": (
         table(y=[f"c{i % 25}" for i in range(len(X))]), ["--validation", "50"]
     ),
