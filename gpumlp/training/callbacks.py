@@ -91,6 +91,11 @@ class Watch(Monitor):
         """Return what a checkpoint holds besides `theta`."""
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
 
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.waited = state["waited"]
+
 
 def stopping_rule(rule: int | EarlyStopping | None, columns: Sequence[str]) -> EarlyStopping | None:
     """Return the rule, or that of a patience, if the history has its column."""

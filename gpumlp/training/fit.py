@@ -161,12 +161,10 @@ class Fit:
         self._started = time.perf_counter()
         self._show_average(False)
         trainer.net.round()  # a callback may have assigned to θ
-        first = trainer.steps - self.step + 1  # the optimizer counts its steps from 1
         steps = range(self.epoch * self.batches.steps, (self.epoch + 1) * self.batches.steps)
-        schedule, factor = trainer.schedule, trainer.lr_factor
-        self._lrs = [factor * schedule.lr(trainer.lr, t, self.total) for t in steps]
-        controls = trainer.controls(self._lrs, first)
-        self.batches.start(trainer.epochs, controls, self.J, self.step)
+        self._lrs = trainer.learning_rates(steps, self.total)
+        table = trainer.controls(self._lrs, first=trainer.steps - self.step + 1)
+        self.batches.start(trainer.epochs, table, self.J, self.step)
 
     def _steps(self, interrupt: Interrupt) -> bool:
         """Do the remaining steps of the epoch; False if a signal came before the last."""
@@ -292,12 +290,11 @@ class Fit:
         files.restore_callbacks(self.callbacks, state["callbacks"], checkpoint.path)
         for name, view in views.items():
             backend.asarray(tensors[name], out=view)
-        self.epoch, self.step = position["epoch"], position["step"]
-        self.J[: self.step], self.spent = position["J"], position["seconds"]
+        self.epoch, self.step, self.spent = (position[k] for k in ("epoch", "step", "seconds"))
+        self.J[: self.step] = position["J"]
         backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
         trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
         trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
         self.history = trainer.history = History.from_dict(state["history"])
         if self.watch is not None:
-            for name in self.watch.state():
-                setattr(self.watch, name, numbers[name])
+            self.watch.set_state(numbers)

@@ -139,6 +139,11 @@ class Stepping:
             1 + len(self.optimizer.control(self.lr, 1)),
         )  # fmt: skip
 
+    def learning_rates(self, steps: range, total: int) -> list[float]:
+        """Those of some steps (from 0) of a fit of `total` steps."""
+        schedule, base, factor = self.schedule, self.lr, self.lr_factor
+        return [factor * schedule.lr(base, t, total) for t in steps]
+
     def controls(self, lrs: Sequence[float], first: int) -> HostArray:
         """The table of `Batches.start` for the steps first, first + 1, … (from 1), float64.
 
