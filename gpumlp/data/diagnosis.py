@@ -104,7 +104,7 @@ def check_target(
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
     classes, rows = len(target.words), int(target.counts.sum())
-    if learn and written is task is None and classes > MAX_CLASSES and 2 * classes > rows:
+    if learn and written is None and task is None and classes > MAX_CLASSES and 2 * classes > rows:
         raise ValueError(
             f"{about} holds {classes:,} different words in {rows:,} rows, too many for classes; "
             "predict another column, or say --task classification"
