@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from gpumlp.cli import streams
-from gpumlp.io.signals import ending
+from gpumlp.io.signals import deferred, ending
 
 __all__ = ["main"]
 
@@ -21,7 +21,17 @@ def main() -> None:
     warnings.formatwarning = _format_warning  # type: ignore[assignment]
     ending.install()
     try:
-        from gpumlp.cli.app import app
+        _run()
+    except KeyboardInterrupt:  # before the command begins
+        print(f"gpumlp: stopped by {ending.name}", file=sys.stderr)
+        sys.exit(ending.status)
+
+
+def _run() -> None:
+    """Run the command; an error of its own is printed and exits."""
+    try:
+        with deferred():  # KeyboardInterrupt in an import becomes another error, or is lost
+            from gpumlp.cli.app import app
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("gpumlp"):
             raise
@@ -30,9 +40,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"gpumlp: stopped by {ending.name}", file=sys.stderr)
-        sys.exit(ending.status)
     app()
 
 

@@ -13,7 +13,7 @@ from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days, usual_date_format
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
-from gpumlp.data.spelling import TRUTH, Known, plain
+from gpumlp.data.spelling import NUMBER, TRUTH, Known, plain
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
@@ -178,7 +178,8 @@ class Column:
         import pyarrow.compute
 
         self.kinds.add("numbers")
-        whole = pa.types.is_integer(column.type)
+        kind = column.type
+        whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
         if whole:
             low, high = pyarrow.compute.min_max(column).as_py().values()
             self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
@@ -212,7 +213,10 @@ class Column:
             dated = [word for word in words if DATED.search(word)]
             found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
             form = found if isinstance(found, DateFormat) else form
-        elif form == PLAIN and 2 * sum(word.lower() in TRUTH for word in words) > len(words):
+        elif isinstance(form, NumberFormat) and form.decimal == ".":
+            # a file that was corrected since has plain numbers, as .parquet files may have
+            form = PLAIN if all(map(NUMBER.fullmatch, words)) else form
+        if form == PLAIN and 2 * sum(word.lower() in TRUTH for word in words) > len(words):
             truths = TRUTH
         self.kinds.add("dates" if isinstance(form, DateFormat) else "numbers")
         values = np.full(len(words) + 1, np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.names import quoted
-from gpumlp.data.numbers import PLAIN, NumberFormat
+from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, select_rows
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import HostArray
@@ -101,7 +102,9 @@ def split(
 ) -> tuple[Dataset, Dataset | None]:
     """Draw a training and a validation part at random. Classes keep their shares in both.
 
-    The parts of a file keep the order of its rows, so that both are read from its start to its end.
+    Every class has an example in the training part. A warning names the classes that have none in
+    the validation part, since they have a single example or the part is too small. The parts of a
+    file keep the order of its rows, so that both are read from its start to its end.
 
     Args:
         dataset: the data set to split.
@@ -112,18 +115,26 @@ def split(
     count = _validation_size(len(dataset), validation)
     if count == 0:
         return dataset, None
-    if dataset.classes is not None:
-        _check_class_sizes(dataset, count)
     from sklearn.model_selection import train_test_split
 
-    labels = None if dataset.classes is None else dataset.y
-    m = len(dataset)
-    rows = train_test_split(np.arange(m), test_size=count, random_state=seed, stratify=labels)
+    free, labels = np.arange(len(dataset)), None
+    if dataset.classes is not None:
+        free, labels = _free_rows(dataset, count)
+    rows = train_test_split(free, test_size=count, random_state=seed, stratify=labels)
+    rows[0] = np.append(rows[0], np.setdiff1d(np.arange(len(dataset)), free))
     if dataset.ordered:
         rows = [np.sort(part) for part in rows]
     train, validation_part = (
         dataclasses.replace(dataset, x=select_rows(dataset.x, i), y=dataset.y[i]) for i in rows
     )
+    if dataset.classes is not None:
+        lacking = np.setdiff1d(train.y, validation_part.y).tolist()
+        if lacking:
+            warnings.warn(
+                f"{dataset.name}: the validation part has no example of {len(lacking)} of the "
+                f"{len(dataset.classes)} classes: {listed(dataset.classes[c] for c in lacking)}",
+                stacklevel=2,
+            )
     return train, validation_part
 
 
@@ -141,25 +152,22 @@ def _validation_size(m: int, validation: float) -> int:
     return count
 
 
-def _check_class_sizes(dataset: Dataset, count: int) -> None:
-    """Raise unless every class can have an example in both parts."""
-    classes = dataset.classes or ()
-    sizes = np.bincount(dataset.y, minlength=len(classes))
-    single = [c for c, size in zip(classes, sizes, strict=True) if size < 2]
-    if single:
-        numbers = all(PLAIN.value(name) is not None for name in classes)
+def _free_rows(dataset: Dataset, count: int) -> tuple[HostArray, HostArray | None]:
+    """The rows of which `count` are drawn, and their labels if classes can keep their shares.
+
+    Single examples of a class are not drawn, nor the first ones if the classes cannot keep shares.
+    """
+    first, sizes = np.unique(dataset.y, return_index=True, return_counts=True)[1:]
+    rows = np.delete(np.arange(len(dataset)), first[sizes == 1])
+    shared = (sizes > 1).sum() <= min(count, len(rows) - count)
+    if not shared:
+        rows = np.delete(np.arange(len(dataset)), first)
+    if count >= len(rows):
         raise ValueError(
-            f"{dataset.name}: classes of a single example cannot be split: {listed(single)}; "
-            "drop them, or say --validation 0"
-            + (", or --task regression if the target is a quantity" if numbers else "")
+            f"{dataset.name}: {len(sizes)} classes do not leave {count} of {len(dataset)} examples "
+            f"for validation; say --validation {max(len(rows) - 1, 0)}"
         )
-    smaller = min(count, len(dataset) - count)
-    if smaller < len(sizes):
-        possible = len(sizes) if 2 * len(sizes) <= len(dataset) else 0
-        raise ValueError(
-            f"{dataset.name}: {len(sizes)} classes do not fit into a part of {smaller} examples; "
-            f"say --validation {possible}"
-        )
+    return rows, dataset.y[rows] if shared else None
 
 
 # ---- wordings that several errors share ----------------------------------------------------------

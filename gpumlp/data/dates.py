@@ -21,9 +21,10 @@ DAY = 86_400.0  # seconds
 DATES = {
     "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%Y-%b-%d"),
     "dmy": ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%d-%m-%y", "%d %b %Y",
-            "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y"),
+            "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y", "%a, %d %b %Y", "%A, %d %B %Y"),
     "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
 }  # fmt: skip
+MONTHS = ("%Y-%m", "%m/%Y", "%b %Y", "%B %Y", "%b-%Y")
 TIMES = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S",
     "T%H:%M:%S.%f",
@@ -50,7 +51,7 @@ class DateFormat(NamedTuple):
             moment = datetime.strptime(text, self.pattern)
         except ValueError:
             return None
-        if "%d" not in self.pattern:  # a time alone
+        if "%y" not in self.pattern.lower():  # a time alone
             moment = moment.replace(year=1970)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.timestamp() / DAY
@@ -155,7 +156,7 @@ def part_names(name: str, part: str) -> list[str]:
 
 @cache
 def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
-    """The formats that texts of a shape may have, each with its order; times alone have none."""
+    """The formats that texts of a shape may have, each with its order if it has a day."""
     dates = [(order, date) for order in ORDERS for date in DATES[order]]
     found: dict[str, list[tuple[str | None, DateFormat]]] = {}
     for (order, date), time, zone in itertools.product(dates, TIMES, ("", "%z", " %z")):
@@ -163,8 +164,8 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
         for text in (f"{form}{end}" for end in (ZONES if zone else [""])):
             if ":" in text or not zone:  # 1-2-2020-0330 is no date with a time zone
                 found.setdefault(_shape(text), []).append((order, form))
-    for time in TIMES[1:6]:
-        form = DateFormat(time.strip())
+    for pattern in (*MONTHS, *TIMES[1:6]):
+        form = DateFormat(pattern.strip())
         found.setdefault(_shape(str(form)), []).append((None, form))
     return found
 

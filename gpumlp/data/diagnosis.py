@@ -10,7 +10,8 @@ from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
-from gpumlp.data.names import as_argument, quoted
+from gpumlp.data.labels import MAX_CLASSES
+from gpumlp.data.names import MOST_NAMED, as_argument, quoted
 from gpumlp.data.numbers import BEHIND, PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
@@ -29,7 +30,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     ),
     "gaps": (
         "hold {what}{format} except for some texts ({texts})",
-        "correct these texts, or leave them empty to have them filled, {cleared}",
+        "correct these texts, or leave them empty to have them filled{cleared}",
     ),
     "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
     "many": (
@@ -39,7 +40,7 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     "other": ("hold neither numbers nor words but {types}", DROP),
     "infinite": (
         "have infinite values",
-        "correct them, or leave them empty to have them filled, {finite}",
+        "correct them, or leave them empty to have them filled{finite}",
     ),
     "huge": (
         "have whole numbers beyond 2**53, which would lose digits",
@@ -102,20 +103,28 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
+    classes, rows = len(target.words), int(target.counts.sum())
+    if learn and written is None and task is None and classes > MAX_CLASSES and 2 * classes > rows:
+        raise ValueError(
+            f"{about} holds {classes:,} different words in {rows:,} rows, too many for classes; "
+            "predict another column, or say --task classification"
+        )
     if written is None or task == "classification":
         return
     form, others = written
     behind = any(map(BEHIND.search, words))
     numbers = _as_numbers(files, target.name, form, others, behind)
-    classes = "; or say --task classification" if learn and target.repeats else ""
+    as_classes = "; or say --task classification" if learn and target.repeats else ""
     if others:
         raise ValueError(
             f"{about} holds numbers{_as_written(form)} except for some texts "
             f"({listed(map(repr, others))}); leave these empty, "
-            f"{numbers}, and leave out those rows, --drop-missing-target{classes}"
+            f"{numbers}, and leave out those rows, --drop-missing-target{as_classes}"
         )
     if form != PLAIN:
-        raise ValueError(f"{about} has numbers written as {form}; write 1234.5, {numbers}{classes}")
+        raise ValueError(
+            f"{about} has numbers written as {form}; write 1234.5, {numbers}{as_classes}"
+        )
 
 
 def _explained(
@@ -130,8 +139,8 @@ def _explained(
     elif kind == "infinite":
         labels = [f"{quoted(c.name)} ({c.infinite})" for c in columns]
     fields = {
-        "finite": _changed(files, names, FINITE) if kind == "infinite" else "",
-        "cleared": _cleared(files, names, form, examples) if kind == "gaps" else "",
+        "finite": _filled(files, names, FINITE) if kind == "infinite" else "",
+        "cleared": _filled(files, names, _without(form, examples)) if kind == "gaps" else "",
         "option": as_argument(names),
         "format": _as_written(form),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
@@ -156,9 +165,9 @@ def _as_written(form: Format) -> str:
     return f" ({comma}written as {form})"
 
 
-def _cleared(files: Files, names: list[str], form: Format, others: list[str]) -> str:
-    """A line of pandas that empties the other texts of the columns."""
-    return _changed(files, names, _without(form, others))
+def _filled(files: Files, names: list[str], column: str) -> str:
+    """A line of pandas that empties some texts of the columns, as `_changed`, if it can be read."""
+    return f", {_changed(files, names, column)}" if len(names) <= MOST_NAMED else ""
 
 
 def _without(form: Format, others: list[str]) -> str:

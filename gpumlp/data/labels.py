@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from gpumlp.data.dataset import Raw, listed
+from gpumlp.data.dataset import LARGEST_INT, Raw, listed
 from gpumlp.data.numbers import NULLS, PLAIN
 from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
 from gpumlp.io.types import HostArray
 
+DIGITS = re.compile(r"[+-]?\d+")
 MAX_CLASSES = 20  # whole numbers with more distinct values are quantities
 Classes = tuple[str, ...] | None
 
@@ -58,7 +60,8 @@ def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) 
     """Classification for words, truth values and few distinct whole numbers, else regression."""
     if numbers is None or numbers.dtype.kind in "OUSb":
         return "classification"
-    few = y.ndim == 1 and len(np.unique(numbers)) <= MAX_CLASSES
+    different = np.unique(numbers) if words is None else {*map(meaning, words)}
+    few = y.ndim == 1 and len(different) <= MAX_CLASSES
     return "classification" if few and _whole(numbers) else "regression"
 
 
@@ -130,5 +133,11 @@ def _values(
         raise TypeError(
             f"{name}: the target holds words ({some}, …), not numbers; "
             "regression needs numbers" + (", say --task classification" if learn else "")
+        )
+    whole = numbers.dtype.kind in "iu" if words is None else all(map(DIGITS.fullmatch, words))
+    if whole and max(abs(float(numbers.max())), abs(float(numbers.min()))) > LARGEST_INT:
+        raise ValueError(
+            f"{name}: the target has whole numbers beyond 2**53, which would lose digits; subtract "
+            "an offset, or choose another column"
         )
     return (numbers if words is None else numbers[y]).astype(np.float64)

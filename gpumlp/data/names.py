@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+MOST_NAMED = 200  # columns in an error
 # a part of a list with commas, and what follows it
 PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|(?!\s*")([^,]*?))\s*(,|\Z)', re.DOTALL)
 
@@ -16,8 +17,13 @@ def quoted(name: str) -> str:
     return '"{}"'.format(name.replace('"', '""')) if unclear else name
 
 
-def as_argument(names: Iterable[str]) -> str:
-    """The names as one argument of an option, to be pasted from a sentence into a shell."""
+def as_argument(names: Sequence[str]) -> str:
+    """The names as one argument of an option, to be pasted from a sentence into a shell.
+
+    So many that nobody would read them are only called COLUMNS.
+    """
+    if len(names) > MOST_NAMED:
+        return "COLUMNS"
     text = ",".join(map(quoted, names))
     argument = shlex.quote(text)
     # a full stop at its end would be taken for that of the sentence
@@ -59,7 +65,7 @@ def chosen_names(texts: Iterable[str], names: Sequence[str]) -> list[str]:
     def found(text: str) -> str | None:  # with many names, the search in a list takes long
         return text if text in known else find_name(text, names)
 
-    for text in texts:
+    for text in [texts] if isinstance(texts, str) else texts:
         parts = split_names(text) if found(text) is None else [text]
         chosen += [found(part) or part for part in parts]
     return chosen

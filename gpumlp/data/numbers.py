@@ -150,7 +150,12 @@ def _best(counts: Mapping[str, int]) -> NumberFormat | None:
     if not units:
         return None
     unit = max(units, key=lambda each: (alike[each[0], singular(each[1])], units[each]))
-    formats = [NumberFormat(*marks, *unit) for marks in MARKS]
+    seen = set().union(*(parts[1] for parts in numbers.values()))
+    formats = [  # in those left out, no other text is a number
+        NumberFormat(decimal, mark, *unit)
+        for decimal, mark in MARKS
+        if mark in seen or (not mark and decimal in seen | {"."})
+    ]
     matching = [
         [text for text, parts in numbers.items() if each._value(parts) is not None]
         for each in formats
@@ -158,8 +163,9 @@ def _best(counts: Mapping[str, int]) -> NumberFormat | None:
     rows = [_rows(counts, texts) for texts in matching]
     best = formats[rows.index(max(rows))]
     points = NumberFormat(",", ".", *unit)
-    if (best.decimal, best.thousands) == (".", "") and rows[formats.index(points)] == max(rows):
-        return points if _points_group(matching[0]) else best
+    if (best.decimal, best.thousands) == (".", "") and "." in seen:
+        as_groups = rows[formats.index(points)] == max(rows) and _points_group(matching[0])
+        return points if as_groups else best
     return best
 
 

@@ -15,13 +15,14 @@ from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.joined_files import JoinedFiles
-from gpumlp.data.names import chosen_names, find_name, quoted
+from gpumlp.data.names import chosen_names, quoted
 from gpumlp.data.numbers import PLAIN, NumberFormat
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Matrix, Scratch, SelectedMatrix, Store
 from gpumlp.data.sources import Files
 from gpumlp.data.target_column import TargetColumn
 from gpumlp.errors import needs
+from gpumlp.io.signals import deferred
 from gpumlp.io.types import HostArray
 
 
@@ -63,14 +64,18 @@ class Table:
         self, path: Files, target: str | None, like: Preparation | None, labelled: bool,
         choice: Choice = EVERYTHING,
     ) -> None:  # fmt: skip
-        with needs(f"to read .{path.kind} files", "cli"):
+        with needs(f"to read .{path.kind} files", "cli"), deferred():
+            import pyarrow as pa
             import pyarrow.csv
-            import pyarrow.parquet  # noqa: F401
+            import pyarrow.parquet
+
+            pa.array([0])  # it imports pandas, where KeyboardInterrupt is lost or breaks the import
         self._path, self._like = path, like
         self._file = JoinedFiles(path)
         names, known = self._file.names, {*self._file.names}
         features = () if like is None else like.features
-        target = target and (find_name(target, names) or target)
+        if target and len(named := chosen_names([target], names)) == 1:
+            [target] = named
         _check_names(path, names, {target, *features})
         if labelled and target is None:
             raise ValueError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Self
@@ -17,18 +18,21 @@ from typing import Any, Self
 TERMINATING = [
     number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 ]  # Windows has no SIGHUP
+LATER = 5.0  # seconds, in which a command cleans up
 
 
 class Ending:
     """A context, of a command, in which SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does.
 
     Only the first one raises: a terminal that is closed, or a service that is stopped, may send
-    several, and they must not cut off the cleaning up.  It does nothing in a thread other than the
-    main one, nor to a signal that is ignored, as under nohup, or has a handler already.
+    several, and they must not cut off the cleaning up.  Modules of C may lose a KeyboardInterrupt
+    in an import, so one that comes `LATER` raises, too, and an `Interrupt` knows of the first.  It
+    does nothing in a thread other than the main one, nor to a signal that is ignored, as under
+    nohup, or has a handler already.
     """
 
     def __init__(self) -> None:
-        self._number = 0
+        self._number, self._since = 0, 0.0
         self._installed: list[int] = []
 
     def install(self) -> list[int]:
@@ -54,10 +58,18 @@ class Ending:
             raise KeyboardInterrupt
 
     def note(self, number: int) -> bool:
-        """Note a signal; whether it is the first."""
+        """Note a signal; whether it is the first, or comes later."""
+        now = time.monotonic()
         first = self._number == 0
         self._number = self._number or number
-        return first
+        acts = first or now > self._since + LATER
+        self._since = now if acts else self._since
+        return acts
+
+    @property
+    def noted(self) -> int:
+        """The number of the first SIGTERM or SIGHUP; 0 if none came."""
+        return self._number
 
     @property
     def terminated(self) -> bool:
@@ -87,7 +99,7 @@ class Interrupt:
     nohup or in a shell's background job, it stays ignored.
 
     Attributes:
-        requested: the number of the first signal; 0 if none came.
+        requested: the number of the first signal, or of one that ended the command before; or 0.
     """
 
     def __init__(self) -> None:
@@ -106,6 +118,8 @@ class Interrupt:
                     taken = like_ctrl_c or isinstance(handler, (Ending, Interrupt))
                 if taken:
                     self._previous[number] = signal.signal(number, self)
+                if isinstance(handler, Ending):
+                    self.requested = handler.noted
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -116,15 +130,18 @@ class Interrupt:
         """Handle a signal."""
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = self.requested or number
-        if isinstance(previous := self._previous.get(number), Ending):
-            previous.note(number)
+        previous = self._previous.get(number)
+        if not isinstance(previous, Ending) or previous.note(number):
+            self.requested = self.requested or number
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """A block of a few milliseconds that no signal cuts off; a signal acts at its end."""
+    """A short block that no signal cuts off; a signal acts at its end."""
     with Interrupt() as interrupt:
+        interrupt.requested = 0
         yield
-    if interrupt.requested:
-        signal.raise_signal(interrupt.requested)
+    if number := interrupt.requested:
+        if isinstance(signal.getsignal(number), Ending):  # which knows of it already
+            raise KeyboardInterrupt
+        signal.raise_signal(number)

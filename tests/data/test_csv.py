@@ -174,3 +174,9 @@ def test_wide_table_takes_time_in_proportion(tmp_path: Any) -> None:
 
 def test_columns_without_a_name_take_time_in_proportion() -> None:
     assert slowdown(lambda n: lambda: csv_files._named([""] * n), 1000, 16_000) < 4
+
+
+def test_target_with_a_comma_in_its_name(tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(**{'"dose, mg"': COLOURS}))
+    for target in ("dose, mg", '"dose, mg"'):
+        assert data.load(path, target).classes == ("blue", "green", "red")

@@ -29,7 +29,7 @@ def written(pattern: str) -> list[str]:
 
 @pytest.mark.parametrize("pattern", [
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d-%b-%Y",
-    "%b %d, %Y", "%d %B %Y",
+    "%b %d, %Y", "%d %B %Y", "%a, %d %b %Y",
 ])  # fmt: skip
 def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     """And a model reads the same format, with a day that is missing."""
@@ -119,11 +119,17 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
         (["03/04/2020", "05/06/2020"], Ambiguous("03/04/2020")),
         (["05/05/2020", "06/06/2020"], DateFormat("%d/%m/%Y")),
         (["2020-13-01"], None),
+        (["2020-05", "2021-12"], DateFormat("%Y-%m")),
+        (["05/2020", "12/2021"], DateFormat("%m/%Y")),
     ],
     ids=str,
 )
 def test_formats(texts: list[str], found: Any) -> None:
     assert date_format_of(texts, None) == found
+
+
+def test_a_month_is_its_first_day() -> None:
+    assert DateFormat("%b %Y").value("Mar 1970") == 59
 
 
 def test_parts_are_those_of_the_calendar() -> None:

@@ -237,3 +237,12 @@ class TestText:
         frame = pandas.read_csv(io.StringIO(path.read_text()), sep=" ")
         frame.to_csv(path, index=False)
         np.testing.assert_array_equal(load(path, "y").x, X)
+
+
+def test_error_for_very_many_columns_is_short(tmp_path):
+    names = [f"probe {i}" for i in range(201)]
+    for texts in (["?", "1.5", "2.5", "3", "4", "5"], list("abcdef")):
+        columns = {name: [*texts, texts[0]] for name in names} | {"y": list("aabbabb")}
+        error = error_of(write_csv(tmp_path / "t.csv", columns))
+        assert "201 of 201" in error
+        assert len(error) < 600

@@ -124,6 +124,14 @@ def test_truth_values_can_be_quantities(tmp_path):
         np.testing.assert_array_equal(load(path, "y", "regression").y, ONE)
 
 
+def test_whole_numbers_that_lose_digits_are_no_quantities(tmp_path):
+    many, two = 2**60 + np.arange(M), 2**60 + ONE
+    for path in (csv(tmp_path, many, many), parquet(tmp_path, many, "u")):
+        with pytest.raises(ValueError, match=r"target has whole numbers beyond 2\*\*53"):
+            load(path, "y")
+    assert load(csv(tmp_path, two, two), "y").classes == (str(2**60), str(2**60 + 1))
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.string_view(), "dictionary"])
 def test_numbers_as_text_decide_like_numbers(kind, tmp_path):
     texts = pa.array([f"{i}.5" for i in range(M)])

@@ -53,6 +53,7 @@ def test_a_text_that_is_a_name_is_not_taken_apart():
     names = ["weight, kg", "weight", "age"]
     assert chosen_names(["weight, kg", "age"], names) == ["weight, kg", "age"]
     assert chosen_names(['"weight, kg",age'], names) == ["weight, kg", "age"]
+    assert chosen_names("weight,age", names) == ["weight", "age"]
     assert chosen_names(["weight,  size"], names) == ["weight", "size"]
 
 

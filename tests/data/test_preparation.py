@@ -53,14 +53,24 @@ class TestSplit:
         with pytest.raises(ValueError, match="validation"):
             split(load(csv, "y"), validation)
 
-    def test_rare_classes_raise(self, tmp_path):
+    def test_class_of_one_example_is_in_the_training_part(self, tmp_path):
         labels = COLOURS.copy()
-        labels[0] = "red!"
+        labels[7] = "red!"
         data = load(write_csv(tmp_path / "t.csv", table(y=labels)), "y")
-        with pytest.raises(ValueError, match=r"single example cannot be split: red!; drop them"):
-            split(data)
-        with pytest.raises(ValueError, match="4 classes do not fit into a part of 3"):
-            split(load(write_csv(tmp_path / "u.csv", table(y=np.arange(60) % 4)), "y"), 3)
+        with pytest.warns(UserWarning, match="no example of 1 of the 4 classes: red!"):
+            train, val = split(data)
+        np.testing.assert_array_equal(np.unique(train.y), range(4))
+        np.testing.assert_array_equal(np.bincount(val.y), [4, 4, 4])
+        np.testing.assert_array_equal(np.unique([*train.x, *val.x], axis=0), np.unique(X, axis=0))
+
+    def test_part_smaller_than_the_classes(self, tmp_path):
+        data = load(write_csv(tmp_path / "t.csv", table(y=[f"c{i % 25}" for i in range(60)])), "y")
+        for count in (3, 20):
+            with pytest.warns(UserWarning, match="no example of"):
+                train, val = split(data, count)
+            assert (len(val), len(np.unique(train.y))) == (count, 25)
+        with pytest.raises(ValueError, match="25 classes do not leave 50 of 60 examples .* 34"):
+            split(data, 50)
 
 
 class TestPreparation:

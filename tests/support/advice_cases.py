@@ -21,7 +21,7 @@ GAPS = ["?", "<0.5", *X[2:, 0]]
 MANY_TEXTS = [*(f"code {i}" for i in range(9)), *X[9:, 0]]
 DATES = [f"2020-01-{1 + i % 28:02d}" for i in range(len(X))]
 AMBIGUOUS = [f"{1 + i % 12}/{1 + i % 9}/2020" for i in range(len(X))]
-TARGET = ["?", "?", *[1.5] * 30, *[2.5] * 28]  # texts that may be classes
+TARGET = [*["?"] * 5, *[1.5] * 28, *[2.5] * 27]  # texts that may be classes
 HELD_OUT = split(Dataset("t", "regression", X, X[:, 0], tuple("abc")))[1].x[0]
 ONE = np.where((HELD_OUT == X).all(axis=1), "1", "")  # a value that is not in the training part
 PLAN = ["--backend", "numpy", "--plan"]
@@ -38,9 +38,10 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
     "leave these empty": (table(y=TARGET), []),
     "write 1234.5": (table(y=[f"{1 + i % 4}.5%" for i in range(len(X))]), []),
-    "or say --validation 0": (table(y=["odd", *COLOURS[1:]]), []),
-    ", or --task regression": (table(y=["9", *CODES[1:]]), []),
-    "classes do not fit into a part": (table(y=np.arange(len(X)) % 15), []),
+    "predict another column, or say": (table(y=WORDS), ["--validation", "0"]),
+    "classes do not leave": (
+        table(y=[f"c{i % 25}" for i in range(len(X))]), ["--validation", "50"]
+    ),
     "; leave them out, --drop {}": (table(k=ONE, y=X[:, 0]), []),
     "--impute mean": (table(k=[*[""] * 20, *CODES[20:]], y=COLOURS), ["--impute", "refuse"]),
     ", say --task regression": (table(y=X[:, 0]), ["--task", "classification"]),
