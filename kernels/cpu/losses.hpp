@@ -45,34 +45,90 @@ template <template <class> class L, class real, class Y> void loss(const void* a
     add_cost(p.partial, (p.m + each - 1) / each, p.J);
 }
 
-// Cross-entropy of softmax(ŷ) and the smoothed y, for logits ŷ.  params: the smoothing.
+// Cross-entropy of softmax(ŷ) and the smoothed y, for logits ŷ, of the rows [begin, end).  If gh is
+// given, it is filled.
+template <class real, class Y>
+double cross_entropy_of_rows(const LossOf<real, Y>& p, int64 begin, int64 end, real smoothing) {
+    const int64 n = p.n;
+    const real rest = smoothing / real(n);
+    double sum = 0;
+    for (int64 i = begin; i < end; ++i) {
+        const real* const x = p.y_hat + i * n;
+        const real weight = p.weights[i];
+        real* const gh = p.gh == nullptr ? nullptr : p.gh + i * n;
+        const auto t = [&](int64 j) {
+            return target<real>(p.y, i, j, n) * (real(1) - smoothing) + rest;
+        };
+        real top;
+        const real total = exp_sum(x, n, gh, top), log_sum = log(total);
+        real value = 0, mass = 0;
+        for (int64 j = 0; j < n; ++j) {
+            value += times(t(j), log_sum - (x[j] - top));
+            mass += t(j);
+        }
+        sum += double(times(weight, value));
+        if (gh == nullptr) continue;
+        const real scale = mass / total;
+        GPUMLP_LOOP
+        for (int64 j = 0; j < n; ++j) gh[j] = times(weight, gh[j] * scale - t(j));
+    }
+    return sum;
+}
+
+// The same for at most LANES classes, which would not fill vectors: a vector holds an entry of
+// LANES rows.
+template <class real, class Y>
+double cross_entropy_of_few(const LossOf<real, Y>& p, int64 begin, int64 end, real smoothing) {
+    const int64 n = p.n;
+    const real rest = smoothing / real(n);
+    double sum = 0;
+    for (int64 first = begin; first < end; first += LANES) {
+        const int rows = int(least<int64>(LANES, end - first));  // beyond them, the last row again
+        real x[LANES][LANES], t[LANES][LANES], e[LANES][LANES];
+        real weight[LANES], top[LANES], total[LANES] = {}, log_sum[LANES], scale[LANES];
+        real value[LANES] = {}, mass[LANES] = {};
+        for (int k = 0; k < LANES; ++k) {
+            const int64 i = first + (k < rows ? k : rows - 1);
+            weight[k] = k < rows ? p.weights[i] : real(0);
+            for (int64 j = 0; j < n; ++j) {
+                x[j][k] = p.y_hat[i * n + j];
+                t[j][k] = target<real>(p.y, i, j, n) * (real(1) - smoothing) + rest;
+            }
+        }
+        std::memcpy(top, x[0], sizeof top);
+        for (int64 j = 1; j < n; ++j)
+            for (int k = 0; k < LANES; ++k)  // once NaN, it stays
+                top[k] = x[j][k] > top[k] || x[j][k] != x[j][k] ? x[j][k] : top[k];
+        for (int64 j = 0; j < n; ++j)
+            for (int k = 0; k < LANES; ++k) {
+                x[j][k] -= top[k];
+                e[j][k] = exp(x[j][k]);
+                total[k] += e[j][k];
+                mass[k] += t[j][k];
+            }
+        for (int k = 0; k < LANES; ++k) log_sum[k] = log(total[k]);
+        for (int64 j = 0; j < n; ++j)
+            for (int k = 0; k < LANES; ++k) value[k] += times(t[j][k], log_sum[k] - x[j][k]);
+        for (int k = 0; k < LANES; ++k) sum += double(times(weight[k], value[k]));
+        if (p.gh == nullptr) continue;
+        for (int k = 0; k < LANES; ++k) scale[k] = mass[k] / total[k];
+        for (int64 j = 0; j < n; ++j)
+            for (int k = 0; k < LANES; ++k)
+                e[j][k] = times(weight[k], e[j][k] * scale[k] - t[j][k]);
+        for (int k = 0; k < rows; ++k)
+            for (int64 j = 0; j < n; ++j) p.gh[(first + k) * n + j] = e[j][k];
+    }
+    return sum;
+}
+
+// params: the smoothing
 template <class real, class Y> void cross_entropy(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const LossOf<real, Y>*>(arguments);
-    const real smoothing = real(p.params[0]), rest = smoothing / real(p.n);
-    const int64 each = piece_rows(p.n), n = p.n;
+    const real smoothing = real(p.params[0]);
+    const int64 each = piece_rows(p.n);
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        double sum = 0;
-        for (int64 i = begin; i < end; ++i) {
-            const real* const x = p.y_hat + i * n;
-            const real weight = p.weights[i];
-            real* const gh = p.gh == nullptr ? nullptr : p.gh + i * n;
-            const auto t = [&](int64 j) {
-                return target<real>(p.y, i, j, n) * (real(1) - smoothing) + rest;
-            };
-            real top;
-            const real total = exp_sum(x, n, gh, top), log_sum = log(total);
-            real value = 0, mass = 0;
-            for (int64 j = 0; j < n; ++j) {
-                value += times(t(j), log_sum - (x[j] - top));
-                mass += t(j);
-            }
-            sum += double(times(weight, value));
-            if (gh == nullptr) continue;
-            const real scale = mass / total;
-            GPUMLP_LOOP
-            for (int64 j = 0; j < n; ++j) gh[j] = times(weight, gh[j] * scale - t(j));
-        }
-        p.partial[piece] = sum;
+        p.partial[piece] = p.n <= LANES ? cross_entropy_of_few(p, begin, end, smoothing)
+                                        : cross_entropy_of_rows(p, begin, end, smoothing);
     });
     add_cost(p.partial, (p.m + each - 1) / each, p.J);
 }

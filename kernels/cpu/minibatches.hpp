@@ -18,7 +18,7 @@ inline void gather(const void* arguments, const Threads& threads) {
         else
             for (int64 i = begin; i < end; ++i)
                 std::memcpy(p.out + i * p.bytes, p.source + p.index[i] * p.bytes, p.bytes);
-    });
+    }, 1);
 }
 
 // out ← weights[index] / Σ weights[index], or zeros if the sum is 0

@@ -52,8 +52,9 @@ GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t 
 #define GPUMLP_OPERATION(name, ...)                                                               \
     GPUMLP_EXPORT void name(const void* p, const gpumlp::Threads& t) { gpumlp::__VA_ARGS__(p, t); }
 #define GPUMLP_FOR(real)                                                                          \
-    GPUMLP_OPERATION(real##_product32, product<real, int32_t>)                                    \
-    GPUMLP_OPERATION(real##_product64, product<real, int64_t>)                                    \
+    GPUMLP_OPERATION(real##_product, product<real>)                                               \
+    GPUMLP_OPERATION(real##_blas_product32, blas_product<real, int32_t>)                          \
+    GPUMLP_OPERATION(real##_blas_product64, blas_product<real, int64_t>)                          \
     GPUMLP_OPERATION(real##_average, average<real>)                                               \
     GPUMLP_OPERATION(real##_add, add<real>)                                                       \
     GPUMLP_OPERATION(real##_mean_weights, mean_weights<real>)                                     \

@@ -10,7 +10,9 @@
 
 #if defined(__clang__)
 #define GPUMLP_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#define GPUMLP_UNROLL _Pragma("unroll")
 #else
+#define GPUMLP_UNROLL _Pragma("GCC unroll 16")
 #define GPUMLP_LOOP _Pragma("GCC ivdep")  // same entries of several arrays may be one memory
 #endif
 

@@ -8,13 +8,13 @@ namespace gpumlp {
 // the pieces of the entries [begin, end) of θ: f(first, last, strength of λΩ, piece)
 template <class real, class F>
 void over_theta(const Threads& threads, int64 begin, int64 end, int64 split, double biases,
-                const F& f) {
+                const F& f, int64 share = 4) {
     over(threads, end - begin, PIECE, [&](int64 first, int64 last, int64 piece) {
         first += begin, last += begin;
         const int64 middle = split < first ? first : least(split, last);
         f(first, middle, real(1), piece);
         f(middle, last, real(biases), piece);
-    });
+    }, share);
 }
 
 // J ← J + Σ λΩ(θ), and dθ ← dθ + λ∇Ω(θ) if dθ is given
@@ -103,7 +103,7 @@ void update(const void* arguments, const Threads& threads) {
             const int64 stop = least(int64(group[0]), end);
             if (stop > i) update_region<R, O>(p, i, stop, strength, group[1], group[2]), i = stop;
         }
-    });
+    }, 1);
 }
 
 // mean ← d mean + (1 − d) θ for d = min(decay, (t − 1) / (t + 8)), t = control[last]

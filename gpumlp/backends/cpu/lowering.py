@@ -20,9 +20,9 @@ from gpumlp.functions.losses import softmax_cross_entropy
 from gpumlp.io.types import HostArray as Array
 
 PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
-# FLOPs of a piece of a product.  BLAS packs its operands for each piece, so that large pieces cost
-# less; but a product should have a few, if they take longer than another thread to wake.
-LARGE_PIECE, SMALL_PIECE, FEW, LEAST_WIDTH = 1 << 26, 1 << 22, (4, 2), 256
+# From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
+# columns: it copies its operands anew for each piece.
+BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 26, 1 << 26, 256
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 
@@ -191,20 +191,25 @@ class Lowering:
     def _product(self, a: Array, b: Array, out: Array, factors: Array | None = None) -> Work:
         """out ← a b, or α a b + β out; a and b may be transposes of C-contiguous arrays."""
         (m, k), n = a.shape, b.shape[1]
+        if 2 * m * n * k >= BLAS_FLOPS:
+            return self._blas_product(a, b, out, factors)
+        strides = [[each // x.itemsize for each in x.strides] for x in (a, b)]
+        return self._plain("product", m, n, k, a, *strides[0], b, *strides[1], out, factors)
+
+    def _blas_product(self, a: Array, b: Array, out: Array, factors: Array | None) -> Work:
+        (m, k), n = a.shape, b.shape[1]
         operands: list[Any] = []
         for x in (a, b):
             plain = x.flags.c_contiguous
             operands += [x, PLAIN if plain else TRANSPOSED, max(1, x.shape[1 if plain else 0])]
-        by_columns = n > m
-        size, flops = max(m, n), 2 * m * n * k
-        few = next((count for count in FEW if flops >= count * SMALL_PIECE), 1)
-        pieces = max(few, min(flops // LARGE_PIECE, size // LEAST_WIDTH))
+        by_columns, size = n > m, max(m, n)
+        pieces = max(1, min(2 * m * n * k // PIECE_FLOPS, size // LEAST_WIDTH))
         if not self._blas.set_threads:  # it shares a product by itself
             pieces = 1
         each = -(-size // (16 * pieces)) * 16
         bits, gemm = self._blas.size_bits, self._blas.address(self._dtype)
         return self._plain(
-            f"product{bits}", gemm, m, n, k, *operands, out, factors, each, int(by_columns)
+            f"blas_product{bits}", gemm, m, n, k, *operands, out, factors, each, int(by_columns)
         )
 
 
