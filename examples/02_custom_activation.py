@@ -29,7 +29,7 @@ def errors(activation):
     t = np.random.default_rng(0).uniform(-7, 7, (1000, 1))
     net = gpumlp.MLP([1, 128, 1], activation, loss="squared_error")
     trainer = gpumlp.Trainer(net, lr=3e-3, batch_size=64, schedule="warmup_cosine")
-    trainer.fit(t, season(t), epochs=300)
+    trainer.fit(t, season(t), epochs=150)
     beyond = np.linspace(7, 14, 101)[:, None]
     return [np.sqrt(np.mean((net.predict(u) - season(u)) ** 2)) for u in (t, beyond)]
 

@@ -39,18 +39,31 @@ def python(code, **variables):
 
 @pytest.fixture(scope="module")
 def imports(tmp_path_factory):
+    """Measured imports.
+
+    It is processor time, because tests run in parallel.  They disturb even that, so an import that
+    is too slow is measured again, up to 15 times.
+    """
     # an installed package has .pyc files; the first import writes them
     cached = {
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("pyc")),
     }
-    return [fresh_import(**cached) for _ in range(16)][1:]
+    fresh_import(**cached)
+    measured = []
+    while len(measured) < 15 and not (measured and fast_and_small(measured)):
+        measured.append(fresh_import(**cached))
+    return measured
+
+
+def fast_and_small(measured):
+    """Whether the best import takes at most 0.1 s and 10 MB."""
+    seconds, size, _ = zip(*measured, strict=True)
+    return min(seconds) <= 0.1 and min(size) <= 10 << 20
 
 
 def test_import_adds_at_most_a_tenth_of_a_second_and_10_mb(imports):
-    # Processor time, because tests run in parallel.  They disturb even that, so the minimum counts.
-    assert min(seconds for seconds, _, _ in imports) <= 0.1
-    assert min(size for _, size, _ in imports) <= 10 << 20
+    assert fast_and_small(imports), [(seconds, size) for seconds, size, _ in imports]
 
 
 def test_import_loads_no_heavy_library(imports):

@@ -22,8 +22,7 @@ from tests.support.networks import parts
 @pytest.mark.parametrize("f", ACTIVATIONS)
 def test_cost_and_gradients_match_the_book(f, rng):
     """Every loss, depth and output layer, each with a different Ω, against plain NumPy."""
-    for number, (loss, depth, output) in enumerate(networks.every(f)):
-        regularizer = networks.REGULARIZERS[number % 4]
+    for loss, depth, output, regularizer in networks.every_with_regularizer(f):
         net = networks.network(f, loss, depth, output, regularizer=regularizer)
         x, y, weights = networks.batch(loss, rng)
         J, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
@@ -36,28 +35,27 @@ def test_cost_and_gradients_match_the_book(f, rng):
 
 @pytest.mark.parametrize("f", ACTIVATIONS)
 def test_gradients_match_difference_quotients(f, rng):
-    """Depth × loss × Ω: the slope of J along a random direction of θ and x is that of ∇J."""
+    """The slope of J along a random direction of θ and x is that of ∇J."""
     worst, step = (0.0, ""), 1e-6
-    for loss, depth, output in networks.every(f):
-        for regularizer in networks.REGULARIZERS:
-            net = networks.network(f, loss, depth, output, regularizer=regularizer)
-            x, y, weights = networks.batch(loss, rng)
-            _, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
-            theta = [view for layer in net.layers for view in (layer.W, layer.b)]
-            slopes = [g for pair in zip(gradients.W, gradients.b, strict=True) for g in pair]
-            along = [rng.normal(size=view.shape) for view in (*theta, x)]
-            expected = sum(
-                float((g * v).sum()) for g, v in zip([*slopes, gradients.x], along, strict=True)
-            )
-            J, start = [], [view.copy() for view in theta]
-            for t in (step, -step):
-                for view, at, v in zip(theta, start, along, strict=False):
-                    view[...] = at + t * v
-                J.append(net.cost(x + t * along[-1], y, sample_weight=weights))
-            slope = (J[0] - J[1]) / (2 * step)
-            # J is accurate to 1e-16, its difference quotient to 1e-10
-            error = abs(slope - expected) / max(abs(expected), 1e-3 * (1 + abs(J[0])))
-            worst = max(worst, (error, f"{net} {regularizer}"))
+    for loss, depth, output, regularizer in networks.every_with_regularizer(f):
+        net = networks.network(f, loss, depth, output, regularizer=regularizer)
+        x, y, weights = networks.batch(loss, rng)
+        _, gradients = net.cost_and_gradients(x, y, sample_weight=weights)
+        theta = [view for layer in net.layers for view in (layer.W, layer.b)]
+        slopes = [g for pair in zip(gradients.W, gradients.b, strict=True) for g in pair]
+        along = [rng.normal(size=view.shape) for view in (*theta, x)]
+        expected = sum(
+            float((g * v).sum()) for g, v in zip([*slopes, gradients.x], along, strict=True)
+        )
+        J, start = [], [view.copy() for view in theta]
+        for t in (step, -step):
+            for view, at, v in zip(theta, start, along, strict=False):
+                view[...] = at + t * v
+            J.append(net.cost(x + t * along[-1], y, sample_weight=weights))
+        slope = (J[0] - J[1]) / (2 * step)
+        # J is accurate to 1e-16, its difference quotient to 1e-10
+        error = abs(slope - expected) / max(abs(expected), 1e-3 * (1 + abs(J[0])))
+        worst = max(worst, (error, f"{net} {regularizer}"))
     assert worst[0] < 1e-6, worst
 
 

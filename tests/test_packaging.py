@@ -82,9 +82,9 @@ def test_the_wheel_carries_everything(wheel):
 def test_the_wheel_works_alone(wheel, tmp_path):
     """With NumPy alone, and without a compiler; `save` then says what to install."""
     home = tmp_path / "venv"
-    venv.create(home, with_pip=True)
+    venv.create(home)
     python = home / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", wheel)
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", wheel)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}

@@ -25,7 +25,7 @@ def test_stages_run_after_failures(tmp_path):
         python("print('fine')", "first"),
         python("import sys; print('why'); sys.exit(3)", "second"),
         Stage("third", ["", "--tool", "memcheck"], 60, {}, "compute-sanitizer: not here"),
-        python("import time; print('slow', flush=True); time.sleep(600)", "fourth", 1.0),
+        python("import time; print('slow', flush=True); time.sleep(600)", "fourth", 2.0),
         python("import os; print(os.environ['BACKEND'])", "fifth", BACKEND="cupy"),
     ]
     begun = time.monotonic()
@@ -35,7 +35,7 @@ def test_stages_run_after_failures(tmp_path):
         ("first", "passed", ""),
         ("second", "FAILED", "exit status 3: why"),
         ("third", "missing", "compute-sanitizer: not here"),
-        ("fourth", "FAILED", "ended after 1 s"),
+        ("fourth", "FAILED", "ended after 2 s"),
         ("fifth", "passed", ""),
     ]
     logs = {path.stem: path.read_text() for path in out.glob("*.log")}
@@ -56,7 +56,7 @@ def test_stopped_stage_stops_its_children(tmp_path):
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "print(child.pid, flush=True); time.sleep(600)"
     )
-    run_all([python(code, "parent", 2.0)], tmp_path, lambda line: None)
+    run_all([python(code, "parent", 4.0)], tmp_path, lambda line: None)
     child = int((tmp_path / "parent.log").read_text())
     until = time.monotonic() + 20
     while _alive(child):

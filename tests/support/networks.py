@@ -51,6 +51,15 @@ def every(f):
                 yield loss, depth, output
 
 
+def every_with_regularizer(f):
+    """Yield (loss, depth, output activation, Ω); each Ω with every loss and every depth.
+
+    λ∇Ω is added to the gradients of any loss, so not each Ω is needed with each pair of them.
+    """
+    for number, case in enumerate(every(f)):
+        yield *case, REGULARIZERS[(number + number // 4) % len(REGULARIZERS)]
+
+
 def parts(gradients):
     """Return dW, db, dx, gz and gh, each as a list."""
     return gradients.W, gradients.b, [gradients.x], gradients.z, gradients.h

@@ -151,7 +151,7 @@ def test_a_second_fit_resumes_with_the_first_ones_steps(path):
 
 def test_checkpoints_of_killed_processes_load_and_resume(tmp_path, whole):
     rng, killed, found = random.Random(4), 0, set()
-    for i in range(20):
+    for i in range(12):
         path = tmp_path / f"{i}.safetensors"
         worker = [sys.executable, "-m", "tests.support.kill_worker", str(path)]
         with subprocess.Popen(worker, stdout=subprocess.PIPE, text=True) as child:
@@ -167,5 +167,5 @@ def test_checkpoints_of_killed_processes_load_and_resume(tmp_path, whole):
         assert outcome(run(path, resume=True)) == whole
         assert [file.name for file in tmp_path.glob(f"{i}.*")] == [path.name]
     # the kills did fall into the training, all over it
-    assert killed >= 18
-    assert len(found) >= 8
+    assert killed >= 10
+    assert len(found) >= 6

@@ -291,6 +291,16 @@ uint64_t wait(Kind kind, Site site, unsigned mask, uint64_t value, int source) {
     return t.result;
 }
 
+const char* text_of(const Type* types, size_t count) {
+    static std::string s;
+    s.clear();
+    for (const Type* t = types; t != types + count; ++t) {
+        s += t->kind + std::to_string(t->bytes);
+        s += t->pointer ? t->constant ? "*const " : "* " : " ";
+    }
+    return s.c_str();
+}
+
 const char* run(const Launch& request, unsigned most_threads, char* shared_begin, char* shared_end,
                 void (*body)(void*), void* argument) {
     m.error = refusal(request, most_threads);

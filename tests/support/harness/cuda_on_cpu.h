@@ -10,7 +10,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -60,29 +59,29 @@ template <class... P> struct Call {
     static void body(void* c) { static_cast<Call*>(c)->go(std::index_sequence_for<P...>()); }
 };
 
-// The parameter list as text, "f4*const i8 ", so that the types of the caller can be checked.  The
-// CUDA driver does not check them.
-template <class T> std::string type_name() {
-    using U = std::remove_cv_t<T>;
-    if constexpr (std::is_pointer_v<U>) {
-        using V = std::remove_pointer_t<U>;
-        return type_name<V>() + (std::is_const_v<V> ? "*const" : "*");
-    }
+// The types of the parameters, so that those of the caller can be checked.  The CUDA driver does not
+// check them.  They are constants: text that each kernel made took most of the compiler's time.
+struct Type { char kind; unsigned bytes; bool pointer, constant; };
+template <class P> constexpr Type type_of() {
+    using V = std::remove_pointer_t<std::remove_cv_t<P>>;
+    using U = std::remove_cv_t<V>;
+    constexpr bool pointer = std::is_pointer_v<P>;
+    constexpr bool constant = pointer && std::is_const_v<V>;
+    if constexpr (std::is_arithmetic_v<U>)
+        return {std::is_floating_point_v<U> ? 'f' : std::is_unsigned_v<U> ? 'u' : 'i', sizeof(U),
+                pointer, constant};
 #ifdef __CUDA_FP16_H__
-    else if constexpr (std::is_same_v<U, __half>) return "f2";
+    else if constexpr (std::is_same_v<U, __half>) return {'f', 2, pointer, constant};
 #endif
 #ifdef __CUDA_BF16_H__
-    else if constexpr (std::is_same_v<U, __nv_bfloat16>) return "b2";
+    else if constexpr (std::is_same_v<U, __nv_bfloat16>) return {'b', 2, pointer, constant};
 #endif
-    else {
-        static_assert(std::is_arithmetic_v<U>, "a type that no test can pass");
-        const char kind = std::is_floating_point_v<U> ? 'f' : std::is_unsigned_v<U> ? 'u' : 'i';
-        return kind + std::to_string(sizeof(U));
-    }
+    else static_assert(!sizeof(U), "a type that no test can pass");
 }
+const char* text_of(const Type* types, size_t count);  // "f4*const i8 "; valid until the next call
 template <class... P> const char* signature(void (*)(P...)) {
-    static const std::string s = ((type_name<P>() + " ") + ... + "");
-    return s.c_str();
+    static constexpr Type types[sizeof...(P) + 1] = {type_of<P>()...};
+    return text_of(types, sizeof...(P));
 }
 template <class... P>
 const char* launch(void (*kernel)(P...), const Launch& request, unsigned most_threads,

@@ -26,6 +26,7 @@ def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
     return found
 
 
+@cache
 def ptx(source: KernelSource, arch: int) -> str:
     """The source compiled to PTX, NVIDIA's intermediate language."""
     return _compile(source, f"-arch=compute_{arch}")[1]
