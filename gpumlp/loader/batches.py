@@ -74,6 +74,8 @@ class Batches:
                 (tables.x, data.x, backend.storage), (tables.y, data.y, data.target)
             )
         ]  # fmt: skip
+        m = len(data.x)
+        self.shares = np.diff([*range(0, m, tables.size), m]) / m
         self._fetched = False
         arena = backend.empty((arena_size(plans),), np.uint8)
         self._programs, self._places = {}, {}
@@ -102,9 +104,9 @@ class Batches:
         backend.asarray(controls, dtype=np.float64, out=self._controls)
         backend.asarray(costs, dtype=np.float64, out=self.costs)
         self.seek(at)
-        counted = np.ones(len(order)) if weights is None else weights[order]
-        starts = np.arange(0, len(order), size)
-        self.shares = np.add.reduceat(counted, starts) / counted.sum()
+        if weights is not None:
+            starts, weights = np.arange(0, len(order), size), weights[order]
+            self.shares = np.add.reduceat(weights, starts) / weights.sum()
 
     def seek(self, at: int) -> None:
         """Make `at` the next step."""

@@ -14,6 +14,7 @@ from gpumlp.backends import Backend
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
+from gpumlp.functions.schedules import constant
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
@@ -142,6 +143,8 @@ class Stepping:
     def learning_rates(self, steps: range, total: int) -> list[float]:
         """Those of some steps (from 0) of a fit of `total` steps."""
         schedule, base, factor = self.schedule, self.lr, self.lr_factor
+        if schedule is constant:
+            return [factor * base] * len(steps)
         return [factor * schedule.lr(base, t, total) for t in steps]
 
     def controls(self, lrs: Sequence[float], first: int) -> HostArray:
@@ -155,12 +158,14 @@ class Stepping:
         table = np.ones((len(lrs), 5 + len(optimizer.scalar_names)))
         table[:, 1] = lrs
         if optimizer.scalar_names:
-            scalars = [optimizer.scalars(t, **params) for t in steps]
+            scalars = (optimizer.scalars(t, **params) for t in steps)
             table[:, 2:-3] = [[each[name] for name in optimizer.scalar_names] for each in scalars]
         table[:, -3] = steps
         if self.folds:  # then all weights have the same learning rate
             decay, rate = self.net.regularizer.weight_decay() or 0.0, max(self.rates)
-            table[:, -2:] = [optimizer.factors(rate * lr, decay, **params) for lr in lrs]
+            distinct, which = np.unique(lrs, return_inverse=True)
+            factors = [optimizer.factors(rate * lr, decay, **params) for lr in distinct.tolist()]
+            table[:, -2:] = np.array(factors)[which]
         return table
 
     def step(self, batches: Batches, steps: int = 1) -> None:
