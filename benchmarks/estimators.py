@@ -21,8 +21,10 @@ from sklearn import neural_network
 import gpumlp
 from benchmarks.output import compare_with_gpumlp, write
 from gpumlp import estimators
+from gpumlp.backends import host_backend
 from gpumlp.bench.timing import interleaved
 
+BACKEND = host_backend("float32").name  # "cpu" if its library is installed
 HIDDEN, BATCH, EPOCHS, DIGITS = (256, 256), 200, 20, 5000
 ROUNDS, LEARNED = 9, 0.02  # LEARNED: the largest cost of a network that has learned the digits
 
@@ -30,7 +32,7 @@ ROUNDS, LEARNED = 9, 0.02  # LEARNED: the largest cost of a network that has lea
 def main() -> None:
     """Time all and print the tables."""
     warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-    results: dict[str, Any] = {"scikit-learn": sklearn.__version__}
+    results: dict[str, Any] = {"scikit-learn": sklearn.__version__, "backend": BACKEND}
     for dtype in ("float64", "float32"):
         timings = interleaved(competitors(dtype), ROUNDS, warmup=1)
         results[f"fit, {dtype}"] = compare_with_gpumlp(f"fit, {dtype}", timings)
@@ -54,13 +56,13 @@ def competitors(dtype: str) -> dict[str, Callable[[], float]]:
         return fit
 
     def trainer() -> float:
-        net = gpumlp.MLP([x.shape[1], *HIDDEN, 10], backend="numpy")
+        net = gpumlp.MLP([x.shape[1], *HIDDEN, 10], backend=BACKEND)
         trainer = gpumlp.Trainer(net, "adam", 1e-3, BATCH)
         return trainer.fit(x, y, EPOCHS, metric=None, progress=False)["cost"][-1]
 
-    found = {"gpumlp": estimator(estimators, backend="numpy")}
+    found = {"gpumlp": estimator(estimators, backend=BACKEND)}
     if dtype == "float64":
-        found["gpumlp in float64"] = estimator(estimators, backend="numpy", precision="float64")
+        found["gpumlp in float64"] = estimator(estimators, backend=BACKEND, precision="float64")
     found |= {"gpumlp.Trainer": trainer, "scikit-learn": estimator(neural_network)}
     for name, fit in found.items():
         loss = fit()

@@ -22,7 +22,7 @@ from gpumlp.io.types import HostArray as Array
 PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
 # From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
 # columns: it copies its operands anew for each piece.
-BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 26, 1 << 26, 256
+BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 

@@ -167,7 +167,7 @@ def test_after_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     want = trained(network()).net.theta.flat.tobytes()
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+        warnings.simplefilter("ignore")  # of threads: by Python 3.12, and by JAX if it is there
         child = os.fork()
     if child == 0:
         try:
