@@ -5,7 +5,7 @@
 An epoch shuffles, gathers each minibatch, and makes a step on it: relu, softmax cross-entropy,
 float32.  JAX's epoch is one compiled call, `lax.scan` over the minibatches with donated buffers.
 torch is timed eager as installed, eager with products that may round to bfloat16 ("medium"), and
-under torch.compile.  One round times each competitor once; `benchmarks/epochs.py` says how.
+under torch.compile.  One round times each competitor once; `benchmarks/race.py` says how.
 
 "busy" times the same epochs while as many other processes as there are cores multiply matrices.
 """
@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks import epochs
 from benchmarks.epochs import Network
 from benchmarks.output import note, write
+from benchmarks.race import Race
 from gpumlp.bench.processes import load
 from gpumlp.cli.output import print_table
 from gpumlp.io.threads import cores
@@ -42,7 +43,7 @@ NETWORKS = [
 
 def timed(network: Network, rounds: int) -> dict[str, dict[str, float]]:
     """Return µs of a step, and the time of the CPU backend over it, by competitor."""
-    race = epochs.Race(network, COMPETITORS)
+    race = Race(network, COMPETITORS)
     with load(cores() if network.busy else 0):
         race.warm_up()
         found = [race.turns(i) for i in range(rounds)]

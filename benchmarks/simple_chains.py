@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import epochs
 from benchmarks.output import note, write
+from benchmarks.race import Race
 from gpumlp.cli.output import print_table
 
 SOURCE = "https://julialang.org/blog/2022/04/simple-chains/"
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     turns = max(1, round(options.epochs / EPOCHS_A_TURN))
-    race = epochs.Race(NETWORK, COMPETITORS, EPOCHS_A_TURN, one_thread=True)
+    race = Race(NETWORK, COMPETITORS, EPOCHS_A_TURN, one_thread=True)
     found = []
     for i in range(turns):
         seconds = race.turns(i, EPOCHS_A_TURN)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import epochs, output, simple_chains, streaming
+from benchmarks import epochs, output, race, simple_chains, streaming
 from benchmarks.epochs import Network
 from gpumlp.bench.peers import gpumlp_peer
 from tests.support.compiled import needs_library
@@ -208,19 +208,19 @@ class TestEpochs:
 
     def test_other_change_raises(self):
         before, want = [np.zeros(3), np.zeros(1)], [np.ones(3), np.ones(1)]
-        epochs.check([1.19 * t for t in want], want, before, 0.2)
+        race.check([1.19 * t for t in want], want, before, 0.2)
         with pytest.raises(ValueError, match=r"its change of θ differs by 0\.2 of it"):
-            epochs.check([1.2 * t for t in want], want, before, 0.1)
+            race.check([1.2 * t for t in want], want, before, 0.1)
         with pytest.raises(ValueError, match="differs by nan"):
-            epochs.check([np.nan * t for t in want], want, before, 0.1)
+            race.check([np.nan * t for t in want], want, before, 0.1)
 
     def test_slow_competitor_has_fewer_turns(self, monkeypatch):
-        race = object.__new__(epochs.Race)
-        race._ends, race._shuffle = {"cpu": 0.01, "slow": 20.0}, True
-        race._counts, race._spent = {"cpu": 30, "slow": 1}, {"cpu": 99.0, "slow": 0.0}
-        monkeypatch.setattr(epochs, "ask", lambda seconds, epochs, shuffle: seconds)
-        monkeypatch.setattr(epochs.time, "sleep", lambda seconds: None)
-        assert [list(race.turns(i)) for i in range(3)] == [["cpu", "slow"]] * 2 + [["cpu"]]
+        one = object.__new__(race.Race)
+        one._ends, one._shuffle = {"cpu": 0.01, "slow": 20.0}, True
+        one._counts, one._spent = {"cpu": 30, "slow": 1}, {"cpu": 99.0, "slow": 0.0}
+        monkeypatch.setattr(race, "ask", lambda seconds, epochs, shuffle: seconds)
+        monkeypatch.setattr(race.time, "sleep", lambda seconds: None)
+        assert [list(one.turns(i)) for i in range(3)] == [["cpu", "slow"]] * 2 + [["cpu"]]
 
     def test_exponential_of_matrices(self, rng):
         linalg = pytest.importorskip("scipy.linalg")
@@ -230,7 +230,7 @@ class TestEpochs:
 
     @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
     def test_loaded_library_answers_for_mkl(self, tmp_path):
-        variables = epochs.intel_mkl(tmp_path)
+        variables = race.intel_mkl(tmp_path)
         assert ctypes.CDLL(variables["LD_PRELOAD"]).mkl_serv_intel_cpu_true() == 1
 
 
