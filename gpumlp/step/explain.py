@@ -148,7 +148,7 @@ def explain(
         begin = max([free.get(op.stream, 0.0), *ends])
         took = 0.0 if seconds is None else seconds(op.flops, op.bytes)
         free[op.stream] = begin + took
-        part = op["part"] if op.name == "update" else None
+        part = op.part
         shape = (part[1] - part[0],) if part else result.shape
         place = planned.places.get(result.root)
         at = None if place is None else place + result.start * result.itemsize

@@ -6,10 +6,11 @@ Each says what it looks for and what it changes.  `training.TrainingStep` puts t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import ThetaBuffers
@@ -111,6 +112,30 @@ def early_update(program: Program, gradient: ThetaBuffers) -> Program:
     return out
 
 
+def update_in_product(
+    program: Program, backend: Backend, factors: Callable[[int], tuple[float, float]]
+) -> Program:
+    """The product that computes ∇W[k] makes the optimizer's step of W[k], and stores no ∇W[k].
+
+    It changes a program of `early_update`, where `backend` has such a product.  factors: those of
+    the group of the W that starts at an entry of θ.
+    """
+    out = Program()
+    for each in program:
+        product = out[-1] if out else each
+        if each.name == "update" and product.name == "weight_gradient" and not product["factors"]:
+            rule, omega, slots = each["optimizer"], each["regularizer"], each["slots"]
+            if backend.updates_in_product(rule, omega, slots.dtype, product["dW"].shape):
+                out.pop()
+                each = op(
+                    "weight_update", rule, omega, product["gz"], product["h_below"],
+                    each["theta"], each["rounded"], slots, each["control"], each["part"],
+                    factors(each["part"][0]),
+                )  # fmt: skip
+        out.append(each)
+    return out
+
+
 def streams(program: Program) -> Program:
     """Weight gradients run beside hidden gradients; early updates and averages beside both.
 
@@ -118,7 +143,8 @@ def streams(program: Program) -> Program:
     """
 
     def stream(each: Op) -> int:
-        early = each.name == "update" and each["part"] and each["part"][1] <= each["split"]
-        return 1 if each.name == "weight_gradient" else 2 if early or each.name == "average" else 0
+        early = each.name == "update" and each.part and each.part[1] <= each["split"]
+        product = each.name in ("weight_gradient", "weight_update")
+        return 1 if product else 2 if early or each.name == "average" else 0
 
     return Program(replace(each, stream=stream(each)) for each in program)

@@ -76,7 +76,7 @@ class Plan:
     def _spans(self, op: Op, buffers: Iterable[Buffer]) -> list[tuple[Any, int, int]]:
         """The memory of buffers of an operation: (which, first byte, end)."""
         spans = []
-        part = op["part"] if op.name == "update" else None
+        part = op.part
         for b in buffers:
             held = b.root not in self.places
             at = 0 if held else self.places[b.root]

@@ -115,6 +115,12 @@ class Op:
         return [b for name, b in self.buffers.items() if name not in self.operation.writes]
 
     @property
+    def part(self) -> tuple[int, int] | None:
+        """The part of θ that it updates; None: all that it names."""
+        part: tuple[int, int] | None = self.arguments.get("part") if "theta" in self else None
+        return part
+
+    @property
     def products(self) -> list[tuple[int, int, int]]:
         """(m, n, k) of each matrix product (m, k) (k, n)."""
         return self.operation.products(self.arguments)

@@ -11,7 +11,7 @@ from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
 from gpumlp.step.folding import folds
-from gpumlp.step.groups import table
+from gpumlp.step.groups import regions, table
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
@@ -83,6 +83,11 @@ class TrainingStep:
         self.initial[buffer] = rows
         return buffer
 
+    def _factors(self, start: int) -> tuple[float, float]:
+        """The factors of the learning rate and the weight decay of the W at this entry of θ."""
+        found = regions(self._layout, self._settings.groups)
+        return next((each.lr, each.decay) for each in found if start < each.end)
+
     def plans(self, tables: Tables, of: int, parts: range) -> dict[str, Plan]:
         """The ways to do some micro-batches of a step on `of` examples, by name, planned.
 
@@ -103,6 +108,9 @@ class TrainingStep:
             early = passes.early_update(planned.program, self._gradient)
             if early is not planned.program:
                 ways["branched, early update"] = plan(passes.streams(early))
+                within = passes.update_in_product(early, self._settings.net.backend, self._factors)
+                if any(each.name == "weight_update" for each in within):
+                    ways["branched, update in products"] = plan(passes.streams(within))
         return ways
 
     def _record(self, tables: Tables, of: int, parts: range) -> Program:

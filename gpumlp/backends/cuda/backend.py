@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import cuda
-from gpumlp.backends.cuda import update
+from gpumlp.backends.cuda import tiles, update
 from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
@@ -169,6 +169,42 @@ class CudaBackend(Backend):
             self._kernels, optimizer, regularizer, theta, rounded, dtheta, slots, split, scaling,
             control, part, groups,
         )  # fmt: skip
+
+    def updates_in_product(
+        self, optimizer: Optimizer, regularizer: Regularizer, slot_type: np.dtype[Any],
+        shape: tuple[int, int],
+    ) -> bool:  # fmt: skip
+        return (
+            self.precision == "bfloat16"
+            and slot_type == self.dtype
+            and regularizer.weight_decay() is not None
+            and not any(width % tiles.ALIGNED for width in shape)
+            and (source := tiles.weight_update(optimizer)) is not None
+            and self._device.tile_kernel(source) is not None
+        )
+
+    def weight_update(
+        self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
+        theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
+        factors: tuple[float, float],
+    ) -> None:  # fmt: skip
+        source = tiles.weight_update(optimizer)
+        assert source is not None  # updates_in_product has said so
+        kernel = self._device.tile_kernel(source)
+        assert kernel is not None
+        decay, shape = regularizer.weight_decay() or 0.0, (gz.shape[1], h_below.shape[1])
+        W = slice(part[0], part[0] + math.prod(shape))
+        state = (
+            slots[:, W].reshape(len(slots), *shape)
+            if optimizer.slots
+            else theta[W].reshape(1, *shape)
+        )
+        numbers = source.arguments(optimizer, decay, *factors)
+        blocks = math.prod(-(-n // tiles.TILE) for n in shape)
+        kernel(blocks, (
+            gz, h_below, theta[W].reshape(shape), rounded[W].reshape(shape), state, control,
+            *map(np.float32, numbers),
+        ))  # fmt: skip
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         compute = "tf32" if self.storage.itemsize == 2 else self.precision

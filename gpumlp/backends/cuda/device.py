@@ -14,8 +14,9 @@ from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
-from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
+from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel, TileKernel
 from gpumlp.backends.cuda.source import KernelSource, include_options
+from gpumlp.backends.cuda.tiles import KERNEL, TileSource, flattened, machine_code
 from gpumlp.backends.cuda.tuning import Tuner
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
@@ -49,11 +50,13 @@ class CudaDevice:
         self._copies = cuda.Stream(non_blocking=True)
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
+        self._tile_kernels: dict[TileSource, TileKernel | None] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
         self.reserved = 2 * WORKSPACE_BYTES  # the second one is for the side stream
         major, minor = int(properties["major"]), int(properties["minor"])
+        self._capability = f"{major}.{minor}"
         cache = TuningCache({
-            "device": self.name, "capability": f"{major}.{minor}",
+            "device": self.name, "capability": self._capability,
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
         self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
@@ -125,6 +128,29 @@ class CudaDevice:
                 function(grid, block, arguments, stream=self._stream)
             except self._errors.foreign as error:
                 raise self._errors.failure(error, f"launching {name}") from error
+
+        return launch
+
+    def tile_kernel(self, source: TileSource) -> TileKernel | None:
+        if source not in self._tile_kernels:
+            self._tile_kernels[source] = self._load(source)
+        return self._tile_kernels[source]
+
+    def _load(self, source: TileSource) -> TileKernel | None:
+        code = machine_code(source, self._capability)
+        if code is None:
+            return None
+        with self._errors(f"loading the step of {source.name} within a product"):
+            module = self._cupy.cuda.function.Module()
+            module.load(code)
+            function = module.get_function(KERNEL)
+
+        def launch(blocks: int, arguments: tuple[Any, ...]) -> None:
+            flat = tuple(value for each in arguments for value in flattened(each))
+            try:  # cuTile wants a block of (1, 1, 1): its code knows the number of threads
+                function((blocks, 1, 1), (1, 1, 1), flat, stream=self._stream)
+            except self._errors.foreign as error:
+                raise self._errors.failure(error, f"launching {source.name}") from error
 
         return launch
 

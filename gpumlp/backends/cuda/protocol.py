@@ -9,11 +9,15 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.cuda.tiles import TileSource
 from gpumlp.backends.declaration import Call
 from gpumlp.io.types import Array
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
 """kernel(grid, block, arguments): arrays, and NumPy scalars of exactly the parameters' types."""
+
+TileKernel = Callable[[int, tuple[Any, ...]], None]
+"""kernel(blocks, arguments): arrays whose last dimension is contiguous, and NumPy scalars."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +106,9 @@ class Device(Protocol):
 
     def kernel(self, name: str, source: KernelSource) -> Kernel:
         """The kernel `name` of `source`, compiled at the first request and cached."""
+
+    def tile_kernel(self, source: TileSource) -> TileKernel | None:
+        """The kernel of `source`; None if this device has no code for it."""
 
     def gemm(
         self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,

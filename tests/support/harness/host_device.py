@@ -15,9 +15,10 @@ import numpy.typing as npt
 from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource, dtype_of
+from gpumlp.backends.cuda.tiles import TileSource
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import OutOfMemoryError
-from tests.support.harness import compiled, host_products
+from tests.support.harness import compiled, host_products, tile
 from tests.support.harness.host_module import KernelError
 from tests.support.harness.host_streams import HostCopies, Stream
 from tests.support.harness.memory import aligned, aligned_empty
@@ -226,6 +227,18 @@ class HostDevice(HostCopies):
             def run() -> None:
                 self.calls.append(f"kernel {name} in {source.file}, {sizes}")
                 kernel(grid, block, values, order=self.order)
+
+            self._run(run)
+
+        return launch
+
+    def tile_kernel(self, source: TileSource) -> Callable[..., None]:
+        def launch(blocks: int, args: tuple[Any, ...]) -> None:
+            values = tuple(a.values if isinstance(a, HostArray) else a for a in args)
+
+            def run() -> None:
+                self.calls.append(f"kernel weight_update of {source.name}, {blocks} tiles")
+                tile.kernel(source)(blocks, values)
 
             self._run(run)
 
