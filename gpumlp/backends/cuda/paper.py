@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import log, prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import numpy.typing as npt
 
 from gpumlp.backends.cuda.protocol import TileKernel
 from gpumlp.backends.cuda.tiles import ARCHITECTURES, TileSource
-from gpumlp.errors import did_you_mean
+from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import Array
 
 KIND = {"tf32": "tf32", "bfloat16": "half", "float16": "half"}
@@ -19,13 +22,17 @@ KIND = {"tf32": "tf32", "bfloat16": "half", "float16": "half"}
 
 @dataclass(frozen=True)
 class Gpu:
-    """Numbers of a data sheet.
+    """Numbers of a data sheet, or measured ones.
 
     Attributes:
         capability: the compute capability.
         bandwidth: bytes per second.
         peak: FLOP per second of dense products: "float64", "float32", "tf32" and, for both 16-bit
             types, "half".
+        products: (m, n, k, FLOP per second): measured products of one precision.  One of another
+            shape is as fast as the measured one whose logarithms of m, n and k are the nearest.
+        gap: seconds between an operation of a recorded step and the next one.
+        update_rate: how fast the product of `weight_update` is, relative to other products.
     """
 
     name: str
@@ -33,10 +40,28 @@ class Gpu:
     multiprocessors: int
     bandwidth: float
     peak: Mapping[str, float]
+    products: tuple[tuple[int, int, int, float], ...] = ()
+    gap: float = 0.0
+    update_rate: float = 1.0
 
-    def seconds(self, flops: int, moved: int, precision: str) -> float:
-        """The least time of work: that of its products or that of its bytes."""
-        return max(flops / self.peak[KIND.get(precision, precision)], moved / self.bandwidth)
+    def work(
+        self, products: list[tuple[int, int, int]], moved: int, precision: str, updates: bool
+    ) -> tuple[float, float]:
+        """The seconds of an operation's products, and those of the bytes that it moves.
+
+        updates: whether it is a `weight_update`.
+        """
+        rate = self.update_rate if updates else 1.0
+        times = [2 * prod(shape) / (rate * self._rate(shape, precision)) for shape in products]
+        return sum(times), moved / self.bandwidth
+
+    def _rate(self, shape: tuple[int, int, int], precision: str) -> float:
+        def distance(measured: tuple[int, int, int, float]) -> float:
+            return sum(abs(log(a / b)) for a, b in zip(shape, measured[:3], strict=True))
+
+        if self.products:
+            return min(self.products, key=distance)[3]
+        return self.peak[KIND.get(precision, precision)]
 
 
 _HOPPER = {"float64": 66.9e12, "float32": 66.9e12, "tf32": 494.7e12, "half": 989.4e12}
@@ -49,11 +74,37 @@ GPUS = {  # of NVIDIA's data sheets, for SXM boards
 
 
 def gpu_named(name: str) -> Gpu:
-    """The GPU; ValueError if there is no such name."""
+    """The GPU of that name, or of a JSON file with the attributes of a `Gpu`.
+
+    Raises:
+        ValueError: there is no such name, or the file is not as described.
+    """
+    if name.endswith(".json"):
+        return _read(Path(name))
     if name not in GPUS:
         hint = did_you_mean(str(name), GPUS)
-        raise ValueError(f"unknown device {name!r}; {hint}known: {', '.join(GPUS)}")
+        known = ", ".join(GPUS)
+        raise ValueError(f"unknown device {name!r}; {hint}known: {known}, or a .json file")
     return GPUS[name]
+
+
+def _read(path: Path) -> Gpu:
+    names = ", ".join(each.name for each in fields(Gpu))
+    try:
+        gpu = Gpu(**json.loads(path.read_text(encoding="utf-8")))
+        numbers = [gpu.bandwidth, gpu.update_rate, *gpu.peak.values()]
+        numbers += [number for product in gpu.products for number in product]
+        valid = all(number > 0 for number in numbers) and gpu.gap >= 0 and gpu.multiprocessors > 0
+        valid = valid and all(len(product) == 4 for product in gpu.products)
+    except OSError as error:
+        raise ValueError(f"device {str(path)!r} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} does not describe a GPU ({first_line(error)}); it has an object with {names}"
+        ) from error
+    if not valid:
+        raise ValueError(f"{path} does not describe a GPU: its rates must be positive numbers")
+    return gpu
 
 
 class PaperDevice:

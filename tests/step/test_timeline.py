@@ -1,0 +1,38 @@
+"""Operations on streams that share a device, against schedules by hand."""
+
+import pytest
+
+from gpumlp.step.timeline import timeline
+
+MULTIPLY, MOVE = (1.0, 0.0), (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("streams", "after", "work", "gap", "expected"),
+    [
+        ([0, 0], [(), ()], [(2.0, 1.0), (1.0, 3.0)], 0.0, [(0, 2), (2, 5)]),
+        ([0, 0], [(), ()], [(2.0, 1.0), (1.0, 3.0)], 0.5, [(0, 2), (2.5, 5.5)]),
+        ([0, 1], [(), ()], [MULTIPLY, MOVE], 0.0, [(0, 1), (0, 1)]),
+        ([0, 1], [(), ()], [MULTIPLY, MULTIPLY], 0.0, [(0, 2), (0, 2)]),
+        ([0, 1], [(), ()], [(1.0, 0.5), (0.0, 1.0)], 0.0, [(0, 1.5), (0, 1.5)]),
+        ([0, 1], [(), ()], [MULTIPLY, (3.0, 0.0)], 0.0, [(0, 2), (0, 4)]),
+        ([0, 1], [(), (0,)], [MULTIPLY, MOVE], 0.25, [(0, 1), (1.25, 2.25)]),
+        ([0, 0, 1], [(), (), (0,)], [MULTIPLY, MULTIPLY, MOVE], 0.0, [(0, 1), (1, 2), (1, 2)]),
+        (
+            [0, 1, 0],
+            [(), (), (1,)],
+            [MULTIPLY, (0.0, 3.0), MULTIPLY],
+            0.0,
+            [(0, 1), (0, 3), (3, 4)],
+        ),
+        ([0, 0], [(), ()], [(0.0, 0.0), MULTIPLY], 0.0, [(0, 0), (0, 1)]),
+    ],
+)
+def test_schedules(streams, after, work, gap, expected):
+    for got, want in zip(timeline(streams, after, work, gap), expected, strict=True):
+        assert got == pytest.approx(want)
+
+
+def test_gap_of_one_stream_does_not_stop_the_other():
+    got = timeline([0, 0, 1], [(), (), ()], [MULTIPLY, MULTIPLY, (0.0, 3.0)], 0.5)
+    assert [end for _, end in got] == pytest.approx([1, 2.5, 3])
