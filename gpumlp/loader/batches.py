@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import Backend
+from gpumlp.backends.declaration import Call
 from gpumlp.io.types import Array, HostArray, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.step.plan import Plan
@@ -79,11 +80,13 @@ class Batches:
         self._fetched = False
         arena = backend.empty((arena_size(plans),), np.uint8)
         self._programs, self._places = {}, {}
+        self._first: dict[int, tuple[Plan, list[Call]]] = {}
         for (of, j), ways in plans.items():
             at = f"{name}, minibatch {of}{tables.part_name(of, j)}"
             bound = {way: (p, p.arrays(arena, held)) for way, p in ways.items()}
             calls = {way: p.calls(backend, own) for way, (p, own) in bound.items()}
             self._programs[of, j] = backend.compile(calls, at)
+            self._first.setdefault(of, next(zip(ways.values(), calls.values(), strict=True)))
             if tables.streams:
                 planned, own = next(iter(bound.values()))
                 self._places[of, j] = [
@@ -157,9 +160,14 @@ class Batches:
                 feed.fetch(index)
         self._fetched = True
 
+    def operations(self) -> tuple[Plan, list[Call]]:
+        """The program of a whole minibatch, and its calls: the first of the ways to do it."""
+        return self._first[self._tables.size]
+
     def forget(self) -> None:
         """Drop the recordings, which may refer back to this object."""
         self._programs.clear()
+        self._first.clear()
 
 
 def arena_size(plans: Mapping[Any, Mapping[str, Plan]]) -> int:

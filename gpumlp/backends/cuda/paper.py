@@ -61,7 +61,10 @@ class Gpu:
 
         if self.products:
             return min(self.products, key=distance)[3]
-        return self.peak[KIND.get(precision, precision)]
+        kind = KIND.get(precision, precision)
+        if kind not in self.peak:
+            raise ValueError(f"{self.name} has no rate of products in {precision}")
+        return self.peak[kind]
 
 
 _HOPPER = {"float64": 66.9e12, "float32": 66.9e12, "tf32": 494.7e12, "half": 989.4e12}
