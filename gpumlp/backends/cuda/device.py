@@ -15,7 +15,7 @@ from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
-from gpumlp.backends.cuda.source import KernelSource, include_options
+from gpumlp.backends.cuda.source import KernelSource
 from gpumlp.backends.cuda.tuning import Tuner
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
@@ -114,8 +114,9 @@ class CudaDevice:
             if source not in self._modules:
                 # comments have Greek letters, and CuPy may write the text in the locale's encoding
                 text = source.text().encode("ascii", "replace").decode()
-                options = ("-std=c++17", *include_options(source.headers))
-                self._modules[source] = self._cupy.RawModule(code=text, options=options)
+                # CuPy adds the folders of the toolkit's headers
+                module = self._cupy.RawModule(code=text, options=("-std=c++17",))
+                self._modules[source] = module
             function = self._modules[source].get_function(name).kernel
 
         def launch(

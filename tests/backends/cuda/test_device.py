@@ -1,5 +1,6 @@
 """`CudaDevice` with fakes for CuPy and cublasLt."""
 
+import sys
 import types
 from functools import partial
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.cuda import source
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource
@@ -87,6 +89,26 @@ def test_kernel_is_compiled_once_and_launched_on_stream(device):
     [(name, grid, block, arguments, stream)] = FakeCupy.launched
     assert (name, grid, block, arguments) == ("total", (1, 1), (256, 1), ("arguments",))
     assert stream.ptr == 77
+
+
+def test_folders_of_headers_are_left_to_cupy(device, monkeypatch):
+    monkeypatch.setattr("sys.path", [])
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    device.kernel("cast", KernelSource("cast.cu", "bfloat16", source="float16"))
+    [(code, options)] = FakeCupy.compiled
+    assert code.startswith("#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n")
+    assert options == ("-std=c++17",)
+
+
+def test_missing_headers_and_sources_become_device_errors(device, monkeypatch):
+    with pytest.raises(gpumlp.DeviceError, match=r"compiling cast.cu .* Failed to auto-detect .*;"):
+        device.kernel("cast", KernelSource("cast.cu", "float32", "no headers", source="int8"))
+    for each in (source._read, source._includes, source._inlined):
+        each.cache_clear()
+    monkeypatch.setitem(sys.modules, "gpumlp.kernels", None)  # a checkout that is not installed
+    with pytest.raises(gpumlp.DeviceError, match=r"CUDA source \w+.cuh? is not installed.*pip inst"):
+        device.kernel("cast", KernelSource("cast.cu", "float64", source="int8"))
 
 
 def test_recorded_step_is_launched_as_graph(device):
