@@ -16,14 +16,15 @@ from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
 from gpumlp.backends.cuda.source import KernelSource
-from gpumlp.backends.cuda.tuning import Tuner
+from gpumlp.backends.cuda.tuning import Tuner, fuses
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
 FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
 TRIALS = 5  # of one measurement
-FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for them
+QUICK = 10_000  # µs: a quick measurement begins no trial after so much time
+FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for most
 
 
 class CudaDevice:
@@ -56,7 +57,8 @@ class CudaDevice:
             "device": self.name, "capability": f"{major}.{minor}",
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
-        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
+        fast = major in FAST_EPILOGUES
+        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, lambda gemm: fast and fuses(gemm))
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
         # Stream 1 of a recorded step has a workspace for products of its own, which exists before
         # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
@@ -134,9 +136,11 @@ class CudaDevice:
         transpose_b: bool = False, compute: str, factors: Array | None = None,
         epilogue: Epilogue | None = None, fallback: Callable[[], None] | None = None,
     ) -> bool:  # fmt: skip
-        gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
         arrays = (a, b, out, epilogue and epilogue.bias, epilogue and epilogue.aux, factors)
         at = Operands(*(0 if each is None else self.address(each) for each in arrays))
+        gemm = Gemm.of(
+            a, b, out, transpose_a, transpose_b, compute, factors, epilogue, at.alignment
+        )
         try:
             if gemm not in self._blas:
                 self._prepare(gemm, at, out, fallback)
@@ -159,17 +163,25 @@ class CudaDevice:
             self.fill(trial, 0)
         self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
 
-    def _time(self, work: Callable[[], None]) -> float:
+    def _time(self, work: Callable[[], None], quick: bool = False) -> float:
         """The median time in µs that the stream needs for what `work` enqueues.
 
         The L2 cache is overwritten before each trial, because other work would also overwrite it in
         a large network.  Meanwhile the host enqueues all of the work: its time does not count.
+
+        quick: for the first step of a training, whose memory may be full.  It allocates nothing,
+            overwrites a part of the L2 cache, and does fewer trials of long work.
         """
-        cuda, flush, times = self._cupy.cuda, self.empty((FLUSH_BYTES,), np.uint8), []
+        cuda, times = self._cupy.cuda, list[float]()
+        if quick:
+            flushes = 4 * [self._workspace.view(np.float32)]
+        else:
+            flushes = [self.empty((FLUSH_BYTES,), np.uint8)]
         work()  # once before, so that kernels and plans exist
-        for trial in range(TRIALS):
+        while len(times) < TRIALS and not (quick and sum(times) > QUICK):
             start, end = cuda.Event(), cuda.Event()
-            self.fill(flush, trial)
+            for each in flushes:
+                self.fill(each, len(times))
             start.record(self._stream)
             work()
             end.record(self._stream)

@@ -18,6 +18,7 @@ from gpumlp.bench.cases import Case
 from gpumlp.io.types import Array, HostArray
 
 OURS, FLOOR = "gpumlp", "floor"
+UNTUNED = "gpumlp.bench.peers.gpumlp_peer:untuned"  # computes the exact change, and is not timed
 
 T = TypeVar("T")
 Product = Callable[[Array, Array, Array], Any]

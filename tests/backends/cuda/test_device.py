@@ -107,7 +107,9 @@ def test_missing_headers_and_sources_become_device_errors(device, monkeypatch):
     for each in (source._read, source._includes, source._inlined):
         each.cache_clear()
     monkeypatch.setitem(sys.modules, "gpumlp.kernels", None)  # a checkout that is not installed
-    with pytest.raises(gpumlp.DeviceError, match=r"CUDA source \w+.cuh? is not installed.*pip inst"):
+    with pytest.raises(
+        gpumlp.DeviceError, match=r"CUDA source \w+.cuh? is not installed.*pip inst"
+    ):
         device.kernel("cast", KernelSource("cast.cu", "float64", source="int8"))
 
 
@@ -233,6 +235,16 @@ def test_unmeasured_epilogues_are_used_only_on_data_centre_gpus(cupy, major, fus
         a, b, out, compute="float32", epilogue=epilogue, fallback=lambda: called.append(1)
     )
     assert (enqueued, called) == (fused, [] if fused else [1])
+
+
+def test_views_of_other_libraries_may_be_unaligned(cupy):
+    lt = FakeCublasLt()
+    device = CudaDevice(cupy, lt)
+    whole, b, out = arrays(device, (13,), (4, 8), (3, 8))
+    for a in (whole[:12].reshape(3, 4), whole[1:].reshape(3, 4)):
+        device.gemm(a, b, out, compute="float32")
+        np.testing.assert_allclose(out, np.asarray(a) @ b, rtol=1e-5, atol=1e-6)
+    assert [preference.get(5) for preference in lt.preferences] == [None, 4]
 
 
 def test_new_product_during_capture_raises(device, monkeypatch):
