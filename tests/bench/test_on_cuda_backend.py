@@ -102,7 +102,8 @@ class TestTuning:
         assert len(device.tuner.measured) == 1
         assert {choice.candidates for choice in device.tuner.choices.values()} == {3}
         assert None not in {choice.microseconds for choice in device.tuner.choices.values()}
-        assert not (device.tuner.measuring or device.tuner.steps)
+        assert not device.tuner.measuring
+        assert not device.tuner.steps
         start = dict(Problem(self.case, "cupy").theta())
         for name, tensor in step.tensors():  # what the measurements trained is forgotten
             assert (tensor == start[name]).all()

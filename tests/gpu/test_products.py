@@ -105,6 +105,17 @@ def test_16_bit_inputs_with_float32_result(precision: str) -> None:
     close(out, a64.T @ b64, "float32")
 
 
+@pytest.mark.parametrize("compute", ["bfloat16", "tf32"])
+def test_views_with_any_alignment(compute: str) -> None:
+    device, rng, kind = open_device(), np.random.default_rng(0), dtype(compute)
+    b, b64 = placed(rng.normal(size=(64, 136)), kind)
+    out = device.empty((40, 136), kind)
+    for elements in (0, 1, 3, 8):
+        whole, whole64 = placed(rng.normal(size=elements + 40 * 64), kind)
+        device.gemm(whole[elements:].reshape(40, 64), b, out, compute=compute)
+        close(out, whole64[elements:].reshape(40, 64) @ b64, compute)
+
+
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> Any:
     tuner = open_device().tuner

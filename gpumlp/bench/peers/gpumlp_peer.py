@@ -123,7 +123,10 @@ class Floor(OnBackend, BareProducts):
             free_unused()
         bandwidth = copy_bandwidth(backend, COPY_BYTES["host" if backend.on_host else "GPU"])
         self.extra_seconds = problem.case.rest_bytes() / bandwidth
-        self.notes = {"copy_bytes_per_second": bandwidth, "backend": backend.describe()}
+        self.notes = {
+            "copy_bytes_per_second": bandwidth, "extra_seconds": self.extra_seconds,
+            "backend": backend.describe(),
+        }  # fmt: skip
 
     def run(self) -> None:
         if self.backend.on_host:

@@ -7,9 +7,8 @@ import pytest
 
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.plans import EPILOGUE, Algorithm
+from gpumlp.backends.cuda.plans import EPILOGUE, Algorithm, Gemm
 from gpumlp.backends.cuda.protocol import Epilogue
-from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.cuda.tuning import Choice, Tuner, asked, fuses
 from gpumlp.functions.activations import gelu
 from tests.support.fake_cublaslt import FakeCublasLt
