@@ -78,8 +78,8 @@ class Facts(Protocol):
     """Whether the loss is scaled dynamically so that gradients do not vanish (in float16)."""
     folds: bool
     """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
-    branches: bool
-    """Whether operations of a program may run beside each other."""
+    branches: int
+    """The multiprocessors that operations beside each other share; 0 if none run beside others."""
     compiles: bool
     """Whether `compile` makes one call of a program, which can also do many steps."""
     rounds_slots: bool

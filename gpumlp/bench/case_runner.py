@@ -19,7 +19,7 @@ from typing import Any
 
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import Change, check
-from gpumlp.bench.peers import OURS, NotTimed
+from gpumlp.bench.peers import OURS, UNTUNED, NotTimed
 from gpumlp.bench.processes import load
 from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
@@ -191,7 +191,7 @@ class CaseRunner:
 
     def _changes(self, precision: str) -> dict[str, Change]:
         case = replace(self.case, precision=precision)
-        with closing(self._worker(Result(case, self._settings.backend, OURS, TIMED))) as worker:
+        with closing(self._worker(Result(case, self._settings.backend, UNTUNED, TIMED))) as worker:
             return worker.started()[1]
 
     def _worker(self, result: Result) -> Worker:

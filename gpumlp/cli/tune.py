@@ -90,15 +90,14 @@ def _network(options: TuneOptions) -> MLP:
 def _measure(net: MLP, options: TuneOptions) -> Tuner:
     """Train two steps on noise: this measures every product of the step, and then the step."""
     tuner = open_device().tuner
-    tuner.measuring = tuner.steps = True
-    tuner.again = options.again
     rng, m, n = np.random.default_rng(0), 2 * options.batch_size, net.widths[-1]
     x = rng.standard_normal((m, net.widths[0]))
     # all losses but those of classes accept 0 and 1
     y = rng.integers(n, size=m) if net.loss.target == "class" else rng.integers(2, size=(m, n))
     trainer = Trainer(net, options.optimizer, batch_size=options.batch_size)
-    if trainer.fit(x, y, 1, progress=False).stopped == "interrupted":
-        raise KeyboardInterrupt
+    with tuner.everything(options.again):
+        if trainer.fit(x, y, 1, progress=False).stopped == "interrupted":
+            raise KeyboardInterrupt
     return tuner
 
 

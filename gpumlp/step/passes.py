@@ -15,6 +15,8 @@ from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import ThetaBuffers
 
+TILE = 128  # rows and columns of the result that a multiprocessor computes in a large product
+
 
 def recompute(program: Program) -> Program:
     """memory="low": a weight gradient reads an h that is computed again from z just before it.
@@ -148,3 +150,12 @@ def streams(program: Program) -> Program:
         return 1 if product else 2 if early or each.name == "average" else 0
 
     return Program(replace(each, stream=stream(each)) for each in program)
+
+
+def leaves_idle(program: Program, multiprocessors: int) -> bool:
+    """Whether most FLOPs are in products with fewer tiles than the device has multiprocessors."""
+    idle = 0
+    for m, n, k in (product for each in program for product in each.products):
+        tiles = -(-m // TILE) * -(-n // TILE)
+        idle += 2 * m * n * k * (tiles < multiprocessors)
+    return 2 * idle > sum(each.flops for each in program)

@@ -91,7 +91,8 @@ class TrainingStep:
     def plans(self, tables: Tables, of: int, parts: range) -> dict[str, Plan]:
         """The ways to do some micro-batches of a step on `of` examples, by name, planned.
 
-        The first is the default.  The last micro-batch is followed by the update of θ.
+        The first is the default: "branched" where most products leave multiprocessors idle.  The
+        last micro-batch is followed by the update of θ.
         """
         program = self._record(tables, of, parts)
         if self.folds:
@@ -102,9 +103,11 @@ class TrainingStep:
         planned = plan(program)
         if self._settings.low_memory:
             planned = min(planned, plan(passes.recompute(program)), key=lambda each: each.size)
-        ways = {"sequential": planned}
-        if self._settings.net.backend.branches:
+        ways, branches = {"sequential": planned}, self._settings.net.backend.branches
+        if branches:
             ways["branched"] = plan(passes.streams(planned.program))
+            if passes.leaves_idle(planned.program, branches):
+                ways = {name: ways[name] for name in ("branched", "sequential")}
             early = passes.early_update(planned.program, self._gradient)
             if early is not planned.program:
                 ways["branched, early update"] = plan(passes.streams(early))

@@ -28,10 +28,12 @@ def test_profile_has_the_operations_of_the_step(name, tmp_path, monkeypatch):
         line.operation for line in trainer.explain(x, y).lines
     ]
     assert all(each["alone"] > 0 for each in found["operations"])
-    assert found["model"] == pytest.approx(
-        found["device"]["gap"] * (len(found["operations"]) - 1)
-        + sum(each["model"] for each in found["operations"])
-    )
+    gaps = found["device"]["gap"] * (len(found["operations"]) - 1)
+    in_order = gaps + sum(each["model"] for each in found["operations"])
+    if name == "cupy":  # its branches run beside each other
+        assert found["model"] < in_order
+    else:
+        assert found["model"] == pytest.approx(in_order)
     assert {tuple(each[:3]) for each in found["device"]["products"]} == {
         (8, 9, 6), (8, 3, 9), (8, 9, 3), (3, 9, 8), (9, 6, 8)
     }  # fmt: skip

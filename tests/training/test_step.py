@@ -89,7 +89,7 @@ def test_the_second_step_of_a_size_is_recorded_and_all_after_it_replayed() -> No
         assert launches[i][-1].startswith("kernel end in step.cu")
     for i in range(5, 15):  # what is replayed is what was handed in piece by piece
         expected = launches[4] if i % 5 == 4 else launches[1]
-        assert launches[i][-len(expected) :] == expected
+        assert sorted(launches[i][-len(expected) :]) == sorted(expected)  # branches have no order
     # between the steps of an epoch nothing is uploaded, downloaded, allocated or waited for
     for i in (6, 7, 8, 11, 12, 13):
         assert steps[i] == [f"replay of {len(launches[1])}", *launches[1]]

@@ -67,7 +67,7 @@ def installed() -> Library | str:
         for path in sorted(Path(__file__).parent.glob(f"_{name}.*")):
             try:
                 return Library(path, name)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, ModuleNotFoundError) as error:
                 return f"{path} cannot be loaded ({error}); install gpumlp again"
     return "its library is missing; install a C++ compiler, and then gpumlp again"
 

@@ -41,7 +41,8 @@ class CudaBackend(Backend):
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
         self.storage = dtype_of("float32" if precision == "tf32" else precision)
         self.scales_loss = precision == "float16"
-        self.rounds_slots, self.folds, self.branches = precision != "float64", True, True
+        self.rounds_slots, self.folds = precision != "float64", True
+        self.branches = device.multiprocessors
         self._device = device
         self._kernels = Kernels(device, self.dtype, self.storage)
         self._products = LayerProducts(device, precision, self._kernels)

@@ -15,16 +15,17 @@ from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel, TileKernel
-from gpumlp.backends.cuda.source import KernelSource, include_options
-from gpumlp.backends.cuda.tiles import KERNEL, TileSource, flattened, machine_code
-from gpumlp.backends.cuda.tuning import Tuner
+from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.cuda.tiles import TileSource, flattened, loaded_code
+from gpumlp.backends.cuda.tuning import Tuner, fuses
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
 FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
 TRIALS = 5  # of one measurement
-FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for them
+QUICK = 10_000  # µs: a quick measurement begins no trial after so much time
+FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for most
 
 
 class CudaDevice:
@@ -50,7 +51,7 @@ class CudaDevice:
         self._copies = cuda.Stream(non_blocking=True)
         self.multiprocessors = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
-        self._tile_kernels: dict[TileSource, TileKernel | None] = {}
+        self._tile_kernels: dict[TileSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
         self.reserved = 2 * WORKSPACE_BYTES  # the second one is for the side stream
         major, minor = int(properties["major"]), int(properties["minor"])
@@ -59,7 +60,8 @@ class CudaDevice:
             "device": self.name, "capability": self._capability,
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
-        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
+        fast = major in FAST_EPILOGUES
+        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, lambda gemm: fast and fuses(gemm))
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
         # Stream 1 of a recorded step has a workspace for products of its own, which exists before
         # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
@@ -117,8 +119,9 @@ class CudaDevice:
             if source not in self._modules:
                 # comments have Greek letters, and CuPy may write the text in the locale's encoding
                 text = source.text().encode("ascii", "replace").decode()
-                options = ("-std=c++17", *include_options(source.headers))
-                self._modules[source] = self._cupy.RawModule(code=text, options=options)
+                # CuPy adds the folders of the toolkit's headers
+                module = self._cupy.RawModule(code=text, options=("-std=c++17",))
+                self._modules[source] = module
             function = self._modules[source].get_function(name).kernel
 
         def launch(
@@ -133,22 +136,15 @@ class CudaDevice:
 
     def tile_kernel(self, source: TileSource) -> TileKernel | None:
         if source not in self._tile_kernels:
-            self._tile_kernels[source] = self._load(source)
-        return self._tile_kernels[source]
-
-    def _load(self, source: TileSource) -> TileKernel | None:
-        code = machine_code(source, self._capability)
-        if code is None:
+            with self._errors(f"loading the step of {source.name} within a product"):
+                function = loaded_code(self._cupy, source, self._capability)
+            self._tile_kernels[source] = function
+        if (function := self._tile_kernels[source]) is None:
             return None
-        with self._errors(f"loading the step of {source.name} within a product"):
-            module = self._cupy.cuda.function.Module()
-            module.load(code)
-            function = module.get_function(KERNEL)
 
         def launch(blocks: int, arguments: tuple[Any, ...]) -> None:
-            flat = tuple(value for each in arguments for value in flattened(each))
             try:  # cuTile wants a block of (1, 1, 1): its code knows the number of threads
-                function((blocks, 1, 1), (1, 1, 1), flat, stream=self._stream)
+                function((blocks, 1, 1), (1, 1, 1), flattened(arguments), stream=self._stream)
             except self._errors.foreign as error:
                 raise self._errors.failure(error, f"launching {source.name}") from error
 
@@ -159,9 +155,11 @@ class CudaDevice:
         transpose_b: bool = False, compute: str, factors: Array | None = None,
         epilogue: Epilogue | None = None, fallback: Callable[[], None] | None = None,
     ) -> bool:  # fmt: skip
-        gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
         arrays = (a, b, out, epilogue and epilogue.bias, epilogue and epilogue.aux, factors)
         at = Operands(*(0 if each is None else self.address(each) for each in arrays))
+        gemm = Gemm.of(
+            a, b, out, transpose_a, transpose_b, compute, factors, epilogue, at.alignment
+        )
         try:
             if gemm not in self._blas:
                 self._prepare(gemm, at, out, fallback)
@@ -184,17 +182,25 @@ class CudaDevice:
             self.fill(trial, 0)
         self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
 
-    def _time(self, work: Callable[[], None]) -> float:
+    def _time(self, work: Callable[[], None], quick: bool = False) -> float:
         """The median time in µs that the stream needs for what `work` enqueues.
 
         The L2 cache is overwritten before each trial, because other work would also overwrite it in
         a large network.  Meanwhile the host enqueues all of the work: its time does not count.
+
+        quick: for the first step of a training, whose memory may be full.  It allocates nothing,
+            overwrites a part of the L2 cache, and does fewer trials of long work.
         """
-        cuda, flush, times = self._cupy.cuda, self.empty((FLUSH_BYTES,), np.uint8), []
+        cuda, times = self._cupy.cuda, list[float]()
+        if quick:
+            flushes = 4 * [self._workspace.view(np.float32)]
+        else:
+            flushes = [self.empty((FLUSH_BYTES,), np.uint8)]
         work()  # once before, so that kernels and plans exist
-        for trial in range(TRIALS):
+        while len(times) < TRIALS and not (quick and sum(times) > QUICK):
             start, end = cuda.Event(), cuda.Event()
-            self.fill(flush, trial)
+            for each in flushes:
+                self.fill(each, len(times))
             start.record(self._stream)
             work()
             end.record(self._stream)

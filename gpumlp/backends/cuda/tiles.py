@@ -198,9 +198,22 @@ def loaded(source: TileSource, ct: Any) -> Any:
     return namespace[KERNEL]
 
 
-def flattened(argument: Any) -> tuple[Any, ...]:
-    """An argument as cuTile's calling convention has it: an array's address, shape and strides."""
-    if not hasattr(argument, "strides") or argument.ndim == 0:
-        return (argument,)
-    strides = (stride // argument.itemsize for stride in argument.strides)
-    return (argument, *map(np.int32, argument.shape), *map(np.int32, strides))
+def loaded_code(cupy: Any, source: TileSource, capability: str) -> Any:
+    """CuPy's function of the kernel, or None as in `machine_code`."""
+    code = machine_code(source, capability)
+    if code is None:
+        return None
+    module = cupy.cuda.function.Module()
+    module.load(code)
+    return module.get_function(KERNEL)
+
+
+def flattened(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments as cuTile's calling convention has them: an array's address, shape and strides."""
+    flat: list[Any] = []
+    for each in arguments:
+        flat.append(each)
+        if getattr(each, "ndim", 0):
+            strides = (stride // each.itemsize for stride in each.strides)
+            flat += map(np.int32, (*each.shape, *strides))
+    return tuple(flat)

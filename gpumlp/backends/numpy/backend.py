@@ -33,7 +33,8 @@ class NumpyBackend(Backend):
             )
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
-        self.scales_loss = self.rounds_slots = self.branches = self.compiles = False
+        self.scales_loss = self.rounds_slots = self.compiles = False
+        self.branches = 0
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 

@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 import pickle
+import sys
 import threading
 import warnings
 from typing import Any
@@ -346,6 +347,17 @@ def test_a_library_of_other_sources_is_not_loaded(monkeypatch: pytest.MonkeyPatc
     why = loading.installed.__wrapped__()
     assert isinstance(why, str)
     assert "made from other sources" in why
+    assert "install gpumlp again" in why
+
+
+def test_a_library_in_a_checkout_that_is_not_installed_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "_expected", loading._expected.__wrapped__)
+    monkeypatch.setitem(sys.modules, "gpumlp.kernels", None)
+    why = loading.installed.__wrapped__()
+    assert isinstance(why, str)
+    assert "gpumlp.kernels" in why
     assert "install gpumlp again" in why
 
 

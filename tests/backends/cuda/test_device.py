@@ -1,5 +1,6 @@
 """`CudaDevice` with fakes for CuPy and cublasLt."""
 
+import sys
 import types
 from functools import partial
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.cuda import source, tiles
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource
@@ -87,6 +89,42 @@ def test_kernel_is_compiled_once_and_launched_on_stream(device):
     [(name, grid, block, arguments, stream)] = FakeCupy.launched
     assert (name, grid, block, arguments) == ("total", (1, 1), (256, 1), ("arguments",))
     assert stream.ptr == 77
+
+
+def test_tile_kernel_is_launched_with_addresses_shapes_and_strides(device):
+    kernel = device.tile_kernel(tiles.weight_update(gpumlp.OPTIMIZERS["adamw"]))
+    assert device.tile_kernel(tiles.weight_update(gpumlp.OPTIMIZERS["adamw"])) is not None
+    a = device.empty((6, 8), "float32")
+    kernel(5, (a, a[1:3], np.float32(2)))
+    ((name, grid, block, arguments, stream),) = FakeCupy.launched
+    assert (name, grid, block, stream) == (tiles.KERNEL, (5, 1, 1), (1, 1, 1), device._stream)
+    assert arguments[0] is a
+    assert arguments[1:5] == (6, 8, 8, 1)
+    assert arguments[6:] == (2, 8, 8, 1, 2)
+    with pytest.raises(gpumlp.DeviceError, match="launching adamw"):
+        kernel(1, ("bad",))
+
+
+def test_folders_of_headers_are_left_to_cupy(device, monkeypatch):
+    monkeypatch.setattr("sys.path", [])
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    device.kernel("cast", KernelSource("cast.cu", "bfloat16", source="float16"))
+    [(code, options)] = FakeCupy.compiled
+    assert code.startswith("#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n")
+    assert options == ("-std=c++17",)
+
+
+def test_missing_headers_and_sources_become_device_errors(device, monkeypatch):
+    with pytest.raises(gpumlp.DeviceError, match=r"compiling cast.cu .* Failed to auto-detect .*;"):
+        device.kernel("cast", KernelSource("cast.cu", "float32", "no headers", source="int8"))
+    for each in (source._read, source._includes, source._inlined):
+        each.cache_clear()
+    monkeypatch.setitem(sys.modules, "gpumlp.kernels", None)  # a checkout that is not installed
+    with pytest.raises(
+        gpumlp.DeviceError, match=r"CUDA source \w+.cuh? is not installed.*pip inst"
+    ):
+        device.kernel("cast", KernelSource("cast.cu", "float64", source="int8"))
 
 
 def test_recorded_step_is_launched_as_graph(device):
@@ -211,6 +249,16 @@ def test_unmeasured_epilogues_are_used_only_on_data_centre_gpus(cupy, major, fus
         a, b, out, compute="float32", epilogue=epilogue, fallback=lambda: called.append(1)
     )
     assert (enqueued, called) == (fused, [] if fused else [1])
+
+
+def test_views_of_other_libraries_may_be_unaligned(cupy):
+    lt = FakeCublasLt()
+    device = CudaDevice(cupy, lt)
+    whole, b, out = arrays(device, (13,), (4, 8), (3, 8))
+    for a in (whole[:12].reshape(3, 4), whole[1:].reshape(3, 4)):
+        device.gemm(a, b, out, compute="float32")
+        np.testing.assert_allclose(out, np.asarray(a) @ b, rtol=1e-5, atol=1e-6)
+    assert [preference.get(5) for preference in lt.preferences] == [None, 4]
 
 
 def test_new_product_during_capture_raises(device, monkeypatch):

@@ -128,11 +128,12 @@ class RecordCalls(gpumlp.Callback):
 
 def launches(f: str, optimizer: str) -> list[str]:
     """The launches of one step of 784-256-256-10 on minibatches of 128, on a GPU like an H100."""
-    backend = CudaBackend(HostDevice(multiprocessors=132), "float32")
+    device = HostDevice(multiprocessors=132, variant="sequential")  # in the order of the program
+    backend = CudaBackend(device, "float32")
     net = gpumlp.MLP([784, 256, 256, 10], f, regularizer=gpumlp.L2(1e-4), backend=backend)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(384, 784)), rng.integers(0, 10, 384)  # the third step is a replay
-    recorder = RecordCalls(backend._device.calls)
+    recorder = RecordCalls(device.calls)
     gpumlp.Trainer(net, optimizer, batch_size=128).fit(
         x, y, 1, callbacks=[recorder], progress=False
     )

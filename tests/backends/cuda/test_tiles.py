@@ -165,8 +165,8 @@ def test_gpu_of_another_kind_has_no_code():
 
 def test_arrays_are_flattened_as_the_calling_convention_says():
     a = np.zeros((3, 5, 8), np.float32)[:, 1:3]
-    assert tiles.flattened(np.float32(2)) == (2,)
-    array, *sizes = tiles.flattened(a)
+    array, *sizes, number = tiles.flattened((a, np.float32(2)))
     assert array is a
     assert sizes == [3, 2, 8, 40, 8, 1]
     assert {type(each) for each in sizes} == {np.int32}
+    assert number == 2
