@@ -57,7 +57,7 @@ def profile(backend: Backend, batches: Batches, bandwidth: float) -> dict[str, A
 def rows(profiled: dict[str, Any]) -> list[tuple[str, ...]]:
     """A table of `profile`, in microseconds."""
     return [
-        (each["operation"], each["result"], f"{1e6 * each['model']:,.1f}",
+        (f"  {each['operation']}", each["result"], f"{1e6 * each['model']:,.1f}",
          f"{1e6 * each['alone']:,.1f}")
         for each in profiled["operations"]
     ]  # fmt: skip

@@ -75,7 +75,13 @@ class Worker:
 
     def burst(self) -> Burst:
         """Time several steps in a row."""
-        return self._call(time_burst, *self._burst)
+        burst: Burst = self._call(time_burst, *self._burst)
+        return burst
+
+    def profile(self) -> dict[str, Any]:
+        """See `gpumlp.bench.profile`; the step must be this library's."""
+        found: dict[str, Any] = self._call(_profile)
+        return found
 
     def close(self) -> None:
         """Stop the process, whatever it is doing."""
@@ -84,11 +90,10 @@ class Worker:
             self._process.join()
         self._connection.close()
 
-    def _call(self, function: Callable[..., Burst], *arguments: Any) -> Burst:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with suppress(OSError):  # the process may have ended; `_receive` says why
             self._connection.send((function, arguments))
-        burst: Burst = self._receive()
-        return burst
+        return self._receive()
 
     def _receive(self) -> Any:
         """The next message of the process."""
@@ -180,6 +185,11 @@ def warm_up(step: Step, seconds: float) -> Burst:
             return each, peak
         if 2 * steps * each < seconds:
             steps *= 2
+
+
+def _profile(step: Any) -> dict[str, Any]:
+    found: dict[str, Any] = step.profile()
+    return found
 
 
 def time_burst(step: Step, steps: int, lead: bool) -> Burst:

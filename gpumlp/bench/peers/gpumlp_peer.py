@@ -16,6 +16,7 @@ import gpumlp
 from gpumlp.backends import Backend, cuda, get_backend
 from gpumlp.backends.declaration import Call
 from gpumlp.bench.peers import BareProducts, Problem, Step, Unsupported, float_type
+from gpumlp.bench.profile import profile
 from gpumlp.io.threads import Threads, blas_threads
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
@@ -85,6 +86,10 @@ class GpumlpStep(OnBackend):
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
         yield from self.net.tensors().items()
 
+    def profile(self) -> dict[str, Any]:
+        """See `gpumlp.bench.profile.profile`.  θ is of no use afterwards."""
+        return profile(self.backend, self._batches, copy_bandwidth(self.backend))
+
 
 def untuned(problem: Problem) -> GpumlpStep:
     """The step without measurements, for a comparison of results."""
@@ -121,7 +126,7 @@ class Floor(OnBackend, BareProducts):
                 self.run()  # plans the products
             self.run()  # records them
             free_unused()
-        bandwidth = copy_bandwidth(backend, COPY_BYTES["host" if backend.on_host else "GPU"])
+        bandwidth = copy_bandwidth(backend)
         self.extra_seconds = problem.case.rest_bytes() / bandwidth
         self.notes = {
             "copy_bytes_per_second": bandwidth, "extra_seconds": self.extra_seconds,
@@ -148,8 +153,9 @@ def free_unused() -> None:
         cupy.get_default_memory_pool().free_all_blocks()
 
 
-def copy_bandwidth(backend: Backend, size: int) -> float:
+def copy_bandwidth(backend: Backend, size: int | None = None) -> float:
     """Bytes read and written per second by a copy of `size` bytes in the memory of the backend."""
+    size = size or COPY_BYTES["host" if backend.on_host else "GPU"]
     count = size // backend.dtype.itemsize
     a, b = backend.full((count,), 1.0), backend.full((count,), 0.0)
     threads = Threads(blas_threads())
