@@ -122,11 +122,14 @@ class Call:
         work: calls the operation.
         stream: 0 for the main stream; work on other streams may run beside it.
         after: the positions of earlier calls, on other streams, that must have finished.
+        multiprocessors: how many of them it uses, to leave the others to what runs beside it; 0:
+            all.
     """
 
     work: Callable[[], None]
     stream: int = 0
     after: tuple[int, ...] = ()
+    multiprocessors: int = 0
 
 
 OPERATIONS: dict[str, Operation] = {}

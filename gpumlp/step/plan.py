@@ -51,7 +51,7 @@ class Plan:
 
         return [
             Call(partial(getattr(backend, op.name), *map(bound, op.arguments.values())), op.stream,
-                 after)
+                 after, op.multiprocessors)
             for op, after in zip(self.program, self.waits(), strict=True)
         ]  # fmt: skip
 

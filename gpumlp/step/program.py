@@ -81,11 +81,16 @@ class Buffer:
 
 @dataclass(eq=False, repr=False)
 class Op:
-    """One operation of a program, with its arguments by name; see `declaration.Call` for stream."""
+    """One operation of a program, with its arguments by name.
+
+    Attributes:
+        stream, multiprocessors: see `declaration.Call`.
+    """
 
     operation: Operation
     arguments: dict[str, Any]
     stream: int = 0
+    multiprocessors: int = 0
 
     @property
     def name(self) -> str:

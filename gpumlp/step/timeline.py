@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Work = tuple[float, float]
-"""What an operation needs of a device alone: seconds of multiplying, and of moving bytes."""
+Work = tuple[float, float, float]
+"""What an operation needs: the device's seconds of multiplying and of moving bytes, and its own
+seconds if it runs alone."""
 
 
 def timeline(
@@ -13,7 +14,6 @@ def timeline(
 ) -> list[tuple[float, float]]:
     """The begin and the end of each operation, in seconds.
 
-    An operation multiplies while it moves bytes, so alone it takes the longer of the two times.
     Operations that run at the same time slow each other down: together they multiply no faster, and
     move no more bytes, than the device does.
 
@@ -53,6 +53,6 @@ def timeline(
 
 def _rates(work: Sequence[Work]) -> list[float]:
     """The part of each operation that is done in a second, if these run together."""
-    alone = [1 / max(*each, 1e-15) for each in work]
+    alone = [1 / max(each[2], 1e-15) for each in work]
     loads = [sum(r * each[i] for r, each in zip(alone, work, strict=True)) for i in (0, 1)]
     return [rate / max(1.0, *loads) for rate in alone]

@@ -111,6 +111,7 @@ class TrainingStep:
             early = passes.early_update(planned.program, self._gradient)
             if early is not planned.program:
                 ways["branched, early update"] = plan(passes.streams(early))
+                ways["early update, reserved"] = plan(passes.reserve(early, branches))
                 within = passes.update_in_product(early, self._settings.net.backend, self._factors)
                 if any(each.name == "weight_update" for each in within):
                     ways["branched, update in products"] = plan(passes.streams(within))

@@ -54,6 +54,7 @@ def on_paper(planned: Plan, gpu: Gpu, precision: str) -> Explanation:
     """The program with the least times of a GPU in this precision."""
 
     def cost(op: Op) -> Work:
-        return gpu.work(op.products, op.bytes, precision, op.name == "weight_update")
+        updates = op.name == "weight_update"
+        return gpu.work(op.products, op.bytes, precision, updates, op.multiprocessors)
 
     return explain(planned, gpu.name, cost, gpu.gap)

@@ -188,7 +188,8 @@ class Trainer(Stepping):
                 bandwidth and its peak allow.  The GPU need not be there.
             precision: the precision on this device; None for that of the network.
             way: one of the ways to do the step: "sequential", and on a GPU also "branched",
-                "branched, early update" and "branched, update in products".  None for the first.
+                "branched, early update", "early update, reserved" and "branched, update in
+                products".  None for the first.
             data: as in `fit`.
 
         Raises:

@@ -185,5 +185,5 @@ def test_branches_are_the_default_where_products_leave_multiprocessors_idle(
     widths: tuple[int, ...], m: int, default: str
 ) -> None:
     ways = planned(widths, m=m, on_gpu=True)
-    assert sorted(ways) == ["branched", "branched, early update", "sequential"]
+    assert {"branched", "branched, early update", "sequential"} < set(ways)
     assert next(iter(ways)) == default

@@ -35,11 +35,18 @@ class MatmulDescAttribute(enum.IntEnum):
     BIAS_POINTER = 8
     EPILOGUE_AUX_POINTER = 11
     EPILOGUE_AUX_LD = 12
+    SM_COUNT_TARGET = 15
 
 
 A = MatmulDescAttribute
 SIZES = {A.BIAS_POINTER: 8, A.EPILOGUE_AUX_POINTER: 8, A.EPILOGUE_AUX_LD: 8}  # bytes, else 4
-DEFAULTS = {A.POINTER_MODE: 0, A.TRANSA: 0, A.TRANSB: 0, A.EPILOGUE: 1} | dict.fromkeys(SIZES, 0)
+DEFAULTS = {
+    A.SM_COUNT_TARGET: 0,
+    A.POINTER_MODE: 0,
+    A.TRANSA: 0,
+    A.TRANSB: 0,
+    A.EPILOGUE: 1,
+} | dict.fromkeys(SIZES, 0)
 
 
 class MatmulPreferenceAttribute(enum.IntEnum):

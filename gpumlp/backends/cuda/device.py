@@ -13,9 +13,11 @@ import numpy.typing as npt
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.failures import ErrorTranslator
+from gpumlp.backends.cuda.measuring import median_time
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel, TileKernel
 from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.cuda.streams import end_of, enqueue
 from gpumlp.backends.cuda.tiles import TileSource, flattened, loaded_code
 from gpumlp.backends.cuda.tuning import Tuner, fuses
 from gpumlp.backends.declaration import Call
@@ -23,8 +25,6 @@ from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
 FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
-TRIALS = 5  # of one measurement
-QUICK = 10_000  # µs: a quick measurement begins no trial after so much time
 FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for most
 
 
@@ -49,7 +49,8 @@ class CudaDevice:
         self._errors = ErrorTranslator(cuda, lt, self._index, self.name)
         self._stream = stream or cuda.Stream(non_blocking=True)
         self._copies = cuda.Stream(non_blocking=True)
-        self.multiprocessors = int(properties["multiProcessorCount"])
+        self.multiprocessors = self.usable = int(properties["multiProcessorCount"])
+        self._rehearsing = False  # kernels are compiled and products are planned, and do not run
         self._modules: dict[KernelSource, Any] = {}
         self._tile_kernels: dict[TileSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
@@ -124,29 +125,27 @@ class CudaDevice:
                 self._modules[source] = module
             function = self._modules[source].get_function(name).kernel
 
-        def launch(
-            grid: tuple[int, int], block: tuple[int, int], arguments: tuple[Any, ...]
-        ) -> None:
-            try:
-                function(grid, block, arguments, stream=self._stream)
-            except self._errors.foreign as error:
-                raise self._errors.failure(error, f"launching {name}") from error
-
-        return launch
+        return self._launcher(function, name)
 
     def tile_kernel(self, source: TileSource) -> TileKernel | None:
         if source not in self._tile_kernels:
             with self._errors(f"loading the step of {source.name} within a product"):
                 function = loaded_code(self._cupy, source, self._capability)
-            self._tile_kernels[source] = function
-        if (function := self._tile_kernels[source]) is None:
-            return None
+            self._tile_kernels[source] = function and self._launcher(function, source.name)
+        launch = self._tile_kernels[source]
+        # cuTile wants a block of (1, 1, 1): its code knows the number of threads
+        return launch and (lambda n, each: launch((n, 1, 1), (1, 1, 1), flattened(each)))
 
-        def launch(blocks: int, arguments: tuple[Any, ...]) -> None:
-            try:  # cuTile wants a block of (1, 1, 1): its code knows the number of threads
-                function((blocks, 1, 1), (1, 1, 1), flattened(arguments), stream=self._stream)
+    def _launcher(self, function: Any, name: str) -> Callable[..., None]:
+        """What launches a function of CuPy with (grid, block, arguments)."""
+
+        def launch(grid: Any, block: Any, arguments: tuple[Any, ...]) -> None:
+            if self._rehearsing:
+                return
+            try:
+                function(grid, block, arguments, stream=self._stream)
             except self._errors.foreign as error:
-                raise self._errors.failure(error, f"launching {source.name}") from error
+                raise self._errors.failure(error, f"launching {name}") from error
 
         return launch
 
@@ -158,11 +157,14 @@ class CudaDevice:
         arrays = (a, b, out, epilogue and epilogue.bias, epilogue and epilogue.aux, factors)
         at = Operands(*(0 if each is None else self.address(each) for each in arrays))
         gemm = Gemm.of(
-            a, b, out, transpose_a, transpose_b, compute, factors, epilogue, at.alignment
-        )
+            a, b, out, transpose_a, transpose_b, compute, factors, epilogue, at.alignment,
+            self.usable if self.usable < self.multiprocessors else 0,
+        )  # fmt: skip
         try:
             if gemm not in self._blas:
                 self._prepare(gemm, at, out, fallback)
+            if self._rehearsing:
+                return not self._blas.unfused(gemm)
             return self._blas(gemm, at, fallback)
         except self._errors.foreign as error:
             raise self._errors.failure(error, f"multiplying, {gemm}") from error
@@ -180,33 +182,29 @@ class CudaDevice:
         if gemm.factors and self.tuner.measuring:  # trials must not change what beta multiplies
             trial = self.empty(out.shape, out.dtype)
             self.fill(trial, 0)
-        self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
+        rehearsing, self._rehearsing = self._rehearsing, False  # what is measured runs
+        try:
+            self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
+            if rehearsing and fallback is not None and self._blas.unfused(gemm):
+                self._rehearsing = True
+                fallback()
+        finally:
+            self._rehearsing = rehearsing
 
     def _time(self, work: Callable[[], None], quick: bool = False) -> float:
-        """The median time in µs that the stream needs for what `work` enqueues.
-
-        The L2 cache is overwritten before each trial, because other work would also overwrite it in
-        a large network.  Meanwhile the host enqueues all of the work: its time does not count.
+        """See `median_time`.
 
         quick: for the first step of a training, whose memory may be full.  It allocates nothing,
             overwrites a part of the L2 cache, and does fewer trials of long work.
         """
-        cuda, times = self._cupy.cuda, list[float]()
-        if quick:
-            flushes = 4 * [self._workspace.view(np.float32)]
-        else:
-            flushes = [self.empty((FLUSH_BYTES,), np.uint8)]
-        work()  # once before, so that kernels and plans exist
-        while len(times) < TRIALS and not (quick and sum(times) > QUICK):
-            start, end = cuda.Event(), cuda.Event()
+        own = self._workspace.view(np.float32)
+        flushes = 4 * [own] if quick else [self.empty((FLUSH_BYTES,), np.uint8)]
+
+        def flush(trial: int) -> None:
             for each in flushes:
-                self.fill(each, len(times))
-            start.record(self._stream)
-            work()
-            end.record(self._stream)
-            end.synchronize()
-            times.append(1000 * cuda.get_elapsed_time(start, end))
-        return float(np.median(times))
+                self.fill(each, trial)
+
+        return median_time(self._cupy.cuda, self._stream, flush, work, quick)
 
     # ---- recorded steps -----------------------------------------------------------------------
 
@@ -216,6 +214,8 @@ class CudaDevice:
         return self.tuner.fastest(name, variants)
 
     def record(self, calls: Sequence[Call]) -> Callable[[], None]:
+        if any(call.multiprocessors for call in calls):
+            self._rehearse(calls)
         with self._errors("recording a step"):
             self._stream.begin_capture()
             try:
@@ -235,28 +235,29 @@ class CudaDevice:
 
         return replay
 
-    def _enqueue(self, calls: Sequence[Call]) -> None:
-        """Enqueue each call on its stream; the main stream waits for the others at the end."""
-        main = self._branches[0]
-        awaited = {i for call in calls for i in call.after}
-        start, used = self._end_of(main[0]), {0}
-        ends: dict[int, Event] = {}
+    def _rehearse(self, calls: Sequence[Call]) -> None:
+        """Plan the products that have a limit of multiprocessors here for the first time."""
+        self._rehearsing = True
         try:
-            for i, call in enumerate(calls):
-                stream, workspace = self._branches[call.stream]
-                for event in [ends[j] for j in call.after] or [start] * (call.stream not in used):
-                    stream.wait_event(event)
-                used.add(call.stream)
-                self._stream = stream  # the methods above enqueue on self._stream
-                self._blas.stream_and_workspace = stream.ptr, self.address(workspace)
+            for call in calls:
+                self.usable = call.multiprocessors or self.multiprocessors
                 call.work()
-                if i in awaited:
-                    ends[i] = self._end_of(stream)
         finally:
-            self._stream = main[0]
-            self._blas.stream_and_workspace = main[0].ptr, self.address(main[1])
-        for i in used - {0}:
-            main[0].wait_event(self._end_of(self._branches[i][0]))
+            self._rehearsing, self.usable = False, self.multiprocessors
+
+    def _enqueue(self, calls: Sequence[Call]) -> None:
+        """Enqueue each call on its stream."""
+        main, workspace = self._branches[0]
+
+        def use(call: Call, stream: Any, workspace: Array) -> None:
+            self._stream = stream  # the methods above enqueue on self._stream
+            self.usable = call.multiprocessors or self.multiprocessors
+            self._blas.stream_and_workspace = stream.ptr, self.address(workspace)
+
+        try:
+            enqueue(self._cupy.cuda, self._branches, calls, use)
+        finally:
+            use(Call(lambda: None), main, workspace)
 
     def synchronize(self) -> None:
         with self._errors():
@@ -279,11 +280,11 @@ class CudaDevice:
                 int(out.data.ptr), host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice,
                 self._copies.ptr,
             )  # fmt: skip
-            return self._end_of(self._copies)
+            return end_of(self._cupy.cuda, self._copies)
 
     def mark(self) -> Event:
         with self._errors():
-            return self._end_of(self._stream)
+            return end_of(self._cupy.cuda, self._stream)
 
     def follow(self, event: Event) -> None:
         with self._errors():
@@ -292,9 +293,3 @@ class CudaDevice:
     def wait(self, event: Event) -> None:
         with self._errors():
             event.synchronize()
-
-    def _end_of(self, stream: Any) -> Event:
-        """An event at the end of all work enqueued on the stream so far."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event

@@ -37,9 +37,13 @@ class Kernels:
     def __init__(self, device: Device, dtype: np.dtype[Any], storage: np.dtype[Any]) -> None:
         self._device, self.dtype, self.storage = device, dtype, storage
         self.pack = PACK_BYTES // storage.itemsize
-        self._blocks = BLOCKS * device.multiprocessors  # that the device can hold
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
         self.partial = device.empty((self.scratch_size(0),), dtype)
+
+    @property
+    def _blocks(self) -> int:
+        """The blocks that the multiprocessors can hold which the operation may use."""
+        return BLOCKS * self._device.usable
 
     def can_cast(self, source: Array, out: Array) -> bool:
         """Whether `cast` has a kernel for these arrays."""
@@ -169,7 +173,7 @@ class Kernels:
 
     def scratch_size(self, cols: int) -> int:
         """The largest number of partial sums of any launch on matrices up to `cols` wide."""
-        return max(cols, self._blocks * WARP * self.pack)
+        return max(cols, BLOCKS * self._device.multiprocessors * WARP * self.pack)
 
     def scratch(self, size: int) -> Array:
         """Scratch memory for partial sums.  It grows in the first step with a wider matrix."""

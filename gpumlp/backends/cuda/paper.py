@@ -17,6 +17,7 @@ from gpumlp.backends.cuda.tiles import ARCHITECTURES, TileSource
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import Array
 
+REACH = 2.5  # a multiprocessor can move so many times its part of the bandwidth
 KIND = {"tf32": "tf32", "bfloat16": "half", "float16": "half"}
 
 
@@ -45,15 +46,23 @@ class Gpu:
     update_rate: float = 1.0
 
     def work(
-        self, products: list[tuple[int, int, int]], moved: int, precision: str, updates: bool
-    ) -> tuple[float, float]:
-        """The seconds of an operation's products, and those of the bytes that it moves.
+        self, products: list[tuple[int, int, int]], moved: int, precision: str, updates: bool,
+        multiprocessors: int,
+    ) -> tuple[float, float, float]:  # fmt: skip
+        """The seconds of an operation's products, those of the bytes that it moves, and its own.
+
+        It multiplies while it moves bytes, so alone it takes the longer of the two times.
 
         updates: whether it is a `weight_update`.
+        multiprocessors: how many it uses; 0: all.
         """
+        share = multiprocessors / self.multiprocessors if multiprocessors else 1.0
         rate = self.update_rate if updates else 1.0
-        times = [2 * prod(shape) / (rate * self._rate(shape, precision)) for shape in products]
-        return sum(times), moved / self.bandwidth
+        multiplying = sum(
+            2 * prod(shape) / (rate * self._rate(shape, precision)) for shape in products
+        )
+        moving = moved / self.bandwidth
+        return multiplying, moving, max(multiplying / share, moving / min(1.0, REACH * share))
 
     def _rate(self, shape: tuple[int, int, int], precision: str) -> float:
         def distance(measured: tuple[int, int, int, float]) -> float:
@@ -117,6 +126,7 @@ class PaperDevice:
 
     def __init__(self, gpu: Gpu) -> None:
         self.name, self.multiprocessors = gpu.name, gpu.multiprocessors
+        self.usable = gpu.multiprocessors
         self._capability = gpu.capability
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:

@@ -41,6 +41,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         epilogue: its name, or "".
         aux: the entries between two rows of the epilogue's aux; for a bit mask, the bits.
         factors: whether alpha and beta are in device memory; if not, they are 1 and 0.
+        multiprocessors: how many of them it may use; 0: all.
         alignment: the bytes, a power of two up to ALIGNMENT, to which a, b and out are aligned.
     """
 
@@ -56,11 +57,13 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     aux: int = 0
     factors: bool = False
     alignment: int = ALIGNMENT
+    multiprocessors: int = 0
 
     @classmethod
     def of(
         cls, a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, compute: str,
         factors: Array | None, epilogue: Epilogue | None, alignment: int = ALIGNMENT,
+        multiprocessors: int = 0,
     ) -> Gemm:  # fmt: skip
         """The description of a product of these arrays."""
         m, n = out.shape
@@ -69,7 +72,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         row = 0 if aux is None else aux.shape[1] * (8 if aux.dtype == np.uint8 else 1)
         return cls(
             m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute, name, row,
-            factors is not None, alignment,
+            factors is not None, alignment, multiprocessors,
         )  # fmt: skip
 
     @property
@@ -85,6 +88,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     def __str__(self) -> str:
         types = self.dtype + (f"->{self.out}" if self.out != self.dtype else "")
         more = [self.epilogue, f"aux {self.aux}" * bool(self.aux), "factors" * self.factors]
+        more.append(f"on {self.multiprocessors} multiprocessors" * bool(self.multiprocessors))
         more.append(f"aligned to {self.alignment}" * (self.alignment < ALIGNMENT))
         parts = [self.letters, f"{self.m} {self.n} {self.k}", types, f"in {self.compute}", *more]
         return " ".join(part for part in parts if part)
@@ -149,6 +153,8 @@ class Plan:
         self._set(attribute.EPILOGUE, np.uint32(EPILOGUE[gemm.epilogue]))
         if gemm.factors:
             self._set(attribute.POINTER_MODE, np.int32(POINTERS_ON_DEVICE))
+        if gemm.multiprocessors:
+            self._set(attribute.SM_COUNT_TARGET, np.int32(gemm.multiprocessors))
         if gemm.aux:
             self._set(attribute.EPILOGUE_AUX_LD, np.int64(gemm.aux))
         self.a, self.b, self.d = (

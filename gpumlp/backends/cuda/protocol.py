@@ -71,6 +71,8 @@ class Device(Protocol):
     """The name that the driver reports."""
     multiprocessors: int
     """The number of multiprocessors, which sets the size of grids."""
+    usable: int
+    """How many of them work that is enqueued now may use: see `Call`."""
     reserved: int
     """The bytes of memory that the device object keeps for itself."""
 

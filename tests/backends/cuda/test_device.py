@@ -138,6 +138,24 @@ def test_recorded_step_is_launched_as_graph(device):
     assert [arguments for *_, arguments, _ in FakeCupy.launched] == work * 2
 
 
+def test_product_with_a_limit_is_planned_before_it_is_recorded(cupy):
+    lt = FakeCublasLt()
+    device = CudaDevice(cupy, lt)
+    a, b, out = arrays(device, (2, 2), (2, 2), (2, 2))
+    product = partial(device.gemm, a, b, out, compute="float32")
+    product()
+    launched = len(FakeCupy.launched), len(lt.calls)
+    replay = device.record([Call(product), Call(product, 1, (0,), 2)])
+    assert (len(FakeCupy.launched), len(lt.calls)) == (launched[0], launched[1] + 2)
+    replay()
+    limits = {gemm.multiprocessors: plan for gemm, (plan, _) in device._blas._plans.items()}
+    assert set(limits) == {0, 2}
+    attribute = lt.MatmulDescAttribute.SM_COUNT_TARGET
+    assert [lt.objects[limits[n].operation][attribute] for n in (0, 2)] == [0, 2]
+    assert device.usable == device.multiprocessors == 3
+    assert "on 2 multiprocessors" in str(next(g for g in device._blas._plans if g.multiprocessors))
+
+
 def test_side_stream_has_its_own_workspace(cupy):
     lt = FakeCublasLt()
     device = CudaDevice(cupy, lt)

@@ -93,7 +93,7 @@ class HostDevice(HostCopies):
         self, order: int = 0, multiprocessors: int = 4, variant: str = "",
         late_branches: bool = False, late: str = "copies",
     ) -> None:  # fmt: skip
-        self.multiprocessors = multiprocessors
+        self.multiprocessors = self.usable = multiprocessors
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
@@ -189,10 +189,11 @@ class HostDevice(HostCopies):
         try:
             for call in calls:
                 self._recording = []
+                self.usable = call.multiprocessors or self.multiprocessors
                 call.work()
                 enqueued.append(self._recording)
         finally:
-            self._recording = None
+            self._recording, self.usable = None, self.multiprocessors
         recorded = [w for i in order_of(calls, self.late_branches) for w in enqueued[i]]
 
         def replay() -> None:
