@@ -133,7 +133,7 @@ class CudaDevice:
                 function = loaded_code(self._cupy, source, self._capability)
             self._tile_kernels[source] = function and self._launcher(function, source.name)
         launch = self._tile_kernels[source]
-        # cuTile wants a block of (1, 1, 1): its code knows the number of threads
+        # as cuTile launches it: the code knows how many threads a block has
         return launch and (lambda n, each: launch((n, 1, 1), (1, 1, 1), flattened(each)))
 
     def _launcher(self, function: Any, name: str) -> Callable[..., None]:

@@ -139,14 +139,25 @@ class Tuner:
     def fastest(self, name: str, variants: Mapping[str, Callable[[], Work]]) -> Work:
         """Make the variant that is the fastest for `name` in the cache, else the first one.
 
-        If `steps` asks for it, all variants are made and measured.
+        If `steps` asks for it, all variants are made and measured.  One that fails is left out, with
+        a warning, unless it is the first.
         """
         record = self.cache.get(name)
         cached = str(record.get("way")) if isinstance(record, dict) else ""
         cached = OLD_NAMES.get(cached, cached)
         if self.steps and (cached not in variants or self.again):
-            made = {variant: make() for variant, make in variants.items()}
-            times = {variant: self._time(work, False) for variant, work in made.items()}
+            made: dict[str, Work] = {}
+            times: dict[str, float] = {}
+            for variant, make in variants.items():
+                try:
+                    work = make()
+                    times[variant] = self._time(work, False)
+                except DeviceError as error:
+                    if not made:
+                        raise
+                    warnings.warn(f"{name}: {variant!r} is left out: {error}", stacklevel=2)
+                else:
+                    made[variant] = work
             best = min(times, key=times.__getitem__)
             self.measured[name] = times
             self.cache.put(name, {"way": best, "microseconds": times})

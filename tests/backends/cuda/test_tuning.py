@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import gpumlp
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
 from gpumlp.backends.cuda.plans import EPILOGUE, Algorithm, Gemm
@@ -303,6 +304,20 @@ def tuner_of(folder, times):
 
     tuner = Tuner(time, TuningCache(DEVICE, folder), RuntimeError, fuses)
     return tuner, variants, made
+
+
+def test_variant_that_fails_is_left_out(folder):
+    tuner, variants = tuner_of(folder, {"sequential": 2.0, "broken": 1.0, "branched": 1.5})[:2]
+    tuner.steps = True
+
+    def fail():
+        raise gpumlp.DeviceError("launching adamw: invalid argument")
+
+    with pytest.warns(UserWarning, match="a step: 'broken' is left out: launching adamw"):
+        assert tuner.fastest("a step", variants() | {"broken": fail}) == "branched"
+    assert set(tuner.measured["a step"]) == {"sequential", "branched"}
+    with pytest.raises(gpumlp.DeviceError):
+        tuner.fastest("another step", variants() | {"sequential": fail})
 
 
 def test_fastest_variant_of_step_is_cached(folder):
