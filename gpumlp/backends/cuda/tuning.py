@@ -139,8 +139,8 @@ class Tuner:
     def fastest(self, name: str, variants: Mapping[str, Callable[[], Work]]) -> Work:
         """Make the variant that is the fastest for `name` in the cache, else the first one.
 
-        If `steps` asks for it, all variants are made and measured.  One that fails is left out, with
-        a warning, unless it is the first.
+        If `steps` asks for it, all variants are made and measured.  One that fails is left out,
+        with a warning, unless it is the first.
         """
         record = self.cache.get(name)
         cached = str(record.get("way")) if isinstance(record, dict) else ""
