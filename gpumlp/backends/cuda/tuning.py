@@ -70,10 +70,9 @@ class Choice:
             chosen = Algorithm(bytes.fromhex(record["algorithm"]), int(record["workspace"]))
             if len(chosen.data) != 64:
                 raise ValueError("an algorithm has 64 bytes")
-        return cls(
-            chosen, int(record["candidates"]), *(None if t is None else float(t) for t in times),
-            quick=record.get("quick") is True,
-        )  # fmt: skip
+        taken, first, unfused = (None if t is None else float(t) for t in times)
+        quick = record.get("quick") is True
+        return cls(chosen, int(record["candidates"]), taken, first, unfused, quick)
 
 
 class Tuner:

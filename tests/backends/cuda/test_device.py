@@ -244,7 +244,7 @@ def test_views_of_other_libraries_may_be_unaligned(cupy):
     for a in (whole[:12].reshape(3, 4), whole[1:].reshape(3, 4)):
         device.gemm(a, b, out, compute="float32")
         np.testing.assert_allclose(out, np.asarray(a) @ b, rtol=1e-5, atol=1e-6)
-    assert [preference.get(5) for preference in lt.preferences] == [None, 4]
+    assert [preference[5] for preference in lt.preferences] == [256, 4]
 
 
 def test_new_product_during_capture_raises(device, monkeypatch):
