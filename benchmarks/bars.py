@@ -189,11 +189,34 @@ def _accuracy(figures: Figures) -> float | None:
     return 100 * (mean["float32"] - mean["bfloat16"])
 
 
+def epilogues(figures: Figures) -> list[str]:
+    """Each product with an epilogue that `gpumlp tune` measured: is the epilogue worth it?"""
+    lines = [
+        f"| {stage} | {row['m']}×{row['n']}×{row['k']} {row['dtype']} | {row['epilogue']} "
+        f"| {'yes' if row['fused'] else 'no'} | {_shown(row['first_microseconds'])} "
+        f"| {_shown(row['unfused_microseconds'])} | {_shown(row['microseconds'])} |"
+        for stage, content in figures.content.items() if stage.startswith("tune-") and content
+        for row in content["products"] if row["epilogue"]
+    ]  # fmt: skip
+    head = [
+        "",
+        "## epilogues",
+        "",
+        "| stage | product | epilogue | used | first µs | without µs | µs |",
+    ]
+    return [*head, "| --- | --- | --- | --- | --- | --- | --- |", *lines] if lines else []
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The table of the bars, for a page."""
     lines = ["| bar | must be | figure | |", "| --- | --- | --- | --- |"]
     for row in rows:
         sign, figure = "≥" if row["least"] else "≤", row["figure"]
-        shown = "" if figure is None else f"{figure:.3g}"
-        lines.append(f"| {row['bar']} | {sign} {row['limit']:g} | {shown} | {row['status']} |")
+        lines.append(
+            f"| {row['bar']} | {sign} {row['limit']:g} | {_shown(figure)} | {row['status']} |"
+        )
     return lines

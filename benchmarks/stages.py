@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bars import Figures, bars, table
+from benchmarks.bars import Figures, bars, epilogues, table
 from gpumlp.bench.timing import gpu, machine
 
 ROOT = Path(__file__).parents[1]
@@ -154,8 +154,9 @@ def summary(outcomes: Sequence[Outcome], out: Path, rows: Sequence[dict[str, Any
         text = log.read_text(errors="replace").rstrip().splitlines()
         shown = text if has_figures(outcome.name) else text[-15:]
         lines += ["", f"## {outcome.name}", "", "```", *shown[-60:], "```"]
-    for path in sorted(out.glob("kernels*.json")):
+    for path in sorted([*out.glob("*kernels*.json"), out / "products.json"]):
         lines += kernel_table(path)
+    lines += epilogues(Figures(out))
     return "\n".join([*lines, ""])
 
 

@@ -16,6 +16,7 @@ from benchmarks.bars import (
     WIDE,
     Figures,
     bars,
+    epilogues,
     table,
 )
 
@@ -131,6 +132,21 @@ def test_a_file_that_was_not_completed_is_left_out(tmp_path):
     assert rows(tmp_path, {})["first step, cached, s"] == (None, "not measured")
     (tmp_path / "bench-1024.json").write_text("[1]")
     assert rows(tmp_path, {})["first step, cached, s"] == (None, "not measured")
+
+
+def test_epilogues_that_were_measured(tmp_path):
+    product = {
+        "m": 4, "n": 8, "k": 16, "dtype": "bfloat16", "fused": False, "epilogue": "drelu_bgrad",
+        "first_microseconds": 2500.0, "unfused_microseconds": 1700.0, "microseconds": 1700.0,
+    }  # fmt: skip
+    (tmp_path / "tune-relu.json").write_text(
+        json.dumps({"products": [product, product | {"epilogue": None}]})
+    )
+    (tmp_path / "tune-gelu.json").write_text("Traceback")
+    assert epilogues(Figures(tmp_path))[-1] == (
+        "| tune-relu | 4×8×16 bfloat16 | drelu_bgrad | no | 2500 | 1700 | 1700 |"
+    )
+    assert len(epilogues(Figures(tmp_path))) == 6
 
 
 def test_table_says_which_side_of_the_bar_is_good(tmp_path):
