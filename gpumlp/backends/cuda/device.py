@@ -196,6 +196,14 @@ class CudaDevice:
     ) -> Callable[[], None]:
         return self.tuner.fastest(name, variants)
 
+    def first(self, calls: Sequence[Call]) -> None:
+        self.tuner.training = True
+        try:
+            for call in calls:
+                call.work()
+        finally:
+            self.tuner.training = False
+
     def record(self, calls: Sequence[Call]) -> Callable[[], None]:
         with self._errors("recording a step"):
             self._stream.begin_capture()

@@ -162,6 +162,15 @@ def test_stream_that_waits_for_nothing_begins_with_the_recording(cupy):
     assert device._branches[2][0].waited == [device._stream.ptr]
 
 
+def test_first_step_is_a_training(device):
+    seen = []
+    device.first([Call(lambda: seen.append(device.tuner.training)) for _ in range(2)])
+    assert (seen, device.tuner.training) == ([True, True], False)
+    with pytest.raises(ZeroDivisionError):
+        device.first([Call(lambda: 1 / 0)])
+    assert not device.tuner.training
+
+
 def test_error_while_recording_ends_recording(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):
