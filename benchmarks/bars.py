@@ -15,6 +15,7 @@ TESTS = ("smoke", "tests-step", "tests-rest", *(f"tests-{part}" for part in KERN
 SANITIZED = tuple(
     f"{tool}-{part}" for tool in ("memcheck", "racecheck") for part in KERNELS if part != "cast"
 )
+RESULT = Path(__file__).parent / "results" / "gpu.json"
 WIDE, SMALL = [8192] * 9, [512] * 5
 AMP, BF16 = "torch.compile", "torch.compile bf16 parameters"
 GRAPH, FLOOR, PRODUCTS = "torch.compile one graph", "floor", "products by torch"
@@ -130,6 +131,7 @@ def bars() -> list[Bar]:
         Bar("first step, cached, s", 1.5, lambda f: _first_step(f, "warm")),
         Bar("first step, not cached, s", 10, lambda f: _first_step(f, "cold")),
         Bar("bf16 behind fp32 on mnist5k, points of accuracy", 0.5, _accuracy),
+        Bar("figures kept in benchmarks/results/gpu.json", 1, _kept, least=True),
     ]  # fmt: skip
 
 
@@ -187,6 +189,10 @@ def _accuracy(figures: Figures) -> float | None:
         return None
     mean = {precision: statistics.mean(values) for precision, values in scores.items()}
     return 100 * (mean["float32"] - mean["bfloat16"])
+
+
+def _kept(_: Figures) -> float | None:
+    return 1.0 if RESULT.exists() else None
 
 
 def epilogues(figures: Figures) -> list[str]:

@@ -35,7 +35,8 @@ gpumlp takes: the time of gpumlp over the time of this competitor, round by roun
 of floor: the time of the floor over the time of this competitor. The floor is the bare products of
   the step, and its other bytes at the speed of a copy.
 peak MB: {peak}.
-first step s: seconds after the import, cold (nothing compiled) / warm.
+first step s: seconds from the import on, cold (nothing compiled) / warm. On a GPU, gpumlp tunes the
+  step in this time.
 error: relative error of the first change of the parameters, compared with float64."""
 
 

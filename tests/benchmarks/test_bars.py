@@ -37,6 +37,11 @@ def result(competitor, ratio=1.0, widths=WIDE, m=4096, **fields):
     } | fields  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _no_figures_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr("benchmarks.bars.RESULT", tmp_path / "kept" / "gpu.json")
+
+
 def rows(folder, files, outcomes=()):
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))

@@ -53,13 +53,16 @@ def test_step_tuned_with_a_cold_and_with_a_warm_cache(device, monkeypatch, capsy
 
 
 def test_kernels_of_an_eager_step(device, monkeypatch, capsys):
-    torch = pytest.importorskip("torch")
     events = [
         SimpleNamespace(name=name, device_time_total=time)
         for name, time in (("nvjet", 5.0), ("cutlass_80", 7.0), ("nvjet", 4.0))
     ]
     profile = contextlib.nullcontext(SimpleNamespace(events=lambda: events))
-    monkeypatch.setattr(torch.profiler, "profile", lambda activities: profile)
+    profiler = SimpleNamespace(
+        profile=lambda activities: profile, ProfilerActivity=SimpleNamespace(CUDA="CUDA")
+    )
+    torch = SimpleNamespace(profiler=profiler, Tensor=type("Tensor", (), {}))
+    monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(sys, "argv", ["kernel_names", "gelu", "16", "2", "8"])
     kernel_names.main()
     assert json.loads(capsys.readouterr().out)["kernels"] == [
