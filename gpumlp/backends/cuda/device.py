@@ -226,26 +226,27 @@ class CudaDevice:
 
     def _enqueue(self, calls: Sequence[Call]) -> None:
         """Enqueue each call on its stream; the main stream waits for the others at the end."""
-        main = self._branches[0]
-        awaited = {i for call in calls for i in call.after}
-        start, used = self._end_of(main[0]), {0}
+        main, awaited = self._stream, {i for call in calls for i in call.after}
+        start, used = self._end_of(main), {0}
         ends: dict[int, Event] = {}
         try:
             for i, call in enumerate(calls):
-                stream, workspace = self._branches[call.stream]
+                self._enqueue_on(call.stream)
                 for event in [ends[j] for j in call.after] or [start] * (call.stream not in used):
-                    stream.wait_event(event)
+                    self._stream.wait_event(event)
                 used.add(call.stream)
-                self._stream = stream  # the methods above enqueue on self._stream
-                self._blas.stream_and_workspace = stream.ptr, self.address(workspace)
                 call.work()
                 if i in awaited:
-                    ends[i] = self._end_of(stream)
+                    ends[i] = self._end_of(self._stream)
         finally:
-            self._stream = main[0]
-            self._blas.stream_and_workspace = main[0].ptr, self.address(main[1])
+            self._enqueue_on(0)
         for i in used - {0}:
-            main[0].wait_event(self._end_of(self._branches[i][0]))
+            main.wait_event(self._end_of(self._branches[i][0]))
+
+    def _enqueue_on(self, branch: int) -> None:
+        """What is enqueued from now on is on this stream, products in its workspace."""
+        self._stream, workspace = self._branches[branch]
+        self._blas.stream_and_workspace = self._stream.ptr, self.address(workspace)
 
     def synchronize(self) -> None:
         with self._errors():
