@@ -36,7 +36,8 @@ gpumlp takes: the time of gpumlp over the time of this competitor, round by roun
 of floor: the time of the floor over the time of this competitor. The floor is the bare products of
   the step, and its other bytes at the speed of a copy.
 peak MB: {peak}.
-first step s: seconds after the import, cold (nothing compiled) / warm.
+first step s: seconds from the import on, cold (nothing compiled) / warm. On a GPU, gpumlp tunes the
+  step in this time.
 error: relative error of the first change of the parameters, compared with float64.
 model µs: the time of an operation by the measured rates of bare products, copies and launches.
 alone µs: its time if it is repeated by itself."""

@@ -213,6 +213,14 @@ class CudaDevice:
     ) -> Callable[[], None]:
         return self.tuner.fastest(name, variants)
 
+    def first(self, calls: Sequence[Call]) -> None:
+        self.tuner.training = True
+        try:
+            for call in calls:
+                call.work()
+        finally:
+            self.tuner.training = False
+
     def record(self, calls: Sequence[Call]) -> Callable[[], None]:
         if any(call.multiprocessors for call in calls):
             self._rehearse(calls)
@@ -247,17 +255,17 @@ class CudaDevice:
 
     def _enqueue(self, calls: Sequence[Call]) -> None:
         """Enqueue each call on its stream."""
-        main, workspace = self._branches[0]
-
-        def use(call: Call, stream: Any, workspace: Array) -> None:
-            self._stream = stream  # the methods above enqueue on self._stream
-            self.usable = call.multiprocessors or self.multiprocessors
-            self._blas.stream_and_workspace = stream.ptr, self.address(workspace)
-
         try:
-            enqueue(self._cupy.cuda, self._branches, calls, use)
+            streams = [stream for stream, _ in self._branches]
+            enqueue(self._cupy.cuda, streams, calls, self._enqueue_as)
         finally:
-            use(Call(lambda: None), main, workspace)
+            self._enqueue_as(Call(self.synchronize))
+
+    def _enqueue_as(self, call: Call) -> None:
+        """What is enqueued from now on has the stream and the multiprocessors of this call."""
+        self.usable = call.multiprocessors or self.multiprocessors
+        self._stream, workspace = self._branches[call.stream]
+        self._blas.stream_and_workspace = self._stream.ptr, self.address(workspace)
 
     def synchronize(self) -> None:
         with self._errors():

@@ -28,7 +28,7 @@ EPILOGUE = {
     "drelu_bgrad": 152, "dgelu_bgrad": 208,
 }  # fmt: skip
 POINTERS_ON_DEVICE = 1
-ALIGNMENT = 256  # bytes: what cublasLt's heuristic assumes of the operands
+ALIGNMENT = 256  # bytes, of all arrays of a network; cublasLt assumes as much if nothing is said
 SUMS_IN_COMPUTE_TYPE = 2  # the only reduction of split-K that does not round its partial sums
 
 
@@ -227,10 +227,9 @@ class Plan:
         write(attribute.MAX_WORKSPACE_BYTES, np.uint64(WORKSPACE_BYTES))
         if self.gemm.out in ("float16", "bfloat16"):
             write(attribute.REDUCTION_SCHEME_MASK, np.uint32(SUMS_IN_COMPUTE_TYPE))
-        if self.gemm.alignment < ALIGNMENT:
-            for each in "ABCD":
-                name = f"MIN_ALIGNMENT_{each}_BYTES"
-                write(getattr(attribute, name), np.uint32(self.gemm.alignment))
+        for each in "ABCD":
+            name = f"MIN_ALIGNMENT_{each}_BYTES"
+            write(getattr(attribute, name), np.uint32(self.gemm.alignment))
         return preference
 
     def _set(self, attribute: int, value: np.generic) -> None:

@@ -138,6 +138,12 @@ class Device(Protocol):
         variants: name of the variant -> function that makes it.
         """
 
+    def first(self, calls: Sequence[Call]) -> None:
+        """Do the calls of a step in order, before it is recorded.
+
+        A product with an epilogue that is new is compared with its fallback.
+        """
+
     def record(self, calls: Sequence[Call]) -> Callable[[], None]:
         """Record the kernels and products that the calls enqueue.  The result replays them.
 

@@ -7,36 +7,34 @@ from typing import Any
 
 from gpumlp.backends.cuda.protocol import Event
 from gpumlp.backends.declaration import Call
-from gpumlp.io.types import Array
 
 
 def enqueue(
-    cuda: Any, branches: Sequence[tuple[Any, Array]], calls: Sequence[Call],
-    use: Callable[[Call, Any, Array], None],
-) -> None:  # fmt: skip
+    cuda: Any, streams: Sequence[Any], calls: Sequence[Call], use: Callable[[Call], None]
+) -> None:
     """Enqueue each call on its stream; the main stream waits for the others at the end.
 
     Args:
         cuda: the module `cupy.cuda`.
-        branches: the streams, the main one first, and the workspace of each.
+        streams: the streams, the main one first.
         calls: the calls in order.
-        use: is told the call that comes next, its stream and its workspace.
+        use: is told the call that comes next.
     """
-    main = branches[0][0]
+    main = streams[0]
     awaited = {i for call in calls for i in call.after}
     start, used = end_of(cuda, main), {0}
     ends: dict[int, Event] = {}
     for i, call in enumerate(calls):
-        stream, workspace = branches[call.stream]
+        stream = streams[call.stream]
         for event in [ends[j] for j in call.after] or [start] * (call.stream not in used):
             stream.wait_event(event)
         used.add(call.stream)
-        use(call, stream, workspace)
+        use(call)
         call.work()
         if i in awaited:
             ends[i] = end_of(cuda, stream)
     for i in used - {0}:
-        main.wait_event(end_of(cuda, branches[i][0]))
+        main.wait_event(end_of(cuda, streams[i]))
 
 
 def end_of(cuda: Any, stream: Any) -> Event:

@@ -70,10 +70,9 @@ class Choice:
             chosen = Algorithm(bytes.fromhex(record["algorithm"]), int(record["workspace"]))
             if len(chosen.data) != 64:
                 raise ValueError("an algorithm has 64 bytes")
-        return cls(
-            chosen, int(record["candidates"]), *(None if t is None else float(t) for t in times),
-            quick=record.get("quick") is True,
-        )  # fmt: skip
+        taken, first, unfused = (None if t is None else float(t) for t in times)
+        quick = record.get("quick") is True
+        return cls(chosen, int(record["candidates"]), taken, first, unfused, quick)
 
 
 class Tuner:
@@ -88,6 +87,7 @@ class Tuner:
     Attributes:
         comparing: whether epilogues of a training that are not in the cache are compared with the
             product without them.
+        training: whether a step of a training runs.
         measuring: whether all algorithms of products that are not in the cache are measured.
         steps: whether whole steps are measured too.  That trains the network, which must be one
             that nobody needs afterwards.
@@ -103,7 +103,7 @@ class Tuner:
     ) -> None:  # fmt: skip
         self._time, self.cache, self._failure, self._fuses = time, cache, failure, fuses
         self.measuring, self.comparing = asked()
-        self.again = self.steps = False
+        self.again = self.steps = self.training = False
         self.choices: dict[Gemm, Choice] = {}
         self.found: set[Gemm] = set()
         self.measured: dict[str, dict[str, float]] = {}
@@ -196,14 +196,15 @@ class Tuner:
     def _new(self, plan: Plan, run: Run, fallback: Work | None) -> Choice:
         """A choice by measuring, else by the heuristic.
 
-        Only a training keeps what an epilogue's aux holds.  So predictions for any number of
-        examples are not measured.
+        Gradients that other libraries ask for are a training, too: only they need the aux of an
+        epilogue.  Predictions for any number of examples are not measured.
         """
         offered = self._offered(plan, fallback)
         if not offered:
             self._warn_unfused(plan.gemm, "cublasLt has no algorithm")
             return Choice(None, 0)
-        quick = not self.measuring and self.comparing and fallback is not None and plan.gemm.aux > 0
+        first = self.comparing and (self.training or plan.gemm.aux > 0)
+        quick = first and not self.measuring and fallback is not None
         if self.measuring or quick:
             choice = self._measure(plan.gemm, offered, run, fallback, quick)
             self.cache.put(str(plan.gemm), choice.to_json())

@@ -40,22 +40,21 @@ class JaxStep(Step):
             updates, state = optimizer.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 
-        self._one, self._step = step, jax.jit(step, donate_argnums=(0, 1))
+        self._one: Callable[..., Any] = step
+        self._step = jax.jit(step, donate_argnums=(0, 1))
         self._params, self._state = params, jax.jit(optimizer.init)(params)
 
     def run(self) -> None:
         self._params, self._state = self._step(self._params, self._state, *self._data)
 
-    def many(self, steps: int) -> Callable[[Params, Any, Any, Any], tuple[Params, Any]]:
+    def many(self, steps: int) -> Any:
         """So many steps as one compiled call."""
-        lax = self._jax.lax
 
-        def scan(params: Params, state: Any, x: Any, y: Any) -> tuple[Params, Any]:
+        def scan(params: Params, state: Any, x: Any, y: Any) -> Any:
             def body(carry: Any, _: None) -> tuple[Any, None]:
                 return self._one(*carry, x, y), None
 
-            carry, _ = lax.scan(body, (params, state), None, length=steps)
-            return carry
+            return self._jax.lax.scan(body, (params, state), None, length=steps)[0]
 
         return self._jax.jit(scan, donate_argnums=(0, 1))
 

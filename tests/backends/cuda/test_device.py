@@ -194,6 +194,15 @@ def test_stream_that_waits_for_nothing_begins_with_the_recording(cupy):
     assert device._branches[2][0].waited == [device._stream.ptr]
 
 
+def test_first_step_is_a_training(device):
+    seen = []
+    device.first([Call(lambda: seen.append(device.tuner.training)) for _ in range(2)])
+    assert (seen, device.tuner.training) == ([True, True], False)
+    with pytest.raises(ZeroDivisionError):
+        device.first([Call(lambda: 1 / 0)])
+    assert not device.tuner.training
+
+
 def test_error_while_recording_ends_recording(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     with pytest.raises(gpumlp.DeviceError, match="launching total: CUDA_ERROR_INVALID_VALUE"):
@@ -276,7 +285,7 @@ def test_views_of_other_libraries_may_be_unaligned(cupy):
     for a in (whole[:12].reshape(3, 4), whole[1:].reshape(3, 4)):
         device.gemm(a, b, out, compute="float32")
         np.testing.assert_allclose(out, np.asarray(a) @ b, rtol=1e-5, atol=1e-6)
-    assert [preference.get(5) for preference in lt.preferences] == [None, 4]
+    assert [preference[5] for preference in lt.preferences] == [256, 4]
 
 
 def test_new_product_during_capture_raises(device, monkeypatch):

@@ -218,6 +218,10 @@ def test_predictions_and_plain_products_are_not_compared(folder):
     process.multiply(epilogue=True, unfused=1)
     assert process.timed == 0
     assert not folder.exists()
+    process.tuner.training = True
+    process.multiply(n=16)
+    process.multiply(epilogue=True, unfused=1, n=16)  # the layer of the outputs keeps no z
+    assert process.timed == 2
 
 
 def test_epilogue_that_fails_at_first_use_is_not_used():

@@ -183,6 +183,10 @@ class HostDevice(HostCopies):
         self.asked_for.append(name)
         return variants[self.variant if self.variant in variants else next(iter(variants))]()
 
+    def first(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.work()
+
     def record(self, calls: Sequence[Call]) -> Callable[[], None]:
         self.calls.append("record")
         enqueued: list[list[Callable[[], None]]] = []
