@@ -4,23 +4,34 @@
 // The entry supplies  real f(real z)  and  real df(real z, real h).  Matrices are (rows, cols),
 // row-major.  A block covers a tile of columns and walks down its share of the rows.  Each thread
 // stays in its own columns, so that its bias, or its share of the column sums, stays in registers.
+// It reads the entries of ROWS rows before it writes any: arrays may be one, so the compiler cannot
+// move a read before a write.
 #include "common.cuh"
+#include "sums.cuh"
+
+enum { ROWS = 2 };  // in flight; with more, sm_100 spills
 
 template <int N>
 __device__ void bias_activation_tile(T* z, const T* b, T* h, int64 rows, int64 cols) {
-    const int64 col = first() * N;
+    const int64 col = first() * N, next = row_stride() * cols, end = rows * cols;
     if (col >= cols) return;
     const Pack<N> bias = pack<N>(b + col);
-    for (int64 row = first_row(); row < rows; row += row_stride()) {
-        const int64 i = row * cols + col;
-        Pack<N> a = pack<N>(z + i), out;
-        for (int j = 0; j < N; ++j) {
-            const real sum = real(a.at[j]) + real(bias.at[j]);
-            a.at[j] = T(sum);
-            out.at[j] = T(f(real(a.at[j])));
-        }
-        if (z != h) pack<N>(z + i) = a;
-        pack<N>(h + i) = out;
+    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
+        Pack<N> a[ROWS] = {}, out;
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) a[r] = pack<N>(z + i + r * next);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) {
+#pragma unroll
+                for (int j = 0; j < N; ++j) {
+                    a[r].at[j] = T(real(a[r].at[j]) + real(bias.at[j]));
+                    out.at[j] = T(f(real(a[r].at[j])));
+                }
+                if (z != h) pack<N>(z + i + r * next) = a[r];
+                pack<N>(h + i + r * next) = out;
+            }
     }
 }
 
@@ -33,14 +44,20 @@ GPUMLP_KERNEL(bias_activation, THREADS)
 
 template <int N>
 __device__ void activation_tile(const T* z, T* h, int64 rows, int64 cols) {
-    const int64 col = first() * N;
+    const int64 col = first() * N, next = row_stride() * cols, end = rows * cols;
     if (col >= cols) return;
-    for (int64 row = first_row(); row < rows; row += row_stride()) {
-        const int64 i = row * cols + col;
-        const Pack<N> a = pack<N>(z + i);
-        Pack<N> out;
-        for (int j = 0; j < N; ++j) out.at[j] = T(f(real(a.at[j])));
-        pack<N>(h + i) = out;
+    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
+        Pack<N> a[ROWS] = {};
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) a[r] = pack<N>(z + i + r * next);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) {
+#pragma unroll
+                for (int j = 0; j < N; ++j) a[r].at[j] = T(f(real(a[r].at[j])));
+                pack<N>(h + i + r * next) = a[r];
+            }
     }
 }
 
@@ -52,40 +69,39 @@ GPUMLP_KERNEL(activation, THREADS)
 }
 
 template <int N>
-__device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* partial,
-                              int64 rows, int64 cols) {
-    __shared__ real sums[THREADS * N];
-    const int64 col = first() * N;
-    const int width = blockDim.x * N;
-    real* const mine = sums + threadIdx.y * width + threadIdx.x * N;
+__device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* partial, T* db,
+                              unsigned* arrived, int64 rows, int64 cols) {
+    const int64 col = first() * N, next = row_stride() * cols, end = col < cols ? rows * cols : 0;
     real sum[N] = {};
-    if (col < cols)
-        for (int64 row = first_row(); row < rows; row += row_stride()) {
-            const int64 i = row * cols + col;
-            const Pack<N> g = pack<N>(gh + i), a = pack<N>(z + i),
-                          out = pack<N>(h + i);
-            Pack<N> result;
-            for (int j = 0; j < N; ++j) {
-                result.at[j] = T(real(g.at[j]) * df(real(a.at[j]), real(out.at[j])));
-                sum[j] += real(result.at[j]);
+    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
+        Pack<N> g[ROWS] = {}, a[ROWS] = {}, out[ROWS] = {};
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) {
+                g[r] = pack<N>(gh + i + r * next);
+                a[r] = pack<N>(z + i + r * next);
+                out[r] = pack<N>(h + i + r * next);
             }
-            pack<N>(gz + i) = result;
-        }
-    for (int j = 0; j < N; ++j) mine[j] = sum[j];
-    __syncthreads();
-    // for each column, one thread adds the rows of the block in order
-    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < width; c += THREADS) {
-        const int64 column = blockIdx.x * (int64)width + c;
-        real total = 0;
-        for (int y = 0; y < (int)blockDim.y; ++y) total += sums[y * width + c];
-        if (column < cols) partial[blockIdx.y * cols + column] = total;
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) {
+#pragma unroll
+                for (int j = 0; j < N; ++j) {
+                    const real slope = df(real(a[r].at[j]), real(out[r].at[j]));
+                    g[r].at[j] = T(real(g[r].at[j]) * slope);
+                    sum[j] += real(g[r].at[j]);
+                }
+                pack<N>(gz + i + r * next) = g[r];
+            }
     }
+    column_sums<N>(sum, partial, db, arrived, cols);
 }
 
-// gz ← gh ⊙ f'(z); partial[block row] ← the column sums of gz over the block's rows.
-// gz may be gh.  If f' does not read z or h, any array of that shape can be passed for it.
+// gz ← gh ⊙ f'(z); db ← the column sums of gz.  gz may be gh.  If f' does not read z or h, any array
+// of that shape can be passed for it.  partial, arrived: see column_sums.
 GPUMLP_KERNEL(activation_gradient, THREADS)
-(const T* gh, const T* z, const T* h, T* gz, real* partial, int64 rows, int64 cols, int packed) {
-    if (packed) gradient_tile<PACK>(gh, z, h, gz, partial, rows, cols);
-    else gradient_tile<1>(gh, z, h, gz, partial, rows, cols);
+(const T* gh, const T* z, const T* h, T* gz, real* partial, T* db, unsigned* arrived, int64 rows,
+ int64 cols, int packed) {
+    if (packed) gradient_tile<PACK>(gh, z, h, gz, partial, db, arrived, rows, cols);
+    else gradient_tile<1>(gh, z, h, gz, partial, db, arrived, rows, cols);
 }

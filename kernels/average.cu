@@ -9,13 +9,13 @@ GPUMLP_KERNEL(average, THREADS)
     const double t = control[last], slow = (t - 1) / (t + 8);
     const double d = decay < slow ? decay : slow;
     const real stay = real(d), move = real(1 - d);  // in float32, 1 − d would lose its digits
-    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
-        const Pack<PACK, real> x = pack<PACK>(theta + i);
-        Pack<PACK, real> m = pack<PACK>(mean + i);
-        for (int j = 0; j < PACK; ++j) {  // start from the nearer end, so that d = 0 gives θ itself
+    for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
+        const Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        Pack<WIDE, real> m = pack<WIDE>(mean + i);
+        for (int j = 0; j < WIDE; ++j) {  // start from the nearer end, so that d = 0 gives θ itself
             const real difference = x.at[j] - m.at[j];
             m.at[j] = d > 0.5 ? m.at[j] + move * difference : x.at[j] - stay * difference;
         }
-        pack<PACK>(mean + i) = m;
+        pack<WIDE>(mean + i) = m;
     }
 }

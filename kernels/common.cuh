@@ -11,13 +11,21 @@ typedef long long int64;
 
 // Without a number of blocks, the compiler plans for more blocks on a multiprocessor than its
 // registers allow, and spills.  4 blocks leave 64 registers for a thread, 2 blocks leave 128.
+#undef GPUMLP_RESIDENT
+#define GPUMLP_RESIDENT (sizeof(real) == 8 ? 2 : 4)
 #ifndef GPUMLP_KERNEL
 #define GPUMLP_KERNEL(name, threads) \
-    extern "C" __global__ void __launch_bounds__(threads, sizeof(real) == 8 ? 2 : 4) name
+    extern "C" __global__ void __launch_bounds__(threads, GPUMLP_RESIDENT) name
 #endif
 
-// entries of one 16-byte access, which a thread makes if the width and address of the row allow it
-enum { PACK = 16 / sizeof(T), THREADS = 256 };
+// GPUMLP_PTX(statement, (assembly)): the assembly on a GPU; the tests, on a CPU, run the statement
+#ifndef GPUMLP_PTX
+#define GPUMLP_PTX(statement, assembly) asm assembly
+#endif
+
+// entries of one 16-byte access: of the storage type, which a thread makes if the width and address
+// of the row allow it, and of θ's type
+enum { PACK = 16 / sizeof(T), WIDE = 16 / sizeof(real), THREADS = 256 };
 enum : unsigned { ALL_LANES = 0xffffffffu };
 
 template <int N, class S = T>
@@ -27,6 +35,9 @@ template <int N, class S> __device__ const Pack<N, S>& pack(const S* p) {
     return *(const Pack<N, S>*)p;
 }
 
+// the thread in its block
+__device__ inline int thread() { return threadIdx.y * blockDim.x + threadIdx.x; }
+
 // the thread's first element of a flat array, and the stride to its next
 __device__ inline int64 first() { return blockIdx.x * (int64)blockDim.x + threadIdx.x; }
 __device__ inline int64 stride() { return gridDim.x * (int64)blockDim.x; }
@@ -34,6 +45,25 @@ __device__ inline int64 stride() { return gridDim.x * (int64)blockDim.x; }
 // the first and the next of a thread's rows in a tile of (columns, rows) = (x, y)
 __device__ inline int64 first_row() { return blockIdx.y * (int64)blockDim.y + threadIdx.y; }
 __device__ inline int64 row_stride() { return gridDim.y * (int64)blockDim.y; }
+
+// tanh and σ for activations.  In bfloat16, whose rounding error is 2⁻⁹, one instruction computes
+// tanh with an error of 2⁻¹¹.
+template <class S> __device__ real tanh_for(const S*, real x) { return tanh(x); }
+template <class S> __device__ real sigmoid_for(const S*, real x) {
+    return real(1) / (real(1) + exp(-x));  // exp(−x) = inf gives 0, as it should
+}
+#ifdef __CUDA_BF16_H__
+__device__ inline real tanh_for(const __nv_bfloat16*, real x) {
+    float y;
+    GPUMLP_PTX(y = tanh(float(x)), ("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(float(x))));
+    return y;
+}
+__device__ inline real sigmoid_for(const __nv_bfloat16* type, real x) {
+    return real(0.5) + real(0.5) * tanh_for(type, real(0.5) * x);
+}
+#endif
+__device__ inline real fast_tanh(real x) { return tanh_for((const T*)0, x); }
+__device__ inline real fast_sigmoid(real x) { return sigmoid_for((const T*)0, x); }
 
 // −1, 0 or 1; NaN stays NaN
 __device__ inline real sign(real x) { return x > real(0) ? real(1) : x < real(0) ? real(-1) : x; }
@@ -51,23 +81,24 @@ __device__ inline real lowest() {
     return sizeof(real) == 8 ? real(-1.7976931348623157e308) : real(-3.40282347e38f);
 }
 
-// sum over a warp, always in the same order; every lane gets the result
-template <class R> __device__ R warp_sum(R x) {
-    for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(ALL_LANES, x, lanes);
+// sum over a warp, or over each group of `lanes` neighbouring lanes, always in the same order; every
+// lane gets the result
+template <class R> __device__ R warp_sum(R x, int lanes = 32) {
+    for (int other = lanes / 2; other > 0; other /= 2) x += __shfl_xor_sync(ALL_LANES, x, other);
     return x;
 }
-template <class R> __device__ R warp_max(R x) {
-    for (int lanes = 16; lanes > 0; lanes /= 2) x = fmax(x, __shfl_xor_sync(ALL_LANES, x, lanes));
+template <class R> __device__ R warp_max(R x, int lanes = 32) {
+    for (int other = lanes / 2; other > 0; other /= 2)
+        x = fmax(x, __shfl_xor_sync(ALL_LANES, x, other));
     return x;
 }
 
 // sum over a block of THREADS threads, in a fixed order; every thread gets the result
 template <class R> __device__ R block_sum(R x) {
     __shared__ R part[THREADS / 32];
-    const int thread = threadIdx.y * blockDim.x + threadIdx.x;
     x = warp_sum(x);
     __syncthreads();  // all threads have read the part of an earlier call
-    if (thread % 32 == 0) part[thread / 32] = x;
+    if (thread() % 32 == 0) part[thread() / 32] = x;
     __syncthreads();
     x = part[0];
     for (int warp = 1; warp < THREADS / 32; ++warp) x += part[warp];

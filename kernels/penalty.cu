@@ -4,55 +4,50 @@
 // Biases start at `split`; there, λ is multiplied by bias_strength.  n is a multiple of PACK.
 // The loader puts above this:  typedef … Grad;  the type of dθ in squared_norm: T, or real
 #include "common.cuh"
+#include "sums.cuh"
+#include "cost.cuh"
 
-// partial[block] ← Σ λΩ(θ) and, if add is set, dθ ← dθ + λ∇Ω(θ)
+// J ← J + λΩ(θ) and, if add is set, dθ ← dθ + λ∇Ω(θ).  partial, arrived: see sums.cuh
 GPUMLP_KERNEL(penalty, THREADS)
-(const real* theta, T* dtheta, real* partial, int64 n, int64 split, real bias_strength, int add) {
+(const real* theta, T* dtheta, real* partial, unsigned* arrived, double* J, int64 n, int64 split,
+ real bias_strength, int add) {
     real sum = 0;
-    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
+    for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
         const real strength = i < split ? real(1) : bias_strength;
-        const Pack<PACK, real> x = pack<PACK>(theta + i);
-        for (int j = 0; j < PACK; ++j) sum += strength * omega(x.at[j]);
+        const Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        for (int j = 0; j < WIDE; ++j) sum += strength * omega(x.at[j]);
         if (add) {
-            Pack<PACK> d = pack<PACK>(dtheta + i);
-            for (int j = 0; j < PACK; ++j)
+            Pack<WIDE> d = pack<WIDE>(dtheta + i);
+            for (int j = 0; j < WIDE; ++j)
                 d.at[j] = T(real(d.at[j]) + strength * domega(x.at[j]));
-            pack<PACK>(dtheta + i) = d;
+            pack<WIDE>(dtheta + i) = d;
         }
     }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    add_to_cost(sum, partial, arrived, J);
 }
 
-// partial[block] ← Σ (dθ / S + λ∇Ω(θ))², S being the loss scale: scaling[0]
-GPUMLP_KERNEL(squared_norm, THREADS)
-(const real* theta, const Grad* dtheta, const double* scaling, real* partial, int64 n, int64 split,
- real bias_strength) {
-    const real unscale = real(1 / scaling[0]);
-    real sum = 0;
-    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
-        const real strength = i < split ? real(1) : bias_strength;
-        const Pack<PACK, real> x = pack<PACK>(theta + i);
-        const Pack<PACK, Grad> d = pack<PACK>(dtheta + i);
-        for (int j = 0; j < PACK; ++j) {
-            const real g = unscale * real(d.at[j]) + strength * domega(x.at[j]);
-            sum += g * g;
-        }
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-// control[0] ← min(1, max_norm / √Σ partial), in one block; scaling[1] ← 1/S.
+// control[0] ← min(1, max_norm / ‖dθ / S + λ∇Ω(θ)‖), S being the loss scale: scaling[0];
+// scaling[1] ← 1/S.
 // If the norm is not finite, control[0] becomes NaN.  If the loss scale is dynamic (interval > 0),
 // control[0] becomes 0 instead, which makes the update skip the step, and S is halved.  After
 // `interval` steps without such a norm, S is doubled.
 GPUMLP_KERNEL(clip, THREADS)
-(const real* partial, double* scaling, double* control, int64 n, double max_norm, int64 interval) {
-    double sum = 0;
-    for (int64 i = threadIdx.x; i < n; i += THREADS) sum += double(partial[i]);
-    const double norm = sqrt(block_sum(sum));
-    if (threadIdx.x != 0) return;
+(const real* theta, const Grad* dtheta, double* scaling, double* control, real* partial,
+ unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm, int64 interval) {
+    const real unscale = real(1 / scaling[0]);
+    real part = 0;
+    for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
+        const real strength = i < split ? real(1) : bias_strength;
+        const Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        const Pack<WIDE, Grad> d = pack<WIDE>(dtheta + i);
+        for (int j = 0; j < WIDE; ++j) {
+            const real g = unscale * real(d.at[j]) + strength * domega(x.at[j]);
+            part += g * g;
+        }
+    }
+    double sum;
+    if (!grid_sum(part, partial, arrived, sum) || thread() != 0) return;
+    const double norm = sqrt(sum);
     const bool finite = norm - norm == 0.0;
     control[0] = norm <= max_norm && finite ? 1.0 : max_norm / norm + 0.0 * norm;
     scaling[1] = 1 / scaling[0];

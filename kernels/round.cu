@@ -4,10 +4,10 @@
 // rounded ← θ; n is a multiple of PACK
 GPUMLP_KERNEL(round_theta, THREADS)
 (const real* theta, T* rounded, int64 n) {
-    for (int64 i = first() * PACK; i < n; i += stride() * PACK) {
-        const Pack<PACK, real> x = pack<PACK>(theta + i);
-        Pack<PACK> copy;
-        for (int j = 0; j < PACK; ++j) copy.at[j] = T(x.at[j]);
-        pack<PACK>(rounded + i) = copy;
+    for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
+        const Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        Pack<WIDE> copy;
+        for (int j = 0; j < WIDE; ++j) copy.at[j] = T(x.at[j]);
+        pack<WIDE>(rounded + i) = copy;
     }
 }

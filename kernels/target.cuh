@@ -11,3 +11,9 @@ template <int N>
 __device__ void targets(const int* label, int64 row, int64 col, int64 cols, real* t) {
     for (int j = 0; j < N; ++j) t[j] = label[row] == col + j ? real(1) : real(0);
 }
+
+// whether y holds labels, and the label of a row
+__device__ constexpr bool is_label(const int*) { return true; }
+__device__ constexpr bool is_label(const real*) { return false; }
+__device__ inline int64 label_of(const int* label, int64 row) { return label[row]; }
+__device__ inline int64 label_of(const real*, int64) { return 0; }  // is not called

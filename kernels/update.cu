@@ -1,6 +1,6 @@
 // One optimizer step over the flat θ, with the gradient of Ω, in one pass over memory.
 //
-// The entries supply  void rule(real& theta, real* slot, real g, const double* control,
+// The entries supply  void rule(real& theta, real* slot, real g, const real* control,
 // real lr_factor, real decay_factor),  SLOTS,  NUMBERS (how many numbers of control the rule may
 // read)  and  real domega(real theta).
 // The loader puts above this:  typedef … Slot;  the type of the optimizer's state: real, or
@@ -10,6 +10,8 @@
 //                                               of the learning rate and the weight decay
 // Weights come first.  Biases start at `split`; there, λ is multiplied by bias_strength.
 // slots is (SLOTS, n); n and split are multiples of PACK.
+// A thread takes the entries of one 16-byte access to θ at a time.  Neighbouring threads access
+// neighbouring bytes of every array, so that each store of a warp writes whole sectors of 32 bytes.
 #include "common.cuh"
 
 // hash a number to 32 bits that look random: each bit of x changes half of them
@@ -41,30 +43,32 @@ GPUMLP_KERNEL(update, THREADS)
  int64 end) {
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
+    real numbers[NUMBERS];  // read once: the writes below might change control
+    for (int i = 0; i < NUMBERS; ++i) numbers[i] = real(control[1 + i]);
     const unsigned step = mix((unsigned)control[1 + NUMBERS]);
-    for (int64 i = begin + first() * PACK; i < end; i += stride() * PACK) {
+    for (int64 i = begin + first() * WIDE; i < end; i += stride() * WIDE) {
         const double* group = groups;  // searched again for each i: to remember the region spills
         if (GROUPED) while (i >= int64(group[0])) group += 3;
         const real lr_factor = GROUPED ? real(group[1]) : real(1),
                    decay_factor = GROUPED ? real(group[2]) : real(1);
         const real strength = i < split ? real(1) : bias_strength;
-        Pack<PACK, real> x = pack<PACK>(theta + i);
-        const Pack<PACK, Grad> d = pack<PACK>(dtheta + i);
-        Pack<PACK, Slot> state[SLOTS + 1];
-        Pack<PACK> copy;
-        for (int s = 0; s < SLOTS; ++s) state[s] = pack<PACK>(slots + s * n + i);
-        for (int j = 0; j < PACK; ++j) {
+        Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        const Pack<WIDE, Grad> d = pack<WIDE>(dtheta + i);
+        Pack<WIDE, Slot> state[SLOTS + 1];
+        Pack<WIDE> copy;
+        for (int s = 0; s < SLOTS; ++s) state[s] = pack<WIDE>(slots + s * n + i);
+        for (int j = 0; j < WIDE; ++j) {
             real value = x.at[j], slot[SLOTS + 1];
             for (int s = 0; s < SLOTS; ++s) slot[s] = real(state[s].at[j]);
             const real g = unscale * real(d.at[j]) + strength * domega(value);
-            rule(value, slot, scale * g, control + 1, lr_factor, decay_factor);
+            rule(value, slot, scale * g, numbers, lr_factor, decay_factor);
             x.at[j] = value;
             copy.at[j] = T(value);
             unsigned noise = step ^ (unsigned)(i + j) ^ mix((unsigned)((i + j) >> 32));
             for (int s = 0; s < SLOTS; ++s) keep(slot[s], noise = mix(noise), state[s].at[j]);
         }
-        pack<PACK>(theta + i) = x;
-        if (sizeof(T) < sizeof(real)) pack<PACK>(rounded + i) = copy;
-        for (int s = 0; s < SLOTS; ++s) pack<PACK>(slots + s * n + i) = state[s];
+        pack<WIDE>(theta + i) = x;
+        if (sizeof(T) < sizeof(real)) pack<WIDE>(rounded + i) = copy;
+        for (int s = 0; s < SLOTS; ++s) pack<WIDE>(slots + s * n + i) = state[s];
     }
 }

@@ -71,7 +71,7 @@ class Optimizer(Entry):
         return (lr, *(scalars[name] for name in self.scalar_names), t)
 
     def cuda(self) -> str:
-        """Return CUDA source of ``void rule(real& theta, real* slot, real g, const double* control,
+        """Return CUDA source of ``void rule(real& theta, real* slot, real g, const real* control,
         real lr_factor, real decay_factor)``; the factors are those of a group of parameters.
         """
         if not self.cuda_rule:
@@ -79,7 +79,7 @@ class Optimizer(Entry):
                 f'optimizer {self.name!r} has no CUDA rule; give cuda_rule, or use backend="numpy"'
             )
         numbers = ("lr", *self.scalar_names)
-        values = {name: f"real(control[{i}])" for i, name in enumerate(numbers)}
+        values = {name: f"control[{i}]" for i, name in enumerate(numbers)}
         for key, value in self.params.items():
             values[key] = f"real({value!r})"
             # in float32, 1 − β would lose half of the digits
@@ -92,7 +92,7 @@ class Optimizer(Entry):
         definitions = " ".join(line for name, line in lines.items() if name in words)
         return (
             f"enum {{ SLOTS = {len(self.slots)}, NUMBERS = {len(numbers)} }};\n"
-            "__device__ void rule(real& theta, real* slot, real g, const double* control,\n"
+            "__device__ void rule(real& theta, real* slot, real g, const real* control,\n"
             "                     real lr_factor, real decay_factor) {\n"
             f"    {definitions}\n    {self.cuda_rule}\n}}\n"
         )

@@ -80,13 +80,12 @@ class Batches:
         self._fetched = False
         arena = backend.empty((arena_size(plans),), np.uint8)
         self._programs, self._places = {}, {}
-        self._first: dict[int, tuple[Plan, list[Call]]] = {}
+        self._step, self._memory = step, (arena, held)
         for (of, j), ways in plans.items():
             at = f"{name}, minibatch {of}{tables.part_name(of, j)}"
             bound = {way: (p, p.arrays(arena, held)) for way, p in ways.items()}
             calls = {way: p.calls(backend, own) for way, (p, own) in bound.items()}
             self._programs[of, j] = backend.compile(calls, at)
-            self._first.setdefault(of, next(zip(ways.values(), calls.values(), strict=True)))
             if tables.streams:
                 planned, own = next(iter(bound.values()))
                 self._places[of, j] = [
@@ -162,12 +161,14 @@ class Batches:
 
     def operations(self) -> tuple[Plan, list[Call]]:
         """The program of a whole minibatch, and its calls: the first of the ways to do it."""
-        return self._first[self._tables.size]
+        tables, (arena, held) = self._tables, self._memory
+        ways = self._step.plans(tables, tables.size, range(tables.parts(tables.size)))
+        planned = next(iter(ways.values()))
+        return planned, planned.calls(self._backend, planned.arrays(arena, held))
 
     def forget(self) -> None:
         """Drop the recordings, which may refer back to this object."""
         self._programs.clear()
-        self._first.clear()
 
 
 def arena_size(plans: Mapping[Any, Mapping[str, Plan]]) -> int:

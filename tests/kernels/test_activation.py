@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpumlp.functions import ACTIVATIONS
-from tests.support.harness.catalogue import CATALOGUE, DTYPES, activation_source
+from tests.support.harness.catalogue import DTYPES, activation_source
 from tests.support.harness.comparing import (
     NUMPY_TYPE,
     PACK,
@@ -21,7 +21,7 @@ from tests.support.harness.comparing import (
 from tests.support.harness.compiled import REPRESENTATIVES, SANITIZE, kernel
 from tests.support.harness.memory import aligned, aligned_empty, unaligned
 
-i32, i64 = np.int32, np.int64
+i32, i64, u32 = np.int32, np.int64, np.uint32
 NAMES = [n for n in ACTIVATIONS if not SANITIZE or n in REPRESENTATIVES]
 ELEMENTWISE = [n for n in NAMES if ACTIVATIONS[n].elementwise]
 ROWS, WIDTHS = (1, 2, 257), (1, 3, 7, 31, 32, 513, 1000)
@@ -57,12 +57,18 @@ class Elementwise:
         launch(self.grid(z), self.block, (z, h, *self.sizes(z)), order=order)
 
     def gradient(self, gh: Any, z: Any, h: Any, gz: Any, order: int = 0) -> Any:
-        """The column sums of the blocks, (height of the grid, columns)."""
-        grid = self.grid(gz)
-        partial = aligned_empty((grid[1], gz.shape[1]), real_of(self.dtype))
+        """The column sums, in the storage type."""
+        grid, cols = self.grid(gz), gz.shape[1]
+        partial = aligned_empty((grid[1], cols), real_of(self.dtype))
+        db, arrived = (
+            aligned_empty((cols,), gz.dtype),
+            aligned(np.zeros(3 * grid[0] * grid[1]), u32),
+        )
         launch = kernel("activation_gradient", self.source)
-        launch(grid, self.block, (gh, z, h, gz, partial, *self.sizes(gz)), order=order)
-        return partial
+        arguments = (gh, z, h, gz, partial, db, arrived, *self.sizes(gz))
+        launch(grid, self.block, arguments, order=order)
+        assert not arrived.any()
+        return db
 
     def grid(self, a: Any) -> tuple[int, int]:
         columns = self.block[0] * (PACK[self.dtype] if self.packed else 1)
@@ -104,18 +110,17 @@ def check_gradient(run: Elementwise, rows: int, cols: int, change: Any = aligned
 
     def call(order: int) -> Any:
         gz = change(np.zeros_like(gh))
-        partial = run.gradient(gh, *inputs, gz, order)
+        db = run.gradient(gh, *inputs, gz, order)
         alone = change(gh)
         run.gradient(alone, *inputs, alone, order)
         assert alone.tobytes() == gz.tobytes()
-        return gz, partial
+        return gz, db
 
-    gz, partial = same_in_every_order(call)
+    gz, db = same_in_every_order(call)
     gh64, z64, h64 = as_float64(gh, z, h)
     assert_close(gz, gh64 * run.f.df(z64, h64, **run.f.params), run.dtype, np.abs(gh64))
     (gz64,) = as_float64(gz)
-    real = np.dtype(real_of(run.dtype)).name
-    assert_close(partial.sum(axis=0), gz64.sum(axis=0), real, np.abs(gz64).sum(axis=0))
+    assert_close(db, gz64.sum(axis=0), run.dtype, np.abs(gz64).sum(axis=0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -148,20 +153,13 @@ def test_unaligned_pointers(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("splits", [1, 7, 64])
-@pytest.mark.parametrize("cols", [1, 33, 600])
-def test_column_total(dtype: str, splits: int, cols: int) -> None:
-    partial = aligned(np.random.default_rng(4).normal(size=(splits, cols)), real_of(dtype))
-
-    def call(order: int) -> Any:
-        out = aligned_empty((cols,), NUMPY_TYPE[dtype])
-        total = kernel("column_total", CATALOGUE[dtype]["reduce"])
-        total((2, 1), (256, 1), (partial, out, i64(splits), i64(cols)), order=order)
-        return (out,)
-
-    (out,) = same_in_every_order(call)
-    want = partial.astype(np.float64).sum(axis=0)
-    assert_close(out, want, dtype, np.abs(partial).sum(axis=0, dtype=np.float64))
+@pytest.mark.parametrize("high", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("cols", [1, 33, 256])
+def test_column_sums_of_many_blocks(dtype: str, high: int, cols: int) -> None:
+    """16 blocks add their sums first; the last group may be of fewer."""
+    for packed in {False, cols % PACK[dtype] == 0}:
+        block = (32, 8) if cols > 1 else (1, 256)
+        check_gradient(Elementwise("tanh", dtype, packed, block, high), 333, cols)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

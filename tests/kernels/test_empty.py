@@ -24,33 +24,36 @@ COLS = 16  # packed accesses are possible for every storage type
 #   arrays without elements: T in the storage type, R in the type of arithmetic, L labels, I an
 #   index, U uint8
 #   b: a bias of COLS numbers;  c: float64 numbers that the kernel reads
-#   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0
-#   written, all become 0: s one sum, S sums of COLS columns in the type of arithmetic, O the same
-#   in the storage type
+#   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0;  a: counts of 0
+#   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
+#   the storage type
 MATRIX = (i64(0), i64(COLS))
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("silu", "bias_activation"): ("TbT", (*MATRIX, "packed")),
     ("silu", "activation"): ("TT", (*MATRIX, "packed")),
-    ("silu", "activation_gradient"): ("TTTTS", (*MATRIX, "packed")),
+    ("silu", "activation_gradient"): ("TTTTROa", (*MATRIX, "packed")),
     ("softmax", "forward"): ("TbT", (*MATRIX, "packed")),
     ("softmax", "vjp"): ("TTT", (*MATRIX, "packed")),
-    ("huber of values", "loss"): ("TRRs", (*MATRIX, "packed", "real")),
-    ("huber of values", "loss_gradient"): ("TRRcTs", (*MATRIX, "packed", "real")),
-    ("huber of labels", "loss"): ("TLRs", (*MATRIX, "packed", "real")),
-    ("huber of labels", "loss_gradient"): ("TLRcTs", (*MATRIX, "packed", "real")),
-    ("softmax_cross_entropy of values", "loss"): ("TRRs", (*MATRIX, "packed")),
-    ("softmax_cross_entropy of values", "loss_gradient"): ("TRRcTs", (*MATRIX, "packed")),
-    ("softmax_cross_entropy of labels", "loss"): ("TLRs", (*MATRIX, "packed")),
-    ("softmax_cross_entropy of labels", "loss_gradient"): ("TLRcTs", (*MATRIX, "packed")),
-    ("reduce", "column_total"): ("RO", MATRIX),
-    ("reduce", "total"): ("Rc", (i64(0),)),
+    ("huber of values", "loss"): ("TRRsaz", (*MATRIX, "packed", "real")),
+    ("huber of values", "loss_gradient"): ("TRRcTsOazpz", (i64(0), *MATRIX, "packed", "real")),
+    ("huber of labels", "loss"): ("TLRsaz", (*MATRIX, "packed", "real")),
+    ("huber of labels", "loss_gradient"): ("TLRcTsOazpz", (i64(0), *MATRIX, "packed", "real")),
+    ("softmax_cross_entropy of values", "loss"): ("TRRsaz", (*MATRIX, "packed", i32(1))),
+    ("softmax_cross_entropy of values", "loss_gradient"): (
+        "TRRcTmOazpz",
+        (i64(0), *MATRIX, "packed", i32(2)),
+    ),
+    ("softmax_cross_entropy of labels", "loss"): ("TLRsaz", (*MATRIX, "packed", i32(1))),
+    ("softmax_cross_entropy of labels", "loss_gradient"): (
+        "TLRcTmOazpz",
+        (i64(0), *MATRIX, "packed", i32(2)),
+    ),
     ("reduce", "add"): ("TR", (i64(0), i32(0))),
     ("gather", "gather"): ("TIT", (*MATRIX, "packed")),
     ("gather", "mean_weights"): ("RIR", (i64(0),)),
     ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),
-    ("penalty elastic_net", "penalty"): ("RTs", (i64(0), i64(0), "real", i32(1))),
-    ("penalty elastic_net", "squared_norm"): ("RTcs", (i64(0), i64(0), "real")),
-    ("penalty elastic_net", "clip"): ("Rcc", (i64(0), np.float64(2), i64(0))),
+    ("penalty elastic_net", "penalty"): ("RTsaz", (i64(0), i64(0), "real", i32(1))),
+    ("penalty elastic_net", "clip"): ("RTccsa", (i64(0), i64(0), "real", np.float64(2), i64(0))),
     ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
     ("round", "round_theta"): ("RT", (i64(0),)),
     ("orthogonal", "squares"): ("Rs", (i64(0),)),
@@ -58,6 +61,22 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("orthogonal", "quintic"): ("RR", (i64(0), "real", "real", "real", "real")),
     ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
     ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),
+    ("step", "begin_minibatch"): (
+        "pIcIcfzTTRRRR",
+        (
+            i64(4),
+            i64(0),
+            i64(3),
+            i64(COLS),
+            i64(COLS),
+            "packed",
+            "packed",
+            i32(0),
+            i32(32),
+            i32(32),
+            i32(2),
+        ),
+    ),
 }
 ROWS_OF_WARPS = ("gather", "softmax", "silu", "softmax_cross")  # blocks of (32, 8)
 CASES = [
@@ -84,7 +103,8 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         "T": lambda: aligned_empty((spare,), storage), "R": lambda: aligned_empty((spare,), real),
         "L": lambda: aligned_empty((spare,), i32), "I": lambda: aligned_empty((spare,), i64),
         "b": lambda: aligned(np.ones(COLS), storage), "c": lambda: aligned(np.ones(5)),
-        "s": lambda: aligned_empty((1,), real), "S": lambda: aligned_empty((COLS,), real),
+        "s": lambda: aligned_empty((1,), real), "m": lambda: aligned_empty((1 + COLS,), real),
+        "a": lambda: aligned([0, 0, 0], np.uint32),
         "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
         "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
         "U": lambda: aligned_empty((spare,), np.uint8),
@@ -97,4 +117,4 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         (1, 1), block, (*arrays, *(scalars[s] if isinstance(s, str) else s for s in sizes))
     )
     for letter, a, old in zip(letters, arrays, before, strict=True):
-        assert a.tobytes() == (bytes(a.nbytes) if letter in "sSO" else old)
+        assert a.tobytes() == (bytes(a.nbytes) if letter in "smO" else old)

@@ -71,3 +71,49 @@ def test_zero_sum_of_weights() -> None:
         mean_weights = kernel("mean_weights", CATALOGUE["float32"]["gather"])
         mean_weights((1, 1), (256, 1), (weights, index, out, i64(9)))
         assert out.tolist() == [0.0] * 8 + [share]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "x_cols", "y_cols", "weighted"),
+    [(5, 40, 0, True), (37, 3, 16, True), (300, 1, 5, False)],
+)
+def test_begin_minibatch(rows: int, x_cols: int, y_cols: int, weighted: bool, dtype: str) -> None:
+    """It does `begin`, gathers rows of x and of y, labels if y_cols is 0, and makes shares."""
+    rng, real = np.random.default_rng(2), real_of(dtype)
+    all_x = aligned(rng.normal(size=(700, x_cols)), NUMPY_TYPE[dtype])
+    labels = y_cols == 0
+    y_shape = (700,) if labels else (700, y_cols)
+    all_y = aligned(rng.integers(0, 99, y_shape), i32 if labels else real)
+    all_weights = aligned(rng.uniform(0, 2, 700), real)
+    order, controls = aligned(rng.permutation(700), i64), aligned(rng.normal(size=(3, 6)))
+    packs = [16 // all_x.itemsize, 16 // all_y.itemsize]
+    columns = (x_cols, max(1, y_cols))
+    packed = [n % pack == 0 for n, pack in zip(columns, packs, strict=True)]
+    threads = [n // pack if p else n for n, pack, p in zip(columns, packs, packed, strict=True)]
+    lanes = [min(32, 1 << (n - 1).bit_length()) for n in threads]
+    tiles = [-(-n // each) for n, each in zip(threads, lanes, strict=True)]
+
+    def call(order_of_blocks: int) -> Any:
+        index, control, J = aligned_empty((rows,), i64), aligned_empty((4,), float), aligned([5.0])
+        factors, x = aligned_empty((2,), real), aligned_empty((rows, x_cols), all_x.dtype)
+        y, weights = aligned_empty((rows, *y_shape[1:]), all_y.dtype), aligned_empty((rows,), real)
+        kernel("begin_minibatch", CATALOGUE[dtype]["step with labels" if labels else "step"])(
+            (sum(tiles) + 1, 2), (256, 1),
+            (aligned([1], i64), order, controls, index, control, factors, J, all_x, x, all_y, y,
+             all_weights, weights, *map(i64, (320, rows, 4, *columns)),
+             *map(i32, (*packed, tiles[0], *lanes, weighted))), order=order_of_blocks,
+        )  # fmt: skip
+        return index, control, factors, J, x, y, weights
+
+    index, control, factors, J, x, y, weights = same_in_every_order(call)
+    own = order[320 : 320 + rows]
+    assert index.tolist() == own.tolist()
+    assert (*control, J[0]) == (*controls[1, :4], 0)
+    assert factors.tolist() == controls[1, 4:].astype(real).tolist()
+    assert (x.tobytes(), y.tobytes()) == (all_x[own].tobytes(), all_y[own].tobytes())
+    if weighted:
+        chosen = all_weights[own].astype(np.float64)
+        assert_close(weights, chosen / chosen.sum(), np.dtype(real).name, 1 / rows)
+    else:
+        assert np.isnan(weights).all()

@@ -59,7 +59,9 @@ def test_activation(packed: int) -> None:
     np.testing.assert_allclose(z[-1, -3:].astype(float), [0, *h], rtol=1e-3)
     z, partial = sparse(ROWS, COLS), sparse(TALL, COLS, dtype=f32)
     z[-1, -2:] = 2, 3
-    kernel("activation_gradient", source)(grid, (32, 8), (z, z, z, z, partial, *sizes), blocks=last)
+    db, arrived = np.zeros(COLS, np.float16), sparse(grid[0] * TALL, dtype=np.uint32)
+    arguments = (z, z, z, z, partial, db, arrived, *sizes)
+    kernel("activation_gradient", source)(grid, (32, 8), arguments, blocks=last)
     gz = np.array([2.0, 3.0]) * df(np.array([2.0, 3.0]), h)
     np.testing.assert_allclose(z[-1, -3:].astype(float), [0, *gz], rtol=1e-3)
     np.testing.assert_allclose(partial[last.start // grid[0], -3:], [0, *gz], rtol=1e-3)
@@ -109,17 +111,17 @@ def test_loss(name: str, packed: int) -> None:
     y_hat[-1, -1], y[-1, -1] = 20, 1
     source, sizes = loss_source(name, "float16", False), (i64(ROWS), i64(COLS), i32(packed))
     if name == "squared_error":
-        share = 256 * (8 if packed else 1)
-        blocks = ROWS * COLS // share // 4  # so that the loop has four iterations or more
-        end = (ROWS * COLS - 1) // share % blocks
-        grid, block, last, want = (blocks, 1), (256, 1), range(end, end + 1), 38
+        (grid, last), want = tile(packed), 38
         sizes += (f32(1),)
     else:
         high = (ROWS - 1) // 8 % TALL
-        grid, block, last, want = (1, TALL), (32, 8), range(high, high + 1), 0
-    partial = sparse(grid[0] * grid[1], dtype=f32)
-    arguments = (y_hat, y, weights, S, gh, partial, *sizes)
-    kernel("loss_gradient", source)(grid, block, arguments, blocks=last)
+        grid, last, want = (1, TALL), range(high, high + 1), 0
+        sizes += (i32(0),)
+    blocks = grid[0] * grid[1]
+    partial, arrived = sparse(blocks + TALL * COLS, dtype=f32), sparse(3 * blocks, dtype=np.uint32)
+    db, J, position = np.zeros(COLS, np.float16), np.zeros(1), np.zeros(1, i64)
+    arguments = (y_hat, y, weights, S, gh, partial, db, arrived, J, position, J, i64(0), *sizes)
+    kernel("loss_gradient", source)(grid, (32, 8), arguments, blocks=last)
     assert abs(gh[-1, -1] - want) < 1e-5
     assert abs(partial[last.start] - (19**2 if want else 0)) < 1e-5
 
@@ -144,24 +146,15 @@ def test_penalty_and_norm() -> None:
     source = CATALOGUE["float16"]["penalty l2"]
     theta, dtheta, partial = sparse(N, dtype=f32), sparse(N), np.zeros(BLOCKS, f32)
     theta[-1], dtheta[-1] = 100, 7
+    arrived, J = np.zeros(1, np.uint32), np.zeros(1)
     sizes = (i64(N), i64(N - 64), f32(0.5))
     kernel("penalty", source)(
-        (BLOCKS, 1), (256, 1), (theta, dtheta, partial, *sizes, i32(0)), blocks=LAST
+        (BLOCKS, 1), (256, 1), (theta, dtheta, partial, arrived, J, *sizes, i32(0)), blocks=LAST
     )
     np.testing.assert_allclose(partial[-1], 0.5 * 0.5e-4 * 100**2, rtol=1e-5)
-    kernel("squared_norm", source)(
-        (BLOCKS, 1), (256, 1), (theta, dtheta, np.ones(4), partial, *sizes), blocks=LAST
-    )
+    kernel("clip", source)(
+        (BLOCKS, 1), (256, 1),
+        (theta, dtheta, np.ones(4), J, partial, arrived, *sizes, np.float64(1), i64(0)),
+        blocks=LAST,
+    )  # fmt: skip
     np.testing.assert_allclose(partial[-1], (7 + 0.5e-4 * 100) ** 2, rtol=1e-5)
-
-
-def test_column_total() -> None:
-    """With so many columns that the number of a thread does not fit into an int."""
-    splits, cols = 3, (1 << 31) + 256
-    partial, out = sparse(splits, cols, dtype=f32), sparse(cols)
-    partial[:, -1] = 1, 2, 3
-    grid = (cols // 256, 1)
-    kernel("column_total", CATALOGUE["float16"]["reduce"])(
-        grid, (256, 1), (partial, out, i64(splits), i64(cols)), blocks=range(grid[0] - 1, grid[0])
-    )
-    assert out[-1] == 6

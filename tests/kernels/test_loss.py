@@ -1,4 +1,4 @@
-"""loss.cu, cross_entropy.cu and total, executed on the CPU, against the entries in float64."""
+"""loss.cu and cross_entropy.cu, executed on the CPU, against the entries in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from gpumlp.backends.cuda.source import KernelSource
 from gpumlp.functions import LOSSES, Loss
-from tests.support.harness.catalogue import CATALOGUE, DTYPES, loss_source
+from tests.support.harness.catalogue import DTYPES, loss_source
 from tests.support.harness.comparing import (
     NUMPY_TYPE,
     PACK,
@@ -72,27 +72,54 @@ def targets(loss: Loss, rows: int, cols: int, dtype: str, kind: str) -> tuple[An
     return values, values.astype(np.float64)
 
 
+def lanes_of(cols: int, dtype: str, packed: bool) -> int:
+    """The threads that can share a row of a row-wise loss; 0 if it is too wide for that."""
+    narrow, held = (8, 8) if dtype == "float64" else (8, 16)
+    lanes = [n for n in (1, 2, 4, 8, 16, 32) if n * narrow >= cols]
+    lanes += [n for n in (32, 64) if n * held >= cols] if packed else []
+    return lanes[0] if lanes else 0
+
+
 def launch(
     loss: Loss, source: KernelSource, y_hat: Any, y: Any, weights: Any, high: int,
     order: int = 0, packed: bool = False, change: Any = aligned, S: float = 1.0,
-) -> tuple[Any, Any]:  # fmt: skip
-    """gh, and J with the loss added to 0.5; S: the loss scale."""
+) -> tuple[Any, Any, Any]:  # fmt: skip
+    """gh, J with the loss added to 0.5, and db; S: the loss scale.
+
+    The step ends with the launch: the cost of step 1 of 3 becomes J.
+    """
     real, (rows, cols) = real_of(source.dtype), y_hat.shape
-    grid, block = ((1, high), (32, 8)) if loss.rowwise else ((high, 1), (256, 1))
-    sizes: tuple[Any, ...] = (i64(rows), i64(cols), i32(packed))
-    if not loss.rowwise:
-        sizes += (real(loss.output_scale(cols)),)
-    gh = change(np.zeros_like(y_hat))
-    partial, alone = aligned_empty((high,), real), aligned_empty((high,), real)
-    kernel("loss_gradient", source)(
-        grid, block, (y_hat, y, weights, aligned([S]), gh, partial, *sizes), order=order
+    if loss.rowwise:
+        lanes = lanes_of(cols, source.dtype, packed)
+        grid, block, last = (1, high), (32, 8), i32(lanes)
+    else:
+        lanes, across = 1, min(32, cols)
+        x = 1 << (across - 1).bit_length()
+        block, last = (x, 256 // x), real(loss.output_scale(cols))
+        grid = -(-cols // (x * (PACK[source.dtype] if packed else 1))), high
+    sizes = (i64(rows), i64(cols), i32(packed), last)
+    gh, db = change(np.zeros_like(y_hat)), aligned_empty((cols,), y_hat.dtype)
+    blocks = grid[0] * grid[1]
+    partial, alone = aligned_empty((blocks + high * cols,), real), aligned_empty((blocks,), real)
+    arrived = aligned(np.zeros(1 + 3 * blocks), np.uint32)
+    J, J_alone, position, costs = (
+        aligned([0.5]),
+        aligned([0.5]),
+        aligned([1], i64),
+        aligned([0.0] * 3),
     )
-    kernel("loss", source)(grid, block, (y_hat, y, weights, alone, *sizes), order=order)
-    assert alone.tobytes() == partial.tobytes()
-    J = aligned([0.5])
-    total = kernel("total", CATALOGUE[source.dtype]["reduce"])
-    total((1, 1), (256, 1), (partial, J, i64(high)), order=order)
-    return gh, J
+    kernel("loss_gradient", source)(
+        grid, block,
+        (y_hat, y, weights, aligned([S]), gh, partial, db, arrived, J, position, costs, i64(3),
+         *sizes), order=order,
+    )  # fmt: skip
+    arguments = (y_hat, y, weights, alone, arrived, J_alone, *sizes)
+    kernel("loss", source)(grid, block, arguments, order=order)
+    assert J_alone.tobytes() == J.tobytes()
+    assert not arrived.any()
+    assert (position[0], *costs[[0, 2]]) == (2, 0, 0)
+    assert costs[1:2].tobytes() == J.tobytes()
+    return gh, J, db if lanes else None
 
 
 def check(loss: Loss, dtype: str, kind: str, rows: int, cols: int, high: int) -> None:
@@ -111,9 +138,13 @@ def check_access(
     y, y64 = targets(loss, rows, cols, dtype, kind)
     weights = aligned(np.random.default_rng(2).uniform(0.5, 1.5, rows), real_of(dtype))
     inputs = [change(a) for a in (y_hat, y, weights)]
-    gh, J = same_in_every_order(
-        lambda order: launch(loss, source, *inputs, high, order, packed, change)
-    )
+    results = []
+
+    def call(order: int) -> Any:
+        results.append(launch(loss, source, *inputs, high, order, packed, change))
+        return [a for a in results[-1] if a is not None]
+
+    gh, J, *db = same_in_every_order(call)
     y_hat64, w64 = y_hat.astype(np.float64), weights.astype(np.float64)
     share = w64[:, None] * loss.output_scale(cols)
     size = share * (1 + np.abs(y64) + (0 if loss.rowwise else np.abs(y_hat64)))
@@ -122,6 +153,9 @@ def check_access(
     terms = np.sum(w64 * (1 + np.abs(examples) + np.abs(y_hat64).max(axis=1)))
     real = np.dtype(real_of(dtype)).name
     assert_close(J - 0.5, np.array([np.dot(w64, examples)]), real, terms)
+    for sums in db:
+        gh64 = gh.astype(np.float64)
+        assert_close(sums, gh64.sum(axis=0), dtype, np.abs(gh64).sum(axis=0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -159,7 +193,7 @@ def test_large_logits(kind: str) -> None:
     y64[2], weights = (1, 0, 0), aligned(np.ones(3), np.float32)
     y[2] = 0 if kind == "labels" else (1, 0, 0)
     source = loss_source("softmax_cross_entropy", dtype, kind == "labels")
-    gh, J = launch(loss, source, y_hat, y, weights, 1)
+    gh, J, _ = launch(loss, source, y_hat, y, weights, 1)
     assert_close(gh, loss.gradient(y_hat.astype(np.float64), y64, smoothing=0.0), dtype)
     want = loss.examples(y_hat.astype(np.float64), y64).sum()
     assert_close(J - 0.5, np.array([want]), dtype, 1)
@@ -173,7 +207,7 @@ def test_nan_shows_in_the_loss(name: str, kind: str, dtype: str) -> None:
     y_hat, (y, _) = outputs(loss, 9, 5, dtype), targets(loss, 9, 5, dtype, kind)
     y_hat[8, 4] = np.nan
     source = loss_source(name, dtype, kind == "labels")
-    _, J = launch(loss, source, y_hat, y, aligned(np.ones(9), real_of(dtype)), 2)
+    _, J, _ = launch(loss, source, y_hat, y, aligned(np.ones(9), real_of(dtype)), 2)
     assert np.isnan(J[0])
 
 
@@ -184,26 +218,41 @@ def test_loss_scale(name: str, kind: str) -> None:
     loss, dtype = LOSSES[name], "float16"
     y_hat, (y, _) = outputs(loss, 9, 5, dtype), targets(loss, 9, 5, dtype, kind)
     source, tiny = loss_source(name, dtype, kind == "labels"), aligned(np.full(9, 1e-8), np.float32)
-    gh, J = launch(loss, source, y_hat, y, tiny, 2, S=2.0**16)
-    gradient, alone = launch(loss, source, y_hat, y, aligned(np.ones(9), np.float32), 2)
+    gh, J, _ = launch(loss, source, y_hat, y, tiny, 2, S=2.0**16)
+    gradient, alone, _ = launch(loss, source, y_hat, y, aligned(np.ones(9), np.float32), 2)
     assert_close(gh, 2.0**16 * 1e-8 * gradient.astype(np.float64), dtype, 1e-3)
     assert abs(J[0] - 0.5 - 1e-8 * (alone[0] - 0.5)) < 1e-13
-    vanished, _ = launch(loss, source, y_hat, y, tiny, 2)
+    vanished, *_ = launch(loss, source, y_hat, y, tiny, 2)
     assert np.count_nonzero(vanished) < np.count_nonzero(gh)
 
 
-@pytest.mark.parametrize("n", [1, 31, 256, 257, 1000])
-def test_total(n: int) -> None:
-    partial = aligned(np.random.default_rng(3).normal(size=n), np.float32)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES if not SANITIZE else [])
+@pytest.mark.parametrize("cols", [10, 256, 257, 320, 512, 1024, 1032, 2056])
+def test_rows_of_classes(cols: int, dtype: str, kind: str) -> None:
+    """Rows of a few lanes, of one warp or two, and rows that are read twice."""
+    check(LOSSES["softmax_cross_entropy"], dtype, kind, 35, cols, high=3)
 
-    def call(order: int) -> Any:
-        J = aligned([2.0])
-        total = kernel("total", CATALOGUE["float32"]["reduce"])
-        total((1, 1), (256, 1), (partial, J, i64(n)), order=order)
-        return (J,)
 
-    (J,) = same_in_every_order(call)
-    assert abs(J[0] - 2 - partial.sum(dtype=np.float64)) < 1e-12 * n
+@pytest.mark.parametrize("name", ["huber", "softmax_cross_entropy"])
+@pytest.mark.parametrize("high", [16, 17, 40])
+def test_column_sums_of_many_blocks(name: str, high: int) -> None:
+    """16 blocks add their sums first; the last group may be of fewer."""
+    check(LOSSES[name], "float32", "values", 700, 12, high)
+
+
+def test_a_launch_that_does_not_end_the_step() -> None:
+    loss, dtype = LOSSES["softmax_cross_entropy"], "float32"
+    y_hat, (y, _) = outputs(loss, 5, 3, dtype), targets(loss, 5, 3, dtype, "labels")
+    J, position, costs = aligned([0.5]), aligned([1], i64), aligned([7.0, 7.0])
+    kernel("loss_gradient", loss_source(loss.name, dtype, True))(
+        (1, 1), (32, 8),
+        (y_hat, y, aligned(np.ones(5), np.float32), aligned([1.0]), aligned(y_hat),
+         aligned_empty((9,), np.float32), aligned_empty((3,), np.float32),
+         aligned([0, 0, 0], np.uint32), J, position, costs, i64(0), i64(5), i64(3), i32(0), i32(1)),
+    )  # fmt: skip
+    assert J[0] > 0.5
+    assert (position.tolist(), costs.tolist()) == ([1], [7, 7])
 
 
 def test_custom_loss() -> None:

@@ -35,7 +35,7 @@ def computed(
     weights = aligned(np.ones(len(y)) if weights is None else weights, real)
     if backend == "cuda":
         source = KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
-        gh, J = launch(loss, source, aligned(y_hat, NUMPY_TYPE[dtype]), y, weights, 1)
+        gh, J, _ = launch(loss, source, aligned(y_hat, NUMPY_TYPE[dtype]), y, weights, 1)
         return float(J[0]) - 0.5, gh.astype(float)
     z = aligned(y_hat, real)
     gh, db, J, alone = np.empty_like(z), np.empty_like(z[0]), np.zeros(1), np.zeros(1)

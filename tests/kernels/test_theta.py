@@ -203,22 +203,19 @@ def test_float32_gradient_with_16_bit_storage(dtype: str) -> None:
             (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), control, *sizes, i64(0),
              i64(n)), order=order,
         )  # fmt: skip
-        partial = aligned_empty((3,), f32)
-        kernel("squared_norm", penalty_source("elastic_net", dtype, "float32"))(
-            (3, 1), (256, 1),
-            (theta, dtheta, aligned([S]), partial, i64(n), i64(split),
-             f32(REGULARIZERS["elastic_net"].strengths()[1])), order=order,
-        )  # fmt: skip
-        return x, rounded, state, partial
+        norm = clipped("elastic_net", dtype, "float32", theta, dtheta, split, 3, S, order=order)
+        return x, rounded, state, norm[0][:1]
 
-    got, rounded, state, partial = same_in_every_order(call)
+    got, rounded, state, factor = same_in_every_order(call)
     g = regularized(theta, dtheta, split, PULL, S)
     x, want = by_numpy(optimizer, theta, g, slots, control)
     assert_close(got, x, "float32")
     assert_close(state, want, "float32")
     assert rounded.tobytes() == got.astype(rounded.dtype).tobytes()
-    square = np.square(regularized(theta, dtheta, split, REGULARIZERS["elastic_net"], S)).sum()
-    assert_close(partial.sum(dtype=np.float64), square, "float32", square)
+    norm = np.sqrt(
+        np.square(regularized(theta, dtheta, split, REGULARIZERS["elastic_net"], S)).sum()
+    )
+    assert_close(factor, [1 / norm], "float32")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -407,67 +404,84 @@ def test_penalty(name: str, n: int, split: int, blocks: int, dtype: str) -> None
     sizes = (i64(n), i64(split), real(strength))
 
     def call(order: int) -> Any:
-        added, unchanged = aligned(dtheta), aligned(dtheta)
-        partial, alone = aligned_empty((blocks,), real), aligned_empty((blocks,), real)
-        launch = kernel("penalty", penalty_source(name, dtype))
-        launch((blocks, 1), (256, 1), (theta, added, partial, *sizes, i32(1)), order=order)
-        launch((blocks, 1), (256, 1), (theta, unchanged, alone, *sizes, i32(0)), order=order)
-        assert alone.tobytes() == partial.tobytes()
+        added, unchanged, J, J_alone = (
+            aligned(dtheta),
+            aligned(dtheta),
+            aligned([2.0]),
+            aligned([2.0]),
+        )
+        partial, arrived = aligned_empty((blocks,), real), aligned([0], np.uint32)
+        for d, sum_, add in ((added, J, 1), (unchanged, J_alone, 0)):
+            kernel("penalty", penalty_source(name, dtype))(
+                (blocks, 1),
+                (256, 1),
+                (theta, d, partial, arrived, sum_, *sizes, i32(add)),
+                order=order,
+            )
+        assert J_alone.tobytes() == J.tobytes()
         assert unchanged.tobytes() == dtheta.tobytes()
-        return added, partial
+        assert not arrived.any()
+        return added, J
 
-    added, partial = same_in_every_order(call)
+    added, J = same_in_every_order(call)
     strengths = np.where(np.arange(n) < split, 1, strength)
     theta64, arguments = theta.astype(np.float64), entry.arguments()
     omega = strengths * entry.omega(theta64, **arguments)
     want = dtheta.astype(np.float64) + strengths * entry.gradient(theta64, **arguments)
     assert_close(added, want, dtype)
     real_name = np.dtype(real).name
-    assert_close(partial.sum(dtype=np.float64), omega.sum(), real_name, omega.sum())
+    assert_close(J - 2, [omega.sum()], real_name, omega.sum())
+
+
+def clipped(
+    name: str, dtype: str, gradient: str, theta: Any, dtheta: Any, split: int, blocks: int,
+    S: Any, interval: int = 0, max_norm: float = 1.0, order: int = 0,
+) -> tuple[Any, Any]:  # fmt: skip
+    """control and scaling after `clip`; S: the loss scale, or the whole of scaling."""
+    real, entry = real_of(dtype), REGULARIZERS[name]
+    control, scaling = aligned([np.nan, 7.0]), aligned([S, np.nan, 0, 0] if np.ndim(S) == 0 else S)
+    partial, arrived = aligned_empty((blocks,), real), aligned([0], np.uint32)
+    kernel("clip", penalty_source(name, dtype, gradient))(
+        (blocks, 1), (256, 1),
+        (theta, dtheta, scaling, control, partial, arrived, i64(len(theta)), i64(split),
+         real(entry.strengths()[1]), np.float64(max_norm), i64(interval)), order=order,
+    )  # fmt: skip
+    assert not arrived.any()
+    return control, scaling
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n", "split", "blocks"), SIZES)
 @pytest.mark.parametrize("name", PENALTIES)
-def test_squared_norm(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
-    entry, real = REGULARIZERS[name], real_of(dtype)
+def test_clip(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
     theta, dtheta = theta_and_gradient(n, dtype)
-
-    def call(order: int) -> Any:
-        partial = aligned_empty((blocks,), real)
-        kernel("squared_norm", penalty_source(name, dtype))(
-            (blocks, 1), (256, 1),
-            (theta, dtheta, aligned([4.0]), partial, i64(n), i64(split),
-             real(entry.strengths()[1])), order=order,
-        )  # fmt: skip
-        return (partial,)
-
-    (partial,) = same_in_every_order(call)
-    want = np.square(regularized(theta, dtheta, split, entry, S=4)).sum()
-    assert_close(partial.sum(dtype=np.float64), want, np.dtype(real).name, want)
+    control, scaling = same_in_every_order(
+        lambda order: clipped(name, dtype, "", theta, dtheta, split, blocks, 4.0, 0, 0.5, order)
+    )
+    norm = np.sqrt(np.square(regularized(theta, dtheta, split, REGULARIZERS[name], S=4)).sum())
+    assert_close(control, [0.5 / norm, 7], np.dtype(real_of(dtype)).name)
+    np.testing.assert_array_equal(scaling, [4, 0.25, 0, 0])
 
 
-@pytest.mark.parametrize("count", [1, 7, 300])
+@pytest.mark.parametrize("blocks", [1, 3])
 @pytest.mark.parametrize(
-    ("square", "scale"),
-    [(0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (16.0, 0.25), (np.inf, np.nan), (np.nan, np.nan)],
+    ("norm", "scale"),
+    [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (4.0, 0.25), (np.inf, np.nan), (np.nan, np.nan)],
 )
-def test_clip(square: float, scale: float, count: int) -> None:
+def test_factor_of_a_norm(norm: float, scale: float, blocks: int) -> None:
     """control[0] ← min(1, max_norm / norm), NaN for a norm that is not finite."""
-    control, scaling = clipped(square, count, [8.0, 7.0, 5.0, 3.0], interval=0)
+    control, scaling = of_norm(norm, [8.0, 7.0, 5.0, 3.0], 0, blocks=blocks)
     np.testing.assert_array_equal(control, [scale, 7.0])
     np.testing.assert_array_equal(scaling, [8.0, 1 / 8, 5.0, 3.0])
 
 
-def clipped(square: float, count: int, scaling: Any, interval: int, max_norm: float = 1.0) -> Any:
-    """control and scaling after `clip`."""
-    partial, control = aligned(np.zeros(count), np.float32), aligned([np.nan, 7.0])
-    partial[count // 2] = square
-    scaling = aligned(scaling)
-    clip = kernel("clip", CATALOGUE["float32"]["penalty elastic_net"])
-    sizes = (i64(count), np.float64(max_norm), i64(interval))
-    clip((1, 1), (256, 1), (partial, scaling, control, *sizes))
-    return control, scaling
+def of_norm(
+    norm: float, scaling: Any, interval: int, max_norm: float = 1.0, blocks: int = 2
+) -> tuple[Any, Any]:
+    """control and scaling after `clip` of a gradient of this norm, which has one entry."""
+    theta, dtheta = aligned(np.zeros((2, 4096)), np.float32)
+    dtheta[3333] = norm * scaling[0]
+    return clipped("none", "float32", "", theta, dtheta, 4096, blocks, scaling, interval, max_norm)
 
 
 @pytest.mark.parametrize("max_norm", [1.0, np.inf])
@@ -476,12 +490,12 @@ def test_dynamic_loss_scale(max_norm: float) -> None:
 
     scaling[1] is always the 1/S of the current gradient, because the following update needs it.
     """
-    for square in (np.inf, np.nan):
-        control, scaling = clipped(square, 7, [8.0, 0.5, 2.0, 4.0], 3, max_norm)
+    for norm in (np.inf, np.nan):
+        control, scaling = of_norm(norm, [8.0, 0.5, 2.0, 4.0], 3, max_norm)
         assert control[0] == 0
         assert scaling.tolist() == [4.0, 1 / 8, 0.0, 5.0]
-    control, scaling = clipped(16.0, 7, [8.0, 0.5, 1.0, 4.0], 3, max_norm)
+    control, scaling = of_norm(4.0, [8.0, 0.5, 1.0, 4.0], 3, max_norm)
     assert control[0] == min(1.0, max_norm / 4)
     assert scaling.tolist() == [8.0, 1 / 8, 2.0, 4.0]
-    control, scaling = clipped(16.0, 7, [8.0, 0.5, 2.0, 4.0], 3, max_norm)
+    control, scaling = of_norm(4.0, [8.0, 0.5, 2.0, 4.0], 3, max_norm)
     assert scaling.tolist() == [16.0, 1 / 8, 0.0, 4.0]

@@ -87,7 +87,7 @@ def test_the_second_step_of_a_size_is_recorded_and_all_after_it_replayed() -> No
         seen = {16: i, 6: i // 5}[size]
         assert ("record" in calls) == (seen == 1)
         assert any(call.startswith("replay") for call in calls) == (seen >= 1)
-        assert launches[i][-1].startswith("kernel end in step.cu")
+        assert launches[i][-1].startswith("kernel update in update.cu")
     for i in range(5, 15):  # what is replayed is what was handed in piece by piece
         expected = launches[4] if i % 5 == 4 else launches[1]
         assert sorted(launches[i][-len(expected) :]) == sorted(expected)  # branches have no order

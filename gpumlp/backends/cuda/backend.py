@@ -14,6 +14,7 @@ from gpumlp.backends import cuda
 from gpumlp.backends.cuda import tiles, update
 from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
+from gpumlp.backends.cuda.joining import join
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
 from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
@@ -110,7 +111,7 @@ class CudaBackend(Backend):
         self._kernels.activation(f, z, h)
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
-        self._kernels.loss("loss", loss, y_hat, y, weights, (), J)
+        self._kernels.loss(loss, y_hat, y, weights, J)
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
@@ -118,8 +119,7 @@ class CudaBackend(Backend):
         self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
         scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
     ) -> None:  # fmt: skip
-        self._kernels.loss("loss_gradient", loss, h, y, weights, (scaling, gh), J)
-        self._kernels.activation_gradient(f, z, h, gh, gz, db)
+        self._kernels.output_gradient(loss, f, z, h, y, weights, scaling, gh, gz, db, J)
 
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
         self._device.gemm(
@@ -258,15 +258,14 @@ class CudaBackend(Backend):
         The second run records the calls; it and all later ones replay the recording.
         """
         state: dict[str, Any] = {}
+        joined = {way: join(calls, self._kernels) for way, calls in variants.items()}
 
         def step() -> None:
             if "ran" not in state:
-                self._device.first(next(iter(variants.values())))
+                self._device.first(next(iter(joined.values())))
             elif "replay" not in state:
-                ways = {way: partial(self._device.record, calls) for way, calls in variants.items()}
+                ways = {way: partial(self._device.record, calls) for way, calls in joined.items()}
                 state["replay"] = self._device.fastest(name, ways)
-                # the recorded scratch memory must live on after `Kernels.scratch` has grown
-                state["scratch"] = self._kernels.partial
             state["ran"] = True
             if "replay" in state:
                 state["replay"]()
@@ -283,10 +282,7 @@ class CudaBackend(Backend):
     # ---- memory -------------------------------------------------------------------------------
 
     def own_memory(self, widest: int) -> int:
-        # with 16-bit storage, column sums of wide matrices go to scratch before they are rounded
-        cols = widest if self.storage != self.dtype else 0
-        entries = max(len(self._kernels.partial), self._kernels.scratch_size(cols))
-        return self._device.reserved + entries * self.dtype.itemsize
+        return self._device.reserved + self._kernels.scratch_bytes
 
 
 def _on_current_gpu(precision: str) -> CudaBackend:

@@ -24,6 +24,7 @@ from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
+OPTIONS = ("-std=c++17",)  # CuPy adds the folders of the toolkit's headers
 FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
 FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for most
 
@@ -61,16 +62,14 @@ class CudaDevice:
             "device": self.name, "capability": self._capability,
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
-        fast = major in FAST_EPILOGUES
-        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, lambda gemm: fast and fuses(gemm))
+        fused = fuses if major in FAST_EPILOGUES else lambda gemm: False
+        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fused)
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
         # Stream 1 of a recorded step has a workspace for products of its own, which exists before
         # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
         side = self.empty((WORKSPACE_BYTES,), np.uint8)
-        self._branches = [
-            (self._stream, self._workspace),
-            (cuda.Stream(non_blocking=True), side), (cuda.Stream(non_blocking=True), side),
-        ]  # fmt: skip
+        others = (cuda.Stream(non_blocking=True) for _ in range(2))
+        self._branches = [(self._stream, self._workspace), *((each, side) for each in others)]
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         with self._errors(), self._stream:
@@ -120,9 +119,7 @@ class CudaDevice:
             if source not in self._modules:
                 # comments have Greek letters, and CuPy may write the text in the locale's encoding
                 text = source.text().encode("ascii", "replace").decode()
-                # CuPy adds the folders of the toolkit's headers
-                module = self._cupy.RawModule(code=text, options=("-std=c++17",))
-                self._modules[source] = module
+                self._modules[source] = self._cupy.RawModule(code=text, options=OPTIONS)
             function = self._modules[source].get_function(name).kernel
 
         return self._launcher(function, name)
@@ -133,7 +130,6 @@ class CudaDevice:
                 function = loaded_code(self._cupy, source, self._capability)
             self._tile_kernels[source] = function and self._launcher(function, source.name)
         launch = self._tile_kernels[source]
-        # as cuTile launches it: the code knows how many threads a block has
         return launch and (lambda n, each: launch((n, 1, 1), (1, 1, 1), flattened(each)))
 
     def _launcher(self, function: Any, name: str) -> Callable[..., None]:
@@ -248,10 +244,11 @@ class CudaDevice:
         self._rehearsing = True
         try:
             for call in calls:
-                self.usable = call.multiprocessors or self.multiprocessors
+                self._enqueue_as(call)
                 call.work()
         finally:
-            self._rehearsing, self.usable = False, self.multiprocessors
+            self._rehearsing = False
+            self._enqueue_as(Call(self.synchronize))
 
     def _enqueue(self, calls: Sequence[Call]) -> None:
         """Enqueue each call on its stream."""

@@ -19,6 +19,10 @@ THREADS = 256  # in a block, as in kernels/common.cuh
 WARP = 32
 PACK_BYTES = 16  # of one memory access
 BLOCKS = 8  # for each multiprocessor: 8 · 256 threads are the most that it can hold
+SPLITS = 256  # of the rows of a matrix whose columns are summed: enough to fill the device
+# cross_entropy.cu: entries of a row in one thread, if rows have few or unaligned entries, else, and
+# the threads that can share a row
+NARROW, HELD, MOST_LANES = 8, 16, 64
 
 Geometry = tuple[tuple[int, int], tuple[int, int]]
 """(grid, block), each (x, y)."""
@@ -30,15 +34,23 @@ class Kernels:
 
     Attributes:
         dtype, storage: the two types.
-        pack: the number of entries of the storage type in one memory access.
-        partial: scratch memory for partial sums, in θ's type.
+        pack, wide: the number of entries of the storage type, and of θ's, in one memory access.
+        partial, arrived: scratch memory for partial sums, in θ's type, and for counts of blocks,
+            which are 0 between launches; see kernels/sums.cuh.
+        scratch_bytes: the memory of these.
     """
 
     def __init__(self, device: Device, dtype: np.dtype[Any], storage: np.dtype[Any]) -> None:
         self._device, self.dtype, self.storage = device, dtype, storage
-        self.pack = PACK_BYTES // storage.itemsize
+        self.pack, self.wide = PACK_BYTES // storage.itemsize, PACK_BYTES // dtype.itemsize
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
-        self.partial = device.empty((self.scratch_size(0),), dtype)
+        self._sums = self._blocks * WARP * self.pack  # of columns, the most of any launch
+        self.partial = device.empty((self._blocks + self._sums,), dtype)
+        # one for J; for each column of blocks one, and one for each 16 of its blocks
+        self.arrived = device.empty((3 * self._blocks + 1,), np.uint32)
+        device.fill(self.arrived, 0)
+        self._position = device.empty((1,), np.int64)  # for launches that do not end a step
+        self.scratch_bytes = sum(a.nbytes for a in (self.partial, self.arrived, self._position))
 
     @property
     def _blocks(self) -> int:
@@ -73,6 +85,29 @@ class Kernels:
         arguments = source, index, out, i64(rows), i64(cols), i32(pack > 1)
         self.launch("gather", "gather.cu", geometry, arguments, dtype=out.dtype.name)
 
+    def begin_minibatch(
+        self, begin: tuple[Any, ...], x: tuple[Array, ...], y: tuple[Array, ...],
+        weights: tuple[Array, ...] = (),
+    ) -> None:  # fmt: skip
+        """`Backend.begin`, `gather` of x and y, and `mean_weights`: their arguments."""
+        position, order, controls, size, index, control, factors, J = begin
+        rows, labels = len(index), y[2].ndim == 1
+        grids, lanes, columns, packed = [], [], [], []
+        for source, _, out in (x, y):
+            columns.append(1 if out.ndim == 1 else out.shape[1])
+            pack = self.pack_of(columns[-1], source, out)
+            grid, block = self.tile(rows, columns[-1], pack)
+            grids.append(grid), lanes.append(block[0]), packed.append(pack > 1)
+        grid = sum(across for across, _ in grids) + 1, max(high for _, high in grids)
+        all_weights, _, shares = weights or (factors, None, factors)  # not read without weights
+        arguments = (
+            position, order, controls, index, control, factors, J, x[0], x[2], y[0], y[2],
+            all_weights, shares, *map(i64, (size, rows, len(control), *columns)),
+            *map(i32, (*packed, grids[0][0], *lanes, bool(weights))),
+        )  # fmt: skip
+        geometry = grid, (THREADS, 1)
+        self.launch("begin_minibatch", "step.cu", geometry, arguments, labels=labels)
+
     def bias_activation(self, b: Array, f: Activation, z: Array, h: Array) -> None:
         """z ← z + b, h ← f(z)."""
         rows, cols = z.shape
@@ -91,22 +126,55 @@ class Kernels:
         arguments = z, h, i64(rows), i64(cols), i32(pack > 1)
         self.launch("activation", "activation.cu", self.tile(rows, cols, pack), arguments, f)
 
-    def loss(
-        self, name: str, loss: Loss, y_hat: Array, y: Array, weights: Array, gh: tuple[Array, ...],
-        J: Array,
+    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
+        """J ← J + the loss."""
+        geometry, sizes = self._of_loss(loss, y_hat, y, y_hat)
+        arguments = y_hat, y, weights, self.partial, self.arrived, J, *sizes
+        self.launch("loss", loss.cuda_file, geometry, arguments, loss, labels=y.ndim == 1)
+
+    def output_gradient(
+        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
+        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
+        end: tuple[Array, Array] | None = None,
     ) -> None:  # fmt: skip
-        """Add the loss to J.  With gh = (scaling, gh), the same launch writes the gradient."""
+        """`Backend.output_gradient`, in one launch for the identity and a loss that sums columns.
+
+        end: the arrays position and costs of `Backend.end`, which is done too.
+        """
+        geometry, sizes = self._of_loss(loss, h, y, gh)
+        position, costs = end or (self._position, J)
+        arguments = (
+            h, y, weights, scaling, gh, self.partial, db, self.arrived, J, position, costs,
+            i64(len(costs) if end else 0), *sizes,
+        )  # fmt: skip
+        self.launch("loss_gradient", loss.cuda_file, geometry, arguments, loss, labels=y.ndim == 1)
+        summed = not loss.rowwise or sizes[-1] > 0
+        if f != identity or gz is not gh or not summed:
+            self.activation_gradient(f, z, h, gh, gz, db)
+
+    def _of_loss(
+        self, loss: Loss, y_hat: Array, y: Array, gh: Array
+    ) -> tuple[Geometry, tuple[Any, ...]]:
+        """The geometry of a loss's kernels, and their last arguments."""
         rows, cols = y_hat.shape
-        labels = y.ndim == 1
-        pack = self.pack_of(cols, y_hat, *gh[1:], *(() if labels else (y,)))
-        arguments = (y_hat, y, weights, *gh, self.partial, i64(rows), i64(cols), i32(pack > 1))
-        if loss.rowwise:
-            grid, block = self.rows(rows)
-        else:
-            grid, block = self.flat(rows * cols, pack=pack)
-            arguments += (self.dtype.type(loss.output_scale(cols)),)
-        self.launch(name, loss.cuda_file, (grid, block), arguments, loss, labels=labels)
-        self.total(grid[0] * grid[1], J)
+        pack = self.pack_of(cols, y_hat, gh, *(() if y.ndim == 1 else (y,)))
+        sizes = i64(rows), i64(cols), i32(pack > 1)
+        if not loss.rowwise:
+            share = self.dtype.type(loss.output_scale(cols))
+            return self.tile(rows, cols, pack, SPLITS), (*sizes, share)
+        lanes = self.lanes_of(cols, pack)
+        together = THREADS // (lanes or WARP)  # rows of a block at a time
+        most = self._blocks if lanes == 0 else min(SPLITS, self._sums // cols)
+        high = max(1, min(-(-rows // together), self._blocks, most))
+        return ((1, high), (WARP, THREADS // WARP)), (*sizes, i32(lanes))
+
+    def lanes_of(self, cols: int, pack: int) -> int:
+        """The threads of cross_entropy.cu that share a row; 0 if it is too wide for them."""
+        each = HELD if self.dtype.itemsize == 4 else NARROW
+        if cols > WARP * NARROW and (pack == 1 or cols > MOST_LANES * each):
+            return 0
+        least = -(-cols // (NARROW if cols <= WARP * NARROW else each))
+        return 1 << (least - 1).bit_length()
 
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
@@ -119,33 +187,24 @@ class Kernels:
         if not f.elementwise:
             self.launch("vjp", f.cuda_file, self.rows(rows), (gh, h, gz, *shape), f)
             f, gh = identity, gz  # only the column sums are still to be computed
-        geometry = self.tile(rows, cols, pack)
-        splits = geometry[0][1]
-        complete = splits == 1 and db.dtype == self.dtype  # the sums of the blocks are db itself
-        sums = db if complete else self.scratch(splits * cols)
-        arguments = gh, z, h, gz, sums, *shape
+        arguments = gh, z, h, gz, self.partial, db, self.arrived, *shape
+        geometry = self.tile(rows, cols, pack, SPLITS)
         self.launch("activation_gradient", "activation.cu", geometry, arguments, f)
-        if not complete:
-            total = sums, db, i64(splits), i64(cols)
-            self.launch("column_total", "reduce.cu", self.flat(cols, 1), total)
-
-    def total(self, blocks: int, J: Array) -> None:
-        """J ← J + Σ of the partial sums of the blocks."""
-        self.launch("total", "reduce.cu", ONE_BLOCK, (self.partial, J, i64(blocks)))
 
     # ---- geometry, memory and sources ---------------------------------------------------------
 
-    def tile(self, rows: int, cols: int, pack: int) -> Geometry:
+    def tile(self, rows: int, cols: int, pack: int, most: int = 1 << 16) -> Geometry:
         """For a kernel whose blocks each cover some columns and walk down a share of the rows.
 
         Each thread takes `pack` neighbouring columns.  A block is as wide as the matrix needs, a
-        power of two and at most a warp.  The grid fills the device, or is as high as the rows.
+        power of two and at most a warp.  The grid fills the device, or is as high as the rows, or
+        `most`.
         """
         threads = -(-cols // pack)
         x = min(WARP, 1 << (threads - 1).bit_length())
         y = THREADS // x
         across = -(-threads // x)
-        return (across, min(-(-rows // y), max(1, self._blocks // across))), (x, y)
+        return (across, min(-(-rows // y), max(1, self._blocks // across), most)), (x, y)
 
     def rows(self, count: int) -> Geometry:
         """For a kernel that gives each row to a warp."""
@@ -153,8 +212,8 @@ class Kernels:
         return (1, min(-(-count // warps), self._blocks)), (WARP, warps)
 
     def flat(self, n: int, pack: int | None = None) -> Geometry:
-        """For a kernel over n elements in any order, `pack` elements at a time."""
-        blocks = -(-n // (THREADS * (pack or self.pack)))
+        """For a kernel over n elements in any order, `pack` at a time: None, those of θ."""
+        blocks = -(-n // (THREADS * (pack or self.wide)))
         return (max(1, min(blocks, self._blocks)), 1), (THREADS, 1)
 
     def regions(self, regularizer: Regularizer, theta: Array, split: int) -> tuple[Any, ...]:
@@ -170,16 +229,6 @@ class Kernels:
     def aligned(self, *arrays: Array) -> bool:
         """Whether the addresses of all arrays are multiples of 16 bytes."""
         return all(self._device.address(a) % PACK_BYTES == 0 for a in arrays)
-
-    def scratch_size(self, cols: int) -> int:
-        """The largest number of partial sums of any launch on matrices up to `cols` wide."""
-        return max(cols, BLOCKS * self._device.multiprocessors * WARP * self.pack)
-
-    def scratch(self, size: int) -> Array:
-        """Scratch memory for partial sums.  It grows in the first step with a wider matrix."""
-        if len(self.partial) < size:
-            self.partial = self._device.empty((size,), self.dtype)
-        return self.partial
 
     def launch(
         self, name: str, file: str, geometry: Geometry, arguments: tuple[Any, ...],

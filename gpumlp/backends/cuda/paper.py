@@ -133,6 +133,9 @@ class PaperDevice:
         """An array of zeros that all share one entry."""
         return np.broadcast_to(np.zeros((), dtype), shape)
 
+    def fill(self, a: Array, value: float) -> None:
+        """Nothing, as there is no memory."""
+
     def tile_kernel(self, source: TileSource) -> TileKernel | None:
         """A kernel that cannot run, where the GPU has code for it."""
         return _nothing if self._capability in ARCHITECTURES else None

@@ -209,7 +209,10 @@ def loaded_code(cupy: Any, source: TileSource, capability: str) -> Any:
 
 
 def flattened(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments as cuTile's calling convention has them: an array's address, shape and strides."""
+    """Arguments as cuTile's calling convention has them: an array's address, shape and strides.
+
+    cuTile launches blocks of (1, 1, 1), since the code knows how many threads a block has.
+    """
     flat: list[Any] = []
     for each in arguments:
         flat.append(each)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
+from gpumlp.backends.cuda.kernels import Kernels, i32, i64
 from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.io.types import Array
@@ -21,31 +21,26 @@ def penalty(
     kernels: Kernels, regularizer: Regularizer, theta: Array, split: int, J: Array,
     dtheta: Array | None,
 ) -> None:  # fmt: skip
-    geometry = kernels.flat(len(theta))
     add, gradient = (0, theta) if dtheta is None else (1, dtheta)
     regions = kernels.regions(regularizer, theta, split)
     kernels.launch(
-        "penalty", "penalty.cu", geometry,
-        (theta, gradient, kernels.partial, *regions, i32(add)),
+        "penalty", "penalty.cu", kernels.flat(len(theta)),
+        (theta, gradient, kernels.partial, kernels.arrived, J, *regions, i32(add)),
         regularizer, dtype=gradient.dtype.name,
     )  # fmt: skip
-    kernels.total(geometry[0][0], J)
 
 
 def clip(
     kernels: Kernels, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
     max_norm: float, scaling: Array, control: Array, scales_loss: bool,
 ) -> None:  # fmt: skip
-    geometry = kernels.flat(len(theta))
-    regions = kernels.regions(regularizer, theta, split)
+    interval = i64(GROWTH_INTERVAL if scales_loss else 0)
     kernels.launch(
-        "squared_norm", "penalty.cu", geometry,
-        (theta, dtheta, scaling, kernels.partial, *regions),
+        "clip", "penalty.cu", kernels.flat(len(theta)),
+        (theta, dtheta, scaling, control, kernels.partial, kernels.arrived,
+         *kernels.regions(regularizer, theta, split), np.float64(max_norm), interval),
         regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
     )  # fmt: skip
-    blocks, interval = i64(geometry[0][0]), i64(GROWTH_INTERVAL if scales_loss else 0)
-    arguments = kernels.partial, scaling, control, blocks, np.float64(max_norm), interval
-    kernels.launch("clip", "penalty.cu", ONE_BLOCK, arguments, regularizer)
 
 
 def optimizer_step(

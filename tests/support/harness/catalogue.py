@@ -56,6 +56,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         return named
     named["reduce"] = KernelSource("reduce.cu", dtype)
     named["step"] = KernelSource("step.cu", dtype)
+    named["step with labels"] = KernelSource("step.cu", dtype, labels=True)
     named |= {f"cast from {kind}": cast_source(kind, dtype) for kind in CASTS if kind != dtype}
     named |= {name: activation_source(name, dtype) for name in ACTIVATIONS}
     named |= {

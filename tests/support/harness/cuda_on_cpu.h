@@ -3,7 +3,7 @@
 // host_module.py writes a file that includes this header, then many sources of the library, each in
 // its own namespace, then one CUDA_ON_CPU_EXPORT for each kernel.  cuda_on_cpu.cpp holds the
 // scheduler and explains how it works.  Kernels that use what is missing here (cooperative groups,
-// textures, mma, other warp operations and atomics) do not compile.
+// textures, mma, other warp operations and atomics, PTX outside of GPUMLP_PTX) do not compile.
 #pragma once
 #include <math.h>  // besides <cmath>: ::tanh(float) and similar functions return float, as in CUDA
 #include <stddef.h>
@@ -102,6 +102,7 @@ const char* launch(void (*kernel)(P...), const Launch& request, unsigned most_th
 #define GPUMLP_KERNEL(name, threads)                \
     enum : unsigned { name##_threads = (threads) }; \
     static void name
+#define GPUMLP_PTX(statement, assembly) statement
 // One block runs at a time, so a static variable serves as a shared variable of the block.  A
 // linker script puts those of one source together, to fill them with NaN before each block.
 #define __shared__ static
@@ -145,6 +146,16 @@ template <class T> T atomicAdd(T* p, T v) {  // compare-and-swap of the bits, be
                                         __ATOMIC_RELAXED));
     memcpy(&sum, &old, sizeof sum);
     return sum;
+}
+
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+// *p ← *p + 1, or 0 after `last`; the old value
+inline unsigned atomicInc(unsigned* p, unsigned last) {
+    unsigned old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(p, &old, old >= last ? 0 : old + 1, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE)) {
+    }
+    return old;
 }
 
 // one line for each kernel of a source in namespace gpumlp::(anonymous)::space

@@ -34,7 +34,7 @@ CACHE = Path(
 FLAGS = (
     "-std=c++17", "-O1", "-g1", "-fPIC", "-fno-strict-aliasing", "-fdata-sections",
     "-fvisibility=hidden", "-U_FORTIFY_SOURCE", f"-I{HERE}",
-    "-Wall", "-Werror", "-Wno-unused-function",
+    "-Wall", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas",
 )  # fmt: skip
 
 

@@ -1,0 +1,90 @@
+// Sums over all blocks of a launch: each block writes its part, and the block that is the last to do
+// so adds the parts in a fixed order.  So the result does not depend on which block that is.
+#pragma once
+
+// whether this block is the last of `blocks` that arrive here.  It sees what the others have written
+// before.  The count returns to 0 for the next launch.
+__device__ inline bool last_block(unsigned* arrived, unsigned blocks) {
+    __shared__ unsigned before;
+    __syncthreads();  // all threads have written
+    if (thread() == 0) {
+        __threadfence();
+        before = atomicInc(arrived, blocks - 1);
+        __threadfence();
+    }
+    __syncthreads();
+    return before == blocks - 1;
+}
+
+// Σ over all threads of the launch, in `sum` of each thread of the last block, for which it is true
+__device__ inline bool grid_sum(real x, real* partial, unsigned* arrived, double& sum) {
+    const unsigned blocks = gridDim.x * gridDim.y;
+    x = block_sum(x);
+    if (thread() == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = x;
+    if (!last_block(arrived, blocks)) return false;
+    double all = 0;
+    for (unsigned i = thread(); i < blocks; i += THREADS) all += double(partial[i]);
+    sum = block_sum(all);
+    return true;
+}
+
+// out[c] ← Σ over splits of partial[split * stride + c], for the first `width` columns, in one block.
+// out may be the first split.
+template <class O>
+__device__ void add_splits(const real* partial, O* out, int splits, int64 stride, int width) {
+    enum { ACROSS = 32, LANES = THREADS / ACROSS };
+    __shared__ real sums[THREADS];
+    const int column = thread() % ACROSS, lane = thread() / ACROSS;
+    for (int start = 0; start < width; start += ACROSS) {
+        const int c = start + column;
+        real sum = 0;
+        for (int split = lane; split < splits && c < width; split += LANES)
+            sum += partial[split * stride + c];
+        __syncthreads();  // all threads have read the sums of an earlier round
+        sums[thread()] = sum;
+        __syncthreads();
+        if (lane > 0 || c >= width) continue;
+        for (int i = 1; i < LANES; ++i) sum += sums[i * ACROSS + column];
+        out[c] = O(sum);
+    }
+}
+
+// out ← Σ over the rows of partial, (gridDim.y, cols), for the first `width` columns.  Each block has
+// written its row.  GROUP blocks add their rows to that of the first, and then one block adds those:
+// a block that read all rows would take longer than the rest of the launch.
+// arrived: a count for each group, and one for the groups.
+__device__ inline void add_columns(real* partial, T* out, unsigned* arrived, int64 cols, int width) {
+    enum { GROUP = 16 };
+    const int splits = gridDim.y, groups = (splits + GROUP - 1) / GROUP, own = blockIdx.y / GROUP;
+    const int left = splits - own * GROUP, members = left < GROUP ? left : GROUP;
+    if (!last_block(arrived + own, members)) return;
+    real* const rows = partial + own * GROUP * cols;
+    if (groups == 1) {
+        add_splits(rows, out, members, cols, width);
+        return;
+    }
+    add_splits(rows, rows, members, cols, width);
+    if (last_block(arrived + groups, groups)) add_splits(partial, out, groups, GROUP * cols, width);
+}
+
+// out ← the sums of (gridDim.y blockDim.y rows, cols): sum[j] is that of the thread's rows in its
+// N columns.  partial: (gridDim.y, cols); arrived: a count for each group of 16 blocks of a column of
+// blocks, and one more.
+template <int N>
+__device__ void column_sums(const real* sum, real* partial, T* out, unsigned* arrived, int64 cols) {
+    __shared__ real sums[THREADS * N];
+    const int width = blockDim.x * N;
+    const int64 start = blockIdx.x * (int64)width;
+    for (int j = 0; j < N; ++j) sums[threadIdx.y * width + threadIdx.x * N + j] = sum[j];
+    __syncthreads();
+    for (int c = thread(); c < width && start + c < cols; c += THREADS) {
+        real total = 0;
+        for (int y = 0; y < (int)blockDim.y; ++y) total += sums[y * width + c];
+        if (gridDim.y == 1) out[start + c] = T(total);
+        else partial[blockIdx.y * cols + start + c] = total;
+    }
+    if (gridDim.y == 1) return;
+    const int64 left = cols - start;
+    add_columns(partial + start, out + start, arrived + blockIdx.x * (gridDim.y / 16 + 2), cols,
+                left < width ? int(left) : width);
+}
