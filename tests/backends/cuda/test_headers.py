@@ -4,6 +4,7 @@ Only types of 16 bits need headers.  They are in the package of CUDA's runtime; 
 to NVRTC's options.  Neither a CUDA toolkit nor the packages of CCCL and CRT are needed.
 """
 
+import contextlib
 import fcntl
 import re
 import subprocess
@@ -51,24 +52,22 @@ def of_cuda12(tmp_path):
     wanted = [f"nvidia-cuda-{part}-cu12=={version}" for part in ("nvrtc", "runtime")]
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        reasons = []
-        for python in (sys.executable, sys._base_executable):
-            if (folder / "complete").exists():
-                break
+        done, said = folder / "complete", ""
+        pythons = [] if done.exists() else [sys.executable, sys._base_executable]
+        for python in pythons:  # the environment may have no pip of its own
             command = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-compile"]
             command += ["--disable-pip-version-check", "--target", str(folder), *wanted]
-            try:
-                done = subprocess.run(
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                ran = subprocess.run(
                     command, capture_output=True, text=True, check=False, timeout=SECONDS
                 )
-            except subprocess.TimeoutExpired as error:
-                reasons.append(str(error))
-                continue
-            if done.returncode == 0:
-                (folder / "complete").touch()
-            reasons += done.stderr.strip().splitlines()[-1:]
-        else:
-            pytest.skip(f"{' '.join(wanted)} cannot be downloaded: {reasons[-1]}")
+                said = ran.stderr
+                if ran.returncode == 0:
+                    done.touch()
+                    break
+        if not done.exists():
+            reason = "".join(said.strip().splitlines()[-1:])
+            pytest.skip(f"{' '.join(wanted)} cannot be downloaded: {reason or 'no answer'}")
     return folder, nvrtc.library_in(folder)
 
 
