@@ -15,7 +15,7 @@ dtypes and values; the operations do not check them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -297,4 +297,11 @@ class Backend(Facts, Protocol):
 
     def own_memory(self, widest: int) -> int:
         """The bytes that the backend allocates for itself if no layer is wider than `widest`."""
+        return 0
+
+    def scratch_memory(self, program: Iterable[Any]) -> int:
+        """The bytes that a compiled program holds beside its buffers.
+
+        program: operations with `name` and `arguments`, among them buffers with shape and dtype.
+        """
         return 0

@@ -29,7 +29,7 @@ def test_operations_are_found():
     assert {"affine_activation", "output_gradient", "hidden_gradient", "update"} < set(OPERATIONS)
 
 
-DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory"}
+DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory", "scratch_memory"}
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])

@@ -68,7 +68,7 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
     others = {
         "__copy__", "__deepcopy__", "describe", "owns", "accepts", "asarray", "adopt", "to_host",
         "empty", "full", "free_memory", "pre_activation", "feed", "feed_memory", "compile",
-        "synchronize", "own_memory",
+        "synchronize", "own_memory", "scratch_memory",
     }  # fmt: skip
     methods = {name for name, each in vars(Backend).items() if callable(each)}
     assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)
