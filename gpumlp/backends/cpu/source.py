@@ -25,6 +25,7 @@ from gpumlp.functions import (
     Regularizer,
 )
 from gpumlp.functions.entry import Entry
+from gpumlp.functions.optimizers import FOLLOW
 
 INCLUDE = '#include "operations.hpp"\n'
 REALS = ("float", "double")
@@ -117,6 +118,7 @@ def _rules(optimizers: Iterable[Optimizer]) -> Iterator[Optimizer]:
     for each in optimizers:
         yield each
         yield from each.orthogonal or ()
+    yield FOLLOW
 
 
 def _instances(entry: Entry, omega: Regularizer | None = None) -> str:

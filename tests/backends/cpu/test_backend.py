@@ -81,9 +81,10 @@ def test_steps_at_once_equal_single_steps(optimizer: str, settings: dict[str, An
     np.testing.assert_allclose(many.history["cost"], plain.history["cost"], rtol=1e-10)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "momentum"])
 def test_a_step_is_one_call(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And while nobody watches, many steps are."""
+    """And while nobody watches, many steps are; without a compiler, too."""
+    monkeypatch.setattr(loading, "_compiled", lambda *_: pytest.fail("compiled"))
     calls: list[int] = []
     run = cpu_backend.Program.__call__
 
