@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
@@ -111,6 +111,13 @@ class Facts(Protocol):
 
     def own_memory(self, widest: int) -> int:
         """The bytes that the backend allocates for itself if no layer is wider than `widest`."""
+        return 0
+
+    def scratch_memory(self, program: Iterable[Any]) -> int:
+        """The bytes that a compiled program holds beside its buffers.
+
+        program: operations with `name` and `arguments`, among them buffers with shape and dtype.
+        """
         return 0
 
 

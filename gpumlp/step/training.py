@@ -8,6 +8,7 @@ import numpy as np
 
 from gpumlp import backprop
 from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.functions.optimizers import FOLLOW
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
 from gpumlp.step.folding import folds
@@ -19,14 +20,6 @@ from gpumlp.step.settings import Settings
 from gpumlp.step.tables import Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
-
-
-def _follow(theta: HostArray, g: HostArray, lr: float) -> None:
-    theta -= lr * g
-
-
-# W ← W − η v for a velocity that is still needed: unlike the rule of sgd, this one keeps it
-FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
 
 
 class TrainingStep:

@@ -31,7 +31,7 @@ def test_operations_are_found():
 
 
 DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory",
-            "updates_in_product"}  # fmt: skip
+            "updates_in_product", "scratch_memory"}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])
