@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
+from gpumlp.backends.cuda.dependent import dependent_launches
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
@@ -58,6 +59,8 @@ class CudaDevice:
         })  # fmt: skip
         self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
+        self._dependent = dependent_launches(major, self.address)
+        self.launches_dependently, self._dependently = self._dependent is not None, False
         # Stream 1 of a recorded step has a workspace for products of its own, which exists before
         # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
         side = self.empty((WORKSPACE_BYTES,), np.uint8)
@@ -122,7 +125,11 @@ class CudaDevice:
             grid: tuple[int, int], block: tuple[int, int], arguments: tuple[Any, ...]
         ) -> None:
             try:
-                function(grid, block, arguments, stream=self._stream)
+                if self._dependent and self._dependently:
+                    pointer = int(function.ptr)
+                    self._dependent(pointer, grid, block, arguments, int(self._stream.ptr))
+                else:
+                    function(grid, block, arguments, stream=self._stream)
             except self._errors.foreign as error:
                 raise self._errors.failure(error, f"launching {name}") from error
 
@@ -183,8 +190,9 @@ class CudaDevice:
     ) -> Callable[[], None]:
         return self.tuner.fastest(name, variants)
 
-    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
+    def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
         with self._errors("recording a step"):
+            self._dependently = dependently
             self._stream.begin_capture()
             try:
                 self._enqueue(calls)
@@ -192,6 +200,8 @@ class CudaDevice:
                 with contextlib.suppress(*self._errors.foreign):  # the first error says more
                     self._stream.end_capture()
                 raise
+            finally:
+                self._dependently = False
             graph = self._stream.end_capture()
             graph.upload(self._stream)
 
