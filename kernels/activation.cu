@@ -38,6 +38,7 @@ __device__ void bias_activation_tile(T* z, const T* b, T* h, int64 rows, int64 c
 // z ← z + b, h ← f(z).  z may be h, and then only h is kept.
 GPUMLP_KERNEL(bias_activation, THREADS)
 (T* z, const T* b, T* h, int64 rows, int64 cols, int packed) {
+    after_previous_launch();
     if (packed) bias_activation_tile<PACK>(z, b, h, rows, cols);
     else bias_activation_tile<1>(z, b, h, rows, cols);
 }
@@ -64,6 +65,7 @@ __device__ void activation_tile(const T* z, T* h, int64 rows, int64 cols) {
 // h ← f(z), from the z that bias_activation has written.
 GPUMLP_KERNEL(activation, THREADS)
 (const T* z, T* h, int64 rows, int64 cols, int packed) {
+    after_previous_launch();
     if (packed) activation_tile<PACK>(z, h, rows, cols);
     else activation_tile<1>(z, h, rows, cols);
 }
@@ -102,6 +104,7 @@ __device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* 
 GPUMLP_KERNEL(activation_gradient, THREADS)
 (const T* gh, const T* z, const T* h, T* gz, real* partial, T* db, unsigned* arrived, int64 rows,
  int64 cols, int packed) {
+    after_previous_launch();
     if (packed) gradient_tile<PACK>(gh, z, h, gz, partial, db, arrived, rows, cols);
     else gradient_tile<1>(gh, z, h, gz, partial, db, arrived, rows, cols);
 }

@@ -5,6 +5,7 @@
 // multiple of PACK.  control[0] is 0 if the update has skipped this step.
 GPUMLP_KERNEL(average, THREADS)
 (const real* theta, real* mean, const double* control, int64 n, int64 last, double decay) {
+    after_previous_launch();
     if (control[0] == 0) return;
     const double t = control[last], slow = (t - 1) / (t + 8);
     const double d = decay < slow ? decay : slow;

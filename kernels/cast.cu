@@ -14,6 +14,7 @@ enum { EACH = 16 / (sizeof(T) > sizeof(Source) ? sizeof(T) : sizeof(Source)) };
 // out ← source, n entries; packed: both arrays are aligned to 16 bytes
 GPUMLP_KERNEL(cast, THREADS)
 (const Source* source, T* out, int64 n, int packed) {
+    after_previous_launch();
     const int64 whole = packed ? n / EACH * EACH : 0;
     for (int64 i = first() * EACH; i < whole; i += stride() * EACH) {
         const Pack<EACH, Source> a = pack<EACH>(source + i);

@@ -23,6 +23,18 @@ typedef long long int64;
 #define GPUMLP_PTX(statement, assembly) asm assembly
 #endif
 
+// A recorded step may start a launch before the one before it has ended (see early.py): each kernel
+// first waits for that end, and lets the next launch start.  Until it returns, a kernel accesses no
+// memory.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ inline void after_previous_launch() {
+    GPUMLP_PTX(, volatile("griddepcontrol.wait;" ::: "memory"));
+    GPUMLP_PTX(, volatile("griddepcontrol.launch_dependents;" ::: "memory"));
+}
+#else
+__device__ inline void after_previous_launch() {}
+#endif
+
 // entries of one 16-byte access: of the storage type, which a thread makes if the width and address
 // of the row allow it, and of θ's type
 enum { PACK = 16 / sizeof(T), WIDE = 16 / sizeof(real), THREADS = 256 };

@@ -183,6 +183,7 @@ __device__ real all_rows(const T* y_hat, const Y* y, const real* weights, real S
 GPUMLP_KERNEL(loss, THREADS)
 (const T* y_hat, const Y* y, const real* weights, real* partial, unsigned* arrived, double* J,
  int64 rows, int64 cols, int packed, int lanes) {
+    after_previous_launch();
     const real all = all_rows<false>(y_hat, y, weights, 1, 0, 0, rows, cols, packed, lanes);
     add_to_cost(all, partial, arrived, J);
 }
@@ -193,6 +194,7 @@ GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial, T* db,
  unsigned* arrived, double* J, int64* position, double* costs, int64 steps, int64 rows, int64 cols,
  int packed, int lanes) {
+    after_previous_launch();
     __shared__ real columns[MOST_LANES * HELD];
     real* const sums = partial + gridDim.y;
     const real all = all_rows<true>(y_hat, y, weights, real(scaling[0]), gh, columns, rows, cols,

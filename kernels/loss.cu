@@ -47,6 +47,7 @@ __device__ real gradient_tile(const T* y_hat, const Y* y, const real* weights, r
 GPUMLP_KERNEL(loss, THREADS)
 (const T* y_hat, const Y* y, const real* weights, real* partial, unsigned* arrived, double* J,
  int64 rows, int64 cols, int packed, real share) {
+    after_previous_launch();
     const real all = packed ? loss_tile<PACK, false>(y_hat, y, weights, 1, 0, 0, rows, cols, share)
                             : loss_tile<1, false>(y_hat, y, weights, 1, 0, 0, rows, cols, share);
     add_to_cost(all, partial, arrived, J);
@@ -57,6 +58,7 @@ GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial, T* db,
  unsigned* arrived, double* J, int64* position, double* costs, int64 steps, int64 rows, int64 cols,
  int packed, real share) {
+    after_previous_launch();
     const real S = real(scaling[0]);
     real* const sums = partial + gridDim.x * gridDim.y;
     const real all =

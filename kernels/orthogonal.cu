@@ -4,6 +4,7 @@
 // partial[block] ← Σ v² of n numbers
 GPUMLP_KERNEL(squares, THREADS)
 (const real* v, real* partial, int64 n) {
+    after_previous_launch();
     real sum = 0;
     for (int64 i = first(); i < n; i += stride()) sum += v[i] * v[i];
     sum = block_sum(sum);
@@ -14,6 +15,7 @@ GPUMLP_KERNEL(squares, THREADS)
 // finite gives NaN, so that the step cannot look like a healthy one.
 GPUMLP_KERNEL(normalize, THREADS)
 (const real* v, const real* partial, real* x, int64 n, int64 blocks, double least) {
+    after_previous_launch();
     double sum = 0;
     for (int64 i = threadIdx.x; i < blocks; i += THREADS) sum += double(partial[i]);
     const double norm = sqrt(block_sum(sum));
@@ -24,6 +26,7 @@ GPUMLP_KERNEL(normalize, THREADS)
 // A ← scale (a I + b A + c P), each (r, r)
 GPUMLP_KERNEL(quintic, THREADS)
 (real* A, const real* P, int64 r, real scale, real a, real b, real c) {
+    after_previous_launch();
     for (int64 i = first(); i < r * r; i += stride())
         A[i] = scale * (b * A[i] + c * P[i] + (i % (r + 1) == 0 ? a : real(0)));
 }

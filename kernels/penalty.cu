@@ -11,6 +11,7 @@
 GPUMLP_KERNEL(penalty, THREADS)
 (const real* theta, T* dtheta, real* partial, unsigned* arrived, double* J, int64 n, int64 split,
  real bias_strength, int add) {
+    after_previous_launch();
     real sum = 0;
     for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
         const real strength = i < split ? real(1) : bias_strength;
@@ -34,6 +35,7 @@ GPUMLP_KERNEL(penalty, THREADS)
 GPUMLP_KERNEL(clip, THREADS)
 (const real* theta, const Grad* dtheta, double* scaling, double* control, real* partial,
  unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm, int64 interval) {
+    after_previous_launch();
     const real unscale = real(1 / scaling[0]);
     real part = 0;
     for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {

@@ -4,6 +4,7 @@
 // rounded ← θ; n is a multiple of PACK
 GPUMLP_KERNEL(round_theta, THREADS)
 (const real* theta, T* rounded, int64 n) {
+    after_previous_launch();
     for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
         const Pack<WIDE, real> x = pack<WIDE>(theta + i);
         Pack<WIDE> copy;

@@ -28,6 +28,7 @@ __device__ void forward_rows(T* z, const T* b, T* h, int64 rows, int64 cols) {
 // z ← z + b, h ← softmax(z).  z may be h, and then only h is kept.
 GPUMLP_KERNEL(forward, THREADS)
 (T* z, const T* b, T* h, int64 rows, int64 cols, int packed) {
+    after_previous_launch();
     if (packed) forward_rows<PACK>(z, b, h, rows, cols);
     else forward_rows<1>(z, b, h, rows, cols);
 }
@@ -54,6 +55,7 @@ __device__ void vjp_rows(const T* gh, const T* h, T* gz, int64 rows, int64 cols)
 // gz ← Jᵀ gh = h ⊙ (gh − Σ h gh).  gz may be gh.
 GPUMLP_KERNEL(vjp, THREADS)
 (const T* gh, const T* h, T* gz, int64 rows, int64 cols, int packed) {
+    after_previous_launch();
     if (packed) vjp_rows<PACK>(gh, h, gz, rows, cols);
     else vjp_rows<1>(gh, h, gz, rows, cols);
 }

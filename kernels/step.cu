@@ -24,6 +24,7 @@ __device__ inline void read_tables(int64 t, const int64* order, const double* co
 GPUMLP_KERNEL(begin, THREADS)
 (const int64* position, const int64* order, const double* controls, int64* index, double* control,
  real* factors, double* J, int64 size, int64 rows, int64 numbers) {
+    after_previous_launch();
     read_tables(position[0], order, controls, index, control, factors, J, size, rows, numbers,
                 first(), stride());
 }
@@ -48,6 +49,7 @@ GPUMLP_KERNEL(begin_minibatch, THREADS)
  real* factors, double* J, const T* all_x, T* x, const Y* all_y, Y* y, const real* all_weights,
  real* weights, int64 size, int64 rows, int64 numbers, int64 x_cols, int64 y_cols, int x_packed,
  int y_packed, int x_tiles, int x_lanes, int y_lanes, int weighted) {
+    after_previous_launch();
     const int64 t = position[0], tile = blockIdx.x;
     const int64* const own = order + t * size;  // what index will be
     if (tile < x_tiles) {
@@ -64,5 +66,6 @@ GPUMLP_KERNEL(begin_minibatch, THREADS)
 // costs[t] ← J; then t ← t + 1, or t ← 0 after the last step
 GPUMLP_KERNEL(end, THREADS)
 (int64* position, const double* J, double* costs, int64 steps) {
+    after_previous_launch();
     if (first() < 1) end_step(position, J, costs, steps);
 }

@@ -41,6 +41,7 @@ GPUMLP_KERNEL(update, THREADS)
 (real* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
  const double* scaling, const double* groups, int64 n, int64 split, real bias_strength, int64 begin,
  int64 end) {
+    after_previous_launch();
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
     real numbers[NUMBERS];  // read once: the writes below might change control

@@ -64,14 +64,17 @@ def test_graph_gives_same_bits_as_single_launches(
 def test_step_variants_give_same_bits(
     accumulate: int, slots: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sequential, in branches, and with each layer updated as soon as its gradient is complete."""
+    """Sequential, in branches, with early updates; each also with dependent launches."""
     found = set()
-    for variant in ("sequential", "branched", "branched, early update"):
+    ways = ("sequential", "branched", "branched, early update")
+    for variant in (*ways, *(f"{way}, dependent launches" for way in ways)):
         net = gpumlp.MLP([64, 512, 512, 8], "gelu", precision=precision, backend="cupy")
         monkeypatch.setattr(
             type(net.backend._device),
             "fastest",
-            lambda device, name, variants, variant=variant: variants[variant](),
+            lambda device, name, variants, variant=variant: variants.get(
+                variant, variants["sequential"]
+            )(),
         )
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)

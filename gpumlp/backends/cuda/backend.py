@@ -264,7 +264,13 @@ class CudaBackend(Backend):
             if "ran" not in state:
                 self._device.first(next(iter(joined.values())))
             elif "replay" not in state:
-                ways = {way: partial(self._device.record, calls) for way, calls in joined.items()}
+                record = self._device.record
+                ways = {way: partial(record, calls) for way, calls in joined.items()}
+                if self._device.launches_dependently:
+                    ways |= {
+                        f"{way}, dependent launches": partial(record, calls, dependently=True)
+                        for way, calls in joined.items()
+                    }
                 state["replay"] = self._device.fastest(name, ways)
             state["ran"] = True
             if "replay" in state:

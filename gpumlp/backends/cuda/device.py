@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
+from gpumlp.backends.cuda.dependent import dependent_launches
 from gpumlp.backends.cuda.failures import ErrorTranslator
+from gpumlp.backends.cuda.launching import Launches
 from gpumlp.backends.cuda.measuring import median_time
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel, TileKernel
@@ -51,7 +53,6 @@ class CudaDevice:
         self._stream = stream or cuda.Stream(non_blocking=True)
         self._copies = cuda.Stream(non_blocking=True)
         self.multiprocessors = self.usable = int(properties["multiProcessorCount"])
-        self._rehearsing = False  # kernels are compiled and products are planned, and do not run
         self._modules: dict[KernelSource, Any] = {}
         self._tile_kernels: dict[TileSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
@@ -65,6 +66,9 @@ class CudaDevice:
         fused = fuses if major in FAST_EPILOGUES else lambda gemm: False
         self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fused)
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
+        dependent = dependent_launches(major, self.address)
+        self._launches = Launches(lambda: self._stream, self._errors, dependent)
+        self.launches_dependently = dependent is not None
         # Stream 1 of a recorded step has a workspace for products of its own, which exists before
         # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
         side = self.empty((WORKSPACE_BYTES,), np.uint8)
@@ -122,28 +126,17 @@ class CudaDevice:
                 self._modules[source] = self._cupy.RawModule(code=text, options=OPTIONS)
             function = self._modules[source].get_function(name).kernel
 
-        return self._launcher(function, name)
+        return self._launches.of(function, name)
 
     def tile_kernel(self, source: TileSource) -> TileKernel | None:
         if source not in self._tile_kernels:
             with self._errors(f"loading the step of {source.name} within a product"):
                 function = loaded_code(self._cupy, source, self._capability)
-            self._tile_kernels[source] = function and self._launcher(function, source.name)
+            self._tile_kernels[source] = function and self._launches.of(
+                function, source.name, False
+            )
         launch = self._tile_kernels[source]
         return launch and (lambda n, each: launch((n, 1, 1), (1, 1, 1), flattened(each)))
-
-    def _launcher(self, function: Any, name: str) -> Callable[..., None]:
-        """What launches a function of CuPy with (grid, block, arguments)."""
-
-        def launch(grid: Any, block: Any, arguments: tuple[Any, ...]) -> None:
-            if self._rehearsing:
-                return
-            try:
-                function(grid, block, arguments, stream=self._stream)
-            except self._errors.foreign as error:
-                raise self._errors.failure(error, f"launching {name}") from error
-
-        return launch
 
     def gemm(
         self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,
@@ -159,7 +152,7 @@ class CudaDevice:
         try:
             if gemm not in self._blas:
                 self._prepare(gemm, at, out, fallback)
-            if self._rehearsing:
+            if self._launches.rehearsing:
                 return not self._blas.unfused(gemm)
             return self._blas(gemm, at, fallback)
         except self._errors.foreign as error:
@@ -178,14 +171,15 @@ class CudaDevice:
         if gemm.factors and self.tuner.measuring:  # trials must not change what beta multiplies
             trial = self.empty(out.shape, out.dtype)
             self.fill(trial, 0)
-        rehearsing, self._rehearsing = self._rehearsing, False  # what is measured runs
+        rehearsing = self._launches.rehearsing
+        self._launches.rehearsing = False  # what is measured runs
         try:
             self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
             if rehearsing and fallback is not None and self._blas.unfused(gemm):
-                self._rehearsing = True
+                self._launches.rehearsing = True
                 fallback()
         finally:
-            self._rehearsing = rehearsing
+            self._launches.rehearsing = rehearsing
 
     def _time(self, work: Callable[[], None], quick: bool = False) -> float:
         """See `median_time`.
@@ -217,10 +211,11 @@ class CudaDevice:
         finally:
             self.tuner.training = False
 
-    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
+    def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
         if any(call.multiprocessors for call in calls):
             self._rehearse(calls)
         with self._errors("recording a step"):
+            self._launches.dependently = dependently
             self._stream.begin_capture()
             try:
                 self._enqueue(calls)
@@ -228,6 +223,8 @@ class CudaDevice:
                 with contextlib.suppress(*self._errors.foreign):  # the first error says more
                     self._stream.end_capture()
                 raise
+            finally:
+                self._launches.dependently = False
             graph = self._stream.end_capture()
             graph.upload(self._stream)
 
@@ -241,13 +238,13 @@ class CudaDevice:
 
     def _rehearse(self, calls: Sequence[Call]) -> None:
         """Plan the products that have a limit of multiprocessors here for the first time."""
-        self._rehearsing = True
+        self._launches.rehearsing = True
         try:
             for call in calls:
                 self._enqueue_as(call)
                 call.work()
         finally:
-            self._rehearsing = False
+            self._launches.rehearsing = False
             self._enqueue_as(Call(self.synchronize))
 
     def _enqueue(self, calls: Sequence[Call]) -> None:

@@ -24,6 +24,7 @@ def join(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
     """
     done_by: dict[int, int] = {}  # call that is left out -> call that does its work
     works: dict[int, Any] = {}
+    output_gradient: Any = kernels.output_gradient
     for names in (FIRST, FIRST_WEIGHTED):
         first = calls[: len(names)]
         if tuple(map(_name, first)) == names and _of_one_minibatch(first):
@@ -35,7 +36,7 @@ def join(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
         position, J, costs = _arguments(calls[-1])
         if all(each is not J for call in calls[last + 1 : -1] for each in _arguments(call)):
             end = position, costs
-            works[last] = partial(kernels.output_gradient, *_arguments(calls[last]), end)
+            works[last] = partial(output_gradient, *_arguments(calls[last]), end=end)
             done_by[len(calls) - 1] = last
     left = [i for i in range(len(calls)) if i not in done_by]
     place = {old: new for new, old in enumerate(left)}

@@ -50,7 +50,9 @@ class Kernels:
         self.arrived = device.empty((3 * self._blocks + 1,), np.uint32)
         device.fill(self.arrived, 0)
         self._position = device.empty((1,), np.int64)  # for launches that do not end a step
-        self.scratch_bytes = sum(a.nbytes for a in (self.partial, self.arrived, self._position))
+        self.scratch_bytes: int = sum(
+            a.nbytes for a in (self.partial, self.arrived, self._position)
+        )
 
     @property
     def _blocks(self) -> int:
@@ -97,7 +99,9 @@ class Kernels:
             columns.append(1 if out.ndim == 1 else out.shape[1])
             pack = self.pack_of(columns[-1], source, out)
             grid, block = self.tile(rows, columns[-1], pack)
-            grids.append(grid), lanes.append(block[0]), packed.append(pack > 1)
+            grids.append(grid)
+            lanes.append(block[0])
+            packed.append(pack > 1)
         grid = sum(across for across, _ in grids) + 1, max(high for _, high in grids)
         all_weights, _, shares = weights or (factors, None, factors)  # not read without weights
         arguments = (

@@ -76,6 +76,9 @@ class Device(Protocol):
     reserved: int
     """The bytes of memory that the device object keeps for itself."""
 
+    launches_dependently: bool
+    """Whether `record` can make a kernel ready while the one before it runs."""
+
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """An array of undefined values, 256-byte aligned.  Raises OutOfMemoryError."""
 
@@ -144,12 +147,15 @@ class Device(Protocol):
         A product with an epilogue that is new is compared with its fallback.
         """
 
-    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
+    def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
         """Record the kernels and products that the calls enqueue.  The result replays them.
 
         Each call is ordered after the calls before it on its stream, and after those that it names.
         Recording does not run them.  They may not allocate, copy or wait, and they may not use a
         kernel or a product for the first time.
+
+        dependently: with programmatic dependent launches of our own kernels, if the device has
+            `launches_dependently`.
         """
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

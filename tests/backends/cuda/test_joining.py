@@ -14,7 +14,7 @@ from gpumlp.backends.declaration import Call
 INDEX, J = "index", "J"
 KERNELS: Any = SimpleNamespace(
     begin_minibatch=lambda *a: ("begin_minibatch", *a),
-    output_gradient=lambda *a: ("output_gradient", *a),
+    output_gradient=lambda *a, end=None: ("output_gradient", *a, end),
 )
 
 
@@ -82,7 +82,8 @@ def test_what_is_joined(calls: list[Call], names: list[str]) -> None:
 
 def test_only_the_last_loss_ends_the_step() -> None:
     first, second = join([LOSS, LOSS, END], KERNELS)
-    assert (len(first.work()), len(second.work())) == (3, 4)
+    assert first.work() == ("output_gradient", "loss", J)
+    assert second.work() == ("output_gradient", "loss", J, ("position", "costs"))
 
 
 def test_another_function_is_left_alone() -> None:

@@ -148,7 +148,7 @@ template <class T> T atomicAdd(T* p, T v) {  // compare-and-swap of the bits, be
     return sum;
 }
 
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() {}  // atomicInc orders all that comes before and after it
 // *p ← *p + 1, or 0 after `last`; the old value
 inline unsigned atomicInc(unsigned* p, unsigned last) {
     unsigned old = __atomic_load_n(p, __ATOMIC_RELAXED);

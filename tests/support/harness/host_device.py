@@ -91,9 +91,10 @@ class HostDevice(HostCopies):
 
     def __init__(
         self, order: int = 0, multiprocessors: int = 4, variant: str = "",
-        late_branches: bool = False, late: str = "copies",
+        late_branches: bool = False, late: str = "copies", launches_dependently: bool = False,
     ) -> None:  # fmt: skip
         self.multiprocessors = self.usable = multiprocessors
+        self.launches_dependently = launches_dependently
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None
@@ -187,8 +188,8 @@ class HostDevice(HostCopies):
         for call in calls:
             call.work()
 
-    def record(self, calls: Sequence[Call]) -> Callable[[], None]:
-        self.calls.append("record")
+    def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
+        self.calls.append("record" + " dependently" * dependently)
         enqueued: list[list[Callable[[], None]]] = []
         try:
             for call in calls:
