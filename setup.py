@@ -77,7 +77,7 @@ setup(
     package_dir={"gpumlp.kernels": "kernels"},
     package_data={
         "gpumlp": ["py.typed"],
-        "gpumlp.kernels": ["*.cu", "*.cuh", "cpu/*.hpp", "cpu/*.cpp"],
+        "gpumlp.kernels": ["*.cu", "*.cuh", "cubins/*.xz", "cpu/*.hpp", "cpu/*.cpp"],
     },
     ext_modules=libraries,
     cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel},

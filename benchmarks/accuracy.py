@@ -109,7 +109,9 @@ def run(task: Task, fit: Callable[..., Callable[[Array], Array]], seed: int) -> 
 # ---- the competitors -----------------------------------------------------------------------------
 
 
-def _estimator(library: Any, **more: Any) -> Callable[..., Callable[[Array], Array]]:
+def estimator(library: Any, **more: Any) -> Callable[..., Callable[[Array], Array]]:
+    """Train by a library with estimators as scikit-learn has them; `more` are settings."""
+
     def fit(task: Task, x: Array, y: Array, seed: int) -> Callable[[Array], Array]:
         kind = library.MLPClassifier if task.classes else library.MLPRegressor
         e = kind(
@@ -154,8 +156,8 @@ def _half_squared(p: Any, y: Any) -> Any:
 
 
 PEERS = {
-    "gpumlp": _estimator(estimators, backend="numpy"),
-    "scikit-learn": _estimator(neural_network),
+    "gpumlp": estimator(estimators, backend="numpy"),
+    "scikit-learn": estimator(neural_network),
 }
 if find_spec("torch") is not None:
     PEERS["torch"] = _torch

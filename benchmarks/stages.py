@@ -1,4 +1,7 @@
-"""Run commands one after another, each with a log, and write a page about their outcomes."""
+"""Run commands one after another, each with a log, and write a page about their outcomes.
+
+Each outcome is a file of the folder, so that stages that ran alone are on the page, too.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,18 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from benchmarks.bars import Figures, bars, epilogues, table
+from gpumlp.bench.timing import gpu, machine
 
 ROOT = Path(__file__).parents[1]
 PASSED, FAILED, MISSING = "passed", "FAILED", "missing"
+SUFFIX = ".outcome.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class Stage:
         seconds: a command that runs for longer is stopped, and has failed.
         environment: more environment variables.
         needs: says what to install if the program was not found.
+        prints_json: the command prints JSON, which goes to NAME.json.
     """
 
     name: str
@@ -31,17 +42,19 @@ class Stage:
     seconds: float
     environment: dict[str, str] = field(default_factory=dict)
     needs: str = ""
+    prints_json: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a stage: passed, FAILED or missing, and why."""
+    """The outcome of a stage: passed, FAILED or missing, and why; and when it began."""
 
     name: str
     status: str
     seconds: float
     detail: str
     log: str
+    begun: str = ""
 
 
 def run_all(chosen: Sequence[Stage], out: Path, report: Callable[[str], None]) -> list[Outcome]:
@@ -54,24 +67,42 @@ def run_all(chosen: Sequence[Stage], out: Path, report: Callable[[str], None]) -
             outcomes.append(run_one(stage, out))
             done = outcomes[-1]
             report(f"  {done.status} in {done.seconds:.0f} s{done.detail and ': '}{done.detail}")
-            write(outcomes, out)
+            keep(done, out)
+            write(out)
     except KeyboardInterrupt:
         report("interrupted")
-        rest = chosen[len(outcomes) :]
-        outcomes += [Outcome(s.name, FAILED, 0.0, "interrupted", "") for s in rest]
-        write(outcomes, out)
+        for stage in chosen[len(outcomes) :]:
+            outcomes.append(Outcome(stage.name, FAILED, 0.0, "interrupted", ""))
+            keep(outcomes[-1], out)
+        write(out)
     return outcomes
+
+
+def keep(outcome: Outcome, out: Path) -> None:
+    """Write the outcome's file, in place of that of an earlier run."""
+    (out / f"{outcome.name}{SUFFIX}").write_text(json.dumps(asdict(outcome), indent=1) + "\n")
+
+
+def kept(out: Path) -> list[Outcome]:
+    """The outcomes of all runs, in the order in which the stages began."""
+    found = [Outcome(**json.loads(path.read_text())) for path in out.glob(f"*{SUFFIX}")]
+    return sorted(found, key=lambda outcome: (outcome.begun or "~", outcome.name))
 
 
 def run_one(stage: Stage, out: Path) -> Outcome:
     """Run one stage. Its output goes to FOLDER/NAME.log."""
     log = out / f"{stage.name}.log"
+    started = datetime.now().isoformat(timespec="seconds")
     if not stage.command[0]:
-        return Outcome(stage.name, MISSING, 0.0, stage.needs, "")
+        return Outcome(stage.name, MISSING, 0.0, stage.needs, "", started)
     begun = time.monotonic()
-    with log.open("w") as file:
+    with ExitStack() as files:
+        file = files.enter_context(log.open("w"))
+        printed = file
+        if stage.prints_json:
+            printed = files.enter_context((out / f"{stage.name}.json").open("w"))
         process = subprocess.Popen(
-            stage.command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
+            stage.command, cwd=ROOT, stdout=printed, stderr=file,
             env={**os.environ, **stage.environment}, start_new_session=True,
         )  # fmt: skip
         try:
@@ -84,7 +115,7 @@ def run_one(stage: Stage, out: Path) -> Outcome:
                 os.killpg(process.pid, signal.SIGKILL)  # its child processes too
                 process.wait()
     status = PASSED if code == 0 else FAILED
-    return Outcome(stage.name, status, time.monotonic() - begun, detail, log.name)
+    return Outcome(stage.name, status, time.monotonic() - begun, detail, log.name, started)
 
 
 def last_line(log: Path) -> str:
@@ -93,15 +124,23 @@ def last_line(log: Path) -> str:
     return lines[-1].strip() if lines else "no output"
 
 
-def write(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Write report.json and summary.md."""
-    (out / "report.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
-    (out / "summary.md").write_text(summary(outcomes, out))
+def write(out: Path) -> None:
+    """Write gpu.json and summary.md, from all that is in the folder."""
+    outcomes, figures = kept(out), Figures(out)
+    rows = [bar.row(figures) for bar in bars()]
+    content = {
+        "gpu": gpu(), "machine": machine(), "bars": rows,
+        "stages": [asdict(outcome) for outcome in outcomes],
+        "results": figures.results, "kernels": figures.kernels,
+    }  # fmt: skip
+    (out / "gpu.json").write_text(json.dumps(content, indent=1) + "\n")
+    (out / "summary.md").write_text(summary(outcomes, out, rows))
 
 
-def summary(outcomes: Sequence[Outcome], out: Path) -> str:
-    """A page with the outcome of each stage, the ends of the failed logs, and the figures."""
-    lines = [
+def summary(outcomes: Sequence[Outcome], out: Path, rows: Sequence[dict[str, Any]] = ()) -> str:
+    """A page: the bars, the outcome of each stage, the ends of the failed logs, and the figures."""
+    lines = ["# The bars on a GPU", "", *table(rows), ""] if rows else []
+    lines += [
         "# What ran on the GPU",
         "",
         "| stage | result | seconds | |",
@@ -115,7 +154,10 @@ def summary(outcomes: Sequence[Outcome], out: Path) -> str:
         text = log.read_text(errors="replace").rstrip().splitlines()
         shown = text if has_figures(outcome.name) else text[-15:]
         lines += ["", f"## {outcome.name}", "", "```", *shown[-60:], "```"]
-    return "\n".join([*lines, *kernel_table(out / "kernels.json"), ""])
+    for path in sorted([*out.glob("*kernels*.json"), out / "products.json"]):
+        lines += kernel_table(path)
+    lines += epilogues(Figures(out))
+    return "\n".join([*lines, ""])
 
 
 def has_figures(name: str) -> bool:
@@ -127,15 +169,15 @@ def kernel_table(path: Path) -> list[str]:
     """Each kernel compared with a copy of as many bytes; each product in TFLOP/s."""
     try:
         found = json.loads(path.read_text())["benchmarks"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []
-    lines = ["", "## kernels", "", "| benchmark | ms | of a copy's speed | TFLOP/s |"]
+    lines = ["", f"## {path.stem}", "", "| benchmark | ms | of a copy's speed | TFLOP/s |"]
     lines.append("| --- | --- | --- | --- |")
     for one in found:
         extra = one["extra_info"]
         share, tflops = extra.get("share_of_copy"), extra.get("tflops")
         lines.append(
-            f"| {one['name']} | {1e3 * one['stats']['median']:.3f} "
+            f"| {one['name']} | {1e3 * extra.get('seconds', one['stats']['median']):.3f} "
             f"| {'' if share is None else f'{share:.2f}'} "
             f"| {'' if tflops is None else f'{tflops:.1f}'} |"
         )

@@ -2,19 +2,26 @@
 
 Environment variables choose the sizes: GPUMLP_BENCH_BACKEND the backend (numpy),
 GPUMLP_BENCH_PRECISION its precision (float32), GPUMLP_BENCH_WIDTH the width of the layers (1024),
-GPUMLP_BENCH_ROWS the minibatch (256), and GPUMLP_BENCH_MB the largest array of a kernel (16 MB on
-the CPU; 2048 MB on a GPU, far more than its caches hold).
+GPUMLP_BENCH_ROWS the minibatch (256), GPUMLP_BENCH_COLS the columns of a kernel's arrays (4096),
+and GPUMLP_BENCH_MB its largest array (16 MB on the CPU; 512 MB on a GPU, far more than its caches
+hold).
+
+On a GPU, several calls are recorded as one graph. So neither the time of the host for a launch nor
+that of a synchronization is timed with a kernel that takes microseconds.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends import Backend, get_backend
+from gpumlp.backends.declaration import Call
 from gpumlp.bench.cases import Case
 from gpumlp.bench.peers import Problem
 from gpumlp.bench.peers.gpumlp_peer import GpumlpStep, copy_bandwidth
@@ -24,8 +31,12 @@ BACKEND = os.environ.get("GPUMLP_BENCH_BACKEND", "numpy")
 PRECISION = os.environ.get("GPUMLP_BENCH_PRECISION", "float32")
 WIDTH = int(os.environ.get("GPUMLP_BENCH_WIDTH", "1024"))
 ROWS = int(os.environ.get("GPUMLP_BENCH_ROWS", "256"))
-MEGABYTES = int(os.environ.get("GPUMLP_BENCH_MB", "2048" if BACKEND == "cupy" else "16"))
+COLS = int(os.environ.get("GPUMLP_BENCH_COLS", "4096"))
+MEGABYTES = int(os.environ.get("GPUMLP_BENCH_MB", "512" if BACKEND == "cupy" else "16"))
 OUTPUTS = 10
+CALLS = 20  # in a graph
+COPY = 2 << 30  # bytes that a copy on a GPU reads, for comparison
+DRAWN = 1 << 22  # different numbers in a large array
 
 
 def backend() -> Backend:
@@ -40,6 +51,7 @@ def timed(
     moved: int = 0,
     flops: int = 0,
     before: Callable[[], Any] | None = None,
+    record: bool = True,
 ) -> None:
     """Benchmark a call and the wait for its end, so that the work of a GPU is timed too.
 
@@ -48,13 +60,21 @@ def timed(
         where: the backend.
         call: what is timed.
         moved: bytes that the call must read and write. "share_of_copy" is its speed over the speed
-            of a copy of as many bytes in the same backend.
+            of a copy in the same backend: of as many bytes, or on a GPU of COPY.
         flops: FLOPs of its products.
-        before: called before each call, and not timed.
+        before: called before each call, and not timed. It is for the CPU: on a GPU no number takes
+            more time than others.
+        record: whether calls are recorded on a GPU; they are operations then.
     """
+    calls, work = 1, call
+    if record and not where.on_host:
+        before, calls = None, CALLS
+        many = where.compile({"sequential": CALLS * [Call(call)]}, "a benchmark")
+        many(2)  # the second time records them
+        work = partial(many, 1)
 
     def run() -> None:
-        call()
+        work()
         where.synchronize()
 
     def ready() -> None:
@@ -62,14 +82,17 @@ def timed(
             before()
         where.synchronize()
 
-    bandwidth = copy_bandwidth(where, moved // 2) if moved else 0.0
+    bandwidth = 0.0
+    if moved:
+        bandwidth = copy_bandwidth(where, moved // 2 if BACKEND != "cupy" else COPY)
     if before is None:
         benchmark(run)
     else:
         benchmark.pedantic(run, setup=ready, rounds=30, warmup_rounds=3)
     if benchmark.stats is None:  # --benchmark-disable
         return
-    seconds = benchmark.stats.stats.median
+    seconds = benchmark.stats.stats.median / calls
+    benchmark.extra_info["seconds"] = seconds  # of a call
     if moved:
         benchmark.extra_info |= {
             "gigabytes_per_second": moved / seconds / 1e9,
@@ -80,9 +103,14 @@ def timed(
 
 
 def normal(where: Backend, *shape: int) -> Array:
-    """Standard normal numbers. A GPU would need less power for zeros, and so run faster."""
-    numbers = np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
-    return where.asarray(numbers, dtype=where.storage)
+    """Standard normal numbers. A GPU would need less power for zeros, and so run faster.
+
+    After the first DRAWN they repeat: to draw all of a large array would take longer than to time
+    it.
+    """
+    size = math.prod(shape)
+    numbers = np.random.default_rng(len(shape)).standard_normal(min(size, DRAWN), np.float32)
+    return where.asarray(np.resize(numbers, shape), dtype=where.storage)
 
 
 def empty(where: Backend, *shape: int) -> Array:

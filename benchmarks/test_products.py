@@ -20,6 +20,9 @@ def close(where: Any, got: Any, want: Any) -> None:
     assert np.linalg.norm(difference) <= ERROR[where.precision] * np.linalg.norm(want)
 
 
+SOME = 64  # rows that are compared with float64
+
+
 def on_host(where: Any, *arrays: Any) -> list[Any]:
     """The arrays in host memory, in float64."""
     return [where.to_host(a).astype(np.float64) for a in arrays]
@@ -32,8 +35,8 @@ def test_forward(benchmark: Any, activation: str) -> None:
     below, W, b = normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH), normal(where, WIDTH)
     z, h = empty(where, ROWS, WIDTH), empty(where, ROWS, WIDTH)
     where.affine_activation(below, W, b, f, z, h)
-    x64, W64, b64 = on_host(where, below, W, b)
-    close(where, h, f.f(x64 @ W64.T + b64, **f.params))
+    x64, W64, b64 = on_host(where, below[:SOME], W, b)
+    close(where, h[:SOME], f.f(x64 @ W64.T + b64, **f.params))
     timed(
         benchmark, where, lambda: where.affine_activation(below, W, b, f, z, h), flops=FLOPS
     )  # fmt: skip
@@ -49,10 +52,10 @@ def test_backward(benchmark: Any, activation: str) -> None:
         normal(where, ROWS, WIDTH),
     )
     h, gz, db = empty(where, *z.shape), empty(where, *z.shape), empty(where, WIDTH)
-    where.asarray(f.f(where.to_host(z), **f.params), out=h)
+    where.activation(f, z, h)
     where.hidden_gradient(above, W, f, z, h, gz, gz, db)
-    gz64, W64, z64, h64 = on_host(where, above, W, z, h)
-    close(where, gz, gz64 @ W64 * f.df(z64, h64, **f.params))
+    gz64, W64, z64, h64 = on_host(where, above[:SOME], W, z[:SOME], h[:SOME])
+    close(where, gz[:SOME], gz64 @ W64 * f.df(z64, h64, **f.params))
     timed(
         benchmark, where,
         lambda: where.hidden_gradient(above, W, f, z, h, gz, gz, db), flops=FLOPS,
@@ -65,7 +68,7 @@ def test_weight_gradient(benchmark: Any) -> None:
     gz, h, dW = normal(where, ROWS, WIDTH), normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH)
     where.weight_gradient(gz, h, dW, None)
     gz64, h64 = on_host(where, gz, h)
-    close(where, dW, gz64.T @ h64)
+    close(where, dW[:SOME], gz64[:, :SOME].T @ h64)
     timed(benchmark, where, lambda: where.weight_gradient(gz, h, dW, None), flops=FLOPS)
 
 
@@ -74,6 +77,6 @@ def test_input_gradient(benchmark: Any) -> None:
     where = backend()
     gz, W, gx = normal(where, ROWS, WIDTH), normal(where, WIDTH, WIDTH), normal(where, ROWS, WIDTH)
     where.input_gradient(gz, W, gx)
-    gz64, W64 = on_host(where, gz, W)
-    close(where, gx, gz64 @ W64)
+    gz64, W64 = on_host(where, gz[:SOME], W)
+    close(where, gx[:SOME], gz64 @ W64)
     timed(benchmark, where, lambda: where.input_gradient(gz, W, gx), flops=FLOPS)

@@ -20,7 +20,7 @@ from benchmarks.suite import OUTPUTS, ROWS, WIDTH, Training, timed
 def test_step(benchmark: Any, activation: str, optimizer: str) -> None:
     """Gather the minibatch; forward pass, backward pass, update."""
     training = Training(activation, optimizer)
-    timed(benchmark, training.backend, training.run, flops=training.case.flops())
+    timed(benchmark, training.backend, training.run, flops=training.case.flops(), record=False)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -35,7 +35,7 @@ def test_epoch(benchmark: Any, optimizer: str) -> None:
     assert trainer.fit(x, y, 3, metric=None, progress=False)["cost"][-1] < before
     timed(
         benchmark, training.backend,
-        lambda: trainer.fit(x, y, 1, metric=None, progress=False), flops=flops,
+        lambda: trainer.fit(x, y, 1, metric=None, progress=False), flops=flops, record=False,
     )  # fmt: skip
 
 
@@ -46,4 +46,6 @@ def test_inference(benchmark: Any, m: int) -> None:
     x = np.random.default_rng(1).standard_normal((m, WIDTH), np.float32)
     np.testing.assert_allclose(training.net.predict(x).sum(axis=1), 1, rtol=1e-2)
     flops = 2 * m * (2 * WIDTH * WIDTH + WIDTH * OUTPUTS)
-    timed(benchmark, training.backend, lambda: training.net.predict(x), flops=flops)
+    timed(
+        benchmark, training.backend, lambda: training.net.predict(x), flops=flops, record=False
+    )  # fmt: skip

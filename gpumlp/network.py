@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
-from gpumlp.backends import Backend, get_backend, host_backend
+from gpumlp.backends import Backend, get_backend, has_precision, host_backend
 from gpumlp.errors import CheckpointError, renamed
 from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer
 from gpumlp.functions.entry import lookup
@@ -34,9 +34,10 @@ class MLP:
         loss: L(ŷ, y); cross-entropies take logits, so the output activation is the identity.
         regularizer: λΩ(θ), or None.
         initializer: of the weights; None: He's for rectifiers, LeCun's for SELU, else Glorot's.
-        precision: "float64", "float32" or, on a GPU, "tf32", "bfloat16" or "float16".  In the last
-            two, products read θ rounded to 16 bits, and activations and gradients have 16 bits;
-            θ itself and the optimizer's state are float32.
+        precision: "float64", "float32" or, on a GPU, "tf32", "bfloat16" or "float16"; "bfloat16"
+            also on a CPU with AVX512_BF16.  In the last two, products read θ rounded to 16 bits,
+            and activations and gradients have 16 bits; θ itself and the optimizer's state are
+            float32.
         backend: "auto", "numpy", "cupy", or a backend, which already has its precision.
         seed: of the initial weights; all backends start from the same numbers.
 
@@ -232,10 +233,9 @@ class MLP:
             CheckpointError: the file is damaged, foreign or does not fit.
         """
         checks.known_arguments(cls, settings)
-        on_gpu = not get_backend(backend).on_host
         config, tensors = storage.load_network(path, functions)
-        if config.get("precision") in ("tf32", "bfloat16", "float16") and not on_gpu:
-            config["precision"] = "float32"  # θ's own type; only GPUs compute in the others
+        if not has_precision(backend, config.get("precision")):
+            config["precision"] = "float32"  # θ's own type
         try:
             net = cls(**{**config, "backend": backend, **settings})
             net.assign(tensors)

@@ -7,9 +7,10 @@ from gpumlp.backends.operations import Backend
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
-__all__ = ["Array", "Backend", "get_backend", "host_backend"]
+__all__ = ["Array", "Backend", "get_backend", "has_precision", "host_backend"]
 
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+REDUCED = ("tf32", "bfloat16", "float16")  # not on every backend
+PRECISIONS = ("float64", "float32", *REDUCED)
 
 
 def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> Backend:
@@ -52,9 +53,25 @@ def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> 
     return CudaBackend(device, precision)
 
 
+def has_precision(backend: str | Backend, precision: object) -> bool:
+    """Whether networks on the backend can have a precision that a file names.
+
+    Raises: as `get_backend`, if the backend cannot be used at all.
+    """
+    get_backend(backend)
+    if precision not in REDUCED:
+        return True
+    try:
+        return get_backend(backend, str(precision)).precision == precision
+    except ValueError:
+        return False
+
+
 def host_backend(precision: str) -> Backend:
     """The backend "cpu", or "numpy" where the compiled library is missing."""
     try:
         return get_backend("cpu", precision)
     except DeviceError:
+        if precision in REDUCED:
+            raise
         return NumpyBackend(precision)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+
+from gpumlp.functions import Optimizer, Regularizer
 
 Method = TypeVar("Method", bound=Callable[..., None])
 Count = Callable[[Any], int]
@@ -75,12 +78,47 @@ class Facts(Protocol):
     """Whether the loss is scaled dynamically so that gradients do not vanish (in float16)."""
     folds: bool
     """Whether `weight_gradient` can add to W in place, so that dW needs no memory."""
-    branches: bool
-    """Whether operations of a program may run beside each other."""
+    branches: int
+    """The multiprocessors that operations beside each other share; 0 if none run beside others."""
     compiles: bool
     """Whether `compile` makes one call of a program, which can also do many steps."""
     rounds_slots: bool
     """Whether optimizer slots may be bfloat16 with stochastic rounding."""
+
+    def describe(self) -> str:
+        """A description of the backend for `repr` and the command line."""
+
+    def owns(self, a: object) -> bool:
+        """Whether `a` is an array of this backend."""
+
+    def accepts(self, a: object, dtype: np.dtype[Any]) -> bool:
+        """Whether the operations can use `a` without a copy as an array of `dtype`."""
+
+    def updates_in_product(
+        self, optimizer: Optimizer, regularizer: Regularizer, slot_type: np.dtype[Any],
+        shape: tuple[int, int],
+    ) -> bool:  # fmt: skip
+        """Whether `weight_update` can be faster than a product and `update`, for a W of `shape`."""
+        return False
+
+    def free_memory(self) -> int | None:
+        """The bytes that new arrays may still use; None if arrays use the host's own memory."""
+        return None
+
+    def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
+        """The bytes of the backend's memory that `feed` allocates."""
+        return 0
+
+    def own_memory(self, widest: int) -> int:
+        """The bytes that the backend allocates for itself if no layer is wider than `widest`."""
+        return 0
+
+    def scratch_memory(self, program: Iterable[Any]) -> int:
+        """The bytes that a compiled program holds beside its buffers.
+
+        program: operations with `name` and `arguments`, among them buffers with shape and dtype.
+        """
+        return 0
 
 
 @dataclass(eq=False, repr=False)
@@ -91,11 +129,14 @@ class Call:
         work: calls the operation.
         stream: 0 for the main stream; work on other streams may run beside it.
         after: the positions of earlier calls, on other streams, that must have finished.
+        multiprocessors: how many of them it uses, to leave the others to what runs beside it; 0:
+            all.
     """
 
     work: Callable[[], None]
     stream: int = 0
     after: tuple[int, ...] = ()
+    multiprocessors: int = 0
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -131,6 +172,14 @@ def update_bytes(a: Any) -> int:
     entry = 2 * a.theta.itemsize + (0 if a.rounded is a.theta else a.rounded.itemsize)
     slots = a.slots.shape[0] * a.slots.itemsize
     return int((end - begin) * (entry + a.dtheta.itemsize + 2 * slots))
+
+
+def product_update_bytes(a: Any) -> int:
+    """Of `weight_update`: gz, h, and of W what `update` moves, without dW."""
+    n = a.gz.shape[1] * a.h_below.shape[1]
+    entry = 2 * a.theta.itemsize + (0 if a.rounded is a.theta else a.rounded.itemsize)
+    slots = a.slots.shape[0] * a.slots.itemsize
+    return int(a.gz.nbytes + a.h_below.nbytes + n * (entry + 2 * slots))
 
 
 def square_products(a: Any) -> list[tuple[int, int, int]]:

@@ -21,7 +21,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.declaration import Call, Facts, operation, square_products, update_bytes
+from gpumlp.backends.declaration import (
+    Call,
+    Facts,
+    operation,
+    product_update_bytes,
+    square_products,
+    update_bytes,
+)  # fmt: skip
 from gpumlp.backends.feed import Feed
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
@@ -39,15 +46,6 @@ class Backend(Facts, Protocol):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
-
-    def describe(self) -> str:
-        """A description of the backend for `repr` and the command line."""
-
-    def owns(self, a: object) -> bool:
-        """Whether `a` is an array of this backend."""
-
-    def accepts(self, a: object, dtype: np.dtype[Any]) -> bool:
-        """Whether the operations can use `a` without a copy as an array of `dtype`."""
 
     def asarray(
         self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
@@ -71,10 +69,6 @@ class Backend(Facts, Protocol):
         self, shape: tuple[int, ...], value: float, dtype: npt.DTypeLike | None = None
     ) -> Array:
         """An array as `empty` returns, filled with `value`."""
-
-    def free_memory(self) -> int | None:
-        """The bytes that new arrays may still use; None if arrays use the host's own memory."""
-        return None
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
@@ -207,6 +201,22 @@ class Backend(Facts, Protocol):
         learning rate and the factor of the rule's weight_decay.  None: all factors are 1.
         """
 
+    @operation(
+        updates="theta rounded slots", moves=product_update_bytes,
+        products=lambda a: [(a.gz.shape[1], a.h_below.shape[1], len(a.gz))],
+    )  # fmt: skip
+    def weight_update(
+        self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
+        theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
+        factors: tuple[float, float],
+    ) -> None:  # fmt: skip
+        """`weight_gradient` and `update` of one W in one product, which does not store dW.
+
+        gz (m, n_out), h_below (m, n_in); the others as in `update`, with control[0] = 1.
+        part: (first, end) of W in θ.  factors: those of W's group, of the learning rate and of the
+        weight_decay.  Where products have 16 bits, dW is not rounded to 16 bits before it is used.
+        """
+
     @operation(writes="X A P", updates="V", products=square_products)
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         """V ← scale · O, where O is close to the orthogonal matrix nearest to V; zeros stay zeros.
@@ -241,10 +251,6 @@ class Backend(Facts, Protocol):
 
         source (m, …), in host memory or in a mapped file: any real dtype, memory order and size.
         """
-
-    def feed_memory(self, source: npt.NDArray[Any], rows: int, dtype: np.dtype[Any]) -> int:
-        """The bytes of the backend's memory that `feed` allocates."""
-        return 0
 
     @operation(writes="out", moves=lambda a: 2 * a.out.nbytes + a.index.nbytes)
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
@@ -292,9 +298,3 @@ class Backend(Facts, Protocol):
     def synchronize(self) -> None:
         """Wait until all enqueued work has finished."""
         return
-
-    # ---- memory -------------------------------------------------------------------------------
-
-    def own_memory(self, widest: int) -> int:
-        """The bytes that the backend allocates for itself if no layer is wider than `widest`."""
-        return 0

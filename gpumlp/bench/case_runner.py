@@ -19,7 +19,7 @@ from typing import Any
 
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import Change, check
-from gpumlp.bench.peers import OURS, NotTimed
+from gpumlp.bench.peers import OURS, UNTUNED, NotTimed
 from gpumlp.bench.processes import load
 from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
@@ -43,6 +43,7 @@ class Settings:
         peers: names in the order of the table. This library always comes first, unnamed.
         rounds: how often each competitor is timed.
         cold: also time a first step with empty caches, when nothing is compiled.
+        profile: also time each operation of this library's step alone.
         minutes: start no competitor that might end later than this, and stop one that does.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     peers: Sequence[str]
     rounds: int = 15
     cold: bool = True
+    profile: bool = False
     minutes: float | None = None
 
 
@@ -153,7 +155,10 @@ class CaseRunner:
             result = replace(result, first_step=cold | result.first_step)
             if competitor == OURS:
                 self._ours = worker
-                return self._rounds(result, [worker])
+                result = self._rounds(result, [worker])
+                if not self._settings.profile:
+                    return result
+                return replace(result, notes=result.notes | {"profile": self._profile(result)})
             assert self._ours is not None
             with closing(worker):
                 return self._rounds(result, [self._ours, worker])
@@ -191,13 +196,19 @@ class CaseRunner:
 
     def _changes(self, precision: str) -> dict[str, Change]:
         case = replace(self.case, precision=precision)
-        with closing(self._worker(Result(case, self._settings.backend, OURS, TIMED))) as worker:
+        with closing(self._worker(Result(case, self._settings.backend, UNTUNED, TIMED))) as worker:
             return worker.started()[1]
 
     def _worker(self, result: Result) -> Worker:
         caches = self._folder / f"caches-{result.competitor.replace(':', '-')}"
         log = self._folder / f"{next(self._logs)}.log"
         return Worker(result, log, caches, self._clock.end)
+
+    def _profile(self, result: Result) -> dict[str, Any]:
+        """The profile of this library's step, in a process of its own, since θ is lost."""
+        with closing(self._worker(result)) as worker:
+            worker.started()
+            return worker.profile()
 
     def _rounds(self, result: Result, workers: list[Worker]) -> Result:
         """Time all workers in every round. The order changes from one round to the next."""

@@ -75,7 +75,13 @@ class Worker:
 
     def burst(self) -> Burst:
         """Time several steps in a row."""
-        return self._call(time_burst, *self._burst)
+        burst: Burst = self._call(time_burst, *self._burst)
+        return burst
+
+    def profile(self) -> dict[str, Any]:
+        """See `gpumlp.bench.profile`; the step must be this library's."""
+        found: dict[str, Any] = self._call(_profile)
+        return found
 
     def close(self) -> None:
         """Stop the process, whatever it is doing."""
@@ -84,11 +90,10 @@ class Worker:
             self._process.join()
         self._connection.close()
 
-    def _call(self, function: Callable[..., Burst], *arguments: Any) -> Burst:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with suppress(OSError):  # the process may have ended; `_receive` says why
             self._connection.send((function, arguments))
-        burst: Burst = self._receive()
-        return burst
+        return self._receive()
 
     def _receive(self) -> Any:
         """The next message of the process."""
@@ -182,13 +187,17 @@ def warm_up(step: Step, seconds: float) -> Burst:
             steps *= 2
 
 
+def _profile(step: Any) -> dict[str, Any]:
+    found: dict[str, Any] = step.profile()
+    return found
+
+
 def time_burst(step: Step, steps: int, lead: bool) -> Burst:
     """Time so many steps in a row; if `lead`, after one step that is not timed."""
     if lead:
         step.run()
     step.synchronize()
     begun = time.perf_counter()
-    for _ in range(steps):
-        step.run()
+    step.run_many(steps)
     step.synchronize()
     return (time.perf_counter() - begun) / steps + step.extra_seconds, step.peak_bytes()

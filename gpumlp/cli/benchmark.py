@@ -14,6 +14,7 @@ from gpumlp.backends import get_backend
 from gpumlp.bench import cases
 from gpumlp.bench.case_runner import Settings, run
 from gpumlp.bench.peers import COMPETITORS, FLOOR, OURS, known
+from gpumlp.bench.profile import rows
 from gpumlp.bench.results import SUFFIX, TIMED, Result, Results
 from gpumlp.cli import options as shared
 from gpumlp.cli import run_folder
@@ -35,8 +36,11 @@ gpumlp takes: the time of gpumlp over the time of this competitor, round by roun
 of floor: the time of the floor over the time of this competitor. The floor is the bare products of
   the step, and its other bytes at the speed of a copy.
 peak MB: {peak}.
-first step s: seconds after the import, cold (nothing compiled) / warm.
-error: relative error of the first change of the parameters, compared with float64."""
+first step s: seconds from the import on, cold (nothing compiled) / warm. On a GPU, gpumlp tunes the
+  step in this time.
+error: relative error of the first change of the parameters, compared with float64.
+model µs: the time of an operation by the measured rates of bare products, copies and launches.
+alone µs: its time if it is repeated by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,9 @@ class BenchOptions:
     )  # fmt: skip
     rounds: int = option(15, "N", "Number of timed rounds of each competitor.", min=2)
     cold: bool = option(True, None, "Also time a first step, with nothing compiled before it.")
+    profile: bool = option(
+        True, None, "Also show the step's operations: the model of their time, and each alone."
+    )
     save: Path | None = option(None, "FILE", "Write all results to a JSON file.")
     plot: Path | None = option(None, "FILE", "Draw the ratios and a roofline as a .png file.")
     out: Path = option(Path("runs/bench"), "DIR", "Folder for the result of each part.")
@@ -110,7 +117,9 @@ def bench(options: BenchOptions) -> None:
     chosen = cases.choose(case, widths, list(map(int, sizes)), precisions, optimizers, activations)
     names = known(peers or list(PEERS))
     backend = get_backend(options.backend).name
-    settings = Settings(backend, names, options.rounds, options.cold, options.minutes)
+    settings = Settings(
+        backend, names, options.rounds, options.cold, options.profile, options.minutes
+    )
     results = Results(options.out)
     if options.resume:
         results.load()
@@ -158,6 +167,8 @@ def _print_tables(found: list[Result]) -> None:
         for r in results:
             if r.status != TIMED:
                 typer.echo(f"  {r.competitor}: {r.status}: {r.reason}")
+            if "profile" in r.notes:
+                _print_profile(r)
         typer.echo()
     kinds = sorted({r.peak_of for r in found if r.status == TIMED})
     if kinds:
@@ -165,6 +176,18 @@ def _print_tables(found: list[Result]) -> None:
     on_cpu = [r for r in found if r.backend != "cupy" and "torch" in r.competitor]
     for note in dict.fromkeys(r.machine["note"] for r in on_cpu if "note" in r.machine):
         typer.echo(f"note: {note}.")
+
+
+def _print_profile(result: Result) -> None:
+    """The operations of this library's step."""
+    profiled = result.notes["profile"]
+    typer.echo()
+    print_table(("  operation", "writes", "model µs", "alone µs"), rows(profiled))
+    model, measured = profiled["model"], result.timing.median
+    typer.echo(
+        f"  model of the step: {1e6 * model:,.1f} µs, which is {model / measured:.0%} of the "
+        f"{1e6 * measured:,.1f} µs that it takes"
+    )
 
 
 def _heading(result: Result) -> str:

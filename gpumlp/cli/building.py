@@ -77,7 +77,8 @@ class TrainingOptions(DataOptions):
     )
     precision: str = option(
         "float32", "NAME",
-        "Precision: float64 or float32; on a GPU also tf32, bfloat16 or float16.",
+        "Precision: float64 or float32; on a GPU also tf32, bfloat16 or float16; bfloat16 also on "
+        "a CPU with AVX512_BF16.",
         shared.PRECISIONS,
     )  # fmt: skip
     backend: str = shared.backend()

@@ -100,7 +100,7 @@ class TrainOptions(TrainingOptions):
     device: str | None = option(
         None, "NAME",
         "With --plan: the step on a GPU, which need not be there, and the least time of each "
-        "operation: {names}.", GPUS,
+        "operation: {names}, or a .json file with measured rates.", GPUS,
     )  # fmt: skip
     plan_plot: Path | None = option(
         None, "FILE", "With --plan: draw the step's streams and its memory as a .png file."

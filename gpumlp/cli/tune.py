@@ -61,13 +61,17 @@ def tune(options: TuneOptions) -> None:
     if not options.json:
         typer.echo(repr(net))
     tuner = _measure(net, options)
-    rows = [_row(gemm, choice) for gemm, choice in tuner.choices.items()]
+    # products with a limit of multiprocessors are those of one of the ways, whose time is shown
+    whole = {gemm: each for gemm, each in tuner.choices.items() if not gemm.multiprocessors}
+    rows = [_row(gemm, choice) for gemm, choice in whole.items()]
     if options.json:
         about = {"backend": net.backend.describe(), "file": str(tuner.cache.path)}
         steps = tuner.measured
-        print_json({**about, "found": len(tuner.found), "products": rows, "steps": steps})
+        print_json(
+            {**about, "found": len(tuner.found & whole.keys()), "products": rows, "steps": steps}
+        )
     else:
-        _print(tuner, rows)
+        _print(tuner, rows, len(tuner.found & whole.keys()))
 
 
 def _network(options: TuneOptions) -> MLP:
@@ -90,15 +94,14 @@ def _network(options: TuneOptions) -> MLP:
 def _measure(net: MLP, options: TuneOptions) -> Tuner:
     """Train two steps on noise: this measures every product of the step, and then the step."""
     tuner = open_device().tuner
-    tuner.measuring = tuner.steps = True
-    tuner.again = options.again
     rng, m, n = np.random.default_rng(0), 2 * options.batch_size, net.widths[-1]
     x = rng.standard_normal((m, net.widths[0]))
     # all losses but those of classes accept 0 and 1
     y = rng.integers(n, size=m) if net.loss.target == "class" else rng.integers(2, size=(m, n))
     trainer = Trainer(net, options.optimizer, batch_size=options.batch_size)
-    if trainer.fit(x, y, 1, progress=False).stopped == "interrupted":
-        raise KeyboardInterrupt
+    with tuner.everything(options.again):
+        if trainer.fit(x, y, 1, progress=False).stopped == "interrupted":
+            raise KeyboardInterrupt
     return tuner
 
 
@@ -125,7 +128,7 @@ def _row(gemm: Gemm, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _print(tuner: Tuner, rows: list[dict[str, Any]]) -> None:
+def _print(tuner: Tuner, rows: list[dict[str, Any]], found: int) -> None:
     lines = [
         [
             row["product"], f"{row['m']}×{row['n']}×{row['k']}", row["epilogue"] or "",
@@ -138,6 +141,5 @@ def _print(tuner: Tuner, rows: list[dict[str, Any]]) -> None:
     print_table(COLUMNS, lines, left=4)
     for step, times in tuner.measured.items():
         typer.echo(f"{step}: {', '.join(f'{name} {time:.3g} µs' for name, time in times.items())}")
-    now = len(rows) - len(tuner.found)
     path = tuner.cache.path
-    typer.echo(f"{now} measured now, {len(tuner.found)} measured before; stored in {path}")
+    typer.echo(f"{len(rows) - found} measured now, {found} measured before; stored in {path}")

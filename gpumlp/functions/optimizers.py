@@ -195,6 +195,13 @@ muon = Optimizer(
     **COUNTED,
 )
 
+
+def _follow(theta: Array, g: Array, lr: float) -> None:
+    theta -= lr * g
+
+
+# W ← W − η v for a velocity that is still needed: unlike the rule of sgd, this one keeps it
+FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
 OPTIMIZERS = table(sgd, momentum, nesterov, rmsprop, adam, adamw, lion, muon)
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # Jordan's: σ ← aσ + bσ³ + cσ⁵, steepest at 0
 NEWTON_SCHULZ_STEPS = 5  # odd, so that the result is in the buffer of the matrix

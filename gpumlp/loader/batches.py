@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends import Backend
+from gpumlp.backends.declaration import Call
 from gpumlp.io.types import Array, HostArray, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.step.plan import Plan
@@ -79,6 +80,7 @@ class Batches:
         self._fetched = False
         arena = backend.empty((arena_size(plans),), np.uint8)
         self._programs, self._places = {}, {}
+        self._step, self._memory = step, (arena, held)
         for (of, j), ways in plans.items():
             at = f"{name}, minibatch {of}{tables.part_name(of, j)}"
             bound = {way: (p, p.arrays(arena, held)) for way, p in ways.items()}
@@ -156,6 +158,13 @@ class Batches:
             if feed is not None:
                 feed.fetch(index)
         self._fetched = True
+
+    def operations(self) -> tuple[Plan, list[Call]]:
+        """The program of a whole minibatch, and its calls: the first of the ways to do it."""
+        tables, (arena, held) = self._tables, self._memory
+        ways = self._step.plans(tables, tables.size, range(tables.parts(tables.size)))
+        planned = next(iter(ways.values()))
+        return planned, planned.calls(self._backend, planned.arrays(arena, held))
 
     def forget(self) -> None:
         """Drop the recordings, which may refer back to this object."""

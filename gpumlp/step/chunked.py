@@ -182,4 +182,5 @@ def chunked_bytes(net: Network, rows: int, target: np.dtype[Any] | None) -> int:
     """The bytes that a `Chunked` without gradients allocates."""
     model, shares = Model(net).recording(), held("weights", (rows,), net.backend.dtype)
     planned, _ = _planned(model, rows, target, shares)
-    return shares.nbytes + model.J.nbytes + model.scaling.nbytes + planned.size
+    scratch = net.backend.scratch_memory(planned.program)
+    return shares.nbytes + model.J.nbytes + model.scaling.nbytes + planned.size + scratch

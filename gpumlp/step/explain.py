@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gpumlp.step.plan import Plan
+from gpumlp.step.program import Op
+from gpumlp.step.timeline import Work, timeline
 
-Seconds = Callable[[int, int], float]
-"""seconds(flops, bytes): the least time of one operation."""
+Cost = Callable[[Op], Work]
 COLUMNS = ("operation", "result", "shape", "MFLOP", "MB", "memory", "stream", "begin", "µs")
 
 
@@ -24,7 +25,8 @@ class Line:
         bytes: what it reads and writes if it moves every array once.
         place: the first byte of the result in the arena; None if the result stays between steps.
         stream: 0 is the main stream.
-        begin, seconds: when it can begin, and how long it takes at least; 0 without a device.
+        begin, seconds: when it begins, and how long it takes at least, with what runs beside it
+            (see `timeline`); 0 without a device.
     """
 
     operation: str
@@ -137,23 +139,26 @@ class Explanation:
 
 
 def explain(
-    planned: Plan, device: str | None = None, seconds: Seconds | None = None
+    planned: Plan, device: str | None = None, cost: Cost | None = None, gap: float = 0.0
 ) -> Explanation:
-    """Explain a planned program; `device` names the device whose times `seconds` gives."""
+    """Explain a planned program.
+
+    device, cost, gap: the name of a device, what each operation costs on it, and the seconds
+        between operations.
+    """
+    program, times = planned.program, [(0.0, 0.0)] * len(planned.program)
+    if cost is not None:
+        streams = [op.stream for op in program]
+        times = timeline(streams, planned.waits(), [cost(op) for op in program], gap)
     lines: list[Line] = []
-    free: dict[int, float] = {}  # when each stream has done its last operation
-    for op, after in zip(planned.program, planned.waits(), strict=True):
+    for op, (begin, end) in zip(program, times, strict=True):
         result, names = op.writes[0], dict.fromkeys(b.name for b in op.writes)
-        ends = [lines[i].begin + lines[i].seconds for i in after]
-        begin = max([free.get(op.stream, 0.0), *ends])
-        took = 0.0 if seconds is None else seconds(op.flops, op.bytes)
-        free[op.stream] = begin + took
-        part = op["part"] if op.name == "update" else None
+        part = op.part
         shape = (part[1] - part[0],) if part else result.shape
         place = planned.places.get(result.root)
         at = None if place is None else place + result.start * result.itemsize
         lines.append(Line(
-            op.name, ", ".join(names), shape, op.flops, op.bytes, at, op.stream, begin, took
+            op.name, ", ".join(names), shape, op.flops, op.bytes, at, op.stream, begin, end - begin
         ))  # fmt: skip
     buffers = [(b.name, at, b.nbytes, *planned.lifetimes[b]) for b, at in planned.places.items()]
     return Explanation(lines, buffers, planned.size, device)

@@ -6,13 +6,19 @@ Each says what it looks for and what it changes.  `training.TrainingStep` puts t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import ThetaBuffers
+
+TILE = 128  # rows and columns of the result that a multiprocessor computes in a large product
+# An estimate: bytes of the updates for each FLOP beside them that need an eighth of the device.
+# 28 bytes a parameter get 16 of 132 at minibatch 8,192 and 4,096, 32 at 2,048 and 48 at 1,024.
+EIGHTH = 2.3e-3
 
 
 def recompute(program: Program) -> Program:
@@ -111,6 +117,30 @@ def early_update(program: Program, gradient: ThetaBuffers) -> Program:
     return out
 
 
+def update_in_product(
+    program: Program, backend: Backend, factors: Callable[[int], tuple[float, float]]
+) -> Program:
+    """The product that computes ∇W[k] makes the optimizer's step of W[k], and stores no ∇W[k].
+
+    It changes a program of `early_update`, where `backend` has such a product.  factors: those of
+    the group of the W that starts at an entry of θ.
+    """
+    out = Program()
+    for each in program:
+        product = out[-1] if out else each
+        if each.name == "update" and product.name == "weight_gradient" and not product["factors"]:
+            rule, omega, slots = each["optimizer"], each["regularizer"], each["slots"]
+            if backend.updates_in_product(rule, omega, slots.dtype, product["dW"].shape):
+                out.pop()
+                each = op(
+                    "weight_update", rule, omega, product["gz"], product["h_below"],
+                    each["theta"], each["rounded"], slots, each["control"], each["part"],
+                    factors(each["part"][0]),
+                )  # fmt: skip
+        out.append(each)
+    return out
+
+
 def streams(program: Program) -> Program:
     """Weight gradients run beside hidden gradients; early updates and averages beside both.
 
@@ -118,7 +148,39 @@ def streams(program: Program) -> Program:
     """
 
     def stream(each: Op) -> int:
-        early = each.name == "update" and each["part"] and each["part"][1] <= each["split"]
-        return 1 if each.name == "weight_gradient" else 2 if early or each.name == "average" else 0
+        early = each.name == "update" and each.part and each.part[1] <= each["split"]
+        product = each.name in ("weight_gradient", "weight_update")
+        return 1 if product else 2 if early or each.name == "average" else 0
 
     return Program(replace(each, stream=stream(each)) for each in program)
+
+
+def reserve(program: Program, multiprocessors: int) -> Program:
+    """Early updates run on multiprocessors of their own, which the products beside them leave free.
+
+    It changes a program of `early_update`.  The more bytes the updates move for each FLOP of these
+    products, the more multiprocessors they get: one to three eighths.  Products of many tiles would
+    leave them none.
+    """
+    updates = [each for each in program if each.name == "update"]
+    first = next(i for i, each in enumerate(program) if each.name == "weight_gradient")
+    moved = sum(each.bytes for each in updates)
+    share = min(3, math.ceil(moved / (EIGHTH * sum(each.flops for each in program[first:]))))
+    own = max(1, multiprocessors * share // 8)
+
+    def placed(i: int, each: Op) -> Op:
+        if each.name == "update" and each.part and each.part[1] <= each["split"]:
+            return replace(each, stream=2, multiprocessors=own)
+        beside = i >= first and each.flops > 0
+        return replace(each, multiprocessors=multiprocessors - own if beside else 0)
+
+    return Program(placed(i, each) for i, each in enumerate(program))
+
+
+def leaves_idle(program: Program, multiprocessors: int) -> bool:
+    """Whether most FLOPs are in products with fewer tiles than the device has multiprocessors."""
+    idle = 0
+    for m, n, k in (product for each in program for product in each.products):
+        tiles = -(-m // TILE) * -(-n // TILE)
+        idle += 2 * m * n * k * (tiles < multiprocessors)
+    return 2 * idle > sum(each.flops for each in program)

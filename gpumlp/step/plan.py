@@ -51,7 +51,7 @@ class Plan:
 
         return [
             Call(partial(getattr(backend, op.name), *map(bound, op.arguments.values())), op.stream,
-                 after)
+                 after, op.multiprocessors)
             for op, after in zip(self.program, self.waits(), strict=True)
         ]  # fmt: skip
 
@@ -76,7 +76,7 @@ class Plan:
     def _spans(self, op: Op, buffers: Iterable[Buffer]) -> list[tuple[Any, int, int]]:
         """The memory of buffers of an operation: (which, first byte, end)."""
         spans = []
-        part = op["part"] if op.name == "update" else None
+        part = op.part
         for b in buffers:
             held = b.root not in self.places
             at = 0 if held else self.places[b.root]

@@ -81,11 +81,16 @@ class Buffer:
 
 @dataclass(eq=False, repr=False)
 class Op:
-    """One operation of a program, with its arguments by name; see `declaration.Call` for stream."""
+    """One operation of a program, with its arguments by name.
+
+    Attributes:
+        stream, multiprocessors: see `declaration.Call`.
+    """
 
     operation: Operation
     arguments: dict[str, Any]
     stream: int = 0
+    multiprocessors: int = 0
 
     @property
     def name(self) -> str:
@@ -113,6 +118,12 @@ class Op:
     def reads(self) -> list[Buffer]:
         """The buffers that it reads."""
         return [b for name, b in self.buffers.items() if name not in self.operation.writes]
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """The part of θ that it updates; None: all that it names."""
+        part: tuple[int, int] | None = self.arguments.get("part") if "theta" in self else None
+        return part
 
     @property
     def products(self) -> list[tuple[int, int, int]]:

@@ -8,10 +8,11 @@ import numpy as np
 
 from gpumlp import backprop
 from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.functions.optimizers import FOLLOW
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
 from gpumlp.step.folding import folds
-from gpumlp.step.groups import table
+from gpumlp.step.groups import regions, table
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
@@ -19,14 +20,6 @@ from gpumlp.step.settings import Settings
 from gpumlp.step.tables import Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
-
-
-def _follow(theta: HostArray, g: HostArray, lr: float) -> None:
-    theta -= lr * g
-
-
-# W ← W − η v for a velocity that is still needed: unlike the rule of sgd, this one keeps it
-FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
 
 
 class TrainingStep:
@@ -83,10 +76,16 @@ class TrainingStep:
         self.initial[buffer] = rows
         return buffer
 
+    def _factors(self, start: int) -> tuple[float, float]:
+        """The factors of the learning rate and the weight decay of the W at this entry of θ."""
+        found = regions(self._layout, self._settings.groups)
+        return next((each.lr, each.decay) for each in found if start < each.end)
+
     def plans(self, tables: Tables, of: int, parts: range) -> dict[str, Plan]:
         """The ways to do some micro-batches of a step on `of` examples, by name, planned.
 
-        The first is the default.  The last micro-batch is followed by the update of θ.
+        The first is the default: "branched" where most products leave multiprocessors idle.  The
+        last micro-batch is followed by the update of θ.
         """
         program = self._record(tables, of, parts)
         if self.folds:
@@ -97,12 +96,18 @@ class TrainingStep:
         planned = plan(program)
         if self._settings.low_memory:
             planned = min(planned, plan(passes.recompute(program)), key=lambda each: each.size)
-        ways = {"sequential": planned}
-        if self._settings.net.backend.branches:
+        ways, branches = {"sequential": planned}, self._settings.net.backend.branches
+        if branches:
             ways["branched"] = plan(passes.streams(planned.program))
+            if passes.leaves_idle(planned.program, branches):
+                ways = {name: ways[name] for name in ("branched", "sequential")}
             early = passes.early_update(planned.program, self._gradient)
             if early is not planned.program:
                 ways["branched, early update"] = plan(passes.streams(early))
+                ways["early update, reserved"] = plan(passes.reserve(early, branches))
+                within = passes.update_in_product(early, self._settings.net.backend, self._factors)
+                if any(each.name == "weight_update" for each in within):
+                    ways["branched, update in products"] = plan(passes.streams(within))
         return ways
 
     def _record(self, tables: Tables, of: int, parts: range) -> Program:

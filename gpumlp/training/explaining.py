@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gpumlp.step.explain import Explanation, explain
+from gpumlp.step.plan import Plan
+from gpumlp.step.program import Op
 from gpumlp.step.settings import described
+from gpumlp.step.timeline import Work
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.memory import Data
 from gpumlp.training.stepping import Stepping
+
+if TYPE_CHECKING:
+    from gpumlp.backends.cuda.paper import Gpu
 
 
 def explained(
@@ -18,7 +23,7 @@ def explained(
     way: str | None,
 ) -> Explanation:  # fmt: skip
     """The explanation that `Trainer.explain` returns."""
-    net, settings, name, seconds = trainer.net, trainer.step_settings(), None, None
+    net, settings, gpu = trainer.net, trainer.step_settings(), None
     examples = Data.of(net, x, y, False, data, trainer.at_a_time)
     target = examples.target
     if device is not None:
@@ -34,7 +39,6 @@ def explained(
             slot_type=settings.slot_type if own_type else backend.dtype,
         )  # fmt: skip
         target = target if target.kind == "i" else backend.dtype
-        name, seconds = gpu.name, partial(gpu.seconds, precision=precision)
     elif precision is not None:
         raise ValueError("precision is for a device on paper; pass device, or leave it out")
     tables = trainer.tables(examples, settings.net.backend, target)
@@ -42,4 +46,15 @@ def explained(
     ways = TrainingStep(settings).plans(tables, tables.size, parts)
     if way is not None and way not in ways:
         raise ValueError(f"way must be one of {', '.join(ways)}, got {way!r}")
-    return explain(ways[way or next(iter(ways))], name, seconds)
+    planned = ways[way or next(iter(ways))]
+    return explain(planned) if gpu is None else on_paper(planned, gpu, str(precision))
+
+
+def on_paper(planned: Plan, gpu: Gpu, precision: str) -> Explanation:
+    """The program with the least times of a GPU in this precision."""
+
+    def cost(op: Op) -> Work:
+        updates = op.name == "weight_update"
+        return gpu.work(op.products, op.bytes, precision, updates, op.multiprocessors)
+
+    return explain(planned, gpu.name, cost, gpu.gap)

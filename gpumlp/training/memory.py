@@ -106,6 +106,9 @@ def plan(
         parts.append(Data.of(net, x_val, y_val, own, *placement))
         placed += parts[-1].bytes
     plans = plans_of(step, tables)
+    scratch = sum(
+        backend.scratch_memory(each.program) for ways in plans.values() for each in ways.values()
+    )
     evaluated = {"": bool(train_metric), "val_": len(parts) > bool(train_metric)}
     named: Any = SimpleNamespace(columns=["cost", *found])
     names = columns({prefix: named for prefix, there in evaluated.items() if there})
@@ -117,7 +120,8 @@ def plan(
         step.slots.nbytes, average, theta * bool(best), placed,
         tables=OMEGA + sum(b.nbytes for b in tables.buffers()), step=arena_size(plans),
         evaluation=sum(each.evaluation() for each in parts),
-        scratch=backend.own_memory(max(net.widths)), held=held, accumulate=trainer.accumulate,
+        scratch=backend.own_memory(max(net.widths)) + scratch, held=held,
+        accumulate=trainer.accumulate,
     )  # fmt: skip
 
 

@@ -187,8 +187,9 @@ class Trainer(Stepping):
             device: "a100", "h100" or "h200": the step of a GPU, with the least time that its memory
                 bandwidth and its peak allow.  The GPU need not be there.
             precision: the precision on this device; None for that of the network.
-            way: one of the ways to do the step: "sequential", and on a GPU also "branched" and
-                "branched, early update".  None for the first.
+            way: one of the ways to do the step: "sequential", and on a GPU also "branched",
+                "branched, early update", "early update, reserved" and "branched, update in
+                products".  None for the first.
             data: as in `fit`.
 
         Raises:

@@ -1,24 +1,26 @@
 // The forward and the backward pass through an activation.
 //
 // An entry E<real> is made from its parameters and has the functions of its CUDA expressions.
-// Matrices are (m, n), row-major.
+// Matrices are (m, n), row-major, of the type T in which they are stored.
 #pragma once
 
+#include "bfloat16.hpp"
 #include "pieces.hpp"
 
 namespace gpumlp {
 
 // z ← z + b, h ← f(z).  z may be h, and then only h is kept.
-template <class real> struct BiasActivation {
-    real* z; const real* b; real* h; int64 m, n; const double* params;
+template <class T> struct BiasActivation {
+    T* z; const T* b; T* h; int64 m, n; const double* params;
 };
 
-template <template <class> class F, class real> void bias_activation(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const BiasActivation<real>*>(arguments);
+template <template <class> class F, class T> void bias_activation(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
     const F<real> f(p.params);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
         for (int64 i = begin; i < end; ++i) {
-            real *z = p.z + i * p.n, *h = p.h + i * p.n;
+            T *z = p.z + i * p.n, *h = p.h + i * p.n;
             if (z == h) {
                 GPUMLP_LOOP
                 for (int64 j = 0; j < p.n; ++j) h[j] = f.f(h[j] + p.b[j]);
@@ -35,11 +37,11 @@ template <template <class> class F, class real> void bias_activation(const void*
 }
 
 // h ← f(z)
-template <class real> struct ActivationOf { const real* z; real* h; int64 m, n; const double* params; };
+template <class T> struct ActivationOf { const T* z; T* h; int64 m, n; const double* params; };
 
-template <template <class> class F, class real> void activation(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const ActivationOf<real>*>(arguments);
-    const F<real> f(p.params);
+template <template <class> class F, class T> void activation(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationOf<T>*>(arguments);
+    const F<Arithmetic<T>> f(p.params);
     over(threads, p.m * p.n, PIECE, [&](int64 begin, int64 end, int64) {
         GPUMLP_LOOP
         for (int64 i = begin; i < end; ++i) p.h[i] = f.f(p.z[i]);
@@ -47,29 +49,30 @@ template <template <class> class F, class real> void activation(const void* argu
 }
 
 // gz ← gh ⊙ f'(z), db ← column sums of gz.  gz may be gh.
-template <class real> struct ActivationGradient {
-    const real *gh, *z, *h; real *gz, *db; int64 m, n; real* partial; const double* params;
+template <class T> struct ActivationGradient {
+    const T *gh, *z, *h; T *gz, *db; int64 m, n; Arithmetic<T>* partial; const double* params;
 };
 
-// db ← Σ of the pieces' sums (pieces, n)
-template <class real> void add_up(const real* partial, int64 pieces, int64 n, real* db) {
-    std::memcpy(db, partial, n * sizeof(real));
+// db ← Σ of the pieces' sums (pieces, n), which are overwritten
+template <class T> void add_up(Arithmetic<T>* partial, int64 pieces, int64 n, T* db) {
     for (int64 i = 1; i < pieces; ++i) {
         GPUMLP_LOOP
-        for (int64 j = 0; j < n; ++j) db[j] += partial[i * n + j];
+        for (int64 j = 0; j < n; ++j) partial[j] += partial[i * n + j];
     }
+    convert(partial, db, n);
 }
 
-template <template <class> class F, class real> void activation_gradient(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const ActivationGradient<real>*>(arguments);
+template <template <class> class F, class T> void activation_gradient(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
     const F<real> f(p.params);
     const int64 each = piece_rows(p.n);
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
         real* const sum = p.partial + piece * p.n;
         std::memset(sum, 0, p.n * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
-            const real *gh = p.gh + i * p.n, *z = p.z + i * p.n, *h = p.h + i * p.n;
-            real* const gz = p.gz + i * p.n;
+            const T *gh = p.gh + i * p.n, *z = p.z + i * p.n, *h = p.h + i * p.n;
+            T* const gz = p.gz + i * p.n;
             GPUMLP_LOOP
             for (int64 j = 0; j < p.n; ++j) {
                 const real g = gh[j] * f.df(z[j], h[j]);
@@ -84,12 +87,13 @@ template <template <class> class F, class real> void activation_gradient(const v
 // ---- softmax, row by row
 
 // max and Σ exp(x − max) of a row; e ← exp(x − max) if it is given
-template <class real> inline real exp_sum(const real* x, int64 n, real* e, real& top) {
+template <class T, class real> inline real exp_sum(const T* x, int64 n, real* e, real& top) {
     top = x[0];
     bool numbers = true;  // max of a row with NaN is NaN
     for (int64 j = 0; j < n; ++j) {
-        numbers &= x[j] == x[j];
-        top = x[j] > top ? x[j] : top;
+        const real each = x[j];
+        numbers &= each == each;
+        top = each > top ? each : top;
     }
     if (!numbers) top = std::numeric_limits<real>::quiet_NaN();
     real sum = 0, part[LANES];
@@ -104,42 +108,52 @@ template <class real> inline real exp_sum(const real* x, int64 n, real* e, real&
 }
 
 // z ← z + b, h ← softmax(z)
-template <class real> void softmax_row(const real* z, real* h, int64 n) {
-    real top;
-    const real sum = exp_sum(z, n, h, top);
-    for (int64 j = 0; j < n; ++j) h[j] /= sum;
+template <class T> void softmax_row(const T* z, T* h, int64 n) {
+    Arithmetic<T> top;
+    if constexpr (IS_16_BIT<T>) {
+        const float sum = exp_sum<T, float>(z, n, nullptr, top);
+        for (int64 j = 0; j < n; ++j) h[j] = exp(z[j] - top) / sum;  // with the digits of float
+    } else {
+        const T sum = exp_sum(z, n, h, top);
+        for (int64 j = 0; j < n; ++j) h[j] /= sum;
+    }
 }
 
-template <class real> void bias_softmax(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const BiasActivation<real>*>(arguments);
+template <class T> void bias_softmax(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
         for (int64 i = begin; i < end; ++i) {
-            real* const z = p.z + i * p.n;
-            for (int64 j = 0; j < p.n; ++j) z[j] += p.b[j];
+            T* const z = p.z + i * p.n;
+            for (int64 j = 0; j < p.n; ++j) z[j] = z[j] + p.b[j];
             softmax_row(z, p.h + i * p.n, p.n);
         }
     });
 }
 
-template <class real> void softmax(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const ActivationOf<real>*>(arguments);
+template <class T> void softmax(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationOf<T>*>(arguments);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
         for (int64 i = begin; i < end; ++i) softmax_row(p.z + i * p.n, p.h + i * p.n, p.n);
     });
 }
 
 // gz ← h ⊙ (gh − gh·h), db ← column sums of gz
-template <class real> void softmax_gradient(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const ActivationGradient<real>*>(arguments);
+template <class T> void softmax_gradient(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
     const int64 each = piece_rows(p.n);
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
         real* const sum = p.partial + piece * p.n;
         std::memset(sum, 0, p.n * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
-            const real *gh = p.gh + i * p.n, *h = p.h + i * p.n;
-            real* const gz = p.gz + i * p.n;
+            const T *gh = p.gh + i * p.n, *h = p.h + i * p.n;
+            T* const gz = p.gz + i * p.n;
             const real dot = sum_of<real>(p.n, [&](int64 j) { return gh[j] * h[j]; });
-            for (int64 j = 0; j < p.n; ++j) sum[j] += gz[j] = h[j] * (gh[j] - dot);
+            for (int64 j = 0; j < p.n; ++j) {
+                const real g = h[j] * (gh[j] - dot);
+                gz[j] = g;
+                sum[j] += g;
+            }
         }
     });
     add_up(p.partial, (p.m + each - 1) / each, p.n, p.db);

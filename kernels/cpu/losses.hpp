@@ -1,7 +1,7 @@
 // The losses of a minibatch and their gradients.
 //
 // An entry E<real> is made from its parameters and has the functions of its CUDA expressions.
-// Matrices are (m, n), row-major.
+// Matrices are (m, n), row-major; ŷ and its gradient of the type T in which they are stored.
 #pragma once
 
 #include "activations.hpp"
@@ -10,8 +10,8 @@ namespace gpumlp {
 
 // J ← J + Σ weights · share · value(ŷ, y), and gh ← its gradient if gh is given.
 // y is (m, n), or labels (m).
-template <class real, class Y> struct LossOf {
-    const real* y_hat; const Y* y; const real* weights; double* J; real* gh; int64 m, n;
+template <class T, class Y> struct LossOf {
+    const T* y_hat; const Y* y; const Arithmetic<T>* weights; double* J; T* gh; int64 m, n;
     double share; double* partial; const double* params;
 };
 
@@ -22,20 +22,21 @@ template <class real> inline real target(const int32_t* y, int64 i, int64 j, int
     return y[i] == j ? real(1) : real(0);
 }
 
-template <template <class> class L, class real, class Y> void loss(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const LossOf<real, Y>*>(arguments);
+template <template <class> class L, class T, class Y> void loss(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
     const L<real> l(p.params);
     const int64 each = piece_rows(p.n);
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
         double sum = 0;
         for (int64 i = begin; i < end; ++i) {
-            const real* const row = p.y_hat + i * p.n;
+            const T* const row = p.y_hat + i * p.n;
             const real weight = p.weights[i] * real(p.share);
             sum += double(sum_of<real>(p.n, [&](int64 j) {
                 return times(weight, l.value(row[j], target<real>(p.y, i, j, p.n)));
             }));
             if (p.gh == nullptr) continue;
-            real* const gh = p.gh + i * p.n;
+            T* const gh = p.gh + i * p.n;
             GPUMLP_LOOP
             for (int64 j = 0; j < p.n; ++j)
                 gh[j] = times(weight, l.gradient(row[j], target<real>(p.y, i, j, p.n)));
@@ -47,20 +48,21 @@ template <template <class> class L, class real, class Y> void loss(const void* a
 
 // Cross-entropy of softmax(ŷ) and the smoothed y, for logits ŷ, of the rows [begin, end).  If gh is
 // given, it is filled.
-template <class real, class Y>
-double cross_entropy_of_rows(const LossOf<real, Y>& p, int64 begin, int64 end, real smoothing) {
+template <class T, class Y, class real>
+double cross_entropy_of_rows(const LossOf<T, Y>& p, int64 begin, int64 end, real smoothing) {
     const int64 n = p.n;
     const real rest = smoothing / real(n);
     double sum = 0;
     for (int64 i = begin; i < end; ++i) {
-        const real* const x = p.y_hat + i * n;
+        const T* const x = p.y_hat + i * n;
         const real weight = p.weights[i];
-        real* const gh = p.gh == nullptr ? nullptr : p.gh + i * n;
+        T* const gh = p.gh == nullptr ? nullptr : p.gh + i * n;
         const auto t = [&](int64 j) {
             return target<real>(p.y, i, j, n) * (real(1) - smoothing) + rest;
         };
-        real top;
-        const real total = exp_sum(x, n, gh, top), log_sum = log(total);
+        real top, *e = nullptr;
+        if constexpr (!IS_16_BIT<T>) e = gh;  // 16 bits would not keep the digits
+        const real total = exp_sum(x, n, e, top), log_sum = log(total);
         real value = 0, mass = 0;
         for (int64 j = 0; j < n; ++j) {
             value += times(t(j), log_sum - (x[j] - top));
@@ -70,15 +72,20 @@ double cross_entropy_of_rows(const LossOf<real, Y>& p, int64 begin, int64 end, r
         if (gh == nullptr) continue;
         const real scale = mass / total;
         GPUMLP_LOOP
-        for (int64 j = 0; j < n; ++j) gh[j] = times(weight, gh[j] * scale - t(j));
+        for (int64 j = 0; j < n; ++j) {
+            real power;
+            if constexpr (IS_16_BIT<T>) power = exp(x[j] - top);
+            else power = gh[j];
+            gh[j] = times(weight, power * scale - t(j));
+        }
     }
     return sum;
 }
 
 // The same for at most LANES classes, which would not fill vectors: a vector holds an entry of
 // LANES rows.
-template <class real, class Y>
-double cross_entropy_of_few(const LossOf<real, Y>& p, int64 begin, int64 end, real smoothing) {
+template <class T, class Y, class real>
+double cross_entropy_of_few(const LossOf<T, Y>& p, int64 begin, int64 end, real smoothing) {
     const int64 n = p.n;
     const real rest = smoothing / real(n);
     double sum = 0;
@@ -122,9 +129,9 @@ double cross_entropy_of_few(const LossOf<real, Y>& p, int64 begin, int64 end, re
 }
 
 // params: the smoothing
-template <class real, class Y> void cross_entropy(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const LossOf<real, Y>*>(arguments);
-    const real smoothing = real(p.params[0]);
+template <class T, class Y> void cross_entropy(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
+    const auto smoothing = Arithmetic<T>(p.params[0]);
     const int64 each = piece_rows(p.n);
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
         p.partial[piece] = p.n <= LANES ? cross_entropy_of_few(p, begin, end, smoothing)

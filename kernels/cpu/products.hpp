@@ -1,33 +1,80 @@
 // Matrix products: by tiles, or by NumPy's BLAS if they are large.
 #pragma once
 
-#include "tiles.hpp"
+#include "panels.hpp"
 
 namespace gpumlp {
 
 enum { FLOPS = 1 << 19 };  // of a piece for another thread: ten times what it costs to share
 enum { FEW_ROWS = 2 };     // do not repay a copy of b
 
+// out (m, n) ← α a b + β out, for a (m, k).  An `out` in 16 bits is not read, and k ≤ INNER.
+template <class T, class Out>
+void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
+              Arithmetic<T> beta, Out* out, int64 out_row) {
+    using E = Item<T>;
+    enum { ENTRIES = Operand<T>::ENTRIES, INNER = Operand<T>::INNER };
+    E *const panels = static_cast<E*>(blocks()), *const tiles = panels + BYTES_OF_B / sizeof(E);
+    // each row of b is read once
+    const bool once = ENTRIES == 1 && m <= TILE_ROWS && b.column == 1;
+    for (int64 l = 0; l == 0 || l < k; l += INNER) {
+        const int64 inner = least<int64>(INNER, k - l), items = items_of<T>(inner);
+        const int64 bytes = (items + (k == 0)) * sizeof(E);
+        const int64 most_columns = BYTES_OF_B / bytes / PANEL<E> * PANEL<E>;
+        const int64 most_rows = BYTES_OF_A / bytes / TILE_ROWS * TILE_ROWS;
+        const Arithmetic<T> keep = l == 0 ? beta : Arithmetic<T>(1);
+        for (int64 j = 0; j < n; j += most_columns) {
+            const int64 width = least(most_columns, n - j), whole = width / PANEL<E> * PANEL<E>;
+            const int64 direct = once ? whole : 0;  // so many columns are not copied
+            copy_panels(b.from(l, j + direct), inner, width - direct, panels + direct * items);
+            for (int64 i = 0; i < m; i += most_rows) {
+                const int64 height = least(most_rows, m - i);
+                // a copy of a transpose is worth its time if some panels read it
+                const bool copied = ENTRIES == 1 ? a.column != 1 && width > 4 * PANEL<E>
+                                                 : a.column != 1 || inner % ENTRIES != 0;
+                if (copied) copy_tiles(a.from(i, l), height, inner, tiles);
+                for (int64 c = 0; c < width; c += PANEL<E>)
+                    for (int64 r = 0; r < height; r += TILE_ROWS) {
+                        const T* const copy = reinterpret_cast<const T*>(tiles + r * items);
+                        const View<T> left = copied
+                            ? View<T>{copy, ENTRIES, ENTRIES * TILE_ROWS}
+                            : View<T>{a.from(i + r, l).data, a.row, ENTRIES * a.column};
+                        const E* right = panels + c * items;
+                        int64 right_row = PANEL<E>;
+                        if constexpr (ENTRIES == 1)
+                            if (c < direct) right = b.from(l, j + c).data, right_row = b.row;
+                        tile_of<T>(height - r, items, left, right, right_row, alpha, keep,
+                                   out + (i + r) * out_row + j + c, out_row,
+                                   least<int64>(PANEL<E>, width - c));
+                    }
+            }
+        }
+    }
+}
+
 // out (m, n) ← α a b + β out with (α, β) = factors, or (1, 0).  a is (m, k) and b (k, n).
-template <class real> struct Product {
-    int64 m, n, k; View<real> a, b; real* out; const real* factors;
+// sums: memory for an `out` in 16 bits, which is not read, as float; null if k ≤ INNER.
+template <class T, class Out> struct Product {
+    int64 m, n, k; View<T> a, b; Out* out; const Arithmetic<T>* factors; Arithmetic<T>* sums;
 };
 
 // out (m, n) ← α a b + β out for few rows of a and a transpose b: sums along both of their rows
-template <class real>
-void multiply_few(int64 m, int64 n, int64 k, View<real> a, View<real> b, real alpha, real beta,
-                  real* out, int64 out_row) {
+template <class T, class Out>
+void multiply_few(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
+                  Arithmetic<T> beta, Out* out, int64 out_row) {
+    using real = Arithmetic<T>;
     for (int64 j = 0; j < n; ++j)
         for (int64 i = 0; i < m; ++i) {
-            const real *const x = a.from(i, 0).data, *const w = b.from(0, j).data;
+            const T *const x = a.from(i, 0).data, *const w = b.from(0, j).data;
             const real sum = sum_of<real>(k, [&](int64 l) { return x[l] * w[l]; });
-            real& there = out[i * out_row + j];
+            Out& there = out[i * out_row + j];
             there = beta != 0 ? alpha * sum + beta * there : alpha * sum;
         }
 }
 
-template <class real> void product(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const Product<real>*>(arguments);
+template <class T, class Out> void product(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const Product<T, Out>*>(arguments);
     const real alpha = p.factors ? p.factors[0] : real(1);
     const real beta = p.factors ? p.factors[1] : real(0);
     const bool dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
@@ -37,14 +84,19 @@ template <class real> void product(const void* arguments, const Threads& threads
     const int64 pieces = least<int64>(least<int64>(threads.count, worth), units);
     const int64 each = pieces > 1 ? (units + pieces - 1) / pieces * unit : size;
     over(threads, size, each, [&](int64 begin, int64 end, int64) {
-        const int64 count = end - begin;
-        if (dots)
-            multiply_few(p.m, count, p.k, p.a, p.b.from(0, begin), alpha, beta, p.out + begin, p.n);
-        else if (by_columns)
-            multiply(p.m, count, p.k, p.a, p.b.from(0, begin), alpha, beta, p.out + begin, p.n);
-        else
-            multiply(count, p.n, p.k, p.a.from(begin, 0), p.b, alpha, beta, p.out + begin * p.n,
-                     p.n);
+        const int64 i = by_columns ? 0 : begin, j = by_columns ? begin : 0;
+        const int64 m = by_columns ? p.m : end - begin, n = by_columns ? end - begin : p.n;
+        const View<T> a = p.a.from(i, 0), b = p.b.from(0, j);
+        Out* const out = p.out + i * p.n + j;
+        if (dots) return multiply_few(m, n, p.k, a, b, alpha, beta, out, p.n);
+        if constexpr (IS_16_BIT<Out>)
+            if (p.sums != nullptr) {
+                real* const sums = p.sums + i * p.n + j;
+                multiply(m, n, p.k, a, b, alpha, beta, sums, p.n);
+                for (int64 r = 0; r < m; ++r) convert(sums + r * p.n, out + r * p.n, n);
+                return;
+            }
+        multiply(m, n, p.k, a, b, alpha, beta, out, p.n);
     }, 1);
 }
 

@@ -51,20 +51,29 @@ GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t 
 
 #define GPUMLP_OPERATION(name, ...)                                                               \
     GPUMLP_EXPORT void name(const void* p, const gpumlp::Threads& t) { gpumlp::__VA_ARGS__(p, t); }
-#define GPUMLP_FOR(real)                                                                          \
-    GPUMLP_OPERATION(real##_product, product<real>)                                               \
+using gpumlp::bfloat16;
+#define GPUMLP_FOR_THETA(real)                                                                    \
     GPUMLP_OPERATION(real##_blas_product32, blas_product<real, int32_t>)                          \
     GPUMLP_OPERATION(real##_blas_product64, blas_product<real, int64_t>)                          \
     GPUMLP_OPERATION(real##_average, average<real>)                                               \
-    GPUMLP_OPERATION(real##_add, add<real>)                                                       \
+    GPUMLP_OPERATION(real##_normalize, normalize<real>)                                           \
+    GPUMLP_OPERATION(real##_quintic, quintic<real>)                                               \
     GPUMLP_OPERATION(real##_mean_weights, mean_weights<real>)                                     \
-    GPUMLP_OPERATION(real##_begin, begin<real>)                                                   \
-    GPUMLP_OPERATION(real##_bias_softmax, bias_softmax<real>)                                     \
-    GPUMLP_OPERATION(real##_softmax, softmax<real>)                                               \
-    GPUMLP_OPERATION(real##_softmax_gradient, softmax_gradient<real>)                             \
-    GPUMLP_OPERATION(real##_cross_entropy, cross_entropy<real, real>)                             \
-    GPUMLP_OPERATION(real##_cross_entropy_of_labels, cross_entropy<real, int32_t>)
-GPUMLP_FOR(float)
-GPUMLP_FOR(double)
+    GPUMLP_OPERATION(real##_begin, begin<real>)
+#define GPUMLP_FOR_STORED(T, real)                                                                \
+    GPUMLP_OPERATION(T##_product, product<T, T>)                                                  \
+    GPUMLP_OPERATION(T##_add, add<T>)                                                             \
+    GPUMLP_OPERATION(T##_bias_softmax, bias_softmax<T>)                                           \
+    GPUMLP_OPERATION(T##_softmax, softmax<T>)                                                     \
+    GPUMLP_OPERATION(T##_softmax_gradient, softmax_gradient<T>)                                   \
+    GPUMLP_OPERATION(T##_cross_entropy, cross_entropy<T, real>)                                   \
+    GPUMLP_OPERATION(T##_cross_entropy_of_labels, cross_entropy<T, int32_t>)
+GPUMLP_FOR_THETA(float)
+GPUMLP_FOR_THETA(double)
+GPUMLP_FOR_STORED(float, float)
+GPUMLP_FOR_STORED(double, double)
+GPUMLP_FOR_STORED(bfloat16, float)
+GPUMLP_OPERATION(bfloat16_product_to_float, product<bfloat16, float>)
+GPUMLP_OPERATION(bfloat16_round, round)
 GPUMLP_OPERATION(gpumlp_gather, gather)
 GPUMLP_OPERATION(gpumlp_end, end)

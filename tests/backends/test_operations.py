@@ -9,6 +9,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS, L2, LOSSES, OPTIMIZERS, get_backend
 from gpumlp.backends import operations
 from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.declaration import Facts
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.io import threads
 from gpumlp.io.threads import Threads
@@ -16,7 +17,7 @@ from gpumlp.step.chunked import UNSCALED
 
 OPERATIONS = {
     name: operation
-    for name, operation in vars(operations.Backend).items()
+    for name, operation in (vars(Facts) | vars(operations.Backend)).items()
     if inspect.isfunction(operation) and not name.startswith("_")
 }
 
@@ -29,7 +30,8 @@ def test_operations_are_found():
     assert {"affine_activation", "output_gradient", "hidden_gradient", "update"} < set(OPERATIONS)
 
 
-DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory"}
+DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory",
+            "updates_in_product", "scratch_memory"}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])

@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from gpumlp.bench.timing import machine
 from tests.support.cli_cases import run
 
 PEERS = "tests.support.bench_peers"
-TINY = ["--backend", "numpy", "--rounds", "2"]
+TINY = ["--backend", "numpy", "--rounds", "2", "--no-profile"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +58,9 @@ def test_table_and_json_hold_the_measured_numbers(tmp_path, monkeypatch):
     json_file = out / "all.json"  # not a result file, though it is in the same folder
     out.mkdir()
     printed = bench(
-        out, "--case", "small", "--save", json_file, peers="floor, scikit-learn", cold="--cold"
-    ).stdout
+        out, "--case", "small", "--save", json_file, "--profile", peers="floor, scikit-learn",
+        cold="--cold",
+    ).stdout  # fmt: skip
     results = {r["competitor"]: r for r in json.loads(json_file.read_text())["results"]}
     assert list(results) == ["gpumlp", "floor", "scikit-learn"]
     assert results == parts(out)
@@ -83,6 +85,13 @@ def test_table_and_json_hold_the_measured_numbers(tmp_path, monkeypatch):
         assert set(results[name]["first_step"]) == {"cold", "warm"}
         assert 0 < results[name]["error"] < 2e-3
     assert results["floor"]["notes"]["copy_bytes_per_second"] > 1e8
+    profiled = results["gpumlp"]["notes"]["profile"]
+    assert [each["operation"] for each in profiled["operations"]][-1] == "end"
+    for each in profiled["operations"]:
+        assert re.search(
+            rf"^  {each['operation']} .* {1e6 * each['alone']:,.1f}$", printed, re.MULTILINE
+        )
+    assert f"model of the step: {1e6 * profiled['model']:,.1f} µs" in printed
     share = results["scikit-learn"]["summary"]["gpumlp_over_this"]
     share /= results["floor"]["summary"]["gpumlp_over_this"]
     (line,) = [line for line in printed.splitlines() if line.startswith("  scikit-learn ")]

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import sys
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +21,15 @@ from gpumlp.bench.cases import (
     parse_widths,
 )
 from gpumlp.bench.correct import ROUNDING, WrongChange, bfloat16, changes, check
-from gpumlp.bench.peers import COMPETITORS, Problem, Unsupported, builder, gpumlp_peer, known
+from gpumlp.bench.peers import (
+    COMPETITORS,
+    Problem,
+    Unsupported,
+    builder,
+    gpumlp_peer,
+    known,
+    torch_peers,
+)
 from gpumlp.bench.peers.gpumlp_peer import GpumlpStep, copy_bandwidth
 from gpumlp.bench.timing import Timing
 from gpumlp.functions import OPTIMIZERS
@@ -182,6 +192,64 @@ def test_mode_of_torch_compile(peer, mode, monkeypatch):
     modes = []
     builder(peer)(Problem(CASE, "numpy")).run()
     assert modes == [mode]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_step_in_one_graph_begins_anew_after_it_was_recorded(optimizer, monkeypatch):
+    """The steps before the recording train; the graph, which needs a GPU, is the eager step."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(torch_peers, "recorded", lambda torch, step, _: [step() for _ in range(3)])
+    case = replace(CASE, optimizer=optimizer)
+    exact, problem = Problem(replace(case, precision="float64"), "numpy"), Problem(case, "numpy")
+    want, step = GpumlpStep(exact), torch_peers.TorchStep(problem, one_graph=True)
+    step._graph = None
+    want.run()
+    step.run()
+    assert check(changes(problem, step), changes(exact, want), case) < 1e-2
+
+
+def test_one_graph_elsewhere_raises():
+    for precision, backend, reason in (
+        ("float32", "numpy", "CUDA graphs need a GPU"), ("float16", "cupy", "loss scaling"),
+    ):  # fmt: skip
+        with pytest.raises(Unsupported, match=reason):
+            builder("torch.compile one graph")(Problem(replace(CASE, precision=precision), backend))
+
+
+def test_flashoptim_is_the_optimizer_of_parameters_in_bfloat16(monkeypatch):
+    torch, made = pytest.importorskip("torch"), []
+
+    class Step(torch_peers.TorchStep):
+        def __init__(self, problem, **settings):
+            made.append(settings)
+            self.network = torch.nn.Linear(2, 2)
+
+    monkeypatch.setattr(torch_peers, "TorchStep", Step)
+    monkeypatch.setitem(sys.modules, "flashoptim", SimpleNamespace(FlashAdamW=torch.optim.AdamW))
+    problem = Problem(replace(CASE, precision="bfloat16", optimizer="adamw"), "cupy")
+    step = builder("torch.compile flashoptim")(problem)
+    assert made == [{"mode": "max-autotune", "bf16_parameters": True}]
+    assert step._optimizer.param_groups[0]["weight_decay"] == 0.01
+    with pytest.raises(Unsupported, match="on a GPU"):
+        builder("torch.compile flashoptim")(Problem(problem.case, "numpy"))
+    monkeypatch.setitem(sys.modules, "flashoptim", None)
+    with pytest.raises(ImportError, match="flashoptim"):
+        builder("torch.compile flashoptim")(problem)
+
+
+def test_scan_of_jax_does_as_many_steps_as_single_calls():
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    theta = []
+    for name in ("jax", "jax scan"):
+        step = builder(name)(Problem(CASE, "numpy"))
+        if name == "jax scan":
+            step._many = step.many(3)
+            step.STEPS = 3
+        step.run_many(7)
+        theta.append(dict(step.tensors()))
+    for name, value in theta[0].items():
+        np.testing.assert_allclose(theta[1][name], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("cupy", "float32"), ("numpy", "float64")])

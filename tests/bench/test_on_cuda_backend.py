@@ -3,19 +3,26 @@
 Nothing is timed. The tests show that the calls work on a device, and check their numbers.
 """
 
+import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import suite, test_kernels, test_products, test_training
+from gpumlp.backends import cuda
+from gpumlp.backends.cuda import device as device_module
 from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import changes, check
-from gpumlp.bench.peers import Problem, gpumlp_peer
+from gpumlp.bench.peers import UNTUNED, Problem, builder, gpumlp_peer
+from tests.support.fake_cublaslt import FakeCublasLt
+from tests.support.fake_cupy import FakeCupy, FakeEvent
 from tests.support.harness.host_device import HostDevice
 
 CASE = Case("c", (12, 24, 24, 5), 32)
+tuning = gpumlp_peer.tuning
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +31,7 @@ def _harness(monkeypatch):
         return CudaBackend(HostDevice(), precision)
 
     monkeypatch.setattr(gpumlp_peer, "get_backend", get_backend)
+    monkeypatch.setattr(gpumlp_peer, "tuning", contextlib.nullcontext)
     monkeypatch.setattr(suite, "get_backend", get_backend)
     monkeypatch.setattr(gpumlp_peer, "COPIES", 2)
     monkeypatch.setitem(gpumlp_peer.COPY_BYTES, "GPU", 4096)
@@ -50,14 +58,15 @@ def test_step_changes_the_parameters_as_numpy_does(optimizer, loss, monkeypatch)
     assert check(got, exact, case) < 1e-3
 
 
-def test_floor_computes_only_the_products_of_a_step():
+def test_floor_replays_the_products_of_a_step_and_nothing_else():
+    """As one graph: launches by Python would take longer than small products."""
     floor = gpumlp_peer.Floor(Problem(CASE, "cupy"))
     device = floor.backend._device
     device.calls.clear()
     floor.run()
     floor.synchronize()
-    *calls, last = device.calls
-    assert last == "synchronize"
+    first, *calls, last = device.calls
+    assert (first, last) == (f"replay of {len(CASE.products())}", "synchronize")
     shapes = []
     for call in calls:
         kind, _, *sizes, _ = call.split()
@@ -65,6 +74,53 @@ def test_floor_computes_only_the_products_of_a_step():
         shapes.append(tuple(map(int, sizes)))
     assert sorted(shapes) == sorted(CASE.products())
     assert floor.extra_seconds == CASE.rest_bytes() / floor.notes["copy_bytes_per_second"]
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+class TestTuning:
+    """Products and steps are measured before the step that is timed.
+
+    CuPy and cublasLt are fakes, which multiply but launch no kernel.
+    """
+
+    case = replace(CASE, optimizer="adamw")
+
+    @pytest.fixture
+    def device(self, monkeypatch):
+        lt = FakeCublasLt(states=(0, 0, 0))
+        lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
+        monkeypatch.setattr(device_module, "FLUSH_BYTES", 64)
+        monkeypatch.setattr(FakeEvent, "lt", lt)
+        device = CudaDevice(FakeCupy(), lt)
+        monkeypatch.setattr(cuda, "open_device", lambda: device)
+        monkeypatch.setattr(gpumlp_peer, "get_backend", lambda _, p: CudaBackend(device, p))
+        monkeypatch.setattr(gpumlp_peer, "tuning", tuning)
+        return device
+
+    def test_step_is_tuned_before_it_is_timed(self, device):
+        step = gpumlp_peer.GpumlpStep(Problem(self.case, "cupy"))
+        assert len(device.tuner.measured) == 1
+        assert {choice.candidates for choice in device.tuner.choices.values()} == {3}
+        assert None not in {choice.microseconds for choice in device.tuner.choices.values()}
+        assert not device.tuner.measuring
+        assert not device.tuner.steps
+        start = dict(Problem(self.case, "cupy").theta())
+        for name, tensor in step.tensors():  # what the measurements trained is forgotten
+            assert (tensor == start[name]).all()
+        device._blas._lt.calls.clear()
+        step.run()
+        assert {call["algo"] for call in device._blas._lt.calls} == {71}
+        assert len(device._blas._lt.calls) == len(self.case.products())
+
+    def test_exact_step_is_not_tuned(self, device):
+        builder(UNTUNED)(Problem(self.case, "cupy")).run()
+        assert not device.tuner.measured
+
+    def test_floor_has_the_products_of_a_tuned_step(self, device):
+        gpumlp_peer.Floor(Problem(self.case, "cupy"))
+        choices = list(device.tuner.choices.values())
+        assert choices
+        assert {round(choice.microseconds) for choice in choices} == {3}
 
 
 def benchmark(function=None, **settings):
@@ -110,7 +166,10 @@ class TestSuites:
         test_training.test_inference(benchmark, 9)
 
     def test_extra_info(self):
-        """GB/s, the share of a copy's speed, and TFLOP/s, for a median that is known."""
+        """GB/s, the share of a copy's speed, and TFLOP/s, for a median that is known.
+
+        On a GPU it is the median of a graph of several calls.
+        """
         stats = SimpleNamespace(stats=SimpleNamespace(median=0.5))
 
         def timed(function):
@@ -119,6 +178,7 @@ class TestSuites:
         timed.stats, timed.extra_info = stats, {}
         where = suite.backend()
         suite.timed(timed, where, lambda: None, moved=10**6, flops=10**12)
-        assert timed.extra_info["tflops"] == 2.0
-        assert timed.extra_info["gigabytes_per_second"] == 10**6 / 0.5 / 1e9
+        assert timed.extra_info["seconds"] == 0.5 / suite.CALLS
+        assert timed.extra_info["tflops"] == 2.0 * suite.CALLS
+        assert timed.extra_info["gigabytes_per_second"] == 10**6 / (0.5 / suite.CALLS) / 1e9
         assert timed.extra_info["share_of_copy"] > 0

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_report
-from benchmarks.stages import Stage, kernel_table, run_all, summary
+from benchmarks import bars, gpu_report
+from benchmarks.stages import Stage, kept, kernel_table, run_all, run_one, summary
+from tests.support.cli_cases import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,12 +45,33 @@ def test_stages_run_after_failures(tmp_path):
     assert logs == {
         "first": "fine\n", "second": "why\n", "fourth": "slow\n", "fifth": "cupy\n",
     }  # fmt: skip
-    report = json.loads((out / "report.json").read_text())
-    assert [o["status"] for o in report] == [o.status for o in outcomes]
+    outcomes = [json.loads(path.read_text()) for path in sorted(out.glob("*.outcome.json"))]
+    assert [o["status"] for o in outcomes] == ["passed", "passed", "FAILED", "FAILED", "missing"]
     page = (out / "summary.md").read_text()
+    assert page.startswith("# The bars on a GPU\n\n| bar | must be | figure | |")
     assert "| second | FAILED | 0 | exit status 3: why |" in page
     assert "## fourth\n\n```\nslow\n```" in page
     assert "## first" not in page
+
+
+def test_stages_that_ran_alone_are_on_the_page_too(tmp_path):
+    for code, name in (("print('fine')", "one"), ("raise SystemExit(1)", "two"), ("", "two")):
+        run_all([python(code, name)], tmp_path, lambda line: None)
+    assert [(o.name, o.status) for o in kept(tmp_path)] == [("one", "passed"), ("two", "passed")]
+    page = (tmp_path / "summary.md").read_text()
+    assert "| one | passed |" in page
+    assert "| two | passed |" in page
+    assert "FAILED" not in page
+    stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
+    assert [each["name"] for each in stages] == ["one", "two"]
+
+
+def test_printed_json_is_apart_from_the_log(tmp_path):
+    code = "import sys; print('{\"a\": 1}'); print('a warning', file=sys.stderr)"
+    stage = replace(python(code, "json"), prints_json=True)
+    assert run_one(stage, tmp_path).status == "passed"
+    assert json.loads((tmp_path / "json.json").read_text()) == {"a": 1}
+    assert (tmp_path / "json.log").read_text() == "a warning\n"
 
 
 def test_stopped_stage_stops_its_children(tmp_path):
@@ -81,7 +105,7 @@ def test_ctrl_c_reports_the_remaining_stages_as_interrupted(tmp_path, monkeypatc
     assert [(o.name, o.status, o.detail) for o in outcomes] == [
         ("a", "FAILED", "interrupted"), ("b", "FAILED", "interrupted"),
     ]  # fmt: skip
-    assert len(json.loads((tmp_path / "report.json").read_text())) == 2
+    assert len(kept(tmp_path)) == 2
 
 
 def test_summary_has_the_table_of_kernels(tmp_path):
@@ -108,38 +132,53 @@ def test_sanitizer_is_found_in_the_folder_of_cuda(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_HOME", raising=False)
     if not Path("/usr/local/cuda").exists():
         assert gpu_report.find_sanitizer() == ""
-        assert gpu_report.sanitizer("racecheck").command[0] == ""
+        assert gpu_report.sanitizer("racecheck", "loss", ["loss"], "float32").command[0] == ""
     program = tmp_path / "cuda" / "bin" / "compute-sanitizer"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     assert gpu_report.find_sanitizer() == str(program)
-    command = gpu_report.sanitizer("racecheck").command
+    command = gpu_report.sanitizer("racecheck", "loss", ["loss"], "float32").command
     assert list(command[:3]) == [str(program), "--tool", "racecheck"]
 
 
-def test_commands_of_the_stages_have_existing_files_and_options(tmp_path):
+def test_stages_are_short_and_the_decisive_ones_come_first(tmp_path):
+    stages = gpu_report.stages(tmp_path)
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names)
+    assert all(stage.seconds <= 8 * 60 for stage in stages)
+    decisive = ["info", "smoke", "tests-step", "tune-gelu-4096", "kernels", "bench-4096"]
+    decisive += ["bench-launch", "memcheck-update", "bench-1024"]
+    assert sorted(decisive, key=names.index) == decisive
+    assert {*bars.TESTS, *bars.SANITIZED} <= set(names)
+
+
+def test_commands_of_the_stages_have_existing_files_and_options(tmp_path, monkeypatch):
     """The part of the commands that a machine without a GPU can check."""
     stages = {stage.name: stage for stage in gpu_report.stages(tmp_path)}
     for stage in stages.values():
         files = [word for word in stage.command if word.startswith(("tests/", "benchmarks/"))]
         assert all((ROOT / word).exists() for word in files)
-    kernels = stages["memcheck"].command
-    collect = [sys.executable, "-m", "pytest", "--collect-only", *kernels[kernels.index("-q") :]]
+        modules = [word for word in stage.command if word.startswith("benchmarks.")]
+        assert all(find_spec(word) for word in modules)
+    words = list(stages["memcheck-update"].command)
+    collect = [sys.executable, "-m", "pytest", "--collect-only", *words[words.index("-q") :]]
     done = subprocess.run(
-        collect, cwd=ROOT, env={**os.environ, **stages["memcheck"].environment},
+        collect, cwd=ROOT, env={**os.environ, **stages["memcheck-update"].environment},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    for name in ("activation", "loss", "theta", "gather", "empty"):
+    for name in ("activation", "loss", "theta"):
         assert f"kernels/test_{name}.py::" in done.stdout
-    for name in ("bench-short", "bench-wide", "bench-sgd"):
-        words = list(stages[name].command)
+    monkeypatch.chdir(tmp_path)
+    for name in ("bench-sgd", "bench-launch", "bench-4096-peers"):
+        words = list(stages[name].command[3:])
         words[words.index("--minutes") + 1] = "0"  # only reads the options
         words[words.index("cupy")] = "numpy"
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "stopped before gpumlp" in done.stderr
+        assert "stopped before gpumlp" in run(*words).stderr
+    for stage in stages.values():
+        if "tune" in stage.command:
+            assert "tune measures products on a GPU" in run(*stage.command[3:], code=2).stderr
 
 
 @pytest.mark.skipif(not gpu_report.no_gpu(), reason="this machine has a GPU")
@@ -155,4 +194,4 @@ def test_without_a_gpu_the_error_is_one_line(tmp_path, capsys):
 def test_unknown_stage_exits_with_2(tmp_path, capsys):
     assert gpu_report.main([]) == 2
     assert gpu_report.main([str(tmp_path), "memchek"]) == 2
-    assert "no stage 'memchek'; there are: info, tests, memcheck" in capsys.readouterr().err
+    assert "no stage 'memchek'; there are: info, smoke, tests-step" in capsys.readouterr().err

@@ -17,6 +17,14 @@ TOLERANCE = {"float32": 1e-5, "tf32": 3e-3, "float16": 3e-3, "bfloat16": 2e-2}  
 DTYPES = {"tf32": "float32"}
 
 
+@pytest.fixture(autouse=True)
+def _fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epilogues are used without a comparison with the fallbacks, which compute nothing here."""
+    tuner = open_device().tuner
+    monkeypatch.setattr(tuner, "comparing", False)
+    monkeypatch.setattr(tuner, "_fuses", lambda gemm: True)
+
+
 def dtype(precision: str) -> Any:
     if precision == "bfloat16":
         return np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
@@ -103,6 +111,17 @@ def test_16_bit_inputs_with_float32_result(precision: str) -> None:
     out = device.empty((64, 64), "float32")
     device.gemm(a, b, out, transpose_a=True, compute=precision)
     close(out, a64.T @ b64, "float32")
+
+
+@pytest.mark.parametrize("compute", ["bfloat16", "tf32"])
+def test_views_with_any_alignment(compute: str) -> None:
+    device, rng, kind = open_device(), np.random.default_rng(0), dtype(compute)
+    b, b64 = placed(rng.normal(size=(64, 136)), kind)
+    out = device.empty((40, 136), kind)
+    for elements in (0, 1, 3, 8):
+        whole, whole64 = placed(rng.normal(size=elements + 40 * 64), kind)
+        device.gemm(whole[elements:].reshape(40, 64), b, out, compute=compute)
+        close(out, whole64[elements:].reshape(40, 64) @ b64, compute)
 
 
 @pytest.fixture

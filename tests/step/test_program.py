@@ -168,5 +168,22 @@ def test_streams_wait_for_what_they_need_and_no_more() -> None:
 
 
 def test_clipped_step_has_no_early_update() -> None:
-    ways = planned(on_gpu=True, clip_norm=1.0)
+    ways = planned((2048,) * 4, m=2048, on_gpu=True, clip_norm=1.0)
     assert list(ways) == ["sequential", "branched"]
+
+
+@pytest.mark.parametrize(
+    ("widths", "m", "default"),
+    [
+        ((512,) * 5, 256, "branched"),  # 4 × 2 tiles, and 4 × 4 of ∇W, for 132 multiprocessors
+        ((784, 256, 256, 10), 8192, "branched"),
+        ((1500,) * 4, 1500, "sequential"),  # 12 × 12
+        ((8192,) * 3 + (10,), 8192, "sequential"),  # only the output layer is narrow
+    ],
+)
+def test_branches_are_the_default_where_products_leave_multiprocessors_idle(
+    widths: tuple[int, ...], m: int, default: str
+) -> None:
+    ways = planned(widths, m=m, on_gpu=True)
+    assert {"branched", "branched, early update", "sequential"} < set(ways)
+    assert next(iter(ways)) == default

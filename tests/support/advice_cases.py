@@ -243,7 +243,8 @@ ELSEWHERE = (
     "numpy.array({}, 'float32')", ".fillna(0)", "encode such columns", "numpy.column_stack(",
     "numpy.load({})", "numpy.array(list({}))", "e.g. {}.astype('float32')",
     # a GPU, a compiler, or a library that is not installed
-    'backend "cpu" cannot be used',
+    'backend "cpu" cannot be used', ' and precision="float32"',
+    'precision "bfloat16" needs a GPU or',
     "is on {} but this network computes on the host", "out of GPU memory", "gpumlp[cuda13]",
     'or use backend="numpy"', "was not found; pip install", "pip install ml_dtypes",
     'pip install "gpumlp[', "pip install tqdm", "MLflow cannot use", ' and memory="low"',

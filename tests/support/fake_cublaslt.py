@@ -35,16 +35,27 @@ class MatmulDescAttribute(enum.IntEnum):
     BIAS_POINTER = 8
     EPILOGUE_AUX_POINTER = 11
     EPILOGUE_AUX_LD = 12
+    SM_COUNT_TARGET = 15
 
 
 A = MatmulDescAttribute
 SIZES = {A.BIAS_POINTER: 8, A.EPILOGUE_AUX_POINTER: 8, A.EPILOGUE_AUX_LD: 8}  # bytes, else 4
-DEFAULTS = {A.POINTER_MODE: 0, A.TRANSA: 0, A.TRANSB: 0, A.EPILOGUE: 1} | dict.fromkeys(SIZES, 0)
+DEFAULTS = {
+    A.SM_COUNT_TARGET: 0,
+    A.POINTER_MODE: 0,
+    A.TRANSA: 0,
+    A.TRANSB: 0,
+    A.EPILOGUE: 1,
+} | dict.fromkeys(SIZES, 0)
 
 
 class MatmulPreferenceAttribute(enum.IntEnum):
     MAX_WORKSPACE_BYTES = 1
     REDUCTION_SCHEME_MASK = 3
+    MIN_ALIGNMENT_A_BYTES = 5
+    MIN_ALIGNMENT_B_BYTES = 6
+    MIN_ALIGNMENT_C_BYTES = 7
+    MIN_ALIGNMENT_D_BYTES = 8
 
 
 class cuBLASLtError(Exception):  # noqa: N801  (nvmath's name)
@@ -116,7 +127,7 @@ class FakeCublasLt:
         return self._new({})
 
     def matmul_preference_set_attribute(self, pref: int, attr: int, buf: int, size: int) -> None:
-        assert size == {1: 8, 3: 4}[attr]
+        assert size == (8 if attr == 1 else 4)
         raw = (ctypes.c_char * size).from_address(buf)
         self.objects[pref][attr] = int.from_bytes(raw.raw, "little")
 
@@ -135,6 +146,7 @@ class FakeCublasLt:
         table = np.frombuffer(raw, matmul_heuristic_result_dtype)
         for i in range(n):
             table[i]["state"], table[i]["algo"]["data_"][0] = self.states[i], 70 + i
+            table[i]["algo"]["data_"][1:5] = [self.preferences[-1].get(j, 256) for j in range(5, 9)]
             table[i]["workspace_size"] = 1 << i
         ctypes.c_int32.from_address(count).value = n
 
@@ -160,6 +172,9 @@ class FakeCublasLt:
                 "epilogue": operation[A.EPILOGUE], "pointer_mode": operation[A.POINTER_MODE],
             }
         )  # fmt: skip
+        assumed = np.frombuffer((ctypes.c_uint64 * 5).from_address(algo), np.uint64)[1:].tolist()
+        if any(each % bytes for each, bytes in zip((a, b, c, d), assumed, strict=True) if bytes):
+            raise cuBLASLtError("CUDA_ERROR_MISALIGNED_ADDRESS")
         if number in self.broken:
             raise cuBLASLtError("CUBLAS_STATUS_INTERNAL_ERROR (14)")
         self._check(desc, a_layout, b_layout, c_layout, d_layout)

@@ -5,6 +5,8 @@ import types
 
 import numpy as np
 
+from tests.support.harness.memory import aligned_empty
+
 
 class Error(RuntimeError):
     pass
@@ -107,7 +109,9 @@ class FakeModule:
     def __init__(self, *, code, options):
         if "no such text" in code:
             raise CompileException("error: no such text")
-        assert code.startswith("typedef")
+        if "no headers" in code:
+            raise RuntimeError("Failed to auto-detect CUDA root directory. Please specify")
+        assert code.startswith(("typedef", "#include"))
         assert code.isascii()
         FakeCupy.compiled.append((code, options))
 
@@ -123,6 +127,16 @@ class FakeModule:
         return types.SimpleNamespace(kernel=function)
 
 
+class FakeCode:
+    """A module of machine code."""
+
+    def load(self, code):
+        assert code.startswith(b"\x7fELF")
+
+    def get_function(self, name):
+        return FakeModule.get_function(None, name).kernel
+
+
 class FakeCupy:
     """The module `cupy`."""
 
@@ -135,6 +149,7 @@ class FakeCupy:
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
             Stream=FakeStream,
+            function=types.SimpleNamespace(Module=FakeCode),
             Event=FakeEvent,
             alloc_pinned_memory=self._pin,
             get_elapsed_time=lambda start, end: (end.at - start.at) / 1000,
@@ -163,7 +178,9 @@ class FakeCupy:
         assert FakeCupy.current  # memory of the pool belongs to the current stream
         if np.prod(shape) > self.limit:
             raise OutOfMemoryError("Out of memory allocating 9 bytes")
-        return np.full(shape, 0x7F, dtype).view(FakeArray)
+        made = aligned_empty(shape, dtype).view(FakeArray)
+        made[...] = 0x7F
+        return made
 
     def get_default_memory_pool(self):
         return types.SimpleNamespace(

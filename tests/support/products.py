@@ -40,10 +40,11 @@ class Product:
         arrays = [self.a, self.b, self.out, None, None, self.factors]
         if self.epilogue:
             arrays[3:5] = self.epilogue.bias, self.epilogue.aux
-        gemm = Gemm.of(
-            self.a, self.b, self.out, *self.letters, self.compute, self.factors, self.epilogue
-        )
         at = Operands(*(0 if each is None else each.ctypes.data for each in arrays))
+        gemm = Gemm.of(
+            self.a, self.b, self.out, *self.letters, self.compute, self.factors, self.epilogue,
+            at.alignment,
+        )  # fmt: skip
         return blas(gemm, at, fallback)
 
     def check(self, want, got=None):

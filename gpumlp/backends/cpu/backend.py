@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.cpu.flags import BFLOAT16
 from gpumlp.backends.cpu.loading import Library, installed
-from gpumlp.backends.cpu.lowering import Lowering, NotCompiledError, Scratch, Work
+from gpumlp.backends.cpu.lowering import BLOCKS, Lowering, NotCompiledError, Scratch, Work
+from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.numpy.blas import Blas, numpy_blas
 from gpumlp.errors import DeviceError
 from gpumlp.io.threads import blas_threads
+from gpumlp.io.types import HostArray as Array
 
+EMULATE = "GPUMLP_EMULATE_BFLOAT16"
+"""The environment variable that allows bfloat16 on any processor."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -28,18 +34,30 @@ class CpuBackend(NumpyBackend):
 
     Raises:
         DeviceError: the library is missing; the message says why.
+        ValueError: the processor has no products of bfloat16.
     """
 
     name = "cpu"
 
     def __init__(self, precision: str = "float32") -> None:
-        super().__init__(precision)
-        self.compiles = True
+        halves = precision == "bfloat16"
+        super().__init__("float32" if halves else precision)
+        self.precision, self.compiles = precision, True
         library, blas = installed(), numpy_blas()
         if isinstance(library, str) or blas is None:
             why = library if isinstance(library, str) else "NumPy's BLAS cannot be called directly"
-            raise DeviceError(f'backend "cpu" cannot be used: {why}; use backend="numpy"')
-        self._library, self._blas, self._lower = library, blas, Lowering(library, blas, self.dtype)
+            instead = ' and precision="float32"' if halves else ""
+            raise DeviceError(f'backend "cpu" cannot be used: {why}; use backend="numpy"{instead}')
+        if halves:
+            if library.instruction_set != BFLOAT16 and os.environ.get(EMULATE) != "1":
+                raise ValueError(
+                    'precision "bfloat16" needs a GPU or a processor with AVX512_BF16, and this '
+                    f'machine\'s has {library.instruction_set}; use precision="float32", or set '
+                    f"{EMULATE}=1 to try bfloat16 slowly, without these instructions"
+                )
+            self.storage = dtype_of(precision)
+        self._library, self._blas = library, blas
+        self._lower = Lowering(library, blas, self.dtype, self.storage)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _on_this_machine, (self.precision,)
@@ -61,11 +79,12 @@ class CpuBackend(NumpyBackend):
 
         for call in next(iter(variants.values())):
             operation: partial[None] = call.work  # type: ignore[assignment]
+            name = operation.func.__name__
             try:
-                works += self._lower(operation.func.__name__, *operation.args)
+                works += self._lower(name, *operation.args)
             except NotCompiledError:
                 finish()
-                runs.append(_repeated(operation))
+                runs.append(_repeated(partial(self._in_numpy, name, *operation.args)))
         finish()
         if len(runs) == 1:
             return runs[0]
@@ -82,9 +101,50 @@ class CpuBackend(NumpyBackend):
         try:
             works = self._lower(name, *arguments)
         except NotCompiledError:
-            getattr(super(), name)(*arguments)
+            self._in_numpy(name, *arguments)
         else:
             Program(self._library, self._blas, works)()
+
+    def own_memory(self, widest: int) -> int:
+        return self._threads.count * BLOCKS
+
+    def scratch_memory(self, program: Iterable[Any]) -> int:
+        works: list[Work] = []
+        for op in program:
+            with suppress(NotCompiledError):
+                works += self._lower(op.name, *map(_stand_in, op.arguments.values()))
+        return _scratch(works)
+
+    def round(self, theta: Array, rounded: Array) -> None:
+        if rounded.dtype != theta.dtype:
+            self.run("round", theta, rounded)
+
+    def _in_numpy(self, name: str, *arguments: Any) -> None:
+        """Do one operation by NumPy, in float32 if the arguments have 16 bits."""
+        operation, named = getattr(super(), name), OPERATIONS[name].arguments(*arguments)
+        of_16_bits = self.storage if self.storage != self.dtype else ""
+        halves = {id(a): a for a in named.values() if getattr(a, "dtype", None) == of_16_bits}
+        wide = {key: a.astype(self.dtype) for key, a in halves.items()}
+        operation(*(wide.get(id(a), a) for a in named.values()))
+        for parameter in OPERATIONS[name].writes | OPERATIONS[name].updates:
+            key = id(named[parameter])
+            if key in halves:
+                np.copyto(halves[key], wide[key], casting="unsafe")
+        if name == "update":
+            self.round(named["theta"], named["rounded"])
+
+
+def _stand_in(value: Any) -> Any:
+    """An array without memory in place of a buffer."""
+    if not hasattr(value, "nbytes"):
+        return value
+    return np.broadcast_to(np.zeros((), value.dtype), value.shape)
+
+
+def _scratch(works: Iterable[Work]) -> int:
+    """The bytes of memory that the calls share, one after the other."""
+    arguments = (each for work in works for each in work.arguments)
+    return max((each for each in arguments if isinstance(each, Scratch)), default=0)
 
 
 def _on_this_machine(precision: str) -> NumpyBackend:
@@ -120,9 +180,7 @@ class Program:
 
     def __init__(self, library: Library, blas: Blas, works: Iterable[Work]) -> None:
         self._works = list(works)
-        arguments = [each for work in self._works for each in work.arguments]
-        most = max((each for each in arguments if isinstance(each, Scratch)), default=0)
-        self._scratch = np.empty(most, np.uint8)
+        self._scratch = np.empty(_scratch(self._works), np.uint8)
         self._packed = [self._pack(work) for work in self._works]
         calls = [
             each

@@ -51,13 +51,11 @@ class Library:
         """
         if not source.has_source(entry) or (omega is not None and not source.has_source(omega)):
             return 0
-        library = self._library
-        if not (entry.is_built_in() and (omega is None or omega.is_built_in())):
-            own = _compiled(source.text(entry, omega), self.instruction_set)
-            if own is None:
-                return 0
-            library = own
-        return _address(library, f"{real}_{name}")
+        symbol = f"{real}_{name}"
+        if hasattr(self._library, symbol):
+            return _address(self._library, symbol)
+        own = _compiled(source.text(entry, omega), self.instruction_set)
+        return 0 if own is None else _address(own, symbol)
 
 
 @cache
@@ -67,7 +65,7 @@ def installed() -> Library | str:
         for path in sorted(Path(__file__).parent.glob(f"_{name}.*")):
             try:
                 return Library(path, name)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, ModuleNotFoundError) as error:
                 return f"{path} cannot be loaded ({error}); install gpumlp again"
     return "its library is missing; install a C++ compiler, and then gpumlp again"
 

@@ -17,12 +17,15 @@ from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import softmax
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.losses import softmax_cross_entropy
+from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.io.types import HostArray as Array
 
 PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
+INNER = 1024  # of products in 16 bits: sums of more entries lie in memory before they are rounded
 # From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
 # columns: it copies its operands anew for each piece.
 BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
+BLOCKS = (96 << 10) + (256 << 10) + 64  # bytes of a thread's blocks of a and b, as in panels.hpp
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 
@@ -48,9 +51,11 @@ class Lowering:
         NotCompiledError: by each method, if an entry of the user's own is not compiled.
     """
 
-    def __init__(self, library: Library, blas: Blas, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, library: Library, blas: Blas, dtype: np.dtype[Any], storage: np.dtype[Any]
+    ) -> None:
         self._library, self._blas, self._dtype = library, blas, dtype
-        self._real = "float" if dtype == np.float32 else "double"
+        self._real, self._stored = C_TYPES[dtype.name], C_TYPES[storage.name]
 
     def __call__(self, name: str, *arguments: Any) -> list[Work]:
         """The calls of an operation."""
@@ -112,11 +117,14 @@ class Lowering:
         if regularizer.active:
             biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
             yield self._of(
-                regularizer, "penalty", theta, theta.size, split, biases, J, dtheta, sums
-            )
+                regularizer, "penalty", theta, theta.size, split, biases, J, dtheta,
+                self._is_16_bit(dtheta), sums,
+            )  # fmt: skip
 
     def add(self, part: Array, total: Array, overwrite: bool) -> Iterator[Work]:
-        yield self._plain("add", part, total, part.size, int(overwrite))
+        yield self._plain(
+            "add", part, total, part.size, int(overwrite), real=C_TYPES[part.dtype.name]
+        )
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
@@ -124,8 +132,8 @@ class Lowering:
     ) -> Iterator[Work]:  # fmt: skip
         biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
         yield self._of(
-            regularizer, "clip", theta, dtheta, theta.size, split, biases, float(max_norm),
-            control, sums,
+            regularizer, "clip", theta, dtheta, self._is_16_bit(dtheta), theta.size, split, biases,
+            float(max_norm), control, sums,
         )  # fmt: skip
 
     def update(
@@ -137,9 +145,22 @@ class Lowering:
         biases = regularizer.strengths()[1]
         begin, end = part or (0, theta.size)
         yield self._of(
-            optimizer, name, theta, dtheta, slots, theta.size, split, biases, control, groups,
-            begin, end, omega=regularizer,
+            optimizer, name, theta, rounded if self._is_16_bit(rounded) else None, dtheta,
+            self._is_16_bit(dtheta), slots, theta.size, split, biases, control, groups, begin, end,
+            omega=regularizer,
         )  # fmt: skip
+
+    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> Iterator[Work]:
+        r, tall = len(A), len(V) > len(A)
+        factors = np.array(NEWTON_SCHULZ)
+        yield self._plain("normalize", V, X, V.size, LEAST_NORM, _partial(V.size, 1))
+        for i in range(NEWTON_SCHULZ_STEPS):
+            yield self._product(*((X.T, X) if tall else (X, X.T)), A)
+            yield self._product(A, A, P)
+            last = float(scale) if i == NEWTON_SCHULZ_STEPS - 1 else 1.0
+            yield self._plain("quintic", A, P, r, last, factors)
+            yield self._product(*((X, A) if tall else (A, X)), V)
+            X, V = V, X
 
     def average(self, theta: Array, mean: Array, decay: float, control: Array) -> Iterator[Work]:
         yield self._plain(
@@ -147,7 +168,8 @@ class Lowering:
         )
 
     def round(self, theta: Array, rounded: Array) -> Iterator[Work]:
-        yield from ()
+        if self._is_16_bit(rounded):
+            yield self._plain("round", theta, rounded, theta.size, real="bfloat16")
 
     def gather(self, source: Array, index: Array, out: Array) -> Iterator[Work]:
         address = self._library.address("gpumlp_gather")
@@ -168,9 +190,12 @@ class Lowering:
     def end(self, position: Array, J: Array, costs: Array) -> Iterator[Work]:
         yield Work(self._library.address("gpumlp_end"), (position, J, costs, len(costs)))
 
-    def _plain(self, name: str, *arguments: Any) -> Work:
-        """The call of a function that depends on no entry."""
-        return Work(self._library.address(f"{self._real}_{name}"), arguments)
+    def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
+        """The call of a function that depends on no entry.  real: the type, if not that of θ."""
+        return Work(self._library.address(f"{real or self._real}_{name}"), arguments)
+
+    def _is_16_bit(self, a: Array | None) -> int:
+        return int(a is not None and a.dtype != self._dtype)
 
     def _of(
         self, entry: Entry, name: str, *arguments: Any, omega: Regularizer | None = None
@@ -179,10 +204,11 @@ class Lowering:
         own = [np.array(source.parameters(entry), F64)]
         if omega is not None:
             own.append(np.array(source.parameters(omega), F64))
+        real = self._stored if isinstance(entry, Activation | Loss) else self._real
         if entry.is_built_in() and entry.name in (softmax.name, softmax_cross_entropy.name):
-            return self._plain(ROW_WISE[entry.name, name], *arguments, *own)
+            return self._plain(ROW_WISE[entry.name, name], *arguments, *own, real=real)
         function = self._library.operation(
-            self._real, f"{source.struct_name(entry)}_{name}", entry, omega
+            real, f"{source.struct_name(entry)}_{name}", entry, omega
         )
         if not function:
             raise NotCompiledError(entry.name)
@@ -191,10 +217,16 @@ class Lowering:
     def _product(self, a: Array, b: Array, out: Array, factors: Array | None = None) -> Work:
         """out ← a b, or α a b + β out; a and b may be transposes of C-contiguous arrays."""
         (m, k), n = a.shape, b.shape[1]
-        if 2 * m * n * k >= BLAS_FLOPS:
+        halves = self._is_16_bit(a)
+        if 2 * m * n * k >= BLAS_FLOPS and not halves:
             return self._blas_product(a, b, out, factors)
+        rounded = halves and self._is_16_bit(out)
+        sums = Scratch(4 * m * n) if rounded and k > INNER else None
         strides = [[each // x.itemsize for each in x.strides] for x in (a, b)]
-        return self._plain("product", m, n, k, a, *strides[0], b, *strides[1], out, factors)
+        return self._plain(
+            "product_to_float" if halves and not rounded else "product", m, n, k, a, *strides[0],
+            b, *strides[1], out, factors, sums, real="bfloat16" if halves else "",
+        )  # fmt: skip
 
     def _blas_product(self, a: Array, b: Array, out: Array, factors: Array | None) -> Work:
         (m, k), n = a.shape, b.shape[1]
@@ -213,6 +245,7 @@ class Lowering:
         )
 
 
+C_TYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16"}
 ROW_WISE = {
     (softmax.name, "bias_activation"): "bias_softmax",
     (softmax.name, "activation"): "softmax",

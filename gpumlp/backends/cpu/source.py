@@ -1,8 +1,8 @@
 """C++ source of an entry's operations on the CPU, from its CUDA expressions.
 
 Each entry becomes a struct of its parameters with its functions, for which the templates in
-`kernels/cpu/` are instantiated in float and double.  Built-in entries get their
-parameters at run time, so that one library holds all of them.
+`kernels/cpu/` are instantiated for float and double, and where they read activations also for
+bfloat16.  Built-in entries get their parameters at run time, so that one library holds all of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from gpumlp.functions import (
     Regularizer,
 )
 from gpumlp.functions.entry import Entry
+from gpumlp.functions.optimizers import FOLLOW
 
 INCLUDE = '#include "operations.hpp"\n'
 REALS = ("float", "double")
+STORED = (*REALS, "bfloat16")
 
 
 def struct_name(entry: Entry) -> str:
@@ -60,7 +62,7 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
         )}  # fmt: skip
     if isinstance(entry, Loss):
         return {
-            f"{name}_loss": f"loss<{name}, %s, %s>",
+            f"{name}_loss": f"loss<{name}, %s, Arithmetic<%s>>",
             f"{name}_loss_of_labels": f"loss<{name}, %s, int32_t>",
         }
     if isinstance(entry, Regularizer):
@@ -70,10 +72,15 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     return {f"{name}_{other}_update": f"update<{name}, {other}, %s>"}
 
 
+def types(entry: Entry) -> tuple[str, ...]:
+    """The types of numbers for which its operations exist."""
+    return STORED if isinstance(entry, Activation | Loss) else REALS
+
+
 def text(entry: Entry, omega: Regularizer | None = None) -> str:
     """The whole source of one entry's operations."""
     structs = dict.fromkeys(each for each in (entry, omega) if each is not None)
-    return INCLUDE + "".join(map(_struct, structs)) + _instances(operations(entry, omega))
+    return INCLUDE + "".join(map(_struct, structs)) + _instances(entry, omega)
 
 
 def headers() -> Path:
@@ -102,25 +109,23 @@ def _entries() -> str:
     tables: tuple[Mapping[str, Entry], ...] = (ACTIVATIONS, LOSSES, REGULARIZERS)
     entries = [e for table in tables for e in table.values() if has_source(e)]
     rules = list(_rules(OPTIMIZERS.values()))
-    instances: dict[str, str] = {}
-    for entry in entries:
-        instances |= operations(entry)
-    for rule, omega in product(rules, REGULARIZERS.values()):
-        instances |= operations(rule, omega)
-    return INCLUDE + "".join(map(_struct, [*entries, *rules])) + _instances(instances)
+    instances = [_instances(entry) for entry in entries]
+    instances += [_instances(*both) for both in product(rules, REGULARIZERS.values())]
+    return INCLUDE + "".join(map(_struct, [*entries, *rules])) + "".join(instances)
 
 
 def _rules(optimizers: Iterable[Optimizer]) -> Iterator[Optimizer]:
     for each in optimizers:
         yield each
         yield from each.orthogonal or ()
+    yield FOLLOW
 
 
-def _instances(operations: Mapping[str, str]) -> str:
+def _instances(entry: Entry, omega: Regularizer | None = None) -> str:
     functions = "".join(
         f"GPUMLP_EXPORT void {real}_{name}(const void* p, const Threads& t) {{\n"
         f"    {template.replace('%s', real)}(p, t);\n}}\n"
-        for name, template in operations.items() for real in REALS
+        for name, template in operations(entry, omega).items() for real in types(entry)
     )  # fmt: skip
     return f"namespace gpumlp {{\n{functions}}}\n"
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import cuda
-from gpumlp.backends.cuda import update
+from gpumlp.backends.cuda import tiles, update
 from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
 from gpumlp.backends.cuda.joining import join
@@ -42,7 +42,8 @@ class CudaBackend(Backend):
         self.dtype = np.dtype("float64" if precision == "float64" else "float32")
         self.storage = dtype_of("float32" if precision == "tf32" else precision)
         self.scales_loss = precision == "float16"
-        self.rounds_slots, self.folds, self.branches = precision != "float64", True, True
+        self.rounds_slots, self.folds = precision != "float64", True
+        self.branches = device.multiprocessors
         self._device = device
         self._kernels = Kernels(device, self.dtype, self.storage)
         self._products = LayerProducts(device, precision, self._kernels)
@@ -170,6 +171,42 @@ class CudaBackend(Backend):
             control, part, groups,
         )  # fmt: skip
 
+    def updates_in_product(
+        self, optimizer: Optimizer, regularizer: Regularizer, slot_type: np.dtype[Any],
+        shape: tuple[int, int],
+    ) -> bool:  # fmt: skip
+        return (
+            self.precision == "bfloat16"
+            and slot_type == self.dtype
+            and regularizer.weight_decay() is not None
+            and not any(width % tiles.ALIGNED for width in shape)
+            and (source := tiles.weight_update(optimizer)) is not None
+            and self._device.tile_kernel(source) is not None
+        )
+
+    def weight_update(
+        self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
+        theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
+        factors: tuple[float, float],
+    ) -> None:  # fmt: skip
+        source = tiles.weight_update(optimizer)
+        assert source is not None  # updates_in_product has said so
+        kernel = self._device.tile_kernel(source)
+        assert kernel is not None
+        decay, shape = regularizer.weight_decay() or 0.0, (gz.shape[1], h_below.shape[1])
+        W = slice(part[0], part[0] + math.prod(shape))
+        state = (
+            slots[:, W].reshape(len(slots), *shape)
+            if optimizer.slots
+            else theta[W].reshape(1, *shape)
+        )
+        numbers = source.arguments(optimizer, decay, *factors)
+        blocks = math.prod(-(-n // tiles.TILE) for n in shape)
+        kernel(blocks, (
+            gz, h_below, theta[W].reshape(shape), rounded[W].reshape(shape), state, control,
+            *map(np.float32, numbers),
+        ))  # fmt: skip
+
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         compute = "tf32" if self.storage.itemsize == 2 else self.precision
         multiply = partial(self._device.gemm, compute=compute)
@@ -225,8 +262,7 @@ class CudaBackend(Backend):
 
         def step() -> None:
             if "ran" not in state:
-                for call in next(iter(joined.values())):
-                    call.work()
+                self._device.first(next(iter(joined.values())))
             elif "replay" not in state:
                 record = self._device.record
                 ways = {way: partial(record, calls) for way, calls in joined.items()}

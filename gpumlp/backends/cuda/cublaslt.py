@@ -45,6 +45,10 @@ class Blas:
             raise
         self._plans[gemm] = plan, choice
 
+    def unfused(self, gemm: Gemm) -> bool:
+        """Whether the plan is to compute the product without its epilogue."""
+        return self._plans[gemm][1].algorithm is None
+
     def __call__(
         self, gemm: Gemm, at: Operands, fallback: Callable[[], None] | None = None
     ) -> bool:

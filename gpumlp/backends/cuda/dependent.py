@@ -6,8 +6,9 @@ in kernels/common.cuh.  So only the time to launch it is saved.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,22 @@ CAPABILITY = 9  # Hopper, the first that can
 class DependentLaunches:
     """Launches of the driver's cuLaunchKernelEx.
 
+    Attributes:
+        active: whether kernels are to be launched so: see `activated`.
+
     Args:
         driver: the module `cuda.bindings.driver`.
         address: the address of an array.
     """
 
     def __init__(self, driver: Any, address: Callable[[Array], int]) -> None:
-        self._driver, self._address = driver, address
+        self._driver, self._address, self.active = driver, address, False
 
     def __call__(
-        self, function: int, grid: tuple[int, int], block: tuple[int, int],
-        arguments: tuple[Any, ...], stream: int,
+        self, function: Any, grid: tuple[int, int], block: tuple[int, int],
+        arguments: tuple[Any, ...], stream: Any,
     ) -> None:  # fmt: skip
-        """Launch a CUfunction.  The driver copies the arguments before it returns.
+        """Launch a function of CuPy.  The driver copies the arguments before it returns.
 
         Raises:
             DeviceError: the driver refuses the launch.
@@ -41,13 +45,15 @@ class DependentLaunches:
         driver, config = self._driver, self._driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = *grid, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = *block, 1
-        config.hStream, config.attrs, config.numAttrs = stream, [self._attribute()], 1
+        config.hStream = int(stream.ptr)
+        config.attrs, config.numAttrs = [self._attribute()], 1
         cells = [
             np.array([a]) if isinstance(a, np.generic) else np.array([self._address(a)], np.uint64)
             for a in arguments
         ]
         pointers = np.array([cell.ctypes.data for cell in cells], np.uint64)
-        (result,) = driver.cuLaunchKernelEx(config, function, int(pointers.ctypes.data), 0)
+        parameters = int(pointers.ctypes.data)
+        (result,) = driver.cuLaunchKernelEx(config, int(function.ptr), parameters, 0)
         if result != driver.CUresult.CUDA_SUCCESS:
             raise DeviceError(
                 f"the driver refuses a dependent launch ({result.name}); set "
@@ -62,6 +68,32 @@ class DependentLaunches:
         value.programmaticStreamSerializationAllowed = 1
         attribute.value = value
         return attribute
+
+
+def either(launches: DependentLaunches | None, function: Any) -> Any:
+    """A kernel that waits for the launch before it; while `launches` are active, they launch it."""
+    if launches is None:
+        return function
+
+    def launch(grid: Any, block: Any, arguments: tuple[Any, ...], *, stream: Any) -> None:
+        if launches.active:
+            launches(function, grid, block, arguments, stream)
+        else:
+            function(grid, block, arguments, stream=stream)
+
+    return launch
+
+
+@contextlib.contextmanager
+def activated(launches: DependentLaunches | None, active: bool) -> Iterator[None]:
+    """Within it, `launches` are active, if that is asked for and if there are any."""
+    if launches is not None:
+        launches.active = active
+    try:
+        yield
+    finally:
+        if launches is not None:
+            launches.active = False
 
 
 def dependent_launches(major: int, address: Callable[[Array], int]) -> DependentLaunches | None:

@@ -12,19 +12,22 @@ import numpy.typing as npt
 
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.dependent import dependent_launches
+from gpumlp.backends.cuda.dependent import activated, dependent_launches, either
 from gpumlp.backends.cuda.failures import ErrorTranslator
+from gpumlp.backends.cuda.measuring import median_time
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
-from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel
-from gpumlp.backends.cuda.source import KernelSource, include_options
-from gpumlp.backends.cuda.tuning import Tuner
+from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel, TileKernel
+from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.cuda.streams import end_of, enqueue
+from gpumlp.backends.cuda.tiles import TileSource, flattened, loaded_code
+from gpumlp.backends.cuda.tuning import Tuner, fuses
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
+OPTIONS = ("-std=c++17",)  # CuPy adds the folders of the toolkit's headers
 FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
-TRIALS = 5  # of one measurement
-FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for them
+FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for most
 
 
 class CudaDevice:
@@ -40,34 +43,35 @@ class CudaDevice:
     """
 
     def __init__(self, cupy: Any, lt: Any, stream: Any = None) -> None:
-        self._cupy = cupy
-        cuda = cupy.cuda
+        self._cupy, cuda = cupy, cupy.cuda
         self._index = int(cuda.Device().id)
         properties = cuda.runtime.getDeviceProperties(self._index)
         self.name = properties["name"].decode()
         self._errors = ErrorTranslator(cuda, lt, self._index, self.name)
         self._stream = stream or cuda.Stream(non_blocking=True)
         self._copies = cuda.Stream(non_blocking=True)
-        self.multiprocessors = int(properties["multiProcessorCount"])
+        self.multiprocessors = self.usable = int(properties["multiProcessorCount"])
+        self._rehearsing = False  # kernels are compiled and products are planned, and do not run
         self._modules: dict[KernelSource, Any] = {}
+        self._tile_kernels: dict[TileSource, Any] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
         self.reserved = 2 * WORKSPACE_BYTES  # the second one is for the side stream
         major, minor = int(properties["major"]), int(properties["minor"])
+        self._capability = f"{major}.{minor}"
         cache = TuningCache({
-            "device": self.name, "capability": f"{major}.{minor}",
+            "device": self.name, "capability": self._capability,
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
-        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fuse=major in FAST_EPILOGUES)
+        fused = fuses if major in FAST_EPILOGUES else lambda gemm: False
+        self.tuner = Tuner(self._time, cache, lt.cuBLASLtError, fused)
         self._blas = Blas(lt, self._stream.ptr, self.address(self._workspace), self.tuner)
         self._dependent = dependent_launches(major, self.address)
-        self.launches_dependently, self._dependently = self._dependent is not None, False
+        self.launches_dependently = self._dependent is not None
         # Stream 1 of a recorded step has a workspace for products of its own, which exists before
         # a step is recorded, since recording cannot allocate.  Stream 2 has no products.
         side = self.empty((WORKSPACE_BYTES,), np.uint8)
-        self._branches = [
-            (self._stream, self._workspace),
-            (cuda.Stream(non_blocking=True), side), (cuda.Stream(non_blocking=True), side),
-        ]  # fmt: skip
+        others = (cuda.Stream(non_blocking=True) for _ in range(2))
+        self._branches = [(self._stream, self._workspace), *((each, side) for each in others)]
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         with self._errors(), self._stream:
@@ -117,19 +121,27 @@ class CudaDevice:
             if source not in self._modules:
                 # comments have Greek letters, and CuPy may write the text in the locale's encoding
                 text = source.text().encode("ascii", "replace").decode()
-                options = ("-std=c++17", *include_options(source.headers))
-                self._modules[source] = self._cupy.RawModule(code=text, options=options)
+                self._modules[source] = self._cupy.RawModule(code=text, options=OPTIONS)
             function = self._modules[source].get_function(name).kernel
 
-        def launch(
-            grid: tuple[int, int], block: tuple[int, int], arguments: tuple[Any, ...]
-        ) -> None:
+        return self._launcher(either(self._dependent, function), name)
+
+    def tile_kernel(self, source: TileSource) -> TileKernel | None:
+        if source not in self._tile_kernels:
+            with self._errors(f"loading the step of {source.name} within a product"):
+                function = loaded_code(self._cupy, source, self._capability)
+            self._tile_kernels[source] = function and self._launcher(function, source.name)
+        launch = self._tile_kernels[source]
+        return launch and (lambda n, each: launch((n, 1, 1), (1, 1, 1), flattened(each)))
+
+    def _launcher(self, function: Any, name: str) -> Callable[..., None]:
+        """What launches a function of CuPy with (grid, block, arguments)."""
+
+        def launch(grid: Any, block: Any, arguments: tuple[Any, ...]) -> None:
+            if self._rehearsing:
+                return
             try:
-                if self._dependent and self._dependently:
-                    pointer = int(function.ptr)
-                    self._dependent(pointer, grid, block, arguments, int(self._stream.ptr))
-                else:
-                    function(grid, block, arguments, stream=self._stream)
+                function(grid, block, arguments, stream=self._stream)
             except self._errors.foreign as error:
                 raise self._errors.failure(error, f"launching {name}") from error
 
@@ -140,12 +152,17 @@ class CudaDevice:
         transpose_b: bool = False, compute: str, factors: Array | None = None,
         epilogue: Epilogue | None = None, fallback: Callable[[], None] | None = None,
     ) -> bool:  # fmt: skip
-        gemm = Gemm.of(a, b, out, transpose_a, transpose_b, compute, factors, epilogue)
         arrays = (a, b, out, epilogue and epilogue.bias, epilogue and epilogue.aux, factors)
         at = Operands(*(0 if each is None else self.address(each) for each in arrays))
+        gemm = Gemm.of(
+            a, b, out, transpose_a, transpose_b, compute, factors, epilogue, at.alignment,
+            self.usable if self.usable < self.multiprocessors else 0,
+        )  # fmt: skip
         try:
             if gemm not in self._blas:
                 self._prepare(gemm, at, out, fallback)
+            if self._rehearsing:
+                return not self._blas.unfused(gemm)
             return self._blas(gemm, at, fallback)
         except self._errors.foreign as error:
             raise self._errors.failure(error, f"multiplying, {gemm}") from error
@@ -163,25 +180,29 @@ class CudaDevice:
         if gemm.factors and self.tuner.measuring:  # trials must not change what beta multiplies
             trial = self.empty(out.shape, out.dtype)
             self.fill(trial, 0)
-        self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
+        rehearsing, self._rehearsing = self._rehearsing, False  # what is measured runs
+        try:
+            self._blas.prepare(gemm, at._replace(out=self.address(trial)), fallback)
+            if rehearsing and fallback is not None and self._blas.unfused(gemm):
+                self._rehearsing = True
+                fallback()
+        finally:
+            self._rehearsing = rehearsing
 
-    def _time(self, work: Callable[[], None]) -> float:
-        """The median time in µs that the stream needs for what `work` enqueues.
+    def _time(self, work: Callable[[], None], quick: bool = False) -> float:
+        """See `median_time`.
 
-        The L2 cache is overwritten before each trial, because other work would also overwrite it in
-        a large network.  Meanwhile the host enqueues all of the work: its time does not count.
+        quick: for the first step of a training, whose memory may be full.  It allocates nothing,
+            overwrites a part of the L2 cache, and does fewer trials of long work.
         """
-        cuda, flush, times = self._cupy.cuda, self.empty((FLUSH_BYTES,), np.uint8), []
-        work()  # once before, so that kernels and plans exist
-        for trial in range(TRIALS):
-            start, end = cuda.Event(), cuda.Event()
-            self.fill(flush, trial)
-            start.record(self._stream)
-            work()
-            end.record(self._stream)
-            end.synchronize()
-            times.append(1000 * cuda.get_elapsed_time(start, end))
-        return float(np.median(times))
+        own = self._workspace.view(np.float32)
+        flushes = 4 * [own] if quick else [self.empty((FLUSH_BYTES,), np.uint8)]
+
+        def flush(trial: int) -> None:
+            for each in flushes:
+                self.fill(each, trial)
+
+        return median_time(self._cupy.cuda, self._stream, flush, work, quick)
 
     # ---- recorded steps -----------------------------------------------------------------------
 
@@ -190,9 +211,18 @@ class CudaDevice:
     ) -> Callable[[], None]:
         return self.tuner.fastest(name, variants)
 
+    def first(self, calls: Sequence[Call]) -> None:
+        self.tuner.training = True
+        try:
+            for call in calls:
+                call.work()
+        finally:
+            self.tuner.training = False
+
     def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
-        with self._errors("recording a step"):
-            self._dependently = dependently
+        if any(call.multiprocessors for call in calls):
+            self._rehearse(calls)
+        with self._errors("recording a step"), activated(self._dependent, dependently):
             self._stream.begin_capture()
             try:
                 self._enqueue(calls)
@@ -200,8 +230,6 @@ class CudaDevice:
                 with contextlib.suppress(*self._errors.foreign):  # the first error says more
                     self._stream.end_capture()
                 raise
-            finally:
-                self._dependently = False
             graph = self._stream.end_capture()
             graph.upload(self._stream)
 
@@ -213,28 +241,30 @@ class CudaDevice:
 
         return replay
 
-    def _enqueue(self, calls: Sequence[Call]) -> None:
-        """Enqueue each call on its stream; the main stream waits for the others at the end."""
-        main = self._branches[0]
-        awaited = {i for call in calls for i in call.after}
-        start, used = self._end_of(main[0]), {0}
-        ends: dict[int, Event] = {}
+    def _rehearse(self, calls: Sequence[Call]) -> None:
+        """Plan the products that have a limit of multiprocessors here for the first time."""
+        self._rehearsing = True
         try:
-            for i, call in enumerate(calls):
-                stream, workspace = self._branches[call.stream]
-                for event in [ends[j] for j in call.after] or [start] * (call.stream not in used):
-                    stream.wait_event(event)
-                used.add(call.stream)
-                self._stream = stream  # the methods above enqueue on self._stream
-                self._blas.stream_and_workspace = stream.ptr, self.address(workspace)
+            for call in calls:
+                self._enqueue_as(call)
                 call.work()
-                if i in awaited:
-                    ends[i] = self._end_of(stream)
         finally:
-            self._stream = main[0]
-            self._blas.stream_and_workspace = main[0].ptr, self.address(main[1])
-        for i in used - {0}:
-            main[0].wait_event(self._end_of(self._branches[i][0]))
+            self._rehearsing = False
+            self._enqueue_as(Call(self.synchronize))
+
+    def _enqueue(self, calls: Sequence[Call]) -> None:
+        """Enqueue each call on its stream."""
+        try:
+            streams = [stream for stream, _ in self._branches]
+            enqueue(self._cupy.cuda, streams, calls, self._enqueue_as)
+        finally:
+            self._enqueue_as(Call(self.synchronize))
+
+    def _enqueue_as(self, call: Call) -> None:
+        """What is enqueued from now on has the stream and the multiprocessors of this call."""
+        self.usable = call.multiprocessors or self.multiprocessors
+        self._stream, workspace = self._branches[call.stream]
+        self._blas.stream_and_workspace = self._stream.ptr, self.address(workspace)
 
     def synchronize(self) -> None:
         with self._errors():
@@ -253,15 +283,13 @@ class CudaDevice:
         runtime = self._cupy.cuda.runtime
         with self._errors("an upload"):
             self._copies.wait_event(after)
-            runtime.memcpyAsync(
-                int(out.data.ptr), host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice,
-                self._copies.ptr,
-            )  # fmt: skip
-            return self._end_of(self._copies)
+            at, kind = int(out.data.ptr), runtime.memcpyHostToDevice
+            runtime.memcpyAsync(at, host.ctypes.data, host.nbytes, kind, self._copies.ptr)
+            return end_of(self._cupy.cuda, self._copies)
 
     def mark(self) -> Event:
         with self._errors():
-            return self._end_of(self._stream)
+            return end_of(self._cupy.cuda, self._stream)
 
     def follow(self, event: Event) -> None:
         with self._errors():
@@ -270,9 +298,3 @@ class CudaDevice:
     def wait(self, event: Event) -> None:
         with self._errors():
             event.synchronize()
-
-    def _end_of(self, stream: Any) -> Event:
-        """An event at the end of all work enqueued on the stream so far."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event

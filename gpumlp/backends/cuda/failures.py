@@ -8,6 +8,8 @@ from typing import Any
 
 from gpumlp.errors import DeviceError, OutOfMemoryError, first_line
 
+INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
+
 
 class ErrorTranslator:
     """Raises CuPy's and cublasLt's errors again as `DeviceError`, with the original as the cause.
@@ -55,6 +57,13 @@ class ErrorTranslator:
             raise DeviceError(f"{doing}: {error}") from error
         except self.foreign as error:
             raise self.failure(error, doing) from error
+        except DeviceError:
+            raise
+        except RuntimeError as error:  # CuPy found no headers of CUDA, for example
+            raise DeviceError(
+                f"{doing or 'CuPy'}: {first_line(error)}; to install CUDA's headers and libraries, "
+                f"{INSTALL}, or set CUDA_PATH to a CUDA toolkit"
+            ) from error
 
     def failure(self, error: BaseException, doing: str) -> DeviceError:
         """The `DeviceError` for an error of another library."""

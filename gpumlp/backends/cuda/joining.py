@@ -35,7 +35,8 @@ def join(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
         position, J, costs = _arguments(calls[-1])
         if all(each is not J for call in calls[last + 1 : -1] for each in _arguments(call)):
             end = position, costs
-            works[last] = partial(kernels.output_gradient, *_arguments(calls[last]), end=end)
+            ending = partial(kernels.output_gradient, end=end)
+            works[last] = partial(ending, *_arguments(calls[last]))
             done_by[len(calls) - 1] = last
     left = [i for i in range(len(calls)) if i not in done_by]
     place = {old: new for new, old in enumerate(left)}

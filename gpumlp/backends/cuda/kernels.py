@@ -43,7 +43,6 @@ class Kernels:
     def __init__(self, device: Device, dtype: np.dtype[Any], storage: np.dtype[Any]) -> None:
         self._device, self.dtype, self.storage = device, dtype, storage
         self.pack, self.wide = PACK_BYTES // storage.itemsize, PACK_BYTES // dtype.itemsize
-        self._blocks = BLOCKS * device.multiprocessors  # that the device can hold
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
         self._sums = self._blocks * WARP * self.pack  # of columns, the most of any launch
         self.partial = device.empty((self._blocks + self._sums,), dtype)
@@ -54,6 +53,11 @@ class Kernels:
         self.scratch_bytes: int = sum(
             a.nbytes for a in (self.partial, self.arrived, self._position)
         )
+
+    @property
+    def _blocks(self) -> int:
+        """The blocks that the multiprocessors can hold which the operation may use."""
+        return BLOCKS * self._device.usable
 
     def can_cast(self, source: Array, out: Array) -> bool:
         """Whether `cast` has a kernel for these arrays."""

@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 from gpumlp.backends.cuda.device import CudaDevice
+from gpumlp.backends.cuda.failures import INSTALL
 from gpumlp.errors import DeviceError, first_line
 
-INSTALL = 'pip install "gpumlp[cuda13]" (or "gpumlp[cuda12]" for a driver older than 580)'
 OR_NUMPY = 'or use backend="numpy"'
 
 

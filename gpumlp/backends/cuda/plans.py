@@ -28,6 +28,7 @@ EPILOGUE = {
     "drelu_bgrad": 152, "dgelu_bgrad": 208,
 }  # fmt: skip
 POINTERS_ON_DEVICE = 1
+ALIGNMENT = 256  # bytes, of all arrays of a network; cublasLt assumes as much if nothing is said
 SUMS_IN_COMPUTE_TYPE = 2  # the only reduction of split-K that does not round its partial sums
 
 
@@ -40,6 +41,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         epilogue: its name, or "".
         aux: the entries between two rows of the epilogue's aux; for a bit mask, the bits.
         factors: whether alpha and beta are in device memory; if not, they are 1 and 0.
+        multiprocessors: how many of them it may use; 0: all.
+        alignment: the bytes, a power of two up to ALIGNMENT, to which a, b and out are aligned.
     """
 
     m: int
@@ -53,11 +56,14 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     epilogue: str = ""
     aux: int = 0
     factors: bool = False
+    alignment: int = ALIGNMENT
+    multiprocessors: int = 0
 
     @classmethod
     def of(
         cls, a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, compute: str,
-        factors: Array | None, epilogue: Epilogue | None,
+        factors: Array | None, epilogue: Epilogue | None, alignment: int = ALIGNMENT,
+        multiprocessors: int = 0,
     ) -> Gemm:  # fmt: skip
         """The description of a product of these arrays."""
         m, n = out.shape
@@ -66,7 +72,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         row = 0 if aux is None else aux.shape[1] * (8 if aux.dtype == np.uint8 else 1)
         return cls(
             m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute, name, row,
-            factors is not None,
+            factors is not None, alignment, multiprocessors,
         )  # fmt: skip
 
     @property
@@ -82,6 +88,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     def __str__(self) -> str:
         types = self.dtype + (f"->{self.out}" if self.out != self.dtype else "")
         more = [self.epilogue, f"aux {self.aux}" * bool(self.aux), "factors" * self.factors]
+        more.append(f"on {self.multiprocessors} multiprocessors" * bool(self.multiprocessors))
+        more.append(f"aligned to {self.alignment}" * (self.alignment < ALIGNMENT))
         parts = [self.letters, f"{self.m} {self.n} {self.k}", types, f"in {self.compute}", *more]
         return " ".join(part for part in parts if part)
 
@@ -112,7 +120,10 @@ class Algorithm:
 
 
 class Operands(NamedTuple):
-    """Addresses of the arrays of one product, 16-byte aligned; 0 for an array that it lacks."""
+    """Addresses of the arrays of one product; 0 for an array that it lacks.
+
+    bias and aux are aligned to 16 bytes.  a, b and out of another library may be aligned to less.
+    """
 
     a: int
     b: int
@@ -120,6 +131,12 @@ class Operands(NamedTuple):
     bias: int = 0
     aux: int = 0
     factors: int = 0
+
+    @property
+    def alignment(self) -> int:
+        """The largest power of two up to ALIGNMENT that divides the addresses of a, b and out."""
+        bits = self.a | self.b | self.out | ALIGNMENT
+        return bits & -bits
 
 
 class Plan:
@@ -136,6 +153,8 @@ class Plan:
         self._set(attribute.EPILOGUE, np.uint32(EPILOGUE[gemm.epilogue]))
         if gemm.factors:
             self._set(attribute.POINTER_MODE, np.int32(POINTERS_ON_DEVICE))
+        if gemm.multiprocessors:
+            self._set(attribute.SM_COUNT_TARGET, np.int32(gemm.multiprocessors))
         if gemm.aux:
             self._set(attribute.EPILOGUE_AUX_LD, np.int64(gemm.aux))
         self.a, self.b, self.d = (
@@ -201,13 +220,16 @@ class Plan:
             self._lt.matrix_layout_destroy(layout)
 
     def _preference(self) -> int:
-        """The workspace that algorithms may use, and how they sum if the result has 16 bits."""
+        """What algorithms may use and assume, and how they sum if the result has 16 bits."""
         preference: int = self._lt.matmul_preference_create()
         attribute = self._lt.MatmulPreferenceAttribute
         write = partial(_write, self._lt.matmul_preference_set_attribute, preference)
         write(attribute.MAX_WORKSPACE_BYTES, np.uint64(WORKSPACE_BYTES))
         if self.gemm.out in ("float16", "bfloat16"):
             write(attribute.REDUCTION_SCHEME_MASK, np.uint32(SUMS_IN_COMPUTE_TYPE))
+        for each in "ABCD":
+            name = f"MIN_ALIGNMENT_{each}_BYTES"
+            write(getattr(attribute, name), np.uint32(self.gemm.alignment))
         return preference
 
     def _set(self, attribute: int, value: np.generic) -> None:

@@ -9,11 +9,15 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from gpumlp.backends.cuda.source import KernelSource
+from gpumlp.backends.cuda.tiles import TileSource
 from gpumlp.backends.declaration import Call
 from gpumlp.io.types import Array
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
 """kernel(grid, block, arguments): arrays, and NumPy scalars of exactly the parameters' types."""
+
+TileKernel = Callable[[int, tuple[Any, ...]], None]
+"""kernel(blocks, arguments): arrays whose last dimension is contiguous, and NumPy scalars."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,8 @@ class Device(Protocol):
     """The name that the driver reports."""
     multiprocessors: int
     """The number of multiprocessors, which sets the size of grids."""
+    usable: int
+    """How many of them work that is enqueued now may use: see `Call`."""
     reserved: int
     """The bytes of memory that the device object keeps for itself."""
 
@@ -106,6 +112,9 @@ class Device(Protocol):
     def kernel(self, name: str, source: KernelSource) -> Kernel:
         """The kernel `name` of `source`, compiled at the first request and cached."""
 
+    def tile_kernel(self, source: TileSource) -> TileKernel | None:
+        """The kernel of `source`; None if this device has no code for it."""
+
     def gemm(
         self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,
         transpose_b: bool = False, compute: str, factors: Array | None = None,
@@ -130,6 +139,12 @@ class Device(Protocol):
         """Make and return the variant that was measured as the fastest for `name`, else the first.
 
         variants: name of the variant -> function that makes it.
+        """
+
+    def first(self, calls: Sequence[Call]) -> None:
+        """Do the calls of a step in order, before it is recorded.
+
+        A product with an epilogue that is new is compared with its fallback.
         """
 
     def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:

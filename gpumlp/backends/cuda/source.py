@@ -7,14 +7,10 @@ does.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +89,14 @@ class KernelSource:
 
 @cache
 def _read(name: str) -> str:
-    return (files("gpumlp.kernels") / name).read_text(encoding="utf-8")
+    """The text of a file of `kernels/`.  A checkout has it only where gpumlp is installed."""
+    try:
+        return (files("gpumlp.kernels") / name).read_text(encoding="utf-8")
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise DeviceError(
+            f"the CUDA source {name} is not installed; in a checkout of gpumlp, run `pip install "
+            "-e .`, elsewhere `pip install --force-reinstall gpumlp`"
+        ) from error
 
 
 @cache
@@ -106,29 +109,6 @@ def _inlined(name: str) -> str:
     """A file without #pragma once and our own includes.  #line keeps compiler messages readable."""
     text = re.sub(r'^(#include ".+"|#pragma once)$', "", _read(name), flags=re.MULTILINE)
     return f'#line 1 "{name}"\n{text}'
-
-
-def include_options(headers: Iterable[str]) -> tuple[str, ...]:
-    """The compiler's -I options for `headers`.  Only the 16-bit types need headers."""
-    return tuple(dict.fromkeys(f"-I{include_folder(header)}" for header in headers))
-
-
-def include_folder(header: str) -> Path:
-    """The folder of `header` in PyPI's packages or in an installed CUDA toolkit.
-
-    Raises:
-        DeviceError: no such folder exists.
-    """
-    folders = [p for entry in sys.path for p in Path(entry).glob("nvidia/*/include")]
-    roots = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
-    folders += [Path(root) / "include" for root in roots if root]
-    for folder in folders:
-        if (folder / header).exists() and (folder / "nv" / "target").exists():
-            return folder
-    raise DeviceError(
-        f"{header} was not found; pip install nvidia-cuda-runtime nvidia-cuda-crt "
-        "nvidia-cuda-cccl, or set CUDA_PATH to a CUDA toolkit"
-    )
 
 
 def dtype_of(name: str) -> np.dtype[Any]:

@@ -1,16 +1,19 @@
 """Choose the algorithm of each product: from the tuning cache, by measuring, or by heuristic.
 
-Nothing is measured unless `gpumlp tune` or GPUMLP_TUNE=1 asks for it.  To measure 32 algorithms for
-each shape takes seconds, which a short training does not earn back.  Algorithms of nearly equal
-speed would also be chosen differently from run to run, which changes the last bits of results.
-Measurements in the cache give the same choice in every run.
+All algorithms are measured only if `gpumlp tune` or GPUMLP_TUNE=1 asks for it: 32 algorithms for
+each shape take seconds, which a short training does not earn back.  The first training of a shape
+compares two: the heuristic's first algorithm with its epilogue, and the product without it, because
+an epilogue may be several times slower than a kernel of our own.  GPUMLP_TUNE=0 measures nothing.
+Measurements are kept in the cache, so that later runs make the same choice: algorithms of nearly
+equal speed would be chosen differently from run to run, which changes the last bits of results.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +25,7 @@ from gpumlp.errors import DeviceError
 Run = Callable[[Algorithm], None]
 Work = Callable[[], None]
 
+FASTER = 0.97  # of a fused product's time: what the unfused one must take to be chosen at first use
 TIMES = ("microseconds", "first", "otherwise")  # of a `Choice`, as the cache file names them
 # variants of a step, as earlier versions named them in the cache file
 OLD_NAMES = {"in turn": "sequential", "branched, updated at once": "branched, early update"}
@@ -37,6 +41,7 @@ class Choice:
         microseconds: of the choice; None if nothing was measured.
         first: of the heuristic's first algorithm; None also if that algorithm failed.
         unfused: without the epilogue; None also if the product has no epilogue.
+        quick: only the heuristic's first algorithm and the product without epilogue were measured.
     """
 
     algorithm: Algorithm | None
@@ -44,6 +49,7 @@ class Choice:
     microseconds: float | None = None
     first: float | None = None
     unfused: float | None = None
+    quick: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A record that `from_json` reads."""
@@ -53,6 +59,7 @@ class Choice:
             "workspace": chosen and chosen.workspace,
             "candidates": self.candidates,
             **dict(zip(TIMES, times, strict=True)),
+            **({"quick": True} if self.quick else {}),
         }
 
     @classmethod
@@ -63,22 +70,25 @@ class Choice:
             chosen = Algorithm(bytes.fromhex(record["algorithm"]), int(record["workspace"]))
             if len(chosen.data) != 64:
                 raise ValueError("an algorithm has 64 bytes")
-        return cls(
-            chosen, int(record["candidates"]), *(None if t is None else float(t) for t in times)
-        )
+        taken, first, unfused = (None if t is None else float(t) for t in times)
+        quick = record.get("quick") is True
+        return cls(chosen, int(record["candidates"]), taken, first, unfused, quick)
 
 
 class Tuner:
     """Chooses how each product is computed.
 
     Args:
-        time: time(work) returns the µs that the device needs for what `work` enqueues.
+        time: time(work, quick) returns the µs that the device needs for what `work` enqueues.
         cache: earlier measurements, on disk.
         failure: cublasLt's error class.
-        fuse: whether to use epilogues where nothing was measured.
+        fuses: whether to use the epilogue of a product where nothing was measured.
 
     Attributes:
-        measuring: whether products that are not in the cache are measured.
+        comparing: whether epilogues of a training that are not in the cache are compared with the
+            product without them.
+        training: whether a step of a training runs.
+        measuring: whether all algorithms of products that are not in the cache are measured.
         steps: whether whole steps are measured too.  That trains the network, which must be one
             that nobody needs afterwards.
         again: whether products and steps in the cache are measured again.
@@ -88,15 +98,29 @@ class Tuner:
     """
 
     def __init__(
-        self, time: Callable[[Work], float], cache: TuningCache, failure: type[Exception],
-        fuse: bool,
+        self, time: Callable[[Work, bool], float], cache: TuningCache, failure: type[Exception],
+        fuses: Callable[[Gemm], bool],
     ) -> None:  # fmt: skip
-        self._time, self.cache, self._failure, self._fuse = time, cache, failure, fuse
-        self.measuring, self.again, self.steps = measuring_asked(), False, False
+        self._time, self.cache, self._failure, self._fuses = time, cache, failure, fuses
+        self.measuring, self.comparing = asked()
+        self.again = self.steps = self.training = False
         self.choices: dict[Gemm, Choice] = {}
         self.found: set[Gemm] = set()
         self.measured: dict[str, dict[str, float]] = {}
         self._warned: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def everything(self, again: bool = False) -> Iterator[None]:
+        """Measure all products, and the steps that run meanwhile.  They train what nobody needs.
+
+        again: also those that are in the cache.
+        """
+        before = self.measuring, self.steps, self.again
+        self.measuring, self.steps, self.again = True, True, again
+        try:
+            yield
+        finally:
+            self.measuring, self.steps, self.again = before
 
     def choose(self, plan: Plan, run: Run, fallback: Work | None) -> Choice:
         """The choice for a plan.
@@ -115,14 +139,25 @@ class Tuner:
     def fastest(self, name: str, variants: Mapping[str, Callable[[], Work]]) -> Work:
         """Make the variant that is the fastest for `name` in the cache, else the first one.
 
-        If `steps` asks for it, all variants are made and measured.
+        If `steps` asks for it, all variants are made and measured.  One that fails is left out,
+        with a warning, unless it is the first.
         """
         record = self.cache.get(name)
         cached = str(record.get("way")) if isinstance(record, dict) else ""
         cached = OLD_NAMES.get(cached, cached)
         if self.steps and (cached not in variants or self.again):
-            made = {variant: make() for variant, make in variants.items()}
-            times = {variant: self._time(work) for variant, work in made.items()}
+            made: dict[str, Work] = {}
+            times: dict[str, float] = {}
+            for variant, make in variants.items():
+                try:
+                    work = make()
+                    times[variant] = self._time(work, False)
+                except DeviceError as error:
+                    if not made:
+                        raise
+                    warnings.warn(f"{name}: {variant!r} is left out: {error}", stacklevel=2)
+                else:
+                    made[variant] = work
             best = min(times, key=times.__getitem__)
             self.measured[name] = times
             self.cache.put(name, {"way": best, "microseconds": times})
@@ -142,7 +177,9 @@ class Tuner:
             return None
         try:
             choice = Choice.from_json(record)
-        except (ValueError, TypeError, KeyError):
+            if self.measuring and choice.quick:
+                return None
+        except (ValueError, TypeError, KeyError, AttributeError):
             usable = False
         else:
             chosen = choice.algorithm
@@ -157,16 +194,22 @@ class Tuner:
         return None
 
     def _new(self, plan: Plan, run: Run, fallback: Work | None) -> Choice:
-        """A choice by measuring, if that is asked for, else by the heuristic."""
+        """A choice by measuring, else by the heuristic.
+
+        Gradients that other libraries ask for are a training, too: only they need the aux of an
+        epilogue.  Predictions for any number of examples are not measured.
+        """
         offered = self._offered(plan, fallback)
         if not offered:
             self._warn_unfused(plan.gemm, "cublasLt has no algorithm")
             return Choice(None, 0)
-        if self.measuring:
-            choice = self._measure(plan.gemm, offered, run, fallback)
+        first = self.comparing and (self.training or plan.gemm.aux > 0)
+        quick = first and not self.measuring and fallback is not None
+        if self.measuring or quick:
+            choice = self._measure(plan.gemm, offered, run, fallback, quick)
             self.cache.put(str(plan.gemm), choice.to_json())
             return choice
-        fused = self._fuse or fallback is None
+        fused = fallback is None or self._fuses(plan.gemm)
         return Choice(offered[0] if fused else None, len(offered))
 
     def _offered(self, plan: Plan, fallback: Work | None) -> list[Algorithm]:
@@ -182,14 +225,15 @@ class Tuner:
         return offered
 
     def _measure(
-        self, gemm: Gemm, offered: Sequence[Algorithm], run: Run, fallback: Work | None
-    ) -> Choice:
+        self, gemm: Gemm, offered: Sequence[Algorithm], run: Run, fallback: Work | None,
+        quick: bool,
+    ) -> Choice:  # fmt: skip
         """The fastest of the candidates and the fallback; of equally fast ones, the first."""
         times: dict[Algorithm, float] = {}
         failed: list[Exception] = []
-        for algorithm in offered:
+        for algorithm in offered[:1] if quick else offered:
             try:
-                times[algorithm] = self._time(partial(run, algorithm))
+                times[algorithm] = self._time(partial(run, algorithm), quick)
             except self._failure as error:
                 failed.append(error)
         best = min(times, key=times.__getitem__, default=None)
@@ -206,10 +250,10 @@ class Tuner:
             return Choice(best, len(offered), times[best], first)
         if best is None:
             self._warn_unfused(gemm, f"every algorithm failed ({failed[0]})")
-        unfused = self._time(fallback)
-        if best is None or unfused < times[best]:
-            return Choice(None, len(offered), unfused, first, unfused)
-        return Choice(best, len(offered), times[best], first, unfused)
+        unfused = self._time(fallback, quick)
+        if best is None or unfused < times[best] * (FASTER if quick else 1):
+            return Choice(None, len(offered), unfused, first, unfused, quick)
+        return Choice(best, len(offered), times[best], first, unfused, quick)
 
     def _warn_unfused(self, gemm: Gemm, reason: str) -> None:
         """Warn once for each epilogue and precision."""
@@ -223,9 +267,18 @@ class Tuner:
         )
 
 
-def measuring_asked() -> bool:
-    """Whether GPUMLP_TUNE asks to measure each product at its first use."""
-    asked = os.environ.get("GPUMLP_TUNE", "0")
-    if asked not in ("0", "1"):
-        raise ValueError(f"GPUMLP_TUNE must be 0 or 1, got {asked!r}")
-    return asked == "1"
+def fuses(gemm: Gemm) -> bool:
+    """Whether the epilogue of a product is used unmeasured on a data-centre GPU.
+
+    For sm_90, cuBLAS 12 and 13 have no kernel of their own for relu's derivative in bfloat16: it
+    runs on a kernel for sm_80, or as a second pass.
+    """
+    return not (gemm.epilogue == "drelu_bgrad" and gemm.dtype == "bfloat16")
+
+
+def asked() -> tuple[bool, bool]:
+    """Whether GPUMLP_TUNE asks to measure each product at its first use; to compare epilogues."""
+    value = os.environ.get("GPUMLP_TUNE", "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"GPUMLP_TUNE must be 0 or 1, got {value!r}")
+    return value == "1", value != "0"

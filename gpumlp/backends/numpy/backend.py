@@ -33,7 +33,8 @@ class NumpyBackend(Backend):
             )
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
-        self.scales_loss = self.rounds_slots = self.branches = self.compiles = False
+        self.scales_loss = self.rounds_slots = self.compiles = False
+        self.branches = 0
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 
@@ -196,6 +197,18 @@ class NumpyBackend(Backend):
         update.optimizer_step(
             self._threads, optimizer, regularizer, theta, dtheta, slots, split, control, part,
             groups,
+        )  # fmt: skip
+
+    def weight_update(
+        self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
+        theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
+        factors: tuple[float, float],
+    ) -> None:  # fmt: skip
+        dW = np.dot(gz.T, h_below).reshape(-1)
+        W, n = slice(part[0], part[0] + dW.size), dW.size
+        update.optimizer_step(
+            self._threads, optimizer, regularizer, theta[W], dW, slots[:, W], n, control, None,
+            np.array([(n, *factors)]),
         )  # fmt: skip
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:

@@ -18,6 +18,7 @@ from gpumlp.bench.cases import Case
 from gpumlp.io.types import Array, HostArray
 
 OURS, FLOOR = "gpumlp", "floor"
+UNTUNED = "gpumlp.bench.peers.gpumlp_peer:untuned"  # computes the exact change, and is not timed
 
 T = TypeVar("T")
 Product = Callable[[Array, Array, Array], Any]
@@ -30,8 +31,11 @@ COMPETITORS = {
     "torch eager medium": "gpumlp.bench.peers.torch_peers:medium",
     "torch.compile": "gpumlp.bench.peers.torch_peers:compiled",
     "torch.compile reduce-overhead": "gpumlp.bench.peers.torch_peers:reduce_overhead",
+    "torch.compile one graph": "gpumlp.bench.peers.torch_peers:one_graph",
     "torch.compile bf16 parameters": "gpumlp.bench.peers.torch_peers:compiled_bf16_parameters",
+    "torch.compile flashoptim": "gpumlp.bench.peers.torch_peers:flashoptim",
     "jax": "gpumlp.bench.peers.jax_peer:JaxStep",
+    "jax scan": "gpumlp.bench.peers.jax_peer:JaxScan",
     "scikit-learn": "gpumlp.bench.peers.sklearn_peer:SklearnStep",
 }
 
@@ -99,6 +103,11 @@ class Step(ABC):
     @abstractmethod
     def run(self) -> None:
         """Start one step; it may still be running on return."""
+
+    def run_many(self, steps: int) -> None:
+        """Start so many steps."""
+        for _ in range(steps):
+            self.run()
 
     def synchronize(self) -> None:
         """Wait until all steps are done. On the CPU a step is done when `run` returns."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 import gpumlp
-from gpumlp.backends import Backend, get_backend
+from gpumlp.backends import Backend, cuda, get_backend
+from gpumlp.backends.declaration import Call
 from gpumlp.bench.peers import BareProducts, Problem, Step, Unsupported, float_type
+from gpumlp.bench.profile import profile
 from gpumlp.io.threads import Threads, blas_threads
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
@@ -36,23 +40,40 @@ class OnBackend(Step):
 
 
 class GpumlpStep(OnBackend):
-    """`Trainer.step` on one minibatch."""
+    """`Trainer.step` on one minibatch.
 
-    def __init__(self, problem: Problem) -> None:
+    tuned: on a GPU, the products and the step are measured first, as `gpumlp tune` does.  Their
+        time counts for the first step, as that of torch's max-autotune does.
+    """
+
+    def __init__(self, problem: Problem, tuned: bool = True) -> None:
         super().__init__()
-        case = problem.case
+        self._case = case = problem.case
         self.backend = open_backend(problem)
         self.net = gpumlp.MLP(  # θ is assigned below, so nothing is drawn here
             case.widths, case.activation, loss=case.loss, initializer="zeros", backend=self.backend
         )
+        examples = Examples.checked(self.net, problem.x, problem.y)
+        if tuned and problem.on_gpu:
+            with tuning():
+                self._prepare(examples)
+                self.run()  # plans the products
+                self.run()  # records the step
+            del self._trainer, self._batches
+            free_unused()
         self.net.assign(dict(problem.theta()))
+        self._prepare(examples)
+        self.theta_type = float_type(case.precision)
+        self.notes["backend"] = self.backend.describe()
+
+    def _prepare(self, examples: Examples) -> None:
+        """A new trainer, before its first step."""
+        case = self._case
         self._trainer = gpumlp.Trainer(
             self.net, case.optimizer, lr=case.lr, batch_size=case.batch_size
         )
-        self._batches = self._trainer.batches(Examples.checked(self.net, problem.x, problem.y))
+        self._batches = self._trainer.batches(examples)
         self.start(case.lr)
-        self.theta_type = float_type(case.precision)
-        self.notes["backend"] = self.backend.describe()
 
     def start(self, lr: float) -> None:
         """From now on every step is the first step of an optimizer with this learning rate."""
@@ -65,9 +86,21 @@ class GpumlpStep(OnBackend):
     def tensors(self) -> Iterator[tuple[str, HostArray]]:
         yield from self.net.tensors().items()
 
+    def profile(self) -> dict[str, Any]:
+        """See `gpumlp.bench.profile.profile`.  θ is of no use afterwards."""
+        return profile(self.backend, self._batches, copy_bandwidth(self.backend))
+
+
+def untuned(problem: Problem) -> GpumlpStep:
+    """The step without measurements, for a comparison of results."""
+    return GpumlpStep(problem, tuned=False)
+
 
 class Floor(OnBackend, BareProducts):
-    """The products of a step. `extra_seconds` is the time of a copy of its other bytes."""
+    """The products of a step. `extra_seconds` is the time of a copy of its other bytes.
+
+    On a GPU they are tuned, and recorded as a graph, as those of a step are.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.backend = backend = open_backend(problem)
@@ -85,13 +118,44 @@ class Floor(OnBackend, BareProducts):
             backend.weight_gradient(gz, h, out, None)
 
         super().__init__(problem.case, normal, forward, weight_gradient, backend.input_gradient)
-        bandwidth = copy_bandwidth(backend, COPY_BYTES["host" if backend.on_host else "GPU"])
+        if problem.on_gpu:
+            name = f"bare products, {problem.case.slug}"
+            calls = [Call(product) for product in self._products]
+            self._replay = backend.compile({"sequential": calls}, name)
+            with tuning():
+                self.run()  # plans the products
+            self.run()  # records them
+            free_unused()
+        bandwidth = copy_bandwidth(backend)
         self.extra_seconds = problem.case.rest_bytes() / bandwidth
-        self.notes = {"copy_bytes_per_second": bandwidth, "backend": backend.describe()}
+        self.notes = {
+            "copy_bytes_per_second": bandwidth, "extra_seconds": self.extra_seconds,
+            "backend": backend.describe(),
+        }  # fmt: skip
+
+    def run(self) -> None:
+        if self.backend.on_host:
+            super().run()
+        else:
+            self._replay(1)
 
 
-def copy_bandwidth(backend: Backend, size: int) -> float:
+def tuning() -> AbstractContextManager[None]:
+    """Measure all products and steps that run meanwhile on the GPU."""
+    return cuda.open_device().tuner.everything()
+
+
+def free_unused() -> None:
+    """Give the GPU memory that only the measurements needed back, so that it is not counted."""
+    gc.collect()
+    cupy: Any = sys.modules.get("cupy")
+    if cupy:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
+def copy_bandwidth(backend: Backend, size: int | None = None) -> float:
     """Bytes read and written per second by a copy of `size` bytes in the memory of the backend."""
+    size = size or COPY_BYTES["host" if backend.on_host else "GPU"]
     count = size // backend.dtype.itemsize
     a, b = backend.full((count,), 1.0), backend.full((count,), 0.0)
     threads = Threads(blas_threads())

@@ -1,4 +1,4 @@
-"""JAX: the whole step under one jit, with donated buffers and an optimizer of optax."""
+"""JAX: the whole step, or many, under one jit, with donated buffers and an optimizer of optax."""
 
 from __future__ import annotations
 
@@ -40,11 +40,23 @@ class JaxStep(Step):
             updates, state = optimizer.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 
+        self._one: Callable[..., Any] = step
         self._step = jax.jit(step, donate_argnums=(0, 1))
         self._params, self._state = params, jax.jit(optimizer.init)(params)
 
     def run(self) -> None:
         self._params, self._state = self._step(self._params, self._state, *self._data)
+
+    def many(self, steps: int) -> Any:
+        """So many steps as one compiled call."""
+
+        def scan(params: Params, state: Any, x: Any, y: Any) -> Any:
+            def body(carry: Any, _: None) -> tuple[Any, None]:
+                return self._one(*carry, x, y), None
+
+            return self._jax.lax.scan(body, (params, state), None, length=steps)[0]
+
+        return self._jax.jit(scan, donate_argnums=(0, 1))
 
     def synchronize(self) -> None:
         self._jax.block_until_ready(self._params)
@@ -56,6 +68,22 @@ class JaxStep(Step):
     def peak_bytes(self) -> int | None:
         stats = self._jax.devices()[0].memory_stats() or {}
         return stats.get("peak_bytes_in_use")
+
+
+class JaxScan(JaxStep):
+    """Many steps in one call, by `lax.scan`, so that the host's time for a call is shared."""
+
+    STEPS = 16  # in a call
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._many = self.many(self.STEPS)
+        self.notes["steps_in_a_call"] = self.STEPS
+
+    def run_many(self, steps: int) -> None:
+        for _ in range(steps // self.STEPS):
+            self._params, self._state = self._many(self._params, self._state, *self._data)
+        super().run_many(steps % self.STEPS)
 
 
 def _jax(problem: Problem) -> tuple[Any, Any]:

@@ -1,8 +1,9 @@
 """torch in its best modes: eager, and compiled with CUDA graphs: max-autotune, reduce-overhead.
 
 The optimizers are fused. tf32 is a setting of torch. bfloat16 and float16 use autocast with float32
-parameters (AMP), and float16 a GradScaler. A competitor of its own has its parameters in bfloat16
-and no autocast.
+parameters (AMP), and float16 a GradScaler. Competitors of their own have the whole step, optimizer
+included, in one CUDA graph; their parameters in bfloat16 and no autocast; and the same with the
+optimizer of FlashOptim.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class TorchStep(Step):
         mode: torch.compile compiles the forward and backward pass in this mode; None for eager.
         products: the precision of float32 products; None for that of the case.
         bf16_parameters: θ, its gradient and the optimizer's state are in bfloat16.
+        one_graph: the whole step is recorded as one CUDA graph.
     """
 
     def __init__(
         self, problem: Problem, *, mode: str | None = None, products: str | None = None,
-        bf16_parameters: bool = False,
+        bf16_parameters: bool = False, one_graph: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self._torch = torch = _torch(problem, products)
@@ -42,10 +44,7 @@ class TorchStep(Step):
         self.theta_type = "bfloat16" if bf16_parameters else float_type(case.precision)
         dtype = getattr(torch, self.theta_type)
         self.network = _network(torch, case, device, dtype)
-        with torch.no_grad():
-            views = dict(self.network.named_parameters())
-            for name, value in problem.theta():
-                views[name].copy_(torch.from_numpy(value))
+        self._assign(problem)
         self._x = torch.from_numpy(problem.x).to(device, dtype)
         y = torch.from_numpy(problem.y).to(device)
         self._y = y.to(dtype) if y.is_floating_point() else y
@@ -54,8 +53,23 @@ class TorchStep(Step):
         forward = self._forward(case, device, amp)
         self._cost = torch.compile(forward, mode=mode) if mode else forward
         kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[case.optimizer]
-        self._optimizer = kind(self.network.parameters(), lr=case.lr, fused=True)
+        more = {"capturable": True} if one_graph and case.optimizer == "adamw" else {}
+        self._optimizer = kind(self.network.parameters(), lr=case.lr, fused=True, **more)
         self._scaler = torch.amp.GradScaler(device) if amp == "float16" else None
+        self._graph: Any = None
+        if one_graph:
+            self._graph = recorded(torch, self.run, self._optimizer)
+            self._assign(problem)
+            for state in self._optimizer.state.values():  # torch begins at 0 in all of it
+                for value in state.values():
+                    value.zero_()
+
+    def _assign(self, problem: Problem) -> None:
+        """θ of the problem."""
+        torch, views = self._torch, dict(self.network.named_parameters())
+        with torch.no_grad():
+            for name, value in problem.theta():
+                views[name].copy_(torch.from_numpy(value))
 
     def _forward(self, case: Case, device: str, amp: str | None) -> Callable[[Any, Any], Any]:
         """A function that returns the cost, under autocast if AMP is used."""
@@ -70,6 +84,9 @@ class TorchStep(Step):
         return cost
 
     def run(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            return
         self._optimizer.zero_grad(set_to_none=True)  # first: they are in the memory of the graph
         if self._compiled and self._on_gpu:
             self._torch.compiler.cudagraph_mark_step_begin()
@@ -81,6 +98,10 @@ class TorchStep(Step):
             self._scaler.scale(cost).backward()
             self._scaler.step(self._optimizer)
             self._scaler.update()
+
+    def use(self, optimizer: Any) -> None:
+        """Replace the optimizer."""
+        self._optimizer = optimizer
 
     def synchronize(self) -> None:
         if self._on_gpu:
@@ -96,7 +117,10 @@ class TorchStep(Step):
 
 
 class TorchProducts(BareProducts):
-    """The products of a step by torch.matmul: a comparison for the GEMM plans of this library."""
+    """The products of a step by torch.matmul: a comparison for the GEMM plans of this library.
+
+    On a GPU they are one CUDA graph, as those of the floor are.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self._torch, self._on_gpu = _torch(problem), problem.on_gpu
@@ -110,6 +134,13 @@ class TorchProducts(BareProducts):
             weight_gradient=lambda gz, h, out: torch.matmul(gz.T, h, out=out),
             hidden_gradient=lambda gz, W, out: torch.matmul(gz, W, out=out),
         )
+        self._graph = recorded(torch, super().run) if problem.on_gpu else None
+
+    def run(self) -> None:
+        if self._graph is None:
+            super().run()
+        else:
+            self._graph.replay()
 
     def synchronize(self) -> None:
         if self._on_gpu:
@@ -135,11 +166,47 @@ def reduce_overhead(problem: Problem) -> TorchStep:
     return TorchStep(problem, mode="reduce-overhead")
 
 
+def one_graph(problem: Problem) -> TorchStep:
+    """The compiled step and its optimizer as one CUDA graph: one launch by the host for a step."""
+    if not problem.on_gpu:
+        raise Unsupported("CUDA graphs need a GPU")
+    if problem.case.precision == "float16":
+        raise Unsupported("the loss scaling of torch is not recorded")
+    return TorchStep(problem, mode="max-autotune-no-cudagraphs", one_graph=True)
+
+
 def compiled_bf16_parameters(problem: Problem) -> TorchStep:
     """torch.compile with bfloat16 parameters."""
     if problem.case.precision != "bfloat16":
         raise Unsupported(f"bf16 parameters need precision bfloat16, got {problem.case.precision}")
     return TorchStep(problem, mode="max-autotune", bf16_parameters=True)
+
+
+def flashoptim(problem: Problem) -> TorchStep:
+    """torch.compile with bfloat16 parameters of 24 bits, and quantized states, by FlashOptim."""
+    if problem.case.optimizer != "adamw" or not problem.on_gpu:
+        raise Unsupported("FlashOptim is timed with adamw on a GPU")
+    from flashoptim import FlashAdamW
+
+    step = compiled_bf16_parameters(problem)
+    step.use(FlashAdamW(step.network.parameters(), lr=problem.case.lr, weight_decay=0.01))
+    return step
+
+
+def recorded(torch: Any, step: Callable[[], None], optimizer: Any = None) -> Any:
+    """The step as a CUDA graph, after steps that compile it and allocate the optimizer's state."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    if optimizer is not None:
+        optimizer.zero_grad(set_to_none=True)  # the graph allocates gradients of its own
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
 
 
 def _torch(problem: Problem, products: str | None = None) -> Any:

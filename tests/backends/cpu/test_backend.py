@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 import pickle
+import sys
 import threading
 import warnings
 from typing import Any
@@ -17,7 +18,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
-from gpumlp.backends.cpu import loading, source
+from gpumlp.backends.cpu import loading, lowering, source
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.numpy.blas import numpy_blas
 from tests.support.compiled import needs_compiler, needs_library
@@ -81,8 +82,10 @@ def test_steps_at_once_equal_single_steps(optimizer: str, settings: dict[str, An
     np.testing.assert_allclose(many.history["cost"], plain.history["cost"], rtol=1e-10)
 
 
-def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And while nobody watches, many steps are."""
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "momentum"])
+def test_a_step_is_one_call(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And while nobody watches, many steps are; without a compiler, too."""
+    monkeypatch.setattr(loading, "_compiled", lambda *_: pytest.fail("compiled"))
     calls: list[int] = []
     run = cpu_backend.Program.__call__
 
@@ -92,10 +95,10 @@ def test_a_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
         run(self, steps)
 
     monkeypatch.setattr(cpu_backend.Program, "__call__", counted)
-    trained(network(), callbacks=[Watching()])
+    trained(network(), optimizer, [Watching()])
     assert calls == [1] * 27
     calls.clear()
-    trained(network())
+    trained(network(), optimizer)
     assert sum(calls) == 27
     assert max(calls) > 1
 
@@ -349,6 +352,17 @@ def test_a_library_of_other_sources_is_not_loaded(monkeypatch: pytest.MonkeyPatc
     assert "install gpumlp again" in why
 
 
+def test_a_library_in_a_checkout_that_is_not_installed_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "_expected", loading._expected.__wrapped__)
+    monkeypatch.setitem(sys.modules, "gpumlp.kernels", None)
+    why = loading.installed.__wrapped__()
+    assert isinstance(why, str)
+    assert "gpumlp.kernels" in why
+    assert "install gpumlp again" in why
+
+
 def _no_gpu() -> None:
     raise gpumlp.DeviceError("no GPU here")
 
@@ -370,3 +384,72 @@ def test_operations_take_named_arguments() -> None:
 
 def test_precision() -> None:
     refusal(ValueError, lambda: get_backend("cpu", "tf32"), 'backend "cpu" has precision')
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+def test_planned_scratch_is_what_programs_allocate(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte: of the steps' programs and of the evaluation's, and of the threads' blocks."""
+    monkeypatch.setenv(cpu_backend.EMULATE, "1")
+    allocated: list[int] = []
+    prepare = cpu_backend.Program.__init__
+
+    def noted(self: Any, *arguments: Any) -> None:
+        prepare(self, *arguments)
+        if len(self._works) > 3:
+            allocated.append(self._scratch.nbytes)
+
+    net = gpumlp.MLP([6, 1500, 40, 3], "tanh", precision=precision, backend="cpu")
+    trainer = gpumlp.Trainer(net, batch_size=100, clip_norm=1.0)
+    planned = trainer.memory(X, Y, validation=(X[:9], Y[:9]))
+    blocks = net.backend.own_memory(1500)
+    assert planned.held >= blocks > 0
+    monkeypatch.setattr(cpu_backend.Program, "__init__", noted)
+    trainer.fit(X, Y, epochs=1, validation=(X[:9], Y[:9]), progress=False)
+    evaluated = allocated.pop()
+    assert len(allocated) == 2  # for 100 examples and for 30
+    assert planned.scratch - blocks == sum(allocated)
+    if precision == "bfloat16":  # ∇W of 6 · 1500 entries and sums of 1500 products in float32
+        assert min(allocated) >= 4 * 30 * 40
+        assert evaluated >= 4 * 9 * 40
+
+
+def test_constants_are_those_of_the_headers() -> None:
+    text = "".join(each.read_text() for each in sorted(source.headers().glob("*.hpp")))
+    of_a, of_b = lowering.BLOCKS - 64 - (256 << 10) >> 10, 256
+    assert f"BYTES_OF_A = {of_a} << 10, BYTES_OF_B = {of_b} << 10" in text
+    assert f"PIECE = {lowering.PIECE}, LEAST_ROWS = {lowering.LEAST_ROWS}" in text
+    assert f"ENTRIES = 2, INNER = {lowering.INNER}" in text
+
+
+# ---- muon ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (9, 300), (300, 90), (513, 1)])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_orthogonal_matrices_are_numpys(
+    shape: tuple[int, int], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within rounding, with the same bits on any number of threads; zeros stay, infinity is NaN."""
+    V, r = RNG.normal(size=shape).astype(precision), min(shape)
+    found = {}
+    for name, threads in (("numpy", 1), ("cpu", 1), ("cpu", 2), ("cpu", 3)):
+        monkeypatch.setattr(cpu_backend, "CORES", threads)
+        backend = get_backend(name, precision)
+        for factor in (1.0, 0.0, np.inf):
+            made = (V * V.dtype.type(factor)).astype(precision)
+            with np.errstate(invalid="ignore"):
+                backend.orthogonalize(
+                    made, 1.5, np.empty_like(V), *(np.empty((r, r), precision) for _ in range(2))
+                )
+            found[name, threads, factor] = made
+    eps = 2000 * np.finfo(precision).eps
+    np.testing.assert_allclose(found["cpu", 1, 1.0], found["numpy", 1, 1.0], rtol=0, atol=eps)
+    assert not found["cpu", 1, 0.0].any()
+    assert np.isnan(found["cpu", 1, np.inf]).all()
+    for threads, factor in itertools.product((2, 3), (1.0, 0.0, np.inf)):
+        assert found["cpu", threads, factor].tobytes() == found["cpu", 1, factor].tobytes()

@@ -20,7 +20,7 @@ pytestmark = needs_compiler
 
 # A few entries of each table: a sanitizer sees the loops, and not the mathematics.
 NETWORKS = """
-import itertools, sys
+import itertools, os, sys
 from pathlib import Path
 import numpy as np
 import gpumlp
@@ -40,10 +40,11 @@ if sys.argv[1] == "source":
 found = Library(Path(sys.argv[1]), "baseline")
 backend.installed = lambda: found
 backend.CORES = 3
+os.environ[backend.EMULATE] = "1"
 rng = np.random.default_rng(0)
 widths = [(1, 1), (3, 7, 2), (7, 513, 1), (513, 3, 513), (17, 300, 300, 5)]
 omega = gpumlp.ElasticNet(0.01, 0.1)
-for shape, precision in itertools.product(widths, ("float32", "float64")):
+for shape, precision in itertools.product(widths, ("float32", "float64", "bfloat16")):
     m = 1100 if max(shape) == 300 else 37
     x = rng.normal(size=(m, shape[0]))
     x[3, 0] = np.nan if shape[0] == 3 else 1e30

@@ -11,7 +11,7 @@ from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
 from gpumlp.backends.cuda.tuning import Tuner
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness import epilogues
-from tests.support.harness.memory import aligned
+from tests.support.harness.memory import aligned, aligned_empty
 from tests.support.products import Product, dtype
 
 SHAPES = [(1, 1, 1), (5, 7, 3), (256, 10, 784), (1, 33, 2), (31, 1, 8)]
@@ -19,9 +19,9 @@ NARROW = ("bfloat16", "float16")
 
 
 def blas(lt, stream=0, workspace=0, fuse=True):
-    return Blas(
-        lt, stream, workspace, Tuner(None, TuningCache({"device": "test"}), lt.cuBLASLtError, fuse)
-    )
+    tuner = Tuner(None, TuningCache({"device": "test"}), lt.cuBLASLtError, lambda gemm: fuse)
+    tuner.comparing = False
+    return Blas(lt, stream, workspace, tuner)
 
 
 @pytest.mark.parametrize("compute", COMPUTE_TYPE)
@@ -151,7 +151,7 @@ def test_split_k_never_rounds_partial_sums_to_16_bits(compute, out):
     lt = FakeCublasLt()
     Product(5, 7, 3, compute=compute, out=out).on(blas(lt))
     masked = {3: 2} if out.itemsize == 2 else {}
-    assert lt.preferences == [{1: WORKSPACE_BYTES, **masked}]
+    assert lt.preferences == [{1: WORKSPACE_BYTES, **masked, **dict.fromkeys(range(5, 9), 256)}]
 
 
 def test_plan_is_made_once_per_shape():
@@ -165,12 +165,36 @@ def test_plan_is_made_once_per_shape():
     assert "handle" in lt.objects.values()
 
 
+@pytest.mark.parametrize(("compute", "elements"), [("bfloat16", 1), ("float32", 3), ("tf32", 4)])
+@pytest.mark.parametrize("which", ["a", "b", "out"])
+def test_unaligned_operands_have_plans_of_their_own(compute, elements, which):
+    """Views of other libraries' arrays."""
+    lt = FakeCublasLt()
+    on, product = blas(lt), Product(6, 8, 16, compute=compute)
+    product.on(on)
+    whole = getattr(product, which)
+    moved = aligned_empty((whole.size + elements,), whole.dtype)[elements:].reshape(whole.shape)
+    moved[...] = whole
+    setattr(product, which, moved)
+    product.out[...] = 0
+    product.on(on)
+    product.check(product.exact)
+    bytes_ = elements * whole.itemsize & -(elements * whole.itemsize)
+    least = {3: 2} if compute == "bfloat16" else {}
+    assert lt.preferences[1] == {1: WORKSPACE_BYTES, **least, **dict.fromkeys(range(5, 9), bytes_)}
+    for gemm in on._plans:
+        assert str(gemm).endswith(f"aligned to {bytes_}") == (gemm.alignment < 256)
+    product.on(on)
+    assert len(lt.preferences) == 2
+
+
 def test_descriptions_of_products_are_unique():
     kinds = [
-        Gemm(m, n, 3, ta, tb, "bfloat16", out, compute, epilogue, aux, factors)
+        Gemm(m, n, 3, ta, tb, "bfloat16", out, compute, epilogue, aux, factors, alignment)
         for m, n in ((1, 23), (12, 3)) for ta in (False, True) for tb in (False, True)
         for out in ("bfloat16", "float32") for compute in ("bfloat16", "tf32")
         for epilogue in EPILOGUE for aux in (0, 128) for factors in (False, True)
+        for alignment in (16, 256)
     ]  # fmt: skip
     assert len(set(map(str, kinds))) == len(kinds)
 

@@ -13,7 +13,12 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
-from gpumlp.backends.cuda.dependent import DependentLaunches, dependent_launches
+from gpumlp.backends.cuda.dependent import (
+    DependentLaunches,
+    activated,
+    dependent_launches,
+    either,
+)
 from gpumlp.errors import DeviceError
 from tests.support.harness import nvrtc
 from tests.support.harness.catalogue import CATALOGUE
@@ -46,10 +51,31 @@ class FakeDriver:
         return (self.result,)
 
 
+def at(ptr: int) -> Any:
+    """A function or a stream of CuPy."""
+    return SimpleNamespace(ptr=ptr)
+
+
+def test_only_a_recording_that_asks_for_it() -> None:
+    driver, plain = FakeDriver(), []
+    launches = DependentLaunches(driver, lambda a: 0)
+    arguments = (np.zeros(1), np.int64(0), np.float32(0))
+
+    def function(*launched: Any, stream: Any) -> None:
+        plain.append(stream.ptr)
+
+    function.ptr = 5  # type: ignore[attr-defined]
+    assert either(None, function) is function
+    for active in (False, True, False):
+        with activated(launches, active), activated(None, active):
+            either(launches, function)((1, 1), (1, 1), arguments, stream=at(77))
+    assert (plain, [each[1] for each in driver.launched]) == ([77, 77], [5])
+
+
 def test_the_drivers_call() -> None:
     driver, a = FakeDriver(), aligned(np.zeros(3))
     launch = DependentLaunches(driver, lambda a: int(a.ctypes.data))
-    launch(99, (3, 2), (32, 8), (a, np.int64(-7), np.float32(0.5)), 77)
+    launch(at(99), (3, 2), (32, 8), (a, np.int64(-7), np.float32(0.5)), at(77))
     [(config, function, *values, extra)] = driver.launched
     assert (function, values, extra) == (99, [a.ctypes.data, -7, 0.5], 0)
     assert (config.gridDimX, config.gridDimY, config.gridDimZ) == (3, 2, 1)
@@ -63,7 +89,7 @@ def test_a_refused_launch_is_an_error() -> None:
     driver = FakeDriver(SimpleNamespace(name="CUDA_ERROR_NOT_SUPPORTED"))
     arguments = (np.zeros(1), np.int64(0), np.float32(0))
     with pytest.raises(DeviceError, match="NOT_SUPPORTED.*GPUMLP_DEPENDENT_LAUNCH=0"):
-        DependentLaunches(driver, lambda a: 0)(1, (1, 1), (1, 1), arguments, 77)
+        DependentLaunches(driver, lambda a: 0)(at(1), (1, 1), (1, 1), arguments, at(77))
 
 
 def test_where_it_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`CudaDevice` with fakes for CuPy and cublasLt."""
 
+import sys
 import types
 from functools import partial
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.cuda import source, tiles
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource
@@ -89,6 +91,42 @@ def test_kernel_is_compiled_once_and_launched_on_stream(device):
     assert stream.ptr == 77
 
 
+def test_tile_kernel_is_launched_with_addresses_shapes_and_strides(device):
+    kernel = device.tile_kernel(tiles.weight_update(gpumlp.OPTIMIZERS["adamw"]))
+    assert device.tile_kernel(tiles.weight_update(gpumlp.OPTIMIZERS["adamw"])) is not None
+    a = device.empty((6, 8), "float32")
+    kernel(5, (a, a[1:3], np.float32(2)))
+    ((name, grid, block, arguments, stream),) = FakeCupy.launched
+    assert (name, grid, block, stream) == (tiles.KERNEL, (5, 1, 1), (1, 1, 1), device._stream)
+    assert arguments[0] is a
+    assert arguments[1:5] == (6, 8, 8, 1)
+    assert arguments[6:] == (2, 8, 8, 1, 2)
+    with pytest.raises(gpumlp.DeviceError, match="launching adamw"):
+        kernel(1, ("bad",))
+
+
+def test_folders_of_headers_are_left_to_cupy(device, monkeypatch):
+    monkeypatch.setattr("sys.path", [])
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    device.kernel("cast", KernelSource("cast.cu", "bfloat16", source="float16"))
+    [(code, options)] = FakeCupy.compiled
+    assert code.startswith("#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n")
+    assert options == ("-std=c++17",)
+
+
+def test_missing_headers_and_sources_become_device_errors(device, monkeypatch):
+    with pytest.raises(gpumlp.DeviceError, match=r"compiling cast.cu .* Failed to auto-detect .*;"):
+        device.kernel("cast", KernelSource("cast.cu", "float32", "no headers", source="int8"))
+    for each in (source._read, source._includes, source._inlined):
+        each.cache_clear()
+    monkeypatch.setitem(sys.modules, "gpumlp.kernels", None)  # a checkout that is not installed
+    with pytest.raises(
+        gpumlp.DeviceError, match=r"CUDA source \w+.cuh? is not installed.*pip inst"
+    ):
+        device.kernel("cast", KernelSource("cast.cu", "float64", source="int8"))
+
+
 def test_recorded_step_is_launched_as_graph(device):
     total = device.kernel("total", KernelSource("reduce.cu", "float32"))
     work = [("first",), ("second",)]
@@ -98,6 +136,24 @@ def test_recorded_step_is_launched_as_graph(device):
     for _ in range(2):
         replay()
     assert [arguments for *_, arguments, _ in FakeCupy.launched] == work * 2
+
+
+def test_product_with_a_limit_is_planned_before_it_is_recorded(cupy):
+    lt = FakeCublasLt()
+    device = CudaDevice(cupy, lt)
+    a, b, out = arrays(device, (2, 2), (2, 2), (2, 2))
+    product = partial(device.gemm, a, b, out, compute="float32")
+    product()
+    launched = len(FakeCupy.launched), len(lt.calls)
+    replay = device.record([Call(product), Call(product, 1, (0,), 2)])
+    assert (len(FakeCupy.launched), len(lt.calls)) == (launched[0], launched[1] + 2)
+    replay()
+    limits = {gemm.multiprocessors: plan for gemm, (plan, _) in device._blas._plans.items()}
+    assert set(limits) == {0, 2}
+    attribute = lt.MatmulDescAttribute.SM_COUNT_TARGET
+    assert [lt.objects[limits[n].operation][attribute] for n in (0, 2)] == [0, 2]
+    assert device.usable == device.multiprocessors == 3
+    assert "on 2 multiprocessors" in str(next(g for g in device._blas._plans if g.multiprocessors))
 
 
 def test_side_stream_has_its_own_workspace(cupy):
@@ -136,6 +192,15 @@ def test_stream_that_waits_for_nothing_begins_with_the_recording(cupy):
     device = CudaDevice(cupy, FakeCublasLt())
     device.record([Call(lambda: None, 2)])
     assert device._branches[2][0].waited == [device._stream.ptr]
+
+
+def test_first_step_is_a_training(device):
+    seen = []
+    device.first([Call(lambda: seen.append(device.tuner.training)) for _ in range(2)])
+    assert (seen, device.tuner.training) == ([True, True], False)
+    with pytest.raises(ZeroDivisionError):
+        device.first([Call(lambda: 1 / 0)])
+    assert not device.tuner.training
 
 
 def test_error_while_recording_ends_recording(device):
@@ -211,6 +276,16 @@ def test_unmeasured_epilogues_are_used_only_on_data_centre_gpus(cupy, major, fus
         a, b, out, compute="float32", epilogue=epilogue, fallback=lambda: called.append(1)
     )
     assert (enqueued, called) == (fused, [] if fused else [1])
+
+
+def test_views_of_other_libraries_may_be_unaligned(cupy):
+    lt = FakeCublasLt()
+    device = CudaDevice(cupy, lt)
+    whole, b, out = arrays(device, (13,), (4, 8), (3, 8))
+    for a in (whole[:12].reshape(3, 4), whole[1:].reshape(3, 4)):
+        device.gemm(a, b, out, compute="float32")
+        np.testing.assert_allclose(out, np.asarray(a) @ b, rtol=1e-5, atol=1e-6)
+    assert [preference[5] for preference in lt.preferences] == [256, 4]
 
 
 def test_new_product_during_capture_raises(device, monkeypatch):

@@ -129,12 +129,13 @@ class RecordCalls(gpumlp.Callback):
 
 def launches(f: str, optimizer: str, widths: str = "784-256-256-10", m: int = 128) -> list[str]:
     """The launches of one step on minibatches of m examples, on a GPU like an H100."""
-    backend = CudaBackend(HostDevice(multiprocessors=132), "float32")
+    device = HostDevice(multiprocessors=132, variant="sequential")  # in the order of the program
+    backend = CudaBackend(device, "float32")
     n = [int(each) for each in widths.split("-")]
     net = gpumlp.MLP(n, f, regularizer=gpumlp.L2(1e-4), backend=backend)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(3 * m, n[0])), rng.integers(0, n[-1], 3 * m)  # the third is a replay
-    recorder = RecordCalls(backend._device.calls)
+    recorder = RecordCalls(device.calls)
     gpumlp.Trainer(net, optimizer, batch_size=m).fit(x, y, 1, callbacks=[recorder], progress=False)
     replay, *calls = recorder.last
     assert replay == f"replay of {len(calls)}"

@@ -87,14 +87,18 @@ def test_plan_read_back(lt, gemm):
         plan.close()
 
 
+@pytest.mark.parametrize("alignment", [16, 256])
 @pytest.mark.parametrize(("dtype", "out", "compute"), KINDS)
-def test_heuristic_preference_read_back(lt, dtype, out, compute):
-    plan = Plan(lt, 0, Gemm(7, 200, 33, False, True, dtype, out, compute))
+def test_heuristic_preference_read_back(lt, dtype, out, compute, alignment):
+    plan = Plan(lt, 0, Gemm(7, 200, 33, False, True, dtype, out, compute, alignment=alignment))
     preference, attribute = plan._preference(), lt.MatmulPreferenceAttribute
     getter = lt.matmul_preference_get_attribute
     assert read(getter, preference, attribute.MAX_WORKSPACE_BYTES, "u8") == WORKSPACE_BYTES
     schemes = lt.ReductionScheme
     expected = schemes.COMPUTE_TYPE if out in ("float16", "bfloat16") else schemes.MASK
     assert read(getter, preference, attribute.REDUCTION_SCHEME_MASK, "u4") == expected
+    for name in "ABCD":
+        bytes_ = attribute[f"MIN_ALIGNMENT_{name}_BYTES"]
+        assert read(getter, preference, bytes_, "u4") == alignment
     lt.matmul_preference_destroy(preference)
     plan.close()

@@ -5,6 +5,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda import device as device_module
+from gpumlp.backends.cuda import measuring
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.fake_cublaslt import FakeCublasLt
@@ -31,7 +32,7 @@ def test_products_are_measured_once(clocked):
     device, lt = clocked
     a, b, out = arrays(device, (3, 4), (4, 8), (3, 8))
     device.gemm(a, b, out, compute="float32")
-    assert len(lt.calls) == 3 * (1 + device_module.TRIALS) + 1
+    assert len(lt.calls) == 3 * (1 + measuring.TRIALS) + 1
     device.gemm(a, b, out, compute="float32")
     assert [call["algo"] for call in lt.calls[-2:]] == [71, 71]
     [choice] = device.tuner.choices.values()
@@ -57,6 +58,44 @@ def test_trials_do_not_change_accumulated_result(clocked):
     before = np.array(out)
     device.gemm(a, b, out, compute="float32", factors=factors)
     np.testing.assert_allclose(out, factors[0] * (a @ b) + factors[1] * before, rtol=1e-5)
+
+
+def test_quick_timer_allocates_nothing_and_repeats_short_work_only(clocked, monkeypatch):
+    device, lt = clocked
+    monkeypatch.setattr(device, "empty", lambda *_: pytest.fail("an allocation"))
+
+    def work(microseconds):
+        lt.clock += microseconds
+
+    for microseconds, trials in ((3.0, measuring.TRIALS), (4000.0, 3), (20_000.0, 1)):
+        before = lt.clock
+        assert device._time(lambda each=microseconds: work(each), True) == pytest.approx(
+            microseconds
+        )
+        assert lt.clock - before == (1 + trials) * microseconds
+
+
+@pytest.mark.parametrize(("epilogue", "fused"), [(0.0, True), (30.0, False)])
+def test_first_training_step_compares_epilogues(cupy, monkeypatch, epilogue, fused):
+    """A kernel takes 7 µs.  An epilogue may be a second pass, which takes longer."""
+    monkeypatch.delenv("GPUMLP_TUNE", raising=False)
+    lt = FakeCublasLt()
+    monkeypatch.setattr(FakeEvent, "lt", lt)
+    lt.epilogue = epilogue
+    device = CudaDevice(cupy, lt)
+    backend, f = CudaBackend(device, "bfloat16"), gpumlp.ACTIVATIONS["relu"]
+    shapes = (4, 8), (8, 8), (8,), (4, 8)
+    below, W, b, h = (device.empty(shape, backend.storage) for shape in shapes)
+    z, gz, db = device.empty((4, 16), "uint8"), device.empty((4, 8), h.dtype), b.copy()
+    for a in (below, W, b):
+        device.fill(a, 1)
+    backend._products._written_masks.add(device.address(z))
+    for _ in range(2):
+        lt.calls.clear()
+        FakeCupy.launched.clear()
+        backend.hidden_gradient(below, W, f, z, h, gz, gz, db)
+    assert [call["epilogue"] for call in lt.calls] == [152 if fused else 1]
+    assert bool(FakeCupy.launched) != fused
 
 
 @pytest.mark.parametrize(("launch", "fused"), [(7.0, True), (2.0, True), (1.5, False)])

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+import gpumlp
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.plans import Algorithm
+from gpumlp.backends.cuda.plans import EPILOGUE, Algorithm, Gemm
 from gpumlp.backends.cuda.protocol import Epilogue
-from gpumlp.backends.cuda.tuning import Choice, Tuner, measuring_asked
+from gpumlp.backends.cuda.tuning import Choice, Tuner, asked, fuses
+from gpumlp.functions.activations import gelu
 from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness.memory import aligned
 from tests.support.products import Product
@@ -26,26 +28,32 @@ def folder(tmp_path, monkeypatch):
 class FakeProcess:
     """The products of one process, with a fake cublasLt and its clock."""
 
-    def __init__(self, times=(9, 3, 5), measuring=True, fuse=True):
+    def __init__(self, times=(9, 3, 5), measuring=True, fuse=True, comparing=False):
         self.lt = FakeCublasLt(states=(0,) * len(times))
         self.lt.microseconds = {70 + i: float(t) for i, t in enumerate(times)}
-        self.tuner = Tuner(self.time, TuningCache(DEVICE), self.lt.cuBLASLtError, fuse)
-        self.tuner.measuring = measuring
+        self.tuner = Tuner(self.time, TuningCache(DEVICE), self.lt.cuBLASLtError, lambda gemm: fuse)
+        self.tuner.measuring, self.tuner.comparing = measuring, comparing
         self.blas = Blas(self.lt, 0, 0, self.tuner)
         self.timed = 0
 
-    def time(self, work):
+    def time(self, work, quick):
+        assert quick == (not self.tuner.measuring)
         work()
         start = self.lt.clock
         work()
         self.timed += 1
         return self.lt.clock - start
 
-    def multiply(self, epilogue=False, unfused=None, n=8):
-        """The algorithm that computed the product, or "fallback", which takes `unfused` µs."""
+    def multiply(self, epilogue=False, unfused=None, n=8, keep=False):
+        """The algorithm that computed the product, or "fallback", which takes `unfused` µs.
+
+        keep: the epilogue keeps what a backward pass needs.
+        """
         product = Product(3, n, 4)
         if epilogue:
-            product.epilogue = Epilogue("bias", aligned(np.zeros(n), "float32"))
+            bias = aligned(np.zeros(n), "float32")
+            aux = aligned(np.zeros((3, n)), "float32") if keep else None
+            product.epilogue = Epilogue("gelu_aux_bias" if keep else "bias", bias, aux)
 
         def fallback():
             self.lt.clock += unfused
@@ -54,7 +62,7 @@ class FakeProcess:
         enqueued = product.on(self.blas, fallback if epilogue else None)
         if enqueued:
             assert len(self.lt.calls) > before
-            product.check(product.exact)
+            product.check(gelu.f(product.exact) if keep else product.exact)
         return self.lt.calls[-1]["algo"] if enqueued else "fallback"
 
     @property
@@ -151,7 +159,7 @@ def test_unmeasured_epilogue_that_fails_later_uses_fallback():
 
 
 @pytest.mark.parametrize(("fuse", "expected"), [(True, 70), (False, "fallback")])
-def test_nothing_is_measured_by_default(fuse, expected):
+def test_nothing_is_measured_if_not_asked(fuse, expected):
     process = FakeProcess(measuring=False, fuse=fuse)
     assert process.multiply() == 70
     assert process.multiply(epilogue=True, unfused=1) == expected
@@ -160,13 +168,67 @@ def test_nothing_is_measured_by_default(fuse, expected):
 
 
 def test_environment_variable_gpumlp_tune(monkeypatch):
-    assert not measuring_asked()
-    for value, expected in (("0", False), ("1", True)):
+    assert asked() == (False, True)
+    for value, expected in (("0", (False, False)), ("1", (True, True)), ("", (False, True))):
         monkeypatch.setenv("GPUMLP_TUNE", value)
-        assert measuring_asked() == expected
+        assert asked() == expected
     monkeypatch.setenv("GPUMLP_TUNE", "yes")
     with pytest.raises(ValueError, match="GPUMLP_TUNE must be 0 or 1, got 'yes'"):
-        measuring_asked()
+        asked()
+
+
+def test_derivative_of_relu_in_bfloat16_is_not_fused_unmeasured():
+    """For sm_90, cuBLAS has it only as a kernel for sm_80, or as a second pass."""
+    kinds = [(name, dtype) for name in EPILOGUE if name for dtype in ("bfloat16", "float16")]
+    assert [
+        kind
+        for kind in kinds
+        if not fuses(Gemm(8, 8, 8, False, False, kind[1], *kind[::-1], kind[0]))
+    ] == [("drelu_bgrad", "bfloat16")]
+
+
+# ---- the first training of a shape ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unfused", "expected"), [(8.7, "fallback"), (8.8, 70), (50, 70)]
+)  # fmt: skip
+def test_epilogue_of_a_training_is_compared_once(unfused, expected):
+    """With the heuristic's first algorithm, and not again in later processes."""
+    process = FakeProcess((9, 3, 5), measuring=False, fuse=False, comparing=True)
+    assert process.multiply(epilogue=True, unfused=unfused, keep=True) == expected
+    assert process.timed == 2
+    choice = process.choice
+    assert (choice.quick, choice.first, choice.unfused) == (True, 9, pytest.approx(unfused))
+    for comparing in (True, False):
+        later = FakeProcess((9, 3, 5), measuring=False, comparing=comparing)
+        assert later.multiply(epilogue=True, unfused=1, keep=True) == expected
+        assert (later.timed, later.choice) == (0, choice)
+    tuned = FakeProcess((9, 3, 5))  # gpumlp tune measures all of them
+    assert tuned.multiply(epilogue=True, unfused=50, keep=True) == 71
+    assert (tuned.timed, tuned.choice.quick, tuned.tuner.found) == (4, False, set())
+    later = FakeProcess((9, 3, 5), measuring=False, comparing=True)
+    assert later.multiply(epilogue=True, unfused=1, keep=True) == 71
+
+
+def test_predictions_and_plain_products_are_not_compared(folder):
+    """Predictions may have any number of rows."""
+    process = FakeProcess(measuring=False, comparing=True)
+    process.multiply()
+    process.multiply(epilogue=True, unfused=1)
+    assert process.timed == 0
+    assert not folder.exists()
+    process.tuner.training = True
+    process.multiply(n=16)
+    process.multiply(epilogue=True, unfused=1, n=16)  # the layer of the outputs keeps no z
+    assert process.timed == 2
+
+
+def test_epilogue_that_fails_at_first_use_is_not_used():
+    process = FakeProcess(measuring=False, comparing=True)
+    process.lt.broken = {70}
+    with pytest.warns(UserWarning, match="every algorithm failed .*without the epilogue"):
+        assert process.multiply(epilogue=True, unfused=50, keep=True) == "fallback"
 
 
 # ---- the tuning cache ----------------------------------------------------------------------------
@@ -241,8 +303,25 @@ def tuner_of(folder, times):
     def variants():
         return {name: lambda name=name: made.append(name) or name for name in times}
 
-    tuner = Tuner(times.__getitem__, TuningCache(DEVICE, folder), RuntimeError, fuse=True)
+    def time(work, quick):
+        return times[work]
+
+    tuner = Tuner(time, TuningCache(DEVICE, folder), RuntimeError, fuses)
     return tuner, variants, made
+
+
+def test_variant_that_fails_is_left_out(folder):
+    tuner, variants = tuner_of(folder, {"sequential": 2.0, "broken": 1.0, "branched": 1.5})[:2]
+    tuner.steps = True
+
+    def fail():
+        raise gpumlp.DeviceError("launching adamw: invalid argument")
+
+    with pytest.warns(UserWarning, match="a step: 'broken' is left out: launching adamw"):
+        assert tuner.fastest("a step", variants() | {"broken": fail}) == "branched"
+    assert set(tuner.measured["a step"]) == {"sequential", "branched"}
+    with pytest.raises(gpumlp.DeviceError):
+        tuner.fastest("another step", variants() | {"sequential": fail})
 
 
 def test_fastest_variant_of_step_is_cached(folder):

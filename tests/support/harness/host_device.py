@@ -15,9 +15,10 @@ import numpy.typing as npt
 from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource, dtype_of
+from gpumlp.backends.cuda.tiles import TileSource
 from gpumlp.backends.declaration import Call
 from gpumlp.errors import OutOfMemoryError
-from tests.support.harness import compiled, host_products
+from tests.support.harness import compiled, host_products, tile
 from tests.support.harness.host_module import KernelError
 from tests.support.harness.host_streams import HostCopies, Stream
 from tests.support.harness.memory import aligned, aligned_empty
@@ -92,7 +93,7 @@ class HostDevice(HostCopies):
         self, order: int = 0, multiprocessors: int = 4, variant: str = "",
         late_branches: bool = False, late: str = "copies", launches_dependently: bool = False,
     ) -> None:  # fmt: skip
-        self.multiprocessors = multiprocessors
+        self.multiprocessors = self.usable = multiprocessors
         self.launches_dependently = launches_dependently
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
@@ -183,16 +184,21 @@ class HostDevice(HostCopies):
         self.asked_for.append(name)
         return variants[self.variant if self.variant in variants else next(iter(variants))]()
 
+    def first(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.work()
+
     def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
         self.calls.append("record" + " dependently" * dependently)
         enqueued: list[list[Callable[[], None]]] = []
         try:
             for call in calls:
                 self._recording = []
+                self.usable = call.multiprocessors or self.multiprocessors
                 call.work()
                 enqueued.append(self._recording)
         finally:
-            self._recording = None
+            self._recording, self.usable = None, self.multiprocessors
         recorded = [w for i in order_of(calls, self.late_branches) for w in enqueued[i]]
 
         def replay() -> None:
@@ -227,6 +233,18 @@ class HostDevice(HostCopies):
             def run() -> None:
                 self.calls.append(f"kernel {name} in {source.file}, {sizes}")
                 kernel(grid, block, values, order=self.order)
+
+            self._run(run)
+
+        return launch
+
+    def tile_kernel(self, source: TileSource) -> Callable[..., None]:
+        def launch(blocks: int, args: tuple[Any, ...]) -> None:
+            values = tuple(a.values if isinstance(a, HostArray) else a for a in args)
+
+            def run() -> None:
+                self.calls.append(f"kernel weight_update of {source.name}, {blocks} tiles")
+                tile.kernel(source)(blocks, values)
 
             self._run(run)
 

@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +24,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-
-from gpumlp.backends.cuda.source import include_folder
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(
@@ -224,6 +223,14 @@ def sanitizer_environment(sanitize: str) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": str(HERE.parents[2]),
     }
+
+
+def include_folder(header: str) -> Path:
+    """The folder of one of CUDA's headers, which also has what the header includes on a CPU."""
+    for folder in (p for entry in sys.path for p in Path(entry).glob("nvidia/*/include")):
+        if (folder / header).exists() and (folder / "nv" / "target").exists():
+            return folder
+    raise FileNotFoundError(f'{header} is not installed: pip install "gpumlp[test]"')
 
 
 def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:

@@ -6,12 +6,13 @@ import ctypes
 import json
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpumlp.backends.cuda.source import KernelSource, include_options
-from tests.support.harness.host_module import cached
+from gpumlp.backends.cuda.source import KernelSource
+from tests.support.harness.host_module import cached, include_folder
 
 
 class CompileError(RuntimeError):
@@ -29,11 +30,12 @@ def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
 @cache
 def ptx(source: KernelSource, arch: int) -> str:
     """The source compiled to PTX, NVIDIA's intermediate language."""
-    return _compile(source, f"-arch=compute_{arch}")[1]
+    return compile_source(_library(), source, _folders(source), f"-arch=compute_{arch}")[1]
 
 
 def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
-    log, _ = _compile(source, f"-arch=sm_{arch}", "--ptxas-options=-v")
+    options = f"-arch=sm_{arch}", "--ptxas-options=-v"
+    log, _ = compile_source(_library(), source, _folders(source), *options)
     if "warning" in log:
         raise CompileError(log)
     patterns = {
@@ -48,10 +50,12 @@ def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
     return table
 
 
-def _compile(source: KernelSource, *options: str) -> tuple[str, str]:
-    """The log and the PTX.  float64 and float32 need no header and so no include folder."""
-    nvrtc, program = _library(), ctypes.c_void_p()
-    everything = [o.encode() for o in ("-std=c++17", *include_options(source.headers), *options)]
+def compile_source(
+    nvrtc: ctypes.CDLL, source: KernelSource, folders: Iterable[Path], *options: str
+) -> tuple[str, str]:
+    """The log and the PTX.  folders: of the headers that are included."""
+    program, includes = ctypes.c_void_p(), [f"-I{folder}" for folder in folders]
+    everything = [o.encode() for o in ("-std=c++17", *includes, *options)]
     text, name = source.text().encode(), source.file.encode()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None)
     try:
@@ -63,6 +67,11 @@ def _compile(source: KernelSource, *options: str) -> tuple[str, str]:
         return log, _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def _folders(source: KernelSource) -> list[Path]:
+    """Without 16-bit types there are no headers."""
+    return list(dict.fromkeys(include_folder(header) for header in source.headers))
 
 
 def _text(get_size: Any, get: Any, program: ctypes.c_void_p) -> str:
@@ -84,6 +93,12 @@ def version() -> str:
 @cache
 def _library() -> ctypes.CDLL:
     for entry in sys.path:
-        for path in sorted(Path(entry).glob("nvidia/*/lib/libnvrtc.so.*")):
-            return ctypes.CDLL(str(path))
+        if found := library_in(Path(entry)):
+            return found
     raise FileNotFoundError('NVRTC is not installed: pip install "gpumlp[test]"')
+
+
+def library_in(folder: Path) -> ctypes.CDLL | None:
+    """NVRTC of a package that is installed in the folder."""
+    paths = sorted(folder.glob("nvidia/*/lib/libnvrtc.so.*"))
+    return ctypes.CDLL(str(paths[0])) if paths else None

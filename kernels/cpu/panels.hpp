@@ -1,0 +1,146 @@
+// Copies of blocks of matrices, in the order in which tiles read them.
+#pragma once
+
+#include <memory>
+
+#include "tiles.hpp"
+
+namespace gpumlp {
+
+// Bytes of blocks of a and b that stay in a core's second cache.
+enum { BYTES_OF_A = 96 << 10, BYTES_OF_B = 256 << 10 };
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define GPUMLP_SHUFFLES
+
+template <class real> constexpr int GROUP = 16 / sizeof(real);  // entries of 128 bits
+
+// GROUP items of `size` rows: the parts of 128 bits hold rows 0, GROUP, 2 GROUP …
+template <int size, class T, int... i>
+inline typename Vectors<Item<T>, size>::type rows_of(const T* const* rows, int64 l,
+                                                     std::integer_sequence<int, i...>) {
+    if constexpr (size == GROUP<Item<T>>) {
+        return *reinterpret_cast<const typename Vectors<Item<T>, size>::type*>(rows[0] + l);
+    } else {
+        const auto half = std::make_integer_sequence<int, size / 2>();
+        return __builtin_shufflevector(rows_of<size / 2>(rows, l, half),
+                                       rows_of<size / 2>(rows + size / 2, l, half), i...);
+    }
+}
+
+// the lower (0) or upper (1) half of each part of a, and that of b, in turn
+template <class real, int upper, int... i>
+inline Vector<real> merged(Vector<real> a, Vector<real> b, std::integer_sequence<int, i...>) {
+    constexpr int G = GROUP<real>;
+    return __builtin_shufflevector(
+        a, b, (i / G * G + i % G / 2 + upper * G / 2 + i % 2 * WIDTH<real>)...);
+}
+
+// to[t] ← the item of the entries from l + t ENTRIES of each row; `apart`: between the vectors in `to`
+template <class T>
+inline void transpose_group(const T* const* rows, int64 l, Item<T>* to, int64 apart) {
+    using E = Item<T>;
+    const auto all = std::make_integer_sequence<int, WIDTH<E>>();
+    const auto low = [&](Vector<E> a, Vector<E> b) { return merged<E, 0>(a, b, all); };
+    const auto high = [&](Vector<E> a, Vector<E> b) { return merged<E, 1>(a, b, all); };
+    Vector<E> v[GROUP<E>];
+    for (int g = 0; g < GROUP<E>; ++g) v[g] = rows_of<WIDTH<E>>(rows + g, l, all);
+    if constexpr (GROUP<E> == 4) {
+        const Vector<E> even = low(v[0], v[2]), odd = low(v[1], v[3]);
+        const Vector<E> even2 = high(v[0], v[2]), odd2 = high(v[1], v[3]);
+        v[0] = low(even, odd), v[1] = high(even, odd);
+        v[2] = low(even2, odd2), v[3] = high(even2, odd2);
+    } else {
+        const Vector<E> first = low(v[0], v[1]);
+        v[1] = high(v[0], v[1]), v[0] = first;
+    }
+    for (int g = 0; g < GROUP<E>; ++g) vector_at(to + g * apart) = v[g];
+}
+#endif
+#endif
+
+// the number of items of so many inner entries: behind an odd last one of 16 bits is 0
+template <class T> int64 items_of(int64 entries) {
+    return (entries + Operand<T>::ENTRIES - 1) / Operand<T>::ENTRIES;
+}
+
+// the item of the inner entries from l on, of k; `apart`: between neighbouring ones
+template <class T> inline Item<T> item_at(const T* data, int64 l, int64 k, int64 apart) {
+    return Operand<T>::item(data + l * apart, l + 1 < k ? data + (l + 1) * apart : nullptr);
+}
+
+// to ← the items of `count` neighbouring columns, of the inner entry l in `row` and the next, of k
+template <int count, class T>
+inline void copy_items(const T* row, int64 l, int64 k, int64 apart, Item<T>* to) {
+    if constexpr (!IS_16_BIT<T>)
+        std::memcpy(to, row, count * sizeof(T));
+    else if (l + 1 < k)
+        for (int j = 0; j < count; ++j) to[j] = Operand<T>::item(row + j, row + j + apart);
+    else
+        for (int j = 0; j < count; ++j) to[j] = Operand<T>::item(row + j, nullptr);
+}
+
+// panel (items, PANEL) ← the first columns of b, which is a transpose; beyond them is anything
+template <class T> void transpose_panel(View<T> b, int64 k, int64 columns, Item<T>* panel) {
+    using E = Item<T>;
+    enum { ENTRIES = Operand<T>::ENTRIES };
+    int64 done = 0;
+#ifdef GPUMLP_SHUFFLES
+    const T* rows[PANEL<E>];  // of the transpose
+    for (int64 j = 0; j < PANEL<E>; ++j) rows[j] = b.data + least<int64>(j, columns - 1) * b.column;
+    for (; done + GROUP<E> * ENTRIES <= k; done += GROUP<E> * ENTRIES)
+        for (int j = 0; j < columns; j += WIDTH<E>)
+            transpose_group(rows + j, done, panel + done / ENTRIES * PANEL<E> + j, PANEL<E>);
+#endif
+    for (int64 l = done; l < k; l += ENTRIES)
+        for (int64 j = 0; j < columns; ++j)
+            panel[l / ENTRIES * PANEL<E> + j] = item_at(b.data + j * b.column, l, k, b.row);
+}
+
+// panels (columns / PANEL, items, PANEL) ← b; beyond its columns is anything
+template <class T> void copy_panels(View<T> b, int64 k, int64 columns, Item<T>* panels) {
+    using E = Item<T>;
+    const int64 items = items_of<T>(k);
+    if (b.column == 1) {
+        for (int64 i = 0; i < items; ++i) {
+            const int64 l = i * Operand<T>::ENTRIES;
+            const T* const row = b.data + l * b.row;
+            E* panel = panels + i * PANEL<E>;
+            int64 j = 0;
+            for (; j + PANEL<E> <= columns; j += PANEL<E>, panel += items * PANEL<E>)
+                copy_items<PANEL<E>>(row + j, l, k, b.row, panel);
+            if constexpr (IS_16_BIT<T>)
+                for (int64 c = 0; j + c < columns; ++c) panel[c] = item_at(row + j + c, 0, k - l, b.row);
+            else
+                copy_few<WIDTH<E>>(panel, row + j, columns - j);
+        }
+        return;
+    }
+    for (int64 j = 0; j < columns; j += PANEL<E>, panels += items * PANEL<E>)
+        transpose_panel(b.from(0, j), k, least<int64>(PANEL<E>, columns - j), panels);
+}
+
+// tiles (rows / TILE_ROWS, items, TILE_ROWS) ← a
+template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tiles) {
+    for (int64 i = 0; i < rows; i += TILE_ROWS) {
+        const int count = int(least<int64>(TILE_ROWS, rows - i));
+        const T* const column = a.from(i, 0).data;
+        for (int64 l = 0; l < k; l += Operand<T>::ENTRIES, tiles += TILE_ROWS)
+            if (count == TILE_ROWS && a.row == 1)
+                copy_items<TILE_ROWS>(column + l * a.column, l, k, a.column, tiles);
+            else
+                for (int t = 0; t < count; ++t) tiles[t] = item_at(column + t * a.row, l, k, a.column);
+    }
+}
+
+// Memory of this thread for a block of b and, behind it, one of a.  It begins with a cache line.
+inline void* blocks() {
+    constexpr int64 line = 64;
+    static thread_local std::unique_ptr<char[]> memory;
+    if (!memory) memory.reset(new char[BYTES_OF_A + BYTES_OF_B + line]);
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.get());
+    return reinterpret_cast<void*>((begin + line - 1) / line * line);
+}
+
+}  // namespace gpumlp
