@@ -18,7 +18,7 @@ def enqueue(
         cuda: the module `cupy.cuda`.
         streams: the streams, the main one first.
         calls: the calls in order.
-        use: is told the call that comes next.
+        use: prepares the stream of a call, before the call.
     """
     main = streams[0]
     awaited = {i for call in calls for i in call.after}
