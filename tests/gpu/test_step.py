@@ -9,6 +9,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends import get_backend
+from gpumlp.backends.cuda import tiles
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.backends.declaration import Call
 from tests.support.cuda_networks import (
@@ -85,6 +86,36 @@ def test_step_variants_give_same_bits(
         trainer.fit(x, y, 5, progress=False)
         found.add(on_host(net.theta.flat).tobytes())
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("way", ["early update, reserved", "branched, update in products"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw", "lion"])
+def test_steps_with_updates_beside_products_move_as_sequential_ones(
+    optimizer: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In products ∇W is not rounded; with other multiprocessors another algorithm may be taken."""
+    runs, taken = [], []
+    for variant in ("sequential", way):
+        net = gpumlp.MLP([64, 520, 264, 8], "gelu", precision="bfloat16", backend="cupy")
+        if variant not in ("sequential", "early update, reserved"):
+            source = tiles.weight_update(gpumlp.OPTIMIZERS[optimizer])
+            if net.backend._device.tile_kernel(source) is None:
+                pytest.skip("no tile kernel for this GPU")
+
+        def fastest(device: Any, name: str, variants: Any, variant: str = variant) -> Any:
+            taken.append(variant)
+            return variants[variant]()
+
+        monkeypatch.setattr(type(net.backend._device), "fastest", fastest)
+        start = net.tensors()
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(1000, 64)), rng.integers(0, 8, 1000)
+        gpumlp.Trainer(net, optimizer, lr=1e-3, batch_size=200, fold=False).fit(
+            x, y, 5, progress=False
+        )
+        runs.append(moved(net, start))
+    assert way in taken
+    assert relative(runs[1], runs[0]) < 0.05
 
 
 def test_synchronization_while_recording_raises() -> None:
