@@ -225,7 +225,7 @@ class Backend(Facts, Protocol):
         X ← X (a + b A + c A²) with A = Xᵀ X if that A is smaller.  The singular values of O are
         between about 0.7 and 1.2.
         V (n_out, n_in).  Buffers: X like V, A and P (r, r) with r = min(n_out, n_in).  All have θ's
-        type.  The 16-bit precisions use tf32 products here.
+        type.  On a GPU, 16-bit precisions store X, A and P in 16 bits, within these buffers.
         """
 
     @operation(updates="mean")

@@ -57,8 +57,8 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
     ("round", "round_theta"): ("RT", (i64(0),)),
     ("orthogonal", "squares"): ("Rs", (i64(0),)),
-    ("orthogonal", "normalize"): ("RRR", (i64(0), i64(0), np.float64(1))),
-    ("orthogonal", "quintic"): ("RR", (i64(0), "real", "real", "real", "real")),
+    ("orthogonal", "normalize"): ("RRT", (i64(0), i64(0), np.float64(1))),
+    ("orthogonal", "quintic"): ("TT", (i64(0), "real", "real", "real", "real")),
     ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
     ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),
     ("step", "begin_minibatch"): (

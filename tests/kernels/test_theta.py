@@ -348,11 +348,11 @@ def test_average(t: int, d: float | None, dtype: str) -> None:
 @pytest.mark.parametrize(("size", "blocks"), LENGTHS)
 def test_normalize(size: int, blocks: int, dtype: str) -> None:
     """V / ‖V‖ in two launches; zeros stay zeros, and a norm that is not finite gives NaN."""
-    source, real = CATALOGUE[dtype]["orthogonal"], real_of(dtype)
+    source, real, T = CATALOGUE[dtype]["orthogonal"], real_of(dtype), np.dtype(NUMPY_TYPE[dtype])
     n = i64(size)
 
     def of(v: Any, order: int = 0) -> Any:
-        partial, x = aligned_empty((blocks,), real), aligned_empty((size,), real)
+        partial, x = aligned_empty((blocks,), real), aligned_empty((size,), T)
         kernel("squares", source)((blocks, 1), (256, 1), (v, partial, n), order=order)
         kernel("normalize", source)(
             (blocks, 1), (256, 1), (v, partial, x, n, i64(blocks), np.float64(1e-7)), order=order
@@ -361,21 +361,21 @@ def test_normalize(size: int, blocks: int, dtype: str) -> None:
 
     v = aligned(np.random.default_rng(5).normal(size=size), real)
     partial, x = same_in_every_order(lambda order: of(v, order))
-    exact, name = v.astype(np.float64), np.dtype(real).name
+    exact = v.astype(np.float64)
     assert partial.sum() == pytest.approx((exact**2).sum(), rel=1e-5)
-    assert_close(x, exact / np.sqrt((exact**2).sum()), name)
+    assert_close(x, exact / np.sqrt((exact**2).sum()), dtype)
     assert not of(aligned(np.zeros(size), real))[1].any()
-    assert_close(of(aligned(v * 1e-9, real))[1][:1], v[:1] * real(1e-2), name)
+    assert_close(of(aligned(v * 1e-9, real))[1][:1], v[:1] * real(1e-2), dtype)
     for odd in (np.nan, np.inf):
         v[-1] = odd
-        assert np.isnan(of(v)[1]).all()
+        assert np.isnan(of(v)[1].astype(np.float64)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("r", "blocks"), [(1, 1), (7, 1), (40, 3)])
 def test_quintic(r: int, blocks: int, dtype: str) -> None:
     real, rng = real_of(dtype), np.random.default_rng(6)
-    start, P = (aligned(rng.normal(size=(r, r)), real) for _ in "AP")
+    start, P = (aligned(rng.normal(size=(r, r)), np.dtype(NUMPY_TYPE[dtype])) for _ in "AP")
     factors = (1.5, 3.4445, -4.775, 2.0315)
 
     def call(order: int) -> Any:
@@ -388,7 +388,7 @@ def test_quintic(r: int, blocks: int, dtype: str) -> None:
     (got,) = same_in_every_order(call)
     s, a, b, c = factors
     want = s * (a * np.eye(r) + b * start.astype(np.float64) + c * P.astype(np.float64))
-    assert_close(got, want, np.dtype(real).name, 30.0)
+    assert_close(got, want, dtype, 30.0)
 
 
 # ---- Ω, norm and clipping ------------------------------------------------------------------------

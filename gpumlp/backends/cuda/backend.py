@@ -208,8 +208,7 @@ class CudaBackend(Backend):
         ))  # fmt: skip
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-        compute = "tf32" if self.storage.itemsize == 2 else self.precision
-        multiply = partial(self._device.gemm, compute=compute)
+        multiply = partial(self._device.gemm, compute=self.precision)
         update.orthogonalize(self._kernels, multiply, V, scale, X, A, P)
 
     def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:

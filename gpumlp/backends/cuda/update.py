@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -69,17 +70,25 @@ def orthogonalize(
     """See `Backend.orthogonalize`.  multiply: `Device.gemm` with its precision."""
     tall, n, r, partial = len(V) > len(A), i64(V.size), i64(len(A)), kernels.partial
     geometry = kernels.flat(V.size, 1)
+    X, other = _matrices(X, kernels.storage) if kernels.storage != V.dtype else (X, V)
+    A, P = (_matrices(each, kernels.storage)[0] for each in (A, P))
     kernels.launch("squares", "orthogonal.cu", geometry, (V, partial, n))
     arguments = V, partial, X, n, i64(geometry[0][0]), np.float64(LEAST_NORM)
     kernels.launch("normalize", "orthogonal.cu", geometry, arguments)
     for i in range(NEWTON_SCHULZ_STEPS):
+        last = i == NEWTON_SCHULZ_STEPS - 1
         multiply(X, X, A, transpose_a=tall, transpose_b=not tall)
         multiply(A, A, P)
-        factors = (scale if i == NEWTON_SCHULZ_STEPS - 1 else 1.0, *NEWTON_SCHULZ)
-        numbers = (kernels.dtype.type(x) for x in factors)
+        numbers = map(kernels.dtype.type, (scale if last else 1.0, *NEWTON_SCHULZ))
         kernels.launch("quintic", "orthogonal.cu", kernels.flat(A.size, 1), (A, P, r, *numbers))
-        multiply(*((X, A) if tall else (A, X)), V)
-        X, V = V, X
+        multiply(*((X, A) if tall else (A, X)), V if last else other)
+        X, other = other, X
+
+
+def _matrices(buffer: Array, dtype: np.dtype[Any]) -> list[Array]:
+    """As many matrices of this type as the memory of a buffer holds, each of the buffer's shape."""
+    flat, n = buffer.reshape(-1).view(dtype), buffer.size
+    return [flat[i : i + n].reshape(buffer.shape) for i in range(0, flat.size, n)]
 
 
 def average(kernels: Kernels, theta: Array, mean: Array, decay: float, control: Array) -> None:
