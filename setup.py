@@ -72,12 +72,14 @@ libraries = [
     and platform.system() != "Windows"  # its threads and compiler are other ones
 ]
 
+KERNELS = ["gpumlp.kernels", "gpumlp.kernels.cpu", "gpumlp.kernels.cubins"]
+
 setup(
-    packages=[*find_packages(include=["gpumlp", "gpumlp.*"]), "gpumlp.kernels"],
+    packages=[*find_packages(include=["gpumlp", "gpumlp.*"]), *KERNELS],
     package_dir={"gpumlp.kernels": "kernels"},
     package_data={
         "gpumlp": ["py.typed"],
-        "gpumlp.kernels": ["*.cu", "*.cuh", "cubins/*.xz", "cpu/*.hpp", "cpu/*.cpp"],
+        **{each: ["*.cu", "*.cuh", "*.xz", "*.hpp", "*.cpp"] for each in KERNELS},
     },
     ext_modules=libraries,
     cmdclass={"build_ext": BuildLibraries, "bdist_wheel": Wheel},

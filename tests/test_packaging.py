@@ -68,10 +68,10 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_carries_everything(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert (
-        sorted(Path(n).name for n in names if n.startswith("gpumlp/kernels/") and ".cu" in n)
-        == SOURCES
-    )
+    kernels = [Path(name) for name in names if name.startswith("gpumlp/kernels/")]
+    assert sorted(path.name for path in kernels if path.suffix in (".cu", ".cuh")) == SOURCES
+    cubins = {path.name for path in (ROOT / "kernels" / "cubins").iterdir()}
+    assert cubins | {"weight_update.py", "program.cpp"} <= {path.name for path in kernels}
     assert "gpumlp/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "gpumlp").rglob("*.py")}

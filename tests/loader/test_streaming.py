@@ -126,7 +126,7 @@ def test_step_waits_only_for_a_free_buffer() -> None:
         assert all(call.startswith("kernel") for call in between[1:])
         assert not any("gather.cu" in call and "mean_weights" not in call for call in between)
     assert steps[3][-4:] == [c.replace("16,", "6,") for c in fetch]
-    assert steps[4][-1].startswith("kernel end")  # nothing is fetched beyond the epoch
+    assert steps[4][-1].startswith("kernel update")  # nothing is fetched beyond the epoch
 
 
 def test_epoch_can_begin_at_any_step() -> None:

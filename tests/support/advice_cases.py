@@ -246,7 +246,7 @@ ELSEWHERE = (
     'backend "cpu" cannot be used', ' and precision="float32"',
     'precision "bfloat16" needs a GPU or',
     "is on {} but this network computes on the host", "out of GPU memory", "gpumlp[cuda13]",
-    'or use backend="numpy"', "was not found; pip install", "pip install ml_dtypes",
+    'or use backend="numpy"', "the CUDA source {} is not installed", "pip install ml_dtypes",
     'pip install "gpumlp[', "pip install tqdm", "MLflow cannot use", ' and memory="low"',
     "find_lr trains a copy", "fit_lbfgs compares costs", "has no CUDA",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
