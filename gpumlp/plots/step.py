@@ -10,7 +10,7 @@ from gpumlp.plots.figure import GREY, TRAINING, VALIDATION, blank_figure, set_ax
 FORWARD, REST = "#009E73", "#E69F00"  # Okabe and Ito's green and orange
 COLOURS = {
     "affine_activation": FORWARD, "output_gradient": VALIDATION, "hidden_gradient": VALIDATION,
-    "weight_gradient": TRAINING, "update": REST,
+    "weight_gradient": TRAINING, "weight_update": TRAINING, "update": REST,
 }  # fmt: skip
 LABELS = {FORWARD: "forward", VALIDATION: "gz", TRAINING: "∇W", REST: "update", GREY: "other"}
 
