@@ -99,7 +99,7 @@ def test_steps_with_updates_beside_products_move_as_sequential_ones(
         net = gpumlp.MLP([64, 520, 264, 8], "gelu", precision="bfloat16", backend="cupy")
         if variant not in ("sequential", "early update, reserved"):
             source = tiles.weight_update(gpumlp.OPTIMIZERS[optimizer])
-            if net.backend._device.tile_kernel(source) is None:
+            if tiles.machine_code(source, net.backend._device.capability) is None:
                 pytest.skip("no tile kernel for this GPU")
 
         def fastest(device: Any, name: str, variants: Any, variant: str = variant) -> Any:

@@ -1,11 +1,27 @@
-"""Marks of tests of the CPU backend's library."""
+"""The CPU backend's library: marks of its tests, and single products."""
 
 import shutil
+from typing import Any
 
 import pytest
 
+from gpumlp.backends import get_backend
+from gpumlp.backends.cpu import backend as cpu_backend
 from gpumlp.backends.cpu.loading import Library, installed
 
 LIBRARY = installed()
 needs_library = pytest.mark.skipif(not isinstance(LIBRARY, Library), reason=str(LIBRARY))
 needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="there is no C++ compiler")
+
+
+def multiplied_on_cpu(
+    precision: str, a: Any, b: Any, out: Any, factors: Any = None, threads: int = 1
+) -> Any:
+    """A copy of `out` after the library's product of a and b, on so many threads."""
+    backend: Any = get_backend("cpu", precision)
+    out = out.copy()
+    work = backend._lower._product(a, b, out, factors)
+    program = cpu_backend.Program(backend._library, backend._blas, [work])
+    program._threads = threads
+    program()
+    return out

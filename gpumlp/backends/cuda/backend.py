@@ -181,7 +181,7 @@ class CudaBackend(Backend):
             and regularizer.weight_decay() is not None
             and not any(width % tiles.ALIGNED for width in shape)
             and (source := tiles.weight_update(optimizer)) is not None
-            and self._device.tile_kernel(source) is not None
+            and tiles.machine_code(source, self._device.capability) is not None
         )
 
     def weight_update(
@@ -192,7 +192,6 @@ class CudaBackend(Backend):
         source = tiles.weight_update(optimizer)
         assert source is not None  # updates_in_product has said so
         kernel = self._device.tile_kernel(source)
-        assert kernel is not None
         decay, shape = regularizer.weight_decay() or 0.0, (gz.shape[1], h_below.shape[1])
         W = slice(part[0], part[0] + math.prod(shape))
         state = (

@@ -58,9 +58,9 @@ class CudaDevice:
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
         self.reserved = 2 * WORKSPACE_BYTES  # the second one is for the side stream
         major, minor = int(properties["major"]), int(properties["minor"])
-        self._capability = f"{major}.{minor}"
+        self.capability = f"{major}.{minor}"
         cache = TuningCache({
-            "device": self.name, "capability": self._capability,
+            "device": self.name, "capability": self.capability,
             "cublasLt": int(lt.get_version()), "driver": int(cuda.runtime.driverGetVersion()),
         })  # fmt: skip
         fused = fuses if major in FAST_EPILOGUES else lambda gemm: False
@@ -128,15 +128,13 @@ class CudaDevice:
 
         return self._launches.of(function, name)
 
-    def tile_kernel(self, source: TileSource) -> TileKernel | None:
+    def tile_kernel(self, source: TileSource) -> TileKernel:
         if source not in self._tile_kernels:
             with self._errors(f"loading the step of {source.name} within a product"):
-                function = loaded_code(self._cupy, source, self._capability)
-            self._tile_kernels[source] = function and self._launches.of(
-                function, source.name, False
-            )
+                function = loaded_code(self._cupy, source, self.capability)
+            self._tile_kernels[source] = self._launches.of(function, source.name, waits=False)
         launch = self._tile_kernels[source]
-        return launch and (lambda n, each: launch((n, 1, 1), (1, 1, 1), flattened(each)))
+        return lambda blocks, each: launch((blocks, 1, 1), (1, 1, 1), flattened(each))
 
     def gemm(
         self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,

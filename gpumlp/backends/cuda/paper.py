@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.cuda.protocol import TileKernel
-from gpumlp.backends.cuda.tiles import ARCHITECTURES, TileSource
 from gpumlp.errors import did_you_mean, first_line
 from gpumlp.io.types import Array
 
@@ -127,7 +125,7 @@ class PaperDevice:
     def __init__(self, gpu: Gpu) -> None:
         self.name, self.multiprocessors = gpu.name, gpu.multiprocessors
         self.usable = gpu.multiprocessors
-        self._capability = gpu.capability
+        self.capability = gpu.capability
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """An array of zeros that all share one entry."""
@@ -136,14 +134,6 @@ class PaperDevice:
     def fill(self, a: Array, value: float) -> None:
         """Nothing, as there is no memory."""
 
-    def tile_kernel(self, source: TileSource) -> TileKernel | None:
-        """A kernel that cannot run, where the GPU has code for it."""
-        return _nothing if self._capability in ARCHITECTURES else None
-
     def owns(self, a: Any) -> bool:
         """Nothing is an array of this device."""
         return False
-
-
-def _nothing(blocks: int, arguments: tuple[Any, ...]) -> None:
-    raise NotImplementedError("a device on paper computes nothing")

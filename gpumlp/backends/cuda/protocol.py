@@ -69,6 +69,8 @@ class Device(Protocol):
 
     name: str
     """The name that the driver reports."""
+    capability: str
+    """The compute capability, such as "9.0"."""
     multiprocessors: int
     """The number of multiprocessors, which sets the size of grids."""
     usable: int
@@ -112,8 +114,8 @@ class Device(Protocol):
     def kernel(self, name: str, source: KernelSource) -> Kernel:
         """The kernel `name` of `source`, compiled at the first request and cached."""
 
-    def tile_kernel(self, source: TileSource) -> TileKernel | None:
-        """The kernel of `source`; None if this device has no code for it."""
+    def tile_kernel(self, source: TileSource) -> TileKernel:
+        """The kernel of `source`, of which there is `machine_code` for this capability."""
 
     def gemm(
         self, a: Array, b: Array, out: Array, *, transpose_a: bool = False,

@@ -14,6 +14,7 @@ import io
 import linecache
 import lzma
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -138,6 +139,7 @@ class _Quotients(ast.NodeTransformer):
         return ast.Call(ast.Name("divide", ast.Load()), [node.left, node.right], [])
 
 
+@cache
 def machine_code(source: TileSource, capability: str) -> bytes | None:
     """The code for a GPU of this compute capability: shipped, from the cache, or compiled now.
 
@@ -156,8 +158,9 @@ def machine_code(source: TileSource, capability: str) -> bytes | None:
         code = compiled(source, architecture)
     except (ImportError, FileNotFoundError):  # cuda-tile, or its compiler
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, code)
+    with suppress(OSError):  # without a cache, another process compiles it again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, code)
     return code
 
 
@@ -199,12 +202,9 @@ def loaded(source: TileSource, ct: Any) -> Any:
 
 
 def loaded_code(cupy: Any, source: TileSource, capability: str) -> Any:
-    """CuPy's function of the kernel, or None as in `machine_code`."""
-    code = machine_code(source, capability)
-    if code is None:
-        return None
+    """CuPy's function of the kernel, whose `machine_code` there is."""
     module = cupy.cuda.function.Module()
-    module.load(code)
+    module.load(machine_code(source, capability))
     return module.get_function(KERNEL)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -20,7 +21,7 @@ from gpumlp.backends.cpu import backend as cpu_backend
 from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.flags import BFLOAT16, FLAGS, X86
 from tests.support import precision_tests
-from tests.support.compiled import needs_compiler, needs_library
+from tests.support.compiled import multiplied_on_cpu, needs_compiler, needs_library
 from tests.support.cuda_networks import moved, relative
 from tests.support.precision_tests import (  # noqa: F401  (collected here)
     test_every_activation,
@@ -65,14 +66,7 @@ def operand(rows: int, columns: int, transposed: bool) -> Any:
     return made.T if transposed else made
 
 
-def multiplied(a: Any, b: Any, out: Any, factors: Any = None, threads: int = 1) -> Any:
-    backend: Any = get_backend("cpu", "bfloat16")
-    out = out.copy()
-    work = backend._lower._product(a, b, out, factors)
-    program = cpu_backend.Program(backend._library, backend._blas, [work])
-    program._threads = threads
-    program()
-    return out
+multiplied = partial(multiplied_on_cpu, "bfloat16")
 
 
 def in_pairs(a: Any, b: Any) -> Any:

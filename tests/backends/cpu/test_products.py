@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpumlp.backends import get_backend
-from gpumlp.backends.cpu import backend as cpu_backend
 from gpumlp.backends.cpu import lowering
-from tests.support.compiled import needs_library
+from tests.support.compiled import multiplied_on_cpu, needs_library
 
 pytestmark = needs_library
 RNG = np.random.default_rng(3)
@@ -27,14 +25,8 @@ def operand(rows: int, columns: int, transposed: bool, dtype: Any) -> Any:
     return made.T if transposed else made
 
 
-def multiplied(a: Any, b: Any, out: Any, factors: Any = None, threads: int = 1) -> Any:
-    backend: Any = get_backend("cpu", str(out.dtype))
-    out = out.copy()
-    work = backend._lower._product(a, b, out, factors)
-    program = cpu_backend.Program(backend._library, backend._blas, [work])
-    program._threads = threads
-    program()
-    return out
+def multiplied(a: Any, b: Any, out: Any, *settings: Any) -> Any:
+    return multiplied_on_cpu(str(out.dtype), a, b, out, *settings)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -93,7 +93,6 @@ def test_kernel_is_compiled_once_and_launched_on_stream(device):
 
 def test_tile_kernel_is_launched_with_addresses_shapes_and_strides(device):
     kernel = device.tile_kernel(tiles.weight_update(gpumlp.OPTIMIZERS["adamw"]))
-    assert device.tile_kernel(tiles.weight_update(gpumlp.OPTIMIZERS["adamw"])) is not None
     a = device.empty((6, 8), "float32")
     kernel(5, (a, a[1:3], np.float32(2)))
     ((name, grid, block, arguments, stream),) = FakeCupy.launched

@@ -40,7 +40,7 @@ def of_cuda13(tmp_path):
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.locate())
     assert toolkit("cuda13").split(".")[0] == metadata.version("nvidia-cuda-runtime").split(".")[0]
-    library = nvrtc.library_in(Path(metadata.distribution("nvidia-cuda-nvrtc").locate_file("")))
+    library = nvrtc.open_in(Path(metadata.distribution("nvidia-cuda-nvrtc").locate_file("")))
     return tmp_path, library
 
 
@@ -68,7 +68,7 @@ def of_cuda12(tmp_path):
         if not done.exists():
             reason = "".join(said.strip().splitlines()[-1:])
             pytest.skip(f"{' '.join(wanted)} cannot be downloaded: {reason or 'no answer'}")
-    return folder, nvrtc.library_in(folder)
+    return folder, nvrtc.open_in(folder)
 
 
 @pytest.mark.parametrize("packages", [of_cuda12, of_cuda13])

@@ -94,7 +94,7 @@ class HostDevice(HostCopies):
         late_branches: bool = False, late: str = "copies", launches_dependently: bool = False,
     ) -> None:  # fmt: skip
         self.multiprocessors = self.usable = multiprocessors
-        self.launches_dependently = launches_dependently
+        self.launches_dependently, self.capability = launches_dependently, "9.0"
         self.order = order
         self.fuses: Callable[[str], bool] = lambda epilogue: True
         self.empties_left: int | None = None

@@ -93,12 +93,12 @@ def version() -> str:
 @cache
 def _library() -> ctypes.CDLL:
     for entry in sys.path:
-        if found := library_in(Path(entry)):
+        if found := open_in(Path(entry)):
             return found
     raise FileNotFoundError('NVRTC is not installed: pip install "gpumlp[test]"')
 
 
-def library_in(folder: Path) -> ctypes.CDLL | None:
+def open_in(folder: Path) -> ctypes.CDLL | None:
     """NVRTC of a package that is installed in the folder."""
     paths = sorted(folder.glob("nvidia/*/lib/libnvrtc.so.*"))
     return ctypes.CDLL(str(paths[0])) if paths else None
