@@ -27,21 +27,21 @@ from gpumlp.network import MLP
 from gpumlp.parameters import Gradients, Layer
 
 if TYPE_CHECKING:
-    from gpumlp import callbacks
+    from gpumlp import callbacks, distributed
     from gpumlp.training import Callback, EarlyStopping, Group, History, Trainer, fit_lbfgs
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "OPTIMIZERS", "REGULARIZERS",
     "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError", "EarlyStopping",
     "ElasticNet", "Gradients", "Group", "History", "Initializer", "Layer", "Loss", "Optimizer",
-    "Regularizer", "Schedule", "Trainer", "callbacks", "fit_lbfgs", "get_backend",
+    "Regularizer", "Schedule", "Trainer", "callbacks", "distributed", "fit_lbfgs", "get_backend",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import the training package and the callbacks when one of their names is first used."""
-    if name == "callbacks":
-        return importlib.import_module("gpumlp.callbacks")
+    """Import training, callbacks and distributed when one of their names is first used."""
+    if name in ("callbacks", "distributed"):
+        return importlib.import_module(f"gpumlp.{name}")
     if name in __all__:
         return getattr(importlib.import_module("gpumlp.training"), name)
     raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")

@@ -11,7 +11,7 @@ import gpumlp
 
 HEAVY = [
     "cupy", "sklearn", "torch", "tqdm", "typer", "safetensors", "matplotlib", "scipy", "pandas",
-    "nvmath", "mlxtend", "rich", "pyarrow", "mlflow", "tensorboardX",
+    "nvmath", "mlxtend", "rich", "pyarrow", "mlflow", "tensorboardX", "mpi4py",
 ]  # fmt: skip
 
 # Run in a new interpreter: what the import adds to `import numpy`, in seconds and bytes.

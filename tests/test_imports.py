@@ -17,6 +17,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp.errors", "gpumlp._version"],
     ["gpumlp.functions"],
     ["gpumlp.io", "gpumlp.storage"],
+    ["gpumlp.distributed"],
     ["gpumlp.plots"],
     ["gpumlp.backends.declaration", "gpumlp.backends.feed"],
     ["gpumlp.backends.operations"],

@@ -1,0 +1,50 @@
+"""Several processes that train one network: `world()` is what they have in common.
+
+Start a script with ``mpiexec -n 8 python -m gpumlp.distributed script.py``.
+"""
+
+from __future__ import annotations
+
+from gpumlp.distributed.launchers import launch
+from gpumlp.distributed.world import Transport, World
+
+__all__ = ["World", "world"]
+
+_worlds: list[World] = []  # the one of this process, once it is made
+
+
+def world(timeout: float = 300.0) -> World:
+    """Return the processes that were launched together; the same object in every call.
+
+    The environment decides, and nothing is imported for a process on its own:
+
+    - torchrun and Ray Train set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT: the
+      bytes travel by torch.distributed with gloo.
+    - mpiexec, mpirun and srun set OMPI_COMM_WORLD_SIZE (Open MPI), MV2_COMM_WORLD_SIZE (MVAPICH),
+      PMI_SIZE (MPICH, Intel MPI), SLURM_STEP_NUM_TASKS or PMIX_RANK: they travel by MPI.
+    - Otherwise, and where one process was launched, it is a world of one.
+
+    Args:
+        timeout: the longest wait for other processes, in seconds.  After it all processes end
+            with status 75.  The first call sets it; later, assign `world().timeout`.
+
+    Raises:
+        ImportError: mpi4py or torch is needed and not installed.
+        RuntimeError: MPI knows of fewer processes than were launched, or has no library.
+    """
+    if not _worlds:
+        _worlds.append(World(_transport(timeout), timeout))
+    return _worlds[0]
+
+
+def _transport(timeout: float) -> Transport | None:
+    launched = launch()
+    if launched.by == "torch":
+        from gpumlp.distributed.torch_world import TorchTransport
+
+        return TorchTransport(timeout, launched.local_rank or 0)
+    if launched.by == "mpi":
+        from gpumlp.distributed.mpi import MpiTransport
+
+        return MpiTransport(launched.size, launched.local_rank)
+    return None

