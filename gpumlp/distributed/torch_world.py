@@ -12,7 +12,7 @@ from gpumlp.distributed.world import offsets
 from gpumlp.errors import needs
 from gpumlp.io.types import HostArray
 
-LONGER = timedelta(seconds=30)  # gloo's own time-out comes after that of the world
+HOURS = timedelta(hours=2)  # gloo's own time-out should come after that of the world
 
 
 class Works:
@@ -48,7 +48,7 @@ class TorchTransport:
         local_rank: by the launcher's variables.
     """
 
-    broken: tuple[type[Exception], ...] = (RuntimeError,)  # gloo raises no other
+    broken: tuple[type[Exception], ...] = (RuntimeError,)  # gloo's
 
     def __init__(self, timeout: float, local_rank: int) -> None:
         with needs("several processes under torchrun or Ray need torch", "torch"):
@@ -58,7 +58,7 @@ class TorchTransport:
         limit = timedelta(seconds=timeout)
         if not self._distributed.is_initialized():
             self._distributed.init_process_group("gloo", timeout=limit)
-        self._group = self._distributed.new_group(backend="gloo", timeout=limit + LONGER)
+        self._group = self._distributed.new_group(backend="gloo", timeout=max(2 * limit, HOURS))
         self.rank, self.size = self._distributed.get_rank(), self._distributed.get_world_size()
         self.local_rank = local_rank
 

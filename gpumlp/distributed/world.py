@@ -17,6 +17,7 @@ from gpumlp.errors import first_line
 from gpumlp.io.types import HostArray
 
 FAILED = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed when it is run again
+TIMEOUT = 300.0  # seconds
 SPIN = 200e-6  # seconds without sleep: an exchange of a few bytes takes 4 µs
 LONGEST_SLEEP = 1e-3  # seconds
 
@@ -117,7 +118,7 @@ class World:
         doing: what this process is doing, such as "step 12, exchange of ∇W"; errors name it.
     """
 
-    def __init__(self, transport: Transport | None = None, timeout: float = 300.0) -> None:
+    def __init__(self, transport: Transport | None = None, timeout: float = TIMEOUT) -> None:
         self._transport = Alone() if transport is None else transport
         self.rank, self.size = self._transport.rank, self._transport.size
         self.local_rank = self._transport.local_rank
@@ -142,8 +143,9 @@ class World:
         Raises:
             ValueError: for arrays of another shape, dtype or layout.
         """
-        self._check("source", source, (sum(counts),), counts)
-        self._check("received", received, (self.size, counts[self.rank]), counts)
+        self._check_counts(counts)
+        self._check_array("source", source, (sum(counts),))
+        self._check_array("received", received, (self.size, counts[self.rank]))
         if received.dtype != source.dtype:
             raise ValueError(f"received is {received.dtype} but source is {source.dtype}")
         sizes = [count * source.itemsize for count in counts]
@@ -161,21 +163,20 @@ class World:
         Raises:
             ValueError: for an array of another shape or layout.
         """
-        self._check("whole", whole, (sum(counts),), counts)
+        self._check_counts(counts)
+        self._check_array("whole", whole, (sum(counts),))
         sizes = [count * whole.itemsize for count in counts]
         self._wait("gather", lambda: self._transport.gather(as_bytes(whole), sizes))
 
-    def _check(
-        self, name: str, array: HostArray, shape: tuple[int, ...], counts: Sequence[int]
-    ) -> None:
+    def _check_counts(self, counts: Sequence[int]) -> None:
         if len(counts) != self.size or min(counts) < 0:
             raise ValueError(f"counts must be {self.size} numbers, one a rank, not {list(counts)}")
+
+    def _check_array(self, name: str, array: HostArray, shape: tuple[int, ...]) -> None:
         if array.shape != shape:
-            raise ValueError(
-                f"{name} has shape {array.shape} but counts {list(counts)} need {shape}"
-            )
+            raise ValueError(f"{name} has shape {array.shape} but counts need {shape}")
         if not array.flags.c_contiguous:
-            raise ValueError(f"{name} must be C-contiguous, since its bytes are moved in one piece")
+            raise ValueError(f"{name} is not C-contiguous; pass numpy.ascontiguousarray({name})")
 
     # ---- Python values ---------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class World:
                     self.fail(self._no_answer(operation, pending.missing()))
                 pause(waited)
         except self._transport.broken as error:
-            self.fail(f"{operation} failed, since another process ended: {first_line(error)}")
+            self.fail(f"{operation} failed: {first_line(error)}; look for errors of other ranks")
 
     def _no_answer(self, operation: str, missing: list[int]) -> str:
         plural = "s" if len(missing) > 1 else ""
