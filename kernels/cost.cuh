@@ -1,10 +1,11 @@
 // What the last block of a launch adds to J, and the end of a training step.
 #pragma once
 
-// costs[t] ← J; then t ← t + 1, or t ← 0 after the last step
-__device__ inline void end_step(int64* position, const double* J, double* costs, int64 steps) {
+// costs[t] ← J, (shards,); then t ← t + 1, or t ← 0 after the last step
+__device__ inline void end_step(int64* position, const double* J, double* costs, int64 steps,
+                                int64 shards) {
     const int64 t = position[0];
-    costs[t] = J[0];
+    for (int64 i = 0; i < shards; ++i) costs[t * shards + i] = J[i];
     position[0] = t + 1 < steps ? t + 1 : 0;
 }
 

@@ -205,5 +205,5 @@ GPUMLP_KERNEL(loss_gradient, THREADS)
         add_columns(sums, db, arrived + 1, cols, (int)cols);
     }
     if (add_to_cost(all, partial, arrived, J) && steps > 0 && thread() == 0)
-        end_step(position, J, costs, steps);
+        end_step(position, J, costs, steps, 1);
 }

@@ -67,5 +67,5 @@ GPUMLP_KERNEL(loss_gradient, THREADS)
                : gradient_tile<1>(y_hat, y, weights, S, gh, sums, db, arrived + 1, rows, cols,
                                   share);
     if (add_to_cost(all, partial, arrived, J) && steps > 0 && thread() == 0)
-        end_step(position, J, costs, steps);
+        end_step(position, J, costs, steps, 1);
 }

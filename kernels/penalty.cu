@@ -27,16 +27,9 @@ GPUMLP_KERNEL(penalty, THREADS)
     add_to_cost(sum, partial, arrived, J);
 }
 
-// control[0] ← min(1, max_norm / ‖dθ / S + λ∇Ω(θ)‖), S being the loss scale: scaling[0];
-// scaling[1] ← 1/S.
-// If the norm is not finite, control[0] becomes NaN.  If the loss scale is dynamic (interval > 0),
-// control[0] becomes 0 instead, which makes the update skip the step, and S is halved.  After
-// `interval` steps without such a norm, S is doubled.
-GPUMLP_KERNEL(clip, THREADS)
-(const real* theta, const Grad* dtheta, double* scaling, double* control, real* partial,
- unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm, int64 interval) {
-    after_previous_launch();
-    const real unscale = real(1 / scaling[0]);
+// The thread's part of ‖dθ / S + λ∇Ω(θ)‖².
+__device__ inline real squares(const real* theta, const Grad* dtheta, real unscale, int64 n,
+                               int64 split, real bias_strength) {
     real part = 0;
     for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
         const real strength = i < split ? real(1) : bias_strength;
@@ -47,9 +40,15 @@ GPUMLP_KERNEL(clip, THREADS)
             part += g * g;
         }
     }
-    double sum;
-    if (!grid_sum(part, partial, arrived, sum) || thread() != 0) return;
-    const double norm = sqrt(sum);
+    return part;
+}
+
+// control[0] ← min(1, max_norm / norm); scaling[1] ← 1/S.
+// If the norm is not finite, control[0] becomes NaN.  If the loss scale is dynamic (interval > 0),
+// control[0] becomes 0 instead, which makes the update skip the step, and S is halved.  After
+// `interval` steps without such a norm, S is doubled.
+__device__ inline void limit(double norm, double max_norm, double* scaling, double* control,
+                             int64 interval) {
     const bool finite = norm - norm == 0.0;
     control[0] = norm <= max_norm && finite ? 1.0 : max_norm / norm + 0.0 * norm;
     scaling[1] = 1 / scaling[0];
@@ -63,4 +62,39 @@ GPUMLP_KERNEL(clip, THREADS)
         scaling[0] *= 2;
         scaling[2] = 0;
     }
+}
+
+// `limit` by ‖dθ / S + λ∇Ω(θ)‖, S being the loss scale: scaling[0]
+GPUMLP_KERNEL(clip, THREADS)
+(const real* theta, const Grad* dtheta, double* scaling, double* control, real* partial,
+ unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm, int64 interval) {
+    after_previous_launch();
+    const real unscale = real(1 / scaling[0]);
+    double sum;
+    if (!grid_sum(squares(theta, dtheta, unscale, n, split, bias_strength), partial, arrived, sum)
+        || thread() != 0) return;
+    limit(sqrt(sum), max_norm, scaling, control, interval);
+}
+
+// total[0] ← ‖dθ / S + λ∇Ω(θ)‖², of a piece of θ
+GPUMLP_KERNEL(square_sum, THREADS)
+(const real* theta, const Grad* dtheta, const double* scaling, double* total, real* partial,
+ unsigned* arrived, int64 n, int64 split, real bias_strength) {
+    after_previous_launch();
+    const real unscale = real(1 / scaling[0]);
+    double sum;
+    if (!grid_sum(squares(theta, dtheta, unscale, n, split, bias_strength), partial, arrived, sum)
+        || thread() != 0) return;
+    total[0] = sum;
+}
+
+// `limit` by the root of the sum of parts, (pieces,), in order; by one thread
+GPUMLP_KERNEL(clip_by, THREADS)
+(const double* parts, double* scaling, double* control, int64 pieces, double max_norm,
+ int64 interval) {
+    after_previous_launch();
+    if (first() >= 1) return;
+    double sum = 0;
+    for (int64 i = 0; i < pieces; ++i) sum += parts[i];
+    limit(sqrt(sum), max_norm, scaling, control, interval);
 }

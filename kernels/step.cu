@@ -7,26 +7,26 @@
 #include "gather.cuh"
 
 // For the step t = position[0]: index ← `rows` entries from order[t size] on; control and factors ←
-// row t of controls, (steps, numbers + 2); J ← 0.  By threads 0, 1, … of `threads`.
+// row t of controls, (steps, numbers + 2); J, (shards,), ← 0.  By threads 0, 1, … of `threads`.
 __device__ inline void read_tables(int64 t, const int64* order, const double* controls,
                                    int64* index, double* control, real* factors, double* J,
-                                   int64 size, int64 rows, int64 numbers, int64 number,
-                                   int64 threads) {
+                                   int64 size, int64 rows, int64 numbers, int64 shards,
+                                   int64 number, int64 threads) {
     for (int64 i = number; i < rows; i += threads) index[i] = order[t * size + i];
     const double* const row = controls + t * (numbers + 2);
     for (int64 i = number; i < numbers; i += threads) control[i] = row[i];
+    for (int64 i = number; i < shards; i += threads) J[i] = 0;
     if (number >= 1) return;
     factors[0] = real(row[numbers]);
     factors[1] = real(row[numbers + 1]);
-    J[0] = 0;
 }
 
 GPUMLP_KERNEL(begin, THREADS)
 (const int64* position, const int64* order, const double* controls, int64* index, double* control,
- real* factors, double* J, int64 size, int64 rows, int64 numbers) {
+ real* factors, double* J, int64 size, int64 rows, int64 numbers, int64 shards) {
     after_previous_launch();
     read_tables(position[0], order, controls, index, control, factors, J, size, rows, numbers,
-                first(), stride());
+                shards, first(), stride());
 }
 
 // `lanes` neighbouring threads of a block gather a row, from the block's column of blocks on
@@ -47,7 +47,7 @@ __device__ void gather_tile(const S* source, const int64* index, S* out, int64 r
 GPUMLP_KERNEL(begin_minibatch, THREADS)
 (const int64* position, const int64* order, const double* controls, int64* index, double* control,
  real* factors, double* J, const T* all_x, T* x, const Y* all_y, Y* y, const real* all_weights,
- real* weights, int64 size, int64 rows, int64 numbers, int64 x_cols, int64 y_cols, int x_packed,
+ real* weights, int64 size, int64 rows, int64 numbers, int64 shards, int64 x_cols, int64 y_cols, int x_packed,
  int y_packed, int x_tiles, int x_lanes, int y_lanes, int weighted) {
     after_previous_launch();
     const int64 t = position[0], tile = blockIdx.x;
@@ -57,15 +57,15 @@ GPUMLP_KERNEL(begin_minibatch, THREADS)
     } else if (tile < gridDim.x - 1) {
         gather_tile(all_y, own, y, rows, y_cols, y_packed, tile - x_tiles, y_lanes);
     } else {
-        read_tables(t, order, controls, index, control, factors, J, size, rows, numbers,
+        read_tables(t, order, controls, index, control, factors, J, size, rows, numbers, shards,
                     blockIdx.y * (int64)THREADS + thread(), gridDim.y * (int64)THREADS);
         if (weighted && blockIdx.y == 0) shares(all_weights, own, weights, rows);
     }
 }
 
-// costs[t] ← J; then t ← t + 1, or t ← 0 after the last step
+// costs[t] ← J, (shards,); then t ← t + 1, or t ← 0 after the last step
 GPUMLP_KERNEL(end, THREADS)
-(int64* position, const double* J, double* costs, int64 steps) {
+(int64* position, const double* J, double* costs, int64 steps, int64 shards) {
     after_previous_launch();
-    if (first() < 1) end_step(position, J, costs, steps);
+    if (first() < 1) end_step(position, J, costs, steps, shards);
 }

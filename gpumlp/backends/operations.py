@@ -30,12 +30,13 @@ from gpumlp.backends.declaration import (
     update_bytes,
 )  # fmt: skip
 from gpumlp.backends.feed import Feed
+from gpumlp.backends.sharing import Sharing
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Backend(Facts, Protocol):
-    """One backend.  The operations stand in the order of the algorithms.
+class Backend(Facts, Sharing, Protocol):
+    """One backend.  The operations stand in the order of the algorithms; see also `Sharing`.
 
     Backends inherit from this class.  Its defaults are those of a backend on the host.  A backend
     stands for a device, so a copy of it is the backend itself.
@@ -268,23 +269,22 @@ class Backend(Facts, Protocol):
     ) -> None:  # fmt: skip
         """Prepare step t = position[0]: index ← order[t size …], read row t of controls, J ← 0.
 
-        position (1,), order (examples,) and index (m,) int64.  controls (steps, numbers + 2)
-        float64: the first numbers of a row go to control (numbers,), the last two to factors (2,).
+        position (1,), order (examples,) and index (m,) int64; J (shards,).  controls (steps,
+        numbers + 2) float64: a row's first go to control (numbers,), the last two to factors (2,).
         """
 
     @operation(writes="costs", updates="position", moves=lambda a: 4 * a.J.nbytes)
     def end(self, position: Array, J: Array, costs: Array) -> None:
         """costs[t] ← J; then t ← t + 1, or t ← 0 after the last step.
 
-        position as in `begin`; J (1,), costs (steps,) float64.
+        position as in `begin`; J (shards,), costs (steps, shards), or (steps,) for one, float64.
         """
 
     def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
         """A function that runs the calls of a program as many times as its argument says.
 
-        variants: programs with the same result, bound to their arrays; the first is the default.  A
-            backend may measure them and take the fastest; its name is kept in the tuning cache
-            under `name`.
+        variants: programs with the same result, bound to their arrays; the first is the default.
+            A backend may measure them; the fastest one's `name` is kept in the tuning cache.
         """
         calls = [call.work for call in next(iter(variants.values()))]
 

@@ -153,14 +153,15 @@ class Built:
         print_reading(self.dataset, self.preparation, self.decision)
 
 
-def build(options: TrainingOptions, out: Path) -> Built:
+def build(options: TrainingOptions, out: Path, **arguments: Any) -> Built:
     """Load the data, and make the network and the trainer.
 
     Options that do not depend on the data are checked before it is read.  Without --scratch, the
     temporary files are in the folder `out`, or in the nearest of its parents that exists.
+    arguments: of `Trainer`, in addition to the options.
     """
     check_impute(options.impute)
-    trainer_settings = _trainer_settings(options)
+    trainer_settings = _trainer_settings(options) | arguments
     linear = options.hidden.strip().lower() in ("none", "")
     widths = [] if linear else parse_widths(options.hidden, "--hidden", "256,256 or none")
     lookup(ACTIVATIONS, "activation", options.activation)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from gpumlp.cli import streams
+from gpumlp.cli import processes, streams
 from gpumlp.cli.options import kinds
 from gpumlp.errors import DeviceError, OutOfMemoryError
 from gpumlp.io.signals import ending
@@ -155,11 +155,14 @@ class Commands(TyperGroup):
             else:  # whatever failed after that, such as printing
                 status = ending.status
                 _leave_closed_terminal()
+            processes.end(status)
             sys.exit(status)
 
     def _status(self, args: Sequence[str], settings: dict[str, Any]) -> int:
         """Run a command, print its error, and return its exit status."""
         try:
+            if "train" in args[:2]:  # the command that several processes can run together
+                processes.join()
             return super().main(args, **settings) or 0
         except USAGE_ERROR as error:
             _print_error(error.format_message())  # type: ignore[attr-defined]

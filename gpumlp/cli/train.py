@@ -11,7 +11,7 @@ import typer
 
 from gpumlp import callbacks
 from gpumlp.backends.cuda.paper import GPUS, gpu_named
-from gpumlp.cli import config, output, run_folder, streams
+from gpumlp.cli import config, output, processes, run_folder, streams
 from gpumlp.cli import options as shared
 from gpumlp.cli.building import Built, TrainingOptions, build
 from gpumlp.cli.command import require
@@ -39,6 +39,13 @@ def complete_metric(incomplete: str) -> list[str]:
 class TrainOptions(TrainingOptions):
     """The options of train."""
 
+    shards: int | None = option(
+        None, "N",
+        "Cut each minibatch into this many parts whose gradients are added in a fixed order.  Then "
+        "several processes, started by mpiexec, have the same result as one.  [default: the number "
+        "of processes]",
+        min=1,
+    )  # fmt: skip
     epochs: int = option(20, "N", "Number of passes over the training data.", min=1)
     lr: float | None = option(None, "X", "Base learning rate.  [default: the optimizer's own]")
     schedule: str = option("warmup_cosine", "NAME", "Learning-rate schedule: {names}.", SCHEDULES)
@@ -117,7 +124,10 @@ def train(options: TrainOptions) -> None:
     are replaced.
 
     Ctrl-C, SIGTERM and SIGHUP end the training early and write the files; --resume continues it.
+
+    `mpiexec -n 4 gpumlp train …` trains with 4 processes; --batch-size is that of all of them.
     """
+    world = processes.join()
     require("matplotlib", "safetensors", "sklearn", "tqdm")
     if not (options.json or options.plan):
         streams.not_needed()
@@ -127,7 +137,7 @@ def train(options: TrainOptions) -> None:
     metrics = _metrics(options)
     early_stopping, hooks = _watching(options, metrics)
     watched: Any = {"early_stopping": early_stopping, "metric": metrics, "train_metric": True}
-    built = build(options, options.out or Path("runs"))
+    built = build(options, options.out or Path("runs"), world=world)
     validation, net = built.validation, built.net
     built.print(quiet=options.quiet or options.json)
     if options.plan:
@@ -139,7 +149,7 @@ def train(options: TrainOptions) -> None:
     with run_folder.folder(out) as folder:
         run_folder.print_earlier_run(folder, options.resume, options.tensorboard)
         (x, y), *held_out = built.prepared(built.train, *([validation] if validation else []))
-        if options.tensorboard:
+        if options.tensorboard and world.rank == 0:
             hooks.append(callbacks.TensorBoard(folder / run_folder.EVENTS))
         history = built.trainer.fit(
             x, y, options.epochs, validation=next(iter(held_out), None), callbacks=hooks, **watched,
@@ -147,8 +157,10 @@ def train(options: TrainOptions) -> None:
             checkpoint_every=options.checkpoint_every, progress=not options.quiet,
         )  # fmt: skip
         with run_folder.writing(folder) as late:
-            run_folder.write(folder, net, built.preparation, history, built.dataset.name)
-            config.write(folder / "run.toml", "train", options)
+            if world.rank == 0:
+                run_folder.write(folder, net, built.preparation, history, built.dataset.name)
+                config.write(folder / "run.toml", "train", options)
+        world.share(None)  # the others wait until the files are written
     written = run_folder.files(options.tensorboard)
     if options.json:
         end = run_folder.end_as_json(history, net, folder, written)

@@ -251,6 +251,10 @@ class World:
             f"use gpumlp.distributed.world(timeout={2 * self.timeout:g})"
         )
 
+    def end(self, status: int) -> NoReturn:
+        """End all processes with this exit status."""
+        self._transport.end(status)
+
     def fail(self, message: str, status: int = FAILED) -> NoReturn:
         """Print "gpumlp: rank 3 of 8 on HOST: <message> (<doing>)" and end all processes.
 
@@ -287,3 +291,6 @@ def pause(waited: float) -> None:
         getattr(os, "sched_yield", lambda: time.sleep(0))()  # Windows has no sched_yield
     else:
         time.sleep(min(waited / 8, LONGEST_SLEEP))
+
+
+ALONE = World()  # a process on its own

@@ -24,7 +24,7 @@ def plans_of(step: TrainingStep, tables: Tables) -> dict[tuple[int, int], dict[s
     """
     found = {}
     for of in tables.sizes:
-        whole = range(tables.parts(of))
+        whole = range(max(1, len(tables.parts(of))))
         for parts in [range(j, j + 1) for j in whole] if tables.streams else [whole]:
             found[of, parts.start] = step.plans(tables, of, parts)
     return found
@@ -47,7 +47,6 @@ class Batches:
     Attributes:
         steps: the number of minibatches per epoch.
         at: the next step of the epoch, from 0.
-        costs: (steps,) float64: L of each minibatch.
         shares: (steps,) on the host: the weight of each minibatch in the mean over the epoch.
     """
 
@@ -61,7 +60,7 @@ class Batches:
         held = {
             b: backend.full(b.shape, tables.initial.get(b, 0), b.dtype) for b in tables.buffers()
         }
-        self.costs = held[tables.costs]
+        self._costs = held[tables.costs]
         self._order, self._controls = held[tables.order], held[tables.controls]
         self._position = held[tables.position]
         if tables.weights is not None and data.weights is not None:
@@ -104,7 +103,9 @@ class Batches:
         self._host_order = order
         backend.asarray(order, dtype=np.int64, out=self._order)
         backend.asarray(controls, dtype=np.float64, out=self._controls)
-        backend.asarray(costs, dtype=np.float64, out=self.costs)
+        table = np.zeros(self._costs.shape)
+        table.reshape(self.steps, -1)[:, 0] = costs
+        backend.asarray(table, dtype=np.float64, out=self._costs)
         self.seek(at)
         if weights is not None:
             starts, weights = np.arange(0, len(order), size), weights[order]
@@ -135,10 +136,21 @@ class Batches:
         if self.at > 0:  # after the last step `start` brings another order
             self._fetch(0)
 
+    def costs(self, steps: slice = slice(None)) -> HostArray:
+        """L of some minibatches of the epoch that were done, float64, on the host."""
+        costs, shards = self._backend.to_host(self._costs[steps]), self._tables.shards
+        if shards.count == 1:
+            return costs
+        by_shard = np.ascontiguousarray(costs.T)  # in which a process has neighbouring rows
+        of_each = shards.each * len(costs)
+        shards.world.gather(by_shard.reshape(-1), (of_each,) * shards.world.size)
+        total: HostArray = sum(by_shard, start=np.zeros(len(costs)))
+        return total
+
     def _run_streamed(self, of: int) -> None:
         """Do a step micro-batch by micro-batch, and fetch each while the backend computes."""
-        last = self._tables.parts(of) - 1
-        for j in range(last + 1):
+        parts = len(self._tables.parts(of))
+        for j in range(parts):
             if not self._fetched:
                 self._fetch(j)
             for feed, place in zip(self._feeds, self._places[of, j], strict=True):
@@ -146,14 +158,18 @@ class Batches:
                     feed.copy_into(place)
             self._programs[of, j](1)
             self._fetched = False
-            if j < last:
+            if j + 1 < parts:
                 self._fetch(j + 1)
+        if not parts:  # a process without examples of this minibatch
+            self._programs[of, 0](1)
 
     def _fetch(self, j: int) -> None:
         """Begin to fetch the streamed examples of micro-batch j of the next minibatch."""
-        size, rows = self._tables.size, self._tables.rows
-        start = self.at * size + j * rows
-        index = self._host_order[start : min(start + rows, (self.at + 1) * size)]
+        minibatch = self._host_order[self.at * self._tables.size :][: self._tables.size]
+        parts = self._tables.parts(len(minibatch))
+        if not parts:
+            return
+        index = minibatch[parts[j].start :][: parts[j].m]
         for feed in self._feeds:
             if feed is not None:
                 feed.fetch(index)
@@ -162,7 +178,7 @@ class Batches:
     def operations(self) -> tuple[Plan, list[Call]]:
         """The program of a whole minibatch, and its calls: the first of the ways to do it."""
         tables, (arena, held) = self._tables, self._memory
-        ways = self._step.plans(tables, tables.size, range(tables.parts(tables.size)))
+        ways = self._step.plans(tables, tables.size, range(len(tables.parts(tables.size))))
         planned = next(iter(ways.values()))
         return planned, planned.calls(self._backend, planned.arrays(arena, held))
 

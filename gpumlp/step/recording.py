@@ -49,7 +49,7 @@ class Model:
     """A network as the loops see it: `backprop.Model` with buffers and, while recording, a program.
 
     Attributes:
-        J, scaling: see `Minibatch`.
+        J, scaling: see `Minibatch`; J has several entries if a minibatch has several costs.
     """
 
     backend: Any  # a `Program`
@@ -59,7 +59,7 @@ class Model:
     loss: Loss
     regularizer: Regularizer
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, costs: int = 1) -> None:
         layout = net.theta.layout
         self.widths, self.f, self.loss = net.widths, net.f, net.loss
         self.regularizer, self.L, self._real = net.regularizer, net.L, net.backend
@@ -67,7 +67,7 @@ class Model:
         self.theta = self.rounded = theta_buffers(held("θ", shape, dtype), layout)
         if storage != dtype:
             self.rounded = theta_buffers(held("θ in 16 bits", shape, storage), layout)
-        self.J, self.scaling = held("J", (1,), F64), held("scaling", (4,), F64)
+        self.J, self.scaling = held("J", (costs,), F64), held("scaling", (4,), F64)
 
     def recording(self) -> Self:
         """The network with a new program as its backend."""
@@ -77,11 +77,12 @@ class Model:
 
     def minibatch(
         self, m: int, y: Buffer | None, weights: Buffer | None, *, gradients: bool = True,
-        intermediate: bool = False,
+        intermediate: bool = False, cost: int = 0,
     ) -> Minibatch:  # fmt: skip
         """Buffers for m examples.  Those that the backend computes in place are one.
 
         z[k] is h[k] unless the backward pass reads a z.  gh[k] is gz[k] unless `intermediate`.
+        cost: the entry of J.
         """
         storage = self._real.storage
         layers = range(1, self.L + 1)
@@ -99,7 +100,8 @@ class Model:
             if stored is not None:
                 z[k] = Buffer(f"z{k}", *stored)
         gh = per_layer("gh") if intermediate else gz
-        return Minibatch(z, h, gz, gh, y, weights, self.scaling, self.J)
+        J = self.J.rows(1, cost)
+        return Minibatch(z, h, gz, gh, y, weights, self.scaling, J)
 
 
 @dataclass(eq=False, repr=False)

@@ -12,6 +12,7 @@ import numpy as np
 from gpumlp import backprop
 from gpumlp.functions import Loss, Optimizer, Regularizer
 from gpumlp.parameters import Layout, Parameters
+from gpumlp.step.shards import WHOLE, Shards
 
 if TYPE_CHECKING:
     from gpumlp.step.groups import Group
@@ -51,6 +52,7 @@ class Settings:
         rates: the factors of the learning rate of the weights.
         slot_type: the dtype of the optimizer's state.
         low_memory: whether `memory` is "low".
+        shards: the parts of a minibatch; a single one unless `world` or `shards` is given.
     """
 
     net: Network
@@ -63,3 +65,4 @@ class Settings:
     slot_type: np.dtype[Any]
     low_memory: bool
     fold: bool | None
+    shards: Shards = WHOLE

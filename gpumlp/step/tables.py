@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,17 @@ from gpumlp.backends import Backend
 from gpumlp.io.types import Array
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import F64, held
+from gpumlp.step.shards import WHOLE, Shards
 
 I64 = np.dtype(np.int64)
+
+
+class MicroBatch(NamedTuple):
+    """m neighbouring examples of a minibatch, from `start` on, in one shard of it."""
+
+    shard: int
+    start: int
+    m: int
 
 
 class Tables:
@@ -24,12 +33,13 @@ class Tables:
         weighted: whether examples have weights.
         size, rows: the number of examples of a minibatch and of a micro-batch.
         numbers: of a row of `control`.
+        shards: the parts of a minibatch; this process computes some of them.
 
     Attributes:
         x, y: all examples in the backend; None if they are streamed.
         order: (m,), the order of the examples in the epoch; index: (size,), a minibatch of it.
         position: (1,), the step; control: (numbers,), its row of controls (steps, numbers + 2).
-        costs: (steps,), L of each minibatch.
+        costs: (steps,), L of each minibatch; with shards (steps, shards), the sum in each.
         weights: (m,), the weight of each example; own_weights: (size,), those of a minibatch; None
             if all are equal.
         streams: whether x or y is streamed.
@@ -40,17 +50,21 @@ class Tables:
     def __init__(
         self, backend: Backend, x: Array, y: Array, target: np.dtype[Any],
         streamed: tuple[bool, ...], weighted: bool, size: int, rows: int, numbers: int,
+        shards: Shards = WHOLE,
     ) -> None:  # fmt: skip
         m = len(x)
         self._dtype, self._y_shape, self._target = backend.dtype, y.shape[1:], target
-        self.size, self.rows = min(size, m), min(rows, m)
+        self.size, self.shards = min(size, m), shards
+        self._of_shard = -(-self.size // shards.count)
+        self.rows = min(rows, self._of_shard)
         self.steps = -(-m // self.size)
         self.x = None if streamed[0] else held("x of all", x.shape, backend.storage)
         self.y = None if streamed[1] else held("y of all", y.shape, target)
         self.order, self.index = held("order", (m,), I64), held("index", (self.size,), I64)
         self.position, self.control = held("position", (1,), I64), held("control", (numbers,), F64)
         self.controls = held("controls", (self.steps, numbers + 2), F64)
-        self.costs = held("costs", (self.steps,), F64)
+        each = (shards.count,) if shards.count > 1 else ()
+        self.costs = held("costs", (self.steps, *each), F64)
         self.weights = held("weights of all", (m,), backend.dtype) if weighted else None
         self.own_weights = held("weights", (self.size,), backend.dtype) if weighted else None
         self.streams = self.x is None or self.y is None
@@ -58,16 +72,27 @@ class Tables:
         self._uniform: dict[int, Buffer] = {}
         self.sizes = dict.fromkeys((m - (self.steps - 1) * self.size, self.size))
 
-    def parts(self, of: int) -> int:
-        """The number of micro-batches of a minibatch of so many examples."""
-        return -(-of // self.rows)
+    def parts(self, of: int) -> list[MicroBatch]:
+        """The micro-batches of this process in a minibatch of so many examples, in order."""
+        found = []
+        for shard in self.shards.own:
+            begin, end = (min(of, i * self._of_shard) for i in (shard, shard + 1))
+            found += [
+                MicroBatch(shard, start, min(self.rows, end - start))
+                for start in range(begin, end, self.rows)
+            ]
+        return found
+
+    def ranks(self, of: int) -> int:
+        """The number of processes that have examples of a minibatch of so many: the first ones."""
+        return -(-of // (self._of_shard * self.shards.each))
 
     def part_name(self, of: int, j: int) -> str:
         """What names the program that begins with micro-batch j, if there are several."""
-        if self.parts(of) == 1:
+        count = len(self.parts(of))
+        if count <= 1:
             return ""
-        one = f", part {j + 1} of {self.parts(of)}"
-        return one if self.streams else f" in {self.parts(of)} parts"
+        return f", part {j + 1} of {count}" if self.streams else f" in {count} parts"
 
     def buffers(self) -> list[Buffer]:
         """The buffers to allocate: all but x and y."""

@@ -17,6 +17,8 @@ from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
 from gpumlp.step.settings import Settings
+from gpumlp.step.sharding import Shared, level, merged
+from gpumlp.step.shards import buckets
 from gpumlp.step.tables import Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
@@ -27,6 +29,8 @@ class TrainingStep:
 
     Attributes:
         folds: whether the product of the weights' gradient adds it to the weights.
+        replicated: whether each process has the state of the whole θ, and updates all of it.
+        buckets: the ranges of θ that the processes exchange.
         slots, factors, mean: see `Backend.update`, `weight_gradient` and `average`.
         initial: the values with which the trainer's buffers begin; `mean` begins with θ.
 
@@ -37,13 +41,24 @@ class TrainingStep:
     def __init__(self, settings: Settings) -> None:
         net, optimizer = settings.net, settings.optimizer
         backend, self._layout = net.backend, net.theta.layout
-        self._settings, self.model, self.folds = settings, Model(net), folds(settings)
+        shards = settings.shards
+        self._settings, self.model = settings, Model(net, shards.count)
+        self.folds = folds(settings)
         size, split = self._layout.size, self._layout.split
-        kind = backend.dtype if settings.accumulate > 1 else backend.storage
+        # the sums of several gradients have θ's type, and so has each W's gradient from the start
+        self._sums = settings.accumulate > 1 or shards.count > 1
+        kind = backend.dtype if self._sums else backend.storage
         S = SCALE if backend.scales_loss else 1.0
-        self.slots = held("slots", (len(optimizer.slots), size), settings.slot_type)
+        self._orthogonal = optimizer.orthogonal is not None and net.L > 1
+        self.buckets = buckets(self._layout, shards, backend.branches > 0)
+        self.replicated = shards.count == 1 or self._orthogonal
+        own = size if self.replicated else sum(each.size for each in self.buckets)
+        self.slots = held("slots", (len(optimizer.slots), own), settings.slot_type)
         self.factors = held("factors", (2,), backend.dtype)
-        self._gradient = theta_buffers(held("∇J", (size,), kind), self._layout)
+        self._sum = held("∇J", (shards.levels * size,), kind)
+        rows = [self._sum.part("∇J", i * size, (size,)) for i in range(shards.levels)]
+        self._levels = [theta_buffers(row, self._layout) for row in rows]
+        self._gradient = self._levels[0]
         if self.folds:
             self._db = held("∇b", (size - split,), kind)
         else:
@@ -52,11 +67,10 @@ class TrainingStep:
             self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0,
             self.model.scaling: np.array([S, 1 / S, 0, 0]),
         }  # fmt: skip
-        if settings.accumulate > 1:
+        if self._sums:
             self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
             self._ones = held("ones", (2,), backend.dtype)
             self.initial |= {self._part: 0.0, self._ones: 1.0}
-        self._orthogonal = optimizer.orthogonal is not None and net.L > 1
         if self._orthogonal and settings.slot_type != backend.dtype:
             raise ValueError(
                 f"slot_precision={settings.slot_type.name!r} does not go with {optimizer.name}, "
@@ -65,7 +79,12 @@ class TrainingStep:
         regions = [(split, size)] if self.folds else [(0, size)]
         if self.folds and optimizer.fold != "theta":
             regions.append((0, split))
+        regions += [] if self.replicated else [each.own for each in self.buckets]
         self._groups = {region: self._group_table(*region) for region in regions}
+        self._share = Shared(
+            shards, self.buckets, self._gradient, self.slots, self.replicated,
+            lambda begin, end: self._groups[begin, end],
+        )  # fmt: skip
         self.mean = None if settings.ema is None else held("mean θ", (size,), backend.dtype)
 
     def _group_table(self, begin: int, end: int) -> Buffer | None:
@@ -88,6 +107,9 @@ class TrainingStep:
         last micro-batch is followed by the update of θ.
         """
         program = self._record(tables, of, parts)
+        last = program[-1].name == "end"
+        if last and self._settings.shards.count > 1:
+            program = self._share(program, tables.ranks(of))
         if self.folds:
             program = self._fold(program, tables.control)
         elif self._orthogonal:
@@ -114,36 +136,47 @@ class TrainingStep:
         """The book's loops for each micro-batch, and what comes before and after them."""
         model, index = self.model.recording(), tables.index.rows(of)
         program: Program = model.backend
-        for j in parts:
-            if j == 0:
-                program.begin(
-                    tables.position, tables.order, tables.controls, tables.size, index,
-                    tables.control, self.factors, model.J,
-                )  # fmt: skip
-                if tables.own_weights is not None:
-                    program.mean_weights(tables.weights, index, tables.own_weights.rows(of))
-            start = j * tables.rows
-            m = min(tables.rows, of - start)
-            s = model.minibatch(m, tables.targets(m), tables.shares(of, m, start))
+        if parts.start == 0:
+            program.begin(
+                tables.position, tables.order, tables.controls, tables.size, index,
+                tables.control, self.factors, model.J,
+            )  # fmt: skip
+            if tables.own_weights is not None:
+                program.mean_weights(tables.weights, index, tables.own_weights.rows(of))
+        of_step = tables.parts(of)
+        for j, each in list(enumerate(of_step))[parts.start : parts.stop]:
+            s = model.minibatch(
+                each.m, tables.targets(each.m), tables.shares(of, each.m, each.start),
+                cost=each.shard,
+            )  # fmt: skip
             for source, place in ((tables.x, s.h[0]), (tables.y, s.y)):
                 if source is not None:
-                    program.gather(source, index.rows(m, start), place)
+                    program.gather(source, index.rows(each.m, each.start), place)
+            first = j == 0 or of_step[j - 1].shard < each.shard
+            number = each.shard - of_step[0].shard
+            d = self._levels[level(number)]
             backprop.forward(model, s)
-            backprop.backward(model, s, self._destination(j))
-            if self._settings.accumulate > 1:
-                program.add(self._part, self._db, j == 0)
-        if parts.stop == tables.parts(of):
+            backprop.backward(model, s, self._destination(d, first))
+            if self._sums:
+                db = d.flat.part("∇b", d.split, self._part.shape)
+                program.add(self._part, db, first)
+            last = j + 1 == len(of_step)
+            if last or each.shard < of_step[j + 1].shard:
+                program += merged(self._sum, self._layout.size, number, last)
+        if parts.stop >= len(of_step):
             self._update(program, tables.control)
             program.end(tables.position, model.J, tables.costs)
         return program
 
-    def _destination(self, j: int) -> ThetaBuffers:
-        """Where the gradients of micro-batch j go: the products add up ∇W, and `add` adds up ∇b."""
-        d = self._gradient
-        if self._settings.accumulate == 1:
+    def _destination(self, d: ThetaBuffers, first: bool) -> ThetaBuffers:
+        """Where a micro-batch's gradients go: the products add up ∇W, and `add` adds up ∇b."""
+        if not self._sums:
             return d
-        b = [self._part.part(each.name, each.start - d.split, each.shape) for each in d.b[1:]]
-        return d._replace(b=[None, *b], factors=self._ones if j else None)
+        b = [
+            self._part.part(each.name, each.start - d.flat.start - d.split, each.shape)
+            for each in d.b[1:]
+        ]
+        return d._replace(b=[None, *b], factors=None if first else self._ones)
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""

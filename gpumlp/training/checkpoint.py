@@ -199,13 +199,13 @@ def check_is_no_data(path: Any, *data: Any) -> None:
             a = a.base
 
 
-def views(trainer: Stepping, best: Array | None) -> dict[str, Array]:
-    """The backend's arrays that a checkpoint holds, by name; best: the flat best θ, or None."""
+def views(trainer: Stepping, slots: Array, best: Array | None) -> dict[str, Array]:
+    """The arrays that a checkpoint holds, by name.  slots: of all processes; best: the best θ."""
     flat = {"": trainer.net.theta.flat}
     if trainer.average is not None:
         flat[""], flat["iterate."] = trainer.average.both(trainer.net)
     for i, slot in enumerate(trainer.optimizer.slots):
-        flat[f"optimizer.{slot}."] = trainer.slots[i]
+        flat[f"optimizer.{slot}."] = slots[i]
     if best is not None:
         flat["best."] = best
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import checks, storage
+from gpumlp import checks
 from gpumlp.errors import DivergenceError
 from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostArray
@@ -18,6 +17,7 @@ from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
+from gpumlp.training import saving, together
 from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
@@ -46,7 +46,7 @@ def fit(
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
-    measured = evaluations(net, examples, validated, metric, train_metric)
+    measured = evaluations(net, examples, validated, metric, train_metric, trainer.shards.world)
     for evaluation in measured.values():
         evaluation.validate()
     watch = hooks.watching(early_stopping, net, columns(measured))
@@ -54,10 +54,20 @@ def fit(
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
-        run.open(*checkpoint, examples, validated)
+        world = trainer.shards.world
+        if world.size > 1:
+            arguments = {
+                "epochs": epochs,
+                "columns": list(run.history),
+                "rule": str(early_stopping),
+            }
+            facts = together.facts_of(trainer, examples, validated) | arguments
+            together.check_alike(world, facts)
+            run.callbacks = run.callbacks if world.rank == 0 else []
+        run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
         trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
         if checkpoint[-1] and run.checkpoint is not None:
-            run.resume(run.checkpoint)
+            saving.resume(run, run.checkpoint)
         run.train()
     finally:
         net.backend.synchronize()  # the caller may free the data now
@@ -93,11 +103,13 @@ class Fit:
     def train(self) -> None:
         """Train until the epochs are done or something stops the fit."""
         try:
-            hooks.call(self.callbacks, "on_fit_begin", self.trainer)
+            self._hook("on_fit_begin")
+            self._agreement = together.Agreement(self.trainer.shards.world)
             self._pace = Pace(self.trainer.net.backend, self.callbacks, self.checkpoint)
             # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
+                together.complete(self.trainer)
                 self._show_average(True)
                 if self.watch is not None:
                     self.watch.restore(self.trainer.net)
@@ -169,9 +181,10 @@ class Fit:
     def _steps(self, interrupt: Interrupt) -> bool:
         """Do the remaining steps of the epoch; False if a signal came before the last."""
         while self.step < self.batches.steps:
-            if interrupt.requested:
+            if not self._agreement.go_on(interrupt.requested, self.done):
                 return False
-            with self._pace.steps(self.batches.alike, self.done) as steps:
+            most = self._agreement.until(self.batches.alike, self.done)
+            with self._pace.steps(most, self.done) as steps:
                 self.trainer.step(self.batches, steps)
             self.step += steps
             self.trainer.last_lr = self._lrs[self.step - 1]
@@ -193,14 +206,25 @@ class Fit:
         if watch is not None:
             watch.note(trainer.net, self.epoch - 1, row[watch.rule.monitor])
             self.history.best_epoch = watch.best_epoch
-        if any(hooks.call(self.callbacks, "on_epoch_end", trainer, row)):
-            trainer.stop = True
+        self._hook("on_epoch_end", row)
         self._save()
+
+    def _hook(self, name: str, *arguments: Any) -> None:
+        """Call a hook of the callbacks, on rank 0, and share what they decide."""
+        trainer = self.trainer
+
+        def decide() -> tuple[bool, float]:
+            stops = hooks.call(self.callbacks, name, trainer, *arguments)
+            trainer.stop = trainer.stop or any(stops)
+            return trainer.stop, trainer.lr_factor
+
+        trainer.stop, trainer.lr_factor = together.on_first(trainer.shards.world, decide)
 
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""
         net, batches = self.trainer.net, self.batches
-        J = net.backend.to_host(batches.costs)
+        together.complete(self.trainer)
+        J = batches.costs()
         # every example counts the same, also in a smaller last minibatch
         cost = float(np.dot(batches.shares, J)) + net.penalty()
         if not math.isfinite(cost):
@@ -215,6 +239,11 @@ class Fit:
         row |= {"cost": cost, "lr": self._lrs[-1], "seconds": self.seconds()}
         return {name: row[name] for name in self.history}
 
+    def _save(self) -> None:
+        """Write the checkpoint, if there is one."""
+        if self.checkpoint is not None:
+            saving.save(self, self.checkpoint)
+
     def _show_average(self, shown: bool) -> None:
         """Put the average of θ, if there is one, into the network; or θ, for the next steps."""
         trainer = self.trainer
@@ -222,79 +251,3 @@ class Fit:
             if trainer.steps == 0:
                 trainer.average.start(trainer.net)
             trainer.average.show(trainer.net, shown)
-
-    def open(
-        self, path: Any, every: int | None, resume: bool, data: Examples, validated: Examples | None
-    ) -> None:
-        """Check the arguments of a checkpoint, and prepare it if there is a path."""
-        every = files.checked(path, every, resume)
-        if path is None:
-            return
-        trainer, watch = self.trainer, self.watch
-        backend = trainer.net.backend
-        settings = {  # what must be equal for a run to go on as if it had not stopped
-            **trainer.settings,
-            "early_stopping": watch and dataclasses.asdict(watch.rule),
-            "columns": list(self.history),
-            "data": files.fingerprint(backend, data),
-            "validation": files.fingerprint(backend, validated),
-        }
-        if trainer.schedule.name != "constant":  # the others depend on the number of epochs
-            settings["epochs"] = self.epochs
-        self.checkpoint = Checkpoint(path, every, trainer.net.config(), settings)
-
-    def _save(self) -> None:
-        """Write the checkpoint, if there is one.
-
-        Raises:
-            FloatingPointError: θ or J is not finite; the old file is left.
-        """
-        if self.checkpoint is None:
-            return
-        trainer, watch, backend = self.trainer, self.watch, self.trainer.net.backend
-        J = backend.to_host(self.batches.costs)[: self.step].tolist() if self.step else []
-        best = watch.theta if watch and watch.best is not None else None
-        # in θ's type: float32 holds all values of 16-bit slots, and every reader knows it
-        tensors = {
-            name: np.asarray(backend.to_host(view), backend.dtype)
-            for name, view in files.views(trainer, best).items()
-        }
-        self.check_finite(storage.theta_of(tensors), sum(J))
-        position = {
-            "epoch": self.epoch, "step": self.step, "J": J,
-            "seconds": self.seconds() if self.step else 0.0,
-            "steps_ever": trainer.steps, "epochs_ever": trainer.epochs,
-            "scaling": backend.to_host(trainer.scaling).tolist(),
-            "lr_factor": trainer.lr_factor, "last_lr": trainer.last_lr,
-        }  # fmt: skip
-        self.checkpoint.save(
-            tensors, position=position, history=self.history.to_dict(),
-            watch=watch and watch.state(), callbacks=files.callback_states(self.callbacks),
-        )  # fmt: skip
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from the state in the file, if there is a file.
-
-        Raises:
-            CheckpointError: the file is damaged, or of another run; nothing was changed.
-        """
-        monitor = None if self.watch is None else self.watch.rule.monitor
-        if (loaded := checkpoint.load(self.history, self.batches.steps, monitor)) is None:
-            return
-        tensors, state = loaded
-        trainer, position, backend = self.trainer, state["position"], self.trainer.net.backend
-        numbers = state["watch"] or {"best": None}
-        best = self.watch.theta if self.watch and numbers["best"] is not None else None
-        views = files.views(trainer, best)
-        checkpoint.check(tensors, views)
-        files.restore_callbacks(self.callbacks, state["callbacks"], checkpoint.path)
-        for name, view in views.items():
-            backend.asarray(tensors[name], out=view)
-        self.epoch, self.step, self.spent = (position[k] for k in ("epoch", "step", "seconds"))
-        self.J[: self.step] = position["J"]
-        backend.asarray(np.array(position["scaling"]), dtype=np.float64, out=trainer.scaling)
-        trainer.steps, trainer.epochs = position["steps_ever"], position["epochs_ever"]
-        trainer.lr_factor, trainer.last_lr = position["lr_factor"], position["last_lr"]
-        self.history = trainer.history = History.from_dict(state["history"])
-        if self.watch is not None:
-            self.watch.set_state(numbers)

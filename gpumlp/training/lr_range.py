@@ -127,7 +127,7 @@ def _losses(
                 batches.start(trainer.epochs, table, np.zeros(batches.steps), 0)
                 trainer.epochs += 1
             trainer.step(batches)
-            L = float(backend.to_host(batches.costs[at : at + 1])[0])
+            L = float(batches.costs(slice(at, at + 1))[0])
             if not math.isfinite(L):
                 return
             yield L

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.distributed.world import ALONE, World
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
@@ -123,13 +125,16 @@ class Evaluation:
 
     Args:
         whose: names the data in errors.
+        world: the processes, each of which computes some chunks.
         metric: as in `Trainer.fit`.  "auto" and scikit-learn's scorers weight the examples as the
             cost does; the caller's own functions do not.
     """
 
-    def __init__(self, net: MLP, data: Examples, metric: Metrics, whose: str) -> None:
+    def __init__(
+        self, net: MLP, data: Examples, metric: Metrics, whose: str, world: World = ALONE
+    ) -> None:
         backend, m = net.backend, len(data.x)
-        self._whose = whose
+        self._whose, self._world = whose, world
         self._net, self._data = net, data
         self._pass = Chunked(net, min(m, CHUNK), data.target)
         weights = data.weights
@@ -148,17 +153,43 @@ class Evaluation:
             if isinstance(measure, Scorer):
                 measure.validate(self._y, self._net.widths[-1], self._data.weights, self._whose)
 
+    def _cost(self) -> float:
+        """L of the examples, and their ŷ where a metric reads it."""
+        backend, data = self._net.backend, self._data
+        if self._world.size > 1:
+            return self._shared_cost()
+        for rows in self._pass(data.x, data.y, self._share):
+            if self._measures:
+                self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
+        return float(backend.to_host(self._pass.J)[0])
+
+    def _shared_cost(self) -> float:
+        """`_cost` of several processes, from the chunks of a single one, so that bits are its."""
+        backend, data, world, m = self._net.backend, self._data, self._world, len(self._data.x)
+        if self._share is None:
+            self._share = backend.full((m,), 1 / m)
+        starts = range(0, m, self._pass.rows)
+        cuts = [len(starts) * r // world.size for r in range(world.size + 1)]
+        costs = np.zeros(len(starts))
+        for i in range(*cuts[world.rank : world.rank + 2]):
+            rows = slice(starts[i], min(starts[i] + self._pass.rows, m))
+            for _ in self._pass(data.x[rows], data.y[rows], self._share[rows]):
+                if self._measures:
+                    self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
+            costs[i] = backend.to_host(self._pass.J)[0]
+        world.gather(costs, tuple(b - a for a, b in pairwise(cuts)))
+        if self._measures:
+            ends = [min(cut * self._pass.rows, m) * self._y_hat.shape[1] for cut in cuts]
+            world.gather(self._y_hat.reshape(-1), tuple(b - a for a, b in pairwise(ends)))
+        return float(np.add.accumulate(costs)[-1])
+
     def measure(self, error: Callable[[str], Exception]) -> dict[str, float]:
         """J = L + λΩ(θ) as "cost", and the metrics by their names.
 
         Raises error(what) if J is NaN or a prediction is not finite, before a metric reads it.
         """
         net, data = self._net, self._data
-        backend = net.backend
-        for rows in self._pass(data.x, data.y, self._share):
-            if self._measures:
-                self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
-        measured = {"cost": float(backend.to_host(self._pass.J)[0]) + net.penalty()}
+        measured = {"cost": self._cost() + net.penalty()}
         if math.isnan(measured["cost"]):
             raise error(f"the cost of the {self._whose} data is NaN")
         if self._measures:
@@ -173,7 +204,12 @@ class Evaluation:
 
 
 def evaluations(
-    net: MLP, data: Examples, validated: Examples | None, metric: Metrics, train_metric: bool
+    net: MLP,
+    data: Examples,
+    validated: Examples | None,
+    metric: Metrics,
+    train_metric: bool,
+    world: World = ALONE,
 ) -> dict[str, Evaluation]:
     """The evaluations after each epoch, by the prefix of their columns."""
     checks.boolean(train_metric, "train_metric")
@@ -182,7 +218,7 @@ def evaluations(
         raise ValueError('train_metric needs a metric; pass metric="auto"')
     parts = {"": data if train_metric else None, "val_": validated}
     return {
-        prefix: Evaluation(net, part, metric, "validation" if prefix else "training")
+        prefix: Evaluation(net, part, metric, "validation" if prefix else "training", world)
         for prefix, part in parts.items()
         if part is not None
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.distributed.world import World
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
 from gpumlp.functions.entry import lookup
@@ -22,6 +23,7 @@ from gpumlp.network import MLP
 from gpumlp.step import groups as grouping
 from gpumlp.step.groups import Group
 from gpumlp.step.settings import Settings
+from gpumlp.step.shards import Bucket, checked_shards
 from gpumlp.step.tables import Tables
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.averaging import Average, checked_ema
@@ -39,6 +41,7 @@ class Stepping:
         clip_norm: float | None = None, seed: int = 0, slot_precision: str | None = None,
         fold: bool | None = None, memory: str = "normal", accumulate: int = 1,
         groups: Mapping[str, Group] | None = None, ema: float | None = None, shuffle: bool = True,
+        world: World | None = None, shards: int | None = None,
     ) -> None:  # fmt: skip
         self.net = checked_network(net)
         self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
@@ -60,6 +63,7 @@ class Stepping:
         regions = grouping.regions(layout, self.groups)
         self.rates = {region.lr for region in regions if region.begin < layout.split}  # of weights
         self.ema = checked_ema(ema)
+        self.shards = checked_shards(shards, world)
         self.steps = self.epochs = 0
         self.history = History(())
         self.stop = False
@@ -84,7 +88,7 @@ class Stepping:
             self.average = None if self.ema is None else Average(net)
             if self.average is not None and step.mean is not None:
                 arrays[step.mean] = self.average.arrays[0]
-            arrays[step.model.J] = backend.full((1,), 0, "float64")
+            arrays[step.model.J] = backend.full(step.model.J.shape, 0, "float64")
             arrays[step.model.theta.flat] = net.theta.flat
             arrays[step.model.rounded.flat] = net.rounded.flat
         except OutOfMemoryError:  # its traceback holds the trainer
@@ -98,12 +102,14 @@ class Stepping:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the trainer, as JSON can hold them."""
+        shards = {"shards": self.shards.count} if self.shards.count > 1 else {}
         names = "lr", "batch_size", "accumulate", "clip_norm", "ema", "seed", "shuffle"
         return {
             "optimizer": self.optimizer.spec(),
             "schedule": self.schedule.spec(),
             "groups": grouping.spec(self.groups),
             "slot_precision": str(self.slots.dtype),
+            **shards,
             **{name: getattr(self, name) for name in names},
         }
 
@@ -115,7 +121,17 @@ class Stepping:
     @property
     def at_a_time(self) -> int:
         """The number of examples of a micro-batch; the last of a minibatch may have fewer."""
-        return -(-self.batch_size // self.accumulate)
+        return -(-self.batch_size // (self.accumulate * self.shards.count))
+
+    @property
+    def replicated(self) -> bool:
+        """Whether each process has the optimizer's whole state."""
+        return self._step.replicated
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        """The ranges of θ that the processes of a training exchange."""
+        return self._step.buckets
 
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
@@ -137,7 +153,7 @@ class Stepping:
         return Tables(
             backend or self.net.backend, data.x, data.y, target or data.target, data.streamed,
             data.weights is not None, self.batch_size, self.at_a_time,
-            1 + len(self.optimizer.control(self.lr, 1)),
+            1 + len(self.optimizer.control(self.lr, 1)), self.shards,
         )  # fmt: skip
 
     def learning_rates(self, steps: range, total: int) -> list[float]:
@@ -170,6 +186,8 @@ class Stepping:
 
     def step(self, batches: Batches, steps: int = 1) -> None:
         """Steps on the next minibatches: gather, forward, backward, clip, update."""
+        several = f"s {self.steps + 1} to" if steps > 1 else ""
+        self.shards.world.doing = f"step{several} {self.steps + steps}"  # errors name it
         batches.run(steps)
         self.steps += steps
 
@@ -188,6 +206,11 @@ class Stepping:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: settings, network, and the state on the host."""
+        if self.shards.world.size > 1:
+            raise TypeError(
+                "a trainer of several processes cannot be copied or pickled, as each has a part "
+                "of its state; pass checkpoint=PATH to fit, and go on from that file"
+            )
         backend = self.net.backend
         backend.synchronize()
         settings = {k: v for k, v in vars(self).items() if k not in ALLOCATED}

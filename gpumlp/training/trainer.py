@@ -60,10 +60,18 @@ class Trainer(Stepping):
             steps, and a further fit, go on from the θ of the last step, even if the network was
             assigned other values in between.
         shuffle: whether each epoch has its own order; False: the order of the data.
+        world: the processes that train together, `gpumlp.distributed.world()`; None for this one
+            alone.  All ranks pass the same arguments and data.  batch_size is that of all; each
+            rank has a part of the optimizer's state.  Rank 0 calls the callbacks and writes the
+            checkpoint.  See :doc:`/guide/distributed`.
+        shards: the parts of a minibatch whose gradients are added in a fixed tree: θ is the same to
+            the bit for every number of processes that goes into `shards` a power of 2 times.  None:
+            one for each process.  A process computes its shards one after the other.
 
     Attributes:
         average: θ̄ with `ema`, else None.
-        slots: the optimizer's state, (number of slots, p), in the layout of the flat θ.
+        slots: the optimizer's state, (number of slots, p), in the layout of the flat θ; with shards
+            the part of this process, in a layout of its own.
         scaling: (4,) float64: the loss scale S, which protects float16's gradients from underflow;
             1/S; the number of steps since S changed; the number of steps that were skipped because
             a gradient overflowed.  1, 1, 0, 0 in other precisions.

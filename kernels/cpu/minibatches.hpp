@@ -36,7 +36,7 @@ template <class real> void mean_weights(const void* arguments, const Threads&) {
 // step t = position: index ← order[t size …], row t of controls → control and factors, J ← 0
 template <class real> struct Begin {
     const int64 *position, *order; const double* controls; int64 size; int64* index; int64 m;
-    double* control; int64 numbers; real* factors; double* J;
+    double* control; int64 numbers; real* factors; double* J; int64 shards;
 };
 
 template <class real> void begin(const void* arguments, const Threads&) {
@@ -46,15 +46,15 @@ template <class real> void begin(const void* arguments, const Threads&) {
     std::memcpy(p.index, p.order + t * p.size, p.m * sizeof(int64));
     std::memcpy(p.control, row, p.numbers * sizeof(double));
     p.factors[0] = real(row[p.numbers]), p.factors[1] = real(row[p.numbers + 1]);
-    *p.J = 0;
+    std::memset(p.J, 0, p.shards * sizeof(double));
 }
 
-// costs[t] ← J; then t ← t + 1, or t ← 0 after the last step
-struct End { int64* position; const double* J; double* costs; int64 steps; };
+// costs[t] ← J, (shards,); then t ← t + 1, or t ← 0 after the last step
+struct End { int64* position; const double* J; double* costs; int64 steps, shards; };
 
 inline void end(const void* arguments, const Threads&) {
     const auto& p = *static_cast<const End*>(arguments);
-    p.costs[*p.position] = *p.J;
+    std::memcpy(p.costs + *p.position * p.shards, p.J, p.shards * sizeof(double));
     *p.position = (*p.position + 1) % p.steps;
 }
 

@@ -12,6 +12,8 @@ import gpumlp
 from gpumlp.backends.declaration import OPERATIONS
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.operations import Backend
+from gpumlp.backends.sharing import Sharing
+from gpumlp.distributed.world import ALONE
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 6)), RNG.integers(0, 3, 40)
@@ -48,6 +50,7 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
         {"optimizer": "muon", "memory": "low", "groups": {"biases": gpumlp.Group(lr=2.0)}},
         {"optimizer": "sgd"},
         {"optimizer": "momentum", "accumulate": 2},
+        {"optimizer": "sgd", "shards": 2, "clip_norm": 0.1},
     ):
         net = gpumlp.MLP([6, 8, 7, 9, 3], "gelu", regularizer=None, backend="numpy")
         trainer = gpumlp.Trainer(net, batch_size=12, **settings)
@@ -58,9 +61,13 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
     arrays = (np.ones(shape) for shape in ((4, 2), (4, 3), 9, 9, (1, 9), 3))
     rule, omega = gpumlp.OPTIMIZERS["momentum"], gpumlp.L2(0.1)
     net.backend.weight_update(rule, omega, *arrays, (2, 8), (1.0, 1.0))
+    whole = np.ones(4)
+    net.backend.exchange(ALONE, whole, (4,), np.empty((1, 4)))
+    net.backend.collect(ALONE, whole, (4,))
     # NumPy rounds nothing, and scales no loss; dtheta is undefined after an update
     undone = {(name, "rounded") for name in ("round", "update", "weight_update")}
-    undone |= {("clip", "scaling"), ("update", "dtheta")}
+    undone |= {("clip", "scaling"), ("clip_by", "scaling"), ("update", "dtheta")}
+    undone |= {("collect", "whole")}  # nothing comes from other processes
     undone |= {("activation_gradient", "gz"), ("activation_gradient", "db")}
     for name, each in OPERATIONS.items():
         for written in each.writes | each.updates:
@@ -73,7 +80,7 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
         "__copy__", "__deepcopy__", "asarray", "adopt", "to_host", "empty", "full",
         "pre_activation", "feed", "compile", "synchronize",
     }  # fmt: skip
-    methods = {name for name, each in vars(Backend).items() if callable(each)}
+    methods = {name for name, each in (vars(Backend) | vars(Sharing)).items() if callable(each)}
     assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)
 
 

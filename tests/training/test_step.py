@@ -37,11 +37,11 @@ def test_begin_kernel(t: int, rows: int, blocks: int, dtype: str) -> None:
 
     def call(seed: int) -> Any:
         index, control = aligned_empty((rows,), i64), aligned_empty((numbers,), np.float64)
-        factors, J = aligned_empty((2,), real_of(dtype)), aligned([7.0])
+        factors, J = aligned_empty((2,), real_of(dtype)), aligned([7.0] * blocks)
         kernel("begin", CATALOGUE[dtype]["step"])(
             (blocks, 1), (256, 1),
             (aligned([t], i64), order, controls, index, control, factors, J,
-             i64(size), i64(rows), i64(numbers)), order=seed,
+             i64(size), i64(rows), i64(numbers), i64(len(J))), order=seed,
         )  # fmt: skip
         return index, control, factors, J
 
@@ -49,16 +49,18 @@ def test_begin_kernel(t: int, rows: int, blocks: int, dtype: str) -> None:
     np.testing.assert_array_equal(index, order[t * size : t * size + rows])
     np.testing.assert_array_equal(control, controls[t, :numbers])
     np.testing.assert_array_equal(factors, controls[t, numbers:].astype(real_of(dtype)))
-    assert J[0] == 0
+    assert not J.any()
 
 
 def test_end_kernel() -> None:
     position, costs = aligned([2], i64), aligned(np.zeros(4))
     end = kernel("end", CATALOGUE["float32"]["step"])
     for J, after in ((0.5, 3), (0.25, 0), (0.125, 1)):
-        end((1, 1), (256, 1), (position, aligned([J]), costs, i64(4)))
+        end((1, 1), (256, 1), (position, aligned([J]), costs, i64(4), i64(1)))
         assert position.tolist() == [after]
     assert costs.tolist() == [0.125, 0, 0.5, 0.25]
+    end((1, 1), (256, 1), (position, aligned([1.0, 2.0]), costs, i64(2), i64(2)))
+    assert (position.tolist(), costs.tolist()) == ([0], [0.125, 0, 1, 2])
 
 
 # ---- recording -----------------------------------------------------------------------------------

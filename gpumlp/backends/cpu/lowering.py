@@ -184,11 +184,11 @@ class Lowering:
     ) -> Iterator[Work]:  # fmt: skip
         yield self._plain(
             "begin", position, order, controls, size, index, len(index), control, len(control),
-            factors, J,
+            factors, J, len(J),
         )  # fmt: skip
 
     def end(self, position: Array, J: Array, costs: Array) -> Iterator[Work]:
-        yield Work(self._library.address("gpumlp_end"), (position, J, costs, len(costs)))
+        yield Work(self._library.address("gpumlp_end"), (position, J, costs, len(costs), len(J)))
 
     def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
         """The call of a function that depends on no entry.  real: the type, if not that of θ."""

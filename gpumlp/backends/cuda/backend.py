@@ -14,10 +14,11 @@ from gpumlp.backends import cuda
 from gpumlp.backends.cuda import tiles, update
 from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
-from gpumlp.backends.cuda.joining import join
+from gpumlp.backends.cuda.joining import join, shared
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
 from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
+from gpumlp.backends.cuda.sharing import CudaSharing
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import Call
 from gpumlp.backends.operations import Backend
@@ -25,7 +26,7 @@ from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class CudaBackend(Backend):
+class CudaBackend(CudaSharing, Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
     A pickle becomes a backend of the GPU where it is loaded.
@@ -243,11 +244,11 @@ class CudaBackend(Backend):
         self._kernels.launch(
             "begin", "step.cu", self._kernels.flat(rows, 1),
             (position, order, controls, index, control, factors, J,
-             i64(size), i64(rows), i64(numbers)),
+             i64(size), i64(rows), i64(numbers), i64(len(J))),
         )  # fmt: skip
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
-        arguments = position, J, costs, i64(len(costs))
+        arguments = position, J, costs, i64(len(costs)), i64(len(J))
         self._kernels.launch("end", "step.cu", ONE_BLOCK, arguments)
 
     def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
@@ -256,6 +257,8 @@ class CudaBackend(Backend):
         The second run records the calls; it and all later ones replay the recording.
         """
         state: dict[str, Any] = {}
+        if any(shared(call) for call in next(iter(variants.values()))):
+            variants = dict([next(iter(variants.items()))])  # all ranks do the same, unmeasured
         joined = {way: join(calls, self._kernels) for way, calls in variants.items()}
 
         def step() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,16 @@ from gpumlp.backends.cuda.dependent import dependent_launches
 from gpumlp.backends.cuda.failures import ErrorTranslator
 from gpumlp.backends.cuda.launching import Launches
 from gpumlp.backends.cuda.measuring import median_time
+from gpumlp.backends.cuda.nccl import Nccl
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
-from gpumlp.backends.cuda.protocol import Epilogue, Event, Kernel, TileKernel
+from gpumlp.backends.cuda.protocol import Epilogue, Kernel, TileKernel
 from gpumlp.backends.cuda.source import KernelSource
-from gpumlp.backends.cuda.streams import end_of, enqueue
+from gpumlp.backends.cuda.streams import enqueue
 from gpumlp.backends.cuda.tiles import TileSource, flattened, loaded_code
 from gpumlp.backends.cuda.tuning import Tuner, fuses
+from gpumlp.backends.cuda.uploading import Uploading
 from gpumlp.backends.declaration import Call
+from gpumlp.distributed.world import World
 from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
@@ -31,7 +33,7 @@ FLUSH_BYTES = 256 << 20  # twice the largest L2 cache of today
 FAST_EPILOGUES = (9, 10)  # compute capabilities of data-centre GPUs: no second kernel for most
 
 
-class CudaDevice:
+class CudaDevice(Uploading):
     """`gpumlp.backends.cuda.protocol.Device` on the current CUDA device.
 
     Without `stream`, its stream neither waits for the user's streams nor makes them wait, except in
@@ -55,6 +57,7 @@ class CudaDevice:
         self.multiprocessors = self.usable = int(properties["multiProcessorCount"])
         self._modules: dict[KernelSource, Any] = {}
         self._tile_kernels: dict[TileSource, Any] = {}
+        self._communicators: dict[World, Nccl] = {}
         self._workspace = self.empty((WORKSPACE_BYTES,), np.uint8)
         self.reserved = 2 * WORKSPACE_BYTES  # the second one is for the side stream
         major, minor = int(properties["major"]), int(properties["minor"])
@@ -263,33 +266,19 @@ class CudaDevice:
         with self._errors():
             self._cupy.cuda.runtime.deviceSynchronize()
 
-    # ---- uploads while the device computes ----------------------------------------------------
+    # ---- several processes --------------------------------------------------------------------
 
-    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        dtype = np.dtype(dtype)
-        size = prod(shape) * dtype.itemsize
-        with self._errors(f"pinning {size:,} bytes of host memory"):
-            memory = self._cupy.cuda.alloc_pinned_memory(size)
-        return np.frombuffer(memory, np.uint8, size).view(dtype).reshape(shape)
+    def exchange(
+        self, world: World, source: Array, counts: tuple[int, ...], received: Array
+    ) -> None:
+        with self._errors("sending gradients to other GPUs"):
+            self._communicator(world).exchange(source, counts, received, self._stream.ptr)
 
-    def upload_async(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
-        runtime = self._cupy.cuda.runtime
-        with self._errors("an upload"):
-            self._copies.wait_event(after)
-            runtime.memcpyAsync(
-                int(out.data.ptr), host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice,
-                self._copies.ptr,
-            )  # fmt: skip
-            return end_of(self._cupy.cuda, self._copies)
+    def collect(self, world: World, whole: Array, counts: tuple[int, ...]) -> None:
+        with self._errors("sending parameters to other GPUs"):
+            self._communicator(world).collect(whole, counts, self._stream.ptr)
 
-    def mark(self) -> Event:
-        with self._errors():
-            return end_of(self._cupy.cuda, self._stream)
-
-    def follow(self, event: Event) -> None:
-        with self._errors():
-            self._stream.wait_event(event)
-
-    def wait(self, event: Event) -> None:
-        with self._errors():
-            event.synchronize()
+    def _communicator(self, world: World) -> Nccl:
+        if world not in self._communicators:
+            self._communicators[world] = Nccl(self._cupy, world)
+        return self._communicators[world]

@@ -34,7 +34,8 @@ def join(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
     last = max((i for i, each in enumerate(calls) if _name(each) == "output_gradient"), default=-1)
     if last >= 0 and _name(calls[-1]) == "end" and not calls[-1].after:
         position, J, costs = _arguments(calls[-1])
-        if all(each is not J for call in calls[last + 1 : -1] for each in _arguments(call)):
+        later = [each for call in calls[last + 1 : -1] for each in _arguments(call)]
+        if len(J) == 1 and all(each is not J for each in later):
             end = position, costs
             works[last] = partial(output_gradient, *_arguments(calls[last]), end=end)
             done_by[len(calls) - 1] = last
@@ -57,6 +58,11 @@ def _name(call: Call) -> str:
 
 def _arguments(call: Call) -> tuple[Any, ...]:
     return call.work.args if isinstance(call.work, partial) else ()
+
+
+def shared(call: Call) -> bool:
+    """Whether the call is one that other processes must do at the same point."""
+    return _name(call) in ("exchange", "collect")
 
 
 def _of_one_minibatch(calls: Sequence[Call]) -> bool:

@@ -106,7 +106,7 @@ class Kernels:
         all_weights, _, shares = weights or (factors, None, factors)  # not read without weights
         arguments = (
             position, order, controls, index, control, factors, J, x[0], x[2], y[0], y[2],
-            all_weights, shares, *map(i64, (size, rows, len(control), *columns)),
+            all_weights, shares, *map(i64, (size, rows, len(control), len(J), *columns)),
             *map(i32, (*packed, grids[0][0], *lanes, bool(weights))),
         )  # fmt: skip
         geometry = grid, (THREADS, 1)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gpumlp.backends.cuda.source import KernelSource
 from gpumlp.backends.cuda.tiles import TileSource
 from gpumlp.backends.declaration import Call
+from gpumlp.distributed.world import World
 from gpumlp.io.types import Array
 
 Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
@@ -159,6 +160,14 @@ class Device(Protocol):
         dependently: with programmatic dependent launches of our own kernels, if the device has
             `launches_dependently`.
         """
+
+    def exchange(
+        self, world: World, source: Array, counts: tuple[int, ...], received: Array
+    ) -> None:
+        """`Sharing.exchange`.  The first one, or the first `collect`, is not in a recorded step."""
+
+    def collect(self, world: World, whole: Array, counts: tuple[int, ...]) -> None:
+        """`Sharing.collect`."""
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """An array of undefined values in host memory that the device can read by itself."""

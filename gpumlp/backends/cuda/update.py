@@ -35,13 +35,18 @@ def clip(
     kernels: Kernels, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
     max_norm: float, scaling: Array, control: Array, scales_loss: bool,
 ) -> None:  # fmt: skip
-    interval = i64(GROWTH_INTERVAL if scales_loss else 0)
     kernels.launch(
         "clip", "penalty.cu", kernels.flat(len(theta)),
         (theta, dtheta, scaling, control, kernels.partial, kernels.arrived,
-         *kernels.regions(regularizer, theta, split), np.float64(max_norm), interval),
+         *kernels.regions(regularizer, theta, split), np.float64(max_norm),
+         growth_interval(scales_loss)),
         regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
     )  # fmt: skip
+
+
+def growth_interval(scales_loss: bool) -> np.int64:
+    """The argument `interval` of `clip`: 0 for a loss scale that stays."""
+    return i64(GROWTH_INTERVAL if scales_loss else 0)
 
 
 def optimizer_step(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
+from gpumlp.backends.numpy.sharing import NumpySharing
 from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
@@ -19,7 +20,7 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(NumpySharing, Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"
@@ -185,9 +186,8 @@ class NumpyBackend(Backend):
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array,
     ) -> None:  # fmt: skip
-        norm = update.gradient_norm(self._threads, regularizer, theta, dtheta, split)
-        # NaN for a norm of NaN or inf, so that the step cannot look like a healthy one
-        control[0] = 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
+        squares = update.square_sum(self._threads, regularizer, theta, dtheta, split)
+        control[0] = update.clip_factor(float(np.sqrt(squares)), max_norm)
 
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,

@@ -35,16 +35,24 @@ def over_theta(
     return threads.map(lambda item: block(*item), items)
 
 
-def gradient_norm(
+def square_sum(
     threads: Threads, regularizer: Regularizer, theta: Array, dtheta: Array, split: int
 ) -> float:
-    """‖dθ + λ∇Ω(θ)‖₂, summed in float64."""
+    """‖dθ + λ∇Ω(θ)‖₂², summed in float64."""
 
     def block(part: slice, strength: float) -> float:
         g = _gradient(regularizer, theta[part], dtheta[part], strength).astype(np.float64)
         return float(np.dot(g, g))
 
-    return float(np.sqrt(np.float64(sum(over_theta(threads, block, theta, split, regularizer)))))
+    return float(sum(over_theta(threads, block, theta, split, regularizer)))
+
+
+def clip_factor(norm: float, max_norm: float) -> float:
+    """The factor of the gradient: see `Backend.clip`.
+
+    It is NaN for a norm of NaN or inf, so that the step cannot look like a healthy one.
+    """
+    return 1.0 if norm <= max_norm else max_norm / norm if norm < np.inf else np.nan
 
 
 def optimizer_step(

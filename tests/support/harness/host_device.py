@@ -17,6 +17,7 @@ from gpumlp.backends.cuda.protocol import Epilogue
 from gpumlp.backends.cuda.source import KernelSource, dtype_of
 from gpumlp.backends.cuda.tiles import TileSource
 from gpumlp.backends.declaration import Call
+from gpumlp.distributed.world import World
 from gpumlp.errors import OutOfMemoryError
 from tests.support.harness import compiled, host_products, tile
 from tests.support.harness.host_module import KernelError
@@ -264,6 +265,22 @@ class HostDevice(HostCopies):
             return False
         self._run(lambda: self._multiply(gemm, a, b, out, factors, epilogue))
         return True
+
+    def exchange(
+        self, world: World, source: HostArray, counts: tuple[int, ...], received: HostArray
+    ) -> None:
+        def run() -> None:
+            self.calls.append(f"exchange {counts} {source.dtype}")
+            world.exchange(source.values, counts, received.values)
+
+        self._run(run)
+
+    def collect(self, world: World, whole: HostArray, counts: tuple[int, ...]) -> None:
+        def run() -> None:
+            self.calls.append(f"collect {counts} {whole.dtype}")
+            world.gather(whole.values, counts)
+
+        self._run(run)
 
     def _multiply(
         self, gemm: Gemm, a: HostArray, b: HostArray, out: HostArray, factors: HostArray | None,

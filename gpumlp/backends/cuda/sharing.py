@@ -1,0 +1,52 @@
+"""The operations of `gpumlp.backends.sharing` on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i64
+from gpumlp.backends.cuda.protocol import Device
+from gpumlp.backends.cuda.update import growth_interval
+from gpumlp.backends.sharing import Sharing
+from gpumlp.distributed.world import World
+from gpumlp.functions import REGULARIZERS, Regularizer
+from gpumlp.io.types import Array
+
+
+class CudaSharing(Sharing):
+    """The operations of several processes, for a GPU each."""
+
+    scales_loss: bool
+    _device: Device
+    _kernels: Kernels
+
+    def exchange(
+        self, world: World, source: Array, counts: tuple[int, ...], received: Array
+    ) -> None:
+        self._device.exchange(world, source, counts, received)
+
+    def tree_sum(self, parts: Array, total: Array) -> None:
+        arguments = parts, total, i64(len(parts)), i64(len(total))
+        self._kernels.launch("tree_sum", "reduce.cu", self._kernels.flat(len(total)), arguments)
+
+    def collect(self, world: World, whole: Array, counts: tuple[int, ...]) -> None:
+        self._device.collect(world, whole, counts)
+
+    def square_sum(
+        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, scaling: Array,
+        total: Array,
+    ) -> None:  # fmt: skip
+        kernels = self._kernels
+        kernels.launch(
+            "square_sum", "penalty.cu", kernels.flat(len(theta)),
+            (theta, dtheta, scaling, total, kernels.partial, kernels.arrived,
+             *kernels.regions(regularizer, theta, split)),
+            regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
+        )  # fmt: skip
+
+    def clip_by(self, squares: Array, max_norm: float, scaling: Array, control: Array) -> None:
+        arguments = (
+            squares, scaling, control, i64(len(squares)), np.float64(max_norm),
+            growth_interval(self.scales_loss),
+        )  # fmt: skip
+        self._kernels.launch("clip_by", "penalty.cu", ONE_BLOCK, arguments, REGULARIZERS["none"])

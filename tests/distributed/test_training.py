@@ -1,0 +1,120 @@
+"""Trainings by several processes: bits, resuming, failures, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpumlp
+from tests.support.launching import under_mpi
+
+WORKER = "tests/support/training_worker.py"
+LAUNCHER = ("-m", "gpumlp.distributed", WORKER)
+TIMEOUT = 2.0  # seconds that a rank waits for another
+
+
+def bits(processes: int, backend: str) -> dict[str, object]:
+    ended = under_mpi(processes, WORKER, "bits", backend, within=120)
+    assert ended.status == 0, ended.output
+    return dict(json.loads(ended.output.splitlines()[-1]))
+
+
+def fitted(processes: int, folder: Path, epochs: int, *how: object) -> str:
+    """The hash of θ after a fit that goes on from the folder's checkpoint."""
+    ended = under_mpi(processes, *LAUNCHER, "fit", folder, epochs, *how)
+    assert ended.status == 0, ended.output
+    return (folder / "digest").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+def test_any_number_of_processes_gives_the_same_bits(backend: str) -> None:
+    one = bits(1, backend)
+    assert len(set(map(str, one.values()))) > len(one) // 2  # settings make a difference
+    assert bits(2, backend) == one
+    assert bits(4, backend) == one
+
+
+def test_cuda_backend_with_two_processes_equals_numpy() -> None:
+    one, two = bits(1, "numpy"), bits(2, "harness")
+    np.testing.assert_allclose(two["θ"], one["θ"], rtol=0, atol=1e-12)
+
+
+def test_checkpoints_resume_with_any_number_of_processes(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = fitted(2, tmp_path / "whole", 6)
+    for processes, epochs in ((2, 2), (4, 4), (1, 6)):
+        last = fitted(processes, tmp_path, epochs)
+    assert last == whole
+
+
+@pytest.mark.parametrize("how", ["raise", "kill", "stop"])
+def test_a_rank_that_fails_ends_all_and_resuming_gives_the_same_bits(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = fitted(2, tmp_path / "whole", 4)
+    monkeypatch.setenv("TIMEOUT", str(TIMEOUT))
+    step = int(np.random.default_rng().integers(4, 19))  # whichever it is: messages name it
+    ended = under_mpi(2, *LAUNCHER, "fit", tmp_path, 4, how, step)
+    assert ended.status != 0, (step, ended.output)
+    assert ended.seconds < 10 + TIMEOUT, (step, ended.output)
+    if how != "kill":  # then mpiexec reports it
+        (line,) = ended.lines()
+        assert f"rank {int(how == 'raise')} of 2 on" in line, line
+        assert "step" in line, line
+    monkeypatch.delenv("TIMEOUT")
+    assert fitted(2, tmp_path, 4) == whole, step
+
+
+@pytest.mark.parametrize(("how", "named"), [("settings", "lr"), ("data", "x and y")])
+def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: Path) -> None:
+    ended = under_mpi(2, *LAUNCHER, "fit", tmp_path, 4, how)
+    assert ended.status != 0
+    assert f"need the same {named}, but rank 0 has" in ended.output, ended.output
+    assert not list(tmp_path.iterdir())  # nothing was trained
+
+
+def test_a_slow_rank_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = fitted(2, tmp_path / "whole", 1)
+    assert fitted(2, tmp_path, 1, "sleep", 3) == whole
+
+
+# ---- one process ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_shards_change_only_rounding(shards: int, optimizer: str) -> None:
+    """Each example has its weight, also with micro-batches, and with shards that have none."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((103, 7)), rng.integers(0, 3, 103)
+    found = []
+    for count in (None, shards):
+        net = gpumlp.MLP([7, 9, 8, 3], "gelu", precision="float64", backend="numpy", seed=0)
+        trainer = gpumlp.Trainer(
+            net, optimizer, batch_size=20, clip_norm=0.5, accumulate=2, shards=count
+        )
+        history = trainer.fit(x, y, 3, sample_weight=1 / (1 + y))
+        found.append(np.append(net.theta.flat, history["cost"]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
+def test_fold_with_shards_raises() -> None:
+    net = gpumlp.MLP([2, 3, 1], backend="numpy")
+    with pytest.raises(ValueError, match="with shards, the weights move by the sum"):
+        gpumlp.Trainer(net, "sgd", shards=2, fold=True)
+
+
+@pytest.mark.parametrize("shards", [0, 2.5, "2"])
+def test_invalid_shards_raises(shards: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="shards"):
+        gpumlp.Trainer(gpumlp.MLP([2, 3, 1], backend="numpy"), shards=shards)  # type: ignore
+
+
+def test_invalid_world_raises() -> None:
+    with pytest.raises(TypeError, match=r"world must be gpumlp\.distributed\.world\(\) or None"):
+        gpumlp.Trainer(gpumlp.MLP([2, 3, 1], backend="numpy"), world=2)  # type: ignore

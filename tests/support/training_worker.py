@@ -1,0 +1,128 @@
+"""One rank of the tests of trainings by several processes.
+
+    mpiexec -n 4 python training_worker.py bits BACKEND
+    mpiexec -n 4 python training_worker.py fit FOLDER EPOCHS [HOW STEP]
+
+"bits" trains networks with many settings; rank 0 prints a hash of each θ and history as JSON.
+"fit" trains one with a checkpoint, from the checkpoint on if there is one; rank 0 writes the hash
+of θ to a file.  HOW is what rank 1 does before the step STEP, or how its arguments differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import gpumlp
+from gpumlp.distributed import world
+
+SHARDS = 4
+RNG = np.random.default_rng(14)
+X, Y = RNG.standard_normal((403, 20)), RNG.integers(0, 5, 403)  # the last minibatch has 19 rows
+WEIGHTS = RNG.random(403) + 0.1
+SETTINGS = {
+    "adamw": {},
+    "adamw, clipped": {"clip_norm": 0.1},
+    "adamw, averaged": {"ema": 0.99, "clip_norm": 0.5},
+    "adamw with groups": {"groups": {"biases": gpumlp.Group(lr=2.0, decay=0.0)}},
+    "momentum in micro-batches": {"optimizer": "momentum", "accumulate": 2},
+    "sgd": {"optimizer": "sgd"},
+    "muon": {"optimizer": "muon", "clip_norm": 0.5},
+}
+FITS = {"": {}, "streamed": {"data": "stream"}, "weighted": {"sample_weight": WEIGHTS}}
+
+
+def trainer_of(backend, precision, **settings):
+    """A trainer of a small network, the same on all ranks."""
+    net = gpumlp.MLP(
+        [20, 33, 40, 5], "gelu", precision=precision, backend=backend, seed=1,
+        regularizer=gpumlp.ElasticNet(l1=1e-5, l2=1e-3),
+    )  # fmt: skip
+    kept = {"batch_size": 96, "shards": SHARDS, "world": world()} | settings
+    return gpumlp.Trainer(net, kept.pop("optimizer", "adamw"), **kept)
+
+
+def backend_of(name, precision):
+    """The backend of this name; "harness" is the CUDA backend on the CPU."""
+    if name != "harness":
+        return name
+    from gpumlp.backends.cuda.backend import CudaBackend
+    from tests.support.harness.host_device import HostDevice
+
+    return CudaBackend(HostDevice(late_branches=True), precision)
+
+
+def theta(trainer):
+    """θ on the host, flat."""
+    return trainer.net.backend.to_host(trainer.net.theta.flat)
+
+
+def digest(trainer, history):
+    """A hash of θ and of the history's numbers."""
+    columns = {k: v for k, v in history.to_dict()["columns"].items() if k != "seconds"}
+    return hashlib.sha256(theta(trainer).tobytes() + json.dumps(columns).encode()).hexdigest()[:16]
+
+
+def bits(backend):
+    """Train with all settings; the hashes by name, and θ of the first in float64."""
+    found = {}
+    for precision in ("float64", "float32") if backend != "harness" else ("float64",):
+        for name, settings in SETTINGS.items():
+            for how, arguments in FITS.items():
+                if how and name != "adamw, averaged" and "micro-batches" not in name:
+                    continue
+                trainer = trainer_of(backend_of(backend, precision), precision, **settings)
+                x = X.astype(precision)
+                history = trainer.fit(x, Y, 2, validation=(x[:90], Y[:90]), **arguments)
+                found[f"{name} {how} {precision}"] = digest(trainer, history)
+                found.setdefault("θ", theta(trainer).tolist())
+    if world().rank == 0:
+        print(json.dumps(found))
+
+
+def fit(folder, epochs, how="", step="0"):
+    """Train with a checkpoint; rank 1 does `how` before a step."""
+    other = world().rank == 1
+    trainer = trainer_of("auto", "float64", ema=0.9, clip_norm=1.0, **(
+        {"lr": 0.5} if other and how == "settings" else {}
+    ))  # fmt: skip
+    x = X + 1.0 if other and how == "data" else X
+    if other:
+        watch(trainer, how, int(step))
+    path = Path(folder) / "checkpoint.safetensors"
+    history = trainer.fit(
+        x, Y, int(epochs), validation=(X[:90], Y[:90]), checkpoint=path, checkpoint_every=3,
+        resume=True, early_stopping=50,
+    )  # fmt: skip
+    if world().rank == 0:
+        (Path(folder) / "digest").write_text(digest(trainer, history), encoding="utf-8")
+
+
+def watch(trainer, how, step):
+    """Do `how` before a step of the trainer."""
+    before = trainer.step
+
+    def watched(batches, steps=1):
+        if trainer.steps >= step:
+            if how == "raise":
+                raise RuntimeError("a planted fault")
+            if how in ("kill", "stop"):
+                os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+            if how == "sleep":
+                time.sleep(0.5)
+        before(batches, steps)
+
+    trainer.step = watched
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    world(timeout=float(os.environ.get("TIMEOUT", "30")))
+    {"bits": bits, "fit": fit}[sys.argv[1]](*sys.argv[2:])
