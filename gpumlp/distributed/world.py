@@ -176,7 +176,7 @@ class World:
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} but counts need {shape}")
         if not array.flags.c_contiguous:
-            raise ValueError(f"{name} is not C-contiguous; pass numpy.ascontiguousarray({name})")
+            raise ValueError(f"{name} is not C-contiguous; pass an array as numpy.empty makes it")
 
     # ---- Python values ---------------------------------------------------------------------------
 
