@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from gpumlp.distributed.world import offsets
+from gpumlp.distributed.transport import offsets
 from gpumlp.errors import needs
 from gpumlp.io.types import HostArray
 

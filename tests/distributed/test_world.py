@@ -10,7 +10,8 @@ import pytest
 import gpumlp.distributed
 from gpumlp.distributed import World, ending_together
 from gpumlp.distributed.launchers import Launch, launch
-from gpumlp.distributed.world import SPIN, Alone, pause
+from gpumlp.distributed.transport import Alone
+from gpumlp.distributed.world import SPIN, pause
 from tests.support.launching import environment, run
 
 TORCH = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
@@ -151,9 +152,15 @@ def test_lost_connection_ends_with_one_line(capsys):
     )
 
 
-def test_ctrl_c_acts_in_a_wait():
+def test_ctrl_c_acts_in_a_wait_and_the_world_is_not_used_again():
+    """Else the next exchange could get what was meant for the one that was interrupted."""
+    transport = Deaf(error=KeyboardInterrupt())
+    world = World(transport)
     with pytest.raises(KeyboardInterrupt):
-        exchanged(World(Deaf(error=KeyboardInterrupt())))
+        exchanged(world)
+    transport.error, transport.complete_at = None, 0.0
+    with pytest.raises(RuntimeError, match="ended an earlier wait for other ranks"):
+        exchanged(world)
 
 
 def test_wait_ends_soon_after_the_transfer():
