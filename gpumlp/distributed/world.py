@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pickle
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
+from gpumlp.distributed.transport import Alone, Pending, Transport, offsets
 from gpumlp.errors import first_line
 from gpumlp.io.types import HostArray
 
@@ -20,86 +20,6 @@ FAILED = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed when it i
 TIMEOUT = 300.0  # seconds
 SPIN = 200e-6  # seconds without sleep: an exchange of a few bytes takes 4 µs
 LONGEST_SLEEP = 1e-3  # seconds
-
-
-class Pending(Protocol):
-    """A transfer that was started."""
-
-    def done(self) -> bool:
-        """Whether it is complete.  Calling it also moves the transfer on."""
-        ...
-
-    def missing(self) -> list[int]:
-        """The ranks whose part has not arrived; [] where that is not known."""
-        ...
-
-
-class Transport(Protocol):
-    """What moves the bytes of a `World`.  The arrays are C-contiguous, of uint8.
-
-    Attributes:
-        rank: the number of this process.
-        size: the number of processes.
-        local_rank: the number of this process among those of its machine.
-        broken: the errors by which a transfer fails, say since another process ended.
-    """
-
-    rank: int
-    size: int
-    local_rank: int
-    broken: tuple[type[Exception], ...]
-
-    def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Pending:
-        """received[r] ← the piece of rank r's source that is for this rank."""
-        ...
-
-    def gather(self, whole: HostArray, counts: Sequence[int]) -> Pending:
-        """Every rank's piece of `whole` ← that rank's."""
-        ...
-
-    def broadcast(self, array: HostArray) -> Pending:
-        """Array ← rank 0's."""
-        ...
-
-    def end(self, status: int) -> NoReturn:
-        """End all processes."""
-        ...
-
-
-class Complete:
-    """A transfer that is complete."""
-
-    def done(self) -> bool:
-        """Return True."""
-        return True
-
-    def missing(self) -> list[int]:
-        """Return []: nothing is missing."""
-        return []
-
-
-class Alone:
-    """The transport of one process."""
-
-    rank, size, local_rank = 0, 1, 0
-    broken: tuple[type[Exception], ...] = ()
-
-    def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Pending:
-        """received[0] ← source."""
-        received[0] = source
-        return Complete()
-
-    def gather(self, whole: HostArray, counts: Sequence[int]) -> Pending:
-        """`whole` is complete."""
-        return Complete()
-
-    def broadcast(self, array: HostArray) -> Pending:
-        """`array` is rank 0's."""
-        return Complete()
-
-    def end(self, status: int) -> NoReturn:
-        """Raise SystemExit."""
-        raise SystemExit(status)
 
 
 class World:
@@ -125,6 +45,7 @@ class World:
         self.host = socket.gethostname()
         self.timeout = timeout
         self.doing = ""
+        self._unfinished: list[Pending] = []
 
     def __repr__(self) -> str:
         return f"World(rank {self.rank} of {self.size} on {self.host})"
@@ -176,7 +97,7 @@ class World:
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} but counts need {shape}")
         if not array.flags.c_contiguous:
-            raise ValueError(f"{name} is not C-contiguous; pass numpy.ascontiguousarray({name})")
+            raise ValueError(f"{name} is not C-contiguous; pass an array as numpy.empty makes it")
 
     # ---- Python values ---------------------------------------------------------------------------
 
@@ -229,18 +150,29 @@ class World:
 
     # ---- waits and failures ----------------------------------------------------------------------
 
-    def _wait(self, operation: str, start: Any) -> None:
+    def _wait(self, operation: str, start: Callable[[], Pending]) -> None:
         """Start a transfer and wait until it is complete."""
+        if self._unfinished:
+            raise RuntimeError(
+                "an exception, such as Ctrl-C, ended an earlier wait for other ranks, so the ranks "
+                "no longer agree on what comes next; start the processes again"
+            )
         try:
-            pending: Pending = start()
-            began = time.perf_counter()
+            self._complete(operation, start())
+        except self._transport.broken as error:
+            self.fail(f"{operation} failed: {first_line(error)}; look for errors of other ranks")
+
+    def _complete(self, operation: str, pending: Pending) -> None:
+        began = time.perf_counter()
+        try:
             while not pending.done():
                 waited = time.perf_counter() - began
                 if waited > self.timeout:
                     self.fail(self._no_answer(operation, pending.missing()))
                 pause(waited)
-        except self._transport.broken as error:
-            self.fail(f"{operation} failed: {first_line(error)}; look for errors of other ranks")
+        except BaseException:
+            self._unfinished.append(pending)  # with its buffers, in which bytes may still arrive
+            raise
 
     def _no_answer(self, operation: str, missing: list[int]) -> str:
         plural = "s" if len(missing) > 1 else ""
@@ -273,12 +205,6 @@ class World:
 def as_bytes(array: HostArray) -> HostArray:
     """The bytes of a C-contiguous array, without a copy."""
     return array.reshape(-1).view(np.uint8)
-
-
-def offsets(counts: Sequence[int]) -> list[slice]:
-    """The slices of consecutive pieces of these lengths."""
-    ends = list(itertools.accumulate(counts, initial=0))
-    return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def pause(waited: float) -> None:

@@ -249,6 +249,8 @@ ELSEWHERE = (
     'or use backend="numpy"', "the CUDA source {} is not installed", "pip install ml_dtypes",
     'pip install "gpumlp[', "pip install tqdm", "MLflow cannot use", ' and memory="low"',
     "find_lr trains a copy", "fit_lbfgs compares costs", "has no CUDA",
+    # several processes: tests/distributed/
+    "use the mpiexec of the same library", "use gpumlp.distributed.world(timeout=",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",

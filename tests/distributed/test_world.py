@@ -1,0 +1,236 @@
+"""A world in one process: which one it is, its waits, time-outs and errors."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import gpumlp.distributed
+from gpumlp.distributed import World, ending_together
+from gpumlp.distributed.launchers import Launch, launch
+from gpumlp.distributed.transport import Alone
+from gpumlp.distributed.world import SPIN, pause
+from tests.support.launching import environment, run
+
+TORCH = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
+HYDRA = {"PMI_RANK": "3", "PMI_SIZE": "8"}
+SRUN = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "16", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Launch()),
+        (TORCH, Launch("torch", 4, 0)),
+        (TORCH | {"LOCAL_RANK": "1"} | SRUN, Launch("torch", 4, 1)),  # srun … torchrun
+        (TORCH | {"WORLD_SIZE": "1"}, Launch()),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, Launch()),  # not torchrun's: no address
+        (HYDRA, Launch("mpi", 8, None)),
+        (HYDRA | {"MPI_LOCALRANKID": "2"} | SRUN, Launch("mpi", 8, 2)),  # mpiexec by srun
+        ({"PMI_SIZE": "1"}, Launch()),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}, Launch("mpi", 2, 1)),
+        ({"MV2_COMM_WORLD_SIZE": "2"}, Launch("mpi", 2, None)),
+        (SRUN, Launch("mpi", 16, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "16"}, Launch()),  # a batch script without srun
+        ({"PMIX_RANK": "0"}, Launch("mpi", None, None)),
+    ],
+)
+def test_the_environment_decides(variables, expected):
+    assert launch(variables) == expected
+
+
+def test_world_of_one_is_made_once_and_imports_nothing():
+    code = (
+        "import sys, gpumlp; world = gpumlp.distributed.world; w = world(timeout=5); "
+        "print(w.rank, w.size, w.local_rank, w.timeout, world() is w, world().timeout, "
+        "world(timeout=7).timeout, 'mpi4py' in sys.modules, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=environment(), timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", "1", "0", "5", "True", "5", "7", "False", "False"]
+
+
+def test_world_of_one_exchanges_with_itself():
+    world = World()
+    source, received = np.arange(5.0), np.zeros((1, 5))
+    world.exchange(source, [5], received)
+    np.testing.assert_array_equal(received[0], source)
+    world.gather(source, [5])
+    np.testing.assert_array_equal(source, np.arange(5.0))
+    assert world.share("a") == ["a"]
+    assert world.broadcast(source) is source
+
+
+@pytest.mark.parametrize(
+    ("library", "made", "extra"),
+    [("mpi4py", HYDRA, "distributed"), ("torch", TORCH, "torch")],
+)
+def test_missing_library_is_named_with_its_extra(library, made, extra, monkeypatch):
+    monkeypatch.setattr(gpumlp.distributed, "launch", lambda: launch(made))
+    monkeypatch.setattr(gpumlp.distributed, "_worlds", [])
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf'need {library}: pip install "gpumlp\[{extra}\]"'):
+        gpumlp.distributed.world()
+
+
+@pytest.mark.parametrize(
+    ("source", "counts", "received", "said"),
+    [
+        (np.zeros(4), [2, 2], np.zeros((1, 4)), "counts must be 1 numbers, one a rank, not [2, 2]"),
+        (np.zeros(4), [5], np.zeros((1, 5)), "source has shape (4,) but counts need (5,)"),
+        (np.zeros(4), [4], np.zeros((4, 1)), "received has shape (4, 1) but counts need (1, 4)"),
+        (np.zeros(8)[::2], [4], np.zeros((1, 4)), "source is not C-contiguous; "),
+        (np.zeros(4), [4], np.zeros((1, 4), "f4"), "received is float32 but source is float64"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(source, counts, received, said):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  (compared below)
+        World().exchange(source, counts, received)
+    assert str(caught.value).startswith(said)
+
+
+def test_gather_refuses_arrays_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"whole has shape \(4,\) but counts need \(3,\)"):
+        World().gather(np.zeros(4), [3])
+
+
+class Deaf(Alone):
+    """Rank 1 of three, whose exchange never ends, or ends in an error."""
+
+    rank, size = 1, 3
+    broken = (ConnectionError,)
+
+    def __init__(self, missing=(), error=None, complete_after=float("inf")):
+        self.absent, self.error = list(missing), error
+        self.complete_at = time.perf_counter() + complete_after
+
+    def exchange(self, source, counts, received):
+        return self
+
+    def done(self):
+        if self.error:
+            raise self.error
+        return time.perf_counter() > self.complete_at
+
+    def missing(self):
+        return self.absent
+
+
+def exchanged(world):
+    world.host, world.doing = "node7", "step 12, exchange of ∇W"
+    world.exchange(np.zeros(3), [1, 1, 1], np.zeros((3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [([], "the other ranks"), ([2], "rank 2"), ([0, 2], "ranks 0, 2"),
+     (range(20), "ranks 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, …")],
+)  # fmt: skip
+def test_time_out_ends_with_one_line(missing, named, capsys):
+    began = time.perf_counter()
+    with pytest.raises(SystemExit) as ended:
+        exchanged(World(Deaf(missing), timeout=0.05))
+    assert 0.05 <= time.perf_counter() - began < 1
+    assert ended.value.code == 75
+    assert capsys.readouterr().err == (
+        f"gpumlp: rank 1 of 3 on node7: exchange: no answer from {named} for 0.05 s; if they are "
+        "only slow, use gpumlp.distributed.world(timeout=0.1) (step 12, exchange of ∇W)\n"
+    )
+
+
+def test_lost_connection_ends_with_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        exchanged(World(Deaf(error=ConnectionError("reset by peer"))))
+    assert ended.value.code == 75
+    assert capsys.readouterr().err == (
+        "gpumlp: rank 1 of 3 on node7: exchange failed: reset by peer; look for errors of other "
+        "ranks (step 12, exchange of ∇W)\n"
+    )
+
+
+def test_ctrl_c_acts_in_a_wait_and_the_world_is_not_used_again():
+    """Else the next exchange could get what was meant for the one that was interrupted."""
+    transport = Deaf(error=KeyboardInterrupt())
+    world = World(transport)
+    with pytest.raises(KeyboardInterrupt):
+        exchanged(world)
+    transport.error, transport.complete_at = None, 0.0
+    with pytest.raises(RuntimeError, match="ended an earlier wait for other ranks"):
+        exchanged(world)
+
+
+def test_wait_ends_soon_after_the_transfer():
+    """A process sleeps for at most an eighth of what it has waited, and at most 1 ms."""
+    late = []
+    for _ in range(5):
+        transport = Deaf(complete_after=0.04)
+        exchanged(World(transport))
+        late.append(time.perf_counter() - transport.complete_at)
+    assert min(late) < 5e-3
+
+
+def test_pauses_grow_to_a_millisecond(monkeypatch):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr("os.sched_yield", lambda: slept.append("yield"), raising=False)
+    for waited in (0.0, 0.9 * SPIN, 4e-3, 1.0, 100.0):
+        pause(waited)
+    assert slept == ["yield", "yield", 5e-4, 1e-3, 1e-3]
+
+
+# ---- ending together -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "traced"),
+    [
+        (ValueError("x is bad\nsee y"), 1, "ValueError: x is bad", True),
+        (ValueError(), 1, "ValueError", True),
+        (SystemExit(3), 3, "sys.exit(3)", False),
+        (SystemExit("no data"), 1, "sys.exit('no data')", False),
+        (KeyboardInterrupt(), 130, "interrupted by Ctrl-C", False),
+    ],
+)
+def test_error_ends_all(error, status, said, traced, capsys):
+    world = World(Deaf())
+    world.host = "node7"
+    with pytest.raises(SystemExit) as ended, ending_together(world):
+        raise error
+    assert ended.value.code == status
+    printed = capsys.readouterr().err
+    assert printed.splitlines()[-1] == f"gpumlp: rank 1 of 3 on node7: {said}"
+    assert printed.startswith("Traceback") == traced
+
+
+@pytest.mark.parametrize("code", [0, None])
+def test_successful_exit_of_one_rank_does_not_end_the_others(code, capsys):
+    with pytest.raises(SystemExit) as ended, ending_together(World(Deaf())):
+        sys.exit(code)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == ""
+
+
+def test_errors_in_a_world_of_one_stay_what_they_are():
+    with pytest.raises(ZeroDivisionError), ending_together(World()):
+        _ = 1 / 0
+
+
+def test_module_runs_a_script_as_python_does(tmp_path):
+    script = tmp_path / "script.py"
+    (tmp_path / "beside.py").write_text("NAME = 'beside'\n")
+    script.write_text("import sys, beside\nprint(__name__, sys.argv[1:], beside.NAME)\nsys.exit(4)")
+    ended = run([sys.executable, "-m", "gpumlp.distributed", script, "a", "--b"], 60)
+    assert ended.output == "__main__ ['a', '--b'] beside\n"
+    assert ended.status == 4
+
+
+@pytest.mark.parametrize("arguments", [[], ["absent.py"]])
+def test_module_without_a_script_says_how_to_use_it(arguments):
+    ended = run([sys.executable, "-m", "gpumlp.distributed", *arguments], 60)
+    assert ended.status == 2
+    assert "usage: mpiexec -n PROCESSES python -m gpumlp.distributed SCRIPT.py" in ended.output
+    assert ("there is no file absent.py" in ended.output) == bool(arguments)
