@@ -4,6 +4,7 @@
 // Biases start at `split`; there, λ is multiplied by bias_strength.  n is a multiple of PACK.
 // The loader puts above this:  typedef … Grad;  the type of dθ in squared_norm: T, or real
 #include "common.cuh"
+#include "theta.cuh"
 #include "sums.cuh"
 #include "cost.cuh"
 
@@ -28,19 +29,20 @@ GPUMLP_KERNEL(penalty, THREADS)
 }
 
 // control[0] ← min(1, max_norm / ‖dθ / S + λ∇Ω(θ)‖), S being the loss scale: scaling[0];
-// scaling[1] ← 1/S.
+// scaling[1] ← 1/S.  theta and rounded: see theta.cuh; rounded is not read unless θ is split.
 // If the norm is not finite, control[0] becomes NaN.  If the loss scale is dynamic (interval > 0),
 // control[0] becomes 0 instead, which makes the update skip the step, and S is halved.  After
 // `interval` steps without such a norm, S is doubled.
 GPUMLP_KERNEL(clip, THREADS)
-(const real* theta, const Grad* dtheta, double* scaling, double* control, real* partial,
- unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm, int64 interval) {
+(const Theta* theta, const Theta* rounded, const Grad* dtheta, double* scaling, double* control,
+ real* partial, unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm,
+ int64 interval) {
     after_previous_launch();
     const real unscale = real(1 / scaling[0]);
     real part = 0;
     for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
         const real strength = i < split ? real(1) : bias_strength;
-        const Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        const Pack<WIDE, real> x = theta_at(theta, rounded, i);
         const Pack<WIDE, Grad> d = pack<WIDE>(dtheta + i);
         for (int j = 0; j < WIDE; ++j) {
             const real g = unscale * real(d.at[j]) + strength * domega(x.at[j]);

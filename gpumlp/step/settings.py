@@ -63,3 +63,4 @@ class Settings:
     slot_type: np.dtype[Any]
     low_memory: bool
     fold: bool | None
+    remainder: bool = False

@@ -28,6 +28,7 @@ class TrainingStep:
     Attributes:
         folds: whether the product of the weights' gradient adds it to the weights.
         slots, factors, mean: see `Backend.update`, `weight_gradient` and `average`.
+        remainder: of θ, if it is split: see `Backend.round`; else None.
         initial: the values with which the trainer's buffers begin; `mean` begins with θ.
 
     Raises:
@@ -43,6 +44,7 @@ class TrainingStep:
         S = SCALE if backend.scales_loss else 1.0
         self.slots = held("slots", (len(optimizer.slots), size), settings.slot_type)
         self.factors = held("factors", (2,), backend.dtype)
+        self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
         self._gradient = theta_buffers(held("∇J", (size,), kind), self._layout)
         if self.folds:
             self._db = held("∇b", (size - split,), kind)
@@ -52,6 +54,8 @@ class TrainingStep:
             self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0,
             self.model.scaling: np.array([S, 1 / S, 0, 0]),
         }  # fmt: skip
+        if self.remainder is not None:
+            self.initial[self.remainder] = 0.0
         if settings.accumulate > 1:
             self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
             self._ones = held("ones", (2,), backend.dtype)
@@ -147,19 +151,22 @@ class TrainingStep:
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""
-        settings, model, theta = self._settings, self.model, self.model.theta
+        settings, model, rounded = self._settings, self.model, self.model.rounded.flat
         backend, dtheta, split = settings.net.backend, self._gradient.flat, self._gradient.split
+        theta, rest = model.theta.flat, None
+        if self.remainder is not None:
+            theta, rest = self.remainder, rounded
         if settings.clip_norm is not None or backend.scales_loss:
             longest = math.inf if settings.clip_norm is None else settings.clip_norm
             program.clip(
-                model.regularizer, theta.flat, dtheta, split, longest, model.scaling, control
+                model.regularizer, theta, dtheta, split, longest, model.scaling, control, rest
             )
         program.update(
-            settings.optimizer, model.regularizer, theta.flat, model.rounded.flat, dtheta,
-            self.slots, split, model.scaling, control, groups=self._groups.get((0, dtheta.size)),
+            settings.optimizer, model.regularizer, theta, rounded, dtheta, self.slots, split,
+            model.scaling, control, groups=self._groups.get((0, dtheta.size)),
         )  # fmt: skip
         if self.mean is not None:
-            program.average(theta.flat, self.mean, settings.ema, control)
+            program.average(theta, self.mean, settings.ema, control, rest)
 
     def _fold(self, program: Program, control: Buffer) -> Program:
         """SGD: W ← (1 − ηλ) W − η gzᵀ h.  Momentum: v ← μ v + gzᵀ h, then W ← W − η v in a pass."""

@@ -26,8 +26,10 @@ from gpumlp.step.tables import Tables
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.history import History
+from gpumlp.training.remainder import Remainder
 
-ALLOCATED = ("slots", "scaling", "average", "_step", "_arrays")  # the attributes of `_allocate`
+# the attributes of `_allocate`
+ALLOCATED = ("slots", "scaling", "average", "_split", "_step", "_arrays")
 
 
 class Stepping:
@@ -39,6 +41,7 @@ class Stepping:
         clip_norm: float | None = None, seed: int = 0, slot_precision: str | None = None,
         fold: bool | None = None, memory: str = "normal", accumulate: int = 1,
         groups: Mapping[str, Group] | None = None, ema: float | None = None, shuffle: bool = True,
+        remainder: bool = False,
     ) -> None:  # fmt: skip
         self.net = checked_network(net)
         self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
@@ -51,6 +54,7 @@ class Stepping:
         self.seed = checks.positive_int(seed, "seed", least=0)
         self.shuffle, self.fold = checks.boolean(shuffle, "shuffle"), fold
         self.slot_type = _slot_type(net.backend, slot_precision)
+        self.remainder = _checked_remainder(net.backend, remainder)
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
@@ -82,6 +86,7 @@ class Stepping:
             }  # fmt: skip
             self.slots, self.scaling = arrays[step.slots], arrays[step.model.scaling]
             self.average = None if self.ema is None else Average(net)
+            self._split = None if step.remainder is None else Remainder(arrays[step.remainder])
             if self.average is not None and step.mean is not None:
                 arrays[step.mean] = self.average.arrays[0]
             arrays[step.model.J] = backend.full((1,), 0, "float64")
@@ -169,9 +174,26 @@ class Stepping:
         return table
 
     def step(self, batches: Batches, steps: int = 1) -> None:
-        """Steps on the next minibatches: gather, forward, backward, clip, update."""
+        """Steps on the next minibatches: gather, forward, backward, clip, update.
+
+        With `remainder`, call `restore_theta` before anyone reads or assigns to θ.
+        """
+        if self._split is not None:
+            self._split.take(self.net)
         batches.run(steps)
         self.steps += steps
+
+    def restore_theta(self) -> None:
+        """θ of the network ← that of the last step, if steps keep it elsewhere: `remainder`."""
+        if self._split is not None:
+            self._split.give(self.net)
+
+    def show_average(self, shown: bool) -> None:
+        """Put the average of θ, if there is one, into the network; or θ, for the next steps."""
+        if self.average is not None:
+            if self.steps == 0:
+                self.average.start(self.net)
+            self.average.show(self.net, shown)
 
     def with_network(self, net: MLP, **changes: Any) -> Self:
         """A trainer of `net` with these settings and a new state; `changes`: other attributes."""
@@ -189,6 +211,7 @@ class Stepping:
     def __getstate__(self) -> dict[str, Any]:
         """What pickle and deepcopy keep: settings, network, and the state on the host."""
         backend = self.net.backend
+        self.restore_theta()
         backend.synchronize()
         settings = {k: v for k, v in vars(self).items() if k not in ALLOCATED}
         shown = self.average is not None and self.average.shown
@@ -224,6 +247,16 @@ def _slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
     from gpumlp.backends.cuda.source import dtype_of
 
     return dtype_of(precision)
+
+
+def _checked_remainder(backend: Backend, remainder: Any) -> bool:
+    """The argument `remainder` of `Trainer`, if the backend can split θ."""
+    if checks.boolean(remainder, "remainder") and not backend.keeps_remainder:
+        raise ValueError(
+            f"remainder=True does not go with {backend.name} and {backend.precision}; use "
+            'backend="cupy" and precision="bfloat16", or remainder=False'
+        )
+    return bool(remainder)
 
 
 def _checked_parts(accumulate: Any, batch_size: int) -> int:
