@@ -58,6 +58,10 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
     arrays = (np.ones(shape) for shape in ((4, 2), (4, 3), 9, 9, (1, 9), 3))
     rule, omega = gpumlp.OPTIMIZERS["momentum"], gpumlp.L2(0.1)
     net.backend.weight_update(rule, omega, *arrays, (2, 8), (1.0, 1.0))
+    theta, rounded, remainder = RNG.normal(size=9).astype("f"), *np.zeros((2, 9), np.int16)
+    net.backend.round(theta, rounded, remainder)
+    remainder += 1
+    net.backend.restore(theta, rounded, remainder)
     # NumPy rounds nothing, and scales no loss; dtheta is undefined after an update
     undone = {(name, "rounded") for name in ("round", "update", "weight_update")}
     undone |= {("clip", "scaling"), ("update", "dtheta")}
