@@ -254,7 +254,7 @@ def _checked_remainder(backend: Backend, remainder: Any) -> bool:
     if checks.boolean(remainder, "remainder") and not backend.keeps_remainder:
         raise ValueError(
             f"remainder=True does not go with {backend.name} and {backend.precision}; use "
-            'backend="cupy" and precision="bfloat16", or remainder=False'
+            'backend="cupy" in bfloat16, or remainder=False'
         )
     return bool(remainder)
 
