@@ -286,6 +286,17 @@ def test_invalid_remainder_raises() -> None:
     assert not trainer_of(True, network(regularizer=None), optimizer="sgd", fold=None).folds
 
 
+def test_divergence_shows() -> None:
+    """NaN in θ reaches the products: rounding does not carry its bits to a number."""
+    for more in ({}, {"clip_norm": 0.5}):
+        trainer = trainer_of(True)
+        tensors = trainer.net.tensors()
+        tensors["0.weight"].view(np.uint32)[0, 0] = 0x7FFFFFFF  # NaN, as a GPU writes it
+        trainer.net.assign(tensors)
+        with pytest.raises(FloatingPointError, match="the cost is nan"):
+            fitted(trainer_of(True, trainer.net, **more), 1)
+
+
 def test_weights_of_16_bits_are_those_of_theta() -> None:
     """What the products read after a fit."""
     trainer = fitted(trainer_of(True))
