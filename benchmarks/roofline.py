@@ -29,6 +29,7 @@ import gpumlp
 from benchmarks.output import write
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.paper import Gpu, PaperDevice
+from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.step.settings import described
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.explaining import on_paper
@@ -38,6 +39,10 @@ PEERS = {8192: (45.4, 40.8), 4096: (26.3, 21.6), 1024: (12.7, 8.0)}  # ms: AMP, 
 BARS = {8192: (0.85, 0.97), 4096: (0.80, 0.95), 1024: (0.70, 0.95)}
 RATES = (1.0, 0.95, 0.8, 0.65)  # of the products that make the optimizer's step
 STATED = 0.95
+HALF = {"slot_type": dtype_of("bfloat16")}
+KINDS: dict[str, dict[str, Any]] = {  # of the update; its 28, 20 and 18 bytes a parameter
+    "": {}, ", 16-bit state": HALF, ", 16-bit state and remainder": HALF | {"remainder": True},
+}  # fmt: skip
 
 
 def stated(m: int, update_rate: float) -> Gpu:
@@ -52,18 +57,20 @@ def times(m: int) -> dict[str, float]:
     trainer = gpumlp.Trainer(small, "adamw", batch_size=m)
     backend = CudaBackend(cast(Any, PaperDevice(stated(m, 1.0))), "bfloat16")
     net = described(WIDTHS, small.f, small.loss, small.regularizer, backend)
-    step = TrainingStep(replace(trainer.step_settings(), net=net))
+    settings = replace(trainer.step_settings(), net=net)
     data = type("Data", (), {
         "x": np.broadcast_to(np.zeros((), backend.storage), (m, WIDTHS[0])),
         "y": np.broadcast_to(np.int32(0), (m,)), "target": np.dtype(np.int32),
         "streamed": (False, False), "weights": None,
     })  # fmt: skip
     found = {}
-    for name, planned in step.plans(trainer.tables(data, backend), m, range(1)).items():
-        within = "products" in name
-        for rate in RATES if within else (1.0,):
-            seconds = on_paper(planned, stated(m, rate), "bfloat16").seconds
-            found[f"{name}, rate {rate}" if within else name] = 1e3 * seconds
+    for kind, changes in KINDS.items():
+        plans = TrainingStep(replace(settings, **changes)).plans
+        for name, planned in plans(trainer.tables(data, backend), m, range(1)).items():
+            within = "products" in name
+            for rate in RATES if within else (1.0,):
+                seconds = on_paper(planned, stated(m, rate), "bfloat16").seconds
+                found[(f"{name}, rate {rate}" if within else name) + kind] = 1e3 * seconds
     return found
 
 
@@ -88,7 +95,7 @@ def main() -> None:
         print(f"minibatch {row['batch_size']}:")
         for name, ms in row["milliseconds"].items():
             print(
-                f"  {name:44} {ms:6.2f} ms, {ms / row['torch.compile, AMP']:.2f} of AMP, "
+                f"  {name:52} {ms:6.2f} ms, {ms / row['torch.compile, AMP']:.2f} of AMP, "
                 f"{ms / row['torch.compile, bfloat16 parameters']:.2f} of bfloat16 parameters"
             )
     if "--write" in sys.argv:

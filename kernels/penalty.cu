@@ -4,6 +4,7 @@
 // Biases start at `split`; there, λ is multiplied by bias_strength.  n is a multiple of PACK.
 // The loader puts above this:  typedef … Grad;  the type of dθ in squared_norm: T, or real
 #include "common.cuh"
+#include "theta.cuh"
 #include "sums.cuh"
 #include "cost.cuh"
 
@@ -27,13 +28,14 @@ GPUMLP_KERNEL(penalty, THREADS)
     add_to_cost(sum, partial, arrived, J);
 }
 
-// The thread's part of ‖dθ / S + λ∇Ω(θ)‖².
-__device__ inline real squares(const real* theta, const Grad* dtheta, real unscale, int64 n,
-                               int64 split, real bias_strength) {
+// The thread's part of ‖dθ / S + λ∇Ω(θ)‖².  theta and rounded: see theta.cuh; rounded is not read
+// unless θ is split.
+__device__ inline real squares(const Theta* theta, const Theta* rounded, const Grad* dtheta,
+                               real unscale, int64 n, int64 split, real bias_strength) {
     real part = 0;
     for (int64 i = first() * WIDE; i < n; i += stride() * WIDE) {
         const real strength = i < split ? real(1) : bias_strength;
-        const Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        const Pack<WIDE, real> x = theta_at(theta, rounded, i);
         const Pack<WIDE, Grad> d = pack<WIDE>(dtheta + i);
         for (int j = 0; j < WIDE; ++j) {
             const real g = unscale * real(d.at[j]) + strength * domega(x.at[j]);
@@ -66,26 +68,26 @@ __device__ inline void limit(double norm, double max_norm, double* scaling, doub
 
 // `limit` by ‖dθ / S + λ∇Ω(θ)‖, S being the loss scale: scaling[0]
 GPUMLP_KERNEL(clip, THREADS)
-(const real* theta, const Grad* dtheta, double* scaling, double* control, real* partial,
- unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm, int64 interval) {
+(const Theta* theta, const Theta* rounded, const Grad* dtheta, double* scaling, double* control,
+ real* partial, unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm,
+ int64 interval) {
     after_previous_launch();
-    const real unscale = real(1 / scaling[0]);
+    const real part =
+        squares(theta, rounded, dtheta, real(1 / scaling[0]), n, split, bias_strength);
     double sum;
-    if (!grid_sum(squares(theta, dtheta, unscale, n, split, bias_strength), partial, arrived, sum)
-        || thread() != 0) return;
+    if (!grid_sum(part, partial, arrived, sum) || thread() != 0) return;
     limit(sqrt(sum), max_norm, scaling, control, interval);
 }
 
 // total[0] ← ‖dθ / S + λ∇Ω(θ)‖², of a piece of θ
 GPUMLP_KERNEL(square_sum, THREADS)
-(const real* theta, const Grad* dtheta, const double* scaling, double* total, real* partial,
+(const Theta* theta, const Grad* dtheta, const double* scaling, double* total, real* partial,
  unsigned* arrived, int64 n, int64 split, real bias_strength) {
     after_previous_launch();
-    const real unscale = real(1 / scaling[0]);
+    const real part =
+        squares(theta, theta, dtheta, real(1 / scaling[0]), n, split, bias_strength);
     double sum;
-    if (!grid_sum(squares(theta, dtheta, unscale, n, split, bias_strength), partial, arrived, sum)
-        || thread() != 0) return;
-    total[0] = sum;
+    if (grid_sum(part, partial, arrived, sum) && thread() == 0) total[0] = sum;
 }
 
 // `limit` by the root of the sum of parts, (pieces,), in order; by one thread

@@ -13,6 +13,7 @@
 // A thread takes the entries of one 16-byte access to θ at a time.  Neighbouring threads access
 // neighbouring bytes of every array, so that each store of a warp writes whole sectors of 32 bytes.
 #include "common.cuh"
+#include "theta.cuh"
 
 // hash a number to 32 bits that look random: each bit of x changes half of them
 __device__ inline unsigned mix(unsigned x) {
@@ -35,10 +36,10 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
 
 // g = control[0] (dθ / S + λ∇Ω(θ)), then the rule for each θ and its slots, with control[1], …
 // Only for the entries from `begin` to `end`, which are multiples of PACK.  S is the loss scale,
-// and scaling[1] is 1/S.  rounded is the copy of θ in T, if T is not θ's type.  control[0] = 0
-// skips the step.  groups: for each region, in order, its end (a multiple of PACK) and its factors.
+// and scaling[1] is 1/S.  theta and rounded: see theta.cuh; if T is θ's type, rounded is not
+// accessed.  control[0] = 0 skips the step.  groups: for each region, in order, its end (a multiple of PACK) and its factors.
 GPUMLP_KERNEL(update, THREADS)
-(real* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
+(Theta* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
  const double* scaling, const double* groups, int64 n, int64 split, real bias_strength, int64 begin,
  int64 end) {
     after_previous_launch();
@@ -53,10 +54,9 @@ GPUMLP_KERNEL(update, THREADS)
         const real lr_factor = GROUPED ? real(group[1]) : real(1),
                    decay_factor = GROUPED ? real(group[2]) : real(1);
         const real strength = i < split ? real(1) : bias_strength;
-        Pack<WIDE, real> x = pack<WIDE>(theta + i);
+        Pack<WIDE, real> x = theta_at(theta, rounded, i);
         const Pack<WIDE, Grad> d = pack<WIDE>(dtheta + i);
         Pack<WIDE, Slot> state[SLOTS + 1];
-        Pack<WIDE> copy;
         for (int s = 0; s < SLOTS; ++s) state[s] = pack<WIDE>(slots + s * n + i);
         for (int j = 0; j < WIDE; ++j) {
             real value = x.at[j], slot[SLOTS + 1];
@@ -64,12 +64,10 @@ GPUMLP_KERNEL(update, THREADS)
             const real g = unscale * real(d.at[j]) + strength * domega(value);
             rule(value, slot, scale * g, numbers, lr_factor, decay_factor);
             x.at[j] = value;
-            copy.at[j] = T(value);
             unsigned noise = step ^ (unsigned)(i + j) ^ mix((unsigned)((i + j) >> 32));
             for (int s = 0; s < SLOTS; ++s) keep(slot[s], noise = mix(noise), state[s].at[j]);
         }
-        pack<WIDE>(theta + i) = x;
-        if (sizeof(T) < sizeof(real)) pack<WIDE>(rounded + i) = copy;
+        keep_theta(x, theta, rounded, i);
         for (int s = 0; s < SLOTS; ++s) pack<WIDE>(slots + s * n + i) = state[s];
     }
 }

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,14 @@ class Facts(Protocol):
     """Whether `compile` makes one call of a program, which can also do many steps."""
     rounds_slots: bool
     """Whether optimizer slots may be bfloat16 with stochastic rounding."""
+    keeps_remainder: bool
+    """Whether operations of a step may take θ as 16 bits and a remainder."""
+
+    def __copy__(self) -> Self:
+        return self  # a backend stands for a device
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def describe(self) -> str:
         """A description of the backend for `repr` and the command line."""
@@ -167,9 +175,10 @@ def operation(
 
 
 def update_bytes(a: Any) -> int:
-    """Of `update`: θ, its rounded copy, dθ and the slots of the part."""
+    """Of `update`: θ, its rounded copy, which is also read if θ is split, dθ and the slots."""
     begin, end = a.part or (0, a.theta.size)
-    entry = 2 * a.theta.itemsize + (0 if a.rounded is a.theta else a.rounded.itemsize)
+    copies = 0 if a.rounded is a.theta else 2 if a.theta.dtype.kind == "i" else 1
+    entry = 2 * a.theta.itemsize + copies * a.rounded.itemsize
     slots = a.slots.shape[0] * a.slots.itemsize
     return int((end - begin) * (entry + a.dtheta.itemsize + 2 * slots))
 

@@ -8,6 +8,8 @@ n = n_L is the width of the output.  θ has p entries.
 Dtypes: θ, optimizer slots, targets and weights of examples have the backend's `dtype`.  x, z, h,
 gh, gz, the gradient dθ with its views dW and db, and the W and b that products read have the
 backend's `storage` type, which differs from `dtype` in the 16-bit precisions.
+With `keeps_remainder`, θ may also be split (see `round`): then `theta` is the remainder and
+`rounded` the rest, both of which `update` reads and writes, and `clip` and `average` read.
 All arrays are C-contiguous.  Each operation writes its results to buffers of the caller, which are
 the last parameters, so that a training step allocates nothing.  The caller has checked shapes,
 dtypes and values; the operations do not check them.
@@ -16,19 +18,13 @@ dtypes and values; the operations do not check them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.backends.declaration import (
-    Call,
-    Facts,
-    operation,
-    product_update_bytes,
-    square_products,
-    update_bytes,
-)  # fmt: skip
+from gpumlp.backends import declaration
+from gpumlp.backends.declaration import Call, Facts, operation
 from gpumlp.backends.feed import Feed
 from gpumlp.backends.sharing import Sharing
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
@@ -38,15 +34,8 @@ from gpumlp.io.types import Array
 class Backend(Facts, Sharing, Protocol):
     """One backend.  The operations stand in the order of the algorithms; see also `Sharing`.
 
-    Backends inherit from this class.  Its defaults are those of a backend on the host.  A backend
-    stands for a device, so a copy of it is the backend itself.
+    Backends inherit from this class.  Its defaults are those of a backend on the host.
     """
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
 
     def asarray(
         self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None
@@ -172,12 +161,13 @@ class Backend(Facts, Sharing, Protocol):
     @operation(updates="scaling control")
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, scaling: Array, control: Array,
+        max_norm: float, scaling: Array, control: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
         """control[0] ← min(1, max_norm / ‖dθ/S + λ∇Ω(θ)‖₂), by which `update` scales the gradient.
 
         theta, dtheta and split as in `penalty`, but dtheta may have θ's type; control as in
-        `update`.  If the norm is not finite, control[0] becomes NaN, and the next J shows it.
+        `update`; rounded only where θ is split.  If the norm is not finite, control[0] becomes NaN,
+        and the next J shows it.
 
         scaling (4,) float64: the loss scale S, the factor 1/S of dθ, the number of steps since S
         last changed, the number of skipped steps.  The values stay 1, 1, 0, 0 unless the backend
@@ -185,7 +175,7 @@ class Backend(Facts, Sharing, Protocol):
         is doubled after 2,000 steps without such a norm.
         """
 
-    @operation(updates="theta rounded dtheta slots", moves=update_bytes)
+    @operation(updates="theta rounded dtheta slots", moves=declaration.update_bytes)
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
@@ -203,7 +193,7 @@ class Backend(Facts, Sharing, Protocol):
         """
 
     @operation(
-        updates="theta rounded slots", moves=product_update_bytes,
+        updates="theta rounded slots", moves=declaration.product_update_bytes,
         products=lambda a: [(a.gz.shape[1], a.h_below.shape[1], len(a.gz))],
     )  # fmt: skip
     def weight_update(
@@ -218,7 +208,7 @@ class Backend(Facts, Sharing, Protocol):
         weight_decay.  Where products have 16 bits, dW is not rounded to 16 bits before it is used.
         """
 
-    @operation(writes="X A P", updates="V", products=square_products)
+    @operation(writes="X A P", updates="V", products=declaration.square_products)
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         """V ← scale · O, where O is close to the orthogonal matrix nearest to V; zeros stay zeros.
 
@@ -230,16 +220,26 @@ class Backend(Facts, Sharing, Protocol):
         """
 
     @operation(updates="mean")
-    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+    def average(
+        self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
+    ) -> None:
         """mean ← d mean + (1 − d) θ, where d = min(decay, (t − 1) / (t + 8)).
 
         theta, mean (p,).  control as in `update`; its last number is the step t = 1, 2, ….  A
-        skipped step changes nothing.
+        skipped step changes nothing.  rounded: only where θ is split.
         """
 
-    @operation(writes="rounded")
-    def round(self, theta: Array, rounded: Array) -> None:
-        """rounded ← θ in the storage type.  Does nothing if `rounded` is θ itself.  Both (p,)."""
+    @operation(writes="rounded remainder")
+    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
+        """rounded ← θ in the storage type.  Does nothing if `rounded` is θ itself.  Both (p,).
+
+        remainder (p,) int16: θ is split.  Then, as integers of their bits, θ = 2¹⁶ rounded +
+        remainder: rounded (bfloat16) is the nearest to θ, and of two the one further from 0.
+        """
+
+    @operation(writes="theta")
+    def restore(self, theta: Array, rounded: Array, remainder: Array) -> None:
+        """θ ← what `round` split, bit for bit, but for the bits of a NaN.  All (p,)."""
 
     # ---- minibatches --------------------------------------------------------------------------
 

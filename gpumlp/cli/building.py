@@ -108,6 +108,11 @@ class TrainingOptions(DataOptions):
         "Precision of the optimizer's state: bfloat16, on a GPU.  [default: as the parameters]",
         ["bfloat16"],
     )  # fmt: skip
+    remainder: bool = shared.switch(
+        "--remainder",
+        "Update the parameters as 16-bit weights and a 16-bit remainder, in bfloat16 on a GPU, "
+        "which moves fewer bytes.",
+    )
     memory: str = option(
         "normal", "NAME",
         "Memory use: normal, or low, which computes activations twice instead of storing them.",

@@ -98,9 +98,9 @@ def name_options(
 ) -> str:
     """The message of an API error, with API arguments written as the command's options.
 
-    `batch_size=16` becomes --batch-size 16, `resume=False` "leave out --resume". A bare name is an
-    option only where it cannot be an ordinary word or a column: it has an underscore and is not in
-    a list, or stands before "must" or after "lower" or "smaller".
+    `batch_size=16` becomes --batch-size 16, `resume=True` --resume, `resume=False` "leave out
+    --resume". A bare name is an option only where it cannot be an ordinary word or a column: it has
+    an underscore and is not in a list, or stands before "must" or after "lower" or "smaller".
 
     What the user has written stays as it is: paths, quoted texts, and the texts `given` as options.
     In an error `about_data` any word but the first may belong to the name of a column.
@@ -114,6 +114,8 @@ def name_options(
 
     def setting(found: re.Match[str]) -> str:
         name, value = names[found[1]], found[2].strip('"')
+        if value == "True" and types[name] is bool:
+            return f"--{_dashed(name)}"
         if value in ("None", "False"):
             switch = types[name] is bool and default[name] is not False
             return f"--no-{_dashed(name)}" if switch else f"leave out --{_dashed(name)}"

@@ -39,6 +39,7 @@ def _why_not(settings: Settings) -> str:
         "groups give weights different learning rates": in_theta and len(settings.rates) > 1,
         "slots of 16 bits are rounded by the update": settings.slot_type != backend.dtype,
         "with shards, the weights move by the sum of several gradients": settings.shards.count > 1,
+        "the update reads and writes θ and its remainder": settings.remainder,
         "NumPy's BLAS cannot be called directly here": not backend.folds,
     }  # fmt: skip
     return next((reason for reason, holds in reasons.items() if holds), "")

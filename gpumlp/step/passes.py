@@ -122,13 +122,14 @@ def update_in_product(
 ) -> Program:
     """The product that computes ∇W[k] makes the optimizer's step of W[k], and stores no ∇W[k].
 
-    It changes a program of `early_update`, where `backend` has such a product.  factors: those of
-    the group of the W that starts at an entry of θ.
+    It changes a program of `early_update` whose θ is not split, where `backend` has such a product.
+    factors: those of the group of the W that starts at an entry of θ.
     """
     out = Program()
     for each in program:
         product = out[-1] if out else each
-        if each.name == "update" and product.name == "weight_gradient" and not product["factors"]:
+        updates = each.name == "update" and each["theta"].dtype.kind == "f"
+        if updates and product.name == "weight_gradient" and not product["factors"]:
             rule, omega, slots = each["optimizer"], each["regularizer"], each["slots"]
             if backend.updates_in_product(rule, omega, slots.dtype, product["dW"].shape):
                 out.pop()

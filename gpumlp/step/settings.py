@@ -66,3 +66,4 @@ class Settings:
     low_memory: bool
     fold: bool | None
     shards: Shards = WHOLE
+    remainder: bool = False

@@ -32,6 +32,7 @@ class TrainingStep:
         replicated: whether each process has the state of the whole θ, and updates all of it.
         buckets: the ranges of θ that the processes exchange.
         slots, factors, mean: see `Backend.update`, `weight_gradient` and `average`.
+        remainder: of θ, if it is split: see `Backend.round`; else None.
         initial: the values with which the trainer's buffers begin; `mean` begins with θ.
 
     Raises:
@@ -59,6 +60,13 @@ class TrainingStep:
         rows = [self._sum.part("∇J", i * size, (size,)) for i in range(shards.levels)]
         self._levels = [theta_buffers(row, self._layout) for row in rows]
         self._gradient = self._levels[0]
+        self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
+        if shards.count > 1 and (settings.remainder or settings.slot_type != backend.dtype):
+            option = "remainder" if settings.remainder else "slot_precision"
+            raise ValueError(
+                f"{option} does not go with shards, whose state is float32; leave it out, or "
+                "train with one process and shards=1"
+            )
         if self.folds:
             self._db = held("∇b", (size - split,), kind)
         else:
@@ -67,6 +75,8 @@ class TrainingStep:
             self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0,
             self.model.scaling: np.array([S, 1 / S, 0, 0]),
         }  # fmt: skip
+        if self.remainder is not None:
+            self.initial[self.remainder] = 0.0
         if self._sums:
             self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
             self._ones = held("ones", (2,), backend.dtype)
@@ -180,19 +190,22 @@ class TrainingStep:
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""
-        settings, model, theta = self._settings, self.model, self.model.theta
+        settings, model, rounded = self._settings, self.model, self.model.rounded.flat
         backend, dtheta, split = settings.net.backend, self._gradient.flat, self._gradient.split
+        theta, rest = model.theta.flat, None
+        if self.remainder is not None:
+            theta, rest = self.remainder, rounded
         if settings.clip_norm is not None or backend.scales_loss:
             longest = math.inf if settings.clip_norm is None else settings.clip_norm
             program.clip(
-                model.regularizer, theta.flat, dtheta, split, longest, model.scaling, control
+                model.regularizer, theta, dtheta, split, longest, model.scaling, control, rest
             )
         program.update(
-            settings.optimizer, model.regularizer, theta.flat, model.rounded.flat, dtheta,
-            self.slots, split, model.scaling, control, groups=self._groups.get((0, dtheta.size)),
+            settings.optimizer, model.regularizer, theta, rounded, dtheta, self.slots, split,
+            model.scaling, control, groups=self._groups.get((0, dtheta.size)),
         )  # fmt: skip
         if self.mean is not None:
-            program.average(theta.flat, self.mean, settings.ema, control)
+            program.average(theta, self.mean, settings.ema, control, rest)
 
     def _fold(self, program: Program, control: Buffer) -> Program:
         """SGD: W ← (1 − ηλ) W − η gzᵀ h.  Momentum: v ← μ v + gzᵀ h, then W ← W − η v in a pass."""

@@ -37,6 +37,7 @@ def explained(
         settings = replace(
             settings, net=described(net.widths, net.f, net.loss, net.regularizer, backend),
             slot_type=settings.slot_type if own_type else backend.dtype,
+            remainder=settings.remainder and backend.keeps_remainder,
         )  # fmt: skip
         target = target if target.kind == "i" else backend.dtype
     elif precision is not None:

@@ -110,14 +110,14 @@ class Fit:
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
                 together.complete(self.trainer)
-                self._show_average(True)
+                self.trainer.show_average(True)
                 if self.watch is not None:
                     self.watch.restore(self.trainer.net)
             if stopped != "interrupted":
                 self.check_finite(self.trainer.net.tensors())
             self.history.stopped = stopped
         finally:
-            self._show_average(True)
+            self.trainer.show_average(True)
             hooks.end(self.callbacks, self.trainer)
 
     def close(self) -> None:
@@ -161,7 +161,11 @@ class Fit:
                 self.watch.check_ranked("early_stopping", OTHER)
                 return "early"
             self._start_epoch()
-            if not self._steps(interrupt):
+            try:
+                complete = self._steps(interrupt)
+            finally:
+                self.trainer.restore_theta()
+            if not complete:
                 self._save()
                 return "interrupted"
             self._end_epoch()
@@ -171,7 +175,7 @@ class Fit:
         """Upload the tables of an epoch: its order, the control of every step, and J so far."""
         trainer = self.trainer
         self._started = time.perf_counter()
-        self._show_average(False)
+        trainer.show_average(False)
         trainer.net.round()  # a callback may have assigned to θ
         steps = range(self.epoch * self.batches.steps, (self.epoch + 1) * self.batches.steps)
         self._lrs = trainer.learning_rates(steps, self.total)
@@ -188,10 +192,13 @@ class Fit:
                 self.trainer.step(self.batches, steps)
             self.step += steps
             self.trainer.last_lr = self._lrs[self.step - 1]
+            within = self.step < self.batches.steps  # the end of the epoch saves, too
+            due = within and self.checkpoint is not None and self.checkpoint.due(self.done)
+            if due or self._pace.watched:
+                self.trainer.restore_theta()
             for callback in self.callbacks:
                 callback.on_step_end(self.trainer)
-            within = self.step < self.batches.steps  # the end of the epoch saves, too
-            if within and self.checkpoint is not None and self.checkpoint.due(self.done):
+            if due:
                 self._save()
         return True
 
@@ -231,7 +238,7 @@ class Fit:
             raise self.diverged(f"the cost is {cost}")
         if net.backend.scales_loss and net.backend.to_host(self.trainer.scaling)[0] < LEAST_SCALE:
             raise self.diverged("gradients overflow float16 at any loss scale")
-        self._show_average(True)
+        self.trainer.show_average(True)
         row: dict[str, float] = {}
         for prefix, evaluation in self.evaluations.items():
             measured = evaluation.measure(self.diverged)
@@ -243,11 +250,3 @@ class Fit:
         """Write the checkpoint, if there is one."""
         if self.checkpoint is not None:
             saving.save(self, self.checkpoint)
-
-    def _show_average(self, shown: bool) -> None:
-        """Put the average of θ, if there is one, into the network; or θ, for the next steps."""
-        trainer = self.trainer
-        if trainer.average is not None:
-            if trainer.steps == 0:
-                trainer.average.start(trainer.net)
-            trainer.average.show(trainer.net, shown)

@@ -17,11 +17,11 @@ from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
 from gpumlp.parameters import Parameters
 from gpumlp.step.chunked import Chunked
+from gpumlp.training import arguments
 from gpumlp.training.callbacks import call, checked, end
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
-from gpumlp.training.stepping import checked_network
 from gpumlp.weights import ClassWeight
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
@@ -82,7 +82,7 @@ def fit_lbfgs(
         Byrd, Lu, Nocedal and Zhu (1995), "A limited memory algorithm for bound constrained
         optimization".
     """
-    if checked_network(net).precision not in ("float64", "float32"):
+    if arguments.network(net).precision not in ("float64", "float32"):
         raise ValueError(
             f"fit_lbfgs compares costs to more digits than {net.precision} products have; build "
             'the network with precision="float32", or use gpumlp.Trainer'

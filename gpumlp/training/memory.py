@@ -44,6 +44,7 @@ class Memory:
     batch_size: int
     theta: int = field(metadata={"label": "θ"})
     rounded: int = field(metadata={"label": "θ in 16 bits"})
+    remainder: int = field(metadata={"label": "remainder of θ"})
     gradient: int = field(metadata={"label": "gradient, loss scale"})
     slots: int = field(metadata={"label": "the optimizer's state"})
     average: int = field(metadata={"label": "average of θ"})
@@ -94,6 +95,7 @@ def plan(
     if step.mean is not None:
         average = step.mean.nbytes + min(SPARE, step.mean.size) * step.mean.itemsize
     rounded = 0 if net.rounded is net.theta else net.rounded.flat.nbytes
+    remainder = 0 if step.remainder is None else step.remainder.nbytes
     placement = data, trainer.at_a_time
     examples = Data.of(net, x, y, weighted, *placement)
     tables = trainer.tables(examples)
@@ -116,8 +118,9 @@ def plan(
     best = rule is not None and rule.restore_best
     held = theta + rounded + OMEGA + backend.own_memory(0) + (of_step + average) * allocated
     return Memory(
-        len(examples.x), tables.size, theta, rounded, of_step - step.slots.nbytes,
-        step.slots.nbytes, average, theta * bool(best), placed,
+        len(examples.x), tables.size, theta, rounded, remainder,
+        of_step - step.slots.nbytes - remainder, step.slots.nbytes, average, theta * bool(best),
+        placed,
         tables=OMEGA + sum(b.nbytes for b in tables.buffers()), step=arena_size(plans),
         evaluation=sum(each.evaluation() for each in parts),
         scratch=backend.own_memory(max(net.widths)) + scratch, held=held,

@@ -20,12 +20,16 @@ class Pace:
     They are single steps unless the backend gains by more and no callback watches each step.
 
     Only after the last step of a call may a checkpoint be due.
+
+    Attributes:
+        watched: whether a callback has a hook of its own that is called after each step.
     """
 
     def __init__(
         self, backend: Backend, callbacks: Sequence[Callback], checkpoint: Checkpoint | None
     ) -> None:  # fmt: skip
-        self._single = not backend.compiles or any(map(_watches_steps, callbacks))
+        self.watched = any(map(_watches_steps, callbacks))
+        self._single = not backend.compiles or self.watched
         self._every = None if checkpoint is None else checkpoint.every
         self._fitting = 1.0  # the steps that fit into the time, as far as known
 

@@ -26,10 +26,13 @@ from gpumlp.step.settings import Settings
 from gpumlp.step.shards import Bucket, checked_shards
 from gpumlp.step.tables import Tables
 from gpumlp.step.training import TrainingStep
+from gpumlp.training import arguments
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.history import History
+from gpumlp.training.remainder import Remainder
 
-ALLOCATED = ("slots", "scaling", "average", "_step", "_arrays")  # the attributes of `_allocate`
+# the attributes of `_allocate`
+ALLOCATED = ("slots", "scaling", "average", "_split", "_step", "_arrays")
 
 
 class Stepping:
@@ -41,9 +44,9 @@ class Stepping:
         clip_norm: float | None = None, seed: int = 0, slot_precision: str | None = None,
         fold: bool | None = None, memory: str = "normal", accumulate: int = 1,
         groups: Mapping[str, Group] | None = None, ema: float | None = None, shuffle: bool = True,
-        world: World | None = None, shards: int | None = None,
+        remainder: bool = False, world: World | None = None, shards: int | None = None,
     ) -> None:  # fmt: skip
-        self.net = checked_network(net)
+        self.net = arguments.network(net)
         self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
         self.lr = checks.positive_number(self.optimizer.lr if lr is None else lr, "lr")
         self.batch_size = checks.positive_int(batch_size, "batch_size")
@@ -53,11 +56,12 @@ class Stepping:
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
         self.shuffle, self.fold = checks.boolean(shuffle, "shuffle"), fold
-        self.slot_type = _slot_type(net.backend, slot_precision)
+        self.slot_type = arguments.slot_type(net.backend, slot_precision)
+        self.remainder = arguments.remainder(net.backend, remainder)
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
-        self.accumulate = _checked_parts(accumulate, self.batch_size)
+        self.accumulate = arguments.parts(accumulate, self.batch_size)
         self.groups = grouping.checked(groups, self.optimizer)
         layout = net.theta.layout
         regions = grouping.regions(layout, self.groups)
@@ -86,6 +90,7 @@ class Stepping:
             }  # fmt: skip
             self.slots, self.scaling = arrays[step.slots], arrays[step.model.scaling]
             self.average = None if self.ema is None else Average(net)
+            self._split = None if step.remainder is None else Remainder(arrays[step.remainder])
             if self.average is not None and step.mean is not None:
                 arrays[step.mean] = self.average.arrays[0]
             arrays[step.model.J] = backend.full(step.model.J.shape, 0, "float64")
@@ -185,11 +190,28 @@ class Stepping:
         return table
 
     def step(self, batches: Batches, steps: int = 1) -> None:
-        """Steps on the next minibatches: gather, forward, backward, clip, update."""
+        """Steps on the next minibatches: gather, forward, backward, clip, update.
+
+        With `remainder`, call `restore_theta` before anyone reads or assigns to θ.
+        """
+        if self._split is not None:
+            self._split.take(self.net)
         several = f"s {self.steps + 1} to" if steps > 1 else ""
         self.shards.world.doing = f"step{several} {self.steps + steps}"  # errors name it
         batches.run(steps)
         self.steps += steps
+
+    def restore_theta(self) -> None:
+        """θ of the network ← that of the last step, if steps keep it elsewhere: `remainder`."""
+        if self._split is not None:
+            self._split.give(self.net)
+
+    def show_average(self, shown: bool) -> None:
+        """Put the average of θ, if there is one, into the network; or θ, for the next steps."""
+        if self.average is not None:
+            if self.steps == 0:
+                self.average.start(self.net)
+            self.average.show(self.net, shown)
 
     def with_network(self, net: MLP, **changes: Any) -> Self:
         """A trainer of `net` with these settings and a new state; `changes`: other attributes."""
@@ -212,6 +234,7 @@ class Stepping:
                 "of its state; pass checkpoint=PATH to fit, and go on from that file"
             )
         backend = self.net.backend
+        self.restore_theta()
         backend.synchronize()
         settings = {k: v for k, v in vars(self).items() if k not in ALLOCATED}
         shown = self.average is not None and self.average.shown
@@ -223,41 +246,6 @@ class Stepping:
         vars(self).update(saved)
         self._allocate()
         restore(self, arrays, shown)
-
-
-def checked_network(net: Any) -> MLP:
-    """The argument `net`, if it is a network."""
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
-    return net
-
-
-def _slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
-    """The dtype of the optimizer's state, if the backend has this precision of it."""
-    if precision is None:
-        return backend.dtype
-    if precision != "bfloat16":
-        raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
-    if not backend.rounds_slots:
-        raise ValueError(
-            f'slot_precision="bfloat16" does not go with {backend.name} and '
-            f'{backend.precision}; use backend="cupy" and another precision than float64, or '
-            "slot_precision=None"
-        )
-    from gpumlp.backends.cuda.source import dtype_of
-
-    return dtype_of(precision)
-
-
-def _checked_parts(accumulate: Any, batch_size: int) -> int:
-    """The argument `accumulate` of `Trainer`, a whole number from 1 to `batch_size`."""
-    parts = checks.positive_int(accumulate, "accumulate")
-    if parts > batch_size:
-        raise ValueError(
-            f"accumulate={parts} micro-batches cannot be made of batch_size={batch_size} examples; "
-            "pass at most as many"
-        )
-    return parts
 
 
 # ---- state ---------------------------------------------------------------------------------------

@@ -60,6 +60,14 @@ class Trainer(Stepping):
             steps, and a further fit, go on from the θ of the last step, even if the network was
             assigned other values in between.
         shuffle: whether each epoch has its own order; False: the order of the data.
+        remainder: whether the update reads and writes θ as its 16-bit weights and a 16-bit
+            remainder, in place of the weights and θ itself, on a GPU in bfloat16.  Both have all
+            bits of θ, so an AdamW step moves 18 bytes a parameter in place of 20 (with 16-bit
+            slots), and 2 more stay allocated.  The weights are rounded to nearest as always, but
+            ties are rounded away from zero, not to even: steps differ from those without it after a
+            tie, one rounding in 65,536.  Checkpoints hold θ, and are read with and without it.
+            θ of the network is current when a fit ends, after an epoch, in checkpoints and in
+            callbacks that have `on_step_end`; no other thread may use the network during a fit.
         world: the processes that train together, `gpumlp.distributed.world()`; None for this one
             alone.  All ranks pass the same arguments and data.  batch_size is that of all; each
             rank has a part of the optimizer's state.  Rank 0 calls the callbacks and writes the

@@ -26,3 +26,5 @@ def test_estimate_counts_products_and_bytes():
     update = 28 * 8 * 8192**2 / 3e12
     assert ms["sequential"] == pytest.approx(1e3 * (products + update), rel=0.05)
     assert 1e3 * products < ms["branched, update in products, rate 1.0"] < ms["sequential"]
+    saved = ms["sequential, 16-bit state"] - ms["sequential, 16-bit state and remainder"]
+    assert saved == pytest.approx(1e3 * 2 * 8 * 8192**2 / 3e12, rel=0.01)

@@ -53,6 +53,7 @@ BAD = [
     (["--plan", "--plan-plot", "p.pdf"], "--plan-plot must end in .png, got p.pdf"),
     (["--memory", "tiny"], '--memory must be "normal" or "low"'),
     (["--slot-precision", "bfloat16"], "--slot-precision bfloat16 does not go with numpy"),
+    (["--remainder"], "--remainder does not go with numpy"),
     (["--precision", "float8"], "unknown precision 'float8'"),
     (["--backend", "tpu"], "unknown backend 'tpu'"),
     (["--validation", "150"], "--validation must be a share in [0, 1) or a number"),

@@ -12,7 +12,9 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("part", ["activation", "loss", "theta", "gather", "cast", "empty"])
+@pytest.mark.parametrize(
+    "part", ["activation", "loss", "theta", "split_theta", "gather", "cast", "empty"]
+)
 def test_kernels(part: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist",

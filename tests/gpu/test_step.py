@@ -200,6 +200,24 @@ def test_16_bit_slots(precision: str) -> None:
     assert relative(moved(gpu, start), moved(net, start)) < 0.1
 
 
+def test_remainder() -> None:
+    """θ in two parts has all bits, and steps on it are those of float32, but for ties."""
+    net = classifier("tanh", precision="float32")
+    gpu, start = on_device(net, "bfloat16"), net.tensors()
+    before = on_host(gpu.theta.flat).copy()
+    remainder = gpu.backend.empty(before.shape, np.int16)
+    gpu.backend.round(gpu.theta.flat, gpu.rounded.flat, remainder)
+    gpu.backend.asarray(np.zeros_like(before), out=gpu.theta.flat)
+    gpu.backend.restore(gpu.theta.flat, gpu.rounded.flat, remainder)
+    assert gpu.backend.to_host(gpu.theta.flat).tobytes() == before.tobytes()
+    ends = []
+    for split in (False, True):
+        gpu = on_device(net, "bfloat16")
+        trained(gpu, slot_precision="bfloat16", clip_norm=0.5, ema=0.9, remainder=split)
+        ends.append(moved(gpu, start))
+    assert relative(*ends) < 0.01
+
+
 def test_overflow_skips_step() -> None:
     gpu = on_device(classifier(precision="float32"), "float16")
     x, y, _ = problem(16)

@@ -22,7 +22,7 @@ COLS = 16  # packed accesses are possible for every storage type
 
 # (name in the catalogue, kernel) -> one letter for each array, and sizes.
 #   arrays without elements: T in the storage type, R in the type of arithmetic, L labels, I an
-#   index, U uint8
+#   index, U uint8, H int16
 #   b: a bias of COLS numbers;  c: float64 numbers that the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0;  a: counts of 0
 #   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
@@ -53,13 +53,15 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("gather", "mean_weights"): ("RIR", (i64(0),)),
     ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),
     ("penalty elastic_net", "penalty"): ("RTsaz", (i64(0), i64(0), "real", i32(1))),
-    ("penalty elastic_net", "clip"): ("RTccsa", (i64(0), i64(0), "real", np.float64(2), i64(0))),
+    ("penalty elastic_net", "clip"): ("RRTccsa", (i64(0), i64(0), "real", np.float64(2), i64(0))),
     ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
     ("round", "round_theta"): ("RT", (i64(0),)),
+    ("round", "split_theta"): ("RTH", (i64(0),)),
+    ("round", "restore_theta"): ("RTH", (i64(0),)),
     ("orthogonal", "squares"): ("Rs", (i64(0),)),
     ("orthogonal", "normalize"): ("RRT", (i64(0), i64(0), np.float64(1))),
     ("orthogonal", "quintic"): ("TT", (i64(0), "real", "real", "real", "real")),
-    ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
+    ("average", "average"): ("RRRc", (i64(0), i64(4), np.float64(0.9))),
     ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3))),
     ("step", "begin_minibatch"): (
         "pIcIcfzTTRRRR",
@@ -108,6 +110,7 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
         "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
         "U": lambda: aligned_empty((spare,), np.uint8),
+        "H": lambda: aligned_empty((spare,), np.int16),
     }  # fmt: skip
     arrays = [make[letter]() for letter in letters]
     before = [a.tobytes() for a in arrays]

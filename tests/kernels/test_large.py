@@ -154,7 +154,7 @@ def test_penalty_and_norm() -> None:
     np.testing.assert_allclose(partial[-1], 0.5 * 0.5e-4 * 100**2, rtol=1e-5)
     kernel("clip", source)(
         (BLOCKS, 1), (256, 1),
-        (theta, dtheta, np.ones(4), J, partial, arrived, *sizes, np.float64(1), i64(0)),
+        (theta, theta, dtheta, np.ones(4), J, partial, arrived, *sizes, np.float64(1), i64(0)),
         blocks=LAST,
     )  # fmt: skip
     np.testing.assert_allclose(partial[-1], (7 + 0.5e-4 * 100) ** 2, rtol=1e-5)

@@ -149,16 +149,23 @@ def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> N
     assert len(re.findall(rf"st\.global\.{vector}", body)) >= stores
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+OVER_THETA = [
+    ("update", "update by adam"), ("penalty", "penalty elastic_net"),
+    ("clip", "penalty elastic_net"), ("average", "average"), ("add", "reduce"),
+    ("round_theta", "round"),
+]  # fmt: skip
+OVER_SPLIT_THETA = [
+    ("update", "update by adam with a remainder"), ("clip", "penalty elastic_net with a remainder"),
+    ("average", "average with a remainder"), ("split_theta", "round"), ("restore_theta", "round"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("kernel", "name"),
-    [
-        ("update", "update by adam"), ("penalty", "penalty elastic_net"),
-        ("clip", "penalty elastic_net"), ("average", "average"), ("add", "reduce"),
-        ("round_theta", "round"),
-    ],
-)  # fmt: skip
-def test_stores_of_a_warp_are_whole_sectors(kernel: str, name: str, dtype: str) -> None:
+    ("dtype", "kernel", "name"),
+    [(dtype, *case) for dtype in DTYPES for case in OVER_THETA]
+    + [("bfloat16", *case) for case in OVER_SPLIT_THETA],
+)
+def test_stores_of_a_warp_are_whole_sectors(dtype: str, kernel: str, name: str) -> None:
     """Threads take as many entries as 16 bytes of θ have, and no two accesses to an array.
 
     So neighbouring threads access neighbouring bytes, also of arrays in the storage type.
@@ -192,15 +199,23 @@ BYTES = {  # of an AdamW step for one parameter: θ, two slots, dθ, and the 16-
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize(("dtype", "slots"), BYTES)
-def test_update_accesses_each_byte_once(dtype: str, slots: str, grouped: bool) -> None:
-    """Counts the vector accesses in its only loop.  Rows of groups are scalar accesses."""
-    source = update_source("adamw", dtype, slots, grouped=grouped)
+@pytest.mark.parametrize(
+    ("dtype", "slots", "remainder"),
+    [*((*key, False) for key in BYTES), *(("bfloat16", kind, True) for kind in ("", "bfloat16"))],
+)
+def test_update_accesses_each_byte_once(
+    dtype: str, slots: str, remainder: bool, grouped: bool
+) -> None:
+    """Counts the vector accesses in its only loop.  Rows of groups are scalar accesses.
+
+    Of θ in two parts, both are read and written: 8 bytes in place of 8 and 2.
+    """
+    source = update_source("adamw", dtype, slots, grouped=grouped, remainder=remainder)
     body = function(nvrtc.ptx(source, 90), "update")
     moved = 0
     for count, bits in re.findall(r"(?:ld|st)\.global\.v(\d)\.[a-z](\d+)", body):
         moved += int(count) * int(bits) // 8
-    assert moved == 16 // max(4, SIZE[dtype]) * BYTES[dtype, slots]
+    assert moved == 16 // max(4, SIZE[dtype]) * (BYTES[dtype, slots] - 2 * remainder)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

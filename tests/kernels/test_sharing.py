@@ -48,10 +48,11 @@ def test_norm_of_pieces_is_that_of_clip(precision: str, max_norm: float, bad: fl
     dtheta = RNG.standard_normal(512).astype(backend.dtype)
     dtheta[300] += bad
     S = 4.0 if backend.scales_loss else 1.0
+    scaling = np.array([S, 1 / S, 0, 0])
     own: dict[str, Any] = {
-        name: (backend.asarray(np.array([S, 1 / S, 0, 0]), np.float64), backend.full((2,), 0.5, "f8"))
+        name: (backend.asarray(scaling, np.float64), backend.full((2,), 0.5, "f8"))
         for name in ("whole", "pieces")
-    }  # fmt: skip
+    }
     theta, dtheta = (backend.asarray(a) for a in (theta, dtheta))
     backend.clip(OMEGA, theta, dtheta, 320, max_norm, *own["whole"])
     squares = backend.full((4,), 7.0, "f8")

@@ -331,7 +331,8 @@ def test_average(t: int, d: float | None, dtype: str) -> None:
     def call(order: int) -> Any:
         mean = aligned(start)
         kernel("average", CATALOGUE[dtype]["average"])(
-            (2, 1), (256, 1), (theta, mean, control, i64(4160), i64(3), np.float64(0.95)),
+            (2, 1), (256, 1),
+            (theta, theta, mean, control, i64(4160), i64(3), np.float64(0.95)),
             order=order,
         )  # fmt: skip
         return (mean,)
@@ -443,7 +444,7 @@ def clipped(
     partial, arrived = aligned_empty((blocks,), real), aligned([0], np.uint32)
     kernel("clip", penalty_source(name, dtype, gradient))(
         (blocks, 1), (256, 1),
-        (theta, dtheta, scaling, control, partial, arrived, i64(len(theta)), i64(split),
+        (theta, theta, dtheta, scaling, control, partial, arrived, i64(len(theta)), i64(split),
          real(entry.strengths()[1]), np.float64(max_norm), i64(interval)), order=order,
     )  # fmt: skip
     assert not arrived.any()

@@ -64,6 +64,10 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
     whole = np.ones(4)
     net.backend.exchange(ALONE, whole, (4,), np.empty((1, 4)))
     net.backend.collect(ALONE, whole, (4,))
+    theta, rounded, remainder = RNG.normal(size=9).astype("f"), *np.zeros((2, 9), np.int16)
+    net.backend.round(theta, rounded, remainder)
+    remainder += 1
+    net.backend.restore(theta, rounded, remainder)
     # NumPy rounds nothing, and scales no loss; dtheta is undefined after an update
     undone = {(name, "rounded") for name in ("round", "update", "weight_update")}
     undone |= {("clip", "scaling"), ("clip_by", "scaling"), ("update", "dtheta")}

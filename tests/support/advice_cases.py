@@ -58,6 +58,7 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     ),
     "name another one, --scratch DIR": (table(y=COLOURS), ["--scratch", "none", "--stream"]),
     "slot_precision=None": (table(y=COLOURS), ["--slot-precision", "bfloat16"]),
+    "remainder=False": (table(y=COLOURS), ["--remainder"]),
 }  # fmt: skip
 OTHERS = {  # the same for other commands
     "or leave out --resume to start anew": (
@@ -146,6 +147,7 @@ CASES = {  # the part of the message that advises → the call that fails, and i
     "pass validation=(x_val, y_val)": (fit, {"early_stopping": 2}),
     'pass metric="auto"': (fit, {"train_metric": True, "metric": None}),
     "slot_precision=None": (fit, {"slot_precision": "bfloat16"}),
+    "remainder=False": (fit, {"remainder": True}),
     "pass fold=None": (fit, {"fold": True, "clip_norm": 1.0}),
     'pass output_activation="softmax"': (fit, {"loss": "negative_log_likelihood"}),
     "pass loss='auto'": (classify, {"loss": "squared_error"}),

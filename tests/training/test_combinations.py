@@ -56,6 +56,7 @@ FACTORS: dict[str, list[Any]] = {
     "memory": ["normal", "low"],
     "fold": [None, False, True],
     "slot_precision": [None, "bfloat16"],
+    "remainder": [False, True],
     "data": ["device", "stream"],
     "dtype": ["float64", "float16"],
     "shuffle": [True, False],
@@ -68,7 +69,7 @@ FACTORS: dict[str, list[Any]] = {
 }
 OF_TRAINER = (
     "optimizer", "batch_size", "accumulate", "schedule", "groups", "ema", "clip_norm", "memory",
-    "fold", "slot_precision", "shuffle",
+    "fold", "slot_precision", "remainder", "shuffle",
 )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def trainer_of(case: Case, net: gpumlp.MLP) -> gpumlp.Trainer:
 def allowed(case: Case, backend: Any) -> Case:
     """The case, changed as the constructor's errors say."""
     case = dict(case)
-    for _ in range(4):
+    for _ in range(5):
         try:
             trainer_of(case, network(case, backend))
         except ValueError as error:
@@ -129,6 +130,8 @@ def allowed(case: Case, backend: Any) -> Case:
                 case["fold"] = None
             elif "slot_precision=None" in said:
                 case["slot_precision"] = None
+            elif "remainder=False" in said:
+                case["remainder"] = False
             else:
                 assert "accumulate" in said
                 assert "pass at most as many" in said
@@ -195,7 +198,9 @@ FOLDED = [
         {"optimizer": "momentum", "accumulate": 3, "ema": 0.9, "regularizer": None},
     )
 ]
-ROWS = [*pairwise(), *FOLDED]
+# and few rows keep a remainder, which only bfloat16 has; of these all do
+SPLIT = [{**row, "precision": "bfloat16", "remainder": True} for row in pairwise()[::7]]
+ROWS = [*pairwise(), *FOLDED, *SPLIT]
 BACKENDS = ("numpy", "harness")
 
 
@@ -204,12 +209,12 @@ def opened(case: Case, backend: str) -> Any:
 
 
 def on_backend(case: Case, backend: str) -> Case:
-    """The case for the backend: NumPy's has two precisions, and only slots of θ's precision."""
+    """The case for the backend: NumPy's has two precisions, and θ and slots only of these."""
     case = dict(case)
     if backend == "numpy":
         if case["precision"] != "float64":
             case["precision"] = "float32"
-        case["slot_precision"] = None
+        case["slot_precision"], case["remainder"] = None, False
     return allowed(case, opened(case, backend))
 
 
@@ -286,6 +291,11 @@ def test_planned_memory_is_exact(row: int) -> None:
     trainer.fit(**asked(case), epochs=1, progress=False)
     assert device.peak == planned.total
     assert device.live == planned.held
+
+
+def test_rows_with_a_remainder_keep_it() -> None:
+    for row in SPLIT:
+        assert on_backend(row, "harness")["remainder"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

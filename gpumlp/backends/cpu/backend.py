@@ -115,8 +115,10 @@ class CpuBackend(NumpyBackend):
                 works += self._lower(op.name, *map(_stand_in, op.arguments.values()))
         return _scratch(works)
 
-    def round(self, theta: Array, rounded: Array) -> None:
-        if rounded.dtype != theta.dtype:
+    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
+        if remainder is not None:
+            super().round(theta, rounded, remainder)
+        elif rounded.dtype != theta.dtype:
             self.run("round", theta, rounded)
 
     def _in_numpy(self, name: str, *arguments: Any) -> None:

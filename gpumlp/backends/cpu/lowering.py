@@ -128,7 +128,7 @@ class Lowering:
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, scaling: Array, control: Array,
+        max_norm: float, scaling: Array, control: Array, rounded: Array | None = None,
     ) -> Iterator[Work]:  # fmt: skip
         biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
         yield self._of(
@@ -162,12 +162,14 @@ class Lowering:
             yield self._product(*((X, A) if tall else (A, X)), V)
             X, V = V, X
 
-    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> Iterator[Work]:
+    def average(
+        self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
+    ) -> Iterator[Work]:
         yield self._plain(
             "average", theta, mean, theta.size, float(decay), control, control.size - 1
         )
 
-    def round(self, theta: Array, rounded: Array) -> Iterator[Work]:
+    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> Iterator[Work]:
         if self._is_16_bit(rounded):
             yield self._plain("round", theta, rounded, theta.size, real="bfloat16")
 

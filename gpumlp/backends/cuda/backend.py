@@ -44,6 +44,7 @@ class CudaBackend(CudaSharing, Backend):
         self.storage = dtype_of("float32" if precision == "tf32" else precision)
         self.scales_loss = precision == "float16"
         self.rounds_slots, self.folds = precision != "float64", True
+        self.keeps_remainder = precision == "bfloat16"
         self.branches = device.multiprocessors
         self._device = device
         self._kernels = Kernels(device, self.dtype, self.storage)
@@ -155,10 +156,10 @@ class CudaBackend(CudaSharing, Backend):
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, max_norm: float,
-        scaling: Array, control: Array,
+        scaling: Array, control: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
         update.clip(
-            self._kernels, regularizer, theta, dtheta, split, max_norm, scaling, control,
+            self._kernels, regularizer, theta, dtheta, split, max_norm, scaling, control, rounded,
             self.scales_loss,
         )  # fmt: skip
 
@@ -211,13 +212,17 @@ class CudaBackend(CudaSharing, Backend):
         multiply = partial(self._device.gemm, compute=self.precision)
         update.orthogonalize(self._kernels, multiply, V, scale, X, A, P)
 
-    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
-        update.average(self._kernels, theta, mean, decay, control)
+    def average(
+        self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
+    ) -> None:
+        update.average(self._kernels, theta, mean, decay, control, rounded)
 
-    def round(self, theta: Array, rounded: Array) -> None:
+    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
         if rounded.dtype != theta.dtype:
-            n, arguments = len(theta), (theta, rounded, i64(len(theta)))
-            self._kernels.launch("round_theta", "round.cu", self._kernels.flat(n), arguments)
+            update.round_theta(self._kernels, theta, rounded, remainder)
+
+    def restore(self, theta: Array, rounded: Array, remainder: Array) -> None:
+        update.restore(self._kernels, theta, rounded, remainder)
 
     # ---- minibatches --------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ class KernelSource:
         gradient: the type of dθ; "" is the storage type.
         source: the type that cast.cu reads.
         grouped: in update.cu, the learning rate and the weight decay depend on the region of θ.
+        remainder: θ is split into 16 bits and a remainder, see theta.cuh.
     """
 
     file: str
@@ -55,6 +56,7 @@ class KernelSource:
     gradient: str = ""
     source: str = ""
     grouped: bool = False
+    remainder: bool = False
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -71,7 +73,8 @@ class KernelSource:
             f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
             f"typedef {'int' if self.labels else 'real'} Y;\n"
             f"typedef {slots} Slot;\nenum {{ GROUPED = {int(self.grouped)} }};\n"
-            f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n{self._cast()}"
+            f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n"
+            f"typedef {'short' if self.remainder else 'real'} Theta;\n{self._cast()}"
             f"{_inlined('common.cuh')}\n{self.functor}\n"
             + "".join(_inlined(name) for name in _includes(self.file) if name != "common.cuh")
             + _inlined(self.file)

@@ -33,14 +33,15 @@ def penalty(
 
 def clip(
     kernels: Kernels, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-    max_norm: float, scaling: Array, control: Array, scales_loss: bool,
+    max_norm: float, scaling: Array, control: Array, rounded: Array | None, scales_loss: bool,
 ) -> None:  # fmt: skip
     kernels.launch(
         "clip", "penalty.cu", kernels.flat(len(theta)),
-        (theta, dtheta, scaling, control, kernels.partial, kernels.arrived,
+        (theta, _upper(theta, rounded), dtheta, scaling, control, kernels.partial, kernels.arrived,
          *kernels.regions(regularizer, theta, split), np.float64(max_norm),
          growth_interval(scales_loss)),
         regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
+        remainder=rounded is not None,
     )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def optimizer_step(
     part: tuple[int, int] | None, groups: Array | None,
 ) -> None:  # fmt: skip
     begin, end = part or (0, len(theta))
-    state = slots if optimizer.slots else theta  # a rule without slots does not touch it
+    state = slots if optimizer.slots else kernels.partial  # a rule without slots does not touch it
     kernels.launch(
         "update", "update.cu", kernels.flat(end - begin),
         (theta, rounded, dtheta, state, control, scaling,
@@ -64,7 +65,7 @@ def optimizer_step(
         optimizer, regularizer,
         slots="" if state.dtype == kernels.dtype else state.dtype.name,
         gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
-        grouped=groups is not None,
+        grouped=groups is not None, remainder=theta.dtype != kernels.dtype,
     )  # fmt: skip
 
 
@@ -96,7 +97,27 @@ def _matrices(buffer: Array, dtype: np.dtype[Any]) -> list[Array]:
     return [flat[i : i + n].reshape(buffer.shape) for i in range(0, flat.size, n)]
 
 
-def average(kernels: Kernels, theta: Array, mean: Array, decay: float, control: Array) -> None:
+def average(
+    kernels: Kernels, theta: Array, mean: Array, decay: float, control: Array,
+    rounded: Array | None,
+) -> None:  # fmt: skip
     n, numbers = len(theta), i64(len(control) - 1)
-    arguments = theta, mean, control, i64(n), numbers, np.float64(decay)
-    kernels.launch("average", "average.cu", kernels.flat(n), arguments)
+    arguments = theta, _upper(theta, rounded), mean, control, i64(n), numbers, np.float64(decay)
+    remainder = rounded is not None
+    kernels.launch("average", "average.cu", kernels.flat(n), arguments, remainder=remainder)
+
+
+def round_theta(kernels: Kernels, theta: Array, rounded: Array, remainder: Array | None) -> None:
+    name, n = "round_theta" if remainder is None else "split_theta", len(theta)
+    arrays = (theta, rounded) if remainder is None else (theta, rounded, remainder)
+    kernels.launch(name, "round.cu", kernels.flat(n), (*arrays, i64(n)))
+
+
+def restore(kernels: Kernels, theta: Array, rounded: Array, remainder: Array) -> None:
+    n, arguments = len(theta), (theta, rounded, remainder, i64(len(theta)))
+    kernels.launch("restore_theta", "round.cu", kernels.flat(n), arguments)
+
+
+def _upper(theta: Array, rounded: Array | None) -> Array:
+    """`rounded` as 16-bit integers if θ is split; else an array of θ's type, which is not read."""
+    return theta if rounded is None else rounded.view(theta.dtype)

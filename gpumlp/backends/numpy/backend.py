@@ -34,7 +34,7 @@ class NumpyBackend(NumpySharing, Backend):
             )
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
-        self.scales_loss = self.rounds_slots = self.compiles = False
+        self.scales_loss = self.rounds_slots = self.keeps_remainder = self.compiles = False
         self.branches = 0
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
@@ -184,7 +184,7 @@ class NumpyBackend(NumpySharing, Backend):
 
     def clip(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, scaling: Array, control: Array,
+        max_norm: float, scaling: Array, control: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
         squares = update.square_sum(self._threads, regularizer, theta, dtheta, split)
         control[0] = update.clip_factor(float(np.sqrt(squares)), max_norm)
@@ -214,12 +214,18 @@ class NumpyBackend(NumpySharing, Backend):
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         update.orthogonalize(V, scale, X, A, P)
 
-    def average(self, theta: Array, mean: Array, decay: float, control: Array) -> None:
+    def average(
+        self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
+    ) -> None:
         if control[0] != 0:
             update.average(self._threads, theta, mean, decay, float(control[-1]))
 
-    def round(self, theta: Array, rounded: Array) -> None:
-        pass
+    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
+        if remainder is not None:
+            update.split(theta, rounded, remainder)
+
+    def restore(self, theta: Array, rounded: Array, remainder: Array) -> None:
+        update.restore(theta, rounded, remainder)
 
     # ---- minibatches --------------------------------------------------------------------------
 

@@ -113,6 +113,19 @@ def average(threads: Threads, theta: Array, mean: Array, decay: float, t: float)
     threads.over_rows(block, theta)
 
 
+def split(theta: Array, rounded: Array, remainder: Array) -> None:
+    bits, upper = theta.view(np.uint32), rounded.view(np.uint16)
+    nan = np.isnan(theta)
+    # rounding would carry some NaN to 0 or infinity: NaN stays a NaN, without its lower bits
+    upper[...] = np.where(nan, bits >> 16 | 0x40, (bits + np.uint32(0x8000)) >> 16)
+    remainder[...] = np.where(nan, 0, bits).astype(np.uint16).view(np.int16)
+
+
+def restore(theta: Array, rounded: Array, remainder: Array) -> None:
+    upper = rounded.view(np.uint16).astype(np.uint32) << 16
+    np.add(upper, remainder.astype(np.uint32), out=theta.view(np.uint32))
+
+
 def _gradient(regularizer: Regularizer, theta: Array, dtheta: Array, strength: float) -> Array:
     """dθ + strength · λ∇Ω(θ): dθ itself or a new block, so only `update` may overwrite it."""
     if not regularizer.active or strength == 0:

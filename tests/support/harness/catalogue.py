@@ -30,18 +30,22 @@ def loss_source(name: str, dtype: str, labels: bool) -> KernelSource:
     return KernelSource(loss.cuda_file, dtype, loss.cuda(), labels)
 
 
-def penalty_source(name: str, dtype: str, gradient: str = "") -> KernelSource:
+def penalty_source(
+    name: str, dtype: str, gradient: str = "", remainder: bool = False
+) -> KernelSource:
     """The source of a regulariser's value, gradient and norm.  gradient: the type of dθ."""
-    return KernelSource("penalty.cu", dtype, REGULARIZERS[name].cuda(), gradient=gradient)
+    functor = REGULARIZERS[name].cuda()
+    return KernelSource("penalty.cu", dtype, functor, gradient=gradient, remainder=remainder)
 
 
 def update_source(
-    name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False
-) -> KernelSource:
+    name: str, dtype: str, slots: str = "", gradient: str = "", grouped: bool = False,
+    remainder: bool = False,
+) -> KernelSource:  # fmt: skip
     """The source of an optimizer's step with the gradient of `PULL`.  slots, gradient: types."""
     functor = RULES[name].cuda() + PULL.cuda()
     types = {"slots": slots, "gradient": gradient}
-    return KernelSource("update.cu", dtype, functor, **types, grouped=grouped)
+    return KernelSource("update.cu", dtype, functor, **types, grouped=grouped, remainder=remainder)
 
 
 def cast_source(source: str, dtype: str) -> KernelSource:
@@ -92,6 +96,21 @@ def sources(dtype: str) -> dict[str, KernelSource]:
             if optimizer.slots
         }
     named |= {f"penalty {name}": penalty_source(name, dtype) for name in REGULARIZERS}
+    if dtype == "bfloat16":
+        split = {"dtype": dtype, "remainder": True}
+        named |= {
+            f"update by {name} with a remainder": update_source(name, **split) for name in RULES
+        }
+        named |= {
+            "update by adamw with a remainder and slots of bfloat16": update_source(
+                "adamw", slots="bfloat16", **split
+            ),
+            "update by adamw with a remainder and all": update_source(
+                "adamw", slots="bfloat16", gradient="float32", grouped=True, **split
+            ),
+            "penalty elastic_net with a remainder": penalty_source("elastic_net", **split),
+            "average with a remainder": KernelSource("average.cu", **split),
+        }
     return named
 
 
