@@ -56,7 +56,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("penalty elastic_net", "clip"): ("RTccsa", (i64(0), i64(0), "real", np.float64(2), i64(0))),
     ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", i64(0), i64(0))),
     ("round", "round_theta"): ("RT", (i64(0),)),
-    ("orthogonal", "squares"): ("Rs", (i64(0),)),
+    ("orthogonal", "squares"): ("Rs", (i64(0), i64(0))),
     ("orthogonal", "normalize"): ("RRT", (i64(0), i64(0), np.float64(1))),
     ("orthogonal", "quintic"): ("TT", (i64(0), "real", "real", "real", "real")),
     ("average", "average"): ("RRc", (i64(0), i64(4), np.float64(0.9))),
