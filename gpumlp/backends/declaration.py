@@ -192,6 +192,6 @@ def product_update_bytes(a: Any) -> int:
 
 
 def square_products(a: Any) -> list[tuple[int, int, int]]:
-    """Of `orthogonalize`: five times X Xᵀ, A A and A X."""
-    r, n = a.A.shape[0], a.V.size // a.A.shape[0]
-    return 5 * [(r, r, n), (r, r, r), (r, n, r)]
+    """Of `orthogonalize`: five times X Xᵀ, A A and A X of each of the K matrices."""
+    r, n = a.A.shape[-1], max(a.X.shape[1:])
+    return 5 * len(a.X) * [(r, r, n), (r, r, r), (r, n, r)]

@@ -214,9 +214,9 @@ class Backend(Facts, Sharing, Protocol):
 
         Starts from X = V / ‖V‖ and makes five iterations X ← (a + b A + c A²) X with A = X Xᵀ, or
         X ← X (a + b A + c A²) with A = Xᵀ X if that A is smaller.  The singular values of O are
-        between about 0.7 and 1.2.
-        V (n_out, n_in).  Buffers: X like V, A and P (r, r) with r = min(n_out, n_in).  All have θ's
-        type.  On a GPU, 16-bit precisions store X, A and P in 16 bits, within these buffers.
+        between about 0.7 and 1.2.  V (K, q) has K such V: each row is one, (n_out, n_in), and then
+        padding, which is left.  Buffers: X (K, n_out, n_in), A and P (K, r, r), r = min(n_out,
+        n_in).  All have θ's type.  On a GPU, 16-bit precisions store X, A and P in 16 bits.
         """
 
     @operation(updates="mean")

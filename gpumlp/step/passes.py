@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 
 from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer
@@ -19,6 +20,9 @@ TILE = 128  # rows and columns of the result that a multiprocessor computes in a
 # An estimate: bytes of the updates for each FLOP beside them that need an eighth of the device.
 # 28 bytes a parameter get 16 of 132 at minibatch 8,192 and 4,096, 32 at 2,048 and 48 at 1,024.
 EIGHTH = 2.3e-3
+# Bytes of the buffers of matrices that are orthogonalized in one batch.  W of 4096 × 4096, whose
+# products fill a device, has buffers of 192 MiB and stays alone; of 512 × 512, up to 85 are one.
+BATCH_BYTES = 256 << 20
 
 
 def recompute(program: Program) -> Program:
@@ -66,15 +70,21 @@ def fold(
     return out
 
 
-def orthogonalize(program: Program, optimizer: Optimizer, velocity: ThetaBuffers) -> Program:
+def orthogonalize(
+    program: Program, optimizer: Optimizer, velocity: ThetaBuffers, batch_bytes: int
+) -> Program:
     """Each W but the last moves by its momentum, made orthogonal; the rest by the usual update.
 
     m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
     W ← W − η (√max(1, n_out / n_in) O + λ W): a step has the same length in all its directions.
+
+    Layers of equal shape, one after another, are one operation.  batch_bytes: how much its buffers
+    may have; 0: each layer is an operation of its own.
     """
-    matrices, dtype = velocity.W[1:-1], velocity.flat.dtype
-    most, r = max(V.size for V in matrices), max(min(V.shape) for V in matrices)
-    X, A, P = (Buffer(name, (n,), dtype) for name, n in (("X", most), ("A", r * r), ("P", r * r)))
+    batches, dtype = _equal_neighbours(velocity.W, batch_bytes), velocity.flat.dtype
+    sizes = [(len(V) * prod(shape), len(V) * min(shape) ** 2) for V, shape in batches]
+    most, square = (max(each) for each in zip(*sizes, strict=True))
+    X, A, P = (Buffer(name, (n,), dtype) for name, n in (("X", most), ("A", square), ("P", square)))
     end = velocity.W[-1].start - velocity.flat.start
     collect, move = optimizer.of_matrices()
     out = Program()
@@ -84,14 +94,39 @@ def orthogonalize(program: Program, optimizer: Optimizer, velocity: ThetaBuffers
             continue
         out.append(each.having(part=(end, each["theta"].size)))
         out.append(each.having(optimizer=collect, part=(0, end)))
-        for V in matrices:
-            n_out, n_in = V.shape
-            square = (min(V.shape), min(V.shape))
-            buffers = X.part("X", 0, V.shape), A.part("A", 0, square), P.part("P", 0, square)
+        for V, (n_out, n_in) in batches:
+            r = min(n_out, n_in)
+            shapes = (len(V), n_out, n_in), (len(V), r, r), (len(V), r, r)
+            buffers = (b.part(b.name, 0, s) for b, s in zip((X, A, P), shapes, strict=True))
             out.orthogonalize(V, math.sqrt(max(1, n_out / n_in)), *buffers)
         last = each.having(optimizer=move, regularizer=REGULARIZERS["none"], part=(0, end))
         out.append(last)
     return out
+
+
+def _equal_neighbours(
+    W: Sequence[Buffer], batch_bytes: int
+) -> list[tuple[Buffer, tuple[int, ...]]]:
+    """Layers of one shape that lie one after another, but for the last W: (buffer, shape).
+
+    The buffer is (K, q), with q entries from the start of one W to the start of the next: W and its
+    padding, of which matrices of one shape have equally much.
+    """
+    batches: list[list[Buffer]] = []
+    for V in W[1:-1]:
+        each = (V.size + 2 * min(V.shape) ** 2) * V.itemsize
+        equal = batches and batches[-1][0].shape == V.shape
+        if equal and (len(batches[-1]) + 1) * each <= batch_bytes:
+            batches[-1].append(V)
+        else:
+            batches.append([V])
+    after = dict(pairwise(W[1:]))
+    found = []
+    for first, *others in batches:
+        name = f"{first.name} … {others[-1].name}" if others else first.name
+        shape = (1 + len(others), after[first].start - first.start)
+        found.append((first.part(name, 0, shape), first.shape))
+    return found
 
 
 def early_update(program: Program, gradient: ThetaBuffers) -> Program:
@@ -181,7 +216,9 @@ def reserve(program: Program, multiprocessors: int) -> Program:
 def leaves_idle(program: Program, multiprocessors: int) -> bool:
     """Whether most FLOPs are in products with fewer tiles than the device has multiprocessors."""
     idle = 0
-    for m, n, k in (product for each in program for product in each.products):
-        tiles = -(-m // TILE) * -(-n // TILE)
-        idle += 2 * m * n * k * (tiles < multiprocessors)
+    for each in program:
+        members = len(each["X"]) if each.name == "orthogonalize" else 1  # of a batch of products
+        for m, n, k in each.products:
+            tiles = members * -(-m // TILE) * -(-n // TILE)
+            idle += 2 * m * n * k * (tiles < multiprocessors)
     return 2 * idle > sum(each.flops for each in program)

@@ -124,7 +124,11 @@ class TrainingStep:
             program = self._fold(program, tables.control)
         elif self._orthogonal:
             velocity = theta_buffers(self._slot(-1), self._layout)
-            program = passes.orthogonalize(program, self._settings.optimizer, velocity)
+            # one launch for several layers saves time on a GPU only
+            batched = self._settings.net.backend.branches and not self._settings.low_memory
+            program = passes.orthogonalize(
+                program, self._settings.optimizer, velocity, passes.BATCH_BYTES if batched else 0
+            )
         planned = plan(program)
         if self._settings.low_memory:
             planned = min(planned, plan(passes.recompute(program)), key=lambda each: each.size)

@@ -102,6 +102,24 @@ def test_factors(precision: str) -> None:
         assert error < TOLERANCE.get(precision, 1e-14)
 
 
+@pytest.mark.parametrize("padding", [0, 24])
+@pytest.mark.parametrize("letters", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("precision", ["float64", *TOLERANCE])
+def test_batches(precision: str, letters: tuple[bool, bool], padding: int) -> None:
+    device, rng, kind = open_device(), np.random.default_rng(0), dtype(precision)
+    a, a64 = placed(rng.normal(size=(5, 64, 64)), kind)
+    b, b64 = placed(rng.normal(size=(5, 64, 64)), kind)
+    whole = device.empty((5, 64 * 64 + padding), kind)
+    device.fill(whole, 3)
+    out = whole[:, : 64 * 64].reshape(5, 64, 64)
+    device.gemm(a, b, out, transpose_a=letters[0], transpose_b=letters[1], compute=precision)
+    a64, b64 = (x.swapaxes(1, 2) if t else x for x, t in zip((a64, b64), letters, strict=True))
+    want, got = a64 @ b64, device.download(whole).astype(np.float64)
+    error = np.abs(got[:, : 64 * 64].reshape(want.shape) - want).max() / np.abs(want).max()
+    assert error < TOLERANCE.get(precision, 1e-14)
+    assert (got[:, 64 * 64 :] == 3).all()
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_16_bit_inputs_with_float32_result(precision: str) -> None:
     """Sums of 16-bit products in float32, split or not."""

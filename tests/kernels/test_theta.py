@@ -348,41 +348,51 @@ def test_average(t: int, d: float | None, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "blocks"), LENGTHS)
 def test_normalize(size: int, blocks: int, dtype: str) -> None:
-    """V / ‖V‖ in two launches; zeros stay zeros, and a norm that is not finite gives NaN."""
-    source, real, T = CATALOGUE[dtype]["orthogonal"], real_of(dtype), np.dtype(NUMPY_TYPE[dtype])
-    n = i64(size)
+    """V / ‖V‖ in two launches; zeros stay zeros, and a norm that is not finite gives NaN.
 
-    def of(v: Any, order: int = 0) -> Any:
-        partial, x = aligned_empty((blocks,), real), aligned_empty((size,), T)
-        kernel("squares", source)((blocks, 1), (256, 1), (v, partial, n), order=order)
-        kernel("normalize", source)(
-            (blocks, 1), (256, 1), (v, partial, x, n, i64(blocks), np.float64(1e-7)), order=order
-        )
+    Each row of v is a vector with padding.
+    """
+    source, real, T = CATALOGUE[dtype]["orthogonal"], real_of(dtype), np.dtype(NUMPY_TYPE[dtype])
+    n, apart = i64(size), i64(size + 3)
+    v = aligned(np.full((5, size + 3), np.nan), real)
+    exact = np.random.default_rng(5).normal(size=(5, size))
+    exact *= [[1], [0], [1e-9], [30], [1]]
+    v[:, :size] = exact
+    v[4, size - 1] = np.inf
+
+    def of(order: int) -> Any:
+        partial, x = aligned_empty((5, blocks), real), aligned_empty((5, size), T)
+        grid = blocks, 5
+        kernel("squares", source)(grid, (256, 1), (v, partial, n, apart), order=order)
+        arguments = v, partial, x, n, apart, np.float64(1e-7)
+        kernel("normalize", source)(grid, (256, 1), arguments, order=order)
         return partial, x
 
-    v = aligned(np.random.default_rng(5).normal(size=size), real)
-    partial, x = same_in_every_order(lambda order: of(v, order))
-    exact = v.astype(np.float64)
-    assert partial.sum() == pytest.approx((exact**2).sum(), rel=1e-5)
-    assert_close(x, exact / np.sqrt((exact**2).sum()), dtype)
-    assert not of(aligned(np.zeros(size), real))[1].any()
-    assert_close(of(aligned(v * 1e-9, real))[1][:1], v[:1] * real(1e-2), dtype)
-    for odd in (np.nan, np.inf):
-        v[-1] = odd
-        assert np.isnan(of(v)[1].astype(np.float64)).all()
+    partial, x = same_in_every_order(of)
+    exact, norms = v[:4, :size].astype(np.float64), np.zeros(4)
+    for i in (0, 2, 3):
+        norms[i] = (exact[i] ** 2).sum()
+        assert partial[i].sum() == pytest.approx(norms[i], rel=1e-5)
+    for i in (0, 3):
+        assert_close(x[i], exact[i] / np.sqrt(norms[i]), dtype)
+    assert not x[1].any()
+    assert_close(x[2][:1], exact[2][:1] / 1e-7, dtype)
+    assert np.isnan(x[4].astype(np.float64)).all()
+    v[4, size - 1] = np.nan
+    assert np.isnan(of(0)[1][4].astype(np.float64)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("r", "blocks"), [(1, 1), (7, 1), (40, 3)])
 def test_quintic(r: int, blocks: int, dtype: str) -> None:
     real, rng = real_of(dtype), np.random.default_rng(6)
-    start, P = (aligned(rng.normal(size=(r, r)), np.dtype(NUMPY_TYPE[dtype])) for _ in "AP")
+    start, P = (aligned(rng.normal(size=(3, r, r)), np.dtype(NUMPY_TYPE[dtype])) for _ in "AP")
     factors = (1.5, 3.4445, -4.775, 2.0315)
 
     def call(order: int) -> Any:
         A = aligned(start)
         kernel("quintic", CATALOGUE[dtype]["orthogonal"])(
-            (blocks, 1), (256, 1), (A, P, i64(r), *map(real, factors)), order=order
+            (blocks, 3), (256, 1), (A, P, i64(r), *map(real, factors)), order=order
         )
         return (A,)
 

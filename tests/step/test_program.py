@@ -10,8 +10,9 @@ import pytest
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.paper import GPUS, PaperDevice
+from gpumlp.parameters import Layout
 from gpumlp.step.plan import Plan, plan
-from gpumlp.step.program import Buffer, Program
+from gpumlp.step.program import Buffer, Op, Program
 from gpumlp.step.settings import described
 from gpumlp.step.training import TrainingStep
 
@@ -23,7 +24,8 @@ def planned(
     precision: str = "float32", on_gpu: bool = False, **settings: Any,
 ) -> dict[str, Plan]:  # fmt: skip
     """The ways to do a step on m examples; nothing as large as the network is allocated."""
-    small = gpumlp.MLP([1] * len(widths), f, backend="numpy", precision=precision)
+    of_theta = "float64" if precision == "float64" else "float32"
+    small = gpumlp.MLP([1] * len(widths), f, backend="numpy", precision=of_theta)
     trainer = gpumlp.Trainer(small, batch_size=m, **settings)
     backend = CudaBackend(PaperDevice(GPUS["h100"]), precision) if on_gpu else small.backend
     of_trainer = vars(trainer.step_settings()) | {
@@ -72,6 +74,39 @@ def test_passes_of_settings(settings: dict[str, Any], expected: str) -> None:
     assert names(found) == expected
 
 
+def batches(**settings: Any) -> list[Op]:
+    program = planned(optimizer="muon", **settings)["sequential"].program
+    return [op for op in program if op.name == "orthogonalize"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+def test_neighbours_of_equal_shape_are_orthogonalized_together_on_a_gpu(precision: str) -> None:
+    """The rows of V start where the W of these layers start, also where W has padding."""
+    widths = (6, 9, 9, 9, 512, 512, 512, 9, 9, 3)
+    found = batches(widths=widths, on_gpu=True, precision=precision)
+    assert [op["X"].shape for op in found] == [
+        (1, 9, 6), (2, 9, 9), (1, 512, 9), (2, 512, 512), (1, 9, 512), (1, 9, 9),
+    ]  # fmt: skip
+    layout = Layout(widths, 2 if precision == "bfloat16" else np.dtype(precision).itemsize)
+    starts, size = layout.starts, layout.size
+    rows = [op["V"].start + i * op["V"].shape[1] for op in found for i in range(len(op["V"]))]
+    assert [start % size for start in rows] == starts[:8]
+    for op in found:
+        assert op["A"].shape == op["P"].shape == (len(op["V"]), *2 * [min(op["X"].shape[1:])])
+    one, two = (next(op for op in found if op["X"].shape == (K, 9, 9)) for K in (1, 2))
+    assert two.flops == 2 * one.flops == 2 * 5 * 3 * 2 * 9**3
+
+
+def test_batches_have_bounded_buffers() -> None:
+    """Up to 256 MiB of X, A and P; large layers and hosts, and memory="low", have single ones."""
+    assert [len(op["V"]) for op in batches(widths=(4, *9 * [2048], 3), on_gpu=True)] == [1, 5, 3]
+    assert [len(op["V"]) for op in batches(widths=(4, *4 * [4096], 3), on_gpu=True)] == 4 * [1]
+    single = [(1, 9, 6), (1, 9, 9), (1, 9, 9)]
+    for settings in ({}, {"on_gpu": True, "memory": "low"}):
+        found = batches(widths=(6, 9, 9, 9, 3), **settings)
+        assert [op["X"].shape for op in found] == single
+
+
 def test_folded_weight_gradients_write_the_weights() -> None:
     program = planned(optimizer="sgd")["sequential"].program
     weights = [op for op in program if op.name == "weight_gradient"]
@@ -95,6 +130,7 @@ def test_flops_are_those_of_the_products() -> None:
 
 CASES: list[dict[str, Any]] = [
     {}, {"f": "relu"}, {"accumulate": 3}, {"optimizer": "muon"}, {"memory": "low"},
+    {"optimizer": "muon", "on_gpu": True, "widths": (6, 9, 9, 9, 64, 64, 64, 3)},
     {"widths": (6, 3)}, {"widths": (5, 33, 2, 64, 7, 1, 9, 3), "memory": "low"},
     {"on_gpu": True, "f": "relu", "precision": "float32", "widths": (6, 8, 16, 8)},
 ]  # fmt: skip

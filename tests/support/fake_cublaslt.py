@@ -38,6 +38,11 @@ class MatmulDescAttribute(enum.IntEnum):
     SM_COUNT_TARGET = 15
 
 
+class MatrixLayoutAttribute(enum.IntEnum):
+    BATCH_COUNT = 5
+    STRIDED_BATCH_OFFSET = 6
+
+
 A = MatmulDescAttribute
 SIZES = {A.BIAS_POINTER: 8, A.EPILOGUE_AUX_POINTER: 8, A.EPILOGUE_AUX_LD: 8}  # bytes, else 4
 DEFAULTS = {
@@ -80,6 +85,7 @@ class FakeCublasLt:
     cuBLASLtError = cuBLASLtError  # noqa: N815  (nvmath's name)
     MatmulDescAttribute = MatmulDescAttribute
     MatmulPreferenceAttribute = MatmulPreferenceAttribute
+    MatrixLayoutAttribute = MatrixLayoutAttribute
     matmul_heuristic_result_dtype = matmul_heuristic_result_dtype
 
     def __init__(self, states: tuple[int, ...] = (0,)) -> None:
@@ -121,7 +127,14 @@ class FakeCublasLt:
 
     def matrix_layout_create(self, dtype: int, rows: int, cols: int, ld: int) -> int:
         assert ld >= rows
-        return self._new((dtype, rows, cols, ld))
+        return self._new((dtype, rows, cols, ld, 1, 0))
+
+    def matrix_layout_set_attribute(self, layout: int, attr: int, buf: int, size: int) -> None:
+        assert size == (4 if attr == MatrixLayoutAttribute.BATCH_COUNT else 8)
+        value = int.from_bytes((ctypes.c_char * size).from_address(buf).raw, "little")
+        fields = list(self.objects[layout])
+        fields[4 if attr == MatrixLayoutAttribute.BATCH_COUNT else 5] = value
+        self.objects[layout] = tuple(fields)
 
     def matmul_preference_create(self) -> int:
         return self._new({})
@@ -183,15 +196,19 @@ class FakeCublasLt:
         assert c == d
         wide = DTYPES[operation["scale"]]
         factor, other = (self._matrix(p, (1, 1, 1), wide)[0, 0] for p in (alpha, beta))
-        left, right = (
-            self._view(p, layout).astype(wide) for p, layout in ((a, a_layout), (b, b_layout))
+        lefts, rights = (
+            self._views(*each) for each in ((a, a_layout, assumed[0]), (b, b_layout, assumed[1]))
         )
-        out = self._view(d, d_layout)
-        s = (left.T if operation[A.TRANSA] else left) @ (right.T if operation[A.TRANSB] else right)
-        s *= factor
-        if other:
-            s += other * out.astype(wide)
-        out[...] = self._finished(operation, s, out)
+        outs = self._views(d, d_layout, assumed[3])
+        for left, right, out in zip(lefts, rights, outs, strict=True):
+            left, right = left.astype(wide), right.astype(wide)
+            s = (left.T if operation[A.TRANSA] else left) @ (
+                right.T if operation[A.TRANSB] else right
+            )
+            s *= factor
+            if other:
+                s += other * out.astype(wide)
+            out[...] = self._finished(operation, s, out)
 
     def _check(self, desc: int, a: int, b: int, c: int, d: int) -> None:
         """Raise the error INVALID_VALUE where cublasLt does."""
@@ -207,6 +224,9 @@ class FakeCublasLt:
             reason = f"types {types}"
         if types[2] != types[3]:
             reason = "C and D differ"
+        batches = {self.objects[layout][4] for layout in (a, b, c, d)}
+        if len(batches) > 1 or (batches != {1} and operation[A.EPILOGUE] != 1):
+            reason = f"batches {batches}"
         if operation[A.EPILOGUE] != 1:
             name = EPILOGUES[operation[A.EPILOGUE]]
             rows = self.objects[d][1]
@@ -235,9 +255,14 @@ class FakeCublasLt:
             matrix = self._matrix(aux, (rows, cols, ld), out.dtype).T
         return epilogues.apply(name, s.T, bias, matrix).T
 
-    def _view(self, address: int, layout: int) -> np.ndarray[Any, Any]:
-        dtype, rows, cols, ld = self.objects[layout]
-        return self._matrix(address, (rows, cols, ld), DTYPES[dtype])
+    def _views(self, address: int, layout: int, assumed: int) -> list[np.ndarray[Any, Any]]:
+        """The matrices of a batch, each aligned to as many bytes as the algorithm assumes."""
+        dtype, rows, cols, ld, batch, stride = self.objects[layout]
+        apart = stride * np.dtype(DTYPES[dtype]).itemsize
+        if assumed and batch > 1 and apart % assumed:
+            raise cuBLASLtError("CUDA_ERROR_MISALIGNED_ADDRESS")
+        starts = (address + i * apart for i in range(batch))
+        return [self._matrix(start, (rows, cols, ld), DTYPES[dtype]) for start in starts]
 
     @staticmethod
     def _matrix(address: int, shape: tuple[int, int, int], dtype: Any) -> np.ndarray[Any, Any]:

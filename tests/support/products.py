@@ -21,9 +21,10 @@ class Product:
     def __init__(self, m, n, k, transpose_a=False, transpose_b=False, compute="float32", **more):
         self.rng = np.random.default_rng([m, n, k])
         kind, self.letters = dtype(compute), (transpose_a, transpose_b)
-        self.a = self.normal((k, m) if transpose_a else (m, k), kind)
-        self.b = self.normal((n, k) if transpose_b else (k, n), kind)
-        self.out = aligned_empty((m, n), more.pop("out", kind))
+        batch = (more.pop("batch"),) if "batch" in more else ()
+        self.a = self.normal((*batch, *((k, m) if transpose_a else (m, k))), kind)
+        self.b = self.normal((*batch, *((n, k) if transpose_b else (k, n))), kind)
+        self.out = aligned_empty((*batch, m, n), more.pop("out", kind))
         self.compute, self.epilogue, self.factors = compute, more.pop("epilogue", None), None
         assert not more
 
@@ -34,7 +35,8 @@ class Product:
     def exact(self):
         """The product in float64, of the operands as they are rounded."""
         a, b = self.a.astype(np.float64), self.b.astype(np.float64)
-        return (a.T if self.letters[0] else a) @ (b.T if self.letters[1] else b)
+        a, b = (x.swapaxes(-1, -2) if t else x for x, t in zip((a, b), self.letters, strict=True))
+        return a @ b
 
     def on(self, blas, fallback=None):
         arrays = [self.a, self.b, self.out, None, None, self.factors]

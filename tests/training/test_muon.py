@@ -13,6 +13,7 @@ import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.functions.optimizers import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
+from gpumlp.step import passes
 from tests.support.cuda_networks import (
     assert_same,
     classifier,
@@ -28,22 +29,35 @@ MUON = gpumlp.OPTIMIZERS["muon"]
 SHAPES = [(8, 8), (5, 17), (17, 5), (1, 9), (9, 1), (1, 1), (64, 33), (70, 130)]
 
 
+def deep(f: str = "tanh", **settings: Any) -> gpumlp.MLP:
+    """A network with layers of equal shape: one, two of (9, 9), one, and two of (8, 8)."""
+    return gpumlp.MLP([5, 9, 9, 9, 8, 8, 8, 3], f, backend="numpy", **settings)
+
+
 def by_the_book(V: Any, scale: float) -> Any:
-    """The formula of the iteration, applied to the singular values: V = Q diag(σ) Rᵀ."""
+    """The formula of the iteration, applied to the singular values: V = Q diag(σ) Rᵀ.
+
+    V is a matrix or a stack of them.
+    """
     Q, sigma, R = np.linalg.svd(V.astype(np.float64), full_matrices=False)
-    sigma = sigma / max(np.sqrt((sigma**2).sum()), 1e-7)
+    sigma = sigma / np.maximum(np.sqrt((sigma**2).sum(-1, keepdims=True)), 1e-7)
     a, b, c = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         sigma = a * sigma + b * sigma**3 + c * sigma**5
-    return scale * (Q * sigma) @ R
+    return scale * (Q * sigma[..., None, :]) @ R
 
 
-def orthogonalized(backend: Any, V: Any, scale: float = 1.0) -> Any:
-    ours, r = backend.asarray(V), min(V.shape)
-    backend.orthogonalize(
-        ours, scale, backend.empty(V.shape), backend.empty((r, r)), backend.empty((r, r))
-    )
-    return backend.to_host(ours)
+def orthogonalized(backend: Any, V: Any, scale: float = 1.0, padding: int = 0) -> Any:
+    """What the operation makes of a matrix, or of a stack of them; the padding stays as it is."""
+    stack = V.reshape(-1, *V.shape[-2:])
+    K, size, r = len(stack), stack[0].size, min(stack.shape[1:])
+    rows = np.concatenate([stack.reshape(K, size), np.full((K, padding), 7.25)], axis=1)
+    ours = backend.asarray(rows)
+    buffers = (backend.empty(shape) for shape in (stack.shape, (K, r, r), (K, r, r)))
+    backend.orthogonalize(ours, scale, *buffers)
+    got = backend.to_host(ours)
+    assert (got[:, size:] == 7.25).all()
+    return got[:, :size].reshape(V.shape)
 
 
 @pytest.fixture
@@ -60,6 +74,8 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> Any:
 BACKENDS: dict[str, tuple[Callable[[], Any], float]] = {
     "numpy float64": (lambda: get_backend("numpy", "float64"), 1e-11),
     "numpy float32": (lambda: get_backend("numpy", "float32"), 1e-3),
+    "cpu float64": (lambda: get_backend("cpu", "float64"), 1e-11),
+    "cpu float32": (lambda: get_backend("cpu", "float32"), 1e-3),
     **{
         f"harness {precision}": (
             lambda precision=precision: CudaBackend(HostDevice(), precision),
@@ -81,6 +97,22 @@ def test_orthogonalize_is_the_iteration_on_singular_values(
     np.testing.assert_allclose(got, by_the_book(V, 1.5), rtol=0, atol=tolerance)
     sigma = np.linalg.svd(got / 1.5, compute_uv=False)
     assert 0.5 < sigma.min() <= sigma.max() < 1.25
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_batch_has_the_bits_of_single_matrices(
+    shape: tuple[int, int], padding: int, name: str
+) -> None:
+    """Also beside zeros and a member that is not finite."""
+    backend, V = BACKENDS[name][0](), np.random.default_rng(4).normal(size=(5, *shape))
+    V *= np.reshape((1.0, 0.0, 1e3, np.inf, 1e-2), (5, 1, 1))
+    got = orthogonalized(backend, V, 1.5, padding)
+    for one, alone in zip(got, V, strict=True):
+        assert one.tobytes() == orthogonalized(backend, alone, 1.5).tobytes()
+    assert not got[1].any()
+    assert np.isnan(got[3]).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -120,13 +152,27 @@ def test_products_of_16_bit_networks_have_16_bits(precision: str) -> None:
 # ---- the step ------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["single layers", "batches"])
+def _batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of equal shape are one operation also on the host."""
+    if request.param == "batches":
+        insert = passes.orthogonalize
+        monkeypatch.setattr(
+            passes, "orthogonalize", lambda *args: insert(*args[:-1], passes.BATCH_BYTES)
+        )
+
+
+@pytest.mark.usefixtures("_batches")
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
 @pytest.mark.parametrize("params", [{}, {"mu": 0.8, "weight_decay": 0.3, "rest": 0.02}])
-@pytest.mark.parametrize("widths", [[5, 9, 8, 3], [5, 4, 2], [5, 7, 7, 7, 1]])
-def test_theta_equals_torchs(exact: Any, widths: list[int], params: Any) -> None:
+@pytest.mark.parametrize(
+    "widths", [[5, 9, 8, 3], [5, 4, 2], [5, 7, 7, 7, 1], [5, 8, 8, 8, 6, 6, 6, 2]]
+)
+def test_theta_equals_torchs(exact: Any, widths: list[int], params: Any, backend: str) -> None:
     """Every W but the last by torch.optim.Muon, the rest by its AdamW, after 30 steps."""
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(60, 5)), rng.normal(size=(60, widths[-1]))
-    settings = {"loss": "squared_error", "precision": "float64", "backend": "numpy"}
+    settings = {"loss": "squared_error", "precision": "float64", "backend": backend}
     net = gpumlp.MLP(widths, "tanh", regularizer=gpumlp.L2(0.01), **settings)
     rule, lr, start = MUON.set(**params), 0.03, net.tensors()
     layers = [exact.nn.Linear(i, o).double() for i, o in pairwise(widths)]
@@ -160,13 +206,32 @@ def test_theta_equals_torchs(exact: Any, widths: list[int], params: Any) -> None
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-3)])
-@pytest.mark.parametrize("settings", [{}, {"clip_norm": 0.5}, {"memory": "low"}, {"ema": 0.9}])
-def test_both_backends_agree(settings: Any, precision: str, tolerance: float) -> None:
-    net = classifier(precision=precision)
+@pytest.mark.parametrize(
+    "settings", [{}, {"clip_norm": 0.5}, {"memory": "low"}, {"ema": 0.9}, {"accumulate": 3}]
+)
+@pytest.mark.parametrize("network", [classifier, deep])
+def test_both_backends_agree(network: Any, settings: Any, precision: str, tolerance: float) -> None:
+    net = network(precision=precision)
     gpu = on_cuda_backend(net)
     for each in (net, gpu):
         trained(each, "muon", steps=10, **settings)
     assert_same(gpu.theta.flat, net.theta.flat, tolerance)
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3}], ids=str)
+@pytest.mark.parametrize("precision", ["float64", "float32", "tf32", "bfloat16", "float16"])
+def test_batches_of_layers_change_no_bit(
+    precision: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, batches = [], []
+    for most in (passes.BATCH_BYTES, 0):
+        monkeypatch.setattr(passes, "BATCH_BYTES", most)
+        gpu = on_cuda_backend(deep("relu", precision="float32"), precision=precision)
+        trainer = trained(gpu, "muon", steps=5, **settings)
+        ends.append((on_host(gpu.theta.flat).tobytes(), on_host(trainer.slots).tobytes()))
+        batches.append(sum(call.endswith("batch of 2") for call in device(gpu).calls))
+    assert ends[0] == ends[1]
+    assert batches == [5 * 2 * 15, 0]  # in each step, for 9 · 9 and for 8 · 8
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -183,9 +248,10 @@ def test_branches_and_the_order_of_threads_change_no_bit(precision: str) -> None
     assert ends[1:] == [ends[0]] * 2
 
 
+@pytest.mark.parametrize("network", [classifier, deep])
 @pytest.mark.parametrize("backend", ["numpy", "harness"])
-def test_padding_stays_zero(backend: str) -> None:
-    net = classifier()
+def test_padding_stays_zero(backend: str, network: Any) -> None:
+    net = network()
     net = on_cuda_backend(net) if backend == "harness" else net
     trainer = trained(net, "muon", steps=10)
     inside = sum(np.abs(tensor).sum() for tensor in net.tensors().values())
@@ -218,9 +284,10 @@ def test_a_step_that_overflows_is_skipped() -> None:
     assert on_host(gpu.theta.flat).tobytes() == before.tobytes()
 
 
-def test_the_launches_of_its_update() -> None:
-    """One rule for the rest, one before and one after, and 2 + 5 · 4 launches per matrix."""
-    gpu = on_cuda_backend(classifier(precision="float32"))
+@pytest.mark.parametrize("network", [classifier, deep])
+def test_the_launches_of_its_update(network: Any) -> None:
+    """One rule for the rest, one before and one after, and 2 + 5 · 4 launches for each shape."""
+    gpu = on_cuda_backend(network(precision="float32"))
     x, y, _ = problem(48)
     gpumlp.Trainer(gpu, "muon", batch_size=16).fit(x, y, 1, metric=None, progress=False)
     calls = device(gpu).calls
@@ -230,7 +297,8 @@ def test_the_launches_of_its_update() -> None:
     turn = ["NT", "NN", "quintic", "NN"]
     tall = ["TN", "NN", "quintic", "NN"]
     one, other = (["squares", "normalize", *5 * part] for part in (tall, turn))
-    assert update == ["update", "update", *one, *other, "update"]
+    between = [] if network is classifier else [*other, *other]  # two of (9, 9), and (8, 9)
+    assert update == ["update", "update", *one, *between, *other, "update"]
 
 
 def test_16_bit_slots_raise() -> None:

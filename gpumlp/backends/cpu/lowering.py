@@ -151,6 +151,12 @@ class Lowering:
         )  # fmt: skip
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> Iterator[Work]:
+        for v, *buffers in zip(V, X, A, P, strict=True):
+            yield from self._orthogonalize(v[: X[0].size].reshape(X[0].shape), scale, *buffers)
+
+    def _orthogonalize(
+        self, V: Array, scale: float, X: Array, A: Array, P: Array
+    ) -> Iterator[Work]:
         r, tall = len(A), len(V) > len(A)
         factors = np.array(NEWTON_SCHULZ)
         yield self._plain("normalize", V, X, V.size, LEAST_NORM, _partial(V.size, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         factors: whether alpha and beta are in device memory; if not, they are 1 and 0.
         multiprocessors: how many of them it may use; 0: all.
         alignment: the bytes, a power of two up to ALIGNMENT, to which a, b and out are aligned.
+        batch: how many products of this shape it is.
+        strides: of a batch, the entries between two members of a, of b and of out.
     """
 
     m: int
@@ -58,6 +61,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     factors: bool = False
     alignment: int = ALIGNMENT
     multiprocessors: int = 0
+    batch: int = 1
+    strides: tuple[int, int, int] = (0, 0, 0)
 
     @classmethod
     def of(
@@ -65,14 +70,19 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         factors: Array | None, epilogue: Epilogue | None, alignment: int = ALIGNMENT,
         multiprocessors: int = 0,
     ) -> Gemm:  # fmt: skip
-        """The description of a product of these arrays."""
-        m, n = out.shape
-        k = a.shape[0] if transpose_a else a.shape[1]
+        """The description of a product of these arrays, or of a batch if they have 3 dimensions."""
+        m, n = out.shape[-2:]
+        k = a.shape[-2] if transpose_a else a.shape[-1]
+        batch, strides = 1, (0, 0, 0)
+        if out.ndim == 3 and len(out) > 1:
+            batch, apart = len(out), (a.strides[0], b.strides[0], out.strides[0])
+            alignment = gcd(alignment, *apart)  # each member is aligned to as many bytes
+            strides = apart[0] // a.itemsize, apart[1] // b.itemsize, apart[2] // out.itemsize
         name, aux = (epilogue.name, epilogue.aux) if epilogue else ("", None)
         row = 0 if aux is None else aux.shape[1] * (8 if aux.dtype == np.uint8 else 1)
         return cls(
             m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute, name, row,
-            factors is not None, alignment, multiprocessors,
+            factors is not None, alignment, multiprocessors, batch, strides,
         )  # fmt: skip
 
     @property
@@ -90,6 +100,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         more = [self.epilogue, f"aux {self.aux}" * bool(self.aux), "factors" * self.factors]
         more.append(f"on {self.multiprocessors} multiprocessors" * bool(self.multiprocessors))
         more.append(f"aligned to {self.alignment}" * (self.alignment < ALIGNMENT))
+        if self.batch > 1:
+            more.append("batch of {} at strides {} {} {}".format(self.batch, *self.strides))
         parts = [self.letters, f"{self.m} {self.n} {self.k}", types, f"in {self.compute}", *more]
         return " ".join(part for part in parts if part)
 
@@ -161,6 +173,8 @@ class Plan:
             lt.matrix_layout_create(data, *shape)
             for data, shape in zip((inputs, inputs, result), gemm.layouts().values(), strict=True)
         )
+        if gemm.batch > 1:
+            self._set_batch()
         self._factors = np.array([1, 0], gemm.scale)  # if they are not in device memory
         self._alpha = int(self._factors.ctypes.data)
         self._pointers = (0, 0)
@@ -231,6 +245,13 @@ class Plan:
             name = f"MIN_ALIGNMENT_{each}_BYTES"
             write(getattr(attribute, name), np.uint32(self.gemm.alignment))
         return preference
+
+    def _set_batch(self) -> None:
+        attribute, (of_a, of_b, of_out) = self._lt.MatrixLayoutAttribute, self.gemm.strides
+        for layout, stride in ((self.a, of_b), (self.b, of_a), (self.d, of_out)):
+            write = partial(_write, self._lt.matrix_layout_set_attribute, layout)
+            write(attribute.BATCH_COUNT, np.int32(self.gemm.batch))
+            write(attribute.STRIDED_BATCH_OFFSET, np.int64(stride))
 
     def _set(self, attribute: int, value: np.generic) -> None:
         _write(self._lt.matmul_desc_set_attribute, self.operation, attribute, value)

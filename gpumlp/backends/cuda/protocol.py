@@ -126,12 +126,14 @@ class Device(Protocol):
         """out ← op(a) op(b), all row-major: op(a) (m, k), op(b) (k, n), out (m, n).
 
         a and b have one dtype.  out has the same dtype, or float32 if theirs has 16 bits.
+        With a leading dimension in all three, it is a batch: one such product for each member.
+        Each member is C-contiguous; the strides between members may be longer than a member.
 
         compute: the arithmetic, "float64", "float32", "tf32", "bfloat16" or "float16".  16-bit
             products are summed in float32.
         factors: (2,), float64 if compute is float64, else float32: out ← factors[0] op(a) op(b) +
             factors[1] out, with the values of the moment when the product runs.
-        epilogue: not together with factors.
+        epilogue: not together with factors, nor in a batch.
         fallback: is given with an epilogue and computes the same without it.  The device calls it
             if it has no such epilogue, or if a measurement found the fallback to be faster.
 

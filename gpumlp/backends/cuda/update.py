@@ -73,21 +73,29 @@ def orthogonalize(
     kernels: Kernels, multiply: Callable[..., object], V: Array, scale: float, X: Array, A: Array,
     P: Array,
 ) -> None:  # fmt: skip
-    """See `Backend.orthogonalize`.  multiply: `Device.gemm` with its precision."""
-    tall, n, r, partial = len(V) > len(A), i64(V.size), i64(len(A)), kernels.partial
-    geometry = kernels.flat(V.size, 1)
-    X, other = _matrices(X, kernels.storage) if kernels.storage != V.dtype else (X, V)
+    """See `Backend.orthogonalize`.  multiply: `Device.gemm` with its precision.
+
+    Each product is one batch of K, and each launch has a row of blocks for each of the K matrices.
+    """
+    (K, n_out, n_in), r, partial = X.shape, A.shape[-1], kernels.partial
+    tall, size, apart = n_out > r, n_out * n_in, i64(V.shape[1])
+    # as many blocks for each as a single matrix has, so that it gets the same sum
+    (blocks, _), threads = kernels.flat(size, 1)
+    blocks = min(blocks, len(partial) // K)
+    geometry, of_squares = ((blocks, K), threads), ((kernels.flat(r * r, 1)[0][0], K), threads)
+    matrices = V[:, :size].reshape(X.shape)
+    X, other = _matrices(X, kernels.storage) if kernels.storage != V.dtype else (X, matrices)
     A, P = (_matrices(each, kernels.storage)[0] for each in (A, P))
-    kernels.launch("squares", "orthogonal.cu", geometry, (V, partial, n))
-    arguments = V, partial, X, n, i64(geometry[0][0]), np.float64(LEAST_NORM)
+    kernels.launch("squares", "orthogonal.cu", geometry, (V, partial, i64(size), apart))
+    arguments = V, partial, X, i64(size), apart, np.float64(LEAST_NORM)
     kernels.launch("normalize", "orthogonal.cu", geometry, arguments)
     for i in range(NEWTON_SCHULZ_STEPS):
         last = i == NEWTON_SCHULZ_STEPS - 1
         multiply(X, X, A, transpose_a=tall, transpose_b=not tall)
         multiply(A, A, P)
         numbers = map(kernels.dtype.type, (scale if last else 1.0, *NEWTON_SCHULZ))
-        kernels.launch("quintic", "orthogonal.cu", kernels.flat(A.size, 1), (A, P, r, *numbers))
-        multiply(*((X, A) if tall else (A, X)), V if last else other)
+        kernels.launch("quintic", "orthogonal.cu", of_squares, (A, P, i64(r), *numbers))
+        multiply(*((X, A) if tall else (A, X)), matrices if last else other)
         X, other = other, X
 
 

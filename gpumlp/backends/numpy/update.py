@@ -80,6 +80,11 @@ def optimizer_step(
 
 
 def orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
+    for v, *buffers in zip(V, X, A, P, strict=True):
+        _orthogonalize(v[: X[0].size].reshape(X[0].shape), scale, *buffers)
+
+
+def _orthogonalize(V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
     (a, b, c), r, tall = NEWTON_SCHULZ, len(A), len(V) > len(A)
     norm = float(np.sqrt(np.vdot(V, V)))
     # a norm that is not finite gives NaN, so that the step cannot look like a healthy one

@@ -444,8 +444,9 @@ def test_orthogonal_matrices_are_numpys(
             made = (V * V.dtype.type(factor)).astype(precision)
             with np.errstate(invalid="ignore"):
                 backend.orthogonalize(
-                    made, 1.5, np.empty_like(V), *(np.empty((r, r), precision) for _ in range(2))
-                )
+                    made.reshape(1, -1), 1.5, np.empty_like(V)[None],
+                    *(np.empty((1, r, r), precision) for _ in range(2)),
+                )  # fmt: skip
             found[name, threads, factor] = made
     eps = 2000 * np.finfo(precision).eps
     np.testing.assert_allclose(found["cpu", 1, 1.0], found["numpy", 1, 1.0], rtol=0, atol=eps)

@@ -41,6 +41,33 @@ def test_plan_describes_product(m, n, k, transpose_a, transpose_b, compute):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("compute", COMPUTE_TYPE)
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_plan_describes_a_batch(transpose_a, transpose_b, compute):
+    """Members of any stride: they are aligned to as many bytes as the plan says."""
+    lt = FakeCublasLt()
+    on = blas(lt)
+    for m, n, k, padding in ((8, 16, 32, 0), (5, 7, 3, 0), (5, 7, 3, 2)):
+        product = Product(m, n, k, transpose_a, transpose_b, compute, batch=3)
+        whole = aligned_empty((3, m * n + padding), product.out.dtype)
+        whole[:, m * n :] = 7
+        product.out = whole[:, : m * n].reshape(3, m, n)
+        product.on(on)
+        product.check(product.exact)
+        assert (whole[:, m * n :] == 7).all()
+    assert len(lt.preferences) == len(lt.calls) == 3
+
+
+def test_a_batch_of_one_is_a_product():
+    on = blas(FakeCublasLt())
+    for batch in ({}, {"batch": 1}):
+        product = Product(5, 7, 3, **batch)
+        product.on(on)
+        product.check(product.exact)
+    assert len(on._plans) == 1
+
+
 @pytest.mark.parametrize("compute", NARROW)
 def test_16_bit_inputs_with_float32_result(compute):
     product = Product(6, 5, 300, compute=compute, out="float32")
@@ -190,11 +217,14 @@ def test_unaligned_operands_have_plans_of_their_own(compute, elements, which):
 
 def test_descriptions_of_products_are_unique():
     kinds = [
-        Gemm(m, n, 3, ta, tb, "bfloat16", out, compute, epilogue, aux, factors, alignment)
+        Gemm(
+            m, n, 3, ta, tb, "bfloat16", out, compute, epilogue, aux, factors, alignment, 0, *batch
+        )
         for m, n in ((1, 23), (12, 3)) for ta in (False, True) for tb in (False, True)
         for out in ("bfloat16", "float32") for compute in ("bfloat16", "tf32")
         for epilogue in EPILOGUE for aux in (0, 128) for factors in (False, True)
         for alignment in (16, 256)
+        for batch in ((), (2, (1, 23, 4)), (2, (12, 3, 4)), (3, (12, 3, 4)))
     ]  # fmt: skip
     assert len(set(map(str, kinds))) == len(kinds)
 

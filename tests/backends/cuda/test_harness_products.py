@@ -105,6 +105,33 @@ def test_no_epilogue_in_float64(rng):
         )  # fmt: skip
 
 
+def test_batches(rng):
+    """Each member as if alone; the padding between members of the result is left."""
+    a, b = placed(rng, (3, 5, 4)), placed(rng, (3, 5, 8))
+    whole = zeros((3, 40))
+    out, device = whole[:, :32].reshape(3, 4, 8), HostDevice()
+    device.gemm(a, b, out, transpose_a=True, compute="float32")
+    assert device.calls == ["gemm TN 4 8 5 float32 batch of 3"]
+    for one, left, right in zip(out.values, a.values, b.values, strict=True):
+        np.testing.assert_array_equal(one, left.T @ right)
+    assert not whole.values[:, 32:].any()
+
+
+def test_invalid_batches_raise(rng):
+    a, b, out = placed(rng, (3, 4, 4)), placed(rng, (3, 4, 16)), zeros((3, 4, 16))
+    with pytest.raises(KernelError, match="an epilogue in a batch"):
+        HostDevice().gemm(
+            a, b, out, compute="float32", epilogue=epilogue("bias"), fallback=lambda: None
+        )
+    with pytest.raises(KernelError, match=r"a batch of \(2, 4, 4\)"):
+        HostDevice().gemm(a[:2], b, out, compute="float32")
+    with pytest.raises(KernelError, match="overlaps an input"):
+        HostDevice().gemm(a, a, a, compute="float32")
+    one = np.lib.stride_tricks.as_strided(out.values, strides=(128, 64, 4))
+    with pytest.raises(KernelError, match="members of the batch overlap"):
+        HostDevice().gemm(a, b, HostArray(one), compute="float32")
+
+
 @pytest.mark.parametrize("kind", ["float64", "float32"])
 def test_invalid_factors_raise(rng, kind):
     a, b, out = placed(rng, (3, 4)), placed(rng, (4, 16)), zeros((3, 16))

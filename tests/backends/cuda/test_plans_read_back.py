@@ -50,6 +50,8 @@ def gemms():
         aux = 256 if "relu_aux" in name or "drelu" in name else 200
         aux *= "aux" in name or name.startswith("d")
         yield Gemm(7, 200, 33, ta, tb, dtype, out, compute, name, aux, name == "")
+        if name == "":
+            yield Gemm(7, 200, 33, ta, tb, dtype, out, compute, batch=3, strides=(231, 6600, 1472))
 
 
 def test_epilogue_numbers_match_cublaslt(lt):
@@ -74,15 +76,20 @@ def test_plan_read_back(lt, gemm):
             COMPUTE_TYPE[gemm.compute], DATA_TYPE[gemm.scale], gemm.factors, gemm.transpose_b,
             gemm.transpose_a, EPILOGUE[gemm.epilogue], 4096, 8192, gemm.aux,
         ]  # fmt: skip
-        layouts = zip((gemm.dtype, gemm.dtype, gemm.out), gemm.layouts().values(), strict=True)
-        for descriptor, (dtype, shape) in zip((plan.a, plan.b, plan.d), layouts, strict=True):
+        types, (of_a, of_b, of_out) = (gemm.dtype, gemm.dtype, gemm.out), gemm.strides
+        layouts = zip(types, gemm.layouts().values(), (of_b, of_a, of_out), strict=True)
+        for descriptor, (dtype, shape, stride) in zip(
+            (plan.a, plan.b, plan.d), layouts, strict=True
+        ):
             found = [
                 read(lt.matrix_layout_get_attribute, descriptor, lt.MatrixLayoutAttribute[n], kind)
                 for n, kind in {
-                    "TYPE": "u4", "ORDER": "i4", "ROWS": "u8", "COLS": "u8", "LD": "i8"
+                    "TYPE": "u4", "ORDER": "i4", "BATCH_COUNT": "i4", "STRIDED_BATCH_OFFSET": "i8",
+                    "ROWS": "u8", "COLS": "u8", "LD": "i8",
                 }.items()
             ]  # fmt: skip
-            assert found == [DATA_TYPE[dtype], 0, *shape]  # order 0 is column-major
+            order = 0  # column-major
+            assert found == [DATA_TYPE[dtype], order, gemm.batch, stride, *shape]
     finally:
         plan.close()
 

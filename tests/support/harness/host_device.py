@@ -32,7 +32,7 @@ class HostArray:
         self.values = values  # only tests may read it
         self.shape, self.dtype, self.ndim = values.shape, values.dtype, values.ndim
         self.size, self.itemsize, self.nbytes = values.size, values.itemsize, values.nbytes
-        self.flags = values.flags
+        self.flags, self.strides = values.flags, values.strides
 
     def __len__(self) -> int:
         return len(self.values)
@@ -84,7 +84,7 @@ class HostDevice(HostCopies):
         live, peak: the bytes that are in use, and the largest such number so far.
         calls: all calls of the device, in order, with those that failed:
             "empty (3, 4) float32", "kernel total in reduce.cu, grid 1 1, block 256 1",
-            "gemm NT 3 5 4 float32" for (m, n, k), …
+            "gemm NT 3 5 4 float32" for (m, n, k), "… batch of 2", …
         asked_for: the names that `fastest` was called with.
     """
 
@@ -287,6 +287,7 @@ class HostDevice(HostCopies):
         epilogue: Epilogue | None,
     ) -> None:  # fmt: skip
         more = [gemm.epilogue] * bool(gemm.epilogue) + ["factors"] * gemm.factors
+        more += [f"batch of {gemm.batch}"] * (gemm.batch > 1)
         sizes = f"{gemm.letters} {gemm.m} {gemm.n} {gemm.k} {gemm.compute}"
         self.calls.append(" ".join(["gemm", sizes, *more]))
         factors_host = None if factors is None else factors.values

@@ -18,7 +18,15 @@ Host = npt.NDArray[Any]
 def multiply(
     gemm: Gemm, a: Host, b: Host, out: Host, factors: Host | None, epilogue: Epilogue | None
 ) -> None:
-    """out ← op(a) op(b), with factors or an epilogue.  Raises KernelError where cublasLt would."""
+    """out ← op(a) op(b), with factors or an epilogue.  Raises KernelError where cublasLt would.
+
+    A batch has a leading dimension, and each of its products is computed as if it were alone.
+    """
+    if out.ndim == 3:
+        _check_batch(gemm, a, b, out, epilogue)
+        for member in zip(a, b, out, strict=True):
+            multiply(gemm, *member, factors, None)
+        return
     _check_product(gemm, a, b, out)
     wide = np.float64 if gemm.compute == "float64" else np.float32
     left, right = a.astype(wide, copy=False), b.astype(wide, copy=False)
@@ -46,6 +54,22 @@ def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:
     op_b = b.shape[::-1] if gemm.transpose_b else b.shape
     if (op_a[0], op_b[1]) != out.shape or op_a[1] != op_b[0]:
         raise KernelError(f"gemm {gemm.letters} of {a.shape} and {b.shape} into {out.shape}")
+
+
+def _check_batch(gemm: Gemm, a: Host, b: Host, out: Host, epilogue: Epilogue | None) -> None:
+    """Raise for a batch that cublasLt's strides do not describe, or that writes what it reads."""
+    if epilogue is not None:
+        raise KernelError(f"gemm {gemm}: an epilogue in a batch")
+    if {x.ndim for x in (a, b, out)} != {3} or len({len(x) for x in (a, b, out)}) > 1:
+        raise KernelError(f"a batch of {a.shape} and {b.shape} into {out.shape}")
+    if len(out) > 1:
+        strides = tuple(x.strides[0] // x.itemsize for x in (a, b, out))
+        if (gemm.batch, gemm.strides) != (len(out), strides):
+            raise KernelError(f"gemm {gemm}: a batch of {len(out)} at strides {strides}")
+        if any(x.strides[0] < x[0].nbytes for x in (a, b, out)):
+            raise KernelError(f"gemm {gemm}: members of the batch overlap")
+    if any(np.may_share_memory(x, out) for x in (a, b)):
+        raise KernelError("gemm's result overlaps an input")
 
 
 def _scaled(gemm: Gemm, factors: Host, s: Host, out: Host) -> Host:
