@@ -196,11 +196,7 @@ class CudaBackend(CudaSharing, Backend):
         kernel = self._device.tile_kernel(source)
         decay, shape = regularizer.weight_decay() or 0.0, (gz.shape[1], h_below.shape[1])
         W = slice(part[0], part[0] + math.prod(shape))
-        state = (
-            slots[:, W].reshape(len(slots), *shape)
-            if optimizer.slots
-            else theta[W].reshape(1, *shape)
-        )
+        state = (slots[:, W] if optimizer.slots else theta[W]).reshape(-1, *shape)
         numbers = source.arguments(optimizer, decay, *factors)
         blocks = math.prod(-(-n // tiles.TILE) for n in shape)
         kernel(blocks, (
@@ -262,13 +258,14 @@ class CudaBackend(CudaSharing, Backend):
         The second run records the calls; it and all later ones replay the recording.
         """
         state: dict[str, Any] = {}
-        if any(shared(call) for call in next(iter(variants.values()))):
-            variants = dict([next(iter(variants.items()))])  # all ranks do the same, unmeasured
+        together = any(shared(call) for call in next(iter(variants.values())))
+        if together:  # all ranks do the same, unmeasured
+            variants = dict([next(iter(variants.items()))])
         joined = {way: join(calls, self._kernels) for way, calls in variants.items()}
 
         def step() -> None:
             if "ran" not in state:
-                self._device.first(next(iter(joined.values())))
+                self._device.first(next(iter(joined.values())), compare=not together)
             elif "replay" not in state:
                 record = self._device.record
                 ways = {way: partial(record, calls) for way, calls in joined.items()}

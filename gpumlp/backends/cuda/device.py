@@ -204,13 +204,14 @@ class CudaDevice(Uploading):
     ) -> Callable[[], None]:
         return self.tuner.fastest(name, variants)
 
-    def first(self, calls: Sequence[Call]) -> None:
-        self.tuner.training = True
+    def first(self, calls: Sequence[Call], compare: bool = True) -> None:
+        comparing = self.tuner.comparing
+        self.tuner.training, self.tuner.comparing = True, comparing and compare
         try:
             for call in calls:
                 call.work()
         finally:
-            self.tuner.training = False
+            self.tuner.training, self.tuner.comparing = False, comparing
 
     def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
         if any(call.multiprocessors for call in calls):

@@ -146,10 +146,10 @@ class Device(Protocol):
         variants: name of the variant -> function that makes it.
         """
 
-    def first(self, calls: Sequence[Call]) -> None:
+    def first(self, calls: Sequence[Call], compare: bool = True) -> None:
         """Do the calls of a step in order, before it is recorded.
 
-        A product with an epilogue that is new is compared with its fallback.
+        compare: whether a product with an epilogue that is new is compared with its fallback.
         """
 
     def record(self, calls: Sequence[Call], dependently: bool = False) -> Callable[[], None]:
