@@ -96,8 +96,8 @@ class MpiTransport:
 
     Each piece is one message between two ranks.  The bytes are those of MPI's collective
     operations, it is known which rank has not sent its piece, and a process that sleeps between two
-    looks delays nothing: MPICH's Ialltoallv of 20 MB by shared memory is 1.4 s under such waits,
-    since it moves small parts whenever it is looked at, and single messages are 5 ms.
+    looks delays nothing: MPICH's Ialltoallv of 20 MB by shared memory takes 1.4 s under such waits,
+    since it moves small parts whenever it is looked at, and single messages take 7 ms.
 
     Args:
         launched: the number of processes by the launcher's variables; None where they do not say.

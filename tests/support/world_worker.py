@@ -22,6 +22,12 @@ LARGE = 1_000_000  # entries of float32 a rank: 4 MB
 LONG = 60.0  # seconds
 
 
+def say(line):
+    """Print a line in one piece: other ranks print to the same pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def values(seed, n, dtype):
     """The same values of a seed on every rank."""
     numbers = np.random.default_rng([20_16, seed]).integers(0, 200, n)
@@ -34,7 +40,7 @@ def check(world):
     try:
         import ml_dtypes
     except ImportError:
-        print("without bfloat16")
+        say("without bfloat16")
     else:
         dtypes.append(ml_dtypes.bfloat16)
     for dtype in dtypes:
@@ -102,7 +108,7 @@ def steps(world, how):
     for step in range(4):
         world.doing = f"step {step}, exchange of ∇W"
         if step == 2:
-            print("begins", flush=True)
+            say("begins")
             if world.rank == 1:
                 do(how, world.timeout)
             elif how == "interrupt" and world.rank == 0:
@@ -120,4 +126,4 @@ if __name__ == "__main__":
         check(world)
     if how != "check":
         steps(world, how.removeprefix("check-"))
-    print(f"rank {world.rank} of {world.size} completed", flush=True)
+    say(f"rank {world.rank} of {world.size} completed")
