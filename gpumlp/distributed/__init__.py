@@ -9,6 +9,7 @@ from gpumlp.distributed.launchers import launch
 from gpumlp.distributed.together import ending_together
 from gpumlp.distributed.transport import Transport
 from gpumlp.distributed.world import TIMEOUT, World
+from gpumlp.io.threads import share_cores
 
 __all__ = ["World", "ending_together", "world"]
 
@@ -26,6 +27,9 @@ def world(timeout: float | None = None) -> World:
       PMI_SIZE (MPICH, Intel MPI), SLURM_STEP_NUM_TASKS or PMIX_RANK: they travel by MPI.
     - Otherwise, and where one process was launched, it is a world of one.
 
+    The processes of a machine share its cores, unless the launcher or OMP_NUM_THREADS has done so:
+    make the world before networks.
+
     Args:
         timeout: the longest wait for other processes, in seconds; after it all processes end
             with status 75.  None: as set before, else 300.
@@ -36,7 +40,10 @@ def world(timeout: float | None = None) -> World:
     """
     if not _worlds:
         seconds = TIMEOUT if timeout is None else timeout
-        _worlds.append(World(_transport(seconds), seconds))
+        made = World(_transport(seconds), seconds)
+        _worlds.append(made)
+        if made.size > 1:
+            share_cores(made.share(made.host).count(made.host))
     if timeout is not None:
         _worlds[0].timeout = timeout
     return _worlds[0]

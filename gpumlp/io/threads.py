@@ -16,6 +16,8 @@ from gpumlp.io.types import HostArray
 
 BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; `Threads` says why not less
 
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")  # environment variables
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -102,10 +104,21 @@ def blas_threads() -> int:
     counts = [int(pool["num_threads"]) for pool in _blas_pools()]
     if counts:
         return max(1, *counts)
-    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    for variable in THREADS:
         if os.environ.get(variable, "").isdigit():
             return max(1, int(os.environ[variable]))
     return cores()
+
+
+def share_cores(processes: int) -> None:
+    """Limit BLAS to this process' share of the cores, if `processes` use all cores of a machine.
+
+    It does nothing where a variable limits BLAS, where the process may use only some of the cores,
+    as some launchers arrange it, or without threadpoolctl.
+    """
+    limited = any(os.environ.get(name) for name in THREADS)
+    if not limited and cores() == os.cpu_count() and (controller := _controller()) is not None:
+        controller.limit(limits=max(1, cores() // processes), user_api="blas")
 
 
 def cores() -> int:
