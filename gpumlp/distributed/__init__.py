@@ -49,6 +49,11 @@ def world(timeout: float | None = None) -> World:
     return _worlds[0]
 
 
+def made() -> World | None:
+    """Return what `world` has returned in this process; None if it was not called."""
+    return _worlds[0] if _worlds else None
+
+
 def _transport(timeout: float) -> Transport | None:
     launched = launch()
     if launched.by == "torch":

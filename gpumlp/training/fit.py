@@ -23,7 +23,7 @@ from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns, evaluations
-from gpumlp.training.pace import Pace
+from gpumlp.training.pace import Pace, watched
 from gpumlp.training.stepping import Stepping
 
 OTHER = "pass another metric, or monitor another column"
@@ -104,8 +104,10 @@ class Fit:
         """Train until the epochs are done or something stops the fit."""
         try:
             self._hook("on_fit_begin")
-            self._agreement = together.Agreement(self.trainer.shards.world)
-            self._pace = Pace(self.trainer.net.backend, self.callbacks, self.checkpoint)
+            world = self.trainer.shards.world
+            self._agreement = together.Agreement(world)
+            single = together.on_first(world, lambda: watched(self.callbacks))
+            self._pace = Pace(self.trainer.net.backend, single, self.checkpoint)
             # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
             with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
@@ -196,6 +198,7 @@ class Fit:
             due = within and self.checkpoint is not None and self.checkpoint.due(self.done)
             if due or self._pace.watched:
                 self.trainer.restore_theta()
+                together.complete(self.trainer)
             for callback in self.callbacks:
                 callback.on_step_end(self.trainer)
             if due:

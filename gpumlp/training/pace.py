@@ -26,9 +26,9 @@ class Pace:
     """
 
     def __init__(
-        self, backend: Backend, callbacks: Sequence[Callback], checkpoint: Checkpoint | None
+        self, backend: Backend, watched: bool, checkpoint: Checkpoint | None
     ) -> None:  # fmt: skip
-        self.watched = any(map(_watches_steps, callbacks))
+        self.watched = watched
         self._single = not backend.compiles or self.watched
         self._every = None if checkpoint is None else checkpoint.every
         self._fitting = 1.0  # the steps that fit into the time, as far as known
@@ -47,7 +47,10 @@ class Pace:
         self._fitting = min(2 * self._fitting, count * UNINTERRUPTED / seconds)
 
 
-def _watches_steps(callback: Callback) -> bool:
+def watched(callbacks: Sequence[Callback]) -> bool:
     """Whether a callback has a hook of its own that is called after each single step."""
-    own = getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
-    return own and not isinstance(callback, ProgressBar)
+    return any(
+        getattr(each.on_step_end, "__func__", None) is not Callback.on_step_end
+        and not isinstance(each, ProgressBar)
+        for each in callbacks
+    )

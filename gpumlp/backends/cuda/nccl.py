@@ -33,8 +33,8 @@ class Nccl:
         nccl = cupy.cuda.nccl
         if not getattr(nccl, "available", True):
             raise DeviceError(
-                "several GPUs need NCCL, which CuPy does not find; pip install nvidia-nccl-cu13 "
-                "(or -cu12, as your CuPy), or start one process"
+                'several GPUs need NCCL, which CuPy does not find: pip install "gpumlp[nccl13]", '
+                "or nccl12 beside CuPy for CUDA 12, or start one process"
             )
         identity = world.broadcast(nccl.get_unique_id() if world.rank == 0 else None)
         self._nccl, self._world = nccl, world

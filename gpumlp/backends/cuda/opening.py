@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from gpumlp import distributed
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.backends.cuda.failures import INSTALL
 from gpumlp.errors import DeviceError, first_line
@@ -16,7 +17,7 @@ OR_NUMPY = 'or use backend="numpy"'
 
 
 def open_device(stream: int | None = None) -> CudaDevice:
-    """The current CUDA device.
+    """The current CUDA device; of several processes of a training, each its own.
 
     stream: the handle of another library's stream, on which the device is to work; None: a stream
         of its own.
@@ -31,11 +32,21 @@ def open_device(stream: int | None = None) -> CudaDevice:
         cupy.cuda.nvrtc.getVersion()
     lt = _import_cublaslt()
     try:
+        if stream is None:
+            _choose(cupy)
         return _device(cupy.cuda.Device().id, stream)
     except (cupy.cuda.runtime.CUDARuntimeError, lt.cuBLASLtError) as error:
         raise DeviceError(
             f"the GPU cannot be used ({first_line(error)}): free it, {OR_NUMPY}"
         ) from error
+
+
+def _choose(cupy: Any) -> None:
+    """Make the GPU current that belongs to this one of the processes of a machine."""
+    world = distributed.made()
+    if world is not None and world.size > 1:
+        count = cupy.cuda.runtime.getDeviceCount()  # 1 where the launcher shows each its own
+        cupy.cuda.Device(world.local_rank % count).use()
 
 
 @cache

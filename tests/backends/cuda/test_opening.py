@@ -55,9 +55,10 @@ def fake_nvmath(monkeypatch, error=None):
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    opening._device.cache_clear()
+    device = opening._device  # which a test may replace
+    device.cache_clear()
     yield
-    opening._device.cache_clear()
+    device.cache_clear()
 
 
 def reason(monkeypatch, cupy):
@@ -137,3 +138,22 @@ def test_one_device_for_each_stream(monkeypatch):
     assert (default, other) == ([("view", (0, 0))], [("view", (0, 77))])
     assert opening.open_device(77) is other
     assert opening.open_device() is own
+
+
+@pytest.mark.parametrize(("devices", "index"), [(1, 0), (4, 3), (2, 1)])
+def test_each_process_of_a_machine_uses_its_own_gpu(monkeypatch, devices, index):
+    used, opened = [], []
+    cupy = fake_cupy(devices=devices)
+    cupy.cuda.Device = lambda i=None: types.SimpleNamespace(
+        id=used[-1] if used else 0, use=lambda: used.append(i)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    fake_nvmath(monkeypatch)
+    monkeypatch.setattr(opening, "_device", lambda number, stream: opened.append(number))
+    monkeypatch.setattr(
+        opening.distributed, "made", lambda: types.SimpleNamespace(size=4, local_rank=3)
+    )
+    opening.open_device()
+    assert opened == [index]
+    opening.open_device(stream=7)  # another library's, on the device that it has chosen
+    assert used == [index]
