@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,33 @@ CALLS: dict[str, tuple[int, int, Callable[[], tuple[Any, ...]], int]] = {
     "order_of_atomics": (8, 32, lambda: (aligned(1 / (1 + np.arange(8.0)), f32), zeros(1)), 0),
     "right": (2, 64, lambda: (aligned(np.arange(128), f32), zeros(128)), 256),
 }
+
+
+MAKE = """
+import sys, time
+from pathlib import Path
+from tests.support.harness.host_module import cached
+
+def make():
+    with Path(sys.argv[2]).open("a") as made:
+        made.write("once ")
+    time.sleep(0.2)
+    return "text"
+
+print(cached(sys.argv[1], ".txt", make).read_text())
+"""
+
+
+def test_one_process_makes_a_file_of_the_cache(tmp_path: Path) -> None:
+    """The others wait for it, as the workers of pytest do."""
+    environment = os.environ | {"GPUMLP_HARNESS_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", MAKE, "key", str(tmp_path / "made")]
+    several = [
+        subprocess.Popen(command, cwd=HERE.parents[2], env=environment, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    assert [each.communicate()[0] for each in several] == 3 * [b"text\n"]
+    assert (tmp_path / "made").read_text() == "once "
 
 
 @cache

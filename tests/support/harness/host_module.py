@@ -18,8 +18,8 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,6 +143,9 @@ class HostKernel:
         signature = getattr(library, f"signature_{symbol}")
         signature.restype = ctypes.c_char_p
         self.parameters = signature().decode().split()
+        matches = [re.fullmatch(r"(\w+)(\*?)(const)?", each) for each in self.parameters]
+        self._parsed = [match.groups() for match in matches if match]
+        assert len(self._parsed) == len(self.parameters)
 
     def __call__(
         self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], *,
@@ -177,11 +180,9 @@ class HostKernel:
 
     def _cell(self, i: int, value: Any) -> np.ndarray[Any, Any]:
         """The memory from which cuLaunchKernel would copy argument i."""
-        match = re.fullmatch(r"(\w+)(\*?)(const)?", self.parameters[i])
-        assert match
-        wanted, pointer, constant = match.groups()
+        wanted, pointer, constant = self._parsed[i]
         if not pointer:
-            if not isinstance(value, np.generic) or _type_of(value) != wanted:
+            if not isinstance(value, np.generic) or _type_of(value.dtype) != wanted:
                 raise KernelError(
                     f"{self.name}: argument {i} is {type(value).__name__}, "
                     f"the kernel needs a NumPy scalar {wanted}"
@@ -189,20 +190,22 @@ class HostKernel:
             return np.array([value])
         if not isinstance(value, np.ndarray):
             raise KernelError(f"{self.name}: argument {i} must be an array")
-        if _type_of(value) != wanted:
+        if _type_of(value.dtype) != wanted:
             raise KernelError(
-                f"{self.name}: argument {i} is {_type_of(value)}, the kernel needs {wanted}"
+                f"{self.name}: argument {i} is {_type_of(value.dtype)}, the kernel needs {wanted}"
             )
-        if not value.flags.c_contiguous:
+        flags = value.flags
+        if not flags.c_contiguous:
             raise KernelError(f"{self.name}: argument {i} is not contiguous")
-        if not constant and not value.flags.writeable:
+        if not constant and not flags.writeable:
             raise KernelError(f"{self.name}: argument {i} is read-only")
         return np.array([value.ctypes.data], np.uint64)
 
 
-def _type_of(value: Any) -> str:
+@cache  # to make the name of a dtype takes longer than all other checks of an argument
+def _type_of(dtype: np.dtype[Any]) -> str:
     """The type as the signatures of kernels write it: "f4", "i8", …; "b2" is bfloat16."""
-    return "b2" if value.dtype.name == "bfloat16" else value.dtype.str[1:]
+    return "b2" if dtype.name == "bfloat16" else dtype.str[1:]
 
 
 # ---- compiling -----------------------------------------------------------------------------------
@@ -234,14 +237,19 @@ def include_folder(header: str) -> Path:
 
 
 def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:
-    """The cache file of `key`.  At the first request, the text of make() is written to it."""
+    """The cache file of `key`, to which the text of make() is written.
+
+    One thread of one process makes it, and the others wait: what takes long is not done twice.
+    """
     path = CACHE / (hashlib.sha256(key.encode()).hexdigest()[:20] + suffix)
     if not path.exists():
-        text = make()
         CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        partial.write_text(text)
-        partial.replace(path)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                partial = path.with_name(f"{path.name}.partial")
+                partial.write_text(make())
+                partial.replace(path)
     return path
 
 

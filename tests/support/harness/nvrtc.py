@@ -30,7 +30,13 @@ def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
 @cache
 def ptx(source: KernelSource, arch: int) -> str:
     """The source compiled to PTX, NVIDIA's intermediate language."""
-    return compile_source(_library(), source, _folders(source), f"-arch=compute_{arch}")[1]
+    key = f"{version()} compute_{arch}\n{source.text()}"
+    option = f"-arch=compute_{arch}"
+
+    def text() -> str:
+        return compile_source(_library(), source, _folders(source), option)[1].rstrip("\0")
+
+    return cached(key, ".ptx", text).read_text()
 
 
 def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
