@@ -14,6 +14,7 @@ from gpumlp.backends import get_backend
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.functions.optimizers import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.step import passes
+from tests.support.compiled import needs_compiler
 from tests.support.cuda_networks import (
     assert_same,
     classifier,
@@ -84,9 +85,12 @@ BACKENDS: dict[str, tuple[Callable[[], Any], float]] = {
         for precision in ("float64", "float32", "tf32", "bfloat16", "float16")
     },
 }
+NAMES = [
+    pytest.param(name, marks=needs_compiler if name.startswith("cpu") else ()) for name in BACKENDS
+]
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_orthogonalize_is_the_iteration_on_singular_values(
     shape: tuple[int, int], name: str
@@ -99,7 +103,7 @@ def test_orthogonalize_is_the_iteration_on_singular_values(
     assert 0.5 < sigma.min() <= sigma.max() < 1.25
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_batch_has_the_bits_of_single_matrices(
@@ -125,7 +129,7 @@ def test_orthogonalize_equals_torchs(exact: Any, shape: tuple[int, int]) -> None
     np.testing.assert_allclose(got, theirs.numpy(), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_orthogonalize_of_zeros_small_and_large_numbers(name: str) -> None:
     open_backend, tolerance = BACKENDS[name]
     backend, V = open_backend(), np.random.default_rng(2).normal(size=(6, 4))
@@ -163,7 +167,7 @@ def _batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_batches")
-@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("cpu", marks=needs_compiler)])
 @pytest.mark.parametrize("params", [{}, {"mu": 0.8, "weight_decay": 0.3, "rest": 0.02}])
 @pytest.mark.parametrize(
     "widths", [[5, 9, 8, 3], [5, 4, 2], [5, 7, 7, 7, 1], [5, 8, 8, 8, 6, 6, 6, 2]]
