@@ -81,11 +81,11 @@ GPUMLP_KERNEL(clip, THREADS)
 
 // total[0] ← ‖dθ / S + λ∇Ω(θ)‖², of a piece of θ
 GPUMLP_KERNEL(square_sum, THREADS)
-(const Theta* theta, const Grad* dtheta, const double* scaling, double* total, real* partial,
- unsigned* arrived, int64 n, int64 split, real bias_strength) {
+(const Theta* theta, const Theta* rounded, const Grad* dtheta, const double* scaling, double* total,
+ real* partial, unsigned* arrived, int64 n, int64 split, real bias_strength) {
     after_previous_launch();
     const real part =
-        squares(theta, theta, dtheta, real(1 / scaling[0]), n, split, bias_strength);
+        squares(theta, rounded, dtheta, real(1 / scaling[0]), n, split, bias_strength);
     double sum;
     if (grid_sum(part, partial, arrived, sum) && thread() == 0) total[0] = sum;
 }

@@ -37,11 +37,12 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
 // g = control[0] (dθ / S + λ∇Ω(θ)), then the rule for each θ and its slots, with control[1], …
 // Only for the entries from `begin` to `end`, which are multiples of PACK.  S is the loss scale,
 // and scaling[1] is 1/S.  theta and rounded: see theta.cuh; if T is θ's type, rounded is not
-// accessed.  control[0] = 0 skips the step.  groups: for each region, in order, its end (a multiple of PACK) and its factors.
+// accessed.  control[0] = 0 skips the step.  groups: for each region, in order, its end (a multiple of
+// PACK) and its factors.  origin: the place of theta[0] in the whole θ, which the noise depends on.
 GPUMLP_KERNEL(update, THREADS)
 (Theta* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
  const double* scaling, const double* groups, int64 n, int64 split, real bias_strength, int64 begin,
- int64 end) {
+ int64 end, int64 origin) {
     after_previous_launch();
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
@@ -64,7 +65,8 @@ GPUMLP_KERNEL(update, THREADS)
             const real g = unscale * real(d.at[j]) + strength * domega(value);
             rule(value, slot, scale * g, numbers, lr_factor, decay_factor);
             x.at[j] = value;
-            unsigned noise = step ^ (unsigned)(i + j) ^ mix((unsigned)((i + j) >> 32));
+            const int64 entry = origin + i + j;
+            unsigned noise = step ^ (unsigned)entry ^ mix((unsigned)(entry >> 32));
             for (int s = 0; s < SLOTS; ++s) keep(slot[s], noise = mix(noise), state[s].at[j]);
         }
         keep_theta(x, theta, rounded, i);

@@ -11,8 +11,7 @@ backend's `storage` type, which differs from `dtype` in the 16-bit precisions.
 With `keeps_remainder`, θ may also be split (see `round`): then `theta` is the remainder and
 `rounded` the rest, both of which `update` reads and writes, and `clip` and `average` read.
 All arrays are C-contiguous.  Each operation writes its results to buffers of the caller, which are
-the last parameters, so that a training step allocates nothing.  The caller has checked shapes,
-dtypes and values; the operations do not check them.
+the last parameters, so that a training step allocates nothing.  No operation checks its arguments.
 """
 
 from __future__ import annotations
@@ -179,7 +178,7 @@ class Backend(Facts, Sharing, Protocol):
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
     ) -> None:  # fmt: skip
         """Make one optimizer step in place with the gradient control[0] (dθ/S + λ∇Ω(θ)).
 
@@ -190,6 +189,7 @@ class Backend(Facts, Sharing, Protocol):
         part: (first, end), to update only these entries of θ; both are starts of a W[k] or b[k].
         groups (regions, 3) float64: for each region of θ, in order, its end, the factor of the
         learning rate and the factor of the rule's weight_decay.  None: all factors are 1.
+        origin: the place of theta[0] in the whole θ; slots of 16 bits are rounded by it.
         """
 
     @operation(

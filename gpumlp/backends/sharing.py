@@ -44,11 +44,12 @@ class Sharing(Protocol):
     @operation(writes="total")
     def square_sum(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, scaling: Array,
-        total: Array,
+        total: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
         """total ← ‖dθ/S + λ∇Ω(θ)‖₂², the first half of `clip`, for a piece of θ.
 
-        theta, dtheta (n,) in θ's type; split as in `clip`, 0 to n; total (1,) float64.
+        theta, dtheta (n,) in θ's type; split as in `clip`, 0 to n; total (1,) float64.  rounded: of
+        the piece, only where θ is split.
         """
 
     @operation(updates="scaling control")

@@ -123,9 +123,13 @@ class Shared:
                 dtheta=_piece(update["dtheta"], begin, end),
                 slots=self.slots.part("slots", number * bucket.start, (number, n)),
                 split=_within(update["split"], begin, end), groups=self.groups(begin, end),
+                origin=begin,
             ))  # fmt: skip
             if average is not None:
-                found.append(average.having(theta=own, mean=_piece(average["mean"], begin, end)))
+                found.append(average.having(
+                    theta=own, mean=_piece(average["mean"], begin, end),
+                    rounded=_piece_or_none(average["rounded"], begin, end),
+                ))  # fmt: skip
         if self.shards.world.size > 1:
             whole = _piece(rounded, bucket.cuts[0], bucket.cuts[-1])
             found.append(op("collect", self.shards.world, whole, bucket.counts))
@@ -142,6 +146,7 @@ class Shared:
                     "square_sum", clip["regularizer"], _piece(clip["theta"], begin, end),
                     _piece(clip["dtheta"], begin, end), _within(clip["split"], begin, end),
                     clip["scaling"], squares.part("squares", shard * number + i, (1,)),
+                    _piece_or_none(clip["rounded"], begin, end),
                 ))  # fmt: skip
         if shards.world.size > 1:
             counts = (shards.each * number,) * shards.world.size
@@ -152,6 +157,10 @@ class Shared:
 
 def _piece(flat: Buffer, begin: int, end: int) -> Buffer:
     return flat.part(flat.name, begin, (end - begin,))
+
+
+def _piece_or_none(flat: Buffer | None, begin: int, end: int) -> Buffer | None:
+    return None if flat is None else _piece(flat, begin, end)
 
 
 def _within(split: int, begin: int, end: int) -> int:

@@ -61,12 +61,6 @@ class TrainingStep:
         self._levels = [theta_buffers(row, self._layout) for row in rows]
         self._gradient = self._levels[0]
         self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
-        if shards.count > 1 and (settings.remainder or settings.slot_type != backend.dtype):
-            option = "remainder" if settings.remainder else "slot_precision"
-            raise ValueError(
-                f"{option} does not go with shards, whose state is float32; leave it out, or "
-                "train with one process and shards=1"
-            )
         if self.folds:
             self._db = held("∇b", (size - split,), kind)
         else:

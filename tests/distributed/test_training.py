@@ -39,6 +39,7 @@ def test_any_number_of_processes_gives_the_same_bits(backend: str) -> None:
 
 def test_cuda_backend_with_two_processes_equals_numpy() -> None:
     one, two = bits(1, "numpy"), bits(2, "harness")
+    assert bits(1, "harness") == two
     np.testing.assert_allclose(two["θ"], one["θ"], rtol=0, atol=1e-12)
 
 

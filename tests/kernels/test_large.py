@@ -136,7 +136,7 @@ def test_update() -> None:
     kernel("update", source)(
         (BLOCKS, 1), (256, 1),
         (theta, rounded, dtheta, slots, control, np.ones(4), control, i64(N), i64(N - 64), f32(1),
-         i64(0), i64(N)), blocks=LAST,
+         i64(0), i64(N), i64(0)), blocks=LAST,
     )  # fmt: skip
     assert theta[-1] == rounded[-1] == -0.5
     np.testing.assert_allclose(slots[:, -1].astype(float), [0.1, 0.001], rtol=1e-3)

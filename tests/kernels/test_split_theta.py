@@ -105,7 +105,7 @@ def updated(
             kernel("update", update_source(name, "bfloat16", remainder=remainder, **kind))(
                 (2, 1), (256, 1),
                 (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), groups, i64(N),
-                 i64(SPLIT), f32(PULL.params["biases"]), i64(begin), i64(end)), order=order,
+                 i64(SPLIT), f32(PULL.params["biases"]), i64(begin), i64(end), i64(0)), order=order,
             )  # fmt: skip
         found.append((restored(rounded, low) if remainder else whole, rounded, state))
     return found
@@ -143,7 +143,7 @@ def test_update_skips_a_step() -> None:
     kernel("update", update_source("adamw", "bfloat16", remainder=True))(
         (1, 1), (256, 1),
         (pair[1], pair[0], dtheta, slots, control, aligned([1.0, 1.0]), control, i64(N), i64(SPLIT),
-         f32(1), i64(0), i64(N)),
+         f32(1), i64(0), i64(N), i64(0)),
     )  # fmt: skip
     assert [a.tobytes() for a in pair] == before
 

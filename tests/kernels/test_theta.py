@@ -73,7 +73,7 @@ def test_update(name: str, n: int, split: int, blocks: int, dtype: str) -> None:
         kernel("update", update_source(name, dtype))(
             (blocks, 1), (256, 1),
             (*arguments, aligned([7.0, 1 / S]), control, i64(n), i64(split), strength, i64(0),
-             i64(n)),
+             i64(n), i64(0)),
             order=order,
         )  # fmt: skip
         return x, rounded, state
@@ -102,7 +102,7 @@ def test_update_of_nan(name: str) -> None:
     kernel("update", update_source(name, "float64"))(
         (1, 1), (256, 1),
         (theta, theta, dtheta, slots, control, aligned([1.0, 1.0]), control, i64(n), i64(n),
-         np.float64(1), i64(0), i64(n)),
+         np.float64(1), i64(0), i64(n), i64(0)),
     )  # fmt: skip
     assert np.isnan(theta).tolist() == [i == 5 for i in range(n)]
 
@@ -119,7 +119,7 @@ def test_update_skips_a_step(dtype: str) -> None:
     kernel("update", update_source("adamw", dtype))(
         (1, 1), (256, 1),
         (*arrays, control, aligned([1.0, 1.0]), control, i64(64), i64(64), real_of(dtype)(1),
-         i64(0), i64(64)),
+         i64(0), i64(64), i64(0)),
     )  # fmt: skip
     assert [a.tobytes() for a in arrays] == before
 
@@ -138,7 +138,7 @@ def test_update_of_a_part(dtype: str) -> None:
                 kernel("update", update_source("adamw", dtype, kind))(
                     (2, 1), (256, 1),
                     (x, rounded, dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
-                     i64(split), real_of(dtype)(0.5), i64(begin), i64(end)),
+                     i64(split), real_of(dtype)(0.5), i64(begin), i64(end), i64(0)),
                 )  # fmt: skip
             found.append((x.tobytes(), rounded.tobytes(), state.tobytes()))
         assert found[0] == found[1]
@@ -163,7 +163,7 @@ def test_update_of_groups(name: str, blocks: int, dtype: str) -> None:
             kernel("update", update_source(name, dtype, grouped=True))(
                 (blocks, 1), (256, 1),
                 (x, rounded, dtheta, state if len(state) else x, control, aligned([1.0, 1.0]),
-                 aligned(rows), *sizes, i64(begin), i64(end)), order=order,
+                 aligned(rows), *sizes, i64(begin), i64(end), i64(0)), order=order,
             )  # fmt: skip
         return x, state
 
@@ -201,7 +201,7 @@ def test_float32_gradient_with_16_bit_storage(dtype: str) -> None:
         kernel("update", update_source("adamw", dtype, gradient="float32"))(
             (2, 1), (256, 1),
             (x, rounded, dtheta, state, control, aligned([7.0, 1 / S]), control, *sizes, i64(0),
-             i64(n)), order=order,
+             i64(n), i64(0)), order=order,
         )  # fmt: skip
         norm = clipped("elastic_net", dtype, "float32", theta, dtheta, split, 3, S, order=order)
         return x, rounded, state, norm[0][:1]
@@ -250,7 +250,7 @@ def updates_of(name: str, dtype: str, theta: Any, dtheta: Any, slots: Any, t: in
         kernel("update", update_source(name, dtype, "bfloat16"))(
             (2, 1), (256, 1),
             (x, aligned(dtheta), dtheta, state, control, aligned([1.0, 1.0]), control, i64(n),
-             i64(n), real_of(dtype)(1), i64(0), i64(n)), order=order,
+             i64(n), real_of(dtype)(1), i64(0), i64(n), i64(0)), order=order,
         )  # fmt: skip
         return x, state
 

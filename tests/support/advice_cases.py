@@ -254,7 +254,7 @@ ELSEWHERE = (
     # several processes: tests/distributed/
     "use the mpiexec of the same library", "use gpumlp.distributed.world(timeout=",
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
-    "{} does not go with shards", "shards={} cannot be shared by {} processes",
+    "shards={} cannot be shared by {} processes",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",

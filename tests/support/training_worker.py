@@ -36,6 +36,7 @@ SETTINGS = {
     "sgd": {"optimizer": "sgd"},
     "muon": {"optimizer": "muon", "clip_norm": 0.5},
 }
+IN_16_BITS = {"slot_precision": "bfloat16", "remainder": True, "clip_norm": 0.5, "ema": 0.99}
 FITS = {"": {}, "streamed": {"data": "stream"}, "weighted": {"sample_weight": WEIGHTS}}
 
 
@@ -73,13 +74,17 @@ def digest(trainer, history):
 def bits(backend):
     """Train with all settings; the hashes by name, and θ of the first in float64."""
     found = {}
-    for precision in ("float64", "float32") if backend != "harness" else ("float64",):
-        for name, settings in SETTINGS.items():
+    harness, wanted = backend == "harness", SETTINGS
+    for precision in ("float64", "bfloat16") if harness else ("float64", "float32"):
+        if harness:
+            first = {"slots and θ in 16 bits": IN_16_BITS} if precision == "bfloat16" else {}
+            wanted = first | {name: SETTINGS[name] for name in ("adamw", "adamw, averaged")}
+        for name, settings in wanted.items():
             for how, arguments in FITS.items():
                 if how and name != "adamw, averaged" and "micro-batches" not in name:
                     continue
                 trainer = trainer_of(backend_of(backend, precision), precision, **settings)
-                x = X.astype(precision)
+                x = X.astype("float32" if precision == "bfloat16" else precision)
                 history = trainer.fit(x, Y, 2, validation=(x[:90], Y[:90]), **arguments)
                 found[f"{name} {how} {precision}"] = digest(trainer, history)
                 found.setdefault("θ", theta(trainer).tolist())

@@ -139,7 +139,7 @@ class Lowering:
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
     ) -> Iterator[Work]:  # fmt: skip
         name = f"{source.struct_name(regularizer)}_update"
         biases = regularizer.strengths()[1]

@@ -166,11 +166,11 @@ class CudaBackend(CudaSharing, Backend):
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
     ) -> None:  # fmt: skip
         update.optimizer_step(
             self._kernels, optimizer, regularizer, theta, rounded, dtheta, slots, split, scaling,
-            control, part, groups,
+            control, part, groups, origin,
         )  # fmt: skip
 
     def updates_in_product(

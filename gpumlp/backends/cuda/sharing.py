@@ -6,7 +6,7 @@ import numpy as np
 
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i64
 from gpumlp.backends.cuda.protocol import Device
-from gpumlp.backends.cuda.update import growth_interval
+from gpumlp.backends.cuda.update import growth_interval, upper
 from gpumlp.backends.sharing import Sharing
 from gpumlp.distributed.world import World
 from gpumlp.functions import REGULARIZERS, Regularizer
@@ -34,14 +34,15 @@ class CudaSharing(Sharing):
 
     def square_sum(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, scaling: Array,
-        total: Array,
+        total: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
         kernels = self._kernels
         kernels.launch(
             "square_sum", "penalty.cu", kernels.flat(len(theta)),
-            (theta, dtheta, scaling, total, kernels.partial, kernels.arrived,
+            (theta, upper(theta, rounded), dtheta, scaling, total, kernels.partial, kernels.arrived,
              *kernels.regions(regularizer, theta, split)),
             regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
+            remainder=rounded is not None,
         )  # fmt: skip
 
     def clip_by(self, squares: Array, max_norm: float, scaling: Array, control: Array) -> None:

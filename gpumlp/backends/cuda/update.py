@@ -37,7 +37,7 @@ def clip(
 ) -> None:  # fmt: skip
     kernels.launch(
         "clip", "penalty.cu", kernels.flat(len(theta)),
-        (theta, _upper(theta, rounded), dtheta, scaling, control, kernels.partial, kernels.arrived,
+        (theta, upper(theta, rounded), dtheta, scaling, control, kernels.partial, kernels.arrived,
          *kernels.regions(regularizer, theta, split), np.float64(max_norm),
          growth_interval(scales_loss)),
         regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
@@ -53,7 +53,7 @@ def growth_interval(scales_loss: bool) -> np.int64:
 def optimizer_step(
     kernels: Kernels, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
     dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-    part: tuple[int, int] | None, groups: Array | None,
+    part: tuple[int, int] | None, groups: Array | None, origin: int,
 ) -> None:  # fmt: skip
     begin, end = part or (0, len(theta))
     state = slots if optimizer.slots else kernels.partial  # a rule without slots does not touch it
@@ -61,7 +61,7 @@ def optimizer_step(
         "update", "update.cu", kernels.flat(end - begin),
         (theta, rounded, dtheta, state, control, scaling,
          control if groups is None else groups,  # without groups, the kernel does not read it
-         *kernels.regions(regularizer, theta, split), i64(begin), i64(end)),
+         *kernels.regions(regularizer, theta, split), i64(begin), i64(end), i64(origin)),
         optimizer, regularizer,
         slots="" if state.dtype == kernels.dtype else state.dtype.name,
         gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
@@ -110,7 +110,7 @@ def average(
     rounded: Array | None,
 ) -> None:  # fmt: skip
     n, numbers = len(theta), i64(len(control) - 1)
-    arguments = theta, _upper(theta, rounded), mean, control, i64(n), numbers, np.float64(decay)
+    arguments = theta, upper(theta, rounded), mean, control, i64(n), numbers, np.float64(decay)
     remainder = rounded is not None
     kernels.launch("average", "average.cu", kernels.flat(n), arguments, remainder=remainder)
 
@@ -126,6 +126,6 @@ def restore(kernels: Kernels, theta: Array, rounded: Array, remainder: Array) ->
     kernels.launch("restore_theta", "round.cu", kernels.flat(n), arguments)
 
 
-def _upper(theta: Array, rounded: Array | None) -> Array:
+def upper(theta: Array, rounded: Array | None) -> Array:
     """`rounded` as 16-bit integers if θ is split; else an array of θ's type, which is not read."""
     return theta if rounded is None else rounded.view(theta.dtype)

@@ -192,7 +192,7 @@ class NumpyBackend(NumpySharing, Backend):
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None,
+        part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
     ) -> None:  # fmt: skip
         update.optimizer_step(
             self._threads, optimizer, regularizer, theta, dtheta, slots, split, control, part,

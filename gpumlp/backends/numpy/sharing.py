@@ -40,7 +40,7 @@ class NumpySharing(Sharing):
 
     def square_sum(
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, scaling: Array,
-        total: Array,
+        total: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
         total[0] = update.square_sum(self._threads, regularizer, theta, dtheta, split)
 
