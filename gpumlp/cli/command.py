@@ -150,6 +150,9 @@ class Commands(TyperGroup):
                 status = self._status(args or ["--help"], settings)
             except (typer.Abort, KeyboardInterrupt):  # outside a command
                 status = ending.status
+            except Exception as error:
+                processes.fail(error)
+                raise
             if not ending.terminated:
                 status, message = streams.end(status)
                 if message:

@@ -5,30 +5,40 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 
 from gpumlp import distributed
-from gpumlp.distributed import World
-
-LATER = 1.0  # seconds that a rank other than 0 waits with an error, which rank 0 may have as well
+from gpumlp.distributed import World, ending_together
+from gpumlp.distributed.together import wait_for_first
 
 _joined: World | None = None
 _printed = io.StringIO()
 
 
 def join() -> World:
-    """The processes that were launched with this one; from now on only rank 0 prints."""
+    """The processes that were launched with this one; from now on only rank 0 prints.
+
+    Raises:
+        ImportError, OSError: there is no library for them, or it is another launcher's.
+    """
     global _joined
     if _joined is None:
-        _joined = distributed.world()
-        _silence(_joined.rank > 0)
+        try:
+            _joined = distributed.world()
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
+        if _joined.rank > 0:
+            _joined.errors = sys.stderr
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+            sys.stderr = _printed
     return _joined
 
 
-def _silence(silent: bool) -> None:
-    if silent:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (for the rest)
-        sys.stderr = _printed
+def fail(error: Exception) -> None:
+    """End all processes after an error that no command expects, with its traceback."""
+    if _joined is not None and _joined.size > 1:
+        sys.stderr = _joined.errors or sys.stderr
+        with ending_together(_joined):
+            raise error
 
 
 def end(status: int) -> None:
@@ -39,9 +49,9 @@ def end(status: int) -> None:
     if _joined is None or _joined.size == 1 or status == 0:
         return
     if _joined.rank > 0:
-        time.sleep(LATER)
-        sys.stderr = sys.__stderr__
+        wait_for_first(_joined)
         lines = _printed.getvalue().strip().splitlines()
-        _joined.fail(lines[-1].removeprefix("gpumlp: ") if lines else f"status {status}", status)
+        said = lines[-1].removeprefix("gpumlp: ").removeprefix("error: ") if lines else ""
+        _joined.fail(said or f"status {status}", status)
     sys.stdout.flush()
     _joined.end(status)

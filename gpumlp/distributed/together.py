@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +14,7 @@ from gpumlp.distributed.world import World
 from gpumlp.errors import first_line
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+LATER = 1.0  # seconds that a rank other than 0 waits with an error, which rank 0 may have as well
 OURS = {str(Path(__file__)), str(Path(__file__).with_name("__main__.py")), "<frozen runpy>"}
 
 
@@ -20,8 +23,9 @@ def ending_together(world: World) -> Iterator[None]:
     """A context whose errors end all processes of a world.
 
     An exception prints its traceback and one line, and all end with status 1.  A call of sys.exit
-    with a status other than 0 ends all with that status, Ctrl-C with 130.  Where several ranks
-    fail, the first decides.  A world of one behaves as without the context.
+    with a status other than 0 ends all with that status, Ctrl-C with 130.  Where all ranks fail,
+    only rank 0 prints; the others wait for `LATER` before they do.  A world of one behaves as
+    without the context.
 
     Args:
         world: as of `gpumlp.distributed.world()`.
@@ -32,9 +36,18 @@ def ending_together(world: World) -> Iterator[None]:
         status = exit_status(error)
         if world.size == 1 or status == 0:
             raise
+        wait_for_first(world)
         if not isinstance(error, (SystemExit, KeyboardInterrupt)):
-            traceback.print_exception(type(error), error, of_script(error.__traceback__))
+            lines = traceback.format_exception(type(error), error, of_script(error.__traceback__))
+            sys.stderr.write("".join(lines))  # in one piece, as `World.fail` does
         world.fail(reason(error), status)
+
+
+def wait_for_first(world: World) -> None:
+    """Leave an error that all ranks have to rank 0, which ends this process as well."""
+    if world.rank > 0:
+        with suppress(KeyboardInterrupt):  # a further Ctrl-C only ends the wait
+            time.sleep(LATER)
 
 
 def exit_status(error: BaseException) -> int:

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class World:
         host: the name of this machine.
         timeout: the longest wait for other ranks, in seconds.
         doing: what this process is doing, such as "step 12, exchange of ∇W"; errors name it.
+        errors: where `fail` prints; None for sys.stderr.
     """
 
     def __init__(self, transport: Transport | None = None, timeout: float = TIMEOUT) -> None:
@@ -45,6 +46,7 @@ class World:
         self.host = socket.gethostname()
         self.timeout = timeout
         self.doing = ""
+        self.errors: TextIO | None = None
         self._unfinished: list[Pending] = []
 
     def __repr__(self) -> str:
@@ -196,9 +198,10 @@ class World:
         """
         doing = f" ({self.doing})" if self.doing else ""
         line = f"gpumlp: rank {self.rank} of {self.size} on {self.host}: {message}{doing}\n"
+        errors = self.errors or sys.stderr
         sys.stdout.flush()
-        sys.stderr.write(line)  # in one piece: other ranks write to the same terminal
-        sys.stderr.flush()
+        errors.write(line)  # in one piece: other ranks write to the same terminal
+        errors.flush()
         self._transport.end(status)
 
 

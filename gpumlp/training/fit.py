@@ -59,11 +59,12 @@ def fit(
             arguments = {
                 "epochs": epochs,
                 "columns": list(run.history),
-                "rule": str(early_stopping),
+                "early_stopping": str(early_stopping),
             }
             facts = together.facts_of(trainer, examples, validated) | arguments
             together.check_alike(world, facts)
             run.callbacks = run.callbacks if world.rank == 0 else []
+            checkpoint = together.on_first(world, lambda: checkpoint)  # which writes it for all
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
         trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
         if checkpoint[-1] and run.checkpoint is not None:
@@ -102,6 +103,7 @@ class Fit:
 
     def train(self) -> None:
         """Train until the epochs are done or something stops the fit."""
+        failed = True
         try:
             self._hook("on_fit_begin")
             world = self.trainer.shards.world
@@ -118,9 +120,15 @@ class Fit:
             if stopped != "interrupted":
                 self.check_finite(self.trainer.net.tensors())
             self.history.stopped = stopped
+            failed = False
         finally:
             self.trainer.show_average(True)
-            hooks.end(self.callbacks, self.trainer)
+            if failed:  # the other ranks may do something else
+                hooks.end(self.callbacks, self.trainer)
+            else:
+                together.called_on_first(
+                    self.trainer, lambda: hooks.end(self.callbacks, self.trainer)
+                )
 
     def close(self) -> None:
         """Drop the references back to this object, so that its arrays are freed with it."""
@@ -199,8 +207,7 @@ class Fit:
             if due or self._pace.watched:
                 self.trainer.restore_theta()
                 together.complete(self.trainer)
-            for callback in self.callbacks:
-                callback.on_step_end(self.trainer)
+            self._step_hooks()
             if due:
                 self._save()
         return True
@@ -228,7 +235,19 @@ class Fit:
             trainer.stop = trainer.stop or any(stops)
             return trainer.stop, trainer.lr_factor
 
-        trainer.stop, trainer.lr_factor = together.on_first(trainer.shards.world, decide)
+        trainer.stop, trainer.lr_factor = together.called_on_first(trainer, decide)
+
+    def _step_hooks(self) -> None:
+        """Call on_step_end of the callbacks: a display of the progress needs no other rank."""
+
+        def call() -> None:
+            for callback in self.callbacks:
+                callback.on_step_end(self.trainer)
+
+        if self._pace.watched:
+            together.called_on_first(self.trainer, call)
+        else:
+            call()
 
     def _row(self) -> dict[str, float]:
         """The epoch's numbers, by column of the history."""

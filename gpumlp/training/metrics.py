@@ -16,6 +16,7 @@ from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
 from gpumlp.step.chunked import Chunked
+from gpumlp.training import together
 from gpumlp.training.monitor import COSTS, UNRANKED
 from gpumlp.training.scorers import Scorer, scorer
 
@@ -198,8 +199,10 @@ class Evaluation:
             p = link.f(self._y_hat.astype(float) if exact else self._y_hat, **link.params)
             if not (np.isfinite(self._y_hat).all() and np.isfinite(p).all()):
                 raise error(f"a prediction for the {self._whose} data is not finite")
-            for name, of in self._measures.items():
-                measured[name] = of(self._y, p, data.weights)
+            # on rank 0, since a function of the caller's may use random numbers
+            measured |= together.on_first(self._world, lambda: {
+                name: of(self._y, p, data.weights) for name, of in self._measures.items()
+            })  # fmt: skip
         return measured
 
 

@@ -9,6 +9,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,13 +47,28 @@ def on_first(world: World, work: Callable[[], T]) -> T:
 
 def _portable(error: Exception) -> Exception:
     """The error as pickle can write it."""
-    kind = type(error) if type(error).__module__.split(".")[0] in ("builtins", "gpumlp") else None
-    for make in (kind, RuntimeError):
-        try:
-            return make(f"on rank 0: {error}")  # type: ignore[misc]
-        except TypeError:
-            continue
-    raise AssertionError
+    text = f"on rank 0: {error.args[0] if len(error.args) == 1 else error}"
+    if type(error).__module__.split(".")[0] in ("builtins", "gpumlp"):
+        with suppress(TypeError):  # it needs more than a text
+            return type(error)(text)
+    return RuntimeError(text)
+
+
+def called_on_first(trainer: Stepping, work: Callable[[], T]) -> T:
+    """`on_first` of callbacks, which may assign to θ: then all ranks get it."""
+    world, backend, theta = trainer.shards.world, trainer.net.backend, trainer.net.theta.flat
+    if world.size == 1:
+        return work()
+
+    def watched() -> tuple[T, bool]:
+        before = checksum(backend.to_host(theta))
+        result = work()
+        return result, checksum(backend.to_host(theta)) != before
+
+    result, assigned = on_first(world, watched)
+    if assigned:
+        backend.asarray(world.broadcast(backend.to_host(theta)), out=theta)
+    return result
 
 
 def check_alike(world: World, facts: Mapping[str, Any]) -> None:
@@ -92,18 +108,17 @@ def checksum(a: HostArray) -> int:
 
 
 def _digest(trainer: Stepping, data: Examples | None) -> str | None:
-    """A hash of data: of all values, or of rows that are spread evenly over a large array."""
+    """Shapes and dtypes of data, and a hash: of all values, or of some rows of a large array."""
     if data is None:
         return None
     digest, backend = hashlib.sha256(), trainer.net.backend
-    for a in (data.x, data.y, data.weights):
-        if a is None:
-            continue
+    arrays = [a for a in (data.x, data.y, data.weights) if a is not None]
+    for a in arrays:
         rows = slice(None) if a.nbytes <= SAMPLED else slice(None, None, max(1, len(a) // ROWS))
         part = a[rows] if isinstance(a, np.ndarray) else backend.to_host(a[rows])
-        digest.update(f"{a.shape} {a.dtype}".encode())
         digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()[:16]
+    shapes = ", ".join(f"{a.dtype} {a.shape}" for a in arrays)
+    return f"{shapes}, SHA-256 {digest.hexdigest()[:16]}…"
 
 
 class Agreement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import gpumlp
 from tests.support.launching import under_mpi
 
 WORKER = "tests/support/training_worker.py"
+COMMAND_WORKER = "tests/support/command_worker.py"
+FIRST_RANK_WORKER = "tests/support/first_rank_worker.py"
 LAUNCHER = ("-m", "gpumlp.distributed", WORKER)
 TIMEOUT = 2.0  # seconds that a rank waits for another
 
@@ -74,14 +77,52 @@ def test_a_rank_that_fails_ends_all_and_resuming_gives_the_same_bits(
 def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: Path) -> None:
     ended = under_mpi(2, *LAUNCHER, "fit", tmp_path, 4, how)
     assert ended.status != 0
-    assert f"need the same {named}, but rank 0 has" in ended.output, ended.output
+    (line,) = ended.lines()  # of rank 0 alone, although all have the error
+    assert line.startswith("gpumlp: rank 0 of 2 on "), line
+    assert f"need the same {named}, but rank 0 has" in line, line
+    assert ended.output.count("Traceback") == 1
     assert not list(tmp_path.iterdir())  # nothing was trained
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [
+        ("raise 1", 1, "rank 1 of 2 on {}: LookupError: a planted fault"),
+        ("refuse 1", 2, "rank 1 of 2 on {}: a planted refusal"),
+        ("stop 0", 75, "rank 1 of 2 on {}: exchange: no answer from rank 0 for 2 s; "),
+    ],
+)
+def test_a_command_says_in_one_line_which_rank_failed(
+    how: str, status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("typer")
+    monkeypatch.setenv("TIMEOUT", str(TIMEOUT))
+    options = ("--epochs", 3, "--hidden", 8, "--quiet", "--out", tmp_path / "run")
+    ended = under_mpi(2, COMMAND_WORKER, how, "train", "diabetes", *options, "--stream")
+    assert ended.status == status, ended.output
+    (line,) = ended.lines()
+    assert line.startswith(f"gpumlp: {said.format(socket.gethostname())}"), line
+    assert ended.output.count("Traceback") == how.startswith("raise")
+    assert [each.name for each in tmp_path.rglob("*")] == ["run", "checkpoint.safetensors"]
 
 
 def test_a_slow_rank_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     whole = fitted(2, tmp_path / "whole", 1)
     assert fitted(2, tmp_path, 1, "sleep", 3) == whole
+
+
+def test_what_rank_0_does_alone_has_the_same_effect_on_all(tmp_path: Path) -> None:
+    """Callbacks, metrics and checkpoints, compared with those of a single process."""
+    found = []
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        ended = under_mpi(processes, FIRST_RANK_WORKER, tmp_path / str(processes))
+        assert ended.status == 0, ended.output
+        found.append(json.loads(ended.output.splitlines()[-1]))
+    assert found[1] == found[0]
+    assert found[0]["on_epoch_end raises"] == "KeyError 'a key'"
+    assert found[0]["no folder"].startswith("FileNotFoundError cannot write absent/file: ")
 
 
 # ---- one process ---------------------------------------------------------------------------------

@@ -1,0 +1,43 @@
+"""One rank of a command of gpumlp that fails.
+
+    mpiexec -n 2 python command_worker.py "HOW RANK" train …
+
+After the first epoch, rank RANK raises an error or stops, as HOW says.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import gpumlp.distributed
+from gpumlp.cli import main
+from gpumlp.training.stepping import Stepping
+
+
+def fail(how):
+    """Raise what no command expects, or an error of the user's, or stop."""
+    if how == "raise":
+        raise LookupError("a planted fault")
+    if how == "refuse":
+        raise ValueError("a planted refusal")
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def plant(how, rank):
+    """Make steps of the second epoch fail."""
+    step = Stepping.step
+
+    def failing(self, batches, steps=1):
+        if self.epochs and rank == str(self.shards.world.rank):
+            fail(how)
+        step(self, batches, steps)
+
+    Stepping.step = failing
+
+
+if __name__ == "__main__":
+    gpumlp.distributed.world(timeout=float(os.environ["TIMEOUT"]))
+    plant(*sys.argv.pop(1).split())
+    main()
