@@ -61,7 +61,9 @@ class Chunked:
         self._arena = backend.empty((self._planned(rows)[0].size,), np.uint8)
         self._compiled: dict[int, tuple[Callable[[int], None], Minibatch]] = {}
 
-    def __call__(self, x: Array, y: Array = None, share: Array = None) -> Iterator[slice]:
+    def __call__(
+        self, x: Array, y: Array = None, share: Array = None, of: int | None = None
+    ) -> Iterator[slice]:
         """Yield the rows of each chunk when it is computed; J ← 0 before the first.
 
         The pages of mapped files are unmapped after each chunk: see `chunks`.
@@ -69,13 +71,14 @@ class Chunked:
         Args:
             x: (m, n_0), on the backend or on the host.
             y: (m, n_L), or labels (m,); not None if and only if there is a target.
-            share: (m,), the share of each example's loss in J; None for 1/m each.
+            share: (m,), the share of each example's loss in J; None for 1/of each.
+            of: the number of all examples, if these are some of them; None for m.
         """
         backend = self._backend
         theta, rounded = (self._arrays[of.flat] for of in (self._model.theta, self._model.rounded))
         backend.asarray(np.zeros(1), out=self.J)
         if share is None and y is not None:
-            backend.asarray(np.full(self.rows, 1 / len(x)), out=self._weights)
+            backend.asarray(np.full(self.rows, 1 / (of or len(x))), out=self._weights)
         backend.round(theta, rounded)
         for rows in chunks(x, y, rows=self.rows):
             run, s = self._of(rows.stop - rows.start)

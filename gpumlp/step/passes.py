@@ -23,6 +23,9 @@ EIGHTH = 2.3e-3
 # Bytes of the buffers of matrices that are orthogonalized in one batch.  W of 4096 × 4096, whose
 # products fill a device, has buffers of 192 MiB and stays alone; of 512 × 512, up to 85 are one.
 BATCH_BYTES = 256 << 20
+# What several processes do with a bucket of gradients.  None of these uses the scratch memory that
+# operations of the main stream share.
+SENT = ("exchange", "tree_sum", "update", "collect")
 
 
 def recompute(program: Program) -> Program:
@@ -180,13 +183,16 @@ def update_in_product(
 def streams(program: Program) -> Program:
     """Weight gradients run beside hidden gradients; early updates and averages beside both.
 
-    Stream 1 has the weight gradients, and stream 2 what only the end of the step waits for.
+    Stream 1 has the weight gradients, and stream 2 what only the end of the step waits for.  So it
+    has what several processes send each other, too, and the updates between.
     """
+    several = any(each.name == "exchange" for each in program)
 
     def stream(each: Op) -> int:
         early = each.name == "update" and each.part and each.part[1] <= each["split"]
         product = each.name in ("weight_gradient", "weight_update")
-        return 1 if product else 2 if early or each.name == "average" else 0
+        sent = several and each.name in SENT
+        return 1 if product else 2 if early or sent or each.name == "average" else 0
 
     return Program(replace(each, stream=stream(each)) for each in program)
 

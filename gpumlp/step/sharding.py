@@ -13,7 +13,7 @@ Source of the sharded state: Rajbhandari et al. (2020), "ZeRO", stage 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import F64, ThetaBuffers
@@ -59,6 +59,12 @@ class Shared:
     slots: Buffer
     replicated: bool
     groups: Callable[[int, int], Buffer | None]
+    _received: Buffer = field(init=False)
+
+    def __post_init__(self) -> None:
+        largest = self.shards.world.size * max(each.size for each in self.buckets)
+        received = Buffer("received", (largest,), self.gradient.flat.dtype)
+        object.__setattr__(self, "_received", received)  # the class is frozen
 
     def __call__(self, program: Program, ranks: int) -> Program:
         """The program with what the processes do together.
@@ -103,7 +109,8 @@ class Shared:
             return []
         begin, end = bucket.cuts[0], bucket.cuts[-1]
         whole = flat.part(flat.name, begin, (end - begin,))
-        received = Buffer("received", (world.size, bucket.size), flat.dtype)
+        # all buckets use one memory, so that the backward pass never waits for it
+        received = self._received.part("received", 0, (world.size, bucket.size))
         own = _piece(flat, *bucket.own)
         found = [op("exchange", world, whole, bucket.counts, received)]
         if ranks and bucket.size:

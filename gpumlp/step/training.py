@@ -107,8 +107,9 @@ class TrainingStep:
     def plans(self, tables: Tables, of: int, parts: range) -> dict[str, Plan]:
         """The ways to do some micro-batches of a step on `of` examples, by name, planned.
 
-        The first is the default: "branched" where most products leave multiprocessors idle.  The
-        last micro-batch is followed by the update of θ.
+        The first is the default: "branched" where most products leave multiprocessors idle, or
+        several processes send each other gradients.  The last micro-batch is followed by the update
+        of θ.
         """
         program = self._record(tables, of, parts)
         last = program[-1].name == "end"
@@ -129,7 +130,9 @@ class TrainingStep:
         ways, branches = {"sequential": planned}, self._settings.net.backend.branches
         if branches:
             ways["branched"] = plan(passes.streams(planned.program))
-            if passes.leaves_idle(planned.program, branches):
+            # several processes do the first way, unmeasured: what they send is beside the products
+            several = self._settings.shards.world.size > 1
+            if several or passes.leaves_idle(planned.program, branches):
                 ways = {name: ways[name] for name in ("branched", "sequential")}
             early = passes.early_update(planned.program, self._gradient)
             if early is not planned.program:

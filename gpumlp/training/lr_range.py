@@ -15,6 +15,7 @@ from gpumlp import checks, plots
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
+from gpumlp.training import together
 from gpumlp.training.advice import drop_tracebacks
 from gpumlp.training.stepping import Stepping
 
@@ -113,6 +114,9 @@ def _losses(
 ) -> Iterator[float]:
     """L of one minibatch per step and learning rate, until it explodes or is not finite."""
     examples = Examples.checked(trainer.net, x, y, rows=trainer.at_a_time, **data)
+    if (world := trainer.shards.world).size > 1:
+        facts = {"learning rates": (rates[0], rates[-1], len(rates))}
+        together.check_alike(world, together.facts_of(trainer, examples, None) | facts)
     trainer = _copy(trainer)
     backend, batches = trainer.net.backend, trainer.batches(examples)
     first = mean = best = math.nan

@@ -167,14 +167,13 @@ class Evaluation:
     def _shared_cost(self) -> float:
         """`_cost` of several processes, from the chunks of a single one, so that bits are its."""
         backend, data, world, m = self._net.backend, self._data, self._world, len(self._data.x)
-        if self._share is None:
-            self._share = backend.full((m,), 1 / m)
         starts = range(0, m, self._pass.rows)
         cuts = [len(starts) * r // world.size for r in range(world.size + 1)]
         costs = np.zeros(len(starts))
         for i in range(*cuts[world.rank : world.rank + 2]):
             rows = slice(starts[i], min(starts[i] + self._pass.rows, m))
-            for _ in self._pass(data.x[rows], data.y[rows], self._share[rows]):
+            share = None if self._share is None else self._share[rows]
+            for _ in self._pass(data.x[rows], data.y[rows], share, m):
                 if self._measures:
                     self._y_hat[rows] = backend.to_host(self._pass.s.h[-1])
             costs[i] = backend.to_host(self._pass.J)[0]
