@@ -202,6 +202,11 @@ class ProgressLines(Callback):
             print(f"epoch {trainer.history.epochs}: {numbers}", file=sys.stderr, flush=True)
 
 
+def may_assign(callbacks: Sequence[Callback]) -> bool:
+    """Whether there is a callback that may assign to θ: any but the display of the progress."""
+    return any(not isinstance(each, (ProgressBar, ProgressLines)) for each in callbacks)
+
+
 def _shown(row: Mapping[str, float]) -> dict[str, str]:
     """The numbers of an epoch that the progress display shows."""
     return {k: f"{v:.4g}" for k, v in row.items() if k not in ("lr", "seconds")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,12 +124,11 @@ class Fit:
             failed = False
         finally:
             self.trainer.show_average(True)
+            end = partial(hooks.end, self.callbacks, self.trainer)
             if failed:  # the other ranks may do something else
-                hooks.end(self.callbacks, self.trainer)
+                end()
             else:
-                together.called_on_first(
-                    self.trainer, lambda: hooks.end(self.callbacks, self.trainer)
-                )
+                together.called_on_first(self.trainer, self.callbacks, end)
 
     def close(self) -> None:
         """Drop the references back to this object, so that its arrays are freed with it."""
@@ -235,7 +235,7 @@ class Fit:
             trainer.stop = trainer.stop or any(stops)
             return trainer.stop, trainer.lr_factor
 
-        trainer.stop, trainer.lr_factor = together.called_on_first(trainer, decide)
+        trainer.stop, trainer.lr_factor = together.called_on_first(trainer, self.callbacks, decide)
 
     def _step_hooks(self) -> None:
         """Call on_step_end of the callbacks: a display of the progress needs no other rank."""
@@ -245,7 +245,7 @@ class Fit:
                 callback.on_step_end(self.trainer)
 
         if self._pace.watched:
-            together.called_on_first(self.trainer, call)
+            together.called_on_first(self.trainer, self.callbacks, call)
         else:
             call()
 

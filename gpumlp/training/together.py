@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ import numpy as np
 from gpumlp.distributed.world import World
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
+from gpumlp.training.callbacks import may_assign
+from gpumlp.training.events import Callback
 from gpumlp.training.stepping import Stepping
 
 AGREE = 0.1  # seconds of steps after which the processes ask each other whether to go on
@@ -54,13 +56,17 @@ def _portable(error: Exception) -> Exception:
     return RuntimeError(text)
 
 
-def called_on_first(trainer: Stepping, work: Callable[[], T]) -> T:
-    """`on_first` of callbacks, which may assign to θ: then all ranks get it."""
+def called_on_first(
+    trainer: Stepping, callbacks: Sequence[Callback], work: Callable[[], T]
+) -> T:  # fmt: skip
+    """`on_first` of work that calls callbacks, which may assign to θ: then all ranks get it."""
     world, backend, theta = trainer.shards.world, trainer.net.backend, trainer.net.theta.flat
     if world.size == 1:
         return work()
 
     def watched() -> tuple[T, bool]:
+        if not may_assign(callbacks):
+            return work(), False
         before = checksum(backend.to_host(theta))
         result = work()
         return result, checksum(backend.to_host(theta)) != before

@@ -19,8 +19,8 @@ LAUNCHER = ("-m", "gpumlp.distributed", WORKER)
 TIMEOUT = 2.0  # seconds that a rank waits for another
 
 
-def bits(processes: int, backend: str) -> dict[str, object]:
-    ended = under_mpi(processes, WORKER, "bits", backend, within=120)
+def bits(processes: int, *how: str) -> dict[str, object]:
+    ended = under_mpi(processes, WORKER, *how, within=120)
     assert ended.status == 0, ended.output
     return dict(json.loads(ended.output.splitlines()[-1]))
 
@@ -34,16 +34,20 @@ def fitted(processes: int, folder: Path, epochs: int, *how: object) -> str:
 
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
 def test_any_number_of_processes_gives_the_same_bits(backend: str) -> None:
-    one = bits(1, backend)
+    one = bits(1, "bits", backend)
     assert len(set(map(str, one.values()))) > len(one) // 2  # settings make a difference
-    assert bits(2, backend) == one
-    assert bits(4, backend) == one
+    assert bits(2, "bits", backend) == one
+    assert bits(4, "bits", backend) == one
 
 
 def test_cuda_backend_with_two_processes_equals_numpy() -> None:
-    one, two = bits(1, "numpy"), bits(2, "harness")
-    assert bits(1, "harness") == two
+    one, two = bits(1, "bits", "numpy"), bits(2, "bits", "harness")
+    assert bits(1, "bits", "harness") == two
     np.testing.assert_allclose(two["θ"], one["θ"], rtol=0, atol=1e-12)
+
+
+def test_buckets_in_16_bits_have_the_same_bits_and_callbacks_read_all_of_theta() -> None:
+    assert bits(2, "buckets") == bits(1, "buckets")
 
 
 def test_checkpoints_resume_with_any_number_of_processes(tmp_path: Path) -> None:
@@ -143,6 +147,17 @@ def test_shards_change_only_rounding(shards: int, optimizer: str) -> None:
         history = trainer.fit(x, y, 3, sample_weight=1 / (1 + y))
         found.append(np.append(net.theta.flat, history["cost"]))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
+def test_resuming_with_other_shards_raises(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    for shards in (None, 4):  # None is 1 in a world of one
+        net = gpumlp.MLP([2, 3, 1], loss="squared_error", backend="numpy")
+        trainer = gpumlp.Trainer(net, batch_size=10, shards=shards)
+        if shards is None:
+            trainer.fit(x, x[:, :1], 1, checkpoint=tmp_path / "file")
+    with pytest.raises(gpumlp.CheckpointError, match="other shards: 1, here 4; "):
+        trainer.fit(x, x[:, :1], 2, checkpoint=tmp_path / "file", resume=True)
 
 
 def test_fold_with_shards_raises() -> None:

@@ -1,9 +1,11 @@
 """One rank of the tests of trainings by several processes.
 
     mpiexec -n 4 python training_worker.py bits BACKEND
+    mpiexec -n 4 python training_worker.py buckets
     mpiexec -n 4 python training_worker.py fit FOLDER EPOCHS [HOW STEP]
 
 "bits" trains networks with many settings; rank 0 prints a hash of each θ and history as JSON.
+"buckets" does so on the harness in 16 bits, with a bucket for each W.
 "fit" trains one with a checkpoint, from the checkpoint on if there is one; rank 0 writes the hash
 of θ to a file.  HOW is what rank 1 does before the step STEP, or how its arguments differ.
 """
@@ -22,6 +24,8 @@ import numpy as np
 
 import gpumlp
 from gpumlp.distributed import world
+from gpumlp.step import shards
+from gpumlp.training import Callback
 
 SHARDS = 4
 RNG = np.random.default_rng(14)
@@ -92,6 +96,35 @@ def bits(backend):
         print(json.dumps(found))
 
 
+class Reads(Callback):
+    """Reads θ after each step and each epoch."""
+
+    def __init__(self):
+        self.seen = hashlib.sha256()
+
+    def on_step_end(self, trainer):
+        trainer.net.backend.synchronize()
+        self.seen.update(theta(trainer).tobytes())
+
+    def on_epoch_end(self, trainer, row):
+        self.seen.update(theta(trainer).tobytes())
+
+
+def buckets():
+    """Train on the harness in 16 bits, and read θ in callbacks; the hashes by name."""
+    shards.BUCKET = 64
+    found = {}
+    for precision in ("bfloat16", "float16"):
+        for name in ("adamw, averaged", "muon"):
+            trainer = trainer_of(backend_of("harness", precision), precision, **SETTINGS[name])
+            reads = Reads()
+            arguments = {"validation": (X[:90], Y[:90]), "early_stopping": 1}
+            history = trainer.fit(X[:203], Y[:203], 2, callbacks=[reads], **arguments)
+            found[f"{name} {precision}"] = digest(trainer, history), reads.seen.hexdigest()
+    if world().rank == 0:
+        print(json.dumps(found))
+
+
 def fit(folder, epochs, how="", step="0"):
     """Train with a checkpoint; rank 1 does `how` before a step."""
     other = world().rank == 1
@@ -130,4 +163,4 @@ def watch(trainer, how, step):
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
     world(timeout=float(os.environ.get("TIMEOUT", "30")))
-    {"bits": bits, "fit": fit}[sys.argv[1]](*sys.argv[2:])
+    {"bits": bits, "buckets": buckets, "fit": fit}[sys.argv[1]](*sys.argv[2:])
