@@ -36,7 +36,6 @@ def join() -> World:
 def fail(error: Exception) -> None:
     """End all processes after an error that no command expects, with its traceback."""
     if _joined is not None and _joined.size > 1:
-        sys.stderr = _joined.errors or sys.stderr
         with ending_together(_joined):
             raise error
 

@@ -159,7 +159,9 @@ def train(options: TrainOptions) -> None:
         with run_folder.writing(folder) as late:
             if world.rank == 0:
                 run_folder.write(folder, net, built.preparation, history, built.dataset.name)
-                config.write(folder / "run.toml", "train", options)
+                # whose default depends on the number of processes
+                shards = built.trainer.shards.count if world.size > 1 else options.shards
+                config.write(folder / "run.toml", "train", replace(options, shards=shards))
         world.share(None)  # the others wait until the files are written
     written = run_folder.files(options.tensorboard)
     if options.json:

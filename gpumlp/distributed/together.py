@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ def ending_together(world: World) -> Iterator[None]:
         wait_for_first(world)
         if not isinstance(error, (SystemExit, KeyboardInterrupt)):
             lines = traceback.format_exception(type(error), error, of_script(error.__traceback__))
-            sys.stderr.write("".join(lines))  # in one piece, as `World.fail` does
+            world.print_error("".join(lines))
         world.fail(reason(error), status)
 
 

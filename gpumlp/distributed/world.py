@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 import numpy as np
@@ -198,11 +199,17 @@ class World:
         """
         doing = f" ({self.doing})" if self.doing else ""
         line = f"gpumlp: rank {self.rank} of {self.size} on {self.host}: {message}{doing}\n"
-        errors = self.errors or sys.stderr
-        sys.stdout.flush()
-        errors.write(line)  # in one piece: other ranks write to the same terminal
-        errors.flush()
+        self.print_error(line)
         self._transport.end(status)
+
+    def print_error(self, text: str) -> None:
+        """Print in one piece, since other ranks print to the same terminal, if that is possible."""
+        errors = self.errors or sys.stderr
+        with suppress(OSError, ValueError):  # its disk is full, or it is closed
+            sys.stdout.flush()
+        with suppress(OSError, ValueError):
+            errors.write(text)
+            errors.flush()
 
 
 def as_bytes(array: HostArray) -> HostArray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpumlp
-from tests.support.launching import under_mpi
+from tests.support.launching import run, under_mpi
 
 WORKER = "tests/support/training_worker.py"
 COMMAND_WORKER = "tests/support/command_worker.py"
@@ -92,7 +93,6 @@ def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: P
     ("how", "status", "said"),
     [
         ("raise 1", 1, "rank 1 of 2 on {}: LookupError: a planted fault"),
-        ("refuse 1", 2, "rank 1 of 2 on {}: a planted refusal"),
         ("stop 0", 75, "rank 1 of 2 on {}: exchange: no answer from rank 0 for 2 s; "),
     ],
 )
@@ -108,6 +108,21 @@ def test_a_command_says_in_one_line_which_rank_failed(
     assert line.startswith(f"gpumlp: {said.format(socket.gethostname())}"), line
     assert ended.output.count("Traceback") == how.startswith("raise")
     assert [each.name for each in tmp_path.rglob("*")] == ["run", "checkpoint.safetensors"]
+
+
+def test_a_command_of_two_processes_is_repeated_by_one(tmp_path: Path) -> None:
+    pytest.importorskip("typer")
+    options = ("--epochs", 2, "--hidden", 8, "--seed", 3, "--ema", 0.9, "--out", tmp_path / "two")
+    ended = under_mpi(2, "-m", "gpumlp", "train", "diabetes", *options)
+    assert ended.status == 0, ended.output
+    assert ended.output.count("finished after 2 epochs") == 1
+    files = {each.name for each in (tmp_path / "two").iterdir()}
+    config = ("--config", tmp_path / "two" / "run.toml", "--out", tmp_path / "one", "--quiet")
+    ended = run([sys.executable, "-m", "gpumlp", "train", *config], 60)
+    assert ended.status == 0, ended.output
+    assert {each.name for each in (tmp_path / "one").iterdir()} == files
+    one, two = (gpumlp.MLP.load(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.theta.flat.tobytes() == two.theta.flat.tobytes()
 
 
 def test_a_slow_rank_changes_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A world in one process: which one it is, its waits, time-outs and errors."""
 
+import io
 import subprocess
 import sys
 import time
@@ -96,6 +97,11 @@ def test_arrays_that_do_not_fit_are_refused(source, counts, received, said):
 def test_gather_refuses_arrays_that_do_not_fit():
     with pytest.raises(ValueError, match=r"whole has shape \(4,\) but counts need \(3,\)"):
         World().gather(np.zeros(4), [3])
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_for_rank_0(monkeypatch):
+    monkeypatch.setattr("gpumlp.distributed.together.LATER", 0.0)
 
 
 class Deaf(Alone):
@@ -204,6 +210,16 @@ def test_error_ends_all(error, status, said, traced, capsys):
     printed = capsys.readouterr().err
     assert printed.splitlines()[-1] == f"gpumlp: rank 1 of 3 on node7: {said}"
     assert printed.startswith("Traceback") == traced
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_stream_that_cannot_be_written_does_not_keep_processes_from_ending(name, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, name, closed)
+    with pytest.raises(SystemExit) as ended, ending_together(World(Deaf())):
+        raise ZeroDivisionError
+    assert ended.value.code == 1
 
 
 @pytest.mark.parametrize("code", [0, None])

@@ -17,11 +17,9 @@ from gpumlp.training.stepping import Stepping
 
 
 def fail(how):
-    """Raise what no command expects, or an error of the user's, or stop."""
+    """Raise what no command expects, or stop."""
     if how == "raise":
         raise LookupError("a planted fault")
-    if how == "refuse":
-        raise ValueError("a planted refusal")
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
