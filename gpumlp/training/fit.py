@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.distributed.world import ALONE, World
 from gpumlp.errors import DivergenceError
 from gpumlp.io.signals import Interrupt
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
+from gpumlp.network import MLP
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
 from gpumlp.training import saving, together
@@ -40,21 +43,34 @@ def fit(
 
     checkpoint: the arguments `checkpoint`, `checkpoint_every` and `resume`.
     """
-    net = trainer.net
-    epochs = checks.positive_int(epochs, "epochs")
     files.check_is_no_data(checkpoint[0], x, y, sample_weight, validation)
+    net = trainer.net
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
-    measured = evaluations(net, examples, validated, metric, train_metric, trainer.shards.world)
-    for evaluation in measured.values():
-        evaluation.validate()
-    watch = hooks.watching(early_stopping, net, columns(measured))
-    run = Fit(trainer, trainer.batches(examples), epochs, watch, measured)
+    return fit_examples(
+        trainer, examples, validated, epochs, callbacks, progress, checkpoint,
+        early_stopping=early_stopping, metric=metric, train_metric=train_metric,
+    )  # fmt: skip
+
+
+def fit_examples(
+    trainer: Stepping, examples: Examples, validated: Examples | None, epochs: int,
+    callbacks: Sequence[Callback], progress: bool | None,
+    checkpoint: tuple[Any, int | None, bool], *, early_stopping: Any, metric: Any,
+    train_metric: bool, interrupt: Interrupt | None = None,
+) -> History:  # fmt: skip
+    """Check the other arguments, and train on examples that are checked.
+
+    interrupt: a context that the caller has entered; None for one of this fit.
+    """
+    net, epochs = trainer.net, checks.positive_int(epochs, "epochs")
+    parts, world = (examples, validated), trainer.shards.world
+    measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
+    run = Fit(trainer, trainer.batches(examples), epochs, watch, measured, interrupt)
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
-        world = trainer.shards.world
         if world.size > 1:
             arguments = {
                 "epochs": epochs,
@@ -75,6 +91,17 @@ def fit(
     return trainer.history
 
 
+def rules(
+    net: MLP, examples: Examples, validated: Examples | None, early_stopping: Any, metric: Any,
+    train_metric: bool, world: World = ALONE,
+) -> tuple[dict[str, Evaluation], Watch | None]:  # fmt: skip
+    """What is evaluated after each epoch, by the prefix of its columns; and early stopping."""
+    measured = evaluations(net, examples, validated, metric, train_metric, world)
+    for evaluation in measured.values():
+        evaluation.validate()
+    return measured, hooks.watching(early_stopping, net, columns(measured))
+
+
 class Fit:
     """The state of a fit, and its loop.
 
@@ -87,10 +114,11 @@ class Fit:
 
     def __init__(
         self, trainer: Stepping, batches: Batches, epochs: int, watch: Watch | None,
-        evaluations: Mapping[str, Evaluation],
+        evaluations: Mapping[str, Evaluation], interrupt: Interrupt | None = None,
     ) -> None:  # fmt: skip
         self.trainer, self.batches, self.epochs = trainer, batches, epochs
         self.evaluations, self.watch = evaluations, watch
+        self._interrupt = Interrupt() if interrupt is None else nullcontext(interrupt)
         self.history = History(columns(evaluations))
         self.callbacks: list[Callback] = []
         self.checkpoint: Checkpoint | None = None
@@ -109,7 +137,7 @@ class Fit:
             single = together.on_first(world, lambda: watched(self.callbacks))
             self._pace = Pace(self.trainer.net.backend, single, self.checkpoint)
             # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
-            with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
+            with self._interrupt as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
                 together.complete(self.trainer)
                 self.trainer.show_average(True)
