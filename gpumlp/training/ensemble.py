@@ -14,8 +14,6 @@ from gpumlp import checks
 from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.functions import Optimizer
-from gpumlp.io.signals import Interrupt
-from gpumlp.io.threads import blas_threads
 from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 from gpumlp.storage import PathLike
@@ -153,15 +151,14 @@ class EnsembleTrainer:
             fit.rules(self.ensemble[0], examples, validated, **rules)
         folder = members.folder(checkpoint, checkpoint_every, resume)
 
-        def train(i: int, interrupt: Interrupt) -> History:
+        def train(i: int) -> History:
             file = None if folder is None else folder / f"member-{i}.safetensors"
             trainer, saved = self.trainers[i], (file, checkpoint_every, resume)
             trainer.seed = self.seed + (self.ensemble[i].seed if orders == "own" else 0)
             own = [] if callbacks is None else callbacks(i)
             history = fit.fit_examples(
-                trainer, *each[i % len(each)], epochs, own, False, saved, interrupt=interrupt,
-                **rules,
-            )  # fmt: skip
+                trainer, *each[i % len(each)], epochs, own, False, saved, **rules
+            )
             if progress:
                 with suppress(OSError, ValueError):  # stderr has gone
                     print(f"member {i}: {history!r}", file=sys.stderr, flush=True)
@@ -192,16 +189,11 @@ class EnsembleTrainer:
             self.trainers[0], x, y, validation, weighted, early_stopping, metric, train_metric, data
         )
         counts = dict.fromkeys(PER_MEMBER, len(self.ensemble))
-        counts |= dict.fromkeys(PER_THREAD, min(self._threads, len(self.ensemble)))
+        counts |= dict.fromkeys(
+            PER_THREAD, min(members.count(self.ensemble.backend), len(self.ensemble))
+        )
         several = {name: getattr(one, name) * count for name, count in counts.items()}
         return replace(one, **several, held=one.held * len(self.ensemble))
-
-    @property
-    def _threads(self) -> int:
-        """The number of members that are trained at a time."""
-        backend = self.ensemble.backend
-        # NumPy holds the interpreter lock between its short calls; a GPU has one stream of steps
-        return blas_threads() if backend.on_host and backend.compiles else 1
 
     def _data(
         self, x: Array, y: Array, sample_weight: Any, class_weight: Any, validation: Any,
@@ -220,8 +212,8 @@ class EnsembleTrainer:
             )
         return parts_of.parts(net, x, y, sample_weight, class_weight, folds, self.seed, **placement)
 
-    def _train_all(self, train: Callable[[int, Interrupt], History]) -> Histories:
-        """Call train(member, interrupt) for all members that have not diverged."""
+    def _train_all(self, train: Callable[[int], History]) -> Histories:
+        """Call train(member) for all members that have not diverged."""
         lost = dict.fromkeys(self.ensemble.diverged, "it diverged before")
         found: dict[int, History] = {}
         numbers = [i for i in range(len(self.ensemble)) if i not in lost]
@@ -229,15 +221,14 @@ class EnsembleTrainer:
 
         def attempt(i: int) -> None:
             try:
-                found[i] = train(i, interrupt)
+                found[i] = train(i)
             except DivergenceError as error:
                 self.ensemble.diverged.add(i)
                 found[i], lost[i] = self.trainers[i].history, error.what
                 found[i].stopped = "diverged"
                 errors.append(error.with_traceback(None))
 
-        with Interrupt() as interrupt:
-            members.call(attempt, numbers, self._threads, interrupt)
+        members.call(attempt, numbers, members.count(self.ensemble.backend))
         columns = next((list(history) for history in found.values()), [])
         for i in set(lost) - set(found):
             found[i] = History(columns)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.distributed.world import ALONE, World
 from gpumlp.errors import DivergenceError
-from gpumlp.io.signals import Interrupt
+from gpumlp.io.signals import Interrupt, interruptible
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
@@ -58,16 +57,13 @@ def fit_examples(
     trainer: Stepping, examples: Examples, validated: Examples | None, epochs: int,
     callbacks: Sequence[Callback], progress: bool | None,
     checkpoint: tuple[Any, int | None, bool], *, early_stopping: Any, metric: Any,
-    train_metric: bool, interrupt: Interrupt | None = None,
+    train_metric: bool,
 ) -> History:  # fmt: skip
-    """Check the other arguments, and train on examples that are checked.
-
-    interrupt: a context that the caller has entered; None for one of this fit.
-    """
+    """Check the other arguments, and train on examples that are checked."""
     net, epochs = trainer.net, checks.positive_int(epochs, "epochs")
     parts, world = (examples, validated), trainer.shards.world
     measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
-    run = Fit(trainer, trainer.batches(examples), epochs, watch, measured, interrupt)
+    run = Fit(trainer, trainer.batches(examples), epochs, watch, measured)
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
@@ -114,11 +110,10 @@ class Fit:
 
     def __init__(
         self, trainer: Stepping, batches: Batches, epochs: int, watch: Watch | None,
-        evaluations: Mapping[str, Evaluation], interrupt: Interrupt | None = None,
+        evaluations: Mapping[str, Evaluation],
     ) -> None:  # fmt: skip
         self.trainer, self.batches, self.epochs = trainer, batches, epochs
         self.evaluations, self.watch = evaluations, watch
-        self._interrupt = Interrupt() if interrupt is None else nullcontext(interrupt)
         self.history = History(columns(evaluations))
         self.callbacks: list[Callback] = []
         self.checkpoint: Checkpoint | None = None
@@ -137,7 +132,7 @@ class Fit:
             single = together.on_first(world, lambda: watched(self.callbacks))
             self._pace = Pace(self.trainer.net.backend, single, self.checkpoint)
             # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
-            with self._interrupt as interrupt, np.errstate(over="ignore", invalid="ignore"):
+            with interruptible() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
                 together.complete(self.trainer)
                 self.trainer.show_average(True)

@@ -8,35 +8,44 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from pathlib import Path
 
-from gpumlp.io.signals import Interrupt
-from gpumlp.io.threads import one_thread
+from gpumlp.backends import Backend
+from gpumlp.io.signals import shared
+from gpumlp.io.threads import blas_threads, one_thread
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
 
 
-def call(
-    work: Callable[[int], None], members: Sequence[int], threads: int, interrupt: Interrupt
-) -> None:
-    """work(member) for each, so many at a time; on an error the others end after their step."""
+def count(backend: Backend) -> int:
+    """The number of networks that are trained at a time."""
+    # NumPy holds the interpreter lock between its short calls; a GPU has one stream of steps
+    return blas_threads() if backend.on_host and backend.compiles else 1
+
+
+def call(work: Callable[[int], None], members: Sequence[int], threads: int) -> None:
+    """work(member) for each, so many at a time, each on one thread.
+
+    Ctrl-C, and an error in one of them, end all fits among the work after a step.
+    """
 
     def alone(i: int) -> None:
         with one_thread():
             work(i)
 
-    if min(threads, len(members)) < 2:
-        for i in members:
-            work(i)
-        return
-    with ThreadPoolExecutor(min(threads, len(members)), thread_name_prefix="member") as pool:
-        # in the caller's context, which has its np.errstate
-        futures = [pool.submit(copy_context().run, alone, i) for i in members]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            interrupt.requested = interrupt.requested or signal.SIGINT
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with shared() as interrupt:
+        if min(threads, len(members)) < 2:
+            for i in members:
+                work(i)
+            return
+        with ThreadPoolExecutor(min(threads, len(members)), thread_name_prefix="member") as pool:
+            # in the caller's context, which has its np.errstate
+            futures = [pool.submit(copy_context().run, alone, i) for i in members]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                interrupt.requested = interrupt.requested or signal.SIGINT
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def folder(checkpoint: PathLike | None, every: int | None, resume: bool) -> Path | None:

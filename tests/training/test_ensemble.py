@@ -14,7 +14,7 @@ import pytest
 import gpumlp
 from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
 from gpumlp.callbacks import ReduceOnPlateau
-from gpumlp.training import ensemble as module
+from gpumlp.training import members as module
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import on_host
 from tests.support.harness.host_device import HostDevice
