@@ -64,6 +64,25 @@ class Ensemble:
         ]  # fmt: skip
         self._hold(nets)
 
+    @classmethod
+    def of(cls, nets: Sequence[MLP]) -> Self:
+        """An ensemble of networks of one shape; their parameters move into one array.
+
+        ValueError: they differ in more than parameters, seed, λΩ(θ) and initialiser.
+        """
+        if not nets:
+            raise ValueError("nets is empty; pass at least one network")
+        for i, net in enumerate(nets):
+            same = (net.widths, net.f, net.loss, net.backend.describe())
+            first = nets[0]
+            if same != (first.widths, first.f, first.loss, first.backend.describe()):
+                raise ValueError(
+                    f"nets[{i}] is {net!r}, and nets[0] {first!r}; pass nets of one shape"
+                )
+        found = object.__new__(cls)
+        found._hold(nets)
+        return found
+
     def _hold(self, nets: Sequence[MLP]) -> None:
         """Move the parameters of the members into one array."""
         self.nets, self.diverged = tuple(nets), set[int]()

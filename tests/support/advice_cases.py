@@ -170,6 +170,7 @@ CASES = {  # the part of the message that advises → the call that fails, and i
         classify, {"backend": gpumlp.get_backend("numpy", "float64"), "precision": "float32"}),
     "set it back, or call fit": (again, {}),
     "or name all of them in the first partial_fit": (new_class, {}),
+    "or pass n_models=1": (classify, {"n_models": 2, "callbacks": [ReduceOnPlateau("cost")]}),
     "pass folds=5": (members, {"folds": "five"}),
     "parts cannot be made of": (members, {"folds": 50}),
     "pass folds=None": (members, {"folds": 3, "validation": (ROWS, ROW_LABELS)}),
