@@ -7,7 +7,9 @@ the same 12,800 examples.  A round times some epochs of each competitor; shuffle
 a fit begins with count.
 
 - gpumlp: `Trainer(Ensemble(…))`.
-- 16 trainers: a `Trainer` of each network, one after the other.
+- 16 trainers: a `Trainer` of each network, one after the other.  Each is as fast on one thread, so
+  gpumlp's time cannot be below theirs over the number of cores.
+- 16 trainers numpy: the same on the NumPy backend.
 - jax vmap: `jit(vmap(step))`, one call for a step of all, with donated buffers.
 - jax scan: the same within `lax.scan`, one call for an epoch.
 
@@ -29,7 +31,8 @@ from gpumlp.io.types import HostArray
 
 K, WIDTHS, ROWS, M, LR = 16, (64, 64, 64, 10), 64, 12_800, 1e-3
 STEPS = M // ROWS
-BARS = {"jax vmap": 0.9, "16 trainers": 0.3}  # the most of gpumlp's time over theirs
+# the most of gpumlp's time over theirs
+BARS = {"jax vmap": 0.9, "16 trainers": 0.3, "16 trainers numpy": 0.3}
 # of θ after an epoch: ‖θ − θ'‖ / ‖θ − θ of the start‖.  Adam divides a gradient by its size, so the
 # rounding of gradients near 0 counts in full; with another order of the examples it is about 1.
 CLOSE = 0.1
@@ -38,9 +41,9 @@ Epochs = Callable[[int], HostArray]
 """Train for so many epochs, and return W of the first layers, (K, 64, 64)."""
 
 
-def members() -> gpumlp.Ensemble:
+def members(backend: str = "cpu") -> gpumlp.Ensemble:
     """The networks before the training."""
-    return gpumlp.Ensemble(K, WIDTHS, backend="cpu")
+    return gpumlp.Ensemble(K, WIDTHS, backend=backend)
 
 
 def first_weights(nets: Any) -> HostArray:
@@ -64,10 +67,11 @@ def together(x: HostArray, y: HostArray) -> Epochs:
     return run
 
 
-def separate(x: HostArray, y: HostArray) -> Epochs:
+def separate(x: HostArray, y: HostArray, backend: str = "cpu") -> Epochs:
     """A trainer of each network."""
     trainers = [
-        gpumlp.Trainer(net, "adam", lr=LR, batch_size=ROWS, seed=net.seed) for net in members()
+        gpumlp.Trainer(net, "adam", lr=LR, batch_size=ROWS, seed=net.seed)
+        for net in members(backend)
     ]
 
     def run(epochs: int) -> HostArray:
@@ -143,6 +147,7 @@ def main() -> None:
     x, y = rng.normal(size=(M, WIDTHS[0])).astype("f4"), rng.integers(0, WIDTHS[-1], M)
     competitors = {
         "gpumlp": together(x, y), "16 trainers": separate(x, y),
+        "16 trainers numpy": separate(x, y, "numpy"),
         "jax vmap": jax_epochs(x, y, scan=False), "jax scan": jax_epochs(x, y, scan=True),
     }  # fmt: skip
     want = competitors["gpumlp"](1)

@@ -148,6 +148,10 @@ def mean(**settings):
     return e.predict(ROWS, **settings)
 
 
+def spread(**settings):
+    return MLPRegressor(max_iter=2, tol=1.0, **settings).fit(ROWS, VALUES).predict(ROWS, True)
+
+
 CASES = {  # the part of the message that advises → the call that fails, and its settings
     "clip_norm=1.0, or scale x and y": (regress, {}),
     "clip_norm=1.0, or scale X": (
@@ -170,6 +174,7 @@ CASES = {  # the part of the message that advises → the call that fails, and i
         classify, {"backend": gpumlp.get_backend("numpy", "float64"), "precision": "float32"}),
     "set it back, or call fit": (again, {}),
     "or name all of them in the first partial_fit": (new_class, {}),
+    "return_std needs several models": (spread, {}),
     "or pass n_models=1": (classify, {"n_models": 2, "callbacks": [ReduceOnPlateau("cost")]}),
     "pass folds=5": (members, {"folds": "five"}),
     "parts cannot be made of": (members, {"folds": 50}),
@@ -272,8 +277,9 @@ ELSEWHERE = (
     "use the mpiexec of the same library", "use gpumlp.distributed.world(timeout=",
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "{} does not go with shards", "shards={} cannot be shared by {} processes",
-    # tests/training/test_ensemble.py
-    "callbacks=lambda member", "is a file, and an ensemble needs a folder",
+    # tests/training/test_ensemble.py, tests/estimators/test_several.py
+    "models diverged and are left out", "callbacks=lambda member",
+    "is a file, and an ensemble needs a folder",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",
