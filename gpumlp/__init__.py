@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpumlp._version import __version__ as __version__
 from gpumlp.backends import get_backend
+from gpumlp.ensemble import Ensemble
 from gpumlp.errors import CheckpointError, DeviceError
 from gpumlp.functions import (
     ACTIVATIONS,
@@ -28,13 +29,24 @@ from gpumlp.parameters import Gradients, Layer
 
 if TYPE_CHECKING:
     from gpumlp import callbacks, distributed
-    from gpumlp.training import Callback, EarlyStopping, Group, History, Trainer, fit_lbfgs
+    from gpumlp.training import (
+        Callback,
+        EarlyStopping,
+        EnsembleTrainer,
+        Group,
+        Histories,
+        History,
+        Trainer,
+        fit_lbfgs,
+        k_folds,
+    )
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "OPTIMIZERS", "REGULARIZERS",
     "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError", "EarlyStopping",
-    "ElasticNet", "Gradients", "Group", "History", "Initializer", "Layer", "Loss", "Optimizer",
-    "Regularizer", "Schedule", "Trainer", "callbacks", "distributed", "fit_lbfgs", "get_backend",
+    "ElasticNet", "Ensemble", "EnsembleTrainer", "Gradients", "Group", "Histories", "History",
+    "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule", "Trainer", "callbacks",
+    "distributed", "fit_lbfgs", "get_backend", "k_folds",
 ]  # fmt: skip
 
 

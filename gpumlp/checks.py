@@ -206,5 +206,17 @@ def boolean(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def one_each(values: Any, K: int, name: str) -> list[Any]:
+    """Return the values as a list, if there is one for each of K networks."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list with one for each member, got {_short(values)}")
+    each = [v.item() if isinstance(v, np.generic) else v for v in values]
+    if len(each) != K:
+        raise ValueError(
+            f"{name} has {len(each)} entries but there are {K} members; give one for each"
+        )
+    return each
+
+
 def _short(value: Any) -> str:
     return " ".join(reprlib.repr(value).split())

@@ -53,17 +53,13 @@ class MLP:
     """
 
     def __init__(
-        self,
-        widths: Sequence[int],
+        self, widths: Sequence[int],
         activation: str | Activation | Sequence[str | Activation] = "relu",
         output_activation: str | Activation = "identity",
-        loss: str | Loss = "softmax_cross_entropy",
-        regularizer: str | Regularizer | None = None,
-        initializer: str | Initializer | None = None,
-        precision: str = "float32",
-        backend: str | Backend = "auto",
-        seed: int = 0,
-    ) -> None:
+        loss: str | Loss = "softmax_cross_entropy", regularizer: str | Regularizer | None = None,
+        initializer: str | Initializer | None = None, precision: str = "float32",
+        backend: str | Backend = "auto", seed: int = 0,
+    ) -> None:  # fmt: skip
         self.widths = checks.widths(widths)
         self.f = checks.layer_activations(len(self.widths) - 2, activation, output_activation)
         self.loss = lookup(LOSSES, "loss", loss)
@@ -286,11 +282,16 @@ class MLP:
         self._allocate()
         self.assign(state["theta"])
 
-    def _allocate(self) -> None:
-        """Allocate θ = 0 and all else, so that a fit does not fail for lack of memory later."""
+    def keep_in(self, flat: Array) -> None:
+        """Move θ to this memory of the backend: (p,), with the padding of `Layout`."""
+        self._allocate(self.backend.asarray(self.theta.flat, out=flat))
+
+    def _allocate(self, flat: Array = None) -> None:
+        """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `flat`."""
         self.backend.synchronize()
         backend, layout = self.backend, Layout(self.widths, self.backend.storage.itemsize)
-        self.theta = self.rounded = theta = Parameters.zeros(backend, layout)
+        flat = backend.full((layout.size,), 0) if flat is None else flat
+        self.theta = self.rounded = theta = Parameters(layout, flat)
         if backend.storage != backend.dtype:
             self.rounded = Parameters.zeros(backend, layout, backend.storage)
         views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)

@@ -23,7 +23,7 @@ from gpumlp.io.types import HostArray
 __all__ = [
     "FORMAT", "TRAINING_PREFIXES", "PathLike", "Tensors", "atomic_write", "check_place",
     "check_writable", "json_of", "load_extra", "load_network", "read", "replacing", "save_network",
-    "theta_of", "write",
+    "theta_of", "with_functions", "write",
 ]  # fmt: skip
 Tensors = Mapping[str, HostArray]
 FORMAT = "1"
@@ -66,7 +66,9 @@ def load_network(
     tensors, metadata = read(path)
     if "network" in metadata:
         config = json_of(path, metadata["network"])
-        return _with_functions(config, functions), theta_of(tensors)
+        return with_functions(config, functions), theta_of(tensors)
+    if "ensemble" in metadata:
+        raise CheckpointError(f"{path} has an ensemble; load it by gpumlp.Ensemble.load")
     if "gpumlp" in metadata:
         raise CheckpointError(f"{path} is a gpumlp file but has no settings of a network")
     return {"widths": _widths(path, tensors)}, tensors
@@ -77,7 +79,7 @@ def theta_of(tensors: Tensors) -> dict[str, HostArray]:
     return {name: t for name, t in tensors.items() if not name.startswith(TRAINING_PREFIXES)}
 
 
-def _with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
+def with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
     """Return the settings with the user's own entries instead of their names."""
     own = {entry.name: entry for entry in functions}
 

@@ -31,6 +31,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp.parameters"],
     ["gpumlp.step"],
     ["gpumlp.network"],
+    ["gpumlp.ensemble"],
     ["gpumlp.loader"],
     ["gpumlp.training"],
     ["gpumlp.callbacks"],

@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import scipy.sparse as sp
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight
 
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
-from gpumlp.estimators import inputs, parameters, settings
+from gpumlp.estimators import inputs, parameters, settings, several
 from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, train, with_callbacks
 from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
-from gpumlp.loader.examples import check_range
 from gpumlp.network import MLP
 from gpumlp.training import Callback, History
 
@@ -64,6 +62,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     callbacks: Sequence[Callback] | None = None
     backend: str | Backend = "auto"
     precision: str = "float32"
+    n_models: int = 1
 
     _usual_score: ClassVar[Callable[..., float]]  # of y and what `predict` returns
 
@@ -174,6 +173,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )  # fmt: skip
             return self
         settings.check(self)
+        if self.n_models > 1:
+            several.fit(self, data, validation, classes, incremental)
+            return self
         first = not hasattr(self, "net_") or not (incremental or self.warm_start)
         backend = settings.backend(self) if first else self.net_.backend
         X, y = inputs.supervised(self, *data[:2], backend, reset=first)
@@ -233,7 +235,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _begin_fit(self, first: bool, incremental: bool, validates: bool) -> None:
         """Set the attributes of a fit that begins."""
         if first:
-            self.__dict__.pop("net_", None)  # it was trained on other data
+            for name in ("net_", "models_"):  # they were trained on other data
+                self.__dict__.pop(name, None)
             self.loss_curve_: list[float] = []
             self.best_loss_: float | None = None if self.early_stopping else math.inf
             self._waited, self.t_ = 0, 0
@@ -273,24 +276,14 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )  # fmt: skip
 
     def _predicted(self, X: Any) -> HostArray:
-        """Return the network's predictions of X, (m, n_L), on the host, which are finite."""
-        y_hat, link = self._outputs(X), self.net_.loss.link
-        with np.errstate(over="ignore"):
-            p: HostArray = link.f(y_hat, **link.params)
-        inputs.check_outputs(p)
-        return p
+        """Return the mean of the models' predictions of X, (m, n_L), on the host."""
+        return several.mean(self._each_predicted(X))
 
-    def _outputs(self, X: Any) -> HostArray:
-        """Return ŷ of X, (m, n_L), on the host, which is finite."""
-        check_is_fitted(self, "net_")
-        net, backend = self.net_, self.net_.backend
-        X = inputs.features(self, X, backend)
-        check_range(backend, X.data if sp.issparse(X) else X, "X")
-        parts = []
-        for part in inputs.dense_parts(X, backend.dtype):
-            with np.errstate(over="ignore", invalid="ignore"):
-                y_hat = net.forward(part)
-            parts.append(y_hat if isinstance(y_hat, np.ndarray) else backend.to_host(y_hat))
-        y_hat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        inputs.check_outputs(y_hat)
-        return y_hat
+    def _each_predicted(self, X: Any) -> list[HostArray]:
+        """Return the predictions of each model, which are finite."""
+        outputs, link = several.outputs(self, X), several.networks(self)[0].loss.link
+        with np.errstate(over="ignore"):
+            each = [link.f(y_hat, **link.params) for y_hat in outputs]
+        for p in each:
+            inputs.check_outputs(p)
+        return each

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from gpumlp.arrays import as_kind_of
-from gpumlp.estimators import inputs
+from gpumlp.estimators import inputs, several
 from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.inputs import FitData
 from gpumlp.estimators.settings import has_partial_fit
@@ -77,6 +77,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         precision: as in `gpumlp.MLP`.  With "float64" all of scikit-learn's checks pass, with
             "float32" all but two, which ask for more digits.  "auto" is float32 for X of that type
             and on a GPU, else float64, as scikit-learn's own.
+        n_models: the number of models, which are fitted together: each as an estimator of its own,
+            with a random state that random_state draws.  Predictions are the mean of their
+            probabilities or values.  The attributes are then models_, ensemble_, classes_,
+            n_features_in_, feature_names_in_, n_iter_ (the most), loss_ (the mean), n_layers_,
+            n_outputs_ and out_activation_; all others are those of each model.
         loss: "auto" is binary cross-entropy for two classes and for several labels, else softmax
             cross-entropy; or a name or an entry of `gpumlp.LOSSES` for classes.  With more than two
             classes, binary_cross_entropy is one class against the rest.
@@ -85,6 +90,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Attributes:
         classes_: (n_classes,) the classes, or the column numbers of the labels.
+        models_, ensemble_: with n_models above 1, the fitted estimators, but for those that
+            diverged; and their networks, a `gpumlp.Ensemble`.
         net_: the `gpumlp.MLP`; its `save` writes it to a file.
         coefs_, intercepts_: its parameters, weights as (n_in, n_out): read-only copies on the host.
             Assign a list, or to an entry of the list, to change the network.
@@ -130,10 +137,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
         The first call needs all `classes`.  The other arguments are as in `fit`.
         """
-        if classes is None and not hasattr(self, "net_"):
+        begun = hasattr(self, "net_") or hasattr(self, "models_")
+        if classes is None and not begun:
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
         unique = None if classes is None else np.unique(inputs.host(classes, "classes"))
-        if hasattr(self, "net_") and unique is not None and list(unique) != list(self.classes_):
+        if begun and unique is not None and list(unique) != list(self.classes_):
             raise ValueError(
                 f"classes were {self.classes_.tolist()} in the first call of partial_fit and "
                 "cannot change; leave them out, or use a new estimator"
@@ -235,15 +243,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         balanced: HostArray = np.divide(even, count, out=np.zeros(len(known)), where=count > 0)
         return balanced
 
-    def _predicted(self, X: Any) -> HostArray:
-        y_hat = self._outputs(X).astype(np.float64)
-        link = self.net_.loss.link
-        p: HostArray = link.f(y_hat, **link.params)
-        return p
+    def _each_predicted(self, X: Any) -> list[HostArray]:
+        outputs, link = several.outputs(self, X), several.networks(self)[0].loss.link
+        return [link.f(y_hat.astype(np.float64), **link.params) for y_hat in outputs]
 
     def _log_probabilities(self, X: Any) -> HostArray:
-        y_hat = self._outputs(X)
-        log_p = self.net_.loss.log_probabilities(y_hat, self._multilabel)
+        outputs, loss = several.outputs(self, X), several.networks(self)[0].loss
+        each = [loss.log_probabilities(y_hat, self._multilabel) for y_hat in outputs]
+        log_p = several.mean_of_logarithms(each)
         one = len(self.classes_) == 1 and not self._multilabel
         return np.zeros_like(log_p[:, :1]) if one else log_p
 

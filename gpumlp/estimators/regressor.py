@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
+from gpumlp import checks
+from gpumlp.arrays import as_kind_of
+from gpumlp.estimators import several
 from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.settings import has_partial_fit
 from gpumlp.functions import LOSSES, Activation, Loss
@@ -54,6 +58,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     ) -> Self:  # fmt: skip
         """Train for one epoch on these examples, as `MLPClassifier.partial_fit` does."""
         return self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val), incremental=True)
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Return ŷ of X (m, n_0), as the same kind of array as X if that kind can hold it.
+
+        With return_std also the standard deviation of the models' predictions, of n_models above 1:
+        large where they disagree, but not of the noise in y.
+
+        ValueError: X, or an output of a network for X, is not finite; or there is a single model.
+        """
+        if not checks.boolean(return_std, "return_std"):
+            return super().predict(X)
+        if self.n_models == 1:
+            raise ValueError("return_std needs several models; pass n_models=8, and fit them")
+        each = self._each_predicted(X)
+        spread = np.std(each, axis=0, dtype=np.float64)
+        return tuple(as_kind_of(self._decide(p), X) for p in (several.mean(each), spread))
 
     def _inspect_targets(self, y: HostArray, classes: Any) -> None:
         self._columns = 0 if y.ndim == 1 or y.shape[1] == 1 else y.shape[1]

@@ -63,7 +63,7 @@ def check(e: Any) -> None:
         checks.boolean(getattr(e, name), name)
     if not isinstance(e.verbose, (bool, np.bool_)):
         checks.positive_int(e.verbose, "verbose", least=0)
-    for name in ("max_iter", "max_fun"):
+    for name in ("max_iter", "max_fun", "n_models"):
         checks.positive_int(getattr(e, name), name)
     for name in ("alpha", "power_t", "momentum", "validation_fraction", "beta_1", "beta_2"):
         checks.positive_number(getattr(e, name), name, least=0)

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Self
 
@@ -133,6 +134,28 @@ class Interrupt:
         previous = self._previous.get(number)
         if not isinstance(previous, Ending) or previous.note(number):
             self.requested = self.requested or number
+
+
+_outer: ContextVar[Interrupt | None] = ContextVar("_outer", default=None)
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[Interrupt]:
+    """One `Interrupt` for all that `interruptible` says here, also in threads of this context."""
+    with Interrupt() as interrupt:
+        token = _outer.set(interrupt)
+        try:
+            yield interrupt
+        finally:
+            _outer.reset(token)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """That of `shared` around it, else an `Interrupt` of its own."""
+    outer = _outer.get()
+    with Interrupt() if outer is None else contextlib.nullcontext(outer) as interrupt:
+        yield interrupt
 
 
 @contextlib.contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from gpumlp.io.types import HostArray
 BLOCK_BYTES = 512 << 10  # of one operand: half of a core's L2 cache; `Threads` says why not less
 
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")  # environment variables
+
+_single = ContextVar("single", default=False)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +37,7 @@ class Threads:
 
     def map(self, call: Callable[[T], Any], items: Sequence[T]) -> list[Any]:
         """Return [call(item) for item in items]; each thread computes a run of neighbours."""
-        threads = min(self.count, len(items) // 2)
+        threads = min(at_most(self.count), len(items) // 2)
         if threads <= 1:
             return [call(item) for item in items]
         cuts = [len(items) * i // threads for i in range(threads + 1)]
@@ -55,6 +58,25 @@ class Threads:
         if a.nbytes <= BLOCK_BYTES:  # most steps of a small network: 1 µs less
             return [block(slice(0, len(a)))]
         return self.map(block, blocks(0, len(a), a.nbytes // len(a)))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In this context the operations that this thread calls compute on it alone.
+
+    Those of other threads do not: a process can so compute independent things on all its cores.
+    Products of NumPy itself take the threads that BLAS has.
+    """
+    token = _single.set(True)
+    try:
+        yield
+    finally:
+        _single.reset(token)
+
+
+def at_most(threads: int) -> int:
+    """The number of threads that an operation may use here: 1 in `one_thread`, else `threads`."""
+    return 1 if _single.get() else threads
 
 
 def ahead(call: Callable[[T], R], items: Iterable[T], count: int = 2) -> Generator[R, None, None]:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.distributed.world import ALONE, World
 from gpumlp.errors import DivergenceError
-from gpumlp.io.signals import Interrupt
+from gpumlp.io.signals import Interrupt, interruptible
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
+from gpumlp.network import MLP
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
 from gpumlp.training import saving, together
@@ -41,21 +43,31 @@ def fit(
 
     checkpoint: the arguments `checkpoint`, `checkpoint_every` and `resume`.
     """
-    net = trainer.net
-    epochs = checks.positive_int(epochs, "epochs")
     files.check_is_no_data(checkpoint[0], x, y, sample_weight, validation)
+    net = trainer.net
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
-    measured = evaluations(net, examples, validated, metric, train_metric, trainer.shards.world)
-    for evaluation in measured.values():
-        evaluation.validate()
-    watch = hooks.watching(early_stopping, net, columns(measured))
+    return fit_examples(
+        trainer, examples, validated, epochs, callbacks, progress, checkpoint,
+        early_stopping=early_stopping, metric=metric, train_metric=train_metric,
+    )  # fmt: skip
+
+
+def fit_examples(
+    trainer: Stepping, examples: Examples, validated: Examples | None, epochs: int,
+    callbacks: Sequence[Callback], progress: bool | None,
+    checkpoint: tuple[Any, int | None, bool], *, early_stopping: Any, metric: Any,
+    train_metric: bool,
+) -> History:  # fmt: skip
+    """Check the other arguments, and train on examples that are checked."""
+    net, epochs = trainer.net, checks.positive_int(epochs, "epochs")
+    parts, world = (examples, validated), trainer.shards.world
+    measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
     run = Fit(trainer, trainer.batches(examples), epochs, watch, measured)
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
-        world = trainer.shards.world
         if world.size > 1:
             arguments = {
                 "epochs": epochs,
@@ -75,6 +87,17 @@ def fit(
         net.backend.synchronize()  # the caller may free the data now
         run.close()
     return trainer.history
+
+
+def rules(
+    net: MLP, examples: Examples, validated: Examples | None, early_stopping: Any, metric: Any,
+    train_metric: bool, world: World = ALONE,
+) -> tuple[dict[str, Evaluation], Watch | None]:  # fmt: skip
+    """What is evaluated after each epoch, by the prefix of its columns; and early stopping."""
+    measured = evaluations(net, examples, validated, metric, train_metric, world)
+    for evaluation in measured.values():
+        evaluation.validate()
+    return measured, hooks.watching(early_stopping, net, columns(measured))
 
 
 class Fit:
@@ -112,7 +135,7 @@ class Fit:
             single = together.on_first(world, lambda: watched(self.callbacks))
             self._pace = Pace(self.trainer.net.backend, single, self.checkpoint)
             # `diverged` reports numbers that overflow, once, in place of NumPy's warnings
-            with Interrupt() as interrupt, np.errstate(over="ignore", invalid="ignore"):
+            with interruptible() as interrupt, np.errstate(over="ignore", invalid="ignore"):
                 stopped = self._loop(interrupt)
                 together.complete(self.trainer)
                 self.trainer.show_average(True)

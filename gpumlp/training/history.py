@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-STOPPED = ("finished", "early", "interrupted", "converged")
+STOPPED = ("finished", "early", "interrupted", "converged", "diverged")
 
 
 class History(Mapping[str, list[float]]):
@@ -25,7 +25,8 @@ class History(Mapping[str, list[float]]):
 
     Attributes:
         stopped: how the fit ended: "finished"; "early" by early stopping or a callback;
-            "interrupted" by Ctrl-C or an error; "converged" in `fit_lbfgs`.
+            "interrupted" by Ctrl-C or an error; "converged" in `fit_lbfgs`; "diverged" for a member
+            of an ensemble.
         best_epoch: the epoch (from 0) that early stopping found best, else None.
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpumlp import backprop, checks
 from gpumlp.errors import DivergenceError, needs
-from gpumlp.io.signals import Interrupt
+from gpumlp.io.signals import interruptible
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.network import CHUNK, MLP
@@ -134,7 +134,7 @@ class Lbfgs:
         self.steps = self.epochs = 0
         self.stop = False
         self.settings, self._measured, self._callbacks = settings, measured, callbacks
-        self._interrupt, self._since = Interrupt(), 0.0
+        self._since = 0.0
         # J of the last iteration, of the last evaluation, and of the best iteration
         self._J = self._evaluated = self._least = math.inf
 
@@ -148,7 +148,7 @@ class Lbfgs:
             self._tried = self._best = self._theta
             self._since = time.perf_counter()
             # `_evaluate` handles numbers that overflow, in place of NumPy's warnings
-            with self._interrupt, np.errstate(over="ignore", invalid="ignore"):
+            with interruptible() as self._interrupt, np.errstate(over="ignore", invalid="ignore"):
                 found = minimize(
                     self._evaluate, self._theta, jac=True, method="L-BFGS-B", options=limits,
                     callback=self._iterated,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import Array
 from gpumlp.training import fit, lr_range
 from gpumlp.training.advice import attempt
 from gpumlp.training.callbacks import EarlyStopping
+from gpumlp.training.ensemble import EnsembleTrainer
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.lr_range import LRCurve
@@ -28,7 +31,8 @@ class Trainer(Stepping):
     """Trains a network: an optimizer with its state, and how minibatches are drawn.
 
     Args:
-        net: the network; its θ is trained in place.
+        net: the network; its θ is trained in place.  Of a `gpumlp.Ensemble`, ``Trainer(…)`` is an
+            `EnsembleTrainer`.
         optimizer: a name or an entry of `gpumlp.OPTIMIZERS`.  "muon" moves every layer's W except
             the last by a matrix near an orthogonal one, and all other parameters as AdamW does.
         lr: the base learning rate; None: the optimizer's usual one.
@@ -94,6 +98,14 @@ class Trainer(Stepping):
     Raises:
         ValueError, TypeError: an argument is not as described.
     """
+
+    __signature__ = inspect.signature(Stepping)  # else it would be that of `__new__`
+
+    def __new__(cls, net: Any = None, *arguments: Any, **settings: Any) -> Self:
+        """Return a trainer of a network; of an ensemble an `EnsembleTrainer`."""
+        if isinstance(net, Ensemble):
+            return EnsembleTrainer(net, *arguments, **settings)  # type: ignore[return-value]
+        return super().__new__(cls)
 
     def _allocate(self) -> None:
         attempt(super()._allocate, self, lambda trainer: trainer.memory(self.batch_size))

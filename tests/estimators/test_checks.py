@@ -16,6 +16,8 @@ SHORT: dict[str, Any] = {"backend": "numpy", "max_iter": 50}
 DOUBLE = [
     MLPClassifier(precision="auto", **SHORT),
     MLPRegressor(precision="float64", **SHORT),
+    MLPClassifier(precision="auto", n_models=2, **SHORT),
+    MLPRegressor(precision="float64", n_models=2, **SHORT),
 ]
 SINGLE = [MLPClassifier(**SHORT), MLPRegressor(**SHORT)]
 

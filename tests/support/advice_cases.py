@@ -136,6 +136,22 @@ def weighted(**settings):
     return MLPClassifier(**chosen).partial_fit(ROWS, ROW_LABELS, [0, 1])
 
 
+def members(**settings):
+    e = gpumlp.Ensemble(2, [3, 8, 2], backend="numpy")
+    return gpumlp.EnsembleTrainer(e).fit(ROWS, ROW_LABELS, 2, **settings)
+
+
+def mean(**settings):
+    """The prediction of an ensemble of which no member is left."""
+    e = gpumlp.Ensemble(2, [3, 8, 2], backend="numpy")
+    e.diverged |= {0, 1}
+    return e.predict(ROWS, **settings)
+
+
+def spread(**settings):
+    return MLPRegressor(max_iter=2, tol=1.0, **settings).fit(ROWS, VALUES).predict(ROWS, True)
+
+
 CASES = {  # the part of the message that advises → the call that fails, and its settings
     "clip_norm=1.0, or scale x and y": (regress, {}),
     "clip_norm=1.0, or scale X": (
@@ -158,6 +174,12 @@ CASES = {  # the part of the message that advises → the call that fails, and i
         classify, {"backend": gpumlp.get_backend("numpy", "float64"), "precision": "float32"}),
     "set it back, or call fit": (again, {}),
     "or name all of them in the first partial_fit": (new_class, {}),
+    "return_std needs several models": (spread, {}),
+    "or pass n_models=1": (classify, {"n_models": 2, "callbacks": [ReduceOnPlateau("cost")]}),
+    "pass folds=5": (members, {"folds": "five"}),
+    "parts cannot be made of": (members, {"folds": 50}),
+    "pass folds=None": (members, {"folds": 3, "validation": (ROWS, ROW_LABELS)}),
+    "or pass members=True": (mean, {}),
 }  # fmt: skip
 NAMES = {"x_val": ROWS, "y_val": ROW_LABELS, "float": float}
 
@@ -255,6 +277,9 @@ ELSEWHERE = (
     "use the mpiexec of the same library", "use gpumlp.distributed.world(timeout=",
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
+    # tests/training/test_ensemble.py, tests/estimators/test_several.py
+    "models diverged and are left out", "callbacks=lambda member",
+    "is a file, and an ensemble needs a folder",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",

@@ -19,7 +19,7 @@ from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.numpy.blas import Blas, numpy_blas
 from gpumlp.errors import DeviceError
-from gpumlp.io.threads import blas_threads
+from gpumlp.io.threads import at_most, blas_threads
 from gpumlp.io.types import HostArray as Array
 
 EMULATE = "GPUMLP_EMULATE_BFLOAT16"
@@ -203,7 +203,7 @@ class Program:
         blas = self._blas
         self._run(
             self._calls.ctypes.data, len(self._works), steps, blas.get_threads, blas.set_threads,
-            self._threads,
+            at_most(self._threads),
         )  # fmt: skip
 
 

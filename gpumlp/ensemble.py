@@ -1,0 +1,230 @@
+"""Ensemble: networks of one shape, whose parameters lie in one array."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from gpumlp import checks, storage
+from gpumlp.arrays import as_kind_of
+from gpumlp.backends import Backend, get_backend, has_precision
+from gpumlp.errors import CheckpointError
+from gpumlp.functions import Activation, Initializer, Loss, Regularizer
+from gpumlp.io.types import Array
+from gpumlp.network import MLP
+
+Regularizers = str | Regularizer | None | Sequence[str | Regularizer | None]
+
+
+class Ensemble:
+    """K networks of one shape, which a `Trainer` trains together.
+
+    Args:
+        K: the number of networks, the members.
+        widths, activation, output_activation, loss: as in `MLP`, of all members.
+        regularizer: as in `MLP`; or a list with one for each member.
+        initializer, precision, backend: as in `MLP`, of all members.
+        seeds: those of the members' initial weights and, in a training, of their orders; None:
+            0 … K − 1.
+
+    Attributes:
+        nets: the K members: each `MLP` has a row of `theta` as its parameters.
+        theta: (K, p), the flat θ of each member; an array of the backend.
+        diverged: the numbers of the members whose training diverged.  `predict` leaves them out,
+            and a further fit does not train them.  Remove a number if you give this member other
+            parameters.
+
+    Raises:
+        ValueError, TypeError: an argument is invalid; the message says what to pass.
+        DeviceError: backend is "cupy" and no GPU can be used.
+    """
+
+    def __init__(
+        self, K: int, widths: Sequence[int],
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
+        loss: str | Loss = "softmax_cross_entropy", regularizer: Regularizers = None,
+        initializer: str | Initializer | None = None, precision: str = "float32",
+        backend: str | Backend = "auto", seeds: Iterable[int] | None = None,
+    ) -> None:  # fmt: skip
+        K = checks.positive_int(K, "K")
+        own = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
+        several = isinstance(regularizer, (list, tuple))
+        penalties = checks.one_each(regularizer if several else [regularizer] * K, K, "regularizer")
+        shared = get_backend(backend, precision)
+        nets = [
+            MLP(
+                widths, activation, output_activation, loss, penalty, initializer, precision,
+                shared, seed,
+            )
+            for penalty, seed in zip(penalties, own, strict=True)
+        ]  # fmt: skip
+        self._hold(nets)
+
+    @classmethod
+    def of(cls, nets: Sequence[MLP]) -> Self:
+        """An ensemble of networks of one shape; their parameters move into one array.
+
+        ValueError: they differ in more than parameters, seed, λΩ(θ) and initialiser.
+        """
+        if not nets:
+            raise ValueError("nets is empty; pass at least one network")
+        for i, net in enumerate(nets):
+            same = (net.widths, net.f, net.loss, net.backend.describe())
+            first = nets[0]
+            if same != (first.widths, first.f, first.loss, first.backend.describe()):
+                raise ValueError(
+                    f"nets[{i}] is {net!r}, and nets[0] {first!r}; pass nets of one shape"
+                )
+        found = object.__new__(cls)
+        found._hold(nets)
+        return found
+
+    def _hold(self, nets: Sequence[MLP]) -> None:
+        """Move the parameters of the members into one array."""
+        self.nets, self.diverged = tuple(nets), set[int]()
+        backend, p = nets[0].backend, nets[0].theta.layout.size
+        self.theta: Array = backend.full((len(nets), p), 0)
+        for net, row in zip(nets, self.theta, strict=True):
+            net.keep_in(row)
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of all members."""
+        return self.nets[0].backend
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the members."""
+        return [net.seed for net in self.nets]
+
+    def __len__(self) -> int:
+        return len(self.nets)
+
+    def __getitem__(self, i: int) -> MLP:
+        return self.nets[i]
+
+    def __iter__(self) -> Iterator[MLP]:
+        return iter(self.nets)
+
+    def __repr__(self) -> str:
+        lost = f", {len(self.diverged)} diverged" if self.diverged else ""
+        return f"Ensemble({len(self)} × {self.nets[0]!r}{lost})"
+
+    def predict(self, x: Array, members: bool = False) -> Array:
+        """The mean of the members' link(ŷ) of x: probabilities, rates or values, (m, n_L).
+
+        Members that diverged are left out of it.
+
+        Args:
+            x: (m, n_0).
+            members: True: the predictions of all members, (K, m, n_L).
+
+        Raises:
+            ValueError: x is not as described, or all members diverged.
+        """
+        rows = checks.examples(self.backend, x, self.nets[0].widths[0])
+        if checks.boolean(members, "members"):
+            each = [net.predict(rows) for net in self.nets]
+            stacked = self.backend if self.backend.owns(each[0]) else np
+            return as_kind_of(_stacked(stacked, each), x)
+        whole = [net for i, net in enumerate(self.nets) if i not in self.diverged]
+        if not whole:
+            raise ValueError(
+                "all members diverged, so there is no mean; train a new Ensemble with a lower lr, "
+                "or pass members=True"
+            )
+        total = whole[0].predict(rows)
+        for net in whole[1:]:
+            total += net.predict(rows)
+        total /= len(whole)
+        self.backend.synchronize()
+        return as_kind_of(total, x)
+
+    # ---- settings, files, copies --------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings in JSON types: ``Ensemble(**config)`` builds the same members."""
+        config = self.nets[0].config()
+        del config["seed"]
+        penalties = [net.regularizer.spec() for net in self.nets]
+        return {"K": len(self), **config, "regularizer": penalties, "seeds": self.seeds}
+
+    def save(self, path: storage.PathLike) -> None:
+        """Write θ and the settings to a safetensors file.  A crash leaves the old file or the new.
+
+        A tensor has the name of `MLP.tensors` behind its member's: "members.3.0.weight".  The
+        metadata has the settings, `diverged`, and the SHA-256 of all.
+        """
+        tensors = {
+            f"members.{i}.{name}": a
+            for i, net in enumerate(self.nets)
+            for name, a in net.tensors().items()
+        }
+        settings = {"config": self.config(), "diverged": sorted(self.diverged)}
+        storage.write(path, tensors, {"gpumlp": storage.FORMAT, "ensemble": json.dumps(settings)})
+
+    @classmethod
+    def load(
+        cls, path: storage.PathLike, backend: str | Backend = "auto",
+        functions: Sequence[Activation | Loss | Regularizer] = (),
+    ) -> Self:  # fmt: skip
+        """Return the ensemble that `save` wrote.
+
+        Args:
+            path: the file.
+            backend: the backend to load it into.
+            functions: your own entries that the members were built with.
+
+        Raises:
+            CheckpointError: the file is damaged, foreign or does not fit.
+        """
+        tensors, metadata = storage.read(path)
+        if "ensemble" not in metadata:
+            instead = "; load it by gpumlp.MLP.load" if "network" in metadata else ""
+            raise CheckpointError(f"{path} has no ensemble{instead}")
+        settings = storage.json_of(path, metadata["ensemble"])
+        try:
+            config = storage.with_functions(settings["config"], functions)
+            if not has_precision(backend, config.get("precision")):
+                config["precision"] = "float32"  # θ's own type
+            found = cls(**{**config, "backend": backend})
+            found.assign(tensors)
+            found.diverged = set(settings["diverged"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        return found
+
+    def assign(self, tensors: Mapping[str, Array]) -> None:
+        """θ ← tensors, by the names that `save` gives them.
+
+        ValueError: a name is missing or unknown, or a shape differs.
+        """
+        parts: list[dict[str, Array]] = [{} for _ in self.nets]
+        for name, a in tensors.items():
+            first, _, rest = name.partition(".")
+            number, _, own = rest.partition(".")
+            if first != "members" or not number.isdecimal() or int(number) >= len(self):
+                raise ValueError(f"tensor names do not fit {len(self)} members: {name}")
+            parts[int(number)][own] = a
+        for net, part in zip(self.nets, parts, strict=True):
+            net.assign(part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles keep: the members, each with its own θ."""
+        return {"nets": self.nets, "diverged": self.diverged}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._hold(state["nets"])
+        self.diverged = set(state["diverged"])
+
+
+def _stacked(backend: Any, each: Sequence[Array]) -> Array:
+    """The arrays as one, (K, …), of NumPy or of the backend."""
+    out = backend.empty((len(each), *each[0].shape), each[0].dtype)
+    for place, a in zip(out, each, strict=True):
+        place[...] = a
+    return out

@@ -1,0 +1,244 @@
+"""EnsembleTrainer: the members of an ensemble are trained together, each by its own fit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpumlp import checks
+from gpumlp.ensemble import Ensemble
+from gpumlp.errors import DivergenceError
+from gpumlp.functions import Optimizer
+from gpumlp.io.types import Array
+from gpumlp.loader.examples import Examples
+from gpumlp.storage import PathLike
+from gpumlp.training import checkpoint as files
+from gpumlp.training import fit, members
+from gpumlp.training import folds as parts_of
+from gpumlp.training.callbacks import EarlyStopping
+from gpumlp.training.events import Callback
+from gpumlp.training.folds import Folds
+from gpumlp.training.histories import Histories
+from gpumlp.training.history import History
+from gpumlp.training.memory import Memory, plan
+from gpumlp.training.metrics import Metrics
+from gpumlp.training.stepping import Stepping
+from gpumlp.weights import ClassWeight
+
+if TYPE_CHECKING:
+    from gpumlp.step.explain import Explanation
+
+Data = tuple[Examples, Examples | None]
+"""Training and validation examples."""
+PER_MEMBER = ("theta", "rounded", "remainder", "gradient", "slots", "average")  # of `Memory`
+PER_THREAD = ("best", "tables", "step", "evaluation", "scratch")
+
+
+class EnsembleTrainer:
+    """Trains the members of an `Ensemble`: ``Trainer(ensemble, …)`` returns one.
+
+    Each member is trained as a `Trainer` of this network alone would train it, to the bit.  On the
+    compiled CPU backend as many members at a time as there are threads, each on one; elsewhere one
+    after the other.
+
+    Args:
+        ensemble: the networks, which are trained in place.
+        optimizer: as in `Trainer`, or a list with one for each member.
+        lr: as in `Trainer`, or a list with one for each member.
+        batch_size: as in `Trainer`, of all members.
+        settings: the further arguments of `Trainer`, of all members.
+
+    Attributes:
+        ensemble: the networks.
+        trainers: for each member the optimizer's state and the settings, with the attributes of
+            `Trainer`.
+        seed: of the members' orders: see `fit`.
+        histories: those of the last fit; None before.
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble,
+        optimizer: str | Optimizer | Sequence[str | Optimizer] = "adamw",
+        lr: float | Sequence[float] | None = None, batch_size: int = 256, **settings: Any,
+    ) -> None:  # fmt: skip
+        if not isinstance(ensemble, Ensemble):
+            kind = type(ensemble).__name__
+            raise TypeError(f"ensemble must be a gpumlp.Ensemble, got {kind}")
+        if getattr(settings.get("world"), "size", 1) > 1:
+            raise ValueError(
+                "world does not go with an ensemble, whose members are independent; leave it out, "
+                "and train some of the members in each process"
+            )
+        K = len(ensemble)
+        several = isinstance(optimizer, (list, tuple))
+        rules = checks.one_each(optimizer if several else [optimizer] * K, K, "optimizer")
+        shared = lr is None or np.ndim(lr) == 0
+        rates = checks.one_each([lr] * K if shared else lr, K, "lr")
+        self.ensemble = ensemble  # before the trainers: a pickle builds it first, with all θ
+        self.trainers = [
+            Stepping(net, rule, rate, batch_size, **settings)
+            for net, rule, rate in zip(ensemble, rules, rates, strict=True)
+        ]
+        self.seed = self.trainers[0].seed
+        self.histories: Histories | None = None
+
+    def fit(
+        self, x: Array, y: Array, epochs: int = 10, *, validation: Sequence[Array] | None = None,
+        sample_weight: Array | None = None, class_weight: ClassWeight = None,
+        early_stopping: int | EarlyStopping | None = None, metric: Metrics = "auto",
+        train_metric: bool = False, orders: str = "own", folds: Folds | None = None,
+        callbacks: Callable[[int], Sequence[Callback]] | None = None, progress: bool | None = None,
+        checkpoint: PathLike | None = None, checkpoint_every: int | None = None,
+        resume: bool = False, data: str = "auto",
+    ) -> Histories:  # fmt: skip
+        """Train all members for some epochs; x and y are in memory once.
+
+        A member whose training diverges ends there, and harms no other: its `History.stopped` is
+        "diverged".  Ctrl-C ends all members between two steps, also those that had not begun.
+
+        Args:
+            x: (m, n_0), finite.
+            y: (m, n_L), or integer labels (m,) for classification.
+            epochs: passes over the data.
+            validation: as in `Trainer.fit`, of all members.
+            sample_weight: (m,), 0 or more.
+            class_weight: as in `Trainer.fit`.
+            early_stopping: as in `Trainer.fit`.  Each member stops by itself, with its best θ.
+            metric: as in `Trainer.fit`; several threads call a function at the same time.
+            train_metric: whether to evaluate the training data, too, after each epoch.
+            orders: "own": member i draws its orders as a trainer of this network alone with the
+                seed ``trainer.seed + net.seed`` does; "same": all with ``trainer.seed``.
+            folds: None: all members train on all rows.  A number n: the rows are dealt out to n
+                parts (`gpumlp.training.k_folds`), and member i trains without part i modulo n and
+                is validated on it.  Or a list of pairs of row numbers, (train, validation), of
+                which member i has the pair i modulo their number.  The rows of each are copied.
+            callbacks: a function of a member's number that returns its callbacks; they are called
+                in several threads.
+            progress: True: a line on stderr when a member ends.
+            checkpoint: a folder, with one file for each member: see `Trainer.fit`.
+            checkpoint_every: as in `Trainer.fit`.
+            resume: as in `Trainer.fit`; a member without a file begins anew.
+            data: as in `Trainer.fit`.
+
+        Raises:
+            ValueError, TypeError: an argument is not as described; nothing was trained.
+            CheckpointError: a checkpoint is damaged or of another run.
+            FloatingPointError: the trainings of all members diverged.
+        """
+        if orders not in ("own", "same"):
+            raise ValueError(f'orders must be "own" or "same", got {orders!r}')
+        if callbacks is not None and not callable(callbacks):
+            raise TypeError(
+                "callbacks of an ensemble must be a function of a member's number that returns "
+                f"the callbacks of this member, got {type(callbacks).__name__}; pass "
+                "callbacks=lambda member: [...]"
+            )
+        epochs = checks.positive_int(epochs, "epochs")
+        files.check_is_no_data(checkpoint, x, y, sample_weight, validation)
+        each = self._data(x, y, sample_weight, class_weight, validation, folds, data)
+        rules: dict[str, Any] = {
+            "early_stopping": early_stopping, "metric": metric, "train_metric": train_metric,
+        }  # fmt: skip
+        for examples, validated in each:
+            fit.rules(self.ensemble[0], examples, validated, **rules)
+        folder = members.folder(checkpoint, checkpoint_every, resume)
+
+        def train(i: int) -> History:
+            file = None if folder is None else folder / f"member-{i}.safetensors"
+            trainer, saved = self.trainers[i], (file, checkpoint_every, resume)
+            trainer.seed = self.seed + (self.ensemble[i].seed if orders == "own" else 0)
+            own = [] if callbacks is None else callbacks(i)
+            history = fit.fit_examples(
+                trainer, *each[i % len(each)], epochs, own, False, saved, **rules
+            )
+            if progress:
+                with suppress(OSError, ValueError):  # stderr has gone
+                    print(f"member {i}: {history!r}", file=sys.stderr, flush=True)
+            return history
+
+        return self._train_all(train)
+
+    def explain(self, x: Array | int, y: Array = None, **arguments: Any) -> Explanation:
+        """The operations of a step of one member, as `Trainer.explain` shows them."""
+        from gpumlp.training.explaining import explained  # only here, for a fast `import gpumlp`
+
+        named = {"data": "auto", "device": None, "precision": None, "way": None}
+        checks.known_arguments(explained, arguments)
+        return explained(self.trainers[0], x, y, **{**named, **arguments})
+
+    def memory(
+        self, x: Array | int, y: Array = None, *, validation: Sequence[Array] | int | None = None,
+        sample_weight: Array = None, early_stopping: int | EarlyStopping | None = None,
+        metric: Metrics = "auto", train_metric: bool = False, data: str = "auto",
+    ) -> Memory:  # fmt: skip
+        """The bytes that `fit` needs with these arguments; nothing is allocated.
+
+        The parameters and the optimizer's state are those of all members, a step's arrays those of
+        the members that are trained at a time.  The copies of `folds` are not counted.
+        """
+        weighted = sample_weight is not None
+        one = plan(
+            self.trainers[0], x, y, validation, weighted, early_stopping, metric, train_metric, data
+        )
+        counts = dict.fromkeys(PER_MEMBER, len(self.ensemble))
+        counts |= dict.fromkeys(
+            PER_THREAD, min(members.count(self.ensemble.backend), len(self.ensemble))
+        )
+        several = {name: getattr(one, name) * count for name, count in counts.items()}
+        return replace(one, **several, held=one.held * len(self.ensemble))
+
+    def _data(
+        self, x: Array, y: Array, sample_weight: Any, class_weight: Any, validation: Any,
+        folds: Folds | None, data: str,
+    ) -> Sequence[Data]:  # fmt: skip
+        """The examples of the members: those of member i are at i modulo their number."""
+        net = self.ensemble[0]
+        placement: dict[str, Any] = {"data": data, "rows": self.trainers[0].at_a_time}
+        if folds is None:
+            examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
+            return [(examples, Examples.of_validation(net, validation, **placement))]
+        if validation is not None:
+            raise ValueError(
+                "folds leaves out rows for validation, so it does not go with validation; pass "
+                "folds=None, or leave out validation"
+            )
+        return parts_of.parts(net, x, y, sample_weight, class_weight, folds, self.seed, **placement)
+
+    def _train_all(self, train: Callable[[int], History]) -> Histories:
+        """Call train(member) for all members that have not diverged."""
+        lost = dict.fromkeys(self.ensemble.diverged, "it diverged before")
+        found: dict[int, History] = {}
+        numbers = [i for i in range(len(self.ensemble)) if i not in lost]
+        errors: list[DivergenceError] = []
+
+        def attempt(i: int) -> None:
+            try:
+                found[i] = train(i)
+            except DivergenceError as error:
+                self.ensemble.diverged.add(i)
+                found[i], lost[i] = self.trainers[i].history, error.what
+                found[i].stopped = "diverged"
+                errors.append(error.with_traceback(None))
+
+        members.call(attempt, numbers, members.count(self.ensemble.backend))
+        columns = next((list(history) for history in found.values()), [])
+        for i in set(lost) - set(found):
+            found[i] = History(columns)
+            found[i].stopped = "diverged"
+        each = [found[i] for i in range(len(self.ensemble))]
+        self.histories = Histories(each, {i: lost[i] for i in sorted(lost)})
+        if len(lost) == len(self.ensemble):
+            if not errors:
+                raise ValueError(
+                    "all members diverged before; train a new Ensemble with a lower lr"
+                )
+            raise DivergenceError(f"all {len(lost)} members: {errors[0]}", errors[0].what)
+        return self.histories

@@ -1,0 +1,60 @@
+"""Histories: the numbers of a fit of an ensemble, one `History` for each member."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from gpumlp.io.types import HostArray
+from gpumlp.training.history import History
+
+
+class Histories(Sequence[History]):
+    """The `History` of each member.  ``histories["val_cost"]`` is this column of each: K arrays.
+
+    Attributes:
+        diverged: for each member whose training diverged, in this fit or before, its number and
+            what was not finite.
+    """
+
+    def __init__(self, each: Iterable[History], diverged: Mapping[int, str]) -> None:
+        self._each, self.diverged = tuple(each), dict(diverged)
+
+    @overload
+    def __getitem__(self, key: int) -> History: ...
+    @overload
+    def __getitem__(self, key: str) -> list[HostArray]: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[History, ...]: ...
+
+    def __getitem__(self, key: int | str | slice) -> Any:
+        """The history of a member; or of a column, (epochs,) float64 of each member."""
+        if isinstance(key, str):
+            return [np.array(history[key]) for history in self._each]
+        return self._each[key]
+
+    def __len__(self) -> int:
+        return len(self._each)
+
+    def __repr__(self) -> str:
+        counts = Counter(self.stopped)
+        ends = ", ".join(f"{count} {stopped}" for stopped, count in counts.items())
+        return f"Histories({len(self)} members: {ends})"
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, which all members have."""
+        return list(self._each[0])
+
+    @property
+    def stopped(self) -> list[str]:
+        """How each member's fit ended: see `History`."""
+        return [history.stopped for history in self._each]
+
+    @property
+    def best_epochs(self) -> list[int | None]:
+        """The epoch (from 0) that early stopping found best, of each member; else None."""
+        return [history.best_epoch for history in self._each]

@@ -1,0 +1,161 @@
+"""Ensemble: members over one array, their mean, and files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import MLP, CheckpointError, Ensemble, storage
+from gpumlp.functions import ACTIVATIONS
+from tests.support.compiled import needs_library
+from tests.support.refusal import refusal
+
+BACKENDS = ["numpy", pytest.param("cpu", marks=needs_library)]
+
+
+def ensemble(**settings: Any) -> Ensemble:
+    settings = {"backend": "numpy", "seeds": [5, 0, 2]} | settings
+    return Ensemble(3, [4, 7, 3], "tanh", **settings)
+
+
+def x(m: int = 11) -> Any:
+    return np.random.default_rng(m).normal(size=(m, 4))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_members_are_networks_over_one_array(backend: str, precision: str) -> None:
+    e = ensemble(backend=backend, precision=precision)
+    assert len(e) == 3
+    assert e.seeds == [5, 0, 2]
+    for i, net in enumerate(e):
+        single = MLP([4, 7, 3], "tanh", backend=backend, precision=precision, seed=e.seeds[i])
+        assert np.array_equal(e.theta[i], single.theta.flat)
+        assert np.array_equal(net.predict(x()), single.predict(x()))
+        assert e[i] is net
+        net.layers[1].b[...] = i + 1
+        assert (e.theta[i] == i + 1).sum() >= 3
+        assert net.theta.flat.ctypes.data % 256 == 0
+
+
+def test_default_seeds_are_the_numbers() -> None:
+    assert Ensemble(3, [2, 2], backend="numpy").seeds == [0, 1, 2]
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_predict_is_the_mean_after_the_link(backend: str, loss: str) -> None:
+    e = ensemble(backend=backend, loss=loss, precision="float64")
+    each = [net.predict(x()) for net in e]
+    assert np.array_equal(e.predict(x(), members=True), each)
+    np.testing.assert_allclose(e.predict(x()), np.mean(each, axis=0), rtol=1e-14)
+    e.diverged.add(1)
+    np.testing.assert_allclose(e.predict(x()), (each[0] + each[2]) / 2, rtol=1e-14)
+    assert np.array_equal(e.predict(x(), members=True), each)
+
+
+def test_predictions_are_of_the_kind_of_x() -> None:
+    torch = pytest.importorskip("torch")
+    e = ensemble()
+    for members in (False, True):
+        p = e.predict(torch.from_numpy(x()), members=members)
+        assert isinstance(p, torch.Tensor)
+        assert np.array_equal(p.numpy(), e.predict(x(), members=members))
+
+
+def test_own_penalties_of_members() -> None:
+    e = ensemble(regularizer=[None, gpumlp.L2(0.1), "l1"])
+    y = np.arange(11) % 3
+    for net, omega in zip(e, (None, gpumlp.L2(0.1), "l1"), strict=True):
+        single = MLP([4, 7, 3], "tanh", regularizer=omega, backend="numpy", seed=net.seed)
+        assert net.cost(x(), y) == single.cost(x(), y)
+    assert len({net.penalty() for net in e}) == 3
+
+
+# ---- files and copies ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_files_keep_everything(backend: str, tmp_path: Any) -> None:
+    path = tmp_path / "members.safetensors"
+    e = ensemble(backend=backend, regularizer=[None, gpumlp.L2(0.1), "l1"], precision="float64")
+    e.theta += np.where(e.theta != 0, 0.5, 0)
+    e.diverged.add(2)
+    e.save(path)
+    found = Ensemble.load(path, backend=backend)
+    assert np.array_equal(found.theta, e.theta)
+    assert found.config() == e.config()
+    assert found.diverged == {2}
+    assert repr(found) == repr(e)
+    tensors, _ = storage.read(path)
+    assert np.array_equal(tensors["members.1.0.weight"], e[1].layers[0].W)
+
+
+def test_files_of_own_functions_load(tmp_path: Any) -> None:
+    path = tmp_path / "members.safetensors"
+    own = ACTIVATIONS["tanh"].set()
+    own = type(own)(**{**vars(own), "name": "mine"})
+    e = Ensemble(2, [4, 7, 3], own, backend="numpy")
+    e.save(path)
+    loaded = Ensemble.load(path, "numpy", functions=[own])
+    assert np.array_equal(loaded.predict(x()), e.predict(x()))
+    with pytest.raises(CheckpointError, match="mine"):
+        Ensemble.load(path, "numpy")
+
+
+def test_damaged_and_foreign_files_raise(tmp_path: Any) -> None:
+    path, other = tmp_path / "members.safetensors", tmp_path / "net.safetensors"
+    e = ensemble()
+    e.save(path)
+    e[0].save(other)
+    refusal(CheckpointError, lambda: Ensemble.load(other, "numpy"), "gpumlp.MLP.load")
+    refusal(CheckpointError, lambda: MLP.load(path, "numpy"), "gpumlp.Ensemble.load")
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    refusal(CheckpointError, lambda: Ensemble.load(path, "numpy"), "SHA-256")
+    tensors = {f"members.{i}.{k}": a for i, n in enumerate(e) for k, a in n.tensors().items()}
+    settings = {"config": e.config(), "diverged": []}
+    fourth = {"members.3.0.weight": tensors["members.0.0.weight"]}
+    for change, said in (
+        ({"tensors": {**tensors, **fourth}}, "3 members"),
+        ({"tensors": dict(list(tensors.items())[1:])}, "tensor names"),
+        ({"settings": {"config": e.config()}}, "diverged"),
+        ({"settings": {**settings, "config": {**e.config(), "K": 2}}}, "entries"),
+        ({"settings": {**settings, "config": {**e.config(), "depth": 2}}}, "depth"),
+    ):  # fmt: skip
+        made = {"tensors": tensors, "settings": settings} | change
+        metadata = {"gpumlp": storage.FORMAT, "ensemble": json.dumps(made["settings"])}
+        storage.write(path, made["tensors"], metadata)
+        refusal(CheckpointError, lambda: Ensemble.load(path, "numpy"), said)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_copies_have_their_own_array(duplicate: Any) -> None:
+    e = ensemble()
+    e.diverged.add(1)
+    other = duplicate(e)
+    assert np.array_equal(other.theta, e.theta)
+    assert other.diverged == {1}
+    assert not np.shares_memory(other.theta, e.theta)
+    other[2].layers[0].W[...] = 1
+    assert np.shares_memory(other.theta, other[2].theta.flat)
+    assert not np.array_equal(other.theta, e.theta)
+    assert np.array_equal(copy.deepcopy(e[2]).theta.flat, e.theta[2])
+
+
+def test_invalid_settings_raise() -> None:
+    refusal(ValueError, lambda: ensemble(seeds=[1, 2]), "seeds has 2 entries", "3 members")
+    refusal(TypeError, lambda: ensemble(seeds=4), "seeds must be a list")
+    refusal(ValueError, lambda: ensemble(seeds=[1, 2, -1]), "seed")
+    refusal(ValueError, lambda: ensemble(regularizer=["l2"]), "regularizer has 1 entries")
+    refusal(ValueError, lambda: Ensemble(0, [2, 2]), "K must be at least 1")
+    refusal(TypeError, lambda: Ensemble(2.0, [2, 2]), "K must be")  # type: ignore[arg-type]
+    refusal(ValueError, lambda: ensemble().predict(x()[:, 1:]), "columns")
+    refusal(TypeError, lambda: ensemble().predict(x(), members=1), "members")  # type: ignore[arg-type]
