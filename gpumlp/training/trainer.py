@@ -74,8 +74,8 @@ class Trainer(Stepping):
             callbacks that have `on_step_end`; no other thread may use the network during a fit.
         world: the processes that train together, `gpumlp.distributed.world()`; None for this one
             alone.  All ranks pass the same arguments and data.  batch_size is that of all; each
-            rank has a part of the optimizer's state.  Rank 0 calls the callbacks and writes the
-            checkpoint.  See :doc:`/guide/distributed`.
+            rank has a part of the optimizer's state.  Rank 0 calls the callbacks, computes the
+            metrics and writes the checkpoint.  See :doc:`/guide/distributed`.
         shards: the parts of a minibatch whose gradients are added in a fixed tree: θ is the same to
             the bit for every number of processes that goes into `shards` a power of 2 times.  None:
             one for each process.  A process computes its shards one after the other.
