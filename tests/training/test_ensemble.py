@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import gpumlp
 from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
@@ -46,7 +47,8 @@ def members(**settings: Any) -> Ensemble:
 
 def alone(net: MLP, **settings: Any) -> MLP:
     """A network like a member that has not been trained."""
-    return MLP(**{**net.config(), **settings}, backend=net.backend)
+    config = {**net.config(), "activation": net.f[1:-1], **settings}
+    return MLP(**config, backend=net.backend)
 
 
 def assert_same(ours: EnsembleTrainer, i: int, single: Trainer) -> None:
@@ -159,6 +161,22 @@ def test_an_ensemble_whose_members_all_diverge_raises(threads: int) -> None:
         trainer.fit(x, y, 3)
     refusal(ValueError, lambda: ensemble.predict(x), "all members diverged")
     refusal(ValueError, lambda: trainer.fit(x, y), "all members diverged before")
+
+
+@needs_library
+def test_members_with_an_activation_of_numpy_equal_their_own_training(threads: int) -> None:
+    """On the compiled backend, beside members whose programs limit BLAS to one thread."""
+    tanh = gpumlp.ACTIVATIONS["tanh"]
+    own = gpumlp.Activation("own", f=tanh.f, df=tanh.df, reads="h")
+    (x, y), widths = data(600), [6, 300, 300, 3]
+    ensemble = Ensemble(3, widths, own, backend="cpu")
+    trainer = EnsembleTrainer(ensemble, batch_size=300)
+    with threadpool_limits(2, user_api="blas"):
+        trainer.fit(x, y, 3)
+        for i in range(3):
+            single = Trainer(alone(ensemble[i]), batch_size=300, seed=i)
+            single.fit(x, y, 3, progress=False)
+            assert_same(trainer, i, single)
 
 
 def test_on_a_gpu_members_are_trained_one_after_the_other() -> None:

@@ -83,8 +83,10 @@ class CpuBackend(NumpyBackend):
             try:
                 works += self._lower(name, *operation.args)
             except NotCompiledError:
+                product, rest = self._apart(name, *operation.args)
+                works += product
                 finish()
-                runs.append(_repeated(partial(self._in_numpy, name, *operation.args)))
+                runs.append(_repeated(rest))
         finish()
         if len(runs) == 1:
             return runs[0]
@@ -101,7 +103,10 @@ class CpuBackend(NumpyBackend):
         try:
             works = self._lower(name, *arguments)
         except NotCompiledError:
-            self._in_numpy(name, *arguments)
+            works, rest = self._apart(name, *arguments)
+            if works:
+                Program(self._library, self._blas, works)()
+            rest()
         else:
             Program(self._library, self._blas, works)()
 
@@ -120,6 +125,27 @@ class CpuBackend(NumpyBackend):
             super().round(theta, rounded, remainder)
         elif rounded.dtype != theta.dtype:
             self.run("round", theta, rounded)
+
+    def _apart(self, name: str, *arguments: Any) -> tuple[list[Work], Callable[[], None]]:
+        """An operation that is not compiled: its product, and the rest by NumPy.
+
+        NumPy's own products have other bits for other numbers of threads, which another program
+        may change meanwhile.
+        """
+        named = OPERATIONS[name].arguments(*arguments)
+        if name == "affine_activation" and self.storage == self.dtype:
+            z, b = named["z"], named["b"]
+
+            def rest() -> None:
+                np.add(z, b, out=z)
+                self._in_numpy("activation", named["f"], z, named["h"])
+
+            return [self._lower._product(named["h_below"], named["W"].T, z)], rest
+        if name == "hidden_gradient" and self.storage == self.dtype:
+            f = (named[each] for each in ("f", "z", "h", "gh", "gz", "db"))
+            product = self._lower._product(named["gz_above"], named["W_above"], named["gh"])
+            return [product], partial(self._in_numpy, "activation_gradient", *f)
+        return [], partial(self._in_numpy, name, *arguments)
 
     def _in_numpy(self, name: str, *arguments: Any) -> None:
         """Do one operation by NumPy, in float32 if the arguments have 16 bits."""

@@ -293,6 +293,23 @@ def test_own_entry_runs_in_numpy(how: str, monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(got, plain, rtol=1e-9, atol=1e-12)
 
 
+def test_own_entry_in_numpy_has_the_same_bits_on_any_number_of_threads() -> None:
+    """The products of NumPy itself have not; so they are the library's own."""
+    controller = pytest.importorskip("threadpoolctl").ThreadpoolController()
+    swish = gpumlp.Activation("swish in NumPy", **SWISH | {"cuda_f": "", "cuda_df": ""})
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(500, 64)), rng.integers(0, 10, 500)
+    found = []
+    for threads in (1, 2):
+        net = gpumlp.MLP([64, 300, 300, 10], swish, backend="cpu")
+        with controller.limit(limits=threads, user_api="blas"):
+            gpumlp.Trainer(net, batch_size=256).fit(x, y, 2, progress=False)
+            J, gradients = net.cost_and_gradients(x, y)
+        found.append((net.theta.flat, J, *gradients.W))
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 @needs_compiler
 def test_own_optimizer_loss_and_regularizer() -> None:
     def rule(theta: Any, g: Any, lr: float, v: Any, mu: float) -> None:
