@@ -10,9 +10,8 @@ from gpumlp import checks
 from gpumlp.distributed.world import ALONE, World
 from gpumlp.parameters import ALIGNMENT, Layout
 
-BUCKET = (
-    1 << 22
-)  # entries of a bucket, at least, where buckets are exchanged during the backward pass
+MOST = 1 << 16  # shards of a minibatch
+BUCKET = 1 << 22  # entries, at least, where buckets are exchanged during the backward pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +105,8 @@ def checked_shards(count: Any, world: Any) -> Shards:
         )
     world = world or ALONE
     V = world.size if count is None else checks.positive_int(count, "shards")
+    if V > MOST:
+        raise ValueError(f"shards must be at most {MOST:,}, got {V:,}")
     each, rest = divmod(V, world.size)
     if rest or (world.size > 1 and each.bit_count() != 1):
         known = ", ".join(str(world.size << i) for i in range(4))

@@ -181,7 +181,7 @@ def test_fold_with_shards_raises() -> None:
         gpumlp.Trainer(net, "sgd", shards=2, fold=True)
 
 
-@pytest.mark.parametrize("shards", [0, 2.5, "2"])
+@pytest.mark.parametrize("shards", [0, 2.5, "2", 1 << 17, 10**23])
 def test_invalid_shards_raises(shards: object) -> None:
     with pytest.raises((ValueError, TypeError), match="shards"):
         gpumlp.Trainer(gpumlp.MLP([2, 3, 1], backend="numpy"), shards=shards)  # type: ignore

@@ -101,7 +101,7 @@ def test_begin_minibatch(rows: int, x_cols: int, y_cols: int, weighted: bool, dt
         kernel("begin_minibatch", CATALOGUE[dtype]["step with labels" if labels else "step"])(
             (sum(tiles) + 1, 2), (256, 1),
             (aligned([1], i64), order, controls, index, control, factors, J, all_x, x, all_y, y,
-             all_weights, weights, *map(i64, (320, rows, 4, *columns)),
+             all_weights, weights, *map(i64, (320, rows, 4, 1, *columns)),
              *map(i32, (*packed, tiles[0], *lanes, weighted))), order=order_of_blocks,
         )  # fmt: skip
         return index, control, factors, J, x, y, weights
