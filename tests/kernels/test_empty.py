@@ -62,7 +62,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("round", "split_theta"): ("RTH", (i64(0),)),
     ("round", "restore_theta"): ("RTH", (i64(0),)),
     ("orthogonal", "squares"): ("Rs", (i64(0), i64(0))),
-    ("orthogonal", "normalize"): ("RRT", (i64(0), i64(0), np.float64(1))),
+    ("orthogonal", "normalize"): ("RfT", (i64(0), i64(0), np.float64(1))),  # one partial sum
     ("orthogonal", "quintic"): ("TT", (i64(0), "real", "real", "real", "real")),
     ("average", "average"): ("RRRc", (i64(0), i64(4), np.float64(0.9))),
     ("step", "begin"): ("pIcIcfz", (i64(4), i64(0), i64(3), i64(1))),
