@@ -165,6 +165,8 @@ class Batches:
 
     def _fetch(self, j: int) -> None:
         """Begin to fetch the streamed examples of micro-batch j of the next minibatch."""
+        if not self._tables.streams:
+            return
         minibatch = self._host_order[self.at * self._tables.size :][: self._tables.size]
         parts = self._tables.parts(len(minibatch))
         if not parts:
