@@ -39,16 +39,18 @@ class Training:
         self.trainer = gpumlp.Trainer(self.net, "sgd", lr=1e-3, batch_size=ROWS)
         examples = Examples.checked(self.net, x, y, data=data, rows=ROWS)
         self.batches = self.trainer.batches(examples)
-        self.controls = np.repeat(self.trainer.controls([1e-3], 1), self.batches.steps, axis=0)
+        self.controls = np.repeat(
+            self.trainer.controls([1e-3], 1), self.batches.order.steps, axis=0
+        )
         self.epoch = -1
-        self.batches.at = self.batches.steps
+        self.batches.order.at = self.batches.order.steps
 
     def run(self, steps: int = BURST) -> None:
         """Take so many steps."""
         for _ in range(steps):
-            if self.batches.at == self.batches.steps:
+            if self.batches.order.at == self.batches.order.steps:
                 self.epoch += 1
-                self.batches.start(self.epoch, self.controls, np.zeros(self.batches.steps), 0)
+                self.batches.start(self.epoch, self.controls, np.zeros(self.batches.order.steps), 0)
             self.trainer.step(self.batches)
         self.net.backend.synchronize()
 
@@ -78,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainings = competitors(Path(folder))
         for training in trainings.values():
-            training.run(training.batches.steps)
+            training.run(training.batches.order.steps)
         if len({training.theta() for training in trainings.values()}) > 1:
             raise SystemExit("the trainings do not end with the same θ: nothing was timed")
         bursts = interleaved({name: t.run for name, t in trainings.items()}, ROUNDS, warmup=1)

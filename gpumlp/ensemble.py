@@ -33,6 +33,7 @@ class Ensemble:
     Attributes:
         nets: the K members: each `MLP` has a row of `theta` as its parameters.
         theta: (K, p), the flat θ of each member; an array of the backend.
+        rounded: `theta`, or its copy in 16 bits that products read.
         diverged: the numbers of the members whose training diverged.  `predict` leaves them out,
             and a further fit does not train them.  Remove a number if you give this member other
             parameters.
@@ -88,8 +89,11 @@ class Ensemble:
         self.nets, self.diverged = tuple(nets), set[int]()
         backend, p = nets[0].backend, nets[0].theta.layout.size
         self.theta: Array = backend.full((len(nets), p), 0)
-        for net, row in zip(nets, self.theta, strict=True):
-            net.keep_in(row)
+        self.rounded = self.theta
+        if backend.storage != backend.dtype:
+            self.rounded = backend.full((len(nets), p), 0, backend.storage)
+        for i, net in enumerate(nets):
+            net.keep_in(self.theta[i], self.rounded[i])
 
     @property
     def backend(self) -> Backend:

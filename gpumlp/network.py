@@ -282,18 +282,20 @@ class MLP:
         self._allocate()
         self.assign(state["theta"])
 
-    def keep_in(self, flat: Array) -> None:
-        """Move θ to this memory of the backend: (p,), with the padding of `Layout`."""
-        self._allocate(self.backend.asarray(self.theta.flat, out=flat))
+    def keep_in(self, flat: Array, rounded: Array) -> None:
+        """Move θ to this memory of the backend, (p,), and its copy in 16 bits to `rounded`."""
+        self._allocate(self.backend.asarray(self.theta.flat, out=flat), rounded)
+        self.round()
 
-    def _allocate(self, flat: Array = None) -> None:
+    def _allocate(self, flat: Array = None, rounded: Array = None) -> None:
         """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `flat`."""
         self.backend.synchronize()
         backend, layout = self.backend, Layout(self.widths, self.backend.storage.itemsize)
         flat = backend.full((layout.size,), 0) if flat is None else flat
         self.theta = self.rounded = theta = Parameters(layout, flat)
         if backend.storage != backend.dtype:
-            self.rounded = Parameters.zeros(backend, layout, backend.storage)
+            copy = Parameters.zeros(backend, layout, backend.storage) if rounded is None else None
+            self.rounded = copy or Parameters(layout, rounded)
         views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         self.layers = [Layer(W, b, f) for W, b, f in views]
         self._forward = ForwardPass()

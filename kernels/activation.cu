@@ -35,10 +35,11 @@ __device__ void bias_activation_tile(T* z, const T* b, T* h, int64 rows, int64 c
     }
 }
 
-// z ← z + b, h ← f(z).  z may be h, and then only h is kept.
+// z ← z + b, h ← f(z).  z may be h, and then only h is kept.  Of several networks: see member().
 GPUMLP_KERNEL(bias_activation, THREADS)
-(T* z, const T* b, T* h, int64 rows, int64 cols, int packed) {
+(T* z, const T* b, T* h, int64 rows, int64 cols, int64 apart, int packed) {
     after_previous_launch();
+    z += member() * rows * cols, h += member() * rows * cols, b += member() * apart;
     if (packed) bias_activation_tile<PACK>(z, b, h, rows, cols);
     else bias_activation_tile<1>(z, b, h, rows, cols);
 }
@@ -100,11 +101,15 @@ __device__ void gradient_tile(const T* gh, const T* z, const T* h, T* gz, real* 
 }
 
 // gz ← gh ⊙ f'(z); db ← the column sums of gz.  gz may be gh.  If f' does not read z or h, any array
-// of that shape can be passed for it.  partial, arrived: see column_sums.
+// of that shape can be passed for it.  partial, arrived: see column_sums.  Of several networks: see
+// member().
 GPUMLP_KERNEL(activation_gradient, THREADS)
 (const T* gh, const T* z, const T* h, T* gz, real* partial, T* db, unsigned* arrived, int64 rows,
- int64 cols, int packed) {
+ int64 cols, int64 apart, int packed) {
     after_previous_launch();
+    const int64 entries = member() * rows * cols;
+    gh += entries, z += entries, h += entries, gz += entries, db += member() * apart;
+    partial += member() * gridDim.y * cols, arrived += member() * column_counts();
     if (packed) gradient_tile<PACK>(gh, z, h, gz, partial, db, arrived, rows, cols);
     else gradient_tile<1>(gh, z, h, gz, partial, db, arrived, rows, cols);
 }

@@ -4,11 +4,13 @@
 
 // mean ← d mean + (1 − d) θ for d = min(decay, (t − 1) / (t + 8)), t = control[last].  n is a
 // multiple of PACK.  control[0] is 0 if the update has skipped this step.  theta and rounded: see
-// theta.cuh; rounded is not read unless θ is split.
+// theta.cuh; rounded is not read unless θ is split.  Of several networks: see member().
 GPUMLP_KERNEL(average, THREADS)
 (const Theta* theta, const Theta* rounded, real* mean, const double* control, int64 n, int64 last,
  double decay) {
     after_previous_launch();
+    theta += member() * n, rounded += member() * n, mean += member() * n;
+    control += member() * (last + 1);
     if (control[0] == 0) return;
     const double t = control[last], slow = (t - 1) / (t + 8);
     const double d = decay < slow ? decay : slow;

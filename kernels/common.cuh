@@ -47,6 +47,11 @@ template <int N, class S> __device__ const Pack<N, S>& pack(const S* p) {
     return *(const Pack<N, S>*)p;
 }
 
+// The network of an ensemble that the block works for: a launch for K networks has K layers of blocks.
+// Arrays of several networks are (K, …).  Those of minibatches lie one after another, and views of θ
+// are `apart` entries from one network to the next.
+__device__ inline int64 member() { return blockIdx.z; }
+
 // the thread in its block
 __device__ inline int thread() { return threadIdx.y * blockDim.x + threadIdx.x; }
 

@@ -189,20 +189,26 @@ GPUMLP_KERNEL(loss, THREADS)
 }
 
 // the same, and gh ← S ∇_ŷ L, db ← the column sums of gh if lanes > 0; steps > 0: the training step
-// ends, too.  partial: a number for each block, then (blocks, cols).
+// ends, too.  partial: a number for each block, then (blocks, cols).  Of several networks: see
+// member(); then steps is 0.
 GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial, T* db,
  unsigned* arrived, double* J, int64* position, double* costs, int64 steps, int64 rows, int64 cols,
- int packed, int lanes) {
+ int64 apart, int packed, int lanes) {
     after_previous_launch();
     __shared__ real columns[MOST_LANES * HELD];
-    real* const sums = partial + gridDim.y;
+    const int64 entries = member() * rows * cols;
+    y_hat += entries, gh += entries, y += member() * rows * (is_label(y) ? 1 : cols);
+    weights += member() * rows, scaling += 4 * member(), db += member() * apart, J += member();
+    real* const sums = partial + gridDim.y * gridDim.z + member() * gridDim.y * cols;
+    unsigned* const counts = arrived + gridDim.z + member() * column_counts();
+    partial += member() * gridDim.y, arrived += member();
     const real all = all_rows<true>(y_hat, y, weights, real(scaling[0]), gh, columns, rows, cols,
                                     packed, lanes);
     if (lanes > 0) {
         for (int c = thread(); c < cols; c += THREADS)
             sums[blockIdx.y * cols + c] = columns[c];
-        add_columns(sums, db, arrived + 1, cols, (int)cols);
+        add_columns(sums, db, counts, cols, (int)cols);
     }
     if (add_to_cost(all, partial, arrived, J) && steps > 0 && thread() == 0)
         end_step(position, J, costs, steps, 1);

@@ -11,9 +11,9 @@ GPUMLP_KERNEL(gather, THREADS)
     else gather_rows<1>(source, index, out, rows, cols, first(), row, stride);
 }
 
-// out[i] ← weights[index[i]] / Σ weights[index], or 0 if the sum is 0; in one block
+// out[i] ← weights[index[i]] / Σ weights[index], or 0 if the sum is 0; in one block for each network
 GPUMLP_KERNEL(mean_weights, THREADS)
 (const real* weights, const int64* index, real* out, int64 n) {
     after_previous_launch();
-    shares(weights, index, out, n);
+    shares(weights, index + member() * n, out + member() * n, n);
 }

@@ -53,19 +53,23 @@ GPUMLP_KERNEL(loss, THREADS)
     add_to_cost(all, partial, arrived, J);
 }
 
-// the same, and gh ← S ∇_ŷ L, db ← the column sums of gh; steps > 0: the training step ends, too
+// the same, and gh ← S ∇_ŷ L, db ← the column sums of gh; steps > 0: the training step ends, too.
+// Of several networks: see member(); then steps is 0.
 GPUMLP_KERNEL(loss_gradient, THREADS)
 (const T* y_hat, const Y* y, const real* weights, const double* scaling, T* gh, real* partial, T* db,
  unsigned* arrived, double* J, int64* position, double* costs, int64 steps, int64 rows, int64 cols,
- int packed, real share) {
+ int64 apart, int packed, real share) {
     after_previous_launch();
+    const int64 entries = member() * rows * cols;
+    y_hat += entries, gh += entries, y += member() * rows * (is_label(y) ? 1 : cols);
+    weights += member() * rows, scaling += 4 * member(), db += member() * apart, J += member();
     const real S = real(scaling[0]);
-    real* const sums = partial + gridDim.x * gridDim.y;
+    real* const sums = partial + gridDim.x * gridDim.y * gridDim.z + member() * gridDim.y * cols;
+    unsigned* const counts = arrived + gridDim.z + member() * column_counts();
+    partial += member() * gridDim.x * gridDim.y, arrived += member();
     const real all =
-        packed ? gradient_tile<PACK>(y_hat, y, weights, S, gh, sums, db, arrived + 1, rows, cols,
-                                     share)
-               : gradient_tile<1>(y_hat, y, weights, S, gh, sums, db, arrived + 1, rows, cols,
-                                  share);
+        packed ? gradient_tile<PACK>(y_hat, y, weights, S, gh, sums, db, counts, rows, cols, share)
+               : gradient_tile<1>(y_hat, y, weights, S, gh, sums, db, counts, rows, cols, share);
     if (add_to_cost(all, partial, arrived, J) && steps > 0 && thread() == 0)
         end_step(position, J, costs, steps, 1);
 }

@@ -51,6 +51,7 @@ __device__ inline real squares(const Theta* theta, const Theta* rounded, const G
 // `interval` steps without such a norm, S is doubled.
 __device__ inline void limit(double norm, double max_norm, double* scaling, double* control,
                              int64 interval) {
+    if (control[0] == 0) return;  // a network that rests
     const bool finite = norm - norm == 0.0;
     control[0] = norm <= max_norm && finite ? 1.0 : max_norm / norm + 0.0 * norm;
     scaling[1] = 1 / scaling[0];
@@ -66,12 +67,16 @@ __device__ inline void limit(double norm, double max_norm, double* scaling, doub
     }
 }
 
-// `limit` by ‖dθ / S + λ∇Ω(θ)‖, S being the loss scale: scaling[0]
+// `limit` by ‖dθ / S + λ∇Ω(θ)‖, S being the loss scale: scaling[0].  control has `numbers` entries.  Of
+// several networks: see member().
 GPUMLP_KERNEL(clip, THREADS)
 (const Theta* theta, const Theta* rounded, const Grad* dtheta, double* scaling, double* control,
  real* partial, unsigned* arrived, int64 n, int64 split, real bias_strength, double max_norm,
- int64 interval) {
+ int64 interval, int64 numbers) {
     after_previous_launch();
+    theta += member() * n, rounded += member() * n, dtheta += member() * n;
+    scaling += 4 * member(), control += member() * numbers;
+    partial += member() * gridDim.x, arrived += member();
     const real part =
         squares(theta, rounded, dtheta, real(1 / scaling[0]), n, split, bias_strength);
     double sum;

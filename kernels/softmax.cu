@@ -25,10 +25,11 @@ __device__ void forward_rows(T* z, const T* b, T* h, int64 rows, int64 cols) {
     }
 }
 
-// z ← z + b, h ← softmax(z).  z may be h, and then only h is kept.
+// z ← z + b, h ← softmax(z).  z may be h, and then only h is kept.  Of several networks: see member().
 GPUMLP_KERNEL(forward, THREADS)
-(T* z, const T* b, T* h, int64 rows, int64 cols, int packed) {
+(T* z, const T* b, T* h, int64 rows, int64 cols, int64 apart, int packed) {
     after_previous_launch();
+    z += member() * rows * cols, h += member() * rows * cols, b += member() * apart;
     if (packed) forward_rows<PACK>(z, b, h, rows, cols);
     else forward_rows<1>(z, b, h, rows, cols);
 }

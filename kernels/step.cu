@@ -42,8 +42,9 @@ __device__ void gather_tile(const S* source, const int64* index, S* out, int64 r
 }
 
 // `begin`, and rows of x and y: x[row] ← all_x[index[row]], y in the same way, and the weights of
-// the examples in the mean, if weighted is set.  The first x_tiles columns of blocks gather x, all
-// but one of the others gather y, and the last one does the rest.
+// the examples in the mean, if they have some: `weighted` is the number of networks, which each have a
+// mean.  The first x_tiles columns of blocks gather x, all but one of the others gather y, and the
+// last one does the rest.
 GPUMLP_KERNEL(begin_minibatch, THREADS)
 (const int64* position, const int64* order, const double* controls, int64* index, double* control,
  real* factors, double* J, const T* all_x, T* x, const Y* all_y, Y* y, const real* all_weights,
@@ -59,7 +60,10 @@ GPUMLP_KERNEL(begin_minibatch, THREADS)
     } else {
         read_tables(t, order, controls, index, control, factors, J, size, rows, numbers, shards,
                     blockIdx.y * (int64)THREADS + thread(), gridDim.y * (int64)THREADS);
-        if (weighted && blockIdx.y == 0) shares(all_weights, own, weights, rows);
+        for (int64 k = blockIdx.y; k < weighted; k += gridDim.y) {
+            const int64 m = rows / weighted;
+            shares(all_weights, own + k * m, weights + k * m, m);
+        }
     }
 }
 

@@ -28,6 +28,9 @@ __device__ inline bool grid_sum(real x, real* partial, unsigned* arrived, double
     return true;
 }
 
+// the counts in `arrived` that column_sums needs
+__device__ inline int64 column_counts() { return gridDim.x * (int64)(gridDim.y / 16 + 2); }
+
 // out[c] ← Σ over splits of partial[split * stride + c], for the first `width` columns, in one block.
 // out may be the first split.
 template <class O>

@@ -27,10 +27,15 @@ __device__ inline Pack<WIDE, real> theta_at(const short* theta, const void* roun
 
 // write them, and the copy in T if T is not θ's type
 __device__ inline void keep_theta(const Pack<WIDE, real>& x, real* theta, T* rounded, int64 i) {
-    Pack<WIDE> copy;
-    for (int j = 0; j < WIDE; ++j) copy.at[j] = T(x.at[j]);
     pack<WIDE>(theta + i) = x;
-    if (sizeof(T) < sizeof(real)) pack<WIDE>(rounded + i) = copy;
+    if (sizeof(T) == sizeof(real)) return;
+    unsigned long long word = 0;  // of the 4 entries: the compiler may split a store of 16-bit types
+    for (int j = 0; j < WIDE; ++j) {
+        union { unsigned short bits; T value; } out = {0};
+        out.value = T(x.at[j]);
+        word |= (unsigned long long)out.bits << 16 * j;
+    }
+    *(unsigned long long*)(rounded + i) = word;
 }
 // Rounding would carry some NaN to 0 or infinity: NaN stays a NaN, without its lower bits.
 __device__ inline void keep_theta(const Pack<WIDE, real>& x, short* theta, T* rounded, int64 i) {

@@ -39,11 +39,14 @@ template <class S> __device__ void keep(real x, unsigned noise, S& slot) {
 // and scaling[1] is 1/S.  theta and rounded: see theta.cuh; if T is θ's type, rounded is not
 // accessed.  control[0] = 0 skips the step.  groups: for each region, in order, its end (a multiple of
 // PACK) and its factors.  origin: the place of theta[0] in the whole θ, which the noise depends on.
+// Of several networks: see member().
 GPUMLP_KERNEL(update, THREADS)
 (Theta* theta, T* rounded, const Grad* dtheta, Slot* slots, const double* control,
  const double* scaling, const double* groups, int64 n, int64 split, real bias_strength, int64 begin,
  int64 end, int64 origin) {
     after_previous_launch();
+    theta += member() * n, rounded += member() * n, dtheta += member() * n;
+    slots += member() * SLOTS * n, control += member() * (NUMBERS + 2), scaling += 4 * member();
     const real scale = real(control[0]), unscale = real(scaling[1]);
     if (scale == real(0)) return;
     real numbers[NUMBERS];  // read once: the writes below might change control

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, Self, TypeVar
@@ -108,6 +108,10 @@ class Facts(Protocol):
     ) -> bool:  # fmt: skip
         """Whether `weight_update` can be faster than a product and `update`, for a W of `shape`."""
         return False
+
+    def networks_at_a_time(self, widths: Sequence[int]) -> int:
+        """The most networks of these widths that the operations can take at a time."""
+        return 1 << 16
 
     def free_memory(self) -> int | None:
         """The bytes that new arrays may still use; None if arrays use the host's own memory."""

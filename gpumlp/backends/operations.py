@@ -1,17 +1,17 @@
 """The operations that Algorithms 6.3 and 6.4 and a training step ask of a backend.
 
-Both backends offer the same operations with the same parameters.  Only this page documents them,
-and only this page declares what each writes and costs: see `gpumlp.backends.declaration`.
+All backends have them with the same parameters.  This page alone documents and declares them.
 
 Shapes: a minibatch has m examples, one in each row.  n_in and n_out are the widths of a layer, and
-n = n_L is the width of the output.  θ has p entries.
+n = n_L is the width of the output.  θ has p entries.  Unless a backend `compiles`, an operation of
+a step also takes K networks: all its arrays but x, y and weights of all have a leading dimension K.
 Dtypes: θ, optimizer slots, targets and weights of examples have the backend's `dtype`.  x, z, h,
 gh, gz, the gradient dθ with its views dW and db, and the W and b that products read have the
 backend's `storage` type, which differs from `dtype` in the 16-bit precisions.
-With `keeps_remainder`, θ may also be split (see `round`): then `theta` is the remainder and
-`rounded` the rest, both of which `update` reads and writes, and `clip` and `average` read.
-All arrays are C-contiguous.  Each operation writes its results to buffers of the caller, which are
-the last parameters, so that a training step allocates nothing.  No operation checks its arguments.
+With `keeps_remainder`, θ may also be split (see `round`): `theta` is then the remainder, `rounded`
+the rest; `update` reads and writes both, and `clip` and `average` read both.
+All arrays, of each network, are C-contiguous.  Results go to buffers of the caller, which are the
+last parameters, so that a step allocates nothing.  No operation checks its arguments.
 """
 
 from __future__ import annotations

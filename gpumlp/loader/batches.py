@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,10 +30,88 @@ def plans_of(step: TrainingStep, tables: Tables) -> dict[tuple[int, int], dict[s
     return found
 
 
+class Order:
+    """The order of the examples in an epoch, and the next minibatch of it, on the host.
+
+    Args:
+        m: the number of examples, and `weights` those of the examples, if they have some.
+        size: the number of examples of a minibatch.
+        seed: shuffles them anew for each epoch; None: the order is that of the data.
+        first: the row of the first example.
+
+    Attributes:
+        rows: (m,), in order, after `draw`.
+        steps: the number of minibatches per epoch.
+        at: the next one, from 0.
+        shares: (steps,), the weight of each minibatch in the mean over the epoch.
+    """
+
+    def __init__(
+        self, m: int, weights: HostArray | None, size: int, seed: int | None, first: int = 0
+    ) -> None:
+        self._m, self._seed, self._weights, self._first = m, seed, weights, first
+        self.size = min(size, m)
+        self.steps, self.at = -(-m // self.size), 0
+        self.shares = np.diff([*range(0, m, self.size), m]) / m
+
+    def draw(self, epoch: int) -> None:
+        """The order of an epoch, which depends on seed and epoch alone."""
+        m, weights = self._m, self._weights
+        if self._seed is None:
+            order = np.arange(m)
+        else:
+            order = np.random.default_rng([self._seed, epoch]).permutation(m)
+        if weights is not None:
+            weights = weights[order]
+            starts = np.arange(0, m, self.size)
+            self.shares = np.add.reduceat(weights, starts) / weights.sum()
+        self.rows = order + self._first if self._first else order
+
+    @property
+    def of(self) -> int:
+        """The number of examples of the next minibatch."""
+        return min(self.size, self._m - self.at * self.size)
+
+    @property
+    def alike(self) -> int:
+        """The number of next minibatches that have as many examples."""
+        return max(1, self._m // self.size - self.at)
+
+    def minibatches(self, steps: int) -> HostArray:
+        """The rows of the next minibatches, which have equally many examples, one after another."""
+        begin = self.at * self.size
+        return self.rows[begin : begin + steps * self.of]
+
+    def go_on(self, steps: int) -> None:
+        """Steps were done; after the last one of an epoch, the next is the first."""
+        self.at = (self.at + steps) % self.steps
+
+
+class Minibatches(Protocol):
+    """What a fit does with the minibatches of its network."""
+
+    order: Order
+
+    @property
+    def alike(self) -> int:
+        """The number of next steps that one call can do."""
+
+    def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
+        """Begin an epoch.
+
+        controls: (steps, numbers + 2), see `Stepping.controls`.
+        costs: (steps,), L of the steps before `at`, which is the next one.
+        """
+
+    def costs(self, steps: slice = slice(None)) -> HostArray:
+        """L of some minibatches of the epoch that were done, float64, on the host."""
+
+    def forget(self) -> None:
+        """Drop what may refer back to this object."""
+
+
 class Batches:
     """Minibatches without replacement; an epoch's last may be smaller, and none is dropped.
-
-    Their order is shuffled by `seed` anew for each epoch; None: it is the order of the data.
 
     A step reads from fixed buffers.  Its first launch fills them from the epoch's tables, so that a
     step can be recorded once and replayed.  Streamed examples are copied into these buffers before
@@ -42,27 +120,25 @@ class Batches:
 
     Args:
         step: the step of the trainer, and `arrays` the arrays of its held buffers.
+        seed: of the orders.
         name: what the time of a step depends on, the key in the tuning cache.
 
     Attributes:
-        steps: the number of minibatches per epoch.
-        at: the next step of the epoch, from 0.
-        shares: (steps,) on the host: the weight of each minibatch in the mean over the epoch.
+        order: that of the current epoch.
     """
 
     def __init__(
         self, backend: Backend, data: Examples, tables: Tables, step: TrainingStep,
         arrays: Mapping[Buffer, Array], seed: int | None, name: str,
     ) -> None:  # fmt: skip
-        self._backend, self._data, self._tables, self._seed = backend, data, tables, seed
-        self.steps, self.at = tables.steps, 0
+        self._backend, self._data, self._tables = backend, data, tables
+        self.order = Order(len(data.x), data.weights, tables.size, seed)
         plans = plans_of(step, tables)  # which adds to `tables.initial`
         held = {
             b: backend.full(b.shape, tables.initial.get(b, 0), b.dtype) for b in tables.buffers()
         }
-        self._costs = held[tables.costs]
-        self._order, self._controls = held[tables.order], held[tables.controls]
-        self._position = held[tables.position]
+        self._costs, self._position = held[tables.costs], held[tables.position]
+        self._rows, self._controls = held[tables.order], held[tables.controls]
         if tables.weights is not None and data.weights is not None:
             # only their ratios matter, and with this scale they fit any dtype
             backend.asarray(data.weights / data.weights.max(), out=held[tables.weights])
@@ -74,8 +150,6 @@ class Batches:
                 (tables.x, data.x, backend.storage), (tables.y, data.y, data.target)
             )
         ]  # fmt: skip
-        m = len(data.x)
-        self.shares = np.diff([*range(0, m, tables.size), m]) / m
         self._fetched = False
         arena = backend.empty((arena_size(plans),), np.uint8)
         self._programs, self._places = {}, {}
@@ -92,48 +166,36 @@ class Batches:
                 ]
 
     def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
-        """Upload the order of an epoch, which depends on seed and epoch alone, and its tables.
-
-        controls: (steps, numbers + 2) on the host; costs: (steps,), L of the steps before `at`.
-        """
-        backend, weights, size = self._backend, self._data.weights, self._tables.size
-        order = np.arange(len(self._data.x))
-        if self._seed is not None:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(order))
-        self._host_order = order
-        backend.asarray(order, dtype=np.int64, out=self._order)
+        """Upload the tables of an epoch: see `Minibatches`."""
+        backend = self._backend
+        self.order.draw(epoch)
+        backend.asarray(self.order.rows, dtype=np.int64, out=self._rows)
         backend.asarray(controls, dtype=np.float64, out=self._controls)
         table = np.zeros(self._costs.shape)
-        table.reshape(self.steps, -1)[:, 0] = costs
+        table.reshape(self.order.steps, -1)[:, 0] = costs
         backend.asarray(table, dtype=np.float64, out=self._costs)
         self.seek(at)
-        if weights is not None:
-            starts, weights = np.arange(0, len(order), size), weights[order]
-            self.shares = np.add.reduceat(weights, starts) / weights.sum()
 
     def seek(self, at: int) -> None:
         """Make `at` the next step."""
-        self.at = at
+        self.order.at = at
         self._backend.asarray(np.array([at]), dtype=np.int64, out=self._position)
         self._fetch(0)
 
     @property
     def alike(self) -> int:
         """The number of next steps that one call can do: those of one program, with no stream."""
-        if self._tables.streams:
-            return 1
-        return max(1, len(self._order) // self._tables.size - self.at)
+        return 1 if self._tables.streams else self.order.alike
 
     def run(self, steps: int = 1) -> None:
         """Do the next steps, at most `alike` of them."""
-        tables = self._tables
-        of = min(tables.size, len(self._order) - self.at * tables.size)
-        if tables.streams:
+        of = self.order.of
+        if self._tables.streams:
             self._run_streamed(of)
         else:
             self._programs[of, 0](steps)
-        self.at = (self.at + steps) % self.steps
-        if self.at > 0:  # after the last step `start` brings another order
+        self.order.go_on(steps)
+        if self.order.at > 0:  # after the last step `start` brings another order
             self._fetch(0)
 
     def costs(self, steps: slice = slice(None)) -> HostArray:
@@ -167,7 +229,7 @@ class Batches:
         """Begin to fetch the streamed examples of micro-batch j of the next minibatch."""
         if not self._tables.streams:
             return
-        minibatch = self._host_order[self.at * self._tables.size :][: self._tables.size]
+        minibatch = self.order.minibatches(1)
         parts = self._tables.parts(len(minibatch))
         if not parts:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -105,6 +105,35 @@ def check_range(backend: Backend, x: Array, name: str) -> None:
             f"{name} has values up to {largest:g}, beyond the network's {backend.storage}; "
             "rescale it"
         )
+
+
+def stacked(
+    backend: Backend, parts: Sequence[Examples]
+) -> tuple[Examples, list[Examples], list[int]]:
+    """The examples of all parts in one array, the parts as views of it, and their first rows.
+
+    None of them is streamed.
+    """
+    if len(parts) == 1:
+        return parts[0], list(parts), [0]
+    counts = [len(each.x) for each in parts]
+    firsts = [sum(counts[:i]) for i in range(len(parts))]
+
+    def joined(name: str) -> Array:
+        arrays = [getattr(each, name) for each in parts]
+        whole = backend.empty((sum(counts), *arrays[0].shape[1:]), arrays[0].dtype)
+        for first, a in zip(firsts, arrays, strict=True):
+            backend.asarray(a, dtype=a.dtype, out=whole[first : first + len(a)])
+        return whole
+
+    x, y, weights = joined("x"), joined("y"), None
+    if parts[0].weights is not None:
+        weights = np.concatenate([w / w.max() for each in parts if (w := each.weights) is not None])
+    views = [
+        replace(each, x=x[first : first + m], y=y[first : first + m])
+        for each, first, m in zip(parts, firsts, counts, strict=True)
+    ]
+    return replace(parts[0], x=x, y=y, weights=weights), views, firsts
 
 
 # ---- placement -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import prod
 
 from gpumlp.backends import Backend
-from gpumlp.functions import REGULARIZERS, Optimizer
+from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import ThetaBuffers
 
@@ -70,6 +70,25 @@ def fold(
         elif each.name == "add":
             each = each.having(total=db)
         out.extend(updates if each.name == "update" else [each])
+    return out
+
+
+def by_rule(program: Program, rules: Sequence[tuple[Optimizer, Regularizer]]) -> Program:
+    """The clipping and the update of several networks: once for neighbours with equal rules.
+
+    rules: the optimizer and Ω of each network.
+    """
+    starts = [i for i, rule in enumerate(rules) if i == 0 or rule != rules[i - 1]]
+    out = Program()
+    for each in program:
+        if each.name not in ("clip", "update"):
+            out.append(each)
+            continue
+        for first, end in pairwise([*starts, len(rules)]):
+            entries = {"optimizer": rules[first][0], "regularizer": rules[first][1]}
+            own = {name: entry for name, entry in entries.items() if name in each}
+            members = (first, end) if len(starts) > 1 else None
+            out.append(replace(each.having(**own), members=members))
     return out
 
 
@@ -219,11 +238,14 @@ def reserve(program: Program, multiprocessors: int) -> Program:
     return Program(placed(i, each) for i, each in enumerate(program))
 
 
-def leaves_idle(program: Program, multiprocessors: int) -> bool:
-    """Whether most FLOPs are in products with fewer tiles than the device has multiprocessors."""
+def leaves_idle(program: Program, multiprocessors: int, networks: int = 1) -> bool:
+    """Whether most FLOPs are in products with fewer tiles than the device has multiprocessors.
+
+    networks: how many the program is for.
+    """
     idle = 0
     for each in program:
-        members = len(each["X"]) if each.name == "orthogonalize" else 1  # of a batch of products
+        members = len(each["X"]) if each.name == "orthogonalize" else networks  # of a batch
         for m, n, k in each.products:
             tiles = members * -(-m // TILE) * -(-n // TILE)
             idle += 2 * m * n * k * (tiles < multiprocessors)

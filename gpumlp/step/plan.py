@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,29 +31,41 @@ class Plan:
     lifetimes: dict[Buffer, tuple[int, int]]
     size: int
 
-    def arrays(self, arena: Array, held: Mapping[Buffer, Array]) -> dict[Buffer, Array]:
-        """The arrays of all buffers that have memory of their own."""
+    def arrays(
+        self, arena: Array, held: Mapping[Buffer, Array], members: int = 0
+    ) -> dict[Buffer, Array]:
+        """The arrays of all buffers that have memory of their own; `members` as in `Buffer.of`.
+
+        arena: `size` bytes for each network.
+        """
+        K, several = max(1, members), (members,) * (members > 0)
         return dict(held) | {
-            b: arena[at : at + b.nbytes].view(b.dtype).reshape(b.shape)
+            b: arena[K * at : K * (at + b.nbytes)].view(b.dtype).reshape(*several, *b.shape)
             for b, at in self.places.items()
         }
 
-    def calls(self, backend: Backend, arrays: Mapping[Buffer, Array]) -> list[Call]:
+    def calls(
+        self, backend: Backend, arrays: Mapping[Buffer, Array], members: int = 0
+    ) -> list[Call]:
         """The operations with their arrays.  Equal buffers become one array."""
-        views: dict[Buffer, Array] = {}
+        views: dict[Any, Array] = {}
 
-        def bound(value: Any) -> Any:
+        def bound(value: Any, of: tuple[int, int] | None) -> Any:
             if not isinstance(value, Buffer):
                 return value
-            if value not in views:
-                views[value] = value.of(arrays[value.root])
-            return views[value]
+            if (value, of) not in views:
+                array = value.of(arrays[value.root], members)
+                views[value, of] = array if of is None or value.shared else array[of[0] : of[1]]
+            return views[value, of]
+
+        def work(op: Op) -> Callable[[], None]:
+            arguments = (bound(each, op.members) for each in op.arguments.values())
+            return partial(getattr(backend, op.name), *arguments)
 
         return [
-            Call(partial(getattr(backend, op.name), *map(bound, op.arguments.values())), op.stream,
-                 after, op.multiprocessors)
+            Call(work(op), op.stream, after, op.multiprocessors)
             for op, after in zip(self.program, self.waits(), strict=True)
-        ]  # fmt: skip
+        ]
 
     def waits(self) -> list[tuple[int, ...]]:
         """For each operation the last ones on other streams whose results or memory it needs."""

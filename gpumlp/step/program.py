@@ -24,6 +24,8 @@ class Buffer:
         held: whether it exists between steps, such as θ.  The others are in the step's arena.
         whole, start: the buffer that this one is a part of, from its entry `start`; None if it is
             none.
+        shared: whether the networks of an ensemble that are trained in one program have it in
+            common.  The array of any other buffer then has a leading dimension K.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Buffer:
     held: bool = False
     whole: Buffer | None = None
     start: int = 0
+    shared: bool = False
 
     @property
     def size(self) -> int:
@@ -63,7 +66,8 @@ class Buffer:
 
     def part(self, name: str, start: int, shape: tuple[int, ...]) -> Buffer:
         """A part of this buffer, from its entry `start`."""
-        return Buffer(name, shape, self.dtype, self.held, self.root, self.start + start)
+        at = self.start + start
+        return Buffer(name, shape, self.dtype, self.held, self.root, at, self.shared)
 
     def rows(self, m: int, start: int = 0) -> Buffer:
         """The rows start … start + m; the buffer itself if these are all."""
@@ -72,11 +76,17 @@ class Buffer:
         below = self.shape[1:]
         return self.part(self.name, start * prod(below), (m, *below))
 
-    def of(self, array: Any) -> Any:
-        """The array of this buffer, from the array of `root`."""
+    def of(self, array: Any, members: int = 0) -> Any:
+        """The array of this buffer, from the array of `root`.
+
+        members: the networks of the program, if there are several; see `shared`.
+        """
         if self.whole is None:
             return array
-        return array.reshape(-1)[self.start : self.start + self.size].reshape(self.shape)
+        entries = slice(self.start, self.start + self.size)
+        if members and not self.shared:
+            return array.reshape(members, -1)[:, entries].reshape(members, *self.shape)
+        return array.reshape(-1)[entries].reshape(self.shape)
 
 
 @dataclass(eq=False, repr=False)
@@ -85,12 +95,14 @@ class Op:
 
     Attributes:
         stream, multiprocessors: see `declaration.Call`.
+        members: the networks of an ensemble that it is for, (first, end); None: all.
     """
 
     operation: Operation
     arguments: dict[str, Any]
     stream: int = 0
     multiprocessors: int = 0
+    members: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:

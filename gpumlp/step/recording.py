@@ -40,9 +40,11 @@ def theta_buffers(flat: Buffer, layout: Layout) -> ThetaBuffers:
     return ThetaBuffers(flat, layout.split, [None, *parts[:depth]], [None, *parts[depth:]])
 
 
-def held(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Buffer:
-    """A buffer that exists between steps."""
-    return Buffer(name, shape, np.dtype(dtype), held=True)
+def held(
+    name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, *, shared: bool = False
+) -> Buffer:
+    """A buffer that exists between steps; `shared` as in `Buffer`."""
+    return Buffer(name, shape, np.dtype(dtype), held=True, shared=shared)
 
 
 class Model:

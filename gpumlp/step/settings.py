@@ -53,6 +53,8 @@ class Settings:
         slot_type: the dtype of the optimizer's state.
         low_memory: whether `memory` is "low".
         shards: the parts of a minibatch; a single one unless `world` or `shards` is given.
+        rules: of K networks that are trained in one program, the optimizer and Ω of each; empty
+            for one network.
     """
 
     net: Network
@@ -67,3 +69,4 @@ class Settings:
     fold: bool | None
     shards: Shards = WHOLE
     remainder: bool = False
+    rules: tuple[tuple[Optimizer, Regularizer], ...] = ()

@@ -34,14 +34,17 @@ class Tables:
         size, rows: the number of examples of a minibatch and of a micro-batch.
         numbers: of a row of `control`.
         shards: the parts of a minibatch; this process computes some of them.
+        members: the networks that are trained in one program, each with its own order; 0: one.
 
     Attributes:
         x, y: all examples in the backend; None if they are streamed.
-        order: (m,), the order of the examples in the epoch; index: (size,), a minibatch of it.
+        order: (m,), the order of the examples in the epoch.  With K members (steps K size,): what
+            the members read in a step are neighbours.
         position: (1,), the step; control: (numbers,), its row of controls (steps, numbers + 2).
-        costs: (steps,), L of each minibatch; with shards (steps, shards), the sum in each.
-        weights: (m,), the weight of each example; own_weights: (size,), those of a minibatch; None
-            if all are equal.
+            With K members (steps, K numbers + 2).
+        costs: (steps,), L of each minibatch; with shards (steps, shards), the sum in each; with
+            members (steps, K).
+        weights: (m,), the weight of each example; None if all are equal.
         streams: whether x or y is streamed.
         sizes: the numbers of examples of minibatches that occur.
         initial: the values of buffers that begin with one.
@@ -50,23 +53,24 @@ class Tables:
     def __init__(
         self, backend: Backend, x: Array, y: Array, target: np.dtype[Any],
         streamed: tuple[bool, ...], weighted: bool, size: int, rows: int, numbers: int,
-        shards: Shards = WHOLE,
+        shards: Shards = WHOLE, members: int = 0,
     ) -> None:  # fmt: skip
-        m = len(x)
+        m, K = len(x), max(1, members)
         self._dtype, self._y_shape, self._target = backend.dtype, y.shape[1:], target
-        self.size, self.shards = min(size, m), shards
+        self.size, self.shards, self.members = min(size, m), shards, members
         self._of_shard = -(-self.size // shards.count)
         self.rows = min(rows, self._of_shard)
         self.steps = -(-m // self.size)
-        self.x = None if streamed[0] else held("x of all", x.shape, backend.storage)
-        self.y = None if streamed[1] else held("y of all", y.shape, target)
-        self.order, self.index = held("order", (m,), I64), held("index", (self.size,), I64)
-        self.position, self.control = held("position", (1,), I64), held("control", (numbers,), F64)
-        self.controls = held("controls", (self.steps, numbers + 2), F64)
-        each = (shards.count,) if shards.count > 1 else ()
-        self.costs = held("costs", (self.steps, *each), F64)
-        self.weights = held("weights of all", (m,), backend.dtype) if weighted else None
-        self.own_weights = held("weights", (self.size,), backend.dtype) if weighted else None
+        self.x = None if streamed[0] else _shared("x of all", x.shape, backend.storage)
+        self.y = None if streamed[1] else _shared("y of all", y.shape, target)
+        self.order = _shared("order", (self.steps * K * self.size if members else m,), I64)
+        self.position = _shared("position", (1,), I64)
+        self.control = held("control", (numbers,), F64)
+        self.controls = _shared("controls", (self.steps, K * numbers + 2), F64)
+        each = (shards.count,) if shards.count > 1 else (K,) if members else ()
+        self.costs = _shared("costs", (self.steps, *each), F64)
+        self.weights = _shared("weights of all", (m,), backend.dtype) if weighted else None
+        self._minibatches: dict[int, tuple[Buffer, Buffer | None]] = {}
         self.streams = self.x is None or self.y is None
         self.initial: dict[Buffer, float] = {}
         self._uniform: dict[int, Buffer] = {}
@@ -97,10 +101,18 @@ class Tables:
     def buffers(self) -> list[Buffer]:
         """The buffers to allocate: all but x and y."""
         own = [
-            self.order, self.index, self.position, self.control, self.controls, self.costs,
-            self.weights, self.own_weights, *self.initial,
+            self.order, self.position, self.control, self.controls, self.costs, self.weights,
+            *(each for pair in self._minibatches.values() for each in pair), *self.initial,
         ]  # fmt: skip
         return [each for each in own if each is not None]
+
+    def minibatch(self, of: int) -> tuple[Buffer, Buffer | None]:
+        """The rows of a minibatch of `of` examples, (of,), and their weights; None if equal."""
+        if of not in self._minibatches:
+            weighted = self.weights is not None
+            weights = held("weights", (of,), self._dtype) if weighted else None
+            self._minibatches[of] = held("index", (of,), I64), weights
+        return self._minibatches[of]
 
     def targets(self, m: int) -> Buffer:
         """The targets of a micro-batch."""
@@ -108,9 +120,14 @@ class Tables:
 
     def shares(self, of: int, m: int, start: int) -> Buffer:
         """The share of each example in J: m examples of a minibatch of `of` examples."""
-        if self.own_weights is not None:
-            return self.own_weights.rows(of).rows(m, start)
+        _, weights = self.minibatch(of)
+        if weights is not None:
+            return weights.rows(m, start)
         if of not in self._uniform:
             self._uniform[of] = held(f"1/{of}", (min(self.rows, of),), self._dtype)
             self.initial[self._uniform[of]] = 1 / of
         return self._uniform[of].rows(m)
+
+
+def _shared(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
+    return held(name, shape, dtype, shared=True)

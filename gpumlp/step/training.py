@@ -55,7 +55,7 @@ class TrainingStep:
         self.replicated = shards.count == 1 or self._orthogonal
         own = size if self.replicated else sum(each.size for each in self.buckets)
         self.slots = held("slots", (len(optimizer.slots), own), settings.slot_type)
-        self.factors = held("factors", (2,), backend.dtype)
+        self.factors = held("factors", (2,), backend.dtype, shared=True)
         self._sum = held("∇J", (shards.levels * size,), kind)
         rows = [self._sum.part("∇J", i * size, (size,)) for i in range(shards.levels)]
         self._levels = [theta_buffers(row, self._layout) for row in rows]
@@ -73,7 +73,7 @@ class TrainingStep:
             self.initial[self.remainder] = 0.0
         if self._sums:
             self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
-            self._ones = held("ones", (2,), backend.dtype)
+            self._ones = held("ones", (2,), backend.dtype, shared=True)
             self.initial |= {self._part: 0.0, self._ones: 1.0}
         if self._orthogonal and settings.slot_type != backend.dtype:
             raise ValueError(
@@ -95,7 +95,7 @@ class TrainingStep:
         rows = table(self._layout, self._settings.groups, begin, end)
         if rows is None:
             return None
-        buffer = held("groups", rows.shape, F64)
+        buffer = held("groups", rows.shape, F64, shared=True)
         self.initial[buffer] = rows
         return buffer
 
@@ -112,48 +112,52 @@ class TrainingStep:
         of θ.
         """
         program = self._record(tables, of, parts)
-        last = program[-1].name == "end"
-        if last and self._settings.shards.count > 1:
+        settings, last = self._settings, program[-1].name == "end"
+        if last and settings.shards.count > 1:
             program = self._share(program, tables.ranks(of))
-        if self.folds:
+        if settings.rules:
+            program = passes.by_rule(program, settings.rules)
+        elif self.folds:
             program = self._fold(program, tables.control)
         elif self._orthogonal:
             velocity = theta_buffers(self._slot(-1), self._layout)
             # one launch for several layers saves time on a GPU only
-            batched = self._settings.net.backend.branches and not self._settings.low_memory
+            batched = settings.net.backend.branches and not settings.low_memory
             program = passes.orthogonalize(
-                program, self._settings.optimizer, velocity, passes.BATCH_BYTES if batched else 0
+                program, settings.optimizer, velocity, passes.BATCH_BYTES if batched else 0
             )
         planned = plan(program)
-        if self._settings.low_memory:
+        if settings.low_memory:
             planned = min(planned, plan(passes.recompute(program)), key=lambda each: each.size)
-        ways, branches = {"sequential": planned}, self._settings.net.backend.branches
+        ways, branches = {"sequential": planned}, settings.net.backend.branches
         if branches:
             ways["branched"] = plan(passes.streams(planned.program))
             # several processes do the first way, unmeasured: what they send is beside the products
-            several = self._settings.shards.world.size > 1
-            if several or passes.leaves_idle(planned.program, branches):
+            several, K = settings.shards.world.size > 1, max(1, len(settings.rules))
+            if several or passes.leaves_idle(planned.program, branches, K):
                 ways = {name: ways[name] for name in ("branched", "sequential")}
             early = passes.early_update(planned.program, self._gradient)
             if early is not planned.program:
                 ways["branched, early update"] = plan(passes.streams(early))
                 ways["early update, reserved"] = plan(passes.reserve(early, branches))
-                within = passes.update_in_product(early, self._settings.net.backend, self._factors)
+                within = early
+                if not settings.rules:
+                    within = passes.update_in_product(early, settings.net.backend, self._factors)
                 if any(each.name == "weight_update" for each in within):
                     ways["branched, update in products"] = plan(passes.streams(within))
         return ways
 
     def _record(self, tables: Tables, of: int, parts: range) -> Program:
         """The book's loops for each micro-batch, and what comes before and after them."""
-        model, index = self.model.recording(), tables.index.rows(of)
+        model, (index, weights) = self.model.recording(), tables.minibatch(of)
         program: Program = model.backend
         if parts.start == 0:
             program.begin(
-                tables.position, tables.order, tables.controls, tables.size, index,
-                tables.control, self.factors, model.J,
+                tables.position, tables.order, tables.controls,
+                max(1, tables.members) * tables.size, index, tables.control, self.factors, model.J,
             )  # fmt: skip
-            if tables.own_weights is not None:
-                program.mean_weights(tables.weights, index, tables.own_weights.rows(of))
+            if weights is not None:
+                program.mean_weights(tables.weights, index, weights)
         of_step = tables.parts(of)
         for j, each in list(enumerate(of_step))[parts.start : parts.stop]:
             s = model.minibatch(

@@ -22,10 +22,11 @@ class Average:
         shown: whether the network holds θ̄ and this object θ, or the other way round.
     """
 
-    def __init__(self, net: MLP) -> None:
+    def __init__(self, net: MLP, memory: Array) -> None:
+        """memory: (p,), for θ̄."""
         backend, theta = net.backend, net.theta.flat
         self.shown = False
-        self._other = backend.asarray(theta)
+        self._other = backend.asarray(theta, out=memory)
         self._spare = backend.empty((min(SPARE, len(theta)),))
 
     def start(self, net: MLP) -> None:

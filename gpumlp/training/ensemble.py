@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +14,18 @@ from gpumlp.errors import DivergenceError
 from gpumlp.functions import Optimizer
 from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
+from gpumlp.loader.members import MemberBatches
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
-from gpumlp.training import fit, members
+from gpumlp.training import fit, lockstep, members
 from gpumlp.training import folds as parts_of
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
 from gpumlp.training.folds import Folds
 from gpumlp.training.histories import Histories
-from gpumlp.training.history import History
+from gpumlp.training.lockstep import Member, State
 from gpumlp.training.memory import Memory, plan
 from gpumlp.training.metrics import Metrics
-from gpumlp.training.stepping import Stepping
 from gpumlp.weights import ClassWeight
 
 if TYPE_CHECKING:
@@ -36,15 +34,18 @@ if TYPE_CHECKING:
 Data = tuple[Examples, Examples | None]
 """Training and validation examples."""
 PER_MEMBER = ("theta", "rounded", "remainder", "gradient", "slots", "average")  # of `Memory`
-PER_THREAD = ("best", "tables", "step", "evaluation", "scratch")
+PER_FIT = ("best", "tables", "step", "evaluation")  # of the members that are trained at a time
 
 
 class EnsembleTrainer:
     """Trains the members of an `Ensemble`: ``Trainer(ensemble, …)`` returns one.
 
-    Each member is trained as a `Trainer` of this network alone would train it, to the bit.  On the
-    compiled CPU backend as many members at a time as there are threads, each on one; elsewhere one
-    after the other.
+    Each member is trained as a `Trainer` of this network alone would train it.  On the compiled CPU
+    backend as many members at a time as there are threads, each on one.  On NumPy and on a GPU one
+    program does a step of all members, if their rules have the same state and no rule is folded
+    into a product or has products of its own, as muon; else they are trained one after the other.
+    On a CPU the results have the same bits as those of the network alone; on a GPU all sums of a
+    batch of products may be in another order.
 
     Args:
         ensemble: the networks, which are trained in place.
@@ -83,9 +84,12 @@ class EnsembleTrainer:
         shared = lr is None or np.ndim(lr) == 0
         rates = checks.one_each([lr] * K if shared else lr, K, "lr")
         self.ensemble = ensemble  # before the trainers: a pickle builds it first, with all θ
+        if not ensemble.backend.on_host and settings.get("fold") is None and K > 1:
+            settings["fold"] = False  # so that one program can do the steps of all
+        state = State(K)
         self.trainers = [
-            Stepping(net, rule, rate, batch_size, **settings)
-            for net, rule, rate in zip(ensemble, rules, rates, strict=True)
+            Member(state, i, net, rule, rate, batch_size, **settings)
+            for i, (net, rule, rate) in enumerate(zip(ensemble, rules, rates, strict=True))
         ]
         self.seed = self.trainers[0].seed
         self.histories: Histories | None = None
@@ -151,20 +155,38 @@ class EnsembleTrainer:
             fit.rules(self.ensemble[0], examples, validated, **rules)
         folder = members.folder(checkpoint, checkpoint_every, resume)
 
-        def train(i: int) -> History:
+        def arguments(i: int) -> tuple[Any, ...]:
+            """Of the fit of member i: those after the data."""
             file = None if folder is None else folder / f"member-{i}.safetensors"
-            trainer, saved = self.trainers[i], (file, checkpoint_every, resume)
-            trainer.seed = self.seed + (self.ensemble[i].seed if orders == "own" else 0)
             own = [] if callbacks is None else callbacks(i)
-            history = fit.fit_examples(
-                trainer, *each[i % len(each)], epochs, own, False, saved, **rules
-            )
-            if progress:
-                with suppress(OSError, ValueError):  # stderr has gone
-                    print(f"member {i}: {history!r}", file=sys.stderr, flush=True)
-            return history
+            return epochs, own, False, (file, checkpoint_every, resume)
 
-        return self._train_all(train)
+        for trainer in self.trainers:
+            trainer.seed = self.seed + (trainer.net.seed if orders == "own" else 0)
+        ends = members.Ends(self.ensemble, self.trainers, bool(progress))
+        numbers = [i for i in range(len(self.ensemble)) if i not in ends.lost]
+        parts = [examples for examples, _ in each]
+        if lockstep.possible(self.trainers) and not any(any(part.streamed) for part in parts):
+
+            def opened(i: int, batches: MemberBatches, examples: Examples) -> Any:
+                validated = each[i % len(each)][1]
+                return fit.opened(
+                    self.trainers[i], batches, examples, validated, *arguments(i), **rules
+                )
+
+            lockstep.train(self.ensemble, self.trainers, numbers, parts, opened, ends.ended)
+        else:
+
+            def train(i: int) -> None:
+                try:
+                    fit.fit_examples(self.trainers[i], *each[i % len(each)], *arguments(i), **rules)
+                    ends.ended(i, None)
+                except DivergenceError as error:
+                    ends.ended(i, error)
+
+            members.call(train, numbers, members.count(self.ensemble.backend))
+        self.histories = ends.histories()
+        return self.histories
 
     def explain(self, x: Array | int, y: Array = None, **arguments: Any) -> Explanation:
         """The operations of a step of one member, as `Trainer.explain` shows them."""
@@ -182,18 +204,25 @@ class EnsembleTrainer:
         """The bytes that `fit` needs with these arguments; nothing is allocated.
 
         The parameters and the optimizer's state are those of all members, a step's arrays those of
-        the members that are trained at a time.  The copies of `folds` are not counted.
+        the members that are trained at a time.  The copies of `folds`, and those of members that
+        are left when half have ended, are not counted.
         """
         weighted = sample_weight is not None
         one = plan(
             self.trainers[0], x, y, validation, weighted, early_stopping, metric, train_metric, data
         )
-        counts = dict.fromkeys(PER_MEMBER, len(self.ensemble))
-        counts |= dict.fromkeys(
-            PER_THREAD, min(members.count(self.ensemble.backend), len(self.ensemble))
+        K, backend, joint = (
+            len(self.ensemble),
+            self.ensemble.backend,
+            lockstep.possible(self.trainers),
         )
+        at_a_time = members.count(backend)
+        if joint:
+            at_a_time = backend.networks_at_a_time(self.ensemble[0].widths)
+        counts = dict.fromkeys(PER_MEMBER, K) | dict.fromkeys(PER_FIT, min(at_a_time, K))
+        counts |= {"scratch": 1 if joint else min(at_a_time, K)}
         several = {name: getattr(one, name) * count for name, count in counts.items()}
-        return replace(one, **several, held=one.held * len(self.ensemble))
+        return replace(one, **several, held=K * one.held - (K - 1) * backend.own_memory(0))
 
     def _data(
         self, x: Array, y: Array, sample_weight: Any, class_weight: Any, validation: Any,
@@ -211,34 +240,3 @@ class EnsembleTrainer:
                 "folds=None, or leave out validation"
             )
         return parts_of.parts(net, x, y, sample_weight, class_weight, folds, self.seed, **placement)
-
-    def _train_all(self, train: Callable[[int], History]) -> Histories:
-        """Call train(member) for all members that have not diverged."""
-        lost = dict.fromkeys(self.ensemble.diverged, "it diverged before")
-        found: dict[int, History] = {}
-        numbers = [i for i in range(len(self.ensemble)) if i not in lost]
-        errors: list[DivergenceError] = []
-
-        def attempt(i: int) -> None:
-            try:
-                found[i] = train(i)
-            except DivergenceError as error:
-                self.ensemble.diverged.add(i)
-                found[i], lost[i] = self.trainers[i].history, error.what
-                found[i].stopped = "diverged"
-                errors.append(error.with_traceback(None))
-
-        members.call(attempt, numbers, members.count(self.ensemble.backend))
-        columns = next((list(history) for history in found.values()), [])
-        for i in set(lost) - set(found):
-            found[i] = History(columns)
-            found[i].stopped = "diverged"
-        each = [found[i] for i in range(len(self.ensemble))]
-        self.histories = Histories(each, {i: lost[i] for i in sorted(lost)})
-        if len(lost) == len(self.ensemble):
-            if not errors:
-                raise ValueError(
-                    "all members diverged before; train a new Ensemble with a lower lr"
-                )
-            raise DivergenceError(f"all {len(lost)} members: {errors[0]}", errors[0].what)
-        return self.histories

@@ -123,12 +123,12 @@ def _losses(
     trainer.net.round()
     try:
         for i in range(len(rates)):
-            at = i % batches.steps
+            at = i % batches.order.steps
             if at == 0:  # an epoch, whose steps after the last learning rate are not done
-                lrs = rates[i : i + batches.steps].tolist()
+                lrs = rates[i : i + batches.order.steps].tolist()
                 controls = trainer.controls(lrs, trainer.steps + 1)
-                table = np.pad(controls, ((0, batches.steps - len(lrs)), (0, 0)), mode="edge")
-                batches.start(trainer.epochs, table, np.zeros(batches.steps), 0)
+                table = np.pad(controls, ((0, batches.order.steps - len(lrs)), (0, 0)), mode="edge")
+                batches.start(trainer.epochs, table, np.zeros(batches.order.steps), 0)
                 trainer.epochs += 1
             trainer.step(batches)
             L = float(batches.costs(slice(at, at + 1))[0])

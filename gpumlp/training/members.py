@@ -1,18 +1,25 @@
-"""What the fits of an ensemble's members share: threads, and a folder of checkpoints."""
+"""What the fits of an ensemble's members share: threads, checkpoints, and what came of them."""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 
 from gpumlp.backends import Backend
+from gpumlp.ensemble import Ensemble
+from gpumlp.errors import DivergenceError
 from gpumlp.io.signals import shared
 from gpumlp.io.threads import blas_threads, one_thread
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
+from gpumlp.training.histories import Histories
+from gpumlp.training.history import History
+from gpumlp.training.stepping import Stepping
 
 
 def count(backend: Backend) -> int:
@@ -63,3 +70,50 @@ def folder(checkpoint: PathLike | None, every: int | None, resume: bool) -> Path
     found.mkdir(parents=True, exist_ok=True)
     files.checked(file, every, resume)
     return found
+
+
+class Ends:
+    """How the fits of an ensemble's members end.
+
+    Args:
+        progress: whether to print a line on stderr when a member ends.
+
+    Attributes:
+        lost: the members that diverged, in this fit or before, and what was not finite.
+    """
+
+    def __init__(self, ensemble: Ensemble, trainers: Sequence[Stepping], progress: bool) -> None:
+        self._ensemble, self._trainers, self._progress = ensemble, trainers, progress
+        self.lost = dict.fromkeys(ensemble.diverged, "it diverged before")
+        self._found: dict[int, History] = {}
+        self._errors: list[DivergenceError] = []
+
+    def ended(self, i: int, error: DivergenceError | None) -> None:
+        """The fit of member i has ended; it diverged if an error is given."""
+        history = self._found[i] = self._trainers[i].history
+        if error is not None:
+            self._ensemble.diverged.add(i)
+            self.lost[i], history.stopped = error.what, "diverged"
+            self._errors.append(error.with_traceback(None))
+        if self._progress:
+            with suppress(OSError, ValueError):  # stderr has gone
+                print(f"member {i}: {history!r}", file=sys.stderr, flush=True)
+
+    def histories(self) -> Histories:
+        """The histories of all members.
+
+        Raises:
+            DivergenceError: the trainings of all members diverged.
+            ValueError: they had diverged before.
+        """
+        columns = next((list(history) for history in self._found.values()), [])
+        for i in set(self.lost) - set(self._found):
+            self._found[i] = History(columns)
+            self._found[i].stopped = "diverged"
+        K = len(self._ensemble)
+        if len(self.lost) == K and not self._errors:
+            raise ValueError("all members diverged before; train a new Ensemble with a lower lr")
+        if len(self.lost) == K:
+            first = self._errors[0]
+            raise DivergenceError(f"all {K} members: {first}", first.what)
+        return Histories([self._found[i] for i in range(K)], dict(sorted(self.lost.items())))

@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp import storage
 from gpumlp.backends import Backend
 from gpumlp.io.types import Array, HostArray
-from gpumlp.loader.batches import Batches
+from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import checkpoint as files
 from gpumlp.training import together
@@ -23,10 +23,10 @@ from gpumlp.training.stepping import Stepping
 
 
 class Run(Protocol):
-    """What is kept of a fit: see `fit.Fit`."""
+    """What is kept of a fit: see `loop.Fit`."""
 
     trainer: Stepping
-    batches: Batches
+    batches: Minibatches
     watch: Watch | None
     history: History
     callbacks: list[Callback]
@@ -105,7 +105,7 @@ def resume(run: Run, checkpoint: Checkpoint) -> None:
     trainer, watch, backend = run.trainer, run.watch, run.trainer.net.backend
     world, monitor = trainer.shards.world, None if watch is None else watch.rule.monitor
     loaded = together.on_first(
-        world, lambda: checkpoint.load(run.history, run.batches.steps, monitor)
+        world, lambda: checkpoint.load(run.history, run.batches.order.steps, monitor)
     )
     if loaded is None:
         return

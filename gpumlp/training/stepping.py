@@ -13,7 +13,7 @@ from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.distributed.world import World
 from gpumlp.errors import OutOfMemoryError
-from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Schedule
+from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Regularizer, Schedule
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.schedules import constant
 from gpumlp.io.types import Array, HostArray
@@ -22,6 +22,7 @@ from gpumlp.loader.examples import Examples
 from gpumlp.network import MLP
 from gpumlp.step import groups as grouping
 from gpumlp.step.groups import Group
+from gpumlp.step.program import Buffer
 from gpumlp.step.settings import Settings
 from gpumlp.step.shards import Bucket, checked_shards
 from gpumlp.step.tables import Tables
@@ -37,6 +38,8 @@ ALLOCATED = ("slots", "scaling", "average", "_split", "_step", "_arrays")
 
 class Stepping:
     """What a trainer does short of a fit: `Trainer` documents its arguments and attributes."""
+
+    rules: tuple[tuple[Optimizer, Regularizer], ...] = ()  # see `Settings`
 
     def __init__(
         self, net: MLP, optimizer: str | Optimizer = "adamw", lr: float | None = None,
@@ -84,21 +87,26 @@ class Stepping:
         try:
             self._step = step = TrainingStep(self.step_settings())
             self._arrays = arrays = {
-                b: backend.full(b.shape, value, b.dtype) if isinstance(value, float) else
-                backend.asarray(value, dtype=b.dtype)
+                b: self._new(b, value) if isinstance(value, float) else
+                backend.asarray(value, out=self._new(b))
                 for b, value in step.initial.items()
             }  # fmt: skip
             self.slots, self.scaling = arrays[step.slots], arrays[step.model.scaling]
-            self.average = None if self.ema is None else Average(net)
             self._split = None if step.remainder is None else Remainder(arrays[step.remainder])
-            if self.average is not None and step.mean is not None:
-                arrays[step.mean] = self.average.arrays[0]
-            arrays[step.model.J] = backend.full(step.model.J.shape, 0, "float64")
+            self.average = None
+            if step.mean is not None:
+                arrays[step.mean] = self._new(step.mean)
+                self.average = Average(net, arrays[step.mean])
+            arrays[step.model.J] = self._new(step.model.J)
             arrays[step.model.theta.flat] = net.theta.flat
             arrays[step.model.rounded.flat] = net.rounded.flat
         except OutOfMemoryError:  # its traceback holds the trainer
             vars(self).update(dict.fromkeys(ALLOCATED))
             raise
+
+    def _new(self, b: Buffer, value: float = 0.0) -> Array:
+        """The array of a buffer that stays between steps, filled with a value."""
+        return self.net.backend.full(b.shape, value, b.dtype)
 
     def step_settings(self) -> Settings:
         """What the program of a step depends on."""
@@ -140,25 +148,36 @@ class Stepping:
 
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
+        backend, tables, seed = self.net.backend, self.tables(data), self.order_seed
+        return Batches(backend, data, tables, self._step, self._arrays, seed, self.name)
+
+    @property
+    def order_seed(self) -> int | None:
+        """What shuffles the examples; None: they are not shuffled."""
+        return self.seed if self.shuffle else None
+
+    @property
+    def name(self) -> str:
+        """What the time of a step depends on, but for the minibatch."""
         net = self.net
         widths = "-".join(map(str, net.widths))
         functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, self.optimizer.name])
         clipped = " clipped" * (self.clip_norm is not None)
-        name = f"step {widths} {functions} {net.precision}{clipped}"
-        seed = self.seed if self.shuffle else None
-        return Batches(net.backend, data, self.tables(data), self._step, self._arrays, seed, name)
+        return f"step {widths} {functions} {net.precision}{clipped}"
 
     def tables(
-        self, data: Any, backend: Backend | None = None, target: np.dtype[Any] | None = None
-    ) -> Tables:
+        self, data: Any, backend: Backend | None = None, target: np.dtype[Any] | None = None,
+        members: int = 0,
+    ) -> Tables:  # fmt: skip
         """The tables of an epoch of examples, which need no values but shapes.
 
         backend, target: another backend than the network's, and the dtype of y there.
+        members: see `Tables`.
         """
         return Tables(
             backend or self.net.backend, data.x, data.y, target or data.target, data.streamed,
             data.weights is not None, self.batch_size, self.at_a_time,
-            1 + len(self.optimizer.control(self.lr, 1)), self.shards,
+            1 + len(self.optimizer.control(self.lr, 1)), self.shards, members,
         )  # fmt: skip
 
     def learning_rates(self, steps: range, total: int) -> list[float]:
@@ -194,12 +213,16 @@ class Stepping:
 
         With `remainder`, call `restore_theta` before anyone reads or assigns to θ.
         """
-        if self._split is not None:
-            self._split.take(self.net)
+        self.prepare()
         several = f"s {self.steps + 1} to" if steps > 1 else ""
         self.shards.world.doing = f"step{several} {self.steps + steps}"  # errors name it
         batches.run(steps)
         self.steps += steps
+
+    def prepare(self) -> None:
+        """Put θ where steps read it, before steps that this object or another does."""
+        if self._split is not None:
+            self._split.take(self.net)
 
     def restore_theta(self) -> None:
         """θ of the network ← that of the last step, if steps keep it elsewhere: `remainder`."""

@@ -50,7 +50,7 @@ class Elementwise:
 
     def forward(self, z: Any, b: Any, h: Any, order: int = 0) -> None:
         launch = kernel("bias_activation", self.source)
-        launch(self.grid(z), self.block, (z, b, h, *self.sizes(z)), order=order)
+        launch(self.grid(z), self.block, (z, b, h, *self.sizes(z, i64(0))), order=order)
 
     def recompute(self, z: Any, h: Any, order: int = 0) -> None:
         launch = kernel("activation", self.source)
@@ -65,7 +65,7 @@ class Elementwise:
             aligned(np.zeros(3 * grid[0] * grid[1]), u32),
         )
         launch = kernel("activation_gradient", self.source)
-        arguments = (gh, z, h, gz, partial, db, arrived, *self.sizes(gz))
+        arguments = (gh, z, h, gz, partial, db, arrived, *self.sizes(gz, i64(0)))
         launch(grid, self.block, arguments, order=order)
         assert not arrived.any()
         return db
@@ -74,8 +74,8 @@ class Elementwise:
         columns = self.block[0] * (PACK[self.dtype] if self.packed else 1)
         return -(-a.shape[1] // columns), self.high
 
-    def sizes(self, a: Any) -> tuple[Any, ...]:
-        return i64(a.shape[0]), i64(a.shape[1]), i32(self.packed)
+    def sizes(self, a: Any, *apart: Any) -> tuple[Any, ...]:
+        return i64(a.shape[0]), i64(a.shape[1]), *apart, i32(self.packed)
 
 
 def check_forward(run: Elementwise, rows: int, cols: int, change: Any = aligned) -> None:
@@ -204,10 +204,11 @@ def check_softmax(dtype: str, rows: int, cols: int, packed: bool, change: Any = 
 
     def call(order: int) -> Any:
         sizes = (i64(rows), i64(cols), i32(packed))
+        with_bias = (*sizes[:2], i64(0), sizes[2])
         z, h, alone = change(z_in), change(np.zeros_like(z_in)), change(z_in)
         forward, vjp = kernel("forward", source), kernel("vjp", source)
-        forward((1, high), (32, 8), (z, b, h, *sizes), order=order)
-        forward((1, high), (32, 8), (alone, b, alone, *sizes), order=order)
+        forward((1, high), (32, 8), (z, b, h, *with_bias), order=order)
+        forward((1, high), (32, 8), (alone, b, alone, *with_bias), order=order)
         assert alone.tobytes() == h.tobytes()
         gz, in_place = change(np.zeros_like(gh)), change(gh)
         vjp((1, high), (32, 8), (gh, h, gz, *sizes), order=order)
@@ -235,7 +236,7 @@ def test_softmax_of_masked_entries(dtype: str) -> None:
     sizes = (i64(5), i64(40), i32(0))
     z64, h, gz = z.astype(np.float64), aligned(np.zeros_like(z)), aligned(np.zeros_like(z))
     z64[4, 39] = z[4, 39] = 1
-    kernel("forward", source)((1, 1), (32, 8), (z, b, h, *sizes))
+    kernel("forward", source)((1, 1), (32, 8), (z, b, h, *sizes[:2], i64(0), sizes[2]))
     kernel("vjp", source)((1, 1), (32, 8), (gh, h, gz, *sizes))
     with np.errstate(all="raise"):  # no warning of −inf − (−inf)
         want = f.f(z64)

@@ -28,25 +28,32 @@ COLS = 16  # packed accesses are possible for every storage type
 #   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
 #   the storage type
 MATRIX = (i64(0), i64(COLS))
+APART = i64(0)
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
-    ("silu", "bias_activation"): ("TbT", (*MATRIX, "packed")),
+    ("silu", "bias_activation"): ("TbT", (*MATRIX, APART, "packed")),
     ("silu", "activation"): ("TT", (*MATRIX, "packed")),
-    ("silu", "activation_gradient"): ("TTTTROa", (*MATRIX, "packed")),
-    ("softmax", "forward"): ("TbT", (*MATRIX, "packed")),
+    ("silu", "activation_gradient"): ("TTTTROa", (*MATRIX, APART, "packed")),
+    ("softmax", "forward"): ("TbT", (*MATRIX, APART, "packed")),
     ("softmax", "vjp"): ("TTT", (*MATRIX, "packed")),
     ("huber of values", "loss"): ("TRRsaz", (*MATRIX, "packed", "real")),
-    ("huber of values", "loss_gradient"): ("TRRcTsOazpz", (i64(0), *MATRIX, "packed", "real")),
+    ("huber of values", "loss_gradient"): (
+        "TRRcTsOazpz",
+        (i64(0), *MATRIX, APART, "packed", "real"),
+    ),
     ("huber of labels", "loss"): ("TLRsaz", (*MATRIX, "packed", "real")),
-    ("huber of labels", "loss_gradient"): ("TLRcTsOazpz", (i64(0), *MATRIX, "packed", "real")),
+    ("huber of labels", "loss_gradient"): (
+        "TLRcTsOazpz",
+        (i64(0), *MATRIX, APART, "packed", "real"),
+    ),
     ("softmax_cross_entropy of values", "loss"): ("TRRsaz", (*MATRIX, "packed", i32(1))),
     ("softmax_cross_entropy of values", "loss_gradient"): (
         "TRRcTmOazpz",
-        (i64(0), *MATRIX, "packed", i32(2)),
+        (i64(0), *MATRIX, APART, "packed", i32(2)),
     ),
     ("softmax_cross_entropy of labels", "loss"): ("TLRsaz", (*MATRIX, "packed", i32(1))),
     ("softmax_cross_entropy of labels", "loss_gradient"): (
         "TLRcTmOazpz",
-        (i64(0), *MATRIX, "packed", i32(2)),
+        (i64(0), *MATRIX, APART, "packed", i32(2)),
     ),
     ("reduce", "add"): ("TR", (i64(0), i32(0))),
     ("reduce", "tree_sum"): ("RR", (i64(5), i64(0))),
@@ -54,7 +61,10 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("gather", "mean_weights"): ("RIR", (i64(0),)),
     ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),
     ("penalty elastic_net", "penalty"): ("RTsaz", (i64(0), i64(0), "real", i32(1))),
-    ("penalty elastic_net", "clip"): ("RRTccsa", (i64(0), i64(0), "real", np.float64(2), i64(0))),
+    ("penalty elastic_net", "clip"): (
+        "RRTccsa",
+        (i64(0), i64(0), "real", np.float64(2), i64(0), i64(5)),
+    ),
     ("penalty elastic_net", "square_sum"): ("RRTczsa", (i64(0), i64(0), "real")),
     ("penalty elastic_net", "clip_by"): ("ccc", (i64(0), np.float64(2), i64(0))),
     ("update by adamw", "update"): ("RTTRccc", (i64(0), i64(0), "real", *[i64(0)] * 3)),

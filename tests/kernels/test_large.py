@@ -55,12 +55,13 @@ def test_activation(packed: int) -> None:
     h = ACTIVATIONS["silu"].f(np.array([2.0, 3.0]))
     df = ACTIVATIONS["silu"].df
     assert df is not None
-    kernel("bias_activation", source)(grid, (32, 8), (z, b, z, *sizes), blocks=last)
+    with_bias = (*sizes[:2], i64(0), sizes[2])
+    kernel("bias_activation", source)(grid, (32, 8), (z, b, z, *with_bias), blocks=last)
     np.testing.assert_allclose(z[-1, -3:].astype(float), [0, *h], rtol=1e-3)
     z, partial = sparse(ROWS, COLS), sparse(TALL, COLS, dtype=f32)
     z[-1, -2:] = 2, 3
     db, arrived = np.zeros(COLS, np.float16), sparse(grid[0] * TALL, dtype=np.uint32)
-    arguments = (z, z, z, z, partial, db, arrived, *sizes)
+    arguments = (z, z, z, z, partial, db, arrived, *with_bias)
     kernel("activation_gradient", source)(grid, (32, 8), arguments, blocks=last)
     gz = np.array([2.0, 3.0]) * df(np.array([2.0, 3.0]), h)
     np.testing.assert_allclose(z[-1, -3:].astype(float), [0, *gz], rtol=1e-3)
@@ -95,7 +96,8 @@ def test_softmax(packed: int) -> None:
     last = range((ROWS - 1) // 8 % TALL, (ROWS - 1) // 8 % TALL + 1)
     z, b, gh = sparse(ROWS, COLS), np.zeros(COLS, np.float16), sparse(ROWS, COLS)
     b[-1], gh[-1, -1] = 20, 1
-    kernel("forward", source)((1, TALL), (32, 8), (z, b, z, *sizes), blocks=last)
+    with_bias = (*sizes[:2], i64(0), sizes[2])
+    kernel("forward", source)((1, TALL), (32, 8), (z, b, z, *with_bias), blocks=last)
     assert z[-1, -1] == 1
     z[-1, -1] = 0.5
     kernel("vjp", source)((1, TALL), (32, 8), (gh, z, gh, *sizes), blocks=last)
@@ -120,7 +122,8 @@ def test_loss(name: str, packed: int) -> None:
     blocks = grid[0] * grid[1]
     partial, arrived = sparse(blocks + TALL * COLS, dtype=f32), sparse(3 * blocks, dtype=np.uint32)
     db, J, position = np.zeros(COLS, np.float16), np.zeros(1), np.zeros(1, i64)
-    arguments = (y_hat, y, weights, S, gh, partial, db, arrived, J, position, J, i64(0), *sizes)
+    with_db = (*sizes[:2], i64(0), *sizes[2:])
+    arguments = (y_hat, y, weights, S, gh, partial, db, arrived, J, position, J, i64(0), *with_db)
     kernel("loss_gradient", source)(grid, (32, 8), arguments, blocks=last)
     assert abs(gh[-1, -1] - want) < 1e-5
     assert abs(partial[last.start] - (19**2 if want else 0)) < 1e-5
@@ -154,7 +157,7 @@ def test_penalty_and_norm() -> None:
     np.testing.assert_allclose(partial[-1], 0.5 * 0.5e-4 * 100**2, rtol=1e-5)
     kernel("clip", source)(
         (BLOCKS, 1), (256, 1),
-        (theta, theta, dtheta, np.ones(4), J, partial, arrived, *sizes, np.float64(1), i64(0)),
-        blocks=LAST,
+        (theta, theta, dtheta, np.ones(4), J, partial, arrived, *sizes, np.float64(1), i64(0),
+         i64(1)), blocks=LAST,
     )  # fmt: skip
     np.testing.assert_allclose(partial[-1], (7 + 0.5e-4 * 100) ** 2, rtol=1e-5)

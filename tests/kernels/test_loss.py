@@ -111,7 +111,7 @@ def launch(
     kernel("loss_gradient", source)(
         grid, block,
         (y_hat, y, weights, aligned([S]), gh, partial, db, arrived, J, position, costs, i64(3),
-         *sizes), order=order,
+         *sizes[:2], i64(0), *sizes[2:]), order=order,
     )  # fmt: skip
     arguments = (y_hat, y, weights, alone, arrived, J_alone, *sizes)
     kernel("loss", source)(grid, block, arguments, order=order)
@@ -249,7 +249,8 @@ def test_a_launch_that_does_not_end_the_step() -> None:
         (1, 1), (32, 8),
         (y_hat, y, aligned(np.ones(5), np.float32), aligned([1.0]), aligned(y_hat),
          aligned_empty((9,), np.float32), aligned_empty((3,), np.float32),
-         aligned([0, 0, 0], np.uint32), J, position, costs, i64(0), i64(5), i64(3), i32(0), i32(1)),
+         aligned([0, 0, 0], np.uint32), J, position, costs, i64(0), i64(5), i64(3), i64(0), i32(0),
+         i32(1)),
     )  # fmt: skip
     assert J[0] > 0.5
     assert (position.tolist(), costs.tolist()) == ([1], [7, 7])

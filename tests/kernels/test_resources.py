@@ -213,15 +213,15 @@ BYTES = {  # of an AdamW step for one parameter: θ, two slots, dθ, and the 16-
 def test_update_accesses_each_byte_once(
     dtype: str, slots: str, remainder: bool, grouped: bool
 ) -> None:
-    """Counts the vector accesses in its only loop.  Rows of groups are scalar accesses.
+    """Counts accesses of more than an entry in its only loop.  Rows of groups are scalar accesses.
 
     Of θ in two parts, both are read and written: 8 bytes in place of 8 and 2.
     """
     source = update_source("adamw", dtype, slots, grouped=grouped, remainder=remainder)
     body = function(nvrtc.ptx(source, 90), "update")
     moved = 0
-    for count, bits in re.findall(r"(?:ld|st)\.global\.v(\d)\.[a-z](\d+)", body):
-        moved += int(count) * int(bits) // 8
+    for count, bits in re.findall(r"(?:ld|st)\.global\.(?:v(\d)\.[a-z](\d+)|u64)", body):
+        moved += int(count or 1) * int(bits or 64) // 8
     assert moved == 16 // max(4, SIZE[dtype]) * (BYTES[dtype, slots] - 2 * remainder)
 
 

@@ -162,7 +162,7 @@ def test_norm_and_average_have_the_bits_of_float32() -> None:
             kernel("clip", penalty_source("elastic_net", "bfloat16", remainder=remainder))(
                 (2, 1), (256, 1),
                 (x, upper, dtheta, scaling, control, partial, arrived, i64(N), i64(SPLIT),
-                 f32(0.5), np.float64(0.5), i64(0)), order=order,
+                 f32(0.5), np.float64(0.5), i64(0), i64(2)), order=order,
             )  # fmt: skip
             mean, number = aligned(start), aligned([1.0, 30.0])
             source = KernelSource("average.cu", "bfloat16", remainder=remainder)

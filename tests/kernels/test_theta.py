@@ -455,7 +455,7 @@ def clipped(
     kernel("clip", penalty_source(name, dtype, gradient))(
         (blocks, 1), (256, 1),
         (theta, theta, dtheta, scaling, control, partial, arrived, i64(len(theta)), i64(split),
-         real(entry.strengths()[1]), np.float64(max_norm), i64(interval)), order=order,
+         real(entry.strengths()[1]), np.float64(max_norm), i64(interval), i64(2)), order=order,
     )  # fmt: skip
     assert not arrived.any()
     return control, scaling

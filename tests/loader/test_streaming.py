@@ -135,8 +135,8 @@ def test_epoch_can_begin_at_any_step() -> None:
     net = network("squared_error", "float32", "both")
     trainer = gpumlp.Trainer(net, "sgd", batch_size=16)
     batches = trainer.batches(Examples.checked(net, x, y, data="stream"))
-    controls = trainer.controls([1e-3] * batches.steps, 1)
-    batches.start(0, controls, np.zeros(batches.steps), 0)
+    controls = trainer.controls([1e-3] * batches.order.steps, 1)
+    batches.start(0, controls, np.zeros(batches.order.steps), 0)
     order = np.random.default_rng([0, 0]).permutation(M)
     for at in (0, 3, 1, 2, 0):
         batches.seek(at)

@@ -33,8 +33,10 @@ class MatmulDescAttribute(enum.IntEnum):
     TRANSB = 4
     EPILOGUE = 7
     BIAS_POINTER = 8
+    BIAS_BATCH_STRIDE = 10
     EPILOGUE_AUX_POINTER = 11
     EPILOGUE_AUX_LD = 12
+    EPILOGUE_AUX_BATCH_STRIDE = 13
     SM_COUNT_TARGET = 15
 
 
@@ -44,7 +46,16 @@ class MatrixLayoutAttribute(enum.IntEnum):
 
 
 A = MatmulDescAttribute
-SIZES = {A.BIAS_POINTER: 8, A.EPILOGUE_AUX_POINTER: 8, A.EPILOGUE_AUX_LD: 8}  # bytes, else 4
+SIZES = dict.fromkeys(
+    (
+        A.BIAS_POINTER,
+        A.BIAS_BATCH_STRIDE,
+        A.EPILOGUE_AUX_POINTER,
+        A.EPILOGUE_AUX_LD,
+        A.EPILOGUE_AUX_BATCH_STRIDE,
+    ),
+    8,
+)  # bytes, else 4
 DEFAULTS = {
     A.SM_COUNT_TARGET: 0,
     A.POINTER_MODE: 0,
@@ -200,7 +211,7 @@ class FakeCublasLt:
             self._views(*each) for each in ((a, a_layout, assumed[0]), (b, b_layout, assumed[1]))
         )
         outs = self._views(d, d_layout, assumed[3])
-        for left, right, out in zip(lefts, rights, outs, strict=True):
+        for i, (left, right, out) in enumerate(zip(lefts, rights, outs, strict=True)):
             left, right = left.astype(wide), right.astype(wide)
             s = (left.T if operation[A.TRANSA] else left) @ (
                 right.T if operation[A.TRANSB] else right
@@ -208,7 +219,7 @@ class FakeCublasLt:
             s *= factor
             if other:
                 s += other * out.astype(wide)
-            out[...] = self._finished(operation, s, out)
+            out[...] = self._finished(operation, i, s, out)
 
     def _check(self, desc: int, a: int, b: int, c: int, d: int) -> None:
         """Raise the error INVALID_VALUE where cublasLt does."""
@@ -225,7 +236,7 @@ class FakeCublasLt:
         if types[2] != types[3]:
             reason = "C and D differ"
         batches = {self.objects[layout][4] for layout in (a, b, c, d)}
-        if len(batches) > 1 or (batches != {1} and operation[A.EPILOGUE] != 1):
+        if len(batches) > 1:
             reason = f"batches {batches}"
         if operation[A.EPILOGUE] != 1:
             name = EPILOGUES[operation[A.EPILOGUE]]
@@ -241,13 +252,16 @@ class FakeCublasLt:
         if reason:
             raise cuBLASLtError(f"CUBLAS_STATUS_INVALID_VALUE (7): {reason}")
 
-    def _finished(self, operation: dict[Any, int], s: Any, out: Any) -> Any:
-        """The result of the epilogue, which is written for row-major arrays."""
+    def _finished(self, operation: dict[Any, int], member: int, s: Any, out: Any) -> Any:
+        """The result of the epilogue of a member, which is written for row-major arrays."""
         if operation[A.EPILOGUE] == 1:
             return s
         name, (rows, cols) = EPILOGUES[operation[A.EPILOGUE]], out.shape
-        bias = self._matrix(operation[A.BIAS_POINTER], (rows, 1, rows), out.dtype)[:, 0]
-        aux, ld = operation[A.EPILOGUE_AUX_POINTER], operation[A.EPILOGUE_AUX_LD]
+        own = operation[A.BIAS_POINTER] + member * operation[A.BIAS_BATCH_STRIDE] * out.itemsize
+        bias = self._matrix(own, (rows, 1, rows), out.dtype)[:, 0]
+        ld, apart = operation[A.EPILOGUE_AUX_LD], operation[A.EPILOGUE_AUX_BATCH_STRIDE]
+        apart = apart // 8 if "relu" in name else apart * out.itemsize
+        aux = operation[A.EPILOGUE_AUX_POINTER] + member * apart
         matrix = None
         if ld and "relu" in name:
             matrix = self._matrix(aux, (ld // 8, cols, ld // 8), np.uint8).T

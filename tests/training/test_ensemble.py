@@ -179,7 +179,7 @@ def test_members_with_an_activation_of_numpy_equal_their_own_training(threads: i
             assert_same(trainer, i, single)
 
 
-def test_on_a_gpu_members_are_trained_one_after_the_other() -> None:
+def test_on_a_gpu() -> None:
     """On the harness, which runs the kernels on the CPU."""
     from gpumlp.backends.cuda.backend import CudaBackend
 
@@ -316,7 +316,9 @@ def test_memory_and_explain_of_an_ensemble(threads: int) -> None:
     assert ours.slots == K * one.slots == sum(t.slots.nbytes for t in trainer.trainers)
     assert ours.theta == trainer.ensemble.theta.nbytes
     assert ours.data == one.data
-    assert ours.step == one.step  # on NumPy, one member at a time
+    assert ours.step == K * one.step  # on NumPy, one program for all
+    by_one = EnsembleTrainer(members(), "muon", batch_size=20).memory(100)
+    assert by_one.step == Trainer(trainer.ensemble[0], "muon", batch_size=20).memory(100).step
     assert str(trainer.explain(100)) == str(single.explain(100))
 
 

@@ -173,7 +173,7 @@ def test_plan_equals_numbers_computed_by_hand() -> None:
     # while gz_2 is computed: x, h_1, z_1, h_2, z_2, gz_2 and gz_3
     assert planned.step == 128 * 2 * (784 + 5 * 256 + 10)
     blocks = 8 * 132
-    assert planned.scratch == 4 * (blocks + blocks * 32 * 8) + 4 * (3 * blocks + 1) + 8
+    assert planned.scratch == 4 * (blocks + blocks * 32 * 8) + 4 * (4 * blocks) + 8
     message = str(planned).splitlines()
     assert repr(planned) == str(planned)
     assert message[0].split("  ")[0] == "1,000 examples, batch_size 128"

@@ -193,9 +193,9 @@ def test_copies_in_the_middle_of_an_epoch(way: Any) -> None:
     for remainder in (False, True):
         trainer = trainer_of(remainder)
         batches = trainer.batches(Examples.checked(trainer.net, x, y))
-        table = trainer.controls([0.01] * batches.steps, 1)
+        table = trainer.controls([0.01] * batches.order.steps, 1)
         trainer.net.round()
-        batches.start(0, table, np.zeros(batches.steps), 0)
+        batches.start(0, table, np.zeros(batches.order.steps), 0)
         trainer.step(batches, 2)
         second = way(trainer)
         if way is copy.copy:

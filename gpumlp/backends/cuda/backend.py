@@ -232,8 +232,9 @@ class CudaBackend(CudaSharing, Backend):
         return 2 * rows * math.prod(source.shape[1:]) * transfer_dtype(source, dtype).itemsize
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
-        arguments = weights, index, out, i64(len(out))
-        self._kernels.launch("mean_weights", "gather.cu", ONE_BLOCK, arguments)
+        m = out.shape[-1]
+        geometry = (1, 1, out.size // m), ONE_BLOCK[1]
+        self._kernels.launch("mean_weights", "gather.cu", geometry, (weights, index, out, i64(m)))
 
     # ---- a step as a whole --------------------------------------------------------------------
 
@@ -241,15 +242,15 @@ class CudaBackend(CudaSharing, Backend):
         self, position: Array, order: Array, controls: Array, size: int, index: Array,
         control: Array, factors: Array, J: Array,
     ) -> None:  # fmt: skip
-        rows, numbers = len(index), len(control)
+        rows, numbers = index.size, control.size
         self._kernels.launch(
             "begin", "step.cu", self._kernels.flat(rows, 1),
             (position, order, controls, index, control, factors, J,
-             i64(size), i64(rows), i64(numbers), i64(len(J))),
+             i64(size), i64(rows), i64(numbers), i64(J.size)),
         )  # fmt: skip
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
-        arguments = position, J, costs, i64(len(costs)), i64(len(J))
+        arguments = position, J, costs, i64(len(costs)), i64(J.size)
         self._kernels.launch("end", "step.cu", ONE_BLOCK, arguments)
 
     def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
@@ -289,6 +290,9 @@ class CudaBackend(CudaSharing, Backend):
         self._device.synchronize()
 
     # ---- memory -------------------------------------------------------------------------------
+
+    def networks_at_a_time(self, widths: Sequence[int]) -> int:
+        return self._kernels.networks_at_a_time(widths)
 
     def own_memory(self, widest: int) -> int:
         return self._device.reserved + self._kernels.scratch_bytes

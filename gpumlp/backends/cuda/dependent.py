@@ -30,7 +30,7 @@ class DependentLaunches:
         self._driver, self._address = driver, address
 
     def __call__(
-        self, function: int, grid: tuple[int, int], block: tuple[int, int],
+        self, function: int, grid: tuple[int, ...], block: tuple[int, int],
         arguments: tuple[Any, ...], stream: int,
     ) -> None:  # fmt: skip
         """Launch a CUfunction.  The driver copies the arguments before it returns.
@@ -39,7 +39,7 @@ class DependentLaunches:
             DeviceError: the driver refuses the launch.
         """
         driver, config = self._driver, self._driver.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = *grid, 1
+        config.gridDimX, config.gridDimY, config.gridDimZ = (*grid, 1)[:3]
         config.blockDimX, config.blockDimY, config.blockDimZ = *block, 1
         config.hStream, config.attrs, config.numAttrs = stream, [self._attribute()], 1
         cells = [

@@ -70,7 +70,7 @@ class LayerProducts:
             self._device.gemm(gz_above, W_above, gh, compute=self._precision)
             self._kernels.activation_gradient(f, z, h, gh, gz, db)
 
-        epilogue = self._backward_epilogue(len(W_above), f, z, h, gz, db)
+        epilogue = self._backward_epilogue(W_above.shape[-2], f, z, h, gz, db)
         if epilogue is None or gz is not gh:  # a product with an epilogue does not write gh
             unfused()
         else:
@@ -107,8 +107,8 @@ def _is_mask(z: Array) -> bool:
 
 
 def _fit(*arrays: Array) -> bool:
-    """Whether cublasLt has epilogues for this result and this bias (or sums)."""
-    dtype, n = arrays[0].dtype, arrays[0].shape[1]
+    """Whether a product with an epilogue has this result and this bias (or sums)."""
+    dtype, n = arrays[0].dtype, arrays[0].shape[-1]
     return all(a.dtype == dtype for a in arrays) and _has_epilogues(dtype, n)
 
 

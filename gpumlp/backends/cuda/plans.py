@@ -46,6 +46,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         alignment: the bytes, a power of two up to ALIGNMENT, to which a, b and out are aligned.
         batch: how many products of this shape it is.
         strides: of a batch, the entries between two members of a, of b and of out.
+        apart: of a batch, the entries between two members of the epilogue's bias and of its aux;
+            of a bit mask, the bits.
     """
 
     m: int
@@ -63,6 +65,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     multiprocessors: int = 0
     batch: int = 1
     strides: tuple[int, int, int] = (0, 0, 0)
+    apart: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(
@@ -73,16 +76,18 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         """The description of a product of these arrays, or of a batch if they have 3 dimensions."""
         m, n = out.shape[-2:]
         k = a.shape[-2] if transpose_a else a.shape[-1]
-        batch, strides = 1, (0, 0, 0)
+        bias, aux = (epilogue.bias, epilogue.aux) if epilogue else (None, None)
+        batch, strides, own = 1, (0, 0, 0), (0, 0)
         if out.ndim == 3 and len(out) > 1:
             batch, apart = len(out), (a.strides[0], b.strides[0], out.strides[0])
             alignment = gcd(alignment, *apart)  # each member is aligned to as many bytes
             strides = apart[0] // a.itemsize, apart[1] // b.itemsize, apart[2] // out.itemsize
-        name, aux = (epilogue.name, epilogue.aux) if epilogue else ("", None)
-        row = 0 if aux is None else aux.shape[1] * (8 if aux.dtype == np.uint8 else 1)
+            own = _apart(bias), _apart(aux)
+        row = 0 if aux is None else aux.shape[-1] * _entries(aux)
         return cls(
-            m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute, name, row,
-            factors is not None, alignment, multiprocessors, batch, strides,
+            m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute,
+            epilogue.name if epilogue else "", row, factors is not None, alignment, multiprocessors,
+            batch, strides, own,
         )  # fmt: skip
 
     @property
@@ -102,6 +107,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         more.append(f"aligned to {self.alignment}" * (self.alignment < ALIGNMENT))
         if self.batch > 1:
             more.append("batch of {} at strides {} {} {}".format(self.batch, *self.strides))
+            more.append("and {} {}".format(*self.apart) * bool(self.epilogue))
         parts = [self.letters, f"{self.m} {self.n} {self.k}", types, f"in {self.compute}", *more]
         return " ".join(part for part in parts if part)
 
@@ -116,6 +122,16 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
             "B": (self.m, self.k, self.m) if self.transpose_a else (self.k, self.m, self.k),
             "D": (self.n, self.m, self.n),
         }
+
+
+def _entries(aux: Array) -> int:
+    """The entries of an item of aux: 8 in a byte of a bit mask."""
+    return 8 if aux.dtype == np.uint8 else 1
+
+
+def _apart(a: Array | None) -> int:
+    """The entries between two members of an array of an epilogue."""
+    return 0 if a is None else a.strides[0] // a.itemsize * _entries(a)
 
 
 @dataclass(frozen=True)
@@ -252,6 +268,10 @@ class Plan:
             write = partial(_write, self._lt.matrix_layout_set_attribute, layout)
             write(attribute.BATCH_COUNT, np.int32(self.gemm.batch))
             write(attribute.STRIDED_BATCH_OFFSET, np.int64(stride))
+        if self.gemm.epilogue:
+            bias, aux = self.gemm.apart
+            self._set(self._attributes.BIAS_BATCH_STRIDE, np.int64(bias))
+            self._set(self._attributes.EPILOGUE_AUX_BATCH_STRIDE, np.int64(aux))
 
     def _set(self, attribute: int, value: np.generic) -> None:
         _write(self._lt.matmul_desc_set_attribute, self.operation, attribute, value)

@@ -14,7 +14,7 @@ from gpumlp.backends.declaration import Call
 from gpumlp.distributed.world import World
 from gpumlp.io.types import Array
 
-Kernel = Callable[[tuple[int, int], tuple[int, int], tuple[Any, ...]], None]
+Kernel = Callable[[tuple[int, ...], tuple[int, int], tuple[Any, ...]], None]
 """kernel(grid, block, arguments): arrays, and NumPy scalars of exactly the parameters' types."""
 
 TileKernel = Callable[[int, tuple[Any, ...]], None]
@@ -38,6 +38,7 @@ class Epilogue:
 
     The maximum turns NaN into 0, so a network that diverges may show it in θ but not in h.
     bias has the dtype of out, which is not float64; n is a multiple of 8; for the last two, k > 1.
+    In a batch, bias and aux have the leading dimension, too.
 
     Attributes:
         aux: for gelu (m, n) in the dtype of out; for relu one bit for each entry, uint8 of
@@ -133,7 +134,7 @@ class Device(Protocol):
             products are summed in float32.
         factors: (2,), float64 if compute is float64, else float32: out ← factors[0] op(a) op(b) +
             factors[1] out, with the values of the moment when the product runs.
-        epilogue: not together with factors, nor in a batch.
+        epilogue: not together with factors.
         fallback: is given with an epilogue and computes the same without it.  The device calls it
             if it has no such epilogue, or if a measurement found the fallback to be faster.
 

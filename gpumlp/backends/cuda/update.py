@@ -36,10 +36,10 @@ def clip(
     max_norm: float, scaling: Array, control: Array, rounded: Array | None, scales_loss: bool,
 ) -> None:  # fmt: skip
     kernels.launch(
-        "clip", "penalty.cu", kernels.flat(len(theta)),
+        "clip", "penalty.cu", kernels.of_theta(theta),
         (theta, upper(theta, rounded), dtheta, scaling, control, kernels.partial, kernels.arrived,
          *kernels.regions(regularizer, theta, split), np.float64(max_norm),
-         growth_interval(scales_loss)),
+         growth_interval(scales_loss), i64(control.shape[-1])),
         regularizer, gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
         remainder=rounded is not None,
     )  # fmt: skip
@@ -55,10 +55,10 @@ def optimizer_step(
     dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
     part: tuple[int, int] | None, groups: Array | None, origin: int,
 ) -> None:  # fmt: skip
-    begin, end = part or (0, len(theta))
+    begin, end = part or (0, theta.shape[-1])
     state = slots if optimizer.slots else kernels.partial  # a rule without slots does not touch it
     kernels.launch(
-        "update", "update.cu", kernels.flat(end - begin),
+        "update", "update.cu", kernels.of_theta(theta, part),
         (theta, rounded, dtheta, state, control, scaling,
          control if groups is None else groups,  # without groups, the kernel does not read it
          *kernels.regions(regularizer, theta, split), i64(begin), i64(end), i64(origin)),
@@ -80,7 +80,7 @@ def orthogonalize(
     (K, n_out, n_in), r, partial = X.shape, A.shape[-1], kernels.partial
     tall, size, apart = n_out > r, n_out * n_in, i64(V.shape[1])
     # as many blocks for each as a single matrix has, so that it gets the same sum
-    (blocks, _), threads = kernels.flat(size, 1)
+    (blocks, *_), threads = kernels.flat(size, 1)
     blocks = min(blocks, len(partial) // K)
     geometry, of_squares = ((blocks, K), threads), ((kernels.flat(r * r, 1)[0][0], K), threads)
     matrices = V[:, :size].reshape(X.shape)
@@ -109,10 +109,9 @@ def average(
     kernels: Kernels, theta: Array, mean: Array, decay: float, control: Array,
     rounded: Array | None,
 ) -> None:  # fmt: skip
-    n, numbers = len(theta), i64(len(control) - 1)
-    arguments = theta, upper(theta, rounded), mean, control, i64(n), numbers, np.float64(decay)
-    remainder = rounded is not None
-    kernels.launch("average", "average.cu", kernels.flat(n), arguments, remainder=remainder)
+    n, last, remainder = theta.shape[-1], control.shape[-1] - 1, rounded is not None
+    arguments = theta, upper(theta, rounded), mean, control, i64(n), i64(last), np.float64(decay)
+    kernels.launch("average", "average.cu", kernels.of_theta(theta), arguments, remainder=remainder)
 
 
 def round_theta(kernels: Kernels, theta: Array, rounded: Array, remainder: Array | None) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
+from gpumlp.backends.numpy.members import one_by_one_if_large, product, runs, transposed
 from gpumlp.backends.numpy.sharing import NumpySharing
 from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
@@ -91,13 +92,14 @@ class NumpyBackend(NumpySharing, Backend):
     ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
         return ((m, n), self.storage) if "z" in f.reads else None
 
+    @one_by_one_if_large
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
-        np.dot(h_below, W.T, out=z)
+        product(h_below, transposed(W), z)
 
-        def block(rows: slice) -> None:
-            np.add(z[rows], b, out=z[rows])
+        def block(rows: slice) -> None:  # of examples, or of networks
+            np.add(z[rows], b if z.ndim == 2 else b[rows, None], out=z[rows])
             if f is not identity or h is not z:
                 np.copyto(h[rows], f.f(z[rows], **f.params))
 
@@ -115,29 +117,38 @@ class NumpyBackend(NumpySharing, Backend):
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
+    @one_by_one_if_large
     def output_gradient(
         self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
         scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
     ) -> None:  # fmt: skip
-        scale = h.dtype.type(loss.output_scale(h.shape[1]))
+        n = h.shape[-1]
+        scale = h.dtype.type(loss.output_scale(n))
 
-        def block(rows: slice) -> tuple[float, Array]:
-            t = _targets(y[rows], h)
-            w = weights[rows]
-            value = _weighted_sum(w, loss.examples(h[rows], t))
-            gradient = loss.gradient(h[rows], t, **loss.params)
-            np.multiply(gradient, (w * scale)[:, None], out=gh[rows])
-            if not w.all():
-                gh[rows][w == 0] = 0  # an example of weight 0 does not count, even if it is NaN
-            return value, _through_activation(f, z, h, gh, gz, rows)
+        def block(rows: slice) -> tuple[list[float], Array]:  # of examples, or of networks
+            y_hat, w = h[rows].reshape(-1, n), weights[rows]
+            t, each = _targets(y[rows].reshape(-1, *y.shape[h.ndim - 1 :]), y_hat), w.reshape(-1)
+            values = loss.examples(y_hat, t).reshape(w.shape)
+            gradient = loss.gradient(y_hat, t, **loss.params)
+            out = gh[rows].reshape(-1, n)
+            np.multiply(gradient, (each * scale)[:, None], out=out)
+            if not each.all():
+                out[each == 0] = 0  # an example of weight 0 does not count, even if it is NaN
+            pairs = [(w, values)] if w.ndim == 1 else zip(w, values, strict=True)
+            costs = [_weighted_sum(*pair) for pair in pairs]
+            return costs, _through_activation(f, z, h, gh, gz, rows)
 
-        values, sums = zip(*self._threads.over_rows(block, h), strict=True)
-        J += sum(values)
-        np.sum(sums, axis=0, out=db)
+        costs, sums = zip(*self._threads.over_rows(block, h), strict=True)
+        if h.ndim == 2:
+            J += sum(cost for (cost,) in costs)
+            np.sum(sums, axis=0, out=db)
+        else:
+            J[:, 0] += np.concatenate(costs)
+            np.concatenate(sums, out=db)
 
     def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
         if factors is None:
-            np.dot(gz.T, h_below, out=dW)
+            product(transposed(gz), h_below, dW)
         else:
             blas, (alpha, beta) = numpy_blas(), factors.tolist()
             if blas is not None:
@@ -150,14 +161,15 @@ class NumpyBackend(NumpySharing, Backend):
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
         gh: Array, gz: Array, db: Array,
     ) -> None:  # fmt: skip
-        np.dot(gz_above, W_above, out=gh)
+        product(gz_above, W_above, gh)
         self.activation_gradient(f, z, h, gh, gz, db)
 
+    @one_by_one_if_large
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> None:
         sums = self._threads.over_rows(lambda rows: _through_activation(f, z, h, gh, gz, rows), gh)
-        np.sum(sums, axis=0, out=db)
+        np.sum(sums, axis=0, out=db) if gh.ndim == 2 else np.concatenate(sums, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         np.dot(gz, W, out=gx)
@@ -186,18 +198,20 @@ class NumpyBackend(NumpySharing, Backend):
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
-        squares = update.square_sum(self._threads, regularizer, theta, dtheta, split)
-        control[0] = update.clip_factor(float(np.sqrt(squares)), max_norm)
+        for one in [...] if theta.ndim == 1 else np.flatnonzero(control[:, 0]):
+            squares = update.square_sum(self._threads, regularizer, theta[one], dtheta[one], split)
+            control[one][0] = update.clip_factor(float(np.sqrt(squares)), max_norm)
 
     def update(
         self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
         dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
         part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
     ) -> None:  # fmt: skip
-        update.optimizer_step(
-            self._threads, optimizer, regularizer, theta, dtheta, slots, split, control, part,
-            groups,
-        )  # fmt: skip
+        for which, numbers in runs(control):
+            update.optimizer_step(
+                self._threads, optimizer, regularizer, theta[which], dtheta[which], slots[which],
+                split, numbers, part, groups,
+            )  # fmt: skip
 
     def weight_update(
         self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
@@ -217,8 +231,10 @@ class NumpyBackend(NumpySharing, Backend):
     def average(
         self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
     ) -> None:
-        if control[0] != 0:
-            update.average(self._threads, theta, mean, decay, float(control[-1]))
+        for which, numbers in runs(control):
+            if numbers[0] != 0:
+                t = float(numbers[-1])
+                update.average(self._threads, theta[which], mean[which], decay, t)
 
     def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
         if remainder is not None:
@@ -237,8 +253,9 @@ class NumpyBackend(NumpySharing, Backend):
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> None:
         np.take(weights, index, out=out, mode="clip")
-        total = out.sum(dtype=np.float64)
-        np.divide(out, total, out=out) if total > 0 else out.fill(0)
+        for each in [out] if out.ndim == 1 else out:
+            total = each.sum(dtype=np.float64)
+            np.divide(each, total, out=each) if total > 0 else each.fill(0)
 
     # ---- a step as a whole --------------------------------------------------------------------
 
@@ -247,13 +264,13 @@ class NumpyBackend(NumpySharing, Backend):
         control: Array, factors: Array, J: Array,
     ) -> None:  # fmt: skip
         t = int(position[0])
-        np.copyto(index, order[t * size : t * size + len(index)])
-        np.copyto(control, controls[t, :-2])
+        np.copyto(index, order[t * size : t * size + index.size].reshape(index.shape))
+        np.copyto(control, controls[t, :-2].reshape(control.shape))
         np.copyto(factors, controls[t, -2:], casting="same_kind")
         J.fill(0)
 
     def end(self, position: Array, J: Array, costs: Array) -> None:
-        costs[position] = J
+        costs[position] = J.reshape(-1)
         np.remainder(position + 1, len(costs), out=position)
 
 
@@ -274,7 +291,7 @@ def _weighted_sum(weights: Array, values: Array) -> float:
 def _through_activation(
     f: Activation, z: Array, h: Array, gh: Array, gz: Array, rows: slice
 ) -> Array:
-    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows.  Returns their column sums."""
+    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows, or networks.  Returns their column sums."""
     if f.df is None:
         assert f.vjp is not None  # Activation has one of the two
         np.copyto(gz[rows], f.vjp(z[rows], h[rows], gh[rows], **f.params))
@@ -282,5 +299,5 @@ def _through_activation(
         np.multiply(gh[rows], f.df(z[rows], h[rows], **f.params), out=gz[rows])
     elif gz is not gh:
         np.copyto(gz[rows], gh[rows])
-    sums: Array = gz[rows].sum(axis=0)
+    sums: Array = gz[rows].sum(axis=-2)
     return sums

@@ -23,14 +23,14 @@ def over_theta(
     """The results of block(entries, strength) for blocks of θ, first of weights, then of biases.
 
     strength: the factor of λΩ for weights or for biases.
-    part: (first, end), to visit only these entries of θ.
+    part: (first, end), to visit only these entries of θ.  theta: (p,), or (K, p) of K networks.
     """
-    begin, end = part or (0, len(theta))
+    begin, end = part or (0, theta.shape[-1])
     regions = (begin, min(split, end)), (max(split, begin), end)
     items = [
         (entries, strength)
         for (low, high), strength in zip(regions, regularizer.strengths(), strict=True)
-        for entries in blocks(low, high, theta.itemsize)
+        for entries in blocks(low, high, theta.nbytes // theta.shape[-1])
     ]
     return threads.map(lambda item: block(*item), items)
 
@@ -59,15 +59,16 @@ def optimizer_step(
     threads: Threads, optimizer: Optimizer, regularizer: Regularizer, theta: Array, dtheta: Array,
     slots: Array, split: int, control: Array, part: tuple[int, int] | None, groups: Array | None,
 ) -> None:  # fmt: skip
-    scale, lr, *rest, _ = (float(number) for number in control)
+    scale, lr, *rest, _ = (float(number) for number in control)  # of one, or of all K networks
     scalars = dict(zip(optimizer.scalar_names, rest, strict=True))
 
     def move(at: slice, strength: float, lr: float, params: Mapping[str, float]) -> None:
-        g = _gradient(regularizer, theta[at], dtheta[at], strength)
+        theta_at = theta[..., at]
+        g = _gradient(regularizer, theta_at, dtheta[..., at], strength)
         if scale != 1:
             g *= scale
-        named = {name: slots[i, at] for i, name in enumerate(optimizer.slots)}
-        optimizer.rule(theta[at], g, lr, **named, **scalars, **params)
+        named = {name: slots[..., i, at] for i, name in enumerate(optimizer.slots)}
+        optimizer.rule(theta_at, g, lr, **named, **scalars, **params)
 
     def block(at: slice, strength: float) -> None:
         if groups is None:

@@ -59,6 +59,34 @@ def test_plan_describes_a_batch(transpose_a, transpose_b, compute):
     assert len(lt.preferences) == len(lt.calls) == 3
 
 
+@pytest.mark.parametrize("compute", NARROW)
+@pytest.mark.parametrize("name", epilogues.NAMES)
+def test_epilogues_of_a_batch(name, compute):
+    """Each member has its own bias (or sums), a view of θ, and its own aux."""
+    product = Product(6, 16, 5, compute=compute, batch=3)
+    kind, rng = product.out.dtype, np.random.default_rng(0)
+    theta = aligned(rng.standard_normal((3, 160)), kind)
+    bias, aux = theta[:, 128:144], None
+    if name in ("relu_aux_bias", "drelu_bgrad"):
+        aux = aligned(rng.integers(0, 256, (3, *mask_shape(6, 16))), np.uint8)
+    elif name in ("gelu_aux_bias", "dgelu_bgrad"):
+        aux = aligned(rng.standard_normal((3, 6, 16)), kind)
+    want_bias, want_aux = (
+        bias.astype(np.float64),
+        None if aux is None else aux.astype(np.float64 if aux.dtype == kind else np.uint8),
+    )
+    want = [
+        epilogues.apply(name, exact, want_bias[i], None if want_aux is None else want_aux[i])
+        for i, exact in enumerate(product.exact)
+    ]
+    product.epilogue = Epilogue(name, bias, aux)
+    assert product.on(blas(FakeCublasLt()), fallback=lambda: None)
+    product.check(np.array(want))
+    product.check(want_bias, bias)
+    if want_aux is not None:
+        product.check(want_aux.astype(np.float64), aux.astype(np.float64).astype(kind))
+
+
 def test_a_batch_of_one_is_a_product():
     on = blas(FakeCublasLt())
     for batch in ({}, {"batch": 1}):
@@ -224,7 +252,9 @@ def test_descriptions_of_products_are_unique():
         for out in ("bfloat16", "float32") for compute in ("bfloat16", "tf32")
         for epilogue in EPILOGUE for aux in (0, 128) for factors in (False, True)
         for alignment in (16, 256)
-        for batch in ((), (2, (1, 23, 4)), (2, (12, 3, 4)), (3, (12, 3, 4)))
+        for batch in ((), (2, (1, 23, 4)), (2, (12, 3, 4)), (3, (12, 3, 4)),
+                      (2, (1, 23, 4), (5, 8)), (2, (1, 23, 4), (5, 9)))
+        if len(batch) < 3 or epilogue
     ]  # fmt: skip
     assert len(set(map(str, kinds))) == len(kinds)
 

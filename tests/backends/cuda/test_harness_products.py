@@ -117,12 +117,38 @@ def test_batches(rng):
     assert not whole.values[:, 32:].any()
 
 
+@pytest.mark.parametrize("name", ["relu_aux_bias", "gelu_aux_bias", "dgelu_bgrad"])
+def test_batches_with_epilogues(rng, name):
+    """Biases are views of θ, far apart."""
+    a, b, device = placed(rng, (3, 4, 5)), placed(rng, (3, 5, 16)), HostDevice()
+    theta, out = placed(rng, (3, 100)), zeros((3, 4, 16))
+    bias = theta[:, 64:80]
+    relu = "relu" in name and "d" not in name[:1]
+    aux = zeros((3, *mask_shape(4, 16)), np.uint8) if relu else placed(rng, (3, 4, 16))
+    before = bias.values.copy(), aux.values.copy()
+    device.gemm(
+        a, b, out, compute="float32", epilogue=Epilogue(name, bias, aux), fallback=lambda: None
+    )
+    for i in range(3):
+        own_bias, own_aux = HostArray(aligned(before[0][i])), HostArray(aligned(before[1][i]))
+        one = zeros((4, 16))
+        HostDevice().gemm(
+            HostArray(aligned(a.values[i])), HostArray(aligned(b.values[i])), one,
+            compute="float32", epilogue=Epilogue(name, own_bias, own_aux), fallback=lambda: None,
+        )  # fmt: skip
+        np.testing.assert_array_equal(out.values[i], one.values)
+        np.testing.assert_array_equal(bias.values[i], own_bias.values)
+        np.testing.assert_array_equal(aux.values[i], own_aux.values)
+
+
 def test_invalid_batches_raise(rng):
     a, b, out = placed(rng, (3, 4, 4)), placed(rng, (3, 4, 16)), zeros((3, 4, 16))
-    with pytest.raises(KernelError, match="an epilogue in a batch"):
-        HostDevice().gemm(
-            a, b, out, compute="float32", epilogue=epilogue("bias"), fallback=lambda: None
-        )
+    for bias in (zeros((2, 16)), zeros(16)):
+        with pytest.raises(KernelError, match="an epilogue of another batch"):
+            HostDevice().gemm(
+                a, b, out, compute="float32", epilogue=epilogue("bias", bias),
+                fallback=lambda: None,
+            )  # fmt: skip
     with pytest.raises(KernelError, match=r"a batch of \(2, 4, 4\)"):
         HostDevice().gemm(a[:2], b, out, compute="float32")
     with pytest.raises(KernelError, match="overlaps an input"):

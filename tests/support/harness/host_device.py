@@ -225,8 +225,9 @@ class HostDevice(HostCopies):
     def kernel(self, name: str, source: KernelSource) -> Callable[..., None]:
         kernel = compiled.kernel(name, source)
 
-        def launch(grid: tuple[int, int], block: tuple[int, int], args: tuple[Any, ...]) -> None:
-            sizes = f"grid {grid[0]} {grid[1]}, block {block[0]} {block[1]}"
+        def launch(grid: tuple[int, ...], block: tuple[int, int], args: tuple[Any, ...]) -> None:
+            layers = f" {grid[2]}" if len(grid) > 2 and grid[2] > 1 else ""
+            sizes = f"grid {grid[0]} {grid[1]}{layers}, block {block[0]} {block[1]}"
             if any(isinstance(a, np.ndarray) for a in args):
                 raise KernelError(f"{name}: an argument is in host memory")
             values = [a.values if isinstance(a, HostArray) else a for a in args]

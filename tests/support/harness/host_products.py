@@ -31,8 +31,11 @@ def multiply(
     """
     if out.ndim == 3:
         _check_batch(gemm, a, b, out, epilogue)
-        for member in zip(a, b, out, strict=True):
-            multiply(gemm, *member, factors, None)
+        for i, member in enumerate(zip(a, b, out, strict=True)):
+            own = epilogue and Epilogue(
+                epilogue.name, epilogue.bias[i], None if epilogue.aux is None else epilogue.aux[i]
+            )
+            multiply(gemm, *member, factors, own)
         return
     _check_product(gemm, a, b, out)
     wide = np.float64 if gemm.compute == "float64" else np.float32
@@ -65,8 +68,15 @@ def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:
 
 def _check_batch(gemm: Gemm, a: Host, b: Host, out: Host, epilogue: Epilogue | None) -> None:
     """Raise for a batch that cublasLt's strides do not describe, or that writes what it reads."""
-    if epilogue is not None:
-        raise KernelError(f"gemm {gemm}: an epilogue in a batch")
+    of_epilogue = [each for each in (epilogue and epilogue.bias, epilogue and epilogue.aux) if each]
+    if any(len(each) != len(out) for each in of_epilogue):
+        raise KernelError(f"gemm {gemm}: an epilogue of another batch")
+    bits = [8 if each.dtype == np.uint8 else 1 for each in of_epilogue]
+    apart = [
+        each.strides[0] // each.itemsize * n for each, n in zip(of_epilogue, bits, strict=True)
+    ]
+    if len(out) > 1 and list(gemm.apart[: len(apart)]) != apart:
+        raise KernelError(f"gemm {gemm}: an epilogue's arrays at strides {apart}")
     if {x.ndim for x in (a, b, out)} != {3} or len({len(x) for x in (a, b, out)}) > 1:
         raise KernelError(f"a batch of {a.shape} and {b.shape} into {out.shape}")
     if len(out) > 1:
