@@ -13,8 +13,9 @@ from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, get_backend, has_precision
 from gpumlp.errors import CheckpointError
 from gpumlp.functions import Activation, Initializer, Loss, Regularizer
-from gpumlp.io.types import Array
-from gpumlp.network import MLP
+from gpumlp.io.chunks import chunks
+from gpumlp.io.types import Array, HostArray
+from gpumlp.network import CHUNK, MLP
 
 Regularizers = str | Regularizer | None | Sequence[str | Regularizer | None]
 
@@ -101,6 +102,40 @@ class Ensemble:
         return self.nets[0].backend
 
     @property
+    def widths(self) -> Sequence[int]:
+        """n_0, …, n_L of each member."""
+        return self.nets[0].widths
+
+    @property
+    def f(self) -> Sequence[Activation]:
+        """The activations of each member, as `MLP.f`."""
+        return self.nets[0].f
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of all members."""
+        return self.nets[0].loss
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of all members."""
+        return self.backend.precision
+
+    @property
+    def whole(self) -> list[MLP]:
+        """The members that have not diverged, of which predictions are the mean.
+
+        ValueError: all members diverged.
+        """
+        found = [net for i, net in enumerate(self.nets) if i not in self.diverged]
+        if not found:
+            raise ValueError(
+                "all members diverged, so there is no mean; train a new Ensemble with a lower lr, "
+                "or call predict with members=True"
+            )
+        return found
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds of the members."""
         return [net.seed for net in self.nets]
@@ -130,23 +165,52 @@ class Ensemble:
         Raises:
             ValueError: x is not as described, or all members diverged.
         """
-        rows = checks.examples(self.backend, x, self.nets[0].widths[0])
+        rows = checks.examples(self.backend, x, self.widths[0])
         if checks.boolean(members, "members"):
             each = [net.predict(rows) for net in self.nets]
             stacked = self.backend if self.backend.owns(each[0]) else np
             return as_kind_of(_stacked(stacked, each), x)
-        whole = [net for i, net in enumerate(self.nets) if i not in self.diverged]
-        if not whole:
-            raise ValueError(
-                "all members diverged, so there is no mean; train a new Ensemble with a lower lr, "
-                "or pass members=True"
-            )
-        total = whole[0].predict(rows)
-        for net in whole[1:]:
+        first, *others = self.whole
+        total = first.predict(rows)
+        for net in others:
             total += net.predict(rows)
-        total /= len(whole)
+        total /= 1 + len(others)
         self.backend.synchronize()
         return as_kind_of(total, x)
+
+    def forward(self, x: Array) -> Array:
+        """Return ŷ of x (m, n_0), (m, n_L) float64: link(ŷ) is the mean that `predict` returns.
+
+        ValueError: x is not as described, all members diverged, or the loss has a link of its own.
+        """
+        return as_kind_of(self._mean_output(checks.examples(self.backend, x, self.widths[0])), x)
+
+    def cost_and_prediction(self, x: Array, y: Array) -> tuple[float, Array]:
+        """Return J of the mean prediction of x, and this prediction, float64; as `MLP` does.
+
+        J = L + λΩ(θ), where L is that of `forward`, and λΩ(θ) the mean of the members'.
+        """
+        backend, n = self.backend, self.widths[-1]
+        rows = checks.examples(backend, x, self.widths[0])
+        y = checks.targets(backend, self.loss, y, len(rows), n)
+        y, total = y if isinstance(y, np.ndarray) else backend.to_host(y), 0.0
+        p = np.empty((len(rows), n))
+        for part in chunks(rows, rows=CHUNK):
+            y_hat = self._mean_output(rows[part])
+            p[part] = self.loss.link.f(y_hat, **self.loss.link.params)
+            known = np.eye(n)[y[part]] if y.ndim == 1 else y[part].astype(np.float64)
+            total += float(self.loss.examples(y_hat, known).sum())
+        return total / len(rows) + self.penalty(), as_kind_of(p, x)
+
+    def penalty(self) -> float:
+        """The mean of the members' λΩ(θ)."""
+        return float(np.mean([net.penalty() for net in self.whole]))
+
+    def _mean_output(self, rows: Array) -> HostArray:
+        """ŷ of checked rows, on the host: see `forward`."""
+        each = [net.forward(rows) for net in self.whole]
+        to_host = self.backend.to_host if self.backend.owns(each[0]) else np.asarray
+        return self.loss.mean_output([to_host(y_hat) for y_hat in each])  # type: ignore[no-any-return]
 
     # ---- settings, files, copies --------------------------------------------------------------
 
@@ -157,19 +221,17 @@ class Ensemble:
         penalties = [net.regularizer.spec() for net in self.nets]
         return {"K": len(self), **config, "regularizer": penalties, "seeds": self.seeds}
 
-    def save(self, path: storage.PathLike) -> None:
+    def save(self, path: storage.PathLike, extra: Mapping[str, Any] | None = None) -> None:
         """Write θ and the settings to a safetensors file.  A crash leaves the old file or the new.
 
         A tensor has the name of `MLP.tensors` behind its member's: "members.3.0.weight".  The
-        metadata has the settings, `diverged`, and the SHA-256 of all.
+        metadata has the settings, `diverged`, the SHA-256 of all, and `extra`, as in `MLP.save`.
         """
-        tensors = {
-            f"members.{i}.{name}": a
-            for i, net in enumerate(self.nets)
-            for name, a in net.tensors().items()
-        }
         settings = {"config": self.config(), "diverged": sorted(self.diverged)}
-        storage.write(path, tensors, {"gpumlp": storage.FORMAT, "ensemble": json.dumps(settings)})
+        metadata = {"gpumlp": storage.FORMAT, "ensemble": json.dumps(settings)}
+        if extra:
+            metadata["extra"] = json.dumps(extra)
+        storage.write(path, tensors(self.nets), metadata)
 
     @classmethod
     def load(
@@ -224,6 +286,13 @@ class Ensemble:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._hold(state["nets"])
         self.diverged = set(state["diverged"])
+
+
+def tensors(nets: Sequence[MLP]) -> dict[str, HostArray]:
+    """θ of several networks, by the names of `MLP.tensors` behind "members.0.", "members.1.", …"""
+    return {
+        f"members.{i}.{name}": a for i, net in enumerate(nets) for name, a in net.tensors().items()
+    }
 
 
 def _stacked(backend: Any, each: Sequence[Array]) -> Array:

@@ -22,11 +22,12 @@ from gpumlp.io.types import HostArray
 
 __all__ = [
     "FORMAT", "TRAINING_PREFIXES", "PathLike", "Tensors", "atomic_write", "check_place",
-    "check_writable", "json_of", "load_extra", "load_network", "read", "replacing", "save_network",
-    "theta_of", "with_functions", "write",
+    "check_writable", "has_ensemble", "json_of", "load_extra", "load_network", "read", "replacing",
+    "save_network", "theta_of", "with_functions", "write",
 ]  # fmt: skip
 Tensors = Mapping[str, HostArray]
 FORMAT = "1"
+LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 TRAINING_PREFIXES = ("optimizer.", "best.", "iterate.")  # of tensors that only checkpoints have
 
 
@@ -149,6 +150,17 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
             f"{path} is damaged: its values do not match its SHA-256; use another copy"
         )
     return tensors, metadata
+
+
+def has_ensemble(path: PathLike) -> bool:
+    """Whether the header of a file names an ensemble; nothing else is read or checked."""
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, LONGEST_HEADER)))
+        return "ensemble" in header["__metadata__"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False  # who loads the file says what is wrong with it
 
 
 def check_writable(path: PathLike) -> None:

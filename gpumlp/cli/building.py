@@ -15,9 +15,11 @@ import typer
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
 from gpumlp.cli.data_options import DataOptions, load, print_reading
+from gpumlp.cli.models import Model, member_seeds
 from gpumlp.cli.options import option, parse_groups, parse_widths
 from gpumlp.cli.output import describe
 from gpumlp.data import Dataset, Preparation, Scratch, check_impute
+from gpumlp.ensemble import Ensemble
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP
@@ -128,8 +130,8 @@ class Built:
     train: Dataset
     validation: Dataset | None
     preparation: Preparation  # fitted to `train`
-    net: MLP
-    trainer: Trainer
+    net: Model
+    trainer: Trainer  # of an ensemble an EnsembleTrainer
     scratch: Scratch
     decision: str = ""  # what the target's numbers were taken for, if nobody said it
 
@@ -158,8 +160,8 @@ class Built:
         print_reading(self.dataset, self.preparation, self.decision)
 
 
-def build(options: TrainingOptions, out: Path, **arguments: Any) -> Built:
-    """Load the data, and make the network and the trainer.
+def build(options: TrainingOptions, out: Path, models: int = 1, **arguments: Any) -> Built:
+    """Load the data, and make the network, or an ensemble of several models, and the trainer.
 
     Options that do not depend on the data are checked before it is read.  Without --scratch, the
     temporary files are in the folder `out`, or in the nearest of its parents that exists.
@@ -172,7 +174,7 @@ def build(options: TrainingOptions, out: Path, **arguments: Any) -> Built:
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
         lookup(LOSSES, "loss", options.loss)
-    settings = {name: getattr(options, name) for name in ("precision", "backend", "seed")}
+    settings = {name: getattr(options, name) for name in ("precision", "backend")}
     Trainer(MLP([1, 1], **settings), **trainer_settings)
 
     nearest = next(each for each in (out, *out.absolute().parents) if each.is_dir())
@@ -185,12 +187,19 @@ def build(options: TrainingOptions, out: Path, **arguments: Any) -> Built:
         y=loss.target == "real", impute=options.impute,  # counts and classes stay as they are
         max_categories=options.max_categories, min_frequency=options.min_frequency,
     )  # fmt: skip
-    net = MLP(
-        [len(preparation.columns), *widths, _outputs(dataset, loss)], options.activation,
-        "softmax" if loss.name == "negative_log_likelihood" else "identity", loss=loss,
-        regularizer=ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
-        **settings,
-    )  # fmt: skip
+    network: dict[str, Any] = settings | {
+        "widths": [len(preparation.columns), *widths, _outputs(dataset, loss)],
+        "activation": options.activation,
+        "output_activation": "softmax" if loss.name == "negative_log_likelihood" else "identity",
+        "loss": loss,
+        "regularizer": ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
+    }
+    net: Any
+    if models == 1:
+        net = MLP(seed=options.seed, **network)
+    else:  # each draws its orders with the seed of its weights, as a network alone does
+        net = Ensemble(models, seeds=member_seeds(options.seed, models), **network)
+        trainer_settings["seed"] = 0
     trainer = Trainer(net, **trainer_settings)
     return Built(dataset, train, validation, preparation, net, trainer, scratch, decision)
 

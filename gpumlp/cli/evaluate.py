@@ -11,11 +11,11 @@ import typer
 
 from gpumlp.cli import options as shared
 from gpumlp.cli import output
+from gpumlp.cli.models import Model, load_model
 from gpumlp.cli.options import option
-from gpumlp.cli.predict import check_outputs, load_model, prepared_parts
+from gpumlp.cli.predict import check_outputs, prepared_parts
 from gpumlp.data import Dataset, Preparation
 from gpumlp.io.types import HostArray
-from gpumlp.network import MLP
 from gpumlp.plots import write_png
 from gpumlp.plots.evaluation import confusion_figure, residual_figure
 from gpumlp.training.metrics import r2_of_sums
@@ -42,7 +42,7 @@ def evaluate(options: EvaluateOptions) -> None:
     """Compute a model's cost and metrics on data.
 
     The metrics are in the unit of the target.  All rows of the data count, also those that the
-    model was trained on.
+    model was trained on.  An ensemble of train --models is evaluated by the mean of its networks.
     """
     read = {"the data": options.data, "the model": options.model}
     output.check_outputs({f"--plot {options.plot}": options.plot}, read)
@@ -78,7 +78,7 @@ def evaluate(options: EvaluateOptions) -> None:
 class Measures:
     """The cost, and the accuracy, or R² and the errors in the target's unit, summed over parts."""
 
-    def __init__(self, net: MLP, preparation: Preparation) -> None:
+    def __init__(self, net: Model, preparation: Preparation) -> None:
         self._net, self._preparation = net, preparation
         self.examples = 0
         self._cost = self._right = 0.0

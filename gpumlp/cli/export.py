@@ -14,12 +14,13 @@ import typer
 from gpumlp import storage
 from gpumlp.cli import options as shared
 from gpumlp.cli import streams
+from gpumlp.cli.models import Model, load_network
 from gpumlp.cli.options import argument, option
 from gpumlp.cli.output import check_outputs, print_json
 from gpumlp.data import Preparation
 from gpumlp.data.dataset import listed
+from gpumlp.ensemble import Ensemble, tensors
 from gpumlp.errors import CheckpointError
-from gpumlp.network import MLP
 
 SUFFIXES = (".onnx", ".safetensors", ".npz")
 
@@ -53,7 +54,11 @@ class ExportOptions:
 
 
 def export(options: ExportOptions) -> None:
-    """Write a model as ONNX, or its weights alone."""
+    """Write a model as ONNX, or its weights alone.
+
+    An ensemble of train --models becomes one ONNX graph, which averages its networks; its weights
+    are called members.0.0.weight, ….
+    """
     out, kind = options.out, options.out.suffix.lower()
     if kind not in SUFFIXES:
         raise ValueError(f"OUT must end in {', '.join(SUFFIXES)}, got {out}")
@@ -79,22 +84,22 @@ def export(options: ExportOptions) -> None:
     typer.echo(f"wrote {out}")
 
 
-def _load(model: Path) -> tuple[MLP, Preparation | None]:
-    """The network, on the CPU, and its preparation if `gpumlp train` wrote the file."""
+def _load(model: Path) -> tuple[Model, Preparation | None]:
+    """The model, on the CPU, and its preparation if `gpumlp train` wrote the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning that files of torch, refused here, have no hash
         settings = storage.read(model)[1]
-    if "network" not in settings:
+    if not {"network", "ensemble"} & settings.keys():
         raise CheckpointError(
             f"{model} does not say its activations; load it in Python, gpumlp.MLP.load(…, "
             "activation=…), and pass that to gpumlp.interop.onnx.export_onnx"
         )
     known = "data" in storage.load_extra(model)
-    return MLP.load(model, "numpy"), Preparation.load(model) if known else None
+    return load_network(model, "numpy"), Preparation.load(model) if known else None
 
 
 def _write_onnx(
-    net: MLP, preparation: Preparation | None, options: ExportOptions
+    net: Model, preparation: Preparation | None, options: ExportOptions
 ) -> dict[str, Any]:
     """Write the ONNX file; returns its inputs, outputs and versions."""
     from gpumlp.interop.onnx import OPSET, export_onnx
@@ -103,10 +108,16 @@ def _write_onnx(
         raise ValueError(
             "--raw needs a model of `gpumlp train`, which knows its data; use --no-raw"
         )
+    link = options.probabilities is not False
+    if not link and isinstance(net, Ensemble) and net.loss.link.name != "identity":
+        raise ValueError(
+            "--logits is for a single network: an ensemble averages probabilities or rates, not "
+            "logits; leave it out, or export a network of its folder checkpoints"
+        )
     used = None if options.raw is False else preparation
     made = export_onnx(
         net, options.out, opset=OPSET if options.opset is None else options.opset,
-        link=options.probabilities is not False, preparation=used,
+        link=link, preparation=used,
     )  # fmt: skip
     return {
         "opset": made.opset_import[0].version,
@@ -122,12 +133,12 @@ def _shapes(values: Iterable[Any]) -> dict[str, list[int | str]]:
     return {name: [d.dim_param or d.dim_value for d in each] for name, each in dimensions.items()}
 
 
-def _write_tensors(net: MLP, out: Path) -> dict[str, Any]:
+def _write_tensors(net: Model, out: Path) -> dict[str, Any]:
     """Write θ with the names that torch uses, and nothing else."""
-    tensors: dict[str, Any] = net.tensors()
+    theta: dict[str, Any] = tensors(net.whole) if isinstance(net, Ensemble) else net.tensors()
     if out.suffix.lower() == ".npz":
         with storage.replacing(out) as file:
-            np.savez(file, **tensors)
+            np.savez(file, **theta)
     else:
-        storage.write(out, tensors, {"format": "pt"}, digest=False)  # like torch
-    return {"tensors": {name: list(tensor.shape) for name, tensor in tensors.items()}}
+        storage.write(out, theta, {"format": "pt"}, digest=False)  # like torch
+    return {"tensors": {name: list(tensor.shape) for name, tensor in theta.items()}}

@@ -18,8 +18,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gpumlp.cli.models import Model, members
 from gpumlp.data import EMBEDDED, Dataset, Preparation, sources
-from gpumlp.network import MLP
+from gpumlp.ensemble import Ensemble
 from gpumlp.plots import blank_figure
 from gpumlp.storage import check_place
 
@@ -42,7 +43,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int
     Console(width=10_000, markup=False, highlight=False, emoji=False).print(table)
 
 
-def describe(name: str, examples: int, known: Dataset | Preparation, net: MLP) -> dict[str, Any]:
+def describe(name: str, examples: int, known: Dataset | Preparation, net: Model) -> dict[str, Any]:
     """The data and the network for JSON; `known` has the task, the features and the classes."""
     return {
         "data": {
@@ -56,14 +57,15 @@ def describe(name: str, examples: int, known: Dataset | Preparation, net: MLP) -
             "widths": net.widths,
             "activations": [f.name for f in net.f[1:]],
             "loss": net.loss.name,
-            "parameters": net.theta.layout.count,
+            "parameters": sum(each.theta.layout.count for each in members(net)),
             "precision": net.precision,
             "backend": net.backend.describe(),
+            **({"members": len(members(net))} if isinstance(net, Ensemble) else {}),
         },
     }
 
 
-def metric_name(net: MLP) -> str:
+def metric_name(net: Model) -> str:
     """The name of the default metric for this network."""
     return "accuracy" if net.loss.target in ("class", "binary") else "R²"
 

@@ -1,6 +1,6 @@
 """gpumlp predict: a model's predictions on stdout, or in a .csv, .parquet or .npy file.
 
-Evaluate also loads its model and the parts of its data here.
+Evaluate also gets the parts of its data here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import typer
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
 from gpumlp.cli import output, streams
+from gpumlp.cli.models import Model, load_model, members
 from gpumlp.cli.options import option, switch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.data.dataset import listed
 from gpumlp.data.names import quoted
+from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import HostArray
-from gpumlp.network import MLP
 from gpumlp.storage import replacing
 
 Classes = tuple[str, ...] | None
@@ -43,6 +44,11 @@ class PredictOptions:
         "File for the predictions: .csv or .parquet, or .npy for the numbers alone.  "
         "[default: CSV on stdout]",
     )  # fmt: skip
+    std: bool = switch(
+        "--std",
+        "Add the standard deviation of the networks' predictions, for numbers and a model of train "
+        "--models.",
+    )
     backend: str = shared.backend()
     json: bool = switch("--json", "Print a line of JSON for each example, instead of CSV.")
 
@@ -51,8 +57,8 @@ def predict(options: PredictOptions) -> None:
     """Predict every row of a data set.
 
     For classes, a row holds the predicted label and the probability of each class; for numbers, the
-    predicted values.  The data is read and the predictions are written in chunks, so files can be
-    larger than memory.
+    predicted values.  An ensemble of train --models predicts the mean of its networks.  The data is
+    read and the predictions are written in chunks, so files can be larger than memory.
     """
     out = options.out
     if out is not None and out.suffix.lower() not in FORMATS:
@@ -61,7 +67,10 @@ def predict(options: PredictOptions) -> None:
     read = {"the data": options.data, "the model": options.model}
     output.check_outputs({f"{name} {path}": path}, read)
     net, preparation = load_model(options.model, options.backend)
-    classes, examples = preparation.classes, 0
+    classes, std, examples = preparation.classes, options.std, 0
+    outputs = outputs_and_spread if std else mean_outputs
+    if std:
+        _check_std(net, classes)
 
     def predictions() -> Iterator[HostArray]:
         nonlocal examples
@@ -74,11 +83,11 @@ def predict(options: PredictOptions) -> None:
             examples += len(x)
 
     if out is not None:
-        write(out, predictions(), classes)
+        write(out, predictions(), classes, std)
         if options.json:
             output.print_json({"file": str(out), "examples": examples})
     elif options.json:
-        _print_json(predictions(), classes)
+        _print_json(predictions(), classes, std)
     else:
         encoding = sys.stdout.encoding or "utf-8"
         for name in classes or ():
@@ -86,22 +95,37 @@ def predict(options: PredictOptions) -> None:
                 raise ValueError(
                     f"the class {name!r} cannot be written in {encoding}; use --out FILE"
                 )
-        _write_lines(sys.stdout, predictions(), classes)
+        _write_lines(sys.stdout, predictions(), classes, std)
 
 
-def load_model(path: Path, backend: str) -> tuple[MLP, Preparation]:
-    """The network and the preparation in a file that `gpumlp train` wrote."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return MLP.load(path, backend), Preparation.load(path)
+def _check_std(net: Model, classes: Classes) -> None:
+    """Raise ValueError unless --std has numbers of several networks."""
+    if classes is not None:
+        raise ValueError(
+            "--std is for models that predict numbers, and this one predicts classes, whose "
+            "probabilities say how sure it is; leave out --std"
+        )
+    if not isinstance(net, Ensemble) or len(net.whole) == 1:
+        raise ValueError(
+            "--std needs a model of several networks, and this is a single one; leave out --std, "
+            "or train with --models 8"
+        )
 
 
-def outputs(net: MLP, preparation: Preparation, x: HostArray) -> HostArray:
+def mean_outputs(net: Model, preparation: Preparation, x: HostArray) -> HostArray:
     """Probabilities (m, classes) or values (m, k), float64, for the network's inputs x (m, n_0)."""
     if preparation.classes is None:
         return preparation.outputs(net.predict(x))
     p: HostArray = np.exp(net.loss.log_probabilities(net.forward(x)))
     return p
+
+
+def outputs_and_spread(net: Model, preparation: Preparation, x: HostArray) -> HostArray:
+    """`mean_outputs`, and beside them the standard deviation of the members' values, (m, 2 k)."""
+    each = [member.predict(x) for member in members(net)]
+    p = sum(each[1:], each[0]) / len(each)  # as `Ensemble.predict`
+    spread = np.std([preparation.outputs(one) for one in each], axis=0)
+    return np.hstack([preparation.outputs(p), spread])
 
 
 def check_outputs(p: HostArray, start: int) -> None:
@@ -115,7 +139,7 @@ def check_outputs(p: HostArray, start: int) -> None:
 
 
 def prepared_parts(
-    data: Sequence[str], preparation: Preparation, net: MLP, **chosen: Any
+    data: Sequence[str], preparation: Preparation, net: Model, **chosen: Any
 ) -> Iterator[tuple[Dataset, HostArray]]:
     """The parts of a data set that `data.pieces` yields if `chosen`, with the network's inputs.
 
@@ -137,7 +161,7 @@ def prepared_parts(
         typer.echo(f"{what}: {listed(columns)}", err=True)
 
 
-def _check_range(x: HostArray, preparation: Preparation, net: MLP, start: int) -> None:
+def _check_range(x: HostArray, preparation: Preparation, net: Model, start: int) -> None:
     kind = net.backend.storage if net.backend.storage.kind == "f" else np.dtype(np.float32)
     bad = np.argwhere(~(np.abs(x) <= np.finfo(kind).max))
     if len(bad):
@@ -149,40 +173,53 @@ def _check_range(x: HostArray, preparation: Preparation, net: MLP, start: int) -
         )
 
 
-def write(out: Path, parts: Iterable[HostArray], classes: Classes) -> None:
-    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all."""
+def write(
+    out: Path, parts: Iterable[HostArray], classes: Classes, std: bool = False
+) -> None:  # fmt: skip
+    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all.
+
+    std: the parts are what `outputs_and_spread` returns.
+    """
     with replacing(out) as file:
-        FORMATS[out.suffix.lower()](file, parts, classes)
+        FORMATS[out.suffix.lower()](file, parts, classes, std)
 
 
-def columns(classes: Classes, width: int) -> list[str]:
+def columns(classes: Classes, width: int, std: bool) -> list[str]:
     """The names of the columns of a table of predictions."""
     if classes:
         return ["prediction", *(f"probability_{name}" for name in classes)]
-    return ["prediction"] if width == 1 else [f"prediction_{j}" for j in range(width)]
+    names = ("prediction", "std") if std else ("prediction",)
+    k = width // len(names)
+    return [name if k == 1 else f"{name}_{j}" for name in names for j in range(k)]
 
 
-def _print_json(parts: Iterable[HostArray], classes: Classes) -> None:
+def _print_json(parts: Iterable[HostArray], classes: Classes, std: bool) -> None:
     for row in chain.from_iterable(p.tolist() for p in parts):
         if classes:
             label = classes[row.index(max(row))]
             probabilities = dict(zip(classes, row, strict=True))
             output.print_json({"prediction": label, "probabilities": probabilities})
-        else:
-            output.print_json({"prediction": row[0] if len(row) == 1 else row})
+            continue
+        k = len(row) // (1 + std)
+        values = {"prediction": row[:k], **({"std": row[k:]} if std else {})}
+        output.print_json({name: each[0] if k == 1 else each for name, each in values.items()})
 
 
-def _write_csv(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
+def _write_csv(
+    file: BinaryIO, parts: Iterable[HostArray], classes: Classes, std: bool
+) -> None:  # fmt: skip
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    _write_lines(text, parts, classes)
+    _write_lines(text, parts, classes, std)
     text.detach()
 
 
-def _write_lines(text: TextIO, parts: Iterable[HostArray], classes: Classes) -> None:
+def _write_lines(
+    text: TextIO, parts: Iterable[HostArray], classes: Classes, std: bool
+) -> None:  # fmt: skip
     rows = csv.writer(text, lineterminator="\n")
     for i, p in enumerate(parts):
         if i == 0:
-            rows.writerow(columns(classes, p.shape[1]))
+            rows.writerow(columns(classes, p.shape[1], std))
         labels = [[classes[label]] for label in p.argmax(axis=1)] if classes else [[]] * len(p)
         rows.writerows(
             # 9 digits, or all of a probability near 1, so that the order of the rows shows
@@ -191,7 +228,9 @@ def _write_lines(text: TextIO, parts: Iterable[HostArray], classes: Classes) -> 
         )
 
 
-def _write_parquet(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
+def _write_parquet(
+    file: BinaryIO, parts: Iterable[HostArray], classes: Classes, std: bool
+) -> None:  # fmt: skip
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -201,14 +240,16 @@ def _write_parquet(file: BinaryIO, parts: Iterable[HostArray], classes: Classes)
             arrays = [pa.array(column) for column in p.T.copy()]
             if classes:
                 arrays.insert(0, pa.array(classes, pa.string()).take(pa.array(p.argmax(axis=1))))
-            table = pa.table(arrays, columns(classes, p.shape[1]))
+            table = pa.table(arrays, columns(classes, p.shape[1], std))
             if writer is None:
                 writer = stack.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema))
             writer.write_table(table)
             del p, arrays, table  # before the next part is computed
 
 
-def _write_npy(file: BinaryIO, parts: Iterable[HostArray], classes: Classes) -> None:
+def _write_npy(
+    file: BinaryIO, parts: Iterable[HostArray], classes: Classes, std: bool
+) -> None:  # fmt: skip
     def write_header(*shape: int) -> None:
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

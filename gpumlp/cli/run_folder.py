@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
 
+from gpumlp.cli.models import Model
 from gpumlp.cli.output import METRIC_KEYS, metric_name, print_table
 from gpumlp.data import Preparation
+from gpumlp.ensemble import Ensemble
 from gpumlp.io.files import atomic_write, check_place, together
 from gpumlp.io.signals import Interrupt, ending
-from gpumlp.network import MLP
 from gpumlp.plots import plot_history
-from gpumlp.training import History
+from gpumlp.training import Histories, History
 from gpumlp.training.monitor import COSTS, UNRANKED
 
-FILES = ("model.safetensors", "checkpoint.safetensors", "history.json", "history.png", "run.toml")
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+FILES = (MODEL, CHECKPOINT, "history.json", "history.png", "run.toml")
+CHECKPOINTS = "checkpoints"  # the folder with a checkpoint for each member of an ensemble
 EVENTS = "tensorboard"  # the folder that --tensorboard adds to the files
+HOW = {  # by `History.stopped`
+    "finished": "finished {after}",
+    "early": "stopped early {after}",
+    "interrupted": "interrupted {after}{by}; --resume continues",
+    "diverged": "diverged",
+}
 ROWS = 12  # the most rows of the printed table
+
+
+def checkpoint(several: bool) -> str:
+    """The name of the checkpoint: a file, or a folder for several networks."""
+    return CHECKPOINTS if several else CHECKPOINT
 
 
 def check_folder(path: Path, *names: str) -> None:
@@ -30,8 +44,13 @@ def check_folder(path: Path, *names: str) -> None:
     for each in (path, *path.parents):
         if each.exists() and not each.is_dir():
             raise ValueError(f"--out must be a folder, but {each} is a file; choose another name")
+    if CHECKPOINTS in names and (path / CHECKPOINTS).is_file():
+        raise ValueError(
+            f"--models needs a folder for its checkpoints, but {path / CHECKPOINTS} is a file; "
+            "choose another --out"
+        )
     if path.exists():
-        for name in names:
+        for name in {*names} - {CHECKPOINTS}:
             check_place(path / name)
 
 
@@ -39,114 +58,166 @@ def check_folder(path: Path, *names: str) -> None:
 def folder(path: Path) -> Iterator[Path]:
     """The folder.  It is created where it is missing, and removed again if it stays empty."""
     target = Path(os.path.realpath(path))  # a link may lead to a folder that does not exist yet
-    created = [each for each in (target, *target.parents) if not each.exists()]
+    parts = (target / CHECKPOINTS, target, *target.parents)
+    created = [each for each in parts if not each.exists()]
     target.mkdir(parents=True, exist_ok=True)
     try:
         yield path
     finally:
-        with contextlib.suppress(OSError):  # not empty
-            for each in created:
+        for each in created:
+            with contextlib.suppress(OSError):  # not empty, or not there
                 each.rmdir()
 
 
-def files(tensorboard: bool) -> tuple[str, ...]:
+def files(tensorboard: bool, several: bool) -> tuple[str, ...]:
     """The names of the files that a training writes into its folder."""
-    return (*FILES, *[EVENTS] * tensorboard)
+    names = (checkpoint(several) if name == CHECKPOINT else name for name in FILES)
+    return (*names, *[EVENTS] * tensorboard)
 
 
-def print_earlier_run(path: Path, resume: bool, tensorboard: bool) -> None:
+def print_earlier_run(path: Path, resume: bool, tensorboard: bool, several: bool) -> None:
     """Print on stderr what happens to the files of an earlier run."""
-    checkpoint = path / "checkpoint.safetensors"
-    if resume and not checkpoint.exists():
-        typer.echo(f"there is no {checkpoint}: starting from the beginning", err=True)
-    elif not resume and any((path / name).exists() for name in files(tensorboard)):
-        stays = not tensorboard and (path / EVENTS).exists()
-        unchanged = f"; {EVENTS} stays unchanged" if stays else ""
+    own = path / checkpoint(several)
+    if resume and not own.exists():
+        typer.echo(f"there is no {own}: starting from the beginning", err=True)
+    elif not resume and any((path / name).exists() for name in files(tensorboard, several)):
+        others = [] if tensorboard else [EVENTS]
+        others = [name for name in (checkpoint(not several), *others) if (path / name).exists()]
+        unchanged = "".join(f"; {name} stays unchanged" for name in others)
         typer.echo(f"replacing the files of an earlier run in {path}{unchanged}", err=True)
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Interrupt]:
+def writing(path: Path, several: bool) -> Iterator[Interrupt]:
     """A block that writes the files of a run, together or not at all; signals wait for its end."""
     try:
         with Interrupt() as interrupt, together():
             yield interrupt
     except OSError as error:
         raise OSError(
-            f"{error}; no file of the run has changed but {path / 'checkpoint.safetensors'}, which "
+            f"{error}; no file of the run has changed but {path / checkpoint(several)}, which "
             "holds the training: remove the cause, and add --resume"
         ) from error
 
 
-def write(path: Path, net: MLP, preparation: Preparation, history: History, data: str) -> None:
+def write(
+    path: Path, net: Model, preparation: Preparation, history: History | Histories, data: str
+) -> None:
     """Write model.safetensors, history.json and history.png into the folder."""
-    net.save(path / "model.safetensors", extra={"data": preparation.to_json()})
+    net.save(path / MODEL, extra={"data": preparation.to_json()})
     atomic_write(path / "history.json", history.to_json().encode())
-    title = f"{data}: {'-'.join(map(str, net.widths))}, {net.precision}"
-    first = _metrics(history)[0]
+    several = f"{len(net)} × " if isinstance(net, Ensemble) else ""
+    title = f"{data}: {several}{'-'.join(map(str, net.widths))}, {net.precision}"
+    drawn = history.trained if isinstance(history, Histories) else history
+    first = metrics(history)[0]
     name = metric_name(net) if first == "metric" else first
-    plot_history(history, path / "history.png", metric=name, title=title)
+    plot_history(drawn, path / "history.png", metric=name, title=title)
 
 
-def print_history(history: History, net: MLP) -> None:
+class Report:
+    """The end of a training of one network.
+
+    Attributes:
+        history: what `Trainer.fit` returned.
+        model: what model.safetensors holds.
+        stopped: how the training ended, as `History.stopped` says it.
+    """
+
+    def __init__(self, history: History, net: Model) -> None:
+        self.history: Any = history
+        self.model: Model = net
+        self.stopped = history.stopped
+        self._row = history.row(epoch_of_network(history))
+
+    def print_history(self) -> None:
+        """Print costs and metrics of some epochs."""
+        print_epochs(self.history, self.model)
+
+    def print_end(self, path: Path, written: tuple[str, ...]) -> None:
+        """Print how the training ended, and which files it wrote."""
+        how, row = ended(self.stopped, [self.history.epochs]), self._row
+        columns = (
+            f"val_{name}" if f"val_{name}" in row else name for name in metrics(self.history)
+        )
+        results = ", ".join(
+            f"{column_title(name, self.model)} {row[name]:.4f}" for name in columns if row
+        )
+        typer.echo(f"{how}{': ' * bool(results)}{results}")
+        typer.echo(f"wrote {path}/{', '.join(written)}")
+
+    def end_as_json(self, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
+        """How the training ended: the epoch of the network's θ, and the files."""
+        end = end_of_one(self.history)
+        metric = {"metric": metric_key(self.history, self.model), "result": end.pop("result")}
+        return {
+            **end,
+            **metric,
+            "files": {name: str(path / name) for name in written},
+        }
+
+
+def print_epochs(
+    history: History, net: Model, further: Mapping[str, Sequence[int]] | None = None
+) -> None:
     """Print costs and metrics of some epochs, evenly spaced, with the best and the last.
 
     With several metrics and validation data, only the metrics of the validation data are shown:
     more columns would not fit.
+
+    further: more columns, by title.
     """
-    metrics = _metrics(history)
-    names = [column for name in ("cost", *metrics) for column in (name, f"val_{name}")]
-    if len(metrics) > 1 and "val_cost" in history:
-        names = [name for name in names if name not in metrics]
+    found, more = metrics(history), further or {}
+    names = [column for name in ("cost", *found) for column in (name, f"val_{name}")]
+    if len(found) > 1 and "val_cost" in history:
+        names = [name for name in names if name not in found]
     names = [name for name in (*names, "lr", "seconds") if name in history]
     best = history.best_epoch
     shown = {round(i) for i in np.linspace(0, history.epochs - 1, min(ROWS, history.epochs))}
     shown |= set() if best is None else {best}
     print_table(
-        ["epoch", *(_title(name, net).replace(" ", "\n") for name in names)],
+        ["epoch", *(column_title(name, net).replace(" ", "\n") for name in names), *more],
         [
-            [f"{i + 1}{' (best)' * (i == best)}", *(f"{history[name][i]:.4g}" for name in names)]
+            [
+                f"{i + 1}{' (best)' * (i == best)}", *(f"{history[name][i]:.4g}" for name in names),
+                *(str(column[i]) for column in more.values()),
+            ]
             for i in sorted(shown)
         ],
-    )
+    )  # fmt: skip
 
 
-def print_end(history: History, net: MLP, path: Path, written: tuple[str, ...]) -> None:
-    """Print how the training ended, and which files it wrote."""
-    epochs = f"{history.epochs} epoch{'s' * (history.epochs != 1)}"
+def ended(stopped: str, epochs: Sequence[int]) -> str:
+    """How trainings with so many epochs ended: "finished after 20 epochs"."""
+    low, high = min(epochs), max(epochs)
+    after = f"after {f'{low} to ' * (low < high)}{high} epoch{'s' * (high != 1)}"
     by = f" by {ending.name}" if ending.terminated else ""
-    how = {
-        "finished": f"finished after {epochs}",
-        "early": f"stopped early after {epochs}",
-        "interrupted": f"interrupted after {epochs}{by}; --resume continues",
-    }[history.stopped]
-    row = history.row(_epoch_of_network(history))
-    columns = (f"val_{name}" if f"val_{name}" in row else name for name in _metrics(history))
-    results = ", ".join(f"{_title(name, net)} {row[name]:.4f}" for name in columns if row)
-    typer.echo(f"{how}{': ' * bool(results)}{results}")
-    typer.echo(f"wrote {path}/{', '.join(written)}")
+    return HOW[stopped].format(after=after, by=by)
 
 
-def end_as_json(history: History, net: MLP, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
-    """How the training ended: the epoch of the network's θ, and the files."""
-    epoch, default = _epoch_of_network(history), metric_name(net)
-    metric = METRIC_KEYS.get(default, default)
+def end_of_one(history: History) -> dict[str, Any]:
+    """How the training of a network ended, for JSON."""
+    epoch = epoch_of_network(history)
     return {
         "stopped": history.stopped,
         "epochs": history.epochs,
         "epoch": epoch if history.epochs else None,  # from 0, as in history.json
-        "metric": metric if "metric" in history else next(iter(_metrics(history)), None),
         "result": history.row(epoch),
-        "files": {name: str(path / name) for name in written},
     }
 
 
-def _metrics(history: History) -> list[str]:
+def metric_key(history: History | Histories, net: Model) -> str | None:
+    """The name of the first metric in JSON; that of "metric" says which it is."""
+    default, found = metric_name(net), metrics(history)
+    return METRIC_KEYS.get(default, default) if "metric" in found else next(iter(found), None)
+
+
+def metrics(history: History | Histories) -> list[str]:
     """The columns of the metrics, without those of the validation data."""
-    return [name for name in history if name not in (*COSTS, *UNRANKED) and name[:4] != "val_"]
+    columns = history.columns if isinstance(history, Histories) else list(history)
+    return [name for name in columns if name not in (*COSTS, *UNRANKED) and name[:4] != "val_"]
 
 
-def _title(column: str, net: MLP) -> str:
+def column_title(column: str, net: Model) -> str:
     """The title of a column: "validation accuracy" for "val_metric"."""
     if column in ("lr", "seconds"):
         return "learning rate" if column == "lr" else column
@@ -155,6 +226,6 @@ def _title(column: str, net: MLP) -> str:
     return f"{part} {metric_name(net) if name == 'metric' else name}"
 
 
-def _epoch_of_network(history: History) -> int:
+def epoch_of_network(history: History) -> int:
     """The epoch, from 0, of the network's θ: the best one if it is known, else the last."""
     return history.epochs - 1 if history.best_epoch is None else history.best_epoch

@@ -11,7 +11,7 @@ import typer
 
 from gpumlp import callbacks
 from gpumlp.backends.cuda.paper import GPUS, gpu_named
-from gpumlp.cli import config, output, processes, run_folder, streams
+from gpumlp.cli import config, fitting, output, processes, run_folder, streams
 from gpumlp.cli import options as shared
 from gpumlp.cli.building import Built, TrainingOptions, build
 from gpumlp.cli.command import require
@@ -44,6 +44,12 @@ class TrainOptions(TrainingOptions):
         "Cut each minibatch into this many parts whose gradients are added in a fixed order.  Then "
         "several processes, started by mpiexec, have the same result as one.  [default: the number "
         "of processes]",
+        min=1,
+    )  # fmt: skip
+    models: int | None = option(
+        None, "K",
+        "Train an ensemble of K networks, its members, which differ in their first weights and in "
+        "the order of the data.  The model predicts their mean.  [default: 1]",
         min=1,
     )  # fmt: skip
     epochs: int = option(20, "N", "Number of passes over the training data.", min=1)
@@ -126,6 +132,10 @@ def train(options: TrainOptions) -> None:
     Ctrl-C, SIGTERM and SIGHUP end the training early and write the files; --resume continues it.
 
     `mpiexec -n 4 gpumlp train …` trains with 4 processes; --batch-size is that of all of them.
+
+    --models 8 trains 8 networks, as many at a time as there are cores.  Their checkpoints are in
+    the folder checkpoints.  Every command takes their model as that of one network.  Networks that
+    diverge are left out.
     """
     world = processes.join()
     require("matplotlib", "safetensors", "sklearn", "tqdm")
@@ -134,53 +144,61 @@ def train(options: TrainOptions) -> None:
     if options.out is not None:
         _check_folder(options, options.out)
     precision, options = options.precision, _checked_plan(options)
-    metrics = _metrics(options)
+    several, metrics = _several(options), _metrics(options)
+    if several and world.size > 1:
+        raise ValueError(
+            f"--models trains its networks in one process, on all cores, not in {world.size}; "
+            "start it without mpiexec, or leave out --models"
+        )
     early_stopping, hooks = _watching(options, metrics)
     watched: Any = {"early_stopping": early_stopping, "metric": metrics, "train_metric": True}
-    built = build(options, options.out or Path("runs"), world=world)
-    validation, net = built.validation, built.net
+    built = build(options, options.out or Path("runs"), options.models or 1, world=world)
     built.print(quiet=options.quiet or options.json)
     if options.plan:
-        memory = built.trainer.memory(len(built.train), validation=len(validation or ()), **watched)
+        validation = len(built.validation or ())
+        memory = built.trainer.memory(len(built.train), validation=validation, **watched)
         _print_plan(built, memory, options, precision)
         return
     out = options.out or Path("runs") / built.dataset.name
     _check_folder(options, out)
     with run_folder.folder(out) as folder:
-        run_folder.print_earlier_run(folder, options.resume, options.tensorboard)
-        (x, y), *held_out = built.prepared(built.train, *([validation] if validation else []))
-        if options.tensorboard and world.rank == 0:
-            hooks.append(callbacks.TensorBoard(folder / run_folder.EVENTS))
-        history = built.trainer.fit(
-            x, y, options.epochs, validation=next(iter(held_out), None), callbacks=hooks, **watched,
-            checkpoint=folder / "checkpoint.safetensors", resume=options.resume,
-            checkpoint_every=options.checkpoint_every, progress=not options.quiet,
+        run_folder.print_earlier_run(folder, options.resume, options.tensorboard, several)
+        report = fitting.fit(
+            built, folder, hooks, options.tensorboard, epochs=options.epochs, **watched,
+            resume=options.resume, checkpoint_every=options.checkpoint_every,
+            progress=not options.quiet,
         )  # fmt: skip
-        with run_folder.writing(folder) as late:
+        with run_folder.writing(folder, several) as late:
             if world.rank == 0:
-                run_folder.write(folder, net, built.preparation, history, built.dataset.name)
+                name = built.dataset.name
+                run_folder.write(folder, report.model, built.preparation, report.history, name)
                 # whose default depends on the number of processes
                 shards = built.trainer.shards.count if world.size > 1 else options.shards
                 config.write(folder / "run.toml", "train", replace(options, shards=shards))
         world.share(None)  # the others wait until the files are written
-    written = run_folder.files(options.tensorboard)
+    written = run_folder.files(options.tensorboard, several)
     if options.json:
-        end = run_folder.end_as_json(history, net, folder, written)
-        output.print_json({**built.describe(), **end})
+        output.print_json({**built.describe(), **report.end_as_json(folder, written)})
     else:
         if not options.quiet:
-            run_folder.print_history(history, net)
-        run_folder.print_end(history, net, folder, written)
-    if history.stopped == "interrupted" or late.requested:
+            report.print_history()
+        report.print_end(folder, written)
+    if report.stopped == "interrupted" or late.requested:
         raise typer.Exit(ending.status)
+
+
+def _several(options: TrainOptions) -> bool:
+    """Whether an ensemble is trained."""
+    return options.models is not None and options.models > 1
 
 
 def _check_folder(options: TrainOptions, out: Path) -> None:
     """Raise if the files cannot be written into the folder, or one would replace an input."""
-    run_folder.check_folder(out, *run_folder.FILES)
+    names = run_folder.files(False, _several(options))
+    run_folder.check_folder(out, *names)
     own = options.config is not None and config.is_written_by_us(options.config)
     read = {"the data": options.data, "the file of --config": None if own else options.config}
-    output.check_outputs({f"--out: {out / name}": out / name for name in run_folder.FILES}, read)
+    output.check_outputs({f"--out: {out / name}": out / name for name in names}, read)
 
 
 def _checked_plan(options: TrainOptions) -> TrainOptions:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from gpumlp import storage
 from gpumlp.backends.cuda import open_device
 from gpumlp.backends.cuda.opening import OR_NUMPY
 from gpumlp.backends.cuda.plans import Gemm
@@ -16,6 +17,7 @@ from gpumlp.backends.cuda.tuning import Choice, Tuner
 from gpumlp.cli import options as shared
 from gpumlp.cli.options import argument, option, switch
 from gpumlp.cli.output import print_json, print_table
+from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DeviceError
 from gpumlp.network import MLP
 from gpumlp.training import Trainer
@@ -86,6 +88,9 @@ def _network(options: TuneOptions) -> MLP:
     given: dict[str, Any] = {"activation": options.activation, "precision": options.precision}
     given = {name: value for name, value in given.items() if value is not None}
     if options.model is not None:
+        if storage.has_ensemble(options.model):  # all members have the same products
+            config = Ensemble.load(options.model, "cupy")[0].config()
+            return MLP(**{**config, **given, "backend": "cupy"})
         return MLP.load(options.model, "cupy", **given)
     widths = shared.parse_widths(options.widths or "", "--widths", "784,256,10")
     return MLP(widths, **given, backend="cupy")

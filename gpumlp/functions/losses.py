@@ -7,8 +7,9 @@ Cross-entropies take logits, so Algorithm 6.4 need not pair the last activation 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -78,6 +79,29 @@ class Loss(Entry):
             return log_p
         below = activations.below_max(log_p)
         return below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+
+    def mean_output(self, outputs: Sequence[Array]) -> Array:
+        """Return ŷ, float64 (m, n), whose link is the mean of the links of several ŷ (m, n).
+
+        It is computed from logarithms, so that small probabilities and those near 1 keep their
+        digits.
+
+        ValueError: the link is none of identity, softmax, sigmoid and exponential.
+        """
+        each = [y_hat.astype(np.float64) for y_hat in outputs]
+        if self.link is activations.identity:
+            return reduce(np.add, each) / len(each)
+        if self.link is activations.sigmoid:  # of p and of 1 − p
+            p, q = (reduce(np.logaddexp, [-np.logaddexp(0, s * z) for z in each]) for s in (-1, 1))
+            return p - q
+        if self.link is activations.softmax:
+            each = [self.log_probabilities(z) for z in each]
+        elif self.link is not activations.exponential:
+            raise ValueError(
+                f"the loss {self.name!r} has the link {self.link.name!r}, whose mean is not a link "
+                "of one ŷ; use predict, which needs none"
+            )
+        return reduce(np.logaddexp, each) - np.log(len(each))
 
     def output_scale(self, n: int) -> float:
         """Return the factor of one output in the loss of its example: 1, or 1/n for a mean."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from gpumlp._version import __version__
 from gpumlp.checks import positive_int
 from gpumlp.data import Preparation
+from gpumlp.ensemble import Ensemble, tensors
 from gpumlp.errors import needs
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
@@ -23,14 +25,14 @@ LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds at most 2 GiB
 
 
 def export_onnx(
-    net: MLP,
+    net: MLP | Ensemble,
     path: PathLike | None = None,
     *,
     opset: int = OPSET,
     link: bool = True,
     preparation: Preparation | None = None,
 ) -> Any:
-    """The network as an onnx.ModelProto, checked, and written to `path` if one is given.
+    """A network or an ensemble as an onnx.ModelProto, checked, and written to `path` if given.
 
     The input "x" (batch, n_0) and the output have the dtype of θ, float64 or float32. The output is
     "predictions", equal to `net.predict`, or "y_hat", equal to `net.forward`, (batch, n_L).
@@ -42,13 +44,16 @@ def export_onnx(
     missing value.
     An input has the name of its column. An output of the same name gets a _ at its end, "label_".
 
+    Of an ensemble, "predictions" is the mean of the members that have not diverged, after the link.
+    Their θ is called "members.0.0.weight", …, numbered without those that diverged.
+
     θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
     the network's settings, and with a preparation the features, the target and the classes, as
     JSON. An activation becomes the operator of its name if the opset and the dtype have it, else
     its NumPy expression. erf is computed in float32, as onnxruntime has no other.
 
     Args:
-        net: the network, on any backend.
+        net: the network or the ensemble, on any backend.
         path: the file, written completely or not at all. If θ is too large for a protobuf, it is
             written to "PATH.data".
         opset: the version of the operators, at least 13; it determines the IR version.
@@ -56,7 +61,8 @@ def export_onnx(
         preparation: how `gpumlp train` prepared the data; the graph does the same.
 
     Raises:
-        ValueError: an activation, the opset or the preparation cannot be exported.
+        ValueError: an activation, the opset or the preparation cannot be exported; or link is false
+            for an ensemble, whose members' ŷ are not averaged.
         ImportError: onnx is missing.
     """
     onnx = _onnx()
@@ -80,29 +86,48 @@ def export_onnx(
 
 
 def _network(
-    net: MLP, opset: int, link: bool, preparation: Preparation | None
+    net: MLP | Ensemble, opset: int, link: bool, preparation: Preparation | None
 ) -> tuple[Graph, Signature]:
-    tensors = net.tensors()
+    several = isinstance(net, Ensemble)
+    if several and not link and net.loss.link.name != "identity":
+        raise ValueError(
+            f"link=False is for single networks: the mean of an ensemble is that after "
+            f"{net.loss.link.name}; pass link=True"
+        )
+    nets = net.whole if isinstance(net, Ensemble) else [net]
+    arrays = tensors(nets) if several else nets[0].tensors()
+    dtype: npt.DTypeLike = next(iter(arrays.values())).dtype
     reserved = ["x"] if preparation is None else [*graph_inputs(preparation)]
-    graph = Graph(tensors["0.weight"].dtype, opset, reserved)
-    h = "x" if preparation is None else network_inputs(graph, preparation, net.widths[0])
-    for k, f in enumerate(net.f[1:]):
-        graph.place = f"layer{k + 1}/"
-        names = [graph.constant(tensors[n], name=n) for n in (f"{2 * k}.weight", f"{2 * k}.bias")]
-        h = graph.activation(f, graph.node("Gemm", h, *names, transB=1))
-    graph.place = "output/"
-    if preparation is not None:  # in float32 a probability is 1 from a logit of 17 on
-        h, graph.dtype = graph.cast(h, float), np.dtype(float)
-    if link:
-        h = graph.activation(net.loss.link, h)
-    dtype: npt.DTypeLike = graph.dtype
+    graph = Graph(dtype, opset, reserved)
+    x = "x" if preparation is None else network_inputs(graph, preparation, net.widths[0])
+    each = []
+    for i, member in enumerate(nets):
+        graph.dtype = np.dtype(dtype)
+        y_hat = _y_hat(graph, member, x, arrays, f"members.{i}." if several else "")
+        if preparation is not None:  # in float32 a probability is 1 from a logit of 17 on
+            y_hat, graph.dtype = graph.cast(y_hat, float), np.dtype(float)
+        each.append(graph.activation(net.loss.link, y_hat) if link else y_hat)
+    graph.place, [h, *others] = "output/", each
+    if others:
+        h = graph.node("Div", graph.node("Sum", *each), graph.constant(len(each)))
     if link and preparation is not None:
         outputs = _results(graph, preparation, h, net.widths[-1])
     else:
         name = graph.free("predictions" if link else "y_hat")
         graph.node("Identity", h, output=name)
-        outputs = {name: (dtype, net.widths[-1])}
+        outputs = {name: (graph.dtype, net.widths[-1])}
     return graph, outputs
+
+
+def _y_hat(graph: Graph, net: MLP, h: str, arrays: Mapping[str, Any], prefix: str) -> str:
+    """ŷ of a network for its inputs h; the names of its θ and its nodes begin with the prefix."""
+    for k, f in enumerate(net.f[1:]):
+        graph.place = f"{prefix}layer{k + 1}/"
+        names = (f"{prefix}{2 * k}.{kind}" for kind in ("weight", "bias"))
+        theta = [graph.constant(arrays[name], name=name) for name in names]
+        h = graph.activation(f, graph.node("Gemm", h, *theta, transB=1))
+    graph.place = f"{prefix}output/"
+    return h
 
 
 def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Signature:
@@ -134,7 +159,9 @@ def _label(graph: Graph, p: str, n: int) -> str:
 # ---- the file ------------------------------------------------------------------------------------
 
 
-def _model(graph: Graph, outputs: Signature, net: MLP, preparation: Preparation | None) -> Any:
+def _model(
+    graph: Graph, outputs: Signature, net: MLP | Ensemble, preparation: Preparation | None
+) -> Any:
     """The ModelProto. Its versions are set here, as onnx's defaults are its newest ones."""
     helper = _onnx().helper
 
@@ -144,7 +171,8 @@ def _model(graph: Graph, outputs: Signature, net: MLP, preparation: Preparation 
         return helper.make_tensor_value_info(name, kind, shape)
 
     inputs: Signature = {"x": (graph.dtype, net.widths[0])}
-    about = {"gpumlp": __version__, "network": json.dumps(net.config())}
+    kind = "ensemble" if isinstance(net, Ensemble) else "network"
+    about = {"gpumlp": __version__, kind: json.dumps(net.config())}
     if preparation is not None:
         inputs = graph_inputs(preparation)
         names = ["task", "features", "target", "classes"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, fx, nn
 
 from gpumlp.backends import Backend, get_backend
+from gpumlp.ensemble import Ensemble
 from gpumlp.functions import ACTIVATIONS, Activation, Loss
 from gpumlp.interop.torch_backend import HALVES, PRECISIONS
 from gpumlp.network import MLP
@@ -99,16 +100,39 @@ def known_activation(module: nn.Module) -> Known | None:
 # ---- to torch ------------------------------------------------------------------------------------
 
 
-def to_torch(net: MLP) -> nn.Sequential:
+class _Mean(nn.Module):
+    """The mean of the members' link(ŷ)."""
+
+    def __init__(self, members: list[nn.Module], link: nn.Module) -> None:
+        super().__init__()
+        self.members, self.link = nn.ModuleList(members), link
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (self.link(member(x)) for member in self.members)
+        return sum(others, first) / len(self.members)
+
+
+@overload
+def to_torch(net: MLP) -> nn.Sequential: ...
+@overload
+def to_torch(net: Ensemble) -> fx.GraphModule: ...
+def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     """A network as ``torch.nn.Sequential(Linear, activation, …, Linear)`` on the CPU.
 
     Its outputs ŷ are those of `MLP.forward`, before the loss's link. It consists of torch's own
     modules and does not need gpumlp. A function for which torch has no module, such as exp, becomes
     a traced `torch.fx.GraphModule`.
 
+    An ensemble becomes a GraphModule whose outputs are those of `Ensemble.predict`, after the link.
+    Its parameters are those of a ModuleList of the members that have not diverged, as Sequentials:
+    "members.0.0.weight", …
+
     Raises:
-        ValueError: an activation is the user's own.
+        ValueError: an activation is the user's own, or all members diverged.
     """
+    if isinstance(net, Ensemble):
+        mean = _Mean([to_torch(member) for member in net.whole], module_of(net.loss.link))
+        return fx.symbolic_trace(mean)
     modules: list[nn.Module] = []
     tensors = net.tensors()
     kind = torch.from_numpy(tensors["0.bias"]).dtype

@@ -19,11 +19,13 @@ from gpumlp.plots.figure import (
     write_png,
 )
 
+Columns = Mapping[str, Sequence[float]]
+COSTS = ("cost", "val_cost")
 LOG_FROM = 30  # a cost that falls by more than this factor gets a logarithmic axis
 
 
 def plot_history(
-    history: Mapping[str, Sequence[float]],
+    history: Columns | Sequence[Columns],
     path: str | os.PathLike[str],
     *,
     metric: str = "metric",
@@ -34,46 +36,69 @@ def plot_history(
 
 
 def history_figure(
-    history: Mapping[str, Sequence[float]], *, metric: str = "metric", title: str = ""
+    history: Columns | Sequence[Columns], *, metric: str = "metric", title: str = ""
 ) -> Any:
     """Draw cost and metric over the epochs, in two panels. Return a matplotlib Figure.
 
     Args:
-        history: what `Trainer.fit` returned. A column that it lacks is not drawn.
+        history: what `Trainer.fit` returned. A column that it lacks is not drawn. Of an ensemble
+            each member has a thin line, and their mean a thick one, up to the first member's end.
         metric: the name of the metric. Where the history has no column of this name, its column
             "metric" is drawn and labelled with the name.
         title: the title above both panels.
     """
     figure = blank_figure()
     cost, score = figure.subplots(1, 2)
-    _draw_column(cost, history, "cost", "cost J")
-    named = metric in history or f"val_{metric}" in history
-    _draw_column(score, history, metric if named else "metric", metric)
-    values = [*history.get("cost", ()), *history.get("val_cost", ())]
+    each = [history] if isinstance(history, Mapping) else list(history)
+    _draw_column(cost, each, "cost", "cost J")
+    named = any(metric in one or f"val_{metric}" in one for one in each)
+    _draw_column(score, each, metric if named else "metric", metric)
+    values = [value for one in each for name in COSTS for value in one.get(name, ())]
     if values and min(values) > 0 and max(values) > LOG_FROM * min(values):
         cost.set_yscale("log")
     set_title(figure, title)
     return figure
 
 
-def _draw_column(axes: Any, history: Mapping[str, Sequence[float]], column: str, name: str) -> None:
-    """Draw a column for the training data and for the validation data."""
+def _draw_column(axes: Any, each: Sequence[Columns], column: str, name: str) -> None:
+    """Draw a column of one or several histories, for the training and for the validation data."""
     from matplotlib.ticker import MaxNLocator
 
     parts = (("training", column, TRAINING), ("validation", f"val_{column}", VALIDATION))
     for label, key, colour in parts:
-        values = history.get(key, ())
-        if len(values):
-            marker = "o" if len(values) < 3 else None  # a line through one point is invisible
-            epochs = range(1, len(values) + 1)
-            axes.plot(epochs, values, color=colour, label=label, linewidth=1.8, marker=marker)
-    best = getattr(history, "best_epoch", None)
-    if best is not None:
-        axes.axvline(best + 1, color=GREY, linewidth=1, linestyle=":", label="best epoch")
+        lines = [list(one[key]) for one in each if len(one.get(key, ()))]
+        if len(each) > 1:
+            for line in lines:
+                _draw_line(axes, line, color=colour, linewidth=0.8, alpha=0.35)
+            complete = min(map(len, lines), default=0)
+            lines = [np.mean([line[:complete] for line in lines], axis=0)] if lines else []
+            label = f"{label}, mean of {len(each)}"
+        for line in lines:
+            _draw_line(axes, line, color=colour, label=label, linewidth=1.8)
+    _draw_best(axes, each, f"val_{column}")
     set_axes(axes, "epoch", name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.has_data():
         axes.legend(frameon=False)
+
+
+def _draw_line(axes: Any, values: Sequence[float], **style: Any) -> None:
+    marker = "o" if len(values) < 3 else None  # a line through one point is invisible
+    axes.plot(range(1, len(values) + 1), values, marker=marker, **style)
+
+
+def _draw_best(axes: Any, each: Sequence[Columns], key: str) -> None:
+    """Mark the best epoch: of one history by a line, of several by a point on each one's line."""
+    epochs = [(one, getattr(one, "best_epoch", None)) for one in each]
+    best = [(one, epoch) for one, epoch in epochs if epoch is not None]
+    if len(each) == 1:
+        for _, epoch in best:
+            axes.axvline(epoch + 1, color=GREY, linewidth=1, linestyle=":", label="best epoch")
+        return
+    points = [(epoch + 1, one[key][epoch]) for one, epoch in best if key in one]
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, "o", color=GREY, markersize=3.5, label="best epochs")
 
 
 def range_figure(

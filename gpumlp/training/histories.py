@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
@@ -43,6 +44,24 @@ class Histories(Sequence[History]):
         counts = Counter(self.stopped)
         ends = ", ".join(f"{count} {stopped}" for stopped, count in counts.items())
         return f"Histories({len(self)} members: {ends})"
+
+    @property
+    def trained(self) -> list[History]:
+        """The histories of the members that have not diverged and have completed an epoch."""
+        return [h for i, h in enumerate(self._each) if h.epochs and i not in self.diverged]
+
+    def mean(self) -> History:
+        """The mean of each column over the members of `trained` that have the epoch."""
+        found = History(self.columns)
+        for epoch in range(max((history.epochs for history in self.trained), default=0)):
+            rows = [h.row(epoch) for h in self.trained if epoch < h.epochs]
+            found.append({name: float(np.mean([row[name] for row in rows])) for name in found})
+        return found
+
+    def to_json(self) -> str:
+        """As JSON: "members", a list with `History.to_json` of each, and "diverged", by number."""
+        members = [json.loads(history.to_json()) for history in self._each]
+        return json.dumps({"members": members, "diverged": self.diverged}, indent=1)
 
     @property
     def columns(self) -> list[str]:

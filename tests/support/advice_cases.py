@@ -179,7 +179,7 @@ CASES = {  # the part of the message that advises → the call that fails, and i
     "pass folds=5": (members, {"folds": "five"}),
     "parts cannot be made of": (members, {"folds": 50}),
     "pass folds=None": (members, {"folds": 3, "validation": (ROWS, ROW_LABELS)}),
-    "or pass members=True": (mean, {}),
+    "or call predict with members=True": (mean, {}),
 }  # fmt: skip
 NAMES = {"x_val": ROWS, "y_val": ROW_LABELS, "float": float}
 

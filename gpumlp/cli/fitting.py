@@ -1,0 +1,162 @@
+"""The fit of `gpumlp train`, of one network or of several, and the report of several."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from gpumlp import callbacks, checks
+from gpumlp.cli import processes, run_folder
+from gpumlp.cli.building import Built
+from gpumlp.cli.output import print_table
+from gpumlp.cli.run_folder import Report, column_title
+from gpumlp.data.dataset import listed
+from gpumlp.ensemble import Ensemble
+from gpumlp.training import Histories
+from gpumlp.training.events import Callback
+from gpumlp.training.metrics import measures
+
+Callbacks = Callable[[int], Sequence[Callback]]
+"""The callbacks of a member, by its number."""
+
+
+def fit(
+    built: Built, folder: Path, hooks: Sequence[Callback], tensorboard: bool, **arguments: Any
+) -> Report:
+    """Train with checkpoints in the folder; each network has callbacks of its own.
+
+    hooks: the callbacks of one network, besides that of --tensorboard.
+    arguments: of `Trainer.fit`.
+    """
+    training, *held_out = built.prepared(
+        built.train, *([built.validation] if built.validation else [])
+    )
+    several, first = isinstance(built.net, Ensemble), processes.join().rank == 0
+
+    def callbacks_of(i: int) -> list[Callback]:
+        events = folder / run_folder.EVENTS
+        if not (tensorboard and first):
+            return copy.deepcopy([*hooks])
+        tracking = callbacks.TensorBoard(events / f"member-{i}" if several else events)
+        return [*copy.deepcopy(hooks), tracking]
+
+    checkpoint = folder / run_folder.checkpoint(several)
+    of_members = _clearing(callbacks_of, checkpoint, arguments["resume"])
+    history: Any = built.trainer.fit(
+        *training, **arguments, validation=next(iter(held_out), None), checkpoint=checkpoint,
+        callbacks=of_members if several else callbacks_of(0),  # type: ignore[arg-type]
+    )  # fmt: skip
+    if not several:
+        return Report(history, built.net)
+    report = EnsembleReport(history, built.trainer)
+    report.score(arguments["metric"], *(held_out or [training])[0], "val_" if held_out else "")
+    return report
+
+
+def _clearing(own: Callbacks, checkpoints: Path, resume: bool) -> Callbacks:
+    """The callbacks; the first call of a new training removes the checkpoints of an earlier one.
+
+    Else --resume would find those for members that had not begun.
+    """
+    lock, cleared = threading.Lock(), [resume]
+
+    def of_member(i: int) -> Sequence[Callback]:
+        with lock:  # the fit has checked its arguments, and has written nothing yet
+            if not cleared[0]:
+                for old in checkpoints.glob("member-*.safetensors"):
+                    old.unlink(missing_ok=True)
+            cleared[0] = True
+        return own(i)
+
+    return of_member
+
+
+class EnsembleReport(Report):
+    """The end of a training of several networks.
+
+    Attributes:
+        history: what the fit returned.
+        model: the members that have begun, which are all unless the training was interrupted.
+        stopped: "interrupted" if a member was, "early" if all others stopped early, or "finished".
+    """
+
+    history: Histories
+    model: Ensemble
+
+    def __init__(self, histories: Histories, trainer: Any) -> None:
+        self.history, self._seeds = histories, trainer.ensemble.seeds
+        self._begun = [i for i, each in enumerate(trainer.trainers) if each.steps]
+        self.model = _of_members(trainer.ensemble, self._begun)
+        ends = {*histories.stopped} - {"diverged"}
+        self.stopped = "early" if ends == {"early"} else "finished"
+        if "interrupted" in ends:
+            self.stopped = "interrupted"
+        self._scores: dict[str, float] = {}
+
+    def score(self, metrics: Any, x: Any, y: Any, prefix: str) -> None:
+        """Compute cost and metrics of the mean prediction, with names that begin with prefix."""
+        net = self.model
+        J, p = net.cost_and_prediction(x, y)
+        y = checks.targets(net.backend, net.loss, y, len(x), net.widths[-1])
+        found = {name: of(y, p, None) for name, of in measures(net.loss, metrics).items()}
+        self._scores = {f"{prefix}{name}": value for name, value in {"cost": J, **found}.items()}
+
+    def print_history(self) -> None:
+        """Print the mean of the members, and their number where some ended earlier than others."""
+        mean, trained = self.history.mean(), self.history.trained
+        counts = [sum(epoch < one.epochs for one in trained) for epoch in range(mean.epochs)]
+        further = {"members": counts} if len({*counts}) > 1 else {}
+        run_folder.print_epochs(mean, self.model, further)
+
+    def print_end(self, path: Path, written: tuple[str, ...]) -> None:
+        """Print how the members ended, the scores of their mean and their own, and the files."""
+        ends = {how: [h.epochs for h in self.history if h.stopped == how] for how in run_folder.HOW}
+        texts = [f"{len(n)} {run_folder.ended(how, n)}" for how, n in ends.items() if n]
+        typer.echo(f"{len(self.history)} members: {listed(texts)}")
+        for i, what in self.history.diverged.items():
+            typer.echo(f"member {i} diverged and is left out: {what}; lower --lr")
+        others = [str(i) for i in range(len(self.history)) if i not in self._begun]
+        if others and self._begun:
+            typer.echo(f"left out of {run_folder.MODEL}, as they had not begun: {listed(others)}")
+        if self.history.trained:
+            rows = [
+                (column_title(name, self.model), f"{value:.4f}", self._spread(name))
+                for name, value in self._scores.items()
+            ]
+            print_table(("", "ensemble", "its members"), rows)
+        typer.echo(f"wrote {path}/{', '.join(written)}")
+
+    def end_as_json(self, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
+        """The scores of the mean prediction, and how the training of each member ended."""
+        each = enumerate(zip(self._seeds, self.history, strict=True))
+        members = [
+            {"seed": seed, **run_folder.end_of_one(h), "diverged": self.history.diverged.get(i)}
+            for i, (seed, h) in each
+        ]
+        return {
+            "stopped": self.stopped,
+            "metric": run_folder.metric_key(self.history, self.model),
+            "result": self._scores,
+            "members": members,
+            "files": {name: str(path / name) for name in written},
+        }
+
+    def _spread(self, name: str) -> str:
+        """The mean and the standard deviation of a column at the epochs of the members' θ."""
+        found = [h[name][run_folder.epoch_of_network(h)] for h in self.history.trained]
+        return f"{np.mean(found):.4f} ± {np.std(found):.4f}"
+
+
+def _of_members(ensemble: Ensemble, begun: Sequence[int]) -> Ensemble:
+    """The ensemble of these members; of all if there are none of these."""
+    if len(begun) in (0, len(ensemble)):
+        return ensemble
+    found = Ensemble.of([ensemble[i] for i in begun])
+    found.diverged = {j for j, i in enumerate(begun) if i in ensemble.diverged}
+    return found
