@@ -78,7 +78,48 @@ def test_own_penalties_of_members() -> None:
     assert len({net.penalty() for net in e}) == 3
 
 
+@pytest.mark.parametrize(
+    "loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson", "huber"]
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cost_of_the_mean_prediction(backend: str, loss: str) -> None:
+    """J of the mean prediction is below the mean of the members' J, as L is convex in it."""
+    e = ensemble(backend=backend, loss=loss, precision="float64", regularizer=gpumlp.L2(0.1))
+    many = x(9000)  # several chunks
+    y: Any = np.arange(9000) % 3
+    if loss != "softmax_cross_entropy":
+        y = (np.eye(3)[y] if loss == "binary_cross_entropy" else np.eye(3)[y] * 4) + 0.0
+    J, p = e.cost_and_prediction(many, y)
+    np.testing.assert_allclose(p, e.predict(many), rtol=1e-11)
+    expected = {
+        "softmax_cross_entropy": lambda: -np.log(p[np.arange(9000), y]),
+        "binary_cross_entropy": lambda: -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(axis=1),
+        "poisson": lambda: (p - y * np.log(p)).mean(axis=1),
+        "huber": lambda: np.where(abs(p - y) < 1, (p - y) ** 2 / 2, abs(p - y) - 0.5).mean(axis=1),
+    }[loss]()
+    np.testing.assert_allclose(J, expected.mean() + e.penalty(), rtol=1e-11)
+    np.testing.assert_allclose(e.penalty(), np.mean([net.penalty() for net in e]), rtol=1e-15)
+    assert np.mean([net.cost(many, y) for net in e]) > J
+    link = e.loss.link
+    np.testing.assert_allclose(link.f(e.forward(many), **link.params), p, rtol=1e-11)
+    e.diverged = {0, 2}
+    np.testing.assert_allclose(e.cost_and_prediction(many, y)[0], e[1].cost(many, y), rtol=1e-12)
+
+
 # ---- files and copies ----------------------------------------------------------------------------
+
+
+def test_files_have_further_contents(tmp_path: Any) -> None:
+    path, other = tmp_path / "members.safetensors", tmp_path / "net.safetensors"
+    e = ensemble()
+    e.save(path, {"data": {"columns": [1, 2]}})
+    e[0].save(other)
+    assert storage.load_extra(path) == {"data": {"columns": [1, 2]}}
+    assert np.array_equal(Ensemble.load(path, "numpy").theta, e.theta)
+    assert [storage.has_ensemble(each) for each in (path, other)] == [True, False]
+    other.write_bytes(b"\xff" * 40)
+    assert not storage.has_ensemble(other)
+    assert not storage.has_ensemble(tmp_path)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

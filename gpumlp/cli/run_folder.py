@@ -83,7 +83,9 @@ def print_earlier_run(path: Path, resume: bool, tensorboard: bool, several: bool
     elif not resume and any((path / name).exists() for name in files(tensorboard, several)):
         others = [] if tensorboard else [EVENTS]
         others = [name for name in (checkpoint(not several), *others) if (path / name).exists()]
-        unchanged = "".join(f"; {name} stays unchanged" for name in others)
+        one = len(others) == 1 and others[0] != CHECKPOINTS
+        stay = f"{' and '.join(others)} stay{'s' * one} unchanged"
+        unchanged = f"; {stay}" if others else ""
         typer.echo(f"replacing the files of an earlier run in {path}{unchanged}", err=True)
 
 

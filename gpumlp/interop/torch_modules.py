@@ -108,8 +108,8 @@ class _Mean(nn.Module):
         self.members, self.link = nn.ModuleList(members), link
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *others = (self.link(member(x)) for member in self.members)
-        return sum(others, first) / len(self.members)
+        each = [self.link(member(x)) for member in self.members]
+        return sum(each[1:], each[0]) / len(each)
 
 
 @overload
@@ -119,20 +119,21 @@ def to_torch(net: Ensemble) -> fx.GraphModule: ...
 def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     """A network as ``torch.nn.Sequential(Linear, activation, …, Linear)`` on the CPU.
 
-    Its outputs ŷ are those of `MLP.forward`, before the loss's link. It consists of torch's own
-    modules and does not need gpumlp. A function for which torch has no module, such as exp, becomes
-    a traced `torch.fx.GraphModule`.
+    Its outputs ŷ are those of `MLP.forward`, before the loss's link. It does not need gpumlp: its
+    modules are torch's, or a traced `torch.fx.GraphModule` where torch has none, as for exp.
 
-    An ensemble becomes a GraphModule whose outputs are those of `Ensemble.predict`, after the link.
-    Its parameters are those of a ModuleList of the members that have not diverged, as Sequentials:
-    "members.0.0.weight", …
+    An ensemble becomes a GraphModule whose outputs are those of `Ensemble.predict`, after the link,
+    with parameters "members.0.0.weight", …, numbered without members that diverged.
 
     Raises:
         ValueError: an activation is the user's own, or all members diverged.
     """
     if isinstance(net, Ensemble):
         mean = _Mean([to_torch(member) for member in net.whole], module_of(net.loss.link))
-        return fx.symbolic_trace(mean)
+        graph = fx.Tracer().trace(mean)
+        for node in graph.nodes:
+            node.type = None  # the annotation's text, whose class pickle would look for
+        return fx.GraphModule(mean, graph, "Mean")
     modules: list[nn.Module] = []
     tensors = net.tensors()
     kind = torch.from_numpy(tensors["0.bias"]).dtype

@@ -125,6 +125,16 @@ def test_a_model_file(lt, tmp_path):
     assert {row["precision"] for row in rows} == {"tf32"}
 
 
+def test_the_members_of_an_ensemble_have_the_same_products(lt, tmp_path):
+    e = gpumlp.Ensemble(3, [4, 8, 1], "gelu", loss="quantile", backend="numpy")
+    e.save(tmp_path / "several.safetensors")
+    e[0].save(tmp_path / "one.safetensors")
+    rows = by_product(products(tmp_path / "several.safetensors", "--again"))
+    assert list(rows) == list(by_product(products(tmp_path / "one.safetensors", "--again")))
+    text = run("tune", tmp_path / "several.safetensors", "--activation", "tanh").stdout
+    assert "MLP(4-8-1, tanh" in text
+
+
 @pytest.mark.parametrize("loss", ["quantile", "negative_log_likelihood", "softmax_cross_entropy"])
 def test_loss_and_output(lt, tmp_path, loss):
     output = "softmax" if loss == "negative_log_likelihood" else "identity"

@@ -347,3 +347,36 @@ def test_class_weights_after_label_smoothing_match_torch(rng, kind, weight, prec
 def test_loss_of_probabilities_with_other_outputs_raises(output):
     with pytest.raises(ValueError, match='takes probabilities.*output_activation="softmax"'):
         gpumlp.MLP([2, 3], output_activation=output, loss="negative_log_likelihood")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_mean_output_has_the_mean_of_the_links(rng, name):
+    """Also of probabilities that are 0 or 1 in float64."""
+    loss, link = LOSSES[name], LOSSES[name].link
+    each = [rng.normal(size=(40, 3)) for _ in range(4)]
+    mean = np.mean([link.f(z, **link.params) for z in each], axis=0)
+    y_hat = loss.mean_output([z.astype(np.float32) for z in each])
+    assert y_hat.dtype == np.float64
+    np.testing.assert_allclose(link.f(y_hat, **link.params), mean, rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(loss.mean_output(each[:1]) - each[0], 0, atol=np.ptp(each[0]))
+
+
+def test_the_mean_output_of_extreme_logits():
+    far = np.array([[800.0], [-900.0]])
+    binary = LOSSES["binary_cross_entropy"].mean_output([far, far + 100])
+    np.testing.assert_allclose(binary[0], 800 + np.log(2), rtol=1e-12)  # 1 − p is the mean of both
+    np.testing.assert_allclose(binary[1], -800 - np.log(2), rtol=1e-12)
+    logits = np.array([[0.0, -2000.0]])
+    log_p = LOSSES["softmax_cross_entropy"].mean_output([logits, np.array([[0.0, -1700.0]])])
+    np.testing.assert_allclose(log_p, [[0, -1700 - np.log(2)]], rtol=1e-12)
+    rates = LOSSES["poisson"].mean_output([np.array([[900.0]]), np.array([[901.0]])])
+    np.testing.assert_allclose(rates, 900 + np.log((1 + np.e) / 2), rtol=1e-12)
+
+
+def test_a_link_without_a_mean_output_raises():
+    loss = gpumlp.Loss(
+        "own", LOSSES["squared_error"].value, LOSSES["squared_error"].gradient,
+        link=ACTIVATIONS["softplus"],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'own' has the link 'softplus'.*use predict"):
+        loss.mean_output([np.zeros((2, 1))])

@@ -67,6 +67,22 @@ def test_to_torch_keeps_the_outputs(f):
         np.testing.assert_array_equal(back.forward(X), net.forward(X))
 
 
+@pytest.mark.parametrize(
+    "loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson", "huber"]
+)
+def test_to_torch_of_an_ensemble_predicts_the_mean(loss):
+    settings = {"loss": loss, "precision": "float64", "backend": "numpy"}
+    e = gpumlp.Ensemble(3, [3, 6, 2], "gelu", **settings)
+    e.diverged = {0}
+    module = to_torch(e)
+    np.testing.assert_allclose(outputs(module), e.predict(X), rtol=1e-12)
+    assert list(module.state_dict())[:2] == ["members.0.0.weight", "members.0.0.bias"]
+    np.testing.assert_array_equal(module.state_dict()["members.1.2.weight"], e[2].layers[1].W)
+    saved = pickle.dumps(module)
+    assert b"gpumlp" not in saved
+    np.testing.assert_array_equal(outputs(pickle.loads(saved)), outputs(module))
+
+
 def test_to_torch_keeps_parameters_of_activations_and_trains():
     f = [ACTIVATIONS["selu"].set(alpha=1.3, scale=0.9), ACTIVATIONS["elu"].set(alpha=0.4)]
     net = gpumlp.MLP([3, 6, 5, 2], f, precision="float32", backend="numpy")

@@ -269,6 +269,42 @@ def test_names_and_metadata(rng, tmp_path):
     assert [output.shape for output in session.get_outputs()] == [["batch", 3], ["batch"]]
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("opset", OPSETS)
+@pytest.mark.parametrize(
+    "loss", ["softmax_cross_entropy", "binary_cross_entropy", "poisson", "huber"]
+)
+def test_an_ensemble_is_one_graph(loss, opset, precision, rng):
+    """The mean after the link, without members that diverged."""
+    e = gpumlp.Ensemble(4, [3, 8, 2], "gelu", loss=loss, precision=precision, backend="numpy")
+    e.diverged = {1}
+    x = rng.normal(size=(40, 3)).astype(precision)
+    model = export_onnx(e, opset=opset)
+    check(e, model, x, e.predict(x), "predictions")
+    names = {tensor.name for tensor in model.graph.initializer}
+    assert {"members.0.0.weight", "members.2.2.bias"} <= names
+    assert "members.3.0.weight" not in names
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(about["ensemble"])["seeds"] == [0, 1, 2, 3]
+    if e.loss.link.name == "identity":
+        check(e, export_onnx(e, link=False), x, e.predict(x), "y_hat")
+    else:
+        said = "link=False is for single networks"
+        refusal(ValueError, lambda: export_onnx(e, link=False), said, "pass link=True")
+
+
+def test_an_ensemble_with_a_preparation(rng):
+    """One output for two classes, in float64 from the logits on."""
+    _, x, known = prepared(rng, ("a", "b"))
+    e = gpumlp.Ensemble(3, [len(known.columns), 6, 1], loss="binary_cross_entropy", backend="numpy")
+    inputs = known.inputs(x)
+    p = np.mean([known.outputs(net.predict(inputs)) for net in e], axis=0)
+    for outputs in run(export_onnx(e, preparation=known), x):
+        np.testing.assert_allclose(outputs["probabilities"], p, rtol=1e-5)
+        best = np.array(["a", "b"])[p.argmax(axis=1)]
+        assert outputs["label"].tolist() == best.tolist()
+
+
 def test_large_tensors_go_into_a_second_file(rng, tmp_path, monkeypatch):
     monkeypatch.setattr("gpumlp.interop.onnx.LIMIT", 100)
     net = networks.network("gelu", "squared_error", 3)

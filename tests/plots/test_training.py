@@ -45,3 +45,29 @@ def test_empty_history_draws_no_lines():
     figure = history_figure({"cost": [], "metric": []})
     figure.savefig(io.BytesIO())
     assert not any(axes.lines for axes in figure.axes)
+
+
+def test_several_histories_have_thin_lines_and_their_mean():
+    each = [HISTORY, {name: [2 * v for v in values] for name, values in HISTORY.items()}]
+    each.append({name: values[:2] for name, values in HISTORY.items()})
+    cost, _ = history_figure(each, metric="accuracy").axes
+    lines = [
+        (line.get_label(), line.get_ydata().tolist(), line.get_linewidth()) for line in cost.lines
+    ]
+    for column, part in (("cost", "training"), ("val_cost", "validation")):
+        thin = [values for _, values, width in lines if width < 1]
+        assert all(one[column] in thin for one in each)
+        mean = [sum(one[column][i] for one in each) / 3 for i in range(2)]  # while all have values
+        [(values, width)] = [(v, w) for label, v, w in lines if label == f"{part}, mean of 3"]
+        assert values == pytest.approx(mean)
+        assert width > 1
+
+
+def test_the_best_epochs_of_several_are_points():
+    class Ended(dict):
+        best_epoch = 1
+
+    each = [Ended(HISTORY), Ended({**HISTORY, "val_cost": [5.0, 4.0, 3.0]})]
+    cost, _ = history_figure(each).axes
+    [points] = [line for line in cost.lines if line.get_label() == "best epochs"]
+    assert points.get_xydata().tolist() == [[2, 0.7], [2, 4.0]]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.training import Histories, History
 from tests.support.training_cases import LABELS, WEIGHTS, Hook, X, Y, classifier, regression, theta
 
 # ---- validation, metrics, history --------------------------------------------------------------
@@ -132,3 +133,17 @@ def test_what_counts_as_an_improvement(values, best, epochs):
     )  # fmt: skip
     assert (history.best_epoch, history.epochs) == (best, epochs)
     assert theta(net) == after[-1 if best is None else best]
+
+
+def test_the_mean_of_histories_is_that_of_the_members_that_are_left():
+    each = [History(("cost", "lr")) for _ in range(4)]
+    for history, costs in zip(each, ([4.0, 2.0, 1.0], [8.0, 6.0], [1e9], []), strict=True):
+        for cost in costs:
+            history.append({"cost": cost, "lr": 0.1})
+    found = Histories(each, {2: "the cost is nan"})
+    assert found.trained == each[:2]
+    assert found.mean()["cost"] == [6.0, 4.0, 1.0]
+    assert Histories(each[3:], {}).mean().epochs == 0
+    written = json.loads(found.to_json())
+    assert written["diverged"] == {"2": "the cost is nan"}
+    assert [one["columns"]["cost"] for one in written["members"]][1:3] == [[8.0, 6.0], [1e9]]
