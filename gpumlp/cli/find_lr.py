@@ -37,7 +37,8 @@ def find_lr(options: FindLROptions) -> None:
     where the cost falls fastest.  A more careful choice is a tenth of the rate where the cost is
     lowest.
 
-    The options of data, network and steps are those of train.  --config also reads the run.toml of
+    The options of data, network and steps are those of train.  For train --models, the rate of one
+    network is that of each.  --config also reads the run.toml of
     a training.
     """
     require("sklearn")

@@ -74,6 +74,7 @@ OTHERS = {  # the same for other commands
     "leave out --drop": "train digits --drop a --plan --backend numpy",
     "leave out --target": "train digits --target y --plan --backend numpy",
     "use --no-raw": "export {bare} {folder}/m.onnx --raw",
+    "--std is for models that predict numbers": "predict {model} {flowers} --std",
     "are for .onnx files": "export {model} {folder}/m.npz --opset 17 --raw",
 }
 
@@ -280,8 +281,11 @@ ELSEWHERE = (
     # tests/training/test_ensemble.py, tests/estimators/test_several.py
     "models diverged and are left out", "callbacks=lambda member",
     "is a file, and an ensemble needs a folder",
+    # tests/cli/test_models.py
+    "diverged and is left out: {}; lower --lr", "--std needs a model of several networks",
+    "--models trains its networks in one process",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
-    "; --resume continues", "interrupted after {}{}", "and add --resume", "--config run.toml",
+    "; --resume continues", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",
     # the decision of this file's neighbour in tests/cli/, and notes about what was done
     "--task {} takes them as {}", "--keep keeps them", "early stopping has ended", "raise max_iter",
@@ -297,6 +301,6 @@ ELSEWHERE = (
     'data="stream"( for', "the file of --config", "NAME:lr=X", "alpha={}", "groups={", "for metric",
     "numpy.asarray(z)", "numpy.where(z", "axis=-1, keepdims=True",
     # the interfaces to torch and ONNX: tests/interop/
-    "call it with keep=True", "preparation=None",
+    "call it with keep=True", "preparation=None", "link=False is for single networks",
     'loss="softmax_cross_entropy" takes logits',
 )  # fmt: skip
