@@ -1,7 +1,7 @@
 """Files that an earlier version wrote are read, and give the numbers that it gave.
 
-Version 0.1.0 at commit 6b24d72 wrote all of tests/resources/compatibility/, on Linux with NumPy
-2.4.6 and OpenBLAS:
+Version 0.1.0 at commit 6b24d72 wrote all of tests/resources/compatibility/ but two_networks.*, on
+Linux with NumPy 2.4.6 and OpenBLAS:
 
 - models.npz: inputs x, and for each model its targets, predictions and cost;
 - *.safetensors: the models, two of them trained by `gpumlp train` on houses.csv, whose predictions
@@ -9,7 +9,8 @@ Version 0.1.0 at commit 6b24d72 wrote all of tests/resources/compatibility/, on 
 - checkpoint.safetensors: a fit that was cut in the middle of its tenth epoch; checkpoint.npz: its
   data, and the θ, the history and the outcome of the same fit without the cut;
 - run.toml and history.json: of the run that wrote houses.safetensors; houses_cut.safetensors: the
-  checkpoint of that run after Ctrl-C in the middle of its fifth epoch.
+  checkpoint of that run after Ctrl-C in the middle of its fifth epoch;
+- two_networks.*: the first model of `gpumlp train --models 2`, and its predictions with --std.
 
 Another BLAS adds the terms of a product in another order.  So numbers are compared to rtol 1e-6 in
 float64 and to 1e-5 in float32.  On a machine like the one above all of them are equal bit for bit.
@@ -81,14 +82,18 @@ def test_parameters_of_functions_are_kept() -> None:
 
 @pytest.mark.parametrize(
     ("model", "predictions", "precision"),
-    [("houses", "predictions.csv", "float64"), ("districts", "districts.csv", "float32")],
+    [
+        ("houses", "predictions.csv", "float64"),
+        ("districts", "districts.csv", "float32"),
+        ("two_networks", "two_networks.csv", "float64"),
+    ],
 )
 def test_model_of_the_command_line_predicts_as_before(
     model: str, predictions: str, precision: str, tmp_path: Path
 ) -> None:
     """The preparation of words and missing values is in the model's file."""
     run("predict", FILES / f"{model}.safetensors", FILES / "houses.csv",
-        "--out", tmp_path / "now.csv")  # fmt: skip
+        "--out", tmp_path / "now.csv", *["--std"] * (model == "two_networks"))  # fmt: skip
     now, before = (
         rows_of(path.read_text("utf-8")) for path in (tmp_path / "now.csv", FILES / predictions)
     )

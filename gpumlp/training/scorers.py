@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 from gpumlp.errors import did_you_mean, needs
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
+
+# `catch_warnings` restores the filters of the whole process: the threads of an ensemble take turns
+_filters = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Scorer:
 
         A scorer without weights ignores those of the examples.
         """
-        with warnings.catch_warnings():
+        with _filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # undefined scores show as 0 or NaN
             try:
                 return self._score(y, p, weights)
@@ -68,7 +72,7 @@ class Scorer:
         p = np.roll(np.eye(n)[y] if y.ndim == 1 else y, 1, axis=0)  # the neighbours' targets
         if self.loss.target not in ("class", "binary"):
             p = p + 0.5  # scikit-learn would take whole numbers for labels
-        with warnings.catch_warnings(record=True) as warned:
+        with _filters, warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             try:
                 score = self._score(y, p, weights)

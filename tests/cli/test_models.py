@@ -192,6 +192,14 @@ def test_each_member_has_its_own_plateau_events_and_early_stopping(flowers, tmp_
         np.testing.assert_allclose(list(events.values()), history["val_cost"], rtol=1e-6)
 
 
+def test_streamed_data_gives_the_same_bits(houses, three, tmp_path):
+    options = ["--models", 3, "--stream", "--scratch", tmp_path]
+    run("train", houses, *HOUSES, *options, "--out", tmp_path / "o")
+    np.testing.assert_array_equal(
+        ensemble_of(tmp_path / "o").theta, ensemble_of(three.parent).theta
+    )
+
+
 def test_run_toml_repeats_the_ensemble(houses, three, tmp_path):
     file = three.parent / "run.toml"
     assert tomllib.loads(file.read_text())["models"] == 3

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import threading
+import time
+import warnings
 
 import numpy as np
 import pytest
 import sklearn.metrics as sk
 
 import gpumlp
+from gpumlp.training.scorers import Scorer
 from tests.support.training_cases import LABELS, WEIGHTS, X, Y, classifier, regression, theta
 
 RNG = np.random.default_rng(5)
@@ -204,3 +208,25 @@ def test_scorer_name_without_scikit_learn_raises(monkeypatch):
     assert fit(X, LABELS, 1, validation=(X, LABELS)).epochs == 1
     with pytest.raises(ImportError, match=r"metric='f1_macro': pip install .gpumlp\[sklearn\]"):
         fit(X, LABELS, 1, validation=(X, LABELS), metric="f1_macro")
+
+
+def test_scores_in_several_threads_leave_the_filters_of_warnings():
+    """The one that begins first ends first, as the fits of an ensemble may."""
+    begun = threading.Event()
+
+    def slow(y, p):
+        begun.set()
+        time.sleep(0.1)
+        return 0.0
+
+    score = Scorer("slow", gpumlp.LOSSES["squared_error"], sk.make_scorer(slow))
+    before = list(warnings.filters)
+    y = np.zeros((3, 1))
+    first, second = (threading.Thread(target=score, args=(y, y, None)) for _ in range(2))
+    first.start()
+    begun.wait()
+    time.sleep(0.05)
+    second.start()
+    first.join()
+    second.join()
+    assert warnings.filters == before
