@@ -74,12 +74,12 @@ class Ensemble:
         """
         if not nets:
             raise ValueError("nets is empty; pass at least one network")
-        for i, net in enumerate(nets):
-            same = (net.widths, net.f, net.loss, net.backend.describe())
-            first = nets[0]
-            if same != (first.widths, first.f, first.loss, first.backend.describe()):
+        # not `describe`, whose number of threads depends on what runs at the same time
+        kinds = [(n.widths, n.f, n.loss, n.backend.name, n.precision) for n in nets]
+        for i, kind in enumerate(kinds):
+            if kind != kinds[0]:
                 raise ValueError(
-                    f"nets[{i}] is {net!r}, and nets[0] {first!r}; pass nets of one shape"
+                    f"nets[{i}] is {nets[i]!r}, and nets[0] {nets[0]!r}; pass nets of one shape"
                 )
         found = object.__new__(cls)
         found._hold(nets)

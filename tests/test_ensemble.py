@@ -191,6 +191,18 @@ def test_copies_have_their_own_array(duplicate: Any) -> None:
     assert np.array_equal(copy.deepcopy(e[2]).theta.flat, e.theta[2])
 
 
+def test_networks_whose_backends_saw_other_numbers_of_threads_go_together(monkeypatch: Any) -> None:
+    """BLAS may have one thread for a moment, while a network is made in another thread."""
+    nets = []
+    for count in (2, 1):
+        monkeypatch.setattr("gpumlp.backends.numpy.backend.blas_threads", lambda count=count: count)
+        nets.append(MLP([4, 7, 3], backend="numpy", seed=count))
+    assert nets[0].backend.describe() != nets[1].backend.describe()
+    assert np.array_equal(Ensemble.of(nets)[1].predict(x()), nets[1].predict(x()))
+    other = MLP([4, 7, 3], backend="numpy", precision="float64")
+    refusal(ValueError, lambda: Ensemble.of([nets[0], other]), "pass nets of one shape")
+
+
 def test_invalid_settings_raise() -> None:
     refusal(ValueError, lambda: ensemble(seeds=[1, 2]), "seeds has 2 entries", "3 members")
     refusal(TypeError, lambda: ensemble(seeds=4), "seeds must be a list")

@@ -116,14 +116,20 @@ class EnsembleReport(Report):
 
     def print_end(self, path: Path, written: tuple[str, ...]) -> None:
         """Print how the members ended, the scores of their mean and their own, and the files."""
-        ends = {how: [h.epochs for h in self.history if h.stopped == how] for how in run_folder.HOW}
+        waiting = [i for i in range(len(self.history)) if self._begun and i not in self._begun]
+        ends: dict[str, list[int]] = {how: [] for how in run_folder.HOW}
+        for i, one in enumerate(self.history):
+            if i not in waiting:
+                ends[one.stopped].append(one.epochs)
         texts = [f"{len(n)} {run_folder.ended(how, n)}" for how, n in ends.items() if n]
-        typer.echo(f"{len(self.history)} members: {listed(texts)}")
+        if waiting:
+            texts.insert(-1, f"{len(waiting)} not begun")
+        typer.echo(f"{len(self.history)} members: {', '.join(texts)}")
         for i, what in self.history.diverged.items():
             typer.echo(f"member {i} diverged and is left out: {what}; lower --lr")
-        others = [str(i) for i in range(len(self.history)) if i not in self._begun]
-        if others and self._begun:
-            typer.echo(f"left out of {run_folder.MODEL}, as they had not begun: {listed(others)}")
+        if waiting:
+            numbers = listed(map(str, waiting))
+            typer.echo(f"not begun, and left out of {run_folder.MODEL}: {numbers}")
         if self.history.trained:
             rows = [
                 (column_title(name, self.model), f"{value:.4f}", self._spread(name))

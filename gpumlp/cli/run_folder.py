@@ -28,8 +28,8 @@ EVENTS = "tensorboard"  # the folder that --tensorboard adds to the files
 HOW = {  # by `History.stopped`
     "finished": "finished {after}",
     "early": "stopped early {after}",
-    "interrupted": "interrupted {after}{by}; --resume continues",
     "diverged": "diverged",
+    "interrupted": "interrupted {after}{by}; --resume continues",
 }
 ROWS = 12  # the most rows of the printed table
 

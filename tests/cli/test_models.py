@@ -232,9 +232,10 @@ def test_resume_after_ctrl_c_ends_as_without_a_break(flowers, tmp_path, monkeypa
     out = ["--out", tmp_path / "cut"]
     with pressed(monkeypatch, 14, SEEDS[1]):  # NumPy trains one after the other
         printed = run("train", flowers, *options, *out, code=130).stdout
-    assert "3 members: 1 finished after 12 epochs, 2 interrupted after 0 to 3 epochs" in printed
-    assert "; --resume continues\n" in printed
-    assert "left out of model.safetensors, as they had not begun: 2\n" in printed
+    assert printed.startswith(
+        "3 members: 1 finished after 12 epochs, 1 not begun, 1 interrupted after 3 epochs; "
+        "--resume continues\nnot begun, and left out of model.safetensors: 2\n"
+    )
     cut, whole = (ensemble_of(tmp_path / name) for name in ("cut", "whole"))
     assert cut.seeds == SEEDS[:2]
     np.testing.assert_array_equal(cut.theta[0], whole.theta[0])
