@@ -14,6 +14,7 @@ import gpumlp
 from gpumlp import MLP, CheckpointError, Ensemble, storage
 from gpumlp.functions import ACTIVATIONS
 from tests.support.compiled import needs_library
+from tests.support.cuda_networks import on_host
 from tests.support.refusal import refusal
 
 BACKENDS = ["numpy", pytest.param("cpu", marks=needs_library)]
@@ -104,6 +105,25 @@ def test_cost_of_the_mean_prediction(backend: str, loss: str) -> None:
     np.testing.assert_allclose(link.f(e.forward(many), **link.params), p, rtol=1e-11)
     e.diverged = {0, 2}
     np.testing.assert_allclose(e.cost_and_prediction(many, y)[0], e[1].cost(many, y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "poisson"])
+def test_cost_of_the_mean_prediction_on_a_gpu(loss: str) -> None:
+    """On the harness, with x and y on the host and on the device."""
+    from gpumlp.backends.cuda.backend import CudaBackend
+    from tests.support.harness.host_device import HostDevice
+
+    backend: Any = CudaBackend(HostDevice(), "float64")
+    gpu = ensemble(backend=backend, loss=loss, precision="float64")
+    host = ensemble(loss=loss, precision="float64")
+    y: Any = np.arange(11) % 3 if loss != "poisson" else np.arange(33.0).reshape(11, 3)
+    J, p = host.cost_and_prediction(x(), y)
+    for place in (np.asarray, lambda a: backend.asarray(a, a.dtype)):
+        found, predicted = gpu.cost_and_prediction(place(x()), place(y))
+        np.testing.assert_allclose(found, J, rtol=1e-12)
+        np.testing.assert_allclose(on_host(predicted), p, rtol=1e-12)
+        y_hat = gpu.forward(place(x()))
+        np.testing.assert_allclose(on_host(y_hat), host.forward(x()), rtol=1e-12, atol=1e-14)
 
 
 # ---- files and copies ----------------------------------------------------------------------------
