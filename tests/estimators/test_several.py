@@ -140,6 +140,22 @@ def test_models_that_diverge_are_left_out() -> None:
     np.testing.assert_allclose(e.predict(X), np.mean(each, axis=0), rtol=1e-6)
 
 
+def test_the_ensemble_of_an_estimator_is_exported_as_it_predicts() -> None:
+    torch = pytest.importorskip("torch")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from gpumlp.interop.onnx import export_onnx
+    from gpumlp.interop.torch import to_torch
+
+    e = MLPClassifier(**FIT).fit(X, LABELS)
+    x = X.astype(np.float32)
+    session = onnxruntime.InferenceSession(export_onnx(e.ensemble_).SerializeToString())
+    [p] = session.run(None, {"x": x})
+    np.testing.assert_allclose(p, e.predict_proba(X), rtol=1e-5)
+    module = to_torch(e.ensemble_)
+    found = module(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(found, e.predict_proba(X), rtol=1e-5)
+
+
 def test_one_model_after_several_and_several_after_one() -> None:
     e = MLPRegressor(**FIT).fit(X, VALUES)
     e.set_params(n_models=1).fit(X, VALUES)
