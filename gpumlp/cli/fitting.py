@@ -84,6 +84,9 @@ class EnsembleReport(Report):
         history: what the fit returned.
         model: the members that have begun, which are all unless the training was interrupted.
         stopped: "interrupted" if a member was, "early" if all others stopped early, or "finished".
+
+    Raises:
+        FloatingPointError: all members that had begun diverged before the training was interrupted.
     """
 
     history: Histories
@@ -93,6 +96,11 @@ class EnsembleReport(Report):
         self.history, self._seeds = histories, trainer.ensemble.seeds
         self._begun = [i for i, each in enumerate(trainer.trainers) if each.steps]
         self.model = _of_members(trainer.ensemble, self._begun)
+        if len(self.model.diverged) == len(self.model):
+            what = next(iter(histories.diverged.values()))
+            raise FloatingPointError(
+                f"all members that had begun diverged before the interruption: {what}; lower --lr"
+            )
         ends = {*histories.stopped} - {"diverged"}
         self.stopped = "early" if ends == {"early"} else "finished"
         if "interrupted" in ends:

@@ -319,6 +319,21 @@ def test_members_that_diverge_are_named_and_left_out(houses, three, tmp_path, mo
     assert [each["stopped"] for each in written["members"]] == ["finished", "diverged", "finished"]
 
 
+def test_an_error_if_all_diverge_that_had_begun(houses, tmp_path, monkeypatch):
+    start = Fit._start_epoch
+
+    def pressing(fit):
+        if fit.trainer.net.seed == SEEDS[1]:
+            signal.raise_signal(signal.SIGINT)
+        start(fit)
+
+    with diverging(monkeypatch, SEEDS[0]), monkeypatch.context() as patch:
+        patch.setattr(Fit, "_start_epoch", pressing)
+        said = refused("train", houses, *HOUSES, "--models", 3, "--out", tmp_path / "o")
+    assert "all members that had begun diverged before the interruption: the cost is nan" in said
+    assert not (tmp_path / "o" / "model.safetensors").exists()
+
+
 def test_an_error_if_all_diverge(houses, tmp_path, monkeypatch):
     with diverging(monkeypatch, *SEEDS):
         said = refused("train", houses, *HOUSES, "--models", 3, "--out", tmp_path / "o")

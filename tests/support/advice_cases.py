@@ -283,7 +283,7 @@ ELSEWHERE = (
     "is a file, and an ensemble needs a folder",
     # tests/cli/test_models.py
     "diverged and is left out: {}; lower --lr", "--std needs a model of several networks",
-    "--models trains its networks in one process",
+    "--models trains its networks in one process", "all members that had begun diverged",
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",
