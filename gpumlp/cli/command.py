@@ -170,7 +170,8 @@ class Commands(TyperGroup):
                 processes.join()
             return super().main(args, **settings) or 0
         except USAGE_ERROR as error:
-            _print_error(error.format_message())  # type: ignore[attr-defined]
+            message = error.format_message()  # type: ignore[attr-defined]
+            _print_error(f"{message}{self._owners(error)}")
             return 2
         except USER_ERRORS as error:  # a value that cannot be parsed, such as a path with a NUL
             if _show_tracebacks:
@@ -179,6 +180,15 @@ class Commands(TyperGroup):
             return 2
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else 0
+
+    def _owners(self, error: Exception) -> str:
+        """Which commands have the option that the error says this one lacks."""
+        option = getattr(error, "option_name", None)
+        owners = [
+            name for name, each in self.commands.items()
+            if any(option in parameter.opts for parameter in each.params)
+        ]  # fmt: skip
+        return f"; it belongs to {', '.join(owners)}" if option and owners else ""
 
 
 def _is_about_data(error: BaseException) -> bool:

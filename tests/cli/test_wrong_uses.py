@@ -40,6 +40,7 @@ WRONG = {  # of the commands that have no table of wrong uses of their own
         (["{folder}/none.csv"], "there is no file"),
         (["{flowers}", "--target", "specis"], "did you mean 'species'?"),
         (["{flowers}", "--target", "species", "--plot", "{folder}"], "--plot must end in .png"),
+        (["{flowers}", "--models", "8"], "No such option: --models; it belongs to train"),
     ],
     "tune": [
         ([], "give a MODEL file, or the widths of a network: --widths 784,1024,1024,10"),
