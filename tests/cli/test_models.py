@@ -17,7 +17,8 @@ import gpumlp
 from gpumlp import Ensemble, storage
 from gpumlp.cli import run_folder
 from gpumlp.data import Preparation, load, split
-from gpumlp.training.fit import Fit
+from gpumlp.training import lockstep
+from gpumlp.training.loop import Fit
 from gpumlp.training.stepping import Stepping
 from tests.support.cli_cases import FLOWERS, LONGER, SMALL, M, X, columns, refused, rows_of, run
 from tests.support.compiled import needs_library
@@ -78,6 +79,7 @@ def pressed(monkeypatch, steps, seed):
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
+        patch.setattr(lockstep, "possible", lambda trainers: False)
         patch.setattr(Stepping, "step", press)
         yield
 
@@ -93,6 +95,7 @@ def diverging(monkeypatch, *seeds):
         step(trainer, batches, count)
 
     with monkeypatch.context() as patch:
+        patch.setattr(lockstep, "possible", lambda trainers: False)
         patch.setattr(Stepping, "step", diverge)
         yield
 
@@ -230,7 +233,7 @@ def test_resume_after_ctrl_c_ends_as_without_a_break(flowers, tmp_path, monkeypa
     options = [*FLOWERS, *LONGER, "--models", 3, "--patience", 9, "--plateau", 1]
     run("train", flowers, *options, "--out", tmp_path / "whole")
     out = ["--out", tmp_path / "cut"]
-    with pressed(monkeypatch, 14, SEEDS[1]):  # NumPy trains one after the other
+    with pressed(monkeypatch, 14, SEEDS[1]):  # which trains one after the other
         printed = run("train", flowers, *options, *out, code=130).stdout
     assert printed.startswith(
         "3 members: 1 finished after 12 epochs, 1 not begun, 1 interrupted after 3 epochs; "
@@ -267,6 +270,7 @@ def test_a_new_training_does_not_resume_an_earlier_one(houses, three, tmp_path, 
         step(trainer, batches, count)
 
     with monkeypatch.context() as patch:
+        patch.setattr(lockstep, "possible", lambda trainers: False)
         patch.setattr(Stepping, "step", killed)
         run("train", houses, *options, *out, code=1)
     left = [file.name for file in (three.parent / "checkpoints").iterdir()]
