@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -112,6 +112,24 @@ class Entry:
         return float(value)
 
 
+class OfNetworks:
+    """A parameter with a value for each of several networks; in CUDA an expression of member()."""
+
+    def __init__(self, values: Iterable[float]) -> None:
+        self.values = tuple(values)
+
+    def __rsub__(self, other: float) -> OfNetworks:
+        return OfNetworks(other - value for value in self.values)
+
+    def __repr__(self) -> str:
+        """The value of each run of networks that have the same."""
+        text = f"real({self.values[-1]!r})"
+        for i in range(len(self.values) - 1, 0, -1):
+            if self.values[i - 1] != self.values[i]:
+                text = f"(member() < {i} ? real({self.values[i - 1]!r}) : {text})"
+        return text
+
+
 E = TypeVar("E", bound=Entry)
 _BUILT_IN: dict[tuple[type[Entry], str], Entry] = {}
 
@@ -120,6 +138,25 @@ def table(*entries: E) -> Mapping[str, E]:
     """Return the read-only table name -> entry."""
     _BUILT_IN.update({(type(entry), entry.name): entry for entry in entries})
     return MappingProxyType({entry.name: entry for entry in entries})
+
+
+def joint(entries: Sequence[E]) -> E:
+    """One entry for several networks, whose entries differ in nothing but parameters.
+
+    Only its CUDA source may be used.
+    """
+    first, found = entries[0], dataclasses.replace(entries[0])
+    params: dict[str, Any] = {}
+    for key, value in first.params.items():
+        values = [each.params[key] for each in entries]
+        params[key] = value if len(set(values)) == 1 else OfNetworks(values)
+    object.__setattr__(found, "params", MappingProxyType(params))
+    return found
+
+
+def same_function(a: Entry, b: Entry) -> bool:
+    """Whether two entries differ in nothing but parameters."""
+    return a is b or dataclasses.replace(a, params=b.params) == b
 
 
 def _by_name(kind: type[Entry], name: str, params: dict[str, float]) -> Entry:

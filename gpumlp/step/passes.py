@@ -13,6 +13,7 @@ from math import prod
 
 from gpumlp.backends import Backend
 from gpumlp.functions import REGULARIZERS, Optimizer, Regularizer
+from gpumlp.functions.entry import joint, same_function
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import ThetaBuffers
 
@@ -73,23 +74,36 @@ def fold(
     return out
 
 
-def by_rule(program: Program, rules: Sequence[tuple[Optimizer, Regularizer]]) -> Program:
+Rule = tuple[Optimizer, Regularizer]
+"""The optimizer and Ω of a network."""
+
+
+def by_rule(program: Program, rules: Sequence[Rule], joins: bool) -> Program:
     """The clipping and the update of several networks: once for neighbours with equal rules.
 
-    rules: the optimizer and Ω of each network.
+    joins: rules that differ only in their parameters are one rule, which has those of all.
     """
-    starts = [i for i, rule in enumerate(rules) if i == 0 or rule != rules[i - 1]]
+    starts = [0]
+    for i in range(1, len(rules)):
+        if rules[i] != rules[i - 1] and not (joins and _joins(rules[i], rules[i - 1])):
+            starts.append(i)
     out = Program()
     for each in program:
         if each.name not in ("clip", "update"):
             out.append(each)
             continue
         for first, end in pairwise([*starts, len(rules)]):
-            entries = {"optimizer": rules[first][0], "regularizer": rules[first][1]}
+            optimizers, regularizers = zip(*rules[first:end], strict=True)
+            entries = {"optimizer": joint(optimizers), "regularizer": joint(regularizers)}
             own = {name: entry for name, entry in entries.items() if name in each}
             members = (first, end) if len(starts) > 1 else None
             out.append(replace(each.having(**own), members=members))
     return out
+
+
+def _joins(one: Rule, other: Rule) -> bool:
+    """Whether the rules differ in nothing but parameters that are in the source of a kernel."""
+    return all(map(same_function, one, other)) and one[1].strengths() == other[1].strengths()
 
 
 def orthogonalize(

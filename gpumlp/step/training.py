@@ -116,7 +116,8 @@ class TrainingStep:
         if last and settings.shards.count > 1:
             program = self._share(program, tables.ranks(of))
         if settings.rules:
-            program = passes.by_rule(program, settings.rules)
+            joins = settings.net.backend.branches > 0  # on a GPU one launch is faster than several
+            program = passes.by_rule(program, settings.rules, joins)
         elif self.folds:
             program = self._fold(program, tables.control)
         elif self._orthogonal:

@@ -192,6 +192,29 @@ def test_a_step_has_the_launches_of_one_network() -> None:
     assert sum("update" in call for call in together) == 1
 
 
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+def test_rules_that_differ_in_their_parameters_are_one_launch(precision: str) -> None:
+    """λ, weight decay and β₁ of each member; the last one's Ω is another function."""
+    adamw = gpumlp.OPTIMIZERS["adamw"]
+    rules = [adamw.set(weight_decay=w, beta1=b) for w, b in
+             [(0.0, 0.9), (0.1, 0.9), (0.1, 0.8), (1.0, 0.9), (0.0, 0.9)]]  # fmt: skip
+    penalties = [gpumlp.L2(0.1), gpumlp.L2(0.1), gpumlp.L2(0.3), gpumlp.L2(0.0), gpumlp.L1(0.2)]
+    device = HostDevice()
+    widths, settings = [6, 16, 3], {"batch_size": 32, "clip_norm": 0.2}
+    ensemble = Ensemble(5, widths, regularizer=penalties, backend=CudaBackend(device, precision))
+    fitted(EnsembleTrainer(ensemble, rules, lr=0.02, **settings))
+    launches = [call for call in device.launches if "update.cu" in call or "clip" in call]
+    assert len(launches) == 4 * 6  # clip and update, of two functions, in each of 6 steps
+    for i, net in enumerate(ensemble):
+        reference = "numpy" if precision == "float64" else harness(precision)
+        kind = "float64" if precision == "float64" else "float32"
+        own = MLP(widths, regularizer=penalties[i], backend=reference, precision=kind, seed=i)
+        fitted(Trainer(own, rules[i], lr=0.02, seed=i, **settings), progress=False)
+        for name, tensor in own.tensors().items():
+            near = 1e-11 if precision == "float64" else 2e-3
+            np.testing.assert_allclose(net.tensors()[name], tensor, near, near)
+
+
 # ---- members that rest ---------------------------------------------------------------------------
 
 
