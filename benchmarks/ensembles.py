@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=10, help="epochs of a round")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--save", type=Path, help="write the figures to this file")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     case, rng = GPU if options.gpu else CPU, np.random.default_rng(0)
@@ -245,7 +247,7 @@ def main() -> None:
         print(f"numpy over {case.K} trainers numpy: {ratio:.2f}")
     note()
     results = {"us_a_step": micros, "bars": bars, "epochs": table}
-    write("ensembles_gpu" if options.gpu else "ensembles", results)
+    write("ensembles_gpu" if options.gpu else "ensembles", results, options.save)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,12 @@ def stages(out: Path) -> list[Stage]:
         bench(out, "bench-products", "wide", 9, FLOOR, PRODUCTS, m=2048, cold=False),
         bench(out, "bench-first-step", "wide", 2, FLOOR, m=1024),
         kernels(out, "other-kernels", "not (update or activation)", MB=512),
-        on_gpu("rest", "torch", "streaming"),
+        on_gpu("rest", "torch", "streaming", "ensembles"),
+        Stage(
+            "ensembles",
+            [PYTHON, "-m", "benchmarks.ensembles", "--gpu", "--save", f"{out / 'ensembles'}.json"],
+            LIMIT,
+        ),
         *(on_gpu(part, "kernels", f"-k={part}") for part in KERNELS),
         *(sanitizer(*each.split("-"), [each.split("-")[1]], "float32") for each in SANITIZED),
         printed("accuracy", "half_precision"),

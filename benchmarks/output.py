@@ -47,12 +47,12 @@ def note() -> None:
         print(machine()["note"])
 
 
-def write(name: str, results: Mapping[str, Any]) -> None:
-    """Write results and a description of the machine to benchmarks/results/NAME.json.
+def write(name: str, results: Mapping[str, Any], path: Path | None = None) -> None:
+    """Write results and a description of the machine to benchmarks/results/NAME.json, or to `path`.
 
-    Does nothing without --write on the command line.
+    Does nothing without --write on the command line and without a path.
     """
-    if "--write" in sys.argv[1:]:
-        path = RESULTS / f"{name}.json"
+    if path is not None or "--write" in sys.argv[1:]:
+        path = path or RESULTS / f"{name}.json"
         path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n")
         print(f"written: {path}")

@@ -52,6 +52,12 @@ def rows(folder, files, outcomes=()):
     return {row["bar"]: (row["figure"], row["status"]) for row in (b.row(figures) for b in bars())}
 
 
+def test_the_ratio_of_ensembles(tmp_path):
+    found = rows(tmp_path, {"ensembles": {"us_a_step": {"gpumlp": 60.0, "torch vmap": 100.0}}})
+    name = "64 networks 512×3 tf32 adam @256, time over that of torch.func.vmap, compiled"
+    assert found[name] == (0.6, "met")
+
+
 def test_an_empty_folder_has_no_figures(tmp_path):
     assert set(rows(tmp_path, {}).values()) == {(None, "not measured")}
 
