@@ -13,14 +13,28 @@ from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, get_backend, has_precision, host_backend
 from gpumlp.errors import CheckpointError, renamed
-from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss, Regularizer
+from gpumlp.functions import (
+    LOSSES,
+    REGULARIZERS,
+    Activation,
+    Initializer,
+    Loss,
+    Regularizer,
+    blocks,
+)
+from gpumlp.functions.activations import identity
+from gpumlp.functions.blocks import activations
+from gpumlp.functions.blocks import blocks as blocks_of
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
+from gpumlp.functions.stages import Stage
 from gpumlp.io.types import Array, HostArray
 from gpumlp.parameters import Gradients, Layer, Layout, Parameters
 from gpumlp.step.chunked import Chunked, ForwardPass, target_of
 from gpumlp.weights import ClassWeight, weighted_targets
 
+Norms = str | Stage | None | Sequence[str | Stage | None]
+Gates = str | Activation | None | Sequence[str | Activation | None]
 CHUNK = 4096  # rows that predict and cost compute at a time, so that their memory is bounded
 
 
@@ -40,8 +54,18 @@ class MLP:
             float32.
         backend: "auto", "numpy", "cupy", or a backend, which already has its precision.
         seed: of the initial weights; all backends start from the same numbers.
+        norm: "layer" or "rms": the inputs of all layers but the first are normalised; or a list
+            with a name, a `Stage` or None for each of these layers.
+        dropout: the probability with which a training sets each output of a hidden layer to 0, or a
+            list with one for each hidden layer.  Predictions, costs and evaluations drop nothing.
+        residual: True: each hidden layer but the first adds its input to its output, by a linear
+            layer if their widths differ.  A number r: every r layers, the input of the first of
+            them is added.  A list: whether each hidden layer adds its input.
+        gated: an activation f, as "silu": a hidden layer computes a and b, each as wide as its
+            output, which is a ⊙ f(b).  Or a list, with None for layers with their `activation`.
 
     Attributes:
+        blocks: what each layer has of these, as `Block`; empty if all are plain.
         layers: a list of L `Layer`.
         theta: all parameters in one flat buffer.
         rounded: θ as the products read it: `theta` itself or, in 16-bit precisions, a copy in
@@ -58,10 +82,16 @@ class MLP:
         output_activation: str | Activation = "identity",
         loss: str | Loss = "softmax_cross_entropy", regularizer: str | Regularizer | None = None,
         initializer: str | Initializer | None = None, precision: str = "float32",
-        backend: str | Backend = "auto", seed: int = 0,
+        backend: str | Backend = "auto", seed: int = 0, *, norm: Norms = None,
+        dropout: float | Sequence[float] = 0.0, residual: bool | int | Sequence[bool] = False,
+        gated: Gates = None,
     ) -> None:  # fmt: skip
         self.widths = checks.widths(widths)
-        self.f = checks.layer_activations(len(self.widths) - 2, activation, output_activation)
+        self.blocks = blocks_of(self.widths, norm, dropout, residual, gated)
+        self.f = activations(
+            checks.layer_activations(len(self.widths) - 2, activation, output_activation),
+            self.blocks,
+        )
         self.loss = lookup(LOSSES, "loss", loss)
         penalty = "none" if regularizer is None else regularizer
         self.regularizer = lookup(REGULARIZERS, "regularizer", penalty)
@@ -76,6 +106,18 @@ class MLP:
         for layer in self.layers:
             draw = self.initializer or default_initializer(layer.f)
             self.backend.asarray(draw.weights(rng, *layer.W.shape), out=layer.W)
+        self._begin_blocks(rng)
+
+    def _begin_blocks(self, rng: np.random.Generator) -> None:
+        """The first values of what blocks have: norms only normalise, projections are drawn."""
+        for k, block in enumerate(self.blocks, 1):
+            phi, P = self.theta.phi[k], self.theta.P[k]
+            if phi is not None and block.norm is not None:
+                rows = np.broadcast_to(np.array(block.norm.initial)[:, None], phi.shape)
+                self.backend.asarray(rows, out=phi)
+            if P is not None:
+                draw = self.initializer or default_initializer(identity)
+                self.backend.asarray(draw.weights(rng, *P.shape), out=P)
 
     @property
     def L(self) -> int:  # noqa: N802  (the book's letter)
@@ -201,6 +243,7 @@ class MLP:
             "initializer": self.initializer and self.initializer.spec(),
             "precision": self.backend.precision,
             "seed": self.seed,
+            **blocks.config(self.blocks),
         }
 
     def save(self, path: storage.PathLike, extra: Mapping[str, Any] | None = None) -> None:
@@ -290,7 +333,8 @@ class MLP:
     def _allocate(self, flat: Array = None, rounded: Array = None) -> None:
         """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `flat`."""
         self.backend.synchronize()
-        backend, layout = self.backend, Layout(self.widths, self.backend.storage.itemsize)
+        backend = self.backend
+        layout = Layout(self.widths, backend.storage.itemsize, self.blocks)
         flat = backend.full((layout.size,), 0) if flat is None else flat
         self.theta = self.rounded = theta = Parameters(layout, flat)
         if backend.storage != backend.dtype:

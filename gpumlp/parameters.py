@@ -1,17 +1,17 @@
 """θ in one flat buffer, with aligned views W[k] and b[k].  Gradients and slots share its layout.
 
-All weights come first, then all biases, so one number, `split`, separates the two regions.  The
-update, Ω and clipping are therefore one pass each over memory, whatever the depth.
+All weights come first, then all biases and what blocks have, so one number, `split`, separates two
+regions.  The update, Ω and clipping are therefore one pass each over memory, whatever the depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +19,68 @@ import numpy.typing as npt
 from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Backend
 from gpumlp.functions import Activation
+from gpumlp.functions.blocks import Block
 from gpumlp.io.types import Array
 
 ALIGNMENT = 256  # bytes: cublasLt and 16-byte accesses work best with it
 
 
+PARTS = ("W", "b", "φ", "P", "c")
+
+
+class Part(NamedTuple):
+    """One array of a layout: its letter, its layer k = 1 … L and its shape."""
+
+    name: str
+    k: int
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The places of W[k] and b[k] in the flat buffer of a network.
+    """The places of W[k], b[k] and what blocks have in the flat buffer of a network.
 
     Attributes:
         widths: n_0, …, n_L.
         itemsize: bytes of one entry, in the smallest dtype that a buffer of this layout has.
+        blocks: of the layers 1 … L; empty if all are plain.
     """
 
     widths: tuple[int, ...]
     itemsize: int
+    blocks: tuple[Block, ...] = ()
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """What is in the buffer, in order: all W, all b, then φ, P and c of each block.
+
+        W[k] is (n_k, n_{k−1}), or has twice as many rows before a gate.  φ[k] is (p, n_{k−1}), of a
+        norm; P[k] and c[k] are the linear layer of a skip.
+        """
+        layers = range(1, len(self.widths))
+        blocks = dict(zip(layers, self.blocks or [Block()] * len(layers), strict=True))
+        rows = {k: self.widths[k] * (2 if blocks[k].gate else 1) for k in layers}
+        found = [Part("W", k, (rows[k], self.widths[k - 1])) for k in layers]
+        found += [Part("b", k, (rows[k],)) for k in layers]
+        for k, block in blocks.items():
+            if block.norm is not None and block.norm.initial:
+                found.append(Part("φ", k, (len(block.norm.initial), self.widths[k - 1])))
+            if block.projects:
+                found.append(Part("P", k, (self.widths[k], self.widths[k - block.skip])))
+                found.append(Part("c", k, (self.widths[k],)))
+        return found
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of W[1] … W[L], then of b[1] … b[L]; W[k] is (n_k, n_{k−1})."""
-        pairs = list(zip(self.widths[1:], self.widths, strict=False))
-        return [*pairs, *((n,) for n in self.widths[1:])]
+        """The shapes of the parts."""
+        return [part.shape for part in self.parts]
+
+    def by_name(self, views: Sequence[Any]) -> dict[str, list[Any]]:
+        """The views of the parts by letter and layer: ``["W"][k]``; None if a layer has none."""
+        found: dict[str, list[Any]] = {name: [None] * len(self.widths) for name in PARTS}
+        for part, view in zip(self.parts, views, strict=True):
+            found[part.name][part.k] = view
+        return found
 
     @cached_property
     def starts(self) -> list[int]:
@@ -51,7 +91,7 @@ class Layout:
     @property
     def split(self) -> int:
         """The first entry of the biases."""
-        return self.starts[len(self.widths) - 1]
+        return self.starts[len(self.widths) - 1]  # there are as many W as layers
 
     @property
     def size(self) -> int:
@@ -72,6 +112,7 @@ class Parameters:
         flat: (layout.size,); padding is zero and stays zero.
         split: the first entry of the biases.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
+        phi, P, c: those of blocks: see `Layout.parts`; None where a layer has none.
     """
 
     def __init__(self, layout: Layout, flat: Array) -> None:
@@ -80,9 +121,7 @@ class Parameters:
             flat[start : start + prod(shape)].reshape(shape)
             for start, shape in zip(layout.starts, layout.shapes, strict=False)
         ]
-        depth = len(layout.widths) - 1
-        self.W: list[Array] = [None, *views[:depth]]
-        self.b: list[Array] = [None, *views[depth:]]
+        self.W, self.b, self.phi, self.P, self.c = layout.by_name(views).values()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""
@@ -98,11 +137,19 @@ class Parameters:
     def named(self) -> dict[str, Array]:
         """Return the views by the names that ``torch.nn.Sequential(Linear, activation, …)`` uses.
 
-        "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", "2.bias", …
+        "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", "2.bias", …  Of a norm before layer 2:
+        "2.norm.weight" and "2.norm.bias" (n_1,); of the linear layer of a skip to its output:
+        "2.skip.weight", "2.skip.bias".
         """
         views = {}
-        for i, (W, b) in enumerate(zip(self.W[1:], self.b[1:], strict=True)):
-            views[f"{2 * i}.weight"], views[f"{2 * i}.bias"] = W, b
+        for k in range(1, len(self.W)):
+            name = str(2 * (k - 1))
+            views[f"{name}.weight"], views[f"{name}.bias"] = self.W[k], self.b[k]
+            if self.phi[k] is not None:
+                own = zip(("weight", "bias"), self.phi[k], strict=False)
+                views |= {f"{name}.norm.{each}": row for each, row in own}
+            if self.P[k] is not None:
+                views[f"{name}.skip.weight"], views[f"{name}.skip.bias"] = self.P[k], self.c[k]
         return views
 
     def assign(self, backend: Backend, tensors: Mapping[str, Array]) -> None:

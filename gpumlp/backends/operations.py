@@ -26,12 +26,13 @@ from gpumlp.backends import declaration
 from gpumlp.backends.declaration import Call, Facts, operation
 from gpumlp.backends.feed import Feed
 from gpumlp.backends.sharing import Sharing
+from gpumlp.backends.stages import Stages
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Backend(Facts, Sharing, Protocol):
-    """One backend.  The operations stand in the order of the algorithms; see also `Sharing`.
+class Backend(Facts, Sharing, Stages, Protocol):
+    """One backend.  The operations stand in the order of the algorithms; see `Sharing`, `Stages`.
 
     Backends inherit from this class.  Its defaults are those of a backend on the host.
     """

@@ -14,6 +14,7 @@ from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
+from gpumlp.step.blocks import expand
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
@@ -169,9 +170,11 @@ def _planned(
         m, y, shares.rows(m), gradients=gradient is not None, intermediate=intermediate
     )
     backprop.forward(model, s)
-    kept = [s.h[model.L]]
     if gradient is not None:
         backprop.backward(model, s, gradient)
+    model.backend = expand(model.backend, model, s, gradient, None)
+    kept = [s.h[model.L]]
+    if gradient is not None:
         if intermediate:
             s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
             model.backend.input_gradient(s.gz[1], model.rounded.W[1], s.gx)

@@ -87,12 +87,15 @@ def spec(groups: Mapping[str, Group]) -> dict[str, float]:
 
 
 def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
-    """θ from W[1] to b[L], at most six regions: neighbours with the same factors are joined."""
+    """θ from its first part to its last: neighbours with the same factors are one region.
+
+    What blocks have belongs to "biases".
+    """
     depth = len(layout.widths) - 1
     found: list[Region] = []
-    for i, (begin, end) in enumerate(pairwise(layout.starts)):
-        names = ["weights" if i < depth else "biases"]
-        names += [name for name, k in (("first", 0), ("last", depth - 1)) if i % depth == k]
+    for part, (begin, end) in zip(layout.parts, pairwise(layout.starts), strict=True):
+        names = ["weights" if part.name == "W" else "biases"]
+        names += [name for name, k in (("first", 1), ("last", depth)) if part.k == k]
         own = [groups[name] for name in names if name in groups]
         lr, decay = (1.0 * math.prod(getattr(g, a) for g in own) for a in ("lr", "decay"))
         if found and (found[-1].lr, found[-1].decay) == (lr, decay):

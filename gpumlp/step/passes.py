@@ -63,9 +63,11 @@ def fold(
     to `db`, and `updates` take the place of the update.
     """
     split, W = gradient.split, dict(zip(gradient.W, into.W, strict=True))
-    biases = {each: db.part(each.name, each.start - split, each.shape) for each in gradient.b[1:]}
+    others = {
+        each: db.part(each.name, each.start - split, each.shape) for each in gradient.beyond_weights
+    }
     out = Program()
-    for each in program.substituted(biases):
+    for each in program.substituted(others):
         if each.name == "weight_gradient":
             each = each.having(dW=W[each["dW"]], factors=each["factors"] or factors)
         elif each.name == "add":

@@ -20,24 +20,35 @@ F64 = np.dtype(np.float64)
 
 
 class ThetaBuffers(NamedTuple):
-    """θ or its gradient as buffers: see `backprop.Theta` and `backprop.Destination`."""
+    """θ or its gradient as buffers: see `backprop.Theta` and `backprop.Destination`.
+
+    phi, P, c: see `Parameters`.
+    """
 
     flat: Buffer
     split: int
     W: list[Any]
     b: list[Any]
+    phi: list[Any]
+    P: list[Any]
+    c: list[Any]
     factors: Buffer | None = None
+
+    @property
+    def beyond_weights(self) -> list[Buffer]:
+        """The parts from `split` on."""
+        every = (*self.b, *self.phi, *self.P, *self.c)
+        return [each for each in every if each is not None]
 
 
 def theta_buffers(flat: Buffer, layout: Layout) -> ThetaBuffers:
     """A flat buffer in a layout, with its parts by layer."""
-    depth = len(layout.widths) - 1
-    names = [f"{flat.name} {part}{k}" for part in "Wb" for k in range(1, depth + 1)]
-    parts = [
-        flat.part(own, start, shape)
-        for own, start, shape in zip(names, layout.starts, layout.shapes, strict=False)
+    views = [
+        flat.part(f"{flat.name} {part.name}{part.k}", start, part.shape)
+        for part, start in zip(layout.parts, layout.starts, strict=False)
     ]
-    return ThetaBuffers(flat, layout.split, [None, *parts[:depth]], [None, *parts[depth:]])
+    W, b, phi, P, c = layout.by_name(views).values()
+    return ThetaBuffers(flat, layout.split, W, b, phi, P, c)
 
 
 def held(
@@ -63,7 +74,7 @@ class Model:
 
     def __init__(self, net: Network, costs: int = 1) -> None:
         layout = net.theta.layout
-        self.widths, self.f, self.loss = net.widths, net.f, net.loss
+        self.widths, self.f, self.loss, self.blocks = net.widths, net.f, net.loss, layout.blocks
         self.regularizer, self.L, self._real = net.regularizer, net.L, net.backend
         dtype, storage, shape = net.backend.dtype, net.backend.storage, (layout.size,)
         self.theta = self.rounded = theta_buffers(held("θ", shape, dtype), layout)

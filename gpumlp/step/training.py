@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from gpumlp.functions import REGULARIZERS, Optimizer
 from gpumlp.functions.optimizers import FOLLOW
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
+from gpumlp.step.blocks import Noise, expand
 from gpumlp.step.folding import folds
 from gpumlp.step.groups import regions, table
 from gpumlp.step.plan import Plan, plan
@@ -19,7 +21,7 @@ from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
 from gpumlp.step.settings import Settings
 from gpumlp.step.sharding import Shared, level, merged
 from gpumlp.step.shards import buckets
-from gpumlp.step.tables import Tables
+from gpumlp.step.tables import I64, Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
@@ -32,6 +34,7 @@ class TrainingStep:
         replicated: whether each process has the state of the whole θ, and updates all of it.
         buckets: the ranges of θ that the processes exchange.
         slots, factors, mean: see `Backend.update`, `weight_gradient` and `average`.
+        seed: (1,) int64, see `Backend.dropout`; a trainer with dropout has it.
         remainder: of θ, if it is split: see `Backend.round`; else None.
         initial: the values with which the trainer's buffers begin; `mean` begins with θ.
 
@@ -65,12 +68,15 @@ class TrainingStep:
             self._db = held("∇b", (size - split,), kind)
         else:
             self._db = self._gradient.flat.part("∇b", split, (size - split,))
+        self.seed = held("seed", (1,), I64)
         self.initial: dict[Buffer, float | HostArray] = {
             self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0,
             self.model.scaling: np.array([S, 1 / S, 0, 0]),
         }  # fmt: skip
         if self.remainder is not None:
             self.initial[self.remainder] = 0.0
+        if any(block.dropout for block in self._layout.blocks):
+            self.initial[self.seed] = 0.0
         if self._sums:
             self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
             self._ones = held("ones", (2,), backend.dtype, shared=True)
@@ -171,8 +177,11 @@ class TrainingStep:
             first = j == 0 or of_step[j - 1].shard < each.shard
             number = each.shard - of_step[0].shard
             d = self._levels[level(number)]
-            backprop.forward(model, s)
-            backprop.backward(model, s, self._destination(d, first))
+            loops, own = model.recording(), self._destination(d, first)
+            backprop.forward(loops, s)
+            backprop.backward(loops, s, own)
+            noise = Noise(self.seed, tables.control, each.start)
+            program += expand(loops.backend, model, s, own, noise)
             if self._sums:
                 db = d.flat.part("∇b", d.split, self._part.shape)
                 program.add(self._part, db, first)
@@ -188,11 +197,13 @@ class TrainingStep:
         """Where a micro-batch's gradients go: the products add up ∇W, and `add` adds up ∇b."""
         if not self._sums:
             return d
-        b = [
-            self._part.part(each.name, each.start - d.flat.start - d.split, each.shape)
-            for each in d.b[1:]
-        ]
-        return d._replace(b=[None, *b], factors=None if first else self._ones)
+
+        def own(views: list[Any]) -> list[Any]:
+            start = d.flat.start + d.split
+            return [v and self._part.part(v.name, v.start - start, v.shape) for v in views]
+
+        factors = None if first else self._ones
+        return d._replace(b=own(d.b), phi=own(d.phi), P=own(d.P), c=own(d.c), factors=factors)
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""

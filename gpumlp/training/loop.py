@@ -99,6 +99,7 @@ class Fit:
         self._agreement = together.Agreement(world)
         single = together.on_first(world, lambda: watched(self.callbacks))
         self._pace = Pace(several, single, self.checkpoint)
+        self.trainer.begin()
         self._stopped = yield from self._loop(interrupt)
         together.complete(self.trainer)
         self.trainer.show_average(True)

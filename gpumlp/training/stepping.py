@@ -219,6 +219,13 @@ class Stepping:
         batches.run(steps)
         self.steps += steps
 
+    def begin(self) -> None:
+        """Set what the masks of dropout begin from, before the steps of a fit."""
+        if self._step.seed in self._arrays:
+            state = np.random.SeedSequence(self.seed).generate_state(1, np.uint64)
+            noise = self._arrays[self._step.seed]
+            self.net.backend.asarray(state.view(np.int64), dtype=np.int64, out=noise)
+
     def prepare(self) -> None:
         """Put θ where steps read it, before steps that this object or another does."""
         if self._split is not None:

@@ -12,6 +12,7 @@ from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.backends.numpy.members import one_by_one_if_large, product, runs, transposed
 from gpumlp.backends.numpy.sharing import NumpySharing
+from gpumlp.backends.numpy.stages import NumpyStages
 from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import identity
@@ -21,7 +22,7 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpySharing, Backend):
+class NumpyBackend(NumpySharing, NumpyStages, Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"

@@ -1,0 +1,78 @@
+"""The NumPy backend's operations of blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumlp.backends.stages import Stages
+from gpumlp.functions.stages import Stage
+from gpumlp.io.threads import Threads
+from gpumlp.io.types import HostArray as Array
+
+UNIT = 1 << 16  # of the probabilities of dropout
+EACH = 16  # entries that one output of Philox serves
+
+
+class NumpyStages(Stages):
+    """What `NumpyBackend` inherits."""
+
+    _threads: Threads
+
+    def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
+        if x.ndim == 3:
+            for i in range(len(x)):
+                self.stage(stage, x[i], None if phi is None else phi[i], y[i])
+            return
+
+        def block(rows: slice) -> None:
+            np.copyto(y[rows], stage.forward(x[rows], phi, **stage.params), casting="same_kind")
+
+        self._threads.over_rows(block, x)
+
+    def stage_gradient(
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
+    ) -> None:
+        if x.ndim == 3:
+            for i in range(len(x)):
+                own = (None if a is None else a[i] for a in (phi, gy, gx, dphi))
+                self.stage_gradient(stage, x[i], *own)  # type: ignore[arg-type]
+            return
+
+        def block(rows: slice) -> Array | None:
+            g, sums = stage.vjp(x[rows], phi, gy[rows], **stage.params)
+            np.copyto(gx[rows], g, casting="same_kind")
+            return sums
+
+        sums = self._threads.over_rows(block, x)
+        if dphi is not None:
+            np.copyto(dphi, np.sum(sums, axis=0), casting="same_kind")
+
+    def dropout(
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
+    ) -> None:
+        if x.ndim == 3:
+            for i in range(len(x)):
+                self.dropout(x[i], rate, layer, row, seed[i], control[i], y[i])
+            return
+        threshold = round(rate * UNIT)
+        scale = x.dtype.type(UNIT / (UNIT - threshold))
+        key, step, n = (int(seed[0]) % 2**64, layer), int(control[-1]), x.shape[1]
+
+        def block(rows: slice) -> None:
+            noise = _bits(key, step, (row + rows.start) * n, (row + rows.stop) * n)
+            factors = np.where(noise < threshold, x.dtype.type(0), scale)
+            np.multiply(x[rows], factors.reshape(-1, n), out=y[rows])
+            y[rows][factors.reshape(-1, n) == 0] = 0  # also where x is not finite
+
+        self._threads.over_rows(block, x)
+
+    def join(self, x: Array, skip: Array, y: Array) -> None:
+        np.add(x, skip, out=y)
+
+
+def _bits(key: tuple[int, int], step: int, begin: int, end: int) -> Array:
+    """The 16 bits of each entry begin … end of a minibatch: see `Stages.dropout`."""
+    first = begin // EACH
+    of = np.random.Philox(counter=[first, step, 0, 0], key=key)  # its first output is of first + 1
+    raw = of.random_raw(4 * (-(-end // EACH) - first)).astype("<u8", copy=False).view("<u2")
+    return raw[begin - first * EACH : end - first * EACH]

@@ -1,0 +1,48 @@
+"""The operations of blocks: norms and gates, dropout, and skips."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gpumlp.backends.declaration import operation
+from gpumlp.functions.stages import Stage
+from gpumlp.io.types import Array
+
+
+class Stages(Protocol):
+    """They stand beside those of `gpumlp.backends.operations`, with the same dtypes and shapes."""
+
+    @operation(writes="y")
+    def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
+        """y ← the stage of each row of x.
+
+        x (m, n); phi (p, n), as products read it, or None; y (m, n), or (m, n / 2) if the stage
+        halves it.
+        """
+
+    @operation(writes="gx dphi")
+    def stage_gradient(
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
+    ) -> None:
+        """gx ← Jᵀ gy, and dφ ← the sum of its products over the rows, in a fixed order.
+
+        x, phi and gy as in `stage`, of which gy is the gradient of y; gx like x, dphi like phi.
+        """
+
+    @operation(writes="y")
+    def dropout(
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
+    ) -> None:
+        """y ← x ⊙ mask / (1 − p), for the mask of a step and a layer.  y may be x.
+
+        x, y (m, n): rows row … row + m of the minibatch.  seed (1,) int64; the last number of
+        control is the step.  p: `rate` in units of 2⁻¹⁶.
+
+        The mask is a function of these numbers alone: entry e of the minibatch, counted row by row,
+        reads 16 bits of Philox4x64-10 (Salmon et al., 2011) with the key (seed, layer) and the
+        counter (1 + e / 16, step, 0, 0), and is kept unless they are below 2¹⁶ p.
+        """
+
+    @operation(writes="y")
+    def join(self, x: Array, skip: Array, y: Array) -> None:
+        """y ← x + skip.  All (m, n)."""

@@ -1,0 +1,129 @@
+"""Blocks: what the layers of a network have beside their product and their activation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpumlp.functions.activations import Activation, identity
+from gpumlp.functions.entry import lookup
+from gpumlp.functions.stages import GATES, NORMS, Stage, gate
+
+
+@dataclass(frozen=True)
+class Block:
+    """The stages of one layer: h = s + D(f(W N(x) + b)), with any of s, D and N.
+
+    Attributes:
+        norm: N, of the layer's input; None for none.
+        gate: takes the place of f and halves its input, so W has twice as many rows; None for none.
+        dropout: the probability with which D sets an output to 0 in a training.
+        skip: how many layers below the output is that s adds; 0 for no s.
+        projects: whether s is a linear layer of that output, because its width differs.
+    """
+
+    norm: Stage | None = None
+    gate: Stage | None = None
+    dropout: float = 0.0
+    skip: int = 0
+    projects: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the layer has none of these."""
+        return self == Block()
+
+
+def blocks(
+    widths: Sequence[int], norm: Any, dropout: Any, residual: Any, gated: Any
+) -> tuple[Block, ...]:
+    """The blocks of layers 1 … L, for the arguments of `MLP`; empty if all are plain.
+
+    Raises:
+        ValueError, TypeError: an argument is not as `MLP` describes it.
+    """
+    hidden = len(widths) - 2
+    norms = [None, *_each(norm, hidden, "norm", lambda each: lookup(NORMS, "norm", each))]
+    gates = [*_each(gated, hidden, "gated", lambda each: gate(lookup(GATES, "gated", each)))]
+    drops = [_probability(each) for each in _listed(dropout, hidden, "dropout")]
+    skips = _skips(residual, hidden)
+    found = []
+    for k in range(1, len(widths)):
+        inner = k <= hidden  # the output layer has only a norm
+        skip = skips[k - 1] if inner else 0
+        found.append(Block(
+            norms[k - 1], gates[k - 1] if inner else None, drops[k - 1] if inner else 0.0, skip,
+            bool(skip) and widths[k - skip] != widths[k],
+        ))  # fmt: skip
+    return () if all(each.plain for each in found) else tuple(found)
+
+
+def _listed(value: Any, hidden: int, name: str) -> list[Any]:
+    """One value for each hidden layer."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * hidden
+    if len(value) != hidden:
+        raise ValueError(
+            f"{name} has {len(value)} entries but there are {hidden} hidden layers; give one for "
+            "all, or one for each"
+        )
+    return list(value)
+
+
+def _each(value: Any, hidden: int, name: str, entry: Any) -> list[Any]:
+    return [None if each is None else entry(each) for each in _listed(value, hidden, name)]
+
+
+def _probability(value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < 1:
+        raise ValueError(f"dropout must be a number from 0 to below 1, as 0.1; got {value!r}")
+    return float(value)
+
+
+def _skips(residual: Any, hidden: int) -> list[int]:
+    """How far each hidden layer's skip reaches; 0 for none.  The first layer has none."""
+    if isinstance(residual, (list, tuple)):
+        each = _listed(residual, hidden, "residual")
+        if not all(isinstance(one, bool) for one in each) or (each and each[0]):
+            raise ValueError(
+                "residual as a list has True or False for each hidden layer, and False for the "
+                f"first, whose input are the data; got {residual!r}"
+            )
+        return [int(one) for one in each]
+    if isinstance(residual, bool) or residual is None:
+        r = int(bool(residual))
+    elif isinstance(residual, int) and residual > 0:
+        r = residual
+    else:
+        raise ValueError(
+            "residual must be True, False, a number of layers that each skip spans, or a list with "
+            f"one for each hidden layer; got {residual!r}"
+        )
+    return [r if r and k > r and (k - 1) % r == 0 else 0 for k in range(1, hidden + 1)]
+
+
+def config(of: Sequence[Block]) -> dict[str, Any]:
+    """The arguments of `MLP` for these blocks, in JSON types; empty if all are plain."""
+    hidden, last = of[:-1], of[1:]
+    skips = [each.skip for each in hidden]
+    r = max(skips, default=0)
+    found = {
+        "norm": [each.norm and each.norm.spec() for each in last],
+        "dropout": [each.dropout for each in hidden],
+        "gated": [each.gate and each.gate.cuda_f.spec() for each in hidden],  # type: ignore[union-attr]
+        "residual": r if r > 1 else [bool(each) for each in skips],
+    }
+    return {name: value for name, value in found.items() if _says(value)}
+
+
+def _says(value: Any) -> bool:
+    """Whether the value of an argument differs from its default."""
+    return any(value) if isinstance(value, list) else bool(value)
+
+
+def activations(f: Sequence[Activation], of: Sequence[Block]) -> list[Activation]:
+    """f[0] … f[L]: the identity where a gate takes the place of f."""
+    gated = [None, *(each.gate for each in of)] if of else [None] * len(f)
+    return [identity if g else one for one, g in zip(f, gated, strict=True)]

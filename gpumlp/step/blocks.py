@@ -1,0 +1,189 @@
+"""The pass that adds blocks to the book's loops: norms, gates, dropout and skips.
+
+The loops are those of a plain network: h[k] = f(W[k] h[k−1] + b[k]).  This pass changes their
+operations for layers with a `Block`:
+
+    forward     n[k] = N(h[k−1]),  a[k] = f(W[k] n[k] + b[k]) or its gate,  h[k] = s + D(a[k])
+    backward    gh[k] = ∂J/∂h[k] is the sum of what comes through W[k+1] and N, and through the
+                skips that begin at h[k];  ga[k] = D(gh[k]);  gz[k] = ga[k] ⊙ f'(z[k])
+
+Plain layers keep their operations.  So a plain network has the same program as without this pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpumlp.functions.activations import identity
+from gpumlp.functions.blocks import Block
+from gpumlp.step.program import Buffer, Op, Program
+from gpumlp.step.recording import Minibatch, Model, ThetaBuffers
+
+
+@dataclass
+class Noise:
+    """What the masks of dropout depend on, in addition to the entry: see `Backend.dropout`.
+
+    Attributes:
+        seed, control: buffers; the last number of `control` is the step.
+        row: the first row's number in the minibatch.
+    """
+
+    seed: Buffer
+    control: Buffer
+    row: int = 0
+
+
+def expand(
+    program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None
+) -> Program:
+    """The program of the loops on one minibatch, with the blocks of the network.
+
+    d: where the gradients go; None if the program has no backward pass.
+    noise: None: nothing is dropped.
+    """
+    return _Expansion(model, s, d, noise)(program) if model.blocks else program
+
+
+class _Expansion:
+    def __init__(
+        self, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None
+    ) -> None:
+        self._theta, self._s, self._d, self._noise = model.rounded, s, d, noise
+        self._blocks: dict[int, Block] = dict(enumerate(model.blocks, 1))
+        self._layer = {id(W): k for k, W in enumerate(model.rounded.W) if k}
+        self._of_gradient = {} if d is None else {id(W): k for k, W in enumerate(d.W) if k}
+        self._below = list(s.h)  # what W[k + 1] multiplies: h[k], or its norm
+        self._kept: dict[int, tuple[Buffer, Buffer, Buffer]] = {}  # z, a and, before a gate, u
+        self._gh: dict[int, Buffer] = {}  # of outputs that a skip has been added to
+        self._out = Program()
+
+    def __call__(self, program: Program) -> Program:
+        for op in program:
+            if op.name == "affine_activation":
+                self._forward(op, self._layer[id(op["W"])])
+            elif op.name == "hidden_gradient":
+                self._backward(op, self._layer[id(op["W_above"])] - 1)
+            elif op.name == "weight_gradient":
+                k = self._of_gradient[id(op["dW"])]
+                self._out.append(op.having(gz=self._s.gz[k], h_below=self._below[k - 1]))
+            else:
+                self._out.append(op)
+        return self._out
+
+    # ---- forward ------------------------------------------------------------------------------
+
+    def _forward(self, op: Op, k: int) -> None:
+        block, below, out = self._blocks[k], op["h_below"], self._out
+        if block.norm is not None:
+            n = self._below[k - 1] = _like(below, f"n{k}")
+            out.stage(block.norm, below, self._theta.phi[k], n)
+            below = n
+        h, z = op["h"], op["z"]
+        a = _like(h, f"a{k}") if self._drops(k) or block.skip else h
+        u = a
+        if block.gate is None:
+            z = a if z is h else z
+            out.append(op.having(h_below=below, z=z, h=a))
+        else:
+            u = Buffer(f"u{k}", (len(h), 2 * h.shape[1]), h.dtype)
+            out.append(op.having(h_below=below, z=u, h=u))
+            out.stage(block.gate, u, None, a)
+        self._kept[k] = z, a, u
+        if a is not h:
+            self._after(k, a, h)
+
+    def _drops(self, k: int) -> bool:
+        return self._noise is not None and self._blocks[k].dropout > 0
+
+    def _after(self, k: int, a: Buffer, h: Buffer) -> None:
+        """h ← s + D(a)."""
+        block, out = self._blocks[k], self._out
+        if self._drops(k):
+            dropped = _like(h, f"D{k}") if block.skip else h
+            self._dropout(k, a, dropped)
+            a = dropped
+        if not block.skip:
+            return
+        source = self._s.h[k - block.skip]
+        if block.projects:
+            s = _like(h, f"s{k}")
+            out.affine_activation(source, self._theta.P[k], self._theta.c[k], identity, s, s)
+            source = s
+        out.join(a, source, h)
+
+    def _dropout(self, k: int, x: Buffer, y: Buffer) -> None:
+        noise = self._noise
+        assert noise is not None
+        self._out.dropout(x, self._blocks[k].dropout, k, noise.row, noise.seed, noise.control, y)
+
+    # ---- backward -----------------------------------------------------------------------------
+
+    def _backward(self, op: Op, k: int) -> None:
+        """gh[k] from layer k + 1 and the skips, then gz[k] and ∇b[k]."""
+        above, block, out, s = self._blocks[k + 1], self._blocks[k], self._out, self._s
+        gz_above, h = s.gz[k + 1], s.h[k]
+        from_skips = [
+            j for j, other in self._blocks.items() if other.skip and j - other.skip == k
+        ]  # fmt: skip
+        if above.norm is None and block.plain and not from_skips:
+            out.append(op.having(gz_above=gz_above))
+            return
+        g = self._total(op, k, from_skips)
+        if block.projects:
+            self._project(k)
+        if self._drops(k):
+            ga = _like(h, f"ga{k}")
+            self._dropout(k, g, ga)
+            g = ga
+        z, a, u = self._kept[k]
+        if block.gate is None:
+            out.activation_gradient(op["f"], z, a, g, op["gz"], op["db"])
+            return
+        gu = s.gz[k] = _like(u, f"gz{k}")
+        out.stage_gradient(block.gate, u, None, g, gu, None)
+        out.activation_gradient(identity, u, u, gu, gu, op["db"])
+
+    def _total(self, op: Op, k: int, from_skips: list[int]) -> Buffer:
+        """gh[k] ← the sum of the gradients that reach h[k]."""
+        above, out, h = self._blocks[k + 1], self._out, self._s.h[k]
+        assert self._d is not None
+        skipped = [self._from_skip(j) for j in from_skips]
+        # gz[k] may not take its memory: what a skip adds to gh below is still to be read
+        last = _like(h, f"gh{k}") if op["gh"] is op["gz"] else op["gh"]
+        left = (above.norm is not None) + len(skipped)  # operations after the product
+        g = last if left == 0 else _like(h, f"gn{k + 1}")
+        out.input_gradient(self._s.gz[k + 1], op["W_above"], g)
+        if above.norm is not None:
+            left, to = left - 1, last if left == 1 else _like(h, f"gh{k} of layer {k + 1}")
+            own, dphi = self._theta.phi[k + 1], self._d.phi[k + 1]
+            out.stage_gradient(above.norm, h, own, g, to, dphi)
+            g = to
+        for each in skipped:
+            left, to = left - 1, last if left == 1 else _like(h, f"part of gh{k}")
+            out.join(g, each, to)
+            g = to
+        self._gh[k] = g
+        return g
+
+    def _from_skip(self, j: int) -> Buffer:
+        """What ∂J/∂h[j] gives to the output where the skip of layer j begins."""
+        if not self._blocks[j].projects:
+            return self._gh[j]
+        source = self._s.h[j - self._blocks[j].skip]
+        g = _like(source, f"gs{j}")
+        self._out.input_gradient(self._gh[j], self._theta.P[j], g)
+        return g
+
+    def _project(self, k: int) -> None:
+        """The gradients of the linear layer of a skip."""
+        assert self._d is not None
+        g, source = self._gh[k], self._s.h[k - self._blocks[k].skip]
+        self._out.weight_gradient(g, source, self._d.P[k], self._d.factors)
+        self._out.activation_gradient(identity, g, g, g, g, self._d.c[k])
+
+
+def _like(a: Any, name: str) -> Buffer:
+    """A new buffer with the shape of another one."""
+    return Buffer(name, a.shape, a.dtype)
