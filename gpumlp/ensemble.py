@@ -28,6 +28,7 @@ class Ensemble:
         widths, activation, output_activation, loss: as in `MLP`, of all members.
         regularizer: as in `MLP`; or a list with one for each member.
         initializer, precision, backend: as in `MLP`, of all members.
+        blocks: `norm`, `dropout`, `residual` and `gated` of `MLP`, of all members.
         seeds: those of the members' initial weights and, in a training, of their orders; None:
             0 … K − 1.
 
@@ -50,7 +51,7 @@ class Ensemble:
         output_activation: str | Activation = "identity",
         loss: str | Loss = "softmax_cross_entropy", regularizer: Regularizers = None,
         initializer: str | Initializer | None = None, precision: str = "float32",
-        backend: str | Backend = "auto", seeds: Iterable[int] | None = None,
+        backend: str | Backend = "auto", seeds: Iterable[int] | None = None, **blocks: Any,
     ) -> None:  # fmt: skip
         K = checks.positive_int(K, "K")
         own = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
@@ -60,7 +61,7 @@ class Ensemble:
         nets = [
             MLP(
                 widths, activation, output_activation, loss, penalty, initializer, precision,
-                shared, seed,
+                shared, seed, **blocks,
             )
             for penalty, seed in zip(penalties, own, strict=True)
         ]  # fmt: skip
@@ -75,7 +76,7 @@ class Ensemble:
         if not nets:
             raise ValueError("nets is empty; pass at least one network")
         # not `describe`, whose number of threads depends on what runs at the same time
-        kinds = [(n.widths, n.f, n.loss, n.backend.name, n.precision) for n in nets]
+        kinds = [(n.widths, n.f, n.blocks, n.loss, n.backend.name, n.precision) for n in nets]
         for i, kind in enumerate(kinds):
             if kind != kinds[0]:
                 raise ValueError(

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
 from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
-from gpumlp.backends import Backend, get_backend, has_precision, host_backend
-from gpumlp.errors import CheckpointError, renamed
-from gpumlp.functions import (
-    LOSSES,
-    REGULARIZERS,
-    Activation,
-    Initializer,
-    Loss,
-    Regularizer,
-    blocks,
-)
-from gpumlp.functions.activations import identity
-from gpumlp.functions.blocks import activations
-from gpumlp.functions.blocks import blocks as blocks_of
-from gpumlp.functions.entry import lookup
-from gpumlp.functions.initializers import INITIALIZERS, default_initializer
-from gpumlp.functions.stages import Stage
-from gpumlp.io.types import Array, HostArray
-from gpumlp.parameters import Gradients, Layer, Layout, Parameters
-from gpumlp.step.chunked import Chunked, ForwardPass, target_of
+from gpumlp.backends import Backend, has_precision
+from gpumlp.errors import CheckpointError
+from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.io.types import Array
+from gpumlp.parameters import Gradients, Parameters
+from gpumlp.step.chunked import Chunked, target_of
+from gpumlp.structure import Structure
 from gpumlp.weights import ClassWeight, weighted_targets
 
-Norms = str | Stage | None | Sequence[str | Stage | None]
-Gates = str | Activation | None | Sequence[str | Activation | None]
 CHUNK = 4096  # rows that predict and cost compute at a time, so that their memory is bounded
 
 
-class MLP:
+class MLP(Structure):
     """A multilayer perceptron: ŷ = f_L(b_L + W_L f_{L−1}(… f_1(b_1 + W_1 x))).
 
     Args:
@@ -75,67 +58,6 @@ class MLP:
         ValueError, TypeError: an argument is invalid; the message says what to pass.
         DeviceError: backend is "cupy" and no GPU can be used.
     """
-
-    def __init__(
-        self, widths: Sequence[int],
-        activation: str | Activation | Sequence[str | Activation] = "relu",
-        output_activation: str | Activation = "identity",
-        loss: str | Loss = "softmax_cross_entropy", regularizer: str | Regularizer | None = None,
-        initializer: str | Initializer | None = None, precision: str = "float32",
-        backend: str | Backend = "auto", seed: int = 0, *, norm: Norms = None,
-        dropout: float | Sequence[float] = 0.0, residual: bool | int | Sequence[bool] = False,
-        gated: Gates = None,
-    ) -> None:  # fmt: skip
-        self.widths = checks.widths(widths)
-        self.blocks = blocks_of(self.widths, norm, dropout, residual, gated)
-        self.f = activations(
-            checks.layer_activations(len(self.widths) - 2, activation, output_activation),
-            self.blocks,
-        )
-        self.loss = lookup(LOSSES, "loss", loss)
-        penalty = "none" if regularizer is None else regularizer
-        self.regularizer = lookup(REGULARIZERS, "regularizer", penalty)
-        self.initializer = (
-            None if initializer is None else lookup(INITIALIZERS, "initializer", initializer)
-        )
-        self.seed = checks.positive_int(seed, "seed", least=0)
-        self.loss.check_output(self.f[-1])
-        self.backend = get_backend(backend, precision)
-        self._allocate()
-        rng = np.random.default_rng(self.seed)
-        for layer in self.layers:
-            draw = self.initializer or default_initializer(layer.f)
-            self.backend.asarray(draw.weights(rng, *layer.W.shape), out=layer.W)
-        self._begin_blocks(rng)
-
-    def _begin_blocks(self, rng: np.random.Generator) -> None:
-        """The first values of what blocks have: norms only normalise, projections are drawn."""
-        for k, block in enumerate(self.blocks, 1):
-            phi, P = self.theta.phi[k], self.theta.P[k]
-            if phi is not None and block.norm is not None:
-                rows = np.broadcast_to(np.array(block.norm.initial)[:, None], phi.shape)
-                self.backend.asarray(rows, out=phi)
-            if P is not None:
-                draw = self.initializer or default_initializer(identity)
-                self.backend.asarray(draw.weights(rng, *P.shape), out=P)
-
-    @property
-    def L(self) -> int:  # noqa: N802  (the book's letter)
-        """The depth: the number of layers with parameters."""
-        return len(self.widths) - 1
-
-    @property
-    def precision(self) -> str:
-        """The arithmetic: "float64", "float32", "tf32", "bfloat16" or "float16"."""
-        return self.backend.precision
-
-    def __repr__(self) -> str:
-        *hidden, output = [f.name for f in self.f[1:]]
-        names = ", ".join(hidden[:1] if len(set(hidden)) == 1 else hidden) or "no hidden layer"
-        return (
-            f"MLP({'-'.join(map(str, self.widths))}, {names} → {output}, {self.loss.name}, "
-            f"{self.theta.layout.count:,} parameters; {self.backend.describe()})"
-        )
 
     # ---- Algorithm 6.3 ------------------------------------------------------------------------
 
@@ -223,28 +145,9 @@ class MLP:
             backprop.penalty(self, whole.J, d)
         J, s = float(backend.to_host(whole.J)[0]), whole.s
         parts = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
-        return J, Gradients(d.W[1:], d.b[1:], s.gx, *parts)
+        return J, Gradients(d.W[1:], d.b[1:], s.gx, *parts, d.named())
 
-    def round(self) -> None:
-        """Update `rounded` after an assignment to θ."""
-        if self.rounded is not self.theta:
-            self.backend.round(self.theta.flat, self.rounded.flat)
-
-    # ---- settings, files, copies --------------------------------------------------------------
-
-    def config(self) -> dict[str, Any]:
-        """Return the settings in JSON types: ``MLP(**config)`` builds the same network."""
-        return {
-            "widths": list(self.widths),
-            "activation": [f.spec() for f in self.f[1:-1]],
-            "output_activation": self.f[-1].spec(),
-            "loss": self.loss.spec(),
-            "regularizer": self.regularizer.spec(),
-            "initializer": self.initializer and self.initializer.spec(),
-            "precision": self.backend.precision,
-            "seed": self.seed,
-            **blocks.config(self.blocks),
-        }
+    # ---- files ---------------------------------------------------------------------------------
 
     def save(self, path: storage.PathLike, extra: Mapping[str, Any] | None = None) -> None:
         """Write θ and the settings to a safetensors file.  A crash leaves the old file or the new.
@@ -281,66 +184,3 @@ class MLP:
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: {error}") from error
         return net
-
-    def tensors(self) -> dict[str, HostArray]:
-        """Return θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), …"""
-        self.backend.synchronize()
-        return {name: self.backend.to_host(view) for name, view in self.theta.named().items()}
-
-    def assign(self, tensors: Mapping[str, Array]) -> None:
-        """θ ← tensors, with the names and shapes of `tensors()`: all of them or, on an error, none.
-
-        They may be arrays of other libraries, such as a torch module's `state_dict`, on any device.
-        ValueError: a name is missing or unknown, or a shape differs.
-        """
-        self.theta.assign(self.backend, tensors)
-
-    def on_other_backend(self, backend: Backend) -> Self:
-        """Return a network with these settings on another backend, with θ = 0."""
-        net = object.__new__(type(self))
-        vars(net).update(vars(self), backend=backend)
-        net._allocate()
-        return net
-
-    seen_by = renamed("seen_by", "on_other_backend")
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return the same network with its own θ; its layers are views of that θ."""
-        net = memo[id(self)] = self.on_other_backend(self.backend)
-        self.backend.asarray(self.theta.flat, out=net.theta.flat)
-        self.backend.synchronize()
-        return net
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what pickle stores: the settings, the backend's name, and θ on the host."""
-        backend = self.backend.name, self.backend.precision
-        state = {**vars(self), "backend": backend, "theta": self.tensors()}
-        del state["rounded"], state["layers"], state["_forward"], state["_omega"], state["_lock"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        name, precision = state["backend"]
-        of_name = host_backend if name == "cpu" else partial(get_backend, name)
-        vars(self).update(state, backend=of_name(precision))
-        self._allocate()
-        self.assign(state["theta"])
-
-    def keep_in(self, flat: Array, rounded: Array) -> None:
-        """Move θ to this memory of the backend, (p,), and its copy in 16 bits to `rounded`."""
-        self._allocate(self.backend.asarray(self.theta.flat, out=flat), rounded)
-        self.round()
-
-    def _allocate(self, flat: Array = None, rounded: Array = None) -> None:
-        """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `flat`."""
-        self.backend.synchronize()
-        backend = self.backend
-        layout = Layout(self.widths, backend.storage.itemsize, self.blocks)
-        flat = backend.full((layout.size,), 0) if flat is None else flat
-        self.theta = self.rounded = theta = Parameters(layout, flat)
-        if backend.storage != backend.dtype:
-            copy = Parameters.zeros(backend, layout, backend.storage) if rounded is None else None
-            self.rounded = copy or Parameters(layout, rounded)
-        views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
-        self.layers = [Layer(W, b, f) for W, b, f in views]
-        self._forward = ForwardPass()
-        self._omega, self._lock = backend.full((1,), 0, "float64"), threading.Lock()

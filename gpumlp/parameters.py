@@ -199,6 +199,7 @@ class Gradients:
         x: ∂J/∂x, (m, n_0); None without intermediate gradients.
         z, h: gz = ∂J/∂z and gh = ∂J/∂h of each layer, (m, n_k).  They say how the layer's output
             should have changed.  Both are empty without intermediate gradients.
+        named: ∇J by the names of `MLP.tensors`, also of what blocks have.
     """
 
     W: list[Array]
@@ -206,3 +207,4 @@ class Gradients:
     x: Array | None
     z: list[Array]
     h: list[Array]
+    named: Mapping[str, Array]

@@ -123,6 +123,15 @@ def _says(value: Any) -> bool:
     return any(value) if isinstance(value, list) else bool(value)
 
 
+def described(of: Sequence[Block]) -> str:
+    """What the layers have, for `repr`: "layer norm, gate of silu, dropout 0.1, skips"."""
+    norms = [f"{each.norm.name} norm" for each in of if each.norm]
+    gates = [each.gate.name for each in of if each.gate]
+    drops = [f"dropout {each.dropout:g}" for each in of if each.dropout]
+    skips = ["skips" for each in of if each.skip]
+    return ", ".join(dict.fromkeys([*norms, *gates, *drops, *skips]))
+
+
 def activations(f: Sequence[Activation], of: Sequence[Block]) -> list[Activation]:
     """f[0] … f[L]: the identity where a gate takes the place of f."""
     gated = [None, *(each.gate for each in of)] if of else [None] * len(f)

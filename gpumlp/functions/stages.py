@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,9 @@ class Stage(Entry):
     halves: bool = False
     cuda_file: str = ""
     cuda_f: Activation | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return super().__reduce__() if self.cuda_f is None else (gate, (self.cuda_f,))
 
     def cuda(self) -> str:
         """Return CUDA source of what the kernels of `cuda_file` call."""
@@ -83,6 +88,7 @@ rms_norm = Stage(
 NORMS = table(layer_norm, rms_norm)
 
 
+@cache
 def gate(f: Activation) -> Stage:
     """The gated linear unit a ⊙ f(b) of rows (a | b), Dauphin et al. (2017), Shazeer (2020).
 

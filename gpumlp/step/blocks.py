@@ -180,7 +180,7 @@ class _Expansion:
         """The gradients of the linear layer of a skip."""
         assert self._d is not None
         g, source = self._gh[k], self._s.h[k - self._blocks[k].skip]
-        self._out.weight_gradient(g, source, self._d.P[k], self._d.factors)
+        self._out.weight_gradient(g, source, self._d.P[k], None)
         self._out.activation_gradient(identity, g, g, g, g, self._d.c[k])
 
 

@@ -68,7 +68,7 @@ def fold(
     }
     out = Program()
     for each in program.substituted(others):
-        if each.name == "weight_gradient":
+        if each.name == "weight_gradient" and each["dW"] in W:
             each = each.having(dW=W[each["dW"]], factors=each["factors"] or factors)
         elif each.name == "add":
             each = each.having(total=db)
@@ -179,7 +179,8 @@ def early_update(program: Program, gradient: ThetaBuffers) -> Program:
     (update,) = updates
     starts = [*(W.start for W in gradient.W[1:]), gradient.split]
     parts = dict(zip(gradient.W[1:], pairwise(starts), strict=True))
-    last = {each["dW"]: each for each in program if each.name == "weight_gradient"}
+    products = (each for each in program if each.name == "weight_gradient")
+    last = {each["dW"]: each for each in products if each["dW"] in parts}
     out = Program()
     for each in program:
         if each is update:

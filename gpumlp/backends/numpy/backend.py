@@ -173,7 +173,7 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
         np.sum(sums, axis=0, out=db) if gh.ndim == 2 else np.concatenate(sums, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        np.dot(gz, W, out=gx)
+        product(gz, W, gx)
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None

@@ -1,0 +1,278 @@
+"""Networks with norms, gates, dropout and skips: against torch, differences and each other."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
+from gpumlp.backends.numpy.stages import UNIT, _bits
+from gpumlp.functions.stages import GATES, NORMS, gate
+from tests.support.blocks import MANY, WIDTHS, outputs_in_torch, random_network
+from tests.support.compiled import needs_library
+from tests.support.refusal import refusal
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(70, 6))
+LABELS = X[:, :3].argmax(axis=1)
+BACKENDS = ["numpy", pytest.param("cpu", marks=needs_library)]
+
+
+def network(backend: str = "numpy", precision: str = "float64", **blocks: Any) -> MLP:
+    return MLP(WIDTHS, "gelu", backend=backend, precision=precision, seed=1, **MANY | blocks)
+
+
+def trained(net: MLP, epochs: int = 3, optimizer: str = "adamw", **settings: Any) -> MLP:
+    """After three epochs of three minibatches, the last one smaller."""
+    settings = {"lr": 0.01, "batch_size": 32, "seed": 3} | settings
+    Trainer(net, optimizer, **settings).fit(X, LABELS, epochs, progress=False)
+    return net
+
+
+def assert_near(a: MLP, b: MLP, near: float = 1e-12) -> None:
+    for (name, got), want in zip(a.tensors().items(), b.tensors().values(), strict=True):
+        np.testing.assert_allclose(got, want, near, near, err_msg=name)
+
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(20))
+def test_gradients_equal_those_of_torch(seed: int, backend: str) -> None:
+    """∇θ, ∂J/∂x and gh of each layer, in float64."""
+    torch = pytest.importorskip("torch")
+    net = random_network(seed, backend)
+    x, y = RNG.normal(size=(7, net.widths[0])), RNG.integers(0, 3, 7)
+    p = {k: torch.tensor(v, requires_grad=True) for k, v in net.tensors().items()}
+    h = outputs_in_torch(net, p, torch.tensor(x, requires_grad=True))
+    for each in h:
+        each.retain_grad()
+    J = torch.nn.functional.cross_entropy(h[-1], torch.tensor(y))
+    J.backward()
+    ours, grads = net.cost_and_gradients(x, y)
+    np.testing.assert_allclose(ours, J.item(), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(x), h[-1].detach().numpy(), 1e-10, 1e-12)
+    pairs = [(grads.x, h[0].grad)] + [(gh, each.grad) for gh, each in zip(grads.h, h[1:])]  # noqa: B905
+    pairs += [(each, p[name].grad) for name, each in grads.named.items()]
+    assert len(pairs) == 1 + net.L + len(p)
+    for got, want in pairs:
+        scale = max(1e-6, float(want.abs().max()))
+        np.testing.assert_allclose(np.asarray(got) / scale, want.numpy() / scale, 0, 1e-10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_equal_differences(seed: int) -> None:
+    """Along one random direction of all parameters."""
+    net = random_network(100 + seed)
+    x, y = RNG.normal(size=(9, net.widths[0])), RNG.integers(0, 3, 9)
+    tensors = net.tensors()
+    way = {name: RNG.normal(size=a.shape) for name, a in tensors.items()}
+    _, grads = net.cost_and_gradients(x, y)
+    slope = sum(float(np.sum(np.asarray(g) * way[name])) for name, g in grads.named.items())
+    costs = []
+    for step in (1e-6, -1e-6):
+        net.assign({name: a + step * way[name] for name, a in tensors.items()})
+        costs.append(net.cost(x, y))
+    np.testing.assert_allclose(slope, (costs[0] - costs[1]) / 2e-6, rtol=1e-6)
+
+
+# ---- trainings -----------------------------------------------------------------------------------
+
+
+@needs_library
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum", "muon"])
+def test_backends_train_to_the_same_parameters(optimizer: str) -> None:
+    one, other = (trained(network(backend), optimizer=optimizer) for backend in ("numpy", "cpu"))
+    assert_near(one, other)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"accumulate": 4}, {"shards": 2}, {"shards": 4}, {"memory": "low"}],
+    ids=lambda each: "-".join(each),
+)  # fmt: skip
+def test_parts_of_a_minibatch_have_the_same_masks(settings: dict[str, Any]) -> None:
+    assert_near(trained(network(), **settings), trained(network()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_a_folded_update_is_the_same(optimizer: str) -> None:
+    folded, apart = (trained(network(), optimizer=optimizer, fold=f) for f in (None, False))
+    assert_near(folded, apart)
+
+
+def test_members_of_an_ensemble_equal_their_own_trainings() -> None:
+    ensemble = Ensemble(3, WIDTHS, "gelu", backend="numpy", precision="float64", **MANY)
+    trainer = EnsembleTrainer(ensemble, "adamw", lr=[0.01, 0.02, 0.03], batch_size=32, seed=3)
+    trainer.fit(X, LABELS, 3)
+    for i, net in enumerate(ensemble):
+        alone = MLP(WIDTHS, "gelu", backend="numpy", precision="float64", seed=i, **MANY)
+        trained(alone, lr=0.01 * (i + 1), seed=3 + i)
+        assert np.array_equal(net.theta.flat, alone.theta.flat)
+
+
+def test_a_resumed_training_has_the_masks_of_one_without_a_break(tmp_path: Any) -> None:
+    whole = trained(network(), 4)
+    for epochs in (2, 4):
+        net = network()
+        Trainer(net, lr=0.01, batch_size=32, seed=3).fit(
+            X, LABELS, epochs, progress=False, checkpoint=tmp_path / "c", resume=epochs > 2
+        )
+    assert np.array_equal(net.theta.flat, whole.theta.flat)
+
+
+def test_lbfgs_drops_nothing() -> None:
+    dropping, without = network(), network(dropout=0.0)
+    for net in (dropping, without):
+        gpumlp.fit_lbfgs(net, X, LABELS, max_iter=5)
+    assert np.array_equal(dropping.theta.flat, without.theta.flat)
+
+
+def test_a_deep_residual_network_learns_and_a_plain_one_does_not() -> None:
+    """100 layers of width 64, as He et al. (2016) found it."""
+    x, y = RNG.normal(size=(512, 16)), RNG.integers(0, 2, 512)
+    y = (x[:, 0] * x[:, 1] > 0).astype(int)
+    costs = {}
+    for name, blocks in (("plain", {}), ("residual", {"norm": "layer", "residual": True})):
+        net = MLP([16, *[64] * 99, 2], "relu", backend="numpy", seed=0, **blocks)
+        history = Trainer(net, "adamw", lr=1e-3, batch_size=128).fit(x, y, 12, progress=False)
+        costs[name] = history["cost"][-1]
+    assert costs["residual"] < 0.2
+    assert costs["plain"] > 0.5
+
+
+# ---- masks ---------------------------------------------------------------------------------------
+
+
+def dropped(x: Any, rate: float, layer: int = 1, row: int = 0, seed: int = 7, step: int = 1) -> Any:
+    backend, y = gpumlp.get_backend("numpy", "float64"), np.empty_like(x)
+    backend.dropout(x, rate, layer, row, np.array([seed]), np.array([1.0, 0.1, step]), y)
+    return y
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_mean_and_variance_of_masks(rate: float) -> None:
+    y = dropped(np.ones((2000, 300)), rate)
+    p = round(rate * UNIT) / UNIT
+    np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - p)])
+    deviation = np.sqrt(p / (1 - p) / y.size)
+    assert abs(y.mean() - 1) < 4 * deviation
+    assert np.abs(y.mean(axis=0) - 1).max() < 5 * deviation * np.sqrt(300)
+    assert np.abs(y.mean(axis=1) - 1).max() < 5 * deviation * np.sqrt(2000)
+
+
+def test_masks_of_steps_layers_rows_and_seeds_are_independent() -> None:
+    ones = np.ones((400, 250))
+    base = dropped(ones, 0.5)
+    others = [
+        dropped(ones, 0.5, layer=2), dropped(ones, 0.5, seed=8), dropped(ones, 0.5, step=2),
+        dropped(ones, 0.5, row=400), np.roll(base, 1, axis=0), np.roll(base, 1, axis=1),
+    ]  # fmt: skip
+    for other in others:
+        assert abs(np.corrcoef(base.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(base.size)
+
+
+@pytest.mark.parametrize("n", [1, 3, 16, 37])
+def test_masks_of_rows_are_those_of_the_whole(n: int) -> None:
+    whole = dropped(np.ones((40, n)), 0.3)
+    for begin, end in ((0, 7), (7, 8), (8, 40)):
+        part = dropped(np.ones((end - begin, n)), 0.3, row=begin)
+        assert np.array_equal(part, whole[begin:end])
+
+
+def test_masks_come_from_philox() -> None:
+    """With NumPy's generator, entry by entry."""
+    of = np.random.Philox(counter=[0, 5, 0, 0], key=[7, 2])
+    words = of.random_raw(8)
+    want = [int(words[i // 4]) >> 16 * (i % 4) & 0xFFFF for i in range(32)]
+    assert _bits((7, 2), 5, 0, 32).tolist() == want
+
+
+def test_what_is_dropped_is_0_whatever_it_was() -> None:
+    x = np.full((50, 8), np.nan)
+    y = dropped(x, 0.5)
+    assert set(np.unique(np.isnan(y))) == {False, True}
+    assert (y[~np.isnan(y)] == 0).all()
+
+
+def test_predictions_and_costs_drop_nothing() -> None:
+    net, same = network(), network(dropout=0.0)
+    assert np.array_equal(net.predict(X), same.predict(X))
+    assert net.cost(X, LABELS) == same.cost(X, LABELS)
+    np.testing.assert_array_equal(
+        net.cost_and_gradients(X, LABELS)[1].W[0], same.cost_and_gradients(X, LABELS)[1].W[0]
+    )
+    trainer = Trainer(net, batch_size=32)
+    history = trainer.fit(X, LABELS, 1, validation=(X, LABELS), progress=False)
+    assert history["val_cost"][0] == pytest.approx(net.cost(X, LABELS), rel=1e-12)
+
+
+# ---- files, copies, arguments --------------------------------------------------------------------
+
+
+def test_files_and_copies_keep_blocks(tmp_path: Any) -> None:
+    net = trained(network())
+    net.save(tmp_path / "m.safetensors")
+    loaded = MLP.load(tmp_path / "m.safetensors", "numpy")
+    assert loaded.blocks == net.blocks
+    for other in (loaded, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert np.array_equal(other.predict(X), net.predict(X))
+        assert other.config() == net.config()
+    assert set(net.tensors()) >= {"2.norm.weight", "2.norm.bias", "4.norm.weight", "4.skip.weight"}
+    assert "4.norm.bias" not in net.tensors()
+    assert "with layer norm, rms norm, gate of silu, dropout 0.2, dropout 0.5, skips" in repr(net)
+    plain = MLP(WIDTHS, norm=None, dropout=0.0, residual=False, backend="numpy")
+    assert plain.blocks == ()
+    assert not {"norm", "dropout", "residual", "gated"} & set(plain.config())
+
+
+def test_where_skips_begin_and_end() -> None:
+    def skips(residual: Any) -> list[int]:
+        return [each.skip for each in MLP([4] * 8, residual=residual, backend="numpy").blocks[:-1]]
+
+    assert skips(True) == [0, 1, 1, 1, 1, 1]
+    assert skips(2) == [0, 0, 2, 0, 2, 0]
+    assert skips(3) == [0, 0, 0, 3, 0, 0]
+    assert skips([False, True, False, False, True, True]) == [0, 1, 0, 0, 1, 1]
+
+
+def test_norms_begin_as_norms_and_skips_add_the_input() -> None:
+    net = MLP(
+        [3, 5, 5, 2], "relu", norm="layer", residual=True, backend="numpy", precision="float64"
+    )
+    net.layers[1].W[...], net.layers[1].b[...] = 0, 0
+    x = RNG.normal(size=(4, 3))
+    h = np.maximum(x @ net.layers[0].W.T + net.layers[0].b, 0)
+    normal = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(net.forward(x), normal @ net.layers[2].W.T + net.layers[2].b, 1e-10)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_of_ones_own(name: str) -> None:
+    own = NORMS[name].set(eps=0.1)
+    net = MLP([3, 5, 5, 2], norm=[own, None], backend="numpy")
+    assert net.blocks[1].norm is own
+    assert MLP(**net.config(), backend="numpy").blocks == net.blocks
+
+
+def test_gates_are_elementwise() -> None:
+    assert gate(GATES["silu"]) is gate(GATES["silu"])
+    refusal(ValueError, lambda: gate(gpumlp.ACTIVATIONS["softmax"]), "elementwise", "silu")
+
+
+def test_invalid_arguments_raise() -> None:
+    def wrong(kind: type[Exception], *said: str, **blocks: Any) -> None:
+        refusal(kind, lambda: MLP([4, 5, 5, 2], backend="numpy", **blocks), *said)
+
+    wrong(ValueError, "unknown norm 'batch_'", "known: layer, rms", norm="batch_")
+    wrong(ValueError, "norm has 3 entries", "2 hidden layers", norm=["layer"] * 3)
+    wrong(ValueError, "dropout must be a number from 0 to below 1", "1.0", dropout=1.0)
+    wrong(ValueError, "dropout must be", "'much'", dropout="much")
+    wrong(ValueError, "residual must be True, False, a number", "-1", residual=-1)
+    wrong(ValueError, "False for the first", residual=[True, True])
+    wrong(ValueError, "unknown gated 'softmax'", gated="softmax")
