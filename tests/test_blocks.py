@@ -62,7 +62,7 @@ def test_gradients_equal_those_of_torch(seed: int, backend: str) -> None:
     pairs += [(each, p[name].grad) for name, each in grads.named.items()]
     assert len(pairs) == 1 + net.L + len(p)
     # a norm of one entry has a gradient of 0 but for rounding
-    least = 1e-3 * max(float(want.abs().max()) for _, want in pairs)
+    least = 1e-2 * max(float(want.abs().max()) for _, want in pairs)
     for got, want in pairs:
         scale = max(least, float(want.abs().max()))
         np.testing.assert_allclose(np.asarray(got), want.numpy(), rtol=0, atol=1e-10 * scale)
