@@ -11,7 +11,8 @@ import pytest
 
 import gpumlp
 from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
-from gpumlp.backends.numpy.stages import UNIT, _bits
+from gpumlp.backends.numpy.stages import _bits
+from gpumlp.backends.stages import UNIT
 from gpumlp.functions.stages import GATES, NORMS, gate
 from tests.support.blocks import MANY, WIDTHS, outputs_in_torch, random_network
 from tests.support.compiled import needs_library
@@ -187,12 +188,51 @@ def test_masks_of_rows_are_those_of_the_whole(n: int) -> None:
         assert np.array_equal(part, whole[begin:end])
 
 
-def test_masks_come_from_philox() -> None:
-    """With NumPy's generator, entry by entry."""
-    of = np.random.Philox(counter=[0, 5, 0, 0], key=[7, 2])
-    words = of.random_raw(8)
-    want = [int(words[i // 4]) >> 16 * (i % 4) & 0xFFFF for i in range(32)]
-    assert _bits((7, 2), 5, 0, 32).tolist() == want
+@pytest.mark.parametrize("seed", [7, 2**64 - 3])
+def test_masks_come_from_philox(seed: int) -> None:
+    """Of Salmon et al. (2011), here with Python's integers."""
+    for block in range(2):
+        word, key = [1 + block, 5, 0, 0], [seed, 2]
+        for _ in range(10):
+            a, b = 0xD2E7470EE14C6C93 * word[0], 0xCA5A826395121157 * word[2]
+            word = [
+                (b >> 64) ^ word[1] ^ key[0],
+                b % 2**64,
+                (a >> 64) ^ word[3] ^ key[1],
+                a % 2**64,
+            ]
+            key = [(key[0] + 0x9E3779B97F4A7C15) % 2**64, (key[1] + 0xBB67AE8584CAA73B) % 2**64]
+        want = [word[i // 4] >> 16 * (i % 4) & 0xFFFF for i in range(16)]
+        assert _bits((seed, 2), 5, 16 * block, 16 * (block + 1)).tolist() == want
+
+
+@needs_library
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize(("m", "n"), [(7, 5), (300, 37), (9, 1), (40, 256)])
+def test_operations_of_the_compiled_backend(m: int, n: int, precision: str) -> None:
+    numpy, cpu = (gpumlp.get_backend(name, precision) for name in ("numpy", "cpu"))
+    x, g, wide = (RNG.normal(size=(m, k * n)).astype(precision) for k in (1, 1, 2))
+    near = {"rtol": 1e-4, "atol": 1e-4} if precision == "float32" else {"rtol": 0, "atol": 1e-12}
+    of_entries = [(norm, x) for norm in NORMS.values()] + [(gate(f), wide) for f in GATES.values()]
+    for stage, rows in of_entries:
+        phi = RNG.normal(size=(len(stage.initial), n)).astype(precision) if stage.initial else None
+        results = []
+        for backend in (numpy, cpu):
+            y, gx = np.empty_like(x), np.empty_like(rows)
+            dphi = None if phi is None else np.empty_like(phi)
+            backend.stage(stage, rows, phi, y)
+            backend.stage_gradient(stage, rows, phi, g, gx, dphi)
+            results.append([y, gx] + ([] if dphi is None else [dphi]))
+        for want, got in zip(*results, strict=True):
+            np.testing.assert_allclose(got, want, err_msg=stage.name, **near)
+    for seed in (3, -5):
+        same = []
+        for backend in (numpy, cpu):
+            y, numbers = x.copy(), np.array([1.0, 0.1, 9.0])
+            backend.dropout(y, 0.3, 2, 11, np.array([seed]), numbers, y)
+            backend.join(y, g, y)
+            same.append(y)
+        assert np.array_equal(*same)
 
 
 def test_what_is_dropped_is_0_whatever_it_was() -> None:

@@ -8,6 +8,14 @@ from gpumlp.backends.declaration import operation
 from gpumlp.functions.stages import Stage
 from gpumlp.io.types import Array
 
+UNIT = 1 << 16  # of the probabilities of dropout
+
+
+def mask_numbers(rate: float) -> tuple[int, float]:
+    """2¹⁶ p, the least of 16 bits with which an entry is kept, and 1 / (1 − p)."""
+    threshold = min(round(rate * UNIT), UNIT - 1)
+    return threshold, UNIT / (UNIT - threshold)
+
 
 class Stages(Protocol):
     """They stand beside those of `gpumlp.backends.operations`, with the same dtypes and shapes."""

@@ -3,6 +3,7 @@
 
 #include "products.hpp"
 #include "activations.hpp"
+#include "blocks.hpp"
 #include "losses.hpp"
 #include "theta.hpp"
 #include "minibatches.hpp"

@@ -5,7 +5,7 @@ The arguments of a call are those of a struct in `kernels/cpu/`, in the same ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +13,13 @@ import numpy as np
 from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.numpy.blas import Blas
+from gpumlp.backends.stages import mask_numbers
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import softmax
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.losses import softmax_cross_entropy
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
+from gpumlp.functions.stages import Stage
 from gpumlp.io.types import HostArray as Array
 
 PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
@@ -107,6 +109,41 @@ class Lowering:
         m, n = gh.shape
         sums = _partial(m, n, self._dtype.itemsize, n)
         yield self._of(f, "activation_gradient", gh, z, h, gz, db, m, n, sums)
+
+    def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> Iterator[Work]:
+        if stage.cuda_f is not None:
+            yield self._of(stage.cuda_f, "gate", x, y, *y.shape)
+        else:
+            yield self._of_norm(stage, "norm", x, phi, y)
+
+    def stage_gradient(
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
+    ) -> Iterator[Work]:
+        if stage.cuda_f is not None:
+            yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, *gy.shape)
+        else:
+            (m, n), rows = x.shape, len(stage.initial)
+            sums = _partial(m, n, self._dtype.itemsize, rows * n)
+            yield self._of_norm(stage, "norm_gradient", x, phi, gy, gx, dphi, last=[sums])
+
+    def _of_norm(self, stage: Stage, name: str, *arrays: Any, last: Sequence[Any] = ()) -> Work:
+        if not stage.is_built_in():
+            raise NotCompiledError(stage.name)
+        centred, eps = int(len(stage.initial) == 2), stage.params["eps"]
+        arguments = (*arrays, *arrays[0].shape, centred, eps, *last)
+        return self._plain(name, *arguments, real=self._stored)
+
+    def dropout(
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
+    ) -> Iterator[Work]:
+        threshold, scale = mask_numbers(rate)
+        yield self._plain(
+            "dropout", x, y, *x.shape, row, seed, control, control.size - 1, layer, threshold,
+            scale, real=self._stored,
+        )  # fmt: skip
+
+    def join(self, x: Array, skip: Array, y: Array) -> Iterator[Work]:
+        yield self._plain("join", x, skip, y, x.size, real=self._stored)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
         yield self._product(gz, W, gx)

@@ -58,7 +58,7 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     name = struct_name(entry)
     if isinstance(entry, Activation):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in (
-            "bias_activation", "activation", "activation_gradient",
+            "bias_activation", "activation", "activation_gradient", "gate", "gate_gradient",
         )}  # fmt: skip
     if isinstance(entry, Loss):
         return {

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpumlp.backends.stages import Stages
+from gpumlp.backends.stages import Stages, mask_numbers
 from gpumlp.functions.stages import Stage
 from gpumlp.io.threads import Threads
 from gpumlp.io.types import HostArray as Array
 
-UNIT = 1 << 16  # of the probabilities of dropout
 EACH = 16  # entries that one output of Philox serves
 
 
@@ -54,8 +53,8 @@ class NumpyStages(Stages):
             for i in range(len(x)):
                 self.dropout(x[i], rate, layer, row, seed[i], control[i], y[i])
             return
-        threshold = round(rate * UNIT)
-        scale = x.dtype.type(UNIT / (UNIT - threshold))
+        threshold, factor = mask_numbers(rate)
+        scale = x.dtype.type(factor)
         key, step, n = (int(seed[0]) % 2**64, layer), int(control[-1]), x.shape[1]
 
         def block(rows: slice) -> None:
@@ -73,6 +72,8 @@ class NumpyStages(Stages):
 def _bits(key: tuple[int, int], step: int, begin: int, end: int) -> Array:
     """The 16 bits of each entry begin … end of a minibatch: see `Stages.dropout`."""
     first = begin // EACH
-    of = np.random.Philox(counter=[first, step, 0, 0], key=key)  # its first output is of first + 1
+    # as uint64: of a list, NumPy may make float64.  Its first output is that of counter first + 1
+    counter, of_key = np.array([first, step, 0, 0], np.uint64), np.array(key, np.uint64)
+    of = np.random.Philox(counter=counter, key=of_key)
     raw = of.random_raw(4 * (-(-end // EACH) - first)).astype("<u8", copy=False).view("<u2")
     return raw[begin - first * EACH : end - first * EACH]

@@ -1,0 +1,178 @@
+// Norms, gates, dropout and skips: rows (m, n), row-major, of the type T in which they are stored.
+#pragma once
+
+#include "activations.hpp"
+
+namespace gpumlp {
+
+// y ← the norm of each row of x, times γ = phi[0] and, if centred, plus β = phi[1]
+template <class T> struct Norm {
+    const T *x, *phi; T* y; int64 m, n, centred; double eps;
+};
+
+// the mean, which is 0 unless centred, and 1 / √(mean of (x − mean)² + ε) of a row
+template <class T, class real> inline void statistics(const T* x, int64 n, bool centred, real eps, real& mean, real& scale) {
+    mean = centred ? sum_of<real>(n, [&](int64 j) { return real(x[j]); }) / real(n) : real(0);
+    const real centre = mean;
+    const real squares = sum_of<real>(n, [&](int64 j) {
+        const real d = x[j] - centre;
+        return d * d;
+    });
+    scale = real(1) / sqrt(squares / real(n) + eps);
+}
+
+template <class T> void norm(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const Norm<T>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        for (int64 i = begin; i < end; ++i) {
+            const T* const x = p.x + i * p.n;
+            T* const y = p.y + i * p.n;
+            real mean, scale;
+            statistics(x, p.n, p.centred, real(p.eps), mean, scale);
+            if (p.centred) {
+                GPUMLP_LOOP
+                for (int64 j = 0; j < p.n; ++j)
+                    y[j] = (x[j] - mean) * scale * p.phi[j] + p.phi[p.n + j];
+            } else {
+                GPUMLP_LOOP
+                for (int64 j = 0; j < p.n; ++j) y[j] = x[j] * scale * p.phi[j];
+            }
+        }
+    });
+}
+
+// gx ← Jᵀ gy; dphi ← the column sums of gy ⊙ x̂ and, if centred, of gy
+template <class T> struct NormGradient {
+    const T *x, *phi, *gy; T *gx, *dphi; int64 m, n, centred; double eps; Arithmetic<T>* partial;
+};
+
+template <class T> void norm_gradient(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const NormGradient<T>*>(arguments);
+    const int64 n = p.n, each = piece_rows(n), width = (p.centred ? 2 : 1) * n;
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        real* const sum = p.partial + piece * width;
+        std::memset(sum, 0, width * sizeof(real));
+        for (int64 i = begin; i < end; ++i) {
+            const T *x = p.x + i * n, *gy = p.gy + i * n;
+            T* const gx = p.gx + i * n;
+            real mean, scale;
+            statistics(x, n, p.centred, real(p.eps), mean, scale);
+            const real centre = mean, slope = scale;
+            const real along = sum_of<real>(n, [&](int64 j) {
+                return gy[j] * p.phi[j] * ((x[j] - centre) * slope);
+            }) / real(n);
+            const real level = p.centred ? sum_of<real>(n, [&](int64 j) {
+                return gy[j] * p.phi[j];
+            }) / real(n) : real(0);
+            if (p.centred) {
+                GPUMLP_LOOP
+                for (int64 j = 0; j < n; ++j) sum[n + j] += gy[j];
+            }
+            GPUMLP_LOOP
+            for (int64 j = 0; j < n; ++j) {
+                const real g = gy[j], normal = (x[j] - mean) * scale;
+                sum[j] += g * normal;
+                gx[j] = (g * p.phi[j] - normal * along - level) * scale;
+            }
+        }
+    });
+    add_up(p.partial, (p.m + each - 1) / each, width, p.dphi);
+}
+
+// y ← a ⊙ f(b) of rows x = (a | b), (m, 2n)
+template <class T> struct Gate { const T* x; T* y; int64 m, n; const double* params; };
+
+template <template <class> class F, class T> void gate(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Gate<T>*>(arguments);
+    const F<Arithmetic<T>> f(p.params);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        for (int64 i = begin; i < end; ++i) {
+            const T *a = p.x + 2 * i * p.n, *b = a + p.n;
+            T* const y = p.y + i * p.n;
+            GPUMLP_LOOP
+            for (int64 j = 0; j < p.n; ++j) y[j] = a[j] * f.f(b[j]);
+        }
+    });
+}
+
+// gx ← (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b))
+template <class T> struct GateGradient { const T *x, *gy; T* gx; int64 m, n; const double* params; };
+
+template <template <class> class F, class T> void gate_gradient(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const GateGradient<T>*>(arguments);
+    const F<real> f(p.params);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        for (int64 i = begin; i < end; ++i) {
+            const T *a = p.x + 2 * i * p.n, *b = a + p.n, *gy = p.gy + i * p.n;
+            T *ga = p.gx + 2 * i * p.n, *gb = ga + p.n;
+            GPUMLP_LOOP
+            for (int64 j = 0; j < p.n; ++j) {
+                const real g = gy[j], z = b[j], h = f.f(z), slope = f.df(z, h);
+                gb[j] = g * a[j] * slope;
+                ga[j] = g * h;
+            }
+        }
+    });
+}
+
+// Philox4x64-10, Salmon et al. (2011): 256 bits for a counter of 256 bits and a key of 128
+struct Philox {
+    std::uint64_t word[4];
+
+    Philox(std::uint64_t counter, std::uint64_t step, std::uint64_t seed, std::uint64_t layer)
+        : word{counter, step, 0, 0} {
+        for (int round = 0; round < 10; ++round) {
+            const unsigned __int128 a = (unsigned __int128)word[0] * 0xD2E7470EE14C6C93u;
+            const unsigned __int128 b = (unsigned __int128)word[2] * 0xCA5A826395121157u;
+            word[0] = std::uint64_t(b >> 64) ^ word[1] ^ seed;
+            word[2] = std::uint64_t(a >> 64) ^ word[3] ^ layer;
+            word[1] = std::uint64_t(b);
+            word[3] = std::uint64_t(a);
+            seed += 0x9E3779B97F4A7C15u;
+            layer += 0xBB67AE8584CAA73Bu;
+        }
+    }
+};
+
+// y ← x ⊙ mask · scale, for the entries from first · n on of a minibatch; y may be x
+template <class T> struct Dropout {
+    const T* x; T* y; int64 m, n, row; const int64* seed; const double* control;
+    int64 last, layer, threshold; double scale;
+};
+
+template <class T> void dropout(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    enum { EACH = 16 };  // entries that one output of Philox serves
+    const auto& p = *static_cast<const Dropout<T>*>(arguments);
+    const int64 before = p.row * p.n, step = int64(p.control[p.last]);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        const int64 first = before + begin * p.n, stop = before + end * p.n;
+        for (int64 block = first / EACH; block * EACH < stop; ++block) {
+            const Philox noise(block + 1, step, *p.seed, p.layer);
+            std::uint16_t bits[EACH];
+            for (int k = 0; k < EACH; ++k)
+                bits[k] = std::uint16_t(noise.word[k / 4] >> 16 * (k % 4));
+            const int64 low = block * EACH < first ? first : block * EACH;
+            const int64 high = (block + 1) * EACH < stop ? (block + 1) * EACH : stop;
+            for (int64 i = low; i < high; ++i)
+                p.y[i - before] = bits[i - block * EACH] < p.threshold
+                    ? real(0) : real(p.x[i - before] * real(p.scale));
+        }
+    });
+}
+
+// y ← x + skip
+template <class T> struct Join { const T *x, *skip; T* y; int64 size; };
+
+template <class T> void join(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Join<T>*>(arguments);
+    over(threads, p.size, PIECE, [&](int64 begin, int64 end, int64) {
+        GPUMLP_LOOP
+        for (int64 i = begin; i < end; ++i) p.y[i] = p.x[i] + p.skip[i];
+    });
+}
+
+}  // namespace gpumlp
