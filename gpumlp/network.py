@@ -14,7 +14,7 @@ from gpumlp.errors import CheckpointError
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import Array
 from gpumlp.parameters import Gradients, Parameters
-from gpumlp.step.chunked import Chunked, target_of
+from gpumlp.step.chunked import Chunked, sampled, target_of
 from gpumlp.structure import Structure
 from gpumlp.weights import ClassWeight, weighted_targets
 
@@ -68,12 +68,28 @@ class MLP(Structure):
         """
         return as_kind_of(self._outputs(x), x)
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: Array, samples: int | None = None) -> Array:
         """Return link(ŷ) of x: probabilities for cross-entropies, rates for poisson, else ŷ itself.
 
         (m, n_L), as the kind of array that x is.
+
+        samples: how often to predict with dropout, as a training drops: (samples, m, n_L) on the
+            host.  Their spread says where the network is uncertain (Gal & Ghahramani, 2016).  The
+            masks depend on the network's seed and the number of the sample.
+
+        ValueError: x is not as described, or samples are asked of a network without dropout.
         """
-        return as_kind_of(self._linked(self._outputs(x)), x)
+        if samples is None:
+            return as_kind_of(self._linked(self._outputs(x)), x)
+        samples = checks.positive_int(samples, "samples")
+        if not any(block.dropout for block in self.blocks):
+            raise ValueError(
+                "samples differ only with dropout, which this network has not; build it with "
+                "dropout=0.1, for example, or leave out samples"
+            )
+        rows = checks.examples(self.backend, x, self.widths[0])
+        each = sampled(self, CHUNK, rows, self.seed, samples)
+        return np.stack([self.backend.to_host(self._linked(y_hat)) for y_hat in each])
 
     def cost(
         self, x: Array, y: Array, sample_weight: Array = None, class_weight: ClassWeight = None

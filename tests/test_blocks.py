@@ -254,6 +254,29 @@ def test_predictions_and_costs_drop_nothing() -> None:
     assert history["val_cost"][0] == pytest.approx(net.cost(X, LABELS), rel=1e-12)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_samples_of_predictions(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their mean is near that of many more, and their variance that of torch's dropout."""
+    torch = pytest.importorskip("torch")
+    net = MLP([6, 40, 1], "relu", loss="squared_error", dropout=0.4, backend=backend, seed=3)
+    x = X[:5].astype(np.float32)
+    samples = net.predict(x, samples=3000)
+    assert samples.shape == (3000, 5, 1)
+    assert np.array_equal(samples[:2], net.predict(x, samples=2))
+    tensors = {name: torch.tensor(a) for name, a in net.tensors().items()}
+    h = torch.relu(torch.tensor(x) @ tensors["0.weight"].T + tensors["0.bias"])
+    torch.manual_seed(0)
+    dropped = torch.nn.functional.dropout(h.expand(3000, -1, -1), 0.4)
+    theirs = (dropped @ tensors["2.weight"].T + tensors["2.bias"]).numpy()
+    deviation = theirs.std(axis=0) / np.sqrt(3000)
+    np.testing.assert_array_less(np.abs(samples.mean(0) - theirs.mean(0)), 6 * deviation)
+    np.testing.assert_allclose(samples.std(0), theirs.std(0), rtol=0.08)
+    monkeypatch.setattr("gpumlp.network.CHUNK", 2)  # each chunk has masks of its own
+    chunks = net.predict(np.repeat(x[:1], 4, axis=0), samples=20)
+    assert not np.array_equal(chunks[:, 0], chunks[:, 2])
+    refusal(ValueError, lambda: network(dropout=0.0).predict(X, samples=3), "dropout=0.1")
+
+
 # ---- files, copies, arguments --------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
-from gpumlp.step.blocks import expand
+from gpumlp.step.blocks import Noise, expand
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
@@ -32,6 +32,7 @@ class Chunked:
         rows: the most examples of a chunk.
         target: the dtype of targets, int32 for labels; None for none.
         into: where the gradients go; None for none.
+        drops: whether outputs are dropped as in a training.
         intermediate: whether gz and gh of each layer are kept, and ∂J/∂x is computed.
 
     Attributes:
@@ -41,15 +42,20 @@ class Chunked:
 
     def __init__(
         self, net: Network, rows: int, target: np.dtype[Any] | None = None,
-        into: Parameters | None = None, *, intermediate: bool = False,
+        into: Parameters | None = None, *, intermediate: bool = False, drops: bool = False,
     ) -> None:  # fmt: skip
         backend = net.backend
         self._backend, self.rows, self._target = backend, rows, target
+        self._noise: Noise | None = None
         self._intermediate = intermediate
         self._model = model = Model(net)
         self._arrays: dict[Buffer, Array] = {
             model.theta.flat: net.theta.flat, model.rounded.flat: net.rounded.flat,
         }  # fmt: skip
+        if drops:
+            self._noise = Noise(held("seed", (1,), np.int64), held("step", (1,), np.float64))
+            self._arrays[self._noise.seed] = backend.full((1,), 0, np.int64)
+            self._arrays[self._noise.control] = backend.full((1,), 0, np.float64)
         self._gradient = None
         if into is not None:
             flat = held("∇J", into.flat.shape, into.flat.dtype)
@@ -92,6 +98,15 @@ class Chunked:
             self.s = s
             yield rows
 
+    def masks(self, seed: int, step: int) -> None:
+        """Choose the masks of the next chunk, with `drops`: see `Backend.dropout`."""
+        assert self._noise is not None
+        values = {self._noise.seed: seed, self._noise.control: step}
+        for buffer, value in values.items():
+            self._backend.asarray(
+                np.array([value]), dtype=buffer.dtype, out=self._arrays[buffer]
+            )  # fmt: skip
+
     def _of(self, m: int) -> tuple[Callable[[int], None], Minibatch]:
         """The program for a chunk of m examples, compiled, and its arrays."""
         if m not in self._compiled:
@@ -112,7 +127,7 @@ class Chunked:
     def _planned(self, m: int) -> tuple[Plan, Minibatch]:
         return _planned(
             self._model.recording(), m, self._target, self._shares, self._gradient,
-            self._intermediate,
+            self._intermediate, self._noise,
         )  # fmt: skip
 
 
@@ -153,6 +168,23 @@ class ForwardPass:
         return L, y_hat if y_hat is None or backend.owns(x) else backend.to_host(y_hat)
 
 
+def sampled(net: Network, rows: int, x: Array, seed: int, samples: int) -> Iterator[Array]:
+    """Yield ŷ of x (m, n_0) with the masks of a training, so many times; in the backend.
+
+    rows: the most rows at a time.
+    """
+    chunked, backend = Chunked(net, min(len(x), rows), drops=True), net.backend
+    step = 0
+    for _ in range(samples):
+        y_hat = backend.empty((len(x), net.widths[-1]))
+        chunked.masks(seed, step)
+        for part in chunked(x):
+            backend.asarray(chunked.s.h[-1], out=y_hat[part])
+            step += 1
+            chunked.masks(seed, step)
+        yield y_hat
+
+
 def target_of(backend: Backend, y: Array) -> np.dtype[Any]:
     """The dtype of targets for the loss: int32 for labels (m,), else the backend's."""
     return np.dtype(np.int32) if y.ndim == 1 else backend.dtype
@@ -160,7 +192,7 @@ def target_of(backend: Backend, y: Array) -> np.dtype[Any]:
 
 def _planned(
     model: Model, m: int, target: np.dtype[Any] | None, shares: Buffer,
-    gradient: ThetaBuffers | None = None, intermediate: bool = False,
+    gradient: ThetaBuffers | None = None, intermediate: bool = False, noise: Noise | None = None,
 ) -> tuple[Plan, Minibatch]:  # fmt: skip
     """The program for a chunk of m examples, planned, and its buffers."""
     y, n = None, model.widths[-1]
@@ -172,7 +204,7 @@ def _planned(
     backprop.forward(model, s)
     if gradient is not None:
         backprop.backward(model, s, gradient)
-    model.backend = expand(model.backend, model, s, gradient, None)
+    model.backend = expand(model.backend, model, s, gradient, noise)
     kept = [s.h[model.L]]
     if gradient is not None:
         if intermediate:
