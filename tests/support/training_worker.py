@@ -39,7 +39,10 @@ SETTINGS = {
     "momentum in micro-batches": {"optimizer": "momentum", "accumulate": 2},
     "sgd": {"optimizer": "sgd"},
     "muon": {"optimizer": "muon", "clip_norm": 0.5},
-}
+    "blocks": {"blocks": {
+        "norm": ["layer", "rms"], "dropout": 0.2, "residual": True, "gated": [None, "silu"],
+    }},
+}  # fmt: skip
 IN_16_BITS = {"slot_precision": "bfloat16", "remainder": True, "clip_norm": 0.5, "ema": 0.99}
 FITS = {"": {}, "streamed": {"data": "stream"}, "weighted": {"sample_weight": WEIGHTS}}
 
@@ -48,7 +51,7 @@ def trainer_of(backend, precision, **settings):
     """A trainer of a small network, the same on all ranks."""
     net = gpumlp.MLP(
         [20, 33, 40, 5], "gelu", precision=precision, backend=backend, seed=1,
-        regularizer=gpumlp.ElasticNet(l1=1e-5, l2=1e-3),
+        regularizer=gpumlp.ElasticNet(l1=1e-5, l2=1e-3), **settings.pop("blocks", {}),
     )  # fmt: skip
     kept = {"batch_size": 96, "shards": SHARDS, "world": world()} | settings
     return gpumlp.Trainer(net, kept.pop("optimizer", "adamw"), **kept)

@@ -30,7 +30,7 @@ def over_theta(
     items = [
         (entries, strength)
         for (low, high), strength in zip(regions, regularizer.strengths(), strict=True)
-        for entries in blocks(low, high, theta.nbytes // theta.shape[-1])
+        for entries in blocks(low, high, theta.itemsize * (len(theta) if theta.ndim == 2 else 1))
     ]
     return threads.map(lambda item: block(*item), items)
 
