@@ -38,6 +38,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp"],
     ["gpumlp.data"],
     ["gpumlp.estimators"],
+    ["gpumlp.search"],
     ["gpumlp.interop"],
     ["gpumlp.bench"],
     ["gpumlp.cli"],
