@@ -55,7 +55,8 @@ def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental:
             lost[i] = error.with_traceback(None)
 
     try:
-        members.call(fit_one, range(len(models)), at_most(members.count(backend)))
+        with settings.one_backend(e):
+            members.call(fit_one, range(len(models)), at_most(members.count(backend)))
         if len(lost) == len(models):
             raise next(iter(lost.values()))
     except BaseException:

@@ -104,9 +104,9 @@ def together(estimator: Any) -> Iterator[None]:
     Raises:
         TypeError: there is no estimator of gpumlp in it.
     """
-    count = min(members.count(settings.backend(e)) for e in multilayer_perceptrons(estimator))
-    count = at_most(count)
-    with shared() as interrupt:
+    found = multilayer_perceptrons(estimator)
+    with settings.one_backend(*found), shared() as interrupt:
+        count = at_most(min(members.count(settings.backend(e)) for e in found))
         token = ends_by_error.set(True)
         try:
             # with one thread, GPUs and signals are used in the thread that called `fit`
