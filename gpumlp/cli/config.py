@@ -65,7 +65,7 @@ def is_written_by_us(path: Path) -> bool:
 
 def keys(options: type) -> dict[str, str]:
     """Each key of a TOML file → the field of the dataclass."""
-    named = {field.name: field.metadata["declared"].param_decls or () for field in fields(options)}
+    named = {field.name: field.metadata["flags"] for field in fields(options)}
     flags = {
         name: next((flag[2:] for flag in own if flag.startswith("--")), name.replace("_", "-"))
         for name, own in named.items()

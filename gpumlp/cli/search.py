@@ -12,16 +12,16 @@ from gpumlp.cli import candidates as trying
 from gpumlp.cli import config, output, results, run_folder, streams
 from gpumlp.cli import options as shared
 from gpumlp.cli import train as training
-from gpumlp.cli.building import assembled, check, scratch_of
+from gpumlp.cli.building import assembled, check, preparing, scratch_of
 from gpumlp.cli.command import require
 from gpumlp.cli.config import from_file
 from gpumlp.cli.cross_validation import Search, check_metrics, cross_validate, folds_of
-from gpumlp.cli.data_options import load
+from gpumlp.cli.data_options import load, print_reading
 from gpumlp.cli.fit_options import FitOptions, complete_metric, metrics
 from gpumlp.cli.options import option, switch
 from gpumlp.cli.results import Results
 from gpumlp.cli.train import TrainOptions
-from gpumlp.data import split
+from gpumlp.data import Preparation, split
 from gpumlp.io.signals import ending
 
 FILES = (*run_folder.FILES, *results.FILES)
@@ -129,9 +129,9 @@ def _searched(options: SearchOptions) -> Search:
             raise ValueError(f"--try {text}: {error}") from None
     scratch = scratch_of(options, options.out or Path("runs"))
     dataset, decision = load(options, scratch, options.loss)
-    if decision:
-        typer.echo(decision, err=True)
     train, validation = split(dataset, options.validation, options.seed)
+    known = Preparation.of(train, **preparing(candidates[0], dataset))
+    print_reading(dataset, known, decision)
     folds = folds_of(train, options.folds, options.seed)
     found = Search(dataset, train, validation, folds, candidates, values, names, scratch)
     check_metrics(found)
