@@ -56,8 +56,8 @@ class SearchOptions(FitOptions):
     metric: str | None = option(
         None, "NAMES",
         "Scores of the validation parts: names of scikit-learn's scorers with commas, such as "
-        "f1_macro,roc_auc_ovr, or auto (accuracy or R²).  The first one decides which candidate is "
-        "the best.  [default: auto]",
+        "f1_macro,roc_auc_ovr, or auto (accuracy or R²), in the unit of the target.  The first one "
+        "decides which candidate is the best.  [default: auto]",
         autocompletion=complete_metric,
     )  # fmt: skip
     out: Path | None = option(
@@ -95,14 +95,14 @@ def search(options: SearchOptions) -> None:
             f"({names}) × {options.folds} folds"
         )
     found = Results.of(search, cross_validate(search, not options.quiet))
-    best = _train_options(options, found.best)
+    best = _train_options(options, found.best, bool(search.dataset.classes))
     with run_folder.folder(out) as folder:
         results.write(folder, found)
         if not (options.quiet or options.json):
             results.print_table_of(found)
             typer.echo(f"training the best candidate on {len(search.train):,} examples")
         built = assembled(best, search.dataset, search.train, search.validation, search.scratch)
-        named: Any = {"metric": search.metrics, "train_metric": True}
+        named = {"metric": metrics(best), "train_metric": True}
         run = training.fit(built, best, folder, [], named)
     if options.json:
         end = run.report.end_as_json(out, FILES)
@@ -138,9 +138,11 @@ def _searched(options: SearchOptions) -> Search:
     return found
 
 
-def _train_options(options: SearchOptions, best: FitOptions) -> TrainOptions:
+def _train_options(options: SearchOptions, best: FitOptions, classes: bool) -> TrainOptions:
     """The options of train for the best candidate."""
     given: dict[str, Any] = {field.name: getattr(best, field.name) for field in fields(FitOptions)}
+    if not classes:  # train has standardised targets, of which a score in their unit may be NaN
+        given["metric"] = None
     return TrainOptions(**given, out=options.out, quiet=options.quiet or options.json)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import tomllib
 
@@ -225,9 +226,34 @@ def test_a_candidate_that_diverges_is_the_last(backend, houses, tmp_path):
     for lr in (0.01, 0.02):
         assert alone[lr,]["scores"] == found[lr,]["scores"]
     np.testing.assert_array_equal(theta(tmp_path / "o"), theta(tmp_path / "p"))
-    error = refused("search", houses, *options, *tried[:2], "-q", "--try", "lr=1e9", "--out", "no")
+
+
+def test_what_an_error_advises_is_accepted(houses, flowers, tmp_path):
+    """With the words that the error says."""
+    price = [houses, "--target", "price", "--hidden", "8", "--backend", "numpy", *SHORT]
+    price += ["--out", tmp_path / "o"]
+    sgd = [*price, "--optimizer", "sgd", "--try", "lr=1e9,1e8"]
+    error = run("search", *sgd, code=2).stderr.splitlines()[-1]
     assert "every candidate diverged in a fold (the cost is nan in epoch" in error
-    assert "--try lr=0.0001,0.001, or pass --clip-norm 1.0" in error
+    advice = re.search(r"such as --try (lr=\S+), or pass --clip-norm (\S+)", error)
+    run("search", *sgd[:-1], advice[1])
+    run("search", *[*sgd[:-1], "lr=1e3"], "--clip-norm", advice[2])
+    wild = [*price, "--target", "size", "--try", "lr=300", "--epochs", "1", "--metric"]
+    with pytest.warns(RuntimeWarning, match="metric 'neg_mean_squared_log_error' is NaN"):
+        error = run("search", *wild, "neg_mean_squared_log_error", code=2).stderr
+    assert "NaN in a fold of each candidate; use another metric, or fewer --folds" in error
+    run("search", *wild, "neg_mean_squared_error")
+    species = [flowers, *SPECIES, "--epochs", "1", "--out", tmp_path / "o"]
+    error = refused("search", *species, "--try", "lr=0.1..1")
+    run("search", *species, "--try", "lr=0.1..1", "--random", "2")
+    assert "--random N draws" in error
+    error = refused("search", *species, "--try", f"seed={','.join(map(str, range(10_001)))}")
+    assert "some of them: --random 100" in error
+    error = refused("search", *species, "--try", "lr=0.1", "--folds", "151")
+    run("search", *species, "--try", "lr=0.1", "--folds", error.split()[-1])
+    error = refused("search", *species, "--try", "lr")
+    for tried in re.findall(r"--try ([^, ]+=[^ ]+)", error.partition("such as")[2]):
+        run("search", *species, "--try", tried.rstrip(","))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
