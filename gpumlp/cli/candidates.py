@@ -98,9 +98,11 @@ def _usual(options: FitOptions) -> Grid:
 def _values(kind: type, field: str, text: str) -> list[Any]:
     parts = [part.strip() for part in text.split(",")]
     values = [_value(kind, field, part) for part in parts]
+    seen: set[Any] = set()
     for value in values:
-        if values.count(value) > 1:
+        if value in seen:
             raise ValueError(f"--try {_dashed(field)} has {shown(value)} twice; give it once")
+        seen.add(value)
     return values
 
 
