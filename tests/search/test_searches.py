@@ -263,9 +263,7 @@ SMALL, OTHER = MLPClassifier((8,), **FAST), MLPRegressor(hidden_layer_sizes=(8,)
         GridSearch(SMALL, {"alpha": [0.1, 1]}, **CHECKED),
         GridSearch(OTHER, {"alpha": [0.1, 1]}, **CHECKED),
         RandomSearch(SMALL, {"alpha": [0.1, 1]}, 2, random_state=0, **CHECKED),
-    ],
-    expected_failed_checks=lambda e: {},
-    xfail_strict=True,
+    ]
 )
 def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
