@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -17,7 +16,7 @@ from gpumlp.functions import LOSSES, REGULARIZERS, Activation, Initializer, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
 from gpumlp.io.types import Array, HostArray
-from gpumlp.parameters import Gradients, Layer, Layout, Parameters
+from gpumlp.parameters import Gradients, Layer, Layout, Parameters, Penalty
 from gpumlp.step.chunked import Chunked, ForwardPass, target_of
 from gpumlp.weights import ClassWeight, weighted_targets
 
@@ -133,14 +132,7 @@ class MLP:
 
     def penalty(self) -> float:
         """λΩ(θ)."""
-        if not self.regularizer.active:
-            return 0.0
-        backend, theta = self.backend, self.theta
-        backend.synchronize()
-        with self._lock:
-            backend.asarray(np.zeros(1), dtype="float64", out=self._omega)
-            backend.penalty(self.regularizer, theta.flat, theta.split, self._omega, None)
-            return float(backend.to_host(self._omega)[0])
+        return self._penalty(self.regularizer, self.theta)
 
     def _outputs(self, x: Array) -> Array:
         x = checks.examples(self.backend, x, self.widths[0])
@@ -272,7 +264,7 @@ class MLP:
         """Return what pickle stores: the settings, the backend's name, and θ on the host."""
         backend = self.backend.name, self.backend.precision
         state = {**vars(self), "backend": backend, "theta": self.tensors()}
-        del state["rounded"], state["layers"], state["_forward"], state["_omega"], state["_lock"]
+        del state["rounded"], state["layers"], state["_forward"], state["_penalty"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -299,4 +291,4 @@ class MLP:
         views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         self.layers = [Layer(W, b, f) for W, b, f in views]
         self._forward = ForwardPass()
-        self._omega, self._lock = backend.full((1,), 0, "float64"), threading.Lock()
+        self._penalty = Penalty(backend)
