@@ -90,8 +90,8 @@ def steps_alone(precision: str) -> Callable[[], None]:
             trainer = gpumlp.Trainer(net, "adam", each["learning_rate_init"], BATCH)
             examples = examples or Examples.checked(net, x[rows], y[rows])
             batches = trainer.batches(examples)
-            rates = [trainer.lr] * batches.steps
-            batches.start(0, trainer.controls(rates, 1), np.zeros(batches.steps), 0)
+            rates = [trainer.lr] * batches.order.steps
+            batches.start(0, trainer.controls(rates, 1), np.zeros(batches.order.steps), 0)
             runs.append(batches)
 
     def fit(i: int) -> None:
@@ -99,7 +99,7 @@ def steps_alone(precision: str) -> Callable[[], None]:
         for _ in range(EPOCHS):
             batches.seek(0)
             batches.run(batches.alike)
-            while batches.at:
+            while batches.order.at:
                 batches.run(batches.alike)
 
     return lambda: members.call(fit, range(len(runs)), members.count(backend))

@@ -196,7 +196,7 @@ def assembled(
         "precision": options.precision,
         "backend": options.backend if backend is None else backend,
     }
-    settings = _trainer_settings(options) | arguments
+    settings = trainer_settings(options) | arguments
     net: Any
     if models == 1:
         net = MLP(seed=options.seed, **network)
@@ -223,12 +223,12 @@ def check(options: TrainingOptions, **arguments: Any) -> None:
     arguments: of `Trainer`, in addition to the options.
     """
     check_impute(options.impute)
-    trainer_settings = _trainer_settings(options) | arguments
+    settings = trainer_settings(options) | arguments
     _widths(options)
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
         lookup(LOSSES, "loss", options.loss)
-    Trainer(MLP([1, 1], precision=options.precision, backend=options.backend), **trainer_settings)
+    Trainer(MLP([1, 1], precision=options.precision, backend=options.backend), **settings)
 
 
 def scratch_of(options: TrainingOptions, out: Path) -> Scratch:
@@ -243,7 +243,7 @@ def _widths(options: TrainingOptions) -> list[int]:
     return [] if linear else parse_widths(options.hidden, "--hidden", "256,256 or none")
 
 
-def _trainer_settings(options: TrainingOptions) -> dict[str, Any]:
+def trainer_settings(options: TrainingOptions) -> dict[str, Any]:
     """The arguments of `Trainer`: the options that have their names, and the two made here."""
     chosen = inspect.signature(Trainer).parameters.keys() & vars(options).keys()
     rule = lookup(OPTIMIZERS, "optimizer", options.optimizer)

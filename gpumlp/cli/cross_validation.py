@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.backends import Backend, get_backend
-from gpumlp.cli.building import Built, assembled, preparing
+from gpumlp.cli.building import Built, assembled, preparing, trainer_settings
 from gpumlp.cli.candidates import shown
 from gpumlp.cli.fit_options import FitOptions
 from gpumlp.cli.losses import ends
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.scratch import select_rows
+from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.functions import Loss
+from gpumlp.io.signals import shared
 from gpumlp.io.types import HostArray
-from gpumlp.training import members
+from gpumlp.training import EnsembleTrainer, members
 from gpumlp.training.folds import Fold, k_folds
 from gpumlp.training.metrics import measures
 from gpumlp.training.scorers import Scorer
@@ -119,29 +121,44 @@ def cross_validate(search: Search, progress: bool) -> list[list[Fit]]:
 
     options = search.candidates[0]
     backend = get_backend(options.backend, options.precision)
-    parts = _Parts(search, backend)
-    folds = len(search.folds)
-    found: dict[int, Fit] = {}
-    interrupted: list[int] = []
+    parts, groups = _Parts(search, backend), _groups(search, backend)
+    found: dict[tuple[int, int], Fit] = {}
     silent = not (progress and sys.stderr and sys.stderr.isatty())
 
-    with tqdm(total=len(search.candidates) * folds, unit="fit", disable=silent) as bar:
+    count = sum(len(own) for _, own in groups)
+    with shared() as interrupt, tqdm(total=count, unit="fit", disable=silent) as bar:
 
         def work(number: int) -> None:
-            i, j = divmod(number, folds)
-            built, part = parts.built(search.candidates[i], j)
-            fit = _fit(built, part, search.candidates[i], search.metrics)
-            if fit is None:
-                interrupted.append(number)
+            if interrupt.requested:
                 return
-            found[number] = fit
-            bar.update()
+            fold, own = groups[number]
+            each = [search.candidates[i] for i in own]
+            part = parts.of(each[0], fold)
+            builts = [parts.built(options, part) for options in each]
+            fits = _fits(builts, part, each[0], search.metrics)
+            if interrupt.requested:
+                return
+            found.update(zip([(i, fold) for i in own], fits, strict=True))
+            bar.update(len(own))
 
-        numbers = range(len(search.candidates) * folds)
-        members.call(work, numbers, members.count(backend))
-    if interrupted:
+        members.call(work, range(len(groups)), members.count(backend))
+    if interrupt.requested:
         raise KeyboardInterrupt
-    return [[found[i * folds + j] for j in range(folds)] for i in range(len(search.candidates))]
+    folds = range(len(search.folds))
+    return [[found[i, fold] for fold in folds] for i in range(len(search.candidates))]
+
+
+def _groups(search: Search, backend: Backend) -> list[tuple[int, list[int]]]:
+    """The trainings: a fold, and the candidates that are trained on it in lockstep.
+
+    These differ only in what the members of an ensemble can have of their own.  The compiled CPU
+    backend has a thread for each training instead.
+    """
+    alike: dict[str, list[int]] = {}
+    for i, options in enumerate(search.candidates):
+        shape = replace(options, lr=None, weight_decay=None, l1=0.0, l2=0.0)
+        alike.setdefault(str(i) if backend.compiles else repr(shape), []).append(i)
+    return [(fold, own) for own in alike.values() for fold in range(len(search.folds))]
 
 
 class _Parts:
@@ -152,20 +169,22 @@ class _Parts:
         self._known: dict[Any, Part] = {}
         self._lock = Lock()
 
-    def built(self, options: FitOptions, fold: int) -> tuple[Built, Part]:
-        """Network and trainer of a candidate, and the data of a fold."""
-        search = self._search
-        how = preparing(options, search.dataset)
+    def of(self, options: FitOptions, fold: int) -> Part:
+        """The data of a fold, as a candidate prepares it."""
+        how = preparing(options, self._search.dataset)
         key = (fold, *how.values())
         with self._lock:
             if key not in self._known:
                 self._known[key] = self._prepared(fold, how)
-            part = self._known[key]
-        built = assembled(
+            return self._known[key]
+
+    def built(self, options: FitOptions, part: Part) -> Built:
+        """Network and trainer of a candidate."""
+        search = self._search
+        return assembled(
             options, search.dataset, part.train, None, search.scratch,
             preparation=part.preparation, backend=self._backend,
         )  # fmt: skip
-        return built, part
 
     def _prepared(self, fold: int, how: Mapping[str, Any]) -> Part:
         search, dtype = self._search, self._backend.dtype
@@ -182,24 +201,49 @@ def _rows(dataset: Dataset, rows: HostArray) -> Dataset:
     return replace(dataset, x=select_rows(dataset.x, rows), y=dataset.y[rows])
 
 
-def _fit(built: Built, part: Part, options: FitOptions, names: Sequence[str]) -> Fit | None:
-    """Train, and score the validation part in the target's unit; None if a signal came."""
+def _fits(
+    builts: Sequence[Built], part: Part, options: FitOptions, names: Sequence[str]
+) -> list[Fit]:
+    """Train, and score the validation part in the target's unit."""
     started = time.perf_counter()
+    lost = _train(builts, part, options)
+    seconds = (time.perf_counter() - started) / len(builts)
+    return [
+        _scored(built, part, names, what, seconds) for built, what in zip(builts, lost, strict=True)
+    ]
+
+
+def _train(builts: Sequence[Built], part: Part, options: FitOptions) -> list[str]:
+    """Train the networks: what is not finite of each that diverged, "" of the others."""
+    named: Any = {"metric": None, "progress": False}
     try:
-        history = built.trainer.fit(
-            part.x, part.targets, options.epochs, metric=None, progress=False
+        if len(builts) == 1:
+            builts[0].trainer.fit(part.x, part.targets, options.epochs, **named)
+            return [""]
+        rules = [built.trainer.optimizer for built in builts]
+        rates = [built.trainer.lr for built in builts]
+        settings = trainer_settings(options)
+        del settings["optimizer"], settings["lr"]
+        nets: list[Any] = [built.net for built in builts]
+        ensemble = Ensemble.of(nets)
+        histories = EnsembleTrainer(ensemble, rules, rates, **settings).fit(
+            part.x, part.targets, options.epochs, orders="same", **named
         )
-        if history.stopped == "interrupted":
-            return None
-        with np.errstate(over="ignore", invalid="ignore"):
-            p = built.net.predict(part.x_val)
-        if not np.isfinite(p).all():
-            raise DivergenceError("", "a prediction is not finite")
     except DivergenceError as error:
-        lost = dict.fromkeys(names, float("nan"))
-        return Fit(lost, time.perf_counter() - started, error.what)
-    scored = _scores(built, part.y_val, p, names)
-    return Fit(scored, time.perf_counter() - started)
+        return [error.what] * len(builts)
+    return [histories.diverged.get(i, "") for i in range(len(builts))]
+
+
+def _scored(built: Built, part: Part, names: Sequence[str], lost: str, seconds: float) -> Fit:
+    """The scores of a network that is trained."""
+    started = time.perf_counter()
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = None if lost else built.net.predict(part.x_val)
+    if p is None or not np.isfinite(p).all():
+        what = lost or "a prediction is not finite"
+        return Fit(dict.fromkeys(names, float("nan")), seconds, what)
+    scores = _scores(built, part.y_val, p, names)
+    return Fit(scores, seconds + time.perf_counter() - started)
 
 
 def _scores(built: Built, y: HostArray, p: HostArray, names: Sequence[str]) -> dict[str, float]:

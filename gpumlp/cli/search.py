@@ -73,7 +73,8 @@ def search(options: SearchOptions) -> None:
 
     Each candidate is trained once for each fold, without the examples of the fold, from which
     nothing is learnt: neither means nor categories.  On the compiled CPU backend candidates are
-    trained at the same time, each on one core.  The score is that of the fold after the last epoch.
+    trained at the same time, each on one core; elsewhere those that differ in learning rate, weight
+    decay and penalties in lockstep.  The score is that of the fold after the last epoch.
 
     The folder gets search.csv, search.json and search.png with the scores, and the files of
     `gpumlp train` with the best settings.  `gpumlp train --config run.toml` repeats this training.

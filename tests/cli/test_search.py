@@ -19,7 +19,7 @@ import gpumlp
 from gpumlp.cli import cross_validation, results, run_folder
 from gpumlp.cli.app import app
 from gpumlp.data import Preparation, load
-from gpumlp.training import members
+from gpumlp.training import lockstep, members
 from tests.support.cli_cases import NAMES, refused, rows_of, run, theta
 from tests.support.compiled import needs_library
 
@@ -92,6 +92,41 @@ def test_scores_of_classes_are_those_of_single_trainings(backend, flowers, tmp_p
         assert each["diverged"] == []
     means = [each["mean"]["accuracy"] for each in content["candidates"]]
     assert means == sorted(means, reverse=True)
+
+
+def test_candidates_of_one_shape_are_trained_in_lockstep_without_threads(
+    flowers, tmp_path, monkeypatch
+):
+    """With the bits of their own trainings; the compiled CPU backend has threads instead."""
+    together = []
+    original = lockstep.train
+
+    def train(ensemble, *arguments):
+        together.append([net.regularizer.spec() for net in ensemble])
+        original(ensemble, *arguments)
+
+    monkeypatch.setattr(lockstep, "train", train)
+    tried = ["--try", "lr=0.003,0.03", "--try", "l2=0,0.01", "--try", "hidden=8,16"]
+    run("search", flowers, *SPECIES, *tried, "--out", tmp_path / "o")
+    assert [len(each) for each in together] == [4] * 6  # two networks, three folds
+    run(
+        "search",
+        flowers,
+        *SPECIES,
+        "--try",
+        "lr=0.003",
+        "--try",
+        "l2=0.01",
+        "--out",
+        tmp_path / "p",
+    )
+    assert len(together) == 6
+    found, alone = searched(tmp_path / "o")[0], searched(tmp_path / "p")[0]
+    assert found[0.003, 0.01, "16"]["scores"] == alone[0.003, 0.01]["scores"]
+    many = [*SPECIES, "--optimizer", "adam", "--try", "lr=1e30,0.01", "--out", tmp_path / "q"]
+    run("search", flowers, *many)
+    assert len(together) == 9
+    assert [each["diverged"] for each in searched(tmp_path / "q")[0].values()] == [[], [0, 1, 2]]
 
 
 def test_each_fold_is_prepared_from_its_training_rows_and_scored_in_the_unit(houses, tmp_path):
@@ -259,7 +294,7 @@ def test_what_an_error_advises_is_accepted(houses, flowers, tmp_path):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ctrl_c_ends_all_fits_and_writes_nothing(backend, flowers, tmp_path, monkeypatch):
     begun = []
-    original = cross_validation._fit
+    original = cross_validation._fits
 
     def interrupted(*arguments):
         begun.append(None)
@@ -267,10 +302,10 @@ def test_ctrl_c_ends_all_fits_and_writes_nothing(backend, flowers, tmp_path, mon
             os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments)
 
-    monkeypatch.setattr(cross_validation, "_fit", interrupted)
+    monkeypatch.setattr(cross_validation, "_fits", interrupted)
     options = [*SPECIES, "--backend", backend, "--epochs", "2000", "--out", tmp_path / "o"]
     before = sorted(tmp_path.rglob("*"))
-    arguments = [*map(str, options), "--try", "lr=0.01,0.02,0.03"]
+    arguments = [*map(str, options), "--try", "lr=0.01,0.02", "--try", "hidden=8,16"]
     result = CliRunner().invoke(app, ["search", str(flowers), *arguments])
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "gpumlp: stopped by Ctrl-C\n"

@@ -39,6 +39,7 @@ from gpumlp.estimators import MLPClassifier, MLPRegressor
 from gpumlp.io.threads import at_most
 from gpumlp.search import GridSearch, RandomSearch
 from gpumlp.training import Callback, members
+from gpumlp.training.stepping import Stepping
 from tests.support.compiled import needs_library
 from tests.support.refusal import refusal
 
@@ -232,6 +233,25 @@ class Interrupting(Callback):
         if type(self).epochs == 3:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ctrl_c_ends_fits_of_several_models(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a fit their models share a signal of their own, also in threads."""
+    steps, original = [], Stepping.step
+
+    def step(self: Any, *arguments: Any) -> None:
+        steps.append(None)
+        if len(steps) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Stepping, "step", step)
+    search = GridSearch(classifier(backend, n_models=2, max_iter=1000), {"alpha": [1, 2, 3]})
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(X, LABELS)
+    assert len(steps) < 2000
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
