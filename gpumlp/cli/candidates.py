@@ -63,7 +63,7 @@ def combined(grid: Grid, number: int | None, seed: int) -> list[dict[str, Any]]:
     count = math.prod(map(len, grid.values())) if listed else math.inf
     if number is not None and number < count:
         found = ParameterSampler(grid, number, random_state=seed)
-        return [{name: _plain(values[name]) for name in grid} for values in found]
+        return [{name: _drawn(values[name], grid[name]) for name in grid} for values in found]
     if count > MOST:
         raise ValueError(
             f"--try has {count:,} combinations; try fewer values, or some of them: --random 100"
@@ -80,7 +80,7 @@ def shown(value: Any) -> str:
     """A value as --try takes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace(",", "x")
+    return f"{value:.10g}" if isinstance(value, float) else str(value).replace(",", "x")
 
 
 def dashed(values: Iterable[str]) -> list[str]:
@@ -155,9 +155,10 @@ class _Whole:
         return round(float(self._distribution.rvs(**named)))
 
 
-def _plain(value: Any) -> Any:
-    """A value of Python, as options have it: a drawn number with 4 digits."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def _drawn(value: Any, values: Any) -> Any:
+    """A value of Python, as options have it: a number of a distribution with 4 digits."""
+    drawn = isinstance(value, float) and not isinstance(values, list)
+    return float(f"{value:.4g}") if drawn else value
 
 
 def _dashed(field: str) -> str:

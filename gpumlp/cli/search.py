@@ -90,11 +90,7 @@ def search(options: SearchOptions) -> None:
     out = options.out or Path("runs") / f"{search.dataset.name}-search"
     _check_folder(options, out)
     if not (options.quiet or options.json):
-        names = " × ".join(f"{len(values)} {name}" for name, values in search.tried.items())
-        typer.echo(
-            f"{search.dataset!r}\n{len(search.values)} candidate{'s' * (len(search.values) > 1)} "
-            f"({names}) × {options.folds} folds"
-        )
+        typer.echo(f"{search.dataset!r}\n{_counts(options, search)} × {options.folds} folds")
     found = Results.of(search, cross_validate(search, not options.quiet))
     best = _train_options(options, found.best, bool(search.dataset.classes))
     with run_folder.folder(out) as folder:
@@ -137,6 +133,15 @@ def _searched(options: SearchOptions) -> Search:
     found = Search(dataset, train, validation, folds, candidates, values, names, scratch)
     check_metrics(found)
     return found
+
+
+def _counts(options: SearchOptions, search: Search) -> str:
+    """How many candidates there are, and of what: "6 candidates (3 lr × 2 hidden)"."""
+    count, counts = len(search.values), [len(values) for values in search.tried.values()]
+    of = " × ".join(f"{n} {name}" for n, name in zip(counts, search.tried, strict=True))
+    if options.random is not None:
+        of = ", ".join(search.tried)
+    return f"{count} candidate{'s' * (count > 1)} ({of})"
 
 
 def _train_options(options: SearchOptions, best: FitOptions, classes: bool) -> TrainOptions:

@@ -223,12 +223,13 @@ def test_candidates_are_drawn_from_lists_and_ranges(flowers, tmp_path):
     assert set(hidden) == {"8", "8,4"}
     run("search", flowers, *options)
     assert searched(tmp_path / "o")[0].keys() == found.keys()
-    run("search", flowers, *SPECIES, "--epochs", "1", "--random", "99", "--try", "lr=0.1,0.2",
-        "--out", tmp_path / "p")  # fmt: skip
-    assert (
-        list(searched(tmp_path / "p")[0]) == [(0.1,), (0.2,)]
-        or len(searched(tmp_path / "p")[0]) == 2
-    )
+    lists = [*SPECIES, "--epochs", "1", "--out", tmp_path / "p", "--try"]
+    run("search", flowers, *lists, "lr=0.1,0.2", "--random", "99")
+    assert searched(tmp_path / "p")[0].keys() == {(0.1,), (0.2,)}  # all, as there are fewer
+    lists.remove("--quiet")
+    printed = run("search", flowers, *lists, "lr=0.0123456789,0.2,0.3", "--random", "2").stdout
+    assert "\n2 candidates (lr) × 3 folds\n" in printed
+    assert searched(tmp_path / "p")[0].keys() <= {(0.0123456789,), (0.2,), (0.3,)}
 
 
 def test_without_try_learning_rates_and_widths_are_tried(flowers, tmp_path):
