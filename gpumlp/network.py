@@ -113,14 +113,7 @@ class MLP(Structure):
 
     def penalty(self) -> float:
         """λΩ(θ)."""
-        if not self.regularizer.active:
-            return 0.0
-        backend, theta = self.backend, self.theta
-        backend.synchronize()
-        with self._lock:
-            backend.asarray(np.zeros(1), dtype="float64", out=self._omega)
-            backend.penalty(self.regularizer, theta.flat, theta.split, self._omega, None)
-            return float(backend.to_host(self._omega)[0])
+        return self._penalty(self.regularizer, self.theta)
 
     def _outputs(self, x: Array) -> Array:
         x = checks.examples(self.backend, x, self.widths[0])

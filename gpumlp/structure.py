@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -26,7 +25,7 @@ from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
 from gpumlp.functions.stages import Stage
 from gpumlp.io.types import Array, HostArray
-from gpumlp.parameters import Layer, Layout, Parameters
+from gpumlp.parameters import Layer, Layout, Parameters, Penalty
 from gpumlp.step.chunked import ForwardPass
 
 Norms = str | Stage | None | Sequence[str | Stage | None]
@@ -150,7 +149,7 @@ class Structure:
         """Return what pickle stores: the settings, the backend's name, and θ on the host."""
         backend = self.backend.name, self.backend.precision
         state = {**vars(self), "backend": backend, "theta": self.tensors()}
-        del state["rounded"], state["layers"], state["_forward"], state["_omega"], state["_lock"]
+        del state["rounded"], state["layers"], state["_forward"], state["_penalty"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -178,4 +177,4 @@ class Structure:
         views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
         self.layers = [Layer(W, b, f) for W, b, f in views]
         self._forward = ForwardPass()
-        self._omega, self._lock = backend.full((1,), 0, "float64"), threading.Lock()
+        self._penalty = Penalty(backend)

@@ -39,6 +39,7 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp"],
     ["gpumlp.data"],
     ["gpumlp.estimators"],
+    ["gpumlp.search"],
     ["gpumlp.interop"],
     ["gpumlp.bench"],
     ["gpumlp.cli"],

@@ -28,7 +28,7 @@ import gpumlp
 from gpumlp.functions.entry import Entry
 
 OTHERS = (  # the public modules next to gpumlp and gpumlp.data, some of them optional
-    "estimators", "callbacks", "distributed", "interop.torch", "interop.onnx",
+    "estimators", "search", "callbacks", "distributed", "interop.torch", "interop.onnx",
 )  # fmt: skip
 
 

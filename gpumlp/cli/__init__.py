@@ -1,4 +1,4 @@
-"""The command line: gpumlp train | find-lr | evaluate | predict | export | tune | bench | info."""
+"""The command line: `gpumlp train`, `gpumlp search`, `gpumlp predict` and others; see `app`."""
 
 from __future__ import annotations
 

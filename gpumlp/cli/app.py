@@ -15,6 +15,7 @@ from gpumlp.cli.export import export
 from gpumlp.cli.find_lr import find_lr
 from gpumlp.cli.info import info
 from gpumlp.cli.predict import predict
+from gpumlp.cli.search import search
 from gpumlp.cli.train import train
 from gpumlp.cli.tune import tune
 
@@ -46,5 +47,5 @@ def _start(
     show_tracebacks(debug)
 
 
-for _run in (train, find_lr, describe, evaluate, predict, export, bench, tune, info):
+for _run in (train, find_lr, search, describe, evaluate, predict, export, bench, tune, info):
     app.command(_run.__name__.replace("_", "-"))(command(_run))

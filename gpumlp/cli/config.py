@@ -65,8 +65,12 @@ def is_written_by_us(path: Path) -> bool:
 
 def keys(options: type) -> dict[str, str]:
     """Each key of a TOML file → the field of the dataclass."""
-    names = (field.name for field in fields(options))
-    return {name.replace("_", "-"): name for name in names if name != "config"}
+    named = {field.name: field.metadata["flags"] for field in fields(options)}
+    flags = {
+        name: next((flag[2:] for flag in own if flag.startswith("--")), name.replace("_", "-"))
+        for name, own in named.items()
+    }
+    return {flag: name for name, flag in flags.items() if name != "config"}
 
 
 def literal(value: Any) -> str:

@@ -43,7 +43,7 @@ def option(
         help = help.format(names=", ".join(names))
         settings.setdefault("autocompletion", completing(names))
     declared = declare(*flags, metavar=metavar, help=help, **settings)
-    return field(default=default, metadata={"declared": declared})
+    return field(default=default, metadata={"declared": declared, "flags": flags})
 
 
 def switch(flag: str, help: str, *short: str) -> Any:

@@ -29,7 +29,7 @@ METRIC_KEYS = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}  # name for people →
 
 def print_json(content: Mapping[str, Any]) -> None:
     """Print one line of JSON."""
-    typer.echo(json.dumps(_finite(content), allow_nan=False))
+    typer.echo(json.dumps(finite(content), allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
@@ -115,9 +115,10 @@ def _files(source: Any) -> Iterator[Path]:
         yield from map(Path, glob.iglob(str(source), recursive=True))  # noqa: PTH207  (it may be absolute)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with None in place of numbers that JSON lacks."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -13,30 +13,21 @@ from gpumlp import callbacks
 from gpumlp.backends.cuda.paper import GPUS, gpu_named
 from gpumlp.cli import config, fitting, output, processes, run_folder, streams
 from gpumlp.cli import options as shared
-from gpumlp.cli.building import Built, TrainingOptions, build
+from gpumlp.cli.building import Built, build
 from gpumlp.cli.command import require
 from gpumlp.cli.config import from_file
+from gpumlp.cli.fit_options import FitOptions, metrics
 from gpumlp.cli.options import option, switch
-from gpumlp.functions import LOSSES, SCHEDULES
-from gpumlp.functions.entry import lookup
+from gpumlp.cli.run_folder import Report
 from gpumlp.io.signals import ending
-from gpumlp.training import EarlyStopping, scorers
+from gpumlp.training import EarlyStopping
 from gpumlp.training.events import Callback
 from gpumlp.training.memory import Memory
-from gpumlp.training.metrics import measures
 from gpumlp.training.monitor import Monitor
 
 
-def complete_metric(incomplete: str) -> list[str]:
-    """The metrics that begin with the typed text; only this imports scikit-learn."""
-    names = ["auto"]
-    with contextlib.suppress(ImportError):
-        names += scorers.names()
-    return shared.completing(names)(incomplete)
-
-
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainingOptions):
+class TrainOptions(FitOptions):
     """The options of train."""
 
     shards: int | None = option(
@@ -52,9 +43,6 @@ class TrainOptions(TrainingOptions):
         "the order of the data.  The model predicts their mean.  [default: 1]",
         min=1,
     )  # fmt: skip
-    epochs: int = option(20, "N", "Number of passes over the training data.", min=1)
-    lr: float | None = option(None, "X", "Base learning rate.  [default: the optimizer's own]")
-    schedule: str = option("warmup_cosine", "NAME", "Learning-rate schedule: {names}.", SCHEDULES)
     plateau: int | None = option(
         None, "EPOCHS",
         "Lower the learning rate when the validation cost has not improved for this many epochs.",
@@ -63,19 +51,6 @@ class TrainOptions(TrainingOptions):
     plateau_factor: float | None = option(
         None, "X", "Factor by which --plateau multiplies the learning rate.  [default: 0.1]"
     )
-    ema: float | None = option(
-        None, "DECAY",
-        "Keep an exponential moving average of the weights with this decay, such as 0.999.  The "
-        "averaged network is validated and written.",
-    )  # fmt: skip
-    metric: str | None = option(
-        None, "NAMES",
-        "Metrics to compute after each epoch: names of scikit-learn's scorers with commas, such as "
-        "f1_macro,roc_auc_ovr, or auto (accuracy or R²).  The history gets a column for each on "
-        "the training data, f1_macro, and on the validation data, val_f1_macro; the column of "
-        "auto is metric.  [default: auto]",
-        autocompletion=complete_metric,
-    )  # fmt: skip
     patience: int | None = option(
         None, "EPOCHS",
         "Early stopping: stop when the validation cost has not improved for this many epochs, and "
@@ -142,16 +117,16 @@ def train(options: TrainOptions) -> None:
     if not (options.json or options.plan):
         streams.not_needed()
     if options.out is not None:
-        _check_folder(options, options.out)
+        check_folder(options, options.out)
     precision, options = options.precision, _checked_plan(options)
-    several, metrics = _several(options), _metrics(options)
+    several, named = _several(options), metrics(options)
     if several and world.size > 1:
         raise ValueError(
             f"--models trains its networks in one process, on all cores, not in {world.size}; "
             "start it without mpiexec, or leave out --models"
         )
-    early_stopping, hooks = _watching(options, metrics)
-    watched: Any = {"early_stopping": early_stopping, "metric": metrics, "train_metric": True}
+    early_stopping, hooks = _watching(options, named)
+    watched: Any = {"early_stopping": early_stopping, "metric": named, "train_metric": True}
     built = build(options, options.out or Path("runs"), options.models or 1, world=world)
     built.print(quiet=options.quiet or options.json)
     if options.plan:
@@ -160,7 +135,35 @@ def train(options: TrainOptions) -> None:
         _print_plan(built, memory, options, precision)
         return
     out = options.out or Path("runs") / built.dataset.name
-    _check_folder(options, out)
+    check_folder(options, out)
+    run = fit(built, options, out, hooks, watched)
+    written = run_folder.files(options.tensorboard, several)
+    if options.json:
+        output.print_json({**built.describe(), **run.report.end_as_json(out, written)})
+    else:
+        if not options.quiet:
+            run.report.print_history()
+        run.report.print_end(out, written)
+    if run.interrupted:
+        raise typer.Exit(ending.status)
+
+
+class Run(NamedTuple):
+    """A training that wrote its files; `interrupted`: whether a signal came before its end."""
+
+    report: Report
+    interrupted: bool
+
+
+def fit(
+    built: Built, options: TrainOptions, out: Path, hooks: list[Callback],
+    watched: Mapping[str, Any],
+) -> Run:  # fmt: skip
+    """Train, and write the files of the run.
+
+    watched: the arguments of `Trainer.fit` about metrics and early stopping.
+    """
+    world, several = processes.join(), _several(options)
     with run_folder.folder(out) as folder:
         run_folder.print_earlier_run(folder, options.resume, options.tensorboard, several)
         report = fitting.fit(
@@ -176,15 +179,7 @@ def train(options: TrainOptions) -> None:
                 shards = built.trainer.shards.count if world.size > 1 else options.shards
                 config.write(folder / "run.toml", "train", replace(options, shards=shards))
         world.share(None)  # the others wait until the files are written
-    written = run_folder.files(options.tensorboard, several)
-    if options.json:
-        output.print_json({**built.describe(), **report.end_as_json(folder, written)})
-    else:
-        if not options.quiet:
-            report.print_history()
-        report.print_end(folder, written)
-    if report.stopped == "interrupted" or late.requested:
-        raise typer.Exit(ending.status)
+    return Run(report, report.stopped == "interrupted" or bool(late.requested))
 
 
 def _several(options: TrainOptions) -> bool:
@@ -192,7 +187,7 @@ def _several(options: TrainOptions) -> bool:
     return options.models is not None and options.models > 1
 
 
-def _check_folder(options: TrainOptions, out: Path) -> None:
+def check_folder(options: TrainOptions, out: Path) -> None:
     """Raise if the files cannot be written into the folder, or one would replace an input."""
     names = run_folder.files(False, _several(options))
     run_folder.check_folder(out, *names)
@@ -231,22 +226,8 @@ def _print_plan(built: Built, memory: Memory, options: TrainOptions, precision: 
         typer.echo(f"{memory}\n\n{step}")
 
 
-def _metrics(options: TrainOptions) -> list[str]:
-    """The argument `metric` of `Trainer.fit`, checked."""
-    names = shared.split_commas("auto" if options.metric is None else options.metric)
-    if not names:
-        raise ValueError(
-            f"--metric must be names such as f1_macro,roc_auc_ovr, got {options.metric!r}"
-        )
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"--metric has {name!r} twice; give it once")
-    measures(lookup(LOSSES, "loss", options.loss or "squared_error"), names)  # checks the names
-    return names
-
-
 def _watching(
-    options: TrainOptions, metrics: list[str]
+    options: TrainOptions, named: list[str]
 ) -> tuple[EarlyStopping | None, list[Callback]]:
     """Early stopping for --patience, and a callback for --plateau; both watch --monitor."""
     patience, plateau, factor = options.patience, options.plateau, options.plateau_factor
@@ -258,7 +239,7 @@ def _watching(
         raise ValueError("--plateau-factor is for --plateau; add --plateau EPOCHS")
     column = options.monitor or "val_cost"
     if patience is not None or plateau is not None:
-        _check_monitor(options, column, metrics)
+        _check_monitor(options, column, named)
     stopping = EarlyStopping(patience, monitor=column) if patience else None
     if plateau is None:
         return stopping, []
@@ -266,9 +247,9 @@ def _watching(
     return stopping, [callbacks.ReduceOnPlateau(column, patience=plateau, **settings)]
 
 
-def _check_monitor(options: TrainOptions, column: str, metrics: list[str]) -> None:
+def _check_monitor(options: TrainOptions, column: str, named: list[str]) -> None:
     """Raise unless the history will have the column."""
-    columns = ["cost", *("metric" if name == "auto" else name for name in metrics)]
+    columns = ["cost", *("metric" if name == "auto" else name for name in named)]
     if options.validation:
         columns += [f"val_{name}" for name in columns]
     elif options.monitor is None:

@@ -18,7 +18,13 @@ from sklearn.utils.validation import _check_sample_weight
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
 from gpumlp.estimators import inputs, parameters, settings, several
-from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, train, with_callbacks
+from gpumlp.estimators.fitting import (
+    CallbackSupportMixin,
+    UserData,
+    ends_by_error,
+    train,
+    with_callbacks,
+)  # fmt: skip
 from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
@@ -266,6 +272,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.out_activation_ = settings.SCIKIT_LEARN.get(last.name, last.name)
         self.stopped_ = history.stopped
         self._over = incremental and history.stopped == "early"
+        if history.stopped == "interrupted" and ends_by_error.get():
+            raise KeyboardInterrupt
         if history.stopped == "interrupted":
             message = f"interrupted after {self.n_iter_} epochs; the estimator can be used"
             warnings.warn(f"Training was {message}", stacklevel=4)

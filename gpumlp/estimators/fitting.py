@@ -7,6 +7,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ except ImportError:  # scikit-learn < 1.9
         return method
 
 
-__all__ = ["CallbackSupportMixin", "UserData", "train", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "UserData", "ends_by_error", "train", "with_callbacks"]
+# whether Ctrl-C ends a fit by KeyboardInterrupt: what is around it needs complete fits
+ends_by_error = ContextVar("ends_by_error", default=False)
 LEAST_RATE = 1e-6  # "adaptive" does not lower a smaller learning rate, as in scikit-learn
 LARGEST_TOL = 1e150  # in place of infinity; its square is finite
 UserData = tuple[Any, Any, Any]

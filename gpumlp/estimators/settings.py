@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -239,12 +241,45 @@ def regularizer(e: Any, weight: float, unit: float) -> Regularizer:
     return L2(lam, biases=False) if lam > 0 else REGULARIZERS["none"]
 
 
+_backends: ContextVar[dict[tuple[str, str], Backend] | None] = ContextVar("_backends", default=None)
+
+
+@contextmanager
+def one_backend(*estimators: Any) -> Iterator[None]:
+    """In this context, and in threads that have it, estimators share their backends.
+
+    A backend notes BLAS's number of threads when it is made, and a fit in another thread may have
+    set it to 1 meanwhile.  So those of `estimators` are made at the beginning.
+    """
+    if _backends.get() is not None:
+        yield
+        return
+    token = _backends.set({})
+    try:
+        for e in estimators:
+            for precision in ("float32", "float64"):
+                backend(e, precision)
+        yield
+    finally:
+        _backends.reset(token)
+
+
+def _backend(name: str | Backend, precision: str) -> Backend:
+    """As `get_backend`; in `one_backend`, the one that was made first."""
+    known = _backends.get()
+    if known is None or not isinstance(name, str):
+        return get_backend(name, precision)
+    if (name, precision) not in known:
+        return known.setdefault((name, precision), get_backend(name, precision))
+    return known[name, precision]
+
+
 def backend(e: Any, precision: str = "float32") -> Backend:
     """Return the backend; `precision` is what the precision "auto" means on the CPU."""
     auto = e.precision == "auto"
-    found = get_backend(e.backend, "float32" if auto else e.precision)
+    found = _backend(e.backend, "float32" if auto else e.precision)
     if auto and found.on_host and found is not e.backend:
-        return get_backend(found.name, precision)
+        return _backend(found.name, precision)
     if not auto and found.precision != e.precision:
         raise ValueError(
             f"precision={e.precision!r}, but the backend passed as backend computes in "

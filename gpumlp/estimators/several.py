@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import inputs, settings
+from gpumlp.io.threads import at_most
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import check_range
 from gpumlp.network import MLP
@@ -54,7 +55,8 @@ def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental:
             lost[i] = error.with_traceback(None)
 
     try:
-        members.call(fit_one, range(len(models)), members.count(backend))
+        with settings.one_backend(e):
+            members.call(fit_one, range(len(models)), at_most(members.count(backend)))
         if len(lost) == len(models):
             raise next(iter(lost.values()))
     except BaseException:

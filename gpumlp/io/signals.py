@@ -99,13 +99,25 @@ class Interrupt:
     other than the main one, where Python handles no signals, and if SIGINT is ignored, as under
     nohup or in a shell's background job, it stays ignored.
 
+    Args:
+        outer: the context around this one, whose signals count here, and to which they are passed.
+
     Attributes:
         requested: the number of the first signal, or of one that ended the command before; or 0.
     """
 
-    def __init__(self) -> None:
-        self.requested = 0
+    def __init__(self, outer: Interrupt | None = None) -> None:
+        self._requested, self._outer = 0, outer
         self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> int:
+        """See above; to set it ends what is in this context, not what is around it."""
+        return self._requested or (0 if self._outer is None else self._outer.requested)
+
+    @requested.setter
+    def requested(self, number: int) -> None:
+        self._requested = number
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -133,7 +145,10 @@ class Interrupt:
             raise KeyboardInterrupt
         previous = self._previous.get(number)
         if not isinstance(previous, Ending) or previous.note(number):
-            self.requested = self.requested or number
+            inner: Interrupt | None = self
+            while inner is not None:
+                inner._requested = inner._requested or number
+                inner = inner._outer
 
 
 _outer: ContextVar[Interrupt | None] = ContextVar("_outer", default=None)
@@ -142,7 +157,7 @@ _outer: ContextVar[Interrupt | None] = ContextVar("_outer", default=None)
 @contextlib.contextmanager
 def shared() -> Iterator[Interrupt]:
     """One `Interrupt` for all that `interruptible` says here, also in threads of this context."""
-    with Interrupt() as interrupt:
+    with Interrupt(_outer.get()) as interrupt:
         token = _outer.set(interrupt)
         try:
             yield interrupt

@@ -33,6 +33,7 @@ def offered(words):
             [
                 "train",
                 "find-lr",
+                "search",
                 "describe",
                 "evaluate",
                 "predict",
@@ -56,6 +57,7 @@ def offered(words):
         ("evaluate model.safetensors mni", ["mnist5k"]),
         ("find-lr --loss hu", ["huber"]),
         ("train --group fi", ["first:"]),
+        ("search --try hid", ["hidden="]),
         ("train --metric f1_macro,roc_auc_ov", [f"f1_macro,roc_auc_{k}" for k in ROC]),
         ("train --metric au", ["auto"]),
         ("tune --activation mi", ["mish"]),

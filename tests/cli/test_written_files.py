@@ -236,7 +236,7 @@ def test_a_signal_waits_while_the_files_are_written(flowers, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "find-lr"])
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "find-lr", "search"])
 def test_a_signal_ends_every_command_with_one_line(
     flowers, model, tmp_path, monkeypatch, number, command
 ):

@@ -78,7 +78,7 @@ def test_usage_errors_name_the_argument(command, flowers, model, tmp_path):
 
 
 def test_every_command_has_usage_errors():
-    assert set(COMMANDS) == {*WRONG, "train", "export"}  # which have tables of their own
+    assert set(COMMANDS) == {*WRONG, "train", "export", "search"}  # which have tables of their own
 
 
 ODD = (

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextvars import copy_context
 
 import pytest
 
 import gpumlp
-from gpumlp.io.signals import Ending, Interrupt, deferred
+from gpumlp.io.signals import Ending, Interrupt, deferred, interruptible, shared
 from tests.support.training_cases import Hook, X, Y, regression
 
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
@@ -114,3 +115,31 @@ def test_deferred_signals_act_at_the_end(number, first):
         with deferred():
             signal.raise_signal(number)
         assert (interrupt.requested, ending.status) == (number, 128 + number)
+
+
+def test_a_signal_ends_contexts_that_share_it_and_an_error_only_the_inner_one():
+    with shared() as outer:
+        with shared() as inner:
+            inner.requested = signal.SIGINT  # as after an error in one of several fits
+            assert (inner.requested, outer.requested) == (signal.SIGINT, 0)
+        with shared() as inner, interruptible() as innermost:
+            assert innermost is inner
+            signal.raise_signal(signal.SIGINT)
+            assert (inner.requested, outer.requested) == (signal.SIGINT, signal.SIGINT)
+        with shared() as later:
+            assert later.requested == signal.SIGINT
+
+
+def test_a_thread_sees_the_signal_of_the_context_around_it():
+    found = []
+
+    def fit():
+        with shared() as own:
+            found.append(own.requested)
+
+    with shared():
+        signal.raise_signal(signal.SIGINT)
+        thread = threading.Thread(target=copy_context().run, args=(fit,))
+        thread.start()
+        thread.join()
+    assert found == [signal.SIGINT]

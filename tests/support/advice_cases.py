@@ -287,6 +287,9 @@ ELSEWHERE = (
     # tests/cli/test_resume.py, test_written_files.py, test_config.py and test_tune.py
     "; --resume continues", "and add --resume", "--config run.toml",
     "--widths 784", "use --out FILE",
+    # tests/cli/test_search.py carries these out
+    "such as --try lr=0.001", "some of them: --random 100", "from which --random N draws",
+    "--folds {} is more than", "or fewer --folds", "every candidate diverged in a fold",
     # the decision of this file's neighbour in tests/cli/, and notes about what was done
     "--task {} takes them as {}", "--keep keeps them", "early stopping has ended", "raise max_iter",
     # any other value will do

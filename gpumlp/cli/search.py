@@ -1,0 +1,160 @@
+"""gpumlp search: compare candidates by cross-validation, and train the best one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gpumlp.cli import candidates as trying
+from gpumlp.cli import config, output, results, run_folder, streams
+from gpumlp.cli import options as shared
+from gpumlp.cli import train as training
+from gpumlp.cli.building import assembled, check, preparing, scratch_of
+from gpumlp.cli.command import require
+from gpumlp.cli.config import from_file
+from gpumlp.cli.cross_validation import Search, check_metrics, cross_validate, folds_of
+from gpumlp.cli.data_options import load, print_reading
+from gpumlp.cli.fit_options import FitOptions, complete_metric, metrics
+from gpumlp.cli.options import option, switch
+from gpumlp.cli.results import Results
+from gpumlp.cli.train import TrainOptions
+from gpumlp.data import Preparation, split
+from gpumlp.io.signals import ending
+
+FILES = (*run_folder.FILES, *results.FILES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(FitOptions):
+    """The options of search."""
+
+    tries: list[str] | None = option(
+        None, "NAME=VALUES",
+        "Values of an option to try, with commas: lr=0.001,0.01 or hidden=64,128x128.  With "
+        "--random also a range: lr=0.0001..0.1.  This option can be repeated; all combinations are "
+        "candidates.  [default: 0.3, 1 and 3 times the learning rate, hidden=64x64,256x256]",
+        (), "--try",
+        autocompletion=shared.completing([f"{name}=" for name in trying.NAMES]),
+    )  # fmt: skip
+    random: int | None = option(
+        None, "N", "Draw this number of candidates at random, in place of all combinations.", min=1
+    )
+    folds: int = option(
+        5, "N",
+        "Number of folds: parts of the examples, of which each validates the networks that are "
+        "trained on the others.",
+        min=2,
+    )  # fmt: skip
+    validation: float = option(
+        0.0, "SHARE",
+        "Examples that are left out of the search and of the last training, which they validate: "
+        "a share, or their number if it is 1 or more; 0 for none.",
+    )  # fmt: skip
+    metric: str | None = option(
+        None, "NAMES",
+        "Scores of the validation parts: names of scikit-learn's scorers with commas, such as "
+        "f1_macro,roc_auc_ovr, or auto (accuracy or R²), in the unit of the target.  The first one "
+        "decides which candidate is the best.  [default: auto]",
+        autocompletion=complete_metric,
+    )  # fmt: skip
+    out: Path | None = option(
+        None, "DIR", "Folder for the files.  [default: runs/NAME OF THE DATA-search]"
+    )
+    config: Path | None = from_file()
+    quiet: bool = switch("--quiet", "Show no progress and no table.", "-q")
+    json: bool = shared.json()
+
+
+def search(options: SearchOptions) -> None:
+    """Compare settings by cross-validation, and train the best on all examples.
+
+    Each candidate is trained once for each fold, without the examples of the fold, from which
+    nothing is learnt: neither means nor categories.  On the compiled CPU backend candidates are
+    trained at the same time, each on one core; elsewhere those that differ in learning rate, weight
+    decay and penalties in lockstep.  The score is that of the fold after the last epoch.
+
+    The folder gets search.csv, search.json and search.png with the scores, and the files of
+    `gpumlp train` with the best settings.  `gpumlp train --config run.toml` repeats this training.
+
+    Ctrl-C ends the search without a file; in the last training it does what it does in train.
+    """
+    require("matplotlib", "safetensors", "sklearn", "tqdm")
+    if not options.json:
+        streams.not_needed()
+    if options.out is not None:
+        _check_folder(options, options.out)
+    search = _searched(options)
+    out = options.out or Path("runs") / f"{search.dataset.name}-search"
+    _check_folder(options, out)
+    if not (options.quiet or options.json):
+        typer.echo(f"{search.dataset!r}\n{_counts(options, search)} × {options.folds} folds")
+    found = Results.of(search, cross_validate(search, not options.quiet))
+    best = _train_options(options, found.best, bool(search.dataset.classes))
+    with run_folder.folder(out) as folder:
+        results.write(folder, found)
+        if not (options.quiet or options.json):
+            results.print_table_of(found)
+            typer.echo(f"training the best candidate on {len(search.train):,} examples")
+        built = assembled(best, search.dataset, search.train, search.validation, search.scratch)
+        named = {"metric": metrics(best), "train_metric": True}
+        run = training.fit(built, best, folder, [], named)
+    if options.json:
+        end = run.report.end_as_json(out, FILES)
+        output.print_json({**built.describe(), "search": found.as_json(), **end})
+    else:
+        run.report.print_end(out, FILES)
+    if run.interrupted:
+        raise typer.Exit(ending.status)
+
+
+def _searched(options: SearchOptions) -> Search:
+    """Check the options, and load the data."""
+    names = metrics(options)
+    check(options)
+    grid = trying.grid(options, options.tries or (), options.random is not None)
+    values = trying.combined(grid, options.random, options.seed)
+    candidates = trying.candidates(options, values)
+    for each, own in zip(candidates, values, strict=True):
+        try:
+            check(each)
+        except ValueError as error:
+            named = zip(trying.dashed(own), map(trying.shown, own.values()), strict=True)
+            text = ", ".join("=".join(each) for each in named)
+            raise ValueError(f"--try {text}: {error}") from None
+    scratch = scratch_of(options, options.out or Path("runs"))
+    dataset, decision = load(options, scratch, options.loss)
+    train, validation = split(dataset, options.validation, options.seed)
+    known = Preparation.of(train, **preparing(candidates[0], dataset))
+    print_reading(dataset, known, decision)
+    folds = folds_of(train, options.folds, options.seed)
+    found = Search(dataset, train, validation, folds, candidates, values, names, scratch)
+    check_metrics(found)
+    return found
+
+
+def _counts(options: SearchOptions, search: Search) -> str:
+    """How many candidates there are, and of what: "6 candidates (3 lr × 2 hidden)"."""
+    count, counts = len(search.values), [len(values) for values in search.tried.values()]
+    of = " × ".join(f"{n} {name}" for n, name in zip(counts, search.tried, strict=True))
+    if options.random is not None:
+        of = ", ".join(search.tried)
+    return f"{count} candidate{'s' * (count > 1)} ({of})"
+
+
+def _train_options(options: SearchOptions, best: FitOptions, classes: bool) -> TrainOptions:
+    """The options of train for the best candidate."""
+    given: dict[str, Any] = {field.name: getattr(best, field.name) for field in fields(FitOptions)}
+    if not classes:  # train has standardised targets, of which a score in their unit may be NaN
+        given["metric"] = None
+    return TrainOptions(**given, out=options.out, quiet=options.quiet or options.json)
+
+
+def _check_folder(options: SearchOptions, out: Path) -> None:
+    """Raise if the files cannot be written into the folder, or one would replace an input."""
+    run_folder.check_folder(out, *FILES)
+    own = options.config is not None and config.is_written_by_us(options.config)
+    read = {"the data": options.data, "the file of --config": None if own else options.config}
+    output.check_outputs({f"--out: {out / name}": out / name for name in FILES}, read)
