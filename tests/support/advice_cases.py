@@ -303,6 +303,8 @@ ELSEWHERE = (
     ", skiprows=1", "; --json has all of them", "With --json", "--group {}:decay={}",
     'data="stream"( for', "the file of --config", "NAME:lr=X", "alpha={}", "groups={", "for metric",
     "numpy.asarray(z)", "numpy.where(z", "axis=-1, keepdims=True",
+    # dropout: tests/test_blocks.py
+    "dropout=0.1, for example",
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
     'loss="softmax_cross_entropy" takes logits',
