@@ -70,8 +70,7 @@ __device__ inline void add_columns(real* partial, T* out, unsigned* arrived, int
     if (last_block(arrived + groups, groups)) add_splits(partial, out, groups, GROUP * cols, width);
 }
 
-// out ← Σ over the rows of partial, (gridDim.y, width), as add_columns, but each thread adds whole columns:
-// for rows that one block has written alone, however wide.
+// The same for rows of any width that each block has written alone: a thread adds whole columns.
 __device__ inline void add_rows(real* partial, T* out, unsigned* arrived, int64 width) {
     enum { GROUP = 16 };
     const int splits = gridDim.y, groups = (splits + GROUP - 1) / GROUP, own = blockIdx.y / GROUP;
