@@ -54,8 +54,8 @@ __device__ void mask(const T* x, T* y, const uint64* noise, int64 start, int64 b
     }
 }
 
-// y ← x ⊙ mask · scale for n entries from entry `origin` of the minibatch on.  y may be x.  An entry
-// is dropped if its 16 bits are below the threshold.  control: `numbers` numbers, the last is the
+// y ← x ⊙ mask · scale for n entries from entry `origin` of the minibatch on.  y may be x.  An
+// entry is dropped if its 16 bits are below the threshold.  control: `numbers` numbers, the last is the
 // step.  packed: origin is a multiple of PACK, too.  Of several networks: see member().
 GPUMLP_KERNEL(dropout, THREADS)
 (const T* x, const int64* seed, const double* control, T* y, int64 n, int64 origin, int64 layer,

@@ -1,10 +1,10 @@
-// Norms of rows.  Forward pass: y = γ ⊙ x̂ + β with x̂ = (x − mean) / σ, or y = γ ⊙ x̂ with x̂ = x / σ,
-// where σ² = eps + the mean of (x − mean)² or of x².  Backward pass: gx, and the sums over the rows
-// ∇γ = Σ gy ⊙ x̂ and ∇β = Σ gy.
+// Norms of rows.  Forward pass: y = γ ⊙ x̂ + β with x̂ = (x − mean) / σ, or y = γ ⊙ x̂ with
+// x̂ = x / σ, where σ² = eps + the mean of (x − mean)² or of x².  Backward pass: gx, and the sums over
+// the rows ∇γ = Σ gy ⊙ x̂ and ∇β = Σ gy.
 //
 // The entry supplies the constants eps and PARAMETERS, the number of rows of φ: γ, or γ and β.
-// `lanes` neighbouring threads of a block, a power of two, work on one row, which they read once and
-// keep in registers.  Rows that are too wide for that have lanes = 0: a block reads them repeatedly.
+// `lanes` neighbouring threads of a block, a power of two, work on one row, which they read once
+// and keep in registers.  Rows that are too wide for that have lanes = 0: a block reads them again.
 // Of several networks: see member().
 #include "common.cuh"
 #include "sums.cuh"
@@ -16,8 +16,8 @@
 // entries that a thread keeps of a row that has no 16-byte accesses, and of others
 enum { NARROW = 8, HELD = sizeof(real) == 8 ? 8 : 16, CENTRED = PARAMETERS == 2 };
 
-// each x ← its sum over each group of `lanes` neighbouring threads, in a fixed order; every thread of
-// the block takes part
+// each x ← its sum over each group of `lanes` neighbouring threads, in a fixed order; every thread
+// of the block takes part
 template <int COUNT> __device__ void group_sums(real* x, int lanes) {
     __shared__ real part[COUNT * THREADS / 32];
 #pragma unroll
@@ -78,7 +78,7 @@ template <int N, int K>
 __device__ void held_rows(const T* x, const T* phi, T* y, int64 rows, int cols, int lanes) {
     const int place = thread() / lanes, high = THREADS / lanes;
     for (int64 start = blockIdx.y * (int64)high; start < rows; start += gridDim.y * (int64)high) {
-        const bool inside = start + place < rows;  // the threads of other rows go on, for the barriers
+        const bool inside = start + place < rows;  // threads without a row go on, for the barriers
         const int64 i = inside ? (start + place) * cols : 0;
         const int end = inside ? cols : 0;
         real v[K];
@@ -128,8 +128,10 @@ __device__ void wide_rows(const T* x, const T* phi, T* y, int64 rows, int64 cols
             const Pack<N> a = pack<N>(x + row * cols + c), gamma = pack<N>(phi + c);
             Pack<N> beta = {}, out;
             if constexpr (CENTRED) beta = pack<N>(phi + cols + c);
-            for (int j = 0; j < N; ++j)
-                out.at[j] = T((real(a.at[j]) - mean) * scale * real(gamma.at[j]) + real(beta.at[j]));
+            for (int j = 0; j < N; ++j) {
+                const real normal = (real(a.at[j]) - mean) * scale;
+                out.at[j] = T(normal * real(gamma.at[j]) + real(beta.at[j]));
+            }
             pack<N>(y + row * cols + c) = out;
         }
     }
@@ -182,7 +184,8 @@ __device__ void held_gradient(const T* x, const T* phi, const T* gy, T* gx, real
             }
         }
         group_sums<PARAMETERS>(of_row, lanes);
-        const real slope = of_row[0] / real(cols), shift = CENTRED ? of_row[1] / real(cols) : real(0);
+        const real slope = of_row[0] / real(cols);
+        const real shift = CENTRED ? of_row[1] / real(cols) : real(0);
 #pragma unroll
         for (int k = 0; k < K; k += N) {
             const int c = column<N>(k, lanes);
@@ -242,8 +245,8 @@ __device__ void wide_gradient(const T* x, const T* phi, const T* gy, T* gx, real
 // gx ← Jᵀ gy, and dφ ← (∇γ, ∇β).  gx may be x or gy.  partial: (gridDim.y, PARAMETERS · cols);
 // arrived: as in column_sums, for one column of blocks.  apart, of_gradient: those of φ and of dφ.
 GPUMLP_KERNEL(stage_gradient, THREADS)
-(const T* x, const T* phi, const T* gy, T* gx, real* partial, T* dphi, unsigned* arrived, int64 rows,
- int64 cols, int64 apart, int64 of_gradient, int packed, int lanes) {
+(const T* x, const T* phi, const T* gy, T* gx, real* partial, T* dphi, unsigned* arrived,
+ int64 rows, int64 cols, int64 apart, int64 of_gradient, int packed, int lanes) {
     after_previous_launch();
     __shared__ real columns[THREADS * HELD];
     const int64 entries = member() * rows * cols, width = PARAMETERS * cols;

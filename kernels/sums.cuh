@@ -93,8 +93,8 @@ __device__ inline void add_rows(real* partial, T* out, unsigned* arrived, int64 
     }
 }
 
-// columns ← the sums over the block of those of each thread, K, in a fixed order.  `lanes` threads, a
-// power of two, share the columns, of which each has N neighbouring ones at a time.
+// columns ← the sums over the block of those of each thread, K, in a fixed order.  `lanes` threads,
+// a power of two, share the columns, of which each has N neighbouring ones at a time.
 template <int N, int K>
 __device__ void sum_columns(real* sums, real* columns, int lanes) {
     const int lane = thread() % lanes, together = lanes < 32 ? 32 : lanes;
