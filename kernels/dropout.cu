@@ -25,33 +25,56 @@ __device__ inline void philox(uint64 counter, uint64 step, uint64 seed, uint64 l
     out[0] = a, out[1] = b, out[2] = c, out[3] = d;
 }
 
-// the entries start … start + SHARE, of those from begin to end; x and y begin at entry begin
-template <int N>
-__device__ void mask(const T* x, T* y, const uint64* noise, int64 start, int64 begin, int64 end,
-                     unsigned threshold, real scale) {
-    const auto kept = [&](unsigned i, T value) {
-        const bool drops = (noise[i / 4] >> 16 * (i % 4) & 0xffff) < threshold;
-        return drops ? T(real(0)) : T(real(value) * scale);
-    };
-    Pack<N> a[EACH / N] = {};
-#pragma unroll
-    for (int r = 0; r < EACH / N; ++r) {
-        const int64 e = start + (r * THREADS + thread()) * N;
-        if (e >= begin && e + N <= end) a[r] = pack<N>(x + (e - begin));
+// value · scale, or 0 if the lowest 16 bits are below the threshold
+__device__ inline T masked(uint64 bits, T value, unsigned threshold, real scale) {
+    const real scaled = real(value) * scale;
+    return T(unsigned(bits & 0xffff) < threshold ? real(0) : scaled);
+}
+
+// *p ← v in one access.  Of an assignment, NVRTC makes an access for each entry here.
+template <int N> __device__ void put(T* p, const Pack<N>& v) {
+    if constexpr (N == 1) {
+        pack<N>(p) = v;
+    } else {
+        unsigned word[4];
+        memcpy(word, &v, sizeof word);
+        GPUMLP_PTX(pack<N>(p) = v,
+                   volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                            :
+                            : "l"(__cvta_generic_to_global(p)), "r"(word[0]), "r"(word[1]),
+                              "r"(word[2]), "r"(word[3])
+                            : "memory"));
     }
+}
+
+// entries low … high of SHARE, of which `noise` has the bits
+template <int N>
+__device__ void mask(const T* x, T* y, const uint64* noise, int low, int high, unsigned threshold,
+                     real scale) {
+    // words of 4 entries in a pack, packs in flight, and entries from one pack of a thread to the next
+    enum { WORDS = (N + 3) / 4, ROWS = N > 4 ? 2 : 4, NEXT = THREADS * N };
+    for (int first = thread() * N; first < SHARE; first += ROWS * NEXT) {
+        Pack<N> a[ROWS] = {};
 #pragma unroll
-    for (int r = 0; r < EACH / N; ++r) {
-        const unsigned i = (r * THREADS + thread()) * N;
-        const int64 e = start + i;
-        if (e < begin || e >= end) continue;
-        if (e + N <= end) {
+        for (int r = 0; r < ROWS; ++r) {
+            const int k = first + r * NEXT;
+            if (k >= low && k + N <= high) a[r] = pack<N>(x + k);
+        }
 #pragma unroll
-            for (int j = 0; j < N; ++j) a[r].at[j] = kept(i + j, a[r].at[j]);
-            pack<N>(y + (e - begin)) = a[r];
-        } else {
-            for (int j = 0; e + j < end; ++j) y[e + j - begin] = kept(i + j, x[e + j - begin]);
+        for (int r = 0; r < ROWS; ++r) {
+            const int k = first + r * NEXT;
+            if (k < low || k + N > high) continue;
+            uint64 bits[WORDS];
+#pragma unroll
+            for (int j = 0; j < WORDS; ++j) bits[j] = noise[k / 4 + j] >> 16 * (k % 4);
+#pragma unroll
+            for (int j = 0; j < N; ++j)
+                a[r].at[j] = masked(bits[j / 4] >> 16 * (j % 4), a[r].at[j], threshold, scale);
+            put<N>(y + k, a[r]);
         }
     }
+    const int k = high - high % N + thread();  // what is left of a pack
+    if (k < high) y[k] = masked(noise[k / 4] >> 16 * (k % 4), x[k], threshold, scale);
 }
 
 // y ← x ⊙ mask · scale for n entries from entry `origin` of the minibatch on.  y may be x.  An
@@ -71,8 +94,11 @@ GPUMLP_KERNEL(dropout, THREADS)
         if (start + EACH * thread() < end)
             philox(1 + output, step, key, layer, noise + 4 * thread());
         __syncthreads();
-        if (packed) mask<PACK>(x, y, noise, start, begin, end, threshold, scale);
-        else mask<1>(x, y, noise, start, begin, end, threshold, scale);
+        const int low = start < begin ? int(begin - start) : 0;
+        const int high = end - start < SHARE ? int(end - start) : int(SHARE);
+        const int64 at = start - begin;
+        if (packed) mask<PACK>(x + at, y + at, noise, low, high, threshold, scale);
+        else mask<1>(x + at, y + at, noise, low, high, threshold, scale);
     }
 }
 

@@ -124,6 +124,7 @@ __device__ void wide_rows(const T* x, const T* phi, T* y, int64 rows, int64 cols
     for (int64 row = blockIdx.y; row < rows; row += gridDim.y) {
         real mean, scale;
         statistics<N>(x + row * cols, cols, mean, scale);
+#pragma unroll 1  // of several iterations, NVRTC stores the entries of a pack one by one
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
             const Pack<N> a = pack<N>(x + row * cols + c), gamma = pack<N>(phi + c);
             Pack<N> beta = {}, out;
@@ -229,6 +230,7 @@ __device__ void wide_gradient(const T* x, const T* phi, const T* gy, T* gx, real
         }
         slope = block_sum(slope) / real(cols);
         shift = CENTRED ? block_sum(shift) / real(cols) : real(0);
+#pragma unroll 1
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
             const Pack<N> a = pack<N>(x + i + c), b = pack<N>(gy + i + c), gamma = pack<N>(phi + c);
             Pack<N> out;

@@ -17,6 +17,7 @@ from gpumlp.backends.cuda.kernels import (
     sizes,
 )
 from gpumlp.backends.stages import Stages, mask_numbers
+from gpumlp.errors import DeviceError
 from gpumlp.functions.stages import Stage
 from gpumlp.io.types import Array
 
@@ -105,6 +106,8 @@ def _groups(
 
     sums: how many sums of each column the kernel computes.  Then a multiprocessor holds 2 blocks,
         and each block writes its sums.
+
+    DeviceError: the sums of one block do not fit into the scratch memory.
     """
     K, rows, cols = shape
     each = HELD if pack > 1 and kernels.dtype.itemsize == 4 else NARROW
@@ -112,6 +115,9 @@ def _groups(
     lanes = lanes if lanes <= THREADS else 0
     most = kernels.blocks // K
     if sums:
-        most = min(kernels.blocks // 4 // K, len(kernels.partial) // (sums * cols * K))
+        fit = len(kernels.partial) // (sums * cols * K)  # see `Kernels.networks_at_a_time`
+        if fit == 0:
+            raise DeviceError(f"a norm of {cols} columns is too wide for this device")
+        most = min(kernels.blocks // 4 // K, fit)
     together = THREADS // (lanes or THREADS)  # rows of a block at a time
     return lanes, ((1, max(1, min(-(-rows // together), most)), K), (THREADS, 1))
