@@ -51,7 +51,7 @@ template <int N> __device__ void put(T* p, const Pack<N>& v) {
 template <int N>
 __device__ void mask(const T* x, T* y, const uint64* noise, int low, int high, unsigned threshold,
                      real scale) {
-    // words of 4 entries in a pack, packs in flight, and entries from one pack of a thread to the next
+    // words of 4 entries in a pack, packs in flight, entries from one pack of a thread to the next
     enum { WORDS = (N + 3) / 4, ROWS = N > 4 ? 2 : 4, NEXT = THREADS * N };
     for (int first = thread() * N; first < SHARE; first += ROWS * NEXT) {
         Pack<N> a[ROWS] = {};
@@ -78,8 +78,8 @@ __device__ void mask(const T* x, T* y, const uint64* noise, int low, int high, u
 }
 
 // y ← x ⊙ mask · scale for n entries from entry `origin` of the minibatch on.  y may be x.  An
-// entry is dropped if its 16 bits are below the threshold.  control: `numbers` numbers, the last is the
-// step.  packed: origin is a multiple of PACK, too.  Of several networks: see member().
+// entry is dropped if its 16 bits are below the threshold.  control: `numbers` numbers, the last is
+// the step.  packed: origin is a multiple of PACK, too.  Of several networks: see member().
 GPUMLP_KERNEL(dropout, THREADS)
 (const T* x, const int64* seed, const double* control, T* y, int64 n, int64 origin, int64 layer,
  int64 numbers, int threshold, real scale, int packed) {

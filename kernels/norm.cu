@@ -1,6 +1,6 @@
 // Norms of rows.  Forward pass: y = γ ⊙ x̂ + β with x̂ = (x − mean) / σ, or y = γ ⊙ x̂ with
-// x̂ = x / σ, where σ² = eps + the mean of (x − mean)² or of x².  Backward pass: gx, and the sums over
-// the rows ∇γ = Σ gy ⊙ x̂ and ∇β = Σ gy.
+// x̂ = x / σ, where σ² = eps + the mean of (x − mean)² or of x².  Backward pass: gx, and the sums
+// over the rows ∇γ = Σ gy ⊙ x̂ and ∇β = Σ gy.
 //
 // The entry supplies the constants eps and PARAMETERS, the number of rows of φ: γ, or γ and β.
 // `lanes` neighbouring threads of a block, a power of two, work on one row, which they read once
