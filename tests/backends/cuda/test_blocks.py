@@ -205,3 +205,12 @@ def test_a_norm_whose_sums_do_not_fit_raises() -> None:
     x, phi = (gpu.full((rows, 20_000), 1) for rows in (1, 2))
     with pytest.raises(gpumlp.DeviceError, match="20000 columns"):
         gpu.stage_gradient(norm, x, phi, x, x, phi)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "all"])
+def test_predictions_with_dropout(kind: str) -> None:
+    net = network(kind, loss="squared_error")
+    gpu = on_cuda_backend(net)
+    want, got = (each.predict(X, samples=5) for each in (net, gpu))
+    assert_same(got, want, 1e-12)
+    assert np.abs(on_host(got) - net.predict(X)).max() > 0.01
