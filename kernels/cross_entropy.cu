@@ -50,22 +50,6 @@ __device__ inline real group_max(real x, int lanes) {
     return group(x, lanes, [](real a, real b) { return fmax(a, b); });
 }
 
-// columns ← the sums over the block of those of each thread, K, in a fixed order
-template <int N, int K>
-__device__ void sum_columns(real* sums, real* columns, int lanes) {
-    const int lane = thread() % lanes, together = lanes < 32 ? 32 : lanes;
-    for (int other = lanes; other < 32; other *= 2)
-        for (int k = 0; k < K; ++k) sums[k] += __shfl_xor_sync(ALL_LANES, sums[k], other);
-    for (int turn = 0; turn < THREADS / together; ++turn) {
-        if (thread() / together == turn && thread() % together < lanes)
-            for (int k = 0; k < K; ++k) {
-                const int c = k / N * N * lanes + lane * N + k % N;
-                columns[c] = sums[k] + (turn > 0 ? columns[c] : real(0));
-            }
-        __syncthreads();
-    }
-}
-
 // Σ of the losses of the thread's rows; K entries a thread.  columns ← the column sums of gh over
 // the block's rows.
 template <int N, int K, bool WITH_GRADIENT>

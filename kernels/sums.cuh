@@ -70,6 +70,46 @@ __device__ inline void add_columns(real* partial, T* out, unsigned* arrived, int
     if (last_block(arrived + groups, groups)) add_splits(partial, out, groups, GROUP * cols, width);
 }
 
+// The same for rows of any width that each block has written alone: a thread adds whole columns.
+__device__ inline void add_rows(real* partial, T* out, unsigned* arrived, int64 width) {
+    enum { GROUP = 16 };
+    const int splits = gridDim.y, groups = (splits + GROUP - 1) / GROUP, own = blockIdx.y / GROUP;
+    const int left = splits - own * GROUP, members = left < GROUP ? left : GROUP;
+    if (!last_block(arrived + own, members)) return;
+    real* const rows = partial + own * GROUP * width;
+    for (int64 c = thread(); c < width; c += THREADS) {
+        real sum = rows[c];
+#pragma unroll 4
+        for (int i = 1; i < members; ++i) sum += rows[i * width + c];
+        if (groups == 1) out[c] = T(sum);
+        else rows[c] = sum;
+    }
+    if (groups == 1 || !last_block(arrived + groups, groups)) return;
+    for (int64 c = thread(); c < width; c += THREADS) {
+        real sum = partial[c];
+#pragma unroll 4
+        for (int i = 1; i < groups; ++i) sum += partial[i * GROUP * width + c];
+        out[c] = T(sum);
+    }
+}
+
+// columns ← the sums over the block of those of each thread, K, in a fixed order.  `lanes` threads,
+// a power of two, share the columns, of which each has N neighbouring ones at a time.
+template <int N, int K>
+__device__ void sum_columns(real* sums, real* columns, int lanes) {
+    const int lane = thread() % lanes, together = lanes < 32 ? 32 : lanes;
+    for (int other = lanes; other < 32; other *= 2)
+        for (int k = 0; k < K; ++k) sums[k] += __shfl_xor_sync(ALL_LANES, sums[k], other);
+    for (int turn = 0; turn < THREADS / together; ++turn) {
+        if (thread() / together == turn && thread() % together < lanes)
+            for (int k = 0; k < K; ++k) {
+                const int c = k / N * N * lanes + lane * N + k % N;
+                columns[c] = sums[k] + (turn > 0 ? columns[c] : real(0));
+            }
+        __syncthreads();
+    }
+}
+
 // out ← the sums of (gridDim.y blockDim.y rows, cols): sum[j] is that of the thread's rows in its
 // N columns.  partial: (gridDim.y, cols); arrived: a count for each group of 16 blocks of a column of
 // blocks, and one more.

@@ -42,8 +42,10 @@ class Stage(Entry):
 
     def cuda(self) -> str:
         """Return CUDA source of what the kernels of `cuda_file` call."""
+        if self.cuda_f is not None:
+            return self.cuda_f.cuda()
         constants = self.cuda_constants().replace("const real", "constexpr real")
-        return constants + (self.cuda_f.cuda() if self.cuda_f else "")
+        return f"{constants}enum {{ PARAMETERS = {len(self.initial)} }};\n"
 
 
 def _normalized(x: Array, eps: float, centred: bool) -> tuple[Array, Array]:

@@ -12,13 +12,15 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.declaration import Facts
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.sharing import Sharing
+from gpumlp.backends.stages import Stages
 from gpumlp.io import threads
 from gpumlp.io.threads import Threads
 from gpumlp.step.chunked import UNSCALED
 
 OPERATIONS = {
     name: operation
-    for name, operation in (vars(Facts) | vars(Sharing) | vars(operations.Backend)).items()
+    for part in (Facts, Sharing, Stages, operations.Backend)
+    for name, operation in vars(part).items()
     if inspect.isfunction(operation) and not name.startswith("_")
 }
 
@@ -43,7 +45,7 @@ def test_backends_have_exactly_the_operations(backend):
         if callable(getattr(backend, name)) and not name.startswith("_")
     }
     assert public == set(OPERATIONS)
-    own = {name for each in backend.__mro__[:2] for name in vars(each)}  # with its part for shards
+    own = {name for each in backend.__mro__[:3] for name in vars(each)}  # with its parts
     assert set(OPERATIONS) - own <= DEFAULTS
     for name, operation in OPERATIONS.items():
         assert parameters(getattr(backend, name)) == parameters(operation), name

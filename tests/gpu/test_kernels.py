@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "part", ["activation", "loss", "theta", "split_theta", "gather", "cast", "empty"]
+    "part", ["activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "empty"]
 )
 def test_kernels(part: str) -> None:
     done = subprocess.run(

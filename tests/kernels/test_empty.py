@@ -26,7 +26,7 @@ COLS = 16  # packed accesses are possible for every storage type
 #   b: a bias of COLS numbers;  c: float64 numbers that the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0;  a: counts of 0
 #   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
-#   the storage type
+#   the storage type;  v sums of COLS columns, w those of two rows, W the latter in the storage type
 MATRIX = (i64(0), i64(COLS))
 APART = i64(0)
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
@@ -55,6 +55,17 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
         "TLRcTmOazpz",
         (i64(0), *MATRIX, APART, "packed", i32(2)),
     ),
+    ("layer norm", "stage"): ("TTT", (*MATRIX, APART, "packed", i32(2))),
+    ("layer norm", "stage_gradient"): ("TTTTwWa", (*MATRIX, APART, APART, "packed", i32(2))),
+    ("rms norm", "stage"): ("TTT", (*MATRIX, APART, "packed", i32(0))),  # as for wide rows
+    ("rms norm", "stage_gradient"): ("TTTTvOa", (*MATRIX, APART, APART, "packed", i32(0))),
+    ("gate of silu", "stage"): ("TT", (*MATRIX, "packed")),
+    ("gate of silu", "stage_gradient"): ("TTT", (*MATRIX, "packed")),
+    ("dropout", "dropout"): (
+        "TpcT",
+        (i64(0), i64(0), i64(1), i64(5), i32(9), "real", "packed"),
+    ),
+    ("dropout", "join"): ("TTT", (i64(0), "packed")),
     ("reduce", "add"): ("TR", (i64(0), i32(0))),
     ("reduce", "tree_sum"): ("RR", (i64(5), i64(0))),
     ("gather", "gather"): ("TIT", (*MATRIX, "packed")),
@@ -120,6 +131,8 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         "L": lambda: aligned_empty((spare,), i32), "I": lambda: aligned_empty((spare,), i64),
         "b": lambda: aligned(np.ones(COLS), storage), "c": lambda: aligned(np.ones(5)),
         "s": lambda: aligned_empty((1,), real), "m": lambda: aligned_empty((1 + COLS,), real),
+        "v": lambda: aligned_empty((COLS,), real), "w": lambda: aligned_empty((2 * COLS,), real),
+        "W": lambda: aligned_empty((2 * COLS,), storage),
         "a": lambda: aligned([0, 0, 0], np.uint32),
         "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
         "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
@@ -134,4 +147,4 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         (1, 1), block, (*arrays, *(scalars[s] if isinstance(s, str) else s for s in sizes))
     )
     for letter, a, old in zip(letters, arrays, before, strict=True):
-        assert a.tobytes() == (bytes(a.nbytes) if letter in "smO" else old)
+        assert a.tobytes() == (bytes(a.nbytes) if letter in "smOvwW" else old)

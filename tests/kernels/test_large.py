@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from gpumlp.functions import ACTIVATIONS, OPTIMIZERS
-from tests.support.harness.catalogue import CATALOGUE, activation_source, loss_source, update_source
+from tests.support.harness.catalogue import (
+    CATALOGUE,
+    STAGES,
+    activation_source,
+    loss_source,
+    stage_source,
+    update_source,
+)
 from tests.support.harness.compiled import kernel
 
 i32, i64, f32 = np.int32, np.int64, np.float32
@@ -161,3 +168,53 @@ def test_penalty_and_norm() -> None:
          i64(1)), blocks=LAST,
     )  # fmt: skip
     np.testing.assert_allclose(partial[-1], (7 + 0.5e-4 * 100) ** 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("packed", "lanes"), [(0, 128), (1, 64), (1, 0)])
+def test_norm(packed: int, lanes: int) -> None:
+    """Row ROWS − 1 is in the last iteration of its block."""
+    source, together = stage_source("layer norm", "float16"), 256 // (lanes or 256)
+    x, gy, phi = sparse(ROWS, COLS), sparse(ROWS, COLS), np.zeros((2, COLS), np.float16)
+    x[-1, -1], gy[-1, -2:], phi[0] = 32, 1, 2
+    own = (ROWS - 1) // together % TALL
+    last, grid, sizes = range(own, own + 1), (1, TALL), (i64(ROWS), i64(COLS), i64(0))
+    forms = i32(packed), i32(lanes)
+    partial, arrived = sparse(TALL, 2, COLS, dtype=f32), sparse(TALL, dtype=np.uint32)
+    x64, gy64 = (a[-1:].astype(float) for a in (x, gy))
+    norm = STAGES["layer norm"]
+    want, _ = norm.vjp(x64, phi.astype(float), gy64, **norm.params)
+    dphi, gx = np.zeros((2, COLS), np.float16), sparse(ROWS, COLS)
+    arguments = x, phi, gy, gx, partial, dphi, arrived, *sizes, i64(0), *forms
+    kernel("stage_gradient", source)(grid, (256, 1), arguments, blocks=last)
+    np.testing.assert_allclose(gx[-1, -4:].astype(float), want[0, -4:], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(partial[own, 1, -3:], [0, 1, 1])
+    kernel("stage", source)(grid, (256, 1), (x, phi, x, *sizes, *forms), blocks=last)
+    y = norm.forward(x64, phi.astype(float), **norm.params)
+    np.testing.assert_allclose(x[-1, -3:].astype(float), y[0, -3:], rtol=1e-2)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_gate(packed: int) -> None:
+    grid, last = tile(packed)
+    source, sizes = stage_source("gate of silu", "float16"), (i64(ROWS), i64(COLS), i32(packed))
+    x, y, gx = sparse(ROWS, 2 * COLS), sparse(ROWS, COLS), sparse(ROWS, 2 * COLS)
+    x[-1, COLS - 1], x[-1, -1] = 3, 2
+    kernel("stage", source)(grid, (32, 8), (x, y, *sizes), blocks=last)
+    h = ACTIVATIONS["silu"].f(np.array([2.0]))
+    np.testing.assert_allclose(y[-1, -2:].astype(float), [0, 3 * h[0]], rtol=1e-3)
+    kernel("stage_gradient", source)(grid, (32, 8), (x, y, gx, *sizes), blocks=last)
+    np.testing.assert_allclose(gx[-1, COLS - 1].astype(float), 3 * h[0] ** 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_dropout_and_join(packed: int) -> None:
+    source, x = CATALOGUE["float16"]["dropout"], sparse(N)
+    x[-16:] = 1
+    of = np.random.Philox(counter=[N // 16 - 1, 3, 0, 0], key=[5, 2])
+    kept = of.random_raw(4).astype("<u8").view("<u2") >= 32768
+    arguments = x, np.array([5]), np.array([3.0]), x, i64(N), i64(0), i64(2), i64(1), i32(32768)
+    kernel("dropout", source)((BLOCKS, 1), (256, 1), (*arguments, f32(2), i32(packed)), blocks=LAST)
+    np.testing.assert_array_equal(x[-16:], 2 * kept)
+    sizes = i64(N), i32(packed)
+    kernel("join", source)((BLOCKS, 1), (256, 1), (x, x, x, *sizes), blocks=LAST)
+    assert x[-1] == 4 * kept[-1]

@@ -35,7 +35,7 @@ OF_ALL = ("float32", "bfloat16", "int32")  # the types of most trainings, and th
 FOR_ALL = {
     "silu", "softmax", "huber of values", "softmax_cross_entropy of labels", "penalty elastic_net",
     "update by adamw", "gather", "reduce", "round", "average", "orthogonal", "step",
-    "cast from uint8",
+    "cast from uint8", "layer norm", "gate of silu", "dropout",
 }  # fmt: skip
 CEILINGS = Path(__file__).parents[1] / "resources" / "registers.json"
 SOURCES = [(dtype, name) for dtype, named in CATALOGUE.items() for name in named]
@@ -138,6 +138,8 @@ VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
         ("gather", 1, 1), ("begin_minibatch", 2, 2),
         ("forward", 4, 2), ("vjp", 4, 1), ("loss", 2, 0), ("loss_gradient", 2, 1),
         ("cross_entropy loss", 3, 0), ("cross_entropy loss_gradient", 5, 1),
+        ("norm stage", 3, 1), ("norm stage_gradient", 3, 1),
+        ("gate stage", 4, 2), ("gate stage_gradient", 3, 2), ("dropout", 2, 2), ("join", 2, 1),
     ],
 )  # fmt: skip
 def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> None:
@@ -149,11 +151,14 @@ def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> N
         "forward": softmax, "vjp": softmax,
         "loss": huber, "loss_gradient": huber,
         "cross_entropy loss": cross_entropy, "cross_entropy loss_gradient": cross_entropy,
+        "norm stage": catalogue["layer norm"], "norm stage_gradient": catalogue["layer norm"],
+        "gate stage": catalogue["gate of silu"], "gate stage_gradient": catalogue["gate of silu"],
+        "dropout": catalogue["dropout"], "join": catalogue["dropout"],
     }.get(kernel, activation_source("silu", dtype))  # fmt: skip
     vector = VECTORS.get(dtype, r"v4\.[fbu]32")
     body = function(nvrtc.ptx(source, 90), kernel.split()[-1])
     assert len(re.findall(rf"ld\.global\.{vector}", body)) >= loads
-    assert len(re.findall(rf"st\.global\.{vector}", body)) >= stores
+    assert len(re.findall(rf"st\.global\.(?:{vector}|v4\.u32)", body)) >= stores
 
 
 OVER_THETA = [

@@ -13,6 +13,7 @@ from gpumlp.backends.declaration import OPERATIONS
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.operations import Backend
 from gpumlp.backends.sharing import Sharing
+from gpumlp.backends.stages import Stages
 from gpumlp.distributed.world import ALONE
 
 RNG = np.random.default_rng(0)
@@ -55,6 +56,9 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
         net = gpumlp.MLP([6, 8, 7, 9, 3], "gelu", regularizer=None, backend="numpy")
         trainer = gpumlp.Trainer(net, batch_size=12, **settings)
         trainer.fit(X, Y, 2, sample_weight=RNG.random(40) + 0.1, progress=False)
+    blocks = {"norm": "layer", "gated": "silu", "dropout": 0.5, "residual": True}
+    net = gpumlp.MLP([6, 8, 8, 3], **blocks, backend="numpy")
+    gpumlp.Trainer(net, batch_size=12).fit(X, Y, 2, progress=False)
     net = gpumlp.MLP([6, 5, 3], regularizer=gpumlp.L2(0.1), backend="numpy")
     net.cost(X, Y)
     net.cost_and_gradients(X, Y)
@@ -84,7 +88,8 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
         "__copy__", "__deepcopy__", "asarray", "adopt", "to_host", "empty", "full",
         "pre_activation", "feed", "compile", "synchronize",
     }  # fmt: skip
-    methods = {name for name, each in (vars(Backend) | vars(Sharing)).items() if callable(each)}
+    declared = vars(Backend) | vars(Sharing) | vars(Stages)
+    methods = {name for name, each in declared.items() if callable(each)}
     assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)
 
 

@@ -172,8 +172,8 @@ def test_plan_equals_numbers_computed_by_hand() -> None:
     assert planned.data == 1000 * (784 * 2 + 4)
     # while gz_2 is computed: x, h_1, z_1, h_2, z_2, gz_2 and gz_3
     assert planned.step == 128 * 2 * (784 + 5 * 256 + 10)
-    blocks = 8 * 132
-    assert planned.scratch == 4 * (blocks + blocks * 32 * 8) + 4 * (4 * blocks) + 8
+    blocks, of_norms = 8 * 132, 2 * 132 * 2 * 4096  # the sums of 2 blocks, for γ and β
+    assert planned.scratch == 4 * of_norms + 4 * (4 * blocks) + 8
     message = str(planned).splitlines()
     assert repr(planned) == str(planned)
     assert message[0].split("  ")[0] == "1,000 examples, batch_size 128"

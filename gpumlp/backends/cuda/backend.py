@@ -20,13 +20,14 @@ from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
 from gpumlp.backends.cuda.sharing import CudaSharing
 from gpumlp.backends.cuda.source import dtype_of
+from gpumlp.backends.cuda.stages import CudaStages
 from gpumlp.backends.declaration import Call
 from gpumlp.backends.operations import Backend
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class CudaBackend(CudaSharing, Backend):
+class CudaBackend(CudaSharing, CudaStages, Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
     A pickle becomes a backend of the GPU where it is loaded.

@@ -45,10 +45,12 @@ class Kernels:
         self._device, self.dtype, self.storage = device, dtype, storage
         self.pack, self.wide = PACK_BYTES // storage.itemsize, PACK_BYTES // dtype.itemsize
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
-        self._sums = self._blocks * WARP * self.pack  # of columns, the most of any launch
-        self.partial = device.empty((self._blocks + self._sums,), dtype)
+        self._sums = self.blocks * WARP * self.pack  # of columns, the most of any launch
+        # of ∇γ and ∇β: norm.cu has 2 blocks on a multiprocessor, which hold so many columns
+        of_norms = 2 * device.usable * 2 * THREADS * (HELD if dtype.itemsize == 4 else NARROW)
+        self.partial = device.empty((max(self.blocks + self._sums, of_norms),), dtype)
         # one for J of each network; one for each column of blocks, and for each 16 blocks of it
-        self.arrived = device.empty((4 * self._blocks,), np.uint32)
+        self.arrived = device.empty((4 * self.blocks,), np.uint32)
         device.fill(self.arrived, 0)
         self._position = device.empty((1,), np.int64)  # for launches that do not end a step
         self.scratch_bytes: int = sum(
@@ -56,7 +58,7 @@ class Kernels:
         )
 
     @property
-    def _blocks(self) -> int:
+    def blocks(self) -> int:
         """The blocks that the multiprocessors can hold which the operation may use."""
         return BLOCKS * self._device.usable
 
@@ -172,8 +174,8 @@ class Kernels:
             return self.tile(rows, cols, pack, SPLITS, K), shape, (i32(pack > 1), share)
         lanes = self.lanes_of(cols, pack)
         together = THREADS // (lanes or WARP)  # rows of a block at a time
-        most = self._blocks // K if lanes == 0 else min(SPLITS, self._sums // (cols * K))
-        high = max(1, min(-(-rows // together), self._blocks // K, most))
+        most = self.blocks // K if lanes == 0 else min(SPLITS, self._sums // (cols * K))
+        high = max(1, min(-(-rows // together), self.blocks // K, most))
         return ((1, high, K), (WARP, THREADS // WARP)), shape, (i32(pack > 1), i32(lanes))
 
     def lanes_of(self, cols: int, pack: int) -> int:
@@ -217,19 +219,19 @@ class Kernels:
         x = min(WARP, 1 << (threads - 1).bit_length())
         y = THREADS // x
         across = -(-threads // x)
-        high = min(-(-rows // y), max(1, self._blocks // (across * networks)), most)
+        high = min(-(-rows // y), max(1, self.blocks // (across * networks)), most)
         return (across, high, networks), (x, y)
 
     def rows(self, count: int, networks: int = 1) -> Geometry:
         """For a kernel that gives each row to a warp; `count` rows of each network."""
         warps = THREADS // WARP
-        high = min(-(-count // warps), max(1, self._blocks // networks))
+        high = min(-(-count // warps), max(1, self.blocks // networks))
         return (1, high, networks), (WARP, warps)
 
     def flat(self, n: int, pack: int | None = None, networks: int = 1) -> Geometry:
         """For a kernel over n elements in any order, `pack` at a time: None, those of θ."""
         blocks = -(-n // (THREADS * (pack or self.wide)))
-        return (max(1, min(blocks, self._blocks // networks)), 1, networks), (THREADS, 1)
+        return (max(1, min(blocks, self.blocks // networks)), 1, networks), (THREADS, 1)
 
     def of_theta(self, theta: Array, part: tuple[int, int] | None = None) -> Geometry:
         """For a kernel over θ, or a part of it: (p,), or (K, p)."""
@@ -239,8 +241,9 @@ class Kernels:
     def networks_at_a_time(self, widths: Sequence[int]) -> int:
         """The most networks whose partial sums fit into the scratch memory."""
         across, last = -(-max(widths) // WARP), min(widths[-1], MOST_LANES * HELD)
-        sums = min(len(self.partial) // (2 * across), self._sums // last)
-        return max(1, min(self._blocks, sums))
+        sums = min((self.blocks + self._sums) // (2 * across), self._sums // last)
+        sums = min(sums, len(self.partial) // (2 * max(widths)))  # of norms
+        return max(1, min(self.blocks, sums))
 
     def regions(self, regularizer: Regularizer, theta: Array, split: int) -> tuple[Any, ...]:
         """The arguments that describe the weights and biases in θ to a kernel."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gpumlp.backends.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
+from gpumlp.functions.stages import GATES, NORMS, Stage, gate
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 RULES = dict(OPTIMIZERS) | {
@@ -14,6 +15,8 @@ RULES = dict(OPTIMIZERS) | {
     for name, optimizer in OPTIMIZERS.items()
     for rule in optimizer.of_matrices()
 }
+STAGES: dict[str, Stage] = {f"{name} norm": stage for name, stage in NORMS.items()}
+STAGES |= {f"gate of {name}": gate(f) for name, f in GATES.items()}
 # For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
 
@@ -48,6 +51,11 @@ def update_source(
     return KernelSource("update.cu", dtype, functor, **types, grouped=grouped, remainder=remainder)
 
 
+def stage_source(name: str, dtype: str) -> KernelSource:
+    """The source of one of STAGES."""
+    return KernelSource(STAGES[name].cuda_file, dtype, STAGES[name].cuda())
+
+
 def cast_source(source: str, dtype: str) -> KernelSource:
     """The source of a cast from another type to the storage type."""
     return KernelSource("cast.cu", dtype, source=source)
@@ -68,6 +76,8 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for name in LOSSES
         for kind in ("values", "labels")
     }
+    named |= {name: stage_source(name, dtype) for name in STAGES}
+    named["dropout"] = KernelSource("dropout.cu", dtype)
     named["round"] = KernelSource("round.cu", dtype)
     named["orthogonal"] = KernelSource("orthogonal.cu", dtype)
     named["average"] = KernelSource("average.cu", dtype)

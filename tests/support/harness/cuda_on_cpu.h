@@ -148,6 +148,10 @@ template <class T> T atomicAdd(T* p, T v) {  // compare-and-swap of the bits, be
     return sum;
 }
 
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return static_cast<unsigned long long>(static_cast<unsigned __int128>(a) * b >> 64);
+}
+
 inline void __threadfence() {}  // atomicInc orders all that comes before and after it
 // *p ← *p + 1, or 0 after `last`; the old value
 inline unsigned atomicInc(unsigned* p, unsigned last) {

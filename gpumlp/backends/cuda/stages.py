@@ -1,0 +1,123 @@
+"""The operations of `gpumlp.backends.stages` on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cuda.kernels import (
+    HELD,
+    NARROW,
+    THREADS,
+    Geometry,
+    Kernels,
+    i32,
+    i64,
+    sizes,
+)
+from gpumlp.backends.stages import Stages, mask_numbers
+from gpumlp.errors import DeviceError
+from gpumlp.functions.stages import Stage
+from gpumlp.io.types import Array
+
+EACH = 16  # entries that one output of Philox serves: those of a thread in dropout.cu
+
+
+class CudaStages(Stages):
+    """The operations of blocks, for one network or K of them."""
+
+    _kernels: Kernels
+
+    def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
+        K, rows, cols = sizes(y)
+        kernels = self._kernels
+        pack = _pack(kernels, cols, x, phi, y)
+        shape, packed = (i64(rows), i64(cols)), i32(pack > 1)
+        if phi is None:
+            geometry, arguments = _tile(kernels, K * rows, cols, pack)
+            kernels.launch("stage", stage.cuda_file, geometry, (x, y, *arguments), stage)
+            return
+        own, apart = _of_first(phi)
+        lanes, geometry = _groups(kernels, (K, rows, cols), pack)
+        arguments = x, own, y, *shape, apart, packed, i32(lanes)
+        kernels.launch("stage", stage.cuda_file, geometry, arguments, stage)
+
+    def stage_gradient(
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
+    ) -> None:
+        K, rows, cols = sizes(gy)
+        kernels = self._kernels
+        pack = _pack(kernels, cols, x, phi, gy, gx)
+        if phi is None or dphi is None:
+            geometry, shape = _tile(kernels, K * rows, cols, pack)
+            kernels.launch("stage_gradient", stage.cuda_file, geometry, (x, gy, gx, *shape), stage)
+            return
+        (own, apart), (own_gradient, of_gradient) = _of_first(phi), _of_first(dphi)
+        lanes, geometry = _groups(kernels, (K, rows, cols), pack, sums=len(stage.initial))
+        arguments = (
+            x, own, gy, gx, kernels.partial, own_gradient, kernels.arrived, i64(rows), i64(cols),
+            apart, of_gradient, i32(pack > 1), i32(lanes),
+        )  # fmt: skip
+        kernels.launch("stage_gradient", stage.cuda_file, geometry, arguments, stage)
+
+    def dropout(
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
+    ) -> None:
+        K, rows, cols = sizes(x)
+        kernels = self._kernels
+        n, origin, (threshold, scale) = rows * cols, row * cols, mask_numbers(rate)
+        each = kernels.pack if kernels.aligned(x, y) else 1
+        packed = origin % each == 0 and (K == 1 or n % each == 0) and each > 1
+        arguments = (
+            x, seed, control, y, i64(n), i64(origin), i64(layer), i64(control.shape[-1]),
+            i32(threshold), kernels.dtype.type(scale), i32(packed),
+        )  # fmt: skip
+        geometry = kernels.flat(origin % EACH + n, EACH, K)
+        kernels.launch("dropout", "dropout.cu", geometry, arguments)
+
+    def join(self, x: Array, skip: Array, y: Array) -> None:
+        kernels, n = self._kernels, x.size
+        packed = kernels.aligned(x, skip, y)
+        geometry = kernels.flat(n, kernels.pack if packed else 1)
+        kernels.launch("join", "dropout.cu", geometry, (x, skip, y, i64(n), i32(packed)))
+
+
+def _pack(kernels: Kernels, cols: int, *arrays: Array | None) -> int:
+    return kernels.pack_of(cols, *(a for a in arrays if a is not None))
+
+
+def _of_first(phi: Array) -> tuple[Array, np.int64]:
+    """φ of the first network, and the entries from one network to the next."""
+    if phi.ndim == 2:
+        return phi, i64(0)
+    return phi[0], i64(phi.strides[0] // phi.itemsize)
+
+
+def _tile(kernels: Kernels, rows: int, cols: int, pack: int) -> tuple[Geometry, tuple[Any, ...]]:
+    """The geometry of a gate's kernels and their arguments of the shape."""
+    return kernels.tile(rows, cols, pack), (i64(rows), i64(cols), i32(pack > 1))
+
+
+def _groups(
+    kernels: Kernels, shape: tuple[int, int, int], pack: int, sums: int = 0
+) -> tuple[int, Geometry]:
+    """The threads of norm.cu that share a row, 0 if it is too wide for them, and the geometry.
+
+    sums: how many sums of each column the kernel computes.  Then a multiprocessor holds 2 blocks,
+        and each block writes its sums.
+
+    DeviceError: the sums of one block do not fit into the scratch memory.
+    """
+    K, rows, cols = shape
+    each = HELD if pack > 1 and kernels.dtype.itemsize == 4 else NARROW
+    lanes = 1 << (-(-cols // each) - 1).bit_length()
+    lanes = lanes if lanes <= THREADS else 0
+    most = kernels.blocks // K
+    if sums:
+        fit = len(kernels.partial) // (sums * cols * K)  # see `Kernels.networks_at_a_time`
+        if fit == 0:
+            raise DeviceError(f"a norm of {cols} columns is too wide for this device")
+        most = min(kernels.blocks // 4 // K, fit)
+    together = THREADS // (lanes or THREADS)  # rows of a block at a time
+    return lanes, ((1, max(1, min(-(-rows // together), most)), K), (THREADS, 1))

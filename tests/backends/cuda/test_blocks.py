@@ -1,0 +1,216 @@
+"""Networks with norms, gates, dropout and skips on the CUDA backend, executed on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
+from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.backends.numpy.backend import NumpyBackend
+from gpumlp.functions import ACTIVATIONS
+from gpumlp.functions.stages import NORMS, Stage, gate
+from tests.support.cuda_networks import (
+    assert_same,
+    device,
+    moved,
+    on_cuda_backend,
+    on_host,
+    relative,
+)
+from tests.support.harness.host_device import HostDevice
+
+RNG = np.random.default_rng(0)
+X, LABELS = RNG.normal(size=(80, 6)), RNG.integers(0, 3, 80)
+WIDTHS = [6, 16, 16, 9, 3]
+BLOCKS: dict[str, dict[str, Any]] = {
+    "layer norm": {"norm": "layer"},
+    "rms norm": {"norm": "rms"},
+    "gates": {"gated": ["silu", None, "gelu"]},
+    "dropout": {"dropout": [0.1, 0.5, 0.0]},
+    "skips": {"residual": True},
+    "all": {"norm": "layer", "gated": "silu", "dropout": 0.2, "residual": True},
+    "mixed": {"norm": ["rms", None, "layer"], "dropout": 0.3, "residual": 2},
+}
+
+
+def network(kind: str, precision: str = "float64", **more: Any) -> MLP:
+    settings = {"precision": precision, "backend": "numpy", **BLOCKS[kind], **more}
+    net = MLP(WIDTHS, "gelu", **settings)
+    rng = np.random.default_rng(5)
+    net.assign({n: t + 0.1 * rng.normal(size=t.shape) for n, t in net.tensors().items()})
+    return net
+
+
+def fitted(net: MLP, **settings: Any) -> Trainer:
+    """5 steps of adamw, of 16 examples each."""
+    trainer = Trainer(net, "adamw", lr=0.01, **{"batch_size": 16, "seed": 3, **settings})
+    trainer.fit(X, LABELS, 1, progress=False)
+    assert trainer.steps == 5
+    return trainer
+
+
+@pytest.mark.parametrize("order", [0, 3])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_five_steps_of_adamw(kind: str, order: int) -> None:
+    """The second step is recorded, and the others replay it."""
+    net = network(kind)
+    gpu = on_cuda_backend(net, order)
+    fitted(net)
+    fitted(gpu)
+    assert any(call.startswith("replay") for call in device(gpu).calls)
+    for name, tensor in net.tensors().items():
+        assert_same(gpu.tensors()[name], tensor, 1e-12)
+    assert_same(gpu.forward(X), net.forward(X), 1e-12)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_gradients(kind: str) -> None:
+    net = network(kind, regularizer=gpumlp.L2(0.1))
+    gpu = on_cuda_backend(net, order=1)
+    (J, want), (J_gpu, got) = (each.cost_and_gradients(X, LABELS) for each in (net, gpu))
+    assert_same(J_gpu, J, 1e-13)
+    for name in ("W", "b", "z", "h"):
+        for one, other in zip(getattr(got, name), getattr(want, name), strict=True):
+            assert_same(one, other, 1e-12)
+    assert_same(got.x, want.x, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"accumulate": 2, "batch_size": 16}, {"clip_norm": 0.1, "ema": 0.9}, {"memory": "low"}],
+    ids=lambda each: next(iter(each)),
+)
+def test_settings(settings: dict[str, Any]) -> None:
+    """Micro-batches have the masks of the whole minibatch."""
+    net = network("all")
+    gpu = on_cuda_backend(net)
+    fitted(net, **settings)
+    fitted(gpu, **settings)
+    for name, tensor in net.tensors().items():
+        assert_same(gpu.tensors()[name], tensor, 1e-12)
+
+
+NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division makes worse
+    "float32": (3e-6, 1e-4), "tf32": (3e-6, 1e-4),
+    "float16": (1e-2, 5e-2), "bfloat16": (1.5e-1, 2.5e-1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("precision", NEAR)
+def test_precisions(precision: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near a training in float64, as far as the roundings of each precision allow."""
+    monkeypatch.setattr("gpumlp.step.training.SCALE", 1024.0)  # with 65536 some steps are left out
+    net = network(kind)
+    gpu = on_cuda_backend(net, precision=precision)
+    start = {name: tensor.copy() for name, tensor in net.tensors().items()}
+    of_gradients, of_steps = NEAR[precision]
+    (_, want), (_, got) = (each.cost_and_gradients(X, LABELS) for each in (net, gpu))
+    for name in ("W", "b"):
+        for one, other in zip(getattr(got, name), getattr(want, name), strict=True):
+            assert relative(one, other) < of_gradients
+    fitted(net)
+    fitted(gpu)
+    assert relative(moved(gpu, start), moved(net, start)) < of_steps
+
+
+def members(backend: Any, K: int, **blocks: Any) -> EnsembleTrainer:
+    ensemble = Ensemble(K, WIDTHS, "gelu", backend=backend, seeds=range(K), **blocks)
+    trainer = EnsembleTrainer(ensemble, "adamw", lr=0.01, batch_size=16, seed=5)
+    trainer.fit(X, LABELS, 2)
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_members_in_lockstep(kind: str, precision: str) -> None:
+    """Each equals its own training; a step has the launches of one network."""
+    backend = CudaBackend(HostDevice(order=3), precision)
+    ensemble = members(backend, 3, **BLOCKS[kind]).ensemble
+    assert any("batch of 3" in call for call in backend._device.launches)  # type: ignore[attr-defined]
+    for i, net in enumerate(ensemble):
+        own = MLP(
+            WIDTHS, "gelu", backend=CudaBackend(HostDevice(), precision), seed=i, **BLOCKS[kind]
+        )  # fmt: skip
+        Trainer(own, "adamw", lr=0.01, batch_size=16, seed=5 + i).fit(X, LABELS, 2, progress=False)
+        near = 1e-11 if precision == "float64" else 2e-3
+        for name, tensor in own.tensors().items():
+            np.testing.assert_allclose(net.tensors()[name], tensor, near, near, err_msg=name)
+
+
+# ---- the operations ----------------------------------------------------------------------------
+
+
+def both(a: Any, gpu: CudaBackend) -> tuple[Any, Any]:
+    """An array of each backend."""
+    return a.copy(), gpu.asarray(a)
+
+
+@pytest.mark.parametrize("cols", [16, 37])
+@pytest.mark.parametrize("networks", [1, 3])
+@pytest.mark.parametrize("stage", [*NORMS.values(), gate(ACTIVATIONS["silu"])], ids=repr)
+def test_stages_of_networks(stage: Stage, networks: int, cols: int) -> None:
+    """φ and dφ are views of θ and of a shorter array, as those of micro-batches are."""
+    gpu, cpu = CudaBackend(HostDevice(order=2), "float64"), NumpyBackend("float64")
+    rng, p = np.random.default_rng(cols), len(stage.initial)
+    shape, wide = (networks, 40, cols), (networks, 40, cols * (2 if stage.halves else 1))
+    x, gy = both(rng.normal(size=wide), gpu), both(rng.normal(size=shape), gpu)
+    y, gx = both(np.zeros(shape), gpu), both(np.zeros(wide), gpu)
+    theta = both(rng.normal(size=(networks, 256)), gpu)
+    dtheta = both(np.zeros((networks, 160)), gpu)
+
+    def views(flat: Any, start: int) -> Any:
+        if not p:
+            return None
+        parts = [flat[i][start : start + p * cols].reshape(p, cols) for i in range(networks)]
+        if networks == 1:
+            return parts[0]
+        whole = flat.values if hasattr(flat, "values") else flat
+        view = np.lib.stride_tricks.as_strided(
+            whole[:, start:], (networks, p, cols), (whole.strides[0], 8 * cols, 8)
+        )
+        return type(flat)(view) if hasattr(flat, "values") else view
+
+    for backend, i in ((cpu, 0), (gpu, 1)):
+        own = [each[i] if networks > 1 else each[i][0] for each in (x, gy, y, gx)]
+        phi, dphi = views(theta[i], 32), views(dtheta[i], 64)
+        backend.stage(stage, own[0], phi, own[2])
+        backend.stage_gradient(stage, own[0], phi, own[1], own[3], dphi)
+    for host, other in (y, gx, dtheta):
+        assert_same(other, host, 1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("cols", [16, 7])
+def test_dropout_of_micro_batches(cols: int, precision: str) -> None:
+    """The parts of a minibatch have the masks of the whole, to the bit, and those of NumPy."""
+    gpu, cpu = CudaBackend(HostDevice(), precision), NumpyBackend(precision)
+    x = np.random.default_rng(0).normal(size=(50, cols)).astype(cpu.dtype)
+    seed, control, want = np.array([2**62 + 5]), np.array([0.1, 9.0]), np.empty_like(x)
+    cpu.dropout(x, 0.3, 4, 0, seed, control, want)
+    y = gpu.asarray(x)
+    on_gpu = gpu.asarray(seed, np.int64), gpu.asarray(control, np.float64)
+    for rows in (slice(0, 16), slice(16, 17), slice(17, 50)):
+        gpu.dropout(y[rows], 0.3, 4, rows.start, *on_gpu, y[rows])
+    assert on_host(y).tobytes() == want.tobytes()
+    assert 0.2 < (want == 0).mean() < 0.4
+
+
+def test_a_norm_whose_sums_do_not_fit_raises() -> None:
+    gpu, norm = CudaBackend(HostDevice(multiprocessors=1)), NORMS["layer"]
+    x, phi = (gpu.full((rows, 20_000), 1) for rows in (1, 2))
+    with pytest.raises(gpumlp.DeviceError, match="20000 columns"):
+        gpu.stage_gradient(norm, x, phi, x, x, phi)
+
+
+@pytest.mark.parametrize("kind", ["dropout", "all"])
+def test_predictions_with_dropout(kind: str) -> None:
+    net = network(kind, loss="squared_error")
+    gpu = on_cuda_backend(net)
+    want, got = (each.predict(X, samples=5) for each in (net, gpu))
+    assert_same(got, want, 1e-12)
+    assert np.abs(on_host(got) - net.predict(X)).max() > 0.01
