@@ -89,7 +89,7 @@ class MLP(Structure):
             )
         rows = checks.examples(self.backend, x, self.widths[0])
         each = sampled(self, CHUNK, rows, self.seed, samples)
-        return np.stack([self.backend.to_host(self._linked(y_hat)) for y_hat in each])
+        return np.stack([self._linked(self.backend.to_host(y_hat)) for y_hat in each])
 
     def cost(
         self, x: Array, y: Array, sample_weight: Array = None, class_weight: ClassWeight = None
