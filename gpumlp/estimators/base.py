@@ -29,6 +29,7 @@ from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import MLP
+from gpumlp.structure import Gates, Norms
 from gpumlp.training import Callback, History
 
 
@@ -63,6 +64,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     output_activation: str | Activation = "auto"
     regularizer: str | Regularizer | None = None
     initializer: str | Initializer | None = "auto"
+    norm: Norms = None
+    dropout: float | Sequence[float] = 0.0
+    residual: bool | int | Sequence[bool] = False
+    gated: Gates = None
     clip_norm: float | None = None
     scoring: str | Callable[..., float] | None = None
     callbacks: Sequence[Callback] | None = None

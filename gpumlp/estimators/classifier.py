@@ -69,6 +69,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         initializer: as in `gpumlp.MLP`, or "auto": the small weights of "fan_in", which generalise
             better on small data sets than those of None, with those of "glorot" in a classifier's
             last layer, which learns faster so.  For a deep network pass None.
+        norm, dropout, residual, gated: the blocks of the layers, as in `gpumlp.MLP`: "layer" or
+            "rms"; the probability with which training sets an output of a hidden layer to 0; True
+            or how many layers each skip spans; the activation of a gate, such as "silu".  A list
+            has one entry for each layer.  For scores and predictions nothing is dropped, but
+            loss_ is that of the training, with dropout.  alpha is for the weights W alone.
         clip_norm: the largest norm of the gradient that a step uses.
         scoring: the validation score: the name of a scorer, or ``scorer(estimator, X, y)``; None is
             the share of examples with all labels right.
