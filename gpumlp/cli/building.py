@@ -23,7 +23,9 @@ from gpumlp.cli.output import describe
 from gpumlp.data import Dataset, Preparation, Scratch, check_impute
 from gpumlp.ensemble import Ensemble
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet
+from gpumlp.functions.blocks import blocks
 from gpumlp.functions.entry import lookup
+from gpumlp.functions.stages import GATES, NORMS
 from gpumlp.network import MLP
 from gpumlp.step.groups import NAMES as GROUPS
 from gpumlp.training import Trainer
@@ -64,6 +66,22 @@ class TrainingOptions(DataOptions):
         "256,256", "WIDTHS", "Widths of the hidden layers, or none for a linear model."
     )
     activation: str = shared.activation("relu")
+    norm: str | None = option(
+        None, "NAME", "Normalise the input of every layer but the first: {names}.", NORMS
+    )
+    dropout: float = option(
+        0.0, "P", "Set each output of a hidden layer to 0 with this probability in a training step."
+    )
+    residual: int = option(
+        0, "N",
+        "Skips: 1 adds to the output of each hidden layer but the first its input, 2 does so for "
+        "every two layers; 0 for none.", min=0,
+    )  # fmt: skip
+    gated: str | None = option(
+        None, "NAME",
+        "Gate of the hidden layers in place of --activation: each computes a ⊙ f(b) of two linear "
+        "layers a and b, where f is one of {names}.", GATES,
+    )  # fmt: skip
     loss: str | None = option(
         None, "NAME",
         "Loss: {names}.  [default: softmax_cross_entropy for classes, squared_error for numbers]",
@@ -195,6 +213,7 @@ def assembled(
         "regularizer": ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
         "precision": options.precision,
         "backend": options.backend if backend is None else backend,
+        **_blocks(options),
     }
     settings = trainer_settings(options) | arguments
     net: Any
@@ -224,7 +243,7 @@ def check(options: TrainingOptions, **arguments: Any) -> None:
     """
     check_impute(options.impute)
     settings = trainer_settings(options) | arguments
-    _widths(options)
+    _blocks(options)
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
         lookup(LOSSES, "loss", options.loss)
@@ -241,6 +260,22 @@ def _widths(options: TrainingOptions) -> list[int]:
     """The widths of the hidden layers."""
     linear = options.hidden.strip().lower() in ("none", "")
     return [] if linear else parse_widths(options.hidden, "--hidden", "256,256 or none")
+
+
+def _blocks(options: TrainingOptions) -> dict[str, Any]:
+    """The arguments of `MLP` for its blocks; raises if the hidden layers are too few for one."""
+    hidden = len(_widths(options))
+    given = {name: getattr(options, name) for name in ("norm", "dropout", "gated")}
+    given["residual"] = options.residual or False
+    found = blocks([1] * (hidden + 2), **given)
+    for name, value in given.items():
+        needed = options.residual + 1 if name == "residual" else 1
+        if value and hidden < needed:
+            raise ValueError(
+                f"--{name} {value} needs {needed} hidden layer{'s' * (needed > 1)} or more, but "
+                f"--hidden {options.hidden} has {hidden}; leave it out, or give more widths"
+            )
+    return given if found else {}
 
 
 def trainer_settings(options: TrainingOptions) -> dict[str, Any]:

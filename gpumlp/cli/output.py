@@ -21,6 +21,7 @@ from rich.table import Table
 from gpumlp.cli.models import Model, members
 from gpumlp.data import EMBEDDED, Dataset, Preparation, sources
 from gpumlp.ensemble import Ensemble
+from gpumlp.functions import blocks
 from gpumlp.plots import blank_figure
 from gpumlp.storage import check_place
 
@@ -58,6 +59,7 @@ def describe(name: str, examples: int, known: Dataset | Preparation, net: Model)
             "activations": [f.name for f in net.f[1:]],
             "loss": net.loss.name,
             "parameters": sum(each.theta.layout.count for each in members(net)),
+            **blocks.config(members(net)[0].blocks),
             "precision": net.precision,
             "backend": net.backend.describe(),
             **({"members": len(members(net))} if isinstance(net, Ensemble) else {}),

@@ -140,7 +140,7 @@ class TestErrors:
         def refuse(*_):
             raise gpumlp.DeviceError("no CUDA driver; install one")
 
-        monkeypatch.setattr("gpumlp.network.get_backend", refuse)
+        monkeypatch.setattr("gpumlp.structure.get_backend", refuse)
         options = ["--target", "species", "--backend", "cupy", "--out", tmp_path / "o"]
         error = run("train", flowers, *options, code=2).stderr
         assert error == "gpumlp: error: no CUDA driver; install one\n"

@@ -49,6 +49,7 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "use --loss {}": (table(y=COLOURS), ["--loss", "huber"]),
     "use --loss softmax_cross_entropy": (table(y=COLOURS), ["--loss", "binary_cross_entropy"]),
     "no weight decay": (table(y=COLOURS), ["--optimizer", "sgd", "--weight-decay", "0.1"]),
+    "more, but --hidden": (table(y=COLOURS), ["--hidden", "8", "--residual", "1"]),
     "--label-smoothing is for": (table(y=X[:, 0]), ["--label-smoothing", "0.1"]),
     "add --plateau EPOCHS": (table(y=COLOURS), ["--plateau-factor", "0.1"]),
     "for --patience and --plateau": (table(y=COLOURS), ["--monitor", "cost"]),

@@ -1,0 +1,130 @@
+"""Commands with networks that have norms, gates, dropout and skips."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+
+import gpumlp
+from gpumlp.training import Trainer
+from tests.support.cli_cases import (
+    LONGER,
+    NAMES,
+    X,
+    flowers_in_python,
+    refused,
+    rows_of,
+    run,
+    theta,
+)
+
+BLOCKS = ["--norm", "layer", "--dropout", "0.2", "--residual", "1", "--gated", "silu"]
+SIZES = ["--hidden", "16,16", "--batch-size", "32", "--backend", "numpy"]
+OPTIONS = ["--target", "species", *SIZES]
+IN_PYTHON = {"norm": "layer", "dropout": 0.2, "residual": True, "gated": "silu"}
+
+
+def in_python(path, **settings):
+    """The trainer of the options above, data, validation data and scale."""
+    _, *rest = flowers_in_python(path)
+    loss = gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=0.1)
+    net = gpumlp.MLP([3, 16, 16, 3], loss=loss, backend="numpy", **IN_PYTHON)
+    return gpumlp.Trainer(net, "adamw", batch_size=32, **settings), *rest
+
+
+def test_train_predict_and_evaluate_match_the_python_api(flowers, tmp_path):
+    out, model = tmp_path / "o", tmp_path / "o" / "model.safetensors"
+    run("train", flowers, *OPTIONS, *BLOCKS, "--epochs", 5, "--out", out, "-q")
+    trainer, data, held_out, (mean, std) = in_python(flowers, schedule="warmup_cosine")
+    history = trainer.fit(*data, 5, validation=held_out, progress=False)
+    saved = gpumlp.MLP.load(model, "numpy")
+    assert saved.blocks == trainer.net.blocks
+    for name, tensor in trainer.net.tensors().items():
+        np.testing.assert_allclose(saved.tensors()[name], tensor, 1e-5, 1e-6, err_msg=name)
+    columns = json.loads((out / "history.json").read_text())["columns"]
+    np.testing.assert_allclose(columns["val_cost"], history["val_cost"], 1e-5)
+    p = saved.predict(((X - mean) / std).astype(np.float32))
+    run("predict", model, flowers, "--out", tmp_path / "p.csv")
+    rows = rows_of((tmp_path / "p.csv").read_text())
+    names = sorted(set(NAMES))
+    found = [[float(row[f"probability_{name}"]) for name in names] for row in rows]
+    np.testing.assert_allclose(found, p, 1e-4, 1e-6)
+    accuracy = np.mean(np.array(names)[p.argmax(1)] == NAMES)
+    found = json.loads(run("evaluate", model, flowers, "--json").stdout)
+    assert found["result"]["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+
+
+def test_shows_the_blocks(flowers, tmp_path):
+    said = "gate of silu, dropout 0.2, skips"
+    printed = run("train", flowers, *OPTIONS, *BLOCKS, "--plan").stdout
+    assert f"16-16-3, identity → identity with layer norm, {said}" in printed.replace("\n", " ")
+    found = json.loads(run("train", flowers, *OPTIONS, *BLOCKS, "--plan", "--json").stdout)
+    settings = found["network"]
+    assert gpumlp.MLP([3, 16, 16, 3], backend="numpy", **IN_PYTHON).blocks == gpumlp.MLP(
+        [3, 16, 16, 3], backend="numpy", **{name: settings[name] for name in IN_PYTHON}
+    ).blocks  # fmt: skip
+    plain = json.loads(run("train", flowers, *OPTIONS, "--plan", "--json").stdout)["network"]
+    assert not {*IN_PYTHON} & {*plain}
+
+
+def test_find_lr_tests_the_network_that_train_trains(flowers):
+    trainer, data, *_ = in_python(flowers)
+    curve = trainer.find_lr(data[0].astype(np.float32), data[1])
+    found = json.loads(run("find-lr", flowers, *OPTIONS, *BLOCKS, "--json").stdout)
+    np.testing.assert_array_equal(found["curve"]["loss"], curve.loss)
+
+
+def test_a_config_file_repeats_a_run(flowers, tmp_path):
+    run("train", flowers, *OPTIONS, *BLOCKS, "--epochs", 2, "--out", tmp_path / "a", "-q")
+    written = (tmp_path / "a" / "run.toml").read_text()
+    for line in ('norm = "layer"', "dropout = 0.2", "residual = 1", 'gated = "silu"'):
+        assert line in written.splitlines()
+    file = tmp_path / "a" / "run.toml"
+    run("train", "--config", file, "--out", tmp_path / "b", "-q")
+    np.testing.assert_array_equal(theta(tmp_path / "b"), theta(tmp_path / "a"))
+    run("train", "--config", file, "--dropout", 0, "--out", tmp_path / "c", "-q")
+    assert not np.array_equal(theta(tmp_path / "c"), theta(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_resumes_with_the_same_masks(models, flowers, tmp_path, monkeypatch):
+    options = [*OPTIONS, *BLOCKS, *LONGER, "--models", models, "-q"]
+    run("train", flowers, *options, "--out", tmp_path / "whole")
+    step, out = Trainer.step, ["--out", tmp_path / "cut"]
+
+    def pressed(trainer, batches, steps):
+        step(trainer, batches, 1)
+        if trainer.steps == 26:  # of 48, in the seventh epoch
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", pressed)
+        if models == 1:
+            run("train", flowers, *options, *out, code=130)
+    run("train", flowers, *options, *out, "--resume")
+    kind = gpumlp.MLP if models == 1 else gpumlp.Ensemble
+    whole, cut = (kind.load(tmp_path / n / "model.safetensors", "numpy") for n in ("whole", "cut"))
+    one, other = (net.theta if models > 1 else net.theta.flat for net in (whole, cut))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--norm", "batch"], "unknown norm 'batch'; known: layer, rms"),
+        (["--dropout", "1"], "--dropout must be a number from 0 to below 1, as 0.1; got 1.0"),
+        (["--gated", "swish"], "unknown gated 'swish'"),
+        (["--residual", "-1"], "Invalid value for '--residual'"),
+        (["--hidden", "none", "--dropout", "0.1"], "--dropout 0.1 needs 1 hidden layer or more"),
+        (["--residual", "2"], "--residual 2 needs 3 hidden layers or more, but --hidden 16,16"),
+    ],
+    ids=" ".join,
+)
+def test_invalid_options(options, said, flowers):
+    if "Invalid" in said:
+        assert said in run("train", flowers, *OPTIONS, *options, code=2).stderr
+    else:
+        assert said in refused("train", flowers, *OPTIONS, *options)
