@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from gpumlp import checks
 from gpumlp.functions import Activation
+from gpumlp.functions.blocks import blocks
 from gpumlp.interop import torch_ops
-from gpumlp.interop.torch_modules import from_torch, known_activation, module_of, to_torch
+from gpumlp.interop.torch_modules import known_activation, module_of, to_torch, with_dropout
+from gpumlp.interop.torch_networks import from_torch
 
 __all__ = ["FusedMLP", "from_torch", "linear_activation", "softmax_cross_entropy", "to_torch"]
 
@@ -139,8 +141,9 @@ class FusedMLP(nn.Sequential):
 
     Parameters, `state_dict`, initial weights and results are those of the Sequential; optimizers,
     deepcopy, pickle, `to`, `torch.compile` and `torch.export` work in the same way. A Linear and an
-    activation of `gpumlp.ACTIVATIONS` after it are computed together. Any other module, and a
-    Linear with hooks or a parametrization, is called unchanged.
+    activation of `gpumlp.ACTIVATIONS` after it are computed together. Any other module, such as a
+    LayerNorm in `from_sequential`, and a Linear with hooks or a parametrization, is called
+    unchanged.
 
     On a CPU, NumPy computes the products. On a GPU the kernels run on torch's current stream, in
     tf32 if ``torch.set_float32_matmul_precision`` allows it; each stream needs 64 MiB of workspace.
@@ -149,6 +152,8 @@ class FusedMLP(nn.Sequential):
         widths: n_0, …, n_L: inputs, hidden layers, outputs.
         activation: of the hidden layers: a name or entry of `gpumlp.ACTIVATIONS`, or one for each.
         output_activation: of the last layer.
+        dropout: the probability of torch.nn.Dropout after the activation of a hidden layer, in
+            training mode: one for all, or one for each.
         device, dtype: of the parameters, as for `torch.nn.Linear`.
 
     Raises:
@@ -161,14 +166,17 @@ class FusedMLP(nn.Sequential):
         activation: str | Activation | Sequence[str | Activation] = "relu",
         output_activation: str | Activation = "identity",
         *,
+        dropout: float | Sequence[float] = 0.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         checked = checks.widths(widths)
         functions = checks.layer_activations(len(checked) - 2, activation, output_activation)[1:]
+        rates = [block.dropout for block in blocks(checked, None, dropout, False, None)]
         modules: list[nn.Module] = []
-        for n_in, n_out, f in zip(checked, checked[1:], functions, strict=False):
-            modules += [nn.Linear(n_in, n_out, device=device, dtype=dtype), module_of(f)]
+        for k, f in enumerate(functions):
+            linear = nn.Linear(checked[k], checked[k + 1], device=device, dtype=dtype)
+            modules += [linear, with_dropout(module_of(f), rates[k] if rates else 0.0)]
         if isinstance(modules[-1], nn.Identity):
             modules.pop()
         super().__init__(*modules)
@@ -177,7 +185,10 @@ class FusedMLP(nn.Sequential):
     def from_sequential(cls, module: nn.Sequential) -> Self:
         """A FusedMLP of the same modules (not copies), under the same names."""
         if not isinstance(module, nn.Sequential):
-            raise TypeError(f"module must be a torch.nn.Sequential, got {type(module).__name__}")
+            raise TypeError(
+                f"module must be a torch.nn.Sequential, got {type(module).__name__}; call one with "
+                "skips or gates as it is, or train it as a gpumlp.MLP: from_torch(module)"
+            )
         fused = cls.__new__(cls)
         nn.Sequential.__init__(fused)
         for name, part in module._modules.items():  # children() gives a repeated module only once
@@ -192,6 +203,8 @@ class FusedMLP(nn.Sequential):
             if type(part) is not nn.Linear or _has_hooks(part):
                 input = part(input)
                 continue
+            if parts and _begins_with_activation(parts[0]):  # and has a Dropout after it
+                parts[:1] = parts[0]._modules.values()  # children() gives a repeated one only once
             f = known_activation(parts[0]) if parts and not _has_hooks(parts[0]) else None
             if f is not None:
                 parts.pop(0)
@@ -204,6 +217,13 @@ class FusedMLP(nn.Sequential):
         if not isinstance(index, slice):
             return super().__getitem__(index)
         return self.from_sequential(nn.Sequential(*list(self)[index]))
+
+
+def _begins_with_activation(module: Any) -> bool:
+    """Whether it is a Sequential, called without hooks, whose first module is an activation."""
+    if type(module) is not nn.Sequential or not len(module) or _has_hooks(module):
+        return False
+    return known_activation(module[0]) is not None
 
 
 def _has_hooks(module: Any) -> bool:

@@ -1,9 +1,8 @@
-"""Activations as torch modules and back, and whole networks: `from_torch`, `to_torch`."""
+"""Activations and norms as torch modules and back, and whole networks: `to_torch`."""
 
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
@@ -11,16 +10,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import Tensor, fx, nn
 
-from gpumlp.backends import Backend, get_backend
 from gpumlp.ensemble import Ensemble
-from gpumlp.functions import ACTIVATIONS, Activation, Loss
-from gpumlp.interop.torch_backend import HALVES, PRECISIONS
+from gpumlp.functions import ACTIVATIONS, Activation
+from gpumlp.functions.blocks import Block
+from gpumlp.functions.stages import NORMS, Stage
 from gpumlp.network import MLP
+from gpumlp.parameters import Layer
 
 Known = tuple[str, tuple[float, ...]]
 """The name of an activation and its parameters, in their order."""
 
-DROPOUTS = (nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
 THRESHOLD = 40.0  # from here on softplus(z) is z in float64; torch's default of 20 is less exact
 SELU = tuple(ACTIVATIONS["selu"].params.values())
 
@@ -97,6 +96,26 @@ def known_activation(module: nn.Module) -> Known | None:
     return KNOWN[kind](module) if kind in KNOWN else None
 
 
+def module_of_norm(norm: Stage, n: int) -> nn.Module:
+    """The module that computes a norm of rows with n numbers."""
+    if not norm.is_built_in():
+        raise ValueError(
+            f"norm {norm.name!r} is not one of gpumlp's, and torch does not know it; "
+            f"use one of {', '.join(NORMS)}"
+        )
+    kind = nn.LayerNorm if norm.name == "layer" else nn.RMSNorm
+    module: nn.Module = kind(n, eps=norm.params["eps"])
+    return module
+
+
+def known_norm(module: Any, dtype: torch.dtype) -> Stage | None:
+    """The norm of rows that a module computes; None if gpumlp does not have it."""
+    if type(module) not in (nn.LayerNorm, nn.RMSNorm) or len(module.normalized_shape) != 1:
+        return None
+    name = "layer" if type(module) is nn.LayerNorm else "rms"
+    return NORMS[name].set(eps=torch.finfo(dtype).eps if module.eps is None else module.eps)
+
+
 # ---- to torch ------------------------------------------------------------------------------------
 
 
@@ -112,41 +131,113 @@ class _Mean(nn.Module):
         return sum(each[1:], each[0]) / len(each)
 
 
+class _Network(nn.Module):
+    """A network with blocks.  Norm, dropout and skip are children of the layer's Linear."""
+
+    def __init__(self, net: MLP) -> None:
+        super().__init__()
+        self.plan = list(zip(net.layers, net.blocks, strict=True))
+        for k, (layer, block) in enumerate(self.plan):
+            linear = nn.Linear(layer.W.shape[1], layer.W.shape[0])
+            if block.norm is not None:
+                linear.add_module("norm", module_of_norm(block.norm, linear.in_features))
+            if block.dropout:
+                linear.add_module("dropout", nn.Dropout(block.dropout))
+            if block.projects:
+                n_in, n_out = net.widths[k + 1 - block.skip], net.widths[k + 1]
+                linear.add_module("skip", nn.Linear(n_in, n_out))
+            self.add_module(str(2 * k), linear)
+            self.add_module(str(2 * k + 1), _without_gpumlp(_function(layer, block)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = [x]
+        for k, (_, block) in enumerate(self.plan):
+            linear: Any = self.get_submodule(str(2 * k))
+            f = self.get_submodule(str(2 * k + 1))
+            a: Any = linear(h[-1] if block.norm is None else linear.norm(h[-1]))
+            b = a
+            if block.gate is not None:
+                a, b = a.chunk(2, -1)
+            b = b if isinstance(f, nn.Identity) else f(b)
+            a = b if block.gate is None else a * b
+            if block.dropout:
+                a = linear.dropout(a)
+            if block.skip:
+                below = h[-block.skip]
+                a = a + (linear.skip(below) if block.projects else below)
+            h.append(a)
+        return h[-1]
+
+
+def _traced(module: nn.Module, name: str, whole: bool = True) -> fx.GraphModule:
+    """The module as a graph that does not need gpumlp; whole: call each module as it is."""
+    tracer = fx.Tracer()
+    if whole:  # no class of its own, which a pickle would name
+        tracer.is_leaf_module = lambda *_: True  # type: ignore[method-assign]
+    graph = tracer.trace(module)
+    for node in graph.nodes:
+        node.type = None  # the annotation's text, whose class pickle would look for
+    return fx.GraphModule(module, graph, name)
+
+
 @overload
-def to_torch(net: MLP) -> nn.Sequential: ...
+def to_torch(net: MLP) -> nn.Sequential | fx.GraphModule: ...
 @overload
 def to_torch(net: Ensemble) -> fx.GraphModule: ...
 def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     """A network as ``torch.nn.Sequential(Linear, activation, …, Linear)`` on the CPU.
 
     Its outputs ŷ are those of `MLP.forward`, before the loss's link. It does not need gpumlp: its
-    modules are torch's, or a traced `torch.fx.GraphModule` where torch has none, as for exp.
+    modules are torch's, or a traced `torch.fx.GraphModule` where torch has none, as for exp. The
+    names of its parameters are those of `MLP.tensors`.
+
+    An activation with dropout is a Sequential(activation, Dropout); ``module.eval()`` drops
+    nothing. A network with norms, gates or skips is a GraphModule of LayerNorm, RMSNorm, Linear,
+    activations and Dropout: norm, dropout and skip of layer 2 are "2.norm", "2.dropout", "2.skip".
 
     An ensemble becomes a GraphModule whose outputs are those of `Ensemble.predict`, after the link,
     with parameters "members.0.0.weight", …, numbered without members that diverged.
 
     Raises:
-        ValueError: an activation is the user's own, or all members diverged.
+        ValueError: an activation or norm is the user's own, or all members diverged.
     """
     if isinstance(net, Ensemble):
         mean = _Mean([to_torch(member) for member in net.whole], module_of(net.loss.link))
-        graph = fx.Tracer().trace(mean)
-        for node in graph.nodes:
-            node.type = None  # the annotation's text, whose class pickle would look for
-        return fx.GraphModule(mean, graph, "Mean")
+        return _traced(mean, "Mean", whole=False)
+    if any(block.norm or block.gate or block.skip for block in net.blocks):
+        module: Any = _traced(_Network(net), "Network")
+    else:
+        module = _sequential(net)
+    tensors = {name: torch.from_numpy(a) for name, a in net.tensors().items()}
+    module.to(tensors["0.bias"].dtype).load_state_dict(tensors)
+    return module
+
+
+def _sequential(net: MLP) -> nn.Sequential:
     modules: list[nn.Module] = []
-    tensors = net.tensors()
-    kind = torch.from_numpy(tensors["0.bias"]).dtype
-    for layer in net.layers:
-        n_out, n_in = layer.W.shape
-        f = module_of(layer.f)
-        modules.append(nn.Linear(n_in, n_out, dtype=kind))
-        modules.append(_as_graph(f) if isinstance(f, (Exponential, ScaledELU)) else f)
+    for layer, block in zip(net.layers, net.blocks or [Block()] * net.L, strict=True):
+        f = _without_gpumlp(module_of(layer.f))
+        modules.append(nn.Linear(layer.W.shape[1], layer.W.shape[0]))
+        modules.append(with_dropout(f, block.dropout))
     if isinstance(modules[-1], nn.Identity):
         modules.pop()
-    module = nn.Sequential(*modules)
-    module.load_state_dict({name: torch.from_numpy(a) for name, a in tensors.items()})
-    return module
+    return nn.Sequential(*modules)
+
+
+def with_dropout(f: nn.Module, p: float) -> nn.Module:
+    """An activation and, if p is not 0, dropout after it, as one module."""
+    return nn.Sequential(f, nn.Dropout(p)) if p else f
+
+
+def _function(layer: Layer, block: Block) -> nn.Module:
+    """The activation of a layer, or that of its gate."""
+    f = layer.f if block.gate is None else block.gate.cuda_f
+    assert f is not None
+    return module_of(f)
+
+
+def _without_gpumlp(f: nn.Module) -> nn.Module:
+    return _as_graph(f) if isinstance(f, (Exponential, ScaledELU)) else f
 
 
 def _as_graph(module: nn.Module) -> nn.Module:
@@ -155,7 +246,7 @@ def _as_graph(module: nn.Module) -> nn.Module:
     return fx.GraphModule(nn.Module(), graph, type(module).__name__)
 
 
-def _of_graph(module: nn.Module) -> Known | None:
+def of_graph(module: nn.Module) -> Known | None:
     """The activation of a GraphModule that `_as_graph` made."""
     if not isinstance(module, fx.GraphModule):
         return None
@@ -165,136 +256,3 @@ def _of_graph(module: nn.Module) -> Known | None:
     if [node.target for node in calls] == [F.elu, operator.mul]:
         return "selu", (float(calls[0].kwargs["alpha"]), float(calls[1].args[1]))
     return None
-
-
-# ---- from torch ----------------------------------------------------------------------------------
-
-
-def from_torch(
-    module: nn.Module,
-    backend: str | Backend = "auto",
-    loss: str | Loss | None = None,
-    **settings: Any,
-) -> MLP:
-    """A network with the same outputs as a ``torch.nn.Sequential(Linear, activation, …)``.
-
-    Args:
-        module: consists of Linear and activations with their parameters, nested or not. What does
-            nothing to rows is left out: Identity, Flatten before the first Linear, and Dropout in
-            eval mode. Other modules raise an error, and so do Linears that share parameters.
-            torch's Softplus is linear above its threshold, gpumlp's is not: they differ by 2e-9 at
-            most.
-        backend: as for `MLP`.
-        loss: None for "softmax_cross_entropy", or "negative_log_likelihood" after a Softmax.
-        settings: further arguments of `MLP`: regularizer, seed, or a precision other than that of
-            the parameters. 16-bit parameters become float32 if the backend has no 16-bit precision.
-
-    Warns:
-        UserWarning: a Linear without bias gets a bias of zeros, which training then changes; a
-            Dropout is left out, which training then lacks.
-
-    Raises:
-        TypeError, ValueError: a module is not known or in the wrong place; the message names it.
-    """
-    if not isinstance(module, nn.Sequential):
-        raise TypeError(
-            f"module must be a torch.nn.Sequential, got {type(module).__name__}; pass its layers "
-            "as torch.nn.Sequential(Linear, activation, …)"
-        )
-    linears, functions = _layers(module)
-    kind = linears[0].weight.dtype
-    if kind not in PRECISIONS:
-        raise TypeError(f"module's parameters are {kind}; cast it, e.g. module.float()")
-    if loss is None:
-        last = functions[-1].name == "softmax"
-        loss = "negative_log_likelihood" if last else "softmax_cross_entropy"
-    if kind in HALVES and get_backend(backend).on_host:
-        kind = torch.float32  # it represents the parameters exactly
-    settings.setdefault("precision", PRECISIONS[kind])
-    widths = [linears[0].in_features, *(linear.out_features for linear in linears)]
-    *hidden, output = functions
-    net = MLP(widths, hidden, output, loss=loss, backend=backend, **settings)
-    tensors: dict[str, Any] = {}
-    for i, linear in enumerate(linears):
-        bias = torch.zeros(len(linear.weight)) if linear.bias is None else linear.bias
-        tensors |= {f"{2 * i}.weight": linear.weight, f"{2 * i}.bias": bias}
-    net.assign(tensors)
-    return net
-
-
-def _layers(module: nn.Sequential) -> tuple[list[Any], list[Activation]]:
-    linears: list[Any] = []
-    functions: list[Activation | None] = []
-    owners: dict[int, str] = {}  # the Linear that a parameter was first seen in, by its memory
-    for name, part in module.named_modules(remove_duplicate=False):
-        if isinstance(part, nn.Sequential) or _does_nothing(name, part, first=not linears):
-            continue
-        if type(part) is nn.Linear:
-            for kind, tensor in (("weight", part.weight), ("bias", part.bias)):
-                place = 0 if tensor is None else tensor.data_ptr()  # 0: there is no memory
-                owner = owners.setdefault(place, name) if place else name
-                if owner != name:
-                    raise ValueError(
-                        f"{name} shares its {kind} with {owner}, but each layer of a gpumlp.MLP "
-                        f"has parameters of its own; give {name} its own: copy.deepcopy of it"
-                    )
-            if linears and part.in_features != linears[-1].out_features:
-                raise ValueError(
-                    f"{name} has {part.in_features} inputs but the Linear before it has "
-                    f"{linears[-1].out_features} outputs"
-                )
-            if part.bias is None:
-                warnings.warn(
-                    f"{name} has no bias; it gets a bias of zeros, which training changes",
-                    stacklevel=3,
-                )
-            linears.append(part)
-            functions.append(None)
-            continue
-        found = _of_graph(part) or known_activation(part)
-        if type(part) is nn.Softmax and part.dim in (1, None):  # of rows, the last axis
-            found = "softmax", ()
-        if found is None:
-            raise TypeError(f"{name} is a {type(part).__name__}, {_advice(part)}")
-        if not linears or functions[-1] is not None:
-            where = "first" if not linears else "after another activation"
-            raise ValueError(
-                f"{name}, {type(part).__name__}, is {where}; an activation follows a Linear"
-            )
-        f = ACTIVATIONS[found[0]]
-        functions[-1] = f.set(**dict(zip(f.params, found[1], strict=True)))
-    if not linears:
-        raise ValueError("module has no Linear; pass torch.nn.Sequential(Linear, activation, …)")
-    return linears, [f or ACTIVATIONS["identity"] for f in functions]
-
-
-def _does_nothing(name: str, module: Any, first: bool) -> bool:
-    """Whether a module returns rows (m, n) as they are; first: it is before the first Linear."""
-    if type(module) is nn.Flatten:
-        return first and module.start_dim == 1 and module.end_dim in (1, -1)
-    if type(module) not in DROPOUTS or (module.training and module.p > 0):
-        return type(module) is nn.Identity
-    if module.p > 0:
-        warnings.warn(
-            f"{name}, {type(module).__name__}, is left out: gpumlp trains without it", stacklevel=4
-        )
-    return True
-
-
-def _advice(module: nn.Module) -> str:
-    if isinstance(module, nn.Flatten):
-        return "which gpumlp does not have; leave it out and pass rows, x.reshape(len(x), -1)"
-    if type(module) in DROPOUTS:
-        return (
-            "which gpumlp does not have; call module.eval() first: in eval mode it does nothing, "
-            "and is left out"
-        )
-    if isinstance(module, nn.LogSoftmax):
-        return (
-            'which gpumlp does not have; leave it out: loss="softmax_cross_entropy" takes logits, '
-            "and predict returns probabilities"
-        )
-    if isinstance(module, nn.Softmax):
-        return "over an axis other than the last; use Softmax(dim=-1)"
-    known = sorted({"Linear", *(kind.__name__ for kind in (*KNOWN, *WITHOUT_SETTINGS))})
-    return f"which is not known, or not with these settings; known: {', '.join(known)}"
