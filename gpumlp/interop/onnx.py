@@ -15,6 +15,7 @@ from gpumlp.checks import positive_int
 from gpumlp.data import Preparation
 from gpumlp.ensemble import Ensemble, tensors
 from gpumlp.errors import needs
+from gpumlp.functions.blocks import Block
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
 from gpumlp.io.files import PathLike, atomic_write, check_place, together
@@ -47,10 +48,14 @@ def export_onnx(
     Of an ensemble, "predictions" is the mean of the members that have not diverged, after the link.
     Their θ is called "members.0.0.weight", …, numbered without those that diverged.
 
-    θ keeps torch's names, "0.weight" (n_1, n_0), "0.bias", … The metadata hold gpumlp's version,
-    the network's settings, and with a preparation the features, the target and the classes, as
-    JSON. An activation becomes the operator of its name if the opset and the dtype have it, else
-    its NumPy expression. erf is computed in float32, as onnxruntime has no other.
+    θ keeps the names of `MLP.tensors`, "0.weight" (n_1, n_0), "0.bias", … The metadata hold
+    gpumlp's version, the network's settings, and with a preparation the features, the target and
+    the classes, as JSON.
+
+    An activation becomes the operator of its name if the opset and the dtype have it, else its
+    NumPy expression. erf is computed in float32, as onnxruntime has no other. A layer norm is
+    LayerNormalization in float32 from opset 17, and the other norms are NumPy expressions. Dropout
+    is not in the graph, as predictions drop nothing.
 
     Args:
         net: the network or the ensemble, on any backend.
@@ -61,8 +66,8 @@ def export_onnx(
         preparation: how `gpumlp train` prepared the data; the graph does the same.
 
     Raises:
-        ValueError: an activation, the opset or the preparation cannot be exported; or link is false
-            for an ensemble, whose members' ŷ are not averaged.
+        ValueError: an activation, a norm, the opset or the preparation cannot be exported; or link
+            is false for an ensemble, whose members' ŷ are not averaged.
         ImportError: onnx is missing.
     """
     onnx = _onnx()
@@ -119,15 +124,33 @@ def _network(
     return graph, outputs
 
 
-def _y_hat(graph: Graph, net: MLP, h: str, arrays: Mapping[str, Any], prefix: str) -> str:
-    """ŷ of a network for its inputs h; the names of its θ and its nodes begin with the prefix."""
-    for k, f in enumerate(net.f[1:]):
-        graph.place = f"{prefix}layer{k + 1}/"
-        names = (f"{prefix}{2 * k}.{kind}" for kind in ("weight", "bias"))
-        theta = [graph.constant(arrays[name], name=name) for name in names]
-        h = graph.activation(f, graph.node("Gemm", h, *theta, transB=1))
+def _y_hat(graph: Graph, net: MLP, x: str, arrays: Mapping[str, Any], prefix: str) -> str:
+    """ŷ of a network for its inputs x; the names of its θ and its nodes begin with the prefix."""
+
+    def theta(name: str) -> list[str]:
+        names = (f"{prefix}{name}.{kind}" for kind in ("weight", "bias"))
+        return [graph.constant(arrays[name], name=name) for name in names if name in arrays]
+
+    h = [x]
+    for k, block in enumerate(net.blocks or [Block()] * net.L, 1):
+        graph.place, name, below = f"{prefix}layer{k}/", str(2 * (k - 1)), h[-1]
+        if block.norm is not None:
+            below = graph.norm(block.norm, below, theta(f"{name}.norm"))
+        z = graph.node("Gemm", below, *theta(name), transB=1)
+        if block.gate is None:
+            a = graph.activation(net.f[k], z)
+        else:
+            a, b = graph.halves(z, net.widths[k])
+            assert block.gate.cuda_f is not None
+            a = graph.node("Mul", a, graph.activation(block.gate.cuda_f, b))
+        if block.skip:
+            below = h[k - block.skip]
+            if block.projects:
+                below = graph.node("Gemm", below, *theta(f"{name}.skip"), transB=1)
+            a = graph.node("Add", a, below)
+        h.append(a)
     graph.place = f"{prefix}output/"
-    return h
+    return h[-1]
 
 
 def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Signature:

@@ -1,12 +1,12 @@
-"""ONNX graphs: nodes, constants, and activations as ONNX operators or as their NumPy expressions.
+"""ONNX graphs: nodes, constants, and functions as ONNX operators or as their NumPy expressions.
 
-An activation without an operator of its own, a user's too, is traced: its NumPy function f is
-called with a symbol in place of an array, and each NumPy function that f calls adds a node.
+An activation or norm without an operator of its own, a user's too, is traced: its NumPy function is
+called with a symbol in place of an array, and each NumPy function that it calls adds a node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from gpumlp.functions import Activation
+from gpumlp.functions.entry import Entry
+from gpumlp.functions.stages import Stage
 from gpumlp.io.types import HostArray
 
 Signature = dict[str, tuple[npt.DTypeLike, int | None]]
@@ -114,15 +116,37 @@ class Graph:
                 return self.node(op, z, **{k: f.params.get(v, v) for k, v in given.items()})
         if ours and f.name in SHORT and single:
             return SHORT[f.name](self, z)
+        return self._traced("activation", "f", f, lambda: f.f(Symbol(self, z), **f.params))
+
+    def norm(self, norm: Stage, x: str, phi: Sequence[str]) -> str:
+        """A norm of the rows x with the parameters φ: an operator, or its NumPy expression."""
+        layer = norm.is_built_in() and norm.name == "layer"
+        if layer and self.opset >= 17 and self.dtype == np.float32:
+            return self.node("LayerNormalization", x, *phi, epsilon=norm.params["eps"])
+        rows = [Symbol(self, each) for each in phi]
+        return self._traced(
+            "norm", "forward", norm, lambda: norm.forward(Symbol(self, x), rows, **norm.params)
+        )
+
+    def halves(self, x: str, n: int) -> tuple[str, str]:
+        """The first and the last n columns of x."""
+        name = f"{self.place}Split_{len(self.nodes)}"
+        outputs = [self.free(f"{name}_{i}") for i in (0, 1)]
+        inputs = [x, self.constant([n, n], np.int64)]
+        self.nodes.append(self._helper.make_node("Split", inputs, outputs, name, axis=-1))
+        return outputs[0], outputs[1]
+
+    def _traced(self, what: str, field: str, entry: Entry, call: Callable[[], Any]) -> str:
+        """What an entry's NumPy function in this field returns for symbols."""
         try:
-            h = f.f(Symbol(self, z), **f.params)
+            h = call()
             if not isinstance(h, Symbol):
-                raise TypeError(f"its f returns {type(h).__name__}, whatever z is")
+                raise TypeError(f"its {field} returns {type(h).__name__}, whatever its input is")
             return h.as_number()
         except (TypeError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"activation {f.name!r} cannot be written in ONNX: {error}; "
-                f"write its f with {SUPPORTED}"
+                f"{what} {entry.name!r} cannot be written in ONNX: {error}; "
+                f"write its {field} with {SUPPORTED}"
             ) from error
 
 
@@ -155,7 +179,7 @@ class Symbol(NDArrayOperatorsMixin):
     def __array_function__(
         self, function: Any, types: Any, args: tuple[Any, ...], settings: dict[str, Any]
     ) -> Any:
-        """The result of numpy.where, clip, sum or max, as a node."""
+        """The result of numpy.where, clip, sum, mean or max, as a node."""
         if function.__name__ not in FUNCTIONS:
             raise TypeError(f"it uses numpy.{function.__name__}")
         first, *rest = args
@@ -185,6 +209,10 @@ class Symbol(NDArrayOperatorsMixin):
     def max(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
         """The maximum over the last axis."""
         return self._reduced("ReduceMax", axis, keepdims)
+
+    def mean(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
+        """The mean over the last axis."""
+        return self._reduced("ReduceMean", axis, keepdims)
 
     def clip(self, min: Any = None, max: Any = None) -> Symbol:
         """The nearest value from `min` to `max`."""
@@ -256,9 +284,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sum": Symbol.sum,
     "max": Symbol.max,
     "amax": Symbol.max,
+    "mean": Symbol.mean,
 }
 SIGNS = ("Add", "Sub", "Mul", "Div", "Pow", "Neg")
 NAMED = [f.__name__ for f, op in UFUNCS.items() if op not in (*BOOLEAN, *SIGNS)]
 SUPPORTED = "+ - * / **, comparisons, NumPy's " + ", ".join(
-    ["where", "clip", *NAMED, *COMPOSED, "sum and max over the last axis"]
+    ["where", "clip", *NAMED, *COMPOSED, "sum, mean and max over the last axis"]
 )

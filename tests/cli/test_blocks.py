@@ -128,3 +128,16 @@ def test_invalid_options(options, said, flowers):
         assert said in run("train", flowers, *OPTIONS, *options, code=2).stderr
     else:
         assert said in refused("train", flowers, *OPTIONS, *options)
+
+
+def test_exports_the_model_with_its_preparation(flowers, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, made = tmp_path / "o" / "model.safetensors", tmp_path / "m.onnx"
+    run("train", flowers, *OPTIONS, *BLOCKS, "--epochs", 2, "--out", tmp_path / "o", "-q")
+    run("export", model, made)
+    session = onnxruntime.InferenceSession(made)
+    label, p = session.run(["label", "probabilities"], {"x": X})
+    rows = rows_of(run("predict", model, flowers).stdout)
+    assert [row["prediction"] for row in rows] == list(label)
+    found = [[float(row[f"probability_{name}"]) for name in sorted(set(NAMES))] for row in rows]
+    np.testing.assert_allclose(p, found, 1e-4, 1e-6)
