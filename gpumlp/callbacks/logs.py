@@ -278,10 +278,15 @@ def settings(trainer: Training) -> dict[str, Any]:
     for name, value in {**of_net, **trainer.settings}.items():
         if isinstance(value, dict):  # a function with its parameters, or the groups
             flat |= {name if k == "name" else f"{name}.{k}": v for k, v in value.items()}
-        elif isinstance(value, list):  # the widths, or the hidden layers' activations
-            texts = [str(v["name"] if isinstance(v, dict) else v) for v in value]
-            same = len(set(texts)) == 1 and name == "activation"
+        elif isinstance(value, list):  # the widths, or the layers' activations or blocks
+            texts = [_text(v) for v in value]
+            same = len(set(texts)) == 1 and name != "widths"
             flat[name] = texts[0] if same else "-".join(texts)
         else:
             flat[name] = "none" if value is None else value
     return {**flat, "backend": net.backend.name, "parameters": net.theta.layout.count}
+
+
+def _text(value: Any) -> str:
+    """The name of a function, or another setting as text."""
+    return "none" if value is None else str(value["name"] if isinstance(value, dict) else value)
