@@ -67,8 +67,9 @@ class TrainingOptions(DataOptions):
     )
     activation: str = shared.activation("relu")
     norm: str | None = option(
-        None, "NAME", "Normalise the input of every layer but the first: {names}.", NORMS
-    )
+        None, "NAME", "Normalise the input of every layer but the first: {names}.",
+        [*NORMS, "none"],
+    )  # fmt: skip
     dropout: float = option(
         0.0, "P", "Set each output of a hidden layer to 0 with this probability in a training step."
     )
@@ -80,7 +81,7 @@ class TrainingOptions(DataOptions):
     gated: str | None = option(
         None, "NAME",
         "Gate of the hidden layers in place of --activation: each computes a ⊙ f(b) of two linear "
-        "layers a and b, where f is one of {names}.", GATES,
+        "layers a and b, where f is one of {names}.", [*GATES, "none"],
     )  # fmt: skip
     loss: str | None = option(
         None, "NAME",
@@ -265,8 +266,9 @@ def _widths(options: TrainingOptions) -> list[int]:
 def _blocks(options: TrainingOptions) -> dict[str, Any]:
     """The arguments of `MLP` for its blocks; raises if the hidden layers are too few for one."""
     hidden = len(_widths(options))
-    given = {name: getattr(options, name) for name in ("norm", "dropout", "gated")}
-    given["residual"] = options.residual or False
+    given: dict[str, Any] = {"dropout": options.dropout, "residual": options.residual or False}
+    for name in ("norm", "gated"):
+        given[name] = None if getattr(options, name) == "none" else getattr(options, name)
     found = blocks([1] * (hidden + 2), **given)
     for name, value in given.items():
         needed = options.residual + 1 if name == "residual" else 1

@@ -15,9 +15,9 @@ from gpumlp.functions.entry import lookup
 
 # the options that can be tried: they change neither the rows and the columns nor where it runs
 SEARCHED = (
-    "hidden", "activation", "loss", "label_smoothing", "l1", "l2", "optimizer", "lr", "schedule",
-    "epochs", "batch_size", "weight_decay", "clip_norm", "ema", "shuffle", "seed", "standardize",
-    "impute", "max_categories", "min_frequency",
+    "hidden", "activation", "norm", "dropout", "residual", "gated", "loss", "label_smoothing", "l1",
+    "l2", "optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay", "clip_norm", "ema",
+    "shuffle", "seed", "standardize", "impute", "max_categories", "min_frequency",
 )  # fmt: skip
 NAMES = tuple(name.replace("_", "-") for name in SEARCHED)
 EXAMPLE = "such as --try lr=0.001,0.01 or --try hidden=64,128x128"

@@ -130,6 +130,26 @@ def test_invalid_options(options, said, flowers):
         assert said in refused("train", flowers, *OPTIONS, *options)
 
 
+def test_a_search_compares_blocks(flowers, tmp_path):
+    """The best candidate's training is that of train with its options."""
+    out, tried = tmp_path / "s", ["--try", "norm=none,layer", "--try", "residual=0,1"]
+    same = [*OPTIONS, "--gated", "gelu", "--epochs", 2]
+    printed = run("search", flowers, *same, *tried, "--folds", 2, "--out", out, "--json").stdout
+    found = json.loads(printed)["search"]["candidates"]
+    best = max(found, key=lambda each: each["mean"]["accuracy"])["options"]
+    chosen = [word for name in ("norm", "residual") for word in (f"--{name}", best[name])]
+    run("train", flowers, *same, *chosen, "--validation", 0, "--out", tmp_path / "t", "-q")
+    assert np.array_equal(theta(out), theta(tmp_path / "t"))
+
+
+def test_none_overrides_a_config_file(flowers, tmp_path):
+    (tmp_path / "c.toml").write_text('norm = "rms"\ngated = "silu"\nresidual = 1\n')
+    given = ["train", flowers, *OPTIONS, "--config", tmp_path / "c.toml", "--plan"]
+    assert "rms norm, gate of silu, skips" in run(*given).stdout
+    none = ["--norm", "none", "--gated", "none", "--residual", 0]
+    assert "16-16-3, relu → identity, softmax" in run(*given, *none).stdout
+
+
 def test_exports_the_model_with_its_preparation(flowers, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model, made = tmp_path / "o" / "model.safetensors", tmp_path / "m.onnx"
