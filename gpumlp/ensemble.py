@@ -28,9 +28,9 @@ class Ensemble:
         widths, activation, output_activation, loss: as in `MLP`, of all members.
         regularizer: as in `MLP`; or a list with one for each member.
         initializer, precision, backend: as in `MLP`, of all members.
-        blocks: `norm`, `dropout`, `residual` and `gated` of `MLP`, of all members.
         seeds: those of the members' initial weights and, in a training, of their orders; None:
             0 … K − 1.
+        blocks: `norm`, `dropout`, `residual` and `gated` of `MLP`, of all members.
 
     Attributes:
         nets: the K members: each `MLP` has a row of `theta` as its parameters.
