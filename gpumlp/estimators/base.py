@@ -29,7 +29,6 @@ from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import MLP
-from gpumlp.structure import Gates, Norms
 from gpumlp.training import Callback, History
 
 
@@ -64,10 +63,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     output_activation: str | Activation = "auto"
     regularizer: str | Regularizer | None = None
     initializer: str | Initializer | None = "auto"
-    norm: Norms = None
+    norm: Any = None
     dropout: float | Sequence[float] = 0.0
     residual: bool | int | Sequence[bool] = False
-    gated: Gates = None
+    gated: Any = None
     clip_norm: float | None = None
     scoring: str | Callable[..., float] | None = None
     callbacks: Sequence[Callback] | None = None
@@ -235,8 +234,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         wanted = settings.network(self, loss, self._output_width(loss))
         if first:
             return settings.new_network(self, wanted, backend)
-        name = settings.changed(self, self.net_, wanted)
-        if name:
+        if name := settings.changed(self, self.net_, wanted):
             raise ValueError(
                 f"{name} was changed since the network was built; set it back, or call fit "
                 "with warm_start=False for a new network"

@@ -16,6 +16,7 @@ from sklearn.metrics import check_scoring
 
 from gpumlp import checks
 from gpumlp.backends import Backend, get_backend
+from gpumlp.estimators.layers import BLOCKS, blocks_of, changed_blocks, python
 from gpumlp.functions import (
     ACTIVATIONS,
     L2,
@@ -27,10 +28,7 @@ from gpumlp.functions import (
     Optimizer,
     Regularizer,
     Schedule,
-    blocks,
 )  # fmt: skip
-from gpumlp.functions.activations import identity
-from gpumlp.functions.blocks import Block
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS
 from gpumlp.io.types import Array, HostArray
@@ -39,8 +37,6 @@ from gpumlp.network import MLP
 SCIKIT_LEARN = {"sigmoid": "logistic", "exponential": "exp"}  # its names where ours differ
 # the step of these optimizers is proportional to the gradient, so their learning rate has its unit
 PROPORTIONAL = ("sgd", "momentum", "nesterov")
-# the parameters of the layers' blocks, in the order of `blocks.blocks` -> the field of `Block`
-BLOCKS = {"norm": "norm", "dropout": "dropout", "residual": "skip", "gated": "gate"}
 LEARNING_RATES: Mapping[str, Schedule] = {
     **SCHEDULES,
     "invscaling": Schedule(
@@ -110,23 +106,10 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
         "activation": [_activation("activation", f) for f in each],
         "output_activation": _activation("output_activation", last),
         "loss": loss,
-        **{name: _python(getattr(e, name)) for name in BLOCKS},
+        **{name: python(getattr(e, name)) for name in BLOCKS},
     }
-    _blocks(wanted)  # raises if one of their parameters is invalid
+    blocks_of(wanted)  # raises if one of their parameters is invalid
     return wanted
-
-
-def _python(value: Any) -> Any:
-    """NumPy's numbers, such as those of a search's grid, as Python's."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return [_python(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _blocks(wanted: Mapping[str, Any]) -> tuple[Block, ...]:
-    """The blocks of the network with these arguments, also those that do nothing."""
-    found = blocks.blocks(wanted["widths"], *(wanted[name] for name in BLOCKS))
-    return found or (Block(),) * (len(wanted["widths"]) - 1)
 
 
 def new_network(e: Any, wanted: Mapping[str, Any], backend: Backend) -> MLP:
@@ -158,17 +141,10 @@ def changed(e: Any, net: MLP, wanted: Mapping[str, Any]) -> str:
     initializer = "fan_in" if _is_auto(e.initializer) else e.initializer
     if initializer is not None:
         initializer = lookup(INITIALIZERS, "initializer", initializer)
-    new, own = _blocks(wanted), net.blocks or (Block(),) * net.L
-    f = [identity, *wanted["activation"], wanted["output_activation"]]
     differs = {
         "loss": net.loss != wanted["loss"],
         "hidden_layer_sizes": list(net.widths) != wanted["widths"],
-        **{
-            name: [getattr(block, field) for block in new]
-            != [getattr(block, field) for block in own]
-            for name, field in BLOCKS.items()
-        },
-        "activation": net.f[1:-1] != blocks.activations(f, new)[1:-1],
+        **changed_blocks(net, wanted),
         "output_activation": net.f[-1] != wanted["output_activation"],
         "initializer": net.initializer != initializer,
     }
