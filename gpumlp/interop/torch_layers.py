@@ -193,7 +193,7 @@ class Reader:
                 values[node] = None
             elif node.op == "output":
                 return inputs[0]
-            elif node.op == "call_module" and not isinstance(inputs[0], list):
+            elif node.op == "call_module" and inputs and not isinstance(inputs[0], list):
                 part = module.get_submodule(node.target)
                 values[node] = self._module(node.target, part, inputs[0])
             else:

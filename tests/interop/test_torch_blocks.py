@@ -311,6 +311,9 @@ INVALID: dict[str, Any] = {
         graph(lambda self, x: self.c(self.b(self.a(x)).chunk(2, -1)), **ABC), TypeError,
         "c is a call of c",
     ),
+    "a named argument": (
+        graph(lambda self, x: self.c(input=self.a(x)), **ABC), TypeError, "c is a call of c",
+    ),
     "several outputs": (
         graph(lambda self, x: (self.a(x), self.b(self.a(x))), **ABC), TypeError,
         "module returns several arrays",
@@ -372,6 +375,21 @@ def test_a_fused_network_with_dropout_has_the_masks_of_torch() -> None:
     net = from_torch(fused, "numpy")
     assert net.blocks[0].dropout == 0.3
     assert_same(net, fused, X)
+
+
+def test_a_fused_network_with_dropout_is_compiled_and_exported() -> None:
+    torch.manual_seed(6)
+    fused = FusedMLP([6, 8, 3], "gelu", dropout=0.3, dtype=torch.float64)
+    x = torch.tensor(X)
+    compiled = torch.compile(fused, backend="eager")
+    results = []
+    for module in (fused, compiled):
+        torch.manual_seed(7)
+        results.append(module(x).detach())
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], fused.eval()(x))
+    exported = torch.export.export(fused, (x,)).module()
+    torch.testing.assert_close(exported(x), fused(x), rtol=1e-12, atol=1e-14)
 
 
 def test_a_network_with_dropout_alone_can_be_fused(monkeypatch: pytest.MonkeyPatch) -> None:

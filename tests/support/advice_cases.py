@@ -309,5 +309,5 @@ ELSEWHERE = (
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
     'loss="softmax_cross_entropy" takes logits', "or torch.fx.symbolic_trace(module)",
-    "as a gpumlp.MLP: from_torch(module)", "r-th layer, residual=r",
+    "r-th layer, residual=r",
 )  # fmt: skip
