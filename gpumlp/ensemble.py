@@ -57,15 +57,10 @@ class Ensemble:
         own = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
         several = isinstance(regularizer, (list, tuple))
         penalties = checks.one_each(regularizer if several else [regularizer] * K, K, "regularizer")
-        shared = get_backend(backend, precision)
-        nets = [
-            MLP(
-                widths, activation, output_activation, loss, penalty, initializer, precision,
-                shared, seed, **blocks,
-            )
-            for penalty, seed in zip(penalties, own, strict=True)
-        ]  # fmt: skip
-        self._hold(nets)
+        shared = widths, activation, output_activation, loss
+        more = initializer, precision, get_backend(backend, precision)
+        pairs = zip(penalties, own, strict=True)
+        self._hold([MLP(*shared, penalty, *more, seed, **blocks) for penalty, seed in pairs])
 
     @classmethod
     def of(cls, nets: Sequence[MLP]) -> Self:
@@ -230,8 +225,7 @@ class Ensemble:
         """
         settings = {"config": self.config(), "diverged": sorted(self.diverged)}
         metadata = {"gpumlp": storage.FORMAT, "ensemble": json.dumps(settings)}
-        if extra:
-            metadata["extra"] = json.dumps(extra)
+        metadata |= {"extra": json.dumps(extra)} if extra else {}
         storage.write(path, tensors(self.nets), metadata)
 
     @classmethod

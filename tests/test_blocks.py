@@ -325,6 +325,31 @@ def test_a_norm_of_ones_own(name: str) -> None:
     assert MLP(**net.config(), backend="numpy").blocks == net.blocks
 
 
+def test_numbers_of_numpy_are_arguments() -> None:
+    net = MLP([4, 5, 5, 2], residual=np.True_, dropout=np.float32(0.25), backend="numpy")
+    assert (
+        net.blocks
+        == MLP([4, 5, 5, 2], residual=[False, True], dropout=0.25, backend="numpy").blocks
+    )
+    assert MLP([4, 5, 5, 2], residual=0, backend="numpy").blocks == ()
+
+
+def test_explain_on_paper_shows_blocks() -> None:
+    trainer = Trainer(network("numpy", "float32"), batch_size=32)
+    text = str(trainer.explain(100, device="h100"))
+    assert text.count("stage_gradient") == 4
+    assert text.count("dropout") == 4
+
+
+def test_find_lr_has_the_masks_of_a_fit() -> None:
+    trainer = Trainer(network(), lr=1e-9, batch_size=70, seed=3)
+    costs = trainer.find_lr(X, LABELS, start=1e-9, end=2e-9, steps=20).loss
+    history = Trainer(network(), "sgd", lr=1e-9, batch_size=70, seed=3).fit(
+        X, LABELS, 1, progress=False
+    )
+    assert costs[0] == pytest.approx(history["cost"][0], rel=1e-12)
+
+
 def test_gates_are_elementwise() -> None:
     assert gate(GATES["silu"]) is gate(GATES["silu"])
     refusal(ValueError, lambda: gate(gpumlp.ACTIVATIONS["softmax"]), "elementwise", "silu")

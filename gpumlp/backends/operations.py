@@ -6,8 +6,7 @@ Shapes: a minibatch has m examples, one in each row.  n_in and n_out are the wid
 n = n_L is the width of the output.  θ has p entries.  Unless a backend `compiles`, an operation of
 a step also takes K networks: all its arrays but x, y and weights of all have a leading dimension K.
 Dtypes: θ, optimizer slots, targets and weights of examples have the backend's `dtype`.  x, z, h,
-gh, gz, the gradient dθ with its views dW and db, and the W and b that products read have the
-backend's `storage` type, which differs from `dtype` in the 16-bit precisions.
+gh, gz, dθ with its views dW and db, and the W and b that products read have its `storage` type.
 With `keeps_remainder`, θ may also be split (see `round`): `theta` is then the remainder, `rounded`
 the rest; `update` reads and writes both, and `clip` and `average` read both.
 All arrays, of each network, are C-contiguous.  Results go to buffers of the caller, which are the

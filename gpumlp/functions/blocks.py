@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from gpumlp.functions.activations import Activation, identity
 from gpumlp.functions.entry import lookup
@@ -76,7 +79,7 @@ def _each(value: Any, hidden: int, name: str, entry: Any) -> list[Any]:
 
 
 def _probability(value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
     if not number or not 0 <= value < 1:
         raise ValueError(f"dropout must be a number from 0 to below 1, as 0.1; got {value!r}")
     return float(value)
@@ -86,16 +89,16 @@ def _skips(residual: Any, hidden: int) -> list[int]:
     """How far each hidden layer's skip reaches; 0 for none.  The first layer has none."""
     if isinstance(residual, (list, tuple)):
         each = _listed(residual, hidden, "residual")
-        if not all(isinstance(one, bool) for one in each) or (each and each[0]):
+        if not all(isinstance(one, (bool, np.bool_)) for one in each) or (each and each[0]):
             raise ValueError(
                 "residual as a list has True or False for each hidden layer, and False for the "
                 f"first, whose input are the data; got {residual!r}"
             )
         return [int(one) for one in each]
-    if isinstance(residual, bool) or residual is None:
+    if isinstance(residual, (bool, np.bool_)) or residual is None:
         r = int(bool(residual))
-    elif isinstance(residual, int) and residual > 0:
-        r = residual
+    elif isinstance(residual, (int, np.integer)) and residual >= 0:
+        r = int(residual)
     else:
         raise ValueError(
             "residual must be True, False, a number of layers that each skip spans, or a list with "

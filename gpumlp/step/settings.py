@@ -11,6 +11,7 @@ import numpy as np
 
 from gpumlp import backprop
 from gpumlp.functions import Loss, Optimizer, Regularizer
+from gpumlp.functions.blocks import Block
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.step.shards import WHOLE, Shards
 
@@ -31,13 +32,14 @@ class Network(backprop.Model, Protocol):
 
 
 def described(
-    widths: tuple[int, ...], f: list[Any], loss: Loss, regularizer: Regularizer, backend: Any
-) -> Any:
+    widths: tuple[int, ...], f: list[Any], loss: Loss, regularizer: Regularizer, backend: Any,
+    blocks: tuple[Block, ...] = (),
+) -> Any:  # fmt: skip
     """A `Network` without arrays: what a program needs of it.
 
     backend: a backend, or what has the attributes of one that a program depends on.
     """
-    theta = SimpleNamespace(layout=Layout(widths, backend.storage.itemsize))
+    theta = SimpleNamespace(layout=Layout(widths, backend.storage.itemsize, blocks))
     return SimpleNamespace(
         widths=widths, f=f, loss=loss, regularizer=regularizer, L=len(widths) - 1, backend=backend,
         theta=theta,

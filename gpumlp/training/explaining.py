@@ -35,7 +35,8 @@ def explained(
         backend = CudaBackend(cast(Any, PaperDevice(gpu)), precision)
         own_type = settings.slot_type != net.backend.dtype
         settings = replace(
-            settings, net=described(net.widths, net.f, net.loss, net.regularizer, backend),
+            settings,
+            net=described(net.widths, net.f, net.loss, net.regularizer, backend, net.blocks),
             slot_type=settings.slot_type if own_type else backend.dtype,
             remainder=settings.remainder and backend.keeps_remainder,
         )  # fmt: skip

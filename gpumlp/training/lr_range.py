@@ -118,6 +118,7 @@ def _losses(
         facts = {"learning rates": (rates[0], rates[-1], len(rates))}
         together.check_alike(world, together.facts_of(trainer, examples, None) | facts)
     trainer = _copy(trainer)
+    trainer.begin()
     backend, batches = trainer.net.backend, trainer.batches(examples)
     first = mean = best = math.nan
     trainer.net.round()

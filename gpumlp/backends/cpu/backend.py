@@ -13,7 +13,8 @@ import numpy as np
 
 from gpumlp.backends.cpu.flags import BFLOAT16
 from gpumlp.backends.cpu.loading import Library, installed
-from gpumlp.backends.cpu.lowering import BLOCKS, Lowering, NotCompiledError, Scratch, Work
+from gpumlp.backends.cpu.lowering import BLOCKS, Lowering
+from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend
@@ -199,7 +200,7 @@ def _compiled(name: str) -> Callable[..., None]:
     return operation
 
 
-for _name in [name for name in vars(Lowering) if name[0] != "_" and name != "round"]:
+for _name in [name for name in dir(Lowering) if name[0] != "_" and name != "round"]:
     setattr(CpuBackend, _name, _compiled(_name))
 
 

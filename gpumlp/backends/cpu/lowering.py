@@ -5,24 +5,23 @@ The arguments of a call are those of a struct in `kernels/cpu/`, in the same ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.loading import Library
+from gpumlp.backends.cpu.stages import StageLowering
+from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work, partial_sums
 from gpumlp.backends.numpy.blas import Blas
-from gpumlp.backends.stages import mask_numbers
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import softmax
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.losses import softmax_cross_entropy
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
-from gpumlp.functions.stages import Stage
 from gpumlp.io.types import HostArray as Array
 
-PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
 INNER = 1024  # of products in 16 bits: sums of more entries lie in memory before they are rounded
 # From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
 # columns: it copies its operands anew for each piece.
@@ -31,22 +30,7 @@ BLOCKS = (96 << 10) + (256 << 10) + 64  # bytes of a thread's blocks of a and b,
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 
-class Scratch(int):
-    """An argument: memory of so many bytes, which the next call may overwrite."""
-
-
-class Work(NamedTuple):
-    """A function of the library and its arguments: arrays, `Scratch`, numbers, or None."""
-
-    function: int
-    arguments: tuple[Any, ...]
-
-
-class NotCompiledError(Exception):
-    """The operation exists in NumPy only."""
-
-
-class Lowering:
+class Lowering(StageLowering):
     """The operations of `gpumlp.backends.operations` as lists of `Work`.
 
     Raises:
@@ -81,7 +65,7 @@ class Lowering:
         m, n = y_hat.shape
         name = "loss_of_labels" if y.ndim == 1 else "loss"
         yield self._of(
-            loss, name, y_hat, y, weights, J, gh, m, n, loss.output_scale(n), _partial(m, n)
+            loss, name, y_hat, y, weights, J, gh, m, n, loss.output_scale(n), partial_sums(m, n)
         )
 
     def output_gradient(
@@ -107,43 +91,8 @@ class Lowering:
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> Iterator[Work]:
         m, n = gh.shape
-        sums = _partial(m, n, self._dtype.itemsize, n)
+        sums = partial_sums(m, n, self._dtype.itemsize, n)
         yield self._of(f, "activation_gradient", gh, z, h, gz, db, m, n, sums)
-
-    def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> Iterator[Work]:
-        if stage.cuda_f is not None:
-            yield self._of(stage.cuda_f, "gate", x, y, *y.shape)
-        else:
-            yield self._of_norm(stage, "norm", x, phi, y)
-
-    def stage_gradient(
-        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
-    ) -> Iterator[Work]:
-        if stage.cuda_f is not None:
-            yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, *gy.shape)
-        else:
-            (m, n), rows = x.shape, len(stage.initial)
-            sums = _partial(m, n, self._dtype.itemsize, rows * n)
-            yield self._of_norm(stage, "norm_gradient", x, phi, gy, gx, dphi, last=[sums])
-
-    def _of_norm(self, stage: Stage, name: str, *arrays: Any, last: Sequence[Any] = ()) -> Work:
-        if not stage.is_built_in():
-            raise NotCompiledError(stage.name)
-        centred, eps = int(len(stage.initial) == 2), stage.params["eps"]
-        arguments = (*arrays, *arrays[0].shape, centred, eps, *last)
-        return self._plain(name, *arguments, real=self._stored)
-
-    def dropout(
-        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
-    ) -> Iterator[Work]:
-        threshold, scale = mask_numbers(rate)
-        yield self._plain(
-            "dropout", x, y, *x.shape, row, seed, control, control.size - 1, layer, threshold,
-            scale, real=self._stored,
-        )  # fmt: skip
-
-    def join(self, x: Array, skip: Array, y: Array) -> Iterator[Work]:
-        yield self._plain("join", x, skip, y, x.size, real=self._stored)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
         yield self._product(gz, W, gx)
@@ -152,7 +101,7 @@ class Lowering:
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
     ) -> Iterator[Work]:
         if regularizer.active:
-            biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
+            biases, sums = regularizer.strengths()[1], partial_sums(theta.size, 1)
             yield self._of(
                 regularizer, "penalty", theta, theta.size, split, biases, J, dtheta,
                 self._is_16_bit(dtheta), sums,
@@ -167,7 +116,7 @@ class Lowering:
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
         max_norm: float, scaling: Array, control: Array, rounded: Array | None = None,
     ) -> Iterator[Work]:  # fmt: skip
-        biases, sums = regularizer.strengths()[1], _partial(theta.size, 1)
+        biases, sums = regularizer.strengths()[1], partial_sums(theta.size, 1)
         yield self._of(
             regularizer, "clip", theta, dtheta, self._is_16_bit(dtheta), theta.size, split, biases,
             float(max_norm), control, sums,
@@ -196,7 +145,7 @@ class Lowering:
     ) -> Iterator[Work]:
         r, tall = len(A), len(V) > len(A)
         factors = np.array(NEWTON_SCHULZ)
-        yield self._plain("normalize", V, X, V.size, LEAST_NORM, _partial(V.size, 1))
+        yield self._plain("normalize", V, X, V.size, LEAST_NORM, partial_sums(V.size, 1))
         for i in range(NEWTON_SCHULZ_STEPS):
             yield self._product(*((X.T, X) if tall else (X, X.T)), A)
             yield self._product(A, A, P)
@@ -299,9 +248,3 @@ ROW_WISE = {
     (softmax_cross_entropy.name, "loss_of_labels"): "cross_entropy_of_labels",
 }
 F64 = np.dtype(np.float64)
-
-
-def _partial(m: int, n: int, entry_bytes: int = 8, width: int = 1) -> Scratch:
-    """Memory for the sums of the pieces of (m, n): `width` of each."""
-    rows = PIECE // n if n < PIECE // LEAST_ROWS else LEAST_ROWS
-    return Scratch(-(-m // rows) * width * entry_bytes)

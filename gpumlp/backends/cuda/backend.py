@@ -192,18 +192,10 @@ class CudaBackend(CudaSharing, CudaStages, Backend):
         theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
         factors: tuple[float, float],
     ) -> None:  # fmt: skip
-        source = tiles.weight_update(optimizer)
-        assert source is not None  # updates_in_product has said so
-        kernel = self._device.tile_kernel(source)
-        decay, shape = regularizer.weight_decay() or 0.0, (gz.shape[1], h_below.shape[1])
-        W = slice(part[0], part[0] + math.prod(shape))
-        state = (slots[:, W] if optimizer.slots else theta[W]).reshape(-1, *shape)
-        numbers = source.arguments(optimizer, decay, *factors)
-        blocks = math.prod(-(-n // tiles.TILE) for n in shape)
-        kernel(blocks, (
-            gz, h_below, theta[W].reshape(shape), rounded[W].reshape(shape), state, control,
-            *map(np.float32, numbers),
-        ))  # fmt: skip
+        update.weight_update(
+            self._device, optimizer, regularizer, gz, h_below, theta, rounded, slots, control, part,
+            factors,
+        )  # fmt: skip
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
         multiply = partial(self._device.gemm, compute=self.precision)

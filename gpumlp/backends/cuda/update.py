@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.cuda import tiles
 from gpumlp.backends.cuda.kernels import Kernels, i32, i64
+from gpumlp.backends.cuda.protocol import Device
 from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.io.types import Array
@@ -67,6 +70,25 @@ def optimizer_step(
         gradient="" if dtheta.dtype == kernels.storage else dtheta.dtype.name,
         grouped=groups is not None, remainder=theta.dtype != kernels.dtype,
     )  # fmt: skip
+
+
+def weight_update(
+    device: Device, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
+    theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
+    factors: tuple[float, float],
+) -> None:  # fmt: skip
+    source = tiles.weight_update(optimizer)
+    assert source is not None  # updates_in_product has said so
+    kernel = device.tile_kernel(source)
+    decay, shape = regularizer.weight_decay() or 0.0, (gz.shape[1], h_below.shape[1])
+    W = slice(part[0], part[0] + math.prod(shape))
+    state = (slots[:, W] if optimizer.slots else theta[W]).reshape(-1, *shape)
+    numbers = source.arguments(optimizer, decay, *factors)
+    blocks = math.prod(-(-n // tiles.TILE) for n in shape)
+    kernel(blocks, (
+        gz, h_below, theta[W].reshape(shape), rounded[W].reshape(shape), state, control,
+        *map(np.float32, numbers),
+    ))  # fmt: skip
 
 
 def orthogonalize(

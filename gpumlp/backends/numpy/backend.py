@@ -11,6 +11,7 @@ from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.backends.numpy.members import one_by_one_if_large, product, runs, transposed
+from gpumlp.backends.numpy.rows import targets, through_activation, weighted_sum
 from gpumlp.backends.numpy.sharing import NumpySharing
 from gpumlp.backends.numpy.stages import NumpyStages
 from gpumlp.backends.operations import Backend
@@ -111,8 +112,8 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
 
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         def block(rows: slice) -> float:
-            t = _targets(y[rows], y_hat)
-            return _weighted_sum(weights[rows], loss.examples(y_hat[rows], t))
+            t = targets(y[rows], y_hat)
+            return weighted_sum(weights[rows], loss.examples(y_hat[rows], t))
 
         J += sum(self._threads.over_rows(block, y_hat))
 
@@ -128,7 +129,7 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
 
         def block(rows: slice) -> tuple[list[float], Array]:  # of examples, or of networks
             y_hat, w = h[rows].reshape(-1, n), weights[rows]
-            t, each = _targets(y[rows].reshape(-1, *y.shape[h.ndim - 1 :]), y_hat), w.reshape(-1)
+            t, each = targets(y[rows].reshape(-1, *y.shape[h.ndim - 1 :]), y_hat), w.reshape(-1)
             values = loss.examples(y_hat, t).reshape(w.shape)
             gradient = loss.gradient(y_hat, t, **loss.params)
             out = gh[rows].reshape(-1, n)
@@ -136,8 +137,8 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
             if not each.all():
                 out[each == 0] = 0  # an example of weight 0 does not count, even if it is NaN
             pairs = [(w, values)] if w.ndim == 1 else zip(w, values, strict=True)
-            costs = [_weighted_sum(*pair) for pair in pairs]
-            return costs, _through_activation(f, z, h, gh, gz, rows)
+            costs = [weighted_sum(*pair) for pair in pairs]
+            return costs, through_activation(f, z, h, gh, gz, rows)
 
         costs, sums = zip(*self._threads.over_rows(block, h), strict=True)
         if h.ndim == 2:
@@ -169,7 +170,7 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> None:
-        sums = self._threads.over_rows(lambda rows: _through_activation(f, z, h, gh, gz, rows), gh)
+        sums = self._threads.over_rows(lambda rows: through_activation(f, z, h, gh, gz, rows), gh)
         np.sum(sums, axis=0, out=db) if gh.ndim == 2 else np.concatenate(sums, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
@@ -273,32 +274,3 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
     def end(self, position: Array, J: Array, costs: Array) -> None:
         costs[position] = J.reshape(-1)
         np.remainder(position + 1, len(costs), out=position)
-
-
-def _targets(y: Array, y_hat: Array) -> Array:
-    """y (rows, n) in the dtype of ŷ: a label becomes a row of zeros with a single one."""
-    if y.ndim == 2:
-        return y
-    t = np.zeros((len(y), y_hat.shape[1]), y_hat.dtype)
-    t[np.arange(len(y)), y] = 1
-    return t
-
-
-def _weighted_sum(weights: Array, values: Array) -> float:
-    """Σ weights · values (m,); values of weight 0 do not count, even if they are NaN."""
-    return float(np.dot(weights, values if weights.all() else np.where(weights == 0, 0, values)))
-
-
-def _through_activation(
-    f: Activation, z: Array, h: Array, gh: Array, gz: Array, rows: slice
-) -> Array:
-    """gz ← gh ⊙ f'(z), or Jᵀ gh, for some rows, or networks.  Returns their column sums."""
-    if f.df is None:
-        assert f.vjp is not None  # Activation has one of the two
-        np.copyto(gz[rows], f.vjp(z[rows], h[rows], gh[rows], **f.params))
-    elif f is not identity:
-        np.multiply(gh[rows], f.df(z[rows], h[rows], **f.params), out=gz[rows])
-    elif gz is not gh:
-        np.copyto(gz[rows], gh[rows])
-    sums: Array = gz[rows].sum(axis=-2)
-    return sums

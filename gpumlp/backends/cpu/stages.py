@@ -1,0 +1,62 @@
+"""The operations of blocks as calls of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cpu.works import NotCompiledError, Work, partial_sums
+from gpumlp.backends.stages import mask_numbers
+from gpumlp.functions.entry import Entry
+from gpumlp.functions.stages import Stage
+from gpumlp.io.types import HostArray as Array
+
+
+class StageLowering:
+    """What `Lowering` inherits."""
+
+    _dtype: np.dtype[Any]
+    _stored: str
+
+    def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
+        raise TypeError("Lowering has it")
+
+    def _of(self, entry: Entry, name: str, *arguments: Any) -> Work:
+        raise TypeError("Lowering has it")
+
+    def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> Iterator[Work]:
+        if stage.cuda_f is not None:
+            yield self._of(stage.cuda_f, "gate", x, y, *y.shape)
+        else:
+            yield self._of_norm(stage, "norm", x, phi, y)
+
+    def stage_gradient(
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
+    ) -> Iterator[Work]:
+        if stage.cuda_f is not None:
+            yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, *gy.shape)
+        else:
+            (m, n), rows = x.shape, len(stage.initial)
+            sums = partial_sums(m, n, self._dtype.itemsize, rows * n)
+            yield self._of_norm(stage, "norm_gradient", x, phi, gy, gx, dphi, last=[sums])
+
+    def _of_norm(self, stage: Stage, name: str, *arrays: Any, last: Sequence[Any] = ()) -> Work:
+        if not stage.is_built_in():
+            raise NotCompiledError(stage.name)
+        centred, eps = int(len(stage.initial) == 2), stage.params["eps"]
+        arguments = (*arrays, *arrays[0].shape, centred, eps, *last)
+        return self._plain(name, *arguments, real=self._stored)
+
+    def dropout(
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
+    ) -> Iterator[Work]:
+        threshold, scale = mask_numbers(rate)
+        yield self._plain(
+            "dropout", x, y, *x.shape, row, seed, control, control.size - 1, layer, threshold,
+            scale, real=self._stored,
+        )  # fmt: skip
+
+    def join(self, x: Array, skip: Array, y: Array) -> Iterator[Work]:
+        yield self._plain("join", x, skip, y, x.size, real=self._stored)
