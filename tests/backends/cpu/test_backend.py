@@ -18,7 +18,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
-from gpumlp.backends.cpu import loading, lowering, source
+from gpumlp.backends.cpu import loading, lowering, source, works
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.numpy.blas import numpy_blas
 from tests.support.compiled import needs_compiler, needs_library
@@ -439,7 +439,7 @@ def test_constants_are_those_of_the_headers() -> None:
     text = "".join(each.read_text() for each in sorted(source.headers().glob("*.hpp")))
     of_a, of_b = lowering.BLOCKS - 64 - (256 << 10) >> 10, 256
     assert f"BYTES_OF_A = {of_a} << 10, BYTES_OF_B = {of_b} << 10" in text
-    assert f"PIECE = {lowering.PIECE}, LEAST_ROWS = {lowering.LEAST_ROWS}" in text
+    assert f"PIECE = {works.PIECE}, LEAST_ROWS = {works.LEAST_ROWS}" in text
     assert f"ENTRIES = 2, INNER = {lowering.INNER}" in text
 
 
