@@ -69,5 +69,10 @@ RECTIFIERS = ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "
 
 
 def default_initializer(f: Activation) -> Initializer:
-    """Return He's for rectifiers, LeCun's for SELU (as its paper requires), and else Glorot's."""
-    return he if f.name in RECTIFIERS else lecun if f.name == "selu" else glorot
+    """Return LeCun's for rectifiers and SELU, which its paper requires, and else Glorot's.
+
+    He's larger weights for rectifiers learn as fast, and generalise less: after the best epoch the
+    cost of the test data was higher on 13 of 15 data sets, by 10 % in the mean, and lower on none
+    (benchmarks/initializers.py).
+    """
+    return lecun if f.name in (*RECTIFIERS, "selu") else glorot
