@@ -192,7 +192,9 @@ class TestScripts:
         initializers.draw(net, initializers.STARTS["sklearn"])
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((9, 300)), rng.standard_normal((9, 100))
-        e = MLPRegressor((200,), f, learning_rate_init=1e-12, random_state=0).partial_fit(X, y)
+        e = MLPRegressor(
+            hidden_layer_sizes=(200,), activation=f, learning_rate_init=1e-12, random_state=0
+        ).partial_fit(X, y)
         for layer, W, b in zip(net.layers, e.coefs_, e.intercepts_, strict=True):
             assert np.abs(layer.W).max() == pytest.approx(np.abs(W).max(), rel=0.01)
             assert np.abs(layer.b).max() == pytest.approx(np.abs(b).max(), rel=0.05)
