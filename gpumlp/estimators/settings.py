@@ -115,8 +115,8 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
 def new_network(e: Any, wanted: Mapping[str, Any], backend: Backend) -> MLP:
     """Return a new network; wanted: what `network` returns.
 
-    With the initializer "auto" it has the small weights of fan_in, which generalise better than
-    Glorot's, but for a classifier's last layer: logits must grow, and from fan_in's they take some
+    With the initializer "auto" it has the small weights of fan_in, which overfit less in long
+    trainings, but for a classifier's last layer: logits must grow, and from fan_in's they take some
     epochs more (benchmarks/initializers.py).
     """
     auto = _is_auto(e.initializer)

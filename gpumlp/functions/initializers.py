@@ -69,5 +69,11 @@ RECTIFIERS = ("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_erf", "mish", "
 
 
 def default_initializer(f: Activation) -> Initializer:
-    """Return He's for rectifiers, LeCun's for SELU (as its paper requires), and else Glorot's."""
-    return he if f.name in RECTIFIERS else lecun if f.name == "selu" else glorot
+    """Return LeCun's for rectifiers and SELU, which its paper requires, and else Glorot's.
+
+    With He's, √2 times as wide, networks of relu and gelu generalise less.  After the best epoch
+    LeCun's cost of test data is lower on 13 of 15 data sets, by 9 % in the mean, and higher on none
+    by more than one standard error; after 5 epochs lower on 10, higher on 3: see
+    benchmarks/results/initializers.json.
+    """
+    return lecun if f.name in (*RECTIFIERS, "selu") else glorot

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpumlp
 from benchmarks import epochs, output, race, simple_chains, streaming
 from benchmarks.epochs import Network
 from gpumlp.bench.peers import gpumlp_peer
@@ -146,16 +147,55 @@ class TestScripts:
     def test_initializers(self, tmp_path, monkeypatch):
         pytest.importorskip("sklearn")
         from benchmarks import initializers
+        from benchmarks.initializers import TASKS
 
-        tasks = {name: initializers.TASKS[name] for name in ("iris", "diabetes")}
-        monkeypatch.setattr(initializers, "TASKS", tasks)
-        monkeypatch.setattr(initializers, "LENGTHS", {"short": 1})
-        monkeypatch.setattr(initializers, "SEEDS", 2)
+        monkeypatch.setattr(initializers, "TASKS", {k: TASKS[k] for k in ("wine", "diabetes")})
+        monkeypatch.setattr(initializers, "HIDDEN", {1: (8,)})
+        monkeypatch.setattr(initializers, "SEEDS", 3)
+        monkeypatch.setattr(initializers, "SHORT", 1)
+        monkeypatch.setattr(initializers, "LONG", 12)
+        for name in initializers.PACKAGES:
+            (tmp_path / f"{name}-1.0.dist-info").mkdir()
+            (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+            )
+        monkeypatch.setattr(sys, "argv", ["script", str(tmp_path), "--write"])
         initializers.main()
-        found = results(tmp_path, "initializers_defaults")["figures"]
-        assert found["iris, short"]["fan_in"] != found["iris, short"]["auto"]
-        assert found["diabetes, short"]["fan_in"] == found["diabetes, short"]["auto"]
-        assert len(found["diabetes, short"]["scikit-learn"]) == 2
+        tables = results(tmp_path, "initializers")["tables"]["tanh"]
+        mean, *against = tables["short, error"]["wine"]["torch"]
+        assert 0 < mean < 1
+        assert against[0] == 0 != against[1]
+        for by in tables["best, cost"].values():
+            assert by["sklearn"][2] == 0 != by["sklearn"][1]
+            assert by["sklearn"][1] == pytest.approx(-by["torch"][2], abs=1e-3)
+        errors = [tables[f"{length}, cost"]["diabetes"]["lecun"][0] for length in ("short", "long")]
+        assert errors[1] < errors[0]  # RMSE of standardised values
+
+    @pytest.mark.parametrize("f", ["relu", "tanh"])
+    def test_initializers_draw_as_torch_and_scikit_learn(self, f):
+        """The limits of what both draw, for W and b of each layer."""
+        pytest.importorskip("sklearn")
+        torch = pytest.importorskip("torch")
+        from sklearn.neural_network import MLPRegressor
+
+        from benchmarks import initializers
+
+        net = gpumlp.MLP([300, 200, 100], f, precision="float64", backend="numpy", seed=3)
+        initializers.draw(net, initializers.STARTS["torch"])
+        for layer in net.layers:
+            other = torch.nn.Linear(*layer.W.shape[::-1])
+            for own, theirs in ((layer.W, other.weight), (layer.b, other.bias)):
+                theirs = theirs.detach().abs().max().item()
+                assert np.abs(own).max() == pytest.approx(theirs, rel=0.05)
+        initializers.draw(net, initializers.STARTS["sklearn"])
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((9, 300)), rng.standard_normal((9, 100))
+        e = MLPRegressor(
+            hidden_layer_sizes=(200,), activation=f, learning_rate_init=1e-12, random_state=0
+        ).partial_fit(X, y)
+        for layer, W, b in zip(net.layers, e.coefs_, e.intercepts_, strict=True):
+            assert np.abs(layer.W).max() == pytest.approx(np.abs(W).max(), rel=0.01)
+            assert np.abs(layer.b).max() == pytest.approx(np.abs(b).max(), rel=0.05)
 
 
 @pytest.fixture
