@@ -161,7 +161,7 @@ def test_run_toml_repeats_or_resumes_the_run(
     # the first weights of that version, which a resumed run does not need
     of_then = {"gelu": "he", "identity": "glorot"}
     monkeypatch.setattr(
-        gpumlp.network, "default_initializer", lambda f: gpumlp.INITIALIZERS[of_then[f.name]]
+        gpumlp.structure, "default_initializer", lambda f: gpumlp.INITIALIZERS[of_then[f.name]]
     )
     if resume:
         shutil.copy(FILES / "houses_cut.safetensors", folder / "checkpoint.safetensors")
