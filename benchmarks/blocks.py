@@ -82,7 +82,7 @@ def in_torch(net: gpumlp.MLP, x: HostArray, y: HostArray) -> tuple[Epoch, Cost]:
         J.backward()
         grad = p["0.weight"].grad
         assert grad is not None
-        return float(J), grad.numpy().copy()
+        return J.item(), grad.numpy().copy()
 
     def run(epoch: int) -> None:
         for index in torch.tensor(order(epoch)):
