@@ -78,7 +78,7 @@ def test_accuracy_of_each_precision(monkeypatch, capsys):
     made = []
     monkeypatch.setattr(half_precision, "estimator", lambda library, **how: made.append(how))
     monkeypatch.setattr(half_precision, "run", lambda task, fit, seed: seed / 8)
-    half_precision.main()
+    half_precision.main([])
     found = json.loads(capsys.readouterr().out)["accuracy"]
     assert list(found) == ["float32", "bfloat16"]
     assert list(found.values()) == 2 * [[0, 0.125, 0.25, 0.375, 0.5]]
