@@ -218,7 +218,7 @@ class EnsembleTrainer:
         )
         at_a_time = members.count(backend)
         if joint:
-            at_a_time = backend.networks_at_a_time(self.ensemble[0].widths)
+            at_a_time = lockstep.at_a_time(self.trainers)
         counts = dict.fromkeys(PER_MEMBER, K) | dict.fromkeys(PER_FIT, min(at_a_time, K))
         counts |= {"scratch": 1 if joint else min(at_a_time, K)}
         several = {name: getattr(one, name) * count for name, count in counts.items()}

@@ -17,6 +17,7 @@ from gpumlp.backends import Backend
 from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.io.signals import Interrupt, shared
+from gpumlp.io.threads import BLOCK_BYTES
 from gpumlp.io.types import Array
 from gpumlp.loader.batches import Order
 from gpumlp.loader.examples import Examples, stacked
@@ -69,8 +70,13 @@ class Member(Stepping):
 
 
 def possible(trainers: Sequence[Stepping]) -> bool:
-    """Whether one program can do the steps of these trainers, whose other settings are equal."""
+    """Whether one program can do the steps of these trainers, whose other settings are equal.
+
+    On a CPU it gains nothing where the arrays of one network fill a block: then operations are done
+    for one network after the other.
+    """
     first, backend = trainers[0], trainers[0].net.backend
+    widest = first.at_a_time * max(first.net.widths) * backend.storage.itemsize
     rules = {(each.optimizer.slots, each.optimizer.scalar_names) for each in trainers}
     return (
         len(trainers) > 1
@@ -78,7 +84,19 @@ def possible(trainers: Sequence[Stepping]) -> bool:
         and not any(each.folds or each.optimizer.orthogonal for each in trainers)
         and len(rules) == 1
         and first.accumulate == first.shards.count == 1
+        and (not backend.on_host or widest <= BLOCK_BYTES)
     )
+
+
+def at_a_time(trainers: Sequence[Stepping]) -> int:
+    """The most networks that one program takes: their steps need at most 3/4 of free memory."""
+    net, backend = trainers[0].net, trainers[0].net.backend
+    most, free = backend.networks_at_a_time(net.widths), backend.free_memory()
+    if free is None:
+        return most
+    # z, h and gz of each layer, and x
+    each = 4 * trainers[0].at_a_time * sum(net.widths) * backend.storage.itemsize
+    return max(1, min(most, free * 3 // 4 // each))
 
 
 def train(
@@ -89,7 +107,7 @@ def train(
 
     data: the examples that member i trains on are at i modulo their number; none are streamed.
     """
-    most = ensemble.backend.networks_at_a_time(ensemble[0].widths)
+    most = at_a_time(trainers)
     whole, parts, firsts = stacked(ensemble.backend, data)
     with shared() as interrupt:
         for at in range(0, len(numbers), most):

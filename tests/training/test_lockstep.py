@@ -311,6 +311,18 @@ def test_the_memory_plan_is_what_a_fit_allocates() -> None:
     assert 0 <= device.peak - start - planned.missing <= once_more + 4096
 
 
+def test_large_members_are_trained_one_after_the_other() -> None:
+    """On a CPU they would need more memory, and no less time; on a GPU as many as fit."""
+    wide = [EnsembleTrainer(Ensemble(3, [6, 400, 3], backend=backend), batch_size=4000)
+            for backend in ("numpy", harness("float32"))]  # fmt: skip
+    assert [lockstep.possible(each.trainers) for each in wide] == [False, True]
+    backend = wide[1].ensemble.backend
+    assert lockstep.at_a_time(wide[1].trainers) == backend.networks_at_a_time([6, 400, 3])
+    device = backend._device  # type: ignore[attr-defined]
+    device.limit = device.live + 3 * (4 * 4000 * 409 * 4)
+    assert lockstep.at_a_time(wide[1].trainers) == 2
+
+
 def test_a_copy_goes_on_like_the_original() -> None:
     import copy
 
