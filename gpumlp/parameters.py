@@ -1,7 +1,8 @@
 """θ in one flat buffer, with aligned views W[k] and b[k].  Gradients and slots share its layout.
 
-All weights come first, then all biases and what blocks have, so one number, `split`, separates two
-regions.  The update, Ω and clipping are therefore one pass each over memory, whatever the depth.
+All weights come first, then all biases and the parameters of norms, so one number, `split`,
+separates two regions.  The update, Ω and clipping are therefore one pass each over memory, whatever
+the depth.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from gpumlp.io.types import Array
 ALIGNMENT = 256  # bytes: cublasLt and 16-byte accesses work best with it
 
 
-PARTS = ("W", "b", "φ", "P", "c")
+PARTS = ("W", "P", "b", "φ", "c")
+WEIGHTS = ("W", "P")  # the parts before `split`
 
 
 class Part(NamedTuple):
@@ -54,21 +56,24 @@ class Layout:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """What is in the buffer, in order: all W, all b, then φ, P and c of each block.
+        """What is in the buffer, in order: W and P of each layer, all b, then φ and c of each.
 
-        W[k] is (n_k, n_{k−1}), or has twice as many rows before a gate.  φ[k] is (p, n_{k−1}), of a
-        norm; P[k] and c[k] are the linear layer of a skip.
+        W[k] is (n_k, n_{k−1}), or has twice as many rows before a gate.  P[k] and c[k] are the
+        linear layer of a skip; φ[k] is (p, n_{k−1}), of a norm.
         """
         layers = range(1, len(self.widths))
         blocks = dict(zip(layers, self.blocks or [Block()] * len(layers), strict=True))
         rows = {k: self.widths[k] * (2 if blocks[k].gate else 1) for k in layers}
-        found = [Part("W", k, (rows[k], self.widths[k - 1])) for k in layers]
+        found = []
+        for k, block in blocks.items():
+            found.append(Part("W", k, (rows[k], self.widths[k - 1])))
+            if block.projects:
+                found.append(Part("P", k, (self.widths[k], self.widths[k - block.skip])))
         found += [Part("b", k, (rows[k],)) for k in layers]
         for k, block in blocks.items():
             if block.norm is not None and block.norm.initial:
                 found.append(Part("φ", k, (len(block.norm.initial), self.widths[k - 1])))
             if block.projects:
-                found.append(Part("P", k, (self.widths[k], self.widths[k - block.skip])))
                 found.append(Part("c", k, (self.widths[k],)))
         return found
 
@@ -93,7 +98,7 @@ class Layout:
     @property
     def split(self) -> int:
         """The first entry of the biases."""
-        return self.starts[len(self.widths) - 1]  # there are as many W as layers
+        return self.starts[sum(part.name in WEIGHTS for part in self.parts)]
 
     @property
     def size(self) -> int:
@@ -114,7 +119,7 @@ class Parameters:
         flat: (layout.size,); padding is zero and stays zero.
         split: the first entry of the biases.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
-        phi, P, c: those of blocks: see `Layout.parts`; None where a layer has none.
+        P, phi, c: those of blocks: see `Layout.parts`; None where a layer has none.
     """
 
     def __init__(self, layout: Layout, flat: Array) -> None:
@@ -123,7 +128,7 @@ class Parameters:
             flat[start : start + prod(shape)].reshape(shape)
             for start, shape in zip(layout.starts, layout.shapes, strict=False)
         ]
-        self.W, self.b, self.phi, self.P, self.c = layout.by_name(views).values()
+        self.W, self.P, self.b, self.phi, self.c = layout.by_name(views).values()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""

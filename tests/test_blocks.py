@@ -28,7 +28,7 @@ def network(backend: str = "numpy", precision: str = "float64", **blocks: Any) -
     return MLP(WIDTHS, "gelu", backend=backend, precision=precision, seed=1, **MANY | blocks)
 
 
-def trained(net: MLP, epochs: int = 3, optimizer: str = "adamw", **settings: Any) -> MLP:
+def trained(net: MLP, epochs: int = 3, optimizer: Any = "adamw", **settings: Any) -> MLP:
     """After three epochs of three minibatches, the last one smaller."""
     settings = {"lr": 0.01, "batch_size": 32, "seed": 3} | settings
     Trainer(net, optimizer, **settings).fit(X, LABELS, epochs, progress=False)
@@ -101,6 +101,40 @@ def test_backends_train_to_the_same_parameters(optimizer: str) -> None:
 )  # fmt: skip
 def test_parts_of_a_minibatch_have_the_same_masks(settings: dict[str, Any]) -> None:
     assert_near(trained(network(), **settings), trained(network()))
+
+
+@pytest.mark.parametrize("groups", [None, {"biases": gpumlp.Group()}], ids=["default", "all"])
+def test_weight_decay_leaves_norms_and_biases_alone(groups: Any) -> None:
+    """As torch's AdamW does with two groups; `Group()` gives them the decay of the weights."""
+    torch = pytest.importorskip("torch")
+    net = network(dropout=0.0)
+    p = {k: torch.tensor(v, requires_grad=True) for k, v in net.tensors().items()}
+    kinds: dict[bool, list[Any]] = {True: [], False: []}
+    for tensor in p.values():
+        kinds[tensor.ndim == 2].append(tensor)
+    adamw = gpumlp.OPTIMIZERS["adamw"].set(weight_decay=0.5)
+    trained(net, epochs=4, optimizer=adamw, batch_size=len(X), groups=groups)
+    theirs = torch.optim.AdamW(
+        [
+            {"params": kinds[True], "weight_decay": 0.5},
+            {"params": kinds[False], "weight_decay": 0.5 if groups else 0.0},
+        ],
+        lr=0.01,
+    )
+    x, y = torch.tensor(X), torch.tensor(LABELS)
+    for _ in range(4):
+        theirs.zero_grad()
+        torch.nn.functional.cross_entropy(outputs_in_torch(net, p, x)[-1], y).backward()
+        theirs.step()
+    for name, got in net.tensors().items():
+        np.testing.assert_allclose(got, p[name].detach().numpy(), 1e-9, 1e-9, err_msg=name)
+
+
+def test_penalties_without_biases_cover_the_weights_of_skips() -> None:
+    net = network(regularizer=gpumlp.L2(2.0, biases=False))
+    squares = [np.sum(a**2) for name, a in net.tensors().items() if a.ndim == 2]
+    assert len(squares) == 5
+    assert net.penalty() == pytest.approx(sum(squares), rel=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum"])

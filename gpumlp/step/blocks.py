@@ -56,7 +56,7 @@ class _Expansion:
         self._of_gradient = {} if d is None else {id(W): k for k, W in enumerate(d.W) if k}
         self._below = list(s.h)  # what W[k + 1] multiplies: h[k], or its norm
         self._kept: dict[int, tuple[Buffer, Buffer, Buffer]] = {}  # z, a and, before a gate, u
-        self._gh: dict[int, Buffer] = {}  # of outputs that a skip has been added to
+        self._skipped: dict[int, Buffer] = {}  # ∂J/∂h[j − skip] through the skip of layer j
         self._out = Program()
 
     def __call__(self, program: Program) -> Program:
@@ -149,7 +149,7 @@ class _Expansion:
         """gh[k] ← the sum of the gradients that reach h[k]."""
         above, out, h = self._blocks[k + 1], self._out, self._s.h[k]
         assert self._d is not None
-        skipped = [self._from_skip(j) for j in from_skips]
+        skipped = [self._skipped[j] for j in from_skips]
         # gz[k] may not take its memory: what a skip adds to gh below is still to be read
         last = _like(h, f"gh{k}") if op["gh"] is op["gz"] else op["gh"]
         left = (above.norm is not None) + len(skipped)  # operations after the product
@@ -164,23 +164,16 @@ class _Expansion:
             left, to = left - 1, last if left == 1 else _like(h, f"part of gh{k}")
             out.join(g, each, to)
             g = to
-        self._gh[k] = g
-        return g
-
-    def _from_skip(self, j: int) -> Buffer:
-        """What ∂J/∂h[j] gives to the output where the skip of layer j begins."""
-        if not self._blocks[j].projects:
-            return self._gh[j]
-        source = self._s.h[j - self._blocks[j].skip]
-        g = _like(source, f"gs{j}")
-        self._out.input_gradient(self._gh[j], self._theta.P[j], g)
+        self._skipped[k] = g
         return g
 
     def _project(self, k: int) -> None:
-        """The gradients of the linear layer of a skip."""
+        """The gradients of the linear layer of a skip, and what it gives to the skip's source."""
         assert self._d is not None
-        g, source = self._gh[k], self._s.h[k - self._blocks[k].skip]
-        self._out.weight_gradient(g, source, self._d.P[k], None)
+        g, source = self._skipped[k], self._s.h[k - self._blocks[k].skip]
+        through = self._skipped[k] = _like(source, f"gs{k}")
+        self._out.input_gradient(g, self._theta.P[k], through)  # before ∇P, which may change P
+        self._out.weight_gradient(g, source, self._d.P[k], self._d.factors)
         self._out.activation_gradient(identity, g, g, g, g, self._d.c[k])
 
 

@@ -14,7 +14,7 @@ from gpumlp import checks
 from gpumlp.errors import did_you_mean
 from gpumlp.functions import OPTIMIZERS, Optimizer
 from gpumlp.io.types import HostArray
-from gpumlp.parameters import Layout
+from gpumlp.parameters import WEIGHTS, Layout
 
 NAMES = ("weights", "biases", "first", "last")
 
@@ -50,15 +50,19 @@ class Region:
     decay: float
 
 
-def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
+def checked(groups: Any, optimizer: Optimizer, layout: Layout) -> dict[str, Group]:
     """The groups that change anything, by name.
+
+    In a network with blocks, "biases" has no weight decay unless `groups` has "biases": to shrink
+    what multiplies a normalised input only makes the network slower to learn.
 
     Raises:
         ValueError, TypeError: `groups` is not a mapping from `NAMES` to groups, or the optimizer
             has no weight decay to multiply.
     """
-    if groups is None:
-        return {}
+    decays = "weight_decay" in optimizer.params
+    default = {"biases": Group(decay=0.0)} if layout.blocks and decays else {}
+    groups = {} if groups is None else groups
     if not isinstance(groups, Mapping):
         example = 'groups={"biases": gpumlp.Group(lr=2.0)}'
         raise TypeError(f"groups must be a mapping, e.g. {example}, got {type(groups).__name__}")
@@ -71,13 +75,13 @@ def checked(groups: Any, optimizer: Optimizer) -> dict[str, Group]:
                 f"groups[{name!r}] must be a gpumlp.Group, got {type(group).__name__}; pass "
                 "gpumlp.Group(lr=…, decay=…)"
             )
-        if group.decay != 1 and "weight_decay" not in optimizer.params:
+        if group.decay != 1 and not decays:
             having = ", ".join(n for n, o in OPTIMIZERS.items() if "weight_decay" in o.params)
             raise ValueError(
                 f"groups[{name!r}] multiplies weight_decay, which {optimizer.name} does not have; "
                 f"use one of {having}, or the network's regularizer"
             )
-    return {name: group for name, group in groups.items() if group != Group()}
+    return {name: group for name, group in {**default, **groups}.items() if group != Group()}
 
 
 def spec(groups: Mapping[str, Group]) -> dict[str, float]:
@@ -89,12 +93,12 @@ def spec(groups: Mapping[str, Group]) -> dict[str, float]:
 def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
     """θ from its first part to its last: neighbours with the same factors are one region.
 
-    What blocks have belongs to "biases".
+    P belongs to "weights", and φ and c to "biases".
     """
     depth = len(layout.widths) - 1
     found: list[Region] = []
     for part, (begin, end) in zip(layout.parts, pairwise(layout.starts), strict=True):
-        names = ["weights" if part.name == "W" else "biases"]
+        names = ["weights" if part.name in WEIGHTS else "biases"]
         names += [name for name, k in (("first", 1), ("last", depth)) if part.k == k]
         own = [groups[name] for name in names if name in groups]
         lr, decay = (1.0 * math.prod(getattr(g, a) for g in own) for a in ("lr", "decay"))

@@ -62,7 +62,7 @@ def fold(
     It computes W ← α ∇W + β W for (α, β) = factors; in further micro-batches it adds ∇W.  ∇b goes
     to `db`, and `updates` take the place of the update.
     """
-    split, W = gradient.split, dict(zip(gradient.W, into.W, strict=True))
+    split, W = gradient.split, dict(zip(gradient.matrices, into.matrices, strict=True))
     others = {
         each: db.part(each.name, each.start - split, each.shape) for each in gradient.beyond_weights
     }
@@ -111,7 +111,7 @@ def _joins(one: Rule, other: Rule) -> bool:
 def orthogonalize(
     program: Program, optimizer: Optimizer, velocity: ThetaBuffers, batch_bytes: int
 ) -> Program:
-    """Each W but the last moves by its momentum, made orthogonal; the rest by the usual update.
+    """Each W but the last, and each P, moves by its momentum, made orthogonal; the rest as usual.
 
     m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
     W ← W − η (√max(1, n_out / n_in) O + λ W): a step has the same length in all its directions.
@@ -119,7 +119,7 @@ def orthogonalize(
     Layers of equal shape, one after another, are one operation.  batch_bytes: how much its buffers
     may have; 0: each layer is an operation of its own.
     """
-    batches, dtype = _equal_neighbours(velocity.W, batch_bytes), velocity.flat.dtype
+    batches, dtype = _equal_neighbours(velocity.matrices, batch_bytes), velocity.flat.dtype
     sizes = [(len(V) * prod(shape), len(V) * min(shape) ** 2) for V, shape in batches]
     most, square = (max(each) for each in zip(*sizes, strict=True))
     X, A, P = (Buffer(name, (n,), dtype) for name, n in (("X", most), ("A", square), ("P", square)))
@@ -143,22 +143,22 @@ def orthogonalize(
 
 
 def _equal_neighbours(
-    W: Sequence[Buffer], batch_bytes: int
+    matrices: Sequence[Buffer], batch_bytes: int
 ) -> list[tuple[Buffer, tuple[int, ...]]]:
-    """Layers of one shape that lie one after another, but for the last W: (buffer, shape).
+    """Matrices of one shape that are neighbours in θ, but for the last: (buffer, shape).
 
     The buffer is (K, q), with q entries from the start of one W to the start of the next: W and its
     padding, of which matrices of one shape have equally much.
     """
     batches: list[list[Buffer]] = []
-    for V in W[1:-1]:
+    for V in matrices[:-1]:
         each = (V.size + 2 * min(V.shape) ** 2) * V.itemsize
         equal = batches and batches[-1][0].shape == V.shape
         if equal and (len(batches[-1]) + 1) * each <= batch_bytes:
             batches[-1].append(V)
         else:
             batches.append([V])
-    after = dict(pairwise(W[1:]))
+    after = dict(pairwise(matrices))
     found = []
     for first, *others in batches:
         name = f"{first.name} … {others[-1].name}" if others else first.name
@@ -168,7 +168,7 @@ def _equal_neighbours(
 
 
 def early_update(program: Program, gradient: ThetaBuffers) -> Program:
-    """Each W[k] is updated as soon as its gradient is complete, beside the backward pass.
+    """Each W[k] and P[k] is updated when its gradient is complete, beside the backward pass.
 
     It changes a program with one update of all parameters, which needs no norm of the gradient.
     """
@@ -177,8 +177,9 @@ def early_update(program: Program, gradient: ThetaBuffers) -> Program:
     if clipped or [each["dtheta"] for each in updates] != [gradient.flat]:
         return program
     (update,) = updates
-    starts = [*(W.start for W in gradient.W[1:]), gradient.split]
-    parts = dict(zip(gradient.W[1:], pairwise(starts), strict=True))
+    matrices = gradient.matrices
+    starts = [*(each.start for each in matrices), gradient.split]
+    parts = dict(zip(matrices, pairwise(starts), strict=True))
     products = (each for each in program if each.name == "weight_gradient")
     last = {each["dW"]: each for each in products if each["dW"] in parts}
     out = Program()

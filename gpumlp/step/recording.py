@@ -22,22 +22,28 @@ F64 = np.dtype(np.float64)
 class ThetaBuffers(NamedTuple):
     """θ or its gradient as buffers: see `backprop.Theta` and `backprop.Destination`.
 
-    phi, P, c: see `Parameters`.
+    P, phi, c: see `Parameters`.
     """
 
     flat: Buffer
     split: int
     W: list[Any]
+    P: list[Any]
     b: list[Any]
     phi: list[Any]
-    P: list[Any]
     c: list[Any]
     factors: Buffer | None = None
 
     @property
+    def matrices(self) -> list[Buffer]:
+        """All W and P, in the order of the layout."""
+        every = (*self.W, *self.P)
+        return sorted((each for each in every if each is not None), key=lambda each: each.start)
+
+    @property
     def beyond_weights(self) -> list[Buffer]:
         """The parts from `split` on."""
-        every = (*self.b, *self.phi, *self.P, *self.c)
+        every = (*self.b, *self.phi, *self.c)
         return [each for each in every if each is not None]
 
 
@@ -47,8 +53,8 @@ def theta_buffers(flat: Buffer, layout: Layout) -> ThetaBuffers:
         flat.part(f"{flat.name} {part.name}{part.k}", start, part.shape)
         for part, start in zip(layout.parts, layout.starts, strict=False)
     ]
-    W, b, phi, P, c = layout.by_name(views).values()
-    return ThetaBuffers(flat, layout.split, W, b, phi, P, c)
+    W, P, b, phi, c = layout.by_name(views).values()
+    return ThetaBuffers(flat, layout.split, W, P, b, phi, c)
 
 
 def held(

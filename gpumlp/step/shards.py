@@ -69,14 +69,15 @@ class Bucket:
 
 
 def buckets(layout: Layout, shards: Shards, overlapped: bool) -> list[Bucket]:
-    """The buckets in the order in which the backward pass completes them: W[L], …, W[1], biases.
+    """The buckets in the order in which the backward pass completes them: layers L … 1, biases.
 
     overlapped: whether there are several buckets of weights, so that one is exchanged while the
         gradients of the next are computed.
     """
-    depth, ends = len(layout.widths) - 1, [layout.split]
+    ends = [layout.split]
     if overlapped:
-        for start in reversed(layout.starts[1:depth]):
+        of_layers = [s for p, s in zip(layout.parts, layout.starts, strict=False) if p.name == "W"]
+        for start in reversed(of_layers[1:]):
             if ends[-1] - start >= BUCKET:
                 ends.append(start)
     ranges = [*((low, high) for high, low in pairwise([*ends, 0])), (layout.split, layout.size)]

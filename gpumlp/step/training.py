@@ -203,7 +203,7 @@ class TrainingStep:
             return [v and self._part.part(v.name, v.start - start, v.shape) for v in views]
 
         factors = None if first else self._ones
-        return d._replace(b=own(d.b), phi=own(d.phi), P=own(d.P), c=own(d.c), factors=factors)
+        return d._replace(b=own(d.b), phi=own(d.phi), c=own(d.c), factors=factors)
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""

@@ -65,8 +65,8 @@ class Stepping:
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
         self.accumulate = arguments.parts(accumulate, self.batch_size)
-        self.groups = grouping.checked(groups, self.optimizer)
         layout = net.theta.layout
+        self.groups = grouping.checked(groups, self.optimizer, layout)
         regions = grouping.regions(layout, self.groups)
         self.rates = {region.lr for region in regions if region.begin < layout.split}  # of weights
         self.ema = checked_ema(ema)

@@ -56,8 +56,9 @@ class Trainer(Stepping):
         groups: the factors of the learning rate and of the optimizer's weight_decay in "weights",
             "biases", the "first" and the "last" layer: a mapping from names to `gpumlp.Group`, e.g.
             ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``.  The factors of overlapping
-            groups are multiplied.  Groups do not change the regulariser; set its strength on biases
-            there.  clip_norm uses the gradient before this multiplication.
+            groups are multiplied.  A network with blocks has ``{"biases": Group(decay=0)}``, which
+            covers its norms, unless you pass "biases".  Groups do not change the regulariser; set
+            its strength on biases there.  clip_norm uses the gradient before this multiplication.
         ema: None for no average, or a number between 0 and 1, e.g. 0.999: after each step t,
             θ̄ ← d θ̄ + (1 − d) θ, where d = min(ema, (t − 1) / (t + 8)).  Validation, early stopping
             and `on_epoch_end` see the average θ̄, and the network holds it when a fit ends.  The

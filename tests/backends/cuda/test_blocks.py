@@ -13,6 +13,7 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import ACTIVATIONS
 from gpumlp.functions.stages import NORMS, Stage, gate
+from tests.support.compiled import needs_library
 from tests.support.cuda_networks import (
     assert_same,
     device,
@@ -24,7 +25,7 @@ from tests.support.cuda_networks import (
 from tests.support.harness.host_device import HostDevice
 
 RNG = np.random.default_rng(0)
-X, LABELS = RNG.normal(size=(80, 6)), RNG.integers(0, 3, 80)
+X, LABELS = RNG.normal(size=(320, 6)), RNG.integers(0, 3, 320)
 WIDTHS = [6, 16, 16, 9, 3]
 BLOCKS: dict[str, dict[str, Any]] = {
     "layer norm": {"norm": "layer"},
@@ -45,32 +46,41 @@ def network(kind: str, precision: str = "float64", **more: Any) -> MLP:
     return net
 
 
-def fitted(net: MLP, **settings: Any) -> Trainer:
-    """5 steps of adamw, of 16 examples each."""
-    # with its usual ε, a gradient near 0 moves θ as far as others, and with it its rounding
-    trainer = Trainer(
-        net,
-        gpumlp.OPTIMIZERS["adamw"].set(eps=1e-4),
-        lr=0.01,
-        **{"batch_size": 16, "seed": 3, **settings},
-    )
-    trainer.fit(X, LABELS, 1, progress=False)
-    assert trainer.steps == 5
+def fitted(net: MLP, optimizer: Any = "adamw", steps: int = 5, **settings: Any) -> Trainer:
+    """Some steps, of 16 examples each."""
+    trainer = Trainer(net, optimizer, **{"lr": 0.01, "batch_size": 16, "seed": 3, **settings})
+    m = steps * trainer.batch_size
+    trainer.fit(X[:m], LABELS[:m], 1, progress=False)
+    assert trainer.steps == steps
     return trainer
+
+
+def assert_near(got: MLP, want: MLP) -> None:
+    for name, tensor in want.tensors().items():
+        assert_same(got.tensors()[name], tensor, 1e-12)
 
 
 @pytest.mark.parametrize("order", [0, 3])
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_five_steps_of_adamw(kind: str, order: int) -> None:
+def test_twenty_steps_of_adamw(kind: str, order: int) -> None:
     """The second step is recorded, and the others replay it."""
     net = network(kind)
     gpu = on_cuda_backend(net, order)
-    fitted(net)
-    fitted(gpu)
+    fitted(net, steps=20)
+    fitted(gpu, steps=20)
     assert any(call.startswith("replay") for call in device(gpu).calls)
-    for name, tensor in net.tensors().items():
-        assert_same(gpu.tensors()[name], tensor, 1e-12)
+    assert_near(gpu, net)
     assert_same(gpu.forward(X), net.forward(X), 1e-12)
+
+
+@needs_library
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_twenty_steps_on_the_compiled_backend(kind: str) -> None:
+    net = network(kind)
+    cpu = network(kind, backend="cpu")
+    fitted(net, steps=20)
+    fitted(cpu, steps=20)
+    assert_near(cpu, net)
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -96,8 +106,22 @@ def test_settings(settings: dict[str, Any]) -> None:
     gpu = on_cuda_backend(net)
     fitted(net, **settings)
     fitted(gpu, **settings)
-    for name, tensor in net.tensors().items():
-        assert_same(gpu.tensors()[name], tensor, 1e-12)
+    assert_near(gpu, net)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "momentum"])
+@pytest.mark.parametrize("way", ["branched", "branched, early update"])
+def test_weights_of_skips(optimizer: str, way: str) -> None:
+    """They are updated as W is: folded, early, by Muon; and are read before."""
+    net = network("all")
+    gpu = on_cuda_backend(net)
+    device(gpu).variant = way
+    groups = {"weights": gpumlp.Group(lr=0.5)}
+    fitted(net, optimizer, groups=groups)
+    fitted(gpu, optimizer, groups=groups)
+    assert_near(gpu, net)
+    start = network("all").tensors()["4.skip.weight"]
+    assert np.abs(net.tensors()["4.skip.weight"] - start).max() > 1e-4
 
 
 NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division makes worse
@@ -109,7 +133,11 @@ NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division 
 @pytest.mark.parametrize("kind", BLOCKS)
 @pytest.mark.parametrize("precision", NEAR)
 def test_precisions(precision: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Near a training in float64, as far as the roundings of each precision allow."""
+    """Near a training in float64, as far as the roundings of each precision allow.
+
+    With adamw's usual ε, a gradient near 0 moves θ as far as others, and with it its rounding.
+    """
+    adamw = gpumlp.OPTIMIZERS["adamw"].set(eps=1e-4)
     monkeypatch.setattr("gpumlp.step.training.SCALE", 1024.0)  # with 65536 some steps are left out
     net = network(kind)
     gpu = on_cuda_backend(net, precision=precision)
@@ -119,8 +147,8 @@ def test_precisions(precision: str, kind: str, monkeypatch: pytest.MonkeyPatch) 
     for name in ("W", "b"):
         for one, other in zip(getattr(got, name), getattr(want, name), strict=True):
             assert relative(one, other) < of_gradients
-    fitted(net)
-    fitted(gpu)
+    fitted(net, adamw)
+    fitted(gpu, adamw)
     assert relative(moved(gpu, start), moved(net, start)) < of_steps
 
 
