@@ -13,6 +13,7 @@ from gpumlp.functions import (
     L1,
     L2,
     LOSSES,
+    NORMS,
     OPTIMIZERS,
     REGULARIZERS,
     SCHEDULES,
@@ -23,6 +24,7 @@ from gpumlp.functions import (
     Optimizer,
     Regularizer,
     Schedule,
+    Stage,
 )  # fmt: skip
 from gpumlp.network import MLP
 from gpumlp.parameters import Gradients, Layer
@@ -42,11 +44,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "OPTIMIZERS", "REGULARIZERS",
-    "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError", "EarlyStopping",
-    "ElasticNet", "Ensemble", "EnsembleTrainer", "Gradients", "Group", "Histories", "History",
-    "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule", "Trainer", "callbacks",
-    "distributed", "fit_lbfgs", "get_backend", "k_folds",
+    "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "NORMS", "OPTIMIZERS",
+    "REGULARIZERS", "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError",
+    "EarlyStopping", "ElasticNet", "Ensemble", "EnsembleTrainer", "Gradients", "Group", "Histories",
+    "History", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule", "Stage",
+    "Trainer", "callbacks", "distributed", "fit_lbfgs", "get_backend", "k_folds",
 ]  # fmt: skip
 
 

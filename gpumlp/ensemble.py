@@ -13,6 +13,7 @@ from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, get_backend, has_precision
 from gpumlp.errors import CheckpointError
 from gpumlp.functions import Activation, Initializer, Loss, Regularizer
+from gpumlp.functions.entry import Entry
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK, MLP
@@ -231,7 +232,7 @@ class Ensemble:
     @classmethod
     def load(
         cls, path: storage.PathLike, backend: str | Backend = "auto",
-        functions: Sequence[Activation | Loss | Regularizer] = (),
+        functions: Sequence[Entry] = (),
     ) -> Self:  # fmt: skip
         """Return the ensemble that `save` wrote.
 

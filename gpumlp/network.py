@@ -11,7 +11,7 @@ from gpumlp import backprop, checks, storage
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend, has_precision
 from gpumlp.errors import CheckpointError
-from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.functions.entry import Entry
 from gpumlp.io.types import Array
 from gpumlp.parameters import Gradients, Parameters
 from gpumlp.step.chunked import Chunked, sampled, target_of
@@ -169,7 +169,7 @@ class MLP(Structure):
     @classmethod
     def load(
         cls, path: storage.PathLike, backend: str | Backend = "auto",
-        functions: Sequence[Activation | Loss | Regularizer] = (), **settings: Any,
+        functions: Sequence[Entry] = (), **settings: Any,
     ) -> Self:  # fmt: skip
         """Return the network that `save` wrote.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.errors import CheckpointError, needs
-from gpumlp.functions import Activation, Loss, Regularizer
+from gpumlp.functions.entry import Entry
 from gpumlp.io.files import PathLike, atomic_write, check_place, replacing
 from gpumlp.io.types import HostArray
 
@@ -58,7 +58,7 @@ def load_extra(path: PathLike) -> dict[str, Any]:
 
 
 def load_network(
-    path: PathLike, functions: Sequence[Activation | Loss | Regularizer] = ()
+    path: PathLike, functions: Sequence[Entry] = ()
 ) -> tuple[dict[str, Any], dict[str, HostArray]]:
     """Return the settings, as arguments of `MLP`, and θ.
 
@@ -80,7 +80,7 @@ def theta_of(tensors: Tensors) -> dict[str, HostArray]:
     return {name: t for name, t in tensors.items() if not name.startswith(TRAINING_PREFIXES)}
 
 
-def with_functions(config: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
+def with_functions(config: dict[str, Any], functions: Sequence[Entry]) -> dict[str, Any]:
     """Return the settings with the user's own entries instead of their names."""
     own = {entry.name: entry for entry in functions}
 

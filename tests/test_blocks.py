@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -14,7 +15,7 @@ from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
 from gpumlp.backends.numpy.stages import _bits
 from gpumlp.backends.stages import UNIT
 from gpumlp.functions.stages import GATES, NORMS, gate
-from tests.support.blocks import MANY, WIDTHS, outputs_in_torch, random_network
+from tests.support.blocks import DYT, MANY, UNIT_NORM, WIDTHS, outputs_in_torch, random_network
 from tests.support.compiled import needs_library
 from tests.support.refusal import refusal
 
@@ -357,6 +358,50 @@ def test_a_norm_of_ones_own(name: str) -> None:
     net = MLP([3, 5, 5, 2], norm=[own, None], backend="numpy")
     assert net.blocks[1].norm is own
     assert MLP(**net.config(), backend="numpy").blocks == net.blocks
+
+
+@pytest.mark.parametrize("stage", [DYT, UNIT_NORM], ids=lambda each: each.name)
+def test_gradient_of_a_stage_of_ones_own(stage: Any) -> None:
+    """Along a random direction, by differences."""
+    net = MLP([6, 8, 8, 3], "tanh", norm=stage, residual=True, backend="numpy", precision="float64")
+    net.assign({n: a + 0.3 * RNG.normal(size=a.shape) for n, a in net.tensors().items()})
+    tensors = net.tensors()
+    assert ("2.norm.weight" in tensors) == bool(stage.initial)
+    way = {name: RNG.normal(size=a.shape) for name, a in tensors.items()}
+    _, grads = net.cost_and_gradients(X, LABELS)
+    slope = sum(float(np.sum(np.asarray(g) * way[name])) for name, g in grads.named.items())
+    costs = []
+    for step in (1e-6, -1e-6):
+        net.assign({name: a + step * way[name] for name, a in tensors.items()})
+        costs.append(net.cost(X, LABELS))
+    np.testing.assert_allclose(slope, (costs[0] - costs[1]) / 2e-6, rtol=1e-6)
+
+
+@needs_library
+@pytest.mark.parametrize("stage", [DYT, UNIT_NORM], ids=lambda each: each.name)
+def test_a_stage_of_ones_own_is_compiled(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its NumPy expressions are not called; without C++ expressions, they are."""
+    nets = [
+        MLP(WIDTHS, "gelu", norm=stage, seed=1, backend=backend, precision="float64")
+        for backend in ("numpy", "cpu", "cpu")
+    ]
+    trained(nets[0])
+    in_numpy = dataclasses.replace(stage, cuda_y="")
+    nets[2] = MLP(WIDTHS, "gelu", norm=in_numpy, seed=1, backend="cpu", precision="float64")
+    trained(nets[2])
+    called: list[Any] = []
+    monkeypatch.setattr(
+        "gpumlp.backends.numpy.stages.NumpyStages.stage", lambda *each: called.append(each)
+    )
+    trained(nets[1])
+    assert not called
+    for net in nets[1:]:
+        assert_near(net, nets[0])
+
+
+def test_a_stage_without_cuda_expressions_says_so() -> None:
+    stage = dataclasses.replace(UNIT_NORM, cuda_gx="")
+    refusal(ValueError, stage.cuda, "'unit' has no CUDA expressions", "cuda_gx", 'backend="numpy"')
 
 
 def test_numbers_of_numpy_are_arguments() -> None:

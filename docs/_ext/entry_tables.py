@@ -13,6 +13,7 @@ WORDS = {
     "ACTIVATIONS": "Activations f of hidden and output layers, by name.",
     "LOSSES": "Losses L(ŷ, y), by name.",
     "REGULARIZERS": "Regularisers Ω(θ), by name.",
+    "NORMS": "Norms of a layer's input, by name.",
     "OPTIMIZERS": "Update rules, by name.",
     "SCHEDULES": "Learning-rate schedules over a fit, by name.",
     "INITIALIZERS": "Initialisers of the weights, by name.",
@@ -32,6 +33,8 @@ def facts(entry: Entry) -> dict[str, str]:
     elif isinstance(entry, gpumlp.Loss):
         found["y"] = {"class": "labels, or rows of probabilities"}.get(entry.target, entry.target)
         found["predict gives"] = "ŷ" if entry.link.name == "identity" else f"{entry.link.name}(ŷ)"
+    elif isinstance(entry, gpumlp.Stage):
+        found["φ begins with"] = ", ".join(f"{value:g}" for value in entry.initial) or "none"
     elif isinstance(entry, gpumlp.Optimizer):
         found["usual lr"] = f"{entry.lr:g}"
         found["state"] = ", ".join(entry.slots) or "none"

@@ -18,34 +18,90 @@ from gpumlp.functions.entry import Array, Entry, table
 
 @dataclass(frozen=True, repr=False)
 class Stage(Entry):
-    """One stage, with NumPy expressions and the name of its CUDA file side by side.
+    """One stage, with NumPy and CUDA expressions side by side.
+
+    The CUDA expressions are those of an entry x of a row, and of gy = ∂J/∂y.  They may read means
+    over the row, s and t, and the parameters of the column, phi[0] … phi[p − 1].
 
     Attributes:
         forward: ``forward(x, phi, **params) -> y``: each row of y depends on that row of x alone.
-        vjp: ``vjp(x, phi, gy, **params) -> (gx, dphi)``: the products of gy = ∂J/∂y with the
-            Jacobians; dphi, (p, n), is a sum over the rows, or None without φ.
+        vjp: ``vjp(x, phi, gy, **params) -> (gx, dphi)``: the products of gy with the Jacobians;
+            dphi, (p, n), is a sum over the rows, or None without φ.
         initial: the value with which each row of φ begins; empty without φ.
-        halves: y has half the columns of x.
-        cuda_file: the file in `kernels/` with its kernels `stage` and `stage_gradient`.
-        cuda_f: of a gate, the entry of the activation f in a ⊙ f(b).
+        cuda_means: s[0], s[1], … are the means of these, in x and the s before: ("x * x",).
+        cuda_y: y, in x, s and phi.
+        cuda_slopes: t[0], t[1], … are the means of these, in x, gy, s and phi.
+        cuda_gx: gx, in x, gy, s, t and phi.
+        cuda_dphi: of each row of φ, what an entry adds to its gradient, in x, gy, s and phi.
+        halves: y has half the columns of x, as that of a gate.
+        cuda_f: of a gate, the entry of the activation f in a ⊙ f(b), in place of the others.
     """
 
     forward: Callable[..., Array]
     vjp: Callable[..., tuple[Array, Array | None]]
     initial: tuple[float, ...] = ()
+    cuda_means: tuple[str, ...] = ()
+    cuda_y: str = ""
+    cuda_slopes: tuple[str, ...] = ()
+    cuda_gx: str = ""
+    cuda_dphi: tuple[str, ...] = ()
     halves: bool = False
-    cuda_file: str = ""
     cuda_f: Activation | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return super().__reduce__() if self.cuda_f is None else (gate, (self.cuda_f,))
 
+    @property
+    def cuda_file(self) -> str:
+        """The file in `kernels/` with its kernels `stage` and `stage_gradient`."""
+        return "stage.cu" if self.cuda_f is None else "gate.cu"
+
+    def row_functions(self) -> dict[str, str]:
+        """The signatures of the functions of stage.cu and their bodies; none without CUDA."""
+        if not (self.cuda_y and self.cuda_gx and len(self.cuda_dphi) == len(self.initial)):
+            return {}
+        of_column = "const real* s, const real* phi"
+        several = {
+            "row_mean(real x, const real* s)": self.cuda_means,
+            f"row_slope(real x, real gy, {of_column})": self.cuda_slopes,
+            f"row_dphi(real x, real gy, {of_column})": self.cuda_dphi,
+        }
+        found = {
+            f"row_y(real x, {of_column})": f"return {self.cuda_y};",
+            "row_gx(real x, real gy, const real* s, const real* t, const real* phi)":
+                f"return {self.cuda_gx};",
+        }  # fmt: skip
+        for signature, expressions in several.items():
+            each = (f"if constexpr (I == {i}) return {e}; else" for i, e in enumerate(expressions))
+            found[f"template <int I> {signature}"] = " ".join([*each, "return real(0);"])
+        return found
+
+    def row_numbers(self) -> str:
+        """The numbers of stage.cu as an enum."""
+        means, slopes = len(self.cuda_means), len(self.cuda_slopes)
+        return f"enum {{ PARAMETERS = {len(self.initial)}, MEANS = {means}, SLOPES = {slopes} }};\n"
+
     def cuda(self) -> str:
-        """Return CUDA source of what the kernels of `cuda_file` call."""
+        """Return CUDA source of what the kernels of `cuda_file` call.
+
+        ValueError: the entry has no CUDA expressions.
+        """
         if self.cuda_f is not None:
             return self.cuda_f.cuda()
+        functions = self.row_functions()
+        if not functions:
+            raise ValueError(
+                f"stage {self.name!r} has no CUDA expressions; give cuda_y, cuda_gx and, for each "
+                'row of φ, cuda_dphi, or use backend="numpy"'
+            )
         constants = self.cuda_constants().replace("const real", "constexpr real")
-        return f"{constants}enum {{ PARAMETERS = {len(self.initial)} }};\n"
+        made = (_device(signature, body) for signature, body in functions.items())
+        return "".join([constants, self.row_numbers(), *made])
+
+
+def _device(signature: str, body: str) -> str:
+    template, _, rest = signature.rpartition("> ")
+    return f"{template}{'> ' if template else ''}__device__ real {rest} {{ {body} }}\n"
 
 
 def _normalized(x: Array, eps: float, centred: bool) -> tuple[Array, Array]:
@@ -74,18 +130,30 @@ def _norm(centred: bool) -> tuple[Callable[..., Array], Callable[..., tuple[Arra
     return forward, vjp
 
 
-NORM = {"params": {"eps": 1e-5}, "limits": {"eps": "(0, inf)"}, "cuda_file": "norm.cu"}
+EPS: dict[str, Any] = {"params": {"eps": 1e-5}, "limits": {"eps": "(0, inf)"}}
+CENTRED = "((x - s[0]) * (real(1) / sqrt(s[1] + eps)))"
+SCALED = "(x * (real(1) / sqrt(s[0] + eps)))"
 layer_norm = Stage(
     "layer",  # Ba, Kiros & Hinton (2016): (x − mean) / √(variance + ε) ⊙ γ + β
     *_norm(centred=True),
     initial=(1.0, 0.0),
-    **NORM,  # type: ignore[arg-type]
+    cuda_means=("x", "(x - s[0]) * (x - s[0])"),
+    cuda_y=f"{CENTRED} * phi[0] + phi[1]",
+    cuda_slopes=(f"gy * phi[0] * {CENTRED}", "gy * phi[0]"),
+    cuda_gx=f"(gy * phi[0] - {CENTRED} * t[0] - t[1]) * (real(1) / sqrt(s[1] + eps))",
+    cuda_dphi=(f"gy * {CENTRED}", "gy"),
+    **EPS,
 )
 rms_norm = Stage(
     "rms",  # Zhang & Sennrich (2019): x / √(mean of x² + ε) ⊙ γ
     *_norm(centred=False),
     initial=(1.0,),
-    **NORM,  # type: ignore[arg-type]
+    cuda_means=("x * x",),
+    cuda_y=f"{SCALED} * phi[0]",
+    cuda_slopes=(f"gy * phi[0] * {SCALED}",),
+    cuda_gx=f"(gy * phi[0] - {SCALED} * t[0]) * (real(1) / sqrt(s[0] + eps))",
+    cuda_dphi=(f"gy * {SCALED}",),
+    **EPS,
 )
 NORMS = table(layer_norm, rms_norm)
 
@@ -110,7 +178,7 @@ def gate(f: Activation) -> Stage:
         h = f.f(b, **f.params)
         return np.concatenate([gy * h, gy * a * df(b, h, **f.params)], axis=-1), None
 
-    return Stage(f"gate of {f.name}", forward, vjp, halves=True, cuda_file="gate.cu", cuda_f=f)
+    return Stage(f"gate of {f.name}", forward, vjp, halves=True, cuda_f=f)
 
 
 GATES = {name: f for name, f in ACTIVATIONS.items() if f.elementwise}

@@ -5,80 +5,95 @@
 
 namespace gpumlp {
 
-// y ← the norm of each row of x, times γ = phi[0] and, if centred, plus β = phi[1]
-template <class T> struct Norm {
-    const T *x, *phi; T* y; int64 m, n, centred; double eps;
+// the parameters of one column of φ, (p, n)
+template <class F, class real> struct Column {
+    real phi[F::PARAMETERS + 1];
+
+    template <class T> inline Column(const T* column, int64 n) {
+        for (int i = 0; i < F::PARAMETERS; ++i) phi[i] = real(column[i * n]);
+    }
 };
 
-// the mean, which is 0 unless centred, and 1 / √(mean of (x − mean)² + ε) of a row
-template <class T, class real> inline void statistics(const T* x, int64 n, bool centred, real eps, real& mean, real& scale) {
-    mean = centred ? sum_of<real>(n, [&](int64 j) { return real(x[j]); }) / real(n) : real(0);
-    const real centre = mean;
-    const real squares = sum_of<real>(n, [&](int64 j) {
-        const real d = x[j] - centre;
-        return d * d;
-    });
-    scale = real(1) / sqrt(squares / real(n) + eps);
+// y ← the stage of each row of x, such as a norm: the functions of F are those of stage.cu
+template <class T> struct Rows { const T *x, *phi; T* y; int64 m, n; const double* params; };
+
+// s[I], s[I + 1], …: means over the row x
+template <int I, class F, class T, class real> inline void row_means(const F& f, const T* x, int64 n, real* s) {
+    if constexpr (I < F::MEANS) {
+        s[I] = sum_of<real>(n, [&](int64 j) { return f.template row_mean<I>(real(x[j]), s); }) / real(n);
+        row_means<I + 1>(f, x, n, s);
+    }
 }
 
-template <class T> void norm(const void* arguments, const Threads& threads) {
+// t[I], t[I + 1], …: means over the row x and its gradient
+template <int I, class F, class T, class real>
+inline void row_slopes(const F& f, const T* x, const T* gy, const T* phi, int64 n, const real* s, real* t) {
+    if constexpr (I < F::SLOPES) {
+        t[I] = sum_of<real>(n, [&](int64 j) {
+            const Column<F, real> own(phi + j, n);
+            return f.template row_slope<I>(real(x[j]), real(gy[j]), s, own.phi);
+        }) / real(n);
+        row_slopes<I + 1>(f, x, gy, phi, n, s, t);
+    }
+}
+
+// sum[I · n] ← itself + what an entry adds to ∇φ[I], and the same for I + 1, …
+template <int I, class F, class real>
+inline void add_dphi(const F& f, real x, real gy, const real* s, const real* phi, int64 n, real* sum) {
+    if constexpr (I < F::PARAMETERS) {
+        sum[I * n] += f.template row_dphi<I>(x, gy, s, phi);
+        add_dphi<I + 1>(f, x, gy, s, phi, n, sum);
+    }
+}
+
+template <template <class> class F, class T> void rows(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
-    const auto& p = *static_cast<const Norm<T>*>(arguments);
+    const auto& p = *static_cast<const Rows<T>*>(arguments);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        const F<real> f(p.params);  // here, the compiler sees that no store changes it
         for (int64 i = begin; i < end; ++i) {
             const T* const x = p.x + i * p.n;
             T* const y = p.y + i * p.n;
-            real mean, scale;
-            statistics(x, p.n, p.centred, real(p.eps), mean, scale);
-            if (p.centred) {
-                GPUMLP_LOOP
-                for (int64 j = 0; j < p.n; ++j)
-                    y[j] = (x[j] - mean) * scale * p.phi[j] + p.phi[p.n + j];
-            } else {
-                GPUMLP_LOOP
-                for (int64 j = 0; j < p.n; ++j) y[j] = x[j] * scale * p.phi[j];
+            real s[F<real>::MEANS + 1];
+            row_means<0>(f, x, p.n, s);
+            GPUMLP_LOOP
+            for (int64 j = 0; j < p.n; ++j) {
+                const Column<F<real>, real> own(p.phi + j, p.n);
+                y[j] = f.row_y(real(x[j]), s, own.phi);
             }
         }
     });
 }
 
-// gx ← Jᵀ gy; dphi ← the column sums of gy ⊙ x̂ and, if centred, of gy
-template <class T> struct NormGradient {
-    const T *x, *phi, *gy; T *gx, *dphi; int64 m, n, centred; double eps; Arithmetic<T>* partial;
+// gx ← Jᵀ gy, and ∇φ, the sums over the rows
+template <class T> struct RowsGradient {
+    const T *x, *phi, *gy; T *gx, *dphi; int64 m, n; Arithmetic<T>* partial; const double* params;
 };
 
-template <class T> void norm_gradient(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T> void rows_gradient(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
-    const auto& p = *static_cast<const NormGradient<T>*>(arguments);
-    const int64 n = p.n, each = piece_rows(n), width = (p.centred ? 2 : 1) * n;
+    const auto& p = *static_cast<const RowsGradient<T>*>(arguments);
+    const int64 n = p.n, each = piece_rows(n), width = F<real>::PARAMETERS * n;
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        const F<real> f(p.params);
         real* const sum = p.partial + piece * width;
-        std::memset(sum, 0, width * sizeof(real));
+        if (width) std::memset(sum, 0, width * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
             const T *x = p.x + i * n, *gy = p.gy + i * n;
             T* const gx = p.gx + i * n;
-            real mean, scale;
-            statistics(x, n, p.centred, real(p.eps), mean, scale);
-            const real centre = mean, slope = scale;
-            const real along = sum_of<real>(n, [&](int64 j) {
-                return gy[j] * p.phi[j] * ((x[j] - centre) * slope);
-            }) / real(n);
-            const real level = p.centred ? sum_of<real>(n, [&](int64 j) {
-                return gy[j] * p.phi[j];
-            }) / real(n) : real(0);
-            if (p.centred) {
-                GPUMLP_LOOP
-                for (int64 j = 0; j < n; ++j) sum[n + j] += gy[j];
-            }
+            real s[F<real>::MEANS + 1], t[F<real>::SLOPES + 1];
+            row_means<0>(f, x, n, s);
+            row_slopes<0>(f, x, gy, p.phi, n, s, t);
             GPUMLP_LOOP
             for (int64 j = 0; j < n; ++j) {
-                const real g = gy[j], normal = (x[j] - mean) * scale;
-                sum[j] += g * normal;
-                gx[j] = (g * p.phi[j] - normal * along - level) * scale;
+                const real entry = x[j], g = gy[j];
+                const Column<F<real>, real> own(p.phi + j, n);
+                add_dphi<0>(f, entry, g, s, own.phi, n, sum + j);
+                gx[j] = f.row_gx(entry, g, s, t, own.phi);
             }
         }
     });
-    add_up(p.partial, (p.m + each - 1) / each, width, p.dphi);
+    if (width) add_up(p.partial, (p.m + each - 1) / each, width, p.dphi);
 }
 
 // y ← a ⊙ f(b) of rows x = (a | b), (m, 2n)

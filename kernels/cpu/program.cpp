@@ -66,8 +66,6 @@ using gpumlp::bfloat16;
     GPUMLP_OPERATION(T##_bias_softmax, bias_softmax<T>)                                           \
     GPUMLP_OPERATION(T##_softmax, softmax<T>)                                                     \
     GPUMLP_OPERATION(T##_softmax_gradient, softmax_gradient<T>)                                   \
-    GPUMLP_OPERATION(T##_norm, norm<T>)                                                           \
-    GPUMLP_OPERATION(T##_norm_gradient, norm_gradient<T>)                                         \
     GPUMLP_OPERATION(T##_dropout, dropout<T>)                                                     \
     GPUMLP_OPERATION(T##_join, join<T>)                                                           \
     GPUMLP_OPERATION(T##_cross_entropy, cross_entropy<T, real>)                                   \

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import MLP
+from gpumlp.functions.stages import Stage
 
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")
 GATES = ("silu", "gelu", "sigmoid")
@@ -68,3 +69,41 @@ def outputs_in_torch(net: MLP, p: dict[str, Any], x: Any) -> list[Any]:
             out = out + skip
         h.append(out)
     return h
+
+
+def _dyt(x: Any, phi: Any) -> Any:
+    return phi[1] * np.tanh(phi[0] * x) + phi[2]
+
+
+def _dyt_vjp(x: Any, phi: Any, gy: Any) -> tuple[Any, Any]:
+    a = np.tanh(phi[0] * x)
+    slope = gy * phi[1] * (1 - a * a)
+    return slope * phi[0], np.stack([(each).sum(axis=-2) for each in (slope * x, gy * a, gy)])
+
+
+DYT = Stage(  # Zhu et al. (2025): γ ⊙ tanh(α ⊙ x) + β
+    "dynamic tanh", _dyt, _dyt_vjp, initial=(0.5, 1.0, 0.0),
+    cuda_y="phi[1] * tanh(phi[0] * x) + phi[2]",
+    cuda_gx="gy * phi[1] * phi[0] * (1 - tanh(phi[0] * x) * tanh(phi[0] * x))",
+    cuda_dphi=(
+        "gy * phi[1] * (1 - tanh(phi[0] * x) * tanh(phi[0] * x)) * x", "gy * tanh(phi[0] * x)",
+        "gy",
+    ),
+)  # fmt: skip
+
+
+def _unit(x: Any, phi: None, eps: float) -> Any:
+    return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps)
+
+
+def _unit_vjp(x: Any, phi: None, gy: Any, eps: float) -> tuple[Any, None]:
+    scale = 1 / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps)
+    return scale * (gy - x * scale**2 * (gy * x).mean(axis=-1, keepdims=True)), None
+
+
+UNIT_NORM = Stage(  # a row of length √n, without parameters
+    "unit", _unit, _unit_vjp, cuda_means=("x * x",), cuda_y="x / sqrt(s[0] + eps)",
+    cuda_slopes=("gy * x",),
+    cuda_gx="(gy - x * t[0] / (s[0] + eps)) / sqrt(s[0] + eps)",
+    params={"eps": 1e-3}, limits={"eps": "(0, inf)"},
+)  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
+from gpumlp.storage import with_functions
 from tests.support.harness.catalogue import PULL
 from tests.support.harness.host_device import HostArray, HostDevice
 
@@ -21,7 +22,8 @@ KIND = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype("float16")
 def on_cuda_backend(net: gpumlp.MLP, order: int = 0, **changes: Any) -> gpumlp.MLP:
     """The same network on the CPU harness, which runs blocks and threads in the given order."""
     backend = CudaBackend(HostDevice(order), changes.pop("precision", net.precision))
-    settings = net.config() | {"precision": backend.precision} | changes
+    stages = [block.norm for block in net.blocks if block.norm]
+    settings = with_functions(net.config(), stages) | {"precision": backend.precision} | changes
     gpu = gpumlp.MLP(**settings, backend=backend)
     gpu.assign(net.tensors())
     return gpu

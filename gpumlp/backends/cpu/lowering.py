@@ -20,6 +20,7 @@ from gpumlp.functions.activations import softmax
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.losses import softmax_cross_entropy
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
+from gpumlp.functions.stages import Stage
 from gpumlp.io.types import HostArray as Array
 
 INNER = 1024  # of products in 16 bits: sums of more entries lie in memory before they are rounded
@@ -198,7 +199,7 @@ class Lowering(StageLowering):
         own = [np.array(source.parameters(entry), F64)]
         if omega is not None:
             own.append(np.array(source.parameters(omega), F64))
-        real = self._stored if isinstance(entry, Activation | Loss) else self._real
+        real = self._stored if isinstance(entry, Activation | Loss | Stage) else self._real
         if entry.is_built_in() and entry.name in (softmax.name, softmax_cross_entropy.name):
             return self._plain(ROW_WISE[entry.name, name], *arguments, *own, real=real)
         function = self._library.operation(

@@ -26,6 +26,7 @@ from gpumlp.functions import (
 )
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.optimizers import FOLLOW
+from gpumlp.functions.stages import NORMS, Stage
 
 INCLUDE = '#include "operations.hpp"\n'
 REALS = ("float", "double")
@@ -43,7 +44,7 @@ def struct_name(entry: Entry) -> str:
 
 def has_source(entry: Entry) -> bool:
     """Whether the entry has the C++ expressions of a struct."""
-    return bool(_functions(entry))
+    return bool(entry.row_functions() if isinstance(entry, Stage) else _functions(entry))
 
 
 def parameters(entry: Entry) -> list[float]:
@@ -67,6 +68,8 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
         }
     if isinstance(entry, Regularizer):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in ("penalty", "clip")}
+    if isinstance(entry, Stage):
+        return {f"{name}_{each}": f"{each}<{name}, %s>" for each in ("rows", "rows_gradient")}
     assert omega is not None
     other = struct_name(omega)
     return {f"{name}_{other}_update": f"update<{name}, {other}, %s>"}
@@ -74,7 +77,7 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
 
 def types(entry: Entry) -> tuple[str, ...]:
     """The types of numbers for which its operations exist."""
-    return STORED if isinstance(entry, Activation | Loss) else REALS
+    return STORED if isinstance(entry, Activation | Loss | Stage) else REALS
 
 
 def text(entry: Entry, omega: Regularizer | None = None) -> str:
@@ -106,7 +109,7 @@ def version(text: str) -> str:
 
 
 def _entries() -> str:
-    tables: tuple[Mapping[str, Entry], ...] = (ACTIVATIONS, LOSSES, REGULARIZERS)
+    tables: tuple[Mapping[str, Entry], ...] = (ACTIVATIONS, LOSSES, REGULARIZERS, NORMS)
     entries = [e for table in tables for e in table.values() if has_source(e)]
     rules = list(_rules(OPTIMIZERS.values()))
     instances = [_instances(entry) for entry in entries]
@@ -157,10 +160,14 @@ def _body(entry: Entry, name: str) -> str:
         return _rule(entry, name)
     constants = "".join(f"    real {key};\n" for key in entry.params)
     values = ", ".join(f"{key}(real(p[{i}]))" for i, key in enumerate(entry.params))
-    functions = "".join(
-        f"    inline real {signature} const {{ return {expression}; }}\n"
-        for signature, expression in _functions(entry).items()
-    )
+    if isinstance(entry, Stage):
+        functions = "    " + entry.row_numbers()
+        bodies = entry.row_functions()
+    else:
+        functions, bodies = "", {k: f"return {e};" for k, e in _functions(entry).items()}
+    for signature, body in bodies.items():
+        template, _, rest = signature.rpartition("> ")
+        functions += f"    {template}{'> ' * bool(template)}inline real {rest} const {{ {body} }}\n"
     return (
         f"template <class real> struct {name} {{\n{constants}"
         f"    explicit {name}(const double* p) {': ' if values else ''}{values} {{ (void)p; }}\n"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.cpu.works import NotCompiledError, Work, partial_sums
+from gpumlp.backends.cpu.works import Work, partial_sums
 from gpumlp.backends.stages import mask_numbers
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.stages import Stage
@@ -30,7 +30,7 @@ class StageLowering:
         if stage.cuda_f is not None:
             yield self._of(stage.cuda_f, "gate", x, y, *y.shape)
         else:
-            yield self._of_norm(stage, "norm", x, phi, y)
+            yield self._of(stage, "rows", x, x if phi is None else phi, y, *x.shape)
 
     def stage_gradient(
         self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
@@ -39,15 +39,9 @@ class StageLowering:
             yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, *gy.shape)
         else:
             (m, n), rows = x.shape, len(stage.initial)
+            phi = x if phi is None else phi  # without φ it is not read
             sums = partial_sums(m, n, self._dtype.itemsize, rows * n)
-            yield self._of_norm(stage, "norm_gradient", x, phi, gy, gx, dphi, last=[sums])
-
-    def _of_norm(self, stage: Stage, name: str, *arrays: Any, last: Sequence[Any] = ()) -> Work:
-        if not stage.is_built_in():
-            raise NotCompiledError(stage.name)
-        centred, eps = int(len(stage.initial) == 2), stage.params["eps"]
-        arguments = (*arrays, *arrays[0].shape, centred, eps, *last)
-        return self._plain(name, *arguments, real=self._stored)
+            yield self._of(stage, "rows_gradient", x, phi, gy, gx, dphi, m, n, sums)
 
     def dropout(
         self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array

@@ -46,7 +46,7 @@ class Kernels:
         self.pack, self.wide = PACK_BYTES // storage.itemsize, PACK_BYTES // dtype.itemsize
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
         self._sums = self.blocks * WARP * self.pack  # of columns, the most of any launch
-        # of ∇γ and ∇β: norm.cu has 2 blocks on a multiprocessor, which hold so many columns
+        # of ∇γ and ∇β: stage.cu has 2 blocks on a multiprocessor, which hold so many columns
         of_norms = 2 * device.usable * 2 * THREADS * (HELD if dtype.itemsize == 4 else NARROW)
         self.partial = device.empty((max(self.blocks + self._sums, of_norms),), dtype)
         # one for J of each network; one for each column of blocks, and for each 16 blocks of it

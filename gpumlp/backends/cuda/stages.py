@@ -34,11 +34,11 @@ class CudaStages(Stages):
         kernels = self._kernels
         pack = _pack(kernels, cols, x, phi, y)
         shape, packed = (i64(rows), i64(cols)), i32(pack > 1)
-        if phi is None:
+        if stage.cuda_f is not None:
             geometry, arguments = _tile(kernels, K * rows, cols, pack)
             kernels.launch("stage", stage.cuda_file, geometry, (x, y, *arguments), stage)
             return
-        own, apart = _of_first(phi)
+        own, apart = _of_first(x if phi is None else phi)
         lanes, geometry = _groups(kernels, (K, rows, cols), pack)
         arguments = x, own, y, *shape, apart, packed, i32(lanes)
         kernels.launch("stage", stage.cuda_file, geometry, arguments, stage)
@@ -49,11 +49,14 @@ class CudaStages(Stages):
         K, rows, cols = sizes(gy)
         kernels = self._kernels
         pack = _pack(kernels, cols, x, phi, gy, gx)
-        if phi is None or dphi is None:
+        if stage.cuda_f is not None:
             geometry, shape = _tile(kernels, K * rows, cols, pack)
             kernels.launch("stage_gradient", stage.cuda_file, geometry, (x, gy, gx, *shape), stage)
             return
-        (own, apart), (own_gradient, of_gradient) = _of_first(phi), _of_first(dphi)
+        # without φ, the kernel reads and writes none
+        (own, apart), (own_gradient, of_gradient) = (
+            _of_first(gx if each is None else each) for each in (phi, dphi)
+        )
         lanes, geometry = _groups(kernels, (K, rows, cols), pack, sums=len(stage.initial))
         arguments = (
             x, own, gy, gx, kernels.partial, own_gradient, kernels.arrived, i64(rows), i64(cols),
@@ -102,7 +105,7 @@ def _tile(kernels: Kernels, rows: int, cols: int, pack: int) -> tuple[Geometry, 
 def _groups(
     kernels: Kernels, shape: tuple[int, int, int], pack: int, sums: int = 0
 ) -> tuple[int, Geometry]:
-    """The threads of norm.cu that share a row, 0 if it is too wide for them, and the geometry.
+    """The threads of stage.cu that share a row, 0 if it is too wide for them, and the geometry.
 
     sums: how many sums of each column the kernel computes.  Then a multiprocessor holds 2 blocks,
         and each block writes its sums.

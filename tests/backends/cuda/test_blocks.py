@@ -13,6 +13,7 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import ACTIVATIONS
 from gpumlp.functions.stages import NORMS, Stage, gate
+from tests.support.blocks import DYT, UNIT_NORM
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import (
     assert_same,
@@ -33,6 +34,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "gates": {"gated": ["silu", None, "gelu"]},
     "dropout": {"dropout": [0.1, 0.5, 0.0]},
     "skips": {"residual": True},
+    "own stages": {"norm": [DYT, UNIT_NORM, None]},
     "all": {"norm": "layer", "gated": "silu", "dropout": 0.2, "residual": True},
     "mixed": {"norm": ["rms", None, "layer"], "dropout": 0.3, "residual": 2},
 }
@@ -186,7 +188,9 @@ def both(a: Any, gpu: CudaBackend) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("cols", [16, 37])
 @pytest.mark.parametrize("networks", [1, 3])
-@pytest.mark.parametrize("stage", [*NORMS.values(), gate(ACTIVATIONS["silu"])], ids=repr)
+@pytest.mark.parametrize(
+    "stage", [*NORMS.values(), DYT, UNIT_NORM, gate(ACTIVATIONS["silu"])], ids=repr
+)
 def test_stages_of_networks(stage: Stage, networks: int, cols: int) -> None:
     """φ and dφ are views of θ and of a shorter array, as those of micro-batches are."""
     gpu, cpu = CudaBackend(HostDevice(order=2), "float64"), NumpyBackend("float64")
@@ -194,8 +198,8 @@ def test_stages_of_networks(stage: Stage, networks: int, cols: int) -> None:
     shape, wide = (networks, 40, cols), (networks, 40, cols * (2 if stage.halves else 1))
     x, gy = both(rng.normal(size=wide), gpu), both(rng.normal(size=shape), gpu)
     y, gx = both(np.zeros(shape), gpu), both(np.zeros(wide), gpu)
-    theta = both(rng.normal(size=(networks, 256)), gpu)
-    dtheta = both(np.zeros((networks, 160)), gpu)
+    theta = both(rng.normal(size=(networks, 320)), gpu)
+    dtheta = both(np.zeros((networks, 224)), gpu)
 
     def views(flat: Any, start: int) -> Any:
         if not p:

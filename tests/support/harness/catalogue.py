@@ -8,6 +8,7 @@ from __future__ import annotations
 from gpumlp.backends.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.functions.stages import GATES, NORMS, Stage, gate
+from tests.support.blocks import DYT, UNIT_NORM
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 RULES = dict(OPTIMIZERS) | {
@@ -16,6 +17,7 @@ RULES = dict(OPTIMIZERS) | {
     for rule in optimizer.of_matrices()
 }
 STAGES: dict[str, Stage] = {f"{name} norm": stage for name, stage in NORMS.items()}
+STAGES |= {stage.name: stage for stage in (DYT, UNIT_NORM)}  # of the users' own kind
 STAGES |= {f"gate of {name}": gate(f) for name, f in GATES.items()}
 # For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)

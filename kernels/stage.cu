@@ -1,20 +1,25 @@
-// Norms of rows.  Forward pass: y = γ ⊙ x̂ + β with x̂ = (x − mean) / σ, or y = γ ⊙ x̂ with
-// x̂ = x / σ, where σ² = eps + the mean of (x − mean)² or of x².  Backward pass: gx, and the sums
-// over the rows ∇γ = Σ gy ⊙ x̂ and ∇β = Σ gy.
+// Stages of rows, such as norms: y of each row x depends on entries of x, on means over that row, and
+// on parameters φ of each column.  Backward pass: gx and, for each row of φ, the sum over the rows.
 //
-// The entry supplies the constants eps and PARAMETERS, the number of rows of φ: γ, or γ and β.
+// The entry supplies the numbers PARAMETERS, MEANS and SLOPES and, for an entry x of a row and gy of
+// its gradient,
+//     row_mean<I>(x, s)             s[I] is the mean of it over the row; it may read s[0] … s[I − 1]
+//     row_y(x, s, phi)              y, where phi has the parameters of the column
+//     row_slope<I>(x, gy, s, phi)   t[I] is the mean of it over the row
+//     row_gx(x, gy, s, t, phi)      gx
+//     row_dphi<I>(x, gy, s, phi)    what the entry adds to ∇φ[I] of its column
 // `lanes` neighbouring threads of a block, a power of two, work on one row, which they read once
 // and keep in registers.  Rows that are too wide for that have lanes = 0: a block reads them again.
 // Of several networks: see member().
 #include "common.cuh"
 #include "sums.cuh"
 
-// 3 blocks on a multiprocessor leave 80 registers: with 64, sm_100 spills
+// 3 blocks on a multiprocessor leave 80 registers, and 2 leave 128: with fewer, sm_100 spills
 #undef GPUMLP_RESIDENT
-#define GPUMLP_RESIDENT (sizeof(real) == 8 ? 2 : 3)
+#define GPUMLP_RESIDENT (sizeof(real) == 8 || MEANS > 1 ? 2 : 3)
 
 // entries that a thread keeps of a row that has no 16-byte accesses, and of others
-enum { NARROW = 8, HELD = sizeof(real) == 8 ? 8 : 16, CENTRED = PARAMETERS == 2 };
+enum { NARROW = 8, HELD = sizeof(real) == 8 ? 8 : 16 };
 
 // each x ← its sum over each group of `lanes` neighbouring threads, in a fixed order; every thread
 // of the block takes part
@@ -52,26 +57,32 @@ template <int N, int K> __device__ void load(const T* row, int end, int lanes, r
     }
 }
 
-// v ← x̂ of the row x that v holds; 1 / σ
-template <int N, int K> __device__ real normalize(real* v, int cols, int lanes) {
-    real sum = 0;
-    if constexpr (CENTRED) {
+// the parameters of N neighbouring columns
+template <int N> struct Phi {
+    Pack<N> row[PARAMETERS + 1];
+
+    __device__ Phi(const T* phi, int64 cols, int64 c) : row() {
 #pragma unroll
-        for (int k = 0; k < K; ++k) sum += v[k];
-        group_sums<1>(&sum, lanes);
-        const real mean = sum / real(cols);
+        for (int i = 0; i < PARAMETERS; ++i) row[i] = pack<N>(phi + i * cols + c);
+    }
+    __device__ void at(int j, real* phi) const {
+#pragma unroll
+        for (int i = 0; i < PARAMETERS; ++i) phi[i] = real(row[i].at[j]);
+    }
+};
+
+// s[I], s[I + 1], … of the row of which v has the thread's entries
+template <int N, int K, int I = 0>
+__device__ void held_means(const real* v, real* s, int cols, int lanes) {
+    if constexpr (I < MEANS) {
+        real sum = 0;
 #pragma unroll
         for (int k = 0; k < K; ++k)
-            if (column<N>(k / N * N, lanes) < cols) v[k] -= mean;
-        sum = 0;
+            if (column<N>(k / N * N, lanes) < cols) sum += row_mean<I>(v[k], s);
+        group_sums<1>(&sum, lanes);
+        s[I] = sum / real(cols);
+        held_means<N, K, I + 1>(v, s, cols, lanes);
     }
-#pragma unroll
-    for (int k = 0; k < K; ++k) sum += v[k] * v[k];
-    group_sums<1>(&sum, lanes);
-    const real scale = real(1) / sqrt(sum / real(cols) + eps);
-#pragma unroll
-    for (int k = 0; k < K; ++k) v[k] *= scale;
-    return scale;
 }
 
 template <int N, int K>
@@ -81,64 +92,60 @@ __device__ void held_rows(const T* x, const T* phi, T* y, int64 rows, int cols, 
         const bool inside = start + place < rows;  // threads without a row go on, for the barriers
         const int64 i = inside ? (start + place) * cols : 0;
         const int end = inside ? cols : 0;
-        real v[K];
+        real v[K], s[MEANS + 1];
         load<N, K>(x + i, end, lanes, v);
-        normalize<N, K>(v, cols, lanes);
+        held_means<N, K>(v, s, cols, lanes);
 #pragma unroll
         for (int k = 0; k < K; k += N) {
             const int c = column<N>(k, lanes);
             if (c >= end) continue;
-            const Pack<N> gamma = pack<N>(phi + c);
-            Pack<N> beta = {}, out;
-            if constexpr (CENTRED) beta = pack<N>(phi + cols + c);
+            const Phi<N> parameters(phi, cols, c);
+            Pack<N> out;
 #pragma unroll
-            for (int j = 0; j < N; ++j)
-                out.at[j] = T(v[k + j] * real(gamma.at[j]) + real(beta.at[j]));
+            for (int j = 0; j < N; ++j) {
+                real own[PARAMETERS + 1];
+                parameters.at(j, own);
+                out.at[j] = T(row_y(v[k + j], s, own));
+            }
             pack<N>(y + i + c) = out;
         }
     }
 }
 
-// mean (0 if it is not subtracted) and 1 / σ of a row of any width, by a block
-template <int N>
-__device__ void statistics(const T* row, int64 cols, real& mean, real& scale) {
-    real sum = 0;
-    mean = 0;
-    if constexpr (CENTRED) {
+// s[I], s[I + 1], … of a row of any width, by a block
+template <int N, int I = 0> __device__ void wide_means(const T* row, int64 cols, real* s) {
+    if constexpr (I < MEANS) {
+        real sum = 0;
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
             const Pack<N> a = pack<N>(row + c);
-            for (int j = 0; j < N; ++j) sum += real(a.at[j]);
+            for (int j = 0; j < N; ++j) sum += row_mean<I>(real(a.at[j]), s);
         }
-        mean = block_sum(sum) / real(cols);
-        sum = 0;
+        s[I] = block_sum(sum) / real(cols);
+        wide_means<N, I + 1>(row, cols, s);
     }
-    for (int64 c = thread() * N; c < cols; c += THREADS * N) {
-        const Pack<N> a = pack<N>(row + c);
-        for (int j = 0; j < N; ++j) sum += (real(a.at[j]) - mean) * (real(a.at[j]) - mean);
-    }
-    scale = real(1) / sqrt(block_sum(sum) / real(cols) + eps);
 }
 
 template <int N>
 __device__ void wide_rows(const T* x, const T* phi, T* y, int64 rows, int64 cols) {
     for (int64 row = blockIdx.y; row < rows; row += gridDim.y) {
-        real mean, scale;
-        statistics<N>(x + row * cols, cols, mean, scale);
+        real s[MEANS + 1];
+        wide_means<N>(x + row * cols, cols, s);
 #pragma unroll 1  // of several iterations, NVRTC stores the entries of a pack one by one
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
-            const Pack<N> a = pack<N>(x + row * cols + c), gamma = pack<N>(phi + c);
-            Pack<N> beta = {}, out;
-            if constexpr (CENTRED) beta = pack<N>(phi + cols + c);
+            const Pack<N> a = pack<N>(x + row * cols + c);
+            const Phi<N> parameters(phi, cols, c);
+            Pack<N> out;
             for (int j = 0; j < N; ++j) {
-                const real normal = (real(a.at[j]) - mean) * scale;
-                out.at[j] = T(normal * real(gamma.at[j]) + real(beta.at[j]));
+                real own[PARAMETERS + 1];
+                parameters.at(j, own);
+                out.at[j] = T(row_y(real(a.at[j]), s, own));
             }
             pack<N>(y + row * cols + c) = out;
         }
     }
 }
 
-// y ← the norm of each row of x.  y may be x.
+// y ← the stage of each row of x.  y may be x.
 GPUMLP_KERNEL(stage, THREADS)
 (const T* x, const T* phi, T* y, int64 rows, int64 cols, int64 apart, int packed, int lanes) {
     after_previous_launch();
@@ -156,54 +163,74 @@ GPUMLP_KERNEL(stage, THREADS)
 #undef GPUMLP_RESIDENT
 #define GPUMLP_RESIDENT (sizeof(real) == 8 ? 1 : 2)
 
-// sums ← the block's sums of gy ⊙ x̂ and of gy over its rows
+// a[I] ← a[I] + row_slope<I>, and the same for I + 1, …
+template <int I = 0>
+__device__ void add_slopes(real* a, real x, real gy, const real* s, const real* phi) {
+    if constexpr (I < SLOPES) {
+        a[I] += row_slope<I>(x, gy, s, phi);
+        add_slopes<I + 1>(a, x, gy, s, phi);
+    }
+}
+
+// a[I · apart] ← a[I · apart] + row_dphi<I>, and the same for I + 1, …
+template <int I = 0>
+__device__ void add_dphi(real* a, int64 apart, real x, real gy, const real* s, const real* phi) {
+    if constexpr (I < PARAMETERS) {
+        a[I * apart] += row_dphi<I>(x, gy, s, phi);
+        add_dphi<I + 1>(a, apart, x, gy, s, phi);
+    }
+}
+
+// sums ← the block's sums of ∇φ over its rows
 template <int N, int K>
 __device__ void held_gradient(const T* x, const T* phi, const T* gy, T* gx, real* sums,
                               real* columns, int64 rows, int cols, int lanes) {
     const int place = thread() / lanes, high = THREADS / lanes;
-    real dgamma[K] = {}, dbeta[K] = {};
+    real dphi[(PARAMETERS + (PARAMETERS == 0)) * K] = {};
     for (int64 start = blockIdx.y * (int64)high; start < rows; start += gridDim.y * (int64)high) {
         const bool inside = start + place < rows;
         const int64 i = inside ? (start + place) * cols : 0;
         const int end = inside ? cols : 0;
-        real v[K], g[K], of_row[2] = {};
+        real v[K], g[K], s[MEANS + 1], t[SLOPES + 1] = {};
         load<N, K>(x + i, end, lanes, v);
         load<N, K>(gy + i, end, lanes, g);
-        const real scale = normalize<N, K>(v, cols, lanes);
-#pragma unroll
-        for (int k = 0; k < K; k += N) {
-            const int c = column<N>(k, lanes);
-            Pack<N> gamma = {};
-            if (c < end) gamma = pack<N>(phi + c);
-#pragma unroll
-            for (int j = 0; j < N; ++j) {
-                dgamma[k + j] += g[k + j] * v[k + j];
-                dbeta[k + j] += g[k + j];
-                g[k + j] *= real(gamma.at[j]);
-                of_row[0] += g[k + j] * v[k + j];
-                of_row[1] += g[k + j];
-            }
-        }
-        group_sums<PARAMETERS>(of_row, lanes);
-        const real slope = of_row[0] / real(cols);
-        const real shift = CENTRED ? of_row[1] / real(cols) : real(0);
+        held_means<N, K>(v, s, cols, lanes);
 #pragma unroll
         for (int k = 0; k < K; k += N) {
             const int c = column<N>(k, lanes);
             if (c >= end) continue;
+            const Phi<N> parameters(phi, cols, c);
+#pragma unroll
+            for (int j = 0; j < N; ++j) {
+                real own[PARAMETERS + 1];
+                parameters.at(j, own);
+                add_dphi(dphi + k + j, K, v[k + j], g[k + j], s, own);
+                add_slopes(t, v[k + j], g[k + j], s, own);
+            }
+        }
+        if constexpr (SLOPES > 0) group_sums<SLOPES>(t, lanes);
+#pragma unroll
+        for (int l = 0; l < SLOPES; ++l) t[l] /= real(cols);
+#pragma unroll
+        for (int k = 0; k < K; k += N) {
+            const int c = column<N>(k, lanes);
+            if (c >= end) continue;
+            const Phi<N> parameters(phi, cols, c);
             Pack<N> out;
 #pragma unroll
-            for (int j = 0; j < N; ++j)
-                out.at[j] = T(scale * (g[k + j] - v[k + j] * slope - shift));
+            for (int j = 0; j < N; ++j) {
+                real own[PARAMETERS + 1];
+                parameters.at(j, own);
+                out.at[j] = T(row_gx(v[k + j], g[k + j], s, t, own));
+            }
             pack<N>(gx + i + c) = out;
         }
     }
-    sum_columns<N, K>(dgamma, columns, lanes);
-    for (int c = thread(); c < cols; c += THREADS) sums[c] = columns[c];
-    if constexpr (CENTRED) {
-        __syncthreads();  // all threads have read the columns
-        sum_columns<N, K>(dbeta, columns, lanes);
-        for (int c = thread(); c < cols; c += THREADS) sums[cols + c] = columns[c];
+#pragma unroll
+    for (int l = 0; l < PARAMETERS; ++l) {
+        if (l > 0) __syncthreads();  // all threads have read the columns
+        sum_columns<N, K>(dphi + l * K, columns, lanes);
+        for (int c = thread(); c < cols; c += THREADS) sums[l * (int64)cols + c] = columns[c];
     }
 }
 
@@ -216,35 +243,35 @@ __device__ void wide_gradient(const T* x, const T* phi, const T* gy, T* gx, real
             for (int j = 0; j < N; ++j) sums[i * cols + c + j] = 0;
     for (int64 row = blockIdx.y; row < rows; row += gridDim.y) {
         const int64 i = row * cols;
-        real mean, scale, slope = 0, shift = 0;
-        statistics<N>(x + i, cols, mean, scale);
+        real s[MEANS + 1], t[SLOPES + 1] = {};
+        wide_means<N>(x + i, cols, s);
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
-            const Pack<N> a = pack<N>(x + i + c), b = pack<N>(gy + i + c), gamma = pack<N>(phi + c);
+            const Pack<N> a = pack<N>(x + i + c), b = pack<N>(gy + i + c);
+            const Phi<N> parameters(phi, cols, c);
             for (int j = 0; j < N; ++j) {
-                const real normal = (real(a.at[j]) - mean) * scale, g = real(b.at[j]);
-                sums[c + j] += g * normal;
-                if constexpr (CENTRED) sums[cols + c + j] += g;
-                slope += g * real(gamma.at[j]) * normal;
-                shift += g * real(gamma.at[j]);
+                real own[PARAMETERS + 1];
+                parameters.at(j, own);
+                add_dphi(sums + c + j, cols, real(a.at[j]), real(b.at[j]), s, own);
+                add_slopes(t, real(a.at[j]), real(b.at[j]), s, own);
             }
         }
-        slope = block_sum(slope) / real(cols);
-        shift = CENTRED ? block_sum(shift) / real(cols) : real(0);
+        for (int l = 0; l < SLOPES; ++l) t[l] = block_sum(t[l]) / real(cols);
 #pragma unroll 1
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
-            const Pack<N> a = pack<N>(x + i + c), b = pack<N>(gy + i + c), gamma = pack<N>(phi + c);
+            const Pack<N> a = pack<N>(x + i + c), b = pack<N>(gy + i + c);
+            const Phi<N> parameters(phi, cols, c);
             Pack<N> out;
             for (int j = 0; j < N; ++j) {
-                const real normal = (real(a.at[j]) - mean) * scale;
-                out.at[j] =
-                    T(scale * (real(b.at[j]) * real(gamma.at[j]) - normal * slope - shift));
+                real own[PARAMETERS + 1];
+                parameters.at(j, own);
+                out.at[j] = T(row_gx(real(a.at[j]), real(b.at[j]), s, t, own));
             }
             pack<N>(gx + i + c) = out;
         }
     }
 }
 
-// gx ← Jᵀ gy, and dφ ← (∇γ, ∇β).  gx may be x or gy.  partial: (gridDim.y, PARAMETERS · cols);
+// gx ← Jᵀ gy, and ∇φ.  gx may be x or gy.  partial: (gridDim.y, PARAMETERS · cols);
 // arrived: as in column_sums, for one column of blocks.  apart, of_gradient: those of φ and of dφ.
 GPUMLP_KERNEL(stage_gradient, THREADS)
 (const T* x, const T* phi, const T* gy, T* gx, real* partial, T* dphi, unsigned* arrived,
@@ -264,5 +291,5 @@ GPUMLP_KERNEL(stage_gradient, THREADS)
             held_gradient<PACK, HELD>(x, phi, gy, gx, sums, columns, rows, (int)cols, lanes);
         else held_gradient<1, NARROW>(x, phi, gy, gx, sums, columns, rows, (int)cols, lanes);
     }
-    add_rows(partial, dphi, arrived, width);
+    if constexpr (PARAMETERS > 0) add_rows(partial, dphi, arrived, width);
 }
