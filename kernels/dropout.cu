@@ -25,10 +25,10 @@ __device__ inline void philox(uint64 counter, uint64 step, uint64 seed, uint64 l
     out[0] = a, out[1] = b, out[2] = c, out[3] = d;
 }
 
-// value · scale, or 0 if the lowest 16 bits are below the threshold
-__device__ inline T masked(uint64 bits, T value, unsigned threshold, real scale) {
+// skip + value · scale, or skip + 0 if the lowest 16 bits are below the threshold
+__device__ inline T masked(uint64 bits, T value, T skip, unsigned threshold, real scale) {
     const real scaled = real(value) * scale;
-    return T(unsigned(bits & 0xffff) < threshold ? real(0) : scaled);
+    return T((unsigned(bits & 0xffff) < threshold ? real(0) : scaled) + real(skip));
 }
 
 // *p ← v in one access.  Of an assignment, NVRTC makes an access for each entry here.
@@ -48,17 +48,19 @@ template <int N> __device__ void put(T* p, const Pack<N>& v) {
 }
 
 // entries low … high of SHARE, of which `noise` has the bits
-template <int N>
-__device__ void mask(const T* x, T* y, const uint64* noise, int low, int high, unsigned threshold,
-                     real scale) {
+template <int N, bool SKIP>
+__device__ void mask(const T* x, const T* skip, T* y, const uint64* noise, int low, int high,
+                     unsigned threshold, real scale) {
     // words of 4 entries in a pack, packs in flight, entries from one pack of a thread to the next
     enum { WORDS = (N + 3) / 4, ROWS = N > 4 ? 2 : 4, NEXT = THREADS * N };
     for (int first = thread() * N; first < SHARE; first += ROWS * NEXT) {
-        Pack<N> a[ROWS] = {};
+        Pack<N> a[ROWS] = {}, s[ROWS] = {};
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
             const int k = first + r * NEXT;
-            if (k >= low && k + N <= high) a[r] = pack<N>(x + k);
+            if (k < low || k + N > high) continue;
+            a[r] = pack<N>(x + k);
+            if (SKIP) s[r] = pack<N>(skip + k);
         }
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
@@ -69,23 +71,26 @@ __device__ void mask(const T* x, T* y, const uint64* noise, int low, int high, u
             for (int j = 0; j < WORDS; ++j) bits[j] = noise[k / 4 + j] >> 16 * (k % 4);
 #pragma unroll
             for (int j = 0; j < N; ++j)
-                a[r].at[j] = masked(bits[j / 4] >> 16 * (j % 4), a[r].at[j], threshold, scale);
+                a[r].at[j] = masked(bits[j / 4] >> 16 * (j % 4), a[r].at[j], s[r].at[j],
+                                    threshold, scale);
             put<N>(y + k, a[r]);
         }
     }
     const int k = high - high % N + thread();  // what is left of a pack
-    if (k < high) y[k] = masked(noise[k / 4] >> 16 * (k % 4), x[k], threshold, scale);
+    if (k < high)
+        y[k] = masked(noise[k / 4] >> 16 * (k % 4), x[k], SKIP ? skip[k] : T(0), threshold, scale);
 }
 
-// y ← x ⊙ mask · scale for n entries from entry `origin` of the minibatch on.  y may be x.  An
-// entry is dropped if its 16 bits are below the threshold.  control: `numbers` numbers, the last is
-// the step.  packed: origin is a multiple of PACK, too.  Of several networks: see member().
+// y ← x ⊙ mask · scale, or that + skip if `joined`, for n entries from entry `origin` of the
+// minibatch on.  y may be x or skip.  An entry is dropped if its 16 bits are below the threshold.
+// control: `numbers` numbers, the last is the step.  packed: origin is a multiple of PACK, too.
+// Of several networks: see member().
 GPUMLP_KERNEL(dropout, THREADS)
-(const T* x, const int64* seed, const double* control, T* y, int64 n, int64 origin, int64 layer,
- int64 numbers, int threshold, real scale, int packed) {
+(const T* x, const T* skip, const int64* seed, const double* control, T* y, int64 n, int64 origin,
+ int64 layer, int64 numbers, int threshold, real scale, int joined, int packed) {
     __shared__ uint64 noise[4 * THREADS];
     after_previous_launch();
-    x += member() * n, y += member() * n;
+    x += member() * n, skip += member() * n, y += member() * n;
     const uint64 key = seed[member()], step = uint64(control[(member() + 1) * numbers - 1]);
     const int64 begin = origin % EACH, end = begin + n;  // from the first entry of its output on
     for (int64 start = blockIdx.x * (int64)SHARE; start < end; start += gridDim.x * (int64)SHARE) {
@@ -97,8 +102,11 @@ GPUMLP_KERNEL(dropout, THREADS)
         const int low = start < begin ? int(begin - start) : 0;
         const int high = end - start < SHARE ? int(end - start) : int(SHARE);
         const int64 at = start - begin;
-        if (packed) mask<PACK>(x + at, y + at, noise, low, high, threshold, scale);
-        else mask<1>(x + at, y + at, noise, low, high, threshold, scale);
+        const T *const a = x + at, *const s = skip + at;
+        if (packed && joined) mask<PACK, true>(a, s, y + at, noise, low, high, threshold, scale);
+        else if (packed) mask<PACK, false>(a, s, y + at, noise, low, high, threshold, scale);
+        else if (joined) mask<1, true>(a, s, y + at, noise, low, high, threshold, scale);
+        else mask<1, false>(a, s, y + at, noise, low, high, threshold, scale);
     }
 }
 

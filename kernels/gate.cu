@@ -1,9 +1,11 @@
-// Gated linear units of rows (a | b): y = a ⊙ f(b), and the gradient (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b)).
+// Gated linear units of rows (a | b): y = a ⊙ f(b), and the gradient (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b))
+// with its column sums.
 //
 // The entry supplies  real f(real z)  and  real df(real z, real h).  y is (rows, cols), x twice as
 // wide.  A block covers a tile of columns of y and walks down its share of the rows.  As in
 // activation.cu, a thread reads the entries of ROWS rows before it writes any.
 #include "common.cuh"
+#include "sums.cuh"
 
 enum { ROWS = 2 };
 
@@ -37,15 +39,16 @@ GPUMLP_KERNEL(stage, THREADS)(const T* x, T* y, int64 rows, int64 cols, int pack
     else gate_tile<1>(x, y, rows, cols);
 }
 
-// 3 blocks on a multiprocessor leave 80 registers: with 64, sm_100 spills
+// 2 blocks on a multiprocessor leave 128 registers for the entries and column sums of a thread
 #undef GPUMLP_RESIDENT
-#define GPUMLP_RESIDENT (sizeof(real) == 8 ? 2 : 3)
+#define GPUMLP_RESIDENT 2
 
 template <int N>
-__device__ void gradient_tile(const T* x, const T* gy, T* gx, int64 rows, int64 cols) {
-    const int64 col = first() * N, next = row_stride();
-    if (col >= cols) return;
-    for (int64 row = first_row(); row < rows; row += ROWS * next) {
+__device__ void gradient_tile(const T* x, const T* gy, T* gx, real* partial, T* db,
+                              unsigned* arrived, int64 rows, int64 cols) {
+    const int64 col = first() * N, next = row_stride(), end = col < cols ? rows : 0;
+    real sum[2][N] = {};
+    for (int64 row = first_row(); row < end; row += ROWS * next) {
         Pack<N> a[ROWS] = {}, b[ROWS] = {}, g[ROWS] = {};
 #pragma unroll
         for (int r = 0; r < ROWS; ++r)
@@ -63,18 +66,28 @@ __device__ void gradient_tile(const T* x, const T* gy, T* gx, int64 rows, int64 
                     const real z = real(b[r].at[j]), h = f(z), up = real(g[r].at[j]);
                     b[r].at[j] = T(up * real(a[r].at[j]) * df(z, h));
                     a[r].at[j] = T(up * h);
+                    sum[0][j] += real(a[r].at[j]);
+                    sum[1][j] += real(b[r].at[j]);
                 }
                 T* const own = gx + (row + r * next) * 2 * cols + col;
                 pack<N>(own) = a[r];
                 pack<N>(own + cols) = b[r];
             }
     }
+    column_sums<N>(sum[0], partial, db, arrived, cols);
+    __syncthreads();  // the sums of the other half take the same shared memory
+    column_sums<N>(sum[1], partial + gridDim.y * cols, db + cols, arrived + column_counts(), cols);
 }
 
-// gx ← (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b)).  gx may be x.
+// gx ← (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b)); db ← the column sums of gx.  gx may be x.  partial: those of
+// column_sums for each half, and so are the counts `arrived`.  Of several networks: see member().
 GPUMLP_KERNEL(stage_gradient, THREADS)
-(const T* x, const T* gy, T* gx, int64 rows, int64 cols, int packed) {
+(const T* x, const T* gy, T* gx, real* partial, T* db, unsigned* arrived, int64 rows, int64 cols,
+ int64 apart, int packed) {
     after_previous_launch();
-    if (packed) gradient_tile<PACK>(x, gy, gx, rows, cols);
-    else gradient_tile<1>(x, gy, gx, rows, cols);
+    const int64 entries = member() * rows * cols;
+    x += 2 * entries, gy += entries, gx += 2 * entries, db += member() * apart;
+    partial += member() * 2 * gridDim.y * cols, arrived += member() * 2 * column_counts();
+    if (packed) gradient_tile<PACK>(x, gy, gx, partial, db, arrived, rows, cols);
+    else gradient_tile<1>(x, gy, gx, partial, db, arrived, rows, cols);
 }

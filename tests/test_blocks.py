@@ -189,7 +189,7 @@ def test_a_deep_residual_network_learns_and_a_plain_one_does_not() -> None:
 
 def dropped(x: Any, rate: float, layer: int = 1, row: int = 0, seed: int = 7, step: int = 1) -> Any:
     backend, y = gpumlp.get_backend("numpy", "float64"), np.empty_like(x)
-    backend.dropout(x, rate, layer, row, np.array([seed]), np.array([1.0, 0.1, step]), y)
+    backend.dropout(x, rate, layer, row, np.array([seed]), np.array([1.0, 0.1, step]), None, y)
     return y
 
 
@@ -255,19 +255,25 @@ def test_operations_of_the_compiled_backend(m: int, n: int, precision: str) -> N
         for backend in (numpy, cpu):
             y, gx = np.empty_like(x), np.empty_like(rows)
             dphi = None if phi is None else np.empty_like(phi)
+            if stage.halves:
+                dphi = np.empty(2 * n, precision)  # ∇b
             backend.stage(stage, rows, phi, y)
             backend.stage_gradient(stage, rows, phi, g, gx, dphi)
             results.append([y, gx] + ([] if dphi is None else [dphi]))
         for want, got in zip(*results, strict=True):
             np.testing.assert_allclose(got, want, err_msg=stage.name, **near)
     for seed in (3, -5):
-        same = []
+        same, joined = [], []
         for backend in (numpy, cpu):
             y, numbers = x.copy(), np.array([1.0, 0.1, 9.0])
-            backend.dropout(y, 0.3, 2, 11, np.array([seed]), numbers, y)
+            backend.dropout(y, 0.3, 2, 11, np.array([seed]), numbers, None, y)
+            joined.append(g.copy())
+            backend.dropout(x, 0.3, 2, 11, np.array([seed]), numbers, *joined[-1:] * 2)
             backend.join(y, g, y)
             same.append(y)
         assert np.array_equal(*same)
+        for each in joined:
+            np.testing.assert_allclose(each, same[0], rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_dropped_is_0_whatever_it_was() -> None:

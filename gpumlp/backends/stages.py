@@ -35,16 +35,18 @@ class Stages(Protocol):
         """gx ← Jᵀ gy, and dφ ← the sum of its products over the rows, in a fixed order.
 
         x, phi and gy as in `stage`, of which gy is the gradient of y; gx like x, dphi like phi.
+        Of a stage that halves, dphi (n,) are the column sums of gx: ∇b of the layer.
         """
 
     @operation(writes="y")
     def dropout(
-        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
-    ) -> None:
-        """y ← x ⊙ mask / (1 − p), for the mask of a step and a layer.  y may be x.
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
+        skip: Array | None, y: Array,
+    ) -> None:  # fmt: skip
+        """y ← x ⊙ mask / (1 − p), for the mask of a step and a layer; with a skip, that + skip.
 
-        x, y (m, n): rows row … row + m of the minibatch.  seed (1,) int64; the last number of
-        control is the step.  p: `rate` in units of 2⁻¹⁶.
+        x, skip, y (m, n): rows row … row + m of the minibatch; y may be x or skip.  seed (1,)
+        int64; the last number of control is the step.  p: `rate` in units of 2⁻¹⁶.
 
         The mask is a function of these numbers alone: entry e of the minibatch, counted row by row,
         reads 16 bits of Philox4x64-10 (Salmon et al., 2011) with the key (seed, layer) and the

@@ -26,7 +26,8 @@ class Stage(Entry):
     Attributes:
         forward: ``forward(x, phi, **params) -> y``: each row of y depends on that row of x alone.
         vjp: ``vjp(x, phi, gy, **params) -> (gx, dphi)``: the products of gy with the Jacobians;
-            dphi, (p, n), is a sum over the rows, or None without φ.
+            dphi, (p, n), is a sum over the rows, or None without φ.  Of a gate, it is that of gx,
+            (n,), for the biases of its layer.
         initial: the value with which each row of φ begins; empty without φ.
         cuda_means: s[0], s[1], … are the means of these, in x and the s before: ("x * x",).
         cuda_y: y, in x, s and phi.
@@ -173,10 +174,11 @@ def gate(f: Activation) -> Stage:
         a, b = np.split(x, 2, axis=-1)
         return a * f.f(b, **f.params)
 
-    def vjp(x: Array, phi: None, gy: Array) -> tuple[Array, None]:
+    def vjp(x: Array, phi: None, gy: Array) -> tuple[Array, Array]:
         a, b = np.split(x, 2, axis=-1)
         h = f.f(b, **f.params)
-        return np.concatenate([gy * h, gy * a * df(b, h, **f.params)], axis=-1), None
+        gx = np.concatenate([gy * h, gy * a * df(b, h, **f.params)], axis=-1)
+        return gx, gx.sum(axis=-2)
 
     return Stage(f"gate of {f.name}", forward, vjp, halves=True, cuda_f=f)
 

@@ -100,23 +100,21 @@ class _Expansion:
     def _after(self, k: int, a: Buffer, h: Buffer) -> None:
         """h ← s + D(a)."""
         block, out = self._blocks[k], self._out
-        if self._drops(k):
-            dropped = _like(h, f"D{k}") if block.skip else h
-            self._dropout(k, a, dropped)
-            a = dropped
-        if not block.skip:
-            return
-        source = self._s.h[k - block.skip]
+        s = self._s.h[k - block.skip] if block.skip else None
         if block.projects:
-            s = _like(h, f"s{k}")
-            out.affine_activation(source, self._theta.P[k], self._theta.c[k], identity, s, s)
-            source = s
-        out.join(a, source, h)
+            projected = _like(h, f"s{k}")
+            own = self._theta.P[k], self._theta.c[k]
+            out.affine_activation(s, *own, identity, projected, projected)
+            s = projected
+        if self._drops(k):
+            self._dropout(k, a, s, h)
+        else:
+            out.join(a, s, h)
 
-    def _dropout(self, k: int, x: Buffer, y: Buffer) -> None:
-        noise = self._noise
+    def _dropout(self, k: int, x: Buffer, skip: Buffer | None, y: Buffer) -> None:
+        noise, rate = self._noise, self._blocks[k].dropout
         assert noise is not None
-        self._out.dropout(x, self._blocks[k].dropout, k, noise.row, noise.seed, noise.control, y)
+        self._out.dropout(x, rate, k, noise.row, noise.seed, noise.control, skip, y)
 
     # ---- backward -----------------------------------------------------------------------------
 
@@ -135,15 +133,14 @@ class _Expansion:
             self._project(k)
         if self._drops(k):
             ga = _like(h, f"ga{k}")
-            self._dropout(k, g, ga)
+            self._dropout(k, g, None, ga)
             g = ga
         z, a, u = self._kept[k]
         if block.gate is None:
             out.activation_gradient(op["f"], z, a, g, op["gz"], op["db"])
             return
         gu = s.gz[k] = _like(u, f"gz{k}")
-        out.stage_gradient(block.gate, u, None, g, gu, None)
-        out.activation_gradient(identity, u, u, gu, gu, op["db"])
+        out.stage_gradient(block.gate, u, None, g, gu, op["db"])
 
     def _total(self, op: Op, k: int, from_skips: list[int]) -> Buffer:
         """gh[k] ← the sum of the gradients that reach h[k]."""

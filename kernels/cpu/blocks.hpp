@@ -112,25 +112,34 @@ template <template <class> class F, class T> void gate(const void* arguments, co
     });
 }
 
-// gx ← (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b))
-template <class T> struct GateGradient { const T *x, *gy; T* gx; int64 m, n; const double* params; };
+// gx ← (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b)), and its column sums
+template <class T> struct GateGradient {
+    const T *x, *gy; T *gx, *db; int64 m, n; Arithmetic<T>* partial; const double* params;
+};
 
 template <template <class> class F, class T> void gate_gradient(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const GateGradient<T>*>(arguments);
     const F<real> f(p.params);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+    const int64 each = piece_rows(p.n), width = 2 * p.n;
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        real *const sum = p.partial + piece * width, *const sum_b = sum + p.n;
+        std::memset(sum, 0, width * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
             const T *a = p.x + 2 * i * p.n, *b = a + p.n, *gy = p.gy + i * p.n;
             T *ga = p.gx + 2 * i * p.n, *gb = ga + p.n;
             GPUMLP_LOOP
             for (int64 j = 0; j < p.n; ++j) {
                 const real g = gy[j], z = b[j], h = f.f(z), slope = f.df(z, h);
-                gb[j] = g * a[j] * slope;
-                ga[j] = g * h;
+                const real ofb = g * a[j] * slope, ofa = g * h;
+                gb[j] = ofb;
+                ga[j] = ofa;
+                sum[j] += ofa;
+                sum_b[j] += ofb;
             }
         }
     });
+    add_up(p.partial, (p.m + each - 1) / each, width, p.db);
 }
 
 // Philox4x64-10, Salmon et al. (2011): 256 bits for a counter of 256 bits and a key of 128
@@ -152,9 +161,10 @@ struct Philox {
     }
 };
 
-// y ← x ⊙ mask · scale, for the entries from first · n on of a minibatch; y may be x
+// y ← x ⊙ mask · scale, or that + skip, for the entries from row · n on of a minibatch; y may be x or
+// skip
 template <class T> struct Dropout {
-    const T* x; T* y; int64 m, n, row; const int64* seed; const double* control;
+    const T *x, *skip; T* y; int64 m, n, row; const int64* seed; const double* control;
     int64 last, layer, threshold; double scale;
 };
 
@@ -172,9 +182,12 @@ template <class T> void dropout(const void* arguments, const Threads& threads) {
                 bits[k] = std::uint16_t(noise.word[k / 4] >> 16 * (k % 4));
             const int64 low = block * EACH < first ? first : block * EACH;
             const int64 high = (block + 1) * EACH < stop ? (block + 1) * EACH : stop;
-            for (int64 i = low; i < high; ++i)
-                p.y[i - before] = bits[i - block * EACH] < p.threshold
-                    ? real(0) : real(p.x[i - before] * real(p.scale));
+            for (int64 i = low; i < high; ++i) {
+                const int64 at = i - before;
+                const real kept = bits[i - block * EACH] < p.threshold
+                    ? real(0) : real(p.x[at] * real(p.scale));
+                p.y[at] = p.skip ? real(kept + real(p.skip[at])) : kept;
+            }
         }
     });
 }

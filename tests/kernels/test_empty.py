@@ -60,10 +60,10 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("rms norm", "stage"): ("TTT", (*MATRIX, APART, "packed", i32(0))),  # as for wide rows
     ("rms norm", "stage_gradient"): ("TTTTvOa", (*MATRIX, APART, APART, "packed", i32(0))),
     ("gate of silu", "stage"): ("TT", (*MATRIX, "packed")),
-    ("gate of silu", "stage_gradient"): ("TTT", (*MATRIX, "packed")),
+    ("gate of silu", "stage_gradient"): ("TTTRWa", (*MATRIX, APART, "packed")),
     ("dropout", "dropout"): (
-        "TpcT",
-        (i64(0), i64(0), i64(1), i64(5), i32(9), "real", "packed"),
+        "TTpcT",
+        (i64(0), i64(0), i64(1), i64(5), i32(9), "real", i32(1), "packed"),
     ),
     ("dropout", "join"): ("TTT", (i64(0), "packed")),
     ("reduce", "add"): ("TR", (i64(0), i32(0))),

@@ -196,14 +196,18 @@ def test_norm(packed: int, lanes: int) -> None:
 @pytest.mark.parametrize("packed", [0, 1])
 def test_gate(packed: int) -> None:
     grid, last = tile(packed)
-    source, sizes = stage_source("gate of silu", "float16"), (i64(ROWS), i64(COLS), i32(packed))
+    source, sizes = stage_source("gate of silu", "float16"), (i64(ROWS), i64(COLS))
     x, y, gx = sparse(ROWS, 2 * COLS), sparse(ROWS, COLS), sparse(ROWS, 2 * COLS)
     x[-1, COLS - 1], x[-1, -1] = 3, 2
-    kernel("stage", source)(grid, (32, 8), (x, y, *sizes), blocks=last)
+    kernel("stage", source)(grid, (32, 8), (x, y, *sizes, i32(packed)), blocks=last)
     h = ACTIVATIONS["silu"].f(np.array([2.0]))
     np.testing.assert_allclose(y[-1, -2:].astype(float), [0, 3 * h[0]], rtol=1e-3)
-    kernel("stage_gradient", source)(grid, (32, 8), (x, y, gx, *sizes), blocks=last)
+    db, arrived = np.zeros(2 * COLS, np.float16), sparse(2 * grid[0] * grid[1], dtype=np.uint32)
+    partial = sparse(2, grid[1], COLS, dtype=f32)
+    arguments = x, y, gx, partial, db, arrived, *sizes, i64(0), i32(packed)
+    kernel("stage_gradient", source)(grid, (32, 8), arguments, blocks=last)
     np.testing.assert_allclose(gx[-1, COLS - 1].astype(float), 3 * h[0] ** 2, rtol=1e-3)
+    np.testing.assert_allclose(partial[0, :, -1].sum(), 3 * h[0] ** 2, rtol=1e-3)
 
 
 @pytest.mark.parametrize("packed", [0, 1])
@@ -212,9 +216,11 @@ def test_dropout_and_join(packed: int) -> None:
     x[-16:] = 1
     of = np.random.Philox(counter=[N // 16 - 1, 3, 0, 0], key=[5, 2])
     kept = of.random_raw(4).astype("<u8").view("<u2") >= 32768
-    arguments = x, np.array([5]), np.array([3.0]), x, i64(N), i64(0), i64(2), i64(1), i32(32768)
-    kernel("dropout", source)((BLOCKS, 1), (256, 1), (*arguments, f32(2), i32(packed)), blocks=LAST)
-    np.testing.assert_array_equal(x[-16:], 2 * kept)
-    sizes = i64(N), i32(packed)
-    kernel("join", source)((BLOCKS, 1), (256, 1), (x, x, x, *sizes), blocks=LAST)
-    assert x[-1] == 4 * kept[-1]
+    numbers = np.array([5]), np.array([3.0])
+    sizes = i64(N), i64(0), i64(2), i64(1), i32(32768), f32(2), i32(1), i32(packed)
+    arguments = x, x, *numbers, x, *sizes
+    kernel("dropout", source)((BLOCKS, 1), (256, 1), arguments, blocks=LAST)
+    np.testing.assert_array_equal(x[-16:], 1 + 2 * kept)
+    arguments = x, x, x, i64(N), i32(packed)
+    kernel("join", source)((BLOCKS, 1), (256, 1), arguments, blocks=LAST)
+    assert x[-1] == 2 + 4 * kept[-1]

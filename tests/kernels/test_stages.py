@@ -144,32 +144,41 @@ def test_nan_shows_in_its_row() -> None:
 
 
 def check_gate(
-    name: str, dtype: str, rows: int, cols: int, packed: bool, change: Any = aligned
-) -> None:
+    name: str, dtype: str, rows: int, cols: int, packed: bool, change: Any = aligned,
+    high: int = 0,
+) -> None:  # fmt: skip
     """Forward and backward pass against NumPy, with the same bits in every order and in place."""
     stage, source = STAGES[name], stage_source(name, dtype)
     x, gy = change(data((rows, 2 * cols), dtype, 5)), change(data((rows, cols), dtype, 7))
     if stage.cuda_f and stage.cuda_f.name == "exponential":
         x /= 4
-    block, shape = (32, 8), (i64(rows), i64(cols), i32(packed))
-    grid = -(-cols // (32 * (PACK[dtype] if packed else 1))), 1 + rows // 20
+    block, shape = (32, 8), (i64(rows), i64(cols))
+    grid = -(-cols // (32 * (PACK[dtype] if packed else 1))), high or 1 + rows // 20
 
     def call(order: int) -> Any:
         y, gx, in_place = change(np.zeros_like(gy)), change(np.zeros_like(x)), change(x)
-        kernel("stage", source)(grid, block, (x, y, *shape), order=order)
-        kernel("stage_gradient", source)(grid, block, (x, gy, gx, *shape), order=order)
-        arguments = in_place, gy, in_place, *shape
-        kernel("stage_gradient", source)(grid, block, arguments, order=order)
+        kernel("stage", source)(grid, block, (x, y, *shape, i32(packed)), order=order)
+        sums = []
+        for own, to in ((x, gx), (in_place, in_place)):
+            db = change(np.ones(2 * cols, x.dtype))
+            partial = aligned_empty((2 * grid[1] * cols,), real_of(dtype))
+            arrived = aligned(np.zeros(2 * grid[0] * (grid[1] // 16 + 2)), np.uint32)
+            arguments = own, gy, to, partial, db, arrived, *shape, i64(0), i32(packed)
+            kernel("stage_gradient", source)(grid, block, arguments, order=order)
+            assert not arrived.any()
+            sums.append(db)
         assert in_place.tobytes() == gx.tobytes()
-        return y, gx
+        assert sums[0].tobytes() == sums[1].tobytes()
+        return y, gx, sums[0]
 
-    y, gx = same_in_every_order(call)
+    y, gx, db = same_in_every_order(call)
     x64, gy64 = as_float64(x, gy)
     a, b = np.split(x64, 2, axis=1)
     assert_close(y, stage.forward(x64, None), dtype, np.abs(a) * (1 + np.abs(b)))
-    want, _ = stage.vjp(x64, None, gy64)
-    size = np.concatenate([gy64 * (1 + np.abs(b)), gy64 * a * (1 + np.abs(b))], axis=1)
-    assert_close(gx, want, dtype, np.abs(size))
+    want, sums = stage.vjp(x64, None, gy64)
+    size = np.abs(np.concatenate([gy64 * (1 + np.abs(b)), gy64 * a * (1 + np.abs(b))], axis=1))
+    assert_close(gx, want, dtype, size)
+    assert_close(db, sums, dtype, size.sum(0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -184,6 +193,11 @@ def test_every_gate(name: str, dtype: str) -> None:
 def test_gates_of_shapes(name: str, rows: int, cols: int, dtype: str) -> None:
     for packed in accesses(cols, dtype):
         check_gate(name, dtype, rows, cols, packed)
+
+
+@pytest.mark.parametrize("high", [16, 17, 40])
+def test_column_sums_of_a_gate_by_many_blocks(high: int) -> None:
+    check_gate("gate of silu", "float32", 700, 40, packed=True, high=high)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -205,15 +219,16 @@ def kept(seed: int, layer: int, step: int, origin: int, n: int, threshold: int) 
 
 def dropped(
     x: Any, y: Any, dtype: str, origin: int, packed: bool, seed: int = -3, layer: int = 2,
-    threshold: int = 20000, blocks: int = 2, order: int = 0, networks: int = 1,
+    threshold: int = 20000, blocks: int = 2, order: int = 0, networks: int = 1, skip: Any = None,
 ) -> Any:  # fmt: skip
     scale = real_of(dtype)(65536 / (65536 - threshold))
     control = aligned([0.5, 0.25, 7.0] * networks)  # of step 7
     seeds = aligned([seed + i for i in range(networks)], i64)
     kernel("dropout", CATALOGUE[dtype]["dropout"])(
         (blocks, 1, networks), (256, 1),
-        (x, seeds, control, y, i64(x.size // networks), i64(origin), i64(layer), i64(3),
-         i32(threshold), scale, i32(packed)), order=order,
+        (x, x if skip is None else skip, seeds, control, y, i64(x.size // networks), i64(origin),
+         i64(layer), i64(3), i32(threshold), scale, i32(skip is not None), i32(packed)),
+        order=order,
     )  # fmt: skip
     return scale
 
@@ -245,6 +260,22 @@ def test_masks_are_those_of_numpy(n: int, dtype: str) -> None:
     for origin in (0, 1, 3, 8, 21, 4096, (1 << 40) + 24):
         for packed in {False, origin % PACK[dtype] == 0}:
             check_dropout(dtype, n, origin, packed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 7, 16, 513] if not SANITIZE else [513])
+def test_dropout_adds_a_skip(n: int, dtype: str) -> None:
+    """Also to what is dropped; y may be the skip."""
+    x, skip = data((n,), dtype, 5), data((n,), dtype, 7)
+    for origin in (0, 3, 8):
+        for packed in {False, origin % PACK[dtype] == 0}:
+            y, in_place = aligned_empty((n,), x.dtype), aligned(skip)
+            scale = dropped(x, y, dtype, origin, packed, skip=skip)
+            dropped(x, in_place, dtype, origin, packed, skip=in_place)
+            assert in_place.tobytes() == y.tobytes()
+            x64, skip64 = as_float64(x, skip)
+            own = np.where(kept(-3, 2, 7, origin, n, 20000), x64 * float(scale), 0)
+            assert_close(y, own + skip64, dtype, np.abs(own) + np.abs(skip64))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -36,7 +36,9 @@ class StageLowering:
         self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
     ) -> Iterator[Work]:
         if stage.cuda_f is not None:
-            yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, *gy.shape)
+            m, n = gy.shape
+            sums = partial_sums(m, n, self._dtype.itemsize, 2 * n)
+            yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, dphi, m, n, sums)
         else:
             (m, n), rows = x.shape, len(stage.initial)
             phi = x if phi is None else phi  # without φ it is not read
@@ -44,11 +46,12 @@ class StageLowering:
             yield self._of(stage, "rows_gradient", x, phi, gy, gx, dphi, m, n, sums)
 
     def dropout(
-        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
-    ) -> Iterator[Work]:
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
+        skip: Array | None, y: Array,
+    ) -> Iterator[Work]:  # fmt: skip
         threshold, scale = mask_numbers(rate)
         yield self._plain(
-            "dropout", x, y, *x.shape, row, seed, control, control.size - 1, layer, threshold,
+            "dropout", x, skip, y, *x.shape, row, seed, control, control.size - 1, layer, threshold,
             scale, real=self._stored,
         )  # fmt: skip
 

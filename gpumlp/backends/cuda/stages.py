@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gpumlp.backends.cuda.kernels import (
     HELD,
     NARROW,
+    SPLITS,
     THREADS,
     Geometry,
     Kernels,
+    first,
     i32,
     i64,
     sizes,
@@ -35,8 +35,9 @@ class CudaStages(Stages):
         pack = _pack(kernels, cols, x, phi, y)
         shape, packed = (i64(rows), i64(cols)), i32(pack > 1)
         if stage.cuda_f is not None:
-            geometry, arguments = _tile(kernels, K * rows, cols, pack)
-            kernels.launch("stage", stage.cuda_file, geometry, (x, y, *arguments), stage)
+            geometry = kernels.tile(K * rows, cols, pack)
+            gated = x, y, i64(K * rows), i64(cols), i32(pack > 1)
+            kernels.launch("stage", stage.cuda_file, geometry, gated, stage)
             return
         own, apart = _of_first(x if phi is None else phi)
         lanes, geometry = _groups(kernels, (K, rows, cols), pack)
@@ -50,8 +51,7 @@ class CudaStages(Stages):
         kernels = self._kernels
         pack = _pack(kernels, cols, x, phi, gy, gx)
         if stage.cuda_f is not None:
-            geometry, shape = _tile(kernels, K * rows, cols, pack)
-            kernels.launch("stage_gradient", stage.cuda_file, geometry, (x, gy, gx, *shape), stage)
+            self._gate_gradient(stage, x, gy, gx, dphi, pack)
             return
         # without φ, the kernel reads and writes none
         (own, apart), (own_gradient, of_gradient) = (
@@ -64,17 +64,34 @@ class CudaStages(Stages):
         )  # fmt: skip
         kernels.launch("stage_gradient", stage.cuda_file, geometry, arguments, stage)
 
-    def dropout(
-        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
+    def _gate_gradient(
+        self, gate: Stage, x: Array, gy: Array, gx: Array, db: Array, pack: int
     ) -> None:
+        K, rows, cols = sizes(gy)
+        kernels, (db, apart) = self._kernels, first(db, K)
+        # half as many blocks as the scratch memory is for: each has the sums of both halves
+        (across, high, _), block = kernels.tile(rows, cols, pack, SPLITS, 2 * K)
+        arguments = (
+            x, gy, gx, kernels.partial, db, kernels.arrived, i64(rows), i64(cols), apart,
+            i32(pack > 1),
+        )  # fmt: skip
+        kernels.launch(
+            "stage_gradient", gate.cuda_file, ((across, high, K), block), arguments, gate
+        )
+
+    def dropout(
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
+        skip: Array | None, y: Array,
+    ) -> None:  # fmt: skip
         K, rows, cols = sizes(x)
         kernels = self._kernels
         n, origin, (threshold, scale) = rows * cols, row * cols, mask_numbers(rate)
-        each = kernels.pack if kernels.aligned(x, y) else 1
+        added = x if skip is None else skip
+        each = kernels.pack if kernels.aligned(x, added, y) else 1
         packed = origin % each == 0 and (K == 1 or n % each == 0) and each > 1
         arguments = (
-            x, seed, control, y, i64(n), i64(origin), i64(layer), i64(control.shape[-1]),
-            i32(threshold), kernels.dtype.type(scale), i32(packed),
+            x, added, seed, control, y, i64(n), i64(origin), i64(layer), i64(control.shape[-1]),
+            i32(threshold), kernels.dtype.type(scale), i32(skip is not None), i32(packed),
         )  # fmt: skip
         geometry = kernels.flat(origin % EACH + n, EACH, K)
         kernels.launch("dropout", "dropout.cu", geometry, arguments)
@@ -95,11 +112,6 @@ def _of_first(phi: Array) -> tuple[Array, np.int64]:
     if phi.ndim == 2:
         return phi, i64(0)
     return phi[0], i64(phi.strides[0] // phi.itemsize)
-
-
-def _tile(kernels: Kernels, rows: int, cols: int, pack: int) -> tuple[Geometry, tuple[Any, ...]]:
-    """The geometry of a gate's kernels and their arguments of the shape."""
-    return kernels.tile(rows, cols, pack), (i64(rows), i64(cols), i32(pack > 1))
 
 
 def _groups(

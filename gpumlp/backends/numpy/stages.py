@@ -47,11 +47,13 @@ class NumpyStages(Stages):
             np.copyto(dphi, np.sum(sums, axis=0), casting="same_kind")
 
     def dropout(
-        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array, y: Array
-    ) -> None:
+        self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
+        skip: Array | None, y: Array,
+    ) -> None:  # fmt: skip
         if x.ndim == 3:
             for i in range(len(x)):
-                self.dropout(x[i], rate, layer, row, seed[i], control[i], y[i])
+                own = None if skip is None else skip[i]
+                self.dropout(x[i], rate, layer, row, seed[i], control[i], own, y[i])
             return
         threshold, factor = mask_numbers(rate)
         scale = x.dtype.type(factor)
@@ -60,8 +62,9 @@ class NumpyStages(Stages):
         def block(rows: slice) -> None:
             noise = _bits(key, step, (row + rows.start) * n, (row + rows.stop) * n)
             factors = np.where(noise < threshold, x.dtype.type(0), scale)
-            np.multiply(x[rows], factors.reshape(-1, n), out=y[rows])
-            y[rows][factors.reshape(-1, n) == 0] = 0  # also where x is not finite
+            factors = factors.reshape(-1, n)
+            kept = np.where(factors == 0, 0, x[rows] * factors)  # also where x is not finite
+            np.copyto(y[rows], kept if skip is None else kept + skip[rows])
 
         self._threads.over_rows(block, x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -195,27 +196,28 @@ def test_stages_of_networks(stage: Stage, networks: int, cols: int) -> None:
     """φ and dφ are views of θ and of a shorter array, as those of micro-batches are."""
     gpu, cpu = CudaBackend(HostDevice(order=2), "float64"), NumpyBackend("float64")
     rng, p = np.random.default_rng(cols), len(stage.initial)
+    of_gradient = (2 * cols,) if stage.halves else (p, cols)  # of a gate ∇b
     shape, wide = (networks, 40, cols), (networks, 40, cols * (2 if stage.halves else 1))
     x, gy = both(rng.normal(size=wide), gpu), both(rng.normal(size=shape), gpu)
     y, gx = both(np.zeros(shape), gpu), both(np.zeros(wide), gpu)
     theta = both(rng.normal(size=(networks, 320)), gpu)
     dtheta = both(np.zeros((networks, 224)), gpu)
 
-    def views(flat: Any, start: int) -> Any:
-        if not p:
+    def views(flat: Any, start: int, own: tuple[int, ...]) -> Any:
+        if not prod(own):
             return None
-        parts = [flat[i][start : start + p * cols].reshape(p, cols) for i in range(networks)]
+        parts = [flat[i][start : start + prod(own)].reshape(own) for i in range(networks)]
         if networks == 1:
             return parts[0]
         whole = flat.values if hasattr(flat, "values") else flat
         view = np.lib.stride_tricks.as_strided(
-            whole[:, start:], (networks, p, cols), (whole.strides[0], 8 * cols, 8)
+            whole[:, start:], (networks, *own), (whole.strides[0], *([8 * cols, 8][-len(own) :]))
         )
         return type(flat)(view) if hasattr(flat, "values") else view
 
     for backend, i in ((cpu, 0), (gpu, 1)):
         own = [each[i] if networks > 1 else each[i][0] for each in (x, gy, y, gx)]
-        phi, dphi = views(theta[i], 32), views(dtheta[i], 64)
+        phi, dphi = views(theta[i], 32, (p, cols)), views(dtheta[i], 64, of_gradient)
         backend.stage(stage, own[0], phi, own[2])
         backend.stage_gradient(stage, own[0], phi, own[1], own[3], dphi)
     for host, other in (y, gx, dtheta):
@@ -229,11 +231,11 @@ def test_dropout_of_micro_batches(cols: int, precision: str) -> None:
     gpu, cpu = CudaBackend(HostDevice(), precision), NumpyBackend(precision)
     x = np.random.default_rng(0).normal(size=(50, cols)).astype(cpu.dtype)
     seed, control, want = np.array([2**62 + 5]), np.array([0.1, 9.0]), np.empty_like(x)
-    cpu.dropout(x, 0.3, 4, 0, seed, control, want)
+    cpu.dropout(x, 0.3, 4, 0, seed, control, None, want)
     y = gpu.asarray(x)
     on_gpu = gpu.asarray(seed, np.int64), gpu.asarray(control, np.float64)
     for rows in (slice(0, 16), slice(16, 17), slice(17, 50)):
-        gpu.dropout(y[rows], 0.3, 4, rows.start, *on_gpu, y[rows])
+        gpu.dropout(y[rows], 0.3, 4, rows.start, *on_gpu, None, y[rows])
     assert on_host(y).tobytes() == want.tobytes()
     assert 0.2 < (want == 0).mean() < 0.4
 
