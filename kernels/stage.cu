@@ -183,8 +183,8 @@ __device__ void add_dphi(real* a, int64 apart, real x, real gy, const real* s, c
 
 // sums ← the block's sums of ∇φ over its rows
 template <int N, int K>
-__device__ void held_gradient(const T* x, const T* phi, const T* gy, T* gx, real* sums,
-                              real* columns, int64 rows, int cols, int lanes) {
+__device__ void held_gradient(const T* x, const T* phi, const T* gy, const T* skip, T* gx,
+                              real* sums, real* columns, int64 rows, int cols, int lanes) {
     const int place = thread() / lanes, high = THREADS / lanes;
     real dphi[(PARAMETERS + (PARAMETERS == 0)) * K] = {};
     for (int64 start = blockIdx.y * (int64)high; start < rows; start += gridDim.y * (int64)high) {
@@ -216,12 +216,13 @@ __device__ void held_gradient(const T* x, const T* phi, const T* gy, T* gx, real
             const int c = column<N>(k, lanes);
             if (c >= end) continue;
             const Phi<N> parameters(phi, cols, c);
-            Pack<N> out;
+            Pack<N> out = {};
+            if (skip) out = pack<N>(skip + i + c);
 #pragma unroll
             for (int j = 0; j < N; ++j) {
                 real own[PARAMETERS + 1];
                 parameters.at(j, own);
-                out.at[j] = T(row_gx(v[k + j], g[k + j], s, t, own));
+                out.at[j] = T(row_gx(v[k + j], g[k + j], s, t, own) + real(out.at[j]));
             }
             pack<N>(gx + i + c) = out;
         }
@@ -236,8 +237,8 @@ __device__ void held_gradient(const T* x, const T* phi, const T* gy, T* gx, real
 
 // the same for rows of any width; the sums of a column are in memory, and of one thread
 template <int N>
-__device__ void wide_gradient(const T* x, const T* phi, const T* gy, T* gx, real* sums, int64 rows,
-                              int64 cols) {
+__device__ void wide_gradient(const T* x, const T* phi, const T* gy, const T* skip, T* gx,
+                              real* sums, int64 rows, int64 cols) {
     for (int64 c = thread() * N; c < cols; c += THREADS * N)
         for (int i = 0; i < PARAMETERS; ++i)
             for (int j = 0; j < N; ++j) sums[i * cols + c + j] = 0;
@@ -260,36 +261,42 @@ __device__ void wide_gradient(const T* x, const T* phi, const T* gy, T* gx, real
         for (int64 c = thread() * N; c < cols; c += THREADS * N) {
             const Pack<N> a = pack<N>(x + i + c), b = pack<N>(gy + i + c);
             const Phi<N> parameters(phi, cols, c);
-            Pack<N> out;
+            Pack<N> out = {};
+            if (skip) out = pack<N>(skip + i + c);
             for (int j = 0; j < N; ++j) {
                 real own[PARAMETERS + 1];
                 parameters.at(j, own);
-                out.at[j] = T(row_gx(real(a.at[j]), real(b.at[j]), s, t, own));
+                const real through = row_gx(real(a.at[j]), real(b.at[j]), s, t, own);
+                out.at[j] = T(through + real(out.at[j]));
             }
             pack<N>(gx + i + c) = out;
         }
     }
 }
 
-// gx ← Jᵀ gy, and ∇φ.  gx may be x or gy.  partial: (gridDim.y, PARAMETERS · cols);
-// arrived: as in column_sums, for one column of blocks.  apart, of_gradient: those of φ and of dφ.
+// gx ← Jᵀ gy, or that + skip if `joined`, and ∇φ.  gx may be x, gy or skip.
+// partial: (gridDim.y, PARAMETERS · cols); arrived: as in column_sums, for one column of blocks.
+// apart, of_gradient: those of φ and of dφ.
 GPUMLP_KERNEL(stage_gradient, THREADS)
-(const T* x, const T* phi, const T* gy, T* gx, real* partial, T* dphi, unsigned* arrived,
- int64 rows, int64 cols, int64 apart, int64 of_gradient, int packed, int lanes) {
+(const T* x, const T* phi, const T* gy, const T* skip, T* gx, real* partial, T* dphi,
+ unsigned* arrived, int64 rows, int64 cols, int64 apart, int64 of_gradient, int joined, int packed,
+ int lanes) {
     after_previous_launch();
     __shared__ real columns[THREADS * HELD];
     const int64 entries = member() * rows * cols, width = PARAMETERS * cols;
     x += entries, gy += entries, gx += entries, phi += member() * apart;
+    skip = joined ? skip + entries : nullptr;
     dphi += member() * of_gradient;
     partial += member() * gridDim.y * width, arrived += member() * (gridDim.y / 16 + 2);
     real* const sums = partial + blockIdx.y * width;
     if (lanes == 0) {
-        if (packed) wide_gradient<PACK>(x, phi, gy, gx, sums, rows, cols);
-        else wide_gradient<1>(x, phi, gy, gx, sums, rows, cols);
+        if (packed) wide_gradient<PACK>(x, phi, gy, skip, gx, sums, rows, cols);
+        else wide_gradient<1>(x, phi, gy, skip, gx, sums, rows, cols);
     } else {
+        const int n = (int)cols;
         if (packed)
-            held_gradient<PACK, HELD>(x, phi, gy, gx, sums, columns, rows, (int)cols, lanes);
-        else held_gradient<1, NARROW>(x, phi, gy, gx, sums, columns, rows, (int)cols, lanes);
+            held_gradient<PACK, HELD>(x, phi, gy, skip, gx, sums, columns, rows, n, lanes);
+        else held_gradient<1, NARROW>(x, phi, gy, skip, gx, sums, columns, rows, n, lanes);
     }
     if constexpr (PARAMETERS > 0) add_rows(partial, dphi, arrived, width);
 }

@@ -30,10 +30,12 @@ class Stages(Protocol):
 
     @operation(writes="gx dphi")
     def stage_gradient(
-        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
-    ) -> None:
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, skip: Array | None,
+        gx: Array, dphi: Array | None,
+    ) -> None:  # fmt: skip
         """gx ← Jᵀ gy, and dφ ← the sum of its products over the rows, in a fixed order.
 
+        With a skip, gx is that + skip, where skip is like x; stages that halve have none.
         x, phi and gy as in `stage`, of which gy is the gradient of y; gx like x, dphi like phi.
         Of a stage that halves, dphi (n,) are the column sums of gx: ∇b of the layer.
         """

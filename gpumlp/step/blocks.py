@@ -140,7 +140,7 @@ class _Expansion:
             out.activation_gradient(op["f"], z, a, g, op["gz"], op["db"])
             return
         gu = s.gz[k] = _like(u, f"gz{k}")
-        out.stage_gradient(block.gate, u, None, g, gu, op["db"])
+        out.stage_gradient(block.gate, u, None, g, None, gu, op["db"])
 
     def _total(self, op: Op, k: int, from_skips: list[int]) -> Buffer:
         """gh[k] ← the sum of the gradients that reach h[k]."""
@@ -149,16 +149,17 @@ class _Expansion:
         skipped = [self._skipped[j] for j in from_skips]
         # gz[k] may not take its memory: what a skip adds to gh below is still to be read
         last = _like(h, f"gh{k}") if op["gh"] is op["gz"] else op["gh"]
-        left = (above.norm is not None) + len(skipped)  # operations after the product
-        g = last if left == 0 else _like(h, f"gn{k + 1}")
+        joins = max(0, len(skipped) - (above.norm is not None))
+        g = last if above.norm is None and not joins else _like(h, f"gn{k + 1}")
         out.input_gradient(self._s.gz[k + 1], op["W_above"], g)
         if above.norm is not None:
-            left, to = left - 1, last if left == 1 else _like(h, f"gh{k} of layer {k + 1}")
+            to = _like(h, f"gh{k} of layer {k + 1}") if joins else last
             own, dphi = self._theta.phi[k + 1], self._d.phi[k + 1]
-            out.stage_gradient(above.norm, h, own, g, to, dphi)
+            skip = skipped.pop(0) if skipped else None
+            out.stage_gradient(above.norm, h, own, g, skip, to, dphi)
             g = to
-        for each in skipped:
-            left, to = left - 1, last if left == 1 else _like(h, f"part of gh{k}")
+        for j, each in enumerate(skipped, 1):
+            to = last if j == joins else _like(h, f"part of gh{k}")
             out.join(g, each, to)
             g = to
         self._skipped[k] = g

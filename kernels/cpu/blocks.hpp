@@ -65,21 +65,21 @@ template <template <class> class F, class T> void rows(const void* arguments, co
     });
 }
 
-// gx ← Jᵀ gy, and ∇φ, the sums over the rows
+// gx ← Jᵀ gy, or that + skip, and ∇φ, the sums over the rows
 template <class T> struct RowsGradient {
-    const T *x, *phi, *gy; T *gx, *dphi; int64 m, n; Arithmetic<T>* partial; const double* params;
+    const T *x, *phi, *gy, *skip; T *gx, *dphi; int64 m, n; Arithmetic<T>* partial; const double* params;
 };
 
-template <template <class> class F, class T> void rows_gradient(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T, bool SKIP>
+void gradient_of_rows(const RowsGradient<T>& p, const Threads& threads) {
     using real = Arithmetic<T>;
-    const auto& p = *static_cast<const RowsGradient<T>*>(arguments);
     const int64 n = p.n, each = piece_rows(n), width = F<real>::PARAMETERS * n;
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
         const F<real> f(p.params);
         real* const sum = p.partial + piece * width;
         if (width) std::memset(sum, 0, width * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
-            const T *x = p.x + i * n, *gy = p.gy + i * n;
+            const T *x = p.x + i * n, *gy = p.gy + i * n, *skip = SKIP ? p.skip + i * n : nullptr;
             T* const gx = p.gx + i * n;
             real s[F<real>::MEANS + 1], t[F<real>::SLOPES + 1];
             row_means<0>(f, x, n, s);
@@ -89,11 +89,18 @@ template <template <class> class F, class T> void rows_gradient(const void* argu
                 const real entry = x[j], g = gy[j];
                 const Column<F<real>, real> own(p.phi + j, n);
                 add_dphi<0>(f, entry, g, s, own.phi, n, sum + j);
-                gx[j] = f.row_gx(entry, g, s, t, own.phi);
+                const real g_x = f.row_gx(entry, g, s, t, own.phi);
+                gx[j] = SKIP ? g_x + real(skip[j]) : g_x;
             }
         }
     });
     if (width) add_up(p.partial, (p.m + each - 1) / each, width, p.dphi);
+}
+
+template <template <class> class F, class T> void rows_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const RowsGradient<T>*>(arguments);
+    if (p.skip) gradient_of_rows<F, T, true>(p, threads);
+    else gradient_of_rows<F, T, false>(p, threads);
 }
 
 // y ← a ⊙ f(b) of rows x = (a | b), (m, 2n)

@@ -56,9 +56,15 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
         (i64(0), *MATRIX, APART, "packed", i32(2)),
     ),
     ("layer norm", "stage"): ("TTT", (*MATRIX, APART, "packed", i32(2))),
-    ("layer norm", "stage_gradient"): ("TTTTwWa", (*MATRIX, APART, APART, "packed", i32(2))),
+    ("layer norm", "stage_gradient"): (
+        "TTTTTwWa",
+        (*MATRIX, APART, APART, i32(1), "packed", i32(2)),
+    ),
     ("rms norm", "stage"): ("TTT", (*MATRIX, APART, "packed", i32(0))),  # as for wide rows
-    ("rms norm", "stage_gradient"): ("TTTTvOa", (*MATRIX, APART, APART, "packed", i32(0))),
+    ("rms norm", "stage_gradient"): (
+        "TTTTTvOa",
+        (*MATRIX, APART, APART, i32(0), "packed", i32(0)),
+    ),
     ("gate of silu", "stage"): ("TT", (*MATRIX, "packed")),
     ("gate of silu", "stage_gradient"): ("TTTRWa", (*MATRIX, APART, "packed")),
     ("dropout", "dropout"): (

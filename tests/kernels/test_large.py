@@ -184,7 +184,9 @@ def test_norm(packed: int, lanes: int) -> None:
     norm = STAGES["layer norm"]
     want, _ = norm.vjp(x64, phi.astype(float), gy64, **norm.params)
     dphi, gx = np.zeros((2, COLS), np.float16), sparse(ROWS, COLS)
-    arguments = x, phi, gy, gx, partial, dphi, arrived, *sizes, i64(0), *forms
+    gx[-1, -1] = 5  # the skip
+    want[0, -1] += 5
+    arguments = x, phi, gy, gx, gx, partial, dphi, arrived, *sizes, i64(0), i32(1), *forms
     kernel("stage_gradient", source)(grid, (256, 1), arguments, blocks=last)
     np.testing.assert_allclose(gx[-1, -4:].astype(float), want[0, -4:], rtol=1e-2, atol=1e-3)
     np.testing.assert_allclose(partial[own, 1, -3:], [0, 1, 1])

@@ -57,7 +57,7 @@ def check_norm(
     stage, source, p = STAGES[name], stage_source(name, dtype), len(STAGES[name].initial)
     lanes = lanes_of(cols, dtype, packed) if lanes is None else lanes
     x, gy = change(data((rows, cols), dtype, 5, at)), change(data((rows, cols), dtype, 7))
-    phi = change(data((p, cols), dtype, 6, 1.0))
+    phi, skip = change(data((p, cols), dtype, 6, 1.0)), change(data((rows, cols), dtype, 8))
     shape, last = (i64(rows), i64(cols)), (i32(packed), i32(lanes))
 
     def call(order: int) -> Any:
@@ -69,19 +69,27 @@ def check_norm(
         launch((1, high), (256, 1), (x, phi, y, *shape, i64(0), *last), order=order)
         launch((1, high), (256, 1), (in_place, phi, in_place, *shape, i64(0), *last), order=order)
         assert in_place.tobytes() == y.tobytes()
-        arguments = x, phi, gy, gx, partial, dphi, arrived, *shape, i64(0), i64(0), *last
+        shapes = *shape, i64(0), i64(0)
+        arguments = x, phi, gy, x, gx, partial, dphi, arrived, *shapes, i32(0), *last
         gradient((1, high), (256, 1), arguments, order=order)
         assert not arrived.any()
-        return y, gx, dphi
+        again, joined = change(np.zeros_like(phi)), change(skip)
+        arguments = x, phi, gy, joined, joined, partial, again, arrived, *shapes, i32(1), *last
+        gradient((1, high), (256, 1), arguments, order=order)
+        assert again.tobytes() == dphi.tobytes()
+        return y, gx, dphi, joined
 
-    y, gx, dphi = same_in_every_order(call)
+    y, gx, dphi, joined = same_in_every_order(call)
     x64, phi64, gy64 = as_float64(x, phi, gy)
     assert_close(y, stage.forward(x64, phi64, **stage.params), dtype, 1 + abs(at) / 8)
     want, sums = stage.vjp(x64, phi64, gy64, **stage.params)
     centred = x64 - (x64.mean(-1, keepdims=True) if p == 2 else 0)
     spread = np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5)
     normal, largest = 1 + np.abs(centred / spread), np.abs(gy64 * phi64[0]).max(-1, keepdims=True)
-    assert_close(gx, want, dtype, largest * normal.max(-1, keepdims=True) / spread * (1 + abs(at)))
+    size = largest * normal.max(-1, keepdims=True) / spread * (1 + abs(at))
+    assert_close(gx, want, dtype, size)
+    (skip64,) = as_float64(skip)
+    assert_close(joined, want + skip64, dtype, size + np.abs(skip64))
     terms = [np.abs(gy64 * normal).sum(0), np.abs(gy64).sum(0)][:p]
     assert_close(dphi, sums, dtype, np.stack(terms) * (1 + abs(at)))
 

@@ -33,8 +33,9 @@ class StageLowering:
             yield self._of(stage, "rows", x, x if phi is None else phi, y, *x.shape)
 
     def stage_gradient(
-        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
-    ) -> Iterator[Work]:
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, skip: Array | None,
+        gx: Array, dphi: Array | None,
+    ) -> Iterator[Work]:  # fmt: skip
         if stage.cuda_f is not None:
             m, n = gy.shape
             sums = partial_sums(m, n, self._dtype.itemsize, 2 * n)
@@ -43,7 +44,7 @@ class StageLowering:
             (m, n), rows = x.shape, len(stage.initial)
             phi = x if phi is None else phi  # without φ it is not read
             sums = partial_sums(m, n, self._dtype.itemsize, rows * n)
-            yield self._of(stage, "rows_gradient", x, phi, gy, gx, dphi, m, n, sums)
+            yield self._of(stage, "rows_gradient", x, phi, gy, skip, gx, dphi, m, n, sums)
 
     def dropout(
         self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,

@@ -45,11 +45,12 @@ class CudaStages(Stages):
         kernels.launch("stage", stage.cuda_file, geometry, arguments, stage)
 
     def stage_gradient(
-        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
-    ) -> None:
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, skip: Array | None,
+        gx: Array, dphi: Array | None,
+    ) -> None:  # fmt: skip
         K, rows, cols = sizes(gy)
         kernels = self._kernels
-        pack = _pack(kernels, cols, x, phi, gy, gx)
+        pack = _pack(kernels, cols, x, phi, gy, skip, gx)
         if stage.cuda_f is not None:
             self._gate_gradient(stage, x, gy, gx, dphi, pack)
             return
@@ -59,8 +60,9 @@ class CudaStages(Stages):
         )
         lanes, geometry = _groups(kernels, (K, rows, cols), pack, sums=len(stage.initial))
         arguments = (
-            x, own, gy, gx, kernels.partial, own_gradient, kernels.arrived, i64(rows), i64(cols),
-            apart, of_gradient, i32(pack > 1), i32(lanes),
+            x, own, gy, x if skip is None else skip, gx, kernels.partial, own_gradient,
+            kernels.arrived, i64(rows), i64(cols), apart, of_gradient, i32(skip is not None),
+            i32(pack > 1), i32(lanes),
         )  # fmt: skip
         kernels.launch("stage_gradient", stage.cuda_file, geometry, arguments, stage)
 

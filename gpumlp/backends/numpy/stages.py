@@ -29,17 +29,18 @@ class NumpyStages(Stages):
         self._threads.over_rows(block, x)
 
     def stage_gradient(
-        self, stage: Stage, x: Array, phi: Array | None, gy: Array, gx: Array, dphi: Array | None
-    ) -> None:
+        self, stage: Stage, x: Array, phi: Array | None, gy: Array, skip: Array | None,
+        gx: Array, dphi: Array | None,
+    ) -> None:  # fmt: skip
         if x.ndim == 3:
             for i in range(len(x)):
-                own = (None if a is None else a[i] for a in (phi, gy, gx, dphi))
+                own = (None if a is None else a[i] for a in (phi, gy, skip, gx, dphi))
                 self.stage_gradient(stage, x[i], *own)  # type: ignore[arg-type]
             return
 
         def block(rows: slice) -> Array | None:
             g, sums = stage.vjp(x[rows], phi, gy[rows], **stage.params)
-            np.copyto(gx[rows], g, casting="same_kind")
+            np.copyto(gx[rows], g if skip is None else g + skip[rows], casting="same_kind")
             return sums
 
         sums = self._threads.over_rows(block, x)

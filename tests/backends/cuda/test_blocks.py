@@ -219,7 +219,7 @@ def test_stages_of_networks(stage: Stage, networks: int, cols: int) -> None:
         own = [each[i] if networks > 1 else each[i][0] for each in (x, gy, y, gx)]
         phi, dphi = views(theta[i], 32, (p, cols)), views(dtheta[i], 64, of_gradient)
         backend.stage(stage, own[0], phi, own[2])
-        backend.stage_gradient(stage, own[0], phi, own[1], own[3], dphi)
+        backend.stage_gradient(stage, own[0], phi, own[1], None, own[3], dphi)
     for host, other in (y, gx, dtheta):
         assert_same(other, host, 1e-12)
 
@@ -244,7 +244,7 @@ def test_a_norm_whose_sums_do_not_fit_raises() -> None:
     gpu, norm = CudaBackend(HostDevice(multiprocessors=1)), NORMS["layer"]
     x, phi = (gpu.full((rows, 20_000), 1) for rows in (1, 2))
     with pytest.raises(gpumlp.DeviceError, match="20000 columns"):
-        gpu.stage_gradient(norm, x, phi, x, x, phi)
+        gpu.stage_gradient(norm, x, phi, x, None, x, phi)
 
 
 @pytest.mark.parametrize("kind", ["dropout", "all"])
