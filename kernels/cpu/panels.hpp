@@ -7,8 +7,13 @@
 
 namespace gpumlp {
 
-// Bytes of blocks of a and b that stay in a core's second cache.
+// Bytes of blocks of a and b that stay in a core's second cache, which has 1 MiB or more on
+// processors with AVX-512.  gpumlp/backends/cpu/lowering.py has the same numbers.
+#if defined(__AVX512F__)
+enum { BYTES_OF_A = 192 << 10, BYTES_OF_B = 512 << 10 };
+#else
 enum { BYTES_OF_A = 96 << 10, BYTES_OF_B = 256 << 10 };
+#endif
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
@@ -57,6 +62,55 @@ inline void transpose_group(const T* const* rows, int64 l, Item<T>* to, int64 ap
     }
     for (int g = 0; g < GROUP<E>; ++g) vector_at(to + g * apart) = v[g];
 }
+
+#if defined(__AVX512F__)
+#define GPUMLP_SQUARES
+
+// parts `first` and `second` of 128 bits of a, and the same of b
+template <int first, int second, class real, int... i>
+inline Vector<real> parts(Vector<real> a, Vector<real> b, std::integer_sequence<int, i...>) {
+    constexpr int G = GROUP<real>;
+    return __builtin_shufflevector(
+        a, b, (i % G + (i / G % 2 == 0 ? first : second) * G + i / (2 * G) * WIDTH<real>)...);
+}
+
+// to[t] ← the item of the entries from l + t ENTRIES of each row, for t < WIDTH: each line is read
+// once, so that rows whose distance is a power of two do not take the place of each other
+template <class T>
+inline void transpose_square(const T* const* rows, int64 l, Item<T>* to, int64 apart) {
+    using E = Item<T>;
+    constexpr int G = GROUP<E>;
+    const auto all = std::make_integer_sequence<int, WIDTH<E>>();
+    const auto low = [&](Vector<E> a, Vector<E> b) { return merged<E, 0>(a, b, all); };
+    const auto high = [&](Vector<E> a, Vector<E> b) { return merged<E, 1>(a, b, all); };
+    Vector<E> v[WIDTH<E>];
+    GPUMLP_UNROLL
+    for (int g = 0; g < WIDTH<E>; ++g) v[g] = *reinterpret_cast<const Vector<E>*>(rows[g] + l);
+    GPUMLP_UNROLL
+    for (int q = 0; q < WIDTH<E>; q += G) {
+        if constexpr (G == 4) {
+            const Vector<E> even = low(v[q], v[q + 2]), odd = low(v[q + 1], v[q + 3]);
+            const Vector<E> even2 = high(v[q], v[q + 2]), odd2 = high(v[q + 1], v[q + 3]);
+            v[q] = low(even, odd), v[q + 1] = high(even, odd);
+            v[q + 2] = low(even2, odd2), v[q + 3] = high(even2, odd2);
+        } else {
+            const Vector<E> first = low(v[q], v[q + 1]);
+            v[q + 1] = high(v[q], v[q + 1]), v[q] = first;
+        }
+    }
+    GPUMLP_UNROLL
+    for (int g = 0; g < G; ++g) {  // now part p of v[q G + g] holds the column p G + g
+        const Vector<E> a = parts<0, 1, E>(v[g], v[G + g], all);
+        const Vector<E> b = parts<2, 3, E>(v[g], v[G + g], all);
+        const Vector<E> c = parts<0, 1, E>(v[2 * G + g], v[3 * G + g], all);
+        const Vector<E> d = parts<2, 3, E>(v[2 * G + g], v[3 * G + g], all);
+        vector_at(to + g * apart) = parts<0, 2, E>(a, c, all);
+        vector_at(to + (G + g) * apart) = parts<1, 3, E>(a, c, all);
+        vector_at(to + (2 * G + g) * apart) = parts<0, 2, E>(b, d, all);
+        vector_at(to + (3 * G + g) * apart) = parts<1, 3, E>(b, d, all);
+    }
+}
+#endif
 #endif
 #endif
 
@@ -89,6 +143,11 @@ template <class T> void transpose_panel(View<T> b, int64 k, int64 columns, Item<
 #ifdef GPUMLP_SHUFFLES
     const T* rows[PANEL<E>];  // of the transpose
     for (int64 j = 0; j < PANEL<E>; ++j) rows[j] = b.data + least<int64>(j, columns - 1) * b.column;
+#ifdef GPUMLP_SQUARES
+    for (; done + WIDTH<E> * ENTRIES <= k; done += WIDTH<E> * ENTRIES)
+        for (int j = 0; j < columns; j += WIDTH<E>)
+            transpose_square(rows + j, done, panel + done / ENTRIES * PANEL<E> + j, PANEL<E>);
+#endif
     for (; done + GROUP<E> * ENTRIES <= k; done += GROUP<E> * ENTRIES)
         for (int j = 0; j < columns; j += WIDTH<E>)
             transpose_group(rows + j, done, panel + done / ENTRIES * PANEL<E> + j, PANEL<E>);
@@ -123,14 +182,23 @@ template <class T> void copy_panels(View<T> b, int64 k, int64 columns, Item<T>* 
 
 // tiles (rows / TILE_ROWS, items, TILE_ROWS) ← a
 template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tiles) {
-    for (int64 i = 0; i < rows; i += TILE_ROWS) {
+    enum { ENTRIES = Operand<T>::ENTRIES, SOME = 4 * TILE_ROWS };  // whole lines of a row of aᵀ
+    const int64 apart = items_of<T>(k) * TILE_ROWS;
+    int64 i = 0;
+    for (; a.row == 1 && i + SOME <= rows; i += SOME)
+        for (int64 l = 0; l < k; l += ENTRIES)
+            for (int64 t = 0; t < SOME; t += TILE_ROWS)
+                copy_items<TILE_ROWS>(a.from(i + t, l).data, l, k, a.column,
+                                      tiles + (i + t) / TILE_ROWS * apart + l / ENTRIES * TILE_ROWS);
+    for (; i < rows; i += TILE_ROWS) {
         const int count = int(least<int64>(TILE_ROWS, rows - i));
         const T* const column = a.from(i, 0).data;
-        for (int64 l = 0; l < k; l += Operand<T>::ENTRIES, tiles += TILE_ROWS)
+        Item<T>* to = tiles + i / TILE_ROWS * apart;
+        for (int64 l = 0; l < k; l += ENTRIES, to += TILE_ROWS)
             if (count == TILE_ROWS && a.row == 1)
-                copy_items<TILE_ROWS>(column + l * a.column, l, k, a.column, tiles);
+                copy_items<TILE_ROWS>(column + l * a.column, l, k, a.column, to);
             else
-                for (int t = 0; t < count; ++t) tiles[t] = item_at(column + t * a.row, l, k, a.column);
+                for (int t = 0; t < count; ++t) to[t] = item_at(column + t * a.row, l, k, a.column);
     }
 }
 

@@ -8,24 +8,31 @@ namespace gpumlp {
 enum { FLOPS = 1 << 19 };  // of a piece for another thread: ten times what it costs to share
 enum { FEW_ROWS = 2 };     // do not repay a copy of b
 
+// the size of the blocks in which k inner entries are added up: nearly the same for all of them
+inline int64 inner_block(int64 k, int64 most) {
+    const int64 count = (k + most - 1) / most, each = count > 1 ? (k + count - 1) / count : most;
+    return (each + LANES - 1) / LANES * LANES;
+}
+
 // out (m, n) ← α a b + β out, for a (m, k).  An `out` in 16 bits is not read, and k ≤ INNER.
 template <class T, class Out>
 void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
               Arithmetic<T> beta, Out* out, int64 out_row) {
     using E = Item<T>;
-    enum { ENTRIES = Operand<T>::ENTRIES, INNER = Operand<T>::INNER };
+    enum { ENTRIES = Operand<T>::ENTRIES };
     E *const panels = static_cast<E*>(blocks()), *const tiles = panels + BYTES_OF_B / sizeof(E);
-    // each row of b is read once
-    const bool once = ENTRIES == 1 && m <= TILE_ROWS && b.column == 1;
-    for (int64 l = 0; l == 0 || l < k; l += INNER) {
-        const int64 inner = least<int64>(INNER, k - l), items = items_of<T>(inner);
+    // the first tile copies the rows of b, or it is the only one that reads them
+    const bool plain = ENTRIES == 1 && b.column == 1, once = m <= TILE_ROWS;
+    const int64 block = inner_block(k, Operand<T>::INNER);
+    for (int64 l = 0; l == 0 || l < k; l += block) {
+        const int64 inner = least(block, k - l), items = items_of<T>(inner);
         const int64 bytes = (items + (k == 0)) * sizeof(E);
         const int64 most_columns = BYTES_OF_B / bytes / PANEL<E> * PANEL<E>;
         const int64 most_rows = BYTES_OF_A / bytes / TILE_ROWS * TILE_ROWS;
         const Arithmetic<T> keep = l == 0 ? beta : Arithmetic<T>(1);
         for (int64 j = 0; j < n; j += most_columns) {
             const int64 width = least(most_columns, n - j), whole = width / PANEL<E> * PANEL<E>;
-            const int64 direct = once ? whole : 0;  // so many columns are not copied
+            const int64 direct = plain ? whole : 0;  // so many columns are not copied here
             copy_panels(b.from(l, j + direct), inner, width - direct, panels + direct * items);
             for (int64 i = 0; i < m; i += most_rows) {
                 const int64 height = least(most_rows, m - i);
@@ -39,13 +46,17 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
                         const View<T> left = copied
                             ? View<T>{copy, ENTRIES, ENTRIES * TILE_ROWS}
                             : View<T>{a.from(i + r, l).data, a.row, ENTRIES * a.column};
-                        const E* right = panels + c * items;
+                        E *const panel = panels + c * items, *to = nullptr;
+                        const E* right = panel;
                         int64 right_row = PANEL<E>;
                         if constexpr (ENTRIES == 1)
-                            if (c < direct) right = b.from(l, j + c).data, right_row = b.row;
+                            if (c < direct && (once || i + r == 0)) {
+                                right = b.from(l, j + c).data, right_row = b.row;
+                                if (!once) to = panel;
+                            }
                         tile_of<T>(height - r, items, left, right, right_row, alpha, keep,
                                    out + (i + r) * out_row + j + c, out_row,
-                                   least<int64>(PANEL<E>, width - c));
+                                   least<int64>(PANEL<E>, width - c), to);
                     }
             }
         }

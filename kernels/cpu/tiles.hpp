@@ -17,14 +17,16 @@
 
 namespace gpumlp {
 
+// MOST_INNER: inner entries that are added up in registers.  A panel of b of so many stays in a core's
+// first cache; with AVX-512 it comes from the second one, which is fast enough.
 #if defined(__AVX512F__)
-enum { VECTOR_BYTES = 64, TILE_ROWS = 12 };
+enum { VECTOR_BYTES = 64, TILE_ROWS = 12, MOST_INNER = 512 };
 #elif defined(__AVX__)
-enum { VECTOR_BYTES = 32, TILE_ROWS = 6 };
+enum { VECTOR_BYTES = 32, TILE_ROWS = 6, MOST_INNER = 256 };
 #elif defined(__aarch64__)
-enum { VECTOR_BYTES = 16, TILE_ROWS = 12 };
+enum { VECTOR_BYTES = 16, TILE_ROWS = 12, MOST_INNER = 256 };
 #else
-enum { VECTOR_BYTES = 16, TILE_ROWS = 6 };
+enum { VECTOR_BYTES = 16, TILE_ROWS = 6, MOST_INNER = 256 };
 #endif
 
 template <class real, int size> struct Vectors {  // 16-bit operands may lie at any even address
@@ -52,7 +54,7 @@ template <class real> inline const Vector<real>& vector_at(const real* data) {
 // inner entries, and INNER entries are added up before the sum is stored.
 template <class T> struct Operand {
     typedef T Item;
-    enum { ENTRIES = 1, INNER = 256 };  // a panel of b stays in a core's first cache
+    enum { ENTRIES = 1, INNER = MOST_INNER };
 
     static Item load(const T* entries) { return *entries; }
     static Item item(const T* first, const T*) { return *first; }
@@ -103,11 +105,12 @@ inline void add_vectors(const Vector<real> (&value)[vectors], real alpha, real b
     }
 }
 
-// out (rows, columns) ← α a b + β out, for `items` columns of a and rows of b, of so many vectors
-template <class T, int rows, int vectors>
+// out (rows, columns) ← α a b + β out, for `items` columns of a and rows of b, of so many vectors.
+// copies: the rows of b are also copied to `panel`, one after the other.
+template <class T, int rows, int vectors, bool copies = false>
 __attribute__((noinline)) void tile(int64 items, View<T> a, const Item<T>* b, int64 b_row,
                                     Arithmetic<T> alpha, Arithmetic<T> beta, Arithmetic<T>* out,
-                                    int64 out_row, int64 columns) {
+                                    int64 out_row, int64 columns, Item<T>* panel) {
     using real = Arithmetic<T>;
     Vector<real> sum[rows][vectors];
     GPUMLP_UNROLL
@@ -120,6 +123,11 @@ __attribute__((noinline)) void tile(int64 items, View<T> a, const Item<T>* b, in
         Vector<Item<T>> row[vectors];
         GPUMLP_UNROLL
         for (int v = 0; v < vectors; ++v) row[v] = vector_at(b + v * WIDTH<real>);
+        if constexpr (copies) {
+            GPUMLP_UNROLL
+            for (int v = 0; v < vectors; ++v) vector_at(panel + v * WIDTH<real>) = row[v];
+            panel += vectors * WIDTH<real>;
+        }
         GPUMLP_UNROLL
         for (int i = 0; i < rows; ++i) {
             const Item<T> x = Operand<T>::load(a.data + i * a.row + l * a.column);
@@ -141,23 +149,26 @@ __attribute__((noinline)) void tile(int64 items, View<T> a, const Item<T>* b, in
     }
 }
 
-// `tile` of at most TILE_ROWS rows and PANEL columns
+// `tile` of at most TILE_ROWS rows and PANEL columns; it copies b if a panel is given, whose tile
+// is a whole one
 template <class T, int rows = TILE_ROWS>
 void tile_of(int64 count, int64 items, View<T> a, const Item<T>* b, int64 b_row,
              Arithmetic<T> alpha, Arithmetic<T> beta, Arithmetic<T>* out, int64 out_row,
-             int64 columns) {
+             int64 columns, Item<T>* panel = nullptr) {
     if constexpr (rows > 1)
         if (count < rows)
             return tile_of<T, rows - 1>(count, items, a, b, b_row, alpha, beta, out, out_row,
                                         columns);
-    const auto f = columns > WIDTH<Arithmetic<T>> ? tile<T, rows, 2> : tile<T, rows, 1>;
-    f(items, a, b, b_row, alpha, beta, out, out_row, columns);
+    auto f = columns > WIDTH<Arithmetic<T>> ? tile<T, rows, 2> : tile<T, rows, 1>;
+    if constexpr (rows == TILE_ROWS && Operand<T>::ENTRIES == 1)
+        if (panel != nullptr) f = tile<T, rows, 2, true>;
+    f(items, a, b, b_row, alpha, beta, out, out_row, columns, panel);
 }
 
 // The same; an `out` in 16 bits is not read.
 template <class T>
 void tile_of(int64 count, int64 items, View<T> a, const Item<T>* b, int64 b_row, float alpha,
-             float, bfloat16* out, int64 out_row, int64 columns) {
+             float, bfloat16* out, int64 out_row, int64 columns, Item<T>* = nullptr) {
     enum { EACH = PANEL<float> };
     float part[TILE_ROWS * EACH];
     tile_of<T>(count, items, a, b, b_row, alpha, 0, part, EACH, columns);

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpumlp.backends.cpu.flags import BFLOAT16
 from gpumlp.backends.cpu.loading import Library, installed
-from gpumlp.backends.cpu.lowering import BLOCKS, Lowering
+from gpumlp.backends.cpu.lowering import Lowering, block_memory
 from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import OPERATIONS, Call
@@ -112,7 +112,7 @@ class CpuBackend(NumpyBackend):
             Program(self._library, self._blas, works)()
 
     def own_memory(self, widest: int) -> int:
-        return self._threads.count * BLOCKS
+        return self._threads.count * block_memory(self._library.instruction_set)
 
     def scratch_memory(self, program: Iterable[Any]) -> int:
         works: list[Work] = []

@@ -27,7 +27,7 @@ INNER = 1024  # of products in 16 bits: sums of more entries lie in memory befor
 # From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
 # columns: it copies its operands anew for each piece.
 BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
-BLOCKS = (96 << 10) + (256 << 10) + 64  # bytes of a thread's blocks of a and b, as in panels.hpp
+BLOCKS, AVX512_BLOCKS = ((96, 256), (192, 512))  # KiB of a thread's blocks of a and b: panels.hpp
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 
@@ -238,6 +238,12 @@ class Lowering(StageLowering):
         return self._plain(
             f"blas_product{bits}", gemm, m, n, k, *operands, out, factors, each, int(by_columns)
         )
+
+
+def block_memory(instruction_set: str) -> int:
+    """The bytes of a thread's blocks of a and b, and of a cache line."""
+    kib = AVX512_BLOCKS if instruction_set.startswith("avx512") else BLOCKS
+    return (sum(kib) << 10) + 64
 
 
 C_TYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16"}
