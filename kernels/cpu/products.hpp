@@ -5,7 +5,7 @@
 
 namespace gpumlp {
 
-enum { FLOPS = 1 << 19 };  // of a piece for another thread: ten times what it costs to share
+enum { FLOPS = 1 << 18 };  // of a piece for another thread: some times what it costs to share
 enum { FEW_ROWS = 2 };     // do not repay a copy of b
 
 // the size of the blocks in which k inner entries are added up: nearly the same for all of them
@@ -89,8 +89,9 @@ template <class T, class Out> void product(const void* arguments, const Threads&
     const real alpha = p.factors ? p.factors[0] : real(1);
     const real beta = p.factors ? p.factors[1] : real(0);
     const bool dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
-    const bool by_columns = dots || p.n >= PANEL<real> * 2 * threads.count;
-    const int64 size = by_columns ? p.n : p.m, unit = by_columns ? PANEL<real> : TILE_ROWS;
+    // by columns, which copies no part of b twice, if they suffice for pieces of equal size
+    const bool by_columns = dots || p.n >= WIDTH<real> * 4 * threads.count || p.n >= p.m;
+    const int64 size = by_columns ? p.n : p.m, unit = by_columns ? WIDTH<real> : TILE_ROWS;
     const int64 units = (size + unit - 1) / unit, worth = 2 * p.m * p.n * p.k / FLOPS;
     const int64 pieces = least<int64>(least<int64>(threads.count, worth), units);
     const int64 each = pieces > 1 ? (units + pieces - 1) / pieces * unit : size;

@@ -1,8 +1,9 @@
 // Threads that share the pieces of an operation.  The calling thread works too.
 //
-// Which piece a thread takes is a matter of chance, but what a piece holds depends on the size of
-// the operation alone, so the results have the same bits on any number of threads.  A thread
-// without work soon sleeps.
+// Each thread begins with pieces of its own, the same ones whenever an operation has so many pieces:
+// what it wrote before is in its cache.  Then it takes what is left of the others'.  So which piece a
+// thread takes is a matter of chance, but what a piece holds is not, and results have the same bits
+// on any number of threads.  A thread without work soon sleeps.
 //
 // On a busy machine, a thread that is woken could take its caller's core, and one that works may
 // lose its core in the middle of a piece.  So threads keep off their caller's core, those that came
@@ -52,10 +53,16 @@ inline void leave([[maybe_unused]] int core, [[maybe_unused]] pid_t process) {
 
 typedef std::chrono::steady_clock Clock;
 
-// true as soon as done() is; false after about so many microseconds
-template <class Done> bool spin(Done done, int microseconds) {
+// true as soon as done() is; false after about so many microseconds, or if stop() is, which is asked
+// now and then
+template <class Done, class Stop> bool spin(Done done, int microseconds, Stop stop) {
+    for (int i = 0; i < 64; ++i) {  // without a look at the clock
+        if (done()) return true;
+        pause_briefly();
+    }
     const auto end = Clock::now() + std::chrono::microseconds(microseconds);
     do {
+        if (stop()) return done();
         for (int i = 0; i < 64; ++i) {
             if (done()) return true;
             pause_briefly();
@@ -72,45 +79,60 @@ public:
     // Call work(operation, i) for i = 0 … pieces − 1 on at most `threads` threads.
     void run(Piece work, const void* operation, int64 pieces, int threads) {
         std::unique_lock<std::mutex> mine(one_at_a_time, std::try_to_lock);
-        const int helpers = int(pieces < threads ? pieces : threads) - 1;
+        const int helpers = int(least_of(least_of(pieces, threads), 1 + MOST_HELPERS)) - 1;
         if (helpers < 1 || !mine || !invite(work, operation, pieces, helpers)) {
             for (int64 i = 0; i < pieces; ++i) work(operation, i);
             return;
         }
-        take();
-        const auto done = Clock::now();
+        take(0);
         withdraw(helpers);
         const auto finished = [this] { return running.load(std::memory_order_acquire) == 0; };
-        while (!spin(finished, SPIN)) std::this_thread::yield();
+        const auto never = [] { return false; };
+        for (int i = 0; i < 64; ++i) {
+            if (finished()) return;
+            pause_briefly();
+        }
+        const auto done = Clock::now();
+        while (!spin(finished, SPIN, never)) std::this_thread::yield();
         const auto end = Clock::now();
         if (end - done > done - start + std::chrono::microseconds(STALL)) stalled(end, end - done);
     }
 
 private:
     enum { SPIN = 30, STALL = 100, WAKE = 1000 };  // microseconds
-    enum { SHORTEST = 2, LONGEST = 16 };  // the time alone, in waits
+    enum { SHORTEST = 2, LONGEST = 16 };           // the time alone, in waits
+    enum { MOST_HELPERS = 255 };
+
+    // The pieces that one thread takes first: those from `next` on.
+    struct alignas(64) Share {
+        std::atomic<int64> next{0};
+        int64 end = 0;
+    };
+
+    static int64 least_of(int64 a, int64 b) { return a < b ? a : b; }
 
     // Offer the pieces to the workers; false if it is better to do them alone.
     bool invite(Piece work, const void* operation, int64 pieces, int helpers) {
         start = Clock::now();
         while (int(workers.size()) < helpers) {
-            workers.emplace_back([this] { serve(); });
+            const int number = int(workers.size()) + 1;
+            workers.emplace_back([this, number] { serve(number); });
             workers.back().detach();
         }
         const int missing = helpers - (int(workers.size()) - asleep.load());
         const bool waking = missing > 0 && start >= wake_again;
         if (start < alone_until || (missing == helpers && !waking)) return false;
-        this->work = work, this->operation = operation, this->pieces = pieces;
-        callers_core.store(core());
-        next.store(0, std::memory_order_relaxed);
-        running.store(helpers, std::memory_order_relaxed);
-        {
-            std::lock_guard<std::mutex> guard(sleep);
-            invited = helpers;
-            job.fetch_add(1, std::memory_order_release);
+        this->work = work, this->operation = operation, sharers = helpers + 1;
+        for (int t = 0; t < sharers; ++t) {
+            shares[t].next.store(pieces * t / sharers, std::memory_order_relaxed);
+            shares[t].end = pieces * (t + 1) / sharers;
         }
+        callers_core.store(core(), std::memory_order_relaxed);
+        running.store(helpers, std::memory_order_relaxed);
+        offer.store(((offer.load(std::memory_order_relaxed) / OPEN + 1) * OPEN) + helpers);
         if (waking) {
             wake_again = start + std::chrono::microseconds(WAKE);
+            const std::lock_guard<std::mutex> guard(sleep);
             for (int i = 0; i < missing; ++i) wake.notify_one();
         }
         return true;
@@ -123,25 +145,39 @@ private:
         alone_until = now + alone * waited;
     }
 
-    void take() {
-        for (int64 i; (i = next.fetch_add(1, std::memory_order_relaxed)) < pieces;)
-            work(operation, i);
+    // Do the pieces of the thread with this number, and then what is left of the others'.
+    void take(int number) {
+        for (int t = 0; t < sharers; ++t) {
+            Share& share = shares[(number + t) % sharers];
+            while (share.next.load(std::memory_order_relaxed) < share.end) {
+                const int64 i = share.next.fetch_add(1, std::memory_order_relaxed);
+                if (i < share.end) work(operation, i);
+            }
+        }
     }
 
     // Workers that have not begun yet are not waited for.
     void withdraw(int helpers) {
-        std::lock_guard<std::mutex> guard(sleep);
-        if (invited < helpers) wake_again = {};  // it was worth it
-        running.fetch_sub(invited, std::memory_order_acq_rel);
-        invited = 0;
+        const int left = int(offer.fetch_and(~std::uint64_t(OPEN - 1)) % OPEN);
+        if (left < helpers) wake_again = {};  // it was worth it
+        if (left > 0) running.fetch_sub(left, std::memory_order_acq_rel);
     }
 
-    void serve() {
-        unsigned seen = 0;
+    // Accept the job that is offered, if a place is left.
+    template <class InTheWay> bool accept(std::uint64_t& seen, InTheWay in_the_way) {
+        std::uint64_t now = offer.load(std::memory_order_acquire);
+        seen = now / OPEN;
+        while (now % OPEN > 0 && now / OPEN == seen && !in_the_way())
+            if (offer.compare_exchange_weak(now, now - 1, std::memory_order_acq_rel)) return true;
+        return false;
+    }
+
+    void serve(int number) {
+        std::uint64_t seen = 0;
         for (;;) {
-            const auto called = [&] { return job.load(std::memory_order_acquire) != seen; };
+            const auto called = [&] { return offer.load() / OPEN != seen; };
             const auto in_the_way = [&] { return core() == callers_core.load(); };
-            spin([&] { return called() || in_the_way(); }, SPIN);
+            spin(called, SPIN, in_the_way);
             if (in_the_way()) leave(callers_core.load(), process);
             if (!called() || in_the_way()) {
                 std::unique_lock<std::mutex> guard(sleep);
@@ -149,28 +185,28 @@ private:
                 wake.wait(guard, called);
                 asleep.fetch_sub(1);
             }
-            {
-                std::lock_guard<std::mutex> guard(sleep);
-                seen = job.load(std::memory_order_relaxed);
-                if (invited == 0 || in_the_way()) continue;
-                --invited;
-            }
-            take();
+            if (!accept(seen, in_the_way)) continue;
+            take(number);
             running.fetch_sub(1, std::memory_order_release);
         }
     }
 
+    enum { OPEN = 1 << 16 };
     std::mutex one_at_a_time, sleep;
     std::condition_variable wake;
-    std::atomic<unsigned> job{0};
-    std::atomic<int> asleep{0}, running{0}, callers_core{-1};
-    std::atomic<int64> next{0};
-    int invited = 0, alone = SHORTEST;
-    Clock::time_point start, alone_until, wake_again;
+    // The number of the job, times OPEN, and how many workers may still accept it.  While that is not
+    // 0 or a worker is running, nobody writes what describes the job.
+    alignas(64) std::atomic<std::uint64_t> offer{0};
     Piece work = nullptr;
     const void* operation = nullptr;
-    int64 pieces = 0;
+    int sharers = 0;
+    std::atomic<int> callers_core{-1};
+    alignas(64) std::atomic<int> running{0};
+    alignas(64) std::atomic<int> asleep{0};
+    int alone = SHORTEST;
+    Clock::time_point start, alone_until, wake_again;
     std::vector<std::thread> workers;
+    Share shares[1 + MOST_HELPERS];
 };
 
 // The pool of this process.  A fork gets a new one; that of its parent stays where it is.
