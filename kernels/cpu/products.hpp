@@ -6,6 +6,7 @@
 namespace gpumlp {
 
 enum { FLOPS = 1 << 18 };  // of a piece for another thread: some times what it costs to share
+enum { MANY_FLOPS = 1 << 26 };  // of a piece of a long product
 enum { FEW_ROWS = 2 };     // do not repay a copy of b
 
 // the size of the blocks in which k inner entries are added up: nearly the same for all of them
@@ -92,9 +93,13 @@ template <class T, class Out> void product(const void* arguments, const Threads&
     // by columns, which copies no part of b twice, if they suffice for pieces of equal size
     const bool by_columns = dots || p.n >= WIDTH<real> * 4 * threads.count || p.n >= p.m;
     const int64 size = by_columns ? p.n : p.m, unit = by_columns ? WIDTH<real> : TILE_ROWS;
-    const int64 units = (size + unit - 1) / unit, worth = 2 * p.m * p.n * p.k / FLOPS;
-    const int64 pieces = least<int64>(least<int64>(threads.count, worth), units);
-    const int64 each = pieces > 1 ? (units + pieces - 1) / pieces * unit : size;
+    const int64 units = (size + unit - 1) / unit, flops = 2 * p.m * p.n * p.k;
+    // as many as there are threads; of a long product more, so that none waits long for another
+    const int64 many = least(flops / MANY_FLOPS / threads.count, units / (8 * threads.count));
+    const int64 wanted = threads.count * (many > 1 ? many : 1);
+    const int64 pieces = least(least(wanted, flops / FLOPS), units);
+    const int64 share = pieces > 1 ? (units + pieces - 1) / pieces : units;
+    const int64 each = (share > 8 && by_columns ? share + share % 2 : share) * unit;  // whole panels
     over(threads, size, each, [&](int64 begin, int64 end, int64) {
         const int64 i = by_columns ? 0 : begin, j = by_columns ? begin : 0;
         const int64 m = by_columns ? p.m : end - begin, n = by_columns ? end - begin : p.n;

@@ -25,7 +25,8 @@ from gpumlp.io.types import HostArray as Array
 
 INNER = 1024  # of products in 16 bits: sums of more entries lie in memory before they are rounded
 # From so many FLOPs on, BLAS computes a product, in pieces of so many and at least so many rows or
-# columns: it copies its operands anew for each piece.
+# columns: it copies its operands anew for each piece.  With AVX-512 the library's own products are
+# as fast at any size (docs/cpu.md).
 BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
 BLOCKS, AVX512_BLOCKS = ((96, 256), (192, 512))  # KiB of a thread's blocks of a and b: panels.hpp
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
@@ -42,6 +43,7 @@ class Lowering(StageLowering):
         self, library: Library, blas: Blas, dtype: np.dtype[Any], storage: np.dtype[Any]
     ) -> None:
         self._library, self._blas, self._dtype = library, blas, dtype
+        self._wide = 16 * is_wide(library.instruction_set)
         self._real, self._stored = C_TYPES[dtype.name], C_TYPES[storage.name]
 
     def __call__(self, name: str, *arguments: Any) -> list[Work]:
@@ -213,7 +215,7 @@ class Lowering(StageLowering):
         """out ← a b, or α a b + β out; a and b may be transposes of C-contiguous arrays."""
         (m, k), n = a.shape, b.shape[1]
         halves = self._is_16_bit(a)
-        if 2 * m * n * k >= BLAS_FLOPS and not halves:
+        if 2 * m * n * k >= BLAS_FLOPS << self._wide and not halves:
             return self._blas_product(a, b, out, factors)
         rounded = halves and self._is_16_bit(out)
         sums = Scratch(4 * m * n) if rounded and k > INNER else None
@@ -240,9 +242,14 @@ class Lowering(StageLowering):
         )
 
 
+def is_wide(instruction_set: str) -> bool:
+    """Whether it is AVX-512, with bfloat16 or without."""
+    return instruction_set.startswith("avx512")
+
+
 def block_memory(instruction_set: str) -> int:
     """The bytes of a thread's blocks of a and b, and of a cache line."""
-    kib = AVX512_BLOCKS if instruction_set.startswith("avx512") else BLOCKS
+    kib = AVX512_BLOCKS if is_wide(instruction_set) else BLOCKS
     return (sum(kib) << 10) + 64
 
 
