@@ -18,6 +18,7 @@ from gpumlp import weights
 from gpumlp.arrays import as_backend_array, real_array
 from gpumlp.backends import Backend
 from gpumlp.functions import ACTIVATIONS, Activation, Loss
+from gpumlp.functions.embeddings import Embeddings
 from gpumlp.functions.entry import lookup
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.types import Array, HostArray
@@ -26,13 +27,14 @@ from gpumlp.io.types import Array, HostArray
 def supervised(
     backend: Backend, loss: Loss, ends: tuple[int, int], x: Array, y: Array,
     sample_weight: Array = None, class_weight: weights.ClassWeight = None, suffix: str = "",
+    embed: Embeddings | None = None,
 ) -> tuple[Array, Array, HostArray | None]:  # fmt: skip
     """Return x, y and the weights, as `examples`, `targets` and `example_weights` return them.
 
-    ends: n_0 and n_L; suffix: follows the names x and y in the errors.
+    ends: n_0 and n_L; suffix: follows the names x and y in the errors; embed: of the network.
     """
     n_0, n = ends
-    x = examples(backend, x, n_0, f"x{suffix}")
+    x = examples(backend, x, n_0, f"x{suffix}", embed)
     y = targets(backend, loss, y, len(x), n, f"y{suffix}")
     backend.synchronize()  # the checks ran on the caller's stream, operations run on the backend's
     host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
@@ -46,7 +48,9 @@ def supervised(
     return x, y, weights.example_weights(len(x), sample_weight, of_class)
 
 
-def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
+def examples(
+    backend: Backend, x: Array, n_0: int, name: str = "x", embed: Embeddings | None = None
+) -> Array:
     """Return x (m, n_0), m ≥ 1, as an array of the backend or of the host, of a real dtype."""
     x = real_array(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
     if x.ndim != 2:
@@ -60,7 +64,24 @@ def examples(backend: Backend, x: Array, n_0: int, name: str = "x") -> Array:
         )
     if len(x) == 0:
         raise ValueError(f"{name} has no rows; pass at least one example")
+    if embed is not None:
+        _codes(x, embed, name)
     return x
+
+
+def _codes(x: Array, embed: Embeddings, name: str) -> None:
+    """Raise ValueError unless each embedded column has whole numbers from 0 to c − 1."""
+    for rows in chunks(x):
+        for one in embed.each:
+            values = x[rows, one.column].astype(np.float64)
+            bad = ~((values >= 0) & (values < one.c) & (values == np.floor(values)))
+            if bool(bad.any()):
+                i = int(bad.argmax())
+                raise ValueError(
+                    f"{name}[{rows.start + i}, {one.column}] is {float(values[i]):.15g}, but this "
+                    f"column is embedded and has codes 0 … {one.c - 1}; encode its categories as "
+                    "these whole numbers, with one code for missing and unknown ones"
+                )
 
 
 def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y") -> Array:

@@ -31,7 +31,7 @@ class Ensemble:
         initializer, precision, backend: as in `MLP`, of all members.
         seeds: those of the members' initial weights and, in a training, of their orders; None:
             0 … K − 1.
-        blocks: `norm`, `dropout`, `residual` and `gated` of `MLP`, of all members.
+        more: `norm`, `dropout`, `residual`, `gated` and `embed` of `MLP`, of all members.
 
     Attributes:
         nets: the K members: each `MLP` has a row of `theta` as its parameters.
@@ -52,16 +52,16 @@ class Ensemble:
         output_activation: str | Activation = "identity",
         loss: str | Loss = "softmax_cross_entropy", regularizer: Regularizers = None,
         initializer: str | Initializer | None = None, precision: str = "float32",
-        backend: str | Backend = "auto", seeds: Iterable[int] | None = None, **blocks: Any,
+        backend: str | Backend = "auto", seeds: Iterable[int] | None = None, **more: Any,
     ) -> None:  # fmt: skip
         K = checks.positive_int(K, "K")
         own = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
         several = isinstance(regularizer, (list, tuple))
         penalties = checks.one_each(regularizer if several else [regularizer] * K, K, "regularizer")
         shared = widths, activation, output_activation, loss
-        more = initializer, precision, get_backend(backend, precision)
+        rest = initializer, precision, get_backend(backend, precision)
         pairs = zip(penalties, own, strict=True)
-        self._hold([MLP(*shared, penalty, *more, seed, **blocks) for penalty, seed in pairs])
+        self._hold([MLP(*shared, penalty, *rest, seed, **more) for penalty, seed in pairs])
 
     @classmethod
     def of(cls, nets: Sequence[MLP]) -> Self:
@@ -71,8 +71,9 @@ class Ensemble:
         """
         if not nets:
             raise ValueError("nets is empty; pass at least one network")
-        # not `describe`, whose number of threads depends on what runs at the same time
-        kinds = [(n.widths, n.f, n.blocks, n.loss, n.backend.name, n.precision) for n in nets]
+        # without the number of threads, which depends on what runs at the same time
+        own = "widths", "f", "blocks", "embed", "loss", "precision"
+        kinds = [(n.backend.name, *(getattr(n, name) for name in own)) for n in nets]
         for i, kind in enumerate(kinds):
             if kind != kinds[0]:
                 raise ValueError(

@@ -46,9 +46,15 @@ class MLP(Structure):
             them is added.  A list: whether each hidden layer adds its input.
         gated: an activation f, as "silu": a hidden layer computes a and b, each as wide as its
             output, which is a ⊙ f(b).  Or a list, with None for layers with their `activation`.
+        embed: {j: (c, d), …}: column j of x has category codes 0 … c − 1, which need not be
+            integers of a dtype but whole numbers, and c ≤ 2²⁴.  The row of a code in a table E,
+            (c, d), which is learned, takes its place.  n_0 counts the columns of x as given.
+            Layer 1 reads the other columns, in order, and then the rows, in the order of j: its W
+            is (n_1, n_0 − number of such columns + Σ d).
 
     Attributes:
         blocks: what each layer has of these, as `Block`; empty if all are plain.
+        embed: the embeddings, as `Embeddings`; None for none.
         layers: a list of L `Layer`.
         theta: all parameters in one flat buffer.
         rounded: θ as the products read it: `theta` itself or, in 16-bit precisions, a copy in
@@ -87,7 +93,7 @@ class MLP(Structure):
                 "samples differ only with dropout, which this network has not; build it with "
                 "dropout=0.1, for example, or leave out samples"
             )
-        rows = checks.examples(self.backend, x, self.widths[0])
+        rows = checks.examples(self.backend, x, self.widths[0], embed=self.embed)
         each = sampled(self, CHUNK, rows, self.seed, samples)
         return np.stack([self._linked(self.backend.to_host(y_hat)) for y_hat in each])
 
@@ -116,7 +122,7 @@ class MLP(Structure):
         return self._penalty(self.regularizer, self.theta)
 
     def _outputs(self, x: Array) -> Array:
-        x = checks.examples(self.backend, x, self.widths[0])
+        x = checks.examples(self.backend, x, self.widths[0], embed=self.embed)
         self.backend.synchronize()
         return self._forward(self, CHUNK, x)[1]
 
@@ -130,7 +136,7 @@ class MLP(Structure):
         """Return x and y, checked, and each example's share of J, or None if all are equal."""
         backend, loss, ends = self.backend, self.loss, (self.widths[0], self.widths[-1])
         backend.synchronize()
-        x, y, weight = checks.supervised(backend, loss, ends, x, y, own, by_class)
+        x, y, weight = checks.supervised(backend, loss, ends, x, y, own, by_class, embed=self.embed)
         y = weighted_targets(backend, loss, y, ends[1], by_class)
         return x, y, None if weight is None else weight / weight.sum()
 
@@ -154,7 +160,18 @@ class MLP(Structure):
             backprop.penalty(self, whole.J, d)
         J, s = float(backend.to_host(whole.J)[0]), whole.s
         parts = (s.gz[1:], s.gh[1:]) if intermediate else ([], [])
-        return J, Gradients(d.W[1:], d.b[1:], s.gx, *parts, d.named())
+        return J, Gradients(d.W[1:], d.b[1:], self._of_columns(s.gx), *parts, d.named())
+
+    def _of_columns(self, gh: Array) -> Array:
+        """∂J/∂x of ∂J/∂h[0], with 0 in columns of codes."""
+        if self.embed is None or gh is None:
+            return gh
+        gx = self.backend.full((len(gh), self.widths[0]), 0, gh.dtype)
+        plain = self.embed.plain
+        for i, j in enumerate(plain):
+            gx[:, j] = gh[:, i]
+        self.backend.synchronize()
+        return gx
 
     # ---- files ---------------------------------------------------------------------------------
 

@@ -1,15 +1,15 @@
 """θ in one flat buffer, with aligned views W[k] and b[k].  Gradients and slots share its layout.
 
-All weights come first, then all biases and the parameters of norms, so one number, `split`,
-separates two regions.  The update, Ω and clipping are therefore one pass each over memory, whatever
-the depth.
+All weights come first, then all biases, the parameters of norms and the tables of embeddings, so
+one number, `split`, separates two regions.  The update, Ω and clipping are therefore one pass each
+over memory, whatever the depth.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import accumulate
 from math import prod
@@ -23,17 +23,21 @@ from gpumlp.backends import Backend
 from gpumlp.backends.declaration import Call
 from gpumlp.functions import Activation, Regularizer
 from gpumlp.functions.blocks import Block
+from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.types import Array
 
 ALIGNMENT = 256  # bytes: cublasLt and 16-byte accesses work best with it
 
 
-PARTS = ("W", "P", "b", "φ", "c")
+PARTS = ("W", "P", "b", "φ", "c", "E")
 WEIGHTS = ("W", "P")  # the parts before `split`
 
 
 class Part(NamedTuple):
-    """One array of a layout: its letter, its layer k = 1 … L and its shape."""
+    """One array of a layout: its letter, its layer k = 1 … L and its shape.
+
+    Of a table E, k is the number of the embedding, from 0.
+    """
 
     name: str
     k: int
@@ -48,15 +52,17 @@ class Layout:
         widths: n_0, …, n_L.
         itemsize: bytes of one entry, in the smallest dtype that a buffer of this layout has.
         blocks: of the layers 1 … L; empty if all are plain.
+        embed: the embeddings of columns of x, or None; their `starts` are found here.
     """
 
     widths: tuple[int, ...]
     itemsize: int
     blocks: tuple[Block, ...] = ()
+    embed: Embeddings | None = None
 
     @cached_property
     def parts(self) -> list[Part]:
-        """What is in the buffer, in order: W and P of each layer, all b, then φ and c of each.
+        """What is in the buffer, in order: W and P of each layer, all b, φ and c of each, all E.
 
         W[k] is (n_k, n_{k−1}), or has twice as many rows before a gate.  P[k] and c[k] are the
         linear layer of a skip; φ[k] is (p, n_{k−1}), of a norm.
@@ -64,9 +70,10 @@ class Layout:
         layers = range(1, len(self.widths))
         blocks = dict(zip(layers, self.blocks or [Block()] * len(layers), strict=True))
         rows = {k: self.widths[k] * (2 if blocks[k].gate else 1) for k in layers}
+        below = self.widths if self.embed is None else (self.embed.width, *self.widths[1:])
         found = []
         for k, block in blocks.items():
-            found.append(Part("W", k, (rows[k], self.widths[k - 1])))
+            found.append(Part("W", k, (rows[k], below[k - 1])))
             if block.projects:
                 found.append(Part("P", k, (self.widths[k], self.widths[k - block.skip])))
         found += [Part("b", k, (rows[k],)) for k in layers]
@@ -75,7 +82,8 @@ class Layout:
                 found.append(Part("φ", k, (len(block.norm.initial), self.widths[k - 1])))
             if block.projects:
                 found.append(Part("c", k, (self.widths[k],)))
-        return found
+        tables = () if self.embed is None else self.embed.each
+        return found + [Part("E", i, (one.c, one.d)) for i, one in enumerate(tables)]
 
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -85,6 +93,7 @@ class Layout:
     def by_name(self, views: Sequence[Any]) -> dict[str, list[Any]]:
         """The views of the parts by letter and layer: ``["W"][k]``; None if a layer has none."""
         found: dict[str, list[Any]] = {name: [None] * len(self.widths) for name in PARTS}
+        found["E"] = [None] * sum(part.name == "E" for part in self.parts)
         for part, view in zip(self.parts, views, strict=True):
             found[part.name][part.k] = view
         return found
@@ -99,6 +108,19 @@ class Layout:
     def split(self) -> int:
         """The first entry of the biases."""
         return self.starts[sum(part.name in WEIGHTS for part in self.parts)]
+
+    @property
+    def tables(self) -> int:
+        """The first entry of the tables of embeddings, or `size`."""
+        return self.starts[sum(part.name != "E" for part in self.parts)]
+
+    @cached_property
+    def embeddings(self) -> Embeddings | None:
+        """`embed` with the place of each table, from the first one on."""
+        if self.embed is None:
+            return None
+        own = self.starts[-1 - len(self.embed.each) : -1]
+        return replace(self.embed, starts=tuple(start - own[0] for start in own))
 
     @property
     def size(self) -> int:
@@ -120,6 +142,7 @@ class Parameters:
         split: the first entry of the biases.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
         P, phi, c: those of blocks: see `Layout.parts`; None where a layer has none.
+        E: the tables of embeddings, (c, d) each, in the order of their columns.
     """
 
     def __init__(self, layout: Layout, flat: Array) -> None:
@@ -128,7 +151,7 @@ class Parameters:
             flat[start : start + prod(shape)].reshape(shape)
             for start, shape in zip(layout.starts, layout.shapes, strict=False)
         ]
-        self.W, self.P, self.b, self.phi, self.c = layout.by_name(views).values()
+        self.W, self.P, self.b, self.phi, self.c, self.E = layout.by_name(views).values()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""
@@ -146,7 +169,7 @@ class Parameters:
 
         "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", "2.bias", …  Of a norm before layer 2:
         "2.norm.weight" and "2.norm.bias" (n_1,); of the linear layer of a skip to its output:
-        "2.skip.weight", "2.skip.bias".
+        "2.skip.weight", "2.skip.bias"; and of the embedding of column j: "embed.j.weight" (c, d).
         """
         views = {}
         for k in range(1, len(self.W)):
@@ -157,6 +180,9 @@ class Parameters:
                 views |= {f"{name}.norm.{each}": row for each, row in own}
             if self.P[k] is not None:
                 views[f"{name}.skip.weight"], views[f"{name}.skip.bias"] = self.P[k], self.c[k]
+        embed = self.layout.embed
+        for one, table in zip(embed.each if embed else (), self.E, strict=True):
+            views[f"embed.{one.column}.weight"] = table
         return views
 
     def assign(self, backend: Backend, tensors: Mapping[str, Array]) -> None:
@@ -203,10 +229,10 @@ class Gradients:
 
     Attributes:
         W, b: ∇_W J and ∇_b J, including λ∇Ω.
-        x: ∂J/∂x, (m, n_0); None without intermediate gradients.
+        x: ∂J/∂x, (m, n_0), 0 in columns of codes; None without intermediate gradients.
         z, h: gz = ∂J/∂z and gh = ∂J/∂h of each layer, (m, n_k).  They say how the layer's output
             should have changed.  Both are empty without intermediate gradients.
-        named: ∇J by the names of `MLP.tensors`, also of what blocks have.
+        named: ∇J by the names of `MLP.tensors`, also of what blocks have and of embeddings.
     """
 
     W: list[Array]

@@ -19,6 +19,7 @@ from gpumlp.functions import (
     Loss,
     Regularizer,
     blocks,
+    embeddings,
 )
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
@@ -29,6 +30,7 @@ from gpumlp.parameters import Layer, Layout, Parameters, Penalty
 from gpumlp.step.chunked import ForwardPass
 
 Norms = str | Stage | None | Sequence[str | Stage | None]
+Embed = Mapping[int, tuple[int, int]] | None
 Gates = str | Activation | None | Sequence[str | Activation | None]
 
 
@@ -43,9 +45,10 @@ class Structure:
         initializer: str | Initializer | None = None, precision: str = "float32",
         backend: str | Backend = "auto", seed: int = 0, *, norm: Norms = None,
         dropout: float | Sequence[float] = 0.0, residual: bool | int | Sequence[bool] = False,
-        gated: Gates = None,
+        gated: Gates = None, embed: Embed = None,
     ) -> None:  # fmt: skip
         self.widths = checks.widths(widths)
+        self.embed = embeddings.embeddings(self.widths[0], embed)
         self.blocks = blocks.blocks(self.widths, norm, dropout, residual, gated)
         self.f = blocks.activations(
             checks.layer_activations(len(self.widths) - 2, activation, output_activation),
@@ -68,7 +71,10 @@ class Structure:
         self._begin_blocks(rng)
 
     def _begin_blocks(self, rng: np.random.Generator) -> None:
-        """The first values of what blocks have: norms only normalise, projections are drawn."""
+        """The first values of what blocks have, and of embeddings.
+
+        Norms only normalise; projections and tables are drawn.
+        """
         for k, block in enumerate(self.blocks, 1):
             phi, P = self.theta.phi[k], self.theta.P[k]
             if phi is not None and block.norm is not None:
@@ -77,6 +83,8 @@ class Structure:
             if P is not None:
                 draw = self.initializer or default_initializer(identity)
                 self.backend.asarray(draw.weights(rng, *P.shape), out=P)
+        for table in self.theta.E:
+            self.backend.asarray(embeddings.initial(rng, *table.shape), out=table)
 
     @property
     def L(self) -> int:  # noqa: N802  (the book's letter)
@@ -91,7 +99,8 @@ class Structure:
     def __repr__(self) -> str:
         *hidden, output = [f.name for f in self.f[1:]]
         names = ", ".join(hidden[:1] if len(set(hidden)) == 1 else hidden) or "no hidden layer"
-        more = f" with {blocks.described(self.blocks)}" if self.blocks else ""
+        parts = [*embeddings.described(self.embed), *blocks.described(self.blocks)]
+        more = f" with {', '.join(parts)}" if parts else ""
         return (
             f"MLP({'-'.join(map(str, self.widths))}, {names} → {output}{more}, {self.loss.name}, "
             f"{self.theta.layout.count:,} parameters; {self.backend.describe()})"
@@ -114,6 +123,7 @@ class Structure:
             "precision": self.backend.precision,
             "seed": self.seed,
             **blocks.config(self.blocks),
+            **embeddings.config(self.embed),
         }
 
     def tensors(self) -> dict[str, HostArray]:
@@ -168,7 +178,7 @@ class Structure:
         """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `flat`."""
         self.backend.synchronize()
         backend = self.backend
-        layout = Layout(self.widths, backend.storage.itemsize, self.blocks)
+        layout = Layout(self.widths, backend.storage.itemsize, self.blocks, self.embed)
         flat = backend.full((layout.size,), 0) if flat is None else flat
         self.theta = self.rounded = theta = Parameters(layout, flat)
         if backend.storage != backend.dtype:

@@ -5,12 +5,12 @@ All backends have them with the same parameters.  This page alone documents and 
 Shapes: a minibatch has m examples, one in each row.  n_in and n_out are the widths of a layer, and
 n = n_L is the width of the output.  θ has p entries.  Unless a backend `compiles`, an operation of
 a step also takes K networks: all its arrays but x, y and weights of all have a leading dimension K.
-Dtypes: θ, optimizer slots, targets and weights of examples have the backend's `dtype`.  x, z, h,
-gh, gz, dθ with its views dW and db, and the W and b that products read have its `storage` type.
-With `keeps_remainder`, θ may also be split (see `round`): `theta` is then the remainder, `rounded`
-the rest; `update` reads and writes both, and `clip` and `average` read both.
-All arrays, of each network, are C-contiguous.  Results go to buffers of the caller, which are the
-last parameters, so that a step allocates nothing.  No operation checks its arguments.
+Dtypes: θ, optimizer slots, targets and weights of examples have the backend's `dtype`; x, z, h,
+gh, gz, dθ with its views dW and db, and the W and b that products read its `storage` type.  With
+`keeps_remainder`, θ may also be split (see `round`): `theta` is then the remainder, `rounded` the
+rest; `update` reads and writes both, `clip` and `average` read both.
+All arrays, of each network, are C-contiguous, and results go to buffers of the caller, which are
+the last parameters: a step allocates nothing.  No operation checks its arguments.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ import numpy.typing as npt
 from gpumlp.backends import declaration
 from gpumlp.backends.declaration import Call, Facts, operation
 from gpumlp.backends.feed import Feed
+from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.sharing import Sharing
 from gpumlp.backends.stages import Stages
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Backend(Facts, Sharing, Stages, Protocol):
-    """One backend.  The operations stand in the order of the algorithms; see `Sharing`, `Stages`.
+class Backend(Facts, Lookup, Sharing, Stages, Protocol):
+    """The operations in the order of the algorithms.  A backend inherits from this class.
 
-    Backends inherit from this class.  Its defaults are those of a backend on the host.
+    Its defaults are those of a backend on the host.
     """
 
     def asarray(
@@ -136,16 +137,15 @@ class Backend(Facts, Sharing, Stages, Protocol):
 
     @operation(writes="gx", products=lambda a: [(*a.gx.shape, len(a.W))])
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        """gx ← gz W, which is ∂J/∂x.  gz (m, n_1), W (n_1, n_0), gx (m, n_0)."""
+        """gx ← gz W, its last columns, as many as gx has.  gz (m, n_1), W (n_1, n_0), gx (m, n)."""
 
     @operation(updates="J dtheta")
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
     ) -> None:
-        """J ← J + λΩ(θ) and, if dtheta is given, dθ ← dθ + λ∇Ω(θ).
+        """J ← J + λΩ(θ) and, if dtheta is given, dθ ← dθ + λ∇Ω(θ).  J (1,) float64.
 
         theta, dtheta (p,): flat, all weights before all biases, which start at index `split`.
-        J (1,) float64.
         """
 
     # ---- the update ---------------------------------------------------------------------------
@@ -182,8 +182,8 @@ class Backend(Facts, Sharing, Stages, Protocol):
     ) -> None:  # fmt: skip
         """Make one optimizer step in place with the gradient control[0] (dθ/S + λ∇Ω(θ)).
 
-        theta, dtheta (p,), split and scaling as in `clip`; slots (number of slots, p).  `rounded`
-        is updated as `round` does it.  dtheta is undefined afterwards.
+        theta, dtheta (p,), split and scaling as in `clip`; slots (number of slots, p); `rounded` as
+        `round` does it.  dtheta is undefined afterwards.
         control, float64: the factor of the gradient, where 0 skips the step, and then the numbers
         of `Optimizer.control`.
         part: (first, end), to update only these entries of θ; both are starts of a W[k] or b[k].

@@ -150,7 +150,8 @@ def _program(case: Case) -> Program:
     y = (m,) if labels else (m, case.widths[-1])
     data = (Buffer("x", (m, case.widths[0]), storage), Buffer("y", y, dtype))
     target = np.dtype(np.int32) if labels else dtype
-    tables = Tables(backend, *data, target, (False, False), False, m, m, numbers=5)
+    kinds = storage, target
+    tables = Tables(backend, *data, kinds, (False, False), False, m, m, numbers=5)
     return step.plans(tables, m, range(1))["sequential"].program
 
 

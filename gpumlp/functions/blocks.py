@@ -126,13 +126,13 @@ def _says(value: Any) -> bool:
     return any(value) if isinstance(value, list) else bool(value)
 
 
-def described(of: Sequence[Block]) -> str:
-    """What the layers have, for `repr`: "layer norm, gate of silu, dropout 0.1, skips"."""
+def described(of: Sequence[Block]) -> list[str]:
+    """What the layers have, for `repr`: "layer norm", "gate of silu", "dropout 0.1", "skips"."""
     norms = [f"{each.norm.name} norm" for each in of if each.norm]
     gates = [each.gate.name for each in of if each.gate]
     drops = [f"dropout {each.dropout:g}" for each in of if each.dropout]
     skips = ["skips" for each in of if each.skip]
-    return ", ".join(dict.fromkeys([*norms, *gates, *drops, *skips]))
+    return list(dict.fromkeys([*norms, *gates, *drops, *skips]))
 
 
 def activations(f: Sequence[Activation], of: Sequence[Block]) -> list[Activation]:

@@ -147,7 +147,7 @@ class Batches:
         self._feeds = [
             backend.feed(a, tables.rows, kind) if b is None else None
             for b, a, kind in (
-                (tables.x, data.x, backend.storage), (tables.y, data.y, data.target)
+                (tables.x, data.x, data.kind), (tables.y, data.y, data.target)
             )
         ]  # fmt: skip
         self._fetched = False

@@ -10,10 +10,12 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.mapped import large, map_of
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK, MLP
+from gpumlp.step.settings import input_type
 from gpumlp.weights import ClassWeight, weighted_targets
 
 DATA = ("auto", "device", "stream")
@@ -25,10 +27,11 @@ class Examples:
     """Checked examples, in the backend or on the host.
 
     Attributes:
-        x: (m, n_0) in the backend, in its storage type; or on the host, of any real dtype.
+        x: (m, n_0) in the backend, in `kind`; or on the host, of any real dtype.
         y: (m, n_L) or labels (m,) in the backend, in `target`; or (m, n_L) on the host.
         weights: (m,) float64 on the host, or None if all are equal.
         target: the dtype of y for the loss: the backend's, or int32 for labels.
+        kind: the dtype of x in a step: see `input_type`.
         streamed: whether x and y are streamed: they are not in the backend, or in a large file.
         labelled: y for metrics, where `weights.weighted_targets` changed it; else None.
     """
@@ -37,6 +40,7 @@ class Examples:
     y: Array
     weights: HostArray | None
     target: np.dtype[Any]
+    kind: np.dtype[Any]
     labelled: Array = None
     streamed: tuple[bool, ...] = (False, False)
 
@@ -63,20 +67,20 @@ class Examples:
         """
         backend, ends = net.backend, (net.widths[0], net.widths[-1])
         x, y, weights = checks.supervised(
-            backend, net.loss, ends, x, y, sample_weight, class_weight, suffix
+            backend, net.loss, ends, x, y, sample_weight, class_weight, suffix, net.embed
         )
-        check_range(backend, x, f"x{suffix}")
+        check_range(backend, x, f"x{suffix}", net.embed)
         given, y = y, weighted_targets(backend, net.loss, y, ends[1], class_weight)
         target = np.dtype(np.int32) if y.ndim == 1 else backend.dtype
-        stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
-        x = _placed(backend, x, backend.storage, stream)
+        of_x = input_type(backend, net.embed)
+        stream = streams(net, [(x, of_x), (y, target)], data, rows)
+        x = _placed(backend, x, of_x, stream)
         # labels need half as many bytes as the order of the examples: they are not streamed
         y = _placed(backend, y, target, stream and y.ndim == 2)
         streamed = tuple(
-            not backend.accepts(a, kind) or large(a)
-            for a, kind in ((x, backend.storage), (y, target))
+            not backend.accepts(a, kind) or large(a) for a, kind in ((x, of_x), (y, target))
         )
-        return cls(x, y, weights, target, None if y is given else given, streamed)
+        return cls(x, y, weights, target, of_x, None if y is given else given, streamed)
 
     @classmethod
     def of_validation(cls, net: MLP, validation: Any, **placement: Any) -> Self | None:
@@ -94,17 +98,27 @@ class Examples:
             raise type(error)(f"validation: {error}") from error
 
 
-def check_range(backend: Backend, x: Array, name: str) -> None:
-    """Raise ValueError unless x is finite, also in the backend's storage type."""
+def check_range(
+    backend: Backend, x: Array, name: str, embed: Embeddings | None = None
+) -> None:  # fmt: skip
+    """Raise ValueError unless x is finite, also in the backend's storage type, but for codes."""
     # NumPy has no limits of bfloat16, whose range is that of float32
     kind = backend.storage if backend.storage.kind == "f" else np.dtype(np.float32)
     low, high = extent(x, name)
+    if embed is not None:  # the codes are not rounded to it
+        low, high = _extent_of_columns(x, embed.plain)
     largest, limit = max(high, -low), float(np.finfo(kind).max)
     if largest > limit:
         raise ValueError(
             f"{name} has values up to {largest:g}, beyond the network's {backend.storage}; "
             "rescale it"
         )
+
+
+def _extent_of_columns(x: Array, columns: Sequence[int]) -> tuple[float, float]:
+    parts = (x[rows][:, columns] for rows in chunks(x) if columns)
+    each = [extent(part, "x") for part in parts]
+    return min((low for low, _ in each), default=0.0), max((high for _, high in each), default=0.0)
 
 
 def stacked(

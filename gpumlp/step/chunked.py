@@ -15,6 +15,7 @@ from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
 from gpumlp.step.blocks import Noise, expand
+from gpumlp.step.embeddings import look_up
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
@@ -33,7 +34,7 @@ class Chunked:
         target: the dtype of targets, int32 for labels; None for none.
         into: where the gradients go; None for none.
         drops: whether outputs are dropped as in a training.
-        intermediate: whether gz and gh of each layer are kept, and ∂J/∂x is computed.
+        intermediate: whether gz and gh of each layer are kept, and ∂J/∂h[0] is computed.
 
     Attributes:
         s: the arrays of the last chunk: ŷ = h[L], with `intermediate` also gz, gh and gx.
@@ -89,7 +90,7 @@ class Chunked:
         backend.round(theta, rounded)
         for rows in chunks(x, y, rows=self.rows):
             run, s = self._of(rows.stop - rows.start)
-            backend.asarray(x[rows], out=s.h[0])
+            backend.asarray(x[rows], out=s.x)
             if y is not None:
                 backend.asarray(y[rows], dtype=s.y.dtype, out=s.y)
                 if share is not None:
@@ -204,7 +205,8 @@ def _planned(
     backprop.forward(model, s)
     if gradient is not None:
         backprop.backward(model, s, gradient)
-    model.backend = expand(model.backend, model, s, gradient, noise)
+    expanded = expand(model.backend, model, s, gradient, noise)
+    model.backend = look_up(expanded, model, s, gradient)
     kept = [s.h[model.L]]
     if gradient is not None:
         if intermediate:

@@ -16,7 +16,7 @@ from gpumlp.functions import OPTIMIZERS, Optimizer
 from gpumlp.io.types import HostArray
 from gpumlp.parameters import WEIGHTS, Layout
 
-NAMES = ("weights", "biases", "first", "last")
+NAMES = ("weights", "biases", "embeddings", "first", "last")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ def checked(groups: Any, optimizer: Optimizer, layout: Layout) -> dict[str, Grou
         if name not in NAMES:
             hint = did_you_mean(str(name), NAMES)
             raise ValueError(f"unknown group {name!r}; {hint}known: {', '.join(NAMES)}")
+        if name == "embeddings" and layout.embed is None:
+            raise ValueError(
+                'this network has no embeddings; leave out groups["embeddings"], or build the '
+                "network with embed={…}"
+            )
         if not isinstance(group, Group):
             raise TypeError(
                 f"groups[{name!r}] must be a gpumlp.Group, got {type(group).__name__}; pass "
@@ -93,13 +98,15 @@ def spec(groups: Mapping[str, Group]) -> dict[str, float]:
 def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
     """θ from its first part to its last: neighbours with the same factors are one region.
 
-    P belongs to "weights", and φ and c to "biases".
+    P belongs to "weights", φ and c to "biases", and the tables of embeddings to "embeddings" alone.
     """
     depth = len(layout.widths) - 1
     found: list[Region] = []
     for part, (begin, end) in zip(layout.parts, pairwise(layout.starts), strict=True):
-        names = ["weights" if part.name in WEIGHTS else "biases"]
-        names += [name for name, k in (("first", 1), ("last", depth)) if part.k == k]
+        names = ["embeddings"]
+        if part.name != "E":
+            names = ["weights" if part.name in WEIGHTS else "biases"]
+            names += [name for name, k in (("first", 1), ("last", depth)) if part.k == k]
         own = [groups[name] for name in names if name in groups]
         lr, decay = (1.0 * math.prod(getattr(g, a) for g in own) for a in ("lr", "decay"))
         if found and (found[-1].lr, found[-1].decay) == (lr, decay):

@@ -178,7 +178,8 @@ class Program(list[Op]):
 
     def inputs(self) -> tuple[Buffer | None, Buffer | None]:
         """x and y of the first minibatch, where the program reads them before it writes them."""
-        x = next((each["h_below"] for each in self if each.name == "affine_activation"), None)
+        first = {"embed": "x", "affine_activation": "h_below"}
+        x = next((each[first[each.name]] for each in self if each.name in first), None)
         y = next((each["y"] for each in self if each.name == "output_gradient"), None)
         written = {b for each in self for b in each.writes}
         return None if x in written else x, None if y in written else y

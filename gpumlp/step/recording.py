@@ -14,7 +14,7 @@ from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import Array
 from gpumlp.parameters import Layout
 from gpumlp.step.program import Buffer, Program
-from gpumlp.step.settings import Network
+from gpumlp.step.settings import Network, input_type
 
 F64 = np.dtype(np.float64)
 
@@ -22,7 +22,7 @@ F64 = np.dtype(np.float64)
 class ThetaBuffers(NamedTuple):
     """θ or its gradient as buffers: see `backprop.Theta` and `backprop.Destination`.
 
-    P, phi, c: see `Parameters`.
+    P, phi, c: see `Parameters`.  E: all tables of embeddings, or None.
     """
 
     flat: Buffer
@@ -32,6 +32,7 @@ class ThetaBuffers(NamedTuple):
     b: list[Any]
     phi: list[Any]
     c: list[Any]
+    E: Buffer | None = None
     factors: Buffer | None = None
 
     @property
@@ -43,7 +44,7 @@ class ThetaBuffers(NamedTuple):
     @property
     def beyond_weights(self) -> list[Buffer]:
         """The parts from `split` on."""
-        every = (*self.b, *self.phi, *self.c)
+        every = (*self.b, *self.phi, *self.c, self.E)
         return [each for each in every if each is not None]
 
 
@@ -53,8 +54,11 @@ def theta_buffers(flat: Buffer, layout: Layout) -> ThetaBuffers:
         flat.part(f"{flat.name} {part.name}{part.k}", start, part.shape)
         for part, start in zip(layout.parts, layout.starts, strict=False)
     ]
-    W, P, b, phi, c = layout.by_name(views).values()
-    return ThetaBuffers(flat, layout.split, W, P, b, phi, c)
+    W, P, b, phi, c, _ = layout.by_name(views).values()
+    first, E = layout.tables, None
+    if layout.embed is not None:
+        E = flat.part(f"{flat.name} E", first, (layout.size - first,))
+    return ThetaBuffers(flat, layout.split, W, P, b, phi, c, E)
 
 
 def held(
@@ -80,6 +84,7 @@ class Model:
 
     def __init__(self, net: Network, costs: int = 1) -> None:
         layout = net.theta.layout
+        self.embeddings = layout.embeddings
         self.widths, self.f, self.loss, self.blocks = net.widths, net.f, net.loss, layout.blocks
         self.regularizer, self.L, self._real = net.regularizer, net.L, net.backend
         dtype, storage, shape = net.backend.dtype, net.backend.storage, (layout.size,)
@@ -112,7 +117,9 @@ class Model:
             )]  # fmt: skip
 
         h, gz = per_layer("h"), per_layer("gz")
-        h[0] = Buffer("x", (m, self.widths[0]), storage)
+        x = h[0] = Buffer("x", (m, self.widths[0]), input_type(self._real, self.embeddings))
+        if self.embeddings is not None:
+            h[0] = Buffer("h0", (m, self.embeddings.width), storage)
         z = list(h)
         for k in layers if gradients else ():
             stored = self._real.pre_activation(self.f[k], m, self.widths[k])
@@ -120,7 +127,7 @@ class Model:
                 z[k] = Buffer(f"z{k}", *stored)
         gh = per_layer("gh") if intermediate else gz
         J = self.J.rows(1, cost)
-        return Minibatch(z, h, gz, gh, y, weights, self.scaling, J)
+        return Minibatch(z, h, gz, gh, y, weights, self.scaling, J, x)
 
 
 @dataclass(eq=False, repr=False)
@@ -128,12 +135,14 @@ class Minibatch:
     """The buffers of one minibatch: `backprop.State`.
 
     Attributes:
-        z, h, gz, gh: indexed by layer, 1 … L, each (m, n_k); h[0] = x, (m, n_0).
+        z, h, gz, gh: indexed by layer, 1 … L, each (m, n_k); h[0] is x or, with embeddings, what
+            they make of it.
         y: the targets, (m, n_L), or labels (m,).
         weights: (m,), the share of each example's loss in J.
         scaling: (4,) float64, the loss scale, see `Backend.clip`.
         J: (1,) float64; the operations add to it.
-        gx: (m, n_0), ∂J/∂x; None if it is not computed.
+        x: (m, n_0).
+        gx: ∂J/∂h[0], like h[0]; None if it is not computed.
     """
 
     z: list[Any]
@@ -144,6 +153,7 @@ class Minibatch:
     weights: Any
     scaling: Any
     J: Any
+    x: Any
     gx: Any = None
 
     def having(self, arrays: Mapping[Buffer, Array]) -> Minibatch:

@@ -12,6 +12,7 @@ import numpy as np
 from gpumlp import backprop
 from gpumlp.functions import Loss, Optimizer, Regularizer
 from gpumlp.functions.blocks import Block
+from gpumlp.functions.embeddings import Embeddings
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.step.shards import WHOLE, Shards
 
@@ -33,17 +34,23 @@ class Network(backprop.Model, Protocol):
 
 def described(
     widths: tuple[int, ...], f: list[Any], loss: Loss, regularizer: Regularizer, backend: Any,
-    blocks: tuple[Block, ...] = (),
+    blocks: tuple[Block, ...] = (), embed: Embeddings | None = None,
 ) -> Any:  # fmt: skip
     """A `Network` without arrays: what a program needs of it.
 
     backend: a backend, or what has the attributes of one that a program depends on.
     """
-    theta = SimpleNamespace(layout=Layout(widths, backend.storage.itemsize, blocks))
+    theta = SimpleNamespace(layout=Layout(widths, backend.storage.itemsize, blocks, embed))
     return SimpleNamespace(
         widths=widths, f=f, loss=loss, regularizer=regularizer, L=len(widths) - 1, backend=backend,
         theta=theta,
     )  # fmt: skip
+
+
+def input_type(backend: Any, embeddings: Embeddings | None) -> np.dtype[Any]:
+    """The dtype of x in a step: the storage type or, so that codes are not rounded, that of θ."""
+    found: np.dtype[Any] = backend.storage if embeddings is None else backend.dtype
+    return found
 
 
 @dataclass(eq=False, repr=False)

@@ -28,7 +28,7 @@ class Tables:
 
     Args:
         x, y: all examples, (m, n_0), and (m, n_L) or labels (m,): arrays, or what has their shape.
-        target: the dtype of y for the loss.
+        kinds: the dtypes of x and of y in a step.
         streamed: whether x and y are streamed: then a minibatch has buffers for them.
         weighted: whether examples have weights.
         size, rows: the number of examples of a minibatch and of a micro-batch.
@@ -51,18 +51,18 @@ class Tables:
     """
 
     def __init__(
-        self, backend: Backend, x: Array, y: Array, target: np.dtype[Any],
+        self, backend: Backend, x: Array, y: Array, kinds: tuple[np.dtype[Any], np.dtype[Any]],
         streamed: tuple[bool, ...], weighted: bool, size: int, rows: int, numbers: int,
         shards: Shards = WHOLE, members: int = 0,
     ) -> None:  # fmt: skip
         m, K = len(x), max(1, members)
-        self._dtype, self._y_shape, self._target = backend.dtype, y.shape[1:], target
+        self._dtype, self._y_shape, self._target = backend.dtype, y.shape[1:], kinds[1]
         self.size, self.shards, self.members = min(size, m), shards, members
         self._of_shard = -(-self.size // shards.count)
         self.rows = min(rows, self._of_shard)
         self.steps = -(-m // self.size)
-        self.x = None if streamed[0] else _shared("x of all", x.shape, backend.storage)
-        self.y = None if streamed[1] else _shared("y of all", y.shape, target)
+        self.x = None if streamed[0] else _shared("x of all", x.shape, kinds[0])
+        self.y = None if streamed[1] else _shared("y of all", y.shape, kinds[1])
         self.order = _shared("order", (self.steps * K * self.size if members else m,), I64)
         self.position = _shared("position", (1,), I64)
         self.control = held("control", (numbers,), F64)

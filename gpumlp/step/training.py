@@ -13,6 +13,7 @@ from gpumlp.functions.optimizers import FOLLOW
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
 from gpumlp.step.blocks import Noise, expand
+from gpumlp.step.embeddings import look_up
 from gpumlp.step.folding import folds
 from gpumlp.step.groups import regions, table
 from gpumlp.step.plan import Plan, plan
@@ -171,7 +172,7 @@ class TrainingStep:
                 each.m, tables.targets(each.m), tables.shares(of, each.m, each.start),
                 cost=each.shard,
             )  # fmt: skip
-            for source, place in ((tables.x, s.h[0]), (tables.y, s.y)):
+            for source, place in ((tables.x, s.x), (tables.y, s.y)):
                 if source is not None:
                     program.gather(source, index.rows(each.m, each.start), place)
             first = j == 0 or of_step[j - 1].shard < each.shard
@@ -181,7 +182,7 @@ class TrainingStep:
             backprop.forward(loops, s)
             backprop.backward(loops, s, own)
             noise = Noise(self.seed, tables.control, each.start)
-            program += expand(loops.backend, model, s, own, noise)
+            program += look_up(expand(loops.backend, model, s, own, noise), model, s, own)
             if self._sums:
                 db = d.flat.part("∇b", d.split, self._part.shape)
                 program.add(self._part, db, first)
@@ -203,7 +204,8 @@ class TrainingStep:
             return [v and self._part.part(v.name, v.start - start, v.shape) for v in views]
 
         factors = None if first else self._ones
-        return d._replace(b=own(d.b), phi=own(d.phi), c=own(d.c), factors=factors)
+        (E,) = own([d.E])
+        return d._replace(b=own(d.b), phi=own(d.phi), c=own(d.c), E=E, factors=factors)
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""

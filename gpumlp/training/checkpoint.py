@@ -226,7 +226,7 @@ def fingerprint(backend: Backend, data: Examples | None) -> str | None:
         return None
     digest = hashlib.sha256()
     of_weights = [] if data.weights is None else [(data.weights, np.dtype(np.float64))]
-    for a, kind in [(data.x, backend.storage), (data.y, data.target), *of_weights]:
+    for a, kind in [(data.x, data.kind), (data.y, data.target), *of_weights]:
         digest.update(f"{a.shape} {kind.str}".encode())
         for rows in chunks(a):
             part = a[rows] if isinstance(a, np.ndarray) else backend.to_host(a[rows])

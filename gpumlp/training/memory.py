@@ -15,6 +15,7 @@ from gpumlp.loader.batches import arena_size, plans_of
 from gpumlp.loader.examples import streams
 from gpumlp.network import CHUNK, MLP
 from gpumlp.step.chunked import chunked_bytes
+from gpumlp.step.settings import input_type
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.averaging import SPARE
 from gpumlp.training.callbacks import stopping_rule
@@ -149,17 +150,18 @@ class Data:
     def of(cls, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int) -> Self:
         """Data of arrays or of a number of examples; `data` and `rows` as in `Examples.checked`."""
         backend, n_0, n = net.backend, net.widths[0], net.widths[-1]
+        of_x = input_type(backend, net.embed)
         if isinstance(x, INTEGERS):
-            x = np.broadcast_to(np.zeros((), backend.storage), (checks.positive_int(x, "x"), n_0))
+            x = np.broadcast_to(np.zeros((), of_x), (checks.positive_int(x, "x"), n_0))
         x, y = as_backend_array(x, backend, "x"), as_backend_array(y, backend, "y")
         labels = net.loss.target == "class" and (y is None or np.ndim(y) == 1)
         target = np.dtype(np.int32) if labels else backend.dtype
         shape = (len(x),) if labels else (len(x), n)
         if labels or y is None:
             y = np.broadcast_to(np.zeros((), target), shape)
-        stream = streams(net, [(x, backend.storage), (y, target)], data, rows)
+        stream = streams(net, [(x, of_x), (y, target)], data, rows)
         placed, streamed = 0, []
-        for a, kind, may in ((x, backend.storage, True), (y.reshape(shape), target, not labels)):
+        for a, kind, may in ((x, of_x, True), (y.reshape(shape), target, not labels)):
             there = backend.accepts(a, kind)
             stays = not there and stream and may and isinstance(a, np.ndarray)
             placed += 0 if there or stays else a.size * kind.itemsize
@@ -169,7 +171,7 @@ class Data:
     def fed(self, rows: int) -> list[int]:
         """The bytes of the feeds."""
         backend = self.net.backend
-        pairs = (self.x, backend.storage), (self.y, self.target)
+        pairs = (self.x, input_type(backend, self.net.embed)), (self.y, self.target)
         return [
             backend.feed_memory(a, rows, kind)
             for (a, kind), feeds in zip(pairs, self.streamed, strict=True) if feeds

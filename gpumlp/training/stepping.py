@@ -23,7 +23,7 @@ from gpumlp.network import MLP
 from gpumlp.step import groups as grouping
 from gpumlp.step.groups import Group
 from gpumlp.step.program import Buffer
-from gpumlp.step.settings import Settings
+from gpumlp.step.settings import Settings, input_type
 from gpumlp.step.shards import Bucket, checked_shards
 from gpumlp.step.tables import Tables
 from gpumlp.step.training import TrainingStep
@@ -174,8 +174,10 @@ class Stepping:
         backend, target: another backend than the network's, and the dtype of y there.
         members: see `Tables`.
         """
+        backend = backend or self.net.backend
+        kinds = input_type(backend, self.net.embed), target or data.target
         return Tables(
-            backend or self.net.backend, data.x, data.y, target or data.target, data.streamed,
+            backend, data.x, data.y, kinds, data.streamed,
             data.weights is not None, self.batch_size, self.at_a_time,
             1 + len(self.optimizer.control(self.lr, 1)), self.shards, members,
         )  # fmt: skip

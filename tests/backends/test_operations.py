@@ -10,6 +10,7 @@ from gpumlp import ACTIVATIONS, L2, LOSSES, OPTIMIZERS, get_backend
 from gpumlp.backends import operations
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.declaration import Facts
+from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.sharing import Sharing
 from gpumlp.backends.stages import Stages
@@ -19,7 +20,7 @@ from gpumlp.step.chunked import UNSCALED
 
 OPERATIONS = {
     name: operation
-    for part in (Facts, Sharing, Stages, operations.Backend)
+    for part in (Facts, Lookup, Sharing, Stages, operations.Backend)
     for name, operation in vars(part).items()
     if inspect.isfunction(operation) and not name.startswith("_")
 }
@@ -45,7 +46,7 @@ def test_backends_have_exactly_the_operations(backend):
         if callable(getattr(backend, name)) and not name.startswith("_")
     }
     assert public == set(OPERATIONS)
-    own = {name for each in backend.__mro__[:3] for name in vars(each)}  # with its parts
+    own = {name for each in backend.__mro__[:4] for name in vars(each)}  # with its parts
     assert set(OPERATIONS) - own <= DEFAULTS
     for name, operation in OPERATIONS.items():
         assert parameters(getattr(backend, name)) == parameters(operation), name

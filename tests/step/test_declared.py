@@ -10,6 +10,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.declaration import OPERATIONS
+from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.operations import Backend
 from gpumlp.backends.sharing import Sharing
@@ -59,6 +60,10 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
     blocks = {"norm": "layer", "gated": [None, "silu"], "dropout": [0.5, 0.0], "residual": True}
     net = gpumlp.MLP([6, 8, 8, 3], **blocks, backend="numpy")
     gpumlp.Trainer(net, batch_size=12).fit(X, Y, 2, progress=False)
+    net = gpumlp.MLP([6, 8, 3], embed={1: (40, 2)}, backend="numpy")
+    codes = X.copy()
+    codes[:, 1] = np.arange(40)
+    gpumlp.Trainer(net, batch_size=12).fit(codes, Y, 1, progress=False)
     net = gpumlp.MLP([6, 5, 3], regularizer=gpumlp.L2(0.1), backend="numpy")
     net.cost(X, Y)
     net.cost_and_gradients(X, Y)
@@ -87,7 +92,7 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
         "__copy__", "__deepcopy__", "asarray", "adopt", "to_host", "empty", "full",
         "pre_activation", "feed", "compile", "synchronize",
     }  # fmt: skip
-    declared = vars(Backend) | vars(Sharing) | vars(Stages)
+    declared = vars(Backend) | vars(Lookup) | vars(Sharing) | vars(Stages)
     methods = {name for name, each in declared.items() if callable(each)}
     assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)
 

@@ -285,8 +285,9 @@ def test_invalid_groups_raise() -> None:
     net = classifier()
     for error, groups, said in (
         (ValueError, {"bias": Group()}, "unknown group 'bias'; did you mean 'biases'? known: "
-         "weights, biases, first, last"),
-        (ValueError, {7: Group()}, "unknown group 7; known: weights, biases, first, last"),
+         "weights, biases, embeddings, first, last"),
+        (ValueError, {7: Group()}, "unknown group 7; known: weights, biases, embeddings, first"),
+        (ValueError, {"embeddings": Group()}, "this network has no embeddings; leave out groups"),
         (TypeError, [Group()], "groups must be a mapping, e.g. groups={\"biases\": gpumlp.Group("),
         (TypeError, {"first": 0.1}, "groups['first'] must be a gpumlp.Group, got float; pass "),
         (ValueError, {"biases": Group(decay=0)}, "groups['biases'] multiplies weight_decay, which "

@@ -98,7 +98,7 @@ class Lowering(StageLowering):
         yield self._of(f, "activation_gradient", gh, z, h, gz, db, m, n, sums)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
-        yield self._product(gz, W, gx)
+        yield self._product(gz, W[:, W.shape[1] - gx.shape[1] :], gx)
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
@@ -212,7 +212,7 @@ class Lowering(StageLowering):
         return Work(function, (*arguments, *own))
 
     def _product(self, a: Array, b: Array, out: Array, factors: Array | None = None) -> Work:
-        """out ← a b, or α a b + β out; a and b may be transposes of C-contiguous arrays."""
+        """out ← a b, or α a b + β out; a and b may be columns, or transposes, of C arrays."""
         (m, k), n = a.shape, b.shape[1]
         halves = self._is_16_bit(a)
         if 2 * m * n * k >= BLAS_FLOPS << self._wide and not halves:
@@ -229,8 +229,9 @@ class Lowering(StageLowering):
         (m, k), n = a.shape, b.shape[1]
         operands: list[Any] = []
         for x in (a, b):
-            plain = x.flags.c_contiguous
-            operands += [x, PLAIN if plain else TRANSPOSED, max(1, x.shape[1 if plain else 0])]
+            plain = x.strides[1] == x.itemsize
+            leading = x.strides[0 if plain else 1] // x.itemsize
+            operands += [x, PLAIN if plain else TRANSPOSED, max(1, leading)]
         by_columns, size = n > m, max(m, n)
         pieces = max(1, min(2 * m * n * k // PIECE_FLOPS, size // LEAST_WIDTH))
         if not self._blas.set_threads:  # it shares a product by itself

@@ -16,6 +16,7 @@ from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
 from gpumlp.backends.cuda.joining import join, shared
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
+from gpumlp.backends.cuda.lookup import CudaLookup
 from gpumlp.backends.cuda.plans import COMPUTE_TYPE
 from gpumlp.backends.cuda.protocol import Device
 from gpumlp.backends.cuda.sharing import CudaSharing
@@ -27,7 +28,7 @@ from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class CudaBackend(CudaSharing, CudaStages, Backend):
+class CudaBackend(CudaLookup, CudaSharing, CudaStages, Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
     A pickle becomes a backend of the GPU where it is loaded.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
+from gpumlp.backends.numpy.lookup import NumpyLookup
 from gpumlp.backends.numpy.members import one_by_one_if_large, product, runs, transposed
 from gpumlp.backends.numpy.rows import targets, through_activation, weighted_sum
 from gpumlp.backends.numpy.sharing import NumpySharing
@@ -23,7 +24,7 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpySharing, NumpyStages, Backend):
+class NumpyBackend(NumpyLookup, NumpySharing, NumpyStages, Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"
@@ -174,7 +175,7 @@ class NumpyBackend(NumpySharing, NumpyStages, Backend):
         np.sum(sums, axis=0, out=db) if gh.ndim == 2 else np.concatenate(sums, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        product(gz, W, gx)
+        product(gz, W[..., W.shape[-1] - gx.shape[-1] :], gx)
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None

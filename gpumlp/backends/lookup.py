@@ -1,0 +1,42 @@
+"""The operations of embeddings: rows of tables in the place of category codes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gpumlp.backends.declaration import operation
+from gpumlp.functions.embeddings import Embeddings
+from gpumlp.io.types import Array
+
+
+def _embed_bytes(a: Any) -> int:
+    rows = len(a.x) * a.embeddings.added * a.E.itemsize
+    return int(a.x.nbytes + rows + a.h.nbytes)
+
+
+def _gradient_bytes(a: Any) -> int:
+    codes = len(a.x) * len(a.embeddings.each) * a.x.itemsize
+    return int(codes + 2 * len(a.x) * a.embeddings.added * a.g.itemsize + a.dE.nbytes)
+
+
+class Lookup(Protocol):
+    """They stand beside those of `gpumlp.backends.operations`.
+
+    x has θ's type, also in 16-bit precisions, so that its codes are not rounded.  E and dE have all
+    tables, table i from its entry `embeddings.starts[i]` on.
+    """
+
+    @operation(writes="h", moves=_embed_bytes)
+    def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> None:
+        """h ← the columns of x without codes, and then the row of each code in its table.
+
+        x (m, n_0), whose codes are in range; E (q,), as products read it; h (m, width).
+        """
+
+    @operation(writes="dE", moves=_gradient_bytes)
+    def embed_gradient(self, x: Array, g: Array, embeddings: Embeddings, dE: Array) -> None:
+        """Row r of each dE ← the sum of g over the examples with code r, in their order; or 0.
+
+        x (m, n_0); g (m, n), whose last columns are ∂J/∂h of the embedded ones; dE (q,).  Sums are
+        computed in θ's type.
+        """

@@ -1,0 +1,49 @@
+"""The NumPy backend's operations of embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumlp.backends.lookup import Lookup
+from gpumlp.functions.embeddings import Embeddings
+from gpumlp.io.types import HostArray as Array
+
+
+class NumpyLookup(Lookup):
+    """What `NumpyBackend` inherits."""
+
+    def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> None:
+        if x.ndim == 3:
+            for i in range(len(x)):
+                self.embed(x[i], E[i], embeddings, h[i])
+            return
+        h[:, : len(embeddings.plain)] = x[:, embeddings.plain]
+        for codes, table, columns in _tables(x, E, embeddings):
+            h[:, columns] = table[codes]
+
+    def embed_gradient(self, x: Array, g: Array, embeddings: Embeddings, dE: Array) -> None:
+        if x.ndim == 3:
+            for i in range(len(x)):
+                self.embed_gradient(x[i], g[i], embeddings, dE[i])
+            return
+        dE.fill(0)
+        g = g[:, g.shape[1] - embeddings.added :]
+        first = len(embeddings.plain)
+        for codes, table, columns in _tables(x, dE, embeddings):
+            order = np.argsort(codes, kind="stable")
+            found, starts = np.unique(codes[order], return_index=True)
+            rows = g[order, columns.start - first : columns.stop - first]
+            table[found] = np.add.reduceat(rows, starts, axis=0)
+
+
+def _tables(
+    x: Array, E: Array, embeddings: Embeddings
+) -> list[tuple[Array, Array, slice]]:  # fmt: skip
+    """Of each embedding its codes (m,), its table (c, d), and its columns of layer 1's input."""
+    found = []
+    for i, one in enumerate(embeddings.each):
+        start, place = embeddings.starts[i], embeddings.places[i]
+        table = E[start : start + one.c * one.d].reshape(one.c, one.d)
+        codes = x[:, one.column].astype(np.intp)
+        found.append((codes, table, slice(place, place + one.d)))
+    return found
