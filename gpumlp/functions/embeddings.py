@@ -61,6 +61,15 @@ class Embeddings:
         """The number of columns of layer 1's input."""
         return self.places[-1]
 
+    def numbers(self, width: int) -> Any:
+        """(embeddings, 5) int64: column, c, d, start and place, as the last of `width` columns."""
+        shift = width - self.width
+        rows = [
+            (one.column, one.c, one.d, start, place + shift)
+            for one, start, place in zip(self.each, self.starts, self.places, strict=False)
+        ]
+        return np.array(rows, np.int64)
+
 
 def embeddings(n_0: int, embed: Any) -> Embeddings | None:
     """The argument `embed` of `MLP` for n_0 columns; None if there is no embedding.

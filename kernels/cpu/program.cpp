@@ -68,6 +68,8 @@ using gpumlp::bfloat16;
     GPUMLP_OPERATION(T##_softmax_gradient, softmax_gradient<T>)                                   \
     GPUMLP_OPERATION(T##_dropout, dropout<T>)                                                     \
     GPUMLP_OPERATION(T##_join, join<T>)                                                           \
+    GPUMLP_OPERATION(T##_embed, embed<T>)                                                         \
+    GPUMLP_OPERATION(T##_embed_gradient, embed_gradient<T>)                                       \
     GPUMLP_OPERATION(T##_cross_entropy, cross_entropy<T, real>)                                   \
     GPUMLP_OPERATION(T##_cross_entropy_of_labels, cross_entropy<T, int32_t>)
 GPUMLP_FOR_THETA(float)

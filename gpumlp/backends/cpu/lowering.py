@@ -12,6 +12,7 @@ import numpy as np
 
 from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.loading import Library
+from gpumlp.backends.cpu.lookup import LookupLowering
 from gpumlp.backends.cpu.stages import StageLowering
 from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work, partial_sums
 from gpumlp.backends.numpy.blas import Blas
@@ -32,7 +33,7 @@ BLOCKS, AVX512_BLOCKS = ((96, 256), (192, 512))  # KiB of a thread's blocks of a
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 
 
-class Lowering(StageLowering):
+class Lowering(LookupLowering, StageLowering):
     """The operations of `gpumlp.backends.operations` as lists of `Work`.
 
     Raises:

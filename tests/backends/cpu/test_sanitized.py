@@ -63,6 +63,12 @@ for shape, precision in itertools.product(widths, ("float32", "float64", "bfloat
             clip_norm=1.0, ema=0.9, accumulate=1 if optimizer == "sgd" else 2,
             groups={"biases": gpumlp.Group(2.0)} if optimizer == "adamw" else None)
         trainer.fit(x / np.abs(x).max(), y, epochs=2, progress=False, sample_weight=rng.random(m))
+for precision in ("float32", "bfloat16"):
+    x = np.column_stack([rng.integers(0, c, 700) for c in (1, 7, 70000)] + [rng.normal(size=700)])
+    embed = {0: (1, 3), 1: (7, 130), 2: (70000, 5)}
+    net = gpumlp.MLP([4, 9, 2], embed=embed, precision=precision, backend="cpu")
+    net.cost_and_gradients(x, rng.integers(0, 2, 700))
+    gpumlp.Trainer(net, "adamw", batch_size=300).fit(x, x[:, 1] > 3, 1, progress=False)
 print("done")
 """
 

@@ -1,0 +1,41 @@
+"""The operations of embeddings as calls of the library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cpu.works import Scratch, Work
+from gpumlp.functions.embeddings import Embeddings
+from gpumlp.io.types import HostArray as Array
+
+CODED = 8  # bytes of an example and its code, as in embeddings.hpp
+
+
+class LookupLowering:
+    """What `Lowering` inherits."""
+
+    _stored: str
+
+    def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
+        raise TypeError("Lowering has it")
+
+    def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> Iterator[Work]:
+        plain = np.array(embeddings.plain, np.int64)
+        tables = embeddings.numbers(h.shape[1])
+        yield self._plain(
+            "embed", x, E, h, *x.shape, h.shape[1], plain, len(plain), tables, len(tables),
+            real=self._stored,
+        )  # fmt: skip
+
+    def embed_gradient(
+        self, x: Array, g: Array, embeddings: Embeddings, dE: Array
+    ) -> Iterator[Work]:
+        tables = embeddings.numbers(g.shape[1])
+        scratch = Scratch(2 * CODED * len(tables) * len(x))
+        yield self._plain(
+            "embed_gradient", x, g, dE, dE.size, *x.shape, g.shape[1], tables, len(tables), scratch,
+            real=self._stored,
+        )  # fmt: skip
