@@ -232,7 +232,8 @@ class Lowering(LookupLowering, StageLowering):
         for x in (a, b):
             plain = x.strides[1] == x.itemsize
             leading = x.strides[0 if plain else 1] // x.itemsize
-            operands += [x, PLAIN if plain else TRANSPOSED, max(1, leading)]
+            least = max(1, x.shape[1 if plain else 0])
+            operands += [x, PLAIN if plain else TRANSPOSED, max(leading, least)]
         by_columns, size = n > m, max(m, n)
         pieces = max(1, min(2 * m * n * k // PIECE_FLOPS, size // LEAST_WIDTH))
         if not self._blas.set_threads:  # it shares a product by itself
