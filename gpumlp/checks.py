@@ -65,15 +65,17 @@ def examples(
     if len(x) == 0:
         raise ValueError(f"{name} has no rows; pass at least one example")
     if embed is not None:
-        _codes(x, embed, name)
+        _codes(backend, x, embed, name)
     return x
 
 
-def _codes(x: Array, embed: Embeddings, name: str) -> None:
+def _codes(backend: Backend, x: Array, embed: Embeddings, name: str) -> None:
     """Raise ValueError unless each embedded column has whole numbers from 0 to c − 1."""
     for rows in chunks(x):
         for one in embed.each:
-            values = x[rows, one.column].astype(np.float64)
+            given = x[rows, one.column]
+            host = given if isinstance(given, np.ndarray) else backend.to_host(given)
+            values = host.astype(np.float64)
             bad = ~((values >= 0) & (values < one.c) & (values == np.floor(values)))
             if bool(bad.any()):
                 i = int(bad.argmax())

@@ -166,12 +166,10 @@ class MLP(Structure):
         """∂J/∂x of ∂J/∂h[0], with 0 in columns of codes."""
         if self.embed is None or gh is None:
             return gh
-        gx = self.backend.full((len(gh), self.widths[0]), 0, gh.dtype)
         plain = self.embed.plain
-        for i, j in enumerate(plain):
-            gx[:, j] = gh[:, i]
-        self.backend.synchronize()
-        return gx
+        gx = np.zeros((len(gh), self.widths[0]), self.backend.dtype)
+        gx[:, plain] = self.backend.to_host(gh)[:, : len(plain)]
+        return self.backend.asarray(gx, dtype=gh.dtype)
 
     # ---- files ---------------------------------------------------------------------------------
 

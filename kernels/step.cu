@@ -47,7 +47,7 @@ __device__ void gather_tile(const S* source, const int64* index, S* out, int64 r
 // last one does the rest.
 GPUMLP_KERNEL(begin_minibatch, THREADS)
 (const int64* position, const int64* order, const double* controls, int64* index, double* control,
- real* factors, double* J, const T* all_x, T* x, const Y* all_y, Y* y, const real* all_weights,
+ real* factors, double* J, const X* all_x, X* x, const Y* all_y, Y* y, const real* all_weights,
  real* weights, int64 size, int64 rows, int64 numbers, int64 shards, int64 x_cols, int64 y_cols, int x_packed,
  int y_packed, int x_tiles, int x_lanes, int y_lanes, int weighted) {
     after_previous_launch();

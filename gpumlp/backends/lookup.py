@@ -33,10 +33,23 @@ class Lookup(Protocol):
         x (m, n_0), whose codes are in range; E (q,), as products read it; h (m, width).
         """
 
-    @operation(writes="dE", moves=_gradient_bytes)
-    def embed_gradient(self, x: Array, g: Array, embeddings: Embeddings, dE: Array) -> None:
-        """Row r of each dE ← the sum of g over the examples with code r, in their order; or 0.
+    @operation(writes="order sums dE", moves=_gradient_bytes)
+    def embed_gradient(
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
+    ) -> None:
+        """Row r of each dE ← the sum of g over the examples with code r, in a fixed order; or 0.
 
         x (m, n_0); g (m, n), whose last columns are ∂J/∂h of the embedded ones; dE (q,).  Sums are
         computed in θ's type.
+        Buffers: order (2, embeddings, m) int64 and sums (`parts` of m, 2, added), in θ's type.
         """
+
+
+def part_of(m: int) -> int:
+    """The examples of a part, which are added one after the other: about √m, at least 32."""
+    return max(32, 1 << (m - 1).bit_length() // 2)
+
+
+def parts(m: int) -> int:
+    """The number of parts of m examples."""
+    return -(-m // part_of(m))

@@ -61,6 +61,20 @@ class Embeddings:
         """The number of columns of layer 1's input."""
         return self.places[-1]
 
+    def cuda(self) -> str:
+        """The numbers as CUDA source for `embedding.cu`."""
+        numbers = {
+            "TABLES": len(self.each), "COLUMNS": self.columns, "PLAIN": len(self.plain),
+            "WIDTH": self.width, "ADDED": self.added,
+        }  # fmt: skip
+        tables = ", ".join("{" + ", ".join(map(str, row)) + "}" for row in self.numbers(self.width))
+        plain = ", ".join(map(str, self.plain or [0]))
+        return (
+            f"enum {{ {', '.join(f'{name} = {n}' for name, n in numbers.items())} }};\n"
+            f"__device__ const int64 TABLE[{len(self.each)}][5] = {{{tables}}};\n"
+            f"__device__ const int PLAIN_COLUMN[{max(1, len(self.plain))}] = {{{plain}}};\n"
+        )
+
     def numbers(self, width: int) -> Any:
         """(embeddings, 5) int64: column, c, d, start and place, as the last of `width` columns."""
         shift = width - self.width

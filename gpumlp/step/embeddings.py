@@ -11,6 +11,9 @@ and the gradient of the tables after gz[1], before the product that may change W
 
 from __future__ import annotations
 
+import numpy as np
+
+from gpumlp.backends.lookup import parts
 from gpumlp.step.program import Buffer, Program
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers
 
@@ -29,6 +32,15 @@ def look_up(program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None
         if d is not None and op.name == "weight_gradient" and op["dW"] is d.W[1]:
             g = Buffer("gh0", (len(s.x), embeddings.added), s.h[0].dtype)
             out.input_gradient(op["gz"], model.rounded.W[1], g)
-            out.embed_gradient(s.x, g, embeddings, d.E)
+            out.embed_gradient(s.x, g, embeddings, *_scratch(model, len(s.x)), d.E)
         out.append(op)
     return out
+
+
+def _scratch(model: Model, m: int) -> tuple[Buffer, Buffer]:
+    """The buffers `order` and `sums` of `Backend.embed_gradient`."""
+    embeddings = model.embeddings
+    assert embeddings is not None
+    order = Buffer("order of codes", (2, len(embeddings.each), m), np.dtype(np.int64))
+    sums = Buffer("sums of rows", (parts(m), 2, embeddings.added), model.theta.flat.dtype)
+    return order, sums

@@ -28,7 +28,7 @@ template <class T> void embed(const void* arguments, const Threads& threads) {
     });
 }
 
-// An example and its code.
+// An example and its code: as large as an entry of `order`.
 struct Coded { std::uint32_t code, row; };
 
 enum { DIGIT = 8, VALUES = 1 << DIGIT, SORTED = 256, HELD = 64 };  // bits; examples; columns
@@ -53,22 +53,22 @@ template <class real> inline const Coded* sorted(const real* x, int64 m, int64 s
 // Row r of each dE ← Σ of g over the examples with code r, in their order, or 0
 template <class T> struct EmbedGradient {
     const Arithmetic<T>* x; const T* g; T* dE; int64 entries, m, columns, width;
-    const Embedded* tables; int64 count; Coded* scratch;
+    const Embedded* tables; int64 count; Coded* order;
 };
 
 template <class T> void embed_gradient(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const EmbedGradient<T>*>(arguments);
-    const auto in_order = [&](int64 t) {  // the half of the table's scratch memory with the result
+    const auto in_order = [&](int64 t) {  // the half of the table's memory with the result
         int digits = 0;
         while (again(p.tables[t].c, digits)) ++digits;
-        return p.scratch + (2 * t + digits % 2) * p.m;
+        return p.order + (2 * t + digits % 2) * p.m;
     };
     over(threads, p.entries, 16 * PIECE, [&](int64 begin, int64 end, int64) {
         std::memset(static_cast<void*>(p.dE + begin), 0, (end - begin) * sizeof(T));
     }, 1);
     over(threads, p.count, 1, [&](int64 t, int64, int64) {
-        Coded* const own = p.scratch + 2 * t * p.m;
+        Coded* const own = p.order + 2 * t * p.m;
         sorted(p.x + p.tables[t].column, p.m, p.columns, p.tables[t].c, own, own + p.m);
     }, 1);
     const int64 parts = (p.m + SORTED - 1) / SORTED;

@@ -22,12 +22,23 @@ from tests.support.harness.host_module import sanitizer_environment
 ROOT = Path(__file__).parents[2]
 FILES = [
     f"tests/kernels/test_{part}.py"
-    for part in ("activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "empty")
+    for part in (
+        "activation",
+        "loss",
+        "theta",
+        "split_theta",
+        "gather",
+        "cast",
+        "stages",
+        "empty",
+        "embedding",
+    )
 ]
 FILES += [  # launches of the backend, on memory without spare bytes at its end
     "tests/backends/cuda/test_networks.py::test_twenty_steps_of_adamw",
     "tests/backends/cuda/test_networks.py::test_widths_and_minibatches",
     "tests/backends/cuda/test_blocks.py::test_twenty_steps_of_adamw",
+    "tests/backends/cuda/test_embeddings.py::test_twenty_steps_of_adamw",
 ]
 # A sanitizer sees addresses and orders: not the mathematics, and bfloat16 as it sees float16, but
 # for θ in two parts, which only bfloat16 has.
@@ -37,7 +48,7 @@ ONLY = {
     "address,undefined": "(test_cast or not (bfloat16] or [bfloat16)) "
     "and not stochastic and not add_up and not smoothing and not custom",
     "thread": "float32 and (every or update or penalty or norm or mean_weights or test_softmax "
-    "or masks_of_several) "
+    "or masks_of_several or test_embed) "
     "and not 40 and not 3-1- and not 257 and not groups and not part and not the_bits",
 }
 # The exact number of passing tests in each file, so that no test is skipped or lost unnoticed.

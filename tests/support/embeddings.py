@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from gpumlp import MLP
+from gpumlp.functions.embeddings import Embedding, Embeddings
+from gpumlp.parameters import Layout
 
 WIDTHS, EMBED = [6, 9, 8, 3], {4: (11, 5), 1: (7, 3)}
 
@@ -24,6 +26,14 @@ def examples(m: int, embed: Any = None, n_0: int = 6, seed: int = 0) -> tuple[An
     for j, (c, _) in (EMBED if embed is None else embed).items():
         x[:, j] = rng.integers(0, c, m)
     return x, rng.integers(0, 3, m)
+
+
+def with_places(columns: int, embed: dict[int, tuple[int, int]]) -> Embeddings:
+    """Embeddings with the places that their tables have in θ."""
+    each = tuple(Embedding(j, *embed[j]) for j in sorted(embed))
+    found = Layout((columns, 1), 8, embed=Embeddings(columns, each)).embeddings
+    assert found is not None
+    return found
 
 
 def input_in_torch(net: MLP, p: dict[str, Any], x: Any) -> Any:

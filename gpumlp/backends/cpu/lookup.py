@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.cpu.works import Scratch, Work
+from gpumlp.backends.cpu.works import Work
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.types import HostArray as Array
-
-CODED = 8  # bytes of an example and its code, as in embeddings.hpp
 
 
 class LookupLowering:
@@ -31,11 +29,10 @@ class LookupLowering:
         )  # fmt: skip
 
     def embed_gradient(
-        self, x: Array, g: Array, embeddings: Embeddings, dE: Array
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
     ) -> Iterator[Work]:
         tables = embeddings.numbers(g.shape[1])
-        scratch = Scratch(2 * CODED * len(tables) * len(x))
         yield self._plain(
-            "embed_gradient", x, g, dE, dE.size, *x.shape, g.shape[1], tables, len(tables), scratch,
+            "embed_gradient", x, g, dE, dE.size, *x.shape, g.shape[1], tables, len(tables), order,
             real=self._stored,
         )  # fmt: skip

@@ -142,7 +142,8 @@ class CudaBackend(CudaLookup, CudaSharing, CudaStages, Backend):
         self._kernels.activation_gradient(f, z, h, gh, gz, db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        self._device.gemm(gz, W, gx, compute=self.precision)
+        last = W[..., W.shape[-1] - gx.shape[-1] :]
+        self._device.gemm(gz, last, gx, compute=self.precision)
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None

@@ -11,6 +11,7 @@ from gpumlp.backends.cuda.protocol import Device, Kernel
 from gpumlp.backends.cuda.source import CASTS, KernelSource
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.functions.activations import identity
+from gpumlp.functions.embeddings import Embeddings
 from gpumlp.functions.entry import Entry
 from gpumlp.io.types import Array
 
@@ -113,7 +114,8 @@ class Kernels:
             *map(i32, (*packed, grids[0][0], *lanes, rows // index.shape[-1] if weights else 0)),
         )  # fmt: skip
         geometry = grid, (THREADS, 1)
-        self.launch("begin_minibatch", "step.cu", geometry, arguments, labels=labels)
+        wide = x[2].dtype != self.storage
+        self.launch("begin_minibatch", "step.cu", geometry, arguments, labels=labels, wide=wide)
 
     def bias_activation(self, b: Array, f: Activation, z: Array, h: Array) -> None:
         """z ← z + b, h ← f(z)."""
@@ -261,7 +263,7 @@ class Kernels:
 
     def launch(
         self, name: str, file: str, geometry: Geometry, arguments: tuple[Any, ...],
-        *entries: Entry, dtype: str = "", **options: Any,
+        *entries: Entry | Embeddings, dtype: str = "", **options: Any,
     ) -> None:  # fmt: skip
         """Launch a kernel compiled with the entries' device functions, cached after the first time.
 

@@ -48,6 +48,8 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         strides: of a batch, the entries between two members of a, of b and of out.
         apart: of a batch, the entries between two members of the epilogue's bias and of its aux;
             of a bit mask, the bits.
+        row: the entries between two rows of b, which may be columns of an array; 0: as many as a
+            row has.
     """
 
     m: int
@@ -66,6 +68,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
     batch: int = 1
     strides: tuple[int, int, int] = (0, 0, 0)
     apart: tuple[int, int] = (0, 0)
+    row: int = 0
 
     @classmethod
     def of(
@@ -83,11 +86,12 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
             alignment = gcd(alignment, *apart)  # each member is aligned to as many bytes
             strides = apart[0] // a.itemsize, apart[1] // b.itemsize, apart[2] // out.itemsize
             own = _apart(bias), _apart(aux)
-        row = 0 if aux is None else aux.shape[-1] * _entries(aux)
+        of_aux = 0 if aux is None else aux.shape[-1] * _entries(aux)
+        row = b.strides[-2] // b.itemsize if b.shape[-2] > 1 else b.shape[-1]
         return cls(
             m, n, k, transpose_a, transpose_b, a.dtype.name, out.dtype.name, compute,
-            epilogue.name if epilogue else "", row, factors is not None, alignment, multiprocessors,
-            batch, strides, own,
+            epilogue.name if epilogue else "", of_aux, factors is not None, alignment,
+            multiprocessors, batch, strides, own, row if row != b.shape[-1] else 0,
         )  # fmt: skip
 
     @property
@@ -104,6 +108,7 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         types = self.dtype + (f"->{self.out}" if self.out != self.dtype else "")
         more = [self.epilogue, f"aux {self.aux}" * bool(self.aux), "factors" * self.factors]
         more.append(f"on {self.multiprocessors} multiprocessors" * bool(self.multiprocessors))
+        more.append(f"rows of {self.row}" * bool(self.row))
         more.append(f"aligned to {self.alignment}" * (self.alignment < ALIGNMENT))
         if self.batch > 1:
             more.append("batch of {} at strides {} {} {}".format(self.batch, *self.strides))
@@ -118,7 +123,9 @@ class Gemm(NamedTuple):  # the key of a dictionary at every product: a dataclass
         A is our b and its B is our a, and each is transposed exactly if ours is.
         """
         return {
-            "A": (self.k, self.n, self.k) if self.transpose_b else (self.n, self.k, self.n),
+            "A": (self.k, self.n, self.row or self.k)
+            if self.transpose_b
+            else (self.n, self.k, self.row or self.n),
             "B": (self.m, self.k, self.m) if self.transpose_a else (self.k, self.m, self.k),
             "D": (self.n, self.m, self.n),
         }

@@ -41,6 +41,7 @@ class KernelSource:
         dtype: the storage type T.
         functor: CUDA source of the device functions that the file calls.
         labels: y holds integer labels instead of values.
+        wide: x has the type of arithmetic instead of the storage type.
         slots: the type of the optimizer's slots; "" is the type of arithmetic.
         gradient: the type of dθ; "" is the storage type.
         source: the type that cast.cu reads.
@@ -57,6 +58,7 @@ class KernelSource:
     source: str = ""
     grouped: bool = False
     remainder: bool = False
+    wide: bool = False
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ class KernelSource:
         return (
             f"{include}typedef {storage} T;\ntypedef {arithmetic} real;\n"
             f"typedef {'int' if self.labels else 'real'} Y;\n"
+            f"typedef {'real' if self.wide else 'T'} X;\n"
             f"typedef {slots} Slot;\nenum {{ GROUPED = {int(self.grouped)} }};\n"
             f"typedef {TYPES[self.gradient or self.dtype][0]} Grad;\n"
             f"typedef {'short' if self.remainder else 'real'} Theta;\n{self._cast()}"

@@ -21,18 +21,20 @@ class NumpyLookup(Lookup):
         for codes, table, columns in _tables(x, E, embeddings):
             h[:, columns] = table[codes]
 
-    def embed_gradient(self, x: Array, g: Array, embeddings: Embeddings, dE: Array) -> None:
+    def embed_gradient(
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
+    ) -> None:
         if x.ndim == 3:
             for i in range(len(x)):
-                self.embed_gradient(x[i], g[i], embeddings, dE[i])
+                self.embed_gradient(x[i], g[i], embeddings, order[i], sums[i], dE[i])
             return
         dE.fill(0)
         g = g[:, g.shape[1] - embeddings.added :]
         first = len(embeddings.plain)
         for codes, table, columns in _tables(x, dE, embeddings):
-            order = np.argsort(codes, kind="stable")
-            found, starts = np.unique(codes[order], return_index=True)
-            rows = g[order, columns.start - first : columns.stop - first]
+            by_code = np.argsort(codes, kind="stable")
+            found, starts = np.unique(codes[by_code], return_index=True)
+            rows = g[by_code, columns.start - first : columns.stop - first]
             table[found] = np.add.reduceat(rows, starts, axis=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -12,11 +13,9 @@ import pytest
 import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
-from gpumlp.backends.cpu import lookup, source
-from gpumlp.functions.embeddings import Embedding, Embeddings
-from gpumlp.parameters import Layout
+from gpumlp.backends.lookup import parts
 from tests.support.compiled import needs_library
-from tests.support.embeddings import examples, network
+from tests.support.embeddings import examples, network, with_places
 
 pytestmark = needs_library
 RNG = np.random.default_rng(3)
@@ -34,13 +33,17 @@ def _on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arrays(embed: dict[int, tuple[int, int]], m: int, columns: int = 3) -> Any:
     """The embeddings with the places of a layout, x (m, columns) and E; codes are often equal."""
-    each = tuple(Embedding(j, *embed[j]) for j in sorted(embed))
-    layout = Layout((columns, 1), 8, embed=Embeddings(columns, each))
+    embeddings = with_places(columns, embed)
     x = RNG.normal(size=(m, columns))
     for j, (c, _) in embed.items():
         x[:, j] = np.where(RNG.random(m) < 0.5, RNG.integers(0, c, m), c - 1)
-    E = RNG.normal(size=layout.size - layout.tables)
-    return layout.embeddings, x, E
+    return embeddings, x, RNG.normal(size=embeddings.starts[-1] + math.prod(embed[max(embed)]))
+
+
+def gradient_of(backend: Any, x: Any, g: Any, embeddings: Any, dE: Any) -> None:
+    order = np.empty((2, len(embeddings.each), len(x)), np.int64)
+    sums = np.empty((parts(len(x)), 2, embeddings.added), dE.dtype)
+    backend.embed_gradient(x, g, embeddings, order, sums, dE)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
@@ -58,9 +61,9 @@ def test_operations_equal_those_of_numpy(embed: Any, m: int, precision: str) -> 
     for width in (embeddings.added, embeddings.width + 3):  # g may have other columns before
         g = RNG.normal(size=(m, width)).astype(backend.storage)
         dE = np.full(E.shape, 7, backend.storage)
-        backend.embed_gradient(x, g, embeddings, dE)
+        gradient_of(backend, x, g, embeddings, dE)
         sums = np.empty(E.shape)
-        numpy.embed_gradient(x.astype(float), g.astype(float), embeddings, sums)
+        gradient_of(numpy, x.astype(float), g.astype(float), embeddings, sums)
         eps = {"float64": 1e-14, "float32": 1e-6, "bfloat16": 2**-8}[precision]
         near = eps * np.sqrt(m) * max(1, np.abs(sums).max())
         np.testing.assert_allclose(dE.astype(float), sums, eps, near)
@@ -81,7 +84,8 @@ def test_sums_are_in_the_order_of_the_examples() -> None:
     backend: Any = get_backend("cpu", "float32")
     for threads in (1, 2, 3):
         dE = np.empty(E.shape, "f")
-        works = list(backend._lower.embed_gradient(x, g, embeddings, dE))
+        buffers = np.empty((2, 2, 3000), np.int64), np.empty(0)
+        works = list(backend._lower.embed_gradient(x, g, embeddings, *buffers, dE))
         program = cpu_backend.Program(backend._library, backend._blas, works)
         program._threads = threads
         program()
@@ -119,30 +123,6 @@ def test_a_step_is_one_call(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert max(calls) > 1
 
 
-def test_planned_scratch_is_what_programs_allocate(monkeypatch: pytest.MonkeyPatch) -> None:
-    allocated: list[int] = []
-    prepare = cpu_backend.Program.__init__
-
-    def noted(self: Any, *arguments: Any) -> None:
-        prepare(self, *arguments)
-        if len(self._works) > 3:
-            allocated.append(self._scratch.nbytes)
-
-    net, (x, y) = network("cpu"), examples(130)
-    trainer = gpumlp.Trainer(net, batch_size=100)
-    planned = trainer.memory(x, y)
-    monkeypatch.setattr(cpu_backend.Program, "__init__", noted)
-    trainer.fit(x, y, epochs=1, progress=False)
-    assert planned.scratch - net.backend.own_memory(9) == sum(allocated)
-    assert min(allocated) >= 2 * lookup.CODED * 2 * 30
-
-
-def test_the_size_of_an_example_and_its_code() -> None:
-    assert lookup.CODED == 8
-    text = (source.headers() / "embeddings.hpp").read_text()
-    assert "struct Coded { std::uint32_t code, row; };" in text
-
-
 def test_time_of_a_large_table_is_that_of_the_minibatch() -> None:
     """256 examples of 100,000 categories: beside zeros, about as long as with 1,000 of them."""
     backend = get_backend("cpu", "float32")
@@ -154,7 +134,7 @@ def test_time_of_a_large_table_is_that_of_the_minibatch() -> None:
         times = []
         for _ in range(30):
             begin = time.perf_counter()
-            backend.embed_gradient(x, g, embeddings, dE)
+            gradient_of(backend, x, g, embeddings, dE)
             middle = time.perf_counter()
             dE.fill(0)
             times.append((middle - begin) - (time.perf_counter() - middle))

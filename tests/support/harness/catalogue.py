@@ -9,6 +9,7 @@ from gpumlp.backends.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.functions.stages import GATES, NORMS, Stage, gate
 from tests.support.blocks import DYT, UNIT_NORM
+from tests.support.embeddings import with_places
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 RULES = dict(OPTIMIZERS) | {
@@ -19,6 +20,7 @@ RULES = dict(OPTIMIZERS) | {
 STAGES: dict[str, Stage] = {f"{name} norm": stage for name, stage in NORMS.items()}
 STAGES |= {stage.name: stage for stage in (DYT, UNIT_NORM)}  # of the users' own kind
 STAGES |= {f"gate of {name}": gate(f) for name, f in GATES.items()}
+EMBEDDINGS = with_places(5, {0: (3, 2), 3: (70_000, 33), 4: (1, 8)})
 # For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
 
@@ -80,6 +82,9 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     }
     named |= {name: stage_source(name, dtype) for name in STAGES}
     named["dropout"] = KernelSource("dropout.cu", dtype)
+    named["embedding"] = KernelSource("embedding.cu", dtype, EMBEDDINGS.cuda())
+    named["step with wide x"] = KernelSource("step.cu", dtype, wide=True)
+    named["step with wide x and labels"] = KernelSource("step.cu", dtype, labels=True, wide=True)
     named["round"] = KernelSource("round.cu", dtype)
     named["orthogonal"] = KernelSource("orthogonal.cu", dtype)
     named["average"] = KernelSource("average.cu", dtype)

@@ -51,8 +51,11 @@ def multiply(
 
 def _check_product(gemm: Gemm, a: Host, b: Host, out: Host) -> None:
     """Raise for operands that cublasLt refuses, or for which its result is undefined."""
-    if any(x.ndim != 2 or not x.flags.c_contiguous for x in (a, b, out)):
+    if any(x.ndim != 2 or not x.flags.c_contiguous for x in (a, out)):
         raise KernelError("gemm needs contiguous matrices")
+    columns = gemm.row > b.shape[1] and b.strides == (gemm.row * b.itemsize, b.itemsize)
+    if b.ndim != 2 or not (b.flags.c_contiguous if gemm.row == 0 else columns):
+        raise KernelError(f"gemm needs b with rows of {gemm.row or b.shape[1]}")
     inputs = "float32" if gemm.compute == "tf32" else gemm.compute
     results = {inputs, "float32"} if inputs in ("bfloat16", "float16") else {inputs}
     names = [name_of(x.dtype) for x in (a, b, out)]
