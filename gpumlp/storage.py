@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,9 @@ def load_network(
 ) -> tuple[dict[str, Any], dict[str, HostArray]]:
     """Return the settings, as arguments of `MLP`, and θ.
 
-    A file that torch wrote has only the widths.  `functions`: the user's own entries.
+    A file that torch wrote has only the widths and the shapes of embeddings.
+
+    functions: the user's own entries.
     """
     tensors, metadata = read(path)
     if "network" in metadata:
@@ -72,7 +75,7 @@ def load_network(
         raise CheckpointError(f"{path} has an ensemble; load it by gpumlp.Ensemble.load")
     if "gpumlp" in metadata:
         raise CheckpointError(f"{path} is a gpumlp file but has no settings of a network")
-    return {"widths": _widths(path, tensors)}, tensors
+    return _shapes(path, tensors), tensors
 
 
 def theta_of(tensors: Tensors) -> dict[str, HostArray]:
@@ -95,9 +98,14 @@ def with_functions(config: dict[str, Any], functions: Sequence[Entry]) -> dict[s
     return {key: entry(value) for key, value in config.items()}
 
 
-def _widths(path: PathLike, tensors: Tensors) -> list[int]:
-    """Return n_0 … n_L of a file that has only tensors "0.weight", "0.bias", "2.weight", …"""
-    depth = len(tensors) // 2
+def _shapes(path: PathLike, tensors: Tensors) -> dict[str, Any]:
+    """Return the settings that a file shows with only tensors "0.weight", "0.bias", "2.weight", …
+
+    And, of embeddings, "embed.3.weight".
+    """
+    tables = {name: a for name, a in tensors.items() if re.fullmatch(r"embed\.\d+\.weight", name)}
+    embed = {name.split(".")[1]: list(a.shape) for name, a in tables.items() if a.ndim == 2}
+    depth = (len(tensors) - len(embed)) // 2
     weights = [tensors.get(f"{2 * i}.weight", np.empty(0)) for i in range(depth)]
     if not depth or any(W.ndim != 2 for W in weights):
         names = ", ".join(sorted(tensors)[:4])
@@ -105,7 +113,9 @@ def _widths(path: PathLike, tensors: Tensors) -> list[int]:
             f"{path} has no multilayer perceptron: it has {names or 'no tensors'}, "
             "expected 0.weight, 0.bias, 2.weight, …"
         )
-    return [weights[0].shape[1], *(W.shape[0] for W in weights)]
+    n_0 = weights[0].shape[1] - sum(d - 1 for _, d in embed.values())
+    widths = [n_0, *(W.shape[0] for W in weights)]
+    return {"widths": widths} | ({"embed": embed} if embed else {})
 
 
 # ---- any file ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from gpumlp.data import Preparation
 from gpumlp.ensemble import Ensemble, tensors
 from gpumlp.errors import needs
 from gpumlp.functions.blocks import Block
+from gpumlp.functions.embeddings import Embeddings
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
 from gpumlp.io.files import PathLike, atomic_write, check_place, together
@@ -54,8 +55,9 @@ def export_onnx(
 
     An activation becomes the operator of its name if the opset and the dtype have it, else its
     NumPy expression. erf is computed in float32, as onnxruntime has no other. A layer norm is
-    LayerNormalization in float32 from opset 17, and the other norms are NumPy expressions. Dropout
-    is not in the graph, as predictions drop nothing.
+    LayerNormalization in float32 from opset 17, and the other norms are NumPy expressions. An
+    embedding is a Gather of the column, cast to int64. Dropout is not in the graph, as predictions
+    drop nothing.
 
     Args:
         net: the network or the ensemble, on any backend.
@@ -131,7 +133,7 @@ def _y_hat(graph: Graph, net: MLP, x: str, arrays: Mapping[str, Any], prefix: st
         names = (f"{prefix}{name}.{kind}" for kind in ("weight", "bias"))
         return [graph.constant(arrays[name], name=name) for name in names if name in arrays]
 
-    h = [x]
+    h = [x if net.embed is None else _input(graph, net.embed, x, arrays, prefix)]
     for k, block in enumerate(net.blocks or [Block()] * net.L, 1):
         graph.place, name, below = f"{prefix}layer{k}/", str(2 * (k - 1)), h[-1]
         if block.norm is not None:
@@ -151,6 +153,22 @@ def _y_hat(graph: Graph, net: MLP, x: str, arrays: Mapping[str, Any], prefix: st
         h.append(a)
     graph.place = f"{prefix}output/"
     return h[-1]
+
+
+def _input(
+    graph: Graph, embeddings: Embeddings, x: str, arrays: Mapping[str, Any], prefix: str
+) -> str:
+    """What layer 1 reads of x: columns without codes, and a row of a table for each code."""
+    graph.place, parts = f"{prefix}embed/", list[str]()
+    if embeddings.plain:
+        plain = graph.constant(embeddings.plain, np.int64, f"{prefix}embed/plain")
+        parts.append(graph.node("Gather", x, plain, axis=1))
+    for j in embeddings.coded:
+        name = f"{prefix}embed.{j}.weight"
+        column = graph.node("Gather", x, graph.constant(j, np.int64), axis=1)
+        codes = graph.cast(column, np.int64)
+        parts.append(graph.node("Gather", graph.constant(arrays[name], name=name), codes, axis=0))
+    return graph.node("Concat", *parts, axis=1)
 
 
 def _results(graph: Graph, preparation: Preparation, p: str, width: int) -> Signature:

@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from gpumlp.functions import ACTIVATIONS
+from gpumlp.interop.torch_inputs import Rows, read
 from gpumlp.interop.torch_modules import (
     KNOWN,
     WITHOUT_SETTINGS,
@@ -30,10 +31,16 @@ NOT_HERE = (
 
 
 class Reader:
-    """Reads modules; `warnings` collects what is said about those that are taken over."""
+    """Reads modules.
+
+    Attributes:
+        warnings: what is said about those that are taken over.
+        embedded: the embeddings of columns of x.
+    """
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.embedded: list[Rows] = []
 
     def layers(self, module: nn.Module) -> list[TorchLayer]:
         """The layers of a Sequential or a GraphModule.
@@ -185,10 +192,14 @@ class Reader:
 
     def _graph(self, module: Any) -> Any:
         values: dict[Any, Any] = {}
+        self.embedded, of_columns, whole = read(module)
         for node in module.graph.nodes:
+            if node is whole or node in of_columns:
+                values[node] = None  # as x
+                continue
             inputs = [values[each] if isinstance(each, fx.Node) else each for each in node.args]
             if node.op == "placeholder":
-                if None in values.values():
+                if values:
                     raise ValueError(f"{node.name} is a second input; pass a module of x alone")
                 values[node] = None
             elif node.op == "output":

@@ -14,6 +14,7 @@ from gpumlp.ensemble import Ensemble
 from gpumlp.functions import ACTIVATIONS, Activation
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.stages import NORMS, Stage
+from gpumlp.interop.torch_inputs import input_of, modules_of
 from gpumlp.network import MLP
 from gpumlp.parameters import Layer
 
@@ -132,11 +133,17 @@ class _Mean(nn.Module):
 
 
 class _Network(nn.Module):
-    """A network with blocks.  Norm, dropout and skip are children of the layer's Linear."""
+    """A network with blocks or embeddings.
+
+    Norm, dropout and skip are children of the layer's Linear, and embeddings of "embed".
+    """
 
     def __init__(self, net: MLP) -> None:
         super().__init__()
-        self.plan = list(zip(net.layers, net.blocks, strict=True))
+        blocks = net.blocks or (Block(),) * net.L
+        self.plan, self.embeddings = list(zip(net.layers, blocks, strict=True)), net.embed
+        if net.embed is not None:
+            self.embed = modules_of(net.embed)
         for k, (layer, block) in enumerate(self.plan):
             linear = nn.Linear(layer.W.shape[1], layer.W.shape[0])
             if block.norm is not None:
@@ -150,7 +157,7 @@ class _Network(nn.Module):
             self.add_module(str(2 * k + 1), _without_gpumlp(_function(layer, block)))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = [x]
+        h = [x if self.embeddings is None else input_of(x, self.embeddings, self.embed)]
         for k, (_, block) in enumerate(self.plan):
             linear: Any = self.get_submodule(str(2 * k))
             f = self.get_submodule(str(2 * k + 1))
@@ -192,8 +199,9 @@ def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     names of its parameters are those of `MLP.tensors`.
 
     An activation with dropout is a Sequential(activation, Dropout); ``module.eval()`` drops
-    nothing. A network with norms, gates or skips is a GraphModule of LayerNorm, RMSNorm, Linear,
-    activations and Dropout: norm, dropout and skip of layer 2 are "2.norm", "2.dropout", "2.skip".
+    nothing. A network with norms, gates, skips or embeddings is a GraphModule of LayerNorm,
+    RMSNorm, Linear, activations, Dropout and Embedding: norm, dropout and skip of layer 2 are
+    "2.norm", "2.dropout", "2.skip", and the embedding of column 3 is "embed.3".
 
     An ensemble becomes a GraphModule whose outputs are those of `Ensemble.predict`, after the link,
     with parameters "members.0.0.weight", …, numbered without members that diverged.
@@ -204,7 +212,7 @@ def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     if isinstance(net, Ensemble):
         mean = _Mean([to_torch(member) for member in net.whole], module_of(net.loss.link))
         return _traced(mean, "Mean", whole=False)
-    if any(block.norm or block.gate or block.skip for block in net.blocks):
+    if net.embed or any(block.norm or block.gate or block.skip for block in net.blocks):
         module: Any = _traced(_Network(net), "Network")
     else:
         module = _sequential(net)

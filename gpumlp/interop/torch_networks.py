@@ -12,6 +12,7 @@ from gpumlp.backends import Backend, get_backend
 from gpumlp.functions import ACTIVATIONS, Loss
 from gpumlp.functions.blocks import blocks
 from gpumlp.interop.torch_backend import HALVES, PRECISIONS
+from gpumlp.interop.torch_inputs import Rows
 from gpumlp.interop.torch_layers import Reader
 from gpumlp.interop.torch_symbols import TorchLayer
 from gpumlp.network import MLP
@@ -30,7 +31,9 @@ def from_torch(
             LayerNorm or RMSNorm before a Linear that is not the first, GLU in place of an
             activation, and Dropout after one. Or the GraphModule that `to_torch` made, or
             ``torch.fx.symbolic_trace(module)`` of such modules: with additions of earlier outputs,
-            and gates a * f(b) of ``a, b = linear(h).chunk(2, -1)``.
+            gates a * f(b) of ``a, b = linear(h).chunk(2, -1)``, and embeddings of columns with
+            codes, ``torch.cat([x[:, [0, 2]], embedding(x[:, 1].long())], 1)``, before the first
+            Linear.
             What does nothing to rows is left out: Identity, Flatten before the first Linear, and in
             eval mode a Dropout in another place. Other modules raise an error, and so do modules
             that share parameters. torch's Softplus is linear above its threshold, gpumlp's is not:
@@ -54,7 +57,7 @@ def from_torch(
         )
     reader = Reader()
     layers = reader.layers(module)
-    named = _named(layers)
+    named = _named(layers, reader.embedded)
     for message in reader.warnings:
         warnings.warn(message, stacklevel=2)
     kind = layers[0].linear.weight.dtype
@@ -66,8 +69,10 @@ def from_torch(
         loss = "negative_log_likelihood" if last else "softmax_cross_entropy"
     if kind in HALVES and get_backend(backend).on_host:
         kind = torch.float32  # it represents the parameters exactly
-    settings = {"precision": PRECISIONS[kind]} | _blocks(layers) | settings
-    widths = [layers[0].linear.in_features, *(layer.width for layer in layers)]
+    embed = {each.column: tuple(each.module.weight.shape) for each in reader.embedded}
+    settings = {"precision": PRECISIONS[kind], "embed": embed} | _blocks(layers) | settings
+    n_0 = layers[0].linear.in_features - sum(d - 1 for _, d in embed.values())
+    widths = [n_0, *(layer.width for layer in layers)]
     *hidden, output = functions
     net = MLP(widths, hidden, output, loss=loss, backend=backend, **settings)
     net.assign(named)
@@ -102,10 +107,13 @@ def _residual(hidden: list[TorchLayer], skips: list[int]) -> Any:
     return r
 
 
-def _named(layers: list[TorchLayer]) -> dict[str, Any]:
+def _named(layers: list[TorchLayer], embedded: list[Rows]) -> dict[str, Any]:
     """The parameters by the names of `MLP.tensors`; ValueError: some share their memory."""
     found: dict[str, Any] = {}
     owners: dict[int, str] = {}  # the module that a parameter was first seen in, by its memory
+    for each in embedded:
+        _check_owner(owners, each.module.weight, each.name, "weight")
+        found[f"embed.{each.column}.weight"] = each.module.weight
     for i, layer in enumerate(layers):
         owned = [("", layer.name, layer.linear)]
         if layer.norm is not None:

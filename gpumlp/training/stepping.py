@@ -14,6 +14,7 @@ from gpumlp.backends import Backend
 from gpumlp.distributed.world import World
 from gpumlp.errors import OutOfMemoryError
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Regularizer, Schedule
+from gpumlp.functions.embeddings import described
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.schedules import constant
 from gpumlp.io.types import Array, HostArray
@@ -160,7 +161,7 @@ class Stepping:
     def name(self) -> str:
         """What the time of a step depends on, but for the minibatch."""
         net = self.net
-        widths = "-".join(map(str, net.widths))
+        widths = " ".join(["-".join(map(str, net.widths)), *described(net.embed)])
         functions = " ".join([*(f.name for f in net.f[1:]), net.loss.name, self.optimizer.name])
         clipped = " clipped" * (self.clip_norm is not None)
         return f"step {widths} {functions} {net.precision}{clipped}"
