@@ -276,7 +276,9 @@ def settings(trainer: Training) -> dict[str, Any]:
     of_net = {"network_seed" if k == "seed" else k: v for k, v in net.config().items()}
     flat: dict[str, Any] = {}
     for name, value in {**of_net, **trainer.settings}.items():
-        if isinstance(value, dict):  # a function with its parameters, or the groups
+        if name == "embed":  # column → categories and width
+            flat |= {f"embed.{j}": f"{c}x{d}" for j, (c, d) in value.items()}
+        elif isinstance(value, dict):  # a function with its parameters, or the groups
             flat |= {name if k == "name" else f"{name}.{k}": v for k, v in value.items()}
         elif isinstance(value, list):  # the widths, or the layers' activations or blocks
             texts = [_text(v) for v in value]

@@ -31,6 +31,7 @@ SHARDS = 4
 RNG = np.random.default_rng(14)
 X, Y = RNG.standard_normal((403, 20)), RNG.integers(0, 5, 403)  # the last minibatch has 19 rows
 WEIGHTS = RNG.random(403) + 0.1
+X[:, 3] = RNG.integers(0, 9, 403)  # codes, which only one network reads as such
 SETTINGS = {
     "adamw": {},
     "adamw, clipped": {"clip_norm": 0.1},
@@ -42,6 +43,7 @@ SETTINGS = {
     "blocks": {"blocks": {
         "norm": ["layer", "rms"], "dropout": 0.2, "residual": True, "gated": [None, "silu"],
     }},
+    "embeddings": {"blocks": {"embed": {3: (9, 5)}}, "clip_norm": 0.5},
 }  # fmt: skip
 IN_16_BITS = {"slot_precision": "bfloat16", "remainder": True, "clip_norm": 0.5, "ema": 0.99}
 FITS = {"": {}, "streamed": {"data": "stream"}, "weighted": {"sample_weight": WEIGHTS}}

@@ -33,6 +33,8 @@ TARGETS = {
     "huber": np.stack([np.sin(X[:, 0]), X[:, 1] * X[:, 2], X[:, 3]], axis=1),
 }
 WEIGHTS = RNG.integers(0, 4, M).astype(float)
+CODED = X.copy()  # with codes in two columns
+CODED[:, 4], CODED[:, 0] = RNG.integers(0, 5, M), RNG.integers(0, 300, M)
 LR = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "muon": 0.02}
 GROUPS = {"biases": Group(lr=2.0), "first": Group(lr=0.5), "last": Group(lr=1.5)}
 EPOCHS = 3
@@ -66,6 +68,7 @@ FACTORS: dict[str, list[Any]] = {
     "checkpoint_every": [None, 1, 3],
     "fits before": [0, 1],
     "died": ["in a step", "at an epoch", "by Ctrl-C"],
+    "embed": [None, {4: (5, 3), 0: (300, 2)}],
 }
 OF_TRAINER = (
     "optimizer", "batch_size", "accumulate", "schedule", "groups", "ema", "clip_norm", "memory",
@@ -105,7 +108,8 @@ def pairwise() -> list[Case]:
 
 def network(case: Case, backend: Any) -> gpumlp.MLP:
     widths = [5, *case["hidden"], 3]
-    settings = {name: case[name] for name in ("activation", "loss", "regularizer", "precision")}
+    names = "activation", "loss", "regularizer", "precision", "embed"
+    settings = {name: case[name] for name in names}
     return gpumlp.MLP(widths, **settings, backend=backend, seed=1)
 
 
@@ -143,7 +147,7 @@ def allowed(case: Case, backend: Any) -> Case:
 
 def asked(case: Case) -> dict[str, Any]:
     """Arguments of `fit` and of `memory`."""
-    x, y = X.astype(case["dtype"]), TARGETS[case["loss"]]
+    x, y = (CODED if case["embed"] else X).astype(case["dtype"]), TARGETS[case["loss"]]
     y = y if y.ndim == 1 else y.astype(case["dtype"])
     found = {
         "x": x, "y": y, "data": case["data"], "early_stopping": case["early_stopping"],
