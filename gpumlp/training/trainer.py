@@ -54,7 +54,8 @@ class Trainer(Stepping):
             θ's type: the same step but for rounding.  Only the activations of one micro-batch, of
             batch_size / accumulate examples, rounded up, are in memory at a time.
         groups: the factors of the learning rate and of the optimizer's weight_decay in "weights",
-            "biases", the "first" and the "last" layer: a mapping from names to `gpumlp.Group`, e.g.
+            "biases", tables of "embeddings", which are neither, the "first" and the "last" layer: a
+            mapping from names to `gpumlp.Group`, e.g.
             ``{"biases": Group(decay=0.0), "first": Group(lr=0.1)}``.  The factors of overlapping
             groups are multiplied.  A network with blocks has ``{"biases": Group(decay=0)}``, which
             covers its norms, unless you pass "biases".  Groups do not change the regulariser; set
