@@ -60,6 +60,11 @@ class Layout:
     blocks: tuple[Block, ...] = ()
     embed: Embeddings | None = None
 
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The widths of h[0], …, h[L]: h[0] is x or, with embeddings, what they make of it."""
+        return self.widths if self.embed is None else (self.embed.width, *self.widths[1:])
+
     @cached_property
     def parts(self) -> list[Part]:
         """What is in the buffer, in order: W and P of each layer, all b, φ and c of each, all E.
@@ -70,10 +75,9 @@ class Layout:
         layers = range(1, len(self.widths))
         blocks = dict(zip(layers, self.blocks or [Block()] * len(layers), strict=True))
         rows = {k: self.widths[k] * (2 if blocks[k].gate else 1) for k in layers}
-        below = self.widths if self.embed is None else (self.embed.width, *self.widths[1:])
         found = []
         for k, block in blocks.items():
-            found.append(Part("W", k, (rows[k], below[k - 1])))
+            found.append(Part("W", k, (rows[k], self.read[k - 1])))
             if block.projects:
                 found.append(Part("P", k, (self.widths[k], self.widths[k - block.skip])))
         found += [Part("b", k, (rows[k],)) for k in layers]

@@ -186,5 +186,6 @@ def streams(net: MLP, arrays: Sequence[tuple[Array, np.dtype[Any]]], data: str, 
 
 def _of_steps(net: MLP, rows: int, m: int) -> int:
     """The bytes of steps and evaluations, at least: z, h and gz, order, weights and costs."""
-    widths = 2 * sum(net.widths) + 2 * max(net.widths)
+    of_layers = net.theta.layout.read
+    widths = 2 * sum(of_layers) + 2 * max(of_layers)
     return (min(rows, m) + CHUNK) * widths * net.backend.storage.itemsize + 32 * m + SPARE

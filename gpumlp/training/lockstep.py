@@ -76,7 +76,7 @@ def possible(trainers: Sequence[Stepping]) -> bool:
     for one network after the other.
     """
     first, backend = trainers[0], trainers[0].net.backend
-    widest = first.at_a_time * max(first.net.widths) * backend.storage.itemsize
+    widest = first.at_a_time * max(first.net.theta.layout.read) * backend.storage.itemsize
     rules = {(each.optimizer.slots, each.optimizer.scalar_names) for each in trainers}
     return (
         len(trainers) > 1
@@ -95,7 +95,7 @@ def at_a_time(trainers: Sequence[Stepping]) -> int:
     if free is None:
         return most
     # z, h and gz of each layer, and x
-    each = 4 * trainers[0].at_a_time * sum(net.widths) * backend.storage.itemsize
+    each = 4 * trainers[0].at_a_time * sum(net.theta.layout.read) * backend.storage.itemsize
     return max(1, min(most, free * 3 // 4 // each))
 
 

@@ -13,8 +13,12 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "part", ["activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "empty"]
-)
+    "part",
+    [
+        "activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "empty",
+        "embedding",
+    ],
+)  # fmt: skip
 def test_kernels(part: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:xdist",

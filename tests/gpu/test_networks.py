@@ -11,6 +11,7 @@ import gpumlp
 from gpumlp.backends import get_backend
 from tests.support import network_tests
 from tests.support.cuda_networks import classifier, on_host, trained
+from tests.support.embeddings import EMBED, WIDTHS, examples
 from tests.support.network_tests import (  # noqa: F401  (collected here)
     test_every_activation_with_every_loss,
     test_every_depth_and_regularizer,
@@ -93,3 +94,39 @@ def test_arrays_on_gpu() -> None:
     broken[7, 0] = np.nan
     with pytest.raises(ValueError, match=r"x\[7, 0\] is nan"):
         gpumlp.Trainer(net).fit(broken, labels, 1, progress=False)
+
+
+@pytest.mark.parametrize("embed", [EMBED, {1: (50_000, 33)}], ids=["small", "large"])
+@pytest.mark.parametrize("m", [16, 5000])
+def test_embeddings(m: int, embed: Any) -> None:
+    """Against NumPy, from arrays on the GPU, and with the same bits in each run."""
+    cupy = pytest.importorskip("cupy")
+    x, y = examples(m, embed)
+    nets = [
+        gpumlp.MLP(WIDTHS, "gelu", embed=embed, precision="float64", backend=backend, seed=1)
+        for backend in ("numpy", "cupy", "cupy")
+    ]
+    for net, of in zip(nets, (x, x, cupy.asarray(x)), strict=True):
+        gpumlp.Trainer(net, "adamw", lr=0.01, batch_size=m, seed=3).fit(of, y, 10, progress=False)
+    want, got, again = (net.tensors() for net in nets)
+    for name, tensor in want.items():
+        np.testing.assert_allclose(got[name], tensor, 1e-8, 1e-10, err_msg=name)
+        assert np.array_equal(got[name], again[name])
+    broken = cupy.asarray(x)
+    broken[7, 1] = 0.5
+    with pytest.raises(ValueError, match=r"x\[7, 1\] is 0.5"):
+        nets[1].predict(broken)
+
+
+@pytest.mark.parametrize("plain", [1, 4, 8])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_product_of_columns(precision: str, plain: int) -> None:
+    """gz W of the last columns of W, which begin at any address."""
+    backend = get_backend("cupy", precision)
+    rng = np.random.default_rng(plain)
+    gz, W = rng.integers(-8, 8, (300, 64)), rng.integers(-8, 8, (64, plain + 40))
+    on_gpu = [backend.asarray(a, dtype=backend.storage) for a in (gz, W)]
+    gx = backend.empty((300, 40), backend.storage)
+    backend.input_gradient(*on_gpu, gx)
+    want = backend.asarray(gz @ W[:, plain:], dtype=backend.storage)
+    assert np.array_equal(backend.to_host(gx), backend.to_host(want))

@@ -161,6 +161,22 @@ def test_first_launches_are_one() -> None:
         assert names.count("embed") == names.count("embed_sort") == names.count("embed_sum") == 5
 
 
+def test_arrays_on_the_device() -> None:
+    """In θ's type they are used without a copy; codes that are out of range raise."""
+    net = network(precision="float32")
+    gpu = on_cuda_backend(net)
+    x = gpu.backend.asarray(X)
+    assert_same(gpu.forward(x), net.forward(X), 1e-5)
+    for each, rows in ((net, X), (gpu, x)):
+        Trainer(each, "adamw", lr=0.01, batch_size=16, seed=3).fit(rows, LABELS, 1, progress=False)
+    for name, tensor in net.tensors().items():
+        assert_same(gpu.tensors()[name], tensor, 2e-4)
+    x.values[5, 4] = 11
+    for call in (lambda: gpu.predict(x), lambda: Trainer(gpu).fit(x, LABELS, 1, progress=False)):
+        with pytest.raises(ValueError, match=r"x\[5, 4\] is 11"):
+            call()
+
+
 def members(backend: Any, K: int, **more: Any) -> EnsembleTrainer:
     ensemble = Ensemble(K, WIDTHS, "gelu", backend=backend, embed=EMBED, seeds=range(K), **more)
     trainer = EnsembleTrainer(ensemble, "adamw", lr=0.01, batch_size=16, seed=5)
