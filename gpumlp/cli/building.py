@@ -16,14 +16,14 @@ from gpumlp import data as datasets
 from gpumlp.backends import Backend
 from gpumlp.cli import options as shared
 from gpumlp.cli.data_options import DataOptions, load, print_reading
+from gpumlp.cli.layers import layer_blocks, widths
 from gpumlp.cli.losses import ends
-from gpumlp.cli.models import Model, member_seeds
-from gpumlp.cli.options import option, parse_groups, parse_widths
+from gpumlp.cli.models import Model, member_seeds, members
+from gpumlp.cli.options import option, parse_embed, parse_groups
 from gpumlp.cli.output import describe
 from gpumlp.data import Dataset, Preparation, Scratch, check_impute
 from gpumlp.ensemble import Ensemble
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, ElasticNet
-from gpumlp.functions.blocks import blocks
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.stages import GATES, NORMS
 from gpumlp.network import MLP
@@ -207,14 +207,15 @@ def assembled(
     if preparation is None:
         preparation = Preparation.of(train, **preparing(options, dataset))
     network: dict[str, Any] = {
-        "widths": [len(preparation.columns), *_widths(options), n],
+        "widths": [len(preparation.columns), *widths(options), n],
         "activation": options.activation,
         "output_activation": "softmax" if loss.name == "negative_log_likelihood" else "identity",
         "loss": loss,
         "regularizer": ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
         "precision": options.precision,
         "backend": options.backend if backend is None else backend,
-        **_blocks(options),
+        **layer_blocks(options),
+        **({"embed": preparation.embed} if preparation.embedded else {}),
     }
     settings = trainer_settings(options) | arguments
     net: Any
@@ -223,6 +224,8 @@ def assembled(
     else:  # each draws its orders with the seed of its weights, as a network alone does
         net = Ensemble(models, seeds=member_seeds(options.seed, models), **network)
         settings["seed"] = 0
+    for member in members(net):
+        preparation.begin(member)
     trainer = Trainer(net, **settings)
     return Built(dataset, train, validation, preparation, net, trainer, scratch, decision)
 
@@ -233,6 +236,7 @@ def preparing(options: TrainingOptions, dataset: Dataset) -> dict[str, Any]:
     return {
         "x": dataset.standardize if options.standardize is None else options.standardize,
         "y": loss.target == "real",  # counts and classes stay as they are
+        "embed": parse_embed(options.embed or ()),
         **{name: getattr(options, name) for name in ("impute", "max_categories", "min_frequency")},
     }
 
@@ -243,8 +247,9 @@ def check(options: TrainingOptions, **arguments: Any) -> None:
     arguments: of `Trainer`, in addition to the options.
     """
     check_impute(options.impute)
+    parse_embed(options.embed or ())
     settings = trainer_settings(options) | arguments
-    _blocks(options)
+    layer_blocks(options)
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
         lookup(LOSSES, "loss", options.loss)
@@ -255,29 +260,6 @@ def scratch_of(options: TrainingOptions, out: Path) -> Scratch:
     """The place of temporary files: --scratch, or the folder `out`, or its next that exists."""
     nearest = next(each for each in (out, *out.absolute().parents) if each.is_dir())
     return Scratch(options.scratch or nearest, options.stream)
-
-
-def _widths(options: TrainingOptions) -> list[int]:
-    """The widths of the hidden layers."""
-    linear = options.hidden.strip().lower() in ("none", "")
-    return [] if linear else parse_widths(options.hidden, "--hidden", "256,256 or none")
-
-
-def _blocks(options: TrainingOptions) -> dict[str, Any]:
-    """The arguments of `MLP` for its blocks; raises if the hidden layers are too few for one."""
-    hidden = len(_widths(options))
-    given: dict[str, Any] = {"dropout": options.dropout, "residual": options.residual or False}
-    for name in ("norm", "gated"):
-        given[name] = None if getattr(options, name) == "none" else getattr(options, name)
-    found = blocks([1] * (hidden + 2), **given)
-    for name, value in given.items():
-        needed = options.residual + 1 if name == "residual" else 1
-        if value and hidden < needed:
-            raise ValueError(
-                f"--{name} {value} needs {needed} hidden layer{'s' * (needed > 1)} or more, but "
-                f"--hidden {options.hidden} has {hidden}; leave it out, or give more widths"
-            )
-    return given if found else {}
 
 
 def trainer_settings(options: TrainingOptions) -> dict[str, Any]:

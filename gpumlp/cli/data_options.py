@@ -9,7 +9,7 @@ import typer
 
 from gpumlp import data as datasets
 from gpumlp.cli import options as shared
-from gpumlp.cli.options import option
+from gpumlp.cli.options import option, parse_embed
 from gpumlp.data import IMPUTE, TASKS, Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import ORDERS
@@ -55,6 +55,13 @@ class DataOptions:
     min_frequency: int = option(
         5, "N", "Number of examples that a category needs to get its own input.", min=1
     )
+    embed: list[str] | None = option(
+        None, "N or COLUMN=N",
+        "Learn a vector of N numbers, an embedding, for each category of a column, in place of an "
+        "input for each.  A number alone is for all columns with more categories than that; "
+        "city=16 is for one column.  Here all categories have a vector of their own that have "
+        "--min-frequency examples.  Separate several with commas, or repeat the option.",
+    )  # fmt: skip
     impute: str = option(
         "mean", "NAME",
         "Replacement of missing numbers: {names}.  An additional input marks them.",
@@ -68,6 +75,7 @@ def load(options: DataOptions, scratch: Scratch, loss: str | None = None) -> tup
         options.data, options.target, options.task,
         categorical=options.categorical or (), drop=options.drop or (), keep=options.keep or (),
         drop_missing_target=options.drop_missing_target, date_order=options.date_order,
+        embed=[quoted(name) for name, _ in parse_embed(options.embed or ()).columns],
         scratch=scratch,
     )  # fmt: skip
     if options.task is None and options.data[0] not in datasets.EMBEDDED:
@@ -88,12 +96,16 @@ def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:
     dates = [f"{name} ({', '.join(['day', *parts])})" for name, parts in known.dates.items()]
     if dates:
         typer.echo(f"columns of dates, and their inputs: {listed(dates)}", err=True)
-    categories = [
-        f"{quoted(name)} ({len(own)}{' and others' * (name in known.others)})"
+    words = {
+        name: f"{quoted(name)} ({len(own):,}{' and others' * (name in known.others)}"
         for name, own in known.categories.items()
-    ]
+    }
+    categories = [f"{text})" for name, text in words.items() if name not in known.embedded]
     if categories:
         typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
+    embedded = [f"{words[name]}; {d} numbers)" for name, d in known.embedded.items()]
+    if embedded:
+        typer.echo(f"columns of categories, a vector for each: {listed(embedded)}", err=True)
     if known.holes:
         columns = listed(map(quoted, known.holes))
         typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)

@@ -14,6 +14,7 @@ from gpumlp.cli import options as shared
 from gpumlp.cli.command import require
 from gpumlp.cli.data_options import DataOptions, load
 from gpumlp.cli.leaks import leaks
+from gpumlp.cli.options import parse_embed
 from gpumlp.cli.output import print_json, print_table
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
@@ -42,6 +43,7 @@ def describe(options: DescribeOptions) -> None:
     known = Preparation.of(
         dataset, x=dataset.standardize, y=False, impute=options.impute,
         max_categories=options.max_categories, min_frequency=options.min_frequency,
+        embed=parse_embed(options.embed or ()),
     )  # fmt: skip
     rows, by_order = _columns(dataset, known)
     majority = np.bincount(dataset.y).max() / len(dataset) if dataset.classes else None
@@ -94,7 +96,7 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
     for j, row in enumerate(rows):
         key: tuple[object, ...] = (row["becomes"], j)
         if len(rows) > MOST_LINES:  # apart from the numbers in it
-            what = re.sub(r"^\d+ categor(y|ies)", "categories", row["becomes"])
+            what = re.sub(r"(^|of )[\d,]+ categor(y|ies)", r"\1categories", row["becomes"])
             what = re.sub(r"(: it is always) .*", r"\1 the same", what)
             key = (what, row["missing"] > 0, row["leak"])
         groups.setdefault(key, []).append(row)
@@ -110,7 +112,9 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
 def _becomes(known: Preparation, name: str, other: bool) -> str:
     if name in known.categories:
         count, others = len(known.categories[name]), " and others" * other
-        return f"{count} {'category' if count == 1 else 'categories'}{others}"
+        what = f"{count:,} {'category' if count == 1 else 'categories'}{others}"
+        d = known.embedded.get(name)
+        return what if d is None else f"embedding of {d} of {what}"
     if name in known.constant:
         return f"nothing: it is always {known.constant[name]:g}"
     form = known.formats.get(name, PLAIN)

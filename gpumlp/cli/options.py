@@ -10,6 +10,7 @@ which values it has.
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, field, fields
@@ -20,13 +21,15 @@ import typer
 
 import gpumlp
 from gpumlp.checks import positive_int
-from gpumlp.data import EMBEDDED
+from gpumlp.data import EMBEDDED, Embed
+from gpumlp.data.names import split_names
 from gpumlp.training import Group
 
 COLUMNS = (  # the help of an option that takes a list of columns
     "Separate names with commas, or repeat the option; write a name with a comma in quotation "
     "marks: '\"weight, kg\",age'."
 )
+WHOLE_NUMBER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
 
@@ -147,3 +150,25 @@ def parse_groups(texts: Iterable[str]) -> dict[str, Group]:
         except ValueError as error:
             raise ValueError(f"--group {text}: {error}") from None
     return groups
+
+
+def parse_embed(texts: Iterable[str]) -> Embed:
+    """The argument `embed` of `Preparation.of`, from texts such as "16" and "city=8,zone=4"."""
+    width, columns = None, dict[str, int]()
+    for part in [part for text in texts for part in split_names(text)]:
+        name, equals, number = part.rpartition("=")
+        name, number = name.strip(), number.strip()
+        if bool(equals) != bool(name) or not WHOLE_NUMBER.fullmatch(number):
+            raise ValueError(
+                "--embed must be a whole number such as 16, or COLUMN=NUMBER such as city=16, "
+                f"got {part!r}"
+            )
+        d = positive_int(int(number), f"--embed {part}: the number")
+        if name in columns or (not name and width is not None):
+            what = repr(name) if name else "a number for all columns"
+            raise ValueError(f"--embed has {what} twice; give it once")
+        if name:
+            columns[name] = d
+        else:
+            width = d
+    return Embed(width, tuple(columns.items()))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpumlp.data import dates
+from gpumlp.data.codes import Embed
 from gpumlp.data.dataset import NONE, Categories, Dataset, listed
 from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.scratch import Matrix
@@ -128,23 +129,42 @@ def check_missing(train: Dataset, found: Statistics, impute: str) -> None:
         )
 
 
-def select_categories(
-    train: Dataset, found: Statistics, most: int, least: int
-) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """The categories with an input of their own, sorted, by column; and the columns with others.
+class Selected(NamedTuple):
+    """What is kept of each column of categories.
 
-    These are the `most` frequent of a column, the first by name of equally frequent ones, if they
-    occur `least` times or more.
+    Attributes:
+        categories: the categories that are not rare, sorted.
+        others: the columns with other categories.
+        embedded: the columns that become codes, and how many entries their vectors have.
     """
-    selected, with_others = {}, []
+
+    categories: dict[str, tuple[str, ...]]
+    others: tuple[str, ...]
+    embedded: dict[str, int]
+
+
+def select_categories(
+    train: Dataset, found: Statistics, most: int, least: int, embed: Embed
+) -> Selected:
+    """The categories of each column that occur `least` times or more.
+
+    Of a column that does not become codes these are the `most` frequent, the first by name of
+    equally frequent ones.
+    """
+    selected, with_others, embedded = {}, [], embed.named(train)
     for name, words in train.categories.items():
         counts = found.category_counts[name].tolist()
         seen = [(-count, word) for word, count in zip(words, counts, strict=True) if count]
-        frequent = [word for count, word in sorted(seen)[:most] if -count >= least]
+        frequent = [word for count, word in sorted(seen) if -count >= least]
+        if embed.width is not None and name not in embedded:
+            inputs = len(frequent) + (len(frequent) < len(seen))
+            embedded |= {name: embed.width} if inputs > embed.width else {}
+        if name not in embedded:
+            frequent = frequent[:most]
         selected[name] = tuple(sorted(frequent))
         if len(frequent) < len(seen):
             with_others.append(name)
-    return selected, tuple(with_others)
+    return Selected(selected, tuple(with_others), embedded)
 
 
 def date_parts(train: Dataset) -> dict[str, tuple[str, ...]]:

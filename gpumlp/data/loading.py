@@ -41,6 +41,7 @@ def load(
     keep: Collection[str] = (),
     drop_missing_target: bool = False,
     date_order: str | None = None,
+    embed: Collection[str] = (),
     scratch: Scratch | None = None,
 ) -> Dataset:
     """Load a data set with targets.
@@ -71,6 +72,8 @@ def load(
         drop_missing_target: leave out the rows without a target, which are an error otherwise.
         date_order: how to read dates such as 03/04/2020: "dmy", "mdy" or "ymd"; None to raise an
             error if no other date of the column decides.
+        embed: columns of categories of which `Preparation.of` makes codes. They are kept, also if
+            they have very many different words.
         scratch: where large arrays are stored; None for memory.
 
     Raises:
@@ -86,7 +89,7 @@ def load(
     scratch = scratch or Scratch(stream=False)
     if date_order not in (None, *ORDERS):
         raise ValueError(f"unknown date_order {date_order!r}; known: {', '.join(ORDERS)}")
-    choice = Choice(categorical, drop, keep, drop_missing_target, task, date_order)
+    choice = Choice(categorical, drop, keep, drop_missing_target, task, date_order, embed)
     name, raw = _read(source, target, like, True, choice, scratch)
     if drop_missing_target:
         raw = _with_target(raw)
@@ -170,7 +173,7 @@ def _read(
     choice: Choice, scratch: Scratch,
 ) -> tuple[str, Raw]:  # fmt: skip
     files = _files(source)
-    for option in ("categorical", "drop", "keep"):
+    for option in ("categorical", "drop", "keep", "embed"):
         if getattr(choice, option) and not isinstance(files, Files):
             raise ValueError(f"{files} has no columns with names; leave out --{option}")
     name = files.name if isinstance(files, Files) else files

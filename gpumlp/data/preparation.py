@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from gpumlp import storage
 from gpumlp.checks import positive_int
-from gpumlp.data import fitting
+from gpumlp.data import fitting, stored
+from gpumlp.data.codes import MORE, Embed, set_to_zero
 from gpumlp.data.dataset import Categories, Dataset, listed
 from gpumlp.data.dates import DateFormat, part_inputs
 from gpumlp.data.fitting import Numbers
-from gpumlp.data.layout import Layout, OneHot
+from gpumlp.data.layout import Layout, Lookup
 from gpumlp.data.names import quoted
 from gpumlp.data.numbers import NumberFormat
 from gpumlp.data.scratch import Matrix, Scratch
-from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import HostArray
 
@@ -31,7 +31,8 @@ class Preparation:
 
     A column of categories becomes one input for each category: 1 in the examples of that category,
     0 elsewhere. The first layer's weights for these inputs are an embedding of width n_1. Unknown
-    categories set the column's input for other categories, if it has one, else none.
+    categories set the column's input for other categories, if it has one, else none. An embedded
+    column becomes one input, the code of the category, which `MLP` looks up in a table of its own.
 
     Attributes:
         task: "classification" or "regression".
@@ -52,6 +53,8 @@ class Preparation:
             "weekday", "hour".  Each has three more inputs, see `dates.part_inputs`.
         constant: the columns of numbers that had one value in training, and this value.  Training
             says nothing about others, so all of its values are replaced by it.
+        embedded: for each column of categories that becomes codes, by name, the number of entries
+            of a category's vector.
     """
 
     task: str
@@ -69,6 +72,7 @@ class Preparation:
     formats: Mapping[str, NumberFormat | DateFormat] = field(default_factory=dict)
     dates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     constant: Mapping[str, float] = field(default_factory=dict)
+    embedded: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -80,6 +84,7 @@ class Preparation:
         impute: str = "mean",
         max_categories: int = 100,
         min_frequency: int = 5,
+        embed: int | Mapping[str, int] | Embed | None = None,
     ) -> Self:
         """Learn a preparation from the training part only.
 
@@ -91,7 +96,9 @@ class Preparation:
             impute: what replaces missing values: the "mean" or "median" of the column's other
                 values; or "refuse" to raise an error.
             max_categories: the largest number of categories of a column with an input of their own.
-            min_frequency: the smallest frequency of a category with an input of its own.
+            min_frequency: the smallest frequency of a category with an input or a code of its own.
+            embed: the number of entries of the vectors of embedded columns: of all columns of
+                categories that have more categories than that, or of each by name.
 
         Raises:
             ValueError: an argument is invalid, a column has no values, values are missing and
@@ -102,7 +109,9 @@ class Preparation:
         positive_int(min_frequency, "min_frequency")
         found = fitting.statistics(train.x, train.features, train.categories)
         fitting.check_missing(train, found, impute)
-        categories, others = fitting.select_categories(train, found, max_categories, min_frequency)
+        categories, others, embedded = fitting.select_categories(
+            train, found, max_categories, min_frequency, Embed.of(embed)
+        )
         numeric = np.array([name not in categories for name in train.features])
         shift = scale = y_shift = y_scale = None
         if x:
@@ -116,7 +125,7 @@ class Preparation:
         return cls(
             train.task, train.features, train.target, train.classes, shift, scale, y_shift, y_scale,
             fill, holes, categories, others, dict(train.formats), fitting.date_parts(train),
-            found.constant(train.features, numeric),
+            found.constant(train.features, numeric), embedded,
         )  # fmt: skip
 
     @property
@@ -126,6 +135,24 @@ class Preparation:
         """
         return self.layout.names
 
+    @property
+    def embed(self) -> dict[int, tuple[int, int]]:
+        """The argument `embed` of the network: for each embedded column (categories, width).
+
+        There are two categories more than the column has: all others, and missing values.
+        """
+        widths, words = self.embedded, self.categories
+        return {at: (len(words[name]) + MORE, widths[name]) for at, name in self._codes}
+
+    def begin(self, net: Any) -> None:
+        """Set the vectors of a new network, for codes that the training never has, to 0."""
+        others, holes = {*self.others}, {*self.holes}
+        never = {}
+        for at, name in self._codes:
+            n = len(self.categories[name])
+            never[at] = [n] * (name not in others) + [n + 1] * (name not in holes)
+        set_to_zero(net, never)
+
     def inputs(self, x: HostArray, categories: Categories | None = None) -> HostArray:
         """The inputs (m, len(columns)) of the network for features x (m, n), NaN where missing.
 
@@ -134,8 +161,8 @@ class Preparation:
         Raises:
             ValueError: a value is missing, and the model was trained without filling.
         """
-        one_hot = self._one_hot if categories is None else self.layout.one_hot(categories)
-        return self._inputs(x, one_hot)
+        found = self._lookups if categories is None else self.layout.lookups(categories)
+        return self._inputs(x, found)
 
     def unseen_counts(self, x: HostArray) -> HostArray:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
@@ -145,11 +172,11 @@ class Preparation:
         """
         gone = np.isnan(x)
         counts: HostArray = gone.sum(axis=0)
-        counts[self.layout.places["missing"][0]] = 0
+        counts[self.layout.holes] = 0
         j, values = self._constants
         counts[j] += ((x[:, j] != values) & ~gone[:, j]).sum(axis=0)
-        j = self.layout.places["category"][0]
-        counts[j] += ((self._one_hot(x[:, j]) < 0) & ~gone[:, j]).sum(axis=0)
+        j, n, others = self.layout.words
+        counts[j] += ((x[:, j] >= n) & (others == 0)).sum(axis=0)
         return counts
 
     def prepared(
@@ -160,9 +187,9 @@ class Preparation:
         Raises ValueError if values exceed the dtype, and otherwise as `inputs` and `Scratch.file`.
         """
         store = scratch.store(len(x), len(self.columns), dtype)
-        one_hot = self.layout.one_hot(categories)
+        lookups = self.layout.lookups(categories)
         for rows in chunks(x):
-            inputs = self._inputs(x[rows], one_hot)
+            inputs = self._inputs(x[rows], lookups)
             with np.errstate(over="ignore"):
                 part = inputs.astype(dtype)
             if not np.isfinite(part).all():
@@ -205,28 +232,9 @@ class Preparation:
     @classmethod
     def from_json(cls, path: Any, extra: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`, for the contents `extra` of a file; raises as `load`."""
-        try:
-            older: dict[str, Any] = {
-                "fill": None, "holes": (), "categories": {}, "others": (), "formats": {},
-                "dates": {}, "constant": {},
-            }  # fmt: skip
-            data = older | extra["data"]
-            known = {field.name: data[field.name] for field in fields(cls)}
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path} does not say what data it was trained on: models of `gpumlp train` do; "
-                "use gpumlp.MLP.load for others"
-            ) from error
-        settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-        settings["categories"] = {k: tuple(v) for k, v in settings["categories"].items()}
-        settings["formats"] = {
-            k: DateFormat(*v) if len(v) == 1 else NumberFormat(*v)
-            for k, v in settings["formats"].items()
-        }
-        settings["dates"] = {k: tuple(v) for k, v in settings["dates"].items()}
-        return cls(**settings)
+        return cls(**stored.from_json(path, extra, [field.name for field in fields(cls)]))
 
-    def _inputs(self, x: HostArray, one_hot: OneHot) -> HostArray:
+    def _inputs(self, x: HostArray, lookups: Mapping[str, Lookup]) -> HostArray:
         gone, given = np.isnan(x), x
         if gone.any():
             x = self._filled(x, gone)
@@ -245,9 +253,11 @@ class Preparation:
             elif kind == "missing":
                 inputs[:, at] = gone[:, j]
             elif kind == "category":
-                chosen = one_hot(given[:, j])
+                chosen = lookups[kind](given[:, j])
                 rows, columns = np.nonzero(chosen >= 0)
                 inputs[rows, chosen[rows, columns]] = 1
+            elif kind == "code":
+                inputs[:, at] = lookups[kind](given[:, j])
             else:
                 for i, values in enumerate(part_inputs(kind, given[:, j])):
                     inputs[:, at + i] = values
@@ -263,11 +273,18 @@ class Preparation:
     @cached_property
     def layout(self) -> Layout:
         """Which inputs belong to which column."""
-        return Layout(self.features, self.categories, self.others, self.dates, self.holes)
+        return Layout(
+            self.features, self.categories, self.others, self.dates, self.holes, self.embedded
+        )
 
     @cached_property
-    def _one_hot(self) -> OneHot:
-        return self.layout.one_hot(self.categories)
+    def _lookups(self) -> dict[str, Lookup]:
+        return self.layout.lookups(self.categories)
+
+    @property
+    def _codes(self) -> list[tuple[int, str]]:
+        """The inputs that are codes, and the names of their columns."""
+        return [(at, self.features[j]) for j, at in self.layout.places["code"].T.tolist()]
 
     def _filled(self, x: HostArray, gone: HostArray) -> HostArray:
         if self.fill is not None:

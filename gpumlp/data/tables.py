@@ -33,6 +33,7 @@ class Choice(NamedTuple):
         categorical: columns that hold categories, whatever their values look like.
         drop: columns to leave out.
         keep: columns to keep even if they look like row numbers or identifiers.
+        embed: columns of categories that become codes; they are kept, too.
         drop_missing_target: whether rows without a target are left out, and not an error.
         task: the task; None if the target decides.
         date_order: how ambiguous dates are read, one of `dates.ORDERS`.
@@ -44,6 +45,7 @@ class Choice(NamedTuple):
     drop_missing_target: bool = False
     task: str | None = None
     date_order: str | None = None
+    embed: Collection[str] = ()
 
 
 EVERYTHING = Choice()
@@ -87,7 +89,8 @@ class Table:
         others = tuple(name for name in names if name != target)
         choice = choice._replace(
             categorical=chosen_names(choice.categorical, others),
-            drop=chosen_names(choice.drop, others), keep=chosen_names(choice.keep, others),
+            drop=chosen_names(choice.drop, others),
+            keep=(*chosen_names(choice.keep, others), *chosen_names(choice.embed, others)),
         )  # fmt: skip
         for name in (*choice.categorical, *choice.drop, *choice.keep):
             if name not in known or name == target:

@@ -8,13 +8,14 @@ from typing import Any, cast
 import numpy as np
 
 from gpumlp.data import Preparation
+from gpumlp.data.codes import MORE
 from gpumlp.data.dates import PARTS, part_inputs
 from gpumlp.data.spelling import spellings
 from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 
 SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
     "task", "features", "target", "classes", "shift", "scale", "y_shift", "y_scale", "fill",
-    "holes", "categories", "others", "formats", "constant", "dates",
+    "holes", "categories", "others", "formats", "constant", "dates", "embedded",
 )  # fmt: skip
 ML_DOMAIN = "ai.onnx.ml", 2  # the domain of LabelEncoder, and its first version with these tables
 
@@ -62,6 +63,11 @@ def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
         block, n = _one_hot(graph, preparation, name, name in others, j in holes)
         blocks.append(block)
         inputs += range(start, start + n)
+    for j, at in places["code"].T.tolist():
+        name, n = preparation.features[j], len(preparation.categories[preparation.features[j]])
+        code = _positions(graph, preparation, name, missing=n + MORE - 1, other=n)
+        blocks.append(graph.cast(code, float))
+        inputs.append(at)
     order = np.argsort(inputs)[inputs.count(-1) :].tolist()
     x = graph.node("Concat", *blocks, axis=1) if len(blocks) > 1 else blocks[0]
     if order != list(range(len(inputs))):
@@ -126,17 +132,22 @@ def _one_hot(
     table = np.zeros((n + 2, n + hole))
     np.fill_diagonal(table[:n, :n], 1)
     table[n, n:] = 1
-    rows_of = {word: i for i, word in enumerate(known)} | {"": n}
-    for i, word in enumerate(known):
-        for text in spellings(word):
-            rows_of.setdefault(text, i)
-    row = graph.node(
-        "LabelEncoder", input_name(preparation, name), domain=ML_DOMAIN[0],
-        keys_strings=[*rows_of], values_int64s=[*rows_of.values()],
-        default_int64=len(known) if other else n + 1,
-    )  # fmt: skip
+    row = _positions(graph, preparation, name, n, len(known) if other else n + 1)
     rows = graph.node("Gather", graph.constant(table, float, f"inputs/words/{name}"), row)
     return graph.node("Squeeze", rows, graph.constant([1], np.int64)), n + hole
+
+
+def _positions(graph: Graph, preparation: Preparation, name: str, missing: int, other: int) -> str:
+    """The place of each word of a column among its categories; or the number for other words."""
+    known = preparation.categories[name]
+    places = {word: i for i, word in enumerate(known)} | {"": missing}
+    for i, word in enumerate(known):
+        for text in spellings(word):
+            places.setdefault(text, i)
+    return graph.node(
+        "LabelEncoder", input_name(preparation, name), domain=ML_DOMAIN[0],
+        keys_strings=[*places], values_int64s=[*places.values()], default_int64=other,
+    )  # fmt: skip
 
 
 def _check(preparation: Preparation, width: int) -> None:

@@ -66,6 +66,9 @@ CASES = [
     {"features": ("colour", "town"), "categories": {k: WORDS[k] for k in ("colour", "town")},
      "fill": (0.0, 0.0), "shift": None, "scale": None, "holes": ("town",)},
     {"categories": {**WORDS, "town": ()}},  # all are rare
+    {"embedded": {"town": 3}},  # without a place in training for missing towns
+    {"embedded": {"town": 1, "colour": 4, "fill": 2}},
+    {"embedded": {"town": 5}, "categories": {**WORDS, "town": ()}, "others": ()},
 ]  # fmt: skip
 
 
@@ -75,7 +78,8 @@ CASES = [
 def test_graph_agrees_with_preparation(more, opset, precision, rng):
     preparation = known(**more)
     width = len(preparation.columns)
-    net = MLP([width, 7, 3], "tanh", precision=precision, backend="numpy", seed=4)
+    embed = {"embed": preparation.embed} if preparation.embedded else {}
+    net = MLP([width, 7, 3], "tanh", precision=precision, backend="numpy", seed=4, **embed)
     model = export_onnx(net, opset=opset, preparation=preparation)
     inputs, x = raw(preparation, rng)
     p = preparation.outputs(net.predict(preparation.inputs(x)))
@@ -100,9 +104,10 @@ def test_probabilities_of_large_logits_keep_their_order_and_nan_gets_no_label():
         assert found["label"].tolist() == ["no"] * 3 + ["yes"] * 4 + [""]
 
 
-def test_network_inputs_are_in_order(rng):
+@pytest.mark.parametrize("embedded", [{}, {"town": 3, "fill": 2}])
+def test_network_inputs_are_in_order(embedded, rng):
     """A network that is the identity returns its inputs."""
-    preparation = known(task="regression", classes=None)
+    preparation = known(task="regression", classes=None, embedded=embedded)
     n = len(preparation.columns)
     net = MLP([n, n], loss="squared_error", precision="float64", backend="numpy")
     net.layers[0].W[...], net.layers[0].b[...] = np.eye(n), 0
