@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -67,6 +67,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     dropout: float | Sequence[float] = 0.0
     residual: bool | int | Sequence[bool] = False
     gated: Any = None
+    embed: int | Mapping[Any, int] | None = None
     clip_norm: float | None = None
     scoring: str | Callable[..., float] | None = None
     callbacks: Sequence[Callback] | None = None
@@ -87,7 +88,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
         Args:
             X: (m, n_0): an array of NumPy, CuPy, torch or JAX, a data frame, or a sparse matrix,
-                which is converted to a dense one.
+                which is converted to a dense one. Columns of `embed` may hold words.
             y: (m,) or (m, k): labels, rows of 0 and 1, or values.
             sample_weight: (m,), 0 or more; the loss of a minibatch is the weighted mean.
             X_val: data to validate on, instead of a share of X.
@@ -133,10 +134,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
         state = dict(super().__getstate__())
         if "net_" in state:
             backend, (rule, steps, arrays) = self.net_.backend, self._optimizer
-            *arrays, best = [
-                backend.to_host(a) if backend.owns(a) else a for a in (*arrays, self._best)
-            ]
-            state |= {"_optimizer": (rule, steps, arrays), "_best": best}
+            found = [backend.to_host(a) if backend.owns(a) else a for a in (*arrays, self._best)]
+            state |= {"_optimizer": (rule, steps, found[:-1]), "_best": found[-1]}
         return state
 
     def __sklearn_tags__(self) -> Any:

@@ -74,6 +74,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             or how many layers each skip spans; the activation of a gate, such as "silu".  A list
             has one entry for each layer.  For scores and predictions nothing is dropped, but
             loss_ is that of the training, with dropout.  alpha is for the weights W alone.
+        embed: columns of categories, words or numbers. For each category the network learns a
+            vector in place of the column: {"city": 16} for a data frame's column, or {3: 16} for a
+            position, has vectors of 16 entries; 16 alone is for all columns of words, whose vectors
+            have no more entries than the column has categories. The first fit determines the
+            categories. All other values share a vector, and so do missing ones; these begin at 0
+            where the first fit has no such value, and then add nothing.
         clip_norm: the largest norm of the gradient that a step uses.
         scoring: the validation score: the name of a scorer, or ``scorer(estimator, X, y)``; None is
             the share of examples with all labels right.
@@ -95,6 +101,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Attributes:
         classes_: (n_classes,) the classes, or the column numbers of the labels.
+        categories_: with `embed`, the categories of each embedded column, by position.
         models_, ensemble_: with n_models above 1, the fitted estimators, but for those that
             diverged; and their networks, a `gpumlp.Ensemble`.
         net_: the `gpumlp.MLP`; its `save` writes it to a file.

@@ -152,7 +152,7 @@ def _metric(e: Any, net: MLP, validation: FitData) -> Callable[[Any, Any], float
     if e.scoring is None:
         return lambda _, p: e._usual_score(y, e._decide(p), **weights)
     scored, score = copy.copy(e), check_scoring(e, e.scoring)
-    scored.net_ = net
+    scored.net_, scored._given = net, e._codes  # validation.x has codes
     vars(scored).pop("feature_names_in_", None)  # validation.x is an array without names
     if validation.weights is None or "sample_weight" not in inspect.signature(score).parameters:
         weights = {}

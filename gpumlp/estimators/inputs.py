@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_y, validate_data
 
 from gpumlp.arrays import as_backend_array, check_container
 from gpumlp.backends import Backend, get_backend
+from gpumlp.estimators import codes
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK
 
@@ -78,7 +79,7 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
 def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets: Any) -> Any:
     """Return X to predict from, checked; it may be the backend's array, or sparse."""
     check_container(X, "X")
-    X = as_backend_array(X, backend, "X")
+    X = as_backend_array(codes.encoded(e, X, reset), backend, "X")
     on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
     how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
     return validate_data(e, X, **how, **targets)

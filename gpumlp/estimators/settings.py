@@ -16,6 +16,8 @@ from sklearn.metrics import check_scoring
 
 from gpumlp import checks
 from gpumlp.backends import Backend, get_backend
+from gpumlp.data.codes import set_to_zero
+from gpumlp.estimators import codes
 from gpumlp.estimators.layers import BLOCKS, blocks_of, changed_blocks, python
 from gpumlp.functions import (
     ACTIVATIONS,
@@ -79,6 +81,7 @@ def check(e: Any) -> None:
     for name in ("validation_fraction", "beta_1", "beta_2"):
         if getattr(e, name) >= 1:
             raise ValueError(f"{name} must be less than 1, got {getattr(e, name)}")
+    codes.check(e.embed)
     if e.clip_norm is not None:
         checks.positive_number(e.clip_norm, "clip_norm")
     if isinstance(e.random_state, (bool, np.bool_)):
@@ -108,6 +111,8 @@ def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
         "loss": loss,
         **{name: python(getattr(e, name)) for name in BLOCKS},
     }
+    if e._codes.columns:
+        wanted["embed"] = {j: column.shape for j, column in e._codes.columns.items()}
     blocks_of(wanted)  # raises if one of their parameters is invalid
     return wanted
 
@@ -126,6 +131,7 @@ def new_network(e: Any, wanted: Mapping[str, Any], backend: Backend) -> MLP:
         W = net.layers[-1].W
         rng = np.random.default_rng((e._seed, net.L))
         backend.asarray(INITIALIZERS["glorot"].weights(rng, *W.shape), out=W)
+    set_to_zero(net, e._codes.never)
     return net
 
 
@@ -147,6 +153,7 @@ def changed(e: Any, net: MLP, wanted: Mapping[str, Any]) -> str:
         **changed_blocks(net, wanted),
         "output_activation": net.f[-1] != wanted["output_activation"],
         "initializer": net.initializer != initializer,
+        "embed": e._codes.embed != e.embed,
     }
     if (e.backend, e.precision) != e._placed:
         asked = backend(e, net.precision)

@@ -50,9 +50,12 @@ def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental:
     def fit_one(i: int) -> None:
         try:
             models[i].set_params(**shared)
+            models[i]._given = e._codes  # X has codes
             models[i]._fit((X, y, data[2]), validation, classes, incremental)
         except DivergenceError as error:
             lost[i] = error.with_traceback(None)
+        finally:
+            del models[i]._given
 
     try:
         with settings.one_backend(e):

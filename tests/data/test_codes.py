@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.support.data_cases import COLOURS, RNG, X, table, write_csv
+from tests.support.data_cases import COLOURS, X, table, write_csv
 from tests.support.refusal import refusal
 
 pytest.importorskip("pyarrow")
@@ -16,7 +16,7 @@ from sklearn.preprocessing import OrdinalEncoder
 from gpumlp.data import Embed, Preparation, Scratch, load, load_inputs
 from gpumlp.data.scratch import FileMatrix
 
-M = 300
+RNG, M = np.random.default_rng(8), 300
 TOWNS = RNG.permutation(np.repeat([f"t{i:02}" for i in range(24)], np.arange(24, 0, -1)))  # 300
 EMPTY = np.where(np.arange(M) % 11 == 3, "", TOWNS)
 
