@@ -18,6 +18,7 @@ SEARCHED = (
     "hidden", "activation", "norm", "dropout", "residual", "gated", "loss", "label_smoothing", "l1",
     "l2", "optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay", "clip_norm", "ema",
     "shuffle", "seed", "standardize", "impute", "max_categories", "min_frequency",
+    "embed",
 )  # fmt: skip
 NAMES = tuple(name.replace("_", "-") for name in SEARCHED)
 EXAMPLE = "such as --try lr=0.001,0.01 or --try hidden=64,128x128"
@@ -80,6 +81,8 @@ def shown(value: Any) -> str:
     """A value as --try takes it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None or isinstance(value, tuple):  # of embed
+        return "none" if value is None else ",".join(value)
     return f"{value:.10g}" if isinstance(value, float) else str(value).replace(",", "x")
 
 
@@ -111,6 +114,8 @@ def _value(kind: type, field: str, text: str) -> Any:
     of = kinds(kind)[field]
     if field == "hidden":
         return text.replace("x", ",") if text != "none" else text
+    if of is list:  # embed: one number or column, or none
+        return None if text == "none" else (text,)
     if of is bool:
         known = {"true": True, "false": False}
         if text not in known:

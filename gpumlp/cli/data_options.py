@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,13 +70,23 @@ class DataOptions:
     )  # fmt: skip
 
 
-def load(options: DataOptions, scratch: Scratch, loss: str | None = None) -> tuple[Dataset, str]:
-    """The data, and one line that says what the target was taken for, "" if that is clear."""
+def load(
+    options: DataOptions,
+    scratch: Scratch,
+    loss: str | None = None,
+    others: Sequence[DataOptions] = (),
+) -> tuple[Dataset, str]:
+    """The data, and one line that says what the target was taken for, "" if that is clear.
+
+    others: options whose embedded columns are kept, too.
+    """
+    texts = {text for each in (options, *others) for text in each.embed or ()}
+    embed = {name for text in sorted(texts) for name, _ in parse_embed([text]).columns}
     dataset = datasets.load(
         options.data, options.target, options.task,
         categorical=options.categorical or (), drop=options.drop or (), keep=options.keep or (),
         drop_missing_target=options.drop_missing_target, date_order=options.date_order,
-        embed=[quoted(name) for name, _ in parse_embed(options.embed or ()).columns],
+        embed=[*map(quoted, sorted(embed))],
         scratch=scratch,
     )  # fmt: skip
     if options.task is None and options.data[0] not in datasets.EMBEDDED:

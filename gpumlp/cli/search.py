@@ -125,7 +125,7 @@ def _searched(options: SearchOptions) -> Search:
             text = ", ".join("=".join(each) for each in named)
             raise ValueError(f"--try {text}: {error}") from None
     scratch = scratch_of(options, options.out or Path("runs"))
-    dataset, decision = load(options, scratch, options.loss)
+    dataset, decision = load(options, scratch, options.loss, candidates)
     train, validation = split(dataset, options.validation, options.seed)
     known = Preparation.of(train, **preparing(candidates[0], dataset))
     print_reading(dataset, known, decision)
