@@ -165,8 +165,8 @@ def _input(
         parts.append(graph.node("Gather", x, plain, axis=1))
     for j in embeddings.coded:
         name = f"{prefix}embed.{j}.weight"
-        column = graph.node("Gather", x, graph.constant(j, np.int64), axis=1)
-        codes = graph.cast(column, np.int64)
+        place = graph.constant(j, np.int64, f"{prefix}embed/column.{j}")  # [j] has another shape
+        codes = graph.cast(graph.node("Gather", x, place, axis=1), np.int64)
         parts.append(graph.node("Gather", graph.constant(arrays[name], name=name), codes, axis=0))
     return graph.node("Concat", *parts, axis=1)
 

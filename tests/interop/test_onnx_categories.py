@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from gpumlp import MLP
+from gpumlp import MLP, Ensemble
 from gpumlp.data import Preparation
 from gpumlp.interop.onnx import export_onnx
 from tests.support.cli_cases import SMALL, rows_of, run
@@ -69,6 +69,8 @@ CASES = [
     {"embedded": {"town": 3}},  # without a place in training for missing towns
     {"embedded": {"town": 1, "colour": 4, "fill": 2}},
     {"embedded": {"town": 5}, "categories": {**WORDS, "town": ()}, "others": ()},
+    {"embedded": {"town": 3}, "features": ("age", "town", "colour", "size", "fill", "area"),
+     "holes": (), "fill": (0.0,) * 6, "shift": None, "scale": None},  # it is input 1
 ]  # fmt: skip
 
 
@@ -87,6 +89,27 @@ def test_graph_agrees_with_preparation(more, opset, precision, rng):
     for found in outputs(model, inputs):
         np.testing.assert_allclose(found["probabilities"], p, rtol=exact)
         assert found["label"].tolist() == [preparation.classes[i] for i in p.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("embed", [{1: (9, 3)}, {0: (4, 1), 1: (9, 3), 3: (5, 2)}, {3: (7, 12)}])
+def test_codes_of_a_network_alone_and_of_an_ensemble(embed, precision, rng):
+    settings = {"precision": precision, "backend": "numpy", "embed": embed}
+    blocks = {"norm": "layer", "residual": True}
+    x = rng.normal(size=(20, 4))
+    for j, (c, _) in embed.items():
+        x[:, j] = rng.integers(c, size=20)
+    for net in (
+        MLP([4, 6, 6, 2], "tanh", seed=2, **settings, **blocks),
+        Ensemble(2, [4, 6, 2], "tanh", seeds=[1, 2], **settings),
+    ):
+        model = export_onnx(net)
+        names = {each.name for each in model.graph.initializer}
+        prefix = "members.1." if isinstance(net, Ensemble) else ""
+        assert f"{prefix}embed.{max(embed)}.weight" in names
+        for found in outputs(model, {"x": x.astype(precision)}):
+            exact = 1e-12 if precision == "float64" else 1e-5
+            np.testing.assert_allclose(found["predictions"], net.predict(x), rtol=exact)
 
 
 def test_probabilities_of_large_logits_keep_their_order_and_nan_gets_no_label():
