@@ -212,8 +212,14 @@ def houses(tmp_path, rng):
     return path, columns, tmp_path / "o" / "model.safetensors"
 
 
-def test_gpumlp_export_agrees_with_gpumlp_predict(houses, tmp_path):
+@pytest.mark.parametrize("embed", [None, "2,town=4"])
+def test_gpumlp_export_agrees_with_gpumlp_predict(houses, tmp_path, embed):
     path, columns, model = houses
+    if embed:
+        config = model.with_name("run.toml")
+        run("train", "--config", config, "--embed", embed, "--out", tmp_path / "e", "--quiet")
+        model = tmp_path / "e" / "model.safetensors"
+        assert Preparation.load(model).embedded == {"town": 4, "zone": 2}
     output = run("export", model, tmp_path / "m.onnx").stdout
     assert "inputs   town (batch, 1), age (batch, 1), zone (batch, 1)\n" in output
     new = {name: values[:9].copy() for name, values in columns.items() if name != "price"}
