@@ -10,16 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from gpumlp import checks
-from gpumlp.arrays import as_backend_array
-from gpumlp.backends import get_backend
 from gpumlp.data.codes import MORE
 from gpumlp.data.dataset import listed
 from gpumlp.errors import did_you_mean
+from gpumlp.estimators import frames
 from gpumlp.io.types import HostArray
-
-WORDS = ("category", "categorical", "enum", "str", "string", "utf8")  # dtypes of data frames
-HOLDERS = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.int32}  # the least for codes
-HOST = get_backend("numpy")
 
 
 @dataclass(frozen=True)
@@ -75,23 +70,11 @@ class Codes:
         """X with codes in its embedded columns; a copy, of the same kind if it is a data frame."""
         if not self.columns:
             return X
-        X = _on_host(X)
+        X = frames.on_host(X)
         if len(X.shape) != 2 or sp.issparse(X):
             return X
-        values = {j: _column(X, j) for j in self.columns if j < X.shape[1]}
-        codes = {j: self.columns[j].codes(each) for j, each in values.items()}
-        if isinstance(X, np.ndarray):
-            least = HOLDERS.get(X.dtype.kind)
-            X = np.array(X, object if least is None else np.promote_types(X.dtype, least))
-            for j, each in codes.items():
-                X[:, j] = each
-        elif hasattr(X, "with_columns"):
-            X = X.with_columns(type(X[:, j])(X.columns[j], each) for j, each in codes.items())
-        else:
-            X = X.copy(deep=False)
-            for j, each in codes.items():
-                X.isetitem(j, each)
-        return X
+        own = [(j, each) for j, each in self.columns.items() if j < X.shape[1]]
+        return frames.replaced(X, {j: each.codes(frames.column(X, j)) for j, each in own})
 
 
 def check(embed: Any) -> None:
@@ -114,7 +97,7 @@ def encoded(e: Any, X: Any, reset: bool) -> Any:
     if "_given" in vars(e):  # X has codes, which another estimator has made
         codes = e._given
     elif reset:
-        X = X if e.embed is None else _on_host(X)
+        X = X if e.embed is None else frames.on_host(X)
         codes = Codes() if e.embed is None else _learnt(e.embed, X)
     else:
         return e._codes.apply(X) if hasattr(e, "_codes") else X
@@ -134,7 +117,7 @@ def _learnt(embed: int | Mapping[Any, int], X: Any) -> Codes:
     if isinstance(embed, Mapping):
         widths = _positions(embed, X)
     else:
-        widths = {j: int(embed) for j in range(X.shape[1]) if _holds_words(X, j)}
+        widths = {j: int(embed) for j in range(X.shape[1]) if frames.holds_words(X, j)}
         if not widths:
             raise ValueError(
                 f"embed={embed} is for columns of words, and X has none; name the columns whose "
@@ -142,17 +125,16 @@ def _learnt(embed: int | Mapping[Any, int], X: Any) -> Codes:
             )
     columns = {}
     for j, width in widths.items():
-        categories, missing = _categories(_column(X, j))
+        categories, missing = _categories(frames.column(X, j))
         # with more entries than categories, vectors would only have more numbers
         most = width if isinstance(embed, Mapping) else max(1, min(width, len(categories)))
         columns[j] = Column(categories, most, missing)
-    return Codes(columns, embed)
+    return Codes(columns, dict(embed) if isinstance(embed, Mapping) else embed)
 
 
 def _positions(embed: Mapping[Any, int], X: Any) -> dict[int, int]:
     """The number of entries for each position."""
-    frame, n = _is_frame(X), X.shape[1]
-    names: list[Any] = [*X.columns] if frame else []
+    frame, n, names = frames.is_frame(X), X.shape[1], frames.names(X)
     found = {}
     for name, width in embed.items():
         if isinstance(name, str) and not frame:
@@ -189,39 +171,6 @@ def _categories(values: HostArray) -> tuple[HostArray, bool]:
     array = np.empty(len(words), object)
     array[:] = words
     return array, len(words) < len(found)
-
-
-def _is_frame(X: Any) -> bool:
-    """Whether X is a data frame of pandas or polars, or one like these."""
-    return hasattr(X, "columns") and (hasattr(X, "isetitem") or hasattr(X, "with_columns"))
-
-
-def _on_host(X: Any) -> Any:
-    """X as a data frame, an array, or a sparse matrix, on the host."""
-    if _is_frame(X) or sp.issparse(X):
-        return X
-    return np.asarray(
-        as_backend_array(X, HOST, "X", to_host=True),
-        object if isinstance(X, (list, tuple)) else None,
-    )
-
-
-def _column(X: Any, j: int) -> HostArray:
-    """A column (m,) of a data frame or an array, on the host."""
-    return np.asarray(X.iloc[:, j] if hasattr(X, "iloc") else X[:, j])
-
-
-def _holds_words(X: Any, j: int) -> bool:
-    """Whether a column has texts, or the dtype of categories."""
-    if _is_frame(X):
-        kind = str((X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]).dtype).lower()
-        if kind.startswith(WORDS):
-            return True
-        if kind != "object":
-            return False
-    elif X.dtype.kind not in "OUS":
-        return False
-    return any(isinstance(value, (str, bytes)) for value in _column(X, j).tolist())
 
 
 def _gone(value: Any) -> bool:

@@ -78,12 +78,14 @@ def test_a_fit_is_that_of_the_network_on_codes(kind: Any) -> None:
 
 
 def other_kinds() -> dict[str, Any]:
-    polars = pytest.importorskip("polars")
+    polars, pa = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
     numbers = coded(FRAME)
     return {
         "polars": polars.from_pandas(FRAME),
         "categorical": FRAME.astype({"city": "category"}),
         "polars categorical": polars.from_pandas(FRAME.astype({"city": "category"})),
+        "arrow": pa.Table.from_pandas(FRAME),
+        "arrow dictionary": pa.Table.from_pandas(FRAME.astype({"city": "category"})),
         "string": FRAME.astype({"city": "string"}),
         "object": FRAME.to_numpy(object),
         "list": FRAME.to_numpy(object).tolist(),
@@ -96,6 +98,10 @@ def test_all_kinds_of_data_give_one_result() -> None:
     for name, X in other_kinds().items():
         own = fitted(X=X, embed={1: 5, 2: 2})
         np.testing.assert_array_equal(own.predict(X), e.predict(FRAME), err_msg=name)
+        if name not in ("codes", "object", "list"):
+            named = fitted(X=X)
+            np.testing.assert_array_equal(named.predict(X), e.predict(FRAME), err_msg=name)
+            assert fitted(X=X, embed=5)._codes.columns.keys() == {1}, name
     torch = pytest.importorskip("torch")
     X = torch.from_numpy(coded(FRAME))
     own = fitted(X=X, embed={1: 5, 2: 2})
