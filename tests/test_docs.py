@@ -169,6 +169,17 @@ def test_real_tables_are_those_of_the_committed_results(site):
         ]  # fmt: skip
 
 
+def test_embeddings_are_those_of_the_committed_results(site):
+    page = (site / "guide" / "tables.html").read_text("utf-8")
+    rows = [re.findall(r"<td><p>(.*?)</p></td>", row) for row in page.split("<tr")]
+    results = json.loads((ROOT / "benchmarks" / "results" / "embeddings.json").read_text("utf-8"))
+    for name, by in results["tables"].items():
+        [shown] = [row for row in rows if row[:2] == [name, f"{by['most_categories']:,}"]]
+        ways = by["ways"].values()
+        figures = [f"{way['r2']:.3f}" for way in ways] + [f"{way['seconds']:.1f}" for way in ways]
+        assert shown[2:] == figures
+
+
 def test_every_section_of_a_docstring_is_converted(site):
     for page in (site / "reference").glob("*.html"):
         text = re.sub(r"<[^>]+>", "", page.read_text("utf-8"))

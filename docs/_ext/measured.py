@@ -1,4 +1,4 @@
-"""The directives `accuracy` and `real-tables`: tables of figures in benchmarks/results/."""
+"""The directives `accuracy`, `real-tables`, `embeddings`: figures in benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -69,6 +69,29 @@ class RealTables(SphinxDirective):
         return self.parse_text_to_nodes(f"{markdown(titles, rows)}\n\n{note}\n")
 
 
+class Embeddings(SphinxDirective):
+    """The directive `embeddings`."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table with R² and the seconds of each way to read categories, and a note."""
+        found = results(self, "embeddings")
+        ways = [*next(iter(found["tables"].values()))["ways"]]
+        rows = [
+            [
+                name, f"{by['most_categories']:,}",
+                *(f"{by['ways'][way]['r2']:.3f}" for way in ways),
+                *(f"{by['ways'][way]['seconds']:.1f}" for way in ways),
+            ]
+            for name, by in found["tables"].items()
+        ]  # fmt: skip
+        figures = [f"{figure}, {way}" for figure in ("R²", "s") for way in ways]
+        titles = ["table", "most categories", *figures]
+        used = ", ".join(f"{package} {version}" for package, version in found["packages"].items())
+        machine = found["machine"]
+        note = f"{used}; {machine['cores']} cores of {machine['processor']}."
+        return self.parse_text_to_nodes(f"{markdown(titles, rows)}\n\n{note}\n")
+
+
 def results(directive: SphinxDirective, name: str) -> Any:
     """Return the contents of benchmarks/results/NAME.json, on which the page then depends."""
     path = RESULTS / f"{name}.json"
@@ -85,4 +108,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("accuracy", Accuracy)
     app.add_directive("real-tables", RealTables)
+    app.add_directive("embeddings", Embeddings)
     return {"parallel_read_safe": True}
