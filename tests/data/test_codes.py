@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from tests.support.compiled import needs_library
+from tests.support.cuda_networks import on_cuda_backend
 from tests.support.data_cases import COLOURS, X, table, write_csv
 from tests.support.refusal import refusal
 
@@ -13,6 +15,7 @@ pytest.importorskip("sklearn")
 
 from sklearn.preprocessing import OrdinalEncoder
 
+from gpumlp import MLP
 from gpumlp.data import Embed, Preparation, Scratch, load, load_inputs
 from gpumlp.data.scratch import FileMatrix
 
@@ -136,6 +139,25 @@ def test_many_codes_are_exact_in_a_file(tmp_path, monkeypatch, dtype):
     assert isinstance(x, np.memmap)
     assert x.dtype == dtype
     np.testing.assert_array_equal(x[:, 0], order)
+
+
+@pytest.mark.parametrize("place", ["numpy", pytest.param("cpu", marks=needs_library), "cuda"])
+def test_vectors_that_training_never_uses_begin_at_0(shop, place):
+    data = load(shop, "y")
+    known = Preparation.of(data, x=True, y=True, embed=Embed(2, (("town", 4),)), min_frequency=1)
+    net = MLP([len(known.columns), 8, 1], loss="squared_error", embed=known.embed, backend="numpy")
+    before = net.tensors()
+    if place == "cuda":
+        net = on_cuda_backend(net)
+    elif place == "cpu":
+        net = MLP(**net.config() | {"backend": "cpu"})
+    known.begin(net)
+    after = net.tensors()
+    never = {"embed.1.weight": [24], "embed.2.weight": [3, 4]}  # missing towns are known
+    for name, tensor in before.items():
+        tensor[never.get(name, [])] = 0
+        np.testing.assert_array_equal(after[name], tensor, err_msg=name)
+    assert known.embed == {1: (26, 4), 2: (5, 2)}
 
 
 @pytest.mark.parametrize(
