@@ -18,6 +18,7 @@ from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
 
 CHECKED_WORDS = 1000  # the most words of a target that are checked for being numbers
+EXAMPLE = 16  # entries of a vector that an error suggests
 LISTED = 8  # the most texts that a line of pandas lists; it finds more by a pattern
 DROP = "leave them out, --drop {option}"
 CATEGORICAL = "categories, --categorical {option}"
@@ -35,7 +36,8 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
     "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
     "many": (
         "hold too many different words for categories",
-        DROP + ", or use the most frequent words as " + CATEGORICAL,
+        DROP + ", use the most frequent words as " + CATEGORICAL + ", or learn a vector for each "
+        "of them, --embed {embedded}",
     ),
     "other": ("hold neither numbers nor words but {types}", DROP),
     "infinite": (
@@ -142,6 +144,7 @@ def _explained(
         "finite": _filled(files, names, FINITE) if kind == "infinite" else "",
         "cleared": _filled(files, names, _without(form, examples)) if kind == "gaps" else "",
         "option": as_argument(names),
+        "embedded": as_argument([f"{name}={EXAMPLE}" for name in names]),
         "format": _as_written(form),
         "what": "dates" if isinstance(form, DateFormat) else "numbers",
         "texts": listed(map(repr, examples)),

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
-from gpumlp.estimators import inputs, parameters, settings, several
+from gpumlp.estimators import codes, inputs, parameters, settings, several
 from gpumlp.estimators.fitting import (
     CallbackSupportMixin,
     UserData,
@@ -75,6 +75,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     precision: str = "float32"
     n_models: int = 1
 
+    _codes: ClassVar[codes.Codes] = codes.Codes()  # of a fit that is still to come
     _usual_score: ClassVar[Callable[..., float]]  # of y and what `predict` returns
 
     @with_callbacks  # type: ignore[untyped-decorator]

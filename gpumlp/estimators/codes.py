@@ -100,7 +100,7 @@ def encoded(e: Any, X: Any, reset: bool) -> Any:
         X = X if e.embed is None else frames.on_host(X)
         codes = Codes() if e.embed is None else _learnt(e.embed, X)
     else:
-        return e._codes.apply(X) if hasattr(e, "_codes") else X
+        return e._codes.apply(X)
     e._codes = codes
     e.__dict__.pop("categories_", None)
     if codes.columns:

@@ -88,10 +88,12 @@ class TestSuggestedCorrections:
         path = write_csv(tmp_path / "t.csv", table(d=names, y=COLOURS), ";")
         assert (
             "hold too many different words for categories: d (50 different): leave them out, "
-            "--drop d, or use the most frequent words as categories, --categorical d"
+            "--drop d, use the most frequent words as categories, --categorical d, or learn a "
+            "vector for each of them, --embed d=16"
         ) in error_of(path)
         assert load(path, "y", drop=["d"]).features == ("a", "b", "c")
-        assert len(load(path, "y", categorical=["d"]).categories["d"]) == 50
+        for option in ("categorical", "embed"):
+            assert len(load(path, "y", **{option: ["d"]}).categories["d"]) == 50
 
     def test_classes_of_sizes_are_categories(self, tmp_path):
         sizes = ["1", "2-10", "11-100", "over 100"]

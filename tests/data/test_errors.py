@@ -36,8 +36,8 @@ BAD_TABLES = {
     "many words": (
         table(name=REPEATED, kind=COLOURS, y=X[:, 0]), "y",
         r"1 of 5 feature columns hold too many different words for categories: name \(50 different"
-        r"\): leave them out, --drop name, or use the most frequent words as categories, "
-        "--categorical name",
+        r"\): leave them out, --drop name, use the most frequent words as categories, "
+        "--categorical name, or learn a vector for each of them, --embed name=16",
     ),
     "infinite": (
         {**table(y=COLOURS), "a": hole(X[:, 0], "inf"), "b": hole(X[:, 0], "-inf")}, "y",
