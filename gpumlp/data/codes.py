@@ -66,9 +66,16 @@ def set_to_zero(net: Any, rows: Mapping[int, Iterable[int]]) -> None:
     """Set rows of the tables of a network's embeddings to 0, by column of x and code.
 
     The vector of a code that the training never has then says nothing: it adds 0 to layer 1.
+
+    rows: also has the embedded columns without such codes.  ValueError: the network has others.
     """
     if not rows:
         return
+    if net.embed is None or {*net.embed.coded} != rows.keys():
+        raise ValueError(
+            f"the columns {[*rows]} of x are codes; build the network with their embeddings, "
+            "MLP(…, embed=preparation.embed)"
+        )
     for one, table in zip(net.embed.each, net.theta.E, strict=True):
         for code in rows.get(one.column, ()):
             row = table[code : code + 1]

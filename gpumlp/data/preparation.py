@@ -137,15 +137,15 @@ class Preparation:
 
     @property
     def embed(self) -> dict[int, tuple[int, int]]:
-        """The argument `embed` of the network: for each embedded column (categories, width).
-
-        There are two categories more than the column has: all others, and missing values.
-        """
+        """The argument `embed` of the network; c counts all others and missing values, too."""
         widths, words = self.embedded, self.categories
         return {at: (len(words[name]) + MORE, widths[name]) for at, name in self._codes}
 
     def begin(self, net: Any) -> None:
-        """Set the vectors of a new network, for codes that the training never has, to 0."""
+        """Set the vectors of a new network, for codes that the training never has, to 0.
+
+        Raises ValueError if the network was built without `embed`.
+        """
         others, holes = {*self.others}, {*self.holes}
         never = {}
         for at, name in self._codes:

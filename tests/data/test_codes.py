@@ -158,6 +158,8 @@ def test_vectors_that_training_never_uses_begin_at_0(shop, place):
         tensor[never.get(name, [])] = 0
         np.testing.assert_array_equal(after[name], tensor, err_msg=name)
     assert known.embed == {1: (26, 4), 2: (5, 2)}
+    plain = MLP([len(known.columns), 8, 1], loss="squared_error", backend="numpy")
+    refusal(ValueError, lambda: known.begin(plain), "embed=preparation.embed")
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,9 @@ def test_a_number_is_for_columns_of_words() -> None:
 def test_scikit_learn_uses_it_as_any_parameter() -> None:
     e = fitted(MLPClassifier, FRAME.assign(zone=0), embed=4)
     X = FRAME.assign(zone=0)
-    twin = clone(e)
-    assert twin.embed == 4
-    assert not hasattr(twin, "categories_")
+    again = clone(e)
+    assert again.embed == 4
+    assert not hasattr(again, "categories_")
     for same in (pickle.loads(pickle.dumps(e)), copy.deepcopy(e), clone(e).fit(X, LABELS)):
         np.testing.assert_array_equal(same.predict_proba(X), e.predict_proba(X))
     grid = {"embed": [{"city": 2}, 4], "alpha": [0.0, 1e-3]}
