@@ -12,6 +12,9 @@ for 4 epochs.
 of a column. "one-hot, all" has one for each category with 5 examples or more. "embedding, d" has a
 vector of d numbers for each of these, as `gpumlp train --embed d`. The figure is R² of the test
 part. The seconds are those of the preparation and of the fit.
+
+The length of the first vectors, 0.1, was chosen among 1, 0.3, 0.1 and 0.03 by these figures on
+these tables, so they favour embeddings a little.
 """
 
 from __future__ import annotations
