@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,8 @@ from gpumlp.functions import (
 )  # fmt: skip
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS
-from gpumlp.io.types import Array, HostArray
+from gpumlp.functions.optimizers import adam_epsilon_hat
+from gpumlp.io.types import HostArray
 from gpumlp.network import MLP
 
 SCIKIT_LEARN = {"sigmoid": "logistic", "exponential": "exp"}  # its names where ours differ
@@ -197,18 +197,6 @@ def loss_constant(loss: Loss, y: HostArray, weights: HostArray | None) -> float:
     return float(np.average((xlogy(y, y) - y).sum(axis=1), weights=weights))
 
 
-def _adam(theta: Array, g: Array, lr: float, c2: float, eps: float, **rest: Any) -> None:
-    OPTIMIZERS["adam"].rule(theta, g, lr, c2=c2, eps=eps * math.sqrt(c2), **rest)
-
-
-# with scikit-learn's epsilon, the "epsilon hat" of Kingma & Ba (2015), section 2: it is added to
-# √v before v is corrected
-ADAM = dataclasses.replace(
-    OPTIMIZERS["adam"],
-    name="adam_epsilon_hat",
-    rule=_adam,
-    cuda_rule=OPTIMIZERS["adam"].cuda_rule.replace("eps", "eps * sqrt(c2)"),
-)
 LEAST_EPSILON = 1e-37  # a normal number of float32
 
 
@@ -217,7 +205,7 @@ def optimizer(e: Any, unit: float) -> Optimizer:
     solver = e.solver
     if solver in ("adam", "adamw"):
         eps = max(e.epsilon / unit, LEAST_EPSILON)
-        found = ADAM if solver == "adam" else OPTIMIZERS[solver]
+        found = adam_epsilon_hat if solver == "adam" else OPTIMIZERS[solver]
         return found.set(beta1=e.beta_1, beta2=e.beta_2, eps=eps)
     if solver == "sgd" and e.momentum > 0:
         solver = "nesterov" if e.nesterovs_momentum else "momentum"

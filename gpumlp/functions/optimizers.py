@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,12 @@ def _adam(
     np.divide(m, g, out=g)
     g *= lr * c1
     theta -= g
+
+
+def _adam_epsilon_hat(
+    theta: Array, g: Array, lr: float, c2: float, eps: float, **rest: Any
+) -> None:
+    _adam(theta, g, lr, c2=c2, eps=eps * math.sqrt(c2), **rest)
 
 
 def _adamw(theta: Array, g: Array, lr: float, weight_decay: float, **adam: Any) -> None:
@@ -142,6 +150,12 @@ adam = Optimizer(
     params=ADAM_PARAMS,
     limits=ADAM_LIMITS,
 )
+adam_epsilon_hat = replace(  # scikit-learn's: eps is added to √v before v is corrected, section 2
+    adam,
+    name="adam_epsilon_hat",
+    rule=_adam_epsilon_hat,
+    cuda_rule=ADAM_RULE.replace("eps", "eps * sqrt(c2)"),
+)
 adamw = Optimizer(
     "adamw",  # Loshchilov & Hutter (2019)
     rule=_adamw,
@@ -202,6 +216,7 @@ def _follow(theta: Array, g: Array, lr: float) -> None:
 
 # W ← W − η v for a velocity that is still needed: unlike the rule of sgd, this one keeps it
 FOLLOW = Optimizer("follow", rule=_follow, cuda_rule="theta -= lr * g;")
+UNLISTED = (FOLLOW, adam_epsilon_hat)  # rules that are compiled, but that no table lists
 OPTIMIZERS = table(sgd, momentum, nesterov, rmsprop, adam, adamw, lion, muon)
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)  # Jordan's: σ ← aσ + bσ³ + cσ⁵, steepest at 0
 NEWTON_SCHULZ_STEPS = 5  # odd, so that the result is in the buffer of the matrix

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from gpumlp import OPTIMIZERS
+from gpumlp.backends.cpu import loading
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.estimators import MLPClassifier, MLPRegressor
+from tests.support.compiled import needs_library
 from tests.support.harness.host_device import HostDevice
 
 RNG = np.random.default_rng(4)
@@ -33,6 +36,21 @@ def on_harness(solver: str = "adam", precision: str = "float64", **settings: Any
 def same(one: Any, other: Any) -> bool:
     pairs = zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True)
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+@needs_library
+@pytest.mark.parametrize("solver", [*OPTIMIZERS, "lbfgs"])
+def test_solvers_are_compiled_on_installation(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a C++ compiler runs whole steps of the library, not NumPy expressions."""
+
+    def none(text: str, instruction_set: str) -> None:
+        raise AssertionError(f"not in the installed library: {text[-200:]}")
+
+    monkeypatch.setattr(loading, "_compiled", none)
+    for activation in ("relu", "tanh", "logistic"):
+        own = SETTINGS | {"solver": solver, "activation": activation, "backend": "cpu"}
+        MLPClassifier(**own).fit(X, Y)
+        MLPRegressor(**own, alpha=0.1).fit(X, X[:, :2])
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd", "muon", "lbfgs"])

@@ -25,7 +25,7 @@ from gpumlp.functions import (
     Regularizer,
 )
 from gpumlp.functions.entry import Entry
-from gpumlp.functions.optimizers import FOLLOW
+from gpumlp.functions.optimizers import UNLISTED
 from gpumlp.functions.stages import NORMS, Stage
 
 INCLUDE = '#include "operations.hpp"\n'
@@ -121,7 +121,7 @@ def _rules(optimizers: Iterable[Optimizer]) -> Iterator[Optimizer]:
     for each in optimizers:
         yield each
         yield from each.orthogonal or ()
-    yield FOLLOW
+    yield from UNLISTED
 
 
 def _instances(entry: Entry, omega: Regularizer | None = None) -> str:
