@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from gpumlp.functions.entry import Entry
 
@@ -69,6 +72,20 @@ class Optimizer(Entry):
         """Return the numbers of a step in the order of the kernel: lr, the scalars, t."""
         scalars = self.scalars(t, **self.params)
         return (lr, *(scalars[name] for name in self.scalar_names), t)
+
+    def scalars_of(self, steps: range) -> np.ndarray[Any, Any]:
+        """The scalars of some steps, float64, (len(steps), len(scalar_names))."""
+        names, params = self.scalar_names, self.params
+        table = np.empty((len(steps), len(names)))
+        if self.is_built_in():  # they take arrays: of integers of Python, for equal bits
+            columns = self.scalars(np.arange(steps.start, steps.stop).astype(object), **params)
+            for i, name in enumerate(names):
+                table[:, i] = columns[name]
+        else:
+            for row, t in zip(table, steps, strict=True):
+                scalars = self.scalars(t, **params)
+                row[:] = [scalars[name] for name in names]
+        return table
 
     def cuda(self) -> str:
         """Return CUDA source of ``void rule(real& theta, real* slot, real g, const real* control,

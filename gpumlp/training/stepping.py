@@ -200,9 +200,7 @@ class Stepping:
         steps = range(first, first + len(lrs))
         table = np.ones((len(lrs), 5 + len(optimizer.scalar_names)))
         table[:, 1] = lrs
-        if optimizer.scalar_names:
-            scalars = (optimizer.scalars(t, **params) for t in steps)
-            table[:, 2:-3] = [[each[name] for name in optimizer.scalar_names] for each in scalars]
+        table[:, 2:-3] = optimizer.scalars_of(steps)
         table[:, -3] = steps
         if self.folds:  # then all weights have the same learning rate
             decay, rate = self.net.regularizer.weight_decay() or 0.0, max(self.rates)

@@ -94,18 +94,28 @@ double cross_entropy_of_few(const LossOf<T, Y>& p, int64 begin, int64 end, real 
         real x[LANES][LANES], t[LANES][LANES], e[LANES][LANES];
         real weight[LANES], top[LANES], total[LANES] = {}, log_sum[LANES], scale[LANES];
         real value[LANES] = {}, mass[LANES] = {};
+        Y label[LANES];  // a comparison of vectors: nobody foresees where a branch on labels goes
         for (int k = 0; k < LANES; ++k) {
             const int64 i = first + (k < rows ? k : rows - 1);
             weight[k] = k < rows ? p.weights[i] : real(0);
-            for (int64 j = 0; j < n; ++j) {
-                x[j][k] = p.y_hat[i * n + j];
-                t[j][k] = target<real>(p.y, i, j, n) * (real(1) - smoothing) + rest;
-            }
+            for (int64 j = 0; j < n; ++j) x[j][k] = p.y_hat[i * n + j];
+            if constexpr (std::is_integral<Y>::value)
+                label[k] = p.y[i];
+            else
+                for (int64 j = 0; j < n; ++j) t[j][k] = p.y[i * n + j];
         }
+        for (int64 j = 0; j < n; ++j)
+            for (int k = 0; k < LANES; ++k) {
+                if constexpr (std::is_integral<Y>::value)
+                    t[j][k] = label[k] == Y(j) ? real(1) : real(0);
+                t[j][k] = t[j][k] * (real(1) - smoothing) + rest;
+            }
         std::memcpy(top, x[0], sizeof top);
         for (int64 j = 1; j < n; ++j)
-            for (int k = 0; k < LANES; ++k)  // once NaN, it stays
-                top[k] = x[j][k] > top[k] || x[j][k] != x[j][k] ? x[j][k] : top[k];
+            for (int k = 0; k < LANES; ++k) {
+                const real most = x[j][k] > top[k] ? x[j][k] : top[k];
+                top[k] = x[j][k] != x[j][k] ? x[j][k] : most;  // once NaN, it stays
+            }
         for (int64 j = 0; j < n; ++j)
             for (int k = 0; k < LANES; ++k) {
                 x[j][k] -= top[k];

@@ -8,16 +8,33 @@ namespace gpumlp {
 // out ← source[index], rows of so many bytes
 struct Gather { const char* source; const int64* index; char* out; int64 m, bytes; };
 
+// to ← from, as memcpy, whose call takes as long as the copy of a short row
+inline void copy_row(char* to, const char* from, int64 bytes) {
+    enum { STEP = 32 };
+    if (bytes < STEP || bytes > 16 * STEP) return (void)std::memcpy(to, from, bytes);
+    for (int64 i = 0; i < bytes - STEP; i += STEP) std::memcpy(to + i, from + i, STEP);
+    std::memcpy(to + bytes - STEP, from + bytes - STEP, STEP);
+}
+
 inline void gather(const void* arguments, const Threads& threads) {
+    enum { AHEAD = 16, LINE = 64, MOST = 512 };  // rows that are fetched before they are copied
     const auto& p = *static_cast<const Gather*>(arguments);
     const int64 each = 65536 / (p.bytes + 1) + 1;
     over(threads, p.m, each, [&](int64 begin, int64 end, int64) {
-        if (p.bytes == 4)  // labels
+        const auto fetch = [&](int64 i) {  // the first lines; the processor fetches those behind
+            const char* const row = p.source + p.index[i] * p.bytes;
+            for (int64 at = 0; at < least<int64>(p.bytes, MOST); at += LINE) __builtin_prefetch(row + at);
+        };
+        if (p.bytes == 4) {  // labels
             for (int64 i = begin; i < end; ++i)
                 std::memcpy(p.out + 4 * i, p.source + 4 * p.index[i], 4);
-        else
-            for (int64 i = begin; i < end; ++i)
-                std::memcpy(p.out + i * p.bytes, p.source + p.index[i] * p.bytes, p.bytes);
+            return;
+        }
+        for (int64 i = begin; i < least(begin + AHEAD, end); ++i) fetch(i);
+        for (int64 i = begin; i < end; ++i) {
+            if (i + AHEAD < end) fetch(i + AHEAD);
+            copy_row(p.out + i * p.bytes, p.source + p.index[i] * p.bytes, p.bytes);
+        }
     }, 1);
 }
 

@@ -272,3 +272,19 @@ def test_a_custom_rule(several_blocks, rng):
     np.testing.assert_allclose(theta, expected, rtol=1e-13)
     with pytest.raises(ValueError, match='no CUDA rule; give cuda_rule, or use backend="numpy"'):
         optimizer.cuda()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_table_of_steps_has_the_bits_of_each_step(name):
+    """For built-in rules, whose formulas get all steps at once, and for one of the user's own."""
+    rule = OPTIMIZERS[name]
+    for each in (rule, rule.set(**{"beta1": 0.8} if "beta1" in rule.params else {})):
+        table = each.scalars_of(range(7, 400))
+        assert table.dtype == np.float64
+        for row, t in zip(table, range(7, 400), strict=True):
+            assert tuple(row) == each.control(0.1, t)[1:-1]
+    own = gpumlp.Optimizer(
+        "own", rule=lambda *a, **k: None, scalar_names=("late",),
+        scalars=lambda t: {"late": 1.0 if t > 3 else 0.0},
+    )  # fmt: skip
+    assert own.scalars_of(range(2, 6)).tolist() == [[0.0], [0.0], [1.0], [1.0]]
