@@ -14,25 +14,32 @@ template <class T> struct BiasActivation {
     T* z; const T* b; T* h; int64 m, n; const double* params;
 };
 
-template <template <class> class F, class T> void bias_activation(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T>
+__attribute__((noinline)) void bias_activation_part(const void* arguments, const Part& part) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
     const F<real> f(p.params);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        for (int64 i = begin; i < end; ++i) {
-            T *z = p.z + i * p.n, *h = p.h + i * p.n;
-            if (z == h) {
-                GPUMLP_LOOP
-                for (int64 j = 0; j < p.n; ++j) h[j] = f.f(h[j] + p.b[j]);
-            } else {
-                GPUMLP_LOOP
-                for (int64 j = 0; j < p.n; ++j) {
-                    const real sum = z[j] + p.b[j];
-                    z[j] = sum;
-                    h[j] = f.f(sum);
-                }
+    const T* const b = p.b + part.j;
+    for (int64 i = part.i; i < part.i + part.m; ++i) {
+        T *z = p.z + i * p.n + part.j, *h = p.h + i * p.n + part.j;
+        if (z == h) {
+            GPUMLP_LOOP
+            for (int64 j = 0; j < part.n; ++j) h[j] = f.f(h[j] + b[j]);
+        } else {
+            GPUMLP_LOOP
+            for (int64 j = 0; j < part.n; ++j) {
+                const real sum = z[j] + b[j];
+                z[j] = sum;
+                h[j] = f.f(sum);
             }
         }
+    }
+}
+
+template <template <class> class F, class T> void bias_activation(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        bias_activation_part<F, T>(arguments, {begin, 0, end - begin, p.n});
     });
 }
 
@@ -53,35 +60,51 @@ template <class T> struct ActivationGradient {
     const T *gh, *z, *h; T *gz, *db; int64 m, n; Arithmetic<T>* partial; const double* params;
 };
 
-// db ← Σ of the pieces' sums (pieces, n), which are overwritten
-template <class T> void add_up(Arithmetic<T>* partial, int64 pieces, int64 n, T* db) {
+// db ← Σ of the pieces' sums (pieces, n), which are overwritten; `row`: from one piece to the next
+template <class T> void add_up(Arithmetic<T>* partial, int64 pieces, int64 n, T* db, int64 row) {
     for (int64 i = 1; i < pieces; ++i) {
         GPUMLP_LOOP
-        for (int64 j = 0; j < n; ++j) partial[j] += partial[i * n + j];
+        for (int64 j = 0; j < n; ++j) partial[j] += partial[i * row + j];
     }
     convert(partial, db, n);
 }
 
-template <template <class> class F, class T> void activation_gradient(const void* arguments, const Threads& threads) {
+// without db: the sums of each piece's rows are in `partial`
+template <template <class> class F, class T>
+__attribute__((noinline)) void gradient_of_rows(const ActivationGradient<T>& p, const Part& part) {
     using real = Arithmetic<T>;
-    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
     const F<real> f(p.params);
-    const int64 each = piece_rows(p.n);
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        real* const sum = p.partial + piece * p.n;
-        std::memset(sum, 0, p.n * sizeof(real));
-        for (int64 i = begin; i < end; ++i) {
-            const T *gh = p.gh + i * p.n, *z = p.z + i * p.n, *h = p.h + i * p.n;
-            T* const gz = p.gz + i * p.n;
-            GPUMLP_LOOP
-            for (int64 j = 0; j < p.n; ++j) {
-                const real g = gh[j] * f.df(z[j], h[j]);
-                gz[j] = g;
-                sum[j] += g;
-            }
+    const int64 each = piece_rows(p.n), end = part.i + part.m;
+    for (int64 i = part.i; i < end; ++i) {
+        real* const sum = p.partial + i / each * p.n + part.j;
+        if (i % each == 0) std::memset(sum, 0, part.n * sizeof(real));
+        const int64 at = i * p.n + part.j;
+        const T *gh = p.gh + at, *z = p.z + at, *h = p.h + at;
+        T* const gz = p.gz + at;
+        GPUMLP_LOOP
+        for (int64 j = 0; j < part.n; ++j) {
+            const real g = gh[j] * f.df(z[j], h[j]);
+            gz[j] = g;
+            sum[j] += g;
         }
+    }
+}
+
+template <template <class> class F, class T>
+void activation_gradient_part(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
+    const int64 each = piece_rows(p.n);
+    gradient_of_rows<F>(p, part);
+    add_up(p.partial + part.j, (p.m + each - 1) / each, part.n, p.db + part.j, p.n);
+}
+
+template <template <class> class F, class T> void activation_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
+    const int64 each = piece_rows(p.n);
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64) {
+        gradient_of_rows<F>(p, {begin, 0, end - begin, p.n});
     });
-    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db);
+    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db, p.n);
 }
 
 // ---- softmax, row by row
@@ -156,7 +179,7 @@ template <class T> void softmax_gradient(const void* arguments, const Threads& t
             }
         }
     });
-    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db);
+    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db, p.n);
 }
 
 }  // namespace gpumlp

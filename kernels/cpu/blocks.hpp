@@ -94,7 +94,7 @@ void gradient_of_rows(const RowsGradient<T>& p, const Threads& threads) {
             }
         }
     });
-    if (width) add_up(p.partial, (p.m + each - 1) / each, width, p.dphi);
+    if (width) add_up(p.partial, (p.m + each - 1) / each, width, p.dphi, width);
 }
 
 template <template <class> class F, class T> void rows_gradient(const void* arguments, const Threads& threads) {
@@ -146,7 +146,7 @@ template <template <class> class F, class T> void gate_gradient(const void* argu
             }
         }
     });
-    add_up(p.partial, (p.m + each - 1) / each, width, p.db);
+    add_up(p.partial, (p.m + each - 1) / each, width, p.db, width);
 }
 
 // Philox4x64-10, Salmon et al. (2011): 256 bits for a counter of 256 bits and a key of 128

@@ -66,8 +66,9 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
 
 // out (m, n) ← α a b + β out with (α, β) = factors, or (1, 0).  a is (m, k) and b (k, n).
 // sums: memory for an `out` in 16 bits, which is not read, as float; null if k ≤ INNER.
+// next: what is done with `out` then.
 template <class T, class Out> struct Product {
-    int64 m, n, k; View<T> a, b; Out* out; const Arithmetic<T>* factors; Arithmetic<T>* sums;
+    int64 m, n, k; View<T> a, b; Out* out; const Arithmetic<T>* factors; Arithmetic<T>* sums; Next next;
 };
 
 // out (m, n) ← α a b + β out for few rows of a and a transpose b: sums along both of their rows
@@ -84,11 +85,28 @@ void multiply_few(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T>
         }
 }
 
+// dots: by sums along the rows of a and of bᵀ
+template <class T, class Out>
+void product_part(const Product<T, Out>& p, const Part& part, bool dots) {
+    using real = Arithmetic<T>;
+    const real alpha = p.factors ? p.factors[0] : real(1);
+    const real beta = p.factors ? p.factors[1] : real(0);
+    const int64 m = part.m, n = part.n, at = part.i * p.n + part.j;
+    const View<T> a = p.a.from(part.i, 0), b = p.b.from(0, part.j);
+    Out* const out = p.out + at;
+    if (dots) return multiply_few(m, n, p.k, a, b, alpha, beta, out, p.n);
+    if constexpr (IS_16_BIT<Out>)
+        if (p.sums != nullptr) {
+            multiply(m, n, p.k, a, b, alpha, beta, p.sums + at, p.n);
+            for (int64 r = 0; r < m; ++r) convert(p.sums + at + r * p.n, out + r * p.n, n);
+            return;
+        }
+    multiply(m, n, p.k, a, b, alpha, beta, out, p.n);
+}
+
 template <class T, class Out> void product(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const Product<T, Out>*>(arguments);
-    const real alpha = p.factors ? p.factors[0] : real(1);
-    const real beta = p.factors ? p.factors[1] : real(0);
     const bool dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
     // by columns, which copies no part of b twice, if they suffice for pieces of equal size
     const bool by_columns = dots || p.n >= WIDTH<real> * 4 * threads.count || p.n >= p.m;
@@ -99,22 +117,15 @@ template <class T, class Out> void product(const void* arguments, const Threads&
     const int64 wanted = threads.count * (many > 1 ? many : 1);
     const int64 pieces = least(least(wanted, flops / FLOPS), units);
     const int64 share = pieces > 1 ? (units + pieces - 1) / pieces : units;
+    const bool apart = p.next.work != nullptr && !(by_columns && pieces > 1);
     const int64 each = (share > 8 && by_columns ? share + share % 2 : share) * unit;  // whole panels
     over(threads, size, each, [&](int64 begin, int64 end, int64) {
-        const int64 i = by_columns ? 0 : begin, j = by_columns ? begin : 0;
-        const int64 m = by_columns ? p.m : end - begin, n = by_columns ? end - begin : p.n;
-        const View<T> a = p.a.from(i, 0), b = p.b.from(0, j);
-        Out* const out = p.out + i * p.n + j;
-        if (dots) return multiply_few(m, n, p.k, a, b, alpha, beta, out, p.n);
-        if constexpr (IS_16_BIT<Out>)
-            if (p.sums != nullptr) {
-                real* const sums = p.sums + i * p.n + j;
-                multiply(m, n, p.k, a, b, alpha, beta, sums, p.n);
-                for (int64 r = 0; r < m; ++r) convert(sums + r * p.n, out + r * p.n, n);
-                return;
-            }
-        multiply(m, n, p.k, a, b, alpha, beta, out, p.n);
+        const Part part = by_columns ? Part{0, begin, p.m, end - begin}
+                                     : Part{begin, 0, end - begin, p.n};
+        product_part(p, part, dots);
+        if (!apart && p.next.part != nullptr) p.next.part(p.next.arguments, part);
     }, 1);
+    if (apart) p.next.work(p.next.arguments, threads);
 }
 
 // The same by a BLAS, cut into pieces of `each` rows or columns of out, each by one thread.  The

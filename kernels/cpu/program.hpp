@@ -32,6 +32,17 @@ struct Call {
     const void* arguments;
 };
 
+// The entries of a matrix in rows [i, i + m) and columns [j, j + n).
+struct Part { int64 i, j, m, n; };
+
+// An operation on the result of another.  `part` does it on whole columns as soon as they are there,
+// while they are in a core's cache, and `work` on all of them; both null if there is none.
+struct Next {
+    void (*part)(const void* arguments, const Part& columns);
+    void (*work)(const void* arguments, const Threads& threads);
+    const void* arguments;
+};
+
 // Call f(begin, end, piece) for the pieces of [0, size), `each` entries long.  A thread gets at
 // least `share` pieces: fewer are done sooner than another thread wakes.
 template <class F>

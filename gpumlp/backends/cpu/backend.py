@@ -172,8 +172,13 @@ def _stand_in(value: Any) -> Any:
 
 def _scratch(works: Iterable[Work]) -> int:
     """The bytes of memory that the calls share, one after the other."""
-    arguments = (each for work in works for each in work.arguments)
-    return max((each for each in arguments if isinstance(each, Scratch)), default=0)
+    most = 0
+    for each in (each for work in works for each in work.arguments):
+        if isinstance(each, Work):
+            most = max(most, _scratch([each]))
+        elif isinstance(each, Scratch):
+            most = max(most, each)
+    return most
 
 
 def _on_this_machine(precision: str) -> NumpyBackend:
@@ -210,6 +215,7 @@ class Program:
     def __init__(self, library: Library, blas: Blas, works: Iterable[Work]) -> None:
         self._works = list(works)
         self._scratch = np.empty(_scratch(self._works), np.uint8)
+        self._inner: list[np.ndarray[Any, Any]] = []
         self._packed = [self._pack(work) for work in self._works]
         calls = [
             each
@@ -222,7 +228,12 @@ class Program:
 
     def _pack(self, work: Work) -> np.ndarray[Any, Any]:
         """The arguments as the fields of 8 bytes of a struct."""
-        values = (self._scratch if isinstance(a, Scratch) else a for a in work.arguments)
+        values: list[Any] = []
+        for each in work.arguments:
+            if isinstance(each, Work):
+                each = self._pack(each)
+                self._inner.append(each)
+            values.append(self._scratch if isinstance(each, Scratch) else each)
         return np.frombuffer(b"".join(map(_field, values)), np.int64)
 
     def __call__(self, steps: int = 1) -> None:

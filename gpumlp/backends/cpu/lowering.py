@@ -31,6 +31,7 @@ INNER = 1024  # of products in 16 bits: sums of more entries lie in memory befor
 BLAS_FLOPS, PIECE_FLOPS, LEAST_WIDTH = 1 << 28, 1 << 26, 256
 BLOCKS, AVX512_BLOCKS = ((96, 256), (192, 512))  # KiB of a thread's blocks of a and b: panels.hpp
 PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
+NOTHING = (None, None, None)  # after a product
 
 
 class Lowering(LookupLowering, StageLowering):
@@ -57,8 +58,7 @@ class Lowering(LookupLowering, StageLowering):
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> Iterator[Work]:
-        yield self._product(h_below, W.T, z)
-        yield self._of(f, "bias_activation", z, b, h, *z.shape)
+        yield from self._product_and(h_below, W.T, z, f, "bias_activation", z, b, h, *z.shape)
 
     def activation(self, f: Activation, z: Array, h: Array) -> Iterator[Work]:
         yield self._of(f, "activation", z, h, *z.shape)
@@ -88,15 +88,19 @@ class Lowering(LookupLowering, StageLowering):
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
         gh: Array, gz: Array, db: Array,
     ) -> Iterator[Work]:  # fmt: skip
-        yield self._product(gz_above, W_above, gh)
-        yield from self.activation_gradient(f, z, h, gh, gz, db)
+        arguments = self._gradient_arguments(z, h, gh, gz, db)
+        yield from self._product_and(gz_above, W_above, gh, f, "activation_gradient", *arguments)
 
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> Iterator[Work]:
+        yield self._of(f, "activation_gradient", *self._gradient_arguments(z, h, gh, gz, db))
+
+    def _gradient_arguments(
+        self, z: Array, h: Array, gh: Array, gz: Array, db: Array
+    ) -> tuple[Any, ...]:
         m, n = gh.shape
-        sums = partial_sums(m, n, self._dtype.itemsize, n)
-        yield self._of(f, "activation_gradient", gh, z, h, gz, db, m, n, sums)
+        return gh, z, h, gz, db, m, n, partial_sums(m, n, self._dtype.itemsize, n)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
         yield self._product(gz, W[:, W.shape[1] - gx.shape[1] :], gx)
@@ -212,8 +216,28 @@ class Lowering(LookupLowering, StageLowering):
             raise NotCompiledError(entry.name)
         return Work(function, (*arguments, *own))
 
-    def _product(self, a: Array, b: Array, out: Array, factors: Array | None = None) -> Work:
-        """out ← a b, or α a b + β out; a and b may be columns, or transposes, of C arrays."""
+    def _product_and(
+        self, a: Array, b: Array, out: Array, f: Activation, name: str, *arguments: Any
+    ) -> Iterator[Work]:
+        """out ← a b, and an operation of f on it: by columns within the product, if that can be."""
+        work, part = self._of(f, name, *arguments), 0
+        if not (f.is_built_in() and f.name == softmax.name):
+            part = self._library.operation(
+                self._stored, f"{source.struct_name(f)}_{name}_part", f, None
+            )
+        product = self._product(a, b, out, None, (part, work.function, work) if part else NOTHING)
+        yield product
+        if not any(each is work for each in product.arguments):
+            yield work
+
+    def _product(
+        self, a: Array, b: Array, out: Array, factors: Array | None = None,
+        then: tuple[Any, ...] = NOTHING,
+    ) -> Work:  # fmt: skip
+        """out ← a b, or α a b + β out; a and b may be columns, or transposes, of C arrays.
+
+        then: the fields of `Next` in program.hpp, which a product by BLAS leaves out.
+        """
         (m, k), n = a.shape, b.shape[1]
         halves = self._is_16_bit(a)
         if 2 * m * n * k >= BLAS_FLOPS << self._wide and not halves:
@@ -223,7 +247,8 @@ class Lowering(LookupLowering, StageLowering):
         strides = [[each // x.itemsize for each in x.strides] for x in (a, b)]
         return self._plain(
             "product_to_float" if halves and not rounded else "product", m, n, k, a, *strides[0],
-            b, *strides[1], out, factors, sums, real="bfloat16" if halves else "",
+            b, *strides[1], out, factors, sums, *(NOTHING if sums else then),
+            real="bfloat16" if halves else "",
         )  # fmt: skip
 
     def _blas_product(self, a: Array, b: Array, out: Array, factors: Array | None) -> Work:

@@ -59,7 +59,8 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     name = struct_name(entry)
     if isinstance(entry, Activation):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in (
-            "bias_activation", "activation", "activation_gradient", "gate", "gate_gradient",
+            "bias_activation", "bias_activation_part", "activation", "activation_gradient",
+            "activation_gradient_part", "gate", "gate_gradient",
         )}  # fmt: skip
     if isinstance(entry, Loss):
         return {
@@ -126,11 +127,16 @@ def _rules(optimizers: Iterable[Optimizer]) -> Iterator[Optimizer]:
 
 def _instances(entry: Entry, omega: Regularizer | None = None) -> str:
     functions = "".join(
-        f"GPUMLP_EXPORT void {real}_{name}(const void* p, const Threads& t) {{\n"
+        f"GPUMLP_EXPORT void {real}_{name}(const void* p, const {_second(name)}& t) {{\n"
         f"    {template.replace('%s', real)}(p, t);\n}}\n"
         for name, template in operations(entry, omega).items() for real in types(entry)
     )  # fmt: skip
     return f"namespace gpumlp {{\n{functions}}}\n"
+
+
+def _second(operation: str) -> str:
+    """The type of an operation's second argument."""
+    return "Part" if operation.endswith("_part") else "Threads"
 
 
 def _functions(entry: Entry) -> dict[str, str]:

@@ -12,7 +12,10 @@ class Scratch(int):
 
 
 class Work(NamedTuple):
-    """A function of the library and its arguments: arrays, `Scratch`, numbers, or None."""
+    """A function of the library and its arguments.
+
+    They are arrays, `Scratch`, numbers, None, or a `Work`, which stands for its own arguments.
+    """
 
     function: int
     arguments: tuple[Any, ...]
