@@ -18,6 +18,7 @@ from gpumlp.functions import (
     REGULARIZERS,
     SCHEDULES,
     Activation,
+    ColumnStage,
     ElasticNet,
     Initializer,
     Loss,
@@ -45,10 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "MLP", "NORMS", "OPTIMIZERS",
-    "REGULARIZERS", "SCHEDULES", "Activation", "Callback", "CheckpointError", "DeviceError",
-    "EarlyStopping", "ElasticNet", "Ensemble", "EnsembleTrainer", "Gradients", "Group", "Histories",
-    "History", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule", "Stage",
-    "Trainer", "callbacks", "distributed", "fit_lbfgs", "get_backend", "k_folds",
+    "REGULARIZERS", "SCHEDULES", "Activation", "Callback", "CheckpointError", "ColumnStage",
+    "DeviceError", "EarlyStopping", "ElasticNet", "Ensemble", "EnsembleTrainer", "Gradients",
+    "Group", "Histories", "History", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer",
+    "Schedule", "Stage", "Trainer", "callbacks", "distributed", "fit_lbfgs", "get_backend",
+    "k_folds",
 ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ class Ensemble:
 
     Attributes:
         nets: the K members: each `MLP` has a row of `theta` as its parameters.
-        theta: (K, p), the flat θ of each member; an array of the backend.
+        theta: (K, p), the flat θ and running statistics of each member; an array of the backend.
         rounded: `theta`, or its copy in 16 bits that products read.
         diverged: the numbers of the members whose training diverged.  `predict` leaves them out,
             and a further fit does not train them.  Remove a number if you give this member other
@@ -86,11 +86,11 @@ class Ensemble:
     def _hold(self, nets: Sequence[MLP]) -> None:
         """Move the parameters of the members into one array."""
         self.nets, self.diverged = tuple(nets), set[int]()
-        backend, p = nets[0].backend, nets[0].theta.layout.size
-        self.theta: Array = backend.full((len(nets), p), 0)
+        backend, layout = nets[0].backend, nets[0].theta.layout
+        self.theta: Array = backend.full((len(nets), layout.whole), 0)
         self.rounded = self.theta
         if backend.storage != backend.dtype:
-            self.rounded = backend.full((len(nets), p), 0, backend.storage)
+            self.rounded = backend.full((len(nets), layout.size), 0, backend.storage)
         for i, net in enumerate(nets):
             net.keep_in(self.theta[i], self.rounded[i])
 

@@ -37,8 +37,10 @@ class MLP(Structure):
             float32.
         backend: "auto", "numpy", "cupy", or a backend, which already has its precision.
         seed: of the initial weights; all backends start from the same numbers.
-        norm: "layer" or "rms": the inputs of all layers but the first are normalised; or a list
-            with a name, a `Stage` or None for each of these layers.
+        norm: "layer", "rms" or "batch": the inputs of all layers but the first are normalised; or a
+            list with a name, a `Stage` or None for each of these layers.  "batch" reads the mean
+            and variance of each column over the minibatch in a training step, and running averages
+            of them in everything else.
         dropout: the probability with which a training sets each output of a hidden layer to 0, or a
             list with one for each hidden layer.  Predictions, costs and evaluations drop nothing.
         residual: True: each hidden layer but the first adds its input to its output, by a linear

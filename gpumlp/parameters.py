@@ -7,10 +7,9 @@ over memory, whatever the depth.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple
@@ -20,15 +19,16 @@ import numpy.typing as npt
 
 from gpumlp.arrays import as_backend_array
 from gpumlp.backends import Backend
-from gpumlp.backends.declaration import Call
-from gpumlp.functions import Activation, Regularizer
+from gpumlp.functions import Activation
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.embeddings import Embeddings
+from gpumlp.functions.stages import ColumnStage
 from gpumlp.io.types import Array
 
 ALIGNMENT = 256  # bytes: cublasLt and 16-byte accesses work best with it
 
 
+COUNTER = ".num_batches_tracked"  # of torch's BatchNorm, which its momentum makes needless
 PARTS = ("W", "P", "b", "φ", "c", "E")
 WEIGHTS = ("W", "P")  # the parts before `split`
 
@@ -131,6 +131,29 @@ class Layout:
         """The number of entries of the flat buffer, with padding."""
         return self.starts[-1]
 
+    @cached_property
+    def states(self) -> list[Part]:
+        """What stands behind θ without being a parameter: "s" of each norm over columns.
+
+        s[k] is (q, n_{k−1}), its running averages: see `ColumnStage`.
+        """
+        norms = [(k, block.norm) for k, block in enumerate(self.blocks, 1)]
+        return [
+            Part("s", k, (len(norm.running), self.widths[k - 1]))
+            for k, norm in norms if isinstance(norm, ColumnStage)
+        ]  # fmt: skip
+
+    @cached_property
+    def state_starts(self) -> list[int]:
+        """The first entry of each state behind θ, and last the end of all, as `starts`."""
+        unit, sizes = ALIGNMENT // self.itemsize, (prod(part.shape) for part in self.states)
+        return [*accumulate((-(-size // unit) * unit for size in sizes), initial=self.size)]
+
+    @property
+    def whole(self) -> int:
+        """The number of entries of θ and of the states behind it."""
+        return self.state_starts[-1]
+
     @property
     def count(self) -> int:
         """The number of parameters, without padding."""
@@ -142,30 +165,38 @@ class Parameters:
 
     Attributes:
         layout: θ, its gradient and the slots share it.
-        flat: (layout.size,); padding is zero and stays zero.
+        whole: (layout.whole,), θ and the states behind it; or (layout.size,) without states.
+        flat: (layout.size,), `whole` without states; padding is zero and stays zero.
         split: the first entry of the biases.
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
         P, phi, c: those of blocks: see `Layout.parts`; None where a layer has none.
         E: the tables of embeddings, (c, d) each, in the order of their columns.
+        s: views of the states: see `Layout.states`.
     """
 
-    def __init__(self, layout: Layout, flat: Array) -> None:
-        self.layout, self.flat, self.split = layout, flat, layout.split
-        views = [
-            flat[start : start + prod(shape)].reshape(shape)
-            for start, shape in zip(layout.starts, layout.shapes, strict=False)
-        ]
+    def __init__(self, layout: Layout, whole: Array) -> None:
+        self.layout, self.whole, self.split = layout, whole, layout.split
+        self.flat = whole if len(whole) == layout.size else whole[: layout.size]
+
+        def view(start: int, shape: tuple[int, ...]) -> Array:
+            return whole[start : start + prod(shape)].reshape(shape)
+
+        views = [*map(view, layout.starts, layout.shapes)]
         self.W, self.P, self.b, self.phi, self.c, self.E = layout.by_name(views).values()
+        self.s: list[Any] = [None] * len(layout.widths)
+        if len(whole) > layout.size:
+            for part, start in zip(layout.states, layout.state_starts, strict=False):
+                self.s[part.k] = view(start, part.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""
-        return Parameters, (self.layout, self.flat)
+        return Parameters, (self.layout, self.whole)
 
     @classmethod
     def zeros(
         cls, backend: Backend, layout: Layout, dtype: npt.DTypeLike | None = None
     ) -> Parameters:
-        """Return a buffer of zeros on the backend, in `dtype` (None: the dtype of θ)."""
+        """Return zeros without states on the backend, in `dtype` (None: the dtype of θ)."""
         return cls(layout, backend.full((layout.size,), 0, dtype))
 
     def named(self) -> dict[str, Array]:
@@ -174,6 +205,7 @@ class Parameters:
         "0.weight" (n_1, n_0), "0.bias" (n_1,), "2.weight", "2.bias", …  Of a norm before layer 2:
         "2.norm.weight" and "2.norm.bias" (n_1,); of the linear layer of a skip to its output:
         "2.skip.weight", "2.skip.bias"; and of the embedding of column j: "embed.j.weight" (c, d).
+        Then the states, as `states` names them.
         """
         views = {}
         for k in range(1, len(self.W)):
@@ -187,11 +219,23 @@ class Parameters:
         embed = self.layout.embed
         for one, table in zip(embed.each if embed else (), self.E, strict=True):
             views[f"embed.{one.column}.weight"] = table
+        return views | self.states()
+
+    def states(self) -> dict[str, Array]:
+        """Return the views of the states by torch's names: "2.norm.running_mean", …"""
+        views = {}
+        for k, rows in enumerate(self.s):
+            if rows is not None:
+                norm = self.layout.blocks[k - 1].norm
+                assert isinstance(norm, ColumnStage)
+                for (name, *_), row in zip(norm.running, rows, strict=True):
+                    views[f"{2 * (k - 1)}.norm.{name}"] = row
         return views
 
     def assign(self, backend: Backend, tensors: Mapping[str, Array]) -> None:
         """Copy `tensors` into the views of these names: all of them or, on a ValueError, none."""
         views = self.named()
+        tensors = {k: a for k, a in tensors.items() if not k.endswith(COUNTER)}
         if set(tensors) != set(views):
             wrong = sorted(set(tensors) ^ set(views))
             raise ValueError(f"tensor names do not fit this network: {', '.join(wrong[:4])}")
@@ -245,37 +289,3 @@ class Gradients:
     z: list[Array]
     h: list[Array]
     named: Mapping[str, Array]
-
-
-class Penalty:
-    """λΩ(θ) of a network.  It keeps the operation of the last call, which is that of the next one.
-
-    On the host the operation is a program: to make it takes five times as long as to run it for a
-    small network, and a fit asks for λΩ(θ) after each epoch.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self._lock = backend, threading.Lock()
-        self._omega = backend.full((1,), 0, "float64")
-        self._of: tuple[Any, ...] = ()
-        self._run: Callable[[int], None] = lambda steps: None
-
-    def __call__(self, regularizer: Regularizer, theta: Parameters) -> float:
-        """λΩ(θ), which is 0 without a regulariser."""
-        if not regularizer.active:
-            return 0.0
-        backend, of = self._backend, (regularizer, theta.flat)
-        backend.synchronize()
-        with self._lock:
-            if len(self._of) != 2 or any(a is not b for a, b in zip(self._of, of, strict=True)):
-                self._of, self._run = of, self._made(regularizer, theta)
-            backend.asarray(np.zeros(1), dtype="float64", out=self._omega)
-            self._run(1)
-            return float(backend.to_host(self._omega)[0])
-
-    def _made(self, regularizer: Regularizer, theta: Parameters) -> Callable[[int], None]:
-        backend = self._backend
-        work = partial(backend.penalty, regularizer, theta.flat, theta.split, self._omega, None)
-        if not backend.on_host:
-            return lambda steps: work()
-        return backend.compile({"penalty": [Call(work)]}, "penalty")

@@ -24,9 +24,10 @@ from gpumlp.functions import (
 from gpumlp.functions.activations import identity
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS, default_initializer
-from gpumlp.functions.stages import Stage
+from gpumlp.functions.stages import ColumnStage, Stage
 from gpumlp.io.types import Array, HostArray
-from gpumlp.parameters import Layer, Layout, Parameters, Penalty
+from gpumlp.parameters import Layer, Layout, Parameters
+from gpumlp.penalty import Penalty
 from gpumlp.step.chunked import ForwardPass
 
 Norms = str | Stage | None | Sequence[str | Stage | None]
@@ -80,6 +81,10 @@ class Structure:
             if phi is not None and block.norm is not None:
                 rows = np.broadcast_to(np.array(block.norm.initial)[:, None], phi.shape)
                 self.backend.asarray(rows, out=phi)
+            if isinstance(block.norm, ColumnStage):
+                first = np.array([value for _, value, _ in block.norm.running])
+                s = self.theta.s[k]
+                self.backend.asarray(np.broadcast_to(first[:, None], s.shape), out=s)
             if P is not None:
                 draw = self.initializer or default_initializer(identity)
                 self.backend.asarray(draw.weights(rng, *P.shape), out=P)
@@ -127,7 +132,10 @@ class Structure:
         }
 
     def tensors(self) -> dict[str, HostArray]:
-        """Return θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), …"""
+        """Return θ on the host by torch's names: "0.weight" (n_1, n_0), "0.bias" (n_1,), …
+
+        With batch norm also its running statistics: "2.norm.running_mean" (n_1,), …
+        """
         self.backend.synchronize()
         return {name: self.backend.to_host(view) for name, view in self.theta.named().items()}
 
@@ -151,7 +159,7 @@ class Structure:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same network with its own θ; its layers are views of that θ."""
         net = memo[id(self)] = self.on_other_backend(self.backend)
-        self.backend.asarray(self.theta.flat, out=net.theta.flat)
+        self.backend.asarray(self.theta.whole, out=net.theta.whole)
         self.backend.synchronize()
         return net
 
@@ -169,18 +177,21 @@ class Structure:
         self._allocate()
         self.assign(state["theta"])
 
-    def keep_in(self, flat: Array, rounded: Array) -> None:
-        """Move θ to this memory of the backend, (p,), and its copy in 16 bits to `rounded`."""
-        self._allocate(self.backend.asarray(self.theta.flat, out=flat), rounded)
+    def keep_in(self, whole: Array, rounded: Array) -> None:
+        """Move θ to this memory of the backend, (p,), and its copy in 16 bits to `rounded`.
+
+        p counts the states behind θ, which `rounded` has not.
+        """
+        self._allocate(self.backend.asarray(self.theta.whole, out=whole), rounded)
         self.round()
 
-    def _allocate(self, flat: Array = None, rounded: Array = None) -> None:
-        """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `flat`."""
+    def _allocate(self, whole: Array = None, rounded: Array = None) -> None:
+        """Allocate all, so that a fit does not fail for lack of memory later: θ = 0, or `whole`."""
         self.backend.synchronize()
         backend = self.backend
         layout = Layout(self.widths, backend.storage.itemsize, self.blocks, self.embed)
-        flat = backend.full((layout.size,), 0) if flat is None else flat
-        self.theta = self.rounded = theta = Parameters(layout, flat)
+        whole = backend.full((layout.whole,), 0) if whole is None else whole
+        self.theta = self.rounded = theta = Parameters(layout, whole)
         if backend.storage != backend.dtype:
             copy = Parameters.zeros(backend, layout, backend.storage) if rounded is None else None
             self.rounded = copy or Parameters(layout, rounded)

@@ -56,7 +56,8 @@ __device__ void add_splits(const real* partial, O* out, int splits, int64 stride
 // written its row.  GROUP blocks add their rows to that of the first, and then one block adds those:
 // a block that read all rows would take longer than the rest of the launch.
 // arrived: a count for each group, and one for the groups.
-__device__ inline void add_columns(real* partial, T* out, unsigned* arrived, int64 cols, int width) {
+template <class O>
+__device__ void add_columns(real* partial, O* out, unsigned* arrived, int64 cols, int width) {
     enum { GROUP = 16 };
     const int splits = gridDim.y, groups = (splits + GROUP - 1) / GROUP, own = blockIdx.y / GROUP;
     const int left = splits - own * GROUP, members = left < GROUP ? left : GROUP;
@@ -110,12 +111,18 @@ __device__ void sum_columns(real* sums, real* columns, int lanes) {
     }
 }
 
+// shared memory for N numbers of each thread, one for all types of results
+template <int N> __device__ inline real* of_threads() {
+    __shared__ real sums[THREADS * N];
+    return sums;
+}
+
 // out ← the sums of (gridDim.y blockDim.y rows, cols): sum[j] is that of the thread's rows in its
 // N columns.  partial: (gridDim.y, cols); arrived: a count for each group of 16 blocks of a column of
 // blocks, and one more.
-template <int N>
-__device__ void column_sums(const real* sum, real* partial, T* out, unsigned* arrived, int64 cols) {
-    __shared__ real sums[THREADS * N];
+template <int N, class O>
+__device__ void column_sums(const real* sum, real* partial, O* out, unsigned* arrived, int64 cols) {
+    real* const sums = of_threads<N>();
     const int width = blockDim.x * N;
     const int64 start = blockIdx.x * (int64)width;
     for (int j = 0; j < N; ++j) sums[threadIdx.y * width + threadIdx.x * N + j] = sum[j];
@@ -123,7 +130,7 @@ __device__ void column_sums(const real* sum, real* partial, T* out, unsigned* ar
     for (int c = thread(); c < width && start + c < cols; c += THREADS) {
         real total = 0;
         for (int y = 0; y < (int)blockDim.y; ++y) total += sums[y * width + c];
-        if (gridDim.y == 1) out[start + c] = T(total);
+        if (gridDim.y == 1) out[start + c] = O(total);
         else partial[blockIdx.y * cols + start + c] = total;
     }
     if (gridDim.y == 1) return;

@@ -34,6 +34,8 @@ def facts(entry: Entry) -> dict[str, str]:
         found["y"] = {"class": "labels, or rows of probabilities"}.get(entry.target, entry.target)
         found["predict gives"] = "ŷ" if entry.link.name == "identity" else f"{entry.link.name}(ŷ)"
     elif isinstance(entry, gpumlp.Stage):
+        columns = isinstance(entry, gpumlp.ColumnStage)
+        found["means over"] = "columns of a minibatch" if columns else "rows"
         found["φ begins with"] = ", ".join(f"{value:g}" for value in entry.initial) or "none"
     elif isinstance(entry, gpumlp.Optimizer):
         found["usual lr"] = f"{entry.lr:g}"

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import declaration
+from gpumlp.backends.columns import Columns
 from gpumlp.backends.declaration import Call, Facts, operation
 from gpumlp.backends.feed import Feed
 from gpumlp.backends.lookup import Lookup
@@ -31,11 +32,8 @@ from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class Backend(Facts, Lookup, Sharing, Stages, Protocol):
-    """The operations in the order of the algorithms.  A backend inherits from this class.
-
-    Its defaults are those of a backend on the host.
-    """
+class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
+    """One backend, with defaults for the host.  Operations are in the order of the algorithms."""
 
     def asarray(
         self, a: npt.ArrayLike, dtype: npt.DTypeLike | None = None, out: Array | None = None

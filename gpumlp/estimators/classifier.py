@@ -69,10 +69,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         initializer: as in `gpumlp.MLP`, or "auto": the small weights of "fan_in", with those of
             "glorot" in a classifier's last layer.  In long trainings they overfit less than those
             of None, and in short ones they learn more slowly.  For a deep network pass None.
-        norm, dropout, residual, gated: the blocks of the layers, as in `gpumlp.MLP`: "layer" or
-            "rms"; the probability with which training sets an output of a hidden layer to 0; True
-            or how many layers each skip spans; the activation of a gate, such as "silu".  A list
-            has one entry for each layer.  For scores and predictions nothing is dropped, but
+        norm, dropout, residual, gated: the blocks of the layers, as in `gpumlp.MLP`: "layer", "rms"
+            or "batch"; the probability with which training sets an output of a hidden layer to 0;
+            True or how many layers each skip spans; the activation of a gate, such as "silu".  A
+            list has one entry for each layer.  For scores and predictions nothing is dropped, but
             loss_ is that of the training, with dropout.  alpha is for the weights W alone.
         embed: columns of categories, words or numbers. For each category the network learns a
             vector in place of the column: {"city": 16} for a data frame's column, or {3: 16} for a

@@ -84,7 +84,7 @@ def train(
         history = _train_by_minibatches(e, net, data, rows, unit.J, incremental, named)
     ended = not incremental or history.stopped == "early"
     if e.early_stopping and ended and e._best is not None:
-        net.backend.asarray(e._best, out=net.theta.flat)
+        net.backend.asarray(e._best, out=net.theta.whole)
         net.backend.synchronize()
     elif e.early_stopping and ended and e.validation_scores_:
         warnings.warn(
@@ -215,7 +215,7 @@ class EpochLog(Callback):
         e.validation_scores_.append(score)
         if e.early_stopping and score > e.best_validation_score_:
             out = e._best if net.backend.owns(e._best) else None  # a copied e's is on the host
-            e._best = net.backend.asarray(net.theta.flat, out=out)
+            e._best = net.backend.asarray(net.theta.whole, out=out)
         self._score.update(score)
         e.best_validation_score_ = self._score.best
 

@@ -6,11 +6,11 @@ from gpumlp.functions.losses import LOSSES, Loss
 from gpumlp.functions.optimizers import OPTIMIZERS
 from gpumlp.functions.regularizers import L1, L2, REGULARIZERS, ElasticNet, Regularizer
 from gpumlp.functions.schedules import SCHEDULES, Schedule
-from gpumlp.functions.stages import NORMS, Stage
+from gpumlp.functions.stages import NORMS, ColumnStage, Stage
 from gpumlp.functions.update_rule import Optimizer
 
 __all__ = [
     "ACTIVATIONS", "INITIALIZERS", "L1", "L2", "LOSSES", "NORMS", "OPTIMIZERS", "REGULARIZERS",
-    "SCHEDULES", "Activation", "ElasticNet", "Initializer", "Loss", "Optimizer", "Regularizer",
-    "Schedule", "Stage",
+    "SCHEDULES", "Activation", "ColumnStage", "ElasticNet", "Initializer", "Loss", "Optimizer",
+    "Regularizer", "Schedule", "Stage",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ A stage maps rows x (m, n) to rows y and may have parameters φ, (p, n): p rows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -156,7 +156,6 @@ rms_norm = Stage(
     cuda_dphi=(f"gy * {SCALED}",),
     **EPS,
 )
-NORMS = table(layer_norm, rms_norm)
 
 
 @cache
@@ -183,4 +182,83 @@ def gate(f: Activation) -> Stage:
     return Stage(f"gate of {f.name}", forward, vjp, halves=True, cuda_f=f)
 
 
+@dataclass(frozen=True, repr=False)
+class ColumnStage(Stage):
+    """A stage whose means are over the rows of a minibatch, one of each column.
+
+    In a training step s and t are the means over the whole minibatch, (q, n) and (r, n).  Running
+    averages of s are kept beside θ.  They take the place of s in everything else, where t is 0.
+
+    Attributes:
+        forward: ``forward(x, phi, s, **params) -> y``.
+        vjp: ``vjp(x, phi, gy, s, t, **params) -> gx``.
+        means: s[i] is the mean of ``means[i](x, s, **params)``, which may read the s before.
+        sums: ``sums(x, phi, gy, s, **params) -> (slopes, dphi)``: arrays like x; t has the means
+            of the first ones, and dφ the sums of the others.
+        slopes: r, the number of t.
+        running: of each s its name in files, the value with which its running average begins, and
+            whether that is of an estimate without bias, s m / (m − 1).
+        params: with `momentum`: a step adds momentum (s − running average) to a running average.
+    """
+
+    means: tuple[Callable[..., Array], ...] = ()
+    sums: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]] | None = None
+    slopes: int = 0
+    running: tuple[tuple[str, float, bool], ...] = ()
+
+    @property
+    def cuda_file(self) -> str:
+        """The file in `kernels/` with its kernels."""
+        return "columns.cu"
+
+    def row_numbers(self) -> str:
+        """Those of stage.cu, and the bits of what has no bias, as an enum."""
+        bits = sum(unbiased << i for i, (*_, unbiased) in enumerate(self.running))
+        return f"{super().row_numbers()}enum {{ UNBIASED = {bits} }};\n"
+
+    def averaged(self, i: int, m: int) -> tuple[float, float]:
+        """The factors of the running average i and of s[i], for a minibatch of m rows."""
+        momentum, unbiased = self.params["momentum"], self.running[i][2]
+        return 1 - momentum, momentum * (m / (m - 1) if unbiased else 1.0)
+
+
+def _batch_normal(x: Array, s: Array, eps: float) -> tuple[Array, Array]:
+    """x̂ and 1/σ (n,)."""
+    scale = 1 / np.sqrt(s[1] + eps)
+    return (x - s[0]) * scale, scale
+
+
+def _batch_sums(
+    x: Array, phi: Array, gy: Array, s: Array, eps: float, momentum: float
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    normal = _batch_normal(x, s, eps)[0]
+    g = gy * phi[0]
+    return (g * normal, g), (gy * normal, gy)
+
+
+def _batch_vjp(
+    x: Array, phi: Array, gy: Array, s: Array, t: Array, eps: float, momentum: float
+) -> Array:
+    normal, scale = _batch_normal(x, s, eps)
+    return (gy * phi[0] - normal * t[0] - t[1]) * scale
+
+
+batch_norm = ColumnStage(
+    "batch",  # Ioffe & Szegedy (2015): (x − mean) / √(variance + ε) ⊙ γ + β of each column
+    lambda x, phi, s, eps, momentum: _batch_normal(x, s, eps)[0] * phi[0] + phi[1],
+    _batch_vjp,
+    initial=layer_norm.initial,
+    cuda_means=layer_norm.cuda_means,
+    cuda_y=layer_norm.cuda_y,
+    cuda_slopes=layer_norm.cuda_slopes,
+    cuda_gx=layer_norm.cuda_gx,
+    cuda_dphi=layer_norm.cuda_dphi,
+    means=(lambda x, s, eps, momentum: x, lambda x, s, eps, momentum: np.square(x - s[0])),
+    sums=_batch_sums,
+    slopes=len(layer_norm.cuda_slopes),
+    running=(("running_mean", 0.0, False), ("running_var", 1.0, True)),
+    params={"eps": 1e-5, "momentum": 0.1},
+    limits={"eps": "(0, inf)", "momentum": "[0, 1]"},
+)
+NORMS: Mapping[str, Stage] = table(layer_norm, rms_norm, batch_norm)
 GATES = {name: f for name, f in ACTIVATIONS.items() if f.elementwise}

@@ -17,6 +17,7 @@ from gpumlp.ensemble import Ensemble, tensors
 from gpumlp.errors import needs
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.embeddings import Embeddings
+from gpumlp.functions.stages import ColumnStage
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
 from gpumlp.io.files import PathLike, atomic_write, check_place, together
@@ -137,7 +138,11 @@ def _y_hat(graph: Graph, net: MLP, x: str, arrays: Mapping[str, Any], prefix: st
     for k, block in enumerate(net.blocks or [Block()] * net.L, 1):
         graph.place, name, below = f"{prefix}layer{k}/", str(2 * (k - 1)), h[-1]
         if block.norm is not None:
-            below = graph.norm(block.norm, below, theta(f"{name}.norm"))
+            states = []
+            if isinstance(block.norm, ColumnStage):
+                names = [f"{prefix}{name}.norm.{each}" for each, *_ in block.norm.running]
+                states = [graph.constant(arrays[each], name=each) for each in names]
+            below = graph.norm(block.norm, below, theta(f"{name}.norm"), states)
         z = graph.node("Gemm", below, *theta(name), transB=1)
         if block.gate is None:
             a = graph.activation(net.f[k], z)

@@ -60,6 +60,9 @@ LOGICAL = ("And", "Or", "Not")
 BOOLEAN = ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal", *LOGICAL)
 
 
+OPERATORS = {"layer": ("LayerNormalization", 17), "batch": ("BatchNormalization", 14)}
+
+
 class Graph:
     """The nodes and constants of a graph; its arithmetic has one dtype, float32 or float64.
 
@@ -118,14 +121,17 @@ class Graph:
             return SHORT[f.name](self, z)
         return self._traced("activation", "f", f, lambda: f.f(Symbol(self, z), **f.params))
 
-    def norm(self, norm: Stage, x: str, phi: Sequence[str]) -> str:
-        """A norm of the rows x with the parameters φ: an operator, or its NumPy expression."""
-        layer = norm.is_built_in() and norm.name == "layer"
-        if layer and self.opset >= 17 and self.dtype == np.float32:
-            return self.node("LayerNormalization", x, *phi, epsilon=norm.params["eps"])
-        rows = [Symbol(self, each) for each in phi]
+    def norm(self, norm: Stage, x: str, phi: Sequence[str], s: Sequence[str] = ()) -> str:
+        """A norm of the rows x with the parameters φ: an operator, or its NumPy expression.
+
+        s: the running averages of a norm over columns.
+        """
+        operator, since = OPERATORS.get(norm.name if norm.is_built_in() else "", ("", 0))
+        if operator and self.opset >= since and self.dtype == np.float32:  # as its ε
+            return self.node(operator, x, *phi, *s, epsilon=norm.params["eps"])
+        known = [[Symbol(self, each) for each in names] for names in ([phi, s] if s else [phi])]
         return self._traced(
-            "norm", "forward", norm, lambda: norm.forward(Symbol(self, x), rows, **norm.params)
+            "norm", "forward", norm, lambda: norm.forward(Symbol(self, x), *known, **norm.params)
         )
 
     def halves(self, x: str, n: int) -> tuple[str, str]:

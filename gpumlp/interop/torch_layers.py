@@ -16,6 +16,7 @@ from gpumlp.functions import ACTIVATIONS
 from gpumlp.interop.torch_inputs import Rows, read
 from gpumlp.interop.torch_modules import (
     KNOWN,
+    NORM_MODULES,
     WITHOUT_SETTINGS,
     known_activation,
     known_norm,
@@ -24,7 +25,7 @@ from gpumlp.interop.torch_modules import (
 from gpumlp.interop.torch_symbols import Norm, TorchLayer, added, gated
 
 DROPOUTS = (nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
-NORMS = (nn.LayerNorm, nn.RMSNorm)
+NORMS = tuple(NORM_MODULES.values())
 NOT_HERE = (
     "which gpumlp does not have here: it normalises the inputs of the second Linear and later"
 )
@@ -112,9 +113,12 @@ class Reader:
         layer = value if isinstance(value, TorchLayer) else None
         stage = known_norm(part, layer.linear.weight.dtype) if layer else None
         if layer is None or stage is None:
-            raise TypeError(f"{name} is a {type(part).__name__}, {NOT_HERE}, over the last axis")
+            how = "over the last axis"
+            if type(part) is nn.BatchNorm1d:
+                how = "by running statistics with a momentum"
+            raise TypeError(f"{name} is a {type(part).__name__}, {NOT_HERE}, {how}")
         self._finished(layer)
-        for kind in ("weight", "bias") if type(part) is nn.LayerNorm else ("weight",):
+        for kind in ("weight",) if type(part) is nn.RMSNorm else ("weight", "bias"):
             if getattr(part, kind) is None:
                 default = "ones" if kind == "weight" else "zeros"
                 self._warn(f"{name} has no {kind}; it gets {default}, which training changes")

@@ -79,6 +79,11 @@ WITHOUT_SETTINGS: Mapping[Any, str] = {
 }
 
 
+NORM_MODULES: Mapping[str, Any] = {
+    "layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d,
+}  # fmt: skip
+
+
 def module_of(f: Activation) -> nn.Module:
     """The module that computes f; torch's own if there is one."""
     if f.name not in MODULES or not f.is_built_in():
@@ -98,22 +103,25 @@ def known_activation(module: nn.Module) -> Known | None:
 
 
 def module_of_norm(norm: Stage, n: int) -> nn.Module:
-    """The module that computes a norm of rows with n numbers."""
+    """The module that computes a norm of rows with n numbers, or of n columns."""
     if not norm.is_built_in():
         raise ValueError(
             f"norm {norm.name!r} is not one of gpumlp's, and torch does not know it; "
             f"use one of {', '.join(NORMS)}"
         )
-    kind = nn.LayerNorm if norm.name == "layer" else nn.RMSNorm
-    module: nn.Module = kind(n, eps=norm.params["eps"])
+    module: nn.Module = NORM_MODULES[norm.name](n, **norm.params)
     return module
 
 
 def known_norm(module: Any, dtype: torch.dtype) -> Stage | None:
-    """The norm of rows that a module computes; None if gpumlp does not have it."""
-    if type(module) not in (nn.LayerNorm, nn.RMSNorm) or len(module.normalized_shape) != 1:
+    """The norm of rows or columns that a module computes; None if gpumlp does not have it."""
+    name = next((name for name, kind in NORM_MODULES.items() if kind is type(module)), "")
+    if name == "batch":
+        if module.momentum is None or not module.track_running_stats:
+            return None
+        return NORMS[name].set(eps=module.eps, momentum=module.momentum)
+    if not name or len(module.normalized_shape) != 1:
         return None
-    name = "layer" if type(module) is nn.LayerNorm else "rms"
     return NORMS[name].set(eps=torch.finfo(dtype).eps if module.eps is None else module.eps)
 
 
@@ -199,9 +207,10 @@ def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     names of its parameters are those of `MLP.tensors`.
 
     An activation with dropout is a Sequential(activation, Dropout); ``module.eval()`` drops
-    nothing. A network with norms, gates, skips or embeddings is a GraphModule of LayerNorm,
-    RMSNorm, Linear, activations, Dropout and Embedding: norm, dropout and skip of layer 2 are
-    "2.norm", "2.dropout", "2.skip", and the embedding of column 3 is "embed.3".
+    nothing, and lets BatchNorm1d read its running statistics, as `MLP.forward` does. A network with
+    norms, gates, skips or embeddings is a GraphModule of LayerNorm, RMSNorm, BatchNorm1d, Linear,
+    activations, Dropout and Embedding: norm, dropout and skip of layer 2 are "2.norm", "2.dropout",
+    "2.skip", and the embedding of column 3 is "embed.3".
 
     An ensemble becomes a GraphModule whose outputs are those of `Ensemble.predict`, after the link,
     with parameters "members.0.0.weight", …, numbered without members that diverged.
@@ -217,7 +226,8 @@ def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     else:
         module = _sequential(net)
     tensors = {name: torch.from_numpy(a) for name, a in net.tensors().items()}
-    module.to(tensors["0.bias"].dtype).load_state_dict(tensors)
+    module.to(tensors["0.bias"].dtype)
+    module.load_state_dict({**module.state_dict(), **tensors})  # BatchNorm1d also counts steps
     return module
 
 

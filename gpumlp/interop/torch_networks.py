@@ -28,8 +28,8 @@ def from_torch(
 
     Args:
         module: a Sequential, nested or not, of Linear and activations with their parameters, with
-            LayerNorm or RMSNorm before a Linear that is not the first, GLU in place of an
-            activation, and Dropout after one. Or the GraphModule that `to_torch` made, or
+            LayerNorm, RMSNorm or BatchNorm1d before a Linear that is not the first, GLU in place of
+            an activation, and Dropout after one. Or the GraphModule that `to_torch` made, or
             ``torch.fx.symbolic_trace(module)`` of such modules: with additions of earlier outputs,
             gates a * f(b) of ``a, b = linear(h).chunk(2, -1)``, and embeddings of columns with
             codes, ``torch.cat([x[:, [0, 2]], embedding(x[:, 1].long())], 1)``, before the first
@@ -126,12 +126,15 @@ def _named(layers: list[TorchLayer], embedded: list[Rows]) -> dict[str, Any]:
                 if tensor is not None:
                     _check_owner(owners, tensor, name, kind)
                 elif kind == "weight":
-                    tensor = torch.ones(part.normalized_shape)
+                    tensor = torch.ones(layer.linear.in_features)  # of a norm
                 elif not isinstance(part, nn.RMSNorm):
                     linear = isinstance(part, nn.Linear)
-                    tensor = torch.zeros(part.out_features if linear else part.normalized_shape)
+                    tensor = torch.zeros(part.out_features if linear else layer.linear.in_features)
                 if tensor is not None:
                     found[f"{2 * i}.{prefix}{kind}"] = tensor
+            if isinstance(part, nn.BatchNorm1d):
+                for kind in ("running_mean", "running_var"):
+                    found[f"{2 * i}.{prefix}{kind}"] = getattr(part, kind)
     return found
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from gpumlp.functions.activations import identity
 from gpumlp.functions.blocks import Block
+from gpumlp.functions.stages import ColumnStage, Stage
+from gpumlp.step.columns import Statistics
 from gpumlp.step.program import Buffer, Op, Program
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers
 
@@ -36,20 +38,25 @@ class Noise:
 
 
 def expand(
-    program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None
-) -> Program:
+    program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None,
+    statistics: Statistics | None = None, part: int = 0,
+) -> Program:  # fmt: skip
     """The program of the loops on one minibatch, with the blocks of the network.
 
     d: where the gradients go; None if the program has no backward pass.
     noise: None: nothing is dropped.
+    statistics: of norms over columns, and the number of this micro-batch among its parts; None:
+        they read their running averages.
     """
-    return _Expansion(model, s, d, noise)(program) if model.blocks else program
+    return _Expansion(model, s, d, noise, statistics, part)(program) if model.blocks else program
 
 
 class _Expansion:
     def __init__(
-        self, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None
-    ) -> None:
+        self, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None,
+        statistics: Statistics | None, part: int,
+    ) -> None:  # fmt: skip
+        self._statistics, self._part, self._running = statistics, part, model.theta.s
         self._theta, self._s, self._d, self._noise = model.rounded, s, d, noise
         self._blocks: dict[int, Block] = dict(enumerate(model.blocks, 1))
         self._layer = {id(W): k for k, W in enumerate(model.rounded.W) if k}
@@ -78,7 +85,7 @@ class _Expansion:
         block, below, out = self._blocks[k], op["h_below"], self._out
         if block.norm is not None:
             n = self._below[k - 1] = _like(below, f"n{k}")
-            out.stage(block.norm, below, self._theta.phi[k], n)
+            self._normalize(k, block.norm, below, n)
             below = n
         h, z = op["h"], op["z"]
         a = _like(h, f"a{k}") if self._drops(k) or block.skip else h
@@ -93,6 +100,20 @@ class _Expansion:
         self._kept[k] = z, a, u
         if a is not h:
             self._after(k, a, h)
+
+    def _normalize(self, k: int, norm: Stage, x: Buffer, n: Buffer) -> None:
+        """n ← N(x), for the norm of layer k."""
+        phi, found, j = self._theta.phi[k], self._statistics, self._part
+        if not isinstance(norm, ColumnStage):
+            self._out.stage(norm, x, phi, n)
+            return
+        s = self._running[k]
+        if found is not None:
+            s = found.s[k]
+            for i in range(len(s)):
+                place = found.place(s.rows(1, i), k, j)
+                self._out.column_mean(norm, i, x, s.rows(i) if i else None, found.of, place)
+        self._out.columns(norm, x, phi, s, n)
 
     def _drops(self, k: int) -> bool:
         return self._noise is not None and self._blocks[k].dropout > 0
@@ -154,9 +175,8 @@ class _Expansion:
         out.input_gradient(self._s.gz[k + 1], op["W_above"], g)
         if above.norm is not None:
             to = _like(h, f"gh{k} of layer {k + 1}") if joins else last
-            own, dphi = self._theta.phi[k + 1], self._d.phi[k + 1]
             skip = skipped.pop(0) if skipped else None
-            out.stage_gradient(above.norm, h, own, g, skip, to, dphi)
+            self._through_norm(k + 1, above.norm, h, g, skip, to)
             g = to
         for j, each in enumerate(skipped, 1):
             to = last if j == joins else _like(h, f"part of gh{k}")
@@ -164,6 +184,24 @@ class _Expansion:
             g = to
         self._skipped[k] = g
         return g
+
+    def _through_norm(
+        self, k: int, norm: Stage, x: Buffer, gy: Buffer, skip: Buffer | None, gx: Buffer
+    ) -> None:
+        """gx ← the gradient of x through the norm of layer k, plus a skip; and dφ."""
+        assert self._d is not None
+        phi, dphi, found, out = self._theta.phi[k], self._d.phi[k], self._statistics, self._out
+        if not isinstance(norm, ColumnStage):
+            out.stage_gradient(norm, x, phi, gy, skip, gx, dphi)
+        elif found is None:
+            s = self._running[k]
+            out.column_slopes(norm, x, phi, gy, s, len(x), None, dphi)
+            out.columns_gradient(norm, x, phi, gy, s, None, skip, gx)
+        else:
+            s, t = found.s[k], found.t[k]
+            place = found.place(t, k, self._part)
+            out.column_slopes(norm, x, phi, gy, s, found.of, place, dphi)
+            out.columns_gradient(norm, x, phi, gy, s, t, skip, gx)
 
     def _project(self, k: int) -> None:
         """The gradients of the linear layer of a skip, and what it gives to the skip's source."""

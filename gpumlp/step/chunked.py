@@ -51,12 +51,13 @@ class Chunked:
         self._intermediate = intermediate
         self._model = model = Model(net)
         self._arrays: dict[Buffer, Array] = {
-            model.theta.flat: net.theta.flat, model.rounded.flat: net.rounded.flat,
+            model.theta.flat.root: net.theta.whole, model.rounded.flat.root: net.rounded.whole,
         }  # fmt: skip
         if drops:
             self._noise = Noise(held("seed", (1,), np.int64), held("step", (1,), np.float64))
             self._arrays[self._noise.seed] = backend.full((1,), 0, np.int64)
             self._arrays[self._noise.control] = backend.full((1,), 0, np.float64)
+        self._theta = net.theta.flat, net.rounded.flat
         self._gradient = None
         if into is not None:
             flat = held("∇J", into.flat.shape, into.flat.dtype)
@@ -83,7 +84,7 @@ class Chunked:
             of: the number of all examples, if these are some of them; None for m.
         """
         backend = self._backend
-        theta, rounded = (self._arrays[of.flat] for of in (self._model.theta, self._model.rounded))
+        theta, rounded = self._theta
         backend.asarray(np.zeros(1), out=self.J)
         if share is None and y is not None:
             backend.asarray(np.full(self.rows, 1 / (of or len(x))), out=self._weights)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import Array
-from gpumlp.parameters import Layout
+from gpumlp.parameters import Layout, Part
 from gpumlp.step.program import Buffer, Program
 from gpumlp.step.settings import Network, input_type
 
@@ -22,7 +22,7 @@ F64 = np.dtype(np.float64)
 class ThetaBuffers(NamedTuple):
     """θ or its gradient as buffers: see `backprop.Theta` and `backprop.Destination`.
 
-    P, phi, c: see `Parameters`.  E: all tables of embeddings, or None.
+    P, phi, c, s: see `Parameters`.  E: all tables of embeddings, or None.
     """
 
     flat: Buffer
@@ -32,6 +32,7 @@ class ThetaBuffers(NamedTuple):
     b: list[Any]
     phi: list[Any]
     c: list[Any]
+    s: list[Any]
     E: Buffer | None = None
     factors: Buffer | None = None
 
@@ -48,17 +49,27 @@ class ThetaBuffers(NamedTuple):
         return [each for each in every if each is not None]
 
 
-def theta_buffers(flat: Buffer, layout: Layout) -> ThetaBuffers:
-    """A flat buffer in a layout, with its parts by layer."""
-    views = [
-        flat.part(f"{flat.name} {part.name}{part.k}", start, part.shape)
-        for part, start in zip(layout.parts, layout.starts, strict=False)
-    ]
-    W, P, b, phi, c, _ = layout.by_name(views).values()
-    first, E = layout.tables, None
+def theta_buffers(whole: Buffer, layout: Layout) -> ThetaBuffers:
+    """A flat buffer in a layout, with its parts by layer; as `Parameters`, it may have states."""
+
+    def views(parts: list[Part], starts: list[int]) -> list[Buffer]:
+        return [
+            whole.part(f"{whole.name} {part.name}{part.k}", start, part.shape)
+            for part, start in zip(parts, starts, strict=False)
+        ]
+
+    W, P, b, phi, c, _ = layout.by_name(views(layout.parts, layout.starts)).values()
+    flat, E, first = whole, None, layout.tables
+    s: list[Any] = [None] * len(layout.widths)
+    if whole.size > layout.size:
+        flat = whole.part(whole.name, 0, (layout.size,))
+        for part, view in zip(
+            layout.states, views(layout.states, layout.state_starts), strict=True
+        ):
+            s[part.k] = view
     if layout.embed is not None:
-        E = flat.part(f"{flat.name} E", first, (layout.size - first,))
-    return ThetaBuffers(flat, layout.split, W, P, b, phi, c, E)
+        E = whole.part(f"{whole.name} E", first, (layout.size - first,))
+    return ThetaBuffers(flat, layout.split, W, P, b, phi, c, s, E)
 
 
 def held(
@@ -87,10 +98,11 @@ class Model:
         self.embeddings = layout.embeddings
         self.widths, self.f, self.loss, self.blocks = net.widths, net.f, net.loss, layout.blocks
         self.regularizer, self.L, self._real = net.regularizer, net.L, net.backend
-        dtype, storage, shape = net.backend.dtype, net.backend.storage, (layout.size,)
-        self.theta = self.rounded = theta_buffers(held("θ", shape, dtype), layout)
+        dtype, storage = net.backend.dtype, net.backend.storage
+        self.theta = self.rounded = theta_buffers(held("θ", (layout.whole,), dtype), layout)
         if storage != dtype:
-            self.rounded = theta_buffers(held("θ in 16 bits", shape, storage), layout)
+            copy = held("θ in 16 bits", (layout.size,), storage)
+            self.rounded = theta_buffers(copy, layout)
         self.J, self.scaling = held("J", (costs,), F64), held("scaling", (4,), F64)
 
     def recording(self) -> Self:

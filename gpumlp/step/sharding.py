@@ -92,8 +92,13 @@ class Shared:
         return out
 
     def _arrived(self, program: Program) -> dict[Bucket, int]:
-        """The last operation that writes the gradient of each bucket; the first if none does."""
-        flat, found = self.gradient.flat, dict.fromkeys(self.buckets, 0)
+        """The last operation that writes the gradient of each bucket.
+
+        If none does, since the process has no examples, it is the last one that all processes do:
+        one for the statistics of a norm over columns, or the first.
+        """
+        together = (i for i, each in enumerate(program) if each.name == "collect")
+        flat, found = self.gradient.flat, dict.fromkeys(self.buckets, max(together, default=0))
         for i, each in enumerate(program):
             for b in each.writes if each.name != "update" else ():
                 begin, end = b.start - flat.start, b.start - flat.start + b.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpumlp.functions.optimizers import FOLLOW
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
 from gpumlp.step.blocks import Noise, expand
+from gpumlp.step.columns import Statistics, norms, statistics_of
 from gpumlp.step.embeddings import look_up
 from gpumlp.step.folding import folds
 from gpumlp.step.groups import regions, table
@@ -22,7 +24,7 @@ from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
 from gpumlp.step.settings import Settings
 from gpumlp.step.sharding import Shared, level, merged
 from gpumlp.step.shards import buckets
-from gpumlp.step.tables import I64, Tables
+from gpumlp.step.tables import I64, MicroBatch, Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
 
@@ -55,13 +57,17 @@ class TrainingStep:
         kind = backend.dtype if self._sums else backend.storage
         S = SCALE if backend.scales_loss else 1.0
         self._orthogonal = optimizer.orthogonal is not None and net.L > 1
-        self.buckets = buckets(self._layout, shards, backend.branches > 0)
+        self._columns = norms(self._layout.blocks)
+        # all processes need one order of what they send, also without examples: no bucket is sent
+        # between the statistics of norms
+        self.buckets = buckets(self._layout, shards, backend.branches > 0 and not self._columns)
         self.replicated = shards.count == 1 or self._orthogonal
         own = size if self.replicated else sum(each.size for each in self.buckets)
         self.slots = held("slots", (len(optimizer.slots), own), settings.slot_type)
         self.factors = held("factors", (2,), backend.dtype, shared=True)
-        self._sum = held("∇J", (shards.levels * size,), kind)
-        rows = [self._sum.part("∇J", i * size, (size,)) for i in range(shards.levels)]
+        levels = shards.each if self._columns else shards.levels
+        self._sum = held("∇J", (levels * size,), kind)
+        rows = [self._sum.part("∇J", i * size, (size,)) for i in range(levels)]
         self._levels = [theta_buffers(row, self._layout) for row in rows]
         self._gradient = self._levels[0]
         self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
@@ -79,9 +85,12 @@ class TrainingStep:
         if any(block.dropout for block in self._layout.blocks):
             self.initial[self.seed] = 0.0
         if self._sums:
-            self._part = held("∇b of a micro-batch", (size - split,), backend.storage)
+            number = settings.accumulate * shards.each if self._columns else 1
+            part, n = "∇b of a micro-batch", size - split
+            parts = held(part, (number * n,), backend.storage)
+            self._parts = [parts.part(part, i * n, (n,)) for i in range(number)]
             self._ones = held("ones", (2,), backend.dtype, shared=True)
-            self.initial |= {self._part: 0.0, self._ones: 1.0}
+            self.initial |= {parts: 0.0, self._ones: 1.0}
         if self._orthogonal and settings.slot_type != backend.dtype:
             raise ValueError(
                 f"slot_precision={settings.slot_type.name!r} does not go with {optimizer.name}, "
@@ -167,41 +176,62 @@ class TrainingStep:
             if weights is not None:
                 program.mean_weights(tables.weights, index, weights)
         of_step = tables.parts(of)
-        for j, each in list(enumerate(of_step))[parts.start : parts.stop]:
-            s = model.minibatch(
-                each.m, tables.targets(each.m), tables.shares(of, each.m, each.start),
-                cost=each.shard,
-            )  # fmt: skip
-            for source, place in ((tables.x, s.x), (tables.y, s.y)):
-                if source is not None:
-                    program.gather(source, index.rows(each.m, each.start), place)
-            first = j == 0 or of_step[j - 1].shard < each.shard
-            number = each.shard - of_step[0].shard
-            d = self._levels[level(number)]
-            loops, own = model.recording(), self._destination(d, first)
-            backprop.forward(loops, s)
-            backprop.backward(loops, s, own)
-            noise = Noise(self.seed, tables.control, each.start)
-            program += look_up(expand(loops.backend, model, s, own, noise), model, s, own)
-            if self._sums:
-                db = d.flat.part("∇b", d.split, self._part.shape)
-                program.add(self._part, db, first)
-            last = j + 1 == len(of_step)
-            if last or each.shard < of_step[j + 1].shard:
-                program += merged(self._sum, self._layout.size, number, last)
+        found = statistics_of(model, self._settings.shards, tables, of, parts)
+        each = [
+            self._micro_batch(model, tables, of, j, found)
+            for j in range(parts.start, min(parts.stop, len(of_step)))
+        ]
+        program += sum(each, start=Program()) if found is None else found.interleaved(each)
+        if found is not None and len(of_step) > 0 and (last := self._number(of_step, -1)):
+            rows = self._sum.part("∇J", 0, (last + 1, self._layout.size))
+            program.tree_sum(rows, self._gradient.flat)
         if parts.stop >= len(of_step):
             self._update(program, tables.control)
             program.end(tables.position, model.J, tables.costs)
         return program
 
-    def _destination(self, d: ThetaBuffers, first: bool) -> ThetaBuffers:
+    def _number(self, of_step: Sequence[MicroBatch], j: int) -> int:
+        """The number of the shard of micro-batch j among those of this process."""
+        return of_step[j].shard - of_step[0].shard
+
+    def _micro_batch(
+        self, model: Model, tables: Tables, of: int, j: int, statistics: Statistics | None
+    ) -> Program:
+        """The loops for micro-batch j of a minibatch of `of` examples."""
+        program, of_step, (index, _) = Program(), tables.parts(of), tables.minibatch(of)
+        each = of_step[j]
+        s = model.minibatch(
+            each.m, tables.targets(each.m), tables.shares(of, each.m, each.start), cost=each.shard
+        )
+        for source, place in ((tables.x, s.x), (tables.y, s.y)):
+            if source is not None:
+                program.gather(source, index.rows(each.m, each.start), place)
+        first = j == 0 or of_step[j - 1].shard < each.shard
+        number = self._number(of_step, j)
+        # what is computed at the same time needs a place for each; else as few as possible
+        d = self._levels[level(number) if statistics is None else number]
+        part = self._parts[0 if statistics is None else j] if self._sums else None
+        loops, own = model.recording(), self._destination(d, first, part)
+        backprop.forward(loops, s)
+        backprop.backward(loops, s, own)
+        noise = Noise(self.seed, tables.control, each.start)
+        blocks = expand(loops.backend, model, s, own, noise, statistics, j)
+        program += look_up(blocks, model, s, own)
+        if part is not None:
+            program.add(part, d.flat.part("∇b", d.split, part.shape), first)
+        last = j + 1 == len(of_step)
+        if statistics is None and (last or each.shard < of_step[j + 1].shard):
+            program += merged(self._sum, self._layout.size, number, last)
+        return program
+
+    def _destination(self, d: ThetaBuffers, first: bool, part: Buffer | None) -> ThetaBuffers:
         """Where a micro-batch's gradients go: the products add up ∇W, and `add` adds up ∇b."""
-        if not self._sums:
+        if part is None:
             return d
 
         def own(views: list[Any]) -> list[Any]:
             start = d.flat.start + d.split
-            return [v and self._part.part(v.name, v.start - start, v.shape) for v in views]
+            return [v and part.part(v.name, v.start - start, v.shape) for v in views]
 
         factors = None if first else self._ones
         (E,) = own([d.E])

@@ -55,7 +55,7 @@ class Watch(Monitor):
 
     Attributes:
         best_epoch: the epoch of the best value, from 0; None before the first.
-        theta: a copy of the flat θ of that epoch, where it is to be restored; else None.
+        theta: a copy of `net.theta.whole` of that epoch, where it is to be restored; else None.
     """
 
     def __init__(self, rule: EarlyStopping, net: MLP) -> None:
@@ -63,7 +63,8 @@ class Watch(Monitor):
         self.rule = rule
         self.best_epoch: int | None = None
         # zeros, since a checkpoint leaves out the padding, which must stay zero in θ
-        self.theta: Array = net.backend.full(net.theta.flat.shape, 0) if rule.restore_best else None
+        shape = net.theta.whole.shape
+        self.theta: Array = net.backend.full(shape, 0) if rule.restore_best else None
 
     @property
     def done(self) -> bool:
@@ -75,7 +76,7 @@ class Watch(Monitor):
         if self.update(value):
             self.best_epoch = epoch
             if self.theta is not None:
-                net.backend.asarray(net.theta.flat, out=self.theta)
+                net.backend.asarray(net.theta.whole, out=self.theta)
 
     def restore(self, net: MLP) -> None:
         """θ ← θ of the best epoch, where there is a copy of it; warn if no epoch is the best."""
@@ -85,7 +86,7 @@ class Watch(Monitor):
                 "epoch: the network has the parameters of the last", RuntimeWarning, stacklevel=2,
             )  # fmt: skip
         if self.theta is not None and self.best is not None:
-            net.backend.asarray(self.theta, out=net.theta.flat)
+            net.backend.asarray(self.theta, out=net.theta.whole)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds besides `theta`."""

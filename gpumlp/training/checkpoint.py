@@ -201,7 +201,7 @@ def check_is_no_data(path: Any, *data: Any) -> None:
 
 def views(trainer: Stepping, slots: Array, best: Array | None) -> dict[str, Array]:
     """The arrays that a checkpoint holds, by name.  slots: of all processes; best: the best θ."""
-    flat = {"": trainer.net.theta.flat}
+    flat = {"": (theta := trainer.net.theta).whole}
     if trainer.average is not None:
         flat[""], flat["iterate."] = trainer.average.both(trainer.net)
     for i, slot in enumerate(trainer.optimizer.slots):
@@ -211,8 +211,8 @@ def views(trainer: Stepping, slots: Array, best: Array | None) -> dict[str, Arra
     return {
         f"{prefix}{name}": view
         for prefix, buffer in flat.items()
-        for name, view in Parameters(trainer.net.theta.layout, buffer).named().items()
-    }
+        for name, view in Parameters(theta.layout, buffer).named().items()
+    } | theta.states()
 
 
 def _without_seed(config: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def possible(trainers: Sequence[Stepping]) -> bool:
         and not any(each.folds or each.optimizer.orthogonal for each in trainers)
         and len(rules) == 1
         and first.accumulate == first.shards.count == 1
+        and not first.net.theta.layout.states  # which a step changes also of members that rest
         and (not backend.on_host or widest <= BLOCK_BYTES)
     )
 
@@ -185,8 +186,8 @@ class Together:
         step = TrainingStep(replace(first.step_settings(), rules=rules))
         self._copies: list[tuple[Array, Array]] = []  # of all members, of these
         kept = {
-            step.model.theta.flat: self._ensemble.theta,
-            step.model.rounded.flat: self._ensemble.rounded,
+            step.model.theta.flat.root: self._ensemble.theta,
+            step.model.rounded.flat.root: self._ensemble.rounded,
         }
         for b in (step.slots, step.model.scaling, step.remainder, step.mean):
             if b is not None:

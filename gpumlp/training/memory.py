@@ -90,7 +90,7 @@ def plan(
     """The memory of `Trainer.fit` with these arguments, which `Trainer.memory` documents."""
     net, backend, allocated = trainer.net, trainer.net.backend, trainer.slots is not None
     found = measures(net.loss, metric)
-    step, theta = TrainingStep(trainer.step_settings()), net.theta.flat.nbytes
+    step, theta = TrainingStep(trainer.step_settings()), net.theta.whole.nbytes
     of_step = sum(b.nbytes for b in step.initial) + step.model.J.nbytes
     average = 0
     if step.mean is not None:

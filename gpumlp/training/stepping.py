@@ -99,8 +99,8 @@ class Stepping:
                 arrays[step.mean] = self._new(step.mean)
                 self.average = Average(net, arrays[step.mean])
             arrays[step.model.J] = self._new(step.model.J)
-            arrays[step.model.theta.flat] = net.theta.flat
-            arrays[step.model.rounded.flat] = net.rounded.flat
+            arrays[step.model.theta.flat.root] = net.theta.whole
+            arrays[step.model.rounded.flat.root] = net.rounded.whole
         except OutOfMemoryError:  # its traceback holds the trainer
             vars(self).update(dict.fromkeys(ALLOCATED))
             raise

@@ -60,7 +60,7 @@ def called_on_first(
     trainer: Stepping, callbacks: Sequence[Callback], work: Callable[[], T]
 ) -> T:  # fmt: skip
     """`on_first` of work that calls callbacks, which may assign to θ: then all ranks get it."""
-    world, backend, theta = trainer.shards.world, trainer.net.backend, trainer.net.theta.flat
+    world, backend, theta = trainer.shards.world, trainer.net.backend, trainer.net.theta.whole
     if world.size == 1:
         return work()
 
@@ -102,7 +102,7 @@ def facts_of(trainer: Stepping, examples: Examples, validated: Examples | None) 
         "shards": trainer.shards.count,
         "number of processes": trainer.shards.world.size,
         "steps so far": trainer.steps,
-        "θ (build the network with the same seed)": checksum(backend.to_host(net.theta.flat)),
+        "θ (build the network with the same seed)": checksum(backend.to_host(net.theta.whole)),
         "x and y": _digest(trainer, examples),
         "validation data": _digest(trainer, validated),
     }

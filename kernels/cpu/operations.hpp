@@ -4,6 +4,7 @@
 #include "products.hpp"
 #include "activations.hpp"
 #include "blocks.hpp"
+#include "columns.hpp"
 #include "embeddings.hpp"
 #include "losses.hpp"
 #include "theta.hpp"

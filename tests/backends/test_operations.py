@@ -8,6 +8,7 @@ import pytest
 import gpumlp
 from gpumlp import ACTIVATIONS, L2, LOSSES, OPTIMIZERS, get_backend
 from gpumlp.backends import operations
+from gpumlp.backends.columns import Columns
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.declaration import Facts
 from gpumlp.backends.lookup import Lookup
@@ -20,7 +21,7 @@ from gpumlp.step.chunked import UNSCALED
 
 OPERATIONS = {
     name: operation
-    for part in (Facts, Lookup, Sharing, Stages, operations.Backend)
+    for part in (Facts, Columns, Lookup, Sharing, Stages, operations.Backend)
     for name, operation in vars(part).items()
     if inspect.isfunction(operation) and not name.startswith("_")
 }
@@ -46,7 +47,7 @@ def test_backends_have_exactly_the_operations(backend):
         if callable(getattr(backend, name)) and not name.startswith("_")
     }
     assert public == set(OPERATIONS)
-    own = {name for each in backend.__mro__[:4] for name in vars(each)}  # with its parts
+    own = {name for each in backend.__mro__[:5] for name in vars(each)}  # with its parts
     assert set(OPERATIONS) - own <= DEFAULTS
     for name, operation in OPERATIONS.items():
         assert parameters(getattr(backend, name)) == parameters(operation), name

@@ -114,7 +114,8 @@ def test_resumes_with_the_same_masks(models, flowers, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--norm", "batch"], "unknown norm 'batch'; known: layer, rms"),
+        (["--norm", "group"], "unknown norm 'group'; known: layer, rms, batch"),
+        (["--norm", "batch", "--batch-size", "1"], "--norm batch needs minibatches of two"),
         (["--dropout", "1"], "--dropout must be a number from 0 to below 1, as 0.1; got 1.0"),
         (["--gated", "swish"], "unknown gated 'swish'"),
         (["--residual", "-1"], "Invalid value for '--residual'"),
@@ -124,10 +125,27 @@ def test_resumes_with_the_same_masks(models, flowers, tmp_path, monkeypatch):
     ids=" ".join,
 )
 def test_invalid_options(options, said, flowers):
-    if "Invalid" in said:
+    if "Invalid" in said or "minibatches" in said:  # the latter after what train says of the data
         assert said in run("train", flowers, *OPTIONS, *options, code=2).stderr
     else:
         assert said in refused("train", flowers, *OPTIONS, *options)
+
+
+def test_batch_norm_is_trained_predicted_with_and_tried(flowers, tmp_path):
+    options = [*OPTIONS, "--norm", "batch", "--epochs", 40, "-q"]
+    for models in (1, 2):
+        out = tmp_path / f"{models}"
+        run("train", flowers, *options, "--models", models, "--out", out)
+        kind = gpumlp.MLP if models == 1 else gpumlp.Ensemble
+        net = kind.load(out / "model.safetensors", "numpy")
+        tensors = net.tensors() if models == 1 else net[1].tensors()
+        assert abs(tensors["2.norm.running_mean"]).min() > 0
+        found = run("evaluate", out / "model.safetensors", flowers, "--json").stdout
+        assert json.loads(found)["result"]["accuracy"] > 0.8
+    tried = ["--try", "norm=batch,none", "--folds", 2, "--epochs", 2, "--json"]
+    printed = run("search", flowers, *OPTIONS, *tried, "--out", tmp_path / "s").stdout
+    found = json.loads(printed)["search"]["candidates"]
+    assert {each["options"]["norm"] for each in found} == {"batch", "none"}
 
 
 def test_a_search_compares_blocks(flowers, tmp_path):

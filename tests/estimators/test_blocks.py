@@ -62,14 +62,40 @@ def test_coefs_are_the_weights_of_the_layers() -> None:
     np.testing.assert_array_equal(e.net_.tensors()["4.skip.weight"], before["4.skip.weight"])
 
 
+def test_batch_norm_with_all_that_an_estimator_does() -> None:
+    """Early stopping restores the statistics of the best epoch; copies and searches have them."""
+    many: dict[str, Any] = {**FIT, "norm": "batch", "max_iter": 30, "solver": "adamw"}
+    e = MLPClassifier(**many, early_stopping=True, n_iter_no_change=2, learning_rate_init=0.05)
+    e.fit(X, LABELS)
+    e.fit(X, LABELS, X_val=X[:40], y_val=LABELS[:40])
+    assert e.score(X[:40], LABELS[:40]) == e.best_validation_score_
+    for other in (copy.deepcopy(e), pickle.loads(pickle.dumps(e))):
+        np.testing.assert_array_equal(other.predict_proba(X), e.predict_proba(X))
+    found = GridSearchCV(
+        MLPClassifier(**many | {"max_iter": 2}), {"norm": ["batch", "layer", None]}, cv=2
+    ).fit(X, LABELS)
+    assert np.isfinite(found.cv_results_["mean_test_score"]).all()
+    several = MLPClassifier(**many | {"max_iter": 3}, n_models=2).fit(X, LABELS)
+    assert several.predict_proba(X).shape == (90, 3)
+    partial = MLPClassifier(**many).partial_fit(X, LABELS, classes=[0, 1, 2])
+    assert "2.norm.running_var" in partial.net_.tensors()
+    with pytest.raises(ValueError, match="two examples or more"):
+        partial.partial_fit(X[:1], LABELS[:1])
+
+
+@pytest.mark.parametrize("norm", [MANY["norm"], ["batch", "batch", "layer"]], ids=str)
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_a_fit_is_that_of_the_network(kind: Any) -> None:
+def test_a_fit_is_that_of_the_network(kind: Any, norm: Any) -> None:
     """`Trainer` with the same first parameters: the same masks, steps and results."""
     y = LABELS if kind is MLPClassifier else X[:, 0] ** 2
-    e = kind(**FIT, **MANY, solver="adamw").fit(X, y)
-    start = kind(**FIT | {"max_iter": 1}, **MANY, solver="adamw")
+    many = MANY | {"norm": norm}
+    e = kind(**FIT, **many, solver="adamw").fit(X, y)
+    start = kind(**FIT | {"max_iter": 1}, **many, solver="adamw")
     start.learning_rate_init = 1e-300  # only its first parameters are used
     net = copy.deepcopy(start.fit(X, y).net_)
+    first = gpumlp.MLP(net.widths, norm=norm, backend="numpy").tensors()  # without its step
+    states = {name: a for name, a in first.items() if "running" in name}
+    net.assign(net.tensors() | states)
     unit = 1.0 if kind is MLPClassifier else 0.5  # of scikit-learn's squared error
     rule = gpumlp.OPTIMIZERS["adamw"].set(eps=max(1e-8 / unit, 1e-37))
     trainer = gpumlp.Trainer(net, rule, 1e-3, 32, seed=e._seed)
@@ -139,7 +165,7 @@ def test_invalid_parameters_raise_before_a_training() -> None:
         refusal(ValueError, lambda: e.fit(X, LABELS), *said)
         assert not hasattr(e, "net_")
 
-    wrong("unknown norm 'batch'", "known: layer, rms", norm="batch")
+    wrong("unknown norm 'group'", "known: layer, rms, batch", norm="group")
     wrong("dropout must be a number from 0 to below 1, as 0.1; got 1", dropout=1)
     wrong("dropout has 2 entries but there are 3 hidden layers", dropout=[0.1, 0.2])
     wrong("residual must be True, False, a number of layers", residual="yes")

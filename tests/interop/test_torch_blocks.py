@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpumlp import MLP, Ensemble
+from gpumlp import MLP, Ensemble, Trainer
 from gpumlp.functions.stages import GATES, NORMS
-from tests.support.blocks import MANY, WIDTHS, random_network
+from tests.support.blocks import MANY, WIDTHS, batch_network, random_network
 from tests.support.refusal import refusal
 
 torch = pytest.importorskip("torch")
@@ -24,6 +24,12 @@ RNG = np.random.default_rng(4)
 X = RNG.normal(size=(9, 6))
 LABELS = RNG.integers(0, 3, 9)
 NEAR = {"float64": 1e-12, "float32": 1e-6}
+
+
+def tamed(net: MLP) -> MLP:
+    """The network with such variances that batch norm leaves small numbers, for the exponential."""
+    net.assign({k: a + 1e3 * k.endswith("_var") for k, a in net.tensors().items()})
+    return net
 
 
 def network(precision: str = "float64", **blocks: Any) -> MLP:
@@ -46,14 +52,16 @@ def assert_same(net: MLP, module: Any, x: Any) -> None:
 # ---- to torch ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("make", [random_network, batch_network])
 @pytest.mark.parametrize("seed", range(16))
-def test_networks_with_blocks_there_and_back(seed: int) -> None:
+def test_networks_with_blocks_there_and_back(seed: int, make: Any) -> None:
     """Outputs, names, pickles and the network that comes back."""
-    net = random_network(seed)
+    net = make(seed)
     x = RNG.normal(size=(7, net.widths[0]))
     module = to_torch(net).eval()
     assert_same(net, module, x)
-    assert set(module.state_dict()) == set(net.tensors())
+    names = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+    assert names == set(net.tensors())
     saved = pickle.dumps(module)
     assert b"gpumlp" not in saved
     for other in (pickle.loads(saved), copy.deepcopy(module)):
@@ -70,11 +78,37 @@ def test_networks_with_blocks_there_and_back(seed: int) -> None:
 def test_every_gate_and_norm(precision: str, norm: str, f: str) -> None:
     own = NORMS[norm].set(eps=0.01)
     net = network(precision, norm=own, gated=f, dropout=0.0, residual=2)
-    module = to_torch(net)
+    net = tamed(net) if f == "exponential" else net
+    module = to_torch(net).eval()
     assert_same(net, module, X)
     back = from_torch(module, "numpy")
     assert back.precision == precision
     assert back.blocks == net.blocks
+
+
+def test_a_training_of_torch_goes_on_here() -> None:
+    """In training mode, BatchNorm1d has the statistics of the minibatch, and averages them."""
+    norm = NORMS["batch"].set(momentum=0.3)
+    net = MLP([6, 8, 8, 3], "tanh", norm=norm, backend="numpy", precision="float64")
+    module = to_torch(net).train()
+    sgd = torch.optim.SGD(module.parameters(), lr=0.1)
+    trainer = Trainer(net, "sgd", lr=0.1, batch_size=9, shuffle=False)
+    for _ in range(3):
+        sgd.zero_grad()
+        nn.functional.cross_entropy(module(torch.tensor(X)), torch.tensor(LABELS)).backward()
+        sgd.step()
+        trainer.fit(X, LABELS, 1, progress=False)
+        for name, tensor in module.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                np.testing.assert_allclose(net.tensors()[name], tensor, 1e-10, 1e-12)
+    back = from_torch(module, "numpy")
+    assert back.blocks == net.blocks
+    assert_same(back, module.eval(), X)
+    plain = nn.BatchNorm1d(4, affine=False)
+    with pytest.warns(UserWarning, match="gets") as warned:
+        back = from_torch(sequential(nn.Linear(6, 4), nn.ReLU(), plain, nn.Linear(4, 3)), "numpy")
+    assert len(warned) == 2
+    assert back.tensors()["2.norm.weight"].tolist() == [1] * 4
 
 
 def test_gradients_without_dropout_are_those_of_the_network() -> None:
@@ -257,8 +291,19 @@ INVALID: dict[str, Any] = {
         nn.Sequential(A, nn.LayerNorm((2, 4)), C), TypeError, "1 is a LayerNorm", "the last axis",
     ),
     "batch norm": (
-        nn.Sequential(A, nn.BatchNorm1d(4), C), TypeError, "1 is a BatchNorm1d, which is not",
-        "known: Dropout, ELU", "LayerNorm, LeakyReLU, Linear, Mish, RMSNorm",
+        nn.Sequential(A, nn.BatchNorm1d(4), nn.ReLU(), C), TypeError,
+        "1 is a BatchNorm1d, which gpumlp", "and not those of an activation, 2",
+    ),
+    "batch norm without statistics": (
+        nn.Sequential(A, nn.BatchNorm1d(4, track_running_stats=False), C), TypeError,
+        "1 is a BatchNorm1d", "by running statistics with a momentum",
+    ),
+    "batch norm without a momentum": (
+        nn.Sequential(A, nn.BatchNorm1d(4, momentum=None), C), TypeError, "with a momentum",
+    ),
+    "group norm": (
+        nn.Sequential(A, nn.GroupNorm(2, 4), C), TypeError, "1 is a GroupNorm, which is not",
+        "known: BatchNorm1d, Dropout, ELU", "LayerNorm, LeakyReLU, Linear, Mish, RMSNorm",
     ),
     "dropout of x": (
         nn.Sequential(nn.Dropout(), A, nn.ReLU(), C), TypeError, "0 is a Dropout, which gpumlp",

@@ -23,7 +23,8 @@ COLS = 16  # packed accesses are possible for every storage type
 # (name in the catalogue, kernel) -> one letter for each array, and sizes.
 #   arrays without elements: T in the storage type, R in the type of arithmetic, L labels, I an
 #   index, U uint8, H int16
-#   b: a bias of COLS numbers;  c: float64 numbers that the kernel reads
+#   b: a bias of COLS numbers, B two rows of them, S the latter in the type of arithmetic
+#   c: float64 numbers that the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0;  a: counts of 0
 #   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
 #   the storage type;  v sums of COLS columns, w those of two rows, W the latter in the storage type
@@ -64,6 +65,17 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("rms norm", "stage_gradient"): (
         "TTTTTvOa",
         (*MATRIX, APART, APART, i32(0), "packed", i32(0)),
+    ),
+    ("batch norm", "column_mean"): ("TSvRa", (*MATRIX, i64(COLS), "real", i32(1), "packed")),
+    ("batch norm", "columns"): ("TBST", (*MATRIX, i64(COLS), "packed")),
+    ("batch norm", "running_mean"): ("RR", (i64(0), i64(0), i64(4))),
+    ("batch norm", "column_slopes"): (
+        "TBTSwWRa",
+        (*MATRIX, i64(COLS), "real", i32(1), "packed"),
+    ),
+    ("batch norm", "columns_gradient"): (
+        "TBTSSTT",
+        (*MATRIX, i64(COLS), i32(1), i32(1), "packed"),
     ),
     ("gate of silu", "stage"): ("TT", (*MATRIX, "packed")),
     ("gate of silu", "stage_gradient"): ("TTTRWa", (*MATRIX, APART, "packed")),
@@ -140,7 +152,9 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
     make = {
         "T": lambda: aligned_empty((spare,), storage), "R": lambda: aligned_empty((spare,), real),
         "L": lambda: aligned_empty((spare,), i32), "I": lambda: aligned_empty((spare,), i64),
-        "b": lambda: aligned(np.ones(COLS), storage), "c": lambda: aligned(np.ones(5)),
+        "b": lambda: aligned(np.ones(COLS), storage),
+        "B": lambda: aligned(np.ones(2 * COLS), storage),
+        "S": lambda: aligned(np.ones(2 * COLS), real), "c": lambda: aligned(np.ones(5)),
         "s": lambda: aligned_empty((1,), real), "m": lambda: aligned_empty((1 + COLS,), real),
         "v": lambda: aligned_empty((COLS,), real), "w": lambda: aligned_empty((2 * COLS,), real),
         "W": lambda: aligned_empty((2 * COLS,), storage),

@@ -35,7 +35,7 @@ OF_ALL = ("float32", "bfloat16", "int32")  # the types of most trainings, and th
 FOR_ALL = {
     "silu", "softmax", "huber of values", "softmax_cross_entropy of labels", "penalty elastic_net",
     "update by adamw", "gather", "reduce", "round", "average", "orthogonal", "step",
-    "cast from uint8", "layer norm", "gate of silu", "dropout", "embedding",
+    "cast from uint8", "layer norm", "batch norm", "gate of silu", "dropout", "embedding",
 }  # fmt: skip
 CEILINGS = Path(__file__).parents[1] / "resources" / "registers.json"
 SOURCES = [(dtype, name) for dtype, named in CATALOGUE.items() for name in named]
@@ -130,6 +130,9 @@ CAST_PAIRS = [(source, dtype) for source in CASTS for dtype in DTYPES if source 
 VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
 
 
+COLUMN_KERNELS = ("columns", "columns_gradient", "column_mean", "column_slopes")
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(
     ("kernel", "loads", "stores"),
@@ -139,6 +142,8 @@ VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
         ("forward", 4, 2), ("vjp", 4, 1), ("loss", 2, 0), ("loss_gradient", 2, 1),
         ("cross_entropy loss", 3, 0), ("cross_entropy loss_gradient", 5, 1),
         ("norm stage", 3, 1), ("norm stage_gradient", 3, 1),
+        ("columns", 4, 1), ("columns_gradient", 6, 1),
+        ("column_mean", 2, 0), ("column_slopes", 5, 0),
         ("gate stage", 4, 2), ("gate stage_gradient", 3, 2), ("dropout", 2, 2), ("join", 2, 1),
     ],
 )  # fmt: skip
@@ -152,6 +157,7 @@ def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> N
         "loss": huber, "loss_gradient": huber,
         "cross_entropy loss": cross_entropy, "cross_entropy loss_gradient": cross_entropy,
         "norm stage": catalogue["layer norm"], "norm stage_gradient": catalogue["layer norm"],
+        **dict.fromkeys(COLUMN_KERNELS, catalogue["batch norm"]),
         "gate stage": catalogue["gate of silu"], "gate stage_gradient": catalogue["gate of silu"],
         "dropout": catalogue["dropout"], "join": catalogue["dropout"],
     }.get(kernel, activation_source("silu", dtype))  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backends.columns import Columns
 from gpumlp.backends.declaration import OPERATIONS
 from gpumlp.backends.lookup import Lookup
 from gpumlp.backends.numpy.backend import NumpyBackend
@@ -67,6 +68,8 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
     net = gpumlp.MLP([6, 5, 3], regularizer=gpumlp.L2(0.1), backend="numpy")
     net.cost(X, Y)
     net.cost_and_gradients(X, Y)
+    net = gpumlp.MLP([6, 8, 3], norm="batch", backend="numpy")
+    gpumlp.Trainer(net, batch_size=12).fit(X, Y, 2, progress=False)
     arrays = (np.ones(shape) for shape in ((4, 2), (4, 3), 9, 9, (1, 9), 3))
     rule, omega = gpumlp.OPTIMIZERS["momentum"], gpumlp.L2(0.1)
     net.backend.weight_update(rule, omega, *arrays, (2, 8), (1.0, 1.0))
@@ -93,7 +96,8 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
         "__copy__", "__deepcopy__", "asarray", "adopt", "to_host", "empty", "full",
         "pre_activation", "feed", "compile", "synchronize",
     }  # fmt: skip
-    declared = vars(Backend) | vars(Lookup) | vars(Sharing) | vars(Stages)
+    parts = (Backend, Columns, Lookup, Sharing, Stages)
+    declared = {name: each for part in parts for name, each in vars(part).items()}
     methods = {name for name, each in declared.items() if callable(each)}
     assert methods - others - {"__init__", "__subclasshook__"} == set(OPERATIONS)
 

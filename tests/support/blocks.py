@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gpumlp import MLP
-from gpumlp.functions.stages import Stage
+from gpumlp.functions.stages import NORMS, ColumnStage, Stage
 
 ACTIVATIONS = ("relu", "gelu", "tanh", "silu")
 GATES = ("silu", "gelu", "sigmoid")
+ROW_NORMS = {name: norm for name, norm in NORMS.items() if not isinstance(norm, ColumnStage)}
 MANY: dict[str, Any] = {
     "norm": ["layer", "rms", "layer"], "dropout": [0.2, 0.0, 0.5], "residual": True,
     "gated": [None, "silu", None],
@@ -18,14 +20,31 @@ MANY: dict[str, Any] = {
 WIDTHS = [6, 8, 8, 11, 3]  # with which MANY has a skip that keeps the width, and one that projects
 
 
-def random_network(seed: int, backend: Any = "numpy", precision: str = "float64") -> MLP:
+def batch_network(seed: int, backend: Any = "numpy", precision: str = "float64") -> MLP:
+    """A `random_network` with batch norm before its output layer and perhaps others.
+
+    Of few layers with several columns: others multiply rounding errors, in torch as here.
+    """
+    norms = ("batch", "batch", "layer", None)
+    net = random_network(seed, backend, precision, norms, layers=6, least=3)
+    tensors = net.tensors()
+    net.assign({k: abs(a) + 0.1 if k.endswith("_var") else a for k, a in tensors.items()})
+    return net
+
+
+def random_network(
+    seed: int, backend: Any = "numpy", precision: str = "float64",
+    norms: Sequence[str | None] = ("layer", "rms", None), layers: int = 13, least: int = 1,
+) -> MLP:  # fmt: skip
     """A network of random depth, odd widths and blocks, away from its first parameters."""
     rng = np.random.default_rng(seed)
-    L = int(rng.integers(2, 13))
-    widths = [*rng.integers(1, 10, L).tolist(), 3]
+    L = int(rng.integers(2, layers))
+    widths = [*rng.integers(least, 10, L).tolist(), 3]
     blocks: dict[str, Any] = {}
     if rng.random() < 0.7:
-        blocks["norm"] = [rng.choice(["layer", "rms", None]) for _ in range(L - 1)]
+        blocks["norm"] = [rng.choice(norms) for _ in range(L - 1)]
+    if "batch" in norms:
+        blocks["norm"] = [*blocks.get("norm", [None] * (L - 1))[:-1], "batch"]
     if rng.random() < 0.7:
         blocks["residual"] = [True, 2, 3, [False, *(rng.random(L - 2) < 0.5).tolist()]][
             rng.integers(4)
@@ -38,8 +57,11 @@ def random_network(seed: int, backend: Any = "numpy", precision: str = "float64"
     return net
 
 
-def outputs_in_torch(net: MLP, p: dict[str, Any], x: Any) -> list[Any]:
-    """h[0] … h[L] of tensors p by the names of `MLP.tensors`, in the functions of torch."""
+def outputs_in_torch(net: MLP, p: dict[str, Any], x: Any, training: bool = False) -> list[Any]:
+    """h[0] … h[L] of tensors p by the names of `MLP.tensors`, in the functions of torch.
+
+    training: batch norm reads means over x, and changes the running ones.
+    """
     import torch
     from torch.nn import functional as F  # noqa: N812  (torch's own documentation)
 
@@ -52,7 +74,12 @@ def outputs_in_torch(net: MLP, p: dict[str, Any], x: Any) -> list[Any]:
         name, below = str(2 * (k - 1)), h[-1]
         if block and block.norm is not None:
             w, shape = p[f"{name}.norm.weight"], below.shape[-1:]
-            if block.norm.name == "layer":
+            if block.norm.name == "batch":
+                own = (p[f"{name}.norm.{each}"] for each in ("running_mean", "running_var"))
+                eps, momentum = block.norm.params["eps"], block.norm.params["momentum"]
+                b = p[f"{name}.norm.bias"]
+                below = F.batch_norm(below, *own, w, b, training, momentum, eps)
+            elif block.norm.name == "layer":
                 below = F.layer_norm(below, shape, w, p[f"{name}.norm.bias"], 1e-5)
             else:
                 below = F.rms_norm(below, shape, w, 1e-5)
@@ -106,4 +133,26 @@ UNIT_NORM = Stage(  # a row of length √n, without parameters
     cuda_slopes=("gy * x",),
     cuda_gx="(gy - x * t[0] / (s[0] + eps)) / sqrt(s[0] + eps)",
     params={"eps": 1e-3}, limits={"eps": "(0, inf)"},
+)  # fmt: skip
+
+
+def _column_scale(x: Any, s: Any, eps: float) -> Any:
+    return x / np.sqrt(s[0] + eps)
+
+
+COLUMN_RMS = ColumnStage(  # each column over its root mean square, times γ; of a user's own kind
+    "column rms", lambda x, phi, s, eps, momentum: _column_scale(x, s, eps) * phi[0],
+    lambda x, phi, gy, s, t, eps, momentum: (
+        (gy * phi[0] - x * t[0] / (s[0] + eps)) / np.sqrt(s[0] + eps)
+    ),
+    initial=(1.0,),
+    cuda_means=("x * x",), cuda_y="x / sqrt(s[0] + eps) * phi[0]", cuda_slopes=("gy * phi[0] * x",),
+    cuda_gx="(gy * phi[0] - x * t[0] / (s[0] + eps)) / sqrt(s[0] + eps)",
+    cuda_dphi=("gy * x / sqrt(s[0] + eps)",),
+    means=(lambda x, s, eps, momentum: np.square(x),),
+    sums=lambda x, phi, gy, s, eps, momentum: (
+        (gy * phi[0] * x,), (gy * _column_scale(x, s, eps),)
+    ),
+    slopes=1, running=(("running_square", 1.0, False),),
+    params={"eps": 1e-3, "momentum": 0.2}, limits={"eps": "(0, inf)", "momentum": "[0, 1]"},
 )  # fmt: skip

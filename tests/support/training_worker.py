@@ -43,6 +43,8 @@ SETTINGS = {
     "blocks": {"blocks": {
         "norm": ["layer", "rms"], "dropout": 0.2, "residual": True, "gated": [None, "silu"],
     }},
+    "batch norm": {"blocks": {"norm": "batch", "dropout": 0.2}, "accumulate": 2, "clip_norm": 0.5},
+    "batch norm with momentum": {"blocks": {"norm": "batch"}, "optimizer": "momentum"},
     "embeddings": {"blocks": {"embed": {3: (9, 5)}}, "clip_norm": 0.5},
 }  # fmt: skip
 IN_16_BITS = {"slot_precision": "bfloat16", "remainder": True, "clip_norm": 0.5, "ema": 0.99}
@@ -70,8 +72,8 @@ def backend_of(name, precision):
 
 
 def theta(trainer):
-    """θ on the host, flat."""
-    return trainer.net.backend.to_host(trainer.net.theta.flat)
+    """θ on the host, flat, and the statistics behind it."""
+    return trainer.net.backend.to_host(trainer.net.theta.whole)
 
 
 def digest(trainer, history):
@@ -87,7 +89,9 @@ def bits(backend):
     for precision in ("float64", "bfloat16") if harness else ("float64", "float32"):
         if harness:
             first = {"slots and θ in 16 bits": IN_16_BITS} if precision == "bfloat16" else {}
-            wanted = first | {name: SETTINGS[name] for name in ("adamw", "adamw, averaged")}
+            wanted = first | {
+                name: SETTINGS[name] for name in ("adamw", "adamw, averaged", "batch norm")
+            }
         for name, settings in wanted.items():
             for how, arguments in FITS.items():
                 if how and name != "adamw, averaged" and "micro-batches" not in name:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.cpu import source
+from gpumlp.backends.cpu.columns import ColumnLowering
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.cpu.lookup import LookupLowering
 from gpumlp.backends.cpu.stages import StageLowering
@@ -34,7 +35,7 @@ PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 NOTHING = (None, None, None)  # after a product
 
 
-class Lowering(LookupLowering, StageLowering):
+class Lowering(ColumnLowering, LookupLowering, StageLowering):
     """The operations of `gpumlp.backends.operations` as lists of `Work`.
 
     Raises:

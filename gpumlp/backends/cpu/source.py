@@ -14,6 +14,8 @@ from importlib.resources import files
 from itertools import product
 from pathlib import Path
 
+from gpumlp.backends.columns import Columns
+from gpumlp.backends.declaration import OPERATIONS
 from gpumlp.functions import (
     ACTIVATIONS,
     LOSSES,
@@ -26,11 +28,12 @@ from gpumlp.functions import (
 )
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.optimizers import UNLISTED
-from gpumlp.functions.stages import NORMS, Stage
+from gpumlp.functions.stages import NORMS, ColumnStage, Stage
 
 INCLUDE = '#include "operations.hpp"\n'
 REALS = ("float", "double")
 STORED = (*REALS, "bfloat16")
+COLUMNS = tuple(name for name in vars(Columns) if name in OPERATIONS)
 
 
 def struct_name(entry: Entry) -> str:
@@ -70,7 +73,8 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     if isinstance(entry, Regularizer):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in ("penalty", "clip")}
     if isinstance(entry, Stage):
-        return {f"{name}_{each}": f"{each}<{name}, %s>" for each in ("rows", "rows_gradient")}
+        each_of = COLUMNS if isinstance(entry, ColumnStage) else ("rows", "rows_gradient")
+        return {f"{name}_{each}": f"{each}<{name}, %s>" for each in each_of}
     assert omega is not None
     other = struct_name(omega)
     return {f"{name}_{other}_update": f"update<{name}, {other}, %s>"}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from gpumlp.backends import cuda
 from gpumlp.backends.cuda import tiles, update
+from gpumlp.backends.cuda.columns import CudaColumns
 from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
 from gpumlp.backends.cuda.joining import join, shared
@@ -28,7 +29,7 @@ from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class CudaBackend(CudaLookup, CudaSharing, CudaStages, Backend):
+class CudaBackend(CudaColumns, CudaLookup, CudaSharing, CudaStages, Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
     A pickle becomes a backend of the GPU where it is loaded.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gpumlp.backends.feed import HostFeed
 from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
+from gpumlp.backends.numpy.columns import NumpyColumns
 from gpumlp.backends.numpy.lookup import NumpyLookup
 from gpumlp.backends.numpy.members import one_by_one_if_large, product, runs, transposed
 from gpumlp.backends.numpy.rows import targets, through_activation, weighted_sum
@@ -24,7 +25,7 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpyLookup, NumpySharing, NumpyStages, Backend):
+class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"

@@ -14,7 +14,7 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import ACTIVATIONS
 from gpumlp.functions.stages import NORMS, Stage, gate
-from tests.support.blocks import DYT, UNIT_NORM
+from tests.support.blocks import COLUMN_RMS, DYT, ROW_NORMS, UNIT_NORM
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import (
     assert_same,
@@ -38,6 +38,14 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "own stages": {"norm": [DYT, UNIT_NORM, None]},
     "all": {"norm": "layer", "gated": "silu", "dropout": 0.2, "residual": True},
     "mixed": {"norm": ["rms", None, "layer"], "dropout": 0.3, "residual": 2},
+    "batch norm": {"norm": "batch"},
+    "own norm of columns": {"norm": COLUMN_RMS},
+    "all with batch norm": {
+        "norm": ["batch", "batch", "layer"],
+        "gated": "silu",
+        "dropout": 0.2,
+        "residual": True,
+    },
 }
 
 
@@ -98,14 +106,18 @@ def test_gradients(kind: str) -> None:
     assert_same(got.x, want.x, 1e-12)
 
 
+@pytest.mark.parametrize("kind", ["all", "all with batch norm"])
 @pytest.mark.parametrize(
     "settings",
-    [{"accumulate": 2, "batch_size": 16}, {"clip_norm": 0.1, "ema": 0.9}, {"memory": "low"}],
-    ids=lambda each: next(iter(each)),
-)
-def test_settings(settings: dict[str, Any]) -> None:
-    """Micro-batches have the masks of the whole minibatch."""
-    net = network("all")
+    [
+        {"accumulate": 2, "batch_size": 16}, {"clip_norm": 0.1, "ema": 0.9}, {"memory": "low"},
+        {"shards": 2, "accumulate": 2},
+    ],
+    ids=lambda each: "-".join(each),
+)  # fmt: skip
+def test_settings(settings: dict[str, Any], kind: str) -> None:
+    """Micro-batches have the masks, and the statistics, of the whole minibatch."""
+    net = network(kind)
     gpu = on_cuda_backend(net)
     fitted(net, **settings)
     fitted(gpu, **settings)
@@ -163,7 +175,9 @@ def members(backend: Any, K: int, **blocks: Any) -> EnsembleTrainer:
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in BLOCKS if "batch" not in kind and "columns" not in kind]
+)
 def test_members_in_lockstep(kind: str, precision: str) -> None:
     """Each equals its own training; a step has the launches of one network."""
     backend = CudaBackend(HostDevice(order=3), precision)
@@ -190,7 +204,7 @@ def both(a: Any, gpu: CudaBackend) -> tuple[Any, Any]:
 @pytest.mark.parametrize("cols", [16, 37])
 @pytest.mark.parametrize("networks", [1, 3])
 @pytest.mark.parametrize(
-    "stage", [*NORMS.values(), DYT, UNIT_NORM, gate(ACTIVATIONS["silu"])], ids=repr
+    "stage", [*ROW_NORMS.values(), DYT, UNIT_NORM, gate(ACTIVATIONS["silu"])], ids=repr
 )
 def test_stages_of_networks(stage: Stage, networks: int, cols: int) -> None:
     """φ and dφ are views of θ and of a shorter array, as those of micro-batches are."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gpumlp.backends.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
-from gpumlp.functions.stages import GATES, NORMS, Stage, gate
+from gpumlp.functions.stages import GATES, NORMS, ColumnStage, Stage, gate
 from tests.support.blocks import DYT, UNIT_NORM
 from tests.support.embeddings import with_places
 
@@ -17,9 +17,12 @@ RULES = dict(OPTIMIZERS) | {
     for name, optimizer in OPTIMIZERS.items()
     for rule in optimizer.of_matrices()
 }
-STAGES: dict[str, Stage] = {f"{name} norm": stage for name, stage in NORMS.items()}
+STAGES: dict[str, Stage] = {
+    f"{name} norm": stage for name, stage in NORMS.items() if not isinstance(stage, ColumnStage)
+}
 STAGES |= {stage.name: stage for stage in (DYT, UNIT_NORM)}  # of the users' own kind
 STAGES |= {f"gate of {name}": gate(f) for name, f in GATES.items()}
+COLUMNS = {f"{name} norm": stage for name, stage in NORMS.items() if isinstance(stage, ColumnStage)}
 EMBEDDINGS = with_places(5, {0: (3, 2), 3: (70_000, 33), 4: (1, 8)})
 # For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
@@ -81,6 +84,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
         for kind in ("values", "labels")
     }
     named |= {name: stage_source(name, dtype) for name in STAGES}
+    named |= {n: KernelSource(s.cuda_file, dtype, s.cuda()) for n, s in COLUMNS.items()}
     named["dropout"] = KernelSource("dropout.cu", dtype)
     named["embedding"] = KernelSource("embedding.cu", dtype, EMBEDDINGS.cuda())
     named["step with wide x"] = KernelSource("step.cu", dtype, wide=True)

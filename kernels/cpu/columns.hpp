@@ -1,0 +1,180 @@
+// Norms over the columns of a minibatch: rows (m, n), row-major, of the type T in which they are stored.
+//
+// The means s and t have rows of `wide` numbers, of which n are used; `of` is the number of rows of
+// the whole minibatch.  Pieces of rows have sums of their own, which are added in order.
+#pragma once
+
+#include "blocks.hpp"
+
+namespace gpumlp {
+
+// COUNT numbers of one column
+template <int COUNT, class real> struct OfColumn {
+    real at[COUNT + 1];
+
+    inline OfColumn(const real* column, int64 wide) {
+        for (int i = 0; i < COUNT; ++i) at[i] = column[i * wide];
+    }
+};
+
+// partial ← the sums of the pieces (pieces, n), in its first row
+template <class real> void add_pieces(real* partial, int64 pieces, int64 n) {
+    for (int64 i = 1; i < pieces; ++i) {
+        GPUMLP_LOOP
+        for (int64 j = 0; j < n; ++j) partial[j] += partial[i * n + j];
+    }
+}
+
+// mean ← the sum over the rows of what s[which] is the mean of, / of; s: the means before
+template <class T> struct ColumnMean {
+    const T* x; const Arithmetic<T>* s; Arithmetic<T>* mean; int64 m, n, wide, which, of;
+    Arithmetic<T>* partial; const double* params;
+};
+
+template <int I, template <class> class F, class T>
+void column_mean_of(const ColumnMean<T>& p, const Threads& threads) {
+    using real = Arithmetic<T>;
+    if constexpr (I < F<real>::MEANS) {
+        if (p.which != I) return column_mean_of<I + 1, F>(p, threads);
+        const int64 n = p.n, each = piece_rows(n);
+        over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+            const F<real> f(p.params);
+            real* const sum = p.partial + piece * n;
+            std::memset(sum, 0, n * sizeof(real));
+            for (int64 i = begin; i < end; ++i) {
+                const T* const x = p.x + i * n;
+                GPUMLP_LOOP
+                for (int64 j = 0; j < n; ++j) {
+                    const OfColumn<I, real> s(p.s + j, p.wide);
+                    sum[j] += f.template row_mean<I>(real(x[j]), s.at);
+                }
+            }
+        });
+        add_pieces(p.partial, (p.m + each - 1) / each, n);
+        for (int64 j = 0; j < n; ++j) p.mean[j] = p.partial[j] / real(p.of);
+    }
+}
+
+template <template <class> class F, class T> void column_mean(const void* arguments, const Threads& threads) {
+    column_mean_of<0, F>(*static_cast<const ColumnMean<T>*>(arguments), threads);
+}
+
+// y ← the stage of x for the means s
+template <class T> struct Columns {
+    const T *x, *phi; const Arithmetic<T>* s; T* y; int64 m, n, wide; const double* params;
+};
+
+template <template <class> class F, class T> void columns(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const Columns<T>*>(arguments);
+    const int64 n = p.n;
+    over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
+        const F<real> f(p.params);
+        for (int64 i = begin; i < end; ++i) {
+            const T* const x = p.x + i * n;
+            T* const y = p.y + i * n;
+            GPUMLP_LOOP
+            for (int64 j = 0; j < n; ++j) {
+                const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
+                const Column<F<real>, real> own(p.phi + j, n);
+                y[j] = f.row_y(real(x[j]), s.at, own.phi);
+            }
+        }
+    });
+}
+
+// running ← running + momentum (s − running), (MEANS, n)
+template <class T> struct RunningMean {
+    const Arithmetic<T>* s; Arithmetic<T>* running; int64 n, wide, of; const double* params;
+};
+
+template <template <class> class F, class T> void running_mean(const void* arguments, const Threads&) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const RunningMean<T>*>(arguments);
+    const F<real> f(p.params);
+    for (int i = 0; i < F<real>::MEANS; ++i) {
+        const real biased = F<real>::UNBIASED >> i & 1 ? real(p.of) / real(p.of - 1) : real(1);
+        real* const running = p.running + i * p.n;
+        for (int64 j = 0; j < p.n; ++j)
+            running[j] = (1 - f.momentum) * running[j] + f.momentum * biased * p.s[i * p.wide + j];
+    }
+}
+
+// sum[I · n], sum[(I + 1) · n], … ← themselves + what an entry adds: to the slopes, and then to ∇φ
+template <int I, class F, class real>
+inline void add_slopes(const F& f, real x, real gy, const real* s, const real* phi, int64 n, real* sum) {
+    if constexpr (I < F::SLOPES) sum[I * n] += f.template row_slope<I>(x, gy, s, phi);
+    else if constexpr (I < F::SLOPES + F::PARAMETERS)
+        sum[I * n] += f.template row_dphi<I - F::SLOPES>(x, gy, s, phi);
+    if constexpr (I + 1 < F::SLOPES + F::PARAMETERS)
+        add_slopes<I + 1>(f, x, gy, s, phi, n, sum);
+}
+
+// t ← the sums of the slopes / of, if t is given, and ∇φ
+template <class T> struct ColumnSlopes {
+    const T *x, *phi, *gy; const Arithmetic<T>* s; Arithmetic<T>* t; T* dphi; int64 m, n, wide, of;
+    Arithmetic<T>* partial; const double* params;
+};
+
+template <template <class> class F, class T> void column_slopes(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    enum { SLOPES = F<real>::SLOPES, PARAMETERS = F<real>::PARAMETERS };
+    const auto& p = *static_cast<const ColumnSlopes<T>*>(arguments);
+    const int64 n = p.n, each = piece_rows(n), width = (SLOPES + PARAMETERS) * n;
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        const F<real> f(p.params);
+        real* const sum = p.partial + piece * width;
+        if (width) std::memset(sum, 0, width * sizeof(real));
+        for (int64 i = begin; i < end; ++i) {
+            const T *x = p.x + i * n, *gy = p.gy + i * n;
+            GPUMLP_LOOP
+            for (int64 j = 0; j < n; ++j) {
+                const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
+                const Column<F<real>, real> own(p.phi + j, n);
+                add_slopes<0>(f, real(x[j]), real(gy[j]), s.at, own.phi, n, sum + j);
+            }
+        }
+    });
+    add_pieces(p.partial, (p.m + each - 1) / each, width);
+    for (int l = 0; p.t && l < SLOPES; ++l)
+        for (int64 j = 0; j < n; ++j) p.t[l * p.wide + j] = p.partial[l * n + j] / real(p.of);
+    convert(p.partial + SLOPES * n, p.dphi, PARAMETERS * n);
+}
+
+// gx ← the gradient of x for the means s and t, + skip if it is given; without t, these are 0
+template <class T> struct ColumnsGradient {
+    const T *x, *phi, *gy; const Arithmetic<T> *s, *t; const T* skip; T* gx; int64 m, n, wide;
+    const double* params;
+};
+
+template <template <class> class F, class T, bool SKIP>
+void gradient_of_columns(const ColumnsGradient<T>& p, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const int64 n = p.n;
+    static const real none[F<real>::SLOPES + 1] = {};
+    const real* const t = p.t ? p.t : none;
+    const int64 wide = p.t ? p.wide : 1, next = p.t ? 1 : 0;  // of t
+    over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
+        const F<real> f(p.params);
+        for (int64 i = begin; i < end; ++i) {
+            const T *x = p.x + i * n, *gy = p.gy + i * n, *skip = SKIP ? p.skip + i * n : nullptr;
+            T* const gx = p.gx + i * n;
+            GPUMLP_LOOP
+            for (int64 j = 0; j < n; ++j) {
+                const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
+                const OfColumn<F<real>::SLOPES, real> slopes(t + next * j, wide);
+                const Column<F<real>, real> own(p.phi + j, n);
+                const real g_x = f.row_gx(real(x[j]), real(gy[j]), s.at, slopes.at, own.phi);
+                gx[j] = SKIP ? g_x + real(skip[j]) : g_x;
+            }
+        }
+    });
+}
+
+template <template <class> class F, class T> void columns_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ColumnsGradient<T>*>(arguments);
+    if (p.skip) gradient_of_columns<F, T, true>(p, threads);
+    else gradient_of_columns<F, T, false>(p, threads);
+}
+
+}  // namespace gpumlp

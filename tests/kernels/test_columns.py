@@ -1,0 +1,137 @@
+"""columns.cu, executed on the CPU, against the entry in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.harness.catalogue import CATALOGUE, COLUMNS, DTYPES
+from tests.support.harness.comparing import (
+    NUMPY_TYPE,
+    PACK,
+    assert_close,
+    real_of,
+    same_in_every_order,
+)
+from tests.support.harness.compiled import SANITIZE, kernel
+from tests.support.harness.memory import aligned, aligned_empty, unaligned
+
+i32, i64 = np.int32, np.int64
+NORM = COLUMNS["batch norm"]
+SHAPES = [(m, n) for m in (1, 2, 37) for n in (1, 3, 7, 31, 32, 513, 1000)]
+SHAPES = SHAPES if SANITIZE != "thread" else [(9, 72)]
+EPS, MOMENTUM = NORM.params["eps"], NORM.params["momentum"]
+
+
+def data(shape: tuple[int, ...], dtype: str, seed: int, at: float = 0.0) -> Any:
+    return aligned(np.random.default_rng(seed).normal(at, 2, shape), NUMPY_TYPE[dtype])
+
+
+def as_float64(*arrays: Any) -> list[Any]:
+    return [np.asarray(a).astype(np.float64) for a in arrays]
+
+
+def accesses(cols: int, dtype: str) -> list[bool]:
+    """Whether accesses are of 16 bytes: both kinds, if rows of this width allow it."""
+    return [False, True] if cols % PACK[dtype] == 0 else [False]
+
+
+def check(
+    dtype: str, rows: int, cols: int, high: int, packed: bool = False, change: Any = aligned,
+    at: float = 0.0, slopes: bool = True, added: bool = False,
+) -> None:  # fmt: skip
+    """Forward and backward pass against NumPy, with the same bits in every order."""
+    source, real, wide = CATALOGUE[dtype]["batch norm"], real_of(dtype), cols + 24
+    x, gy = change(data((rows, cols), dtype, 5, at)), change(data((rows, cols), dtype, 7))
+    phi, skip = change(data((2, cols), dtype, 6, 1.0)), change(data((rows, cols), dtype, 8))
+    each = PACK[dtype] if packed else 1
+    across = 1 << max(0, min(5, (-(-cols // each) - 1).bit_length()))
+    grid, block = (-(-cols // (each * across)), high), (across, 256 // across)
+    shape, share, last = (i64(rows), i64(cols), i64(wide)), real(1 / rows), i32(packed)
+
+    def call(order: int) -> Any:
+        def launch(name: str, *arguments: Any, grid: Any = grid, block: Any = block) -> None:
+            kernel(name, source)(grid, block, arguments, order=order)
+
+        s, t = (change(np.full((2, wide), np.nan, real)) for _ in range(2))
+        running = change(np.array([[0.5] * cols, [2.0] * cols], real))
+        y, gx, dphi = (change(np.zeros_like(a)) for a in (x, x, phi))
+        partial = aligned_empty((4 * high * cols,), real)
+        arrived = aligned(np.zeros(4 * grid[0] * (high // 16 + 2)), np.uint32)
+        for i in range(2):
+            launch("column_mean", x, s, s[i], partial, arrived, *shape, share, i32(i), last)
+        launch("columns", x, phi, s, y, *shape, last)
+        sizes = i64(cols), i64(wide), i64(max(rows, 2))
+        launch("running_mean", s, running, *sizes, grid=(2, 1), block=(256, 1))
+        launch(
+            "column_slopes", x, phi, gy, s, t, dphi, partial, arrived, *shape, share, i32(slopes),
+            last,
+        )  # fmt: skip
+        flags = i32(slopes), i32(added), last
+        launch("columns_gradient", x, phi, gy, s, t, skip, gx, *shape, *flags)
+        assert not arrived.any()
+        assert np.isnan(s[:, cols:]).all()
+        assert np.isnan(t[:, cols:]).all()
+        return s, running, y, gx, dphi
+
+    s, running, y, gx, dphi = same_in_every_order(call)
+    x64, phi64, gy64 = as_float64(x, phi, gy)
+    s64 = np.stack([x64.mean(0), x64.var(0)])
+    s = s[:, :cols]
+    kind = "float64" if real == np.float64 else "float32"
+    assert_close(s, s64, kind, 1 + np.abs(x64).max(0) ** 2)
+    biased = max(rows, 2) / (max(rows, 2) - 1)
+    want = 0.9 * np.array([[0.5], [2.0]]) + MOMENTUM * s.astype(float) * [[1], [biased]]
+    assert_close(running, want, kind, 1 + np.abs(want))
+    normal = (x64 - s64[0]) / np.sqrt(s64[1] + EPS)
+    spread = np.sqrt(s64[1] + EPS)
+    # the means of large numbers have errors of their own
+    off = (1 + np.abs(x64).max(0)) / spread
+    assert_close(y, normal * phi64[0] + phi64[1], dtype, 1 + np.abs(normal) + off)
+    g = gy64 * phi64[0]
+    wanted = g
+    if slopes:
+        wanted = g - normal * (g * normal).mean(0) - g.mean(0)
+    largest = np.abs(g).max(0) * (1 + np.abs(normal).max(0)) ** 2 * (1 + off)
+    more = as_float64(skip)[0] if added else 0.0
+    assert_close(gx, wanted / spread + more, dtype, largest / spread + np.abs(more))
+    terms = [np.abs(gy64 * (1 + np.abs(normal) + off)).sum(0), np.abs(gy64).sum(0)]
+    assert_close(dphi, np.stack([(gy64 * normal).sum(0), gy64.sum(0)]), dtype, np.stack(terms))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "cols"), SHAPES)
+def test_batch_norm(rows: int, cols: int, dtype: str) -> None:
+    """Odd shapes, and grids both smaller and larger than the data."""
+    for packed in accesses(cols, dtype):
+        check(dtype, rows, cols, (1, 2, 5)[(rows + cols) % 3], packed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_unaligned_arrays(dtype: str) -> None:
+    check(dtype, 9, 32, 2, change=unaligned)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_running_statistics_have_no_slopes(dtype: str) -> None:
+    check(dtype, 9, 32, 2, packed=True, slopes=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_skip_is_added(dtype: str) -> None:
+    for packed in (False, True):
+        check(dtype, 37, 64, 2, packed, added=True)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_large_means(packed: bool) -> None:
+    """The mean is subtracted before squares are added, which would cancel all digits."""
+    check("float32", 64, 40, 2, packed, at=2000.0)
+
+
+@pytest.mark.parametrize("high", [16, 17, 40])
+def test_sums_of_many_blocks(high: int) -> None:
+    """16 blocks add their sums first; the last group may be of fewer."""
+    check("float32", 700, 40, high, packed=True)

@@ -1,0 +1,382 @@
+"""Batch norm: against torch, parts of minibatches against the whole, and what keeps its state."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import MLP, NORMS, Ensemble, EnsembleTrainer, Trainer
+from tests.support.blocks import COLUMN_RMS, batch_network, outputs_in_torch
+from tests.support.compiled import needs_library
+from tests.support.refusal import refusal
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(70, 6))
+X32 = X.astype(np.float32)
+LABELS = X[:, :3].argmax(axis=1)
+BACKENDS = ["numpy", pytest.param("cpu", marks=needs_library)]
+WIDTHS = [6, 8, 8, 11, 3]
+ALL: dict[str, Any] = {
+    "norm": ["batch", "batch", "layer"], "dropout": [0.2, 0.0, 0.5], "residual": True,
+    "gated": [None, "silu", None],
+}  # fmt: skip
+RUNNING = ("running_mean", "running_var")
+
+
+def network(backend: Any = "numpy", precision: str = "float64", **blocks: Any) -> MLP:
+    return MLP(WIDTHS, "gelu", backend=backend, precision=precision, seed=1, **ALL | blocks)
+
+
+def trained(net: MLP, epochs: int = 3, optimizer: Any = "adamw", **settings: Any) -> MLP:
+    """After epochs of three minibatches, the last one smaller."""
+    settings = {"lr": 0.01, "batch_size": 32, "seed": 3} | settings
+    Trainer(net, optimizer, **settings).fit(X, LABELS, epochs, progress=False)
+    return net
+
+
+def assert_near(a: MLP, b: MLP, near: float = 1e-12) -> None:
+    assert set(a.tensors()) == set(b.tensors())
+    for name, want in b.tensors().items():
+        np.testing.assert_allclose(a.tensors()[name], want, near, near, err_msg=name)
+
+
+def of_torch(net: MLP) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All tensors, and those that are parameters."""
+    torch = pytest.importorskip("torch")
+    every = {
+        name: torch.tensor(a, requires_grad=name.rpartition(".")[2] not in RUNNING)
+        for name, a in net.tensors().items()
+    }
+    return every, {name: a for name, a in every.items() if a.requires_grad}
+
+
+# ---- against torch -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(12))
+def test_gradients_of_a_training_step_equal_those_of_torch(seed: int, backend: str) -> None:
+    """A step of SGD with the rate 1 subtracts ∇J.  The statistics are those of torch, too."""
+    torch = pytest.importorskip("torch")
+    net = batch_network(seed, backend)
+    x, y = RNG.normal(size=(9, net.widths[0])), RNG.integers(0, 3, 9)
+    every, p = of_torch(net)
+    y_hat = outputs_in_torch(net, every, torch.tensor(x), training=True)[-1]
+    torch.nn.functional.cross_entropy(y_hat, torch.tensor(y)).backward()
+    before = net.tensors()
+    Trainer(net, "sgd", lr=1.0, batch_size=9, shuffle=False).fit(x, y, 1, progress=False)
+    least = 1e-2 * max(float(each.grad.abs().max()) for each in p.values())
+    for name, after in net.tensors().items():
+        if name in p:
+            want = p[name].grad.numpy()
+            scale = max(least, np.abs(want).max())
+            got = before[name] - after
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-10 * scale, err_msg=name)
+        else:
+            np.testing.assert_allclose(after, every[name].numpy(), 1e-12, 1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_everything_else_reads_running_statistics(seed: int, backend: str) -> None:
+    """`forward`, `cost` and `cost_and_gradients` are those of torch's evaluation mode."""
+    torch = pytest.importorskip("torch")
+    net = batch_network(seed, backend)
+    x, y = RNG.normal(size=(7, net.widths[0])), RNG.integers(0, 3, 7)
+    every, p = of_torch(net)
+    h = outputs_in_torch(net, every, torch.tensor(x, requires_grad=True))
+    for each in h:
+        each.retain_grad()
+    J = torch.nn.functional.cross_entropy(h[-1], torch.tensor(y))
+    J.backward()
+    before = net.tensors()
+    ours, grads = net.cost_and_gradients(x, y)
+    np.testing.assert_allclose([ours, net.cost(x, y)], J.item(), rtol=1e-12)
+    np.testing.assert_allclose(net.forward(x), h[-1].detach().numpy(), 1e-10, 1e-12)
+    assert set(grads.named) == set(p)
+    pairs = [(grads.x, h[0].grad)] + [(gh, each.grad) for gh, each in zip(grads.h, h[1:])]  # noqa: B905
+    pairs += [(each, p[name].grad) for name, each in grads.named.items()]
+    least = 1e-2 * max(float(want.abs().max()) for _, want in pairs)
+    for got, want in pairs:
+        scale = max(least, float(want.abs().max()))
+        np.testing.assert_allclose(np.asarray(got), want.numpy(), rtol=0, atol=1e-10 * scale)
+    assert all(np.array_equal(a, before[name]) for name, a in net.tensors().items())
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.5])
+def test_a_training_is_that_of_torch(momentum: float) -> None:
+    """Twelve steps of AdamW, the last of each epoch with fewer examples, and weight decay."""
+    torch = pytest.importorskip("torch")
+    norm = NORMS["batch"].set(momentum=momentum, eps=1e-3)
+    net = MLP([6, 8, 8, 3], "tanh", norm=norm, backend="numpy", precision="float64")
+    every, p = of_torch(net)
+    decayed = [a for a in p.values() if a.ndim == 2]
+    others = [a for a in p.values() if a.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    theirs = torch.optim.AdamW(groups, lr=0.01)
+    adamw = gpumlp.OPTIMIZERS["adamw"].set(weight_decay=0.1)
+    trained(net, 4, adamw, shuffle=False)
+    x, y = torch.tensor(X), torch.tensor(LABELS)
+    for _ in range(4):
+        for rows in (slice(0, 32), slice(32, 64), slice(64, 70)):
+            theirs.zero_grad()
+            y_hat = outputs_in_torch(net, every, x[rows], training=True)[-1]
+            torch.nn.functional.cross_entropy(y_hat, y[rows]).backward()
+            theirs.step()
+    for name, got in net.tensors().items():
+        np.testing.assert_allclose(got, every[name].detach().numpy(), 1e-10, 1e-10, err_msg=name)
+
+
+# ---- trainings -----------------------------------------------------------------------------------
+
+
+@needs_library
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum", "muon"])
+def test_backends_train_to_the_same_parameters(optimizer: str) -> None:
+    one, other = (trained(network(backend), 7, optimizer) for backend in ("numpy", "cpu"))
+    assert_near(one, other)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"accumulate": 4}, {"accumulate": 3, "optimizer": "momentum"}, {"shards": 2}, {"shards": 4},
+        {"shards": 3, "accumulate": 2, "clip_norm": 0.5}, {"memory": "low"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_statistics_are_those_of_the_whole_minibatch(
+    settings: dict[str, Any], backend: str
+) -> None:
+    whole = {name: settings[name] for name in ("optimizer", "clip_norm") if name in settings}
+    assert_near(trained(network(backend), **settings), trained(network(backend), **whole))
+
+
+def test_a_folded_update_is_the_same() -> None:
+    folded, apart = (trained(network(), optimizer="sgd", fold=f) for f in (None, False))
+    assert_near(folded, apart)
+
+
+def test_statistics_are_no_parameters() -> None:
+    """No penalty, decay, clipping or average changes them, and the count leaves them out."""
+    adamw = gpumlp.OPTIMIZERS["adamw"].set(weight_decay=0.5)
+    plain: dict[str, Any] = {"norm": "batch", "dropout": 0.0, "gated": None, "residual": False}
+    net = network(regularizer=gpumlp.L2(2.0), **plain)
+    before = net.tensors()
+    own = {name: a for name, a in before.items() if name.rpartition(".")[2] not in RUNNING}
+    assert len(own) == len(before) - 6
+    assert net.theta.layout.count == sum(a.size for a in own.values())
+    assert net.penalty() == pytest.approx(sum(np.sum(a**2) for a in own.values()), rel=1e-12)
+    first = trained(net, 1, adamw, batch_size=70, ema=0.9, clip_norm=1e-3).tensors()
+    same = trained(network(**plain), 1, adamw, batch_size=70, lr=0.5).tensors()
+    for name in set(before) - set(own):
+        np.testing.assert_allclose(first[name], same[name], 1e-12, 1e-12)
+        assert not np.array_equal(first[name], before[name])
+
+
+def test_a_last_minibatch_of_one_example_reads_running_statistics() -> None:
+    """Its variance would be 0; and as in torch, batch_size=1 is refused."""
+    torch = pytest.importorskip("torch")
+    net = MLP([6, 8, 3], "tanh", norm="batch", backend="numpy", precision="float64")
+    trained(net, 1, batch_size=69, optimizer="sgd", lr=1.0, shuffle=False)
+    every, p = of_torch(MLP([6, 8, 3], "tanh", norm="batch", backend="numpy", precision="float64"))
+    x, y = torch.tensor(X), torch.tensor(LABELS)
+    for rows in (slice(0, 69), slice(69, 70)):
+        y_hat = outputs_in_torch(net, every, x[rows], training=rows.start == 0)[-1]
+        torch.nn.functional.cross_entropy(y_hat, y[rows]).backward()
+        with torch.no_grad():
+            for each in p.values():
+                each -= each.grad
+                each.grad = None
+    for name, got in net.tensors().items():
+        np.testing.assert_allclose(got, every[name].detach().numpy(), 1e-10, 1e-10, err_msg=name)
+    before = net.tensors()
+    refusal(ValueError, lambda: trained(net, batch_size=1), "two examples", "batch_size=2")
+    assert all(np.array_equal(a, before[name]) for name, a in net.tensors().items())
+
+
+def test_streamed_parts_of_a_minibatch_are_refused() -> None:
+    def streamed(**settings: Any) -> MLP:
+        net = network()
+        trainer = Trainer(net, lr=0.01, batch_size=32, seed=3, **settings)
+        trainer.fit(X32, LABELS, 3, data="stream", progress=False)  # it is cast, so not in place
+        return net
+
+    refusal(ValueError, lambda: streamed(accumulate=2), "whole minibatch", "accumulate=1")
+    whole = network()
+    trainer = Trainer(whole, lr=0.01, batch_size=32, seed=3)
+    trainer.fit(X32.astype(float), LABELS, 3, progress=False)
+    assert_near(streamed(), whole)
+
+
+def test_weights_of_examples_do_not_weigh_the_statistics() -> None:
+    weights = np.where(np.arange(len(X)) % 2, 3.0, 0.0)
+    net, other = network(), network()
+    for each, given in ((net, weights), (other, None)):
+        Trainer(each, batch_size=70).fit(X, LABELS, 1, sample_weight=given, progress=False)
+    for name in ("2.norm.running_mean", "2.norm.running_var"):
+        np.testing.assert_allclose(net.tensors()[name], other.tensors()[name], rtol=1e-12)
+
+
+def test_members_of_an_ensemble_equal_their_own_trainings() -> None:
+    ensemble = Ensemble(3, WIDTHS, "gelu", backend="numpy", precision="float64", **ALL)
+    trainer = EnsembleTrainer(ensemble, "adamw", lr=[0.01, 0.02, 0.03], batch_size=32, seed=3)
+    trainer.fit(X, LABELS, 3)
+    for i, net in enumerate(ensemble):
+        alone = MLP(WIDTHS, "gelu", backend="numpy", precision="float64", seed=i, **ALL)
+        trained(alone, lr=0.01 * (i + 1), seed=3 + i)
+        assert all(np.array_equal(a, alone.tensors()[name]) for name, a in net.tensors().items())
+
+
+def test_lbfgs_keeps_the_statistics() -> None:
+    net = trained(network())
+    before = net.tensors()
+    gpumlp.fit_lbfgs(net, X, LABELS, max_iter=5)
+    for name, a in net.tensors().items():
+        assert np.array_equal(a, before[name]) == (name.rpartition(".")[2] in RUNNING), name
+
+
+# ---- the operations, and norms of one's own ------------------------------------------------------
+
+
+@needs_library
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize(("m", "n"), [(7, 5), (300, 37), (9, 1), (1000, 256)])
+@pytest.mark.parametrize("stage", [NORMS["batch"], COLUMN_RMS], ids=lambda each: each.name)
+def test_operations_of_the_compiled_backend(stage: Any, m: int, n: int, precision: str) -> None:
+    x, g = (RNG.normal(size=(m, n)).astype(precision) for _ in range(2))
+    phi = RNG.normal(size=(len(stage.initial), n)).astype(precision)
+    results = []
+    for backend in (gpumlp.get_backend(name, precision) for name in ("numpy", "cpu")):
+        s, t = (np.full((rows, n + 3), np.nan, precision) for rows in (len(stage.running), 2))
+        t = t[: stage.slopes]
+        running, dphi, y, gx, flat = (np.ones_like(a) for a in (s[:, :n], phi, x, x, phi))
+        for i in range(len(s)):
+            backend.column_mean(stage, i, x, s[:i] if i else None, m + 3, s[i : i + 1])
+        backend.columns(stage, x, phi, s, y)
+        backend.running_mean(stage, s, m + 3, running)
+        backend.column_slopes(stage, x, phi, g, s, m + 3, None, flat)
+        backend.column_slopes(stage, x, phi, g, s, m + 3, t, dphi)
+        assert np.array_equal(flat, dphi)
+        backend.columns_gradient(stage, x, phi, g, s, t, None, gx)
+        results.append([s, running, y, t, dphi, gx, gx.copy()])
+        backend.columns_gradient(stage, x, phi, g, s, None, y, gx)
+    near = (
+        {"rtol": 2e-4, "atol": 2e-4} if precision == "float32" else {"rtol": 1e-12, "atol": 1e-12}
+    )
+    for want, got in zip(*results, strict=True):
+        np.testing.assert_allclose(got, want, **near)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_norm_of_ones_own(tmp_path: Any, backend: str) -> None:
+    """Its training step against differences of the cost with the statistics of the minibatch."""
+    net = MLP([6, 8, 3], "tanh", norm=COLUMN_RMS, backend=backend, precision="float64")
+    assert list(net.tensors())[-2:] == ["2.norm.weight", "2.norm.running_square"]
+    before, eps = net.tensors(), COLUMN_RMS.params["eps"]
+
+    def cost(p: dict[str, Any]) -> float:
+        h = np.tanh(X @ p["0.weight"].T + p["0.bias"])
+        n = h / np.sqrt(np.square(h).mean(0) + eps) * p["2.norm.weight"]
+        z = n @ p["2.weight"].T + p["2.bias"]
+        of_labels = z[np.arange(len(z)), LABELS]
+        return float(np.mean(np.log(np.exp(z).sum(1)) - of_labels))
+
+    trained(net, 1, "sgd", lr=1.0, batch_size=len(X))
+    after = net.tensors()
+    for name in ("0.weight", "2.norm.weight", "2.weight"):
+        way = RNG.normal(size=before[name].shape)
+        costs = [cost(before | {name: before[name] + step * way}) for step in (1e-6, -1e-6)]
+        slope = np.sum((before[name] - after[name]) * way)
+        np.testing.assert_allclose(slope, (costs[0] - costs[1]) / 2e-6, rtol=1e-6)
+    h = np.tanh(X @ before["0.weight"].T + before["0.bias"])
+    want = 0.8 + 0.2 * np.square(h).mean(0)
+    np.testing.assert_allclose(after["2.norm.running_square"], want, rtol=1e-12)
+    net.save(tmp_path / "m")
+    loaded = MLP.load(tmp_path / "m", backend, functions=[COLUMN_RMS])
+    assert np.array_equal(loaded.predict(X), net.predict(X))
+
+
+# ---- what keeps the state ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"shards": 2}], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_resumed_training_has_the_bits_of_one_without_a_break(
+    tmp_path: Any, settings: dict[str, Any], backend: str
+) -> None:
+    whole = trained(network(backend), 4, **settings)
+    for epochs in (2, 4):
+        net = network(backend)
+        trainer = Trainer(net, lr=0.01, batch_size=32, seed=3, **settings)
+        trainer.fit(X, LABELS, epochs, progress=False, checkpoint=tmp_path / "c", resume=epochs > 2)
+    assert np.array_equal(net.theta.whole, whole.theta.whole)
+    loaded = MLP.load(tmp_path / "c", backend)
+    assert np.array_equal(loaded.predict(X), whole.predict(X))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_files_and_copies_keep_the_statistics(tmp_path: Any, backend: str) -> None:
+    net = trained(network(backend))
+    net.save(tmp_path / "m.safetensors")
+    loaded = MLP.load(tmp_path / "m.safetensors", backend)
+    assert loaded.blocks == net.blocks
+    copied = Trainer(net, batch_size=32)
+    others = [copy.deepcopy(net), pickle.loads(pickle.dumps(net)), copy.deepcopy(copied).net]
+    for other in (loaded, *others):
+        assert np.array_equal(other.predict(X), net.predict(X))
+        assert np.array_equal(other.theta.whole, net.theta.whole)
+        trained(other)
+        assert not np.array_equal(other.theta.whole, net.theta.whole)
+    names = {f"{2 * k}.norm.{each}" for k in (1, 2) for each in RUNNING}
+    assert names == {name for name in net.tensors() if "running" in name}
+    assert "with batch norm, layer norm, gate of silu" in repr(net)
+    first = MLP([2, 3, 1], norm="batch", loss="squared_error", backend="numpy").tensors()
+    assert (first["2.norm.running_mean"] == 0).all()
+    assert (first["2.norm.running_var"] == 1).all()
+
+
+def test_ensembles_keep_the_statistics(tmp_path: Any) -> None:
+    ensemble = Ensemble(2, WIDTHS, "gelu", backend="numpy", **ALL)
+    EnsembleTrainer(ensemble, lr=0.01, batch_size=32).fit(X, LABELS, 2)
+    ensemble.save(tmp_path / "e")
+    loaded = Ensemble.load(tmp_path / "e", "numpy")
+    for other in (loaded, copy.deepcopy(ensemble), Ensemble.of([*ensemble])):
+        assert np.array_equal(other.predict(X), loaded.predict(X))
+        assert other.theta.shape == (2, ensemble[0].theta.layout.whole)
+
+
+def test_early_stopping_restores_the_statistics_of_the_best_epoch() -> None:
+    net = network(dropout=0.0)
+    trainer = Trainer(net, lr=0.1, batch_size=10)
+    rule = gpumlp.EarlyStopping(patience=3, restore_best=True)
+    x, y = RNG.normal(size=(40, 6)), RNG.integers(0, 3, 40)
+    history = trainer.fit(
+        X, LABELS, 60, validation=(x, y), early_stopping=rule, progress=False
+    )  # fmt: skip
+    assert history.stopped == "early"
+    np.testing.assert_allclose(net.cost(x, y), min(history["val_cost"]), rtol=1e-12)
+
+
+def test_memory_counts_the_statistics() -> None:
+    net = network()
+    assert Trainer(net, batch_size=32).memory(X, LABELS).theta == net.theta.whole.nbytes
+    assert net.theta.whole.nbytes > net.theta.flat.nbytes
+
+
+def test_a_file_of_torch_has_a_counter_that_is_left_out() -> None:
+    net = network()
+    net.assign(net.tensors() | {"2.norm.num_batches_tracked": np.array(7)})
+    wrong = net.tensors() | {"2.norm.other": np.zeros(8)}
+    refusal(ValueError, lambda: net.assign(wrong), "2.norm.other")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_invalid_momentum_raises(value: float) -> None:
+    refusal(ValueError, lambda: NORMS["batch"].set(momentum=value), "momentum")
