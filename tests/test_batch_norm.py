@@ -215,6 +215,15 @@ def test_streamed_parts_of_a_minibatch_are_refused() -> None:
     assert_near(streamed(), whole)
 
 
+def test_too_many_parts_are_refused() -> None:
+    x, y = RNG.normal(size=(2100, 6)), RNG.integers(0, 3, 2100)
+    trainer = Trainer(network(), batch_size=2100, accumulate=1050)
+    refusal(
+        ValueError, lambda: trainer.fit(x, y, 1, progress=False), "at most 1023 micro-batches",
+        "here are 1,050", "smaller accumulate",
+    )  # fmt: skip
+
+
 def test_weights_of_examples_do_not_weigh_the_statistics() -> None:
     weights = np.where(np.arange(len(X)) % 2, 3.0, 0.0)
     net, other = network(), network()
@@ -232,6 +241,29 @@ def test_members_of_an_ensemble_equal_their_own_trainings() -> None:
         alone = MLP(WIDTHS, "gelu", backend="numpy", precision="float64", seed=i, **ALL)
         trained(alone, lr=0.01 * (i + 1), seed=3 + i)
         assert all(np.array_equal(a, alone.tensors()[name]) for name, a in net.tensors().items())
+
+
+@needs_library
+def test_members_on_threads_equal_their_own_trainings() -> None:
+    ensemble = Ensemble(3, WIDTHS, "gelu", backend="cpu", precision="float64", **ALL)
+    EnsembleTrainer(ensemble, "adamw", lr=0.01, batch_size=32, seed=3).fit(X, LABELS, 3)
+    for i, net in enumerate(ensemble):
+        alone = MLP(WIDTHS, "gelu", backend="cpu", precision="float64", seed=i, **ALL)
+        trained(alone, seed=3 + i)
+        assert all(np.array_equal(a, alone.tensors()[name]) for name, a in net.tensors().items())
+
+
+def test_find_lr_leaves_the_statistics() -> None:
+    net = trained(network())
+    before = net.theta.whole.copy()
+    Trainer(net, batch_size=32).find_lr(X, LABELS, steps=10)
+    assert np.array_equal(net.theta.whole, before)
+
+
+def test_samples_with_dropout_read_running_statistics() -> None:
+    net = trained(network())
+    alone, all_rows = net.predict(X[:1], samples=3), net.predict(X[:1].repeat(2, 0), samples=3)
+    np.testing.assert_allclose(alone[:, 0], all_rows[:, 0], rtol=1e-12)
 
 
 def test_lbfgs_keeps_the_statistics() -> None:

@@ -14,7 +14,7 @@ from gpumlp.io.types import Array
 
 
 class Columns(Protocol):
-    """They stand beside those of `gpumlp.backends.operations`.
+    """They stand beside those of `gpumlp.backends.operations`, and are for one network, not for K.
 
     x, y, gx and gy (m, n) are rows of a minibatch of `of` rows.  phi (p, n) is φ as products read
     it, and dphi like phi.  s (q, w) and t (r, w) are in θ's type, and have their values in the

@@ -19,6 +19,7 @@ from gpumlp.step.recording import Model
 from gpumlp.step.shards import Shards
 from gpumlp.step.tables import MicroBatch, Tables
 
+MOST = 1023  # parts that `Sharing.tree_sum` adds at a time
 WAITS = ("column_mean", "column_slopes")  # what ends a section
 
 
@@ -146,5 +147,10 @@ def statistics_of(
             'norm="batch" reads means over the whole minibatch, and streamed data come in '
             f"{len(of_step)} parts of it; pass accumulate=1 and shards=None, or data that fit the "
             'memory of the backend, or build the network with norm="layer"'
+        )
+    if max(len(of_step), shards.each) > MOST:
+        raise ValueError(
+            f'norm="batch" adds the parts of at most {MOST} micro-batches of a process, and here '
+            f"are {max(len(of_step), shards.each):,}; pass a smaller accumulate, or fewer shards"
         )
     return None if of < 2 else Statistics(model, of, of_step, shards, tables.ranks(of))

@@ -167,6 +167,18 @@ def test_precisions(precision: str, kind: str, monkeypatch: pytest.MonkeyPatch) 
     assert relative(moved(gpu, start), moved(net, start)) < of_steps
 
 
+def test_statistics_beside_a_split_theta() -> None:
+    """With a remainder, steps keep θ elsewhere, and the statistics where they are."""
+    found = []
+    for settings in ({}, {"remainder": True}):
+        gpu = on_cuda_backend(network("batch norm"), precision="bfloat16")
+        fitted(gpu, **settings)
+        found.append({name: a for name, a in gpu.tensors().items() if "running" in name})
+    first = network("batch norm").tensors()
+    for name, want in found[0].items():
+        assert relative(found[1][name], want) < 1e-2 < relative(first[name], want)
+
+
 def members(backend: Any, K: int, **blocks: Any) -> EnsembleTrainer:
     ensemble = Ensemble(K, WIDTHS, "gelu", backend=backend, seeds=range(K), **blocks)
     trainer = EnsembleTrainer(ensemble, "adamw", lr=0.01, batch_size=16, seed=5)
