@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from typing import Any
 
@@ -333,6 +334,17 @@ def test_a_norm_of_ones_own(tmp_path: Any, backend: str) -> None:
     net.save(tmp_path / "m")
     loaded = MLP.load(tmp_path / "m", backend, functions=[COLUMN_RMS])
     assert np.array_equal(loaded.predict(X), net.predict(X))
+
+
+@needs_library
+def test_a_norm_without_cuda_expressions_runs_by_its_numpy_expressions() -> None:
+    plain = dataclasses.replace(COLUMN_RMS, cuda_y="")
+    nets = [
+        MLP([6, 8, 3], "tanh", norm=norm, backend=backend, precision="float64")
+        for norm, backend in ((COLUMN_RMS, "numpy"), (plain, "cpu"))
+    ]
+    assert_near(*map(trained, nets))
+    refusal(ValueError, plain.cuda, "'column rms' has no CUDA expressions", 'backend="numpy"')
 
 
 # ---- what keeps the state ------------------------------------------------------------------------

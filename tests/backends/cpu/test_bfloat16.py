@@ -143,7 +143,10 @@ def test_products_compile_for_the_instruction(tmp_path: Any) -> None:
 
 def trained(precision: str, optimizer: str = "adamw", f: Any = "tanh", **settings: Any) -> Any:
     omega = "none" if settings.get("fold") else "l2"
-    net = gpumlp.MLP([7, 40, 30, 3], f, precision=precision, regularizer=omega, backend="cpu")
+    norm = settings.pop("norm", None)
+    net = gpumlp.MLP(
+        [7, 40, 30, 3], f, precision=precision, regularizer=omega, backend="cpu", norm=norm
+    )
     fit = {"callbacks": settings.pop("callbacks", []), "data": settings.pop("data", "auto")}
     trainer = gpumlp.Trainer(net, optimizer, lr=0.01, batch_size=16, **settings)
     trainer.fit(X, Y, epochs=3, progress=False, **fit)
@@ -156,6 +159,7 @@ def trained(precision: str, optimizer: str = "adamw", f: Any = "tanh", **setting
         {"accumulate": 3, "ema": 0.9, "clip_norm": 0.1}, {"memory": "low", "f": "silu"},
         {"optimizer": "sgd", "fold": True}, {"optimizer": "momentum", "fold": True},
         {"optimizer": "muon"}, {"groups": {"biases": gpumlp.Group(2.0)}, "data": "stream"},
+        {"norm": "batch", "accumulate": 2},
     ],
     ids=str,
 )  # fmt: skip

@@ -69,6 +69,14 @@ for precision in ("float32", "bfloat16"):
     net = gpumlp.MLP([4, 9, 2], embed=embed, precision=precision, backend="cpu")
     net.cost_and_gradients(x, rng.integers(0, 2, 700))
     gpumlp.Trainer(net, "adamw", batch_size=300).fit(x, x[:, 1] > 3, 1, progress=False)
+for (n, parts), precision in itertools.product(((5, 1), (513, 2)),
+                                               ("float32", "float64", "bfloat16")):
+    x, y = rng.normal(size=(700, n)), rng.integers(0, 2, 700)
+    net = gpumlp.MLP([n, n, n, 2], norm=["batch", "layer"], residual=True,
+        precision=precision, backend="cpu")
+    net.cost_and_gradients(x, y)
+    trainer = gpumlp.Trainer(net, "adamw", batch_size=300, accumulate=parts)
+    trainer.fit(x, y, 1, progress=False)
 print("done")
 """
 
