@@ -46,7 +46,7 @@ struct Next {
 // Call f(begin, end, piece) for the pieces of [0, size), `each` entries long.  A thread gets at
 // least `share` pieces: fewer are done sooner than another thread wakes.
 template <class F>
-void over(const Threads& threads, int64 size, int64 each, const F& f, int64 share = 4) {
+void over(const Threads& threads, int64 size, int64 each, const F& f, int64 share = 2) {
     struct Work { const F* f; int64 size, each; };
     const Work work = {&f, size, each};
     const Piece piece = [](const void* p, int64 i) {

@@ -8,7 +8,7 @@ namespace gpumlp {
 // the pieces of the entries [begin, end) of θ: f(first, last, strength of λΩ, piece)
 template <class real, class F>
 void over_theta(const Threads& threads, int64 begin, int64 end, int64 split, double biases,
-                const F& f, int64 share = 4) {
+                const F& f, int64 share = 2) {
     over(threads, end - begin, PIECE, [&](int64 first, int64 last, int64 piece) {
         first += begin, last += begin;
         const int64 middle = split < first ? first : least(split, last);
