@@ -8,7 +8,8 @@
 // On a busy machine, a thread that is woken could take its caller's core, and one that works may
 // lose its core in the middle of a piece.  So threads keep off their caller's core, those that came
 // too late are not woken again at once, and after a long wait for a piece the caller does all
-// pieces by itself for some time.
+// pieces by itself for some time.  So it does while others take its own core now and then: a process
+// gets no more of a busy machine by more threads, and those that spin cost it a part of its share.
 #pragma once
 
 #include <atomic>
@@ -17,6 +18,7 @@
 #include <mutex>
 #include <sched.h>
 #include <thread>
+#include <time.h>
 #include <unistd.h>
 #include <vector>
 
@@ -71,6 +73,44 @@ template <class Done, class Stop> bool spin(Done done, int microseconds, Stop st
     return false;
 }
 
+// Whether other processes took a good part of the calling thread's time lately.
+class Contention {
+public:
+    bool seen(Clock::time_point now) {
+        const auto caller = std::this_thread::get_id();
+        const bool fresh = caller != thread || now - last > std::chrono::milliseconds(IDLE);
+        last = now;
+        if (fresh) {
+            thread = caller, contended = false;
+        } else {
+            if (now - begin < std::chrono::milliseconds(WINDOW)) return contended;
+            const double share = double(used() - before) / double(std::chrono::nanoseconds(now - begin).count());
+            contended = share < (contended ? ENOUGH : LITTLE) / 100.0;
+        }
+        begin = now, before = used();
+        return contended;
+    }
+
+private:
+    enum { WINDOW = 10, IDLE = 30 };     // milliseconds; after a pause it begins anew
+    enum { LITTLE = 85, ENOUGH = 95 };  // per cent of the time
+
+    // nanoseconds for which this thread has had a core
+    static std::int64_t used() {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+        timespec t;
+        if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0)
+            return t.tv_sec * std::int64_t(1000000000) + t.tv_nsec;
+#endif
+        return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
+    }
+
+    std::thread::id thread;
+    Clock::time_point last, begin;
+    std::int64_t before = 0;
+    bool contended = false;
+};
+
 class Pool {
 public:
     Pool() : process(getpid()) {}
@@ -114,6 +154,7 @@ private:
     // Offer the pieces to the workers; false if it is better to do them alone.
     bool invite(Piece work, const void* operation, int64 pieces, int helpers) {
         start = Clock::now();
+        if (contention.seen(start)) return false;
         while (int(workers.size()) < helpers) {
             const int number = int(workers.size()) + 1;
             workers.emplace_back([this, number] { serve(number); });
@@ -204,6 +245,7 @@ private:
     alignas(64) std::atomic<int> running{0};
     alignas(64) std::atomic<int> asleep{0};
     int alone = SHORTEST;
+    Contention contention;
     Clock::time_point start, alone_until, wake_again;
     std::vector<std::thread> workers;
     Share shares[1 + MOST_HELPERS];
