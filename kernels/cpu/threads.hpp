@@ -8,17 +8,18 @@
 // On a busy machine, a thread that is woken could take its caller's core, and one that works may
 // lose its core in the middle of a piece.  So threads keep off their caller's core, those that came
 // too late are not woken again at once, and after a long wait for a piece the caller does all
-// pieces by itself for some time.  So it does while others take its own core now and then: a process
+// pieces by itself for some time.  So it does while it often waits for a core of its own: a process
 // gets no more of a busy machine by more threads, and those that spin cost it a part of its share.
 #pragma once
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
+#include <fcntl.h>
 #include <mutex>
 #include <sched.h>
 #include <thread>
-#include <time.h>
 #include <unistd.h>
 #include <vector>
 
@@ -73,36 +74,44 @@ template <class Done, class Stop> bool spin(Done done, int microseconds, Stop st
     return false;
 }
 
-// Whether other processes took a good part of the calling thread's time lately.
+// Whether the calling thread waited for a core for a good part of the time lately.  A thread that
+// sleeps, or waits for data or for a lock, does not wait for a core.
 class Contention {
 public:
     bool seen(Clock::time_point now) {
         const auto caller = std::this_thread::get_id();
         const bool fresh = caller != thread || now - last > std::chrono::milliseconds(IDLE);
         last = now;
+        if (!fresh && now - begin < std::chrono::milliseconds(WINDOW)) return contended;
+        const std::int64_t waited = wait_for_core();
         if (fresh) {
             thread = caller, contended = false;
         } else {
-            if (now - begin < std::chrono::milliseconds(WINDOW)) return contended;
-            const double share = double(used() - before) / double(std::chrono::nanoseconds(now - begin).count());
-            contended = share < (contended ? ENOUGH : LITTLE) / 100.0;
+            const double share = double(waited - before) / double(std::chrono::nanoseconds(now - begin).count());
+            contended = share > (contended ? LITTLE : MUCH) / 100.0;
         }
-        begin = now, before = used();
+        begin = now, before = waited;
         return contended;
     }
 
 private:
-    enum { WINDOW = 10, IDLE = 30 };     // milliseconds; after a pause it begins anew
-    enum { LITTLE = 85, ENOUGH = 95 };  // per cent of the time
+    enum { WINDOW = 10, IDLE = 30 };  // milliseconds; after a pause it begins anew
+    enum { LITTLE = 5, MUCH = 15 };   // per cent of the time
 
-    // nanoseconds for which this thread has had a core
-    static std::int64_t used() {
-#if defined(CLOCK_THREAD_CPUTIME_ID)
-        timespec t;
-        if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0)
-            return t.tv_sec * std::int64_t(1000000000) + t.tv_nsec;
+    // nanoseconds that this thread has waited for a core; 0 where the system does not tell
+    static std::int64_t wait_for_core() {
+        std::int64_t waited = 0;
+#if defined(__linux__)
+        const int file = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+        if (file < 0) return 0;
+        char text[64];  // nanoseconds on a core, nanoseconds of waiting, time slices
+        const ssize_t size = read(file, text, sizeof text - 1);
+        close(file);
+        text[size > 0 ? size : 0] = 0;
+        long long on_a_core = 0, in_the_queue = 0;
+        if (std::sscanf(text, "%lld %lld", &on_a_core, &in_the_queue) == 2) waited = in_the_queue;
 #endif
-        return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
+        return waited;
     }
 
     std::thread::id thread;

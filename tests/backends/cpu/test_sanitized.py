@@ -96,25 +96,32 @@ void run(int rounds) {
         if (r % 40 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));  // they sleep
     }
 }
-// A thread that has no core for most of the time does all pieces itself, from the second window on.
-void alone() {
-    static std::atomic<bool> helped;
-    const auto caller = std::this_thread::get_id();
-    auto last = gpumlp::Clock::now();
-    for (int r = 0; r < 20; ++r) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(3));
-        helped = false;
-        gpumlp::pool().run([](const void* p, gpumlp::int64) {
-            if (std::this_thread::get_id() != *(const std::thread::id*)p) helped = true;
-        }, &caller, 60, 3);
-        const auto now = gpumlp::Clock::now();
-        if (now - last > std::chrono::milliseconds(25)) r = 0;  // as after a pause
-        if (r > 10 && helped) std::abort();
-        last = now;
-    }
+// Whether a thread that computes sees contention within two seconds
+bool contended() {
+    gpumlp::Contention contention;
+    const auto end = gpumlp::Clock::now() + std::chrono::seconds(2);
+    for (auto now = gpumlp::Clock::now(); now < end; now = gpumlp::Clock::now())
+        if (contention.seen(now)) return true;
+    return false;
+}
+// Two threads on the caller's core take two thirds of its time.
+void contention() {
+    cpu_set_t before, one;
+    if (access("/proc/thread-self/schedstat", R_OK) != 0) return;
+    if (sched_getaffinity(0, sizeof before, &before) != 0) return;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    sched_setaffinity(0, sizeof one, &one);
+    std::atomic<bool> go_on{true};
+    std::vector<std::thread> others;  // on the caller's core
+    for (int i = 0; i < 2; ++i) others.emplace_back([&] { while (go_on) {} });
+    if (!contended()) std::abort();
+    go_on = false;
+    for (auto& each : others) each.join();
+    sched_setaffinity(0, sizeof before, &before);
 }
 int main() {
-    alone();
+    contention();
     std::thread others[3];
     for (auto& each : others) each = std::thread(run, 1500);
     run(3000);
