@@ -71,19 +71,20 @@ def examples(
 
 def _codes(backend: Backend, x: Array, embed: Embeddings, name: str) -> None:
     """Raise ValueError unless each embedded column has whole numbers from 0 to c − 1."""
+    categories = np.array([one.c for one in embed.each])
     for rows in chunks(x):
-        for one in embed.each:
-            given = x[rows, one.column]
-            host = given if isinstance(given, np.ndarray) else backend.to_host(given)
-            values = host.astype(np.float64)
-            bad = ~((values >= 0) & (values < one.c) & (values == np.floor(values)))
-            if bool(bad.any()):
-                i = int(bad.argmax())
-                raise ValueError(
-                    f"{name}[{rows.start + i}, {one.column}] is {float(values[i]):.15g}, but this "
-                    f"column is embedded and has codes 0 … {one.c - 1}; encode its categories as "
-                    "these whole numbers, with one code for missing and unknown ones"
-                )
+        given = x[rows][:, embed.coded]
+        host = given if isinstance(given, np.ndarray) else backend.to_host(given)
+        values = host.astype(np.float64)
+        good = (values >= 0) & (values < categories) & (values == np.floor(values))
+        if not good.all():
+            i, at = np.argwhere(~good)[0].tolist()
+            one = embed.each[at]
+            raise ValueError(
+                f"{name}[{rows.start + i}, {one.column}] is {values[i, at]:.15g}, but this column "
+                f"is embedded and has codes 0 … {one.c - 1}; encode its categories as these whole "
+                "numbers, with one code for missing and unknown ones"
+            )
 
 
 def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y") -> Array:

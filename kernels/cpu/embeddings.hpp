@@ -31,7 +31,8 @@ template <class T> void embed(const void* arguments, const Threads& threads) {
 // An example and its code: as large as an entry of `order`.
 struct Coded { std::uint32_t code, row; };
 
-enum { DIGIT = 8, VALUES = 1 << DIGIT, SORTED = 256, HELD = 64 };  // bits; examples; columns
+// bits of a digit, and its values; examples of a piece; columns of a sum in registers; examples
+enum { DIGIT = 8, VALUES = 1 << DIGIT, SORTED = 256, HELD = 64, AHEAD = 16 };
 
 inline bool again(int64 c, int digit) { return digit == 0 ? c > 1 : (c - 1) >> digit * DIGIT > 0; }
 
@@ -86,6 +87,9 @@ template <class T> void embed_gradient(const void* arguments, const Threads& thr
                 real sum[HELD] = {};
                 const int64 n = least(int64(HELD), t.d - j);
                 for (int64 k = i; k < next; ++k) {
+                    // rows in the order of codes are far apart: each is asked for before its turn
+                    const int64 later = least(k + AHEAD, p.m - 1);
+                    __builtin_prefetch(p.g + all[later].row * p.width + t.place + j);
                     const T* const g = p.g + all[k].row * p.width + t.place + j;
                     GPUMLP_LOOP
                     for (int64 l = 0; l < n; ++l) sum[l] += real(g[l]);

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpumlp.backends.cuda.source import KernelSource
 from gpumlp.functions import ACTIVATIONS, OPTIMIZERS
+from tests.support.embeddings import with_places
 from tests.support.harness.catalogue import (
     CATALOGUE,
     STAGES,
@@ -226,3 +228,22 @@ def test_dropout_and_join(packed: int) -> None:
     arguments = x, x, x, i64(N), i32(packed)
     kernel("join", source)((BLOCKS, 1), (256, 1), arguments, blocks=LAST)
     assert x[-1] == 2 + 4 * kept[-1]
+
+
+def test_embedding() -> None:
+    """The last row of a table, and of its gradient."""
+    c, d = 1 << 24, 200
+    source = KernelSource("embedding.cu", "float16", with_places(1, {0: (c, d)}).cuda())
+    x, E, h = np.full((2, 1), c - 1, f32), sparse(c, d), np.zeros((2, d), np.float16)
+    E[-1], E[-1, -1] = 2, 3
+    kernel("embed", source)((7, 1), (32, 8), (x, E, h, i64(2), i64(0)))
+    assert np.array_equal(h, E[[-1, -1]])
+    order, sums, g = np.zeros((2, 2), i64), np.zeros((1, 2, d), f32), np.ones((2, d), np.float16)
+    numbers = i64(2), i64(0), i64(0), i64(0), i32(2), i32(1)
+    kernel("embed_sort", source)((1, 1), (256, 1), (x, order, E, *numbers))
+    numbers = i64(0), i64(E.size), i64(0), i64(0), i32(2), i32(1)
+    kernel("embed_sort", source)((BLOCKS, 1), (256, 1), (x, order, E, *numbers), blocks=LAST)
+    assert not E[-1, -8:].any()
+    numbers = i64(2), i64(d), i64(0), i64(0), i64(32)
+    kernel("embed_sum", source)((1, 1), (256, 1), (order[0], g, E, sums, *numbers))
+    assert (E[-1] == 2).all()
