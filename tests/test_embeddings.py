@@ -142,6 +142,31 @@ def test_a_folded_update_is_the_same(optimizer: str) -> None:
     assert_near(folded, apart)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_sgd_changes_the_rows_of_codes_alone(precision: str, backend: str) -> None:
+    """The step has no gradient of the tables; with a penalty, or groups, it has."""
+    near = 1e-12 if precision == "float64" else 1e-5
+    folded, apart = (network(backend, precision, seed=2) for _ in range(2))
+    start = folded.tensors()["embed.4.weight"]
+    x = X.copy()
+    x[:, 4] %= 9  # the codes 9 and 10 do not occur
+    for net, fold in ((folded, None), (apart, False)):
+        trainer = Trainer(net, "sgd", lr=0.1, batch_size=32, seed=3, fold=fold, ema=0.9)
+        trainer.fit(x, LABELS, 3, progress=False)
+    assert_near(folded, apart, near)
+    assert np.array_equal(folded.tensors()["embed.4.weight"][9:], start[9:])
+    for more, sparse in (({}, True), ({"regularizer": "l2"}, False)):
+        net = network(backend, precision, **more)
+        ops, layout = _program(net, "sgd"), net.theta.layout
+        assert [op["factors"] is not None for op in ops if op.name == "embed_gradient"] == [sparse]
+        sizes = [op["theta"].size for op in ops if op.name == "update"]
+        assert sizes == [(layout.tables if sparse else layout.size) - layout.split]
+    groups = {"embeddings": gpumlp.Group(lr=0.0)}
+    frozen = trained(network(backend, precision), optimizer="sgd", groups=groups)
+    assert np.array_equal(frozen.theta.E[0], network(backend, precision).theta.E[0])
+
+
 def test_clipping_measures_the_tables_too() -> None:
     """One step of SGD with a norm of at most 0.01 moves θ by lr · 0.01."""
     net = network()
@@ -315,8 +340,8 @@ def test_a_network_without_embeddings_is_as_before() -> None:
     ]  # fmt: skip
 
 
-def _program(net: MLP) -> Any:
-    trainer = Trainer(net, "adamw", batch_size=32)
+def _program(net: MLP, optimizer: str = "adamw") -> Any:
+    trainer = Trainer(net, optimizer, batch_size=32)
     tables = trainer.tables(Data.of(net, 70, None, False, "auto", 32))
     ways = TrainingStep(trainer.step_settings()).plans(tables, 32, range(1))
     return ways["sequential"].program

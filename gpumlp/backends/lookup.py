@@ -16,7 +16,8 @@ def _embed_bytes(a: Any) -> int:
 
 def _gradient_bytes(a: Any) -> int:
     codes = len(a.x) * len(a.embeddings.each) * a.x.itemsize
-    return int(codes + 2 * len(a.x) * a.embeddings.added * a.g.itemsize + a.dE.nbytes)
+    rows = len(a.x) * a.embeddings.added * a.g.itemsize
+    return int(codes + 2 * rows + (a.dE.nbytes if a.factors is None else rows))
 
 
 class Lookup(Protocol):
@@ -35,12 +36,15 @@ class Lookup(Protocol):
 
     @operation(writes="order sums dE", moves=_gradient_bytes)
     def embed_gradient(
-        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
-    ) -> None:
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
+        factors: Array | None = None,
+    ) -> None:  # fmt: skip
         """Row r of each dE ← the sum of g over the examples with code r, in a fixed order; or 0.
 
         x (m, n_0); g (m, n), whose last columns are ∂J/∂h of the embedded ones; dE (q,).  Sums are
         computed in θ's type.
+        factors (2,) in θ's type, on the host alone, where dE is E itself: the rows of codes that
+        occur ← themselves + factors[0] Σ g; the others stay.
         Buffers: order (2, embeddings, m) int64 and sums (`parts` of m, 2, added), in θ's type.
         """
 

@@ -22,6 +22,22 @@ def folds(settings: Settings) -> bool:
     return not reason and (fold is None or bool(fold))
 
 
+def folds_rows(settings: Settings) -> bool:
+    """Whether a step that folds changes, of tables of embeddings, the rows of its codes alone.
+
+    Without penalty, SGD leaves the other rows as they are.
+    """
+    net, backend = settings.net, settings.net.backend
+    return (
+        net.theta.layout.embed is not None
+        and settings.optimizer.fold == "theta"
+        and not net.regularizer.active
+        and not settings.groups
+        and backend.on_host
+        and backend.storage == backend.dtype
+    )
+
+
 def _why_not(settings: Settings) -> str:
     """The reason why the product cannot include this update; "" if it can."""
     net, backend, name = settings.net, settings.net.backend, settings.optimizer.name

@@ -60,16 +60,20 @@ def fold(
     """The product that computes ∇W[k] adds it to `into`, which is θ or its velocity.
 
     It computes W ← α ∇W + β W for (α, β) = factors; in further micro-batches it adds ∇W.  ∇b goes
-    to `db`, and `updates` take the place of the update.
+    to `db`, and `updates` take the place of the update.  If `db` ends before the tables of
+    embeddings, their gradient is added to `into`, too.
     """
     split, W = gradient.split, dict(zip(gradient.matrices, into.matrices, strict=True))
     others = {
-        each: db.part(each.name, each.start - split, each.shape) for each in gradient.beyond_weights
-    }
+        each: db.part(each.name, each.start - split, each.shape)
+        for each in gradient.beyond_weights if each.start - split < db.size
+    }  # fmt: skip
     out = Program()
     for each in program.substituted(others):
         if each.name == "weight_gradient" and each["dW"] in W:
             each = each.having(dW=W[each["dW"]], factors=each["factors"] or factors)
+        elif each.name == "embed_gradient" and each["dE"] is gradient.E:
+            each = each.having(dE=into.E, factors=factors)
         elif each.name == "add":
             each = each.having(total=db)
         out.extend(updates if each.name == "update" else [each])

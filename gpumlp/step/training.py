@@ -16,7 +16,7 @@ from gpumlp.step import passes
 from gpumlp.step.blocks import Noise, expand
 from gpumlp.step.columns import Statistics, norms, statistics_of
 from gpumlp.step.embeddings import look_up
-from gpumlp.step.folding import folds
+from gpumlp.step.folding import folds, folds_rows
 from gpumlp.step.groups import regions, table
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Op, Program, op
@@ -71,8 +71,10 @@ class TrainingStep:
         self._levels = [theta_buffers(row, self._layout) for row in rows]
         self._gradient = self._levels[0]
         self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
+        # of what the update goes over: a folded one may leave the tables of embeddings to a product
+        self._end = self._layout.tables if self.folds and folds_rows(settings) else size
         if self.folds:
-            self._db = held("∇b", (size - split,), kind)
+            self._db = held("∇b", (self._end - split,), kind)
         else:
             self._db = self._gradient.flat.part("∇b", split, (size - split,))
         self.seed = held("seed", (1,), I64)
@@ -96,7 +98,7 @@ class TrainingStep:
                 f"slot_precision={settings.slot_type.name!r} does not go with {optimizer.name}, "
                 "whose products are of θ's type; use slot_precision=None"
             )
-        regions = [(split, size)] if self.folds else [(0, size)]
+        regions = [(split, self._end)] if self.folds else [(0, size)]
         if self.folds and optimizer.fold != "theta":
             regions.append((0, split))
         regions += [] if self.replicated else [each.own for each in self.buckets]
@@ -259,7 +261,7 @@ class TrainingStep:
     def _fold(self, program: Program, control: Buffer) -> Program:
         """SGD: W ← (1 − ηλ) W − η gzᵀ h.  Momentum: v ← μ v + gzᵀ h, then W ← W − η v in a pass."""
         optimizer, model = self._settings.optimizer, self.model
-        split, size = self._layout.split, self._layout.size
+        split = self._layout.split
 
         def update(rule: Optimizer, omega: str | None, dtheta: Buffer, begin: int, end: int) -> Op:
             theta, rounded = (
@@ -282,7 +284,7 @@ class TrainingStep:
         elif model.rounded is not model.theta:
             whole = (each.flat.part(each.flat.name, 0, (split,)) for each in (into, model.rounded))
             of_weights = [op("round", *whole)]
-        updates = [*of_weights, update(optimizer, None, self._db, split, size)]
+        updates = [*of_weights, update(optimizer, None, self._db, split, self._end)]
         return passes.fold(program, self._gradient, into, self._db, self.factors, updates)
 
     def _slot(self, i: int) -> Buffer:

@@ -51,10 +51,11 @@ template <class real> inline const Coded* sorted(const real* x, int64 m, int64 s
     return a;
 }
 
-// Row r of each dE ← Σ of g over the examples with code r, in their order, or 0
+// Row r of each dE ← Σ of g over the examples with code r, in their order, or 0.  With factors (α, β):
+// the rows of codes that occur ← themselves + α Σ.
 template <class T> struct EmbedGradient {
     const Arithmetic<T>* x; const T* g; T* dE; int64 entries, m, columns, width;
-    const Embedded* tables; int64 count; Coded* order;
+    const Embedded* tables; int64 count; Coded* order; const Arithmetic<T>* factors;
 };
 
 template <class T> void embed_gradient(const void* arguments, const Threads& threads) {
@@ -65,7 +66,7 @@ template <class T> void embed_gradient(const void* arguments, const Threads& thr
         while (again(p.tables[t].c, digits)) ++digits;
         return p.order + (2 * t + digits % 2) * p.m;
     };
-    over(threads, p.entries, 16 * PIECE, [&](int64 begin, int64 end, int64) {
+    if (!p.factors) over(threads, p.entries, 16 * PIECE, [&](int64 begin, int64 end, int64) {
         std::memset(static_cast<void*>(p.dE + begin), 0, (end - begin) * sizeof(T));
     }, 1);
     over(threads, p.count, 1, [&](int64 t, int64, int64) {
@@ -94,7 +95,8 @@ template <class T> void embed_gradient(const void* arguments, const Threads& thr
                     GPUMLP_LOOP
                     for (int64 l = 0; l < n; ++l) sum[l] += real(g[l]);
                 }
-                for (int64 l = 0; l < n; ++l) row[j + l] = T(sum[l]);
+                for (int64 l = 0; l < n; ++l)
+                    row[j + l] = T(p.factors ? real(row[j + l]) + *p.factors * sum[l] : sum[l]);
             }
             i = next;
         }

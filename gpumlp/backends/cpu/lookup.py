@@ -29,10 +29,12 @@ class LookupLowering:
         )  # fmt: skip
 
     def embed_gradient(
-        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
-    ) -> Iterator[Work]:
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
+        factors: Array | None = None,
+    ) -> Iterator[Work]:  # fmt: skip
         tables = embeddings.numbers(g.shape[1])
         yield self._plain(
             "embed_gradient", x, g, dE, dE.size, *x.shape, g.shape[1], tables, len(tables), order,
+            factors,
             real=self._stored,
         )  # fmt: skip

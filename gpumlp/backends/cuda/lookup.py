@@ -26,8 +26,11 @@ class CudaLookup(Lookup):
         kernels.launch("embed", FILE, geometry, (x, own, h, i64(rows), apart), embeddings)
 
     def embed_gradient(
-        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
-    ) -> None:
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
+        factors: Array | None = None,
+    ) -> None:  # fmt: skip
+        if factors is not None:
+            raise ValueError("factors of embed_gradient are for backends on the host")
         kernels, (K, rows) = self._kernels, _sizes(x)
         own, apart = first_of(dE, K)
         n, tables = own.size, len(embeddings.each)

@@ -22,20 +22,23 @@ class NumpyLookup(Lookup):
             h[:, columns] = table[codes]
 
     def embed_gradient(
-        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array
-    ) -> None:
+        self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
+        factors: Array | None = None,
+    ) -> None:  # fmt: skip
         if x.ndim == 3:
             for i in range(len(x)):
                 self.embed_gradient(x[i], g[i], embeddings, order[i], sums[i], dE[i])
             return
-        dE.fill(0)
+        if factors is None:
+            dE.fill(0)
         g = g[:, g.shape[1] - embeddings.added :]
         first = len(embeddings.plain)
         for codes, table, columns in _tables(x, dE, embeddings):
             by_code = np.argsort(codes, kind="stable")
             found, starts = np.unique(codes[by_code], return_index=True)
             rows = g[by_code, columns.start - first : columns.stop - first]
-            table[found] = np.add.reduceat(rows, starts, axis=0)
+            total = np.add.reduceat(rows, starts, axis=0)
+            table[found] = total if factors is None else table[found] + factors[0] * total
 
 
 def _tables(

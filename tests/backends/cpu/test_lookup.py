@@ -40,10 +40,12 @@ def arrays(embed: dict[int, tuple[int, int]], m: int, columns: int = 3) -> Any:
     return embeddings, x, RNG.normal(size=embeddings.starts[-1] + math.prod(embed[max(embed)]))
 
 
-def gradient_of(backend: Any, x: Any, g: Any, embeddings: Any, dE: Any) -> None:
+def gradient_of(
+    backend: Any, x: Any, g: Any, embeddings: Any, dE: Any, factors: Any = None
+) -> None:
     order = np.empty((2, len(embeddings.each), len(x)), np.int64)
     sums = np.empty((parts(len(x)), 2, embeddings.added), dE.dtype)
-    backend.embed_gradient(x, g, embeddings, order, sums, dE)
+    backend.embed_gradient(x, g, embeddings, order, sums, dE, factors)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
@@ -90,6 +92,25 @@ def test_sums_are_in_the_order_of_the_examples() -> None:
         program._threads = threads
         program()
         assert np.array_equal(dE, want)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("embed", SHAPES, ids=str)
+def test_sums_are_added_to_the_rows_of_codes(embed: Any, precision: str) -> None:
+    """And other rows keep their bits."""
+    embeddings, x, E = arrays(embed, 257)
+    x, g = x.astype(precision), RNG.normal(size=(257, embeddings.added)).astype(precision)
+    factors, results = np.array([-0.25, 1.0], precision), []
+    for name in ("numpy", "cpu"):
+        own = E.astype(precision)
+        gradient_of(get_backend(name, precision), x, g, embeddings, own, factors)
+        results.append(own)
+    dE = np.empty(E.shape, precision)
+    gradient_of(get_backend("cpu", precision), x, g, embeddings, dE)
+    near = 1e-12 if precision == "float64" else 1e-4
+    for own in results:
+        np.testing.assert_allclose(own, E.astype(precision) - 0.25 * dE, near, near)
+        assert np.array_equal(own[dE == 0], E.astype(precision)[dE == 0])
 
 
 def test_codes_are_not_rounded_in_bfloat16() -> None:

@@ -68,7 +68,8 @@ for precision in ("float32", "bfloat16"):
     embed = {0: (1, 3), 1: (7, 130), 2: (70000, 5)}
     net = gpumlp.MLP([4, 9, 2], embed=embed, precision=precision, backend="cpu")
     net.cost_and_gradients(x, rng.integers(0, 2, 700))
-    gpumlp.Trainer(net, "adamw", batch_size=300).fit(x, x[:, 1] > 3, 1, progress=False)
+    for rule in ("adamw", "sgd"):
+        gpumlp.Trainer(net, rule, batch_size=300).fit(x, x[:, 1] > 3, 1, progress=False)
 for (n, parts), precision in itertools.product(((5, 1), (513, 2)),
                                                ("float32", "float64", "bfloat16")):
     x, y = rng.normal(size=(700, n)), rng.integers(0, 2, 700)
