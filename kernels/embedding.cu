@@ -111,12 +111,17 @@ __device__ inline int lanes_of(int64 dim) {
     return lanes;
 }
 
+// row of dE ← the sum, or itself + factors[0] · the sum
+__device__ inline void give(T* entry, real sum, const real* factors, int adds) {
+    *entry = T(adds ? real(*entry) + factors[0] * sum : sum);
+}
+
 // The sum of g over the examples of one code, in each part of `each` keys.  A code whose examples are
-// all in one part: row of dE ← the sum.  Otherwise sums[part][0] ← the sum if the code began in an
+// all in one part: see `give`.  Otherwise sums[part][0] ← the sum if the code began in an
 // earlier part, sums[part][1] ← if it begins here.  order (TABLES, rows), sums (parts, 2, ADDED).
 GPUMLP_KERNEL(embed_sum, THREADS)
-(const int64* order, const T* g, T* dE, real* sums, int64 rows, int64 width, int64 apart, int64 behind,
- int64 each) {
+(const int64* order, const T* g, T* dE, real* sums, const real* factors, int64 rows, int64 width, int64 apart, int64 behind,
+ int64 each, int adds) {
     after_previous_launch();
     const int64 parts = (rows + each - 1) / each, t = blockIdx.y, dim = TABLE[t][DIM];
     const int64 place = TABLE[t][PLACE] - WIDTH + width;
@@ -148,15 +153,16 @@ GPUMLP_KERNEL(embed_sum, THREADS)
                 next += found, same = found == AT_A_TIME;
             }
             const bool goes_on = next == end && end < rows && code_of(keys[end]) == code;
-            if (begins && !goes_on) dE[code * dim + column] = T(sum);
+            if (begins && !goes_on) give(dE + code * dim + column, sum, factors, adds);
             else sums[(2 * part + begins) * ADDED + column] = sum;
         }
     }
 }
 
-// row of dE ← the sums of its parts, for each code with examples in more than one part
+// The sums of the parts of each code with examples in more than one part: see `give`.
 GPUMLP_KERNEL(embed_join, THREADS)
-(const int64* order, T* dE, const real* sums, int64 rows, int64 apart, int64 behind, int64 each) {
+(const int64* order, T* dE, const real* sums, const real* factors, int64 rows, int64 apart, int64 behind,
+ int64 each, int adds) {
     after_previous_launch();
     const int64 parts = (rows + each - 1) / each, t = blockIdx.y, dim = TABLE[t][DIM];
     const int64* const keys = order + member() * behind + t * rows;
@@ -183,7 +189,7 @@ GPUMLP_KERNEL(embed_join, THREADS)
                     if (r < found) sum += more[r];
                 next += found, same = found == AT_A_TIME;
             }
-            dE[code * dim + column] = T(sum);
+            give(dE + code * dim + column, sum, factors, adds);
         }
     }
 }

@@ -43,7 +43,7 @@ class Lookup(Protocol):
 
         x (m, n_0); g (m, n), whose last columns are ∂J/∂h of the embedded ones; dE (q,).  Sums are
         computed in θ's type.
-        factors (2,) in θ's type, on the host alone, where dE is E itself: the rows of codes that
+        factors (2,) in θ's type, where dE is E itself, of that type, too: the rows of codes that
         occur ← themselves + factors[0] Σ g; the others stay.
         Buffers: order (2, embeddings, m) int64 and sums (`parts` of m, 2, added), in θ's type.
         """

@@ -33,7 +33,6 @@ def folds_rows(settings: Settings) -> bool:
         and settings.optimizer.fold == "theta"
         and not net.regularizer.active
         and not settings.groups
-        and backend.on_host
         and backend.storage == backend.dtype
     )
 

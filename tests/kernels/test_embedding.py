@@ -55,9 +55,10 @@ def test_embed(rows: int, dtype: str) -> None:
 
 
 def gradient(
-    x: Any, g: Any, dtype: str, size: int, each: int, blocks: int, order: int, packed: bool
-) -> tuple[Any, Any]:
-    """dE and the order of the codes, by all launches."""
+    x: Any, g: Any, dtype: str, size: int, each: int, blocks: int, order: int, packed: bool,
+    factors: Any = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """dE and the order of the codes, by all launches; dE begins with 9."""
     rows, width = g.shape
     of = {
         name: kernel(name, CATALOGUE[dtype]["embedding"])
@@ -67,15 +68,18 @@ def gradient(
     dE = aligned(np.full(ENTRIES, 9), NUMPY_TYPE[dtype])
     sums = aligned_empty((-(-rows // each), 2, ADDED), real_of(dtype))
     shape, one = (blocks, 1, 1), (256, 1)
-    numbers = i64(rows), i64(ENTRIES), i64(0), i64(0), i32(size), i32(packed)
+    adds, n = i32(factors is not None), ENTRIES if factors is None else 0
+    factors = aligned([1, 1] if factors is None else factors, real_of(dtype))
+    numbers = i64(rows), i64(n), i64(0), i64(0), i32(size), i32(packed)
     of["embed_sort"](shape, one, (x, now, dE, *numbers), order=order)
     run = size
     while run < rows:
         of["embed_merge"](shape, one, (now, later, i64(rows), i64(0), i64(run)), order=order)
         now, later, run = later, now, 2 * run
-    tall, last = (blocks, 3, 1), (i64(0), i64(0), i64(each))
-    of["embed_sum"](tall, one, (now, g, dE, sums, i64(rows), i64(width), *last), order=order)
-    of["embed_join"](tall, one, (now, dE, sums, i64(rows), *last), order=order)
+    tall, last = (blocks, 3, 1), (i64(0), i64(0), i64(each), adds)
+    arguments = now, g, dE, sums, factors, i64(rows), i64(width), *last
+    of["embed_sum"](tall, one, arguments, order=order)
+    of["embed_join"](tall, one, (now, dE, sums, factors, i64(rows), *last), order=order)
     return dE, now
 
 
@@ -104,6 +108,10 @@ def test_embed_gradient(rows: int, size: int, each: int, blocks: int, dtype: str
             np.add.at(table, codes, rows_of[:, place])
     assert_close(dE, want, dtype, terms)
     assert (dE.astype(float)[terms == 0] == 0).all()
+    if dtype in ("float64", "float32"):  # E itself, which begins with 9
+        own, _ = gradient(x, g, dtype, size, each, blocks, 0, False, [-0.5, 1])
+        assert_close(own, 9 - 0.5 * want, dtype, 9 + terms)
+        assert (own[terms == 0] == 9).all()
 
 
 def test_packed_zeros_need_whole_packs() -> None:

@@ -244,6 +244,6 @@ def test_embedding() -> None:
     numbers = i64(0), i64(E.size), i64(0), i64(0), i32(2), i32(1)
     kernel("embed_sort", source)((BLOCKS, 1), (256, 1), (x, order, E, *numbers), blocks=LAST)
     assert not E[-1, -8:].any()
-    numbers = i64(2), i64(d), i64(0), i64(0), i64(32)
-    kernel("embed_sum", source)((1, 1), (256, 1), (order[0], g, E, sums, *numbers))
+    numbers = i64(2), i64(d), i64(0), i64(0), i64(32), i32(0)
+    kernel("embed_sum", source)((1, 1), (256, 1), (order[0], g, E, sums, np.ones(2, f32), *numbers))
     assert (E[-1] == 2).all()

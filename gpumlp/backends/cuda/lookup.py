@@ -29,11 +29,10 @@ class CudaLookup(Lookup):
         self, x: Array, g: Array, embeddings: Embeddings, order: Array, sums: Array, dE: Array,
         factors: Array | None = None,
     ) -> None:  # fmt: skip
-        if factors is not None:
-            raise ValueError("factors of embed_gradient are for backends on the host")
         kernels, (K, rows) = self._kernels, _sizes(x)
         own, apart = first_of(dE, K)
-        n, tables = own.size, len(embeddings.each)
+        n, tables = own.size if factors is None else 0, len(embeddings.each)
+        adds, numbers = i32(factors is not None), sums if factors is None else factors
         of_order = order if order.ndim == 3 else order[0]
         now, later = of_order[0], of_order[1]
         behind = i64(2 * tables * rows)
@@ -60,14 +59,14 @@ class CudaLookup(Lookup):
         most = max(1, kernels.blocks // (tables * K))
         high = min(-(-rows // groups), most)
         launch(
-            "embed_sum", ((high, tables, K), (THREADS, 1)), now, g, own, sums, i64(rows),
-            i64(g.shape[-1]), apart, behind, i64(each),
+            "embed_sum", ((high, tables, K), (THREADS, 1)), now, g, own, sums, numbers, i64(rows),
+            i64(g.shape[-1]), apart, behind, i64(each), adds,
         )  # fmt: skip
         high = min(-(-rows // (each * groups)), most)
         if rows > each:
             launch(
-                "embed_join", ((high, tables, K), (THREADS, 1)), now, own, sums, i64(rows), apart,
-                behind, i64(each),
+                "embed_join", ((high, tables, K), (THREADS, 1)), now, own, sums, numbers, i64(rows),
+                apart, behind, i64(each), adds,
             )  # fmt: skip
 
 

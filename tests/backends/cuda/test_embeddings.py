@@ -108,6 +108,25 @@ def test_ways_of_a_step(optimizer: str, way: str, late: bool) -> None:
     assert_near(gpu, net)
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
+def test_sgd_changes_the_rows_of_codes_alone(precision: str, late: bool) -> None:
+    """But in 16 bits, where θ is also rounded."""
+    net = network(precision="float64")
+    gpu = on_cuda_backend(net, precision=precision)
+    device(gpu).late_branches = late
+    start, near = net.tensors(), {"float64": 1e-12, "float32": 1e-4, "bfloat16": 0.1}[precision]
+    fitted(net, "sgd", lr=0.5, ema=0.9)
+    fitted(gpu, "sgd", lr=0.5, ema=0.9)
+    assert relative(moved(gpu, start), moved(net, start)) < near
+    folded, apart = (
+        Trainer(gpu, "sgd", batch_size=16, fold=fold).explain(320) for fold in (None, False)
+    )
+    results = [{line.result.split(", ")[-1] for line in each.lines} for each in (folded, apart)]
+    assert ("θ E" in results[0]) == (precision != "bfloat16")
+    assert "∇J E" in results[1]
+
+
 NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division makes worse
     "float32": (3e-6, 1e-4), "tf32": (3e-6, 1e-4),
     "float16": (1e-2, 5e-2), "bfloat16": (1.5e-1, 2.5e-1),
