@@ -114,9 +114,10 @@ def test_a_training_equals_that_of_torch() -> None:
 
 
 @needs_library
+@pytest.mark.parametrize("more", [{}, {"norm": "batch"}], ids=["plain", "batch norm"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum", "muon", "lion"])
-def test_backends_train_to_the_same_parameters(optimizer: str) -> None:
-    nets = [trained(network(name), 7, optimizer) for name in ("numpy", "cpu")]
+def test_backends_train_to_the_same_parameters(optimizer: str, more: Any) -> None:
+    nets = [trained(network(name, **more), 7, optimizer) for name in ("numpy", "cpu")]
     assert_near(*nets)
 
 

@@ -28,6 +28,7 @@ X, LABELS = examples(320)
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {}, "wide": {"embed": {0: (300, 40), 5: (2, 1)}},
     "blocks": {"norm": "layer", "gated": "silu", "residual": True},
+    "batch norm": {"norm": "batch"},
 }  # fmt: skip
 
 
