@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
     "part",
     [
         "activation", "loss", "theta", "split_theta", "gather", "cast", "stages", "empty",
-        "embedding",
+        "columns", "embedding",
     ],
 )  # fmt: skip
 def test_kernels(part: str) -> None:

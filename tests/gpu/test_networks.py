@@ -96,6 +96,29 @@ def test_arrays_on_gpu() -> None:
         gpumlp.Trainer(net).fit(broken, labels, 1, progress=False)
 
 
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3}, {"memory": "low"}], ids=repr)
+@pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
+@pytest.mark.parametrize("widths", [[24, 64, 64, 3], [24, 37, 37, 1030, 3]], ids=str)
+def test_blocks(widths: list[int], norm: str, settings: Any) -> None:
+    """Against NumPy, with the same bits in each run; rows of part of a warp, and of many."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(700, 24)), rng.integers(0, 3, 700)
+    blocks = {"norm": norm, "gated": "silu", "dropout": 0.2, "residual": True}
+    nets = [
+        gpumlp.MLP(widths, "gelu", precision="float64", backend=backend, seed=1, **blocks)
+        for backend in ("numpy", "cupy", "cupy")
+    ]
+    rule = gpumlp.OPTIMIZERS["adamw"].set(eps=1e-3)  # gradients that are 0 stay near 0
+    for net in nets:
+        trainer = gpumlp.Trainer(net, rule, lr=0.01, batch_size=200, **settings)
+        trainer.fit(x, y, 5, progress=False)
+    want, got, again = (net.tensors() for net in nets)
+    for name, tensor in want.items():
+        np.testing.assert_allclose(got[name], tensor, 1e-8, 1e-10, err_msg=name)
+        assert np.array_equal(got[name], again[name])
+    np.testing.assert_allclose(nets[1].predict(x), nets[0].predict(x), 1e-8, 1e-10)
+
+
 @pytest.mark.parametrize("embed", [EMBED, {1: (50_000, 33)}], ids=["small", "large"])
 @pytest.mark.parametrize("m", [16, 5000])
 def test_embeddings(m: int, embed: Any) -> None:
