@@ -173,7 +173,8 @@ class Structure:
     def __setstate__(self, state: dict[str, Any]) -> None:
         name, precision = state["backend"]
         of_name = host_backend if name == "cpu" else partial(get_backend, name)
-        vars(self).update(state, backend=of_name(precision))
+        earlier = {"blocks": (), "embed": None}  # in pickles of a version without them
+        vars(self).update(earlier | state, backend=of_name(precision))
         self._allocate()
         self.assign(state["theta"])
 

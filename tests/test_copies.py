@@ -87,3 +87,13 @@ def test_custom_entry_with_a_builtin_name_raises():
         ValueError, match="'relu' is not gpumlp's function of that name; rename yours"
     ):
         MLP([2, 3, 1], own, loss="huber", backend="numpy")
+
+
+def test_pickles_of_a_version_without_blocks_and_embeddings():
+    net = gpumlp.MLP([4, 5, 2], backend="numpy", seed=3)
+    state = {k: v for k, v in net.__getstate__().items() if k not in ("blocks", "embed")}
+    loaded = object.__new__(gpumlp.MLP)
+    loaded.__setstate__(state)
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    assert np.array_equal(loaded.predict(x), net.predict(x))
+    assert loaded.config() == net.config()
