@@ -14,6 +14,7 @@ import gpumlp
 from gpumlp import MLP, NORMS, Ensemble, EnsembleTrainer, Trainer
 from tests.support.blocks import COLUMN_RMS, batch_network, outputs_in_torch
 from tests.support.compiled import needs_library
+from tests.support.fitted import assert_near, fitted
 from tests.support.refusal import refusal
 
 RNG = np.random.default_rng(0)
@@ -33,17 +34,9 @@ def network(backend: Any = "numpy", precision: str = "float64", **blocks: Any) -
     return MLP(WIDTHS, "gelu", backend=backend, precision=precision, seed=1, **ALL | blocks)
 
 
-def trained(net: MLP, epochs: int = 3, optimizer: Any = "adamw", **settings: Any) -> MLP:
+def trained(net: MLP, *epochs: Any, **settings: Any) -> MLP:
     """After epochs of three minibatches, the last one smaller."""
-    settings = {"lr": 0.01, "batch_size": 32, "seed": 3} | settings
-    Trainer(net, optimizer, **settings).fit(X, LABELS, epochs, progress=False)
-    return net
-
-
-def assert_near(a: MLP, b: MLP, near: float = 1e-12) -> None:
-    assert set(a.tensors()) == set(b.tensors())
-    for name, want in b.tensors().items():
-        np.testing.assert_allclose(a.tensors()[name], want, near, near, err_msg=name)
+    return fitted(net, X, LABELS, *epochs, **settings)
 
 
 def of_torch(net: MLP) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -25,6 +25,7 @@ from tests.support.blocks import (
     random_network,
 )
 from tests.support.compiled import needs_library
+from tests.support.fitted import assert_near, fitted
 from tests.support.refusal import refusal
 
 RNG = np.random.default_rng(0)
@@ -37,16 +38,9 @@ def network(backend: str = "numpy", precision: str = "float64", **blocks: Any) -
     return MLP(WIDTHS, "gelu", backend=backend, precision=precision, seed=1, **MANY | blocks)
 
 
-def trained(net: MLP, epochs: int = 3, optimizer: Any = "adamw", **settings: Any) -> MLP:
-    """After three epochs of three minibatches, the last one smaller."""
-    settings = {"lr": 0.01, "batch_size": 32, "seed": 3} | settings
-    Trainer(net, optimizer, **settings).fit(X, LABELS, epochs, progress=False)
-    return net
-
-
-def assert_near(a: MLP, b: MLP, near: float = 1e-12) -> None:
-    for (name, got), want in zip(a.tensors().items(), b.tensors().values(), strict=True):
-        np.testing.assert_allclose(got, want, near, near, err_msg=name)
+def trained(net: MLP, *epochs: Any, **settings: Any) -> MLP:
+    """After epochs of three minibatches, the last one smaller."""
+    return fitted(net, X, LABELS, *epochs, **settings)
 
 
 # ---- gradients -----------------------------------------------------------------------------------

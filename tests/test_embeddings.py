@@ -17,22 +17,16 @@ from gpumlp.training.memory import Data
 from tests.support.blocks import outputs_in_torch
 from tests.support.compiled import needs_library
 from tests.support.embeddings import EMBED, WIDTHS, examples, input_in_torch, network
+from tests.support.fitted import assert_near, fitted
 from tests.support.refusal import refusal
 
 X, LABELS = examples(70)
 BACKENDS = ["numpy", pytest.param("cpu", marks=needs_library)]
 
 
-def trained(net: MLP, epochs: int = 3, optimizer: Any = "adamw", **settings: Any) -> MLP:
-    """After some epochs of three minibatches, the last one smaller."""
-    settings = {"lr": 0.01, "batch_size": 32, "seed": 3} | settings
-    Trainer(net, optimizer, **settings).fit(X, LABELS, epochs, progress=False)
-    return net
-
-
-def assert_near(a: MLP, b: MLP, near: float = 1e-12) -> None:
-    for (name, got), want in zip(a.tensors().items(), b.tensors().values(), strict=True):
-        np.testing.assert_allclose(got, want, near, near, err_msg=name)
+def trained(net: MLP, *epochs: Any, **settings: Any) -> MLP:
+    """After epochs of three minibatches, the last one smaller."""
+    return fitted(net, X, LABELS, *epochs, **settings)
 
 
 # ---- gradients -----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import gpumlp
 from gpumlp import MLP, Trainer
 from gpumlp.callbacks.logs import settings
 from tests.support.blocks import MANY, WIDTHS
+from tests.support.fitted import assert_planned
 
 RNG = np.random.default_rng(6)
 X = RNG.normal(size=(64, 6))
@@ -54,22 +54,10 @@ PLAIN: dict[str, Any] = {"norm": None, "dropout": 0.0, "residual": False, "gated
 
 
 def test_memory_is_what_a_fit_allocates() -> None:
-    """But for 256 bytes per array, which align it, and the memory of Python itself."""
     x, y = np.tile(X, (20, 1)), np.tile(LABELS, 20)
     net = network(widths=[6, 300, 300, 400, 3], precision="float32")
     Trainer(network(), batch_size=32).fit(X, LABELS, 1, progress=False)  # threads, modules
-    tracemalloc.start()
-    try:
-        trainer = Trainer(net, batch_size=600)
-        planned = trainer.memory(x, y)
-        start, seen = tracemalloc.get_traced_memory()[0], []
-        hook = gpumlp.Callback()
-        hook.on_epoch_end = lambda *_: seen.append(tracemalloc.get_traced_memory()[0])  # type: ignore
-        trainer.fit(x, y, 2, callbacks=[hook], progress=False)
-    finally:
-        tracemalloc.stop()
-    assert 0 <= seen[-1] - start - planned.missing < 105_000
-    assert planned.missing > 5_000_000
+    assert_planned(net, x, y, 5_000_000)
 
 
 def test_find_lr_takes_the_steps_of_a_fit() -> None:
