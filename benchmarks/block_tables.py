@@ -36,13 +36,15 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "rms norm, gates, skips, dropout": {
         "norm": "rms", "dropout": 0.1, "gated": [None, "silu", "silu"], "residual": True,
     },
+    "batch norm, skips, dropout": {"norm": "batch", "dropout": 0.1, "residual": True},
 }  # fmt: skip
 
 
 def parts(x: HostArray, y: HostArray, seed: int) -> list[HostArray]:
     """x and y of the training part, then of the test part, standardised by the first."""
     x, x_test, y, y_test = train_test_split(x, y, random_state=seed)
-    mean, std = x.mean(axis=0), x.std(axis=0) + 1e-9
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    std[std == 0] = 1  # a category that no row of the training part has
     if y.dtype.kind == "f":
         y, y_test = ((each - y.mean()) / y.std() for each in (y, y_test))
         y, y_test = (each[:, None].astype("f4") for each in (y, y_test))
@@ -73,7 +75,11 @@ def in_torch(
         def loss(a: Any, b: Any) -> Any:
             return torch.nn.functional.mse_loss(a, b) / 2
 
-    optimizer = torch.optim.AdamW(module.parameters(), lr=LR, weight_decay=0.01)
+    groups = [  # as `gpumlp.Trainer`, whose weight decay leaves biases and norms
+        {"params": [p for p in module.parameters() if p.ndim == 2]},
+        {"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=LR, weight_decay=0.01)
     for _ in range(EPOCHS):
         for index in torch.randperm(len(X), generator=generator).split(BATCH):
             optimizer.zero_grad()

@@ -41,17 +41,19 @@ class Embed(NamedTuple):
         for text, d in self.columns:
             name = find_name(text, train.features)
             if name is None and text in train.left_out:
+                why, name = train.left_out[text], as_argument([text])
                 raise ValueError(
-                    f"{train.name}: {quoted(text)} is left out; name it in --drop or in --embed"
+                    f"{train.name}: {quoted(text)} is left out, {why}; keep it, --keep {name}"
+                    if why
+                    else f"{train.name}: an embedded column is dropped; leave out --drop {name}"
                 )
             if name is None:
                 raise ValueError(unknown_name(train.name, "feature column", text, train.features))
             if name not in train.categories:
                 kind = "dates" if name in train.dates else "numbers"
                 raise ValueError(
-                    f"{train.name}: --embed {quoted(f'{name}={d}')} is for categories, but the "
-                    f"column holds {kind}; to take them as categories, add --categorical "
-                    f"{as_argument([name])}"
+                    f"{train.name}: only categories have embeddings, and {quoted(name)} holds "
+                    f"{kind}; take them as categories, --categorical {as_argument([name])}"
                 )
             found[name] = d
         if self.width is not None and not train.categories:

@@ -245,8 +245,8 @@ def test_search_scores_are_those_of_train(shop, tmp_path):
         ("twon=4", "shop.csv has no feature column 'twon'; it has: city, area, zone"),
         ("citty=4", "did you mean 'city'?"),
         ("price=4", "has no feature column 'price'"),
-        ("area=4", "--embed area=4 is for categories, but the column holds numbers; to take them "
-         "as categories, add --categorical area"),
+        ("area=4", "only categories have embeddings, and area holds numbers; take them as "
+         "categories, --categorical area"),
         ("0", "--embed 0: the number must be at least 1, got 0"),
         ("city=0", "--embed city=0: the number must be at least 1, got 0"),
         ("-4", "--embed -4: the number must be at least 1, got -4"),
@@ -273,7 +273,7 @@ def test_embed_without_categories_or_names(shop, tmp_path):
     said = refused("train", tmp_path / "t.npz", "--embed", "a=4")
     assert "t.npz has no columns with names; leave out --embed" in said
     said = refused("train", shop, "--target", "price", "--embed", "city=4", "--drop", "city")
-    assert "city is left out; name it in --drop or in --embed" in said
+    assert "an embedded column is dropped; leave out --drop city" in said
 
 
 def test_numbers_and_names_with_commas(tmp_path):

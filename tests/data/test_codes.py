@@ -166,9 +166,9 @@ def test_vectors_that_training_never_uses_begin_at_0(shop, place):
     ("embed", "error", "said"),
     [
         ({"twon": 4}, ValueError, "no feature column 'twon'; did you mean 'town'?"),
-        ({"b": 4}, ValueError, "--embed b=4 is for categories, but the column holds numbers; to "),
-        ({"b": 4}, ValueError, "add --categorical b"),
-        ({"gone": 4}, ValueError, "gone is left out; name it in --drop or in --embed"),
+        ({"b": 4}, ValueError, "only categories have embeddings, and b holds numbers; take them"),
+        ({"b": 4}, ValueError, "as categories, --categorical b"),
+        ({"gone": 4}, ValueError, "an embedded column is dropped; leave out --drop gone"),
         ({"town": 0}, ValueError, "embed['town'] must be at least 1, got 0"),
         ({"town": "x"}, TypeError, "embed['town'] must be a whole number"),
         (0, ValueError, "embed must be at least 1, got 0"),

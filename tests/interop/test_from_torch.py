@@ -206,8 +206,8 @@ INVALID = [
     (nn.Sequential(LINEAR, nn.Dropout()), TypeError, "1 is a Dropout", "in eval mode it does"),
     (nn.Sequential(LINEAR, nn.Softmax(dim=0)), TypeError, "1 is a Softmax", "Softmax(dim=-1)"),
     (
-        nn.Sequential(LINEAR, nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3))), TypeError,
-        "1.0 is a BatchNorm1d, which is not known", "known: Dropout, ELU, Exponential, GELU, GLU",
+        nn.Sequential(LINEAR, nn.Sequential(nn.InstanceNorm1d(3), nn.Linear(3, 3))), TypeError,
+        "1.0 is a InstanceNorm1d, which is not known", "known: BatchNorm1d, Dropout, ELU,",
     ),
     (nn.Sequential(LINEAR, nn.Softplus(beta=2)), TypeError, "1 is a Softplus", "these settings"),
     (nn.Sequential(nn.ReLU(), LINEAR), ValueError, "0, ReLU, is first; an activation follows"),

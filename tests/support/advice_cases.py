@@ -60,6 +60,8 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "name another one, --scratch DIR": (table(y=COLOURS), ["--scratch", "none", "--stream"]),
     "slot_precision=None": (table(y=COLOURS), ["--slot-precision", "bfloat16"]),
     "remainder=False": (table(y=COLOURS), ["--remainder"]),
+    "; take them as categories, --categorical": (table(k=CODES, y=COLOURS), ["--embed", "k=2"]),
+    "leave out --drop {name}": (table(k=COLOURS, y=X[:, 0]), ["--embed", "k=2", "--drop", "k"]),
 }  # fmt: skip
 OTHERS = {  # the same for other commands
     "or leave out --resume to start anew": (
@@ -84,8 +86,9 @@ OTHERS = {  # the same for other commands
 RNG = np.random.default_rng(4)
 ROWS = RNG.normal(size=(40, 3))
 ROW_LABELS = np.arange(40) % 2
+ROW_CODES = np.arange(40)[:, None] % [2, 5, 4]
 VALUES = ROWS @ [1.0, -2.0, 0.5]
-NETWORK = ("loss", "output_activation")
+NETWORK = ("loss", "output_activation", "norm")
 FIT = ("validation", "metric", "checkpoint", "resume", "callbacks", "train_metric",
        "early_stopping", "checkpoint_every")  # fmt: skip
 
@@ -116,6 +119,11 @@ def classify(part=False, **settings):
     chosen = {"max_iter": 2, "hidden_layer_sizes": (4,), "backend": "numpy", "tol": 1.0}
     e = MLPClassifier(**chosen | settings)
     return e.partial_fit(ROWS, ROW_LABELS, [0, 1]) if part else e.fit(ROWS, ROW_LABELS)
+
+
+def embedded(**settings):
+    e = MLPClassifier((4,), max_iter=2, backend="numpy", tol=1.0, **settings)
+    return e.fit(ROW_CODES, ROW_LABELS)
 
 
 def again(**settings):
@@ -177,6 +185,9 @@ CASES = {  # the part of the message that advises → the call that fails, and i
     "set it back, or call fit": (again, {}),
     "or name all of them in the first partial_fit": (new_class, {}),
     "return_std needs several models": (spread, {}),
+    "name the columns whose numbers stand for categories": (embedded, {"embed": 2}),
+    "pass positions, such as embed={": (embedded, {"embed": {"city": 2}}),
+    'single one has no variance; pass more': (fit, {"norm": "batch", "batch_size": 1}),
     "or pass n_models=1": (classify, {"n_models": 2, "callbacks": [ReduceOnPlateau("cost")]}),
     "pass folds=5": (members, {"folds": "five"}),
     "parts cannot be made of": (members, {"folds": 50}),
@@ -301,13 +312,17 @@ ELSEWHERE = (
     "categories, --categorical", "; or say --task classification", ", else say --task regression",
     "pandas.to_datetime(", ".str.fullmatch(", ".str.replace(", ".str.translate(", "to_numeric(",
     ", dtype=str", ", sep={}",
-    ", skiprows=1", "; --json has all of them", "With --json", "--group {}:decay={}",
+    ", skiprows=1", "learn a vector for each of them, --embed",
+    "; --json has all of them", "With --json", "--group {}:decay={}",
     'data="stream"( for', "the file of --config", "NAME:lr=X", "alpha={}", "groups={", "for metric",
     "numpy.asarray(z)", "numpy.where(z", "axis=-1, keepdims=True",
-    # dropout: tests/test_blocks.py
-    "dropout=0.1, for example",
+    # dropout, norms and embeddings: tests/test_blocks.py, test_batch_norm.py, test_embeddings.py
+    "dropout=0.1, for example", "reads means over the whole minibatch, and streamed data",
+    "adds the parts of at most", 'leave out groups["embeddings"]',
+    # tests/data/test_codes.py and tests/cli/test_embed.py
+    "MLP(…, embed=preparation.embed)", "or COLUMN=NUMBER such as city=16", "; keep it, --keep {}",
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
     'loss="softmax_cross_entropy" takes logits', "or torch.fx.symbolic_trace(module)",
-    "r-th layer, residual=r",
+    "r-th layer, residual=r", "embedding(x[:, 1].long())",
 )  # fmt: skip
