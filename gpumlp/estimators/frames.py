@@ -52,6 +52,11 @@ def holds_words(X: Any, j: int) -> bool:
     return texts and any(isinstance(value, (str, bytes)) for value in column(X, j).tolist())
 
 
+def words(X: Any) -> list[str]:
+    """The names of a data frame's columns that hold words."""
+    return [str(name) for j, name in enumerate(names(X)) if holds_words(X, j)]
+
+
 def replaced(X: Any, columns: Mapping[int, HostArray]) -> Any:
     """A copy of X, a data frame of its kind or an array, with these columns in place of its own."""
     if isinstance(X, np.ndarray):

@@ -17,7 +17,8 @@ from sklearn.utils.validation import _check_y, validate_data
 
 from gpumlp.arrays import as_backend_array, check_container
 from gpumlp.backends import Backend, get_backend
-from gpumlp.estimators import codes
+from gpumlp.data.dataset import listed
+from gpumlp.estimators import codes, frames
 from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK
 
@@ -79,10 +80,23 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
 def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets: Any) -> Any:
     """Return X to predict from, checked; it may be the backend's array, or sparse."""
     check_container(X, "X")
-    X = as_backend_array(codes.encoded(e, X, reset), backend, "X")
-    on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
-    how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
-    return validate_data(e, X, **how, **targets)
+    given = X
+    try:
+        X = as_backend_array(codes.encoded(e, X, reset), backend, "X")
+        on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
+        how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
+        checked = validate_data(e, X, **how, **targets)
+        if (checked[0] if "y" in targets else checked).dtype == object:  # of pandas' categories
+            raise TypeError("X has dtype object; pass real numbers")
+        return checked
+    except (TypeError, ValueError) as error:
+        words = frames.words(given) if reset and e.embed is None else []
+        if not words:
+            raise
+        raise ValueError(
+            f"X has columns of words: {listed(words)}; learn a vector for each word, embed=16, or "
+            "encode them, for example by sklearn.preprocessing.OneHotEncoder"
+        ) from error
 
 
 def host(a: Any, name: str) -> Any:

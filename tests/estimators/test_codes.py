@@ -273,3 +273,14 @@ def test_a_frame_with_other_columns_raises() -> None:
 )
 def test_wrong_values_raise(embed: Any, X: Any, error: type[Exception], said: str) -> None:
     refusal(error, lambda: MLPRegressor(**FIT, embed=embed).fit(X, Y), said)
+
+
+@pytest.mark.parametrize("of", ["category", "str", "object"])
+def test_words_without_embed_are_refused_with_what_to_do(of):
+    frame = pd.DataFrame({"a": np.arange(40.0), "city": [*"abcd"] * 10}).astype({"city": of})
+    y = np.arange(40) % 2
+    refusal(
+        ValueError, lambda: MLPClassifier(max_iter=2).fit(frame, y), "columns of words: city; ",
+        "a vector for each word, embed=16,",
+    )  # fmt: skip
+    MLPClassifier(max_iter=2, embed=16, tol=1.0).fit(frame, y)

@@ -319,7 +319,8 @@ ELSEWHERE = (
     # dropout, norms and embeddings: tests/test_blocks.py, test_batch_norm.py, test_embeddings.py
     "dropout=0.1, for example", "reads means over the whole minibatch, and streamed data",
     "adds the parts of at most", 'leave out groups["embeddings"]',
-    # tests/data/test_codes.py and tests/cli/test_embed.py
+    # tests/estimators/test_codes.py, tests/data/test_codes.py and tests/cli/test_embed.py
+    "learn a vector for each word, embed=16",
     "MLP(…, embed=preparation.embed)", "or COLUMN=NUMBER such as city=16", "; keep it, --keep {}",
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
