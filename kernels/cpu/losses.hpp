@@ -5,6 +5,7 @@
 #pragma once
 
 #include "activations.hpp"
+#include "tiles.hpp"
 
 namespace gpumlp {
 
@@ -46,6 +47,9 @@ template <template <class> class L, class T, class Y> void loss(const void* argu
     add_cost(p.partial, (p.m + each - 1) / each, p.J);
 }
 
+// `times`, of vectors
+template <class V> inline V times_of(V a, V b) { return a == 0 ? V{} : a * b; }
+
 // Cross-entropy of softmax(ŷ) and the smoothed y, for logits ŷ, of the rows [begin, end).  If gh is
 // given, it is filled.
 template <class T, class Y, class real>
@@ -82,58 +86,67 @@ double cross_entropy_of_rows(const LossOf<T, Y>& p, int64 begin, int64 end, real
     return sum;
 }
 
-// The same for at most LANES classes, which would not fill vectors: a vector holds an entry of
-// LANES rows.
+// The same for at most LANES classes, which would not fill vectors: an entry of LANES rows does.
+// x, t and e are (n, LANES).
 template <class T, class Y, class real>
 double cross_entropy_of_few(const LossOf<T, Y>& p, int64 begin, int64 end, real smoothing) {
+    enum { WIDE = WIDTH<real>, VECTORS = LANES / WIDE };
+    typedef Vector<real> V;
     const int64 n = p.n;
     const real rest = smoothing / real(n);
     double sum = 0;
     for (int64 first = begin; first < end; first += LANES) {
-        const int rows = int(least<int64>(LANES, end - first));  // beyond them, the last row again
-        real x[LANES][LANES], t[LANES][LANES], e[LANES][LANES];
-        real weight[LANES], top[LANES], total[LANES] = {}, log_sum[LANES], scale[LANES];
-        real value[LANES] = {}, mass[LANES] = {};
-        Y label[LANES];  // a comparison of vectors: nobody foresees where a branch on labels goes
-        for (int k = 0; k < LANES; ++k) {
-            const int64 i = first + (k < rows ? k : rows - 1);
-            weight[k] = k < rows ? p.weights[i] : real(0);
-            for (int64 j = 0; j < n; ++j) x[j][k] = p.y_hat[i * n + j];
-            if constexpr (std::is_integral<Y>::value)
-                label[k] = p.y[i];
-            else
-                for (int64 j = 0; j < n; ++j) t[j][k] = p.y[i * n + j];
+        const int64 rows = least<int64>(LANES, end - first);
+        alignas(V) real x[LANES * LANES], t[LANES * LANES], e[LANES * LANES];
+        alignas(V) real weight[LANES] = {}, label[LANES] = {}, total[LANES], log_sum[LANES];
+        V top[VECTORS], mass[VECTORS];
+        std::memset(x, 0, n * LANES * sizeof(real));
+        for (int64 k = 0; k < rows; ++k) {
+            const int64 i = first + k;
+            weight[k] = p.weights[i];
+            if constexpr (std::is_integral<Y>::value) label[k] = real(p.y[i]);
+            for (int64 j = 0; j < n; ++j) {
+                x[j * LANES + k] = p.y_hat[i * n + j];
+                if constexpr (!std::is_integral<Y>::value) t[j * LANES + k] = p.y[i * n + j];
+            }
+        }
+        const auto of = [](real* a, int64 j, int v) -> V& {
+            return vector_at(a + j * LANES + v * WIDE);
+        };
+        for (int v = 0; v < VECTORS; ++v) {
+            top[v] = of(x, 0, v), mass[v] = V{};
+            for (int64 j = 1; j < n; ++j) {
+                const V each = of(x, j, v), most = each > top[v] ? each : top[v];
+                top[v] = each != each ? each : most;  // once NaN, it stays
+            }
+            for (int64 j = 0; j < n; ++j) {
+                if constexpr (std::is_integral<Y>::value)
+                    of(t, j, v) = of(label, 0, v) == real(j) ? V{} + 1 : V{};
+                of(t, j, v) = of(t, j, v) * (real(1) - smoothing) + rest;
+                mass[v] += of(t, j, v);
+                of(x, j, v) -= top[v];
+            }
         }
         for (int64 j = 0; j < n; ++j)
-            for (int k = 0; k < LANES; ++k) {
-                if constexpr (std::is_integral<Y>::value)
-                    t[j][k] = label[k] == Y(j) ? real(1) : real(0);
-                t[j][k] = t[j][k] * (real(1) - smoothing) + rest;
-            }
-        std::memcpy(top, x[0], sizeof top);
-        for (int64 j = 1; j < n; ++j)
-            for (int k = 0; k < LANES; ++k) {
-                const real most = x[j][k] > top[k] ? x[j][k] : top[k];
-                top[k] = x[j][k] != x[j][k] ? x[j][k] : most;  // once NaN, it stays
-            }
-        for (int64 j = 0; j < n; ++j)
-            for (int k = 0; k < LANES; ++k) {
-                x[j][k] -= top[k];
-                e[j][k] = exp(x[j][k]);
-                total[k] += e[j][k];
-                mass[k] += t[j][k];
-            }
+            for (int k = 0; k < LANES; ++k) e[j * LANES + k] = exp(x[j * LANES + k]);
+        for (int v = 0; v < VECTORS; ++v) {
+            of(total, 0, v) = V{};
+            for (int64 j = 0; j < n; ++j) of(total, 0, v) += of(e, j, v);
+        }
         for (int k = 0; k < LANES; ++k) log_sum[k] = log(total[k]);
-        for (int64 j = 0; j < n; ++j)
-            for (int k = 0; k < LANES; ++k) value[k] += times(t[j][k], log_sum[k] - x[j][k]);
-        for (int k = 0; k < LANES; ++k) sum += double(times(weight[k], value[k]));
+        for (int v = 0; v < VECTORS; ++v) {
+            V value = {};
+            const V scale = mass[v] / of(total, 0, v);
+            for (int64 j = 0; j < n; ++j) {
+                value += times_of(of(t, j, v), of(log_sum, 0, v) - of(x, j, v));
+                of(e, j, v) = times_of(of(weight, 0, v), of(e, j, v) * scale - of(t, j, v));
+            }
+            of(total, 0, v) = times_of(of(weight, 0, v), value);
+        }
+        for (real each : total) sum += double(each);
         if (p.gh == nullptr) continue;
-        for (int k = 0; k < LANES; ++k) scale[k] = mass[k] / total[k];
-        for (int64 j = 0; j < n; ++j)
-            for (int k = 0; k < LANES; ++k)
-                e[j][k] = times(weight[k], e[j][k] * scale[k] - t[j][k]);
-        for (int k = 0; k < rows; ++k)
-            for (int64 j = 0; j < n; ++j) p.gh[(first + k) * n + j] = e[j][k];
+        for (int64 k = 0; k < rows; ++k)
+            for (int64 j = 0; j < n; ++j) p.gh[(first + k) * n + j] = e[j * LANES + k];
     }
     return sum;
 }
