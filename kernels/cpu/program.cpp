@@ -41,6 +41,7 @@ int OneBlasThread::programs = 0, OneBlasThread::before = 1;
 GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t repeats,
                               int (*get)(), void (*set)(int), int64_t threads) {
     const OneBlasThread one(get, set, int(threads));
+    const gpumlp::SubnormalsAreZero fast;
     const gpumlp::Threads shared = {
         one.threads, [](gpumlp::Piece piece, const void* operation, int64_t pieces, int most) {
             gpumlp::pool().run(piece, operation, pieces, most);

@@ -151,6 +151,22 @@ def test_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(bits) == 1
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+def test_means_of_dead_inputs_become_0(optimizer: str) -> None:
+    """They shrink until they are subnormal, where rounding would keep them, and steps slow."""
+    x = RNG.normal(size=(64, 40)).astype("float32")
+    net = gpumlp.MLP([40, 300, 3], "relu", backend="cpu")
+    trainer = gpumlp.Trainer(net, optimizer, batch_size=64)
+    x[:, 20:] = 0
+    np.asarray(trainer.slots)[...] = 1e-3
+    trainer.fit(x, RNG.integers(0, 3, 64), epochs=1000, progress=False)
+    slots = np.abs(trainer.slots[0])
+    assert (slots == 0).sum() >= 20 * 300
+    assert not ((0 < slots) & (slots < np.finfo("f4").tiny)).any()
+    # the caller's own arithmetic is as before
+    assert np.float32(1e-40) * np.float32(0.5) > 0
+
+
 def test_two_trainers_in_two_threads() -> None:
     want = trained(network()).net.theta.flat
     nets = [network() for _ in range(3)]
