@@ -162,7 +162,7 @@ def test_means_of_dead_inputs_become_0(optimizer: str) -> None:
     trainer.fit(x, RNG.integers(0, 3, 64), epochs=1000, progress=False)
     slots = np.abs(trainer.slots[0])
     assert (slots == 0).sum() >= 20 * 300
-    assert not ((0 < slots) & (slots < np.finfo("f4").tiny)).any()
+    assert not ((slots > 0) & (slots < np.finfo("f4").tiny)).any()
     # the caller's own arithmetic is as before
     assert np.float32(1e-40) * np.float32(0.5) > 0
 
