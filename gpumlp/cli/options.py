@@ -110,10 +110,12 @@ backend = partial(
     "Backend: cupy (on the GPU), cpu (compiled), numpy, or auto (the first of these that works).",
     ["auto", "cupy", "cpu", "numpy"],
 )  # fmt: skip
-drop_missing_target = partial(
-    switch, "--drop-missing-target", "Leave out the rows without a target."
-)
 json = partial(switch, "--json", "Print the result as JSON, and nothing else.")
+
+
+def dashed(name: str) -> str:
+    """The name of an option as the user writes it, without the dashes before it."""
+    return name.replace("_", "-")
 
 
 def split_commas(text: str | None) -> list[str]:

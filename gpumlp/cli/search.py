@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gpumlp.cli.config import from_file
 from gpumlp.cli.cross_validation import Search, check_metrics, cross_validate, folds_of
 from gpumlp.cli.data_options import load, print_reading
 from gpumlp.cli.fit_options import FitOptions, complete_metric, metrics
-from gpumlp.cli.options import option, switch
+from gpumlp.cli.options import dashed, option, switch
 from gpumlp.cli.results import Results
 from gpumlp.cli.train import TrainOptions
 from gpumlp.data import Preparation, split
@@ -116,13 +116,12 @@ def _searched(options: SearchOptions) -> Search:
     check(options)
     grid = trying.grid(options, options.tries or (), options.random is not None)
     values = trying.combined(grid, options.random, options.seed)
-    candidates = trying.candidates(options, values)
+    candidates = [replace(options, **each) for each in values]
     for each, own in zip(candidates, values, strict=True):
         try:
             check(each)
         except ValueError as error:
-            named = zip(trying.dashed(own), map(trying.shown, own.values()), strict=True)
-            text = ", ".join("=".join(each) for each in named)
+            text = ", ".join(f"{dashed(name)}={trying.shown(v)}" for name, v in own.items())
             raise ValueError(f"--try {text}: {error}") from None
     scratch = scratch_of(options, options.out or Path("runs"))
     dataset, decision = load(options, scratch, options.loss, candidates)
@@ -137,10 +136,11 @@ def _searched(options: SearchOptions) -> Search:
 
 def _counts(options: SearchOptions, search: Search) -> str:
     """How many candidates there are, and of what: "6 candidates (3 lr × 2 hidden)"."""
-    count, counts = len(search.values), [len(values) for values in search.tried.values()]
-    of = " × ".join(f"{n} {name}" for n, name in zip(counts, search.tried, strict=True))
+    count = len(search.values)
+    columns = zip(*(map(trying.shown, each.values()) for each in search.values), strict=True)
+    of = " × ".join(f"{len({*c})} {name}" for c, name in zip(columns, search.names, strict=True))
     if options.random is not None:
-        of = ", ".join(search.tried)
+        of = ", ".join(search.names)
     return f"{count} candidate{'s' * (count > 1)} ({of})"
 
 

@@ -17,7 +17,7 @@ from gpumlp.cli.building import Built, build
 from gpumlp.cli.command import require
 from gpumlp.cli.config import from_file
 from gpumlp.cli.fit_options import FitOptions, metrics
-from gpumlp.cli.options import option, switch
+from gpumlp.cli.options import dashed, option, switch
 from gpumlp.cli.run_folder import Report
 from gpumlp.io.signals import ending
 from gpumlp.training import EarlyStopping
@@ -200,7 +200,7 @@ def _checked_plan(options: TrainOptions) -> TrainOptions:
     """The options, checked; of a plan for a GPU that is not there, as this machine can plan it."""
     for name in ("device", "plan_plot"):
         if getattr(options, name) is not None and not options.plan:
-            raise ValueError(f"--{name.replace('_', '-')} is for --plan; add --plan")
+            raise ValueError(f"--{dashed(name)} is for --plan; add --plan")
     output.check_plot(options.plan_plot, "--plan-plot")
     read = {"the data": options.data, "the file of --config": options.config}
     output.check_outputs({f"--plan-plot {options.plan_plot}": options.plan_plot}, read)
