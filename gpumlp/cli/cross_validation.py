@@ -16,7 +16,7 @@ import numpy as np
 from gpumlp.backends import Backend, get_backend
 from gpumlp.cli.building import Built, assembled, preparing, trainer_settings
 from gpumlp.cli.fit_options import FitOptions
-from gpumlp.cli.losses import ends
+from gpumlp.cli.layers import ends
 from gpumlp.cli.options import dashed
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.scratch import select_rows

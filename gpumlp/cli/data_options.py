@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import typer
@@ -92,6 +93,14 @@ def load(
     if options.task is None and options.data[0] not in datasets.EMBEDDED:
         return _decided(dataset, loss)
     return dataset, ""
+
+
+def of_columns(options: DataOptions) -> dict[str, Any]:
+    """The arguments of `Preparation.of` that say how columns become inputs."""
+    return {
+        "impute": options.impute, "max_categories": options.max_categories,
+        "min_frequency": options.min_frequency, "embed": parse_embed(options.embed or ()),
+    }  # fmt: skip
 
 
 def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:

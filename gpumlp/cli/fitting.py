@@ -122,7 +122,7 @@ class EnsembleReport(Report):
         further = {"members": counts} if len({*counts}) > 1 else {}
         run_folder.print_epochs(mean, self.model, further)
 
-    def print_end(self, path: Path, written: tuple[str, ...]) -> None:
+    def print_end(self, path: Path, written: Sequence[str]) -> None:
         """Print how the members ended, the scores of their mean and their own, and the files."""
         waiting = [i for i in range(len(self.history)) if self._begun and i not in self._begun]
         ends: dict[str, list[int]] = {how: [] for how in run_folder.HOW}
@@ -146,7 +146,7 @@ class EnsembleReport(Report):
             print_table(("", "ensemble", "its members"), rows)
         typer.echo(f"wrote {path}/{', '.join(written)}")
 
-    def end_as_json(self, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
+    def end_as_json(self, path: Path, written: Sequence[str]) -> dict[str, Any]:
         """The scores of the mean prediction, and how the training of each member ended."""
         each = enumerate(zip(self._seeds, self.history, strict=True))
         members = [
@@ -155,10 +155,9 @@ class EnsembleReport(Report):
         ]
         return {
             "stopped": self.stopped,
-            "metric": run_folder.metric_key(self.history, self.model),
-            "result": self._scores,
+            **self._result(self._scores),
             "members": members,
-            "files": {name: str(path / name) for name in written},
+            "files": run_folder.paths(path, written),
         }
 
     def _spread(self, name: str) -> str:

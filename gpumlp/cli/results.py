@@ -17,6 +17,7 @@ import typer
 from gpumlp.cli.candidates import shown
 from gpumlp.cli.cross_validation import Fit, Search
 from gpumlp.cli.fit_options import FitOptions
+from gpumlp.cli.options import dashed
 from gpumlp.cli.output import METRIC_KEYS, finite, print_table
 from gpumlp.errors import DivergenceError
 from gpumlp.io.types import HostArray
@@ -99,7 +100,7 @@ class Results:
         for i in self.order:
             each = dict(zip(self.keys, (self.scores(name)[i] for name in self.names), strict=True))
             rows.append({
-                "options": dict(zip(self.search.names, self.search.values[i].values(), strict=True)),
+                "options": {dashed(name): v for name, v in self.search.values[i].items()},
                 "mean": {key: float(scores.mean()) for key, scores in each.items()},
                 "std": {key: float(scores.std()) for key, scores in each.items()},
                 "scores": {key: scores.tolist() for key, scores in each.items()},
