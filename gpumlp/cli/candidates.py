@@ -62,7 +62,7 @@ def combined(grid: Grid, number: int | None, seed: int) -> list[dict[str, Any]]:
     count = math.prod(map(len, grid.values())) if listed else math.inf
     if number is not None and number < count:
         found = ParameterSampler(grid, number, random_state=seed)
-        return [{name: _drawn(values[name], grid[name]) for name in grid} for values in found]
+        return [{name: _drawn(name, values[name], grid[name]) for name in grid} for values in found]
     if count > MOST:
         raise ValueError(
             f"--try has {count:,} combinations; try fewer values, or some of them: --random 100"
@@ -132,23 +132,13 @@ def _range(kind: type, field: str, low: str, high: str, drawn: bool) -> Any:
         raise ValueError(
             f"--try {name} must be a range LOW..HIGH of numbers from 0 on, got {low}..{high}"
         )
-    if of is int:
-        return _Whole(stats.loguniform(max(a, 1) - 0.5, b + 0.5))
+    if of is int:  # each number has what is nearest to it
+        return stats.loguniform(max(a, 1) - 0.5, b + 0.5)
     return stats.loguniform(a, b) if a > 0 else stats.uniform(a, b)
 
 
-class _Whole:
-    """Whole numbers, rounded from those of a distribution."""
-
-    def __init__(self, distribution: Any) -> None:
-        self._distribution = distribution
-
-    def rvs(self, **named: Any) -> int:
-        """Draw one."""
-        return round(float(self._distribution.rvs(**named)))
-
-
-def _drawn(value: Any, values: Any) -> Any:
-    """A value of Python, as options have it: a number of a distribution with 4 digits."""
-    drawn = isinstance(value, float) and not isinstance(values, list)
-    return float(f"{value:.4g}") if drawn else value
+def _drawn(field: str, value: Any, values: Any) -> Any:
+    """A value as the option has it: of a distribution a whole number, or one with 4 digits."""
+    if isinstance(values, list):
+        return value
+    return round(float(value)) if kinds(FitOptions)[field] is int else float(f"{value:.4g}")

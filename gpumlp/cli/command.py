@@ -153,7 +153,7 @@ class Commands(TyperGroup):
             except Exception as error:
                 processes.fail(error)
                 raise
-            if not ending.terminated:
+            if not ending.number:
                 status, message = streams.end(status)
                 if message:
                     _print_error(message)

@@ -209,7 +209,7 @@ def ended(stopped: str, epochs: Sequence[int]) -> str:
     """How trainings with so many epochs ended: "finished after 20 epochs"."""
     low, high = min(epochs), max(epochs)
     after = f"after {f'{low} to ' * (low < high)}{high} epoch{'s' * (high != 1)}"
-    by = f" by {ending.name}" if ending.terminated else ""
+    by = f" by {ending.name}" if ending.number else ""
     return HOW[stopped].format(after=after, by=by)
 
 
