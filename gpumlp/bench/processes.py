@@ -8,13 +8,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from gpumlp.io.signals import TERMINATING
+from gpumlp.io.threads import THREADS
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(THREADS, "1")  # environment variables
 START_SECONDS = 60.0
 
 
@@ -38,6 +38,8 @@ def load(count: int) -> Iterator[None]:
     Raises:
         RuntimeError: they do not start.
     """
+    from unittest import mock  # it imports asyncio, which other commands do not need
+
     spawn = multiprocessing.get_context("spawn")
     computing = spawn.Semaphore(0)
     others = [spawn.Process(target=_multiply, args=(computing,), daemon=True) for _ in range(count)]
