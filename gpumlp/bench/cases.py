@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise, product
@@ -196,7 +196,10 @@ def choose(
         "case": presets, "batch_size": batch_sizes, "precision": precisions,
         "optimizer": optimizers, "activation": activations,
     }  # fmt: skip
-    for field, known in {"case": PRESETS, "precision": ITEM_BYTES, "optimizer": RATES}.items():
+    tables: dict[str, Mapping[str, Any]] = {
+        "case": PRESETS, "precision": ITEM_BYTES, "optimizer": RATES,
+    }  # fmt: skip
+    for field, known in tables.items():
         for name in given[field]:
             if name not in known:
                 raise ValueError(f"unknown {field} {name!r}; the benchmark has: {', '.join(known)}")

@@ -14,7 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import typer
@@ -57,6 +57,7 @@ def switch(flag: str, help: str, *short: str) -> Any:
 argument = partial(option, declare=typer.Argument)
 
 
+@cache
 def kinds(options: type) -> dict[str, type]:
     """Each field's name → bool, int, float or list, or str for all other types."""
     hints, found = typing.get_type_hints(options), {}

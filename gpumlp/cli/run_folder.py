@@ -150,8 +150,8 @@ class Report:
         """Print costs and metrics of some epochs."""
         print_epochs(self.history, self.model)
 
-    def print_end(self, path: Path, written: Sequence[str]) -> None:
-        """Print how the training ended, and which files it wrote."""
+    def print_end(self) -> None:
+        """Print how the training ended."""
         how, row = ended(self.stopped, [self.history.epochs]), self._row
         columns = (
             f"val_{name}" if f"val_{name}" in row else name for name in metrics(self.history)
@@ -160,13 +160,12 @@ class Report:
             f"{column_title(name, self.model)} {row[name]:.4f}" for name in columns if row
         )
         typer.echo(f"{how}{': ' * bool(results)}{results}")
-        typer.echo(f"wrote {path}/{', '.join(written)}")
 
-    def end_as_json(self, path: Path, written: Sequence[str]) -> dict[str, Any]:
-        """How the training ended: the epoch of the network's θ, and the files."""
+    def end_as_json(self) -> dict[str, Any]:
+        """How the training ended, with the epoch of the network's θ."""
         end = end_of_one(self.history)
         result = end.pop("result")
-        return {**end, **self._result(result), "files": paths(path, written)}
+        return {**end, **self._result(result)}
 
     def _result(self, scores: Mapping[str, float]) -> dict[str, Any]:
         """Scores, and the name of the first metric, for JSON; that of "metric" says which it is."""
@@ -222,11 +221,6 @@ def end_of_one(history: History) -> dict[str, Any]:
         "epoch": epoch if history.epochs else None,  # from 0, as in history.json
         "result": history.row(epoch),
     }
-
-
-def paths(folder: Path, written: Sequence[str]) -> dict[str, str]:
-    """The files of a run, by name, for JSON."""
-    return {name: str(folder / name) for name in written}
 
 
 def metrics(history: History | Histories) -> list[str]:

@@ -176,11 +176,13 @@ def fit(
 def end(
     built: Built, report: Report, json: bool, out: Path, files: Sequence[str], **more: Any
 ) -> None:
-    """Print how a training ended; raise typer.Exit if a signal came. more: for JSON."""
+    """Print how a training ended and its files; typer.Exit if a signal came.  more: for JSON."""
     if json:
-        output.print_json({**built.describe(), **more, **report.end_as_json(out, files)})
+        paths = {name: str(out / name) for name in files}
+        output.print_json({**built.describe(), **more, **report.end_as_json(), "files": paths})
     else:
-        report.print_end(out, files)
+        report.print_end()
+        typer.echo(f"wrote {out}/{', '.join(files)}")
     if report.interrupted:
         raise typer.Exit(ending.status)
 
