@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from benchmarks.epochs import AVX512, COMPETITORS, MEDIUM, Arrays, Network, of_gpumlp
-from gpumlp.bench.processes import ONE_THREAD, environment
+from gpumlp.bench.processes import ONE_THREAD
 
 SECONDS = 0.3  # of a turn, unless its epochs are given
 # What rounding explains of a change of θ: a few per cent after a hundred steps of Adam. If products
@@ -108,7 +109,7 @@ class Race:
         end, theirs = spawn.Pipe()
         process = spawn.Process(target=work, args=(theirs, network, name), daemon=True)
         try:
-            with environment(intel_mkl(folder) if name == AVX512 else {}):
+            with mock.patch.dict(os.environ, intel_mkl(folder) if name == AVX512 else {}):
                 process.start()
             self._processes.append(process)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -166,7 +167,7 @@ def check(got: Arrays, want: Arrays, before: Arrays, most: float) -> None:
 def one_core() -> Iterator[None]:
     """Start processes that have one core and one thread."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    with environment(ONE_THREAD):
+    with mock.patch.dict(os.environ, ONE_THREAD):
         if cores:
             os.sched_setaffinity(0, {max(cores)})
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise, product
@@ -192,27 +192,25 @@ def choose(
 
     An unknown name raises ValueError, which lists the known ones.
     """
-    tables: dict[str, tuple[Sequence[str], Iterable[str]]] = {
-        "case": (presets, PRESETS),
-        "precision": (precisions, ITEM_BYTES),
-        "optimizer": (optimizers, RATES),
-    }
-    for field, (names, known) in tables.items():
-        for name in names:
+    given: dict[str, Sequence[Any]] = {
+        "case": presets, "batch_size": batch_sizes, "precision": precisions,
+        "optimizer": optimizers, "activation": activations,
+    }  # fmt: skip
+    tables: dict[str, Mapping[str, Any]] = {
+        "case": PRESETS, "precision": ITEM_BYTES, "optimizer": RATES,
+    }  # fmt: skip
+    for field, known in tables.items():
+        for name in given[field]:
             if name not in known:
                 raise ValueError(f"unknown {field} {name!r}; the benchmark has: {', '.join(known)}")
     for activation in activations:
         lookup(ACTIVATIONS, "activation", activation)
     for batch_size in batch_sizes:
         checks.positive_int(batch_size, "batch_size")
-    cases = [case for name in presets for case in PRESETS[name]]
+    cases = [case for name in given.pop("case") for case in PRESETS[name]]
     if widths:
         networks = [parse_widths(text) for text in widths]
         cases = [replace(c, name=network_name(n), widths=n) for c in cases for n in networks]
-    given: dict[str, Sequence[Any]] = {
-        "batch_size": batch_sizes, "precision": precisions,
-        "optimizer": optimizers, "activation": activations,
-    }  # fmt: skip
     for field, values in given.items():
         if values:
             cases = [replace(case, **{field: v}) for case in cases for v in values]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from gpumlp.io.signals import TERMINATING
+from gpumlp.io.threads import THREADS
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(THREADS, "1")  # environment variables
 START_SECONDS = 60.0
 
 
@@ -31,32 +32,20 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Start processes that see these variables, too."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def load(count: int) -> Iterator[None]:
     """Let so many other processes compute meanwhile.
 
     Raises:
         RuntimeError: they do not start.
     """
+    from unittest import mock  # it imports asyncio, which other commands do not need
+
     spawn = multiprocessing.get_context("spawn")
     computing = spawn.Semaphore(0)
     others = [spawn.Process(target=_multiply, args=(computing,), daemon=True) for _ in range(count)]
     try:
-        with interrupts_blocked(), environment(ONE_THREAD):
+        # the processes see these variables, too
+        with interrupts_blocked(), mock.patch.dict(os.environ, ONE_THREAD):
             for other in others:
                 other.start()
         for _ in others:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Worker:
 
     def profile(self) -> dict[str, Any]:
         """See `gpumlp.bench.profile`; the step must be this library's."""
-        found: dict[str, Any] = self._call(_profile)
+        found: dict[str, Any] = self._call(methodcaller("profile"))
         return found
 
     def close(self) -> None:
@@ -185,11 +186,6 @@ def warm_up(step: Step, seconds: float) -> Burst:
             return each, peak
         if 2 * steps * each < seconds:
             steps *= 2
-
-
-def _profile(step: Any) -> dict[str, Any]:
-    found: dict[str, Any] = step.profile()
-    return found
 
 
 def time_burst(step: Step, steps: int, lead: bool) -> Burst:

@@ -15,9 +15,8 @@ import typer
 from gpumlp import data as datasets
 from gpumlp.backends import Backend
 from gpumlp.cli import options as shared
-from gpumlp.cli.data_options import DataOptions, load, print_reading
-from gpumlp.cli.layers import layer_blocks, widths
-from gpumlp.cli.losses import ends
+from gpumlp.cli.data_options import DataOptions, load, of_columns, print_reading
+from gpumlp.cli.layers import ends, layer_blocks, widths
 from gpumlp.cli.models import Model, member_seeds, members
 from gpumlp.cli.options import option, parse_embed, parse_groups
 from gpumlp.cli.output import describe
@@ -233,12 +232,9 @@ def assembled(
 def preparing(options: TrainingOptions, dataset: Dataset) -> dict[str, Any]:
     """The arguments of `Preparation.of`."""
     loss, _ = ends(dataset, options.loss, options.label_smoothing)
-    return {
-        "x": dataset.standardize if options.standardize is None else options.standardize,
-        "y": loss.target == "real",  # counts and classes stay as they are
-        "embed": parse_embed(options.embed or ()),
-        **{name: getattr(options, name) for name in ("impute", "max_categories", "min_frequency")},
-    }
+    x = dataset.standardize if options.standardize is None else options.standardize
+    # counts and classes stay as they are
+    return {"x": x, "y": loss.target == "real", **of_columns(options)}
 
 
 def check(options: TrainingOptions, **arguments: Any) -> None:

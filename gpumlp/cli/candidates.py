@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from gpumlp.cli.fit_options import FitOptions
-from gpumlp.cli.options import kinds
+from gpumlp.cli.options import dashed, kinds
 from gpumlp.errors import did_you_mean
 from gpumlp.functions import OPTIMIZERS
 from gpumlp.functions.entry import lookup
@@ -20,12 +19,11 @@ SEARCHED = (
     "shuffle", "seed", "standardize", "impute", "max_categories", "min_frequency",
     "embed",
 )  # fmt: skip
-NAMES = tuple(name.replace("_", "-") for name in SEARCHED)
+NAMES = tuple(map(dashed, SEARCHED))
 EXAMPLE = "such as --try lr=0.001,0.01 or --try hidden=64,128x128"
 USUAL_WIDTHS, USUAL_FACTORS = ("64x64", "256x256"), (0.3, 1.0, 3.0)  # without --try
 MOST = 10_000  # candidates
 
-Options = TypeVar("Options", bound=FitOptions)
 Grid = dict[str, Any]
 """The values of each option: a list, or a distribution of scipy.stats."""
 
@@ -64,17 +62,12 @@ def combined(grid: Grid, number: int | None, seed: int) -> list[dict[str, Any]]:
     count = math.prod(map(len, grid.values())) if listed else math.inf
     if number is not None and number < count:
         found = ParameterSampler(grid, number, random_state=seed)
-        return [{name: _drawn(values[name], grid[name]) for name in grid} for values in found]
+        return [{name: _drawn(name, values[name], grid[name]) for name in grid} for values in found]
     if count > MOST:
         raise ValueError(
             f"--try has {count:,} combinations; try fewer values, or some of them: --random 100"
         )
     return [{name: values[name] for name in grid} for values in ParameterGrid(grid)]
-
-
-def candidates(options: Options, values: Sequence[Mapping[str, Any]]) -> list[Options]:
-    """The options of each candidate."""
-    return [replace(options, **each) for each in values]
 
 
 def shown(value: Any) -> str:
@@ -84,11 +77,6 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, tuple):  # of embed
         return "none" if value is None else ",".join(value)
     return f"{value:.10g}" if isinstance(value, float) else str(value).replace(",", "x")
-
-
-def dashed(values: Iterable[str]) -> list[str]:
-    """The names of options as the user writes them."""
-    return [name.replace("_", "-") for name in values]
 
 
 def _usual(options: FitOptions) -> Grid:
@@ -104,7 +92,7 @@ def _values(kind: type, field: str, text: str) -> list[Any]:
     seen: set[Any] = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"--try {_dashed(field)} has {shown(value)} twice; give it once")
+            raise ValueError(f"--try {dashed(field)} has {shown(value)} twice; give it once")
         seen.add(value)
     return values
 
@@ -119,7 +107,7 @@ def _value(kind: type, field: str, text: str) -> Any:
     if of is bool:
         known = {"true": True, "false": False}
         if text not in known:
-            raise ValueError(f"--try {_dashed(field)} must be true or false, got {text!r}")
+            raise ValueError(f"--try {dashed(field)} must be true or false, got {text!r}")
         return known[text]
     if of is str:
         return text
@@ -127,14 +115,14 @@ def _value(kind: type, field: str, text: str) -> Any:
         return of(text)
     except ValueError:
         what = "whole numbers" if of is int else "numbers"
-        raise ValueError(f"--try {_dashed(field)} must be {what}, got {text!r}") from None
+        raise ValueError(f"--try {dashed(field)} must be {what}, got {text!r}") from None
 
 
 def _range(kind: type, field: str, low: str, high: str, drawn: bool) -> Any:
     """A distribution whose logarithm is uniform, or that is uniform from 0 on."""
     from scipy import stats
 
-    name, of = _dashed(field), kinds(kind)[field]
+    name, of = dashed(field), kinds(kind)[field]
     if of not in (int, float) or field == "seed":
         raise ValueError(f"--try {name} has no range; give values, {EXAMPLE}")
     if not drawn:
@@ -144,27 +132,13 @@ def _range(kind: type, field: str, low: str, high: str, drawn: bool) -> Any:
         raise ValueError(
             f"--try {name} must be a range LOW..HIGH of numbers from 0 on, got {low}..{high}"
         )
-    if of is int:
-        return _Whole(stats.loguniform(max(a, 1) - 0.5, b + 0.5))
+    if of is int:  # each number has what is nearest to it
+        return stats.loguniform(max(a, 1) - 0.5, b + 0.5)
     return stats.loguniform(a, b) if a > 0 else stats.uniform(a, b)
 
 
-class _Whole:
-    """Whole numbers, rounded from those of a distribution."""
-
-    def __init__(self, distribution: Any) -> None:
-        self._distribution = distribution
-
-    def rvs(self, **named: Any) -> int:
-        """Draw one."""
-        return round(float(self._distribution.rvs(**named)))
-
-
-def _drawn(value: Any, values: Any) -> Any:
-    """A value of Python, as options have it: a number of a distribution with 4 digits."""
-    drawn = isinstance(value, float) and not isinstance(values, list)
-    return float(f"{value:.4g}") if drawn else value
-
-
-def _dashed(field: str) -> str:
-    return field.replace("_", "-")
+def _drawn(field: str, value: Any, values: Any) -> Any:
+    """A value as the option has it: of a distribution a whole number, or one with 4 digits."""
+    if isinstance(values, list):
+        return value
+    return round(float(value)) if kinds(FitOptions)[field] is int else float(f"{value:.4g}")

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from gpumlp.cli import processes, streams
-from gpumlp.cli.options import kinds
+from gpumlp.cli.options import dashed, kinds
 from gpumlp.errors import DeviceError, OutOfMemoryError
 from gpumlp.io.signals import ending
 
@@ -115,17 +115,17 @@ def name_options(
     def setting(found: re.Match[str]) -> str:
         name, value = names[found[1]], found[2].strip('"')
         if value == "True" and types[name] is bool:
-            return f"--{_dashed(name)}"
+            return f"--{dashed(name)}"
         if value in ("None", "False"):
             switch = types[name] is bool and default[name] is not False
-            return f"--no-{_dashed(name)}" if switch else f"leave out --{_dashed(name)}"
-        return f"--{_dashed(name)} {value}"
+            return f"--no-{dashed(name)}" if switch else f"leave out --{dashed(name)}"
+        return f"--{dashed(name)} {value}"
 
     def bare(found: re.Match[str]) -> str:
         before, name, after = found.groups(default="")
         listed = before in (": ", ", ")  # it may be the name of a column
         sure = after or (not listed and (before or "_" in name))
-        return f"{before}--{_dashed(names[name])}{after}" if sure else found[0]
+        return f"{before}--{dashed(names[name])}{after}" if sure else found[0]
 
     def translated(text: str) -> str:
         text = re.sub(rf'{any_name}=("[^"]*"|[\w.]+)', setting, NOT_AN_OPTION.sub("", text))
@@ -153,7 +153,7 @@ class Commands(TyperGroup):
             except Exception as error:
                 processes.fail(error)
                 raise
-            if not ending.terminated:
+            if not ending.number:
                 status, message = streams.end(status)
                 if message:
                     _print_error(message)
@@ -197,10 +197,6 @@ def _is_about_data(error: BaseException) -> bool:
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     return at is not None and at.tb_frame.f_globals["__name__"].startswith("gpumlp.data")
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _print_error(message: str, keep_lines: bool = False) -> None:

@@ -17,7 +17,7 @@ import typer
 
 import gpumlp
 from gpumlp.cli.command import USAGE_ERROR
-from gpumlp.cli.options import kinds, option
+from gpumlp.cli.options import dashed, kinds, option
 from gpumlp.errors import did_you_mean
 from gpumlp.storage import atomic_write
 
@@ -67,7 +67,7 @@ def keys(options: type) -> dict[str, str]:
     """Each key of a TOML file → the field of the dataclass."""
     named = {field.name: field.metadata["flags"] for field in fields(options)}
     flags = {
-        name: next((flag[2:] for flag in own if flag.startswith("--")), name.replace("_", "-"))
+        name: next((flag[2:] for flag in own if flag.startswith("--")), dashed(name))
         for name, own in named.items()
     }
     return {flag: name for name, flag in flags.items() if name != "config"}
@@ -95,7 +95,7 @@ def _values(context: typer.Context, path: Path) -> dict[str, Any]:
     parameters = {parameter.name: parameter for parameter in context.command.params}
     values: dict[str, Any] = {}
     for written, value in _read(path).items():
-        key = written.replace("_", "-")
+        key = dashed(written)
         if isinstance(value, dict):
             raise USAGE_ERROR(f"{path}: [{written}] is a table; write its keys without a table")
         if key not in known:

@@ -15,9 +15,9 @@ import numpy as np
 
 from gpumlp.backends import Backend, get_backend
 from gpumlp.cli.building import Built, assembled, preparing, trainer_settings
-from gpumlp.cli.candidates import shown
 from gpumlp.cli.fit_options import FitOptions
-from gpumlp.cli.losses import ends
+from gpumlp.cli.layers import ends
+from gpumlp.cli.options import dashed
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.scratch import select_rows
 from gpumlp.ensemble import Ensemble
@@ -52,13 +52,9 @@ class Search:
     scratch: Scratch
 
     @cached_property
-    def tried(self) -> dict[str, list[str]]:
-        """The different values of each option that is tried, as texts."""
-        names = list(self.values[0])
-        return {
-            name.replace("_", "-"): list(dict.fromkeys(shown(each[name]) for each in self.values))
-            for name in names
-        }
+    def names(self) -> list[str]:
+        """The options that are tried, as the user writes them."""
+        return [*map(dashed, self.values[0])]
 
 
 class Fit(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import typer
@@ -94,32 +95,38 @@ def load(
     return dataset, ""
 
 
+def of_columns(options: DataOptions) -> dict[str, Any]:
+    """The arguments of `Preparation.of` that say how columns become inputs."""
+    return {
+        "impute": options.impute, "max_categories": options.max_categories,
+        "min_frequency": options.min_frequency, "embed": parse_embed(options.embed or ()),
+    }  # fmt: skip
+
+
 def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:
     """Print on stderr how the target and the columns were read."""
     if decision:
         typer.echo(decision, err=True)
-    left_out = [f"{name} ({why})" for name, why in dataset.left_out.items() if why]
-    if left_out:
-        typer.echo(f"columns left out; --keep keeps them: {listed(left_out)}", err=True)
-    written = [f"{name} ({form})" for name, form in known.formats.items() if form != PLAIN]
-    if written:
-        typer.echo(f"columns whose values are written so: {listed(written)}", err=True)
-    dates = [f"{name} ({', '.join(['day', *parts])})" for name, parts in known.dates.items()]
-    if dates:
-        typer.echo(f"columns of dates, and their inputs: {listed(dates)}", err=True)
     words = {
         name: f"{quoted(name)} ({len(own):,}{' and others' * (name in known.others)}"
         for name, own in known.categories.items()
     }
-    categories = [f"{text})" for name, text in words.items() if name not in known.embedded]
-    if categories:
-        typer.echo(f"columns of categories, one input for each: {listed(categories)}", err=True)
-    embedded = [f"{words[name]}; {d} numbers)" for name, d in known.embedded.items()]
-    if embedded:
-        typer.echo(f"columns of categories, a vector for each: {listed(embedded)}", err=True)
-    if known.holes:
-        columns = listed(map(quoted, known.holes))
-        typer.echo(f"columns with missing values, filled and marked: {columns}", err=True)
+    said = {
+        "columns left out; --keep keeps them":
+            [f"{name} ({why})" for name, why in dataset.left_out.items() if why],
+        "columns whose values are written so":
+            [f"{name} ({form})" for name, form in known.formats.items() if form != PLAIN],
+        "columns of dates, and their inputs":
+            [f"{name} ({', '.join(['day', *parts])})" for name, parts in known.dates.items()],
+        "columns of categories, one input for each":
+            [f"{text})" for name, text in words.items() if name not in known.embedded],
+        "columns of categories, a vector for each":
+            [f"{words[name]}; {d} numbers)" for name, d in known.embedded.items()],
+        "columns with missing values, filled and marked": [*map(quoted, known.holes)],
+    }  # fmt: skip
+    for what, columns in said.items():
+        if columns:
+            typer.echo(f"{what}: {listed(columns)}", err=True)
 
 
 def _decided(dataset: Dataset, loss: str | None) -> tuple[Dataset, str]:

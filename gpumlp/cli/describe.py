@@ -12,9 +12,8 @@ import typer
 
 from gpumlp.cli import options as shared
 from gpumlp.cli.command import require
-from gpumlp.cli.data_options import DataOptions, load
+from gpumlp.cli.data_options import DataOptions, load, of_columns
 from gpumlp.cli.leaks import leaks
-from gpumlp.cli.options import parse_embed
 from gpumlp.cli.output import print_json, print_table
 from gpumlp.data import Dataset, Preparation, Scratch
 from gpumlp.data.dataset import listed
@@ -40,11 +39,7 @@ def describe(options: DescribeOptions) -> None:
     """
     require("sklearn")
     dataset, decision = load(options, Scratch())
-    known = Preparation.of(
-        dataset, x=dataset.standardize, y=False, impute=options.impute,
-        max_categories=options.max_categories, min_frequency=options.min_frequency,
-        embed=parse_embed(options.embed or ()),
-    )  # fmt: skip
+    known = Preparation.of(dataset, x=dataset.standardize, y=False, **of_columns(options))
     rows, by_order = _columns(dataset, known)
     majority = np.bincount(dataset.y).max() / len(dataset) if dataset.classes else None
     if options.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,19 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     read = {"the data": options.data, "the model": options.model}
     output.check_outputs({f"--plot {options.plot}": options.plot}, read)
-    picture = Picture(options.plot)
+    output.check_plot(options.plot)
     net, known = load_model(options.model, options.backend)
-    measures = Measures(net, known)
+    measures, points = Measures(net, known), list[Points]()
     parts = prepared_parts(
         options.data, known, net, target=options.target,
         drop_missing_target=options.drop_missing_target,
     )  # fmt: skip
     for part, x in parts:
-        picture.add(part, measures.add(part, x))
-    picture.draw()
+        found = measures.add(part, x)
+        if options.plot is not None:
+            points.append(found)
+    if options.plot is not None:
+        write_png(figure_of(part, points), options.plot)
     results = measures.results()
     if options.json:
         result = {output.METRIC_KEYS.get(name, name): value for name, value in results.items()}
@@ -75,6 +79,10 @@ def evaluate(options: EvaluateOptions) -> None:
         typer.echo(f"{name:<{width}}{value:.6g}")
 
 
+Points = tuple[HostArray, HostArray]
+"""True and predicted labels (m,), or values (m, k)."""
+
+
 class Measures:
     """The cost, and the accuracy, or R² and the errors in the target's unit, summed over parts."""
 
@@ -86,19 +94,21 @@ class Measures:
         self._mean: Any = np.zeros(1)
         self._total = self._residual = self._absolute = self._mean
 
-    def add(self, part: Dataset, x: HostArray) -> HostArray:
-        """Add examples with the inputs x.  Returns predictions, as `Preparation.outputs` does."""
+    def add(self, part: Dataset, x: HostArray) -> Points:
+        """Add examples with the inputs x."""
         with np.errstate(over="ignore", invalid="ignore"):
             J, p = self._net.cost_and_prediction(x, self._preparation.targets(part.y))
             p = self._preparation.outputs(p)
         check_outputs(p, self.examples)
         self._cost += len(x) * (J - self._net.penalty())
         if part.classes:
-            self._right += float((p.argmax(axis=1) == part.y).sum())
+            y, p = part.y, p.argmax(axis=1)
+            self._right += float((p == y).sum())
         else:
-            self._add_values(part.y.reshape(len(x), -1), p)
+            y = part.y.reshape(len(x), -1)
+            self._add_values(y, p)
         self.examples += len(x)
-        return p
+        return y, p
 
     def results(self) -> dict[str, float]:
         """The cost J = L + λΩ(θ), and each metric."""
@@ -123,29 +133,9 @@ class Measures:
         self._absolute = self._absolute + np.abs(y - p).sum(axis=0)
 
 
-class Picture:
-    """A figure of a model's predictions, which are added part by part; none if `path` is None."""
-
-    def __init__(self, path: Path | None) -> None:
-        output.check_plot(path)
-        self._path = path
-        self._parts: list[tuple[HostArray, HostArray]] = []
-
-    def add(self, part: Dataset, p: HostArray) -> None:
-        """Add examples and their predictions, as `Preparation.outputs` returns them."""
-        if self._path is not None:
-            self._last = part
-            y = part.y if part.classes else part.y.reshape(len(p), -1)
-            self._parts.append((y, p.argmax(axis=1) if part.classes else p))
-
-    def draw(self) -> None:
-        """Write the file."""
-        if self._path is None:
-            return
-        y, p = map(np.concatenate, zip(*self._parts, strict=True))
-        last = self._last
-        if last.classes:
-            figure = confusion_figure(y, p, last.classes, last.name)
-        else:
-            figure = residual_figure(y, p, last.target or "target", last.name)
-        write_png(figure, self._path)
+def figure_of(data: Dataset, points: Sequence[Points]) -> Any:
+    """The figure of a model's predictions of data, of which `points` has part by part."""
+    y, p = map(np.concatenate, zip(*points, strict=True))
+    if data.classes:
+        return confusion_figure(y, p, data.classes, data.name)
+    return residual_figure(y, p, data.target or "target", data.name)

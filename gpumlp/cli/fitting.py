@@ -122,8 +122,8 @@ class EnsembleReport(Report):
         further = {"members": counts} if len({*counts}) > 1 else {}
         run_folder.print_epochs(mean, self.model, further)
 
-    def print_end(self, path: Path, written: tuple[str, ...]) -> None:
-        """Print how the members ended, the scores of their mean and their own, and the files."""
+    def print_end(self) -> None:
+        """Print how the members ended, and the scores of their mean and their own."""
         waiting = [i for i in range(len(self.history)) if self._begun and i not in self._begun]
         ends: dict[str, list[int]] = {how: [] for how in run_folder.HOW}
         for i, one in enumerate(self.history):
@@ -144,22 +144,15 @@ class EnsembleReport(Report):
                 for name, value in self._scores.items()
             ]
             print_table(("", "ensemble", "its members"), rows)
-        typer.echo(f"wrote {path}/{', '.join(written)}")
 
-    def end_as_json(self, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
+    def end_as_json(self) -> dict[str, Any]:
         """The scores of the mean prediction, and how the training of each member ended."""
         each = enumerate(zip(self._seeds, self.history, strict=True))
         members = [
             {"seed": seed, **run_folder.end_of_one(h), "diverged": self.history.diverged.get(i)}
             for i, (seed, h) in each
         ]
-        return {
-            "stopped": self.stopped,
-            "metric": run_folder.metric_key(self.history, self.model),
-            "result": self._scores,
-            "members": members,
-            "files": {name: str(path / name) for name in written},
-        }
+        return {"stopped": self.stopped, **self._result(self._scores), "members": members}
 
     def _spread(self, name: str) -> str:
         """The mean and the standard deviation of a column at the epochs of the members' θ."""

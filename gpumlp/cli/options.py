@@ -14,7 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import typer
@@ -57,6 +57,7 @@ def switch(flag: str, help: str, *short: str) -> Any:
 argument = partial(option, declare=typer.Argument)
 
 
+@cache
 def kinds(options: type) -> dict[str, type]:
     """Each field's name → bool, int, float or list, or str for all other types."""
     hints, found = typing.get_type_hints(options), {}
@@ -110,10 +111,12 @@ backend = partial(
     "Backend: cupy (on the GPU), cpu (compiled), numpy, or auto (the first of these that works).",
     ["auto", "cupy", "cpu", "numpy"],
 )  # fmt: skip
-drop_missing_target = partial(
-    switch, "--drop-missing-target", "Leave out the rows without a target."
-)
 json = partial(switch, "--json", "Print the result as JSON, and nothing else.")
+
+
+def dashed(name: str) -> str:
+    """The name of an option as the user writes it, without the dashes before it."""
+    return name.replace("_", "-")
 
 
 def split_commas(text: str | None) -> list[str]:

@@ -5,7 +5,6 @@ Evaluate also gets the parts of its data here.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import sys
@@ -31,6 +30,7 @@ from gpumlp.io.types import HostArray
 from gpumlp.storage import replacing
 
 Classes = tuple[str, ...] | None
+Parts = Iterable[HostArray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,11 @@ def predict(options: PredictOptions) -> None:
     read = {"the data": options.data, "the model": options.model}
     output.check_outputs({f"{name} {path}": path}, read)
     net, preparation = load_model(options.model, options.backend)
-    classes, std, examples = preparation.classes, options.std, 0
-    outputs = outputs_and_spread if std else mean_outputs
-    if std:
+    classes, examples = preparation.classes, 0
+    outputs = outputs_and_spread if options.std else mean_outputs
+    if options.std:
         _check_std(net, classes)
+    names = columns(classes, net.widths[-1], options.std)
 
     def predictions() -> Iterator[HostArray]:
         nonlocal examples
@@ -83,11 +84,11 @@ def predict(options: PredictOptions) -> None:
             examples += len(x)
 
     if out is not None:
-        write(out, predictions(), classes, std)
+        write(out, predictions(), names, classes)
         if options.json:
             output.print_json({"file": str(out), "examples": examples})
     elif options.json:
-        _print_json(predictions(), classes, std)
+        _print_json(predictions(), classes, options.std)
     else:
         encoding = sys.stdout.encoding or "utf-8"
         for name in classes or ():
@@ -95,7 +96,7 @@ def predict(options: PredictOptions) -> None:
                 raise ValueError(
                     f"the class {name!r} cannot be written in {encoding}; use --out FILE"
                 )
-        _write_lines(sys.stdout, predictions(), classes, std)
+        _write_lines(sys.stdout, predictions(), names, classes)
 
 
 def _check_std(net: Model, classes: Classes) -> None:
@@ -175,27 +176,21 @@ def _check_range(x: HostArray, preparation: Preparation, net: Model, start: int)
         )
 
 
-def write(
-    out: Path, parts: Iterable[HostArray], classes: Classes, std: bool = False
-) -> None:  # fmt: skip
-    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all.
-
-    std: the parts are what `outputs_and_spread` returns.
-    """
+def write(out: Path, parts: Parts, names: list[str], classes: Classes) -> None:
+    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all."""
     with replacing(out) as file:
-        FORMATS[out.suffix.lower()](file, parts, classes, std)
+        FORMATS[out.suffix.lower()](file, parts, names, classes)
 
 
-def columns(classes: Classes, width: int, std: bool) -> list[str]:
-    """The names of the columns of a table of predictions."""
+def columns(classes: Classes, k: int, std: bool) -> list[str]:
+    """The names of the columns of a table of predictions of classes, or of k values."""
     if classes:
         return ["prediction", *(f"probability_{name}" for name in classes)]
-    names = ("prediction", "std") if std else ("prediction",)
-    k = width // len(names)
-    return [name if k == 1 else f"{name}_{j}" for name in names for j in range(k)]
+    kinds = ("prediction", "std") if std else ("prediction",)
+    return [kind if k == 1 else f"{kind}_{j}" for kind in kinds for j in range(k)]
 
 
-def _print_json(parts: Iterable[HostArray], classes: Classes, std: bool) -> None:
+def _print_json(parts: Parts, classes: Classes, std: bool) -> None:
     for row in chain.from_iterable(p.tolist() for p in parts):
         if classes:
             label = classes[row.index(max(row))]
@@ -207,21 +202,17 @@ def _print_json(parts: Iterable[HostArray], classes: Classes, std: bool) -> None
         output.print_json({name: each[0] if k == 1 else each for name, each in values.items()})
 
 
-def _write_csv(
-    file: BinaryIO, parts: Iterable[HostArray], classes: Classes, std: bool
-) -> None:  # fmt: skip
+def _write_csv(file: BinaryIO, parts: Parts, names: list[str], classes: Classes) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    _write_lines(text, parts, classes, std)
+    _write_lines(text, parts, names, classes)
     text.detach()
 
 
-def _write_lines(
-    text: TextIO, parts: Iterable[HostArray], classes: Classes, std: bool
-) -> None:  # fmt: skip
+def _write_lines(text: TextIO, parts: Parts, names: list[str], classes: Classes) -> None:
     rows = csv.writer(text, lineterminator="\n")
     for i, p in enumerate(parts):
-        if i == 0:
-            rows.writerow(columns(classes, p.shape[1], std))
+        if i == 0:  # after what the first part may raise
+            rows.writerow(names)
         labels = [[classes[label]] for label in p.argmax(axis=1)] if classes else [[]] * len(p)
         rows.writerows(
             # 9 digits, or all of a probability near 1, so that the order of the rows shows
@@ -230,37 +221,30 @@ def _write_lines(
         )
 
 
-def _write_parquet(
-    file: BinaryIO, parts: Iterable[HostArray], classes: Classes, std: bool
-) -> None:  # fmt: skip
+def _write_parquet(file: BinaryIO, parts: Parts, names: list[str], classes: Classes) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    writer: Any = None
-    with contextlib.ExitStack() as stack:
+    kinds = [pa.string() if classes and i == 0 else pa.float64() for i in range(len(names))]
+    schema = pa.schema(list(zip(names, kinds, strict=True)))
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for p in parts:
             arrays = [pa.array(column) for column in p.T.copy()]
             if classes:
                 arrays.insert(0, pa.array(classes, pa.string()).take(pa.array(p.argmax(axis=1))))
-            table = pa.table(arrays, columns(classes, p.shape[1], std))
-            if writer is None:
-                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema))
+            table = pa.table(arrays, schema)
             writer.write_table(table)
             del p, arrays, table  # before the next part is computed
 
 
-def _write_npy(
-    file: BinaryIO, parts: Iterable[HostArray], classes: Classes, std: bool
-) -> None:  # fmt: skip
+def _write_npy(file: BinaryIO, parts: Parts, names: list[str], classes: Classes) -> None:
     def write_header(*shape: int) -> None:
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
 
-    rows = width = 0
+    rows, width = 0, len(names) - bool(classes)  # no labels
+    write_header(0, width)  # it reserves space for the number of rows
     for p in parts:
-        if rows == 0:
-            width = p.shape[1]
-            write_header(0, width)  # it reserves space for the number of rows
         file.write(np.ascontiguousarray(p, "<f8").data)
         rows += len(p)
         del p  # before the next part is computed

@@ -17,6 +17,7 @@ import typer
 from gpumlp.cli.candidates import shown
 from gpumlp.cli.cross_validation import Fit, Search
 from gpumlp.cli.fit_options import FitOptions
+from gpumlp.cli.options import dashed
 from gpumlp.cli.output import METRIC_KEYS, finite, print_table
 from gpumlp.errors import DivergenceError
 from gpumlp.io.types import HostArray
@@ -72,9 +73,18 @@ class Results:
         """The options of the best candidate."""
         return self.search.candidates[self.order[0]]
 
+    @property
+    def keys(self) -> list[str]:
+        """What the scores are called in files."""
+        return [METRIC_KEYS.get(title, title) for title in self.names.values()]
+
     def scores(self, metric: str) -> HostArray:
         """The scores, (candidates, folds)."""
         return np.array([[fit.scores[metric] for fit in row] for row in self.fits])
+
+    def texts(self, i: int) -> list[str]:
+        """The values of candidate i, as --try takes them."""
+        return [*map(shown, self.search.values[i].values())]
 
     def seconds(self, i: int) -> float:
         """The mean duration of a fit of candidate i, beside others."""
@@ -86,17 +96,17 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """All candidates, the best first, for JSON."""
-        keys = {name: METRIC_KEYS.get(title, title) for name, title in self.names.items()}
         rows = []
         for i in self.order:
-            scores = {key: [fit.scores[name] for fit in self.fits[i]] for name, key in keys.items()}
+            each = dict(zip(self.keys, (self.scores(name)[i] for name in self.names), strict=True))
             rows.append({
-                "options": {name.replace("_", "-"): v for name, v in self.search.values[i].items()},
-                "mean": {key: float(np.mean(each)) for key, each in scores.items()},
-                "std": {key: float(np.std(each)) for key, each in scores.items()},
-                "scores": scores, "seconds": self.seconds(i), "diverged": self.lost(i),
+                "options": {dashed(name): v for name, v in self.search.values[i].items()},
+                "mean": {key: float(scores.mean()) for key, scores in each.items()},
+                "std": {key: float(scores.std()) for key, scores in each.items()},
+                "scores": {key: scores.tolist() for key, scores in each.items()},
+                "seconds": self.seconds(i), "diverged": self.lost(i),
             })  # fmt: skip
-        return {"metric": next(iter(keys.values())), "folds": len(self.fits[0]), "candidates": rows}
+        return {"metric": self.keys[0], "folds": len(self.fits[0]), "candidates": rows}
 
 
 def write(folder: Path, found: Results) -> None:
@@ -105,10 +115,8 @@ def write(folder: Path, found: Results) -> None:
     atomic_write(folder / "search.json", f"{content}\n".encode())
     atomic_write(folder / "search.csv", _csv(found).encode())
     search, first = found.search, found.search.metrics[0]
-    tried = {
-        name.replace("_", "-"): [_drawn(each[name]) for each in search.values]
-        for name in search.values[0]
-    }
+    columns = zip(*(map(_drawn, each.values()) for each in search.values), strict=True)
+    tried = dict(zip(search.names, columns, strict=True))
     title = f"{search.dataset.name}: {len(search.values)} candidates, {len(found.fits[0])} folds"
     figure = search_figure(tried, found.scores(first), metric=found.names[first], title=title)
     write_png(figure, folder / "search.png")
@@ -116,42 +124,34 @@ def write(folder: Path, found: Results) -> None:
 
 def print_table_of(found: Results) -> None:
     """Print the candidates, the best first."""
-    search = found.search
-    rows = []
-    for place, i in enumerate(found.order[:ROWS]):
-        values = [shown(value) for value in search.values[i].values()]
+    names, rows = found.search.names, []
+    for place, i in enumerate(found.order[:ROWS], 1):
         lost = found.lost(i)
         scores = [
             f"diverged in {len(lost)} of {len(found.fits[i])}" if lost else
             f"{each.mean():.4f} ± {each.std():.4f}"
-            for each in (found.scores(name)[i] for name in search.metrics)
+            for each in (found.scores(name)[i] for name in found.names)
         ]  # fmt: skip
-        rows.append([str(place + 1), *values, *scores, f"{found.seconds(i):.3g}"])
-    names = [name.replace("_", "-") for name in search.values[0]]
+        rows.append([str(place), *found.texts(i), *scores, f"{found.seconds(i):.3g}"])
     print_table(["", *names, *found.names.values(), "seconds"], rows, left=1 + len(names))
     if len(found.order) > ROWS:
         typer.echo(f"… and {len(found.order) - ROWS} more: see search.csv")
 
 
 def _csv(found: Results) -> str:
-    search, out = found.search, io.StringIO()
-    names = [METRIC_KEYS.get(title, title) for title in found.names.values()]
     folds = range(len(found.fits[0]))
-    rows = csv.writer(out, lineterminator="\n")
     of_metrics = [
-        column for name in names
-        for column in (f"mean {name}", f"std {name}", *(f"{name} of fold {j + 1}" for j in folds))
+        column for key in found.keys
+        for column in (f"mean {key}", f"std {key}", *(f"{key} of fold {j + 1}" for j in folds))
     ]  # fmt: skip
-    options = [name.replace("_", "-") for name in search.values[0]]
-    rows.writerow(["rank", *options, *of_metrics, "seconds"])
-    for place, i in enumerate(found.order):
-        scores = []
-        for name in search.metrics:
-            each = found.scores(name)[i]
-            scores += [each.mean(), each.std(), *each]
-        texts = ["" if math.isnan(value) else repr(float(value)) for value in scores]
-        values = [shown(value) for value in search.values[i].values()]
-        rows.writerow([place + 1, *values, *texts, f"{found.seconds(i):.4g}"])
+    rows: list[list[Any]] = [["rank", *found.search.names, *of_metrics, "seconds"]]
+    for place, i in enumerate(found.order, 1):
+        each = [found.scores(name)[i] for name in found.names]
+        numbers = [float(x) for scores in each for x in (scores.mean(), scores.std(), *scores)]
+        texts = ["" if math.isnan(number) else repr(number) for number in numbers]
+        rows.append([place, *found.texts(i), *texts, f"{found.seconds(i):.4g}"])
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
 
 

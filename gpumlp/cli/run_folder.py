@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import typer
 
+from gpumlp.cli import config
 from gpumlp.cli.models import Model
-from gpumlp.cli.output import METRIC_KEYS, metric_name, print_table
+from gpumlp.cli.output import METRIC_KEYS, check_outputs, metric_name, print_table
 from gpumlp.data import Preparation
 from gpumlp.ensemble import Ensemble
 from gpumlp.io.files import atomic_write, check_place, together
@@ -37,6 +38,17 @@ ROWS = 12  # the most rows of the printed table
 def checkpoint(several: bool) -> str:
     """The name of the checkpoint: a file, or a folder for several networks."""
     return CHECKPOINTS if several else CHECKPOINT
+
+
+def check_files(options: Any, path: Path, names: Sequence[str]) -> None:
+    """Raise if a command cannot write these files into its folder, or one would replace an input.
+
+    options: those of a command that has the data as DATA, and --config.
+    """
+    check_folder(path, *names)
+    own = options.config is not None and config.is_written_by_us(options.config)
+    read = {"the data": options.data, "the file of --config": None if own else options.config}
+    check_outputs({f"--out: {path / name}": path / name for name in names}, read)
 
 
 def check_folder(path: Path, *names: str) -> None:
@@ -123,7 +135,10 @@ class Report:
         history: what `Trainer.fit` returned.
         model: what model.safetensors holds.
         stopped: how the training ended, as `History.stopped` says it.
+        interrupted: whether a signal came before the end of the run.
     """
+
+    interrupted = False
 
     def __init__(self, history: History, net: Model) -> None:
         self.history: Any = history
@@ -135,8 +150,8 @@ class Report:
         """Print costs and metrics of some epochs."""
         print_epochs(self.history, self.model)
 
-    def print_end(self, path: Path, written: tuple[str, ...]) -> None:
-        """Print how the training ended, and which files it wrote."""
+    def print_end(self) -> None:
+        """Print how the training ended."""
         how, row = ended(self.stopped, [self.history.epochs]), self._row
         columns = (
             f"val_{name}" if f"val_{name}" in row else name for name in metrics(self.history)
@@ -145,17 +160,18 @@ class Report:
             f"{column_title(name, self.model)} {row[name]:.4f}" for name in columns if row
         )
         typer.echo(f"{how}{': ' * bool(results)}{results}")
-        typer.echo(f"wrote {path}/{', '.join(written)}")
 
-    def end_as_json(self, path: Path, written: tuple[str, ...]) -> dict[str, Any]:
-        """How the training ended: the epoch of the network's θ, and the files."""
+    def end_as_json(self) -> dict[str, Any]:
+        """How the training ended, with the epoch of the network's θ."""
         end = end_of_one(self.history)
-        metric = {"metric": metric_key(self.history, self.model), "result": end.pop("result")}
-        return {
-            **end,
-            **metric,
-            "files": {name: str(path / name) for name in written},
-        }
+        result = end.pop("result")
+        return {**end, **self._result(result)}
+
+    def _result(self, scores: Mapping[str, float]) -> dict[str, Any]:
+        """Scores, and the name of the first metric, for JSON; that of "metric" says which it is."""
+        default, found = metric_name(self.model), metrics(self.history)
+        key = METRIC_KEYS.get(default, default) if "metric" in found else next(iter(found), None)
+        return {"metric": key, "result": scores}
 
 
 def print_epochs(
@@ -192,7 +208,7 @@ def ended(stopped: str, epochs: Sequence[int]) -> str:
     """How trainings with so many epochs ended: "finished after 20 epochs"."""
     low, high = min(epochs), max(epochs)
     after = f"after {f'{low} to ' * (low < high)}{high} epoch{'s' * (high != 1)}"
-    by = f" by {ending.name}" if ending.terminated else ""
+    by = f" by {ending.name}" if ending.number else ""
     return HOW[stopped].format(after=after, by=by)
 
 
@@ -205,12 +221,6 @@ def end_of_one(history: History) -> dict[str, Any]:
         "epoch": epoch if history.epochs else None,  # from 0, as in history.json
         "result": history.row(epoch),
     }
-
-
-def metric_key(history: History | Histories, net: Model) -> str | None:
-    """The name of the first metric in JSON; that of "metric" says which it is."""
-    default, found = metric_name(net), metrics(history)
-    return METRIC_KEYS.get(default, default) if "metric" in found else next(iter(found), None)
 
 
 def metrics(history: History | Histories) -> list[str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from gpumlp.cli import candidates as trying
-from gpumlp.cli import config, output, results, run_folder, streams
 from gpumlp.cli import options as shared
+from gpumlp.cli import results, run_folder, streams
 from gpumlp.cli import train as training
 from gpumlp.cli.building import assembled, check, preparing, scratch_of
 from gpumlp.cli.command import require
@@ -18,11 +18,10 @@ from gpumlp.cli.config import from_file
 from gpumlp.cli.cross_validation import Search, check_metrics, cross_validate, folds_of
 from gpumlp.cli.data_options import load, print_reading
 from gpumlp.cli.fit_options import FitOptions, complete_metric, metrics
-from gpumlp.cli.options import option, switch
+from gpumlp.cli.options import dashed, option, switch
 from gpumlp.cli.results import Results
 from gpumlp.cli.train import TrainOptions
 from gpumlp.data import Preparation, split
-from gpumlp.io.signals import ending
 
 FILES = (*run_folder.FILES, *results.FILES)
 
@@ -85,10 +84,10 @@ def search(options: SearchOptions) -> None:
     if not options.json:
         streams.not_needed()
     if options.out is not None:
-        _check_folder(options, options.out)
+        run_folder.check_files(options, options.out, FILES)
     search = _searched(options)
     out = options.out or Path("runs") / f"{search.dataset.name}-search"
-    _check_folder(options, out)
+    run_folder.check_files(options, out, FILES)
     if not (options.quiet or options.json):
         typer.echo(f"{search.dataset!r}\n{_counts(options, search)} × {options.folds} folds")
     found = Results.of(search, cross_validate(search, not options.quiet))
@@ -100,14 +99,8 @@ def search(options: SearchOptions) -> None:
             typer.echo(f"training the best candidate on {len(search.train):,} examples")
         built = assembled(best, search.dataset, search.train, search.validation, search.scratch)
         named = {"metric": metrics(best), "train_metric": True}
-        run = training.fit(built, best, folder, [], named)
-    if options.json:
-        end = run.report.end_as_json(out, FILES)
-        output.print_json({**built.describe(), "search": found.as_json(), **end})
-    else:
-        run.report.print_end(out, FILES)
-    if run.interrupted:
-        raise typer.Exit(ending.status)
+        report = training.fit(built, best, folder, [], named)
+    training.end(built, report, options.json, out, FILES, search=found.as_json())
 
 
 def _searched(options: SearchOptions) -> Search:
@@ -116,13 +109,12 @@ def _searched(options: SearchOptions) -> Search:
     check(options)
     grid = trying.grid(options, options.tries or (), options.random is not None)
     values = trying.combined(grid, options.random, options.seed)
-    candidates = trying.candidates(options, values)
+    candidates = [replace(options, **each) for each in values]
     for each, own in zip(candidates, values, strict=True):
         try:
             check(each)
         except ValueError as error:
-            named = zip(trying.dashed(own), map(trying.shown, own.values()), strict=True)
-            text = ", ".join("=".join(each) for each in named)
+            text = ", ".join(f"{dashed(name)}={trying.shown(v)}" for name, v in own.items())
             raise ValueError(f"--try {text}: {error}") from None
     scratch = scratch_of(options, options.out or Path("runs"))
     dataset, decision = load(options, scratch, options.loss, candidates)
@@ -137,10 +129,11 @@ def _searched(options: SearchOptions) -> Search:
 
 def _counts(options: SearchOptions, search: Search) -> str:
     """How many candidates there are, and of what: "6 candidates (3 lr × 2 hidden)"."""
-    count, counts = len(search.values), [len(values) for values in search.tried.values()]
-    of = " × ".join(f"{n} {name}" for n, name in zip(counts, search.tried, strict=True))
+    count = len(search.values)
+    columns = zip(*(map(trying.shown, each.values()) for each in search.values), strict=True)
+    of = " × ".join(f"{len({*c})} {name}" for c, name in zip(columns, search.names, strict=True))
     if options.random is not None:
-        of = ", ".join(search.tried)
+        of = ", ".join(search.names)
     return f"{count} candidate{'s' * (count > 1)} ({of})"
 
 
@@ -150,11 +143,3 @@ def _train_options(options: SearchOptions, best: FitOptions, classes: bool) -> T
     if not classes:  # train has standardised targets, of which a score in their unit may be NaN
         given["metric"] = None
     return TrainOptions(**given, out=options.out, quiet=options.quiet or options.json)
-
-
-def _check_folder(options: SearchOptions, out: Path) -> None:
-    """Raise if the files cannot be written into the folder, or one would replace an input."""
-    run_folder.check_folder(out, *FILES)
-    own = options.config is not None and config.is_written_by_us(options.config)
-    read = {"the data": options.data, "the file of --config": None if own else options.config}
-    output.check_outputs({f"--out: {out / name}": out / name for name in FILES}, read)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
@@ -17,8 +17,9 @@ from gpumlp.cli.building import Built, build
 from gpumlp.cli.command import require
 from gpumlp.cli.config import from_file
 from gpumlp.cli.fit_options import FitOptions, metrics
-from gpumlp.cli.options import option, switch
+from gpumlp.cli.options import dashed, option, switch
 from gpumlp.cli.run_folder import Report
+from gpumlp.ensemble import Ensemble
 from gpumlp.io.signals import ending
 from gpumlp.training import EarlyStopping
 from gpumlp.training.events import Callback
@@ -116,10 +117,12 @@ def train(options: TrainOptions) -> None:
     require("matplotlib", "safetensors", "sklearn", "tqdm")
     if not (options.json or options.plan):
         streams.not_needed()
+    several = options.models is not None and options.models > 1
+    names = run_folder.files(False, several)
     if options.out is not None:
-        check_folder(options, options.out)
+        run_folder.check_files(options, options.out, names)
     precision, options = options.precision, _checked_plan(options)
-    several, named = _several(options), metrics(options)
+    named = metrics(options)
     if several and world.size > 1:
         raise ValueError(
             f"--models trains its networks in one process, on all cores, not in {world.size}; "
@@ -135,35 +138,22 @@ def train(options: TrainOptions) -> None:
         _print_plan(built, memory, options, precision)
         return
     out = options.out or Path("runs") / built.dataset.name
-    check_folder(options, out)
-    run = fit(built, options, out, hooks, watched)
-    written = run_folder.files(options.tensorboard, several)
-    if options.json:
-        output.print_json({**built.describe(), **run.report.end_as_json(out, written)})
-    else:
-        if not options.quiet:
-            run.report.print_history()
-        run.report.print_end(out, written)
-    if run.interrupted:
-        raise typer.Exit(ending.status)
-
-
-class Run(NamedTuple):
-    """A training that wrote its files; `interrupted`: whether a signal came before its end."""
-
-    report: Report
-    interrupted: bool
+    run_folder.check_files(options, out, names)
+    report = fit(built, options, out, hooks, watched)
+    if not (options.json or options.quiet):
+        report.print_history()
+    end(built, report, options.json, out, run_folder.files(options.tensorboard, several))
 
 
 def fit(
     built: Built, options: TrainOptions, out: Path, hooks: list[Callback],
     watched: Mapping[str, Any],
-) -> Run:  # fmt: skip
+) -> Report:  # fmt: skip
     """Train, and write the files of the run.
 
     watched: the arguments of `Trainer.fit` about metrics and early stopping.
     """
-    world, several = processes.join(), _several(options)
+    world, several = processes.join(), isinstance(built.net, Ensemble)
     with run_folder.folder(out) as folder:
         run_folder.print_earlier_run(folder, options.resume, options.tensorboard, several)
         report = fitting.fit(
@@ -179,28 +169,29 @@ def fit(
                 shards = built.trainer.shards.count if world.size > 1 else options.shards
                 config.write(folder / "run.toml", "train", replace(options, shards=shards))
         world.share(None)  # the others wait until the files are written
-    return Run(report, report.stopped == "interrupted" or bool(late.requested))
+    report.interrupted = report.stopped == "interrupted" or bool(late.requested)
+    return report
 
 
-def _several(options: TrainOptions) -> bool:
-    """Whether an ensemble is trained."""
-    return options.models is not None and options.models > 1
-
-
-def check_folder(options: TrainOptions, out: Path) -> None:
-    """Raise if the files cannot be written into the folder, or one would replace an input."""
-    names = run_folder.files(False, _several(options))
-    run_folder.check_folder(out, *names)
-    own = options.config is not None and config.is_written_by_us(options.config)
-    read = {"the data": options.data, "the file of --config": None if own else options.config}
-    output.check_outputs({f"--out: {out / name}": out / name for name in names}, read)
+def end(
+    built: Built, report: Report, json: bool, out: Path, files: Sequence[str], **more: Any
+) -> None:
+    """Print how a training ended and its files; typer.Exit if a signal came.  more: for JSON."""
+    if json:
+        paths = {name: str(out / name) for name in files}
+        output.print_json({**built.describe(), **more, **report.end_as_json(), "files": paths})
+    else:
+        report.print_end()
+        typer.echo(f"wrote {out}/{', '.join(files)}")
+    if report.interrupted:
+        raise typer.Exit(ending.status)
 
 
 def _checked_plan(options: TrainOptions) -> TrainOptions:
     """The options, checked; of a plan for a GPU that is not there, as this machine can plan it."""
     for name in ("device", "plan_plot"):
         if getattr(options, name) is not None and not options.plan:
-            raise ValueError(f"--{name.replace('_', '-')} is for --plan; add --plan")
+            raise ValueError(f"--{dashed(name)} is for --plan; add --plan")
     output.check_plot(options.plan_plot, "--plan-plot")
     read = {"the data": options.data, "the file of --config": options.config}
     output.check_outputs({f"--plan-plot {options.plan_plot}": options.plan_plot}, read)

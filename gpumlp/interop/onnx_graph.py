@@ -7,6 +7,7 @@ called with a symbol in place of an array, and each NumPy function that it calls
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -208,18 +209,6 @@ class Symbol(NDArrayOperatorsMixin):
         """The symbol as a number; the dtype is always the graph's."""
         return Symbol(self.graph, self.as_number())
 
-    def sum(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
-        """Σ over the last axis."""
-        return self._reduced("ReduceSum", axis, keepdims)
-
-    def max(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
-        """The maximum over the last axis."""
-        return self._reduced("ReduceMax", axis, keepdims)
-
-    def mean(self, axis: int | None = None, keepdims: bool = False) -> Symbol:
-        """The mean over the last axis."""
-        return self._reduced("ReduceMean", axis, keepdims)
-
     def clip(self, min: Any = None, max: Any = None) -> Symbol:
         """The nearest value from `min` to `max`."""
         clipped = self if min is None else self._call("Max", self, min)
@@ -245,7 +234,8 @@ class Symbol(NDArrayOperatorsMixin):
             return value
         return Symbol(self.graph, self.graph.constant(value))
 
-    def _reduced(self, op: str, axis: int | None, keepdims: bool) -> Symbol:
+    def _reduced(self, op: str, axis: int | None = None, keepdims: bool = False) -> Symbol:
+        """The sum, maximum or mean over the last axis."""
         if axis not in (-1, 1) or not keepdims:
             raise TypeError("it reduces z other than by axis=-1, keepdims=True")
         graph, name = self.graph, self.as_number()
@@ -253,6 +243,10 @@ class Symbol(NDArrayOperatorsMixin):
             axes = graph.constant([-1], np.int64)
             return Symbol(graph, graph.node(op, name, axes, keepdims=1))
         return Symbol(graph, graph.node(op, name, axes=[-1], keepdims=1))
+
+    sum = partialmethod(_reduced, "ReduceSum")
+    max = partialmethod(_reduced, "ReduceMax")
+    mean = partialmethod(_reduced, "ReduceMean")
 
 
 def _expm1(z: Symbol) -> Any:

@@ -13,21 +13,20 @@ from gpumlp.io.types import Array
 CHUNK_BYTES = 4 << 20
 
 
-def chunks(
-    a: Array, *others: Array, rows: int | None = None, unmap: bool = True
-) -> Iterator[slice]:
+def chunks(a: Array, *others: Array, rows: int | None = None) -> Iterator[slice]:
     """Yield slices that together cover the rows of `a`, in order.
+
+    After each slice, its pages of the files that the arrays map are unmapped.  So reading a file
+    larger than memory does not fill the memory; values and files do not change.
 
     Args:
         a: the array.
         *others: arrays with as many rows, or None.
         rows: rows of a slice; None for one row or more, of about 4 MiB.
-        unmap: after each slice, unmap its pages of the files that the arrays map.  So reading a
-            file larger than memory does not fill the memory; values and files do not change.
     """
     if rows is None:
         rows = max(1, CHUNK_BYTES // max(1, math.prod(a.shape[1:]) * a.dtype.itemsize))
-    mapped = [each for each in (a, *others) if unmap and can_unmap(each)]
+    mapped = [each for each in (a, *others) if can_unmap(each)]
     for start in range(0, len(a), rows):
         part = slice(start, min(start + rows, len(a)))
         yield part

@@ -153,18 +153,17 @@ class _Pending:
         self.path, self.target = path, target_of(path)
         self.temporary: Path | None = None
         exists = self.target.exists()
-        if exists and not self.target.is_file():
-            self.file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  (see `discard`)
-            return
-        _remove_orphans(self.target)
-        try:
-            # nobody else may read it before it has the mode of the old file
-            self.temporary, self.file = _temporary(self.target, 0o600 if exists else 0o666)
-        except OSError as error:
-            if error.errno not in NOT_REPLACED or not exists:
-                error.filename = os.fspath(path)
-                raise
-            self.file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115
+        if not exists or self.target.is_file():
+            _remove_orphans(self.target)
+            try:
+                # nobody else may read it before it has the mode of the old file
+                self.temporary, self.file = _temporary(self.target, 0o600 if exists else 0o666)
+                return
+            except OSError as error:
+                if error.errno not in NOT_REPLACED or not exists:
+                    error.filename = os.fspath(path)
+                    raise
+        self.file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  (see `discard`)
 
     def complete(self) -> None:
         """Bring all that was written to the disk."""

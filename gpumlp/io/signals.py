@@ -30,15 +30,18 @@ class Ending:
     in an import, so one that comes `LATER` raises, too, and an `Interrupt` knows of the first.  It
     does nothing in a thread other than the main one, nor to a signal that is ignored, as under
     nohup, or has a handler already.
+
+    Attributes:
+        number: that of the first SIGTERM or SIGHUP; 0 if none came.
     """
 
     def __init__(self) -> None:
-        self._number, self._since = 0, 0.0
+        self.number, self._since = 0, 0.0
         self._installed: list[int] = []
 
     def install(self) -> list[int]:
         """Handle the signals from now on; which ones."""
-        self._number, numbers = 0, []
+        self.number, numbers = 0, []
         if threading.current_thread() is threading.main_thread():
             numbers = [n for n in TERMINATING if signal.getsignal(n) is signal.SIG_DFL]
         for number in numbers:
@@ -61,31 +64,21 @@ class Ending:
     def note(self, number: int) -> bool:
         """Note a signal; whether it is the first, or comes later."""
         now = time.monotonic()
-        first = self._number == 0
-        self._number = self._number or number
+        first = self.number == 0
+        self.number = self.number or number
         acts = first or now > self._since + LATER
         self._since = now if acts else self._since
         return acts
 
     @property
-    def noted(self) -> int:
-        """The number of the first SIGTERM or SIGHUP; 0 if none came."""
-        return self._number
-
-    @property
-    def terminated(self) -> bool:
-        """Whether SIGTERM or SIGHUP came."""
-        return self._number != 0
-
-    @property
     def name(self) -> str:
         """What ended the command: "Ctrl-C", or the name of the signal."""
-        return signal.Signals(self._number).name if self._number else "Ctrl-C"
+        return signal.Signals(self.number).name if self.number else "Ctrl-C"
 
     @property
     def status(self) -> int:
         """The exit status: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
-        return 128 + (self._number or signal.SIGINT)
+        return 128 + (self.number or signal.SIGINT)
 
 
 ending = Ending()  # of this process
@@ -132,7 +125,7 @@ class Interrupt:
                 if taken:
                     self._previous[number] = signal.signal(number, self)
                 if isinstance(handler, Ending):
-                    self.requested = handler.noted
+                    self.requested = handler.number
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -32,17 +32,8 @@ def _short(monkeypatch):
 
 
 def bench(folder, *more, peers="", code=0, cold="--no-cold"):
-    return run(
-        "bench",
-        *TINY,
-        cold,
-        "--out",
-        folder,
-        "--peers",
-        peers or f"{PEERS}:identical",
-        *more,
-        code=code,
-    )
+    peers = peers or f"{PEERS}:identical"
+    return run("bench", *TINY, cold, "--out", folder, "--peers", peers, *more, code=code)
 
 
 def parts(folder):
@@ -100,7 +91,7 @@ def test_table_and_json_hold_the_measured_numbers(tmp_path, monkeypatch):
 
 
 def test_failing_competitors_are_reported_and_the_others_are_timed(tmp_path, monkeypatch):
-    timed = tmp_path / "timed"
+    timed = tmp_path / "timed"  # the check alone prevents the timing of the wrong ones
     monkeypatch.setenv("BENCH_TIMED", str(timed))
     wrong = ["wrong_rate", "wrong_activation", "wrong_seed"]
     names = ["missing", "unsupported", "failing", "dying", *wrong, "noisy"]
@@ -117,19 +108,11 @@ def test_failing_competitors_are_reported_and_the_others_are_timed(tmp_path, mon
         result = found[f"{PEERS}:{name}"]
         assert (result["status"], result["seconds"]) == ("refused", [])
         assert "its change" in result["reason"]
-    assert not timed.exists()
+    assert timed.read_text() == "noisy\n"
     assert len(found[f"{PEERS}:noisy"]["seconds"]) == 2
 
 
-def test_wrong_rate_is_timed_without_the_check(tmp_path, monkeypatch):
-    """So the test above shows that the check alone prevents the timing."""
-    monkeypatch.setenv("BENCH_TIMED", str(tmp_path / "timed"))
-    monkeypatch.setattr(case_runner, "check", lambda got, want, case: 0.0)
-    bench(tmp_path / "parts", peers=f"{PEERS}:wrong_rate")
-    assert (tmp_path / "timed").exists()
-
-
-def test_resume_keeps_earlier_results(tmp_path):
+def test_resume_keeps_earlier_results_of_this_machine(tmp_path):
     first = f"{PEERS}:identical"
     bench(tmp_path, peers=f"{first},{PEERS}:missing,{PEERS}:failing")
     before = {name: part["seconds"] for name, part in parts(tmp_path).items()}
@@ -144,10 +127,6 @@ def test_resume_keeps_earlier_results(tmp_path):
     assert after == before
     bench(tmp_path, peers="gpumlp")
     assert parts(tmp_path)["gpumlp"]["seconds"] != before["gpumlp"]
-
-
-def test_resume_with_results_of_another_machine_or_a_broken_file_raises(tmp_path):
-    bench(tmp_path, peers="gpumlp")
     path = next(p for p in tmp_path.glob("*gpumlp.result.json"))
     part = json.loads(path.read_text())
     part["machine"]["processor"] = "another"
@@ -175,14 +154,14 @@ def test_part_that_may_exceed_the_minutes_is_not_started(tmp_path):
 
 
 def test_part_that_takes_too_long_is_stopped_and_not_written(tmp_path, monkeypatch):
-    def end(clock):  # two seconds from the start of the competitor that sleeps
-        return time.monotonic() + 2 if f"{PEERS}:identical" in clock._longest else math.inf
+    def end(clock):  # soon after the start of the competitor that sleeps
+        return time.monotonic() + 0.2 if "gpumlp" in clock._longest else math.inf
 
     monkeypatch.setattr(Clock, "end", property(end, lambda clock, limit: None), raising=False)
     monkeypatch.setattr(Clock, "allows", lambda clock, name: True)  # a slow machine needs longer
-    done = bench(tmp_path, peers=f"{PEERS}:identical,{PEERS}:sleeping,{PEERS}:noisy")
+    done = bench(tmp_path, peers=f"{PEERS}:sleeping,{PEERS}:noisy")
     assert "the time was over before it was done" in done.stderr
-    assert sorted(parts(tmp_path)) == ["gpumlp", f"{PEERS}:identical"]
+    assert [*parts(tmp_path)] == ["gpumlp"]
 
 
 def test_busy_case_is_timed_while_other_processes_compute(monkeypatch):
@@ -240,7 +219,7 @@ def test_ctrl_c_keeps_the_results_so_far(tmp_path):
             assert time.monotonic() < until
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
-        time.sleep(1)
+        time.sleep(0.3)
         os.killpg(process.pid, signal.SIGINT)
         done, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

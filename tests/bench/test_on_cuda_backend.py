@@ -11,14 +11,12 @@ import pytest
 
 from benchmarks import suite, test_kernels, test_products, test_training
 from gpumlp.backends import cuda
-from gpumlp.backends.cuda import device as device_module
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.device import CudaDevice
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import changes, check
 from gpumlp.bench.peers import UNTUNED, Problem, builder, gpumlp_peer
-from tests.support.fake_cublaslt import FakeCublasLt
-from tests.support.fake_cupy import FakeCupy, FakeEvent
+from tests.support.fake_cupy import FakeCupy, with_clock
 from tests.support.harness.host_device import HostDevice
 
 CASE = Case("c", (12, 24, 24, 5), 32)
@@ -87,10 +85,7 @@ class TestTuning:
 
     @pytest.fixture
     def device(self, monkeypatch):
-        lt = FakeCublasLt(states=(0, 0, 0))
-        lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
-        monkeypatch.setattr(device_module, "FLUSH_BYTES", 64)
-        monkeypatch.setattr(FakeEvent, "lt", lt)
+        lt = with_clock(monkeypatch)
         device = CudaDevice(FakeCupy(), lt)
         monkeypatch.setattr(cuda, "open_device", lambda: device)
         monkeypatch.setattr(gpumlp_peer, "get_backend", lambda _, p: CudaBackend(device, p))

@@ -21,9 +21,8 @@ FAST = ["--hidden", "none", "--epochs", "1", "--backend", "numpy", "--quiet"]
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch, no_waiting_for_the_disk):
+def train(tmp_path):
     """Run `gpumlp train` with a table of these columns; `refused` returns the error."""
-    monkeypatch.setattr("gpumlp.cli.run_folder.plot_history", lambda *_, **__: None)
 
     def train(columns, *options, how=run):
         path = write_csv(tmp_path / "t.csv", columns)

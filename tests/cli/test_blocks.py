@@ -1,7 +1,6 @@
 """Commands with networks that have norms, gates, dropout and skips."""
 
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -9,12 +8,12 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
-from gpumlp.training import Trainer
 from tests.support.cli_cases import (
     LONGER,
     NAMES,
     X,
     flowers_in_python,
+    pressed,
     refused,
     rows_of,
     run,
@@ -93,15 +92,8 @@ def test_a_config_file_repeats_a_run(flowers, tmp_path):
 def test_resumes_with_the_same_masks(models, flowers, tmp_path, monkeypatch):
     options = [*OPTIONS, *BLOCKS, *LONGER, "--models", models, "-q"]
     run("train", flowers, *options, "--out", tmp_path / "whole")
-    step, out = Trainer.step, ["--out", tmp_path / "cut"]
-
-    def pressed(trainer, batches, steps):
-        step(trainer, batches, 1)
-        if trainer.steps == 26:  # of 48, in the seventh epoch
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", pressed)
+    out = ["--out", tmp_path / "cut"]
+    with pressed(monkeypatch, 26):  # of 48, in the seventh epoch
         if models == 1:
             run("train", flowers, *options, *out, code=130)
     run("train", flowers, *options, *out, "--resume")

@@ -1,7 +1,6 @@
 """Commands that embed columns of categories: --embed."""
 
 import json
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +12,8 @@ pytest.importorskip("pyarrow")
 import gpumlp
 from gpumlp.data import Preparation, Scratch, load, load_inputs, split
 from gpumlp.data.scratch import select_rows
-from gpumlp.training import Trainer
 from gpumlp.training.folds import k_folds
-from tests.support.cli_cases import columns, refused, rows_of, run, theta
+from tests.support.cli_cases import columns, pressed, refused, rows_of, run, theta
 from tests.support.data_cases import write_csv
 
 RNG = np.random.default_rng(4)
@@ -123,15 +121,8 @@ def test_classes_of_one_category(tmp_path):
 def test_resume_continues_the_same_training(shop, tmp_path, monkeypatch):
     options = [*OPTIONS, "--epochs", 6]
     run("train", shop, *options, "--out", tmp_path / "whole")
-    step, cut = Trainer.step, ["--out", tmp_path / "cut"]
-
-    def pressed(trainer, batches, steps):
-        step(trainer, batches, 1)
-        if trainer.steps == 23:  # of 60, in the third epoch
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", pressed)
+    cut = ["--out", tmp_path / "cut"]
+    with pressed(monkeypatch, 23):  # of 60, in the third epoch
         run("train", shop, *options, *cut, code=130)
     run("train", shop, *options, *cut, "--resume")
     np.testing.assert_array_equal(theta(tmp_path / "cut"), theta(tmp_path / "whole"))

@@ -20,7 +20,19 @@ from gpumlp.data import Preparation, load, split
 from gpumlp.training import lockstep
 from gpumlp.training.loop import Fit
 from gpumlp.training.stepping import Stepping
-from tests.support.cli_cases import FLOWERS, LONGER, SMALL, M, X, columns, refused, rows_of, run
+from tests.support.cli_cases import (
+    FLOWERS,
+    LONGER,
+    SMALL,
+    M,
+    X,
+    columns,
+    plotted,
+    pressed,
+    refused,
+    rows_of,
+    run,
+)
 from tests.support.compiled import needs_library
 
 SEEDS = [0, *np.random.SeedSequence(0).generate_state(2).tolist()]
@@ -66,22 +78,6 @@ def in_python(flowers, K=3, backend="numpy", **fit):
     data = ((train.x - mean) / std, train.y)
     settings = {"validation": validation, "train_metric": True} | fit
     return e, trainer.fit(*data, 5, **settings), validation, (X - mean) / std
-
-
-@contextlib.contextmanager
-def pressed(monkeypatch, steps, seed):
-    """Ctrl-C after so many steps of the member with this seed."""
-    step = Stepping.step
-
-    def press(trainer, batches, count=1):
-        step(trainer, batches, 1)
-        if trainer.net.seed == seed and trainer.steps == steps:
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "possible", lambda trainers: False)
-        patch.setattr(Stepping, "step", press)
-        yield
 
 
 @contextlib.contextmanager
@@ -213,17 +209,11 @@ def test_run_toml_repeats_the_ensemble(houses, three, tmp_path):
 
 
 def test_the_figure_has_a_line_for_each_member(houses, tmp_path, monkeypatch):
-    drawn = []
-    plot = run_folder.plot_history
-    monkeypatch.setattr(
-        run_folder,
-        "plot_history",
-        lambda *a, **k: (drawn.append((a[0], k["title"])), plot(*a, **k)),
-    )
+    drawn = plotted(monkeypatch)
     run("train", houses, *HOUSES, "--models", 3, "--out", tmp_path / "o")
-    [(each, title)] = drawn
+    [((each, _), named)] = drawn
     assert [one["cost"] for one in each] == [one["cost"] for one in histories(tmp_path / "o")]
-    assert title == "houses: 3 × 3-16-1, float32"
+    assert named["title"] == "houses: 3 × 3-16-1, float32"
 
 
 # ---- interrupted, resumed, diverged --------------------------------------------------------------
@@ -233,7 +223,8 @@ def test_resume_after_ctrl_c_ends_as_without_a_break(flowers, tmp_path, monkeypa
     options = [*FLOWERS, *LONGER, "--models", 3, "--patience", 9, "--plateau", 1]
     run("train", flowers, *options, "--out", tmp_path / "whole")
     out = ["--out", tmp_path / "cut"]
-    with pressed(monkeypatch, 14, SEEDS[1]):  # which trains one after the other
+    monkeypatch.setattr(lockstep, "possible", lambda trainers: False)  # one after the other
+    with pressed(monkeypatch, 14, SEEDS[1]):
         printed = run("train", flowers, *options, *out, code=130).stdout
     assert printed.startswith(
         "3 members: 1 finished after 12 epochs, 1 not begun, 1 interrupted after 3 epochs; "

@@ -1,7 +1,6 @@
 """train in a folder with the files of an interrupted run, to resume it, or of an earlier one."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 
 pytest.importorskip("typer")
 
-from gpumlp.training import Trainer
-from tests.support.cli_cases import FLOWERS, LONGER, columns, run, theta
+from tests.support.cli_cases import FLOWERS, LONGER, columns, pressed, run, theta
 from tests.support.tracking_files import scalars
 
 
@@ -23,15 +21,8 @@ def test_resume_after_ctrl_c_restores_all_state(flowers, tmp_path, monkeypatch):
         "--patience", 9, "--accumulate", 2,
     ]  # fmt: skip
     run("train", flowers, *options, "--out", tmp_path / "whole")
-    step, out = Trainer.step, ["--out", tmp_path / "cut"]
-
-    def pressed(trainer, batches, steps):
-        step(trainer, batches, 1)
-        if trainer.steps == 26:  # of 48, in the seventh epoch
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", pressed)
+    out = ["--out", tmp_path / "cut"]
+    with pressed(monkeypatch, 26):  # of 48, in the seventh epoch
         printed = run("train", flowers, *options, *out, code=130).stdout
     assert "interrupted after 6 epochs; --resume continues" in printed
     result = run("train", flowers, *options, *out, "--resume")

@@ -198,7 +198,7 @@ def test_writing_needs_memory_for_one_chunk(tmp_path, kind):
         tracemalloc.start()
         try:
             parts = (rng.random((4000, 2)) for _ in range(count))
-            predict.write(tmp_path / f"p.{kind}", parts, ("a", "b"))
+            predict.write(tmp_path / f"p.{kind}", parts, ["prediction", "a", "b"], ("a", "b"))
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

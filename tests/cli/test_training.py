@@ -10,8 +10,16 @@ pytest.importorskip("typer")
 
 import gpumlp
 from gpumlp.callbacks import EarlyStopping, ReduceOnPlateau
-from gpumlp.cli import run_folder
-from tests.support.cli_cases import FLOWERS, LONGER, columns, fit_flowers, refused, run, theta
+from tests.support.cli_cases import (
+    FLOWERS,
+    LONGER,
+    columns,
+    fit_flowers,
+    plotted,
+    refused,
+    run,
+    theta,
+)
 
 
 def by_hand(path, epochs=5, metric="auto", early_stopping=None, callbacks=(), **settings):
@@ -55,13 +63,7 @@ def test_run_toml_has_a_list_of_groups(flowers, tmp_path):
 
 
 def test_metrics_are_columns_of_the_table_the_json_and_the_figure(flowers, tmp_path, monkeypatch):
-    drawn = []
-    plot = run_folder.plot_history
-    monkeypatch.setattr(
-        run_folder,
-        "plot_history",
-        lambda *a, **k: (drawn.append(k["metric"]), plot(*a, **k))[1],
-    )
+    drawn = plotted(monkeypatch)
     options = [*FLOWERS[:-1], "--metric", "roc_auc_ovr, auto"]
     printed = run("train", flowers, *options, "--out", tmp_path / "o").stdout
     _, history = by_hand(flowers, metric=["roc_auc_ovr", "auto"])
@@ -77,7 +79,7 @@ def test_metrics_are_columns_of_the_table_the_json_and_the_figure(flowers, tmp_p
     printed = json.loads(run("train", flowers, *as_json).stdout)
     assert printed["metric"] == "f1_macro"
     assert printed["result"]["val_f1_macro"] == columns(tmp_path / "p")["val_f1_macro"][-1]
-    assert drawn == ["roc_auc_ovr", "f1_macro"]
+    assert [named["metric"] for _, named in drawn] == ["roc_auc_ovr", "f1_macro"]
 
 
 def test_early_stopping_watches_the_monitored_column(flowers, tmp_path):

@@ -7,11 +7,9 @@ import pytest
 pytest.importorskip("typer")
 
 import gpumlp
-from gpumlp.backends.cuda import device as device_module
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.cli_cases import run
-from tests.support.fake_cublaslt import FakeCublasLt
-from tests.support.fake_cupy import FakeCupy, FakeEvent
+from tests.support.fake_cupy import FakeCupy, with_clock
 
 WIDTHS = ["--widths", "5,16,8,3", "--batch-size", "32"]
 # (m, n, k), letters' role, epilogue
@@ -30,10 +28,7 @@ STEP = {
 @pytest.fixture
 def lt(monkeypatch):
     """A fake cublasLt with algorithms of 9, 3 and 5 µs.  Each command opens a device."""
-    lt = FakeCublasLt(states=(0, 0, 0))
-    lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
-    monkeypatch.setattr(device_module, "FLUSH_BYTES", 64)
-    monkeypatch.setattr(FakeEvent, "lt", lt)
+    lt = with_clock(monkeypatch)
     device = []
     monkeypatch.setattr("gpumlp.backends.cuda.open_device", lambda: device[0])
     monkeypatch.setattr("gpumlp.cli.tune.open_device", lambda: device[0])

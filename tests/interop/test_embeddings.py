@@ -137,17 +137,13 @@ def test_files_of_torch(tmp_path: Any) -> None:
 @pytest.mark.parametrize("opset", [13, 18, 24])
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx(kind: str, opset: int, precision: str) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    from onnx.reference import ReferenceEvaluator
-
+    pytest.importorskip("onnxruntime")
     from gpumlp.interop.onnx import export_onnx
+    from tests.support import onnx_runs
 
     net, x = network(precision=precision, **KINDS[kind]), data(kind, precision)
     model, want = export_onnx(net, opset=opset), net.predict(x)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    for (got,) in (session.run(None, {"x": x}), ReferenceEvaluator(model).run(None, {"x": x})):
+    for got in (each["predictions"] for each in onnx_runs.outputs(model, {"x": x})):
         assert got.dtype == want.dtype
         np.testing.assert_allclose(got, want, 0, NEAR[precision] * float(np.abs(want).max()))
     names = {each.name for each in model.graph.initializer}
@@ -155,13 +151,11 @@ def test_onnx(kind: str, opset: int, precision: str) -> None:
 
 
 def test_an_ensemble_in_onnx() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     from gpumlp.interop.onnx import export_onnx
+    from tests.support.onnx_runs import session
 
     ensemble = Ensemble(2, WIDTHS, embed=EMBED, precision="float64", backend="numpy")
     model = export_onnx(ensemble)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (got,) = session.run(None, {"x": X})
+    (got,) = session(model).run(None, {"x": X})
     np.testing.assert_allclose(got, ensemble.predict(X), rtol=1e-10)

@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx.reference import ReferenceEvaluator
 
 import gpumlp
 from gpumlp import ACTIVATIONS, MLP
@@ -18,29 +17,21 @@ from gpumlp.data import Dataset, Preparation
 from gpumlp.interop.onnx import OPSET, export_onnx
 from gpumlp.interop.onnx_graph import NATIVE
 from tests.support import networks
+from tests.support.onnx_runs import outputs
 from tests.support.refusal import refusal
 
 OPSETS = (13, OPSET, 20, 24)
 NEEDS = {13: 7, 17: 8, 20: 9, 24: 12}  # opset → IR version
 
 
-def run(model, x):
-    """The outputs of both implementations, by name."""
-    serial = model.SerializeToString()
-    session = onnxruntime.InferenceSession(serial, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    for outputs in (session.run(None, {"x": x}), ReferenceEvaluator(model).run(None, {"x": x})):
-        yield dict(zip(names, outputs, strict=True))
-
-
 def check(net, model, x, expected, name):
     """Both agree with `expected`, to 1e-5 of the largest in float32, 1e-12 in float64."""
     erf = any(node.op_type == "Erf" for node in model.graph.node)
     tolerance = 1e-12 if net.precision == "float64" and not erf else 1e-5
-    for outputs in run(model, x):
-        assert outputs[name].dtype == expected.dtype
-        assert outputs[name].shape == expected.shape
-        error = abs(outputs[name] - expected).max() / abs(expected).max()
+    for found in outputs(model, {"x": x}):
+        assert found[name].dtype == expected.dtype
+        assert found[name].shape == expected.shape
+        error = abs(found[name] - expected).max() / abs(expected).max()
         assert error <= tolerance, f"{net!r}: {error}"
 
 
@@ -205,8 +196,8 @@ def test_labels_of_columns(classes, loss, n, rng):
     model = export_onnx(net, preparation=preparation)
     p = preparation.outputs(net.predict(preparation.inputs(x)))
     check(net, model, x, p, "probabilities")
-    for outputs in run(model, x):
-        assert outputs["label"].tolist() == [classes[i] for i in p.argmax(axis=1)]
+    for found in outputs(model, {"x": x}):
+        assert found["label"].tolist() == [classes[i] for i in p.argmax(axis=1)]
     check(
         net, export_onnx(net, preparation=preparation, link=False), x,
         net.forward(preparation.inputs(x)).astype(float), "y_hat",
@@ -299,10 +290,10 @@ def test_an_ensemble_with_a_preparation(rng):
     e = gpumlp.Ensemble(3, [len(known.columns), 6, 1], loss="binary_cross_entropy", backend="numpy")
     inputs = known.inputs(x)
     p = np.mean([known.outputs(net.predict(inputs)) for net in e], axis=0)
-    for outputs in run(export_onnx(e, preparation=known), x):
-        np.testing.assert_allclose(outputs["probabilities"], p, rtol=1e-5)
+    for found in outputs(export_onnx(e, preparation=known), {"x": x}):
+        np.testing.assert_allclose(found["probabilities"], p, rtol=1e-5)
         best = np.array(["a", "b"])[p.argmax(axis=1)]
-        assert outputs["label"].tolist() == best.tolist()
+        assert found["label"].tolist() == best.tolist()
 
 
 def test_large_tensors_go_into_a_second_file(rng, tmp_path, monkeypatch):

@@ -6,15 +6,14 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-from onnx.reference import ReferenceEvaluator
 
 from gpumlp import ACTIVATIONS, MLP, Ensemble
 from gpumlp.data import Dataset, Preparation
 from gpumlp.functions.stages import GATES, NORMS
 from gpumlp.interop.onnx import export_onnx
 from tests.support.blocks import COLUMN_RMS, MANY, WIDTHS, batch_network, random_network
+from tests.support.onnx_runs import outputs, session
 from tests.support.refusal import refusal
 
 RNG = np.random.default_rng(5)
@@ -36,11 +35,7 @@ def network(precision: str = "float32", **blocks: Any) -> MLP:
 
 def check(model: Any, x: Any, want: Any, near: float, name: str = "predictions") -> None:
     """Both implementations agree with `want`, relative to the largest entry."""
-    serial = model.SerializeToString()
-    session = onnxruntime.InferenceSession(serial, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    for outputs in (session.run(None, {"x": x}), ReferenceEvaluator(model).run(None, {"x": x})):
-        found = outputs[names.index(name)]
+    for found in (each[name] for each in outputs(model, {"x": x})):
         assert found.dtype == want.dtype
         np.testing.assert_allclose(found, want, 0, near * float(np.abs(want).max()))
 
@@ -124,8 +119,7 @@ def test_with_a_preparation_the_graph_takes_raw_columns() -> None:
     model = export_onnx(net, preparation=preparation)
     p = net.predict(preparation.inputs(x).astype(np.float32)).astype(np.float64)
     check(model, x, p, 1e-5, "probabilities")
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    assert list(session.run(["label"], {"x": x})[0]) == [classes[i] for i in p.argmax(1)]
+    assert list(session(model).run(["label"], {"x": x})[0]) == [classes[i] for i in p.argmax(1)]
 
 
 def test_a_norm_of_ones_own_is_traced() -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx.reference import ReferenceEvaluator
 
 from gpumlp import MLP, Ensemble
 from gpumlp.data import Preparation
 from gpumlp.interop.onnx import export_onnx
 from tests.support.cli_cases import SMALL, rows_of, run
 from tests.support.data_cases import write_csv
+from tests.support.onnx_runs import outputs
 from tests.support.timing import slowdown
 
 WORDS = {"town": ("bonn", "köln", "x y"), "colour": ("blue", "red"), "fill": ("a", "b")}
@@ -46,16 +46,6 @@ def raw(preparation, rng, m=40):
             x[:, j] = np.where(at == len(words) + 1, np.nan, at)
             inputs[name] = many[at][:, None]
     return inputs, x
-
-
-def outputs(model, inputs):
-    """The outputs of both implementations, by name."""
-    names = [output.name for output in model.graph.output]
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    for runtime in (session, ReferenceEvaluator(model)):
-        yield dict(zip(names, runtime.run(None, inputs), strict=True))
 
 
 CASES = [

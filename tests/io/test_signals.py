@@ -36,14 +36,14 @@ def number(request):
 def test_a_command_ends_by_the_first_signal_only(number):
     ending = Ending()
     with ending:
-        assert (ending.terminated, ending.name, ending.status) == (False, "Ctrl-C", 130)
+        assert (ending.number, ending.name, ending.status) == (0, "Ctrl-C", 130)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
         for other in SIGNALS:  # while it ends
             signal.raise_signal(other)
         assert (ending.name, ending.status) == (number.name, 128 + number)
     with ending:
-        assert not ending.terminated
+        assert not ending.number
 
 
 def test_a_command_leaves_handlers_and_ignored_signals_alone(number):

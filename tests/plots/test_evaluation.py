@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 
-from gpumlp.cli.evaluate import Picture
+from gpumlp.cli.evaluate import figure_of
 from gpumlp.data import Dataset
 from gpumlp.plots import confusion_figure, residual_figure, write_png
 
@@ -81,23 +81,20 @@ def test_each_output_has_its_own_row(rng):
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-def test_picture_from_parts_equals_picture_of_the_whole(task, tmp_path, rng, monkeypatch):
+def test_figure_from_parts_equals_figure_of_the_whole(task, rng):
     seen = []
-    monkeypatch.setattr("gpumlp.cli.evaluate.write_png", lambda figure, path: seen.append(figure))
     x, classes = rng.normal(size=(60, 2)), ("a", "b", "c") if task == "classification" else None
     y = rng.integers(0, 3, 60) if classes else rng.normal(size=60)
-    p = rng.random((60, 3 if classes else 1))
+    y, p = (y, rng.integers(0, 3, 60)) if classes else (y[:, None], rng.random((60, 1)))
     for size in (60, 17):
-        picture = Picture(tmp_path / "p.png")
-        for start in range(0, 60, size):
-            rows = slice(start, start + size)
-            picture.add(Dataset("d", task, x[rows], y[rows], ("u", "v"), classes), p[rows])
-        picture.draw()
+        parts = [slice(start, start + size) for start in range(0, 60, size)]
+        last = Dataset("d", task, x[parts[-1]], y[parts[-1]], ("u", "v"), classes)
+        seen.append(figure_of(last, [(y[rows], p[rows]) for rows in parts]))
     if classes:
-        expected = confusion_figure(y, p.argmax(axis=1), classes, "d")
+        expected = confusion_figure(y, p, classes, "d")
         drawn = [figure.axes[0].images[0].get_array() for figure in (expected, *seen)]
     else:
-        expected = residual_figure(y[:, None], p)
+        expected = residual_figure(y, p)
         drawn = [figure.axes[1].collections[0].get_offsets() for figure in (expected, *seen)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     np.testing.assert_array_equal(drawn[0], drawn[2])

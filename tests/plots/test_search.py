@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from gpumlp.plots import search_figure
+from gpumlp.plots import search_figure, write_png
 
 SCORES = np.array([[0.5, 0.7], [0.8, 0.9], [0.6, 0.6], [np.nan, 0.9]])
 
@@ -18,7 +18,7 @@ def lines(axes):
     return {line.get_label(): line.get_xydata().T.tolist() for line in axes.lines}
 
 
-def test_a_panel_shows_each_candidate_its_spread_and_the_best():
+def test_a_panel_shows_each_candidate_its_spread_and_the_best(tmp_path):
     tried = {"lr": [0.01, 0.1, 0.01, 0.1], "hidden": ["8", "8", "8x8", "8x8"]}
     figure = search_figure(tried, SCORES, metric="accuracy", title="t")
     found = panels(figure)
@@ -37,6 +37,8 @@ def test_a_panel_shows_each_candidate_its_spread_and_the_best():
     assert [t.get_text() for t in found["lr"].get_xticklabels()] == ["0.01", "0.1"]
     assert [t.get_text() for t in found["hidden"].get_xticklabels()] == ["8", "8x8"]
     assert found["lr"].get_ylabel() == "accuracy"
+    write_png(figure, tmp_path / "s.png")
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_many_numbers_have_an_axis_and_outliers_lie_at_its_end():

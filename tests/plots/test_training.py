@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from gpumlp.plots.training import history_figure
+from gpumlp.plots.training import history_figure, plot_history
 
 HISTORY = {
     "cost": [2.0, 0.5, 0.02], "val_cost": [2.1, 0.7, 0.4], "metric": [0.3, 0.8, 1.0],
@@ -25,6 +25,14 @@ def test_history_figure_draws_cost_and_metric():
         assert axes.get_xlabel() == "epoch"
     assert (cost.get_ylabel(), score.get_ylabel()) == ("cost J", "accuracy")
     assert (cost.get_yscale(), score.get_yscale()) == ("log", "linear")
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("members", [1, 2])
+def test_plot_writes_a_png(epochs, members, tmp_path):
+    each = [{name: column[:epochs] for name, column in HISTORY.items()}] * members
+    plot_history(each if members > 1 else each[0], tmp_path / "h.png", title="$t")
+    assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_history_figure_draws_a_metric_by_its_name():

@@ -1,17 +1,21 @@
 """A data set, and ways to run the commands, for the tests of the command line."""
 
+import contextlib
 import csv
 import functools
 import io
 import json
+import signal
 
 import numpy as np
 import typer.testing
 from typer.testing import CliRunner
 
 import gpumlp
+from gpumlp.cli import run_folder
 from gpumlp.cli.app import app
 from gpumlp.data import load, split
+from gpumlp.training.stepping import Stepping
 
 # `CliRunner.invoke` would make all commands of the application anew, which takes most of its time
 typer.testing._get_command = functools.cache(typer.testing._get_command)
@@ -56,6 +60,33 @@ def rows_of(text):
 def columns(folder):
     """The columns of the history in a run's folder."""
     return json.loads((folder / "history.json").read_text())["columns"]
+
+
+@contextlib.contextmanager
+def pressed(monkeypatch, steps, seed=0):
+    """Ctrl-C after so many steps of the network with this seed."""
+    step = Stepping.step
+
+    def press(trainer, batches, count=1):
+        step(trainer, batches, 1)
+        if trainer.net.seed == seed and trainer.steps == steps:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepping, "step", press)
+        yield
+
+
+def plotted(monkeypatch):
+    """The arguments of all calls that draw a history from now on, by position and by name."""
+    calls, plot = [], run_folder.plot_history
+
+    def drawn(*arguments, **named):
+        calls.append((arguments, named))
+        plot(*arguments, **named)
+
+    monkeypatch.setattr(run_folder, "plot_history", drawn)
+    return calls
 
 
 def theta(folder):

@@ -16,6 +16,10 @@ from tests.support.harness.host_device import HostArray, HostDevice
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}  # relative to the largest entry
 HALF = ["bfloat16", "float16"]
 EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}  # of one rounding, relative
+NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division makes worse
+    "float32": (3e-6, 1e-4), "tf32": (3e-6, 1e-4),
+    "float16": (1e-2, 5e-2), "bfloat16": (1.5e-1, 2.5e-1),
+}  # fmt: skip
 KIND = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype("float16")}
 
 
@@ -76,6 +80,39 @@ def trained(net: gpumlp.MLP, optimizer: str = "adamw", steps: int = 20, **settin
     trainer.fit(x, y, steps // 5, sample_weight=weights, progress=False)
     assert trainer.steps == steps
     return trainer
+
+
+def assert_near(got: gpumlp.MLP, want: gpumlp.MLP) -> None:
+    """All tensors, in float64."""
+    for name, tensor in want.tensors().items():
+        assert_same(got.tensors()[name], tensor, 1e-12)
+
+
+def assert_gradients_near(gpu: gpumlp.MLP, net: gpumlp.MLP, x: Any, labels: Any) -> None:
+    """The cost and all gradients, in float64."""
+    (J, want), (J_gpu, got) = (each.cost_and_gradients(x, labels) for each in (net, gpu))
+    assert_same(J_gpu, J, 1e-13)
+    for name in ("z", "h"):
+        for one, other in zip(getattr(got, name), getattr(want, name), strict=True):
+            assert_same(one, other, 1e-12)
+    for name, each in want.named.items():
+        assert_same(got.named[name], each, 1e-12)
+    assert_same(got.x, want.x, 1e-12)
+
+
+def assert_members_train_alone(precision: str, widths: Any, x: Any, y: Any, **more: Any) -> None:
+    """Each of three members equals its own training; a step has the launches of one network."""
+    backend, of_all = CudaBackend(HostDevice(order=3), precision), {"lr": 0.01, "batch_size": 16}
+    ensemble = gpumlp.Ensemble(3, widths, "gelu", backend=backend, seeds=range(3), **more)
+    gpumlp.EnsembleTrainer(ensemble, "adamw", seed=5, **of_all).fit(x, y, 2)
+    assert any("batch of 3" in call for call in backend._device.launches)  # type: ignore[attr-defined]
+    near = 1e-11 if precision == "float64" else 2e-3
+    for i, net in enumerate(ensemble):
+        own = CudaBackend(HostDevice(), precision)
+        alone = gpumlp.MLP(widths, "gelu", backend=own, seed=i, **more)
+        gpumlp.Trainer(alone, "adamw", seed=5 + i, **of_all).fit(x, y, 2, progress=False)
+        for name, tensor in alone.tensors().items():
+            np.testing.assert_allclose(net.tensors()[name], tensor, near, near, err_msg=name)
 
 
 def fusible_network(f: str, widths: Any = (5, 16, 24, 8, 3), **settings: Any) -> gpumlp.MLP:

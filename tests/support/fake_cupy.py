@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 
+from tests.support.fake_cublaslt import FakeCublasLt
 from tests.support.harness.memory import aligned_empty
 
 
@@ -211,6 +212,15 @@ class FakeCupy:
         if self.broken:
             raise self.broken
         FakeArray.log.append(("synchronize", "device"))
+
+
+def with_clock(monkeypatch):
+    """A fake cublasLt with algorithms of 9, 3 and 5 µs, whose clock the events read."""
+    lt = FakeCublasLt(states=(0, 0, 0))
+    lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
+    monkeypatch.setattr("gpumlp.backends.cuda.device.FLUSH_BYTES", 64)
+    monkeypatch.setattr(FakeEvent, "lt", lt)
+    return lt
 
 
 def arrays(device, *shapes, dtype="float32"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
+from gpumlp import MLP, Trainer
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import ACTIVATIONS
@@ -17,6 +17,10 @@ from gpumlp.functions.stages import NORMS, Stage, gate
 from tests.support.blocks import COLUMN_RMS, DYT, ROW_NORMS, UNIT_NORM
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import (
+    NEAR,
+    assert_gradients_near,
+    assert_members_train_alone,
+    assert_near,
     assert_same,
     device,
     moved,
@@ -66,11 +70,6 @@ def fitted(net: MLP, optimizer: Any = "adamw", steps: int = 5, **settings: Any) 
     return trainer
 
 
-def assert_near(got: MLP, want: MLP) -> None:
-    for name, tensor in want.tensors().items():
-        assert_same(got.tensors()[name], tensor, 1e-12)
-
-
 @pytest.mark.parametrize("order", [0, 3])
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_twenty_steps_of_adamw(kind: str, order: int) -> None:
@@ -98,12 +97,7 @@ def test_twenty_steps_on_the_compiled_backend(kind: str) -> None:
 def test_gradients(kind: str) -> None:
     net = network(kind, regularizer=gpumlp.L2(0.1))
     gpu = on_cuda_backend(net, order=1)
-    (J, want), (J_gpu, got) = (each.cost_and_gradients(X, LABELS) for each in (net, gpu))
-    assert_same(J_gpu, J, 1e-13)
-    for name in ("W", "b", "z", "h"):
-        for one, other in zip(getattr(got, name), getattr(want, name), strict=True):
-            assert_same(one, other, 1e-12)
-    assert_same(got.x, want.x, 1e-12)
+    assert_gradients_near(gpu, net, X, LABELS)
 
 
 @pytest.mark.parametrize("kind", ["all", "all with batch norm"])
@@ -137,12 +131,6 @@ def test_weights_of_skips(optimizer: str, way: str) -> None:
     assert_near(gpu, net)
     start = network("all").tensors()["4.skip.weight"]
     assert np.abs(net.tensors()["4.skip.weight"] - start).max() > 1e-4
-
-
-NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division makes worse
-    "float32": (3e-6, 1e-4), "tf32": (3e-6, 1e-4),
-    "float16": (1e-2, 5e-2), "bfloat16": (1.5e-1, 2.5e-1),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
@@ -179,30 +167,12 @@ def test_statistics_beside_a_split_theta() -> None:
         assert relative(found[1][name], want) < 1e-2 < relative(first[name], want)
 
 
-def members(backend: Any, K: int, **blocks: Any) -> EnsembleTrainer:
-    ensemble = Ensemble(K, WIDTHS, "gelu", backend=backend, seeds=range(K), **blocks)
-    trainer = EnsembleTrainer(ensemble, "adamw", lr=0.01, batch_size=16, seed=5)
-    trainer.fit(X, LABELS, 2)
-    return trainer
-
-
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
 @pytest.mark.parametrize(
     "kind", [kind for kind in BLOCKS if "batch" not in kind and "columns" not in kind]
 )
 def test_members_in_lockstep(kind: str, precision: str) -> None:
-    """Each equals its own training; a step has the launches of one network."""
-    backend = CudaBackend(HostDevice(order=3), precision)
-    ensemble = members(backend, 3, **BLOCKS[kind]).ensemble
-    assert any("batch of 3" in call for call in backend._device.launches)  # type: ignore[attr-defined]
-    for i, net in enumerate(ensemble):
-        own = MLP(
-            WIDTHS, "gelu", backend=CudaBackend(HostDevice(), precision), seed=i, **BLOCKS[kind]
-        )  # fmt: skip
-        Trainer(own, "adamw", lr=0.01, batch_size=16, seed=5 + i).fit(X, LABELS, 2, progress=False)
-        near = 1e-11 if precision == "float64" else 2e-3
-        for name, tensor in own.tensors().items():
-            np.testing.assert_allclose(net.tensors()[name], tensor, near, near, err_msg=name)
+    assert_members_train_alone(precision, WIDTHS, X, LABELS, **BLOCKS[kind])
 
 
 # ---- the operations ----------------------------------------------------------------------------

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import MLP, Ensemble, EnsembleTrainer, Trainer
+from gpumlp import MLP, Trainer
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.plans import Gemm
 from gpumlp.backends.lookup import parts
 from gpumlp.backends.numpy.backend import NumpyBackend
 from tests.support.cuda_networks import (
+    NEAR,
+    assert_gradients_near,
+    assert_members_train_alone,
+    assert_near,
     assert_same,
     device,
     moved,
@@ -47,11 +51,6 @@ def fitted(
     return trainer
 
 
-def assert_near(got: MLP, want: MLP) -> None:
-    for name, tensor in want.tensors().items():
-        assert_same(got.tensors()[name], tensor, 1e-12)
-
-
 @pytest.mark.parametrize("order", [0, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_steps_of_adamw(kind: str, order: int) -> None:
@@ -69,15 +68,7 @@ def test_twenty_steps_of_adamw(kind: str, order: int) -> None:
 def test_gradients(kind: str) -> None:
     net = network(regularizer=gpumlp.L2(0.1), **KINDS[kind])
     gpu = on_cuda_backend(net, order=1)
-    x = data(kind)
-    (J, want), (J_gpu, got) = (each.cost_and_gradients(x, LABELS) for each in (net, gpu))
-    assert_same(J_gpu, J, 1e-13)
-    for name in ("W", "b", "z", "h"):
-        for one, other in zip(getattr(got, name), getattr(want, name), strict=True):
-            assert_same(one, other, 1e-12)
-    for name, each in want.named.items():
-        assert_same(got.named[name], each, 1e-12)
-    assert_same(got.x, want.x, 1e-12)
+    assert_gradients_near(gpu, net, data(kind), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +117,6 @@ def test_sgd_changes_the_rows_of_codes_alone(precision: str, late: bool) -> None
     results = [{line.result.split(", ")[-1] for line in each.lines} for each in (folded, apart)]
     assert ("θ E" in results[0]) == (precision != "bfloat16")
     assert "∇J E" in results[1]
-
-
-NEAR = {  # of gradients, and of what 5 steps add to θ, which adamw's division makes worse
-    "float32": (3e-6, 1e-4), "tf32": (3e-6, 1e-4),
-    "float16": (1e-2, 5e-2), "bfloat16": (1.5e-1, 2.5e-1),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -197,27 +182,9 @@ def test_arrays_on_the_device() -> None:
             call()
 
 
-def members(backend: Any, K: int, **more: Any) -> EnsembleTrainer:
-    ensemble = Ensemble(K, WIDTHS, "gelu", backend=backend, embed=EMBED, seeds=range(K), **more)
-    trainer = EnsembleTrainer(ensemble, "adamw", lr=0.01, batch_size=16, seed=5)
-    trainer.fit(X, LABELS, 2)
-    return trainer
-
-
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
 def test_members_in_lockstep(precision: str) -> None:
-    """Each equals its own training; a step has the launches of one network."""
-    backend = CudaBackend(HostDevice(order=3), precision)
-    ensemble = members(backend, 3).ensemble
-    assert any("batch of 3" in call for call in backend._device.launches)  # type: ignore[attr-defined]
-    for i, net in enumerate(ensemble):
-        own = CudaBackend(HostDevice(), precision)
-        alone = MLP(WIDTHS, "gelu", backend=own, seed=i, embed=EMBED)
-        trainer = Trainer(alone, "adamw", lr=0.01, batch_size=16, seed=5 + i)
-        trainer.fit(X, LABELS, 2, progress=False)
-        near = 1e-11 if precision == "float64" else 2e-3
-        for name, tensor in alone.tensors().items():
-            np.testing.assert_allclose(net.tensors()[name], tensor, near, near, err_msg=name)
+    assert_members_train_alone(precision, WIDTHS, X, LABELS, embed=EMBED)
 
 
 # ---- the operations ----------------------------------------------------------------------------

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda import device as device_module
 from gpumlp.backends.cuda import measuring
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.fake_cublaslt import FakeCublasLt
-from tests.support.fake_cupy import FakeCupy, FakeEvent, arrays
+from tests.support.fake_cupy import FakeCupy, FakeEvent, arrays, with_clock
 
 
 @pytest.fixture
@@ -21,10 +20,7 @@ def cupy():
 def clocked(cupy, monkeypatch):
     """A device that measures its products with a fake clock."""
     monkeypatch.setenv("GPUMLP_TUNE", "1")
-    monkeypatch.setattr(device_module, "FLUSH_BYTES", 64)
-    lt = FakeCublasLt(states=(0, 0, 0))
-    lt.microseconds = {70: 9.0, 71: 3.0, 72: 5.0}
-    monkeypatch.setattr(FakeEvent, "lt", lt)
+    lt = with_clock(monkeypatch)
     return CudaDevice(cupy, lt), lt
 
 
