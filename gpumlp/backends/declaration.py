@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -35,13 +36,15 @@ class Operation:
     list_products: Products
     count_bytes: Count | None
 
-    @property
+    @cached_property
     def parameters(self) -> list[str]:
         """The names of the parameters, in order."""
         return list(self.signature.parameters)[1:]
 
     def arguments(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The arguments of a call by name, with the defaults."""
+        if len(args) == len(self.parameters) and not kwargs:  # binding takes ten times as long
+            return dict(zip(self.parameters, args, strict=True))
         bound = self.signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
         return dict(list(bound.arguments.items())[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -11,23 +11,9 @@ from gpumlp.backends import Backend
 from gpumlp.backends.declaration import Call
 from gpumlp.io.types import Array, HostArray, HostVector
 from gpumlp.loader.examples import Examples
+from gpumlp.loader.recipes import Recipe
 from gpumlp.step.plan import Plan
 from gpumlp.step.program import Buffer
-from gpumlp.step.tables import Tables
-from gpumlp.step.training import TrainingStep
-
-
-def plans_of(step: TrainingStep, tables: Tables) -> dict[tuple[int, int], dict[str, Plan]]:
-    """The planned ways to do each step: by the examples of the minibatch and the first micro-batch.
-
-    A step is one program if all examples are in the backend, else one for each micro-batch.
-    """
-    found = {}
-    for of in tables.sizes:
-        whole = range(max(1, len(tables.parts(of))))
-        for parts in [range(j, j + 1) for j in whole] if tables.streams else [whole]:
-            found[of, parts.start] = step.plans(tables, of, parts)
-    return found
 
 
 class Order:
@@ -119,7 +105,7 @@ class Batches:
     two recordings of each step.)
 
     Args:
-        step: the step of the trainer, and `arrays` the arrays of its held buffers.
+        recipe: the programs of the trainer's step, and `arrays` the arrays of its held buffers.
         seed: of the orders.
         name: what the time of a step depends on, the key in the tuning cache.
 
@@ -128,12 +114,12 @@ class Batches:
     """
 
     def __init__(
-        self, backend: Backend, data: Examples, tables: Tables, step: TrainingStep,
-        arrays: Mapping[Buffer, Array], seed: int | None, name: str,
+        self, backend: Backend, data: Examples, recipe: Recipe, arrays: Mapping[Buffer, Array],
+        seed: int | None, name: str,
     ) -> None:  # fmt: skip
+        tables = recipe.tables
         self._backend, self._data, self._tables = backend, data, tables
         self.order = Order(len(data.x), data.weights, tables.size, seed)
-        plans = plans_of(step, tables)  # which adds to `tables.initial`
         held = {
             b: backend.full(b.shape, tables.initial.get(b, 0), b.dtype) for b in tables.buffers()
         }
@@ -151,19 +137,14 @@ class Batches:
             )
         ]  # fmt: skip
         self._fetched = False
-        arena = backend.empty((arena_size(plans),), np.uint8)
-        self._programs, self._places = {}, {}
-        self._step, self._memory = step, (arena, held)
-        for (of, j), ways in plans.items():
-            at = f"{name}, minibatch {of}{tables.part_name(of, j)}"
-            bound = {way: (p, p.arrays(arena, held)) for way, p in ways.items()}
-            calls = {way: p.calls(backend, own) for way, (p, own) in bound.items()}
-            self._programs[of, j] = backend.compile(calls, at)
-            if tables.streams:
-                planned, own = next(iter(bound.values()))
-                self._places[of, j] = [
-                    None if b is None else own[b] for b in planned.program.inputs()
-                ]
+        arena = backend.empty((recipe.size,), np.uint8)
+        self._programs = recipe.compiled(backend, arena, held, name)
+        self._recipe, self._memory = recipe, (arena, held)
+        self._places = {}
+        for of, ways in recipe.plans.items() if tables.streams else ():
+            planned = next(iter(ways.values()))
+            own = planned.arrays(arena, held)
+            self._places[of] = [None if b is None else own[b] for b in planned.program.inputs()]
 
     def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
         """Upload the tables of an epoch: see `Minibatches`."""
@@ -242,15 +223,9 @@ class Batches:
     def operations(self) -> tuple[Plan, list[Call]]:
         """The program of a whole minibatch, and its calls: the first of the ways to do it."""
         tables, (arena, held) = self._tables, self._memory
-        ways = self._step.plans(tables, tables.size, range(len(tables.parts(tables.size))))
-        planned = next(iter(ways.values()))
+        planned = next(iter(self._recipe.whole(tables.size).values()))
         return planned, planned.calls(self._backend, planned.arrays(arena, held))
 
     def forget(self) -> None:
         """Drop the recordings, which may refer back to this object."""
         self._programs.clear()
-
-
-def arena_size(plans: Mapping[Any, Mapping[str, Plan]]) -> int:
-    """The bytes of an arena for all these programs."""
-    return max(planned.size for ways in plans.values() for planned in ways.values())

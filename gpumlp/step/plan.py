@@ -69,6 +69,8 @@ class Plan:
 
     def waits(self) -> list[tuple[int, ...]]:
         """For each operation the last ones on other streams whose results or memory it needs."""
+        if len({op.stream for op in self.program}) < 2:
+            return [()] * len(self.program)
         spans = [(self._spans(op, op.reads), self._spans(op, op.writes)) for op in self.program]
         found = []
         for i, op in enumerate(self.program):

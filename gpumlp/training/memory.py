@@ -11,8 +11,8 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.arrays import as_backend_array
 from gpumlp.io.mapped import large
-from gpumlp.loader.batches import arena_size, plans_of
 from gpumlp.loader.examples import streams
+from gpumlp.loader.recipes import Recipe
 from gpumlp.network import CHUNK, MLP
 from gpumlp.step.chunked import chunked_bytes
 from gpumlp.step.settings import input_type
@@ -108,9 +108,11 @@ def plan(
         own = bool(weights) and weights[0] is not None
         parts.append(Data.of(net, x_val, y_val, own, *placement))
         placed += parts[-1].bytes
-    plans = plans_of(step, tables)
+    recipe = Recipe(step, tables)
     scratch = sum(
-        backend.scratch_memory(each.program) for ways in plans.values() for each in ways.values()
+        backend.scratch_memory(each.program)
+        for ways in recipe.plans.values()
+        for each in ways.values()
     )
     evaluated = {"": bool(train_metric), "val_": len(parts) > bool(train_metric)}
     named: Any = SimpleNamespace(columns=["cost", *found])
@@ -122,7 +124,7 @@ def plan(
         len(examples.x), tables.size, theta, rounded, remainder,
         of_step - step.slots.nbytes - remainder, step.slots.nbytes, average, theta * bool(best),
         placed,
-        tables=OMEGA + sum(b.nbytes for b in tables.buffers()), step=arena_size(plans),
+        tables=OMEGA + sum(b.nbytes for b in tables.buffers()), step=recipe.size,
         evaluation=sum(each.evaluation() for each in parts),
         scratch=backend.own_memory(max(net.widths)) + scratch, held=held,
         accumulate=trainer.accumulate,

@@ -20,6 +20,7 @@ from gpumlp.functions.schedules import constant
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
+from gpumlp.loader.recipes import recipes
 from gpumlp.network import MLP
 from gpumlp.step import groups as grouping
 from gpumlp.step.groups import Group
@@ -27,14 +28,13 @@ from gpumlp.step.program import Buffer
 from gpumlp.step.settings import Settings, input_type
 from gpumlp.step.shards import Bucket, checked_shards
 from gpumlp.step.tables import Tables
-from gpumlp.step.training import TrainingStep
 from gpumlp.training import arguments
 from gpumlp.training.averaging import Average, checked_ema
 from gpumlp.training.history import History
 from gpumlp.training.remainder import Remainder
 
 # the attributes of `_allocate`
-ALLOCATED = ("slots", "scaling", "average", "_split", "_step", "_arrays")
+ALLOCATED = ("slots", "scaling", "average", "_split", "_recipes", "_step", "_arrays")
 
 
 class Stepping:
@@ -86,7 +86,8 @@ class Stepping:
         """
         net, backend = self.net, self.net.backend
         try:
-            self._step = step = TrainingStep(self.step_settings())
+            self._recipes = recipes(self.step_settings())
+            self._step = step = self._recipes.step
             self._arrays = arrays = {
                 b: self._new(b, value) if isinstance(value, float) else
                 backend.asarray(value, out=self._new(b))
@@ -149,8 +150,11 @@ class Stepping:
 
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
-        backend, tables, seed = self.net.backend, self.tables(data), self.order_seed
-        return Batches(backend, data, tables, self._step, self._arrays, seed, self.name)
+        shapes = data.x.shape, data.y.shape, data.target, data.streamed, data.weights is None
+        own = (*shapes, self.batch_size, self.at_a_time)
+        recipe = self._recipes.of(own, lambda: self.tables(data))
+        net, seed = self.net, self.order_seed
+        return Batches(net.backend, data, recipe, self._arrays, seed, self.name)
 
     @property
     def order_seed(self) -> int | None:
@@ -267,9 +271,9 @@ class Stepping:
         backend = self.net.backend
         self.restore_theta()
         backend.synchronize()
-        settings = {k: v for k, v in vars(self).items() if k not in ALLOCATED}
         shown = self.average is not None and self.average.shown
-        return {**settings, "state": [*map(backend.to_host, state(self))], "shown": shown}
+        saved = {"state": [*map(backend.to_host, state(self))], "shown": shown}
+        return {k: v for k, v in vars(self).items() if k not in ALLOCATED} | saved
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """The trainer goes on as the other one would, in a backend of the same name."""

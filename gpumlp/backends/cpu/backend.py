@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.cpu.code import Code
 from gpumlp.backends.cpu.flags import BFLOAT16
 from gpumlp.backends.cpu.loading import Library, installed
 from gpumlp.backends.cpu.lowering import Lowering, block_memory
-from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work
+from gpumlp.backends.cpu.works import NotCompiledError, Work
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend
@@ -75,7 +75,7 @@ class CpuBackend(NumpyBackend):
 
         def finish() -> None:
             if works:
-                runs.append(Program(self._library, self._blas, works))
+                runs.append(Program(self._library, self._blas, Code(works)))
                 works.clear()
 
         for call in next(iter(variants.values())):
@@ -99,6 +99,11 @@ class CpuBackend(NumpyBackend):
 
         return run
 
+    def movable(
+        self, run: Callable[[int], None], roots: Sequence[Array]
+    ) -> Callable[[Sequence[Array]], Callable[[int], None]] | None:
+        return run.movable(roots) if isinstance(run, Program) else None
+
     def run(self, name: str, *arguments: Any) -> None:
         """Do one operation now."""
         try:
@@ -106,10 +111,10 @@ class CpuBackend(NumpyBackend):
         except NotCompiledError:
             works, rest = self._apart(name, *arguments)
             if works:
-                Program(self._library, self._blas, works)()
+                Program(self._library, self._blas, Code(works))()
             rest()
         else:
-            Program(self._library, self._blas, works)()
+            Program(self._library, self._blas, Code(works))()
 
     def own_memory(self, widest: int) -> int:
         return self._threads.count * block_memory(self._library.instruction_set)
@@ -119,7 +124,7 @@ class CpuBackend(NumpyBackend):
         for op in program:
             with suppress(NotCompiledError):
                 works += self._lower(op.name, *map(_stand_in, op.arguments.values()))
-        return _scratch(works)
+        return Code(works).scratch
 
     def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
         if remainder is not None:
@@ -170,17 +175,6 @@ def _stand_in(value: Any) -> Any:
     return np.broadcast_to(np.zeros((), value.dtype), value.shape)
 
 
-def _scratch(works: Iterable[Work]) -> int:
-    """The bytes of memory that the calls share, one after the other."""
-    most = 0
-    for each in (each for work in works for each in work.arguments):
-        if isinstance(each, Work):
-            most = max(most, _scratch([each]))
-        elif isinstance(each, Scratch):
-            most = max(most, each)
-    return most
-
-
 def _on_this_machine(precision: str) -> NumpyBackend:
     """What a pickle becomes: without the library, the NumPy backend."""
     try:
@@ -212,40 +206,25 @@ for _name in [name for name in dir(Lowering) if name[0] != "_" and name != "roun
 class Program:
     """Calls of the library, which hold no interpreter lock.  It keeps their arrays alive."""
 
-    def __init__(self, library: Library, blas: Blas, works: Iterable[Work]) -> None:
-        self._works = list(works)
-        self._scratch = np.empty(_scratch(self._works), np.uint8)
-        self._inner: list[np.ndarray[Any, Any]] = []
-        self._packed = [self._pack(work) for work in self._works]
-        calls = [
-            each
-            for work, packed in zip(self._works, self._packed, strict=True)
-            for each in (work.function, packed.ctypes.data)
-        ]
-        self._calls = np.array(calls, np.int64)
-        self._run, self._blas = library.run, blas
+    def __init__(
+        self, library: Library, blas: Blas, code: Code, roots: Sequence[Array] = ()
+    ) -> None:
+        self._code, self._roots = code, roots
+        self._scratch = np.empty(code.scratch, np.uint8)
+        self._calls, self._words = code.at(self._scratch, roots)
+        self._library, self._blas = library, blas
         self._threads = CORES if blas.set_threads else blas_threads()
+        self._address = self._calls.ctypes.data
 
-    def _pack(self, work: Work) -> np.ndarray[Any, Any]:
-        """The arguments as the fields of 8 bytes of a struct."""
-        values: list[Any] = []
-        for each in work.arguments:
-            if isinstance(each, Work):
-                each = self._pack(each)
-                self._inner.append(each)
-            values.append(self._scratch if isinstance(each, Scratch) else each)
-        return np.frombuffer(b"".join(map(_field, values)), np.int64)
+    def movable(self, roots: Sequence[Array]) -> Callable[[Sequence[Array]], Program] | None:
+        """See `Backend.movable`."""
+        code = self._code.relative(roots)
+        return None if code is None else partial(Program, self._library, self._blas, code)
 
     def __call__(self, steps: int = 1) -> None:
         """Run the calls in order, so many times."""
         blas = self._blas
-        self._run(
-            self._calls.ctypes.data, len(self._works), steps, blas.get_threads, blas.set_threads,
+        self._library.run(
+            self._address, len(self._calls), steps, blas.get_threads, blas.set_threads,
             at_most(self._threads),
         )  # fmt: skip
-
-
-def _field(value: Any) -> bytes:
-    if isinstance(value, np.ndarray):
-        return struct.pack("=q", value.ctypes.data)
-    return struct.pack("=d" if isinstance(value, float) else "=q", value or 0)

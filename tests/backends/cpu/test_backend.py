@@ -90,7 +90,7 @@ def test_a_step_is_one_call(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> 
     run = cpu_backend.Program.__call__
 
     def counted(self: Any, steps: int = 1) -> None:
-        if len(self._works) > 3:
+        if len(self._calls) > 3:
             calls.append(steps)
         run(self, steps)
 
@@ -433,7 +433,7 @@ def test_planned_scratch_is_what_programs_allocate(
 
     def noted(self: Any, *arguments: Any) -> None:
         prepare(self, *arguments)
-        if len(self._works) > 3:
+        if len(self._calls) > 3:
             allocated.append(self._scratch.nbytes)
 
     net = gpumlp.MLP([6, 1500, 40, 3], "tanh", precision=precision, backend="cpu")
