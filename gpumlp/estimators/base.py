@@ -7,6 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -129,6 +130,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
         parameters.assign(self, "intercepts_", values)
+
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:  # a search asks for them several times for each fit
+        names: list[str] = super()._get_param_names()
+        return names
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle, with the optimizer's state copied to the host."""

@@ -26,6 +26,15 @@ from gpumlp.io.types import HostArray
 from gpumlp.weights import positive_weights
 
 
+def accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """Return scikit-learn's accuracy_score, whose checks take longer than a small network."""
+    if sample_weight is None and all(isinstance(a, np.ndarray) for a in (y, predicted)):
+        whole = y.dtype == predicted.dtype and y.dtype.kind in "iu"
+        if whole and y.shape == predicted.shape == (y.size,) and y.size:
+            return float(np.mean(y == predicted))
+    return float(accuracy_score(y, predicted, sample_weight=sample_weight))
+
+
 @dataclass(eq=False, repr=False)
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     """A multilayer perceptron that predicts classes, or several labels per example.
@@ -133,7 +142,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     loss: str | Loss = "auto"
     class_weight: Mapping[Any, float] | str | None = None
 
-    _usual_score = staticmethod(accuracy_score)
+    _usual_score = staticmethod(accuracy)
 
     @available_if(has_partial_fit)  # type: ignore[untyped-decorator]
     def partial_fit(
@@ -161,6 +170,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         validation = (X_val, y_val, sample_weight_val)
         return self._fit((X, y, sample_weight), validation, unique, incremental=True)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of `predict` for X (m, n_0) and y; of labels, of whole rows.
+
+        y: (m,) or (m, k); sample_weight: (m,), 0 or more, or None.
+
+        ValueError: as in `predict`, or y does not fit.
+        """
+        return accuracy(y, self.predict(X), sample_weight=sample_weight)
+
     def predict_proba(self, X: Any) -> Any:
         """Return the probabilities of the classes, or of each label, (m, n_classes), like X.
 
@@ -181,8 +199,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     # ---- what depends on y --------------------------------------------------------------------
 
     def _inspect_targets(self, y: HostArray, classes: Any) -> None:
-        check_classification_targets(y)
-        self._multilabel = type_of_target(y).startswith("multilabel")
+        kind = type_of_target(y)
+        if kind not in ("binary", "multiclass"):  # to find the kind takes longer than an epoch
+            check_classification_targets(y)
+        self._multilabel = kind.startswith("multilabel")
         if self._multilabel:
             self.classes_ = np.arange(y.shape[1])
         else:
@@ -192,10 +212,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if self._multilabel:
             y = y.toarray() if sp.issparse(y) else y
             return y, y.astype(np.int8)
-        y, encoder = column_or_1d(y), LabelEncoder()
-        encoder.classes_ = self.classes_
+        y, classes, encoder = column_or_1d(y), self.classes_, LabelEncoder()
+        encoder.classes_ = classes
         try:
-            codes = encoder.transform(y)
+            codes = None
+            if y.dtype.kind in "iu" and classes.dtype.kind in "iu":  # faster than the encoder
+                codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+            if codes is None or not np.array_equal(classes[codes], y):
+                codes = encoder.transform(y)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{error}; the classes are {', '.join(map(repr, self.classes_.tolist()))}: call fit"

@@ -65,7 +65,7 @@ def train(
         parts.append((validation.targets, validation.weights))
     own = () if e.callbacks is None else checked(e.callbacks)
     callbacks = [EpochLog(e, net.loss, unit, parts), *own]
-    if getattr(e, "_skl_callbacks", None) or hasattr(e, "_parent_callback_ctx"):
+    if _has_tasks(e):
         callbacks.append(TaskCallback(e, net, *given))
     named: dict[str, Any] = {"sample_weight": weights, "callbacks": callbacks, "metric": None}
     if net.loss.smooths and by_class is not None:  # the weights apply after the smoothing
@@ -92,6 +92,14 @@ def train(
             "parameters are those of the last; pass another scoring", RuntimeWarning, stacklevel=5,
         )  # fmt: skip
     return history
+
+
+def _has_tasks(e: Any) -> bool:
+    """Whether callbacks of scikit-learn follow this fit, or a search or pipeline around it."""
+    around = getattr(e, "_parent_callback_ctx", None)
+    return bool(
+        getattr(e, "_skl_callbacks", None) or getattr(around, "_callbacks", around is not None)
+    )
 
 
 def _mean_weight(*factors: HostArray | None) -> float:

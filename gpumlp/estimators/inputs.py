@@ -72,8 +72,9 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
     """
     how = {"multi_output": True, "y_numeric": is_regressor(e)}
     X, y = features(e, X, backend, reset=reset, y=host(y, "y"), **how)
-    y = _check_y(y, estimator=e, **how)  # `features` does not check y beside an array on a device
-    check_consistent_length(X, y)
+    if not isinstance(X, np.ndarray):  # `features` does not check y beside an array on a device
+        y = _check_y(y, estimator=e, **how)
+        check_consistent_length(X, y)
     return X, y
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.functions.entry import Array, table
-from gpumlp.functions.update_rule import Optimizer, Scalars
+from gpumlp.functions.update_rule import Optimizer, Scalars, of_arrays
 
 
 def _sgd(theta: Array, g: Array, lr: float) -> None:
@@ -92,6 +92,7 @@ def _apply_direction(
     theta -= lr * (o + weight_decay * theta)
 
 
+@of_arrays
 def _corrections(t: int, beta1: float, beta2: float, **rest: float) -> Scalars:
     return {"c1": 1 / (1 - beta1**t), "c2": 1 / (1 - beta2**t)}
 

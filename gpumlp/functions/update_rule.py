@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,16 @@ import numpy as np
 from gpumlp.functions.entry import Entry
 
 Scalars = dict[str, float]
+BLOCK = 256  # steps whose scalars are computed together
+
+
+_OF_ARRAYS: set[Callable[..., Any]] = set()
+
+
+def of_arrays(scalars: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function `scalars` that also takes an array of steps t."""
+    _OF_ARRAYS.add(scalars)
+    return scalars
 
 
 def _no_scalars(t: int, **params: float) -> Scalars:
@@ -76,15 +87,19 @@ class Optimizer(Entry):
     def scalars_of(self, steps: range) -> np.ndarray[Any, Any]:
         """The scalars of some steps, float64, (len(steps), len(scalar_names))."""
         names, params = self.scalar_names, self.params
+        if not names:
+            return np.empty((len(steps), 0))
+        if self.scalars in _OF_ARRAYS:
+            parts, first = [], steps.start
+            while first < steps.stop:
+                i, at = divmod(first, BLOCK)
+                parts.append(_block(self, i)[at : at + steps.stop - first])
+                first = (i + 1) * BLOCK
+            return np.concatenate(parts)
         table = np.empty((len(steps), len(names)))
-        if self.is_built_in():  # they take arrays: of integers of Python, for equal bits
-            columns = self.scalars(np.arange(steps.start, steps.stop).astype(object), **params)
-            for i, name in enumerate(names):
-                table[:, i] = columns[name]
-        else:
-            for row, t in zip(table, steps, strict=True):
-                scalars = self.scalars(t, **params)
-                row[:] = [scalars[name] for name in names]
+        for row, t in zip(table, steps, strict=True):
+            scalars = self.scalars(t, **params)
+            row[:] = [scalars[name] for name in names]
         return table
 
     def cuda(self) -> str:
@@ -113,3 +128,16 @@ class Optimizer(Entry):
             "                     real lr_factor, real decay_factor) {\n"
             f"    {definitions}\n    {self.cuda_rule}\n}}\n"
         )
+
+
+@lru_cache(maxsize=64)
+def _block(rule: Optimizer, i: int) -> np.ndarray[Any, Any]:
+    """The scalars of the steps i BLOCK, …; fits of several networks, and all epochs, share them."""
+    steps = range(i * BLOCK, (i + 1) * BLOCK)
+    # integers of Python, for equal bits; of step 0, which does not occur, those of step 1
+    numbers = np.array([max(1, t) for t in steps], object)
+    columns = rule.scalars(numbers, **rule.params)
+    table = np.empty((BLOCK, len(rule.scalar_names)))
+    for column, name in enumerate(rule.scalar_names):
+        table[:, column] = columns[name]
+    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -46,7 +47,8 @@ class Order:
         if self._seed is None:
             order = np.arange(m)
         else:
-            order = np.random.default_rng([self._seed, epoch]).permutation(m)
+            draw = _few_shuffled if m <= FEW else _shuffled
+            order = draw(self._seed, epoch, m)
         if weights is not None:
             weights = weights[order]
             starts = np.arange(0, m, self.size)
@@ -71,6 +73,18 @@ class Order:
     def go_on(self, steps: int) -> None:
         """Steps were done; after the last one of an epoch, the next is the first."""
         self.at = (self.at + steps) % self.steps
+
+
+FEW = 1 << 13  # examples; the orders of so few are kept, 8 MiB in all, for fits of the same data
+
+
+def _shuffled(seed: int, epoch: int, m: int) -> HostArray:
+    order = np.random.default_rng([seed, epoch]).permutation(m)
+    order.flags.writeable = False  # it may be another fit's, too
+    return order
+
+
+_few_shuffled = lru_cache(maxsize=128)(_shuffled)
 
 
 class Minibatches(Protocol):
