@@ -14,6 +14,8 @@ from gpumlp.backends.declaration import Call
 from gpumlp.functions import Regularizer
 from gpumlp.parameters import Parameters
 
+ZERO = np.zeros(1)
+
 
 class Penalty:
     """λΩ(θ) of a network.  It keeps the operation of the last call, which is that of the next one.
@@ -25,19 +27,19 @@ class Penalty:
     def __init__(self, backend: Backend) -> None:
         self._backend, self._lock = backend, threading.Lock()
         self._omega = backend.full((1,), 0, "float64")
-        self._of: tuple[Any, ...] = ()
+        self._of: tuple[Any, Any] = (None, None)
         self._run: Callable[[int], None] = lambda steps: None
 
     def __call__(self, regularizer: Regularizer, theta: Parameters) -> float:
         """λΩ(θ), which is 0 without a regulariser."""
         if not regularizer.active:
             return 0.0
-        backend, of = self._backend, (regularizer, theta.flat)
+        backend, flat = self._backend, theta.flat
         backend.synchronize()
         with self._lock:
-            if len(self._of) != 2 or any(a is not b for a, b in zip(self._of, of, strict=True)):
-                self._of, self._run = of, self._made(regularizer, theta)
-            backend.asarray(np.zeros(1), dtype="float64", out=self._omega)
+            if self._of[0] is not regularizer or self._of[1] is not flat:
+                self._of, self._run = (regularizer, flat), self._made(regularizer, theta)
+            backend.asarray(ZERO, dtype="float64", out=self._omega)
             self._run(1)
             return float(backend.to_host(self._omega)[0])
 

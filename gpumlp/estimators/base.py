@@ -7,11 +7,10 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight
@@ -34,7 +33,7 @@ from gpumlp.training import Callback, History
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
     """A multilayer perceptron with scikit-learn's methods; what depends on y is abstract.
 
     The fields are the parameters that both estimators have; `MLPClassifier` documents them.
@@ -130,12 +129,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
         parameters.assign(self, "intercepts_", values)
-
-    @classmethod
-    @cache
-    def _get_param_names(cls) -> list[str]:  # a search asks for them several times for each fit
-        names: list[str] = super()._get_param_names()
-        return names
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle, with the optimizer's state copied to the host."""

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -19,20 +18,12 @@ from gpumlp.arrays import as_kind_of
 from gpumlp.estimators import inputs, several
 from gpumlp.estimators.base import BaseMLP
 from gpumlp.estimators.inputs import FitData
+from gpumlp.estimators.labels import accuracy, numbered
 from gpumlp.estimators.settings import has_partial_fit
 from gpumlp.functions import LOSSES, Activation, Loss
 from gpumlp.functions.entry import lookup
 from gpumlp.io.types import HostArray
 from gpumlp.weights import positive_weights
-
-
-def accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> float:
-    """Return scikit-learn's accuracy_score, whose checks take longer than a small network."""
-    if sample_weight is None and all(isinstance(a, np.ndarray) for a in (y, predicted)):
-        whole = y.dtype == predicted.dtype and y.dtype.kind in "iu"
-        if whole and y.shape == predicted.shape == (y.size,) and y.size:
-            return float(np.mean(y == predicted))
-    return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
 
 @dataclass(eq=False, repr=False)
@@ -199,36 +190,40 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     # ---- what depends on y --------------------------------------------------------------------
 
     def _inspect_targets(self, y: HostArray, classes: Any) -> None:
-        kind = type_of_target(y)
-        if kind not in ("binary", "multiclass"):  # to find the kind takes longer than an epoch
+        known = np.unique(y) if numbered(y) else None
+        if known is None or 2 * len(known) > len(y):  # scikit-learn warns of so many classes
             check_classification_targets(y)
-        self._multilabel = kind.startswith("multilabel")
+        self._multilabel = known is None and type_of_target(y).startswith("multilabel")
         if self._multilabel:
             self.classes_ = np.arange(y.shape[1])
         else:
-            self.classes_ = np.unique(column_or_1d(y, warn=True)) if classes is None else classes
+            known = np.unique(column_or_1d(y, warn=True)) if known is None else known
+            self.classes_ = known if classes is None else classes
 
     def _encode_targets(self, y: Any) -> tuple[HostArray, HostArray]:
         if self._multilabel:
             y = y.toarray() if sp.issparse(y) else y
             return y, y.astype(np.int8)
-        y, classes, encoder = column_or_1d(y), self.classes_, LabelEncoder()
-        encoder.classes_ = classes
+        if numbered(y) and numbered(self.classes_):
+            codes = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+            if (self.classes_[codes] == y).all():
+                return y, self._targets(codes)
+        y, encoder = column_or_1d(y), LabelEncoder()
+        encoder.classes_ = self.classes_
         try:
-            codes = None
-            if y.dtype.kind in "iu" and classes.dtype.kind in "iu":  # faster than the encoder
-                codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-            if codes is None or not np.array_equal(classes[codes], y):
-                codes = encoder.transform(y)
+            codes = encoder.transform(y)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{error}; the classes are {', '.join(map(repr, self.classes_.tolist()))}: call fit"
                 " with warm_start=False, or name all of them in the first partial_fit"
             ) from error
+        return y, self._targets(codes)
+
+    def _targets(self, codes: HostArray) -> HostArray:
         loss = self._loss_entry()
         if self._output_width(loss) == 1 or loss.target == "class":
-            return y, codes
-        return y, np.eye(len(self.classes_), dtype=np.int8)[codes]
+            return codes
+        return np.eye(len(self.classes_), dtype=np.int8)[codes]
 
     def _loss_entry(self) -> Loss:
         name = self.loss

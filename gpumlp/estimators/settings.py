@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import xlogy
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.metrics import check_scoring
 
 from gpumlp import checks
@@ -51,6 +52,16 @@ LEARNING_RATES: Mapping[str, Schedule] = {
     ),
     "adaptive": Schedule("adaptive", factor=lambda t, steps: 1.0),  # `EpochLog` lowers the base
 }
+
+
+class Named(BaseEstimator):  # type: ignore[misc]
+    """An estimator that reads the names of its parameters once: a search asks at each clone."""
+
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        names: list[str] = super()._get_param_names()
+        return names
 
 
 def has_partial_fit(e: Any) -> bool:

@@ -87,15 +87,15 @@ class Optimizer(Entry):
     def scalars_of(self, steps: range) -> np.ndarray[Any, Any]:
         """The scalars of some steps, float64, (len(steps), len(scalar_names))."""
         names, params = self.scalar_names, self.params
-        if not names:
-            return np.empty((len(steps), 0))
+        if not (names and steps):
+            return np.empty((len(steps), len(names)))
         if self.scalars in _OF_ARRAYS:
-            parts, first = [], steps.start
-            while first < steps.stop:
-                i, at = divmod(first, BLOCK)
-                parts.append(_block(self, i)[at : at + steps.stop - first])
-                first = (i + 1) * BLOCK
-            return np.concatenate(parts)
+            known, last = tuple(params.items()), steps.stop - 1
+            blocks = range(steps.start // BLOCK, last // BLOCK + 1)
+            whole = [_block(self.scalars, names, known, i) for i in blocks]
+            start = steps.start % BLOCK
+            table = whole[0] if len(whole) == 1 else np.concatenate(whole)
+            return table[start : start + len(steps)]
         table = np.empty((len(steps), len(names)))
         for row, t in zip(table, steps, strict=True):
             scalars = self.scalars(t, **params)
@@ -131,13 +131,16 @@ class Optimizer(Entry):
 
 
 @lru_cache(maxsize=64)
-def _block(rule: Optimizer, i: int) -> np.ndarray[Any, Any]:
+def _block(
+    scalars: Callable[..., Any],
+    names: tuple[str, ...],
+    params: tuple[tuple[str, float], ...],
+    i: int,
+) -> np.ndarray[Any, Any]:
     """The scalars of the steps i BLOCK, …; fits of several networks, and all epochs, share them."""
-    steps = range(i * BLOCK, (i + 1) * BLOCK)
     # integers of Python, for equal bits; of step 0, which does not occur, those of step 1
-    numbers = np.array([max(1, t) for t in steps], object)
-    columns = rule.scalars(numbers, **rule.params)
-    table = np.empty((BLOCK, len(rule.scalar_names)))
-    for column, name in enumerate(rule.scalar_names):
-        table[:, column] = columns[name]
+    steps = [max(1, t) for t in range(i * BLOCK, (i + 1) * BLOCK)]
+    columns = scalars(np.array(steps, object), **dict(params))
+    table = np.array([columns[name] for name in names], float).T
+    table.flags.writeable = False
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, Backend
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
         dtype = self.dtype if dtype is None else np.dtype(dtype)
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         raw = np.empty(size + ALIGNMENT, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
         return raw[start : start + size].view(dtype).reshape(shape)
