@@ -166,8 +166,10 @@ class Batches:
         self.order.draw(epoch)
         backend.asarray(self.order.rows, dtype=np.int64, out=self._rows)
         backend.asarray(controls, dtype=np.float64, out=self._controls)
-        table = np.zeros(self._costs.shape)
-        table.reshape(self.order.steps, -1)[:, 0] = costs
+        table = costs
+        if self._costs.ndim > 1:  # of shards
+            table = np.zeros(self._costs.shape)
+            table[:, 0] = costs
         backend.asarray(table, dtype=np.float64, out=self._costs)
         self.seek(at)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
 from typing import Any
 
 from gpumlp.backends import Backend
 from gpumlp.io.types import Array
 from gpumlp.step.plan import Plan
 from gpumlp.step.program import Buffer
-from gpumlp.step.settings import Settings, described
+from gpumlp.step.settings import Known, Settings, described, shape_of
 from gpumlp.step.tables import Tables
 from gpumlp.step.training import TrainingStep
 
@@ -68,45 +67,29 @@ class Recipes:
 
     def __init__(self, settings: Settings) -> None:
         self.step = TrainingStep(settings)
-        self._known: dict[Hashable, Recipe] = {}
+        self.known = Known(SHAPES)
 
     def of(self, shapes: Hashable, tables: Callable[[], Tables]) -> Recipe:
         """The recipe of these shapes, on which the result of `tables` depends alone."""
-        recipe = self._known.pop(shapes, None) or Recipe(self.step, tables())
-        for oldest in list(self._known)[: 1 - SHAPES]:
-            self._known.pop(oldest, None)
-        self._known[shapes] = recipe  # the last one is the newest
-        return recipe
+        found: Recipe = self.known.found(shapes, lambda: Recipe(self.step, tables()))
+        return found
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Settings, and what the programs depend on of them."""
-
-    key: Hashable
-    settings: Settings = field(compare=False)
+_shared = Known(STEPS)
 
 
 def recipes(settings: Settings) -> Recipes:
     """Those of these settings; on the host, the same ones for trainers with equal settings."""
-    net, backend, shards = settings.net, settings.net.backend, settings.shards
-    if not backend.on_host or shards.count > 1 or shards.world.size > 1:
+    net, shape, shards = settings.net, shape_of(settings.net), settings.shards
+    if shape is None or shards.count > 1 or shards.world.size > 1:
         return Recipes(settings)  # which may hold the network
-    own = {**vars(settings), "shards": None, "net": None}
+    own = {k: v for k, v in vars(settings).items() if k not in ("net", "shards")}
     own |= {"rates": frozenset(settings.rates), "groups": tuple(settings.groups.items())}
-    layout, of_backend = net.theta.layout, (type(backend), backend.precision, backend.folds)
-    shape = tuple(net.widths), tuple(net.f), net.loss, net.regularizer, layout.blocks, layout.embed
-    request = _Request((of_backend, shape, tuple(own.items())), settings)
-    try:
-        hash(request)
-    except TypeError:  # an entry of the user's own has a list in it
-        return Recipes(settings)
+    layout = net.theta.layout
     alone = described(
-        net.widths, net.f, net.loss, net.regularizer, backend, layout.blocks, layout.embed
+        net.widths, net.f, net.loss, net.regularizer, net.backend, layout.blocks, layout.embed
     )
-    return _shared(replace(request, settings=replace(settings, net=alone)))
-
-
-@lru_cache(STEPS)
-def _shared(request: _Request) -> Recipes:
-    return Recipes(request.settings)
+    found: Recipes = _shared.found(
+        (shape, tuple(own.items())), lambda: Recipes(replace(settings, net=alone))
+    )
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,13 @@ from gpumlp import backprop
 from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
-from gpumlp.parameters import Parameters
+from gpumlp.parameters import Layout, Parameters
 from gpumlp.step.blocks import Noise, expand
 from gpumlp.step.embeddings import look_up
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
-from gpumlp.step.settings import Network
+from gpumlp.step.settings import Known, Network, shape_of
 
 UNSCALED = np.array([1.0, 1.0, 0.0, 0.0])  # see `Backend.clip`
 KEPT = 8  # compiled programs
@@ -45,29 +45,30 @@ class Chunked:
         self, net: Network, rows: int, target: np.dtype[Any] | None = None,
         into: Parameters | None = None, *, intermediate: bool = False, drops: bool = False,
     ) -> None:  # fmt: skip
-        backend = net.backend
-        self._backend, self.rows, self._target = backend, rows, target
-        self._noise: Noise | None = None
-        self._intermediate = intermediate
-        self._model = model = Model(net)
+        backend, self.rows, layout = net.backend, rows, net.theta.layout
+        kind = None if into is None else into.flat.dtype
+
+        def make() -> Chunks:
+            return Chunks(Model(net), layout, rows, target, kind, intermediate, drops)
+
+        shape = shape_of(net)
+        key = None if shape is None else (shape, rows, target, kind, intermediate, drops)
+        self._backend = backend
+        self._chunks: Chunks = make() if key is None else _shared.found(key, make)
+        model = self._chunks.model
         self._arrays: dict[Buffer, Array] = {
             model.theta.flat.root: net.theta.whole, model.rounded.flat.root: net.rounded.whole,
         }  # fmt: skip
-        if drops:
-            self._noise = Noise(held("seed", (1,), np.int64), held("step", (1,), np.float64))
-            self._arrays[self._noise.seed] = backend.full((1,), 0, np.int64)
-            self._arrays[self._noise.control] = backend.full((1,), 0, np.float64)
+        if self._chunks.noise is not None:
+            self._arrays[self._chunks.noise.seed] = backend.full((1,), 0, np.int64)
+            self._arrays[self._chunks.noise.control] = backend.full((1,), 0, np.float64)
         self._theta = net.theta.flat, net.rounded.flat
-        self._gradient = None
         if into is not None:
-            flat = held("∇J", into.flat.shape, into.flat.dtype)
-            self._gradient = theta_buffers(flat, net.theta.layout)
-            self._arrays[flat] = into.flat
+            self._arrays[self._chunks.gradient.flat] = into.flat
         self.J = self._arrays[model.J] = backend.full((1,), 0, "float64")
         self._arrays[model.scaling] = backend.asarray(UNSCALED, dtype=np.float64)
-        self._shares = held("weights", (rows,), backend.dtype)
-        self._arrays[self._shares] = self._weights = backend.empty((rows,))
-        self._arena = backend.empty((self._planned(rows)[0].size,), np.uint8)
+        self._arrays[self._chunks.shares] = self._weights = backend.empty((rows,))
+        self._arena = backend.empty((self._chunks.of(rows)[0].size,), np.uint8)
         self._compiled: dict[int, tuple[Callable[[int], None], Minibatch]] = {}
 
     def __call__(
@@ -102,9 +103,9 @@ class Chunked:
 
     def masks(self, seed: int, step: int) -> None:
         """Choose the masks of the next chunk, with `drops`: see `Backend.dropout`."""
-        assert self._noise is not None
-        values = {self._noise.seed: seed, self._noise.control: step}
-        for buffer, value in values.items():
+        noise = self._chunks.noise
+        assert noise is not None
+        for buffer, value in {noise.seed: seed, noise.control: step}.items():
             self._backend.asarray(
                 np.array([value]), dtype=buffer.dtype, out=self._arrays[buffer]
             )  # fmt: skip
@@ -114,23 +115,63 @@ class Chunked:
         if m not in self._compiled:
             if len(self._compiled) == KEPT:
                 self._compiled.clear()
-            planned, s = self._planned(m)
-            backend = self._backend
+            planned, s = self._chunks.of(m)
             if planned.size > len(self._arena):  # for fewer rows, but of other rounded sizes
-                self._arena = backend.empty((planned.size,), np.uint8)
+                self._arena = self._backend.empty((planned.size,), np.uint8)
                 self._compiled.clear()
             arrays = planned.arrays(self._arena, self._arrays)
-            calls = planned.calls(backend, arrays)
-            # a GPU does it call by call: to record a program pays only where it is often replayed
-            compiled = backend.compile if backend.on_host else partial(Backend.compile, backend)
-            self._compiled[m] = compiled({"": calls}, ""), s.having(arrays)
+            run = self._chunks.compiled(self._backend, m, self._arena, self._arrays)
+            self._compiled[m] = run, s.having(arrays)
         return self._compiled[m]
 
-    def _planned(self, m: int) -> tuple[Plan, Minibatch]:
-        return _planned(
-            self._model.recording(), m, self._target, self._shares, self._gradient,
-            self._intermediate, self._noise,
-        )  # fmt: skip
+
+class Chunks:
+    """The buffers and programs of a `Chunked`, which has the arguments; they have no arrays.
+
+    Attributes:
+        model, noise, gradient, shares: the buffers of the network, of the masks, of the gradient
+            and of the examples' shares.
+    """
+
+    def __init__(
+        self, model: Model, layout: Layout, rows: int, target: np.dtype[Any] | None,
+        kind: np.dtype[Any] | None, intermediate: bool, drops: bool,
+    ) -> None:  # fmt: skip
+        self.model, self._target, self._intermediate = model, target, intermediate
+        self.shares = held("weights", (rows,), model.theta.flat.dtype)
+        self.gradient: Any = None
+        if kind is not None:
+            self.gradient = theta_buffers(held("∇J", (layout.size,), kind), layout)
+        self.noise: Noise | None = None
+        if drops:
+            self.noise = Noise(held("seed", (1,), np.int64), held("step", (1,), np.float64))
+        self._planned, self._movable = Known(KEPT), Known(KEPT)
+
+    def of(self, m: int) -> tuple[Plan, Minibatch]:
+        """The program for m examples, planned, and its buffers."""
+        found: tuple[Plan, Minibatch] = self._planned.found(m, lambda: _planned(
+            self.model.recording(), m, self._target, self.shares, self.gradient,
+            self._intermediate, self.noise,
+        ))  # fmt: skip
+        return found
+
+    def compiled(
+        self, backend: Backend, m: int, arena: Array, held: Mapping[Buffer, Array]
+    ) -> Callable[[int], None]:
+        """Compile it with these arrays; `held` has the same buffers in each call."""
+        roots, planned = [arena, *held.values()], self.of(m)[0]
+        if (known := self._movable.get(planned)) is not None:
+            found: Callable[[int], None] = known(roots)
+            return found
+        calls = planned.calls(backend, planned.arrays(arena, held))
+        # a GPU does it call by call: to record a program pays only where it is often replayed
+        compiled = backend.compile if backend.on_host else partial(Backend.compile, backend)
+        run = compiled({"": calls}, "")
+        self._movable.found(planned, lambda: backend.movable(run, roots))
+        return run
+
+
+_shared = Known(32)
 
 
 class ForwardPass:

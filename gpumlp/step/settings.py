@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +45,36 @@ def described(
         widths=widths, f=f, loss=loss, regularizer=regularizer, L=len(widths) - 1, backend=backend,
         theta=theta,
     )  # fmt: skip
+
+
+def shape_of(net: Network) -> Hashable:
+    """What a program depends on of a network; None if others may not share it.
+
+    On the host, networks with equal ones differ in nothing but θ.
+    """
+    backend, layout = net.backend, net.theta.layout
+    kind = type(backend), backend.precision, backend.folds
+    found = kind, tuple(net.widths), tuple(net.f), net.loss, net.regularizer
+    return (*found, layout.blocks, layout.embed) if backend.on_host else None
+
+
+class Known(dict[Hashable, Any]):
+    """What was made for the last keys, at most `most`; several threads may ask."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def found(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What make() returned for this key; a new one if the key cannot be compared."""
+        try:
+            found = self.get(key)
+        except TypeError:  # it has an entry of the user's own, which has a list
+            return make()
+        if found is None:
+            for oldest in list(self)[: 1 - self._most] if len(self) >= self._most else ():
+                self.pop(oldest, None)
+            found = self.setdefault(key, make())
+        return found
 
 
 def input_type(backend: Any, embeddings: Embeddings | None) -> np.dtype[Any]:

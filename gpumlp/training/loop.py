@@ -22,7 +22,7 @@ from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, columns
-from gpumlp.training.pace import Pace, watched
+from gpumlp.training.pace import Pace, follows_steps, watched
 from gpumlp.training.stepping import Stepping
 
 OTHER = "pass another metric, or monitor another column"
@@ -97,7 +97,8 @@ class Fit:
         """
         world = self.trainer.shards.world
         self._agreement = together.Agreement(world)
-        single = together.on_first(world, lambda: watched(self.callbacks))
+        self._steppers = [each for each in self.callbacks if follows_steps(each)]
+        single = together.on_first(world, lambda: watched(self._steppers))
         self._pace = Pace(several, single, self.checkpoint)
         self.trainer.begin()
         self._stopped = yield from self._loop(interrupt)
@@ -225,12 +226,12 @@ class Fit:
         """Call on_step_end of the callbacks: a display of the progress needs no other rank."""
 
         def call() -> None:
-            for callback in self.callbacks:
+            for callback in self._steppers:
                 callback.on_step_end(self.trainer)
 
         if self._pace.watched:
             together.called_on_first(self.trainer, self.callbacks, call)
-        else:
+        elif self._steppers:
             call()
 
     def _row(self) -> dict[str, float]:

@@ -48,10 +48,11 @@ class Pace:
         self._fitting = min(2 * self._fitting, steps * UNINTERRUPTED / seconds)
 
 
+def follows_steps(callback: Callback) -> bool:
+    """Whether it has a hook of its own that is called after steps."""
+    return getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
+
+
 def watched(callbacks: Sequence[Callback]) -> bool:
-    """Whether a callback has a hook of its own that is called after each single step."""
-    return any(
-        getattr(each.on_step_end, "__func__", None) is not Callback.on_step_end
-        and not isinstance(each, ProgressBar)
-        for each in callbacks
-    )
+    """Whether one of these, which follow steps, must be called after each single one."""
+    return any(not isinstance(each, ProgressBar) for each in callbacks)

@@ -219,8 +219,8 @@ class Stepping:
         With `remainder`, call `restore_theta` before anyone reads or assigns to θ.
         """
         self.prepare()
-        several = f"s {self.steps + 1} to" if steps > 1 else ""
-        self.shards.world.doing = f"step{several} {self.steps + steps}"  # errors name it
+        if (world := self.shards.world).size > 1:  # errors name it
+            world.doing = f"step{f's {self.steps + 1} to' * (steps > 1)} {self.steps + steps}"
         batches.run(steps)
         self.steps += steps
 
@@ -281,9 +281,6 @@ class Stepping:
         vars(self).update(saved)
         self._allocate()
         restore(self, arrays, shown)
-
-
-# ---- state ---------------------------------------------------------------------------------------
 
 
 def state(trainer: Stepping) -> list[Array]:

@@ -63,11 +63,11 @@ def trainer(backend: str, **changes: Any) -> Any:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_setting_that_differs_has_its_own_programs(backend: str) -> None:
     def fresh(**changes: Any) -> Any:
-        recipes._shared.cache_clear()
+        recipes._shared.clear()
         return trained(backend, **changes)
 
     want = [fresh(**changes) for changes in ({}, *OTHERS)]
-    recipes._shared.cache_clear()
+    recipes._shared.clear()
     for _ in range(2):  # the second time with what the first one left
         for changes, theta in zip(({}, *OTHERS), want, strict=True):
             np.testing.assert_array_equal(trained(backend, **changes), theta, str(changes))
@@ -94,9 +94,9 @@ def test_data_that_was_its_own_target(backend: str) -> None:
         gpumlp.Trainer(net).fit(x, y, 2, progress=False)
         return np.array(net.theta.whole)
 
-    recipes._shared.cache_clear()
+    recipes._shared.clear()
     want = of(square, Y)
-    recipes._shared.cache_clear()
+    recipes._shared.clear()
     of(square, square)  # in one array
     np.testing.assert_array_equal(of(square, Y), want)
 
@@ -109,15 +109,15 @@ def test_shared_programs_keep_no_arrays(backend: str) -> None:
     del net, fit
     gc.collect()
     assert [each() for each in gone] == [None, None]
-    assert recipes._shared.cache_info().currsize > 0
+    assert len(recipes._shared) > 0
 
 
 def test_few_programs_are_kept() -> None:
     for width in range(1, recipes.STEPS + 9):
         gpumlp.Trainer(gpumlp.MLP([2, width, 1], loss="squared_error", backend="numpy"))
-    assert recipes._shared.cache_info().currsize == recipes.STEPS
+    assert len(recipes._shared) == recipes.STEPS
     net = gpumlp.MLP([6, 4, 3], loss="squared_error", backend="numpy")
     one = gpumlp.Trainer(net, batch_size=9)
     for rows in range(10, 30):
         one.fit(X[:rows], Y[:rows], 1, progress=False)
-    assert len(one._recipes._known) == recipes.SHAPES
+    assert len(one._recipes.known) == recipes.SHAPES
