@@ -13,6 +13,7 @@ import pytest
 import gpumlp
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
+from gpumlp.backends.cpu.code import Code
 from gpumlp.backends.lookup import parts
 from tests.support.compiled import needs_library
 from tests.support.embeddings import examples, network, with_places
@@ -88,7 +89,7 @@ def test_sums_are_in_the_order_of_the_examples() -> None:
         dE = np.empty(E.shape, "f")
         buffers = np.empty((2, 2, 3000), np.int64), np.empty(0)
         works = list(backend._lower.embed_gradient(x, g, embeddings, *buffers, dE))
-        program = cpu_backend.Program(backend._library, backend._blas, works)
+        program = cpu_backend.Program(backend._library, backend._blas, Code(works))
         program._threads = threads
         program()
         assert np.array_equal(dE, want)
@@ -133,7 +134,7 @@ def test_a_step_is_one_call(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> 
     run = cpu_backend.Program.__call__
 
     def counted(self: Any, steps: int = 1) -> None:
-        if len(self._works) > 3:
+        if len(self._calls) > 3:
             calls.append(steps)
         run(self, steps)
 
