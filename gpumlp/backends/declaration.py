@@ -135,6 +135,16 @@ class Facts(Protocol):
         """
         return 0
 
+    def movable(
+        self, run: Callable[[int], None], roots: Sequence[Any]
+    ) -> Callable[[Sequence[Any]], Callable[[int], None]] | None:
+        """A function that returns what `run` is for other arrays of the same shapes; or None.
+
+        run: what `compile` returned.
+        roots: the arrays in whose place the others are; the function keeps none of them.
+        """
+        return None
+
 
 @dataclass(eq=False, repr=False)
 class Call:

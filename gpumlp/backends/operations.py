@@ -293,16 +293,6 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
 
         return run
 
-    def movable(
-        self, run: Callable[[int], None], roots: Sequence[Array]
-    ) -> Callable[[Sequence[Array]], Callable[[int], None]] | None:
-        """A function that returns what `run` is for other arrays of the same shapes; or None.
-
-        run: what `compile` returned.
-        roots: the arrays in whose place the others are; the function keeps none of them.
-        """
-        return None
-
     def synchronize(self) -> None:
         """Wait until all enqueued work has finished."""
         return

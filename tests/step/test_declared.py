@@ -94,7 +94,7 @@ def test_every_operation_of_the_algorithms_is_declared() -> None:
     """All that a program may hold: what writes arrays of the caller and returns nothing."""
     others = {
         "__copy__", "__deepcopy__", "asarray", "adopt", "to_host", "empty", "full",
-        "pre_activation", "feed", "compile", "movable", "synchronize",
+        "pre_activation", "feed", "compile", "synchronize",
     }  # fmt: skip
     parts = (Backend, Columns, Lookup, Sharing, Stages)
     declared = {name: each for part in parts for name, each in vars(part).items()}
