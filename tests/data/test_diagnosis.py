@@ -107,7 +107,7 @@ class TestSuggestedCorrections:
         found = load(path, "y")
         assert found.categories == {"d": ("a", "b", "c")}
         known = Preparation.of(found, x=True, y=False)
-        assert known.columns[3:] == ("d other", "d missing")
+        assert known.columns[3:] == ("d missing",)
 
     def test_infinite_values(self, tmp_path):
         d = X[:, 0].astype(object)

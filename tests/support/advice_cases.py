@@ -42,6 +42,9 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     ),
     "write the numbers alone": (table(d=[f"< {i % 26}.5" for i in range(60)], y=COLOURS), []),
     "write each number in a column": (table(d=[f"{i % 26}h 5m" for i in range(60)], y=COLOURS), []),
+    "no category has {} examples": (
+        {"k": [f"w{i // 4}" for i in range(60)], "y": COLOURS}, ["--min-frequency", "9"]
+    ),
     "write 1234.5": (table(y=[f"{1 + i % 4}.5%" for i in range(len(X))]), []),
     "predict another column, or say": (table(y=WORDS), ["--validation", "0"]),
     "classes do not leave": (
