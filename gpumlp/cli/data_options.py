@@ -110,6 +110,7 @@ def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:
     words = {
         name: f"{quoted(name)} ({len(own):,}{' and others' * (name in known.others)}"
         for name, own in known.categories.items()
+        if own
     }
     said = {
         "columns left out; --keep keeps them":
@@ -118,6 +119,8 @@ def print_reading(dataset: Dataset, known: Preparation, decision: str) -> None:
             [f"{name} ({form})" for name, form in known.formats.items() if form != PLAIN],
         "columns of dates, and their inputs":
             [f"{name} ({', '.join(['day', *parts])})" for name, parts in known.dates.items()],
+        "columns not used, as all categories are rare":
+            [quoted(name) for name, own in known.categories.items() if not own],
         "columns of categories, one input for each":
             [f"{text})" for name, text in words.items() if name not in known.embedded],
         "columns of categories, a vector for each":

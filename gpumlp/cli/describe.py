@@ -107,6 +107,8 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
 def _becomes(known: Preparation, name: str, other: bool) -> str:
     if name in known.categories:
         count, others = len(known.categories[name]), " and others" * other
+        if not count:
+            return "nothing: all categories are rare"
         what = f"{count:,} {'category' if count == 1 else 'categories'}{others}"
         d = known.embedded.get(name)
         return what if d is None else f"embedding of {d} of {what}"

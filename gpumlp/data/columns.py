@@ -11,7 +11,16 @@ import numpy as np
 
 from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
-from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, days, usual_date_format
+from gpumlp.data.dates import (
+    COMPACT,
+    Ambiguous,
+    DateFormat,
+    are_dates,
+    date_format_of,
+    days,
+    usual_date_format,
+)
+from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from gpumlp.data.spelling import NUMBER, TRUTH, Known, plain
 from gpumlp.io.types import HostArray
@@ -19,6 +28,7 @@ from gpumlp.io.types import HostArray
 MOST_WORDS = 100_000  # the longest list of different words in a column
 
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
+FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 DATED = re.compile(r"\d.*\d")  # what a date has at least
 Format = NumberFormat | DateFormat
 
@@ -28,8 +38,9 @@ class Problem(NamedTuple):
 
     Attributes:
         kind: "gaps" (most texts are numbers or dates), "words", "numbers" or "dates" (where the
-            model takes another kind), "ambiguous" (dates of two readings), "many" (too many
-            different words) or "other" (another type).
+            model takes another kind), "ambiguous" (dates of two readings), "units" (numbers of
+            several units), "several" (numbers in each text), "many" (too many different words) or
+            "other" (another type).
         examples: the texts that are not numbers, sorted; or the names of the types.
         format: with "gaps", how the others are written.
     """
@@ -76,6 +87,7 @@ class Column:
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
         self.large = self._huge = self._fractions = self.whole = False
+        self._calendar = True  # whether all numbers are such as 20240131
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
     def values(self, column: Any) -> HostArray:
@@ -87,7 +99,7 @@ class Column:
         if not pa.types.is_nested(kind) and (self.declared or (text and self.format is None)):
             self.declared |= pa.types.is_dictionary(kind)
             out = self._positions(column)
-        elif text:
+        elif text or (is_numeric(kind) and self.format == COMPACT):
             out = self._formatted(column)
         elif is_numeric(kind):
             out = self._numbers(column)
@@ -126,7 +138,11 @@ class Column:
     @property
     def written(self) -> Format | None:
         """The format of the collected texts if all are numbers or all are dates; else None."""
-        if self.declared or self.format or not self.words:
+        if self.declared or self.format:
+            return None
+        if self._calendar and "numbers" in self.kinds and self.total - self.missing >= FEWEST_ROWS:
+            return COMPACT
+        if not self.words:
             return None
         found = format_of(self._frequencies())
         if found is not None and not found[1] and not _codes(found[0], self.words):
@@ -167,6 +183,8 @@ class Column:
             if date is not None:
                 odd = [text for text in counts if date.value(text) is None]
                 return Problem("gaps", sorted(odd), date)
+        if unclear := unclear_numbers(counts):
+            return Problem(unclear, sorted(counts))
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many else None
 
@@ -198,6 +216,7 @@ class Column:
         if self.whole:
             self._low, self._high = min(self._low, out.min()), max(self._high, out.max())
             self._sum += float(out.sum())
+        self._calendar = self._calendar and are_dates(out)
         if not whole:
             self._fractions = self._fractions or bool((np.floor(out) < out).any())
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
@@ -209,7 +228,8 @@ class Column:
         words, index = encoded(column)
         form = self.format or PLAIN
         truths: dict[str, Any] = {}  # a text between them makes words of truth values
-        if self._date and form == PLAIN:  # the file that the model learned from had no texts
+        if self._date and (form == PLAIN or all(form.value(plain(word)) is None for word in words)):
+            # the file that the model learned from had no texts, or others
             dated = [word for word in words if DATED.search(word)]
             found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
             form = found if isinstance(found, DateFormat) else form
@@ -222,7 +242,7 @@ class Column:
         values = np.full(len(words) + 1, np.nan)
         frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
         for i, word in enumerate(words):
-            word = word.strip()
+            word = plain(word) if isinstance(form, DateFormat) else word.strip()
             value = float(truths[word.lower()]) if word.lower() in truths else form.value(word)
             if value is None:
                 self.strange[word] += frequency[i]

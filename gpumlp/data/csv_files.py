@@ -7,16 +7,16 @@ import gzip
 import io
 import itertools
 import re
+import string
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.numbers import format_of
+from gpumlp.data.quoting import LINE_END, check_closed, check_rows, opening, rows_end
 from gpumlp.io.threads import ahead
 
 DELIMITERS = ",;\t|"
@@ -26,7 +26,9 @@ PART = 256 << 10  # bytes that Arrow parses at a time
 PART_OF_COLUMN = 4096  # the same for each column
 WIDE = 4096  # in wider tables a block's columns need more memory than its values
 BOM = b"\xef\xbb\xbf"
-LINE_END = re.compile(rb"\r\n|\n|\r")
+BLANKS = (
+    string.whitespace + "\x85\xa0\u2007\u200b\u200e\u200f\u202f\u2060\u3000\ufeff"
+)  # around a name
 ROW = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 KINDS = {  # by their first bytes
     b"\x1f\x8b": "compressed; call it .csv.gz",
@@ -52,7 +54,7 @@ class CsvFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._delimiter, names, self._header = _header(path)
-        self.names = _named([name.strip() for name in names])
+        self.names = _named([name.strip(BLANKS) for name in names])
         self._block = max(BLOCK, BLOCK_OF_COLUMN * len(names))
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
@@ -75,7 +77,7 @@ class CsvFile:
         with opened(self._path) as file:
             file.seek(self._header)
             sample = file.read(SAMPLE)
-        end = _rows_end(sample, self._delimiter) or len(sample)
+        end = rows_end(sample, self._delimiter) or len(sample)
         if not end or not GROUPED.search(sample):
             return set()
         table = self._parse(memoryview(sample)[:end], self.names)
@@ -92,15 +94,15 @@ class CsvFile:
             rest = b""
             while data := file.read(self._block):
                 data = rest + data
-                end = _rows_end(data, self._delimiter)
+                end = rows_end(data, self._delimiter)
                 if end:
                     yield memoryview(data)[:end]
                 rest = data[end:]
                 if len(rest) > self._block:
-                    _check_closed(self._path, rest, self._delimiter)
+                    check_closed(self._path, rest, self._delimiter)
                     raise unreadable(self._path, ValueError(f"a row of {len(rest):,} bytes"))
             if rest.strip():
-                _check_closed(self._path, rest, self._delimiter)
+                check_closed(self._path, rest, self._delimiter)
                 yield memoryview(rest)
 
     def _parse(self, block: memoryview, text: Collection[str]) -> Any:
@@ -124,6 +126,7 @@ class CsvFile:
             raise unreadable(self._path, error) from error
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
             raise not_utf8(self._path, bytes(block[:100]))
+        check_rows(self._path, table, self._delimiter)
         return table
 
     def _read(self, block: memoryview, part: int, text: Collection[str]) -> Any:
@@ -201,12 +204,12 @@ def _header(path: Path) -> tuple[str, list[str], int]:
     text = text[excel.end() :] if excel else text
     at, end = 0, len(text)
     while match := LINE_END.search(text, at):
-        if _opening(text, match.start(), DELIMITERS) < 0:
+        if opening(text, match.start(), DELIMITERS) < 0:
             end = match.end()
             break
         at = text.find(b'"', match.end())
         if at < 0:
-            _check_closed(path, text, DELIMITERS)
+            check_closed(path, text, DELIMITERS)
     if b"\0" in text[:end]:  # UTF-16 without a byte order mark
         raise not_utf8(path, head)
     try:
@@ -232,50 +235,3 @@ def _rows_have_names(text: bytes, mark: str, count: int) -> bool:
     except csv.Error:
         return False
     return count > 1 and bool(rows) and all(len(row) == count + 1 and row[-1] for row in rows)
-
-
-def _check_closed(path: Path, text: bytes, delimiters: str) -> None:
-    """Raise if a quoted field goes on at the end of a text."""
-    at = _opening(text, len(text), delimiters)
-    if at >= 0:
-        line = LINE_END.split(text[at : at + 240], maxsplit=1)[0]
-        raise ValueError(
-            f"{path} has a quotation mark that opens a field and is never closed: "
-            f"{line.decode(errors='replace')[:60]!r}; correct that line"
-        )
-
-
-def _rows_end(data: bytes, delimiters: str) -> int:
-    """The position after the last row of `data`; 0 if no row ends there."""
-    stop = len(data)
-    while True:
-        last = data.rfind(b"\n", 0, stop)
-        # a CR at the end may be the first half of CR LF
-        last = max(last, data.rfind(b"\r", max(last, 0), stop - (stop == len(data))))
-        stop = -1 if last < 0 else _opening(data, last, delimiters)
-        if stop < 0:
-            return last + 1
-
-
-def _opening(data: bytes, at: int, delimiters: str, window: int = 1 << 16) -> int:
-    """The position of the mark that opens the quoted field around `at`; −1 if there is none.
-
-    As for Arrow, a quotation mark opens a field only at its beginning.  So a run of an even number
-    of marks changes nothing: it is an empty field, or text within quotes.  A run of an odd number
-    that begins a field opens it, or closes one whose text ends with a delimiter.  After any other
-    run of an odd number no field is open, whatever comes before it.
-    """
-    if data.rfind(b'"', 0, at) < 0:
-        return -1
-    begin = max(0, at - window)
-    text = np.frombuffer(data, np.uint8, at - begin, begin)
-    marks = np.flatnonzero(text == ord('"'))
-    first = np.flatnonzero(np.diff(marks, prepend=-2) > 1)  # of each run
-    odd = marks[first[np.diff(first, append=len(marks)) % 2 == 1]]
-    odd = odd[odd > 0] if begin else odd  # that run may have begun before
-    between = np.frombuffer(delimiters.encode() + b"\r\n", np.uint8)
-    others = np.flatnonzero(~np.isin(text[odd - 1], between) & (odd > 0))
-    if begin and not len(others):
-        return _opening(data, at, delimiters, 16 * window)
-    beginnings = len(odd) - 1 - others[-1] if len(others) else len(odd)
-    return begin + int(odd[-1]) if beginnings % 2 else -1

@@ -19,16 +19,23 @@ ORDERS = ("dmy", "mdy", "ymd")
 PARTS = {"month": (12, 1), "weekday": (7, 0), "hour": (24, 0)}  # how many values, and the first
 DAY = 86_400.0  # seconds
 DATES = {
-    "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%Y-%b-%d"),
+    "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%Y-%b-%d", "%y-%m-%d", "%y/%m/%d",
+            "%y.%m.%d", "%Y. %m. %d.", "%Y年%m月%d日", "%Y %B %d"),
     "dmy": ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%d-%m-%y", "%d %b %Y",
-            "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y", "%a, %d %b %Y", "%A, %d %B %Y"),
-    "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y"),
+            "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y", "%a, %d %b %Y", "%A, %d %B %Y",
+            "%d %b %y", "%d-%B-%Y", "%a %d %b %Y", "%A %d %B %Y", "%d. %m. %Y", "%d/%b/%Y"),
+    "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
+            "%B %d %Y", "%b. %d, %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%A, %B %d, %Y"),
 }  # fmt: skip
-MONTHS = ("%Y-%m", "%m/%Y", "%b %Y", "%B %Y", "%b-%Y")
+WEEKS = ("%G-W%V", "%GW%V", "%G W%V")  # their Mondays
+MONTHS = ("%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b",
+          "%Y %B", "%B-%Y", "%b/%Y", "%b. %Y", "%B, %Y", "%Y年%m月")  # fmt: skip
+CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S,%f")
 TIMES = (
-    "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", "T%H:%M", "T%H:%M:%S",
-    "T%H:%M:%S.%f",
+    "", *(before + clock for before in (" ", ", ", "T") for clock in CLOCKS), ":%H:%M:%S",
+    " %H.%M.%S", "-%H.%M.%S", " %H-%M-%S",
 )  # fmt: skip
+UTC_NAMES = (" UTC", " GMT")  # others, such as CET, depend on the day
 ZONES = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
 FEW = 10  # among so many texts is one in the format of the most
@@ -48,13 +55,17 @@ class DateFormat(NamedTuple):
         if text in NULLS:
             return math.nan
         try:
-            moment = datetime.strptime(text, self.pattern)
+            week = "%V" in self.pattern
+            moment = datetime.strptime(f"{text} 1" if week else text, self.pattern + " %u" * week)
         except ValueError:
             return None
-        if "%y" not in self.pattern.lower():  # a time alone
+        if not re.search("%[yYG]", self.pattern):  # a time alone
             moment = moment.replace(year=1970)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.timestamp() / DAY
+
+
+COMPACT = DateFormat("%Y%m%d")  # dates as whole numbers, such as 20240131
 
 
 class Ambiguous(NamedTuple):
@@ -78,7 +89,10 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     possible = [form for own, form in alike if order is None or own in (None, order)]
     found = [form for form in possible if _fits(form, sample) and _fits(form, there)]
     if len(found) > 1 and (text := _differently(found, there)):
-        return Ambiguous(text)
+        spans = [(_span(form, there), form) for form in found]
+        (least, best), (next_, _), *_ = sorted(spans, key=lambda each: each[0])
+        # 22-03-14 is 2022 in a column of few years, as the days of a month would be 31 years
+        return best if "%y" in best.pattern and 2 * least < next_ else Ambiguous(text)
     return found[0] if found else None
 
 
@@ -91,6 +105,19 @@ def usual_date_format(texts: list[str], order: str | None) -> DateFormat | None:
             if 2 * fitting > len(texts):
                 return form
     return None
+
+
+def are_dates(values: HostArray) -> bool:
+    """Whether all of the numbers (m,) that are not NaN are dates such as 20240131."""
+    if np.isnan(values[0]):
+        values = values[values == values]
+    if not len(values) or not 19_000_101 <= values[0] < 21_000_000:
+        return not len(values)
+    values = values[values == values]
+    in_year = values % 10_000
+    fitting = (values >= 19_000_101) & (values < 21_000_000) & (in_year < 1_232) & (in_year > 100)
+    whole = values == np.floor(values)
+    return bool((fitting & whole & (in_year % 100 >= 1) & (in_year % 100 <= 31)).all())
 
 
 def days(column: Any) -> HostArray:
@@ -159,13 +186,14 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
     """The formats that texts of a shape may have, each with its order if it has a day."""
     dates = [(order, date) for order in ORDERS for date in DATES[order]]
     found: dict[str, list[tuple[str | None, DateFormat]]] = {}
-    for (order, date), time, zone in itertools.product(dates, TIMES, ("", "%z", " %z")):
+    zones = ("", "%z", " %z", *UTC_NAMES)
+    for (order, date), time, zone in itertools.product(dates, TIMES, zones):
         form = DateFormat(date + time + zone)
-        for text in (f"{form}{end}" for end in (ZONES if zone else [""])):
+        for text in (f"{form}{end}" for end in (ZONES if "%z" in zone else [""])):
             if ":" in text or not zone:  # 1-2-2020-0330 is no date with a time zone
                 found.setdefault(_shape(text), []).append((order, form))
-    for pattern in (*MONTHS, *TIMES[1:6]):
-        form = DateFormat(pattern.strip())
+    for pattern in (*MONTHS, *WEEKS, *CLOCKS):
+        form = DateFormat(pattern)
         found.setdefault(_shape(str(form)), []).append((None, form))
     return found
 
@@ -177,6 +205,12 @@ def _shape(text: str) -> str:
 
 def _fits(form: DateFormat, texts: Iterable[str]) -> bool:
     return all(form.value(text) is not None for text in texts)
+
+
+def _span(form: DateFormat, texts: Iterable[str]) -> float:
+    """The days from the first to the last date of the texts."""
+    values = [value for text in texts if (value := form.value(text)) is not None]
+    return max(values) - min(values)
 
 
 def _differently(formats: list[DateFormat], texts: Iterable[str]) -> str:

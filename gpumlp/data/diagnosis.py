@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
 from gpumlp.data.dates import DateFormat
 from gpumlp.data.labels import MAX_CLASSES
+from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
-from gpumlp.data.numbers import BEHIND, PLAIN, PLAIN_SIGNS, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -34,6 +35,14 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
         "correct these texts, or leave them empty to have them filled{cleared}",
     ),
     "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
+    "units": (
+        "hold numbers beside units or other texts ({texts})",
+        "write the numbers alone, in one unit, or treat the columns as " + CATEGORICAL,
+    ),
+    "several": (
+        "hold several numbers in each text ({texts})",
+        "write each number in a column of its own, or treat the columns as " + CATEGORICAL,
+    ),
     "many": (
         "hold too many different words for categories",
         DROP + ", use the most frequent words as " + CATEGORICAL + ", or learn a vector for each "
@@ -111,11 +120,20 @@ def check_target(
             f"{about} holds {classes:,} different words in {rows:,} rows, too many for classes; "
             "predict another column, or say --task classification"
         )
-    if written is None or task == "classification":
+    if task == "classification" or (written is None and not learn):
+        return
+    if written is None:
+        if task is None and (unclear := unclear_numbers(words)):
+            what = PROBLEMS[unclear][0].format(texts=listed(map(repr, sorted(words))))
+            raise ValueError(
+                f"{about} {what.replace('hold', 'holds', 1)}; write one number in each row, or say "
+                "--task classification"
+            )
         return
     form, others = written
-    behind = any(map(BEHIND.search, words))
-    numbers = _as_numbers(files, target.name, form, others, behind)
+    if form.decimal == "/" and not others:  # few different ones, as the others are numbers now
+        return
+    numbers = _as_numbers(files, target.name, form, others, words)
     as_classes = "; or say --task classification" if learn and target.repeats else ""
     if others:
         raise ValueError(
@@ -135,6 +153,7 @@ def _explained(
     names = [column.name for column in columns]
     labels = [quoted(name) for name in names]
     examples = sorted({text for problem in found for text in problem.examples})
+    words = [word for column in columns for word in column.words] if kind == "gaps" else []
     form = found[0].format if len({problem.format for problem in found}) == 1 else PLAIN
     if kind == "many":
         labels = [f"{quoted(c.name)} ({len(c.words):,} different)" for c in columns]
@@ -142,7 +161,7 @@ def _explained(
         labels = [f"{quoted(c.name)} ({c.infinite})" for c in columns]
     fields = {
         "finite": _filled(files, names, FINITE) if kind == "infinite" else "",
-        "cleared": _filled(files, names, _without(form, examples)) if kind == "gaps" else "",
+        "cleared": _filled(files, names, _without(form, examples, words)) if kind == "gaps" else "",
         "option": as_argument(names),
         "embedded": as_argument([f"{name}={EXAMPLE}" for name in names]),
         "format": _as_written(form),
@@ -173,9 +192,11 @@ def _filled(files: Files, names: list[str], column: str) -> str:
     return f", {_changed(files, names, column)}" if len(names) <= MOST_NAMED else ""
 
 
-def _without(form: Format, others: list[str]) -> str:
-    """An expression of pandas: the column c, empty where it has the other texts."""
-    if len(others) <= LISTED and not any(map(NUMBER.fullmatch, others)):
+def _without(form: Format, others: list[str], words: Collection[str]) -> str:
+    """An expression of pandas: the column c, empty where it has the other texts of its words."""
+    pattern = re.compile(form.pattern, re.ASCII) if isinstance(form, NumberFormat) else None
+    listed_all = pattern and not all(map(pattern.fullmatch, {*words}.difference(others)))
+    if (len(others) <= LISTED or listed_all) and not any(map(NUMBER.fullmatch, others)):
         return f"c.mask(c.str.strip().isin({others}))"
     if isinstance(form, DateFormat):
         dates = f'pandas.to_datetime(c.str.strip(), format={form.pattern!r}, errors="coerce")'
@@ -184,22 +205,25 @@ def _without(form: Format, others: list[str]) -> str:
 
 
 def _as_numbers(
-    files: Files, name: str, form: NumberFormat, others: list[str], behind: bool
+    files: Files, name: str, form: NumberFormat, others: list[str], words: Collection[str]
 ) -> str:
     """A line of pandas that makes plain numbers of the column, without the other texts.
 
-    behind: whether a minus stands behind its number.
+    words: all texts of the column.
     """
-    column = _without(form, others) if others else "c"
-    if behind:
+    column = _without(form, others, words) if others else "c"
+    if others and (len(words) > MAX_CLASSES or form.decimal == "/"):  # it is read as it is
+        return _changed(files, [name], column)
+    if any(map(BEHIND.search, words)):
         column += r".str.replace(r'^\s*(.*?)\s*-\s*$', r'-\1', regex=True)"
     if form.before:
         column += f'.str.replace({form.before!r}, "")'
     if form.after:  # "1 year" and "2 years" have one format
-        unit = re.escape(singular(form.after)).replace("\\ ", " ")
+        unit = re.escape(singular(form.after)).replace("\\ ", " ").replace(r"\.", "[.·]")
         plural = unit + r"s?\s*$"
         column += f".str.replace({plural!r}, '', regex=True)"
-    column += f".str.translate(str.maketrans({form.signs!r}, {PLAIN_SIGNS!r}, {form.gaps!r}))"
+    fitting = {*words}.difference(others)
+    column += f".str.translate(str.maketrans{form.translation(fitting)!r})"
     return _changed(files, [name], f'pandas.to_numeric({column}, errors="coerce")')
 
 

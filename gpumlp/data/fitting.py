@@ -149,9 +149,12 @@ def select_categories(
     """The categories of each column that occur `least` times or more.
 
     Of a column that does not become codes these are the `most` frequent, the first by name of
-    equally frequent ones.
+    equally frequent ones.  Where all are rare, the column says nothing and has no input.
+
+    Raises ValueError if no input is left.
     """
     selected, with_others, embedded = {}, [], embed.named(train)
+    missing = dict(zip(train.features, found.missing.tolist(), strict=True))
     for name, words in train.categories.items():
         counts = found.category_counts[name].tolist()
         seen = [(-count, word) for word, count in zip(words, counts, strict=True) if count]
@@ -159,11 +162,19 @@ def select_categories(
         if embed.width is not None and name not in embedded:
             inputs = len(frequent) + (len(frequent) < len(seen))
             embedded |= {name: embed.width} if inputs > embed.width else {}
+        if not frequent:
+            embedded.pop(name, None)  # all would have one vector
         if name not in embedded:
             frequent = frequent[:most]
         selected[name] = tuple(sorted(frequent))
-        if len(frequent) < len(seen):
+        if frequent and len(frequent) < len(seen):
             with_others.append(name)
+    if len(selected) == len(train.features) and not any([*selected.values(), *missing.values()]):
+        most = max(int(counts.max()) for counts in found.category_counts.values())
+        raise ValueError(
+            f"{train.name}: no category has {least} examples in the training part; say "
+            f"--min-frequency {most}"
+        )
     return Selected(selected, tuple(with_others), embedded)
 
 

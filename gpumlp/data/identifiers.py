@@ -6,28 +6,33 @@ import re
 
 import numpy as np
 
-from gpumlp.data.columns import Column
+from gpumlp.data.columns import FEWEST_ROWS, Column
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
 
-FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 # names that pandas gives to an index without a name
 INDEX = re.compile(r"Unnamed: 0(\.\d+)*|level_\d+|__index_level_\d+__")
 # names of columns that writers and people add: row numbers and identifiers
 ROW_NAMES = (
-    r"(unnamed: \d+(\.\d+)*)?|(level|index)_\d+|__index_level_\d+__|index|idx|\.\.\.\d+|#|"
-    r"(row|line)([ _.]?(names?|id|nr|no|index|num(ber)?))?|"
-    r"(s(r|l|erial)?[ _.]*)?(nr|no)\.?|serial|seq|record|obs|rn"
+    r"(unnamed: \d+(\.\d+)*)?|(level|index)_\d+|__index_level_\d+__|idx|\.\.\.\d+|#|n[°º]|№|_c0|"
+    r"_*((df|data_?frame|old|orig(inal)?|pandas)[_ .]?)?index(_col)?_*|_*rowid_*|_n_|zeile|"
+    r"序号|番号|编号|"
+    r"(row|line)([ _.]?(names?|id|nr|no|index|num(ber)?|count(er)?))?|"
+    r"((s(r|l|erial)?|lfd\.?)[ _.]*)?(nr|no)\.?|serial|seq|record|rec([ _]?no)?|_*obs_*|rn"
 )
 NUMBERED = (
     "account|case|customer|employee|invoice|licen[cs]e|member|obs(ervation)?|order|participant|"
-    "patient|person|record|row|sample|seq(uence)?|serial|student|subject|ticket|user"
+    "patient|person|rec(ord)?|row|sample|seq(uence)?|serial|student|subject|ticket|user"
 )
 IDENTIFIER = re.compile(
-    rf"(?i:{ROW_NAMES}|(({NUMBERED})|(.*[\W_])?([cegopstu]?id|uuid|guid|key))"
-    r"([\W_]?(no|nr|num(ber)?))?)|.*[a-z]I[Dd]"
+    rf"(?i:{ROW_NAMES}|(({NUMBERED})|(.*[\W_])?"
+    r"([cefgopstu]?id|uuid|guid|[pr]k|(row)?key|object[_ ]?id|ident(ifier)?))"
+    r"([\W_]?(no|nr|num(ber)?)|\.\d+)?)|.*[a-z]I[Dd]"
 )
-FIRST = re.compile(r"X1?|V1")  # R's names for the first column, if its header has none
+NUMBERING = re.compile(f"(?i:{ROW_NAMES})")
+FIRST = re.compile(  # of the first column; R calls it X or V1 if its header has no name
+    r"X1?|V1|(?i:(column|var)[_ ]?[01]|n|num|n(um(ber|mer)|[uú]m[eé]ro)|counter|ordinal)"
+)
 
 
 def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
@@ -44,6 +49,10 @@ def reason_to_leave_out(column: Column, x: Matrix, j: int, index: bool) -> str:
         values = np.concatenate([x[rows][:, j] for rows in chunks(x)])
         if len(np.unique(values)) == len(values):
             return "row numbers" if counting else "a different number in each row"
-    if column.whole and INDEX.fullmatch(column.name):
-        return "pandas' index"
+        if column.whole and INDEX.fullmatch(column.name):
+            return "pandas' index"
+        again = values[1:] == values[0]  # several tables, one below the other
+        numbered = NUMBERING.fullmatch(column.name) or (j == 0 and FIRST.fullmatch(column.name))
+        if numbered and ((values[1:] == values[:-1] + 1) | again).all() and again.mean() < 0.1:
+            return "row numbers"
     return ""

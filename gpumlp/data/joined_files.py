@@ -9,6 +9,7 @@ from typing import Any
 
 from gpumlp.data.csv_files import CsvFile
 from gpumlp.data.dataset import listed
+from gpumlp.data.identifiers import INDEX
 from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.sources import Files
@@ -30,16 +31,22 @@ class JoinedFiles:
         for path in files.paths:
             self._files.append(file := read(path))
             self.index_columns |= {*file.index_columns}
-            _check_columns(files.paths[0], self._files[0].names, path, file.names)
-        first = self._files[0].names
+        # pandas stores the index of a frame that was filtered, and none of others
+        known = [set[str](file.names) for file in self._files]
+        index = {*self.index_columns, *filter(INDEX.fullmatch, known[0].union(*known))}
+        some = index - known[0].intersection(*known)
+        first = [name for name in self._files[0].names if name not in some]
+        for path, file in zip(files.paths, self._files, strict=True):
+            names = [name for name in file.names if name not in some]
+            _check_columns(files.paths[0], first, path, names)
         self.untyped = self._files[0].kinds is None
         self._keys = _typed([files.keys(path) for path in files.paths], {*first})
         self.names = [*first, *self._keys]
 
-    def kinds(self, names: Collection[str], learn: bool) -> dict[str, Any] | None:
+    def kinds(self, names: Collection[str], free: Collection[str]) -> dict[str, Any] | None:
         """The Arrow type of each of these columns in all files; None if the files have no types.
 
-        learn: whether columns can be left out, since no model takes them.
+        free: the columns that can be left out, since no model takes them.
         """
         import pyarrow as pa
 
@@ -58,7 +65,7 @@ class JoinedFiles:
                 raise ValueError(
                     f"{self._text}: the column {name!r} has different types in the files: "
                     f"{listed(types)}; write it with one type"
-                    + (f", or leave it out, --drop {as_argument([name])}" if learn else "")
+                    + (f", or leave it out, --drop {as_argument([name])}" if name in free else "")
                 ) from None
         return kinds
 

@@ -259,6 +259,6 @@ def _check_varies(data: Dataset) -> None:
         raise ValueError(
             f"{data.name}: the target is the same for all {len(y)} rows: nothing to learn"
         )
-    first = x[:1]
-    if all(bool(((x[rows] == first) | np.isnan(first)).all()) for rows in chunks(x)):
+    first, gone = x[:1], np.isnan(x[:1])  # a missing value among others says something, too
+    if all(bool(((x[rows] == first) | (np.isnan(x[rows]) & gone)).all()) for rows in chunks(x)):
         raise ValueError(f"{data.name}: all features are constant: nothing to learn from")

@@ -7,19 +7,29 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
-NAMED = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|BRL|MXN|ZAR|US\\$|R\\$|kr"
-CURRENCY = rf"(?:[$€£¥₹₩₽₺₫฿₪~≈]|{NAMED})"
-SHAPE = re.compile(  # a unit has digits only after letters, as in m2
-    rf"(?P<bracket>\()?(?P<sign>[+-]?)\s*(?P<before>{CURRENCY})?\s*(?P<second>[+-]?)"
-    r"(?P<digits>[.,]?\d(?:[\d.,' _]*\d)?[.,]?(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<after>[^\d\s.,()+-](?:[^\d()]|(?<=[^\W\d_])\d){0,11}?)?(?P<last>\s*-)?(?(bracket)\))"
+NAMED = (
+    "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KES|KRW|"
+    "MXN|MYR|NGN|NOK|NZD|PEN|PHP|PKR|PLN|QAR|RON|RSD|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR|"
+    r"US\$|R\$|Rs\.?|Rp\.?|SFr\.?|kr\.?|zł|Kč|(?:Fr\.?|RM|R|TL|₨)(?=\s)"
 )
+CURRENCY = rf"(?:[A-Z]{{0,3}}[$€£¥₹₩₽₺₫฿₪₦₱₴₸₼₾₿₡₲₵₭₮]|[~≈]|{NAMED})"
+SHAPE = re.compile(
+    rf"(?P<bracket>\()?(?P<sign>[+-]?)\s*(?P<before>{CURRENCY})?\s*(?P<inner>\()?(?P<second>[+-]?)"
+    r"\s*(?P<digits>(?:\d+\s*[\s-]\s*)?\d+/\d+"  # 2 1/2
+    r"|[.,]?\d(?:[\d.,' _]*\d)?[.,]?(?:[eE][+-]?\d+|[dD][+-]\d\d)?)(?(inner)\))"
+    # a unit has digits only in names such as m2, m^2, s-1, l/100km
+    r"\s*(?P<after>(?:[^\d\s.,()+-]|\([^\W\d_][^\d()]*\))"
+    r"(?:[^\d()]|(?<=[^\W_]|[/^*])\d|(?<=[^\W\d_]-)\d|\([^\d()]*\)){0,19}?)?"
+    r"(?P<last>\s*-)?(?(bracket)\))"
+)
+POWER = re.compile(r"\s*[x×*·⋅∙]\s*10(?:(?:\^|\*\*)\(?([+\u2212-]?\d+)\)?|([⁺⁻]?[⁰¹²³⁴-⁹]+))")
 # what pyarrow takes for missing where it is not within quotes
 NULLS = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
@@ -29,17 +39,22 @@ NULLS = frozenset(
 ALIKE: dict[int, str | None] = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full-width forms
     **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
-    **dict.fromkeys([0x2010, 0x2011, 0x2012, 0x2013, 0x2212], "-"),  # dashes and the minus
+    # dashes, and the minus, also as a superscript or small
+    **dict.fromkeys([*range(0x2010, 0x2015), 0x2212, 0x207B, 0xFE63], "-"),
     **dict.fromkeys([0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F)]),  # invisible
-    0x66B: ".", 0x66C: ",", 0x2019: "'",
+    0x66B: ".", 0x66C: ",", 0x2044: "/", 0xB7: ".",
+    **dict.fromkeys([0x2018, 0x2019, 0x2032, 0xB4, 0x60], "'"),
 }  # fmt: skip
+RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
+FRACTIONS = re.compile("[¼-¾⅐-⅞]")
+PARTS = frozenset([2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24, 25, 32, 50, 64, 100, 1000])
 SPACES = "\u00a0\u2007\u2009\u202f"  # those that stand between groups of digits
 MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"),
-         (",", "'"), (".", "_"))  # fmt: skip
+         (",", "'"), (".", "_"), ("/", ""))  # fmt: skip
 BEHIND = re.compile(r"\d.*-\s*$")
-PLAIN_SIGNS = "---."
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
+MARKS_OF_MISSING = 4  # the most texts that most rows of a column of numbers may have
 FEW = 20  # so few different texts with units may be names of categories
 Parts = tuple[float, str, str, str]  # sign, digits, and what stands before and after them
 
@@ -48,7 +63,7 @@ class NumberFormat(NamedTuple):
     """How the numbers of a column are written.
 
     Attributes:
-        decimal: the decimal mark.
+        decimal: the decimal mark; "/" for fractions such as 2 1/2.
         thousands: the mark between groups of three digits; "" for none.
         before, after: the currency or the unit.
     """
@@ -76,23 +91,27 @@ class NumberFormat(NamedTuple):
         """A regular expression for the numbers in this format, of the syntax that RE2 has."""
         space, sign = f"[ {SPACES}]*", "[+\u2212\u2013-]?"
         unit = singular(self.after)
-        before, after = re.escape(self.before), re.escape(unit) + "s?" * (len(unit) > 1)
+        before, after = re.escape(self.before), re.escape(unit).replace(r"\.", "[.·]")
+        after += "s?" * (len(unit) > 1)
         number = _pattern(self.decimal, self.thousands).pattern
         number = number.replace("\\ ", f"[ {SPACES}]").replace("'", "['’]")
         plain_zero = rf"{sign}0+(?:[.,]0*)?"
         number = rf"{sign}{space}{before}{space}{sign}{number}{space}{after}{space}-?"
         return rf"(?:\(?{number}\)?|{plain_zero})"
 
-    @property
-    def signs(self) -> str:
-        """The characters that stand for those of `PLAIN_SIGNS`."""
-        return "\u2212\u2013(" + self.decimal
-
-    @property
-    def gaps(self) -> str:
-        """The characters that are left out when a number is written without a format."""
-        also = "’" if self.thousands == "'" else ""
-        return ") " + SPACES + self.thousands.strip() + also
+    def translation(self, texts: Iterable[str]) -> tuple[str, str, str]:
+        """The arguments of `str.maketrans` that make numbers in this format those of Python."""
+        changed, plain, gone = "", "", ""
+        for char in sorted(set().union(*texts)):
+            alike = ALIKE.get(ord(char), char)
+            if alike is None or alike in {" ", ")", self.thousands}:
+                gone += char
+                continue
+            new = {self.decimal: ".", "(": "-"}.get(alike, alike)
+            new = str(int(new)) if new.isdecimal() else new
+            if new != char:
+                changed, plain = changed + char, plain + new
+        return changed, plain, gone
 
     def _value(self, parts: Parts) -> float | None:
         """The number of a text with these parts; None if it is not in this format."""
@@ -108,6 +127,11 @@ class NumberFormat(NamedTuple):
             return SPECIAL[digits.lower()]
         if not _pattern(self.decimal, self.thousands).fullmatch(digits):
             return None
+        digits = digits.lower().replace("d", "e")
+        if "/" in digits:
+            found = re.fullmatch(r"(?:(\d+)\D+)?(\d+)/(\d+)", digits)
+            whole, part, parts = map(int, found.groups("0") if found else "001")
+            return whole + part / parts if part < parts and parts in PARTS else None
         plain = digits.replace(self.thousands, "") if self.thousands else digits
         return float(plain.replace(self.decimal, "."))
 
@@ -128,7 +152,11 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
         odd = {text: there[text] for text in left[:SAMPLE]}
         best = _best(dict(islice(there.items(), SAMPLE)) | odd)
         left = [] if best is None else [text for text in there if best.value(text) is None]
-    if best is None or 2 * _rows(there, left) >= _rows(there, there):
+    if best is None:
+        return None
+    # in most rows may be one of a few marks of missing values
+    marks = len(left) <= MARKS_OF_MISSING and len(there) - len(left) > FEW
+    if 2 * _rows(there, left) >= _rows(there, there) and not marks:
         return None
     behind = [text for text in there if BEHIND.search(text)]  # 12.50- as SAP writes −12.50
     if behind and len(there) <= FEW:  # 2- may be a grade
@@ -191,6 +219,8 @@ def _rows(counts: Mapping[str, int], texts: Iterable[str]) -> int:
 
 def _parts(text: str) -> Parts | None:
     """Sign, digits, and what stands before and after them; None if it is no number."""
+    text = POWER.sub(lambda found: "e" + (found[1] or found[2]).translate(RAISED), text)
+    text = FRACTIONS.sub(lambda found: " " + unicodedata.normalize("NFKC", found[0]), text)
     text = text.translate(ALIKE).strip()
     if text.lstrip("+-").lower() in SPECIAL:
         return (-1.0 if text[0] == "-" else 1.0), text.lstrip("+-"), "", ""
@@ -200,18 +230,24 @@ def _parts(text: str) -> Parts | None:
     signs, after = match["sign"] + match["second"], (match["after"] or "").strip()
     signs += (match["last"] or "").strip()
     if (
-        len(signs) > 1 or (match["bracket"] and match["last"]) or after[:1].isnumeric()
-    ):  # ½ and ² are no units
+        len(signs) > 1
+        or ((match["bracket"] or match["inner"]) and match["last"])
+        or after[:1].isnumeric()
+        or (match["digits"].endswith(".") and after)  # 2. Married
+        or ("/" in match["digits"] and after[:1] == "/")
+    ):  # ² is no unit, and 1/5/24 no fraction
         return None
-    negative = signs == "-" or match["bracket"] is not None
+    negative = signs == "-" or match["bracket"] is not None or match["inner"] is not None
     return (-1.0 if negative else 1.0), match["digits"], match["before"] or "", after
 
 
 @cache
 def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
     """The digits of a number."""
+    if decimal == "/":
+        return re.compile(r"(?:\d+(?:\.\d*)?|(?:\d+ *[ -] *)?\d+/\d+)")
     d, t = re.escape(decimal), re.escape(thousands)
     # 12,34,567 is how India writes it
     groups = rf"(?:{t}\d{{3}})+|(?:{t}\d\d)+{t}\d{{3}}"
     grouped = rf"[1-9]\d{{0,2}}(?:{groups})(?:{d}\d*)?|" if thousands else ""
-    return re.compile(rf"(?:{grouped}\d+(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+)?")
+    return re.compile(rf"(?:{grouped}\d+(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+|[dD][+-]\d\d)?")

@@ -176,7 +176,7 @@ class Preparation:
         j, values = self._constants
         counts[j] += ((x[:, j] != values) & ~gone[:, j]).sum(axis=0)
         j, n, others = self.layout.words
-        counts[j] += ((x[:, j] >= n) & (others == 0)).sum(axis=0)
+        counts[j] += ((x[:, j] >= n) & (others == 0) & (n > 0)).sum(axis=0)
         return counts
 
     def prepared(

@@ -104,7 +104,8 @@ class Table:
                 f"takes: {listed(map(quoted, lacking))}"
             )
         self._target_name = target if labelled else None
-        self._dtype = _dtype(self._file.kinds(self._read_names, like is None), self._features)
+        free = self._features if like is None else ()
+        self._dtype = _dtype(self._file.kinds(self._read_names, free), self._features)
         self._choice, self._known = choice, NONE if like is None else like.categories
         self._untyped = self._file.untyped
         self._columns: list[Column] = []

@@ -61,8 +61,9 @@ def network_inputs(graph: Graph, preparation: Preparation, width: int) -> str:
     for j, start in places["category"].T.tolist():
         name = preparation.features[j]
         block, n = _one_hot(graph, preparation, name, name in others, j in holes)
-        blocks.append(block)
-        inputs += range(start, start + n)
+        if n:  # else all of its words were rare
+            blocks.append(block)
+            inputs += range(start, start + n)
     for j, at in places["code"].T.tolist():
         name, n = preparation.features[j], len(preparation.categories[preparation.features[j]])
         code = _positions(graph, preparation, name, missing=n + MORE - 1, other=n)

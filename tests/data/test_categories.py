@@ -72,10 +72,13 @@ class TestCategories:
     def test_all_categories_rare(self, tmp_path):
         path = write_csv(tmp_path / "t.csv", table(colour=COLOURS, y=X[:, 0]))
         x, known = seen(load(path, "y"), min_frequency=21)
-        assert known.columns[3:] == ("colour other",)
-        np.testing.assert_array_equal(x[:, 3], 1)
+        assert known.columns == ("a", "b", "c")  # an input that is always 1 would say nothing
+        assert known.categories == {"colour": ()}
         data = load(path, like=known)
         np.testing.assert_array_equal(known.inputs(data.x, data.categories), x)
+        assert not known.unseen_counts(data.x[:]).any()
+        with pytest.raises(ValueError, match="no category has 21 examples.*--min-frequency 20"):
+            seen(load(path, "y", drop=["a", "b", "c"]), min_frequency=21)
 
     def test_categories_come_from_the_training_part(self, tmp_path):
         colours = COLOURS.copy()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpumlp import data
-from gpumlp.data import csv_files
+from gpumlp.data import csv_files, quoting
 from tests.support.data_cases import COLOURS, X, table, write_csv
 from tests.support.timing import slowdown
 
@@ -51,6 +51,34 @@ def test_quotation_marks_and_line_ends(quoting: Any, end: str, tmp_path: Any) ->
     assert rows_of(out.getvalue(), tmp_path) == (40, {*parts} - {""})
 
 
+@pytest.mark.parametrize(("first", "last"), [(10, 50), (10, 11)])
+@pytest.mark.parametrize("close", ['yes"', '"yes"'])
+def test_rows_between_two_stray_quotation_marks(
+    first: int, last: int, close: str, tmp_path: Any
+) -> None:
+    """They would be one field of many lines."""
+    parts = ["pipe"] * 60
+    parts[first], parts[last] = '"5 inch', close
+    lines = [f"{i / 7},{part},{i}\n" for i, part in enumerate(parts)]
+    with pytest.raises(ValueError, match=f"closed {last - first} rows later: '5 inch,{first}'"):
+        rows_of("a,part,y\n" + "".join(lines), tmp_path)
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("part", ['"two\nlines, really"', '"5, High St\nTown, Land\n7"', '"a\n"'])
+def test_lines_with_delimiters_in_a_field_are_no_rows(part: str, tmp_path: Any) -> None:
+    lines = [f"{i / 7},{part},{i}\n" for i in range(60)]
+    assert rows_of("a,part,y\n" + "".join(lines), tmp_path) == (60, {part.strip('"').strip()})
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\xa0"])
+def test_invisible_characters_around_names(mark: str, tmp_path: Any) -> None:
+    """Such as those of files that were saved twice with a byte order mark."""
+    path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
+    path.write_text("\ufeff" + mark + path.read_text().replace("c,y", f"c{mark},{mark}y"), "utf-8")
+    assert data.load(path, "y").features == ("a", "b", "c")
+
+
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize("part", ['5" pipe', 'pipe 5"', '5" or 6" pipe'])
 def test_stray_quotation_mark_is_a_character(part: str, tmp_path: Any) -> None:
@@ -80,7 +108,7 @@ def test_rows_end_far_from_the_marks_that_decide() -> None:
     """An empty field in quotes may as well be a mark within a field, so others decide."""
     empty = b'"",1\n' * 40_000
     for before, end in ((b"", len(empty)), (b'x"\n', len(empty) + 3), (b'a,1\n"b', 4)):
-        assert csv_files._rows_end(before + empty + b'"', ",") == end
+        assert quoting.rows_end(before + empty + b'"', ",") == end
 
 
 def test_time_does_not_grow_with_stray_marks(tmp_path: Any, monkeypatch: Any) -> None:

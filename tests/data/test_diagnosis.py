@@ -15,6 +15,7 @@ import pandas
 
 from gpumlp.data import Preparation, load
 
+FULL_WIDTH = {i: i + 0xFEE0 for i in (*range(ord("0"), ord("9") + 1), ord("."))}
 BIG = 10_000 * (X[:, 0] + 5).round(2)  # 5 to 6 digits before the point
 
 
@@ -107,7 +108,7 @@ class TestSuggestedCorrections:
         found = load(path, "y")
         assert found.categories == {"d": ("a", "b", "c")}
         known = Preparation.of(found, x=True, y=False)
-        assert known.columns[3:] == ("d other", "d missing")
+        assert known.columns[3:] == ("d missing",)
 
     def test_infinite_values(self, tmp_path):
         d = X[:, 0].astype(object)
@@ -120,8 +121,11 @@ class TestSuggestedCorrections:
         [
             (quoted(commas(X[:, 0])), X[:, 0]),
             ([f"{v}%" for v in X[:, 0]], X[:, 0]),
+            (quoted(f"{v:,.1f}".replace(",", "‘") for v in BIG + 0.5), BIG.round(1) + 0.5),
+            ([f"{v:.2f} W/(m·K)".replace("-", "\u2014") for v in X[:, 0]], X[:, 0].round(2)),
+            ([f"{v:.1f}€".translate(FULL_WIDTH) for v in BIG + 0.5], BIG.round(1) + 0.5),
         ],
-        ids=["decimal commas", "percent"],
+        ids=["decimal commas", "percent", "apostrophes", "unit", "full width"],
     )
     def test_target_of_few_numbers_in_a_format(self, tmp_path, texts, values):
         """They may be names of classes."""
@@ -140,6 +144,19 @@ class TestSuggestedCorrections:
         data = load(tmp_path / "new.csv", "y", drop_missing_target=True)
         np.testing.assert_array_equal(data.y, X[1:, 0])
         np.testing.assert_array_equal(data.x, X[1:])
+
+    @pytest.mark.parametrize("text", ["{:.0f} 1/2", "{:.1f}×10²", "{:.1f}D+02", "{:,.1f}"])
+    @pytest.mark.parametrize("count", [1, 9])
+    def test_marks_among_numbers_in_a_format(self, tmp_path, text, count):
+        """More marks than the line lists must not empty a number."""
+        texts = [text.format(v).replace(",", "´") for v in BIG]
+        path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+        want = load(path, "y").x[:, 3]
+        assert len(np.unique(want)) > 50
+        texts[:count] = [f"mark {i}" for i in range(count)]
+        found = corrected(write_csv(path, table(d=texts, y=COLOURS)))
+        np.testing.assert_array_equal(found.x[count:, 3], want[count:])
+        assert np.isnan(found.x[:count, 3]).all()
 
     def test_regression_of_texts_in_parquet(self, tmp_path):
         path = tmp_path / "t.parquet"

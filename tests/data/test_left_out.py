@@ -64,10 +64,26 @@ def test_names_of_identifiers() -> None:
     for name in (
         "id", "ID", "user_id", "passengerId", "Order ID", "uuid", "PID", "pidnum", "id_no", "index",
         "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0", "",
-        "row_nr", "...1", "#", "S. No.", "level_0",
+        "row_nr", "...1", "#", "S. No.", "level_0", "_OBS_", "OBJECTID", "FID", "ogc_fid", "pk",
+        "Id.1", "df_index", "_index", "lfd. Nr.", "Zeile", "序号", "№", "rec_no", "_rowid_",
+        "identifier",
     ):  # fmt: skip
         assert IDENTIFIER.fullmatch(name), name
-    for name in ("bid", "paid", "grid", "humid", "customers", "number", "cases", "orders_no", "n"):
+    for name in (
+        "bid",
+        "paid",
+        "grid",
+        "humid",
+        "customers",
+        "number",
+        "cases",
+        "orders_no",
+        "n",
+        "body_mass_index",
+        "column_12",
+        "counter",
+        "rate_index",
+    ):
         assert not IDENTIFIER.fullmatch(name), name
 
 
@@ -88,6 +104,27 @@ def test_row_numbers_in_any_order(numbers: Any, tmp_path: Any) -> None:
 def test_index_of_frames_that_were_joined(name: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", {name: np.arange(60) % 30, **table(y=COLOURS)})
     assert data.load(path, "y").left_out == {name or "Unnamed: 0": "pandas' index"}
+
+
+@pytest.mark.parametrize("name", ["index", "rownames", "row", "obs"])
+def test_row_numbers_of_tables_that_were_joined(name: str, tmp_path: Any) -> None:
+    """They begin anew with each table; numbers in another order are kept."""
+    numbers = np.append(np.arange(40), np.arange(20))
+    path = write_csv(tmp_path / "t.csv", {name: numbers, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {name: "row numbers"}
+    write_csv(path, {name: numbers // 2, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {}
+    write_csv(path, {"week": numbers, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {}
+
+
+@pytest.mark.parametrize("name", ["n", "Number", "Column1", "counter"])
+def test_the_first_column_counts_the_rows(name: str, tmp_path: Any) -> None:
+    numbers = {name: np.arange(60) * 2 + 1000}
+    path = write_csv(tmp_path / "t.csv", {**numbers, **table(y=COLOURS)})
+    assert data.load(path, "y").left_out == {name: "a different number in each row"}
+    write_csv(path, table(**numbers, y=COLOURS))
+    assert data.load(path, "y").left_out == {}
 
 
 @pytest.mark.parametrize("name", ["ID", "passengerId", "PID"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpumlp import data
+from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
@@ -47,6 +50,23 @@ pytest.importorskip("pyarrow")
         (["1\u2007000", "2\u3000500"], NumberFormat(".", " "), [1000, 2500]),
         (["7\u066b5", "8"], PLAIN, [7.5, 8]),
         (["\u22125", "3", "1e3", ".5", "5."], PLAIN, [-5, 3, 1000, 0.5, 5]),
+        (["1‘234", "1´000", "2`000"], NumberFormat(".", "'"), [1234, 1000, 2000]),
+        (["7·5", "8"], PLAIN, [7.5, 8]),
+        (["\u20145", "\u207b6", "\ufe637"], PLAIN, [-5, -6, -7]),
+        (["$(5)", "($6.5)", "$7"], NumberFormat(".", "", "$"), [-5, -6.5, 7]),
+        (["(5)%", "6%"], NumberFormat(".", "", "", "%"), [-5, 6]),
+        (["CA$5", "-CA$7.5"], NumberFormat(".", "", "CA$"), [5, -7.5]),
+        (["Rs. 5", "Rs. 7.5"], NumberFormat(".", "", "Rs."), [5, 7.5]),
+        (["₦5", "₦7.5"], NumberFormat(".", "", "₦"), [5, 7.5]),
+        (["5 m^2", "7.5m^2"], NumberFormat(".", "", "", "m^2"), [5, 7.5]),
+        (["5 l/100 km", "7.5 l/100 km"], NumberFormat(".", "", "", "l/100 km"), [5, 7.5]),
+        (["5 W/(m·K)", "7.5 W/(m·K)"], NumberFormat(".", "", "", "W/(m.K)"), [5, 7.5]),
+        (["5 m s-1", "7.5 m s-1"], NumberFormat(".", "", "", "m s-1"), [5, 7.5]),
+        (["5 (kg)", "7.5 (kg)"], NumberFormat(".", "", "", "(kg)"), [5, 7.5]),
+        (["27½", "3 1/4", "5", "3/8", "1.5"], NumberFormat("/"), [27.5, 3.25, 5, 0.375, 1.5]),
+        (["7/10", "9/10"], NumberFormat("/"), [0.7, 0.9]),
+        (["1.5×10²", "2x10^-1", "3*10**1", "4·10⁻¹"], PLAIN, [150, 0.2, 30, 0.4]),
+        (["1.5D+02", "2.5d-01"], PLAIN, [150, 0.25]),
         (["1", "NA", "", "n/a", "-inf"], PLAIN, [1, math.nan, math.nan, math.nan, -math.inf]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) and isinstance(value[0], str) else "",
@@ -61,12 +81,58 @@ def test_column_of_one_format(texts: list[str], form: NumberFormat, values: list
     [
         ["red", "blue"], ["Q1", "Q2"], ["1st", "2nd", "3rd"], ["2024-05-01"], ["12:30"],
         ["18-25", "26-35"], ["192.168.1.1"], ["5 kg", "500 g", "7 lb"], ["1", "a", "b"],
-        ["3 beds", "4 beds", "studio"], ["27½", "3½"], ["5²", "6²"], ["0x1", "0x2", "0x3"],
+        ["3 beds", "4 beds", "studio"], ["1/5/24", "1/6/24"], ["5²", "6²"], ["0x1", "0x2", "0x3"],
     ],
     ids=str,
 )  # fmt: skip
 def test_words(texts: list[str]) -> None:
     assert format_of(dict.fromkeys(texts, 1)) is None
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9])
+@pytest.mark.parametrize("mark", ["<0.5", "n.d.", "-"])
+def test_a_mark_in_most_rows_is_no_category(mark: str, share: float) -> None:
+    texts = {f"{i / 2:.1f}": 1 for i in range(40)}
+    assert format_of(texts | {mark: int(40 * share / (1 - share))}) == (PLAIN, [mark])
+
+
+CODES = {  # A stands for a letter of two
+    "": ["E1.1", "v1.2", "1A", "11-1011", "205/55R16", "10.0.0.1", "B-A 12", "SW1 2A", "0-4",
+         "rs12", "5 A St", "2. A", "1.2.3", "C2H6O", "30x32", "7-5"],
+    "units": ["<6.5", "ca. 6.5", "pH 6.5", "6.5 A", "5 k"],
+    "several": ["1h 20m", "5 min 20 s", "2m15s", "26:10:05", "3 days, 04:10:00", "5'11\"", "12°30'",
+                "PT1H5M", "120/80", "5.1 ± 0.2", "5.12(3)", "(1.5, 2.5)", "[1 2 3]", "48.1,11.5",
+                "5 ft 10 in"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("why", "text"), [(why, t) for why in CODES for t in CODES[why]])
+def test_numbers_that_cannot_be_read(why: str, text: str, tmp_path: Any) -> None:
+    """And codes with digits, which are categories."""
+    texts = []
+    for i in range(30):
+        places = itertools.count(1)
+        numbers = re.sub(r"\d+", lambda _: str(i * next(places) % 31 + 30), text)  # noqa: B023
+        texts.append(numbers.replace("A", "AB"[i % 2]).replace("k", "km"[i % 2]))
+    path = write_csv(tmp_path / "t.csv", table(d=csv_quoted(texts * 2), y=COLOURS))
+    if why:
+        said = "beside units" if why == "units" else "several numbers in each text"
+        with pytest.raises(ValueError, match=f"{said} .*--categorical d"):
+            data.load(path, "y")
+        write_csv(path, table(y=csv_quoted(texts * 2)))
+        with pytest.raises(ValueError, match=f"the target 'y' holds .*{said}"):
+            data.load(path, "y")
+    else:
+        assert "d" in data.load(path, "y").categories
+
+
+def test_codes_that_are_longer_where_they_are_finer() -> None:
+    codes = [f"0{i}" for i in range(9)] + [f"0{i}.{j}" for i in range(9) for j in range(9)]
+    assert unclear_numbers(codes) == ""
+
+
+def csv_quoted(texts: list[str]) -> list[str]:
+    return ['"{}"'.format(text.replace('"', '""')) for text in texts]
 
 
 def test_a_mark_is_no_category() -> None:

@@ -198,3 +198,26 @@ def test_line_of_pandas_corrects_several_files(tmp_path: Path, ending: str) -> N
     new = tmp_path / f"new{ending}"
     eval(line.replace(f'"new{ending}"', repr(str(new))), {"pandas": pd})
     assert np.isnan(data.load(new, "y").x[:, 1]).sum() == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("filtered", [0, 1])
+def test_an_index_in_some_files(kind: str, filtered: int, tmp_path: Path) -> None:
+    """pandas writes that of a frame that was filtered, and no other, to .parquet."""
+    frame = TABLE.dropna().reset_index(drop=True)
+    for i, rows in enumerate((slice(0, 20), slice(20, len(frame)))):
+        part = frame[rows].reset_index(drop=True)
+        part = part.sample(frac=1, random_state=0) if i == filtered else part
+        how = {} if kind == "parquet" else {"index": i == filtered}
+        getattr(part, f"to_{kind}")(tmp_path / f"{i}.{kind}", **how)
+    found = data.load(tmp_path, "y")
+    assert found.features == ("a", "n", "word")
+    assert len(found) == len(frame)
+
+
+def test_a_target_of_different_types_is_not_to_be_dropped(tmp_path: Path) -> None:
+    frame = TABLE.assign(y=np.arange(60) % 2)
+    frame.to_parquet(tmp_path / "0.parquet")
+    frame.astype({"y": bool}).to_parquet(tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match="'y' has different types .*; write it with one type$"):
+        data.load(tmp_path, "y")

@@ -55,7 +55,9 @@ CASES = [
     {"shift": None, "scale": None},
     {"features": ("colour", "town"), "categories": {k: WORDS[k] for k in ("colour", "town")},
      "fill": (0.0, 0.0), "shift": None, "scale": None, "holes": ("town",)},
-    {"categories": {**WORDS, "town": ()}},  # all are rare
+    {"categories": {**WORDS, "town": ()}},  # all are rare, in a file of an earlier version
+    {"categories": {**WORDS, "town": ()}, "others": ()},
+    {"categories": {**WORDS, "town": ()}, "others": (), "holes": ("town", "age")},
     {"embedded": {"town": 3}},  # without a place in training for missing towns
     {"embedded": {"town": 1, "colour": 4, "fill": 2}},
     {"embedded": {"town": 5}, "categories": {**WORDS, "town": ()}, "others": ()},

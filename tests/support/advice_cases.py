@@ -37,6 +37,14 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "leave out identifiers, --drop": (table(d=2**60 + 7 * CODES, y=COLOURS), []),
     "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
     "leave these empty": (table(y=TARGET), []),
+    "write one number in each row": (
+        table(y=[f"{i % 26} h 5 min" for i in range(60)]), ["--validation", "0"]
+    ),
+    "write the numbers alone": (table(d=[f"< {i % 26}.5" for i in range(60)], y=COLOURS), []),
+    "write each number in a column": (table(d=[f"{i % 26}h 5m" for i in range(60)], y=COLOURS), []),
+    "no category has {} examples": (
+        {"k": [f"w{i // 4}" for i in range(60)], "y": COLOURS}, ["--min-frequency", "9"]
+    ),
     "write 1234.5": (table(y=[f"{1 + i % 4}.5%" for i in range(len(X))]), []),
     "predict another column, or say": (table(y=WORDS), ["--validation", "0"]),
     "classes do not leave": (
@@ -310,7 +318,7 @@ ELSEWHERE = (
     "return numbers, strings, lists and dicts", "write a new one there",
     # parts of messages that have a case, and texts that are no messages
     "categories, --categorical", "; or say --task classification", ", else say --task regression",
-    "pandas.to_datetime(", ".str.fullmatch(", ".str.replace(", ".str.translate(", "to_numeric(",
+    "pandas.to_datetime(", ".str.fullmatch(", ".str.replace(", "to_numeric(",
     ", dtype=str", ", sep={}",
     ", skiprows=1", "learn a vector for each of them, --embed",
     "; --json has all of them", "With --json", "--group {}:decay={}",

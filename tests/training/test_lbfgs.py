@@ -177,8 +177,9 @@ def test_mapped_data_gives_the_same_result(tmp_path):
 
 def test_float32_ends_at_its_precision():
     net = regression(precision="float32")
-    history = fit(net, X, Y, max_iter=3000, tol=0)
-    assert history.epochs < 3000
+    # how many iterations that takes is a matter of each processor's rounding: up to 4,000
+    history = fit(net, X, Y, max_iter=20_000, max_fun=100_000, tol=0)
+    assert history.epochs < 20_000
     assert net.cost(X, Y) == pytest.approx(min(history["cost"]), rel=1e-6)
     assert history["cost"][-1] < 0.05 * history["cost"][0]
 
