@@ -52,24 +52,14 @@ class ThetaBuffers(NamedTuple):
 def theta_buffers(whole: Buffer, layout: Layout) -> ThetaBuffers:
     """A flat buffer in a layout, with its parts by layer; as `Parameters`, it may have states."""
 
-    def views(parts: list[Part], starts: list[int]) -> list[Buffer]:
-        return [
-            whole.part(f"{whole.name} {part.name}{part.k}", start, part.shape)
-            for part, start in zip(parts, starts, strict=False)
-        ]
+    def view(part: Part, start: int) -> Buffer:
+        return whole.part(f"{whole.name} {part.name}{part.k}", start, part.shape)
 
-    W, P, b, phi, c, _ = layout.by_name(views(layout.parts, layout.starts)).values()
-    flat, E, first = whole, None, layout.tables
-    s: list[Any] = [None] * len(layout.widths)
-    if whole.size > layout.size:
-        flat = whole.part(whole.name, 0, (layout.size,))
-        for part, view in zip(
-            layout.states, views(layout.states, layout.state_starts), strict=True
-        ):
-            s[part.k] = view
+    W, P, b, phi, c, _, s = layout.views(whole.size, view).values()
+    E, first = None, layout.tables
     if layout.embed is not None:
         E = whole.part(f"{whole.name} E", first, (layout.size - first,))
-    return ThetaBuffers(flat, layout.split, W, P, b, phi, c, s, E)
+    return ThetaBuffers(whole.rows(layout.size), layout.split, W, P, b, phi, c, s, E)
 
 
 def held(

@@ -84,7 +84,8 @@ def possible(trainers: Sequence[Stepping]) -> bool:
         and not any(each.folds or each.optimizer.orthogonal for each in trainers)
         and len(rules) == 1
         and first.accumulate == first.shards.count == 1
-        and not first.net.theta.layout.states  # which a step changes also of members that rest
+        # no running averages, which a step changes also of members that rest
+        and first.net.theta.layout.whole == first.net.theta.layout.size
         and (not backend.on_host or widest <= BLOCK_BYTES)
     )
 
