@@ -10,7 +10,7 @@ from gpumlp.backends import Backend
 from gpumlp.io.types import Array
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import F64, held
-from gpumlp.step.shards import WHOLE, Shards
+from gpumlp.step.sharding import WHOLE, Shards
 
 I64 = np.dtype(np.int64)
 

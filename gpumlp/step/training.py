@@ -22,8 +22,7 @@ from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
 from gpumlp.step.settings import Settings
-from gpumlp.step.sharding import Shared, level, merged
-from gpumlp.step.shards import buckets
+from gpumlp.step.sharding import buckets, level, merged, share
 from gpumlp.step.tables import I64, MicroBatch, Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
@@ -103,10 +102,6 @@ class TrainingStep:
             regions.append((0, split))
         regions += [] if self.replicated else [each.own for each in self.buckets]
         self._groups = {region: self._group_table(*region) for region in regions}
-        self._share = Shared(
-            shards, self.buckets, self._gradient, self.slots, self.replicated,
-            lambda begin, end: self._groups[begin, end],
-        )  # fmt: skip
         self.mean = None if settings.ema is None else held("mean θ", (size,), backend.dtype)
 
     def _group_table(self, begin: int, end: int) -> Buffer | None:
@@ -132,7 +127,10 @@ class TrainingStep:
         program = self._record(tables, of, parts)
         settings, last = self._settings, program[-1].name == "end"
         if last and settings.shards.count > 1:
-            program = self._share(program, tables.ranks(of))
+            program = share(
+                program, settings.shards, self.buckets, tables.ranks(of), self.replicated,
+                self._groups,
+            )  # fmt: skip
         if settings.rules:
             joins = settings.net.backend.branches > 0  # on a GPU one launch is faster than several
             program = passes.by_rule(program, settings.rules, joins)

@@ -25,7 +25,7 @@ from gpumlp.step import groups as grouping
 from gpumlp.step.groups import Group
 from gpumlp.step.program import Buffer
 from gpumlp.step.settings import Settings, input_type
-from gpumlp.step.shards import Bucket, checked_shards
+from gpumlp.step.sharding import Bucket, checked_shards
 from gpumlp.step.tables import Tables
 from gpumlp.step.training import TrainingStep
 from gpumlp.training import arguments
