@@ -24,9 +24,8 @@ def plans_of(step: TrainingStep, tables: Tables) -> dict[tuple[int, int], dict[s
     """
     found = {}
     for of in tables.sizes:
-        whole = range(max(1, len(tables.parts(of))))
-        for parts in [range(j, j + 1) for j in whole] if tables.streams else [whole]:
-            found[of, parts.start] = step.plans(tables, of, parts)
+        for j in range(max(1, len(tables.parts(of)))) if tables.streams else [None]:
+            found[of, j or 0] = step.plans(tables, of, j)
     return found
 
 
@@ -242,8 +241,7 @@ class Batches:
     def operations(self) -> tuple[Plan, list[Call]]:
         """The program of a whole minibatch, and its calls: the first of the ways to do it."""
         tables, (arena, held) = self._tables, self._memory
-        ways = self._step.plans(tables, tables.size, range(len(tables.parts(tables.size))))
-        planned = next(iter(ways.values()))
+        planned = next(iter(self._step.plans(tables, tables.size).values()))
         return planned, planned.calls(self._backend, planned.arrays(arena, held))
 
     def forget(self) -> None:

@@ -87,7 +87,7 @@ class JointSteps:
         if of in self._programs:
             return self._programs[of]
         backend, tables, K = self._backend, self._tables, self._tables.members
-        ways = self._step.plans(tables, of, range(len(tables.parts(of))))
+        ways = self._step.plans(tables, of)
         for b in tables.buffers():
             if b not in self._memory:
                 shape = b.shape if b.shared else (K, *b.shape)

@@ -12,13 +12,16 @@ Plain layers keep their operations.  So a plain network has the same program as 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
+from gpumlp import backprop
 from gpumlp.functions.activations import identity
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.stages import ColumnStage, Stage
 from gpumlp.step.columns import Statistics
+from gpumlp.step.embeddings import look_up
 from gpumlp.step.program import Buffer, Op, Program
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers
 
@@ -37,18 +40,27 @@ class Noise:
     row: int = 0
 
 
-def expand(
-    program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None,
+def loops(
+    model: Model, s: Minibatch, d: ThetaBuffers | None = None, noise: Noise | None = None,
     statistics: Statistics | None = None, part: int = 0,
 ) -> Program:  # fmt: skip
-    """The program of the loops on one minibatch, with the blocks of the network.
+    """The program of the loops on one minibatch, with the blocks and embeddings of the network.
 
-    d: where the gradients go; None if the program has no backward pass.
+    d: where the gradients go; None: the forward pass alone, with L if there are targets.
     noise: None: nothing is dropped.
     statistics: of norms over columns, and the number of this micro-batch among its parts; None:
         they read their running averages.
     """
-    return _Expansion(model, s, d, noise, statistics, part)(program) if model.blocks else program
+    recorded = copy.copy(model)
+    recorded.backend = program = Program()
+    backprop.forward(recorded, s)
+    if d is not None:
+        backprop.backward(recorded, s, d)
+    elif s.y is not None:
+        backprop.loss(recorded, s)
+    if model.blocks:
+        program = _Expansion(model, s, d, noise, statistics, part)(program)
+    return look_up(program, model, s, d)
 
 
 class _Expansion:

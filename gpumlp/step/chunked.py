@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import backprop
 from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
-from gpumlp.step.blocks import Noise, expand
-from gpumlp.step.embeddings import look_up
+from gpumlp.step.blocks import Noise, loops
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
@@ -46,10 +44,8 @@ class Chunked:
         into: Parameters | None = None, *, intermediate: bool = False, drops: bool = False,
     ) -> None:  # fmt: skip
         backend = net.backend
-        self._backend, self.rows, self._target = backend, rows, target
+        self._backend, self.rows, model = backend, rows, Model(net)
         self._noise: Noise | None = None
-        self._intermediate = intermediate
-        self._model = model = Model(net)
         self._arrays: dict[Buffer, Array] = {
             model.theta.flat.root: net.theta.whole, model.rounded.flat.root: net.rounded.whole,
         }  # fmt: skip
@@ -58,15 +54,19 @@ class Chunked:
             self._arrays[self._noise.seed] = backend.full((1,), 0, np.int64)
             self._arrays[self._noise.control] = backend.full((1,), 0, np.float64)
         self._theta = net.theta.flat, net.rounded.flat
-        self._gradient = None
+        gradient = None
         if into is not None:
             flat = held("∇J", into.flat.shape, into.flat.dtype)
-            self._gradient = theta_buffers(flat, net.theta.layout)
+            gradient = theta_buffers(flat, net.theta.layout)
             self._arrays[flat] = into.flat
         self.J = self._arrays[model.J] = backend.full((1,), 0, "float64")
         self._arrays[model.scaling] = backend.asarray(UNSCALED, dtype=np.float64)
-        self._shares = held("weights", (rows,), backend.dtype)
-        self._arrays[self._shares] = self._weights = backend.empty((rows,))
+        shares = held("weights", (rows,), backend.dtype)
+        self._arrays[shares] = self._weights = backend.empty((rows,))
+        self._planned = partial(
+            _planned, model=model, target=target, shares=shares, gradient=gradient,
+            intermediate=intermediate, noise=self._noise,
+        )  # fmt: skip
         self._arena = backend.empty((self._planned(rows)[0].size,), np.uint8)
         self._compiled: dict[int, tuple[Callable[[int], None], Minibatch]] = {}
 
@@ -125,12 +125,6 @@ class Chunked:
             compiled = backend.compile if backend.on_host else partial(Backend.compile, backend)
             self._compiled[m] = compiled({"": calls}, ""), s.having(arrays)
         return self._compiled[m]
-
-    def _planned(self, m: int) -> tuple[Plan, Minibatch]:
-        return _planned(
-            self._model.recording(), m, self._target, self._shares, self._gradient,
-            self._intermediate, self._noise,
-        )  # fmt: skip
 
 
 class ForwardPass:
@@ -193,7 +187,7 @@ def target_of(backend: Backend, y: Array) -> np.dtype[Any]:
 
 
 def _planned(
-    model: Model, m: int, target: np.dtype[Any] | None, shares: Buffer,
+    m: int, model: Model, target: np.dtype[Any] | None, shares: Buffer,
     gradient: ThetaBuffers | None = None, intermediate: bool = False, noise: Noise | None = None,
 ) -> tuple[Plan, Minibatch]:  # fmt: skip
     """The program for a chunk of m examples, planned, and its buffers."""
@@ -203,25 +197,17 @@ def _planned(
     s = model.minibatch(
         m, y, shares.rows(m), gradients=gradient is not None, intermediate=intermediate
     )
-    backprop.forward(model, s)
-    if gradient is not None:
-        backprop.backward(model, s, gradient)
-    expanded = expand(model.backend, model, s, gradient, noise)
-    model.backend = look_up(expanded, model, s, gradient)
-    kept = [s.h[model.L]]
-    if gradient is not None:
-        if intermediate:
-            s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
-            model.backend.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
-            kept += [*s.gz[1:], *s.gh[1:], s.gx]
-    elif target is not None:
-        backprop.loss(model, s)
-    return plan(model.backend, kept), s
+    program, kept = loops(model, s, gradient, noise), [s.h[model.L]]
+    if intermediate:
+        s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
+        program.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
+        kept += [*s.gz[1:], *s.gh[1:], s.gx]
+    return plan(program, kept), s
 
 
 def chunked_bytes(net: Network, rows: int, target: np.dtype[Any] | None) -> int:
     """The bytes that a `Chunked` without gradients allocates."""
-    model, shares = Model(net).recording(), held("weights", (rows,), net.backend.dtype)
-    planned, _ = _planned(model, rows, target, shares)
+    model, shares = Model(net), held("weights", (rows,), net.backend.dtype)
+    planned, _ = _planned(rows, model, target, shares)
     scratch = net.backend.scratch_memory(planned.program)
     return shares.nbytes + model.J.nbytes + model.scaling.nbytes + planned.size + scratch

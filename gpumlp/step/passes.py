@@ -53,33 +53,6 @@ def recompute(program: Program) -> Program:
     return out
 
 
-def fold(
-    program: Program, gradient: ThetaBuffers, into: ThetaBuffers, db: Buffer, factors: Buffer,
-    updates: Sequence[Op],
-) -> Program:  # fmt: skip
-    """The product that computes ∇W[k] adds it to `into`, which is θ or its velocity.
-
-    It computes W ← α ∇W + β W for (α, β) = factors; in further micro-batches it adds ∇W.  ∇b goes
-    to `db`, and `updates` take the place of the update.  If `db` ends before the tables of
-    embeddings, their gradient is added to `into`, too.
-    """
-    split, W = gradient.split, dict(zip(gradient.matrices, into.matrices, strict=True))
-    others = {
-        each: db.part(each.name, each.start - split, each.shape)
-        for each in gradient.beyond_weights if each.start - split < db.size
-    }  # fmt: skip
-    out = Program()
-    for each in program.substituted(others):
-        if each.name == "weight_gradient" and each["dW"] in W:
-            each = each.having(dW=W[each["dW"]], factors=each["factors"] or factors)
-        elif each.name == "embed_gradient" and each["dE"] is gradient.E:
-            each = each.having(dE=into.E, factors=factors)
-        elif each.name == "add":
-            each = each.having(total=db)
-        out.extend(updates if each.name == "update" else [each])
-    return out
-
-
 Rule = tuple[Optimizer, Regularizer]
 """The optimizer and Ω of a network."""
 
@@ -112,9 +85,7 @@ def _joins(one: Rule, other: Rule) -> bool:
     return all(map(same_function, one, other)) and one[1].strengths() == other[1].strengths()
 
 
-def orthogonalize(
-    program: Program, optimizer: Optimizer, velocity: ThetaBuffers, batch_bytes: int
-) -> Program:
+def orthogonalize(program: Program, velocity: ThetaBuffers, batch_bytes: int) -> Program:
     """Each W but the last, and each P, moves by its momentum, made orthogonal; the rest as usual.
 
     m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
@@ -128,12 +99,12 @@ def orthogonalize(
     most, square = (max(each) for each in zip(*sizes, strict=True))
     X, A, P = (Buffer(name, (n,), dtype) for name, n in (("X", most), ("A", square), ("P", square)))
     end = velocity.W[-1].start - velocity.flat.start
-    collect, move = optimizer.of_matrices()
     out = Program()
     for each in program:
         if each.name != "update":
             out.append(each)
             continue
+        collect, move = each["optimizer"].of_matrices()
         out.append(each.having(part=(end, each["theta"].size)))
         out.append(each.having(optimizer=collect, part=(0, end)))
         for V, (n_out, n_in) in batches:

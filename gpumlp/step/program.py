@@ -6,7 +6,7 @@ place of arrays.  The program notes each operation instead of doing it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -169,12 +169,6 @@ class Program(list[Op]):
             self.append(Op(operation, operation.arguments(*args, **kwargs)))
 
         return note
-
-    def substituted(self, new: Mapping[Buffer, Buffer]) -> Program:
-        """The program with other buffers in the place of some."""
-        return Program(
-            op.having(**{name: new[b] for name, b in op.buffers.items() if b in new}) for op in self
-        )
 
     def inputs(self) -> tuple[Buffer | None, Buffer | None]:
         """x and y of the first minibatch, where the program reads them before it writes them."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import Array
 from gpumlp.parameters import Layout, Part
-from gpumlp.step.program import Buffer, Program
+from gpumlp.step.program import Buffer
 from gpumlp.step.settings import Network, input_type
 
 F64 = np.dtype(np.float64)
@@ -42,12 +41,6 @@ class ThetaBuffers(NamedTuple):
         every = (*self.W, *self.P)
         return sorted((each for each in every if each is not None), key=lambda each: each.start)
 
-    @property
-    def beyond_weights(self) -> list[Buffer]:
-        """The parts from `split` on."""
-        every = (*self.b, *self.phi, *self.c, self.E)
-        return [each for each in every if each is not None]
-
 
 def theta_buffers(whole: Buffer, layout: Layout) -> ThetaBuffers:
     """A flat buffer in a layout, with its parts by layer; as `Parameters`, it may have states."""
@@ -70,13 +63,13 @@ def held(
 
 
 class Model:
-    """A network as the loops see it: `backprop.Model` with buffers and, while recording, a program.
+    """A network as the loops see it: `backprop.Model`, with buffers.
 
     Attributes:
         J, scaling: see `Minibatch`; J has several entries if a minibatch has several costs.
     """
 
-    backend: Any  # a `Program`
+    backend: Any  # while the loops are recorded, a `Program`
     theta: Any
     rounded: Any
     f: list[Activation]
@@ -94,12 +87,6 @@ class Model:
             copy = held("θ in 16 bits", (layout.size,), storage)
             self.rounded = theta_buffers(copy, layout)
         self.J, self.scaling = held("J", (costs,), F64), held("scaling", (4,), F64)
-
-    def recording(self) -> Self:
-        """The network with a new program as its backend."""
-        model = copy.copy(self)
-        model.backend = Program()
-        return model
 
     def minibatch(
         self, m: int, y: Buffer | None, weights: Buffer | None, *, gradients: bool = True,

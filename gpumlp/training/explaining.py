@@ -46,8 +46,7 @@ def explained(
     elif precision is not None:
         raise ValueError("precision is for a device on paper; pass device, or leave it out")
     tables = trainer.tables(examples, settings.net.backend, target)
-    parts = range(1) if tables.streams else range(max(1, len(tables.parts(tables.size))))
-    ways = TrainingStep(settings).plans(tables, tables.size, parts)
+    ways = TrainingStep(settings).plans(tables, tables.size, 0 if tables.streams else None)
     if way is not None and way not in ways:
         raise ValueError(f"way must be one of {', '.join(ways)}, got {way!r}")
     planned = ways[way or next(iter(ways))]

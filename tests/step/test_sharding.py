@@ -40,8 +40,7 @@ def planned(monkeypatch):
         world = World(OneOfTwo())
         trainer = gpumlp.Trainer(net, batch_size=16, world=world, shards=count, **settings)
         tables = trainer.tables(Data.of(net, 100, None, False, "auto", trainer.at_a_time))
-        parts = range(len(tables.parts(16)))
-        return next(iter(trainer._step.plans(tables, 16, parts).values()))
+        return next(iter(trainer._step.plans(tables, 16).values()))
 
     return first_way
 
