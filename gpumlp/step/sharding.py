@@ -51,11 +51,6 @@ class Shards:
         """The shards of this process."""
         return range(self.world.rank * self.each, (self.world.rank + 1) * self.each)
 
-    @property
-    def levels(self) -> int:
-        """The number of gradients that a process holds while it adds those of its shards."""
-        return self.each.bit_length() if self.each > 1 else 1
-
 
 WHOLE = Shards(1, ALONE)  # a minibatch that is not cut
 
@@ -133,27 +128,6 @@ def checked_shards(count: Any, world: Any) -> Shards:
 
 
 # ---- the passes ----------------------------------------------------------------------------------
-
-
-def merged(levels: Buffer, size: int, shard: int, last: bool) -> list[Op]:
-    """Add the gradients of neighbouring shards after that of `shard`, the process' own number.
-
-    levels (rows · size,): the gradient of a shard is written to the row of `level`.  With these
-    operations each row holds the sum of a power of 2 of shards, and after the last all are in
-    row 0.
-    """
-    row, sums = level(shard), 1 if last else level(shard + 1)
-    found = []
-    while row >= sums:
-        both = levels.part(levels.name, (row - 1) * size, (2, size))
-        found.append(op("tree_sum", both, levels.part(levels.name, (row - 1) * size, (size,))))
-        row -= 1
-    return found
-
-
-def level(shard: int) -> int:
-    """The number of sums that are waiting when the gradient of a process' shard is computed."""
-    return shard.bit_count()
 
 
 Groups = Mapping[tuple[int, int], Buffer | None]

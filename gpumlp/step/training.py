@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,13 @@ from gpumlp.step import passes
 from gpumlp.step.blocks import Noise, loops
 from gpumlp.step.columns import Statistics, norms, statistics_of
 from gpumlp.step.folding import fold, folds, folds_rows
+from gpumlp.step.gradients import Gradients
 from gpumlp.step.groups import regions, table
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Program
 from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
 from gpumlp.step.settings import Settings
-from gpumlp.step.sharding import buckets, level, merged, share
+from gpumlp.step.sharding import buckets, share
 from gpumlp.step.tables import I64, Tables
 
 SCALE = 2.0**16  # the loss scale that float16 starts from, as torch's GradScaler does
@@ -46,29 +46,23 @@ class TrainingStep:
         self._settings, self.model = settings, Model(net, shards.count)
         self.folds = folds(settings)
         size, split = self._layout.size, self._layout.split
-        # the sums of several gradients have θ's type, and so has each W's gradient from the start
-        self._sums = settings.accumulate > 1 or shards.count > 1
-        kind = backend.dtype if self._sums else backend.storage
         S = SCALE if backend.scales_loss else 1.0
         self._orthogonal = optimizer.orthogonal is not None and net.L > 1
-        self._columns = norms(self._layout.blocks)
+        together = bool(norms(self._layout.blocks))
         # all processes need one order of what they send, also without examples: no bucket is sent
         # between the statistics of norms
-        self.buckets = buckets(self._layout, shards, backend.branches > 0 and not self._columns)
+        self.buckets = buckets(self._layout, shards, backend.branches > 0 and not together)
         self.replicated = shards.count == 1 or self._orthogonal
         own = size if self.replicated else sum(each.size for each in self.buckets)
         self.slots = held("slots", (len(optimizer.slots), own), settings.slot_type)
         self.factors = held("factors", (2,), backend.dtype, shared=True)
-        levels = shards.each if self._columns else shards.levels
-        self._sum = held("∇J", (levels * size,), kind)
-        rows = [self._sum.part("∇J", i * size, (size,)) for i in range(levels)]
-        self._levels = [theta_buffers(row, self._layout) for row in rows]
-        self._gradient = self._levels[0]
+        self._gradients = Gradients(settings, together)
+        self._gradient = self._gradients.total
         self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
         # of what the update goes over: a folded one may leave the tables of embeddings to a product
         self._end = self._layout.tables if self.folds and folds_rows(settings) else size
         if self.folds:
-            self._db = held("∇b", (self._end - split,), kind)
+            self._db = held("∇b", (self._end - split,), self._gradient.flat.dtype)
         else:
             self._db = self._gradient.flat.part("∇b", split, (size - split,))
         self.seed = held("seed", (1,), I64)
@@ -80,13 +74,7 @@ class TrainingStep:
             self.initial[self.remainder] = 0.0
         if any(block.dropout for block in self._layout.blocks):
             self.initial[self.seed] = 0.0
-        if self._sums:
-            number = settings.accumulate * shards.each if self._columns else 1
-            part, n = "∇b of a micro-batch", size - split
-            parts = held(part, (number * n,), backend.storage)
-            self._parts = [parts.part(part, i * n, (n,)) for i in range(number)]
-            self._ones = held("ones", (2,), backend.dtype, shared=True)
-            self.initial |= {parts: 0.0, self._ones: 1.0}
+        self.initial |= self._gradients.initial
         if self._orthogonal and settings.slot_type != backend.dtype:
             raise ValueError(
                 f"slot_precision={settings.slot_type.name!r} does not go with {optimizer.name}, "
@@ -184,9 +172,8 @@ class TrainingStep:
         found = statistics_of(self.model, self._settings.shards, tables, of, parts)
         each = [self._micro_batch(tables, of, i, found) for i in parts if i < len(of_step)]
         program += sum(each, start=Program()) if found is None else found.interleaved(each)
-        if found is not None and of_step and (last := of_step[-1].number):
-            rows = self._sum.part("∇J", 0, (last + 1, self._layout.size))
-            program.tree_sum(rows, self._gradient.flat)
+        if found is not None and of_step:
+            program += self._gradients.sum_of(1 + of_step[-1].number)
         if parts.stop >= len(of_step):
             self._update(program, tables.control)
             program.end(tables.position, J, tables.costs)
@@ -197,36 +184,18 @@ class TrainingStep:
     ) -> Program:
         """The loops for micro-batch j of a minibatch of `of` examples."""
         program, of_step, (index, _) = Program(), tables.parts(of), tables.minibatch(of)
-        shard, number, start, m, first, last = of_step[j]
+        each, last, together = of_step[j], j + 1 == len(of_step), statistics is not None
+        m, start = each.m, each.start
         y, weights = tables.targets(m), tables.shares(of, m, start)
-        s = self.model.minibatch(m, y, weights, cost=shard)
+        s = self.model.minibatch(m, y, weights, cost=each.shard)
         for source, place in ((tables.x, s.x), (tables.y, s.y)):
             if source is not None:
                 program.gather(source, index.rows(m, start), place)
-        # what is computed at the same time needs a place for each; else as few as possible
-        d = self._levels[level(number) if statistics is None else number]
-        part = self._parts[0 if statistics is None else j] if self._sums else None
-        own = self._destination(d, first, part)
+        d, after = self._gradients.of(each, j, last, together)
         noise = Noise(self.seed, tables.control, start)
-        program += loops(self.model, s, own, noise, statistics, j)
-        if part is not None:
-            program.add(part, d.flat.part("∇b", d.split, part.shape), first)
-        if statistics is None and last:
-            program += merged(self._sum, self._layout.size, number, j + 1 == len(of_step))
+        program += loops(self.model, s, d, noise, statistics, j)
+        program += after
         return program
-
-    def _destination(self, d: ThetaBuffers, first: bool, part: Buffer | None) -> ThetaBuffers:
-        """Where a micro-batch's gradients go: the products add up ∇W, and `add` adds up ∇b."""
-        if part is None:
-            return d
-
-        def own(views: list[Any]) -> list[Any]:
-            start = d.flat.start + d.split
-            return [v and part.part(v.name, v.start - start, v.shape) for v in views]
-
-        factors = None if first else self._ones
-        (E,) = own([d.E])
-        return d._replace(b=own(d.b), phi=own(d.phi), c=own(d.c), E=E, factors=factors)
 
     def _update(self, program: Program, control: Buffer) -> None:
         """Clip the gradient, and update θ and its average."""
