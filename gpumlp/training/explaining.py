@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from gpumlp.step.explain import Explanation, explain
+from gpumlp.step.explain import Explanation, Work, explain
 from gpumlp.step.plan import Plan
 from gpumlp.step.program import Op
 from gpumlp.step.settings import described
-from gpumlp.step.timeline import Work
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.memory import Data
 from gpumlp.training.stepping import Stepping
