@@ -114,7 +114,7 @@ class JointSteps:
         self._programs[of] = backend.compile(calls, name)
         return self._programs[of]
 
-    def close(self) -> None:
+    def forget(self) -> None:
         """Drop the recordings, which may refer back to this object."""
         self._programs.clear()
 

@@ -7,7 +7,7 @@ joint steps do them, and the fits go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -160,14 +160,15 @@ def _drive(
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # as in `Fit.train`
         for each in calls.values():
             stack.callback(each.close)
-        members, steps = [*calls], stack.enter_context(closing(joint([*calls])))
+        members, steps = [*calls], joint([*calls])
+        stack.callback(lambda: steps.forget())  # of the last ones
         for i in members:
             go_on(i, None)
         while wanted:
             if 2 * len(wanted) <= len(members):
                 steps.read()
-                steps.close()
-                members, steps = [*wanted], stack.enter_context(closing(joint([*wanted])))
+                steps.forget()
+                members, steps = [*wanted], joint([*wanted])
             sizes = [minibatches[i].order.of for i in wanted]
             of = max(sizes, key=sizes.count)
             now = [i for i in wanted if minibatches[i].order.of == of]
@@ -185,7 +186,7 @@ def _joint(
     ensemble: Ensemble, trainers: Sequence[Member], minibatches: Mapping[int, MemberBatches],
     data: Examples, members: Sequence[int],
 ) -> JointSteps:  # fmt: skip
-    """The steps of some members, whose minibatches get their costs from it.
+    """The steps of some members; all minibatches get their costs from it.
 
     Its arrays are rows of those of all members; or, if the members are not neighbours, copies of
     such rows, which are made before the steps and written back after them.
@@ -220,6 +221,6 @@ def _joint(
             arrays[b] = rows(first.of_all(b))
     tables = first.tables(data, members=len(members))
     steps = JointSteps(backend, data, tables, step, arrays, copies, first.name)
-    for i in members:
-        minibatches[i].read = steps.read
+    for each in minibatches.values():  # also of members that have ended, so that arrays are freed
+        each.read = steps.read
     return steps
