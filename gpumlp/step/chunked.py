@@ -13,7 +13,7 @@ from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
 from gpumlp.parameters import Parameters
-from gpumlp.step.blocks import Noise, loops
+from gpumlp.step.loops import Noise, loops
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers

@@ -49,18 +49,17 @@ def _updates(update: Op, into: ThetaBuffers, db: Buffer, groups: Groups) -> list
     def part(rule: Optimizer, begin: int, end: int, **others: Any) -> Op:
         n = end - begin
         return update.having(
-            optimizer=rule, theta=theta.part(theta.name, begin, (n,)),
-            rounded=rounded.part(rounded.name, begin, (n,)),
+            optimizer=rule, theta=theta.rows(n, begin), rounded=rounded.rows(n, begin),
             slots=update["slots"].part("slots", begin, (len(rule.slots), n)), split=split - begin,
             groups=groups.get((begin, end)), **others,
         )  # fmt: skip
 
     of_weights = []
     if into.flat is not theta:
-        v = into.flat.part(into.flat.name, 0, (split,))
-        of_weights = [part(FOLLOW, 0, split, dtheta=v, regularizer=REGULARIZERS["none"])]
+        v, none = into.flat.rows(split), REGULARIZERS["none"]
+        of_weights = [part(FOLLOW, 0, split, dtheta=v, regularizer=none)]
     elif rounded is not theta:
-        of_weights = [op("round", *(b.part(b.name, 0, (split,)) for b in (theta, rounded)))]
+        of_weights = [op("round", theta.rows(split), rounded.rows(split))]
     return [*of_weights, part(update["optimizer"], split, split + db.size, dtheta=db)]
 
 

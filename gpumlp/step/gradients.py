@@ -35,7 +35,7 @@ class Gradients:
         self._size = size = layout.size
         count = each if together else each.bit_length() if each > 1 else 1
         self._rows = held("∇J", (count * size,), backend.dtype if several else backend.storage)
-        rows = [self._rows.part("∇J", i * size, (size,)) for i in range(count)]
+        rows = (self._rows.rows(size, i * size) for i in range(count))
         self._levels = [theta_buffers(row, layout) for row in rows]
         self.total = self._levels[0]
         self._parts: list[Buffer] = []
@@ -44,7 +44,7 @@ class Gradients:
             count = settings.accumulate * each if together else 1
             name, n = "∇b of a micro-batch", size - layout.split
             parts = held(name, (count * n,), backend.storage)
-            self._parts = [parts.part(name, i * n, (n,)) for i in range(count)]
+            self._parts = [parts.rows(n, i * n) for i in range(count)]
             self._ones = held("ones", (2,), backend.dtype, shared=True)
             self.initial = {parts: 0.0, self._ones: 1.0}
 

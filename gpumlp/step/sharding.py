@@ -188,12 +188,12 @@ def _sum(
     """The sum over the processes of the gradient of a bucket: of the own piece, or of all."""
     if world.size == 1:
         return []
-    whole = _piece(flat, bucket.cuts[0], bucket.cuts[-1])
+    whole = flat.rows(sum(bucket.counts), bucket.cuts[0])
     # all buckets use one memory, so that the backward pass never waits for it
     rows = received.part("received", 0, (world.size, bucket.size))
     found = [op("exchange", world, whole, bucket.counts, rows)]
     if ranks and bucket.size:
-        found.append(op("tree_sum", rows.rows(ranks), _piece(flat, *bucket.own)))
+        found.append(op("tree_sum", rows.rows(ranks), flat.rows(bucket.size, bucket.own[0])))
     if replicated:
         found.append(op("collect", world, whole, bucket.counts))
     return found
@@ -204,21 +204,21 @@ def _update(
 ) -> list[Op]:
     """The update of the own piece of a bucket, which then goes to all processes."""
     theta, rounded, slots = update["theta"], update["rounded"], update["slots"]
-    (begin, end), found = bucket.own, []
-    if bucket.size:
-        own = _piece(theta, begin, end)
+    (begin, end), n, found = bucket.own, bucket.size, []
+    if n:
+        own = theta.rows(n, begin)
         found.append(update.having(
-            theta=own, rounded=own if rounded is theta else _piece(rounded, begin, end),
-            dtheta=_piece(update["dtheta"], begin, end),
-            slots=slots.part("slots", len(slots) * bucket.start, (len(slots), bucket.size)),
+            theta=own, rounded=own if rounded is theta else rounded.rows(n, begin),
+            dtheta=update["dtheta"].rows(n, begin),
+            slots=slots.part("slots", len(slots) * bucket.start, (len(slots), n)),
             split=_within(update["split"], begin, end), groups=groups[begin, end], origin=begin,
         ))  # fmt: skip
         if average is not None:
-            mean = _piece(average["mean"], begin, end)
-            rest = average["rounded"] and _piece(average["rounded"], begin, end)
+            mean = average["mean"].rows(n, begin)
+            rest = average["rounded"] and average["rounded"].rows(n, begin)
             found.append(average.having(theta=own, mean=mean, rounded=rest))
     if world.size > 1:
-        whole = _piece(rounded, bucket.cuts[0], bucket.cuts[-1])
+        whole = rounded.rows(sum(bucket.counts), bucket.cuts[0])
         found.append(op("collect", world, whole, bucket.counts))
     return found
 
@@ -230,21 +230,18 @@ def _clip(shards: Shards, buckets: Sequence[Bucket], clip: Op) -> list[Op]:
     for shard in shards.own:
         for i, bucket in enumerate(buckets):
             begin, end = bucket.cuts[shard : shard + 2]
+            n = end - begin
             found.append(op(
-                "square_sum", clip["regularizer"], _piece(clip["theta"], begin, end),
-                _piece(clip["dtheta"], begin, end), _within(clip["split"], begin, end),
-                clip["scaling"], squares.part("squares", shard * number + i, (1,)),
-                clip["rounded"] and _piece(clip["rounded"], begin, end),
+                "square_sum", clip["regularizer"], clip["theta"].rows(n, begin),
+                clip["dtheta"].rows(n, begin), _within(clip["split"], begin, end),
+                clip["scaling"], squares.rows(1, shard * number + i),
+                clip["rounded"] and clip["rounded"].rows(n, begin),
             ))  # fmt: skip
     if world.size > 1:
         counts = (shards.each * number,) * world.size
         found.append(op("collect", world, squares, counts))
     found.append(op("clip_by", squares, clip["max_norm"], clip["scaling"], clip["control"]))
     return found
-
-
-def _piece(flat: Buffer, begin: int, end: int) -> Buffer:
-    return flat.part(flat.name, begin, (end - begin,))
 
 
 def _within(split: int, begin: int, end: int) -> int:

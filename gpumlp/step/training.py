@@ -8,11 +8,11 @@ import numpy as np
 
 from gpumlp.io.types import HostArray
 from gpumlp.step import passes
-from gpumlp.step.blocks import Noise, loops
 from gpumlp.step.columns import Statistics, norms, statistics_of
 from gpumlp.step.folding import fold, folds, folds_rows
 from gpumlp.step.gradients import Gradients
 from gpumlp.step.groups import regions, table
+from gpumlp.step.loops import Noise, loops
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Program
 from gpumlp.step.recording import F64, Model, ThetaBuffers, held, theta_buffers
