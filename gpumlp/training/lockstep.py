@@ -7,7 +7,7 @@ joint steps do them, and the fits go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,12 +26,9 @@ from gpumlp.loader.members import JointSteps, MemberBatches
 from gpumlp.step.program import Buffer
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.loop import Fit
+from gpumlp.training.members import Ended, Open
 from gpumlp.training.stepping import Stepping
 
-Open = Callable[[int, MemberBatches, Examples], AbstractContextManager[Fit]]
-"""The fit of a member, ready to begin."""
-Ended = Callable[[int, DivergenceError | None], None]
-"""Is called with a member whose fit has ended, and with the error if it diverged."""
 Calls = Generator[int, int | None, None]
 """`Fit.calls`: how many steps a fit wants next; it gets how many were done."""
 
