@@ -167,6 +167,11 @@ def early_update(program: Program, gradient: ThetaBuffers) -> Program:
     return out
 
 
+def _is_early(each: Op) -> bool:
+    """Whether it is one of the updates of `early_update`."""
+    return each.name == "update" and each.part is not None and each.part[1] <= each["split"]
+
+
 def update_in_product(
     program: Program, backend: Backend, factors: Callable[[int], tuple[float, float]]
 ) -> Program:
@@ -201,10 +206,9 @@ def streams(program: Program) -> Program:
     several = any(each.name == "exchange" for each in program)
 
     def stream(each: Op) -> int:
-        early = each.name == "update" and each.part and each.part[1] <= each["split"]
         product = each.name in ("weight_gradient", "weight_update")
         sent = several and each.name in SENT
-        return 1 if product else 2 if early or sent or each.name == "average" else 0
+        return 1 if product else 2 if _is_early(each) or sent or each.name == "average" else 0
 
     return Program(replace(each, stream=stream(each)) for each in program)
 
@@ -223,7 +227,7 @@ def reserve(program: Program, multiprocessors: int) -> Program:
     own = max(1, multiprocessors * share // 8)
 
     def placed(i: int, each: Op) -> Op:
-        if each.name == "update" and each.part and each.part[1] <= each["split"]:
+        if _is_early(each):
             return replace(each, stream=2, multiprocessors=own)
         beside = i >= first and each.flops > 0
         return replace(each, multiprocessors=multiprocessors - own if beside else 0)

@@ -36,64 +36,51 @@ class TrainingStep:
         initial: the values with which the trainer's buffers begin; `mean` begins with θ.
 
     Raises:
-        ValueError, TypeError: `fold` or `slot_precision` does not go with the other settings.
+        ValueError, TypeError: `fold` does not go with the other settings.
     """
 
     def __init__(self, settings: Settings) -> None:
-        net, optimizer = settings.net, settings.optimizer
-        backend, self._layout = net.backend, net.theta.layout
-        shards = settings.shards
-        self._settings, self.model = settings, Model(net, shards.count)
+        net, optimizer, shards = settings.net, settings.optimizer, settings.shards
+        backend, layout = net.backend, net.theta.layout
+        size, split = layout.size, layout.split
+        self._settings, self._layout, self.model = settings, layout, Model(net, shards.count)
         self.folds = folds(settings)
-        size, split = self._layout.size, self._layout.split
-        S = SCALE if backend.scales_loss else 1.0
         self._orthogonal = optimizer.orthogonal is not None and net.L > 1
-        together = bool(norms(self._layout.blocks))
+        together = bool(norms(layout.blocks))
+        self._gradients = Gradients(settings, together)
+        self._gradient = self._gradients.total
         # all processes need one order of what they send, also without examples: no bucket is sent
         # between the statistics of norms
-        self.buckets = buckets(self._layout, shards, backend.branches > 0 and not together)
+        self.buckets = buckets(layout, shards, backend.branches > 0 and not together)
         self.replicated = shards.count == 1 or self._orthogonal
         own = size if self.replicated else sum(each.size for each in self.buckets)
         self.slots = held("slots", (len(optimizer.slots), own), settings.slot_type)
         self.factors = held("factors", (2,), backend.dtype, shared=True)
-        self._gradients = Gradients(settings, together)
-        self._gradient = self._gradients.total
         self.remainder = held("remainder of θ", (size,), "int16") if settings.remainder else None
-        # of what the update goes over: a folded one may leave the tables of embeddings to a product
-        self._end = self._layout.tables if self.folds and folds_rows(settings) else size
-        if self.folds:
-            self._db = held("∇b", (self._end - split,), self._gradient.flat.dtype)
-        else:
-            self._db = self._gradient.flat.part("∇b", split, (size - split,))
+        self.mean = None if settings.ema is None else held("mean θ", (size,), backend.dtype)
         self.seed = held("seed", (1,), I64)
+        self._db = self._gradient.flat
+        regions = [(0, size)] if self.replicated else [each.own for each in self.buckets]
+        if self.folds:
+            # it may leave the tables of embeddings to a product
+            end = layout.tables if folds_rows(settings) else size
+            self._db = held("∇b", (end - split,), self._gradient.flat.dtype)
+            regions = [(split, end)] if optimizer.fold == "theta" else [(split, end), (0, split)]
+        S = SCALE if backend.scales_loss else 1.0
         self.initial: dict[Buffer, float | HostArray] = {
-            self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0,
-            self.model.scaling: np.array([S, 1 / S, 0, 0]),
+            self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0, self.model.J: 0.0,
+            self.model.scaling: np.array([S, 1 / S, 0, 0]), **self._gradients.initial,
         }  # fmt: skip
         if self.remainder is not None:
             self.initial[self.remainder] = 0.0
-        if any(block.dropout for block in self._layout.blocks):
+        if any(block.dropout for block in layout.blocks):
             self.initial[self.seed] = 0.0
-        self.initial |= self._gradients.initial
-        if self._orthogonal and settings.slot_type != backend.dtype:
-            raise ValueError(
-                f"slot_precision={settings.slot_type.name!r} does not go with {optimizer.name}, "
-                "whose products are of θ's type; use slot_precision=None"
-            )
-        regions = [(split, self._end)] if self.folds else [(0, size)]
-        if self.folds and optimizer.fold != "theta":
-            regions.append((0, split))
-        regions += [] if self.replicated else [each.own for each in self.buckets]
-        self._groups = {region: self._group_table(*region) for region in regions}
-        self.mean = None if settings.ema is None else held("mean θ", (size,), backend.dtype)
-
-    def _group_table(self, begin: int, end: int) -> Buffer | None:
-        rows = table(self._layout, self._settings.groups, begin, end)
-        if rows is None:
-            return None
-        buffer = held("groups", rows.shape, F64, shared=True)
-        self.initial[buffer] = rows
-        return buffer
+        self._groups: dict[tuple[int, int], Buffer | None] = dict.fromkeys(regions)
+        for region in regions:
+            rows = table(layout, settings.groups, *region)
+            if rows is not None:
+                self._groups[region] = buffer = held("groups", rows.shape, F64, shared=True)
+                self.initial[buffer] = rows
 
     def _factors(self, start: int) -> tuple[float, float]:
         """The factors of the learning rate and the weight decay of the W at this entry of θ."""

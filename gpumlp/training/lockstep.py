@@ -211,7 +211,7 @@ def _joint(
             (whole[i], arrays[b][row])
             for b, whole in kept.items() for row, i in enumerate(members)
         ]  # fmt: skip
-    for b in {**step.initial, step.model.J: 0.0}:
+    for b in step.initial:
         if b.shared:
             arrays[b] = backend.asarray(np.broadcast_to(step.initial[b], b.shape), b.dtype)
         elif b not in arrays:

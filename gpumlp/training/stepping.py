@@ -60,7 +60,7 @@ class Stepping:
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
         self.shuffle, self.fold = checks.boolean(shuffle, "shuffle"), fold
-        self.slot_type = arguments.slot_type(net.backend, slot_precision)
+        self.slot_type = arguments.slot_type(net, self.optimizer, slot_precision)
         self.remainder = arguments.remainder(net.backend, remainder)
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
@@ -98,7 +98,6 @@ class Stepping:
             if step.mean is not None:
                 arrays[step.mean] = self._new(step.mean)
                 self.average = Average(net, arrays[step.mean])
-            arrays[step.model.J] = self._new(step.model.J)
             arrays[step.model.theta.flat.root] = net.theta.whole
             arrays[step.model.rounded.flat.root] = net.rounded.whole
         except OutOfMemoryError:  # its traceback holds the trainer
