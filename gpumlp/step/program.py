@@ -163,12 +163,7 @@ class Program(list[Op]):
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name not in OPERATIONS:
             raise AttributeError(name)
-        operation = OPERATIONS[name]
-
-        def note(*args: Any, **kwargs: Any) -> None:
-            self.append(Op(operation, operation.arguments(*args, **kwargs)))
-
-        return note
+        return lambda *args, **kwargs: self.append(op(name, *args, **kwargs))
 
     def inputs(self) -> tuple[Buffer | None, Buffer | None]:
         """x and y of the first minibatch, where the program reads them before it writes them."""
@@ -180,5 +175,5 @@ class Program(list[Op]):
 
 
 def op(name: str, *args: Any, **kwargs: Any) -> Op:
-    """One operation, for passes that insert it."""
+    """One operation with its arguments."""
     return Op(OPERATIONS[name], OPERATIONS[name].arguments(*args, **kwargs))

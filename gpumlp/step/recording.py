@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,14 +147,10 @@ class Minibatch:
 
     def having(self, arrays: Mapping[Buffer, Array]) -> Minibatch:
         """The arrays of these buffers; of a buffer that has none, None."""
-        found: dict[str, Any] = {}
-        for name in (each.name for each in fields(self)):
-            value = getattr(self, name)
-            several = isinstance(value, list)
-            array = [_array(each, arrays) for each in (value if several else [value])]
-            found[name] = array if several else array[0]
-        return Minibatch(**found)
 
+        def array(b: Any) -> Any:
+            if isinstance(b, list):
+                return [*map(array, b)]
+            return None if b is None or b.root not in arrays else b.of(arrays[b.root])
 
-def _array(buffer: Buffer | None, arrays: Mapping[Buffer, Array]) -> Array | None:
-    return None if buffer is None or buffer.root not in arrays else buffer.of(arrays[buffer.root])
+        return Minibatch(**{name: array(value) for name, value in vars(self).items()})
