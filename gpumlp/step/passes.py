@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import prod
 
 from gpumlp.backends import Backend
@@ -125,20 +125,15 @@ def _equal_neighbours(
     The buffer is (K, q), with q entries from the start of one W to the start of the next: W and its
     padding, of which matrices of one shape have equally much.
     """
-    batches: list[list[Buffer]] = []
-    for V in matrices[:-1]:
-        each = (V.size + 2 * min(V.shape) ** 2) * V.itemsize
-        equal = batches and batches[-1][0].shape == V.shape
-        if equal and (len(batches[-1]) + 1) * each <= batch_bytes:
-            batches[-1].append(V)
-        else:
-            batches.append([V])
-    after = dict(pairwise(matrices))
-    found = []
-    for first, *others in batches:
-        name = f"{first.name} … {others[-1].name}" if others else first.name
-        shape = (1 + len(others), after[first].start - first.start)
-        found.append((first.part(name, 0, shape), first.shape))
+    after, found = dict(pairwise(matrices)), []
+    for shape, equal in groupby(matrices[:-1], key=lambda V: V.shape):
+        layers = list(equal)
+        of_each = (prod(shape) + 2 * min(shape) ** 2) * layers[0].itemsize
+        most = max(1, batch_bytes // of_each)
+        for first, *others in (layers[i : i + most] for i in range(0, len(layers), most)):
+            name = f"{first.name} … {others[-1].name}" if others else first.name
+            rows = 1 + len(others), after[first].start - first.start
+            found.append((first.part(name, 0, rows), shape))
     return found
 
 
