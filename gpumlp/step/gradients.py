@@ -26,11 +26,8 @@ class Gradients:
     """
 
     def __init__(self, settings: Settings, together: bool) -> None:
-        backend, layout, each = (
-            settings.net.backend,
-            settings.net.theta.layout,
-            settings.shards.each,
-        )
+        net, each = settings.net, settings.shards.each
+        backend, layout = net.backend, net.theta.layout
         several = settings.accumulate > 1 or settings.shards.count > 1
         self._size = size = layout.size
         count = each if together else each.bit_length() if each > 1 else 1

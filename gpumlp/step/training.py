@@ -60,12 +60,12 @@ class TrainingStep:
         self.mean = None if settings.ema is None else held("mean θ", (size,), backend.dtype)
         self.seed = held("seed", (1,), I64)
         self._db = self._gradient.flat
-        regions = [(0, size)] if self.replicated else [each.own for each in self.buckets]
+        updated = [(0, size)] if self.replicated else [each.own for each in self.buckets]
         if self.folds:
             # it may leave the tables of embeddings to a product
             end = layout.tables if folds_rows(settings) else size
             self._db = held("∇b", (end - split,), self._gradient.flat.dtype)
-            regions = [(split, end)] if optimizer.fold == "theta" else [(split, end), (0, split)]
+            updated = [(split, end)] if optimizer.fold == "theta" else [(split, end), (0, split)]
         S = SCALE if backend.scales_loss else 1.0
         self.initial: dict[Buffer, float | HostArray] = {
             self.slots: 0.0, self.factors: 0.0, self._db.root: 0.0, self.model.J: 0.0,
@@ -75,11 +75,11 @@ class TrainingStep:
             self.initial[self.remainder] = 0.0
         if any(block.dropout for block in layout.blocks):
             self.initial[self.seed] = 0.0
-        self._groups: dict[tuple[int, int], Buffer | None] = dict.fromkeys(regions)
-        for region in regions:
-            rows = table(layout, settings.groups, *region)
+        self._groups: dict[tuple[int, int], Buffer | None] = dict.fromkeys(updated)
+        for begin, end in updated:
+            rows = table(layout, settings.groups, begin, end)
             if rows is not None:
-                self._groups[region] = buffer = held("groups", rows.shape, F64, shared=True)
+                self._groups[begin, end] = buffer = held("groups", rows.shape, F64, shared=True)
                 self.initial[buffer] = rows
 
     def _factors(self, start: int) -> tuple[float, float]:
