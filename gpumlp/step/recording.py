@@ -149,8 +149,9 @@ class Minibatch:
         """The arrays of these buffers; of a buffer that has none, None."""
 
         def array(b: Any) -> Any:
-            if isinstance(b, list):
-                return [*map(array, b)]
             return None if b is None or b.root not in arrays else b.of(arrays[b.root])
 
-        return Minibatch(**{name: array(value) for name, value in vars(self).items()})
+        return Minibatch(**{
+            name: [*map(array, value)] if isinstance(value, list) else array(value)
+            for name, value in vars(self).items()
+        })  # fmt: skip
