@@ -66,7 +66,7 @@ def times(m: int) -> dict[str, float]:
     found = {}
     for kind, changes in KINDS.items():
         plans = TrainingStep(replace(settings, **changes)).plans
-        for name, planned in plans(trainer.tables(data, backend), m, range(1)).items():
+        for name, planned in plans(trainer.tables(data, backend), m).items():
             within = "products" in name
             for rate in RATES if within else (1.0,):
                 seconds = on_paper(planned, stated(m, rate), "bfloat16").seconds

@@ -7,7 +7,7 @@ over memory, whatever the depth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -29,8 +29,8 @@ ALIGNMENT = 256  # bytes: cublasLt and 16-byte accesses work best with it
 
 
 COUNTER = ".num_batches_tracked"  # of torch's BatchNorm, which its momentum makes needless
-PARTS = ("W", "P", "b", "φ", "c", "E")
 WEIGHTS = ("W", "P")  # the parts before `split`
+PARTS = (*WEIGHTS, "b", "φ", "c", "E", "s")
 
 
 class Part(NamedTuple):
@@ -67,10 +67,11 @@ class Layout:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """What is in the buffer, in order: W and P of each layer, all b, φ and c of each, all E.
+        """What is in the buffer, in order: W and P of each layer, all b, φ and c of each, all E, s.
 
         W[k] is (n_k, n_{k−1}), or has twice as many rows before a gate.  P[k] and c[k] are the
-        linear layer of a skip; φ[k] is (p, n_{k−1}), of a norm.
+        linear layer of a skip; φ[k] is (p, n_{k−1}), of a norm.  s[k] stands behind θ without being
+        a parameter: (q, n_{k−1}), the running averages of a norm over columns: see `ColumnStage`.
         """
         layers = range(1, len(self.widths))
         blocks = dict(zip(layers, self.blocks or [Block()] * len(layers), strict=True))
@@ -87,77 +88,66 @@ class Layout:
             if block.projects:
                 found.append(Part("c", k, (self.widths[k],)))
         tables = () if self.embed is None else self.embed.each
-        return found + [Part("E", i, (one.c, one.d)) for i, one in enumerate(tables)]
-
-    @cached_property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """The shapes of the parts."""
-        return [part.shape for part in self.parts]
-
-    def by_name(self, views: Sequence[Any]) -> dict[str, list[Any]]:
-        """The views of the parts by letter and layer: ``["W"][k]``; None if a layer has none."""
-        found: dict[str, list[Any]] = {name: [None] * len(self.widths) for name in PARTS}
-        found["E"] = [None] * sum(part.name == "E" for part in self.parts)
-        for part, view in zip(self.parts, views, strict=True):
-            found[part.name][part.k] = view
+        found += [Part("E", i, (one.c, one.d)) for i, one in enumerate(tables)]
+        for k, block in blocks.items():
+            if isinstance(block.norm, ColumnStage):
+                found.append(Part("s", k, (len(block.norm.running), self.widths[k - 1])))
         return found
 
     @cached_property
     def starts(self) -> list[int]:
-        """The first entry of each array, and last the buffer's length; multiples of 256 bytes."""
-        unit = ALIGNMENT // self.itemsize
-        return [0, *accumulate(-(-prod(shape) // unit) * unit for shape in self.shapes)]
+        """The first entry of each part, and last the end of all; multiples of 256 bytes."""
+        unit, sizes = ALIGNMENT // self.itemsize, (prod(part.shape) for part in self.parts)
+        return [0, *accumulate(-(-size // unit) * unit for size in sizes)]
+
+    def views(self, entries: int, view: Callable[[Part, int], Any]) -> dict[str, list[Any]]:
+        """view(part, its first entry) of the parts in a buffer of so many entries.
+
+        They are found by letter and layer: ``["W"][k]``; None if a layer has no such part.
+        """
+        found: dict[str, list[Any]] = {name: [None] * len(self.widths) for name in PARTS}
+        found["E"] = [None] * sum(part.name == "E" for part in self.parts)
+        for part, start in zip(self.parts, self.starts, strict=False):
+            if start < entries:
+                found[part.name][part.k] = view(part, start)
+        return found
+
+    def _before(self, *names: str) -> int:
+        """The end of the parts with these letters, which are the first ones."""
+        return self.starts[sum(part.name in names for part in self.parts)]
 
     @property
     def split(self) -> int:
         """The first entry of the biases."""
-        return self.starts[sum(part.name in WEIGHTS for part in self.parts)]
+        return self._before(*WEIGHTS)
 
     @property
     def tables(self) -> int:
         """The first entry of the tables of embeddings, or `size`."""
-        return self.starts[sum(part.name != "E" for part in self.parts)]
+        return self._before(*PARTS[:-2])
+
+    @property
+    def size(self) -> int:
+        """The number of entries of the flat buffer, with padding."""
+        return self._before(*PARTS[:-1])
+
+    @property
+    def whole(self) -> int:
+        """The number of entries of θ and of the states s behind it."""
+        return self.starts[-1]
 
     @cached_property
     def embeddings(self) -> Embeddings | None:
         """`embed` with the place of each table, from the first one on."""
         if self.embed is None:
             return None
-        own = self.starts[-1 - len(self.embed.each) : -1]
-        return replace(self.embed, starts=tuple(start - own[0] for start in own))
-
-    @property
-    def size(self) -> int:
-        """The number of entries of the flat buffer, with padding."""
-        return self.starts[-1]
-
-    @cached_property
-    def states(self) -> list[Part]:
-        """What stands behind θ without being a parameter: "s" of each norm over columns.
-
-        s[k] is (q, n_{k−1}), its running averages: see `ColumnStage`.
-        """
-        norms = [(k, block.norm) for k, block in enumerate(self.blocks, 1)]
-        return [
-            Part("s", k, (len(norm.running), self.widths[k - 1]))
-            for k, norm in norms if isinstance(norm, ColumnStage)
-        ]  # fmt: skip
-
-    @cached_property
-    def state_starts(self) -> list[int]:
-        """The first entry of each state behind θ, and last the end of all, as `starts`."""
-        unit, sizes = ALIGNMENT // self.itemsize, (prod(part.shape) for part in self.states)
-        return [*accumulate((-(-size // unit) * unit for size in sizes), initial=self.size)]
-
-    @property
-    def whole(self) -> int:
-        """The number of entries of θ and of the states behind it."""
-        return self.state_starts[-1]
+        starts = self.views(self.size, lambda part, start: start - self.tables)["E"]
+        return replace(self.embed, starts=tuple(starts))
 
     @property
     def count(self) -> int:
         """The number of parameters, without padding."""
-        return sum(prod(shape) for shape in self.shapes)
+        return sum(prod(part.shape) for part in self.parts if part.name != "s")
 
 
 class Parameters:
@@ -171,22 +161,18 @@ class Parameters:
         W, b: views of `flat`, indexed by layer k = 1 … L (W[0] and b[0] are None).
         P, phi, c: those of blocks: see `Layout.parts`; None where a layer has none.
         E: the tables of embeddings, (c, d) each, in the order of their columns.
-        s: views of the states: see `Layout.states`.
+        s: the running averages of norms; None where a layer, or this buffer, has none.
     """
 
     def __init__(self, layout: Layout, whole: Array) -> None:
         self.layout, self.whole, self.split = layout, whole, layout.split
         self.flat = whole if len(whole) == layout.size else whole[: layout.size]
 
-        def view(start: int, shape: tuple[int, ...]) -> Array:
-            return whole[start : start + prod(shape)].reshape(shape)
+        def view(part: Part, start: int) -> Array:
+            return whole[start : start + prod(part.shape)].reshape(part.shape)
 
-        views = [*map(view, layout.starts, layout.shapes)]
-        self.W, self.P, self.b, self.phi, self.c, self.E = layout.by_name(views).values()
-        self.s: list[Any] = [None] * len(layout.widths)
-        if len(whole) > layout.size:
-            for part, start in zip(layout.states, layout.state_starts, strict=False):
-                self.s[part.k] = view(start, part.shape)
+        views = layout.views(len(whole), view).values()
+        self.W, self.P, self.b, self.phi, self.c, self.E, self.s = views
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the flat buffer; the copy makes its own views."""

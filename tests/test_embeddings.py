@@ -338,7 +338,7 @@ def test_a_network_without_embeddings_is_as_before() -> None:
 def _program(net: MLP, optimizer: str = "adamw") -> Any:
     trainer = Trainer(net, optimizer, batch_size=32)
     tables = trainer.tables(Data.of(net, 70, None, False, "auto", 32))
-    ways = TrainingStep(trainer.step_settings()).plans(tables, 32, range(1))
+    ways = TrainingStep(trainer.step_settings()).plans(tables, 32)
     return ways["sequential"].program
 
 

@@ -152,7 +152,7 @@ def _program(case: Case) -> Program:
     target = np.dtype(np.int32) if labels else dtype
     kinds = storage, target
     tables = Tables(backend, *data, kinds, (False, False), False, m, m, numbers=5)
-    return step.plans(tables, m, range(1))["sequential"].program
+    return step.plans(tables, m)["sequential"].program
 
 
 def network_name(widths: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,17 @@ class JointSteps:
         data: the examples that the rows of all orders count.
         tables: with `members`; their length is the number of steps between two downloads of costs.
         step: the step of K networks, and `arrays` the arrays of its held buffers.
+        copies: pairs (array, copy).  The steps read and write the copies, which are made before
+            them and written back after them.
         name: the key in the tuning cache.
     """
 
     def __init__(
         self, backend: Backend, data: Examples, tables: Tables, step: TrainingStep,
-        arrays: Mapping[Buffer, Array], name: str,
+        arrays: Mapping[Buffer, Array], copies: Sequence[tuple[Array, Array]], name: str,
     ) -> None:  # fmt: skip
         self._backend, self._data, self._tables, self._step = backend, data, tables, step
-        self._arrays, self._name = arrays, name
+        self._arrays, self._copies, self._name = arrays, copies, name
         self._arena = backend.empty((0,), np.uint8)
         self._programs: dict[int, Any] = {}
         self._memory: dict[Buffer, Array] = {}
@@ -67,7 +69,11 @@ class JointSteps:
         order[:, : K * of] = own_rows.reshape(steps, -1)
         backend.asarray(order.reshape(-1), dtype=np.int64, out=rows)
         backend.asarray(controls, dtype=np.float64, out=self._memory[tables.controls][at])
+        for array, copy in self._copies:
+            backend.asarray(array, dtype=array.dtype, out=copy)
         program(steps)
+        for array, copy in self._copies:
+            backend.asarray(copy, dtype=copy.dtype, out=array)
         self._next = at.stop
 
     def read(self) -> None:
@@ -87,7 +93,7 @@ class JointSteps:
         if of in self._programs:
             return self._programs[of]
         backend, tables, K = self._backend, self._tables, self._tables.members
-        ways = self._step.plans(tables, of, range(len(tables.parts(of))))
+        ways = self._step.plans(tables, of)
         for b in tables.buffers():
             if b not in self._memory:
                 shape = b.shape if b.shared else (K, *b.shape)
@@ -118,21 +124,23 @@ class MemberBatches:
 
     Args:
         order: of the examples.
-        read: gives it the costs of the steps so far: see `JointSteps.read`.
 
     Attributes:
         order: that of the current epoch.
+        read: gives it the costs of the steps so far: `JointSteps.read`.
     """
 
-    def __init__(self, order: Order, read: Callable[[], None]) -> None:
-        self.order, self._read = order, read
+    read: Callable[[], None]
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
         self._controls: HostArray = np.zeros((0, 0))
         self._costs: HostArray = np.zeros(0)
         self._received = 0
 
     def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
         """Begin an epoch."""
-        self._read()
+        self.read()
         self.order.draw(epoch)
         self.order.at = self._received = at
         self._controls, self._costs = controls, np.array(costs)
@@ -157,7 +165,7 @@ class MemberBatches:
 
     def costs(self, steps: slice = slice(None)) -> HostArray:
         """L of some minibatches of the epoch that were done, float64."""
-        self._read()
+        self.read()
         return self._costs[steps]
 
     def forget(self) -> None:

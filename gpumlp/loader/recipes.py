@@ -31,16 +31,15 @@ class Recipe:
         self._step, self.tables = step, tables
         self.plans: dict[tuple[int, int], dict[str, Plan]] = {}
         for of in tables.sizes:
-            whole = range(max(1, len(tables.parts(of))))
-            for parts in [range(j, j + 1) for j in whole] if tables.streams else [whole]:
-                self.plans[of, parts.start] = step.plans(tables, of, parts)
+            for j in range(max(1, len(tables.parts(of)))) if tables.streams else [None]:
+                self.plans[of, j or 0] = step.plans(tables, of, j)
         self.size = max(planned.size for ways in self.plans.values() for planned in ways.values())
         # what the backend has compiled, without its arrays
         self._compiled: dict[tuple[int, int], Callable[[Sequence[Array]], Any]] = {}
 
     def whole(self, of: int) -> dict[str, Plan]:
         """The ways to do a step on `of` examples as one program, also where data is streamed."""
-        return self._step.plans(self.tables, of, range(len(self.tables.parts(of))))
+        return self._step.plans(self.tables, of)
 
     def compiled(
         self, backend: Backend, arena: Array, held: Mapping[Buffer, Array], name: str

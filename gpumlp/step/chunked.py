@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import backprop
 from gpumlp.backends import Backend
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array
 from gpumlp.parameters import Layout, Parameters
-from gpumlp.step.blocks import Noise, expand
-from gpumlp.step.embeddings import look_up
+from gpumlp.step.loops import Noise, loops
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import Minibatch, Model, ThetaBuffers, held, theta_buffers
@@ -150,7 +148,7 @@ class Chunks:
     def of(self, m: int) -> tuple[Plan, Minibatch]:
         """The program for m examples, planned, and its buffers."""
         found: tuple[Plan, Minibatch] = self._planned.found(m, lambda: _planned(
-            self.model.recording(), m, self._target, self.shares, self.gradient,
+            m, self.model, self._target, self.shares, self.gradient,
             self._intermediate, self.noise,
         ))  # fmt: skip
         return found
@@ -234,7 +232,7 @@ def target_of(backend: Backend, y: Array) -> np.dtype[Any]:
 
 
 def _planned(
-    model: Model, m: int, target: np.dtype[Any] | None, shares: Buffer,
+    m: int, model: Model, target: np.dtype[Any] | None, shares: Buffer,
     gradient: ThetaBuffers | None = None, intermediate: bool = False, noise: Noise | None = None,
 ) -> tuple[Plan, Minibatch]:  # fmt: skip
     """The program for a chunk of m examples, planned, and its buffers."""
@@ -244,25 +242,17 @@ def _planned(
     s = model.minibatch(
         m, y, shares.rows(m), gradients=gradient is not None, intermediate=intermediate
     )
-    backprop.forward(model, s)
-    if gradient is not None:
-        backprop.backward(model, s, gradient)
-    expanded = expand(model.backend, model, s, gradient, noise)
-    model.backend = look_up(expanded, model, s, gradient)
-    kept = [s.h[model.L]]
-    if gradient is not None:
-        if intermediate:
-            s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
-            model.backend.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
-            kept += [*s.gz[1:], *s.gh[1:], s.gx]
-    elif target is not None:
-        backprop.loss(model, s)
-    return plan(model.backend, kept), s
+    program, kept = loops(model, s, gradient, noise), [s.h[model.L]]
+    if intermediate:
+        s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
+        program.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
+        kept += [*s.gz[1:], *s.gh[1:], s.gx]
+    return plan(program, kept), s
 
 
 def chunked_bytes(net: Network, rows: int, target: np.dtype[Any] | None) -> int:
     """The bytes that a `Chunked` without gradients allocates."""
-    model, shares = Model(net).recording(), held("weights", (rows,), net.backend.dtype)
-    planned, _ = _planned(model, rows, target, shares)
+    model, shares = Model(net), held("weights", (rows,), net.backend.dtype)
+    planned, _ = _planned(rows, model, target, shares)
     scratch = net.backend.scratch_memory(planned.program)
     return shares.nbytes + model.J.nbytes + model.scaling.nbytes + planned.size + scratch

@@ -16,7 +16,7 @@ from gpumlp.functions.stages import ColumnStage
 from gpumlp.parameters import ALIGNMENT
 from gpumlp.step.program import Buffer, Op, Program, op
 from gpumlp.step.recording import Model
-from gpumlp.step.shards import Shards
+from gpumlp.step.sharding import Shards
 from gpumlp.step.tables import MicroBatch, Tables
 
 MOST = 1023  # parts that `Sharing.tree_sum` adds at a time

@@ -103,6 +103,8 @@ def regions(layout: Layout, groups: Mapping[str, Group]) -> list[Region]:
     depth = len(layout.widths) - 1
     found: list[Region] = []
     for part, (begin, end) in zip(layout.parts, pairwise(layout.starts), strict=True):
+        if part.name == "s":
+            continue
         names = ["embeddings"]
         if part.name != "E":
             names = ["weights" if part.name in WEIGHTS else "biases"]

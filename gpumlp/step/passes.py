@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import prod
 
 from gpumlp.backends import Backend
@@ -53,33 +53,6 @@ def recompute(program: Program) -> Program:
     return out
 
 
-def fold(
-    program: Program, gradient: ThetaBuffers, into: ThetaBuffers, db: Buffer, factors: Buffer,
-    updates: Sequence[Op],
-) -> Program:  # fmt: skip
-    """The product that computes ∇W[k] adds it to `into`, which is θ or its velocity.
-
-    It computes W ← α ∇W + β W for (α, β) = factors; in further micro-batches it adds ∇W.  ∇b goes
-    to `db`, and `updates` take the place of the update.  If `db` ends before the tables of
-    embeddings, their gradient is added to `into`, too.
-    """
-    split, W = gradient.split, dict(zip(gradient.matrices, into.matrices, strict=True))
-    others = {
-        each: db.part(each.name, each.start - split, each.shape)
-        for each in gradient.beyond_weights if each.start - split < db.size
-    }  # fmt: skip
-    out = Program()
-    for each in program.substituted(others):
-        if each.name == "weight_gradient" and each["dW"] in W:
-            each = each.having(dW=W[each["dW"]], factors=each["factors"] or factors)
-        elif each.name == "embed_gradient" and each["dE"] is gradient.E:
-            each = each.having(dE=into.E, factors=factors)
-        elif each.name == "add":
-            each = each.having(total=db)
-        out.extend(updates if each.name == "update" else [each])
-    return out
-
-
 Rule = tuple[Optimizer, Regularizer]
 """The optimizer and Ω of a network."""
 
@@ -112,9 +85,7 @@ def _joins(one: Rule, other: Rule) -> bool:
     return all(map(same_function, one, other)) and one[1].strengths() == other[1].strengths()
 
 
-def orthogonalize(
-    program: Program, optimizer: Optimizer, velocity: ThetaBuffers, batch_bytes: int
-) -> Program:
+def orthogonalize(program: Program, velocity: ThetaBuffers, batch_bytes: int) -> Program:
     """Each W but the last, and each P, moves by its momentum, made orthogonal; the rest as usual.
 
     m ← μ m + ∇W, O ← about the orthogonal matrix nearest to ∇W + μ m, and
@@ -128,12 +99,12 @@ def orthogonalize(
     most, square = (max(each) for each in zip(*sizes, strict=True))
     X, A, P = (Buffer(name, (n,), dtype) for name, n in (("X", most), ("A", square), ("P", square)))
     end = velocity.W[-1].start - velocity.flat.start
-    collect, move = optimizer.of_matrices()
     out = Program()
     for each in program:
         if each.name != "update":
             out.append(each)
             continue
+        collect, move = each["optimizer"].of_matrices()
         out.append(each.having(part=(end, each["theta"].size)))
         out.append(each.having(optimizer=collect, part=(0, end)))
         for V, (n_out, n_in) in batches:
@@ -154,20 +125,15 @@ def _equal_neighbours(
     The buffer is (K, q), with q entries from the start of one W to the start of the next: W and its
     padding, of which matrices of one shape have equally much.
     """
-    batches: list[list[Buffer]] = []
-    for V in matrices[:-1]:
-        each = (V.size + 2 * min(V.shape) ** 2) * V.itemsize
-        equal = batches and batches[-1][0].shape == V.shape
-        if equal and (len(batches[-1]) + 1) * each <= batch_bytes:
-            batches[-1].append(V)
-        else:
-            batches.append([V])
-    after = dict(pairwise(matrices))
-    found = []
-    for first, *others in batches:
-        name = f"{first.name} … {others[-1].name}" if others else first.name
-        shape = (1 + len(others), after[first].start - first.start)
-        found.append((first.part(name, 0, shape), first.shape))
+    after, found = dict(pairwise(matrices)), []
+    for shape, equal in groupby(matrices[:-1], key=lambda V: V.shape):
+        layers = list(equal)
+        of_each = (prod(shape) + 2 * min(shape) ** 2) * layers[0].itemsize
+        most = max(1, batch_bytes // of_each)
+        for first, *others in (layers[i : i + most] for i in range(0, len(layers), most)):
+            name = f"{first.name} … {others[-1].name}" if others else first.name
+            rows = 1 + len(others), after[first].start - first.start
+            found.append((first.part(name, 0, rows), shape))
     return found
 
 
@@ -194,6 +160,11 @@ def early_update(program: Program, gradient: ThetaBuffers) -> Program:
         if each in last.values():
             out.append(update.having(part=parts[each["dW"]]))
     return out
+
+
+def _is_early(each: Op) -> bool:
+    """Whether it is one of the updates of `early_update`."""
+    return each.name == "update" and each.part is not None and each.part[1] <= each["split"]
 
 
 def update_in_product(
@@ -230,10 +201,9 @@ def streams(program: Program) -> Program:
     several = any(each.name == "exchange" for each in program)
 
     def stream(each: Op) -> int:
-        early = each.name == "update" and each.part and each.part[1] <= each["split"]
         product = each.name in ("weight_gradient", "weight_update")
         sent = several and each.name in SENT
-        return 1 if product else 2 if early or sent or each.name == "average" else 0
+        return 1 if product else 2 if _is_early(each) or sent or each.name == "average" else 0
 
     return Program(replace(each, stream=stream(each)) for each in program)
 
@@ -252,7 +222,7 @@ def reserve(program: Program, multiprocessors: int) -> Program:
     own = max(1, multiprocessors * share // 8)
 
     def placed(i: int, each: Op) -> Op:
-        if each.name == "update" and each.part and each.part[1] <= each["split"]:
+        if _is_early(each):
             return replace(each, stream=2, multiprocessors=own)
         beside = i >= first and each.flops > 0
         return replace(each, multiprocessors=multiprocessors - own if beside else 0)

@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from gpumlp.backends import Backend
@@ -121,13 +122,11 @@ def plan(program: Program, kept: Sequence[Buffer] = ()) -> Plan:
                 if at + b.nbytes <= start:
                     break
                 at = max(at, end)
-        bisect.insort(placed, (at, at + -(-b.nbytes // ALIGNMENT) * ALIGNMENT, b), key=_place)
+        bisect.insort(
+            placed, (at, at + -(-b.nbytes // ALIGNMENT) * ALIGNMENT, b), key=itemgetter(0)
+        )
     size = max((end for _, end, _ in placed), default=0)
     return Plan(program, {b: at for at, _, b in placed}, lifetimes, size)
-
-
-def _place(placed: tuple[int, int, Buffer]) -> int:
-    return placed[0]
 
 
 def _lifetimes(program: Program, kept: Sequence[Buffer]) -> dict[Buffer, tuple[int, int]]:

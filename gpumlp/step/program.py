@@ -6,7 +6,7 @@ place of arrays.  The program notes each operation instead of doing it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -163,18 +163,7 @@ class Program(list[Op]):
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name not in OPERATIONS:
             raise AttributeError(name)
-        operation = OPERATIONS[name]
-
-        def note(*args: Any, **kwargs: Any) -> None:
-            self.append(Op(operation, operation.arguments(*args, **kwargs)))
-
-        return note
-
-    def substituted(self, new: Mapping[Buffer, Buffer]) -> Program:
-        """The program with other buffers in the place of some."""
-        return Program(
-            op.having(**{name: new[b] for name, b in op.buffers.items() if b in new}) for op in self
-        )
+        return lambda *args, **kwargs: self.append(op(name, *args, **kwargs))
 
     def inputs(self) -> tuple[Buffer | None, Buffer | None]:
         """x and y of the first minibatch, where the program reads them before it writes them."""
@@ -186,5 +175,5 @@ class Program(list[Op]):
 
 
 def op(name: str, *args: Any, **kwargs: Any) -> Op:
-    """One operation, for passes that insert it."""
+    """One operation with its arguments."""
     return Op(OPERATIONS[name], OPERATIONS[name].arguments(*args, **kwargs))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from gpumlp.functions import Activation, Loss, Regularizer
 from gpumlp.io.types import Array
 from gpumlp.parameters import Layout, Part
-from gpumlp.step.program import Buffer, Program
+from gpumlp.step.program import Buffer
 from gpumlp.step.settings import Network, input_type
 
 F64 = np.dtype(np.float64)
@@ -42,34 +41,18 @@ class ThetaBuffers(NamedTuple):
         every = (*self.W, *self.P)
         return sorted((each for each in every if each is not None), key=lambda each: each.start)
 
-    @property
-    def beyond_weights(self) -> list[Buffer]:
-        """The parts from `split` on."""
-        every = (*self.b, *self.phi, *self.c, self.E)
-        return [each for each in every if each is not None]
-
 
 def theta_buffers(whole: Buffer, layout: Layout) -> ThetaBuffers:
     """A flat buffer in a layout, with its parts by layer; as `Parameters`, it may have states."""
 
-    def views(parts: list[Part], starts: list[int]) -> list[Buffer]:
-        return [
-            whole.part(f"{whole.name} {part.name}{part.k}", start, part.shape)
-            for part, start in zip(parts, starts, strict=False)
-        ]
+    def view(part: Part, start: int) -> Buffer:
+        return whole.part(f"{whole.name} {part.name}{part.k}", start, part.shape)
 
-    W, P, b, phi, c, _ = layout.by_name(views(layout.parts, layout.starts)).values()
-    flat, E, first = whole, None, layout.tables
-    s: list[Any] = [None] * len(layout.widths)
-    if whole.size > layout.size:
-        flat = whole.part(whole.name, 0, (layout.size,))
-        for part, view in zip(
-            layout.states, views(layout.states, layout.state_starts), strict=True
-        ):
-            s[part.k] = view
+    W, P, b, phi, c, _, s = layout.views(whole.size, view).values()
+    E, first = None, layout.tables
     if layout.embed is not None:
         E = whole.part(f"{whole.name} E", first, (layout.size - first,))
-    return ThetaBuffers(flat, layout.split, W, P, b, phi, c, s, E)
+    return ThetaBuffers(whole.rows(layout.size), layout.split, W, P, b, phi, c, s, E)
 
 
 def held(
@@ -80,13 +63,13 @@ def held(
 
 
 class Model:
-    """A network as the loops see it: `backprop.Model` with buffers and, while recording, a program.
+    """A network as the loops see it: `backprop.Model`, with buffers.
 
     Attributes:
         J, scaling: see `Minibatch`; J has several entries if a minibatch has several costs.
     """
 
-    backend: Any  # a `Program`
+    backend: Any  # while the loops are recorded, a `Program`
     theta: Any
     rounded: Any
     f: list[Activation]
@@ -104,12 +87,6 @@ class Model:
             copy = held("θ in 16 bits", (layout.size,), storage)
             self.rounded = theta_buffers(copy, layout)
         self.J, self.scaling = held("J", (costs,), F64), held("scaling", (4,), F64)
-
-    def recording(self) -> Self:
-        """The network with a new program as its backend."""
-        model = copy.copy(self)
-        model.backend = Program()
-        return model
 
     def minibatch(
         self, m: int, y: Buffer | None, weights: Buffer | None, *, gradients: bool = True,
@@ -170,14 +147,11 @@ class Minibatch:
 
     def having(self, arrays: Mapping[Buffer, Array]) -> Minibatch:
         """The arrays of these buffers; of a buffer that has none, None."""
-        found: dict[str, Any] = {}
-        for name in (each.name for each in fields(self)):
-            value = getattr(self, name)
-            several = isinstance(value, list)
-            array = [_array(each, arrays) for each in (value if several else [value])]
-            found[name] = array if several else array[0]
-        return Minibatch(**found)
 
+        def array(b: Any) -> Any:
+            return None if b is None or b.root not in arrays else b.of(arrays[b.root])
 
-def _array(buffer: Buffer | None, arrays: Mapping[Buffer, Array]) -> Array | None:
-    return None if buffer is None or buffer.root not in arrays else buffer.of(arrays[buffer.root])
+        return Minibatch(**{
+            name: [*map(array, value)] if isinstance(value, list) else array(value)
+            for name, value in vars(self).items()
+        })  # fmt: skip

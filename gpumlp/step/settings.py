@@ -14,7 +14,7 @@ from gpumlp.functions import Loss, Optimizer, Regularizer
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.parameters import Layout, Parameters
-from gpumlp.step.shards import WHOLE, Shards
+from gpumlp.step.sharding import WHOLE, Shards
 
 if TYPE_CHECKING:
     from gpumlp.step.groups import Group

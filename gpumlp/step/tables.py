@@ -10,17 +10,24 @@ from gpumlp.backends import Backend
 from gpumlp.io.types import Array
 from gpumlp.step.program import Buffer
 from gpumlp.step.recording import F64, held
-from gpumlp.step.shards import WHOLE, Shards
+from gpumlp.step.sharding import WHOLE, Shards
 
 I64 = np.dtype(np.int64)
 
 
 class MicroBatch(NamedTuple):
-    """m neighbouring examples of a minibatch, from `start` on, in one shard of it."""
+    """m neighbouring examples of a minibatch, from `start` on, in one shard of it.
+
+    number: of the shard among those of the process.  first, last: whether the shard begins with
+    this micro-batch, and whether it ends with it.
+    """
 
     shard: int
+    number: int
     start: int
     m: int
+    first: bool
+    last: bool
 
 
 class Tables:
@@ -78,13 +85,13 @@ class Tables:
 
     def parts(self, of: int) -> list[MicroBatch]:
         """The micro-batches of this process in a minibatch of so many examples, in order."""
-        found = []
-        for shard in self.shards.own:
+        found: list[MicroBatch] = []
+        for number, shard in enumerate(self.shards.own):
             begin, end = (min(of, i * self._of_shard) for i in (shard, shard + 1))
-            found += [
-                MicroBatch(shard, start, min(self.rows, end - start))
-                for start in range(begin, end, self.rows)
-            ]
+            for start in range(begin, end, self.rows):
+                m = min(self.rows, end - start)
+                first, last = start == begin, start + m == end
+                found.append(MicroBatch(shard, number, start, m, first, last))
         return found
 
     def ranks(self, of: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.functions import Optimizer
 from gpumlp.network import MLP
 
 
@@ -18,8 +19,9 @@ def network(net: Any) -> MLP:
     return net
 
 
-def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
-    """The dtype of the optimizer's state, if the backend has this precision of it."""
+def slot_type(net: MLP, optimizer: Optimizer, precision: str | None) -> np.dtype[Any]:
+    """The dtype of the optimizer's state, if the backend and the optimizer have this precision."""
+    backend = net.backend
     if precision is None:
         return backend.dtype
     if precision != "bfloat16":
@@ -29,6 +31,11 @@ def slot_type(backend: Backend, precision: str | None) -> np.dtype[Any]:
             f'slot_precision="bfloat16" does not go with {backend.name} and '
             f'{backend.precision}; use backend="cupy" and another precision than float64, or '
             "slot_precision=None"
+        )
+    if optimizer.orthogonal is not None and net.L > 1:
+        raise ValueError(
+            f"slot_precision={precision!r} does not go with {optimizer.name}, whose products are "
+            "of θ's type; use slot_precision=None"
         )
     from gpumlp.backends.cuda.source import dtype_of
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.ensemble import Ensemble
-from gpumlp.errors import DivergenceError
 from gpumlp.functions import Optimizer
 from gpumlp.io.types import Array
+from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
-from gpumlp.loader.members import MemberBatches
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
 from gpumlp.training import fit, lockstep, members
@@ -155,36 +154,23 @@ class EnsembleTrainer:
             fit.rules(self.ensemble[0], examples, validated, **rules)
         folder = members.folder(checkpoint, checkpoint_every, resume)
 
-        def arguments(i: int) -> tuple[Any, ...]:
-            """Of the fit of member i: those after the data."""
+        def opened(i: int, batches: Minibatches, examples: Examples) -> Any:
+            """The fit of member i."""
             file = None if folder is None else folder / f"member-{i}.safetensors"
             own = [] if callbacks is None else callbacks(i)
-            return epochs, own, False, (file, checkpoint_every, resume)
+            return fit.opened(
+                self.trainers[i], batches, examples, each[i % len(each)][1], epochs, own, False,
+                (file, checkpoint_every, resume), **rules,
+            )  # fmt: skip
 
         for trainer in self.trainers:
             trainer.seed = self.seed + (trainer.net.seed if orders == "own" else 0)
         ends = members.Ends(self.ensemble, self.trainers, bool(progress))
         numbers = [i for i in range(len(self.ensemble)) if i not in ends.lost]
         parts = [examples for examples, _ in each]
-        if lockstep.possible(self.trainers) and not any(any(part.streamed) for part in parts):
-
-            def opened(i: int, batches: MemberBatches, examples: Examples) -> Any:
-                validated = each[i % len(each)][1]
-                return fit.opened(
-                    self.trainers[i], batches, examples, validated, *arguments(i), **rules
-                )
-
-            lockstep.train(self.ensemble, self.trainers, numbers, parts, opened, ends.ended)
-        else:
-
-            def train(i: int) -> None:
-                try:
-                    fit.fit_examples(self.trainers[i], *each[i % len(each)], *arguments(i), **rules)
-                    ends.ended(i, None)
-                except DivergenceError as error:
-                    ends.ended(i, error)
-
-            members.call(train, numbers, members.count(self.ensemble.backend))
+        joint = lockstep.possible(self.trainers) and not any(any(part.streamed) for part in parts)
+        train = lockstep.train if joint else members.train
+        train(self.ensemble, self.trainers, numbers, parts, opened, ends.ended)
         self.histories = ends.histories()
         return self.histories
 
@@ -211,16 +197,11 @@ class EnsembleTrainer:
         one = plan(
             self.trainers[0], x, y, validation, weighted, early_stopping, metric, train_metric, data
         )
-        K, backend, joint = (
-            len(self.ensemble),
-            self.ensemble.backend,
-            lockstep.possible(self.trainers),
-        )
-        at_a_time = members.count(backend)
-        if joint:
-            at_a_time = lockstep.at_a_time(self.trainers)
-        counts = dict.fromkeys(PER_MEMBER, K) | dict.fromkeys(PER_FIT, min(at_a_time, K))
-        counts |= {"scratch": 1 if joint else min(at_a_time, K)}
+        K, backend = len(self.ensemble), self.ensemble.backend
+        joint = lockstep.possible(self.trainers)
+        at_a_time = min(K, lockstep.at_a_time(self.trainers) if joint else members.count(backend))
+        counts = dict.fromkeys(PER_MEMBER, K) | dict.fromkeys(PER_FIT, at_a_time)
+        counts |= {"scratch": 1 if joint else at_a_time}
         several = {name: getattr(one, name) * count for name, count in counts.items()}
         return replace(one, **several, held=K * one.held - (K - 1) * backend.own_memory(0))
 

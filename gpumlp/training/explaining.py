@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from gpumlp.step.explain import Explanation, explain
+from gpumlp.step.explain import Explanation, Work, explain
 from gpumlp.step.plan import Plan
 from gpumlp.step.program import Op
 from gpumlp.step.settings import described
-from gpumlp.step.timeline import Work
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.memory import Data
 from gpumlp.training.stepping import Stepping
@@ -46,8 +45,7 @@ def explained(
     elif precision is not None:
         raise ValueError("precision is for a device on paper; pass device, or leave it out")
     tables = trainer.tables(examples, settings.net.backend, target)
-    parts = range(1) if tables.streams else range(max(1, len(tables.parts(tables.size))))
-    ways = TrainingStep(settings).plans(tables, tables.size, parts)
+    ways = TrainingStep(settings).plans(tables, tables.size, 0 if tables.streams else None)
     if way is not None and way not in ways:
         raise ValueError(f"way must be one of {', '.join(ways)}, got {way!r}")
     planned = ways[way or next(iter(ways))]

@@ -20,8 +20,9 @@ from gpumlp.step.chunked import Chunked
 from gpumlp.training import arguments
 from gpumlp.training.callbacks import call, checked, end
 from gpumlp.training.events import Callback
+from gpumlp.training.fit import rules
 from gpumlp.training.history import History
-from gpumlp.training.metrics import Evaluation, Metrics, columns, evaluations
+from gpumlp.training.metrics import Evaluation, Metrics, columns
 from gpumlp.weights import ClassWeight
 
 SLOW = 1e7 * np.finfo(np.float64).eps  # SciPy's own ftol, and so scikit-learn's
@@ -99,9 +100,7 @@ def fit_lbfgs(
     net.backend.synchronize()
     data = Examples.checked(net, x, y, sample_weight, class_weight, rows=CHUNK)
     validated = Examples.of_validation(net, validation, rows=CHUNK)
-    measured = evaluations(net, data, validated, metric, False)
-    for evaluation in measured.values():
-        evaluation.validate()
+    measured, _ = rules(net, data, validated, None, metric, False)
     settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
     run = Lbfgs(net, data, measured, hooks, settings)
     run.minimize(minimize, limits)

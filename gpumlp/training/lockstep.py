@@ -7,8 +7,9 @@ joint steps do them, and the fits go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,11 @@ from gpumlp.loader.members import JointSteps, MemberBatches
 from gpumlp.step.program import Buffer
 from gpumlp.step.training import TrainingStep
 from gpumlp.training.loop import Fit
+from gpumlp.training.members import Ended, Open
 from gpumlp.training.stepping import Stepping
 
-Open = Callable[[int, MemberBatches, Examples], AbstractContextManager[Fit]]
-"""The fit of a member, ready to begin."""
-Ended = Callable[[int, DivergenceError | None], None]
-"""Is called with a member whose fit has ended, and with the error if it diverged."""
+Calls = Generator[int, int | None, None]
+"""`Fit.calls`: how many steps a fit wants next; it gets how many were done."""
 
 
 class State:
@@ -84,7 +84,8 @@ def possible(trainers: Sequence[Stepping]) -> bool:
         and not any(each.folds or each.optimizer.orthogonal for each in trainers)
         and len(rules) == 1
         and first.accumulate == first.shards.count == 1
-        and not first.net.theta.layout.states  # which a step changes also of members that rest
+        # no running averages, which a step changes also of members that rest
+        and first.net.theta.layout.whole == first.net.theta.layout.size
         and (not backend.on_host or widest <= BLOCK_BYTES)
     )
 
@@ -112,23 +113,37 @@ def train(
     whole, parts, firsts = stacked(ensemble.backend, data)
     with shared() as interrupt:
         for at in range(0, len(numbers), most):
-            together, fits = numbers[at : at + most], {}
-            steps = Together(ensemble, trainers, together, whole)
+            minibatches: dict[int, MemberBatches] = {}
+            calls: dict[int, Calls] = {}
             with ExitStack() as stack:
-                for i in together:
+                for i in numbers[at : at + most]:
                     part, trainer = i % len(parts), trainers[i]
                     examples, size = parts[part], trainer.batch_size
                     m, seed = len(examples.x), trainer.order_seed
                     order = Order(m, examples.weights, size, seed, firsts[part])
-                    steps.minibatches[i] = batches = MemberBatches(order, steps.read)
-                    fits[i] = stack.enter_context(opened(i, batches, examples))
-                stack.callback(steps.forget)
-                _drive(steps, fits, interrupt, ended)
+                    minibatches[i] = MemberBatches(order)
+                    run = stack.enter_context(opened(i, minibatches[i], examples))
+                    calls[i] = _calls(run, interrupt)
+                joint = partial(_joint, ensemble, trainers, minibatches, whole)
+                _drive(trainers, minibatches, calls, joint, ended)
 
 
-def _drive(steps: Together, fits: Mapping[int, Fit], interrupt: Interrupt, ended: Ended) -> None:
-    """Do the steps that the fits ask for, until all have ended."""
-    calls = {i: _calls(each, interrupt) for i, each in fits.items()}
+def _calls(run: Fit, interrupt: Interrupt) -> Calls:
+    """`Fit.train`, but for the steps, which the caller does."""
+    with run.hooks():
+        yield from run.calls(interrupt, several=True)
+        run.finish()
+
+
+def _drive(
+    trainers: Sequence[Member], minibatches: Mapping[int, MemberBatches],
+    calls: Mapping[int, Calls], joint: Callable[[Sequence[int]], JointSteps], ended: Ended,
+) -> None:  # fmt: skip
+    """Do the steps that the members' fits ask for, until all have ended.
+
+    joint: makes the steps of some members.  Members that have ended are left out if that halves the
+        work.
+    """
     wanted: dict[int, int] = {}  # the steps that a fit asks for
 
     def go_on(i: int, done: int | None) -> None:
@@ -142,104 +157,67 @@ def _drive(steps: Together, fits: Mapping[int, Fit], interrupt: Interrupt, ended
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # as in `Fit.train`
         for each in calls.values():
             stack.callback(each.close)
-        for i in fits:
+        members, steps = [*calls], joint([*calls])
+        stack.callback(lambda: steps.forget())  # of the last ones
+        for i in members:
             go_on(i, None)
         while wanted:
-            steps.pack(list(wanted))
-            sizes = [steps.minibatches[i].order.of for i in wanted]
+            if 2 * len(wanted) <= len(members):
+                steps.read()
+                steps.forget()
+                members, steps = [*wanted], joint([*wanted])
+            sizes = [minibatches[i].order.of for i in wanted]
             of = max(sizes, key=sizes.count)
-            now = [i for i in wanted if steps.minibatches[i].order.of == of]
+            now = [i for i in wanted if minibatches[i].order.of == of]
             count = min(wanted[i] for i in now)
-            steps.run(now, count)
+            for i in now:
+                trainers[i].prepare()
+            steps.run({members.index(i): minibatches[i] for i in now}, count)
+            for i in now:
+                trainers[i].steps += count
             for i in now:
                 go_on(i, count)
 
 
-def _calls(run: Fit, interrupt: Interrupt) -> Generator[int, int | None, None]:
-    """`Fit.train`, but for the steps, which the caller does."""
-    with run.hooks():
-        yield from run.calls(interrupt, several=True)
-        run.finish()
+def _joint(
+    ensemble: Ensemble, trainers: Sequence[Member], minibatches: Mapping[int, MemberBatches],
+    data: Examples, members: Sequence[int],
+) -> JointSteps:  # fmt: skip
+    """The steps of some members; all minibatches get their costs from it.
 
-
-class Together:
-    """The steps of some members, and the arrays that these read and write.
-
-    The arrays are rows of those of all members; or, if the members are not neighbours, copies of
+    Its arrays are rows of those of all members; or, if the members are not neighbours, copies of
     such rows, which are made before the steps and written back after them.
-
-    Attributes:
-        minibatches: of each member.
     """
+    first, backend = trainers[members[0]], ensemble.backend
+    rules = tuple((trainers[i].optimizer, ensemble[i].regularizer) for i in members)
+    step = TrainingStep(replace(first.step_settings(), rules=rules))
+    kept = {
+        step.model.theta.flat.root: ensemble.theta,
+        step.model.rounded.flat.root: ensemble.rounded,
+    }
+    for b in (step.slots, step.model.scaling, step.remainder, step.mean):
+        if b is not None:
+            kept[b] = first.of_all(b)
+    neighbours, copies = members[-1] - members[0] + 1 == len(members), []
 
-    def __init__(
-        self, ensemble: Ensemble, trainers: Sequence[Member], members: Sequence[int], data: Examples
-    ) -> None:
-        self._ensemble, self._trainers, self._data = ensemble, trainers, data
-        self.minibatches: dict[int, MemberBatches] = {}
-        self._begin(members)
+    def rows(whole: Array) -> Array:
+        if neighbours:
+            return whole[members[0] : members[-1] + 1]
+        return backend.full((len(members), *whole.shape[1:]), 0, whole.dtype)
 
-    def _begin(self, members: Sequence[int]) -> None:
-        """Make the program of these members."""
-        self._members, first, backend = members, self._trainers[members[0]], self._ensemble.backend
-        rules = tuple((self._trainers[i].optimizer, self._ensemble[i].regularizer) for i in members)
-        step = TrainingStep(replace(first.step_settings(), rules=rules))
-        self._copies: list[tuple[Array, Array]] = []  # of all members, of these
-        kept = {
-            step.model.theta.flat.root: self._ensemble.theta,
-            step.model.rounded.flat.root: self._ensemble.rounded,
-        }
-        for b in (step.slots, step.model.scaling, step.remainder, step.mean):
-            if b is not None:
-                kept[b] = first.of_all(b)
-        rows = {b: self._rows(a, True) for b, a in kept.items()}
-        for b in {**step.initial, step.model.J: 0.0}:
-            if b.shared:
-                rows[b] = backend.asarray(np.broadcast_to(step.initial[b], b.shape), b.dtype)
-            elif b not in rows:
-                rows[b] = self._rows(first.of_all(b), False)
-        tables = first.tables(self._data, members=len(members))
-        self._steps = JointSteps(backend, self._data, tables, step, rows, first.name)
-
-    def _rows(self, whole: Array, kept: bool) -> Array:
-        """The rows of the members; `kept`: whether a step needs their values."""
-        first, last = self._members[0], self._members[-1]
-        if last - first + 1 == len(self._members):
-            return whole[first : last + 1]
-        shape = (len(self._members), *whole.shape[1:])
-        rows = self._ensemble.backend.full(shape, 0, whole.dtype)
-        if kept:
-            self._copies.append((whole, rows))
-        return rows
-
-    def pack(self, members: Sequence[int]) -> None:
-        """Leave out all but these members, if that halves the work."""
-        if 2 * len(members) <= len(self._members):
-            self.read()
-            self.forget()
-            self._begin(members)
-
-    def run(self, members: Sequence[int], count: int) -> None:
-        """Do the next steps of members whose minibatches have equally many examples."""
-        for i in members:
-            self._trainers[i].prepare()
-        self._copy(back=False)
-        place = {i: row for row, i in enumerate(self._members)}
-        self._steps.run({place[i]: self.minibatches[i] for i in members}, count)
-        self._copy(back=True)
-        for i in members:
-            self._trainers[i].steps += count
-
-    def _copy(self, back: bool) -> None:
-        for whole, rows in self._copies:
-            for row, i in enumerate(self._members):
-                source, out = (rows[row], whole[i]) if back else (whole[i], rows[row])
-                self._ensemble.backend.asarray(source, dtype=source.dtype, out=out)
-
-    def read(self) -> None:
-        """Give the costs of the steps so far to the minibatches."""
-        self._steps.read()
-
-    def forget(self) -> None:
-        """Drop the recordings, which may refer back to this object."""
-        self._steps.forget()
+    arrays = {b: rows(a) for b, a in kept.items()}
+    if not neighbours:
+        copies = [
+            (whole[i], arrays[b][row])
+            for b, whole in kept.items() for row, i in enumerate(members)
+        ]  # fmt: skip
+    for b in step.initial:
+        if b.shared:
+            arrays[b] = backend.asarray(np.broadcast_to(step.initial[b], b.shape), b.dtype)
+        elif b not in arrays:
+            arrays[b] = rows(first.of_all(b))
+    tables = first.tables(data, members=len(members))
+    steps = JointSteps(backend, data, tables, step, arrays, copies, first.name)
+    for each in minibatches.values():  # also of members that have ended, so that arrays are freed
+        each.read = steps.read
+    return steps

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from pathlib import Path
 
@@ -15,11 +15,19 @@ from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.io.signals import shared
 from gpumlp.io.threads import blas_threads, one_thread
+from gpumlp.loader.batches import Minibatches
+from gpumlp.loader.examples import Examples
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
 from gpumlp.training.histories import Histories
 from gpumlp.training.history import History
+from gpumlp.training.loop import Fit
 from gpumlp.training.stepping import Stepping
+
+Open = Callable[[int, Minibatches, Examples], AbstractContextManager[Fit]]
+"""The fit of a member, ready to begin."""
+Ended = Callable[[int, DivergenceError | None], None]
+"""Is called with a member whose fit has ended, and with the error if it diverged."""
 
 
 def count(backend: Backend) -> int:
@@ -55,11 +63,32 @@ def call(work: Callable[[int], None], members: Sequence[int], threads: int) -> N
                 raise
 
 
+def train(
+    ensemble: Ensemble, trainers: Sequence[Stepping], numbers: Sequence[int],
+    data: Sequence[Examples], opened: Open, ended: Ended,
+) -> None:  # fmt: skip
+    """Train these members, each by itself, as many at a time as the backend has threads for.
+
+    data: the examples that member i trains on are at i modulo their number.
+    """
+
+    def alone(i: int) -> None:
+        examples = data[i % len(data)]
+        try:
+            batches = trainers[i].batches(examples)
+            with opened(i, batches, examples) as run:
+                run.train(batches)
+            ended(i, None)
+        except DivergenceError as error:
+            ended(i, error)
+
+    call(alone, numbers, count(ensemble.backend))
+
+
 def folder(checkpoint: PathLike | None, every: int | None, resume: bool) -> Path | None:
     """The folder of checkpoints, which is made; None for none."""
-    file = None if checkpoint is None else Path(checkpoint) / "member-0.safetensors"
     if checkpoint is None:
-        files.checked(file, every, resume)
+        files.checked(None, every, resume)
         return None
     found = Path(checkpoint)
     if found.is_file():
@@ -68,7 +97,7 @@ def folder(checkpoint: PathLike | None, every: int | None, resume: bool) -> Path
             "file for each member; pass the path of a folder"
         )
     found.mkdir(parents=True, exist_ok=True)
-    files.checked(file, every, resume)
+    files.checked(found / "member-0.safetensors", every, resume)
     return found
 
 

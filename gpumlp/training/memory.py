@@ -91,7 +91,7 @@ def plan(
     net, backend, allocated = trainer.net, trainer.net.backend, trainer.slots is not None
     found = measures(net.loss, metric)
     step, theta = TrainingStep(trainer.step_settings()), net.theta.whole.nbytes
-    of_step = sum(b.nbytes for b in step.initial) + step.model.J.nbytes
+    of_step = sum(b.nbytes for b in step.initial)
     average = 0
     if step.mean is not None:
         average = step.mean.nbytes + min(SPARE, step.mean.size) * step.mean.itemsize

@@ -26,7 +26,7 @@ from gpumlp.step import groups as grouping
 from gpumlp.step.groups import Group
 from gpumlp.step.program import Buffer
 from gpumlp.step.settings import Settings, input_type
-from gpumlp.step.shards import Bucket, checked_shards
+from gpumlp.step.sharding import Bucket, checked_shards
 from gpumlp.step.tables import Tables
 from gpumlp.training import arguments
 from gpumlp.training.averaging import Average, checked_ema
@@ -60,7 +60,7 @@ class Stepping:
         )
         self.seed = checks.positive_int(seed, "seed", least=0)
         self.shuffle, self.fold = checks.boolean(shuffle, "shuffle"), fold
-        self.slot_type = arguments.slot_type(net.backend, slot_precision)
+        self.slot_type = arguments.slot_type(net, self.optimizer, slot_precision)
         self.remainder = arguments.remainder(net.backend, remainder)
         if memory not in ("normal", "low"):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
@@ -99,7 +99,6 @@ class Stepping:
             if step.mean is not None:
                 arrays[step.mean] = self._new(step.mean)
                 self.average = Average(net, arrays[step.mean])
-            arrays[step.model.J] = self._new(step.model.J)
             arrays[step.model.theta.flat.root] = net.theta.whole
             arrays[step.model.rounded.flat.root] = net.rounded.whole
         except OutOfMemoryError:  # its traceback holds the trainer

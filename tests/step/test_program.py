@@ -38,7 +38,7 @@ def planned(
         "streamed": (False, False), "weights": None,
     })  # fmt: skip
     tables = trainer.tables(data, backend)
-    return step.plans(tables, m, range(len(tables.parts(m))))
+    return step.plans(tables, m)
 
 
 def names(program: Program) -> str:

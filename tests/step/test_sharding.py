@@ -6,7 +6,7 @@ import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.distributed import World
 from gpumlp.distributed.transport import Alone, Complete, offsets
-from gpumlp.step import shards
+from gpumlp.step import sharding
 from gpumlp.training.memory import Data
 from tests.support.harness.host_device import HostDevice
 from tests.support.memory_cases import LABELS, X, check, on_harness
@@ -32,7 +32,7 @@ class OneOfTwo(Alone):
 @pytest.fixture
 def planned(monkeypatch):
     """The first way to do a step with a bucket for each W, of one shard or two a process."""
-    monkeypatch.setattr(shards, "BUCKET", 64)
+    monkeypatch.setattr(sharding, "BUCKET", 64)
 
     def first_way(count, **settings):
         backend = CudaBackend(HostDevice(), "float32")
@@ -40,8 +40,7 @@ def planned(monkeypatch):
         world = World(OneOfTwo())
         trainer = gpumlp.Trainer(net, batch_size=16, world=world, shards=count, **settings)
         tables = trainer.tables(Data.of(net, 100, None, False, "auto", trainer.at_a_time))
-        parts = range(len(tables.parts(16)))
-        return next(iter(trainer._step.plans(tables, 16, parts).values()))
+        return next(iter(trainer._step.plans(tables, 16).values()))
 
     return first_way
 

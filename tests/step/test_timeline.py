@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpumlp.step.timeline import timeline
+from gpumlp.step.explain import timeline
 
 MULTIPLY, MOVE = (1.0, 0.0), (0.0, 1.0)
 

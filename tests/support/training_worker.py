@@ -24,7 +24,7 @@ import numpy as np
 
 import gpumlp
 from gpumlp.distributed import world
-from gpumlp.step import shards
+from gpumlp.step import sharding
 from gpumlp.training import Callback
 
 SHARDS = 4
@@ -121,7 +121,7 @@ class Reads(Callback):
 
 def buckets():
     """Train on the harness in 16 bits, and read θ in callbacks; the hashes by name."""
-    shards.BUCKET = 64
+    sharding.BUCKET = 64
     found = {}
     for precision in ("bfloat16", "float16"):
         for name in ("adamw, averaged", "muon"):

@@ -110,8 +110,8 @@ def test_average_does_not_change_steps_of_the_cuda_backend(
     np.testing.assert_allclose(mean, kept.average(ema), rtol=rtol, atol=rtol)
     assert np.abs(mean - theta).max() > 1e-4
     layout, used = gpus[1].theta.layout, np.zeros(len(mean), bool)
-    for start, shape in zip(layout.starts, layout.shapes, strict=False):
-        used[start : start + np.prod(shape)] = True
+    for start, part in zip(layout.starts, layout.parts, strict=False):
+        used[start : start + np.prod(part.shape)] = True
     assert not mean[~used].any()
     rounded = on_host(gpus[1].rounded.flat)  # what the products read is the average's
     assert rounded.tobytes() == mean.astype(rounded.dtype).tobytes()

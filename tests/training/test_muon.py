@@ -261,8 +261,8 @@ def test_padding_stays_zero(backend: str, network: Any) -> None:
     inside = sum(np.abs(tensor).sum() for tensor in net.tensors().values())
     assert np.abs(on_host(net.theta.flat)).sum() == pytest.approx(inside, rel=1e-12)
     used, layout = np.zeros(net.theta.layout.size, bool), net.theta.layout
-    for start, shape in zip(layout.starts, layout.shapes, strict=False):
-        used[start : start + np.prod(shape)] = True
+    for start, part in zip(layout.starts, layout.parts, strict=False):
+        used[start : start + np.prod(part.shape)] = True
     assert not on_host(trainer.slots)[:, ~used].any()
 
 

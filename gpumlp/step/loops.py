@@ -1,20 +1,31 @@
-"""The pass that adds blocks to the book's loops: norms, gates, dropout and skips.
+"""The book's loops, recorded, and what the blocks and embeddings of a network change in them.
 
-The loops are those of a plain network: h[k] = f(W[k] h[k−1] + b[k]).  This pass changes their
-operations for layers with a `Block`:
+The loops are those of a plain network: h[k] = f(W[k] h[k−1] + b[k]).  Blocks are norms, gates,
+dropout and skips.  Their pass changes the operations of layers with a `Block`:
 
     forward     n[k] = N(h[k−1]),  a[k] = f(W[k] n[k] + b[k]) or its gate,  h[k] = s + D(a[k])
     backward    gh[k] = ∂J/∂h[k] is the sum of what comes through W[k+1] and N, and through the
                 skips that begin at h[k];  ga[k] = D(gh[k]);  gz[k] = ga[k] ⊙ f'(z[k])
 
-Plain layers keep their operations.  So a plain network has the same program as without this pass.
+The pass of embeddings computes h[0] from x before the loops, and the gradient of the tables after
+gz[1], before the product that may change W[1]:
+
+    h[0] = the columns of x without codes, and the row of each code in its table E
+    gh[0] = gz[1] W[1], of the embedded columns alone;  ∇E[r] = the sum of gh[0] with code r
+
+Plain layers keep their operations.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from gpumlp import backprop
+from gpumlp.backends.lookup import parts
 from gpumlp.functions.activations import identity
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.stages import ColumnStage, Stage
@@ -37,18 +48,27 @@ class Noise:
     row: int = 0
 
 
-def expand(
-    program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None, noise: Noise | None,
+def loops(
+    model: Model, s: Minibatch, d: ThetaBuffers | None = None, noise: Noise | None = None,
     statistics: Statistics | None = None, part: int = 0,
 ) -> Program:  # fmt: skip
-    """The program of the loops on one minibatch, with the blocks of the network.
+    """The program of the loops on one minibatch, with the blocks and embeddings of the network.
 
-    d: where the gradients go; None if the program has no backward pass.
+    d: where the gradients go; None: the forward pass alone, with L if there are targets.
     noise: None: nothing is dropped.
     statistics: of norms over columns, and the number of this micro-batch among its parts; None:
         they read their running averages.
     """
-    return _Expansion(model, s, d, noise, statistics, part)(program) if model.blocks else program
+    recorded = copy.copy(model)
+    recorded.backend = program = Program()
+    backprop.forward(recorded, s)
+    if d is not None:
+        backprop.backward(recorded, s, d)
+    elif s.y is not None:
+        backprop.loss(recorded, s)
+    if model.blocks:
+        program = _Expansion(model, s, d, noise, statistics, part)(program)
+    return program if model.embeddings is None else _look_up(program, model, s, d)
 
 
 class _Expansion:
@@ -211,6 +231,25 @@ class _Expansion:
         self._out.input_gradient(g, self._theta.P[k], through)  # before ∇P, which may change P
         self._out.weight_gradient(g, source, self._d.P[k], self._d.factors)
         self._out.activation_gradient(identity, g, g, g, g, self._d.c[k])
+
+
+# ---- embeddings ----------------------------------------------------------------------------------
+
+
+def _look_up(program: Program, model: Model, s: Minibatch, d: ThetaBuffers | None) -> Program:
+    """The program with the embeddings of the network."""
+    embeddings, m, out = model.embeddings, len(s.x), Program()
+    assert embeddings is not None
+    out.embed(s.x, model.rounded.E, embeddings, s.h[0])
+    for op in program:
+        if d is not None and op.name == "weight_gradient" and op["dW"] is d.W[1]:
+            g = Buffer("gh0", (m, embeddings.added), s.h[0].dtype)
+            order = Buffer("order of codes", (2, len(embeddings.each), m), np.dtype(np.int64))
+            sums = Buffer("sums of rows", (parts(m), 2, embeddings.added), model.theta.flat.dtype)
+            out.input_gradient(op["gz"], model.rounded.W[1], g)
+            out.embed_gradient(s.x, g, embeddings, order, sums, d.E)
+        out.append(op)
+    return out
 
 
 def _like(a: Any, name: str) -> Buffer:
