@@ -59,6 +59,49 @@ template <template <class> class F, class T> void column_mean(const void* argume
     column_mean_of<0, F>(*static_cast<const ColumnMean<T>*>(arguments), threads);
 }
 
+// moments (3, wide) ← the mean, the variance and the number of the rows of each column
+template <class T> struct ColumnMoments {
+    const T* x; Arithmetic<T>* moments; int64 m, n, wide; Arithmetic<T>* partial; const double* params;
+};
+
+// mean, variance ← those of some rows and of others, whose share of all rows is `share`
+template <class real>
+inline void join_moments(real& mean, real& variance, real other, real other_variance, real share) {
+    const real apart = other - mean;
+    mean += share * apart;
+    variance += share * (other_variance - variance + (1 - share) * apart * apart);
+}
+
+// Of each piece, those of differences from the first row: without its digits, none are lost to them.
+template <template <class> class, class T> void column_moments(const void* arguments, const Threads& threads) {
+    using real = Arithmetic<T>;
+    const auto& p = *static_cast<const ColumnMoments<T>*>(arguments);
+    const int64 n = p.n, each = piece_rows(n);
+    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        real *const mean = p.partial + 2 * piece * n, *const variance = mean + n;
+        std::memset(mean, 0, 2 * n * sizeof(real));
+        for (int64 i = begin; i < end; ++i) {
+            const T* const x = p.x + i * n;
+            const real share = real(1) / real(i - begin + 1);
+            GPUMLP_LOOP
+            for (int64 j = 0; j < n; ++j)
+                join_moments(mean[j], variance[j], real(x[j]) - real(p.x[j]), real(0), share);
+        }
+    });
+    real *const mean = p.partial, *const variance = mean + n;
+    for (int64 i = 1; i * each < p.m; ++i) {
+        const int64 before = i * each, own = p.m - before < each ? p.m - before : each;
+        const real share = real(own) / real(before + own), *const other = mean + 2 * i * n;
+        GPUMLP_LOOP
+        for (int64 j = 0; j < n; ++j) join_moments(mean[j], variance[j], other[j], other[n + j], share);
+    }
+    for (int64 j = 0; j < n; ++j) {
+        p.moments[j] = mean[j] + real(p.x[j]);
+        p.moments[p.wide + j] = variance[j];
+        p.moments[2 * p.wide + j] = real(p.m);
+    }
+}
+
 // y ← the stage of x for the means s
 template <class T> struct Columns {
     const T *x, *phi; const Arithmetic<T>* s; T* y; int64 m, n, wide; const double* params;
