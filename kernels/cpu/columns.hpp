@@ -4,6 +4,8 @@
 // the whole minibatch.  Pieces of rows have sums of their own, which are added in order.
 #pragma once
 
+#include <type_traits>
+
 #include "blocks.hpp"
 
 namespace gpumlp {
@@ -16,6 +18,14 @@ template <int COUNT, class real> struct OfColumn {
         for (int i = 0; i < COUNT; ++i) at[i] = column[i * wide];
     }
 };
+
+// f(R, i) for R rows from i on: in fours, and the rest one by one.  What depends on a column alone, such
+// as 1/σ, is computed once for R rows, and its sums are read and written once.  f makes the entry anew,
+// so that the compiler sees that no store changes it.
+template <class F> void in_fours(int64 begin, int64 end, const F& f) {
+    for (; begin + 4 <= end; begin += 4) f(std::integral_constant<int, 4>(), begin);
+    for (; begin < end; ++begin) f(std::integral_constant<int, 1>(), begin);
+}
 
 // partial ← the sums of the pieces (pieces, n), in its first row
 template <class real> void add_pieces(real* partial, int64 pieces, int64 n) {
@@ -38,17 +48,17 @@ void column_mean_of(const ColumnMean<T>& p, const Threads& threads) {
         if (p.which != I) return column_mean_of<I + 1, F>(p, threads);
         const int64 n = p.n, each = piece_rows(n);
         over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-            const F<real> f(p.params);
             real* const sum = p.partial + piece * n;
             std::memset(sum, 0, n * sizeof(real));
-            for (int64 i = begin; i < end; ++i) {
+            in_fours(begin, end, [&](auto rows, int64 i) {
+                const F<real> f(p.params);
                 const T* const x = p.x + i * n;
                 GPUMLP_LOOP
                 for (int64 j = 0; j < n; ++j) {
                     const OfColumn<I, real> s(p.s + j, p.wide);
-                    sum[j] += f.template row_mean<I>(real(x[j]), s.at);
+                    for (int r = 0; r < rows; ++r) sum[j] += f.template row_mean<I>(real(x[r * n + j]), s.at);
                 }
-            }
+            });
         });
         add_pieces(p.partial, (p.m + each - 1) / each, n);
         for (int64 j = 0; j < n; ++j) p.mean[j] = p.partial[j] / real(p.of);
@@ -72,7 +82,7 @@ inline void join_moments(real& mean, real& variance, real other, real other_vari
     variance += share * (other_variance - variance + (1 - share) * apart * apart);
 }
 
-// Of each piece, those of differences from the first row: without its digits, none are lost to them.
+// From all rows the first one is subtracted, so that the digits that all have in common are not lost.
 template <template <class> class, class T> void column_moments(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const ColumnMoments<T>*>(arguments);
@@ -80,13 +90,19 @@ template <template <class> class, class T> void column_moments(const void* argum
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
         real *const mean = p.partial + 2 * piece * n, *const variance = mean + n;
         std::memset(mean, 0, 2 * n * sizeof(real));
-        for (int64 i = begin; i < end; ++i) {
+        in_fours(begin, end, [&](auto rows, int64 i) {
+            constexpr int R = rows;
             const T* const x = p.x + i * n;
-            const real share = real(1) / real(i - begin + 1);
+            const real share = real(R) / real(i - begin + R);
             GPUMLP_LOOP
-            for (int64 j = 0; j < n; ++j)
-                join_moments(mean[j], variance[j], real(x[j]) - real(p.x[j]), real(0), share);
-        }
+            for (int64 j = 0; j < n; ++j) {
+                real apart[R], own = 0, squares = 0;
+                for (int r = 0; r < R; ++r) own += apart[r] = real(x[r * n + j]) - real(p.x[j]);
+                own *= real(1) / R;
+                for (int r = 0; r < R; ++r) squares += (apart[r] - own) * (apart[r] - own);
+                join_moments(mean[j], variance[j], own, squares * (real(1) / R), share);
+            }
+        });
     });
     real *const mean = p.partial, *const variance = mean + n;
     for (int64 i = 1; i * each < p.m; ++i) {
@@ -112,17 +128,17 @@ template <template <class> class F, class T> void columns(const void* arguments,
     const auto& p = *static_cast<const Columns<T>*>(arguments);
     const int64 n = p.n;
     over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
-        const F<real> f(p.params);
-        for (int64 i = begin; i < end; ++i) {
+        in_fours(begin, end, [&](auto rows, int64 i) {
+            const F<real> f(p.params);
             const T* const x = p.x + i * n;
             T* const y = p.y + i * n;
             GPUMLP_LOOP
             for (int64 j = 0; j < n; ++j) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const Column<F<real>, real> own(p.phi + j, n);
-                y[j] = f.row_y(real(x[j]), s.at, own.phi);
+                for (int r = 0; r < rows; ++r) y[r * n + j] = f.row_y(real(x[r * n + j]), s.at, own.phi);
             }
-        }
+        });
     });
 }
 
@@ -165,18 +181,19 @@ template <template <class> class F, class T> void column_slopes(const void* argu
     const auto& p = *static_cast<const ColumnSlopes<T>*>(arguments);
     const int64 n = p.n, each = piece_rows(n), width = (SLOPES + PARAMETERS) * n;
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        const F<real> f(p.params);
         real* const sum = p.partial + piece * width;
         if (width) std::memset(sum, 0, width * sizeof(real));
-        for (int64 i = begin; i < end; ++i) {
+        in_fours(begin, end, [&](auto rows, int64 i) {
+            const F<real> f(p.params);
             const T *x = p.x + i * n, *gy = p.gy + i * n;
             GPUMLP_LOOP
             for (int64 j = 0; j < n; ++j) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const Column<F<real>, real> own(p.phi + j, n);
-                add_slopes<0>(f, real(x[j]), real(gy[j]), s.at, own.phi, n, sum + j);
+                for (int r = 0; r < rows; ++r)
+                    add_slopes<0>(f, real(x[r * n + j]), real(gy[r * n + j]), s.at, own.phi, n, sum + j);
             }
-        }
+        });
     });
     add_pieces(p.partial, (p.m + each - 1) / each, width);
     for (int l = 0; p.t && l < SLOPES; ++l)
@@ -198,8 +215,8 @@ void gradient_of_columns(const ColumnsGradient<T>& p, const Threads& threads) {
     const real* const t = p.t ? p.t : none;
     const int64 wide = p.t ? p.wide : 1, next = p.t ? 1 : 0;  // of t
     over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
-        const F<real> f(p.params);
-        for (int64 i = begin; i < end; ++i) {
+        in_fours(begin, end, [&](auto rows, int64 i) {
+            const F<real> f(p.params);
             const T *x = p.x + i * n, *gy = p.gy + i * n, *skip = SKIP ? p.skip + i * n : nullptr;
             T* const gx = p.gx + i * n;
             GPUMLP_LOOP
@@ -207,10 +224,12 @@ void gradient_of_columns(const ColumnsGradient<T>& p, const Threads& threads) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const OfColumn<F<real>::SLOPES, real> slopes(t + next * j, wide);
                 const Column<F<real>, real> own(p.phi + j, n);
-                const real g_x = f.row_gx(real(x[j]), real(gy[j]), s.at, slopes.at, own.phi);
-                gx[j] = SKIP ? g_x + real(skip[j]) : g_x;
+                for (int64 at = j; at < j + rows * n; at += n) {
+                    const real g_x = f.row_gx(real(x[at]), real(gy[at]), s.at, slopes.at, own.phi);
+                    gx[at] = SKIP ? g_x + real(skip[at]) : g_x;
+                }
             }
-        }
+        });
     });
 }
 
