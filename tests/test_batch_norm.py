@@ -354,6 +354,21 @@ def test_running_averages_are_of_all_means() -> None:
     refusal(ValueError, plain.cuda, "no CUDA expressions", "for each of means cuda_means")
 
 
+def test_a_step_reads_x_twice_and_writes_each_array_once() -> None:
+    """The least for launches that must each end before the next can begin: mean, then output."""
+    m, n = 512, 256
+    net = MLP([20, n, 3], "tanh", norm="batch", backend="numpy", precision="float32")
+    moved: dict[str, int] = {}
+    for line in Trainer(net, batch_size=m).explain(m).lines:
+        moved[line.operation] = moved.get(line.operation, 0) + line.bytes
+    row, array = 4 * n, 4 * m * n
+    assert moved["column_moments"] == array + 3 * row + 2 * 2 * row  # x; moments; running averages
+    assert moved["columns"] == 2 * array + 4 * row  # x, y; s, φ
+    assert moved["column_slopes"] == 2 * array + 8 * row  # x, gy; s, φ, t, dφ
+    assert moved["columns_gradient"] == 3 * array + 6 * row  # x, gy, gx; s, φ, t
+    assert not {"running_mean", "column_mean"} & set(moved)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_norm_of_ones_own(tmp_path: Any, backend: str) -> None:
     """Its training step against differences of the cost with the statistics of the minibatch."""
