@@ -159,14 +159,13 @@ template <template <class> class F, class T> void running_mean(const void* argum
     }
 }
 
-// sum[I · n], sum[(I + 1) · n], … ← themselves + what an entry adds: to the slopes, and then to ∇φ
+// sum[I], sum[I + 1], … ← themselves + what an entry adds: to the slopes, and then to ∇φ
 template <int I, class F, class real>
-inline void add_slopes(const F& f, real x, real gy, const real* s, const real* phi, int64 n, real* sum) {
-    if constexpr (I < F::SLOPES) sum[I * n] += f.template row_slope<I>(x, gy, s, phi);
+inline void add_slopes(const F& f, real x, real gy, const real* s, const real* phi, real* sum) {
+    if constexpr (I < F::SLOPES) sum[I] += f.template row_slope<I>(x, gy, s, phi);
     else if constexpr (I < F::SLOPES + F::PARAMETERS)
-        sum[I * n] += f.template row_dphi<I - F::SLOPES>(x, gy, s, phi);
-    if constexpr (I + 1 < F::SLOPES + F::PARAMETERS)
-        add_slopes<I + 1>(f, x, gy, s, phi, n, sum);
+        sum[I] += f.template row_dphi<I - F::SLOPES>(x, gy, s, phi);
+    if constexpr (I + 1 < F::SLOPES + F::PARAMETERS) add_slopes<I + 1>(f, x, gy, s, phi, sum);
 }
 
 // t ← the sums of the slopes / of, if t is given, and ∇φ
@@ -190,8 +189,10 @@ template <template <class> class F, class T> void column_slopes(const void* argu
             for (int64 j = 0; j < n; ++j) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const Column<F<real>, real> own(p.phi + j, n);
+                real more[SLOPES + PARAMETERS + 1] = {};
                 for (int r = 0; r < rows; ++r)
-                    add_slopes<0>(f, real(x[r * n + j]), real(gy[r * n + j]), s.at, own.phi, n, sum + j);
+                    add_slopes<0>(f, real(x[r * n + j]), real(gy[r * n + j]), s.at, own.phi, more);
+                for (int l = 0; l < SLOPES + PARAMETERS; ++l) sum[l * n + j] += more[l];
             }
         });
     });
@@ -224,7 +225,8 @@ void gradient_of_columns(const ColumnsGradient<T>& p, const Threads& threads) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const OfColumn<F<real>::SLOPES, real> slopes(t + next * j, wide);
                 const Column<F<real>, real> own(p.phi + j, n);
-                for (int64 at = j; at < j + rows * n; at += n) {
+                for (int r = 0; r < rows; ++r) {
+                    const int64 at = r * n + j;
                     const real g_x = f.row_gx(real(x[at]), real(gy[at]), s.at, slopes.at, own.phi);
                     gx[at] = SKIP ? g_x + real(skip[at]) : g_x;
                 }
