@@ -227,6 +227,7 @@ class ColumnStage(Stage):
 
     @property
     def number_of_means(self) -> int:
+        """The number of s."""
         return len(self.running)
 
     @property
@@ -245,6 +246,7 @@ class ColumnStage(Stage):
         return f"{super().row_numbers()}enum {{ UNBIASED = {bits} }};\n"
 
     def row_functions(self) -> dict[str, str]:
+        """Those of stage.cu; none without CUDA, or without that of a mean."""
         missing = self.means and len(self.cuda_means) != len(self.means)
         return {} if missing else super().row_functions()
 

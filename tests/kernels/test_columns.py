@@ -153,7 +153,9 @@ def test_a_mean(rows: int, dtype: str) -> None:
                 x, mean, mean, partial, arrived, i64(rows), i64(cols), i64(cols), real(1 / 40),
                 i32(0), i32(packed),
             )  # fmt: skip
-            kernel("column_mean", source)((1, high), (across, 256 // across), arguments, order=order)
+            kernel("column_mean", source)(
+                (1, high), (across, 256 // across), arguments, order=order
+            )
             return (mean,)
 
         (mean,) = same_in_every_order(call)

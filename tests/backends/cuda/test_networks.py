@@ -128,7 +128,11 @@ class RecordCalls(gpumlp.Callback):
 
 
 def launches(
-    f: str, optimizer: str, widths: str = "784-256-256-10", m: int = 128, embed: Any = None,
+    f: str,
+    optimizer: str,
+    widths: str = "784-256-256-10",
+    m: int = 128,
+    embed: Any = None,
     norm: Any = None,
 ) -> list[str]:
     """The launches of one step on minibatches of m examples, on a GPU like an H100."""
@@ -155,7 +159,14 @@ STEPS: dict[str, tuple[Any, ...]] = {
 # Embeddings add their launch, a product, and of their gradient: a sort, a merging, two sums.
 # 512x4 has 11 products; the others are what begins the step, the loss with its gradient and what
 # ends the step, and the update.  Each launch of such a network takes as long as the gap before it.
-COUNTS = {"relu_adamw": 12, "gelu_adamw": 12, "gelu_sgd": 12, "512x4": 14, "embeddings": 18, "batch_norm": 22}
+COUNTS = {
+    "relu_adamw": 12,
+    "gelu_adamw": 12,
+    "gelu_sgd": 12,
+    "512x4": 14,
+    "embeddings": 18,
+    "batch_norm": 22,
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
