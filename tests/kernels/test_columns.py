@@ -140,7 +140,7 @@ def test_large_means(packed: bool, at: float) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 37])
 def test_a_mean(rows: int, dtype: str) -> None:
-    """Of a user's stage, without moments: the mean of x², of which this is the part of `of` rows."""
+    """Of a user's stage, without moments: the mean of x², of 40 rows."""
     source, real, cols, high = CATALOGUE[dtype]["column rms"], real_of(dtype), 32, 3
     x = data((rows, cols), dtype, 5)
     for packed in (False, True):
