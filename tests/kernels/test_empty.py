@@ -27,7 +27,7 @@ COLS = 16  # packed accesses are possible for every storage type
 #   c: float64 numbers that the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0;  a: counts of 0
 #   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
-#   the storage type;  v sums of COLS columns, w those of two rows, W the latter in the storage type;
+#   the storage type;  v sums of COLS columns, w those of two rows, W these in the storage type;
 #   M those of three rows
 MATRIX = (i64(0), i64(COLS))
 APART = i64(0)
