@@ -128,17 +128,17 @@ template <template <class> class F, class T> void columns(const void* arguments,
     const auto& p = *static_cast<const Columns<T>*>(arguments);
     const int64 n = p.n;
     over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
-        in_fours(begin, end, [&](auto rows, int64 i) {
-            const F<real> f(p.params);
+        const F<real> f(p.params);
+        for (int64 i = begin; i < end; ++i) {  // in fours, large arrays took 1.4 times as long
             const T* const x = p.x + i * n;
             T* const y = p.y + i * n;
             GPUMLP_LOOP
             for (int64 j = 0; j < n; ++j) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const Column<F<real>, real> own(p.phi + j, n);
-                for (int r = 0; r < rows; ++r) y[r * n + j] = f.row_y(real(x[r * n + j]), s.at, own.phi);
+                y[j] = f.row_y(real(x[j]), s.at, own.phi);
             }
-        });
+        }
     });
 }
 
@@ -225,11 +225,13 @@ void gradient_of_columns(const ColumnsGradient<T>& p, const Threads& threads) {
                 const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
                 const OfColumn<F<real>::SLOPES, real> slopes(t + next * j, wide);
                 const Column<F<real>, real> own(p.phi + j, n);
+                real found[rows];
                 for (int r = 0; r < rows; ++r) {
                     const int64 at = r * n + j;
-                    const real g_x = f.row_gx(real(x[at]), real(gy[at]), s.at, slopes.at, own.phi);
-                    gx[at] = SKIP ? g_x + real(skip[at]) : g_x;
+                    found[r] = f.row_gx(real(x[at]), real(gy[at]), s.at, slopes.at, own.phi);
+                    if (SKIP) found[r] += real(skip[at]);
                 }
+                for (int r = 0; r < rows; ++r) gx[r * n + j] = found[r];
             }
         });
     });
