@@ -80,6 +80,65 @@ GPUMLP_KERNEL(column_mean, THREADS)
     else mean_of<1>(which, x, s, mean, partial, arrived, rows, cols, wide, share);
 }
 
+// running ← itself + momentum (s − itself), of the mean number i over `of` rows
+__device__ void average(int i, real s, real& running, real of) {
+    const real unbiased = UNBIASED >> i & 1 ? of / (of - real(1)) : real(1);
+    running = (real(1) - momentum) * running + momentum * unbiased * s;
+}
+
+template <int N>
+__device__ void moments_tile(const T* x, real* moments, real* running, Moments* partial,
+                             unsigned* arrived, int64 rows, int64 cols, int64 wide, int averaged) {
+    const int64 col = first() * N, next = row_stride() * cols, end = col < cols ? rows * cols : 0;
+    Pack<N> of_first = {};
+    if (end > 0) of_first = pack<N>(x + col);
+    Moments own[N] = {};
+    real count = 0;
+    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
+        Pack<N> a[ROWS] = {};
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) a[r] = pack<N>(x + i + r * next);
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r)
+            if (i + r * next < end) {
+                count += real(1);
+                const real share = real(1) / count;
+#pragma unroll
+                for (int j = 0; j < N; ++j)
+                    own[j].join(real(a[r].at[j]) - real(of_first.at[j]), real(0), share);
+            }
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) own[j].count = count;
+    if (!column_sums<N>(own, partial, partial, arrived, cols)) return;
+    __syncthreads();  // all threads have written what follows reads
+    const int64 start = blockIdx.x * (int64)blockDim.x * N, stop = start + blockDim.x * N;
+    for (int64 c = start + thread(); c < stop && c < cols; c += THREADS) {
+        const Moments all = partial[c];
+        const real s[2] = {rows > 0 ? all.mean + real(x[c]) : all.mean, all.variance};
+        for (int i = 0; i < 2; ++i) {
+            moments[i * wide + c] = s[i];
+            if (averaged) average(i, s[i], running[i * cols + c], all.count);
+        }
+        moments[2 * wide + c] = all.count;
+    }
+}
+
+// moments (3, wide) ← the mean, the variance and the number of the rows of each column; running: see
+// running_mean, for these rows, if `averaged`.  Differences from the first row are joined: without the
+// digits that all rows have in common, none are lost.  partial: (3 · gridDim.y, cols), and arrived:
+// see column_sums.
+GPUMLP_KERNEL(column_moments, THREADS)
+(const T* x, real* moments, real* running, real* partial, unsigned* arrived, int64 rows, int64 cols,
+ int64 wide, int averaged, int packed) {
+    after_previous_launch();
+    Moments* const parts = (Moments*)partial;
+    if (packed)
+        moments_tile<PACK>(x, moments, running, parts, arrived, rows, cols, wide, averaged);
+    else moments_tile<1>(x, moments, running, parts, arrived, rows, cols, wide, averaged);
+}
+
 template <int N>
 __device__ void columns_tile(const T* x, const T* phi, const real* s, T* y, int64 rows, int64 cols,
                              int64 wide) {
@@ -119,11 +178,8 @@ GPUMLP_KERNEL(running_mean, THREADS)
 (const real* s, real* running, int64 cols, int64 wide, int64 of) {
     after_previous_launch();
     for (int64 c = first(); c < cols; c += stride())
-        for (int i = 0; i < MEANS; ++i) {
-            const real unbiased = UNBIASED >> i & 1 ? real(of) / real(of - 1) : real(1);
-            real& own = running[i * cols + c];
-            own = (real(1) - momentum) * own + momentum * unbiased * s[i * wide + c];
-        }
+        for (int i = 0; i < MEANS; ++i)
+            average(i, s[i * wide + c], running[i * cols + c], real(of));
 }
 
 // sums[I · N], sums[(I + 1) · N], … ← themselves + what an entry adds: to the slopes, and then to dφ

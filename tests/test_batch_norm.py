@@ -12,7 +12,7 @@ import pytest
 
 import gpumlp
 from gpumlp import MLP, NORMS, Ensemble, EnsembleTrainer, Trainer
-from tests.support.blocks import COLUMN_RMS, batch_network, outputs_in_torch
+from tests.support.blocks import BATCH_BY_MEANS, COLUMN_RMS, batch_network, outputs_in_torch
 from tests.support.compiled import needs_library
 from tests.support.fitted import assert_near, fitted
 from tests.support.refusal import refusal
@@ -274,16 +274,23 @@ def test_lbfgs_keeps_the_statistics() -> None:
 @needs_library
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize(("m", "n"), [(7, 5), (300, 37), (9, 1), (1000, 256)])
-@pytest.mark.parametrize("stage", [NORMS["batch"], COLUMN_RMS], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "stage", [NORMS["batch"], BATCH_BY_MEANS, COLUMN_RMS], ids=lambda each: each.name
+)
 def test_operations_of_the_compiled_backend(stage: Any, m: int, n: int, precision: str) -> None:
     x, g = (RNG.normal(size=(m, n)).astype(precision) for _ in range(2))
     phi = RNG.normal(size=(len(stage.initial), n)).astype(precision)
     results = []
     for backend in (gpumlp.get_backend(name, precision) for name in ("numpy", "cpu")):
-        s, t = (np.full((rows, n + 3), np.nan, precision) for rows in (len(stage.running), 2))
-        t = t[: stage.slopes]
+        moments, t = (np.full((rows, n + 3), np.nan, precision) for rows in (3, 2))
+        s, t = moments[: len(stage.running)], t[: stage.slopes]
         running, dphi, y, gx, flat = (np.ones_like(a) for a in (s[:, :n], phi, x, x, phi))
-        for i in range(len(s)):
+        if stage.moments:
+            backend.column_moments(stage, x, moments, running)
+            again = running.copy()
+            backend.column_moments(stage, x, moments, None)
+            assert np.array_equal(running, again)
+        for i in range(len(stage.means)):
             backend.column_mean(stage, i, x, s[:i] if i else None, m + 3, s[i : i + 1])
         backend.columns(stage, x, phi, s, y)
         backend.running_mean(stage, s, m + 3, running)
@@ -298,6 +305,68 @@ def test_operations_of_the_compiled_backend(stage: Any, m: int, n: int, precisio
     )
     for want, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, **near)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3}, {"shards": 2}], ids=str)
+def test_moments_are_two_means(settings: dict[str, Any], backend: str) -> None:
+    """Batch norm reads x once for both; a user's norm once for each of its means."""
+    norms = NORMS["batch"], BATCH_BY_MEANS
+    nets = [trained(network(backend, norm=norm), 3, "sgd", **settings) for norm in norms]
+    assert_near(*nets)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("parts", [1, 2, 7])
+@pytest.mark.parametrize("n", [3, 300])
+@pytest.mark.parametrize("at", [0.0, 1e4, 1e6])
+def test_variances_of_large_numbers(at: float, n: int, parts: int, backend: str) -> None:
+    """In float32, columns of nearly equal numbers; and parts of the rows, joined."""
+    of, rng = gpumlp.get_backend(backend, "float32"), np.random.default_rng(n)
+    x = (at + rng.normal(size=(1500, n)) * rng.choice([0.5, 10.0, 300.0], n)).astype(np.float32)
+    x[:2, 0] = at + 3000  # differences from the first row are large, too
+    each, total = np.zeros((parts, 3, n), np.float32), np.zeros((3, n), np.float32)
+    cuts = np.sort(rng.choice(np.arange(1, 1500), parts - 1, replace=False)).tolist()
+    for moments, begin, end in zip(each, [0, *cuts], [*cuts, 1500], strict=True):
+        of.column_moments(NORMS["batch"], x[begin:end], moments, None)
+    of.tree_moments(each.reshape(parts, -1), total.reshape(-1))
+    wide = x.astype(np.float64)
+    want, scale = wide.var(0), np.abs(wide).max(0)
+    np.testing.assert_allclose(total[0], wide.mean(0), rtol=0, atol=1e-6 * scale.max())
+    # the mean of a part is rounded to the digits of x
+    rounding = (1e-7 * scale) ** 2 + 1e-7 * scale * np.sqrt(want) if parts > 1 else 0.0
+    assert (np.abs(total[1] - want) <= 2e-6 * want + rounding).all()
+    two_passes = np.square(x - x.mean(0)).mean(0)
+    assert np.abs(total[1] - want).max() <= np.abs(two_passes - want).max() + 1e-5 * want.max()
+    assert (total[2] == 1500).all()
+
+
+def test_running_averages_are_of_all_means() -> None:
+    few = NORMS["batch"].running[:1]
+    refusal(
+        ValueError, lambda: dataclasses.replace(NORMS["batch"], name="own", running=few),
+        "'own' has a mean and a variance", "1 entries", "one entry (name",
+    )  # fmt: skip
+    refusal(
+        ValueError, lambda: dataclasses.replace(COLUMN_RMS, running=()), "1 means", "0 entries"
+    )  # fmt: skip
+    plain = dataclasses.replace(BATCH_BY_MEANS, cuda_means=("x",))
+    refusal(ValueError, plain.cuda, "no CUDA expressions", "for each of means cuda_means")
+
+
+def test_a_step_reads_x_twice_and_writes_each_array_once() -> None:
+    """The least for launches that must each end before the next can begin: mean, then output."""
+    m, n = 512, 256
+    net = MLP([20, n, 3], "tanh", norm="batch", backend="numpy", precision="float32")
+    moved: dict[str, int] = {}
+    for line in Trainer(net, batch_size=m).explain(m).lines:
+        moved[line.operation] = moved.get(line.operation, 0) + line.bytes
+    row, array = 4 * n, 4 * m * n
+    assert moved["column_moments"] == array + 3 * row + 2 * 2 * row  # x; moments; running averages
+    assert moved["columns"] == 2 * array + 4 * row  # x, y; s, φ
+    assert moved["column_slopes"] == 2 * array + 8 * row  # x, gy; s, φ, t, dφ
+    assert moved["columns_gradient"] == 3 * array + 6 * row  # x, gy, gx; s, φ, t
+    assert not {"running_mean", "column_mean"} & set(moved)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

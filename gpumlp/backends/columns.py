@@ -1,7 +1,7 @@
 """The operations of norms over the columns of a minibatch, such as batch norm.
 
 The means s and t of a `ColumnStage` are those of the whole minibatch.  An operation computes the
-part of some of its rows; the parts of all are added by `Sharing.tree_sum`.
+part of some of its rows; the parts of all are joined by `Sharing.tree_sum` and `tree_moments`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ class Columns(Protocol):
         """mean ← the part of these rows in s[i]: their sum / of, in a fixed order.
 
         s: the means before, (i, w), or None for the first; mean (1, w) in θ's type.
+        """
+
+    @operation(writes="moments", updates="running")
+    def column_moments(
+        self, stage: ColumnStage, x: Array, moments: Array, running: Array | None
+    ) -> None:
+        """moments (3, w) ← the mean, the variance and the number of these rows, read once.
+
+        Differences from the first row are added, so that the digits that all rows have in common
+        are not lost.  The first two rows of moments are s.  running: None, or these are all rows
+        of the minibatch, and it is updated as by `running_mean`.
+
+        Source: Chan, Golub & LeVeque (1979), "Updating formulae and a pairwise algorithm".
         """
 
     @operation(writes="y")

@@ -34,6 +34,14 @@ class Sharing(Protocol):
         parts (r, n) and total (n,), in θ's type.  total may be a row of parts.
         """
 
+    @operation(writes="total")
+    def tree_moments(self, parts: Array, total: Array) -> None:
+        """total ← the means, variances and numbers of rows of all parts, joined in pairs.
+
+        Each part, and total, is what `Columns.column_moments` writes, (3, w), in the shape of
+        `tree_sum`, whose order this is.
+        """
+
     @operation(updates="whole", moves=lambda a: a.whole.nbytes)
     def collect(self, world: World, whole: Array, counts: tuple[int, ...]) -> None:
         """The piece of `whole` that each rank has goes to all ranks.

@@ -79,8 +79,13 @@ class Stage(Entry):
 
     def row_numbers(self) -> str:
         """The numbers of stage.cu as an enum."""
-        means, slopes = len(self.cuda_means), len(self.cuda_slopes)
-        return f"enum {{ PARAMETERS = {len(self.initial)}, MEANS = {means}, SLOPES = {slopes} }};\n"
+        numbers = len(self.initial), self.number_of_means, len(self.cuda_slopes)
+        return "enum {{ PARAMETERS = {}, MEANS = {}, SLOPES = {} }};\n".format(*numbers)
+
+    @property
+    def number_of_means(self) -> int:
+        """The number of s."""
+        return len(self.cuda_means)
 
     def cuda(self) -> str:
         """Return CUDA source of what the kernels of `cuda_file` call.
@@ -93,7 +98,7 @@ class Stage(Entry):
         if not functions:
             raise ValueError(
                 f"stage {self.name!r} has no CUDA expressions; give cuda_y, cuda_gx and, for each "
-                'row of φ, cuda_dphi, or use backend="numpy"'
+                'row of φ, cuda_dphi, for each of means cuda_means, or use backend="numpy"'
             )
         constants = self.cuda_constants().replace("const real", "constexpr real")
         made = (_device(signature, body) for signature, body in functions.items())
@@ -192,19 +197,43 @@ class ColumnStage(Stage):
     Attributes:
         forward: ``forward(x, phi, s, **params) -> y``.
         vjp: ``vjp(x, phi, gy, s, t, **params) -> gx``.
-        means: s[i] is the mean of ``means[i](x, s, **params)``, which may read the s before.
+        means: s[i] is the mean of ``means[i](x, s, **params)``, which may read the s before; x is
+            read once for each, as for `cuda_means`.  Without any, s is the mean and the variance
+            of each column, (2, n), for which x is read once.
         sums: ``sums(x, phi, gy, s, **params) -> (slopes, dphi)``: arrays like x; t has the means
             of the first ones, and dφ the sums of the others.
         slopes: r, the number of t.
         running: of each s its name in files, the value with which its running average begins, and
             whether that is of an estimate without bias, s m / (m − 1).
         params: with `momentum`: a step adds momentum (s − running average) to a running average.
+
+    Raises:
+        ValueError: `running` does not have each s.
     """
 
     means: tuple[Callable[..., Array], ...] = ()
     sums: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]] | None = None
     slopes: int = 0
     running: tuple[tuple[str, float, bool], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.running) != (len(self.means) or 2):
+            what = f"{len(self.means)} means" if self.means else "a mean and a variance"
+            raise ValueError(
+                f"stage {self.name!r} has {what} of columns, and running has {len(self.running)} "
+                "entries; give running one entry (name, first value, unbiased) for each of them"
+            )
+
+    @property
+    def number_of_means(self) -> int:
+        """The number of s."""
+        return len(self.running)
+
+    @property
+    def moments(self) -> bool:
+        """Whether s is the mean and the variance of each column."""
+        return not self.means
 
     @property
     def cuda_file(self) -> str:
@@ -215,6 +244,11 @@ class ColumnStage(Stage):
         """Those of stage.cu, and the bits of what has no bias, as an enum."""
         bits = sum(unbiased << i for i, (*_, unbiased) in enumerate(self.running))
         return f"{super().row_numbers()}enum {{ UNBIASED = {bits} }};\n"
+
+    def row_functions(self) -> dict[str, str]:
+        """Those of stage.cu; none without CUDA, or without that of a mean."""
+        missing = self.means and len(self.cuda_means) != len(self.means)
+        return {} if missing else super().row_functions()
 
     def averaged(self, i: int, m: int) -> tuple[float, float]:
         """The factors of the running average i and of s[i], for a minibatch of m rows."""
@@ -248,12 +282,10 @@ batch_norm = ColumnStage(
     lambda x, phi, s, eps, momentum: _batch_normal(x, s, eps)[0] * phi[0] + phi[1],
     _batch_vjp,
     initial=layer_norm.initial,
-    cuda_means=layer_norm.cuda_means,
     cuda_y=layer_norm.cuda_y,
     cuda_slopes=layer_norm.cuda_slopes,
     cuda_gx=layer_norm.cuda_gx,
     cuda_dphi=layer_norm.cuda_dphi,
-    means=(lambda x, s, eps, momentum: x, lambda x, s, eps, momentum: np.square(x - s[0])),
     sums=_batch_sums,
     slopes=len(layer_norm.cuda_slopes),
     running=(("running_mean", 0.0, False), ("running_var", 1.0, True)),

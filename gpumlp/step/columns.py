@@ -5,6 +5,8 @@ go on when the parts of all are added.  So the programs of the micro-batches are
 for the others, and their sections are interleaved: the first sections of all, the sum, the second
 sections of all, …  Several processes send each other their sums.  Parts are added as a tree over
 the shards of the minibatch, which does not depend on the number of processes.
+
+The mean and the variance are a single sum, which adds parts as Chan's formula says.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from gpumlp.step.sharding import Shards
 from gpumlp.step.tables import MicroBatch, Tables
 
 MOST = 1023  # parts that `Sharing.tree_sum` adds at a time
-WAITS = ("column_mean", "column_slopes")  # what ends a section
+WAITS = ("column_mean", "column_moments", "column_slopes")  # what ends a section
 
 
 def norms(blocks: Sequence[Block]) -> dict[int, ColumnStage]:
@@ -40,6 +42,7 @@ class Statistics:
 
     Attributes:
         s, t: of each layer with such a norm, (q, w) and (r, w): n columns and padding.
+        sums: the parts of each s that are summed at a time.
     """
 
     def __init__(
@@ -50,22 +53,29 @@ class Statistics:
         self._dtype = model.theta.flat.dtype
         unit = ALIGNMENT // self._dtype.itemsize
         widths = {k: -(-model.widths[k - 1] // unit) * unit for k in self._norms}
-        self.s = {k: self._new(f"s{k}", len(n.running), widths[k]) for k, n in self._norms.items()}
+        self.s: dict[int, Buffer] = {}
         self.t = {k: self._new(f"t{k}", n.slopes, widths[k]) for k, n in self._norms.items()}
+        self.sums: dict[int, list[Buffer]] = {}
+        for k, norm in self._norms.items():
+            q = len(norm.running)
+            whole = self._new(f"s{k}", q + norm.moments, widths[k])  # moments: and the count
+            self.s[k] = whole.rows(q)
+            self.sums[k] = [whole] if norm.moments else [whole.rows(1, i) for i in range(q)]
         # all means of a layer use one memory: those of a section are read before the next
-        rows = {k: max(len(self.s[k]), len(self.t[k])) for k in self._norms}
+        rows = {k: max(len(each) for each in (*self.sums[k], self.t[k])) for k in self._norms}
         self._places = {k: self._new(f"means {k}", len(parts) * rows[k], widths[k]) for k in rows}
 
     def _new(self, name: str, rows: int, n: int) -> Buffer:
         return Buffer(name, (rows, n), self._dtype)
 
     @property
-    def _alone(self) -> bool:
+    def alone(self) -> bool:
+        """Whether a part is already the sum of all."""
         return len(self._parts) == 1 and self._shards.world.size == 1
 
     def place(self, total: Buffer, k: int, j: int) -> Buffer:
         """Where micro-batch j writes its part of some means of layer k, whose sum is `total`."""
-        if self._alone:
+        if self.alone:
             return total
         return self._places[k].part(self._places[k].name, j * total.size, total.shape)
 
@@ -73,22 +83,22 @@ class Statistics:
         """The program of all micro-batches of this process, in their order."""
         sections = [_sections(each) for each in programs]
         out, i = Program(), 0
-        forward = [(k, self.s[k].rows(1, i)) for k in self.s for i in range(len(self.s[k]))]
-        backward = [(k, self.t[k]) for k in reversed(self.t)]
-        for i, (k, total) in enumerate([*forward, *backward]):
+        sums = [(k, total) for k in self.sums for total in self.sums[k]]
+        for i, (k, total) in enumerate(sums + [(k, self.t[k]) for k in reversed(self.t)]):
             for each in sections:
                 out += each[i]
-            out += self._sum(k, total)
-            if i < len(forward) and total.start + total.size == self.s[k].size:
-                out.running_mean(self._norms[k], self.s[k], self.of, self._running[k])
+            norm, last = self._norms[k], total is self.sums[k][-1]
+            moments = last and norm.moments
+            if not self.alone:
+                out += self._sum(k, total, "tree_moments" if moments else "tree_sum")
+            if last and not (moments and self.alone):
+                out.running_mean(norm, self.s[k], self.of, self._running[k])
         for each in sections:
             out += each[-1]
         return out
 
-    def _sum(self, k: int, total: Buffer) -> list[Op]:
+    def _sum(self, k: int, total: Buffer, tree: str) -> list[Op]:
         """total ← the sum of the parts of all micro-batches of all processes."""
-        if self._alone:
-            return []
         world, n = self._shards.world, total.size
         found, place, at = [], self._places[k], 0
         of_shards = dict.fromkeys(each.shard for each in self._parts)
@@ -96,7 +106,7 @@ class Statistics:
         for i, count in enumerate(counts):  # a shard's part is in the place of shard i
             if count > 1 or at != i:
                 rows = place.part(place.name, at * n, (count, n))
-                found.append(op("tree_sum", rows, place.part(place.name, i * n, (n,))))
+                found.append(op(tree, rows, place.part(place.name, i * n, (n,))))
             at += count
         own = all_ranks = total
         if world.size > 1:
@@ -104,11 +114,11 @@ class Statistics:
             own = all_ranks.part(all_ranks.name, world.rank * n, (n,))
         flat = own.part(own.name, 0, (n,))
         if counts:
-            found.append(op("tree_sum", place.part(place.name, 0, (len(counts), n)), flat))
+            found.append(op(tree, place.part(place.name, 0, (len(counts), n)), flat))
         if world.size > 1:
             found.append(op("collect", world, all_ranks, (n,) * world.size))
             ranks = all_ranks.part(all_ranks.name, 0, (self._ranks, n))
-            found.append(op("tree_sum", ranks, total.part(total.name, 0, (n,))))
+            found.append(op(tree, ranks, total.part(total.name, 0, (n,))))
         return found
 
 

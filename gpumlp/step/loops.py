@@ -127,12 +127,15 @@ class _Expansion:
         if not isinstance(norm, ColumnStage):
             self._out.stage(norm, x, phi, n)
             return
-        s = self._running[k]
+        s = running = self._running[k]
         if found is not None:
             s = found.s[k]
-            for i in range(len(s)):
-                place = found.place(s.rows(1, i), k, j)
-                self._out.column_mean(norm, i, x, s.rows(i) if i else None, found.of, place)
+            for i, total in enumerate(found.sums[k]):
+                place, before = found.place(total, k, j), s.rows(i) if i else None
+                if norm.moments:
+                    self._out.column_moments(norm, x, place, running if found.alone else None)
+                else:
+                    self._out.column_mean(norm, i, x, before, found.of, place)
         self._out.columns(norm, x, phi, s, n)
 
     def _drops(self, k: int) -> bool:

@@ -55,13 +55,14 @@ def check(
         def launch(name: str, *arguments: Any, grid: Any = grid, block: Any = block) -> None:
             kernel(name, source)(grid, block, arguments, order=order)
 
-        s, t = (change(np.full((2, wide), np.nan, real)) for _ in range(2))
+        s, t = (change(np.full((rows, wide), np.nan, real)) for rows in (3, 2))
         running = change(np.array([[0.5] * cols, [2.0] * cols], real))
         y, gx, dphi = (change(np.zeros_like(a)) for a in (x, x, phi))
+        own_running = running.copy()
         partial = aligned_empty((4 * high * cols,), real)
         arrived = aligned(np.zeros(4 * grid[0] * (high // 16 + 2)), np.uint32)
-        for i in range(2):
-            launch("column_mean", x, s, s[i], partial, arrived, *shape, share, i32(i), last)
+        averaged = i32(rows > 1)
+        launch("column_moments", x, s, own_running, partial, arrived, *shape, averaged, last)
         launch("columns", x, phi, s, y, *shape, last)
         sizes = i64(cols), i64(wide), i64(max(rows, 2))
         launch("running_mean", s, running, *sizes, grid=(2, 1), block=(256, 1))
@@ -74,14 +75,18 @@ def check(
         assert not arrived.any()
         assert np.isnan(s[:, cols:]).all()
         assert np.isnan(t[:, cols:]).all()
-        return s, running, y, gx, dphi
+        return s, running, own_running, y, gx, dphi
 
-    s, running, y, gx, dphi = same_in_every_order(call)
+    s, running, own_running, y, gx, dphi = same_in_every_order(call)
     x64, phi64, gy64 = as_float64(x, phi, gy)
     s64 = np.stack([x64.mean(0), x64.var(0)])
-    s = s[:, :cols]
+    assert (s[2, :cols] == rows).all()
+    s = s[:2, :cols]
     kind = "float64" if real == np.float64 else "float32"
-    assert_close(s, s64, kind, 1 + np.abs(x64).max(0) ** 2)
+    assert_close(s[0], s64[0], kind, np.abs(x64).max(0))
+    assert_close(s[1], s64[1], kind, np.square(x64 - x64[0]).max(0))
+    if rows > 1:
+        assert own_running.tobytes() == running.tobytes()
     biased = max(rows, 2) / (max(rows, 2) - 1)
     want = 0.9 * np.array([[0.5], [2.0]]) + MOMENTUM * s.astype(float) * [[1], [biased]]
     assert_close(running, want, kind, 1 + np.abs(want))
@@ -125,10 +130,37 @@ def test_a_skip_is_added(dtype: str) -> None:
         check(dtype, 37, 64, 2, packed, added=True)
 
 
+@pytest.mark.parametrize("at", [2e3, 1e4, 1e6])
 @pytest.mark.parametrize("packed", [False, True])
-def test_large_means(packed: bool) -> None:
-    """The mean is subtracted before squares are added, which would cancel all digits."""
-    check("float32", 64, 40, 2, packed, at=2000.0)
+def test_large_means(packed: bool, at: float) -> None:
+    """Squares of differences are added: those of large numbers would cancel all digits."""
+    check("float32", 64, 40, 2, packed, at=at)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 37])
+def test_a_mean(rows: int, dtype: str) -> None:
+    """Of a user's stage, without moments: the mean of x², of 40 rows."""
+    source, real, cols, high = CATALOGUE[dtype]["column rms"], real_of(dtype), 32, 3
+    x = data((rows, cols), dtype, 5)
+    for packed in (False, True):
+        across = 32 // PACK[dtype] if packed else 32
+
+        def call(order: int, packed: bool = packed, across: int = across) -> Any:
+            mean, arrived = aligned_empty((cols,), real), aligned(np.zeros(3), np.uint32)
+            partial = aligned_empty((high * cols,), real)
+            arguments = (
+                x, mean, mean, partial, arrived, i64(rows), i64(cols), i64(cols), real(1 / 40),
+                i32(0), i32(packed),
+            )  # fmt: skip
+            kernel("column_mean", source)(
+                (1, high), (across, 256 // across), arguments, order=order
+            )
+            return (mean,)
+
+        (mean,) = same_in_every_order(call)
+        want = np.square(as_float64(x)[0]).sum(0) / 40
+        assert_close(mean, want, "float64" if real == np.float64 else "float32", want)
 
 
 @pytest.mark.parametrize("high", [16, 17, 40])

@@ -27,7 +27,8 @@ COLS = 16  # packed accesses are possible for every storage type
 #   c: float64 numbers that the kernel reads
 #   p: position 0 of an epoch;  f: two factors of 1;  z: a sum of 0;  a: counts of 0
 #   written, all become 0: s one sum, m one sum and sums of COLS columns, O sums of COLS columns in
-#   the storage type;  v sums of COLS columns, w those of two rows, W the latter in the storage type
+#   the storage type;  v sums of COLS columns, w those of two rows, W these in the storage type;
+#   M those of three rows
 MATRIX = (i64(0), i64(COLS))
 APART = i64(0)
 LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
@@ -67,6 +68,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
         (*MATRIX, APART, APART, i32(0), "packed", i32(0)),
     ),
     ("batch norm", "column_mean"): ("TSvRa", (*MATRIX, i64(COLS), "real", i32(1), "packed")),
+    ("batch norm", "column_moments"): ("TMRMa", (*MATRIX, i64(COLS), i32(0), "packed")),
     ("batch norm", "columns"): ("TBST", (*MATRIX, i64(COLS), "packed")),
     ("batch norm", "running_mean"): ("RR", (i64(0), i64(0), i64(4))),
     ("batch norm", "column_slopes"): (
@@ -91,6 +93,7 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("embedding", "embed_join"): ("ITRf", (i64(0), APART, APART, i64(32), i32(1))),
     ("reduce", "add"): ("TR", (i64(0), i32(0))),
     ("reduce", "tree_sum"): ("RR", (i64(5), i64(0))),
+    ("reduce", "tree_moments"): ("RR", (i64(5), i64(0))),
     ("gather", "gather"): ("TIT", (*MATRIX, "packed")),
     ("gather", "mean_weights"): ("RIR", (i64(0),)),
     ("cast from uint8", "cast"): ("UT", (i64(0), "packed")),
@@ -158,6 +161,7 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         "s": lambda: aligned_empty((1,), real), "m": lambda: aligned_empty((1 + COLS,), real),
         "v": lambda: aligned_empty((COLS,), real), "w": lambda: aligned_empty((2 * COLS,), real),
         "W": lambda: aligned_empty((2 * COLS,), storage),
+        "M": lambda: aligned_empty((3 * COLS,), real),
         "a": lambda: aligned([0, 0, 0], np.uint32),
         "O": lambda: aligned_empty((COLS,), storage), "p": lambda: aligned([0], i64),
         "f": lambda: aligned([1, 1], real), "z": lambda: aligned([0.0]),
@@ -172,4 +176,4 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
         (1, 1), block, (*arrays, *(scalars[s] if isinstance(s, str) else s for s in sizes))
     )
     for letter, a, old in zip(letters, arrays, before, strict=True):
-        assert a.tobytes() == (bytes(a.nbytes) if letter in "smOvwW" else old)
+        assert a.tobytes() == (bytes(a.nbytes) if letter in "smMOvwW" else old)

@@ -130,7 +130,7 @@ CAST_PAIRS = [(source, dtype) for source in CASTS for dtype in DTYPES if source 
 VECTORS = {"float64": r"v2\.[fbu]64", "float32": r"v4\.[fbu]32"}
 
 
-COLUMN_KERNELS = ("columns", "columns_gradient", "column_mean", "column_slopes")
+COLUMN_KERNELS = ("columns", "columns_gradient", "column_moments", "column_slopes")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
@@ -143,7 +143,7 @@ COLUMN_KERNELS = ("columns", "columns_gradient", "column_mean", "column_slopes")
         ("cross_entropy loss", 3, 0), ("cross_entropy loss_gradient", 5, 1),
         ("norm stage", 3, 1), ("norm stage_gradient", 3, 1),
         ("columns", 4, 1), ("columns_gradient", 6, 1),
-        ("column_mean", 2, 0), ("column_slopes", 5, 0),
+        ("column_mean", 2, 0), ("column_moments", 3, 0), ("column_slopes", 5, 0),
         ("gate stage", 4, 2), ("gate stage_gradient", 3, 2), ("dropout", 2, 2), ("join", 2, 1),
     ],
 )  # fmt: skip
@@ -158,6 +158,7 @@ def test_16_byte_accesses(kernel: str, loads: int, stores: int, dtype: str) -> N
         "cross_entropy loss": cross_entropy, "cross_entropy loss_gradient": cross_entropy,
         "norm stage": catalogue["layer norm"], "norm stage_gradient": catalogue["layer norm"],
         **dict.fromkeys(COLUMN_KERNELS, catalogue["batch norm"]),
+        "column_mean": catalogue["column rms"],
         "gate stage": catalogue["gate of silu"], "gate stage_gradient": catalogue["gate of silu"],
         "dropout": catalogue["dropout"], "join": catalogue["dropout"],
     }.get(kernel, activation_source("silu", dtype))  # fmt: skip

@@ -17,6 +17,7 @@ from gpumlp.backends.operations import Backend
 from gpumlp.backends.sharing import Sharing
 from gpumlp.backends.stages import Stages
 from gpumlp.distributed.world import ALONE
+from tests.support.blocks import BATCH_BY_MEANS
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 6)), RNG.integers(0, 3, 40)
@@ -68,8 +69,9 @@ def test_operations_write_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> 
     net = gpumlp.MLP([6, 5, 3], regularizer=gpumlp.L2(0.1), backend="numpy")
     net.cost(X, Y)
     net.cost_and_gradients(X, Y)
-    net = gpumlp.MLP([6, 8, 3], norm="batch", backend="numpy")
-    gpumlp.Trainer(net, batch_size=12).fit(X, Y, 2, progress=False)
+    for norm, parts in (("batch", 1), ("batch", 2), (BATCH_BY_MEANS, 1)):
+        net = gpumlp.MLP([6, 8, 3], norm=norm, backend="numpy")
+        gpumlp.Trainer(net, batch_size=12, accumulate=parts).fit(X, Y, 2, progress=False)
     arrays = (np.ones(shape) for shape in ((4, 2), (4, 3), 9, 9, (1, 9), 3))
     rule, omega = gpumlp.OPTIMIZERS["momentum"], gpumlp.L2(0.1)
     net.backend.weight_update(rule, omega, *arrays, (2, 8), (1.0, 1.0))

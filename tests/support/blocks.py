@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,4 +156,9 @@ COLUMN_RMS = ColumnStage(  # each column over its root mean square, times γ; of
     ),
     slopes=1, running=(("running_square", 1.0, False),),
     params={"eps": 1e-3, "momentum": 0.2}, limits={"eps": "(0, inf)", "momentum": "[0, 1]"},
+)  # fmt: skip
+
+BATCH_BY_MEANS = replace(  # batch norm by two means, as of a user who does not know moments
+    NORMS["batch"], name="batch by means", cuda_means=NORMS["layer"].cuda_means,
+    means=(lambda x, s, eps, momentum: x, lambda x, s, eps, momentum: np.square(x - s[0])),
 )  # fmt: skip

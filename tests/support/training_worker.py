@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,10 @@ RNG = np.random.default_rng(14)
 X, Y = RNG.standard_normal((403, 20)), RNG.integers(0, 5, 403)  # the last minibatch has 19 rows
 WEIGHTS = RNG.random(403) + 0.1
 X[:, 3] = RNG.integers(0, 9, 403)  # codes, which only one network reads as such
+OF_MEANS = replace(  # a norm of one's own, which reads x for each mean
+    gpumlp.NORMS["batch"], name="of means", cuda_means=gpumlp.NORMS["layer"].cuda_means,
+    means=(lambda x, s, eps, momentum: x, lambda x, s, eps, momentum: (x - s[0]) ** 2),
+)  # fmt: skip
 SETTINGS = {
     "adamw": {},
     "adamw, clipped": {"clip_norm": 0.1},
@@ -44,7 +49,9 @@ SETTINGS = {
         "norm": ["layer", "rms"], "dropout": 0.2, "residual": True, "gated": [None, "silu"],
     }},
     "batch norm": {"blocks": {"norm": "batch", "dropout": 0.2}, "accumulate": 2, "clip_norm": 0.5},
-    "batch norm with momentum": {"blocks": {"norm": "batch"}, "optimizer": "momentum"},
+    "norms of columns with momentum": {
+        "blocks": {"norm": ["batch", OF_MEANS]}, "optimizer": "momentum",
+    },
     "embeddings": {"blocks": {"embed": {3: (9, 5)}}, "clip_norm": 0.5},
 }  # fmt: skip
 IN_16_BITS = {"slot_precision": "bfloat16", "remainder": True, "clip_norm": 0.5, "ema": 0.99}

@@ -29,6 +29,15 @@ class ColumnLowering:
         before = mean if s is None else s  # of the first mean, none is read
         yield self._of(stage, "column_mean", x, before, mean, m, n, wide, i, of, sums)
 
+    def column_moments(
+        self, stage: ColumnStage, x: Array, moments: Array, running: Array | None
+    ) -> Iterator[Work]:
+        (m, n), wide = x.shape, moments.shape[1]
+        sums = partial_sums(m, n, self._dtype.itemsize, 2 * n)
+        yield self._of(stage, "column_moments", x, moments, m, n, wide, sums)
+        if running is not None:
+            yield from self.running_mean(stage, moments, m, running)
+
     def columns(
         self, stage: ColumnStage, x: Array, phi: Array, s: Array, y: Array
     ) -> Iterator[Work]:

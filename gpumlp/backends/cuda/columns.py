@@ -26,6 +26,18 @@ class CudaColumns(Columns):
         geometry = _summing(kernels, rows, cols, pack, 1)
         kernels.launch("column_mean", stage.cuda_file, geometry, arguments, stage)
 
+    def column_moments(
+        self, stage: ColumnStage, x: Array, moments: Array, running: Array | None
+    ) -> None:
+        kernels, (rows, cols) = self._kernels, x.shape
+        pack = kernels.pack_of(cols, x)
+        arguments = (
+            x, moments, moments if running is None else running, kernels.partial, kernels.arrived,
+            i64(rows), i64(cols), i64(moments.shape[1]), i32(running is not None), i32(pack > 1),
+        )  # fmt: skip
+        geometry = _summing(kernels, rows, cols, pack, 3)
+        kernels.launch("column_moments", stage.cuda_file, geometry, arguments, stage)
+
     def columns(self, stage: ColumnStage, x: Array, phi: Array, s: Array, y: Array) -> None:
         kernels, (rows, cols) = self._kernels, x.shape
         pack = _pack(kernels, s, x, phi, y)

@@ -29,6 +29,11 @@ class CudaSharing(Sharing):
         arguments = parts, total, i64(len(parts)), i64(len(total))
         self._kernels.launch("tree_sum", "reduce.cu", self._kernels.flat(len(total)), arguments)
 
+    def tree_moments(self, parts: Array, total: Array) -> None:
+        cols = len(total) // 3
+        arguments = parts, total, i64(len(parts)), i64(cols)
+        self._kernels.launch("tree_moments", "reduce.cu", self._kernels.flat(cols, 1), arguments)
+
     def collect(self, world: World, whole: Array, counts: tuple[int, ...]) -> None:
         self._device.collect(world, whole, counts)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.columns import Columns
+from gpumlp.backends.numpy.sharing import joined_moments
 from gpumlp.functions.stages import ColumnStage
 from gpumlp.io.threads import Threads
 from gpumlp.io.types import HostArray as Array
@@ -28,6 +30,23 @@ class NumpyColumns(Columns):
             return sums
 
         np.divide(np.sum(self._threads.over_rows(block, x), axis=0), of, out=mean[0, :n])
+
+    def column_moments(
+        self, stage: ColumnStage, x: Array, moments: Array, running: Array | None
+    ) -> None:
+        n, first = x.shape[1], x[0]
+
+        def block(rows: slice) -> Array:
+            own: Array = np.subtract(x[rows], first, dtype=moments.dtype)
+            mean = own.mean(axis=0)
+            own -= mean
+            variance = np.square(own, out=own).mean(axis=0)
+            return np.stack([mean, variance, np.full_like(mean, len(own))])
+
+        moments[:, :n] = reduce(joined_moments, self._threads.over_rows(block, x))
+        moments[0, :n] += first
+        if running is not None:
+            self.running_mean(stage, moments[:2], len(x), running)
 
     def columns(self, stage: ColumnStage, x: Array, phi: Array, s: Array, y: Array) -> None:
         s = s[:, : x.shape[1]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from gpumlp.backends.numpy import update
@@ -24,16 +26,18 @@ class NumpySharing(Sharing):
 
     def tree_sum(self, parts: Array, total: Array) -> None:
         def block(at: slice) -> None:
-            rows = [row[at] for row in parts]
-            while len(rows) > 2:
-                pairs = [a + b for a, b in zip(rows[::2], rows[1::2], strict=False)]
-                rows = pairs + rows[2 * len(pairs) :]
+            rows = _in_pairs([row[at] for row in parts], np.add, 2)
             if len(rows) == 2:
                 np.add(rows[0], rows[1], out=total[at])
             else:
                 np.copyto(total[at], rows[0])
 
         self._threads.over_rows(block, total)
+
+    def tree_moments(self, parts: Array, total: Array) -> None:
+        with np.errstate(all="ignore"):  # what stands behind the last column is no number
+            (joined,) = _in_pairs([*parts.reshape(len(parts), 3, -1)], joined_moments)
+        np.copyto(total, joined.reshape(-1))
 
     def collect(self, world: World, whole: Array, counts: tuple[int, ...]) -> None:
         world.gather(whole, counts)
@@ -47,3 +51,21 @@ class NumpySharing(Sharing):
     def clip_by(self, squares: Array, max_norm: float, scaling: Array, control: Array) -> None:
         norm = float(np.sqrt(np.add.accumulate(squares)[-1]))  # in order, not in pairs
         control[0] = update.clip_factor(norm, max_norm)
+
+
+def _in_pairs(
+    rows: Sequence[Array], both: Callable[[Array, Array], Array], left: int = 1
+) -> Sequence[Array]:
+    """Join neighbours, and the results again, until at most `left` are left."""
+    while len(rows) > left:
+        pairs = [both(a, b) for a, b in zip(rows[::2], rows[1::2], strict=False)]
+        rows = [*pairs, *rows[2 * len(pairs) :]]
+    return rows
+
+
+def joined_moments(a: Array, b: Array) -> Array:
+    """The means, variances and numbers of rows of two parts together, (3, n)."""
+    (mean, variance, m), (other, other_variance, more) = a, b
+    share, apart = more / (m + more), other - mean
+    variance = variance + share * (other_variance - variance + (1 - share) * np.square(apart))
+    return np.stack([mean + share * apart, variance, m + more])

@@ -14,7 +14,7 @@ from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.functions import ACTIVATIONS
 from gpumlp.functions.stages import NORMS, Stage, gate
-from tests.support.blocks import COLUMN_RMS, DYT, ROW_NORMS, UNIT_NORM
+from tests.support.blocks import BATCH_BY_MEANS, COLUMN_RMS, DYT, ROW_NORMS, UNIT_NORM
 from tests.support.compiled import needs_library
 from tests.support.cuda_networks import (
     NEAR,
@@ -43,7 +43,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "all": {"norm": "layer", "gated": "silu", "dropout": 0.2, "residual": True},
     "mixed": {"norm": ["rms", None, "layer"], "dropout": 0.3, "residual": 2},
     "batch norm": {"norm": "batch"},
-    "own norm of columns": {"norm": COLUMN_RMS},
+    "own norms of columns": {"norm": [COLUMN_RMS, BATCH_BY_MEANS, COLUMN_RMS]},
     "all with batch norm": {
         "norm": ["batch", "batch", "layer"],
         "gated": "silu",

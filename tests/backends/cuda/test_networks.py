@@ -128,13 +128,18 @@ class RecordCalls(gpumlp.Callback):
 
 
 def launches(
-    f: str, optimizer: str, widths: str = "784-256-256-10", m: int = 128, embed: Any = None
+    f: str,
+    optimizer: str,
+    widths: str = "784-256-256-10",
+    m: int = 128,
+    embed: Any = None,
+    norm: Any = None,
 ) -> list[str]:
     """The launches of one step on minibatches of m examples, on a GPU like an H100."""
     device = HostDevice(multiprocessors=132, variant="sequential")  # in the order of the program
     backend = CudaBackend(device, "float32")
     n = [int(each) for each in widths.split("-")]
-    net = gpumlp.MLP(n, f, regularizer=gpumlp.L2(1e-4), backend=backend, embed=embed)
+    net = gpumlp.MLP(n, f, regularizer=gpumlp.L2(1e-4), backend=backend, embed=embed, norm=norm)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(3 * m, n[0])), rng.integers(0, n[-1], 3 * m)  # the third is a replay
     x[:, list(embed or ())] = 1
@@ -149,11 +154,19 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "relu_adamw": ("relu", "adamw"), "gelu_adamw": ("gelu", "adamw"), "gelu_sgd": ("gelu", "sgd"),
     "512x4": ("relu", "adamw", "512-512-512-512-512", 256),
     "embeddings": ("gelu", "adamw", "24-256-256-10", 2048, {3: (1000, 16), 20: (50, 8)}),
+    "batch_norm": ("relu", "adamw", "784-256-256-10", 128, None, "batch"),
 }  # fmt: skip
 # Embeddings add their launch, a product, and of their gradient: a sort, a merging, two sums.
 # 512x4 has 11 products; the others are what begins the step, the loss with its gradient and what
 # ends the step, and the update.  Each launch of such a network takes as long as the gap before it.
-COUNTS = {"relu_adamw": 12, "gelu_adamw": 12, "gelu_sgd": 12, "512x4": 14, "embeddings": 18}
+COUNTS = {
+    "relu_adamw": 12,
+    "gelu_adamw": 12,
+    "gelu_sgd": 12,
+    "512x4": 14,
+    "embeddings": 18,
+    "batch_norm": 22,
+}
 
 
 @pytest.mark.parametrize("step", STEPS)

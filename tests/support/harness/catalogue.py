@@ -8,7 +8,7 @@ from __future__ import annotations
 from gpumlp.backends.cuda.source import CASTS, KernelSource
 from gpumlp.functions import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.functions.stages import GATES, NORMS, ColumnStage, Stage, gate
-from tests.support.blocks import DYT, UNIT_NORM
+from tests.support.blocks import COLUMN_RMS, DYT, UNIT_NORM
 from tests.support.embeddings import with_places
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -23,6 +23,7 @@ STAGES: dict[str, Stage] = {
 STAGES |= {stage.name: stage for stage in (DYT, UNIT_NORM)}  # of the users' own kind
 STAGES |= {f"gate of {name}": gate(f) for name, f in GATES.items()}
 COLUMNS = {f"{name} norm": stage for name, stage in NORMS.items() if isinstance(stage, ColumnStage)}
+COLUMNS[COLUMN_RMS.name] = COLUMN_RMS
 EMBEDDINGS = with_places(5, {0: (3, 2), 3: (70_000, 33), 4: (1, 8)})
 # For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
