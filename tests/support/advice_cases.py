@@ -310,6 +310,9 @@ ELSEWHERE = (
     # tests/cli/test_search.py carries these out
     "such as --try lr=0.001", "some of them: --random 100", "from which --random N draws",
     "--folds {} is more than", "or fewer --folds", "every candidate diverged in a fold",
+    "add --validation 0.2",
+    # tests/search/test_searches.py
+    "n_models={} is the number of models of the best estimator",
     # the decision of this file's neighbour in tests/cli/, and notes about what was done
     "--task {} takes them as {}", "--keep keeps them", "early stopping has ended", "raise max_iter",
     # any other value will do
