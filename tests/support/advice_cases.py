@@ -312,7 +312,7 @@ ELSEWHERE = (
     "--folds {} is more than", "or fewer --folds", "every candidate diverged in a fold",
     "add --validation 0.2",
     # tests/interop/test_torch_blocks.py
-    "computes its {} from other parameters; call {}", "fuse_linear_bn_eval(linear, norm)",
+    "fuse_linear_bn_eval(linear, norm)",
     "; set one: module.get_submodule({})", "module.get_submodule({}), {}",
     # tests/search/test_searches.py
     "n_models={} is the number of models of the best estimator",
