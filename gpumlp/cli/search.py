@@ -10,7 +10,7 @@ import typer
 
 from gpumlp.cli import candidates as trying
 from gpumlp.cli import options as shared
-from gpumlp.cli import results, run_folder, streams
+from gpumlp.cli import processes, results, run_folder, streams
 from gpumlp.cli import train as training
 from gpumlp.cli.building import assembled, check, preparing, scratch_of
 from gpumlp.cli.command import require
@@ -91,7 +91,13 @@ def search(options: SearchOptions) -> None:
 
     Ctrl-C ends the search without a file; in the last training it does what it does in train.
     """
+    world = processes.join()
     require("matplotlib", "safetensors", "sklearn", "tqdm")
+    if world.size > 1:
+        raise ValueError(
+            f"search trains its candidates in one process, on all cores, not in {world.size}; "
+            "start it without mpiexec"
+        )
     if not options.json:
         streams.not_needed()
     files = (*run_folder.files(False, options.several), *results.FILES)
