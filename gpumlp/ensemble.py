@@ -71,6 +71,8 @@ class Ensemble:
         """
         if not nets:
             raise ValueError("nets is empty; pass at least one network")
+        if len({*map(id, nets)}) < len(nets):
+            raise ValueError("nets has a network twice; pass copy.deepcopy(net) the second time")
         # without the number of threads, which depends on what runs at the same time
         own = "widths", "f", "blocks", "embed", "loss", "precision"
         kinds = [(n.backend.name, *(getattr(n, name) for name in own)) for n in nets]
@@ -93,6 +95,7 @@ class Ensemble:
             self.rounded = backend.full((len(nets), layout.size), 0, backend.storage)
         for i, net in enumerate(nets):
             net.keep_in(self.theta[i], self.rounded[i])
+        self.views = [net.theta for net in nets]  # of `theta`, unless a network moves again
 
     @property
     def backend(self) -> Backend:
@@ -191,8 +194,8 @@ class Ensemble:
         backend, n = self.backend, self.widths[-1]
         rows = checks.examples(backend, x, self.widths[0])
         y = checks.targets(backend, self.loss, y, len(rows), n)
-        y, total = y if isinstance(y, np.ndarray) else backend.to_host(y), 0.0
-        p = np.empty((len(rows), n))
+        y = y if isinstance(y, np.ndarray) else backend.to_host(y)
+        p, total = np.empty((len(rows), n)), 0.0
         for part in chunks(rows, rows=CHUNK):
             y_hat = self._mean_output(rows[part])
             p[part] = self.loss.link.f(y_hat, **self.loss.link.params)
@@ -209,8 +212,6 @@ class Ensemble:
         each = [net.forward(rows) for net in self.whole]
         to_host = self.backend.to_host if self.backend.owns(each[0]) else np.asarray
         return self.loss.mean_output([to_host(y_hat) for y_hat in each])  # type: ignore[no-any-return]
-
-    # ---- settings, files, copies --------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         """Return the settings in JSON types: ``Ensemble(**config)`` builds the same members."""
@@ -287,9 +288,8 @@ class Ensemble:
 
 def tensors(nets: Sequence[MLP]) -> dict[str, HostArray]:
     """θ of several networks, by the names of `MLP.tensors` behind "members.0.", "members.1.", …"""
-    return {
-        f"members.{i}.{name}": a for i, net in enumerate(nets) for name, a in net.tensors().items()
-    }
+    each = enumerate(net.tensors().items() for net in nets)
+    return {f"members.{i}.{name}": a for i, own in each for name, a in own}
 
 
 def _stacked(backend: Any, each: Sequence[Array]) -> Array:

@@ -145,6 +145,14 @@ class EnsembleTrainer:
                 f"the callbacks of this member, got {type(callbacks).__name__}; pass "
                 "callbacks=lambda member: [...]"
             )
+        moved = [
+            i for i, net in enumerate(self.ensemble) if net.theta is not self.ensemble.views[i]
+        ]
+        if moved:
+            raise ValueError(
+                f"member {moved[0]} is in another Ensemble now, with its parameters; train that "
+                "one, or pass it copy.deepcopy of the members"
+            )
         epochs = checks.positive_int(epochs, "epochs")
         files.check_is_no_data(checkpoint, x, y, sample_weight, validation)
         each = self._data(x, y, sample_weight, class_weight, validation, folds, data)

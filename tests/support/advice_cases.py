@@ -299,6 +299,7 @@ ELSEWHERE = (
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
     # tests/training/test_ensemble.py, tests/estimators/test_several.py
+    "has a network twice; pass copy.deepcopy(net)",
     "models diverged and are left out", "callbacks=lambda member",
     "is a file, and an ensemble needs a folder",
     # tests/cli/test_models.py
