@@ -16,7 +16,7 @@ from gpumlp.functions import Activation, Initializer, Loss, Regularizer
 from gpumlp.functions.entry import Entry
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostArray
-from gpumlp.network import CHUNK, MLP
+from gpumlp.network import CHUNK, MLP, check_members
 
 Regularizers = str | Regularizer | None | Sequence[str | Regularizer | None]
 
@@ -67,20 +67,10 @@ class Ensemble:
     def of(cls, nets: Sequence[MLP]) -> Self:
         """An ensemble of networks of one shape; their parameters move into one array.
 
-        ValueError: they differ in more than parameters, seed, λΩ(θ) and initialiser.
+        ValueError: they differ in more than parameters, seed, λΩ(θ) and initialiser, or one is in
+        them twice.  TypeError: they are no networks.
         """
-        if not nets:
-            raise ValueError("nets is empty; pass at least one network")
-        if len({*map(id, nets)}) < len(nets):
-            raise ValueError("nets has a network twice; pass copy.deepcopy(net) the second time")
-        # without the number of threads, which depends on what runs at the same time
-        own = "widths", "f", "blocks", "embed", "loss", "precision"
-        kinds = [(n.backend.name, *(getattr(n, name) for name in own)) for n in nets]
-        for i, kind in enumerate(kinds):
-            if kind != kinds[0]:
-                raise ValueError(
-                    f"nets[{i}] is {nets[i]!r}, and nets[0] {nets[0]!r}; pass nets of one shape"
-                )
+        check_members(nets)
         found = object.__new__(cls)
         found._hold(nets)
         return found

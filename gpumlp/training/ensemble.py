@@ -15,6 +15,7 @@ from gpumlp.functions import Optimizer
 from gpumlp.io.types import Array
 from gpumlp.loader.examples import Examples
 from gpumlp.loader.members import MemberBatches
+from gpumlp.network import check_kind
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
 from gpumlp.training import fit, lockstep, members
@@ -70,9 +71,7 @@ class EnsembleTrainer:
         optimizer: str | Optimizer | Sequence[str | Optimizer] = "adamw",
         lr: float | Sequence[float] | None = None, batch_size: int = 256, **settings: Any,
     ) -> None:  # fmt: skip
-        if not isinstance(ensemble, Ensemble):
-            kind = type(ensemble).__name__
-            raise TypeError(f"ensemble must be a gpumlp.Ensemble, got {kind}")
+        check_kind(ensemble, "ensemble", Ensemble)
         if getattr(settings.get("world"), "size", 1) > 1:
             raise ValueError(
                 "world does not go with an ensemble, whose members are independent; leave it out, "
