@@ -16,7 +16,7 @@ from gpumlp.functions import Activation, Initializer, Loss, Regularizer
 from gpumlp.functions.entry import Entry
 from gpumlp.io.chunks import chunks
 from gpumlp.io.types import Array, HostArray
-from gpumlp.network import CHUNK, MLP
+from gpumlp.network import CHUNK, MLP, check_members
 
 Regularizers = str | Regularizer | None | Sequence[str | Regularizer | None]
 
@@ -67,18 +67,10 @@ class Ensemble:
     def of(cls, nets: Sequence[MLP]) -> Self:
         """An ensemble of networks of one shape; their parameters move into one array.
 
-        ValueError: they differ in more than parameters, seed, λΩ(θ) and initialiser.
+        ValueError: they differ in more than parameters, seed, λΩ(θ) and initialiser, or one is in
+        them twice.  TypeError: they are no networks.
         """
-        if not nets:
-            raise ValueError("nets is empty; pass at least one network")
-        # without the number of threads, which depends on what runs at the same time
-        own = "widths", "f", "blocks", "embed", "loss", "precision"
-        kinds = [(n.backend.name, *(getattr(n, name) for name in own)) for n in nets]
-        for i, kind in enumerate(kinds):
-            if kind != kinds[0]:
-                raise ValueError(
-                    f"nets[{i}] is {nets[i]!r}, and nets[0] {nets[0]!r}; pass nets of one shape"
-                )
+        check_members(nets)
         found = object.__new__(cls)
         found._hold(nets)
         return found
@@ -93,6 +85,7 @@ class Ensemble:
             self.rounded = backend.full((len(nets), layout.size), 0, backend.storage)
         for i, net in enumerate(nets):
             net.keep_in(self.theta[i], self.rounded[i])
+        self.views = [net.theta for net in nets]  # of `theta`, unless a network moves again
 
     @property
     def backend(self) -> Backend:
@@ -191,8 +184,8 @@ class Ensemble:
         backend, n = self.backend, self.widths[-1]
         rows = checks.examples(backend, x, self.widths[0])
         y = checks.targets(backend, self.loss, y, len(rows), n)
-        y, total = y if isinstance(y, np.ndarray) else backend.to_host(y), 0.0
-        p = np.empty((len(rows), n))
+        y = y if isinstance(y, np.ndarray) else backend.to_host(y)
+        p, total = np.empty((len(rows), n)), 0.0
         for part in chunks(rows, rows=CHUNK):
             y_hat = self._mean_output(rows[part])
             p[part] = self.loss.link.f(y_hat, **self.loss.link.params)
@@ -209,8 +202,6 @@ class Ensemble:
         each = [net.forward(rows) for net in self.whole]
         to_host = self.backend.to_host if self.backend.owns(each[0]) else np.asarray
         return self.loss.mean_output([to_host(y_hat) for y_hat in each])  # type: ignore[no-any-return]
-
-    # ---- settings, files, copies --------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         """Return the settings in JSON types: ``Ensemble(**config)`` builds the same members."""
@@ -287,9 +278,8 @@ class Ensemble:
 
 def tensors(nets: Sequence[MLP]) -> dict[str, HostArray]:
     """θ of several networks, by the names of `MLP.tensors` behind "members.0.", "members.1.", …"""
-    return {
-        f"members.{i}.{name}": a for i, net in enumerate(nets) for name, a in net.tensors().items()
-    }
+    each = enumerate(net.tensors().items() for net in nets)
+    return {f"members.{i}.{name}": a for i, own in each for name, a in own}
 
 
 def _stacked(backend: Any, each: Sequence[Array]) -> Array:

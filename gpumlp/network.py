@@ -195,7 +195,8 @@ class MLP(Structure):
             backend: the backend to load it into.
             functions: your own entries that the network was built with.
             settings: arguments of `MLP` that replace the saved ones.  For a file without gpumlp's
-                settings, such as one from torch, they are the only settings but for the widths.
+                settings, such as one from torch, they are the only settings but for the widths,
+                embeddings and kinds of norms: pass activations, gates and skips.
 
         Raises:
             CheckpointError: the file is damaged, foreign or does not fit.
@@ -210,3 +211,33 @@ class MLP(Structure):
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: {error}") from error
         return net
+
+
+# ---- arguments of others -------------------------------------------------------------------------
+
+
+def check_kind(net: Any, name: str, *kinds: type) -> None:
+    """TypeError unless an argument is one of these kinds of networks."""
+    if not isinstance(net, kinds):
+        known = " or ".join(f"gpumlp.{kind.__name__}" for kind in kinds)
+        own = next((each for each in ("ensemble_", "net_") if hasattr(net, each)), None)
+        hint = f"; pass its {own}" if own else ""
+        raise TypeError(f"{name} must be a {known}, got {type(net).__name__}{hint}")
+
+
+def check_members(nets: Sequence[Any]) -> None:
+    """Raise unless these are networks of one shape, each once; `Ensemble.of` says what it means."""
+    for i, net in enumerate(nets):
+        check_kind(net, f"nets[{i}]", MLP)
+    if not nets:
+        raise ValueError("nets is empty; pass at least one network")
+    if len({*map(id, nets)}) < len(nets):
+        raise ValueError("nets has a network twice; pass copy.deepcopy(net) the second time")
+    # without the number of threads, which depends on what runs at the same time
+    own = "widths", "f", "blocks", "embed", "loss", "precision"
+    kinds = [(n.backend.name, *(getattr(n, name) for name in own)) for n in nets]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise ValueError(
+                f"nets[{i}] is {nets[i]!r}, and nets[0] {nets[0]!r}; pass nets of one shape"
+            )

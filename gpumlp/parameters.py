@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.arrays import as_backend_array
+from gpumlp.arrays import real_array
 from gpumlp.backends import Backend
 from gpumlp.functions import Activation
 from gpumlp.functions.blocks import Block
@@ -219,7 +219,7 @@ class Parameters:
         return views
 
     def assign(self, backend: Backend, tensors: Mapping[str, Array]) -> None:
-        """Copy `tensors` into the views of these names: all of them or, on a ValueError, none."""
+        """Copy `tensors` into the views of these names: all of them or, on an error, none."""
         views = self.named()
         tensors = {k: a for k, a in tensors.items() if not k.endswith(COUNTER)}
         if set(tensors) != set(views):
@@ -227,7 +227,7 @@ class Parameters:
             raise ValueError(f"tensor names do not fit this network: {', '.join(wrong[:4])}")
         arrays = {}
         for name, view in views.items():
-            array = as_backend_array(tensors[name], backend, name, to_host=True)
+            array = real_array(backend, tensors[name], name, "pass real numbers", to_host=True)
             if np.shape(array) != view.shape:
                 raise ValueError(
                     f"{name} has shape {np.shape(array)}, this network's is {view.shape}"

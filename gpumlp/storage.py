@@ -11,6 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def load_network(
 ) -> tuple[dict[str, Any], dict[str, HostArray]]:
     """Return the settings, as arguments of `MLP`, and θ.
 
-    A file that torch wrote has only the widths and the shapes of embeddings.
+    A file that torch wrote has only the widths, the shapes of embeddings and the kinds of norms.
 
     functions: the user's own entries.
     """
@@ -99,23 +100,34 @@ def with_functions(config: dict[str, Any], functions: Sequence[Entry]) -> dict[s
 
 
 def _shapes(path: PathLike, tensors: Tensors) -> dict[str, Any]:
-    """Return the settings that a file shows with only tensors "0.weight", "0.bias", "2.weight", …
+    """Return the settings that a file shows by tensors "0.weight", "0.bias", "2.weight", … alone.
 
-    And, of embeddings, "embed.3.weight".
+    And, of embeddings, "embed.3.weight", and of norms "2.norm.weight" and what else they have.
     """
     tables = {name: a for name, a in tensors.items() if re.fullmatch(r"embed\.\d+\.weight", name)}
     embed = {name.split(".")[1]: list(a.shape) for name, a in tables.items() if a.ndim == 2}
-    depth = (len(tensors) - len(embed)) // 2
-    weights = [tensors.get(f"{2 * i}.weight", np.empty(0)) for i in range(depth)]
-    if not depth or any(W.ndim != 2 for W in weights):
+    each = (tensors.get(f"{2 * i}.weight", np.empty(0)) for i in range(len(tensors)))
+    weights = [*takewhile(lambda W: W.ndim == 2, each)]
+    layers = "|".join(str(2 * i) for i in range(len(weights)))
+    known = re.compile(rf"({layers})\.((norm|skip)\.\w+|weight|bias)")
+    if not all(known.fullmatch(name) for name in tensors.keys() - tables.keys()) or not weights:
         names = ", ".join(sorted(tensors)[:4])
         raise CheckpointError(
             f"{path} has no multilayer perceptron: it has {names or 'no tensors'}, "
             "expected 0.weight, 0.bias, 2.weight, …"
         )
     n_0 = weights[0].shape[1] - sum(d - 1 for _, d in embed.values())
-    widths = [n_0, *(W.shape[0] for W in weights)]
-    return {"widths": widths} | ({"embed": embed} if embed else {})
+    # a gate has twice as many rows of W as outputs
+    widths = [n_0, *(W.shape[1] for W in weights[1:]), weights[-1].shape[0]]
+    norms = [_norm(f"{2 * i}.norm.", tensors) for i in range(1, len(weights))]
+    shown = {"embed": embed, "norm": norms if any(norms) else None}
+    return {"widths": widths} | {name: value for name, value in shown.items() if value}
+
+
+def _norm(prefix: str, tensors: Tensors) -> str | None:
+    """The norm that has these tensors, if it is one of torch's."""
+    kinds = {"running_mean": "batch", "bias": "layer", "weight": "rms"}
+    return next((norm for name, norm in kinds.items() if f"{prefix}{name}" in tensors), None)
 
 
 # ---- any file ------------------------------------------------------------------------------------

@@ -132,6 +132,14 @@ def test_assign_copies_all_tensors_or_none(rng):
         with pytest.raises(ValueError, match=message):
             net.assign(bad)
         np.testing.assert_array_equal(net.theta.flat, before)
+    hidden = np.ma.array(tensors["2.bias"], mask=[True, False])
+    for bad, error, message in (
+        (tensors["2.bias"] + 1j, TypeError, "2.bias has dtype complex128; pass real numbers"),
+        (hidden, ValueError, "2.bias has masked values; fill or remove them"),
+    ):
+        with pytest.raises(error, match=message):
+            net.assign(tensors | {"2.bias": bad})
+        np.testing.assert_array_equal(net.theta.flat, before)
     net.assign(tensors)
     np.testing.assert_array_equal(net.theta.flat, other.theta.flat)
     tensors["0.weight"][...] = 0  # `tensors` gave copies

@@ -18,7 +18,7 @@ from gpumlp.cli.building import Built, assembled, preparing, trainer_settings
 from gpumlp.cli.fit_options import FitOptions
 from gpumlp.cli.layers import ends
 from gpumlp.cli.options import dashed
-from gpumlp.data import Dataset, Preparation, Scratch
+from gpumlp.data import Dataset, Preparation, Scratch, split
 from gpumlp.data.scratch import select_rows
 from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
@@ -40,6 +40,7 @@ class Search:
         folds: pairs of the rows of `train` to train on and to validate on.
         candidates: the options of each candidate; values: what `--try` says of it.
         metrics: the names of the scores, of which the first decides.
+        watched: the share of the rows to train on that early stopping watches instead.
     """
 
     dataset: Dataset
@@ -50,6 +51,7 @@ class Search:
     values: Sequence[Mapping[str, Any]]
     metrics: Sequence[str]
     scratch: Scratch
+    watched: float = 0.0
 
     @cached_property
     def names(self) -> list[str]:
@@ -66,7 +68,10 @@ class Fit(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A fold that is prepared: inputs and targets to train on, inputs and y to validate on."""
+    """A fold that is prepared: inputs and targets to train on, inputs and y to validate on.
+
+    watched: inputs and targets that early stopping watches.
+    """
 
     train: Dataset
     preparation: Preparation
@@ -74,6 +79,7 @@ class Part(NamedTuple):
     targets: HostArray
     x_val: HostArray
     y_val: HostArray
+    watched: tuple[HostArray, HostArray] | None
 
 
 def folds_of(train: Dataset, number: int, seed: int) -> list[Fold]:
@@ -185,12 +191,14 @@ class _Parts:
     def _prepared(self, fold: int, how: Mapping[str, Any]) -> Part:
         search, dtype = self._search, self._backend.dtype
         train, validation = (_rows(search.train, rows) for rows in search.folds[fold])
+        train, watched = split(train, search.watched, search.candidates[0].seed)
         known = Preparation.of(train, **how)
-        x, x_val = (
+        x, x_val, *x_watched = (
             known.prepared(part.x, dtype, search.scratch, part.categories)
-            for part in (train, validation)
+            for part in (train, validation, *([watched] if watched else []))
         )
-        return Part(train, known, x, known.targets(train.y), x_val, validation.y)
+        held_out = (x_watched[0], known.targets(watched.y)) if watched else None
+        return Part(train, known, x, known.targets(train.y), x_val, validation.y, held_out)
 
 
 def _rows(dataset: Dataset, rows: HostArray) -> Dataset:
@@ -211,7 +219,10 @@ def _fits(
 
 def _train(builts: Sequence[Built], part: Part, options: FitOptions) -> list[str]:
     """Train the networks: what is not finite of each that diverged, "" of the others."""
-    named: Any = {"metric": None, "progress": False}
+    named: Any = {
+        "metric": None, "progress": False,
+        "validation": part.watched, "early_stopping": options.patience,
+    }  # fmt: skip
     try:
         if len(builts) == 1:
             builts[0].trainer.fit(part.x, part.targets, options.epochs, **named)

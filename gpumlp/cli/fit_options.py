@@ -42,6 +42,22 @@ class FitOptions(TrainingOptions):
         "auto is metric.  [default: auto]",
         autocompletion=complete_metric,
     )  # fmt: skip
+    models: int | None = option(
+        None, "K",
+        "Train an ensemble of K networks, its members, which differ in their first weights and in "
+        "the order of the data.  The model predicts their mean.  [default: 1]",
+        min=1,
+    )  # fmt: skip
+    patience: int | None = option(
+        None, "EPOCHS",
+        "Early stopping: stop when the validation cost has not improved for this many epochs, and "
+        "keep the best network.", min=1,
+    )  # fmt: skip
+
+    @property
+    def several(self) -> bool:
+        """Whether an ensemble is trained."""
+        return self.models is not None and self.models > 1
 
 
 def metrics(options: FitOptions) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 
 from gpumlp.cli import candidates as trying
 from gpumlp.cli import options as shared
-from gpumlp.cli import results, run_folder, streams
+from gpumlp.cli import processes, results, run_folder, streams
 from gpumlp.cli import train as training
 from gpumlp.cli.building import assembled, check, preparing, scratch_of
 from gpumlp.cli.command import require
@@ -22,8 +22,6 @@ from gpumlp.cli.options import dashed, option, switch
 from gpumlp.cli.results import Results
 from gpumlp.cli.train import TrainOptions
 from gpumlp.data import Preparation, split
-
-FILES = (*run_folder.FILES, *results.FILES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,8 @@ class SearchOptions(FitOptions):
     validation: float = option(
         0.0, "SHARE",
         "Examples that are left out of the search and of the last training, which they validate: "
-        "a share, or their number if it is 1 or more; 0 for none.",
+        "a share, or their number if it is 1 or more; 0 for none.  With --patience the last "
+        "training watches them, and each fit of the search as large a share of its own rows.",
     )  # fmt: skip
     metric: str | None = option(
         None, "NAMES",
@@ -58,6 +57,17 @@ class SearchOptions(FitOptions):
         "f1_macro,roc_auc_ovr, or auto (accuracy or R²), in the unit of the target.  The first one "
         "decides which candidate is the best.  [default: auto]",
         autocompletion=complete_metric,
+    )  # fmt: skip
+    models: int | None = option(
+        None, "K",
+        "Train the best candidate as an ensemble of K networks, which differ in their first "
+        "weights and in the order of the data.  The candidates are single networks.  [default: 1]",
+        min=1,
+    )  # fmt: skip
+    patience: int | None = option(
+        None, "EPOCHS",
+        "Early stopping of each training: stop when the cost of the examples that it watches has "
+        "not improved for this many epochs, and keep the best network.", min=1,
     )  # fmt: skip
     out: Path | None = option(
         None, "DIR", "Folder for the files.  [default: runs/NAME OF THE DATA-search]"
@@ -71,23 +81,31 @@ def search(options: SearchOptions) -> None:
     """Compare settings by cross-validation, and train the best on all examples.
 
     Each candidate is trained once for each fold, without the examples of the fold, from which
-    nothing is learnt: neither means nor categories.  On the compiled CPU backend candidates are
-    trained at the same time, each on one core; elsewhere those that differ in learning rate, weight
-    decay and penalties in lockstep.  The score is that of the fold after the last epoch.
+    nothing is learnt: means, categories, or when to stop.  On the compiled CPU backend candidates
+    are trained at the same time, each on one core; elsewhere those that differ in learning rate,
+    weight decay and penalties in lockstep.  The score is that of the fold after the last epoch;
+    with --patience, of the network that is the best on a part of the other examples.
 
     The folder gets search.csv, search.json and search.png with the scores, and the files of
     `gpumlp train` with the best settings.  `gpumlp train --config run.toml` repeats this training.
 
     Ctrl-C ends the search without a file; in the last training it does what it does in train.
     """
+    world = processes.join()
     require("matplotlib", "safetensors", "sklearn", "tqdm")
+    if world.size > 1:
+        raise ValueError(
+            f"search trains its candidates in one process, on all cores, not in {world.size}; "
+            "start it without mpiexec"
+        )
     if not options.json:
         streams.not_needed()
+    files = (*run_folder.files(False, options.several), *results.FILES)
     if options.out is not None:
-        run_folder.check_files(options, options.out, FILES)
+        run_folder.check_files(options, options.out, files)
     search = _searched(options)
     out = options.out or Path("runs") / f"{search.dataset.name}-search"
-    run_folder.check_files(options, out, FILES)
+    run_folder.check_files(options, out, files)
     if not (options.quiet or options.json):
         typer.echo(f"{search.dataset!r}\n{_counts(options, search)} × {options.folds} folds")
     found = Results.of(search, cross_validate(search, not options.quiet))
@@ -97,15 +115,24 @@ def search(options: SearchOptions) -> None:
         if not (options.quiet or options.json):
             results.print_table_of(found)
             typer.echo(f"training the best candidate on {len(search.train):,} examples")
-        built = assembled(best, search.dataset, search.train, search.validation, search.scratch)
-        named = {"metric": metrics(best), "train_metric": True}
+        built = assembled(
+            best, search.dataset, search.train, search.validation, search.scratch,
+            models=best.models or 1,
+        )  # fmt: skip
+        named: dict[str, Any] = {
+            "early_stopping": best.patience, "metric": metrics(best), "train_metric": True,
+        }  # fmt: skip
         report = training.fit(built, best, folder, [], named)
-    training.end(built, report, options.json, out, FILES, search=found.as_json())
+    training.end(built, report, options.json, out, files, search=found.as_json())
 
 
 def _searched(options: SearchOptions) -> Search:
     """Check the options, and load the data."""
     names = metrics(options)
+    if options.patience is not None and not options.validation:
+        raise ValueError(
+            "--patience watches examples that are left out of a training; add --validation 0.2"
+        )
     check(options)
     grid = trying.grid(options, options.tries or (), options.random is not None)
     values = trying.combined(grid, options.random, options.seed)
@@ -122,7 +149,8 @@ def _searched(options: SearchOptions) -> Search:
     known = Preparation.of(train, **preparing(candidates[0], dataset))
     print_reading(dataset, known, decision)
     folds = folds_of(train, options.folds, options.seed)
-    found = Search(dataset, train, validation, folds, candidates, values, names, scratch)
+    watched = 0.0 if options.patience is None else len(validation or ()) / len(dataset)
+    found = Search(dataset, train, validation, folds, candidates, values, names, scratch, watched)
     check_metrics(found)
     return found
 

@@ -38,12 +38,6 @@ class TrainOptions(FitOptions):
         "of processes]",
         min=1,
     )  # fmt: skip
-    models: int | None = option(
-        None, "K",
-        "Train an ensemble of K networks, its members, which differ in their first weights and in "
-        "the order of the data.  The model predicts their mean.  [default: 1]",
-        min=1,
-    )  # fmt: skip
     plateau: int | None = option(
         None, "EPOCHS",
         "Lower the learning rate when the validation cost has not improved for this many epochs.",
@@ -52,11 +46,6 @@ class TrainOptions(FitOptions):
     plateau_factor: float | None = option(
         None, "X", "Factor by which --plateau multiplies the learning rate.  [default: 0.1]"
     )
-    patience: int | None = option(
-        None, "EPOCHS",
-        "Early stopping: stop when the validation cost has not improved for this many epochs, and "
-        "keep the best network.", min=1,
-    )  # fmt: skip
     monitor: str | None = option(
         None, "COLUMN",
         "Column of the history that --patience and --plateau watch: val_cost, cost, or a metric, "
@@ -117,8 +106,7 @@ def train(options: TrainOptions) -> None:
     require("matplotlib", "safetensors", "sklearn", "tqdm")
     if not (options.json or options.plan):
         streams.not_needed()
-    several = options.models is not None and options.models > 1
-    names = run_folder.files(False, several)
+    several, names = options.several, run_folder.files(False, options.several)
     if options.out is not None:
         run_folder.check_files(options, options.out, names)
     precision, options = options.precision, _checked_plan(options)

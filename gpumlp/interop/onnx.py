@@ -21,7 +21,7 @@ from gpumlp.functions.stages import ColumnStage
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
 from gpumlp.io.files import PathLike, atomic_write, check_place, together
-from gpumlp.network import MLP
+from gpumlp.network import MLP, check_kind
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
 LIMIT = 2_000_000_000  # bytes of θ in one file: protobuf holds at most 2 GiB
@@ -69,10 +69,12 @@ def export_onnx(
         preparation: how `gpumlp train` prepared the data; the graph does the same.
 
     Raises:
+        TypeError: net is no network.
         ValueError: an activation, a norm, the opset or the preparation cannot be exported; or link
             is false for an ensemble, whose members' ŷ are not averaged.
         ImportError: onnx is missing.
     """
+    check_kind(net, "net", MLP, Ensemble)
     onnx = _onnx()
     newest = onnx.defs.onnx_opset_version()
     if positive_int(opset, "opset", OLDEST) > newest:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils import parametrize, prune
 
 from gpumlp.functions import ACTIVATIONS
 from gpumlp.interop.torch_inputs import Rows, read
@@ -48,6 +49,9 @@ class Reader:
 
         TypeError, ValueError: a module is not known or in the wrong place; the message names it.
         """
+        for name, part in module.named_modules():
+            if part._forward_hooks or part._forward_pre_hooks:
+                self._warn(f"{name or 'module'} has forward hooks, which are left out")
         read = self._graph if isinstance(module, fx.GraphModule) else self._sequential
         returned = read(module)
         if isinstance(returned, (list, tuple, dict)):
@@ -80,6 +84,8 @@ class Reader:
         """What a module returns for a value."""
         if self._does_nothing(name, part, value):
             return value
+        if isinstance(part, (nn.Linear, *NORMS)):
+            _check_own(name, part)
         if type(part) is nn.Dropout and self._may_drop(part, value):
             return replace(value, dropout=(name, part))
         if type(part) is nn.Linear:
@@ -116,6 +122,8 @@ class Reader:
             how = "over the last axis"
             if type(part) is nn.BatchNorm1d:
                 how = "by running statistics with a momentum"
+                if part.track_running_stats and part.momentum is None:
+                    how += f"; set one: module.get_submodule({name!r}).momentum = 0.1"
             raise TypeError(f"{name} is a {type(part).__name__}, {NOT_HERE}, {how}")
         self._finished(layer)
         for kind in ("weight",) if type(part) is nn.RMSNorm else ("weight", "bias"):
@@ -134,7 +142,7 @@ class Reader:
         if isinstance(value, Norm):
             raise TypeError(
                 f"{value.name} is a {type(value.module).__name__}, {NOT_HERE}, and not those of an "
-                f"activation, {name}"
+                f"activation, {name}{_fused(value)}"
             )
         if not self._is_linear(value):
             where = "first" if value is None else "after another activation"
@@ -187,7 +195,8 @@ class Reader:
     def _finished(self, value: TorchLayer | Norm) -> TorchLayer:
         """The value, which is the output of a layer; else an error."""
         if isinstance(value, Norm):
-            raise TypeError(f"{value.name} is a {type(value.module).__name__}, {NOT_HERE}")
+            what = f"{value.name} is a {type(value.module).__name__}, {NOT_HERE}"
+            raise TypeError(f"{what}{_fused(value)}")
         if value.half is not None:
             raise ValueError(f"a half of {value.name} is not used in a gate, a * f(b) of (a, b)")
         return value
@@ -238,6 +247,29 @@ class Reader:
                 "a, b = Linear(h).chunk(2, -1)"
             )
         return found
+
+
+def _check_own(name: str, part: Any) -> None:
+    """Raise if a parameter is not the module's own, and may be older than what it depends on."""
+    for kind in ("weight", "bias"):
+        if isinstance(getattr(part, kind, None), torch.Tensor) and kind not in part._parameters:
+            place = f"module.get_submodule({name!r}), {kind!r}"
+            how = f"torch.nn.utils.remove_weight_norm({place})"
+            if prune.is_pruned(part):
+                how = f"torch.nn.utils.prune.remove({place})"
+            if parametrize.is_parametrized(part):
+                how = f"torch.nn.utils.parametrize.remove_parametrizations({place})"
+            raise TypeError(f"{name} computes its {kind} from other parameters; call {how}")
+
+
+def _fused(norm: Norm) -> str:
+    """What to do with a batch norm after a Linear."""
+    if type(norm.module) is not nn.BatchNorm1d or not norm.of.only_linear:
+        return ""
+    return (
+        "; in eval mode torch.nn.utils.fusion.fuse_linear_bn_eval(linear, norm) makes a Linear of "
+        f"{norm.of.name} and {norm.name}"
+    )
 
 
 def _advice(module: nn.Module) -> str:

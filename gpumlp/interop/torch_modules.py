@@ -15,7 +15,7 @@ from gpumlp.functions import ACTIVATIONS, Activation
 from gpumlp.functions.blocks import Block
 from gpumlp.functions.stages import NORMS, Stage
 from gpumlp.interop.torch_inputs import input_of, modules_of
-from gpumlp.network import MLP
+from gpumlp.network import MLP, check_kind
 from gpumlp.parameters import Layer
 
 Known = tuple[str, tuple[float, ...]]
@@ -216,8 +216,10 @@ def to_torch(net: MLP | Ensemble) -> nn.Sequential | fx.GraphModule:
     with parameters "members.0.0.weight", …, numbered without members that diverged.
 
     Raises:
+        TypeError: net is no network.
         ValueError: an activation or norm is the user's own, or all members diverged.
     """
+    check_kind(net, "net", MLP, Ensemble)
     if isinstance(net, Ensemble):
         mean = _Mean([to_torch(member) for member in net.whole], module_of(net.loss.link))
         return _traced(mean, "Mean", whole=False)

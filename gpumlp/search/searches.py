@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
-from gpumlp.search.together import together
+from gpumlp import checks
+from gpumlp.search.together import names_of_models, together
 
 SHOWN = 3  # candidates that a warning names
 
@@ -18,11 +19,17 @@ SHOWN = 3  # candidates that a warning names
 class FitsTogether:
     """A mixin before a search of scikit-learn, with all that is ours.
 
+    scikit-learn fits the estimator with the best candidate's parameters, as the results name them.
+    With `n_models` they have this number, too, until the fit ends.
+
     A search of scikit-learn hands its fits to joblib, and joblib to the backend that is configured
     around the call.  Both are public and stable, so scores, results, refit and errors are those of
     scikit-learn in each of its versions.  (The loop over candidates itself is not: it is within
     `BaseSearchCV.fit`, and calls `_fit_and_score`, whose arguments change from version to version.)
     """
+
+    estimator: Any
+    n_models: int | None
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit all candidates on all splits and, with refit, the best one on all rows.
@@ -38,15 +45,40 @@ class FitsTogether:
                 failed.
             KeyboardInterrupt: Ctrl-C came; all fits have ended.
         """
-        with together(self.estimator):  # type: ignore[attr-defined]
-            found: Self = super().fit(X, y, **params)  # type: ignore[misc]
-            return found
+        self._of_best = self._models_of_best()
+        try:
+            with together(self.estimator):
+                found: Self = super().fit(X, y, **params)  # type: ignore[misc]
+        finally:
+            more = self.__dict__.pop("_of_best")
+        results = self.cv_results_["params"]  # type: ignore[attr-defined]
+        for each in (*results, getattr(self, "best_params_", {})):
+            for name in more:
+                each.pop(name, None)
+        return found
+
+    def _models_of_best(self) -> dict[str, int]:
+        """The parameters with the number of models of the best estimator, where it is given."""
+        if self.n_models is None:
+            return {}
+        K = checks.positive_int(self.n_models, "n_models")
+        tried: Any = getattr(self, "param_grid", None) or self.param_distributions  # type: ignore[attr-defined]
+        grids = [tried] if isinstance(tried, Mapping) else tried
+        found = names_of_models(self.estimator)
+        twice = sorted({*found} & {name for grid in grids for name in grid})
+        if twice:
+            raise ValueError(
+                f"n_models={K} is the number of models of the best estimator, but the candidates "
+                f"have {twice[0]}; leave out one of the two"
+            )
+        return dict.fromkeys(found, K)
 
     def _format_results(
         self, candidate_params: Sequence[Any], n_splits: int, out: Any, *more: Any
     ) -> Any:
         """Name the candidates that failed.  scikit-learn's own warning has their errors alone."""
         results = super()._format_results(candidate_params, n_splits, out, *more)  # type: ignore[misc]
+        results["params"] = [{**each, **self._of_best} for each in candidate_params]
         reasons: dict[int, list[str]] = {}
         for i, each in enumerate(out):
             if each.get("fit_error"):
@@ -84,6 +116,8 @@ class GridSearch(FitsTogether, GridSearchCV):  # type: ignore[misc]
         verbose: above 0 for messages.
         error_score: the score of a fit that fails, as one that diverges does; "raise" raises.
         return_train_score: whether to score the training rows, too.
+        n_models: the number of models of `best_estimator_`: 8 to compare single networks and to
+            fit an ensemble of 8 with the best parameters.  None for that of the estimator.
 
     Attributes:
         cv_results_, best_estimator_, best_score_, best_params_, best_index_, scorer_, n_splits_,
@@ -107,7 +141,9 @@ class GridSearch(FitsTogether, GridSearchCV):  # type: ignore[misc]
         self, estimator: Any, param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]], *,
         scoring: Any = None, refit: bool | str | Callable[..., int] = True, cv: Any = None,
         verbose: int = 0, error_score: float | str = np.nan, return_train_score: bool = False,
+        n_models: int | None = None,
     ) -> None:  # fmt: skip
+        self.n_models = n_models
         super().__init__(
             estimator, param_grid, scoring=scoring, refit=refit, cv=cv, verbose=verbose,
             error_score=error_score, return_train_score=return_train_score,
@@ -131,6 +167,7 @@ class RandomSearch(FitsTogether, RandomizedSearchCV):  # type: ignore[misc]
         random_state: the seed of the candidates.
         error_score: as in `GridSearch`.
         return_train_score: as in `GridSearch`.
+        n_models: as in `GridSearch`.
     """
 
     def __init__(
@@ -138,8 +175,9 @@ class RandomSearch(FitsTogether, RandomizedSearchCV):  # type: ignore[misc]
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]], n_iter: int = 10, *,
         scoring: Any = None, refit: bool | str | Callable[..., int] = True, cv: Any = None,
         verbose: int = 0, random_state: Any = None, error_score: float | str = np.nan,
-        return_train_score: bool = False,
+        return_train_score: bool = False, n_models: int | None = None,
     ) -> None:  # fmt: skip
+        self.n_models = n_models
         super().__init__(
             estimator, param_distributions, n_iter=n_iter, scoring=scoring, refit=refit, cv=cv,
             verbose=verbose, random_state=random_state, error_score=error_score,

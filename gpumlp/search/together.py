@@ -119,6 +119,12 @@ def together(estimator: Any) -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+def names_of_models(estimator: Any) -> list[str]:
+    """The names of the parameters `n_models` in an estimator."""
+    parts = {"": estimator, **{f"{k}__": v for k, v in estimator.get_params(deep=True).items()}}
+    return [f"{k}n_models" for k, part in parts.items() if isinstance(part, BaseMLP)]
+
+
 def multilayer_perceptrons(estimator: Any) -> list[BaseMLP]:
     """The estimators of gpumlp in an estimator, such as the last step of a pipeline."""
     parts = [estimator]

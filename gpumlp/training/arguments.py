@@ -9,14 +9,14 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.functions import Optimizer
-from gpumlp.network import MLP
+from gpumlp.network import MLP, check_kind
 
 
 def network(net: Any) -> MLP:
     """The argument `net`, if it is a network."""
-    if not isinstance(net, MLP):
-        raise TypeError(f"net must be a gpumlp.MLP, got {type(net).__name__}")
-    return net
+    check_kind(net, "net", MLP)
+    found: MLP = net
+    return found
 
 
 def slot_type(net: MLP, optimizer: Optimizer, precision: str | None) -> np.dtype[Any]:

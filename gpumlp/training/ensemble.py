@@ -14,6 +14,7 @@ from gpumlp.functions import Optimizer
 from gpumlp.io.types import Array
 from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
+from gpumlp.network import check_kind
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
 from gpumlp.training import fit, lockstep, members
@@ -69,9 +70,7 @@ class EnsembleTrainer:
         optimizer: str | Optimizer | Sequence[str | Optimizer] = "adamw",
         lr: float | Sequence[float] | None = None, batch_size: int = 256, **settings: Any,
     ) -> None:  # fmt: skip
-        if not isinstance(ensemble, Ensemble):
-            kind = type(ensemble).__name__
-            raise TypeError(f"ensemble must be a gpumlp.Ensemble, got {kind}")
+        check_kind(ensemble, "ensemble", Ensemble)
         if getattr(settings.get("world"), "size", 1) > 1:
             raise ValueError(
                 "world does not go with an ensemble, whose members are independent; leave it out, "
@@ -143,6 +142,14 @@ class EnsembleTrainer:
                 "callbacks of an ensemble must be a function of a member's number that returns "
                 f"the callbacks of this member, got {type(callbacks).__name__}; pass "
                 "callbacks=lambda member: [...]"
+            )
+        moved = [
+            i for i, net in enumerate(self.ensemble) if net.theta is not self.ensemble.views[i]
+        ]
+        if moved:
+            raise ValueError(
+                f"member {moved[0]} is in another Ensemble now, with its parameters; train that "
+                "one, or pass it copy.deepcopy of the members"
             )
         epochs = checks.positive_int(epochs, "epochs")
         files.check_is_no_data(checkpoint, x, y, sample_weight, validation)

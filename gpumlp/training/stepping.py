@@ -99,8 +99,6 @@ class Stepping:
             if step.mean is not None:
                 arrays[step.mean] = self._new(step.mean)
                 self.average = Average(net, arrays[step.mean])
-            arrays[step.model.theta.flat.root] = net.theta.whole
-            arrays[step.model.rounded.flat.root] = net.rounded.whole
         except OutOfMemoryError:  # its traceback holds the trainer
             vars(self).update(dict.fromkeys(ALLOCATED))
             raise
@@ -152,7 +150,9 @@ class Stepping:
         shapes = data.x.shape, data.y.shape, data.target, data.streamed, data.weights is None
         own = (*shapes, self.batch_size, self.at_a_time)
         recipe = self._recipes.of(own, lambda: self.tables(data))
-        net, seed = self.net, self.order_seed
+        net, model, seed = self.net, self._step.model, self.order_seed
+        self._arrays[model.theta.flat.root] = net.theta.whole  # an Ensemble may have moved it
+        self._arrays[model.rounded.flat.root] = net.rounded.whole
         return Batches(net.backend, data, recipe, self._arrays, seed, self.name)
 
     @property

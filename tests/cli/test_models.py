@@ -511,6 +511,8 @@ def test_several_processes_are_refused(houses, tmp_path, monkeypatch):
     monkeypatch.setattr("gpumlp.cli.processes.join", lambda: world)
     said = refused("train", houses, *HOUSES, "--models", 2, "--out", tmp_path / "o")
     assert said.endswith("start it without mpiexec, or leave out --models\n")
+    said = refused("search", houses, *HOUSES, "--out", tmp_path / "o")
+    assert said.endswith("not in 2; start it without mpiexec\n")
 
 
 def test_a_file_called_checkpoints_is_refused(houses, tmp_path):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import gpumlp
 from gpumlp.cli import cross_validation, results, run_folder
 from gpumlp.cli.app import app
-from gpumlp.data import Preparation, load
+from gpumlp.data import Preparation, load, split
 from gpumlp.training import lockstep, members
 from tests.support.cli_cases import NAMES, refused, rows_of, run, theta
 from tests.support.compiled import needs_library
@@ -48,17 +48,27 @@ def houses(tmp_path):
     return path
 
 
-def by_hand(path, target, folds, score, loss, hidden=(16,), lr=None, **settings):
-    """The scores that a search should find, fold by fold, in Python; nothing is shared."""
-    data, found = load(path, target), []
+def by_hand(data, folds, score, loss, hidden=(16,), lr=None, share=0, epochs=5, **settings):
+    """The scores that a search should find, fold by fold, in Python; nothing is shared.
+
+    share: of the rows to train on, which early stopping watches with patience 2.
+    """
+    found = []
     for train, held_out in folds:
         part = data.__class__(**{**vars(data), "x": data.x[train], "y": data.y[train]})
+        part, watched = split(part, share)
         known = Preparation.of(part, x=True, y=data.classes is None)
         widths = [len(known.columns), *hidden, len(data.classes or "y")]
         net = gpumlp.MLP(widths, loss=loss, backend=settings.get("backend", "numpy"))
         trainer = gpumlp.Trainer(net, "adamw", lr, 32, "warmup_cosine")
-        x = known.inputs(data.x[train], data.categories).astype("f4")
-        trainer.fit(x, known.targets(data.y[train]), 5, progress=False)
+        own = [
+            (known.inputs(each.x, data.categories).astype("f4"), known.targets(each.y))
+            for each in (part, watched)
+            if each
+        ]
+        stop = {"validation": own[1], "early_stopping": 2} if share else {}
+        history = trainer.fit(*own[0], epochs, progress=False, **stop)
+        assert history.stopped == ("early" if share else "finished")
         p = net.predict(known.inputs(data.x[held_out], data.categories).astype("f4"))
         found.append(score(data.y[held_out], known.outputs(p)))
     return found
@@ -85,7 +95,7 @@ def test_scores_of_classes_are_those_of_single_trainings(backend, flowers, tmp_p
 
     for (lr, hidden), each in found.items():
         widths = [int(width) for width in hidden.split(",")]
-        want = by_hand(flowers, "species", folds, accuracy, loss, widths, lr, backend=backend)
+        want = by_hand(data, folds, accuracy, loss, widths, lr, backend=backend)
         np.testing.assert_allclose(each["scores"]["accuracy"], want, rtol=1e-12)
         assert each["mean"]["accuracy"] == pytest.approx(np.mean(want))
         assert each["std"]["accuracy"] == pytest.approx(np.std(want))
@@ -146,7 +156,7 @@ def test_each_fold_is_prepared_from_its_training_rows_and_scored_in_the_unit(hou
 
     for (lr,), each in found.items():
         for name, score in (("neg_mean_absolute_error", error), ("r2", r2)):
-            want = by_hand(houses, "price", folds, score, "squared_error", lr=lr)
+            want = by_hand(load(houses, "price"), folds, score, "squared_error", lr=lr)
             np.testing.assert_allclose(each["scores"][name], want, rtol=1e-5)
     assert all(each["mean"]["neg_mean_absolute_error"] < -1000 for each in found.values())
     data = load(houses, "price")
@@ -188,6 +198,61 @@ def test_validation_rows_are_in_no_fold(flowers, tmp_path):
         )
         run("search", flowers, *options)
     assert parts == [90]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_patience_stops_each_fit_by_rows_that_no_score_has(backend, houses, tmp_path, monkeypatch):
+    """Each fold is trained as the last training is, which is that of train --patience."""
+    together = []
+    original = lockstep.train
+    monkeypatch.setattr(lockstep, "train", lambda *a: (together.append(a), original(*a)))
+    options = [houses, "--target", "price", "--hidden", "16", "--backend", backend, *SHORT]
+    options += ["--epochs", "60", "--patience", "2", "--validation", "0.2"]
+    out = ["--out", tmp_path / "o"]
+    run("search", *options, "--try", "lr=0.1,0.03", *out)
+    assert len(together) == 3 * (backend == "numpy")
+    train, _ = split(load(houses, "price"), 0.2)
+    folds = gpumlp.k_folds(len(train), 3, 0)
+
+    def r2(y, p):
+        return 1 - np.square(y - p[:, 0]).sum() / np.square(y - y.mean()).sum()
+
+    for (lr,), each in searched(tmp_path / "o")[0].items():
+        settings = {"lr": lr, "share": 0.2, "epochs": 60, "backend": backend}
+        want = by_hand(train, folds, r2, "squared_error", **settings)
+        np.testing.assert_allclose(each["scores"]["r2"], want, rtol=1e-6)
+    assert tomllib.loads((tmp_path / "o" / "run.toml").read_text())["patience"] == 2
+    run("train", "--config", tmp_path / "o" / "run.toml", "--out", tmp_path / "again", "-q")
+    np.testing.assert_array_equal(theta(tmp_path / "o"), theta(tmp_path / "again"))
+    assert json.loads((tmp_path / "o" / "history.json").read_text())["stopped"] == "early"
+    run("search", *[18 if each == "0.2" else each for each in options], "--try", "lr=0.1", *out)
+    want = by_hand(train, folds, r2, "squared_error", **{**settings, "lr": 0.1})
+    np.testing.assert_allclose(*[searched(tmp_path / "o")[0][0.1,]["scores"]["r2"], want], 1e-6)
+
+
+def test_the_best_is_trained_as_an_ensemble(flowers, tmp_path):
+    """With the scores of single networks; the folder is that of train --models."""
+    out, tried = tmp_path / "o", ["--try", "lr=0.0001,0.03", "--patience", "2"]
+    tried += ["--epochs", "30", "--validation", "0.2"]
+    run("search", flowers, *SPECIES, *tried, "--models", "3", "--out", out)
+    names = [each for each in (*run_folder.FILES, *results.FILES) if "checkpoint" not in each]
+    assert sorted(each.name for each in out.iterdir()) == sorted([*names, "checkpoints"])
+    ensemble = gpumlp.Ensemble.load(out / "model.safetensors", backend="numpy")
+    run("train", "--config", out / "run.toml", "--out", tmp_path / "again", "-q")
+    again = gpumlp.Ensemble.load(tmp_path / "again" / "model.safetensors", backend="numpy")
+    assert len(ensemble) == 3
+    np.testing.assert_array_equal(ensemble.theta, again.theta)
+    run("search", flowers, *SPECIES, *tried, "--out", tmp_path / "single")
+    assert {lr: each["scores"] for lr, each in searched(out)[0].items()} == {
+        lr: each["scores"] for lr, each in searched(tmp_path / "single")[0].items()
+    }
+    printed = json.loads(
+        run("search", flowers, *SPECIES, *tried, "--models", "2", "--json", "--out", out).stdout
+    )
+    assert [each["epochs"] < 30 for each in printed["members"]] == [True, True]
+    assert printed["files"].keys() == {*names, "checkpoints"}
+    shown = run("search", flowers, *SPECIES[:-1], *tried, "--models", "2", "--out", out).stdout
+    assert "2 members: " in shown
 
 
 def test_table_csv_json_and_figure_show_the_same(flowers, tmp_path):
@@ -287,6 +352,8 @@ def test_what_an_error_advises_is_accepted(houses, flowers, tmp_path):
     assert "some of them: --random 100" in error
     error = refused("search", *species, "--try", "lr=0.1", "--folds", "151")
     run("search", *species, "--try", "lr=0.1", "--folds", error.split()[-1])
+    error = refused("search", *species, "--try", "lr=0.1", "--patience", "1")
+    run("search", *species, "--try", "lr=0.1", "--patience", "1", *error.split()[-2:])
     error = refused("search", *species, "--try", "lr")
     for tried in re.findall(r"--try ([^, ]+=[^ ]+)", error.partition("such as")[2]):
         run("search", *species, "--try", tried.rstrip(","))
@@ -337,7 +404,10 @@ WRONG = [
     (["--metric", "f1_makro"], "unknown metric 'f1_makro'"),
     (["--metric", "roc_auc"], "metric 'roc_auc' does not go with softmax_cross_entropy"),
     (["--backend", "tpu"], "unknown backend 'tpu'"),
-    (["--patience", "3"], "No such option: --patience"),
+    (["--plateau", "3"], "No such option: --plateau"),
+    (["--patience", "3"], "--patience watches examples that are left out of a training"),
+    (["--patience", "0", "--validation", "0.2"], "--patience"),
+    (["--models", "0"], "--models"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from tests.support.blocks import MANY, WIDTHS, batch_network, random_network
 from tests.support.refusal import refusal
 
 torch = pytest.importorskip("torch")
+from safetensors.torch import save_file  # noqa: E402  (needs torch)
 from torch import fx, nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 from gpumlp.interop.torch import FusedMLP, from_torch, to_torch  # noqa: E402
 
@@ -84,6 +87,24 @@ def test_every_gate_and_norm(precision: str, norm: str, f: str) -> None:
     back = from_torch(module, "numpy")
     assert back.precision == precision
     assert back.blocks == net.blocks
+
+
+@pytest.mark.parametrize("make", [random_network, batch_network])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_of_torch_shows_widths_and_kinds_of_norms(
+    seed: int, make: Any, tmp_path: Path
+) -> None:
+    """A gate's W has two rows for each output, and torch's batch norm has a counter."""
+    net = make(seed)
+    save_file(to_torch(net).state_dict(), tmp_path / "m.safetensors")
+    config = net.config()
+    for name in ("widths", "norm", "backend", "seed"):
+        config.pop(name, None)
+    with pytest.warns(UserWarning, match="carries no digest"):
+        found = MLP.load(tmp_path / "m.safetensors", "numpy", **config)
+    assert found.config() == {**net.config(), "seed": 0}
+    x = RNG.normal(size=(9, net.widths[0]))
+    np.testing.assert_array_equal(found.forward(x), net.forward(x))
 
 
 def test_a_training_of_torch_goes_on_here() -> None:
@@ -300,6 +321,7 @@ INVALID: dict[str, Any] = {
     ),
     "batch norm without a momentum": (
         nn.Sequential(A, nn.BatchNorm1d(4, momentum=None), C), TypeError, "with a momentum",
+        "set one: module.get_submodule('1').momentum = 0.1",
     ),
     "group norm": (
         nn.Sequential(A, nn.GroupNorm(2, 4), C), TypeError, "1 is a GroupNorm, which is not",
@@ -384,6 +406,71 @@ def test_what_cannot_be_taken_over_raises(case: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refusal(error, lambda: from_torch(module, "numpy"), *said)
+
+
+DERIVED: dict[str, Any] = {  # how parameters come to depend on others, and what the error says
+    "parametrized": (nn.utils.parametrizations.weight_norm, "parametrize.remove_parametrizations"),
+    "spectral": (nn.utils.parametrizations.spectral_norm, "parametrize.remove_parametrizations"),
+    "pruned": (lambda part: prune.l1_unstructured(part, "weight", 3), "prune.remove"),
+    "weight norm": (nn.utils.weight_norm, "remove_weight_norm"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's older weight_norm
+@pytest.mark.parametrize("case", DERIVED)
+def test_parameters_that_are_computed_from_others_are_made_the_modules_own(case: str) -> None:
+    """Between a step and the next call of the module, a Linear has a weight of before the step."""
+    derive, says = DERIVED[case]
+    module = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.LayerNorm(4), nn.Linear(4, 3))
+    derive(module[0])
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    module(torch.ones(8, 6)).square().sum().backward()
+    optimizer.step()
+    with pytest.raises(TypeError, match="0 computes its weight from other parameters") as caught:
+        from_torch(module.eval(), "numpy")
+    call = str(caught.value).rpartition("; call ")[2]
+    assert says in call
+    exec(call, {"torch": torch, "module": module})
+    assert_same(from_torch(module, "numpy"), module, X)
+
+
+def test_batch_norm_before_an_activation_is_fused_with_its_linear() -> None:
+    """What the errors advise; also after the last Linear."""
+    layers = [nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.BatchNorm1d(3)]
+    module = sequential(*layers).eval()
+    for norm in (layers[1], layers[4]):
+        for name in ("running_mean", "running_var", "weight", "bias"):
+            getattr(norm, name).data.uniform_(0.5, 2)
+    advice = "torch.nn.utils.fusion.fuse_linear_bn_eval(linear, norm) makes a Linear of"
+    refusal(TypeError, lambda: from_torch(module, "numpy"), "activation, 2", f"{advice} 0 and 1")
+    fuse = nn.utils.fusion.fuse_linear_bn_eval
+    half = nn.Sequential(fuse(layers[0], layers[1]), *layers[2:])
+    refusal(TypeError, lambda: from_torch(half, "numpy"), f"{advice} 2 and 3")
+    fused = nn.Sequential(*half[:2], fuse(layers[3], layers[4]))
+    assert_same(from_torch(fused, "numpy"), module, X)
+
+
+def test_a_momentum_is_set_where_there_is_none() -> None:
+    module = sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, momentum=None), nn.Linear(4, 3)).eval()
+    with pytest.raises(TypeError, match="set one: ") as caught:
+        from_torch(module, "numpy")
+    exec(str(caught.value).rpartition("set one: ")[2], {"module": module})
+    assert_same(from_torch(module, "numpy"), module, X)
+
+
+def test_hooks_are_left_out_with_a_warning() -> None:
+    parts = nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)
+    for of_graph in (False, True):
+        module: Any = sequential(nn.Sequential(*copy.deepcopy(parts[:2])), parts[2])
+        plain = copy.deepcopy(module)
+        module[0][1].register_forward_hook(lambda *a: a[-1] + 1)
+        module[0].register_forward_pre_hook(lambda *a: None)
+        if of_graph:
+            module = fx.symbolic_trace(module)
+        with pytest.warns(UserWarning, match="has forward hooks, which are left out") as warned:
+            net = from_torch(module, "numpy")
+        assert [str(each.message).split()[0] for each in warned] == ["0", "0.1"][of_graph:]
+        assert_same(net, plain, X)
 
 
 def test_dropout_in_another_place_is_left_out_in_eval_mode() -> None:

@@ -186,6 +186,25 @@ def test_early_stopping_callbacks_and_several_models() -> None:
     )
 
 
+def test_candidates_are_single_models_and_the_best_parameters_are_those_of_an_ensemble() -> None:
+    e, grid = classifier(early_stopping=True), {"alpha": [0.01, 10], "solver": ["adam", "sgd"]}
+    for refit in (True, lambda results: int(results["rank_test_score"].argmax())):
+        found = GridSearch(e, grid, cv=3, refit=refit, n_models=3).fit(X, LABELS)
+        single = GridSearchCV(e, grid, cv=3, refit=refit).fit(X, LABELS)
+        want = clone(e).set_params(**single.best_params_, n_models=3).fit(X, LABELS)
+        assert len(found.best_estimator_.models_) == 3
+        np.testing.assert_array_equal(found.predict_proba(X), want.predict_proba(X))
+        single.best_estimator_ = want
+        same_results(found, single)
+        assert found.estimator is e
+        assert clone(found).n_models == 3
+    pipeline = make_pipeline(StandardScaler(), classifier())
+    drawn = {"mlpclassifier__alpha": [0.01, 0.1, 1]}
+    found = RandomSearch(pipeline, drawn, n_iter=2, cv=3, random_state=0, n_models=2)
+    assert len(found.fit(X, LABELS).best_estimator_[-1].models_) == 2
+    assert [*found.cv_results_["params"][0]] == ["mlpclassifier__alpha"]
+
+
 # ---- failures and signals ------------------------------------------------------------------------
 
 
@@ -316,6 +335,11 @@ def test_wrong_input_is_refused() -> None:
         GridSearch(classifier("gpu"), {"alpha": [1]}).fit(X, LABELS)
     with pytest.raises(ValueError, match="inconsistent"):
         GridSearch(classifier(), {"alpha": [1]}).fit(X, LABELS[:-1])
+    for n_models, grid in ((0, {"alpha": [1]}), (2, {"n_models": [1, 2]})):
+        search = GridSearch(classifier(), grid, n_models=n_models)
+        with pytest.raises(ValueError, match=f"n_models.*{n_models}"):
+            search.fit(X, LABELS)
+    search.set_params(n_models=None).fit(X, LABELS)  # one of the two left out
     with pytest.raises(ValueError, match="refit"):
         GridSearch(classifier(), {"alpha": [1]}, scoring=["accuracy", "f1"]).fit(X, LABELS)
 

@@ -299,6 +299,7 @@ ELSEWHERE = (
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
     # tests/training/test_ensemble.py, tests/estimators/test_several.py
+    "has a network twice; pass copy.deepcopy(net)",
     "models diverged and are left out", "callbacks=lambda member",
     "is a file, and an ensemble needs a folder",
     # tests/cli/test_models.py
@@ -310,6 +311,12 @@ ELSEWHERE = (
     # tests/cli/test_search.py carries these out
     "such as --try lr=0.001", "some of them: --random 100", "from which --random N draws",
     "--folds {} is more than", "or fewer --folds", "every candidate diverged in a fold",
+    "add --validation 0.2",
+    # tests/interop/test_torch_blocks.py
+    "fuse_linear_bn_eval(linear, norm)",
+    "; set one: module.get_submodule({})", "module.get_submodule({}), {}",
+    # tests/search/test_searches.py
+    "n_models={} is the number of models of the best estimator",
     # the decision of this file's neighbour in tests/cli/, and notes about what was done
     "--task {} takes them as {}", "--keep keeps them", "early stopping has ended", "raise max_iter",
     # any other value will do

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -113,3 +116,33 @@ def test_values_beyond_the_dtype_raise():
     net = regression(precision="float32")
     with pytest.raises(ValueError, match="x has values up to 1e\\+300, beyond the network's float"):
         gpumlp.Trainer(net).fit(np.full((3, 4), 1e300), Y[:3])
+
+
+CHANGES = {
+    "lr": 0.5, "batch_size": 5, "seed": 9, "shuffle": False, "schedule": gpumlp.SCHEDULES["step"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_may_change_between_fits_is_that_of_a_new_trainer(name, rng):
+    """Of plain SGD, which has no state."""
+    x, y = rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    nets = [gpumlp.MLP([3, 4, 2], loss="squared_error", backend="numpy") for _ in range(2)]
+    given = {"lr": 0.01, "batch_size": 8}
+    changed = gpumlp.Trainer(nets[0], "sgd", **given)
+    setattr(changed, name, CHANGES[name])
+    for trainer in (changed, gpumlp.Trainer(nets[1], "sgd", **{**given, name: CHANGES[name]})):
+        trainer.fit(x, y, 3, progress=False)
+    np.testing.assert_array_equal(nets[0].theta.flat, nets[1].theta.flat)
+
+
+@pytest.mark.parametrize(
+    "name", ["net", "optimizer", "accumulate", "clip_norm", "groups", "ema", "fold", "shards"]
+)
+def test_what_the_recorded_step_has_cannot_change(name):
+    trainer = gpumlp.Trainer(gpumlp.MLP([3, 2], backend="numpy"))
+    before = getattr(trainer, name)
+    for each in (trainer, copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer))):
+        with pytest.raises(AttributeError, match=f"{name} of a trainer cannot change"):
+            setattr(each, name, 0.5)
+    assert getattr(trainer, name) is before

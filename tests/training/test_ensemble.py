@@ -355,3 +355,48 @@ def test_trainer_of_an_ensemble_is_an_ensemble_trainer() -> None:
     assert type(trainer) is EnsembleTrainer
     assert [t.batch_size for t in trainer.trainers] == [7] * K
     assert type(Trainer(MLP([2, 2], backend="numpy"))) is Trainer
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_trainer_of_a_network_goes_on_where_its_parameters_have_moved(
+    backend: str, ema: float | None
+) -> None:
+    """Into an ensemble, in whose array they lie from then on."""
+    x, y = (
+        np.random.default_rng(0).normal(size=(20, 3)),
+        np.random.default_rng(0).normal(size=(20, 2)),
+    )
+    settings: dict[str, Any] = {
+        "norm": "batch",
+        "loss": "squared_error",
+        "backend": backend,
+        "seed": 3,
+    }
+    once, moved = (MLP([3, 5, 2], **settings) for _ in range(2))
+    trainers = [Trainer(net, "adamw", batch_size=8, ema=ema) for net in (once, moved)]
+    for each in trainers:
+        each.fit(x, y, 2, progress=False)
+    ensemble = Ensemble.of([MLP([3, 5, 2], **settings), moved])
+    for each in trainers:
+        each.fit(x, y, 2, progress=False)
+    for name, tensor in once.tensors().items():
+        np.testing.assert_array_equal(moved.tensors()[name], tensor)
+        np.testing.assert_array_equal(ensemble[1].tensors()[name], tensor)
+
+
+def test_networks_of_two_ensembles_are_refused() -> None:
+    nets = [MLP([3, 2], backend="numpy", seed=seed) for seed in range(2)]
+    with pytest.raises(ValueError, match=r"has a network twice; pass copy.deepcopy\(net\)"):
+        Ensemble.of([nets[0], nets[0]])
+    ensemble = Ensemble.of([nets[0], copy.deepcopy(nets[0])])
+    second = Ensemble.of([nets[1], nets[0]])
+    x, y = np.random.default_rng(0).normal(size=(8, 3)), np.arange(8) % 2
+    with pytest.raises(ValueError, match="member 0 is in another Ensemble now") as caught:
+        Trainer(ensemble).fit(x, y, 1, progress=False)
+    assert "train that one, or pass it copy.deepcopy of the members" in str(caught.value)
+    before = second.theta.copy()
+    Trainer(second).fit(x, y, 1, progress=False)
+    assert (second.theta != before).any(axis=1).all()
+    copied = Ensemble.of([copy.deepcopy(net) for net in ensemble])
+    Trainer(copied).fit(x, y, 1, progress=False)
