@@ -36,7 +36,7 @@ def test_operations_are_found():
 
 
 DEFAULTS = {"free_memory", "feed_memory", "compile", "synchronize", "own_memory",
-            "updates_in_product", "scratch_memory", "networks_at_a_time"}  # fmt: skip
+            "updates_in_product", "scratch_memory", "movable", "networks_at_a_time"}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CudaBackend])

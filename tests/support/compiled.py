@@ -7,6 +7,7 @@ import pytest
 
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
+from gpumlp.backends.cpu.code import Code
 from gpumlp.backends.cpu.loading import Library, installed
 
 LIBRARY = installed()
@@ -21,7 +22,7 @@ def multiplied_on_cpu(
     backend: Any = get_backend("cpu", precision)
     out = out.copy()
     work = backend._lower._product(a, b, out, factors)
-    program = cpu_backend.Program(backend._library, backend._blas, [work])
+    program = cpu_backend.Program(backend._library, backend._blas, Code([work]))
     program._threads = threads
     program()
     return out
