@@ -38,7 +38,7 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
             for (int64 i = 0; i < m; i += most_rows) {
                 const int64 height = least(most_rows, m - i);
                 // a copy of a transpose is worth its time if some panels read it
-                const bool copied = ENTRIES == 1 ? a.column != 1 && width > 4 * PANEL<E>
+                const bool copied = ENTRIES == 1 ? a.column != 1 && width >= 4 * PANEL<E>
                                                  : a.column != 1 || inner % ENTRIES != 0;
                 if (copied) copy_tiles(a.from(i, l), height, inner, tiles);
                 for (int64 c = 0; c < width; c += PANEL<E>)
@@ -113,7 +113,7 @@ template <class T, class Out> void product(const void* arguments, const Threads&
     const int64 size = by_columns ? p.n : p.m, unit = by_columns ? WIDTH<real> : TILE_ROWS;
     const int64 units = (size + unit - 1) / unit, flops = 2 * p.m * p.n * p.k;
     // as many as there are threads; of a long product more, so that none waits long for another
-    const int64 many = least(flops / MANY_FLOPS / threads.count, units / (8 * threads.count));
+    const int64 many = least(flops / MANY_FLOPS / threads.count, units / (16 * threads.count));
     const int64 wanted = threads.count * (many > 1 ? many : 1);
     const int64 pieces = least(least(wanted, flops / FLOPS), units);
     const int64 share = pieces > 1 ? (units + pieces - 1) / pieces : units;

@@ -167,9 +167,12 @@ def test_statistics_beside_a_split_theta() -> None:
         assert relative(found[1][name], want) < 1e-2 < relative(first[name], want)
 
 
-@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+LOCKSTEP = [kind for kind in BLOCKS if "batch" not in kind and "columns" not in kind]
+
+
 @pytest.mark.parametrize(
-    "kind", [kind for kind in BLOCKS if "batch" not in kind and "columns" not in kind]
+    ("kind", "precision"),
+    [(kind, "float64") for kind in LOCKSTEP] + [("all", "bfloat16"), ("own stages", "bfloat16")],
 )
 def test_members_in_lockstep(kind: str, precision: str) -> None:
     assert_members_train_alone(precision, WIDTHS, X, LABELS, **BLOCKS[kind])
