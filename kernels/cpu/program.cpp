@@ -1,5 +1,6 @@
 // Runs programs: see program.hpp.  With the operations that depend on no entry.
 #include "operations.hpp"
+#include "sharing.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -38,16 +39,24 @@ int OneBlasThread::programs = 0, OneBlasThread::before = 1;
 
 // Run the calls in order, `repeats` times, on at most so many threads.
 // get, set: read and change the number of BLAS's threads; null if there is no way.
+// sharing: what is known of the program's time on several threads.
 GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t repeats,
-                              int (*get)(), void (*set)(int), int64_t threads) {
+                              int (*get)(), void (*set)(int), int64_t threads,
+                              gpumlp::Sharing* sharing) {
     const OneBlasThread one(get, set, int(threads));
     const gpumlp::SubnormalsAreZero fast;
-    const gpumlp::Threads shared = {
+    gpumlp::Threads all = {
         one.threads, [](gpumlp::Piece piece, const void* operation, int64_t pieces, int most) {
             gpumlp::pool().run(piece, operation, pieces, most);
         }};
-    for (int64_t r = 0; r < repeats; ++r)
-        for (int64_t i = 0; i < count; ++i) calls[i].work(calls[i].arguments, shared);
+    const auto step = [&] {
+        all.count = sharing->is_alone() ? 1 : one.threads;
+        for (int64_t i = 0; i < count; ++i) calls[i].work(calls[i].arguments, all);
+    };
+    for (int64_t r = 0; r < repeats; ++r) {
+        if (one.threads > 1) sharing->run(step);
+        else step();
+    }
 }
 
 #define GPUMLP_OPERATION(name, ...)                                                               \

@@ -215,6 +215,7 @@ class Program:
         self._library, self._blas = library, blas
         self._threads = CORES if blas.set_threads else blas_threads()
         self._address = self._calls.ctypes.data
+        self._sharing = np.zeros(6, np.int64)  # `Sharing` of sharing.hpp
 
     def movable(self, roots: Sequence[Array]) -> Callable[[Sequence[Array]], Program] | None:
         """See `Backend.movable`."""
@@ -226,5 +227,5 @@ class Program:
         blas = self._blas
         self._library.run(
             self._address, len(self._calls), steps, blas.get_threads, blas.set_threads,
-            at_most(self._threads),
+            at_most(self._threads), self._sharing.ctypes.data,
         )  # fmt: skip

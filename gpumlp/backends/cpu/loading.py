@@ -38,7 +38,7 @@ class Library:
         self.run = self._library.gpumlp_run
         self.run.restype = None
         number, pointer = ctypes.c_int64, ctypes.c_void_p
-        self.run.argtypes = [pointer, number, number, pointer, pointer, number]
+        self.run.argtypes = [pointer, number, number, pointer, pointer, number, pointer]
 
     def address(self, name: str) -> int:
         """The address of a function."""
