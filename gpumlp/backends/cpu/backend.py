@@ -214,8 +214,8 @@ class Program:
         self._calls, self._words = code.at(self._scratch, roots)
         self._library, self._blas = library, blas
         self._threads = CORES if blas.set_threads else blas_threads()
-        self._address = self._calls.ctypes.data
         self._sharing = np.zeros(6, np.int64)  # `Sharing` of sharing.hpp
+        self._address, self._sharing_address = (a.ctypes.data for a in (self._calls, self._sharing))
 
     def movable(self, roots: Sequence[Array]) -> Callable[[Sequence[Array]], Program] | None:
         """See `Backend.movable`."""
@@ -227,5 +227,5 @@ class Program:
         blas = self._blas
         self._library.run(
             self._address, len(self._calls), steps, blas.get_threads, blas.set_threads,
-            at_most(self._threads), self._sharing.ctypes.data,
+            at_most(self._threads), self._sharing_address,
         )  # fmt: skip
