@@ -31,8 +31,8 @@ template <class T> void embed(const void* arguments, const Threads& threads) {
 // An example and its code: as large as an entry of `order`.
 struct Coded { std::uint32_t code, row; };
 
-// bits of a digit, and its values; examples of a piece; columns of a sum in registers; examples
-enum { DIGIT = 8, VALUES = 1 << DIGIT, SORTED = 256, HELD = 64, AHEAD = 16 };
+// bits of a digit, and its values; examples of a piece; columns of a sum in registers
+enum { DIGIT = 8, VALUES = 1 << DIGIT, SORTED = 256, HELD = 64 };
 
 inline bool again(int64 c, int digit) { return digit == 0 ? c > 1 : (c - 1) >> digit * DIGIT > 0; }
 

@@ -17,7 +17,7 @@ inline void copy_row(char* to, const char* from, int64 bytes) {
 }
 
 inline void gather(const void* arguments, const Threads& threads) {
-    enum { AHEAD = 16, LINE = 64, MOST = 512 };  // rows that are fetched before they are copied
+    enum { MOST = 512 };  // bytes of a row that are fetched
     const auto& p = *static_cast<const Gather*>(arguments);
     const int64 each = 65536 / (p.bytes + 1) + 1;
     over(threads, p.m, each, [&](int64 begin, int64 end, int64) {

@@ -182,14 +182,18 @@ template <class T> void copy_panels(View<T> b, int64 k, int64 columns, Item<T>* 
 
 // tiles (rows / TILE_ROWS, items, TILE_ROWS) ← a
 template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tiles) {
-    enum { ENTRIES = Operand<T>::ENTRIES, SOME = 4 * TILE_ROWS };  // whole lines of a row of aᵀ
+    // whole lines of a row of aᵀ
+    enum { ENTRIES = Operand<T>::ENTRIES, SOME = 4 * TILE_ROWS };
     const int64 apart = items_of<T>(k) * TILE_ROWS;
     int64 i = 0;
     for (; a.row == 1 && i + SOME <= rows; i += SOME)
-        for (int64 l = 0; l < k; l += ENTRIES)
+        for (int64 l = 0; l < k; l += ENTRIES) {
+            for (int64 t = 0; t < SOME; t += int64(LINE / sizeof(T)))
+                __builtin_prefetch(a.from(i + t, l + AHEAD * ENTRIES).data);
             for (int64 t = 0; t < SOME; t += TILE_ROWS)
                 copy_items<TILE_ROWS>(a.from(i + t, l).data, l, k, a.column,
                                       tiles + (i + t) / TILE_ROWS * apart + l / ENTRIES * TILE_ROWS);
+        }
     for (; i < rows; i += TILE_ROWS) {
         const int count = int(least<int64>(TILE_ROWS, rows - i));
         const T* const column = a.from(i, 0).data;
@@ -204,11 +208,10 @@ template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tile
 
 // Memory of this thread for a block of b and, behind it, one of a.  It begins with a cache line.
 inline void* blocks() {
-    constexpr int64 line = 64;
     static thread_local std::unique_ptr<char[]> memory;
-    if (!memory) memory.reset(new char[BYTES_OF_A + BYTES_OF_B + line]);
+    if (!memory) memory.reset(new char[BYTES_OF_A + BYTES_OF_B + LINE]);
     const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.get());
-    return reinterpret_cast<void*>((begin + line - 1) / line * line);
+    return reinterpret_cast<void*>((begin + LINE - 1) / LINE * LINE);
 }
 
 }  // namespace gpumlp

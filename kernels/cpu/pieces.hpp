@@ -10,6 +10,9 @@
 namespace gpumlp {
 
 enum { LANES = 16, PIECE = 8192, LEAST_ROWS = 32 };  // entries; rows of a piece of a matrix
+// Rows that are fetched before their turn, and the bytes that one fetch brings.  The processor fetches
+// by itself what follows on the same page, but the next row may lie on another.
+enum { AHEAD = 16, LINE = 64 };
 
 // −1, 0 or 1; NaN stays NaN
 template <class real> inline real sign(real x) {

@@ -14,7 +14,8 @@ namespace gpumlp {
 //
 // All members are 0 at first.
 struct Sharing {
-    enum { FIRST = 16, MOST = 4096, TIMED = 4 };  // steps until the first comparison, and later ones
+    enum { FIRST = 16, LATER = 4, MOST = 4096 };  // steps until a comparison: LATER times as many each
+    enum { TIMED = 4 };                           // steps of a comparison, of each way
     enum { LONG = 5000000 };  // nanoseconds of a step that is shared in any case
     int64 phase, left, pause, alone;  // phase 0: as decided; 1: that way is timed; 2: the other way
     double least[2];                  // nanoseconds of a step, of both ways
@@ -40,7 +41,7 @@ struct Sharing {
         } else if (phase == 2) {
             const bool other = least[1] < 0.97 * least[0];
             alone = alone != 0 ? !other : other;
-            pause = other ? FIRST : pause < MOST ? 2 * pause : MOST;
+            pause = other ? FIRST : pause < MOST ? LATER * pause : MOST;
         }
         phase = (phase + 1) % 3;
         left = phase == 0 ? pause : TIMED;

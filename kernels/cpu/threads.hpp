@@ -170,7 +170,9 @@ public:
     }
 
 private:
-    enum { SPIN = 30, STALL = 100, WAKE = 1000 };  // microseconds
+    // Microseconds.  A thread sleeps after IDLE: it took 50 to wake one on a virtual machine, and a step
+    // has longer parts that one thread does alone.
+    enum { SPIN = 30, IDLE = 200, STALL = 100, WAKE = 1000 };
     enum { SHORTEST = 2, LONGEST = 16 };           // the time alone, in waits
     enum { MOST_HELPERS = 255 };
 
@@ -250,7 +252,7 @@ private:
         for (;;) {
             const auto called = [&] { return offer.load() / OPEN != seen; };
             const auto in_the_way = [&] { return core() == callers_core.load(); };
-            spin(called, SPIN, in_the_way);
+            spin(called, IDLE, in_the_way);
             if (in_the_way()) leave(callers_core.load(), process);
             if (!called() || in_the_way()) {
                 std::unique_lock<std::mutex> guard(sleep);

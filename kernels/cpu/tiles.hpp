@@ -125,7 +125,10 @@ __attribute__((noinline)) void tile(int64 items, View<T> a, const Item<T>* b, in
         for (int v = 0; v < vectors; ++v) row[v] = vector_at(b + v * WIDTH<real>);
         if constexpr (copies) {
             GPUMLP_UNROLL
-            for (int v = 0; v < vectors; ++v) vector_at(panel + v * WIDTH<real>) = row[v];
+            for (int v = 0; v < vectors; ++v) {
+                __builtin_prefetch(b + AHEAD * b_row + v * WIDTH<real>);
+                vector_at(panel + v * WIDTH<real>) = row[v];
+            }
             panel += vectors * WIDTH<real>;
         }
         GPUMLP_UNROLL

@@ -38,7 +38,7 @@ int main() {
     std::printf("%d ", alone(a, 2 * TIMED, 20, 200));  // now sharing pays
     std::printf("%d\\n", alone(a, FIRST, 20, 200));
     std::printf("%d ", alone(b, COMPARED, 50, 200));
-    std::printf("%d ", alone(b, 2 * FIRST, 50, 200));
+    std::printf("%d ", alone(b, Sharing::LATER * FIRST, 50, 200));
     std::printf("%d\\n", alone(b, 2 * TIMED, 50, 200));
     std::printf("%d\\n", alone(c, COMPARED, 5100, 0));  // a long step is not tried alone
 }
