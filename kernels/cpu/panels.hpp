@@ -180,6 +180,32 @@ template <class T> void copy_panels(View<T> b, int64 k, int64 columns, Item<T>* 
         transpose_panel(b.from(0, j), k, least<int64>(PANEL<E>, columns - j), panels);
 }
 
+// whether `transpose_tile` is there
+#ifdef GPUMLP_SQUARES
+template <class E> constexpr bool TRANSPOSES_TILES = WIDTH<E> >= TILE_ROWS;
+#else
+template <class E> constexpr bool TRANSPOSES_TILES = false;
+#endif
+
+// tile (items, TILE_ROWS) ← the first TILE_ROWS rows of a, whose entries are neighbours, as far as
+// squares reach; the number of the entries of each row
+template <class T> inline int64 transpose_tile(View<T> a, int64 k, Item<T>* tile) {
+    int64 done = 0;
+    if constexpr (TRANSPOSES_TILES<Item<T>>) {
+        enum { ENTRIES = Operand<T>::ENTRIES, SIDE = WIDTH<Item<T>> };
+        const T* rows[SIDE];
+        for (int64 i = 0; i < SIDE; ++i) rows[i] = a.data + least<int64>(i, TILE_ROWS - 1) * a.row;
+        Item<T> square[SIDE * SIDE];
+        for (; done + SIDE * ENTRIES <= k; done += SIDE * ENTRIES) {
+            transpose_square(rows, done, square, SIDE);
+            GPUMLP_UNROLL
+            for (int l = 0; l < SIDE; ++l, tile += TILE_ROWS)
+                std::memcpy(tile, square + l * SIDE, TILE_ROWS * sizeof(Item<T>));
+        }
+    }
+    return done;
+}
+
 // tiles (rows / TILE_ROWS, items, TILE_ROWS) ← a
 template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tiles) {
     // whole lines of a row of aᵀ
@@ -197,8 +223,10 @@ template <class T> void copy_tiles(View<T> a, int64 rows, int64 k, Item<T>* tile
     for (; i < rows; i += TILE_ROWS) {
         const int count = int(least<int64>(TILE_ROWS, rows - i));
         const T* const column = a.from(i, 0).data;
-        Item<T>* to = tiles + i / TILE_ROWS * apart;
-        for (int64 l = 0; l < k; l += ENTRIES, to += TILE_ROWS)
+        Item<T>* const tile = tiles + i / TILE_ROWS * apart;
+        int64 l = count == TILE_ROWS && a.column == 1 ? transpose_tile(a.from(i, 0), k, tile) : 0;
+        Item<T>* to = tile + l / ENTRIES * TILE_ROWS;
+        for (; l < k; l += ENTRIES, to += TILE_ROWS)
             if (count == TILE_ROWS && a.row == 1)
                 copy_items<TILE_ROWS>(column + l * a.column, l, k, a.column, to);
             else

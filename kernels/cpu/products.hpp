@@ -37,11 +37,14 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
             copy_panels(b.from(l, j + direct), inner, width - direct, panels + direct * items);
             for (int64 i = 0; i < m; i += most_rows) {
                 const int64 height = least(most_rows, m - i);
-                // a copy of a transpose is worth its time if some panels read it, and the first
-                // cache does not keep its rows: they are many, or whole pages apart
-                const bool many = inner > 128 || a.column * sizeof(T) % 4096 == 0;
-                const bool copied = ENTRIES == 1 ? a.column != 1 && width >= 4 * PANEL<E> && many
-                                                 : a.column != 1 || inner % ENTRIES != 0;
+                // a copy of a is worth its time if some panels read it, and the first cache does not
+                // keep what a tile reads: rows of a transpose that are many, or rows that are whole
+                // pages apart
+                const bool transposed = a.column != 1, many = inner > 128;
+                const bool pages = (transposed ? a.column : a.row) * sizeof(T) % 4096 == 0;
+                const bool worth = transposed ? many || pages : many && pages && TRANSPOSES_TILES<E>;
+                const bool copied = (worth && width >= 4 * PANEL<E>) ||
+                                    (ENTRIES > 1 && (transposed || inner % ENTRIES != 0));
                 if (copied) copy_tiles(a.from(i, l), height, inner, tiles);
                 for (int64 c = 0; c < width; c += PANEL<E>)
                     for (int64 r = 0; r < height; r += TILE_ROWS) {

@@ -94,9 +94,12 @@ def test_product_of_any_layout(layouts: tuple[bool, bool]) -> None:
 
 
 def test_long_sums_are_rounded_once_and_threads_do_not_change_them() -> None:
-    """As if a sum of 5,001 products had been added up in float32."""
-    for m, n, layouts in [(2, 70, (False, True)), (20, 70, (True, False)), (41, 9, (False, True))]:
-        a, b = operand(m, 5001, layouts[0]), operand(5001, n, layouts[1])
+    """As if a sum of k products had been added up in float32; rows of 4,096 are whole pages apart."""
+    for m, n, k, layouts in [
+        (2, 70, 5001, (False, True)), (20, 70, 5001, (True, False)), (41, 9, 5001, (False, True)),
+        (25, 140, 4096, (False, False)),
+    ]:  # fmt: skip
+        a, b = operand(m, k, layouts[0]), operand(k, n, layouts[1])
         want = a.astype("f8") @ b.astype("f8")
         found = [multiplied(a, b, np.empty((m, n), KIND), threads=t) for t in (1, 2, 3)]
         assert (abs(found[0].astype("f8") - want) <= 2.0**-8 * abs(want) + 1e-3).all()
