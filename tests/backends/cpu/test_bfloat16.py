@@ -94,7 +94,7 @@ def test_product_of_any_layout(layouts: tuple[bool, bool]) -> None:
 
 
 def test_long_sums_are_rounded_once_and_threads_do_not_change_them() -> None:
-    """As if a sum of k products had been added up in float32; rows of 4,096 are whole pages apart."""
+    """As if k products had been added up in float32; rows of 4,096 are whole pages apart."""
     for m, n, k, layouts in [
         (2, 70, 5001, (False, True)), (20, 70, 5001, (True, False)), (41, 9, 5001, (False, True)),
         (25, 140, 4096, (False, False)),
