@@ -2,37 +2,26 @@
 // again if h was not kept.
 //
 // The entry supplies  real f(real z)  and  real df(real z, real h).  Matrices are (rows, cols),
-// row-major.  A block covers a tile of columns and walks down its share of the rows.  Each thread
-// stays in its own columns, so that its bias, or its share of the column sums, stays in registers.
-// It reads the entries of ROWS rows before it writes any: arrays may be one, so the compiler cannot
-// move a read before a write.
+// row-major.  A block covers a tile of columns, see columns.cuh.
 #include "common.cuh"
+#include "columns.cuh"
 #include "sums.cuh"
-
-enum { ROWS = 2 };  // in flight; with more, sm_100 spills
 
 template <int N>
 __device__ void bias_activation_tile(T* z, const T* b, T* h, int64 rows, int64 cols) {
-    const int64 col = first() * N, next = row_stride() * cols, end = rows * cols;
+    const int64 col = first() * N;
     if (col >= cols) return;
     const Pack<N> bias = pack<N>(b + col);
-    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
-        Pack<N> a[ROWS] = {}, out;
+    down_columns<N>(z, rows, cols, [&](int64 i, Pack<N> a) {
+        Pack<N> out;
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) a[r] = pack<N>(z + i + r * next);
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) {
-#pragma unroll
-                for (int j = 0; j < N; ++j) {
-                    a[r].at[j] = T(real(a[r].at[j]) + real(bias.at[j]));
-                    out.at[j] = T(f(real(a[r].at[j])));
-                }
-                if (z != h) pack<N>(z + i + r * next) = a[r];
-                pack<N>(h + i + r * next) = out;
-            }
-    }
+        for (int j = 0; j < N; ++j) {
+            a.at[j] = T(real(a.at[j]) + real(bias.at[j]));
+            out.at[j] = T(f(real(a.at[j])));
+        }
+        if (z != h) pack<N>(z + i) = a;
+        pack<N>(h + i) = out;
+    });
 }
 
 // z ← z + b, h ← f(z).  z may be h, and then only h is kept.  Of several networks: see member().
@@ -46,21 +35,11 @@ GPUMLP_KERNEL(bias_activation, THREADS)
 
 template <int N>
 __device__ void activation_tile(const T* z, T* h, int64 rows, int64 cols) {
-    const int64 col = first() * N, next = row_stride() * cols, end = rows * cols;
-    if (col >= cols) return;
-    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
-        Pack<N> a[ROWS] = {};
+    down_columns<N>(z, rows, cols, [&](int64 i, Pack<N> a) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) a[r] = pack<N>(z + i + r * next);
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) {
-#pragma unroll
-                for (int j = 0; j < N; ++j) a[r].at[j] = T(f(real(a[r].at[j])));
-                pack<N>(h + i + r * next) = a[r];
-            }
-    }
+        for (int j = 0; j < N; ++j) a.at[j] = T(f(real(a.at[j])));
+        pack<N>(h + i) = a;
+    });
 }
 
 // h ← f(z), from the z that bias_activation has written.

@@ -7,15 +7,13 @@
 //     UNBIASED     a bit for each mean whose running average is that of an estimate without bias
 //     momentum     the share of a minibatch's means in their running averages
 // Matrices are (rows, cols), row-major.  The means s and t are (MEANS, wide) and (SLOPES, wide) with
-// wide ≥ cols.  A block covers a tile of columns and walks down its share of the rows, as in
-// activation.cu.
+// wide ≥ cols.  A block covers a tile of columns, see columns.cuh.
 #include "common.cuh"
+#include "columns.cuh"
 #include "sums.cuh"
 
 #undef GPUMLP_RESIDENT
 #define GPUMLP_RESIDENT 2  // 128 registers: a thread has the sums, means and parameters of PACK columns
-
-enum { ROWS = 2 };  // in flight
 
 // COUNT numbers of each of N neighbouring columns, from rows that are `apart`
 template <int N, int COUNT, class S> struct OfColumns {
@@ -35,25 +33,17 @@ template <int N, int COUNT, class S> struct OfColumns {
 template <int N, int I>
 __device__ void mean_tile(const T* x, const real* s, real* mean, real* partial, unsigned* arrived,
                           int64 rows, int64 cols, int64 wide, real share) {
-    const int64 col = first() * N, next = row_stride() * cols, end = col < cols ? rows * cols : 0;
+    const int64 col = first() * N;
     const OfColumns<N, I, real> before(s + col, wide, col < cols);
     real sum[N] = {};
-    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
-        Pack<N> a[ROWS] = {};
+    down_columns<N>(x, rows, cols, [&](int64, const Pack<N>& a) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) a[r] = pack<N>(x + i + r * next);
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) {
-#pragma unroll
-                for (int j = 0; j < N; ++j) {
-                    real own[I + 1];
-                    before.at(j, own);
-                    sum[j] += row_mean<I>(real(a[r].at[j]), own);
-                }
-            }
-    }
+        for (int j = 0; j < N; ++j) {
+            real own[I + 1];
+            before.at(j, own);
+            sum[j] += row_mean<I>(real(a.at[j]), own);
+        }
+    });
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] *= share;
     column_sums<N>(sum, partial, mean, arrived, cols);
@@ -89,26 +79,18 @@ __device__ void average(int i, real s, real& running, real of) {
 template <int N>
 __device__ void moments_tile(const T* x, real* moments, real* running, Moments* partial,
                              unsigned* arrived, int64 rows, int64 cols, int64 wide, int averaged) {
-    const int64 col = first() * N, next = row_stride() * cols, end = col < cols ? rows * cols : 0;
+    const int64 col = first() * N;
     Pack<N> of_first = {};
-    if (end > 0) of_first = pack<N>(x + col);
+    if (rows > 0 && col < cols) of_first = pack<N>(x + col);
     Moments own[N] = {};
     real count = 0;
-    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
-        Pack<N> a[ROWS] = {};
+    down_columns<N>(x, rows, cols, [&](int64, const Pack<N>& a) {
+        count += real(1);
+        const real share = real(1) / count;
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) a[r] = pack<N>(x + i + r * next);
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) {
-                count += real(1);
-                const real share = real(1) / count;
-#pragma unroll
-                for (int j = 0; j < N; ++j)
-                    own[j].join(real(a[r].at[j]) - real(of_first.at[j]), real(0), share);
-            }
-    }
+        for (int j = 0; j < N; ++j)
+            own[j].join(real(a.at[j]) - real(of_first.at[j]), real(0), share);
+    });
 #pragma unroll
     for (int j = 0; j < N; ++j) own[j].count = count;
     if (!column_sums<N>(own, partial, partial, arrived, cols)) return;
@@ -142,27 +124,19 @@ GPUMLP_KERNEL(column_moments, THREADS)
 template <int N>
 __device__ void columns_tile(const T* x, const T* phi, const real* s, T* y, int64 rows, int64 cols,
                              int64 wide) {
-    const int64 col = first() * N, next = row_stride() * cols, end = rows * cols;
+    const int64 col = first() * N;
     if (col >= cols) return;
     const OfColumns<N, PARAMETERS, T> parameters(phi + col, cols, true);
     const OfColumns<N, MEANS, real> means(s + col, wide, true);
-    for (int64 i = first_row() * cols + col; i < end; i += ROWS * next) {
-        Pack<N> a[ROWS] = {};
+    down_columns<N>(x, rows, cols, [&](int64 i, Pack<N> a) {
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) a[r] = pack<N>(x + i + r * next);
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r)
-            if (i + r * next < end) {
-#pragma unroll
-                for (int j = 0; j < N; ++j) {
-                    real own[MEANS + 1], phi_own[PARAMETERS + 1];
-                    means.at(j, own), parameters.at(j, phi_own);
-                    a[r].at[j] = T(row_y(real(a[r].at[j]), own, phi_own));
-                }
-                pack<N>(y + i + r * next) = a[r];
-            }
-    }
+        for (int j = 0; j < N; ++j) {
+            real own[MEANS + 1], phi_own[PARAMETERS + 1];
+            means.at(j, own), parameters.at(j, phi_own);
+            a.at[j] = T(row_y(real(a.at[j]), own, phi_own));
+        }
+        pack<N>(y + i) = a;
+    });
 }
 
 // y ← the stage of x for the means s

@@ -2,12 +2,11 @@
 // with its column sums.
 //
 // The entry supplies  real f(real z)  and  real df(real z, real h).  y is (rows, cols), x twice as
-// wide.  A block covers a tile of columns of y and walks down its share of the rows.  As in
-// activation.cu, a thread reads the entries of ROWS rows before it writes any.
+// wide.  A block covers a tile of columns of y, and reads the entries of ROWS rows before it writes
+// any, see columns.cuh.
 #include "common.cuh"
+#include "columns.cuh"
 #include "sums.cuh"
-
-enum { ROWS = 2 };
 
 template <int N> __device__ void gate_tile(const T* x, T* y, int64 rows, int64 cols) {
     const int64 col = first() * N, next = row_stride();
