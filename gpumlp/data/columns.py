@@ -13,6 +13,7 @@ from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.dates import (
     COMPACT,
+    ISO,
     Ambiguous,
     DateFormat,
     are_dates,
@@ -79,7 +80,7 @@ class Column:
     ) -> None:  # fmt: skip
         self._date, self._order, self._kept = date, order, kept
         self.name, self.declared, self._known = name, declared or known is not None, known
-        self.format = format
+        self.format, self._form = format, format or PLAIN
         self.words = {word: i for i, word in enumerate(known or ())}
         self._find = None if known is None else Known(self.words).find
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
@@ -166,7 +167,7 @@ class Column:
             return Problem("numbers" if self._date else "dates", [])
         if self.strange:
             few = 2 * sum(self.strange.values()) < self.total
-            return Problem("gaps" if few else "words", sorted(self.strange), self.format or PLAIN)
+            return Problem("gaps" if few else "words", sorted(self.strange), self._form)
         if self._known is not None or not self.words:
             return None
         counts = self._frequencies()
@@ -232,13 +233,14 @@ class Column:
             # the file that the model learned from had no texts, or others
             dated = [word for word in words if DATED.search(word)]
             found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
-            form = found if isinstance(found, DateFormat) else form
+            form = found if isinstance(found, DateFormat) else ISO if form == PLAIN else form
         elif isinstance(form, NumberFormat) and form.decimal == ".":
             # a file that was corrected since has plain numbers, as .parquet files may have
             form = PLAIN if all(map(NUMBER.fullmatch, words)) else form
-        if form == PLAIN and 2 * sum(word.lower() in TRUTH for word in words) > len(words):
+        if form == PLAIN and 2 * sum(word.strip().lower() in TRUTH for word in words) > len(words):
             truths = TRUTH
         self.kinds.add("dates" if isinstance(form, DateFormat) else "numbers")
+        self._form = form
         values = np.full(len(words) + 1, np.nan)
         frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
         for i, word in enumerate(words):

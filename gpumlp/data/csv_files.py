@@ -7,7 +7,6 @@ import gzip
 import io
 import itertools
 import re
-import string
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, cast
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.numbers import format_of
 from gpumlp.data.quoting import LINE_END, check_closed, check_rows, opening, rows_end
+from gpumlp.data.spelling import BLANKS
 from gpumlp.io.threads import ahead
 
 DELIMITERS = ",;\t|"
@@ -26,16 +26,18 @@ PART = 256 << 10  # bytes that Arrow parses at a time
 PART_OF_COLUMN = 4096  # the same for each column
 WIDE = 4096  # in wider tables a block's columns need more memory than its values
 BOM = b"\xef\xbb\xbf"
-BLANKS = (
-    string.whitespace + "\x85\xa0\u2007\u200b\u200e\u200f\u202f\u2060\u3000\ufeff"
-)  # around a name
 ROW = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 KINDS = {  # by their first bytes
     b"\x1f\x8b": "compressed; call it .csv.gz",
+    **dict.fromkeys([b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"], "compressed; unpack it"),
     b"PK\x03\x04": "an Excel file or a zip archive; save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel file; save the table as CSV",
     b"PAR1": "a Parquet file; call it .parquet",
 }
 SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?[ \t]*(?:\r\n|\n|\r)[\r\n]*', re.IGNORECASE)
+NAMED_ROWS = 1000  # so many rows show whether they have names
+FRACTION = re.compile(r"-?\d*[.,]\d*")
+SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took apart
 SAMPLE = 1 << 20  # bytes that show whether points group digits
 GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
@@ -228,10 +230,16 @@ def _header(path: Path) -> tuple[str, list[str], int]:
 
 
 def _rows_have_names(text: bytes, mark: str, count: int) -> bool:
-    """Whether the first rows have one value more than the header has names, which is not empty."""
+    """Whether the rows begin with different names, and have one value more than the header.
+
+    A delimiter within a value gives one value more, too.
+    """
     lines = csv.reader(io.StringIO(text.decode(errors="replace"), newline=""), delimiter=mark)
     try:
-        rows = [row for row in itertools.islice(lines, 3) if row]
+        rows = [row for row in itertools.islice(lines, NAMED_ROWS) if row]
     except csv.Error:
         return False
-    return count > 1 and bool(rows) and all(len(row) == count + 1 and row[-1] for row in rows)
+    rows = rows[:-1] if len(text) == SAMPLE else rows  # the last one may be cut
+    fitting = [row for row in rows if len(row) == count + 1 and not any(map(SPLIT.search, row))]
+    names = {row[0] for row in fitting if not FRACTION.fullmatch(row[0])}
+    return count > 1 and 0 < len(rows) == len(names) and all(row[-1] for row in rows[:3])

@@ -65,6 +65,7 @@ class DateFormat(NamedTuple):
         return moment.timestamp() / DAY
 
 
+ISO = DateFormat("%Y-%m-%d")
 COMPACT = DateFormat("%Y%m%d")  # dates as whole numbers, such as 20240131
 
 

@@ -14,24 +14,25 @@ from gpumlp.io.chunks import chunks
 INDEX = re.compile(r"Unnamed: 0(\.\d+)*|level_\d+|__index_level_\d+__")
 # names of columns that writers and people add: row numbers and identifiers
 ROW_NAMES = (
-    r"(unnamed: \d+(\.\d+)*)?|(level|index)_\d+|__index_level_\d+__|idx|\.\.\.\d+|#|n[°º]|№|_c0|"
+    r"(unnamed:? ?\d*(\.\d+)*)?|(level|index)_\d+|__index_level_\d+__|idx|\.\.\.\d+|#|n[°º]|№|_c0|"
     r"_*((df|data_?frame|old|orig(inal)?|pandas)[_ .]?)?index(_col)?_*|_*rowid_*|_n_|zeile|"
     r"序号|番号|编号|"
-    r"(row|line)([ _.]?(names?|id|nr|no|index|num(ber)?|count(er)?))?|"
-    r"((s(r|l|erial)?|lfd\.?)[ _.]*)?(nr|no)\.?|serial|seq|record|rec([ _]?no)?|_*obs_*|rn"
+    r"_*(row|line)([ _.]?(names?|id|nr|no|index|num(ber)?|count(er)?))?|"
+    r"((s(r|l|erial)?|lfd\.?)[ _.]*)?(nr|no)\.?|serial|seq|lfd|record|rec([ _]?no)?|_*obs_*\.?|rn"
 )
 NUMBERED = (
-    "account|case|customer|employee|invoice|licen[cs]e|member|obs(ervation)?|order|participant|"
-    "patient|person|rec(ord)?|row|sample|seq(uence)?|serial|student|subject|ticket|user"
+    "account|case|customer|employee|entry|invoice|item|kunden|licen[cs]e|member|obs(ervation)?|order|"
+    "participant|patient|person|rec(ord)?|ref(erence)?|row|sample|seq(uence)?|serial|session|student|"
+    "subj(ect)?|ticket|transaction|txn|user|visit"
 )
 IDENTIFIER = re.compile(
     rf"(?i:{ROW_NAMES}|(({NUMBERED})|(.*[\W_])?"
     r"([cefgopstu]?id|uuid|guid|[pr]k|(row)?key|object[_ ]?id|ident(ifier)?))"
-    r"([\W_]?(no|nr|num(ber)?)|\.\d+)?)|.*[a-z]I[Dd]"
+    r"([\W_]?(id|no|nr|num(ber|mer)?)\.?|[._]([xy]|ref|\d+))?)|.*[a-z]I[Dd]"
 )
 NUMBERING = re.compile(f"(?i:{ROW_NAMES})")
 FIRST = re.compile(  # of the first column; R calls it X or V1 if its header has no name
-    r"X1?|V1|(?i:(column|var)[_ ]?[01]|n|num|n(um(ber|mer)|[uú]m[eé]ro)|counter|ordinal)"
+    r"X(\.?1)?|V1|(?i:(column|var)[_ ]?[01]|n|num|n(um(ber|mer)|[uú]m[eé]ro)|counter|ordinal)"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -109,15 +110,15 @@ def _labels(
 def _spelled(words: list[str], counts: HostArray, numbers: bool) -> list[str]:
     """The classes that the words are, sorted; numbers by their value.
 
-    Numbers that are equal are one class, and so are truth values. It is called by the most frequent
-    spelling. Numbers with leading zeros are codes: 07 and 7 are two.
+    Numbers that are equal are one class, and so are truth values and the forms of a letter. It is
+    called by the most frequent spelling. Numbers with leading zeros are codes: 07 and 7 are two.
     """
     same = (
         not any(map(CODE.fullmatch, words)) if numbers else {w.lower() for w in words} <= {*TRUTH}
     )
     spelled: dict[object, str] = {}
     for word in (words[i] for i in np.argsort(-counts, kind="stable")):
-        spelled.setdefault(meaning(word) if same else word, word)
+        spelled.setdefault(meaning(word) if same else unicodedata.normalize("NFC", word), word)
     return sorted(
         spelled.values(), key=lambda word: (PLAIN.value(word) or 0.0 if numbers else 0.0, word)
     )

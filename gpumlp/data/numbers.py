@@ -42,7 +42,8 @@ ALIKE: dict[int, str | None] = {
     # dashes, and the minus, also as a superscript or small
     **dict.fromkeys([*range(0x2010, 0x2015), 0x2212, 0x207B, 0xFE63], "-"),
     **dict.fromkeys([0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F)]),  # invisible
-    0x66B: ".", 0x66C: ",", 0x2044: "/", 0xB7: ".",
+    0xFFE0: "¢", 0xFFE1: "£", 0xFFE5: "¥", 0xFFE6: "₩", 0x66B: ".", 0x66C: ",", 0x2044: "/",
+    0xB7: ".",
     **dict.fromkeys([0x2018, 0x2019, 0x2032, 0xB4, 0x60], "'"),
 }  # fmt: skip
 RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Hashable, Iterable
 from datetime import datetime
@@ -10,6 +11,7 @@ from decimal import Decimal
 
 from gpumlp.data.numbers import ALIKE
 
+BLANKS = string.whitespace + "\x85\xa0\u2007\u200b\u200e\u200f\u202f\u2060\u3000\ufeff"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0*", re.ASCII)  # 1.0, as pandas writes 1 beside a gap
 CODE = re.compile(r"[+-]?0\d+", re.ASCII)  # leading zeros belong to a code
@@ -19,22 +21,25 @@ TRUTH = {"false": Decimal(0), "true": Decimal(1)}
 
 def plain(text: str) -> str:
     """The text without surrounding spaces, and a whole number without a point."""
-    text = text.strip()
+    text = text.strip(BLANKS)
     whole = WHOLE.fullmatch(text)
     return whole[1] if whole else text
 
 
 def meaning(text: str) -> Hashable:
-    """Equal for texts of the same number, truth value or time; false and true are 0 and 1."""
-    if NUMBER.fullmatch(number := text.translate(ALIKE)):
+    """Equal for texts of the same number, truth value or time; false and true are 0 and 1.
+
+    Characters that look alike are equal, and invisible ones do not count.
+    """
+    if NUMBER.fullmatch(number := text.translate(ALIKE).strip()):
         return Decimal(number)
     if DATE.fullmatch(text):
         try:
             return datetime.fromisoformat(text)
         except ValueError:
             pass
-    truth = TRUTH.get(text.lower())
-    return unicodedata.normalize("NFC", text) if truth is None else truth
+    truth = TRUTH.get(number.lower())
+    return unicodedata.normalize("NFC", number) if truth is None else truth
 
 
 def spellings(text: str) -> list[str]:

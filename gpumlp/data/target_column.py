@@ -10,7 +10,7 @@ from gpumlp.data.arrow import as_text, is_numeric, is_text
 from gpumlp.data.columns import Column, Format
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.numbers import PLAIN, NumberFormat
-from gpumlp.data.spelling import NUMBER
+from gpumlp.data.spelling import BLANKS, NUMBER
 from gpumlp.io.types import HostArray
 
 MOST_LABELS = 10_000  # more different numbers are not kept as words
@@ -105,7 +105,7 @@ class TargetColumn(Column):
         return np.concatenate([numbers[y] if has_words else y for has_words, y in pieces])
 
     def _spelled(self, word: str) -> str:
-        return word.strip()
+        return word.strip(BLANKS)
 
     def _many_numbers(self, column: Any) -> HostArray | None:
         """A column of text as float64, if all texts are numbers and very many are different."""

@@ -168,6 +168,28 @@ def test_header_of_r_without_a_name_for_the_rows(tmp_path: Any) -> None:
         data.load(path, "y")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Smith, {}", '"Smith {}"', r"Smith\,{}", "'Smith,{}'"],
+    ids=["space", "one", "back", "apostrophe"],
+)
+def test_a_delimiter_within_values_is_no_name_of_rows(name: str, tmp_path: Any) -> None:
+    """The names of the columns do not move to those beside them."""
+    path = tmp_path / "t.csv"
+    rows = [f"{X[i, 0]}, {name.format('AB'[i % 2])}, {COLOURS[i]}\n" for i in range(60)]
+    path.write_text("a, name, y\n" + "".join(rows))
+    if name.startswith('"'):
+        assert data.load(path, "y").features == ("a", "name")
+        return
+    with pytest.raises(ValueError, match=r"a row has 4 values, but the first line names 3"):
+        data.load(path, "y")
+    path.write_text(
+        "a, name, y\n" + "".join(f"{i}{row[row.index(',') :]}" for i, row in enumerate(rows))
+    )
+    with pytest.raises(ValueError, match=r"a row has 4 values, but the first line names 3"):
+        data.load(path, "y")
+
+
 def test_packed_file(tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
     packed = tmp_path / "t.csv.gz"

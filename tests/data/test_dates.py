@@ -91,6 +91,10 @@ def test_a_model_reads_dates_from_other_kinds_of_files(tmp_path: Any) -> None:
     write_csv(csv, table(d=X[:, 0]))
     with pytest.raises(ValueError, match="hold numbers where the model takes dates: d"):
         data.load_inputs(csv, known)
+    for text in ("soon", "03/04/2020"):  # which of both is the month?
+        write_csv(csv, table(d=[text] * 60))
+        with pytest.raises(ValueError, match=rf"takes dates \(written as .*\('{text}'\): d"):
+            data.load_inputs(csv, known)
 
 
 def test_dates_as_whole_numbers(tmp_path: Any) -> None:

@@ -238,7 +238,15 @@ class TestText:
 
     @pytest.mark.parametrize(
         ("start", "kind"),
-        [(b"\x1f\x8b", "compressed; call it .csv.gz"), (b"PK\3\4", "Excel"), (b"PAR1", "Parquet")],
+        [
+            (b"\x1f\x8b", "compressed; call it .csv.gz"),
+            (b"PK\3\4", "Excel"),
+            (b"PAR1", "Parquet"),
+            (b"\xd0\xcf\x11\xe0", "Excel"),
+            (b"BZh", "compressed; unpack it"),
+            (b"\xfd7zXZ", "compressed; unpack it"),
+            (b"\x28\xb5\x2f\xfd", "compressed; unpack it"),
+        ],
     )
     def test_other_kinds_of_files_raise(self, tmp_path, start, kind):
         (tmp_path / "t.csv").write_bytes(start + b"\xff\0\xff" * 40)

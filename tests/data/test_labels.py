@@ -252,6 +252,23 @@ def test_lists_are_no_categories(tmp_path):
         load_inputs(tmp_path / "n.parquet", known)
 
 
+def test_truth_values_with_spaces(tmp_path):
+    """The file that the model learned from had none."""
+    truths = [str(bool(one)).lower() for one in ONE]
+    path = write_csv(tmp_path / "t.csv", {"a": X[:, 0], "b": truths, "y": truths})
+    known = model(path)
+    write_csv(path, {"a": X[:, 0], "b": [f" {truth} " for truth in truths]})
+    np.testing.assert_array_equal(load_inputs(path, known)[:, 1], np.array(ONE, float))
+
+
+def test_forms_of_a_letter_are_one_class(tmp_path):
+    words = np.array(["caf\u00e9", "cafe\u0301", "\u200bbar\ufeff", "bar"])[np.arange(M) % 4]
+    path = write_csv(tmp_path / "t.csv", {"a": X[:, 0], "y": words})
+    found = load(path, "y")
+    assert found.classes == ("bar", "caf\u00e9")
+    np.testing.assert_array_equal(found.y, np.arange(M) % 4 < 2)
+
+
 def test_meanings():
     assert meaning("\uff0d\uff12") == meaning("\u22122") == meaning("-2.0")
     assert meaning("1e3") == meaning("1000.0") != meaning("1001")
@@ -260,5 +277,7 @@ def test_meanings():
     assert spellings("1") == ["1", "1.0"]
     assert "TRUE" in spellings("true")
     assert spellings("01") == ["01"]
+    assert Known(["O'Hare", "A-B"]).find("O\u2019Hare") == 0
+    assert Known(["O'Hare", "O\u2019Hare"]).find("O\u2018Hare") is None
     known = Known(["1", "true", "x"])
     assert [known.find(text) for text in ("1", "true", "1.0", "X")] == [0, 1, None, None]

@@ -66,7 +66,8 @@ def test_names_of_identifiers() -> None:
         "EmployeeNumber", "case", "Case No", "ticket_number", "rowNumber", "Unnamed: 0", "",
         "row_nr", "...1", "#", "S. No.", "level_0", "_OBS_", "OBJECTID", "FID", "ogc_fid", "pk",
         "Id.1", "df_index", "_index", "lfd. Nr.", "Zeile", "序号", "№", "rec_no", "_rowid_",
-        "identifier",
+        "identifier", "caseid", "ItemNo", "Ref No", "id_1", "id.x", "ID_REF", "Obs.",
+        "_row", "lfd", "Unnamed:0", "TransactionID", "session", "Kundennummer",
     ):  # fmt: skip
         assert IDENTIFIER.fullmatch(name), name
     for name in (

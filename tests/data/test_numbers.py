@@ -55,6 +55,7 @@ pytest.importorskip("pyarrow")
         (["\u20145", "\u207b6", "\ufe637"], PLAIN, [-5, -6, -7]),
         (["$(5)", "($6.5)", "$7"], NumberFormat(".", "", "$"), [-5, -6.5, 7]),
         (["(5)%", "6%"], NumberFormat(".", "", "", "%"), [-5, 6]),
+        (["\uffe55", "\uffe51,000"], NumberFormat(".", ",", "¥"), [5, 1000]),
         (["CA$5", "-CA$7.5"], NumberFormat(".", "", "CA$"), [5, -7.5]),
         (["Rs. 5", "Rs. 7.5"], NumberFormat(".", "", "Rs."), [5, 7.5]),
         (["₦5", "₦7.5"], NumberFormat(".", "", "₦"), [5, 7.5]),
@@ -124,6 +125,25 @@ def test_numbers_that_cannot_be_read(why: str, text: str, tmp_path: Any) -> None
             data.load(path, "y")
     else:
         assert "d" in data.load(path, "y").categories
+
+
+@pytest.mark.parametrize(
+    "ways",
+    ["$0 €0", "0 USD|0 EUR", "0kg 0lb", "0 KB|0 MB", "0 months|0 years", "0% 0", "0°C 0°F",
+     "<0 >0", "<0 0", "~0 0", "0* 0", "0'|0\"", "0 Tsd.|0 Mio.", "0 Kg|0 kg", "0,5 0.5"],
+)  # fmt: skip
+def test_whole_numbers_of_several_units(ways: str) -> None:
+    forms = ways.split("|" if "|" in ways else " ")
+    texts = [forms[i % len(forms)].replace("0", str(i), 1) for i in range(1, 60)]
+    assert unclear_numbers(texts) == "units"
+
+
+@pytest.mark.parametrize(
+    "ways", ["0M 0F", "Q0 Q0", "N0 S0", "Flat 0|Flat 0", "0x 0", "0A 0B", "0S 0M 0L"]
+)
+def test_numbers_with_letters_may_be_codes(ways: str) -> None:
+    forms = ways.split("|" if "|" in ways else " ")
+    assert unclear_numbers([forms[i % len(forms)].replace("0", str(i)) for i in range(1, 60)]) == ""
 
 
 def test_codes_that_are_longer_where_they_are_finer() -> None:
