@@ -20,17 +20,29 @@ PARTS = {"month": (12, 1), "weekday": (7, 0), "hour": (24, 0)}  # how many value
 DAY = 86_400.0  # seconds
 DATES = {
     "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%Y-%b-%d", "%y-%m-%d", "%y/%m/%d",
-            "%y.%m.%d", "%Y. %m. %d.", "%Y年%m月%d日", "%Y %B %d"),
+            "%y.%m.%d", "%Y. %m. %d.", "%Y年%m月%d日", "%Y %B %d", "%Y_%m_%d"),
     "dmy": ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%d-%m-%y", "%d %b %Y",
             "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y", "%a, %d %b %Y", "%A, %d %B %Y",
-            "%d %b %y", "%d-%B-%Y", "%a %d %b %Y", "%A %d %B %Y", "%d. %m. %Y", "%d/%b/%Y"),
+            "%d %b %y", "%d-%B-%Y", "%a %d %b %Y", "%A %d %B %Y", "%d. %m. %Y", "%d/%b/%Y",
+            "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%d %B, %Y", "%d_%m_%Y"),
     "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
-            "%B %d %Y", "%b. %d, %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%A, %B %d, %Y"),
+            "%B %d %Y", "%b. %d, %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%A, %B %d, %Y",
+            "%b-%d-%Y", "%B-%d-%Y", "%m.%d.%Y", "%m_%d_%Y"),
 }  # fmt: skip
+MOMENTS = ("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %Y")
 WEEKS = ("%G-W%V", "%GW%V", "%G W%V")  # their Mondays
 MONTHS = ("%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b",
           "%Y %B", "%B-%Y", "%b/%Y", "%b. %Y", "%B, %Y", "%Y年%m月")  # fmt: skip
-CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S,%f")
+CLOCKS = (
+    "%H:%M",
+    "%H:%M:%S",
+    "%H:%M:%S.%f",
+    "%I:%M %p",
+    "%I:%M:%S %p",
+    "%H:%M:%S,%f",
+    "%I:%M%p",
+    "%I:%M:%S%p",
+)
 TIMES = (
     "", *(before + clock for before in (" ", ", ", "T") for clock in CLOCKS), ":%H:%M:%S",
     " %H.%M.%S", "-%H.%M.%S", " %H-%M-%S",
@@ -193,7 +205,7 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
         for text in (f"{form}{end}" for end in (ZONES if "%z" in zone else [""])):
             if ":" in text or not zone:  # 1-2-2020-0330 is no date with a time zone
                 found.setdefault(_shape(text), []).append((order, form))
-    for pattern in (*MONTHS, *WEEKS, *CLOCKS):
+    for pattern in (*MONTHS, *WEEKS, *CLOCKS, *MOMENTS):
         form = DateFormat(pattern)
         found.setdefault(_shape(str(form)), []).append((None, form))
     return found

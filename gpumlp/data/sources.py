@@ -135,7 +135,8 @@ def _check(paths: Sequence[Path]) -> None:
                 "leave it out, or give it alone"
             )
         if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
+            what = "is a pipe or device; save the data to a file" if path.exists() else ""
+            raise FileNotFoundError(f"{path} {what}" if what else f"there is no file {path}")
     kinds = {suffix(path).split(".")[1]: path for path in paths}
     if len(kinds) > 1:
         raise ValueError(

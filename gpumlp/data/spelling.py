@@ -46,8 +46,9 @@ def spellings(text: str) -> list[str]:
     """The usual texts with the meaning of this one: "1" and "1.0", "true", "True" and "TRUE"."""
     if WHOLE.fullmatch(f"{text}.0"):
         return [text, f"{text}.0"]
-    truth = text.lower() in TRUTH
-    return [text, text.lower(), text.capitalize(), text.upper()] if truth else [text]
+    if (truth := TRUTH.get(text.lower())) is not None:
+        return [text, text.lower(), text.capitalize(), text.upper(), f"{truth}", f"{truth}.0"]
+    return [*dict.fromkeys([text, *(unicodedata.normalize(each, text) for each in ("NFC", "NFD"))])]
 
 
 class Known:

@@ -10,7 +10,7 @@ import numpy as np
 from gpumlp.data import Preparation
 from gpumlp.data.codes import MORE
 from gpumlp.data.dates import PARTS, part_inputs
-from gpumlp.data.spelling import spellings
+from gpumlp.data.spelling import Known, plain, spellings
 from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 
 SUPPORTED = (  # the fields of a Preparation that the graph implements; others raise an error
@@ -142,8 +142,9 @@ def _positions(graph: Graph, preparation: Preparation, name: str, missing: int, 
     """The place of each word of a column among its categories; or the number for other words."""
     known = preparation.categories[name]
     places = {word: i for i, word in enumerate(known)} | {"": missing}
-    for i, word in enumerate(known):
-        for text in spellings(word):
+    find = Known(known).find  # none for the spelling of two words, such as True of true and TRUE
+    for text in (text for word in known for text in spellings(word)):
+        if (i := find(plain(text))) is not None:
             places.setdefault(text, i)
     return graph.node(
         "LabelEncoder", input_name(preparation, name), domain=ML_DOMAIN[0],

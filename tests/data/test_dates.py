@@ -30,7 +30,8 @@ def written(pattern: str) -> list[str]:
 @pytest.mark.parametrize("pattern", [
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d-%b-%Y",
     "%b %d, %Y", "%d %B %Y", "%a, %d %b %Y", "%y-%m-%d", "%A, %B %d, %Y", "%Y年%m月%d日",
-    "%d-%B-%Y", "%b. %d, %Y", "%Y%m%d",
+    "%d-%B-%Y", "%b. %d, %Y", "%Y%m%d", "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%b-%d-%Y",
+    "%Y_%m_%d", "%d_%m_%Y", "%m.%d.%Y",
 ])  # fmt: skip
 def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     """And a model reads the same format, with a day that is missing."""
@@ -51,7 +52,8 @@ def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S.%f",
     "%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y, %I:%M:%S %p",
     "%d/%b/%Y:%H:%M:%S +0000", "%Y-%m-%d %H:%M:%S UTC", "%a, %d %b %Y %H:%M:%S GMT",
-    "%Y-%m-%d %H.%M.%S",
+    "%Y-%m-%d %H.%M.%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %Y",
+    "%m/%d/%Y %I:%M:%S%p",
 ])  # fmt: skip
 def test_times_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(d=written(pattern), y=COLOURS))

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from gpumlp import MLP, Ensemble
-from gpumlp.data import Preparation
+from gpumlp.data import Preparation, load_inputs
 from gpumlp.interop.onnx import export_onnx
 from tests.support.cli_cases import SMALL, rows_of, run
 from tests.support.data_cases import write_csv
@@ -186,6 +186,27 @@ def test_whole_numbers_with_a_point_and_truth_values_are_the_categories_that_the
         p += [found["probabilities"] for found in outputs(model, inputs)]
     for other in p[1:]:
         np.testing.assert_allclose(other, p[0], rtol=1e-6)
+
+
+def test_a_graph_knows_the_spellings_that_a_table_has(tmp_path, rng):
+    """And not those of two categories, such as True of true and TRUE."""
+    words = {
+        "town": ("TRUE", "perhaps", "true"),
+        "colour": ("false", "true", "x"),
+        "fill": ("k\xf6ln",),
+    }
+    texts = [("TRUE", "1", "ko\u0308ln"), ("True", "0.0", "k\xf6ln"), ("true", "TRUE", "bonn")]
+    preparation = known(categories=words, others=(), holes=(), shift=None, scale=None)
+    columns = dict(zip(WORDS, zip(*texts, strict=True), strict=True))
+    numbers = {name: (1.0,) * 3 for name in preparation.features if name not in WORDS}
+    path = write_csv(tmp_path / "t.csv", columns | numbers)
+    x = load_inputs(path, preparation)
+    net = MLP([len(preparation.columns), 3], backend="numpy", seed=2)
+    inputs = {name: np.array(values, object)[:, None] for name, values in columns.items()}
+    inputs |= {name: np.ones((3, 1)) for name in numbers}
+    p = net.predict(preparation.inputs(x))
+    for found in outputs(export_onnx(net, preparation=preparation), inputs):
+        np.testing.assert_allclose(found["probabilities"], p, rtol=1e-5)
 
 
 @pytest.fixture
