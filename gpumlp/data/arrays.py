@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from gpumlp.data.columns import FEWEST_ROWS
 from gpumlp.data.dataset import LARGEST_INT, Raw, listed, unknown_name, unreadable
 from gpumlp.data.scratch import FileMatrix, Matrix, Scratch, SelectedMatrix
 from gpumlp.io.chunks import chunks
@@ -148,7 +150,10 @@ def _by_position(
     _check_values(path, source, columns, features is None)
     if isinstance(source, np.ndarray):
         x = x[:]
-    return Raw(x, names, y)
+    if y is None or y.dtype.kind not in "US" or y.ndim != 1:
+        return Raw(x, names, y)
+    words, y = np.unique(np.char.strip(y.astype(str)), return_inverse=True)
+    return Raw(x, names, y, tuple(words.tolist()))
 
 
 def _check_values(path: Path, x: Matrix, columns: HostArray, learn: bool) -> None:
@@ -181,3 +186,24 @@ def _check_values(path: Path, x: Matrix, columns: HostArray, learn: bool) -> Non
             f"{path}: {empty.sum()} of {n} columns have no values: "
             f"{listed(columns[empty])}; leave them out"
         )
+    if learn and (names := _counting(x, columns)):
+        warnings.warn(
+            f"{path}: the numbers of columns {names} count the rows; if they name the rows, leave "
+            f"them out, x = numpy.delete(x, {names}, axis=1)",
+            stacklevel=2,
+        )
+
+
+def _counting(x: Matrix, columns: HostArray) -> list[int]:
+    """Those of the columns of x that are 0, 1, 2, … or 1, 2, 3, …, in any order."""
+    some = np.sort(x[: min(FEWEST_ROWS, len(x))][:, columns], axis=0)
+    if len(some) < FEWEST_ROWS:
+        return []
+    whole = (some[1:] > some[:-1]) & (some[1:] == np.floor(some[1:]))
+    likely = columns[whole.all(axis=0) & (some[0] >= 0) & (some[-1] <= len(x))]
+    values = [np.sort(np.concatenate([x[i][:, j] for i in chunks(x)])) for j in likely.tolist()]
+    return [
+        j
+        for j, each in zip(likely.tolist(), values, strict=True)
+        if each[0] in (0, 1) and (np.diff(each) == 1).all()
+    ]

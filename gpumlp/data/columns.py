@@ -167,7 +167,9 @@ class Column:
             return Problem("numbers" if self._date else "dates", [])
         if self.strange:
             few = 2 * sum(self.strange.values()) < self.total
-            return Problem("gaps" if few else "words", sorted(self.strange), self._form)
+            return Problem(
+                "gaps" if few or self._date is None else "words", sorted(self.strange), self._form
+            )
         if self._known is not None or not self.words:
             return None
         counts = self._frequencies()

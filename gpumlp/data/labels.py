@@ -92,7 +92,6 @@ def _labels(
         texts, index = list(words), y
         new = _spelled(texts, np.bincount(y, minlength=len(texts)), numbers is not None)
     else:
-        y = y.astype(str) if y.dtype.kind == "S" else y
         distinct, index = np.unique(y, return_inverse=True)
         new = texts = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
     names = tuple(classes or new)
@@ -114,7 +113,9 @@ def _spelled(words: list[str], counts: HostArray, numbers: bool) -> list[str]:
     called by the most frequent spelling. Numbers with leading zeros are codes: 07 and 7 are two.
     """
     same = (
-        not any(map(CODE.fullmatch, words)) if numbers else {w.lower() for w in words} <= {*TRUTH}
+        not any(map(CODE.fullmatch, words))
+        if numbers
+        else {*map(meaning, words)} <= {*TRUTH.values()}
     )
     spelled: dict[object, str] = {}
     for word in (words[i] for i in np.argsort(-counts, kind="stable")):

@@ -113,6 +113,37 @@ def test_arrays_decide_like_tables(dtype, tmp_path):
     assert load(halves, "y").task == "regression"
 
 
+@pytest.mark.parametrize("dtype", ["U", "S"])
+def test_texts_in_arrays_decide_like_those_of_tables(dtype, tmp_path):
+    for y, task in ((X[:, 1], "regression"), (ONE * 1, "classification"), (ONE, "classification")):
+        texts = np.char.add(" ", y.astype(str)).astype(dtype)
+        np.savez(tmp_path / "t.npz", x=X, y=texts)
+        data = load(tmp_path / "t.npz")
+        assert data.task == task
+        np.testing.assert_array_equal(data.y, y)
+
+
+def test_truth_values_are_those_that_are_written_as_numbers(tmp_path):
+    labels = np.where(ONE, "true", "false").astype(object)
+    labels[: M // 2] = 1 * ONE[: M // 2]
+    data = load(write_csv(tmp_path / "t.csv", table(y=labels)), "y")
+    np.testing.assert_array_equal(data.y, ONE)
+    assert len(data.classes) == 2
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_columns_of_arrays_that_count_the_rows(first, tmp_path):
+    numbers = np.random.default_rng(0).permutation(M) + first
+    np.savez(tmp_path / "t.npz", x=np.column_stack([X, numbers, numbers // 2]), y=ONE)
+    if first == 2:  # such as ages
+        load(tmp_path / "t.npz")
+        return
+    with pytest.warns(
+        UserWarning, match=r"columns \[3\] count the rows; .*numpy.delete\(x, \[3\], "
+    ):
+        load(tmp_path / "t.npz")
+
+
 def test_dates_of_parquet_are_labels_as_csv_writes_them(tmp_path):
     days = np.where(ONE, np.datetime64("2021-05-05", "ns"), np.datetime64("2020-01-01", "ns"))
     data = load(parquet(tmp_path, pa.array(days)), "y")
