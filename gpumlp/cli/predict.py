@@ -158,7 +158,7 @@ def prepared_parts(
     counts = zip(preparation.features, unseen.tolist(), strict=True)
     columns = [f"{quoted(name)} ({count})" for name, count in counts if count]
     if columns:
-        what = "columns with missing values or categories that the training data did not have"
+        what = "columns with values of a kind that the training data did not have"
         typer.echo(f"{what}: {listed(columns)}", err=True)
 
 

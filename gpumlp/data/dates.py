@@ -33,16 +33,8 @@ MOMENTS = ("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %Y")
 WEEKS = ("%G-W%V", "%GW%V", "%G W%V")  # their Mondays
 MONTHS = ("%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b",
           "%Y %B", "%B-%Y", "%b/%Y", "%b. %Y", "%B, %Y", "%Y年%m月")  # fmt: skip
-CLOCKS = (
-    "%H:%M",
-    "%H:%M:%S",
-    "%H:%M:%S.%f",
-    "%I:%M %p",
-    "%I:%M:%S %p",
-    "%H:%M:%S,%f",
-    "%I:%M%p",
-    "%I:%M:%S%p",
-)
+CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S,%f", "%I:%M%p",
+          "%I:%M:%S%p")  # fmt: skip
 TIMES = (
     "", *(before + clock for before in (" ", ", ", "T") for clock in CLOCKS), ":%H:%M:%S",
     " %H.%M.%S", "-%H.%M.%S", " %H-%M-%S",

@@ -18,6 +18,7 @@ from gpumlp.io.types import HostArray
 
 Numbers = tuple[float, ...]
 IMPUTE = ("mean", "median", "refuse")
+FAR = 1000  # standard deviations; in a column of fewer than a million values, none is so far
 SORTED_BYTES = 64 << 20  # of columns whose medians are computed together
 
 

@@ -47,14 +47,12 @@ class Preparation:
             value is missing, 0 elsewhere.
         categories: for each column of categories, by name, its categories, sorted.
         others: the columns whose rare categories share one input.
-        formats: how tables write the numbers or the dates of a column, by name, where a format is
-            needed.
+        formats: how tables write the numbers or the dates of some columns, by name.
         dates: for each column of dates, by name, the parts that varied in training: "month",
             "weekday", "hour".  Each has three more inputs, see `dates.part_inputs`.
         constant: the columns of numbers that had one value in training, and this value.  Training
             says nothing about others, so all of its values are replaced by it.
-        embedded: for each column of categories that becomes codes, by name, the number of entries
-            of a category's vector.
+        embedded: the columns of categories that become codes, and the length of their vectors.
     """
 
     task: str
@@ -130,9 +128,7 @@ class Preparation:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the network's inputs: "age", "age missing", "colour=red", "colour other",
-        "sold month".
-        """
+        """The names of the network's inputs: "age", "age missing", "colour=red", "sold month"."""
         return self.layout.names
 
     @property
@@ -167,14 +163,13 @@ class Preparation:
     def unseen_counts(self, x: HostArray) -> HostArray:
         """The number of values in each column of x (m, n) that training never saw: (n,) int64.
 
-        These are unknown categories, missing values if training had none in the column, and other
-        values of a column that was constant.
+        These are unknown categories, missing values if training had none in the column, other
+        values of a column that was constant, and numbers very far from those of training.
         """
-        gone = np.isnan(x)
-        counts: HostArray = gone.sum(axis=0)
+        counts: HostArray = np.isnan(x).sum(axis=0)
         counts[self.layout.holes] = 0
-        j, values = self._constants
-        counts[j] += ((x[:, j] != values) & ~gone[:, j]).sum(axis=0)
+        middle, reach = self._seen
+        counts += (np.abs(x - middle) > reach).sum(axis=0)
         j, n, others = self.layout.words
         counts[j] += ((x[:, j] >= n) & (others == 0) & (n > 0)).sum(axis=0)
         return counts
@@ -193,10 +188,9 @@ class Preparation:
             with np.errstate(over="ignore"):
                 part = inputs.astype(dtype)
             if not np.isfinite(part).all():
-                largest = np.abs(inputs).max()
                 raise ValueError(
-                    f"x has values up to {largest:g}, beyond the network's {np.dtype(dtype)}; "
-                    "rescale it"
+                    f"x has values up to {np.abs(inputs).max():g}, beyond the network's "
+                    f"{np.dtype(dtype)}; rescale it"
                 )
             store.append(part)
         return store.array()
@@ -271,6 +265,15 @@ class Preparation:
         return columns, np.array([*self.constant.values()], float)
 
     @cached_property
+    def _seen(self) -> tuple[HostArray, HostArray]:
+        """The middle of the numbers of each column, and how far from it training has numbers."""
+        n, (j, values) = len(self.features), self._constants
+        middle = np.zeros(n) if self.shift is None else np.array(self.shift)
+        reach = np.full(n, np.inf) if self.scale is None else fitting.FAR * np.array(self.scale)
+        middle[j], reach[j], reach[self.layout.words[0]] = values, 0, np.inf
+        return middle, reach
+
+    @cached_property
     def layout(self) -> Layout:
         """Which inputs belong to which column."""
         return Layout(
@@ -288,11 +291,9 @@ class Preparation:
 
     def _filled(self, x: HostArray, gone: HostArray) -> HostArray:
         if self.fill is not None:
-            filled: HostArray = np.where(gone, np.array(self.fill), x)
-            return filled
-        names = [
-            f"{quoted(n)} ({c})" for n, c in zip(self.features, gone.sum(axis=0), strict=True) if c
-        ]
+            return np.asarray(np.where(gone, np.array(self.fill), x))
+        counts = zip(self.features, gone.sum(axis=0), strict=True)
+        names = [f"{quoted(name)} ({count})" for name, count in counts if count]
         raise ValueError(
             f"{len(names)} of {len(self.features)} columns have missing values: {listed(names)}; "
             "the model was trained without filling them: drop those rows, or train it again"

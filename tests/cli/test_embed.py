@@ -97,7 +97,7 @@ def test_unknown_categories_are_reported_unless_rare_ones_are_known(shop, new, t
         run("train", shop, *OPTIONS, "--min-frequency", least, "--epochs", 1, "--out", tmp_path)
         said_now = run("predict", tmp_path / "model.safetensors", new).stderr
         assert said_now == (
-            "columns with missing values or categories that the training data did not have: "
+            "columns with values of a kind that the training data did not have: "
             f"{said}\n"
         )
     known = Preparation.load(tmp_path / "model.safetensors")

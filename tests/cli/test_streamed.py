@@ -152,7 +152,7 @@ class TestPredict:
         model = tmp_path / "o" / "model.safetensors"
         result = run("predict", model, new)
         assert len(rows_of(result.stdout)) == 4
-        printed = "columns with missing values or categories that the training data did not have"
+        printed = "columns with values of a kind that the training data did not have"
         assert result.stderr == f"{printed}: town (2)\n"
 
 

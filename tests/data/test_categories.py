@@ -198,6 +198,20 @@ class TestMissingValues:
         np.testing.assert_allclose(known.inputs(x)[3, 1], 0, atol=1e-15)
         np.testing.assert_array_equal(known.unseen_counts(x), [0, 1, 0])
 
+
+def test_numbers_far_from_those_of_training(tmp_path):
+    """Such as marks of missing values, and other units; but not positions of words."""
+    words = np.char.add("w", (np.arange(60) % 30).astype(str))
+    path = write_csv(tmp_path / "t.csv", table(d=np.full(60, 7), town=words, y=X[:, 0]))
+    found = load(path, "y")
+    known = Preparation.of(found, x=True, y=True, min_frequency=1)
+    x = found.x.copy()
+    assert not known.unseen_counts(x).any()
+    x[:2, 0], x[4:, 1], x[3, 3] = -99999, 20, 7.5
+    np.testing.assert_array_equal(known.unseen_counts(x), [2, 0, 0, 1, 0])
+    known = Preparation.of(found, x=False, y=True, min_frequency=1)
+    np.testing.assert_array_equal(known.unseen_counts(x), [0, 0, 0, 1, 0])
+
     def test_refuse_raises(self, tmp_path):
         np.savez(tmp_path / "t.npz", x=holey(), y=RNG.normal(size=M))
         data = load(tmp_path / "t.npz")
