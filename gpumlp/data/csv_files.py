@@ -236,7 +236,9 @@ def _rows_have_names(text: bytes, mark: str, count: int) -> bool:
     """
     lines = csv.reader(io.StringIO(text.decode(errors="replace"), newline=""), delimiter=mark)
     try:
-        rows = [row for row in itertools.islice(lines, NAMED_ROWS) if row]
+        rows = [next((row for row in lines if row), [])]
+        if len(rows[0]) == count + 1:  # else all others need not be read
+            rows += [row for row in itertools.islice(lines, NAMED_ROWS) if row]
     except csv.Error:
         return False
     rows = rows[:-1] if len(text) == SAMPLE else rows  # the last one may be cut

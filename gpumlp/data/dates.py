@@ -27,7 +27,7 @@ DATES = {
             "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%d %B, %Y", "%d_%m_%Y"),
     "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
             "%B %d %Y", "%b. %d, %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%A, %B %d, %Y",
-            "%b-%d-%Y", "%B-%d-%Y", "%m.%d.%Y", "%m_%d_%Y"),
+            "%b-%d-%Y", "%B-%d-%Y", "%m_%d_%Y"),
 }  # fmt: skip
 MOMENTS = ("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %Y")
 WEEKS = ("%G-W%V", "%GW%V", "%G W%V")  # their Mondays

@@ -97,8 +97,7 @@ def test_unknown_categories_are_reported_unless_rare_ones_are_known(shop, new, t
         run("train", shop, *OPTIONS, "--min-frequency", least, "--epochs", 1, "--out", tmp_path)
         said_now = run("predict", tmp_path / "model.safetensors", new).stderr
         assert said_now == (
-            "columns with values of a kind that the training data did not have: "
-            f"{said}\n"
+            f"columns with values of a kind that the training data did not have: {said}\n"
         )
     known = Preparation.load(tmp_path / "model.safetensors")
     assert known.others == ("city",)

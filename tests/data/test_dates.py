@@ -31,7 +31,7 @@ def written(pattern: str) -> list[str]:
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d-%b-%Y",
     "%b %d, %Y", "%d %B %Y", "%a, %d %b %Y", "%y-%m-%d", "%A, %B %d, %Y", "%Y年%m月%d日",
     "%d-%B-%Y", "%b. %d, %Y", "%Y%m%d", "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%b-%d-%Y",
-    "%Y_%m_%d", "%d_%m_%Y", "%m.%d.%Y",
+    "%Y_%m_%d", "%d_%m_%Y", "%m_%d_%Y",
 ])  # fmt: skip
 def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     """And a model reads the same format, with a day that is missing."""
@@ -169,6 +169,8 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
         (["1.2.10", "2.0.13"], None),
         (["a", "2020-01-01"], None),
         (["03/04/2020", "05/06/2020"], Ambiguous("03/04/2020")),
+        (["03.04.2020", "05.06.20"], None),
+        (["03.04.2020", "05.06.2020"], DateFormat("%d.%m.%Y")),
         (["05/05/2020", "06/06/2020"], DateFormat("%d/%m/%Y")),
         (["2020-13-01"], None),
         (["2020-05", "2021-12"], DateFormat("%Y-%m")),
