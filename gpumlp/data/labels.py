@@ -35,7 +35,7 @@ def read_target(
     y, words = raw.y, raw.words
     if y is None:
         return str(task), np.empty(0, raw.x.dtype), classes
-    numbers = y if words is None else _numbers(words)
+    numbers = y if words is None else numbers_of(words)
     if numbers is not None and numbers.dtype.kind == "f":
         values = numbers if words is None else numbers[y]
         count = int((~np.isfinite(values)).sum())
@@ -50,7 +50,7 @@ def read_target(
     return task, *_labels(name, y, words, numbers, classes)
 
 
-def _numbers(words: Sequence[str]) -> HostArray | None:
+def numbers_of(words: Sequence[str]) -> HostArray | None:
     """The words as float64 if all are numbers, of which some may be infinite."""
     values = [math.nan if word in NULLS else PLAIN.value(word) for word in words]
     numbers: HostArray = np.array([math.nan if v is None else v for v in values])

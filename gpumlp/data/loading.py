@@ -15,7 +15,7 @@ from gpumlp.data.arrays import read_npy, read_npz
 from gpumlp.data.dataset import Dataset, Raw, listed
 from gpumlp.data.dates import ORDERS
 from gpumlp.data.embedded import EMBEDDED
-from gpumlp.data.labels import read_target
+from gpumlp.data.labels import numbers_of, read_target
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, select_rows
 from gpumlp.data.sources import TABLES, Files, find, suffix
@@ -242,10 +242,16 @@ def _with_target(raw: Raw) -> Raw:
     there: HostArray = np.ones(len(raw.y), bool)
     if raw.unlabelled is not None:
         there = np.asarray(~raw.unlabelled)
-    if raw.y.dtype.kind == "f":  # NaN is not null in a .parquet file
-        there = there & np.isfinite(raw.y).reshape(len(raw.y), -1).all(axis=1)
+    words, y = raw.words, raw.y
+    values = y if words is None or (numbers := numbers_of(words)) is None else numbers[y]
+    if values.dtype.kind == "f":  # NaN is not null in a .parquet file
+        there = there & np.isfinite(values).reshape(len(y), -1).all(axis=1)
     rows = np.flatnonzero(there)
-    return raw._replace(x=select_rows(raw.x, rows), y=raw.y[rows])
+    y = y[rows]
+    if words is not None:
+        used, y = np.unique(y, return_inverse=True)
+        words = tuple(words[i] for i in used)
+    return raw._replace(x=select_rows(raw.x, rows), y=y, words=words)
 
 
 def _nothing(source: object, drop_missing_target: bool) -> str:

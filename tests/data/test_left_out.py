@@ -201,6 +201,21 @@ def test_columns_without_values_where_there_is_a_target(tmp_path: Any) -> None:
     assert data.Preparation.of(found, x=True, y=True).features == ("a",)
 
 
+@pytest.mark.parametrize("word", ["inf", "-Infinity", "1e999"])
+def test_rows_with_an_infinite_target(word: str, tmp_path: Any) -> None:
+    """They are left out as those without a target, in classes as in values."""
+    for y in (np.arange(60) % 2, X[:, 1]):
+        path = write_csv(tmp_path / "t.csv", table(y=[word, *y[1:]]))
+        with pytest.raises(ValueError, match="1 missing or infinite values; .* --drop-missing-tar"):
+            data.load(path, "y")
+        found = data.load(path, "y", drop_missing_target=True)
+        np.testing.assert_array_equal(found.y, y[1:])
+        np.testing.assert_array_equal(found.x, X[1:])
+        known = data.Preparation.of(found, x=True, y=False)
+        [part] = data.pieces(path, known, drop_missing_target=True)
+        np.testing.assert_array_equal(part.y, y[1:])
+
+
 def test_rows_without_a_target(tmp_path: Any, monkeypatch: Any) -> None:
     y = [("", " ", "1", "2")[i % 4] for i in range(60)]
     path = write_csv(tmp_path / "t.csv", table(y=y))
