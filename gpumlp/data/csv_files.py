@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
+from gpumlp.data.identifiers import IDENTIFIER
 from gpumlp.data.numbers import format_of
 from gpumlp.data.quoting import LINE_END, check_closed, check_rows, opening, rows_end
 from gpumlp.data.spelling import BLANKS
@@ -224,16 +225,20 @@ def _header(path: Path) -> tuple[str, list[str], int]:
         [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)
     except (csv.Error, ValueError) as error:
         raise unreadable(path, error if line else EOFError("Empty CSV file")) from error
-    if _rows_have_names(text[end : end + SAMPLE], mark, len(names)):
+    if _rows_have_names(text[end : end + SAMPLE], mark, names):
         names = ["", *names]
     return mark, names, len(head) - len(text) + end
 
 
-def _rows_have_names(text: bytes, mark: str, count: int) -> bool:
+def _rows_have_names(text: bytes, mark: str, header: list[str]) -> bool:
     """Whether the rows begin with different names, and have one value more than the header.
 
-    A delimiter within a value gives one value more, too.
+    A delimiter within a value gives one value more, too; then the first column may be an
+    identifier, which the header calls so.  R writes names in quotation marks.
     """
+    count, called = len(header), IDENTIFIER.fullmatch(header[0].strip(BLANKS))
+    if called and not text.startswith(b'"'):
+        return False
     lines = csv.reader(io.StringIO(text.decode(errors="replace"), newline=""), delimiter=mark)
     try:
         rows = [next((row for row in lines if row), [])]

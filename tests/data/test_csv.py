@@ -190,6 +190,19 @@ def test_a_delimiter_within_values_is_no_name_of_rows(name: str, tmp_path: Any) 
         data.load(path, "y")
 
 
+def test_a_first_column_called_an_identifier_has_no_names_of_rows_before_it(tmp_path: Any) -> None:
+    """But in files of R, whose names of rows are in quotation marks."""
+    path = tmp_path / "t.csv"
+    rows = [f"{i},Smith,{'AB'[i % 2]},{COLOURS[i]}\n" for i in range(60)]
+    path.write_text("id,name,y\n" + "".join(rows))
+    with pytest.raises(ValueError, match=r"a row has 4 values, but the first line names 3"):
+        data.load(path, "y")
+    path.write_text(
+        '"id","a","y"\n' + "".join(f'"{i}",{i // 2},{X[i, 0]},"{COLOURS[i]}"\n' for i in range(60))
+    )
+    np.testing.assert_array_equal(data.load(path, "y", keep=["id"]).x[:, 1], X[:, 0])
+
+
 def test_packed_file(tmp_path: Any) -> None:
     path = write_csv(tmp_path / "t.csv", table(y=COLOURS))
     packed = tmp_path / "t.csv.gz"
