@@ -187,7 +187,7 @@ def whole_slots(trainer: Stepping) -> Array:
     whole = np.zeros((len(own), layout.size), own.dtype)
     for bucket in trainer.buckets:
         begin, end = bucket.own
-        whole[:, begin:end] = own.reshape(-1)[_place(own, bucket)].reshape(len(own), -1)
+        whole[:, begin:end] = own.reshape(-1)[_place(own, bucket)].reshape(len(own), end - begin)
         for slot in whole:
             trainer.shards.world.gather(slot[bucket.cuts[0] : bucket.cuts[-1]], bucket.counts)
     return whole

@@ -164,6 +164,22 @@ def test_shards_change_only_rounding(shards: int, optimizer: str) -> None:
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw", "muon"])
+def test_checkpoints_of_shards_resume_with_any_number_of_slots(
+    optimizer: str, tmp_path: Path
+) -> None:
+    """Plain SGD has no slots."""
+    x, y = np.random.default_rng(0).standard_normal((2, 30, 2))
+    found = []
+    for epochs in ([3], [1, 3]):
+        for until in epochs:
+            net = gpumlp.MLP([2, 3, 2], loss="huber", precision="float64", backend="numpy")
+            trainer = gpumlp.Trainer(net, optimizer, batch_size=10, shards=2)
+            trainer.fit(x, y, until, checkpoint=tmp_path / str(len(epochs)), resume=True)
+        found.append((net.theta.flat.tobytes(), trainer.slots.tobytes()))
+    assert found[0] == found[1]
+
+
 def test_resuming_with_other_shards_raises(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((30, 2))
     for shards in (None, 4):  # None is 1 in a world of one
