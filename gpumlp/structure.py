@@ -35,6 +35,12 @@ Embed = Mapping[int, tuple[int, int]] | None
 Gates = str | Activation | None | Sequence[str | Activation | None]
 
 
+# what recorded programs depend on, but for the regulariser
+FIXED = (
+    "widths", "f", "blocks", "embed", "loss", "backend", "layers", "theta", "rounded",
+)  # fmt: skip
+
+
 class Structure:
     """What `MLP` is before it computes anything; `MLP` documents arguments and attributes."""
 
@@ -90,6 +96,15 @@ class Structure:
                 self.backend.asarray(draw.weights(rng, *P.shape), out=P)
         for table in self.theta.E:
             self.backend.asarray(embeddings.initial(rng, *table.shape), out=table)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless recorded programs depend on what it was: AttributeError."""
+        if name in FIXED and "_forward" in vars(self):
+            raise AttributeError(
+                f"{name} of a network cannot change, since its programs are recorded; make a new "
+                "MLP, and pass θ on by new.assign(old.tensors())"
+            )
+        super().__setattr__(name, value)
 
     @property
     def L(self) -> int:  # noqa: N802  (the book's letter)
@@ -192,6 +207,7 @@ class Structure:
         backend = self.backend
         layout = Layout(self.widths, backend.storage.itemsize, self.blocks, self.embed)
         whole = backend.full((layout.whole,), 0) if whole is None else whole
+        vars(self).pop("_forward", None)  # so that these may change
         self.theta = self.rounded = theta = Parameters(layout, whole)
         if backend.storage != backend.dtype:
             copy = Parameters.zeros(backend, layout, backend.storage) if rounded is None else None

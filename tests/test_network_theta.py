@@ -163,9 +163,22 @@ def test_save_and_load_are_exact_with_custom_entries(precision, rng, tmp_path):
     np.testing.assert_array_equal(again.forward(x), net.forward(x))
 
 
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("name", ["widths", "f", "blocks", "loss", "backend", "layers", "theta"])
+def test_what_recorded_programs_depend_on_cannot_change(name, used, rng):
+    """Assigning it would change some results and not others."""
+    net, x, y = own_network(), rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
+    before = net.cost(x, y) if used else None
+    for each in (net, copy.deepcopy(net)):
+        with pytest.raises(AttributeError, match=rf"{name} of a network cannot change.*assign"):
+            setattr(each, name, getattr(each, name))
+        assert before in (None, each.cost(x, y))
+
+
 def test_load_with_unknown_entries_raises(tmp_path):
     own_network().save(tmp_path / "net.safetensors")
-    with pytest.raises(gpumlp.CheckpointError, match="unknown activation 'bent'"):
+    said = r"unknown activation 'bent'; if it is your own, load it with functions=\["
+    with pytest.raises(gpumlp.CheckpointError, match=said):
         MLP.load(tmp_path / "net.safetensors", backend="numpy")
 
 

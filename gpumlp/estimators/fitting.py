@@ -141,8 +141,8 @@ def _train_by_minibatches(
     except DivergenceError as error:
         raise DivergenceError(
             f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
-            "lower it, pass clip_norm=1.0, or scale X, for example with "
-            "sklearn.preprocessing.StandardScaler",
+            f"lower it, pass clip_norm=1.0, or scale X{' and y' * (net.loss.target == 'real')}, "
+            "for example with sklearn.preprocessing.StandardScaler",
             error.what,
         ) from error
     if incremental:

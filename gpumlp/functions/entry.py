@@ -178,6 +178,11 @@ def lookup(known: Mapping[str, E], what: str, asked: str | Mapping[str, Any] | E
     if isinstance(asked, Mapping):
         params = dict(asked)
         name: str = params.pop("name", "")
+        if name not in known:
+            raise ValueError(
+                f"unknown {what} {name!r}; if it is your own, load it with functions=[your entry]; "
+                f"known: {', '.join(known)}"
+            )
         return lookup(known, what, name).set(**params)
     if isinstance(asked, str):
         if asked in known:

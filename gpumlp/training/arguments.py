@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
-from gpumlp.functions import Optimizer
+from gpumlp.functions import SCHEDULES, Optimizer, Regularizer
+from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, check_kind
+from gpumlp.step.settings import Settings
+
+FIXED = {each.name for each in fields(Settings)}
+ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fits
+    "lr": partial(checks.positive_number, name="lr"),
+    "lr_factor": partial(checks.positive_number, name="lr_factor", least=0),
+    "batch_size": partial(checks.positive_int, name="batch_size"),
+    "schedule": partial(lookup, SCHEDULES, "schedule"),
+    "seed": partial(checks.positive_int, name="seed", least=0),
+    "shuffle": partial(checks.boolean, name="shuffle"),
+}
+
+
+class Arguments:
+    """A trainer's arguments, each checked whenever it is assigned."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless the recorded step has what it was: AttributeError."""
+        if name in FIXED and "_step" in vars(self):
+            raise AttributeError(
+                f"{name} of a trainer cannot change, since its step is recorded; make a new Trainer"
+            )
+        super().__setattr__(name, ASSIGNED[name](value) if name in ASSIGNED else value)
 
 
 def network(net: Any) -> MLP:
@@ -17,6 +44,15 @@ def network(net: Any) -> MLP:
     check_kind(net, "net", MLP)
     found: MLP = net
     return found
+
+
+def check_recorded(net: MLP, omega: Regularizer) -> None:
+    """Raise ValueError unless the network has the Ω that a trainer has recorded in its step."""
+    if net.regularizer != omega:
+        raise ValueError(
+            f"the network has the regularizer {net.regularizer!r}, but the recorded step of this "
+            f"trainer has {omega!r}; make a new Trainer, or assign this one again"
+        )
 
 
 def slot_type(net: MLP, optimizer: Optimizer, precision: str | None) -> np.dtype[Any]:

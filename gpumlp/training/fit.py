@@ -58,6 +58,9 @@ def fit_examples(
     return trainer.history
 
 
+_running: set[int] = set()  # the ids of trainers that are in a fit
+
+
 @contextmanager
 def opened(
     trainer: Stepping, batches: Minibatches, examples: Examples, validated: Examples | None,
@@ -66,10 +69,16 @@ def opened(
     train_metric: bool,
 ) -> Iterator[Fit]:  # fmt: skip
     """A fit that is ready to begin, or to go on from its checkpoint; at the end it is closed."""
+    if id(trainer) in _running:
+        raise ValueError(
+            "this trainer is in a fit, which must end first; to train from a callback or another "
+            "thread, fit copy.deepcopy(trainer)"
+        )
     net, epochs = trainer.net, checks.positive_int(epochs, "epochs")
     parts, world = (examples, validated), trainer.shards.world
     measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
     run = Fit(trainer, batches, epochs, watch, measured)
+    _running.add(id(trainer))
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
@@ -91,6 +100,7 @@ def opened(
     finally:
         net.backend.synchronize()  # the caller may free the data now
         run.close()
+        _running.discard(id(trainer))
 
 
 def rules(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
@@ -72,21 +72,24 @@ class Fit:
                     raise
             self.finish()
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        """Around all work: the hooks at the begin and at the end."""
-        failed = True
-        try:
+    def hooks(self) -> ExitStack:
+        """Around all work: the hooks at the begin and at the end.
+
+        It is no generator, which would raise another error in place of a hook's StopIteration.
+        """
+        with ExitStack() as stack:
+            stack.push(self._end)
             self._hook("on_fit_begin")
-            yield
-            failed = False
-        finally:
-            self.trainer.show_average(True)
-            end = partial(hooks.end, self.callbacks, self.trainer)
-            if failed:  # the other ranks may do something else
-                end()
-            else:
-                together.called_on_first(self.trainer, self.callbacks, end)
+            return stack.pop_all()
+
+    def _end(self, failed: type[BaseException] | None, *_: object) -> None:
+        """Call the hooks at the end, also if the fit failed."""
+        self.trainer.show_average(True)
+        end = partial(hooks.end, self.callbacks, self.trainer)
+        if failed:  # the other ranks may do something else
+            end()
+        else:
+            together.called_on_first(self.trainer, self.callbacks, end)
 
     def calls(self, interrupt: Interrupt, several: bool) -> Generator[int, int | None, None]:
         """Yield how many steps are to be done next; go on when they are done, until the end.

@@ -34,10 +34,10 @@ from gpumlp.training.history import History
 from gpumlp.training.remainder import Remainder
 
 # the attributes of `_allocate`
-ALLOCATED = ("slots", "scaling", "average", "_split", "_recipes", "_step", "_arrays")
+ALLOCATED = ("slots", "scaling", "average", "_split", "_recipes", "_step", "_arrays", "_omega")
 
 
-class Stepping:
+class Stepping(arguments.Arguments):
     """What a trainer does short of a fit: `Trainer` documents its arguments and attributes."""
 
     rules: tuple[tuple[Optimizer, Regularizer], ...] = ()  # see `Settings`
@@ -52,14 +52,13 @@ class Stepping:
     ) -> None:  # fmt: skip
         self.net = arguments.network(net)
         self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
-        self.lr = checks.positive_number(self.optimizer.lr if lr is None else lr, "lr")
-        self.batch_size = checks.positive_int(batch_size, "batch_size")
+        self.lr = self.optimizer.lr if lr is None else lr
+        self.batch_size = batch_size
         self.schedule = lookup(SCHEDULES, "schedule", schedule)
         self.clip_norm = (
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )
-        self.seed = checks.positive_int(seed, "seed", least=0)
-        self.shuffle, self.fold = checks.boolean(shuffle, "shuffle"), fold
+        self.seed, self.shuffle, self.fold = seed, shuffle, fold
         self.slot_type = arguments.slot_type(net, self.optimizer, slot_precision)
         self.remainder = arguments.remainder(net.backend, remainder)
         if memory not in ("normal", "low"):
@@ -85,6 +84,7 @@ class Stepping:
             OutOfMemoryError: nothing stays allocated.
         """
         net, backend = self.net, self.net.backend
+        self._omega = net.regularizer
         try:
             self._recipes = recipes(self.step_settings())
             self._step = step = self._recipes.step
@@ -147,6 +147,7 @@ class Stepping:
 
     def batches(self, data: Examples) -> Batches:
         """The minibatches of `data` for `step`; call `Batches.start` before each epoch."""
+        arguments.check_recorded(self.net, self._omega)
         shapes = data.x.shape, data.y.shape, data.target, data.streamed, data.weights is None
         own = (*shapes, self.batch_size, self.at_a_time)
         recipe = self._recipes.of(own, lambda: self.tables(data))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import Array
-from gpumlp.step.settings import Settings
 from gpumlp.training import fit, lr_range
 from gpumlp.training.advice import attempt
 from gpumlp.training.callbacks import EarlyStopping
@@ -27,9 +25,6 @@ from gpumlp.weights import ClassWeight
 
 if TYPE_CHECKING:
     from gpumlp.step.explain import Explanation
-
-
-FIXED = {each.name for each in fields(Settings)}
 
 
 class Trainer(Stepping):
@@ -115,14 +110,6 @@ class Trainer(Stepping):
         if isinstance(net, Ensemble):
             return EnsembleTrainer(net, *arguments, **settings)  # type: ignore[return-value]
         return super().__new__(cls)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, unless the recorded step has what it was: AttributeError."""
-        if name in FIXED and "_step" in vars(self):
-            raise AttributeError(
-                f"{name} of a trainer cannot change, since its step is recorded; make a new Trainer"
-            )
-        super().__setattr__(name, value)
 
     def _allocate(self) -> None:
         attempt(super()._allocate, self, lambda trainer: trainer.memory(self.batch_size))

@@ -298,6 +298,9 @@ ELSEWHERE = (
     "use the mpiexec of the same library", "use gpumlp.distributed.world(timeout=",
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
+    # tests/training/test_hooks.py, test_arguments.py, tests/test_network_theta.py
+    "fit copy.deepcopy(trainer)",
+    "if it is your own, load it with functions=", "pass θ on by new.assign(old.tensors())",
     # tests/training/test_ensemble.py, tests/estimators/test_several.py
     "has a network twice; pass copy.deepcopy(net)",
     "models diverged and are left out", "callbacks=lambda member",

@@ -146,3 +146,43 @@ def test_what_the_recorded_step_has_cannot_change(name):
         with pytest.raises(AttributeError, match=f"{name} of a trainer cannot change"):
             setattr(each, name, 0.5)
     assert getattr(trainer, name) is before
+
+
+def test_networks_cannot_get_another_regularizer_than_the_recorded_step():
+    net = regression()
+    trainer = gpumlp.Trainer(net)
+    net.regularizer = gpumlp.L2(0.1)
+    with pytest.raises(ValueError, match="make a new Trainer, or assign this one again"):
+        trainer.fit(X, Y, 1)
+    gpumlp.Trainer(net).fit(X, Y, 1)
+    net.regularizer = gpumlp.REGULARIZERS["none"]
+    assert trainer.fit(X, Y, 1).stopped == "finished"
+
+
+ASSIGNED = [
+    (name, value, error, match)
+    for given, error, match in BAD_TRAINERS
+    for name, value in given.items()
+    if len(given) == 1 and name in CHANGES
+]
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value", "error", "match"),
+    [*ASSIGNED, ("lr_factor", -1, ValueError, "lr_factor"), ("lr_factor", "a", TypeError, "lr_f")],
+)
+def test_invalid_attributes_raise_as_arguments_do(ensemble, name, value, error, match):
+    trainer = gpumlp.Trainer(regression())
+    if ensemble:
+        trainer = gpumlp.EnsembleTrainer(gpumlp.Ensemble.of([regression()])).trainers[0]
+    before = getattr(trainer, name)
+    with pytest.raises(error, match=match):
+        setattr(trainer, name, value)
+    assert getattr(trainer, name) == before
+
+
+def test_a_schedule_is_assigned_by_name():
+    trainer = gpumlp.Trainer(regression())
+    trainer.schedule = "one_cycle"
+    assert trainer.schedule is gpumlp.SCHEDULES["one_cycle"]

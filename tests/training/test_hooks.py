@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import signal
 import sys
@@ -115,6 +116,38 @@ def test_progress_true_without_tqdm_raises(monkeypatch):
     assert fit(X, Y, 1).stopped == "finished"
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert fit(X, Y, 1, progress=True).stopped == "finished"  # lines do not need it
+
+
+@pytest.mark.parametrize("name", ["on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end"])
+@pytest.mark.parametrize("error", [StopIteration, GeneratorExit, KeyError])
+def test_errors_of_callbacks_are_raised_as_they_are(name, error):
+    raised = error()
+
+    def fail(*arguments):
+        raise raised
+
+    hook, trainer = gpumlp.Callback(), gpumlp.Trainer(regression(), batch_size=16)
+    setattr(hook, name, fail)
+    with pytest.raises(error) as caught:
+        trainer.fit(X, Y, 2, callbacks=[hook])
+    assert caught.value is raised
+    assert trainer.fit(X, Y, 2).stopped == "finished"
+
+
+@pytest.mark.parametrize("hook", ["on_fit_begin", "on_step_end", "on_epoch_end"])
+def test_a_fit_within_a_fit_of_the_same_trainer_raises(hook):
+    """A copy of the trainer can be fitted there, and changes nothing."""
+    callback, trainer = gpumlp.Callback(), gpumlp.Trainer(regression(), batch_size=16)
+    setattr(callback, hook, lambda trainer, *_: trainer.fit(X, Y, 1))
+    with pytest.raises(ValueError, match=r"fit copy\.deepcopy\(trainer\)"):
+        trainer.fit(X, Y, 2, callbacks=[callback])
+    nets = []
+    for used in (trainer.fit, copy.deepcopy):
+        other = gpumlp.Trainer(regression(), batch_size=16)
+        setattr(callback, hook, lambda other, *_: copy.deepcopy(other).fit(X, Y, 1) and None)
+        other.fit(X, Y, 2, callbacks=[callback] if used is copy.deepcopy else [])
+        nets.append(theta(other.net))
+    assert nets[0] == nets[1]
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------
