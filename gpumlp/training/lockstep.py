@@ -195,7 +195,8 @@ def _joint(
         step.model.theta.flat.root: ensemble.theta,
         step.model.rounded.flat.root: ensemble.rounded,
     }
-    for b in (step.slots, step.model.scaling, step.remainder, step.mean):
+    seed = step.seed if step.seed in step.initial else None  # of dropout
+    for b in (step.slots, step.model.scaling, step.remainder, step.mean, seed):
         if b is not None:
             kept[b] = first.of_all(b)
     neighbours, copies = members[-1] - members[0] + 1 == len(members), []

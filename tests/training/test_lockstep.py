@@ -45,10 +45,10 @@ def network(kind: str) -> dict[str, Any]:
 def check(
     backend: Any, reference: Any, kind: str = "labels", widths: Any = (6, 16, 8, 3), *,
     optimizer: Any = "adamw", near: float = 0.0, fit: Any = None, activation: str = "relu",
-    **settings: Any,
+    dropout: float = 0.0, **settings: Any,
 ) -> EnsembleTrainer:  # fmt: skip
     """Each member of an ensemble equals its own training on the reference backend."""
-    common: dict[str, Any] = {"activation": activation, **network(kind)}
+    common: dict[str, Any] = {"activation": activation, "dropout": dropout, **network(kind)}
     settings = {"batch_size": 16, "seed": 5, **settings}
     ensemble = Ensemble(
         K, widths, regularizer=PENALTIES, backend=backend, seeds=[3, 1, 4, 1], **common
@@ -218,9 +218,10 @@ def test_rules_that_differ_in_their_parameters_are_one_launch(precision: str) ->
 # ---- members that rest ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_members_that_stop_are_left_out(gpu: bool) -> None:
-    """When half have stopped, the program is made for the rest."""
+def test_members_that_stop_are_left_out(gpu: bool, dropout: float) -> None:
+    """When half have stopped, the program is made for the rest, which keep all of their state."""
     backend = harness() if gpu else gpumlp.get_backend("numpy", "float64")
     numpy = gpumlp.get_backend("numpy", "float64")
     fit = {"epochs": 30, "validation": (X[:20], LABELS[:20]), "early_stopping": 1}
@@ -234,8 +235,9 @@ def test_members_that_stop_are_left_out(gpu: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lockstep, "JointSteps", Watched)
         trainer = check(
-            backend, numpy, near=1e-9 if gpu else 0.0, fit=fit, optimizer="adamw", ema=0.5
-        )
+            backend, numpy, near=1e-9 if gpu else 0.0, fit=fit, optimizer="adamw", ema=0.5,
+            dropout=dropout,
+        )  # fmt: skip
     assert trainer.histories is not None
     assert len({history.epochs for history in trainer.histories}) > 2
     assert made[0] == K
