@@ -214,8 +214,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             codes = encoder.transform(y)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{error}; the classes are {', '.join(map(repr, self.classes_.tolist()))}: call fit"
-                " with warm_start=False, or name all of them in the first partial_fit"
+                f"{error}; the classes are {', '.join(map(repr, self.classes_.tolist()))}: leave "
+                "out such rows, call fit with warm_start=False, or name all of them in the first "
+                "partial_fit"
             ) from error
         return y, self._targets(codes)
 

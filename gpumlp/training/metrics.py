@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -118,7 +119,16 @@ def _measure(loss: Loss, metric: Any) -> Measure:
             'metric must be "auto", None, the name of a scorer of scikit-learn, metric(y, p), or a '
             f"list or dict of these, got {metric!r}"
         )
-    return lambda y, p, weights: float(metric(y, p))
+    return partial(_own, metric)
+
+
+def _own(metric: Callable[..., Any], y: Any, p: Any, weights: Any) -> float:
+    """The value of the caller's own function."""
+    value = metric(y, p)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metric must return a number, got {value!r} of {metric!r}") from error
 
 
 class Evaluation:

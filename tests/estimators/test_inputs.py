@@ -261,6 +261,14 @@ def test_incomplete_validation_data_raises():
         MLPRegressor(**SMALL).fit(X, VALUES, X_val=X[:, :3], y_val=VALUES)
 
 
+def test_classes_of_the_validation_data_alone_raise_and_can_be_left_out():
+    y, known = np.where(LABELS[0] == LABELS, "a", "b"), np.arange(len(X)) > 2
+    e, y_val = MLPClassifier(**SMALL), np.where(known, y, "c")
+    with pytest.raises(ValueError, match="labels: .*'c'.*leave out such rows"):
+        e.fit(X, y, X_val=X, y_val=y_val)
+    e.fit(X, y, X_val=X[known], y_val=y_val[known])
+
+
 def test_model_remains_after_a_fit_with_invalid_arguments():
     e = MLPClassifier(**SMALL).fit(X, LABELS)
     before = e.predict_proba(X)

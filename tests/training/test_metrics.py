@@ -66,3 +66,11 @@ def test_evaluation_in_chunks_equals_the_cost_of_the_network(monkeypatch, chunk,
         assert measured["cost"] == pytest.approx(net.cost(x, y, weights), rel=1e-12)
         assert measured["metric"] == pytest.approx((y * net.predict(x)).sum(), rel=1e-12)
     assert Evaluation(net, data, None, "training").measure(ValueError) == {"cost": measured["cost"]}
+
+
+@pytest.mark.parametrize("value", ["0.5?", None, np.ones(2), [1.0]])
+def test_a_metric_that_returns_no_number_raises(value):
+    x, y = RNG.normal(size=(6, 4)), RNG.integers(0, 2, 6)
+    trainer = gpumlp.Trainer(gpumlp.MLP([4, 2], backend="numpy"))
+    with pytest.raises(TypeError, match="metric must return a number, got"):
+        trainer.fit(x, y, 1, validation=(x, y), metric={"own": lambda y, p: value})
