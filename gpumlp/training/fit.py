@@ -98,9 +98,9 @@ def opened(
             saving.resume(run, run.checkpoint)
         yield run
     finally:
+        _running.discard(id(trainer))
         net.backend.synchronize()  # the caller may free the data now
         run.close()
-        _running.discard(id(trainer))
 
 
 def rules(
