@@ -19,6 +19,9 @@ hypothesis.settings.load_profile("repeatable")
 for library in "OPENBLAS", "MKL", "OMP":
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+# They keep compiled modules: a run starts some hundred processes, and the tests compile slowly.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Collecting the tests makes millions of objects that stay: garbage is sought among them neither
 # meanwhile nor later, when a search would take a second.
 gc.disable()
@@ -77,6 +80,17 @@ def _own_cache(tmp_path_factory, monkeypatch):
     """Each test has its own cache, so that none reads or fills the user's."""
     monkeypatch.setenv("GPUMLP_CACHE", str(tmp_path_factory.getbasetemp() / secrets.token_hex(8)))
     monkeypatch.delenv("GPUMLP_TUNE", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shared_compiled_entries():
+    """An activation of a test's own takes seconds to compile: it is kept for all tests and runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if shutil.which("g++"):  # as the harness needs it
+            from tests.support.harness.host_module import CACHE
+
+            patch.setattr("gpumlp.backends.cpu.loading.cache_folder", lambda: CACHE)
+        yield
 
 
 @pytest.fixture
