@@ -254,8 +254,12 @@ def cached(key: str, suffix: str, make: Callable[[], str]) -> Path:
 
 
 def compiled(inputs: Sequence[Path], arguments: Sequence[str], suffix: str) -> Path:
-    """The file that g++ makes of the inputs, once, and by one process at a time."""
-    key = hashlib.sha256(repr(arguments).encode())
+    """The file that g++ makes of the inputs, once, and by one process at a time.
+
+    All copies of the repository share it: the key has the contents of the inputs, and not where
+    they are.
+    """
+    key = hashlib.sha256(repr(arguments).replace(str(HERE.parents[2]), "").encode())
     for path in inputs:
         key.update(path.read_bytes())
     CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
