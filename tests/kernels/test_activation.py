@@ -25,8 +25,11 @@ i32, i64, u32 = np.int32, np.int64, np.uint32
 NAMES = [n for n in ACTIVATIONS if not SANITIZE or n in REPRESENTATIVES]
 ELEMENTWISE = [n for n in NAMES if ACTIVATIONS[n].elementwise]
 ROWS, WIDTHS = (1, 2, 257), (1, 3, 7, 31, 32, 513, 1000)
-SHAPES = [(m, n) for m in ROWS for n in WIDTHS] if SANITIZE != "thread" else [(9, 8)]
-if SANITIZE:  # rows and columns have loops of their own: many of one are enough to see addresses
+# a block has up to 256 narrow rows, but 8 wide ones
+SHAPES = [(m if n <= 32 else min(m, 37), n) for m in ROWS for n in WIDTHS]
+if SANITIZE == "thread":
+    SHAPES = [(9, 8)]
+elif SANITIZE:  # rows and columns have loops of their own: many of one are enough to see addresses
     SHAPES = [(m, n) for m, n in SHAPES if min(m, n) <= 32]
 NAMED_SHAPES = [(name, *shape) for name, shape in zip(cycle(ELEMENTWISE), SHAPES, strict=False)]
 BLOCKS = [(32, 8), (64, 4), (256, 1)]
