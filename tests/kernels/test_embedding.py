@@ -86,7 +86,7 @@ def gradient(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("size", "each", "blocks"), [(4, 4, 1), (16, 32, 2), (1024, 8, 3)], ids=str
+    ("size", "each", "blocks"), [(4, 4, 2), (16, 32, 1), (1024, 8, 3)], ids=str
 )
 @pytest.mark.parametrize("rows", ROWS)
 def test_embed_gradient(rows: int, size: int, each: int, blocks: int, dtype: str) -> None:

@@ -47,11 +47,13 @@ FILES += [  # launches of the backend, on memory without spare bytes at its end
 # barriers, and the update of a whole θ
 ONLY = {
     "address,undefined": "(test_cast or not (bfloat16] or [bfloat16)) "
-    "and not stochastic and not add_up and not smoothing and not custom",
+    "and not stochastic and not add_up and not smoothing and not custom "
+    "and not (twenty_steps and 0])",
     "thread": "float32 and (every or update or penalty or norm or mean_weights or test_softmax "
     "or masks_of_several or test_embed) "
     "and not 40 and not 3-1- and not 257 and not groups and not part and not the_bits "
-    "and not 1024-8-3 and not (read_repeatedly and rms)",
+    "and not 1024-8-3 and not 16-32-1 and not (read_repeatedly and rms) "
+    "and not unaligned and not 48]",
 }
 # The exact number of passing tests in each file, so that no test is skipped or lost unnoticed.
 # After a change of those files, copy the numbers that the failing comparison shows.
@@ -59,13 +61,13 @@ PASSED = {
     "address,undefined": {
         "test_activation": 177, "test_loss": 297, "test_theta": 147,
         "test_split_theta": 8, "test_gather": 106, "test_cast": 192, "test_empty": 497,
-        "test_networks": 13, "test_stages": 249, "test_columns": 87, "test_blocks": 22,
-        "test_embedding": 25, "test_embeddings": 8,
+        "test_networks": 13, "test_stages": 249, "test_columns": 87, "test_blocks": 11,
+        "test_embedding": 25, "test_embeddings": 4,
     },
     "thread": {
-        "test_activation": 4, "test_loss": 4, "test_theta": 5,
-        "test_gather": 3, "test_stages": 6, "test_columns": 1, "test_empty": 52,
-        "test_embedding": 3,
+        "test_activation": 3, "test_loss": 4, "test_theta": 5,
+        "test_gather": 3, "test_stages": 4, "test_columns": 1, "test_empty": 26,
+        "test_embedding": 2,
     },
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ STAGES |= {stage.name: stage for stage in (DYT, UNIT_NORM)}  # of the users' own
 STAGES |= {f"gate of {name}": gate(f) for name, f in GATES.items()}
 COLUMNS = {f"{name} norm": stage for name, stage in NORMS.items() if isinstance(stage, ColumnStage)}
 COLUMNS[COLUMN_RMS.name] = COLUMN_RMS
-EMBEDDINGS = with_places(5, {0: (3, 2), 3: (70_000, 33), 4: (1, 8)})
+EMBEDDINGS = with_places(5, {0: (70_000, 2), 3: (300, 33), 4: (1, 8)})
 # For tests of optimizers: a regulariser with a gradient at every θ, half as strong at biases.
 PULL = REGULARIZERS["elastic_net"].set(l1=0.01, l2=0.1, biases=0.5)
 
