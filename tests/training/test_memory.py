@@ -32,7 +32,6 @@ PRECISIONS = ["float64", "float32", "tf32", "bfloat16", "float16"]
 @pytest.fixture(autouse=True)
 def _by_reference_counts() -> Any:
     """Memory must be freed with its last user, not when Python collects garbage."""
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
