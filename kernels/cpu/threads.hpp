@@ -170,8 +170,7 @@ public:
     }
 
 private:
-    // Microseconds.  A thread sleeps after IDLE: it took 50 to wake one on a virtual machine, and a step
-    // has longer parts that one thread does alone.
+    // Microseconds.  IDLE: before a sleep.  A wake took 50, and one thread does longer parts alone.
     enum { SPIN = 30, IDLE = 200, STALL = 100, WAKE = 1000 };
     enum { SHORTEST = 2, LONGEST = 16 };           // the time alone, in waits
     enum { MOST_HELPERS = 255 };
