@@ -2,33 +2,13 @@
 // minibatch, and on parameters φ of each column.  Backward pass: gx and, for each row of φ, the sum
 // over the rows.
 //
-// The entry supplies the functions of stage.cu, with means over columns in place of rows, the number
-// MEANS, SLOPES and PARAMETERS, and
-//     UNBIASED     a bit for each mean whose running average is that of an estimate without bias
-//     momentum     the share of a minibatch's means in their running averages
+// What the entry supplies: see column_stage.cuh.
 // Matrices are (rows, cols), row-major.  The means s and t are (MEANS, wide) and (SLOPES, wide) with
 // wide ≥ cols.  A block covers a tile of columns, see columns.cuh.
 #include "common.cuh"
+#include "column_stage.cuh"
 #include "columns.cuh"
 #include "sums.cuh"
-
-#undef GPUMLP_RESIDENT
-#define GPUMLP_RESIDENT 2  // 128 registers: a thread has the sums, means and parameters of PACK columns
-
-// COUNT numbers of each of N neighbouring columns, from rows that are `apart`
-template <int N, int COUNT, class S> struct OfColumns {
-    Pack<N, S> row[COUNT + 1];
-
-    __device__ OfColumns(const S* first, int64 apart, bool inside) : row() {
-#pragma unroll
-        for (int i = 0; i < COUNT; ++i)
-            if (inside) row[i] = pack<N>(first + i * apart);
-    }
-    __device__ void at(int j, real* own) const {
-#pragma unroll
-        for (int i = 0; i < COUNT; ++i) own[i] = real(row[i].at[j]);
-    }
-};
 
 template <int N, int I>
 __device__ void mean_tile(const T* x, const real* s, real* mean, real* partial, unsigned* arrived,
@@ -68,12 +48,6 @@ GPUMLP_KERNEL(column_mean, THREADS)
     after_previous_launch();
     if (packed) mean_of<PACK>(which, x, s, mean, partial, arrived, rows, cols, wide, share);
     else mean_of<1>(which, x, s, mean, partial, arrived, rows, cols, wide, share);
-}
-
-// running ← itself + momentum (s − itself), of the mean number i over `of` rows
-__device__ void average(int i, real s, real& running, real of) {
-    const real unbiased = UNBIASED >> i & 1 ? of / (of - real(1)) : real(1);
-    running = (real(1) - momentum) * running + momentum * unbiased * s;
 }
 
 template <int N>

@@ -1,12 +1,15 @@
-"""columns.cu, executed on the CPU, against the entry in float64."""
+"""columns.cu and whole_columns.cu, executed on the CPU, against the entry in float64."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.harness import nvrtc
 from tests.support.harness.catalogue import CATALOGUE, COLUMNS, DTYPES
 from tests.support.harness.comparing import (
     NUMPY_TYPE,
@@ -14,6 +17,7 @@ from tests.support.harness.comparing import (
     assert_close,
     real_of,
     same_in_every_order,
+    strip,
 )
 from tests.support.harness.compiled import SANITIZE, kernel
 from tests.support.harness.memory import aligned, aligned_empty, unaligned
@@ -21,7 +25,8 @@ from tests.support.harness.memory import aligned, aligned_empty, unaligned
 i32, i64 = np.int32, np.int64
 NORM = COLUMNS["batch norm"]
 SHAPES = [(m, n) for m in (1, 2, 37) for n in (1, 3, 7, 31, 32, 513, 1000)]
-SHAPES = SHAPES if SANITIZE != "thread" else [(9, 72)]
+WHOLE = [(2, 8), (37, 40), (300, 24), (1024, 8)]
+SHAPES, WHOLE = (SHAPES, WHOLE) if SANITIZE != "thread" else ([(9, 72)], [(2, 8)])
 EPS, MOMENTUM = NORM.params["eps"], NORM.params["momentum"]
 
 
@@ -40,15 +45,22 @@ def accesses(cols: int, dtype: str) -> list[bool]:
 
 def check(
     dtype: str, rows: int, cols: int, high: int, packed: bool = False, change: Any = aligned,
-    at: float = 0.0, slopes: bool = True, added: bool = False,
+    at: float = 0.0, slopes: bool = True, added: bool = False, whole: bool = False,
 ) -> None:  # fmt: skip
-    """Forward and backward pass against NumPy, with the same bits in every order."""
-    source, real, wide = CATALOGUE[dtype]["batch norm"], real_of(dtype), cols + 24
+    """Forward and backward pass against NumPy, with the same bits in every order.
+
+    whole: by whole_columns.cu.
+    """
+    source = CATALOGUE[dtype]["whole batch norm" if whole else "batch norm"]
+    real, wide = real_of(dtype), cols + 24
     x, gy = change(data((rows, cols), dtype, 5, at)), change(data((rows, cols), dtype, 7))
     phi, skip = change(data((2, cols), dtype, 6, 1.0)), change(data((rows, cols), dtype, 8))
     each = PACK[dtype] if packed else 1
     across = 1 << max(0, min(5, (-(-cols // each) - 1).bit_length()))
     grid, block = (-(-cols // (each * across)), high), (across, 256 // across)
+    if whole:
+        block, width = strip(dtype), 32 // NUMPY_TYPE[dtype].itemsize
+        grid = -(-cols // width), 1
     shape, share, last = (i64(rows), i64(cols), i64(wide)), real(1 / rows), i32(packed)
 
     def call(order: int) -> Any:
@@ -62,6 +74,11 @@ def check(
         partial = aligned_empty((4 * high * cols,), real)
         arrived = aligned(np.zeros(4 * grid[0] * (high // 16 + 2)), np.uint32)
         averaged = i32(rows > 1)
+        if whole:
+            launch("whole_columns", x, phi, s, own_running, y, *shape, averaged)
+            launch("whole_columns_gradient", x, phi, gy, s, dphi, skip, gx, *shape, i32(added))
+            assert np.isnan(s[:, cols:]).all()
+            return s, own_running, own_running, y, gx, dphi
         launch("column_moments", x, s, own_running, partial, arrived, *shape, averaged, last)
         launch("columns", x, phi, s, y, *shape, last)
         sizes = i64(cols), i64(wide), i64(max(rows, 2))
@@ -161,6 +178,29 @@ def test_a_mean(rows: int, dtype: str) -> None:
         (mean,) = same_in_every_order(call)
         want = np.square(as_float64(x)[0]).sum(0) / 40
         assert_close(mean, want, "float64" if real == np.float64 else "float32", want)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "cols"), WHOLE)
+def test_batch_norm_of_a_whole_minibatch(rows: int, cols: int, dtype: str) -> None:
+    check(dtype, rows, cols, 1, packed=True, at=100.0, added=cols == 24, whole=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_whole_minibatch_is_read_once(dtype: str) -> None:
+    """Counts accesses to entries of 16 bytes in θ's type, of 1024 rows: all are unrolled.
+
+    Beside x, gy and skip, a block reads φ; forward the first row of x, and backward s.
+    """
+    held = 1024 // strip(dtype)[1]
+    size = NUMPY_TYPE[dtype].itemsize * 16 // np.dtype(real_of(dtype)).itemsize
+    ptx = nvrtc.ptx(CATALOGUE[dtype]["whole batch norm"], 90)
+    for name, loads, others in (("whole_columns", 1, 3), ("whole_columns_gradient", 3, 1)):
+        body = ptx.split(f".entry {name}(")[1].split(".entry")[0]
+        found = re.findall(r"(ld|st)\.global\.v(\d)\.[a-z](\d+)", body)
+        counts = Counter(what for what, n, bits in found if int(n) * int(bits) == 8 * size)
+        of_s = 2 if size == 16 and loads == 3 else 0
+        assert counts == {"ld": loads * held + others + of_s, "st": held}
 
 
 @pytest.mark.parametrize("high", [16, 17, 40])

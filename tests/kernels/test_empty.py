@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.harness.catalogue import CATALOGUE, DTYPES
-from tests.support.harness.comparing import NUMPY_TYPE, real_of
+from tests.support.harness.comparing import NUMPY_TYPE, real_of, strip
 from tests.support.harness.compiled import kernel
 from tests.support.harness.host_module import kernel_names
 from tests.support.harness.memory import aligned, aligned_empty
@@ -78,6 +78,11 @@ LAUNCHES: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {
     ("batch norm", "columns_gradient"): (
         "TBTSSTT",
         (*MATRIX, i64(COLS), i32(1), i32(1), "packed"),
+    ),
+    ("whole batch norm", "whole_columns"): ("TBMRT", (*MATRIX, i64(COLS), i32(0))),
+    ("whole batch norm", "whole_columns_gradient"): (
+        "TBTSWTT",
+        (*MATRIX, i64(COLS), i32(1)),
     ),
     ("gate of silu", "stage"): ("TT", (*MATRIX, "packed")),
     ("gate of silu", "stage_gradient"): ("TTTRWa", (*MATRIX, APART, "packed")),
@@ -172,8 +177,11 @@ def test_empty_arrays(dtype: str, source: str, name: str, packed: int, spare: in
     before = [a.tobytes() for a in arrays]
     scalars = {"packed": i32(packed), "real": real(0.5)}
     block = (32, 8) if source.startswith(ROWS_OF_WARPS) and name != "mean_weights" else (256, 1)
+    grid = 1, 1
+    if source == "whole batch norm":
+        grid, block = (COLS * storage.itemsize // 32, 1), strip(dtype)
     kernel(name, CATALOGUE[dtype][source])(
-        (1, 1), block, (*arrays, *(scalars[s] if isinstance(s, str) else s for s in sizes))
+        grid, block, (*arrays, *(scalars[s] if isinstance(s, str) else s for s in sizes))
     )
     for letter, a, old in zip(letters, arrays, before, strict=True):
         assert a.tobytes() == (bytes(a.nbytes) if letter in "smMOvwW" else old)

@@ -35,7 +35,8 @@ OF_ALL = ("float32", "bfloat16", "int32")  # the types of most trainings, and th
 FOR_ALL = {
     "silu", "softmax", "huber of values", "softmax_cross_entropy of labels", "penalty elastic_net",
     "update by adamw", "gather", "reduce", "round", "average", "orthogonal", "step",
-    "cast from uint8", "layer norm", "batch norm", "gate of silu", "dropout", "embedding",
+    "cast from uint8", "layer norm", "batch norm", "whole batch norm", "gate of silu", "dropout",
+    "embedding",
 }  # fmt: skip
 CEILINGS = Path(__file__).parents[1] / "resources" / "registers.json"
 SOURCES = [(dtype, name) for dtype, named in CATALOGUE.items() for name in named]

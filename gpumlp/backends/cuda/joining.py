@@ -1,4 +1,4 @@
-"""Operations of a step that one launch does together: the first ones, and the last one.
+"""Operations of a step that one launch does together: the first, the last, and those of a norm.
 
 A launch of a small network takes as long as the gap before it, so each one less counts.
 """
@@ -8,19 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+from gpumlp.backends.cuda.columns import whole_columns, whole_columns_gradient
 from gpumlp.backends.cuda.kernels import Kernels
 from gpumlp.backends.declaration import Call
 
 FIRST = ("begin", "gather", "gather")
 FIRST_WEIGHTED = ("begin", "mean_weights", "gather", "gather")
+PAIRS = {
+    ("column_moments", "columns"): whole_columns,
+    ("column_slopes", "columns_gradient"): whole_columns_gradient,
+}
 
 
 def join(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
     """The calls with the gathers of x and y, and the weights of a minibatch, within `begin`.
 
-    The last `output_gradient`, after which J does not change, does `end` too.
+    The last `output_gradient`, after which J does not change, does `end` too.  A norm over the
+    columns of a whole minibatch computes its means and what depends on them.
     """
     done_by: dict[int, int] = {}  # call that is left out -> call that does its work
     works: dict[int, Any] = {}
@@ -39,6 +46,12 @@ def join(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
             end = position, costs
             works[last] = partial(output_gradient, *_arguments(calls[last]), end=end)
             done_by[len(calls) - 1] = last
+    for i, (one, other) in enumerate(pairwise(calls)):
+        pair = PAIRS.get((_name(one), _name(other)))
+        if pair and one.stream == other.stream and not other.after:
+            work = pair(kernels, _arguments(one), _arguments(other))
+            if work is not None:
+                works[i], done_by[i + 1] = work, i
     left = [i for i in range(len(calls)) if i not in done_by]
     place = {old: new for new, old in enumerate(left)}
     place |= {old: place[new] for old, new in done_by.items()}

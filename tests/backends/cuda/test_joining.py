@@ -6,8 +6,10 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gpumlp import NORMS
 from gpumlp.backends.cuda.joining import join
 from gpumlp.backends.declaration import Call
 
@@ -15,6 +17,10 @@ INDEX, J = "index", "J"
 KERNELS: Any = SimpleNamespace(
     begin_minibatch=lambda *a: ("begin_minibatch", *a),
     output_gradient=lambda *a, end=None: ("output_gradient", *a, end),
+    launch=lambda *a: a,
+    wide=4,
+    pack_of=lambda cols, *_: 4 if cols % 4 == 0 else 1,
+    aligned=lambda *_: True,
 )
 
 
@@ -89,3 +95,43 @@ def test_only_the_last_loss_ends_the_step() -> None:
 def test_another_function_is_left_alone() -> None:
     other = Call(lambda: ("other",))
     assert done([other, other]) == ["other", "other"]
+
+
+def batch_norm(rows: int, cols: int = 24, **changes: Any) -> list[Call]:
+    """The four calls of a step, forward and backward."""
+    x, y, gy, gx = (np.zeros((rows, cols), np.float32) for _ in range(4))
+    phi, dphi, running = (np.zeros((2, cols), np.float32) for _ in range(3))
+    s, t = np.zeros((3, cols), np.float32), np.zeros((2, cols), np.float32)
+    norm = NORMS["batch"]
+    a: dict[str, Any] = {"of": rows, "after": (), "t": t, "x of y": x} | changes
+    return [
+        call("column_moments", norm, x, s, running),
+        call("columns", norm, a["x of y"], phi, s, y, after=a["after"]),
+        call("column_slopes", norm, x, phi, gy, s, a["of"], a["t"], dphi),
+        call("columns_gradient", norm, x, phi, gy, s, a["t"], None, gx, after=a["after"]),
+    ]
+
+
+def test_a_norm_of_columns_is_one_launch_each_way() -> None:
+    forward, backward = join(batch_norm(1024), KERNELS)
+    name, file, geometry, arguments, stage = forward.work()
+    assert (name, file, stage) == ("whole_columns", "whole_columns.cu", NORMS["batch"])
+    assert geometry == ((3, 1), (2, 128))
+    assert backward.work()[:3] == ("whole_columns_gradient", "whole_columns.cu", geometry)
+    assert arguments[-4:] == (1024, 24, 24, 1)
+    assert backward.work()[3][-4:] == (1024, 24, 24, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "joined"),
+    [
+        (1025, {}, 0),
+        (32, {"cols": 23}, 0),  # no accesses of several entries
+        (32, {"after": (0,)}, 0),  # waits for another stream
+        (32, {"x of y": np.zeros((32, 24), np.float32)}, 1),
+        (32, {"of": 64}, 1),  # a micro-batch
+        (32, {"t": None}, 1),  # t is 0
+    ],
+)
+def test_a_norm_that_needs_two_launches(rows: int, changes: Any, joined: int) -> None:
+    assert len(join(batch_norm(rows, **changes), KERNELS)) == 4 - joined

@@ -165,7 +165,7 @@ COUNTS = {
     "gelu_sgd": 12,
     "512x4": 14,
     "embeddings": 18,
-    "batch_norm": 22,
+    "batch_norm": 18,
 }
 
 

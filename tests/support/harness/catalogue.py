@@ -86,6 +86,7 @@ def sources(dtype: str) -> dict[str, KernelSource]:
     }
     named |= {name: stage_source(name, dtype) for name in STAGES}
     named |= {n: KernelSource(s.cuda_file, dtype, s.cuda()) for n, s in COLUMNS.items()}
+    named["whole batch norm"] = KernelSource("whole_columns.cu", dtype, NORMS["batch"].cuda())
     named["dropout"] = KernelSource("dropout.cu", dtype)
     named["embedding"] = KernelSource("embedding.cu", dtype, EMBEDDINGS.cuda())
     named["step with wide x"] = KernelSource("step.cu", dtype, wide=True)

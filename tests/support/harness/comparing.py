@@ -33,6 +33,12 @@ def real_of(dtype: str) -> type[np.floating[Any]]:
     return np.float64 if dtype == "float64" else np.float32
 
 
+def strip(dtype: str) -> tuple[int, int]:
+    """The block of whole_columns.cu: threads of 16 bytes of θ's type, for 32 bytes of a row."""
+    lanes = 32 // (16 // np.dtype(real_of(dtype)).itemsize * NUMPY_TYPE[dtype].itemsize)
+    return lanes, 256 // lanes
+
+
 def assert_close(got: Array, want: Array, dtype: str, magnitude: npt.ArrayLike = 1.0) -> None:
     """Check |got − want| ≤ tolerance · (|want| + magnitude) + finest, and NaN where `want` is NaN.
 

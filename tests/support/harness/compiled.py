@@ -25,8 +25,8 @@ SANITIZE = os.environ.get("GPUMLP_SANITIZE", "")
 PROCESSES = 2  # of g++ in parallel
 REPRESENTATIVES = {
     "gather", "reduce", "round", "average", "orthogonal", "step", "softmax", "silu",
-    "layer norm", "rms norm", "batch norm", "gate of silu", "dropout", "embedding",
-    "penalty elastic_net",
+    "layer norm", "rms norm", "batch norm", "whole batch norm", "gate of silu", "dropout",
+    "embedding", "penalty elastic_net",
     "huber of values", "huber of labels",
     "softmax_cross_entropy of values", "softmax_cross_entropy of labels",
     "update by sgd", "update by momentum", "update by adamw",  # 0, 1 and 2 slots
