@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,7 @@ def backend() -> Backend:
 def timed(
     benchmark: Any,
     where: Backend,
-    call: Callable[[], Any],
+    call: Callable[[], Any] | Sequence[Callable[[], Any]],
     moved: int = 0,
     flops: int = 0,
     before: Callable[[], Any] | None = None,
@@ -58,7 +58,7 @@ def timed(
     Args:
         benchmark: fixture of pytest-benchmark.
         where: the backend.
-        call: what is timed.
+        call: what is timed: a function, or operations that a program may join.
         moved: bytes that the call must read and write. "share_of_copy" is its speed over the speed
             of a copy in the same backend: of as many bytes, or on a GPU of COPY.
         flops: FLOPs of its products.
@@ -66,15 +66,16 @@ def timed(
             more time than others.
         record: whether calls are recorded on a GPU; they are operations then.
     """
-    calls, work = 1, call
+    calls, several = 1, [call] if callable(call) else call
     if record and not where.on_host:
         before, calls = None, CALLS
-        many = where.compile({"sequential": CALLS * [Call(call)]}, "a benchmark")
+        many = where.compile({"sequential": CALLS * list(map(Call, several))}, "a benchmark")
         many(2)  # the second time records them
-        work = partial(many, 1)
+        several = [partial(many, 1)]
 
     def run() -> None:
-        work()
+        for each in several:
+            each()
         where.synchronize()
 
     def ready() -> None:
