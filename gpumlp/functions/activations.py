@@ -110,9 +110,24 @@ def _dgelu(z: Array, h: Array) -> Array:
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * GELU_SLOPE * (1 + 3 * GELU_CUBIC * z * z)
 
 
+def _mish_terms(z: Array) -> tuple[Array, Array, Array]:
+    """min(z, 20), its exponential e, and n = e (e + 2).
+
+    tanh(softplus(z)) is n / (n + 2), and beyond 20 it is 1.
+    """
+    least = np.minimum(z, 20)
+    e = np.exp(least)
+    return least, e, e * (e + 2)
+
+
+def _mish(z: Array) -> Array:
+    n = _mish_terms(z)[2]
+    return z * (n / (n + 2))
+
+
 def _dmish(z: Array, h: Array) -> Array:
-    t = np.tanh(_softplus(z))
-    return t + z * _sigmoid(z) * (1 - t * t)
+    least, e, n = _mish_terms(z)
+    return n / (n + 2) + 4 * (least * e) * (1 + e) / np.square(n + 2)
 
 
 def _dsilu(z: Array, h: Array) -> Array:
@@ -126,6 +141,9 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et 
 
 CUDA_SIGMOID = "(real(1) / (real(1) + exp(-z)))"  # exp(−z) = inf gives 0, as it should
 CUDA_SOFTPLUS = "(fmax(z, real(0)) + log1p(exp(-fabs(z))))"
+CUDA_LEAST = "(z > real(20) ? real(20) : z)"  # also if z is NaN; see `_mish_terms`
+CUDA_EXP = f"exp({CUDA_LEAST})"
+CUDA_N = f"({CUDA_EXP} * ({CUDA_EXP} + real(2)))"
 CUDA_FAST_SIGMOID = "fast_sigmoid(z)"  # fast_…: in bfloat16 with an error of 2⁻¹¹
 CUDA_GELU_TANH = f"fast_tanh(real({GELU_SLOPE!r}) * (z + real({GELU_CUBIC!r}) * z * z * z))"
 CUDA_GELU_ERF = f"(real(0.5) * (real(1) + erf(z * real({SQRT_HALF!r}))))"
@@ -241,12 +259,12 @@ gelu_erf = Activation(
 )
 mish = Activation(
     "mish",
-    f=lambda z: z * np.tanh(_softplus(z)),
+    f=_mish,
     df=_dmish,
-    cuda_f=f"z * tanh({CUDA_SOFTPLUS})",
+    cuda_f=f"z * ({CUDA_N} / ({CUDA_N} + real(2)))",
     cuda_df=(
-        f"tanh({CUDA_SOFTPLUS}) + z * {CUDA_SIGMOID}"
-        f" * (real(1) - tanh({CUDA_SOFTPLUS}) * tanh({CUDA_SOFTPLUS}))"
+        f"{CUDA_N} / ({CUDA_N} + real(2)) + real(4) * ({CUDA_LEAST} * {CUDA_EXP})"
+        f" * (real(1) + {CUDA_EXP}) / (({CUDA_N} + real(2)) * ({CUDA_N} + real(2)))"
     ),
     reads="z",
 )

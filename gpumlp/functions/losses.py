@@ -145,9 +145,9 @@ class Loss(Entry):
 
 def _log_cosh(y_hat: Array, y: Array) -> Array:
     d = np.abs(y_hat - y)
-    u = np.expm1(np.minimum(d, 1))  # cosh(d) = 1 + u² / (2 (1 + u)), where the other form cancels
-    large = d + np.log1p(np.exp(-2 * d)) - LOG_2
-    return np.where(d < 1, np.log1p(0.5 * u * u / (1 + u)), large)
+    least = np.minimum(d, 20)  # beyond, log cosh(d) is d − log 2
+    u = np.expm1(least)  # cosh(d) = 1 + u² / (2 (1 + u))
+    return np.log1p(0.5 * u * (u / (1 + u))) + (d - least)
 
 
 def _huber(y_hat: Array, y: Array, delta: float) -> Array:
@@ -182,7 +182,8 @@ def _dcross_entropy(y_hat: Array, y: Array, smoothing: float) -> Array:
     return p * t.sum(axis=1, keepdims=True) - t
 
 
-LOG_2 = 0.6931471805599453
+CUDA_LEAST = "fmin(fabs(y_hat - y), real(20))"  # see `_log_cosh`
+CUDA_U = f"expm1({CUDA_LEAST})"
 
 squared_error = Loss(
     "squared_error",
@@ -215,9 +216,8 @@ log_cosh = Loss(
     value=_log_cosh,
     gradient=lambda y_hat, y: np.tanh(y_hat - y),
     cuda_value=(
-        "fabs(y_hat - y) < real(1) ? log1p(real(0.5) * expm1(fabs(y_hat - y))"
-        " * expm1(fabs(y_hat - y)) / (real(1) + expm1(fabs(y_hat - y))))"
-        f" : fabs(y_hat - y) + log1p(exp(real(-2) * fabs(y_hat - y))) - real({LOG_2!r})"
+        f"log1p(real(0.5) * {CUDA_U} * ({CUDA_U} / (real(1) + {CUDA_U})))"
+        f" + (fabs(y_hat - y) - {CUDA_LEAST})"
     ),
     cuda_gradient="tanh(y_hat - y)",
 )

@@ -4,8 +4,7 @@
 // Matrices are (m, n), row-major, of the type T in which they are stored.
 #pragma once
 
-#include "bfloat16.hpp"
-#include "pieces.hpp"
+#include "tiles.hpp"
 
 namespace gpumlp {
 
@@ -109,25 +108,47 @@ template <template <class> class F, class T> void activation_gradient(const void
 
 // ---- softmax, row by row
 
+// a or b, whichever is larger; NaN if one of them is.  Of numbers or vectors.
+template <class V> inline V larger(V a, V b) {
+    const V most = a > b ? a : b;
+    return a != a ? a : most;
+}
+
+// lanes ← LANES entries; of fewer, the first one is in the other lanes, too
+template <class T, class real> inline void fill_lanes(const T* x, int64 count, real* lanes) {
+    if (count < LANES) {
+        for (int k = 0; k < LANES; ++k) lanes[k] = x[k < count ? k : 0];
+    } else if constexpr (std::is_same<T, real>::value) {
+        std::memcpy(lanes, x, LANES * sizeof(real));
+    } else {
+        for (int k = 0; k < LANES; ++k) lanes[k] = x[k];
+    }
+}
+
 // max and Σ exp(x − max) of a row; e ← exp(x − max) if it is given
 template <class T, class real> inline real exp_sum(const T* x, int64 n, real* e, real& top) {
-    top = x[0];
-    bool numbers = true;  // max of a row with NaN is NaN
-    for (int64 j = 0; j < n; ++j) {
-        const real each = x[j];
-        numbers &= each == each;
-        top = each > top ? each : top;
+    enum { WIDE = WIDTH<real>, VECTORS = LANES / WIDE };
+    typedef Vector<real> V;
+    real part[LANES], all[LANES];
+    V most[VECTORS], sum[VECTORS] = {};
+    for (V& each : most) each = V{} + real(x[0]);
+    for (int64 j = 0; j < n; j += LANES) {
+        fill_lanes(x + j, n - j, part);
+        for (int v = 0; v < VECTORS; ++v) most[v] = larger<V>(vector_at(part + v * WIDE), most[v]);
     }
-    if (!numbers) top = std::numeric_limits<real>::quiet_NaN();
-    real sum = 0, part[LANES];
-    for (int64 j = 0; j < n; j += LANES) {  // the last lanes are filled: full vectors throughout
+    std::memcpy(all, most, sizeof all);
+    top = all[0];
+    for (real each : all) top = larger(each, top);
+    for (int64 j = 0; j < n; j += LANES) {
         const int count = int(least<int64>(LANES, n - j));
-        for (int k = 0; k < LANES; ++k) part[k] = x[j + (k < count ? k : 0)] - top;
-        for (int k = 0; k < LANES; ++k) part[k] = exp(part[k]);
-        for (int k = 0; k < count; ++k) sum += part[k];
+        fill_lanes(x + j, count, part);
+        for (int k = 0; k < LANES; ++k) part[k] = exp(part[k] - top);
+        for (int k = count; k < LANES; ++k) part[k] = 0;
+        for (int v = 0; v < VECTORS; ++v) sum[v] += vector_at(part + v * WIDE);
         if (e) std::memcpy(e + j, part, count * sizeof(real));
     }
-    return sum;
+    std::memcpy(all, sum, sizeof all);
+    return add_lanes(all);
 }
 
 // z ← z + b, h ← softmax(z)

@@ -177,23 +177,32 @@ template <class T> struct Dropout {
 
 template <class T> void dropout(const void* arguments, const Threads& threads) {
     using real = Arithmetic<T>;
-    enum { EACH = 16 };  // entries that one output of Philox serves
+    enum { EACH = 16, MANY = 32 };  // entries that one output of Philox serves; outputs at a time
     const auto& p = *static_cast<const Dropout<T>*>(arguments);
-    const int64 before = p.row * p.n, step = int64(p.control[p.last]);
+    const int64 before = p.row * p.n, step = int64(p.control[p.last]), seed = *p.seed;
+    const int threshold = int(p.threshold);
+    const real scale = real(p.scale);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        const int64 first = before + begin * p.n, stop = before + end * p.n;
-        for (int64 block = first / EACH; block * EACH < stop; ++block) {
-            const Philox noise(block + 1, step, *p.seed, p.layer);
-            std::uint16_t bits[EACH];
-            for (int k = 0; k < EACH; ++k)
-                bits[k] = std::uint16_t(noise.word[k / 4] >> 16 * (k % 4));
-            const int64 low = block * EACH < first ? first : block * EACH;
-            const int64 high = (block + 1) * EACH < stop ? (block + 1) * EACH : stop;
-            for (int64 i = low; i < high; ++i) {
-                const int64 at = i - before;
-                const real kept = bits[i - block * EACH] < p.threshold
-                    ? real(0) : real(p.x[at] * real(p.scale));
-                p.y[at] = p.skip ? real(kept + real(p.skip[at])) : kept;
+        const int64 stop = before + end * p.n;
+        for (int64 entry = before + begin * p.n, next; entry < stop; entry = next) {
+            const int64 output = entry / EACH;
+            next = least(stop, (output + MANY) * EACH);
+            std::uint16_t bits[EACH * MANY];
+            for (int64 i = 0; (output + i) * EACH < next; ++i) {
+                const Philox noise(output + i + 1, step, seed, p.layer);
+                // the lowest bits first: the processors that we build for are little-endian
+                std::memcpy(bits + i * EACH, noise.word, sizeof noise.word);
+            }
+            const std::uint16_t* const own = bits + entry % EACH;
+            const T *const x = p.x + (entry - before), *const skip = p.skip + (entry - before);
+            T* const y = p.y + (entry - before);
+            const auto kept = [=](int64 k) { return own[k] < threshold ? real(0) : real(x[k] * scale); };
+            if (p.skip == nullptr) {
+                GPUMLP_LOOP
+                for (int64 k = 0; k < next - entry; ++k) y[k] = kept(k);
+            } else {
+                GPUMLP_LOOP
+                for (int64 k = 0; k < next - entry; ++k) y[k] = kept(k) + real(skip[k]);
             }
         }
     });

@@ -67,11 +67,9 @@ double cross_entropy_of_rows(const LossOf<T, Y>& p, int64 begin, int64 end, real
         real top, *e = nullptr;
         if constexpr (!IS_16_BIT<T>) e = gh;  // 16 bits would not keep the digits
         const real total = exp_sum(x, n, e, top), log_sum = log(total);
-        real value = 0, mass = 0;
-        for (int64 j = 0; j < n; ++j) {
-            value += times(t(j), log_sum - (x[j] - top));
-            mass += t(j);
-        }
+        const real mass = sum_of<real>(n, t), value = sum_of<real>(n, [&](int64 j) {
+            return times(t(j), log_sum - (x[j] - top));
+        });
         sum += double(times(weight, value));
         if (gh == nullptr) continue;
         const real scale = mass / total;

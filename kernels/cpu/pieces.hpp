@@ -25,14 +25,21 @@ template <class real> const real& least(const real& a, const real& b) { return b
 
 inline int64 piece_rows(int64 n) { return n < PIECE / LEAST_ROWS ? PIECE / n : LEAST_ROWS; }
 
+// the sum of LANES numbers, which are overwritten
+template <class real> inline real add_lanes(real* lanes) {
+    GPUMLP_UNROLL
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+    return lanes[0];
+}
+
 // Σ term(j) for j < n, in LANES sums: in one, the compiler could not use vectors
 template <class real, class F> inline real sum_of(int64 n, const F& term) {
-    real lanes[LANES] = {}, sum = 0;
+    real lanes[LANES] = {};
     int64 j = 0;
     for (; j + LANES <= n; j += LANES)
         for (int k = 0; k < LANES; ++k) lanes[k] += term(j + k);
-    if (j > 0)
-        for (int k = 0; k < LANES; ++k) sum += lanes[k];
+    real sum = j > 0 ? add_lanes(lanes) : real(0);
     for (; j < n; ++j) sum += term(j);
     return sum;
 }

@@ -16,6 +16,9 @@
 #define GPUMLP_LOOP _Pragma("GCC ivdep")  // same entries of several arrays may be one memory
 #endif
 
+// of the functions of entries: a compiler cannot vectorise a loop with a call
+#define GPUMLP_INLINED inline __attribute__((always_inline))
+
 namespace gpumlp {
 
 typedef int64_t int64;

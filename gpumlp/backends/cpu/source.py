@@ -177,7 +177,9 @@ def _body(entry: Entry, name: str) -> str:
         functions, bodies = "", {k: f"return {e};" for k, e in _functions(entry).items()}
     for signature, body in bodies.items():
         template, _, rest = signature.rpartition("> ")
-        functions += f"    {template}{'> ' * bool(template)}inline real {rest} const {{ {body} }}\n"
+        functions += (
+            f"    {template}{'> ' * bool(template)}GPUMLP_INLINED real {rest} const {{ {body} }}\n"
+        )
     return (
         f"template <class real> struct {name} {{\n{constants}"
         f"    explicit {name}(const double* p) {': ' if values else ''}{values} {{ (void)p; }}\n"
@@ -206,6 +208,6 @@ def _rule(rule: Optimizer, name: str) -> str:
         f"{members}    {name}(const double* p, const double* control, real lr_factor,\n"
         f"        real decay_factor) {': ' if made else ''}{made} {{\n"
         "        (void)p, (void)control, (void)lr_factor, (void)decay_factor;\n    }\n"
-        "    inline void rule(real& theta, real* slot, real g) const {\n"
+        "    GPUMLP_INLINED void rule(real& theta, real* slot, real g) const {\n"
         f"        (void)theta, (void)slot, (void)g;\n{slots}        {rule.cuda_rule}\n    }}\n}};\n"
     )
