@@ -68,12 +68,30 @@ template <class T> void add_up(Arithmetic<T>* partial, int64 pieces, int64 n, T*
     convert(partial, db, n);
 }
 
+// `gradient_of_rows` of a piece of rows that would not fill vectors: all entries at once
+template <class F, class T>
+void gradient_of_short_rows(const ActivationGradient<T>& p, const F& f, int64 begin, int64 end) {
+    const T *gh = p.gh + begin * p.n, *z = p.z + begin * p.n, *h = p.h + begin * p.n;
+    T* const gz = p.gz + begin * p.n;
+    GPUMLP_LOOP
+    for (int64 k = 0; k < (end - begin) * p.n; ++k) gz[k] = gh[k] * f.df(z[k], h[k]);
+    for (int64 j = 0; j < p.n; ++j)
+        p.partial[begin / piece_rows(p.n) * p.n + j] =
+            sum_of<T>(end - begin, [&](int64 i) { return gz[i * p.n + j]; });
+}
+
 // without db: the sums of each piece's rows are in `partial`
 template <template <class> class F, class T>
 __attribute__((noinline)) void gradient_of_rows(const ActivationGradient<T>& p, const Part& part) {
     using real = Arithmetic<T>;
     const F<real> f(p.params);
     const int64 each = piece_rows(p.n), end = part.i + part.m;
+    if constexpr (!IS_16_BIT<T>)
+        if (p.n < LANES && part.n == p.n) {
+            for (int64 i = part.i; i < end; i += each)
+                gradient_of_short_rows(p, f, i, least(i + each, end));
+            return;
+        }
     for (int64 i = part.i; i < end; ++i) {
         real* const sum = p.partial + i / each * p.n + part.j;
         if (i % each == 0) std::memset(sum, 0, part.n * sizeof(real));

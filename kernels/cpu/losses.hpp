@@ -23,25 +23,39 @@ template <class real> inline real target(const int32_t* y, int64 i, int64 j, int
     return y[i] == j ? real(1) : real(0);
 }
 
-template <template <class> class L, class T, class Y> void loss(const void* arguments, const Threads& threads) {
+// The loss of some entries of a matrix.  Rows may be short: the entries of several rows fill vectors.
+template <class L, class T, class Y> struct SomeOfLoss {
     using real = Arithmetic<T>;
+    enum { MANY = 8 * LANES };  // at a time, at most
+    real weight[MANY], y[MANY], terms[MANY];
+
+    // the sum of `count` entries from `first` on; their gradient is stored if gh is given
+    double add(const LossOf<T, Y>& p, const L l, int64 first, int64 count) {
+        const T* const y_hat = p.y_hat + first;
+        int64 i = first / p.n, j = first % p.n;
+        for (int64 k = 0; k < count; ++i, j = 0)
+            for (const int64 end = k + least(p.n - j, count - k); k < end; ++k, ++j)
+                weight[k] = p.weights[i] * real(p.share), y[k] = target<real>(p.y, i, j, p.n);
+        for (int64 k = 0; k < count; ++k) terms[k] = l.value(y_hat[k], y[k]);
+        const real sum = sum_of<real>(count, [&](int64 k) { return times(weight[k], terms[k]); });
+        if (p.gh != nullptr) {  // in two loops: of one with more conditions, GCC makes no vectors
+            for (int64 k = 0; k < count; ++k) terms[k] = l.gradient(y_hat[k], y[k]);
+            T* const gh = p.gh + first;
+            for (int64 k = 0; k < count; ++k) gh[k] = times(weight[k], terms[k]);
+        }
+        return double(sum);
+    }
+};
+
+template <template <class> class L, class T, class Y> void loss(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
-    const L<real> l(p.params);
+    const L<Arithmetic<T>> l(p.params);
     const int64 each = piece_rows(p.n);
     over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
+        SomeOfLoss<L<Arithmetic<T>>, T, Y> some;
         double sum = 0;
-        for (int64 i = begin; i < end; ++i) {
-            const T* const row = p.y_hat + i * p.n;
-            const real weight = p.weights[i] * real(p.share);
-            sum += double(sum_of<real>(p.n, [&](int64 j) {
-                return times(weight, l.value(row[j], target<real>(p.y, i, j, p.n)));
-            }));
-            if (p.gh == nullptr) continue;
-            T* const gh = p.gh + i * p.n;
-            GPUMLP_LOOP
-            for (int64 j = 0; j < p.n; ++j)
-                gh[j] = times(weight, l.gradient(row[j], target<real>(p.y, i, j, p.n)));
-        }
+        for (int64 first = begin * p.n; first < end * p.n; first += some.MANY)
+            sum += some.add(p, l, first, least<int64>(some.MANY, end * p.n - first));
         p.partial[piece] = sum;
     });
     add_cost(p.partial, (p.m + each - 1) / each, p.J);
