@@ -92,13 +92,24 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
 
     A column (m,) becomes (m, 1).  Raises if shape, dtype or range is wrong, or values not finite.
     """
+    y = shaped_targets(backend, loss, y, m, n, name)
+    ends = extent(y, name)
+    if y.ndim == 1:
+        return _labels(y, n, ends, name)
+    _range(backend, loss, y, ends, name)
+    return y
+
+
+def shaped_targets(
+    backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = "y"
+) -> Array:  # fmt: skip
+    """Return y as real labels (m,) or values (m, n), which are not read."""
     names = f" (encode class names as 0 … {n - 1})" if loss.target == "class" else ""
     y = real_array(backend, y, name, f"pass numbers{names}")
     if len(y.shape) == 0 or len(y) != m:
         raise ValueError(f"{name} has shape {y.shape} but x has {m} rows; pass one target per row")
-    ends = extent(y, name)
     if loss.target == "class" and y.ndim == 1:
-        return _labels(y, n, ends, name)
+        return y
     if y.ndim == 1 and n == 1:
         y = y.reshape(m, 1)
     if y.shape != (m, n):
@@ -107,7 +118,6 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
             f"{name} has shape {y.shape} but the output layer has {n} units; "
             f"pass {name} of shape {shapes}"
         )
-    _range(backend, loss, y, ends, name)
     return y
 
 
@@ -157,7 +167,7 @@ def _range(backend: Backend, loss: Loss, y: Array, ends: tuple[float, float], na
 def widths(value: Any) -> tuple[int, ...]:
     """Return the widths n_0, …, n_L as a tuple of two or more positive whole numbers."""
     listed = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
-    if not listed or len(value) < 2:
+    if not listed or getattr(value, "ndim", 1) == 0 or len(value) < 2:
         raise ValueError(
             f"widths must list inputs, hidden layers and outputs, as [784, 256, 10]; "
             f"got {_short(value)}"
@@ -223,6 +233,13 @@ def real_number(value: Any, name: str) -> float:
     return float(value)
 
 
+def text(value: Any, name: str) -> str:
+    """Return a string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {_short(value)}")
+    return value
+
+
 def boolean(value: Any, name: str) -> bool:
     """Return a truth value; no text or number stands for one."""
     if not isinstance(value, (bool, np.bool_)):
@@ -232,7 +249,8 @@ def boolean(value: Any, name: str) -> bool:
 
 def one_each(values: Any, K: int, name: str) -> list[Any]:
     """Return the values as a list, if there is one for each of K networks."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    single = isinstance(values, (str, bytes)) or getattr(values, "ndim", 1) == 0
+    if single or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list with one for each member, got {_short(values)}")
     each = [v.item() if isinstance(v, np.generic) else v for v in values]
     if len(each) != K:

@@ -55,7 +55,8 @@ class Ensemble:
         backend: str | Backend = "auto", seeds: Iterable[int] | None = None, **more: Any,
     ) -> None:  # fmt: skip
         K = checks.positive_int(K, "K")
-        own = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
+        given = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
+        own = [checks.positive_int(seed, f"seeds[{i}]", least=0) for i, seed in enumerate(given)]
         several = isinstance(regularizer, (list, tuple))
         penalties = checks.one_each(regularizer if several else [regularizer] * K, K, "regularizer")
         shared = widths, activation, output_activation, loss
@@ -144,7 +145,7 @@ class Ensemble:
         lost = f", {len(self.diverged)} diverged" if self.diverged else ""
         return f"Ensemble({len(self)} × {self.nets[0]!r}{lost})"
 
-    def predict(self, x: Array, members: bool = False) -> Array:
+    def predict(self, x: Array, members: bool = False, samples: int | None = None) -> Array:
         """The mean of the members' link(ŷ) of x: probabilities, rates or values, (m, n_L).
 
         Members that diverged are left out of it.
@@ -152,22 +153,26 @@ class Ensemble:
         Args:
             x: (m, n_0).
             members: True: the predictions of all members, (K, m, n_L).
+            samples: how often each member predicts with dropout, as in `MLP.predict`: an axis of
+                this length before m.
 
         Raises:
-            ValueError: x is not as described, or all members diverged.
+            ValueError: x is not as described, all members diverged, or samples are asked of members
+                without dropout.
         """
         rows = checks.examples(self.backend, x, self.widths[0])
         if checks.boolean(members, "members"):
-            each = [net.predict(rows) for net in self.nets]
+            each = [net.predict(rows, samples) for net in self.nets]
             stacked = self.backend if self.backend.owns(each[0]) else np
-            return as_kind_of(_stacked(stacked, each), x)
+            found = _stacked(stacked, each)
+            return found if samples else as_kind_of(found, x)
         first, *others = self.whole
-        total = first.predict(rows)
+        total = first.predict(rows, samples)
         for net in others:
-            total += net.predict(rows)
+            total += net.predict(rows, samples)
         total /= 1 + len(others)
         self.backend.synchronize()
-        return as_kind_of(total, x)
+        return total if samples else as_kind_of(total, x)
 
     def forward(self, x: Array) -> Array:
         """Return ŷ of x (m, n_0), (m, n_L) float64: link(ŷ) is the mean that `predict` returns.
@@ -218,8 +223,7 @@ class Ensemble:
         """
         settings = {"config": self.config(), "diverged": sorted(self.diverged)}
         metadata = {"gpumlp": storage.FORMAT, "ensemble": json.dumps(settings)}
-        metadata |= {"extra": json.dumps(extra)} if extra else {}
-        storage.write(path, tensors(self.nets), metadata)
+        storage.write(path, tensors(self.nets), metadata | storage.extra_of(extra))
 
     @classmethod
     def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,11 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """Return "did you mean 'price'? " for a known name similar to `name`; "" if there is none."""
     close = difflib.get_close_matches(name, list(known), n=most)
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+
+
+def is_one_of(value: Any, known: Container[str]) -> bool:
+    """Whether the value is a known name; arrays, which `==` compares by element, are not."""
+    return isinstance(value, str) and value in known
 
 
 @contextmanager

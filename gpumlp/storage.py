@@ -19,7 +19,8 @@ import numpy as np
 
 from gpumlp.errors import CheckpointError, needs
 from gpumlp.functions.entry import Entry
-from gpumlp.io.files import PathLike, atomic_write, check_place, replacing
+from gpumlp.io.files import atomic_write, check_place, replacing
+from gpumlp.io.paths import PathLike, checked_path
 from gpumlp.io.types import HostArray
 
 __all__ = [
@@ -43,10 +44,19 @@ def save_network(
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write θ and the settings of a network, and `extra`, a mapping of JSON types."""
-    metadata = {"gpumlp": FORMAT, "network": json.dumps(config)}
-    if extra:
-        metadata["extra"] = json.dumps(extra)
-    write(path, tensors, metadata)
+    write(path, tensors, {"gpumlp": FORMAT, "network": json.dumps(config), **extra_of(extra)})
+
+
+def extra_of(extra: Mapping[str, Any] | None) -> dict[str, str]:
+    """The metadata that holds `extra`; TypeError unless it is a mapping that JSON can hold."""
+    if extra is not None and not isinstance(extra, Mapping):
+        raise TypeError(f"extra must be a mapping, got {type(extra).__name__}")
+    try:
+        return {"extra": json.dumps(dict(extra))} if extra else {}
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"extra has what JSON cannot hold ({error}); pass numbers, strings, lists and dicts"
+        ) from error
 
 
 def load_extra(path: PathLike) -> dict[str, Any]:
@@ -86,6 +96,11 @@ def theta_of(tensors: Tensors) -> dict[str, HostArray]:
 
 def with_functions(config: dict[str, Any], functions: Sequence[Entry]) -> dict[str, Any]:
     """Return the settings with the user's own entries instead of their names."""
+    if not isinstance(functions, (list, tuple)) or not all(isinstance(f, Entry) for f in functions):
+        raise TypeError(
+            "functions must be a list of entries, such as gpumlp.Activation, got "
+            f"{type(functions).__name__} {functions!r}"
+        )
     own = {entry.name: entry for entry in functions}
 
     def entry(spec: Any) -> Any:
@@ -153,7 +168,7 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
         CheckpointError: the file is truncated, damaged or no safetensors file.
     """
     load = _safetensors("read").load
-    if not Path(path).is_file():
+    if not Path(checked_path(path)).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     data = Path(path).read_bytes()
     try:

@@ -456,4 +456,5 @@ def test_invalid_arguments_raise() -> None:
     wrong(ValueError, "dropout must be", "'much'", dropout="much")
     wrong(ValueError, "residual must be True, False, a number", "-1", residual=-1)
     wrong(ValueError, "False for the first", residual=[True, True])
+    wrong(ValueError, "residual=2 needs 3 hidden layers or more", "there are 2", residual=2)
     wrong(ValueError, "unknown gated 'softmax'", gated="softmax")

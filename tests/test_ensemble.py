@@ -61,6 +61,17 @@ def test_predict_is_the_mean_after_the_link(backend: str, loss: str) -> None:
     assert np.array_equal(e.predict(x(), members=True), each)
 
 
+def test_samples_of_dropout_are_those_of_the_members() -> None:
+    e = ensemble(dropout=0.3)
+    each = [net.predict(x(), samples=4) for net in e]
+    assert np.array_equal(e.predict(x(), members=True, samples=4), each)
+    e.diverged.add(1)
+    p = e.predict(x(), samples=4)
+    np.testing.assert_allclose(p, (each[0] + each[2]) / 2, rtol=1e-6)
+    assert p.std(axis=0).min() > 0
+    refusal(ValueError, lambda: ensemble().predict(x(), samples=4), "leave out samples")
+
+
 def test_predictions_are_of_the_kind_of_x() -> None:
     torch = pytest.importorskip("torch")
     e = ensemble()
@@ -133,6 +144,9 @@ def test_files_have_further_contents(tmp_path: Any) -> None:
     path, other = tmp_path / "members.safetensors", tmp_path / "net.safetensors"
     e = ensemble()
     e.save(path, {"data": {"columns": [1, 2]}})
+    for net in (e, e[0]):
+        refusal(TypeError, lambda net=net: net.save(path, [1]), "extra must be a mapping")
+        refusal(TypeError, lambda net=net: net.save(path, {"a": x}), "extra has what JSON cannot")
     e[0].save(other)
     assert storage.load_extra(path) == {"data": {"columns": [1, 2]}}
     assert np.array_equal(Ensemble.load(path, "numpy").theta, e.theta)

@@ -1,6 +1,7 @@
 """Invalid settings raise an error of one line that names the argument and what to pass."""
 
 import fractions
+import inspect
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from gpumlp import (
     REGULARIZERS,
     SCHEDULES,
     ElasticNet,
+    callbacks,
 )
+from gpumlp.interop.onnx import export_onnx
 from tests.support.refusal import refusal
 
 EXPECTED_WIDTHS = "must list inputs, hidden layers and outputs, as [784, 256, 10]"
@@ -120,3 +123,64 @@ def test_numbers_of_numpy_are_accepted():
     for value in (np.float32(0.25), np.float64(0.25), fractions.Fraction(1, 4)):
         assert ACTIVATIONS["leaky_relu"].set(slope=value).params["slope"] == 0.25
     assert MLP(np.array([3, 2]), backend="numpy", seed=np.int64(1)).widths == (3, 2)
+
+
+class Odd:
+    """No name, number, array or path."""
+
+    def __repr__(self):
+        return "<Odd>"
+
+
+X, Y = np.eye(4, 3), np.arange(4) % 2
+
+
+def small():
+    return MLP([3, 4, 4, 2], backend="numpy")
+
+
+def ensemble():
+    return gpumlp.Ensemble(2, [3, 4, 2], backend="numpy")
+
+
+DATA = {"x": X, "y": Y}
+FILE = {"path": "m.safetensors"}
+PUBLIC = {  # a function, its valid arguments, and the parameters that take anything
+    "MLP": lambda: (MLP, {"widths": [3, 4, 4, 2], "backend": "numpy"}, ()),
+    "Ensemble": lambda: (
+        gpumlp.Ensemble,
+        {"K": 2, "widths": [3, 4, 2], "backend": "numpy"},
+        ("more",),
+    ),
+    "Trainer": lambda: (gpumlp.Trainer, {"net": small()}, ()),
+    "fit": lambda: (gpumlp.Trainer(small()).fit, DATA, ()),
+    "fit of an ensemble": lambda: (gpumlp.Trainer(ensemble()).fit, DATA, ()),
+    "memory": lambda: (gpumlp.Trainer(small()).memory, DATA, ("sample_weight", "class_weight")),
+    "explain": lambda: (gpumlp.Trainer(small()).explain, DATA, ()),
+    "find_lr": lambda: (gpumlp.Trainer(small()).find_lr, DATA, ()),
+    "fit_lbfgs": lambda: (gpumlp.fit_lbfgs, {"net": small(), **DATA}, ()),
+    "predict": lambda: (small().predict, {"x": X}, ()),
+    "predict of an ensemble": lambda: (ensemble().predict, {"x": X}, ()),
+    "cost": lambda: (small().cost, DATA, ()),
+    "save": lambda: (small().save, FILE, ()),
+    "load": lambda: (MLP.load, FILE, ("settings",)),
+    "export_onnx": lambda: (export_onnx, {"net": small()}, ("preparation",)),
+    "CSVLogger": lambda: (callbacks.CSVLogger, {}, ()),
+    "EarlyStopping": lambda: (gpumlp.EarlyStopping, {}, ()),
+    "MLflow": lambda: (callbacks.MLflow, {}, ()),
+    "ModelCheckpoint": lambda: (callbacks.ModelCheckpoint, FILE, ()),
+    "ReduceOnPlateau": lambda: (callbacks.ReduceOnPlateau, {}, ()),
+    "TensorBoard": lambda: (callbacks.TensorBoard, {"folder": "f"}, ()),
+}
+WRONG = {"object": Odd(), "array": np.array([1, -7]), "0-d array": np.array("7"), "list": ["7"]}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("public", PUBLIC)
+def test_every_argument_refuses_other_types_by_its_name(public, what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small().save("m.safetensors")
+    function, given, free = PUBLIC[public]()
+    for name in inspect.signature(function).parameters.keys() - set(free):
+        with pytest.raises((TypeError, ValueError), match=name):
+            function(**{**given, name: WRONG[what]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.operations import Backend
-from gpumlp.errors import DeviceError
+from gpumlp.errors import DeviceError, is_one_of
 from gpumlp.io.types import Array
 
 __all__ = ["Array", "Backend", "get_backend", "has_precision", "host_backend"]
@@ -30,7 +30,7 @@ def get_backend(backend: str | Backend = "auto", precision: str = "float32") -> 
                 f'backend must be "auto", "cupy", "cpu", "numpy" or a backend, got {kind}'
             )
         return backend
-    if precision not in PRECISIONS:
+    if not is_one_of(precision, PRECISIONS):
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if backend == "numpy":
         return NumpyBackend(precision)
@@ -59,7 +59,7 @@ def has_precision(backend: str | Backend, precision: object) -> bool:
     Raises: as `get_backend`, if the backend cannot be used at all.
     """
     get_backend(backend)
-    if precision not in REDUCED:
+    if not is_one_of(precision, REDUCED):
         return True
     try:
         return get_backend(backend, str(precision)).precision == precision

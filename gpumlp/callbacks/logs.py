@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp._version import __version__
 from gpumlp.errors import needs
+from gpumlp.io.paths import PathLike, checked_path
 from gpumlp.io.types import HostVector
 from gpumlp.storage import atomic_write
 from gpumlp.training.callbacks import check_rate
@@ -36,8 +36,8 @@ class CSVLogger(Callback):
             all their digits.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(checked_path(path))
         self._file: Any = None
 
     def on_fit_begin(self, trainer: Training) -> None:
@@ -119,7 +119,7 @@ class TensorBoard(Callback):
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: PathLike,
         *,
         lr_every: int | None = None,
         histograms: int | None = None,
@@ -127,7 +127,8 @@ class TensorBoard(Callback):
         for name, number in (("lr_every", lr_every), ("histograms", histograms)):
             if number is not None:
                 checks.positive_int(number, name)
-        self.folder, self.lr_every, self.histograms = Path(folder), lr_every, histograms
+        self.folder = Path(checked_path(folder, "folder"))
+        self.lr_every, self.histograms = lr_every, histograms
         self._writer: Any = None
 
     def on_fit_begin(self, trainer: Training) -> None:
@@ -196,12 +197,13 @@ class MLflow(Callback):
         experiment: str = "gpumlp",
         run_name: str | None = None,
         *,
-        uri: str | os.PathLike[str] | None = None,
+        uri: PathLike | None = None,
         model: bool = False,
     ) -> None:
-        self.experiment, self.run_name = experiment, run_name
+        self.experiment = checks.text(experiment, "experiment")
+        self.run_name = None if run_name is None else checks.text(run_name, "run_name")
         self.model = checks.boolean(model, "model")
-        self.uri = None if uri is None else os.fspath(uri)
+        self.uri = None if uri is None else checked_path(uri, "uri")
         self.run_id: str | None = None
         self._client: Any = None
         self._resumed = False

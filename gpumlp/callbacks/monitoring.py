@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from gpumlp import checks, storage
 from gpumlp.errors import CheckpointError
+from gpumlp.io.paths import PathLike, checked_path
 from gpumlp.training.callbacks import check_rate
 from gpumlp.training.events import Callback, Training
 from gpumlp.training.monitor import Monitor
@@ -41,7 +41,7 @@ class ModelCheckpoint(Callback):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: PathLike,
         monitor: str | None = None,
         *,
         every: int = 1,
@@ -49,9 +49,11 @@ class ModelCheckpoint(Callback):
         mode: str = "auto",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = os.fspath(path)
-        self._monitor = None if monitor is None else Monitor(monitor, mode, min_delta)
+        self.path = checked_path(path)
+        rule = Monitor("val_cost" if monitor is None else monitor, mode, min_delta)  # checks all
+        self._monitor = None if monitor is None else rule
         self.every = checks.positive_int(every, "every")
+        storage.extra_of(extra)  # raises now what saving would raise
         self.extra = extra
         self.saved: str | None = None
 

@@ -25,7 +25,6 @@ def layer_blocks(options: Any) -> dict[str, Any]:
     given: dict[str, Any] = {"dropout": options.dropout, "residual": options.residual or False}
     for name in ("norm", "gated"):
         given[name] = None if getattr(options, name) == "none" else getattr(options, name)
-    found = blocks([1] * (hidden + 2), **given)
     for name, value in given.items():
         needed = options.residual + 1 if name == "residual" else 1
         if value and hidden < needed:
@@ -33,7 +32,7 @@ def layer_blocks(options: Any) -> dict[str, Any]:
                 f"--{name} {value} needs {needed} hidden layer{'s' * (needed > 1)} or more, but "
                 f"--hidden {options.hidden} has {hidden}; leave it out, or give more widths"
             )
-    return given if found else {}
+    return given if blocks([1] * (hidden + 2), **given) else {}
 
 
 def ends(dataset: Dataset, name: str | None, smoothing: float | None) -> tuple[Loss, int]:

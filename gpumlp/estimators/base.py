@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
-from gpumlp.estimators import codes, inputs, parameters, settings, several
+from gpumlp.estimators import checking, codes, inputs, parameters, settings, several
 from gpumlp.estimators.fitting import (
     CallbackSupportMixin,
     UserData,
@@ -182,7 +182,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
                 " see stopped_, or pass early_stopping=False", stacklevel=3,
             )  # fmt: skip
             return self
-        settings.check(self)
+        checking.check(self)
         if self.n_models > 1:
             several.fit(self, data, validation, classes, incremental)
             return self
@@ -283,7 +283,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
         elif history.stopped == "finished" and not incremental:
             warnings.warn(
                 f"Training ended after {self.n_iter_} epochs and had not converged; raise max_iter"
-                f"={self.max_iter} or tol={self.tol:g}", ConvergenceWarning, stacklevel=4,
+                f"={self.max_iter} or tol={float(self.tol):g}", ConvergenceWarning, stacklevel=4,
             )  # fmt: skip
 
     def _predicted(self, X: Any) -> HostArray:

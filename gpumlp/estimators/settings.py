@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import xlogy
 from sklearn.base import BaseEstimator, is_classifier
-from sklearn.metrics import check_scoring
 
 from gpumlp import checks
 from gpumlp.backends import Backend, get_backend
 from gpumlp.data.codes import set_to_zero
-from gpumlp.estimators import codes
+from gpumlp.errors import is_one_of
 from gpumlp.estimators.layers import BLOCKS, blocks_of, changed_blocks, python
 from gpumlp.functions import (
     ACTIVATIONS,
@@ -71,38 +69,6 @@ def has_partial_fit(e: Any) -> bool:
             'partial_fit needs a solver that uses minibatches; pass one, such as solver="adam"'
         )
     return True
-
-
-def check(e: Any) -> None:
-    """Raise if a parameter of the estimator e is invalid; the ranges are scikit-learn's."""
-    for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
-        checks.boolean(getattr(e, name), name)
-    if not isinstance(e.verbose, (bool, np.bool_)):
-        checks.positive_int(e.verbose, "verbose", least=0)
-    for name in ("max_iter", "max_fun", "n_models"):
-        checks.positive_int(getattr(e, name), name)
-    for name in ("alpha", "power_t", "momentum", "validation_fraction", "beta_1", "beta_2"):
-        checks.positive_number(getattr(e, name), name, least=0)
-    for name in ("learning_rate_init", "epsilon"):
-        checks.positive_number(getattr(e, name), name)
-    if e.tol != math.inf:
-        checks.positive_number(e.tol, "tol", least=0)
-    if e.momentum > 1:
-        raise ValueError(f"momentum must be at most 1, got {e.momentum}")
-    for name in ("validation_fraction", "beta_1", "beta_2"):
-        if getattr(e, name) >= 1:
-            raise ValueError(f"{name} must be less than 1, got {getattr(e, name)}")
-    codes.check(e.embed)
-    if e.clip_norm is not None:
-        checks.positive_number(e.clip_norm, "clip_norm")
-    if isinstance(e.random_state, (bool, np.bool_)):
-        raise TypeError(f"random_state must be a whole number or None, got {e.random_state}")
-    if e.scoring is not None:
-        check_scoring(e, e.scoring)
-    if not (isinstance(e.batch_size, str) and e.batch_size == "auto"):
-        checks.positive_int(e.batch_size, "batch_size")
-    if e.n_iter_no_change != math.inf:
-        checks.positive_int(e.n_iter_no_change, "n_iter_no_change")
 
 
 def network(e: Any, loss: Loss, n: int) -> dict[str, Any]:
@@ -175,7 +141,7 @@ def changed(e: Any, net: MLP, wanted: Mapping[str, Any]) -> str:
 
 def _activation(name: str, f: Any) -> Activation:
     """Return the entry, also for scikit-learn's name of it."""
-    ours = next((name for name, theirs in SCIKIT_LEARN.items() if f == theirs), f)
+    ours = next((name for name, theirs in SCIKIT_LEARN.items() if is_one_of(f, (theirs,))), f)
     found: Activation = lookup(ACTIVATIONS, name, ours)
     return found
 

@@ -99,6 +99,11 @@ def _skips(residual: Any, hidden: int) -> list[int]:
         r = int(bool(residual))
     elif isinstance(residual, (int, np.integer)) and residual >= 0:
         r = int(residual)
+        if 1 < r >= hidden:
+            raise ValueError(
+                f"residual={r} needs {r + 1} hidden layers or more, but there are {hidden}; pass "
+                "residual=False, True for a skip over each, or a smaller number"
+            )
     else:
         raise ValueError(
             "residual must be True, False, a number of layers that each skip spans, or a list with "

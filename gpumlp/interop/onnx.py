@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp._version import __version__
-from gpumlp.checks import positive_int
+from gpumlp.checks import boolean, positive_int
 from gpumlp.data import Preparation
 from gpumlp.ensemble import Ensemble, tensors
 from gpumlp.errors import needs
@@ -20,7 +20,8 @@ from gpumlp.functions.embeddings import Embeddings
 from gpumlp.functions.stages import ColumnStage
 from gpumlp.interop.onnx_graph import Graph, Signature
 from gpumlp.interop.onnx_inputs import ML_DOMAIN, graph_inputs, network_inputs
-from gpumlp.io.files import PathLike, atomic_write, check_place, together
+from gpumlp.io.files import atomic_write, check_place, together
+from gpumlp.io.paths import PathLike
 from gpumlp.network import MLP, check_kind
 
 OPSET, OLDEST = 17, 13  # 17: IR 8, onnxruntime 1.12 and TensorRT 8.5; 13: axes of sums are inputs
@@ -81,6 +82,7 @@ def export_onnx(
         raise ValueError(
             f"opset must be at most {newest}, as in onnx {onnx.__version__}; got {opset}"
         )
+    boolean(link, "link")
     if path is not None:
         check_place(path)
     graph, output = _network(net, opset, link, preparation)

@@ -24,6 +24,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from gpumlp.io.paths import PathLike, checked_path
 from gpumlp.io.signals import deferred
 
 try:
@@ -31,7 +32,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PathLike = str | os.PathLike[str]
 WAIT = 1.0  # seconds for other writers of a folder, whose renames take milliseconds
 LONGEST = 240  # bytes; file systems allow 255
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -115,7 +115,8 @@ def together() -> Iterator[None]:
 
 def check_place(path: PathLike) -> None:
     """Raise OSError if no file can be written at `path`; the message says why."""
-    path, target = Path(path), target_of(path)
+    path = Path(checked_path(path))
+    target = target_of(path)
     if target.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; pass the path of a file")
     if target.is_symlink():

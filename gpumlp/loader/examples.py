@@ -10,6 +10,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.errors import is_one_of
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.mapped import large, map_of
@@ -87,15 +88,19 @@ class Examples:
         """The argument `validation` of `Trainer.fit`; `placement`: data and rows of `checked`."""
         if validation is None:
             return None
-        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
-            raise ValueError(
-                "validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)"
-            )
-        x, y, weights = validation if len(validation) == 3 else (*validation, None)
+        x, y, weights = parts_of(validation)
         try:
             return cls.checked(net, x, y, weights, suffix="_val", **placement)
         except (TypeError, ValueError) as error:  # errors of weights do not name the data set
             raise type(error)(f"validation: {error}") from error
+
+
+def parts_of(validation: Any) -> tuple[Array, Array, Array]:
+    """x_val, y_val and the weights, or None for these; ValueError if it is no such tuple."""
+    if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+        raise ValueError("validation must be (x_val, y_val) or (x_val, y_val, sample_weight_val)")
+    x, y, *weights = validation
+    return x, y, weights[0] if weights else None
 
 
 def check_range(
@@ -171,7 +176,7 @@ def streams(net: MLP, arrays: Sequence[tuple[Array, np.dtype[Any]]], data: str, 
 
     arrays: each array with the dtype that the backend needs.
     """
-    if data not in DATA:
+    if not is_one_of(data, DATA):
         raise ValueError(f'data must be "auto", "device" or "stream", got {data!r}')
     if data != "auto":
         return data == "stream"

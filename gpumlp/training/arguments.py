@@ -11,6 +11,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend
+from gpumlp.errors import is_one_of
 from gpumlp.functions import SCHEDULES, Optimizer, Regularizer
 from gpumlp.functions.entry import lookup
 from gpumlp.network import MLP, check_kind
@@ -60,7 +61,7 @@ def slot_type(net: MLP, optimizer: Optimizer, precision: str | None) -> np.dtype
     backend = net.backend
     if precision is None:
         return backend.dtype
-    if precision != "bfloat16":
+    if not is_one_of(precision, ("bfloat16",)):
         raise ValueError(f'slot_precision must be None or "bfloat16", got {precision!r}')
     if not backend.rounds_slots:
         raise ValueError(

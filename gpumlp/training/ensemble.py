@@ -10,6 +10,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.ensemble import Ensemble
+from gpumlp.errors import is_one_of
 from gpumlp.functions import Optimizer
 from gpumlp.io.types import Array
 from gpumlp.loader.batches import Minibatches
@@ -135,8 +136,9 @@ class EnsembleTrainer:
             CheckpointError: a checkpoint is damaged or of another run.
             FloatingPointError: the trainings of all members diverged.
         """
-        if orders not in ("own", "same"):
+        if not is_one_of(orders, ("own", "same")):
             raise ValueError(f'orders must be "own" or "same", got {orders!r}')
+        shown = progress is not None and checks.boolean(progress, "progress")
         if callbacks is not None and not callable(callbacks):
             raise TypeError(
                 "callbacks of an ensemble must be a function of a member's number that returns "
@@ -172,7 +174,7 @@ class EnsembleTrainer:
 
         for trainer in self.trainers:
             trainer.seed = self.seed + (trainer.net.seed if orders == "own" else 0)
-        ends = members.Ends(self.ensemble, self.trainers, bool(progress))
+        ends = members.Ends(self.ensemble, self.trainers, shown)
         numbers = [i for i in range(len(self.ensemble)) if i not in ends.lost]
         parts = [examples for examples, _ in each]
         joint = lockstep.possible(self.trainers) and not any(any(part.streamed) for part in parts)

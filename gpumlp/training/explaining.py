@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from gpumlp.errors import is_one_of
 from gpumlp.step.explain import Explanation, Work, explain
 from gpumlp.step.plan import Plan
 from gpumlp.step.program import Op
@@ -46,7 +47,7 @@ def explained(
         raise ValueError("precision is for a device on paper; pass device, or leave it out")
     tables = trainer.tables(examples, settings.net.backend, target)
     ways = TrainingStep(settings).plans(tables, tables.size, 0 if tables.streams else None)
-    if way is not None and way not in ways:
+    if way is not None and not is_one_of(way, ways):
         raise ValueError(f"way must be one of {', '.join(ways)}, got {way!r}")
     planned = ways[way or next(iter(ways))]
     return explain(planned) if gpu is None else on_paper(planned, gpu, str(precision))

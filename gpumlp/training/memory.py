@@ -9,9 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from gpumlp import checks
-from gpumlp.arrays import as_backend_array
 from gpumlp.io.mapped import large
-from gpumlp.loader.examples import streams
+from gpumlp.loader.examples import parts_of, streams
 from gpumlp.loader.recipes import Recipe
 from gpumlp.network import CHUNK, MLP
 from gpumlp.step.chunked import chunked_bytes
@@ -89,7 +88,7 @@ def plan(
 ) -> Memory:  # fmt: skip
     """The memory of `Trainer.fit` with these arguments, which `Trainer.memory` documents."""
     net, backend, allocated = trainer.net, trainer.net.backend, trainer.slots is not None
-    found = measures(net.loss, metric)
+    found, train_metric = measures(net.loss, metric), checks.boolean(train_metric, "train_metric")
     step, theta = TrainingStep(trainer.step_settings()), net.theta.whole.nbytes
     of_step = sum(b.nbytes for b in step.initial)
     average = 0
@@ -103,10 +102,9 @@ def plan(
     parts = [examples] if train_metric else []
     placed = examples.bytes + sum(examples.fed(tables.rows))
     if validation is not None and not (isinstance(validation, INTEGERS) and validation == 0):
-        given = (validation, None) if isinstance(validation, INTEGERS) else validation
-        x_val, y_val, *weights = given
-        own = bool(weights) and weights[0] is not None
-        parts.append(Data.of(net, x_val, y_val, own, *placement))
+        number = isinstance(validation, INTEGERS)
+        x_val, y_val, own = (validation, None, None) if number else parts_of(validation)
+        parts.append(Data.of(net, x_val, y_val, own is not None, *placement, "_val"))
         placed += parts[-1].bytes
     recipe = Recipe(step, tables)
     scratch = sum(
@@ -149,14 +147,18 @@ class Data:
     streamed: tuple[bool, bool]
 
     @classmethod
-    def of(cls, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int) -> Self:
-        """Data of arrays or of a number of examples; `data` and `rows` as in `Examples.checked`."""
+    def of(
+        cls, net: MLP, x: Any, y: Any, weighted: bool, data: str, rows: int, suffix: str = ""
+    ) -> Self:  # fmt: skip
+        """Data of arrays or of a number of examples; the rest is as in `Examples.checked`."""
         backend, n_0, n = net.backend, net.widths[0], net.widths[-1]
         of_x = input_type(backend, net.embed)
         if isinstance(x, INTEGERS):
-            x = np.broadcast_to(np.zeros((), of_x), (checks.positive_int(x, "x"), n_0))
-        x, y = as_backend_array(x, backend, "x"), as_backend_array(y, backend, "y")
-        labels = net.loss.target == "class" and (y is None or np.ndim(y) == 1)
+            x = np.broadcast_to(np.zeros((), of_x), (checks.positive_int(x, f"x{suffix}"), n_0))
+        x = checks.examples(backend, x, n_0, f"x{suffix}")
+        if y is not None:
+            y = checks.shaped_targets(backend, net.loss, y, len(x), n, f"y{suffix}")
+        labels = net.loss.target == "class" and (y is None or y.ndim == 1)
         target = np.dtype(np.int32) if labels else backend.dtype
         shape = (len(x),) if labels else (len(x), n)
         if labels or y is None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.distributed.world import ALONE, World
+from gpumlp.errors import is_one_of
 from gpumlp.functions import Loss
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import Examples
@@ -108,7 +109,7 @@ def _column(metric: Any) -> str:
 
 
 def _measure(loss: Loss, metric: Any) -> Measure:
-    if metric == "auto":
+    if is_one_of(metric, ("auto",)):
         return usual_metric(loss)
     if isinstance(metric, str):
         return scorer(metric, loss)

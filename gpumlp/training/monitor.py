@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpumlp import checks
+from gpumlp.errors import is_one_of
 
 COSTS = ("cost", "val_cost")
 UNRANKED = ("epoch", "lr", "seconds")  # columns of which neither direction is better
@@ -40,7 +41,7 @@ class Monitor:
                 "monitor must be a column of costs or metrics, such as "
                 f'"val_cost" or "val_metric", got {self.column!r}'
             )
-        if self.mode not in ("auto", "min", "max"):
+        if not is_one_of(self.mode, ("auto", "min", "max")):
             raise ValueError(f'mode must be "auto", "min" or "max", got {self.mode!r}')
         checks.positive_number(self.min_delta, "min_delta", least=0)
 

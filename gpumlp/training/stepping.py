@@ -12,7 +12,7 @@ import numpy as np
 from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.distributed.world import World
-from gpumlp.errors import OutOfMemoryError
+from gpumlp.errors import OutOfMemoryError, is_one_of
 from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Regularizer, Schedule
 from gpumlp.functions.embeddings import described
 from gpumlp.functions.entry import lookup
@@ -61,7 +61,7 @@ class Stepping(arguments.Arguments):
         self.seed, self.shuffle, self.fold = seed, shuffle, fold
         self.slot_type = arguments.slot_type(net, self.optimizer, slot_precision)
         self.remainder = arguments.remainder(net.backend, remainder)
-        if memory not in ("normal", "low"):
+        if not is_one_of(memory, ("normal", "low")):
             raise ValueError(f'memory must be "normal" or "low", got {memory!r}')
         self.low_memory = memory == "low"
         self.accumulate = arguments.parts(accumulate, self.batch_size)

@@ -178,6 +178,19 @@ BAD = [
     ({"precision": "float16"}, ValueError, 'backend "numpy" has precision'),
     ({"clip_norm": -1}, ValueError, "clip_norm must be finite"),
     ({"random_state": True}, TypeError, "random_state must be a whole number or None"),
+    (
+        {"random_state": -1},
+        ValueError,
+        r"random_state must be a whole number from 0 to 2\*\*32 - 1",
+    ),
+    ({"random_state": "a"}, ValueError, "random_state must be a whole number from 0"),
+    ({"scoring": []}, TypeError, "scoring must be the name of a scorer"),
+    ({"scoring": ["accuracy", "f1"]}, TypeError, "scoring must be the name of a scorer"),
+    *[
+        ({name: np.array([1, 2])}, TypeError, f"{name} ")
+        for name in MLPClassifier().get_params().keys() - {"hidden_layer_sizes", "dropout"}
+        if name not in ("embed", "residual", "class_weight", "norm", "gated", "random_state")
+    ],
     ({"verbose": "yes"}, TypeError, "verbose must be a whole number"),
     ({"verbose": None}, TypeError, "verbose must be a whole number"),
     ({"verbose": -1}, ValueError, "verbose must be at least 0"),

@@ -47,9 +47,8 @@ def random_network(
     if "batch" in norms:
         blocks["norm"] = [*blocks.get("norm", [None] * (L - 1))[:-1], "batch"]
     if rng.random() < 0.7:
-        blocks["residual"] = [True, 2, 3, [False, *(rng.random(L - 2) < 0.5).tolist()]][
-            rng.integers(4)
-        ]
+        each = [True, 2, 3, [False, *(rng.random(L - 2) < 0.5).tolist()]][rng.integers(4)]
+        blocks["residual"] = True if each in (2, 3) and each >= L - 1 else each
     if rng.random() < 0.6:
         blocks["gated"] = [rng.choice([*GATES, None, None]) for _ in range(L - 1)]
     f = [str(rng.choice(ACTIVATIONS)) for _ in range(L - 1)]

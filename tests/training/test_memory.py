@@ -280,3 +280,10 @@ def test_invalid_memory_argument_raises() -> None:
         ValueError, lambda: gpumlp.Trainer(network(), memory="tiny"),
         'memory must be "normal" or "low", got \'tiny\'',
     )  # fmt: skip
+
+
+def test_lists_are_counted_as_arrays_are() -> None:
+    trainer = gpumlp.Trainer(network(), batch_size=16)
+    x, y = X[:20].tolist(), LABELS[:20].tolist()
+    assert trainer.memory(x, y, validation=(x, y)) == trainer.memory(X[:20], y, validation=20)
+    assert str(trainer.explain(x, y)) == str(trainer.explain(20))

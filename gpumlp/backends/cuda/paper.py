@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.errors import did_you_mean, first_line
+from gpumlp.errors import did_you_mean, first_line, is_one_of
 from gpumlp.io.types import Array
 
 REACH = 2.5  # a multiprocessor can move so many times its part of the bandwidth
@@ -89,9 +89,9 @@ def gpu_named(name: str) -> Gpu:
     Raises:
         ValueError: there is no such name, or the file is not as described.
     """
-    if name.endswith(".json"):
+    if isinstance(name, str) and name.endswith(".json"):
         return _read(Path(name))
-    if name not in GPUS:
+    if not is_one_of(name, GPUS):
         hint = did_you_mean(str(name), GPUS)
         known = ", ".join(GPUS)
         raise ValueError(f"unknown device {name!r}; {hint}known: {known}, or a .json file")

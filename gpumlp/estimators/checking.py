@@ -1,0 +1,62 @@
+"""What the parameters of an estimator must be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import check_scoring
+from sklearn.utils import check_random_state
+
+from gpumlp import checks
+from gpumlp.estimators import codes
+
+NO_ARRAYS = ("solver", "output_activation", "loss", "precision", "tol", "n_iter_no_change")
+
+
+def check(e: Any) -> None:
+    """Raise if a parameter of the estimator e is invalid; the ranges are scikit-learn's."""
+    for name in NO_ARRAYS:
+        if isinstance(getattr(e, name), np.ndarray):
+            raise TypeError(f"{name} cannot be an array; pass one name, entry or number")
+    for name in ("shuffle", "warm_start", "nesterovs_momentum", "early_stopping"):
+        checks.boolean(getattr(e, name), name)
+    if not isinstance(e.verbose, (bool, np.bool_)):
+        checks.positive_int(e.verbose, "verbose", least=0)
+    for name in ("max_iter", "max_fun", "n_models"):
+        checks.positive_int(getattr(e, name), name)
+    for name in ("alpha", "power_t", "momentum", "validation_fraction", "beta_1", "beta_2"):
+        checks.positive_number(getattr(e, name), name, least=0)
+    for name in ("learning_rate_init", "epsilon"):
+        checks.positive_number(getattr(e, name), name)
+    if e.tol != math.inf:
+        checks.positive_number(e.tol, "tol", least=0)
+    if e.momentum > 1:
+        raise ValueError(f"momentum must be at most 1, got {e.momentum}")
+    for name in ("validation_fraction", "beta_1", "beta_2"):
+        if getattr(e, name) >= 1:
+            raise ValueError(f"{name} must be less than 1, got {getattr(e, name)}")
+    codes.check(e.embed)
+    if e.clip_norm is not None:
+        checks.positive_number(e.clip_norm, "clip_norm")
+    if isinstance(e.random_state, (bool, np.bool_)):
+        raise TypeError(f"random_state must be a whole number or None, got {e.random_state}")
+    try:
+        check_random_state(e.random_state)
+    except ValueError as error:
+        raise ValueError(
+            "random_state must be a whole number from 0 to 2**32 - 1, a RandomState or None, got "
+            f"{e.random_state!r}"
+        ) from error
+    if e.scoring is not None:
+        if not (isinstance(e.scoring, str) or callable(e.scoring)):
+            raise TypeError(
+                "scoring must be the name of a scorer, scorer(estimator, X, y) or None, got "
+                f"{e.scoring!r}"
+            )
+        check_scoring(e, e.scoring)
+    if not (isinstance(e.batch_size, str) and e.batch_size == "auto"):
+        checks.positive_int(e.batch_size, "batch_size")
+    if e.n_iter_no_change != math.inf:
+        checks.positive_int(e.n_iter_no_change, "n_iter_no_change")
