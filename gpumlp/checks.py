@@ -43,8 +43,8 @@ def supervised(
         sample_weight = backend.to_host(sample_weight)
     of_class = None
     if class_weight is not None:
-        by_class = weights.class_weights(loss, host, n, class_weight)
-        of_class = weights.of_examples(loss, host, by_class)
+        by_class = weights.class_weights(loss, host, n, class_weight, backend.dtype)
+        of_class = weights.of_examples(loss, host, by_class, backend.dtype)
     return x, y, weights.example_weights(len(x), sample_weight, of_class)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,38 +53,58 @@ def weighted_targets(
     if class_weight is None or not loss.smooths:
         return y
     y = y if isinstance(y, np.ndarray) else backend.to_host(y)
-    weight = class_weights(loss, y, n, class_weight)
-    of_example = of_examples(loss, y, weight)
+    weight = class_weights(loss, y, n, class_weight, backend.dtype)
+    of_example = of_examples(loss, y, weight, backend.dtype)
     rows = np.empty((len(y), n), backend.dtype)
     for part in chunks(rows):
-        rows[part] = loss.weighted_targets(y[part], weight / of_example[part, None])
+        given = y[part] if y.ndim == 1 else y[part].astype(backend.dtype)
+        rows[part] = loss.weighted_targets(given, weight / of_example[part, None])
     return rows
 
 
-def of_examples(loss: Loss, y: HostArray, weight: HostArray) -> HostArray:
-    """Return the weight of the class of each example, (m,), or the mean of these under a row."""
-    if loss.target == "binary":
-        y = np.hstack([1 - y, y])  # the probabilities of both classes
-    of_example: HostArray = weight[y] if y.ndim == 1 else y @ weight
+def of_examples(loss: Loss, y: HostArray, weight: HostArray, dtype: np.dtype[Any]) -> HostArray:
+    """Return the weight of the class of each example, (m,), or the mean of these under a row.
+
+    dtype: the type in which the network reads rows.
+    """
+    of_example: HostArray = weight[y] if y.ndim == 1 else np.empty(len(y))
+    if y.ndim == 2:
+        for part, p in _probabilities(loss, y, dtype):
+            of_example[part] = p @ weight
     if loss.smooths:  # an example of a class of weight 0 still counts for the other classes
         of_example = np.maximum(of_example, weight.max() * 2.0**-40)
     return of_example
 
 
-def class_weights(loss: Loss, y: HostArray, n: int, class_weight: Any) -> HostArray:
-    """Return weights of the classes, the largest near 1; "balanced" gives class c 1 / m_c."""
+def _probabilities(
+    loss: Loss, y: HostArray, dtype: np.dtype[Any]
+) -> Iterator[tuple[slice, HostArray]]:  # fmt: skip
+    """Yield rows of y (m, n) and the probabilities of all classes in them, float64."""
+    for part in chunks(y):
+        p = y[part].astype(dtype).astype(np.float64)
+        yield part, np.hstack([1 - p, p]) if loss.target == "binary" else p
+
+
+def class_weights(
+    loss: Loss, y: HostArray, n: int, class_weight: Any, dtype: np.dtype[Any]
+) -> HostArray:  # fmt: skip
+    """Return weights of the classes, the largest near 1; "balanced" gives class c 1 / m_c.
+
+    dtype: as in `of_examples`.
+    """
     if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
         raise ValueError(
             f"class_weight needs one class per example, but {loss.name} with {n} outputs has "
             "several values per example; use sample_weight"
         )
     classes = n if loss.target == "class" else 2
-    if loss.target == "binary":
-        y = np.hstack([1 - y, y])  # the probabilities of both classes
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f'class_weight must be "balanced" or weights, got {class_weight!r}')
-        count = np.bincount(y, minlength=classes) if y.ndim == 1 else y.sum(axis=0)
+        if y.ndim == 1:
+            count = np.bincount(y, minlength=classes)
+        else:
+            count = sum(p.sum(axis=0) for _, p in _probabilities(loss, y, dtype))
         weight = np.where(count > 0, len(y) / (classes * np.where(count > 0, count, 1)), 0.0)
     else:
         if isinstance(class_weight, Mapping):

@@ -248,6 +248,14 @@ def test_balanced_weights_give_each_class_the_same_share(rng):
     assert_same(both(net, x, np.eye(4)[labels], class_weight="balanced"), expected)
 
 
+def test_balanced_weights_count_the_rows_of_small_dtypes(rng):
+    """A sum in float16 ends at 2048."""
+    x, labels = rng.normal(size=(5000, 4)), (np.arange(5000) >= 4900).astype(int)
+    net = network("softmax_cross_entropy", 2)
+    expected = both(net, x, labels, class_weight="balanced")
+    assert_same(both(net, x, np.eye(2, dtype="f2")[labels], class_weight="balanced"), expected)
+
+
 def test_class_weights_of_a_binary_target(rng):
     net = network("binary_cross_entropy", 1)
     x, y = rng.normal(size=(5, 4)), np.array([0, 1, 1, 0, 1])

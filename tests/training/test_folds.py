@@ -23,6 +23,25 @@ def test_each_row_is_left_out_once(m: int, n: int) -> None:
         assert (np.diff(left) > 0).all()
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+def test_class_weights_of_a_fold_are_those_of_its_rows(
+    precision: str, dtype: str, smoothing: float
+) -> None:
+    """To the bit, though the rows of y are copied in the network's type."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(31, 4)), rng.dirichlet(np.ones(3), 31).astype(dtype)
+    loss = gpumlp.LOSSES["softmax_cross_entropy"].set(smoothing=smoothing)
+    kind = {"backend": "numpy", "precision": precision, "loss": loss}
+    ensemble, weights = gpumlp.Ensemble(2, [4, 5, 3], **kind), {"class_weight": "balanced"}
+    gpumlp.Trainer(ensemble).fit(x, y, 2, folds=2, **weights)
+    rows, _ = gpumlp.k_folds(31, 2)[1]
+    alone = gpumlp.MLP([4, 5, 3], seed=1, **kind)
+    gpumlp.Trainer(alone, seed=1).fit(x[rows], y[rows], 2, **weights)
+    assert np.array_equal(ensemble[1].theta.flat, alone.theta.flat)
+
+
 def test_seeds_deal_the_rows_out_differently() -> None:
     left = [gpumlp.k_folds(50, 5, seed=s)[0][1].tolist() for s in (0, 0, 1)]
     assert left[0] == left[1] != left[2]
