@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -15,6 +15,11 @@ from gpumlp.errors import did_you_mean, renamed
 
 Array = Any
 """numpy.ndarray of a floating dtype.  NumPy annotates most arithmetic on arrays as Any too."""
+NEEDED: dict[str, tuple[Any, str]] = {
+    "str": (str, "a string"), "Callable": (Callable, "a function"),
+    "Mapping": (Mapping, "a mapping"),
+}  # fmt: skip
+"""By the beginning of a field's annotation, the type of its value, and its name in errors."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +40,14 @@ class Entry:
     limits: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            value, kind = getattr(self, each.name), str(each.type)
+            needed = next((need for start, need in NEEDED.items() if kind.startswith(start)), None)
+            optional = value is None and "None" in kind
+            if needed is not None and not optional and not isinstance(value, needed[0]):
+                raise TypeError(
+                    f"{each.name} of {self.what} must be {needed[1]}, got {value!r:.60}"
+                )
         values = {key: self._number(key, value) for key, value in self.params.items()}
         object.__setattr__(self, "params", MappingProxyType(values))
 
@@ -72,6 +85,11 @@ class Entry:
         """Return name and parameters in JSON types; `lookup` returns the entry for them."""
         return {"name": self.name, **self.params}
 
+    @property
+    def what(self) -> str:
+        """Kind and name, as errors call the entry: "activation 'relu'"."""
+        return f"{type(self).__name__.lower()} {self.name!r}"
+
     def cuda(self) -> str:
         """Return CUDA source of the device functions that the entry's kernels call."""
         return ""
@@ -91,7 +109,7 @@ class Entry:
         expressions = {field: getattr(self, field) for field in signatures}
         if not all(expressions.values()):
             raise ValueError(
-                f"{type(self).__name__.lower()} {self.name!r} has no CUDA expression; "
+                f"{self.what} has no CUDA expression; "
                 f'give {" and ".join(signatures)}, or use backend="numpy"'
             )
         constants = self.cuda_constants(leave_out)
@@ -104,7 +122,12 @@ class Entry:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{self.name}: {key} must be a number, got {value!r}")
         interval = self.limits.get(key, "(-inf, inf)")
-        low, high = (float(bound) for bound in interval[1:-1].split(","))
+        try:
+            low, high = (float(bound) for bound in interval[1:-1].split(","))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f'{self.name}: limits of {key} must be like "[0, 1)", got {interval!r}'
+            ) from error
         above = value > low or (interval[0] == "[" and value == low)
         below = value < high or (interval[-1] == "]" and value == high)
         if not (math.isfinite(value) and above and below):

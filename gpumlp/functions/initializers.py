@@ -24,7 +24,13 @@ class Initializer(Entry):
 
     def weights(self, rng: np.random.Generator, n_out: int, n_in: int) -> Array:
         """Return W, float64 of shape (n_out, n_in)."""
-        return self.draw(rng, n_out, n_in, **self.params)
+        W = self.draw(rng, n_out, n_in, **self.params)
+        if np.shape(W) != (n_out, n_in):
+            raise ValueError(
+                f"draw of {self.what} must return W of shape ({n_out}, {n_in}), (n_out, n_in), got "
+                f"{np.shape(W)}"
+            )
+        return W
 
 
 def _uniform(rng: np.random.Generator, n_out: int, n_in: int, variance: float) -> Array:

@@ -14,6 +14,7 @@ from gpumlp.backends import Backend
 from gpumlp.errors import is_one_of
 from gpumlp.functions import SCHEDULES, Optimizer, Regularizer
 from gpumlp.functions.entry import lookup
+from gpumlp.functions.trials import tried
 from gpumlp.network import MLP, check_kind
 from gpumlp.step.settings import Settings
 
@@ -22,7 +23,7 @@ ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fit
     "lr": partial(checks.positive_number, name="lr"),
     "lr_factor": partial(checks.positive_number, name="lr_factor", least=0),
     "batch_size": partial(checks.positive_int, name="batch_size"),
-    "schedule": partial(lookup, SCHEDULES, "schedule"),
+    "schedule": lambda value: tried(lookup(SCHEDULES, "schedule", value)),
     "seed": partial(checks.positive_int, name="seed", least=0),
     "shuffle": partial(checks.boolean, name="shuffle"),
 }
@@ -41,9 +42,13 @@ class Arguments:
 
 
 def network(net: Any) -> MLP:
-    """The argument `net`, if it is a network."""
+    """The argument `net`, if it is a network whose functions can be trained."""
     check_kind(net, "net", MLP)
     found: MLP = net
+    stages = [stage for block in net.blocks for stage in (block.norm, block.gate) if stage]
+    functions = [getattr(stage, "cuda_f", None) or stage for stage in stages]
+    for entry in (*net.f[1:], *functions, net.loss, net.regularizer):
+        tried(entry)
     return found
 
 

@@ -13,10 +13,11 @@ from gpumlp import checks
 from gpumlp.backends import Backend
 from gpumlp.distributed.world import World
 from gpumlp.errors import OutOfMemoryError, is_one_of
-from gpumlp.functions import OPTIMIZERS, SCHEDULES, Optimizer, Regularizer, Schedule
+from gpumlp.functions import OPTIMIZERS, Optimizer, Regularizer, Schedule
 from gpumlp.functions.embeddings import described
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.schedules import constant
+from gpumlp.functions.trials import tried
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.batches import Batches
 from gpumlp.loader.examples import Examples
@@ -51,10 +52,10 @@ class Stepping(arguments.Arguments):
         remainder: bool = False, world: World | None = None, shards: int | None = None,
     ) -> None:  # fmt: skip
         self.net = arguments.network(net)
-        self.optimizer = lookup(OPTIMIZERS, "optimizer", optimizer)
+        self.optimizer = tried(lookup(OPTIMIZERS, "optimizer", optimizer))
         self.lr = self.optimizer.lr if lr is None else lr
         self.batch_size = batch_size
-        self.schedule = lookup(SCHEDULES, "schedule", schedule)
+        self.schedule: Schedule = schedule  # type: ignore[assignment]  # `Arguments` looks it up
         self.clip_norm = (
             None if clip_norm is None else checks.positive_number(clip_norm, "clip_norm")
         )

@@ -1,0 +1,132 @@
+"""Trials of one's own entries before a training: their NumPy expressions, on a few numbers.
+
+NumPy goes on with many faults, such as a result of another shape, which it broadcasts, or an
+argument that was overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpumlp.functions.activations import Activation
+from gpumlp.functions.entry import Array, E, Entry
+from gpumlp.functions.losses import Loss
+from gpumlp.functions.regularizers import Regularizer
+from gpumlp.functions.schedules import Schedule
+from gpumlp.functions.stages import Stage
+from gpumlp.functions.update_rule import Optimizer
+
+Z = np.linspace(-1.7, 1.9, 8).reshape(2, 4)
+
+
+def _called(entry: Entry, name: str, *arrays: Any, **params: Any) -> Any:
+    """What the field's function returns for these arrays, which it must not change."""
+    given: list[Any] = [None if a is None else a.copy() for a in arrays]
+    try:
+        with np.errstate(all="ignore"):
+            value = getattr(entry, name)(*given, **params)
+    except Exception as error:
+        error.add_note(f"{name} of {entry.what} raised this in a trial with a few numbers")
+        raise
+    if any(
+        a is not None and a.tobytes() != b.tobytes() for a, b in zip(arrays, given, strict=True)
+    ):
+        raise ValueError(f"{name} of {entry.what} changes an argument; compute new arrays")
+    return value
+
+
+def _shaped(entry: Entry, name: str, value: Any, *shapes: tuple[int, ...]) -> Array:
+    """The value of a field's function, if it is real numbers of one of the shapes."""
+    found = np.asarray(value)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"{name} of {entry.what} must return real numbers, got {found.dtype}")
+    if found.shape not in shapes:
+        raise ValueError(
+            f"{name} of {entry.what} returned an array of shape {found.shape} in a trial, where "
+            f"{shapes[0]} was expected"
+        )
+    return np.broadcast_to(found, shapes[0])
+
+
+def _elementwise(entry: Entry, name: str, *arrays: Array, **params: float) -> Array:
+    shape = arrays[0].shape
+    return _shaped(entry, name, _called(entry, name, *arrays, **params), shape, ())
+
+
+def _activation(f: Activation) -> None:
+    h = _elementwise(f, "f", Z, **f.params)
+    if not f.elementwise:
+        _elementwise(f, "vjp", Z, h, np.ones_like(Z), **f.params)
+        return
+    if not np.allclose(h[1:, :1], _elementwise(f, "f", Z[1:, :1], **f.params), equal_nan=True):
+        raise ValueError(f"f of {f.what} is not elementwise; give vjp in place of df")
+    read = (a if name in f.reads else a + 7 for a, name in ((Z, "z"), (h, "h")))
+    df, own = (_elementwise(f, "df", *both, **f.params) for both in ((Z, h), read))
+    if not np.allclose(df, own, equal_nan=True):
+        raise ValueError(f'df of {f.what} reads more than reads="{f.reads}"; pass reads="zh"')
+
+
+def _loss(loss: Loss) -> None:
+    y_hat, y = np.array([[0.2, 0.3, 0.5], [0.7, 0.1, 0.2]]), np.eye(3)[[2, 1]]
+    value = _called(loss, "value", y_hat, y, **loss.params)
+    _shaped(loss, "value", value, (2,) if loss.rowwise else y.shape)
+    _elementwise(loss, "gradient", y_hat, y, **loss.params)
+
+
+def _regularizer(regularizer: Regularizer) -> None:
+    for name in ("omega", "gradient"):
+        found = _elementwise(regularizer, name, np.array([0.5, 0.0]), **regularizer.arguments())
+        if found[1] != 0:
+            raise ValueError(f"{name} of {regularizer.what} must be 0 at θ = 0, got {found[1]}")
+
+
+def _optimizer(optimizer: Optimizer) -> None:
+    scalars = optimizer.scalars(1, **optimizer.params)
+    if {*scalars} != {*optimizer.scalar_names}:
+        raise ValueError(
+            f"scalars of {optimizer.what} returns {', '.join(scalars) or 'nothing'}; list these "
+            "names as scalar_names"
+        )
+    theta, g, *slots = np.array([[2.0, 0.0], [-0.5, 0.0], *[[0.0, 0.0]] * len(optimizer.slots)])
+    for t in (*range(1, 9), 1000):  # it may begin slowly
+        given = {"theta": theta, "g": g.copy(), **dict(zip(optimizer.slots, slots, strict=True))}
+        more = {"lr": 0.1, **optimizer.scalars(t, **optimizer.params), **optimizer.params}
+        value = _called(optimizer, "rule", **given, **more)
+    if value is not None or theta[0] == 2:
+        raise ValueError(
+            f"rule of {optimizer.what} does not move theta; change it in place, theta -= …, and "
+            "return nothing"
+        )
+    if any(a[1] != 0 for a in (theta, *slots)):
+        raise ValueError(f"rule of {optimizer.what} must leave 0 where θ, g and the slots are 0")
+
+
+def _schedule(schedule: Schedule) -> None:
+    factor = _shaped(schedule, "factor", schedule.factor(0, 10, **schedule.params), ())
+    if not factor >= 0:
+        raise ValueError(f"factor of {schedule.what} must be 0 or more, got {factor}")
+
+
+def _stage(stage: Stage) -> None:
+    phi = np.array(stage.initial)[:, None] + np.zeros(4) if stage.initial else None
+    y = _elementwise(stage, "forward", Z, phi, **stage.params)
+    gx, dphi = _called(stage, "vjp", Z, phi, y, **stage.params)
+    _shaped(stage, "vjp", gx, Z.shape)
+    if phi is not None:
+        _shaped(stage, "vjp", dphi, phi.shape)
+
+
+TRIALS: dict[type[Entry], Callable[[Any], None]] = {
+    Activation: _activation, Loss: _loss, Regularizer: _regularizer, Optimizer: _optimizer,
+    Schedule: _schedule, Stage: _stage,
+}  # fmt: skip
+
+
+def tried(entry: E) -> E:
+    """Return the entry; raise if it is one's own and its NumPy expressions are not as described."""
+    if type(entry) in TRIALS and not entry.is_built_in():
+        TRIALS[type(entry)](entry)
+    return entry
