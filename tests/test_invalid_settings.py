@@ -18,6 +18,7 @@ from gpumlp import (
     SCHEDULES,
     ElasticNet,
     callbacks,
+    distributed,
 )
 from gpumlp.interop.onnx import export_onnx
 from tests.support.refusal import refusal
@@ -164,7 +165,9 @@ PUBLIC = {  # a function, its valid arguments, and the parameters that take anyt
     "cost": lambda: (small().cost, DATA, ()),
     "save": lambda: (small().save, FILE, ()),
     "load": lambda: (MLP.load, FILE, ("settings",)),
-    "export_onnx": lambda: (export_onnx, {"net": small()}, ("preparation",)),
+    "export_onnx": lambda: (export_onnx, {"net": small()}, ()),
+    "k_folds": lambda: (gpumlp.k_folds, {"m": 9, "n": 3}, ("n",)),
+    "world": lambda: (distributed.world, {}, ()),
     "CSVLogger": lambda: (callbacks.CSVLogger, {}, ()),
     "EarlyStopping": lambda: (gpumlp.EarlyStopping, {}, ()),
     "MLflow": lambda: (callbacks.MLflow, {}, ()),

@@ -36,8 +36,12 @@ def world(timeout: float | None = None) -> World:
 
     Raises:
         ImportError: mpi4py or torch is needed and not installed.
+        ValueError: timeout is not as described.
         RuntimeError: MPI knows of fewer processes than were launched, or has no library.
     """
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0
+    if timeout is not None and not number:
+        raise ValueError(f"timeout must be seconds, a number above 0, or None; got {timeout!r}")
     if not _worlds:
         seconds = TIMEOUT if timeout is None else timeout
         made = World(_transport(seconds), seconds)

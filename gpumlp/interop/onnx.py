@@ -83,6 +83,11 @@ def export_onnx(
             f"opset must be at most {newest}, as in onnx {onnx.__version__}; got {opset}"
         )
     boolean(link, "link")
+    if preparation is not None and not isinstance(preparation, Preparation):
+        raise TypeError(
+            "preparation must be a gpumlp.data.Preparation, such as Preparation.of(dataset), got "
+            f"{type(preparation).__name__}"
+        )
     if path is not None:
         check_place(path)
     graph, output = _network(net, opset, link, preparation)

@@ -46,6 +46,7 @@ def linear_activation(
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit, or the name is unknown.
     """
+    _check_tensors(x=x, weight=weight, **{} if bias is None else {"bias": bias})
     if bias is None:
         bias = weight.new_zeros(weight.shape[0])
     if _autocasts(x):
@@ -84,7 +85,9 @@ def softmax_cross_entropy(
         ValueError, TypeError: shapes do not fit; or a label is not a class, which is checked only
             on a CPU. On a GPU, where the check would wait for the device, the result is NaN.
     """
+    _check_tensors(logits=logits, target=target, **{} if weight is None else {"weight": weight})
     _check_entropy(logits, target, weight, reduction)
+    label_smoothing = checks.positive_number(label_smoothing, "label_smoothing", least=0)
     if _autocasts(logits):
         logits = logits if logits.dtype == torch.float64 else logits.float()
     m, n = logits.shape
@@ -107,6 +110,15 @@ def softmax_cross_entropy(
         share = share / total
     J: Tensor = torch_ops.entropy(logits, target, share, label_smoothing)
     return J / m if m == 0 and reduction == "mean" else J  # NaN, as torch's mean of nothing
+
+
+def _check_tensors(**tensors: Any) -> None:
+    for name, t in tensors.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(
+                f"{name} must be a torch.Tensor, got {type(t).__name__}; pass "
+                f"torch.as_tensor({name})"
+            )
 
 
 def _autocasts(t: Tensor) -> bool:

@@ -27,10 +27,10 @@ def k_folds(m: int, n: int, seed: int = 0) -> list[Fold]:
     Raises:
         ValueError: n is not from 2 to m.
     """
-    n = checks.positive_int(n, "folds", least=2)
+    n, m = checks.positive_int(n, "folds", least=2), checks.positive_int(m, "m")
     if n > m:
         raise ValueError(f"folds={n} parts cannot be made of {m} rows; pass folds={m} or fewer")
-    order = np.random.default_rng(seed).permutation(m)
+    order = np.random.default_rng(checks.positive_int(seed, "seed", least=0)).permutation(m)
     parts = [np.sort(order[i::n]) for i in range(n)]
     return [(np.setdiff1d(np.arange(m), part, assume_unique=True), part) for part in parts]
 

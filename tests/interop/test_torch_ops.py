@@ -195,6 +195,8 @@ def test_invalid_layer_arguments_raise(tensor):
             "(…, 5)",
         ),
         ((x.float(), W, b), TypeError, "x is torch.float32 on cpu but", "pass x.to(weight)"),
+        ((x.detach().numpy(), W, b), TypeError, "x must be a torch.Tensor, got ndarray", "as_tens"),
+        ((x, W, 0.0), TypeError, "bias must be a torch.Tensor, got float"),
         ((x, W, b, "rleu"), ValueError, "unknown activation 'rleu'; did you mean 'relu'?"),
         ((x, W, b, "elu", 1.0, 2.0), ValueError, "elu has the parameters alpha; got 2 numbers"),
         ((x, W, b, "elu", -1.0), ValueError, "elu: alpha must lie in [0, inf)"),
@@ -311,6 +313,9 @@ def test_invalid_cross_entropy_arguments_raise(tensor):
         ({"reduction": "none"}, ValueError, "reduction must be", "gives each example's"),
         ({"weight": torch.ones(3)}, ValueError, "weight has shape (3,) but logits has 4 classes"),
         ({"label_smoothing": 1.5}, ValueError, "smoothing must lie in [0, 1)"),
+        ({"label_smoothing": "a"}, TypeError, "label_smoothing must be a number, got 'a'"),
+        ({"target": LABELS.numpy()}, TypeError, "target must be a torch.Tensor, got ndarray"),
+        ({"weight": [1.0] * 4}, TypeError, "weight must be a torch.Tensor, got list"),
     ):
         given = {"target": LABELS} | change
         refusal(error, lambda given=given: softmax_cross_entropy(logits, **given), *texts)
