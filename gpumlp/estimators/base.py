@@ -183,6 +183,8 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
             )  # fmt: skip
             return self
         checking.check(self)
+        if incremental or self.warm_start:
+            checking.check_number(self)
         if self.n_models > 1:
             several.fit(self, data, validation, classes, incremental)
             return self

@@ -60,3 +60,13 @@ def check(e: Any) -> None:
         checks.positive_int(e.batch_size, "batch_size")
     if e.n_iter_no_change != math.inf:
         checks.positive_int(e.n_iter_no_change, "n_iter_no_change")
+
+
+def check_number(e: Any) -> None:
+    """Raise ValueError if a fit that goes on was begun with another number of models."""
+    begun = e._asked if hasattr(e, "models_") else 1 if hasattr(e, "net_") else e.n_models
+    if begun != e.n_models:
+        raise ValueError(
+            f"n_models was {begun} in the first fit; set it back, or call fit with "
+            "warm_start=False for new models"
+        )

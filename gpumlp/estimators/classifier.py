@@ -152,7 +152,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         begun = hasattr(self, "net_") or hasattr(self, "models_")
         if classes is None and not begun:
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
-        unique = None if classes is None else np.unique(inputs.host(classes, "classes"))
+        if classes is not None:
+            inputs.check_labels(classes := inputs.host(classes, "classes"), "classes")
+        unique = None if classes is None else np.unique(classes)
         if begun and unique is not None and list(unique) != list(self.classes_):
             raise ValueError(
                 f"classes were {self.classes_.tolist()} in the first call of partial_fit and "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from gpumlp.io.types import Array, HostArray
 from gpumlp.network import CHUNK
 
 HOST = get_backend("numpy")
+MISSING = ("NoneType", "NAType", "NaTType")  # None, and what pandas has
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,30 @@ def supervised(e: Any, X: Any, y: Any, backend: Backend, *, reset: bool) -> tupl
     `reset` notes the features' number and names in the estimator e; else they are compared.
     """
     how = {"multi_output": True, "y_numeric": is_regressor(e)}
-    X, y = features(e, X, backend, reset=reset, y=host(y, "y"), **how)
+    y = host(y, "y")
+    if not how["y_numeric"]:
+        check_labels(y, "y")
+    X, y = features(e, X, backend, reset=reset, y=y, **how)
     if not isinstance(X, np.ndarray):  # `features` does not check y beside an array on a device
         y = _check_y(y, estimator=e, **how)
         check_consistent_length(X, y)
     return X, y
+
+
+def check_labels(y: Any, name: str) -> None:
+    """Raise unless labels that are objects of Python can be sorted, as their classes must be."""
+    if str(getattr(y, "dtype", "")) != "object" or y.ndim != 1:
+        return
+    labels = np.asarray(y).tolist()
+    kinds = {"number" if isinstance(v, numbers.Number) else type(v).__name__ for v in labels}
+    for i, v in enumerate(labels if kinds != {"str"} else ()):
+        if type(v).__name__ in MISSING or (isinstance(v, float) and math.isnan(v)):
+            raise ValueError(f"{name} has no label in row {i}; leave out such rows")
+    if len(kinds) > 1:
+        raise TypeError(
+            f"{name} has labels of several types, {' and '.join(sorted(kinds))}, which cannot be "
+            f"sorted; pass them as strings, numpy.array({name}, str)"
+        )
 
 
 def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets: Any) -> Any:

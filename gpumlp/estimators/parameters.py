@@ -92,6 +92,11 @@ def _read_only(a: HostArray) -> HostArray:
 
 def shown(e: Any, name: str) -> ParameterList:
     """The `coefs_` or `intercepts_` of the estimator e; assigning to an entry assigns to e."""
+    if not hasattr(e, "net_"):
+        check_is_fitted(e, "models_")
+        raise AttributeError(
+            f"{name} are the parameters of one network; those of several are in ensemble_.nets"
+        )
     host, layers = e.net_.backend.to_host, e.net_.layers
     arrays = [host(layer.W).T if name == "coefs_" else host(layer.b) for layer in layers]
     return ParameterList(arrays, lambda values: assign(e, name, values))
@@ -99,7 +104,6 @@ def shown(e: Any, name: str) -> ParameterList:
 
 def assign(e: Any, name: str, values: Sequence[Any]) -> list[HostArray]:
     """Write the weights or biases of all layers to e's network, or none on an error."""
-    check_is_fitted(e, "net_")
     kind = "weight" if name == "coefs_" else "bias"
     new = {f"{2 * i}.{kind}": a.T for i, a in enumerate(checked(values, shown(e, name), name))}
     e.net_.assign(e.net_.tensors() | new)

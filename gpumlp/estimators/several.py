@@ -27,11 +27,6 @@ def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental:
     """Fit `n_models` models with the parameters of the estimator e, and own random states."""
     _check(e)
     first = not hasattr(e, "models_") or not (incremental or e.warm_start)
-    if not first and e._asked != e.n_models:
-        raise ValueError(
-            f"n_models was {e._asked} in the first fit; set it back, or call fit with "
-            "warm_start=False for new models"
-        )
     backend = settings.backend(e)
     X, y = inputs.supervised(e, *data[:2], backend, reset=first)
     if first:

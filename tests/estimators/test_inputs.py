@@ -295,3 +295,26 @@ def test_network_is_saved_and_loaded(tmp_path):
     e.net_.save(tmp_path / "m.safetensors")
     net = gpumlp.MLP.load(tmp_path / "m.safetensors", backend="numpy")
     np.testing.assert_allclose(net.predict(X)[:, 0], e.predict_proba(X)[:, 1], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "said"),
+    [
+        (
+            ["a", 1, "b", 2],
+            TypeError,
+            "y has labels of several types, number and str.*array.y",
+        ),
+        (["a", None, "b", "c"], ValueError, "y has no label in row 1; leave out such rows"),
+        (["a", "b", float("nan"), "c"], ValueError, "y has no label in row 2"),
+        (["a", "b", pd.NA, "c"], ValueError, "y has no label in row 2"),
+    ],
+)
+def test_labels_that_cannot_be_sorted_raise(labels, error, said):
+    y = np.array(labels, object)
+    with pytest.raises(error, match=said):
+        MLPClassifier(**SMALL).fit(X[:4], y)
+    with pytest.raises(
+        error, match=said.replace("y has", "classes has").replace("array.y", "array")
+    ):
+        MLPClassifier(**SMALL).partial_fit(X[:3], y[[0, 0, 0]], classes=y)

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 
 import scipy.sparse as sp
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from gpumlp import Ensemble
 from gpumlp.callbacks import ReduceOnPlateau
@@ -104,6 +104,25 @@ def test_partial_fit_and_warm_start_go_on_in_each_model(threads: None) -> None:
     one.set_params(alpha=0.01).fit(X, VALUES)
     assert np.array_equal(one.predict(X), warm.models_[0].predict(X))
     refusal(ValueError, lambda: warm.set_params(n_models=4).fit(X, VALUES), "n_models was 3")
+    refusal(ValueError, lambda: warm.set_params(n_models=1).fit(X, VALUES), "n_models was 3")
+    for begin in ("fit", "partial_fit"):
+        alone = getattr(MLPRegressor(**FIT | {"n_models": 1}), begin)(X, VALUES)
+        kept = alone.predict(X)
+        alone.set_params(n_models=2)
+        refusal(
+            ValueError, lambda e=alone: e.partial_fit(X, VALUES), "n_models was 1", "set it back"
+        )
+        assert np.array_equal(alone.predict(X), kept)
+        assert len(alone.fit(X, VALUES).models_) == 2
+
+
+def test_several_models_have_no_coefs_of_one() -> None:
+    e = MLPRegressor(**FIT)
+    refusal(NotFittedError, lambda: e.coefs_, "not fitted yet")
+    e.fit(X, VALUES)
+    refusal(AttributeError, lambda: e.intercepts_, "intercepts_ are", "ensemble_.nets")
+    refusal(AttributeError, lambda: setattr(e, "coefs_", []), "coefs_ are", "ensemble_.nets")
+    assert not hasattr(e, "coefs_")
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
