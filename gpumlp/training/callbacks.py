@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpumlp import checks
-from gpumlp.errors import renamed
+from gpumlp.errors import did_you_mean, renamed
 from gpumlp.io.types import Array
 from gpumlp.network import MLP
 from gpumlp.training.events import Callback, Training
 from gpumlp.training.monitor import Monitor
+
+HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ def checked(callbacks: Sequence[Callback]) -> list[Callback]:
         if not isinstance(callback, Callback):
             place = "; pass it as early_stopping" if isinstance(callback, EarlyStopping) else ""
             raise TypeError(f"callbacks must be Callback objects, got {callback!r}{place}")
+        for name in dir(type(callback)):
+            hint = did_you_mean(name, HOOKS) if name.startswith("on_") and name not in HOOKS else ""
+            if hint:
+                raise TypeError(
+                    f"{type(callback).__name__}.{name} would never be called; {hint}the hooks are "
+                    f"{', '.join(HOOKS)}"
+                )
     return list(callbacks)
 
 

@@ -40,6 +40,14 @@ def test_invalid_trainer_argument_raises(arguments, error, message):
         gpumlp.Trainer(**{"net": regression(), **arguments})
 
 
+class Misspelt(gpumlp.Callback):
+    def on_epoch_begin(self, trainer):
+        """A hook of another library."""
+
+    def on_disk(self):
+        """No hook, nor like one."""
+
+
 NAN = np.where(np.arange(200).reshape(50, 4) == 17, np.nan, X)
 BAD_FITS = [
     ({"x": X[:, :3]}, ValueError, "x has 3 columns"),
@@ -65,6 +73,11 @@ BAD_FITS = [
     ({"early_stopping": gpumlp.EarlyStopping(monitor="metric")}, ValueError, "watches 'metric'"),
     ({"callbacks": [print]}, TypeError, "callbacks must be Callback objects"),
     ({"callbacks": [gpumlp.EarlyStopping()]}, TypeError, "pass it as early_stopping"),
+    (
+        {"callbacks": [Misspelt()]},
+        TypeError,
+        "Misspelt.on_epoch_begin would never .* did you mean 'on_epoch_end'",
+    ),
     ({"train_metric": "no"}, TypeError, "train_metric must be True or False, got 'no'"),
     ({"progress": "False"}, TypeError, "progress must be True or False, got 'False'"),
     ({"progress": 0}, TypeError, "progress must be True or False"),
