@@ -227,6 +227,8 @@ def check_kind(net: Any, name: str, *kinds: type) -> None:
 
 def check_members(nets: Sequence[Any]) -> None:
     """Raise unless these are networks of one shape, each once; `Ensemble.of` says what it means."""
+    if not (hasattr(nets, "__len__") and hasattr(nets, "__iter__")):
+        raise TypeError(f"nets must be a list of gpumlp.MLP, got {type(nets).__name__}")
     for i, net in enumerate(nets):
         check_kind(net, f"nets[{i}]", MLP)
     if not nets:

@@ -220,6 +220,11 @@ class Parameters:
 
     def assign(self, backend: Backend, tensors: Mapping[str, Array]) -> None:
         """Copy `tensors` into the views of these names: all of them or, on an error, none."""
+        if not isinstance(tensors, Mapping):
+            raise TypeError(
+                "tensors must be a mapping from names to arrays, as net.tensors() returns, got "
+                f"{type(tensors).__name__}"
+            )
         views = self.named()
         tensors = {k: a for k, a in tensors.items() if not k.endswith(COUNTER)}
         if set(tensors) != set(views):
@@ -239,7 +244,7 @@ class Parameters:
         backend.synchronize()  # the caller may free the tensors now
 
 
-@dataclass(frozen=True)
+@dataclass
 class Layer:
     """The parameters of layer k: views of θ that are assigned in place (``layer.W[...] = value``).
 
@@ -255,6 +260,14 @@ class Layer:
     W: Array
     b: Array
     f: Activation
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """AttributeError but for the same array, as ``layer.W *= 2`` assigns it."""
+        if vars(self).setdefault(name, value) is not value:
+            raise AttributeError(
+                f"{name} of a layer cannot change; W and b are views of θ, whose values you assign "
+                "in place: layer.W[...] = value"
+            )
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
     """
     load = _safetensors("read").load
     if not Path(checked_path(path)).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        folder = "; it is a folder, pass the path of a file" * Path(path).is_dir()
+        raise FileNotFoundError(f"there is no file {path}{folder}")
     data = Path(path).read_bytes()
     try:
         length = int.from_bytes(data[:8], "little")

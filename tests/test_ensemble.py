@@ -238,6 +238,8 @@ def test_networks_whose_backends_saw_other_numbers_of_threads_go_together(monkey
 
 
 def test_invalid_settings_raise() -> None:
+    for nets in (None, ensemble()[0]):
+        refusal(TypeError, lambda nets=nets: Ensemble.of(nets), "nets must be a list of gpumlp.MLP")
     refusal(ValueError, lambda: ensemble(seeds=[1, 2]), "seeds has 2 entries", "3 members")
     refusal(TypeError, lambda: ensemble(seeds=4), "seeds must be a list")
     refusal(ValueError, lambda: ensemble(seeds=[1, 2, -1]), "seed")

@@ -89,6 +89,22 @@ def test_views_are_assignable_in_place(rng):
     assert not net.forward(x).any()
 
 
+def test_layers_are_assigned_in_place_alone():
+    layer = gpumlp.MLP([3, 2], backend="numpy").layers[0]
+    kept = layer.W.copy()
+    layer.W *= 2
+    np.testing.assert_array_equal(layer.W, 2 * kept)
+    for name in ("W", "b", "f"):
+        with pytest.raises(AttributeError, match=f"{name} of a layer.*layer.W.* = value"):
+            setattr(layer, name, kept)
+
+
+@pytest.mark.parametrize("tensors", [[1], "0.weight", None])
+def test_assign_says_what_it_takes(tensors):
+    with pytest.raises(TypeError, match="mapping from names to arrays, as net.tensors.. returns"):
+        gpumlp.MLP([3, 2], backend="numpy").assign(tensors)
+
+
 def test_weights_depend_on_the_seed():
     thetas = [MLP([3, 5, 2], **PLAIN, seed=seed).theta.flat for seed in (1, 1, 2)]
     np.testing.assert_array_equal(thetas[0], thetas[1])

@@ -17,8 +17,9 @@ from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
 from gpumlp.network import check_kind
 from gpumlp.storage import PathLike
+from gpumlp.training import arguments, fit, lockstep, members
+from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
-from gpumlp.training import fit, lockstep, members
 from gpumlp.training import folds as parts_of
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
@@ -93,6 +94,15 @@ class EnsembleTrainer:
         self.seed = self.trainers[0].seed
         self.histories: Histories | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless it is one of the members' trainers: AttributeError."""
+        if name != "seed" and name in {*arguments.FIXED, *arguments.ASSIGNED}:
+            raise AttributeError(
+                f"{name} is an attribute of each member's trainer: for t in trainer.trainers: "
+                f"t.{name} = …"
+            )
+        super().__setattr__(name, arguments.ASSIGNED[name](value) if name == "seed" else value)
+
     def fit(
         self, x: Array, y: Array, epochs: int = 10, *, validation: Sequence[Array] | None = None,
         sample_weight: Array | None = None, class_weight: ClassWeight = None,
@@ -162,11 +172,19 @@ class EnsembleTrainer:
         for examples, validated in each:
             fit.rules(self.ensemble[0], examples, validated, **rules)
         folder = members.folder(checkpoint, checkpoint_every, resume)
+        used: dict[int, tuple[int, Callback]] = {}
 
         def opened(i: int, batches: Minibatches, examples: Examples) -> Any:
             """The fit of member i."""
             file = None if folder is None else folder / f"member-{i}.safetensors"
-            own = [] if callbacks is None else callbacks(i)
+            own = [] if callbacks is None else hooks.checked(callbacks(i))
+            for each_one in own:
+                member = used.setdefault(id(each_one), (i, each_one))[0]
+                if member != i and type(each_one).__module__.startswith("gpumlp."):
+                    raise ValueError(
+                        f"callbacks({member}) and callbacks({i}) return the same "
+                        f"{type(each_one).__name__}, which is for one fit; make one in each call"
+                    )
             return fit.opened(
                 self.trainers[i], batches, examples, each[i % len(each)][1], epochs, own, False,
                 (file, checkpoint_every, resume), **rules,

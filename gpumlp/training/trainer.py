@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import Array
 from gpumlp.training import fit, lr_range
@@ -107,6 +108,8 @@ class Trainer(Stepping):
 
     def __new__(cls, net: Any = None, *arguments: Any, **settings: Any) -> Self:
         """Return a trainer of a network; of an ensemble an `EnsembleTrainer`."""
+        if cls is Trainer:
+            checks.known_arguments(cls, settings)
         if isinstance(net, Ensemble):
             return EnsembleTrainer(net, *arguments, **settings)  # type: ignore[return-value]
         return super().__new__(cls)

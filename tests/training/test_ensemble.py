@@ -332,6 +332,14 @@ def test_invalid_arguments_raise() -> None:
     refusal(TypeError, lambda: EnsembleTrainer(ensemble[0]), "gpumlp.Ensemble, got MLP")  # type: ignore[arg-type]
     refusal(ValueError, lambda: trainer.fit(x, y, orders="mine"), 'orders must be "own"', "mine")
     refusal(TypeError, lambda: trainer.fit(x, y, callbacks=[]), "callbacks=lambda member")  # type: ignore[arg-type]
+    refusal(TypeError, lambda: Trainer(ensemble, foo=1), "Trainer has no argument 'foo'", "shards")
+    refusal(TypeError, lambda: Trainer(ensemble[0], foo=1), "Trainer has no argument 'foo'")
+    refusal(AttributeError, lambda: setattr(trainer, "lr", 1), "for t in trainer.trainers: t.lr =")
+    refusal(TypeError, lambda: setattr(trainer, "seed", "a"), "seed must be a whole number")
+    one = ReduceOnPlateau(monitor="cost")
+    shared = {"callbacks": lambda member: [one]}
+    refusal(ValueError, lambda: trainer.fit(x, y, 1, **shared), "same ReduceOnPlateau", "each call")
+    trainer = EnsembleTrainer(ensemble := members())
     refusal(ValueError, lambda: trainer.fit(x, y, folds=3, validation=(x, y)), "folds=None")
     refusal(ValueError, lambda: trainer.fit(x, y, early_stopping=3), "early_stopping")
     refusal(ValueError, lambda: trainer.fit(x, y, 0), "epochs")

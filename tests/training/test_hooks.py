@@ -234,6 +234,13 @@ def test_divergence_is_one_error_that_says_what_to_do(epochs, what):
         gpumlp.Trainer(net, "sgd", 1e38, batch_size=50).fit(10 * X, 10 * Y, epochs)
 
 
+def test_a_network_that_has_diverged_before_is_not_blamed_on_lr():
+    net = gpumlp.MLP([4, 2], loss="squared_error", backend="numpy")
+    net.layers[0].W[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="before the first update.* build a new network"):
+        gpumlp.Trainer(net, batch_size=20).fit(X, Y, 2)
+
+
 def failing(y, p):
     raise AssertionError("a metric got predictions that are not finite")
 
