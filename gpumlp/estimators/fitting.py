@@ -141,7 +141,8 @@ def _train_by_minibatches(
     except DivergenceError as error:
         raise DivergenceError(
             f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
-            f"lower it, pass clip_norm=1.0, or scale X{' and y' * (net.loss.target == 'real')}, "
+            f"lower it, {'' if e.clip_norm is not None else 'pass clip_norm=1.0, '}or scale "
+            f"X{' and y' * (net.loss.target == 'real')}, "
             "for example with sklearn.preprocessing.StandardScaler",
             error.what,
         ) from error

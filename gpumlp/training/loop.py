@@ -137,7 +137,8 @@ class Fit:
             what += ", before the first update"
             advice = "build a new network, if this one has diverged before, or scale x and y"
         else:
-            advice = "lower lr, pass clip_norm=1.0, or scale x and y"
+            clip = "" if self.trainer.clip_norm is not None else "pass clip_norm=1.0, "
+            advice = f"lower lr, {clip}or scale x and y"
         file = self.checkpoint and self.checkpoint.path
         unchanged = f"; {file} is as it was before" if file and file.exists() else ""
         return DivergenceError(

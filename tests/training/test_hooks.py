@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import gpumlp
+from gpumlp.estimators import MLPRegressor
 from tests.support.training_cases import Hook, X, Y, regression, theta
 
 # ---- callbacks ---------------------------------------------------------------------------------
@@ -232,6 +233,16 @@ def test_divergence_is_one_error_that_says_what_to_do(epochs, what):
     message = rf"diverged: {what}, with lr 1e\+38; lower lr, pass clip_norm=1.0, or scale x and y"
     with pytest.raises(FloatingPointError, match=message):
         gpumlp.Trainer(net, "sgd", 1e38, batch_size=50).fit(10 * X, 10 * Y, epochs)
+
+
+def test_clip_norm_is_not_advised_where_it_is_given():
+    net = gpumlp.MLP([4, 2], loss="squared_error", backend="numpy")
+    trainer = gpumlp.Trainer(net, "sgd", 1e38, batch_size=50, clip_norm=1e9)
+    with pytest.raises(FloatingPointError, match=r"lr 1e\+38; lower lr, or scale x and y"):
+        trainer.fit(10 * X, 10 * Y, 50)
+    e = MLPRegressor(solver="sgd", learning_rate_init=1e38, clip_norm=1e9, backend="numpy")
+    with pytest.raises(FloatingPointError, match="lower it, or scale X and y"):
+        e.fit(10 * X, 10 * Y)
 
 
 def test_a_network_that_has_diverged_before_is_not_blamed_on_lr():
