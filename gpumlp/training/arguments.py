@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -49,6 +50,12 @@ def network(net: Any) -> MLP:
     functions = [getattr(stage, "cuda_f", None) or stage for stage in stages]
     for entry in (*net.f[1:], *functions, net.loss, net.regularizer):
         tried(entry)
+    if net.f[-1].name == net.loss.link.name != "identity":
+        name = net.f[-1].name
+        warnings.warn(
+            f"{net.loss.name} takes logits and applies {name} itself, so that it is applied twice; "
+            f'build the network without output_activation="{name}"', stacklevel=3,
+        )  # fmt: skip
     return found
 
 

@@ -131,6 +131,19 @@ def test_values_beyond_the_dtype_raise():
         gpumlp.Trainer(net).fit(np.full((3, 4), 1e300), Y[:3])
 
 
+@pytest.mark.parametrize(
+    ("f", "loss"),
+    [("softmax", "softmax_cross_entropy"), ("sigmoid", "binary_cross_entropy"),
+     ("exponential", "poisson")],
+)  # fmt: skip
+def test_an_output_activation_that_the_loss_applies_itself_is_warned_of(f, loss):
+    net = gpumlp.MLP([4, 2], output_activation=f, loss=loss, backend="numpy")
+    said = f'{loss} takes logits and applies {f} itself.*without output_activation="{f}"'
+    with pytest.warns(UserWarning, match=said):
+        gpumlp.Trainer(net)
+    gpumlp.Trainer(gpumlp.MLP([4, 2], loss=loss, backend="numpy"))
+
+
 CHANGES = {
     "lr": 0.5, "batch_size": 5, "seed": 9, "shuffle": False, "schedule": gpumlp.SCHEDULES["step"],
 }  # fmt: skip
