@@ -25,8 +25,8 @@ from gpumlp.io.types import HostArray
 
 __all__ = [
     "FORMAT", "TRAINING_PREFIXES", "PathLike", "Tensors", "atomic_write", "check_place",
-    "check_writable", "has_ensemble", "json_of", "load_extra", "load_network", "read", "replacing",
-    "save_network", "theta_of", "with_functions", "write",
+    "check_writable", "checked_path", "has_ensemble", "json_of", "load_extra", "load_network",
+    "read", "replacing", "save_network", "theta_of", "with_functions", "write",
 ]  # fmt: skip
 Tensors = Mapping[str, HostArray]
 FORMAT = "1"

@@ -182,9 +182,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
                 " see stopped_, or pass early_stopping=False", stacklevel=3,
             )  # fmt: skip
             return self
-        checking.check(self)
-        if incremental or self.warm_start:
-            checking.check_number(self)
+        checking.check(self, goes_on=incremental or self.warm_start)
         if self.n_models > 1:
             several.fit(self, data, validation, classes, incremental)
             return self

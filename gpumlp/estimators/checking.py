@@ -15,8 +15,11 @@ from gpumlp.estimators import codes
 NO_ARRAYS = ("solver", "output_activation", "loss", "precision", "tol", "n_iter_no_change")
 
 
-def check(e: Any) -> None:
-    """Raise if a parameter of the estimator e is invalid; the ranges are scikit-learn's."""
+def check(e: Any, goes_on: bool) -> None:
+    """Raise if a parameter of the estimator e is invalid; the ranges are scikit-learn's.
+
+    goes_on: whether the fit goes on from an earlier one, if there was one.
+    """
     for name in NO_ARRAYS:
         if isinstance(getattr(e, name), np.ndarray):
             raise TypeError(f"{name} cannot be an array; pass one name, entry or number")
@@ -60,9 +63,11 @@ def check(e: Any) -> None:
         checks.positive_int(e.batch_size, "batch_size")
     if e.n_iter_no_change != math.inf:
         checks.positive_int(e.n_iter_no_change, "n_iter_no_change")
+    if goes_on:
+        _check_number(e)
 
 
-def check_number(e: Any) -> None:
+def _check_number(e: Any) -> None:
     """Raise ValueError if a fit that goes on was begun with another number of models."""
     begun = e._asked if hasattr(e, "models_") else 1 if hasattr(e, "net_") else e.n_models
     if begun != e.n_models:

@@ -24,7 +24,6 @@ from gpumlp import checks, storage
 from gpumlp.backends import Backend
 from gpumlp.errors import CheckpointError
 from gpumlp.io.chunks import chunks
-from gpumlp.io.paths import checked_path
 from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.parameters import Parameters
@@ -190,7 +189,7 @@ def checked(path: Any, every: int | None, resume: bool) -> int | None:
 
 def check_is_no_data(path: Any, *data: Any) -> None:
     """Raise ValueError if a checkpoint's path is a file that an array, or one in a tuple, maps."""
-    if path is None or not Path(checked_path(path, "checkpoint")).exists():
+    if path is None or not Path(storage.checked_path(path, "checkpoint")).exists():
         return
     for a in (a for part in data for a in (part if isinstance(part, tuple) else (part,))):
         while isinstance(a, np.ndarray):

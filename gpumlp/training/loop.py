@@ -130,10 +130,10 @@ class Fit:
         """The duration of the current epoch so far."""
         return self.spent + time.perf_counter() - self._started
 
-    def diverged(self, what: str, at_once: bool = False) -> DivergenceError:
-        """The error for numbers that are no longer finite; at_once: before the first update."""
+    def diverged(self, what: str, immediate: bool = False) -> DivergenceError:
+        """The error for numbers that are no longer finite; immediate: before the first update."""
         what = f"{what} in epoch {self.epoch + (self.step > 0)} of {self.epochs}"
-        if at_once:
+        if immediate:
             what += ", before the first update"
             advice = "build a new network, if this one has diverged before, or scale x and y"
         else:
@@ -250,8 +250,8 @@ class Fit:
         # every example counts the same, also in a smaller last minibatch
         cost = float(np.dot(batches.order.shares, J)) + net.penalty()
         if not math.isfinite(cost):
-            at_once = self.done == len(J) and not math.isfinite(J[0])  # in the fit's first step
-            raise self.diverged(f"the cost is {cost}", at_once)
+            immediate = self.done == len(J) and not math.isfinite(J[0])  # in the fit's first step
+            raise self.diverged(f"the cost is {cost}", immediate)
         if net.backend.scales_loss and net.backend.to_host(self.trainer.scaling)[0] < LEAST_SCALE:
             raise self.diverged("gradients overflow float16 at any loss scale")
         self.trainer.show_average(True)
