@@ -16,7 +16,14 @@ from typing import Any, BinaryIO, cast
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.identifiers import IDENTIFIER
 from gpumlp.data.numbers import format_of
-from gpumlp.data.quoting import LINE_END, check_closed, check_rows, opening, rows_end
+from gpumlp.data.quoting import (
+    LINE_END,
+    TEXT_END,
+    check_closed,
+    check_rows,
+    opening,
+    rows_end,
+)
 from gpumlp.data.spelling import BLANKS
 from gpumlp.io.threads import ahead
 
@@ -36,6 +43,7 @@ KINDS = {  # by their first bytes
     b"PAR1": "a Parquet file; call it .parquet",
 }
 SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?[ \t]*(?:\r\n|\n|\r)[\r\n]*', re.IGNORECASE)
+COMPARED = 20  # so many rows decide about the delimiter
 NAMED_ROWS = 1000  # so many rows show whether they have names
 FRACTION = re.compile(r"-?\d*[.,]\d*")
 SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took apart
@@ -220,7 +228,7 @@ def _header(path: Path) -> tuple[str, list[str], int]:
     except UnicodeDecodeError:
         raise not_utf8(path, head) from None
     mark = excel[1].decode() if excel else ""
-    mark = mark or max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
+    mark = mark or _delimiter(line, text[end : end + SAMPLE].decode(errors="replace"))
     try:
         [names] = csv.reader(io.StringIO(line, newline=""), delimiter=mark)
     except (csv.Error, ValueError) as error:
@@ -228,6 +236,21 @@ def _header(path: Path) -> tuple[str, list[str], int]:
     if _rows_have_names(text[end : end + SAMPLE], mark, names):
         names = ["", *names]
     return mark, names, len(head) - len(text) + end
+
+
+def _delimiter(header: str, rows: str) -> str:
+    """The most frequent delimiter of the header among those that the rows have as often.
+
+    Names may have others, as in `weight, kg;height, cm`.
+    """
+    lines = [header, *filter(None, TEXT_END.split(rows, maxsplit=COMPARED)[:COMPARED])]
+    lines = [re.sub('"[^"]*"', "", line) for line in lines]
+
+    def suits(mark: str) -> tuple[bool, int, bool]:
+        first, *others = (line.count(mark) for line in lines)
+        return others.count(first) * 2 > len(others) and first > 0, first, mark != ","
+
+    return max(DELIMITERS, key=suits)
 
 
 def _rows_have_names(text: bytes, mark: str, header: list[str]) -> bool:

@@ -30,11 +30,13 @@ DATES = {
             "%b-%d-%Y", "%B-%d-%Y", "%m_%d_%Y"),
 }  # fmt: skip
 MOMENTS = ("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %Y")
-WEEKS = ("%G-W%V", "%GW%V", "%G W%V")  # their Mondays
+WEEKS = ("%G-W%V", "%GW%V", "%G W%V", "%G-W%V-%u")  # their Mondays, but with a day
+QUARTERS = ("%YQ%m", "%Y-Q%m", "%Y Q%m", "Q%m %Y", "Q%m-%Y", "Q%m/%Y")  # their first months
+QUARTER = re.compile("Q([1-4])(?![0-9])")
 MONTHS = ("%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b",
           "%Y %B", "%B-%Y", "%b/%Y", "%b. %Y", "%B, %Y", "%Y年%m月")  # fmt: skip
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S,%f", "%I:%M%p",
-          "%I:%M:%S%p")  # fmt: skip
+          "%I:%M:%S%p", "%I %p", "%I%p")  # fmt: skip
 TIMES = (
     "", *(before + clock for before in (" ", ", ", "T") for clock in CLOCKS), ":%H:%M:%S",
     " %H.%M.%S", "-%H.%M.%S", " %H-%M-%S",
@@ -52,14 +54,16 @@ class DateFormat(NamedTuple):
 
     def __str__(self) -> str:
         """An example of a date in this format."""
-        return datetime(2024, 12, 31, 15, 30).strftime(self.pattern)
+        return datetime(2024, 12, 31, 15, 30).strftime(self.pattern).replace("Q12", "Q4")
 
     def value(self, text: str) -> float | None:
         """Days since 1970, NaN for a word such as NA; None if the text is not in this format."""
         if text in NULLS:
             return math.nan
+        if "Q%m" in self.pattern:
+            text = QUARTER.sub(lambda found: f"Q{3 * int(found[1]) - 2:02}", text)
         try:
-            week = "%V" in self.pattern
+            week = self.pattern.endswith("%V")
             moment = datetime.strptime(f"{text} 1" if week else text, self.pattern + " %u" * week)
         except ValueError:
             return None
@@ -197,7 +201,7 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
         for text in (f"{form}{end}" for end in (ZONES if "%z" in zone else [""])):
             if ":" in text or not zone:  # 1-2-2020-0330 is no date with a time zone
                 found.setdefault(_shape(text), []).append((order, form))
-    for pattern in (*MONTHS, *WEEKS, *CLOCKS, *MOMENTS):
+    for pattern in (*MONTHS, *QUARTERS, *WEEKS, *CLOCKS, *MOMENTS):
         form = DateFormat(pattern)
         found.setdefault(_shape(str(form)), []).append((None, form))
     return found

@@ -114,12 +114,6 @@ def check_target(
         )
     words = dict.fromkeys([*target.words][:CHECKED_WORDS], 1)
     written = format_of(words)
-    classes, rows = len(target.words), int(target.counts.sum())
-    if learn and written is None and task is None and classes > MAX_CLASSES and 2 * classes > rows:
-        raise ValueError(
-            f"{about} holds {classes:,} different words in {rows:,} rows, too many for classes; "
-            "predict another column, or say --task classification"
-        )
     if task == "classification" or (written is None and not learn):
         return
     if written is None:

@@ -26,8 +26,8 @@ NUMBERED = (
     "subj(ect)?|ticket|transaction|txn|user|visit"
 )
 IDENTIFIER = re.compile(
-    rf"(?i:{ROW_NAMES}|(({NUMBERED})|(.*[\W_])?"
-    r"([cefgopstu]?id|uuid|guid|[pr]k|(row)?key|object[_ ]?id|ident(ifier)?))"
+    rf"(?i:{ROW_NAMES}|id[\W_].+|(({NUMBERED})|(.*[\W_])?"
+    r"([cefgopstu]?id|uuid|guid|[pr]k|(row)?key|object[_ ]?id|ident(ifier|ifiant|ifica\w+)?))"
     r"([\W_]?(id|no|nr|num(ber|mer)?)\.?|[._]([xy]|ref|\d+))?)|.*[a-z]I[Dd]"
 )
 NUMBERING = re.compile(f"(?i:{ROW_NAMES})")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpumlp.data.dataset import LARGEST_INT, Raw, listed
-from gpumlp.data.numbers import NULLS, PLAIN
+from gpumlp.data.numbers import NULLS, PLAIN, format_of
 from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
 from gpumlp.io.types import HostArray
 
@@ -35,6 +35,8 @@ def read_target(
     y, words = raw.y, raw.words
     if y is None:
         return str(task), np.empty(0, raw.x.dtype), classes
+    if y.dtype.kind not in "OUSbiuf":
+        raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
     numbers = y if words is None else numbers_of(words)
     if numbers is not None and numbers.dtype.kind == "f":
         values = numbers if words is None else numbers[y]
@@ -44,6 +46,8 @@ def read_target(
                 f"{name}: the target has {count} missing or infinite values; leave out those rows, "
                 "--drop-missing-target"
             )
+    if task is None and words is not None and numbers is None:
+        _check_words(name, words, len(y))
     task = task or _task(y, words, numbers)
     if task == "regression":
         return task, _values(name, y, words, numbers, learn), classes
@@ -66,6 +70,23 @@ def _task(y: HostArray, words: Sequence[str] | None, numbers: HostArray | None) 
     return "classification" if few and _whole(numbers) else "regression"
 
 
+def _check_words(name: str, words: Sequence[str], rows: int) -> None:
+    """Raise if the texts of an array are names, or numbers of which tables have been cleared."""
+    found = format_of(dict.fromkeys(words, 1))
+    if found is not None and found[0].decimal != "/":
+        others = found[1] or sorted(NULLS.intersection(words))
+        what = f"except for some texts ({listed(map(repr, others))})"
+        raise ValueError(
+            f"{name}: the target holds numbers {what if others else f'written as {found[0]}'}; "
+            "store it as numbers, or say --task classification"
+        )
+    if len(words) > MAX_CLASSES and 2 * len(words) > rows:
+        raise ValueError(
+            f"{name}: the target holds {len(words):,} different words in {rows:,} rows, too many "
+            "for classes; predict another column, or say --task classification"
+        )
+
+
 def _whole(numbers: HostArray) -> bool:
     return numbers.dtype.kind in "iub" or bool((numbers == np.floor(numbers)).all())
 
@@ -81,8 +102,6 @@ def _labels(
             f"({len(y)},), e.g. y.argmax(axis=1)"
             + ("" if classes else ", else say --task regression")
         )
-    if y.dtype.kind not in "OUSbiuf":
-        raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
     if numbers is not None and numbers.dtype.kind == "f" and not _whole(numbers):
         raise ValueError(
             f"{name}: the target has values that are not whole numbers; they cannot be labels"

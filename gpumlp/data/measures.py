@@ -17,11 +17,12 @@ UNITS = (
 )
 SEVERAL = re.compile(  # 1h 20m, 5'11", 12°30', 1:20:30, 3 days 04:00, 120/80, 5 ± 1, (1.5, 2.5)
     rf"-?0\s*({UNITS})[.,]?\s*(and\s+|x\s+)?[+-]?0.*|P(0\D)*(T(0\D)+)?|-?0\s*['\"°].*0.*|"
-    r"[+-]?0(:0){1,3}|-?0/0|-?0\s*(±|\+/?-)\s*0.*|\w*\s*[(\[{].*0[,;\s].*0.*[)\]}]|-?0[,;|]\s*-?0|0\(0\)",
+    r"[+-]?0(:0){1,3}|-?0/0|-?0\s*(±|\+/?-)\s*0.*|\w*\s*[(\[{].*0[,;\s].*0.*[)\]}]|-?0[,;|]\s*-?0|0\(0\)|"
+    r"0\s+(out of|of|von|sur|de|di|из)\s+0.*",
     re.IGNORECASE,
 )
-MEASURED = re.compile(  # $0, <0, 0 kg, 0 months, 0*
-    rf"-?([<>≤≥±]=?\s*|ca\.?\s*|{CURRENCY})?\s*0\s*({UNITS}|{CURRENCY}|[*†‡+?'\"’”′″]|percent|pct\.?|"
+MEASURED = re.compile(  # $0, <0, 0 kg, 0 months, 0*, "0", ="0"
+    rf"-?(=?['\"‘’“”„«‹\[{{]|[<>≤≥±]=?\s*|ca\.?\s*|{CURRENCY})?\s*0\s*({UNITS}|{CURRENCY}|[*†‡+?'\"’”“′″»›\]}}]|percent|pct\.?|"
     r"[%‰]|°\s*[CFK]?|[kmcµ][glmsw]|\sl|[kmgt]i?(b(its?|ytes?)?|bps|hz|w)|km?/h|m/s|mph|hp|psi|[kmh]?pa|"
     r"m?bar|sq\.? ?(ft|m)|sqm|[cmk]?m[23²³]|mi(les?)?|ya?r?ds?|inch(es)?|(kilo)?grams?|"
     r"(kilo)?met(er|re)s?|ml|lit(er|re)s?|pounds?|ounces?|tons?|[kmbgt]|[bm]n|mio\.?|mrd\.?|tsd\.?|"

@@ -57,6 +57,7 @@ SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 MARKS_OF_MISSING = 4  # the most texts that most rows of a column of numbers may have
 FEW = 20  # so few different texts with units may be names of categories
+CLOCK = ("am", "pm")
 Parts = tuple[float, str, str, str]  # sign, digits, and what stands before and after them
 
 
@@ -234,9 +235,10 @@ def _parts(text: str) -> Parts | None:
         len(signs) > 1
         or ((match["bracket"] or match["inner"]) and match["last"])
         or after[:1].isnumeric()
+        or after.lower() in CLOCK
         or (match["digits"].endswith(".") and after)  # 2. Married
         or ("/" in match["digits"] and after[:1] == "/")
-    ):  # ² is no unit, and 1/5/24 no fraction
+    ):  # ² is no unit, 1/5/24 no fraction, and 10 pm a time
         return None
     negative = signs == "-" or match["bracket"] is not None or match["inner"] is not None
     return (-1.0 if negative else 1.0), match["digits"], match["before"] or "", after
@@ -251,4 +253,6 @@ def _pattern(decimal: str, thousands: str) -> re.Pattern[str]:
     # 12,34,567 is how India writes it
     groups = rf"(?:{t}\d{{3}})+|(?:{t}\d\d)+{t}\d{{3}}"
     grouped = rf"[1-9]\d{{0,2}}(?:{groups})(?:{d}\d*)?|" if thousands else ""
-    return re.compile(rf"(?:{grouped}\d+(?:{d}\d*)?|{d}\d+)(?:[eE][+-]?\d+|[dD][+-]\d\d)?")
+    # a number with an exponent has no groups: 1,234e5 has a decimal comma
+    power = r"(?:[eE][+-]?\d+|[dD][+-]\d\d)?"
+    return re.compile(rf"(?:{grouped}(?:\d+(?:{d}\d*)?|{d}\d+){power})")

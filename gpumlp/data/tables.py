@@ -49,6 +49,7 @@ class Choice(NamedTuple):
 
 
 EVERYTHING = Choice()
+FEW_NAMES = 3  # a first line 0,1,2 may be data; a longer one has the names that pandas gives
 
 
 class Table:
@@ -238,7 +239,9 @@ def _check_names(path: Files, names: list[str], wanted: set[str | None]) -> None
             f"{path} has a single column, {names[0]!r}; its columns must be separated by commas, "
             "semicolons, tabs or |, not by spaces or other characters, and named by its first line"
         )
-    if all(names) and all(PLAIN.value(name) is not None for name in names):
+    numbers = [PLAIN.value(name) for name in names if name]
+    of_pandas = len(numbers) > FEW_NAMES and numbers == [*range(len(names))]
+    if path.kind == "csv" and not of_pandas and len(numbers) == len(names) and None not in numbers:
         raise ValueError(f"{path} has no header: its first line must name the columns")
     double = sorted(name for name, count in Counter(names).items() if count > 1 and name)
     if double:

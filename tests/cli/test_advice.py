@@ -79,12 +79,13 @@ def test_what_an_error_of_another_command_advises_is_accepted(
     said, flowers, model, tmp_path, accepted
 ):
     np.savez(tmp_path / "gaps.npz", x=X, y=[np.nan, *X[1:, 0]])
+    np.savez(tmp_path / "marks.npz", x=X, y=["?", *map(str, CODES[1:])])
     blank = tmp_path / "blank.csv"
     blank.write_text(flowers.read_text().replace("setosa", "", 3))
     gpumlp.MLP([3, 3]).save(tmp_path / "bare.safetensors")
     files = {"flowers": flowers, "model": model, "folder": model.parent}
-    files |= {"gaps": tmp_path / "gaps.npz", "bare": tmp_path / "bare.safetensors"}
-    files["blank"] = blank
+    files |= {name: tmp_path / f"{name}.npz" for name in ("gaps", "marks")}
+    files |= {"bare": tmp_path / "bare.safetensors", "blank": blank}
     assert accepted(said, flowers, *OTHERS[said].format(**files).split())
 
 

@@ -156,6 +156,18 @@ def test_line_for_excel_names_the_delimiter(first: str, mark: str, end: str, tmp
     np.testing.assert_array_equal(found.x, X[:, :2])
 
 
+@pytest.mark.parametrize(
+    ("names", "mark"), [(["weight, kg", "a, b, c", "y"], ";"), (["a;b;c;d", "e", "y"], ",")]
+)
+def test_names_with_other_delimiters(names: list[str], mark: str, tmp_path: Any) -> None:
+    """In no quotation marks."""
+    rows = [[*map(str, X[i, :2]), COLOURS[i]] for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(mark.join(row) for row in [names, *rows]))
+    found = data.load(tmp_path / "t.csv", "y")
+    assert found.features == (*names[:2],)
+    np.testing.assert_array_equal(found.x, X[:, :2])
+
+
 def test_header_of_r_without_a_name_for_the_rows(tmp_path: Any) -> None:
     path = tmp_path / "t.csv"
     rows = [f'"{i + 1}",{X[i, 0]},{X[i, 1]},"{COLOURS[i]}"\n' for i in range(60)]

@@ -101,6 +101,16 @@ class TestFiles:
         assert data.classes == ("False", "True")
         np.testing.assert_array_equal(data.y, flags)
 
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    def test_names_that_count_the_columns(self, kind, tmp_path):
+        """As pandas names those of an array."""
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(np.column_stack([X, np.arange(60) % 2]))
+        getattr(frame, f"to_{kind}")(tmp_path / f"t.{kind}", index=False)
+        data = load(tmp_path / f"t.{kind}", "3")
+        np.testing.assert_array_equal(data.x, X)
+        assert data.features == ("0", "1", "2")
+
     def test_parquet_integers_booleans_decimals_and_dictionaries(self, tmp_path):
         money = pa.array([f"{v:.2f}" for v in range(4)]).cast(pa.decimal128(8, 2))
         words = pa.array(["p", "q", "p", "q"]).dictionary_encode()

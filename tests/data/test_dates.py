@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def written(pattern: str) -> list[str]:
     "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d-%b-%Y",
     "%b %d, %Y", "%d %B %Y", "%a, %d %b %Y", "%y-%m-%d", "%A, %B %d, %Y", "%Y年%m月%d日",
     "%d-%B-%Y", "%b. %d, %Y", "%Y%m%d", "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%b-%d-%Y",
-    "%Y_%m_%d", "%d_%m_%Y", "%m_%d_%Y",
+    "%Y_%m_%d", "%d_%m_%Y", "%m_%d_%Y", "%G-W%V-%u",
 ])  # fmt: skip
 def test_dates_in_a_csv_file(pattern: str, tmp_path: Any) -> None:
     """And a model reads the same format, with a day that is missing."""
@@ -135,6 +136,21 @@ def test_weeks_are_their_mondays(pattern: str, tmp_path: Any) -> None:
     np.testing.assert_array_equal(data.load(path, "y").x[:, 3], DATES - (DATES + 3) % 7)
 
 
+@pytest.mark.parametrize(
+    "form", ["{0}Q{1}", "{0}-Q{1}", "{0} Q{1}", "Q{1} {0}", "Q{1}-{0}", "Q{1}/{0}"]
+)
+def test_quarters_are_their_first_months(form: str, tmp_path: Any) -> None:
+    quarters = MOMENTS.dt.to_period("Q")
+    texts = [form.format(q.year, q.quarter) for q in quarters]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
+    np.testing.assert_array_equal(
+        data.load(path, "y").x[:, 3], quarters.dt.start_time.to_numpy().astype("M8[D]").astype(int)
+    )
+    write_csv(path, table(d=["?", *texts[1:]], y=COLOURS))
+    with pytest.raises(ValueError, match=re.escape(f"written as {form.format(2024, 4)}) except")):
+        data.load(path, "y")
+
+
 @pytest.mark.parametrize("pattern", ["%y-%m-%d", "%d-%m-%y", "%y.%m.%d", "%d.%m.%y"])
 def test_years_of_two_digits_are_those_that_vary_less(pattern: str) -> None:
     texts = MOMENTS.dt.strftime(pattern).tolist()
@@ -166,6 +182,8 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
     ("texts", "found"),
     [
         (["10:30", "23:15"], DateFormat("%H:%M")),
+        (["1 PM", "11 AM"], DateFormat("%I %p")),
+        (["1pm", "12pm"], DateFormat("%I%p")),
         (["1.2.10", "2.0.13"], None),
         (["a", "2020-01-01"], None),
         (["03/04/2020", "05/06/2020"], Ambiguous("03/04/2020")),

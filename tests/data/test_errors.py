@@ -102,6 +102,10 @@ class TestErrors:
             ({"x": X * np.array([1, np.inf, 1]), "y": COLOURS}, r"1 of 3 columns.*: 1 \(60\)"),
             ({"x": X, "y": X[:, 0] * np.nan}, "target has 60 missing or infinite"),
             ({"x": X[:0], "y": X[:0, 0]}, "no rows"),
+            ({"x": X, "y": ["?", *map(str, range(59))]}, r"texts \('\?'\); .* --task classif"),
+            ({"x": X, "y": [f"{i}%" for i in range(60)]}, "numbers written as 1.5%"),
+            ({"x": X, "y": ["nan", *map(str, range(59))]}, r"except for some texts \('nan'\)"),
+            ({"x": X, "y": [f"Mr {i}" for i in range(60)]}, "60 different words in 60 rows"),
         ],
     )
     def test_npz(self, tmp_path, arrays, message):
@@ -113,6 +117,10 @@ class TestErrors:
         np.savez(tmp_path / "t.npz", x=X.astype(complex), y=COLOURS)
         with pytest.raises(TypeError, match="x has dtype complex128; save real numbers"):
             load(tmp_path / "t.npz")
+        for kind in ("complex", "M8[D]"):
+            np.savez(tmp_path / "t.npz", x=X, y=np.arange(60).astype(kind))
+            with pytest.raises(TypeError, match="the target has dtype .*; labels are words or num"):
+                load(tmp_path / "t.npz")
 
     def test_npy(self, tmp_path):
         np.save(tmp_path / "t.npy", X)

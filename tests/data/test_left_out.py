@@ -67,7 +67,8 @@ def test_names_of_identifiers() -> None:
         "row_nr", "...1", "#", "S. No.", "level_0", "_OBS_", "OBJECTID", "FID", "ogc_fid", "pk",
         "Id.1", "df_index", "_index", "lfd. Nr.", "Zeile", "序号", "№", "rec_no", "_rowid_",
         "identifier", "caseid", "ItemNo", "Ref No", "id_1", "id.x", "ID_REF", "Obs.",
-        "_row", "lfd", "Unnamed:0", "TransactionID", "session", "Kundennummer",
+        "_row", "lfd", "Unnamed:0", "TransactionID", "session", "Kundennummer", "id_cliente",
+        "ID Pedido", "identifiant", "identificador",
     ):  # fmt: skip
         assert IDENTIFIER.fullmatch(name), name
     for name in (
@@ -84,6 +85,8 @@ def test_names_of_identifiers() -> None:
         "column_12",
         "counter",
         "rate_index",
+        "ideal",
+        "identity",
     ):
         assert not IDENTIFIER.fullmatch(name), name
 

@@ -40,6 +40,7 @@ pytest.importorskip("pyarrow")
         (["3 km/h", "4.5 km/h"], NumberFormat(".", "", "", "km/h"), [3, 4.5]),
         (["12,34,567", "1,000"], NumberFormat(".", ","), [1234567, 1000]),
         (["7.560", "60"], NumberFormat(",", "."), [7560, 60]),
+        (["1,234e+02", "7,125E-01"], NumberFormat(","), [123.4, 0.7125]),
         (["7.56", "60"], PLAIN, [7.56, 60]),
         (["7.560", *map(str, range(20))], PLAIN, [7.56, *range(20)]),
         (["7.560", "60.000"], PLAIN, [7.56, 60]),
@@ -83,6 +84,7 @@ def test_column_of_one_format(texts: list[str], form: NumberFormat, values: list
         ["red", "blue"], ["Q1", "Q2"], ["1st", "2nd", "3rd"], ["2024-05-01"], ["12:30"],
         ["18-25", "26-35"], ["192.168.1.1"], ["5 kg", "500 g", "7 lb"], ["1", "a", "b"],
         ["3 beds", "4 beds", "studio"], ["1/5/24", "1/6/24"], ["5²", "6²"], ["0x1", "0x2", "0x3"],
+        ["10 PM", "11 PM"],
     ],
     ids=str,
 )  # fmt: skip
@@ -103,7 +105,7 @@ CODES = {  # A stands for a letter of two
     "units": ["<6.5", "ca. 6.5", "pH 6.5", "6.5 A", "5 k"],
     "several": ["1h 20m", "5 min 20 s", "2m15s", "26:10:05", "3 days, 04:10:00", "5'11\"", "12°30'",
                 "PT1H5M", "120/80", "5.1 ± 0.2", "5.12(3)", "(1.5, 2.5)", "[1 2 3]", "48.1,11.5",
-                "5 ft 10 in"],
+                "5 ft 10 in", "3 von 60", "4.5 out of 5 stars"],
 }  # fmt: skip
 
 
@@ -130,7 +132,8 @@ def test_numbers_that_cannot_be_read(why: str, text: str, tmp_path: Any) -> None
 @pytest.mark.parametrize(
     "ways",
     ["$0 €0", "0 USD|0 EUR", "0kg 0lb", "0 KB|0 MB", "0 months|0 years", "0% 0", "0°C 0°F",
-     "<0 >0", "<0 0", "~0 0", "0* 0", "0'|0\"", "0 Tsd.|0 Mio.", "0 Kg|0 kg", "0,5 0.5"],
+     "<0 >0", "<0 0", "~0 0", "0* 0", "0'|0\"", "'0'", '="0"', "[0]", "0 Tsd.|0 Mio.", "0 Kg|0 kg",
+     "0,5 0.5"],
 )  # fmt: skip
 def test_whole_numbers_of_several_units(ways: str) -> None:
     forms = ways.split("|" if "|" in ways else " ")

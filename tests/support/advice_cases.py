@@ -81,6 +81,7 @@ OTHERS = {  # the same for other commands
         "--backend numpy --quiet --out {folder}/n"
     ),
     "missing or infinite values": "train {gaps} --backend numpy --plan",
+    "store it as numbers, or say": "train {marks} --validation 0 --backend numpy --plan",
     "leave out those rows, --drop-missing-target": "evaluate {model} {blank}",
     "leave out --drop": "train digits --drop a --plan --backend numpy",
     "leave out --target": "train digits --target y --plan --backend numpy",
