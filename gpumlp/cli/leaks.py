@@ -14,6 +14,7 @@ MOST_VALUES, FEWER_ROWS = 4_000_000, 2000
 FEWEST_ROWS = 50
 LEAK = 0.999  # balanced accuracy or R² of a prediction by one column alone
 LESS = 0.7  # of the changes by chance between neighbours: a column with a leak has few
+SEEN = 0.9  # of the other rows have a value of the known ones: only these are predicted
 MEANS = 256  # points of the line that predicts values by one column
 
 
@@ -66,22 +67,30 @@ def _predicts(column: HostArray, y: HostArray, wrong: int = 0) -> bool:
     the known rows with the nearest value; or it is predicted by a line through means.
 
     y: labels, whole numbers from 0 on; or values.
-    wrong: so many of the other rows may get another label.
+    wrong: so many of the other rows may get another label, if one label for all would miss more.
     """
     known = np.random.default_rng(1).random(len(y)) < 0.5
     column = np.where(np.isnan(column), np.inf, column)
     order = np.lexsort((y[known], column[known]))
     x, y, new, want = column[known][order], y[known][order], column[~known], y[~known]
-    if y.min() == y.max() or want.min() == want.max():
+    if y.min() == y.max():
         return False
     first = np.append(True, x[1:] != x[:-1])
     at = np.cumsum(first) - 1  # of each row the place of its value among the different ones
     near = _nearest(x[first], new)
+    clear = x[first][near] == new
+    if clear.mean() < SEEN:  # of values beyond the known ones the next does not tell
+        top = x[np.searchsorted(x, np.inf) - 1]
+        clear = (new == np.inf) | ((x[0] <= new) & (new <= top)) | (y.dtype.kind != "f")
+    new, want, near = new[clear], want[clear], near[clear]
+    if not len(want) or want.min() == want.max():
+        return False
     if y.dtype.kind != "f":
         missed = _most_frequent(at, y)[near] != want
         there = np.bincount(want)
         rates = np.bincount(want, missed)[there > 0] / there[there > 0]
-        return bool(1 - rates.mean() >= LEAK or missed.sum() <= wrong)
+        rare = len(want) - there.max()  # so many are missed by the most frequent label alone
+        return bool(1 - rates.mean() >= LEAK or missed.sum() <= min(wrong, rare // 4))
     means = (np.bincount(at, y) / np.bincount(at))[near]
     spread = np.square(want - want.mean()).sum()
     return any(

@@ -102,6 +102,26 @@ def test_columns_that_predict_values(tmp_path):
     assert [name for name, row in by_name.items() if row["leak"]] == ["code"]
 
 
+def test_values_beyond_those_that_are_known_do_not_hide_a_leak():
+    """Extreme numbers, and rare words, of which the other rows tell nothing."""
+    for seed in range(5):
+        y = np.random.default_rng(seed).normal(size=150)
+        codes = np.random.default_rng(seed).permutation(12)[(3 * y).astype(int).clip(-6, 5) + 6]
+        names = ("line", "word", "square")
+        x = np.stack([3 * y + 1, codes, y**2], axis=1)
+        assert leaks(Dataset("t", "regression", x, y, names))[0].tolist() == [True, False, False]
+        y = (3 * y).astype(int).clip(-6, 5) * 1.5
+        assert leaks(Dataset("t", "regression", x, y, names))[0][1]
+
+
+def test_few_rows_of_a_class_tell_nothing_about_the_order():
+    rng = np.random.default_rng(0)
+    x, names = rng.normal(size=(400, 2)), tuple("ab")
+    for places, ordered in (([10, 60, 200], False), (range(40), True)):
+        y = np.isin(np.arange(400), places).astype(int)
+        assert leaks(Dataset("t", "classification", x, y, names, names))[1] == ordered
+
+
 def test_wide_table_shares_lines(tmp_path):
     rng = np.random.default_rng(0)
     wide = pandas.DataFrame(rng.normal(size=(60, 150))).add_prefix("g")
