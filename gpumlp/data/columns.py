@@ -237,8 +237,8 @@ class Column:
             dated = [word for word in words if DATED.search(word)]
             found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
             form = found if isinstance(found, DateFormat) else ISO if form == PLAIN else form
-        elif isinstance(form, NumberFormat) and form.decimal == ".":
-            # a file that was corrected since has plain numbers, as .parquet files may have
+        elif isinstance(form, NumberFormat) and form.decimal == "." and self._date is not None:
+            # new data that was corrected since has plain numbers, as .parquet files may have
             form = PLAIN if all(map(NUMBER.fullmatch, words)) else form
         if form == PLAIN and 2 * sum(word.strip().lower() in TRUTH for word in words) > len(words):
             truths = TRUTH

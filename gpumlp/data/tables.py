@@ -214,7 +214,7 @@ class Table:
         ]  # fmt: skip
         name, self._target = self._target_name, None
         if name is not None:
-            self._target = TargetColumn(name, self.formats.get(name))
+            self._target = TargetColumn(name, self.formats.get(name), like is None)
         for table in self._file.pieces(self._read_names, self._text):
             x = np.empty((table.num_rows, len(self._columns)), self._dtype)
             for j, (column, piece) in enumerate(zip(self._columns, table.columns, strict=False)):

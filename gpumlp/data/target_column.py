@@ -22,12 +22,13 @@ class TargetColumn(Column):
     It becomes float64 if it has very many different words and these are numbers.
 
     format: how its numbers are written, if they are texts and not plain.
+    learn: whether no model has learned from it.
     """
 
     has_words = False  # whether the last piece held words, so that its numbers are positions
 
-    def __init__(self, name: str, format: Format | None = None) -> None:
-        super().__init__(name, format=format)
+    def __init__(self, name: str, format: Format | None = None, learn: bool = True) -> None:
+        super().__init__(name, format=format, date=None if learn else False)
         self._gone: list[HostArray] = []
 
     @property
