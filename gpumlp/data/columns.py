@@ -16,6 +16,7 @@ from gpumlp.data.dates import (
     ISO,
     Ambiguous,
     DateFormat,
+    are_compact,
     are_dates,
     date_format_of,
     days,
@@ -142,13 +143,15 @@ class Column:
         """The format of the collected texts if all are numbers or all are dates; else None."""
         if self.declared or self.format:
             return None
-        if self._calendar and "numbers" in self.kinds and self.total - self.missing >= FEWEST_ROWS:
+        many = self.total - self.missing >= FEWEST_ROWS
+        if many and self._calendar and "numbers" in self.kinds:
             return COMPACT
         if not self.words:
             return None
         found = format_of(self._frequencies())
         if found is not None and not found[1] and not _codes(found[0], self.words):
-            return found[0]
+            dates = many and found[0] == PLAIN and all(map(are_compact, self.words))
+            return COMPACT if dates else found[0]
         date = date_format_of(self.words, self._order)
         return date if isinstance(date, DateFormat) else None
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.numbers import NULLS
+from gpumlp.data.numbers import NULLS, PLAIN
 from gpumlp.io.types import HostArray
 
 ORDERS = ("dmy", "mdy", "ymd")
@@ -43,6 +43,7 @@ TIMES = (
 )  # fmt: skip
 UTC_NAMES = (" UTC", " GMT")  # others, such as CET, depend on the day
 ZONES = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
+TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[\d:.,]*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
 FEW = 10  # among so many texts is one in the format of the most
 
@@ -66,7 +67,12 @@ class DateFormat(NamedTuple):
             week = self.pattern.endswith("%V")
             moment = datetime.strptime(f"{text} 1" if week else text, self.pattern + " %u" * week)
         except ValueError:
-            return None
+            if self != ISO or not TIME.fullmatch(text):
+                return None
+            try:
+                moment = datetime.fromisoformat(text)
+            except ValueError:
+                return None
         if not re.search("%[yYG]", self.pattern):  # a time alone
             moment = moment.replace(year=1970)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -102,7 +108,11 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
         (least, best), (next_, _), *_ = sorted(spans, key=lambda each: each[0])
         # 22-03-14 is 2022 in a column of few years, as the days of a month would be 31 years
         return best if "%y" in best.pattern and 2 * least < next_ else Ambiguous(text)
-    return found[0] if found else None
+    if found or order not in (None, "ymd"):
+        return found[0] if found else None
+    # Python, Java and others leave out what is 0 of a time
+    zones = {bool(times[1]) for text in sample if (times := TIME.fullmatch(text))}
+    return ISO if len(zones) == 1 and _fits(ISO, sample) and _fits(ISO, there) else None
 
 
 def usual_date_format(texts: list[str], order: str | None) -> DateFormat | None:
@@ -127,6 +137,12 @@ def are_dates(values: HostArray) -> bool:
     fitting = (values >= 19_000_101) & (values < 21_000_000) & (in_year < 1_232) & (in_year > 100)
     whole = values == np.floor(values)
     return bool((fitting & whole & (in_year % 100 >= 1) & (in_year % 100 <= 31)).all())
+
+
+def are_compact(text: str) -> bool:
+    """Whether the number in a text is missing or a date such as 20240131."""
+    value = PLAIN.value(text)
+    return value is not None and are_dates(np.array([value]))
 
 
 def days(column: Any) -> HostArray:

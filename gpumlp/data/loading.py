@@ -177,7 +177,7 @@ def _read(
         if getattr(choice, option) and not isinstance(files, Files):
             raise ValueError(f"{files} has no columns with names; leave out --{option}")
     name = files.name if isinstance(files, Files) else files
-    if name in EMBEDDED:
+    if files in EMBEDDED:  # and not a file diabetes.csv
         raw = EMBEDDED[name]()
         if target is not None and like is None:
             raise ValueError(f"{name} has a target of its own; leave out --target")

@@ -111,7 +111,8 @@ def test_dates_as_whole_numbers(tmp_path: Any) -> None:
     gap.to_parquet(tmp_path / "gap.parquet")
     frame.assign(d=ONLY_DATES).to_parquet(tmp_path / "dates.parquet")
     frame.assign(d=ONLY_DATES.astype(str)).to_parquet(tmp_path / "texts.parquet")
-    for learn in ("t.csv", "t.parquet", "gap.csv", "gap.parquet"):
+    frame.assign(d=numbers.astype(str)).to_parquet(tmp_path / "figures.parquet")
+    for learn in ("t.csv", "t.parquet", "gap.csv", "gap.parquet", "figures.parquet"):
         found = data.load(tmp_path / learn, "y")
         assert found.dates == ("d",)
         known = data.Preparation.of(found, x=True, y=False)
@@ -191,6 +192,9 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
         (["03.04.2020", "05.06.2020"], DateFormat("%d.%m.%Y")),
         (["05/05/2020", "06/06/2020"], DateFormat("%d/%m/%Y")),
         (["2020-13-01"], None),
+        (["2020-01-01 10:00:00", "2020-01-02 10:00:00.5", "2020-01-03"], DateFormat("%Y-%m-%d")),
+        (["2020-01-01T10:00:00Z", "2020-01-02T10:00:00.123Z"], DateFormat("%Y-%m-%d")),
+        (["2020-01-01T10:00:00", "2020-01-02T10:00:00.123Z"], None),
         (["2020-05", "2021-12"], DateFormat("%Y-%m")),
         (["05/2020", "12/2021"], DateFormat("%m/%Y")),
     ],
@@ -198,6 +202,14 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
 )
 def test_formats(texts: list[str], found: Any) -> None:
     assert date_format_of(texts, None) == found
+
+
+def test_python_leaves_out_what_is_0_of_a_time(tmp_path: Any) -> None:
+    moments = [m.to_pydatetime() for m in MOMENTS]
+    texts = [str(m.replace(microsecond=i % 2 * 500_000)) for i, m in enumerate(moments)]
+    path = write_csv(tmp_path / "t.csv", table(d=[" ", *texts[1:]], y=COLOURS))
+    want = DAYS + np.arange(60) % 2 * 0.5 / 86_400
+    np.testing.assert_allclose(data.load(path, "y").x[1:, 3], want[1:], rtol=0, atol=1e-9)
 
 
 def test_a_month_is_its_first_day() -> None:

@@ -46,6 +46,16 @@ def save(path: Path, table: pd.DataFrame) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["diabetes.csv", "digits.parquet", "mnist5k/1.csv"])
+def test_a_file_called_like_a_data_set_of_the_library(name: str, tmp_path: Path) -> None:
+    path = save(tmp_path / name, TABLE)
+    source = path if path.parent == tmp_path else path.parent
+    assert data.load(source, "y").features == ("a", "n", "word")
+    known = data.Preparation.of(data.load(source, "y"), x=True, y=True)
+    assert len(data.load_inputs(source, known)) == 60
+    assert sum(map(len, data.pieces(source, known))) == 60
+
+
 def refusal(*sources: object) -> str:
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         data.load([*map(str, sources)], "y")
