@@ -16,6 +16,7 @@ from gpumlp.data.dataset import Dataset, Raw, listed
 from gpumlp.data.dates import ORDERS
 from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.labels import numbers_of, read_target
+from gpumlp.data.names import quoted
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, select_rows
 from gpumlp.data.sources import TABLES, Files, find, suffix
@@ -190,6 +191,11 @@ def _read(
         raw = Table(files, target, like, labelled, choice).raw(scratch)
     else:
         features = None if like is None else like.features
+        if like is not None and (named := [*like.categories, *like.dates]):
+            raise ValueError(
+                f"{files} has numbers alone, but the model takes words or dates in "
+                f"{listed(map(quoted, named))}; give a .csv or .parquet file"
+            )
         raw = ARRAYS[suffix(name)](Path(name), target, features, labelled, scratch)
         name = Path(name).stem
     for count, what in zip(raw.x.shape, ("rows", "feature columns"), strict=True):

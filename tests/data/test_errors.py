@@ -13,7 +13,7 @@ pytest.importorskip("sklearn")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gpumlp.data import load
+from gpumlp.data import Preparation, load, load_inputs, pieces
 
 
 @pytest.fixture
@@ -130,6 +130,27 @@ class TestErrors:
         np.save(tmp_path / "t.npy", X[:, 0])
         with pytest.raises(ValueError, match="rows were expected"):
             load(tmp_path / "t.npy")
+
+    def test_arrays_for_a_model_that_takes_words_or_dates(self, tmp_path):
+        """Numbers would be the positions of categories."""
+        days = [f"2020-01-{1 + i % 28:02}" for i in range(60)]
+        for column, options in (
+            (COLOURS, {}),
+            (np.arange(60) % 3, {"categorical": ["d"]}),
+            (days, {}),
+        ):
+            path = write_csv(tmp_path / "t.csv", table(d=column, y=X[:, 0]))
+            known = Preparation.of(load(path, "y", **options), x=True, y=False)
+            x = np.column_stack([X, np.arange(60) % 3])
+            np.save(tmp_path / "t.npy", x)
+            np.savez(tmp_path / "t.npz", x=x, y=X[:, 0])
+            for kind in ("npy", "npz"):
+                with pytest.raises(
+                    ValueError, match=f"t.{kind} has numbers alone, but .* in d; give"
+                ):
+                    load_inputs(tmp_path / f"t.{kind}", known)
+                with pytest.raises(ValueError, match="numbers alone"):
+                    next(pieces(tmp_path / f"t.{kind}", known, labelled=False))
 
     def test_unknown_names(self, tmp_path):
         with pytest.raises(ValueError, match=r"unknown data 'mnst5k'; did you mean 'mnist5k'\?"):
