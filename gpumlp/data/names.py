@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 MOST_NAMED = 200  # columns in an error
 # a part of a list with commas, and what follows it
-PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"|(?!\s*")([^,]*?))\s*(,|\Z)', re.DOTALL)
+PART = re.compile(r'\s*(?:"((?:[^"]|"")*)"(=\d+)?|(?!\s*")([^,]*?))\s*(,|\Z)', re.DOTALL)
 
 
 def quoted(name: str) -> str:
@@ -31,12 +31,15 @@ def as_argument(names: Sequence[str]) -> str:
 
 
 def split_names(text: str) -> list[str]:
-    """The names in a list with commas. Names in quotation marks keep their commas and spaces."""
+    """The names in a list with commas. Names in quotation marks keep their commas and spaces.
+
+    A number may follow a name, as in city=8 and "weight, kg"=8.
+    """
     names, at = list[str](), 0
     while found := PART.match(text, at):
-        inside, bare, comma = found.groups()
+        inside, number, bare, comma = found.groups()
         names += [bare] if inside is None and bare else []
-        names += [] if inside is None else [inside.replace('""', '"')]
+        names += [] if inside is None else [inside.replace('""', '"') + (number or "")]
         at = found.end()
         if not comma:
             return names

@@ -28,6 +28,7 @@ def test_what_is_written_for_a_shell_is_read_back(names):
         ('age, "say ""hi""" ,b', ["age", 'say "hi"', "b"]),
         ('5" pipe', ['5" pipe']),
         ('" a "', [" a "]),
+        ('"weight, kg"=8,age=4', ["weight, kg=8", "age=4"]),
         ("[red]x[/red],a b", ["[red]x[/red]", "a b"]),
     ],
 )
