@@ -32,7 +32,7 @@ MOST_WORDS = 100_000  # the longest list of different words in a column
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 DATED = re.compile(r"\d.*\d")  # what a date has at least
-DIGITS = re.compile(r"[+-]?\d+(\.0*)?")  # and not 1e20
+DIGITS = re.compile(r"(?!.*\d[eEdD])(?:\D*\d){16}")  # and not 1e20
 Format = NumberFormat | DateFormat
 
 
@@ -256,7 +256,7 @@ class Column:
                 self.strange[word] += frequency[i]
             else:
                 values[i] = value
-                self._huge |= abs(value) > LARGEST_INT and bool(DIGITS.fullmatch(word))
+                self._huge |= abs(value) > LARGEST_INT and bool(DIGITS.match(word))
         out: HostArray = values[index]
         self._watch(out, False)
         return out

@@ -243,7 +243,9 @@ def _check_names(path: Files, names: list[str], wanted: set[str | None]) -> None
     of_pandas = len(numbers) > FEW_NAMES and numbers == [*range(len(names))]
     if path.kind == "csv" and not of_pandas and len(numbers) == len(names) and None not in numbers:
         raise ValueError(f"{path} has no header: its first line must name the columns")
-    double = sorted(name for name, count in Counter(names).items() if count > 1 and name)
+    double = sorted(name for name, count in Counter(names).items() if count > 1)
+    if "" in double:
+        raise ValueError(f"{path} has several columns without a name; name them")
     if double:
         raise ValueError(f"{path} has several columns of one name: {listed(double)}; rename them")
 

@@ -218,8 +218,9 @@ class TestWholeNumbers:
         """pyarrow reads them as floating-point numbers."""
         path = write_csv(tmp_path / "t.csv", table(n=[first + i for i in range(60)], y=COLOURS))
         assert "1 of 4 feature columns have whole numbers beyond 2**53" in error_of(path)
-        write_csv(path, table(n=[f"{first + i}.0" for i in range(60)], y=COLOURS))
-        assert "1 of 4 feature columns have whole numbers beyond 2**53" in error_of(path)
+        for text in ("{}.0", '"{:,}"', "{} kg"):
+            write_csv(path, table(n=[text.format(first + i) for i in range(60)], y=COLOURS))
+            assert "1 of 4 feature columns have whole numbers beyond 2**53" in error_of(path)
         write_csv(path, table(n=[f"{v}e30" for v in X[:, 0]], y=COLOURS))
         np.testing.assert_array_equal(load(path, "y").x[:, 3], [float(f"{v}e30") for v in X[:, 0]])
 

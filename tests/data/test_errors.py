@@ -131,6 +131,12 @@ class TestErrors:
         with pytest.raises(ValueError, match="rows were expected"):
             load(tmp_path / "t.npy")
 
+    def test_columns_without_a_name(self, tmp_path):
+        columns = [*map(pa.array, X.T), pa.array(COLOURS.tolist())]
+        pq.write_table(pa.Table.from_arrays(columns, ["", "b", "", "y"]), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match="several columns without a name; name them"):
+            load(tmp_path / "t.parquet", "y")
+
     def test_arrays_for_a_model_that_takes_words_or_dates(self, tmp_path):
         """Numbers would be the positions of categories."""
         days = [f"2020-01-{1 + i % 28:02}" for i in range(60)]
