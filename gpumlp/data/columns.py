@@ -167,7 +167,8 @@ class Column:
         other = sorted(self.kinds - {"numbers", "words", "dates"})
         if other:
             return Problem("other", other)
-        if self._date is not None and self._date != ("dates" in self.kinds) and self.kinds:
+        there = self.missing < self.total
+        if self._date is not None and self._date != ("dates" in self.kinds) and there:
             return Problem("numbers" if self._date else "dates", [])
         if self.strange:
             few = 2 * sum(self.strange.values()) < self.total

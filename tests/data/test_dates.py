@@ -91,6 +91,8 @@ def test_a_model_reads_dates_from_other_kinds_of_files(tmp_path: Any) -> None:
         known = data.Preparation.of(data.load(tmp_path / learn, "y"), x=True, y=False)
         for new in ("t.parquet", csv):
             np.testing.assert_array_equal(data.load_inputs(tmp_path / new, known)[:, 3], DATES)
+    frame.assign(d=np.nan).to_parquet(tmp_path / "gone.parquet")
+    assert np.isnan(data.load_inputs(tmp_path / "gone.parquet", known)[:, 3]).all()
     write_csv(csv, table(d=X[:, 0]))
     with pytest.raises(ValueError, match="hold numbers where the model takes dates: d"):
         data.load_inputs(csv, known)
