@@ -111,12 +111,8 @@ def _dgelu(z: Array, h: Array) -> Array:
 
 
 def _mish_terms(z: Array) -> tuple[Array, Array, Array]:
-    """min(z, 20), its exponential e, and n = e (e + 2).
-
-    tanh(softplus(z)) is n / (n + 2), and beyond 20 it is 1.
-    """
-    least = np.minimum(z, 20)
-    e = np.exp(least)
+    """min(z, 20), e = exp of it, and n = e (e + 2), with which tanh(softplus(z)) = n / (n + 2)."""
+    e = np.exp(least := np.minimum(z, 20))
     return least, e, e * (e + 2)
 
 
