@@ -41,32 +41,32 @@ FILES += [  # launches of the backend, on memory without spare bytes at its end
     "tests/backends/cuda/test_blocks.py::test_twenty_steps_of_adamw",
     "tests/backends/cuda/test_embeddings.py::test_twenty_steps_of_adamw",
 ]
-# A sanitizer sees addresses and orders: not the mathematics, and bfloat16 as it sees float16, but
-# for θ in two parts, which only bfloat16 has.
+# A sanitizer sees addresses and orders: not the mathematics.  It sees float32 as float64, which also
+# is the type of arithmetic, and bfloat16 as float16, but for θ in two parts, which only bfloat16 has.
 # ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type and shape, all kernels with
 # barriers, and the update of a whole θ
 ONLY = {
-    "address,undefined": "(test_cast or not (bfloat16] or [bfloat16)) "
-    "and not stochastic and not add_up and not smoothing and not custom "
-    "and not (twenty_steps and 0])",
-    "thread": "float32 and (every or update or penalty or norm or mean_weights or test_softmax "
-    "or masks_of_several or test_embed) "
+    "address,undefined": "(test_cast or not (bfloat16] or [bfloat16 or float32] or [float32)) "
+    "and not stochastic and not add_up and not smoothing and not custom and not large "
+    "and not nan and not zero_sum and not share and not does_not_end and not (twenty_steps and 0])",
+    "thread": "float32 and (every or update or penalty or clip or norm or mean_weights "
+    "or test_softmax or masks_of_several or test_embed) "
     "and not 40 and not 3-1- and not 257 and not groups and not part and not the_bits "
     "and not 1024-8-3 and not 16-32-1 and not (read_repeatedly and rms) "
-    "and not unaligned and not 48]",
+    "and not unaligned and not 48] and (not empty or normalize)",
 }
 # The exact number of passing tests in each file, so that no test is skipped or lost unnoticed.
 # After a change of those files, copy the numbers that the failing comparison shows.
 PASSED = {
     "address,undefined": {
-        "test_activation": 177, "test_loss": 297, "test_theta": 147,
-        "test_split_theta": 8, "test_gather": 106, "test_cast": 192, "test_empty": 509,
-        "test_networks": 13, "test_stages": 249, "test_columns": 102, "test_blocks": 11,
-        "test_embedding": 25, "test_embeddings": 4,
+        "test_activation": 117, "test_loss": 194, "test_theta": 95,
+        "test_split_theta": 8, "test_gather": 77, "test_cast": 192, "test_empty": 333,
+        "test_networks": 13, "test_stages": 162, "test_columns": 55, "test_blocks": 11,
+        "test_embedding": 17, "test_embeddings": 4,
     },
     "thread": {
-        "test_activation": 3, "test_loss": 4, "test_theta": 5,
-        "test_gather": 3, "test_stages": 4, "test_columns": 2, "test_empty": 28,
+        "test_activation": 3, "test_loss": 4, "test_theta": 6,
+        "test_gather": 3, "test_stages": 4, "test_columns": 1, "test_empty": 1,
         "test_embedding": 2,
     },
 }  # fmt: skip

@@ -136,7 +136,7 @@ def test_norm_of_a_large_mean(name: str, lanes: int | None) -> None:
 @pytest.mark.parametrize("high", [16, 17, 40])
 def test_sums_of_many_blocks(high: int) -> None:
     """16 blocks add their sums first; the last group may be of fewer."""
-    check_norm("layer norm", "float32", 700, 40, high, packed=True)
+    check_norm("layer norm", "float16", 700, 40, high, packed=True)
 
 
 def test_nan_shows_in_its_row() -> None:
@@ -205,7 +205,7 @@ def test_gates_of_shapes(name: str, rows: int, cols: int, dtype: str) -> None:
 
 @pytest.mark.parametrize("high", [16, 17, 40])
 def test_column_sums_of_a_gate_by_many_blocks(high: int) -> None:
-    check_gate("gate of silu", "float32", 700, 40, packed=True, high=high)
+    check_gate("gate of silu", "float16", 700, 40, packed=True, high=high)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -66,7 +66,7 @@ def _together(name: str, dtype: str) -> bool:
     """Whether the source is compiled together with the others of its storage type."""
     if SANITIZE == "thread":
         return name in REPRESENTATIVES and not re.search("cast|slots|groups", name)
-    if SANITIZE and dtype == "bfloat16":  # it is as wide as float16
+    if SANITIZE and dtype in ("float32", "bfloat16"):  # kernels see them as float64 or float16
         return "cast" in name
     return not SANITIZE or name in REPRESENTATIVES
 
