@@ -35,7 +35,7 @@ def fitted(processes: int, folder: Path, epochs: int, *how: object) -> str:
     return (folder / "digest").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("backend", "numbers"), [("auto", [4]), ("numpy", [2, 4])])
+@pytest.mark.parametrize(("backend", "numbers"), [("auto", [4]), ("numpy", [2])])
 def test_any_number_of_processes_gives_the_same_bits(backend: str, numbers: list[int]) -> None:
     one = bits(1, "bits", backend)
     assert len(set(map(str, one.values()))) > len(one) // 2  # settings make a difference
@@ -116,10 +116,10 @@ def test_a_command_says_in_one_line_which_rank_failed(
     assert [each.name for each in tmp_path.rglob("*")] == ["run", "checkpoint.safetensors"]
 
 
-def test_a_command_of_two_processes_is_repeated_by_one(tmp_path: Path) -> None:
+def test_a_command_of_two_processes_is_repeated_by_one(tmp_path: Path, flowers: Path) -> None:
     pytest.importorskip("typer")
     options = ("--epochs", 2, "--hidden", 8, "--seed", 3, "--ema", 0.9, "--out", tmp_path / "two")
-    ended = under_mpi(2, "-m", "gpumlp", "train", "diabetes", *options)
+    ended = under_mpi(2, "-m", "gpumlp", "train", flowers, "--target", "species", *options)
     assert ended.status == 0, ended.output
     assert ended.output.count("finished after 2 epochs") == 1
     files = {each.name for each in (tmp_path / "two").iterdir()}
