@@ -41,8 +41,9 @@ FILES += [  # launches of the backend, on memory without spare bytes at its end
     "tests/backends/cuda/test_blocks.py::test_twenty_steps_of_adamw",
     "tests/backends/cuda/test_embeddings.py::test_twenty_steps_of_adamw",
 ]
-# A sanitizer sees addresses and orders: not the mathematics.  It sees float32 as float64, which also
-# is the type of arithmetic, and bfloat16 as float16, but for θ in two parts, which only bfloat16 has.
+# A sanitizer sees addresses and orders: not the mathematics.  It sees float32 as float64, which is
+# also the type of arithmetic, and bfloat16 as float16, but for θ in two parts, which only bfloat16
+# has.
 # ThreadSanitizer needs 0.6 ms for each CUDA thread: one storage type and shape, all kernels with
 # barriers, and the update of a whole θ
 ONLY = {

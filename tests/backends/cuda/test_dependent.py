@@ -89,13 +89,13 @@ def test_a_way_of_the_step_that_only_measurements_choose(way: str) -> None:
     assert device.calls.count("record") == (not way)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_kernels_wait_before_they_access_memory(dtype: str) -> None:
+def test_kernels_wait_before_they_access_memory() -> None:
     """Each waits first, on sm_90, and only then lets the next one start."""
-    names = ["silu", "softmax", "huber of labels", "softmax_cross_entropy of labels", "step",
-             "penalty l2", "update by adamw", "gather", "reduce", "round", "average", "orthogonal",
-             "cast from uint8", "layer norm", "batch norm", "whole batch norm", "gate of silu",
-             "dropout", "embedding"]  # fmt: skip
+    dtype = "bfloat16"
+    names = ["silu", "softmax", "huber of values", "softmax_cross_entropy of labels", "step",
+             "penalty elastic_net", "update by adamw", "gather", "reduce", "round", "average",
+             "orthogonal", "cast from uint8", "layer norm", "batch norm", "gate of silu", "dropout",
+             "embedding"]  # fmt: skip
     assert {CATALOGUE[dtype][name].file for name in names} == {
         source.file for source in CATALOGUE[dtype].values()
     }

@@ -30,18 +30,22 @@ def resources(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
 @cache
 def ptx(source: KernelSource, arch: int) -> str:
     """The source compiled to PTX, NVIDIA's intermediate language."""
-    key = f"{version()} compute_{arch}\n{source.text()}"
     option = f"-arch=compute_{arch}"
 
     def text() -> str:
         return compile_source(_library(), source, _folders(source), option)[1].rstrip("\0")
 
-    return cached(key, ".ptx", text).read_text()
+    return cached(_of_ptx(source, arch), ".ptx", text).read_text()
+
+
+def _of_ptx(source: KernelSource, arch: int) -> str:
+    return f"{version()} compute_{arch}\n{source.text()}"
 
 
 def _report(source: KernelSource, arch: int) -> dict[str, dict[str, int]]:
     options = f"-arch=sm_{arch}", "--ptxas-options=-v"
-    log, _ = compile_source(_library(), source, _folders(source), *options)
+    log, intermediate = compile_source(_library(), source, _folders(source), *options)
+    cached(_of_ptx(source, arch), ".ptx", lambda: intermediate.rstrip("\0"))  # half of the time
     if "warning" in log:
         raise CompileError(log)
     patterns = {
