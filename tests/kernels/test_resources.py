@@ -51,7 +51,7 @@ def generations(dtype: str, name: str) -> list[int]:
     place = crc32(name.encode())
     one = [ARCHITECTURES[(place + list(CATALOGUE).index(dtype)) % len(ARCHITECTURES)]]
     if name in FOR_ALL:
-        return list(ARCHITECTURES) if dtype in OF_ALL else [90]  # other tests read its PTX
+        return list(ARCHITECTURES) if dtype in OF_ALL else one
     if dtype == "float64":
         return [] if name in VARIANTS else one
     plain = name not in VARIANTS and any(name.removesuffix(" of values") in v for v in VARIANTS)

@@ -49,7 +49,8 @@ FILES += [  # launches of the backend, on memory without spare bytes at its end
 ONLY = {
     "address,undefined": "(test_cast or not (bfloat16] or [bfloat16 or float32] or [float32)) "
     "and not stochastic and not add_up and not smoothing and not custom and not large "
-    "and not nan and not zero_sum and not share and not does_not_end and not (twenty_steps and 0])",
+    "and not in_its_row and not zero_sum and not share and not does_not_end and not read_once "
+    "and not (twenty_steps and 0])",
     "thread": "float32 and (every or update or penalty or clip or norm or mean_weights "
     "or test_softmax or masks_of_several or test_embed) "
     "and not 40 and not 3-1- and not 257 and not groups and not part and not the_bits "
@@ -60,14 +61,14 @@ ONLY = {
 # After a change of those files, copy the numbers that the failing comparison shows.
 PASSED = {
     "address,undefined": {
-        "test_activation": 117, "test_loss": 194, "test_theta": 95,
-        "test_split_theta": 8, "test_gather": 77, "test_cast": 192, "test_empty": 333,
-        "test_networks": 13, "test_stages": 162, "test_columns": 55, "test_blocks": 11,
+        "test_activation": 118, "test_loss": 198, "test_theta": 105,
+        "test_split_theta": 8, "test_gather": 77, "test_cast": 192, "test_empty": 341,
+        "test_networks": 13, "test_stages": 162, "test_columns": 63, "test_blocks": 11,
         "test_embedding": 17, "test_embeddings": 4,
     },
     "thread": {
         "test_activation": 3, "test_loss": 4, "test_theta": 6,
-        "test_gather": 3, "test_stages": 4, "test_columns": 1, "test_empty": 1,
+        "test_gather": 3, "test_stages": 4, "test_columns": 2, "test_empty": 1,
         "test_embedding": 2,
     },
 }  # fmt: skip
