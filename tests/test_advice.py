@@ -49,6 +49,7 @@ def test_calls_that_an_error_proposes_are_accepted(said, tmp_path, monkeypatch):
     if callable(value):
         torch = pytest.importorskip("torch")
         value = value()
+        names["torch"] = torch
         names["weight"] = torch.ones(1, dtype=torch.float64)
     with pytest.raises((ValueError, TypeError)) as caught:
         call(value)

@@ -97,7 +97,7 @@ ROWS = RNG.normal(size=(40, 3))
 ROW_LABELS = np.arange(40) % 2
 ROW_CODES = np.arange(40)[:, None] % [2, 5, 4]
 VALUES = ROWS @ [1.0, -2.0, 0.5]
-NETWORK = ("loss", "output_activation", "norm")
+NETWORK = ("loss", "output_activation", "norm", "residual")
 FIT = ("validation", "metric", "checkpoint", "resume", "callbacks", "train_metric",
        "early_stopping", "checkpoint_every")  # fmt: skip
 
@@ -173,7 +173,7 @@ def spread(**settings):
 
 CASES = {  # the part of the message that advises → the call that fails, and its settings
     "clip_norm=1.0, or scale x and y": (regress, {}),
-    "clip_norm=1.0, or scale X": (
+    "or scale X": (
         regressor, {"loss": "squared_error", "solver": "sgd", "max_iter": 9,
                     "learning_rate_init": 30.0}),
     "resume=False to start anew": (resume, {"optimizer": "adam"}),
@@ -202,6 +202,7 @@ CASES = {  # the part of the message that advises → the call that fails, and i
     "parts cannot be made of": (members, {"folds": 50}),
     "pass folds=None": (members, {"folds": 3, "validation": (ROWS, ROW_LABELS)}),
     "or call predict with members=True": (mean, {}),
+    "pass residual=False": (fit, {"residual": 5}),
 }  # fmt: skip
 NAMES = {"x_val": ROWS, "y_val": ROW_LABELS, "float": float}
 
@@ -225,9 +226,11 @@ def entropy(target):
 
 
 def layer(x):
+    import torch
+
     import gpumlp.interop.torch
 
-    weight = x.new_zeros(2, 3).double()
+    weight = torch.zeros(2, 3, dtype=torch.float64)
     return gpumlp.interop.torch.linear_activation(x, weight, weight[:, 0])
 
 
@@ -258,17 +261,24 @@ def tensor(*shape, **settings):
     return make
 
 
+def labelled(y):
+    return MLPClassifier((4,), max_iter=20, tol=1.0, backend="numpy").fit(ROWS, y)
+
+
+MIXED = np.array(["a", 1] * 20, object)
 BIG, INFINITE = ROWS.astype(np.int64), np.where(np.arange(40)[:, None] == 3, np.inf, ROWS)
 BIG[:, 1] = 2**60
 CALLS = {  # the part of the message → the call that fails, the name of its argument, the argument
     "for partial_fit, set it to a": (
         lambda w: weighted(class_weight=w), "class_weight", "balanced"),
+    "pass them as strings, numpy.array(": (labelled, "y", MIXED),
     "numpy.delete(x": (as_file("x"), "x", BIG),
     "np.isinf(x)": (as_file("x"), "x", INFINITE),
     "x.reshape(len(x), -1)": (as_file("x"), "x", ROWS[:, :, None]),
     "e.g. y.argmax(axis=1)": (
         as_file("y", task="classification"), "y", np.eye(2)[ROW_LABELS]),
     "pass whole numbers, target.long()": (entropy, "target", tensor(3)),
+    "pass torch.as_tensor(": (layer, "x", lambda: ROWS),
     "pass target.detach()": (entropy, "target", tensor(3, 2, requires_grad=True)),
     "pass x.to(weight)": (layer, "x", tensor(4, 3)),
     "cast it, e.g. module.float()": (from_torch, "module", modules(dtype="float8_e4m3fn")),
@@ -300,7 +310,8 @@ ELSEWHERE = (
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
     # tests/training/test_hooks.py, test_arguments.py, tests/test_network_theta.py
-    "fit copy.deepcopy(trainer)",
+    "fit copy.deepcopy(trainer)", "build the network without output_activation=",
+    'pass reads="zh"',  # tests/functions/test_trials.py
     "if it is your own, load it with functions=", "pass θ on by new.assign(old.tensors())",
     # tests/training/test_ensemble.py, tests/estimators/test_several.py
     "has a network twice; pass copy.deepcopy(net)",
@@ -326,8 +337,10 @@ ELSEWHERE = (
     # any other value will do
     "choose another --out", "--group {}: {} is given twice", "must be more than 0 and less than",
     "leaves {} to validate on", "one of sklearn.metrics.get_scorer_names()", "pass at most as many",
+    "as net.tensors() returns", "such as Preparation.of(dataset)",
     "return numbers, strings, lists and dicts", "write a new one there",
     # parts of messages that have a case, and texts that are no messages
+    "pass clip_norm=1.0, ",
     "categories, --categorical", "; or say --task classification", ", else say --task regression",
     "pandas.to_datetime(", ".str.fullmatch(", ".str.replace(", "to_numeric(",
     ", dtype=str", ", sep={}",
