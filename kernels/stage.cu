@@ -12,6 +12,7 @@
 // and keep in registers.  Rows that are too wide for that have lanes = 0: a block reads them again.
 // Of several networks: see member().
 #include "common.cuh"
+#include "rows.cuh"
 #include "sums.cuh"
 
 // 3 blocks on a multiprocessor leave 80 registers, and 2 leave 128: with fewer, sm_100 spills
@@ -20,25 +21,6 @@
 
 // entries that a thread keeps of a row that has no 16-byte accesses, and of others
 enum { NARROW = 8, HELD = sizeof(real) == 8 ? 8 : 16 };
-
-// each x ← its sum over each group of `lanes` neighbouring threads, in a fixed order; every thread
-// of the block takes part
-template <int COUNT> __device__ void group_sums(real* x, int lanes) {
-    __shared__ real part[COUNT * THREADS / 32];
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) x[i] = warp_sum(x[i], lanes < 32 ? lanes : 32);
-    if (lanes <= 32) return;
-    const int warps = lanes / 32, own = thread() / 32, first = own / warps * warps;
-    __syncthreads();  // all threads have read the parts of an earlier call
-    if (thread() % 32 == 0)
-        for (int i = 0; i < COUNT; ++i) part[i * THREADS / 32 + own] = x[i];
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) {
-        x[i] = part[i * THREADS / 32 + first];
-        for (int warp = 1; warp < warps; ++warp) x[i] += part[i * THREADS / 32 + first + warp];
-    }
-}
 
 // the column of the first of the N neighbouring entries that the thread keeps at k
 template <int N> __device__ int column(int k, int lanes) {

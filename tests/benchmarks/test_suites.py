@@ -147,14 +147,14 @@ class TestScripts:
     def test_initializers(self, tmp_path, monkeypatch):
         pytest.importorskip("sklearn")
         from benchmarks import initializers
-        from benchmarks.initializers import TASKS
+        from benchmarks.data_sets import PACKAGES, TASKS
 
         monkeypatch.setattr(initializers, "TASKS", {k: TASKS[k] for k in ("wine", "diabetes")})
         monkeypatch.setattr(initializers, "HIDDEN", {1: (8,)})
         monkeypatch.setattr(initializers, "SEEDS", 3)
         monkeypatch.setattr(initializers, "SHORT", 1)
         monkeypatch.setattr(initializers, "LONG", 12)
-        for name in initializers.PACKAGES:
+        for name in PACKAGES:
             (tmp_path / f"{name}-1.0.dist-info").mkdir()
             (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(
                 f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
