@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU_OUT ?= gpu-report
 
-.PHONY: setup train test lint types docs bench gpu clean
+.PHONY: setup train test test-slow lint types docs bench gpu clean
 
 train: $(VENV)/cli.stamp
 	$(BIN)/gpumlp train
 
 test: $(VENV)/test.stamp
-	$(BIN)/pytest -n auto -p no:benchmark
+	$(BIN)/pytest -n auto -p no:benchmark -m "not slow"
+
+test-slow: $(VENV)/test.stamp
+	$(BIN)/pytest -n auto -p no:benchmark -m slow
 
 setup: $(VENV)/dev.stamp
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.compiled import LIBRARY, needs_compiler
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path.name for path in (ROOT / "kernels").iterdir() if path.suffix in (".cu", ".cuh")

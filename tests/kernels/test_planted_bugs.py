@@ -146,6 +146,7 @@ SANITIZED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sanitize", "name", "message"), SANITIZED)
 def test_sanitizer_finds_bug(sanitize: str, name: str, message: str) -> None:
     done = under_sanitizer(sanitize, name)
@@ -154,6 +155,7 @@ def test_sanitizer_finds_bug(sanitize: str, name: str, message: str) -> None:
     assert "planted_bugs.cu:" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitize", [ADDRESS, "thread"])
 def test_correct_kernel_passes_sanitizer(sanitize: str) -> None:
     done = under_sanitizer(sanitize, "right")

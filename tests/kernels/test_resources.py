@@ -31,6 +31,7 @@ from tests.support.harness.catalogue import (
 )
 from tests.support.harness.host_module import kernel_names
 
+pytestmark = pytest.mark.slow
 ARCHITECTURES = (80, 90, 100)  # Ampere, Hopper, Blackwell
 OF_ALL = ("bfloat16", "int32")  # the type with the most headers, and that of labels
 NARROW = ("float32", "bfloat16", "float16")  # arithmetic is in float32

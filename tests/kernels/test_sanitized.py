@@ -19,6 +19,7 @@ import pytest
 from tests.support.harness.compiled import SANITIZE
 from tests.support.harness.host_module import sanitizer_environment
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 FILES = [
     f"tests/kernels/test_{part}.py"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import io
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ import pytest
 from tests.support.cli_cases import run
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 # a block of Python, and the block of output that may follow it; or commands with their output
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?"
@@ -52,3 +57,12 @@ def compare(code: str, expected: str, printed: str) -> None:
     assert doctest.OutputChecker().check_output(expected, printed, flags), (
         f"{code}\nshould print\n\n{expected}\nbut printed\n\n{printed}"
     )
+
+
+def in_docs(name: str) -> ModuleType:
+    """Import a module of docs/_ext."""
+    sys.path.insert(0, str(DOCS / "_ext"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))

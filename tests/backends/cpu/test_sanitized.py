@@ -16,7 +16,7 @@ from tests.support.compiled import needs_compiler
 from tests.support.harness.host_module import cached, compiled, sanitizer_environment
 
 ROOT = Path(__file__).parents[3]
-pytestmark = needs_compiler
+pytestmark = [pytest.mark.slow, needs_compiler]
 
 # A few entries of each table: a sanitizer sees the loops, and not the mathematics.
 NETWORKS = """
