@@ -80,30 +80,44 @@ void gradient_of_short_rows(const ActivationGradient<T>& p, const F& f, int64 be
             sum_of<T>(end - begin, [&](int64 i) { return gz[i * p.n + j]; });
 }
 
-// without db: the sums of each piece's rows are in `partial`
-template <template <class> class F, class T>
-__attribute__((noinline)) void gradient_of_rows(const ActivationGradient<T>& p, const Part& part) {
-    using real = Arithmetic<T>;
-    const F<real> f(p.params);
-    const int64 each = piece_rows(p.n), end = part.i + part.m;
-    if constexpr (!IS_16_BIT<T>)
-        if (p.n < LANES && part.n == p.n) {
-            for (int64 i = part.i; i < end; i += each)
-                gradient_of_short_rows(p, f, i, least(i + each, end));
-            return;
-        }
-    for (int64 i = part.i; i < end; ++i) {
-        real* const sum = p.partial + i / each * p.n + part.j;
-        if (i % each == 0) std::memset(sum, 0, part.n * sizeof(real));
-        const int64 at = i * p.n + part.j;
+// `gradient_of_rows` of COUNT neighbouring columns, whose sums stay in registers
+template <int COUNT, class F, class T>
+inline void gradient_of_columns(const ActivationGradient<T>& p, const F& f, int64 begin, int64 end,
+                                int64 column, Arithmetic<T>* sums) {
+    Arithmetic<T> sum[COUNT] = {};
+    for (int64 i = begin; i < end; ++i) {
+        const int64 at = i * p.n + column;
         const T *gh = p.gh + at, *z = p.z + at, *h = p.h + at;
         T* const gz = p.gz + at;
-        GPUMLP_LOOP
-        for (int64 j = 0; j < part.n; ++j) {
-            const real g = gh[j] * f.df(z[j], h[j]);
+        GPUMLP_SHORT_LOOP
+        for (int j = 0; j < COUNT; ++j) {
+            const Arithmetic<T> g = gh[j] * f.df(z[j], h[j]);
             gz[j] = g;
             sum[j] += g;
         }
+    }
+    std::memcpy(sums, sum, sizeof sum);
+}
+
+// without db: the sums of each piece's rows are in `partial`
+template <template <class> class F, class T>
+__attribute__((noinline)) void gradient_of_rows(const ActivationGradient<T>& p, const Part& part) {
+    const F<Arithmetic<T>> f(p.params);
+    const int64 each = piece_rows(p.n), last = part.i + part.m;
+    for (int64 begin = part.i, end; begin < last; begin = end) {
+        end = least((begin / each + 1) * each, last);
+        if constexpr (!IS_16_BIT<T>)
+            if (p.n < LANES && part.n == p.n) {
+                gradient_of_short_rows(p, f, begin, end);
+                continue;
+            }
+        Arithmetic<T>* const sums = p.partial + begin / each * p.n + part.j;
+        int64 j = 0;
+        for (; j + LANES <= part.n; j += LANES)
+            gradient_of_columns<LANES>(p, f, begin, end, part.j + j, sums + j);
+        for (; j + LANES / 2 <= part.n; j += LANES / 2)
+            gradient_of_columns<LANES / 2>(p, f, begin, end, part.j + j, sums + j);
+        for (; j < part.n; ++j) gradient_of_columns<1>(p, f, begin, end, part.j + j, sums + j);
     }
 }
 

@@ -5,8 +5,13 @@
 
 namespace gpumlp {
 
-// out ← source[index], rows of so many bytes
-struct Gather { const char* source; const int64* index; char* out; int64 m, bytes; };
+// out ← source[index], rows of so many bytes.  The next step gathers the rows order[i …], for
+// i = (position + 1) step + start < entries: few of them are fetched already now, into the second
+// cache.  `order` is null if it is unknown.
+struct Gather {
+    const char* source; const int64* index; char* out; int64 m, bytes;
+    const int64 *order, *position; int64 step, start, entries;
+};
 
 // to ← from, as memcpy, whose call takes as long as the copy of a short row
 inline void copy_row(char* to, const char* from, int64 bytes) {
@@ -17,9 +22,9 @@ inline void copy_row(char* to, const char* from, int64 bytes) {
 }
 
 inline void gather(const void* arguments, const Threads& threads) {
-    enum { MOST = 512 };  // bytes of a row that are fetched
+    enum { MOST = 512, EACH = 65536 };  // bytes of a row that are fetched, and of a piece
     const auto& p = *static_cast<const Gather*>(arguments);
-    const int64 each = 65536 / (p.bytes + 1) + 1;
+    const int64 each = EACH / (p.bytes + 1) + 1;
     over(threads, p.m, each, [&](int64 begin, int64 end, int64) {
         const auto fetch = [&](int64 i) {  // the first lines; the processor fetches those behind
             const char* const row = p.source + p.index[i] * p.bytes;
@@ -36,6 +41,12 @@ inline void gather(const void* arguments, const Threads& threads) {
             copy_row(p.out + i * p.bytes, p.source + p.index[i] * p.bytes, p.bytes);
         }
     }, 1);
+    if (p.order == nullptr || p.m > each) return;
+    const int64 next = (*p.position + 1) * p.step + p.start;
+    for (int64 i = next; i < least(next + p.m, p.entries); ++i) {
+        const char* const row = p.source + p.order[i] * p.bytes;
+        for (int64 at = 0; at < p.bytes; at += LINE) __builtin_prefetch(row + at, 0, 2);
+    }
 }
 
 // out ← weights[index] / Σ weights[index], or zeros if the sum is 0

@@ -15,6 +15,12 @@ inline int64 inner_block(int64 k, int64 most) {
     return (each + LANES - 1) / LANES * LANES;
 }
 
+// `count`, or as many as fit the memory if these are fewer: a multiple of `unit`
+template <int unit> inline int64 that_fit(int64 count, int64 bytes_of_each, int64 memory) {
+    if ((count + unit) * bytes_of_each <= memory) return count;  // a division takes longer
+    return memory / bytes_of_each / unit * unit;
+}
+
 // out (m, n) ← α a b + β out, for a (m, k).  An `out` in 16 bits is not read, and k ≤ INNER.
 template <class T, class Out>
 void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alpha,
@@ -28,8 +34,8 @@ void multiply(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T> alp
     for (int64 l = 0; l == 0 || l < k; l += block) {
         const int64 inner = least(block, k - l), items = items_of<T>(inner);
         const int64 bytes = (items + (k == 0)) * sizeof(E);
-        const int64 most_columns = BYTES_OF_B / bytes / PANEL<E> * PANEL<E>;
-        const int64 most_rows = BYTES_OF_A / bytes / TILE_ROWS * TILE_ROWS;
+        const int64 most_columns = that_fit<PANEL<E>>(n, bytes, BYTES_OF_B);
+        const int64 most_rows = that_fit<TILE_ROWS>(m, bytes, BYTES_OF_A);
         const Arithmetic<T> keep = l == 0 ? beta : Arithmetic<T>(1);
         for (int64 j = 0; j < n; j += most_columns) {
             const int64 width = least(most_columns, n - j), whole = width / PANEL<E> * PANEL<E>;
@@ -113,10 +119,16 @@ template <class T, class Out> void product(const void* arguments, const Threads&
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const Product<T, Out>*>(arguments);
     const bool dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
+    const int64 flops = 2 * p.m * p.n * p.k;
+    if (flops < 2 * FLOPS) {
+        product_part(p, Part{0, 0, p.m, p.n}, dots);
+        if (p.next.work != nullptr) p.next.work(p.next.arguments, threads);
+        return;
+    }
     // by columns, which copies no part of b twice, if they suffice for pieces of equal size
     const bool by_columns = dots || p.n >= WIDTH<real> * 4 * threads.count || p.n >= p.m;
     const int64 size = by_columns ? p.n : p.m, unit = by_columns ? WIDTH<real> : TILE_ROWS;
-    const int64 units = (size + unit - 1) / unit, flops = 2 * p.m * p.n * p.k;
+    const int64 units = (size + unit - 1) / unit;
     // as many as there are threads; of a long product more, so that none waits long for another
     const int64 many = least(flops / MANY_FLOPS / threads.count, units / (16 * threads.count));
     const int64 wanted = threads.count * (many > 1 ? many : 1);

@@ -10,10 +10,12 @@
 
 #if defined(__clang__)
 #define GPUMLP_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#define GPUMLP_SHORT_LOOP GPUMLP_LOOP
 #define GPUMLP_UNROLL _Pragma("unroll")
 #else
 #define GPUMLP_UNROLL _Pragma("GCC unroll 16")
 #define GPUMLP_LOOP _Pragma("GCC ivdep")  // same entries of several arrays may be one memory
+#define GPUMLP_SHORT_LOOP GPUMLP_LOOP _Pragma("GCC unroll 1")  // else it is unrolled, without vectors
 #endif
 
 // of the functions of entries: a compiler cannot vectorise a loop with a call

@@ -94,63 +94,88 @@ template <int size, class real> inline void copy_few(real* to, const real* from,
     if constexpr (size > 1) copy_few<size / 2>(to, from, count);
 }
 
-// to ← α value + β to, entry by entry, for as many vectors as there are in `value`
-template <class real, int vectors>
-inline void add_vectors(const Vector<real> (&value)[vectors], real alpha, real beta, real* to) {
-    GPUMLP_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-        Vector<real>& there = vector_at(to + v * WIDTH<real>);
-        const Vector<real> scaled = alpha * value[v];
-        there = beta != 0 ? scaled + beta * there : scaled;
-    }
-}
+// Neighbouring columns of a row: so many vectors, and behind them half a one.
+template <class E, int vectors, bool half> struct Strip {
+    enum { COUNT = vectors * WIDTH<E> + half * WIDTH<E> / 2 };
+    Vector<E> whole[vectors > 0 ? vectors : 1];
+    typename Vectors<E, WIDTH<E> / 2>::type rest;
 
-// out (rows, columns) ← α a b + β out, for `items` columns of a and rows of b, of so many vectors.
-// copies: the rows of b are also copied to `panel`, one after the other.
-template <class T, int rows, int vectors, bool copies = false>
-__attribute__((noinline)) void tile(int64 items, View<T> a, const Item<T>* b, int64 b_row,
-                                    Arithmetic<T> alpha, Arithmetic<T> beta, Arithmetic<T>* out,
-                                    int64 out_row, int64 columns, Item<T>* panel) {
+    void load(const E* from) {
+        GPUMLP_UNROLL
+        for (int v = 0; v < vectors; ++v) whole[v] = vector_at(from + v * WIDTH<E>);
+        if constexpr (half) std::memcpy(&rest, from + vectors * WIDTH<E>, sizeof rest);
+    }
+    void store(E* to) const {
+        GPUMLP_UNROLL
+        for (int v = 0; v < vectors; ++v) vector_at(to + v * WIDTH<E>) = whole[v];
+        if constexpr (half) std::memcpy(to + vectors * WIDTH<E>, &rest, sizeof rest);
+    }
+    // to ← α these + β to, entry by entry
+    void add_to(E alpha, E beta, E* to) const {
+        Strip sum = *this, there;
+        if (beta != 0) there.load(to);
+        GPUMLP_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+            const Vector<E> scaled = alpha * whole[v];
+            sum.whole[v] = beta != 0 ? scaled + beta * there.whole[v] : scaled;
+        }
+        if constexpr (half) {
+            const auto scaled = alpha * rest;
+            sum.rest = beta != 0 ? scaled + beta * there.rest : scaled;
+        }
+        sum.store(to);
+    }
+};
+
+// out (rows, columns) ← α a b + β out, for `items` columns of a and rows of b, of so many vectors,
+// and half a one.  copies: the rows of b are also copied to `panel`, one after the other.
+template <class T, int rows, int vectors, bool half = false, bool copies = false>
+__attribute__((noinline)) void tile(int64 items, const T* a, int64 a_row, int64 a_column,
+                                    const Item<T>* b, int64 b_row, Arithmetic<T> alpha,
+                                    Arithmetic<T> beta, Arithmetic<T>* out, int64 out_row,
+                                    int64 columns, Item<T>* panel) {
     using real = Arithmetic<T>;
-    Vector<real> sum[rows][vectors];
+    typedef Strip<real, vectors, half> Sum;
+    Sum sum[rows];
     GPUMLP_UNROLL
     for (int i = 0; i < rows; ++i) {
         __builtin_prefetch(out + i * out_row, 1);
-        GPUMLP_UNROLL
-        for (int v = 0; v < vectors; ++v) sum[i][v] = Vector<real>{};
+        sum[i] = Sum{};
     }
     for (int64 l = 0; l < items; ++l, b += b_row) {
-        Vector<Item<T>> row[vectors];
-        GPUMLP_UNROLL
-        for (int v = 0; v < vectors; ++v) row[v] = vector_at(b + v * WIDTH<real>);
+        Strip<Item<T>, vectors, half> row;
+        row.load(b);
         if constexpr (copies) {
             GPUMLP_UNROLL
-            for (int v = 0; v < vectors; ++v) {
-                __builtin_prefetch(b + AHEAD * b_row + v * WIDTH<real>);
-                vector_at(panel + v * WIDTH<real>) = row[v];
-            }
-            panel += vectors * WIDTH<real>;
+            for (int v = 0; v < vectors; ++v) __builtin_prefetch(b + AHEAD * b_row + v * WIDTH<real>);
+            row.store(panel);
+            panel += row.COUNT;
         }
         GPUMLP_UNROLL
         for (int i = 0; i < rows; ++i) {
-            const Item<T> x = Operand<T>::load(a.data + i * a.row + l * a.column);
+            const Item<T> x = Operand<T>::load(a + i * a_row + l * a_column);
             GPUMLP_UNROLL
-            for (int v = 0; v < vectors; ++v) Operand<T>::add(sum[i][v], x, row[v]);
+            for (int v = 0; v < vectors; ++v) Operand<T>::add(sum[i].whole[v], x, row.whole[v]);
+            if constexpr (half) sum[i].rest += x * row.rest;
         }
     }
-    if (columns == vectors * WIDTH<real>) {
+    if (columns == Sum::COUNT) {
         GPUMLP_UNROLL
-        for (int i = 0; i < rows; ++i) add_vectors<real>(sum[i], alpha, beta, out + i * out_row);
+        for (int i = 0; i < rows; ++i) sum[i].add_to(alpha, beta, out + i * out_row);
         return;
     }
+    enum { MOST = vectors == 0 ? WIDTH<real> / 4 : (vectors + half) * WIDTH<real> / 2 };
     GPUMLP_UNROLL
     for (int i = 0; i < rows; ++i) {
-        real part[vectors * WIDTH<real>] = {};
-        if (beta != 0) copy_few<vectors * WIDTH<real> / 2>(part, out + i * out_row, columns);
-        add_vectors<real>(sum[i], alpha, beta, part);
-        copy_few<vectors * WIDTH<real> / 2>(out + i * out_row, part, columns);
+        real part[Sum::COUNT] = {};
+        if (beta != 0) copy_few<MOST>(part, out + i * out_row, columns);
+        sum[i].add_to(alpha, beta, part);
+        copy_few<MOST>(out + i * out_row, part, columns);
     }
 }
+
+// whether half a vector takes half of a whole one's time
+template <class T> constexpr bool HALVES = VECTOR_BYTES == 64 && Operand<T>::ENTRIES == 1;
 
 // `tile` of at most TILE_ROWS rows and PANEL columns; it copies b if a panel is given, whose tile
 // is a whole one
@@ -158,14 +183,19 @@ template <class T, int rows = TILE_ROWS>
 void tile_of(int64 count, int64 items, View<T> a, const Item<T>* b, int64 b_row,
              Arithmetic<T> alpha, Arithmetic<T> beta, Arithmetic<T>* out, int64 out_row,
              int64 columns, Item<T>* panel = nullptr) {
+    enum { WIDE = WIDTH<Arithmetic<T>> };
     if constexpr (rows > 1)
         if (count < rows)
             return tile_of<T, rows - 1>(count, items, a, b, b_row, alpha, beta, out, out_row,
                                         columns);
-    auto f = columns > WIDTH<Arithmetic<T>> ? tile<T, rows, 2> : tile<T, rows, 1>;
+    auto f = columns > WIDE ? tile<T, rows, 2> : tile<T, rows, 1>;
+    if constexpr (HALVES<T>) {
+        if (columns <= WIDE / 2) f = tile<T, rows, 0, true>;
+        else if (columns > WIDE && columns <= WIDE + WIDE / 2) f = tile<T, rows, 1, true>;
+    }
     if constexpr (rows == TILE_ROWS && Operand<T>::ENTRIES == 1)
-        if (panel != nullptr) f = tile<T, rows, 2, true>;
-    f(items, a, b, b_row, alpha, beta, out, out_row, columns, panel);
+        if (panel != nullptr) f = tile<T, rows, 2, false, true>;
+    f(items, a.data, a.row, a.column, b, b_row, alpha, beta, out, out_row, columns, panel);
 }
 
 // The same; an `out` in 16 bits is not read.

@@ -72,6 +72,7 @@ class CpuBackend(NumpyBackend):
     def compile(self, variants: Mapping[str, Sequence[Call]], name: str) -> Callable[[int], None]:
         runs: list[Callable[[int], None]] = []
         works: list[Work] = []
+        begin: tuple[Any, ...] | None = None
 
         def finish() -> None:
             if works:
@@ -80,9 +81,13 @@ class CpuBackend(NumpyBackend):
 
         for call in next(iter(variants.values())):
             operation: partial[None] = call.work  # type: ignore[assignment]
-            name = operation.func.__name__
+            name, arguments = operation.func.__name__, operation.args
+            if name == "begin":
+                begin = arguments
+            elif name == "gather":
+                arguments = *arguments, begin
             try:
-                works += self._lower(name, *operation.args)
+                works += self._lower(name, *arguments)
             except NotCompiledError:
                 product, rest = self._apart(name, *operation.args)
                 works += product

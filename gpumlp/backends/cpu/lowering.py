@@ -14,6 +14,7 @@ from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.columns import ColumnLowering
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.cpu.lookup import LookupLowering
+from gpumlp.backends.cpu.minibatches import MinibatchLowering
 from gpumlp.backends.cpu.stages import StageLowering
 from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work, partial_sums
 from gpumlp.backends.numpy.blas import Blas
@@ -35,7 +36,7 @@ PLAIN, TRANSPOSED = 111, 112  # CBLAS's flags
 NOTHING = (None, None, None)  # after a product
 
 
-class Lowering(ColumnLowering, LookupLowering, StageLowering):
+class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering):
     """The operations of `gpumlp.backends.operations` as lists of `Work`.
 
     Raises:
@@ -173,25 +174,6 @@ class Lowering(ColumnLowering, LookupLowering, StageLowering):
     def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> Iterator[Work]:
         if self._is_16_bit(rounded):
             yield self._plain("round", theta, rounded, theta.size, real="bfloat16")
-
-    def gather(self, source: Array, index: Array, out: Array) -> Iterator[Work]:
-        address = self._library.address("gpumlp_gather")
-        yield Work(address, (source, index, out, len(index), out.nbytes // max(1, len(out))))
-
-    def mean_weights(self, weights: Array, index: Array, out: Array) -> Iterator[Work]:
-        yield self._plain("mean_weights", weights, index, out, len(index))
-
-    def begin(
-        self, position: Array, order: Array, controls: Array, size: int, index: Array,
-        control: Array, factors: Array, J: Array,
-    ) -> Iterator[Work]:  # fmt: skip
-        yield self._plain(
-            "begin", position, order, controls, size, index, len(index), control, len(control),
-            factors, J, len(J),
-        )  # fmt: skip
-
-    def end(self, position: Array, J: Array, costs: Array) -> Iterator[Work]:
-        yield Work(self._library.address("gpumlp_end"), (position, J, costs, len(costs), len(J)))
 
     def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
         """The call of a function that depends on no entry.  real: the type, if not that of θ."""

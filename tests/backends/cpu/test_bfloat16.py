@@ -130,9 +130,9 @@ def test_products_compile_for_the_instruction(tmp_path: Any) -> None:
     path = tmp_path / "products.cpp"
     path.write_text(
         '#include "products.hpp"\n'
-        "template void gpumlp::tile<gpumlp::bfloat16, 2, 2>(int64_t, gpumlp::View<"
-        "gpumlp::bfloat16>, const uint32_t*, int64_t, float, float, float*, int64_t, int64_t, "
-        "uint32_t*);\n"
+        "template void gpumlp::tile<gpumlp::bfloat16, 2, 2>(int64_t, const "
+        "gpumlp::bfloat16*, int64_t, int64_t, const uint32_t*, int64_t, float, float, float*, "
+        "int64_t, int64_t, uint32_t*);\n"
     )
     flags = [*FLAGS, *X86[BFLOAT16].flags, "-S", f"-I{source.headers()}"]
     command = ["c++", *flags, str(path), "-o", "-"]
