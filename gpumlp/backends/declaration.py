@@ -85,6 +85,8 @@ class Facts(Protocol):
     """The multiprocessors that operations beside each other share; 0 if none run beside others."""
     compiles: bool
     """Whether `compile` makes one call of a program, which can also do many steps."""
+    row_flops: int
+    """Neighbouring operations on rows, of so many FLOPs at most, are done row by row; 0: never."""
     rounds_slots: bool
     """Whether optimizer slots may be bfloat16 with stochastic rounding."""
     keeps_remainder: bool

@@ -130,15 +130,25 @@ def plan(program: Program, kept: Sequence[Buffer] = ()) -> Plan:
 
 
 def _lifetimes(program: Program, kept: Sequence[Buffer]) -> dict[Buffer, tuple[int, int]]:
-    """The first and the last operation that uses each buffer that is not held."""
+    """The first and the last operation that uses each buffer that is not held.
+
+    Those of operations that are done row by row are from the first to the last of these.
+    """
     first: dict[Buffer, int] = {}
     last: dict[Buffer, int] = {}
+    begin = 0
     for i, op in enumerate(program):
+        begin = begin if op.by_rows and i and program[i - 1].by_rows else i
         reads = {b.root for b in op.reads}
         for root in dict.fromkeys(b.root for b in op.buffers.values()):
             if not root.held:
-                first.setdefault(root, -1 if root in reads else i)
+                first.setdefault(root, -1 if root in reads else begin)
                 last[root] = i
+    end = len(program) - 1
+    for i in reversed(range(len(program))):
+        end = end if program[i].by_rows and i < end and program[i + 1].by_rows else i
+        if end > i:
+            last |= {b: end for b, j in last.items() if j == i}
     last |= {b: len(program) for b in kept}
     return {b: (first[b], last[b]) for b in first}
 

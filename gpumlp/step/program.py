@@ -96,6 +96,7 @@ class Op:
     Attributes:
         stream, multiprocessors: see `declaration.Call`.
         members: the networks of an ensemble that it is for, (first, end); None: all.
+        by_rows: whether it may be done on some rows while its neighbours are done on others.
     """
 
     operation: Operation
@@ -103,6 +104,7 @@ class Op:
     stream: int = 0
     multiprocessors: int = 0
     members: tuple[int, int] | None = None
+    by_rows: bool = False
 
     @property
     def name(self) -> str:

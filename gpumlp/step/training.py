@@ -180,7 +180,11 @@ class TrainingStep:
                 program.gather(source, index.rows(m, start), place)
         d, after = self._gradients.of(each, j, last, together)
         noise = Noise(self.seed, tables.control, start)
-        program += loops(self.model, s, d, noise, statistics, j)
+        recorded = loops(self.model, s, d, noise, statistics, j)
+        if not (self.model.blocks or self.model.embeddings or self._settings.low_memory):
+            flops = self._settings.net.backend.row_flops
+            recorded = passes.weight_gradients_last(recorded, flops)
+        program += recorded
         program += after
         return program
 

@@ -35,6 +35,10 @@ __attribute__((noinline)) void bias_activation_part(const void* arguments, const
     }
 }
 
+template <template <class> class F, class T> void bias_activation_on_rows(const void* arguments, const Part& part) {
+    bias_activation_part<F, T>(arguments, part);
+}
+
 template <template <class> class F, class T> void bias_activation(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
@@ -59,28 +63,28 @@ template <class T> struct ActivationGradient {
     const T *gh, *z, *h; T *gz, *db; int64 m, n; Arithmetic<T>* partial; const double* params;
 };
 
-// db ← Σ of the pieces' sums (pieces, n), which are overwritten; `row`: from one piece to the next
-template <class T> void add_up(Arithmetic<T>* partial, int64 pieces, int64 n, T* db, int64 row) {
-    for (int64 i = 1; i < pieces; ++i) {
+// db ← Σ of some sums (count, n), which are overwritten; `row`: from one to the next
+template <class T> void add_up(Arithmetic<T>* partial, int64 count, int64 n, T* db, int64 row) {
+    for (int64 i = 1; i < count; ++i) {
         GPUMLP_LOOP
         for (int64 j = 0; j < n; ++j) partial[j] += partial[i * row + j];
     }
     convert(partial, db, n);
 }
 
-// `gradient_of_rows` of a piece of rows that would not fill vectors: all entries at once
+// the gradient of rows that would not fill vectors: all entries at once
 template <class F, class T>
-void gradient_of_short_rows(const ActivationGradient<T>& p, const F& f, int64 begin, int64 end) {
+void gradient_of_short_rows(const ActivationGradient<T>& p, const F& f, int64 begin, int64 end,
+                            Arithmetic<T>* sums) {
     const T *gh = p.gh + begin * p.n, *z = p.z + begin * p.n, *h = p.h + begin * p.n;
     T* const gz = p.gz + begin * p.n;
     GPUMLP_LOOP
     for (int64 k = 0; k < (end - begin) * p.n; ++k) gz[k] = gh[k] * f.df(z[k], h[k]);
     for (int64 j = 0; j < p.n; ++j)
-        p.partial[begin / piece_rows(p.n) * p.n + j] =
-            sum_of<T>(end - begin, [&](int64 i) { return gz[i * p.n + j]; });
+        sums[j] = sum_of<T>(end - begin, [&](int64 i) { return gz[i * p.n + j]; });
 }
 
-// `gradient_of_rows` of COUNT neighbouring columns, whose sums stay in registers
+// the gradient of COUNT neighbouring columns, whose sums stay in registers
 template <int COUNT, class F, class T>
 inline void gradient_of_columns(const ActivationGradient<T>& p, const F& f, int64 begin, int64 end,
                                 int64 column, Arithmetic<T>* sums) {
@@ -99,43 +103,45 @@ inline void gradient_of_columns(const ActivationGradient<T>& p, const F& f, int6
     std::memcpy(sums, sum, sizeof sum);
 }
 
-// without db: the sums of each piece's rows are in `partial`
+// without db: sums over some rows are in `partial`
 template <template <class> class F, class T>
-__attribute__((noinline)) void gradient_of_rows(const ActivationGradient<T>& p, const Part& part) {
+__attribute__((noinline)) void activation_gradient_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
     const F<Arithmetic<T>> f(p.params);
-    const int64 each = piece_rows(p.n), last = part.i + part.m;
-    for (int64 begin = part.i, end; begin < last; begin = end) {
-        end = least((begin / each + 1) * each, last);
+    Arithmetic<T>* const partial = p.partial + part.j;
+    over_sums(p.m, part.i, part.i + part.m, [&](int64 begin, int64 end, int64 number) {
+        Arithmetic<T>* const sums = partial + number * p.n;
         if constexpr (!IS_16_BIT<T>)
-            if (p.n < LANES && part.n == p.n) {
-                gradient_of_short_rows(p, f, begin, end);
-                continue;
-            }
-        Arithmetic<T>* const sums = p.partial + begin / each * p.n + part.j;
+            if (p.n < LANES && part.n == p.n) return gradient_of_short_rows(p, f, begin, end, sums);
         int64 j = 0;
         for (; j + LANES <= part.n; j += LANES)
             gradient_of_columns<LANES>(p, f, begin, end, part.j + j, sums + j);
         for (; j + LANES / 2 <= part.n; j += LANES / 2)
             gradient_of_columns<LANES / 2>(p, f, begin, end, part.j + j, sums + j);
         for (; j < part.n; ++j) gradient_of_columns<1>(p, f, begin, end, part.j + j, sums + j);
-    }
+    });
 }
 
+// of whole columns
 template <template <class> class F, class T>
 void activation_gradient_part(const void* arguments, const Part& part) {
     const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
-    const int64 each = piece_rows(p.n);
-    gradient_of_rows<F>(p, part);
-    add_up(p.partial + part.j, (p.m + each - 1) / each, part.n, p.db + part.j, p.n);
+    activation_gradient_on_rows<F, T>(arguments, part);
+    add_up(p.partial + part.j, row_sums(p.m), part.n, p.db + part.j, p.n);
+}
+
+// db, when all rows are done
+template <class T> void activation_gradient_end(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
+    add_up(p.partial, row_sums(p.m), p.n, p.db, p.n);
 }
 
 template <template <class> class F, class T> void activation_gradient(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
-    const int64 each = piece_rows(p.n);
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64) {
-        gradient_of_rows<F>(p, {begin, 0, end - begin, p.n});
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        activation_gradient_on_rows<F, T>(arguments, {begin, 0, end - begin, p.n});
     });
-    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db, p.n);
+    activation_gradient_end<T>(arguments, threads);
 }
 
 // ---- softmax, row by row
@@ -195,14 +201,19 @@ template <class T> void softmax_row(const T* z, T* h, int64 n) {
     }
 }
 
+template <class T> void bias_softmax_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
+    for (int64 i = part.i; i < part.i + part.m; ++i) {
+        T* const z = p.z + i * p.n;
+        for (int64 j = 0; j < p.n; ++j) z[j] = z[j] + p.b[j];
+        softmax_row(z, p.h + i * p.n, p.n);
+    }
+}
+
 template <class T> void bias_softmax(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
     over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        for (int64 i = begin; i < end; ++i) {
-            T* const z = p.z + i * p.n;
-            for (int64 j = 0; j < p.n; ++j) z[j] = z[j] + p.b[j];
-            softmax_row(z, p.h + i * p.n, p.n);
-        }
+        bias_softmax_on_rows<T>(arguments, {begin, 0, end - begin, p.n});
     });
 }
 
@@ -213,13 +224,12 @@ template <class T> void softmax(const void* arguments, const Threads& threads) {
     });
 }
 
-// gz ← h ⊙ (gh − gh·h), db ← column sums of gz
-template <class T> void softmax_gradient(const void* arguments, const Threads& threads) {
+// gz ← h ⊙ (gh − gh·h), and sums of its columns over some rows
+template <class T> void softmax_gradient_on_rows(const void* arguments, const Part& part) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
-    const int64 each = piece_rows(p.n);
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        real* const sum = p.partial + piece * p.n;
+    over_sums(p.m, part.i, part.i + part.m, [&](int64 begin, int64 end, int64 number) {
+        real* const sum = p.partial + number * p.n;
         std::memset(sum, 0, p.n * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
             const T *gh = p.gh + i * p.n, *h = p.h + i * p.n;
@@ -232,7 +242,14 @@ template <class T> void softmax_gradient(const void* arguments, const Threads& t
             }
         }
     });
-    add_up(p.partial, (p.m + each - 1) / each, p.n, p.db, p.n);
+}
+
+template <class T> void softmax_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        softmax_gradient_on_rows<T>(arguments, {begin, 0, end - begin, p.n});
+    });
+    activation_gradient_end<T>(arguments, threads);
 }
 
 }  // namespace gpumlp

@@ -47,18 +47,31 @@ template <class L, class T, class Y> struct SomeOfLoss {
     }
 };
 
-template <template <class> class L, class T, class Y> void loss(const void* arguments, const Threads& threads) {
+// Without J: sums over some rows are in `partial`.
+template <template <class> class L, class T, class Y> void loss_on_rows(const void* arguments, const Part& part) {
     const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
     const L<Arithmetic<T>> l(p.params);
-    const int64 each = piece_rows(p.n);
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        SomeOfLoss<L<Arithmetic<T>>, T, Y> some;
+    SomeOfLoss<L<Arithmetic<T>>, T, Y> some;
+    over_sums(p.m, part.i, part.i + part.m, [&](int64 begin, int64 end, int64 number) {
         double sum = 0;
         for (int64 first = begin * p.n; first < end * p.n; first += some.MANY)
             sum += some.add(p, l, first, least<int64>(some.MANY, end * p.n - first));
-        p.partial[piece] = sum;
+        p.partial[number] = sum;
     });
-    add_cost(p.partial, (p.m + each - 1) / each, p.J);
+}
+
+// J ← J + Σ of the sums.  What Y is changes nothing.
+template <class T> void loss_end(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const LossOf<T, int32_t>*>(arguments);
+    add_cost(p.partial, row_sums(p.m), p.J);
+}
+
+template <template <class> class L, class T, class Y> void loss(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        loss_on_rows<L, T, Y>(arguments, {begin, 0, end - begin, p.n});
+    });
+    loss_end<T>(arguments, threads);
 }
 
 // `times`, of vectors
@@ -164,15 +177,21 @@ double cross_entropy_of_few(const LossOf<T, Y>& p, int64 begin, int64 end, real 
 }
 
 // params: the smoothing
-template <class T, class Y> void cross_entropy(const void* arguments, const Threads& threads) {
+template <class T, class Y> void cross_entropy_on_rows(const void* arguments, const Part& part) {
     const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
     const auto smoothing = Arithmetic<T>(p.params[0]);
-    const int64 each = piece_rows(p.n);
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        p.partial[piece] = p.n <= LANES ? cross_entropy_of_few(p, begin, end, smoothing)
-                                        : cross_entropy_of_rows(p, begin, end, smoothing);
+    over_sums(p.m, part.i, part.i + part.m, [&](int64 begin, int64 end, int64 number) {
+        p.partial[number] = p.n <= LANES ? cross_entropy_of_few(p, begin, end, smoothing)
+                                         : cross_entropy_of_rows(p, begin, end, smoothing);
     });
-    add_cost(p.partial, (p.m + each - 1) / each, p.J);
+}
+
+template <class T, class Y> void cross_entropy(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
+    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
+        cross_entropy_on_rows<T, Y>(arguments, {begin, 0, end - begin, p.n});
+    });
+    loss_end<T>(arguments, threads);
 }
 
 }  // namespace gpumlp

@@ -6,12 +6,13 @@
 namespace gpumlp {
 
 // out ← source[index], rows of so many bytes.  The next step gathers the rows order[i …], for
-// i = (position + 1) step + start < entries: few of them are fetched already now, into the second
-// cache.  `order` is null if it is unknown.
+// i = (position + 1) step + start < entries: if they are few, they are fetched already now, into the
+// second cache.  `order` is null if it is unknown.
 struct Gather {
     const char* source; const int64* index; char* out; int64 m, bytes;
     const int64 *order, *position; int64 step, start, entries;
 };
+enum { FETCHED = 65536 };  // bytes of a piece, and at most of what is fetched for the next step
 
 // to ← from, as memcpy, whose call takes as long as the copy of a short row
 inline void copy_row(char* to, const char* from, int64 bytes) {
@@ -21,32 +22,37 @@ inline void copy_row(char* to, const char* from, int64 bytes) {
     std::memcpy(to + bytes - STEP, from + bytes - STEP, STEP);
 }
 
-inline void gather(const void* arguments, const Threads& threads) {
-    enum { MOST = 512, EACH = 65536 };  // bytes of a row that are fetched, and of a piece
+inline void gather_on_rows(const void* arguments, const Part& part) {
+    enum { MOST = 512 };  // bytes of a row that are fetched
     const auto& p = *static_cast<const Gather*>(arguments);
-    const int64 each = EACH / (p.bytes + 1) + 1;
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64) {
-        const auto fetch = [&](int64 i) {  // the first lines; the processor fetches those behind
-            const char* const row = p.source + p.index[i] * p.bytes;
-            for (int64 at = 0; at < least<int64>(p.bytes, MOST); at += LINE) __builtin_prefetch(row + at);
-        };
-        if (p.bytes == 4) {  // labels
-            for (int64 i = begin; i < end; ++i)
-                std::memcpy(p.out + 4 * i, p.source + 4 * p.index[i], 4);
-            return;
-        }
+    const int64 begin = part.i, end = part.i + part.m;
+    const auto fetch = [&](int64 i) {  // the first lines; the processor fetches those behind
+        const char* const row = p.source + p.index[i] * p.bytes;
+        for (int64 at = 0; at < least<int64>(p.bytes, MOST); at += LINE) __builtin_prefetch(row + at);
+    };
+    if (p.bytes == 4) {  // labels
+        for (int64 i = begin; i < end; ++i)
+            std::memcpy(p.out + 4 * i, p.source + 4 * p.index[i], 4);
+    } else {
         for (int64 i = begin; i < least(begin + AHEAD, end); ++i) fetch(i);
         for (int64 i = begin; i < end; ++i) {
             if (i + AHEAD < end) fetch(i + AHEAD);
             copy_row(p.out + i * p.bytes, p.source + p.index[i] * p.bytes, p.bytes);
         }
-    }, 1);
-    if (p.order == nullptr || p.m > each) return;
+    }
+    if (p.order == nullptr || part.m * p.bytes > FETCHED) return;
     const int64 next = (*p.position + 1) * p.step + p.start;
-    for (int64 i = next; i < least(next + p.m, p.entries); ++i) {
+    for (int64 i = next + begin; i < least(next + end, p.entries); ++i) {
         const char* const row = p.source + p.order[i] * p.bytes;
         for (int64 at = 0; at < p.bytes; at += LINE) __builtin_prefetch(row + at, 0, 2);
     }
+}
+
+inline void gather(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Gather*>(arguments);
+    over(threads, p.m, FETCHED / (p.bytes + 1) + 1, [&](int64 begin, int64 end, int64) {
+        gather_on_rows(arguments, {begin, 0, end - begin, 0});
+    }, 1);
 }
 
 // out ← weights[index] / Σ weights[index], or zeros if the sum is 0

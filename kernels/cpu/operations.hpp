@@ -9,3 +9,4 @@
 #include "losses.hpp"
 #include "theta.hpp"
 #include "minibatches.hpp"
+#include "rows.hpp"

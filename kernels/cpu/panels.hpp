@@ -145,8 +145,11 @@ template <class T> void transpose_panel(View<T> b, int64 k, int64 columns, Item<
     for (int64 j = 0; j < PANEL<E>; ++j) rows[j] = b.data + least<int64>(j, columns - 1) * b.column;
 #ifdef GPUMLP_SQUARES
     for (; done + WIDTH<E> * ENTRIES <= k; done += WIDTH<E> * ENTRIES)
-        for (int j = 0; j < columns; j += WIDTH<E>)
+        for (int j = 0; j < columns; j += WIDTH<E>) {
+            if (done + 3 * WIDTH<E> * ENTRIES <= k)
+                for (int r = 0; r < WIDTH<E>; ++r) __builtin_prefetch(rows[j + r] + done + 2 * WIDTH<E> * ENTRIES);
             transpose_square(rows + j, done, panel + done / ENTRIES * PANEL<E> + j, PANEL<E>);
+        }
 #endif
     for (; done + GROUP<E> * ENTRIES <= k; done += GROUP<E> * ENTRIES)
         for (int j = 0; j < columns; j += WIDTH<E>)

@@ -9,7 +9,7 @@
 
 namespace gpumlp {
 
-enum { LANES = 16, PIECE = 8192, LEAST_ROWS = 32 };  // entries; rows of a piece of a matrix
+enum { LANES = 16, PIECE = 8192, LEAST_ROWS = 32, FEW = 512 };  // entries; rows of a matrix
 // Rows that are fetched before their turn, and the bytes that one fetch brings.  The processor fetches
 // by itself what follows on the same page, but the next row may lie on another.
 enum { AHEAD = 16, LINE = 64 };
@@ -23,7 +23,22 @@ template <class real> inline real times(real a, real b) { return a == real(0) ? 
 
 template <class real> const real& least(const real& a, const real& b) { return b < a ? b : a; }
 
-inline int64 piece_rows(int64 n) { return n < PIECE / LEAST_ROWS ? PIECE / n : LEAST_ROWS; }
+inline int64 piece_rows(int64 n) {
+    return n < PIECE / LEAST_ROWS ? PIECE / n / LEAST_ROWS * LEAST_ROWS : LEAST_ROWS;
+}
+
+// Rows whose sum is stored before all sums are added up; of few rows fewer, so that threads can share
+// them.  A piece has a multiple.
+inline int64 summed_rows(int64 m) { return m <= FEW ? LEAST_ROWS / 2 : LEAST_ROWS; }
+inline int64 row_sums(int64 m) { return (m + summed_rows(m) - 1) / summed_rows(m); }
+
+// Call f(begin, end, number) for the rows of each sum in [begin, end), of m.
+template <class F> inline void over_sums(int64 m, int64 begin, int64 end, const F& f) {
+    for (int64 each = summed_rows(m), next; begin < end; begin = next) {
+        next = least((begin / each + 1) * each, end);
+        f(begin, next, begin / each);
+    }
+}
 
 // the sum of LANES numbers, which are overwritten
 template <class real> inline real add_lanes(real* lanes) {

@@ -98,7 +98,7 @@ void multiply_few(int64 m, int64 n, int64 k, View<T> a, View<T> b, Arithmetic<T>
 
 // dots: by sums along the rows of a and of bᵀ
 template <class T, class Out>
-void product_part(const Product<T, Out>& p, const Part& part, bool dots) {
+void multiply_part(const Product<T, Out>& p, const Part& part, bool dots) {
     using real = Arithmetic<T>;
     const real alpha = p.factors ? p.factors[0] : real(1);
     const real beta = p.factors ? p.factors[1] : real(0);
@@ -115,34 +115,88 @@ void product_part(const Product<T, Out>& p, const Part& part, bool dots) {
     multiply(m, n, p.k, a, b, alpha, beta, out, p.n);
 }
 
-template <class T, class Out> void product(const void* arguments, const Threads& threads) {
-    using real = Arithmetic<T>;
-    const auto& p = *static_cast<const Product<T, Out>*>(arguments);
-    const bool dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
-    const int64 flops = 2 * p.m * p.n * p.k;
-    if (flops < 2 * FLOPS) {
-        product_part(p, Part{0, 0, p.m, p.n}, dots);
-        if (p.next.work != nullptr) p.next.work(p.next.arguments, threads);
-        return;
+// How a product is cut: into pieces of `each` columns, or rows.
+template <class T, class Out> struct Cut {
+    bool dots, by_columns; int64 size, each, pieces;
+
+    // in_rows: not into columns
+    Cut(const Product<T, Out>& p, int threads, bool in_rows = false) {
+        enum { WIDE = WIDTH<Arithmetic<T>> };
+        dots = p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1;
+        const int64 flops = 2 * p.m * p.n * p.k;
+        // by columns, which copies no part of b twice, if they suffice for pieces of equal size
+        by_columns = !in_rows && (dots || p.n >= WIDE * 4 * threads || p.n >= p.m);
+        size = each = by_columns ? p.n : p.m, pieces = 1;
+        if (flops < 2 * FLOPS) return;
+        const int64 unit = by_columns ? WIDE : TILE_ROWS / (in_rows ? 3 : 1);
+        const int64 units = (size + unit - 1) / unit;
+        // as many as there are threads; of a long product more, so that none waits long for another
+        const int64 many = least(flops / MANY_FLOPS / threads, units / (16 * threads));
+        const int64 wanted = least(least(threads * (many > 1 ? many : 1), flops / FLOPS), units);
+        const int64 share = wanted > 1 ? (units + wanted - 1) / wanted : units;
+        each = (share > 8 && by_columns ? share + share % 2 : share) * unit;  // whole panels
+        pieces = (size + each - 1) / each;
     }
-    // by columns, which copies no part of b twice, if they suffice for pieces of equal size
-    const bool by_columns = dots || p.n >= WIDTH<real> * 4 * threads.count || p.n >= p.m;
-    const int64 size = by_columns ? p.n : p.m, unit = by_columns ? WIDTH<real> : TILE_ROWS;
-    const int64 units = (size + unit - 1) / unit;
-    // as many as there are threads; of a long product more, so that none waits long for another
-    const int64 many = least(flops / MANY_FLOPS / threads.count, units / (16 * threads.count));
-    const int64 wanted = threads.count * (many > 1 ? many : 1);
-    const int64 pieces = least(least(wanted, flops / FLOPS), units);
-    const int64 share = pieces > 1 ? (units + pieces - 1) / pieces : units;
-    const bool apart = p.next.work != nullptr && !(by_columns && pieces > 1);
-    const int64 each = (share > 8 && by_columns ? share + share % 2 : share) * unit;  // whole panels
-    over(threads, size, each, [&](int64 begin, int64 end, int64) {
-        const Part part = by_columns ? Part{0, begin, p.m, end - begin}
-                                     : Part{begin, 0, end - begin, p.n};
-        product_part(p, part, dots);
+
+    // the part of a piece, when it is done
+    Part multiply(const Product<T, Out>& p, int64 piece) const {
+        const int64 begin = piece * each, count = least(each, size - begin);
+        const Part part = by_columns ? Part{0, begin, p.m, count} : Part{begin, 0, count, p.n};
+        multiply_part(p, part, dots);
+        return part;
+    }
+};
+
+template <class T, class Out> void product(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Product<T, Out>*>(arguments);
+    const Cut<T, Out> cut(p, threads.count);
+    const bool apart = p.next.work != nullptr && !(cut.by_columns && cut.pieces > 1);
+    over(threads, cut.pieces, 1, [&](int64 piece, int64, int64) {
+        const Part part = cut.multiply(p, piece);
         if (!apart && p.next.part != nullptr) p.next.part(p.next.arguments, part);
     }, 1);
     if (apart) p.next.work(p.next.arguments, threads);
+}
+
+// some rows of a product, without what is done next
+template <class T, class Out> void product_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const Product<T, Out>*>(arguments);
+    multiply_part(p, part, p.m <= FEW_ROWS && p.a.column == 1 && p.b.row == 1);
+}
+
+// Products that do not depend on each other: a thread that is done with its part of one goes on with
+// the next.  If there is an update of the entries [begin, end) of θ, `out` is the gradient from the
+// entry `start` on, and what a thread has computed, it updates at once.
+struct Several {
+    int64 count; void (*update)(const void* arguments, const Part& entries);
+    const void* arguments; int64 begin, end;
+    struct { const void* product; int64 start; } each[1];
+};
+enum { MOST_PRODUCTS = 32 };
+
+template <class T, class Out> void products(const void* arguments, const Threads& threads) {
+    typedef Product<T, Out> One;
+    const auto& p = *static_cast<const Several*>(arguments);
+    const auto one = [&](int64 i) -> const One& { return *static_cast<const One*>(p.each[i].product); };
+    const bool updates = p.update != nullptr;
+    int64 flops = 0, first[MOST_PRODUCTS + 1] = {};  // the first piece of each product
+    for (int64 i = 0; i < p.count; ++i) flops += 2 * one(i).m * one(i).n * one(i).k;
+    const Threads some = {flops < 2 * FLOPS ? 1 : threads.count, threads.share};
+    for (int64 i = 0; i < p.count; ++i)
+        first[i + 1] = first[i] + Cut<T, Out>(one(i), some.count, updates).pieces;
+    over(some, first[p.count], 1, [&](int64 piece, int64, int64) {
+        int64 i = 0;
+        while (piece >= first[i + 1]) ++i;
+        const Part part = Cut<T, Out>(one(i), some.count, updates).multiply(one(i), piece - first[i]);
+        const int64 n = one(i).n, start = p.each[i].start + part.i * n;
+        if (updates) p.update(p.arguments, {start, 0, part.m * n, 0});
+    }, 1);
+    if (!updates) return;
+    int64 at = p.begin;  // the other entries, such as biases
+    for (int64 i = p.count - 1; i >= -1; at = i < 0 ? at : p.each[i].start + one(i).m * one(i).n, --i) {
+        const int64 next = i < 0 ? p.end : p.each[i].start;
+        if (next > at) p.update(p.arguments, {at, 0, next - at, 0});
+    }
 }
 
 // The same by a BLAS, cut into pieces of `each` rows or columns of out, each by one thread.  The

@@ -62,6 +62,8 @@ GPUMLP_EXPORT void gpumlp_run(const gpumlp::Call* calls, int64_t count, int64_t 
 #define GPUMLP_OPERATION(name, ...)                                                               \
     GPUMLP_EXPORT void name(const void* p, const gpumlp::Threads& t) { gpumlp::__VA_ARGS__(p, t); }
 using gpumlp::bfloat16;
+#define GPUMLP_ROWS(name, ...)                                                                    \
+    GPUMLP_EXPORT void name##_on_rows(const void* p, const gpumlp::Part& t) { gpumlp::__VA_ARGS__(p, t); }
 #define GPUMLP_FOR_THETA(real)                                                                    \
     GPUMLP_OPERATION(real##_blas_product32, blas_product<real, int32_t>)                          \
     GPUMLP_OPERATION(real##_blas_product64, blas_product<real, int64_t>)                          \
@@ -72,6 +74,14 @@ using gpumlp::bfloat16;
     GPUMLP_OPERATION(real##_begin, begin<real>)
 #define GPUMLP_FOR_STORED(T, real)                                                                \
     GPUMLP_OPERATION(T##_product, product<T, T>)                                                  \
+    GPUMLP_OPERATION(T##_products, products<T, T>)                                                \
+    GPUMLP_ROWS(T##_product, product_on_rows<T, T>)                                                  \
+    GPUMLP_ROWS(T##_bias_softmax, bias_softmax_on_rows<T>)                                           \
+    GPUMLP_ROWS(T##_softmax_gradient, softmax_gradient_on_rows<T>)                                   \
+    GPUMLP_ROWS(T##_cross_entropy, cross_entropy_on_rows<T, real>)                                   \
+    GPUMLP_ROWS(T##_cross_entropy_of_labels, cross_entropy_on_rows<T, int32_t>)                      \
+    GPUMLP_OPERATION(T##_activation_gradient_end, activation_gradient_end<T>)                     \
+    GPUMLP_OPERATION(T##_loss_end, loss_end<T>)                                                   \
     GPUMLP_OPERATION(T##_add, add<T>)                                                             \
     GPUMLP_OPERATION(T##_bias_softmax, bias_softmax<T>)                                           \
     GPUMLP_OPERATION(T##_softmax, softmax<T>)                                                     \
@@ -88,6 +98,9 @@ GPUMLP_FOR_STORED(float, float)
 GPUMLP_FOR_STORED(double, double)
 GPUMLP_FOR_STORED(bfloat16, float)
 GPUMLP_OPERATION(bfloat16_product_to_float, product<bfloat16, float>)
+GPUMLP_OPERATION(bfloat16_products_to_float, products<bfloat16, float>)
 GPUMLP_OPERATION(bfloat16_round, round)
 GPUMLP_OPERATION(gpumlp_gather, gather)
+GPUMLP_ROWS(gpumlp_gather, gather_on_rows)
+GPUMLP_OPERATION(gpumlp_by_rows, by_rows)
 GPUMLP_OPERATION(gpumlp_end, end)

@@ -119,10 +119,9 @@ __attribute__((noinline)) void update_region(const Update<real>& p, int64 begin,
 }
 
 template <template <class> class R, template <class> class O, class real>
-void update(const void* arguments, const Threads& threads) {
-    const auto& p = *static_cast<const Update<real>*>(arguments);
+void update_entries(const Update<real>& p, const Threads& threads, int64 begin, int64 end) {
     if (p.control[0] == 0) return;
-    over_theta<real>(threads, p.begin, p.end, p.split, p.biases, [&](
+    over_theta<real>(threads, begin, end, p.split, p.biases, [&](
         int64 i, int64 end, real strength, int64) {
         const int64 first = i;
         if (p.groups == nullptr) {
@@ -136,6 +135,19 @@ void update(const void* arguments, const Threads& threads) {
         }
         if (p.rounded) round_entries(p.theta, p.rounded, first, end);
     }, 1);
+}
+
+template <template <class> class R, template <class> class O, class real>
+void update(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Update<real>*>(arguments);
+    update_entries<R, O>(p, threads, p.begin, p.end);
+}
+
+// m entries of θ from the entry i on
+template <template <class> class R, template <class> class O, class real>
+void update_part(const void* arguments, const Part& part) {
+    const Threads alone = {1, nullptr};
+    update_entries<R, O>(*static_cast<const Update<real>*>(arguments), alone, part.i, part.i + part.m);
 }
 
 // rounded ← θ in 16 bits

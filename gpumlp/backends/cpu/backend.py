@@ -12,6 +12,7 @@ import numpy as np
 
 from gpumlp.backends.cpu.code import Code
 from gpumlp.backends.cpu.flags import BFLOAT16
+from gpumlp.backends.cpu.joining import ROW_FLOPS, joined
 from gpumlp.backends.cpu.loading import Library, installed
 from gpumlp.backends.cpu.lowering import Lowering, block_memory
 from gpumlp.backends.cpu.works import NotCompiledError, Work
@@ -43,7 +44,7 @@ class CpuBackend(NumpyBackend):
     def __init__(self, precision: str = "float32") -> None:
         halves = precision == "bfloat16"
         super().__init__("float32" if halves else precision)
-        self.precision, self.compiles = precision, True
+        self.precision, self.compiles, self.row_flops = precision, True, ROW_FLOPS
         library, blas = installed(), numpy_blas()
         if isinstance(library, str) or blas is None:
             why = library if isinstance(library, str) else "NumPy's BLAS cannot be called directly"
@@ -76,7 +77,7 @@ class CpuBackend(NumpyBackend):
 
         def finish() -> None:
             if works:
-                runs.append(Program(self._library, self._blas, Code(works)))
+                runs.append(Program(self._library, self._blas, self._joined(works)))
                 works.clear()
 
         for call in next(iter(variants.values())):
@@ -129,7 +130,10 @@ class CpuBackend(NumpyBackend):
         for op in program:
             with suppress(NotCompiledError):
                 works += self._lower(op.name, *map(_stand_in, op.arguments.values()))
-        return Code(works).scratch
+        return self._joined(works).scratch
+
+    def _joined(self, works: list[Work]) -> Code:
+        return Code(joined(works, self._library.address("gpumlp_by_rows")))
 
     def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
         if remainder is not None:

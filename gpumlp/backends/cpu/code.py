@@ -53,7 +53,7 @@ class Code:
                 value = 8 * inner[id(each)]
                 self._bases.append((at, ITSELF))
             elif isinstance(each, Scratch):
-                value, self.scratch = 0, max(self.scratch, each)
+                value, self.scratch = each.start, max(self.scratch, each.start + each)
                 self._bases.append((at, SCRATCH))
             self._format.append("d" if isinstance(each, float) else "q")
             self._values.append(value)

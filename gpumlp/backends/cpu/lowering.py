@@ -16,7 +16,16 @@ from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.cpu.lookup import LookupLowering
 from gpumlp.backends.cpu.minibatches import MinibatchLowering
 from gpumlp.backends.cpu.stages import StageLowering
-from gpumlp.backends.cpu.works import NotCompiledError, Scratch, Work, partial_sums
+from gpumlp.backends.cpu.works import (
+    Entrywise,
+    Independent,
+    NotCompiledError,
+    RowWise,
+    Scratch,
+    Work,
+    partial_sums,
+    row_sums,
+)
 from gpumlp.backends.numpy.blas import Blas
 from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.functions.activations import softmax
@@ -71,7 +80,7 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
         m, n = y_hat.shape
         name = "loss_of_labels" if y.ndim == 1 else "loss"
         yield self._of(
-            loss, name, y_hat, y, weights, J, gh, m, n, loss.output_scale(n), partial_sums(m, n)
+            loss, name, y_hat, y, weights, J, gh, m, n, loss.output_scale(n), row_sums(m)
         )
 
     def output_gradient(
@@ -84,7 +93,7 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
     def weight_gradient(
         self, gz: Array, h_below: Array, dW: Array, factors: Array | None
     ) -> Iterator[Work]:
-        yield self._product(gz.T, h_below, dW, factors)
+        yield self._product(gz.T, h_below, dW, factors, independent=True)
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
@@ -102,7 +111,7 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
         self, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> tuple[Any, ...]:
         m, n = gh.shape
-        return gh, z, h, gz, db, m, n, partial_sums(m, n, self._dtype.itemsize, n)
+        return gh, z, h, gz, db, m, n, row_sums(m, self._dtype.itemsize, n)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
         yield self._product(gz, W[:, W.shape[1] - gx.shape[1] :], gx)
@@ -140,11 +149,13 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
         name = f"{source.struct_name(regularizer)}_update"
         biases = regularizer.strengths()[1]
         begin, end = part or (0, theta.size)
-        yield self._of(
-            optimizer, name, theta, rounded if self._is_16_bit(rounded) else None, dtheta,
-            self._is_16_bit(dtheta), slots, theta.size, split, biases, control, groups, begin, end,
-            omega=regularizer,
+        arguments = (
+            theta, rounded if self._is_16_bit(rounded) else None, dtheta, self._is_16_bit(dtheta),
+            slots, theta.size, split, biases, control, groups, begin, end,
         )  # fmt: skip
+        of_part = self._of(optimizer, f"{name}_part", omega=regularizer).function
+        how = Entrywise(of_part, dtheta, begin, end)
+        yield self._of(optimizer, name, *arguments, omega=regularizer)._replace(how=how)
 
     def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> Iterator[Work]:
         for v, *buffers in zip(V, X, A, P, strict=True):
@@ -190,14 +201,24 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
         if omega is not None:
             own.append(np.array(source.parameters(omega), F64))
         real = self._stored if isinstance(entry, Activation | Loss | Stage) else self._real
-        if entry.is_built_in() and entry.name in (softmax.name, softmax_cross_entropy.name):
-            return self._plain(ROW_WISE[entry.name, name], *arguments, *own, real=real)
-        function = self._library.operation(
-            real, f"{source.struct_name(entry)}_{name}", entry, omega
-        )
-        if not function:
-            raise NotCompiledError(entry.name)
-        return Work(function, (*arguments, *own))
+
+        def address(name: str) -> int:
+            if entry.is_built_in() and entry.name in (softmax.name, softmax_cross_entropy.name):
+                whole, suffix, _ = name.partition(ON_ROWS)
+                return self._plain(f"{ROW_WISE[entry.name, whole]}{suffix}", real=real).function
+            symbol = f"{source.struct_name(entry)}_{name}"
+            found = self._library.operation(real, symbol, entry, omega)
+            if not found:
+                raise NotCompiledError(entry.name)
+            return found
+
+        work = Work(address(name), (*arguments, *own))
+        if name not in BY_ROWS:
+            return work
+        end, at = BY_ROWS[name]
+        last = self._plain(end, real=real).function if end else 0
+        rows = RowWise(address(name + ON_ROWS), last, work.arguments, *arguments[at : at + 2])
+        return work._replace(how=(rows,))
 
     def _product_and(
         self, a: Array, b: Array, out: Array, f: Activation, name: str, *arguments: Any
@@ -209,17 +230,19 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
                 self._stored, f"{source.struct_name(f)}_{name}_part", f, None
             )
         product = self._product(a, b, out, None, (part, work.function, work) if part else NOTHING)
-        yield product
-        if not any(each is work for each in product.arguments):
-            yield work
+        if any(each is work for each in product.arguments):
+            yield product._replace(how=(*product.how, *work.how))
+        else:
+            yield from (product, work)
 
     def _product(
         self, a: Array, b: Array, out: Array, factors: Array | None = None,
-        then: tuple[Any, ...] = NOTHING,
+        then: tuple[Any, ...] = NOTHING, *, independent: bool = False,
     ) -> Work:  # fmt: skip
         """out ← a b, or α a b + β out; a and b may be columns, or transposes, of C arrays.
 
         then: the fields of `Next` in program.hpp, which a product by BLAS leaves out.
+        independent: neighbouring products may be done at the same time.
         """
         (m, k), n = a.shape, b.shape[1]
         halves = self._is_16_bit(a)
@@ -228,11 +251,19 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering)
         rounded = halves and self._is_16_bit(out)
         sums = Scratch(4 * m * n) if rounded and k > INNER else None
         strides = [[each // x.itemsize for each in x.strides] for x in (a, b)]
-        return self._plain(
-            "product_to_float" if halves and not rounded else "product", m, n, k, a, *strides[0],
-            b, *strides[1], out, factors, sums, *(NOTHING if sums else then),
-            real="bfloat16" if halves else "",
-        )  # fmt: skip
+        to_float, real = "_to_float" * bool(halves and not rounded), "bfloat16" * halves
+        arguments = m, n, k, a, *strides[0], b, *strides[1], out, factors, sums
+        product = self._plain(
+            f"product{to_float}", *arguments, *(NOTHING if sums else then), real=real
+        )
+        if independent:
+            several = self._plain(f"products{to_float}", real=real).function
+            return product if sums else product._replace(how=Independent(several, out))
+        if to_float:
+            return product
+        on_rows = self._plain(f"product{ON_ROWS}", real=real).function
+        rows = RowWise(on_rows, 0, (*arguments, *NOTHING), m, n, 2 * m * n * k)
+        return product._replace(how=(rows,))
 
     def _blas_product(self, a: Array, b: Array, out: Array, factors: Array | None) -> Work:
         (m, k), n = a.shape, b.shape[1]
@@ -271,5 +302,12 @@ ROW_WISE = {
     (softmax.name, "activation_gradient"): "softmax_gradient",
     (softmax_cross_entropy.name, "loss"): "cross_entropy",
     (softmax_cross_entropy.name, "loss_of_labels"): "cross_entropy_of_labels",
+}
+ON_ROWS = "_on_rows"
+BY_ROWS = {  # the function after all rows, and the place of m and n among the arguments
+    "bias_activation": ("", 3),
+    "activation_gradient": ("activation_gradient_end", 5),
+    "loss": ("loss_end", 5),
+    "loss_of_labels": ("loss_end", 5),
 }
 F64 = np.dtype(np.float64)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpumlp.backends.cpu.loading import Library
-from gpumlp.backends.cpu.works import Work
+from gpumlp.backends.cpu.works import RowWise, Work
 from gpumlp.io.types import HostArray as Array
 
 
@@ -29,7 +29,9 @@ class MinibatchLowering:
             ahead = order, position, size, start, order.size
         row = out.nbytes // max(1, len(out))
         address = self._library.address("gpumlp_gather")
-        yield Work(address, (source, index, out, len(index), row, *ahead))
+        arguments = source, index, out, len(index), row, *ahead
+        on_rows = self._library.address("gpumlp_gather_on_rows")
+        yield Work(address, arguments, (RowWise(on_rows, 0, arguments, len(index), 0),))
 
     def mean_weights(self, weights: Array, index: Array, out: Array) -> Iterator[Work]:
         yield self._plain("mean_weights", weights, index, out, len(index))

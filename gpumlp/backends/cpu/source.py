@@ -62,13 +62,15 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     name = struct_name(entry)
     if isinstance(entry, Activation):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in (
-            "bias_activation", "bias_activation_part", "activation", "activation_gradient",
-            "activation_gradient_part", "gate", "gate_gradient",
+            "bias_activation", "bias_activation_part", "bias_activation_on_rows", "activation",
+            "activation_gradient", "activation_gradient_part", "activation_gradient_on_rows",
+            "gate", "gate_gradient",
         )}  # fmt: skip
     if isinstance(entry, Loss):
         return {
-            f"{name}_loss": f"loss<{name}, %s, Arithmetic<%s>>",
-            f"{name}_loss_of_labels": f"loss<{name}, %s, int32_t>",
+            f"{name}_loss{of}{rows}": f"loss{rows}<{name}, %s, {target}>"
+            for of, target in (("", "Arithmetic<%s>"), ("_of_labels", "int32_t"))
+            for rows in ("", "_on_rows")
         }
     if isinstance(entry, Regularizer):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in ("penalty", "clip")}
@@ -77,7 +79,10 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in each_of}
     assert omega is not None
     other = struct_name(omega)
-    return {f"{name}_{other}_update": f"update<{name}, {other}, %s>"}
+    return {
+        f"{name}_{other}_{each}": f"{each}<{name}, {other}, %s>"
+        for each in ("update", "update_part")
+    }
 
 
 def types(entry: Entry) -> tuple[str, ...]:
@@ -140,7 +145,7 @@ def _instances(entry: Entry, omega: Regularizer | None = None) -> str:
 
 def _second(operation: str) -> str:
     """The type of an operation's second argument."""
-    return "Part" if operation.endswith("_part") else "Threads"
+    return "Part" if operation.endswith(("_part", "_on_rows")) else "Threads"
 
 
 def _functions(entry: Entry) -> dict[str, str]:

@@ -4,21 +4,73 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-PIECE, LEAST_ROWS = 8192, 32  # of a piece, as in pieces.hpp
+from gpumlp.io.types import HostArray as Array
+
+PIECE, LEAST_ROWS, FEW = 8192, 32, 512  # as in pieces.hpp
 
 
 class Scratch(int):
-    """An argument: memory of so many bytes, which the next call may overwrite."""
+    """An argument: memory of so many bytes, which the next call may overwrite.
+
+    Attributes:
+        start: its first byte in the memory of all calls.
+    """
+
+    start = 0
+
+    def behind(self, start: int) -> Scratch:
+        """As many bytes, from the first cache line from `start` on."""
+        moved = Scratch(self)
+        moved.start = -(-start // 64) * 64
+        return moved
+
+
+class RowWise(NamedTuple):
+    """An operation row by row: see `RowWise` in rows.hpp.
+
+    m, n: its rows and columns.  flops: of its product.
+    """
+
+    rows: int
+    end: int
+    arguments: tuple[Any, ...]
+    m: int
+    n: int
+    flops: int = 0
+
+
+class Independent(NamedTuple):
+    """A product that may be done beside its neighbours of this kind: see `Several`.
+
+    several: the function that does so.  out: its result.
+    """
+
+    several: int
+    out: Array
+
+
+class Entrywise(NamedTuple):
+    """An update of θ, entry by entry, from `begin` to `end`.
+
+    part: the function that does it on some entries.
+    """
+
+    part: int
+    dtheta: Array
+    begin: int
+    end: int
 
 
 class Work(NamedTuple):
     """A function of the library and its arguments.
 
     They are arrays, `Scratch`, numbers, None, or a `Work`, which stands for its own arguments.
+    how: what allows to do it together with its neighbours; empty if nothing does.
     """
 
     function: int
     arguments: tuple[Any, ...]
+    how: tuple[RowWise, ...] | Independent | Entrywise = ()
 
 
 class NotCompiledError(Exception):
@@ -27,5 +79,11 @@ class NotCompiledError(Exception):
 
 def partial_sums(m: int, n: int, entry_bytes: int = 8, width: int = 1) -> Scratch:
     """Memory for the sums of the pieces of (m, n): `width` of each."""
-    rows = PIECE // n if n < PIECE // LEAST_ROWS else LEAST_ROWS
+    rows = PIECE // n // LEAST_ROWS * LEAST_ROWS if n < PIECE // LEAST_ROWS else LEAST_ROWS
+    return Scratch(-(-m // rows) * width * entry_bytes)
+
+
+def row_sums(m: int, entry_bytes: int = 8, width: int = 1) -> Scratch:
+    """Memory for the sums of some rows, of m: `width` of each."""
+    rows = LEAST_ROWS // 2 if m <= FEW else LEAST_ROWS
     return Scratch(-(-m // rows) * width * entry_bytes)

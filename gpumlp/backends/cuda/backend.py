@@ -48,7 +48,7 @@ class CudaBackend(CudaColumns, CudaLookup, CudaSharing, CudaStages, Backend):
         self.scales_loss = precision == "float16"
         self.rounds_slots, self.folds = precision != "float64", True
         self.keeps_remainder = precision == "bfloat16"
-        self.branches = device.multiprocessors
+        self.branches, self.row_flops = device.multiprocessors, 0
         self._device = device
         self._kernels = Kernels(device, self.dtype, self.storage)
         self._products = LayerProducts(device, precision, self._kernels)

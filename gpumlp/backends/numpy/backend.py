@@ -41,7 +41,7 @@ class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, Backend
         self.precision = precision
         self.dtype = self.storage = np.dtype(precision)
         self.scales_loss = self.rounds_slots = self.keeps_remainder = self.compiles = False
-        self.branches = 0
+        self.branches = self.row_flops = 0
         self.folds = numpy_blas() is not None
         self._threads = Threads(blas_threads())
 

@@ -1,0 +1,137 @@
+"""Neighbouring calls of the library as one: row by row, or products and the update of θ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpumlp.backends.cpu.works import Entrywise, Independent, RowWise, Scratch, Work
+from gpumlp.io.types import HostArray as Array
+
+# Beyond so many, threads that compute all columns of some rows would read too much of W each.
+ROW_FLOPS = 1 << 28
+MOST_PRODUCTS = 32  # as in products.hpp
+MOST_BESIDE = 1 << 14  # entries that one thread updates, when those of the products are done
+
+
+def joined(works: Iterable[Work], by_rows: int) -> list[Work]:
+    """The calls, fewer.
+
+    by_rows: the address of the function that does operations row by row.
+    """
+    found: list[Work] = []
+    some: list[Work] = []
+
+    def finish() -> None:
+        if len(some) < 2:
+            found.extend(some)
+        elif isinstance(some[0].how, Independent):
+            found.append(_products(some))
+        else:
+            found.extend(_of_rows(some, by_rows))
+        some.clear()
+
+    for work in works:
+        if some and not _fits(work, some):
+            finish()
+        some.append(work)
+    finish()
+    return found
+
+
+def _fits(work: Work, others: Sequence[Work]) -> bool:
+    """Whether it can be done together with the others, which come before it."""
+    last, how = others[-1].how, work.how
+    if isinstance(last, Independent):
+        if isinstance(how, Independent):
+            return how.several == last.several and len(others) < MOST_PRODUCTS
+        return isinstance(how, Entrywise) and _starts(how, others) is not None
+    own, first = _row_wise(work), _row_wise(others[0])
+    if not own or not first or own[0].m != first[0].m:
+        return False
+    taken = {id(a): a for other in others for a in _matrices(other)}.values()
+    return all(_apart(a, b) for a in _matrices(work) for b in taken)
+
+
+# ---- products ------------------------------------------------------------------------------------
+
+
+def _products(works: Sequence[Work]) -> Work:
+    """Products, and perhaps an update after them."""
+    product, update = works[0].how, works[-1].how
+    assert isinstance(product, Independent)
+    head: tuple[Any, ...] = (None, None, 0, 0)
+    starts: list[int] | None = [0] * len(works)
+    if isinstance(update, Entrywise):
+        *works, last = works
+        starts = _starts(update, works)
+        head = update.part, Work(0, last.arguments), update.begin, update.end
+    assert starts is not None
+    pairs = (each for pair in zip(works, starts, strict=True) for each in pair)
+    return Work(product.several, (len(works), *head, *pairs))
+
+
+def _starts(update: Entrywise, products: Sequence[Work]) -> list[int] | None:
+    """The first entry of each product in θ; None if they are not its gradient, or too little of it.
+
+    They lie in θ in the opposite order.
+    """
+    first, size = update.dtheta.ctypes.data, update.dtheta.itemsize
+    found, end, entries = list[int](), update.end, 0
+    for work in products:
+        assert isinstance(work.how, Independent)
+        start = (work.how.out.ctypes.data - first) // size
+        if not update.begin <= start or start + work.how.out.size > end:
+            return None
+        found.append(start)
+        end, entries = start, entries + work.how.out.size
+    return found if update.end - update.begin - entries <= MOST_BESIDE else None
+
+
+# ---- row by row ----------------------------------------------------------------------------------
+
+
+def _apart(a: Array, b: Array) -> bool:
+    """Whether one's rows do not share memory with other rows of the other one."""
+    if a.ctypes.data == b.ctypes.data and a.strides[0] == b.strides[0]:
+        return True
+    return not np.may_share_memory(a, b)
+
+
+def _row_wise(work: Work) -> tuple[RowWise, ...]:
+    return () if isinstance(work.how, Independent | Entrywise) else work.how
+
+
+def _matrices(work: Work) -> list[Array]:
+    """The arguments with a row for each example."""
+    return [
+        a for one in _row_wise(work) for a in one.arguments
+        if isinstance(a, np.ndarray) and a.ndim and len(a) == one.m
+    ]  # fmt: skip
+
+
+def _of_rows(works: list[Work], function: int) -> list[Work]:
+    each = [one for work in works for one in _row_wise(work)]
+    flops = sum(one.flops for one in each)
+    if flops > ROW_FLOPS:
+        return works
+    fields = (
+        field for one in _with_memory(each)
+        for field in (one.rows, one.end, Work(0, one.arguments), one.n)
+    )  # fmt: skip
+    return [Work(function, (each[0].m, flops, len(each), *fields))]
+
+
+def _with_memory(operations: Iterable[RowWise]) -> Iterator[RowWise]:
+    """Each operation with memory of its own, as all are done at the same time."""
+    end = 0
+    for one in operations:
+        arguments = []
+        for each in one.arguments:
+            if isinstance(each, Scratch):
+                each = each.behind(end)
+                end = each.start + each
+            arguments.append(each)
+        yield one._replace(arguments=tuple(arguments))
