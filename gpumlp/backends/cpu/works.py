@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from gpumlp.io.types import HostArray as Array
 
 PIECE, LEAST_ROWS, FEW = 8192, 32, 512  # as in pieces.hpp
+C_TYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16"}
 
 
 class Scratch(int):
