@@ -41,8 +41,8 @@ class TrainingOptions(DataOptions):
 
     standardize: bool | None = option(
         None, None,
-        "Scale each feature to mean 0 and standard deviation 1.  Numeric targets are always "
-        "scaled.  [default: standardize, except for the embedded images]",
+        "Scale each feature to mean 0 and standard deviation 1.  Numeric targets are scaled in any "
+        "case, except for counts.  [default: standardize, except for mnist5k and digits]",
     )  # fmt: skip
     validation: float = option(
         0.2, "SHARE",
@@ -79,8 +79,8 @@ class TrainingOptions(DataOptions):
     )  # fmt: skip
     gated: str | None = option(
         None, "NAME",
-        "Gate of the hidden layers in place of --activation: each computes a ⊙ f(b) of two linear "
-        "layers a and b, where f is one of {names}.", [*GATES, "none"],
+        "Gate of the hidden layers in place of --activation: each computes u ⊙ f(v) of two linear "
+        "layers u and v, where f is one of {names}.", [*GATES, "none"],
     )  # fmt: skip
     loss: str | None = option(
         None, "NAME",
