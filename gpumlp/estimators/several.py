@@ -14,13 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import inputs, settings
+from gpumlp.estimators.fitting import UserData
 from gpumlp.io.threads import at_most
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import check_range
 from gpumlp.network import MLP
 from gpumlp.training import members
-
-UserData = tuple[Any, Any, Any]
 
 
 def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental: bool) -> None:

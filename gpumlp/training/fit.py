@@ -93,6 +93,7 @@ def opened(
             run.callbacks = run.callbacks if world.rank == 0 else []
             checkpoint = together.on_first(world, lambda: checkpoint)  # which writes it for all
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
+        run.save = saving.save
         trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
         if checkpoint[-1] and run.checkpoint is not None:
             saving.resume(run, run.checkpoint)
@@ -111,4 +112,5 @@ def rules(
     measured = evaluations(net, examples, validated, metric, train_metric, world)
     for evaluation in measured.values():
         evaluation.validate()
-    return measured, hooks.watching(early_stopping, net, columns(measured))
+    rule = hooks.stopping_rule(early_stopping, columns(measured))
+    return measured, None if rule is None else Watch(rule, net)

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from gpumlp import storage
 from gpumlp.backends import Backend
 from gpumlp.io.types import Array, HostArray
-from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import checkpoint as files
 from gpumlp.training import together
-from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
-from gpumlp.training.events import Callback
 from gpumlp.training.history import History
-from gpumlp.training.stepping import Stepping
-
-
-class Run(Protocol):
-    """What is kept of a fit: see `loop.Fit`."""
-
-    trainer: Stepping
-    batches: Minibatches
-    watch: Watch | None
-    history: History
-    callbacks: list[Callback]
-    checkpoint: Checkpoint | None
-    epochs: int
-    epoch: int
-    step: int
-    spent: float
-    J: HostArray
-
-    def seconds(self) -> float:
-        """The duration of the current epoch so far."""
-
-    def check_finite(self, theta: Mapping[str, HostArray], J: float = 0.0) -> None:
-        """Raise unless J and θ are finite."""
+from gpumlp.training.loop import Fit
 
 
 def opened(
-    run: Run, path: Any, every: int | None, resume: bool, data: Examples,
+    run: Fit, path: Any, every: int | None, resume: bool, data: Examples,
     validated: Examples | None,
 ) -> Checkpoint | None:  # fmt: skip
     """The checkpoint of a fit, whose arguments are checked; None without a path."""
@@ -66,7 +40,7 @@ def opened(
     return Checkpoint(path, every, trainer.net.config(), settings)
 
 
-def save(run: Run, checkpoint: Checkpoint) -> None:
+def save(run: Fit, checkpoint: Checkpoint) -> None:
     """Write the checkpoint.
 
     Raises:
@@ -96,7 +70,7 @@ def save(run: Run, checkpoint: Checkpoint) -> None:
     ))  # fmt: skip
 
 
-def resume(run: Run, checkpoint: Checkpoint) -> None:
+def resume(run: Fit, checkpoint: Checkpoint) -> None:
     """Go on from the state in the file, if there is a file.
 
     Raises:
