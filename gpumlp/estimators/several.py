@@ -81,11 +81,8 @@ def _placed(e: Any, X: Any) -> Any:
 
 def _check(e: Any) -> None:
     """Raise ValueError if a parameter or callback of the estimator e is for a single model."""
-    for name, given in (
-        ("callbacks", e.callbacks),
-        ("set_callbacks", getattr(e, "_skl_callbacks", None)),
-    ):
-        if given:
+    for name, place in (("callbacks", "callbacks"), ("set_callbacks", "_skl_callbacks")):
+        if getattr(e, place, None):
             raise ValueError(
                 f"{name} is for one model, which several threads would call at the same time; "
                 "leave it out, or pass n_models=1"
@@ -139,11 +136,3 @@ def mean(each: Sequence[HostArray]) -> HostArray:
         return each[0]
     found: HostArray = np.asarray(np.mean(each, axis=0, dtype=np.float64))
     return found
-
-
-def mean_of_logarithms(each: Sequence[HostArray]) -> HostArray:
-    """The logarithm of the mean of numbers whose logarithms are given."""
-    if len(each) == 1:
-        return each[0]
-    total: HostArray = np.logaddexp.reduce(each, axis=0) - np.log(len(each))
-    return total

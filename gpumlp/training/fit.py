@@ -83,13 +83,9 @@ def opened(
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
         if world.size > 1:
-            arguments = {
-                "epochs": epochs,
-                "columns": list(run.history),
-                "early_stopping": str(early_stopping),
-            }
-            facts = together.facts_of(trainer, examples, validated) | arguments
-            together.check_alike(world, facts)
+            facts = together.facts_of(trainer, examples, validated)
+            facts |= {"epochs": epochs, "columns": list(run.history)}
+            together.check_alike(world, facts | {"early_stopping": str(early_stopping)})
             run.callbacks = run.callbacks if world.rank == 0 else []
             checkpoint = together.on_first(world, lambda: checkpoint)  # which writes it for all
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from gpumlp import storage
-from gpumlp.backends import Backend
-from gpumlp.io.types import Array, HostArray
 from gpumlp.loader.examples import Examples
 from gpumlp.training import checkpoint as files
 from gpumlp.training import together
@@ -53,7 +51,7 @@ def save(run: Fit, checkpoint: Checkpoint) -> None:
     best = watch.theta if watch and watch.best is not None else None
     # in θ's type: float32 holds all values of 16-bit slots, and every reader knows it
     tensors = {
-        name: np.asarray(_on_host(backend, view), backend.dtype)
+        name: np.asarray(backend.to_host(view) if backend.owns(view) else view, backend.dtype)
         for name, view in files.views(trainer, slots, best).items()
     }
     run.check_finite(storage.theta_of(tensors), sum(J))
@@ -107,8 +105,3 @@ def resume(run: Fit, checkpoint: Checkpoint) -> None:
     run.history = trainer.history = History.from_dict(state["history"])
     if watch is not None:
         watch.set_state(numbers)
-
-
-def _on_host(backend: Backend, a: Array) -> HostArray:
-    """The values of an array of the backend, or of the host."""
-    return backend.to_host(a) if backend.owns(a) else np.asarray(a)
