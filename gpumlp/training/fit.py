@@ -38,22 +38,11 @@ def fit(
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
-    return fit_examples(
-        trainer, examples, validated, epochs, callbacks, progress, checkpoint,
-        early_stopping=early_stopping, metric=metric, train_metric=train_metric,
-    )  # fmt: skip
-
-
-def fit_examples(
-    trainer: Stepping, examples: Examples, validated: Examples | None, epochs: int,
-    callbacks: Sequence[Callback], progress: bool | None,
-    checkpoint: tuple[Any, int | None, bool], **evaluated: Any,
-) -> History:  # fmt: skip
-    """Check the other arguments, and train on examples that are checked."""
     batches = trainer.batches(examples)
     with opened(
-        trainer, batches, examples, validated, epochs, callbacks, progress, checkpoint, **evaluated
-    ) as run:
+        trainer, batches, examples, validated, epochs, callbacks, progress, checkpoint,
+        early_stopping=early_stopping, metric=metric, train_metric=train_metric,
+    ) as run:  # fmt: skip
         run.train(batches)
     return trainer.history
 
