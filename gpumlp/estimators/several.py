@@ -134,5 +134,4 @@ def mean(each: Sequence[HostArray]) -> HostArray:
     """The mean of arrays of one shape; of a single one itself."""
     if len(each) == 1:
         return each[0]
-    found: HostArray = np.asarray(np.mean(each, axis=0, dtype=np.float64))
-    return found
+    return np.asarray(np.mean(each, axis=0, dtype=np.float64))

@@ -109,8 +109,7 @@ def module_of_norm(norm: Stage, n: int) -> nn.Module:
             f"norm {norm.name!r} is not one of gpumlp's, and torch does not know it; "
             f"use one of {', '.join(NORMS)}"
         )
-    module: nn.Module = NORM_MODULES[norm.name](n, **norm.params)
-    return module
+    return NORM_MODULES[norm.name](n, **norm.params)
 
 
 def known_norm(module: Any, dtype: torch.dtype) -> Stage | None:
