@@ -35,7 +35,7 @@ class MLP(Structure):
             also on a CPU with AVX512_BF16.  In the last two, products read θ rounded to 16 bits,
             and activations and gradients have 16 bits; θ itself and the optimizer's state are
             float32.
-        backend: "auto", "numpy", "cupy", or a backend, which already has its precision.
+        backend: "auto", "cupy", "cpu", "numpy", or a backend, which already has its precision.
         seed: of the initial weights; all backends start from the same numbers.
         norm: "layer", "rms" or "batch": the inputs of all layers but the first are normalised; or a
             list with a name, a `Stage` or None for each of these layers.  "batch" reads the mean

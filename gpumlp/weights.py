@@ -39,8 +39,7 @@ def example_weights(m: int, sample_weight: Array, of_class: HostArray | None) ->
 
 def _scaled(weights: HostArray) -> HostArray:
     """The weights over a power of 2, which changes no digit, such that the largest is near 1."""
-    scaled: HostArray = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
-    return scaled
+    return np.ldexp(weights, -int(np.frexp(weights.max())[1]))
 
 
 def weighted_targets(

@@ -149,7 +149,7 @@ def test_figure_of_streaming_is_the_worst_of_the_committed_ones():
     ) in README
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide/gpu.md", "docs/guide/tables.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/tables.md"])
 def test_memory_of_large_files_is_the_committed_one(page):
     kinds = results("large_files.json")["files"]
     worst = max(kind["train"]["resident_over_imports_mb"] for kind in kinds.values())

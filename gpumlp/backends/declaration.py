@@ -72,7 +72,7 @@ class Facts(Protocol):
     on_host: bool
     """Whether its arrays are NumPy's."""
     precision: str
-    """ "float64" or "float32"; the CUDA backend also has "tf32", "bfloat16" and "float16"."""
+    """ "float64", "float32" or "bfloat16"; the CUDA backend also has "tf32" and "float16"."""
     dtype: np.dtype[Any]
     """The type of θ: float64 or float32."""
     storage: np.dtype[Any]

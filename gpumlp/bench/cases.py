@@ -135,11 +135,8 @@ def _program(case: Case) -> Program:
         dtype=dtype, storage=storage, scales_loss=False, folds=True, branches=0,
         pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
     )  # fmt: skip
-    f = [
-        None,
-        *[ACTIVATIONS[case.activation]] * (len(case.widths) - 2),
-        ACTIVATIONS["identity"],
-    ]
+    hidden = [ACTIVATIONS[case.activation]] * (len(case.widths) - 2)
+    f = [None, *hidden, ACTIVATIONS["identity"]]
     loss, omega = LOSSES[case.loss], REGULARIZERS["none"]
     step = TrainingStep(Settings(
         described(case.widths, f, loss, omega, backend), OPTIMIZERS[case.optimizer],
@@ -181,13 +178,9 @@ PRESETS: dict[str, list[Case]] = {
 
 
 def choose(
-    presets: Sequence[str],
-    widths: Sequence[str] = (),
-    batch_sizes: Sequence[int] = (),
-    precisions: Sequence[str] = (),
-    optimizers: Sequence[str] = (),
-    activations: Sequence[str] = (),
-) -> list[Case]:
+    presets: Sequence[str], widths: Sequence[str] = (), batch_sizes: Sequence[int] = (),
+    precisions: Sequence[str] = (), optimizers: Sequence[str] = (), activations: Sequence[str] = (),
+) -> list[Case]:  # fmt: skip
     """The cases of the presets, changed to every combination of the values that are given.
 
     An unknown name raises ValueError, which lists the known ones.

@@ -82,8 +82,7 @@ def bfloat16(a: HostArray) -> HostArray:
     """The float32 array rounded to the 8 bits of bfloat16, to nearest, halves to even; float32."""
     bits = a.view(np.uint32)
     bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    rounded: HostArray = (bits & np.uint32(0xFFFF0000)).view(np.float32)
-    return rounded
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _direction(case: Case, entries: int) -> float:

@@ -41,8 +41,8 @@ class TrainingOptions(DataOptions):
 
     standardize: bool | None = option(
         None, None,
-        "Scale each feature to mean 0 and standard deviation 1.  Numeric targets are always "
-        "scaled.  [default: standardize, except for the embedded images]",
+        "Scale each feature to mean 0 and standard deviation 1.  Numeric targets are scaled in any "
+        "case, except for counts.  [default: standardize, except for mnist5k and digits]",
     )  # fmt: skip
     validation: float = option(
         0.2, "SHARE",
@@ -79,8 +79,8 @@ class TrainingOptions(DataOptions):
     )  # fmt: skip
     gated: str | None = option(
         None, "NAME",
-        "Gate of the hidden layers in place of --activation: each computes a ⊙ f(b) of two linear "
-        "layers a and b, where f is one of {names}.", [*GATES, "none"],
+        "Gate of the hidden layers in place of --activation: each computes u ⊙ f(v) of two linear "
+        "layers u and v, where f is one of {names}.", [*GATES, "none"],
     )  # fmt: skip
     loss: str | None = option(
         None, "NAME",
@@ -179,18 +179,23 @@ class Built:
         print_reading(self.dataset, self.preparation, self.decision)
 
 
-def build(options: TrainingOptions, out: Path, models: int = 1, **arguments: Any) -> Built:
+def build(
+    options: TrainingOptions, out: Path, models: int = 1, backend: Backend | None = None,
+    **arguments: Any,
+) -> Built:  # fmt: skip
     """Load the data, and make the network, or an ensemble of several models, and the trainer.
 
     Options that do not depend on the data are checked before it is read.  Without --scratch, the
     temporary files are in the folder `out`, or in the nearest of its parents that exists.
-    arguments: of `Trainer`, in addition to the options.
+    backend: None for that of the options; arguments: of `Trainer`, in addition to the options.
     """
-    check(options, **arguments)
+    check(options, backend, **arguments)
     scratch = scratch_of(options, out)
     dataset, decision = load(options, scratch, options.loss)
     parts = datasets.split(dataset, options.validation, options.seed)
-    return assembled(options, dataset, *parts, scratch, decision, models, **arguments)
+    return assembled(
+        options, dataset, *parts, scratch, decision, models, backend=backend, **arguments
+    )
 
 
 def assembled(
@@ -212,7 +217,7 @@ def assembled(
         "loss": loss,
         "regularizer": ElasticNet(options.l1, options.l2) if options.l1 or options.l2 else None,
         "precision": options.precision,
-        "backend": options.backend if backend is None else backend,
+        "backend": backend or options.backend,
         **layer_blocks(options),
         **({"embed": preparation.embed} if preparation.embedded else {}),
     }
@@ -237,11 +242,10 @@ def preparing(options: TrainingOptions, dataset: Dataset) -> dict[str, Any]:
     return {"x": x, "y": loss.target == "real", **of_columns(options)}
 
 
-def check(options: TrainingOptions, **arguments: Any) -> None:
-    """Raise if an option that does not depend on the data is invalid.
-
-    arguments: of `Trainer`, in addition to the options.
-    """
+def check(
+    options: TrainingOptions, backend: Backend | None = None, **arguments: Any
+) -> None:  # fmt: skip
+    """Raise if an option that does not depend on the data is invalid; arguments as in `build`."""
     check_impute(options.impute)
     parse_embed(options.embed or ())
     settings = trainer_settings(options) | arguments
@@ -249,7 +253,8 @@ def check(options: TrainingOptions, **arguments: Any) -> None:
     lookup(ACTIVATIONS, "activation", options.activation)
     if options.loss is not None:
         lookup(LOSSES, "loss", options.loss)
-    Trainer(MLP([1, 1], precision=options.precision, backend=options.backend), **settings)
+    net = MLP([1, 1], precision=options.precision, backend=backend or options.backend)
+    Trainer(net, **settings)
 
 
 def scratch_of(options: TrainingOptions, out: Path) -> Scratch:

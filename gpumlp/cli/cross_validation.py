@@ -243,21 +243,16 @@ def _train(builts: Sequence[Built], part: Part, options: FitOptions) -> list[str
 
 def _scored(built: Built, part: Part, names: Sequence[str], lost: str, seconds: float) -> Fit:
     """The scores of a network that is trained."""
-    started = time.perf_counter()
+    started, loss = time.perf_counter(), built.net.loss
     with np.errstate(over="ignore", invalid="ignore"):
         p = None if lost else built.net.predict(part.x_val)
     if p is None or not np.isfinite(p).all():
         what = lost or "a prediction is not finite"
         return Fit(dict.fromkeys(names, float("nan")), seconds, what)
-    scores = _scores(built, part.y_val, p, names)
+    y, p = _targets(part.y_val, loss), p if built.dataset.classes else built.preparation.outputs(p)
+    each = zip(names, measures(loss, names).values(), strict=True)
+    scores = {name: float(measure(y, p, None)) for name, measure in each}
     return Fit(scores, seconds + time.perf_counter() - started)
-
-
-def _scores(built: Built, y: HostArray, p: HostArray, names: Sequence[str]) -> dict[str, float]:
-    loss = built.net.loss
-    of = zip(names, measures(loss, names).values(), strict=True)
-    y, p = _targets(y, loss), p if built.dataset.classes else built.preparation.outputs(p)
-    return {name: float(measure(y, p, None)) for name, measure in of}
 
 
 def _targets(y: HostArray, loss: Loss) -> HostArray:

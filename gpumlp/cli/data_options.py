@@ -35,9 +35,7 @@ class DataOptions:
         "Columns to treat as categories: columns of numbers, or of text with very many different "
         f"values.  All other columns of text are categories anyway.  {shared.COLUMNS}",
     )  # fmt: skip
-    drop: list[str] | None = option(
-        None, "COLUMNS", f"Columns to leave out.  {shared.COLUMNS}"
-    )  # fmt: skip
+    drop: list[str] | None = option(None, "COLUMNS", f"Columns to leave out.  {shared.COLUMNS}")
     keep: list[str] | None = option(
         None, "COLUMNS",
         "Columns to keep although they look like row numbers or identifiers, which are left out "
@@ -72,11 +70,9 @@ class DataOptions:
 
 
 def load(
-    options: DataOptions,
-    scratch: Scratch,
-    loss: str | None = None,
+    options: DataOptions, scratch: Scratch, loss: str | None = None,
     others: Sequence[DataOptions] = (),
-) -> tuple[Dataset, str]:
+) -> tuple[Dataset, str]:  # fmt: skip
     """The data, and one line that says what the target was taken for, "" if that is clear.
 
     others: options whose embedded columns are kept, too.

@@ -38,8 +38,7 @@ def find_lr(options: FindLROptions) -> None:
     lowest.
 
     The options of data, network and steps are those of train.  For train --models, the rate of one
-    network is that of each.  --config also reads the run.toml of
-    a training.
+    network is that of each.  --config also reads the run.toml of a training.
     """
     require("sklearn")
     start, end = options.start, options.end

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from gpumlp import callbacks
-from gpumlp.backends.cuda.paper import GPUS, gpu_named
+from gpumlp.backends import Backend
+from gpumlp.backends.cuda.paper import GPUS
 from gpumlp.cli import config, fitting, output, processes, run_folder, streams
 from gpumlp.cli import options as shared
 from gpumlp.cli.building import Built, build
@@ -23,6 +24,7 @@ from gpumlp.ensemble import Ensemble
 from gpumlp.io.signals import ending
 from gpumlp.training import EarlyStopping
 from gpumlp.training.events import Callback
+from gpumlp.training.explaining import backend_on_paper
 from gpumlp.training.memory import Memory
 from gpumlp.training.monitor import Monitor
 
@@ -77,8 +79,8 @@ class TrainOptions(FitOptions):
     )
     device: str | None = option(
         None, "NAME",
-        "With --plan: the step on a GPU, which need not be there, and the least time of each "
-        "operation: {names}, or a .json file with measured rates.", GPUS,
+        "With --plan: the memory and the step on a GPU, which need not be there, and the least "
+        "time of each operation: {names}, or a .json file with measured rates.", GPUS,
     )  # fmt: skip
     plan_plot: Path | None = option(
         None, "FILE", "With --plan: draw the step's streams and its memory as a .png file."
@@ -109,8 +111,7 @@ def train(options: TrainOptions) -> None:
     several, names = options.several, run_folder.files(False, options.several)
     if options.out is not None:
         run_folder.check_files(options, options.out, names)
-    precision, options = options.precision, _checked_plan(options)
-    named = metrics(options)
+    backend, named = _backend_of_plan(options), metrics(options)
     if several and world.size > 1:
         raise ValueError(
             f"--models trains its networks in one process, on all cores, not in {world.size}; "
@@ -118,12 +119,12 @@ def train(options: TrainOptions) -> None:
         )
     early_stopping, hooks = _watching(options, named)
     watched: Any = {"early_stopping": early_stopping, "metric": named, "train_metric": True}
-    built = build(options, options.out or Path("runs"), options.models or 1, world=world)
+    built = build(options, options.out or Path("runs"), options.models or 1, backend, world=world)
     built.print(quiet=options.quiet or options.json)
     if options.plan:
         validation = len(built.validation or ())
         memory = built.trainer.memory(len(built.train), validation=validation, **watched)
-        _print_plan(built, memory, options, precision)
+        _print_plan(built, replace(memory, held=0) if backend else memory, options)
         return
     out = options.out or Path("runs") / built.dataset.name
     run_folder.check_files(options, out, names)
@@ -175,27 +176,22 @@ def end(
         raise typer.Exit(ending.status)
 
 
-def _checked_plan(options: TrainOptions) -> TrainOptions:
-    """The options, checked; of a plan for a GPU that is not there, as this machine can plan it."""
+def _backend_of_plan(options: TrainOptions) -> Backend | None:
+    """Check the options of a plan; the backend of --device, a GPU that need not be there."""
     for name in ("device", "plan_plot"):
         if getattr(options, name) is not None and not options.plan:
             raise ValueError(f"--{dashed(name)} is for --plan; add --plan")
     output.check_plot(options.plan_plot, "--plan-plot")
     read = {"the data": options.data, "the file of --config": options.config}
     output.check_outputs({f"--plan-plot {options.plan_plot}": options.plan_plot}, read)
-    if options.device is None:
-        return options
-    gpu_named(options.device)
-    return options if options.backend == "cupy" else replace(
-        options, backend="numpy",
-        precision="float64" if options.precision == "float64" else "float32",
-    )  # fmt: skip
+    return (
+        None if options.device is None else backend_on_paper(options.device, options.precision)[1]
+    )
 
 
-def _print_plan(built: Built, memory: Memory, options: TrainOptions, precision: str) -> None:
+def _print_plan(built: Built, memory: Memory, options: TrainOptions) -> None:
     """Print the memory of a training, in bytes, and the operations of a step."""
-    of_device = {} if options.device is None else {"precision": precision}
-    step = built.trainer.explain(len(built.train), device=options.device, **of_device)
+    step = built.trainer.explain(len(built.train), device=options.device)
     if options.plan_plot is not None:
         step.plot(options.plan_plot)
     if options.json:

@@ -51,9 +51,10 @@ class TuneOptions:
 def tune(options: TuneOptions) -> None:
     """Find the fastest GPU kernels for a network.
 
-    Every matrix product of a training step is measured with all algorithms of cublasLt.  The
-    fastest are stored in a file, and later trainings with these widths and this batch size use
-    them.  The file is in $GPUMLP_CACHE, or else in the user's cache folder.
+    Every matrix product of a training step is measured with all algorithms of cublasLt, and then
+    the step in each way to order its operations and to share them among streams.  The fastest are
+    stored in a file, and later trainings with these widths and this batch size use them.  The file
+    is in $GPUMLP_CACHE, or else in the user's cache folder.
 
     The speed-up is relative to the algorithm that cublasLt suggests first.  A product with an
     epilogue (bias and activation in the same kernel) is also measured without it, followed by

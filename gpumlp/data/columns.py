@@ -272,8 +272,7 @@ class Column:
         present = np.isfinite(at[:-1])
         frequency = np.bincount(index[index >= 0], minlength=len(words))
         np.add.at(self.counts, at[:-1][present].astype(int), frequency[present])
-        out: HostArray = at[index]
-        return out
+        return at[index]
 
     def _spelled(self, word: str) -> str:
         return plain(word)

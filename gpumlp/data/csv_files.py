@@ -70,12 +70,9 @@ class CsvFile:
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
         """Tables of these columns, by number.  Columns in `text` are read as text in any case."""
-        tables = ahead(
-            lambda block: self._parse(block, text),
-            self._blocks(),
-            2 if len(self.names) < WIDE else 0,
-        )
-        with closing(tables):
+        count = 2 if len(self.names) < WIDE else 0
+        parsed = ahead(lambda block: self._parse(block, text), self._blocks(), count)
+        with closing(parsed) as tables:
             for table in tables:
                 yield table.select(list(columns))
 

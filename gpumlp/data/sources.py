@@ -36,12 +36,9 @@ class Files(NamedTuple):
     @property
     def name(self) -> str:
         """A short name: that of the file, or of the folder of several files."""
-        first = self.paths[0]
-        return (
-            first.name[: -len(suffix(first))]
-            if len(self.paths) == 1
-            else (self.folder.resolve().name)
-        )
+        if len(self.paths) > 1:
+            return self.folder.resolve().name
+        return self.paths[0].name[: -len(suffix(self.paths[0]))]
 
     @property
     def kind(self) -> str:

@@ -84,7 +84,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         scoring: the validation score: the name of a scorer, or ``scorer(estimator, X, y)``; None is
             the share of examples with all labels right.
         callbacks: `gpumlp.Callback` objects.  Pass scikit-learn's own to `set_callbacks`.
-        backend: "auto", "numpy", "cupy", or a backend.
+        backend: "auto", "cupy", "cpu", "numpy", or a backend.
         precision: as in `gpumlp.MLP`.  With "float64" all of scikit-learn's checks pass, with
             "float32" all but two, which ask for more digits.  "auto" is float32 for X of that type
             and on a GPU, else float64, as scikit-learn's own.
@@ -284,7 +284,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def _log_probabilities(self, X: Any) -> HostArray:
         outputs, loss = several.outputs(self, X), several.networks(self)[0].loss
         each = [loss.log_probabilities(y_hat, self._multilabel) for y_hat in outputs]
-        log_p = several.mean_of_logarithms(each)
+        log_p = np.logaddexp.reduce(each, axis=0) - np.log(len(each))  # of the models' mean
         one = len(self.classes_) == 1 and not self._multilabel
         return np.zeros_like(log_p[:, :1]) if one else log_p
 

@@ -74,12 +74,9 @@ def train(
         named["validation"] = (validation.x, validation.targets, validation.weights)
         named["metric"] = _metric(e, net, validation)
     if e.solver == "lbfgs":
-        limits = {
-            "max_iter": e.max_iter,
-            "max_fun": e.max_fun,
-            "tol": min(e.tol, LARGEST_TOL) / unit.J,
-        }
-        history = fit_lbfgs(net, data.x, data.targets, **limits, **named)
+        named |= {"max_iter": e.max_iter, "max_fun": e.max_fun}
+        tol = min(e.tol, LARGEST_TOL) / unit.J
+        history = fit_lbfgs(net, data.x, data.targets, tol=tol, **named)
     else:
         history = _train_by_minibatches(e, net, data, rows, unit.J, incremental, named)
     ended = not incremental or history.stopped == "early"

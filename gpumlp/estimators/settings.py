@@ -101,7 +101,7 @@ def new_network(e: Any, wanted: Mapping[str, Any], backend: Backend) -> MLP:
     trainings, but for a classifier's last layer: logits must grow, and from fan_in's they take some
     epochs more (benchmarks/initializers.py).
     """
-    auto = _is_auto(e.initializer)
+    auto = is_one_of(e.initializer, ("auto",))
     initializer = "fan_in" if auto else e.initializer
     net = MLP(**wanted, initializer=initializer, backend=backend, seed=e._seed)
     if auto and is_classifier(e):
@@ -112,16 +112,12 @@ def new_network(e: Any, wanted: Mapping[str, Any], backend: Backend) -> MLP:
     return net
 
 
-def _is_auto(initializer: Any) -> bool:
-    return isinstance(initializer, str) and initializer == "auto"
-
-
 def changed(e: Any, net: MLP, wanted: Mapping[str, Any]) -> str:
     """Return the parameter that no longer describes the network, or "".
 
     wanted: what `network` returns.
     """
-    initializer = "fan_in" if _is_auto(e.initializer) else e.initializer
+    initializer = "fan_in" if is_one_of(e.initializer, ("auto",)) else e.initializer
     if initializer is not None:
         initializer = lookup(INITIALIZERS, "initializer", initializer)
     differs = {

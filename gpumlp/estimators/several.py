@@ -14,13 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.ensemble import Ensemble
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import inputs, settings
+from gpumlp.estimators.fitting import UserData
 from gpumlp.io.threads import at_most
 from gpumlp.io.types import HostArray
 from gpumlp.loader.examples import check_range
 from gpumlp.network import MLP
 from gpumlp.training import members
-
-UserData = tuple[Any, Any, Any]
 
 
 def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental: bool) -> None:
@@ -82,11 +81,8 @@ def _placed(e: Any, X: Any) -> Any:
 
 def _check(e: Any) -> None:
     """Raise ValueError if a parameter or callback of the estimator e is for a single model."""
-    for name, given in (
-        ("callbacks", e.callbacks),
-        ("set_callbacks", getattr(e, "_skl_callbacks", None)),
-    ):
-        if given:
+    for name, place in (("callbacks", "callbacks"), ("set_callbacks", "_skl_callbacks")):
+        if getattr(e, place, None):
             raise ValueError(
                 f"{name} is for one model, which several threads would call at the same time; "
                 "leave it out, or pass n_models=1"
@@ -138,13 +134,4 @@ def mean(each: Sequence[HostArray]) -> HostArray:
     """The mean of arrays of one shape; of a single one itself."""
     if len(each) == 1:
         return each[0]
-    found: HostArray = np.asarray(np.mean(each, axis=0, dtype=np.float64))
-    return found
-
-
-def mean_of_logarithms(each: Sequence[HostArray]) -> HostArray:
-    """The logarithm of the mean of numbers whose logarithms are given."""
-    if len(each) == 1:
-        return each[0]
-    total: HostArray = np.logaddexp.reduce(each, axis=0) - np.log(len(each))
-    return total
+    return np.asarray(np.mean(each, axis=0, dtype=np.float64))

@@ -53,8 +53,7 @@ def linear_activation(
         kind = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = (t if t.dtype == torch.float64 else t.to(kind) for t in (x, weight, bias))
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
-    h: Tensor = torch_ops.layer(x, weight, bias, activation, params, keep)[0]
-    return h
+    return torch_ops.layer(x, weight, bias, activation, params, keep)[0]
 
 
 def softmax_cross_entropy(

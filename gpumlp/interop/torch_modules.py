@@ -89,7 +89,7 @@ def module_of(f: Activation) -> nn.Module:
     if f.name not in MODULES or not f.is_built_in():
         raise ValueError(
             f"activation {f.name!r} is not one of gpumlp's, and torch does not know it; "
-            f"use one of {', '.join(ACTIVATIONS)}"
+            f"use one of {', '.join(MODULES)}"
         )
     return MODULES[f.name](*f.params.values())
 
@@ -109,8 +109,7 @@ def module_of_norm(norm: Stage, n: int) -> nn.Module:
             f"norm {norm.name!r} is not one of gpumlp's, and torch does not know it; "
             f"use one of {', '.join(NORMS)}"
         )
-    module: nn.Module = NORM_MODULES[norm.name](n, **norm.params)
-    return module
+    return NORM_MODULES[norm.name](n, **norm.params)
 
 
 def known_norm(module: Any, dtype: torch.dtype) -> Stage | None:

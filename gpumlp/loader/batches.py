@@ -203,8 +203,7 @@ class Batches:
         by_shard = np.ascontiguousarray(costs.T)  # in which a process has neighbouring rows
         of_each = shards.each * len(costs)
         shards.world.gather(by_shard.reshape(-1), (of_each,) * shards.world.size)
-        total: HostArray = sum(by_shard, start=np.zeros(len(costs)))
-        return total
+        return sum(by_shard, start=np.zeros(len(costs)))
 
     def _run_streamed(self, of: int) -> None:
         """Do a step micro-batch by micro-batch, and fetch each while the backend computes."""

@@ -107,6 +107,7 @@ def residual_figure(y: HostArray, p: HostArray, name: str = "target", title: str
         line.set_label("5 % and 95 % of the residuals")
         set_axes(rest, f"predicted {label}", "residual, true − predicted")
         for axes in (fit, rest):
+            axes.locator_params(axis="x", nbins=6)  # more numbers of 7 digits would overlap
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
     set_title(figure, title)
     return figure

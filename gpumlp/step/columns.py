@@ -82,7 +82,7 @@ class Statistics:
     def interleaved(self, programs: Sequence[Program]) -> Program:
         """The program of all micro-batches of this process, in their order."""
         sections = [_sections(each) for each in programs]
-        out, i = Program(), 0
+        out = Program()
         sums = [(k, total) for k in self.sums for total in self.sums[k]]
         for i, (k, total) in enumerate(sums + [(k, self.t[k]) for k in reversed(self.t)]):
             for each in sections:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from gpumlp.step.plan import Plan
 from gpumlp.step.program import Op
 
@@ -25,10 +27,10 @@ class Line:
     """One operation.
 
     Attributes:
-        result: the names of the buffers that it writes; shape: that of the first.
+        result: the names of the buffers that it writes; shape: that of the first, but of bits.
         flops: the multiplications and additions of its products.
         bytes: what it reads and writes if it moves every array once.
-        place: the first byte of the result in the arena; None if the result stays between steps.
+        place: the first byte of this one in the arena; None if it stays between steps.
         stream: 0 is the main stream.
         begin, seconds: when it begins, and how long it takes at least, with what runs beside it
             (see `timeline`); 0 without a device.
@@ -157,7 +159,8 @@ def explain(
         times = timeline(streams, planned.waits(), [cost(op) for op in program], gap)
     lines: list[Line] = []
     for op, (begin, end) in zip(program, times, strict=True):
-        result, names = op.writes[0], dict.fromkeys(b.name for b in op.writes)
+        names = dict.fromkeys(b.name for b in op.writes)
+        result = next(b for b in op.writes if b.dtype != np.uint8)  # not the bits of relu's z
         part = op.part
         shape = (part[1] - part[0],) if part else result.shape
         place = planned.places.get(result.root)

@@ -123,8 +123,8 @@ def orthogonalize(program: Program, velocity: ThetaBuffers, batch_bytes: int) ->
             shapes = (len(V), n_out, n_in), (len(V), r, r), (len(V), r, r)
             buffers = (b.part(b.name, 0, s) for b, s in zip((X, A, P), shapes, strict=True))
             out.orthogonalize(V, math.sqrt(max(1, n_out / n_in)), *buffers)
-        last = each.having(optimizer=move, regularizer=REGULARIZERS["none"], part=(0, end))
-        out.append(last)
+        none = REGULARIZERS["none"]
+        out.append(each.having(optimizer=move, regularizer=none, part=(0, end)))
     return out
 
 

@@ -136,8 +136,7 @@ class Op:
     @property
     def part(self) -> tuple[int, int] | None:
         """The part of θ that it updates; None: all that it names."""
-        part: tuple[int, int] | None = self.arguments.get("part") if "theta" in self else None
-        return part
+        return self.arguments.get("part") if "theta" in self else None
 
     @property
     def products(self) -> list[tuple[int, int, int]]:

@@ -106,14 +106,8 @@ def stopping_rule(rule: int | EarlyStopping | None, columns: Sequence[str]) -> E
         return None
     if not isinstance(rule, EarlyStopping):
         rule = EarlyStopping(patience=checks.positive_int(rule, "early_stopping"))
-    Monitor(rule.monitor, rule.mode, rule.min_delta).check("early_stopping", columns)
+    rule.column_rule.check("early_stopping", columns)
     return rule
-
-
-def watching(rule: int | EarlyStopping | None, net: MLP, columns: Sequence[str]) -> Watch | None:
-    """Return the `Watch` of `stopping_rule`."""
-    found = stopping_rule(rule, columns)
-    return None if found is None else Watch(found, net)
 
 
 def checked(callbacks: Sequence[Callback]) -> list[Callback]:

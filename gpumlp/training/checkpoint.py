@@ -45,14 +45,11 @@ class Checkpoint:
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        every: int | None,
-        network: dict[str, Any],
+        self, path: str | os.PathLike[str], every: int | None, network: dict[str, Any],
         settings: dict[str, Any],
-    ) -> None:
-        self.path = Path(path)
-        self.every, self._network, self._settings = every, network, settings
+    ) -> None:  # fmt: skip
+        self.path, self.every = Path(path), every
+        self._network, self._settings = network, settings
 
     def due(self, done: int) -> bool:
         """Whether to save after so many steps of the fit, within an epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from gpumlp.backends import Backend
 from gpumlp.errors import is_one_of
 from gpumlp.step.explain import Explanation, Work, explain
 from gpumlp.step.plan import Plan
@@ -27,12 +28,8 @@ def explained(
     examples = Data.of(net, x, y, False, data, trainer.at_a_time)
     target = examples.target
     if device is not None:
-        # only here: they take a tenth of the time of `import gpumlp`
-        from gpumlp.backends.cuda.backend import CudaBackend
-        from gpumlp.backends.cuda.paper import PaperDevice, gpu_named
-
-        gpu, precision = gpu_named(device), precision or net.precision
-        backend = CudaBackend(cast(Any, PaperDevice(gpu)), precision)
+        precision = precision or net.precision
+        gpu, backend = backend_on_paper(device, precision)
         own_type = settings.slot_type != net.backend.dtype
         settings = replace(
             settings,
@@ -51,6 +48,16 @@ def explained(
         raise ValueError(f"way must be one of {', '.join(ways)}, got {way!r}")
     planned = ways[way or next(iter(ways))]
     return explain(planned) if gpu is None else on_paper(planned, gpu, str(precision))
+
+
+def backend_on_paper(device: str, precision: str) -> tuple[Gpu, Backend]:
+    """The GPU of that name, see `gpu_named`, and a backend that plans for it and cannot compute."""
+    # only here: they take a tenth of the time of `import gpumlp`
+    from gpumlp.backends.cuda.backend import CudaBackend
+    from gpumlp.backends.cuda.paper import PaperDevice, gpu_named
+
+    gpu = gpu_named(device)
+    return gpu, CudaBackend(cast(Any, PaperDevice(gpu)), precision)
 
 
 def on_paper(planned: Plan, gpu: Gpu, precision: str) -> Explanation:

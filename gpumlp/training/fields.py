@@ -55,12 +55,11 @@ class Fields:
             self._refuse(name, value, f"a whole number from {least} {limit}")
         return value
 
-    def number(self, name: str, least: float = 0.0) -> float:
-        """A finite number of `least` or more."""
+    def number(self, name: str) -> float:
+        """A finite number of 0 or more."""
         value = self._value(name)
-        if not (_is_number(value) and math.isfinite(value) and value >= least):
-            bound = f" of {least:g} or more" if least > -math.inf else ""
-            self._refuse(name, value, f"a finite number{bound}")
+        if not (_is_number(value) and 0 <= value < math.inf):
+            self._refuse(name, value, "a finite number of 0 or more")
         return float(value)
 
     def numbers(

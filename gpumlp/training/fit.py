@@ -38,22 +38,11 @@ def fit(
     placement: dict[str, Any] = {"data": data, "rows": trainer.at_a_time}
     examples = Examples.checked(net, x, y, sample_weight, class_weight, **placement)
     validated = Examples.of_validation(net, validation, **placement)
-    return fit_examples(
-        trainer, examples, validated, epochs, callbacks, progress, checkpoint,
-        early_stopping=early_stopping, metric=metric, train_metric=train_metric,
-    )  # fmt: skip
-
-
-def fit_examples(
-    trainer: Stepping, examples: Examples, validated: Examples | None, epochs: int,
-    callbacks: Sequence[Callback], progress: bool | None,
-    checkpoint: tuple[Any, int | None, bool], **evaluated: Any,
-) -> History:  # fmt: skip
-    """Check the other arguments, and train on examples that are checked."""
     batches = trainer.batches(examples)
     with opened(
-        trainer, batches, examples, validated, epochs, callbacks, progress, checkpoint, **evaluated
-    ) as run:
+        trainer, batches, examples, validated, epochs, callbacks, progress, checkpoint,
+        early_stopping=early_stopping, metric=metric, train_metric=train_metric,
+    ) as run:  # fmt: skip
         run.train(batches)
     return trainer.history
 
@@ -83,16 +72,13 @@ def opened(
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
         if world.size > 1:
-            arguments = {
-                "epochs": epochs,
-                "columns": list(run.history),
-                "early_stopping": str(early_stopping),
-            }
-            facts = together.facts_of(trainer, examples, validated) | arguments
-            together.check_alike(world, facts)
+            facts = together.facts_of(trainer, examples, validated)
+            facts |= {"epochs": epochs, "columns": list(run.history)}
+            together.check_alike(world, facts | {"early_stopping": str(early_stopping)})
             run.callbacks = run.callbacks if world.rank == 0 else []
             checkpoint = together.on_first(world, lambda: checkpoint)  # which writes it for all
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
+        run.save = saving.save
         trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
         if checkpoint[-1] and run.checkpoint is not None:
             saving.resume(run, run.checkpoint)
@@ -111,4 +97,5 @@ def rules(
     measured = evaluations(net, examples, validated, metric, train_metric, world)
     for evaluation in measured.values():
         evaluation.validate()
-    return measured, hooks.watching(early_stopping, net, columns(measured))
+    rule = hooks.stopping_rule(early_stopping, columns(measured))
+    return measured, None if rule is None else Watch(rule, net)

@@ -117,13 +117,9 @@ class Lbfgs:
     lr, lr_factor, last_lr = 0.0, 1.0, 0.0
 
     def __init__(
-        self,
-        net: MLP,
-        data: Examples,
-        measured: dict[str, Evaluation],
-        callbacks: Sequence[Callback],
-        settings: dict[str, Any],
-    ) -> None:
+        self, net: MLP, data: Examples, measured: dict[str, Evaluation],
+        callbacks: Sequence[Callback], settings: dict[str, Any],
+    ) -> None:  # fmt: skip
         backend, weights = net.backend, data.weights
         self.net, self._data = net, data
         self._d = Parameters.zeros(backend, net.theta.layout, backend.storage)

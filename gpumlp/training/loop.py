@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from gpumlp.io.signals import Interrupt, interruptible
 from gpumlp.io.types import HostArray
 from gpumlp.loader.batches import Batches, Minibatches
 from gpumlp.training import callbacks as hooks
-from gpumlp.training import saving, together
+from gpumlp.training import together
 from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
 from gpumlp.training.events import Callback
@@ -38,6 +38,7 @@ class Fit:
         J: (steps,) L of those steps, from a checkpoint; else zeros.
         spent: the seconds that the epoch had taken when the checkpoint was written; else 0.
         total: the steps of the whole fit, which the schedule spans.
+        checkpoint, save: the file of the fit, if it has one, and the function that writes it.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Fit:
         self.history = History(columns(evaluations))
         self.callbacks: list[Callback] = []
         self.checkpoint: Checkpoint | None = None
+        self.save: Callable[[Fit, Checkpoint], None]
         self.epoch = self.step = 0
         self.spent = self._started = 0.0
         self.J = np.zeros(batches.order.steps)
@@ -265,4 +267,4 @@ class Fit:
     def _save(self) -> None:
         """Write the checkpoint, if there is one."""
         if self.checkpoint is not None:
-            saving.save(self, self.checkpoint)
+            self.save(self, self.checkpoint)

@@ -17,7 +17,7 @@ from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.training import together
 from gpumlp.training.advice import drop_tracebacks
-from gpumlp.training.stepping import Stepping
+from gpumlp.training.stepping import Stepping, restore
 
 WIDTH = 0.25  # decades: the standard deviation of the Gaussian that smooths the curve
 FALLING = 0.1  # the share of the whole fall after which a cost has left its plateau
@@ -101,11 +101,10 @@ def find_lr(
 def _copy(trainer: Stepping) -> Stepping:
     """A trainer in the same state, with its own network and arrays, and without an average."""
     copied = trainer.with_network(copy.deepcopy(trainer.net), ema=None)
-    backend = copied.net.backend
     if trainer.average is not None:  # the network may hold the average
-        backend.asarray(trainer.average.both(trainer.net)[1], out=copied.net.theta.flat)
-    backend.asarray(trainer.slots, out=copied.slots)
-    backend.asarray(trainer.scaling, out=copied.scaling)
+        theta = trainer.average.both(trainer.net)[1]
+        copied.net.backend.asarray(theta, out=copied.net.theta.flat)
+    restore(copied, [trainer.slots, trainer.scaling], shown=False)
     return copied
 
 

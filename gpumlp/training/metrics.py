@@ -217,13 +217,9 @@ class Evaluation:
 
 
 def evaluations(
-    net: MLP,
-    data: Examples,
-    validated: Examples | None,
-    metric: Metrics,
-    train_metric: bool,
+    net: MLP, data: Examples, validated: Examples | None, metric: Metrics, train_metric: bool,
     world: World = ALONE,
-) -> dict[str, Evaluation]:
+) -> dict[str, Evaluation]:  # fmt: skip
     """The evaluations after each epoch, by the prefix of their columns."""
     checks.boolean(train_metric, "train_metric")
     found = measures(net.loss, metric)  # which checks `metric` even if nothing is evaluated

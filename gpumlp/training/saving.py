@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from gpumlp import storage
-from gpumlp.backends import Backend
-from gpumlp.io.types import Array, HostArray
-from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
 from gpumlp.training import checkpoint as files
 from gpumlp.training import together
-from gpumlp.training.callbacks import Watch
 from gpumlp.training.checkpoint import Checkpoint
-from gpumlp.training.events import Callback
 from gpumlp.training.history import History
-from gpumlp.training.stepping import Stepping
-
-
-class Run(Protocol):
-    """What is kept of a fit: see `loop.Fit`."""
-
-    trainer: Stepping
-    batches: Minibatches
-    watch: Watch | None
-    history: History
-    callbacks: list[Callback]
-    checkpoint: Checkpoint | None
-    epochs: int
-    epoch: int
-    step: int
-    spent: float
-    J: HostArray
-
-    def seconds(self) -> float:
-        """The duration of the current epoch so far."""
-
-    def check_finite(self, theta: Mapping[str, HostArray], J: float = 0.0) -> None:
-        """Raise unless J and θ are finite."""
+from gpumlp.training.loop import Fit
 
 
 def opened(
-    run: Run, path: Any, every: int | None, resume: bool, data: Examples,
+    run: Fit, path: Any, every: int | None, resume: bool, data: Examples,
     validated: Examples | None,
 ) -> Checkpoint | None:  # fmt: skip
     """The checkpoint of a fit, whose arguments are checked; None without a path."""
@@ -66,7 +38,7 @@ def opened(
     return Checkpoint(path, every, trainer.net.config(), settings)
 
 
-def save(run: Run, checkpoint: Checkpoint) -> None:
+def save(run: Fit, checkpoint: Checkpoint) -> None:
     """Write the checkpoint.
 
     Raises:
@@ -79,7 +51,7 @@ def save(run: Run, checkpoint: Checkpoint) -> None:
     best = watch.theta if watch and watch.best is not None else None
     # in θ's type: float32 holds all values of 16-bit slots, and every reader knows it
     tensors = {
-        name: np.asarray(_on_host(backend, view), backend.dtype)
+        name: np.asarray(backend.to_host(view) if backend.owns(view) else view, backend.dtype)
         for name, view in files.views(trainer, slots, best).items()
     }
     run.check_finite(storage.theta_of(tensors), sum(J))
@@ -96,7 +68,7 @@ def save(run: Run, checkpoint: Checkpoint) -> None:
     ))  # fmt: skip
 
 
-def resume(run: Run, checkpoint: Checkpoint) -> None:
+def resume(run: Fit, checkpoint: Checkpoint) -> None:
     """Go on from the state in the file, if there is a file.
 
     Raises:
@@ -133,8 +105,3 @@ def resume(run: Run, checkpoint: Checkpoint) -> None:
     run.history = trainer.history = History.from_dict(state["history"])
     if watch is not None:
         watch.set_state(numbers)
-
-
-def _on_host(backend: Backend, a: Array) -> HostArray:
-    """The values of an array of the backend, or of the host."""
-    return backend.to_host(a) if backend.owns(a) else np.asarray(a)

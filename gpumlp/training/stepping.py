@@ -35,7 +35,7 @@ from gpumlp.training.history import History
 from gpumlp.training.remainder import Remainder
 
 # the attributes of `_allocate`
-ALLOCATED = ("slots", "scaling", "average", "_split", "_recipes", "_step", "_arrays", "_omega")
+ALLOCATED = ("slots", "scaling", "average", "_pair", "_recipes", "_step", "_arrays", "_omega")
 
 
 class Stepping(arguments.Arguments):
@@ -95,7 +95,7 @@ class Stepping(arguments.Arguments):
                 for b, value in step.initial.items()
             }  # fmt: skip
             self.slots, self.scaling = arrays[step.slots], arrays[step.model.scaling]
-            self._split = None if step.remainder is None else Remainder(arrays[step.remainder])
+            self._pair = None if step.remainder is None else Remainder(arrays[step.remainder])
             self.average = None
             if step.mean is not None:
                 arrays[step.mean] = self._new(step.mean)
@@ -234,13 +234,13 @@ class Stepping(arguments.Arguments):
 
     def prepare(self) -> None:
         """Put θ where steps read it, before steps that this object or another does."""
-        if self._split is not None:
-            self._split.take(self.net)
+        if self._pair is not None:
+            self._pair.take(self.net)
 
     def restore_theta(self) -> None:
         """θ of the network ← that of the last step, if steps keep it elsewhere: `remainder`."""
-        if self._split is not None:
-            self._split.give(self.net)
+        if self._pair is not None:
+            self._pair.give(self.net)
 
     def show_average(self, shown: bool) -> None:
         """Put the average of θ, if there is one, into the network; or θ, for the next steps."""

@@ -229,7 +229,7 @@ def test_flashoptim_is_the_optimizer_of_parameters_in_bfloat16(monkeypatch):
     problem = Problem(replace(CASE, precision="bfloat16", optimizer="adamw"), "cupy")
     step = builder("torch.compile flashoptim")(problem)
     assert made == [{"mode": "max-autotune", "bf16_parameters": True}]
-    assert step._optimizer.param_groups[0]["weight_decay"] == 0.01
+    assert step.optimizer.param_groups[0]["weight_decay"] == 0.01
     with pytest.raises(Unsupported, match="on a GPU"):
         builder("torch.compile flashoptim")(Problem(problem.case, "numpy"))
     monkeypatch.setitem(sys.modules, "flashoptim", None)

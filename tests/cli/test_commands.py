@@ -141,6 +141,16 @@ class TestTrain:
         assert printed[0] != printed[1]
         assert not (tmp_path / "o").exists()
 
+    def test_a_plan_for_a_gpu_has_the_memory_of_that_gpu(self, flowers):
+        """Also with options that this machine lacks."""
+        given = ["--target", "species", "--hidden", "16", "--plan", "--device", "h100", "--json"]
+        of_gpu = ["--precision", "bfloat16", "--slot-precision", "bfloat16", "--remainder"]
+        found = json.loads(run("train", flowers, *given, *of_gpu).stdout)
+        assert found["network"]["backend"] == "NVIDIA H100 SXM, bfloat16"
+        memory, p = found["memory"], found["memory"]["theta"] // 4
+        assert (memory["rounded"], memory["remainder"], memory["slots"]) == (2 * p, 2 * p, 4 * p)
+        assert memory["held"] == 0
+
     def test_low_memory_gives_the_same_parameters(self, flowers, model, tmp_path):
         more = ["--memory", "low", "--activation", "gelu", "--hidden", "16,8,8"]
         for name, options in (("low", more), ("normal", more[2:])):

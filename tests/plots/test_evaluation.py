@@ -1,6 +1,7 @@
 """Confusion matrices and residuals are drawn from the numbers they were given."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -71,6 +72,16 @@ def test_residual_points_are_values_and_residuals(m, rng):
     lines = [line.get_ydata()[0] for line in rest.lines]
     np.testing.assert_allclose(lines, [0, *np.quantile(y - p, [0.05, 0.95])])
     np.testing.assert_allclose(fit.lines[0].get_xdata(), [points.min(), points.max()])
+
+
+def test_numbers_of_many_digits_do_not_overlap(rng):
+    y = rng.uniform(8e4, 7.5e5, (200, 1))
+    figure = residual_figure(y, y + rng.normal(0, 2e4, y.shape), "price")
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        ends = sorted((box.x0, box.x1) for box in boxes)
+        assert all(right < left for (_, right), (left, _) in itertools.pairwise(ends))
 
 
 def test_each_output_has_its_own_row(rng):

@@ -81,6 +81,13 @@ def test_step_of_a_gpu_is_explained_without_it(precision: str) -> None:
     assert ("clip" in [line.operation for line in paper.lines]) == clipped
 
 
+def test_shapes_of_a_gpu_are_those_of_the_layers_and_not_of_relus_bits() -> None:
+    relu = gpumlp.Trainer(gpumlp.MLP([6, 8, 16, 3], "relu", backend="numpy"), batch_size=16)
+    lines = relu.explain(64, device="h100", precision="bfloat16").lines
+    shapes = [line.shape for line in lines if line.operation == "affine_activation"]
+    assert shapes == [(16, 8), (16, 16), (16, 3)]
+
+
 def test_branches_take_less_time_where_one_multiplies_and_another_moves_bytes() -> None:
     net = gpumlp.MLP([512, 512, 512, 8], "gelu", backend="numpy")
     wide = gpumlp.Trainer(net, batch_size=4096)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpumlp.backends.cuda.plans import WORKSPACE_BYTES
 from gpumlp.errors import did_you_mean, first_line, is_one_of
 from gpumlp.io.types import Array
 
@@ -120,7 +121,7 @@ def _read(path: Path) -> Gpu:
 class PaperDevice:
     """A `Device` whose arrays have no memory, for programs that are planned and not run."""
 
-    reserved = 0
+    reserved = 2 * WORKSPACE_BYTES  # as `CupyDevice` has
 
     def __init__(self, gpu: Gpu) -> None:
         self.name, self.multiprocessors = gpu.name, gpu.multiprocessors
@@ -137,3 +138,14 @@ class PaperDevice:
     def owns(self, a: Any) -> bool:
         """Nothing is an array of this device."""
         return False
+
+    def upload(self, a: Array, out: Array) -> None:
+        """Nothing, as there is no memory."""
+
+    copy = upload
+
+    def synchronize(self) -> None:
+        """Nothing, as there is no work."""
+
+    def free_memory(self) -> None:
+        """None: it is not known."""

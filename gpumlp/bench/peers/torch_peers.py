@@ -54,13 +54,13 @@ class TorchStep(Step):
         self._cost = torch.compile(forward, mode=mode) if mode else forward
         kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[case.optimizer]
         more = {"capturable": True} if one_graph and case.optimizer == "adamw" else {}
-        self._optimizer = kind(self.network.parameters(), lr=case.lr, fused=True, **more)
+        self.optimizer = kind(self.network.parameters(), lr=case.lr, fused=True, **more)
         self._scaler = torch.amp.GradScaler(device) if amp == "float16" else None
         self._graph: Any = None
         if one_graph:
-            self._graph = recorded(torch, self.run, self._optimizer)
+            self._graph = recorded(torch, self.run, self.optimizer)
             self._assign(problem)
-            for state in self._optimizer.state.values():  # torch begins at 0 in all of it
+            for state in self.optimizer.state.values():  # torch begins at 0 in all of it
                 for value in state.values():
                     value.zero_()
 
@@ -87,21 +87,17 @@ class TorchStep(Step):
         if self._graph is not None:
             self._graph.replay()
             return
-        self._optimizer.zero_grad(set_to_none=True)  # first: they are in the memory of the graph
+        self.optimizer.zero_grad(set_to_none=True)  # first: they are in the memory of the graph
         if self._compiled and self._on_gpu:
             self._torch.compiler.cudagraph_mark_step_begin()
         cost = self._cost(self._x, self._y)
         if self._scaler is None:
             cost.backward()
-            self._optimizer.step()
+            self.optimizer.step()
         else:
             self._scaler.scale(cost).backward()
-            self._scaler.step(self._optimizer)
+            self._scaler.step(self.optimizer)
             self._scaler.update()
-
-    def use(self, optimizer: Any) -> None:
-        """Replace the optimizer."""
-        self._optimizer = optimizer
 
     def synchronize(self) -> None:
         if self._on_gpu:
@@ -189,7 +185,8 @@ def flashoptim(problem: Problem) -> TorchStep:
     from flashoptim import FlashAdamW
 
     step = compiled_bf16_parameters(problem)
-    step.use(FlashAdamW(step.network.parameters(), lr=problem.case.lr, weight_decay=0.01))
+    theta = step.network.parameters()
+    step.optimizer = FlashAdamW(theta, lr=problem.case.lr, weight_decay=0.01)
     return step
 
 
