@@ -63,6 +63,8 @@ for shape, precision in itertools.product(widths, ("float32", "float64", "bfloat
             clip_norm=1.0, ema=0.9, accumulate=1 if optimizer == "sgd" else 2,
             groups={"biases": gpumlp.Group(2.0)} if optimizer == "adamw" else None)
         trainer.fit(x / np.abs(x).max(), y, epochs=2, progress=False, sample_weight=rng.random(m))
+        plain = gpumlp.Trainer(net, optimizer, lr=1e-4, batch_size=16 if m < 99 else 250)
+        plain.fit(x / np.abs(x).max(), y, epochs=1, progress=False)
 for precision in ("float32", "bfloat16"):
     x = np.column_stack([rng.integers(0, c, 700) for c in (1, 7, 70000)] + [rng.normal(size=700)])
     embed = {0: (1, 3), 1: (7, 130), 2: (70000, 5)}
