@@ -177,6 +177,19 @@ def test_points_between_groups(delimiter: str, tmp_path: Any) -> None:
     np.testing.assert_array_equal(data.load(decimals, "y").x[:, 3], np.array(values) / 8)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_decimals_that_all_have_three_digits(kind: str, tmp_path: Any) -> None:
+    """Also where they are texts, and one of them is whole."""
+    pandas = pytest.importorskip("pandas")
+    values = np.arange(60) / 8 + 5
+    frame = pandas.DataFrame(table(d=[f"{v:.3f}" for v in values], y=COLOURS))
+    frame["d"] = frame.d.where(frame.index != 3, "")
+    path = tmp_path / f"t.{kind}"
+    frame.to_csv(path, index=False, quoting=1) if kind == "csv" else frame.to_parquet(path)
+    x = data.load(path, "y").x[:, 3]
+    np.testing.assert_array_equal(x, np.where(np.arange(60) == 3, np.nan, values))
+
+
 def test_later_texts_decide_between_two_readings() -> None:
     """1,234 may have a decimal comma or not."""
     texts = [f"{1 + i // 1000},{i % 1000:03}" for i in range(2000)]
