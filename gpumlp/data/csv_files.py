@@ -45,6 +45,7 @@ KINDS = {  # by their first bytes
 SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?[ \t]*(?:\r\n|\n|\r)[\r\n]*', re.IGNORECASE)
 COMPARED = 20  # so many rows decide about the delimiter
 NAMED_ROWS = 1000  # so many rows show whether they have names
+QUOTED = re.compile(r'(?<![^,;\t|\r\n])"(?:[^"]++|"")*+"(?![^,;\t|\r\n])')  # fields
 FRACTION = re.compile(r"-?\d*[.,]\d*")
 SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took apart
 SAMPLE = 1 << 20  # bytes that show whether points group digits
@@ -243,6 +244,7 @@ def _delimiter(header: str, rows: str) -> str:
 
     Names may have others, as in `weight, kg;height, cm`.
     """
+    rows = QUOTED.sub("", rows)  # which may have line ends, too
     lines = [header, *filter(None, TEXT_END.split(rows, maxsplit=COMPARED)[:COMPARED])]
     lines = [re.sub('"[^"]*"', "", line) for line in lines]
 
