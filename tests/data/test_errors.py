@@ -174,6 +174,13 @@ class TestErrors:
         with pytest.raises(ValueError, match="not whole numbers; they cannot be labels"):
             load(write_csv(tmp_path / "u.csv", table()), "a", task="classification")
 
+    def test_parquet_of_a_type_that_pyarrow_lacks(self, tmp_path):
+        polars = pytest.importorskip("polars")
+        path = tmp_path / "t.parquet"
+        polars.DataFrame({"a": [1, 2]}, {"a": polars.Int128}).write_parquet(path)
+        with pytest.raises(ValueError, match="pyarrow cannot read .*; convert it, for example"):
+            load(path, "a")
+
     @pytest.mark.parametrize("suffix", [".npz", ".npy", ".parquet"])
     def test_truncated_files(self, tmp_path, suffix):
         whole = tmp_path / f"whole{suffix}"
