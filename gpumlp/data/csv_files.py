@@ -20,6 +20,7 @@ from gpumlp.data.quoting import (
     LINE_END,
     TEXT_END,
     check_closed,
+    check_names,
     check_rows,
     opening,
     rows_end,
@@ -53,7 +54,7 @@ GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
 
 class CsvFile:
-    """A .csv or .csv.gz file as Arrow tables, one for each block; ValueError if it is damaged.
+    """A file of text as Arrow tables, one for each block; ValueError if it is damaged.
 
     names: the column names, without surrounding spaces.
     kinds: None, as the column types are inferred block by block.
@@ -66,7 +67,8 @@ class CsvFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._delimiter, names, self._header = _header(path)
-        self.names = _named([name.strip(BLANKS) for name in names])
+        self._first = [name.strip(BLANKS) for name in names]
+        self.names = _named(self._first)
         self._block = max(BLOCK, BLOCK_OF_COLUMN * len(names))
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
@@ -139,6 +141,7 @@ class CsvFile:
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
             raise not_utf8(self._path, bytes(block[:100]))
         check_rows(self._path, table, self._delimiter)
+        check_names(self._path, table, self._first)
         return table
 
     def _read(self, block: memoryview, part: int, text: Collection[str]) -> Any:

@@ -63,7 +63,7 @@ BAD = [
     (["--epochs", "x"], "Invalid value for '--epochs'"),
     (["--epoch", "3"], "No such option: --epoch"),
     (["--batch-size"], "--batch-size"),
-    (["and", "more"], "and is no .csv or .csv.gz or .parquet file"),
+    (["and", "more"], "and is no .csv, .csv.gz, .tsv, .tsv.gz or .parquet file"),
 ]
 
 

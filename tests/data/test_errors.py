@@ -161,7 +161,7 @@ class TestErrors:
     def test_unknown_names(self, tmp_path):
         with pytest.raises(ValueError, match=r"unknown data 'mnst5k'; did you mean 'mnist5k'\?"):
             load("mnst5k")
-        with pytest.raises(ValueError, match=r"\.csv, \.csv\.gz, \.parquet, \.npz, \.npy"):
+        with pytest.raises(ValueError, match=r"\.csv, .*\.parquet, \.npz, \.npy"):
             load(tmp_path / "t.xlsx")
         with pytest.raises(FileNotFoundError, match=r"there is no file .*t\.csv"):
             load(tmp_path / "t.csv")
