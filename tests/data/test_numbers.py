@@ -190,6 +190,17 @@ def test_decimals_that_all_have_three_digits(kind: str, tmp_path: Any) -> None:
     np.testing.assert_array_equal(x, np.where(np.arange(60) == 3, np.nan, values))
 
 
+def test_texts_keep_their_digits(tmp_path: Any) -> None:
+    """Where all columns of a .parquet file are texts, they are no float32."""
+    pandas = pytest.importorskip("pandas")
+    texts = {"d": [f"{12_345_678 + i}.25" for i in range(60)], "y": COLOURS}
+    pandas.DataFrame(texts).to_parquet(tmp_path / "t.parquet")
+    found = data.load(tmp_path / "t.parquet", "y")
+    np.testing.assert_array_equal(found.x[:, 0], 12_345_678.25 + np.arange(60))
+    known = data.Preparation.of(found, x=True, y=False)
+    np.testing.assert_array_equal(data.load_inputs(tmp_path / "t.parquet", known), found.x)
+
+
 def test_later_texts_decide_between_two_readings() -> None:
     """1,234 may have a decimal comma or not."""
     texts = [f"{1 + i // 1000},{i % 1000:03}" for i in range(2000)]
