@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.identifiers import IDENTIFIER
-from gpumlp.data.numbers import format_of
 from gpumlp.data.quoting import (
     LINE_END,
     TEXT_END,
@@ -49,7 +48,8 @@ NAMED_ROWS = 1000  # so many rows show whether they have names
 QUOTED = re.compile(r'(?<![^,;\t|\r\n])"(?:[^"]++|"")*+"(?![^,;\t|\r\n])')  # fields
 FRACTION = re.compile(r"-?\d*[.,]\d*")
 SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took apart
-SAMPLE = 1 << 20  # bytes that show whether points group digits
+SAMPLE = 1 << 20  # bytes that show how numbers are written
+# in 60 and 7.560 points group digits
 GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
 
@@ -86,20 +86,19 @@ class CsvFile:
         """The approximate number of rows, given the number in the first block."""
         return int(first * max(1.0, self._path.stat().st_size / self._block))
 
-    def points_group(self) -> set[str]:
-        """The columns whose points group digits, as in 60 and 7.560; the types do not show this."""
+    def sample(self, size: int) -> bytes:
+        """The first rows, without the header, that `size` bytes hold."""
         with opened(self._path) as file:
             file.seek(self._header)
-            sample = file.read(SAMPLE)
-        end = rows_end(sample, self._delimiter) or len(sample)
-        if not end or not GROUPED.search(sample):
-            return set()
-        table = self._parse(memoryview(sample)[:end], self.names)
-        found = {
-            name: format_of(Counter(column.drop_null().to_pylist()))
-            for name, column in zip(self.names, table.columns, strict=True)
-        }
-        return {name for name, form in found.items() if form and form[0].thousands == "."}
+            sample = file.read(size)
+        end = rows_end(sample, self._delimiter)
+        return sample[:end] if end or len(sample) == size else sample
+
+    def texts(self, sample: bytes) -> dict[str, Counter[str]]:
+        """The frequency of each text of all columns in a sample."""
+        columns = self._parse(memoryview(sample), self.names).columns if sample else ()
+        counts = (Counter(column.drop_null().to_pylist()) for column in columns)
+        return dict(zip(self.names, counts, strict=False))
 
     def _blocks(self) -> Iterator[memoryview]:
         """The file in blocks of whole rows, without the header."""

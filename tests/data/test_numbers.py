@@ -173,6 +173,11 @@ def test_points_between_groups(delimiter: str, tmp_path: Any) -> None:
     known = data.Preparation.of(found, x=True, y=False)
     write_csv(path, table(d=["1.234"] * 60), delimiter)
     np.testing.assert_array_equal(data.load_inputs(path, known)[:, 3], np.full(60, 1234))
+    parts = (texts[:1] + texts[31:], COLOURS[:30]), (texts[1:31], COLOURS[30:])
+    for i, (some, labels) in enumerate(parts):  # the other file decides
+        write_csv(tmp_path / f"part-{i}.csv", {"d": some, "y": labels}, delimiter)
+    joined = data.load([tmp_path / "part-0.csv", tmp_path / "part-1.csv"], "y")
+    np.testing.assert_array_equal(joined.x[:, 0], values[:1] + values[31:] + values[1:31])
     decimals = write_csv(path, table(d=[f"{v / 8:.3f}" for v in values], y=COLOURS), delimiter)
     np.testing.assert_array_equal(data.load(decimals, "y").x[:, 3], np.array(values) / 8)
 
