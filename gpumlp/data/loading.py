@@ -127,7 +127,11 @@ def pieces(
     else:
         name, raw = _read(source, target, like, labelled, choice, Scratch())
         parts = (
-            raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
+            raw._replace(
+                x=raw.x[rows],
+                y=None if raw.y is None else raw.y[rows],
+                unlabelled=None if raw.unlabelled is None else raw.unlabelled[rows],
+            )
             for rows in chunks(raw.x)
         )
     empty = True
