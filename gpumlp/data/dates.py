@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -134,8 +134,7 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
 def usual_date_format(
     counts: Mapping[str, int], order: str | None
 ) -> DateFormat | Ambiguous | None:
-    """The format of most texts, of which others may be such as 0000-00-00; None if in most rows
-    there are no dates.
+    """The format of most texts, of which others may be such as 0000-00-00, or in few rows.
 
     Args:
         counts: the frequency of each text.
@@ -158,9 +157,9 @@ def usual_date_format(
 class WholeNumbers:
     """Numbers, of which most may be dates such as 20240131, in one of the formats `WHOLE`."""
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
+    def __init__(self, texts: Collection[str] = ()) -> None:
         self._counts: dict[DateFormat, int] | None = None
-        self._total, self._example = 0, 0.0
+        self._total, self._example, self._digits = 0, 0.0, max(map(len, texts), default=0)
         self.watch(np.array([float(text) if text.isdecimal() else -1.0 for text in texts]))
 
     def watch(self, values: HostArray) -> None:
@@ -174,6 +173,7 @@ class WholeNumbers:
             self._example = float(first[-1])
         if self._counts:
             self._total += int((values == values).sum())
+            self._digits = max(self._digits, len(f"{np.fmax.reduce(values):.0f}"))
             self._counts = {form: n + _dates(form, values) for form, n in self._counts.items()}
 
     def format(self, order: str | None) -> DateFormat | Ambiguous | None:
@@ -181,7 +181,9 @@ class WholeNumbers:
         counts = {
             form: n
             for form, n in (self._counts or {}).items()
-            if 2 * n > self._total and (order is None or WHOLE[form] in (None, order))
+            if 2 * n > self._total
+            and (order is None or WHOLE[form] in (None, order))
+            and self._digits >= form.digits  # 12019 is no January in a column of such postcodes
         }
         found = [form for form, n in counts.items() if n == max(counts.values())]
         return Ambiguous(f"{self._example:08.0f}") if len(found) > 1 else next(iter(found), None)

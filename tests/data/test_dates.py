@@ -152,6 +152,14 @@ def test_dates_as_whole_numbers_in_other_forms(pattern: str, kind: str, tmp_path
             np.testing.assert_array_equal(days[4:], want[4:])
 
 
+@pytest.mark.parametrize("first", [12_001, 1_900, 19_000, 200_013, 1_000_000, 20_240_132])
+def test_whole_numbers_that_are_no_dates(first: int, tmp_path: Any) -> None:
+    """Postcodes, years, prices."""
+    numbers = RNG.permutation(first + np.arange(60))
+    path = write_csv(tmp_path / "t.csv", table(d=numbers, y=COLOURS))
+    assert data.load(path, "y").dates == ()
+
+
 def test_ambiguous_dates_as_whole_numbers(tmp_path: Any) -> None:
     texts = [f"{1 + i % 12:02}{1 + i // 12:02}2020" for i in range(60)]
     path = write_csv(tmp_path / "t.csv", table(d=["13012020", *texts[1:]], y=COLOURS))
