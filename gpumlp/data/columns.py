@@ -179,15 +179,15 @@ class Column:
             return None
         counts = self._frequencies()
         found = None if self._categorical else format_of(counts)
+        date = None if self._categorical or self._kept else usual_date_format(counts, self._order)
+        if isinstance(date, Ambiguous) and found is None:
+            return Problem("ambiguous", [date.text])
         chosen = self._kept or (self._coded and (found is None or found[0] == PLAIN))
         if self._categorical or (chosen and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
         if found and not are_codes(found[0], counts) and not are_ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
-        date = usual_date_format(counts, self._order)
-        if isinstance(date, Ambiguous):
-            return Problem("ambiguous", [date.text])
-        if date is not None:
+        if isinstance(date, DateFormat):
             return Problem("gaps", sorted(t for t in counts if date.value(t) is None), date)
         if unclear := unclear_numbers(counts):
             return Problem(unclear, sorted(counts))

@@ -123,6 +123,11 @@ class TestCategories:
             found.append(load(tmp_path / "t.parquet", "y"))
             assert found[-1].categories == {}
         np.testing.assert_array_equal(found[0].x, found[1].x)
+        unclear = pa.array([f"{1 + i % 12}/{1 + i % 9}/2020" for i in range(60)])
+        unclear = table(d=unclear.dictionary_encode(), y=COLOURS)
+        pq.write_table(pa.table(unclear), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match="--date-order dmy or --date-order mdy"):
+            load(tmp_path / "t.parquet", "y")
         codes = pa.array([str(i % 28) for i in range(60)]).dictionary_encode()
         pq.write_table(pa.table(table(d=codes, y=COLOURS)), tmp_path / "t.parquet")
         assert len(load(tmp_path / "t.parquet", "y").categories["d"]) == 28
