@@ -101,7 +101,7 @@ class Table:
         if lacking:
             raise ValueError(
                 f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
-                f"takes: {listed(map(quoted, lacking))}"
+                f"takes: {listed(map(quoted, lacking))}; it has: {listed(map(quoted, names))}"
             )
         self._target_name = target if labelled else None
         free = self._features if like is None else ()
