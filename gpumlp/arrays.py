@@ -15,6 +15,7 @@ from gpumlp.io.types import Array, HostArray
 
 ROWS = (list, tuple, np.ndarray)
 NUMBERS = re.compile(r"(u?int|float|bool)\d*", re.IGNORECASE)  # dtypes of data frames
+TIMES = re.compile("date|time|period|duration", re.IGNORECASE)
 ON_HOST, ON_GPU = (1, 3), (2, 13)  # DLPack's device types for host memory and CUDA memory
 
 
@@ -110,6 +111,8 @@ def real_host_array(a: Any, name: str, hint: str) -> HostArray:
             f"{name} is sparse, a {type(a).__name__}; pass a dense array: {name}.toarray()"
             f"{estimators}"
         )
+    if hasattr(a, "with_columns"):
+        check_times(a, name)
     try:
         array: HostArray = np.asarray(a)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of different length, for example
@@ -127,6 +130,22 @@ def check_container(a: Any, name: str) -> None:
     if isinstance(a, np.ma.MaskedArray) and a.mask.any():
         raise ValueError(
             f"{name} has masked values; fill or remove them, for example with {name}.filled(0)"
+        )
+
+
+def check_times(frame: Any, name: str) -> None:
+    """Raise TypeError if a data frame has dates or times, which polars makes whole numbers of."""
+    if hasattr(frame, "collect"):  # a lazy one, which is no array
+        return
+    arrow = hasattr(frame, "schema") and hasattr(frame, "column_names")
+    names, kinds = (
+        (frame.column_names, frame.schema.types) if arrow else (frame.columns, frame.dtypes)
+    )
+    times = [str(c) for c, kind in zip(names, kinds, strict=True) if TIMES.match(str(kind))]
+    if times:
+        raise TypeError(
+            f"{name} has columns of dates or times: {', '.join(times[:8])}; pass numbers in their "
+            "place, such as days, months or hours"
         )
 
 

@@ -23,6 +23,8 @@ from gpumlp.functions.entry import lookup
 from gpumlp.io.chunks import chunks, extent
 from gpumlp.io.types import Array, HostArray
 
+MOST_MODELS = 1_000_000  # more networks take hours to be drawn
+
 
 def supervised(
     backend: Backend, loss: Loss, ends: tuple[int, int], x: Array, y: Array,
@@ -205,12 +207,14 @@ def known_arguments(function: Callable[..., Any], names: Iterable[str]) -> None:
             )
 
 
-def positive_int(value: Any, name: str, least: int = 1) -> int:
-    """Return a whole number that is at least `least`."""
+def positive_int(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be a whole number of {least} or more, got {_short(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {value}")
     return int(value)
 
 

@@ -54,7 +54,7 @@ class Ensemble:
         initializer: str | Initializer | None = None, precision: str = "float32",
         backend: str | Backend = "auto", seeds: Iterable[int] | None = None, **more: Any,
     ) -> None:  # fmt: skip
-        K = checks.positive_int(K, "K")
+        K = checks.positive_int(K, "K", most=checks.MOST_MODELS)
         given = range(K) if seeds is None else checks.one_each(seeds, K, "seeds")
         own = [checks.positive_int(seed, f"seeds[{i}]", least=0) for i, seed in enumerate(given)]
         several = isinstance(regularizer, (list, tuple))

@@ -245,6 +245,7 @@ def test_invalid_settings_raise() -> None:
     refusal(ValueError, lambda: ensemble(seeds=[1, 2, -1]), "seed")
     refusal(ValueError, lambda: ensemble(regularizer=["l2"]), "regularizer has 1 entries")
     refusal(ValueError, lambda: Ensemble(0, [2, 2]), "K must be at least 1")
+    refusal(ValueError, lambda: Ensemble(10**30, [2, 2]), "K must be at most 1,000,000")
     refusal(TypeError, lambda: Ensemble(2.0, [2, 2]), "K must be")  # type: ignore[arg-type]
     refusal(ValueError, lambda: ensemble().predict(x()[:, 1:]), "columns")
     refusal(TypeError, lambda: ensemble().predict(x(), members=1), "members")  # type: ignore[arg-type]

@@ -56,6 +56,7 @@ CONTAINERS = [
     (FRAME, TypeError, "x has dtype object, because of 'a' (", "encode such columns or leave"),
     (DATES, TypeError, "because of 'a' (datetime64[", "encode such columns or leave"),
     (pl.DataFrame(FRAME.to_dict("list")), TypeError, "because of 'a' (String)", "encode such"),
+    (pl.from_pandas(DATES), TypeError, "x has columns of dates or times: a; pass numbers in their"),
     (np.array([["a", "1", "2"]]), TypeError, "x has dtype <U1, with 'a'; pass real numbers"),
     ([[1, 2, 3], [1, 2]], ValueError, "row 0 has 3 entries, row 1 has 2", "rows of equal"),
     (np.array([[1.0], [1, 2]], dtype=object), TypeError, "row 0 has 1 entries, row 1 has 2"),

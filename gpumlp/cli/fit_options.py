@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from gpumlp.checks import MOST_MODELS
 from gpumlp.cli import options as shared
 from gpumlp.cli.building import TrainingOptions
 from gpumlp.cli.options import option
@@ -46,7 +47,7 @@ class FitOptions(TrainingOptions):
         None, "K",
         "Train an ensemble of K networks, its members, which differ in their first weights and in "
         "the order of the data.  The model predicts their mean.  [default: 1]",
-        min=1,
+        min=1, max=MOST_MODELS,
     )  # fmt: skip
     patience: int | None = option(
         None, "EPOCHS",

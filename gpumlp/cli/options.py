@@ -81,7 +81,7 @@ def completing(names: Collection[str]) -> Callable[[str], list[str]]:
 
 
 DATA = (
-    "Data set: {names}, or a .csv, .csv.gz, .parquet, .npz or .npy file.  Several .csv or "
+    "Data set: {names}, or a .csv, .csv.gz, .tsv, .parquet, .npz or .npy file.  Several .csv or "
     ".parquet files, folders of them or patterns in quotation marks, 'data/*.csv', are one table, "
     "with the files in the given order; those of a folder or pattern are in the order of their "
     "names, part-2 before part-10.  Subfolders called key=value give columns."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from gpumlp.storage import replacing
 
 Classes = tuple[str, ...] | None
 Parts = Iterable[HostArray]
+DIGITS = 9  # of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ def predict(options: PredictOptions) -> None:
             examples += len(x)
 
     if out is not None:
-        write(out, predictions(), names, classes)
+        write(out, predictions(), names, classes, _digits(preparation))
         if options.json:
             output.print_json({"file": str(out), "examples": examples})
     elif options.json:
@@ -96,7 +98,15 @@ def predict(options: PredictOptions) -> None:
                 raise ValueError(
                     f"the class {name!r} cannot be written in {encoding}; use --out FILE"
                 )
-        _write_lines(sys.stdout, predictions(), names, classes)
+        _write_lines(sys.stdout, predictions(), names, classes, _digits(preparation))
+
+
+def _digits(preparation: Preparation) -> int:
+    """As many digits of a predicted number as show all that the network computed."""
+    if preparation.y_shift is None or preparation.y_scale is None:
+        return DIGITS
+    largest = np.max(np.abs(preparation.y_shift) / np.array(preparation.y_scale))
+    return min(17, max(DIGITS, DIGITS - 1 + math.ceil(math.log10(max(largest, 1)))))
 
 
 def _check_std(net: Model, classes: Classes) -> None:
@@ -176,10 +186,15 @@ def _check_range(x: HostArray, preparation: Preparation, net: Model, start: int)
         )
 
 
-def write(out: Path, parts: Parts, names: list[str], classes: Classes) -> None:
-    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all."""
+def write(
+    out: Path, parts: Parts, names: list[str], classes: Classes, digits: int = DIGITS
+) -> None:
+    """Write parts of probabilities (m, classes) or values (m, k), whole or not at all.
+
+    digits: so many of each number are in a .csv file.
+    """
     with replacing(out) as file:
-        FORMATS[out.suffix.lower()](file, parts, names, classes)
+        FORMATS[out.suffix.lower()](file, parts, names, classes, digits)
 
 
 def columns(classes: Classes, k: int, std: bool) -> list[str]:
@@ -202,26 +217,32 @@ def _print_json(parts: Parts, classes: Classes, std: bool) -> None:
         output.print_json({name: each[0] if k == 1 else each for name, each in values.items()})
 
 
-def _write_csv(file: BinaryIO, parts: Parts, names: list[str], classes: Classes) -> None:
+def _write_csv(
+    file: BinaryIO, parts: Parts, names: list[str], classes: Classes, digits: int
+) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    _write_lines(text, parts, names, classes)
+    _write_lines(text, parts, names, classes, digits)
     text.detach()
 
 
-def _write_lines(text: TextIO, parts: Parts, names: list[str], classes: Classes) -> None:
+def _write_lines(
+    text: TextIO, parts: Parts, names: list[str], classes: Classes, digits: int
+) -> None:
     rows = csv.writer(text, lineterminator="\n")
     for i, p in enumerate(parts):
         if i == 0:  # after what the first part may raise
             rows.writerow(names)
         labels = [[classes[label]] for label in p.argmax(axis=1)] if classes else [[]] * len(p)
         rows.writerows(
-            # 9 digits, or all of a probability near 1, so that the order of the rows shows
-            [*label, *(repr(v) if classes and 0.99 < v < 1 else f"{v:.9g}" for v in row)]
+            # all digits of a probability near 1, so that the order of the rows shows
+            [*label, *(repr(v) if classes and 0.99 < v < 1 else f"{v:.{digits}g}" for v in row)]
             for label, row in zip(labels, p.tolist(), strict=True)
         )
 
 
-def _write_parquet(file: BinaryIO, parts: Parts, names: list[str], classes: Classes) -> None:
+def _write_parquet(
+    file: BinaryIO, parts: Parts, names: list[str], classes: Classes, _digits: int
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -237,7 +258,9 @@ def _write_parquet(file: BinaryIO, parts: Parts, names: list[str], classes: Clas
             del p, arrays, table  # before the next part is computed
 
 
-def _write_npy(file: BinaryIO, parts: Parts, names: list[str], classes: Classes) -> None:
+def _write_npy(
+    file: BinaryIO, parts: Parts, names: list[str], classes: Classes, _digits: int
+) -> None:
     def write_header(*shape: int) -> None:
         header = {"descr": "<f8", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

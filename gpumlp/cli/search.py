@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from gpumlp.checks import MOST_MODELS
 from gpumlp.cli import candidates as trying
 from gpumlp.cli import options as shared
 from gpumlp.cli import processes, results, run_folder, streams
@@ -62,7 +63,7 @@ class SearchOptions(FitOptions):
         None, "K",
         "Train the best candidate as an ensemble of K networks, which differ in their first "
         "weights and in the order of the data.  The candidates are single networks.  [default: 1]",
-        min=1,
+        min=1, max=MOST_MODELS,
     )  # fmt: skip
     patience: int | None = option(
         None, "EPOCHS",

@@ -40,7 +40,12 @@ def read_npz(
             key = target or ("Y" if "Y" in names and "y" not in names else "y")
             if labelled and key not in names:
                 raise LookupError(unknown_name(path, "array", key, names))
-            x: Any = _member(archive, "x" if "x" in names else "X", scratch)
+            of_x = "x" if "x" in names else "X"
+            if labelled and key == of_x:
+                raise LookupError(
+                    f"{path}: {key} holds the features and is no target; it has: {listed(names)}"
+                )
+            x: Any = _member(archive, of_x, scratch)
             y: Any = _member(archive, key, Scratch(stream=False)) if labelled else None
     except LookupError as error:
         raise ValueError(error.args[0]) from None
@@ -152,8 +157,12 @@ def _by_position(
         x = x[:]
     if y is None or y.dtype.kind not in "US" or y.ndim != 1:
         return Raw(x, names, y)
-    words, y = np.unique(np.char.strip(y.astype(str)), return_inverse=True)
-    return Raw(x, names, y, tuple(words.tolist()))
+    try:
+        texts = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: y has bytes that are not UTF-8; store texts") from None
+    words, y = np.unique(np.char.strip(texts), return_inverse=True)
+    return Raw(x, names, y, tuple(words.tolist()), unlabelled=np.asarray(words == "")[y])
 
 
 def _check_values(path: Path, x: Matrix, columns: HostArray, learn: bool) -> None:

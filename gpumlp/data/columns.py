@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,18 +12,17 @@ import numpy as np
 from gpumlp.data.arrow import encoded, is_numeric, is_text
 from gpumlp.data.dataset import LARGEST_INT
 from gpumlp.data.dates import (
-    COMPACT,
     ISO,
+    WHOLE,
     Ambiguous,
     DateFormat,
-    are_compact,
-    are_dates,
+    WholeNumbers,
     date_format_of,
     days,
     usual_date_format,
 )
 from gpumlp.data.measures import unclear_numbers
-from gpumlp.data.numbers import PLAIN, NumberFormat, format_of
+from gpumlp.data.numbers import FEW, PLAIN, NumberFormat, are_codes, are_ranges, format_of
 from gpumlp.data.spelling import NUMBER, TRUTH, Known, plain
 from gpumlp.io.types import HostArray
 
@@ -31,7 +30,6 @@ MOST_WORDS = 100_000  # the longest list of different words in a column
 
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
-DATED = re.compile(r"\d.*\d")  # what a date has at least
 DIGITS = re.compile(r"(?!.*\d[eEdD])(?:\D*\d){16}")  # and not 1e20
 Format = NumberFormat | DateFormat
 
@@ -89,8 +87,8 @@ class Column:
         self.strange: Counter[str] = Counter()
         self.kinds: set[str] = set()
         self.total = self.missing = self.infinite = 0
-        self.large = self._huge = self._fractions = self.whole = False
-        self._calendar = True  # whether all numbers are such as 20240131
+        self.large = self._huge = self._fractions = self.whole = self._coded = False
+        self._calendar = WholeNumbers()
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
     def values(self, column: Any) -> HostArray:
@@ -100,9 +98,11 @@ class Column:
         kind = column.type
         text = pa.types.is_dictionary(kind) or is_text(kind)
         if not pa.types.is_nested(kind) and (self.declared or (text and self.format is None)):
-            self.declared |= pa.types.is_dictionary(kind)
+            coded = pa.types.is_dictionary(kind)
+            self._coded |= coded
+            self.declared |= coded and not is_text(kind.value_type)
             out = self._positions(column)
-        elif text or (is_numeric(kind) and self.format == COMPACT):
+        elif text or (is_numeric(kind) and self.format in WHOLE):
             out = self._formatted(column)
         elif is_numeric(kind):
             out = self._numbers(column)
@@ -141,17 +141,15 @@ class Column:
     @property
     def written(self) -> Format | None:
         """The format of the collected texts if all are numbers or all are dates; else None."""
-        if self.declared or self.format:
+        if self._categorical or self.format:
             return None
-        many = self.total - self.missing >= FEWEST_ROWS
-        if many and self._calendar and "numbers" in self.kinds:
-            return COMPACT
-        if not self.words:
-            return None
+        if isinstance(whole := self._whole_dates, DateFormat):
+            return whole
         found = format_of(self._frequencies())
-        if found is not None and not found[1] and not _codes(found[0], self.words):
-            dates = many and found[0] == PLAIN and all(map(are_compact, self.words))
-            return COMPACT if dates else found[0]
+        if found is not None and not found[1] and not are_codes(found[0], self.words):
+            # of a type of categories, whole numbers are codes
+            codes = all(word.lstrip("+-").isdecimal() for word in self.words)
+            return None if self._coded and codes else found[0]
         date = date_format_of(self.words, self._order)
         return date if isinstance(date, DateFormat) else None
 
@@ -175,26 +173,39 @@ class Column:
             return Problem(
                 "gaps" if few or self._date is None else "words", sorted(self.strange), self._form
             )
+        if isinstance(whole := self._whole_dates, Ambiguous):
+            return Problem("ambiguous", [whole.text])
         if self._known is not None or not self.words:
             return None
         counts = self._frequencies()
-        if self.declared or (self._kept and self.written is None):
+        found = None if self._categorical else format_of(counts)
+        date = None if self._categorical or self._kept else usual_date_format(counts, self._order)
+        if isinstance(date, Ambiguous) and found is None:
+            return Problem("ambiguous", [date.text])
+        chosen = self._kept or (self._coded and (found is None or found[0] == PLAIN))
+        if self._categorical or (chosen and self.written is None):
             return Problem("many", []) if len(counts) >= MOST_WORDS else None
-        found = format_of(counts)
-        if found and not _codes(found[0], counts) and not _ranges(counts, found[1]):
+        if found and not are_codes(found[0], counts) and not are_ranges(counts, found[1]):
             return Problem("gaps", found[1], found[0])
-        dated = [text for text in counts if DATED.search(text)]
-        if 2 * sum(counts[text] for text in dated) > sum(counts.values()):
-            date = date_format_of(dated, self._order) or usual_date_format(dated, self._order)
-            if isinstance(date, Ambiguous):
-                return Problem("ambiguous", [date.text])
-            if date is not None:
-                odd = [text for text in counts if date.value(text) is None]
-                return Problem("gaps", sorted(odd), date)
+        if isinstance(date, DateFormat):
+            return Problem("gaps", sorted(t for t in counts if date.value(t) is None), date)
         if unclear := unclear_numbers(counts):
             return Problem(unclear, sorted(counts))
         many = len(counts) > MOST_CATEGORIES or 2 * len(counts) > self.total
         return Problem("many", []) if many else None
+
+    @property
+    def _categorical(self) -> bool:
+        """Whether the user, or a type of categories with few texts, makes them categories."""
+        return self.declared or (self._coded and len(self.words) <= FEW)
+
+    @property
+    def _whole_dates(self) -> DateFormat | Ambiguous | None:
+        """The format of dates as whole numbers in most rows, where no format is given."""
+        if self._categorical or self.format or self.total - self.missing < FEWEST_ROWS:
+            return None
+        numbers = "numbers" in self.kinds
+        return (self._calendar if numbers else WholeNumbers(self.words)).format(self._order)
 
     def _frequencies(self) -> dict[str, int]:
         return dict(zip(self.words, self.counts.tolist(), strict=False))
@@ -224,7 +235,7 @@ class Column:
         if self.whole:
             self._low, self._high = min(self._low, out.min()), max(self._high, out.max())
             self._sum += float(out.sum())
-        self._calendar = self._calendar and are_dates(out)
+        self._calendar.watch(out)
         if not whole:
             self._fractions = self._fractions or bool((np.floor(out) < out).any())
             peak = max(np.fmax.reduce(out), -np.fmin.reduce(out))
@@ -238,8 +249,7 @@ class Column:
         truths: dict[str, Any] = {}  # a text between them makes words of truth values
         if self._date and (form == PLAIN or all(form.value(plain(word)) is None for word in words)):
             # the file that the model learned from had no texts, or others
-            dated = [word for word in words if DATED.search(word)]
-            found = date_format_of(words, self._order) or usual_date_format(dated, self._order)
+            found = usual_date_format(dict.fromkeys(words, 1), self._order)
             form = found if isinstance(found, DateFormat) else ISO if form == PLAIN else form
         elif isinstance(form, NumberFormat) and form.decimal == "." and self._date is not None:
             # new data that was corrected since has plain numbers, as .parquet files may have
@@ -287,13 +297,3 @@ class Column:
         if word not in self.words and len(self.words) < MOST_WORDS:
             self.words[word] = len(self.words)
         return self.words.get(word, np.nan)
-
-
-def _codes(found: NumberFormat, texts: Iterable[str]) -> bool:
-    """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
-    return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
-
-
-def _ranges(texts: Collection[str], others: Collection[str]) -> bool:
-    """Whether texts are categories such as 1, 2-10, over 10: the `others` outnumber the numbers."""
-    return 2 * len(others) > len(texts) and all(re.search(r"\d", text) for text in others)

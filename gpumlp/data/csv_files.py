@@ -15,11 +15,11 @@ from typing import Any, BinaryIO, cast
 
 from gpumlp.data.dataset import unreadable
 from gpumlp.data.identifiers import IDENTIFIER
-from gpumlp.data.numbers import format_of
 from gpumlp.data.quoting import (
     LINE_END,
     TEXT_END,
     check_closed,
+    check_names,
     check_rows,
     opening,
     rows_end,
@@ -45,14 +45,16 @@ KINDS = {  # by their first bytes
 SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?[ \t]*(?:\r\n|\n|\r)[\r\n]*', re.IGNORECASE)
 COMPARED = 20  # so many rows decide about the delimiter
 NAMED_ROWS = 1000  # so many rows show whether they have names
+QUOTED = re.compile(r'(?<![^,;\t|\r\n])"(?:[^"]++|"")*+"(?![^,;\t|\r\n])')  # fields
 FRACTION = re.compile(r"-?\d*[.,]\d*")
 SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took apart
-SAMPLE = 1 << 20  # bytes that show whether points group digits
+SAMPLE = 1 << 20  # bytes that show how numbers are written
+# in 60 and 7.560 points group digits
 GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
 
 class CsvFile:
-    """A .csv or .csv.gz file as Arrow tables, one for each block; ValueError if it is damaged.
+    """A file of text as Arrow tables, one for each block; ValueError if it is damaged.
 
     names: the column names, without surrounding spaces.
     kinds: None, as the column types are inferred block by block.
@@ -65,7 +67,8 @@ class CsvFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._delimiter, names, self._header = _header(path)
-        self.names = _named([name.strip(BLANKS) for name in names])
+        self._first = [name.strip(BLANKS) for name in names]
+        self.names = _named(self._first)
         self._block = max(BLOCK, BLOCK_OF_COLUMN * len(names))
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
@@ -80,20 +83,19 @@ class CsvFile:
         """The approximate number of rows, given the number in the first block."""
         return int(first * max(1.0, self._path.stat().st_size / self._block))
 
-    def points_group(self) -> set[str]:
-        """The columns whose points group digits, as in 60 and 7.560; the types do not show this."""
+    def sample(self, size: int) -> bytes:
+        """The first rows, without the header, that `size` bytes hold."""
         with opened(self._path) as file:
             file.seek(self._header)
-            sample = file.read(SAMPLE)
-        end = rows_end(sample, self._delimiter) or len(sample)
-        if not end or not GROUPED.search(sample):
-            return set()
-        table = self._parse(memoryview(sample)[:end], self.names)
-        found = {
-            name: format_of(Counter(column.drop_null().to_pylist()))
-            for name, column in zip(self.names, table.columns, strict=True)
-        }
-        return {name for name, form in found.items() if form and form[0].thousands == "."}
+            sample = file.read(size)
+        end = rows_end(sample, self._delimiter)
+        return sample[:end] if end or len(sample) == size else sample
+
+    def texts(self, sample: bytes) -> dict[str, Counter[str]]:
+        """The frequency of each text of all columns in a sample."""
+        columns = self._parse(memoryview(sample), self.names).columns if sample else ()
+        counts = (Counter(column.drop_null().to_pylist()) for column in columns)
+        return dict(zip(self.names, counts, strict=False))
 
     def _blocks(self) -> Iterator[memoryview]:
         """The file in blocks of whole rows, without the header."""
@@ -135,6 +137,7 @@ class CsvFile:
         if any(pa.types.is_binary(kind) for kind in table.schema.types):  # text it cannot decode
             raise not_utf8(self._path, bytes(block[:100]))
         check_rows(self._path, table, self._delimiter)
+        check_names(self._path, table, self._first)
         return table
 
     def _read(self, block: memoryview, part: int, text: Collection[str]) -> Any:
@@ -240,6 +243,7 @@ def _delimiter(header: str, rows: str) -> str:
 
     Names may have others, as in `weight, kg;height, cm`.
     """
+    rows = QUOTED.sub("", rows)  # which may have line ends, too
     lines = [header, *filter(None, TEXT_END.split(rows, maxsplit=COMPARED)[:COMPARED])]
     lines = [re.sub('"[^"]*"', "", line) for line in lines]
 

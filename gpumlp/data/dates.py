@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.numbers import NULLS, PLAIN
+from gpumlp.data.numbers import NULLS
 from gpumlp.io.types import HostArray
 
 ORDERS = ("dmy", "mdy", "ymd")
@@ -43,6 +43,7 @@ TIMES = (
 )  # fmt: skip
 UTC_NAMES = (" UTC", " GMT")  # others, such as CET, depend on the day
 ZONES = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
+DATED = re.compile(r"\d.*\d")  # what a date has at least
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[\d:.,]*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
 FEW = 10  # among so many texts is one in the format of the most
@@ -57,10 +58,17 @@ class DateFormat(NamedTuple):
         """An example of a date in this format."""
         return datetime(2024, 12, 31, 15, 30).strftime(self.pattern).replace("Q12", "Q4")
 
+    @property
+    def digits(self) -> int:
+        """How many digits a date in a format of `WHOLE` has."""
+        return 2 + len(self.pattern)
+
     def value(self, text: str) -> float | None:
         """Days since 1970, NaN for a word such as NA; None if the text is not in this format."""
         if text in NULLS:
             return math.nan
+        if self in WHOLE:  # numbers have lost a zero of 03082023
+            text = text.zfill(self.digits)
         if "Q%m" in self.pattern:
             text = QUARTER.sub(lambda found: f"Q{3 * int(found[1]) - 2:02}", text)
         try:
@@ -80,7 +88,15 @@ class DateFormat(NamedTuple):
 
 
 ISO = DateFormat("%Y-%m-%d")
-COMPACT = DateFormat("%Y%m%d")  # dates as whole numbers, such as 20240131
+WHOLE = {  # dates as whole numbers, and the order of those that have one
+    DateFormat("%Y%m%d"): None, DateFormat("%d%m%Y"): "dmy", DateFormat("%m%d%Y"): "mdy",
+    DateFormat("%Y%m"): None, DateFormat("%m%Y"): None, DateFormat("%Y%m%d%H"): None,
+    DateFormat("%Y%m%d%H%M"): None, DateFormat("%Y%m%d%H%M%S"): None,
+}  # fmt: skip
+FIELDS = {  # how many values their digits have, the least and the largest
+    "%Y": (10_000, 1900, 2099), "%m": (100, 1, 12), "%d": (100, 1, 31), "%H": (100, 0, 23),
+    "%M": (100, 0, 59), "%S": (100, 0, 59),
+}  # fmt: skip
 
 
 class Ambiguous(NamedTuple):
@@ -115,8 +131,20 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     return ISO if len(zones) == 1 and _fits(ISO, sample) and _fits(ISO, there) else None
 
 
-def usual_date_format(texts: list[str], order: str | None) -> DateFormat | None:
-    """The format of more than half of the texts, of which others may be such as 0000-00-00."""
+def usual_date_format(
+    counts: Mapping[str, int], order: str | None
+) -> DateFormat | Ambiguous | None:
+    """The format of most texts, of which others may be such as 0000-00-00, or in few rows.
+
+    Args:
+        counts: the frequency of each text.
+        order: as in `date_format_of`.
+    """
+    texts = [text for text in counts if DATED.search(text)]
+    if 2 * sum(counts[text] for text in texts) <= sum(counts.values()):
+        return None
+    if found := date_format_of(texts, order):
+        return found
     for text in texts[:FEW]:
         form = date_format_of([text], order)
         if isinstance(form, DateFormat):
@@ -126,23 +154,52 @@ def usual_date_format(texts: list[str], order: str | None) -> DateFormat | None:
     return None
 
 
-def are_dates(values: HostArray) -> bool:
-    """Whether all of the numbers (m,) that are not NaN are dates such as 20240131."""
-    if np.isnan(values[0]):
-        values = values[values == values]
-    if not len(values) or not 19_000_101 <= values[0] < 21_000_000:
-        return not len(values)
-    values = values[values == values]
-    in_year = values % 10_000
-    fitting = (values >= 19_000_101) & (values < 21_000_000) & (in_year < 1_232) & (in_year > 100)
-    whole = values == np.floor(values)
-    return bool((fitting & whole & (in_year % 100 >= 1) & (in_year % 100 <= 31)).all())
+class WholeNumbers:
+    """Numbers, of which most may be dates such as 20240131, in one of the formats `WHOLE`."""
+
+    def __init__(self, texts: Collection[str] = ()) -> None:
+        self._counts: dict[DateFormat, int] | None = None
+        self._total, self._example, self._digits = 0, 0.0, max(map(len, texts), default=0)
+        self.watch(np.array([float(text) if text.isdecimal() else -1.0 for text in texts]))
+
+    def watch(self, values: HostArray) -> None:
+        """Count the dates among the numbers (m,), in each format; NaN where one is missing."""
+        if self._counts is None:
+            first = values[values == values][:FEW]  # most columns have no dates, as these show
+            if not len(first):
+                return
+            counts = {form: _dates(form, first) for form in WHOLE}
+            self._counts = {form: 0 for form, n in counts.items() if 2 * n > len(first)}
+            self._example = float(first[-1])
+        if self._counts:
+            self._total += int((values == values).sum())
+            self._digits = max(self._digits, len(f"{np.fmax.reduce(values):.0f}"))
+            self._counts = {form: n + _dates(form, values) for form, n in self._counts.items()}
+
+    def format(self, order: str | None) -> DateFormat | Ambiguous | None:
+        """The format of most of the numbers; None if they are no dates."""
+        counts = {
+            form: n
+            for form, n in (self._counts or {}).items()
+            if 2 * n > self._total
+            and (order is None or WHOLE[form] in (None, order))
+            and self._digits >= form.digits  # 12019 is no January in a column of such postcodes
+        }
+        found = [form for form, n in counts.items() if n == max(counts.values())]
+        return Ambiguous(f"{self._example:08.0f}") if len(found) > 1 else next(iter(found), None)
 
 
-def are_compact(text: str) -> bool:
-    """Whether the number in a text is missing or a date such as 20240131."""
-    value = PLAIN.value(text)
-    return value is not None and are_dates(np.array([value]))
+def _dates(form: DateFormat, values: HostArray) -> int:
+    """How many of the numbers (m,) are dates of a format of `WHOLE`."""
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        rest = np.floor(values)
+        fitting = rest == values
+        for field in reversed(re.findall("%.", form.pattern)):
+            size, low, high = FIELDS[field]
+            part = rest % size
+            fitting &= (part >= low) & (part <= high)
+            rest = np.floor(rest / size)
+    return int((fitting & (rest == 0)).sum())
 
 
 def days(column: Any) -> HostArray:

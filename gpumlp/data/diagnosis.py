@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
-from gpumlp.data.dates import ISO, DateFormat
+from gpumlp.data.dates import ISO, WHOLE, DateFormat
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
@@ -193,8 +193,10 @@ def _without(form: Format, others: list[str], words: Collection[str]) -> str:
     if (len(others) <= LISTED or listed_all) and not any(map(NUMBER.fullmatch, others)):
         return f"c.mask(c.str.strip().isin({others}))"
     if isinstance(form, DateFormat):
-        written = "ISO8601" if form == ISO else form.pattern
-        dates = f'pandas.to_datetime(c.str.strip(), format={written!r}, errors="coerce")'
+        written, text = "ISO8601" if form == ISO else form.pattern, "c.str.strip()"
+        if form in WHOLE:
+            text = f'c.astype(str).str.strip().str.removesuffix(".0").str.zfill({form.digits})'
+        dates = f'pandas.to_datetime({text}, format={written!r}, errors="coerce")'
         return f"c.where({dates}.notna())"
     return f"c.where(c.str.strip().str.fullmatch({form.pattern!r}, na=False))"
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpumlp.data.csv_files import CsvFile
+from gpumlp.data.csv_files import GROUPED, SAMPLE, CsvFile
 from gpumlp.data.dataset import listed
 from gpumlp.data.identifiers import INDEX
 from gpumlp.data.names import as_argument, quoted
+from gpumlp.data.numbers import format_of
 from gpumlp.data.parquet_files import ParquetFile
 from gpumlp.data.sources import Files
+
+LEAST = 64 << 10  # bytes of each of many files that show how numbers are written
 
 
 class JoinedFiles:
@@ -82,8 +86,15 @@ class JoinedFiles:
 
     def points_group(self) -> set[str]:
         """The columns of files without types in which points group digits, as in 7.560."""
-        found = (file.points_group() for file in self._files if isinstance(file, CsvFile))
-        return set().union(*found)
+        files = [file for file in self._files if isinstance(file, CsvFile)]
+        samples = [file.sample(max(SAMPLE // len(files), LEAST)) for file in files]
+        texts: dict[str, Counter[str]] = {}
+        if any(map(GROUPED.search, samples)):
+            for file, sample in zip(files, samples, strict=True):
+                for name, counts in file.texts(sample).items():
+                    texts.setdefault(name, Counter()).update(counts)
+        found = {name: format_of(counts) for name, counts in texts.items()}
+        return {name for name, form in found.items() if form and form[0].thousands == "."}
 
     def rows(self, first: int) -> int:
         """The number of rows, or about so many, given the number in the first piece."""

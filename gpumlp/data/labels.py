@@ -37,21 +37,34 @@ def read_target(
         return str(task), np.empty(0, raw.x.dtype), classes
     if y.dtype.kind not in "OUSbiuf":
         raise TypeError(f"{name}: the target has dtype {y.dtype}; labels are words or numbers")
-    numbers = y if words is None else numbers_of(words)
-    if numbers is not None and numbers.dtype.kind == "f":
+    numbers, count = y if words is None else numbers_of(words), 0
+    if words is not None and "" in words:
+        count = int((y == words.index("")).sum())
+    elif numbers is not None and numbers.dtype.kind == "f":
         values = numbers if words is None else numbers[y]
         count = int((~np.isfinite(values)).sum())
-        if count:
-            raise ValueError(
-                f"{name}: the target has {count} missing or infinite values; leave out those rows, "
-                "--drop-missing-target"
-            )
+    if count:
+        raise ValueError(
+            f"{name}: the target has {count} missing or infinite values; leave out those rows, "
+            "--drop-missing-target"
+        )
+    if task is None and y.ndim == 2 and _one_hot(y):
+        raise ValueError(
+            f"{name}: the target has one 1 in each row, which may say the class; store labels, "
+            "e.g. y.argmax(axis=1), or say --task regression"
+        )
     if task is None and words is not None and numbers is None:
         _check_words(name, words, len(y))
     task = task or _task(y, words, numbers)
     if task == "regression":
         return task, _values(name, y, words, numbers, learn), classes
     return task, *_labels(name, y, words, numbers, classes)
+
+
+def _one_hot(y: HostArray) -> bool:
+    """Whether each row of y (m, k) has one 1, and 0 elsewhere."""
+    numbers = y.dtype.kind in "biuf"
+    return numbers and bool((y.sum(axis=1) == 1).all() and np.isin(y, (0, 1)).all())
 
 
 def numbers_of(words: Sequence[str]) -> HostArray | None:

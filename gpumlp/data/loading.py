@@ -19,7 +19,7 @@ from gpumlp.data.labels import numbers_of, read_target
 from gpumlp.data.names import quoted
 from gpumlp.data.preparation import Preparation
 from gpumlp.data.scratch import Scratch, select_rows
-from gpumlp.data.sources import TABLES, Files, find, suffix
+from gpumlp.data.sources import TABLES, Files, find, suffix, why_not
 from gpumlp.data.tables import EVERYTHING, Choice, Table
 from gpumlp.errors import did_you_mean
 from gpumlp.io.chunks import CHUNK_BYTES, chunks
@@ -49,8 +49,8 @@ def load(
 
     Args:
         source: "mnist5k", "digits", "breast_cancer", "diabetes", or a file:
-            .csv, .csv.gz, .parquet: named columns of numbers, truth values or words; a .csv file is
-            UTF-8, its columns are separated by comma, semicolon, tab or |;
+            .csv, .csv.gz, .tsv, .parquet: named columns of numbers, truth values or words; a .csv
+            file is UTF-8, its columns are separated by comma, semicolon, tab or |;
             .npz: arrays x (or X) and y (or Y);
             .npy: one table of numbers.
             Several .csv or several .parquet files with the same columns are one table: a sequence
@@ -127,7 +127,11 @@ def pieces(
     else:
         name, raw = _read(source, target, like, labelled, choice, Scratch())
         parts = (
-            raw._replace(x=raw.x[rows], y=None if raw.y is None else raw.y[rows])
+            raw._replace(
+                x=raw.x[rows],
+                y=None if raw.y is None else raw.y[rows],
+                unlabelled=None if raw.unlabelled is None else raw.unlabelled[rows],
+            )
             for rows in chunks(raw.x)
         )
     empty = True
@@ -220,6 +224,8 @@ def _files(source: Source) -> Files | str:
             raise ValueError(f"{name} cannot be one of several files; give it alone")
     if len(names) > 1 or suffix(name) in TABLES or re.search(r"[*?[]", name) or Path(name).is_dir():
         return find(names)
+    if name == "-" or Path(name).exists():
+        raise ValueError(why_not(name))
     raise ValueError(
         f"unknown data {name!r}; {did_you_mean(name, EMBEDDED)}known: {', '.join(EMBEDDED)}, "
         f"a folder, or a file {', '.join((*TABLES, *ARRAYS))}"

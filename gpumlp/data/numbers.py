@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
@@ -208,6 +208,16 @@ def _points_group(texts: Iterable[str]) -> bool:
     points = [each for each in digits if "." in each]
     some = len(digits) / 10 <= len(points) < len(digits)  # and not one slip of the pen
     return some and any(each.endswith("0") for each in points)
+
+
+def are_codes(found: NumberFormat, texts: Iterable[str]) -> bool:
+    """Whether texts are codes, such as 00501: whole numbers with leading zeros."""
+    return found == PLAIN and any(re.fullmatch(r"0\d+", text) for text in texts)
+
+
+def are_ranges(texts: Collection[str], others: Collection[str]) -> bool:
+    """Whether texts are categories such as 1, 2-10, over 10: the `others` outnumber the numbers."""
+    return 2 * len(others) > len(texts) and all(re.search(r"\d", text) for text in others)
 
 
 def singular(unit: str) -> str:

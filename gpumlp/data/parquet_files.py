@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpumlp.data.dataset import unreadable
+from gpumlp.errors import first_line
 
 PIECE = 8 << 20  # bytes of a piece of a .parquet file, at 8 for each number
 PIECE_ROWS = 256  # the fewest rows of a piece, as each column of a piece is an array
@@ -55,5 +56,10 @@ class ParquetFile:
                 self._path, buffer_size=BUFFER, pre_buffer=False
             ) as file:
                 yield file
+        except pa.ArrowNotImplementedError as error:
+            raise ValueError(
+                f"{self._path} has a column that pyarrow cannot read ({first_line(error)}); "
+                "convert it, for example polars.Int128 to polars.Int64, or leave it out of the file"
+            ) from error
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self._path, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,23 @@ def check_rows(path: Path, table: Any, delimiter: str) -> None:
                     f"{path} has a quotation mark that opens a field and is closed "
                     f"{len(lines) - 1} rows later: {lines[0][:60]!r}; correct that line"
                 )
+
+
+def check_names(path: Path, table: Any, names: Sequence[str]) -> None:
+    """Raise if a row of an Arrow table has the names of the columns again, as in joined files."""
+    import pyarrow.compute as compute
+
+    if all(map(is_text, table.schema.types)):
+        rows = table
+        for j, name in enumerate(names):  # after the first column few rows are left
+            texts = compute.utf8_trim_whitespace(rows.column(j).fill_null(""))
+            rows = rows.filter(compute.equal(texts, name))
+            if not len(rows):
+                return
+        raise ValueError(
+            f"{path} has its first line again among the rows, {','.join(names)[:60]!r}; it must "
+            "name the columns, once"
+        )
 
 
 def _is_row(values: list[str | None], table: Any) -> bool:

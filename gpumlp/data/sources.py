@@ -13,7 +13,8 @@ from urllib.parse import unquote
 
 from gpumlp.data.dataset import listed
 
-TABLES = (".csv", ".csv.gz", ".parquet")
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+ENDINGS = f"{', '.join(TABLES[:-1])} or {TABLES[-1]}"
 NULL = "__HIVE_DEFAULT_PARTITION__"  # how Hive and Spark name the folder of missing values
 
 
@@ -43,7 +44,7 @@ class Files(NamedTuple):
     @property
     def kind(self) -> str:
         """The kind of the files by the ending of their names, "csv" or "parquet"."""
-        return suffix(self.paths[0]).split(".")[1]
+        return _kind(self.paths[0])
 
     def keys(self, path: Path) -> dict[str, str | None]:
         """The columns that the names of subfolders give for all rows of a file, and their value."""
@@ -57,6 +58,17 @@ def suffix(path: str | os.PathLike[str]) -> str:
     suffixes = Path(path).suffixes
     packed = len(suffixes) > 1 and suffixes[-1].lower() == ".gz"
     return "".join(suffixes[-2 if packed else -1 :]).lower()
+
+
+def why_not(name: str) -> str:
+    """Why a file with an ending of no known kind cannot be read, and what to do."""
+    if name == "-" or (Path(name).exists() and not Path(name).is_file()):
+        return f"{name} is a pipe or device; save the data to a file"
+    return (
+        f"{name} has not the ending of a file that can be read; call tables of text, with commas, "
+        "semicolons, tabs or | between the columns, .csv, call Parquet files .parquet, and save "
+        "others, such as Excel's, as one of these"
+    )
 
 
 def find(sources: Sequence[str]) -> Files:
@@ -107,7 +119,7 @@ def _in_folder(folder: Path) -> list[Path]:
         if path.is_file():
             found.append(path)
     if not found:
-        raise ValueError(f"the folder {folder} has no {' or '.join(TABLES)} file")
+        raise ValueError(f"the folder {folder} has no {ENDINGS} file")
     return sorted(found, key=_by_number)
 
 
@@ -119,7 +131,7 @@ def _matching(pattern: str) -> list[Path]:
         elif path.is_file() and suffix(path) in TABLES and not _is_hidden(path):
             found.append(path)
     if not found:
-        raise FileNotFoundError(f"no {' or '.join(TABLES)} file matches {pattern}")
+        raise FileNotFoundError(f"no {ENDINGS} file matches {pattern}")
     return found
 
 
@@ -128,13 +140,13 @@ def _check(paths: Sequence[Path]) -> None:
     for path in paths:
         if suffix(path) not in TABLES:
             raise ValueError(
-                f"{path} is no {' or '.join(TABLES)} file, and only these can be several; "
+                f"{path} is no {ENDINGS} file, and only these can be several; "
                 "leave it out, or give it alone"
             )
         if not path.is_file():
             what = "is a pipe or device; save the data to a file" if path.exists() else ""
             raise FileNotFoundError(f"{path} {what}" if what else f"there is no file {path}")
-    kinds = {suffix(path).split(".")[1]: path for path in paths}
+    kinds = {_kind(path): path for path in paths}
     if len(kinds) > 1:
         raise ValueError(
             f"{' and '.join(map(str, kinds.values()))} are of different kinds; give only .csv "
@@ -147,6 +159,10 @@ def _check(paths: Sequence[Path]) -> None:
         raise ValueError(
             f"the same file is given twice: {listed(dict.fromkeys(double))}; give it once"
         )
+
+
+def _kind(path: Path) -> str:
+    return "parquet" if suffix(path) == ".parquet" else "csv"
 
 
 def _is_hidden(path: str | Path) -> bool:

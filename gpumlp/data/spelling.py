@@ -13,7 +13,8 @@ from gpumlp.data.numbers import ALIKE
 
 BLANKS = string.whitespace + "\x85\xa0\u2007\u200b\u200e\u200f\u202f\u2060\u3000\ufeff"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0*", re.ASCII)  # 1.0, as pandas writes 1 beside a gap
+# 1.0, as pandas writes 1 beside a gap; 1.000 may be a thousand
+WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))\.(?!000$)0*", re.ASCII)
 CODE = re.compile(r"[+-]?0\d+", re.ASCII)  # leading zeros belong to a code
 DATE = re.compile(r"\d{4}-\d\d-\d\d.*", re.ASCII)
 TRUTH = {"false": Decimal(0), "true": Decimal(1)}

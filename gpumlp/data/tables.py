@@ -11,7 +11,6 @@ import numpy as np
 from gpumlp.data.arrow import is_text
 from gpumlp.data.columns import Column, Format
 from gpumlp.data.dataset import NONE, Raw, listed, unknown_name
-from gpumlp.data.dates import DateFormat
 from gpumlp.data.diagnosis import check_columns, check_target
 from gpumlp.data.identifiers import reason_to_leave_out
 from gpumlp.data.joined_files import JoinedFiles
@@ -102,12 +101,13 @@ class Table:
         if lacking:
             raise ValueError(
                 f"{path} lacks {len(lacking)} of the {len(self._features)} columns that the model "
-                f"takes: {listed(map(quoted, lacking))}"
+                f"takes: {listed(map(quoted, lacking))}; it has: {listed(map(quoted, names))}"
             )
         self._target_name = target if labelled else None
         free = self._features if like is None else ()
-        self._dtype = _dtype(self._file.kinds(self._read_names, free), self._features)
         self._choice, self._known = choice, NONE if like is None else like.categories
+        kinds, read = self._file.kinds(self._read_names, free), {*features} - {*self._known}
+        self._dtype = _dtype(kinds, self._features, read)
         self._untyped = self._file.untyped
         self._columns: list[Column] = []
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
@@ -163,7 +163,7 @@ class Table:
         again = bool(text - self._text) or bool(formats.keys() - self.formats.keys())
         self._text |= text | formats.keys()
         self.formats |= formats
-        if any(isinstance(form, DateFormat) for form in formats.values()):
+        if formats:
             self._dtype = np.dtype(np.float64)
         return again
 
@@ -250,12 +250,17 @@ def _check_names(path: Files, names: list[str], wanted: set[str | None]) -> None
         raise ValueError(f"{path} has several columns of one name: {listed(double)}; rename them")
 
 
-def _dtype(kinds: dict[str, Any] | None, names: Sequence[str]) -> np.dtype[Any]:
-    """float32 if it holds the values of all columns and the positions of words, else float64."""
+def _dtype(
+    kinds: dict[str, Any] | None, names: Sequence[str], numbers: Collection[str]
+) -> np.dtype[Any]:
+    """float32 if it holds the values of all columns and the positions of words, else float64.
+
+    numbers: the columns that hold numbers or dates also where they are texts.
+    """
     import pyarrow as pa
 
     single = (pa.float32(), pa.float16())
     small = kinds is not None and all(
-        kinds[name] in single or is_text(kinds[name]) for name in names
+        kinds[name] in single or (is_text(kinds[name]) and name not in numbers) for name in names
     )
     return np.dtype(np.float32 if small else np.float64)

@@ -27,7 +27,8 @@ def check(e: Any, goes_on: bool) -> None:
         checks.boolean(getattr(e, name), name)
     if not isinstance(e.verbose, (bool, np.bool_)):
         checks.positive_int(e.verbose, "verbose", least=0)
-    for name in ("max_iter", "max_fun", "n_models"):
+    checks.positive_int(e.n_models, "n_models", most=checks.MOST_MODELS)
+    for name in ("max_iter", "max_fun"):
         checks.positive_int(getattr(e, name), name)
     for name in ("alpha", "power_t", "momentum", "validation_fraction", "beta_1", "beta_2"):
         checks.positive_number(getattr(e, name), name, least=0)

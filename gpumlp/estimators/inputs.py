@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_y, validate_data
 
-from gpumlp.arrays import as_backend_array, check_container
+from gpumlp.arrays import as_backend_array, check_container, check_times
 from gpumlp.backends import Backend, get_backend
 from gpumlp.data.dataset import listed
 from gpumlp.estimators import codes, frames
@@ -105,7 +105,10 @@ def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets
     check_container(X, "X")
     given = X
     try:
-        X = as_backend_array(codes.encoded(e, X, reset), backend, "X")
+        X = codes.encoded(e, X, reset)
+        if frames.is_frame(X):
+            check_times(X, "X")
+        X = as_backend_array(X, backend, "X")
         on_device = backend.owns(X) and not isinstance(X, np.ndarray)  # scikit-learn cannot read it
         how = {"reset": reset, "skip_check_array": on_device, "accept_sparse": "csr"}
         checked = validate_data(e, X, **how, **targets)

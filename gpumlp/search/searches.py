@@ -61,7 +61,7 @@ class FitsTogether:
         """The parameters with the number of models of the best estimator, where it is given."""
         if self.n_models is None:
             return {}
-        K = checks.positive_int(self.n_models, "n_models")
+        K = checks.positive_int(self.n_models, "n_models", most=checks.MOST_MODELS)
         tried: Any = getattr(self, "param_grid", None) or self.param_distributions  # type: ignore[attr-defined]
         grids = [tried] if isinstance(tried, Mapping) else tried
         found = names_of_models(self.estimator)

@@ -22,6 +22,7 @@ from gpumlp.training.stepping import Stepping, restore
 WIDTH = 0.25  # decades: the standard deviation of the Gaussian that smooths the curve
 FALLING = 0.1  # the share of the whole fall after which a cost has left its plateau
 EXPLODED = 3.0  # the cost may rise above its minimum by this many times the minimum
+MOST_STEPS = 1_000_000
 MEMORY = 0.8  # of the running mean: some five steps, so that no single minibatch ends the test
 
 
@@ -79,7 +80,7 @@ def find_lr(
     end = checks.positive_number(end, "end")
     if end <= start:
         raise ValueError(f"end must be more than start = {start:g}, got {end:g}")
-    steps = checks.positive_int(steps, "steps", least=10)
+    steps = checks.positive_int(steps, "steps", least=10, most=MOST_STEPS)
     rates = np.geomspace(start, end, steps)
     try:
         # overflows are expected

@@ -48,6 +48,7 @@ BAD = [
     (["--clip-norm", "0"], "--clip-norm must be finite and more than 0"),
     (["--checkpoint-every", "0"], "Invalid value for '--checkpoint-every'"),
     (["--seed", "-1"], "Invalid value for '--seed'"),
+    (["--models", str(10**30)], "Invalid value for '--models'"),
     (["--device", "h100"], "--device is for --plan; add --plan"),
     (["--plan", "--device", "h10"], "unknown device 'h10'; did you mean 'h100'?"),
     (["--plan", "--plan-plot", "p.pdf"], "--plan-plot must end in .png, got p.pdf"),
@@ -62,7 +63,7 @@ BAD = [
     (["--epochs", "x"], "Invalid value for '--epochs'"),
     (["--epoch", "3"], "No such option: --epoch"),
     (["--batch-size"], "--batch-size"),
-    (["and", "more"], "and is no .csv or .csv.gz or .parquet file"),
+    (["and", "more"], "and is no .csv, .csv.gz, .tsv, .tsv.gz or .parquet file"),
 ]
 
 

@@ -101,3 +101,17 @@ def test_large_logits_keep_their_order(tmp_path):
         key = name.removeprefix("probability_")
         p_json = [json.loads(line)["probabilities"][key] for line in lines]
         np.testing.assert_allclose(p_json, p, rtol=1e-12)
+
+
+def test_numbers_have_the_digits_that_vary(tmp_path):
+    """Of a target with a large mean, such as seconds since 1970, 9 digits are those of the mean."""
+    net = gpumlp.MLP([2, 1], loss="squared_error", backend="numpy")
+    preparation = Preparation("regression", COLUMNS, "y", y_shift=(1.7e9,), y_scale=(1e-3,))
+    net.save(tmp_path / "m.safetensors", {"data": preparation.to_json()})
+    new = write_rows(tmp_path / "new.csv", [[1, 2], [3, 4]])
+    for name in ("p.csv", "p.npy"):
+        run("predict", tmp_path / "m.safetensors", new, "--out", tmp_path / name)
+    exact = np.load(tmp_path / "p.npy")[:, 0]
+    assert exact[0] != exact[1]
+    written = [float(row["prediction"]) for row in rows_of((tmp_path / "p.csv").read_text())]
+    np.testing.assert_allclose(written, exact, rtol=0, atol=1e-9)

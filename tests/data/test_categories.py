@@ -113,6 +113,25 @@ class TestCategories:
             np.testing.assert_array_equal(x[:, first : first + 4].argmax(axis=1), codes)
         np.testing.assert_array_equal(x[:, -1], codes > 1)
 
+    @pytest.mark.parametrize("written", ["{}.5%", "${},000.00", "2024-01-{:02}", "{}.25"])
+    def test_a_type_of_categories_with_many_numbers_or_dates(self, tmp_path, written):
+        """They are what the same texts are without the type."""
+        texts = pa.array([written.format(1 + i % 28) for i in range(60)])
+        found = []
+        for column in (texts, texts.dictionary_encode()):
+            pq.write_table(pa.table(table(d=column, y=COLOURS)), tmp_path / "t.parquet")
+            found.append(load(tmp_path / "t.parquet", "y"))
+            assert found[-1].categories == {}
+        np.testing.assert_array_equal(found[0].x, found[1].x)
+        unclear = pa.array([f"{1 + i % 12}/{1 + i % 9}/2020" for i in range(60)])
+        unclear = table(d=unclear.dictionary_encode(), y=COLOURS)
+        pq.write_table(pa.table(unclear), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match="--date-order dmy or --date-order mdy"):
+            load(tmp_path / "t.parquet", "y")
+        codes = pa.array([str(i % 28) for i in range(60)]).dictionary_encode()
+        pq.write_table(pa.table(table(d=codes, y=COLOURS)), tmp_path / "t.parquet")
+        assert len(load(tmp_path / "t.parquet", "y").categories["d"]) == 28
+
     def test_csv_codes_keep_their_zeros(self, tmp_path):
         codes = [f"{i % 3:02}" for i in range(60)]
         path = write_csv(tmp_path / "t.csv", {"code": codes, "b": X[:, 1], "y": X[:, 0]})

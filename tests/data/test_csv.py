@@ -168,6 +168,24 @@ def test_names_with_other_delimiters(names: list[str], mark: str, tmp_path: Any)
     np.testing.assert_array_equal(found.x, X[:, :2])
 
 
+def test_values_with_line_ends_do_not_decide_about_the_delimiter(tmp_path: Any) -> None:
+    rows = [f'{i},5|"{COLOURS[i]}\nor, so"|{COLOURS[i]}' for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["weight, kg|a|y", *rows]))
+    found = data.load(tmp_path / "t.csv", "y")
+    np.testing.assert_array_equal(found.x[:, 0], np.arange(60) + 0.5)
+    assert found.categories["a"] == ("red\nor, so", "blue\nor, so", "green\nor, so")
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("names", ["a,colour,y", "red,green,blue"])
+def test_the_first_line_again_among_the_rows(names: str, tmp_path: Any) -> None:
+    """Files with headers that were joined, or a file of words that has no header."""
+    rows = [f"{COLOURS[i]},{COLOURS[i - 1]},{COLOURS[i - 2]}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join([names, *rows, names, rows[0]]))
+    with pytest.raises(ValueError, match=f"'{names}'; it must name the columns, once"):
+        data.load(tmp_path / "t.csv", names.split(",")[-1])
+
+
 def test_header_of_r_without_a_name_for_the_rows(tmp_path: Any) -> None:
     path = tmp_path / "t.csv"
     rows = [f'"{i + 1}",{X[i, 0]},{X[i, 1]},"{COLOURS[i]}"\n' for i in range(60)]

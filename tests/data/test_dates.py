@@ -129,8 +129,66 @@ def test_dates_as_whole_numbers(tmp_path: Any) -> None:
             days = data.load_inputs(tmp_path / new, known)[:, 3]
             np.testing.assert_array_equal(days[4:], DATES[4:])
             assert np.isnan(days[3]) == new.startswith("gap")
-    write_csv(tmp_path / "t.csv", table(d=[*numbers[1:], 20240199], y=COLOURS))
-    assert data.load(tmp_path / "t.csv", "y").dates == ()
+
+
+@pytest.mark.parametrize(
+    "pattern", ["%d%m%Y", "%m%d%Y", "%Y%m", "%m%Y", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S"]
+)
+@pytest.mark.parametrize("kind", ["text", "number", "gap"])
+def test_dates_as_whole_numbers_in_other_forms(pattern: str, kind: str, tmp_path: Any) -> None:
+    """Numbers have lost the first zero of 03082023."""
+    texts = MOMENTS.dt.strftime(pattern)
+    frame = pandas.DataFrame(table(d=texts if kind == "text" else texts.astype(int), y=COLOURS))
+    frame["d"] = frame.d.where((frame.index != 3) | (kind != "gap"))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    want = pandas.to_datetime(texts, format=pattern).to_numpy().astype("M8[s]").astype(int) / 86_400
+    for learn in ("t.csv", "t.parquet"):
+        found = data.load(tmp_path / learn, "y")
+        assert found.dates == ("d",)
+        known = data.Preparation.of(found, x=True, y=False)
+        for new in ("t.csv", "t.parquet"):
+            days = data.load_inputs(tmp_path / new, known)[:, 3]
+            np.testing.assert_array_equal(days[4:], want[4:])
+
+
+@pytest.mark.parametrize("first", [12_001, 1_900, 19_000, 200_013, 1_000_000, 20_240_132])
+def test_whole_numbers_that_are_no_dates(first: int, tmp_path: Any) -> None:
+    """Postcodes, years, prices."""
+    numbers = RNG.permutation(first + np.arange(60))
+    path = write_csv(tmp_path / "t.csv", table(d=numbers, y=COLOURS))
+    assert data.load(path, "y").dates == ()
+
+
+def test_ambiguous_dates_as_whole_numbers(tmp_path: Any) -> None:
+    texts = [f"{1 + i % 12:02}{1 + i // 12:02}2020" for i in range(60)]
+    path = write_csv(tmp_path / "t.csv", table(d=["13012020", *texts[1:]], y=COLOURS))
+    assert data.load(path, "y").x[0, 3] == 18_274  # only the first row decides
+    write_csv(path, table(d=texts, y=COLOURS))
+    with pytest.raises(ValueError, match=r"dates such as '10012020', .* say --date-order dmy or"):
+        data.load(path, "y")
+    for order, pattern in (("dmy", "%d%m%Y"), ("mdy", "%m%d%Y")):
+        want = pandas.to_datetime(texts, format=pattern).to_numpy().astype("M8[D]").astype(float)
+        np.testing.assert_array_equal(data.load(path, "y", date_order=order).x[:, 3], want)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("gap", [0, 1])
+def test_a_mark_among_dates_as_whole_numbers(kind: str, gap: int, tmp_path: Any) -> None:
+    """The line of pandas in the error corrects it."""
+    frame = pandas.DataFrame(table(d=MOMENTS.dt.strftime("%d%m%Y").astype(int), y=COLOURS))
+    frame.loc[20:25, "d"] = 0
+    frame["d"] = frame.d.where(frame.index >= 2 * gap)
+    path, new = tmp_path / f"t.{kind}", tmp_path / f"new.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    with pytest.raises(ValueError, match=r"hold dates .* except for some texts \('0'\)") as error:
+        data.load(path, "y")
+    line = re.search(r"pandas\..*index=False\)", str(error.value))
+    assert line
+    eval(line[0].replace(f'"new.{kind}"', "new"), {"pandas": pandas, "new": new})
+    days = data.load(new, "y").x[:, 3]
+    assert np.isnan(days).sum() == 6 + 2 * gap
+    np.testing.assert_array_equal(days[26:], DATES[26:])
 
 
 @pytest.mark.parametrize("pattern", ["%G-W%V", "%GW%V", "%G W%V"])

@@ -123,6 +123,39 @@ def test_texts_in_arrays_decide_like_those_of_tables(dtype, tmp_path):
         np.testing.assert_array_equal(data.y, y)
 
 
+def test_labels_in_arrays(tmp_path):
+    """Bytes are UTF-8, an empty text is a missing label, and no array is its own target."""
+    texts = np.where(ONE, "é", "e")
+    path = tmp_path / "t.npz"
+    np.savez(path, x=X, y=np.char.encode(texts, "utf-8"))
+    assert load(path).classes == ("e", "é")
+    np.savez(path, x=X, y=np.char.encode(texts, "latin1"))
+    with pytest.raises(ValueError, match="y has bytes that are not UTF-8; store texts"):
+        load(path)
+    texts[3] = ""
+    np.savez(path, x=X, y=texts)
+    with pytest.raises(ValueError, match="target has 1 missing .*, --drop-missing-target"):
+        load(path)
+    data = load(path, drop_missing_target=True)
+    assert (len(data), data.classes) == (M - 1, ("e", "é"))
+    known = Preparation.of(data, x=True, y=False)
+    [part] = pieces(path, known, drop_missing_target=True)
+    np.testing.assert_array_equal(part.y, data.y)
+    with pytest.raises(ValueError, match="x holds the features and is no target; it has: x, y"):
+        load(path, "x")
+
+
+@pytest.mark.parametrize("dtype", [bool, int, float])
+def test_a_one_in_each_row_of_the_target_may_say_the_class(dtype, tmp_path):
+    y = np.eye(2, dtype=dtype)[ONE.astype(int)]
+    np.savez(tmp_path / "t.npz", x=X, y=y)
+    with pytest.raises(
+        ValueError, match=r"store labels, e\.g\. y\.argmax\(axis=1\), or say --task"
+    ):
+        load(tmp_path / "t.npz")
+    np.testing.assert_array_equal(load(tmp_path / "t.npz", task="regression").y, y)
+
+
 def test_truth_values_are_those_that_are_written_as_numbers(tmp_path):
     labels = np.where(ONE, "true", "false").astype(object)
     labels[: M // 2] = 1 * ONE[: M // 2]

@@ -173,8 +173,37 @@ def test_points_between_groups(delimiter: str, tmp_path: Any) -> None:
     known = data.Preparation.of(found, x=True, y=False)
     write_csv(path, table(d=["1.234"] * 60), delimiter)
     np.testing.assert_array_equal(data.load_inputs(path, known)[:, 3], np.full(60, 1234))
+    parts = (texts[:1] + texts[31:], COLOURS[:30]), (texts[1:31], COLOURS[30:])
+    for i, (some, labels) in enumerate(parts):  # the other file decides
+        write_csv(tmp_path / f"part-{i}.csv", {"d": some, "y": labels}, delimiter)
+    joined = data.load([tmp_path / "part-0.csv", tmp_path / "part-1.csv"], "y")
+    np.testing.assert_array_equal(joined.x[:, 0], values[:1] + values[31:] + values[1:31])
     decimals = write_csv(path, table(d=[f"{v / 8:.3f}" for v in values], y=COLOURS), delimiter)
     np.testing.assert_array_equal(data.load(decimals, "y").x[:, 3], np.array(values) / 8)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_decimals_that_all_have_three_digits(kind: str, tmp_path: Any) -> None:
+    """Also where they are texts, and one of them is whole."""
+    pandas = pytest.importorskip("pandas")
+    values = np.arange(60) / 8 + 5
+    frame = pandas.DataFrame(table(d=[f"{v:.3f}" for v in values], y=COLOURS))
+    frame["d"] = frame.d.where(frame.index != 3, "")
+    path = tmp_path / f"t.{kind}"
+    frame.to_csv(path, index=False, quoting=1) if kind == "csv" else frame.to_parquet(path)
+    x = data.load(path, "y").x[:, 3]
+    np.testing.assert_array_equal(x, np.where(np.arange(60) == 3, np.nan, values))
+
+
+def test_texts_keep_their_digits(tmp_path: Any) -> None:
+    """Where all columns of a .parquet file are texts, they are no float32."""
+    pandas = pytest.importorskip("pandas")
+    texts = {"d": [f"{12_345_678 + i}.25" for i in range(60)], "y": COLOURS}
+    pandas.DataFrame(texts).to_parquet(tmp_path / "t.parquet")
+    found = data.load(tmp_path / "t.parquet", "y")
+    np.testing.assert_array_equal(found.x[:, 0], 12_345_678.25 + np.arange(60))
+    known = data.Preparation.of(found, x=True, y=False)
+    np.testing.assert_array_equal(data.load_inputs(tmp_path / "t.parquet", known), found.x)
 
 
 def test_later_texts_decide_between_two_readings() -> None:

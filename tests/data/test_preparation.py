@@ -160,7 +160,9 @@ class TestLike:
         with pytest.raises(ValueError, match=re.escape("not trained on: pink; it knows: blue, ")):
             load(unknown, like=like)
         lacking = write_csv(tmp_path / "v.csv", {"a": X[:, 0], "y": COLOURS})
-        with pytest.raises(ValueError, match="lacks 2 of the 3 columns that the model takes: b, c"):
+        with pytest.raises(
+            ValueError, match="lacks 2 of the 3 columns that the model takes: b, c; it has: a"
+        ):
             load(lacking, like=like)
         np.savez(tmp_path / "w.npz", x=X[:, :2])
         with pytest.raises(ValueError, match="2 feature columns but the model takes 3"):

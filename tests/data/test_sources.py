@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "sales"
     folder.mkdir()
     save(folder / "part-1.csv", TABLE[:25])
-    save(folder / "part-2.csv.gz", TABLE[25:28])
+    TABLE[25:28].to_csv(folder / "part-2.tsv.gz", index=False, sep="\t")
     save(folder / "part-10.csv", TABLE[28:])
     for name in ("_SUCCESS", "_old.csv", ".part-1.csv", "README.txt"):
         (folder / name).write_text("no table")
@@ -73,7 +73,7 @@ def same(one: data.Dataset, other: data.Dataset) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_folder_pattern_and_files_equal_one_file(folder: Path, stream: bool) -> None:
     whole = data.load(save(folder.parent / "all.csv", TABLE), "y")
-    names = [folder / name for name in ("part-1.csv", "part-2.csv.gz", "part-10.csv")]
+    names = [folder / name for name in ("part-1.csv", "part-2.tsv.gz", "part-10.csv")]
     for source in (folder, f"{folder}/*", names):
         loaded = data.load(source, "y", scratch=data.Scratch(stream=stream))
         assert loaded.name == "sales"
@@ -162,12 +162,15 @@ def test_files_that_are_not_one_table_raise(folder: Path, tmp_path: Path) -> Non
     assert "given twice" in refusal(one, f"{folder}/../sales/part-1.csv")
     assert "given twice" in refusal(one, tmp_path / "link.csv")
     assert "different kinds" in refusal(one, parquet)
-    assert "no .csv or .csv.gz or .parquet file" in refusal(tmp_path / "none")
+    assert "no .csv, .csv.gz, .tsv, .tsv.gz or .parquet file" in refusal(tmp_path / "none")
     assert "matches" in refusal(f"{folder}/*.parquet")
     assert "there is no file" in refusal(one, folder / "part-3.csv")
     assert "leave it out" in refusal(one, folder / "README.txt")
     assert "give it alone" in refusal(one, "digits")
     assert "no data is given" in refusal()
+    assert "README.txt has not the ending" in refusal(folder / "README.txt")
+    assert "- is a pipe or device" in refusal("-")
+    assert "/dev/null is a pipe or device" in refusal("/dev/null")
     os.truncate(folder / "part-10.csv", 0)
     assert "part-10.csv" in refusal(folder)
 

@@ -47,6 +47,19 @@ def test_data_frames_equal_arrays_and_set_feature_names(kind):
         e.predict(other)
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_dates_in_data_frames_are_no_numbers(kind):
+    """polars makes whole numbers of them, in the unit that the column happens to have."""
+    convert = {"pandas": pd.DataFrame, "polars": pl.from_pandas, "pyarrow": pa.Table.from_pandas}
+    frame = pd.DataFrame(X, columns=COLUMNS)
+    model = MLPClassifier(**SMALL).fit(convert[kind](frame), LABELS)
+    for dates in (pd.date_range("2020", periods=len(X)), pd.to_timedelta(range(len(X)), "h")):
+        dated = convert[kind](frame.assign(d=dates))
+        for call in (lambda X: model.fit(X, LABELS), model.predict):
+            with pytest.raises(TypeError, match="X has columns of dates or times: d; pass numbers"):
+                call(dated)
+
+
 def test_validation_and_scorers_accept_frames_without_a_warning():
     frame = pd.DataFrame(X, columns=COLUMNS)
     e = MLPClassifier(**SMALL, scoring="neg_log_loss", early_stopping=True)

@@ -201,6 +201,7 @@ def test_invalid_settings_raise() -> None:
             return MLPRegressor(**FIT | settings).fit(X, VALUES)
 
     refusal(ValueError, lambda: fit(n_models=0), "n_models must be at least 1")
+    refusal(ValueError, lambda: fit(n_models=10**30), "n_models must be at most 1,000,000")
     refusal(TypeError, lambda: fit(n_models=2.5), "n_models must be a whole number")
     refusal(ValueError, lambda: fit(callbacks=[ReduceOnPlateau("cost")]), "pass n_models=1")
     one = fit(n_models=1)

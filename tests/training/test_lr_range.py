@@ -210,6 +210,7 @@ def test_out_of_memory_changes_nothing():
         ({"start": 0}, ValueError, "start must be finite and more than 0"),
         ({"end": 1e-9}, ValueError, "end must be more than start = 1e-07, got 1e-09"),
         ({"steps": 3}, ValueError, "steps must be at least 10"),
+        ({"steps": 10**30}, ValueError, "steps must be at most 1,000,000"),
         ({"x": X[:, :3]}, ValueError, "x has 3 columns"),
         ({"data": "disk"}, ValueError, 'data must be "auto"'),
         ({"end": "high"}, TypeError, "end must be a number"),
