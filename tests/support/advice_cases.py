@@ -356,6 +356,7 @@ ELSEWHERE = (
     "MLP(…, embed=preparation.embed)", "or COLUMN=NUMBER such as city=16", "; keep it, --keep {}",
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
-    'loss="softmax_cross_entropy" takes logits', "or torch.fx.symbolic_trace(module)",
+    'loss="softmax_cross_entropy" takes logits', "torch.fx.symbolic_trace(module)",
+    "delete it: del module.get_submodule({}).forward",
     "r-th layer, residual=r", "embedding(x[:, 1].long())",
 )  # fmt: skip
