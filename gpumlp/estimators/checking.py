@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.metrics import check_scoring
@@ -15,10 +15,11 @@ from gpumlp import checks
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import codes
 
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 NO_ARRAYS = ("solver", "output_activation", "loss", "precision", "tol", "n_iter_no_change")
 
 
-def unchanged_by_errors(fit: Callable[..., Any]) -> Callable[..., Any]:
+def unchanged_by_errors(fit: Fit) -> Fit:
     """The method `_fit` of an estimator, which an error leaves as it was before.
 
     If the training diverges, the parameters are lost; and a fit that goes on from an earlier one
@@ -44,7 +45,7 @@ def unchanged_by_errors(fit: Callable[..., Any]) -> Callable[..., Any]:
                 vars(e).update(before | context)
             raise
 
-    return method
+    return cast(Fit, method)
 
 
 def check(e: Any, goes_on: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 from gpumlp import checks
@@ -47,7 +48,26 @@ def fit(
     return trainer.history
 
 
-_running: set[int] = set()  # the ids of trainers that are in a fit
+_running: dict[int, int] = {}  # the thread of a fit, by the ids of its trainer and its network
+
+
+@contextmanager
+def alone(net: MLP) -> Iterator[None]:
+    """No other thread trains the network meanwhile; a callback of this one may.
+
+    ValueError: another thread does.
+    """
+    thread, free = get_ident(), id(net) not in _running
+    if _running.setdefault(id(net), thread) != thread:
+        raise ValueError(
+            "this network is in a fit of another thread, which must end first; to train at the "
+            "same time, train copy.deepcopy(net)"
+        )
+    try:
+        yield
+    finally:
+        if free:
+            del _running[id(net)]
 
 
 @contextmanager
@@ -67,7 +87,7 @@ def opened(
     parts, world = (examples, validated), trainer.shards.world
     measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
     run = Fit(trainer, batches, epochs, watch, measured)
-    _running.add(id(trainer))
+    _running[id(trainer)] = get_ident()
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
@@ -80,11 +100,12 @@ def opened(
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
         run.save = saving.save
         trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
-        if checkpoint[-1] and run.checkpoint is not None:
-            saving.resume(run, run.checkpoint)
-        yield run
+        with alone(net):
+            if checkpoint[-1] and run.checkpoint is not None:
+                saving.resume(run, run.checkpoint)
+            yield run
     finally:
-        _running.discard(id(trainer))
+        del _running[id(trainer)]
         net.backend.synchronize()  # the caller may free the data now
         run.close()
 

@@ -310,7 +310,8 @@ ELSEWHERE = (
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
     # tests/training/test_hooks.py, test_arguments.py, tests/test_network_theta.py
-    "fit copy.deepcopy(trainer)", "build the network without output_activation=",
+    "fit copy.deepcopy(trainer)", "train copy.deepcopy(net)",
+    "build the network without output_activation=",
     'pass reads="zh"',  # tests/functions/test_trials.py
     "if it is your own, load it with functions=", "pass θ on by new.assign(old.tensors())",
     # tests/training/test_ensemble.py, tests/estimators/test_several.py

@@ -221,6 +221,33 @@ def test_a_fit_in_another_thread_leaves_the_handler_alone():
     assert seen == [signal.getsignal(signal.SIGINT), "finished"]
 
 
+@pytest.mark.parametrize("fit", [
+    lambda net: gpumlp.Trainer(net).fit(X, Y, 1, progress=False),
+    lambda net: gpumlp.fit_lbfgs(net, X, Y, max_iter=1),
+])  # fmt: skip
+def test_fits_of_one_network_in_two_threads_raise(fit):
+    net, said = regression(), []
+
+    def work(network):
+        try:
+            fit(network)
+            said.append("trained")
+        except ValueError as error:
+            said.append(str(error))
+
+    def begin(trainer, row):
+        for network in (net, copy.deepcopy(net)):  # the copy is the remedy
+            thread = threading.Thread(target=work, args=(network,))
+            thread.start()
+            thread.join()
+        work(net)  # in a callback of this thread it may be trained
+
+    gpumlp.Trainer(net).fit(X, Y, 1, callbacks=[Hook(epoch=begin)])
+    assert "this network is in a fit of another thread" in said[0]
+    assert said[1:] == ["trained", "trained"]
+    fit(net)
+
+
 # ---- divergence --------------------------------------------------------------------------------
 
 
