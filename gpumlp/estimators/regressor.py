@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
@@ -79,6 +80,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self._columns = 0 if y.ndim == 1 or y.shape[1] == 1 else y.shape[1]
 
     def _encode_targets(self, y: Any) -> tuple[HostArray, HostArray]:
+        y = y.toarray() if sp.issparse(y) else y
         if y.ndim == 2 and y.shape[1] == 1 and not self._columns:
             y = column_or_1d(y, warn=True)
         return y, y

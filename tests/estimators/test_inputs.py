@@ -113,6 +113,20 @@ def test_sparse_labels_equal_dense_labels():
 # ---- other libraries' arrays ---------------------------------------------------------------------
 
 
+def test_sparse_values_equal_dense_values():
+    y = np.stack([VALUES, -VALUES], axis=1)
+    dense, sparse = (
+        MLPRegressor(**SMALL).fit(X, each).predict(X) for each in (y, sp.csr_matrix(y))
+    )
+    np.testing.assert_array_equal(dense, sparse)
+
+
+@pytest.mark.parametrize("classes", [{"up", "down"}, "up"])
+def test_classes_that_are_no_list_raise(classes):
+    with pytest.raises(TypeError, match="classes must be a list of all classes, got "):
+        MLPClassifier(**SMALL).partial_fit(X, LABELS, classes=classes)
+
+
 def test_torch_tensors_return_torch_tensors():
     torch = pytest.importorskip("torch")
     x, y = torch.tensor(X, dtype=torch.float32), torch.tensor(VALUES, dtype=torch.float32)
@@ -169,6 +183,7 @@ BAD = [
     ({"activation": ["relu", "tanh"]}, ValueError, "2 entries but there are 1 hidden layers"),
     ({"solver": "adm"}, ValueError, "unknown solver 'adm'; did you mean 'adam'.*lbfgs"),
     ({"alpha": -1}, ValueError, "alpha must be finite and 0 or more"),
+    ({"regularizer": "l2", "alpha": 10**400}, ValueError, "alpha must be finite and 0 or more"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
     ({"learning_rate": "cosine"}, ValueError, "unknown learning_rate.*invscaling, adaptive"),
     ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be finite and more than 0"),

@@ -17,6 +17,7 @@ BAD_TRAINERS = [
     ({"optimizer": 3}, TypeError, "optimizer must be a name or an entry"),
     ({"schedule": "cosine"}, ValueError, "unknown schedule"),
     ({"lr": 0}, ValueError, "lr must be finite and more than 0, got 0"),
+    ({"lr": 10**400}, ValueError, "lr must be finite and more than 0, got 10000"),
     ({"lr": -1e-3}, ValueError, "lr must be finite"),
     ({"lr": float("nan")}, ValueError, "lr must be finite"),
     ({"lr": "fast"}, TypeError, "lr must be a number, got 'fast'"),
