@@ -105,6 +105,15 @@ def test_assign_says_what_it_takes(tensors):
         gpumlp.MLP([3, 2], backend="numpy").assign(tensors)
 
 
+def test_assigned_values_fit_the_type():
+    net = gpumlp.MLP([3, 2], backend="numpy")
+    for value in (np.inf, np.nan):  # as a training that diverged left them
+        net.assign({"0.weight": np.full((2, 3), value), "0.bias": np.ones(2, int)})
+    with pytest.raises(ValueError, match="0.bias has values beyond the network's float32; rescale"):
+        net.assign({"0.weight": np.zeros((2, 3)), "0.bias": [1, -1e300]})
+    assert np.isnan(net.layers[0].W).all()
+
+
 def test_weights_depend_on_the_seed():
     thetas = [MLP([3, 5, 2], **PLAIN, seed=seed).theta.flat for seed in (1, 1, 2)]
     np.testing.assert_array_equal(thetas[0], thetas[1])
@@ -143,6 +152,7 @@ def test_assign_copies_all_tensors_or_none(rng):
             "tensor names do not fit this network: 2.bias",
         ),
         (tensors | {"4.bias": np.zeros(2)}, "do not fit this network: 4.bias"),
+        ({0: 1}, "do not fit this network: 0, 0.bias"),
         (tensors | {"2.bias": np.zeros(3)}, r"2.bias has shape \(3,\), this network's is \(2,\)"),
     ):
         with pytest.raises(ValueError, match=message):

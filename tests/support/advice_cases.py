@@ -358,6 +358,6 @@ ELSEWHERE = (
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
     'loss="softmax_cross_entropy" takes logits', "torch.fx.symbolic_trace(module)",
-    "delete it: del module.get_submodule({}).forward",
+    "delete it: del module.get_submodule({}).forward", "write float32, for example of module.fl",
     "r-th layer, residual=r", "embedding(x[:, 1].long())",
 )  # fmt: skip
