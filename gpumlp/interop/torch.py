@@ -1,7 +1,7 @@
 """gpumlp in torch: `FusedMLP`, one layer, cross-entropy, and networks from and to torch.
 
-Results and gradients have the shape and dtype of torch's own. For second derivatives and
-`torch.func.grad`, which are not supported, use ``torch.nn.Sequential(*fused)``.
+Results and gradients have the shape and dtype of torch's own. Second derivatives,
+`torch.func.grad` and `torch.func.jvp` are not supported; use ``torch.nn.Sequential(*fused)``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gpumlp.errors import needs
 with needs("gpumlp.interop.torch needs PyTorch", "torch"):
     import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from gpumlp import checks
 from gpumlp.functions import Activation
@@ -117,6 +118,12 @@ def _check_tensors(**tensors: Any) -> None:
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(t).__name__}; pass "
                 f"torch.as_tensor({name})"
+            )
+        # without this, torch takes the derivative of its operators for 0
+        if not torch.compiler.is_compiling() and unpack_dual(t).tangent is not None:
+            raise NotImplementedError(
+                f"{name} has a tangent, but gpumlp's operators have no forward-mode derivative; use"
+                " torch's own: torch.nn.Sequential(*fused), torch.nn.functional.cross_entropy"
             )
 
 

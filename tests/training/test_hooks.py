@@ -236,7 +236,7 @@ def test_fits_of_one_network_in_two_threads_raise(fit):
             said.append(str(error))
 
     def begin(trainer, row):
-        for network in (net, copy.deepcopy(net)):  # the copy is the remedy
+        for network in (net, copy.deepcopy(net)):  # the copy, as the error says
             thread = threading.Thread(target=work, args=(network,))
             thread.start()
             thread.join()
