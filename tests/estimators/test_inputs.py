@@ -61,6 +61,14 @@ def test_dates_in_data_frames_are_no_numbers(kind):
                 call(dated)
 
 
+def test_frames_that_are_lazy_or_have_structures_raise():
+    with pytest.raises(TypeError, match=r"X is a LazyFrame; pass X\.collect"):
+        MLPClassifier(**SMALL).fit(pl.LazyFrame(X), LABELS)
+    frame = pl.DataFrame(X, COLUMNS).with_columns(pl.struct("a").alias("a"))
+    with pytest.raises(TypeError, match="X has dtype object; pass real numbers"):  # no words
+        MLPClassifier(**SMALL).fit(frame, LABELS)
+
+
 def test_validation_and_scorers_accept_frames_without_a_warning():
     frame = pd.DataFrame(X, columns=COLUMNS)
     e = MLPClassifier(**SMALL, scoring="neg_log_loss", early_stopping=True)
