@@ -245,6 +245,6 @@ def _begins_with_activation(module: Any) -> bool:
 
 
 def _has_hooks(module: Any) -> bool:
-    """Whether a call of the module does more than its forward."""
-    forward = module._forward_hooks or module._forward_pre_hooks
+    """Whether a call of the module does more than its class's forward."""
+    forward = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return bool(forward or module._backward_hooks or module._backward_pre_hooks)

@@ -242,6 +242,16 @@ def test_hooks_and_parametrizations_are_called():
     assert seen == [(9, 7)] * 2
 
 
+@pytest.mark.parametrize("i", [0, 1])
+def test_a_forward_of_a_module_s_own_is_called(i):
+    """As libraries that quantise or move modules assign it."""
+    fused, plain = pair("tanh")
+    for module in (fused, plain):
+        own = module[i].forward
+        module[i].forward = lambda x, own=own: own(x) + 1
+    assert error(results(fused, x_of(9, 5)), results(plain, x_of(9, 5))) < BAR
+
+
 def test_invalid_arguments_raise():
     fused = FusedMLP([5, 4])
     x = torch.ones(3, 6)
