@@ -202,10 +202,12 @@ class FusedMLP(nn.Sequential):
     @classmethod
     def from_sequential(cls, module: nn.Sequential) -> Self:
         """A FusedMLP of the same modules (not copies), under the same names."""
-        if not isinstance(module, nn.Sequential):
+        in_order = isinstance(module, nn.Sequential) and "forward" not in vars(module)
+        if not in_order or type(module).forward not in (nn.Sequential.forward, FusedMLP.forward):
+            own = " with a forward of its own" * isinstance(module, nn.Sequential)
             raise TypeError(
-                f"module must be a torch.nn.Sequential, got {type(module).__name__}; call one with "
-                "skips or gates as it is, or train it as a gpumlp.MLP: from_torch(module)"
+                f"module must be a torch.nn.Sequential, got {type(module).__name__}{own}; call one "
+                "with skips or gates as it is, or train it as a gpumlp.MLP: from_torch(module)"
             )
         fused = cls.__new__(cls)
         nn.Sequential.__init__(fused)

@@ -267,6 +267,12 @@ def test_invalid_arguments_raise():
         TypeError, lambda: FusedMLP.from_sequential(nn.Linear(2, 3)),
         "module must be a torch.nn.Sequential, got Linear",
     )  # fmt: skip
+    shifted = type("Shifted", (nn.Sequential,), {"forward": lambda self, x: x + 1})
+    refusal(
+        TypeError, lambda: FusedMLP.from_sequential(shifted(nn.Linear(2, 3))),
+        "got Shifted with a forward of its own; call one",
+    )  # fmt: skip
+    assert isinstance(FusedMLP.from_sequential(fused), FusedMLP)
     meta = FusedMLP([5, 4], device="meta")
     assert meta(torch.ones(3, 5, device="meta")).shape == (3, 4)
 
