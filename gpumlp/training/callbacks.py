@@ -40,9 +40,12 @@ class EarlyStopping:
     mode: str = "auto"
 
     def __post_init__(self) -> None:
-        checks.positive_int(self.patience, "patience")
-        checks.boolean(self.restore_best, "restore_best")
-        _ = self.column_rule
+        numbers = {  # Python's, which JSON can hold
+            "patience": checks.positive_int(self.patience, "patience"),
+            "restore_best": checks.boolean(self.restore_best, "restore_best"),
+            "min_delta": self.column_rule.min_delta,
+        }
+        vars(self).update(numbers)
 
     @property
     def column_rule(self) -> Monitor:
