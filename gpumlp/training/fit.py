@@ -16,6 +16,7 @@ from gpumlp.network import MLP
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
 from gpumlp.training import saving, together
+from gpumlp.training.arguments import running
 from gpumlp.training.callbacks import Watch
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
@@ -48,17 +49,14 @@ def fit(
     return trainer.history
 
 
-_running: dict[int, int] = {}  # the thread of a fit, by the ids of its trainer and its network
-
-
 @contextmanager
 def alone(net: MLP) -> Iterator[None]:
     """No other thread trains the network meanwhile; a callback of this one may.
 
     ValueError: another thread does.
     """
-    thread, free = get_ident(), id(net) not in _running
-    if _running.setdefault(id(net), thread) != thread:
+    thread, free = get_ident(), id(net) not in running
+    if running.setdefault(id(net), thread) != thread:
         raise ValueError(
             "this network is in a fit of another thread, which must end first; to train at the "
             "same time, train copy.deepcopy(net)"
@@ -67,7 +65,7 @@ def alone(net: MLP) -> Iterator[None]:
         yield
     finally:
         if free:
-            del _running[id(net)]
+            del running[id(net)]
 
 
 @contextmanager
@@ -78,7 +76,7 @@ def opened(
     train_metric: bool,
 ) -> Iterator[Fit]:  # fmt: skip
     """A fit that is ready to begin, or to go on from its checkpoint; at the end it is closed."""
-    if id(trainer) in _running:
+    if id(trainer) in running:
         raise ValueError(
             "this trainer is in a fit, which must end first; to train from a callback or another "
             "thread, fit copy.deepcopy(trainer)"
@@ -87,7 +85,7 @@ def opened(
     parts, world = (examples, validated), trainer.shards.world
     measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
     run = Fit(trainer, batches, epochs, watch, measured)
-    _running[id(trainer)] = get_ident()
+    running[id(trainer)] = get_ident()
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
@@ -105,7 +103,7 @@ def opened(
                 saving.resume(run, run.checkpoint)
             yield run
     finally:
-        del _running[id(trainer)]
+        del running[id(trainer)]
         net.backend.synchronize()  # the caller may free the data now
         run.close()
 
