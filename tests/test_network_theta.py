@@ -190,15 +190,32 @@ def test_save_and_load_are_exact_with_custom_entries(precision, rng, tmp_path):
 
 
 @pytest.mark.parametrize("used", [False, True])
-@pytest.mark.parametrize("name", ["widths", "f", "blocks", "loss", "backend", "layers", "theta"])
+@pytest.mark.parametrize(
+    "name",
+    ["widths", "f", "blocks", "loss", "backend", "layers", "theta", "precision", "dropout", "norm"],
+)
 def test_what_recorded_programs_depend_on_cannot_change(name, used, rng):
     """Assigning it would change some results and not others."""
     net, x, y = own_network(), rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
     before = net.cost(x, y) if used else None
     for each in (net, copy.deepcopy(net)):
         with pytest.raises(AttributeError, match=rf"{name} of a network cannot change.*assign"):
-            setattr(each, name, getattr(each, name))
+            setattr(each, name, getattr(each, name, None))
         assert before in (None, each.cost(x, y))
+
+
+def test_what_may_change_is_as_in_a_new_network(rng):
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
+    net = MLP([3, 4, 2], loss="squared_error", backend="numpy")
+    for name, value in (("regularizer", "l2"), ("regularizer", None), ("initializer", "he")):
+        setattr(net, name, value)
+        new = MLP([3, 4, 2], loss="squared_error", backend="numpy", **{name: value})
+        new.assign(net.tensors())
+        assert (net.cost(x, y), getattr(net, name)) == (new.cost(x, y), getattr(new, name))
+        with pytest.raises(TypeError, match=f"{name} must be a name or an entry"):
+            setattr(net, name, 3)
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        net.seed = "x"
 
 
 def test_load_with_unknown_entries_raises(tmp_path):

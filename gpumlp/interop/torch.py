@@ -14,7 +14,7 @@ from gpumlp.errors import needs
 with needs("gpumlp.interop.torch needs PyTorch", "torch"):
     import torch
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from gpumlp import checks
 from gpumlp.functions import Activation
@@ -113,6 +113,7 @@ def softmax_cross_entropy(
 
 
 def _check_tensors(**tensors: Any) -> None:
+    unpack: Any = forward_ad.unpack_dual  # which has no types
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(
@@ -120,7 +121,7 @@ def _check_tensors(**tensors: Any) -> None:
                 f"torch.as_tensor({name})"
             )
         # without this, torch takes the derivative of its operators for 0
-        if not torch.compiler.is_compiling() and unpack_dual(t).tangent is not None:
+        if not torch.compiler.is_compiling() and unpack(t).tangent is not None:
             raise NotImplementedError(
                 f"{name} has a tangent, but gpumlp's operators have no forward-mode derivative; use"
                 " torch's own: torch.nn.Sequential(*fused), torch.nn.functional.cross_entropy"
