@@ -70,9 +70,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         """
         if not checks.boolean(return_std, "return_std"):
             return super().predict(X)
-        if self.n_models == 1:
-            raise ValueError("return_std needs several models; pass n_models=8, and fit them")
         each = self._each_predicted(X)
+        if not hasattr(self, "models_"):
+            raise ValueError("return_std needs several models; pass n_models=8, and fit them")
         spread = np.std(each, axis=0, dtype=np.float64)
         return tuple(as_kind_of(self._decide(p), X) for p in (several.mean(each), spread))
 
