@@ -18,7 +18,7 @@ from gpumlp.network import CHUNK, MLP
 from gpumlp.parameters import Parameters
 from gpumlp.step.chunked import Chunked
 from gpumlp.training import arguments
-from gpumlp.training.callbacks import call, checked, end
+from gpumlp.training.callbacks import call, checked, end, stops
 from gpumlp.training.events import Callback
 from gpumlp.training.fit import alone, rules
 from gpumlp.training.history import History
@@ -202,7 +202,7 @@ class Lbfgs:
         row["seconds"], self._since = now - self._since, now
         self.history.append(row)
         self.epochs += 1
-        if any(call(self._callbacks, "on_epoch_end", self, row)) or self.stop:
+        if stops(self._callbacks, "on_epoch_end", self, row) or self.stop:
             raise Ended("early")
 
     def _diverged(self, what: str) -> DivergenceError:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 import gpumlp
@@ -133,6 +134,21 @@ def test_errors_of_callbacks_are_raised_as_they_are(name, error):
         trainer.fit(X, Y, 2, callbacks=[hook])
     assert caught.value is raised
     assert trainer.fit(X, Y, 2).stopped == "finished"
+
+
+@pytest.mark.parametrize("value", [1, "stop", np.ones(2), {"cost": 1.0}])
+def test_only_true_stops_a_fit(value):
+    """A hook that happens to return a number ended the fit after its first epoch."""
+    for hook in ("on_fit_begin", "on_epoch_end"):
+        callback = gpumlp.Callback()
+        setattr(callback, hook, lambda *_: value)
+        said = f"Callback.{hook} returned .*; return True to stop the fit, else None"
+        with pytest.raises(TypeError, match=said):
+            gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[callback])
+    with pytest.raises(TypeError, match="Callback.on_epoch_end returned"):
+        gpumlp.fit_lbfgs(regression(), X, Y, callbacks=[callback])
+    setattr(callback, hook, lambda *_: np.True_)
+    assert gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[callback]).stopped == "early"
 
 
 @pytest.mark.parametrize("hook", ["on_fit_begin", "on_step_end", "on_epoch_end"])
