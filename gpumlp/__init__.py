@@ -55,8 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import training, callbacks and distributed when one of their names is first used."""
-    if name in ("callbacks", "distributed"):
+    """Import training, and the packages of this list, when one of their names is first used."""
+    if name in ("callbacks", "data", "distributed", "estimators", "interop", "plots", "search"):
         return importlib.import_module(f"gpumlp.{name}")
     if name in __all__:
         return getattr(importlib.import_module("gpumlp.training"), name)

@@ -125,6 +125,15 @@ def real_host_array(a: Any, name: str, hint: str) -> HostArray:
     return array
 
 
+def check_fits(a: Array, dtype: np.dtype[Any], name: str) -> None:
+    """Raise ValueError if a finite number of the array would become infinite in the dtype."""
+    if a.dtype.kind != "f" or a.dtype.itemsize <= dtype.itemsize:
+        return
+    size, limit = abs(a), float(np.finfo(dtype).max)
+    if bool(((size > limit) & (size < np.inf)).any()):
+        raise ValueError(f"{name} has values beyond the network's {dtype}; rescale it")
+
+
 def check_container(a: Any, name: str) -> None:
     """Raise ValueError if `a` has masked values, which others would read as if they were data."""
     if isinstance(a, np.ma.MaskedArray) and a.mask.any():

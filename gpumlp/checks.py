@@ -222,11 +222,14 @@ def positive_number(value: Any, name: str, least: float | None = None) -> float:
     """Return a finite number that is positive, or at least `least`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_short(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number
+        number = math.inf
     fits = number > 0 if least is None else number >= least
     if not (math.isfinite(number) and fits):
         bound = "more than 0" if least is None else f"{least:g} or more"
-        raise ValueError(f"{name} must be finite and {bound}, got {value}")
+        raise ValueError(f"{name} must be finite and {bound}, got {_short(value)}")
     return number
 
 

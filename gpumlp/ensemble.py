@@ -81,12 +81,18 @@ class Ensemble:
         self.nets, self.diverged = tuple(nets), set[int]()
         backend, layout = nets[0].backend, nets[0].theta.layout
         self.theta: Array = backend.full((len(nets), layout.whole), 0)
-        self.rounded = self.theta
-        if backend.storage != backend.dtype:
-            self.rounded = backend.full((len(nets), layout.size), 0, backend.storage)
+        alike = backend.storage == backend.dtype
+        size = (len(nets), layout.size)
+        self.rounded = self.theta if alike else backend.full(size, 0, backend.storage)
         for i, net in enumerate(nets):
             net.keep_in(self.theta[i], self.rounded[i])
         self.views = [net.theta for net in nets]  # of `theta`, unless a network moves again
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless the members have what it was: AttributeError."""
+        if name != "diverged" and vars(self).get(name, value) is not value:
+            raise AttributeError(f"{name} of an ensemble cannot change; make a new Ensemble")
+        super().__setattr__(name, value)
 
     @property
     def backend(self) -> Backend:

@@ -196,7 +196,7 @@ class MLP(Structure):
             functions: your own entries that the network was built with.
             settings: arguments of `MLP` that replace the saved ones.  For a file without gpumlp's
                 settings, such as one from torch, they are the only settings but for the widths,
-                embeddings and kinds of norms: pass activations, gates and skips.
+                embeddings, kinds of norms and float64: pass activations, gates and skips.
 
         Raises:
             CheckpointError: the file is damaged, foreign or does not fit.

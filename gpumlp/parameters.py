@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gpumlp.arrays import real_array
+from gpumlp.arrays import check_fits, real_array
 from gpumlp.backends import Backend
 from gpumlp.functions import Activation
 from gpumlp.functions.blocks import Block
@@ -226,9 +226,9 @@ class Parameters:
                 f"{type(tensors).__name__}"
             )
         views = self.named()
-        tensors = {k: a for k, a in tensors.items() if not k.endswith(COUNTER)}
+        tensors = {k: a for k, a in tensors.items() if not str(k).endswith(COUNTER)}
         if set(tensors) != set(views):
-            wrong = sorted(set(tensors) ^ set(views))
+            wrong = sorted(map(str, set(tensors) ^ set(views)))
             raise ValueError(f"tensor names do not fit this network: {', '.join(wrong[:4])}")
         arrays = {}
         for name, view in views.items():
@@ -237,6 +237,7 @@ class Parameters:
                 raise ValueError(
                     f"{name} has shape {np.shape(array)}, this network's is {view.shape}"
                 )
+            check_fits(array, view.dtype, name)
             arrays[name] = array
         backend.synchronize()
         for name, view in views.items():

@@ -31,6 +31,10 @@ __all__ = [
 Tensors = Mapping[str, HostArray]
 FORMAT = "1"
 LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
+DTYPES = {  # NumPy's, by safetensors' names
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "C64": "<c8", "BOOL": "?", "I64": "<i8", "I32": "<i4",
+    "I16": "<i2", "I8": "<i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1",
+}  # fmt: skip
 TRAINING_PREFIXES = ("optimizer.", "best.", "iterate.")  # of tensors that only checkpoints have
 
 
@@ -74,7 +78,8 @@ def load_network(
 ) -> tuple[dict[str, Any], dict[str, HostArray]]:
     """Return the settings, as arguments of `MLP`, and θ.
 
-    A file that torch wrote has only the widths, the shapes of embeddings and the kinds of norms.
+    A file that torch wrote has only the widths, the shapes of embeddings, the kinds of norms, and
+    float64 if all weights are of this type.
 
     functions: the user's own entries.
     """
@@ -135,7 +140,8 @@ def _shapes(path: PathLike, tensors: Tensors) -> dict[str, Any]:
     # a gate has twice as many rows of W as outputs
     widths = [n_0, *(W.shape[1] for W in weights[1:]), weights[-1].shape[0]]
     norms = [_norm(f"{2 * i}.norm.", tensors) for i in range(1, len(weights))]
-    shown = {"embed": embed, "norm": norms if any(norms) else None}
+    precision = "float64" if all(W.dtype == np.float64 for W in weights) else None
+    shown = {"embed": embed, "norm": norms if any(norms) else None, "precision": precision}
     return {"widths": widths} | {name: value for name, value in shown.items() if value}
 
 
@@ -167,7 +173,7 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
         FileNotFoundError: the file does not exist.
         CheckpointError: the file is truncated, damaged or no safetensors file.
     """
-    load = _safetensors("read").load
+    deserialize = _safetensors("read").deserialize
     if not Path(checked_path(path)).is_file():
         folder = "; it is a folder, pass the path of a file" * Path(path).is_dir()
         raise FileNotFoundError(f"there is no file {path}{folder}")
@@ -175,11 +181,12 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
     try:
         length = int.from_bytes(data[:8], "little")
         metadata = dict(json.loads(data[8 : 8 + length]).get("__metadata__", {}))
-        tensors = load(data)
+        stored = deserialize(data)
     except Exception as error:  # of safetensors' own class or, for some headers, of others
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}); use another copy"
         ) from error
+    tensors = {name: _array(path, name, **each) for name, each in stored}
     digest = metadata.pop("sha256", None)
     if digest is None and "gpumlp" not in metadata:
         warnings.warn(f"{path} carries no digest: its values could not be checked", stacklevel=3)
@@ -188,6 +195,20 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
             f"{path} is damaged: its values do not match its SHA-256; use another copy"
         )
     return tensors, metadata
+
+
+def _array(path: PathLike, name: str, dtype: str, shape: Sequence[int], data: Any) -> HostArray:
+    """A tensor of a file; one in bfloat16, which NumPy lacks, in float32, which represents it."""
+    if dtype == "BF16":
+        wide: HostArray = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return wide.view("<f4").reshape(shape)
+    try:
+        return np.frombuffer(data, DTYPES[dtype]).reshape(shape)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path}: {name} is of type {dtype}, which NumPy lacks; write float32, for example of "
+            "module.float()"
+        ) from error
 
 
 def has_ensemble(path: PathLike) -> bool:

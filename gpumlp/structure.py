@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -37,8 +37,18 @@ Gates = str | Activation | None | Sequence[str | Activation | None]
 
 # what recorded programs depend on, but for the regulariser
 FIXED = (
-    "widths", "f", "blocks", "embed", "loss", "backend", "layers", "theta", "rounded",
+    "widths", "f", "blocks", "embed", "loss", "backend", "layers", "theta", "rounded", "activation",
+    "output_activation", "precision", "norm", "dropout", "residual", "gated",
 )  # fmt: skip
+ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change
+    "regularizer": lambda value: lookup(
+        REGULARIZERS, "regularizer", "none" if value is None else value
+    ),
+    "initializer": lambda value: (
+        None if value is None else lookup(INITIALIZERS, "initializer", value)
+    ),
+    "seed": partial(checks.positive_int, name="seed", least=0),
+}
 
 
 class Structure:
@@ -62,12 +72,9 @@ class Structure:
             self.blocks,
         )
         self.loss = lookup(LOSSES, "loss", loss)
-        penalty = "none" if regularizer is None else regularizer
-        self.regularizer = lookup(REGULARIZERS, "regularizer", penalty)
-        self.initializer = (
-            None if initializer is None else lookup(INITIALIZERS, "initializer", initializer)
-        )
-        self.seed = checks.positive_int(seed, "seed", least=0)
+        self.regularizer: Regularizer = regularizer  # type: ignore[assignment]  # looked up
+        self.initializer: Initializer | None = initializer  # type: ignore[assignment]
+        self.seed = seed
         self.loss.check_output(self.f[-1])
         self.backend = get_backend(backend, precision)
         self._allocate()
@@ -104,7 +111,7 @@ class Structure:
                 f"{name} of a network cannot change, since its programs are recorded; make a new "
                 "MLP, and pass θ on by new.assign(old.tensors())"
             )
-        super().__setattr__(name, value)
+        super().__setattr__(name, ASSIGNED[name](value) if name in ASSIGNED else value)
 
     @property
     def L(self) -> int:  # noqa: N802  (the book's letter)

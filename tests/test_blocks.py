@@ -458,3 +458,20 @@ def test_invalid_arguments_raise() -> None:
     wrong(ValueError, "False for the first", residual=[True, True])
     wrong(ValueError, "residual=2 needs 3 hidden layers or more", "there are 2", residual=2)
     wrong(ValueError, "unknown gated 'softmax'", gated="softmax")
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"norm": "layer"},
+        {"dropout": (0.1,)},
+        {"residual": True},
+        {"gated": gpumlp.ACTIVATIONS["silu"]},
+    ],
+)
+def test_blocks_without_hidden_layers_raise(blocks: dict[str, Any]) -> None:
+    (name,) = blocks
+    said = f"{name}=", "needs hidden layers, and widths [4, 2] has none", "leave it out, or give"
+    refusal(ValueError, lambda: MLP([4, 2], backend="numpy", **blocks), *said)
+    MLP([4, 3, 2], backend="numpy", **blocks)
+    assert not MLP([4, 2], norm=[], dropout=0, residual=False, backend="numpy").blocks

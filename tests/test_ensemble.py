@@ -237,6 +237,16 @@ def test_networks_whose_backends_saw_other_numbers_of_threads_go_together(monkey
     refusal(ValueError, lambda: Ensemble.of([nets[0], other]), "pass nets of one shape")
 
 
+def test_members_and_their_array_cannot_be_replaced() -> None:
+    ensemble = Ensemble(2, [3, 2], backend="numpy")
+    for each in (ensemble, copy.deepcopy(ensemble)):
+        for name in ("theta", "nets"):
+            with pytest.raises(AttributeError, match=f"{name} of an ensemble cannot change"):
+                setattr(each, name, [])
+        each.theta *= 0
+        assert not each.nets[1].layers[0].W.any()
+
+
 def test_invalid_settings_raise() -> None:
     for nets in (None, ensemble()[0]):
         refusal(TypeError, lambda nets=nets: Ensemble.of(nets), "nets must be a list of gpumlp.MLP")

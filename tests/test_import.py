@@ -94,3 +94,10 @@ def test_callbacks_load_no_heavy_library():
 def test_every_public_name_exists():
     for name in gpumlp.__all__:
         assert getattr(gpumlp, name) is not None
+
+
+@pytest.mark.parametrize("name", ["callbacks", "data", "estimators", "interop", "plots", "search"])
+def test_packages_are_imported_when_they_are_used(name):
+    if name in ("estimators", "search"):
+        pytest.importorskip("sklearn")
+    assert gpumlp.__getattr__(name).__name__ == f"gpumlp.{name}"

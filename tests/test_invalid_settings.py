@@ -96,6 +96,7 @@ PARAMS = [
     (ACTIVATIONS["tanh"], {"slope": 1}, TypeError, "no parameter 'slope'; it has: none"),
     (ACTIVATIONS["selu"], {"scale": 0}, ValueError, "scale must lie in (0, inf), got 0"),
     (LOSSES["huber"], {"delta": 0}, ValueError, "delta must lie in (0, inf), got 0"),
+    (LOSSES["huber"], {"delta": 10**400}, ValueError, "delta must lie in (0, inf), got inf"),
     (LOSSES["huber"], {"delta": float("nan")}, ValueError, "delta must lie in (0, inf), got nan"),
     (LOSSES["huber"], {"delta": float("inf")}, ValueError, "delta must lie in (0, inf), got inf"),
     (LOSSES["huber"], {"delta": "1"}, TypeError, "delta must be a number, got '1'"),

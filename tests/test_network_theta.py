@@ -105,6 +105,15 @@ def test_assign_says_what_it_takes(tensors):
         gpumlp.MLP([3, 2], backend="numpy").assign(tensors)
 
 
+def test_assigned_values_fit_the_type():
+    net = gpumlp.MLP([3, 2], backend="numpy")
+    for value in (np.inf, np.nan):  # as a training that diverged left them
+        net.assign({"0.weight": np.full((2, 3), value), "0.bias": np.ones(2, int)})
+    with pytest.raises(ValueError, match="0.bias has values beyond the network's float32; rescale"):
+        net.assign({"0.weight": np.zeros((2, 3)), "0.bias": [1, -1e300]})
+    assert np.isnan(net.layers[0].W).all()
+
+
 def test_weights_depend_on_the_seed():
     thetas = [MLP([3, 5, 2], **PLAIN, seed=seed).theta.flat for seed in (1, 1, 2)]
     np.testing.assert_array_equal(thetas[0], thetas[1])
@@ -143,6 +152,7 @@ def test_assign_copies_all_tensors_or_none(rng):
             "tensor names do not fit this network: 2.bias",
         ),
         (tensors | {"4.bias": np.zeros(2)}, "do not fit this network: 4.bias"),
+        ({0: 1}, "do not fit this network: 0, 0.bias"),
         (tensors | {"2.bias": np.zeros(3)}, r"2.bias has shape \(3,\), this network's is \(2,\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -180,15 +190,32 @@ def test_save_and_load_are_exact_with_custom_entries(precision, rng, tmp_path):
 
 
 @pytest.mark.parametrize("used", [False, True])
-@pytest.mark.parametrize("name", ["widths", "f", "blocks", "loss", "backend", "layers", "theta"])
+@pytest.mark.parametrize(
+    "name",
+    ["widths", "f", "blocks", "loss", "backend", "layers", "theta", "precision", "dropout", "norm"],
+)
 def test_what_recorded_programs_depend_on_cannot_change(name, used, rng):
     """Assigning it would change some results and not others."""
     net, x, y = own_network(), rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
     before = net.cost(x, y) if used else None
     for each in (net, copy.deepcopy(net)):
         with pytest.raises(AttributeError, match=rf"{name} of a network cannot change.*assign"):
-            setattr(each, name, getattr(each, name))
+            setattr(each, name, getattr(each, name, None))
         assert before in (None, each.cost(x, y))
+
+
+def test_what_may_change_is_as_in_a_new_network(rng):
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
+    net = MLP([3, 4, 2], loss="squared_error", backend="numpy")
+    for name, value in (("regularizer", "l2"), ("regularizer", None), ("initializer", "he")):
+        setattr(net, name, value)
+        new = MLP([3, 4, 2], loss="squared_error", backend="numpy", **{name: value})
+        new.assign(net.tensors())
+        assert (net.cost(x, y), getattr(net, name)) == (new.cost(x, y), getattr(new, name))
+        with pytest.raises(TypeError, match=f"{name} must be a name or an entry"):
+            setattr(net, name, 3)
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        net.seed = "x"
 
 
 def test_load_with_unknown_entries_raises(tmp_path):

@@ -17,14 +17,8 @@ from sklearn.utils.validation import _check_sample_weight
 
 from gpumlp.arrays import as_kind_of
 from gpumlp.backends import Backend
-from gpumlp.estimators import checking, codes, inputs, parameters, settings, several
-from gpumlp.estimators.fitting import (
-    CallbackSupportMixin,
-    UserData,
-    ends_by_error,
-    train,
-    with_callbacks,
-)  # fmt: skip
+from gpumlp.estimators import checking, codes, fitting, inputs, parameters, settings, several
+from gpumlp.estimators.fitting import CallbackSupportMixin, UserData, with_callbacks
 from gpumlp.estimators.inputs import FitData
 from gpumlp.functions import Activation, Initializer, Loss, Optimizer, Regularizer, Schedule
 from gpumlp.io.types import Array, HostArray
@@ -172,6 +166,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
 
     # ---- one fit ------------------------------------------------------------------------------
 
+    @checking.unchanged_by_errors
     def _fit(
         self, data: UserData, validation: UserData, classes: Any = None, incremental: bool = False
     ) -> Self:
@@ -179,7 +174,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
         if incremental and self.early_stopping and getattr(self, "_over", False):
             warnings.warn(
                 "early stopping has ended this training, so partial_fit changes nothing:"
-                " see stopped_, or pass early_stopping=False", stacklevel=3,
+                " see stopped_, or pass early_stopping=False", stacklevel=4,
             )  # fmt: skip
             return self
         checking.check(self, goes_on=incremental or self.warm_start)
@@ -201,7 +196,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
         train_data, val_data = self._split(train_data, validation, backend)
         net = self._network(backend, first)
         self._begin_fit(first, incremental, val_data is not None)
-        history = train(self, net, train_data, val_data, data, incremental)
+        history = fitting.train(self, net, train_data, val_data, data, incremental)
         self.net_: MLP = net
         self._end_fit(history, len(train_data.y), incremental)
         return self
@@ -275,15 +270,15 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
         self.out_activation_ = settings.SCIKIT_LEARN.get(last.name, last.name)
         self.stopped_ = history.stopped
         self._over = incremental and history.stopped == "early"
-        if history.stopped == "interrupted" and ends_by_error.get():
+        if history.stopped == "interrupted" and fitting.ends_by_error.get():
             raise KeyboardInterrupt
         if history.stopped == "interrupted":
             message = f"interrupted after {self.n_iter_} epochs; the estimator can be used"
-            warnings.warn(f"Training was {message}", stacklevel=4)
+            warnings.warn(f"Training was {message}", stacklevel=6)
         elif history.stopped == "finished" and not incremental:
             warnings.warn(
                 f"Training ended after {self.n_iter_} epochs and had not converged; raise max_iter"
-                f"={self.max_iter} or tol={float(self.tol):g}", ConvergenceWarning, stacklevel=4,
+                f"={self.max_iter} or tol={float(self.tol):g}", ConvergenceWarning, stacklevel=6,
             )  # fmt: skip
 
     def _predicted(self, X: Any) -> HostArray:

@@ -1,18 +1,51 @@
-"""What the parameters of an estimator must be."""
+"""What the parameters of an estimator must be, and what stays of it where they are not."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 
 from gpumlp import checks
+from gpumlp.errors import DivergenceError
 from gpumlp.estimators import codes
 
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 NO_ARRAYS = ("solver", "output_activation", "loss", "precision", "tol", "n_iter_no_change")
+
+
+def unchanged_by_errors(fit: Fit) -> Fit:
+    """The method `_fit` of an estimator, which an error leaves as it was before.
+
+    If the training diverges, the parameters are lost; and a fit that goes on from an earlier one
+    notes the epochs that it has done.
+    """
+
+    @wraps(fit)
+    def method(
+        e: Any, data: Any, validation: Any, classes: Any = None, incremental: bool = False
+    ) -> Any:
+        before = dict(vars(e))
+        epochs = len(before.get("loss_curve_", ()))
+        try:
+            return fit(e, data, validation, classes, incremental)
+        except DivergenceError:
+            raise
+        except BaseException:
+            trained = "net_" in before and len(e.loss_curve_) > epochs
+            if not (trained and (incremental or e.warm_start)):
+                # scikit-learn ends its callbacks by this attribute
+                context = {k: v for k, v in vars(e).items() if k == "_callback_fit_ctx"}
+                vars(e).clear()
+                vars(e).update(before | context)
+            raise
+
+    return cast(Fit, method)
 
 
 def check(e: Any, goes_on: bool) -> None:

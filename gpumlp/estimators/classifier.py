@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -153,6 +153,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         if classes is None and not begun:
             raise ValueError("classes must be passed to the first call of partial_fit: all of them")
         if classes is not None:
+            if isinstance(classes, (Set, str)):
+                raise TypeError(f"classes must be a list of all classes, got {classes!r}")
             inputs.check_labels(classes := inputs.host(classes, "classes"), "classes")
         unique = None if classes is None else np.unique(classes)
         if begun and unique is not None and list(unique) != list(self.classes_):

@@ -86,7 +86,7 @@ def train(
     elif e.early_stopping and ended and e.validation_scores_:
         warnings.warn(
             "the validation score was NaN or infinite in every epoch, so no epoch is the best: the "
-            "parameters are those of the last; pass another scoring", RuntimeWarning, stacklevel=5,
+            "parameters are those of the last; pass another scoring", RuntimeWarning, stacklevel=6,
         )  # fmt: skip
     return history
 

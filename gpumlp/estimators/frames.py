@@ -14,7 +14,7 @@ from gpumlp.backends import get_backend
 from gpumlp.io.types import HostArray
 
 HOST = get_backend("numpy")
-WORDS = ("category", "categorical", "dictionary", "enum", "large_string", "str", "utf8")  # dtypes
+WORDS = "category", "categorical", "dictionary", "enum", "large_string", "string", "utf8"  # dtypes
 LEAST = {"f": np.float32, "i": np.int32, "u": np.int32, "b": np.int32}  # that hold all codes
 
 
@@ -46,7 +46,7 @@ def column(X: Any, j: int) -> HostArray:
 def holds_words(X: Any, j: int) -> bool:
     """Whether column j has texts, or the dtype of categories."""
     kind = str(_column(X, j).dtype if not hasattr(X, "set_column") else X.column(j).type).lower()
-    if is_frame(X) and kind.startswith(WORDS):
+    if is_frame(X) and (kind.startswith(WORDS) or kind == "str"):
         return True
     texts = kind == "object" or (not is_frame(X) and X.dtype.kind in "US")
     return texts and any(isinstance(value, (str, bytes)) for value in column(X, j).tolist())

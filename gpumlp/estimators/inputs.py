@@ -103,6 +103,8 @@ def check_labels(y: Any, name: str) -> None:
 def features(e: Any, X: Any, backend: Backend, *, reset: bool = False, **targets: Any) -> Any:
     """Return X to predict from, checked; it may be the backend's array, or sparse."""
     check_container(X, "X")
+    if hasattr(X, "with_columns") and not hasattr(X, "shape"):
+        raise TypeError(f"X is a {type(X).__name__}; pass X.collect()")
     given = X
     try:
         X = codes.encoded(e, X, reset)

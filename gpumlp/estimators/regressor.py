@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
@@ -69,9 +70,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         """
         if not checks.boolean(return_std, "return_std"):
             return super().predict(X)
-        if self.n_models == 1:
-            raise ValueError("return_std needs several models; pass n_models=8, and fit them")
         each = self._each_predicted(X)
+        if not hasattr(self, "models_"):
+            raise ValueError("return_std needs several models; pass n_models=8, and fit them")
         spread = np.std(each, axis=0, dtype=np.float64)
         return tuple(as_kind_of(self._decide(p), X) for p in (several.mean(each), spread))
 
@@ -79,6 +80,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self._columns = 0 if y.ndim == 1 or y.shape[1] == 1 else y.shape[1]
 
     def _encode_targets(self, y: Any) -> tuple[HostArray, HostArray]:
+        y = y.toarray() if sp.issparse(y) else y
         if y.ndim == 2 and y.shape[1] == 1 and not self._columns:
             y = column_or_1d(y, warn=True)
         return y, y

@@ -64,7 +64,7 @@ def fit(e: Any, data: UserData, validation: UserData, classes: Any, incremental:
         i, error = next(iter(lost.items()))
         warnings.warn(
             f"{len(lost)} of {len(models)} models diverged and are left out: {error.what} of model "
-            f"{i}; lower learning_rate_init={e.learning_rate_init:g}", RuntimeWarning, stacklevel=4,
+            f"{i}; lower learning_rate_init={e.learning_rate_init:g}", RuntimeWarning, stacklevel=6,
         )  # fmt: skip
     _note(e, [model for i, model in enumerate(models) if i not in lost])
 

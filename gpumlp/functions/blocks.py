@@ -47,6 +47,13 @@ def blocks(
         ValueError, TypeError: an argument is not as `MLP` describes it.
     """
     hidden = len(widths) - 2
+    given = {"norm": norm, "dropout": dropout, "residual": residual, "gated": gated}
+    for name, value in given.items() if hidden == 0 else ():
+        if _says(value):
+            raise ValueError(
+                f"{name}={value!r} needs hidden layers, and widths {list(widths)} has none; leave "
+                "it out, or give the width of a hidden layer between them"
+            )
     norms = [None, *_each(norm, hidden, "norm", lambda each: lookup(NORMS, "norm", each))]
     gates = [*_each(gated, hidden, "gated", lambda each: gate(lookup(GATES, "gated", each)))]
     drops = [_probability(each) for each in _listed(dropout, hidden, "dropout")]
@@ -128,7 +135,7 @@ def config(of: Sequence[Block]) -> dict[str, Any]:
 
 def _says(value: Any) -> bool:
     """Whether the value of an argument differs from its default."""
-    return any(value) if isinstance(value, list) else bool(value)
+    return any(value) if isinstance(value, (list, tuple)) else bool(value)
 
 
 def described(of: Sequence[Block]) -> list[str]:

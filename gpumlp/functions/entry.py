@@ -128,11 +128,15 @@ class Entry:
             raise ValueError(
                 f'{self.name}: limits of {key} must be like "[0, 1)", got {interval!r}'
             ) from error
-        above = value > low or (interval[0] == "[" and value == low)
-        below = value < high or (interval[-1] == "]" and value == high)
-        if not (math.isfinite(value) and above and below):
-            raise ValueError(f"{self.name}: {key} must lie in {interval}, got {value}")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # of a whole number
+            number = math.inf
+        above = number > low or (interval[0] == "[" and number == low)
+        below = number < high or (interval[-1] == "]" and number == high)
+        if not (math.isfinite(number) and above and below):
+            raise ValueError(f"{self.name}: {key} must lie in {interval}, got {number}")
+        return number
 
 
 class OfNetworks:

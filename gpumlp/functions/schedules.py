@@ -21,8 +21,14 @@ class Schedule(Entry):
     factor: Callable[..., float]
 
     def lr(self, base: float, t: int, steps: int) -> float:
-        """Return the learning rate at step t (from 0) of `steps`."""
-        return base * self.factor(t, steps, **self.params)
+        """Return the learning rate at step t (from 0) of `steps`; ValueError: it is none."""
+        factor = self.factor(t, steps, **self.params)
+        if not -1e-9 <= factor < math.inf:  # the end of a decay may be below 0 by rounding
+            raise ValueError(
+                f"factor of {self.what} must be finite and 0 or more, got {factor} at step {t} of "
+                f"{steps}"
+            )
+        return base * max(factor, 0.0)
 
 
 def _cosine(progress: float, start: float, end: float) -> float:

@@ -1,7 +1,7 @@
 """gpumlp in torch: `FusedMLP`, one layer, cross-entropy, and networks from and to torch.
 
-Results and gradients have the shape and dtype of torch's own. For second derivatives and
-`torch.func.grad`, which are not supported, use ``torch.nn.Sequential(*fused)``.
+Results and gradients have the shape and dtype of torch's own. Second derivatives,
+`torch.func.grad` and `torch.func.jvp` are not supported; use ``torch.nn.Sequential(*fused)``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gpumlp.errors import needs
 with needs("gpumlp.interop.torch needs PyTorch", "torch"):
     import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from gpumlp import checks
 from gpumlp.functions import Activation
@@ -112,11 +113,18 @@ def softmax_cross_entropy(
 
 
 def _check_tensors(**tensors: Any) -> None:
+    unpack: Any = forward_ad.unpack_dual  # which has no types
     for name, t in tensors.items():
         if not isinstance(t, Tensor):
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(t).__name__}; pass "
                 f"torch.as_tensor({name})"
+            )
+        # without this, torch takes the derivative of its operators for 0
+        if not torch.compiler.is_compiling() and unpack(t).tangent is not None:
+            raise NotImplementedError(
+                f"{name} has a tangent, but gpumlp's operators have no forward-mode derivative; use"
+                " torch's own: torch.nn.Sequential(*fused), torch.nn.functional.cross_entropy"
             )
 
 
@@ -195,10 +203,12 @@ class FusedMLP(nn.Sequential):
     @classmethod
     def from_sequential(cls, module: nn.Sequential) -> Self:
         """A FusedMLP of the same modules (not copies), under the same names."""
-        if not isinstance(module, nn.Sequential):
+        in_order = isinstance(module, nn.Sequential) and "forward" not in vars(module)
+        if not in_order or type(module).forward not in (nn.Sequential.forward, FusedMLP.forward):
+            own = " with a forward of its own" * isinstance(module, nn.Sequential)
             raise TypeError(
-                f"module must be a torch.nn.Sequential, got {type(module).__name__}; call one with "
-                "skips or gates as it is, or train it as a gpumlp.MLP: from_torch(module)"
+                f"module must be a torch.nn.Sequential, got {type(module).__name__}{own}; call one "
+                "with skips or gates as it is, or train it as a gpumlp.MLP: from_torch(module)"
             )
         fused = cls.__new__(cls)
         nn.Sequential.__init__(fused)
@@ -238,6 +248,6 @@ def _begins_with_activation(module: Any) -> bool:
 
 
 def _has_hooks(module: Any) -> bool:
-    """Whether a call of the module does more than its forward."""
-    forward = module._forward_hooks or module._forward_pre_hooks
+    """Whether a call of the module does more than its class's forward."""
+    forward = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
     return bool(forward or module._backward_hooks or module._backward_pre_hooks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, overload
 
 import torch
@@ -269,9 +270,13 @@ def of_graph(module: nn.Module) -> Known | None:
     """The activation of a GraphModule that `_as_graph` made."""
     if not isinstance(module, fx.GraphModule):
         return None
-    calls = [node for node in module.graph.nodes if node.op == "call_function"]
-    if [node.target for node in calls] == [torch.exp]:
+    nodes = list(module.graph.nodes)
+    chained = all(after.args[:1] == (node,) for node, after in pairwise(nodes))
+    _, *calls, _ = nodes
+    if [node.target for node in calls] == [torch.exp] and chained:
         return "exponential", ()
-    if [node.target for node in calls] == [F.elu, operator.mul]:
-        return "selu", (float(calls[0].kwargs["alpha"]), float(calls[1].args[1]))
+    if [node.target for node in calls] == [F.elu, operator.mul] and chained:
+        alpha, scale = calls[0].kwargs["alpha"], calls[1].args[1]
+        if not isinstance(scale, fx.Node):
+            return known_activation(ScaledELU(float(alpha), float(scale)))
     return None

@@ -51,10 +51,17 @@ def from_torch(
         TypeError, ValueError: a module is not known or in the wrong place; the message names it.
     """
     if not isinstance(module, (nn.Sequential, fx.GraphModule)):
-        raise TypeError(
-            f"module must be a torch.nn.Sequential, got {type(module).__name__}; pass its layers "
-            "as torch.nn.Sequential(Linear, activation, …), or torch.fx.symbolic_trace(module)"
+        how = (
+            "its layers as torch.nn.Sequential(Linear, activation, …), or "
+            "torch.fx.symbolic_trace(module)"
         )
+        for around in ("_orig_mod", "module"):  # of torch.compile, and of DataParallel
+            how = f"module.{around}" if hasattr(module, around) else how
+        raise TypeError(
+            f"module must be a torch.nn.Sequential, got {type(module).__name__}; pass {how}"
+        )
+    for name, part in module.named_modules():
+        _check_forward(name, part)
     reader = Reader()
     layers = reader.layers(module)
     named = _named(layers, reader.embedded)
@@ -79,10 +86,34 @@ def from_torch(
     return net
 
 
+def _check_forward(name: str, part: Any) -> None:
+    """Raise if a module computes something else than its class, or than one module after another.
+
+    `FusedMLP`, a subclass of Sequential, computes the same.
+    """
+    if "forward" in vars(part):
+        raise TypeError(
+            f"{name or 'module'} has a forward of its own, which need not be that of "
+            f"{type(part).__name__}; delete it: del module.get_submodule({name!r}).forward"
+        )
+    known = ("torch", "gpumlp")
+    if isinstance(part, nn.Sequential) and type(part).forward.__module__.split(".")[0] not in known:
+        raise TypeError(
+            f"{name or 'module'} is a {type(part).__name__}, a Sequential with a forward of its "
+            "own; pass torch.fx.symbolic_trace(module)"
+        )
+
+
 def _blocks(layers: list[TorchLayer]) -> dict[str, Any]:
     """The arguments of `MLP` for its blocks."""
     *hidden, _ = layers
     skips = [k - layers.index(each.skip) if each.skip else 0 for k, each in enumerate(hidden)]
+    for each in hidden:
+        if each.skip and each.projection and each.skip.width == each.width:
+            raise ValueError(
+                f"{each.projection[0]} is a Linear of a skip that keeps the width {each.width}; "
+                "skips of a gpumlp.MLP have one only where the width changes: leave it out"
+            )
     return {
         "norm": [layer.norm and layer.norm.stage for layer in layers[1:]],
         "dropout": [layer.dropout[1].p if layer.dropout else 0.0 for layer in hidden],
@@ -140,9 +171,12 @@ def _named(layers: list[TorchLayer], embedded: list[Rows]) -> dict[str, Any]:
 
 def _check_owner(owners: dict[int, str], tensor: Any, name: str, kind: str) -> None:
     place = tensor.data_ptr()  # 0: there is no memory
-    owner = owners.setdefault(place, name) if place else name
-    if owner != name:
+    if place in owners:
+        owner = owners[place]
+        what = "is called twice" if owner == name else f"shares its {kind} with {owner}"
         raise ValueError(
-            f"{name} shares its {kind} with {owner}, but each layer of a gpumlp.MLP "
-            f"has parameters of its own; give {name} its own: copy.deepcopy of it"
+            f"{name} {what}, but each layer of a gpumlp.MLP has parameters of its own; give "
+            f"{'the second call' if owner == name else name} its own: copy.deepcopy of it"
         )
+    if place:
+        owners[place] = name

@@ -29,12 +29,19 @@ ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change between two fit
     "shuffle": partial(checks.boolean, name="shuffle"),
 }
 
+OF_A_FIT = ("batch_size", "seed", "shuffle")  # what a fit reads when it begins
+running: dict[int, int] = {}  # the thread of a fit, by the ids of its trainer and its network
+
 
 class Arguments:
     """A trainer's arguments, each checked whenever it is assigned."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, unless the recorded step has what it was: AttributeError."""
+        """Set an attribute, unless the recorded step or a running fit has what it was."""
+        if name in OF_A_FIT and id(self) in running:
+            raise AttributeError(
+                f"{name} of a trainer cannot change during a fit; assign it before the next one"
+            )
         if name in FIXED and "_step" in vars(self):
             raise AttributeError(
                 f"{name} of a trainer cannot change, since its step is recorded; make a new Trainer"

@@ -9,6 +9,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gpumlp import checks
 from gpumlp.errors import did_you_mean, renamed
 from gpumlp.io.types import Array
@@ -40,9 +42,12 @@ class EarlyStopping:
     mode: str = "auto"
 
     def __post_init__(self) -> None:
-        checks.positive_int(self.patience, "patience")
-        checks.boolean(self.restore_best, "restore_best")
-        _ = self.column_rule
+        numbers = {  # Python's, which JSON can hold
+            "patience": checks.positive_int(self.patience, "patience"),
+            "restore_best": checks.boolean(self.restore_best, "restore_best"),
+            "min_delta": self.column_rule.min_delta,
+        }
+        vars(self).update(numbers)
 
     @property
     def column_rule(self) -> Monitor:
@@ -144,6 +149,21 @@ def call(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments
     results = [getattr(callback, hook)(trainer, *arguments) for callback in callbacks]
     backend.synchronize()
     return results
+
+
+def stops(callbacks: Sequence[Callback], hook: str, trainer: Training, *arguments: Any) -> bool:
+    """Call a hook of every callback; whether one of them stops the fit.
+
+    TypeError: one returned something else than a truth value or None.
+    """
+    results = call(callbacks, hook, trainer, *arguments)
+    for callback, result in zip(callbacks, results, strict=True):
+        if result is not None and not isinstance(result, (bool, np.bool_)):
+            raise TypeError(
+                f"{type(callback).__name__}.{hook} returned {result!r}; return True to stop the "
+                "fit, else None"
+            )
+    return any(results)
 
 
 def end(callbacks: Sequence[Callback], trainer: Training) -> None:

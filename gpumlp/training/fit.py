@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 from gpumlp import checks
@@ -15,6 +16,7 @@ from gpumlp.network import MLP
 from gpumlp.training import callbacks as hooks
 from gpumlp.training import checkpoint as files
 from gpumlp.training import saving, together
+from gpumlp.training.arguments import running
 from gpumlp.training.callbacks import Watch
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
@@ -47,7 +49,23 @@ def fit(
     return trainer.history
 
 
-_running: set[int] = set()  # the ids of trainers that are in a fit
+@contextmanager
+def alone(net: MLP) -> Iterator[None]:
+    """No other thread trains the network meanwhile; a callback of this one may.
+
+    ValueError: another thread does.
+    """
+    thread, free = get_ident(), id(net) not in running
+    if running.setdefault(id(net), thread) != thread:
+        raise ValueError(
+            "this network is in a fit of another thread, which must end first; to train at the "
+            "same time, train copy.deepcopy(net)"
+        )
+    try:
+        yield
+    finally:
+        if free:
+            del running[id(net)]
 
 
 @contextmanager
@@ -58,7 +76,7 @@ def opened(
     train_metric: bool,
 ) -> Iterator[Fit]:  # fmt: skip
     """A fit that is ready to begin, or to go on from its checkpoint; at the end it is closed."""
-    if id(trainer) in _running:
+    if id(trainer) in running:
         raise ValueError(
             "this trainer is in a fit, which must end first; to train from a callback or another "
             "thread, fit copy.deepcopy(trainer)"
@@ -67,7 +85,7 @@ def opened(
     parts, world = (examples, validated), trainer.shards.world
     measured, watch = rules(net, *parts, early_stopping, metric, train_metric, world)
     run = Fit(trainer, batches, epochs, watch, measured)
-    _running.add(id(trainer))
+    running[id(trainer)] = get_ident()
     try:
         display = hooks.progress_display(progress, run.total, lambda: run.done)
         run.callbacks = [*hooks.checked(callbacks), *display]
@@ -80,11 +98,12 @@ def opened(
         run.checkpoint = saving.opened(run, *checkpoint, examples, validated)
         run.save = saving.save
         trainer.history, trainer.stop, trainer.lr_factor = run.history, False, 1.0
-        if checkpoint[-1] and run.checkpoint is not None:
-            saving.resume(run, run.checkpoint)
-        yield run
+        with alone(net):
+            if checkpoint[-1] and run.checkpoint is not None:
+                saving.resume(run, run.checkpoint)
+            yield run
     finally:
-        _running.discard(id(trainer))
+        del running[id(trainer)]
         net.backend.synchronize()  # the caller may free the data now
         run.close()
 

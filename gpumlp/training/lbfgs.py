@@ -18,9 +18,9 @@ from gpumlp.network import CHUNK, MLP
 from gpumlp.parameters import Parameters
 from gpumlp.step.chunked import Chunked
 from gpumlp.training import arguments
-from gpumlp.training.callbacks import call, checked, end
+from gpumlp.training.callbacks import call, checked, end, stops
 from gpumlp.training.events import Callback
-from gpumlp.training.fit import rules
+from gpumlp.training.fit import alone, rules
 from gpumlp.training.history import History
 from gpumlp.training.metrics import Evaluation, Metrics, columns
 from gpumlp.weights import ClassWeight
@@ -103,7 +103,8 @@ def fit_lbfgs(
     measured, _ = rules(net, data, validated, None, metric, False)
     settings = {"optimizer": "lbfgs", "max_iter": max_iter, "tol": tol, "max_fun": max_fun}
     run = Lbfgs(net, data, measured, hooks, settings)
-    run.minimize(minimize, limits)
+    with alone(net):
+        run.minimize(minimize, limits)
     return run.history
 
 
@@ -201,7 +202,7 @@ class Lbfgs:
         row["seconds"], self._since = now - self._since, now
         self.history.append(row)
         self.epochs += 1
-        if any(call(self._callbacks, "on_epoch_end", self, row)) or self.stop:
+        if stops(self._callbacks, "on_epoch_end", self, row) or self.stop:
             raise Ended("early")
 
     def _diverged(self, what: str) -> DivergenceError:

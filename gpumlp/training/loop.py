@@ -226,8 +226,8 @@ class Fit:
         trainer = self.trainer
 
         def decide() -> tuple[bool, float]:
-            stops = hooks.call(self.callbacks, name, trainer, *arguments)
-            trainer.stop = trainer.stop or any(stops)
+            stops = hooks.stops(self.callbacks, name, trainer, *arguments)
+            trainer.stop = trainer.stop or stops
             return trainer.stop, trainer.lr_factor
 
         trainer.stop, trainer.lr_factor = together.called_on_first(trainer, self.callbacks, decide)

@@ -43,7 +43,7 @@ class Monitor:
             )
         if not is_one_of(self.mode, ("auto", "min", "max")):
             raise ValueError(f'mode must be "auto", "min" or "max", got {self.mode!r}')
-        checks.positive_number(self.min_delta, "min_delta", least=0)
+        self.min_delta = checks.positive_number(self.min_delta, "min_delta", least=0)
 
     def check(self, user: str, columns: Iterable[str]) -> None:
         """Raise ValueError unless the column is one of `columns`; `user` is named in the error."""

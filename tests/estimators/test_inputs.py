@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 import gpumlp
 from gpumlp.estimators import MLPClassifier, MLPRegressor, inputs
+from tests.support.training_cases import Hook
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -58,6 +59,14 @@ def test_dates_in_data_frames_are_no_numbers(kind):
         for call in (lambda X: model.fit(X, LABELS), model.predict):
             with pytest.raises(TypeError, match="X has columns of dates or times: d; pass numbers"):
                 call(dated)
+
+
+def test_frames_that_are_lazy_or_have_structures_raise():
+    with pytest.raises(TypeError, match=r"X is a LazyFrame; pass X\.collect"):
+        MLPClassifier(**SMALL).fit(pl.LazyFrame(X), LABELS)
+    frame = pl.DataFrame(X, COLUMNS).with_columns(pl.struct("a").alias("a"))
+    with pytest.raises(TypeError, match="X has dtype object; pass real numbers"):  # no words
+        MLPClassifier(**SMALL).fit(frame, LABELS)
 
 
 def test_validation_and_scorers_accept_frames_without_a_warning():
@@ -110,6 +119,20 @@ def test_sparse_labels_equal_dense_labels():
 
 
 # ---- other libraries' arrays ---------------------------------------------------------------------
+
+
+def test_sparse_values_equal_dense_values():
+    y = np.stack([VALUES, -VALUES], axis=1)
+    dense, sparse = (
+        MLPRegressor(**SMALL).fit(X, each).predict(X) for each in (y, sp.csr_matrix(y))
+    )
+    np.testing.assert_array_equal(dense, sparse)
+
+
+@pytest.mark.parametrize("classes", [{"up", "down"}, "up"])
+def test_classes_that_are_no_list_raise(classes):
+    with pytest.raises(TypeError, match="classes must be a list of all classes, got "):
+        MLPClassifier(**SMALL).partial_fit(X, LABELS, classes=classes)
 
 
 def test_torch_tensors_return_torch_tensors():
@@ -168,6 +191,7 @@ BAD = [
     ({"activation": ["relu", "tanh"]}, ValueError, "2 entries but there are 1 hidden layers"),
     ({"solver": "adm"}, ValueError, "unknown solver 'adm'; did you mean 'adam'.*lbfgs"),
     ({"alpha": -1}, ValueError, "alpha must be finite and 0 or more"),
+    ({"regularizer": "l2", "alpha": 10**400}, ValueError, "alpha must be finite and 0 or more"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
     ({"learning_rate": "cosine"}, ValueError, "unknown learning_rate.*invscaling, adaptive"),
     ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be finite and more than 0"),
@@ -295,12 +319,44 @@ def test_classes_of_the_validation_data_alone_raise_and_can_be_left_out():
     e.fit(X, y, X_val=X[known], y_val=y_val[known])
 
 
-def test_model_remains_after_a_fit_with_invalid_arguments():
-    e = MLPClassifier(**SMALL).fit(X, LABELS)
+def fail(*_):
+    raise ZeroDivisionError
+
+
+OTHER = np.hstack([X, X]), np.where(X[:, 1] > 0, "high", "low")
+FAILING = [  # also where the names of the classes and the number of features have been read
+    ({}, {"X_val": X}), ({}, {"X_val": OTHER[0], "y_val": LABELS}),
+    ({}, {"sample_weight": -np.ones(len(X))}), ({"activation": "no"}, {}), ({"solver": "no"}, {}),
+    ({"class_weight": {"no": 1}}, {}), ({"callbacks": [3]}, {}),
+    ({"callbacks": [Hook(epoch=fail)]}, {}), ({"early_stopping": True, "scoring": fail}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_model_remains_after_a_fit_that_fails(n_models):
+    e = MLPClassifier(**SMALL, n_models=n_models).fit(X, LABELS)
     before = e.predict_proba(X)
     with pytest.raises(ValueError, match="NaN"):
         e.fit(np.where(X > 2, np.nan, X), LABELS)
-    np.testing.assert_array_equal(e.predict_proba(X), before)
+    for settings, named in FAILING:
+        kept = {name: e.get_params()[name] for name in settings}
+        with pytest.raises((ValueError, TypeError, ZeroDivisionError)):
+            e.set_params(**settings).fit(*OTHER, **named)
+        e.set_params(**kept)
+        np.testing.assert_array_equal(e.predict_proba(X), before)
+        assert list(e.classes_) == ["down", "up"]
+
+
+def test_a_warm_start_that_fails_counts_the_epochs_that_it_has_done():
+    e = MLPClassifier(**SMALL, warm_start=True).fit(X, LABELS)
+    stop = Hook(epoch=lambda trainer, row: fail() if len(trainer.history["cost"]) > 1 else None)
+    with pytest.raises(ZeroDivisionError):
+        e.set_params(callbacks=[stop]).fit(X, LABELS)
+    assert (e.n_iter_, len(e.loss_curve_)) == (2, 7)
+    e.set_params(callbacks=None, solver="no")
+    with pytest.raises(ValueError, match="unknown solver"):
+        e.fit(X, LABELS)
+    assert (e.n_iter_, len(e.loss_curve_), e.loss_) == (2, 7, e.loss_curve_[-1])
 
 
 def test_network_is_saved_and_loaded(tmp_path):

@@ -69,7 +69,7 @@ def test_a_regressor_has_the_mean_and_the_spread(columns: int, threads: None) ->
     y = VALUES if columns == 1 else np.stack([VALUES, -X[:, 0]], axis=1)
     e = MLPRegressor(**FIT, solver="lbfgs").fit(X, y)
     each = [clone(model).fit(X, y).predict(X) for model in e.models_]
-    mean, spread = e.predict(X, return_std=True)
+    mean, spread = e.set_params(n_models=1).predict(X, return_std=True)  # as they were fitted
     np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-6)
     np.testing.assert_allclose(spread, np.std(each, axis=0, dtype=float), rtol=1e-5, atol=1e-7)
     assert mean.shape == spread.shape == y.shape
@@ -205,5 +205,7 @@ def test_invalid_settings_raise() -> None:
     refusal(TypeError, lambda: fit(n_models=2.5), "n_models must be a whole number")
     refusal(ValueError, lambda: fit(callbacks=[ReduceOnPlateau("cost")]), "pass n_models=1")
     one = fit(n_models=1)
+    refusal(ValueError, lambda: one.predict(X, return_std=True), "pass n_models=8")
+    one.set_params(n_models=3)  # of the next fit
     refusal(ValueError, lambda: one.predict(X, return_std=True), "pass n_models=8")
     refusal(TypeError, lambda: one.predict(X, return_std="yes"), "return_std must be True or False")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpumlp import SCHEDULES
+from gpumlp import SCHEDULES, Schedule
 
 STEPS = 200
 
@@ -85,3 +85,11 @@ def test_every_rate_is_finite_and_at_most_the_base_rate(name, steps):
 def test_a_schedule_past_its_end_stays_at_the_final_rate():
     assert SCHEDULES["warmup_cosine"].lr(1.0, 250, 200) == 0
     assert math.isclose(SCHEDULES["one_cycle"].lr(1.0, 250, 200), 4e-6)
+
+
+@pytest.mark.parametrize("factor", [-0.25, math.nan, math.inf])
+def test_factors_of_ones_own_are_checked_in_each_step(factor):
+    own = Schedule("own", factor=lambda t, steps: factor if t == 5 else -1e-17 if t == 4 else 1.0)
+    assert [own.lr(2.0, t, 9) for t in (3, 4, 6)] == [2.0, 0.0, 2.0]
+    with pytest.raises(ValueError, match=f"schedule 'own' must be .* got {factor} at step 5 of 9"):
+        own.lr(2.0, 5, 9)

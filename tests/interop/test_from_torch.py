@@ -192,6 +192,33 @@ def test_dropout_in_eval_mode_is_left_out_with_a_warning():
     np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12, atol=1e-15)
 
 
+class Shifted(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def patched(module):
+    module[0].forward = lambda x: x
+    return module
+
+
+def within(name, module):
+    around = nn.Module()
+    around.add_module(name, module)
+    return around
+
+
+def traced(*calls):
+    """A Sequential with a function as a module: a GraphModule."""
+
+    def f(z):
+        for call in calls:
+            z = call(z)
+        return z
+
+    return nn.Sequential(LINEAR, torch.fx.symbolic_trace(f))
+
+
 LINEAR = nn.Linear(3, 3)
 INVALID = [
     (nn.Sequential(nn.Flatten(0), LINEAR), TypeError, "0 is a Flatten", "x.reshape(len(x), -1)"),
@@ -215,9 +242,23 @@ INVALID = [
     (nn.Sequential(LINEAR, nn.Linear(4, 2)), ValueError, "1 has 4 inputs but the Linear before"),
     (nn.Sequential(), ValueError, "module has no Linear; pass torch.nn.Sequential("),
     (LINEAR, TypeError, "module must be a torch.nn.Sequential, got Linear", "pass its layers as"),
+    (traced(torch.sin), TypeError, "1 is a f, which is not known"),
+    (traced(torch.exp, lambda z: z.neg()), TypeError, "1 is a f, which is not known"),
+    (traced(lambda z: z.neg(), torch.exp), TypeError, "1 is a f, which is not known"),
+    (traced(lambda z: nn.functional.elu(z) * z), TypeError, "1 is a f, which is not known"),
+    (traced(lambda z: nn.functional.elu(z) * -2.0), TypeError, "1 is a f, which is not known"),
     (
-        nn.Sequential(LINEAR, torch.fx.symbolic_trace(lambda z: torch.sin(z))), TypeError,
-        "1 is a <lambda>, which is not known",
+        nn.Sequential(LINEAR, Shifted(nn.Linear(3, 2))), TypeError,
+        "1 is a Shifted, a Sequential with a forward of its own", "symbolic_trace(module)",
+    ),
+    (
+        patched(nn.Sequential(nn.Linear(3, 2))), TypeError, "0 has a forward of its own",
+        "delete it: del module.get_submodule('0').forward",
+    ),
+    (nn.DataParallel(nn.Sequential(LINEAR)), TypeError, "got DataParallel; pass module.module"),
+    (
+        within("_orig_mod", nn.Sequential(LINEAR)), TypeError,  # what torch.compile returns
+        "got Module; pass module._orig_mod",
     ),
 ]  # fmt: skip
 
@@ -227,6 +268,17 @@ def test_unknown_module_raises(module, error, message):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refusal(error, lambda: from_torch(module, backend="numpy"), *message)
+
+
+def test_what_is_around_a_module_is_taken_off():
+    """As the errors for it say."""
+    module = within("module", patched(nn.Sequential(nn.Linear(3, 2))))
+    module = module.module
+    del module.get_submodule("0").forward
+    net, subclass = from_torch(module.double(), backend="numpy"), Shifted(nn.Linear(3, 2))
+    np.testing.assert_allclose(net.forward(X), outputs(module), rtol=1e-12)
+    with pytest.raises(TypeError, match="add is a call of add"):  # it says what differs
+        from_torch(torch.fx.symbolic_trace(subclass), backend="numpy")
 
 
 def test_users_own_activation_raises():

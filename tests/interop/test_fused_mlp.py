@@ -242,6 +242,16 @@ def test_hooks_and_parametrizations_are_called():
     assert seen == [(9, 7)] * 2
 
 
+@pytest.mark.parametrize("i", [0, 1])
+def test_a_forward_of_a_module_s_own_is_called(i):
+    """As libraries that quantise or move modules assign it."""
+    fused, plain = pair("tanh")
+    for module in (fused, plain):
+        own = module[i].forward
+        module[i].forward = lambda x, own=own: own(x) + 1
+    assert error(results(fused, x_of(9, 5)), results(plain, x_of(9, 5))) < BAR
+
+
 def test_invalid_arguments_raise():
     fused = FusedMLP([5, 4])
     x = torch.ones(3, 6)
@@ -257,6 +267,12 @@ def test_invalid_arguments_raise():
         TypeError, lambda: FusedMLP.from_sequential(nn.Linear(2, 3)),
         "module must be a torch.nn.Sequential, got Linear",
     )  # fmt: skip
+    shifted = type("Shifted", (nn.Sequential,), {"forward": lambda self, x: x + 1})
+    refusal(
+        TypeError, lambda: FusedMLP.from_sequential(shifted(nn.Linear(2, 3))),
+        "got Shifted with a forward of its own; call one",
+    )  # fmt: skip
+    assert isinstance(FusedMLP.from_sequential(fused), FusedMLP)
     meta = FusedMLP([5, 4], device="meta")
     assert meta(torch.ones(3, 5, device="meta")).shape == (3, 4)
 

@@ -298,6 +298,11 @@ def irregular(self: Any, x: Any) -> Any:
     return self.c(self.d(h) + h)
 
 
+def keeps_width(self: Any, x: Any) -> Any:
+    h = self.f(self.a(x))
+    return self.c(self.f(self.b(h)) + self.e(h))
+
+
 INVALID: dict[str, Any] = {
     "norm first": (
         nn.Sequential(nn.LayerNorm(3), A, nn.ReLU(), C), TypeError, "0 is a LayerNorm, which",
@@ -392,6 +397,14 @@ INVALID: dict[str, Any] = {
     "irregular skips": (
         graph(irregular, **ABC, d=nn.Linear(4, 4), e=nn.Linear(4, 4)), ValueError,
         "skips of [1, 2] layers are not those of a gpumlp.MLP", "residual=r",
+    ),
+    "a Linear twice": (
+        graph(lambda self, x: self.b(self.f(self.b(self.a(x)))), **ABC), ValueError,
+        "b is called twice", "give the second call its own: copy.deepcopy of it",
+    ),
+    "a Linear of a skip that keeps the width": (
+        graph(keeps_width, **ABC, e=nn.Linear(4, 4)), ValueError,
+        "is a Linear of a skip that keeps the width 4;", "leave it out",
     ),
     "another module": (
         ABC["f"], TypeError, "module must be a torch.nn.Sequential, got SiLU",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpumlp import ACTIVATIONS, MLP
+from gpumlp import ACTIVATIONS, MLP, CheckpointError
 from tests.support import networks
 
 torch = pytest.importorskip("torch")
@@ -80,3 +80,18 @@ def test_random_architectures(tmp_path_factory, data):
         layer.b[...] = rng.normal(size=layer.b.shape)
     x = rng.normal(size=(7, widths[0])).astype(precision)
     check_both_directions(net, x, tmp_path_factory.mktemp("files") / "m.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:.*carries no digest")
+def test_types_of_torch(tmp_path):
+    path, module = tmp_path / "m.safetensors", torch.nn.Sequential(torch.nn.Linear(3, 2))
+    for cast, precision in (("bfloat16", "float32"), ("half", "float32"), ("double", "float64")):
+        getattr(module, cast)()
+        save_file(module.state_dict(), path)
+        net = MLP.load(path, backend="numpy")
+        assert net.precision == precision
+        np.testing.assert_array_equal(net.layers[0].W, module[0].weight.double().detach().numpy())
+    assert MLP.load(path, backend="numpy", precision="float32").precision == "float32"
+    save_file({"0.weight": module[0].weight.to(torch.float8_e4m3fn)}, path)
+    with pytest.raises(CheckpointError, match="0.weight is of type F8_E4M3, which NumPy lacks"):
+        MLP.load(path)

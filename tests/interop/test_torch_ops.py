@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import library  # noqa: E402
 
 from gpumlp.interop import torch_ops as ops  # noqa: E402
-from gpumlp.interop.torch import linear_activation, softmax_cross_entropy  # noqa: E402
+from gpumlp.interop.torch import FusedMLP, linear_activation, softmax_cross_entropy  # noqa: E402
 from gpumlp.interop.torch_backend import backend_of  # noqa: E402
 from tests.support.torch_cases import (  # noqa: E402  (needs torch)
     LABELS,
@@ -183,6 +183,22 @@ def test_second_derivative_raises(tensor):
     J = softmax_cross_entropy(logits, torch.tensor([0, 1, 3]))
     (g,) = torch.autograd.grad(J, logits, create_graph=True)
     refusal(NotImplementedError, lambda: g.sum().backward(), "gpumlp::softmax_cross_entropy has no")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # torch's own use
+def test_forward_mode_raises():
+    """torch would take the derivatives of operators that have none for 0."""
+    x, fused = torch.ones(6, 5), FusedMLP([5, 4, 3])
+    calls = {
+        "x": lambda: torch.func.jvp(fused, (x,), (x,)),
+        "logits": lambda: torch.func.jvp(
+            lambda z: softmax_cross_entropy(z, torch.arange(6) % 5), (x,), (x,)
+        ),
+    }
+    for name, call in calls.items():
+        said = f"{name} has a tangent", "torch.nn.Sequential(*fused)"
+        refusal(NotImplementedError, call, *said)
+    assert torch.func.jvp(torch.nn.Sequential(*fused), (x,), (x,))[1].any()
 
 
 def test_invalid_layer_arguments_raise(tensor):

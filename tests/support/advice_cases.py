@@ -310,7 +310,8 @@ ELSEWHERE = (
     "world must be gpumlp.distributed.world()", "a trainer of several processes cannot be copied",
     "shards={} cannot be shared by {} processes",
     # tests/training/test_hooks.py, test_arguments.py, tests/test_network_theta.py
-    "fit copy.deepcopy(trainer)", "build the network without output_activation=",
+    "fit copy.deepcopy(trainer)", "train copy.deepcopy(net)",
+    "build the network without output_activation=",
     'pass reads="zh"',  # tests/functions/test_trials.py
     "if it is your own, load it with functions=", "pass θ on by new.assign(old.tensors())",
     # tests/training/test_ensemble.py, tests/estimators/test_several.py
@@ -356,6 +357,7 @@ ELSEWHERE = (
     "MLP(…, embed=preparation.embed)", "or COLUMN=NUMBER such as city=16", "; keep it, --keep {}",
     # the interfaces to torch and ONNX: tests/interop/
     "call it with keep=True", "preparation=None", "link=False is for single networks",
-    'loss="softmax_cross_entropy" takes logits', "or torch.fx.symbolic_trace(module)",
+    'loss="softmax_cross_entropy" takes logits', "torch.fx.symbolic_trace(module)",
+    "delete it: del module.get_submodule({}).forward", "write float32, for example of module.fl",
     "r-th layer, residual=r", "embedding(x[:, 1].long())",
 )  # fmt: skip

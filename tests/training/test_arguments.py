@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from tests.support.training_cases import WEIGHTS, X, Y, regression, theta
+from tests.support.training_cases import WEIGHTS, Hook, X, Y, regression, theta
 
 BAD_TRAINERS = [
     ({"net": "mlp"}, TypeError, "net must be a gpumlp.MLP"),
@@ -17,6 +17,7 @@ BAD_TRAINERS = [
     ({"optimizer": 3}, TypeError, "optimizer must be a name or an entry"),
     ({"schedule": "cosine"}, ValueError, "unknown schedule"),
     ({"lr": 0}, ValueError, "lr must be finite and more than 0, got 0"),
+    ({"lr": 10**400}, ValueError, "lr must be finite and more than 0, got 10000"),
     ({"lr": -1e-3}, ValueError, "lr must be finite"),
     ({"lr": float("nan")}, ValueError, "lr must be finite"),
     ({"lr": "fast"}, TypeError, "lr must be a number, got 'fast'"),
@@ -172,6 +173,19 @@ def test_what_the_recorded_step_has_cannot_change(name):
         with pytest.raises(AttributeError, match=f"{name} of a trainer cannot change"):
             setattr(each, name, 0.5)
     assert getattr(trainer, name) is before
+
+
+@pytest.mark.parametrize("name", ["batch_size", "seed", "shuffle"])
+@pytest.mark.parametrize("hook", ["step", "epoch"])
+def test_what_a_fit_reads_when_it_begins_cannot_change_within(name, hook):
+    """It had no effect, and the checkpoint had the new value."""
+    trainer, value = gpumlp.Trainer(regression(), batch_size=16), CHANGES[name]
+    assign = {hook: lambda trainer, *_: setattr(trainer, name, value)}
+    with pytest.raises(AttributeError, match=f"{name} of a trainer cannot change during a fit"):
+        trainer.fit(X, Y, 2, callbacks=[Hook(**assign)])
+    copied = {hook: lambda trainer, *_: setattr(copy.deepcopy(trainer), name, value)}
+    trainer.fit(X, Y, 2, callbacks=[Hook(**copied)])
+    setattr(trainer, name, value)
 
 
 def test_networks_cannot_get_another_regularizer_than_the_recorded_step():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -133,6 +134,21 @@ def test_resume_without_file_starts_anew_and_no_resume_replaces_it(path, whole):
     assert outcome(run(path, resume=True)) == whole
     run(path, data_seed=1)
     assert outcome(run(path)) == whole
+
+
+def test_numbers_of_numpy_and_fractions_are_written(path):
+    """In all that a checkpoint holds."""
+    x, y, small = np.ones((8, 3)), np.arange(8) % 2, np.float32(0.5)
+    for epochs in (1, 3):
+        trainer = gpumlp.Trainer(gpumlp.MLP([3, 2], backend="numpy"), lr=small, seed=np.uint8(1))
+        trainer.fit(
+            x, y, np.int64(epochs), checkpoint=path, checkpoint_every=np.int64(1),
+            resume=np.True_, early_stopping=gpumlp.EarlyStopping(
+                np.int64(5), Fraction(1, 9), "cost", np.False_
+            ),
+            callbacks=[gpumlp.callbacks.ReduceOnPlateau("cost", small, min_delta=small)],
+        )  # fmt: skip
+    assert trainer.history.epochs == 3
 
 
 def test_a_second_fit_resumes_with_the_first_ones_steps(path):

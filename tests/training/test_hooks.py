@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 import gpumlp
@@ -135,6 +136,21 @@ def test_errors_of_callbacks_are_raised_as_they_are(name, error):
     assert trainer.fit(X, Y, 2).stopped == "finished"
 
 
+@pytest.mark.parametrize("value", [1, "stop", np.ones(2), {"cost": 1.0}])
+def test_only_true_stops_a_fit(value):
+    """A hook that happens to return a number ended the fit after its first epoch."""
+    for hook in ("on_fit_begin", "on_epoch_end"):
+        callback = gpumlp.Callback()
+        setattr(callback, hook, lambda *_: value)
+        said = f"Callback.{hook} returned .*; return True to stop the fit, else None"
+        with pytest.raises(TypeError, match=said):
+            gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[callback])
+    with pytest.raises(TypeError, match="Callback.on_epoch_end returned"):
+        gpumlp.fit_lbfgs(regression(), X, Y, callbacks=[callback])
+    setattr(callback, hook, lambda *_: np.True_)
+    assert gpumlp.Trainer(regression()).fit(X, Y, 2, callbacks=[callback]).stopped == "early"
+
+
 @pytest.mark.parametrize("hook", ["on_fit_begin", "on_step_end", "on_epoch_end"])
 def test_a_fit_within_a_fit_of_the_same_trainer_raises(hook):
     """A copy of the trainer can be fitted there, and changes nothing."""
@@ -219,6 +235,33 @@ def test_a_fit_in_another_thread_leaves_the_handler_alone():
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGINT), "finished"]
+
+
+@pytest.mark.parametrize("fit", [
+    lambda net: gpumlp.Trainer(net).fit(X, Y, 1, progress=False),
+    lambda net: gpumlp.fit_lbfgs(net, X, Y, max_iter=1),
+])  # fmt: skip
+def test_fits_of_one_network_in_two_threads_raise(fit):
+    net, said = regression(), []
+
+    def work(network):
+        try:
+            fit(network)
+            said.append("trained")
+        except ValueError as error:
+            said.append(str(error))
+
+    def begin(trainer, row):
+        for network in (net, copy.deepcopy(net)):  # the copy, as the error says
+            thread = threading.Thread(target=work, args=(network,))
+            thread.start()
+            thread.join()
+        work(net)  # in a callback of this thread it may be trained
+
+    gpumlp.Trainer(net).fit(X, Y, 1, callbacks=[Hook(epoch=begin)])
+    assert "this network is in a fit of another thread" in said[0]
+    assert said[1:] == ["trained", "trained"]
+    fit(net)
 
 
 # ---- divergence --------------------------------------------------------------------------------
