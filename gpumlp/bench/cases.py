@@ -132,7 +132,7 @@ def _program(case: Case) -> Program:
     # of a 16-bit type only the size matters
     storage = np.dtype(np.float16) if ITEM_BYTES[case.precision] == 2 else dtype
     backend = SimpleNamespace(
-        dtype=dtype, storage=storage, scales_loss=False, folds=True, branches=0,
+        dtype=dtype, storage=storage, scales_loss=False, folds=True, branches=0, row_flops=0,
         pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
     )  # fmt: skip
     hidden = [ACTIVATIONS[case.activation]] * (len(case.widths) - 2)
