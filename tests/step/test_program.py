@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.paper import GPUS, PaperDevice
 from gpumlp.parameters import Layout
+from gpumlp.step import passes
 from gpumlp.step.plan import Plan, plan
 from gpumlp.step.program import Buffer, Op, Program
 from gpumlp.step.settings import described
 from gpumlp.step.training import TrainingStep
 
 FLOAT = np.dtype(np.float32)
+BY_ROWS = "affine_activation", "output_gradient", "hidden_gradient"
 
 
 def planned(
@@ -105,6 +108,23 @@ def test_batches_have_bounded_buffers() -> None:
     for settings in ({}, {"on_gpu": True, "memory": "low"}):
         found = batches(widths=(6, 9, 9, 9, 3), **settings)
         assert [op["X"].shape for op in found] == single
+
+
+def test_weight_gradients_come_last_where_rows_are_done_one_by_one() -> None:
+    """Threads are then at different operations: no buffer of these shares its memory."""
+    (way,) = planned((6, 40, 40, 40, 3)).values()
+    loops = Program(op for op in way.program if op.name in (*BY_ROWS, "weight_gradient"))
+    assert passes.weight_gradients_last(loops, flops=1000) is loops
+    moved = passes.weight_gradients_last(loops, flops=1 << 28)
+    assert names(moved) == "F F F F O H H H W W W W"
+    by_rows = [op for op in moved if op.by_rows]
+    assert [op.name for op in by_rows] == [op.name for op in loops if op.name in BY_ROWS]
+    lying = plan(moved)
+    used = {b.root for op in by_rows for b in op.buffers.values()} & lying.places.keys()
+    assert len(used) > 8
+    for one, other in combinations(used, 2):
+        apart = lying.places[one] - lying.places[other]
+        assert apart >= other.nbytes or -apart >= one.nbytes
 
 
 def test_folded_weight_gradients_write_the_weights() -> None:
