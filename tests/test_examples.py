@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from scipy import special
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -21,6 +21,8 @@ from gpumlp.bench.results import Result
 from gpumlp.bench.timing import machine
 from tests.support.cli_cases import run
 
+pytestmark = pytest.mark.slow
+
 PEERS = "tests.support.bench_peers"
 TINY = ["--backend", "numpy", "--rounds", "2", "--no-profile"]
 

@@ -15,6 +15,8 @@ from benchmarks import bars, gpu_report
 from benchmarks.stages import Stage, kept, kernel_table, run_all, run_one, summary
 from tests.support.cli_cases import run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

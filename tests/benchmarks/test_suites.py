@@ -20,6 +20,8 @@ from benchmarks.epochs import Network
 from gpumlp.bench.peers import gpumlp_peer
 from tests.support.compiled import needs_library
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMALL = {"GPUMLP_BENCH_WIDTH": "24", "GPUMLP_BENCH_ROWS": "8", "GPUMLP_BENCH_MB": "1"}
 
