@@ -92,7 +92,7 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
     def weight_gradient(
         self, gz: Array, h_below: Array, dW: Array, factors: Array | None
     ) -> Iterator[Work]:
-        yield self._product(gz.T, h_below, dW, factors, independent=True)
+        yield self._product(gz.T, h_below, dW, factors, how="independent")
 
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
@@ -113,7 +113,7 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
         return gh, z, h, gz, db, m, n, row_sums(m, self._dtype.itemsize, n)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> Iterator[Work]:
-        yield self._product(gz, W[:, W.shape[1] - gx.shape[1] :], gx)
+        yield self._product(gz, W[:, W.shape[1] - gx.shape[1] :], gx, how="by rows")
 
     def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
         """The call of a function that depends on no entry.  real: the type, if not that of θ."""
@@ -158,7 +158,8 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
             part = self._library.operation(
                 self._stored, f"{source.struct_name(f)}_{name}_part", f, None
             )
-        product = self._product(a, b, out, None, (part, work.function, work) if part else NOTHING)
+        then = (part, work.function, work) if part else NOTHING
+        product = self._product(a, b, out, None, then, how="by rows")
         if any(each is work for each in product.arguments):
             yield product._replace(how=(*product.how, *work.how))
         else:
@@ -166,12 +167,13 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
 
     def _product(
         self, a: Array, b: Array, out: Array, factors: Array | None = None,
-        then: tuple[Any, ...] = NOTHING, *, independent: bool = False,
+        then: tuple[Any, ...] = NOTHING, *, how: str = "",
     ) -> Work:  # fmt: skip
         """out ← a b, or α a b + β out; a and b may be columns, or transposes, of C arrays.
 
         then: the fields of `Next` in program.hpp, which a product by BLAS leaves out.
-        independent: neighbouring products may be done at the same time.
+        how: "independent" of neighbouring products of this kind; "by rows" with its neighbours,
+            which do not write b.
         """
         (m, k), n = a.shape, b.shape[1]
         halves = self._is_16_bit(a)
@@ -185,10 +187,10 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
         product = self._plain(
             f"product{to_float}", *arguments, *(NOTHING if sums else then), real=real
         )
-        if independent:
+        if how == "independent":
             several = self._plain(f"products{to_float}", real=real).function
             return product if sums else product._replace(how=Independent(several, out))
-        if to_float:
+        if to_float or how != "by rows":
             return product
         on_rows = self._plain(f"product{ON_ROWS}", real=real).function
         rows = RowWise(on_rows, 0, (*arguments, *NOTHING), m, n, 2 * m * n * k)

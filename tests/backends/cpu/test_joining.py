@@ -58,6 +58,7 @@ CASES: dict[str, tuple[list[int], int, dict[str, Any]]] = {
     "many rows": ([6, 40, 3], 600, {}),
     "folded": ([20, 300, 300, 5], 96, {"optimizer": "sgd"}),
     "momentum": ([20, 300, 170, 5], 96, {"optimizer": "momentum"}),
+    "muon": ([20, 300, 300, 5], 96, {"optimizer": "muon"}),
     "clipped": ([20, 300, 300, 5], 96, {"clip_norm": 0.1}),
     "average": ([20, 300, 300, 5], 96, {"ema": 0.9}),
     "groups": ([20, 300, 300, 5], 96, {"groups": {"last": gpumlp.Group(2.0, 0.5)}}),
