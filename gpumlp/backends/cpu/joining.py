@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def joined(works: Iterable[Work], by_rows: int) -> list[Work]:
     """
     found: list[Work] = []
     some: list[Work] = []
+    memory = _Memory()
 
     def finish() -> None:
         if len(some) < 2:
@@ -32,16 +34,19 @@ def joined(works: Iterable[Work], by_rows: int) -> list[Work]:
         else:
             found.extend(_of_rows(some, by_rows))
         some.clear()
+        memory.clear()
 
     for work in works:
-        if some and not _fits(work, some):
+        if some and not _fits(work, some, memory):
             finish()
+        if not some:
+            memory.takes(work)
         some.append(work)
     finish()
     return found
 
 
-def _fits(work: Work, others: Sequence[Work]) -> bool:
+def _fits(work: Work, others: Sequence[Work], memory: _Memory) -> bool:
     """Whether it can be done together with the others, which come before it."""
     last, how = others[-1].how, work.how
     if isinstance(last, Independent):
@@ -51,8 +56,7 @@ def _fits(work: Work, others: Sequence[Work]) -> bool:
     own, first = _row_wise(work), _row_wise(others[0])
     if not own or not first or own[0].m != first[0].m:
         return False
-    taken = {id(a): a for other in others for a in _matrices(other)}.values()
-    return all(_apart(a, b) for a in _matrices(work) for b in taken)
+    return memory.takes(work)
 
 
 # ---- products ------------------------------------------------------------------------------------
@@ -93,11 +97,26 @@ def _starts(update: Entrywise, products: Sequence[Work]) -> list[int] | None:
 # ---- row by row ----------------------------------------------------------------------------------
 
 
-def _apart(a: Array, b: Array) -> bool:
-    """Whether one's rows do not share memory with other rows of the other one."""
-    if a.ctypes.data == b.ctypes.data and a.strides[0] == b.strides[0]:
+class _Memory(list[tuple[int, int, int]]):
+    """What matrices occupy, in order: the first byte, the end, the bytes from row to row."""
+
+    def takes(self, work: Work) -> bool:
+        """Add the matrices of an operation; False if their rows lie in other rows of the others."""
+        for a in _matrices(work):
+            begin, row = int(a.__array_interface__["data"][0]), a.strides[0]
+            last = sum((n - 1) * step for n, step in zip(a.shape, a.strides, strict=True))
+            span = begin, begin + last + a.itemsize, row
+            i = bisect_left(self, (begin, 0, 0))
+            if i < len(self) and self[i][0] == begin:
+                if self[i][2] != row:
+                    return False
+                self[i] = max(self[i], span)
+            else:
+                self.insert(i, span)
+            before, after = self[max(0, i - 1) : i], self[i + 1 : i + 2]
+            if any(s[1] > begin for s in before) or any(s[0] < self[i][1] for s in after):
+                return False
         return True
-    return not np.may_share_memory(a, b)
 
 
 def _row_wise(work: Work) -> tuple[RowWise, ...]:
