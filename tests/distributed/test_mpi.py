@@ -28,6 +28,7 @@ def test_exchange_gather_share_and_broadcast_are_numpys(n):
     assert completed(ended) == [f"rank {rank} of {n} completed" for rank in range(n)]
 
 
+@pytest.mark.slow
 def test_slow_rank_does_no_harm():
     ended = under_mpi(3, WORKER, "slow", TIMEOUT)
     assert ended.status == 0, ended.output
@@ -51,6 +52,7 @@ def test_sys_exit_of_one_rank_ends_all_with_its_status():
     assert ended.lines() == [f"gpumlp: rank 1 of 3 on {HOST}: sys.exit(3) {WHERE}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raise", "stop"])
 def test_time_out_names_the_rank_that_does_not_answer(how):
     """Without the module, a rank that raised waits in its exit for the others."""

@@ -67,6 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     return fitted(2, tmp_path_factory.mktemp("whole"), 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raise", "kill", "stop"])
 def test_a_rank_that_fails_ends_all_and_resuming_gives_the_same_bits(
     how: str, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,6 +96,7 @@ def test_other_arguments_on_a_rank_are_refused(how: str, named: str, tmp_path: P
     assert not list(tmp_path.iterdir())  # nothing was trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "status", "said"),
     [
@@ -116,6 +118,7 @@ def test_a_command_says_in_one_line_which_rank_failed(
     assert [each.name for each in tmp_path.rglob("*")] == ["run", "checkpoint.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_command_of_two_processes_is_repeated_by_one(tmp_path: Path, flowers: Path) -> None:
     pytest.importorskip("typer")
     options = ("--epochs", 2, "--hidden", 8, "--seed", 3, "--ema", 0.9, "--out", tmp_path / "two")
@@ -131,6 +134,7 @@ def test_a_command_of_two_processes_is_repeated_by_one(tmp_path: Path, flowers: 
     assert one.theta.flat.tobytes() == two.theta.flat.tobytes()
 
 
+@pytest.mark.slow
 def test_a_slow_rank_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     whole = fitted(2, tmp_path / "whole", 1)

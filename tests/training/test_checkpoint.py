@@ -165,6 +165,7 @@ def test_a_second_fit_resumes_with_the_first_ones_steps(path):
     assert outcome(second(path, resume=True)) == expected
 
 
+@pytest.mark.slow
 def test_checkpoints_of_killed_processes_load_and_resume(tmp_path, whole):
     rng, killed, found = random.Random(4), 0, set()
     for i in range(12):
