@@ -43,7 +43,7 @@ class Columns(Protocol):
         Source: Chan, Golub & LeVeque (1979), "Updating formulae and a pairwise algorithm".
         """
 
-    @operation(writes="y")
+    @operation(writes="y", by_rows=True)
     def columns(self, stage: ColumnStage, x: Array, phi: Array, s: Array, y: Array) -> None:
         """y ← the stage of x, for the means s."""
 
@@ -64,7 +64,7 @@ class Columns(Protocol):
         t: None if it is 0, as outside of a training.
         """
 
-    @operation(writes="gx")
+    @operation(writes="gx", by_rows=True)
     def columns_gradient(
         self, stage: ColumnStage, x: Array, phi: Array, gy: Array, s: Array, t: Array | None,
         skip: Array | None, gx: Array,

@@ -27,6 +27,8 @@ class Operation:
     Attributes:
         writes: the parameters that the operation overwrites without reading them.
         updates: the parameters that it reads and writes.
+        by_rows: whether a row of the matrices that it writes, one for each example, depends on the
+            same rows of those that it reads.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Operation:
     updates: frozenset[str]
     list_products: Products
     count_bytes: Count | None
+    by_rows: bool = False
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -175,18 +178,23 @@ def _none(arguments: Any) -> list[tuple[int, int, int]]:
 
 
 def operation(
-    writes: str = "", updates: str = "", products: Products = _none, moves: Count | None = None
+    writes: str = "",
+    updates: str = "",
+    products: Products = _none,
+    moves: Count | None = None,
+    *,
+    by_rows: bool = False,
 ) -> Callable[[Method], Method]:
     """Declare a method of `Backend`.
 
     writes, updates: names of parameters, separated by spaces; see `Operation`.
-    products, moves: see `Operation`; None if the bytes are those of all arrays.
+    products, moves, by_rows: see `Operation`; moves=None: the bytes are those of all arrays.
     """
 
     def declare(method: Method) -> Method:
         OPERATIONS[method.__name__] = Operation(
             method.__name__, inspect.signature(method), frozenset(writes.split()),
-            frozenset(updates.split()), products, moves,
+            frozenset(updates.split()), products, moves, by_rows,
         )  # fmt: skip
         return method
 

@@ -27,7 +27,7 @@ class Lookup(Protocol):
     tables, table i from its entry `embeddings.starts[i]` on.
     """
 
-    @operation(writes="h", moves=_embed_bytes)
+    @operation(writes="h", moves=_embed_bytes, by_rows=True)
     def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> None:
         """h ← the columns of x without codes, and then the row of each code in its table.
 

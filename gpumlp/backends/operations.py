@@ -70,7 +70,7 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
         for relu.
         """
 
-    @operation(writes="z h", products=lambda a: [(*a.h.shape, a.W.shape[1])])
+    @operation(writes="z h", products=lambda a: [(*a.h.shape, a.W.shape[1])], by_rows=True)
     def affine_activation(
         self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
     ) -> None:
@@ -80,11 +80,11 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
         only h is kept.  z may also be a buffer as `pre_activation` describes it.
         """
 
-    @operation(writes="h")
+    @operation(writes="h", by_rows=True)
     def activation(self, f: Activation, z: Array, h: Array) -> None:
         """h ← f(z) for an elementwise f: the h of `affine_activation` again.  z and h (m, n)."""
 
-    @operation(updates="J")
+    @operation(updates="J", by_rows=True)
     def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
         """J ← J + Σᵢ weightsᵢ L(ŷᵢ, yᵢ); an example of weight 0 does not count, even if L is NaN.
 
@@ -93,7 +93,7 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
 
     # ---- Algorithm 6.4 ------------------------------------------------------------------------
 
-    @operation(writes="gh gz db", updates="J")
+    @operation(writes="gh gz db", updates="J", by_rows=True)
     def output_gradient(
         self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
         scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
@@ -113,7 +113,7 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
         (the update is *folded* into the product): no later operation of the step reads that W.
         """
 
-    @operation(writes="gz db")
+    @operation(writes="gz db", by_rows=True)
     def activation_gradient(
         self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
     ) -> None:
@@ -122,7 +122,7 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
         z, h, gh and gz (m, n), db (n,).  gz may be gh.
         """
 
-    @operation(writes="gh gz db", products=lambda a: [(*a.gz.shape, len(a.W_above))])
+    @operation(writes="gh gz db", products=lambda a: [(*a.gz.shape, len(a.W_above))], by_rows=True)
     def hidden_gradient(
         self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array,
         gh: Array, gz: Array, db: Array,
@@ -133,7 +133,7 @@ class Backend(Facts, Columns, Lookup, Sharing, Stages, Protocol):
         gz may be gh, and then only gz is kept.
         """
 
-    @operation(writes="gx", products=lambda a: [(*a.gx.shape, len(a.W))])
+    @operation(writes="gx", products=lambda a: [(*a.gx.shape, len(a.W))], by_rows=True)
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         """gx ← gz W, its last columns, as many as gx has.  gz (m, n_1), W (n_1, n_0), gx (m, n)."""
 

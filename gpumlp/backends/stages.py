@@ -20,7 +20,7 @@ def mask_numbers(rate: float) -> tuple[int, float]:
 class Stages(Protocol):
     """They stand beside those of `gpumlp.backends.operations`, with the same dtypes and shapes."""
 
-    @operation(writes="y")
+    @operation(writes="y", by_rows=True)
     def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
         """y ← the stage of each row of x.
 
@@ -28,7 +28,7 @@ class Stages(Protocol):
         halves it.
         """
 
-    @operation(writes="gx dphi")
+    @operation(writes="gx dphi", by_rows=True)
     def stage_gradient(
         self, stage: Stage, x: Array, phi: Array | None, gy: Array, skip: Array | None,
         gx: Array, dphi: Array | None,
@@ -40,7 +40,7 @@ class Stages(Protocol):
         Of a stage that halves, dphi (n,) are the column sums of gx: ∇b of the layer.
         """
 
-    @operation(writes="y")
+    @operation(writes="y", by_rows=True)
     def dropout(
         self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
         skip: Array | None, y: Array,
@@ -55,6 +55,6 @@ class Stages(Protocol):
         counter (1 + e / 16, step, 0, 0), and is kept unless they are below 2¹⁶ p.
         """
 
-    @operation(writes="y")
+    @operation(writes="y", by_rows=True)
     def join(self, x: Array, skip: Array, y: Array) -> None:
         """y ← x + skip.  All (m, n)."""

@@ -56,11 +56,14 @@ def recompute(program: Program) -> Program:
 def weight_gradients_last(program: Program, flops: int) -> Program:
     """What is done row by row stands together, and so do the products that are independent.
 
-    It changes the loops on a plain network of so many FLOPs at most, without those of the weight
-    gradients.  gz of all layers is then kept.
+    It changes loops of so many FLOPs at most, without those of the weight gradients.  gz of all
+    layers is then kept.
     """
     last = [each for each in program if each.name == "weight_gradient"]
-    rest = [replace(each, by_rows=True) for each in program if each.name != "weight_gradient"]
+    rest = [
+        replace(each, by_rows=each.operation.by_rows)
+        for each in program if each.name != "weight_gradient"
+    ]  # fmt: skip
     return program if sum(each.flops for each in rest) > flops else Program([*rest, *last])
 
 

@@ -181,7 +181,7 @@ class TrainingStep:
         d, after = self._gradients.of(each, j, last, together)
         noise = Noise(self.seed, tables.control, start)
         recorded = loops(self.model, s, d, noise, statistics, j)
-        if not (self.model.blocks or self.model.embeddings or self._settings.low_memory):
+        if not self._settings.low_memory:
             flops = self._settings.net.backend.row_flops
             recorded = passes.weight_gradients_last(recorded, flops)
         program += recorded

@@ -41,21 +41,22 @@ template <template <class> class F, class T> void bias_activation_on_rows(const 
 
 template <template <class> class F, class T> void bias_activation(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        bias_activation_part<F, T>(arguments, {begin, 0, end - begin, p.n});
-    });
+    over_rows(threads, p.m, p.n, bias_activation_part<F, T>, arguments);
 }
 
 // h ← f(z)
 template <class T> struct ActivationOf { const T* z; T* h; int64 m, n; const double* params; };
 
-template <template <class> class F, class T> void activation(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T> void activation_on_rows(const void* arguments, const Part& part) {
     const auto& p = *static_cast<const ActivationOf<T>*>(arguments);
     const F<Arithmetic<T>> f(p.params);
-    over(threads, p.m * p.n, PIECE, [&](int64 begin, int64 end, int64) {
-        GPUMLP_LOOP
-        for (int64 i = begin; i < end; ++i) p.h[i] = f.f(p.z[i]);
-    });
+    GPUMLP_LOOP
+    for (int64 i = part.i * p.n; i < (part.i + part.m) * p.n; ++i) p.h[i] = f.f(p.z[i]);
+}
+
+template <template <class> class F, class T> void activation(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const ActivationOf<T>*>(arguments);
+    over_rows(threads, p.m, p.n, activation_on_rows<F, T>, arguments);
 }
 
 // gz ← gh ⊙ f'(z), db ← column sums of gz.  gz may be gh.
@@ -138,9 +139,7 @@ template <class T> void activation_gradient_end(const void* arguments, const Thr
 
 template <template <class> class F, class T> void activation_gradient(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        activation_gradient_on_rows<F, T>(arguments, {begin, 0, end - begin, p.n});
-    });
+    over_rows(threads, p.m, p.n, activation_gradient_on_rows<F, T>, arguments);
     activation_gradient_end<T>(arguments, threads);
 }
 
@@ -212,16 +211,17 @@ template <class T> void bias_softmax_on_rows(const void* arguments, const Part& 
 
 template <class T> void bias_softmax(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const BiasActivation<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        bias_softmax_on_rows<T>(arguments, {begin, 0, end - begin, p.n});
-    });
+    over_rows(threads, p.m, p.n, bias_softmax_on_rows<T>, arguments);
+}
+
+template <class T> void softmax_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const ActivationOf<T>*>(arguments);
+    for (int64 i = part.i; i < part.i + part.m; ++i) softmax_row(p.z + i * p.n, p.h + i * p.n, p.n);
 }
 
 template <class T> void softmax(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const ActivationOf<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        for (int64 i = begin; i < end; ++i) softmax_row(p.z + i * p.n, p.h + i * p.n, p.n);
-    });
+    over_rows(threads, p.m, p.n, softmax_on_rows<T>, arguments);
 }
 
 // gz ← h ⊙ (gh − gh·h), and sums of its columns over some rows
@@ -246,9 +246,7 @@ template <class T> void softmax_gradient_on_rows(const void* arguments, const Pa
 
 template <class T> void softmax_gradient(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const ActivationGradient<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        softmax_gradient_on_rows<T>(arguments, {begin, 0, end - begin, p.n});
-    });
+    over_rows(threads, p.m, p.n, softmax_gradient_on_rows<T>, arguments);
     activation_gradient_end<T>(arguments, threads);
 }
 

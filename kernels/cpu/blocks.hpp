@@ -46,38 +46,41 @@ inline void add_dphi(const F& f, real x, real gy, const real* s, const real* phi
     }
 }
 
-template <template <class> class F, class T> void rows(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T> void rows_on_rows(const void* arguments, const Part& part) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const Rows<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        const F<real> f(p.params);  // here, the compiler sees that no store changes it
-        for (int64 i = begin; i < end; ++i) {
-            const T* const x = p.x + i * p.n;
-            T* const y = p.y + i * p.n;
-            real s[F<real>::MEANS + 1];
-            row_means<0>(f, x, p.n, s);
-            GPUMLP_LOOP
-            for (int64 j = 0; j < p.n; ++j) {
-                const Column<F<real>, real> own(p.phi + j, p.n);
-                y[j] = f.row_y(real(x[j]), s, own.phi);
-            }
+    const F<real> f(p.params);  // here, the compiler sees that no store changes it
+    for (int64 i = part.i; i < part.i + part.m; ++i) {
+        const T* const x = p.x + i * p.n;
+        T* const y = p.y + i * p.n;
+        real s[F<real>::MEANS + 1];
+        row_means<0>(f, x, p.n, s);
+        GPUMLP_LOOP
+        for (int64 j = 0; j < p.n; ++j) {
+            const Column<F<real>, real> own(p.phi + j, p.n);
+            y[j] = f.row_y(real(x[j]), s, own.phi);
         }
-    });
+    }
 }
 
-// gx ← Jᵀ gy, or that + skip, and ∇φ, the sums over the rows
+template <template <class> class F, class T> void rows(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Rows<T>*>(arguments);
+    over_rows(threads, p.m, p.n, rows_on_rows<F, T>, arguments);
+}
+
+// gx ← Jᵀ gy, or that + skip, and ∇φ, (sums / n, n): the sums over the rows
 template <class T> struct RowsGradient {
-    const T *x, *phi, *gy, *skip; T *gx, *dphi; int64 m, n; Arithmetic<T>* partial; const double* params;
+    const T *x, *phi, *gy, *skip; T *gx, *dphi; int64 m, n, sums; Arithmetic<T>* partial; const double* params;
 };
 
 template <template <class> class F, class T, bool SKIP>
-void gradient_of_rows(const RowsGradient<T>& p, const Threads& threads) {
+void gradient_of_rows(const RowsGradient<T>& p, const Part& part) {
     using real = Arithmetic<T>;
-    const int64 n = p.n, each = piece_rows(n), width = F<real>::PARAMETERS * n;
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        const F<real> f(p.params);
-        real* const sum = p.partial + piece * width;
-        if (width) std::memset(sum, 0, width * sizeof(real));
+    const int64 n = p.n;
+    const F<real> f(p.params);
+    over_sums(p.m, part.i, part.i + part.m, [&](int64 begin, int64 end, int64 number) {
+        real* const sum = p.partial + number * p.sums;
+        if (p.sums) std::memset(sum, 0, p.sums * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
             const T *x = p.x + i * n, *gy = p.gy + i * n, *skip = SKIP ? p.skip + i * n : nullptr;
             T* const gx = p.gx + i * n;
@@ -94,29 +97,44 @@ void gradient_of_rows(const RowsGradient<T>& p, const Threads& threads) {
             }
         }
     });
-    if (width) add_up(p.partial, (p.m + each - 1) / each, width, p.dphi, width);
+}
+
+// without ∇φ: sums over some rows are in `partial`
+template <template <class> class F, class T> void rows_gradient_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const RowsGradient<T>*>(arguments);
+    if (p.skip) gradient_of_rows<F, T, true>(p, part);
+    else gradient_of_rows<F, T, false>(p, part);
+}
+
+// ∇φ, when all rows are done
+template <class T> void rows_gradient_end(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const RowsGradient<T>*>(arguments);
+    if (p.sums) add_up(p.partial, row_sums(p.m), p.sums, p.dphi, p.sums);
 }
 
 template <template <class> class F, class T> void rows_gradient(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const RowsGradient<T>*>(arguments);
-    if (p.skip) gradient_of_rows<F, T, true>(p, threads);
-    else gradient_of_rows<F, T, false>(p, threads);
+    over_rows(threads, p.m, p.n, rows_gradient_on_rows<F, T>, arguments);
+    rows_gradient_end<T>(arguments, threads);
 }
 
 // y ← a ⊙ f(b) of rows x = (a | b), (m, 2n)
 template <class T> struct Gate { const T* x; T* y; int64 m, n; const double* params; };
 
-template <template <class> class F, class T> void gate(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T> void gate_on_rows(const void* arguments, const Part& part) {
     const auto& p = *static_cast<const Gate<T>*>(arguments);
     const F<Arithmetic<T>> f(p.params);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        for (int64 i = begin; i < end; ++i) {
-            const T *a = p.x + 2 * i * p.n, *b = a + p.n;
-            T* const y = p.y + i * p.n;
-            GPUMLP_LOOP
-            for (int64 j = 0; j < p.n; ++j) y[j] = a[j] * f.f(b[j]);
-        }
-    });
+    for (int64 i = part.i; i < part.i + part.m; ++i) {
+        const T *a = p.x + 2 * i * p.n, *b = a + p.n;
+        T* const y = p.y + i * p.n;
+        GPUMLP_LOOP
+        for (int64 j = 0; j < p.n; ++j) y[j] = a[j] * f.f(b[j]);
+    }
+}
+
+template <template <class> class F, class T> void gate(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Gate<T>*>(arguments);
+    over_rows(threads, p.m, p.n, gate_on_rows<F, T>, arguments);
 }
 
 // gx ← (gy ⊙ f(b) | gy ⊙ a ⊙ f'(b)), and its column sums
@@ -124,14 +142,14 @@ template <class T> struct GateGradient {
     const T *x, *gy; T *gx, *db; int64 m, n; Arithmetic<T>* partial; const double* params;
 };
 
-template <template <class> class F, class T> void gate_gradient(const void* arguments, const Threads& threads) {
+// without the sums of the columns: sums over some rows are in `partial`
+template <template <class> class F, class T> void gate_gradient_on_rows(const void* arguments, const Part& part) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const GateGradient<T>*>(arguments);
     const F<real> f(p.params);
-    const int64 each = piece_rows(p.n), width = 2 * p.n;
-    over(threads, p.m, each, [&](int64 begin, int64 end, int64 piece) {
-        real *const sum = p.partial + piece * width, *const sum_b = sum + p.n;
-        std::memset(sum, 0, width * sizeof(real));
+    over_sums(p.m, part.i, part.i + part.m, [&](int64 begin, int64 end, int64 number) {
+        real *const sum = p.partial + number * 2 * p.n, *const sum_b = sum + p.n;
+        std::memset(sum, 0, 2 * p.n * sizeof(real));
         for (int64 i = begin; i < end; ++i) {
             const T *a = p.x + 2 * i * p.n, *b = a + p.n, *gy = p.gy + i * p.n;
             T *ga = p.gx + 2 * i * p.n, *gb = ga + p.n;
@@ -146,7 +164,17 @@ template <template <class> class F, class T> void gate_gradient(const void* argu
             }
         }
     });
-    add_up(p.partial, (p.m + each - 1) / each, width, p.db, width);
+}
+
+template <class T> void gate_gradient_end(const void* arguments, const Threads&) {
+    const auto& p = *static_cast<const GateGradient<T>*>(arguments);
+    add_up(p.partial, row_sums(p.m), 2 * p.n, p.db, 2 * p.n);
+}
+
+template <template <class> class F, class T> void gate_gradient(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const GateGradient<T>*>(arguments);
+    over_rows(threads, p.m, p.n, gate_gradient_on_rows<F, T>, arguments);
+    gate_gradient_end<T>(arguments, threads);
 }
 
 // Philox4x64-10, Salmon et al. (2011): 256 bits for a counter of 256 bits and a key of 128
@@ -175,48 +203,54 @@ template <class T> struct Dropout {
     int64 last, layer, threshold; double scale;
 };
 
-template <class T> void dropout(const void* arguments, const Threads& threads) {
+template <class T> void dropout_on_rows(const void* arguments, const Part& part) {
     using real = Arithmetic<T>;
     enum { EACH = 16, MANY = 32 };  // entries that one output of Philox serves; outputs at a time
     const auto& p = *static_cast<const Dropout<T>*>(arguments);
     const int64 before = p.row * p.n, step = int64(p.control[p.last]), seed = *p.seed;
     const int threshold = int(p.threshold);
     const real scale = real(p.scale);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        const int64 stop = before + end * p.n;
-        for (int64 entry = before + begin * p.n, next; entry < stop; entry = next) {
-            const int64 output = entry / EACH;
-            next = least(stop, (output + MANY) * EACH);
-            std::uint16_t bits[EACH * MANY];
-            for (int64 i = 0; (output + i) * EACH < next; ++i) {
-                const Philox noise(output + i + 1, step, seed, p.layer);
-                // the lowest bits first: the processors that we build for are little-endian
-                std::memcpy(bits + i * EACH, noise.word, sizeof noise.word);
-            }
-            const std::uint16_t* const own = bits + entry % EACH;
-            const T *const x = p.x + (entry - before), *const skip = p.skip + (entry - before);
-            T* const y = p.y + (entry - before);
-            const auto kept = [=](int64 k) { return own[k] < threshold ? real(0) : real(x[k] * scale); };
-            if (p.skip == nullptr) {
-                GPUMLP_LOOP
-                for (int64 k = 0; k < next - entry; ++k) y[k] = kept(k);
-            } else {
-                GPUMLP_LOOP
-                for (int64 k = 0; k < next - entry; ++k) y[k] = kept(k) + real(skip[k]);
-            }
+    const int64 begin = before + part.i * p.n, stop = begin + part.m * p.n;
+    for (int64 entry = begin, next; entry < stop; entry = next) {
+        const int64 output = entry / EACH;
+        next = least(stop, (output + MANY) * EACH);
+        std::uint16_t bits[EACH * MANY];
+        for (int64 i = 0; (output + i) * EACH < next; ++i) {
+            const Philox noise(output + i + 1, step, seed, p.layer);
+            // the lowest bits first: the processors that we build for are little-endian
+            std::memcpy(bits + i * EACH, noise.word, sizeof noise.word);
         }
-    });
+        const std::uint16_t* const own = bits + entry % EACH;
+        const T *const x = p.x + (entry - before), *const skip = p.skip + (entry - before);
+        T* const y = p.y + (entry - before);
+        const auto kept = [=](int64 k) { return own[k] < threshold ? real(0) : real(x[k] * scale); };
+        if (p.skip == nullptr) {
+            GPUMLP_LOOP
+            for (int64 k = 0; k < next - entry; ++k) y[k] = kept(k);
+        } else {
+            GPUMLP_LOOP
+            for (int64 k = 0; k < next - entry; ++k) y[k] = kept(k) + real(skip[k]);
+        }
+    }
+}
+
+template <class T> void dropout(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Dropout<T>*>(arguments);
+    over_rows(threads, p.m, p.n, dropout_on_rows<T>, arguments);
 }
 
 // y ← x + skip
-template <class T> struct Join { const T *x, *skip; T* y; int64 size; };
+template <class T> struct Join { const T *x, *skip; T* y; int64 m, n; };
+
+template <class T> void join_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const Join<T>*>(arguments);
+    GPUMLP_LOOP
+    for (int64 i = part.i * p.n; i < (part.i + part.m) * p.n; ++i) p.y[i] = p.x[i] + p.skip[i];
+}
 
 template <class T> void join(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const Join<T>*>(arguments);
-    over(threads, p.size, PIECE, [&](int64 begin, int64 end, int64) {
-        GPUMLP_LOOP
-        for (int64 i = begin; i < end; ++i) p.y[i] = p.x[i] + p.skip[i];
-    });
+    over_rows(threads, p.m, p.n, join_on_rows<T>, arguments);
 }
 
 }  // namespace gpumlp

@@ -123,23 +123,25 @@ template <class T> struct Columns {
     const T *x, *phi; const Arithmetic<T>* s; T* y; int64 m, n, wide; const double* params;
 };
 
-template <template <class> class F, class T> void columns(const void* arguments, const Threads& threads) {
+template <template <class> class F, class T> void columns_on_rows(const void* arguments, const Part& part) {
     using real = Arithmetic<T>;
     const auto& p = *static_cast<const Columns<T>*>(arguments);
-    const int64 n = p.n;
-    over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
-        const F<real> f(p.params);
-        for (int64 i = begin; i < end; ++i) {  // in fours, large arrays took 1.4 times as long
-            const T* const x = p.x + i * n;
-            T* const y = p.y + i * n;
-            GPUMLP_LOOP
-            for (int64 j = 0; j < n; ++j) {
-                const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
-                const Column<F<real>, real> own(p.phi + j, n);
-                y[j] = f.row_y(real(x[j]), s.at, own.phi);
-            }
+    const F<real> f(p.params);
+    for (int64 i = part.i; i < part.i + part.m; ++i) {  // in fours, large arrays took 1.4 times as long
+        const T* const x = p.x + i * p.n;
+        T* const y = p.y + i * p.n;
+        GPUMLP_LOOP
+        for (int64 j = 0; j < p.n; ++j) {
+            const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
+            const Column<F<real>, real> own(p.phi + j, p.n);
+            y[j] = f.row_y(real(x[j]), s.at, own.phi);
         }
-    });
+    }
+}
+
+template <template <class> class F, class T> void columns(const void* arguments, const Threads& threads) {
+    const auto& p = *static_cast<const Columns<T>*>(arguments);
+    over_rows(threads, p.m, p.n, columns_on_rows<F, T>, arguments);
 }
 
 // running ← running + momentum (s − running), (MEANS, n)
@@ -209,38 +211,41 @@ template <class T> struct ColumnsGradient {
 };
 
 template <template <class> class F, class T, bool SKIP>
-void gradient_of_columns(const ColumnsGradient<T>& p, const Threads& threads) {
+void gradient_of_columns(const ColumnsGradient<T>& p, const Part& part) {
     using real = Arithmetic<T>;
     const int64 n = p.n;
     static const real none[F<real>::SLOPES + 1] = {};
     const real* const t = p.t ? p.t : none;
     const int64 wide = p.t ? p.wide : 1, next = p.t ? 1 : 0;  // of t
-    over(threads, p.m, piece_rows(n), [&](int64 begin, int64 end, int64) {
-        in_fours(begin, end, [&](auto rows, int64 i) {
-            const F<real> f(p.params);
-            const T *x = p.x + i * n, *gy = p.gy + i * n, *skip = SKIP ? p.skip + i * n : nullptr;
-            T* const gx = p.gx + i * n;
-            GPUMLP_LOOP
-            for (int64 j = 0; j < n; ++j) {
-                const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
-                const OfColumn<F<real>::SLOPES, real> slopes(t + next * j, wide);
-                const Column<F<real>, real> own(p.phi + j, n);
-                real found[rows];
-                for (int r = 0; r < rows; ++r) {
-                    const int64 at = r * n + j;
-                    found[r] = f.row_gx(real(x[at]), real(gy[at]), s.at, slopes.at, own.phi);
-                    if (SKIP) found[r] += real(skip[at]);
-                }
-                for (int r = 0; r < rows; ++r) gx[r * n + j] = found[r];
+    in_fours(part.i, part.i + part.m, [&](auto rows, int64 i) {
+        const F<real> f(p.params);
+        const T *x = p.x + i * n, *gy = p.gy + i * n, *skip = SKIP ? p.skip + i * n : nullptr;
+        T* const gx = p.gx + i * n;
+        GPUMLP_LOOP
+        for (int64 j = 0; j < n; ++j) {
+            const OfColumn<F<real>::MEANS, real> s(p.s + j, p.wide);
+            const OfColumn<F<real>::SLOPES, real> slopes(t + next * j, wide);
+            const Column<F<real>, real> own(p.phi + j, n);
+            real found[rows];
+            for (int r = 0; r < rows; ++r) {
+                const int64 at = r * n + j;
+                found[r] = f.row_gx(real(x[at]), real(gy[at]), s.at, slopes.at, own.phi);
+                if (SKIP) found[r] += real(skip[at]);
             }
-        });
+            for (int r = 0; r < rows; ++r) gx[r * n + j] = found[r];
+        }
     });
+}
+
+template <template <class> class F, class T> void columns_gradient_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const ColumnsGradient<T>*>(arguments);
+    if (p.skip) gradient_of_columns<F, T, true>(p, part);
+    else gradient_of_columns<F, T, false>(p, part);
 }
 
 template <template <class> class F, class T> void columns_gradient(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const ColumnsGradient<T>*>(arguments);
-    if (p.skip) gradient_of_columns<F, T, true>(p, threads);
-    else gradient_of_columns<F, T, false>(p, threads);
+    over_rows(threads, p.m, p.n, columns_gradient_on_rows<F, T>, arguments);
 }
 
 }  // namespace gpumlp

@@ -15,17 +15,20 @@ template <class T> struct Embed {
     const int64* plain; int64 others; const Embedded* tables; int64 count;
 };
 
+template <class T> void embed_on_rows(const void* arguments, const Part& part) {
+    const auto& p = *static_cast<const Embed<T>*>(arguments);
+    for (int64 i = part.i; i < part.i + part.m; ++i) {
+        const Arithmetic<T>* const x = p.x + i * p.columns;
+        T* const h = p.h + i * p.width;
+        for (int64 j = 0; j < p.others; ++j) h[j] = T(x[p.plain[j]]);
+        for (const Embedded* t = p.tables; t < p.tables + p.count; ++t)
+            std::memcpy(h + t->place, p.E + t->start + int64(x[t->column]) * t->d, t->d * sizeof(T));
+    }
+}
+
 template <class T> void embed(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const Embed<T>*>(arguments);
-    over(threads, p.m, piece_rows(p.width), [&](int64 begin, int64 end, int64) {
-        for (int64 i = begin; i < end; ++i) {
-            const Arithmetic<T>* const x = p.x + i * p.columns;
-            T* const h = p.h + i * p.width;
-            for (int64 j = 0; j < p.others; ++j) h[j] = T(x[p.plain[j]]);
-            for (const Embedded* t = p.tables; t < p.tables + p.count; ++t)
-                std::memcpy(h + t->place, p.E + t->start + int64(x[t->column]) * t->d, t->d * sizeof(T));
-        }
-    });
+    over_rows(threads, p.m, p.width, embed_on_rows<T>, arguments);
 }
 
 // An example and its code: as large as an entry of `order`.

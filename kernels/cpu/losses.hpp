@@ -68,9 +68,7 @@ template <class T> void loss_end(const void* arguments, const Threads&) {
 
 template <template <class> class L, class T, class Y> void loss(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        loss_on_rows<L, T, Y>(arguments, {begin, 0, end - begin, p.n});
-    });
+    over_rows(threads, p.m, p.n, loss_on_rows<L, T, Y>, arguments);
     loss_end<T>(arguments, threads);
 }
 
@@ -188,9 +186,7 @@ template <class T, class Y> void cross_entropy_on_rows(const void* arguments, co
 
 template <class T, class Y> void cross_entropy(const void* arguments, const Threads& threads) {
     const auto& p = *static_cast<const LossOf<T, Y>*>(arguments);
-    over(threads, p.m, piece_rows(p.n), [&](int64 begin, int64 end, int64) {
-        cross_entropy_on_rows<T, Y>(arguments, {begin, 0, end - begin, p.n});
-    });
+    over_rows(threads, p.m, p.n, cross_entropy_on_rows<T, Y>, arguments);
     loss_end<T>(arguments, threads);
 }
 

@@ -32,6 +32,14 @@ inline int64 piece_rows(int64 n) {
 inline int64 summed_rows(int64 m) { return m <= FEW ? LEAST_ROWS / 2 : LEAST_ROWS; }
 inline int64 row_sums(int64 m) { return (m + summed_rows(m) - 1) / summed_rows(m); }
 
+// Do an operation on all rows of (m, n).
+inline void over_rows(const Threads& threads, int64 m, int64 n, void (*on_rows)(const void*, const Part&),
+                      const void* arguments) {
+    over(threads, m, piece_rows(n), [&](int64 begin, int64 end, int64) {
+        on_rows(arguments, {begin, 0, end - begin, n});
+    });
+}
+
 // Call f(begin, end, number) for the rows of each sum in [begin, end), of m.
 template <class F> inline void over_sums(int64 m, int64 begin, int64 end, const F& f) {
     for (int64 each = summed_rows(m), next; begin < end; begin = next) {

@@ -80,7 +80,13 @@ using gpumlp::bfloat16;
     GPUMLP_ROWS(T##_softmax_gradient, softmax_gradient_on_rows<T>)                                   \
     GPUMLP_ROWS(T##_cross_entropy, cross_entropy_on_rows<T, real>)                                   \
     GPUMLP_ROWS(T##_cross_entropy_of_labels, cross_entropy_on_rows<T, int32_t>)                      \
+    GPUMLP_ROWS(T##_softmax, softmax_on_rows<T>)                                                     \
+    GPUMLP_ROWS(T##_dropout, dropout_on_rows<T>)                                                     \
+    GPUMLP_ROWS(T##_join, join_on_rows<T>)                                                           \
+    GPUMLP_ROWS(T##_embed, embed_on_rows<T>)                                                         \
     GPUMLP_OPERATION(T##_activation_gradient_end, activation_gradient_end<T>)                     \
+    GPUMLP_OPERATION(T##_rows_gradient_end, rows_gradient_end<T>)                                 \
+    GPUMLP_OPERATION(T##_gate_gradient_end, gate_gradient_end<T>)                                 \
     GPUMLP_OPERATION(T##_loss_end, loss_end<T>)                                                   \
     GPUMLP_OPERATION(T##_add, add<T>)                                                             \
     GPUMLP_OPERATION(T##_bias_softmax, bias_softmax<T>)                                           \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def _fits(work: Work, others: Sequence[Work], memory: _Memory) -> bool:
     if isinstance(last, Independent):
         if isinstance(how, Independent):
             return how.several == last.several and len(others) < MOST_PRODUCTS
-        return isinstance(how, Entrywise) and _starts(how, others) is not None
+        return isinstance(how, Entrywise) and _placed(how, others) is not None
     own, first = _row_wise(work), _row_wise(others[0])
     if not own or not first or own[0].m != first[0].m:
         return False
@@ -67,31 +68,35 @@ def _products(works: Sequence[Work]) -> Work:
     product, update = works[0].how, works[-1].how
     assert isinstance(product, Independent)
     head: tuple[Any, ...] = (None, None, 0, 0)
-    starts: list[int] | None = [0] * len(works)
+    each: list[tuple[Work, int]] | None = [(work, 0) for work in works]
     if isinstance(update, Entrywise):
         *works, last = works
-        starts = _starts(update, works)
+        each = _placed(update, works)
         head = update.part, Work(0, last.arguments), update.begin, update.end
-    assert starts is not None
-    pairs = (each for pair in zip(works, starts, strict=True) for each in pair)
-    return Work(product.several, (len(works), *head, *pairs))
+    assert each is not None
+    return Work(product.several, (len(each), *head, *chain.from_iterable(each)))
 
 
-def _starts(update: Entrywise, products: Sequence[Work]) -> list[int] | None:
-    """The first entry of each product in θ; None if they are not its gradient, or too little of it.
+def _placed(update: Entrywise, products: Sequence[Work]) -> list[tuple[Work, int]] | None:
+    """The products with their first entries in θ, from the last entry on.
 
-    They lie in θ in the opposite order.
+    None: they are not the gradient of these entries, or too little of it.
     """
     first, size = update.dtheta.ctypes.data, update.dtheta.itemsize
-    found, end, entries = list[int](), update.end, 0
-    for work in products:
+    found, end, entries = list[tuple[Work, int]](), update.end, 0
+    for work in sorted(products, key=_address, reverse=True):
         assert isinstance(work.how, Independent)
-        start = (work.how.out.ctypes.data - first) // size
+        start = (_address(work) - first) // size
         if not update.begin <= start or start + work.how.out.size > end:
             return None
-        found.append(start)
+        found.append((work, start))
         end, entries = start, entries + work.how.out.size
     return found if update.end - update.begin - entries <= MOST_BESIDE else None
+
+
+def _address(product: Work) -> int:
+    assert isinstance(product.how, Independent)
+    return int(product.how.out.ctypes.data)
 
 
 # ---- row by row ----------------------------------------------------------------------------------
@@ -127,7 +132,7 @@ def _matrices(work: Work) -> list[Array]:
     """The arguments with a row for each example."""
     return [
         a for one in _row_wise(work) for a in one.arguments
-        if isinstance(a, np.ndarray) and a.ndim and len(a) == one.m
+        if isinstance(a, np.ndarray) and a.ndim and len(a) == one.m and a is not one.whole
     ]  # fmt: skip
 
 

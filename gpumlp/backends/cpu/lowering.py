@@ -117,7 +117,22 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
 
     def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
         """The call of a function that depends on no entry.  real: the type, if not that of θ."""
-        return Work(self._library.address(f"{real or self._real}_{name}"), arguments)
+        return self._work(lambda name: self._address(name, real), name, arguments)
+
+    def _address(self, name: str, real: str = "") -> int:
+        return self._library.address(f"{real or self._real}_{name}")
+
+    def _work(
+        self, address: Callable[[str], int], name: str, arguments: tuple[Any, ...], real: str = ""
+    ) -> Work:
+        """The call of a function, which may also be done row by row."""
+        work = Work(address(name), arguments)
+        if name not in BY_ROWS:
+            return work
+        end, at = BY_ROWS[name]
+        last = self._address(end, real) if end else 0
+        rows = RowWise(address(name + ON_ROWS), last, arguments, *arguments[at : at + 2])
+        return work._replace(how=(rows,))
 
     def _is_16_bit(self, a: Array | None) -> int:
         return int(a is not None and a.dtype != self._dtype)
@@ -134,20 +149,14 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
         def address(name: str) -> int:
             if entry.is_built_in() and entry.name in (softmax.name, softmax_cross_entropy.name):
                 whole, suffix, _ = name.partition(ON_ROWS)
-                return self._plain(f"{ROW_WISE[entry.name, whole]}{suffix}", real=real).function
+                return self._address(f"{ROW_WISE[entry.name, whole]}{suffix}", real)
             symbol = f"{source.struct_name(entry)}_{name}"
             found = self._library.operation(real, symbol, entry, omega)
             if not found:
                 raise NotCompiledError(entry.name)
             return found
 
-        work = Work(address(name), (*arguments, *own))
-        if name not in BY_ROWS:
-            return work
-        end, at = BY_ROWS[name]
-        last = self._plain(end, real=real).function if end else 0
-        rows = RowWise(address(name + ON_ROWS), last, work.arguments, *arguments[at : at + 2])
-        return work._replace(how=(rows,))
+        return self._work(address, name, (*arguments, *own), real)
 
     def _product_and(
         self, a: Array, b: Array, out: Array, f: Activation, name: str, *arguments: Any
@@ -188,12 +197,12 @@ class Lowering(ColumnLowering, LookupLowering, MinibatchLowering, StageLowering,
             f"product{to_float}", *arguments, *(NOTHING if sums else then), real=real
         )
         if how == "independent":
-            several = self._plain(f"products{to_float}", real=real).function
+            several = self._address(f"products{to_float}", real)
             return product if sums else product._replace(how=Independent(several, out))
         if to_float or how != "by rows":
             return product
-        on_rows = self._plain(f"product{ON_ROWS}", real=real).function
-        rows = RowWise(on_rows, 0, (*arguments, *NOTHING), m, n, 2 * m * n * k)
+        on_rows = self._address(f"product{ON_ROWS}", real)
+        rows = RowWise(on_rows, 0, (*arguments, *NOTHING), m, n, 2 * m * n * k, b)
         return product._replace(how=(rows,))
 
     def _blas_product(self, a: Array, b: Array, out: Array, factors: Array | None) -> Work:
@@ -236,8 +245,18 @@ ROW_WISE = {
 ON_ROWS = "_on_rows"
 BY_ROWS = {  # the function after all rows, and the place of m and n among the arguments
     "bias_activation": ("", 3),
+    "activation": ("", 2),
     "activation_gradient": ("activation_gradient_end", 5),
     "loss": ("loss_end", 5),
     "loss_of_labels": ("loss_end", 5),
+    "rows": ("", 3),
+    "rows_gradient": ("rows_gradient_end", 6),
+    "columns": ("", 4),
+    "columns_gradient": ("", 7),
+    "gate": ("", 2),
+    "gate_gradient": ("gate_gradient_end", 4),
+    "dropout": ("", 3),
+    "join": ("", 3),
+    "embed": ("", 3),
 }
 F64 = np.dtype(np.float64)

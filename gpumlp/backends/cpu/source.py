@@ -62,9 +62,9 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     name = struct_name(entry)
     if isinstance(entry, Activation):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in (
-            "bias_activation", "bias_activation_part", "bias_activation_on_rows", "activation",
-            "activation_gradient", "activation_gradient_part", "activation_gradient_on_rows",
-            "gate", "gate_gradient",
+            "bias_activation_part", "activation_gradient_part",
+            *_on_rows_too("bias_activation", "activation", "activation_gradient"),
+            *_on_rows_too("gate", "gate_gradient"),
         )}  # fmt: skip
     if isinstance(entry, Loss):
         return {
@@ -75,7 +75,10 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
     if isinstance(entry, Regularizer):
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in ("penalty", "clip")}
     if isinstance(entry, Stage):
-        each_of = COLUMNS if isinstance(entry, ColumnStage) else ("rows", "rows_gradient")
+        each_of = _on_rows_too("rows", "rows_gradient")
+        if isinstance(entry, ColumnStage):
+            row_wise = (each for each in COLUMNS if OPERATIONS[each].by_rows)
+            each_of = list(dict.fromkeys([*COLUMNS, *_on_rows_too(*row_wise)]))
         return {f"{name}_{each}": f"{each}<{name}, %s>" for each in each_of}
     assert omega is not None
     other = struct_name(omega)
@@ -83,6 +86,10 @@ def operations(entry: Entry, omega: Regularizer | None = None) -> dict[str, str]
         f"{name}_{other}_{each}": f"{each}<{name}, {other}, %s>"
         for each in ("update", "update_part")
     }
+
+
+def _on_rows_too(*names: str) -> list[str]:
+    return [f"{name}{on_rows}" for name in names for on_rows in ("", "_on_rows")]
 
 
 def types(entry: Entry) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backends.cpu.works import Work, partial_sums
+from gpumlp.backends.cpu.works import Work, row_sums
 from gpumlp.backends.stages import mask_numbers
 from gpumlp.functions.entry import Entry
 from gpumlp.functions.stages import Stage
@@ -38,13 +38,14 @@ class StageLowering:
     ) -> Iterator[Work]:  # fmt: skip
         if stage.cuda_f is not None:
             m, n = gy.shape
-            sums = partial_sums(m, n, self._dtype.itemsize, 2 * n)
+            sums = row_sums(m, self._dtype.itemsize, 2 * n)
             yield self._of(stage.cuda_f, "gate_gradient", x, gy, gx, dphi, m, n, sums)
         else:
-            (m, n), rows = x.shape, len(stage.initial)
+            m, n = x.shape
             phi = x if phi is None else phi  # without φ it is not read
-            sums = partial_sums(m, n, self._dtype.itemsize, rows * n)
-            yield self._of(stage, "rows_gradient", x, phi, gy, skip, gx, dphi, m, n, sums)
+            size = len(stage.initial) * n
+            sums = row_sums(m, self._dtype.itemsize, size)
+            yield self._of(stage, "rows_gradient", x, phi, gy, skip, gx, dphi, m, n, size, sums)
 
     def dropout(
         self, x: Array, rate: float, layer: int, row: int, seed: Array, control: Array,
@@ -57,4 +58,4 @@ class StageLowering:
         )  # fmt: skip
 
     def join(self, x: Array, skip: Array, y: Array) -> Iterator[Work]:
-        yield self._plain("join", x, skip, y, x.size, real=self._stored)
+        yield self._plain("join", x, skip, y, *x.shape, real=self._stored)

@@ -29,7 +29,7 @@ class Scratch(int):
 class RowWise(NamedTuple):
     """An operation row by row: see `RowWise` in rows.hpp.
 
-    m, n: its rows and columns.  flops: of its product.
+    m, n: its rows and columns.  flops: of its product.  whole: a matrix of which it reads all.
     """
 
     rows: int
@@ -38,6 +38,7 @@ class RowWise(NamedTuple):
     m: int
     n: int
     flops: int = 0
+    whole: Array | None = None
 
 
 class Independent(NamedTuple):

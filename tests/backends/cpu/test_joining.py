@@ -100,10 +100,44 @@ def test_same_bits_with_each_loss(
     assert len(found) == 1
 
 
-def test_a_step_is_few_calls(counted: list[int]) -> None:
+BLOCKS: dict[str, dict[str, Any]] = {
+    "layer norm, dropout": {"norm": "layer", "dropout": 0.2, "residual": True},
+    "projected skips": {"norm": "rms", "dropout": 0.2, "residual": 2},
+    "gated": {"norm": "rms", "gated": "silu", "residual": True},
+    "batch norm": {"norm": "batch", "dropout": 0.2, "residual": True},
+}
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+@pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
+def test_same_bits_of_blocks(blocks: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cpu_backend.EMULATE, "1")
+    widths, size = [20, 130, 130, 70, 5], 96
+    net = gpumlp.MLP(widths, "gelu", precision=precision, backend="cpu", seed=0, **BLOCKS[blocks])
+    x, y = numbers(net, 2 * size + 5)
+    found = set()
+    for threads in (1, 3):
+        monkeypatch.setattr(cpu_backend, "CORES", threads)
+        for way in (joining.joined, alone):
+            monkeypatch.setattr(cpu_backend, "joined", way)
+            found.add(theta(net, x, y, size))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("widths", "blocks"),
+    [
+        ([20, 48, 40, 5], {}),
+        ([32, 32, 32, 5], {}),  # W has as many rows as the minibatch
+        ([20, 32, 40, 5], BLOCKS["layer norm, dropout"]),
+        ([20, 32, 32, 5], BLOCKS["gated"]),
+        ([20, 48, 40, 40, 5], BLOCKS["projected skips"]),
+    ],
+)
+def test_a_step_is_few_calls(widths: list[int], blocks: dict[str, Any], counted: list[int]) -> None:
     """The begin, what is done row by row, the products with the update, the end."""
     recipes._shared.clear()
-    net = gpumlp.MLP([20, 48, 40, 5], backend="cpu")
+    net = gpumlp.MLP(widths, backend="cpu", **blocks)
     gpumlp.Trainer(net, "adamw", batch_size=32).fit(*numbers(net, 64), epochs=1, progress=False)
     assert counted[0] == 4
 
