@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -56,7 +57,7 @@ def times(m: int) -> dict[str, float]:
     small = gpumlp.MLP([1] * len(WIDTHS), "gelu", backend="numpy")
     trainer = gpumlp.Trainer(small, "adamw", batch_size=m)
     backend = CudaBackend(cast(Any, PaperDevice(stated(m, 1.0))), "bfloat16")
-    net = described(WIDTHS, small.f, small.loss, small.regularizer, backend)
+    net = described(SimpleNamespace(**{**vars(small), "widths": WIDTHS}), backend)
     settings = replace(trainer.step_settings(), net=net)
     data = type("Data", (), {
         "x": np.broadcast_to(np.zeros((), backend.storage), (m, WIDTHS[0])),

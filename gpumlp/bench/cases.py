@@ -137,9 +137,12 @@ def _program(case: Case) -> Program:
     )  # fmt: skip
     hidden = [ACTIVATIONS[case.activation]] * (len(case.widths) - 2)
     f = [None, *hidden, ACTIVATIONS["identity"]]
-    loss, omega = LOSSES[case.loss], REGULARIZERS["none"]
+    loss = LOSSES[case.loss]
+    net = SimpleNamespace(
+        widths=case.widths, f=f, loss=loss, regularizer=REGULARIZERS["none"], blocks=(), embed=None
+    )
     step = TrainingStep(Settings(
-        described(case.widths, f, loss, omega, backend), OPTIMIZERS[case.optimizer],
+        described(net, backend), OPTIMIZERS[case.optimizer],
         accumulate=1, clip_norm=None, groups={}, rates={1.0}, ema=None, slot_type=dtype,
         low_memory=False, fold=None,
     ))  # fmt: skip

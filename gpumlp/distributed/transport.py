@@ -14,11 +14,9 @@ class Pending(Protocol):
 
     def done(self) -> bool:
         """Whether it is complete.  Calling it also moves the transfer on."""
-        ...
 
     def missing(self) -> list[int]:
         """The ranks whose part has not arrived; [] where that is not known."""
-        ...
 
 
 class Transport(Protocol):
@@ -38,19 +36,15 @@ class Transport(Protocol):
 
     def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Pending:
         """received[r] ← the piece of rank r's source that is for this rank."""
-        ...
 
     def gather(self, whole: HostArray, counts: Sequence[int]) -> Pending:
         """Every rank's piece of `whole` ← that rank's."""
-        ...
 
     def broadcast(self, array: HostArray) -> Pending:
         """Array ← rank 0's."""
-        ...
 
     def end(self, status: int) -> NoReturn:
         """End all processes."""
-        ...
 
 
 class Complete:

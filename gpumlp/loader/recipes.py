@@ -84,11 +84,9 @@ def recipes(settings: Settings) -> Recipes:
         return Recipes(settings)  # which may hold the network
     own = {k: v for k, v in vars(settings).items() if k not in ("net", "shards")}
     own |= {"rates": frozenset(settings.rates), "groups": tuple(settings.groups.items())}
-    layout = net.theta.layout
-    alone = described(
-        net.widths, net.f, net.loss, net.regularizer, net.backend, layout.blocks, layout.embed
-    )
-    found: Recipes = _shared.found(
-        (shape, tuple(own.items())), lambda: Recipes(replace(settings, net=alone))
-    )
+
+    def made() -> Recipes:
+        return Recipes(replace(settings, net=described(net, net.backend)))
+
+    found: Recipes = _shared.found((shape, tuple(own.items())), made)
     return found

@@ -43,30 +43,28 @@ class Chunked:
         self, net: Network, rows: int, target: np.dtype[Any] | None = None,
         into: Parameters | None = None, *, intermediate: bool = False, drops: bool = False,
     ) -> None:  # fmt: skip
-        backend, self.rows, layout = net.backend, rows, net.theta.layout
+        backend, self.rows = net.backend, rows
         kind = None if into is None else into.flat.dtype
+        own = rows, target, kind, intermediate, drops
 
         def make() -> Chunks:
-            return Chunks(Model(net), layout, rows, target, kind, intermediate, drops)
+            return Chunks(Model(net), net.theta.layout, *own)
 
         shape = shape_of(net)
-        key = None if shape is None else (shape, rows, target, kind, intermediate, drops)
-        self._backend = backend
-        self._chunks: Chunks = make() if key is None else _shared.found(key, make)
-        model = self._chunks.model
+        self._chunks: Chunks = make() if shape is None else _shared.found((shape, *own), make)
+        self._backend, buffers, model = backend, self._chunks, self._chunks.model
+        self.J, self._weights = backend.full((1,), 0, "float64"), backend.empty((rows,))
         self._arrays: dict[Buffer, Array] = {
             model.theta.flat.root: net.theta.whole, model.rounded.flat.root: net.rounded.whole,
+            model.J: self.J, buffers.shares: self._weights,
+            model.scaling: backend.asarray(UNSCALED, dtype=np.float64),
         }  # fmt: skip
-        if self._chunks.noise is not None:
-            self._arrays[self._chunks.noise.seed] = backend.full((1,), 0, np.int64)
-            self._arrays[self._chunks.noise.control] = backend.full((1,), 0, np.float64)
+        for b in (buffers.noise.seed, buffers.noise.control) if buffers.noise else ():
+            self._arrays[b] = backend.full((1,), 0, b.dtype)
+        if into is not None and buffers.gradient is not None:
+            self._arrays[buffers.gradient.flat] = into.flat
         self._theta = net.theta.flat, net.rounded.flat
-        if into is not None:
-            self._arrays[self._chunks.gradient.flat] = into.flat
-        self.J = self._arrays[model.J] = backend.full((1,), 0, "float64")
-        self._arrays[model.scaling] = backend.asarray(UNSCALED, dtype=np.float64)
-        self._arrays[self._chunks.shares] = self._weights = backend.empty((rows,))
-        self._arena = backend.empty((self._chunks.of(rows)[0].size,), np.uint8)
+        self._arena = backend.empty((buffers.of(rows)[0].size,), np.uint8)
         self._compiled: dict[int, tuple[Callable[[int], None], Minibatch]] = {}
 
     def __call__(
@@ -133,11 +131,11 @@ class Chunks:
 
     def __init__(
         self, model: Model, layout: Layout, rows: int, target: np.dtype[Any] | None,
-        kind: np.dtype[Any] | None, intermediate: bool, drops: bool,
+        kind: np.dtype[Any] | None = None, intermediate: bool = False, drops: bool = False,
     ) -> None:  # fmt: skip
         self.model, self._target, self._intermediate = model, target, intermediate
         self.shares = held("weights", (rows,), model.theta.flat.dtype)
-        self.gradient: Any = None
+        self.gradient: ThetaBuffers | None = None
         if kind is not None:
             self.gradient = theta_buffers(held("∇J", (layout.size,), kind), layout)
         self.noise: Noise | None = None
@@ -147,11 +145,23 @@ class Chunks:
 
     def of(self, m: int) -> tuple[Plan, Minibatch]:
         """The program for m examples, planned, and its buffers."""
-        found: tuple[Plan, Minibatch] = self._planned.found(m, lambda: _planned(
-            m, self.model, self._target, self.shares, self.gradient,
-            self._intermediate, self.noise,
-        ))  # fmt: skip
+        found: tuple[Plan, Minibatch] = self._planned.found(m, lambda: self._plan(m))
         return found
+
+    def _plan(self, m: int) -> tuple[Plan, Minibatch]:
+        model, target, gradient, y = self.model, self._target, self.gradient, None
+        if target is not None:
+            y = Buffer("y", (m,) if target.kind == "i" else (m, model.widths[-1]), target)
+        s = model.minibatch(
+            m, y, self.shares.rows(m), gradients=gradient is not None,
+            intermediate=self._intermediate,
+        )  # fmt: skip
+        program, kept = loops(model, s, gradient, self.noise), [s.h[model.L]]
+        if self._intermediate:
+            s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
+            program.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
+            kept += [*s.gz[1:], *s.gh[1:], s.gx]
+        return plan(program, kept), s
 
     def compiled(
         self, backend: Backend, m: int, arena: Array, held: Mapping[Buffer, Array]
@@ -231,28 +241,9 @@ def target_of(backend: Backend, y: Array) -> np.dtype[Any]:
     return np.dtype(np.int32) if y.ndim == 1 else backend.dtype
 
 
-def _planned(
-    m: int, model: Model, target: np.dtype[Any] | None, shares: Buffer,
-    gradient: ThetaBuffers | None = None, intermediate: bool = False, noise: Noise | None = None,
-) -> tuple[Plan, Minibatch]:  # fmt: skip
-    """The program for a chunk of m examples, planned, and its buffers."""
-    y, n = None, model.widths[-1]
-    if target is not None:
-        y = Buffer("y", (m,) if target.kind == "i" else (m, n), target)
-    s = model.minibatch(
-        m, y, shares.rows(m), gradients=gradient is not None, intermediate=intermediate
-    )
-    program, kept = loops(model, s, gradient, noise), [s.h[model.L]]
-    if intermediate:
-        s.gx = Buffer("gx", s.h[0].shape, s.h[0].dtype)
-        program.input_gradient(s.gz[1], model.rounded.W[1], s.gx)
-        kept += [*s.gz[1:], *s.gh[1:], s.gx]
-    return plan(program, kept), s
-
-
 def chunked_bytes(net: Network, rows: int, target: np.dtype[Any] | None) -> int:
     """The bytes that a `Chunked` without gradients allocates."""
-    model, shares = Model(net), held("weights", (rows,), net.backend.dtype)
-    planned, _ = _planned(rows, model, target, shares)
-    scratch = net.backend.scratch_memory(planned.program)
-    return shares.nbytes + model.J.nbytes + model.scaling.nbytes + planned.size + scratch
+    chunks = Chunks(Model(net), net.theta.layout, rows, target)
+    planned, model = chunks.of(rows)[0], chunks.model
+    own = chunks.shares.nbytes + model.J.nbytes + model.scaling.nbytes
+    return own + planned.size + net.backend.scratch_memory(planned.program)

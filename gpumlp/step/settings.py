@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gpumlp import backprop
-from gpumlp.functions import Loss, Optimizer, Regularizer
-from gpumlp.functions.blocks import Block
+from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.parameters import Layout, Parameters
 from gpumlp.step.sharding import WHOLE, Shards
@@ -32,18 +31,16 @@ class Network(backprop.Model, Protocol):
         """θ as the products read it."""
 
 
-def described(
-    widths: tuple[int, ...], f: list[Any], loss: Loss, regularizer: Regularizer, backend: Any,
-    blocks: tuple[Block, ...] = (), embed: Embeddings | None = None,
-) -> Any:  # fmt: skip
-    """A `Network` without arrays: what a program needs of it.
+def described(net: Any, backend: Any) -> Any:
+    """A `Network` without arrays: what a program needs of it, on another backend.
 
+    net: a network, or what has its attributes that are read here.
     backend: a backend, or what has the attributes of one that a program depends on.
     """
-    theta = SimpleNamespace(layout=Layout(widths, backend.storage.itemsize, blocks, embed))
+    layout = Layout(net.widths, backend.storage.itemsize, net.blocks, net.embed)
     return SimpleNamespace(
-        widths=widths, f=f, loss=loss, regularizer=regularizer, L=len(widths) - 1, backend=backend,
-        theta=theta,
+        widths=net.widths, f=net.f, loss=net.loss, regularizer=net.regularizer,
+        L=len(net.widths) - 1, backend=backend, theta=SimpleNamespace(layout=layout),
     )  # fmt: skip
 
 

@@ -33,9 +33,7 @@ def explained(
         own_type = settings.slot_type != net.backend.dtype
         settings = replace(
             settings,
-            net=described(
-                net.widths, net.f, net.loss, net.regularizer, backend, net.blocks, net.embed
-            ),
+            net=described(net, backend),
             slot_type=settings.slot_type if own_type else backend.dtype,
             remainder=settings.remainder and backend.keeps_remainder,
         )  # fmt: skip

@@ -8,7 +8,7 @@
 namespace gpumlp {
 
 // Bytes of blocks of a and b that stay in a core's second cache, which has 1 MiB or more on
-// processors with AVX-512.  gpumlp/backends/cpu/lowering.py has the same numbers.
+// processors with AVX-512.  gpumlp/backends/cpu/calls.py has the same numbers.
 #if defined(__AVX512F__)
 enum { BYTES_OF_A = 192 << 10, BYTES_OF_B = 512 << 10 };
 #else

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,8 @@ def planned(
     small = gpumlp.MLP([1] * len(widths), f, backend="numpy", precision=of_theta)
     trainer = gpumlp.Trainer(small, batch_size=m, **settings)
     backend = CudaBackend(PaperDevice(GPUS["h100"]), precision) if on_gpu else small.backend
-    of_trainer = vars(trainer.step_settings()) | {
-        "net": described(widths, small.f, small.loss, small.regularizer, backend)
-    }
+    net = described(SimpleNamespace(**{**vars(small), "widths": widths}), backend)
+    of_trainer = vars(trainer.step_settings()) | {"net": net}
     step = TrainingStep(type(trainer.step_settings())(**of_trainer))
     data = type("Data", (), {
         "x": np.broadcast_to(FLOAT.type(0), (2 * m, widths[0])),

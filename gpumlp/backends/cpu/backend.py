@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.cpu.calls import block_memory
 from gpumlp.backends.cpu.code import Code
 from gpumlp.backends.cpu.flags import BFLOAT16
 from gpumlp.backends.cpu.joining import ROW_FLOPS, joined
 from gpumlp.backends.cpu.loading import Library, installed
-from gpumlp.backends.cpu.lowering import Lowering, block_memory
+from gpumlp.backends.cpu.lowering import Lowering
 from gpumlp.backends.cpu.works import NotCompiledError, Work
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.declaration import OPERATIONS, Call

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-
+from gpumlp.backends.cpu.calls import Calls
 from gpumlp.backends.cpu.works import Work, partial_sums
-from gpumlp.functions.entry import Entry
 from gpumlp.functions.stages import ColumnStage
 from gpumlp.io.types import HostArray as Array
 
 
-class ColumnLowering:
+class ColumnLowering(Calls):
     """What `Lowering` inherits."""
-
-    _dtype: np.dtype[Any]
-
-    def _of(self, entry: Entry, name: str, *arguments: Any) -> Work:
-        raise TypeError("Lowering has it")
 
     def column_mean(
         self, stage: ColumnStage, i: int, x: Array, s: Array | None, of: int, mean: Array

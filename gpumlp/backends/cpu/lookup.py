@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from gpumlp.backends.cpu.calls import Calls
 from gpumlp.backends.cpu.works import Work
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.io.types import HostArray as Array
 
 
-class LookupLowering:
+class LookupLowering(Calls):
     """What `Lowering` inherits."""
-
-    _stored: str
-
-    def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
-        raise TypeError("Lowering has it")
 
     def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> Iterator[Work]:
         plain = np.array(embeddings.plain, np.int64)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
-
+from gpumlp.backends.cpu.calls import Calls
 from gpumlp.backends.cpu.works import Work, row_sums
 from gpumlp.backends.stages import mask_numbers
-from gpumlp.functions.entry import Entry
 from gpumlp.functions.stages import Stage
 from gpumlp.io.types import HostArray as Array
 
 
-class StageLowering:
+class StageLowering(Calls):
     """What `Lowering` inherits."""
-
-    _dtype: np.dtype[Any]
-    _stored: str
-
-    def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
-        raise TypeError("Lowering has it")
-
-    def _of(self, entry: Entry, name: str, *arguments: Any) -> Work:
-        raise TypeError("Lowering has it")
 
     def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> Iterator[Work]:
         if stage.cuda_f is not None:

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from gpumlp.backends.cpu import source
+from gpumlp.backends.cpu.calls import Calls
 from gpumlp.backends.cpu.works import C_TYPES, Entrywise, Work, partial_sums
 from gpumlp.functions import Optimizer, Regularizer
-from gpumlp.functions.entry import Entry
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.io.types import HostArray as Array
 
 
-class ThetaLowering:
+class ThetaLowering(Calls):
     """What `Lowering` inherits."""
-
-    def _plain(self, name: str, *arguments: Any, real: str = "") -> Work:
-        raise TypeError("Lowering has it")
-
-    def _of(
-        self, entry: Entry, name: str, *arguments: Any, omega: Regularizer | None = None
-    ) -> Work:
-        raise TypeError("Lowering has it")
-
-    def _product(self, a: Array, b: Array, out: Array) -> Work:
-        raise TypeError("Lowering has it")
-
-    def _is_16_bit(self, a: Array | None) -> int:
-        raise TypeError("Lowering has it")
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None

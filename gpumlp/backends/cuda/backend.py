@@ -11,11 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends import cuda
-from gpumlp.backends.cuda import tiles, update
-from gpumlp.backends.cuda.columns import CudaColumns
-from gpumlp.backends.cuda.epilogues import LayerProducts
 from gpumlp.backends.cuda.feed import DeviceFeed, transfer_dtype
-from gpumlp.backends.cuda.joining import join, shared
+from gpumlp.backends.cuda.joining import CudaJoining, shared
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i32, i64
 from gpumlp.backends.cuda.lookup import CudaLookup
 from gpumlp.backends.cuda.plans import COMPUTE_TYPE
@@ -23,13 +20,13 @@ from gpumlp.backends.cuda.protocol import Device
 from gpumlp.backends.cuda.sharing import CudaSharing
 from gpumlp.backends.cuda.source import dtype_of
 from gpumlp.backends.cuda.stages import CudaStages
+from gpumlp.backends.cuda.theta import CudaTheta
 from gpumlp.backends.declaration import Call
 from gpumlp.backends.operations import Backend
-from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
 from gpumlp.io.types import Array
 
 
-class CudaBackend(CudaColumns, CudaLookup, CudaSharing, CudaStages, Backend):
+class CudaBackend(CudaJoining, CudaLookup, CudaSharing, CudaStages, CudaTheta, Backend):
     """The operations of `gpumlp.backends.operations` on a GPU.
 
     A pickle becomes a backend of the GPU where it is loaded.
@@ -51,7 +48,7 @@ class CudaBackend(CudaColumns, CudaLookup, CudaSharing, CudaStages, Backend):
         self.branches, self.row_flops = device.multiprocessors, 0
         self._device = device
         self._kernels = Kernels(device, self.dtype, self.storage)
-        self._products = LayerProducts(device, precision, self._kernels)
+        self._written_masks = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _on_current_gpu, (self.precision,)
@@ -100,126 +97,15 @@ class CudaBackend(CudaColumns, CudaLookup, CudaSharing, CudaStages, Backend):
     def free_memory(self) -> int | None:
         return self._device.free_memory()
 
-    # ---- Algorithm 6.3 ------------------------------------------------------------------------
-
-    def pre_activation(
-        self, f: Activation, m: int, n: int
-    ) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        return self._products.pre_activation(f, m, n)
-
-    def affine_activation(
-        self, h_below: Array, W: Array, b: Array, f: Activation, z: Array, h: Array
-    ) -> None:
-        self._products.forward(h_below, W, b, f, z, h)
-
-    def activation(self, f: Activation, z: Array, h: Array) -> None:
-        self._kernels.activation(f, z, h)
-
-    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
-        self._kernels.loss(loss, y_hat, y, weights, J)
-
-    # ---- Algorithm 6.4 ------------------------------------------------------------------------
-
-    def output_gradient(
-        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
-        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
-    ) -> None:  # fmt: skip
-        self._kernels.output_gradient(loss, f, z, h, y, weights, scaling, gh, gz, db, J)
-
-    def weight_gradient(self, gz: Array, h_below: Array, dW: Array, factors: Array | None) -> None:
-        self._device.gemm(
-            gz, h_below, dW, transpose_a=True, compute=self.precision, factors=factors
-        )
-
-    def hidden_gradient(
-        self, gz_above: Array, W_above: Array, f: Activation, z: Array, h: Array, gh: Array,
-        gz: Array, db: Array,
-    ) -> None:  # fmt: skip
-        self._products.backward(gz_above, W_above, f, z, h, gh, gz, db)
-
-    def activation_gradient(
-        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
-    ) -> None:
-        self._kernels.activation_gradient(f, z, h, gh, gz, db)
-
-    def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        last = W[..., W.shape[-1] - gx.shape[-1] :]
-        self._device.gemm(gz, last, gx, compute=self.precision)
-
-    def penalty(
-        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
-    ) -> None:
-        if regularizer.active:
-            update.penalty(self._kernels, regularizer, theta, split, J, dtheta)
-
-    # ---- the update ---------------------------------------------------------------------------
-
-    def add(self, part: Array, total: Array, overwrite: bool) -> None:
-        n, arguments = len(part), (part, total, i64(len(part)), i32(overwrite))
-        self._kernels.launch("add", "reduce.cu", self._kernels.flat(n), arguments)
-
-    def clip(
-        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, max_norm: float,
-        scaling: Array, control: Array, rounded: Array | None = None,
-    ) -> None:  # fmt: skip
-        update.clip(
-            self._kernels, regularizer, theta, dtheta, split, max_norm, scaling, control, rounded,
-            self.scales_loss,
-        )  # fmt: skip
-
-    def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
-        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
-    ) -> None:  # fmt: skip
-        update.optimizer_step(
-            self._kernels, optimizer, regularizer, theta, rounded, dtheta, slots, split, scaling,
-            control, part, groups, origin,
-        )  # fmt: skip
-
-    def updates_in_product(
-        self, optimizer: Optimizer, regularizer: Regularizer, slot_type: np.dtype[Any],
-        shape: tuple[int, int],
-    ) -> bool:  # fmt: skip
-        return (
-            self.precision == "bfloat16"
-            and slot_type == self.dtype
-            and regularizer.weight_decay() is not None
-            and not any(width % tiles.ALIGNED for width in shape)
-            and (source := tiles.weight_update(optimizer)) is not None
-            and tiles.machine_code(source, self._device.capability) is not None
-        )
-
-    def weight_update(
-        self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
-        theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
-        factors: tuple[float, float],
-    ) -> None:  # fmt: skip
-        update.weight_update(
-            self._device, optimizer, regularizer, gz, h_below, theta, rounded, slots, control, part,
-            factors,
-        )  # fmt: skip
-
-    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-        multiply = partial(self._device.gemm, compute=self.precision)
-        update.orthogonalize(self._kernels, multiply, V, scale, X, A, P)
-
-    def average(
-        self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
-    ) -> None:
-        update.average(self._kernels, theta, mean, decay, control, rounded)
-
-    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
-        if rounded.dtype != theta.dtype:
-            update.round_theta(self._kernels, theta, rounded, remainder)
-
-    def restore(self, theta: Array, rounded: Array, remainder: Array) -> None:
-        update.restore(self._kernels, theta, rounded, remainder)
-
     # ---- minibatches --------------------------------------------------------------------------
 
     def gather(self, source: Array, index: Array, out: Array) -> None:
-        self._kernels.gather(source, index, out)
+        kernels, rows = self._kernels, index.size
+        cols = 1 if out.ndim == index.ndim else out.shape[-1]
+        pack = kernels.pack_of(cols, source, out)
+        geometry = kernels.tile(rows, cols, pack)
+        arguments = source, index, out, i64(rows), i64(cols), i32(pack > 1)
+        kernels.launch("gather", "gather.cu", geometry, arguments, dtype=out.dtype.name)
 
     def feed(self, source: npt.NDArray[Any], rows: int, dtype: npt.DTypeLike) -> DeviceFeed:
         return DeviceFeed(self._device, source, rows, np.dtype(dtype), self._kernels.cast)
@@ -258,7 +144,7 @@ class CudaBackend(CudaColumns, CudaLookup, CudaSharing, CudaStages, Backend):
         together = any(shared(call) for call in next(iter(variants.values())))
         if together:  # all ranks do the same, unmeasured
             variants = dict([next(iter(variants.items()))])
-        joined = {way: join(calls, self._kernels) for way, calls in variants.items()}
+        joined = {way: self._joined(calls) for way, calls in variants.items()}
 
         def step() -> None:
             if "ran" not in state:

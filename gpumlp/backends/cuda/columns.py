@@ -84,41 +84,39 @@ class CudaColumns(Columns):
         geometry = kernels.tile(rows, cols, pack)
         kernels.launch("columns_gradient", stage.cuda_file, geometry, arguments, stage)
 
+    def _whole_columns(
+        self, moments: tuple[Any, ...], columns: tuple[Any, ...]
+    ) -> Callable[[], None] | None:
+        """What does `column_moments` and then `columns`, with these arguments, in one launch.
 
-def whole_columns(
-    kernels: Kernels, moments: tuple[Any, ...], columns: tuple[Any, ...]
-) -> Callable[[], None] | None:
-    """What does `column_moments` and then `columns`, with these arguments, in one launch.
+        None if it needs two.
+        """
+        stage, x, means, running = moments
+        _, _, phi, _, y = columns
+        geometry = _strips(self._kernels, means, x, phi, y)
+        if x is not columns[1] or geometry is None:
+            return None
+        (rows, cols), averaged = x.shape, i32(running is not None)
+        arguments = x, phi, means, means if running is None else running, y
+        sizes = i64(rows), i64(cols), i64(means.shape[1]), averaged
+        work = "whole_columns", "whole_columns.cu", geometry, (*arguments, *sizes), stage
+        return partial(self._kernels.launch, *work)
 
-    None if it needs two.
-    """
-    stage, x, means, running = moments
-    _, _, phi, _, y = columns
-    geometry = _strips(kernels, means, x, phi, y)
-    if x is not columns[1] or geometry is None:
-        return None
-    (rows, cols), averaged = x.shape, i32(running is not None)
-    arguments = x, phi, means, means if running is None else running, y
-    sizes = i64(rows), i64(cols), i64(means.shape[1]), averaged
-    work = "whole_columns", "whole_columns.cu", geometry, (*arguments, *sizes), stage
-    return partial(kernels.launch, *work)
-
-
-def whole_columns_gradient(
-    kernels: Kernels, slopes: tuple[Any, ...], gradient: tuple[Any, ...]
-) -> Callable[[], None] | None:
-    """The same for `column_slopes` and `columns_gradient`.  The means t are left as they are."""
-    stage, x, phi, gy, s, of, t, dphi = slopes
-    skip, gx = gradient[-2:]
-    other = gy if skip is None else skip  # without a skip, the kernel reads none
-    geometry = _strips(kernels, s, x, phi, gy, other, gx)
-    same = x is gradient[1] and gy is gradient[3] and t is gradient[5]
-    if not (same and stage.moments and of == len(x)) or t is None or geometry is None:
-        return None
-    sizes = *map(i64, (*x.shape, s.shape[1])), i32(skip is not None)
-    arguments = x, phi, gy, s, dphi, other, gx, *sizes
-    work = "whole_columns_gradient", "whole_columns.cu", geometry, arguments, stage
-    return partial(kernels.launch, *work)
+    def _whole_columns_gradient(
+        self, slopes: tuple[Any, ...], gradient: tuple[Any, ...]
+    ) -> Callable[[], None] | None:
+        """The same for `column_slopes` and `columns_gradient`; the means t are not written."""
+        stage, x, phi, gy, s, of, t, dphi = slopes
+        skip, gx = gradient[-2:]
+        other = gy if skip is None else skip  # without a skip, the kernel reads none
+        geometry = _strips(self._kernels, s, x, phi, gy, other, gx)
+        same = x is gradient[1] and gy is gradient[3] and t is gradient[5]
+        if not (same and stage.moments and of == len(x)) or t is None or geometry is None:
+            return None
+        sizes = *map(i64, (*x.shape, s.shape[1])), i32(skip is not None)
+        arguments = x, phi, gy, s, dphi, other, gx, *sizes
+        work = "whole_columns_gradient", "whole_columns.cu", geometry, arguments, stage
+        return partial(self._kernels.launch, *work)
 
 
 def _strips(kernels: Kernels, s: Array, *arrays: Array) -> Geometry | None:

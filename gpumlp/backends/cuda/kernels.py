@@ -9,8 +9,7 @@ import numpy as np
 
 from gpumlp.backends.cuda.protocol import Device, Kernel
 from gpumlp.backends.cuda.source import CASTS, KernelSource
-from gpumlp.functions import Activation, Loss, Regularizer
-from gpumlp.functions.activations import identity
+from gpumlp.functions import Regularizer
 from gpumlp.functions.embeddings import Embeddings
 from gpumlp.functions.entry import Entry
 from gpumlp.io.types import Array
@@ -39,6 +38,8 @@ class Kernels:
         pack, wide: the number of entries of the storage type, and of θ's, in one memory access.
         partial, arrived: scratch memory for partial sums, in θ's type, and for counts of blocks,
             which are 0 between launches; see kernels/sums.cuh.
+        sums: the most sums of columns of a launch.
+        position: that of `Backend.end`, for launches that do not end a step.
         scratch_bytes: the memory of these.
     """
 
@@ -46,17 +47,15 @@ class Kernels:
         self._device, self.dtype, self.storage = device, dtype, storage
         self.pack, self.wide = PACK_BYTES // storage.itemsize, PACK_BYTES // dtype.itemsize
         self._compiled: dict[tuple[Any, ...], Kernel] = {}
-        self._sums = self.blocks * WARP * self.pack  # of columns, the most of any launch
+        self.sums = self.blocks * WARP * self.pack
         # of ∇γ and ∇β: stage.cu has 2 blocks on a multiprocessor, which hold so many columns
         of_norms = 2 * device.usable * 2 * THREADS * (HELD if dtype.itemsize == 4 else NARROW)
-        self.partial = device.empty((max(self.blocks + self._sums, of_norms),), dtype)
+        self.partial = device.empty((max(self.blocks + self.sums, of_norms),), dtype)
         # one for J of each network; one for each column of blocks, and for each 16 blocks of it
         self.arrived = device.empty((4 * self.blocks,), np.uint32)
         device.fill(self.arrived, 0)
-        self._position = device.empty((1,), np.int64)  # for launches that do not end a step
-        self.scratch_bytes: int = sum(
-            a.nbytes for a in (self.partial, self.arrived, self._position)
-        )
+        self.position = device.empty((1,), np.int64)
+        self.scratch_bytes: int = sum(a.nbytes for a in (self.partial, self.arrived, self.position))
 
     @property
     def blocks(self) -> int:
@@ -82,131 +81,6 @@ class Kernels:
         arguments = source, out, i64(n), i32(self.aligned(source, out))
         types = {"dtype": out.dtype.name, "source": source.dtype.name}
         self.launch("cast", "cast.cu", self.flat(n, pack), arguments, **types)
-
-    def gather(self, source: Array, index: Array, out: Array) -> None:
-        """out ← source[index]."""
-        rows, cols = index.size, 1 if out.ndim == index.ndim else out.shape[-1]
-        pack = self.pack_of(cols, source, out)
-        geometry = self.tile(rows, cols, pack)
-        arguments = source, index, out, i64(rows), i64(cols), i32(pack > 1)
-        self.launch("gather", "gather.cu", geometry, arguments, dtype=out.dtype.name)
-
-    def begin_minibatch(
-        self, begin: tuple[Any, ...], x: tuple[Array, ...], y: tuple[Array, ...],
-        weights: tuple[Array, ...] = (),
-    ) -> None:  # fmt: skip
-        """`Backend.begin`, `gather` of x and y, and `mean_weights`: their arguments."""
-        position, order, controls, size, index, control, factors, J = begin
-        rows, labels = index.size, y[2].ndim == index.ndim
-        grids, lanes, columns, packed = [], [], [], []
-        for source, _, out in (x, y):
-            columns.append(1 if out.ndim == index.ndim else out.shape[-1])
-            pack = self.pack_of(columns[-1], source, out)
-            grid, block = self.tile(rows, columns[-1], pack)
-            grids.append(grid)
-            lanes.append(block[0])
-            packed.append(pack > 1)
-        grid = sum(across for across, *_ in grids) + 1, max(high for _, high, _ in grids)
-        all_weights, _, shares = weights or (factors, None, factors)  # not read without weights
-        arguments = (
-            position, order, controls, index, control, factors, J, x[0], x[2], y[0], y[2],
-            all_weights, shares, *map(i64, (size, rows, control.size, J.size, *columns)),
-            *map(i32, (*packed, grids[0][0], *lanes, rows // index.shape[-1] if weights else 0)),
-        )  # fmt: skip
-        geometry = grid, (THREADS, 1)
-        wide = x[2].dtype != self.storage
-        self.launch("begin_minibatch", "step.cu", geometry, arguments, labels=labels, wide=wide)
-
-    def bias_activation(self, b: Array, f: Activation, z: Array, h: Array) -> None:
-        """z ← z + b, h ← f(z)."""
-        K, rows, cols = sizes(z)
-        b, apart = first(b, K)
-        pack = self.pack_of(cols, z, b, h)
-        arguments = z, b, h, i64(rows), i64(cols), apart, i32(pack > 1)
-        if f.elementwise:
-            geometry = self.tile(rows, cols, pack, networks=K)
-            self.launch("bias_activation", "activation.cu", geometry, arguments, f)
-        else:
-            self.launch("forward", f.cuda_file, self.rows(rows, K), arguments, f)
-
-    def activation(self, f: Activation, z: Array, h: Array) -> None:
-        """h ← f(z)."""
-        rows, cols = z.size // z.shape[-1], z.shape[-1]
-        pack = self.pack_of(cols, z, h)
-        arguments = z, h, i64(rows), i64(cols), i32(pack > 1)
-        self.launch("activation", "activation.cu", self.tile(rows, cols, pack), arguments, f)
-
-    def loss(self, loss: Loss, y_hat: Array, y: Array, weights: Array, J: Array) -> None:
-        """J ← J + the loss."""
-        geometry, shape, how = self._of_loss(loss, y_hat, y, y_hat)
-        arguments = y_hat, y, weights, self.partial, self.arrived, J, *shape, *how
-        self.launch("loss", loss.cuda_file, geometry, arguments, loss, labels=y.ndim == 1)
-
-    def output_gradient(
-        self, loss: Loss, f: Activation, z: Array, h: Array, y: Array, weights: Array,
-        scaling: Array, gh: Array, gz: Array, db: Array, J: Array,
-        end: tuple[Array, Array] | None = None,
-    ) -> None:  # fmt: skip
-        """`Backend.output_gradient`, in one launch for the identity and a loss that sums columns.
-
-        end: the arrays position and costs of `Backend.end`, which is done too.
-        """
-        geometry, shape, how = self._of_loss(loss, h, y, gh)
-        position, costs = end or (self._position, J)
-        one_db, apart = first(db, geometry[0][2])
-        arguments = (
-            h, y, weights, scaling, gh, self.partial, one_db, self.arrived, J, position, costs,
-            i64(len(costs) if end else 0), *shape, apart, *how,
-        )  # fmt: skip
-        labels = y.ndim < h.ndim
-        self.launch("loss_gradient", loss.cuda_file, geometry, arguments, loss, labels=labels)
-        summed = not loss.rowwise or how[-1] > 0
-        if f != identity or gz is not gh or not summed:
-            self.activation_gradient(f, z, h, gh, gz, db)
-
-    def _of_loss(
-        self, loss: Loss, y_hat: Array, y: Array, gh: Array
-    ) -> tuple[Geometry, tuple[Any, ...], tuple[Any, ...]]:
-        """The geometry of a loss's kernels, their arguments of the shape, and the last ones."""
-        K, rows, cols = sizes(y_hat)
-        pack = self.pack_of(cols, y_hat, gh, *(() if y.ndim < y_hat.ndim else (y,)))
-        shape = i64(rows), i64(cols)
-        if not loss.rowwise:
-            share = self.dtype.type(loss.output_scale(cols))
-            return self.tile(rows, cols, pack, SPLITS, K), shape, (i32(pack > 1), share)
-        lanes = self.lanes_of(cols, pack)
-        together = THREADS // (lanes or WARP)  # rows of a block at a time
-        most = self.blocks // K if lanes == 0 else min(SPLITS, self._sums // (cols * K))
-        high = max(1, min(-(-rows // together), self.blocks // K, most))
-        return ((1, high, K), (WARP, THREADS // WARP)), shape, (i32(pack > 1), i32(lanes))
-
-    def lanes_of(self, cols: int, pack: int) -> int:
-        """The threads of cross_entropy.cu that share a row; 0 if it is too wide for them."""
-        each = HELD if self.dtype.itemsize == 4 else NARROW
-        if cols > WARP * NARROW and (pack == 1 or cols > MOST_LANES * each):
-            return 0
-        least = -(-cols // (NARROW if cols <= WARP * NARROW else each))
-        return 1 << (least - 1).bit_length()
-
-    def activation_gradient(
-        self, f: Activation, z: Array, h: Array, gh: Array, gz: Array, db: Array
-    ) -> None:
-        """gz ← gh ⊙ f'(z) or Jᵀ gh, db ← column sums of gz."""
-        z = z if "z" in f.reads else h  # the kernel does not read z here, and z may be a bit mask
-        K, rows, cols = sizes(gz)
-        db, apart = first(db, K)
-        pack = self.pack_of(cols, gh, z, h, gz)
-        packed = i32(pack > 1)
-        if not f.elementwise:
-            matrices = gh, h, gz, i64(K * rows), i64(cols), packed
-            self.launch("vjp", f.cuda_file, self.rows(K * rows), matrices, f)
-            f, gh = identity, gz  # only the column sums are still to be computed
-        scratch = self.partial, db, self.arrived
-        arguments = gh, z, h, gz, *scratch, i64(rows), i64(cols), apart, packed
-        geometry = self.tile(rows, cols, pack, SPLITS, K)
-        self.launch("activation_gradient", "activation.cu", geometry, arguments, f)
-
-    # ---- geometry, memory and sources ---------------------------------------------------------
 
     def tile(
         self, rows: int, cols: int, pack: int, most: int = 1 << 16, networks: int = 1
@@ -243,7 +117,7 @@ class Kernels:
     def networks_at_a_time(self, widths: Sequence[int]) -> int:
         """The most networks whose partial sums fit into the scratch memory."""
         across, last = -(-max(widths) // WARP), min(widths[-1], MOST_LANES * HELD)
-        sums = min((self.blocks + self._sums) // (2 * across), self._sums // last)
+        sums = min((self.blocks + self.sums) // (2 * across), self.sums // last)
         sums = min(sums, len(self.partial) // (2 * max(widths)))  # of norms
         return max(1, min(self.blocks, sums))
 

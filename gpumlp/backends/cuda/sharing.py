@@ -6,7 +6,7 @@ import numpy as np
 
 from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i64
 from gpumlp.backends.cuda.protocol import Device
-from gpumlp.backends.cuda.update import growth_interval, upper
+from gpumlp.backends.cuda.theta import growth_interval, upper
 from gpumlp.backends.sharing import Sharing
 from gpumlp.distributed.world import World
 from gpumlp.functions import REGULARIZERS, Regularizer

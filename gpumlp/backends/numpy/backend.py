@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gpumlp.backends.feed import HostFeed
-from gpumlp.backends.numpy import update
 from gpumlp.backends.numpy.blas import numpy_blas
 from gpumlp.backends.numpy.columns import NumpyColumns
 from gpumlp.backends.numpy.lookup import NumpyLookup
-from gpumlp.backends.numpy.members import one_by_one_if_large, product, runs, transposed
+from gpumlp.backends.numpy.members import one_by_one_if_large, product, transposed
 from gpumlp.backends.numpy.rows import targets, through_activation, weighted_sum
 from gpumlp.backends.numpy.sharing import NumpySharing
 from gpumlp.backends.numpy.stages import NumpyStages
+from gpumlp.backends.numpy.theta import NumpyTheta
 from gpumlp.backends.operations import Backend
-from gpumlp.functions import Activation, Loss, Optimizer, Regularizer
+from gpumlp.functions import Activation, Loss
 from gpumlp.functions.activations import identity
 from gpumlp.io.threads import Threads, blas_threads
 from gpumlp.io.types import HostArray as Array
@@ -26,7 +26,7 @@ from gpumlp.io.types import HostArray as Array
 ALIGNMENT = 256  # bytes
 
 
-class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, Backend):
+class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, NumpyTheta, Backend):
     """The operations of `gpumlp.backends.operations` in NumPy.  A pickle holds the precision."""
 
     name = "numpy"
@@ -178,75 +178,6 @@ class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, Backend
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
         product(gz, W[..., W.shape[-1] - gx.shape[-1] :], gx)
-
-    def penalty(
-        self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None
-    ) -> None:
-        if not regularizer.active:
-            return
-        arguments = regularizer.arguments()
-
-        def block(part: slice, strength: float) -> float:
-            if dtheta is not None:
-                dtheta[part] += strength * regularizer.gradient(theta[part], **arguments)
-            omega = regularizer.omega(theta[part], **arguments)
-            return strength * float(omega.sum(dtype=np.float64))
-
-        J += sum(update.over_theta(self._threads, block, theta, split, regularizer))
-
-    # ---- the update ---------------------------------------------------------------------------
-
-    def add(self, part: Array, total: Array, overwrite: bool) -> None:
-        np.copyto(total, part) if overwrite else np.add(total, part, out=total)
-
-    def clip(
-        self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int,
-        max_norm: float, scaling: Array, control: Array, rounded: Array | None = None,
-    ) -> None:  # fmt: skip
-        for one in [...] if theta.ndim == 1 else np.flatnonzero(control[:, 0]):
-            squares = update.square_sum(self._threads, regularizer, theta[one], dtheta[one], split)
-            control[one][0] = update.clip_factor(float(np.sqrt(squares)), max_norm)
-
-    def update(
-        self, optimizer: Optimizer, regularizer: Regularizer, theta: Array, rounded: Array,
-        dtheta: Array, slots: Array, split: int, scaling: Array, control: Array,
-        part: tuple[int, int] | None = None, groups: Array | None = None, origin: int = 0,
-    ) -> None:  # fmt: skip
-        for which, numbers in runs(control):
-            update.optimizer_step(
-                self._threads, optimizer, regularizer, theta[which], dtheta[which], slots[which],
-                split, numbers, part, groups,
-            )  # fmt: skip
-
-    def weight_update(
-        self, optimizer: Optimizer, regularizer: Regularizer, gz: Array, h_below: Array,
-        theta: Array, rounded: Array, slots: Array, control: Array, part: tuple[int, int],
-        factors: tuple[float, float],
-    ) -> None:  # fmt: skip
-        dW = np.dot(gz.T, h_below).reshape(-1)
-        W, n = slice(part[0], part[0] + dW.size), dW.size
-        update.optimizer_step(
-            self._threads, optimizer, regularizer, theta[W], dW, slots[:, W], n, control, None,
-            np.array([(n, *factors)]),
-        )  # fmt: skip
-
-    def orthogonalize(self, V: Array, scale: float, X: Array, A: Array, P: Array) -> None:
-        update.orthogonalize(V, scale, X, A, P)
-
-    def average(
-        self, theta: Array, mean: Array, decay: float, control: Array, rounded: Array | None = None
-    ) -> None:
-        for which, numbers in runs(control):
-            if numbers[0] != 0:
-                t = float(numbers[-1])
-                update.average(self._threads, theta[which], mean[which], decay, t)
-
-    def round(self, theta: Array, rounded: Array, remainder: Array | None = None) -> None:
-        if remainder is not None:
-            update.split(theta, rounded, remainder)
-
-    def restore(self, theta: Array, rounded: Array, remainder: Array) -> None:
-        update.restore(theta, rounded, remainder)
 
     # ---- minibatches --------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gpumlp.backends.numpy import update
+from gpumlp.backends.numpy.theta import clip_factor, square_sum
 from gpumlp.backends.sharing import Sharing
 from gpumlp.distributed.world import World
 from gpumlp.functions import Regularizer
@@ -46,11 +46,11 @@ class NumpySharing(Sharing):
         self, regularizer: Regularizer, theta: Array, dtheta: Array, split: int, scaling: Array,
         total: Array, rounded: Array | None = None,
     ) -> None:  # fmt: skip
-        total[0] = update.square_sum(self._threads, regularizer, theta, dtheta, split)
+        total[0] = square_sum(self._threads, regularizer, theta, dtheta, split)
 
     def clip_by(self, squares: Array, max_norm: float, scaling: Array, control: Array) -> None:
         norm = float(np.sqrt(np.add.accumulate(squares)[-1]))  # in order, not in pairs
-        control[0] = update.clip_factor(norm, max_norm)
+        control[0] = clip_factor(norm, max_norm)
 
 
 def _in_pairs(

@@ -18,7 +18,7 @@ import gpumlp
 from gpumlp import ACTIVATIONS, LOSSES, OPTIMIZERS, REGULARIZERS
 from gpumlp.backends import get_backend
 from gpumlp.backends.cpu import backend as cpu_backend
-from gpumlp.backends.cpu import joining, loading, lowering, source, works
+from gpumlp.backends.cpu import calls, joining, loading, source, works
 from gpumlp.backends.cpu.loading import Library
 from gpumlp.backends.numpy.blas import numpy_blas
 from tests.support.compiled import needs_compiler, needs_library
@@ -454,12 +454,12 @@ def test_planned_scratch_is_what_programs_allocate(
 
 def test_constants_are_those_of_the_headers() -> None:
     text = "".join(each.read_text() for each in sorted(source.headers().glob("*.hpp")))
-    for of_a, of_b in (lowering.BLOCKS, lowering.AVX512_BLOCKS):
+    for of_a, of_b in (calls.BLOCKS, calls.AVX512_BLOCKS):
         assert f"BYTES_OF_A = {of_a} << 10, BYTES_OF_B = {of_b} << 10" in text
     rows = f"LEAST_ROWS = {works.LEAST_ROWS}, FEW = {works.FEW}"
     assert f"PIECE = {works.PIECE}, {rows}" in text
     assert f"MOST_PRODUCTS = {joining.MOST_PRODUCTS}" in text
-    assert f"ENTRIES = 2, INNER = {lowering.INNER}" in text
+    assert f"ENTRIES = 2, INNER = {calls.INNER}" in text
 
 
 # ---- muon ----------------------------------------------------------------------------------------

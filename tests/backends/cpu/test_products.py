@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpumlp.backends.cpu import lowering
+from gpumlp.backends.cpu import calls
 from tests.support.compiled import multiplied_on_cpu, needs_library
 
 pytestmark = needs_library
@@ -37,7 +37,7 @@ def test_product_of_any_layout(
     dtype: str, layouts: tuple[bool, bool], flops: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in float64, within the rounding of k sums; `out` is not read unless it is added."""
-    monkeypatch.setattr(lowering, "BLAS_FLOPS", flops)
+    monkeypatch.setattr(calls, "BLAS_FLOPS", flops)
     for m, n, k in SIZES:
         a, b = operand(m, k, layouts[0], dtype), operand(k, n, layouts[1], dtype)
         want = a.astype("float64") @ b.astype("float64")

@@ -10,18 +10,28 @@ import numpy as np
 import pytest
 
 from gpumlp import NORMS
-from gpumlp.backends.cuda.joining import join
+from gpumlp.backends.cuda.joining import CudaJoining
 from gpumlp.backends.declaration import Call
 
 INDEX, J = "index", "J"
-KERNELS: Any = SimpleNamespace(
-    begin_minibatch=lambda *a: ("begin_minibatch", *a),
-    output_gradient=lambda *a, end=None: ("output_gradient", *a, end),
-    launch=lambda *a: a,
-    wide=4,
-    pack_of=lambda cols, *_: 4 if cols % 4 == 0 else 1,
-    aligned=lambda *_: True,
-)
+
+
+class Backend(CudaJoining):
+    _kernels: Any = SimpleNamespace(
+        launch=lambda *a: a,
+        wide=4,
+        pack_of=lambda cols, *_: 4 if cols % 4 == 0 else 1,
+        aligned=lambda *_: True,
+    )
+
+    def _begin_minibatch(self, *a: Any) -> Any:
+        return "begin_minibatch", *a
+
+    def _output_gradient(self, *a: Any, end: Any) -> Any:
+        return "output_gradient", *a, end
+
+
+BACKEND = Backend()
 
 
 def call(name: str, *arguments: Any, stream: int = 0, after: tuple[int, ...] = ()) -> Call:
@@ -40,18 +50,18 @@ UPDATE, END = call("update", "theta"), call("end", "position", J, "costs")
 
 
 def done(calls: list[Call]) -> list[str]:
-    return [each.work()[0] for each in join(calls, KERNELS)]
+    return [each.work()[0] for each in BACKEND._joined(calls)]
 
 
 def test_the_first_launch_gathers_and_the_loss_ends_the_step() -> None:
-    first, loss, update = join([BEGIN, X, Y, LOSS, UPDATE, END], KERNELS)
+    first, loss, update = BACKEND._joined([BEGIN, X, Y, LOSS, UPDATE, END])
     assert first.work() == ("begin_minibatch", BEGIN.work.args, X.work.args, Y.work.args)
     assert loss.work() == ("output_gradient", "loss", J, ("position", "costs"))
     assert update is not None
 
 
 def test_weights_of_examples_are_shared_out_by_the_first_launch() -> None:
-    first, *_ = join([BEGIN, WEIGHTS, X, Y, LOSS, UPDATE, END], KERNELS)
+    first, *_ = BACKEND._joined([BEGIN, WEIGHTS, X, Y, LOSS, UPDATE, END])
     assert first.work()[2:] == (X.work.args, Y.work.args, WEIGHTS.work.args)
 
 
@@ -59,7 +69,7 @@ def test_others_wait_for_the_launch_that_does_the_work() -> None:
     """Positions are counted again; to wait for a gather is to wait for the first launch."""
     product = call("weight_gradient", "gz", stream=1, after=(1, 2, 3))
     last = call("update", "theta", after=(4,))
-    calls = join([BEGIN, X, Y, LOSS, product, last, END], KERNELS)
+    calls = BACKEND._joined([BEGIN, X, Y, LOSS, product, last, END])
     assert [(each.stream, each.after) for each in calls] == [
         (0, ()), (0, ()), (1, (0, 1)), (0, (2,))
     ]  # fmt: skip
@@ -87,7 +97,7 @@ def test_what_is_joined(calls: list[Call], names: list[str]) -> None:
 
 
 def test_only_the_last_loss_ends_the_step() -> None:
-    first, second = join([LOSS, LOSS, END], KERNELS)
+    first, second = BACKEND._joined([LOSS, LOSS, END])
     assert first.work() == ("output_gradient", "loss", J)
     assert second.work() == ("output_gradient", "loss", J, ("position", "costs"))
 
@@ -113,7 +123,7 @@ def batch_norm(rows: int, cols: int = 24, **changes: Any) -> list[Call]:
 
 
 def test_a_norm_of_columns_is_one_launch_each_way() -> None:
-    forward, backward = join(batch_norm(1024), KERNELS)
+    forward, backward = BACKEND._joined(batch_norm(1024))
     name, file, geometry, arguments, stage = forward.work()
     assert (name, file, stage) == ("whole_columns", "whole_columns.cu", NORMS["batch"])
     assert geometry == ((3, 1), (2, 128))
@@ -134,4 +144,4 @@ def test_a_norm_of_columns_is_one_launch_each_way() -> None:
     ],
 )
 def test_a_norm_that_needs_two_launches(rows: int, changes: Any, joined: int) -> None:
-    assert len(join(batch_norm(rows, **changes), KERNELS)) == 4 - joined
+    assert len(BACKEND._joined(batch_norm(rows, **changes))) == 4 - joined

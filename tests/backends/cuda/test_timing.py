@@ -85,7 +85,7 @@ def test_first_training_step_compares_epilogues(cupy, monkeypatch, epilogue, fus
     z, gz, db = device.empty((4, 16), "uint8"), device.empty((4, 8), h.dtype), b.copy()
     for a in (below, W, b):
         device.fill(a, 1)
-    backend._products._written_masks.add(device.address(z))
+    backend._written_masks.add(device.address(z))
     for _ in range(2):
         lt.calls.clear()
         FakeCupy.launched.clear()
