@@ -196,7 +196,6 @@ class Batches:
             self._fetch(0)
 
     def costs(self, steps: slice = slice(None)) -> HostArray:
-        """L of some minibatches of the epoch that were done, float64, on the host."""
         costs, shards = self._backend.to_host(self._costs[steps]), self._tables.shards
         if shards.count == 1:
             return costs

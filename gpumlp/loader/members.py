@@ -139,7 +139,6 @@ class MemberBatches:
         self._received = 0
 
     def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
-        """Begin an epoch."""
         self.read()
         self.order.draw(epoch)
         self.order.at = self._received = at
@@ -147,7 +146,6 @@ class MemberBatches:
 
     @property
     def alike(self) -> int:
-        """The number of next steps that one call can do."""
         return self.order.alike
 
     def numbers(self, steps: int) -> HostArray:
@@ -164,7 +162,6 @@ class MemberBatches:
         self._received += len(costs)
 
     def costs(self, steps: slice = slice(None)) -> HostArray:
-        """L of some minibatches of the epoch that were done, float64."""
         self.read()
         return self._costs[steps]
 

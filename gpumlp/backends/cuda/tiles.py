@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.functions import Optimizer
-from gpumlp.io.cache import cache_folder
+from gpumlp.io.paths import cache_folder
 from gpumlp.storage import atomic_write
 
 ARCHITECTURES = {"9.0": "sm_90", "10.0": "sm_100"}  # by compute capability
