@@ -91,10 +91,7 @@ def as_kind_of(result: Array, like: Any) -> Array:
 
 
 def real_array(backend: Backend, a: Any, name: str, hint: str, *, to_host: bool = False) -> Array:
-    """Return `a` as a real array of the backend or the host; `hint` ends the error if it is not.
-
-    to_host: see `as_backend_array`.
-    """
+    """Return `a` as a real array of the backend or the host; `hint` ends the error if it is not."""
     a = as_backend_array(a, backend, name, to_host=to_host)
     if not backend.owns(a) or isinstance(a, np.ndarray):
         return real_host_array(a, name, hint)

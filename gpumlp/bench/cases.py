@@ -31,7 +31,6 @@ class Case:
     """One network and how it is trained.
 
     Attributes:
-        name: name of the preset, or the widths.
         widths: n_0 … n_L.
         batch_size: examples in a step.
         activation, optimizer, precision, loss: names.

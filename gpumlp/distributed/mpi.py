@@ -66,7 +66,6 @@ class Messages:
 
     Args:
         received: the messages from other ranks, by rank.
-        sent: the messages to other ranks.
         then: starts more messages to others, once all have come.
     """
 

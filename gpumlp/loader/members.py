@@ -122,11 +122,7 @@ class JointSteps:
 class MemberBatches:
     """The minibatches of one of the networks, for its fit: see `Minibatches`.
 
-    Args:
-        order: of the examples.
-
     Attributes:
-        order: that of the current epoch.
         read: gives it the costs of the steps so far: `JointSteps.read`.
     """
 

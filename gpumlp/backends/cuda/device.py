@@ -37,8 +37,6 @@ class CudaDevice(Uploading):
     `synchronize`.
 
     Args:
-        cupy: the module.
-        lt: the module `nvmath.bindings.cublasLt`.
         stream: a stream of CuPy to work on; None: a new one.
     """
 

@@ -34,7 +34,6 @@ class Kernels:
     """Launches kernels on one device, for one type of θ and one storage type of activations.
 
     Attributes:
-        dtype, storage: the two types.
         pack, wide: the number of entries of the storage type, and of θ's, in one memory access.
         partial, arrived: scratch memory for partial sums, in θ's type, and for counts of blocks,
             which are 0 between launches; see kernels/sums.cuh.

@@ -21,12 +21,7 @@ CAPABILITY = 9  # Hopper, the first that can
 
 
 class DependentLaunches:
-    """Launches of the driver's cuLaunchKernelEx.
-
-    Args:
-        driver: the module `cuda.bindings.driver`.
-        address: the address of an array.
-    """
+    """Launches of the driver's cuLaunchKernelEx."""
 
     def __init__(self, driver: Any, address: Callable[[Array], int]) -> None:
         self._driver, self._address = driver, address
@@ -85,8 +80,6 @@ class Launches:
 
     Args:
         stream: returns the stream of the next launch.
-        errors: translates CuPy's errors.
-        dependent: see `dependent_launches`.
 
     Attributes:
         rehearsing: kernels are compiled, and do not run.

@@ -19,11 +19,7 @@ def enqueue(
 ) -> None:
     """Enqueue each call on its stream; the main stream waits for the others at the end.
 
-    Args:
-        cuda: the module `cupy.cuda`.
-        streams: the streams, the main one first.
-        calls: the calls in order.
-        use: prepares the stream of a call, before the call.
+    use: prepares the stream of a call, before the call.
     """
     main = streams[0]
     awaited = {i for call in calls for i in call.after}
@@ -58,14 +54,10 @@ def median_time(
 ) -> float:
     """The median time in µs that the stream needs for what `work` enqueues.
 
-    Args:
-        cuda: the module `cupy.cuda`.
-        stream: the stream on which `flush` and `work` enqueue.
-        flush: is called before each trial with its number.  It overwrites the L2 cache, because
-            other work would also overwrite it in a large network.  Meanwhile the host enqueues all
-            of the work: its time does not count.
-        work: what is measured.
-        quick: do fewer trials of long work.
+    flush: is called before each trial with its number.  It overwrites the L2 cache, because other
+        work would also overwrite it in a large network.  Meanwhile the host enqueues all of the
+        work: its time does not count.
+    quick: do fewer trials of long work.
     """
     times: list[float] = []
     work()  # once before, so that kernels and plans exist

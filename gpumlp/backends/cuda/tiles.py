@@ -39,7 +39,6 @@ class TileSource:
     """The source of one tile kernel.
 
     Attributes:
-        name: the name of the optimizer.
         text: the kernel's module, without the name `ct`.
         numbers: the names of the launch's numbers after the first three: parameters of the
             optimizer, or one_minus_ and the name of one.
