@@ -30,6 +30,16 @@ Geometry = tuple[tuple[int, ...], tuple[int, int]]
 ONE_BLOCK: Geometry = ((1, 1), (THREADS, 1))
 
 
+class OnDevice:
+    """What the parts of `CudaBackend` share, which sets it."""
+
+    precision: str
+    dtype: np.dtype[Any]
+    scales_loss: bool
+    _device: Device
+    _kernels: Kernels
+
+
 class Kernels:
     """Launches kernels on one device, for one type of θ and one storage type of activations.
 
