@@ -21,7 +21,7 @@ from benchmarks import epochs
 from benchmarks.epochs import Network
 from benchmarks.output import note, write
 from benchmarks.race import Race
-from gpumlp.bench.processes import load
+from gpumlp.bench.worker import load
 from gpumlp.cli.output import print_table
 from gpumlp.io.threads import cores
 

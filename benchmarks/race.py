@@ -20,7 +20,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.epochs import AVX512, COMPETITORS, MEDIUM, Arrays, Network, of_gpumlp
-from gpumlp.bench.processes import ONE_THREAD
+from gpumlp.bench.worker import ONE_THREAD
 
 SECONDS = 0.3  # of a turn, unless its epochs are given
 # What rounding explains of a change of θ: a few per cent after a hundred steps of Adam. If products

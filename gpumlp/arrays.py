@@ -91,14 +91,12 @@ def as_kind_of(result: Array, like: Any) -> Array:
 
 
 def real_array(backend: Backend, a: Any, name: str, hint: str, *, to_host: bool = False) -> Array:
-    """Return `a` as a real array of the backend or the host; `hint` ends the error if it is not.
-
-    to_host: see `as_backend_array`.
-    """
+    """Return `a` as a real array of the backend or the host; `hint` ends the error if it is not."""
     a = as_backend_array(a, backend, name, to_host=to_host)
     if not backend.owns(a) or isinstance(a, np.ndarray):
         return real_host_array(a, name, hint)
-    _check_real(a, name, hint)
+    if not _is_number(a, "fiub"):
+        raise TypeError(f"{name} has dtype {a.dtype}; {hint}")
     return a
 
 
@@ -162,11 +160,6 @@ def is_tensor(a: Any) -> bool:
     """Whether `a` is a tensor of torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(a, torch.Tensor)
-
-
-def _check_real(a: Array, name: str, hint: str) -> None:
-    if not _is_number(a, "fiub"):
-        raise TypeError(f"{name} has dtype {a.dtype}; {hint}")
 
 
 def _lengths(rows: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -10,6 +11,7 @@ import numpy as np
 
 from gpumlp import checks
 from gpumlp.backends import Backend, get_backend, host_backend
+from gpumlp.backends.declaration import Call
 from gpumlp.errors import renamed
 from gpumlp.functions import (
     LOSSES,
@@ -27,7 +29,6 @@ from gpumlp.functions.initializers import INITIALIZERS, default_initializer
 from gpumlp.functions.stages import ColumnStage, Stage
 from gpumlp.io.types import Array, HostArray
 from gpumlp.parameters import Layer, Layout, Parameters
-from gpumlp.penalty import Penalty
 from gpumlp.step.chunked import ForwardPass
 
 Norms = str | Stage | None | Sequence[str | Stage | None]
@@ -49,6 +50,43 @@ ASSIGNED: dict[str, Callable[[Any], Any]] = {  # what may change
     ),
     "seed": partial(checks.positive_int, name="seed", least=0),
 }
+
+
+ZERO = np.zeros(1)
+
+
+class Penalty:
+    """λΩ(θ) of a network.  It keeps the operation of the last call, which is that of the next one.
+
+    On the host the operation is a program: to make it takes five times as long as to run it for a
+    small network, and a fit asks for λΩ(θ) after each epoch.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._lock = backend, threading.Lock()
+        self._omega = backend.full((1,), 0, "float64")
+        self._of: tuple[Any, Any] = (None, None)
+        self._run: Callable[[int], None] = lambda steps: None
+
+    def __call__(self, regularizer: Regularizer, theta: Parameters) -> float:
+        """λΩ(θ), which is 0 without a regulariser."""
+        if not regularizer.active:
+            return 0.0
+        backend, flat = self._backend, theta.flat
+        backend.synchronize()
+        with self._lock:
+            if self._of[0] is not regularizer or self._of[1] is not flat:
+                self._of, self._run = (regularizer, flat), self._made(regularizer, theta)
+            backend.asarray(ZERO, dtype="float64", out=self._omega)
+            self._run(1)
+            return float(backend.to_host(self._omega)[0])
+
+    def _made(self, regularizer: Regularizer, theta: Parameters) -> Callable[[int], None]:
+        backend = self._backend
+        work = partial(backend.penalty, regularizer, theta.flat, theta.split, self._omega, None)
+        if not backend.on_host:
+            return lambda steps: work()
+        return backend.compile({"penalty": [Call(work)]}, "penalty")
 
 
 class Structure:

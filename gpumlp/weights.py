@@ -87,10 +87,7 @@ def _probabilities(
 def class_weights(
     loss: Loss, y: HostArray, n: int, class_weight: Any, dtype: np.dtype[Any]
 ) -> HostArray:  # fmt: skip
-    """Return weights of the classes, the largest near 1; "balanced" gives class c 1 / m_c.
-
-    dtype: as in `of_examples`.
-    """
+    """Return weights of the classes, the largest near 1; "balanced" gives class c 1 / m_c."""
     if loss.target not in ("class", "binary") or (loss.target == "binary" and n != 1):
         raise ValueError(
             f"class_weight needs one class per example, but {loss.name} with {n} outputs has "

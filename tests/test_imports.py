@@ -34,7 +34,6 @@ FLOORS = [  # bottom to top; a module belongs to the longest prefix that it matc
     ["gpumlp.checks", "gpumlp.weights"],
     ["gpumlp.backprop"],
     ["gpumlp.parameters"],
-    ["gpumlp.penalty"],
     ["gpumlp.step"],
     ["gpumlp.structure"],
     ["gpumlp.network"],

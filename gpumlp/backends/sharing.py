@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from gpumlp.backends.declaration import operation
 from gpumlp.distributed.world import World
@@ -66,15 +66,3 @@ class Sharing(Protocol):
 
         squares (pieces,) float64, added in order; scaling and control as in `clip`.
         """
-
-
-SHARED = frozenset(name for name in vars(Sharing) if not name.startswith("_"))
-"""The names of these operations."""
-
-
-def of_ranks(counts: tuple[int, ...]) -> list[int]:
-    """The first entry of each rank's piece, and last the number of all entries."""
-    starts: list[Any] = [0]
-    for count in counts:
-        starts.append(starts[-1] + count)
-    return starts

@@ -20,10 +20,9 @@ from typing import Any
 from gpumlp.bench.cases import Case
 from gpumlp.bench.correct import Change, check
 from gpumlp.bench.peers import OURS, UNTUNED, NotTimed
-from gpumlp.bench.processes import load
 from gpumlp.bench.results import TIMED, Result, Results
 from gpumlp.bench.timing import gpu, machine
-from gpumlp.bench.worker import Burst, Worker
+from gpumlp.bench.worker import Burst, Worker, load
 from gpumlp.io.threads import cores
 
 WARM_SECONDS = {"host": 0.3, "GPU": 1.0}  # the clocks of a GPU settle only under load

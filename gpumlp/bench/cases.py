@@ -31,7 +31,6 @@ class Case:
     """One network and how it is trained.
 
     Attributes:
-        name: name of the preset, or the widths.
         widths: n_0 … n_L.
         batch_size: examples in a step.
         activation, optimizer, precision, loss: names.
@@ -72,9 +71,34 @@ class Case:
         return RATES.get(self.optimizer, 1e-3)
 
     @property
+    @cache  # noqa: B019  (there are few cases, and they hold no arrays)
     def program(self) -> Program:
         """The operations of a step, with the fields of this case."""
-        return _program(self)
+        dtype = np.dtype("float64" if self.precision == "float64" else "float32")
+        # of a 16-bit type only the size matters
+        storage = np.dtype(np.float16) if ITEM_BYTES[self.precision] == 2 else dtype
+        backend = SimpleNamespace(
+            dtype=dtype, storage=storage, scales_loss=False, folds=True, branches=0, row_flops=0,
+            pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
+        )  # fmt: skip
+        hidden = [ACTIVATIONS[self.activation]] * (len(self.widths) - 2)
+        f = [None, *hidden, ACTIVATIONS["identity"]]
+        loss, omega = LOSSES[self.loss], REGULARIZERS["none"]
+        net = SimpleNamespace(
+            widths=self.widths, f=f, loss=loss, regularizer=omega, blocks=(), embed=None
+        )
+        step = TrainingStep(Settings(
+            described(net, backend), OPTIMIZERS[self.optimizer],
+            accumulate=1, clip_norm=None, groups={}, rates={1.0}, ema=None, slot_type=dtype,
+            low_memory=False, fold=None,
+        ))  # fmt: skip
+        m, labels = self.batch_size, loss.target == "class"
+        y = (m,) if labels else (m, self.widths[-1])
+        data = (Buffer("x", (m, self.widths[0]), storage), Buffer("y", y, dtype))
+        target = np.dtype(np.int32) if labels else dtype
+        kinds = storage, target
+        tables = Tables(backend, *data, kinds, (False, False), False, m, m, numbers=5)
+        return step.plans(tables, m)["sequential"].program
 
     def products(self) -> list[tuple[int, int, int]]:
         """(m, n, k) of each matrix product (m, k) (k, n) of a step."""
@@ -124,35 +148,6 @@ class Case:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The case with these fields, whose widths may be a list."""
         return cls(**{**fields, "widths": tuple(fields["widths"])})
-
-
-@cache
-def _program(case: Case) -> Program:
-    dtype = np.dtype("float64" if case.precision == "float64" else "float32")
-    # of a 16-bit type only the size matters
-    storage = np.dtype(np.float16) if ITEM_BYTES[case.precision] == 2 else dtype
-    backend = SimpleNamespace(
-        dtype=dtype, storage=storage, scales_loss=False, folds=True, branches=0, row_flops=0,
-        pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
-    )  # fmt: skip
-    hidden = [ACTIVATIONS[case.activation]] * (len(case.widths) - 2)
-    f = [None, *hidden, ACTIVATIONS["identity"]]
-    loss = LOSSES[case.loss]
-    net = SimpleNamespace(
-        widths=case.widths, f=f, loss=loss, regularizer=REGULARIZERS["none"], blocks=(), embed=None
-    )
-    step = TrainingStep(Settings(
-        described(net, backend), OPTIMIZERS[case.optimizer],
-        accumulate=1, clip_norm=None, groups={}, rates={1.0}, ema=None, slot_type=dtype,
-        low_memory=False, fold=None,
-    ))  # fmt: skip
-    m, labels = case.batch_size, loss.target == "class"
-    y = (m,) if labels else (m, case.widths[-1])
-    data = (Buffer("x", (m, case.widths[0]), storage), Buffer("y", y, dtype))
-    target = np.dtype(np.int32) if labels else dtype
-    kinds = storage, target
-    tables = Tables(backend, *data, kinds, (False, False), False, m, m, numbers=5)
-    return step.plans(tables, m)["sequential"].program
 
 
 def network_name(widths: Sequence[int]) -> str:

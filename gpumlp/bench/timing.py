@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from gpumlp.backends.cpu.flags import cpuinfo
 from gpumlp.io.threads import blas_name, cores
 
 VERSIONS = (
@@ -66,7 +66,7 @@ def interleaved(
 
 def machine() -> dict[str, Any]:
     """The processor, its cores, and the versions of the libraries; and a note on torch, if any."""
-    about = _cpuinfo()
+    about = cpuinfo()
     model = about.get("model name", platform.processor())
     flags = about.get("flags", "").split()
     here: dict[str, Any] = {
@@ -81,14 +81,6 @@ def machine() -> dict[str, Any]:
         has = "has AVX-512" if here["avx512"] else "has no AVX-512"
         here["note"] = f"torch's MKL does not use AVX-512 on processors of AMD; this one {has}"
     return here
-
-
-def _cpuinfo() -> dict[str, str]:
-    """What Linux says about the first core; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    first = path.read_text().partition("\n\n")[0] if path.exists() else ""
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def gpu() -> dict[str, str]:

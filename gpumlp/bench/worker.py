@@ -10,22 +10,26 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpumlp.bench.correct import Change, changes
 from gpumlp.bench.peers import NotTimed, Problem, Step, builder
-from gpumlp.bench.processes import interrupts_blocked
 from gpumlp.bench.results import Result
 from gpumlp.bench.timing import machine
+from gpumlp.io.signals import TERMINATING
+from gpumlp.io.threads import THREADS
 
 CACHES = (  # variables that name the folders where libraries store what they compiled
     "CUPY_CACHE_DIR", "CUDA_CACHE_PATH", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR",
@@ -197,3 +201,58 @@ def time_burst(step: Step, steps: int, lead: bool) -> Burst:
     step.run_many(steps)
     step.synchronize()
     return (time.perf_counter() - begun) / steps + step.extra_seconds, step.peak_bytes()
+
+
+ONE_THREAD = dict.fromkeys(THREADS, "1")  # environment variables
+START_SECONDS = 60.0
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C, SIGTERM and SIGHUP do not reach: only the benchmark answers."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *TERMINATING})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def load(count: int) -> Iterator[None]:
+    """Let so many other processes compute meanwhile.
+
+    Raises:
+        RuntimeError: they do not start.
+    """
+    from unittest import mock  # it imports asyncio, which other commands do not need
+
+    spawn = multiprocessing.get_context("spawn")
+    computing = spawn.Semaphore(0)
+    others = [spawn.Process(target=_multiply, args=(computing,), daemon=True) for _ in range(count)]
+    try:
+        # the processes see these variables, too
+        with interrupts_blocked(), mock.patch.dict(os.environ, ONE_THREAD):
+            for other in others:
+                other.start()
+        for _ in others:
+            if not computing.acquire(timeout=START_SECONDS):
+                raise RuntimeError("the processes that keep the cores busy did not start")
+        yield
+    finally:
+        for other in others:
+            if other.pid is not None:
+                other.kill()
+                other.join()
+
+
+def _multiply(computing: Any) -> None:
+    """Multiply matrices, on one thread, as long as the benchmark lives."""
+    a = np.random.default_rng(0).normal(size=(400, 400))
+    parent = multiprocessing.parent_process()
+    computing.release()
+    while parent is not None and parent.is_alive():
+        a = a @ a
+        a /= np.abs(a).max()

@@ -90,12 +90,9 @@ def check_target(
 ) -> None:
     """Raise if a target is missing, or if its words cannot be classes.
 
-    Args:
-        files: the files.
-        target: its column.
-        task: the task that the user asks for; None if the target decides.
-        drop_missing: whether rows without a target are left out.
-        learn: whether the task can still be chosen, since no model has learned from the target.
+    task: the task that the user asks for; None if the target decides.
+    drop_missing: whether rows without a target are left out.
+    learn: whether the task can still be chosen, since no model has learned from the target.
     """
     about = f"{files}: the target {target.name!r}"
     if target.strange:
@@ -204,10 +201,7 @@ def _without(form: Format, others: list[str], words: Collection[str]) -> str:
 def _as_numbers(
     files: Files, name: str, form: NumberFormat, others: list[str], words: Collection[str]
 ) -> str:
-    """A line of pandas that makes plain numbers of the column, without the other texts.
-
-    words: all texts of the column.
-    """
+    """A line of pandas that makes plain numbers of the column, without the other texts."""
     column = _without(form, others, words) if others else "c"
     if others and (len(words) > MAX_CLASSES or form.decimal == "/"):  # it is read as it is
         return _changed(files, [name], column)
@@ -225,10 +219,7 @@ def _as_numbers(
 
 
 def _changed(files: Files, columns: list[str], column: str) -> str:
-    """A line of pandas that changes the columns and keeps the texts of all others.
-
-    column: the expression for a column c.
-    """
+    """A line of pandas that changes the columns and keeps the texts of all others."""
     kind, given = files.kind, ""
     name = "str(c.name)"
     if kind == "csv":  # its names are read without surrounding spaces

@@ -18,7 +18,6 @@ class Layout:
     """The inputs of all columns. A table may have very many, so nothing is done column by column.
 
     Args:
-        features: the names of the columns.
         categories: the categories of each column of categories.
         others: the columns with an input for all other categories.
         dates: the parts of each column of dates that are inputs.
@@ -26,7 +25,6 @@ class Layout:
         embedded: the columns of categories with one input, the code of the category.
 
     Attributes:
-        names: the names of the inputs.
         places: for each kind of inputs ("number", "category", "code", "missing", or a part of
             dates) the places of its columns, and of their first inputs: (2, k).
         holes: the places of the columns with missing values in training.

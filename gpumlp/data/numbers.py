@@ -142,11 +142,7 @@ PLAIN = NumberFormat()
 
 
 def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | None:
-    """The format that most of the texts have, and the other texts, sorted; None if they are words.
-
-    Args:
-        counts: the frequency of each text.
-    """
+    """The format of most of the texts, and the other texts, sorted; None if they are words."""
     there = {text: n for text, n in counts.items() if text not in NULLS}
     best = _best(dict(islice(there.items(), SAMPLE)))
     left = [] if best is None else [text for text in there if best.value(text) is None]

@@ -22,7 +22,6 @@ class Files(NamedTuple):
     """Files of one kind that are read as one table, one after the other.
 
     Attributes:
-        paths: the files in their order.
         folder: what contains them all; its subfolders key=value are columns.
         text: the files in a message, which is `str(files)`.
     """

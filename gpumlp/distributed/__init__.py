@@ -5,7 +5,10 @@ Start a script with ``mpiexec -n 8 python -m gpumlp.distributed script.py``.
 
 from __future__ import annotations
 
-from gpumlp.distributed.launchers import launch
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from gpumlp.distributed.together import ending_together
 from gpumlp.distributed.transport import Transport
 from gpumlp.distributed.world import TIMEOUT, World
@@ -13,6 +16,13 @@ from gpumlp.io.threads import share_cores
 
 __all__ = ["World", "ending_together", "world"]
 
+TORCH = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun's, and Ray Train's
+MPI = [  # variables with the number of processes, and with the number on this machine
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK"),  # MVAPICH
+    ("PMI_SIZE", "MPI_LOCALRANKID"),  # MPICH, Intel MPI, srun --mpi=pmi2
+    ("SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),  # srun; a batch script without srun has no step
+]
 _worlds: list[World] = []  # the one of this process, once it is made
 
 
@@ -69,3 +79,37 @@ def _transport(timeout: float) -> Transport | None:
 
         return MpiTransport(launched.size, launched.local_rank)
     return None
+
+
+class Launch(NamedTuple):
+    """How this process was launched.
+
+    Attributes:
+        by: "torch", "mpi", or "" for a process on its own.
+        size: the number of processes; None if the launcher does not say.
+        local_rank: this process's number on its machine; None if the launcher does not say.
+    """
+
+    by: str = ""
+    size: int | None = 1
+    local_rank: int | None = 0
+
+
+def launch(environment: Mapping[str, str] = os.environ) -> Launch:
+    """How this process was launched; the first launcher whose variables are set decides.
+
+    torchrun comes first, since it runs within srun, too, then mpiexec for the same reason.
+    """
+    if all(name in environment for name in TORCH):
+        size = int(environment["WORLD_SIZE"])
+        return (
+            Launch("torch", size, int(environment.get("LOCAL_RANK", 0))) if size > 1 else Launch()
+        )
+    for total, local in MPI:
+        if total in environment:
+            size = int(environment[total])
+            local_rank = int(environment[local]) if local in environment else None
+            return Launch("mpi", size, local_rank) if size > 1 else Launch()
+    if "PMIX_RANK" in environment:
+        return Launch("mpi", None, None)
+    return Launch()

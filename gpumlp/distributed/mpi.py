@@ -66,7 +66,6 @@ class Messages:
 
     Args:
         received: the messages from other ranks, by rank.
-        sent: the messages to other ranks.
         then: starts more messages to others, once all have come.
     """
 
@@ -80,14 +79,12 @@ class Messages:
         self._open = [*received.values(), *sent]
 
     def done(self) -> bool:
-        """Whether all are complete."""
         if self._open and not type(self._open[0]).Testall(self._open):
             return False
         self._open, self._then = self._then() if self._then else [], None
         return not self._open
 
     def missing(self) -> list[int]:
-        """The ranks from which nothing has come."""
         return [rank for rank, request in self._received.items() if not request.Test()]
 
 
@@ -127,7 +124,6 @@ class MpiTransport:
         self.local_rank = local_rank
 
     def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Messages:
-        """received[r] ← the piece of rank r's source that is for this rank."""
         pieces = offsets(counts)
         arriving = {rank: received[rank] for rank in self._others() if counts[self.rank]}
         leaving = {rank: source[pieces[rank]] for rank in self._others() if counts[rank]}
@@ -136,7 +132,6 @@ class MpiTransport:
         return messages
 
     def gather(self, whole: HostArray, counts: Sequence[int]) -> Messages:
-        """Every rank's piece of `whole` ← that rank's."""
         pieces = offsets(counts)
         arriving = {rank: whole[pieces[rank]] for rank in self._others() if counts[rank]}
         own = whole[pieces[self.rank]]

@@ -23,7 +23,6 @@ class Works:
         self._works, self._roots = works, roots or []
 
     def done(self) -> bool:
-        """Whether all are complete."""
         if not all(work.is_completed() for work in self._works):
             return False
         try:
@@ -35,7 +34,6 @@ class Works:
         return True
 
     def missing(self) -> list[int]:
-        """The ranks from which nothing has come."""
         return [
             root
             for root, work in zip(self._roots, self._works, strict=False)
@@ -68,7 +66,6 @@ class TorchTransport:
         self.local_rank = local_rank
 
     def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Works:
-        """received[r] ← the piece of rank r's source that is for this rank."""
         work = self._distributed.all_to_all_single(
             self._tensor(received.reshape(-1)),
             self._tensor(source if source.flags.writeable else source.copy()),
@@ -86,7 +83,6 @@ class TorchTransport:
         return Works([self._broadcast(whole[pieces[root]], root) for root in roots], roots)
 
     def broadcast(self, array: HostArray) -> Works:
-        """Array ← rank 0's."""
         return Works([self._broadcast(array, 0)], [0])
 
     def end(self, status: int) -> NoReturn:

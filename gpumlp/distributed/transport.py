@@ -51,11 +51,9 @@ class Complete:
     """A transfer that is complete."""
 
     def done(self) -> bool:
-        """Return True."""
         return True
 
     def missing(self) -> list[int]:
-        """Return []: nothing is missing."""
         return []
 
 
@@ -66,20 +64,16 @@ class Alone:
     broken: tuple[type[Exception], ...] = ()
 
     def exchange(self, source: HostArray, counts: Sequence[int], received: HostArray) -> Pending:
-        """received[0] ← source."""
         received[0] = source
         return Complete()
 
     def gather(self, whole: HostArray, counts: Sequence[int]) -> Pending:
-        """`whole` is complete."""
         return Complete()
 
     def broadcast(self, array: HostArray) -> Pending:
-        """`array` is rank 0's."""
         return Complete()
 
     def end(self, status: int) -> NoReturn:
-        """Raise SystemExit."""
         raise SystemExit(status)
 
 

@@ -101,7 +101,7 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
 
         ValueError: X, or an output of the network for X, is not finite.
         """
-        return as_kind_of(self._decide(self._predicted(X)), X)
+        return as_kind_of(self._decide(several.mean(self._each_predicted(X))), X)
 
     @property
     def coefs_(self) -> list[HostArray]:
@@ -280,10 +280,6 @@ class BaseMLP(CallbackSupportMixin, settings.Named, ABC):  # type: ignore[misc]
                 f"Training ended after {self.n_iter_} epochs and had not converged; raise max_iter"
                 f"={self.max_iter} or tol={float(self.tol):g}", ConvergenceWarning, stacklevel=6,
             )  # fmt: skip
-
-    def _predicted(self, X: Any) -> HostArray:
-        """Return the mean of the models' predictions of X, (m, n_L), on the host."""
-        return several.mean(self._each_predicted(X))
 
     def _each_predicted(self, X: Any) -> list[HostArray]:
         """Return the predictions of each model, which are finite."""

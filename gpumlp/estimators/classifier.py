@@ -17,8 +17,7 @@ from sklearn.utils.validation import column_or_1d
 from gpumlp.arrays import as_kind_of
 from gpumlp.estimators import inputs, several
 from gpumlp.estimators.base import BaseMLP
-from gpumlp.estimators.inputs import FitData
-from gpumlp.estimators.labels import accuracy, numbered
+from gpumlp.estimators.inputs import FitData, accuracy, numbered
 from gpumlp.estimators.settings import has_partial_fit
 from gpumlp.functions import LOSSES, Activation, Loss
 from gpumlp.functions.entry import lookup

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.base import is_regressor
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_y, validate_data
@@ -168,3 +169,16 @@ def dense_parts(X: Any, dtype: npt.DTypeLike) -> Iterator[Array]:
         return
     for start in range(0, X.shape[0], CHUNK):
         yield X[start : start + CHUNK].astype(dtype).toarray()
+
+
+def numbered(y: Any) -> bool:
+    """Whether y is an array (m,) of whole numbers, which needs no further check."""
+    return isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iu"
+
+
+def accuracy(y: Any, predicted: Any, sample_weight: Any = None) -> float:
+    """Return what scikit-learn's accuracy_score returns."""
+    plain = sample_weight is None and numbered(y) and numbered(predicted)
+    if plain and y.dtype == predicted.dtype and y.shape == predicted.shape and y.size:
+        return float(np.mean(y == predicted))
+    return float(accuracy_score(y, predicted, sample_weight=sample_weight))

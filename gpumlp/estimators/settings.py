@@ -16,7 +16,6 @@ from gpumlp import checks
 from gpumlp.backends import Backend, get_backend
 from gpumlp.data.codes import set_to_zero
 from gpumlp.errors import is_one_of
-from gpumlp.estimators.layers import BLOCKS, blocks_of, changed_blocks, python
 from gpumlp.functions import (
     ACTIVATIONS,
     L2,
@@ -28,7 +27,10 @@ from gpumlp.functions import (
     Optimizer,
     Regularizer,
     Schedule,
+    blocks,
 )  # fmt: skip
+from gpumlp.functions.activations import identity
+from gpumlp.functions.blocks import Block
 from gpumlp.functions.entry import lookup
 from gpumlp.functions.initializers import INITIALIZERS
 from gpumlp.functions.optimizers import adam_epsilon_hat
@@ -258,3 +260,31 @@ def backend(e: Any, precision: str = "float32") -> Backend:
             f'{found.precision}; pass precision="auto", or another backend'
         )
     return found
+
+
+# the parameters of the layers' blocks, in the order of `blocks.blocks` -> the field of `Block`
+BLOCKS = {"norm": "norm", "dropout": "dropout", "residual": "skip", "gated": "gate"}
+
+
+def python(value: Any) -> Any:
+    """NumPy's numbers, such as those of a search's grid, as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [python(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def blocks_of(wanted: Mapping[str, Any]) -> tuple[Block, ...]:
+    """The blocks of the network with these arguments, also those that do nothing."""
+    found = blocks.blocks(wanted["widths"], *(wanted[name] for name in BLOCKS))
+    return found or (Block(),) * (len(wanted["widths"]) - 1)
+
+
+def changed_blocks(net: MLP, wanted: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether each parameter of the layers, also `activation`, no longer describes the network."""
+    new, own = blocks_of(wanted), net.blocks or (Block(),) * net.L
+    f = [identity, *wanted["activation"], wanted["output_activation"]]
+    differs = {
+        name: [getattr(block, field) for block in new] != [getattr(block, field) for block in own]
+        for name, field in BLOCKS.items()
+    }
+    return differs | {"activation": net.f[1:-1] != blocks.activations(f, new)[1:-1]}

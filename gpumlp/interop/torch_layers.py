@@ -37,7 +37,6 @@ class Reader:
 
     Attributes:
         warnings: what is said about those that are taken over.
-        embedded: the embeddings of columns of x.
     """
 
     def __init__(self) -> None:

@@ -28,7 +28,6 @@ class TorchLayer:
     """The output of a layer, or of a part of it.
 
     Attributes:
-        name, linear: the Linear.
         below: the layer whose output it has as input, after the norm; None for x.
         f: the activation, or that of the gate; None if there is none yet.
         half: of a part: which half of the Linear's output it is, before the gate.

@@ -24,12 +24,10 @@ class Order:
         m: the number of examples, and `weights` those of the examples, if they have some.
         size: the number of examples of a minibatch.
         seed: shuffles them anew for each epoch; None: the order is that of the data.
-        first: the row of the first example.
 
     Attributes:
         rows: (m,), in order, after `draw`.
-        steps: the number of minibatches per epoch.
-        at: the next one, from 0.
+        steps, at: the number of minibatches per epoch, and of the next one, from 0.
         shares: (steps,), the weight of each minibatch in the mean over the epoch.
     """
 
@@ -196,7 +194,6 @@ class Batches:
             self._fetch(0)
 
     def costs(self, steps: slice = slice(None)) -> HostArray:
-        """L of some minibatches of the epoch that were done, float64, on the host."""
         costs, shards = self._backend.to_host(self._costs[steps]), self._tables.shards
         if shards.count == 1:
             return costs

@@ -122,11 +122,7 @@ class JointSteps:
 class MemberBatches:
     """The minibatches of one of the networks, for its fit: see `Minibatches`.
 
-    Args:
-        order: of the examples.
-
     Attributes:
-        order: that of the current epoch.
         read: gives it the costs of the steps so far: `JointSteps.read`.
     """
 
@@ -139,7 +135,6 @@ class MemberBatches:
         self._received = 0
 
     def start(self, epoch: int, controls: HostVector, costs: HostArray, at: int) -> None:
-        """Begin an epoch."""
         self.read()
         self.order.draw(epoch)
         self.order.at = self._received = at
@@ -147,7 +142,6 @@ class MemberBatches:
 
     @property
     def alike(self) -> int:
-        """The number of next steps that one call can do."""
         return self.order.alike
 
     def numbers(self, steps: int) -> HostArray:
@@ -164,7 +158,6 @@ class MemberBatches:
         self._received += len(costs)
 
     def costs(self, steps: slice = slice(None)) -> HostArray:
-        """L of some minibatches of the epoch that were done, float64."""
         self.read()
         return self._costs[steps]
 

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from gpumlp.io.types import HostArray
-from gpumlp.plots.figure import GREY, TRAINING, VALIDATION, blank_figure, set_axes, set_title
-from gpumlp.plots.fonts import fallbacks, warn_missing
+from gpumlp.plots.figure import (
+    GREY,
+    TRAINING,
+    VALIDATION,
+    blank_figure,
+    fallbacks,
+    set_axes,
+    set_title,
+    warn_missing,
+)
 
 COUNTED = 20  # with more classes than this, the cells show no counts
 NAMED = 40  # the class names that an axis has space for

@@ -28,7 +28,6 @@ class Threads(ParallelBackendBase):  # type: ignore[misc]
     `Interrupt` of all fits; and its products would use all cores from each thread.
 
     Args:
-        count: the number of threads.
         interrupt: a signal ends all fits by KeyboardInterrupt.
     """
 

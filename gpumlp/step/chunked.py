@@ -27,8 +27,6 @@ class Chunked:
     """Algorithm 6.3, and with targets L and perhaps Algorithm 6.4, chunk by chunk.
 
     Args:
-        net: the network.
-        rows: the most examples of a chunk.
         target: the dtype of targets, int32 for labels; None for none.
         into: where the gradients go; None for none.
         drops: whether outputs are dropped as in a training.
@@ -220,10 +218,7 @@ class ForwardPass:
 
 
 def sampled(net: Network, rows: int, x: Array, seed: int, samples: int) -> Iterator[Array]:
-    """Yield ŷ of x (m, n_0) with the masks of a training, so many times; in the backend.
-
-    rows: the most rows at a time.
-    """
+    """Yield ŷ of x (m, n_0) with the masks of a training, so many times; in the backend."""
     chunked, backend = Chunked(net, min(len(x), rows), drops=True), net.backend
     step = 0
     for _ in range(samples):

@@ -35,9 +35,7 @@ class Statistics:
     """The means s and t of each norm, for one minibatch.
 
     Args:
-        model: the network.
         of: the number of examples of the minibatch, 2 or more.
-        parts: the micro-batches of this process.
         shards, ranks: those of the training; the number of processes with examples.
 
     Attributes:
@@ -138,8 +136,6 @@ def statistics_of(
     """Those of a minibatch; None without norms over columns, or of a single example.
 
     A last minibatch of one example has no variance, so its step reads the running averages.
-
-    parts: the micro-batches of this program.
 
     ValueError: the minibatch cannot be computed as a whole.
     """

@@ -24,7 +24,6 @@ class Plan:
     Attributes:
         places: the first byte of each buffer that is not held, in the arena.
         lifetimes: the positions of the first and the last operation that uses it.
-        size: the bytes of the arena.
     """
 
     program: Program

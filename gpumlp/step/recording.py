@@ -95,7 +95,6 @@ class Model:
         """Buffers for m examples.  Those that the backend computes in place are one.
 
         z[k] is h[k] unless the backward pass reads a z.  gh[k] is gz[k] unless `intermediate`.
-        cost: the entry of J.
         """
         storage = self._real.storage
         layers = range(1, self.L + 1)

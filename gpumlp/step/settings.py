@@ -86,7 +86,6 @@ class Settings:
 
     Attributes:
         rates: the factors of the learning rate of the weights.
-        slot_type: the dtype of the optimizer's state.
         low_memory: whether `memory` is "low".
         shards: the parts of a minibatch; a single one unless `world` or `shards` is given.
         rules: of K networks that are trained in one program, the optimizer and Ω of each; empty

@@ -33,7 +33,6 @@ class Shards:
     """The parts of each minibatch, and the processes that compute them.
 
     Attributes:
-        count: how many.
         world: the processes; each has `count / world.size` neighbouring shards, a power of 2 unless
             there is a single process.
     """

@@ -5,8 +5,7 @@ from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.ensemble import EnsembleTrainer
 from gpumlp.training.events import Callback
 from gpumlp.training.folds import k_folds
-from gpumlp.training.histories import Histories
-from gpumlp.training.history import History
+from gpumlp.training.history import Histories, History
 from gpumlp.training.lbfgs import fit_lbfgs
 from gpumlp.training.lr_range import LRCurve
 from gpumlp.training.trainer import Trainer

@@ -24,7 +24,7 @@ from gpumlp.training import folds as parts_of
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.events import Callback
 from gpumlp.training.folds import Folds
-from gpumlp.training.histories import Histories
+from gpumlp.training.history import Histories
 from gpumlp.training.lockstep import Member, State
 from gpumlp.training.memory import Memory, plan
 from gpumlp.training.metrics import Metrics

@@ -18,7 +18,6 @@ class Fields:
 
     Args:
         values: the mapping, of anything that JSON can hold, or a wrong value in its place.
-        path: the file.
         name: the name of the mapping in the file, "" for the whole.
     """
 

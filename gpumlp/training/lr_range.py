@@ -16,7 +16,7 @@ from gpumlp.errors import OutOfMemoryError
 from gpumlp.io.types import Array, HostVector
 from gpumlp.loader.examples import Examples
 from gpumlp.training import together
-from gpumlp.training.advice import drop_tracebacks
+from gpumlp.training.memory import drop_tracebacks
 from gpumlp.training.stepping import Stepping, restore
 
 WIDTH = 0.25  # decades: the standard deviation of the Gaussian that smooths the curve

@@ -19,8 +19,7 @@ from gpumlp.loader.batches import Minibatches
 from gpumlp.loader.examples import Examples
 from gpumlp.storage import PathLike
 from gpumlp.training import checkpoint as files
-from gpumlp.training.histories import Histories
-from gpumlp.training.history import History
+from gpumlp.training.history import Histories, History
 from gpumlp.training.loop import Fit
 from gpumlp.training.stepping import Stepping
 

@@ -18,7 +18,6 @@ class Monitor:
     """The best value of a column so far, and the number of epochs since then.
 
     Args:
-        column: the name of the column.
         mode, min_delta: what an improvement on `best` is, as in `gpumlp.EarlyStopping`.
         scikit_learn: apply scikit-learn's rule instead: a change by exactly `min_delta` is an
             improvement, and `best` follows smaller changes too.

@@ -29,8 +29,6 @@ class Scorer:
     values.  Targets that are probabilities count as the most likely class.
 
     Attributes:
-        name: the name in errors.
-        loss: the loss of the network.
         scorer: ``scorer(estimator, x, y, sample_weight=…)``.
     """
 

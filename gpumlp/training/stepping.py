@@ -178,7 +178,6 @@ class Stepping(arguments.Arguments):
         """The tables of an epoch of examples, which need no values but shapes.
 
         backend, target: another backend than the network's, and the dtype of y there.
-        members: see `Tables`.
         """
         backend = backend or self.net.backend
         kinds = input_type(backend, self.net.embed), target or data.target

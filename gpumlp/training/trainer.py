@@ -13,13 +13,12 @@ from gpumlp import checks
 from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import Array
 from gpumlp.training import fit, lr_range
-from gpumlp.training.advice import attempt
 from gpumlp.training.callbacks import EarlyStopping
 from gpumlp.training.ensemble import EnsembleTrainer
 from gpumlp.training.events import Callback
 from gpumlp.training.history import History
 from gpumlp.training.lr_range import LRCurve
-from gpumlp.training.memory import Memory, plan
+from gpumlp.training.memory import Memory, attempt, plan
 from gpumlp.training.metrics import Metrics
 from gpumlp.training.stepping import Stepping
 from gpumlp.weights import ClassWeight

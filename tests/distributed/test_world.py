@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp.distributed
-from gpumlp.distributed import World, ending_together
-from gpumlp.distributed.launchers import Launch, launch
+from gpumlp.distributed import Launch, World, ending_together, launch
 from gpumlp.distributed.transport import Alone
 from gpumlp.distributed.world import SPIN, pause
 from tests.support.launching import environment, run

@@ -12,7 +12,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
-from gpumlp.plots import confusion_figure, fonts, history_figure, write_png
+from gpumlp.plots import confusion_figure, history_figure, write_png
+from gpumlp.plots import figure as fonts
 
 Y = np.array([0, 1, 1])
 DOG, CAT = "犬", "고양이"

@@ -22,12 +22,12 @@ from gpumlp.backends.declaration import OPERATIONS, Call
 from gpumlp.backends.numpy.backend import NumpyBackend
 from gpumlp.backends.numpy.blas import Blas, numpy_blas
 from gpumlp.errors import DeviceError
-from gpumlp.io.threads import at_most, blas_threads
+from gpumlp.io.threads import at_most, blas_threads, cores
 from gpumlp.io.types import HostArray as Array
 
 EMULATE = "GPUMLP_EMULATE_BFLOAT16"
 """The environment variable that allows bfloat16 on any processor."""
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = cores()
 
 
 class CpuBackend(NumpyBackend):

@@ -24,22 +24,23 @@ class InstructionSet(NamedTuple):
     def usable(self) -> bool:
         """Whether this machine's processor has it."""
         found = import_module("numpy._core._multiarray_umath").__cpu_features__
-        return all(found.get(each) or each in _of_the_kernel() for each in self.features)
+        of_linux = cpuinfo().get("flags", "").split()
+        return all(found.get(each) or each in of_linux for each in self.features)
 
 
 @cache
-def _of_the_kernel() -> frozenset[str]:
-    """The features that Linux names: NumPy does not name AVX512_BF16."""
+def cpuinfo() -> dict[str, str]:
+    """What Linux says about the first core; empty elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return frozenset()
-    flags = (line for line in text.splitlines() if line.startswith("flags"))
-    return frozenset(next(flags, "").split())
+        return {}
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 BFLOAT16 = "avx512_bf16"
-"""The instruction set with products of bfloat16, as Linux names it."""
+"""The instruction set with products of bfloat16, as Linux names it: NumPy does not."""
 AVX512 = InstructionSet(
     ("-O3", "-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512cd", "-mfma",
      "-mprefer-vector-width=512"),

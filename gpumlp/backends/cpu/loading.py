@@ -20,7 +20,7 @@ from gpumlp.backends.cpu import source
 from gpumlp.backends.cpu.flags import FLAGS, INSTRUCTION_SETS
 from gpumlp.functions import Regularizer
 from gpumlp.functions.entry import Entry
-from gpumlp.io.cache import cache_folder
+from gpumlp.io.paths import cache_folder
 
 
 class Library:

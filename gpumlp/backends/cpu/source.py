@@ -109,10 +109,7 @@ def headers() -> Path:
 
 
 def built_in(headers: Path) -> str:
-    """The source of the library: the runner of programs, and all entries of the tables.
-
-    headers: the folder of the templates.
-    """
+    """The source of the library: the runner of programs, and all entries of the tables."""
     text = '#include "program.cpp"\n' + _entries()
     templates = sorted(each for each in headers.iterdir() if each.is_file())
     content = text + "".join(each.read_text(encoding="utf-8") for each in templates)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gpumlp.io.cache import cache_folder
+from gpumlp.io.paths import cache_folder
 from gpumlp.storage import atomic_write
 
 FORMAT = 1

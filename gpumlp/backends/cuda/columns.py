@@ -7,17 +7,15 @@ from functools import partial
 from typing import Any
 
 from gpumlp.backends.columns import Columns
-from gpumlp.backends.cuda.kernels import SPLITS, THREADS, Geometry, Kernels, i32, i64
+from gpumlp.backends.cuda.kernels import SPLITS, THREADS, Geometry, Kernels, OnDevice, i32, i64
 from gpumlp.functions.stages import ColumnStage
 from gpumlp.io.types import Array
 
 WHOLE, STRIP = 1024, 32  # whole_columns.cu: the most rows, and the bytes of each in a block
 
 
-class CudaColumns(Columns):
+class CudaColumns(OnDevice, Columns):
     """What `CudaBackend` inherits."""
-
-    _kernels: Kernels
 
     def column_mean(
         self, stage: ColumnStage, i: int, x: Array, s: Array | None, of: int, mean: Array

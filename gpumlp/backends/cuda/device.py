@@ -11,18 +11,15 @@ import numpy.typing as npt
 
 from gpumlp.backends.cuda.cache import TuningCache
 from gpumlp.backends.cuda.cublaslt import Blas
-from gpumlp.backends.cuda.dependent import dependent_launches
 from gpumlp.backends.cuda.failures import ErrorTranslator
-from gpumlp.backends.cuda.launching import Launches
-from gpumlp.backends.cuda.measuring import median_time
+from gpumlp.backends.cuda.launching import Launches, dependent_launches
 from gpumlp.backends.cuda.nccl import Nccl
 from gpumlp.backends.cuda.plans import WORKSPACE_BYTES, Gemm, Operands
 from gpumlp.backends.cuda.protocol import Epilogue, Kernel, TileKernel
 from gpumlp.backends.cuda.source import KernelSource
-from gpumlp.backends.cuda.streams import enqueue
+from gpumlp.backends.cuda.streams import Uploading, enqueue, median_time
 from gpumlp.backends.cuda.tiles import TileSource, flattened, loaded_code
 from gpumlp.backends.cuda.tuning import Tuner, fuses
-from gpumlp.backends.cuda.uploading import Uploading
 from gpumlp.backends.declaration import Call
 from gpumlp.distributed.world import World
 from gpumlp.errors import DeviceError
@@ -40,8 +37,6 @@ class CudaDevice(Uploading):
     `synchronize`.
 
     Args:
-        cupy: the module.
-        lt: the module `nvmath.bindings.cublasLt`.
         stream: a stream of CuPy to work on; None: a new one.
     """
 

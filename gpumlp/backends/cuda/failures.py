@@ -19,8 +19,6 @@ class ErrorTranslator:
     ``except translate.foreign`` and `failure`.
 
     Args:
-        cuda: the module `cupy.cuda`.
-        lt: the module `nvmath.bindings.cublasLt`.
         index, name: of the GPU.
 
     Attributes:

@@ -43,7 +43,6 @@ class DeviceFeed:
 
     Args:
         rows: the largest number of rows of one minibatch.
-        dtype: the dtype that `copy_into` writes.
         cast: cast(source, out) casts on the device.
     """
 

@@ -30,11 +30,20 @@ Geometry = tuple[tuple[int, ...], tuple[int, int]]
 ONE_BLOCK: Geometry = ((1, 1), (THREADS, 1))
 
 
+class OnDevice:
+    """What the parts of `CudaBackend` share, which sets it."""
+
+    precision: str
+    dtype: np.dtype[Any]
+    scales_loss: bool
+    _device: Device
+    _kernels: Kernels
+
+
 class Kernels:
     """Launches kernels on one device, for one type of θ and one storage type of activations.
 
     Attributes:
-        dtype, storage: the two types.
         pack, wide: the number of entries of the storage type, and of θ's, in one memory access.
         partial, arrived: scratch memory for partial sums, in θ's type, and for counts of blocks,
             which are 0 between launches; see kernels/sums.cuh.

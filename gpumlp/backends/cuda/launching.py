@@ -1,12 +1,78 @@
-"""Launches of CuPy's functions on the stream of a device."""
+"""Launches of kernels on the stream of a device, by CuPy or, ahead of time, by the driver.
+
+Programmatic dependent launch makes a kernel ready while the one before it still runs.  Each of our
+kernels waits for that one's end before it accesses memory: see `after_previous_launch` in
+kernels/common.cuh.  So only the time to launch it is saved.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-from gpumlp.backends.cuda.dependent import DependentLaunches
+import numpy as np
+
 from gpumlp.backends.cuda.failures import ErrorTranslator
+from gpumlp.errors import DeviceError
+from gpumlp.io.types import Array
+
+CAPABILITY = 9  # Hopper, the first that can
+
+
+class DependentLaunches:
+    """Launches of the driver's cuLaunchKernelEx."""
+
+    def __init__(self, driver: Any, address: Callable[[Array], int]) -> None:
+        self._driver, self._address = driver, address
+
+    def __call__(
+        self, function: int, grid: tuple[int, ...], block: tuple[int, int],
+        arguments: tuple[Any, ...], stream: int,
+    ) -> None:  # fmt: skip
+        """Launch a CUfunction.  The driver copies the arguments before it returns.
+
+        Raises:
+            DeviceError: the driver refuses the launch.
+        """
+        driver, config = self._driver, self._driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = (*grid, 1)[:3]
+        config.blockDimX, config.blockDimY, config.blockDimZ = *block, 1
+        config.hStream, config.attrs, config.numAttrs = stream, [self._attribute()], 1
+        cells = [
+            np.array([a]) if isinstance(a, np.generic) else np.array([self._address(a)], np.uint64)
+            for a in arguments
+        ]
+        pointers = np.array([cell.ctypes.data for cell in cells], np.uint64)
+        (result,) = driver.cuLaunchKernelEx(config, function, int(pointers.ctypes.data), 0)
+        if result != driver.CUresult.CUDA_SUCCESS:
+            raise DeviceError(
+                f"the driver refuses a dependent launch ({result.name}); set "
+                "GPUMLP_DEPENDENT_LAUNCH=0"
+            )
+
+    def _attribute(self) -> Any:
+        driver = self._driver
+        name = "CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION"
+        attribute, value = driver.CUlaunchAttribute(), driver.CUlaunchAttributeValue()
+        attribute.id = getattr(driver.CUlaunchAttributeID, name)
+        value.programmaticStreamSerializationAllowed = 1
+        attribute.value = value
+        return attribute
+
+
+def dependent_launches(major: int, address: Callable[[Array], int]) -> DependentLaunches | None:
+    """None if the device, of this major compute capability, or its driver's module cannot do it.
+
+    GPUMLP_DEPENDENT_LAUNCH=0 turns it off.
+    """
+    if major < CAPABILITY or os.environ.get("GPUMLP_DEPENDENT_LAUNCH") == "0":
+        return None
+    try:
+        from cuda.bindings import driver
+    except ImportError:
+        return None
+    return DependentLaunches(driver, address)
 
 
 class Launches:
@@ -14,8 +80,6 @@ class Launches:
 
     Args:
         stream: returns the stream of the next launch.
-        errors: translates CuPy's errors.
-        dependent: see `dependent_launches`.
 
     Attributes:
         rehearsing: kernels are compiled, and do not run.

@@ -16,13 +16,13 @@ from gpumlp.backends.cuda.kernels import (
     THREADS,
     WARP,
     Geometry,
-    Kernels,
+    OnDevice,
     first,
     i32,
     i64,
     sizes,
 )
-from gpumlp.backends.cuda.protocol import Device, Epilogue, mask_shape
+from gpumlp.backends.cuda.protocol import Epilogue, mask_shape
 from gpumlp.functions import Activation, Loss
 from gpumlp.functions.activations import identity
 from gpumlp.io.types import Array
@@ -30,7 +30,7 @@ from gpumlp.io.types import Array
 WIDTH_MULTIPLE = 8  # n must be a multiple: gelu's aux and all fast kernels need it
 
 
-class CudaLayers:
+class CudaLayers(OnDevice):
     """What `CudaBackend` inherits.
 
     For relu, z may be a bit mask, an array of uint8.  The epilogue of one product writes the mask
@@ -39,9 +39,6 @@ class CudaLayers:
     remembers which masks the last forward pass has written.
     """
 
-    precision: str
-    _device: Device
-    _kernels: Kernels
     _written_masks: set[int]  # addresses
 
     def pre_activation(

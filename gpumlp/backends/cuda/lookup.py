@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpumlp.backends.cuda.kernels import THREADS, Geometry, Kernels, i32, i64
+from gpumlp.backends.cuda.kernels import THREADS, Geometry, OnDevice, i32, i64
 from gpumlp.backends.cuda.kernels import first as first_of
 from gpumlp.backends.lookup import Lookup, part_of
 from gpumlp.functions.embeddings import Embeddings
@@ -14,10 +14,8 @@ FILE = "embedding.cu"
 TILE, LANES = 1024, 32  # as in embedding.cu
 
 
-class CudaLookup(Lookup):
+class CudaLookup(OnDevice, Lookup):
     """The operations of embeddings, for one network or K of them."""
-
-    _kernels: Kernels
 
     def embed(self, x: Array, E: Array, embeddings: Embeddings, h: Array) -> None:
         kernels, (K, rows) = self._kernels, _sizes(x)

@@ -22,7 +22,6 @@ class Nccl:
     connections, so it must come before a step is captured: a training's first step is not.
 
     Args:
-        cupy: the module.
         world: the processes; MPI or torch.distributed carries NCCL's unique id.
 
     Raises:

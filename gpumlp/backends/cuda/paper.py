@@ -25,7 +25,6 @@ class Gpu:
     """Numbers of a data sheet, or measured ones.
 
     Attributes:
-        capability: the compute capability.
         bandwidth: bytes per second.
         peak: FLOP per second of dense products: "float64", "float32", "tf32" and, for both 16-bit
             types, "half".

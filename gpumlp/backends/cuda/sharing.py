@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpumlp.backends.cuda.kernels import ONE_BLOCK, Kernels, i64
-from gpumlp.backends.cuda.protocol import Device
+from gpumlp.backends.cuda.kernels import ONE_BLOCK, OnDevice, i64
 from gpumlp.backends.cuda.theta import growth_interval, upper
 from gpumlp.backends.sharing import Sharing
 from gpumlp.distributed.world import World
@@ -13,12 +12,8 @@ from gpumlp.functions import REGULARIZERS, Regularizer
 from gpumlp.io.types import Array
 
 
-class CudaSharing(Sharing):
+class CudaSharing(OnDevice, Sharing):
     """The operations of several processes, for a GPU each."""
-
-    scales_loss: bool
-    _device: Device
-    _kernels: Kernels
 
     def exchange(
         self, world: World, source: Array, counts: tuple[int, ...], received: Array

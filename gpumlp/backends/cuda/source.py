@@ -38,7 +38,6 @@ class KernelSource:
 
     Attributes:
         file: a file of `kernels/`, such as "activation.cu".
-        dtype: the storage type T.
         functor: CUDA source of the device functions that the file calls.
         labels: y holds integer labels instead of values.
         wide: x has the type of arithmetic instead of the storage type.

@@ -11,6 +11,7 @@ from gpumlp.backends.cuda.kernels import (
     THREADS,
     Geometry,
     Kernels,
+    OnDevice,
     first,
     i32,
     i64,
@@ -24,10 +25,8 @@ from gpumlp.io.types import Array
 EACH = 16  # entries that one output of Philox serves: those of a thread in dropout.cu
 
 
-class CudaStages(Stages):
+class CudaStages(OnDevice, Stages):
     """The operations of blocks, for one network or K of them."""
-
-    _kernels: Kernels
 
     def stage(self, stage: Stage, x: Array, phi: Array | None, y: Array) -> None:
         K, rows, cols = sizes(y)

@@ -1,12 +1,17 @@
-"""Work on several streams of a GPU, in the order of its events."""
+"""Streams of a GPU: the order of work on several, uploads beside it, and the time of work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gpumlp.backends.cuda.protocol import Event
 from gpumlp.backends.declaration import Call
+from gpumlp.io.types import Array
 
 
 def enqueue(
@@ -14,11 +19,7 @@ def enqueue(
 ) -> None:
     """Enqueue each call on its stream; the main stream waits for the others at the end.
 
-    Args:
-        cuda: the module `cupy.cuda`.
-        streams: the streams, the main one first.
-        calls: the calls in order.
-        use: prepares the stream of a call, before the call.
+    use: prepares the stream of a call, before the call.
     """
     main = streams[0]
     awaited = {i for call in calls for i in call.after}
@@ -42,3 +43,68 @@ def end_of(cuda: Any, stream: Any) -> Event:
     event = cuda.Event(disable_timing=True)
     event.record(stream)
     return event
+
+
+TRIALS = 5  # of one measurement
+QUICK = 10_000  # µs: a quick measurement begins no trial after so much time
+
+
+def median_time(
+    cuda: Any, stream: Any, flush: Callable[[int], None], work: Callable[[], None], quick: bool
+) -> float:
+    """The median time in µs that the stream needs for what `work` enqueues.
+
+    flush: is called before each trial with its number.  It overwrites the L2 cache, because other
+        work would also overwrite it in a large network.  Meanwhile the host enqueues all of the
+        work: its time does not count.
+    quick: do fewer trials of long work.
+    """
+    times: list[float] = []
+    work()  # once before, so that kernels and plans exist
+    while len(times) < TRIALS and not (quick and sum(times) > QUICK):
+        start, end = cuda.Event(), cuda.Event()
+        flush(len(times))
+        start.record(stream)
+        work()
+        end.record(stream)
+        end.synchronize()
+        times.append(1000 * cuda.get_elapsed_time(start, end))
+    return float(np.median(times))
+
+
+class Uploading:
+    """The part of `CudaDevice` that copies beside the device's work: see `Device`."""
+
+    _cupy: Any
+    _errors: Any
+    _stream: Any
+    _copies: Any
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        dtype = np.dtype(dtype)
+        size = prod(shape) * dtype.itemsize
+        with self._errors(f"pinning {size:,} bytes of host memory"):
+            memory = self._cupy.cuda.alloc_pinned_memory(size)
+        return np.frombuffer(memory, np.uint8, size).view(dtype).reshape(shape)
+
+    def upload_async(self, host: npt.NDArray[Any], out: Array, after: Event) -> Event:
+        runtime = self._cupy.cuda.runtime
+        with self._errors("an upload"):
+            self._copies.wait_event(after)
+            runtime.memcpyAsync(
+                int(out.data.ptr), host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice,
+                self._copies.ptr,
+            )  # fmt: skip
+            return end_of(self._cupy.cuda, self._copies)
+
+    def mark(self) -> Event:
+        with self._errors():
+            return end_of(self._cupy.cuda, self._stream)
+
+    def follow(self, event: Event) -> None:
+        with self._errors():
+            self._stream.wait_event(event)
+
+    def wait(self, event: Event) -> None:
+        with self._errors():
+            event.synchronize()

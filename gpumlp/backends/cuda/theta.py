@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backends.cuda import tiles
-from gpumlp.backends.cuda.kernels import Kernels, i32, i64
-from gpumlp.backends.cuda.protocol import Device
+from gpumlp.backends.cuda.kernels import OnDevice, i32, i64
 from gpumlp.functions import Optimizer, Regularizer
 from gpumlp.functions.optimizers import LEAST_NORM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from gpumlp.io.types import Array
@@ -18,14 +17,8 @@ from gpumlp.io.types import Array
 GROWTH_INTERVAL = 2000  # steps without an overflow after which the loss scale is doubled
 
 
-class CudaTheta:
+class CudaTheta(OnDevice):
     """What `CudaBackend` inherits."""
-
-    precision: str
-    dtype: np.dtype[Any]
-    scales_loss: bool
-    _device: Device
-    _kernels: Kernels
 
     def penalty(
         self, regularizer: Regularizer, theta: Array, split: int, J: Array, dtheta: Array | None

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.functions import Optimizer
-from gpumlp.io.cache import cache_folder
+from gpumlp.io.paths import cache_folder
 from gpumlp.storage import atomic_write
 
 ARCHITECTURES = {"9.0": "sm_90", "10.0": "sm_100"}  # by compute capability
@@ -39,7 +39,6 @@ class TileSource:
     """The source of one tile kernel.
 
     Attributes:
-        name: the name of the optimizer.
         text: the kernel's module, without the name `ct`.
         numbers: the names of the launch's numbers after the first three: parameters of the
             optimizer, or one_minus_ and the name of one.

@@ -92,7 +92,6 @@ class Tuner:
         steps: whether whole steps are measured too.  That trains the network, which must be one
             that nobody needs afterwards.
         again: whether products and steps in the cache are measured again.
-        choices: all choices so far, in order.
         found: the products whose choice was in the cache.
         measured: for each measured step, the µs of each variant.
     """

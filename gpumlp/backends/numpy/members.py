@@ -25,7 +25,8 @@ def one_by_one_if_large(operation: Method) -> Method:
     @wraps(operation)
     def done(self: Any, *arguments: Any) -> None:
         first = next(a for a in arguments if isinstance(a, np.ndarray))
-        if first.ndim == 2 or _largest(arguments) <= BLOCK_BYTES * len(first):
+        sizes = (a.nbytes for a in arguments if isinstance(a, np.ndarray) and a.ndim == 3)
+        if first.ndim == 2 or max(sizes) <= BLOCK_BYTES * len(first):
             operation(self, *arguments)
             return
         for i in range(len(first)):
@@ -57,7 +58,3 @@ def runs(control: Array) -> Iterator[tuple[Any, Array]]:
     for first, end in pairwise(starts):
         if control[first, 0] != 0:
             yield first if end == first + 1 else slice(first, end), control[first]
-
-
-def _largest(arguments: tuple[Any, ...]) -> int:
-    return max(a.nbytes for a in arguments if isinstance(a, np.ndarray) and a.ndim == 3)

@@ -59,7 +59,6 @@ class Problem:
     """What a competitor is built from.
 
     Attributes:
-        case: the network and how it is trained.
         backend: "numpy" or "cpu", or "cupy" for the GPU (`on_gpu`).
         x, y: the minibatch in host memory; see `Case.data`.
         drawing: seconds spent on drawing θ. They do not count as the competitor's time.
@@ -126,7 +125,6 @@ class BareProducts(Step):
     """The matrix products of a step and nothing else.
 
     Args:
-        case: the network.
         normal: makes an array of so many rows and columns, of normal numbers. A GPU would need less
             power for zeros, and so run faster.
         forward: out = h Wᵀ, called with (h, W, out).

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gpumlp.backends.cuda.cache import TuningCache
-from gpumlp.io.cache import cache_folder
+from gpumlp.io.paths import cache_folder
 
 DEVICE = {"device": "Test GPU", "capability": "9.0", "cublasLt": 130100, "driver": 13000}
 

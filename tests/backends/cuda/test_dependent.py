@@ -13,7 +13,7 @@ import pytest
 
 import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
-from gpumlp.backends.cuda.dependent import DependentLaunches, dependent_launches
+from gpumlp.backends.cuda.launching import DependentLaunches, dependent_launches
 from gpumlp.errors import DeviceError
 from tests.support.harness import nvrtc
 from tests.support.harness.catalogue import CATALOGUE

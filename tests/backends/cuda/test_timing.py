@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda import measuring
+from gpumlp.backends.cuda import streams
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.backends.cuda.device import CudaDevice
 from tests.support.fake_cublaslt import FakeCublasLt
@@ -28,7 +28,7 @@ def test_products_are_measured_once(clocked):
     device, lt = clocked
     a, b, out = arrays(device, (3, 4), (4, 8), (3, 8))
     device.gemm(a, b, out, compute="float32")
-    assert len(lt.calls) == 3 * (1 + measuring.TRIALS) + 1
+    assert len(lt.calls) == 3 * (1 + streams.TRIALS) + 1
     device.gemm(a, b, out, compute="float32")
     assert [call["algo"] for call in lt.calls[-2:]] == [71, 71]
     [choice] = device.tuner.choices.values()
@@ -63,7 +63,7 @@ def test_quick_timer_allocates_nothing_and_repeats_short_work_only(clocked, monk
     def work(microseconds):
         lt.clock += microseconds
 
-    for microseconds, trials in ((3.0, measuring.TRIALS), (4000.0, 3), (20_000.0, 1)):
+    for microseconds, trials in ((3.0, streams.TRIALS), (4000.0, 3), (20_000.0, 1)):
         before = lt.clock
         assert device._time(lambda each=microseconds: work(each), True) == pytest.approx(
             microseconds
