@@ -136,7 +136,7 @@ def _program(case: Case) -> Program:
         pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
     )  # fmt: skip
     hidden = [ACTIVATIONS[case.activation]] * (len(case.widths) - 2)
-    f = [None, *hidden, ACTIVATIONS["identity"]]
+    f = (None, *hidden, ACTIVATIONS["identity"])
     loss, omega = LOSSES[case.loss], REGULARIZERS["none"]
     step = TrainingStep(Settings(
         described(case.widths, f, loss, omega, backend), OPTIMIZERS[case.optimizer],

@@ -33,7 +33,7 @@ class Network(backprop.Model, Protocol):
 
 
 def described(
-    widths: tuple[int, ...], f: list[Any], loss: Loss, regularizer: Regularizer, backend: Any,
+    widths: tuple[int, ...], f: tuple[Any, ...], loss: Loss, regularizer: Regularizer, backend: Any,
     blocks: tuple[Block, ...] = (), embed: Embeddings | None = None,
 ) -> Any:  # fmt: skip
     """A `Network` without arrays: what a program needs of it.
