@@ -74,6 +74,14 @@ def train(
         named["validation"] = (validation.x, validation.targets, validation.weights)
         named["metric"] = _metric(e, net, validation)
     if e.solver == "lbfgs":
+        for name in ("dropout", "clip_norm"):
+            if np.any(getattr(e, name)):
+                warnings.warn(
+                    f'{name}={getattr(e, name)!r} has no effect with solver="lbfgs", which '
+                    "minimises the loss of all examples as it is; pass another solver, or leave it "
+                    "out",
+                    UserWarning, stacklevel=6,
+                )  # fmt: skip
         named |= {"max_iter": e.max_iter, "max_fun": e.max_fun}
         tol = min(e.tol, LARGEST_TOL) / unit.J
         history = fit_lbfgs(net, data.x, data.targets, tol=tol, **named)
