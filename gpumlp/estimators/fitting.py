@@ -144,9 +144,10 @@ def _train_by_minibatches(
     try:
         history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
     except DivergenceError as error:
+        alpha = f" or alpha={e.alpha:g}" * (e.alpha > 1 and e.regularizer is None)
         raise DivergenceError(
             f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
-            f"lower it, {'' if e.clip_norm is not None else 'pass clip_norm=1.0, '}or scale "
+            f"lower it{alpha}, {'' if e.clip_norm is not None else 'pass clip_norm=1.0, '}or scale "
             f"X{' and y' * (net.loss.target == 'real')}, "
             "for example with sklearn.preprocessing.StandardScaler",
             error.what,

@@ -609,6 +609,8 @@ def test_diverged_training_raises_and_leaves_no_model():
     with pytest.raises(FloatingPointError, match=r"learning_rate_init=1e\+09; lower it"):
         e.fit(X, VALUES)
     assert not hasattr(e, "net_")
+    with pytest.raises(FloatingPointError, match=r"lower it or alpha=1e\+30, pass"):
+        e.set_params(learning_rate_init=1e-3, alpha=1e30).fit(X, VALUES)
 
 
 @pytest.mark.parametrize("size", [50, 200])
