@@ -40,7 +40,7 @@ class Model(Protocol):
 
     backend: Backend
     widths: tuple[int, ...]
-    f: list[Activation]
+    f: tuple[Activation, ...]
     loss: Loss
     regularizer: Regularizer
 

@@ -57,7 +57,7 @@ class MLP(Structure):
     Attributes:
         blocks: what each layer has of these, as `Block`; empty if all are plain.
         embed: the embeddings, as `Embeddings`; None for none.
-        layers: a list of L `Layer`.
+        layers: a tuple of L `Layer`.
         theta: all parameters in one flat buffer.
         rounded: θ as the products read it: `theta` itself or, in 16-bit precisions, a copy in
             16 bits, which every method updates first.

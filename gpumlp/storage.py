@@ -194,6 +194,11 @@ def read(path: PathLike) -> tuple[dict[str, HostArray], dict[str, str]]:
         raise CheckpointError(
             f"{path} is damaged: its values do not match its SHA-256; use another copy"
         )
+    if (found := metadata.get("gpumlp", FORMAT)) != FORMAT:
+        raise CheckpointError(
+            f"{path} has the format {found} of gpumlp, and this version reads {FORMAT}; read it "
+            "with the version that wrote it"
+        )
     return tensors, metadata
 
 

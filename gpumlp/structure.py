@@ -258,6 +258,6 @@ class Structure:
             copy = Parameters.zeros(backend, layout, backend.storage) if rounded is None else None
             self.rounded = copy or Parameters(layout, rounded)
         views = zip(theta.W[1:], theta.b[1:], self.f[1:], strict=True)
-        self.layers = [Layer(W, b, f) for W, b, f in views]
+        self.layers = tuple(Layer(W, b, f) for W, b, f in views)
         self._forward = ForwardPass()
         self._penalty = Penalty(backend)

@@ -209,6 +209,8 @@ def test_damaged_and_foreign_files_raise(tmp_path: Any) -> None:
         metadata = {"gpumlp": storage.FORMAT, "ensemble": json.dumps(made["settings"])}
         storage.write(path, made["tensors"], metadata)
         refusal(CheckpointError, lambda: Ensemble.load(path, "numpy"), said)
+    storage.write(path, tensors, {"gpumlp": "2", "ensemble": json.dumps(settings)})
+    refusal(CheckpointError, lambda: Ensemble.load(path, "numpy"), "the format 2", "reads 1")
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])

@@ -204,6 +204,15 @@ def test_what_recorded_programs_depend_on_cannot_change(name, used, rng):
         assert before in (None, each.cost(x, y))
 
 
+@pytest.mark.parametrize("name", ["f", "layers", "widths"])
+def test_entries_of_what_cannot_change_cannot_be_assigned(name):
+    """`net.f[1] = …` changed what is saved, and no result that had been computed before."""
+    net = own_network()
+    values = getattr(net, name)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        values[1] = values[-1]
+
+
 def test_what_may_change_is_as_in_a_new_network(rng):
     x, y = rng.normal(size=(9, 3)), rng.normal(size=(9, 2))
     net = MLP([3, 4, 2], loss="squared_error", backend="numpy")

@@ -82,7 +82,7 @@ class Case:
             pre_activation=lambda f, m, n: ((m, n), storage) if "z" in f.reads else None,
         )  # fmt: skip
         hidden = [ACTIVATIONS[self.activation]] * (len(self.widths) - 2)
-        f = [None, *hidden, ACTIVATIONS["identity"]]
+        f = (None, *hidden, ACTIVATIONS["identity"])
         loss, omega = LOSSES[self.loss], REGULARIZERS["none"]
         net = SimpleNamespace(
             widths=self.widths, f=f, loss=loss, regularizer=omega, blocks=(), embed=None

@@ -14,6 +14,8 @@ from sklearn.utils import check_random_state
 from gpumlp import checks
 from gpumlp.errors import DivergenceError
 from gpumlp.estimators import codes
+from gpumlp.estimators.settings import LEARNING_RATES
+from gpumlp.functions.entry import lookup
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 NO_ARRAYS = ("solver", "output_activation", "loss", "precision", "tol", "n_iter_no_change")
@@ -74,6 +76,7 @@ def check(e: Any, goes_on: bool) -> None:
     for name in ("validation_fraction", "beta_1", "beta_2"):
         if getattr(e, name) >= 1:
             raise ValueError(f"{name} must be less than 1, got {getattr(e, name)}")
+    lookup(LEARNING_RATES, "learning_rate", e.learning_rate)  # also for lbfgs, which reads none
     codes.check(e.embed)
     if e.clip_norm is not None:
         checks.positive_number(e.clip_norm, "clip_norm")

@@ -74,6 +74,14 @@ def train(
         named["validation"] = (validation.x, validation.targets, validation.weights)
         named["metric"] = _metric(e, net, validation)
     if e.solver == "lbfgs":
+        for name in ("dropout", "clip_norm"):
+            if np.any(getattr(e, name)):
+                warnings.warn(
+                    f'{name}={getattr(e, name)!r} has no effect with solver="lbfgs", which '
+                    "minimises the loss of all examples as it is; pass another solver, or leave it "
+                    "out",
+                    UserWarning, stacklevel=6,
+                )  # fmt: skip
         named |= {"max_iter": e.max_iter, "max_fun": e.max_fun}
         tol = min(e.tol, LARGEST_TOL) / unit.J
         history = fit_lbfgs(net, data.x, data.targets, tol=tol, **named)
@@ -136,9 +144,10 @@ def _train_by_minibatches(
     try:
         history = trainer.fit(data.x, data.targets, epochs, progress=False, **named)
     except DivergenceError as error:
+        alpha = f" or alpha={e.alpha:g}" * (e.alpha > 1 and e.regularizer is None)
         raise DivergenceError(
             f"training diverged: {error.what}, with learning_rate_init={e.learning_rate_init:g}; "
-            f"lower it, {'' if e.clip_norm is not None else 'pass clip_norm=1.0, '}or scale "
+            f"lower it{alpha}, {'' if e.clip_norm is not None else 'pass clip_norm=1.0, '}or scale "
             f"X{' and y' * (net.loss.target == 'real')}, "
             "for example with sklearn.preprocessing.StandardScaler",
             error.what,

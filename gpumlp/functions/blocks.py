@@ -147,7 +147,7 @@ def described(of: Sequence[Block]) -> list[str]:
     return list(dict.fromkeys([*norms, *gates, *drops, *skips]))
 
 
-def activations(f: Sequence[Activation], of: Sequence[Block]) -> list[Activation]:
+def activations(f: Sequence[Activation], of: Sequence[Block]) -> tuple[Activation, ...]:
     """f[0] … f[L]: the identity where a gate takes the place of f."""
     gated = [None, *(each.gate for each in of)] if of else [None] * len(f)
-    return [identity if g else one for one, g in zip(f, gated, strict=True)]
+    return tuple(identity if g else one for one, g in zip(f, gated, strict=True))

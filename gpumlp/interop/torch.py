@@ -120,6 +120,9 @@ def _check_tensors(**tensors: Any) -> None:
                 f"{name} must be a torch.Tensor, got {type(t).__name__}; pass "
                 f"torch.as_tensor({name})"
             )
+        if t.layout != torch.strided or t.is_nested:
+            dense = f"torch.cat({name}.unbind())" if t.is_nested else f"{name}.to_dense()"
+            raise TypeError(f"{name} is not a dense tensor; pass {dense}")
         # without this, torch takes the derivative of its operators for 0
         if not torch.compiler.is_compiling() and unpack(t).tangent is not None:
             raise NotImplementedError(
@@ -250,4 +253,6 @@ def _begins_with_activation(module: Any) -> bool:
 def _has_hooks(module: Any) -> bool:
     """Whether a call of the module does more than its class's forward."""
     forward = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+    own = forward or module._backward_hooks or module._backward_pre_hooks
+    of_all: Any = nn.modules.module._has_any_global_hook  # which has no types
+    return bool(own or of_all())

@@ -119,7 +119,8 @@ def together(estimator: Any) -> Iterator[None]:
 
 
 def names_of_models(estimator: Any) -> list[str]:
-    """The names of the parameters `n_models` in an estimator."""
+    """The names of the parameters `n_models` in an estimator; TypeError as for `together`."""
+    multilayer_perceptrons(estimator)
     parts = {"": estimator, **{f"{k}__": v for k, v in estimator.get_params(deep=True).items()}}
     return [f"{k}n_models" for k, part in parts.items() if isinstance(part, BaseMLP)]
 
@@ -127,13 +128,16 @@ def names_of_models(estimator: Any) -> list[str]:
 def multilayer_perceptrons(estimator: Any) -> list[BaseMLP]:
     """The estimators of gpumlp in an estimator, such as the last step of a pipeline."""
     parts = [estimator]
-    if hasattr(estimator, "get_params"):
+    if hasattr(estimator, "get_params") and not isinstance(estimator, type):
         parts += estimator.get_params(deep=True).values()
     found = [part for part in parts if isinstance(part, BaseMLP)]
     if not found:
+        got = f"{type(estimator).__name__}, for which sklearn.model_selection has GridSearchCV and "
+        got += "RandomizedSearchCV"
+        if isinstance(estimator, type):
+            got = f"the class {estimator.__name__}; pass an object, {estimator.__name__}()"
         raise TypeError(
             "estimator must be an MLPClassifier or MLPRegressor of gpumlp.estimators, or contain "
-            f"one, such as a pipeline that ends with it; got {type(estimator).__name__}, for which "
-            "sklearn.model_selection has GridSearchCV and RandomizedSearchCV"
+            f"one, such as a pipeline that ends with it; got {got}"
         )
     return found

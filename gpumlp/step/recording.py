@@ -72,7 +72,7 @@ class Model:
     backend: Any  # while the loops are recorded, a `Program`
     theta: Any
     rounded: Any
-    f: list[Activation]
+    f: tuple[Activation, ...]
     loss: Loss
     regularizer: Regularizer
 

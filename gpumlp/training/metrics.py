@@ -205,7 +205,9 @@ class Evaluation:
             raise error(f"the cost of the {self._whose} data is NaN")
         if self._measures:
             link = net.loss.link
-            exact = net.loss.target == "binary"  # in float32 σ(z) is 1 from z = 17 on
+            # in float32 σ(z) is 1 from z = 17 on; accuracy of classes reads the largest p alone
+            others = any(of is not accuracy for of in self._measures.values())
+            exact = others and net.loss.target in ("binary", "class")
             p = link.f(self._y_hat.astype(float) if exact else self._y_hat, **link.params)
             if not (np.isfinite(self._y_hat).all() and np.isfinite(p).all()):
                 raise error(f"a prediction for the {self._whose} data is not finite")

@@ -597,11 +597,20 @@ def test_too_few_epochs_warn():
         MLPClassifier(**SMALL).fit(X, NAMES)
 
 
+@pytest.mark.parametrize("name", ["dropout", "clip_norm"])
+def test_what_lbfgs_does_not_do_warns(name):
+    e = MLPClassifier(**SMALL, solver="lbfgs", **{name: 0.5})
+    with pytest.warns(UserWarning, match=f'{name}=0.5 has no effect with solver="lbfgs"'):
+        e.fit(X, NAMES)
+
+
 def test_diverged_training_raises_and_leaves_no_model():
     e = MLPRegressor(solver="sgd", learning_rate_init=1e9, **SMALL)
     with pytest.raises(FloatingPointError, match=r"learning_rate_init=1e\+09; lower it"):
         e.fit(X, VALUES)
     assert not hasattr(e, "net_")
+    with pytest.raises(FloatingPointError, match=r"lower it or alpha=1e\+30, pass"):
+        e.set_params(learning_rate_init=1e-3, alpha=1e30).fit(X, VALUES)
 
 
 @pytest.mark.parametrize("size", [50, 200])

@@ -194,6 +194,7 @@ BAD = [
     ({"regularizer": "l2", "alpha": 10**400}, ValueError, "alpha must be finite and 0 or more"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
     ({"learning_rate": "cosine"}, ValueError, "unknown learning_rate.*invscaling, adaptive"),
+    ({"learning_rate": "cosine", "solver": "lbfgs"}, ValueError, "unknown learning_rate"),
     ({"learning_rate_init": 0}, ValueError, "learning_rate_init must be finite and more than 0"),
     ({"max_iter": 0}, ValueError, "max_iter must be at least 1"),
     ({"tol": "small"}, TypeError, "tol must be a number"),

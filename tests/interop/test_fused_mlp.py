@@ -242,6 +242,18 @@ def test_hooks_and_parametrizations_are_called():
     assert seen == [(9, 7)] * 2
 
 
+def test_hooks_of_all_modules_are_called():
+    fused, plain = pair("tanh")
+    x = x_of(9, 5)
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda m, args, out: 2 * out if isinstance(m, nn.Linear) else None
+    )
+    try:
+        assert error(results(fused, x), results(plain, x)) < BAR
+    finally:
+        hook.remove()
+
+
 @pytest.mark.parametrize("i", [0, 1])
 def test_a_forward_of_a_module_s_own_is_called(i):
     """As libraries that quantise or move modules assign it."""

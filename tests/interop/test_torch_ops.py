@@ -213,6 +213,7 @@ def test_invalid_layer_arguments_raise(tensor):
         ((x.float(), W, b), TypeError, "x is torch.float32 on cpu but", "pass x.to(weight)"),
         ((x.detach().numpy(), W, b), TypeError, "x must be a torch.Tensor, got ndarray", "as_tens"),
         ((x, W, 0.0), TypeError, "bias must be a torch.Tensor, got float"),
+        ((x.to_sparse(), W, b), TypeError, "x is not a dense tensor; pass x.to_dense()"),
         ((x, W, b, "rleu"), ValueError, "unknown activation 'rleu'; did you mean 'relu'?"),
         ((x, W, b, "elu", 1.0, 2.0), ValueError, "elu has the parameters alpha; got 2 numbers"),
         ((x, W, b, "elu", -1.0), ValueError, "elu: alpha must lie in [0, inf)"),

@@ -329,6 +329,10 @@ def test_wrong_input_is_refused() -> None:
         TypeError, lambda: GridSearch(LogisticRegression(), {"C": [1]}).fit(X, LABELS),
         "MLPClassifier", "LogisticRegression", "GridSearchCV",
     )  # fmt: skip
+    for n_models in (None, 2):
+        search = GridSearch(MLPClassifier, {"alpha": [1]}, n_models=n_models)
+        with pytest.raises(TypeError, match=r"got the class .*; pass an object, MLPClassifier\(\)"):
+            search.fit(X, LABELS)
     with pytest.raises(ValueError, match="Invalid parameter 'alhpa'"):
         GridSearch(classifier(), {"alhpa": [1]}).fit(X, LABELS)
     with pytest.raises(ValueError, match="backend"):

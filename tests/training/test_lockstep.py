@@ -123,6 +123,20 @@ def test_settings_on_numpy_to_the_bit(settings: dict[str, Any]) -> None:
         assert np.array_equal(ensemble.theta[i], net.theta.flat)
 
 
+def test_embeddings_of_single_rows_on_numpy_to_the_bit() -> None:
+    x, y = np.array([[0.3, 0.0, -1.2]]), np.array([[0.5, -1.0]])
+    settings: dict[str, Any] = {
+        "loss": "huber", "precision": "float64", "backend": "numpy", "embed": {1: (1, 2)},
+    }  # fmt: skip
+    ensemble = Ensemble(2, [3, 16, 8, 2], **settings)
+    trainer = EnsembleTrainer(ensemble, "adamw")
+    trainer.fit(x, y, 2)
+    for i, member in enumerate(trainer.trainers):
+        single = Trainer(MLP([3, 16, 8, 2], seed=i, **settings), "adamw", seed=i)
+        single.fit(x, y, 2, progress=False)
+        assert np.array_equal(member.slots, single.slots)
+
+
 def test_members_that_fill_a_block_are_computed_one_by_one(monkeypatch: Any) -> None:
     """Otherwise their sums would have another order than alone."""
     monkeypatch.setattr(numpy_members, "BLOCK_BYTES", 100)

@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.special
 import sklearn.metrics as sk
 
 import gpumlp
@@ -90,6 +91,23 @@ def test_scorer_without_weights_ignores_them():
     )
     expected = -sk.max_error(Y[:, 0], net.predict(X)[:, 0])
     assert history["val_metric"] == pytest.approx([expected], rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["roc_auc_ovr", "neg_log_loss"])
+def test_probabilities_of_float32_networks_do_not_saturate(metric):
+    """In float32, a p behind 17 in logits was 1, and its log loss at most 16."""
+    net = gpumlp.MLP([3, 3], backend="numpy")
+    net.layers[0].W[...] = np.eye(3)
+    x = np.random.default_rng(1).normal(size=(200, 3)) * 12
+    y = (x + np.random.default_rng(2).normal(size=x.shape) * 12).argmax(axis=1)
+    trainer = gpumlp.Trainer(net, "sgd", lr=1e-30, batch_size=200)
+    history = trainer.fit(x, y, 1, validation=(x, y), metric=metric, progress=False)
+    p = scipy.special.softmax(x, axis=1)
+    score = {
+        "roc_auc_ovr": lambda: sk.roc_auc_score(y, p, multi_class="ovr"),
+        "neg_log_loss": lambda: -sk.log_loss(y, p),
+    }
+    assert history["val_metric"] == pytest.approx([score[metric]()], rel=1e-5)
 
 
 # ---- several metrics ---------------------------------------------------------------------------

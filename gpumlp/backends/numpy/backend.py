@@ -176,7 +176,10 @@ class NumpyBackend(NumpyColumns, NumpyLookup, NumpySharing, NumpyStages, NumpyTh
         np.sum(sums, axis=0, out=db) if gh.ndim == 2 else np.concatenate(sums, out=db)
 
     def input_gradient(self, gz: Array, W: Array, gx: Array) -> None:
-        product(gz, W[..., W.shape[-1] - gx.shape[-1] :], gx)
+        # one network at a time: of a part of W, NumPy's product of K pairs has other last bits
+        each = [(gz, W, gx)] if gx.ndim == 2 else zip(gz, W, gx, strict=True)
+        for gz_i, W_i, gx_i in each:
+            product(gz_i, W_i[:, W_i.shape[1] - gx_i.shape[1] :], gx_i)
 
     # ---- minibatches --------------------------------------------------------------------------
 
