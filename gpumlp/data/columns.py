@@ -40,8 +40,8 @@ class Problem(NamedTuple):
     Attributes:
         kind: "gaps" (most texts are numbers or dates), "words", "numbers" or "dates" (where the
             model takes another kind), "ambiguous" (dates of two readings), "units" (numbers of
-            several units), "several" (numbers in each text), "many" (too many different words) or
-            "other" (another type).
+            several units), "several" (numbers in each text), "unread" (dates in another form),
+            "many" (too many different words) or "other" (another type).
         examples: the texts that are not numbers, sorted; or the names of the types.
         format: with "gaps", how the others are written.
     """
