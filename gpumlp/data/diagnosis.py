@@ -14,7 +14,7 @@ from gpumlp.data.dates import ISO, WHOLE, DateFormat
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
-from gpumlp.data.numbers import BEHIND, PLAIN, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -222,6 +222,8 @@ def _as_numbers(
     column = _without(form, others, words) if others else "c"
     if others and (len(words) > MAX_CLASSES or form.decimal == "/"):  # it is read as it is
         return _changed(files, [name], column)
+    if any(map(NO_CENTS.search, words)):
+        column += rf".str.replace({NO_CENTS.pattern!r}, '\\1', regex=True)"
     if any(map(BEHIND.search, words)):
         column += r".str.replace(r'^\s*(.*?)\s*-\s*$', r'-\1', regex=True)"
     if form.before:

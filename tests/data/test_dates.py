@@ -373,3 +373,18 @@ def test_dates_that_cannot_be_read_are_refused(pattern: str, tmp_path: Any) -> N
     ):
         data.load(path, "y")
     assert "d" in data.load(path, "y", categorical="d").categories
+
+
+@pytest.mark.parametrize("pattern", ["%Y%m%d", "%d%m%Y", "%Y%m%d%H%M"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_dates_as_whole_numbers_are_no_quantities(pattern: str, kind: str, tmp_path: Any) -> None:
+    numbers = MOMENTS.dt.strftime(pattern).astype(int)
+    path = tmp_path / f"t.{kind}"
+    if kind == "npz":
+        np.savez(path, x=X, y=numbers)
+    else:
+        getattr(pandas.DataFrame(table(y=numbers)), f"to_{kind}")(path, index=False)
+    target = None if kind == "npz" else "y"
+    with pytest.raises(ValueError, match=rf"dates such as {numbers[0]}, .* --task regression"):
+        data.load(path, target)
+    assert data.load(path, target, "regression").y[0] == numbers[0]
