@@ -5,9 +5,9 @@ Evaluate also gets the parts of its data here.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from gpumlp.cli.options import option, switch
 from gpumlp.data import Dataset, Preparation
 from gpumlp.data.dataset import listed
 from gpumlp.data.names import quoted
+from gpumlp.data.numbers import NULLS
 from gpumlp.ensemble import Ensemble
 from gpumlp.io.types import HostArray
 from gpumlp.storage import replacing
@@ -228,16 +229,20 @@ def _write_csv(
 def _write_lines(
     text: TextIO, parts: Parts, names: list[str], classes: Classes, digits: int
 ) -> None:
-    rows = csv.writer(text, lineterminator="\n")
     for i, p in enumerate(parts):
         if i == 0:  # after what the first part may raise
-            rows.writerow(names)
-        labels = [[classes[label]] for label in p.argmax(axis=1)] if classes else [[]] * len(p)
-        rows.writerows(
+            text.write(",".join(map(_field, names)) + "\n")
+        labels = [[_field(classes[j])] for j in p.argmax(axis=1)] if classes else [[]] * len(p)
+        for label, row in zip(labels, p.tolist(), strict=True):
             # all digits of a probability near 1, so that the order of the rows shows
-            [*label, *(repr(v) if classes and 0.99 < v < 1 else f"{v:.{digits}g}" for v in row)]
-            for label, row in zip(labels, p.tolist(), strict=True)
-        )
+            numbers = (repr(v) if classes and 0.99 < v < 1 else f"{v:.{digits}g}" for v in row)
+            text.write(",".join([*label, *numbers]) + "\n")
+
+
+def _field(text: str) -> str:
+    """A text in a .csv file, in quotation marks where it is needed: NA would be a missing value."""
+    needed = text in NULLS or re.search('[",\r\n]', text)
+    return '"{}"'.format(text.replace('"', '""')) if needed else text
 
 
 def _write_parquet(

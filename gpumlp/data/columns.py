@@ -27,7 +27,6 @@ from gpumlp.data.spelling import NUMBER, TRUTH, Known, plain
 from gpumlp.io.types import HostArray
 
 MOST_WORDS = 100_000  # the longest list of different words in a column
-
 MOST_CATEGORIES = 1000  # more different words are categories only if the user says so
 FEWEST_ROWS = 20  # in fewer rows the numbers 1, 2, 3, … may say something
 DIGITS = re.compile(r"(?!.*\d[eEdD])(?:\D*\d){16}")  # and not 1e20
@@ -40,8 +39,8 @@ class Problem(NamedTuple):
     Attributes:
         kind: "gaps" (most texts are numbers or dates), "words", "numbers" or "dates" (where the
             model takes another kind), "ambiguous" (dates of two readings), "units" (numbers of
-            several units), "several" (numbers in each text), "many" (too many different words) or
-            "other" (another type).
+            several units), "several" (numbers in each text), "unread" (dates in another form),
+            "many" (too many different words) or "other" (another type).
         examples: the texts that are not numbers, sorted; or the names of the types.
         format: with "gaps", how the others are written.
     """
@@ -101,7 +100,11 @@ class Column:
             coded = pa.types.is_dictionary(kind)
             self._coded |= coded
             self.declared |= coded and not is_text(kind.value_type)
-            out = self._positions(column)
+            try:
+                out = self._positions(column)
+            except pa.ArrowInvalid:  # bytes that are not UTF-8
+                out = np.full(len(column), np.nan)
+                self.kinds.add(str(kind))
         elif text or (is_numeric(kind) and self.format in WHOLE):
             out = self._formatted(column)
         elif is_numeric(kind):
@@ -165,8 +168,7 @@ class Column:
         other = sorted(self.kinds - {"numbers", "words", "dates"})
         if other:
             return Problem("other", other)
-        there = self.missing < self.total
-        if self._date is not None and self._date != ("dates" in self.kinds) and there:
+        if self._date not in (None, "dates" in self.kinds) and self.missing < self.total:
             return Problem("numbers" if self._date else "dates", [])
         if self.strange:
             few = 2 * sum(self.strange.values()) < self.total
@@ -220,9 +222,7 @@ class Column:
         if whole:
             low, high = pyarrow.compute.min_max(column).as_py().values()
             self._huge |= low is not None and not -LARGEST_INT <= low <= high <= LARGEST_INT
-        if column.type != pa.float64():
-            column = column.cast(pa.float64(), safe=False)
-        out: HostArray = column.to_numpy()
+        out: HostArray = column.cast(pa.float64(), safe=False).to_numpy()
         self._watch(out, whole)
         return out
 

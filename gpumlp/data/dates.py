@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -12,34 +13,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.data.date_texts import regular
 from gpumlp.data.numbers import NULLS
 from gpumlp.io.types import HostArray
 
 ORDERS = ("dmy", "mdy", "ymd")
 PARTS = {"month": (12, 1), "weekday": (7, 0), "hour": (24, 0)}  # how many values, and the first
 DAY = 86_400.0  # seconds
-DATES = {
-    "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%Y-%b-%d", "%y-%m-%d", "%y/%m/%d",
-            "%y.%m.%d", "%Y. %m. %d.", "%Y年%m月%d日", "%Y %B %d", "%Y_%m_%d"),
+DATES = {  # of texts as `date_texts.regular` makes them
+    "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d",
+            "%Y. %m. %d.", "%Y年%m月%d日", "%Y_%m_%d"),
     "dmy": ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%d/%m/%y", "%d-%m-%Y", "%d-%m-%y", "%d %b %Y",
-            "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%d. %B %Y", "%a, %d %b %Y", "%A, %d %B %Y",
-            "%d %b %y", "%d-%B-%Y", "%a %d %b %Y", "%A %d %B %Y", "%d. %m. %Y", "%d/%b/%Y",
-            "%d%b%Y", "%d%b%y", "%d.%b.%Y", "%d %b, %Y", "%d %B, %Y", "%d_%m_%Y"),
-    "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y",
-            "%B %d %Y", "%b. %d, %Y", "%a %b %d %Y", "%a, %b %d, %Y", "%A, %B %d, %Y",
-            "%b-%d-%Y", "%B-%d-%Y", "%m_%d_%Y"),
+            "%d %b %y", "%d. %m. %Y", "%d_%m_%Y"),
+    "mdy": ("%m/%d/%Y", "%m/%d/%y", "%m-%d-%Y", "%m-%d-%y", "%b %d %Y", "%b %d-%Y", "%m_%d_%Y"),
 }  # fmt: skip
-MOMENTS = ("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %Y")
+MOMENTS = ("%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ")
 WEEKS = ("%G-W%V", "%GW%V", "%G W%V", "%G-W%V-%u")  # their Mondays, but with a day
-QUARTERS = ("%YQ%m", "%Y-Q%m", "%Y Q%m", "Q%m %Y", "Q%m-%Y", "Q%m/%Y")  # their first months
-QUARTER = re.compile("Q([1-4])(?![0-9])")
-MONTHS = ("%Y-%m", "%m/%Y", "%Y/%m", "%b %Y", "%B %Y", "%b-%Y", "%b-%y", "%b %y", "%Y-%b", "%Y %b",
-          "%Y %B", "%B-%Y", "%b/%Y", "%b. %Y", "%B, %Y", "%Y年%m月")  # fmt: skip
-CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%H:%M:%S,%f", "%I:%M%p",
-          "%I:%M:%S%p", "%I %p", "%I%p")  # fmt: skip
+QUARTERS = ("%YQ%m", "%Y-Q%m", "%Y Q%m", "Q%m %Y", "Q%m-%Y", "Q%m/%Y", "Q%m %y")  # first months
+QUARTER = re.compile("[Qq]([1-4])(?![0-9])")
+MONTHS = ("%Y-%m", "%m/%Y", "%Y/%m", "%m-%Y", "%Y %m", "%YM%m", "%b %Y", "%b %y", "%Y %b",
+          "%Y年%m月")  # fmt: skip
+CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%I:%M:%S.%f %p",
+          "%H:%M:%S,%f", "%I %p")  # fmt: skip
 TIMES = (
-    "", *(before + clock for before in (" ", ", ", "T") for clock in CLOCKS), ":%H:%M:%S",
-    " %H.%M.%S", "-%H.%M.%S", " %H-%M-%S",
+    "", *(before + clock for before in (" ", "T") for clock in CLOCKS), ":%H:%M:%S", " %H.%M.%S",
+    "-%H.%M.%S", " %H-%M-%S",
 )  # fmt: skip
 UTC_NAMES = (" UTC", " GMT")  # others, such as CET, depend on the day
 ZONES = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
@@ -67,24 +65,26 @@ class DateFormat(NamedTuple):
         """Days since 1970, NaN for a word such as NA; None if the text is not in this format."""
         if text in NULLS:
             return math.nan
-        if self in WHOLE:  # numbers have lost a zero of 03082023
-            text = text.zfill(self.digits)
-        if "Q%m" in self.pattern:
-            text = QUARTER.sub(lambda found: f"Q{3 * int(found[1]) - 2:02}", text)
-        try:
-            week = self.pattern.endswith("%V")
-            moment = datetime.strptime(f"{text} 1" if week else text, self.pattern + " %u" * week)
-        except ValueError:
-            if self != ISO or not TIME.fullmatch(text):
-                return None
-            try:
-                moment = datetime.fromisoformat(text)
-            except ValueError:
-                return None
+        # models of earlier versions have formats of texts as they are
+        moment = self._moment(regular(text)) or self._moment(text)
+        if moment is None:
+            return None
         if not re.search("%[yYG]", self.pattern):  # a time alone
             moment = moment.replace(year=1970)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.timestamp() / DAY
+
+    def _moment(self, text: str) -> datetime | None:
+        if self in WHOLE:  # numbers have lost a zero of 03082023
+            text = text.zfill(self.digits)
+        if "Q%m" in self.pattern:
+            text = QUARTER.sub(lambda found: f"Q{3 * int(found[1]) - 2:02}", text)
+        week = self.pattern.endswith("%V")
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(f"{text} 1" if week else text, self.pattern + " %u" * week)
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(text) if self == ISO and TIME.fullmatch(text) else None
+        return None
 
 
 ISO = DateFormat("%Y-%m-%d")
@@ -127,7 +127,7 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     if found or order not in (None, "ymd"):
         return found[0] if found else None
     # Python, Java and others leave out what is 0 of a time
-    zones = {bool(times[1]) for text in sample if (times := TIME.fullmatch(text))}
+    zones = {bool(times[1]) for text in sample if (times := TIME.fullmatch(regular(text)))}
     return ISO if len(zones) == 1 and _fits(ISO, sample) and _fits(ISO, there) else None
 
 
@@ -282,7 +282,7 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
 
 def _shape(text: str) -> str:
     """The text with 1 for each run of digits and a for each run of letters, without spaces."""
-    return re.sub(r"\s+", "", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "1", text)))
+    return re.sub(r"\s+", "", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "1", regular(text))))
 
 
 def _fits(form: DateFormat, texts: Iterable[str]) -> bool:

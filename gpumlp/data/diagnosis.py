@@ -9,11 +9,12 @@ from collections.abc import Collection, Sequence
 from gpumlp.data.columns import MOST_WORDS, Column, Format, Problem
 from gpumlp.data.csv_files import for_pandas
 from gpumlp.data.dataset import listed
+from gpumlp.data.date_texts import regular
 from gpumlp.data.dates import ISO, WHOLE, DateFormat
 from gpumlp.data.labels import MAX_CLASSES
 from gpumlp.data.measures import unclear_numbers
 from gpumlp.data.names import MOST_NAMED, as_argument, quoted
-from gpumlp.data.numbers import BEHIND, PLAIN, NumberFormat, format_of, singular
+from gpumlp.data.numbers import BEHIND, NO_CENTS, PLAIN, NumberFormat, format_of, singular
 from gpumlp.data.sources import Files
 from gpumlp.data.spelling import NUMBER
 from gpumlp.data.target_column import TargetColumn
@@ -35,6 +36,10 @@ PROBLEMS = {  # for each kind of `Problem`, and for one more: what columns have,
         "correct these texts, or leave them empty to have them filled{cleared}",
     ),
     "words": ("hold words where the model takes {what}{format} ({texts})", "correct them"),
+    "unread": (
+        "hold dates or times in a form that cannot be read ({texts})",
+        "write them as 2024-12-31 15:30:00, or treat the columns as " + CATEGORICAL,
+    ),
     "units": (
         "hold numbers beside units or other texts ({texts})",
         "write the numbers alone, in one unit, or treat the columns as " + CATEGORICAL,
@@ -180,16 +185,22 @@ def _as_written(form: Format) -> str:
 
 def _filled(files: Files, names: list[str], column: str) -> str:
     """A line of pandas that empties some texts of the columns, as `_changed`, if it can be read."""
-    return f", {_changed(files, names, column)}" if len(names) <= MOST_NAMED else ""
+    readable = column and len(names) <= MOST_NAMED
+    return f", {_changed(files, names, column)}" if readable else ""
 
 
 def _without(form: Format, others: list[str], words: Collection[str]) -> str:
-    """An expression of pandas: the column c, empty where it has the other texts of its words."""
+    """An expression of pandas: the column c, empty where it has the other texts of its words.
+
+    It is "" where pandas reads fewer dates than gpumlp does.
+    """
     pattern = re.compile(form.pattern, re.ASCII) if isinstance(form, NumberFormat) else None
     listed_all = pattern and not all(map(pattern.fullmatch, {*words}.difference(others)))
     if (len(others) <= LISTED or listed_all) and not any(map(NUMBER.fullmatch, others)):
         return f"c.mask(c.str.strip().isin({others}))"
     if isinstance(form, DateFormat):
+        if any(regular(word) != word for word in {*words}.difference(others)):
+            return ""
         written, text = "ISO8601" if form == ISO else form.pattern, "c.str.strip()"
         if form in WHOLE:
             text = f'c.astype(str).str.strip().str.removesuffix(".0").str.zfill({form.digits})'
@@ -205,6 +216,8 @@ def _as_numbers(
     column = _without(form, others, words) if others else "c"
     if others and (len(words) > MAX_CLASSES or form.decimal == "/"):  # it is read as it is
         return _changed(files, [name], column)
+    if any(map(NO_CENTS.search, words)):
+        column += rf".str.replace({NO_CENTS.pattern!r}, '\\1', regex=True)"
     if any(map(BEHIND.search, words)):
         column += r".str.replace(r'^\s*(.*?)\s*-\s*$', r'-\1', regex=True)"
     if form.before:

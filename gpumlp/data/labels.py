@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from gpumlp.data.dataset import LARGEST_INT, Raw, listed
+from gpumlp.data.dates import WholeNumbers
 from gpumlp.data.numbers import NULLS, PLAIN, format_of
 from gpumlp.data.spelling import CODE, TRUTH, Known, meaning
 from gpumlp.io.types import HostArray
@@ -55,10 +58,13 @@ def read_target(
         )
     if task is None and words is not None and numbers is None:
         _check_words(name, words, len(y))
-    task = task or _task(y, words, numbers)
-    if task == "regression":
-        return task, _values(name, y, words, numbers, learn), classes
-    return task, *_labels(name, y, words, numbers, classes)
+    chosen = task or _task(y, words, numbers)
+    if chosen == "regression":
+        values = _values(name, y, words, numbers, learn)
+        if task is None:
+            _check_quantities(name, values)
+        return chosen, values, classes
+    return chosen, *_labels(name, y, words, numbers, classes)
 
 
 def _one_hot(y: HostArray) -> bool:
@@ -100,6 +106,17 @@ def _check_words(name: str, words: Sequence[str], rows: int) -> None:
         )
 
 
+def _check_quantities(name: str, values: HostArray) -> None:
+    """Raise if the values (m,) are dates such as 20240131."""
+    dates = WholeNumbers()
+    dates.watch(values.ravel())
+    if dates.format(None):
+        raise ValueError(
+            f"{name}: the target holds dates such as {values.flat[0]:.0f}, whose differences are "
+            "no numbers of days; write the days since a date, or say --task regression"
+        )
+
+
 def _whole(numbers: HostArray) -> bool:
     return numbers.dtype.kind in "iub" or bool((numbers == np.floor(numbers)).all())
 
@@ -123,6 +140,8 @@ def _labels(
     if words is not None:
         texts, index = list(words), y
         new = _spelled(texts, np.bincount(y, minlength=len(texts)), numbers is not None)
+        if not classes:
+            _check_case(name, new)
     else:
         distinct, index = np.unique(y, return_inverse=True)
         new = texts = [str(v if y.dtype.kind in "OUb" else int(v)) for v in distinct]
@@ -136,6 +155,18 @@ def _labels(
             f"it knows: {listed(names)}"
         )
     return np.array(found, np.int64)[index], names
+
+
+def _check_case(name: str, classes: Sequence[str]) -> None:
+    """Warn of classes that differ in case alone."""
+    counts = Counter(label.casefold() for label in classes)
+    double = [label for label in classes if counts[label.casefold()] > 1]
+    if double:
+        warnings.warn(
+            f"{name}: classes differ in case alone: {listed(map(repr, double))}; if they are one, "
+            "write them alike",
+            stacklevel=2,
+        )
 
 
 def _spelled(words: list[str], counts: HostArray, numbers: bool) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection
 
+from gpumlp.data.date_texts import unread_dates
 from gpumlp.data.numbers import ALIKE, CURRENCY, FEW, FRACTIONS
 
 NUMBER = re.compile(r"\d+(?:[,' ]\d{3})*(?:[.,]\d+)?")
@@ -34,7 +35,7 @@ SHARE = 0.9  # of the texts are written so
 
 
 def unclear_numbers(texts: Collection[str]) -> str:
-    """Why texts are no categories: "units", if they have numbers of several units; or "several".
+    """Why texts are no categories: numbers of several "units", "several" in each, "unread" dates.
 
     It is "" where they may be codes or names, also if these have digits.
     """
@@ -52,4 +53,6 @@ def unclear_numbers(texts: Collection[str]) -> str:
         measured = all(map(MEASURED.fullmatch, odd)) if odd else marks
         return "units" if written or measured else ""
     several = sum(ways[way] for way in usual if SEVERAL.fullmatch(way))
-    return "several" if several >= SHARE * len(texts) else ""
+    if several >= SHARE * len(texts):
+        return "several"
+    return "unread" if unread_dates(texts) else ""

@@ -52,7 +52,9 @@ PARTS = frozenset([2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 20, 24, 25, 32, 50, 64, 1
 SPACES = "\u00a0\u2007\u2009\u202f"  # those that stand between groups of digits
 MARKS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"),
          (",", "'"), (".", "_"), ("/", ""))  # fmt: skip
-BEHIND = re.compile(r"\d.*-\s*$")
+BEHIND = re.compile(r"\d.*(?<![.,:/-])-\s*$")
+GRADE = re.compile(r"\d\s*-")
+NO_CENTS = re.compile(r"(\d)[.,:/][-–—]+(?!\d)")  # 50.- and 500/- are prices, and not negative
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 MARKS_OF_MISSING = 4  # the most texts that most rows of a column of numbers may have
@@ -157,7 +159,7 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
     if 2 * _rows(there, left) >= _rows(there, there) and not marks:
         return None
     behind = [text for text in there if BEHIND.search(text)]  # 12.50- as SAP writes −12.50
-    if behind and len(there) <= FEW:  # 2- may be a grade
+    if len(there) <= FEW and any(map(GRADE.fullmatch, behind)):
         return None
     left += behind if len(behind) == 1 and behind[0] not in left else []  # a slip of the pen
     named = any(c.isalnum() for text in left for c in text)  # and not "?" or "--"
@@ -229,7 +231,7 @@ def _parts(text: str) -> Parts | None:
     """Sign, digits, and what stands before and after them; None if it is no number."""
     text = POWER.sub(lambda found: "e" + (found[1] or found[2]).translate(RAISED), text)
     text = FRACTIONS.sub(lambda found: " " + unicodedata.normalize("NFKC", found[0]), text)
-    text = text.translate(ALIKE).strip()
+    text = NO_CENTS.sub(r"\1", text.translate(ALIKE)).strip()
     if text.lstrip("+-").lower() in SPECIAL:
         return (-1.0 if text[0] == "-" else 1.0), text.lstrip("+-"), "", ""
     match = SHAPE.fullmatch(text)

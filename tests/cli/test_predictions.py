@@ -115,3 +115,17 @@ def test_numbers_have_the_digits_that_vary(tmp_path):
     assert exact[0] != exact[1]
     written = [float(row["prediction"]) for row in rows_of((tmp_path / "p.csv").read_text())]
     np.testing.assert_allclose(written, exact, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_labels_are_quoted_where_they_would_be_read_otherwise(out, tmp_path):
+    classes = ("NA", 'a,"b"', "c\rd")
+    model = write_model(tmp_path / "m.safetensors", classes=classes, second=np.eye(3, 2))
+    new = write_rows(tmp_path / "new.csv", [[1, 0], [0, 1]])
+    path = tmp_path / "p.csv"
+    text = run("predict", model, new, *(["--out", path] if out else []))
+    text = path.read_bytes().decode() if out else text.stdout
+    assert text.startswith(
+        'prediction,probability_NA,"probability_a,""b""","probability_c\rd"\n"NA",'
+    )
+    assert '\n"a,""b""",' in text

@@ -244,7 +244,7 @@ def test_marker_among_dates_raises(marker: str, tmp_path: Any) -> None:
     [
         (["10:30", "23:15"], DateFormat("%H:%M")),
         (["1 PM", "11 AM"], DateFormat("%I %p")),
-        (["1pm", "12pm"], DateFormat("%I%p")),
+        (["1pm", "12pm"], DateFormat("%I %p")),
         (["1.2.10", "2.0.13"], None),
         (["a", "2020-01-01"], None),
         (["03/04/2020", "05/06/2020"], Ambiguous("03/04/2020")),
@@ -319,3 +319,72 @@ def test_only_formats_of_the_texts_shape_are_tried(monkeypatch: Any) -> None:
     assert not tried
     assert date_format_of(["31 December 2020 10:30:00.5 +01:00"], None) is not None
     assert len(tried) < 20
+
+
+@pytest.mark.parametrize("text", [
+    "June 29th, 2022", "29th of June 2022", "29. Juni 2022", "29 juin 2022", "29 de junio de 2022",
+    "29 giugno 2022", "29 Jun. 2022", "29-jun-22", "Mittwoch, 29. Juni 2022", "2022-06-29 (Wed)",
+    "2022–06–29", "２０２２/６/２９", "2022년 6월 29일", "2022年 6月 29日",
+])  # fmt: skip
+def test_dates_in_other_spellings(text: str) -> None:
+    form = date_format_of([text], None)
+    assert isinstance(form, DateFormat)
+    assert form.value(text) == (dt.date(2022, 6, 29) - dt.date(1970, 1, 1)).days
+
+
+@pytest.mark.parametrize(("text", "hour"), [
+    ("2022-06-29 23:10:46+00", 23), ("2022-06-29T23:10:46+01:00[Europe/Paris]", 22),
+    ("2022-06-29 23:10:46 +0000 UTC", 23), ("Wed Jun 29 23:10:46 +0000 2022", 23),
+    ("Wed Jun 29 23:10:46 UTC 2022", 23), ("Wed Jun 29 2022 23:10:46 GMT+0100 (CET)", 22),
+    ("29-JUN-22 11.10.46.000000 PM", 23), ("29/06/2022 11:10:46 p.m.", 23),
+    ("20220629-231046", 23), ("20220629 23:10:46", 23), ("2022-06-29t23:10:46z", 23),
+    ("2022-06-29 23:10:46.000000000", 23), ("June 29, 2022 at 11:10:46 PM", 23),
+    ("[29/Jun/2022:23:10:46 +0000]", 23),
+])  # fmt: skip
+def test_times_in_other_spellings(text: str, hour: int) -> None:
+    form = date_format_of([text], None)
+    assert isinstance(form, DateFormat)
+    moment = dt.datetime(2022, 6, 29, hour, 10, 46) - dt.datetime(1970, 1, 1)
+    assert form.value(text) == pytest.approx(moment.total_seconds() / 86_400, abs=1e-9)
+
+
+@pytest.mark.parametrize(("text", "day"), [
+    ("Juni 2022", "2022-06-01"), ("Jun '22", "2022-06-01"), ("06-2022", "2022-06-01"),
+    ("2022M06", "2022-06-01"), ("2Q22", "2022-04-01"), ("Q2'22", "2022-04-01"),
+    ("2022q2", "2022-04-01"), ("KW 26/2022", "2022-06-27"), ("Week 26, 2022", "2022-06-27"),
+])  # fmt: skip
+def test_months_quarters_and_weeks_in_other_spellings(text: str, day: str) -> None:
+    form = date_format_of([text], None)
+    assert isinstance(form, DateFormat)
+    assert form.value(text) == (dt.date.fromisoformat(day) - dt.date(1970, 1, 1)).days
+
+
+@pytest.mark.parametrize("text", ["Gen 10", "Set 12", "Mon 10:00", "Monday", "June", "W26", "10A"])
+def test_words_that_are_no_dates(text: str) -> None:
+    assert date_format_of([text], None) is None
+
+
+@pytest.mark.parametrize("pattern", ["%d/%m/%Y %H:%M CET", "%H:%M:%S+01:00", "%d.%m.%Y - 31.12.%Y"])
+def test_dates_that_cannot_be_read_are_refused(pattern: str, tmp_path: Any) -> None:
+    """They were left out as words that name the rows, or became categories."""
+    path = write_csv(tmp_path / "t.csv", table(d=written(pattern), y=COLOURS))
+    with pytest.raises(
+        ValueError, match=r"dates or times in a form that cannot be read .*: d: wri"
+    ):
+        data.load(path, "y")
+    assert "d" in data.load(path, "y", categorical="d").categories
+
+
+@pytest.mark.parametrize("pattern", ["%Y%m%d", "%d%m%Y", "%Y%m%d%H%M"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+def test_dates_as_whole_numbers_are_no_quantities(pattern: str, kind: str, tmp_path: Any) -> None:
+    numbers = MOMENTS.dt.strftime(pattern).astype(int)
+    path = tmp_path / f"t.{kind}"
+    if kind == "npz":
+        np.savez(path, x=X, y=numbers)
+    else:
+        getattr(pandas.DataFrame(table(y=numbers)), f"to_{kind}")(path, index=False)
+    target = None if kind == "npz" else "y"
+    with pytest.raises(ValueError, match=rf"dates such as {numbers[0]}, .* --task regression"):
+        data.load(path, target)
+    assert data.load(path, target, "regression").y[0] == numbers[0]

@@ -63,6 +63,13 @@ class TestSuggestedCorrections:
         eval(line.replace('"new.csv"', repr(str(new))), {"pandas": pandas})
         np.testing.assert_array_equal(load(new, "y", drop_missing_target=True).y, X[2:, 0])
 
+    def test_a_dash_in_place_of_the_cents_of_a_target(self, tmp_path):
+        path = write_csv(tmp_path / "t.csv", {"a": X[:, 1], "y": ["-4.-", '"5,--"', '"6,50"'] * 20})
+        line = re.search(r"pandas\..*?index=False\)", error_of(path)).group()
+        new = tmp_path / "new.csv"
+        eval(line.replace('"new.csv"', repr(str(new))), {"pandas": pandas})
+        np.testing.assert_array_equal(load(new, "y").y, [-4, 5, 6.5] * 20)
+
     @pytest.mark.parametrize("kind", ["csv", "parquet"])
     def test_units_and_many_markers(self, tmp_path, kind):
         """More texts than a line of pandas can list."""

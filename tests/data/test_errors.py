@@ -205,3 +205,11 @@ class TestErrors:
             np.savez(tmp_path / "t.npz", x=X, y=np.array([{}] * 60, object), allow_pickle=True)
         with pytest.raises(ValueError, match="Python objects, which are never loaded"):
             load(tmp_path / "t.npz")
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    texts = pa.array([b"\xff", b"a", b"b"] * 20)
+    for i, column in enumerate([texts.dictionary_encode(), texts]):
+        pq.write_table(pa.table({"c": column, "a": X[:, 0], "y": COLOURS}), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match=r"hold neither numbers nor words but .*binary.*: c"):
+            load(tmp_path / "t.parquet", "y", categorical="c" * i)

@@ -300,6 +300,18 @@ def test_blank_is_missing(tmp_path: Any) -> None:
     np.testing.assert_array_equal(x[1:, 3], X[1:, 0])
 
 
+@pytest.mark.parametrize(
+    "form", ["{}.-", "{}.–", "{},-", "{},--", "{}:-", "{}/-", "CHF {}.-", "{}.- €"]
+)
+def test_a_dash_in_place_of_cents_is_no_minus(form: str, tmp_path: Any) -> None:
+    prices = 7 * np.arange(60) % 31
+    texts = [f'"{form.format(price)}"' for price in prices]
+    path = write_csv(tmp_path / "t.csv", {"b": texts, "a": X[:, 1], "y": texts})
+    found = data.load(path, "y")
+    np.testing.assert_array_equal(found.x[:, 0], prices)
+    np.testing.assert_array_equal(found.y, prices)
+
+
 def test_minus_behind_a_number(tmp_path: Any) -> None:
     """Read in a column of many numbers; few texts may be grades, and a single one is a slip."""
     texts = [f"{abs(v)}-" if v < 0 else v for v in X[:, 0]]
@@ -308,6 +320,8 @@ def test_minus_behind_a_number(tmp_path: Any) -> None:
     np.testing.assert_array_equal(found.x[:, 0], X[:, 0])
     np.testing.assert_array_equal(found.y, X[:, 0])
     assert found.task == "regression"
+    path = write_csv(path, {"a": X[:, 0], "b": ["1.5", "2.5-", "3.5-"] * 20, "y": COLOURS})
+    assert data.load(path, "y").x[1, 1] == -2.5
     path = write_csv(path, {"a": X[:, 0], "b": ["1", "2-", "2"] * 20, "y": COLOURS})
     assert data.load(path, "y").categories == {"b": ("1", "2-", "2")}
     path = write_csv(path, {"a": X[:, 1], "b": ["12.5-", *abs(X[1:, 0])], "y": COLOURS})

@@ -37,8 +37,12 @@ TABLES = {  # the part of an error that advises → columns, and options of trai
     "leave out identifiers, --drop": (table(d=2**60 + 7 * CODES, y=COLOURS), []),
     "missing values; leave out those rows": (table(y=["", *COLOURS[1:]]), []),
     "leave these empty": (table(y=TARGET), []),
+    "write the days since a date": (table(y=20_240_101 + np.arange(60) % 28), []),
     "write one number in each row": (
         table(y=[f"{i % 26} h 5 min" for i in range(60)]), ["--validation", "0"]
+    ),
+    "write them as 2024-12-31": (
+        table(d=[f"2024-01-{1 + i % 26:02} 10:{i % 26:02} CET" for i in range(60)], y=COLOURS), []
     ),
     "write the numbers alone": (table(d=[f"< {i % 26}.5" for i in range(60)], y=COLOURS), []),
     "write each number in a column": (table(d=[f"{i % 26}h 5m" for i in range(60)], y=COLOURS), []),

@@ -1,0 +1,118 @@
+"""Texts of dates made alike: months, weekdays, ordinals, clocks and time zones in one spelling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from functools import lru_cache
+
+from gpumlp.data.numbers import ALIKE
+
+Changes = list[tuple[re.Pattern[str], str]]
+
+ENGLISH = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTHS = (  # English, German, French, Spanish, Italian, Portuguese, Dutch
+    "jan(uar[yi]?|vier|v|eiro)?|jän(ner)?|ene(ro)?|gen(naio)?",
+    "feb(ruar[yi]?|rero|braio)?|fév(r|rier)?|fev(r|ereiro)?",
+    "mar(ch|s|zo|ço)?|märz|mrz|maart|mrt",
+    "apr(ile?)?|avr(il)?|abr(il)?",
+    "may|mai|mayo|mag(gio)?|maio|mei",
+    "june?|juni|juin|junio|giu(gno)?|junho",
+    "july?|juli|juil(let)?|julio|lug(lio)?|julho",
+    "aug(ust(us)?)?|août|ago(sto)?",
+    "sept?(ember|embre)?|septiembre|set(tembre|embro)?",
+    "oct(ob(er|re))?|octubre|okt(ober)?|ott(obre)?|out(ubro)?",
+    "nov(ember|embre|iembre|embro)?",
+    "dec(ember)?|dez(ember|embro)?|déc(embre)?|dic(iembre|embre)?",
+)
+DAYS = (
+    r"mon|tues?|wed(nes)?|thu(rs?)?|fri|sat(ur)?|sun|(mon|tues|wednes|thurs|fri|satur|sun)day|m[oi]|"
+    r"d[io]|fr|s[ao]|(mon|diens|donners|frei|sams|sonn)tag|mittwoch|sonnabend|lunes|martes|domingo|"
+    r"(lun|mar|mercre|jeu|vendre|same)di|dimanche|miércoles|jueves|viernes|s[áa]bado"
+)
+WORD = r"(?<![^\W\d_])(?:{})(?![^\W\d_])"  # between others than letters
+NAMED = "|".join(f"(?P<m{i}>{names})" for i, names in enumerate(MONTHS))
+MONTH = re.compile(rf"[\s.,/_-]*{WORD.format(NAMED)}\.?[\s,/_-]*", re.IGNORECASE)
+DAY = re.compile(rf"[\s,(]*{WORD.format(DAYS)}[.)]*,?\s*", re.IGNORECASE)
+DATED = re.compile(r"\d{4}(?!\d)|\d[./-]\d+[./-]")  # more than a time
+CHANGES: Changes = [
+    (re.compile(pattern, re.IGNORECASE), new)
+    for pattern, new in (
+        (r"^\[(.*)\]$", r"\1"),
+        (r"(?<=\d)(?:st|nd|rd|th|er|[ºª])\b|\b(?:of|at|de|del|um|uhr)\b", " "),  # 1st of May
+        (r"년", "年"), (r"월", "月"), (r"일", "日"), (r"(?<=[年月])\s+", ""),
+        (r"(?<=\d)t(?=\d)", "T"), (r"(?<=\d)z$", "Z"),
+        (r"^(\d{8})[ _-](\d\d):?(\d\d):?(\d\d)$", r"\1T\2\3\4"),
+        (r"(?<=[\s:T])(\d\d?)\.(\d\d)\.(\d\d)\.(\d{3,9})", r"\1:\2:\3.\4"),  # Oracle's clock
+        (r"(?<=\d\s)(\d\d?)h(\d\d)$", r"\1:\2"),
+        (r"(:\d\d[.,]\d{6})\d+", r"\1"),  # of nanoseconds
+        (r"(:\d\d|^\d\d?|\s\d\d?)\s*([ap])\.?\s?m\b\.?", r"\1 \2m"),
+        (r"(:\d\d)\s?([ap])\b", r"\1 \2m"),
+        (r"(?:\bGMT)?([+-]\d{2}:?\d\d)\s*(?:\(.*\)|\[.*\]|UTC)$", r"\1"),  # +01:00[Europe/Paris]
+        (r"\bGMT(?=[+-]\d)", ""),
+        (r"(:\d\d(?:[.,]\d+)?\s?[+-]\d\d)$", r"\1:00"),
+        (r"[´']\s*(?=\d\d\b)", " "),  # Jun '22
+        (r"\b(\d)\s*q(?:tr)?[\s/-]*(?=\d{2}|\d{4}$)", r"Q\1 "),  # 2Q22
+        (r"^(?:week|wk|kw|cw|w)\.?\s*(\d\d?)[\s,/-]+(\d{4})$", r"\2-W\1"),
+        (r"^(\d{4})[\s,/-]*(?:week|wk|kw|cw)\.?\s*(\d\d?)$", r"\1-W\2"),
+        (r",(?=\s)|\s+(?=\s|$)|^\s+", ""),
+        (r"^(\D*\d\d?) (\d\d:\S+)(?: UTC)?( [+-]\d{4})? (\d{4})$", r"\1 \4 \2\3"),  # ctime
+    )
+]  # fmt: skip
+USUAL = re.compile(r"[\d\s:./TZ+-]*", re.ASCII)  # as most dates are written, but for these
+UNUSUAL = re.compile(r"\.\d{7}|\.\d\d\.\d\d\.|^\d{8}[ -]|:\d\d(?:\.\d+)?\s?[+-]\d\d$")
+ONES = str.maketrans("023456789", "1" * 9)
+# what dates that cannot be read consist of
+PARTS = re.compile(
+    r"(?:(?<!\d)(?:\d{1,2}|(?:19|20)\d\d)(?!\d)|[.,]\d{3,9}(?!\d)|[\W_]|"
+    rf"{WORD.format('|'.join((*MONTHS, DAYS)))}|[tzqhw]|[ap]m|week|utc|gmt|(?-i:[A-Z]{{2,4}}T)|"
+    r"[a-z]+/[a-z_]+)+",
+    re.IGNORECASE,
+)
+YEAR_OR_CLOCK = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)|\d:\d\d")
+SHARE = 0.9  # of the texts are dates
+
+
+def regular(text: str) -> str:
+    """The text of a date with English names of months of three letters, and usual clocks."""
+    if USUAL.fullmatch(text) and not UNUSUAL.search(text):
+        return text
+    if not text.isascii():
+        text = text.translate(ALIKE)
+        text = "".join(str(int(c)) if c.isdecimal() else c for c in text)
+    for pattern, new in _changes(text.translate(ONES)):
+        text = pattern.sub(new, text)
+    return text
+
+
+@lru_cache(4096)
+def _changes(text: str) -> Changes:
+    """What is to be changed in a text, and in all that differ from it in digits alone."""
+    needed: Changes = []
+
+    def change(pattern: re.Pattern[str], new: str) -> None:
+        nonlocal text
+        if pattern.search(text):
+            needed.append((pattern, new))
+            text = pattern.sub(new, text)
+
+    found = DAY.search(text)
+    if found and DATED.search(text[: found.start()] + " " + text[found.end() :]):
+        change(re.compile(re.escape(found[0])), " ")
+    for pattern, new in CHANGES:
+        change(pattern, new)
+    found = MONTH.search(text)
+    if found:
+        name = ENGLISH[int(str(found.lastgroup)[1:])]
+        # names in other languages may be other words: set 10
+        if re.search(r"\d{4}|\d\D+\d", text) or found[0].strip(" .,/_-").title() == name:
+            change(re.compile(re.escape(found[0])), f" {name} ")
+            change(re.compile(r"^\s+|\s+$"), "")
+    return needed
+
+
+def unread_dates(texts: Collection[str]) -> bool:
+    """Whether texts that are not read as dates are dates in another form, such as 10:30 CET."""
+    usual = [regular(text) for text in texts]
+    found = [text for text in usual if YEAR_OR_CLOCK.search(text) and PARTS.fullmatch(text)]
+    return len(found) >= SHARE * len(texts)
