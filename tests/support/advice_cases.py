@@ -322,6 +322,7 @@ ELSEWHERE = (
     "has a network twice; pass copy.deepcopy(net)",
     "models diverged and are left out", "callbacks=lambda member",
     "is a file, and an ensemble needs a folder",
+    'has no effect with solver="lbfgs"',  # tests/estimators/test_fit.py
     # tests/cli/test_models.py
     "diverged and is left out: {}; lower --lr", "--std needs a model of several networks",
     "--models trains its networks in one process", "all members that had begun diverged",
