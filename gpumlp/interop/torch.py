@@ -123,11 +123,14 @@ def _check_tensors(**tensors: Any) -> None:
         if t.layout != torch.strided or t.is_nested:
             dense = f"torch.cat({name}.unbind())" if t.is_nested else f"{name}.to_dense()"
             raise TypeError(f"{name} is not a dense tensor; pass {dense}")
-        # without this, torch takes the derivative of its operators for 0
-        if not torch.compiler.is_compiling() and unpack(t).tangent is not None:
+        if torch.compiler.is_compiling():
+            continue
+        # without this, torch takes the forward-mode derivative of its operators for 0
+        if torch._C._functorch.is_gradtrackingtensor(t) or unpack(t).tangent is not None:
             raise NotImplementedError(
-                f"{name} has a tangent, but gpumlp's operators have no forward-mode derivative; use"
-                " torch's own: torch.nn.Sequential(*fused), torch.nn.functional.cross_entropy"
+                f"gpumlp's operators have no derivatives of torch.func, and none in forward mode, "
+                f"for {name}; use torch's own: torch.nn.Sequential(*fused), "
+                "torch.nn.functional.cross_entropy"
             )
 
 

@@ -186,17 +186,20 @@ def test_second_derivative_raises(tensor):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # torch's own use
-def test_forward_mode_raises():
+def test_forward_mode_and_torch_func_raise():
     """torch would take the derivatives of operators that have none for 0."""
     x, fused = torch.ones(6, 5), FusedMLP([5, 4, 3])
     calls = {
         "x": lambda: torch.func.jvp(fused, (x,), (x,)),
+        "weight": lambda: torch.func.grad(
+            lambda W: torch.func.functional_call(fused, W, (x,)).sum()
+        )(dict(fused.named_parameters())),
         "logits": lambda: torch.func.jvp(
             lambda z: softmax_cross_entropy(z, torch.arange(6) % 5), (x,), (x,)
         ),
     }
     for name, call in calls.items():
-        said = f"{name} has a tangent", "torch.nn.Sequential(*fused)"
+        said = f"torch.func, and none in forward mode, for {name}", "torch.nn.Sequential(*fused)"
         refusal(NotImplementedError, call, *said)
     assert torch.func.jvp(torch.nn.Sequential(*fused), (x,), (x,))[1].any()
 
