@@ -71,6 +71,11 @@ PARTS = re.compile(
 )
 YEAR_OR_CLOCK = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)|\d:\d\d")
 SHARE = 0.9  # of the texts are dates
+MONTH_AND_DAY = re.compile(
+    rf"(?P<day>\d\d?)?\W*({WORD.format('|'.join(MONTHS))})\W*(?(day)|(\d\d?))", re.IGNORECASE
+)
+DAYS_OF_MONTH = 31
+MOST_YEARS = 25  # between months such as Mar 05 of this century
 
 
 def regular(text: str) -> str:
@@ -111,8 +116,22 @@ def _changes(text: str) -> Changes:
     return needed
 
 
+def are_days(texts: Collection[str]) -> bool:
+    """Whether texts such as Mar 05 or 5 March are days without a year; 05 may be the year, too."""
+    numbers, names = set[int](), set[str]()
+    for text in texts:
+        if not (found := MONTH_AND_DAY.fullmatch(text)):
+            return False
+        numbers.add(int(found["day"] or found[found.lastindex or 0]))
+        names.add(found[2].lower())
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return 0 < low < high - MOST_YEARS and high <= DAYS_OF_MONTH and len(names) > 2
+
+
 def unread_dates(texts: Collection[str]) -> bool:
     """Whether texts that are not read as dates are dates in another form, such as 10:30 CET."""
+    if are_days(texts):
+        return True
     usual = [regular(text) for text in texts]
     found = [text for text in usual if YEAR_OR_CLOCK.search(text) and PARTS.fullmatch(text)]
     return len(found) >= SHARE * len(texts)

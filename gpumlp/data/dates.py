@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.data.date_texts import regular
+from gpumlp.data.date_texts import are_days, regular
 from gpumlp.data.numbers import NULLS
 from gpumlp.io.types import HostArray
 
@@ -114,7 +114,7 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     """
     there = [text for text in texts if text not in NULLS]
     sample = there[:SAMPLE]
-    if not sample:
+    if not sample or are_days(there):
         return None
     alike = _formats_by_shape().get(_shape(sample[0]), [])
     possible = [form for own, form in alike if order is None or own in (None, order)]
@@ -141,16 +141,15 @@ def usual_date_format(
         order: as in `date_format_of`.
     """
     texts = [text for text in counts if DATED.search(text)]
-    if 2 * sum(counts[text] for text in texts) <= sum(counts.values()):
+    if 2 * sum(counts[text] for text in texts) <= sum(counts.values()) or are_days(texts):
         return None
     if found := date_format_of(texts, order):
         return found
     for text in texts[:FEW]:
         form = date_format_of([text], order)
-        if isinstance(form, DateFormat):
-            fitting = sum(form.value(each) is not None for each in texts)
-            if 2 * fitting > len(texts):
-                return form
+        fits = isinstance(form, DateFormat) and [form.value(each) is not None for each in texts]
+        if fits and 2 * sum(fits) > len(texts):
+            return form
     return None
 
 

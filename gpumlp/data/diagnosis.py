@@ -214,7 +214,11 @@ def _as_numbers(
 ) -> str:
     """A line of pandas that makes plain numbers of the column, without the other texts."""
     column = _without(form, others, words) if others else "c"
-    if others and (len(words) > MAX_CLASSES or form.decimal == "/"):  # it is read as it is
+    fitting = {*words}.difference(others)
+    as_it_is = (
+        len(words) > MAX_CLASSES or form.decimal == "/" or all(map(NUMBER.fullmatch, fitting))
+    )
+    if others and as_it_is:
         return _changed(files, [name], column)
     if any(map(NO_CENTS.search, words)):
         column += rf".str.replace({NO_CENTS.pattern!r}, '\\1', regex=True)"
@@ -226,7 +230,6 @@ def _as_numbers(
         unit = re.escape(singular(form.after)).replace("\\ ", " ").replace(r"\.", "[.·]")
         plural = unit + r"s?\s*$"
         column += f".str.replace({plural!r}, '', regex=True)"
-    fitting = {*words}.difference(others)
     column += f".str.translate(str.maketrans{form.translation(fitting)!r})"
     return _changed(files, [name], f'pandas.to_numeric({column}, errors="coerce")')
 

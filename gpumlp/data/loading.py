@@ -18,6 +18,7 @@ from gpumlp.data.embedded import EMBEDDED
 from gpumlp.data.labels import numbers_of, read_target
 from gpumlp.data.names import quoted
 from gpumlp.data.preparation import Preparation
+from gpumlp.data.rows import check_no_totals, check_varies
 from gpumlp.data.scratch import Scratch, select_rows
 from gpumlp.data.sources import TABLES, Files, find, suffix, why_not
 from gpumlp.data.tables import EVERYTHING, Choice, Table
@@ -98,7 +99,8 @@ def load(
             raise ValueError(_nothing(name, True))
     dataset = _dataset(name, raw, target, task, like)
     if like is None:
-        _check_varies(dataset)
+        check_varies(dataset)
+        check_no_totals(dataset)
     return dataset
 
 
@@ -268,15 +270,3 @@ def _with_target(raw: Raw) -> Raw:
 
 def _nothing(source: object, drop_missing_target: bool) -> str:
     return f"{source}: no row has a target" if drop_missing_target else f"{source} has no rows"
-
-
-def _check_varies(data: Dataset) -> None:
-    """Raise if there is nothing to learn."""
-    x, y = data.x, data.y
-    if bool((y == y[:1]).all()):
-        raise ValueError(
-            f"{data.name}: the target is the same for all {len(y)} rows: nothing to learn"
-        )
-    first, gone = x[:1], np.isnan(x[:1])  # a missing value among others says something, too
-    if all(bool(((x[rows] == first) | (np.isnan(x[rows]) & gone)).all()) for rows in chunks(x)):
-        raise ValueError(f"{data.name}: all features are constant: nothing to learn from")

@@ -51,7 +51,8 @@ def unclear_numbers(texts: Collection[str]) -> str:
         odd = {way.strip() for way in units} - {"0", "-0"}
         marks = {*",."} <= {*"".join(plain.values())}  # 1.5 beside 1,5
         measured = all(map(MEASURED.fullmatch, odd)) if odd else marks
-        return "units" if written or measured else ""
+        if written or measured:
+            return "units"
     several = sum(ways[way] for way in usual if SEVERAL.fullmatch(way))
     if several >= SHARE * len(texts):
         return "several"

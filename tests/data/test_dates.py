@@ -364,10 +364,15 @@ def test_words_that_are_no_dates(text: str) -> None:
     assert date_format_of([text], None) is None
 
 
-@pytest.mark.parametrize("pattern", ["%d/%m/%Y %H:%M CET", "%H:%M:%S+01:00", "%d.%m.%Y - 31.12.%Y"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["%d/%m/%Y %H:%M CET", "%H:%M:%S+01:00", "%d.%m.%Y - 31.12.%Y", "%b %d", "%d-%b", "%d. %B"],
+)
 def test_dates_that_cannot_be_read_are_refused(pattern: str, tmp_path: Any) -> None:
-    """They were left out as words that name the rows, or became categories."""
-    path = write_csv(tmp_path / "t.csv", table(d=written(pattern), y=COLOURS))
+    """They were left out as words that name the rows, or were categories; Mar 05 was 2005."""
+    moments = pandas.Series(pandas.date_range("2023-01-01 10:11:12", periods=60, freq="49h"))
+    texts = [f'"{text}"' for text in moments.dt.strftime(pattern)]
+    path = write_csv(tmp_path / "t.csv", table(d=texts, y=COLOURS))
     with pytest.raises(
         ValueError, match=r"dates or times in a form that cannot be read .*: d: wri"
     ):

@@ -70,6 +70,13 @@ class TestSuggestedCorrections:
         eval(line.replace('"new.csv"', repr(str(new))), {"pandas": pandas})
         np.testing.assert_array_equal(load(new, "y").y, [-4, 5, 6.5] * 20)
 
+    def test_labels_among_texts_stay_as_they_are(self, tmp_path):
+        path = write_csv(tmp_path / "t.csv", {"a": X[:, 1], "y": ["(0/1)", *["0", "1"] * 29, "1"]})
+        line = re.search(r"pandas\..*?index=False\)", error_of(path)).group()
+        new = tmp_path / "new.csv"
+        eval(line.replace('"new.csv"', repr(str(new))), {"pandas": pandas})
+        assert load(new, "y", drop_missing_target=True).classes == ("0", "1")
+
     @pytest.mark.parametrize("kind", ["csv", "parquet"])
     def test_units_and_many_markers(self, tmp_path, kind):
         """More texts than a line of pandas can list."""

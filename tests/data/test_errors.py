@@ -213,3 +213,28 @@ def test_bytes_that_are_not_utf8(tmp_path):
         pq.write_table(pa.table({"c": column, "a": X[:, 0], "y": COLOURS}), tmp_path / "t.parquet")
         with pytest.raises(ValueError, match=r"hold neither numbers nor words but .*binary.*: c"):
             load(tmp_path / "t.parquet", "y", categorical="c" * i)
+
+
+SUMS = {"a": 7.0 + np.arange(60) % 9, "b": X[:, 1] ** 2, "c": X[:, 2], "y": 2.0 ** -np.arange(60)}
+TOTAL = {name: values.sum() for name, values in SUMS.items()}
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize(
+    "total", [TOTAL, {"a": 651.0, "b": "", "c": "", "y": 0}, {**TOTAL, "a": 3}]
+)
+def test_row_of_totals(total, place, tmp_path):
+    """The sums of the other rows, some of them or rounded ones."""
+    at = 0 if place == "first" else 60
+    rows = {k: np.insert(v.astype(object), at, total[k]) for k, v in SUMS.items()}
+    path = write_csv(tmp_path / "t.csv", rows)
+    with pytest.raises(ValueError, match=f"the {place} row holds the sums of the other rows in "):
+        load(path, "y")
+    load(path, "y", like=Preparation.of(load(write_csv(path, SUMS), "y"), x=True, y=True))
+
+
+@pytest.mark.parametrize("values", [
+    2.0 ** np.arange(60), np.append(np.zeros(58), [1, 1]), np.arange(60) ** 2, np.arange(60) == 59,
+])  # fmt: skip
+def test_large_numbers_in_the_last_row_are_no_totals(values, tmp_path):
+    load(write_csv(tmp_path / "t.csv", table(d=values, y=X[:, 0])), "y")
