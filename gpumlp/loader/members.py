@@ -62,7 +62,7 @@ class JointSteps:
             own_rows[:, i] = each.order.minibatches(steps).reshape(steps, of)
             own_numbers[:, i * numbers : (i + 1) * numbers] = each.numbers(steps)
             self._done.append((self._next, i, each, steps))
-            each.did(steps)
+            each.order.go_on(steps)
         at = slice(self._next, self._next + steps)
         wide = order.shape[1]
         rows = self._memory[tables.order][at.start * wide : at.stop * wide]
@@ -147,10 +147,6 @@ class MemberBatches:
     def numbers(self, steps: int) -> HostArray:
         """The rows of `control` of the next steps."""
         return self._controls[self.order.at : self.order.at + steps, :-2]
-
-    def did(self, steps: int) -> None:
-        """The next steps are being done."""
-        self.order.go_on(steps)
 
     def receive(self, costs: HostArray) -> None:
         """The costs of the next steps of which no costs are known yet."""

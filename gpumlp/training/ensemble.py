@@ -205,9 +205,8 @@ class EnsembleTrainer:
         """The operations of a step of one member, as `Trainer.explain` shows them."""
         from gpumlp.training.explaining import explained  # only here, for a fast `import gpumlp`
 
-        named = {"data": "auto", "device": None, "precision": None, "way": None}
         checks.known_arguments(explained, arguments)
-        return explained(self.trainers[0], x, y, **{**named, **arguments})
+        return explained(self.trainers[0], x, y, **arguments)
 
     def memory(
         self, x: Array | int, y: Array = None, *, validation: Sequence[Array] | int | None = None,

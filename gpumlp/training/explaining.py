@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def explained(
-    trainer: Stepping, x: Any, y: Any, data: str, device: str | None, precision: str | None,
-    way: str | None,
+    trainer: Stepping, x: Any, y: Any, data: str = "auto", device: str | None = None,
+    precision: str | None = None, way: str | None = None,
 ) -> Explanation:  # fmt: skip
     """The explanation that `Trainer.explain` returns."""
     net, settings, gpu = trainer.net, trainer.step_settings(), None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gpumlp.backends import get_backend
+from gpumlp.backends.cpu import flags as cpu_flags
 from gpumlp.bench import timing
 from gpumlp.bench.cases import (
     PRESETS,
@@ -268,7 +269,9 @@ def test_medium_products_elsewhere_raise(backend, precision):
     ],
 )
 def test_machine_notes_what_torch_leaves_unused(model, flags, note, monkeypatch):
-    monkeypatch.setattr(timing, "cpuinfo", lambda: {"model name": model, "flags": flags})
+    about = f"model name\t: {model}\nflags\t\t: {flags}\n\nmodel name\t: another\n"
+    monkeypatch.setattr(cpu_flags.Path, "read_text", lambda path, **named: about)
+    monkeypatch.setattr(timing, "cpuinfo", cpu_flags.cpuinfo.__wrapped__)
     monkeypatch.setattr(timing, "version", lambda name: "1.0")
     found = timing.machine()
     assert (found["processor"], found["avx512"]) == (model, "avx512f" in flags)
