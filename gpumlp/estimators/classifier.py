@@ -285,7 +285,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def _log_probabilities(self, X: Any) -> HostArray:
         outputs, loss = several.outputs(self, X), several.networks(self)[0].loss
         each = [loss.log_probabilities(y_hat, self._multilabel) for y_hat in outputs]
-        log_p = np.logaddexp.reduce(each, axis=0) - np.log(len(each))  # of the models' mean
+        log_p, *others = each
+        if others:  # of the mean of the models
+            log_p = np.logaddexp.reduce(each, axis=0) - np.log(len(each))
         one = len(self.classes_) == 1 and not self._multilabel
         return np.zeros_like(log_p[:, :1]) if one else log_p
 
