@@ -371,7 +371,7 @@ def test_ctrl_c_ends_all_fits_and_writes_nothing(backend, flowers, tmp_path, mon
         return original(*arguments)
 
     monkeypatch.setattr(cross_validation, "_fits", interrupted)
-    options = [*SPECIES, "--backend", backend, "--epochs", "2000", "--out", tmp_path / "o"]
+    options = [*SPECIES, "--backend", backend, "--epochs", "200", "--out", tmp_path / "o"]
     before = sorted(tmp_path.rglob("*"))
     arguments = [*map(str, options), "--try", "lr=0.01,0.02", "--try", "hidden=8,16"]
     result = CliRunner().invoke(app, ["search", str(flowers), *arguments])
