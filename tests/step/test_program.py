@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from inspect import isfunction, signature
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -125,6 +127,17 @@ def test_weight_gradients_come_last_where_rows_are_done_one_by_one() -> None:
     for one, other in combinations(used, 2):
         apart = lying.places[one] - lying.places[other]
         assert apart >= other.nbytes or -apart >= one.nbytes
+
+
+def test_every_pass_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "step.md").read_text(encoding="utf-8")
+    found = [
+        name for name, each in vars(passes).items()
+        if name[0] != "_" and isfunction(each) and each.__module__ == passes.__name__
+        and signature(each).return_annotation == "Program"
+    ]  # fmt: skip
+    assert len(found) > 6
+    assert [name for name in found if f"| `{name}` |" not in page] == []
 
 
 def test_folded_weight_gradients_write_the_weights() -> None:
