@@ -75,8 +75,8 @@ for precision in ("float32", "bfloat16"):
 for (n, parts), precision in itertools.product(((5, 1), (513, 2)),
                                                ("float32", "float64", "bfloat16")):
     x, y = rng.normal(size=(200, n)), rng.integers(0, 2, 200)
-    net = gpumlp.MLP([n, n, n, 2], norm=["batch", "layer"], residual=True,
-        precision=precision, backend="cpu")
+    net = gpumlp.MLP([n, n, n, n, 2], norm=["batch", "layer", "rms"], residual=True, dropout=0.2,
+        gated=[None, "gelu", None], precision=precision, backend="cpu")
     net.cost_and_gradients(x, y)
     trainer = gpumlp.Trainer(net, "adamw", batch_size=150, accumulate=parts)
     trainer.fit(x, y, 1, progress=False)
