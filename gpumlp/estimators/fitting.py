@@ -78,8 +78,8 @@ def train(
             if np.any(getattr(e, name)):
                 warnings.warn(
                     f'{name}={getattr(e, name)!r} has no effect with solver="lbfgs", which '
-                    "minimises the loss of all examples as it is; pass another solver, or leave it "
-                    "out",
+                    "minimises the loss of all examples as it is; pass another solver, such as "
+                    'solver="adam"',
                     UserWarning, stacklevel=6,
                 )  # fmt: skip
         named |= {"max_iter": e.max_iter, "max_fun": e.max_fun}
