@@ -393,3 +393,10 @@ def test_dates_as_whole_numbers_are_no_quantities(pattern: str, kind: str, tmp_p
     with pytest.raises(ValueError, match=rf"dates such as {numbers[0]}, .* --task regression"):
         data.load(path, target)
     assert data.load(path, target, "regression").y[0] == numbers[0]
+
+
+@pytest.mark.parametrize("pattern", ["%Y-%m-%d", "%d. %B %Y", "%d/%m/%Y %H:%M CET"])
+def test_dates_are_no_classes(pattern: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(y=written(pattern)))
+    with pytest.raises(ValueError, match=r"'y' holds dates or times \(.*--task classification"):
+        data.load(path, "y")
