@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import lru_cache
+from itertools import islice
 
 from gpumlp.data.numbers import ALIKE
 
@@ -65,8 +66,8 @@ ONES = str.maketrans("023456789", "1" * 9)
 # what dates that cannot be read consist of
 PARTS = re.compile(
     r"(?:(?<!\d)(?:\d{1,2}|(?:19|20)\d\d)(?!\d)|[.,]\d{3,9}(?!\d)|[\W_]|"
-    rf"{WORD.format('|'.join((*MONTHS, DAYS)))}|[tzqhw]|[ap]m|week|utc|gmt|(?-i:[A-Z]{{2,4}}T)|"
-    r"[a-z]+/[a-z_]+)+",
+    rf"{WORD.format('|'.join((*MONTHS, DAYS)))}|[ap]m|week|utc|gmt|(?-i:[A-Z]{{2,4}}T)|"
+    r"[a-z]+/[a-z_]+|[tzqhw])++",
     re.IGNORECASE,
 )
 YEAR_OR_CLOCK = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)|\d:\d\d")
@@ -74,13 +75,15 @@ SHARE = 0.9  # of the texts are dates
 MONTH_AND_DAY = re.compile(
     rf"(?P<day>\d\d?)?\W*({WORD.format('|'.join(MONTHS))})\W*(?(day)|(\d\d?))", re.IGNORECASE
 )
+LONGEST = 64  # characters of a date
 DAYS_OF_MONTH = 31
+MOST_CHECKED = 1000  # texts that show whether a column holds dates
 MOST_YEARS = 25  # between months such as Mar 05 of this century
 
 
 def regular(text: str) -> str:
     """The text of a date with English names of months of three letters, and usual clocks."""
-    if USUAL.fullmatch(text) and not UNUSUAL.search(text):
+    if len(text) > LONGEST or (USUAL.fullmatch(text) and not UNUSUAL.search(text)):
         return text
     if not text.isascii():
         text = text.translate(ALIKE)
@@ -120,7 +123,7 @@ def are_days(texts: Collection[str]) -> bool:
     """Whether texts such as Mar 05 or 5 March are days without a year; 05 may be the year, too."""
     numbers, names = set[int](), set[str]()
     for text in texts:
-        if not (found := MONTH_AND_DAY.fullmatch(text)):
+        if len(text) > LONGEST or not (found := MONTH_AND_DAY.fullmatch(text)):
             return False
         numbers.add(int(found["day"] or found[found.lastindex or 0]))
         names.add(found[2].lower())
@@ -132,6 +135,7 @@ def unread_dates(texts: Collection[str]) -> bool:
     """Whether texts that are not read as dates are dates in another form, such as 10:30 CET."""
     if are_days(texts):
         return True
-    usual = [regular(text) for text in texts]
-    found = [text for text in usual if YEAR_OR_CLOCK.search(text) and PARTS.fullmatch(text)]
-    return len(found) >= SHARE * len(texts)
+    first = [text for text in islice(texts, MOST_CHECKED) if len(text) <= LONGEST]
+    some = [text for text in first if YEAR_OR_CLOCK.search(text)]
+    least = SHARE * min(len(texts), MOST_CHECKED)
+    return len(some) >= least and sum(map(bool, map(PARTS.fullmatch, map(regular, some)))) >= least

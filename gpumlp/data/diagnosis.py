@@ -120,7 +120,8 @@ def check_target(
         return
     if written is None:
         if task is None and (unclear := unclear_numbers(words)):
-            what = PROBLEMS[unclear][0].format(texts=listed(map(repr, sorted(words))))
+            what = PROBLEMS[unclear][0].replace(" in a form that cannot be read", "")
+            what = what.format(texts=listed(map(repr, sorted(words))))
             raise ValueError(
                 f"{about} {what.replace('hold', 'holds', 1)}; write one number in each row, or say "
                 "--task classification"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -46,6 +48,21 @@ class JoinedFiles:
         self.untyped = self._files[0].kinds is None
         self._keys = _typed([files.keys(path) for path in files.paths], {*first})
         self.names = [*first, *self._keys]
+
+    def warn_of_copies(self, files: Files) -> None:
+        """Warn of files with the same contents, whose rows would be in the table twice."""
+        first: dict[tuple[int, bytes, str], Path] = {}
+        for path, file in zip(files.paths, self._files, strict=True):
+            with path.open("rb") as opened:
+                key = path.stat().st_size, opened.read(LEAST), str(files.keys(path))
+            other = first.setdefault(key, path)
+            if other is path or not filecmp.cmp(path, other, shallow=False):
+                continue
+            if file.rows(0) if isinstance(file, ParquetFile) else file.sample(LEAST):
+                warnings.warn(
+                    f"{path} has the same contents as {other}; if it is a copy, leave it out",
+                    stacklevel=2,
+                )
 
     def kinds(self, names: Collection[str], free: Collection[str]) -> dict[str, Any] | None:
         """The Arrow type of each of these columns in all files; None if the files have no types.

@@ -19,7 +19,8 @@ UNITS = (
 SEVERAL = re.compile(  # 1h 20m, 5'11", 12°30', 1:20:30, 3 days 04:00, 120/80, 5 ± 1, (1.5, 2.5)
     rf"-?0\s*({UNITS})[.,]?\s*(and\s+|x\s+)?[+-]?0.*|P(0\D)*(T(0\D)+)?|-?0\s*['\"°].*0.*|"
     r"[+-]?0(:0){1,3}|-?0/0|-?0\s*(±|\+/?-)\s*0.*|\w*\s*[(\[{].*0[,;\s].*0.*[)\]}]|-?0[,;|]\s*-?0|0\(0\)|"
-    r"0\s+(out of|of|von|sur|de|di|из)\s+0.*",
+    rf"0\s+(out of|of|von|sur|de|di|из)\s+0.*|-?0\s*\[0\]|0[€$£]0|"  # 5 [2] has a footnote
+    rf"({CURRENCY})\s*0\s*(-|to|bis)\s*({CURRENCY})?\s*0.*|0\s*(-|to|bis)\s*0\s*({UNITS}|{CURRENCY}|%)",
     re.IGNORECASE,
 )
 MEASURED = re.compile(  # $0, <0, 0 kg, 0 months, 0*, "0", ="0"

@@ -393,3 +393,15 @@ def test_dates_as_whole_numbers_are_no_quantities(pattern: str, kind: str, tmp_p
     with pytest.raises(ValueError, match=rf"dates such as {numbers[0]}, .* --task regression"):
         data.load(path, target)
     assert data.load(path, target, "regression").y[0] == numbers[0]
+
+
+@pytest.mark.parametrize("pattern", ["%Y-%m-%d", "%d. %B %Y", "%d/%m/%Y %H:%M CET"])
+def test_dates_are_no_classes(pattern: str, tmp_path: Any) -> None:
+    path = write_csv(tmp_path / "t.csv", table(y=written(pattern)))
+    with pytest.raises(ValueError, match=r"'y' holds dates or times \(.*--task classification"):
+        data.load(path, "y")
+
+
+def test_long_texts_are_no_dates() -> None:
+    """Patterns that look for dates would need time in proportion to the square of a length."""
+    assert date_format_of([f"2019 {' ' * 30_000}1 Mon {'a/_' * 30_000}"], None) is None

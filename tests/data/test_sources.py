@@ -234,3 +234,19 @@ def test_a_target_of_different_types_is_not_to_be_dropped(tmp_path: Path) -> Non
     frame.astype({"y": bool}).to_parquet(tmp_path / "1.parquet")
     with pytest.raises(ValueError, match="'y' has different types .*; write it with one type$"):
         data.load(tmp_path, "y")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_warning_of_copies(kind: str, tmp_path: Path) -> None:
+    """And none of files without rows, or in folders that tell them apart."""
+    for name, rows in (("a", TABLE), ("b", TABLE[::-1]), ("none", TABLE[:0]), ("no", TABLE[:0])):
+        save(tmp_path / f"{name}.{kind}", rows)
+    assert len(data.load(tmp_path, "y")) == 120
+    save(tmp_path / f"b (1).{kind}", TABLE[::-1])
+    with pytest.warns(UserWarning, match=r"b( \(1\))?\.\w+ has the same contents as .*; if it is"):
+        found = data.load(tmp_path, "y")
+    known = data.Preparation.of(found, x=True, y=True)
+    assert len(data.load_inputs(tmp_path, known)) == 180
+    for name in ("g=1", "g=2"):
+        save(tmp_path / "d" / name / f"a.{kind}", TABLE)
+    assert len(data.load(tmp_path / "d", "y")) == 120
