@@ -56,6 +56,7 @@ BEHIND = re.compile(r"\d.*(?<![.,:/-])-\s*$")
 GRADE = re.compile(r"\d\s*-")
 NO_CENTS = re.compile(r"(\d)[.,:/][-–—]+(?!\d)")  # 50.- and 500/- are prices, and not negative
 SPECIAL = {"nan": math.nan, "inf": math.inf, "infinity": math.inf}
+LONGEST = 400  # characters of a number: float64 has 309 digits before the point
 SAMPLE = 1000  # how many texts decide about the format; the others are checked
 MARKS_OF_MISSING = 4  # the most texts that most rows of a column of numbers may have
 FEW = 20  # so few different texts with units may be names of categories
@@ -229,6 +230,9 @@ def _rows(counts: Mapping[str, int], texts: Iterable[str]) -> int:
 
 def _parts(text: str) -> Parts | None:
     """Sign, digits, and what stands before and after them; None if it is no number."""
+    text = text.strip()
+    if len(text) > LONGEST:
+        return None
     text = POWER.sub(lambda found: "e" + (found[1] or found[2]).translate(RAISED), text)
     text = FRACTIONS.sub(lambda found: " " + unicodedata.normalize("NFKC", found[0]), text)
     text = NO_CENTS.sub(r"\1", text.translate(ALIKE)).strip()

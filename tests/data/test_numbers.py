@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -328,3 +329,13 @@ def test_minus_behind_a_number(tmp_path: Any) -> None:
     path = write_csv(path, {"a": X[:, 1], "b": ["12.5-", *abs(X[1:, 0])], "y": COLOURS})
     with pytest.raises(ValueError, match=r"hold numbers except for some texts \('12.5-'\): b"):
         data.load(path, "y")
+
+
+@pytest.mark.parametrize("text", ["a{}b", "1{}b", "-{}b"], ids=["words", "number", "minus"])
+def test_long_texts_take_little_time(text: str) -> None:
+    """Spaces between words are no part of a number, however many they are."""
+    texts = [text.format(" " * 50_000) + str(i) for i in range(60)]
+    begin = time.perf_counter()
+    assert format_of(dict.fromkeys(texts, 1)) is None
+    assert unclear_numbers(texts) == ""
+    assert time.perf_counter() - begin < 5  # and not minutes
