@@ -38,6 +38,19 @@ def alone(works: Any, by_rows: int) -> list[Work]:
     return list(works)
 
 
+def bits(
+    monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], *fit: Any, **settings: Any
+) -> set[bytes]:
+    """θ after a fit on each of these numbers of threads, with operations together and alone."""
+    found = set()
+    for threads in numbers:
+        monkeypatch.setattr(cpu_backend, "CORES", threads)
+        for way in (joining.joined, alone):
+            monkeypatch.setattr(cpu_backend, "joined", way)
+            found.add(theta(*fit, **settings))
+    return found
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The calls of each program that is compiled, with what is done together and alone."""
@@ -74,13 +87,7 @@ def test_same_bits(case: str, precision: str, monkeypatch: pytest.MonkeyPatch) -
     widths, size, settings = CASES[case]
     net = gpumlp.MLP(widths, "gelu", precision=precision, backend="cpu", seed=0)
     x, y = numbers(net, 2 * size + 5)
-    found = set()
-    for threads in (1, 3):
-        monkeypatch.setattr(cpu_backend, "CORES", threads)
-        for way in (joining.joined, alone):
-            monkeypatch.setattr(cpu_backend, "joined", way)
-            found.add(theta(net, x, y, size, **settings))
-    assert len(found) == 1
+    assert len(bits(monkeypatch, (1, 3), net, x, y, size, **settings)) == 1
 
 
 @pytest.mark.parametrize("loss", gpumlp.LOSSES)
@@ -92,12 +99,7 @@ def test_same_bits_with_each_loss(
     last = "softmax" if loss == "negative_log_likelihood" else "identity"
     net = gpumlp.MLP([9, 260, n], activation, last, loss=loss, backend="cpu", seed=0)
     x, y = numbers(net, 130)
-    monkeypatch.setattr(cpu_backend, "CORES", 2)
-    found = set()
-    for way in (joining.joined, alone):
-        monkeypatch.setattr(cpu_backend, "joined", way)
-        found.add(theta(net, x, y, 64))
-    assert len(found) == 1
+    assert len(bits(monkeypatch, (2,), net, x, y, 64)) == 1
 
 
 BLOCKS: dict[str, dict[str, Any]] = {
@@ -115,13 +117,7 @@ def test_same_bits_of_blocks(blocks: str, precision: str, monkeypatch: pytest.Mo
     widths, size = [20, 130, 130, 70, 5], 96
     net = gpumlp.MLP(widths, "gelu", precision=precision, backend="cpu", seed=0, **BLOCKS[blocks])
     x, y = numbers(net, 2 * size + 5)
-    found = set()
-    for threads in (1, 3):
-        monkeypatch.setattr(cpu_backend, "CORES", threads)
-        for way in (joining.joined, alone):
-            monkeypatch.setattr(cpu_backend, "joined", way)
-            found.add(theta(net, x, y, size))
-    assert len(found) == 1
+    assert len(bits(monkeypatch, (1, 3), net, x, y, size)) == 1
 
 
 @pytest.mark.parametrize(
