@@ -137,8 +137,9 @@ class TensorBoard(Callback):
             check_rate("TensorBoard(lr_every=…)", trainer)
         with needs("for TensorBoard", "tracking"):
             from tensorboardX import SummaryWriter
-        # the file's name has the time in seconds: a second fit in this second would overwrite it
-        suffix = f".{time.time_ns() % 10**9:09d}"
+        # TensorBoard reads the files in the order of their names, which have the time in seconds
+        earlier = len([*self.folder.glob("events.*")])
+        suffix = f".{earlier:06d}.{time.time_ns()}"
         folder, first = str(self.folder), trainer.steps + 1
         self._writer = SummaryWriter(folder, purge_step=first, filename_suffix=suffix)
 

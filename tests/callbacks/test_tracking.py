@@ -94,6 +94,17 @@ def test_resumed_run_continues_its_events(tmp_path, path):
     assert_scalars_are_history(tmp_path, again)
 
 
+def test_runs_within_one_second_are_read_in_order(tmp_path, path, monkeypatch):
+    """The clock may pass a second between two of its readings: the first name's rest is larger."""
+    rests = iter([999_999_999, 1])
+    monkeypatch.setattr("time.time", lambda: 1_700_000_001.0)
+    monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000 * 10**9 + next(rests))
+    with pytest.raises(Die):
+        run(path, epochs=5, callbacks=[TensorBoard(tmp_path), die_at(epoch=3)])
+    trainer = run(path, epochs=5, resume=True, callbacks=[TensorBoard(tmp_path)])
+    assert_scalars_are_history(tmp_path, trainer)
+
+
 @pytest.mark.parametrize("arguments", [{"lr_every": 0}, {"lr_every": -1}, {"histograms": 0}])
 def test_invalid_argument_raises(tmp_path, arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
