@@ -39,8 +39,8 @@ TIMES = (
     "", *(before + clock for before in (" ", "T") for clock in CLOCKS), ":%H:%M:%S", " %H.%M.%S",
     "-%H.%M.%S", " %H-%M-%S",
 )  # fmt: skip
-UTC_NAMES = (" UTC", " GMT")  # others, such as CET, depend on the day
-ZONES = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
+ZONES = ("", "%z", " %z", " UTC", " GMT")  # others, such as CET, depend on the day
+OFFSETS = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00")  # for %z
 DATED = re.compile(r"\d.*\d")  # what a date has at least
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[\d:.,]*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
@@ -114,9 +114,9 @@ def date_format_of(texts: Iterable[str], order: str | None) -> DateFormat | Ambi
     """
     there = [text for text in texts if text not in NULLS]
     sample = there[:SAMPLE]
-    if not sample or are_days(there):
+    if not sample or not re.search(r"\d", sample[0]) or are_days(there):
         return None
-    alike = _formats_by_shape().get(_shape(sample[0]), [])
+    alike = _formats_by_shape().get(_shape(regular(sample[0])), [])
     possible = [form for own, form in alike if order is None or own in (None, order)]
     found = [form for form in possible if _fits(form, sample) and _fits(form, there)]
     if len(found) > 1 and (text := _differently(found, there)):
@@ -210,12 +210,9 @@ def days(column: Any) -> HostArray:
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_date(kind):
         return np.asarray(column.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()).to_numpy())
-    if pa.types.is_time(kind):
-        micro = column.cast(pa.time64("us"), safe=False)
-    else:
-        micro = column.cast(pa.timestamp("us", kind.tz), safe=False)
-    counts = micro.cast(pa.int64()).cast(pa.float64(), safe=False)
-    return np.asarray(counts.to_numpy()) / (1e6 * DAY)
+    unit = pa.time64("us") if pa.types.is_time(kind) else pa.timestamp("us", kind.tz)
+    micro = column.cast(unit, safe=False)
+    return np.asarray(micro.cast(pa.int64()).cast(pa.float64(), safe=False)) / (1e6 * DAY)
 
 
 # The functions below use arithmetic alone, so that an ONNX graph can be made of them.
@@ -265,14 +262,18 @@ def part_names(name: str, part: str) -> list[str]:
 @cache
 def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
     """The formats that texts of a shape may have, each with its order if it has a day."""
-    dates = [(order, date) for order in ORDERS for date in DATES[order]]
+    dates = [(order, date, str(DateFormat(date))) for order in ORDERS for date in DATES[order]]
+    times = [(time, str(DateFormat(time))) for time in TIMES]
+    zones = [
+        (zone, zone.replace("%z", offset))
+        for zone in ZONES
+        for offset in (OFFSETS if "%z" in zone else [""])
+    ]
     found: dict[str, list[tuple[str | None, DateFormat]]] = {}
-    zones = ("", "%z", " %z", *UTC_NAMES)
-    for (order, date), time, zone in itertools.product(dates, TIMES, zones):
-        form = DateFormat(date + time + zone)
-        for text in (f"{form}{end}" for end in (ZONES if "%z" in zone else [""])):
-            if ":" in text or not zone:  # 1-2-2020-0330 is no date with a time zone
-                found.setdefault(_shape(text), []).append((order, form))
+    for (order, *date), time, zone in itertools.product(dates, times, zones):
+        pattern, text = map("".join, zip(date, time, zone, strict=True))
+        if ":" in text or not zone[0]:  # 1-2-2020-0330 is no date with a time zone
+            found.setdefault(_shape(text), []).append((order, DateFormat(pattern)))
     for pattern in (*MONTHS, *QUARTERS, *WEEKS, *CLOCKS, *MOMENTS):
         form = DateFormat(pattern)
         found.setdefault(_shape(str(form)), []).append((None, form))
@@ -281,7 +282,7 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
 
 def _shape(text: str) -> str:
     """The text with 1 for each run of digits and a for each run of letters, without spaces."""
-    return re.sub(r"\s+", "", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "1", regular(text))))
+    return re.sub(r"\s+", "", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "1", text)))
 
 
 def _fits(form: DateFormat, texts: Iterable[str]) -> bool:
