@@ -4,8 +4,8 @@
 
 The file has 20 columns of numbers, 5 of words and a target. Files of a tenth of the size have the
 same table as programs write it, or damage it: their times are compared with that of the clean one.
-Each reading has a process of its own; rounds alternate. --write stores the figures in results/.
-Linux only.
+Each reading has a process of its own; its time is without imports. Rounds alternate. --write
+stores the figures in results/. Linux only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if name == "polars":
 else:
     import pyarrow.compute, pyarrow.csv, pyarrow.parquet
     from gpumlp.data import load
+    pyarrow.array([0])  # it imports pandas, if that is there
     read = lambda path: load(path, "y")
 start = time.perf_counter()
 data = read(path)

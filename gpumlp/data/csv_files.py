@@ -50,6 +50,8 @@ QUOTED = re.compile(r'(?<![^,;\t|\r\n])"(?:[^"]++|"")*+"(?![^,;\t|\r\n])')  # fi
 FRACTION = re.compile(r"-?\d*[.,]\d*")
 SPLIT = re.compile(r"^ \S|\\$")  # the pieces of a value that a delimiter took apart
 SAMPLE = 1 << 20  # bytes that show how numbers are written
+FIRST_ROW = re.compile(rb"[^\r\n]*")
+DECIMAL = re.compile(rb"-?\d+\.\d+")
 # in 60 and 7.560 points group digits
 GROUPED = re.compile(rb"(?<![\w.])[1-9]\d{0,2}\.\d\d0(?![\w.])")
 
@@ -70,6 +72,7 @@ class CsvFile:
         self._delimiter, names, self._header = _header(path)
         self._first = [name.strip(BLANKS) for name in names]
         self.names = _named(self._first)
+        self._mixed = False  # whether a column that begins with a fraction holds words, too
         self._block = max(BLOCK, BLOCK_OF_COLUMN * len(names))
 
     def pieces(self, columns: Collection[int], text: Collection[str]) -> Iterator[Any]:
@@ -123,11 +126,15 @@ class CsvFile:
         """The table of a block.  The types of its columns are inferred from all of it."""
         import pyarrow as pa
 
+        types = dict.fromkeys(text, pa.string())
         try:
             try:  # parts that fit into the processor's cache need half the time of one
-                table = self._read(block, max(PART, PART_OF_COLUMN * len(self.names)), text)
-            except pa.ArrowInvalid:  # a row may be longer than a part
-                table = self._read(block, len(block) + 1, text)
+                part = max(PART, PART_OF_COLUMN * len(self.names))
+                fractions = dict.fromkeys(self._fractions(block), pa.float64())
+                table = self._read(block, part, fractions | types)
+            except pa.ArrowInvalid:  # a row is longer than a part, or words follow a fraction
+                table = self._read(block, len(block) + 1, types)
+                self._mixed = True
         except pa.ArrowException as error:
             if "invalid UTF8" in str(error):
                 raise not_utf8(self._path, bytes(block[:100])) from None
@@ -144,21 +151,27 @@ class CsvFile:
         check_names(self._path, table, self._first)
         return table
 
-    def _read(self, block: memoryview, part: int, text: Collection[str]) -> Any:
+    def _fractions(self, block: memoryview) -> list[str]:
+        """The columns that begin with a fraction: Arrow need not try seven other types of them."""
+        first = FIRST_ROW.match(block)
+        values = first[0].split(self._delimiter.encode()) if first else []
+        if self._mixed or len(values) != len(self.names):
+            return []
+        return [self.names[j] for j, value in enumerate(values) if DECIMAL.fullmatch(value)]
+
+    def _read(self, block: memoryview, part: int, types: dict[str, Any]) -> Any:
         import pyarrow as pa
         import pyarrow.csv
 
         return pyarrow.csv.read_csv(
             pa.BufferReader(block),
             # with threads, errors do not number the row within the block
-            pyarrow.csv.ReadOptions(
-                use_threads=part > len(block), block_size=part, column_names=self.names
-            ),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=part, column_names=self.names),
             pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             pyarrow.csv.ConvertOptions(
                 # R and others write the word "NA" in quotes, and a missing value without
                 strings_can_be_null=True, quoted_strings_can_be_null=False,
-                column_types=dict.fromkeys(text, pa.string()),
+                column_types=types,
             ),
         ).combine_chunks()  # fmt: skip
 

@@ -44,6 +44,7 @@ OFFSETS = ("Z", "+0100", "-0100", "+01:00", "-01:00", "+01:00:00", "-01:00:00") 
 DATED = re.compile(r"\d.*\d")  # what a date has at least
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[\d:.,]*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 SAMPLE = 100  # so many texts decide about the formats that are tried on all
+LEAST = 11_900  # of the dates in a format of `WHOLE`: January of 1900
 FEW = 10  # among so many texts is one in the format of the most
 
 
@@ -167,7 +168,8 @@ class WholeNumbers:
             first = values[values == values][:FEW]  # most columns have no dates, as these show
             if not len(first):
                 return
-            counts = {form: _dates(form, first) for form in WHOLE}
+            whole = np.count_nonzero((first >= LEAST) & (first == np.floor(first)))
+            counts = {form: _dates(form, first) for form in WHOLE if 2 * whole > len(first)}
             self._counts = {form: 0 for form, n in counts.items() if 2 * n > len(first)}
             self._example = float(first[-1])
         if self._counts:
@@ -264,11 +266,7 @@ def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
     """The formats that texts of a shape may have, each with its order if it has a day."""
     dates = [(order, date, str(DateFormat(date))) for order in ORDERS for date in DATES[order]]
     times = [(time, str(DateFormat(time))) for time in TIMES]
-    zones = [
-        (zone, zone.replace("%z", offset))
-        for zone in ZONES
-        for offset in (OFFSETS if "%z" in zone else [""])
-    ]
+    zones = dict.fromkeys((zone, zone.replace("%z", each)) for zone in ZONES for each in OFFSETS)
     found: dict[str, list[tuple[str | None, DateFormat]]] = {}
     for (order, *date), time, zone in itertools.product(dates, times, zones):
         pattern, text = map("".join, zip(date, time, zone, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import time
 from typing import Any
 
@@ -69,6 +70,29 @@ def test_rows_between_two_stray_quotation_marks(
 def test_lines_with_delimiters_in_a_field_are_no_rows(part: str, tmp_path: Any) -> None:
     lines = [f"{i / 7},{part},{i}\n" for i in range(60)]
     assert rows_of("a,part,y\n" + "".join(lines), tmp_path) == (60, {part.strip('"').strip()})
+
+
+@pytest.mark.usefixtures("_blocks")
+@pytest.mark.parametrize("word", ["x", "0.5 or so", "NA", "2024-01-31", "7", "9007199254740993"])
+@pytest.mark.parametrize("places", [[1], [39], [*range(1, 40, 3)], [*range(1, 40)]])
+def test_a_fraction_at_first_decides_nothing(
+    word: str, places: list[int], tmp_path: Any, monkeypatch: Any
+) -> None:
+    """Arrow is told that such a column has numbers; what is found is the same."""
+    parts = [word if i in places else f"{i % 7}.5" for i in range(40)]
+    text = "a,part,y\n" + "".join(f"{i / 7},{part},{i}\n" for i, part in enumerate(parts))
+
+    def outcome() -> Any:
+        (tmp_path / "t.csv").write_text(text)
+        try:
+            found = data.load(tmp_path / "t.csv", "y")
+        except ValueError as error:
+            return str(error)
+        return found.features, found.x.tobytes(), found.categories, found.formats
+
+    with_hint = outcome()
+    monkeypatch.setattr(csv_files, "DECIMAL", re.compile(b"nothing"))
+    assert with_hint == outcome()
 
 
 @pytest.mark.parametrize("mark", ["\ufeff", "\u200b", "\xa0"])
