@@ -68,6 +68,7 @@ class Column:
         strange: with a format, the frequency of each text that is not a number.
         kinds: what the pieces held: "numbers", "words", "dates", or the name of another type.
         total, missing, infinite: how many values there are, are missing, are infinite.
+        unusual: whether a text was not written as most are, with a format.
         large: whether there were floating-point numbers that may have been such whole numbers.
         whole: whether all values are whole numbers, and none is missing.
     """
@@ -83,10 +84,9 @@ class Column:
         self.words = {word: i for i, word in enumerate(known or ())}
         self._find = None if known is None else Known(self.words).find
         self.counts: HostArray = np.zeros(len(self.words) + 1, np.int64)
-        self.strange: Counter[str] = Counter()
-        self.kinds: set[str] = set()
+        self.strange, self.kinds = Counter[str](), set[str]()
         self.total = self.missing = self.infinite = 0
-        self.large = self._huge = self._fractions = self.whole = self._coded = False
+        self.large = self.unusual = self._huge = self._fractions = self.whole = self._coded = False
         self._calendar = WholeNumbers()
         self._low, self._high, self._sum = np.inf, -np.inf, 0.0
 
@@ -246,22 +246,24 @@ class Column:
         """The numbers or the days of texts."""
         words, index = encoded(column)
         form = self.format or PLAIN
-        truths: dict[str, Any] = {}  # a text between them makes words of truth values
         if self._date and (form == PLAIN or all(form.value(plain(word)) is None for word in words)):
             # the file that the model learned from had no texts, or others
-            found = usual_date_format(dict.fromkeys(words, 1), self._order)
-            form = found if isinstance(found, DateFormat) else ISO if form == PLAIN else form
+            date = usual_date_format(dict.fromkeys(words, 1), self._order)
+            form = date if isinstance(date, DateFormat) else ISO if form == PLAIN else form
         elif isinstance(form, NumberFormat) and form.decimal == "." and self._date is not None:
             # new data that was corrected since has plain numbers, as .parquet files may have
             form = PLAIN if all(map(NUMBER.fullmatch, words)) else form
-        if form == PLAIN and 2 * sum(word.strip().lower() in TRUTH for word in words) > len(words):
-            truths = TRUTH
-        self.kinds.add("dates" if isinstance(form, DateFormat) else "numbers")
-        self._form = form
-        values = np.full(len(words) + 1, np.nan)
+        few = form != PLAIN or 2 * sum(w.strip().lower() in TRUTH for w in words) <= len(words)
+        truths: dict[str, Any] = {} if few else TRUTH  # a text between them makes words of these
+        self._form, dates = form, isinstance(form, DateFormat)
+        self.kinds.add("dates" if dates else "numbers")
+        found, usual = form.usual(words)
+        self.unusual |= not usual.all()
+        self._huge |= any(DIGITS.match(words[i]) for i in np.flatnonzero(abs(found) > LARGEST_INT))
+        values = np.append(found, np.nan)
         frequency = np.bincount(index[index >= 0], minlength=len(words)).tolist()
-        for i, word in enumerate(words):
-            word = plain(word) if isinstance(form, DateFormat) else word.strip()
+        for i in np.flatnonzero(~usual):
+            word = plain(words[i]) if dates else words[i].strip()
             value = float(truths[word.lower()]) if word.lower() in truths else form.value(word)
             if value is None:
                 self.strange[word] += frequency[i]
@@ -288,8 +290,7 @@ class Column:
         return plain(word)
 
     def _position(self, word: str) -> float:
-        word = self._spelled(word)
-        if not word:
+        if not (word := self._spelled(word)):
             return np.nan
         if self._find is not None:
             at = self._find(word)

@@ -1,4 +1,4 @@
-"""Dates and times as days since 1970-01-01 in UTC, and the parts of a date that become inputs."""
+"""Dates and times as days since 1970-01-01 in UTC."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.data.date_parts import DAY
 from gpumlp.data.date_texts import are_days, regular
 from gpumlp.data.numbers import NULLS
+from gpumlp.data.usual_texts import Found, others, usual_dates
 from gpumlp.io.types import HostArray
 
 ORDERS = ("dmy", "mdy", "ymd")
-PARTS = {"month": (12, 1), "weekday": (7, 0), "hour": (24, 0)}  # how many values, and the first
-DAY = 86_400.0  # seconds
 DATES = {  # of texts as `date_texts.regular` makes them
     "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y %b %d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d",
             "%Y. %m. %d.", "%Y年%m月%d日", "%Y_%m_%d"),
@@ -58,6 +58,11 @@ class DateFormat(NamedTuple):
         return datetime(2024, 12, 31, 15, 30).strftime(self.pattern).replace("Q12", "Q4")
 
     @property
+    def lasting(self) -> bool:
+        """Whether further dates in this format would not make another format as likely."""
+        return "%y" not in self.pattern  # 05-03-22
+
+    @property
     def digits(self) -> int:
         """How many digits a date in a format of `WHOLE` has."""
         return 2 + len(self.pattern)
@@ -74,6 +79,10 @@ class DateFormat(NamedTuple):
             moment = moment.replace(year=1970)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.timestamp() / DAY
+
+    def usual(self, texts: Sequence[str]) -> Found:
+        """The values of the texts that are written as most are, and which these are."""
+        return usual_dates(texts, self.pattern)
 
     def _moment(self, text: str) -> datetime | None:
         if self in WHOLE:  # numbers have lost a zero of 03082023
@@ -217,50 +226,6 @@ def days(column: Any) -> HostArray:
     return np.asarray(micro.cast(pa.int64()).cast(pa.float64(), safe=False)) / (1e6 * DAY)
 
 
-# The functions below use arithmetic alone, so that an ONNX graph can be made of them.
-
-
-def part(name: str, day: HostArray) -> HostArray:
-    """A part of dates, a key of `PARTS`; NaN where a date is missing.
-
-    Args:
-        name: "month" (1 to 12), "weekday" (0 is Monday) or "hour" (0 to 23).
-        day: days since 1970, NaN where missing.
-    """
-    whole = np.floor(day)
-    if name == "weekday":
-        return _remainder(whole + 3, 7)  # 1970-01-01 was a Thursday
-    if name == "hour":
-        return _remainder(np.floor(np.rint((day - whole) * DAY) / 3600), 24)
-    # the Gregorian calendar with years that begin in March, so that the leap day is their last
-    in_era = _remainder(whole + 719_468, 146_097)  # since a first of March of a year 400 n
-    leap_days = np.floor(in_era / 1_460) - np.floor(in_era / 36_524) + np.floor(in_era / 146_096)
-    year = np.floor((in_era - leap_days) / 365)
-    in_year = in_era - (365 * year + np.floor(year / 4) - np.floor(year / 100))
-    return _remainder(np.floor((5 * in_year + 2) / 153) + 2, 12) + 1
-
-
-def part_inputs(name: str, day: HostArray) -> list[HostArray]:
-    """The three inputs of a part: it, standardised, and its place in the cycle; 0 where missing.
-
-    If all values are equally frequent, the first has the mean 0 and the standard deviation 1.
-    """
-    count, first = PARTS[name]
-    value = part(name, day) - first
-    angle = value * (2 * math.pi / count)
-    number = (value - (count - 1) / 2) / math.sqrt((count**2 - 1) / 12)
-    return [np.where(day == day, v, 0.0) for v in (number, np.sin(angle), np.cos(angle))]
-
-
-def _remainder(x: HostArray, n: float) -> HostArray:
-    return x - n * np.floor(x / n)
-
-
-def part_names(name: str, part: str) -> list[str]:
-    """The names of the inputs that `part_inputs` makes of the column `name`."""
-    return [f"{name} {part}", f"{name} {part} sin", f"{name} {part} cos"]
-
-
 @cache
 def _formats_by_shape() -> dict[str, list[tuple[str | None, DateFormat]]]:
     """The formats that texts of a shape may have, each with its order if it has a day."""
@@ -283,8 +248,8 @@ def _shape(text: str) -> str:
     return re.sub(r"\s+", "", re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "1", text)))
 
 
-def _fits(form: DateFormat, texts: Iterable[str]) -> bool:
-    return all(form.value(text) is not None for text in texts)
+def _fits(form: DateFormat, texts: Sequence[str]) -> bool:
+    return next(others(form, texts), None) is None
 
 
 def _span(form: DateFormat, texts: Iterable[str]) -> float:

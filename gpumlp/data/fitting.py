@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.data import dates
 from gpumlp.data.codes import Embed
 from gpumlp.data.dataset import NONE, Categories, Dataset, listed
+from gpumlp.data.date_parts import PARTS
+from gpumlp.data.date_parts import part as date_part
 from gpumlp.data.names import as_argument, quoted
 from gpumlp.data.scratch import Matrix
 from gpumlp.io.chunks import chunks
@@ -183,15 +184,15 @@ def date_parts(train: Dataset) -> dict[str, tuple[str, ...]]:
     """For each column of dates the parts that vary."""
     place = {name: j for j, name in enumerate(train.features)}
     columns = [place[name] for name in train.dates]
-    low, high = np.full((2, len(dates.PARTS), len(columns)), [[[np.inf]], [[-np.inf]]])
+    low, high = np.full((2, len(PARTS), len(columns)), [[[np.inf]], [[-np.inf]]])
     for rows in chunks(train.x) if columns else ():
         day = train.x[rows][:, columns].astype(np.float64)
-        for i, part in enumerate(dates.PARTS):
-            values = dates.part(part, day)
+        for i, part in enumerate(PARTS):
+            values = date_part(part, day)
             low[i] = np.fmin(low[i], np.fmin.reduce(values))
             high[i] = np.fmax(high[i], np.fmax.reduce(values))
     return {
-        name: tuple(itertools.compress(dates.PARTS, varies))
+        name: tuple(itertools.compress(PARTS, varies))
         for name, varies in zip(train.dates, (low < high).T, strict=True)
     }
 

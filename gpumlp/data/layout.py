@@ -8,7 +8,7 @@ import numpy as np
 
 from gpumlp.data.codes import MORE
 from gpumlp.data.dataset import Categories
-from gpumlp.data.dates import part_names
+from gpumlp.data.date_parts import part_names
 from gpumlp.io.types import HostArray
 
 OTHER = "other"

@@ -9,10 +9,12 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
+
+from gpumlp.data.usual_texts import Found, others, usual_numbers
 
 NAMED = (
     "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KES|KRW|"
@@ -91,6 +93,15 @@ class NumberFormat(NamedTuple):
         parts = _parts(text)
         return None if parts is None else self._value(parts)
 
+    def usual(self, texts: Sequence[str]) -> Found:
+        """The numbers of the texts that are written as most are, and which these are."""
+        return usual_numbers(texts, *self)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether further numbers in this format would not make another format as likely."""
+        return self != PLAIN and self.thousands != "."  # 00501 is a code; 7.560 beside 60
+
     @property
     def pattern(self) -> str:
         """A regular expression for the numbers in this format, of the syntax that RE2 has."""
@@ -148,11 +159,11 @@ def format_of(counts: Mapping[str, int]) -> tuple[NumberFormat, list[str]] | Non
     """The format of most of the texts, and the other texts, sorted; None if they are words."""
     there = {text: n for text, n in counts.items() if text not in NULLS}
     best = _best(dict(islice(there.items(), SAMPLE)))
-    left = [] if best is None else [text for text in there if best.value(text) is None]
+    left = [] if best is None else [*others(best, [*there])]
     if left:  # the first texts may fit several formats
         odd = {text: there[text] for text in left[:SAMPLE]}
         best = _best(dict(islice(there.items(), SAMPLE)) | odd)
-        left = [] if best is None else [text for text in there if best.value(text) is None]
+        left = [] if best is None else [*others(best, [*there])]
     if best is None:
         return None
     # in most rows may be one of a few marks of missing values

@@ -15,7 +15,8 @@ from gpumlp.checks import positive_int
 from gpumlp.data import fitting, stored
 from gpumlp.data.codes import MORE, Embed, set_to_zero
 from gpumlp.data.dataset import Categories, Dataset, listed
-from gpumlp.data.dates import DateFormat, part_inputs
+from gpumlp.data.date_parts import part_inputs
+from gpumlp.data.dates import DateFormat
 from gpumlp.data.fitting import Numbers
 from gpumlp.data.layout import Layout, Lookup
 from gpumlp.data.names import quoted
@@ -49,7 +50,7 @@ class Preparation:
         others: the columns whose rare categories share one input.
         formats: how tables write the numbers or the dates of some columns, by name.
         dates: for each column of dates, by name, the parts that varied in training: "month",
-            "weekday", "hour".  Each has three more inputs, see `dates.part_inputs`.
+            "weekday", "hour".  Each has three more inputs, see `date_parts.part_inputs`.
         constant: the columns of numbers that had one value in training, and this value.  Training
             says nothing about others, so all of its values are replaced by it.
         embedded: the columns of categories that become codes, and the length of their vectors.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +113,7 @@ class Table:
         self._dtype = _dtype(kinds, self._features, read)
         self._untyped = self._file.untyped
         self._columns: list[Column] = []
+        self._early = set[str]()  # those whose format the first piece has shown
         self.formats = dict[str, Format]() if like is None else dict(like.formats)
         numbers = {n for n, form in self.formats.items() if isinstance(form, NumberFormat)}
         self._text = {*choice.categorical, *self._known, *numbers, *filter(None, [target])}
@@ -131,7 +133,8 @@ class Table:
 
     def raw(self, scratch: Scratch) -> Raw:
         """The whole table; `scratch` decides whether x is in memory or in a file."""
-        store, y = self._collect(scratch)
+        early = self._untyped and self._like is None
+        store, y = self._collect(scratch, early)
         while self._read_otherwise():
             store, y = self._collect(scratch)
         x: Matrix = store.rows()
@@ -162,7 +165,10 @@ class Table:
             and not (c is self._target and self._choice.task == "classification")
             and (found := c.written)
         }
-        again = bool(text - self._text) or bool(formats.keys() - self.formats.keys())
+        wrong = {c.name for c in self._columns if c.name in self._early and c.unusual}
+        self._early -= wrong
+        self.formats = {name: form for name, form in self.formats.items() if name not in wrong}
+        again = bool(wrong or text - self._text or formats.keys() - self.formats.keys())
         self._text |= text | formats.keys()
         self.formats |= formats
         if formats:
@@ -191,18 +197,35 @@ class Table:
             return chosen[:] if isinstance(x, np.ndarray) else chosen
         return x
 
-    def _collect(self, scratch: Scratch) -> tuple[Store, HostArray | None]:
+    def _collect(self, scratch: Scratch, early: bool = False) -> tuple[Store, HostArray | None]:
+        """early: begin again if the first piece shows formats, as it then was read as words."""
         store, targets = None, list[tuple[bool, HostArray]]()
-        for x, y in self._read():
-            if store is None:
-                store = scratch.store(self._file.rows(len(x)), x.shape[1], self._dtype)
-            store.append(x)
-            if y is not None and self._target is not None:
-                targets.append((self._target.has_words, y))
+        with closing(self._read()) as pieces:
+            for x, y in pieces:
+                if store is None:
+                    rows = self._file.rows(len(x))
+                    if early and rows > len(x) and self._find_formats():
+                        return self._collect(scratch)
+                    store = scratch.store(rows, x.shape[1], self._dtype)
+                store.append(x)
+                if y is not None and self._target is not None:
+                    targets.append((self._target.has_words, y))
         store = store or Store(len(self._features), self._dtype, None)
         return store, self._target.joined(targets) if self._target and targets else None
 
-    def _read(self) -> Iterator[tuple[HostArray, HostArray | None]]:
+    def _find_formats(self) -> bool:
+        """Whether what was read shows formats, in which the whole table is then read."""
+        found = {
+            c.name: form
+            for c in self._columns
+            if (form := c.written) and form.lasting and form.usual([*c.words])[1].all()
+        }
+        self.formats |= found
+        self._text |= found.keys()
+        self._early |= found.keys()
+        return bool(found)
+
+    def _read(self) -> Generator[tuple[HostArray, HostArray | None], None, None]:
         """x (m, n) and y (m,) of some rows at a time, not checked."""
         like, declared, kept = self._like, {*self._choice.categorical}, {*self._choice.keep}
         plain = None if like is None else PLAIN

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.data import Preparation
 from gpumlp.data.codes import MORE
-from gpumlp.data.dates import PARTS, part_inputs
+from gpumlp.data.date_parts import PARTS, part_inputs
 from gpumlp.data.spelling import Known, plain, spellings
 from gpumlp.interop.onnx_graph import Graph, Signature, Symbol
 

@@ -78,7 +78,7 @@ def test_lines_with_delimiters_in_a_field_are_no_rows(part: str, tmp_path: Any) 
 def test_a_fraction_at_first_decides_nothing(
     word: str, places: list[int], tmp_path: Any, monkeypatch: Any
 ) -> None:
-    """Arrow is told that such a column has numbers; what is found is the same."""
+    """Such a column is first read as numbers; what is found is the same."""
     parts = [word if i in places else f"{i % 7}.5" for i in range(40)]
     text = "a,part,y\n" + "".join(f"{i / 7},{part},{i}\n" for i, part in enumerate(parts))
 

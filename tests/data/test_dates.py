@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpumlp import data
-from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of, part, part_inputs
+from gpumlp.data.date_parts import part, part_inputs
+from gpumlp.data.dates import Ambiguous, DateFormat, date_format_of
 from tests.support.data_cases import COLOURS, X, table, write_csv
 
 pytest.importorskip("pyarrow")
