@@ -183,6 +183,8 @@ class HostDevice(HostCopies):
         self._note_call(f"upload {a.shape} {a.dtype} as {out.dtype}")
         if not isinstance(a, np.ndarray) or a.shape != out.shape:
             raise KernelError(f"upload of {type(a).__name__} {np.shape(a)} into {out.shape}")
+        if not out.flags.c_contiguous and not out.flags.f_contiguous:
+            raise KernelError("upload into an array that is not contiguous")
         self._work.finish()
         np.copyto(out.values, a, casting="unsafe")
 
