@@ -38,7 +38,6 @@ def supervised(
     n_0, n = ends
     x = examples(backend, x, n_0, f"x{suffix}", embed)
     y = targets(backend, loss, y, len(x), n, f"y{suffix}")
-    backend.synchronize()  # the checks ran on the caller's stream, operations run on the backend's
     host = y if isinstance(y, np.ndarray) or class_weight is None else backend.to_host(y)
     sample_weight = as_backend_array(sample_weight, backend, "sample_weight")
     if sample_weight is not None and backend.owns(sample_weight):
@@ -53,7 +52,10 @@ def supervised(
 def examples(
     backend: Backend, x: Array, n_0: int, name: str = "x", embed: Embeddings | None = None
 ) -> Array:
-    """Return x (m, n_0), m ≥ 1, as an array of the backend or of the host, of a real dtype."""
+    """Return x (m, n_0), m ≥ 1, as an array of the backend or of the host, of a real dtype.
+
+    The work that writes it on a GPU is finished.
+    """
     x = real_array(backend, x, name, f"pass real numbers, e.g. {name}.astype('float32')")
     if x.ndim != 2:
         one_row = x.ndim == 1 and len(x) == n_0
@@ -66,6 +68,7 @@ def examples(
         )
     if len(x) == 0:
         raise ValueError(f"{name} has no rows; pass at least one example")
+    backend.synchronize()  # it is the work of the caller's stream, and operations have another one
     if embed is not None:
         _codes(backend, x, embed, name)
     return x
@@ -76,8 +79,10 @@ def _codes(backend: Backend, x: Array, embed: Embeddings, name: str) -> None:
     categories = np.array([one.c for one in embed.each])
     for rows in chunks(x):
         given = x[rows][:, embed.coded]
-        host = given if isinstance(given, np.ndarray) else backend.to_host(given)
-        values = host.astype(np.float64)
+        if not isinstance(given, np.ndarray):
+            backend.synchronize()  # as in `examples`
+            given = backend.to_host(given)
+        values = given.astype(np.float64)
         good = (values >= 0) & (values < categories) & (values == np.floor(values))
         if not good.all():
             i, at = np.argwhere(~good)[0].tolist()
@@ -97,8 +102,10 @@ def targets(backend: Backend, loss: Loss, y: Array, m: int, n: int, name: str = 
     y = shaped_targets(backend, loss, y, m, n, name)
     ends = extent(y, name)
     if y.ndim == 1:
-        return _labels(y, n, ends, name)
-    _range(backend, loss, y, ends, name)
+        y = _labels(y, n, ends, name)
+    else:
+        _range(backend, loss, y, ends, name)
+    backend.synchronize()  # as in `examples`
     return y
 
 

@@ -125,7 +125,6 @@ class MLP(Structure):
 
     def _outputs(self, x: Array) -> Array:
         x = checks.examples(self.backend, x, self.widths[0], embed=self.embed)
-        self.backend.synchronize()
         return self._forward(self, CHUNK, x)[1]
 
     def _linked(self, y_hat: Array) -> Array:

@@ -254,6 +254,20 @@ def test_a_gpu_array_shares_its_memory():
     assert as_backend_array(ours, backend) is ours
 
 
+def test_what_the_stream_of_the_caller_still_computes_is_waited_for():
+    net = network(dropout=0.5)
+    gpu = on_cuda_backend(net)
+
+    def computed(a):
+        return gpu.backend.asarray(a, dtype=a.dtype).astype(a.dtype)
+
+    assert_same(gpu.forward(computed(X)), net.forward(X), 1e-12)
+    assert_same(gpu.predict(computed(X), samples=2), net.predict(X, samples=2), 1e-12)
+    assert_same(gpu.cost(computed(X), computed(LABELS)), net.cost(X, LABELS), 1e-12)
+    got, want = (gpumlp.Ensemble.of([each]).cost_and_prediction for each in (gpu, net))
+    assert_same(got(computed(X), computed(LABELS))[0], want(X, LABELS)[0], 1e-12)
+
+
 def test_the_cuda_backend_accepts_host_arrays():
     net, gpu = gpu_network("squared_error")
     for to in KINDS.values():

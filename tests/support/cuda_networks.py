@@ -11,7 +11,7 @@ import gpumlp
 from gpumlp.backends.cuda.backend import CudaBackend
 from gpumlp.storage import with_functions
 from tests.support.harness.catalogue import PULL
-from tests.support.harness.host_device import HostArray, HostDevice
+from tests.support.harness.host_device import CALLER, HostArray, HostDevice
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}  # relative to the largest entry
 HALF = ["bfloat16", "float16"]
@@ -40,6 +40,7 @@ def device(net: gpumlp.MLP) -> HostDevice:
 
 def on_host(a: Any) -> Any:
     """An array of the harness, of CuPy or of NumPy as a NumPy array."""
+    CALLER.finish()
     return a.values if isinstance(a, HostArray) else a.get() if hasattr(a, "get") else a
 
 

@@ -1,4 +1,7 @@
-"""A fake of the parts of `cupy` that `CudaDevice` uses: NumPy's memory, CuPy's strict checks."""
+"""A fake of the parts of `cupy` that `CudaDevice` uses: NumPy's memory, CuPy's strict checks.
+
+It refuses what CUDA refuses while a stream is captured.
+"""
 
 import ctypes
 import types
@@ -21,6 +24,11 @@ class CompileException(Exception):
     pass
 
 
+def refuse_in_capture(call):
+    if FakeCupy.recorded is not None:
+        raise Error(f"cudaErrorStreamCaptureUnsupported: {call}")
+
+
 class FakeArray(np.ndarray):
     """An array like CuPy's: its address is data.ptr, and `set` needs equal shapes and dtypes."""
 
@@ -30,37 +38,65 @@ class FakeArray(np.ndarray):
     def data(self):
         return types.SimpleNamespace(ptr=self.ctypes.data)
 
-    def set(self, host, stream=None):
-        assert type(host) is np.ndarray
-        assert (host.shape, host.dtype) == (self.shape, self.dtype)
-        assert host.flags.c_contiguous
+    def set(self, arr, stream=None):
+        assert type(arr) is np.ndarray
+        assert (arr.shape, arr.dtype) == (self.shape, self.dtype)
+        assert arr.flags.c_contiguous
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
+        refuse_in_capture("set")
         self.log.append(("set", stream))
-        self[...] = host
+        self[...] = arr
 
 
 class FakeStream:
+    """A stream is captured if it began the capture, or has waited for what is captured.
+
+    Attributes:
+        count: the pieces of captured work.
+        seen: of each stream, how many pieces come before the next piece of this one.
+    """
+
     capturing = False
 
     def is_capturing(self):
         return self.capturing
 
-    def begin_capture(self):
-        assert not self.capturing
-        self.capturing, FakeCupy.recorded = True, []
+    def begin_capture(self, mode=None):
+        assert FakeCupy.recorded is None
+        self.capturing, FakeCupy.recorded, FakeCupy.captured = True, [], {self}
+        self.count, self.seen = 0, {}
 
     def end_capture(self):
-        recorded, FakeCupy.recorded, self.capturing = FakeCupy.recorded, None, False
+        recorded, FakeCupy.recorded = FakeCupy.recorded, None
+        for stream in FakeCupy.captured:
+            stream.capturing = False
+        if any(self.seen.get(each, 0) < each.count for each in FakeCupy.captured - {self}):
+            raise Error("cudaErrorStreamCaptureUnjoined")
         return FakeGraph(recorded)
 
-    def __init__(self, non_blocking=False):
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
         assert non_blocking  # capturing into a graph needs it
         FakeCupy.streams += 1
         self.ptr = 76 + FakeCupy.streams  # the first stream is the device's own
-        self.waited = []
+        self.waited, self.count, self.seen = [], 0, {}
+
+    def _work(self):
+        """Note that work is enqueued."""
+        if FakeCupy.recorded is not None and not self.capturing:
+            raise Error(f"the work of stream {self.ptr} is not captured")
+        self.count += 1
 
     def wait_event(self, event):
         FakeArray.log.append(("wait", self.ptr, event))
         self.waited.append(event.stream.ptr)
+        if FakeCupy.recorded is not None and event.captured and not self.capturing:
+            self.capturing, self.count, self.seen = True, 1, {}
+            FakeCupy.captured.add(self)
+        if self.capturing and not event.captured:
+            raise Error("cudaErrorStreamCaptureIsolation")
+        for stream, count in event.seen.items():
+            self.seen[stream] = max(count, self.seen.get(stream, 0))
 
     def __enter__(self):
         FakeCupy.current = self
@@ -69,6 +105,7 @@ class FakeStream:
         FakeCupy.current = None
 
     def synchronize(self):
+        refuse_in_capture("streamSynchronize")
         FakeArray.log.append(("synchronize", self))
 
 
@@ -76,10 +113,11 @@ class FakeGraph:
     def __init__(self, recorded):
         self.recorded, self.uploaded = recorded, False
 
-    def upload(self, stream):
+    def upload(self, stream=None):
+        refuse_in_capture("graphUpload")
         self.uploaded = True
 
-    def launch(self, stream):
+    def launch(self, stream=None):
         assert self.uploaded
         if "broken" in str(self.recorded):
             raise Error("cudaErrorLaunchFailure")
@@ -91,11 +129,12 @@ class FakeEvent:
 
     lt, launch = None, 7.0
 
-    def __init__(self, block=False, disable_timing=False):
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
         self.timed = not disable_timing
 
-    def record(self, stream):
-        self.stream = stream
+    def record(self, stream=None):
+        self.stream, self.captured = stream, stream.capturing
+        self.seen = {**stream.seen, stream: stream.count}
         if self.timed:
             assert stream.ptr == 77
             self.at = self.lt.clock
@@ -103,11 +142,12 @@ class FakeEvent:
             FakeArray.log.append(("record", stream.ptr, self))
 
     def synchronize(self):
+        refuse_in_capture("eventSynchronize")
         FakeArray.log.append(("synchronize", "event" if self.timed else self))
 
 
 class FakeModule:
-    def __init__(self, *, code, options):
+    def __init__(self, code=None, *, path=None, options=()):
         if "no such text" in code:
             raise CompileException("error: no such text")
         if "no headers" in code:
@@ -117,11 +157,15 @@ class FakeModule:
         FakeCupy.compiled.append((code, options))
 
     def get_function(self, name):
-        def function(grid, block, arguments, *, stream):
-            if isinstance(arguments[0], str) and arguments[0] == "bad":
+        def function(grid, block, args, shared_mem=0, stream=None, enable_cooperative_groups=False):
+            assert type(grid) is type(block) is tuple
+            # of Python's numbers, CuPy makes 8 bytes; a text stands for an array here
+            assert all(isinstance(a, (FakeArray, np.generic, str)) for a in args)
+            if isinstance(args[0], str) and args[0] == "bad":
                 raise Error("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            stream._work()
             where = FakeCupy.launched if FakeCupy.recorded is None else FakeCupy.recorded
-            where.append((name, grid, block, arguments, stream))
+            where.append((name, grid, block, args, stream))
             if FakeEvent.lt:
                 FakeEvent.lt.clock += FakeEvent.launch
 
@@ -131,8 +175,9 @@ class FakeModule:
 class FakeCode:
     """A module of machine code."""
 
-    def load(self, code):
-        assert code.startswith(b"\x7fELF")
+    def load(self, cubin):
+        assert type(cubin) is bytes
+        assert cubin.startswith(b"\x7fELF")
 
     def get_function(self, name):
         return FakeModule.get_function(None, name).kernel
@@ -146,6 +191,7 @@ class FakeCupy:
     def __init__(self):
         FakeCupy.current, FakeCupy.compiled, FakeCupy.launched = None, [], []
         FakeArray.log, FakeCupy.recorded, FakeCupy.streams = [], None, 0
+        FakeCupy.captured = set()
         self.limit, self.pool_limit = 1 << 40, 0
         self.current_device = 0
         self.cuda = types.SimpleNamespace(
@@ -153,14 +199,14 @@ class FakeCupy:
             function=types.SimpleNamespace(Module=FakeCode),
             Event=FakeEvent,
             alloc_pinned_memory=self._pin,
-            get_elapsed_time=lambda start, end: (end.at - start.at) / 1000,
+            get_elapsed_time=lambda start_event, end_event: (end_event.at - start_event.at) / 1000,
             Device=lambda: types.SimpleNamespace(id=self.current_device),
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             compiler=types.SimpleNamespace(CompileException=CompileException),
             driver=types.SimpleNamespace(CUDADriverError=Error),
             runtime=types.SimpleNamespace(
                 CUDARuntimeError=Error,
-                getDeviceProperties=lambda i: {
+                getDeviceProperties=lambda device: {
                     "name": b"Test GPU",
                     "multiProcessorCount": 3,
                     "major": 9,
@@ -175,7 +221,8 @@ class FakeCupy:
         )
         self.broken = None
 
-    def empty(self, shape, dtype):
+    def empty(self, shape, dtype, order="C"):
+        refuse_in_capture("malloc")
         assert FakeCupy.current  # memory of the pool belongs to the current stream
         if np.prod(shape) > self.limit:
             raise OutOfMemoryError("Out of memory allocating 9 bytes")
@@ -188,12 +235,13 @@ class FakeCupy:
             free_bytes=lambda: 500, used_bytes=lambda: 700, get_limit=lambda: self.pool_limit
         )
 
-    def copyto(self, out, a, casting):
+    def copyto(self, dst, src, casting="same_kind", where=None):
         assert FakeCupy.current
-        assert isinstance(a, FakeArray)
-        np.copyto(out, a, casting=casting)
+        assert isinstance(src, FakeArray)
+        np.copyto(dst, src, casting=casting)
 
-    def asnumpy(self, a, stream):
+    def asnumpy(self, a, stream=None, order="C", out=None, *, blocking=True):
+        refuse_in_capture("memcpyAsync")
         assert stream is FakeCupy.current
         FakeArray.log.append(("get", stream))
         return np.array(a)
@@ -203,12 +251,14 @@ class FakeCupy:
             raise Error("cudaErrorMemoryAllocation: out of memory")
         return bytearray(-(-size // 512) * 512)  # longer than requested, as in a memory pool
 
-    def _copy(self, out, host, size, kind, stream):
+    def _copy(self, dst, src, size, kind, stream):
+        refuse_in_capture("memcpyAsync")
         assert kind == 1
         FakeArray.log.append(("copy", stream, size))
-        ctypes.memmove(out, host, size)
+        ctypes.memmove(dst, src, size)
 
     def _device_synchronize(self):
+        refuse_in_capture("deviceSynchronize")
         if self.broken:
             raise self.broken
         FakeArray.log.append(("synchronize", "device"))

@@ -27,7 +27,7 @@ class ErrorTranslator:
 
     def __init__(self, cuda: Any, lt: Any, index: int, name: str) -> None:
         self._cuda, self._index, self._name = cuda, index, name
-        self.foreign = (
+        self.foreign: tuple[type[Exception], ...] = (
             cuda.runtime.CUDARuntimeError,
             cuda.driver.CUDADriverError,
             lt.cuBLASLtError,

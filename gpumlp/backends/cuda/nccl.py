@@ -6,6 +6,8 @@ Source: NCCL's documentation, "Point-to-point communication" and "Using NCCL wit
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -15,6 +17,23 @@ from gpumlp.errors import DeviceError
 from gpumlp.io.types import Array
 
 
+def library() -> Any:
+    """CuPy's module of NCCL.  `import cupy` does not import it.
+
+    Raises:
+        DeviceError: CuPy does not find NCCL.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a missing NCCL: the error says more
+        nccl = importlib.import_module("cupy.cuda.nccl")
+    if not nccl.available:
+        raise DeviceError(
+            'several GPUs need NCCL, which CuPy does not find: pip install "gpumlp[nccl13]", '
+            "or nccl12 beside CuPy for CUDA 12, or start one process"
+        )
+    return nccl
+
+
 class Nccl:
     """The communicator of a world's GPUs.
 
@@ -22,19 +41,11 @@ class Nccl:
     connections, so it must come before a step is captured: a training's first step is not.
 
     Args:
+        nccl: the `library`.
         world: the processes; MPI or torch.distributed carries NCCL's unique id.
-
-    Raises:
-        DeviceError: CuPy has no NCCL.
     """
 
-    def __init__(self, cupy: Any, world: World) -> None:
-        nccl = cupy.cuda.nccl
-        if not getattr(nccl, "available", True):
-            raise DeviceError(
-                'several GPUs need NCCL, which CuPy does not find: pip install "gpumlp[nccl13]", '
-                "or nccl12 beside CuPy for CUDA 12, or start one process"
-            )
+    def __init__(self, nccl: Any, world: World) -> None:
         identity = world.broadcast(nccl.get_unique_id() if world.rank == 0 else None)
         self._nccl, self._world = nccl, world
         self._communicator = nccl.NcclCommunicator(world.size, identity, world.rank)

@@ -1,4 +1,4 @@
-"""Open the GPU, or raise one clear error for what is missing.  CuPy is imported only here."""
+"""Open the GPU, or raise one clear error for what is missing.  CuPy itself is imported here."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import types
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backends.cuda.nccl import Nccl
-from tests.support.fake_cupy import FakeArray
+from gpumlp.backends.cuda.device import CudaDevice
+from gpumlp.backends.cuda.nccl import Nccl, library
+from gpumlp.distributed.world import ALONE
+from tests.support.fake_cublaslt import FakeCublasLt
+from tests.support.fake_cupy import FakeArray, FakeCupy
 from tests.support.harness.memory import aligned_empty
 
 RANKS = 3
@@ -23,13 +27,16 @@ class FakeNccl:
 
     NCCL_UINT8 = 1
 
-    def __init__(self) -> None:
-        self.ids = [tuple(range(128))]
+    class NcclError(RuntimeError):
+        """As CuPy's."""
+
+    def __init__(self, available: bool = True) -> None:
+        self.ids, self.available = [bytes(range(128))], available
         self.barrier = threading.Barrier(RANKS, timeout=10)
         self.sent: dict[tuple[int, int], bytes] = {}
         self.local = threading.local()
 
-    def get_unique_id(self) -> tuple[int, ...]:
+    def get_unique_id(self) -> bytes:
         return self.ids[0]
 
     def NcclCommunicator(self, size: int, identity: Any, rank: int) -> FakeNccl:  # noqa: N802
@@ -71,14 +78,14 @@ def memory(address: int, count: int) -> Any:
 
 def on_ranks(work: Any) -> list[Any]:
     """work(communicator, rank) on all ranks; the results."""
-    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(nccl=FakeNccl()))
+    nccl = FakeNccl()
     found: list[Any] = [None] * RANKS
 
     def run(rank: int) -> None:
         world: Any = types.SimpleNamespace(
-            rank=rank, size=RANKS, broadcast=lambda value: cupy.cuda.nccl.ids[0]
+            rank=rank, size=RANKS, broadcast=lambda value: nccl.ids[0]
         )
-        found[rank] = work(Nccl(cupy, world), rank)
+        found[rank] = work(Nccl(nccl, world), rank)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(RANKS)]
     for thread in threads:
@@ -124,8 +131,31 @@ def test_collect(counts: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(whole, want)
 
 
-def test_cupy_without_nccl_raises() -> None:
-    nccl = types.SimpleNamespace(available=False)
-    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(nccl=nccl))
+def importable(monkeypatch: pytest.MonkeyPatch, nccl: FakeNccl) -> None:
+    """CuPy's packages as Python imports them.  They have no attribute for the module of NCCL."""
+    for name in ("cupy", "cupy.cuda"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", nccl)
+
+
+def test_cupy_without_nccl_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    importable(monkeypatch, FakeNccl(available=False))
     with pytest.raises(gpumlp.DeviceError, match=r'pip install "gpumlp\[nccl13\]"'):
-        Nccl(cupy, types.SimpleNamespace(rank=0, size=2))  # type: ignore[arg-type]
+        library()
+
+
+def test_errors_of_nccl_become_device_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    nccl, device = FakeNccl(), CudaDevice(FakeCupy(), FakeCublasLt())
+    importable(monkeypatch, nccl)
+
+    def fail(*_: Any) -> None:
+        raise nccl.NcclError("NCCL_ERROR_SYSTEM_ERROR: unhandled system error")
+
+    monkeypatch.setattr(nccl, "NcclCommunicator", fail)
+    source = device.empty((4,), np.float32)
+    with pytest.raises(gpumlp.DeviceError) as caught:
+        device.exchange(ALONE, source, (4,), source)
+    assert str(caught.value) == (
+        "sending gradients to other GPUs: NCCL_ERROR_SYSTEM_ERROR: unhandled system error; after "
+        "such an error the process must be restarted"
+    )

@@ -22,11 +22,18 @@ from gpumlp.errors import OutOfMemoryError
 from tests.support.harness import compiled, host_products, tile
 from tests.support.harness.host_module import KernelError
 from tests.support.harness.host_streams import HostCopies, Stream
-from tests.support.harness.memory import aligned, aligned_empty
+from tests.support.harness.memory import aligned_empty
+
+CALLER = Stream(late=True)
+"""The stream of the work of a caller, as CuPy's current one is.  Only `synchronize` orders it with
+that of a device, and whatever reads a number waits for it."""
 
 
 class HostArray:
-    """An array of the device.  As with CuPy's arrays, NumPy cannot read it implicitly."""
+    """An array of the device.  As with CuPy's arrays, NumPy cannot read it implicitly.
+
+    What a caller computes with it is work of `CALLER`.
+    """
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
         self.values = values  # only tests may read it
@@ -38,10 +45,17 @@ class HostArray:
         return len(self.values)
 
     def __getitem__(self, index: Any) -> HostArray:
-        return HostArray(np.asarray(self.values[index]))
+        index = index if isinstance(index, tuple) else (index,)
+        if not any(each is ... for each in index):
+            index = *index, ...  # a number gives a view, too
+        part = self.values[index]
+        if np.may_share_memory(part, self.values) or not part.size:
+            return HostArray(part)
+        return _computed(part.shape, part.dtype, lambda: self.values[index])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.values[index] = value.values if isinstance(value, HostArray) else value
+        given = value.values if isinstance(value, HostArray) else np.array(value)
+        CALLER.put(lambda: self.values.__setitem__(index, given))
 
     def reshape(self, *shape: Any) -> HostArray:
         view = self.values.reshape(*shape)
@@ -53,16 +67,25 @@ class HostArray:
         return HostArray(self.values.view(dtype))
 
     def min(self) -> Any:
+        CALLER.finish()
         return self.values.min()
 
     def max(self) -> Any:
+        CALLER.finish()
         return self.values.max()
 
     def astype(self, dtype: npt.DTypeLike) -> HostArray:
-        return HostArray(aligned(self.values, dtype))
+        return _computed(self.shape, dtype, lambda: self.values)
 
     def __array__(self, *args: Any, **kwargs: Any) -> npt.NDArray[Any]:
         raise TypeError("implicit copy of a device's array to the host")
+
+
+def _computed(shape: tuple[int, ...], dtype: npt.DTypeLike, values: Callable[[], Any]) -> HostArray:
+    """A new array that gets these values by work of the caller."""
+    out = aligned_empty(shape, dtype)
+    CALLER.put(lambda: np.copyto(out, values(), casting="unsafe"))
+    return HostArray(out)
 
 
 class HostDevice(HostCopies):
@@ -160,6 +183,8 @@ class HostDevice(HostCopies):
         self._note_call(f"upload {a.shape} {a.dtype} as {out.dtype}")
         if not isinstance(a, np.ndarray) or a.shape != out.shape:
             raise KernelError(f"upload of {type(a).__name__} {np.shape(a)} into {out.shape}")
+        if not out.flags.c_contiguous and not out.flags.f_contiguous:
+            raise KernelError("upload into an array that is not contiguous")
         self._work.finish()
         np.copyto(out.values, a, casting="unsafe")
 
@@ -176,6 +201,7 @@ class HostDevice(HostCopies):
 
     def synchronize(self) -> None:
         self._note_call("synchronize")
+        CALLER.finish()
         self._work.finish()
         self.finish_copies()
 
