@@ -224,6 +224,8 @@ class FusedMLP(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """ŷ (…, n_L) for x (…, n_0)."""
+        if isinstance(input, torch.fx.Proxy):  # symbolic_trace reads torch's own modules
+            return super().forward(input)
         parts: list[Any] = list(self._modules.values())
         while parts:
             part = parts.pop(0)
